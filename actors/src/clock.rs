@@ -1,0 +1,30 @@
+//! The one place that reads time.
+
+use policies::units::Uptime;
+use std::{sync::Arc, time::Duration};
+
+/// Tells the moment; handed to whoever must know it, so that tests own it.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Uptime + Send + Sync>);
+
+impl Clock {
+    /// `CLOCK_BOOTTIME`: goes on during suspend, never jumps with the wall clock.
+    pub fn boottime() -> Self {
+        Self(Arc::new(|| {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+            let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+            let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+            Uptime(Duration::new(seconds, nanos))
+        }))
+    }
+
+    /// A clock that tells what `tell` says.
+    pub fn of(tell: impl Fn() -> Uptime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    /// Now.
+    pub fn now(&self) -> Uptime {
+        (self.0)()
+    }
+}

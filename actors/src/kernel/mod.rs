@@ -1,0 +1,1 @@
+//! Kernel links, addresses and routes, by netlink.

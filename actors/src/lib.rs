@@ -1,0 +1,9 @@
+//! All input and output of a node, one actor a file. The map is `docs/ARCHITECTURE.md`.
+
+pub mod clock;
+pub mod errors;
+pub mod guardian;
+pub mod kernel;
+pub mod messages;
+pub mod process;
+pub mod store;

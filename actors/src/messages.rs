@@ -1,0 +1,224 @@
+//! What actors tell each other: facts in the past tense, orders in the imperative.
+//!
+//! All have result `()`: nobody waits for an answer. A reading is complete and replaces the one
+//! before it ([`offer`]); life events and orders come from bounded producers and go by `do_send`.
+
+use actix::{Message, Recipient};
+use policies::{
+    names::{Endpoint, Prefix, Slot, Transport},
+    orders::{CloseReason, Order},
+    units::Uptime,
+    world::{BabelTable, Candidate, LinkReading, ProbeReading},
+};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Hands over a reading, or counts it as dropped where the mailbox is full: the next replaces it.
+pub fn offer<M>(to: &Recipient<M>, reading: M)
+where
+    M: Message<Result = ()> + Send + 'static,
+{
+    if to.try_send(reading).is_err() {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// How many readings full mailboxes have refused since the start.
+pub fn dropped_readings() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// All links with a tunnel were read at `at`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct LinksSampled {
+    /// When.
+    pub at: Uptime,
+    /// Every tunnel with its link's counters.
+    pub links: Vec<LinkReading>,
+    /// Dialling slots that may take a new tunnel now.
+    pub free_slots: Vec<Slot>,
+}
+
+/// babeld was asked for its tables.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RoutesRead {
+    /// When.
+    pub at: Uptime,
+    /// `None`: babeld is down or did not answer.
+    pub table: Option<BabelTable>,
+}
+
+/// The prober's picture of all tunnels.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ProbesRead {
+    /// When.
+    pub at: Uptime,
+    /// One entry a tunnel.
+    pub probes: Vec<ProbeReading>,
+}
+
+/// Who told us of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeerSource {
+    /// The registry's bootstrap answer.
+    Registry,
+    /// That node itself, over the overlay.
+    Itself,
+    /// Another node's sample.
+    Gossip,
+}
+
+/// Somebody told us where peers can be dialled. Already filtered: no own, loopback, link-local,
+/// overlay or (unless configured) private endpoint.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeersHeard {
+    /// When.
+    pub at: Uptime,
+    /// From whom.
+    pub source: PeerSource,
+    /// Each peer with its endpoints, best first.
+    pub peers: Vec<(Prefix, Vec<Endpoint>)>,
+}
+
+/// All peers of the cache that could be dialled.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeersRead {
+    /// When.
+    pub at: Uptime,
+    /// Sorted by prefix.
+    pub candidates: Vec<Candidate>,
+}
+
+/// An order, from the planner or the prober or an operator.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Ordered {
+    /// What shall be done.
+    pub order: Order,
+}
+
+/// A dialled tunnel was begun or a peer was let in.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct TunnelOpened {
+    /// When.
+    pub at: Uptime,
+    /// Where.
+    pub slot: Slot,
+    /// With whom.
+    pub peer: Prefix,
+}
+
+/// Frames pass.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct TunnelCameUp {
+    /// When.
+    pub at: Uptime,
+    /// Where.
+    pub slot: Slot,
+    /// With whom.
+    pub peer: Prefix,
+}
+
+/// A tunnel has ended.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct TunnelClosed {
+    /// When.
+    pub at: Uptime,
+    /// Where it was.
+    pub slot: Slot,
+    /// With whom.
+    pub peer: Prefix,
+    /// Why.
+    pub reason: CloseReason,
+    /// How long it was up; zero where it never was.
+    pub lived: Duration,
+}
+
+/// The planner decided, or looked and decided to leave things as they are.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Decided {
+    /// When.
+    pub at: Uptime,
+    /// The orders of this look with the terms they were decided by; see `policies::planner`.
+    pub decisions: Vec<policies::planner::Decision>,
+    /// What the planner thinks of each tunnel now, for `warren why`.
+    pub verdicts: Vec<policies::planner::Verdict>,
+}
+
+/// Reading of all port leases.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct LeasesRead {
+    /// When.
+    pub at: Uptime,
+    /// All that stand now.
+    pub leases: Vec<Lease>,
+}
+
+/// A port mapping on a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// Our port.
+    pub internal_port: u16,
+    /// The gateway's address and port.
+    pub external: SocketAddr,
+    /// When it ends unless renewed.
+    pub until: Uptime,
+}
+
+/// How a supervised process does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessReading {
+    /// `babeld`, `server-udp`, `server-tcp`, `wrn0` …
+    pub name: String,
+    /// Its pid while it runs.
+    pub pid: Option<u32>,
+    /// Whether it told us that it is ready.
+    pub ready: bool,
+    /// Starts since the daemon began, the first included.
+    pub starts: u32,
+}
+
+/// All supervised processes.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ProcessesRead {
+    /// When.
+    pub at: Uptime,
+    /// Sorted by name.
+    pub processes: Vec<ProcessReading>,
+}
+
+/// The registry answered, or did not.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RegistryAsked {
+    /// When.
+    pub at: Uptime,
+    /// One line that says why not.
+    pub failure: Option<String>,
+}
+
+/// A guardian made an actor anew.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ActorRemade {
+    /// Which.
+    pub actor: &'static str,
+}

@@ -1,0 +1,1 @@
+//! Child processes: spawning, watching, ending.

@@ -1,0 +1,51 @@
+//! What outlives an actor: one store on the main thread, outside every actor.
+//!
+//! An actor made anew asks it for a complete reading. Readers (the sampler, babeld's poller, the
+//! peer cache) take copies; only the tunnels actor writes the tunnel table.
+
+use policies::{
+    names::{Endpoint, Prefix, Slot},
+    units::Uptime,
+    world::{Phase, TunnelReading},
+};
+use std::collections::BTreeMap;
+
+/// How dialling a peer went so far in this run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DialHistory {
+    /// Failed dials in a row.
+    pub failures: u32,
+    /// When the last one failed.
+    pub failed: Option<Uptime>,
+    /// The endpoint that last came up.
+    pub good: Option<Endpoint>,
+}
+
+/// All tunnels, and what is remembered of dials.
+#[derive(Debug, Default)]
+pub struct TunnelTable {
+    /// By slot; a slot without an entry holds no tunnel.
+    pub tunnels: BTreeMap<Slot, TunnelReading>,
+    /// By peer.
+    pub dials: BTreeMap<Prefix, DialHistory>,
+    /// All dialling slots that exist.
+    pub dialling_slots: Vec<Slot>,
+    /// Slots that rest after a tunnel, until that moment.
+    pub resting: BTreeMap<Slot, Uptime>,
+    /// Whether any peer ever got through to our servers in this run.
+    pub was_reached: bool,
+}
+
+impl TunnelTable {
+    /// Dialling slots that may take a new tunnel now.
+    pub fn free_slots(&self, now: Uptime) -> Vec<Slot> {
+        let rests = |slot: &Slot| self.resting.get(slot).is_some_and(|until| *until > now);
+        let free = |slot: &&Slot| !self.tunnels.contains_key(slot) && !rests(slot);
+        self.dialling_slots.iter().filter(free).copied().collect()
+    }
+
+    /// Whether some tunnel drains: then babeld is asked more often.
+    pub fn draining(&self) -> bool {
+        self.tunnels.values().any(|tunnel| tunnel.phase == Phase::Draining)
+    }
+}

@@ -1,0 +1,78 @@
+//! YAML and arguments to [`Settings`]; every complaint names file, line, key, value and what would
+//! be right.
+
+pub mod paths;
+
+use policies::names::{Endpoint, Prefix};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// A node's configuration, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// `https://HOST:PORT` of the registry.
+    pub registry: String,
+    /// Our servers' port for UDP; 0: do not accept.
+    pub listen_udp: u16,
+    /// Our servers' port for TCP; 0: do not accept.
+    pub listen_tcp: u16,
+    /// Addresses that others shall dial, when the operator knows better.
+    pub endpoints: Vec<Endpoint>,
+    /// Pinned peers: always kept.
+    pub neighbours: Vec<Prefix>,
+    /// Links on which babeld itself speaks.
+    pub interfaces: Vec<String>,
+    /// Whether others may route through us.
+    pub transit: Transit,
+    /// Only to lower what the network says.
+    pub max_accepted: Option<u16>,
+    /// Only to lower what the network says.
+    pub tunnels_to_dial: Option<u16>,
+    /// How often the policy looks; only for labs and tests, else the network's.
+    pub refresh: Option<Duration>,
+    /// Younger tunnels are spared; only for labs and tests, else the network's.
+    pub min_age: Option<Duration>,
+    /// Who OpenVPN runs as.
+    pub openvpn_user: ChildUser,
+    /// Who babeld runs as.
+    pub babeld_user: ChildUser,
+    /// Ask the gateway for port mappings.
+    pub upnp: bool,
+    /// Believe peers' private addresses.
+    pub private_endpoints: bool,
+    /// Where metrics are served.
+    pub metrics: Metrics,
+    /// The filter of log lines, as `tracing_subscriber::EnvFilter` takes it.
+    pub log: String,
+}
+
+/// Whether others may route through us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transit {
+    /// As any node.
+    #[default]
+    Normal,
+    /// Only where nothing else is left.
+    Avoid,
+    /// Never.
+    Leaf,
+}
+
+/// An unprivileged user, by name or number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChildUser {
+    /// Looked up at start.
+    Name(String),
+    /// Used as both uid and gid.
+    Id(u32),
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// HTTP on TCP.
+    Tcp(SocketAddr),
+    /// HTTP on a Unix socket.
+    Unix(PathBuf),
+    /// Nowhere.
+    Off,
+}

@@ -1,0 +1,120 @@
+//! Where files lie. All hang below one root, so that many nodes live side by side in a lab.
+
+use std::path::{Path, PathBuf};
+
+/// The root below which everything lies; `/` on an ordinary machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Paths {
+    /// `root` must be absolute: babeld takes no relative socket paths.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// `/etc/warren`: configuration, certificates, keys.
+    pub fn etc(&self) -> PathBuf {
+        self.at("etc/warren")
+    }
+
+    /// The node's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.etc().join("warren.yaml")
+    }
+
+    /// The network's CA certificate (PEM).
+    pub fn ca(&self) -> PathBuf {
+        self.etc().join("ca.crt")
+    }
+
+    /// The node's certificate (PEM).
+    pub fn certificate(&self) -> PathBuf {
+        self.etc().join("node.crt")
+    }
+
+    /// The node's private key (PEM), 0600 of OpenVPN's user.
+    pub fn key(&self) -> PathBuf {
+        self.etc().join("node.key")
+    }
+
+    /// The network's `tls-crypt` key (OpenVPN static key), 0600 of OpenVPN's user.
+    pub fn tls_crypt(&self) -> PathBuf {
+        self.etc().join("tls-crypt.key")
+    }
+
+    /// The signed network document (JSON), as the registry or a peer last gave it.
+    pub fn network(&self) -> PathBuf {
+        self.etc().join("network.json")
+    }
+
+    /// `/var/lib/warren`, 0711.
+    pub fn state(&self) -> PathBuf {
+        self.at("var/lib/warren")
+    }
+
+    /// The peer cache (SQLite), 0600.
+    pub fn peer_cache(&self) -> PathBuf {
+        self.state().join("peers.sqlite")
+    }
+
+    /// The lease ledger (JSON), 0600: mappings asked for, written before they are asked.
+    pub fn leases(&self) -> PathBuf {
+        self.state().join("leases.json")
+    }
+
+    /// Host settings that we changed, with their old values (JSON), 0600.
+    pub fn sysctls(&self) -> PathBuf {
+        self.state().join("sysctls.json")
+    }
+
+    /// babeld's own folder, 0700 of its user.
+    pub fn babeld_state(&self) -> PathBuf {
+        self.state().join("babeld")
+    }
+
+    /// `/run/warren`, 0711.
+    pub fn run(&self) -> PathBuf {
+        self.at("run/warren")
+    }
+
+    /// The control socket, 0660 root:warren.
+    pub fn control(&self) -> PathBuf {
+        self.run().join("control.sock")
+    }
+
+    /// The folder of one child, 0700 of its user.
+    pub fn child(&self, name: &str) -> PathBuf {
+        self.run().join("child").join(name)
+    }
+
+    /// A tun node of our own, where the mode of `/dev/net/tun` forbids the child.
+    pub fn tun_node(&self) -> PathBuf {
+        self.at("dev/warren/tun")
+    }
+
+    /// The registry's configuration and keys, 0700 of its user.
+    pub fn registry_etc(&self) -> PathBuf {
+        self.at("etc/warren-registry")
+    }
+
+    /// The registry's state, 0700 of its user.
+    pub fn registry_state(&self) -> PathBuf {
+        self.at("var/lib/warren-registry")
+    }
+
+    /// The registry's administration socket.
+    pub fn registry_admin(&self) -> PathBuf {
+        self.at("run/warren-registry/admin.sock")
+    }
+
+    /// The root itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}

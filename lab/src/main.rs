@@ -1,0 +1,2 @@
+//! The command `warren-lab`.
+fn main() {}

@@ -1,0 +1,118 @@
+//! What shall be done, and why. Each reason ends up as a metric label and in `warren why`.
+
+use crate::names::{Endpoint, Prefix, Slot};
+use std::fmt;
+
+/// Declares an enum of reasons: a closed list with one label each.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// All of them, so that every label can be listed before the program runs.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The metric label: snake case.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.label())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a tunnel is opened.
+    OpenReason {
+        /// We have no tunnel, or babeld's table holds no other node.
+        Bootstrap = "bootstrap",
+        /// A pinned peer of the configuration has no tunnel.
+        Pinned = "pinned",
+        /// Fewer dialled tunnels than wanted: a random or distant node is chosen.
+        Fill = "fill",
+        /// A peer that is known by the cache but missing in babeld's table: islands merge.
+        MissingFromTable = "missing_from_table",
+        /// An operator asked.
+        Operator = "operator",
+    }
+}
+
+reasons! {
+    /// Why a tunnel ends.
+    CloseReason {
+        /// Significantly less used than the others.
+        Unused = "unused",
+        /// No traffic anywhere: rotated so that a bad topology does not freeze.
+        Rotation = "rotation",
+        /// Both nodes dialled each other; the lower prefix closes its own.
+        Duplicate = "duplicate",
+        /// More dialled tunnels than allowed (limit lowered, or nobody can reach us).
+        OverLimit = "over_limit",
+        /// The prober gave its verdict, or OpenVPN ended by itself.
+        PeerDead = "peer_dead",
+        /// It never connected.
+        DialFailed = "dial_failed",
+        /// The peer refused us or ended the session.
+        PeerClosed = "peer_closed",
+        /// The peer's certificate is revoked.
+        Revoked = "revoked",
+        /// The daemon stops.
+        Shutdown = "shutdown",
+        /// An operator asked.
+        Operator = "operator",
+    }
+}
+
+reasons! {
+    /// Why a planned closing was given up.
+    AbandonReason {
+        /// Traffic had not moved by the deadline.
+        Deadline = "deadline",
+        /// While it drained, it became the only way to some node.
+        OnlyWay = "only_way",
+    }
+}
+
+/// One order of the planner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Dial `peer` on the free slot.
+    Open {
+        /// A free dialling slot.
+        slot: Slot,
+        /// Whom.
+        peer: Prefix,
+        /// Where, best first.
+        endpoints: Vec<Endpoint>,
+        /// Why.
+        reason: OpenReason,
+    },
+    /// Take Babel off the slot, so that traffic moves away.
+    Drain {
+        /// The tunnel.
+        slot: Slot,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Put Babel back on the slot: the closing is given up.
+    Undrain {
+        /// The tunnel.
+        slot: Slot,
+        /// Why.
+        reason: AbandonReason,
+    },
+    /// End OpenVPN.
+    Close {
+        /// The tunnel.
+        slot: Slot,
+        /// Why.
+        reason: CloseReason,
+    },
+}

@@ -1,0 +1,163 @@
+//! Readings: complete pictures of the node, each taken at one moment; never differences.
+
+use crate::{
+    names::{Endpoint, Prefix, Role, Slot},
+    units::Uptime,
+};
+use std::time::Duration;
+
+/// What the kernel counted on one slot since the link was made (`IFLA_STATS64`).
+///
+/// Received and sent as seen from this node, frame bytes with Ethernet headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+}
+
+/// How far a tunnel's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// OpenVPN runs but has not said CONNECTED (dialled), or CONNECT is answered but not ESTABLISHED.
+    Connecting,
+    /// Frames pass.
+    Up,
+    /// Babel's hellos are kept off the slot; payload still flows.
+    Draining,
+    /// OpenVPN was told to end.
+    Closing,
+}
+
+/// One tunnel, as the store of what outlives the actors holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelReading {
+    /// Where it lives.
+    pub slot: Slot,
+    /// Who is at the other end, proven by certificate.
+    pub peer: Prefix,
+    /// How far it has come.
+    pub phase: Phase,
+    /// When it entered `phase`.
+    pub since: Uptime,
+    /// When it came up; `None` while it connects.
+    pub up_since: Option<Uptime>,
+    /// Where we dialled, or whence the peer came.
+    pub endpoint: Option<Endpoint>,
+}
+
+impl TunnelReading {
+    /// Which end we are.
+    pub fn role(&self) -> Role {
+        self.slot.role()
+    }
+}
+
+/// A tunnel together with its link's counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkReading {
+    /// The tunnel.
+    pub tunnel: TunnelReading,
+    /// Its slot's counters at the same moment.
+    pub counters: LinkCounters,
+}
+
+/// A Babel neighbour (RFC 8966, section 3.2.4) on a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The slot it was heard on.
+    pub slot: Slot,
+    /// Who it is, by its deterministic link-local address.
+    pub peer: Prefix,
+    /// Bit vector of received multicast hellos, newest in the highest bit.
+    pub reach: u16,
+    /// Cost of receiving from it.
+    pub rxcost: u16,
+    /// Cost that it advertised to us.
+    pub txcost: u16,
+    /// Round trip as babeld measures it, where it does.
+    pub rtt: Option<Duration>,
+    /// Cost of the link; 65535 = unreachable.
+    pub cost: u16,
+}
+
+/// Infinity among Babel's metrics: no route.
+pub const INFINITY: u16 = 65535;
+
+/// One route of babeld's table towards a node's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destination node.
+    pub node: Prefix,
+    /// The slot it leaves by.
+    pub slot: Slot,
+    /// The neighbour it goes through.
+    pub via: Prefix,
+    /// Whether babeld chose it.
+    pub installed: bool,
+    /// Total metric; [`INFINITY`] = unreachable.
+    pub metric: u16,
+    /// The metric that the neighbour announced.
+    pub refmetric: u16,
+}
+
+/// babeld's tables at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BabelTable {
+    /// All neighbours on slots.
+    pub neighbours: Vec<Neighbour>,
+    /// All routes towards nodes, installed or not.
+    pub routes: Vec<Route>,
+}
+
+/// What the prober knows of one tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeReading {
+    /// The slot probed.
+    pub slot: Slot,
+    /// Smoothed round trip; `None` while no probe was answered.
+    pub rtt: Option<Duration>,
+    /// Mean deviation of the round trip.
+    pub jitter: Duration,
+    /// Probes sent in the last minute.
+    pub sent: u32,
+    /// Of these, unanswered past their time.
+    pub lost: u32,
+}
+
+/// A peer that could be dialled, as the peer cache knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who.
+    pub peer: Prefix,
+    /// Where, best first; never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// When its endpoints were last confirmed, in this run; `None` when only the disk remembers it.
+    pub confirmed: Option<Uptime>,
+    /// When the last dial failed.
+    pub failed: Option<Uptime>,
+    /// Failed dials in a row.
+    pub failures: u32,
+}
+
+/// All that a plan is made from. Each part is a complete reading; parts may differ in age.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// Now.
+    pub at: Uptime,
+    /// All tunnels with their counters.
+    pub links: Vec<LinkReading>,
+    /// babeld's tables; `None` until the first dump, or while babeld is down.
+    pub babel: Option<BabelTable>,
+    /// The prober's picture.
+    pub probes: Vec<ProbeReading>,
+    /// The peer cache's picture.
+    pub candidates: Vec<Candidate>,
+    /// Slots that may take a new dialled tunnel now.
+    pub free_slots: Vec<Slot>,
+}

@@ -1,0 +1,1 @@
+//! babeld's local socket: lines of `dump` to tables, and the configuration file.

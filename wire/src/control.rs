@@ -1,0 +1,1 @@
+//! Documents of the control socket: what `--json` prints.

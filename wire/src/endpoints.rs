@@ -1,0 +1,1 @@
+//! Which endpoints may be dialled: the address classes that are refused.
