@@ -3,9 +3,11 @@
 //! Time, world and random seed are arguments (law 1 of `docs/ARCHITECTURE.md`): the same inputs give
 //! the same orders on any machine, in the daemon and in a simulator alike. Only `std` is used.
 
+pub mod life;
 pub mod names;
 pub mod orders;
 pub mod parameters;
 pub mod planner;
+pub mod rng;
 pub mod units;
 pub mod world;

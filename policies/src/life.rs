@@ -1,0 +1,393 @@
+//! Decides when a child process is started, asked to end, and killed.
+//!
+//! One table for all children (OpenVPN, babeld). Knows nothing of pids, pipes or signals: it is told
+//! what happened and answers with at most one order.
+
+use crate::{rng::Rng, units::Uptime};
+use std::{collections::VecDeque, time::Duration};
+
+/// How patient a life is. The defaults are law 5 of `docs/ARCHITECTURE.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A child that is not ready this long after its start is stopped.
+    pub start: Duration,
+    /// A child that lives this long after SIGTERM gets SIGKILL.
+    pub stop: Duration,
+    /// The first wait after an unwanted end; doubles with each, up to half as much again by chance.
+    pub back_off_from: Duration,
+    /// The longest wait.
+    pub back_off_to: Duration,
+    /// Up this long, a child has its earlier ends forgiven.
+    pub forgive: Duration,
+    /// At most this many starts a minute, wanted or not.
+    pub starts_a_minute: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_secs(30),
+            stop: Duration::from_secs(2),
+            back_off_from: Duration::from_millis(500),
+            back_off_to: Duration::from_secs(60),
+            forgive: Duration::from_secs(120),
+            starts_a_minute: 10,
+        }
+    }
+}
+
+/// Where a child stands.
+///
+/// ```text
+///             Wanted or Tick, wanted and until <= now: SPAWN
+///   ┌──────┐ ───────────────────────────────────────► ┌──────────┐
+///   │ Down │                                          │ Starting │
+///   └──────┘ ◄──────────────── Exited ─────────────── └──────────┘
+///    ▲    ▲                                     Ready │        │ Unwanted, or Tick at the
+///    │    └─────────── Exited ──────── ┌────┐ ◄───────┘        │ deadline: STOP
+///    │                                 │ Up │                  │
+///    │                                 └────┘                  │
+///    │                                   │ Unwanted: STOP      │
+///    │                                   ▼                     ▼
+///    │                               ┌──────────────────────────┐
+///    └─────────── Exited ─────────── │         Stopping         │ ──┐ Tick at the deadline: KILL
+///                                    └──────────────────────────┘ ◄─┘ (again each stop deadline)
+/// ```
+///
+/// Whether it is wanted is remembered beside the state: a child wanted again while it stops is started
+/// after its end, and one that ends by itself is started again after the back-off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not there; not started before `until`.
+    Down {
+        /// End of the back-off.
+        until: Uptime,
+    },
+    /// Spawned, not yet ready.
+    Starting {
+        /// When we lose patience.
+        deadline: Uptime,
+    },
+    /// It told us that it is ready.
+    Up {
+        /// When it did.
+        since: Uptime,
+    },
+    /// Asked to end.
+    Stopping {
+        /// When it is killed (again).
+        deadline: Uptime,
+        /// It was stopped because it never became ready: its end counts for the back-off.
+        failed: bool,
+    },
+}
+
+/// What happened to a child, or to our wish for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// It shall run.
+    Wanted,
+    /// It shall not run.
+    Unwanted,
+    /// It told us that it is ready.
+    Ready,
+    /// It has ended, or could not be spawned.
+    Exited,
+    /// Time has passed.
+    Tick,
+}
+
+/// What shall be done with a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    /// Start it.
+    Spawn,
+    /// Ask it to end (SIGTERM).
+    Stop,
+    /// End it (SIGKILL).
+    Kill,
+}
+
+/// The life of one child.
+#[derive(Clone, Debug)]
+pub struct Life {
+    limits: Limits,
+    state: State,
+    wanted: bool,
+    /// Unwanted ends in a row.
+    failures: u32,
+    starts: u64,
+    recent_starts: VecDeque<Uptime>,
+    rng: Rng,
+}
+
+/// The span of the start budget.
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Life {
+    /// A child that was never started and is not wanted yet.
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        Self {
+            limits,
+            state: State::Down { until: Uptime::default() },
+            wanted: false,
+            failures: 0,
+            starts: 0,
+            recent_starts: VecDeque::new(),
+            rng: Rng::new(seed),
+        }
+    }
+
+    /// Takes one event; what it answers must be done.
+    pub fn on(&mut self, event: Event, now: Uptime) -> Option<Order> {
+        use {Event as E, Order as O, State as S};
+        match event {
+            E::Wanted => self.wanted = true,
+            E::Unwanted => self.wanted = false,
+            E::Ready | E::Exited | E::Tick => {}
+        }
+        let stopping = |failed| S::Stopping { deadline: now + self.limits.stop, failed };
+        let (state, order) = match (self.state, event) {
+            (S::Down { until }, E::Wanted | E::Tick) if self.wanted && until <= now => {
+                (self.started(now), Some(O::Spawn))
+            }
+            (S::Starting { .. }, E::Ready) => (S::Up { since: now }, None),
+            (S::Starting { deadline }, E::Tick) if deadline <= now => (stopping(true), Some(O::Stop)),
+            (S::Starting { .. } | S::Up { .. }, E::Unwanted) => (stopping(false), Some(O::Stop)),
+            (S::Stopping { deadline, failed }, E::Tick) if deadline <= now => {
+                (stopping(failed), Some(O::Kill))
+            }
+            (S::Up { since }, E::Exited) => (self.ended(now, now.since(since)), None),
+            (S::Starting { .. } | S::Stopping { failed: true, .. }, E::Exited) => {
+                (self.ended(now, Duration::ZERO), None)
+            }
+            (S::Stopping { failed: false, .. }, E::Exited) => (S::Down { until: self.allowed(now) }, None),
+            (
+                same @ (S::Down { .. } | S::Starting { .. } | S::Up { .. } | S::Stopping { .. }),
+                E::Wanted | E::Unwanted | E::Ready | E::Exited | E::Tick,
+            ) => (same, None),
+        };
+        self.state = state;
+        order
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether it shall run.
+    pub fn wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Starts since the beginning, the first included.
+    pub fn starts(&self) -> u64 {
+        self.starts
+    }
+
+    /// Unwanted ends in a row; zero again after [`Limits::forgive`].
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When the next [`Event::Tick`] will do something; `None` where only another event will.
+    pub fn next_deadline(&self) -> Option<Uptime> {
+        match self.state {
+            State::Down { until } => self.wanted.then_some(until),
+            State::Starting { deadline } | State::Stopping { deadline, .. } => Some(deadline),
+            State::Up { .. } => None,
+        }
+    }
+
+    fn started(&mut self, now: Uptime) -> State {
+        self.starts = self.starts.saturating_add(1);
+        self.recent_starts.push_back(now);
+        while self.recent_starts.len() > self.limits.starts_a_minute.max(1) {
+            self.recent_starts.pop_front();
+        }
+        State::Starting { deadline: now + self.limits.start }
+    }
+
+    /// After an end that nobody wished.
+    fn ended(&mut self, now: Uptime, was_up: Duration) -> State {
+        if was_up >= self.limits.forgive {
+            self.failures = 0;
+        }
+        let doubled = 2u32.checked_pow(self.failures).unwrap_or(u32::MAX);
+        let base = self.limits.back_off_from.saturating_mul(doubled);
+        let wait = self.rng.span(base, base.saturating_add(base / 2)).min(self.limits.back_off_to);
+        self.failures = self.failures.saturating_add(1);
+        State::Down { until: self.allowed(now + wait) }
+    }
+
+    /// `at`, or later where the starts of the last minute are used up.
+    fn allowed(&self, at: Uptime) -> Uptime {
+        if self.recent_starts.len() < self.limits.starts_a_minute.max(1) {
+            return at;
+        }
+        self.recent_starts.front().map_or(at, |oldest| at.max(*oldest + MINUTE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use {Event as E, Order as O};
+
+    const LIMITS: Limits = Limits {
+        start: Duration::from_secs(30),
+        stop: Duration::from_secs(2),
+        back_off_from: Duration::from_millis(500),
+        back_off_to: Duration::from_secs(60),
+        forgive: Duration::from_secs(120),
+        starts_a_minute: 10,
+    };
+
+    fn at(seconds: u64) -> Uptime {
+        Uptime::from_secs(seconds)
+    }
+
+    /// A life that went through `events` (at seconds), and its last answer.
+    fn live(events: &[(u64, Event)]) -> (Life, Option<Order>) {
+        let mut life = Life::new(LIMITS, 1);
+        let last = events.iter().map(|(second, event)| life.on(*event, at(*second))).last();
+        (life, last.flatten())
+    }
+
+    #[track_caller]
+    fn check(events: &[(u64, Event)], order: Option<Order>, state: fn(State) -> bool) {
+        let (life, last) = live(events);
+        assert_eq!(last, order, "{events:?}");
+        assert!(state(life.state()), "{events:?}: {:?}", life.state());
+    }
+
+    fn down(state: State) -> bool {
+        matches!(state, State::Down { .. })
+    }
+    fn starting(state: State) -> bool {
+        matches!(state, State::Starting { .. })
+    }
+    fn up(state: State) -> bool {
+        matches!(state, State::Up { .. })
+    }
+    fn stopping(state: State) -> bool {
+        matches!(state, State::Stopping { .. })
+    }
+
+    const TO_STARTING: &[(u64, Event)] = &[(0, E::Wanted)];
+    const TO_UP: &[(u64, Event)] = &[(0, E::Wanted), (1, E::Ready)];
+    const TO_STOPPING: &[(u64, Event)] = &[(0, E::Wanted), (1, E::Ready), (2, E::Unwanted)];
+    const TO_WAITING: &[(u64, Event)] = &[(0, E::Wanted), (1, E::Ready), (2, E::Exited)];
+
+    /// Every state with every event, before and after its deadline.
+    #[test]
+    fn every_cell_of_the_table_is_as_drawn() {
+        type Row = (&'static [(u64, Event)], u64, Event, Option<Order>, fn(State) -> bool);
+        let rows: &[Row] = &[
+            (&[], 0, E::Wanted, Some(O::Spawn), starting),
+            (&[], 0, E::Unwanted, None, down),
+            (&[], 0, E::Ready, None, down),
+            (&[], 0, E::Exited, None, down),
+            (&[], 0, E::Tick, None, down),
+            (TO_STARTING, 1, E::Wanted, None, starting),
+            (TO_STARTING, 1, E::Unwanted, Some(O::Stop), stopping),
+            (TO_STARTING, 1, E::Ready, None, up),
+            (TO_STARTING, 1, E::Exited, None, down),
+            (TO_STARTING, 29, E::Tick, None, starting),
+            (TO_STARTING, 30, E::Tick, Some(O::Stop), stopping),
+            (TO_UP, 2, E::Wanted, None, up),
+            (TO_UP, 2, E::Unwanted, Some(O::Stop), stopping),
+            (TO_UP, 2, E::Ready, None, up),
+            (TO_UP, 2, E::Exited, None, down),
+            (TO_UP, 999, E::Tick, None, up),
+            (TO_STOPPING, 3, E::Wanted, None, stopping),
+            (TO_STOPPING, 3, E::Unwanted, None, stopping),
+            (TO_STOPPING, 3, E::Ready, None, stopping),
+            (TO_STOPPING, 3, E::Exited, None, down),
+            (TO_STOPPING, 3, E::Tick, None, stopping),
+            (TO_STOPPING, 4, E::Tick, Some(O::Kill), stopping),
+            (TO_WAITING, 2, E::Wanted, None, down),
+            (TO_WAITING, 2, E::Tick, None, down),
+            (TO_WAITING, 3, E::Wanted, Some(O::Spawn), starting),
+            (TO_WAITING, 3, E::Tick, Some(O::Spawn), starting),
+            (TO_WAITING, 3, E::Unwanted, None, down),
+            (TO_WAITING, 3, E::Ready, None, down),
+            (TO_WAITING, 3, E::Exited, None, down),
+        ];
+        for (before, second, event, order, state) in rows {
+            check(&[before, &[(*second, *event)][..]].concat(), *order, *state);
+        }
+    }
+
+    #[test]
+    fn a_child_deaf_to_both_signals_is_killed_again_and_again() {
+        let (mut life, _) = live(TO_STOPPING);
+        let orders: Vec<_> = (3..9).map(|second| life.on(E::Tick, at(second))).collect();
+        assert_eq!(orders, [None, Some(O::Kill), None, Some(O::Kill), None, Some(O::Kill)]);
+    }
+
+    #[test]
+    fn a_child_wanted_again_while_it_stops_is_started_at_once_after_its_end() {
+        let again = [TO_STOPPING, &[(3, E::Wanted), (3, E::Exited), (3, E::Tick)]].concat();
+        check(&again, Some(O::Spawn), starting);
+    }
+
+    #[test]
+    fn waits_double_from_half_a_second_to_a_minute_and_are_never_longer() {
+        let mut life = Life::new(LIMITS, 7);
+        let mut now = at(0);
+        life.on(E::Wanted, now);
+        for end in 0..12u32 {
+            life.on(E::Exited, now);
+            let State::Down { until } = life.state() else { panic!("{:?}", life.state()) };
+            let wait = until.since(now);
+            let base = Duration::from_millis(500) * 2u32.pow(end);
+            let range = base.min(LIMITS.back_off_to)..=(base + base / 2).min(LIMITS.back_off_to);
+            assert!(range.contains(&wait), "end {end}: {wait:?} not in {range:?}");
+            now = until;
+            assert_eq!(life.on(E::Tick, now), Some(O::Spawn));
+        }
+        assert_eq!(life.starts(), 13);
+    }
+
+    #[test]
+    fn two_minutes_up_forgive_all_earlier_ends() {
+        let mut life = Life::new(LIMITS, 7);
+        life.on(E::Wanted, at(0));
+        for second in [1, 10, 20] {
+            life.on(E::Exited, at(second));
+            life.on(E::Tick, at(second + 9));
+        }
+        assert_eq!(life.failures(), 3);
+        life.on(E::Ready, at(30));
+        life.on(E::Exited, at(150));
+        assert_eq!(life.failures(), 1);
+    }
+
+    #[test]
+    fn the_eleventh_start_within_a_minute_waits_for_the_minute_to_end() {
+        let mut life = Life::new(LIMITS, 1);
+        for second in 0..10 {
+            assert_eq!(life.on(E::Wanted, at(second)), Some(O::Spawn), "second {second}");
+            life.on(E::Unwanted, at(second));
+            life.on(E::Exited, at(second));
+        }
+        assert_eq!(life.on(E::Wanted, at(10)), None);
+        assert_eq!(life.next_deadline(), Some(at(60)));
+        assert_eq!(life.on(E::Tick, at(59)), None);
+        assert_eq!(life.on(E::Tick, at(60)), Some(O::Spawn));
+    }
+
+    #[test]
+    fn two_seeds_wait_differently() {
+        let wait = |seed| {
+            let mut life = Life::new(LIMITS, seed);
+            life.on(E::Wanted, at(0));
+            life.on(E::Exited, at(0));
+            life.next_deadline()
+        };
+        assert_eq!(wait(1), wait(1));
+        assert_ne!(wait(1), wait(2));
+    }
+}
