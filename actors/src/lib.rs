@@ -4,6 +4,8 @@ pub mod clock;
 pub mod errors;
 pub mod guardian;
 pub mod kernel;
+pub mod links;
 pub mod messages;
+pub mod openvpn;
 pub mod process;
 pub mod store;

@@ -57,6 +57,8 @@ reasons! {
         OverLimit = "over_limit",
         /// The prober gave its verdict, or OpenVPN ended by itself.
         PeerDead = "peer_dead",
+        /// Our own OpenVPN process ended unasked.
+        ProcessDied = "process_died",
         /// It never connected.
         DialFailed = "dial_failed",
         /// The peer refused us or ended the session.

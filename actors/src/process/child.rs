@@ -3,8 +3,8 @@
 //! Knows nothing of what the child is for. Each child has one task on the main thread that reads
 //! what it says; a hung reader never blocks the child, since its end of the log pipe does not block.
 
-use super::rights::Rights;
-use actix::{Message, Recipient};
+use super::{outlet::Outlet, rights::Rights};
+use actix::Message;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     ffi::OsString,
@@ -135,7 +135,7 @@ impl Child {
     ///
     /// Nothing was started, and nothing is left behind but the folder.
     #[expect(clippy::disallowed_methods, unsafe_code, reason = "the one place that spawns")]
-    pub fn start(program: &Program, events: Recipient<ChildEvent>) -> Result<Self, SpawnError> {
+    pub fn start(program: &Program, events: &Outlet) -> Result<Self, SpawnError> {
         let listener = program.management.as_deref().map(|path| listen(path, program.rights)).transpose()?;
         let pipe = |source| SpawnError::Pipe { name: program.name.clone(), source };
         let (read_end, write_end) = log_pipe().map_err(pipe)?;
@@ -144,7 +144,10 @@ impl Child {
         let parent = std::process::id();
         let mut command = std::process::Command::new(&program.path);
         command.args(&program.args).env_clear().env("LC_ALL", "C").current_dir("/").process_group(0);
-        command.stdin(std::process::Stdio::null()).stderr(write_end.try_clone().map_err(pipe)?).stdout(write_end);
+        command
+            .stdin(std::process::Stdio::null())
+            .stderr(write_end.try_clone().map_err(pipe)?)
+            .stdout(write_end);
         // SAFETY: `assume` makes system calls only; it neither allocates nor locks.
         unsafe { command.pre_exec(move || rights.assume(parent)) };
         let mut command = tokio::process::Command::from(command);
@@ -161,7 +164,7 @@ impl Child {
         let watch = Watch {
             name: program.name.clone(),
             pid,
-            events,
+            events: events.clone(),
             listener,
             stream: None,
             spoken,
@@ -263,7 +266,7 @@ pub fn kill_leftover(pid_file: &Path) -> bool {
 struct Watch {
     name: String,
     pid: u32,
-    events: Recipient<ChildEvent>,
+    events: Outlet,
     listener: Option<UnixListener>,
     stream: Option<UnixStream>,
     spoken: mpsc::UnboundedReceiver<String>,
@@ -302,7 +305,7 @@ impl Watch {
     }
 
     fn tell(&self, happened: Happened) {
-        self.events.do_send(ChildEvent { name: self.name.clone(), pid: self.pid, happened });
+        self.events.tell(ChildEvent { name: self.name.clone(), pid: self.pid, happened });
     }
 
     fn logged(&self, lines: Vec<String>) {

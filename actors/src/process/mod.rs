@@ -4,7 +4,11 @@
 //! (PR_SET_PDEATHSIG(2const)): a child spawned elsewhere dies with that thread.
 
 mod child;
+mod outlet;
 mod rights;
+mod supervised;
 
 pub use child::{Child, ChildEvent, Happened, Program, SpawnError, kill_leftover};
+pub use outlet::Outlet;
 pub use rights::Rights;
+pub use supervised::Supervised;

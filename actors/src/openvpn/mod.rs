@@ -1,0 +1,394 @@
+//! Carries out orders about tunnels, with real OpenVPN processes, and tells what became of them.
+//!
+//! Decides only what OpenVPN asks at once: whether a client may come in. What outlives the actor
+//! (processes, the tunnel table) lies in [`Connections`] and the store; an actor made anew goes on
+//! with them.
+
+mod command_line;
+mod dial;
+mod server;
+
+pub use command_line::Identity;
+
+use crate::{
+    clock::Clock,
+    links::{LinkOrder, Links},
+    messages::{Ordered, ProcessReading, TunnelCameUp, TunnelClosed, TunnelOpened},
+    process::{ChildEvent, Outlet, Program, Rights},
+    store::{DialHistory, TunnelTable},
+};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient};
+use command_line::{client, server};
+use dial::Dial;
+use policies::{
+    names::{Prefix, Slot, Transport},
+    orders::{CloseReason, Order},
+    units::Uptime,
+    world::{Phase, TunnelReading},
+};
+use server::Server;
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    path::PathBuf,
+    rc::Rc,
+    time::Duration,
+};
+
+/// How often lives are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A dialling slot rests this long after a tunnel.
+const REST: Duration = Duration::from_secs(2);
+
+/// What the tunnels actor is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node.
+    pub me: Prefix,
+    /// OpenVPN's executable.
+    pub openvpn: PathBuf,
+    /// The rights of OpenVPN processes.
+    pub rights: Rights,
+    /// Certificates and keys.
+    pub identity: Identity,
+    /// Which servers to run, on which ports.
+    pub servers: Vec<(Transport, u16)>,
+    /// Most tunnels to accept, both transports together.
+    pub max_accepted: u16,
+    /// The folder of children's folders, such as `/run/warren/child`.
+    pub children: PathBuf,
+}
+
+/// Who hears of tunnels.
+#[derive(Clone)]
+pub struct Facts {
+    /// Of begun ones.
+    pub opened: Recipient<TunnelOpened>,
+    /// Of those that came up.
+    pub came_up: Recipient<TunnelCameUp>,
+    /// Of ended ones.
+    pub closed: Recipient<TunnelClosed>,
+}
+
+/// What servers and dials share.
+struct Common {
+    settings: Settings,
+    clock: Clock,
+    table: Rc<RefCell<TunnelTable>>,
+    links: Links,
+    facts: Facts,
+    events: Outlet,
+    seed: u64,
+    revoked: RefCell<BTreeSet<String>>,
+    stopping: Cell<bool>,
+}
+
+impl Common {
+    fn now(&self) -> Uptime {
+        self.clock.now()
+    }
+
+    fn management(&self, child: &str) -> PathBuf {
+        self.settings.children.join(child).join("management.sock")
+    }
+
+    fn program(&self, name: String, args: Vec<OsString>) -> Program {
+        Program {
+            path: self.settings.openvpn.clone(),
+            args,
+            rights: self.settings.rights,
+            pid_file: self.settings.children.join(format!("{name}.pid")),
+            management: Some(self.management(&name)),
+            name,
+        }
+    }
+
+    fn is_revoked(&self, serial: &str) -> bool {
+        self.revoked.borrow().contains(serial)
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    fn history(&self, peer: Prefix) -> DialHistory {
+        self.table.borrow().dials.get(&peer).copied().unwrap_or_default()
+    }
+
+    fn opened(&self, tunnel: TunnelReading) {
+        let TunnelReading { slot, peer, since, .. } = tunnel;
+        self.table.borrow_mut().tunnels.insert(slot, tunnel);
+        self.facts.opened.do_send(TunnelOpened { at: since, slot, peer });
+    }
+
+    fn set_phase(&self, slot: Slot, phase: Phase) {
+        if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot)
+            && tunnel.phase != phase
+        {
+            tunnel.phase = phase;
+            tunnel.since = self.now();
+        }
+    }
+
+    fn came_up(&self, slot: Slot, peer: Prefix) {
+        let at = self.now();
+        self.set_phase(slot, Phase::Up);
+        if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot) {
+            tunnel.up_since.get_or_insert(at);
+        }
+        self.links.order(LinkOrder::Unsilence(slot));
+        self.links.order(LinkOrder::Poke(slot));
+        tracing::info!(%slot, %peer, "tunnel up");
+        self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });
+    }
+
+    fn ended(&self, slot: Slot, reason: CloseReason) {
+        let Some(tunnel) = self.table.borrow_mut().tunnels.remove(&slot) else { return };
+        let at = self.now();
+        let lived = tunnel.up_since.map(|since| at.since(since)).unwrap_or_default();
+        let peer = tunnel.peer;
+        tracing::info!(%slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
+        self.facts.closed.do_send(TunnelClosed { at, slot, peer, reason, lived });
+    }
+}
+
+/// All OpenVPN processes of this node: what outlives the actor.
+#[derive(Clone, Default)]
+pub struct Connections(Rc<RefCell<Processes>>);
+
+#[derive(Default)]
+struct Processes {
+    servers: BTreeMap<Transport, Server>,
+    dials: BTreeMap<Slot, Dial>,
+    stopped: bool,
+}
+
+impl Connections {
+    /// How the processes do, sorted by name.
+    pub fn readings(&self) -> Vec<ProcessReading> {
+        let processes = self.0.borrow();
+        let mut readings: Vec<_> = processes.servers.values().map(Server::reading).collect();
+        readings.extend(processes.dials.values().map(Dial::reading));
+        readings.sort_by(|a, b| a.name.cmp(&b.name));
+        readings
+    }
+
+    /// Whether no process is left.
+    pub fn all_ended(&self) -> bool {
+        self.readings().iter().all(|process| process.pid.is_none())
+    }
+}
+
+/// The end begins: no tunnel is opened or let in from now on; what stands stays.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct AcceptNoMore;
+
+/// Ends all OpenVPN processes.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct EndAll;
+
+/// The revoked serial numbers, lower-case hex; replaces those told before.
+#[derive(Clone, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct Revoked {
+    /// All of them.
+    pub serials: BTreeSet<String>,
+}
+
+/// The actor.
+pub struct Tunnels {
+    common: Common,
+    connections: Connections,
+}
+
+impl Tunnels {
+    /// Goes on with `connections`; starts servers that are not there yet.
+    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        table: Rc<RefCell<TunnelTable>>,
+        connections: Connections,
+        links: Links,
+        facts: Facts,
+        events: Outlet,
+        seed: u64,
+    ) -> Self {
+        let common = Common {
+            settings,
+            clock,
+            table,
+            links,
+            facts,
+            events,
+            seed,
+            revoked: RefCell::default(),
+            stopping: Cell::new(false),
+        };
+        Self { common, connections }
+    }
+
+    fn start_servers(&mut self) {
+        let mut processes = self.connections.0.borrow_mut();
+        if processes.stopped {
+            return;
+        }
+        for (transport, port) in self.common.settings.servers.clone() {
+            processes.servers.entry(transport).or_insert_with(|| Server::open(&self.common, transport, port));
+        }
+    }
+
+    fn tick(&mut self) {
+        let mut processes = self.connections.0.borrow_mut();
+        processes.servers.values_mut().for_each(|server| server.tick(&self.common));
+        processes.dials.values_mut().for_each(|dial| dial.tick(&self.common));
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Open { slot, peer, endpoints, reason } => {
+                tracing::info!(%slot, %peer, %reason, "tunnel opening");
+                self.open(slot, peer, &endpoints);
+            }
+            Order::Drain { slot, reason } => {
+                tracing::info!(%slot, %reason, "tunnel draining");
+                self.move_phase(slot, Phase::Up, Phase::Draining, LinkOrder::Silence(slot));
+            }
+            Order::Undrain { slot, reason } => {
+                tracing::info!(%slot, %reason, "drain given up");
+                self.move_phase(slot, Phase::Draining, Phase::Up, LinkOrder::Unsilence(slot));
+                self.common.links.order(LinkOrder::Poke(slot));
+            }
+            Order::Close { slot, reason } => self.close(slot, reason),
+        }
+    }
+
+    fn open(&mut self, slot: Slot, peer: Prefix, endpoints: &[policies::names::Endpoint]) {
+        let common = &self.common;
+        let now = common.now();
+        let mut processes = self.connections.0.borrow_mut();
+        let known = processes.dials.values().any(|dial| dial.peer() == peer);
+        let free =
+            common.table.borrow().free_slots(now).contains(&slot) && !processes.dials.contains_key(&slot);
+        if !free || known || common.stopping() || peer == common.settings.me {
+            return;
+        }
+        let Some(dial) = Dial::open(common, slot, peer, endpoints) else { return };
+        processes.dials.insert(slot, dial);
+        common.opened(TunnelReading {
+            slot,
+            peer,
+            phase: Phase::Connecting,
+            since: now,
+            up_since: None,
+            endpoint: endpoints.first().copied(),
+        });
+    }
+
+    fn move_phase(&self, slot: Slot, from: Phase, to: Phase, order: LinkOrder) {
+        let phase = self.common.table.borrow().tunnels.get(&slot).map(|tunnel| tunnel.phase);
+        if phase == Some(from) {
+            self.common.set_phase(slot, to);
+            self.common.links.order(order);
+        }
+    }
+
+    fn close(&mut self, slot: Slot, reason: CloseReason) {
+        let mut processes = self.connections.0.borrow_mut();
+        match slot {
+            Slot::Dialling(_) => {
+                if let Some(dial) = processes.dials.get_mut(&slot) {
+                    dial.close(&self.common, reason);
+                }
+            }
+            Slot::Accepting(transport, _) => {
+                let server = processes.servers.get_mut(&transport);
+                if let Some((slot, reason)) =
+                    server.and_then(|server| server.close(&self.common, slot, reason))
+                {
+                    self.common.ended(slot, reason);
+                }
+            }
+        }
+    }
+
+    fn child(&mut self, event: &ChildEvent) {
+        let common = &self.common;
+        let mut processes = self.connections.0.borrow_mut();
+        for server in processes.servers.values_mut() {
+            for (slot, reason) in server.took(common, event) {
+                common.ended(slot, reason);
+            }
+        }
+        let ended: Vec<_> = processes
+            .dials
+            .iter_mut()
+            .filter_map(|(slot, dial)| dial.took(common, event).map(|reason| (*slot, reason)))
+            .collect();
+        for (slot, reason) in ended {
+            if processes.dials.remove(&slot).is_some() {
+                common.links.order(LinkOrder::Unsilence(slot));
+                common.table.borrow_mut().resting.insert(slot, common.now() + REST);
+            }
+            common.ended(slot, reason);
+        }
+    }
+}
+
+impl Actor for Tunnels {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.common.events.attach(ctx.address().recipient());
+        self.start_servers();
+        ctx.run_interval(TICK, |tunnels, _| tunnels.tick());
+    }
+}
+
+impl Handler<Ordered> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, ordered: Ordered, _: &mut Self::Context) {
+        self.carry_out(ordered.order);
+    }
+}
+
+impl Handler<ChildEvent> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, event: ChildEvent, _: &mut Self::Context) {
+        self.child(&event);
+    }
+}
+
+impl Handler<AcceptNoMore> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, _: AcceptNoMore, _: &mut Self::Context) {
+        self.common.stopping.set(true);
+    }
+}
+
+impl Handler<EndAll> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, _: EndAll, _: &mut Self::Context) {
+        self.common.stopping.set(true);
+        let mut processes = self.connections.0.borrow_mut();
+        processes.stopped = true;
+        processes.dials.values_mut().for_each(|dial| dial.close(&self.common, CloseReason::Shutdown));
+        processes.servers.values_mut().for_each(|server| server.stop(&self.common));
+    }
+}
+
+impl Handler<Revoked> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, revoked: Revoked, _: &mut Self::Context) {
+        self.common.revoked.replace(revoked.serials);
+    }
+}
