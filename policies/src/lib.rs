@@ -10,4 +10,5 @@ pub mod parameters;
 pub mod planner;
 pub mod rng;
 pub mod units;
+pub mod usage;
 pub mod world;

@@ -128,6 +128,11 @@ pub struct ProbeReading {
     pub sent: u32,
     /// Of these, unanswered past their time.
     pub lost: u32,
+    /// Frames received since the tunnel came up that are probing and no payload: replies to ours,
+    /// requests of the peer where the prober hears them.
+    pub rx_frames: u64,
+    /// Frames sent since then that are probing: our requests, the kernel's replies to the peer's.
+    pub tx_frames: u64,
 }
 
 /// A peer that could be dialled, as the peer cache knows it.

@@ -1,0 +1,327 @@
+//! Turns a tunnel's counters into the payload it carried.
+//!
+//! Sees the readings of one link, in order. What is not payload is computed, not guessed: Babel's own
+//! packets from its intervals ([`Floor`]), probes from the prober's count. The rest counts as payload
+//! once it is more than [`SLACK_PACKETS_A_SECOND`].
+
+use crate::{
+    parameters::Parameters,
+    units::{BytesPerSec, Uptime},
+    world::{LinkCounters, ProbeReading},
+};
+use std::time::Duration;
+
+/// What may pass above the floor before it counts as payload: the peer's probes (4 a second while its
+/// end is busy), neighbour discovery, Babel's requests and triggered updates.
+pub const SLACK_PACKETS_A_SECOND: u64 = 5;
+
+/// Packets that fall on one side of a window's edge or the other.
+const EDGE_PACKETS: u64 = 2;
+
+/// Counters are compared over at least this span: in a shorter one a single hello is a rate.
+const WINDOW: Duration = Duration::from_millis(900);
+
+/// Frame bytes of one probe, request or reply: Ethernet 14, IPv6 40, ICMPv6 8, payload 8.
+pub const PROBE_FRAME_BYTES: u64 = 70;
+
+/// Time constants of the two means of [`Usage`].
+const SHORT: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(300);
+
+/// Babel's own traffic in one direction of a link, computed from its intervals.
+///
+/// A packet costs 66 bytes (Ethernet 14, IPv6 40, UDP 8, Babel 4); in it a hello with its time stamp
+/// has 14 (RFC 8966, 4.6.5; RFC 9616), an IHU 26, a route with router id and next hop at most 44. A
+/// hello goes every interval, an IHU every third, and 30 routes fill a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Floor {
+    /// Packets in 1000 s.
+    packets: u64,
+    /// Frame bytes in 1000 s.
+    bytes: u64,
+}
+
+impl Floor {
+    /// The floor of a link over which `routes` routes are announced.
+    pub fn of(parameters: &Parameters, routes: usize) -> Self {
+        let per_1000_s = |interval: Duration| {
+            let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+            1_000_000 / millis
+        };
+        let routes = u64::try_from(routes).unwrap_or(u64::MAX);
+        let hellos = per_1000_s(parameters.hello_interval);
+        let ihus = hellos.div_ceil(3);
+        let updates = per_1000_s(parameters.update_interval);
+        let update_packets = updates.saturating_mul(routes.div_ceil(30));
+        let packets = hellos.saturating_add(ihus).saturating_add(update_packets);
+        let contents =
+            [hellos.saturating_mul(14), ihus * 26, updates.saturating_mul(routes.saturating_mul(44))];
+        let bytes = contents.iter().fold(packets.saturating_mul(66), |sum, part| sum.saturating_add(*part));
+        Self { packets, bytes }
+    }
+
+    /// The most packets in `span` that are no payload, slack and edges included.
+    pub fn packets(self, span: Duration) -> u64 {
+        let slack = SLACK_PACKETS_A_SECOND * 1000;
+        scaled(self.packets.saturating_add(slack), span).saturating_add(EDGE_PACKETS)
+    }
+
+    /// Babel's bytes in `span`.
+    pub fn bytes(self, span: Duration) -> u64 {
+        scaled(self.bytes, span)
+    }
+}
+
+/// `in_1000_s` × `span`, rounded down.
+fn scaled(in_1000_s: u64, span: Duration) -> u64 {
+    u64::try_from(u128::from(in_1000_s) * span.as_millis() / 1_000_000).unwrap_or(u64::MAX)
+}
+
+/// Bytes per direction, as seen from this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Payload received, frame bytes.
+    pub in_bytes: u64,
+    /// Payload sent, frame bytes.
+    pub out_bytes: u64,
+}
+
+impl Traffic {
+    /// Both directions.
+    pub fn total(self) -> u64 {
+        self.in_bytes.saturating_add(self.out_bytes)
+    }
+}
+
+/// Frames that the prober counted on a link since it began; they are not payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeFrames {
+    /// Received: replies to ours, requests of the peer.
+    pub rx: u64,
+    /// Sent: our requests, the kernel's replies.
+    pub tx: u64,
+}
+
+impl From<&ProbeReading> for ProbeFrames {
+    fn from(reading: &ProbeReading) -> Self {
+        Self { rx: reading.rx_frames, tx: reading.tx_frames }
+    }
+}
+
+/// What one tunnel carries.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    counters: LinkCounters,
+    probes: ProbeFrames,
+    at: Uptime,
+    /// Since the last [`Usage::look`].
+    carried: Traffic,
+    looked: Uptime,
+    quiet_since: Option<Uptime>,
+    rate: Option<BytesPerSec>,
+    short: u64,
+    long: u64,
+}
+
+impl Usage {
+    /// Begins with the first reading; nothing before it counts.
+    pub fn new(counters: LinkCounters, probes: ProbeFrames, now: Uptime) -> Self {
+        Self {
+            counters,
+            probes,
+            at: now,
+            carried: Traffic::default(),
+            looked: now,
+            quiet_since: None,
+            rate: None,
+            short: 0,
+            long: 0,
+        }
+    }
+
+    /// Takes the next reading; readings closer than 0.9 s are taken together.
+    ///
+    /// A counter that went down (the link was made anew) gives no rate, and counting starts again.
+    pub fn read(&mut self, counters: LinkCounters, probes: ProbeFrames, floor: Floor, now: Uptime) {
+        let span = now.since(self.at);
+        if span < WINDOW && !went_down(&self.counters, &counters) {
+            return;
+        }
+        let from = self.at;
+        let last = std::mem::replace(&mut self.counters, counters);
+        let last_probes = std::mem::replace(&mut self.probes, probes);
+        self.at = now;
+        if went_down(&last, &counters) {
+            self.rate = None;
+            self.quiet_since = None;
+            return;
+        }
+        let payload = |packets: u64, bytes: u64, probes: u64| {
+            let allowed = floor.packets(span).saturating_add(probes);
+            let own = floor.bytes(span).saturating_add(probes.saturating_mul(PROBE_FRAME_BYTES));
+            if packets > allowed { bytes.saturating_sub(own) } else { 0 }
+        };
+        let traffic = Traffic {
+            in_bytes: payload(
+                counters.rx_packets.saturating_sub(last.rx_packets),
+                counters.rx_bytes.saturating_sub(last.rx_bytes),
+                probes.rx.saturating_sub(last_probes.rx),
+            ),
+            out_bytes: payload(
+                counters.tx_packets.saturating_sub(last.tx_packets),
+                counters.tx_bytes.saturating_sub(last.tx_bytes),
+                probes.tx.saturating_sub(last_probes.tx),
+            ),
+        };
+        self.count(traffic, from, span);
+    }
+
+    fn count(&mut self, traffic: Traffic, from: Uptime, span: Duration) {
+        self.carried.in_bytes = self.carried.in_bytes.saturating_add(traffic.in_bytes);
+        self.carried.out_bytes = self.carried.out_bytes.saturating_add(traffic.out_bytes);
+        self.quiet_since = (traffic.total() == 0).then(|| self.quiet_since.unwrap_or(from));
+        let millis = span.as_millis().max(1);
+        let rate = u64::try_from(u128::from(traffic.total()) * 1000 / millis).unwrap_or(u64::MAX);
+        self.rate = Some(BytesPerSec(rate));
+        self.short = drawn(self.short, rate, span, SHORT);
+        self.long = drawn(self.long, rate, span, LONG);
+    }
+
+    /// Payload of both directions over the last window; `None` before there is one.
+    pub fn rate(&self) -> Option<BytesPerSec> {
+        self.rate
+    }
+
+    /// Mean payload of both directions, with a time constant of 10 s.
+    pub fn short(&self) -> BytesPerSec {
+        BytesPerSec(self.short)
+    }
+
+    /// Mean payload of both directions, with a time constant of 300 s.
+    pub fn long(&self) -> BytesPerSec {
+        BytesPerSec(self.long)
+    }
+
+    /// How long neither direction has carried payload.
+    pub fn quiet_for(&self) -> Duration {
+        self.quiet_since.map_or(Duration::ZERO, |since| self.at.since(since))
+    }
+
+    /// Payload since the last look, and the span it was carried in.
+    pub fn carried(&self, now: Uptime) -> (Traffic, Duration) {
+        (self.carried, now.since(self.looked))
+    }
+
+    /// Begins a new count.
+    pub fn look(&mut self, now: Uptime) {
+        self.carried = Traffic::default();
+        self.looked = now;
+    }
+}
+
+fn went_down(last: &LinkCounters, next: &LinkCounters) -> bool {
+    next.rx_bytes < last.rx_bytes
+        || next.tx_bytes < last.tx_bytes
+        || next.rx_packets < last.rx_packets
+        || next.tx_packets < last.tx_packets
+}
+
+/// `mean` drawn towards `value` by `span` / `constant`, at most all the way.
+fn drawn(mean: u64, value: u64, span: Duration, constant: Duration) -> u64 {
+    let part = span.min(constant).as_millis();
+    let whole = constant.as_millis().max(1);
+    let sum = u128::from(mean) * whole.saturating_sub(part) + u128::from(value) * part;
+    u64::try_from(sum / whole).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(packets: u64, bytes: u64) -> LinkCounters {
+        LinkCounters { rx_packets: packets, tx_packets: packets, rx_bytes: bytes, tx_bytes: bytes }
+    }
+
+    fn floor() -> Floor {
+        Floor::of(&Parameters::default(), 8)
+    }
+
+    /// The payload in one direction after readings of (milliseconds, packets, bytes, probe frames).
+    #[track_caller]
+    fn check(readings: &[(u64, u64, u64, u64)], carried: u64) {
+        let mut usage = Usage::new(LinkCounters::default(), ProbeFrames::default(), Uptime::default());
+        for (millis, packets, bytes, probes) in readings {
+            let frames = ProbeFrames { rx: *probes, tx: *probes };
+            usage.read(link(*packets, *bytes), frames, floor(), Uptime::from_millis(*millis));
+        }
+        let (traffic, _) = usage.carried(Uptime::from_secs(100));
+        assert_eq!(traffic, Traffic { in_bytes: carried, out_bytes: carried }, "{readings:?}");
+    }
+
+    #[test]
+    fn babels_own_packets_are_no_payload() {
+        check(&[(1_000, 2, 200, 0), (2_000, 4, 500, 0), (3_000, 5, 600, 0)], 0);
+    }
+
+    #[test]
+    fn probes_of_both_ends_are_no_payload() {
+        // Ours counted by the prober, the peer's 5 within the slack.
+        check(&[(1_000, 5 + 5 + 2, 900, 5)], 0);
+    }
+
+    #[test]
+    fn payload_is_the_bytes_above_the_floor() {
+        let own = floor().bytes(Duration::from_secs(1));
+        check(&[(1_000, 102, 10_000 + own, 0)], 10_000);
+        check(&[(1_000, 102, 10_000 + own + 4 * PROBE_FRAME_BYTES, 4)], 10_000);
+    }
+
+    #[test]
+    fn a_counter_that_went_down_has_no_rate() {
+        check(&[(1_000, 5, 100, 0), (2_000, 2, 50, 0), (3_000, 3, 60, 0)], 0);
+        let mut usage = Usage::new(link(100, 10_000), ProbeFrames::default(), Uptime::default());
+        usage.read(link(1, 70), ProbeFrames::default(), floor(), Uptime::from_secs(1));
+        assert_eq!(usage.rate(), None);
+        usage.read(link(1, 70), ProbeFrames::default(), floor(), Uptime::from_secs(2));
+        assert_eq!(usage.rate(), Some(BytesPerSec(0)));
+    }
+
+    #[test]
+    fn readings_half_a_second_apart_are_taken_together() {
+        check(&[(500, 4, 400, 0), (1_000, 7, 600, 0), (1_500, 11, 1_000, 0), (2_000, 14, 1_300, 0)], 0);
+    }
+
+    #[test]
+    fn quiet_begins_with_the_first_window_without_payload_and_ends_with_payload() {
+        let mut usage = Usage::new(LinkCounters::default(), ProbeFrames::default(), Uptime::default());
+        let mut quiet = Vec::new();
+        for (second, packets) in [(1, 100), (2, 101), (3, 103), (4, 300)] {
+            usage.read(
+                link(packets, packets * 100),
+                ProbeFrames::default(),
+                floor(),
+                Uptime::from_secs(second),
+            );
+            quiet.push(usage.quiet_for().as_secs());
+        }
+        assert_eq!(quiet, [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn the_long_mean_follows_slowly_and_the_short_one_quickly() {
+        let mut usage = Usage::new(LinkCounters::default(), ProbeFrames::default(), Uptime::default());
+        for second in 1..=30 {
+            let frames = ProbeFrames::default();
+            usage.read(link(second * 100, second * 100_000), frames, floor(), Uptime::from_secs(second));
+        }
+        let (short, long) = (usage.short().0, usage.long().0);
+        assert!((180_000..=200_000).contains(&short), "{short}");
+        assert!((15_000..=25_000).contains(&long), "{long}");
+    }
+
+    #[test]
+    fn the_floor_at_the_defaults_is_below_a_fifth_of_a_kilobyte_a_second() {
+        let bytes = floor().bytes(Duration::from_secs(1));
+        assert!((80..200).contains(&bytes), "{bytes}");
+    }
+}
