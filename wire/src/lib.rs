@@ -2,7 +2,9 @@
 
 pub mod babel;
 pub mod control;
+pub mod dial_failure;
 pub mod endpoints;
+pub mod lines;
 pub mod management;
 pub mod overlay;
 pub mod peer;
