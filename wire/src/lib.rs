@@ -1,6 +1,7 @@
 //! Bytes and lines to types and back; pure. Parsers are total, bounded and split-invariant.
 
 pub mod babel;
+mod babel_config;
 pub mod control;
 pub mod dial_failure;
 pub mod endpoints;
