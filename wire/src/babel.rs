@@ -1,1 +1,448 @@
-//! babeld's local socket: lines of `dump` to tables, and the configuration file.
+//! Reads the dumps of babeld 1.12.1 into a [`BabelTable`].
+//!
+//! A [`Decoder`] takes the bytes of the local socket and gives [`Reply`]s. What does not belong to the
+//! network, or lies on other links than slots, is counted and dropped. babeld 1.12.1 may print freed
+//! memory after `flush interface`, so any line may be garbage.
+
+pub use crate::babel_config::{BabelConfig, BadConfig, MacKey, next_seqno, state_file};
+use crate::{
+    lines::{Line, Lines},
+    overlay::{Network, node_of_link_local, router_id},
+};
+use policies::{
+    names::{Prefix, Slot},
+    world::{BabelTable, Neighbour, Route},
+};
+use std::{net::Ipv6Addr, time::Duration};
+
+/// Asks for all interfaces, neighbours and routes.
+pub const DUMP: &str = "dump\n";
+
+/// Longest line taken, bytes; babeld's own buffer for a command.
+const MAX_LINE: usize = 1024;
+/// Most neighbours and routes that are kept of one dump: 10^4 nodes by 40 neighbours, twice.
+const MAX_ENTRIES: usize = 800_000;
+
+/// What ended with `ok`, `no` or `bad`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// babeld is ready: said once, when the connection opens.
+    Greeting {
+        /// Such as `babeld-1.12.1`; empty where it did not say.
+        version: String,
+    },
+    /// The answer to [`DUMP`].
+    Dump(Dump),
+    /// The answer to a command that babeld does not take, with its reason.
+    Refused(String),
+}
+
+/// babeld's picture at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dump {
+    /// Neighbours on slots, and routes towards nodes through them.
+    pub table: BabelTable,
+    /// Slots that babeld knows, and whether it sees them up.
+    pub interfaces: Vec<(Slot, bool)>,
+    /// Node prefixes that babeld announces for this machine: our own, and no other.
+    pub announced: Vec<Prefix>,
+    /// Routes whose router id is not that of the node whose range they name: somebody lies.
+    pub forged: Vec<Route>,
+    /// Neighbours and routes that are not of the network or not on slots.
+    pub foreign: u32,
+    /// Lines that could not be read, or did not fit.
+    pub garbage: u32,
+}
+
+impl Dump {
+    /// How many slots babeld sees up.
+    pub fn interfaces_up(&self) -> usize {
+        self.interfaces.iter().filter(|(_, up)| *up).count()
+    }
+
+    fn entries(&self) -> usize {
+        self.table.neighbours.len().saturating_add(self.table.routes.len())
+    }
+}
+
+/// Turns the bytes of one connection to babeld's local socket into replies.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    network: Network,
+    lines: Lines,
+    greeting: Option<String>,
+    dump: Dump,
+}
+
+/// What one line says of what we look for.
+enum Entry {
+    Interface(Slot, bool),
+    Neighbour(Neighbour),
+    Announced(Prefix),
+    Route { route: Route, genuine: bool },
+    Foreign,
+}
+
+impl Decoder {
+    /// Keeps what belongs to `network`.
+    pub fn new(network: Network) -> Self {
+        Self { network, lines: Lines::new(MAX_LINE), greeting: None, dump: Dump::default() }
+    }
+
+    /// Takes the next bytes, however cut, and returns the replies that they completed.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Reply> {
+        let lines = self.lines.feed(bytes);
+        lines.into_iter().filter_map(|line| self.line(&line)).collect()
+    }
+
+    fn line(&mut self, line: &Line) -> Option<Reply> {
+        let Line::Text(text) = line else {
+            self.garbage();
+            return None;
+        };
+        let mut words = text.split_ascii_whitespace();
+        match (words.next()?, self.greeting.as_mut()) {
+            ("ok", _) => Some(self.end()),
+            ("no" | "bad", _) => {
+                self.dump = Dump::default();
+                Some(Reply::Refused(text.clone()))
+            }
+            ("BABEL", _) => {
+                self.greeting = Some(String::new());
+                None
+            }
+            ("version", Some(version)) => {
+                *version = words.next().unwrap_or_default().to_owned();
+                None
+            }
+            ("host" | "my-id", Some(_)) => None,
+            ("add" | "change", _) => {
+                self.add(&words.collect::<Vec<_>>());
+                None
+            }
+            (_, _) => {
+                self.garbage();
+                None
+            }
+        }
+    }
+
+    fn end(&mut self) -> Reply {
+        let dump = std::mem::take(&mut self.dump);
+        match self.greeting.take() {
+            Some(version) => Reply::Greeting { version },
+            None => Reply::Dump(dump),
+        }
+    }
+
+    fn garbage(&mut self) {
+        self.dump.garbage = self.dump.garbage.saturating_add(1);
+    }
+
+    fn add(&mut self, words: &[&str]) {
+        match self.entry(words) {
+            None => self.garbage(),
+            Some(_) if self.dump.entries() >= MAX_ENTRIES => self.garbage(),
+            Some(Entry::Interface(slot, up)) => self.dump.interfaces.push((slot, up)),
+            Some(Entry::Neighbour(neighbour)) => self.dump.table.neighbours.push(neighbour),
+            Some(Entry::Announced(prefix)) => self.dump.announced.push(prefix),
+            Some(Entry::Route { route, genuine }) => {
+                self.dump.table.routes.push(route);
+                if !genuine {
+                    self.dump.forged.push(route);
+                }
+            }
+            Some(Entry::Foreign) => self.dump.foreign = self.dump.foreign.saturating_add(1),
+        }
+    }
+
+    fn entry(&self, words: &[&str]) -> Option<Entry> {
+        let (kind, rest) = words.split_first()?;
+        let (id, fields) = rest.split_first()?;
+        let fields = Fields(fields);
+        match *kind {
+            "interface" => interface(id, fields),
+            "neighbour" => neighbour(fields),
+            "xroute" => self.announced(fields),
+            "route" => self.route(fields),
+            _ => None,
+        }
+    }
+
+    fn announced(&self, fields: Fields<'_>) -> Option<Entry> {
+        let node = self.node(fields)?;
+        Some(node.map_or(Entry::Foreign, Entry::Announced))
+    }
+
+    fn route(&self, fields: Fields<'_>) -> Option<Entry> {
+        let node = self.node(fields)?;
+        let id = fields.get("id")?;
+        let installed = flag(fields.get("installed")?, "yes", "no")?;
+        let (metric, refmetric) = (fields.number("metric")?, fields.number("refmetric")?);
+        let via: Ipv6Addr = match fields.get("via")?.parse().ok()? {
+            std::net::IpAddr::V6(via) => via,
+            std::net::IpAddr::V4(_) => return Some(Entry::Foreign),
+        };
+        let slot = fields.get("if")?.parse::<Slot>().ok();
+        let Some(((node, slot), via)) = node.zip(slot).zip(node_of_link_local(via)) else {
+            return Some(Entry::Foreign);
+        };
+        let route = Route { node, slot, via, installed, metric, refmetric };
+        Some(Entry::Route { route, genuine: id == router_id_text(node) })
+    }
+
+    /// `None`: unreadable. `Some(None)`: no node's range, or bound to a source.
+    fn node(&self, fields: Fields<'_>) -> Option<Option<Prefix>> {
+        let range: ipnet::IpNet = fields.get("prefix")?.parse().ok()?;
+        let from: ipnet::IpNet = fields.get("from")?.parse().ok()?;
+        let ipnet::IpNet::V6(range) = range else { return Some(None) };
+        let everywhere = from.prefix_len() == 0;
+        Some(if everywhere { self.network.node_of_range(range) } else { None })
+    }
+}
+
+/// `NAME VALUE NAME VALUE …`
+#[derive(Clone, Copy)]
+struct Fields<'a>(&'a [&'a str]);
+
+impl<'a> Fields<'a> {
+    fn get(self, name: &str) -> Option<&'a str> {
+        self.0.chunks_exact(2).find_map(|pair| match pair {
+            [key, value] if *key == name => Some(*value),
+            _ => None,
+        })
+    }
+
+    fn number(self, name: &str) -> Option<u16> {
+        self.get(name)?.parse().ok()
+    }
+}
+
+fn flag(text: &str, yes: &str, no: &str) -> Option<bool> {
+    if text == yes { Some(true) } else { (text == no).then_some(false) }
+}
+
+fn interface(name: &str, fields: Fields<'_>) -> Option<Entry> {
+    let up = flag(fields.get("up")?, "true", "false")?;
+    Some(name.parse().map_or(Entry::Foreign, |slot| Entry::Interface(slot, up)))
+}
+
+fn neighbour(fields: Fields<'_>) -> Option<Entry> {
+    let address: Ipv6Addr = fields.get("address")?.parse().ok()?;
+    let slot = fields.get("if")?.parse::<Slot>().ok();
+    let rtt = match fields.get("rtt") {
+        Some(rtt) => Some(milliseconds(rtt)?),
+        None => None,
+    };
+    let reach = u16::from_str_radix(fields.get("reach")?, 16).ok()?;
+    let (rxcost, txcost) = (fields.number("rxcost")?, fields.number("txcost")?);
+    let cost = fields.number("cost")?;
+    let Some((slot, peer)) = slot.zip(node_of_link_local(address)) else { return Some(Entry::Foreign) };
+    Some(Entry::Neighbour(Neighbour { slot, peer, reach, rxcost, txcost, rtt, cost }))
+}
+
+/// `12.345`: milliseconds with three decimals, as babeld prints an RTT.
+fn milliseconds(text: &str) -> Option<Duration> {
+    let (whole, thousandths) = text.split_once('.')?;
+    let good = thousandths.len() == 3 && [whole, thousandths].iter().all(|digits| is_number(digits));
+    if !good {
+        return None;
+    }
+    let micros = whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(thousandths.parse().ok()?)?;
+    Some(Duration::from_micros(micros))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A router id as babeld writes it: `02:58:00:10:00:00:00:07`.
+pub(crate) fn router_id_text(prefix: Prefix) -> String {
+    router_id(prefix).map(|byte| format!("{byte:02x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::link_local;
+    use proptest::prelude::*;
+
+    /// What a babeld 1.12.1 with two neighbours said: greeting and one dump.
+    const REAL: &[u8] = include_bytes!("../tests/data/babeld-1.12.1-dump.txt");
+
+    fn network() -> Network {
+        Network::new("fd00:1:2::/48".parse().unwrap()).unwrap()
+    }
+
+    fn node(number: u32) -> Prefix {
+        Prefix::new(number, 16).unwrap()
+    }
+
+    fn replies(bytes: &[u8]) -> Vec<Reply> {
+        Decoder::new(network()).feed(bytes)
+    }
+
+    #[track_caller]
+    fn dump(lines: &[&str]) -> Dump {
+        let text = format!("{}\nok\n", lines.join("\n"));
+        match replies(text.as_bytes()).as_slice() {
+            [Reply::Dump(dump)] => dump.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const ROUTE: &str = "add route 5598 prefix fd00:1:2:9::/64 from ::/0 installed yes \
+        id 02:58:00:10:00:00:00:09 metric 192 refmetric 96 via fe80::10:0:8 if wrn0";
+
+    #[test]
+    fn a_real_babeld_greets_and_dumps() {
+        let replies = replies(REAL);
+        let [Reply::Greeting { version }, Reply::Dump(dump)] = replies.as_slice() else {
+            panic!("{replies:?}")
+        };
+        assert_eq!(version, "babeld-1.12.1");
+        assert_eq!((dump.foreign, dump.garbage), (0, 0));
+        assert_eq!(dump.interfaces, [(Slot::Dialling(0), true), (Slot::Dialling(1), true)]);
+        assert_eq!(dump.interfaces_up(), 2);
+        assert_eq!(dump.announced, [node(8)]);
+        let peers: Vec<_> = dump.table.neighbours.iter().map(|n| (n.peer, n.slot, n.reach, n.cost)).collect();
+        assert_eq!(
+            peers,
+            [(node(9), Slot::Dialling(1), 0xffff, 96), (node(7), Slot::Dialling(0), 0xffff, 96)]
+        );
+        assert_eq!(dump.table.neighbours[0].rtt, Some(Duration::from_micros(330)));
+        let installed: Vec<_> = dump.table.routes.iter().filter(|route| route.installed).collect();
+        assert_eq!(installed.len(), 2);
+        assert_eq!(dump.table.routes.len(), 4);
+        assert!(dump.forged.is_empty());
+    }
+
+    #[test]
+    fn a_route_has_its_fields() {
+        let route = Route {
+            node: node(9),
+            slot: Slot::Dialling(0),
+            via: node(8),
+            installed: true,
+            metric: 192,
+            refmetric: 96,
+        };
+        assert_eq!(dump(&[ROUTE]).table.routes, [route]);
+    }
+
+    #[test]
+    fn an_unreachable_route_is_kept_with_its_metric() {
+        let line = ROUTE.replace("metric 192", "metric 65535");
+        assert_eq!(dump(&[&line]).table.routes[0].metric, policies::world::INFINITY);
+    }
+
+    #[test]
+    fn what_is_not_of_the_network_or_not_on_a_slot_is_counted_only() {
+        let foreign = [
+            ROUTE.replace("fd00:1:2:9::/64", "fd00:1:3:9::/64"),
+            ROUTE.replace("fd00:1:2:9::/64", "::/0"),
+            ROUTE.replace("fd00:1:2:9::/64", "10.0.0.0/8").replace("::/0", "0.0.0.0/0"),
+            ROUTE.replace("::/0", "2001:db8::/32"),
+            ROUTE.replace("fe80::10:0:8", "fe80::8"),
+            ROUTE.replace("wrn0", "eth0"),
+            "add neighbour 1 address fe80::8 if wrn0 reach ffff ureach 0000 rxcost 96 txcost 96 cost 96"
+                .into(),
+            "add neighbour 1 address fe80::10:0:8 if eth0 reach ffff ureach 0000 rxcost 96 txcost 96 cost 96"
+                .into(),
+            "add interface eth0 up true".into(),
+            "add xroute fd00::/8-::/0 prefix fd00::/8 from ::/0 metric 0".into(),
+        ];
+        let lines: Vec<_> = foreign.iter().map(String::as_str).collect();
+        let dump = dump(&lines);
+        assert_eq!((dump.foreign, dump.garbage), (10, 0));
+        assert_eq!(dump.table, BabelTable::default());
+    }
+
+    #[test]
+    fn a_route_under_another_nodes_router_id_is_forged() {
+        let lie = ROUTE.replace("00:00:09", "00:00:05");
+        let dump = dump(&[ROUTE, &lie]);
+        assert_eq!(dump.table.routes.len(), 2);
+        assert_eq!(dump.forged.len(), 1);
+    }
+
+    #[test]
+    fn garbage_is_counted_and_the_rest_is_read() {
+        let long = "x".repeat(MAX_LINE + 1);
+        let garbage = [
+            "add",
+            "add route",
+            "add route 1 prefix",
+            "\u{0}\u{1}",
+            "add neighbour 1 address ::1",
+            &long,
+            "add interface wrn0 up maybe",
+            "hello world",
+        ];
+        let mut lines = garbage.to_vec();
+        lines.push(ROUTE);
+        let dump = dump(&lines);
+        assert_eq!((dump.garbage, dump.table.routes.len()), (8, 1));
+    }
+
+    #[test]
+    fn a_dump_begins_empty_after_each_reply() {
+        let text = format!("{ROUTE}\nok\nok\n{ROUTE}\nbad\nok\n");
+        let counts: Vec<_> = replies(text.as_bytes())
+            .into_iter()
+            .map(|reply| match reply {
+                Reply::Dump(dump) => Some(dump.table.routes.len()),
+                Reply::Greeting { .. } | Reply::Refused(_) => None,
+            })
+            .collect();
+        assert_eq!(counts, [Some(1), Some(0), None, Some(0)]);
+    }
+
+    #[test]
+    fn a_round_trip_time_has_three_decimals() {
+        for (text, micros) in [
+            ("0.289", Some(289)),
+            ("36.001", Some(36_001)),
+            ("1", None),
+            ("1.5", None),
+            ("-1.500", None),
+            ("+1.500", None),
+            ("99999999999999999999.000", None),
+        ] {
+            assert_eq!(milliseconds(text), micros.map(Duration::from_micros), "{text}");
+        }
+    }
+
+    #[test]
+    fn neighbours_are_told_apart_by_their_link_local_address() {
+        let line = format!(
+            "add neighbour 1 address {} if wrnu.2 reach c000 ureach 0000 rxcost 96 txcost 256 rtt 0.204 rttcost 0 cost 99",
+            link_local(node(9))
+        );
+        let neighbour = dump(&[&line]).table.neighbours[0];
+        assert_eq!((neighbour.peer, neighbour.reach, neighbour.txcost), (node(9), 0xc000, 256));
+        assert_eq!(neighbour.slot.to_string(), "wrnu.2");
+    }
+
+    proptest! {
+        #[test]
+        fn the_replies_do_not_depend_on_the_split(sizes in proptest::collection::vec(1..300usize, 1..30)) {
+            let mut decoder = Decoder::new(network());
+            let mut rest = REAL;
+            let mut split = Vec::new();
+            for size in sizes {
+                let (piece, left) = rest.split_at(size.min(rest.len()));
+                split.extend(decoder.feed(piece));
+                rest = left;
+            }
+            split.extend(decoder.feed(rest));
+            prop_assert_eq!(split, replies(REAL));
+        }
+
+        #[test]
+        fn hostile_bytes_never_panic(lines in proptest::collection::vec(
+            "(add |BABEL |version |ok|bad )?(route|neighbour|xroute|interface)?( (id|prefix|from|via|if|metric|reach|rtt)? ?\\PC{0,12}){0,12}", 0..30)) {
+            replies(lines.join("\n").as_bytes());
+        }
+    }
+}

@@ -1,8 +1,11 @@
 //! Bytes and lines to types and back; pure. Parsers are total, bounded and split-invariant.
 
 pub mod babel;
+mod babel_config;
 pub mod control;
+pub mod dial_failure;
 pub mod endpoints;
+pub mod lines;
 pub mod management;
 pub mod overlay;
 pub mod peer;

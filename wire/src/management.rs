@@ -1,1 +1,691 @@
-//! OpenVPN's management interface: lines to events (management-notes.txt of OpenVPN 2.6).
+//! Reads what OpenVPN 2.6 says on its management socket, and writes commands to it.
+//!
+//! A [`Decoder`] takes bytes and gives [`Event`]s; it knows nothing of sockets, processes or time.
+//! Formats: OpenVPN's `doc/management-notes.txt`, and what a real pair said (`tests/data`).
+
+pub use crate::dial_failure::{DialFailure, reason_of_log};
+use crate::lines::{Line, Lines};
+use policies::names::{FIRST_VLAN, Prefix};
+use std::net::{IpAddr, SocketAddr};
+
+/// Longest line taken, bytes.
+const MAX_LINE: usize = 8 * 1024;
+/// Most lines of one client's environment that are looked at.
+const MAX_ENV_LINES: usize = 256;
+/// Most bytes of one client's environment that are looked at.
+const MAX_ENV_BYTES: usize = 64 * 1024;
+
+/// A client of our server, numbered by OpenVPN in order of coming; never reused by one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+/// A key negotiation of a client; an answer names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub u64);
+
+/// Something that OpenVPN said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It waits for `hold release`.
+    Hold,
+    /// Its connection has come to another state.
+    State(State),
+    /// A client wants in: answer by [`client_auth`] or [`client_deny`].
+    ClientConnect {
+        /// Who.
+        cid: ClientId,
+        /// To be named in the answer.
+        kid: KeyId,
+        /// What is known of it.
+        env: ClientEnv,
+    },
+    /// A client negotiates new keys (hourly): answer as for a new one.
+    ClientReauth {
+        /// Who.
+        cid: ClientId,
+        /// To be named in the answer.
+        kid: KeyId,
+        /// What is known of it.
+        env: ClientEnv,
+    },
+    /// Frames pass between us and the client.
+    ClientEstablished {
+        /// Who.
+        cid: ClientId,
+        /// What is known of it.
+        env: ClientEnv,
+    },
+    /// The client is gone.
+    ClientDisconnect {
+        /// Who.
+        cid: ClientId,
+        /// What is known of it.
+        env: ClientEnv,
+    },
+    /// `>NOTIFY:SEVERITY,KIND,TEXT`, such as `info,remote-exit,EXIT`.
+    Notify {
+        /// `info`, `warning` …
+        severity: String,
+        /// `remote-exit`, `server-pushed-halt` …
+        kind: String,
+        /// The rest.
+        text: String,
+    },
+    /// A line of its log.
+    Log {
+        /// As OpenVPN flags it.
+        level: LogLevel,
+        /// The text; may quote the peer's own words.
+        text: String,
+    },
+    /// A command succeeded.
+    Success(String),
+    /// A command failed.
+    Error(String),
+    /// The greeting and the like.
+    Info(String),
+    /// OpenVPN ends.
+    Fatal(String),
+    /// The server refused us (its `client-deny`); OpenVPN ends with code 0 and does not say it again.
+    AuthFailed,
+    /// Bytes of the connection since its start (client), as OpenVPN counts: not those of the link.
+    ByteCount {
+        /// From the network.
+        rx_bytes: u64,
+        /// To the network.
+        tx_bytes: u64,
+    },
+    /// Bytes of one client since its start (server).
+    ClientByteCount {
+        /// Whose.
+        cid: ClientId,
+        /// From the network.
+        rx_bytes: u64,
+        /// To the network.
+        tx_bytes: u64,
+    },
+    /// A line beyond 8 KiB was dropped.
+    Oversize,
+    /// Any other line: the body of an answer, or what we do not know.
+    Other(String),
+}
+
+/// What `>STATE:` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Which state.
+    pub name: StateName,
+    /// Why: `SUCCESS`, `tls-error`, `ping-exit`, `exit-with-notification` …; often empty.
+    pub detail: String,
+    /// The peer's address, where the state tells it.
+    pub remote: Option<SocketAddr>,
+}
+
+/// States of an OpenVPN process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateName {
+    /// It begins.
+    Connecting,
+    /// It looks a name up.
+    Resolve,
+    /// It opens a TCP connection.
+    TcpConnect,
+    /// It waits for the server's first answer.
+    Wait,
+    /// TLS and authentication.
+    Auth,
+    /// The server wants more of us.
+    AuthPending,
+    /// It asks for the server's options.
+    GetConfig,
+    /// It sets addresses.
+    AssignIp,
+    /// It sets routes.
+    AddRoutes,
+    /// Ready: a client's frames pass, a server listens.
+    Connected,
+    /// It begins anew, for the reason in the detail.
+    Reconnecting,
+    /// It ends, for the reason in the detail.
+    Exiting,
+    /// A state that this version does not have.
+    Unknown,
+}
+
+/// How OpenVPN flags a line of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogLevel {
+    /// `F`
+    Fatal,
+    /// `N`
+    Error,
+    /// `W`
+    Warning,
+    /// `I`
+    Info,
+    /// `D`, or none.
+    Debug,
+}
+
+/// What OpenVPN tells of a client. Everything else of its environment (the peer's own words) is dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientEnv {
+    /// The name that OpenVPN took from the certificate.
+    pub common_name: Option<String>,
+    /// The certificate's common name.
+    pub x509_cn: Option<String>,
+    /// The certificate has more than one common name.
+    pub second_cn: bool,
+    /// The certificate's serial number: lower-case hex, two digits a byte, no leading zero byte.
+    pub serial: Option<String>,
+    /// Whence it comes, before authentication.
+    pub untrusted: Option<SocketAddr>,
+    /// Whence it comes, proven.
+    pub trusted: Option<SocketAddr>,
+    /// The environment was beyond 256 lines or 64 KiB; what is here may lack something.
+    pub truncated: bool,
+}
+
+impl ClientEnv {
+    /// The node that the certificate names: exactly one common name, on which all agree.
+    ///
+    /// `None` means: do not let it in.
+    pub fn node(&self) -> Option<Prefix> {
+        let agreed = self.common_name.is_some() && self.common_name == self.x509_cn;
+        if !agreed || self.second_cn || self.truncated {
+            return None;
+        }
+        self.x509_cn.as_deref()?.parse().ok()
+    }
+
+    /// Whence it comes: proven where that is told.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.trusted.or(self.untrusted)
+    }
+}
+
+/// What is told of an environment while its lines come.
+#[derive(Clone, Debug, Default)]
+struct EnvBlock {
+    env: ClientEnv,
+    untrusted: (Option<IpAddr>, Option<u16>),
+    trusted: (Option<IpAddr>, Option<u16>),
+    lines: usize,
+    bytes: usize,
+}
+
+impl EnvBlock {
+    fn add(&mut self, line: &str) {
+        self.lines = self.lines.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(line.len());
+        if self.lines > MAX_ENV_LINES || self.bytes > MAX_ENV_BYTES {
+            self.env.truncated = true;
+            return;
+        }
+        let Some((key, value)) = line.split_once('=') else { return };
+        match key {
+            "common_name" => self.env.common_name = Some(value.to_owned()),
+            "X509_0_CN" => self.env.x509_cn = Some(value.to_owned()),
+            "tls_serial_0" => self.env.serial = hex_of_decimal(value),
+            "untrusted_ip" | "untrusted_ip6" => self.untrusted.0 = address(value),
+            "untrusted_port" => self.untrusted.1 = value.parse().ok(),
+            "trusted_ip" | "trusted_ip6" => self.trusted.0 = address(value),
+            "trusted_port" => self.trusted.1 = value.parse().ok(),
+            key if key.starts_with("X509_0_CN_") => self.env.second_cn = true,
+            _ => (),
+        }
+    }
+
+    fn end(self) -> ClientEnv {
+        let socket = |(ip, port): (Option<IpAddr>, Option<u16>)| Some(SocketAddr::new(ip?, port?));
+        ClientEnv { untrusted: socket(self.untrusted), trusted: socket(self.trusted), ..self.env }
+    }
+}
+
+/// A dual-stack server names IPv4 clients `::ffff:192.0.2.1`.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+}
+
+/// Serial numbers have at most 20 octets (RFC 5280, section 4.1.2.2), which is 49 decimal digits.
+const MAX_SERIAL_DIGITS: usize = 49;
+
+/// A decimal number as bytes, most significant first, in hex; `None` where it is none or too long.
+fn hex_of_decimal(text: &str) -> Option<String> {
+    if text.is_empty() || text.len() > MAX_SERIAL_DIGITS {
+        return None;
+    }
+    let mut little: Vec<u8> = Vec::new();
+    for digit in text.chars() {
+        let mut carry = digit.to_digit(10)?;
+        for byte in &mut little {
+            let value = u32::from(*byte) * 10 + carry;
+            *byte = u8::try_from(value & 0xff).ok()?;
+            carry = value >> 8;
+        }
+        if carry > 0 {
+            little.push(u8::try_from(carry).ok()?);
+        }
+    }
+    if little.is_empty() {
+        little.push(0);
+    }
+    Some(little.iter().rev().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A block of environment lines whose end has not come yet.
+#[derive(Clone, Copy, Debug)]
+enum Block {
+    Connect(ClientId, KeyId),
+    Reauth(ClientId, KeyId),
+    Established(ClientId),
+    Disconnect(ClientId),
+}
+
+impl Block {
+    fn end(self, env: ClientEnv) -> Event {
+        match self {
+            Self::Connect(cid, kid) => Event::ClientConnect { cid, kid, env },
+            Self::Reauth(cid, kid) => Event::ClientReauth { cid, kid, env },
+            Self::Established(cid) => Event::ClientEstablished { cid, env },
+            Self::Disconnect(cid) => Event::ClientDisconnect { cid, env },
+        }
+    }
+}
+
+/// Turns the bytes of one management connection into events.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    lines: Lines,
+    block: Option<(Block, EnvBlock)>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { lines: Lines::new(MAX_LINE), block: None }
+    }
+}
+
+impl Decoder {
+    /// Takes the next bytes, however cut, and returns the events that they completed, in order.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
+        let lines = self.lines.feed(bytes);
+        lines.into_iter().filter_map(|line| self.line(line)).collect()
+    }
+
+    fn line(&mut self, line: Line) -> Option<Event> {
+        let text = match line {
+            Line::Text(text) => text,
+            Line::Oversize => {
+                if let Some((_, block)) = &mut self.block {
+                    block.env.truncated = true;
+                }
+                return Some(Event::Oversize);
+            }
+        };
+        match text.strip_prefix(">CLIENT:") {
+            Some(client) => self.client(client).unwrap_or(Some(Event::Other(text))),
+            None => Some(event(text)),
+        }
+    }
+
+    /// `None`: not understood. `Some(None)`: part of a block.
+    fn client(&mut self, text: &str) -> Option<Option<Event>> {
+        let (kind, rest) = text.split_once(',')?;
+        let mut ids = rest.split(',').map(|id| id.parse().ok());
+        let mut id = || ids.next().flatten();
+        let block = match kind {
+            "ENV" => return self.env(rest),
+            "CONNECT" => Block::Connect(ClientId(id()?), KeyId(id()?)),
+            "REAUTH" => Block::Reauth(ClientId(id()?), KeyId(id()?)),
+            "ESTABLISHED" => Block::Established(ClientId(id()?)),
+            "DISCONNECT" => Block::Disconnect(ClientId(id()?)),
+            _ => return None,
+        };
+        self.block = Some((block, EnvBlock::default()));
+        Some(None)
+    }
+
+    fn env(&mut self, line: &str) -> Option<Option<Event>> {
+        if line == "END" {
+            let (block, env) = self.block.take()?;
+            return Some(Some(block.end(env.end())));
+        }
+        self.block.as_mut()?.1.add(line);
+        Some(None)
+    }
+}
+
+/// A line outside the environment blocks.
+fn event(text: String) -> Event {
+    let parsed = match text.split_once(':') {
+        Some((">STATE", rest)) => state(rest).map(Event::State),
+        Some((">LOG", rest)) => log(rest),
+        Some((">HOLD", _)) => Some(Event::Hold),
+        Some((">NOTIFY", rest)) => notify(rest),
+        Some((">INFO", rest)) => Some(Event::Info(rest.to_owned())),
+        Some((">FATAL", rest)) => Some(Event::Fatal(rest.to_owned())),
+        Some((">PASSWORD", rest)) if rest.starts_with("Verification Failed") => Some(Event::AuthFailed),
+        Some((">BYTECOUNT", rest)) => {
+            numbers(rest).map(|[rx_bytes, tx_bytes]| Event::ByteCount { rx_bytes, tx_bytes })
+        }
+        Some((">BYTECOUNT_CLI", rest)) => numbers(rest).map(|[cid, rx_bytes, tx_bytes]| {
+            Event::ClientByteCount { cid: ClientId(cid), rx_bytes, tx_bytes }
+        }),
+        Some(("SUCCESS", rest)) => Some(Event::Success(rest.trim_start().to_owned())),
+        Some(("ERROR", rest)) => Some(Event::Error(rest.trim_start().to_owned())),
+        Some(_) | None => None,
+    };
+    parsed.unwrap_or(Event::Other(text))
+}
+
+fn numbers<const N: usize>(text: &str) -> Option<[u64; N]> {
+    let numbers: Option<Vec<u64>> = text.split(',').map(|number| number.parse().ok()).collect();
+    numbers?.try_into().ok()
+}
+
+/// `TIME,NAME,DETAIL,LOCAL4,REMOTE,PORT,…`
+fn state(text: &str) -> Option<State> {
+    let mut fields = text.split(',');
+    let _time: u64 = fields.next()?.parse().ok()?;
+    let name = match fields.next()? {
+        "CONNECTING" => StateName::Connecting,
+        "RESOLVE" => StateName::Resolve,
+        "TCP_CONNECT" => StateName::TcpConnect,
+        "WAIT" => StateName::Wait,
+        "AUTH" => StateName::Auth,
+        "AUTH_PENDING" => StateName::AuthPending,
+        "GET_CONFIG" => StateName::GetConfig,
+        "ASSIGN_IP" => StateName::AssignIp,
+        "ADD_ROUTES" => StateName::AddRoutes,
+        "CONNECTED" => StateName::Connected,
+        "RECONNECTING" => StateName::Reconnecting,
+        "EXITING" => StateName::Exiting,
+        _ => StateName::Unknown,
+    };
+    let detail = fields.next().unwrap_or_default().to_owned();
+    let remote = fields.nth(1).and_then(address);
+    let port = fields.next().and_then(|port| port.parse().ok());
+    let remote = remote.zip(port).map(|(ip, port)| SocketAddr::new(ip, port));
+    Some(State { name, detail, remote })
+}
+
+/// `TIME,FLAGS,TEXT`
+fn log(rest: &str) -> Option<Event> {
+    let mut fields = rest.splitn(3, ',');
+    let _time: u64 = fields.next()?.parse().ok()?;
+    let flags = fields.next()?;
+    let level = match flags.chars().find(|flag| "FNWI".contains(*flag)) {
+        Some('F') => LogLevel::Fatal,
+        Some('N') => LogLevel::Error,
+        Some('W') => LogLevel::Warning,
+        Some('I') => LogLevel::Info,
+        Some(_) | None => LogLevel::Debug,
+    };
+    Some(Event::Log { level, text: fields.next()?.to_owned() })
+}
+
+fn notify(rest: &str) -> Option<Event> {
+    let mut fields = rest.splitn(3, ',').map(str::to_owned);
+    let (severity, kind) = (fields.next()?, fields.next()?);
+    Some(Event::Notify { severity, kind, text: fields.next().unwrap_or_default() })
+}
+
+/// Asks for `>STATE:` lines from now on.
+pub const STATE_ON: &str = "state on\n";
+/// Asks for `>LOG:` lines from now on.
+pub const LOG_ON: &str = "log on\n";
+/// Lets a held process begin.
+pub const HOLD_RELEASE: &str = "hold release\n";
+/// Asks for an orderly end.
+pub const SIGTERM: &str = "signal SIGTERM\n";
+
+/// The highest VLAN there is; beyond it OpenVPN takes the number modulo 4096 without a word.
+const LAST_VLAN: u16 = 4094;
+
+/// Lets a client in, into VLAN `vlan`; `None` unless that is in 2..=4094.
+pub fn client_auth(cid: ClientId, kid: KeyId, vlan: u16) -> Option<String> {
+    let valid = (FIRST_VLAN..=LAST_VLAN).contains(&vlan);
+    valid.then(|| format!("client-auth {} {}\nvlan-pvid {vlan}\nEND\n", cid.0, kid.0))
+}
+
+/// Refuses a client; the reason goes into our log, not to the client, and loses all but letters,
+/// digits, spaces and `-./:_`, and what is beyond 120 characters.
+pub fn client_deny(cid: ClientId, kid: KeyId, reason: &str) -> String {
+    let plain = |c: &char| c.is_ascii_alphanumeric() || " -./:_".contains(*c);
+    let reason: String = reason.chars().filter(plain).take(120).collect();
+    format!("client-deny {} {} \"{reason}\"\n", cid.0, kid.0)
+}
+
+/// Ends a client's session. UDP: it is told at once, and its DISCONNECT follows within 5 s.
+pub fn client_kill(cid: ClientId) -> String {
+    format!("client-kill {}\n", cid.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SERVER: &[u8] = include_bytes!("../tests/data/openvpn-2.6.14-server.txt");
+    const CLIENT: &[u8] = include_bytes!("../tests/data/openvpn-2.6.14-client.txt");
+
+    fn events(stream: &[u8]) -> Vec<Event> {
+        Decoder::default().feed(stream)
+    }
+
+    #[track_caller]
+    fn check(stream: &str, expected: &[Event]) {
+        assert_eq!(events(stream.as_bytes()), expected);
+    }
+
+    fn state(name: StateName, detail: &str, remote: Option<&str>) -> Event {
+        let remote = remote.map(|remote| remote.parse().unwrap());
+        Event::State(State { name, detail: detail.to_owned(), remote })
+    }
+
+    /// Stream that announces a client with these lines of environment.
+    fn connect(env: &[&str]) -> Vec<Event> {
+        let lines: String = env.iter().map(|line| format!(">CLIENT:ENV,{line}\r\n")).collect();
+        events(format!(">CLIENT:CONNECT,0,1\r\n{lines}>CLIENT:ENV,END\r\n").as_bytes())
+    }
+
+    fn node_of(env: &[&str]) -> Option<Prefix> {
+        match connect(env).as_slice() {
+            [Event::ClientConnect { env, .. }] => env.node(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_real_server_tells_the_life_of_its_client() {
+        let lives: Vec<_> = events(SERVER)
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::ClientConnect { cid, kid, env } => Some(("connect", cid.0, kid.0, env)),
+                Event::ClientReauth { cid, kid, env } => Some(("reauth", cid.0, kid.0, env)),
+                Event::ClientEstablished { cid, env } => Some(("established", cid.0, 0, env)),
+                Event::ClientDisconnect { cid, env } => Some(("disconnect", cid.0, 0, env)),
+                _ => None,
+            })
+            .collect();
+        let kinds: Vec<_> = lives.iter().map(|(kind, cid, kid, _)| (*kind, *cid, *kid)).collect();
+        assert_eq!(kinds, [("connect", 0, 1), ("established", 0, 0), ("reauth", 0, 3), ("disconnect", 0, 0)]);
+        let env = &lives[0].3;
+        assert_eq!(env.node(), Prefix::new(2, 16));
+        assert_eq!(env.serial.as_deref(), Some("2acca5061371b064633f30b3720414a2ef811520"));
+        assert_eq!(env.untrusted, Some("127.0.0.1:39684".parse().unwrap()));
+        assert_eq!(env.trusted, None);
+        assert_eq!(lives[2].3.trusted, Some("127.0.0.1:39684".parse().unwrap()));
+        assert_eq!(lives[2].3.node(), Prefix::new(2, 16));
+    }
+
+    #[test]
+    fn a_real_client_tells_its_states() {
+        let states: Vec<_> =
+            events(CLIENT).into_iter().filter(|event| matches!(event, Event::State(_))).collect();
+        let expected = [
+            state(StateName::Wait, "", None),
+            state(StateName::Auth, "", None),
+            state(StateName::Connected, "SUCCESS", Some("127.0.0.1:1194")),
+            state(StateName::Exiting, "exit-with-notification", None),
+        ];
+        assert_eq!(states, expected);
+    }
+
+    #[test]
+    fn nothing_that_a_real_pair_says_is_unknown_but_the_answer_to_status() {
+        let unknown = |stream| {
+            events(stream).into_iter().filter_map(|event| match event {
+                Event::Other(text) => Some(text),
+                _ => None,
+            })
+        };
+        assert_eq!(unknown(CLIENT).count(), 0);
+        let status = ["TITLE", "TIME", "HEADER", "HEADER", "GLOBAL_STATS", "GLOBAL_STATS", "END"];
+        let firsts: Vec<_> =
+            unknown(SERVER).map(|text| text.split('\t').next().unwrap().to_owned()).collect();
+        assert_eq!(firsts, status);
+    }
+
+    #[test]
+    fn each_kind_of_line_has_its_event() {
+        check(">HOLD:Waiting for hold release:1\r\n", &[Event::Hold]);
+        check(">PASSWORD:Verification Failed: 'Auth'\r\n", &[Event::AuthFailed]);
+        check(">FATAL:Cannot open TUN\r\n", &[Event::Fatal("Cannot open TUN".into())]);
+        check("SUCCESS: pid=7\r\n", &[Event::Success("pid=7".into())]);
+        check("ERROR: unknown command\r\n", &[Event::Error("unknown command".into())]);
+        check(">BYTECOUNT:1,2\r\n", &[Event::ByteCount { rx_bytes: 1, tx_bytes: 2 }]);
+        let count = Event::ClientByteCount { cid: ClientId(3), rx_bytes: 1, tx_bytes: 2 };
+        check(">BYTECOUNT_CLI:3,1,2\r\n", &[count]);
+        let notify =
+            Event::Notify { severity: "info".into(), kind: "remote-exit".into(), text: "EXIT".into() };
+        check(">NOTIFY:info,remote-exit,EXIT\r\n", &[notify]);
+        let log = Event::Log { level: LogLevel::Warning, text: "a, b".into() };
+        check(">LOG:1,W,a, b\r\n", &[log]);
+        let v6 = state(StateName::Connected, "SUCCESS", Some("[2001:db8::1]:1194"));
+        check(">STATE:1,CONNECTED,SUCCESS,,2001:db8::1,1194,,\r\n", &[v6]);
+        check(">STATE:1,NEW_ONE,,,,,,\r\n", &[state(StateName::Unknown, "", None)]);
+    }
+
+    #[test]
+    fn lines_cut_short_or_with_bad_numbers_are_handed_on_as_they_are() {
+        let lines = [
+            ">STATE:",
+            ">LOG:1",
+            ">BYTECOUNT:1",
+            ">BYTECOUNT_CLI:1,2,99999999999999999999",
+            ">CLIENT:CONNECT,0",
+            ">CLIENT:CONNECT,-1,2",
+            ">CLIENT:ENV,END",
+            ">CLIENT:ENV,a=b",
+            ">NOTIFY:",
+            "END",
+            "",
+        ];
+        for line in lines {
+            check(&format!("{line}\r\n"), &[Event::Other(line.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn a_certificate_names_a_node_only_by_one_name_on_which_all_agree() {
+        assert_eq!(node_of(&["common_name=7/16", "X509_0_CN=7/16"]), Prefix::new(7, 16));
+        assert_eq!(node_of(&["common_name=7/16", "X509_0_CN=8/16"]), None);
+        assert_eq!(node_of(&["common_name=7/16", "X509_0_CN=7/16", "X509_0_CN_1=7/16"]), None);
+        assert_eq!(node_of(&["common_name=07/16", "X509_0_CN=07/16"]), None);
+        assert_eq!(node_of(&["common_name=7/16"]), None);
+        assert_eq!(node_of(&["X509_0_CN=7/16"]), None);
+        assert_eq!(node_of(&["UV_common_name=7/16"]), None);
+    }
+
+    #[test]
+    fn an_environment_beyond_the_limits_names_nobody() {
+        let many: Vec<_> = ["common_name=7/16", "X509_0_CN=7/16"]
+            .into_iter()
+            .chain(std::iter::repeat_n("IV_A=1", MAX_ENV_LINES))
+            .collect();
+        assert_eq!(node_of(&many), None);
+        let long = format!("IV_A={}", "x".repeat(MAX_LINE - 100));
+        let big: Vec<_> = ["common_name=7/16", "X509_0_CN=7/16"]
+            .into_iter()
+            .chain(std::iter::repeat_n(long.as_str(), 9))
+            .collect();
+        assert_eq!(node_of(&big), None);
+    }
+
+    #[test]
+    fn an_over_long_line_inside_an_environment_marks_it() {
+        let long = format!("X509_0_CN_1={}", "x".repeat(MAX_LINE));
+        match connect(&["common_name=7/16", "X509_0_CN=7/16", &long]).as_slice() {
+            [Event::Oversize, Event::ClientConnect { env, .. }] => assert_eq!(env.node(), None),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_an_ipv4_address() {
+        let env = ["untrusted_ip6=::ffff:192.0.2.1", "untrusted_port=7"];
+        match connect(&env).as_slice() {
+            [Event::ClientConnect { env, .. }] => {
+                assert_eq!(env.address(), Some("192.0.2.1:7".parse().unwrap()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_serial_number_is_its_bytes_in_hex() {
+        let cases = [
+            ("0", Some("00")),
+            ("7", Some("07")),
+            ("256", Some("0100")),
+            ("", None),
+            ("-1", None),
+            ("316663873929282", Some("0120010db80042")),
+            ("1x", None),
+        ];
+        for (decimal, hex) in cases {
+            assert_eq!(hex_of_decimal(decimal).as_deref(), hex, "{decimal}");
+        }
+        assert_eq!(hex_of_decimal(&"9".repeat(MAX_SERIAL_DIGITS + 1)), None);
+    }
+
+    #[test]
+    fn a_client_is_let_in_only_into_a_vlan_that_exists() {
+        let (cid, kid) = (ClientId(3), KeyId(1));
+        let good = Some("client-auth 3 1\nvlan-pvid 2\nEND\n".to_owned());
+        assert_eq!(client_auth(cid, kid, 2), good);
+        for bad in [0, 1, 4095, 5000] {
+            assert_eq!(client_auth(cid, kid, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_reason_cannot_smuggle_a_second_command() {
+        let text = client_deny(ClientId(3), KeyId(1), "full\" \r\nsignal SIGTERM\n");
+        assert_eq!(text, "client-deny 3 1 \"full signal SIGTERM\"\n");
+    }
+
+    proptest! {
+        #[test]
+        fn the_events_do_not_depend_on_the_split(sizes in proptest::collection::vec(1..700usize, 1..60)) {
+            let mut decoder = Decoder::default();
+            let mut rest = SERVER;
+            let mut split = Vec::new();
+            for size in sizes {
+                let (piece, left) = rest.split_at(size.min(rest.len()));
+                split.extend(decoder.feed(piece));
+                rest = left;
+            }
+            split.extend(decoder.feed(rest));
+            prop_assert_eq!(split, events(SERVER));
+        }
+
+        #[test]
+        fn hostile_lines_never_panic(lines in proptest::collection::vec(
+            "(>CLIENT:|>STATE:|>LOG:|>BYTECOUNT:|SUCCESS:)?(CONNECT|ENV|ESTABLISHED|DISCONNECT)?,?[0-9,:=A-Z/_\\PC]{0,30}", 0..40)) {
+            events(lines.join("\r\n").as_bytes());
+        }
+    }
+}

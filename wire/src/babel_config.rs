@@ -1,0 +1,257 @@
+//! Writes babeld 1.12.1's configuration file and its state file; knows nothing of where they lie.
+//!
+//! Keywords: babeld(8), "Configuration file format". All of it was taken by a real babeld.
+
+use crate::{babel::router_id_text, overlay::Network};
+use policies::names::{Prefix, Slot};
+use std::{
+    fmt::{self, Write},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
+
+/// The network's key against foreign Babel packets (RFC 8967, HMAC-SHA256). Never printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct MacKey(pub [u8; 32]);
+
+impl fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MacKey(hidden)")
+    }
+}
+
+/// All that one babeld is told. The file holds the key: only babeld's user may read it.
+#[derive(Clone, Debug)]
+pub struct BabelConfig {
+    /// The network's range.
+    pub network: Network,
+    /// Our own prefix.
+    pub own: Prefix,
+    /// Bits that follow the network's in a node's range; other lengths are refused from neighbours.
+    pub lengths: RangeInclusive<u8>,
+    /// All slots, up or not: babeld must know them from the start.
+    pub slots: Vec<Slot>,
+    /// Other links on which babeld shall speak, such as a LAN; only with a key.
+    pub interfaces: Vec<String>,
+    /// 0.5 s to 15 s; babeld counts in hundredths of a second.
+    pub hello_interval: Duration,
+    /// 4 s to 120 s.
+    pub update_interval: Duration,
+    /// Where babeld opens its read-only socket; absolute.
+    pub socket: PathBuf,
+    /// Where babeld reads and writes its sequence number; absolute.
+    pub state_file: PathBuf,
+    /// The network's key.
+    pub key: Option<MacKey>,
+}
+
+/// The configuration cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadConfig {
+    /// babeld takes no relative path, and its grammar no quotes, controls or backslashes in one.
+    #[error(
+        "babeld cannot use the path {0:?}: it must be absolute, printable, without quotes and backslashes"
+    )]
+    Path(PathBuf),
+    /// No name of a link.
+    #[error("{0:?} is no name of a link: 1 to 15 letters, digits or any of -_.")]
+    Interface(String),
+    /// Without a key, whoever is on that link could steer our routes.
+    #[error("babeld speaks on {0:?} only with the network's key, and there is none")]
+    NoKey(String),
+}
+
+/// Protocol number of warren's own routes.
+const PROTOCOL: u8 = 197;
+/// Table for babeld's routes, so that they can be flushed without touching others.
+const EXPORT_TABLE: u32 = 197;
+/// The kernel's main table, where our own `unreachable` route lies.
+const IMPORT_TABLE: u32 = 254;
+/// 96 (a hop) for about 10 ms, up to 500 ms; babeld's defaults say nothing beyond 120 ms.
+const RTT: &str = "enable-timestamps true rtt-min 10 rtt-max 500 max-rtt-penalty 5000 rtt-decay 125";
+
+impl BabelConfig {
+    /// The text of the file.
+    ///
+    /// # Errors
+    /// A path or a name that babeld's grammar cannot hold, or an interface without a key.
+    pub fn text(&self) -> Result<String, BadConfig> {
+        let mut text = String::new();
+        self.write(&mut text)?;
+        Ok(text)
+    }
+
+    fn write(&self, text: &mut String) -> Result<(), BadConfig> {
+        let line = |text: &mut String, line: fmt::Arguments<'_>| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{line}");
+        };
+        line(text, format_args!("local-path {}", path(&self.socket)?));
+        line(text, format_args!("state-file {}", path(&self.state_file)?));
+        line(text, format_args!("router-id {}", router_id_text(self.own)));
+        line(text, format_args!("export-table {EXPORT_TABLE}\nimport-table {IMPORT_TABLE}"));
+        line(text, format_args!("link-detect true\nskip-kernel-setup true\nsmoothing-half-life 0"));
+        if let Some(MacKey(key)) = self.key {
+            let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            line(text, format_args!("key id network type hmac-sha256 value {hex}"));
+        }
+        let timing = format!(
+            "hello-interval {} update-interval {}",
+            hundredths(self.hello_interval),
+            hundredths(self.update_interval)
+        );
+        let key = if self.key.is_some() { " key network" } else { "" };
+        for slot in &self.slots {
+            line(text, format_args!("interface {slot} type tunnel link-quality true {timing} {RTT}{key}"));
+        }
+        for name in &self.interfaces {
+            if self.key.is_none() {
+                return Err(BadConfig::NoKey(name.clone()));
+            }
+            line(text, format_args!("interface {} {timing}{key}", link(name)?));
+        }
+        self.filters(text, &line);
+        Ok(())
+    }
+
+    fn filters(&self, text: &mut String, line: &impl Fn(&mut String, fmt::Arguments<'_>)) {
+        let (network, own) = (self.network.range(), self.network.node_range(self.own));
+        line(text, format_args!("in ip {own} deny"));
+        for length in self.lengths.clone() {
+            let bits = network.prefix_len().saturating_add(length);
+            line(text, format_args!("in ip {network} eq {bits} allow"));
+        }
+        line(text, format_args!("in deny"));
+        let bits = own.prefix_len();
+        line(text, format_args!("redistribute ip {own} eq {bits} proto {PROTOCOL} allow"));
+        line(text, format_args!("redistribute local deny\nredistribute deny"));
+        let address = self.network.node_address(self.own);
+        line(text, format_args!("install ip {network} pref-src {address}"));
+    }
+}
+
+fn path(path: &std::path::Path) -> Result<String, BadConfig> {
+    let bad = || BadConfig::Path(path.to_owned());
+    let text = path.to_str().filter(|_| path.is_absolute()).ok_or_else(bad)?;
+    let plain = text.chars().all(|c| !c.is_control() && c != '"' && c != '\\');
+    if plain { Ok(format!("\"{text}\"")) } else { Err(bad()) }
+}
+
+fn link(name: &str) -> Result<&str, BadConfig> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let good = (1..=15).contains(&name.len()) && name.chars().all(plain);
+    if good { Ok(name) } else { Err(BadConfig::Interface(name.to_owned())) }
+}
+
+fn hundredths(span: Duration) -> String {
+    format!("{}.{:02}", span.as_secs(), span.subsec_millis() / 10)
+}
+
+/// The sequence number to begin the next babeld with, so that its announcements are newer than any of
+/// the last one's: RFC 8966 compares modulo 2^16, and one life does not use 1,000 numbers.
+pub fn next_seqno(last: u16) -> u16 {
+    last.wrapping_add(1000)
+}
+
+/// The content of babeld's state file; it begins with the number after this one.
+pub fn state_file(seqno: u16) -> String {
+    format!("{seqno}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> BabelConfig {
+        BabelConfig {
+            network: Network::new("fd00:1:2::/48".parse().unwrap()).unwrap(),
+            own: Prefix::new(7, 16).unwrap(),
+            lengths: 16..=16,
+            slots: vec![Slot::Dialling(0), "wrnu.2".parse().unwrap()],
+            interfaces: vec!["eth0".into()],
+            hello_interval: Duration::from_millis(500),
+            update_interval: Duration::from_secs(30),
+            socket: "/run/warren/child/babeld/babeld.sock".into(),
+            state_file: "/var/lib/warren/babeld/state".into(),
+            key: Some(MacKey([0xab; 32])),
+        }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut BabelConfig), expected: BadConfig) {
+        let mut config = config();
+        change(&mut config);
+        assert_eq!(config.text(), Err(expected));
+    }
+
+    #[test]
+    fn the_whole_file_reads_so() {
+        let hex = "ab".repeat(32);
+        let slot = "type tunnel link-quality true hello-interval 0.50 update-interval 30.00 \
+            enable-timestamps true rtt-min 10 rtt-max 500 max-rtt-penalty 5000 rtt-decay 125 key network";
+        let expected = format!(
+            "local-path \"/run/warren/child/babeld/babeld.sock\"\n\
+             state-file \"/var/lib/warren/babeld/state\"\n\
+             router-id 02:58:00:10:00:00:00:07\n\
+             export-table 197\n\
+             import-table 254\n\
+             link-detect true\n\
+             skip-kernel-setup true\n\
+             smoothing-half-life 0\n\
+             key id network type hmac-sha256 value {hex}\n\
+             interface wrn0 {slot}\n\
+             interface wrnu.2 {slot}\n\
+             interface eth0 hello-interval 0.50 update-interval 30.00 key network\n\
+             in ip fd00:1:2:7::/64 deny\n\
+             in ip fd00:1:2::/48 eq 64 allow\n\
+             in deny\n\
+             redistribute ip fd00:1:2:7::/64 eq 64 proto 197 allow\n\
+             redistribute local deny\n\
+             redistribute deny\n\
+             install ip fd00:1:2::/48 pref-src fd00:1:2:7::1\n"
+        );
+        assert_eq!(config().text(), Ok(expected));
+    }
+
+    #[test]
+    fn what_could_break_out_of_its_place_is_refused() {
+        for path in ["relative", "/a\"b", "/a\nb", "/a\\b"] {
+            check(|config| config.socket = path.into(), BadConfig::Path(path.into()));
+        }
+        for name in ["", "a b", "eth0\ninterface wrn0", "abcdefghijklmnop"] {
+            check(|config| config.interfaces = vec![name.into()], BadConfig::Interface(name.into()));
+        }
+    }
+
+    #[test]
+    fn babeld_speaks_on_no_lan_without_a_key() {
+        check(|config| config.key = None, BadConfig::NoKey("eth0".into()));
+    }
+
+    #[test]
+    fn each_length_of_the_network_has_its_filter() {
+        let text = BabelConfig { lengths: 15..=17, ..config() }.text().unwrap();
+        let allowed: Vec<_> =
+            text.lines().filter(|line| line.ends_with("allow") && line.starts_with("in")).collect();
+        assert_eq!(
+            allowed,
+            [
+                "in ip fd00:1:2::/48 eq 63 allow",
+                "in ip fd00:1:2::/48 eq 64 allow",
+                "in ip fd00:1:2::/48 eq 65 allow"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        assert!(!format!("{:?}", config()).contains("171"));
+    }
+
+    #[test]
+    fn a_sequence_number_is_newer_than_the_last_ones_modulo_65536() {
+        assert_eq!(next_seqno(65_000), 464);
+        assert_eq!(state_file(464), "464\n");
+    }
+}
