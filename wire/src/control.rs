@@ -1,1 +1,349 @@
-//! Documents of the control socket: what `--json` prints.
+//! The documents of the control socket: what `warren status`, `tunnels`, `peers`, `routes` and `why`
+//! show, and what their `--json` prints.
+//!
+//! One object each with `"version": 1`; names in snake case, bytes, seconds and ratios in base units,
+//! times in RFC 3339 UTC. Names of nodes and slots stand as text in their one spelling. A field that
+//! could not be told is `null`, never left out. New fields may come within a version; readers skip
+//! what they do not know.
+
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use time::OffsetDateTime;
+
+/// The version that all documents of this file carry.
+pub const VERSION: u32 = 1;
+
+/// Where [`StatusDocument`] is got.
+pub const STATUS_PATH: &str = "/v1/status";
+/// Where [`TunnelsDocument`] is got.
+pub const TUNNELS_PATH: &str = "/v1/tunnels";
+/// Where [`PeersDocument`] is got.
+pub const PEERS_PATH: &str = "/v1/peers";
+/// Where [`RoutesDocument`] is got.
+pub const ROUTES_PATH: &str = "/v1/routes";
+/// Where [`DecisionsDocument`] is got.
+pub const DECISIONS_PATH: &str = "/v1/decisions";
+
+/// How many past decisions are kept for `warren why`.
+pub const DECISIONS_KEPT: usize = 256;
+
+/// The node at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusDocument {
+    /// [`VERSION`].
+    pub version: u32,
+    /// When the document was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Version of the daemon's software.
+    pub software: String,
+    /// This node: `7/16`.
+    pub prefix: String,
+    /// This node's address in the network.
+    pub address: IpAddr,
+    /// The network's range: `fd12:3456:789a::/48`.
+    pub network: String,
+    /// Pid of the daemon.
+    pub pid: u32,
+    /// How long the daemon runs.
+    pub uptime_seconds: f64,
+    /// babeld runs and answers, and at least one tunnel is up or the registry answered.
+    pub ready: bool,
+    /// Tunnels that carry frames now (draining ones included), by role.
+    pub tunnels_up: RoleCounts,
+    /// Other nodes that babeld has a route to.
+    pub nodes_known: u64,
+    /// Routes that babeld installed.
+    pub routes_installed: u64,
+    /// Neighbours that babeld hears.
+    pub neighbours: u64,
+    /// The registry, as last asked.
+    pub registry: RegistryState,
+    /// Port mappings on gateways.
+    pub leases: Vec<LeaseEntry>,
+    /// Supervised processes, sorted by name.
+    pub children: Vec<ChildEntry>,
+    /// Actors made anew after a panic since the start.
+    pub actor_restarts: u64,
+}
+
+/// A number for each end of tunnels that we can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleCounts {
+    /// We are the client.
+    pub dialled: u64,
+    /// A client of our server.
+    pub accepted: u64,
+}
+
+/// How asking the registry went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryState {
+    /// When it last was asked; `None`: not yet.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub asked: Option<OffsetDateTime>,
+    /// When it last answered.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub answered: Option<OffsetDateTime>,
+    /// Why the last asking failed; `None`: it answered, or was not asked yet.
+    pub failure: Option<String>,
+}
+
+/// A port mapping on a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseEntry {
+    /// `udp` or `tcp`.
+    pub transport: String,
+    /// Our port.
+    pub internal_port: u16,
+    /// Address and port on the gateway.
+    pub external: SocketAddr,
+    /// When it ends unless renewed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub until: OffsetDateTime,
+}
+
+/// A supervised process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildEntry {
+    /// `babeld`, `server-udp`, `wrn0` …
+    pub name: String,
+    /// While it runs.
+    pub pid: Option<u32>,
+    /// It told us that it is ready.
+    pub ready: bool,
+    /// Starts since the daemon began, the first included.
+    pub starts: u32,
+}
+
+/// All tunnels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunnelsDocument {
+    /// [`VERSION`].
+    pub version: u32,
+    /// When the document was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Dialling slots first, then accepting ones, by number.
+    pub tunnels: Vec<TunnelEntry>,
+}
+
+/// One tunnel. Bytes are frame bytes on its link, as the kernel counts them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunnelEntry {
+    /// The link's name: `wrn0`, `wrnu.2`.
+    pub slot: String,
+    /// The node at the other end: `9/16`.
+    pub peer: String,
+    /// `dialled` or `accepted`.
+    pub role: String,
+    /// `udp` or `tcp`; `None` until a dialled tunnel has its endpoint.
+    pub transport: Option<String>,
+    /// Where we dialled, or whence the peer came.
+    pub endpoint: Option<SocketAddr>,
+    /// `connecting`, `up`, `draining` or `closing`.
+    pub phase: String,
+    /// Since it came up; `None` while it connects.
+    pub age_seconds: Option<f64>,
+    /// Bytes received through this tunnel.
+    pub rx_bytes: u64,
+    /// Bytes sent through this tunnel.
+    pub tx_bytes: u64,
+    /// Mean rate of receiving over the last seconds.
+    pub rx_bytes_per_second: f64,
+    /// Mean rate of sending over the last seconds.
+    pub tx_bytes_per_second: f64,
+    /// Nodes that the installed routes reach through it.
+    pub nodes_served: u64,
+    /// All routes that babeld knows through it, installed or not.
+    pub routes: u64,
+    /// Smoothed round trip of our probes.
+    pub rtt_seconds: Option<f64>,
+    /// Share of our probes of the last minute that got no answer, 0 to 1; `None`: none was sent.
+    pub loss_ratio: Option<f64>,
+    /// The planner's opinion in one line; `None` before its first look.
+    pub verdict: Option<String>,
+}
+
+/// Peers that could be dialled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeersDocument {
+    /// [`VERSION`].
+    pub version: u32,
+    /// When the document was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Sorted by prefix.
+    pub peers: Vec<PeerEntry>,
+}
+
+/// A peer of the cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerEntry {
+    /// `9/16`.
+    pub prefix: String,
+    /// `udp:192.0.2.1:1194` …, best first.
+    pub endpoints: Vec<String>,
+    /// When its endpoints were last confirmed in this run; `None`: only the disk remembers it.
+    pub confirmed_seconds_ago: Option<f64>,
+    /// When the last dial failed.
+    pub failed_seconds_ago: Option<f64>,
+    /// Failed dials in a row.
+    pub failures: u32,
+    /// The tunnel to it, where there is one.
+    pub slot: Option<String>,
+}
+
+/// babeld's tables.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoutesDocument {
+    /// [`VERSION`].
+    pub version: u32,
+    /// When the document was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// babeld answered when last asked; where it did not, the lists below are empty.
+    pub babeld_answers: bool,
+    /// Neighbours on slots.
+    pub neighbours: Vec<NeighbourEntry>,
+    /// Routes towards nodes, installed or not.
+    pub routes: Vec<RouteEntry>,
+}
+
+/// A Babel neighbour on a slot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeighbourEntry {
+    /// The slot it was heard on.
+    pub slot: String,
+    /// Who it is.
+    pub peer: String,
+    /// Bit vector of received hellos, newest in the highest of 16 bits.
+    pub reach: u16,
+    /// Cost of receiving from it.
+    pub rxcost: u16,
+    /// Cost that it advertised to us.
+    pub txcost: u16,
+    /// Round trip as babeld measures it.
+    pub rtt_seconds: Option<f64>,
+    /// Cost of the link; 65535: unreachable.
+    pub cost: u16,
+}
+
+/// A route of babeld towards a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteEntry {
+    /// The destination.
+    pub node: String,
+    /// The destination's address in the network.
+    pub address: Ipv6Addr,
+    /// The slot it leaves by.
+    pub slot: String,
+    /// The neighbour it goes through.
+    pub via: String,
+    /// babeld chose it.
+    pub installed: bool,
+    /// Total metric; 65535: unreachable.
+    pub metric: u16,
+    /// The metric that the neighbour announced.
+    pub refmetric: u16,
+}
+
+/// What was decided lately, and what the planner thinks now: `warren why`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecisionsDocument {
+    /// [`VERSION`].
+    pub version: u32,
+    /// When the document was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// The last [`DECISIONS_KEPT`], oldest first.
+    pub decisions: Vec<DecisionEntry>,
+    /// The planner's opinion of each tunnel at its last look.
+    pub verdicts: Vec<VerdictEntry>,
+}
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionEntry {
+    /// Counts all decisions of this run from 1, so that a reader can go on where it stopped.
+    pub number: u64,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// `open`, `drain`, `undrain` or `close`.
+    pub order: String,
+    /// Where.
+    pub slot: String,
+    /// With whom; `None` where the slot held no known tunnel.
+    pub peer: Option<String>,
+    /// The label of the reason, as in the metrics.
+    pub reason: String,
+    /// What it was decided by: `name=value unit`, for people.
+    pub terms: String,
+}
+
+/// The planner's opinion of one tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictEntry {
+    /// The tunnel.
+    pub slot: String,
+    /// The node at its other end, where known.
+    pub peer: Option<String>,
+    /// One line: kept or closing, and by which rule.
+    pub text: String,
+}
+
+/// Why a request was not answered (RFC 9457, `application/problem+json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// One line for people.
+    pub title: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check<T: Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug>(document: &T, part: &str) {
+        let text = serde_json::to_string(document).unwrap();
+        assert!(text.contains(part), "{text}");
+        assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), document);
+    }
+
+    #[test]
+    fn times_are_rfc_3339_and_what_cannot_be_told_is_null() {
+        let at = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
+        check(
+            &RegistryState { asked: Some(at), answered: None, failure: Some("no route".into()) },
+            r#"{"asked":"2023-11-14T22:13:20Z","answered":null,"failure":"no route"}"#,
+        );
+    }
+
+    #[test]
+    fn a_decision_names_its_order_reason_and_terms() {
+        let at = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
+        let decision = DecisionEntry {
+            number: 1,
+            at,
+            order: "drain".into(),
+            slot: "wrn0".into(),
+            peer: Some("9/16".into()),
+            reason: "unused".into(),
+            terms: "usage=3 B/s".into(),
+        };
+        check(
+            &DecisionsDocument { version: VERSION, at, decisions: vec![decision], verdicts: vec![] },
+            r#""order":"drain","slot":"wrn0","peer":"9/16","reason":"unused","terms":"usage=3 B/s""#,
+        );
+    }
+
+    #[test]
+    fn a_reader_skips_what_it_does_not_know() {
+        let text = r#"{"dialled":2,"accepted":1,"relayed":5}"#;
+        let counts: RoleCounts = serde_json::from_str(text).unwrap();
+        assert_eq!(counts, RoleCounts { dialled: 2, accepted: 1 });
+    }
+}
