@@ -6,4 +6,5 @@ pub mod guardian;
 pub mod kernel;
 pub mod messages;
 pub mod process;
+pub mod sampler;
 pub mod store;
