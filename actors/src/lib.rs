@@ -1,6 +1,7 @@
 //! All input and output of a node, one actor a file. The map is `docs/ARCHITECTURE.md`.
 
 pub mod clock;
+pub mod echo;
 pub mod errors;
 pub mod guardian;
 pub mod kernel;
