@@ -1,1 +1,151 @@
-//! Which endpoints may be dialled: the address classes that are refused.
+//! Says which endpoints may be dialled at all; knows nothing of who announced them.
+//!
+//! A tunnel inside the network itself, to ourselves, or to an address that means another thing on
+//! every host, would at best waste a slot. Classes after the IANA special-purpose registries
+//! (RFC 6890 and its successors).
+
+use crate::overlay::Network;
+use policies::names::Endpoint;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// Why an endpoint is not dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointRefusal {
+    /// Port 0.
+    NoPort,
+    /// `0.0.0.0/8`, `::`.
+    Unspecified,
+    /// `127.0.0.0/8`, `::1`.
+    Loopback,
+    /// `169.254.0.0/16`, `fe80::/10`.
+    LinkLocal,
+    /// Multicast or broadcast.
+    Multicast,
+    /// An address of the network itself: a tunnel within a tunnel.
+    Overlay,
+    /// RFC 1918, carrier-grade NAT, unique local: means another host elsewhere.
+    Private,
+    /// Reserved for other uses (`240.0.0.0/4`, IPv4 within IPv6 and the like).
+    Reserved,
+}
+
+impl fmt::Display for EndpointRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoPort => "it has no port",
+            Self::Unspecified => "its address is unspecified",
+            Self::Loopback => "its address is the loopback",
+            Self::LinkLocal => "its address is link-local",
+            Self::Multicast => "its address is multicast or broadcast",
+            Self::Overlay => "its address lies in the network itself",
+            Self::Private => "its address is private",
+            Self::Reserved => "its address is reserved",
+        })
+    }
+}
+
+impl std::error::Error for EndpointRefusal {}
+
+/// Whether `endpoint` may be dialled by a member of `network`.
+///
+/// # Errors
+/// The class of address for which it is refused. Private addresses pass with `allow_private`.
+pub fn dialable(endpoint: Endpoint, network: Network, allow_private: bool) -> Result<(), EndpointRefusal> {
+    if endpoint.address.port() == 0 {
+        return Err(EndpointRefusal::NoPort);
+    }
+    let class = match endpoint.address.ip() {
+        IpAddr::V4(address) => class_of_v4(address),
+        IpAddr::V6(address) if network.range().contains(&address) => Some(EndpointRefusal::Overlay),
+        IpAddr::V6(address) => class_of_v6(address),
+    };
+    match class {
+        None => Ok(()),
+        Some(EndpointRefusal::Private) if allow_private => Ok(()),
+        Some(refusal) => Err(refusal),
+    }
+}
+
+fn class_of_v4(address: Ipv4Addr) -> Option<EndpointRefusal> {
+    match address.octets() {
+        [0, ..] => Some(EndpointRefusal::Unspecified),
+        [127, ..] => Some(EndpointRefusal::Loopback),
+        [169, 254, ..] => Some(EndpointRefusal::LinkLocal),
+        [10, ..] | [192, 168, ..] | [172, 16..=31, ..] | [100, 64..=127, ..] => {
+            Some(EndpointRefusal::Private)
+        }
+        [224..=239, ..] | [255, 255, 255, 255] => Some(EndpointRefusal::Multicast),
+        [240..=255, ..] => Some(EndpointRefusal::Reserved),
+        [..] => None,
+    }
+}
+
+fn class_of_v6(address: Ipv6Addr) -> Option<EndpointRefusal> {
+    if address.is_unspecified() {
+        return Some(EndpointRefusal::Unspecified);
+    }
+    if address.is_loopback() {
+        return Some(EndpointRefusal::Loopback);
+    }
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0x64, 0xff9b, ..] => Some(EndpointRefusal::Reserved),
+        [0xfe80..=0xfebf, ..] => Some(EndpointRefusal::LinkLocal),
+        [0xff00..=0xffff, ..] => Some(EndpointRefusal::Multicast),
+        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Some(EndpointRefusal::Private),
+        [..] => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(endpoint: &str, expected: Result<(), EndpointRefusal>) {
+        let network = Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
+        assert_eq!(dialable(endpoint.parse().unwrap(), network, false), expected, "{endpoint}");
+        let private = expected == Err(EndpointRefusal::Private);
+        let allowed = if private { Ok(()) } else { expected };
+        assert_eq!(dialable(endpoint.parse().unwrap(), network, true), allowed, "{endpoint}");
+    }
+
+    #[test]
+    fn public_addresses_are_dialled() {
+        for good in
+            ["udp:45.67.0.1:1194", "tcp:[2a00:1450::1]:443", "udp:[2001:db8:43::1]:1", "udp:172.32.0.1:1"]
+        {
+            check(good, Ok(()));
+        }
+    }
+
+    #[test]
+    fn each_class_of_address_is_refused_by_its_name() {
+        use EndpointRefusal as R;
+        for (bad, why) in [
+            ("udp:45.67.0.1:0", R::NoPort),
+            ("udp:0.1.2.3:1", R::Unspecified),
+            ("udp:[::]:1", R::Unspecified),
+            ("udp:127.0.0.2:1", R::Loopback),
+            ("udp:[::1]:1", R::Loopback),
+            ("udp:169.254.1.1:1", R::LinkLocal),
+            ("udp:[fe80::1]:1", R::LinkLocal),
+            ("udp:224.0.0.1:1", R::Multicast),
+            ("udp:255.255.255.255:1", R::Multicast),
+            ("udp:[ff02::1]:1", R::Multicast),
+            ("udp:[2001:db8:42:7::1]:1194", R::Overlay),
+            ("udp:10.0.0.1:1", R::Private),
+            ("udp:172.16.0.1:1", R::Private),
+            ("udp:192.168.1.1:1", R::Private),
+            ("udp:100.64.0.1:1", R::Private),
+            ("udp:[fd00::1]:1", R::Private),
+            ("udp:240.0.0.1:1", R::Reserved),
+            ("udp:[::ffff:127.0.0.1]:1", R::Reserved),
+            ("udp:[64:ff9b::7f00:1]:1", R::Reserved),
+        ] {
+            check(bad, Err(why));
+        }
+    }
+}

@@ -3,9 +3,11 @@
 pub mod babel;
 pub mod control;
 pub mod endpoints;
+pub mod invitation;
 pub mod management;
 pub mod overlay;
 pub mod peer;
 pub mod registry;
 pub mod signed;
 pub mod suspicion;
+pub mod text;

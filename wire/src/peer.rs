@@ -1,1 +1,81 @@
-//! Documents of the peer API.
+//! What members tell each other over the overlay: where they can be dialled, and what they hold.
+
+use crate::{registry::Node, text};
+use policies::names::{Endpoint, Prefix};
+use serde::{Deserialize, Serialize};
+
+/// TCP port of the peer API, on node addresses only.
+pub const PORT: u16 = 326;
+
+/// Most bytes of any answer of the peer API.
+pub const ANSWER_LIMIT: usize = 64 * 1024;
+
+/// Most nodes in one sample.
+pub const MOST_NODES: usize = 64;
+
+/// The version of all documents in this file.
+pub const VERSION: u32 = 1;
+
+/// `GET /v1/node`: a node about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDocument {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Who; must be the node that was asked.
+    #[serde(with = "text::one")]
+    pub prefix: Prefix,
+    /// Where it can be dialled, best first; empty where nobody can reach it.
+    #[serde(with = "text::few")]
+    pub endpoints: Vec<Endpoint>,
+    /// Name and version of its software, such as `warren 0.1.0`; at most 64 characters are believed.
+    pub software: String,
+    /// Version of the network document that it holds; 0: none.
+    pub network_version: u64,
+    /// Version of the revocations that it holds; 0: none.
+    pub revocations_version: u64,
+}
+
+/// `GET /v1/peers?count=`: a random sample of the nodes that it knows endpoints of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeersDocument {
+    /// [`VERSION`].
+    pub version: u32,
+    /// At most [`MOST_NODES`].
+    #[serde(deserialize_with = "text::at_most::<MOST_NODES, _, _>")]
+    pub nodes: Vec<Node>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(json: &str, good: bool) {
+        let read = serde_json::from_str::<NodeDocument>(json);
+        assert_eq!(read.is_ok(), good, "{json}: {read:?}");
+        if let Ok(document) = read {
+            let again = serde_json::from_str(&serde_json::to_string(&document).unwrap()).unwrap();
+            assert_eq!(document, again);
+        }
+    }
+
+    fn document(prefix: &str, endpoints: &str) -> String {
+        format!(
+            r#"{{"version":1,"prefix":"{prefix}","endpoints":[{endpoints}],"software":"warren 0.1.0",
+               "network_version":1,"revocations_version":0,"from_the_future":true}}"#
+        )
+    }
+
+    #[test]
+    fn a_node_document_round_trips_and_bears_fields_of_later_versions() {
+        check(&document("7/16", r#""udp:192.0.2.1:1194","tcp:[2001:db8::1]:443""#), true);
+        check(&document("7/16", ""), true);
+    }
+
+    #[test]
+    fn a_node_document_is_bounded_and_its_names_are_strict() {
+        check(&document("07/16", ""), false);
+        check(&document("7/16", r#""udp:localhost:1""#), false);
+        check(&document("7/16", &[r#""udp:192.0.2.1:1194""#; text::FEW + 1].join(",")), false);
+    }
+}
