@@ -9,3 +9,4 @@ pub mod messages;
 pub mod process;
 pub mod sampler;
 pub mod store;
+pub mod upnp;

@@ -144,7 +144,10 @@ impl Child {
         let parent = std::process::id();
         let mut command = std::process::Command::new(&program.path);
         command.args(&program.args).env_clear().env("LC_ALL", "C").current_dir("/").process_group(0);
-        command.stdin(std::process::Stdio::null()).stderr(write_end.try_clone().map_err(pipe)?).stdout(write_end);
+        command
+            .stdin(std::process::Stdio::null())
+            .stderr(write_end.try_clone().map_err(pipe)?)
+            .stdout(write_end);
         // SAFETY: `assume` makes system calls only; it neither allocates nor locks.
         unsafe { command.pre_exec(move || rights.assume(parent)) };
         let mut command = tokio::process::Command::from(command);
