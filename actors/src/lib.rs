@@ -1,6 +1,7 @@
 //! All input and output of a node, one actor a file. The map is `docs/ARCHITECTURE.md`.
 
 pub mod clock;
+pub mod echo;
 pub mod errors;
 pub mod guardian;
 pub mod kernel;
@@ -8,4 +9,6 @@ pub mod links;
 pub mod messages;
 pub mod openvpn;
 pub mod process;
+pub mod sampler;
 pub mod store;
+pub mod upnp;
