@@ -1,5 +1,6 @@
 //! All input and output of a node, one actor a file. The map is `docs/ARCHITECTURE.md`.
 
+pub mod babeld;
 pub mod clock;
 pub mod echo;
 pub mod errors;

@@ -1,0 +1,332 @@
+//! Keeps the routing daemon running and reads its tables.
+//!
+//! Dumps are polled: `monitor` doubles babeld's cost. Knows nothing of what routes are good for.
+
+use crate::{
+    clock::Clock,
+    errors::Chain,
+    kernel::Kernel,
+    links::{LinkOrder, Links},
+    messages::{ProcessReading, RoutesRead, offer},
+    process::{ChildEvent, Happened, Outlet, Program, Rights, Supervised},
+    store::TunnelTable,
+};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient, WrapFuture, ActorFutureExt};
+use policies::{
+    life::{Event, Limits, Order, State},
+    units::Uptime,
+    world::Phase,
+};
+use std::{
+    cell::RefCell,
+    fs, io,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+use wire::{
+    babel::{self, BabelConfig, Decoder, Reply},
+    overlay::Network,
+};
+
+/// How often the life is looked at, and the tables are read while a tunnel drains.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The tables are read every so many ticks: 2 s.
+const CALM: u32 = 8;
+
+/// Likewise in the first [`YOUNG`] after babeld's start: 0.5 s.
+const LIVELY: u32 = 2;
+
+/// See [`LIVELY`].
+const YOUNG: Duration = Duration::from_secs(30);
+
+/// babeld answers a dump of 150 lines in 0.6 ms (measured); its eighth connection would block for ever.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// babeld opens its socket at once; the first time may take the making of interfaces.
+const START: Duration = Duration::from_secs(10);
+
+/// What the actor is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// babeld's executable.
+    pub babeld: PathBuf,
+    /// Its rights.
+    pub rights: Rights,
+    /// Its folder for socket and configuration, 0700 of its user.
+    pub folder: PathBuf,
+    /// Its folder for the state file, 0700 of its user.
+    pub state_folder: PathBuf,
+    /// Where the last sequence number is kept, root's own.
+    pub seqno: PathBuf,
+    /// Where its pid is kept, root's own.
+    pub pid_file: PathBuf,
+    /// What it is told.
+    pub config: BabelConfig,
+}
+
+impl Settings {
+    fn config_file(&self) -> PathBuf {
+        self.folder.join("babeld.conf")
+    }
+}
+
+/// babeld could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A file.
+    #[error("cannot write {path}", path = path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration.
+    #[error("cannot write babeld's configuration")]
+    Config(#[source] babel::BadConfig),
+}
+
+/// babeld's process: what outlives the actor.
+#[derive(Clone, Default)]
+pub struct RoutingProcess(Rc<RefCell<Option<Supervised>>>);
+
+impl RoutingProcess {
+    /// How it does.
+    pub fn reading(&self) -> Option<ProcessReading> {
+        self.0.borrow().as_ref().map(Supervised::reading)
+    }
+}
+
+/// Ends babeld, so that it retracts its routes.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct EndBabeld;
+
+/// The actor.
+pub struct Babeld {
+    settings: Settings,
+    clock: Clock,
+    kernel: Kernel,
+    links: Links,
+    table: Rc<RefCell<TunnelTable>>,
+    process: RoutingProcess,
+    events: Outlet,
+    readers: Vec<Recipient<RoutesRead>>,
+    ticks: u32,
+    asking: bool,
+}
+
+impl Babeld {
+    /// Goes on with `process`, or starts it.
+    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        kernel: Kernel,
+        links: Links,
+        table: Rc<RefCell<TunnelTable>>,
+        process: RoutingProcess,
+        events: Outlet,
+        readers: Vec<Recipient<RoutesRead>>,
+    ) -> Self {
+        Self { settings, clock, kernel, links, table, process, events, readers, ticks: 0, asking: false }
+    }
+
+    fn handle_life(&mut self, event: Event) {
+        let now = self.clock.now();
+        let mut process = self.process.0.borrow_mut();
+        let Some(process) = process.as_mut() else { return };
+        let Some(order) = process.on(event, now) else { return };
+        if order == Order::Spawn
+            && let Err(error) = prepare(&self.settings)
+        {
+            tracing::error!(error = %Chain(&error), "babeld not started");
+            let _ = process.on(Event::Exited, now);
+            return;
+        }
+        process.carry_out(order, now, &self.events);
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.handle_life(Event::Tick);
+        self.ticks = self.ticks.wrapping_add(1);
+        let state = self.process.0.borrow().as_ref().map(Supervised::state);
+        let every = match state {
+            Some(State::Starting { .. }) => 1,
+            _ if self.table.borrow().draining() => 1,
+            Some(State::Up { since }) if self.clock.now().since(since) < YOUNG => LIVELY,
+            Some(State::Up { .. }) => CALM,
+            Some(State::Down { .. } | State::Stopping { .. }) | None => return,
+        };
+        if self.asking || !self.ticks.is_multiple_of(every) {
+            return;
+        }
+        self.asking = true;
+        let socket = self.settings.config.socket.clone();
+        let asked = ask(socket, self.settings.config.network).into_actor(self);
+        ctx.spawn(asked.map(|answer, babeld, _| babeld.answered(answer)));
+    }
+
+    fn answered(&mut self, answer: io::Result<babel::Dump>) {
+        self.asking = false;
+        let at = self.clock.now();
+        let table = match answer {
+            Ok(dump) => {
+                self.came_up(at);
+                for route in &dump.forged {
+                    tracing::warn!(node = %route.node, via = %route.via, "a route's router id is not its node's");
+                }
+                Some(dump.table)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "babeld did not answer");
+                None
+            }
+        };
+        let reading = RoutesRead { at, table };
+        self.readers.iter().for_each(|to| offer(to, reading.clone()));
+    }
+
+    fn came_up(&mut self, _at: Uptime) {
+        let starting = {
+            let process = self.process.0.borrow();
+            matches!(process.as_ref().map(Supervised::state), Some(State::Starting { .. }))
+        };
+        if !starting {
+            return;
+        }
+        self.handle_life(Event::Ready);
+        tracing::info!("babeld answers");
+        // Neighbours of an earlier babeld would wait for the next periodic update.
+        let table = self.table.borrow();
+        let up = table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up);
+        up.for_each(|tunnel| self.links.order(LinkOrder::Poke(tunnel.slot)));
+    }
+
+    fn flush(&self, ctx: &mut Context<Self>) {
+        let kernel = self.kernel.clone();
+        let flushed = async move { kernel.flush_babel_routes().await };
+        ctx.spawn(flushed.into_actor(self).map(|flushed, _, _| {
+            if let Err(error) = flushed {
+                tracing::warn!(error = %Chain(&error), "babeld's routes not flushed");
+            }
+        }));
+    }
+}
+
+/// Asks babeld for its tables once.
+async fn ask(socket: PathBuf, network: Network) -> io::Result<babel::Dump> {
+    let asked = async {
+        let mut stream = UnixStream::connect(&socket).await?;
+        let mut decoder = Decoder::new(network);
+        let mut chunk = [0; 4096];
+        loop {
+            let count = stream.read(&mut chunk).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            for reply in decoder.feed(chunk.get(..count).unwrap_or_default()) {
+                match reply {
+                    Reply::Greeting { .. } => stream.write_all(babel::DUMP.as_bytes()).await?,
+                    Reply::Dump(dump) => return Ok(dump),
+                    Reply::Refused(reason) => return Err(io::Error::other(reason)),
+                }
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Makes folders, configuration and state file anew, and takes away what would hinder a start.
+fn prepare(settings: &Settings) -> Result<(), PrepareError> {
+    let Rights { uid, gid, .. } = settings.rights;
+    for folder in [&settings.folder, &settings.state_folder] {
+        let failed = |source| PrepareError::Write { path: folder.clone(), source };
+        fs::create_dir_all(folder).map_err(failed)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        chown(folder, Some(uid), Some(gid)).map_err(failed)?;
+    }
+    for path in [&settings.config.socket, &settings.config_file(), &settings.config.state_file] {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(PrepareError::Write { path: path.clone(), source });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let seqno = next_seqno(&settings.seqno);
+    write(&settings.seqno, &babel::state_file(seqno), None)?;
+    write(&settings.config.state_file, &babel::state_file(seqno), Some((uid, gid)))?;
+    let text = settings.config.text().map_err(PrepareError::Config)?;
+    write(&settings.config_file(), &text, Some((uid, gid)))
+}
+
+/// An older number than the one last announced would make us unreachable for minutes, so each start
+/// begins a thousand further on.
+fn next_seqno(path: &Path) -> u16 {
+    let last = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    babel::next_seqno(last.unwrap_or_else(|| fastrand::u16(..)))
+}
+
+fn write(path: &Path, text: &str, owner: Option<(u32, u32)>) -> Result<(), PrepareError> {
+    let failed = |source| PrepareError::Write { path: path.to_owned(), source };
+    let temporary = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&temporary).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    if let Some((uid, gid)) = owner {
+        chown(&temporary, Some(uid), Some(gid)).map_err(failed)?;
+    }
+    fs::rename(&temporary, path).map_err(failed)
+}
+
+impl Actor for Babeld {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.events.attach(ctx.address().recipient());
+        self.process.0.borrow_mut().get_or_insert_with(|| {
+            let args = ["-I", "", "-c"].map(Into::into).into_iter();
+            let program = Program {
+                name: "babeld".to_owned(),
+                path: self.settings.babeld.clone(),
+                args: args.chain([self.settings.config_file().into()]).collect(),
+                rights: self.settings.rights,
+                pid_file: self.settings.pid_file.clone(),
+                management: None,
+            };
+            Supervised::new(program, Limits { start: START, ..Limits::default() }, fastrand::u64(..))
+        });
+        self.handle_life(Event::Wanted);
+        ctx.run_interval(TICK, Self::tick);
+    }
+}
+
+impl Handler<ChildEvent> for Babeld {
+    type Result = ();
+
+    fn handle(&mut self, event: ChildEvent, ctx: &mut Self::Context) {
+        let now = self.clock.now();
+        let took = self.process.0.borrow_mut().as_mut().is_some_and(|process| process.took(&event, now));
+        if took && matches!(event.happened, Happened::Exited { .. }) {
+            self.flush(ctx);
+        }
+    }
+}
+
+impl Handler<EndBabeld> for Babeld {
+    type Result = ();
+
+    fn handle(&mut self, _: EndBabeld, _: &mut Self::Context) {
+        self.handle_life(Event::Unwanted);
+    }
+}
