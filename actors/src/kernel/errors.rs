@@ -1,0 +1,79 @@
+//! What can go wrong with the kernel, and what was tried.
+
+use policies::names::Slot;
+use std::{io, path::PathBuf};
+
+/// The kernel refused, or was not asked because it could not work.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// No netlink socket could be had.
+    #[error("cannot open a netlink socket")]
+    Open(#[source] io::Error),
+    /// A request was refused; the source is the kernel's reason.
+    #[error("cannot {doing}")]
+    Refused {
+        /// What was tried, such as "set link wrn0 up".
+        doing: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The task that holds the netlink socket has ended, and with it the runtime.
+    #[error("cannot {doing}: the netlink connection has ended")]
+    Ended {
+        /// What was tried.
+        doing: String,
+    },
+    /// An answer that does not fit the question.
+    #[error("cannot {doing}: the kernel's answer is malformed")]
+    Malformed {
+        /// What was tried.
+        doing: String,
+    },
+    /// The slot was not made by this handle.
+    #[error("there is no slot {slot}")]
+    NoSlot {
+        /// Which.
+        slot: Slot,
+    },
+    /// The number does not name a slot that can be made.
+    #[error("{slot} cannot be a slot")]
+    BadSlot {
+        /// Which.
+        slot: Slot,
+    },
+    /// Accepting slots can be had neither from 8021q nor from macvlan and BPF.
+    #[error("this kernel gives neither VLAN links nor BPF programs, so tunnels cannot be accepted")]
+    CannotAccept,
+    /// The server's TAP must be made before its accepting slots.
+    #[error("the TAP {name} was not made")]
+    NoServer {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The loopback link is down, so the node's address would not work.
+    #[error("link lo is down")]
+    LoopbackDown,
+    /// The root's path does not fit into a link's alias.
+    #[error("the path {} is too long for a link's alias", root.display())]
+    LongRoot {
+        /// The root.
+        root: PathBuf,
+    },
+    /// The ledger of changed settings could not be read or written.
+    #[error("cannot {doing} {}", path.display())]
+    Ledger {
+        /// "read", "write" …
+        doing: &'static str,
+        /// Where it lies.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl KernelError {
+    pub(super) fn refused(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Refused { doing, source }
+    }
+}

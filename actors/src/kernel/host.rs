@@ -1,0 +1,209 @@
+//! The node's address and routes on the host, and babeld's leavings.
+
+use super::{Kernel, KernelError, request::Request, slots::address_message};
+use nix::{errno::Errno, net::if_::if_nametoindex};
+use policies::names::Prefix;
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        address::AddressHeaderFlags,
+        link::{LinkFlags, LinkMessage},
+        route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
+        rule::{RuleAction, RuleAttribute, RuleMessage},
+    },
+};
+use std::net::Ipv6Addr;
+use wire::overlay::Network;
+
+/// The routing table that babeld fills.
+pub const TABLE: u8 = 197;
+/// Priority of the rule that looks into [`TABLE`].
+pub const RULE_PRIORITY: u32 = 32000;
+/// Protocol number of our own routes.
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
+/// Protocol number of babeld's routes (linux/rtnetlink.h: `RTPROT_BABEL`).
+const BABEL: RouteProtocol = RouteProtocol::Babel;
+/// Metric of the `unreachable` route of the node's range: any real route of it wins.
+pub const NODE_METRIC: u32 = 4_294_967;
+/// Metric of the `unreachable` route of the network's range.
+pub const NETWORK_METRIC: u32 = 4_294_968;
+
+impl Kernel {
+    /// Gives the host the node's address (on `lo`), the `unreachable` routes of the node's and the
+    /// network's range, and the rule that looks into babeld's table. Does nothing twice.
+    ///
+    /// # Errors
+    ///
+    /// Link `lo` is down, or the kernel refuses.
+    pub async fn join_host(&self, network: Network, me: Prefix) -> Result<(), KernelError> {
+        let lo = loopback()?;
+        if !self.is_up(lo).await? {
+            return Err(KernelError::LoopbackDown);
+        }
+        let range = network.node_range(me);
+        let route = |network: ipnet::Ipv6Net, metric| {
+            let message = unreachable(network.network(), network.prefix_len(), metric);
+            let doing = format!("make {network} unreachable");
+            Request::create(doing, RouteNetlinkMessage::NewRoute(message)).forgive(&[Errno::EEXIST])
+        };
+        let mut address = address_message(lo, network.node_address(me).into(), 128);
+        address.header.flags = AddressHeaderFlags::Nodad;
+        // The node's route first: by it a later sweep knows the address.
+        self.ask_all([
+            route(range, NODE_METRIC),
+            route(network.range(), NETWORK_METRIC),
+            Request::replace("give lo the node's address", RouteNetlinkMessage::NewAddress(address)),
+            Request::create("make the rule for babeld's table", RouteNetlinkMessage::NewRule(rule()))
+                .forgive(&[Errno::EEXIST]),
+        ])
+        .await
+    }
+
+    /// Takes away what [`Self::join_host`] gave, whichever node's it was; how many things.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub(super) async fn leave_host(&self) -> Result<usize, KernelError> {
+        let lo = loopback()?;
+        let mut requests = Vec::new();
+        for route in self.routes(RouteHeader::RT_TABLE_MAIN).await? {
+            if route.header.protocol != PROTOCOL {
+                continue;
+            }
+            if let Some(address) = node_address(&route) {
+                let message = address_message(lo, address.into(), 128);
+                let message = RouteNetlinkMessage::DelAddress(message);
+                let request = Request::change("take the node's address from lo", message);
+                requests.push(request.forgive(&[Errno::EADDRNOTAVAIL]));
+            }
+            requests.push(delete(route));
+        }
+        let doing = "delete the rule for babeld's table";
+        let forgiven: &[Errno] = &[Errno::ENOENT, Errno::EAFNOSUPPORT];
+        requests.push(Request::change(doing, RouteNetlinkMessage::DelRule(rule())).forgive(forgiven));
+        let found = requests.len() - 1;
+        self.ask_all(requests).await?;
+        Ok(found)
+    }
+
+    /// Deletes what a dead babeld left: all of its table, and its routes in main that leave by our
+    /// slots; how many.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub async fn flush_babel_routes(&self) -> Result<usize, KernelError> {
+        let ours: Vec<u32> = self.state().slots.values().copied().collect();
+        let mut doomed = self.routes(TABLE).await?;
+        let strays = self.routes(RouteHeader::RT_TABLE_MAIN).await?;
+        let by_us = |route: &RouteMessage| {
+            let by =
+                |part: &RouteAttribute| matches!(part, RouteAttribute::Oif(index) if ours.contains(index));
+            route.header.protocol == BABEL && route.attributes.iter().any(by)
+        };
+        doomed.extend(strays.into_iter().filter(by_us));
+        let found = doomed.len();
+        self.ask_all(doomed.into_iter().map(delete)).await?;
+        Ok(found)
+    }
+
+    /// All IPv6 routes of one table.
+    async fn routes(&self, table: u8) -> Result<Vec<RouteMessage>, KernelError> {
+        let mut query = RouteMessage::default();
+        query.header.address_family = AddressFamily::Inet6;
+        // The kernel filters by it where it can (Linux 4.20), and else ignores it.
+        query.attributes.push(RouteAttribute::Table(u32::from(table)));
+        let mut routes = Vec::new();
+        self.dump("list routes", RouteNetlinkMessage::GetRoute(query), |entry| {
+            if let RouteNetlinkMessage::NewRoute(route) = entry
+                && route.header.table == table
+            {
+                routes.push(route);
+            }
+        })
+        .await?;
+        Ok(routes)
+    }
+
+    async fn is_up(&self, index: u32) -> Result<bool, KernelError> {
+        let mut up = false;
+        self.links(|link| {
+            up |= link.header.index == index && link.header.flags.contains(LinkFlags::Up);
+        })
+        .await?;
+        Ok(up)
+    }
+
+    /// Calls `each` with every link.
+    pub(super) async fn links(&self, mut each: impl FnMut(LinkMessage)) -> Result<(), KernelError> {
+        let query = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        self.dump("list links", query, |entry| {
+            if let RouteNetlinkMessage::NewLink(link) = entry {
+                each(link);
+            }
+        })
+        .await
+    }
+}
+
+fn loopback() -> Result<u32, KernelError> {
+    if_nametoindex("lo").map_err(|errno| KernelError::refused("find link lo")(errno.into()))
+}
+
+fn unreachable(range: Ipv6Addr, length: u8, metric: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(range, length)
+        .table_id(u32::from(RouteHeader::RT_TABLE_MAIN))
+        .kind(RouteType::Unreachable)
+        .protocol(PROTOCOL)
+        .priority(metric)
+        .build()
+}
+
+fn rule() -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    message.header.table = TABLE;
+    message.header.action = RuleAction::ToTable;
+    message.attributes.push(RuleAttribute::Priority(RULE_PRIORITY));
+    message
+}
+
+/// The node's address, where this is the route of a node's range.
+fn node_address(route: &RouteMessage) -> Option<Ipv6Addr> {
+    use rtnetlink::packet_route::route::RouteAddress;
+    let metric = route.attributes.iter().find_map(|part| match part {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    })?;
+    let range = route.attributes.iter().find_map(|part| match part {
+        RouteAttribute::Destination(RouteAddress::Inet6(range)) => Some(*range),
+        _ => None,
+    })?;
+    (metric == NODE_METRIC).then(|| Ipv6Addr::from_bits(range.to_bits() | 1))
+}
+
+/// Deletes exactly this route, by what tells it from others.
+fn delete(mut route: RouteMessage) -> Request {
+    let tells = |part: &RouteAttribute| {
+        matches!(
+            part,
+            RouteAttribute::Destination(_)
+                | RouteAttribute::Source(_)
+                | RouteAttribute::Gateway(_)
+                | RouteAttribute::Oif(_)
+                | RouteAttribute::Priority(_)
+                | RouteAttribute::Table(_)
+        )
+    };
+    route.attributes.retain(tells);
+    // Flags of the answer, such as a missing carrier, are not the route's.
+    route.header.flags = rtnetlink::packet_route::route::RouteFlags::empty();
+    // Unreachable routes are shown on lo, which is not how they were made.
+    if route.header.kind != RouteType::Unicast {
+        route.attributes.retain(|part| !matches!(part, RouteAttribute::Oif(_)));
+    }
+    Request::change("delete a route", RouteNetlinkMessage::DelRoute(route)).forgive(&[Errno::ESRCH])
+}
