@@ -4,7 +4,7 @@
 //! thread; whoever gives them does not wait.
 
 use crate::{errors::Chain, kernel::Kernel};
-use policies::names::Slot;
+use policies::names::{Prefix, Slot};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -35,11 +35,11 @@ pub struct Links(mpsc::UnboundedSender<LinkOrder>);
 
 impl Links {
     /// Starts the task that carries orders out with `kernel`.
-    pub fn new(kernel: Kernel) -> Self {
+    pub fn new(kernel: Kernel, me: Prefix) -> Self {
         let (orders, mut given) = mpsc::unbounded_channel();
         actix_rt::spawn(async move {
             while let Some(order) = given.recv().await {
-                if let Err(error) = carry_out(&kernel, order).await {
+                if let Err(error) = carry_out(&kernel, me, order).await {
                     tracing::warn!(?order, error = %Chain(&error), "link order failed");
                 }
             }
@@ -59,9 +59,9 @@ impl Links {
     }
 }
 
-async fn carry_out(kernel: &Kernel, order: LinkOrder) -> Result<(), crate::kernel::KernelError> {
+async fn carry_out(kernel: &Kernel, me: Prefix, order: LinkOrder) -> Result<(), crate::kernel::KernelError> {
     match order {
-        LinkOrder::Up(slot) => kernel.set_up(slot).await,
+        LinkOrder::Up(slot) => kernel.set_up(slot, me).await,
         LinkOrder::Down(slot) => kernel.set_down(slot).await,
         LinkOrder::Silence(slot) => kernel.silence(slot).await,
         LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,

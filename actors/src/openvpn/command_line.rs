@@ -70,7 +70,7 @@ fn common(identity: &Identity, device: &str, management: &PathBuf) -> Args {
 }
 
 /// The server of one transport: its TAP is `wrnu` or `wrnt`, each client gets a VLAN of its own.
-pub fn server(
+pub(super) fn server(
     identity: &Identity,
     transport: Transport,
     port: u16,
@@ -101,7 +101,7 @@ pub fn server(
 /// The client on `slot` that dials `endpoint` and takes nobody but `peer` for its server.
 ///
 /// Any reason to begin anew ends the process instead, so that the daemon decides.
-pub fn client(
+pub(super) fn client(
     identity: &Identity,
     slot: Slot,
     peer: Prefix,
