@@ -88,6 +88,11 @@ impl Paths {
         self.run().join("control.sock")
     }
 
+    /// The daemon's pid and start time.
+    pub fn pid_file(&self) -> PathBuf {
+        self.run().join("warren.pid")
+    }
+
     /// The folder of one child, 0700 of its user.
     pub fn child(&self, name: &str) -> PathBuf {
         self.run().join("child").join(name)

@@ -1,1 +1,10 @@
-//! supervisor
+//! The root daemon as a library: from the configuration to a running graph of actors, and back to a
+//! host as it was found.
+
+pub mod errors;
+pub mod host;
+pub mod identity;
+pub mod logging;
+pub mod run;
+pub mod shutdown;
+pub mod wiring;

@@ -181,10 +181,10 @@ impl Connections {
     }
 }
 
-/// The end begins: no tunnel is opened or let in from now on; what stands stays.
+/// The end begins: no tunnel is opened or let in from now on, and Babel is taken off all that stand.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct AcceptNoMore;
+pub struct DrainAll;
 
 /// Ends all OpenVPN processes.
 #[derive(Clone, Copy, Debug, actix::Message)]
@@ -250,6 +250,8 @@ impl Tunnels {
 
     fn carry_out(&mut self, order: Order) {
         match order {
+            // Nothing is planned any more while the daemon stops; the dead are still buried.
+            Order::Open { .. } | Order::Drain { .. } | Order::Undrain { .. } if self.common.stopping() => {}
             Order::Open { slot, peer, endpoints, reason } => {
                 tracing::info!(%slot, %peer, %reason, "tunnel opening");
                 self.open(slot, peer, &endpoints);
@@ -365,11 +367,15 @@ impl Handler<ChildEvent> for Tunnels {
     }
 }
 
-impl Handler<AcceptNoMore> for Tunnels {
+impl Handler<DrainAll> for Tunnels {
     type Result = ();
 
-    fn handle(&mut self, _: AcceptNoMore, _: &mut Self::Context) {
+    fn handle(&mut self, _: DrainAll, _: &mut Self::Context) {
         self.common.stopping.set(true);
+        let slots: Vec<Slot> = self.common.table.borrow().tunnels.keys().copied().collect();
+        for slot in slots {
+            self.move_phase(slot, Phase::Up, Phase::Draining, LinkOrder::Silence(slot));
+        }
     }
 }
 

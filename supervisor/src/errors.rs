@@ -1,0 +1,91 @@
+//! Why the daemon does not start: one line each, and an exit code.
+
+use actors::kernel::KernelError;
+use std::{io, path::PathBuf};
+
+/// A start that failed. The text says what, where, and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// Not root.
+    #[error("warren run needs root: it makes links and routes (try: sudo warren run)")]
+    NotRoot,
+    /// A certificate, key or network document.
+    #[error("{path}: {why}", path = path.display())]
+    Identity {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// A program is missing.
+    #[error("{program} is not installed (looked in {looked}): apt install {program}")]
+    NoProgram {
+        /// Which.
+        program: &'static str,
+        /// Where it was looked for.
+        looked: &'static str,
+    },
+    /// A child's user is missing.
+    #[error("child-users: user {name} does not exist: install the package, or give a number")]
+    NoUser {
+        /// Which.
+        name: String,
+    },
+    /// A port is taken.
+    #[error("listen: {transport} port {port} is taken by another program: stop it, or choose another port")]
+    PortTaken {
+        /// `udp` or `tcp`.
+        transport: &'static str,
+        /// Which.
+        port: u16,
+    },
+    /// Another babeld.
+    #[error("another routing daemon holds UDP port 6696: stop it (systemctl disable --now babeld)")]
+    AnotherBabeld,
+    /// Another warren with the same root.
+    #[error("another warren runs here already (pid {pid}): stop it first")]
+    AlreadyRuns {
+        /// Which.
+        pid: String,
+    },
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A folder.
+    #[error("cannot make {path}", path = path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The runtime.
+    #[error("cannot {doing}")]
+    Runtime {
+        /// What was tried.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// The exit code: 78 (`EX_CONFIG`) for what a restart cannot mend, so that systemd need not try.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Identity { .. } | Self::NoProgram { .. } | Self::NoUser { .. } => 78,
+            Self::NotRoot => 4,
+            Self::PortTaken { .. }
+            | Self::AnotherBabeld
+            | Self::AlreadyRuns { .. }
+            | Self::Kernel(_)
+            | Self::Folder { .. }
+            | Self::Runtime { .. } => 1,
+        }
+    }
+}

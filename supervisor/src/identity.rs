@@ -1,0 +1,97 @@
+//! Reads who this node is: certificate, CA, key, and the network's signed parameters.
+
+use crate::errors::StartError;
+use config::paths::Paths;
+use policies::names::Prefix;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::{fs, path::Path};
+use wire::{
+    overlay::Network,
+    registry::NetworkDocument,
+    signed::{self, SignedDocument},
+};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Who this node is.
+#[derive(Debug)]
+pub struct Identity {
+    /// Its prefix, as its certificate says.
+    pub me: Prefix,
+    /// The network's address plan.
+    pub network: Network,
+    /// The network's parameters and keys.
+    pub document: NetworkDocument,
+    /// The document as it was signed, to be passed on.
+    pub signed: SignedDocument,
+    /// The CA's certificate, DER.
+    pub ca: CertificateDer<'static>,
+    /// The node's certificate, DER.
+    pub certificate: CertificateDer<'static>,
+    /// End of the certificate's life, seconds since 1970.
+    pub expires_s: i64,
+}
+
+fn wrong(path: &Path, why: impl Into<String>) -> StartError {
+    StartError::Identity { path: path.to_owned(), why: why.into() }
+}
+
+fn certificate(path: &Path) -> Result<CertificateDer<'static>, StartError> {
+    CertificateDer::from_pem_file(path)
+        .map_err(|error| wrong(path, format!("no PEM certificate ({error}): run warren join, or put it back")))
+}
+
+impl Identity {
+    /// Reads and checks all files below `paths`; `now_s` is the wall clock, seconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// Names the file and what is wrong with it.
+    pub fn read(paths: &Paths, now_s: i64) -> Result<Self, StartError> {
+        let (ca_path, path) = (paths.ca(), paths.certificate());
+        let ca = certificate(&ca_path)?;
+        let certificate = certificate(&path)?;
+        let (_, ca_parsed) =
+            X509Certificate::from_der(&ca).map_err(|_| wrong(&ca_path, "the certificate is malformed"))?;
+        let (_, parsed) =
+            X509Certificate::from_der(&certificate).map_err(|_| wrong(&path, "the certificate is malformed"))?;
+        if parsed.verify_signature(Some(ca_parsed.public_key())).is_err() {
+            return Err(wrong(&path, format!("signed by another CA than {}: join this network", ca_path.display())));
+        }
+        let me = subject(&parsed).ok_or_else(|| wrong(&path, "its subject is not exactly one common name P/L"))?;
+        let expires_s = parsed.validity().not_after.timestamp();
+        if expires_s <= now_s {
+            let when = parsed.validity().not_after;
+            return Err(wrong(&path, format!("the certificate expired on {when}: join again, or set the clock")));
+        }
+        let key = paths.key();
+        PrivateKeyDer::from_pem_file(&key)
+            .map_err(|error| wrong(&key, format!("no PEM private key ({error}): run warren join, or put it back")))?;
+        let (document, signed) = network_document(paths, &ca)?;
+        let network =
+            document.range().ok_or_else(|| wrong(&paths.network(), "the network's range is none"))?;
+        Ok(Self { me, network, document, signed, ca, certificate, expires_s })
+    }
+}
+
+/// Exactly one common name and nothing else but an optional serialNumber.
+fn subject(certificate: &X509Certificate<'_>) -> Option<Prefix> {
+    let mut names = certificate.subject().iter_common_name();
+    let (name, second) = (names.next()?, names.next());
+    if second.is_some() {
+        return None;
+    }
+    name.as_str().ok()?.parse().ok()
+}
+
+fn network_document(
+    paths: &Paths,
+    ca: &CertificateDer<'_>,
+) -> Result<(NetworkDocument, SignedDocument), StartError> {
+    let path = paths.network();
+    let text = fs::read_to_string(&path).map_err(|error| wrong(&path, format!("cannot be read ({error}): run warren join")))?;
+    let signed: SignedDocument =
+        serde_json::from_str(&text).map_err(|error| wrong(&path, format!("no signed document: {error}")))?;
+    let payload = signed::open(&signed, ca).map_err(|error| wrong(&path, error.to_string()))?;
+    let document = NetworkDocument::read(&payload).map_err(|error| wrong(&path, error.to_string()))?;
+    Ok((document, signed))
+}

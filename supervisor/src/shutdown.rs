@@ -1,0 +1,78 @@
+//! Stops the node in order: traffic first, then babeld, then OpenVPN, then what the host was given.
+
+use crate::wiring::Graph;
+use actors::{clock::Clock, errors::Chain, kernel::Kernel};
+use config::paths::Paths;
+use policies::parameters::DRAIN_DEADLINE;
+use std::{fs, time::Duration};
+
+/// How often it is looked whether a step is done.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Transit has moved away once no more than this many packets were forwarded in [`QUIET_SPAN`].
+const QUIET_PACKETS: u64 = 2;
+
+/// See [`QUIET_PACKETS`].
+const QUIET_SPAN: Duration = Duration::from_secs(1);
+
+/// babeld retracts its routes and ends in 10 ms (measured); OpenVPN, which tells its peers, in 1.1 s.
+/// Both are killed after 2 s; a little more is for their reaping.
+const CHILDREN: Duration = Duration::from_secs(4);
+
+/// Drains all tunnels until nobody's traffic passes through us, at most [`DRAIN_DEADLINE`].
+pub async fn drain(graph: &Graph, clock: &Clock) {
+    graph.drain_all();
+    let begun = clock.now();
+    let mut quiet_since = begun;
+    let mut last = forwarded();
+    while clock.now().since(begun) < DRAIN_DEADLINE && graph.has_tunnels() {
+        tokio::time::sleep(LOOK).await;
+        let now = forwarded();
+        if now.saturating_sub(last) > QUIET_PACKETS {
+            (quiet_since, last) = (clock.now(), now);
+        }
+        if clock.now().since(quiet_since) >= QUIET_SPAN {
+            tracing::info!(seconds = clock.now().since(begun).as_secs_f32(), "no transit left");
+            return;
+        }
+    }
+}
+
+/// Packets that this host forwarded since it booted (`Ip6OutForwDatagrams`, RFC 4293).
+fn forwarded() -> u64 {
+    let text = fs::read_to_string("/proc/self/net/snmp6").unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let found = lines.find(|(name, _)| *name == "Ip6OutForwDatagrams");
+    found.and_then(|(_, count)| count.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Ends all children, and takes back what the host was given.
+pub async fn end(graph: &Graph, clock: &Clock, kernel: &Kernel, paths: &Paths) {
+    graph.release_leases();
+    graph.end_babeld();
+    wait(clock, || graph.babeld_ended()).await;
+    graph.end_tunnels();
+    wait(clock, || graph.tunnels_ended() && graph.leases_released()).await;
+    match kernel.sweep(&paths.sysctls()).await {
+        Ok(swept) => tracing::info!(?swept, "host restored"),
+        Err(error) => tracing::error!(error = %Chain(&error), "host not restored; the next start will"),
+    }
+    for path in [paths.run().join("child"), paths.tun_node()] {
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        if let Err(error) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove");
+        }
+    }
+    for path in [paths.control(), paths.pid_file()] {
+        let _ = fs::remove_file(path);
+    }
+}
+
+async fn wait(clock: &Clock, done: impl Fn() -> bool) {
+    let begun = clock.now();
+    while !done() && clock.now().since(begun) < CHILDREN {
+        tokio::time::sleep(LOOK).await;
+    }
+}
