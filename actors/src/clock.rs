@@ -28,3 +28,11 @@ impl Clock {
         (self.0)()
     }
 }
+
+/// The wall clock's time since 1970 UTC, for time stamps that people read; it may jump, so nothing is
+/// decided by it.
+pub fn wall() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
+}

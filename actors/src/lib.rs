@@ -3,7 +3,9 @@
 pub mod babeld;
 pub mod clock;
 pub mod echo;
+pub mod control;
 pub mod errors;
+pub mod exporter;
 pub mod guardian;
 pub mod kernel;
 pub mod links;
@@ -13,3 +15,4 @@ pub mod process;
 pub mod sampler;
 pub mod store;
 pub mod upnp;
+pub mod telemetry;
