@@ -1,0 +1,218 @@
+//! Judges each tunnel: how much it is used compared with the others, and what spares it.
+//!
+//! Formulas, with their units, are in `docs/POLICY.md`.
+
+use super::picture::Picture;
+use crate::{
+    names::{Prefix, Role, Slot},
+    parameters::Parameters,
+    units::{BytesPerSec, Uptime},
+    usage::Usage,
+    world::{LinkReading, Phase},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+/// A thousandth of the others' mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PerMille(pub(super) u64);
+
+impl fmt::Display for PerMille {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} %", self.0 / 10)
+    }
+}
+
+/// One term counts at most this much: a single flood must not make up for serving nobody.
+const TERM_CAP: u64 = 4_000;
+
+/// Below this rate a tunnel's payload is noise and decides nothing.
+pub(super) const NOISE: BytesPerSec = BytesPerSec(64);
+
+/// A tunnel below this share is significantly unused, where payload flows.
+pub(super) const UNUSED: PerMille = PerMille(333);
+
+/// The same where no payload flows and the number of nodes served decides alone.
+pub(super) const UNUSED_WITHOUT_TRAFFIC: PerMille = PerMille(250);
+
+/// Why a tunnel is not closed, whatever its use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spared {
+    /// The peer dialled it; it decides.
+    Accepted,
+    /// It connects, drains or closes.
+    NotUp,
+    /// The operator named the peer.
+    Pinned,
+    /// It has no history.
+    Young(Duration),
+    /// That node would be out of reach.
+    OnlyWay(Prefix),
+    /// A closing was given up a short while ago.
+    GivenUp,
+    /// babeld says nothing.
+    Blind,
+}
+
+impl fmt::Display for Spared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted => f.write_str("the peer dialled it and decides"),
+            Self::NotUp => f.write_str("not up"),
+            Self::Pinned => f.write_str("pinned"),
+            Self::Young(age) => write!(f, "too young to have a history, {} s", age.as_secs()),
+            Self::OnlyWay(node) => write!(f, "the only way to {node}"),
+            Self::GivenUp => f.write_str("its closing was given up a short while ago"),
+            Self::Blind => f.write_str("babeld says nothing"),
+        }
+    }
+}
+
+/// What is known of one tunnel's use.
+#[derive(Clone, Debug)]
+pub(super) struct Assessment {
+    pub(super) slot: Slot,
+    pub(super) peer: Prefix,
+    pub(super) age: Duration,
+    pub(super) spared: Option<Spared>,
+    /// Payload since the last look, both directions.
+    pub(super) carried_bytes: u64,
+    pub(super) rate: BytesPerSec,
+    /// Mean of the other dialled tunnels.
+    pub(super) others_rate: BytesPerSec,
+    pub(super) nodes: usize,
+    /// Mean of the other dialled tunnels, in thousandths of a node.
+    pub(super) others_nodes_milli: u64,
+    /// Use compared with the others; `None` where there are no others.
+    pub(super) share: Option<PerMille>,
+    /// Below this share it is significantly unused.
+    pub(super) threshold: PerMille,
+}
+
+impl Assessment {
+    /// Whether it is significantly less used than the others.
+    pub(super) fn unused(&self) -> bool {
+        self.share.is_some_and(|share| share < self.threshold)
+    }
+
+    /// The least comes first to be closed.
+    pub(super) fn rank(&self) -> (Option<PerMille>, BytesPerSec, usize, Slot) {
+        (self.share, self.rate, self.nodes, self.slot)
+    }
+}
+
+impl fmt::Display for Assessment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, tenths) = (self.others_nodes_milli / 1000, self.others_nodes_milli % 1000 / 100);
+        write!(f, "carried={} B rate={} others={} ", self.carried_bytes, self.rate, self.others_rate)?;
+        write!(f, "nodes={} others={whole}.{tenths} ", self.nodes)?;
+        match self.share {
+            Some(share) => write!(f, "share={share} threshold={} ", self.threshold)?,
+            None => f.write_str("share=none ")?,
+        }
+        write!(f, "age={} s", self.age.as_secs())
+    }
+}
+
+/// What spares tunnels, apart from their use.
+pub(super) struct Shields<'a> {
+    pub(super) parameters: &'a Parameters,
+    pub(super) pinned: &'a BTreeSet<Prefix>,
+    /// Slots whose closing was given up a short while ago.
+    pub(super) given_up: &'a BTreeMap<Slot, Uptime>,
+}
+
+/// Judges all tunnels, in order of their slots.
+pub(super) fn assess(
+    picture: &Picture<'_>,
+    usage: &BTreeMap<Slot, &Usage>,
+    shields: &Shields<'_>,
+) -> Vec<Assessment> {
+    let mut all: Vec<_> =
+        picture.tunnels.iter().map(|(slot, link)| measure(picture, usage.get(slot).copied(), link)).collect();
+    let compared: Vec<_> = all
+        .iter()
+        .filter(|one| one.slot.role() == Role::Dialled && one.spared.is_none())
+        .map(|one| (one.slot, one.rate.0, one.nodes))
+        .collect();
+    for one in &mut all {
+        let slot = one.slot;
+        compare(one, compared.iter().filter(|(other, ..)| *other != slot).map(|(_, rate, n)| (*rate, *n)));
+        one.spared = one.spared.or_else(|| spared(picture, one, shields));
+    }
+    all
+}
+
+fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> Assessment {
+    let tunnel = &link.tunnel;
+    let (traffic, span) = usage.map(|usage| usage.carried(picture.at)).unwrap_or_default();
+    let rate = u128::from(traffic.total()) * 1000 / span.as_millis().max(1);
+    Assessment {
+        slot: tunnel.slot,
+        peer: tunnel.peer,
+        age: tunnel.up_since.map(|since| picture.at.since(since)).unwrap_or_default(),
+        spared: (tunnel.phase != Phase::Up).then_some(Spared::NotUp),
+        carried_bytes: traffic.total(),
+        rate: BytesPerSec(u64::try_from(rate).unwrap_or(u64::MAX)),
+        others_rate: BytesPerSec(0),
+        nodes: picture.nodes_served(tunnel.slot),
+        others_nodes_milli: 0,
+        share: None,
+        threshold: UNUSED,
+    }
+}
+
+/// Share = mean of (rate / others' mean rate) and (nodes / others' mean nodes), each term capped; the
+/// nodes alone where neither this tunnel nor the others carry payload.
+fn compare(one: &mut Assessment, others: impl Iterator<Item = (u64, usize)>) {
+    let (mut count, mut rates, mut nodes) = (0u64, 0u64, 0u64);
+    for (rate, served) in others {
+        count = count.saturating_add(1);
+        rates = rates.saturating_add(rate);
+        nodes = nodes.saturating_add(u64::try_from(served).unwrap_or(u64::MAX));
+    }
+    let (Some(rate), Some(nodes_milli)) =
+        (rates.checked_div(count), nodes.saturating_mul(1000).checked_div(count))
+    else {
+        return;
+    };
+    one.others_rate = BytesPerSec(rate);
+    one.others_nodes_milli = nodes_milli;
+    let served_milli = u64::try_from(one.nodes).unwrap_or(u64::MAX).saturating_mul(1000);
+    let by_nodes = term(served_milli, nodes_milli);
+    if rate < NOISE.0 && one.rate < NOISE {
+        one.share = Some(PerMille(by_nodes));
+        one.threshold = UNUSED_WITHOUT_TRAFFIC;
+    } else {
+        one.share = Some(PerMille(term(one.rate.0, rate).saturating_add(by_nodes) / 2));
+    }
+}
+
+/// `own` in thousandths of `mean`; fair where both are zero.
+fn term(own: u64, mean: u64) -> u64 {
+    if own == mean {
+        return 1_000;
+    }
+    own.saturating_mul(1000).checked_div(mean).map_or(TERM_CAP, |share| share.min(TERM_CAP))
+}
+
+fn spared(picture: &Picture<'_>, one: &Assessment, shields: &Shields<'_>) -> Option<Spared> {
+    if one.slot.role() == Role::Accepted {
+        Some(Spared::Accepted)
+    } else if shields.pinned.contains(&one.peer) {
+        Some(Spared::Pinned)
+    } else if !picture.told {
+        Some(Spared::Blind)
+    } else if let Some(node) = picture.only_way(one.slot) {
+        Some(Spared::OnlyWay(node))
+    } else if one.age < shields.parameters.min_age {
+        Some(Spared::Young(one.age))
+    } else if shields.given_up.get(&one.slot).is_some_and(|until| *until > picture.at) {
+        Some(Spared::GivenUp)
+    } else {
+        None
+    }
+}
