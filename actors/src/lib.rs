@@ -6,6 +6,7 @@ pub mod errors;
 pub mod guardian;
 pub mod kernel;
 pub mod messages;
+pub mod peer_cache;
 pub mod process;
 pub mod sampler;
 pub mod store;
