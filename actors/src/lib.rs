@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod links;
 pub mod messages;
 pub mod openvpn;
+pub mod peer_cache;
 pub mod process;
 pub mod sampler;
 pub mod store;
