@@ -13,6 +13,7 @@ pub mod messages;
 pub mod openvpn;
 pub mod peer_cache;
 pub mod process;
+pub mod roll;
 pub mod sampler;
 pub mod store;
 pub mod upnp;

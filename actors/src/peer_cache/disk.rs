@@ -5,7 +5,7 @@
 
 use super::book::{Changes, MOST_PEERS, Row};
 use crate::{errors::Chain, messages::PeerSource};
-use policies::names::{BadName, Endpoint, Prefix};
+use policies::names::{BadName, Endpoint};
 use rusqlite::Connection;
 use std::{
     fs, io,
