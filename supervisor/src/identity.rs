@@ -13,7 +13,6 @@ use wire::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Who this node is.
-#[derive(Debug)]
 pub struct Identity {
     /// Its prefix, as its certificate says.
     pub me: Prefix,

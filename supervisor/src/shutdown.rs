@@ -48,11 +48,10 @@ fn forwarded() -> u64 {
 
 /// Ends all children, and takes back what the host was given.
 pub async fn end(graph: &Graph, clock: &Clock, kernel: &Kernel, paths: &Paths) {
-    graph.release_leases();
     graph.end_babeld();
     wait(clock, || graph.babeld_ended()).await;
     graph.end_tunnels();
-    wait(clock, || graph.tunnels_ended() && graph.leases_released()).await;
+    tokio::join!(wait(clock, || graph.tunnels_ended()), graph.release_leases());
     match kernel.sweep(&paths.sysctls()).await {
         Ok(swept) => tracing::info!(?swept, "host restored"),
         Err(error) => tracing::error!(error = %Chain(&error), "host not restored; the next start will"),

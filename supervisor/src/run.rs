@@ -1,0 +1,159 @@
+//! Runs one node from its configuration to its end.
+
+use crate::{
+    errors::StartError,
+    host,
+    identity::Identity,
+    logging, shutdown,
+    wiring::{self, ACTORS, Graph, Parts},
+};
+use actors::{
+    clock::Clock,
+    control, exporter,
+    kernel::Kernel,
+    telemetry::{self, Published},
+};
+use config::{Metrics, Settings, paths::Paths};
+use futures_util::StreamExt;
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
+use std::{path::Path, process::ExitCode, time::Duration};
+
+/// Runs the node whose configuration is `config_file`, until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// Why it did not start.
+pub fn run(config_file: &Path, paths: &Paths) -> Result<ExitCode, StartError> {
+    let settings = config::load(config_file)?;
+    logging::start(&settings.log);
+    // Fails only where a provider stands already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let identity = Identity::read(paths, wall_clock_s())?;
+    let host = host::look(&settings, &identity)?;
+    host::make_folders(paths)?;
+    let system = actix::System::new();
+    let ended = system.block_on(node(settings, identity, host, paths.clone()))?;
+    Ok(ended)
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates are judged by the wall clock")]
+fn wall_clock_s() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
+}
+
+async fn node(settings: Settings, identity: Identity, mut host: host::Host, paths: Paths) -> Result<ExitCode, StartError> {
+    let doing = |doing| move |source| StartError::Runtime { doing, source };
+    let mut signals =
+        signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(doing("take signals"))?;
+    let _claim = claim(&paths)?;
+    let clock = Clock::boottime();
+    let kernel = Kernel::open(paths.root())?;
+    host::prepare(&mut host, &kernel, &identity, &paths).await?;
+    let published = telemetry::publish(
+        telemetry::Identity {
+            prefix: identity.me,
+            network: identity.network,
+            software: env!("CARGO_PKG_VERSION"),
+            revision: option_env!("WARREN_REVISION").unwrap_or("unknown"),
+            certificate_not_after: u64::try_from(identity.expires_s).ok(),
+            actors: ACTORS.to_vec(),
+            started: clock.now(),
+        },
+        &clock,
+    );
+    serve(&settings, &host, &paths, &clock, &published);
+    let graph = wiring::wire(&Parts {
+        settings: &settings,
+        identity: &identity,
+        host: &host,
+        paths: &paths,
+        clock: clock.clone(),
+        kernel: kernel.clone(),
+        published,
+    });
+    let address = identity.network.node_address(identity.me);
+    tracing::info!(prefix = %identity.me, %address, "warren runs");
+    notify(&[sd_notify::NotifyState::Ready]);
+    until_told(&mut signals).await;
+    notify(&[sd_notify::NotifyState::Stopping]);
+    stop(&graph, &clock, &kernel, &paths, &mut signals).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves metrics and the control socket; where that fails the node runs on without, and says so.
+fn serve(settings: &Settings, host: &host::Host, paths: &Paths, clock: &Clock, published: &Published) {
+    let listen = match &settings.metrics {
+        Metrics::Tcp(address) => Some(exporter::Listen::Tcp(*address)),
+        Metrics::Unix(path) => Some(exporter::Listen::Unix(path.clone())),
+        Metrics::Off => None,
+    };
+    if let Some(listen) = listen {
+        match exporter::serve(&listen, clock.clone(), published.clone()) {
+            Ok(server) => drop(actix_rt::spawn(server)),
+            Err(error) => tracing::error!(error = %actors::errors::Chain(&error), "no metrics"),
+        }
+    }
+    let group = nix::unistd::Group::from_name("warren").ok().flatten().map(|group| group.gid.as_raw());
+    let access = control::Access {
+        path: paths.control(),
+        group,
+        refused: vec![host.openvpn_rights.uid, host.babeld_rights.uid],
+    };
+    match control::serve(access, clock.clone(), published.clone()) {
+        Ok(server) => drop(actix_rt::spawn(server)),
+        Err(error) => tracing::error!(error = %actors::errors::Chain(&error), "no control socket"),
+    }
+}
+
+async fn until_told(signals: &mut signal_hook_tokio::Signals) {
+    while let Some(signal) = signals.next().await {
+        match signal {
+            SIGHUP => tracing::warn!("the configuration is read at the start only: restart warren"),
+            _ => return,
+        }
+    }
+}
+
+async fn stop(
+    graph: &Graph,
+    clock: &Clock,
+    kernel: &Kernel,
+    paths: &Paths,
+    signals: &mut signal_hook_tokio::Signals,
+) {
+    tracing::info!("stopping: draining first; a second signal stops at once");
+    tokio::select! {
+        () = shutdown::drain(graph, clock) => {}
+        () = until_told(signals) => tracing::info!("stopping at once"),
+    }
+    let limit = Duration::from_secs(15);
+    if tokio::time::timeout(limit, shutdown::end(graph, clock, kernel, paths)).await.is_err() {
+        tracing::error!("the stop took too long; the next start cleans up");
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd not told");
+    }
+}
+
+/// Holds the lock that says that warren runs with this root.
+fn claim(paths: &Paths) -> Result<nix::fcntl::Flock<std::fs::File>, StartError> {
+    let path = paths.pid_file();
+    let failed = |source| StartError::Folder { path: path.clone(), source };
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
+    match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => {
+            std::fs::write(&path, format!("{}\n", std::process::id())).map_err(failed)?;
+            Ok(lock)
+        }
+        Err(_) => {
+            let pid = std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+            Err(StartError::AlreadyRuns { pid })
+        }
+    }
+}
