@@ -1,0 +1,177 @@
+//! Hands out prefixes so that no two overlap; knows nothing of who owns them or for how long.
+//!
+//! The network's range is a binary tree: a block is split until it fits, and two free halves melt
+//! together again. The very first prefix (number 0) is never handed out: its first address is the
+//! subnet-router anycast address of the whole network (RFC 4291, section 2.6.1).
+
+use policies::names::Prefix;
+use std::collections::BTreeSet;
+
+/// A block of the tree: `number < 2^length`, length 0 to 32; length 0 is the whole network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Block {
+    length: u8,
+    number: u64,
+}
+
+impl Block {
+    fn halves(self) -> [Self; 2] {
+        let (length, number) = (self.length + 1, self.number << 1);
+        [Self { length, number }, Self { length, number: number | 1 }]
+    }
+
+    fn buddy(self) -> Self {
+        Self { number: self.number ^ 1, ..self }
+    }
+
+    fn parent(self) -> Option<Self> {
+        Some(Self { length: self.length.checked_sub(1)?, number: self.number >> 1 })
+    }
+
+    fn contains(self, other: Self) -> bool {
+        other.length >= self.length && other.number >> (other.length - self.length) == self.number
+    }
+}
+
+impl From<Prefix> for Block {
+    fn from(prefix: Prefix) -> Self {
+        Self { length: prefix.length(), number: prefix.number().into() }
+    }
+}
+
+/// Which prefixes are free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocator {
+    free: BTreeSet<Block>,
+}
+
+impl Allocator {
+    /// Everything is free but prefix number 0 of `length` bits, 1..=32.
+    pub fn new(length: u8) -> Self {
+        let mut all = Self { free: BTreeSet::from([Block { length: 0, number: 0 }]) };
+        let reserved = Block { length: length.clamp(1, 32), number: 0 };
+        all.take_block(reserved);
+        all
+    }
+
+    /// The lowest free prefix of the smallest block that fits; `None` where nothing fits.
+    pub fn allocate(&mut self, length: u8) -> Option<Prefix> {
+        let fits = (0..=length).rev().find_map(|length| {
+            self.free.range(Block { length, number: 0 }..=Block { length, number: u64::MAX }).next()
+        });
+        let mut number = fits?.number;
+        let shift = length - fits?.length;
+        number <<= shift;
+        let prefix = Prefix::new(u32::try_from(number).ok()?, length)?;
+        self.take_block(prefix.into()).then_some(prefix)
+    }
+
+    /// Takes exactly this prefix; false where it, or a part of it, is not free.
+    pub fn take(&mut self, prefix: Prefix) -> bool {
+        self.take_block(prefix.into())
+    }
+
+    fn take_block(&mut self, wanted: Block) -> bool {
+        let Some(mut block) = self.free.iter().find(|block| block.contains(wanted)).copied() else {
+            return false;
+        };
+        self.free.remove(&block);
+        while block.length < wanted.length {
+            let [low, high] = block.halves();
+            let (keep, free) = if low.contains(wanted) { (low, high) } else { (high, low) };
+            self.free.insert(free);
+            block = keep;
+        }
+        true
+    }
+
+    /// Gives a prefix back; false, and nothing changes, where a part of it is free already.
+    pub fn release(&mut self, prefix: Prefix) -> bool {
+        let mut block = Block::from(prefix);
+        if self.free.iter().any(|free| free.contains(block) || block.contains(*free)) {
+            return false;
+        }
+        while self.free.remove(&block.buddy()) {
+            match block.parent() {
+                Some(parent) => block = parent,
+                None => break,
+            }
+        }
+        self.free.insert(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(number: u32, length: u8) -> Prefix {
+        Prefix::new(number, length).unwrap()
+    }
+
+    fn overlap(a: Prefix, b: Prefix) -> bool {
+        Block::from(a).contains(b.into()) || Block::from(b).contains(a.into())
+    }
+
+    /// Performs `operations` drawn from `seed` on the allocator and on a plain list of owned prefixes.
+    #[track_caller]
+    fn check(seed: u64, operations: u32) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut allocator, mut owned) = (Allocator::new(8), vec![prefix(0, 8)]);
+        let fresh = allocator.clone();
+        for _ in 0..operations {
+            if random.u8(..) < 140 {
+                let length = random.u8(4..=10);
+                match allocator.allocate(length) {
+                    Some(new) => {
+                        assert_eq!(new.length(), length);
+                        assert!(owned.iter().all(|old| !overlap(*old, new)), "{new} has two owners");
+                        owned.push(new);
+                    }
+                    None => {
+                        let all = (0..1u32 << length).map(|number| prefix(number, length));
+                        let free = |p: &Prefix| owned.iter().all(|old| !overlap(*old, *p));
+                        assert_eq!(all.filter(free).count(), 0, "refused with room left");
+                    }
+                }
+            } else if owned.len() > 1 {
+                let given_back = owned.swap_remove(random.usize(1..owned.len()));
+                assert!(allocator.release(given_back));
+                assert!(!allocator.release(given_back), "given back twice");
+            }
+        }
+        for prefix in owned.drain(1..) {
+            assert!(allocator.release(prefix));
+        }
+        assert_eq!(allocator, fresh, "something leaked");
+    }
+
+    #[test]
+    fn no_prefix_ever_has_two_owners_and_none_is_lost() {
+        for seed in 0..20 {
+            check(seed, 2_000);
+        }
+    }
+
+    #[test]
+    fn numbers_begin_at_one_and_end_with_the_last() {
+        let mut allocator = Allocator::new(4);
+        for number in 1..16 {
+            assert_eq!(allocator.allocate(4), Some(prefix(number, 4)));
+        }
+        assert_eq!(allocator.allocate(4), None);
+        assert!(allocator.release(prefix(7, 4)));
+        assert_eq!(allocator.allocate(4), Some(prefix(7, 4)));
+    }
+
+    #[test]
+    fn a_taken_prefix_is_taken_once_and_with_all_its_parts() {
+        let mut allocator = Allocator::new(16);
+        assert!(allocator.take(prefix(2, 8)));
+        assert!(!allocator.take(prefix(2, 8)));
+        assert!(!allocator.take(prefix(2 << 8, 16)));
+        assert!(!allocator.take(prefix(0, 16)));
+        assert!(allocator.take(prefix(u32::MAX, 32)));
+        assert!(!allocator.take(prefix(1, 1)));
+    }
+}

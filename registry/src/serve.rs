@@ -1,0 +1,256 @@
+//! Runs a registry: one TLS server for nodes, one Unix socket for the operator, until it is told to
+//! stop.
+
+use crate::{
+    admin::{self, Operator},
+    api::{self, Caller, SharedDesk},
+    authority::Credentials,
+    desk::{Desk, Refusal, WallClock},
+    settings::{self, Places, SettingsError},
+};
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::{
+    App, HttpServer,
+    dev::{Extensions, ServerHandle},
+    rt::net::{TcpStream, UnixStream},
+    web,
+};
+use nix::errno::Errno;
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+use std::{
+    any::Any,
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// Most connections at once; beyond it the kernel's queue waits.
+const MOST_CONNECTIONS: usize = 4096;
+
+/// A client has this long for its TLS handshake, and for the head of a request.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What keeps a registry from running.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its files.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Its stored documents.
+    #[error("cannot take up the registry's work")]
+    Desk(#[source] Refusal),
+    /// TLS.
+    #[error("cannot set up TLS")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A port.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The operator's socket.
+    #[error("cannot listen on {}", path.display())]
+    Socket {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another registry has the operator's socket.
+    #[error("another registry runs here: somebody listens at {}", path.display())]
+    Running {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The server broke off.
+    #[error("the server broke off")]
+    Run(#[source] io::Error),
+}
+
+fn tls(credentials: &Credentials) -> Result<ServerConfig, ServeError> {
+    fn failed<E: std::error::Error + Send + Sync + 'static>(error: E) -> ServeError {
+        ServeError::Tls(Box::new(error))
+    }
+    let provider = Arc::new(ring::default_provider());
+    let ca = CertificateDer::from_pem_slice(credentials.ca.as_bytes()).map_err(failed)?;
+    let leaf = CertificateDer::from_pem_slice(credentials.tls.as_bytes()).map_err(failed)?;
+    let key = PrivateKeyDer::from_pem_slice(credentials.tls_key.as_bytes()).map_err(failed)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone()).map_err(failed)?;
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(failed)?;
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_client_cert_verifier(clients)
+        // The CA goes along, so that a newcomer can compare it with the invitation's pin.
+        .with_single_cert(vec![leaf, ca], key)
+        .map_err(failed)
+}
+
+/// Serial number of a certificate (DER) in lower-case hex.
+fn serial(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(wire::signed::hex(certificate.raw_serial()))
+}
+
+fn note_caller(connection: &dyn Any, data: &mut Extensions) {
+    if let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() {
+        let (tcp, session) = stream.get_ref();
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        if let Ok(address) = tcp.peer_addr() {
+            let serial = certificate.and_then(|certificate| serial(certificate));
+            data.insert(Caller { address: address.ip(), serial });
+        }
+    }
+}
+
+fn note_operator(connection: &dyn Any, data: &mut Extensions) {
+    if let Some(stream) = connection.downcast_ref::<UnixStream>() {
+        let own = nix::unistd::geteuid().as_raw();
+        match stream.peer_cred() {
+            Ok(other) if other.uid() == 0 || other.uid() == own => {
+                data.insert(Operator);
+            }
+            Ok(other) => tracing::warn!(uid = other.uid(), "a stranger called the operator's socket"),
+            Err(error) => tracing::warn!(%error, "cannot tell who called the operator's socket"),
+        }
+    }
+}
+
+/// Listens on `address`; `[::]` takes IPv4 too, and gives way to `0.0.0.0` where there is no IPv6.
+fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address)
+        .or_else(|error| match (address, error.raw_os_error()) {
+            (SocketAddr::V6(v6), Some(code))
+                if v6.ip().is_unspecified() && Errno::from_raw(code) == Errno::EAFNOSUPPORT =>
+            {
+                TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, v6.port()))
+            }
+            _ => Err(error),
+        })
+        .map_err(|source| ServeError::Listen { address, source })
+}
+
+fn listen_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, ServeError> {
+    let failed = |source| ServeError::Socket { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        settings::private_folder(folder)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(ServeError::Running { path: path.to_owned() });
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// A registry whose sockets are bound.
+pub struct Running {
+    servers: (actix_web::dev::Server, actix_web::dev::Server),
+    address: SocketAddr,
+    admin: PathBuf,
+}
+
+/// Opens the registry at `places` and binds its sockets; [`Running::run`] serves.
+///
+/// Must be called within an actix runtime.
+///
+/// # Errors
+/// Its files are not good, or a socket cannot be had.
+pub fn start(places: &Places, address: SocketAddr, clock: WallClock) -> Result<Running, ServeError> {
+    let opened = settings::open(places)?;
+    let tls = tls(&opened.credentials)?;
+    let desk: SharedDesk = Arc::new(Mutex::new(Desk::new(opened, clock).map_err(ServeError::Desk)?));
+    let listener = listen(address)?;
+    let admin_listener = listen_admin(&places.admin)?;
+    let failed = |source| ServeError::Listen { address, source };
+    let bound = listener.local_addr().map_err(failed)?;
+
+    let shared = Arc::clone(&desk);
+    let nodes = HttpServer::new(move || {
+        let desk = web::Data::new(Arc::clone(&shared));
+        App::new().app_data(desk).configure(api::common).configure(api::routes)
+    })
+    .workers(1)
+    .disable_signals()
+    .max_connections(MOST_CONNECTIONS)
+    .client_request_timeout(PATIENCE)
+    .tls_handshake_timeout(PATIENCE)
+    .shutdown_timeout(1)
+    .on_connect(note_caller)
+    .listen_rustls_0_23(listener, tls)
+    .map_err(failed)?
+    .run();
+
+    let socket = |source| ServeError::Socket { path: places.admin.clone(), source };
+    let operator = HttpServer::new(move || {
+        let desk = web::Data::new(Arc::clone(&desk));
+        App::new().app_data(desk).configure(api::common).configure(admin::routes)
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .on_connect(note_operator)
+    .listen_uds(admin_listener)
+    .map_err(socket)?
+    .run();
+    Ok(Running { servers: (nodes, operator), address: bound, admin: places.admin.clone() })
+}
+
+impl Running {
+    /// Where nodes are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is done, then ends in order: within a second, and without its socket.
+    ///
+    /// # Errors
+    /// A server broke off by itself.
+    pub async fn run(self, stop: impl Future<Output = ()> + 'static) -> Result<(), ServeError> {
+        let (nodes, operator) = self.servers;
+        let handles: [ServerHandle; 2] = [nodes.handle(), operator.handle()];
+        actix_rt::spawn(async move {
+            stop.await;
+            for handle in handles {
+                handle.stop(true).await;
+            }
+        });
+        let (nodes, operator) = futures_util::future::join(nodes, operator).await;
+        // A socket that is left behind is removed by the next start.
+        let _ = fs::remove_file(&self.admin);
+        nodes.and(operator).map_err(ServeError::Run)
+    }
+}
+
+/// Done when SIGTERM or SIGINT has come.
+///
+/// # Errors
+/// The handlers cannot be set.
+pub fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    use actix_rt::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        let (term, int) = (std::pin::pin!(term.recv()), std::pin::pin!(int.recv()));
+        futures_util::future::select(term, int).await;
+    })
+}
