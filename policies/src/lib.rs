@@ -8,6 +8,7 @@ pub mod names;
 pub mod orders;
 pub mod parameters;
 pub mod planner;
+pub mod probe;
 pub mod rng;
 pub mod units;
 pub mod usage;
