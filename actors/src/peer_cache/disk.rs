@@ -183,6 +183,7 @@ fn source_of_text(text: &str) -> Option<PeerSource> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use policies::names::Prefix;
     use std::os::unix::fs::PermissionsExt;
 
     fn row(number: u32) -> Row {
