@@ -174,7 +174,7 @@ impl Worker {
             let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::from(10u8));
             let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
             // Interrupted: the next turn polls again.
-            drop(poll(&mut fds, timeout));
+            poll(&mut fds, timeout).ok();
             self.receive(&socket);
         }
     }

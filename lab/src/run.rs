@@ -107,7 +107,7 @@ fn end_all(namespace: &str) {
             return;
         }
         for pid in pids {
-            drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -88,7 +88,7 @@ impl Process {
     /// Sends a signal, unless it has ended.
     pub fn signal(&self, signal: Signal) {
         if let (None, Ok(pid)) = (self.ended(), i32::try_from(self.pid)) {
-            drop(kill(Pid::from_raw(pid), signal));
+            kill(Pid::from_raw(pid), signal).ok();
         }
     }
 
