@@ -57,7 +57,10 @@ impl Routes {
             let ask = |namespace| ip::read(namespace, &["-6", "-json", "route", "show", "table", TABLE]);
             let readers: Vec<_> =
                 lab.nodes().iter().map(|node| scope.spawn(move || ask(node.namespace()))).collect();
-            readers.into_iter().map(|reader| reader.join().ok().and_then(Result::ok).unwrap_or_default()).collect()
+            readers
+                .into_iter()
+                .map(|reader| reader.join().ok().and_then(Result::ok).unwrap_or_default())
+                .collect()
         });
         let hops = tables.iter().map(|table| hops_of(table, &addresses, &neighbours)).collect();
         Ok(Self { at, hops })
@@ -85,7 +88,9 @@ impl Routes {
     /// All ordered pairs.
     pub fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let all = 0..self.hops.len();
-        all.clone().flat_map(move |from| all.clone().map(move |to| (from, to))).filter(|(from, to)| from != to)
+        all.clone()
+            .flat_map(move |from| all.clone().map(move |to| (from, to)))
+            .filter(|(from, to)| from != to)
     }
 
     /// Pairs whose way leads through `transit` without ending there.
@@ -140,12 +145,13 @@ mod tests {
 
     /// A line of three nodes; 1 is in the middle.
     fn line() -> Routes {
-        let addresses: Vec<Ipv6Addr> =
-            (0..3).map(|n| format!("fd00:0:0:{n}::1").parse().unwrap()).collect();
+        let addresses: Vec<Ipv6Addr> = (0..3).map(|n| format!("fd00:0:0:{n}::1").parse().unwrap()).collect();
         let neighbours: BTreeMap<Ipv6Addr, usize> =
             (0..3).map(|n| (format!("fe80::10:0:{n}").parse().unwrap(), n)).collect();
         let route = |to: usize, via: usize, link: &str| {
-            format!(r#"{{"dst":"fd00:0:0:{to}::/64","gateway":"fe80::10:0:{via}","dev":"{link}","metric":1024}}"#)
+            format!(
+                r#"{{"dst":"fd00:0:0:{to}::/64","gateway":"fe80::10:0:{via}","dev":"{link}","metric":1024}}"#
+            )
         };
         let tables = [
             format!("[{},{}]", route(1, 1, "wrn0"), route(2, 1, "wrn0")),

@@ -5,10 +5,12 @@
 //! sends pings. No certificate, cache or configuration is written here: `warren join` does that.
 //! Everything needs root.
 
-pub mod host;
+pub mod demo;
 pub mod hops;
+pub mod host;
 pub mod http;
 pub mod ip;
+pub mod measure;
 pub mod nat;
 pub mod network;
 pub mod node;
@@ -16,7 +18,8 @@ pub mod ping;
 pub mod record;
 pub mod run;
 pub mod spawn;
+pub mod watch;
 
-pub use network::{Lab, Options};
+pub use network::{Lab, Options, is_left_out};
 pub use node::Node;
 pub use ping::{Pace, Pinger};

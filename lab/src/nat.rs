@@ -104,7 +104,8 @@ impl Router {
         let config = self.folder.join("miniupnpd.conf");
         fs::write(&config, CONFIG).with_context(|| format!("cannot write {}", config.display()))?;
         let pid_file = self.folder.join("miniupnpd.pid");
-        let arguments = ["-d".as_ref(), "-f".as_ref(), config.as_os_str(), "-P".as_ref(), pid_file.as_os_str()];
+        let arguments =
+            ["-d".as_ref(), "-f".as_ref(), config.as_os_str(), "-P".as_ref(), pid_file.as_os_str()];
         let log = self.folder.join("miniupnpd.log");
         let process = Process::start(&self.namespace, Path::new("miniupnpd"), arguments, &log)?;
         *self.upnp.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);

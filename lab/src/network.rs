@@ -14,7 +14,8 @@ use crate::{
 use anyhow::{Context, Result, anyhow, bail};
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env,
+    fs::{self, OpenOptions},
     io::Write,
     net::TcpStream,
     path::{Path, PathBuf},
@@ -251,7 +252,8 @@ impl Lab {
     /// Where it ends or does not listen within 10 s: with the end of its log.
     pub fn start_registry(&self) -> Result<()> {
         let namespace = self.registry_namespace();
-        let arguments = ["registry".as_ref(), "run".as_ref(), "--root".as_ref(), self.registry_root.as_os_str()];
+        let arguments =
+            ["registry".as_ref(), "run".as_ref(), "--root".as_ref(), self.registry_root.as_os_str()];
         let log = self.run.folder().join("registry.log");
         let process = Process::start(&namespace, &self.program, arguments, &log)?;
         let listens = spawn::wait_until(Duration::from_secs(10), || {
@@ -335,6 +337,22 @@ impl Drop for Lab {
         self.routers.clear();
         self.run.remove(self.options.keep_files);
     }
+}
+
+/// Whether a test that needs root must be left out; it has said so then. Without root a test fails, unless
+/// `WARREN_WITHOUT_ROOT=1` says that this is known.
+pub fn is_left_out(test: &str) -> bool {
+    let known = env::var_os("WARREN_WITHOUT_ROOT").is_some_and(|value| value == "1");
+    let left_out = known && !nix::unistd::geteuid().is_root();
+    if left_out {
+        // What a good test prints is not shown, so it is also written where `./test` looks.
+        let file = env::var_os("WARREN_LEFT_OUT").map(|path| OpenOptions::new().append(true).open(path));
+        if let Some(Ok(mut file)) = file {
+            writeln!(file, "{test}").ok();
+        }
+        writeln!(std::io::stderr(), "LEFT OUT, needs root: {test}").ok();
+    }
+    left_out
 }
 
 /// The bridge's end of the node's cable.

@@ -168,7 +168,8 @@ impl Node {
     pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let socket = self.root.join("run/warren/control.sock");
         let answer = http::get_unix(&socket, path)?;
-        serde_json::from_str(&answer).with_context(|| format!("node {} answered {path} strangely", self.index))
+        serde_json::from_str(&answer)
+            .with_context(|| format!("node {} answered {path} strangely", self.index))
     }
 
     /// The node's metrics, as Prometheus would read them.

@@ -77,7 +77,8 @@ impl Pinger {
         for (source, (namespace, _)) in places.iter().enumerate() {
             let pairs = Arc::new(Mutex::new(vec![Pair::default(); places.len()]));
             let stop = Arc::clone(&pinger.stop);
-            let worker = Worker { source, addresses: addresses.clone(), epoch, pace, stop, pairs: Arc::clone(&pairs) };
+            let worker =
+                Worker { source, addresses: addresses.clone(), epoch, pace, stop, pairs: Arc::clone(&pairs) };
             let (namespace, opened) = (namespace.clone(), opened.clone());
             pinger.pairs.push(pairs);
             pinger.threads.push(thread::spawn(move || worker.run(&namespace, delay, &opened)));
@@ -123,7 +124,10 @@ impl Pinger {
     /// one has none.
     pub fn all_answered(&self, from: Duration, wanted: impl Fn(usize, usize) -> bool) -> Option<Duration> {
         let firsts = self.ask(wanted, |pair| pair.first_answer(from));
-        firsts.into_iter().map(|(.., first)| first).try_fold(Duration::ZERO, |last, first| Some(last.max(first?)))
+        firsts
+            .into_iter()
+            .map(|(.., first)| first)
+            .try_fold(Duration::ZERO, |last, first| Some(last.max(first?)))
     }
 
     /// Sums up the wanted pairs' pings sent from `from` on and before `to`.

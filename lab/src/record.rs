@@ -151,7 +151,10 @@ mod tests {
     #[test]
     fn the_gap_lies_between_the_sending_of_answered_pings() {
         let answers = [(0, 5), (1, 15), (6, 65), (7, 75), (8, 85), (9, 95)];
-        check(&answers, Summary { sent: 10, answered: 6, lost: 4, longest_gap: ms(50), ..Summary::default() });
+        check(
+            &answers,
+            Summary { sent: 10, answered: 6, lost: 4, longest_gap: ms(50), ..Summary::default() },
+        );
     }
 
     #[test]
