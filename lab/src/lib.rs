@@ -1,1 +1,25 @@
-//! lab
+//! Builds a whole network on one machine: nodes in network namespaces, with the real `warren`, OpenVPN and
+//! babeld, and measures what it does.
+//!
+//! The lab knows the nodes only from outside: it runs commands, asks control sockets, reads kernel tables and
+//! sends pings. No certificate, cache or configuration is written here: `warren join` does that.
+//! Everything needs root.
+
+pub mod demo;
+pub mod hops;
+pub mod host;
+pub mod http;
+pub mod ip;
+pub mod measure;
+pub mod nat;
+pub mod network;
+pub mod node;
+pub mod ping;
+pub mod record;
+pub mod run;
+pub mod spawn;
+pub mod watch;
+
+pub use network::{Lab, Options, is_left_out};
+pub use node::Node;
+pub use ping::{Pace, Pinger};

@@ -1,2 +1,147 @@
-//! The command `warren-lab`.
-fn main() {}
+//! The command `warren-lab`: builds a network on this machine, shows it, and measures it.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use lab::{
+    Options, demo,
+    measure::{self, recover::Fault, tell},
+    run,
+};
+use serde::Serialize;
+use std::{io::Write, process::ExitCode};
+
+/// A whole network in namespaces on this machine, with real processes. Needs root.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build a network and leave it running until Ctrl-C.
+    Up {
+        /// How many nodes.
+        #[arg(long, default_value_t = 8)]
+        nodes: usize,
+        /// Tunnels that each node dials.
+        #[arg(long)]
+        dial: Option<u16>,
+        /// Leave the files of the run behind.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Show what a network does, and what was measured.
+    Demo {
+        /// Stay until Ctrl-C, to look around.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Measure one thing. The last line of the output is JSON.
+    Measure {
+        #[command(subcommand)]
+        what: What,
+    },
+    /// Remove what dead runs have left.
+    Clean,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// From starting all nodes at once until every pair answers.
+    Converge {
+        /// How many nodes.
+        #[arg(long, default_value_t = 8)]
+        nodes: usize,
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Memory, CPU and bytes of a network that carries nothing.
+    Idle {
+        /// How many nodes.
+        #[arg(long, default_value_t = 8)]
+        nodes: usize,
+        /// How long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Packets lost by planned closings.
+    Drain {
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time without each other after a sudden death.
+    Recover {
+        /// What dies.
+        #[arg(long, value_enum)]
+        fault: Fault,
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match done(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody who closed our stderr wants to hear of it.
+            writeln!(std::io::stderr(), "warren-lab: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn done(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Up { nodes, dial, keep } => up(nodes, dial, keep),
+        Verb::Demo { keep } => demo::show(keep),
+        Verb::Measure { what } => measured(what),
+        Verb::Clean => {
+            for name in run::clean() {
+                print(format!("removed what run {name} had left"))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn up(nodes: usize, dial: Option<u16>, keep_files: bool) -> Result<()> {
+    let dial = dial.or(Some(measure::dial(nodes)));
+    let lab = measure::prepare(Options { nodes, dial, keep_files, ..Options::default() })?;
+    measure::start_whole(&lab)?;
+    for line in demo::how_to_look_around(&lab) {
+        tell(line);
+    }
+    demo::stay()
+}
+
+fn measured(what: What) -> Result<()> {
+    match what {
+        What::Converge { nodes, json } => result(&measure::converge::measure(nodes)?, json),
+        What::Idle { nodes, seconds, json } => result(&measure::idle::measure(nodes, seconds)?, json),
+        What::Drain { json } => result(&measure::drain::measure()?, json),
+        What::Recover { fault, json } => result(&measure::recover::measure(fault)?, json),
+    }
+}
+
+/// JSON as the last line; for people, each figure on a line of its own before.
+fn result(result: &impl Serialize, json: bool) -> Result<()> {
+    let value = serde_json::to_value(result).context("the result is no JSON")?;
+    if let (false, Some(figures)) = (json, value.as_object()) {
+        for (name, figure) in figures {
+            print(format!("{name}: {figure}"))?;
+        }
+    }
+    print(serde_json::to_string(result).context("the result is no JSON")?)
+}
+
+fn print(line: String) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output")
+}

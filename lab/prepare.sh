@@ -1,0 +1,74 @@
+# Sourced by ./demo and ./test: installs what is missing and finds cargo.
+# shellcheck shell=bash
+
+# Debian packages, each after a file that it brings.
+wanted=(
+    /usr/sbin/openvpn:openvpn
+    /usr/sbin/babeld:babeld
+    /usr/sbin/miniupnpd:miniupnpd
+    /usr/bin/prometheus:prometheus
+    /usr/sbin/nft:nftables
+    /usr/bin/ip:iproute2
+    /usr/bin/ping:iputils-ping
+    /usr/bin/openssl:openssl
+    /usr/bin/cc:build-essential
+    /usr/bin/linux.uml:user-mode-linux
+    /usr/sbin/modprobe:kmod
+)
+
+# Packages that start a daemon of their own, which warren does not need and babeld's must not run.
+daemons=(babeld miniupnpd prometheus openvpn nftables)
+
+missing_packages() {
+    local entry
+    for entry in "${wanted[@]}"; do
+        [ -e "${entry%%:*}" ] || echo "${entry##*:}"
+    done
+}
+
+# Installs packages without starting what is in them, and puts policy-rc.d back as it was.
+install_quietly() {
+    local policy=/usr/sbin/policy-rc.d saved='' failed=0 package
+    if [ -e "$policy" ]; then
+        saved=$(mktemp)
+        cp -p "$policy" "$saved"
+    fi
+    put_policy_back() {
+        if [ -n "$saved" ]; then cp -p "$saved" "$policy" && rm -f "$saved"; else rm -f "$policy"; fi
+    }
+    trap put_policy_back EXIT
+    trap 'exit 130' INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -q && apt-get install -y -q --no-install-recommends "$@"; } >&2 || failed=1
+    put_policy_back
+    trap - EXIT INT TERM
+    for package in "$@"; do
+        # What was not started now shall not start at the next boot either.
+        case " ${daemons[*]} " in *" $package "*) update-rc.d "$package" disable >/dev/null 2>&1 || true ;; esac
+    done
+    return "$failed"
+}
+
+need_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    [ "${#missing[@]}" -eq 0 ] && return
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "missing Debian packages (run as root to have them installed): ${missing[*]}" >&2
+        return
+    fi
+    echo "installing: ${missing[*]}" >&2
+    install_quietly "${missing[@]}" || echo "apt could not install all of: ${missing[*]}" >&2
+}
+
+need_cargo() {
+    if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+        PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    fi
+    if ! command -v cargo >/dev/null; then
+        echo "cargo is missing: install Rust 1.95 or newer with rustup (https://rustup.rs)" >&2
+        exit 1
+    fi
+}
