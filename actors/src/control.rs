@@ -19,7 +19,10 @@ use serde::Serialize;
 use std::{
     any::Any,
     fs, io,
-    os::unix::fs::{FileTypeExt, chown},
+    os::unix::{
+        fs::{FileTypeExt, chown},
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -54,7 +57,7 @@ pub enum ControlError {
     /// The socket cannot be made, or its rights not be set.
     #[error("cannot {what} {path}")]
     Io {
-        /// `look at`, `remove`, `bind` or `set the group of`.
+        /// `look at`, `remove`, `bind` ….
         what: &'static str,
         /// The path.
         path: PathBuf,
@@ -77,7 +80,6 @@ const MODE: u32 = 0o660;
 /// # Errors
 /// [`ControlError`], before anything is served.
 pub fn serve(access: Access, clock: Clock, published: Published) -> Result<Server, ControlError> {
-    clear(&access.path)?;
     let refused = access.refused.clone();
     let make = move || {
         App::new()
@@ -90,13 +92,8 @@ pub fn serve(access: Access, clock: Clock, published: Published) -> Result<Serve
             .route(DECISIONS_PATH, web::get().to(decisions))
             .default_service(web::to(nothing_there))
     };
-    let failed = |what| {
-        let path = access.path.clone();
-        move |source| ControlError::Io { what, path, source }
-    };
-    // From its first moment the socket has its final mode: others never could connect.
-    let before = umask(!Mode::from_bits_truncate(MODE));
-    let bound = HttpServer::new(make)
+    let listener = listen(&access)?;
+    let server = HttpServer::new(make)
         .workers(1)
         .worker_max_blocking_threads(1)
         .disable_signals()
@@ -104,28 +101,43 @@ pub fn serve(access: Access, clock: Clock, published: Published) -> Result<Serve
         .client_request_timeout(REQUEST_TIMEOUT)
         .shutdown_timeout(1)
         .on_connect(move |connection, data| admit(connection, data, &refused))
-        .bind_uds(&access.path);
-    umask(before);
-    let server = bound.map_err(failed("bind"))?;
-    chown(&access.path, None, access.group).map_err(failed("set the group of"))?;
+        // `bind_uds` would never call `on_connect`.
+        .listen_uds(listener)
+        .map_err(failed("listen at", &access.path))?;
     Ok(server.run())
+}
+
+/// What was tried at the path when it failed.
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ControlError {
+    let path = path.to_owned();
+    move |source| ControlError::Io { what, path, source }
+}
+
+/// Makes the socket; from its first moment it has its final mode, so that others never could connect.
+fn listen(access: &Access) -> Result<UnixListener, ControlError> {
+    clear(&access.path)?;
+    let before = umask(!Mode::from_bits_truncate(MODE));
+    let bound = UnixListener::bind(&access.path);
+    umask(before);
+    let listener = bound.map_err(failed("bind", &access.path))?;
+    chown(&access.path, None, access.group).map_err(failed("set the group of", &access.path))?;
+    Ok(listener)
 }
 
 /// Removes a socket that nobody listens on.
 fn clear(path: &Path) -> Result<(), ControlError> {
-    let failed = |what| move |source| ControlError::Io { what, path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("look at")(error)),
+        Err(error) => return Err(failed("look at", path)(error)),
         Ok(found) if !found.file_type().is_socket() => {
             return Err(ControlError::NoSocket { path: path.to_owned() });
         }
         Ok(_) => {}
     }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if UnixStream::connect(path).is_ok() {
         return Err(ControlError::Taken { path: path.to_owned() });
     }
-    fs::remove_file(path).map_err(failed("remove"))
+    fs::remove_file(path).map_err(failed("remove", path))
 }
 
 /// Who is at the other end of a connection.
@@ -195,4 +207,22 @@ documents! { status tunnels peers routes decisions }
 
 async fn nothing_there() -> HttpResponse {
     problem(StatusCode::NOT_FOUND, "there is no such document")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(uid: Option<u32>, expected: Caller) {
+        assert_eq!(judge(uid, &[64_001, 0]), expected);
+    }
+
+    #[test]
+    fn children_and_strangers_without_a_name_are_refused_and_root_never() {
+        check(Some(64_001), Caller::Refused);
+        check(None, Caller::Refused);
+        check(Some(1_000), Caller::Admitted);
+        check(Some(0), Caller::Admitted);
+    }
 }

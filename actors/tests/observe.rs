@@ -1,0 +1,386 @@
+//! Fills the picture through telemetry's mailbox and reads it as others do: by Prometheus, by promtool,
+//! and over the control socket.
+
+use actix::{Actor, Addr};
+use actors::{
+    clock::Clock,
+    control, exporter,
+    messages::{
+        ActorRemade, Decided, Lease, LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessReading,
+        ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+    },
+    telemetry::{self, Identity, Published, Telemetry},
+};
+use policies::{
+    names::{Endpoint, Prefix, Slot, Transport},
+    orders::{CloseReason, OpenReason, Order},
+    planner::{Decision, Verdict},
+    units::Uptime,
+    world::{
+        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeReading, Route,
+        TunnelReading,
+    },
+};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+};
+use wire::control::{
+    DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument, STATUS_PATH,
+    StatusDocument, TUNNELS_PATH, TunnelsDocument,
+};
+
+const DIALLED: Slot = Slot::Dialling(0);
+const ACCEPTED: Slot = Slot::Accepting(Transport::Tcp, 2);
+
+fn prefix(number: u32) -> Prefix {
+    Prefix::new(number, 16).unwrap()
+}
+
+fn endpoint() -> Endpoint {
+    "udp:192.0.2.9:1194".parse().unwrap()
+}
+
+fn identity(now: Uptime) -> Identity {
+    Identity {
+        prefix: prefix(7),
+        network: wire::overlay::Network::new("fd12:3456:789a::/48".parse().unwrap()).unwrap(),
+        software: "1.2.3",
+        revision: "unknown",
+        certificate_not_after: Some(2_000_000_000),
+        actors: vec!["tunnels", "planner"],
+        started: now,
+    }
+}
+
+fn tunnel(slot: Slot, peer: u32, at: Uptime) -> TunnelReading {
+    let endpoint = Some(endpoint());
+    TunnelReading { slot, peer: prefix(peer), phase: Phase::Up, since: at, up_since: Some(at), endpoint }
+}
+
+fn links(at: Uptime, bytes: u64) -> LinksSampled {
+    let counters = LinkCounters {
+        rx_bytes: bytes,
+        tx_bytes: 2 * bytes,
+        rx_packets: bytes / 100,
+        tx_packets: bytes / 50,
+    };
+    let link = |slot, peer| LinkReading { tunnel: tunnel(slot, peer, at), counters };
+    LinksSampled { at, links: vec![link(DIALLED, 9), link(ACCEPTED, 11)], free_slots: vec![] }
+}
+
+fn table() -> BabelTable {
+    let neighbour = |slot, peer| Neighbour {
+        slot,
+        peer: prefix(peer),
+        reach: 0xffff,
+        rxcost: 96,
+        txcost: 96,
+        rtt: Some(Duration::from_millis(12)),
+        cost: 96,
+    };
+    let route = |node, slot, via, installed, metric| Route {
+        node: prefix(node),
+        slot,
+        via: prefix(via),
+        installed,
+        metric,
+        refmetric: 0,
+    };
+    BabelTable {
+        neighbours: vec![neighbour(DIALLED, 9), neighbour(ACCEPTED, 11)],
+        routes: vec![
+            route(9, DIALLED, 9, true, 96),
+            route(12, DIALLED, 9, true, 192),
+            route(11, ACCEPTED, 11, true, 96),
+            route(12, ACCEPTED, 11, false, 65535),
+        ],
+    }
+}
+
+fn decided(at: Uptime) -> Decided {
+    let open = Order::Open {
+        slot: DIALLED,
+        peer: prefix(9),
+        endpoints: vec![endpoint()],
+        reason: OpenReason::Bootstrap,
+    };
+    let drain = Order::Drain { slot: DIALLED, reason: CloseReason::Unused };
+    let close = Order::Close { slot: DIALLED, reason: CloseReason::Unused };
+    let decisions = [open, drain, close].map(|order| Decision { order, terms: "usage=3 B/s".into() }).into();
+    let verdicts = vec![Verdict { slot: DIALLED, text: "kept: carries a fair share".into() }];
+    Decided { at, decisions, verdicts }
+}
+
+/// A node with one tunnel each way and one that ended, three decisions, a lease and all else.
+fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
+    let (slot, peer) = (Slot::Dialling(1), prefix(8));
+    telemetry.do_send(TunnelOpened { at, slot, peer });
+    let (reason, lived) = (CloseReason::Unused, Duration::from_secs(60));
+    telemetry.do_send(TunnelClosed { at, slot, peer, reason, lived });
+    telemetry.do_send(TunnelOpened { at, slot: DIALLED, peer: prefix(9) });
+    telemetry.do_send(TunnelCameUp { at, slot: DIALLED, peer: prefix(9) });
+    telemetry.do_send(RoutesRead { at, table: Some(table()) });
+    let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
+    let probe = |slot| ProbeReading { slot, rtt, jitter, sent: 10, lost: 1 };
+    telemetry.do_send(ProbesRead { at, probes: vec![probe(DIALLED), probe(ACCEPTED)] });
+    let peer = |number, confirmed, failures| Candidate {
+        peer: prefix(number),
+        endpoints: vec![endpoint()],
+        confirmed,
+        failed: None,
+        failures,
+    };
+    let candidates = vec![peer(9, Some(at), 0), peer(20, None, 0), peer(21, None, 3)];
+    telemetry.do_send(PeersRead { at, candidates });
+    telemetry.do_send(decided(at));
+    let external = "203.0.113.5:1194".parse().unwrap();
+    let until = at + Duration::from_secs(600);
+    let lease = Lease { transport: Transport::Udp, internal_port: 1194, external, until };
+    telemetry.do_send(LeasesRead { at, leases: vec![lease] });
+    let child = |name: &str| ProcessReading { name: name.into(), pid: Some(42), ready: true, starts: 1 };
+    telemetry.do_send(ProcessesRead { at, processes: vec![child("babeld"), child("wrn0")] });
+    telemetry.do_send(RegistryAsked { at, failure: None });
+    telemetry.do_send(ActorRemade { actor: "planner" });
+}
+
+/// Looks ten times a second; gives up after 30 s.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..300 {
+        ticks.tick().await;
+        if let Some(found) = look().await {
+            return found;
+        }
+    }
+    panic!("waited in vain for {what}");
+}
+
+async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("warren-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// An exporter on a free port of loopback with a full picture behind it.
+struct Node {
+    telemetry: Addr<Telemetry>,
+    published: Published,
+    clock: Clock,
+    port: u16,
+}
+
+impl Node {
+    async fn start() -> Self {
+        let clock = Clock::boottime();
+        let published = telemetry::publish(identity(clock.now()), &clock);
+        let telemetry = Telemetry::new(clock.clone(), published.clone()).start();
+        let port = free_port();
+        let listen = exporter::Listen::Tcp(([127, 0, 0, 1], port).into());
+        actix_rt::spawn(exporter::serve(&listen, clock.clone(), published.clone()).unwrap());
+        tell(&telemetry, clock.now());
+        let node = Self { telemetry, published, clock, port };
+        node.sample(0);
+        node.sample(100_000);
+        until("the picture", async || (node.published.load().routes_installed > 0).then_some(())).await;
+        node
+    }
+
+    fn sample(&self, bytes: u64) {
+        self.telemetry.do_send(links(self.clock.now(), bytes));
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        get(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap(), path).await
+    }
+}
+
+#[actix::test]
+async fn promtool_has_no_complaint_and_the_numbers_are_those_told() {
+    let node = Node::start().await;
+    let (status, text) = node.get("/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        r#"warren_tunnel_receive_bytes_total{tunnel="wrn0",peer="9/16",role="dialled"} 100000"#,
+        r#"warren_tunnel_transmit_bytes_total{tunnel="wrnt.2",peer="11/16",role="accepted"} 200000"#,
+        r#"warren_tunnel_up{tunnel="wrn1",peer="8/16",role="dialled"} 0"#,
+        r#"warren_tunnel_up{tunnel="wrn0",peer="9/16",role="dialled"} 1"#,
+        r#"warren_tunnel_nodes_served{tunnel="wrn0",peer="9/16",role="dialled"} 2"#,
+        r#"warren_tunnel_routes{tunnel="wrnt.2",peer="11/16",role="accepted"} 2"#,
+        r#"warren_tunnel_rtt_seconds{tunnel="wrn0",peer="9/16",role="dialled"} 0.01"#,
+        r#"warren_tunnel_loss_ratio{tunnel="wrn0",peer="9/16",role="dialled"} 0.1"#,
+        r#"warren_tunnel_info{tunnel="wrnt.2",peer="11/16",role="accepted",transport="tcp"} 1"#,
+        r#"warren_traffic_bytes_total{direction="transmit",role="dialled"} 200000"#,
+        r#"warren_decisions_total{order="open",reason="bootstrap"} 1"#,
+        r#"warren_decisions_total{order="close",reason="revoked"} 0"#,
+        r#"warren_drains_total{outcome="completed"} 1"#,
+        r#"warren_tunnels_closed_total{role="dialled",reason="unused"} 1"#,
+        r#"warren_peer_cache_entries{state="failing"} 1"#,
+        r#"warren_leases{transport="udp"} 1"#,
+        r#"warren_process_up{process="babeld"} 1"#,
+        r#"warren_actor_restarts_total{actor="planner"} 1"#,
+        r#"warren_actor_restarts_total{actor="tunnels"} 0"#,
+        "warren_routes_installed 3",
+        "warren_nodes_known 3",
+        "warren_neighbours 2",
+        "warren_registry_up 1",
+        "warren_ready 1",
+        "warren_certificate_expiry_timestamp_seconds 2000000000",
+    ] {
+        assert!(text.lines().any(|seen| seen == line), "{line} is not in\n{text}");
+    }
+    let pipe = Stdio::piped;
+    let promtool = &mut Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(pipe()).stdout(pipe()).stderr(pipe());
+    let mut promtool = promtool.spawn().unwrap();
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    let complaint = [said.stdout, said.stderr].concat();
+    assert!(said.status.success() && complaint.is_empty(), "{}", String::from_utf8_lossy(&complaint));
+}
+
+#[actix::test]
+async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
+    let node = Node::start().await;
+    assert_eq!(node.get("/healthz").await.0, 200);
+    assert_eq!(node.get("/readyz").await.0, 200);
+    node.telemetry.do_send(RoutesRead { at: node.clock.now(), table: None });
+    until("not ready", async || (node.get("/readyz").await.0 == 503).then_some(())).await;
+    assert_eq!(node.get("/healthz").await.0, 200);
+}
+
+#[actix::test]
+async fn a_telemetry_made_anew_goes_on_counting() {
+    let node = Node::start().await;
+    let anew = Telemetry::new(node.clock.clone(), node.published.clone()).start();
+    anew.do_send(ActorRemade { actor: "planner" });
+    let count = || node.published.load().counts.remade.get("planner").copied();
+    until("the second restart", async || (count() == Some(2)).then_some(())).await;
+    assert_eq!(node.published.load().log.len(), 4);
+}
+
+async fn document<D: for<'a> serde::Deserialize<'a>>(socket: &Path, path: &str) -> D {
+    let (status, body) = get(UnixStream::connect(socket).await.unwrap(), path).await;
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[actix::test]
+async fn the_control_socket_tells_what_was_told() {
+    let node = Node::start().await;
+    let folder = Folder::new("control");
+    let path = folder.0.join("control.sock");
+    let access = control::Access { path: path.clone(), group: None, refused: vec![] };
+    let serve = || control::serve(access.clone(), node.clock.clone(), node.published.clone());
+    actix_rt::spawn(serve().unwrap());
+
+    let status: StatusDocument = document(&path, STATUS_PATH).await;
+    assert_eq!((status.prefix.as_str(), status.ready), ("7/16", true));
+    assert_eq!(status.address.to_string(), "fd12:3456:789a:7::1");
+    assert_eq!((status.tunnels_up.dialled, status.tunnels_up.accepted), (1, 1));
+    assert_eq!((status.children.len(), status.leases.len(), status.actor_restarts), (2, 1, 1));
+    let tunnels: TunnelsDocument = document(&path, TUNNELS_PATH).await;
+    let first = &tunnels.tunnels[0];
+    assert_eq!((first.slot.as_str(), first.peer.as_str(), first.rx_bytes), ("wrn0", "9/16", 100_000));
+    assert_eq!((first.nodes_served, first.loss_ratio, first.rtt_seconds), (2, Some(0.1), Some(0.01)));
+    assert_eq!(first.verdict.as_deref(), Some("kept: carries a fair share"));
+    let peers: PeersDocument = document(&path, PEERS_PATH).await;
+    let slots: Vec<_> = peers.peers.iter().map(|peer| peer.slot.as_deref()).collect();
+    assert_eq!(slots, [Some("wrn0"), None, None]);
+    let routes: RoutesDocument = document(&path, ROUTES_PATH).await;
+    assert_eq!((routes.babeld_answers, routes.routes.len(), routes.neighbours.len()), (true, 4, 2));
+    let decisions: DecisionsDocument = document(&path, DECISIONS_PATH).await;
+    let told = |entry: &wire::control::DecisionEntry| (entry.number, entry.order.clone(), entry.peer.clone());
+    let expected = [(1, "closed", "8/16"), (2, "open", "9/16"), (3, "drain", "9/16"), (4, "close", "9/16")];
+    let expected = expected.map(|(number, order, peer)| (number, order.to_owned(), Some(peer.to_owned())));
+    assert_eq!(decisions.decisions.iter().map(told).collect::<Vec<_>>(), expected);
+
+    assert_eq!(get(UnixStream::connect(&path).await.unwrap(), "/v1/else").await.0, 404);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o660);
+    let taken = serve().err().unwrap();
+    assert!(taken.to_string().contains("another daemon answers"), "{taken}");
+}
+
+#[actix::test]
+async fn a_dead_socket_is_replaced_and_anything_else_is_left() {
+    let clock = Clock::boottime();
+    let published = telemetry::publish(identity(clock.now()), &clock);
+    let folder = Folder::new("dead");
+    let serve = |name: &str| {
+        let access = control::Access { path: folder.0.join(name), group: None, refused: vec![] };
+        control::serve(access, clock.clone(), published.clone())
+    };
+    drop(std::os::unix::net::UnixListener::bind(folder.0.join("dead.sock")).unwrap());
+    assert!(serve("dead.sock").is_ok());
+    std::fs::write(folder.0.join("file"), "precious").unwrap();
+    assert!(serve("file").err().unwrap().to_string().contains("is no socket"));
+    assert_eq!(std::fs::read_to_string(folder.0.join("file")).unwrap(), "precious");
+}
+
+#[actix::test]
+async fn a_real_prometheus_finds_traffic_routes_and_decisions() {
+    let node = Node::start().await;
+    let folder = Folder::new("prometheus");
+    let port = free_port();
+    let (file, data) = (folder.0.join("prometheus.yml"), folder.0.join("data"));
+    let target = format!("[{{ targets: ['127.0.0.1:{}'] }}]", node.port);
+    let job = format!("- job_name: warren\n  static_configs: {target}\n");
+    std::fs::write(&file, format!("global: {{ scrape_interval: 1s }}\nscrape_configs:\n{job}")).unwrap();
+    let mut prometheus = tokio::process::Command::new("prometheus")
+        .arg(format!("--config.file={}", file.display()))
+        .arg(format!("--storage.tsdb.path={}", data.display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut bytes = 100_000;
+    for query in [
+        "up==1",
+        "sum(rate(warren_tunnel_receive_bytes_total[10s]))>0",
+        "warren_routes_installed>0",
+        "sum(warren_decisions_total)>0",
+    ] {
+        let path = format!("/api/v1/query?query={}", query.replace('>', "%3E").replace('=', "%3D"));
+        until(query, async || {
+            bytes += 10_000;
+            node.sample(bytes);
+            let (status, body) = get(TcpStream::connect(("127.0.0.1", port)).await.ok()?, &path).await;
+            (status == 200 && body.contains(r#""value":["#)).then_some(())
+        })
+        .await;
+    }
+    prometheus.kill().await.unwrap();
+}
