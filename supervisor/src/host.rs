@@ -76,7 +76,9 @@ pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError
 
 fn find(program: &'static str) -> Result<PathBuf, StartError> {
     let candidates = LOOKED.split(':').map(|folder| Path::new(folder).join(program));
-    let runs = |path: &PathBuf| fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    let runs = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
     candidates.into_iter().find(runs).ok_or(StartError::NoProgram { program, looked: LOOKED })
 }
 
@@ -142,7 +144,12 @@ pub fn kill_leftovers(paths: &Paths) -> usize {
 /// # Errors
 ///
 /// The kernel refuses; what was made is left for the next start.
-pub async fn prepare(host: &mut Host, kernel: &Kernel, identity: &Identity, paths: &Paths) -> Result<(), StartError> {
+pub async fn prepare(
+    host: &mut Host,
+    kernel: &Kernel,
+    identity: &Identity,
+    paths: &Paths,
+) -> Result<(), StartError> {
     let killed = kill_leftovers(paths);
     let swept = kernel.sweep(&paths.sysctls()).await?;
     if killed > 0 || swept != kernel::Swept::default() {

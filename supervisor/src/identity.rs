@@ -35,8 +35,9 @@ fn wrong(path: &Path, why: impl Into<String>) -> StartError {
 }
 
 fn certificate(path: &Path) -> Result<CertificateDer<'static>, StartError> {
-    CertificateDer::from_pem_file(path)
-        .map_err(|error| wrong(path, format!("no PEM certificate ({error}): run warren join, or put it back")))
+    CertificateDer::from_pem_file(path).map_err(|error| {
+        wrong(path, format!("no PEM certificate ({error}): run warren join, or put it back"))
+    })
 }
 
 impl Identity {
@@ -51,20 +52,28 @@ impl Identity {
         let certificate = certificate(&path)?;
         let (_, ca_parsed) =
             X509Certificate::from_der(&ca).map_err(|_| wrong(&ca_path, "the certificate is malformed"))?;
-        let (_, parsed) =
-            X509Certificate::from_der(&certificate).map_err(|_| wrong(&path, "the certificate is malformed"))?;
+        let (_, parsed) = X509Certificate::from_der(&certificate)
+            .map_err(|_| wrong(&path, "the certificate is malformed"))?;
         if parsed.verify_signature(Some(ca_parsed.public_key())).is_err() {
-            return Err(wrong(&path, format!("signed by another CA than {}: join this network", ca_path.display())));
+            return Err(wrong(
+                &path,
+                format!("signed by another CA than {}: join this network", ca_path.display()),
+            ));
         }
-        let me = subject(&parsed).ok_or_else(|| wrong(&path, "its subject is not exactly one common name P/L"))?;
+        let me =
+            subject(&parsed).ok_or_else(|| wrong(&path, "its subject is not exactly one common name P/L"))?;
         let expires_s = parsed.validity().not_after.timestamp();
         if expires_s <= now_s {
             let when = parsed.validity().not_after;
-            return Err(wrong(&path, format!("the certificate expired on {when}: join again, or set the clock")));
+            return Err(wrong(
+                &path,
+                format!("the certificate expired on {when}: join again, or set the clock"),
+            ));
         }
         let key = paths.key();
-        PrivateKeyDer::from_pem_file(&key)
-            .map_err(|error| wrong(&key, format!("no PEM private key ({error}): run warren join, or put it back")))?;
+        PrivateKeyDer::from_pem_file(&key).map_err(|error| {
+            wrong(&key, format!("no PEM private key ({error}): run warren join, or put it back"))
+        })?;
         let (document, signed) = network_document(paths, &ca)?;
         let network =
             document.range().ok_or_else(|| wrong(&paths.network(), "the network's range is none"))?;
@@ -87,7 +96,8 @@ fn network_document(
     ca: &CertificateDer<'_>,
 ) -> Result<(NetworkDocument, SignedDocument), StartError> {
     let path = paths.network();
-    let text = fs::read_to_string(&path).map_err(|error| wrong(&path, format!("cannot be read ({error}): run warren join")))?;
+    let text = fs::read_to_string(&path)
+        .map_err(|error| wrong(&path, format!("cannot be read ({error}): run warren join")))?;
     let signed: SignedDocument =
         serde_json::from_str(&text).map_err(|error| wrong(&path, format!("no signed document: {error}")))?;
     let payload = signed::open(&signed, ca).map_err(|error| wrong(&path, error.to_string()))?;

@@ -9,7 +9,8 @@ use tracing_subscriber::{EnvFilter, fmt};
 pub fn start(filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).with_target(false);
+    let lines =
+        fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).with_target(false);
     // Fails only where a subscriber stands already, as in tests.
     let _ = lines.try_init();
     std::panic::set_hook(Box::new(|panic| {

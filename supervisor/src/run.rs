@@ -42,7 +42,12 @@ fn wall_clock_s() -> i64 {
     now.ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
 }
 
-async fn node(settings: Settings, identity: Identity, mut host: host::Host, paths: Paths) -> Result<ExitCode, StartError> {
+async fn node(
+    settings: Settings,
+    identity: Identity,
+    mut host: host::Host,
+    paths: Paths,
+) -> Result<ExitCode, StartError> {
     let doing = |doing| move |source| StartError::Runtime { doing, source };
     let mut signals =
         signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(doing("take signals"))?;

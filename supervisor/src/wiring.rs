@@ -4,6 +4,7 @@
 //! handed to those before it; so a loop of addresses cannot be written.
 
 use crate::{host::Host, identity::Identity};
+use actix::{Actor, Recipient};
 use actors::{
     babeld::{Babeld, EndBabeld, RoutingProcess},
     clock::Clock,
@@ -18,9 +19,12 @@ use actors::{
     sampler::Sampler,
     store::TunnelTable,
     telemetry::{Published, Telemetry},
-    upnp::{Upnp, gateway::DefaultGateway, keeper::{Keeper, LeaseSettings}},
+    upnp::{
+        Upnp,
+        gateway::DefaultGateway,
+        keeper::{Keeper, LeaseSettings},
+    },
 };
-use actix::{Actor, Recipient};
 use config::{Settings, paths::Paths};
 use std::{cell::RefCell, rc::Rc, time::Duration};
 use wire::babel::{BabelConfig, MacKey};
@@ -67,7 +71,11 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     let Parts { settings, identity, host, paths: _, clock, kernel, published } = parts;
     // The store: what outlives every actor.
     let table = Rc::new(RefCell::new(TunnelTable {
-        dialling_slots: kernel.slots().into_iter().filter(|slot| slot.role() == policies::names::Role::Dialled).collect(),
+        dialling_slots: kernel
+            .slots()
+            .into_iter()
+            .filter(|slot| slot.role() == policies::names::Role::Dialled)
+            .collect(),
         ..TunnelTable::default()
     }));
     let (connections, routing) = (Connections::default(), RoutingProcess::default());
@@ -111,12 +119,20 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     if let Some(keeper) = &leases {
         let readers = vec![telemetry.clone().recipient()];
         let (keeper, clock) = (keeper.clone(), clock.clone());
-        guard("upnp", remade.clone(), move || Upnp::new(keeper.clone(), clock.clone(), readers.clone()).start());
+        guard("upnp", remade.clone(), move || {
+            Upnp::new(keeper.clone(), clock.clone(), readers.clone()).start()
+        });
     }
     let babeld = {
         let readers = vec![telemetry.clone().recipient()];
-        let (told, clock, kernel, links, table, routing) =
-            (babel_settings(parts), clock.clone(), kernel.clone(), links.clone(), table.clone(), routing.clone());
+        let (told, clock, kernel, links, table, routing) = (
+            babel_settings(parts),
+            clock.clone(),
+            kernel.clone(),
+            links.clone(),
+            table.clone(),
+            routing.clone(),
+        );
         let events = Outlet::default();
         guard("babeld", remade.clone(), move || {
             Babeld::new(
@@ -221,7 +237,8 @@ fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
 /// 64 hex digits, as the document was checked to have.
 fn mac_key(hex: &str) -> Option<MacKey> {
     let digits: Option<Vec<u8>> = hex.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect();
-    let pairs: Vec<u8> = digits?.chunks_exact(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit)).collect();
+    let pairs: Vec<u8> =
+        digits?.chunks_exact(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit)).collect();
     pairs.try_into().ok().map(MacKey)
 }
 
@@ -256,7 +273,9 @@ impl Graph {
         let Some(keeper) = &self.leases else { return };
         match tokio::time::timeout(RELEASE, keeper.release()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = %Chain(&error), "leases not released; they end by themselves"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %Chain(&error), "leases not released; they end by themselves")
+            }
             Err(_) => tracing::warn!("the gateway did not answer; the leases end by themselves"),
         }
     }
