@@ -1,10 +1,18 @@
 //! YAML and arguments to [`Settings`]; every complaint names file, line, key, value and what would
 //! be right.
 
+mod error;
+mod lines;
 pub mod paths;
+mod read;
+mod template;
+mod tree;
 
+pub use error::{Complaint, ConfigError, EXIT_CODE};
 use policies::names::{Endpoint, Prefix};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+pub use read::{load, parse};
+use std::{net::SocketAddr, path::PathBuf};
+pub use template::template;
 
 /// A node's configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,10 +35,6 @@ pub struct Settings {
     pub max_accepted: Option<u16>,
     /// Only to lower what the network says.
     pub tunnels_to_dial: Option<u16>,
-    /// How often the policy looks; only for labs and tests, else the network's.
-    pub refresh: Option<Duration>,
-    /// Younger tunnels are spared; only for labs and tests, else the network's.
-    pub min_age: Option<Duration>,
     /// Who OpenVPN runs as.
     pub openvpn_user: ChildUser,
     /// Who babeld runs as.

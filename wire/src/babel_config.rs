@@ -15,6 +15,25 @@ use std::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MacKey(pub [u8; 32]);
 
+impl MacKey {
+    /// From 64 lower-case hexadecimal digits, as the network document has it.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        if text.len() != 64 {
+            return None;
+        }
+        let mut key = [0; 32];
+        for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        let key = Self(key);
+        (key.hex() == text).then_some(key)
+    }
+
+    fn hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 impl fmt::Debug for MacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MacKey(hidden)")
@@ -92,9 +111,8 @@ impl BabelConfig {
         line(text, format_args!("router-id {}", router_id_text(self.own)));
         line(text, format_args!("export-table {EXPORT_TABLE}\nimport-table {IMPORT_TABLE}"));
         line(text, format_args!("link-detect true\nskip-kernel-setup true\nsmoothing-half-life 0"));
-        if let Some(MacKey(key)) = self.key {
-            let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-            line(text, format_args!("key id network type hmac-sha256 value {hex}"));
+        if let Some(key) = self.key {
+            line(text, format_args!("key id network type hmac-sha256 value {}", key.hex()));
         }
         let timing = format!(
             "hello-interval {} update-interval {}",
@@ -242,6 +260,14 @@ mod tests {
                 "in ip fd00:1:2::/48 eq 65 allow"
             ]
         );
+    }
+
+    #[test]
+    fn a_key_is_64_lower_case_hexadecimal_digits() {
+        assert_eq!(MacKey::from_hex(&"ab".repeat(32)), Some(MacKey([0xab; 32])));
+        for bad in ["ab".repeat(31), "AB".repeat(32), "+1".repeat(32), "ä".repeat(32), "zz".repeat(32)] {
+            assert_eq!(MacKey::from_hex(&bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -58,14 +58,21 @@ pub fn dialable(endpoint: Endpoint, network: Network, allow_private: bool) -> Re
         return Err(EndpointRefusal::NoPort);
     }
     let class = match endpoint.address.ip() {
-        IpAddr::V4(address) => class_of_v4(address),
         IpAddr::V6(address) if network.range().contains(&address) => Some(EndpointRefusal::Overlay),
-        IpAddr::V6(address) => class_of_v6(address),
+        address => class_of(address),
     };
     match class {
         None => Ok(()),
         Some(EndpointRefusal::Private) if allow_private => Ok(()),
         Some(refusal) => Err(refusal),
+    }
+}
+
+/// The class for which an address is refused whatever the network; `None` for a public one.
+pub fn class_of(address: IpAddr) -> Option<EndpointRefusal> {
+    match address {
+        IpAddr::V4(address) => class_of_v4(address),
+        IpAddr::V6(address) => class_of_v6(address),
     }
 }
 

@@ -1,0 +1,104 @@
+//! What can be wrong with a configuration, and how it is said: one line each.
+
+use std::{fmt, io, path::PathBuf};
+
+/// The daemon's exit code for what a restart cannot mend (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CODE: u8 = 78;
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read: missing, forbidden, a folder.
+    #[error("{}: cannot read the configuration", file.display())]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no file.
+    #[error("{}: is no file; a configuration in YAML belongs there", file.display())]
+    NotAFile {
+        /// Which path.
+        file: PathBuf,
+    },
+    /// Nothing but spaces and comments in it.
+    #[error("{}: is empty; at least `registry: https://HOST:PORT` is needed", file.display())]
+    Empty {
+        /// Which file.
+        file: PathBuf,
+    },
+    /// Not text, or too long for a configuration.
+    #[error("{}: is no UTF-8 text of at most {limit} bytes", file.display())]
+    NotText {
+        /// Which file.
+        file: PathBuf,
+        /// Most bytes taken.
+        limit: u64,
+    },
+    /// It is no YAML.
+    #[error("{}:{line}: {text}", file.display())]
+    Syntax {
+        /// Which file.
+        file: PathBuf,
+        /// Where the parser stopped; from 1.
+        line: usize,
+        /// What the parser says.
+        text: String,
+    },
+    /// Keys or values are wrong.
+    #[error("{}", Listed { file, complaints })]
+    Values {
+        /// Which file.
+        file: PathBuf,
+        /// At least one, in the order of the file.
+        complaints: Vec<Complaint>,
+    },
+}
+
+impl ConfigError {
+    /// What the process ends with.
+    pub fn exit_code(&self) -> u8 {
+        EXIT_CODE
+    }
+}
+
+/// One thing that is wrong with a key or a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Where; from 1. `None` for a key that is missing.
+    pub line: Option<usize>,
+    /// Which key, such as `listen.udp` or `endpoints[0]`.
+    pub key: String,
+    /// What stands there.
+    pub value: String,
+    /// What would be right.
+    pub right: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: expected {}", self.key, self.value, self.right)
+    }
+}
+
+/// One line for each complaint, with file and line before it.
+struct Listed<'a> {
+    file: &'a PathBuf,
+    complaints: &'a [Complaint],
+}
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, complaint) in self.complaints.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}:", self.file.display())?;
+            if let Some(line) = complaint.line {
+                write!(f, "{line}:")?;
+            }
+            write!(f, " {complaint}")?;
+        }
+        Ok(())
+    }
+}

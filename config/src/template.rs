@@ -1,0 +1,62 @@
+//! Writes a configuration for `join`: every key with its default and what it means.
+
+use crate::{
+    ChildUser,
+    read::{BABELD_USER, LOG, METRICS, OPENVPN_USER, PORT},
+};
+
+/// The text of a `warren.yaml` that asks `registry` (`https://HOST:PORT`) and runs its children as
+/// these users.
+pub fn template(registry: &str, openvpn: &ChildUser, babeld: &ChildUser) -> String {
+    let (openvpn, babeld) = (user(openvpn), user(babeld));
+    format!(
+        "\
+# warren.yaml: one node. Unknown keys are refused; what is left out has the value shown here.
+
+# Where the network's registry is asked. The only key without a default.
+registry: {registry}
+
+# Ports on which our OpenVPN servers accept tunnels. 0: do not accept.
+listen: {{ udp: {PORT}, tcp: {PORT} }}
+
+# Addresses that others shall dial, when we know better than what is found out by itself,
+# such as [\"udp:192.0.2.1:1194\", \"tcp:[2001:db8::1]:1194\"].
+endpoints: []
+
+# Pinned peers, by prefix, such as [7/16]: their tunnels are always kept.
+neighbours: []
+
+# Links on which babeld itself speaks, such as [eth0].
+interfaces: []
+
+# Whether others may route through us: normal, avoid (only where nothing else is left), leaf (never).
+transit: normal
+
+# Fewer accepted tunnels (0 to 250) or dialled tunnels (1 to 30) than the network says.
+# max-accepted: 30
+# tunnels-to-dial: 10
+
+# Who the children run as, by name or number; the names shipped are {OPENVPN_USER} and {BABELD_USER}.
+child-users: {{ openvpn: {openvpn}, babeld: {babeld} }}
+
+# Ask the gateway for port mappings (UPnP): auto or off.
+upnp: auto
+
+# Believe, and tell, private addresses (10.0.0.0/8 and the like) as endpoints.
+private-endpoints: false
+
+# Where metrics are served: ADDRESS:PORT, the absolute path of a unix socket, or off.
+metrics: {METRICS}
+
+# Which log lines are written: error, warn, info, debug, trace, or a filter such as info,actors=debug.
+log: {LOG}
+"
+    )
+}
+
+fn user(user: &ChildUser) -> String {
+    match user {
+        ChildUser::Name(name) => name.clone(),
+        ChildUser::Id(id) => id.to_string(),
+    }
+}
