@@ -62,6 +62,7 @@ pub enum ApiError {
 }
 
 /// The actor that keeps the server running.
+#[derive(Clone)]
 pub struct PeerApi {
     address: SocketAddrV6,
     tls: ServerConfig,

@@ -1,6 +1,6 @@
 //! Why the daemon does not start: one line each, and an exit code.
 
-use actors::kernel::KernelError;
+use actors::{kernel::KernelError, member::MemberError};
 use std::{io, path::PathBuf};
 
 /// A start that failed. The text says what, where, and what would be right.
@@ -54,8 +54,11 @@ pub enum StartError {
     /// The kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// A folder.
-    #[error("cannot make {path}", path = path.display())]
+    /// TLS among nodes.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// A file or folder.
+    #[error("cannot open or make {path}", path = path.display())]
     Folder {
         /// Which.
         path: PathBuf,
@@ -84,6 +87,7 @@ impl StartError {
             | Self::AnotherBabeld
             | Self::AlreadyRuns { .. }
             | Self::Kernel(_)
+            | Self::Member(_)
             | Self::Folder { .. }
             | Self::Runtime { .. } => 1,
         }

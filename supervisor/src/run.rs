@@ -11,12 +11,17 @@ use actors::{
     clock::Clock,
     control, exporter,
     kernel::Kernel,
+    member::Member,
+    peer_api::{PeerApi, SharedNode},
+    peer_cache::SharedPeers,
+    peer_client::{Asker, ClientSettings},
     telemetry::{self, Published},
 };
 use config::{Metrics, Settings, paths::Paths};
 use futures_util::StreamExt;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{net::SocketAddrV6, path::Path, process::ExitCode, time::Duration};
+use wire::peer::NodeDocument;
 
 /// Runs the node whose configuration is `config_file`, until SIGTERM or SIGINT.
 ///
@@ -34,6 +39,13 @@ pub fn run(config_file: &Path, paths: &Paths) -> Result<ExitCode, StartError> {
     let system = actix::System::new();
     let ended = system.block_on(node(settings, identity, host, paths.clone()))?;
     Ok(ended)
+}
+
+fn member(paths: &Paths) -> Result<Member, StartError> {
+    let read = |path: std::path::PathBuf| {
+        std::fs::read(&path).map_err(|source| StartError::Folder { path: path.clone(), source })
+    };
+    Ok(Member::from_pem(&read(paths.ca())?, &read(paths.certificate())?, &read(paths.key())?)?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "certificates are judged by the wall clock")]
@@ -68,6 +80,19 @@ async fn node(
         &clock,
     );
     serve(&settings, &host, &paths, &clock, &published);
+    let (me, network) = (identity.me, identity.network);
+    let member = member(&paths)?;
+    let node = SharedNode::new(arc_swap::ArcSwap::from_pointee(NodeDocument {
+        version: wire::peer::VERSION,
+        prefix: me,
+        endpoints: settings.endpoints.clone(),
+        software: concat!("warren ", env!("CARGO_PKG_VERSION")).to_owned(),
+        network_version: identity.document.version,
+        revocations_version: 0,
+    }));
+    let peers = SharedPeers::default();
+    let api_address = SocketAddrV6::new(network.node_address(me), wire::peer::PORT, 0, 0);
+    let asked = ClientSettings { me, network, port: wire::peer::PORT, allow_private: settings.private_endpoints };
     let graph = wiring::wire(&Parts {
         settings: &settings,
         identity: &identity,
@@ -76,6 +101,9 @@ async fn node(
         clock: clock.clone(),
         kernel: kernel.clone(),
         published,
+        asker: Asker::new(&asked, &member)?,
+        peer_api: PeerApi::new(api_address, &member, node, peers.clone())?,
+        peers,
     });
     let address = identity.network.node_address(identity.me);
     tracing::info!(prefix = %identity.me, %address, "warren runs");

@@ -14,6 +14,9 @@ use actors::{
     links::Links,
     messages::{ActorRemade, Ordered},
     openvpn::{self, Connections, DrainAll, EndAll, Facts, Tunnels},
+    peer_api::PeerApi,
+    peer_cache::{CacheSettings, PeerCache, SharedPeers},
+    peer_client::{Asker, PeerClient},
     process::Outlet,
     roll::Roll,
     sampler::Sampler,
@@ -30,7 +33,17 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use wire::babel::{BabelConfig, MacKey};
 
 /// Names of all guarded actors.
-pub const ACTORS: [&str; 6] = ["telemetry", "tunnels", "upnp", "babeld", "roll", "sampler"];
+pub const ACTORS: [&str; 9] = [
+    "telemetry",
+    "tunnels",
+    "peer_cache",
+    "peer_client",
+    "peer_api",
+    "upnp",
+    "babeld",
+    "roll",
+    "sampler",
+];
 
 /// A gateway that has not let go of our mappings by then is left alone; the leases are finite.
 const RELEASE: Duration = Duration::from_secs(4);
@@ -51,6 +64,12 @@ pub struct Parts<'a> {
     pub kernel: Kernel,
     /// Where telemetry publishes its picture.
     pub published: Published,
+    /// Where the peer cache publishes its reading.
+    pub peers: SharedPeers,
+    /// Asks other nodes over the overlay.
+    pub asker: Asker,
+    /// Answers other nodes over the overlay.
+    pub peer_api: PeerApi,
 }
 
 /// The running graph, as the shutdown needs it.
@@ -68,7 +87,7 @@ pub struct Graph {
 
 /// Starts all actors.
 pub fn wire(parts: &Parts<'_>) -> Graph {
-    let Parts { settings, identity, host, paths: _, clock, kernel, published } = parts;
+    let Parts { settings, identity, host, paths, clock, kernel, published, .. } = parts;
     // The store: what outlives every actor.
     let table = Rc::new(RefCell::new(TunnelTable {
         dialling_slots: kernel
@@ -113,6 +132,34 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         })
     };
 
+    // Deciders and what they are told by.
+    let peers = parts.peers.clone();
+    let peer_cache = {
+        let told = CacheSettings {
+            path: paths.peer_cache(),
+            me: identity.me,
+            network: identity.network,
+            allow_private: settings.private_endpoints,
+        };
+        let readers = vec![telemetry.clone().recipient()];
+        let (clock, table, peers) = (clock.clone(), table.clone(), peers.clone());
+        guard("peer_cache", remade.clone(), move || {
+            PeerCache::new(told.clone(), clock.clone(), table.clone(), peers.clone(), readers.clone()).start()
+        })
+    };
+
+    let peer_client = {
+        let (asker, me, clock, peers) = (parts.asker.clone(), identity.me, clock.clone(), peers.clone());
+        let heard = vec![peer_cache.recipient()];
+        guard("peer_client", remade.clone(), move || {
+            PeerClient::new(me, asker.clone(), clock.clone(), peers.clone(), heard.clone()).start()
+        })
+    };
+    {
+        let api = parts.peer_api.clone();
+        guard("peer_api", remade.clone(), move || api.clone().start());
+    }
+
     // Sources.
     let wanted = settings.upnp && !host.servers.is_empty();
     let leases = wanted.then(|| Rc::new(Keeper::new(DefaultGateway, lease_settings(parts))));
@@ -124,7 +171,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         });
     }
     let babeld = {
-        let readers = vec![telemetry.clone().recipient()];
+        let readers = vec![peer_client.recipient(), telemetry.clone().recipient()];
         let (told, clock, kernel, links, table, routing) = (
             babel_settings(parts),
             clock.clone(),
