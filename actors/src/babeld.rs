@@ -11,7 +11,7 @@ use crate::{
     process::{ChildEvent, Happened, Outlet, Program, Rights, Supervised},
     store::TunnelTable,
 };
-use actix::{Actor, AsyncContext, Context, Handler, Recipient, WrapFuture, ActorFutureExt};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use policies::{
     life::{Event, Limits, Order, State},
     units::Uptime,
@@ -281,7 +281,8 @@ fn write(path: &Path, text: &str, owner: Option<(u32, u32)>) -> Result<(), Prepa
     let failed = |source| PrepareError::Write { path: path.to_owned(), source };
     let temporary = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
-    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&temporary).map_err(failed)?;
+    let mut file =
+        options.create(true).truncate(true).write(true).mode(0o600).open(&temporary).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     if let Some((uid, gid)) = owner {
         chown(&temporary, Some(uid), Some(gid)).map_err(failed)?;

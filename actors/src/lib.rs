@@ -2,23 +2,23 @@
 
 pub mod babeld;
 pub mod clock;
-pub mod echo;
 pub mod control;
+pub mod echo;
 pub mod errors;
 pub mod exporter;
 pub mod guardian;
 pub mod kernel;
 pub mod links;
-pub mod messages;
-pub mod openvpn;
 pub mod member;
 pub mod messages;
+pub mod openvpn;
 pub mod peer_api;
 pub mod peer_cache;
 pub mod peer_client;
+pub mod prober;
 pub mod process;
 pub mod roll;
 pub mod sampler;
 pub mod store;
-pub mod upnp;
 pub mod telemetry;
+pub mod upnp;

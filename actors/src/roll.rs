@@ -19,7 +19,11 @@ pub struct Roll {
 
 impl Roll {
     /// `call` reads all processes from the store.
-    pub fn new(clock: Clock, call: Rc<dyn Fn() -> Vec<ProcessReading>>, to: Recipient<ProcessesRead>) -> Self {
+    pub fn new(
+        clock: Clock,
+        call: Rc<dyn Fn() -> Vec<ProcessReading>>,
+        to: Recipient<ProcessesRead>,
+    ) -> Self {
         Self { clock, call, to }
     }
 
