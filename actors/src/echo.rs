@@ -64,12 +64,27 @@ impl Echo {
         let mut bytes = [0; MESSAGE_BYTES + 1];
         loop {
             let (length, from) = self.socket.recv_from(&mut bytes).await?;
-            let message = bytes.get(..length).unwrap_or_default();
-            let SocketAddr::V6(from) = from else { continue };
-            if let Some(sequence) = decode(message, self.identifier, self.cookie) {
-                return Ok(EchoReply { from: *from.ip(), link: from.scope_id(), sequence });
+            if let Some(reply) = self.reply(bytes.get(..length).unwrap_or_default(), from) {
+                return Ok(reply);
             }
         }
+    }
+
+    /// A reply that is there already; does not wait.
+    pub fn at_hand(&self) -> Option<EchoReply> {
+        let mut bytes = [0; MESSAGE_BYTES + 1];
+        loop {
+            let (length, from) = self.socket.try_recv_from(&mut bytes).ok()?;
+            if let Some(reply) = self.reply(bytes.get(..length).unwrap_or_default(), from) {
+                return Some(reply);
+            }
+        }
+    }
+
+    fn reply(&self, message: &[u8], from: SocketAddr) -> Option<EchoReply> {
+        let SocketAddr::V6(from) = from else { return None };
+        let sequence = decode(message, self.identifier, self.cookie)?;
+        Some(EchoReply { from: *from.ip(), link: from.scope_id(), sequence })
     }
 }
 

@@ -15,6 +15,7 @@ pub mod openvpn;
 pub mod peer_api;
 pub mod peer_cache;
 pub mod peer_client;
+pub mod prober;
 pub mod process;
 pub mod roll;
 pub mod sampler;
