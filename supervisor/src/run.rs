@@ -92,7 +92,8 @@ async fn node(
     }));
     let peers = SharedPeers::default();
     let api_address = SocketAddrV6::new(network.node_address(me), wire::peer::PORT, 0, 0);
-    let asked = ClientSettings { me, network, port: wire::peer::PORT, allow_private: settings.private_endpoints };
+    let asked =
+        ClientSettings { me, network, port: wire::peer::PORT, allow_private: settings.private_endpoints };
     let graph = wiring::wire(&Parts {
         settings: &settings,
         identity: &identity,

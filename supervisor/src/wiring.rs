@@ -17,6 +17,7 @@ use actors::{
     peer_api::PeerApi,
     peer_cache::{CacheSettings, PeerCache, SharedPeers},
     peer_client::{Asker, PeerClient},
+    prober::{Prober, ProberSettings},
     process::Outlet,
     roll::Roll,
     sampler::Sampler,
@@ -29,13 +30,15 @@ use actors::{
     },
 };
 use config::{Settings, paths::Paths};
+use policies::usage::Floor;
 use std::{cell::RefCell, rc::Rc, time::Duration};
 use wire::babel::{BabelConfig, MacKey};
 
 /// Names of all guarded actors.
-pub const ACTORS: [&str; 9] = [
+pub const ACTORS: [&str; 10] = [
     "telemetry",
     "tunnels",
+    "prober",
     "peer_cache",
     "peer_client",
     "peer_api",
@@ -44,6 +47,10 @@ pub const ACTORS: [&str; 9] = [
     "roll",
     "sampler",
 ];
+
+/// Routes announced over a link, for the floor below which traffic is Babel's own; each 30 more cost
+/// one packet in an update interval.
+const FEW_ROUTES: usize = 30;
 
 /// A gateway that has not let go of our mappings by then is left alone; the leases are finite.
 const RELEASE: Duration = Duration::from_secs(4);
@@ -133,6 +140,18 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     };
 
     // Deciders and what they are told by.
+    let prober = {
+        let told = ProberSettings {
+            me: identity.me,
+            network: identity.network,
+            floor: Floor::of(&identity.document.parameters.parameters(), FEW_ROUTES),
+        };
+        let (clock, orders) = (clock.clone(), tunnels.clone().recipient());
+        let readers = vec![telemetry.clone().recipient()];
+        guard("prober", remade.clone(), move || {
+            Prober::new(told.clone(), clock.clone(), orders.clone(), readers.clone()).start()
+        })
+    };
     let peers = parts.peers.clone();
     let peer_cache = {
         let told = CacheSettings {
@@ -206,7 +225,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         guard("roll", remade.clone(), move || Roll::new(clock.clone(), call.clone(), to.clone()).start());
     }
     {
-        let readers = vec![telemetry.recipient()];
+        let readers = vec![prober.recipient(), telemetry.recipient()];
         let (kernel, clock, table) = (kernel.clone(), clock.clone(), table.clone());
         guard("sampler", remade, move || {
             Sampler::new(kernel.clone(), clock.clone(), table.clone(), readers.clone()).start()
