@@ -12,12 +12,13 @@ use crate::{
     spawn::{self, Process},
 };
 use anyhow::{Context, Result, anyhow, bail};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeSet,
     env,
     fs::{self, OpenOptions},
     io::Write,
-    net::TcpStream,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak},
     thread,
@@ -32,6 +33,15 @@ const REGISTRY_PORT: u16 = 9443;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The bridge's `/16` has room for these.
 const MOST_NODES: usize = 250;
+
+/// A router advertisement without its checksum, which the kernel fills in: router lifetime 1800 s, and the prefix
+/// 2a0c:5c80::/64, on link and for addresses, valid and preferred for about a day.
+#[rustfmt::skip]
+const ROUTER_ADVERTISEMENT: [u8; 48] = [
+    134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0,
+    3, 4, 64, 0xc0, 0, 1, 0x51, 0x80, 0, 1, 0x51, 0x80, 0, 0, 0, 0,
+    0x2a, 0x0c, 0x5c, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
 
 /// What shall be built.
 #[derive(Clone, Debug, Default)]
@@ -299,6 +309,39 @@ impl Lab {
     /// Where the kernel refuses.
     pub fn mend(&self, index: usize) -> Result<()> {
         ip::batch(Some(&self.run.namespace("net")), &format!("link set {} master internet\n", port(index)))
+    }
+
+    /// Gives the node another address on the internet, as a provider would: `45.67.3.(index+1)`.
+    ///
+    /// # Errors
+    /// Where the node is behind NAT, or the kernel refuses.
+    pub fn renumber(&self, index: usize) -> Result<Ipv4Addr> {
+        if self.is_behind_nat(index) {
+            bail!("node {index} has no address on the internet");
+        }
+        let number = u8::try_from(index + 1).context("more nodes than addresses")?;
+        let address = Ipv4Addr::new(45, 67, 3, number);
+        let lines = format!(
+            "-4 addr flush dev eth0\naddr add {address}/16 dev eth0\nroute add default via 45.67.0.1\n"
+        );
+        ip::batch(Some(self.node(index)?.namespace()), &lines)?;
+        Ok(address)
+    }
+
+    /// Announces an IPv6 prefix and the bridge as default router, once, to all on the internet (RFC 4861).
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn advertise_router(&self) -> Result<()> {
+        ip::inside(&self.run.namespace("net"), || {
+            let context = "cannot send a router advertisement";
+            let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).context(context)?;
+            socket.bind_device(Some(b"internet")).context(context)?;
+            socket.set_multicast_hops_v6(255).context(context)?;
+            let all_nodes = SocketAddr::from((Ipv6Addr::from_bits((0xff02 << 112) + 1), 0));
+            socket.send_to(&ROUTER_ADVERTISEMENT, &all_nodes.into()).context(context)?;
+            Ok(())
+        })
     }
 
     /// Starts the daemons of all nodes at once.

@@ -91,6 +91,17 @@ impl Node {
         Ok(self.identity.get_or_init(|| identity))
     }
 
+    /// Sets one documented top-level key of the node's configuration, as an operator would: for the next start.
+    ///
+    /// # Errors
+    /// Where it has not joined, or the file cannot be written.
+    pub fn configure(&self, key: &str, value: &str) -> Result<()> {
+        let path = self.root.join("etc/warren/warren.yaml");
+        let context = || format!("cannot edit {}", path.display());
+        let text = fs::read_to_string(&path).with_context(context)?;
+        fs::write(&path, with_key(&text, key, value)).with_context(context)
+    }
+
     fn daemon(&self) -> MutexGuard<'_, Option<Process>> {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -218,6 +229,16 @@ fn command_line(pid: u32) -> String {
     String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()
 }
 
+/// The same lines, but `key: value` in the place of the key's own line or, where it has none, at the end.
+fn with_key(text: &str, key: &str, value: &str) -> String {
+    let set = format!("{key}: {value}");
+    let has_key = |line: &&str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':'));
+    let found = text.lines().any(|line| has_key(&line));
+    let lines = text.lines().map(|line| if has_key(&line) { set.as_str() } else { line });
+    let end = (!found).then_some(set.as_str());
+    lines.chain(end).map(|line| format!("{line}\n")).collect()
+}
+
 /// The first word that is a prefix, and the first that is an address.
 fn identity_of(told: &str) -> Result<Identity> {
     let words = || told.split(|letter: char| letter.is_whitespace() || ",;()".contains(letter));
@@ -247,6 +268,13 @@ mod tests {
     fn the_words_around_prefix_and_address_do_not_matter() {
         check("7/16 fd12::7:0:0:0:1\n", Some(("7/16", "fd12::7:0:0:0:1")));
         check("joined as 7/16, address fd12:0:0:7::1", Some(("7/16", "fd12:0:0:7::1")));
+    }
+
+    #[test]
+    fn a_key_takes_its_own_line_or_a_new_one() {
+        let text = "# listen: x\nlisten: { udp: 1194 }\nlog: info\n";
+        assert_eq!(with_key(text, "log", "debug"), "# listen: x\nlisten: { udp: 1194 }\nlog: debug\n");
+        assert_eq!(with_key("log: info\n", "upnp", "off"), "log: info\nupnp: off\n");
     }
 
     #[test]

@@ -1,0 +1,46 @@
+//! A planner closes a tunnel that is not much used, and no packet is lost by it.
+
+use anyhow::{Context, Result};
+use lab::{
+    Lab, Options, is_left_out,
+    measure::{PACE, pause, start_whole},
+    record::LOST_AFTER,
+    spawn::wait_until,
+    watch::Watch,
+};
+use std::time::Duration;
+
+#[test]
+fn an_underused_tunnel_is_closed_with_its_reason_and_without_loss() -> Result<()> {
+    if is_left_out("underused_tunnel_closed") {
+        return Ok(());
+    }
+    let lab = Lab::joined(Options {
+        nodes: 6,
+        dial: Some(2),
+        refresh: Some(Duration::from_secs(30)),
+        min_age: Some(Duration::from_secs(20)),
+        ..Options::default()
+    })?;
+    start_whole(&lab)?;
+    pause(Duration::from_secs(5));
+    let mut watch = Watch::new(&lab);
+    let pinger = lab.ping(PACE)?;
+    let start = pinger.now();
+    let closed = wait_until(Duration::from_secs(240), || {
+        pause(Duration::from_millis(250));
+        if let Err(error) = watch.look(&lab) {
+            return Some(Err(error));
+        }
+        watch.completed().next().cloned().map(Ok)
+    });
+    let closing = closed.context("no planner closed a tunnel within 240 s")??;
+    assert!(!closing.decision.terms.is_empty());
+    pause(LOST_AFTER * 2);
+    let sum = pinger.sum_up(start, pinger.now(), |_, _| true);
+    assert!(sum.sent > 1_000, "{sum:?}");
+    assert_eq!(sum.lost, 0, "{closing:?}: {sum:?}");
+    let why = lab.node(closing.node)?.warren(&["why"])?;
+    assert!(why.contains(&closing.decision.reason), "{why}");
+    Ok(())
+}
