@@ -16,6 +16,7 @@ pub mod peer_api;
 pub mod peer_cache;
 pub mod peer_client;
 pub mod prober;
+pub mod policy;
 pub mod process;
 pub mod roll;
 pub mod sampler;

@@ -43,6 +43,8 @@ pub struct LinksSampled {
     pub links: Vec<LinkReading>,
     /// Dialling slots that may take a new tunnel now.
     pub free_slots: Vec<Slot>,
+    /// Whether any peer ever got through to our servers in this run.
+    pub was_reached: bool,
 }
 
 /// babeld was asked for its tables.

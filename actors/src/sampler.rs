@@ -78,7 +78,12 @@ impl<L: Links> Sampler<L> {
             let counters = *counters.get(&tunnel.slot)?;
             Some(LinkReading { tunnel: tunnel.clone(), counters })
         });
-        let reading = LinksSampled { at, links: links.collect(), free_slots: table.free_slots(at) };
+        let reading = LinksSampled {
+            at,
+            links: links.collect(),
+            free_slots: table.free_slots(at),
+            was_reached: table.was_reached,
+        };
         self.to.iter().for_each(|to| offer(to, reading.clone()));
     }
 }

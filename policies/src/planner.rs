@@ -50,7 +50,7 @@ pub struct Verdict {
 pub struct Plan {
     /// New orders; each is given once, and again only after seconds without effect.
     pub decisions: Vec<Decision>,
-    /// One a tunnel, in order of slots, whenever they were made anew.
+    /// One a tunnel, in order of slots; made anew with each order and every five seconds.
     pub verdicts: Option<Vec<Verdict>>,
 }
 
@@ -147,18 +147,21 @@ impl Planner {
         self.carry_on(&picture, &mut plan, &mut progress);
         self.duplicates(&picture, &mut plan);
         let refresh = self.next_refresh <= now;
-        if refresh || self.next_over_limit <= now || self.next_verdicts <= now || !plan.decisions.is_empty() {
+        let over = picture.dialled().count() > limit && self.next_over_limit <= now;
+        if refresh || over {
             let all = self.assess(&picture);
             self.over_limit(&picture, &all, limit, &mut plan);
             if refresh {
                 self.refresh(&picture, &all, limit, &mut plan);
             }
-            plan.verdicts = Some(self.verdicts(&picture, &all, limit, progress.as_deref()));
-            self.next_verdicts = now + VERDICT_PACE;
         }
-        let one_more = limit == self.wanted();
-        let allowance = Allowance { wanted: limit, one_more, began };
+        let allowance = Allowance { wanted: limit, one_more: limit == self.wanted(), began };
         plan.decisions.extend(self.dialling.dial(&picture, &self.settings.pinned, allowance, &mut self.rng));
+        if self.next_verdicts <= now || !plan.decisions.is_empty() {
+            self.next_verdicts = now + VERDICT_PACE;
+            let all = self.assess(&picture);
+            plan.verdicts = Some(self.verdicts(&picture, &all, limit, progress.as_deref()));
+        }
         plan
     }
 

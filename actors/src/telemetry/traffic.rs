@@ -215,7 +215,7 @@ mod tests {
             },
             counters: LinkCounters { rx_bytes, ..LinkCounters::default() },
         };
-        LinksSampled { at, links: links.iter().map(link).collect(), free_slots: vec![] }
+        LinksSampled { at, links: links.iter().map(link).collect(), free_slots: vec![], was_reached: false }
     }
 
     fn closed(seconds: u64, number: u32) -> TunnelClosed {

@@ -1,0 +1,170 @@
+//! Hands the latest readings to the planner and its orders to whoever carries them out.
+//!
+//! Decides nothing: what a reading means is known in `policies::planner` alone.
+
+use crate::messages::{Decided, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead, offer};
+use actix::{Actor, Context, Handler, Recipient};
+use policies::{
+    orders::Order,
+    planner::{Decision, Planner},
+    units::Uptime,
+    world::World,
+};
+use std::time::Duration;
+
+/// Tables older than this are no picture any more: whoever reads them has died, or babeld hangs.
+const STALE: Duration = Duration::from_secs(15);
+
+/// The actor that plans.
+pub struct Policy {
+    planner: Planner,
+    world: World,
+    routes_read: Uptime,
+    orders: Recipient<Ordered>,
+    decided: Vec<Recipient<Decided>>,
+}
+
+impl Policy {
+    /// `orders` goes to the tunnels; `decided` hears of each order with its terms, and of verdicts.
+    pub fn new(planner: Planner, orders: Recipient<Ordered>, decided: Vec<Recipient<Decided>>) -> Self {
+        Self { planner, world: World::default(), routes_read: Uptime::default(), orders, decided }
+    }
+
+    fn look(&mut self, was_reached: bool) {
+        let at = self.world.at;
+        if at.since(self.routes_read) > STALE {
+            self.world.babel = None;
+        }
+        let plan = self.planner.look(&self.world, was_reached);
+        for decision in &plan.decisions {
+            log(decision);
+            self.orders.do_send(Ordered { order: decision.order.clone() });
+        }
+        let Some(verdicts) = plan.verdicts else { return };
+        let decided = Decided { at, decisions: plan.decisions, verdicts };
+        self.decided.iter().for_each(|to| offer(to, decided.clone()));
+    }
+}
+
+fn log(decision: &Decision) {
+    let terms = decision.terms.as_str();
+    match &decision.order {
+        Order::Open { slot, peer, endpoints: _, reason } => {
+            tracing::info!(tunnel = %slot, %peer, %reason, terms, "dialling");
+        }
+        Order::Drain { slot, reason } => {
+            tracing::info!(tunnel = %slot, %reason, terms, "draining before the close");
+        }
+        Order::Undrain { slot, reason } => {
+            tracing::info!(tunnel = %slot, %reason, terms, "closing given up");
+        }
+        Order::Close { slot, reason } => tracing::info!(tunnel = %slot, %reason, terms, "closing"),
+    }
+}
+
+impl Actor for Policy {
+    type Context = Context<Self>;
+}
+
+impl Handler<LinksSampled> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, reading: LinksSampled, _: &mut Self::Context) {
+        self.world.at = reading.at;
+        self.world.links = reading.links;
+        self.world.free_slots = reading.free_slots;
+        self.look(reading.was_reached);
+    }
+}
+
+impl Handler<RoutesRead> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, reading: RoutesRead, _: &mut Self::Context) {
+        self.world.babel = reading.table;
+        self.routes_read = reading.at;
+    }
+}
+
+impl Handler<ProbesRead> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, reading: ProbesRead, _: &mut Self::Context) {
+        self.world.probes = reading.probes;
+    }
+}
+
+impl Handler<PeersRead> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, reading: PeersRead, _: &mut Self::Context) {
+        self.world.candidates = reading.candidates;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::{
+        names::{Prefix, Slot},
+        orders::OpenReason,
+        parameters::Parameters,
+        planner::PlannerSettings,
+        world::Candidate,
+    };
+    use std::collections::BTreeSet;
+    use tokio::sync::mpsc;
+
+    struct Sink(mpsc::UnboundedSender<Order>, mpsc::UnboundedSender<Decided>);
+
+    impl Actor for Sink {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Ordered> for Sink {
+        type Result = ();
+
+        fn handle(&mut self, ordered: Ordered, _: &mut Self::Context) {
+            self.0.send(ordered.order).unwrap();
+        }
+    }
+
+    impl Handler<Decided> for Sink {
+        type Result = ();
+
+        fn handle(&mut self, decided: Decided, _: &mut Self::Context) {
+            self.1.send(decided).unwrap();
+        }
+    }
+
+    #[track_caller]
+    fn check(order: Option<Order>, slot: Slot, peer: Prefix) {
+        let Some(Order::Open { slot: s, peer: p, reason, .. }) = order else { panic!("{order:?}") };
+        assert_eq!((s, p, reason), (slot, peer, OpenReason::Bootstrap));
+    }
+
+    #[actix::test]
+    async fn readings_become_orders_that_are_told_to_both_sides_once() {
+        let [me, peer] = [1, 2].map(|number| Prefix::new(number, 16).unwrap());
+        let (orders, mut ordered) = mpsc::unbounded_channel();
+        let (decisions, mut decided) = mpsc::unbounded_channel();
+        let sink = Sink(orders, decisions).start();
+        let settings =
+            PlannerSettings { parameters: Parameters::default(), pinned: BTreeSet::new(), seed: 1 };
+        let policy =
+            Policy::new(Planner::new(me, settings), sink.clone().recipient(), vec![sink.recipient()]).start();
+        let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
+        let at = Uptime::from_secs(100);
+        let candidates = vec![Candidate { peer, endpoints, confirmed: Some(at), failed: None, failures: 0 }];
+        policy.do_send(PeersRead { at, candidates });
+        let slot = Slot::Dialling(3);
+        let sampled = LinksSampled { at, links: Vec::new(), free_slots: vec![slot], was_reached: false };
+        policy.do_send(sampled.clone());
+        policy.do_send(sampled);
+        check(ordered.recv().await, slot, peer);
+        let told = decided.recv().await.unwrap();
+        assert_eq!(told.decisions.len(), 1);
+        policy.send(ProbesRead { at, probes: Vec::new() }).await.unwrap();
+        assert!(ordered.try_recv().is_err(), "the second reading must not repeat the order");
+    }
+}
