@@ -157,7 +157,8 @@ fn restore(changes: &[Change]) -> io::Result<usize> {
             sysctl::write(&change.path, target)?;
         }
     }
-    Ok(stands.iter().filter(|(change, value)| *value == change.new).count())
+    let restored = |(change, value): &&(&Change, String)| *value == change.new && *value != change.old;
+    Ok(stands.iter().filter(restored).count())
 }
 
 /// Names this boot and this thread's network namespace.

@@ -11,6 +11,10 @@ use rtnetlink::{
     packet_route::RouteNetlinkMessage,
 };
 
+/// Requests under way at once. Their answers must fit into the socket's buffer (208 KiB as a rule,
+/// about 1 KiB each): the kernel drops what does not, and the request would wait for ever.
+const AT_ONCE: usize = 64;
+
 /// One change, what it is for, and which refusals mean that it was done already.
 pub(super) struct Request {
     doing: String,
@@ -63,6 +67,15 @@ impl Kernel {
         &self,
         requests: impl IntoIterator<Item = Request>,
     ) -> Result<(), KernelError> {
+        let mut first = Ok(());
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            first = first.and(self.ask_some(requests.by_ref().take(AT_ONCE)).await);
+        }
+        first
+    }
+
+    async fn ask_some(&self, requests: impl Iterator<Item = Request>) -> Result<(), KernelError> {
         let mut netlink = self.netlink.clone();
         let mut first = Ok(());
         let mut under_way = Vec::new();

@@ -97,7 +97,7 @@ impl Kernel {
         let mut requests = Vec::new();
         for (slot, link) in slots.iter().zip(&links) {
             sysctl::quieten(&link.name)?;
-            requests.push(give_link_local(link, me));
+            requests.push(give_link_local(&link.name, link.index, me));
             requests.push(set_link_up(&link.name, link.index));
             self.state().slots.insert(*slot, link.index);
         }
@@ -184,10 +184,9 @@ impl Kernel {
             let name = slot.to_string();
             let index = index_of(&name)?;
             sysctl::quieten(&name)?;
-            let link = Link { name, index, mac: wire::overlay::accepting_mac(vlan) };
             let alias = LinkUnspec::new_with_index(index).alias(&*self.alias).build();
-            requests.push(set_link(format!("name the owner of link {}", link.name), alias));
-            requests.push(give_link_local(&link, me));
+            requests.push(set_link(format!("name the owner of link {name}"), alias));
+            requests.push(give_link_local(&name, index, me));
             self.state().slots.insert(slot, index);
             slots.push(slot);
         }
@@ -244,9 +243,8 @@ impl Kernel {
     ///
     /// No such slot, or the kernel refuses (the server's TAP is down).
     pub async fn set_up(&self, slot: Slot, me: Prefix) -> Result<(), KernelError> {
-        let link = Link { name: slot.to_string(), index: self.index(slot)?, mac: [0; 6] };
-        let up = set_link_up(&link.name, link.index);
-        self.ask_all([give_link_local(&link, me), up]).await
+        let (name, index) = (slot.to_string(), self.index(slot)?);
+        self.ask_all([give_link_local(&name, index, me), set_link_up(&name, index)]).await
     }
 
     /// Sets a slot down: Babel's routes leave it at once.
@@ -360,12 +358,12 @@ fn set_link_up(name: &str, index: u32) -> Request {
     set_link(format!("set link {name} up"), LinkUnspec::new_with_index(index).up().build())
 }
 
-fn give_link_local(link: &Link, me: Prefix) -> Request {
-    let mut message = address_message(link.index, wire::overlay::link_local(me).into(), 64);
+fn give_link_local(name: &str, index: u32, me: Prefix) -> Request {
+    let mut message = address_message(index, wire::overlay::link_local(me).into(), 64);
     // Without a carrier, duplicate address detection would never end.
     message.header.flags = AddressHeaderFlags::Nodad;
     message.header.scope = AddressScope::Link;
-    let doing = format!("give link {} its address", link.name);
+    let doing = format!("give link {name} its address");
     Request::replace(doing, RouteNetlinkMessage::NewAddress(message))
 }
 
