@@ -17,6 +17,7 @@ use actors::{
     peer_api::PeerApi,
     peer_cache::{CacheSettings, PeerCache, SharedPeers},
     peer_client::{Asker, PeerClient},
+    policy::Policy,
     prober::{Prober, ProberSettings},
     process::Outlet,
     roll::Roll,
@@ -30,14 +31,19 @@ use actors::{
     },
 };
 use config::{Settings, paths::Paths};
-use policies::usage::Floor;
+use policies::{
+    parameters::Parameters,
+    planner::{Planner, PlannerSettings},
+    usage::Floor,
+};
 use std::{cell::RefCell, rc::Rc, time::Duration};
 use wire::babel::{BabelConfig, MacKey};
 
 /// Names of all guarded actors.
-pub const ACTORS: [&str; 10] = [
+pub const ACTORS: [&str; 11] = [
     "telemetry",
     "tunnels",
+    "policy",
     "prober",
     "peer_cache",
     "peer_client",
@@ -140,6 +146,13 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     };
 
     // Deciders and what they are told by.
+    let policy = {
+        let orders = tunnels.clone().recipient();
+        let (told, me, decided) = (planner_settings(parts), identity.me, vec![telemetry.clone().recipient()]);
+        guard("policy", remade.clone(), move || {
+            Policy::new(Planner::new(me, told.clone()), orders.clone(), decided.clone()).start()
+        })
+    };
     let prober = {
         let told = ProberSettings {
             me: identity.me,
@@ -147,7 +160,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             floor: Floor::of(&identity.document.parameters.parameters(), FEW_ROUTES),
         };
         let (clock, orders) = (clock.clone(), tunnels.clone().recipient());
-        let readers = vec![telemetry.clone().recipient()];
+        let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         guard("prober", remade.clone(), move || {
             Prober::new(told.clone(), clock.clone(), orders.clone(), readers.clone()).start()
         })
@@ -160,7 +173,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             network: identity.network,
             allow_private: settings.private_endpoints,
         };
-        let readers = vec![telemetry.clone().recipient()];
+        let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         let (clock, table, peers) = (clock.clone(), table.clone(), peers.clone());
         guard("peer_cache", remade.clone(), move || {
             PeerCache::new(told.clone(), clock.clone(), table.clone(), peers.clone(), readers.clone()).start()
@@ -190,7 +203,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         });
     }
     let babeld = {
-        let readers = vec![peer_client.recipient(), telemetry.clone().recipient()];
+        let readers =
+            vec![policy.clone().recipient(), peer_client.recipient(), telemetry.clone().recipient()];
         let (told, clock, kernel, links, table, routing) = (
             babel_settings(parts),
             clock.clone(),
@@ -225,7 +239,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         guard("roll", remade.clone(), move || Roll::new(clock.clone(), call.clone(), to.clone()).start());
     }
     {
-        let readers = vec![prober.recipient(), telemetry.recipient()];
+        let readers = vec![policy.recipient(), prober.recipient(), telemetry.recipient()];
         let (kernel, clock, table) = (kernel.clone(), clock.clone(), table.clone());
         guard("sampler", remade, move || {
             Sampler::new(kernel.clone(), clock.clone(), table.clone(), readers.clone()).start()
@@ -260,6 +274,18 @@ fn tunnel_settings(parts: &Parts<'_>) -> openvpn::Settings {
         servers: host.servers.clone(),
         max_accepted: host.max_accepted,
         children: paths.run().join("child"),
+    }
+}
+
+fn planner_settings(parts: &Parts<'_>) -> PlannerSettings {
+    PlannerSettings {
+        parameters: Parameters {
+            tunnels_to_dial: parts.host.tunnels_to_dial,
+            max_accepted: parts.host.max_accepted,
+            ..parts.identity.document.parameters.parameters()
+        },
+        pinned: parts.settings.neighbours.iter().copied().collect(),
+        seed: fastrand::u64(..),
     }
 }
 
