@@ -1,0 +1,27 @@
+//! `warren run`: the node daemon.
+
+use crate::output::fail;
+use config::paths::Paths;
+use std::{path::PathBuf, process::ExitCode};
+
+/// What `warren run` is told.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The configuration; without it etc/warren/warren.yaml below the root
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// All files lie below it
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+}
+
+/// Runs the node until SIGTERM or SIGINT.
+pub fn main(args: &Args) -> ExitCode {
+    let root = match std::path::absolute(&args.root) {
+        Ok(root) => root,
+        Err(error) => return fail(&error, 1),
+    };
+    let paths = Paths::new(root);
+    let config = args.config.clone().unwrap_or_else(|| paths.config());
+    supervisor::run::run(&config, &paths).unwrap_or_else(|error| fail(&error, error.exit_code()))
+}
