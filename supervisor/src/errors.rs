@@ -1,6 +1,6 @@
 //! Why the daemon does not start: one line each, and an exit code.
 
-use actors::{kernel::KernelError, member::MemberError};
+use actors::{kernel::KernelError, member::MemberError, registry_client::call::CallError};
 use std::{io, path::PathBuf};
 
 /// A start that failed. The text says what, where, and what would be right.
@@ -57,6 +57,9 @@ pub enum StartError {
     /// TLS among nodes.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// TLS towards the registry.
+    #[error(transparent)]
+    Registry(#[from] CallError),
     /// A file or folder.
     #[error("cannot open or make {path}", path = path.display())]
     Folder {
@@ -88,6 +91,7 @@ impl StartError {
             | Self::AlreadyRuns { .. }
             | Self::Kernel(_)
             | Self::Member(_)
+            | Self::Registry(_)
             | Self::Folder { .. }
             | Self::Runtime { .. } => 1,
         }

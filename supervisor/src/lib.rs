@@ -4,6 +4,7 @@
 pub mod errors;
 pub mod host;
 pub mod identity;
+pub mod join;
 pub mod logging;
 pub mod run;
 pub mod shutdown;

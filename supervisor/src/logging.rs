@@ -7,6 +7,8 @@ use tracing_subscriber::{EnvFilter, fmt};
 ///
 /// A panic is logged as an error with its place, since a guardian will mend it.
 pub fn start(filter: &str) {
+    // actix-web tells of each worker; whoever names its target still hears it.
+    let filter = format!("actix_server=warn,actix_web=warn,{filter}");
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
     let lines =

@@ -15,10 +15,12 @@ use actors::{
     peer_api::{PeerApi, SharedNode},
     peer_cache::SharedPeers,
     peer_client::{Asker, ClientSettings},
+    registry_client::call::Registry,
     telemetry::{self, Published},
 };
 use config::{Metrics, Settings, paths::Paths};
 use futures_util::StreamExt;
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use std::{net::SocketAddrV6, path::Path, process::ExitCode, time::Duration};
 use wire::peer::NodeDocument;
@@ -39,6 +41,13 @@ pub fn run(config_file: &Path, paths: &Paths) -> Result<ExitCode, StartError> {
     let system = actix::System::new();
     let ended = system.block_on(node(settings, identity, host, paths.clone()))?;
     Ok(ended)
+}
+
+fn registry(url: &str, identity: &Identity, paths: &Paths) -> Result<Registry, StartError> {
+    let path = paths.key();
+    let key = PrivateKeyDer::from_pem_file(&path)
+        .map_err(|error| StartError::Identity { path, why: format!("no PEM private key ({error})") })?;
+    Ok(Registry::member(url, identity.ca.clone(), identity.certificate.clone(), key)?)
 }
 
 fn member(paths: &Paths) -> Result<Member, StartError> {
@@ -103,6 +112,8 @@ async fn node(
         kernel: kernel.clone(),
         published,
         asker: Asker::new(&asked, &member)?,
+        registry: registry(&settings.registry, &identity, &paths)?,
+        node: node.clone(),
         peer_api: PeerApi::new(api_address, &member, node, peers.clone())?,
         peers,
     });

@@ -14,12 +14,13 @@ use actors::{
     links::Links,
     messages::{ActorRemade, Ordered},
     openvpn::{self, Connections, DrainAll, EndAll, Facts, Tunnels},
-    peer_api::PeerApi,
+    peer_api::{PeerApi, SharedNode},
     peer_cache::{CacheSettings, PeerCache, SharedPeers},
     peer_client::{Asker, PeerClient},
     policy::Policy,
     prober::{Prober, ProberSettings},
     process::Outlet,
+    registry_client::{RegistryClient, RegistrySettings, call::Registry},
     roll::Roll,
     sampler::Sampler,
     store::TunnelTable,
@@ -40,7 +41,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use wire::babel::{BabelConfig, MacKey};
 
 /// Names of all guarded actors.
-pub const ACTORS: [&str; 11] = [
+pub const ACTORS: [&str; 12] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -48,6 +49,7 @@ pub const ACTORS: [&str; 11] = [
     "peer_cache",
     "peer_client",
     "peer_api",
+    "registry_client",
     "upnp",
     "babeld",
     "roll",
@@ -81,6 +83,10 @@ pub struct Parts<'a> {
     pub peers: SharedPeers,
     /// Asks other nodes over the overlay.
     pub asker: Asker,
+    /// The registry.
+    pub registry: Registry,
+    /// Our own document, which the peer API shows.
+    pub node: SharedNode,
     /// Answers other nodes over the overlay.
     pub peer_api: PeerApi,
 }
@@ -182,7 +188,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
 
     let peer_client = {
         let (asker, me, clock, peers) = (parts.asker.clone(), identity.me, clock.clone(), peers.clone());
-        let heard = vec![peer_cache.recipient()];
+        let heard = vec![peer_cache.clone().recipient()];
         guard("peer_client", remade.clone(), move || {
             PeerClient::new(me, asker.clone(), clock.clone(), peers.clone(), heard.clone()).start()
         })
@@ -193,10 +199,34 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     }
 
     // Sources.
+    let registry_client = {
+        let told = RegistrySettings {
+            me: identity.me,
+            network: identity.network,
+            endpoints: settings.endpoints.clone(),
+            servers: host.servers.clone(),
+            allow_private: settings.private_endpoints,
+        };
+        let (heard, asked) = (vec![peer_cache.recipient()], vec![telemetry.clone().recipient()]);
+        let (registry, clock, kernel, node) =
+            (parts.registry.clone(), clock.clone(), kernel.clone(), parts.node.clone());
+        guard("registry_client", remade.clone(), move || {
+            RegistryClient::new(
+                told.clone(),
+                registry.clone(),
+                clock.clone(),
+                kernel.clone(),
+                node.clone(),
+                heard.clone(),
+                asked.clone(),
+            )
+            .start()
+        })
+    };
     let wanted = settings.upnp && !host.servers.is_empty();
     let leases = wanted.then(|| Rc::new(Keeper::new(DefaultGateway, lease_settings(parts))));
     if let Some(keeper) = &leases {
-        let readers = vec![telemetry.clone().recipient()];
+        let readers = vec![registry_client.clone().recipient(), telemetry.clone().recipient()];
         let (keeper, clock) = (keeper.clone(), clock.clone());
         guard("upnp", remade.clone(), move || {
             Upnp::new(keeper.clone(), clock.clone(), readers.clone()).start()

@@ -1,0 +1,260 @@
+//! Speaks with the registry: announces where we can be dialled, and asks for peers.
+//!
+//! The registry is the bootstrap node of last resort, so it is asked at the start, then ever more
+//! seldom, and with each announcement; its absence is told and changes nothing else.
+
+pub mod call;
+
+use crate::{
+    clock::Clock,
+    errors::Chain,
+    kernel::Kernel,
+    messages::{LeasesRead, PeerSource, PeersHeard, RegistryAsked, offer},
+    peer_api::SharedNode,
+};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use call::{CallError, Registry};
+use policies::{
+    names::{Endpoint, Prefix, Transport},
+    units::Uptime,
+};
+use reqwest::Method;
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use wire::{
+    endpoints::dialable,
+    overlay::Network,
+    registry::{Announced, Announcement, Bootstrap, VERSION},
+};
+
+/// How often it is looked whether something is due.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The first wait between two questions, ± 50 %; it doubles.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The longest wait.
+const LAST: Duration = Duration::from_secs(60);
+
+/// Peers asked for at once.
+const COUNT: usize = 16;
+
+/// Renewed at a third of the life that the registry gave; this long where it gave none yet.
+const ANNOUNCE: Duration = Duration::from_secs(300);
+
+/// Our uplinks' addresses are read again this often.
+const ADDRESSES: Duration = Duration::from_secs(30);
+
+/// What the actor is told once.
+#[derive(Clone, Debug)]
+pub struct RegistrySettings {
+    /// Who we are: never a peer of our own.
+    pub me: Prefix,
+    /// Endpoints inside it are never taken.
+    pub network: Network,
+    /// Endpoints that the operator knows better.
+    pub endpoints: Vec<Endpoint>,
+    /// Our servers.
+    pub servers: Vec<(Transport, u16)>,
+    /// Announce and believe private addresses.
+    pub allow_private: bool,
+}
+
+/// The actor.
+pub struct RegistryClient {
+    settings: RegistrySettings,
+    registry: Registry,
+    clock: Clock,
+    kernel: Kernel,
+    /// Our own document, which the peer API shows; its endpoints are ours to tell.
+    node: SharedNode,
+    heard: Vec<Recipient<PeersHeard>>,
+    asked: Vec<Recipient<RegistryAsked>>,
+    leases: Vec<Endpoint>,
+    uplinks: Vec<Endpoint>,
+    looked: Option<Uptime>,
+    announced: Option<Vec<Endpoint>>,
+    announce_at: Uptime,
+    ask_at: Uptime,
+    wait: Duration,
+    busy: bool,
+}
+
+impl RegistryClient {
+    /// Asks `registry` as soon as it starts.
+    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
+    pub fn new(
+        settings: RegistrySettings,
+        registry: Registry,
+        clock: Clock,
+        kernel: Kernel,
+        node: SharedNode,
+        heard: Vec<Recipient<PeersHeard>>,
+        asked: Vec<Recipient<RegistryAsked>>,
+    ) -> Self {
+        let now = clock.now();
+        Self {
+            settings,
+            registry,
+            clock,
+            kernel,
+            node,
+            heard,
+            asked,
+            leases: Vec::new(),
+            uplinks: Vec::new(),
+            looked: None,
+            announced: None,
+            announce_at: now,
+            ask_at: now,
+            wait: FIRST,
+            busy: false,
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        if self.looked.is_none_or(|looked| now.since(looked) >= ADDRESSES) {
+            self.looked = Some(now);
+            return self.look(ctx);
+        }
+        if self.busy {
+            return;
+        }
+        let endpoints = self.endpoints();
+        let changed = self.announced.as_ref().is_none_or(|announced| *announced != endpoints);
+        if (changed && self.announced.is_some()) || self.announce_at <= now {
+            self.announce(endpoints, ctx);
+        } else if self.ask_at <= now {
+            self.ask(ctx);
+        }
+    }
+
+    /// Reads the addresses of our uplinks.
+    fn look(&self, ctx: &mut Context<Self>) {
+        let kernel = self.kernel.clone();
+        let read = async move { kernel.addresses().await };
+        ctx.spawn(read.into_actor(self).map(|read, client, _| match read {
+            Ok(addresses) => {
+                let servers = client.settings.servers.clone();
+                let each = addresses.iter().flat_map(|found| {
+                    servers.iter().map(|(transport, port)| Endpoint {
+                        address: SocketAddr::new(found.address, *port),
+                        transport: *transport,
+                    })
+                });
+                client.uplinks = each.collect();
+            }
+            Err(error) => tracing::warn!(error = %Chain(&error), "uplinks not read"),
+        }));
+    }
+
+    /// Where we can be dialled, best first: what the operator says, leases, uplinks; UDP before TCP.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let RegistrySettings { endpoints, network, allow_private, .. } = &self.settings;
+        let mut seen = BTreeSet::new();
+        let mut found = self.leases.clone();
+        found.extend(&self.uplinks);
+        found.retain(|endpoint| dialable(*endpoint, *network, *allow_private).is_ok());
+        found.sort_by_key(|endpoint| endpoint.transport);
+        let all = endpoints.iter().chain(&found).copied();
+        all.filter(|endpoint| seen.insert(*endpoint)).take(crate::peer_cache::book::MOST_ENDPOINTS).collect()
+    }
+
+    fn announce(&mut self, endpoints: Vec<Endpoint>, ctx: &mut Context<Self>) {
+        self.busy = true;
+        let mut document = (**self.node.load()).clone();
+        document.endpoints.clone_from(&endpoints);
+        self.node.store(document.into());
+        let registry = self.registry.clone();
+        let announcement = Announcement { version: VERSION, endpoints: endpoints.clone() };
+        let call =
+            async move { registry.send::<Announced>(Method::PUT, "/v1/nodes/self", &announcement).await };
+        ctx.spawn(call.into_actor(self).map(|answer, client, _| client.was_announced(answer, endpoints)));
+    }
+
+    fn was_announced(&mut self, answer: Result<Announced, CallError>, endpoints: Vec<Endpoint>) {
+        self.busy = false;
+        let now = self.clock.now();
+        match answer {
+            Ok(announced) => {
+                let first = self.announced.is_none();
+                self.announced = Some(endpoints);
+                let third = Duration::from_secs(announced.ttl_s) / 3;
+                self.announce_at = now + third.clamp(Duration::from_secs(1), ANNOUNCE);
+                for refused in announced.refused {
+                    tracing::warn!(endpoint = %refused.endpoint, why = refused.why, "registry refuses an endpoint");
+                }
+                // The registry is asked with each announcement.
+                if !first {
+                    self.ask_at = now;
+                }
+                self.told(None);
+            }
+            Err(error) => {
+                self.announce_at = now + self.next_wait();
+                self.told(Some(Chain(&error).to_string()));
+            }
+        }
+    }
+
+    fn ask(&mut self, ctx: &mut Context<Self>) {
+        self.busy = true;
+        let registry = self.registry.clone();
+        let call = async move { registry.get::<Bootstrap>(&format!("/v1/bootstrap?count={COUNT}")).await };
+        ctx.spawn(call.into_actor(self).map(|answer, client, _| client.answered(answer)));
+    }
+
+    fn answered(&mut self, answer: Result<Bootstrap, CallError>) {
+        self.busy = false;
+        let at = self.clock.now();
+        self.ask_at = at + self.next_wait();
+        match answer {
+            Ok(bootstrap) => {
+                let RegistrySettings { me, network, allow_private, .. } = self.settings;
+                let good = |endpoint: &Endpoint| dialable(*endpoint, network, allow_private).is_ok();
+                let others = bootstrap.nodes.into_iter().filter(|node| node.prefix != me);
+                let peers = others
+                    .map(|node| (node.prefix, node.endpoints.into_iter().filter(good).collect::<Vec<_>>()));
+                let peers: Vec<_> = peers.filter(|(_, endpoints)| !endpoints.is_empty()).collect();
+                let heard = PeersHeard { at, source: PeerSource::Registry, peers };
+                self.heard.iter().for_each(|to| to.do_send(heard.clone()));
+                self.told(None);
+            }
+            Err(error) => self.told(Some(Chain(&error).to_string())),
+        }
+    }
+
+    /// This wait ± 50 %; the next one is twice as long.
+    fn next_wait(&mut self) -> Duration {
+        let wait = self.wait;
+        self.wait = (wait * 2).min(LAST);
+        wait.mul_f64(0.5 + fastrand::f64())
+    }
+
+    fn told(&self, failure: Option<String>) {
+        match &failure {
+            Some(failure) => tracing::warn!(failure, "the registry is away; the node goes on without"),
+            None => tracing::debug!("registry answered"),
+        }
+        let asked = RegistryAsked { at: self.clock.now(), failure };
+        self.asked.iter().for_each(|to| offer(to, asked.clone()));
+    }
+}
+
+impl Actor for RegistryClient {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK, Self::tick);
+    }
+}
+
+impl Handler<LeasesRead> for RegistryClient {
+    type Result = ();
+
+    fn handle(&mut self, reading: LeasesRead, _: &mut Self::Context) {
+        let endpoint =
+            |lease: &crate::messages::Lease| Endpoint { address: lease.external, transport: lease.transport };
+        self.leases = reading.leases.iter().map(endpoint).collect();
+    }
+}

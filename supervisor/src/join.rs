@@ -1,0 +1,263 @@
+//! Makes a machine a node: spends an invitation for a certificate, and writes what `run` needs.
+//!
+//! The private key is made here and never leaves. Nothing is written over: a machine that has an
+//! identity keeps it.
+
+use actors::registry_client::call::{CallError, Registry};
+use config::{ChildUser, paths::Paths};
+use policies::names::Prefix;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::{
+    fs, io,
+    io::Write,
+    net::Ipv6Addr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown},
+    path::{Path, PathBuf},
+};
+use wire::{
+    invitation::{Invitation, token_text},
+    registry::{Claim, Claimed, NetworkDocument, VERSION},
+    signed,
+};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Who OpenVPN runs as, where the package has made its user.
+pub const OPENVPN_USER: &str = "warren-openvpn";
+
+/// Who babeld runs as, where the package has made its user.
+pub const BABELD_USER: &str = "warren-babel";
+
+/// Used for OpenVPN where its user does not exist: a number that Debian gives to nobody.
+pub const OPENVPN_UID: u32 = 60_197;
+
+/// Used for babeld where its user does not exist.
+pub const BABELD_UID: u32 = 60_198;
+
+/// What joining was asked with.
+pub struct Joining<'a> {
+    /// The invitation.
+    pub invitation: &'a Invitation,
+    /// Where files go.
+    pub paths: &'a Paths,
+    /// Uids of OpenVPN and babeld; `None`: the package's users, or two fixed numbers without them.
+    pub children: Option<(u32, u32)>,
+}
+
+/// A machine that has become a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Its part of the network.
+    pub prefix: Prefix,
+    /// Its own address.
+    pub address: Ipv6Addr,
+}
+
+/// Why a machine did not become a node.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// It is one already.
+    #[error("{} exists: this machine has joined already, and nothing was changed", path.display())]
+    Exists {
+        /// What was found.
+        path: PathBuf,
+    },
+    /// A file or folder.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Making a key.
+    #[error("cannot make a key")]
+    Key(#[source] rcgen::Error),
+    /// The registry does not take the invitation.
+    #[error("the invitation is not good: it was used, has expired, or is none of this registry's")]
+    Refused,
+    /// The registry did not answer, or said no.
+    #[error(transparent)]
+    Call(CallError),
+    /// What the registry gave is not what it should be.
+    #[error("the registry's answer is not good: {why}")]
+    Answer {
+        /// In words.
+        why: String,
+    },
+}
+
+impl JoinError {
+    /// Exit code of the command.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 4,
+            Self::Call(CallError::TimedOut { .. }) => 5,
+            Self::Exists { .. }
+            | Self::Io { .. }
+            | Self::Key(_)
+            | Self::Refused
+            | Self::Call(_)
+            | Self::Answer { .. } => 1,
+        }
+    }
+}
+
+impl From<CallError> for JoinError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::No { status: 403, .. } => Self::Refused,
+            other => Self::Call(other),
+        }
+    }
+}
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> JoinError + 'a {
+    move |source| JoinError::Io { what, path: path.to_owned(), source }
+}
+
+/// Spends the invitation, and writes key, certificates, network document and configuration.
+///
+/// # Errors
+/// See [`JoinError`]; where the registry was not reached or said no, nothing is left behind.
+pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
+    let Joining { invitation, paths, children } = joining;
+    let all =
+        [paths.key(), paths.certificate(), paths.ca(), paths.tls_crypt(), paths.network(), paths.config()];
+    if let Some(path) = all.into_iter().find(|path| path.symlink_metadata().is_ok()) {
+        return Err(JoinError::Exists { path });
+    }
+    let etc = paths.etc();
+    let folder = fs::DirBuilder::new().recursive(true).mode(0o755).create(&etc);
+    folder.map_err(io_error("make the folder", &etc))?;
+    let (openvpn, babeld) = match children {
+        Some((openvpn, babeld)) => (ChildUser::Id(*openvpn), ChildUser::Id(*babeld)),
+        None => (user(OPENVPN_USER, OPENVPN_UID), user(BABELD_USER, BABELD_UID)),
+    };
+    let reader = owner(&openvpn);
+
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
+    // The key is on the disk, with its owner, before the invitation is spent.
+    let draft = Draft::write(&paths.key(), &key.serialize_pem(), 0o600, Some(reader))?;
+    let url = format!("https://{}", invitation.address);
+    let claim = Claim { version: VERSION, token: token_text(&invitation.token), csr: request(&key)? };
+    let registry = Registry::pinned(&url, invitation.pin)?;
+    let claimed: Claimed = registry.send(reqwest::Method::POST, "/v1/claims", &claim).await?;
+    let (document, address) = check(&claimed, invitation, &key)?;
+
+    let network = serde_json::to_string_pretty(&claimed.network);
+    let network = network.map_err(|error| JoinError::Answer { why: error.to_string() })?;
+    let files = [
+        Draft::write(&paths.ca(), &claimed.ca, 0o644, None)?,
+        Draft::write(&paths.certificate(), &claimed.certificate, 0o644, None)?,
+        Draft::write(&paths.tls_crypt(), &document.tls_crypt, 0o600, Some(reader))?,
+        Draft::write(&paths.network(), &network, 0o600, None)?,
+        draft,
+        Draft::write(&paths.config(), &config::template(&url, &openvpn, &babeld), 0o644, None)?,
+    ];
+    files.into_iter().try_for_each(Draft::keep)?;
+    Ok(Joined { prefix: claimed.prefix, address })
+}
+
+/// A request that says nothing but the key.
+fn request(key: &KeyPair) -> Result<String, JoinError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.serialize_request(key).and_then(|request| request.pem()).map_err(JoinError::Key)
+}
+
+/// Whether the answer is what the invitation promised: this CA, our key, a name of the network.
+fn check(
+    claimed: &Claimed,
+    invitation: &Invitation,
+    key: &KeyPair,
+) -> Result<(NetworkDocument, Ipv6Addr), JoinError> {
+    let bad = |why: &str| JoinError::Answer { why: why.to_owned() };
+    let read = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| bad("no certificate"));
+    let (ca_der, node_der) = (read(&claimed.ca)?, read(&claimed.certificate)?);
+    let (_, ca) = X509Certificate::from_der(&ca_der).map_err(|_| bad("its CA is no certificate"))?;
+    let (_, node) = X509Certificate::from_der(&node_der).map_err(|_| bad("no certificate"))?;
+    if signed::sha256_hex(ca.public_key().raw) != signed::hex(&invitation.pin) {
+        return Err(bad("its CA is not the one that the invitation names"));
+    }
+    if node.verify_signature(Some(ca.public_key())).is_err() {
+        return Err(bad("the certificate is not signed by its CA"));
+    }
+    if node.public_key().raw != key.subject_public_key_info() {
+        return Err(bad("the certificate is for another key"));
+    }
+    let mut names = node.subject().iter_common_name().map(|name| name.as_str());
+    let own = claimed.prefix.to_string();
+    if !matches!((names.next(), names.next()), (Some(Ok(name)), None) if name == own) {
+        return Err(bad("the certificate is for another prefix"));
+    }
+    let payload = signed::open(&claimed.network, &ca_der);
+    let document = payload
+        .map_err(|error| error.to_string())
+        .and_then(|payload| NetworkDocument::read(&payload).map_err(|error| error.to_string()));
+    let document = document.map_err(|why| JoinError::Answer { why })?;
+    let network = document.range().ok_or_else(|| bad("the network has no range"))?;
+    Ok((document, network.node_address(claimed.prefix)))
+}
+
+fn user(name: &str, otherwise: u32) -> ChildUser {
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(_)) => ChildUser::Name(name.to_owned()),
+        Ok(None) | Err(_) => ChildUser::Id(otherwise),
+    }
+}
+
+/// Uid and gid of a child.
+fn owner(user: &ChildUser) -> (u32, u32) {
+    match user {
+        ChildUser::Id(id) => (*id, *id),
+        ChildUser::Name(name) => match nix::unistd::User::from_name(name) {
+            Ok(Some(user)) => (user.uid.as_raw(), user.gid.as_raw()),
+            Ok(None) | Err(_) => (OPENVPN_UID, OPENVPN_UID),
+        },
+    }
+}
+
+/// A file under another name until all are there; removed if it is not kept.
+struct Draft {
+    path: PathBuf,
+    draft: PathBuf,
+    kept: bool,
+}
+
+impl Draft {
+    fn write(path: &Path, text: &str, mode: u32, owner: Option<(u32, u32)>) -> Result<Self, JoinError> {
+        let draft = path.with_added_extension("new");
+        let failed = io_error("write", &draft);
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let open = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft);
+        let mut file = open.map_err(&failed)?;
+        let made = Self { path: path.to_owned(), draft: draft.clone(), kept: false };
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(&failed)?;
+        if let Some((uid, gid)) = owner {
+            chown(&draft, Some(uid), Some(gid)).map_err(io_error("give away", &draft))?;
+        }
+        Ok(made)
+    }
+
+    fn keep(mut self) -> Result<(), JoinError> {
+        fs::rename(&self.draft, &self.path).map_err(io_error("put in place", &self.path))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Nothing more can be done about a draft that stays.
+            let _ = fs::remove_file(&self.draft);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Prints: answers on standard output, complaints on standard error, one line each.
+
+use std::{
+    error::Error,
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// One line on standard output. A reader who has gone away is no failure of ours.
+pub fn say(line: impl fmt::Display) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// `warren: WHAT: WHY: WHY` on standard error, and the exit code.
+pub fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    let mut text = format!("warren: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    let _ = writeln!(io::stderr().lock(), "{}", text.replace('\n', " "));
+    ExitCode::from(code)
+}

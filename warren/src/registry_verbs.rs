@@ -1,0 +1,267 @@
+//! `warren registry …`: makes and runs a registry, and asks the running one over its socket.
+
+use crate::output::{fail, say};
+use clap::Subcommand;
+use config::paths::Paths;
+use ipnet::Ipv6Net;
+use policies::parameters::Parameters;
+use registry::{
+    admin::{self, AdminError, Invite, Invited, Listing, Revoke, RevokedNode},
+    serve::{self, ServeError},
+    settings::{self, NewNetwork, Places, SettingsError},
+};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use wire::invitation::RegistryAddress;
+
+/// What `warren registry` is told.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make a new network: its CA, keys and parameters
+    Init(Init),
+    /// Serve nodes until SIGTERM
+    Run(Run),
+    /// Print an invitation, good for one node
+    Invite(InviteArgs),
+    /// List the certificates that are live
+    List(ListArgs),
+    /// Revoke a node's certificates
+    Revoke(RevokeArgs),
+}
+
+#[derive(clap::Args)]
+struct Root {
+    /// All files lie below it
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+}
+
+impl Root {
+    fn places(&self) -> Places {
+        let root = std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone());
+        let paths = Paths::new(root);
+        Places { etc: paths.registry_etc(), state: paths.registry_state(), admin: paths.registry_admin() }
+    }
+}
+
+#[derive(clap::Args)]
+struct Init {
+    #[command(flatten)]
+    root: Root,
+    /// The network's range, 16 to 64 bits [default: a random /48 of unique local addresses]
+    #[arg(long, value_name = "PREFIX")]
+    network: Option<Ipv6Net>,
+    /// Where nodes reach the registry
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = address)]
+    address: RegistryAddress,
+    /// Bits of each node's prefix
+    #[arg(long, value_name = "BITS", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=32))]
+    prefix_length: u8,
+    /// Tunnels that each node dials, 1 to 30 [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=30))]
+    dial: Option<u16>,
+    /// Tunnels that each node accepts, 0 to 250 [default: 30]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=250))]
+    max_accepted: Option<u16>,
+    /// Babel's hello interval, 0.5 s to 15 s [default: 1s]
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    hello_interval: Option<Duration>,
+    /// How often a node may close one tunnel and dial others [default: 5m]
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    refresh: Option<Duration>,
+    /// Younger tunnels are spared [default: twice the refresh]
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    min_age: Option<Duration>,
+    /// How long a node's certificate is good
+    #[arg(long, value_name = "DUR", default_value = "365days", value_parser = seconds)]
+    certificate_life: i64,
+    /// How long an announcement is kept
+    #[arg(long, value_name = "DUR", default_value = "15m", value_parser = seconds)]
+    announcement_ttl: i64,
+    /// Let nodes announce private addresses
+    #[arg(long)]
+    private_endpoints: bool,
+}
+
+#[derive(clap::Args)]
+struct Run {
+    #[command(flatten)]
+    root: Root,
+    /// Where to listen; [::] takes IPv4 as well
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9443")]
+    listen: SocketAddr,
+}
+
+#[derive(clap::Args)]
+struct InviteArgs {
+    #[command(flatten)]
+    root: Root,
+    /// How long it is good
+    #[arg(long, value_name = "DUR", default_value = "1day", value_parser = seconds)]
+    ttl: i64,
+    /// How many nodes it lets in: always one
+    #[arg(long, value_name = "1", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=1))]
+    uses: u8,
+    /// Print a document instead of the invitation alone
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    root: Root,
+    /// Print a document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct RevokeArgs {
+    #[command(flatten)]
+    root: Root,
+    /// The node's prefix, such as 7/16
+    prefix: String,
+}
+
+fn address(text: &str) -> Result<RegistryAddress, String> {
+    RegistryAddress::parse(text, wire::registry::PORT).map_err(|error| error.to_string())
+}
+
+/// A span of at least a second, in seconds.
+fn seconds(text: &str) -> Result<i64, String> {
+    let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let seconds = i64::try_from(span.as_secs()).ok().filter(|seconds| (1..=3_153_600_000).contains(seconds));
+    seconds.ok_or_else(|| "1s to 100 years".to_owned())
+}
+
+/// Does what was asked.
+pub fn main(args: &Args) -> ExitCode {
+    match &args.verb {
+        Verb::Init(args) => init(args),
+        Verb::Run(args) => run(args),
+        Verb::Invite(args) => invite(args),
+        Verb::List(args) => list(args),
+        Verb::Revoke(args) => revoke(args),
+    }
+}
+
+fn init(args: &Init) -> ExitCode {
+    let usual = Parameters::default();
+    let refresh = args.refresh.unwrap_or(usual.refresh);
+    let new = NewNetwork {
+        network: args.network,
+        address: args.address.clone(),
+        prefix_length: args.prefix_length,
+        parameters: Parameters {
+            hello_interval: args.hello_interval.unwrap_or(usual.hello_interval),
+            update_interval: usual.update_interval,
+            tunnels_to_dial: args.dial.unwrap_or(usual.tunnels_to_dial),
+            max_accepted: args.max_accepted.unwrap_or(usual.max_accepted),
+            refresh,
+            min_age: args.min_age.unwrap_or(refresh.saturating_mul(2)),
+        },
+        certificate_life_s: args.certificate_life,
+        announcement_ttl_s: args.announcement_ttl,
+        private_endpoints: args.private_endpoints,
+    };
+    match settings::init(&args.root.places(), &new, registry::system_clock()()) {
+        Ok(network) => {
+            say(format_args!("network {network}, registry {}", args.address));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, settings_code(&error)),
+    }
+}
+
+/// 4: no permission; 78: what a restart cannot mend; 1: else.
+fn settings_code(error: &SettingsError) -> u8 {
+    match error {
+        error if error.is_permission() => 4,
+        SettingsError::Missing { .. } | SettingsError::Bad { .. } => 78,
+        SettingsError::Exists { .. }
+        | SettingsError::Io { .. }
+        | SettingsError::Network { .. }
+        | SettingsError::Document(_)
+        | SettingsError::Authority(_)
+        | SettingsError::Storage(_) => 1,
+    }
+}
+
+fn run(args: &Run) -> ExitCode {
+    supervisor::logging::start("info");
+    let served: Result<(), ServeError> = actix_rt::System::new().block_on(async {
+        let stop = serve::told_to_stop().map_err(ServeError::Run)?;
+        let running = serve::start(&args.root.places(), args.listen, registry::system_clock())?;
+        say(format_args!("registry listens on {}", running.address()));
+        running.run(stop).await
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(ServeError::Settings(error)) => fail(&error, settings_code(&error)),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn admin_code(error: &AdminError) -> u8 {
+    match error {
+        AdminError::NotRunning { .. } => 3,
+        AdminError::NoPermission { .. } => 4,
+        AdminError::Io { .. } | AdminError::No { .. } | AdminError::Unreadable { .. } => 1,
+    }
+}
+
+fn invite(args: &InviteArgs) -> ExitCode {
+    let socket = args.root.places().admin;
+    let ask = Invite { ttl_s: args.ttl };
+    match admin::ask::<Invited>(&socket, "POST", "/v1/invitations", Some(&ask)) {
+        Ok(invited) if args.json => print_json(&invited),
+        Ok(invited) => {
+            say(&invited.invitation);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, admin_code(&error)),
+    }
+}
+
+fn print_json(document: &impl serde::Serialize) -> ExitCode {
+    match serde_json::to_string(document) {
+        Ok(text) => {
+            say(text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn list(args: &ListArgs) -> ExitCode {
+    let socket = args.root.places().admin;
+    match admin::ask::<Listing>(&socket, "GET", "/v1/nodes", None::<&Invite>) {
+        Ok(listing) if args.json => print_json(&listing),
+        Ok(listing) => {
+            for node in listing.nodes {
+                let state = if node.revoked { "revoked" } else { "live" };
+                say(format_args!("{:<12} {state:<8} until {}  {}", node.prefix, node.expires, node.serial));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, admin_code(&error)),
+    }
+}
+
+fn revoke(args: &RevokeArgs) -> ExitCode {
+    let socket = args.root.places().admin;
+    let ask = Revoke { prefix: args.prefix.clone() };
+    match admin::ask::<RevokedNode>(&socket, "POST", "/v1/revocations", Some(&ask)) {
+        Ok(done) => {
+            say(format_args!("{} revoked ({} certificates)", args.prefix, done.certificates));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, admin_code(&error)),
+    }
+}
