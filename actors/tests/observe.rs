@@ -72,7 +72,7 @@ fn links(at: Uptime, bytes: u64) -> LinksSampled {
         tx_packets: bytes / 50,
     };
     let link = |slot, peer| LinkReading { tunnel: tunnel(slot, peer, at), counters };
-    LinksSampled { at, links: vec![link(DIALLED, 9), link(ACCEPTED, 11)], free_slots: vec![] }
+    LinksSampled { at, links: vec![link(DIALLED, 9), link(ACCEPTED, 11)], free_slots: vec![], was_reached: false }
 }
 
 fn table() -> BabelTable {
@@ -128,7 +128,7 @@ fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(TunnelCameUp { at, slot: DIALLED, peer: prefix(9) });
     telemetry.do_send(RoutesRead { at, table: Some(table()) });
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
-    let probe = |slot| ProbeReading { slot, rtt, jitter, sent: 10, lost: 1 };
+    let probe = |slot| ProbeReading { slot, rtt, jitter, sent: 10, lost: 1, rx_frames: 0, tx_frames: 0 };
     telemetry.do_send(ProbesRead { at, probes: vec![probe(DIALLED), probe(ACCEPTED)] });
     let peer = |number, confirmed, failures| Candidate {
         peer: prefix(number),

@@ -33,7 +33,7 @@ const TERM_CAP: u64 = 4_000;
 pub(super) const NOISE: BytesPerSec = BytesPerSec(64);
 
 /// A tunnel below this share is significantly unused, where payload flows.
-pub(super) const UNUSED: PerMille = PerMille(333);
+pub(super) const UNUSED: PerMille = PerMille(500);
 
 /// The same where no payload flows and the number of nodes served decides alone.
 pub(super) const UNUSED_WITHOUT_TRAFFIC: PerMille = PerMille(250);

@@ -1,1 +1,5 @@
-//! The planner as a whole, in a simulated network.
+//! The planner as a whole: single looks, random worlds, and a simulated network.
+
+mod looks;
+mod net;
+mod worlds;

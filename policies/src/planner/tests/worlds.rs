@@ -1,0 +1,153 @@
+//! Laws that hold in any world, possible or not.
+
+use super::looks::{candidate, link, peer};
+use crate::{
+    names::{Role, Slot, Transport},
+    orders::{CloseReason, Order},
+    parameters::Parameters,
+    planner::{Plan, Planner, PlannerSettings},
+    units::Uptime,
+    world::{BabelTable, INFINITY, LinkReading, Phase, Route, World},
+};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const PINNED: u32 = 3;
+const WANTED: u16 = 3;
+
+fn slot(number: u16) -> Slot {
+    if number < 5 { Slot::Dialling(number) } else { Slot::Accepting(Transport::Udp, number) }
+}
+
+fn phase() -> impl Strategy<Value = Phase> {
+    prop_oneof![
+        1 => Just(Phase::Connecting),
+        8 => Just(Phase::Up),
+        1 => Just(Phase::Draining),
+        1 => Just(Phase::Closing)
+    ]
+}
+
+fn links() -> impl Strategy<Value = Vec<LinkReading>> {
+    let one = (0u16..10, 1u32..9, phase(), 1u64..2_000);
+    proptest::collection::vec(one, 0..10).prop_map(|all| {
+        let mut taken = BTreeSet::new();
+        let mut links: Vec<_> =
+            all.into_iter().map(|(n, p, phase, at)| link(slot(n), p, phase, at)).collect();
+        links.retain(|link| taken.insert(link.tunnel.slot));
+        links
+    })
+}
+
+fn routes() -> impl Strategy<Value = Vec<Route>> {
+    let metric = prop_oneof![5 => Just(96), 1 => Just(INFINITY)];
+    let one = (1u32..10, 0u16..10, any::<bool>(), metric).prop_map(|(node, number, installed, metric)| {
+        Route { node: peer(node), slot: slot(number), via: peer(node), installed, metric, refmetric: 0 }
+    });
+    proptest::collection::vec(one, 0..40)
+}
+
+fn worlds() -> impl Strategy<Value = World> {
+    let known = proptest::collection::btree_map(1u32..14, proptest::option::of(1u64..2_000), 0..12);
+    (links(), proptest::option::weighted(0.9, routes()), known).prop_map(|(links, routes, known)| {
+        let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
+        World {
+            at: Uptime::from_secs(2_000),
+            links,
+            babel: routes.map(|routes| BabelTable { neighbours: Vec::new(), routes }),
+            probes: Vec::new(),
+            candidates: known.into_iter().map(|(number, confirmed)| candidate(number, confirmed)).collect(),
+            free_slots: (0..5).map(slot).filter(|slot| !taken.contains(slot)).collect(),
+        }
+    })
+}
+
+/// Looks at the same tunnels each half minute for an hour and a half: many refreshes.
+fn live(world: &World, seed: u64) -> Vec<(World, Plan)> {
+    let parameters = Parameters { tunnels_to_dial: WANTED, ..Parameters::default() };
+    let settings = PlannerSettings { parameters, pinned: BTreeSet::from([peer(PINNED)]), seed };
+    let mut planner = Planner::new(peer(2), settings);
+    let look = |step: u64| {
+        let world = World { at: Uptime::from_secs(2_000 + 30 * step), ..world.clone() };
+        let plan = planner.look(&world, seed % 2 == 0);
+        (world, plan)
+    };
+    (0..180).map(look).collect()
+}
+
+fn dialled(world: &World) -> usize {
+    let counts =
+        |link: &&LinkReading| link.tunnel.role() == Role::Dialled && link.tunnel.phase != Phase::Closing;
+    world.links.iter().filter(counts).count()
+}
+
+/// Whether some node has a finite way by the slot and none by another tunnel that is up.
+fn only_way(world: &World, slot: Slot) -> bool {
+    let finite: Vec<_> = world.babel.iter().flat_map(|table| &table.routes).collect();
+    let finite: Vec<_> = finite.into_iter().filter(|r| r.metric != INFINITY && r.node != peer(2)).collect();
+    let up = |other: Slot| world.links.iter().any(|l| l.tunnel.slot == other && l.tunnel.phase == Phase::Up);
+    finite.iter().filter(|route| route.slot == slot).any(|route| {
+        !finite.iter().any(|other| other.node == route.node && other.slot != slot && up(other.slot))
+    })
+}
+
+#[track_caller]
+fn check(world: &World, plan: &Plan) {
+    let mut drains = 0;
+    let (mut peers, mut slots) = (BTreeSet::new(), BTreeSet::new());
+    for decision in &plan.decisions {
+        match &decision.order {
+            Order::Open { slot, peer: other, endpoints, .. } => {
+                assert!(*other != peer(2) && !endpoints.is_empty());
+                assert!(world.free_slots.contains(slot) && slots.insert(*slot) && peers.insert(*other));
+                assert!(world.links.iter().all(|link| link.tunnel.peer != *other), "already a tunnel");
+            }
+            Order::Drain { slot, reason } => {
+                drains += 1;
+                let link = world.links.iter().find(|link| link.tunnel.slot == *slot).unwrap();
+                let age = world.at.since(link.tunnel.up_since.unwrap());
+                assert_eq!((slot.role(), link.tunnel.phase), (Role::Dialled, Phase::Up));
+                assert!(!only_way(world, *slot), "the only way");
+                assert!(world.babel.is_some(), "closed blindly");
+                if *reason != CloseReason::Duplicate {
+                    assert!(age >= Parameters::default().min_age, "too young");
+                    assert_ne!(link.tunnel.peer, peer(PINNED), "pinned");
+                }
+            }
+            Order::Close { slot, .. } | Order::Undrain { slot, .. } => {
+                assert!(
+                    world.links.iter().any(|link| link.tunnel.slot == *slot && slot.role() == Role::Dialled)
+                );
+            }
+        }
+    }
+    assert!(drains <= 1, "two planned closings at once");
+    let draining =
+        world.links.iter().any(|l| l.tunnel.role() == Role::Dialled && l.tunnel.phase == Phase::Draining);
+    assert!(drains == 0 || !draining, "a second closing beside a drain");
+    let above = dialled(world) + peers.len() > usize::from(WANTED) + 1;
+    assert!(!above || peers.is_empty(), "above the limit");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_world_makes_the_planner_break_its_laws(world in worlds(), seed in any::<u64>()) {
+        for (world, plan) in live(&world, seed) {
+            check(&world, &plan);
+        }
+    }
+
+    #[test]
+    fn the_order_of_entries_decides_nothing(world in worlds(), seed in any::<u64>()) {
+        let mut turned = world.clone();
+        turned.links.reverse();
+        turned.candidates.reverse();
+        turned.free_slots.reverse();
+        turned.babel.iter_mut().for_each(|table| table.routes.reverse());
+        let plans = |world: &World| live(world, seed).into_iter().map(|(_, plan)| plan).collect::<Vec<_>>();
+        prop_assert_eq!(plans(&world), plans(&turned));
+        prop_assert_eq!(plans(&world), plans(&world));
+    }
+}
