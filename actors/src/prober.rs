@@ -9,9 +9,11 @@ use crate::{
     clock::Clock,
     echo::EchoReply,
     errors::Chain,
-    messages::{LinksSampled, Ordered, ProbesRead, TunnelClosed, offer},
+    messages::{LinksSampled, Ordered, ProbesRead, offer},
+    store::Losses,
 };
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
+use futures_util::stream::unfold;
 use policies::{
     names::{Prefix, Slot},
     orders::{CloseReason, Order},
@@ -21,7 +23,11 @@ use policies::{
     world::{LinkReading, Phase},
 };
 use sockets::{Rumour, Sockets};
-use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+    time::Duration,
+};
 use wire::{
     overlay::{Network, link_local},
     suspicion::Suspicion,
@@ -59,6 +65,7 @@ pub struct ProberSettings {
 pub struct Prober {
     settings: ProberSettings,
     clock: Clock,
+    losses: Losses,
     orders: Recipient<Ordered>,
     to: Vec<Recipient<ProbesRead>>,
     sockets: Option<Sockets>,
@@ -108,16 +115,17 @@ impl Tunnel {
 }
 
 impl Prober {
-    /// `orders` ends tunnels; `to` hears of all readings.
+    /// `losses` are the store's; `orders` ends tunnels; `to` hears of all readings.
     pub fn new(
         settings: ProberSettings,
         clock: Clock,
+        losses: Losses,
         orders: Recipient<Ordered>,
         to: Vec<Recipient<ProbesRead>>,
     ) -> Self {
         let said = SuspicionLimit::default();
         let tunnels = BTreeMap::new();
-        Self { settings, clock, orders, to, sockets: None, tunnels, said, told: None, timer: None }
+        Self { settings, clock, losses, orders, to, sockets: None, tunnels, said, told: None, timer: None }
     }
 
     fn open(&mut self, ctx: &mut Context<Self>) {
@@ -284,6 +292,8 @@ impl Actor for Prober {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.open(ctx);
+        let losses = self.losses.clone();
+        ctx.add_stream(unfold(losses, |losses| async move { Some((losses.take().await, losses)) }));
     }
 }
 
@@ -296,15 +306,11 @@ impl Handler<LinksSampled> for Prober {
     }
 }
 
-impl Handler<TunnelClosed> for Prober {
-    type Result = ();
-
+impl StreamHandler<BTreeSet<Prefix>> for Prober {
     /// OpenVPN's own word that a peer is gone is as good a reason to suspect it as missing answers.
-    fn handle(&mut self, closed: TunnelClosed, ctx: &mut Self::Context) {
-        self.tunnels.remove(&closed.slot);
-        if closed.reason == CloseReason::PeerDead {
-            self.say(closed.peer, self.clock.now(), ctx);
-        }
+    fn handle(&mut self, lost: BTreeSet<Prefix>, ctx: &mut Self::Context) {
+        let now = self.clock.now();
+        lost.into_iter().for_each(|peer| self.say(peer, now, ctx));
     }
 }
 

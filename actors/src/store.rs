@@ -8,7 +8,12 @@ use policies::{
     units::Uptime,
     world::{Phase, TunnelReading},
 };
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+use tokio::sync::Notify;
 
 /// How dialling a peer went so far in this run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +24,31 @@ pub struct DialHistory {
     pub failed: Option<Uptime>,
     /// The endpoint that last came up.
     pub good: Option<Endpoint>,
+}
+
+/// Peers whose tunnel has ended without anybody here wishing it; read by one reader, who is woken.
+#[derive(Clone, Debug, Default)]
+pub struct Losses(Rc<(RefCell<BTreeSet<Prefix>>, Notify)>);
+
+impl Losses {
+    /// A tunnel to that peer was lost.
+    pub fn note(&self, peer: Prefix) {
+        let (peers, news) = &*self.0;
+        peers.borrow_mut().insert(peer);
+        news.notify_one();
+    }
+
+    /// Waits until some are noted, and takes them.
+    pub async fn take(&self) -> BTreeSet<Prefix> {
+        let (peers, news) = &*self.0;
+        loop {
+            let taken = peers.take();
+            if !taken.is_empty() {
+                return taken;
+            }
+            news.notified().await;
+        }
+    }
 }
 
 /// All tunnels, and what is remembered of dials.
@@ -34,6 +64,8 @@ pub struct TunnelTable {
     pub resting: BTreeMap<Slot, Uptime>,
     /// Whether any peer ever got through to our servers in this run.
     pub was_reached: bool,
+    /// Peers whose tunnel was lost; the prober spreads the suspicion.
+    pub losses: Losses,
 }
 
 impl TunnelTable {

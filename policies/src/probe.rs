@@ -96,6 +96,7 @@ pub struct Probing {
     heard: Uptime,
     rtt: Option<Duration>,
     jitter: Duration,
+    began: Uptime,
     busy_until: Uptime,
     burst: Option<Burst>,
     last: Option<Sample>,
@@ -119,6 +120,7 @@ impl Probing {
             heard: now,
             rtt: None,
             jitter: Duration::ZERO,
+            began: now,
             busy_until: now + GREET_FOR,
             burst: None,
             last: None,
@@ -219,6 +221,8 @@ impl Probing {
             // RFC 6298, 2.2 and 2.3.
             (self.rtt, self.jitter) = match self.rtt {
                 None => (Some(rtt), rtt / 2),
+                // The first probes waited for the neighbour's MAC, up to a second or more.
+                Some(mean) if rtt < mean / 2 && now.since(self.began) < GREET_FOR * 2 => (Some(rtt), rtt / 2),
                 Some(mean) => (Some(mean * 7 / 8 + rtt / 8), self.jitter * 3 / 4 + mean.abs_diff(rtt) / 4),
             };
         }
@@ -535,6 +539,17 @@ mod tests {
         let reading = link.probing.reading(Slot::Dialling(0), link.now());
         assert_eq!((reading.sent, reading.lost), (4, 0));
         assert!(reading.rtt.is_some_and(|rtt| rtt <= Duration::from_millis(20)), "{reading:?}");
+    }
+
+    #[test]
+    fn a_first_probe_that_waited_for_the_neighbours_mac_does_not_spoil_the_round_trip() {
+        let mut link = Link { rtt_millis: 1_000, ..Link::new((100, 100)) };
+        link.run(900);
+        link.rtt_millis = 2;
+        link.run(3_000);
+        let reading = link.probing.reading(Slot::Dialling(0), link.now());
+        assert!(reading.rtt.is_some_and(|rtt| rtt <= Duration::from_millis(20)), "{reading:?}");
+        check(&mut link, Verdict::Dead, 1_000..=1_280);
     }
 
     #[test]

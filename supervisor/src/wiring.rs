@@ -166,9 +166,10 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             floor: Floor::of(&identity.document.parameters.parameters(), FEW_ROUTES),
         };
         let (clock, orders) = (clock.clone(), tunnels.clone().recipient());
+        let losses = table.borrow().losses.clone();
         let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         guard("prober", remade.clone(), move || {
-            Prober::new(told.clone(), clock.clone(), orders.clone(), readers.clone()).start()
+            Prober::new(told, clock.clone(), losses.clone(), orders.clone(), readers.clone()).start()
         })
     };
     let peers = parts.peers.clone();

@@ -150,6 +150,9 @@ impl Common {
         let lived = tunnel.up_since.map(|since| at.since(since)).unwrap_or_default();
         let peer = tunnel.peer;
         tracing::info!(%slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
+        if reason == CloseReason::PeerDead {
+            self.table.borrow().losses.note(peer);
+        }
         self.facts.closed.do_send(TunnelClosed { at, slot, peer, reason, lived });
     }
 }

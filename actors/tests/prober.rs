@@ -1,0 +1,256 @@
+//! Probes real links between network namespaces, and lets peers die without a word.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
+mod netns;
+
+use actix::{Actor, Context, Handler};
+use actors::{
+    clock::Clock,
+    messages::{Ordered, ProbesRead},
+    prober::{Prober, ProberSettings},
+    sampler::{Links, Sampler},
+    store::{Losses, TunnelTable},
+};
+use netns::Namespace;
+use policies::{
+    names::{Prefix, Slot},
+    orders::{CloseReason, Order},
+    parameters::Parameters,
+    usage::Floor,
+    world::{LinkCounters, Phase, TunnelReading},
+};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    convert::Infallible,
+    net::{SocketAddrV6, UdpSocket},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+use wire::{
+    overlay::{Network, link_local},
+    suspicion::{PORT, Suspicion},
+};
+
+fn prefix(number: u32) -> Prefix {
+    Prefix::new(number, 16).unwrap()
+}
+
+const ME: u32 = 1;
+const DIES: u32 = 7;
+const LIVES: u32 = 8;
+
+/// We in one namespace with `wrn0` to [`DIES`] and `wrn1` to [`LIVES`], both in the other namespace.
+fn two_peers() -> (Namespace, Namespace) {
+    let (we, they) = (Namespace::new(), Namespace::new());
+    for (slot, far, peer) in [("wrn0", "dies", DIES), ("wrn1", "lives", LIVES)] {
+        let (ours, theirs) = (link_local(prefix(ME)), link_local(prefix(peer)));
+        we.sh(&format!(
+            "ip link add {slot} type veth peer name {far} netns {they}
+             ip link set {slot} addrgenmode none; ip addr add {ours}/64 dev {slot} nodad; ip link set {slot} up",
+            they = they.id
+        ));
+        they.sh(&format!(
+            "ip link set {far} addrgenmode none; ip addr add {theirs}/64 dev {far} nodad; ip link set {far} up"
+        ));
+    }
+    (we, they)
+}
+
+/// Not a frame more leaves or enters [`DIES`], and no carrier tells of it.
+const DEATH: &str = "nft 'table inet death {
+    chain in { type filter hook input priority 0
+               iifname dies drop
+    }
+    chain out { type filter hook output priority 0
+                oifname dies drop
+    }
+}'";
+
+/// Counters of the links of this thread's namespace.
+#[derive(Clone)]
+struct ProcLinks;
+
+impl Links for ProcLinks {
+    type Error = Infallible;
+
+    async fn counters(&self) -> Result<BTreeMap<Slot, LinkCounters>, Infallible> {
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let link = |line: &str| {
+            let (name, numbers) = line.split_once(':')?;
+            let numbers: Vec<u64> = numbers.split_whitespace().map(|n| n.parse().unwrap()).collect();
+            let [rx_bytes, rx_packets, _, _, _, _, _, _, tx_bytes, tx_packets, ..] = *numbers else {
+                return None;
+            };
+            Some((name.trim().parse().ok()?, LinkCounters { rx_bytes, tx_bytes, rx_packets, tx_packets }))
+        };
+        Ok(text.lines().filter_map(link).collect())
+    }
+}
+
+/// Hands on what it is told.
+struct FakeSink<M>(mpsc::UnboundedSender<M>);
+
+impl<M: Unpin + 'static> Actor for FakeSink<M> {
+    type Context = Context<Self>;
+}
+
+impl<M: actix::Message<Result = ()> + Unpin + 'static> Handler<M> for FakeSink<M> {
+    type Result = ();
+
+    fn handle(&mut self, message: M, _: &mut Self::Context) {
+        let _ = self.0.send(message);
+    }
+}
+
+/// Orders and readings of a prober that has just begun.
+fn prober() -> (mpsc::UnboundedReceiver<Ordered>, mpsc::UnboundedReceiver<ProbesRead>, Losses) {
+    let clock = Clock::boottime();
+    let now = Some(clock.now());
+    let tunnel = |(slot, peer)| {
+        let (slot, peer, since) = (Slot::Dialling(slot), prefix(peer), now.unwrap());
+        (slot, TunnelReading { slot, peer, phase: Phase::Up, since, up_since: now, endpoint: None })
+    };
+    let tunnels = [(0, DIES), (1, LIVES)].map(tunnel).into();
+    let tunnels = Rc::new(RefCell::new(TunnelTable { tunnels, ..TunnelTable::default() }));
+    let losses = tunnels.borrow().losses.clone();
+    let settings = ProberSettings {
+        me: prefix(ME),
+        network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
+        floor: Floor::of(&Parameters::default(), 8),
+    };
+    let (order, orders) = mpsc::unbounded_channel();
+    let (tell, told) = mpsc::unbounded_channel();
+    let (order, tell) = (FakeSink(order).start().recipient(), FakeSink(tell).start().recipient());
+    let prober = Prober::new(settings, clock.clone(), losses.clone(), order, vec![tell]).start();
+    Sampler::new(ProcLinks, clock, tunnels, vec![prober.recipient()]).start();
+    (orders, told, losses)
+}
+
+/// Waits for the order and says how long it took.
+async fn check(orders: &mut mpsc::UnboundedReceiver<Ordered>, within: Duration) {
+    let from = Instant::now();
+    let ordered = timeout(within, orders.recv()).await;
+    let took = from.elapsed();
+    let close = Order::Close { slot: Slot::Dialling(0), reason: CloseReason::PeerDead };
+    assert_eq!(ordered.ok().flatten().map(|ordered| ordered.order), Some(close), "after {took:?}");
+    eprintln!("ordered after {took:?}");
+}
+
+/// Waits until both tunnels have a round trip, and says which.
+async fn until_answered(told: &mut mpsc::UnboundedReceiver<ProbesRead>) {
+    loop {
+        let read = timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap();
+        if read.probes.len() == 2 && read.probes.iter().all(|probe| probe.rtt.is_some()) {
+            assert!(read.probes.iter().all(|probe| probe.rtt < Some(Duration::from_millis(250))), "{read:?}");
+            return;
+        }
+    }
+}
+
+/// Sends payload through `wrn0`, a packet each 20 ms, as long as it is not dropped.
+fn traffic() -> tokio::task::JoinHandle<()> {
+    let index = nix::net::if_::if_nametoindex("wrn0").unwrap();
+    let socket = UdpSocket::bind("[::]:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    actix::spawn(async move {
+        let to = SocketAddrV6::new(link_local(prefix(DIES)), 9, 0, index);
+        let mut interval = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            interval.tick().await;
+            let _ = socket.send_to(b"payload", to);
+        }
+    })
+}
+
+#[test]
+fn a_silent_death_under_traffic_is_found_within_two_seconds_and_neighbours_hear_of_it() {
+    if !netns::can() {
+        return;
+    }
+    let (we, they) = two_peers();
+    let ears = they.on(|| UdpSocket::bind("[::]:327").unwrap());
+    we.actors(move || async move {
+        let (mut orders, mut told, _) = prober();
+        until_answered(&mut told).await;
+        let traffic = traffic();
+        for _ in 0..3 {
+            told.recv().await.unwrap();
+        }
+        they.sh(DEATH);
+        check(&mut orders, Duration::from_secs(2)).await;
+        traffic.abort();
+        // Two seconds: all copies are under way.
+        told.recv().await.unwrap();
+        told.recv().await.unwrap();
+        assert_eq!(they.on(move || heard(&ears)), 3);
+    });
+}
+
+/// How many copies of one suspicion of [`DIES`] wait unread.
+fn heard(ears: &UdpSocket) -> usize {
+    ears.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut bytes = [0; 100];
+    let mut copies = Vec::new();
+    while let Ok(length) = ears.recv(&mut bytes) {
+        copies.push(Suspicion::decode(&bytes[..length]).unwrap());
+    }
+    assert!(copies.iter().all(|copy| copy.peer == prefix(DIES) && *copy == copies[0]), "{copies:?}");
+    copies.len()
+}
+
+#[test]
+fn neighbours_hear_of_a_tunnel_that_was_lost() {
+    if !netns::can() {
+        return;
+    }
+    let (we, they) = two_peers();
+    let ears = they.on(|| UdpSocket::bind("[::]:327").unwrap());
+    we.actors(move || async move {
+        let (_orders, mut told, losses) = prober();
+        until_answered(&mut told).await;
+        losses.note(prefix(DIES));
+        told.recv().await.unwrap();
+        losses.note(prefix(DIES));
+        told.recv().await.unwrap();
+        assert_eq!(they.on(move || heard(&ears)), 3);
+    });
+}
+
+#[test]
+fn a_suspicion_makes_an_idle_tunnel_to_the_dead_end_soon_and_leaves_a_living_one_alone() {
+    if !netns::can() {
+        return;
+    }
+    let (we, they) = two_peers();
+    we.actors(move || async move {
+        let (mut orders, mut told, _) = prober();
+        until_answered(&mut told).await;
+        let they = Rc::new(they);
+        let say = |peer: u32| {
+            they.on(move || {
+                let index = nix::net::if_::if_nametoindex("lives").unwrap();
+                let to = SocketAddrV6::new(link_local(prefix(ME)), PORT, 0, index);
+                let suspicion = Suspicion { peer: prefix(peer), nonce: 1 }.encode();
+                UdpSocket::bind("[::]:0").unwrap().send_to(&suspicion, to).unwrap();
+            });
+        };
+        for _ in 0..3 {
+            told.recv().await.unwrap();
+        }
+        say(DIES);
+        say(LIVES);
+        let early = timeout(Duration::from_secs(3), orders.recv()).await;
+        assert!(early.is_err(), "{early:?}");
+        they.sh(DEATH);
+        let silent = timeout(Duration::from_millis(1500), orders.recv()).await;
+        assert!(silent.is_err(), "{silent:?}");
+        say(DIES);
+        check(&mut orders, Duration::from_secs(2)).await;
+    });
+}
