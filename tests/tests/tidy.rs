@@ -59,7 +59,10 @@ fn crates_depend_downwards_only() {
             let dependency_name = dependency["name"].as_str().unwrap();
             let ours = allowed.contains_key(dependency_name);
             assert!(!ours || on.contains(dependency_name), "{name} must not depend on {dependency_name}");
-            assert!(name != "policies" || dependency["kind"] == "dev", "policies depends on {dependency_name}");
+            assert!(
+                name != "policies" || dependency["kind"] == "dev",
+                "policies depends on {dependency_name}"
+            );
         }
     }
 }
@@ -86,7 +89,8 @@ fn a_source_file_says_what_it_is_for() {
 #[test]
 fn nothing_is_unfinished_or_switched_off() {
     // In two parts, so that this file does not find itself.
-    let banned = [("to", "do!("), ("unimple", "mented!("), ("#[ig", "nore"), ("#[should", "_panic"), ("FIX", "ME")];
+    let banned =
+        [("to", "do!("), ("unimple", "mented!("), ("#[ig", "nore"), ("#[should", "_panic"), ("FIX", "ME")];
     for path in tracked("rs") {
         let text = fs::read_to_string(&path).unwrap();
         for (head, tail) in banned {
