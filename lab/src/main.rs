@@ -76,6 +76,12 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// By which kind of link three nodes accept tunnels here.
+    Slots {
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
     /// Time without each other after a sudden death.
     Recover {
         /// What dies.
@@ -91,6 +97,8 @@ fn main() -> ExitCode {
     match done(Arguments::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // What failed because a signal takes the lab down is no failure of its own.
+            lab::signals::end_if_interrupted();
             // Nobody who closed our stderr wants to hear of it.
             writeln!(std::io::stderr(), "warren-lab: {error:#}").ok();
             ExitCode::FAILURE
@@ -127,6 +135,7 @@ fn measured(what: What) -> Result<()> {
         What::Converge { nodes, json } => result(&measure::converge::measure(nodes)?, json),
         What::Idle { nodes, seconds, json } => result(&measure::idle::measure(nodes, seconds)?, json),
         What::Drain { json } => result(&measure::drain::measure()?, json),
+        What::Slots { json } => result(&measure::slots::measure()?, json),
         What::Recover { fault, json } => result(&measure::recover::measure(fault)?, json),
     }
 }

@@ -81,7 +81,7 @@ impl Router {
             "link set lo up\naddr add {INSIDE}/24 dev eth0\nlink set eth0 up\nroute add default via {ROUTER}\n"
         );
         ip::batch(Some(inside), &host)?;
-        crate::network::allow_pings(inside)?;
+        crate::underlay::allow_pings(inside)?;
         ip::inside(&namespace, || {
             fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot make the router forward")
         })?;

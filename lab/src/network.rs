@@ -9,18 +9,18 @@ use crate::{
     node::{Node, tail},
     ping::{Pace, Pinger, Place},
     run::Run,
+    signals::take_down_on_signals,
     spawn::{self, Process},
+    underlay::{self, host, port},
 };
 use anyhow::{Context, Result, anyhow, bail};
-use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeSet,
     env,
-    fs::{self, OpenOptions},
     io::Write,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -33,15 +33,6 @@ const REGISTRY_PORT: u16 = 9443;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The bridge's `/16` has room for these.
 const MOST_NODES: usize = 250;
-
-/// A router advertisement without its checksum, which the kernel fills in: router lifetime 1800 s, and the prefix
-/// 2a0c:5c80::/64, on link and for addresses, valid and preferred for about a day.
-#[rustfmt::skip]
-const ROUTER_ADVERTISEMENT: [u8; 48] = [
-    134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0,
-    3, 4, 64, 0xc0, 0, 1, 0x51, 0x80, 0, 1, 0x51, 0x80, 0, 0, 0, 0,
-    0x2a, 0x0c, 0x5c, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-];
 
 /// What shall be built.
 #[derive(Clone, Debug, Default)]
@@ -333,15 +324,7 @@ impl Lab {
     /// # Errors
     /// Where the kernel refuses.
     pub fn advertise_router(&self) -> Result<()> {
-        ip::inside(&self.run.namespace("net"), || {
-            let context = "cannot send a router advertisement";
-            let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).context(context)?;
-            socket.bind_device(Some(b"internet")).context(context)?;
-            socket.set_multicast_hops_v6(255).context(context)?;
-            let all_nodes = SocketAddr::from((Ipv6Addr::from_bits((0xff02 << 112) + 1), 0));
-            socket.send_to(&ROUTER_ADVERTISEMENT, &all_nodes.into()).context(context)?;
-            Ok(())
-        })
+        underlay::advertise_router(&self.run.namespace("net"))
     }
 
     /// Starts the daemons of all nodes at once.
@@ -382,43 +365,6 @@ impl Drop for Lab {
     }
 }
 
-/// Whether a test that needs root must be left out; it has said so then. Without root a test fails, unless
-/// `WARREN_WITHOUT_ROOT=1` says that this is known.
-pub fn is_left_out(test: &str) -> bool {
-    let known = env::var_os("WARREN_WITHOUT_ROOT").is_some_and(|value| value == "1");
-    let left_out = known && !nix::unistd::geteuid().is_root();
-    if left_out {
-        // What a good test prints is not shown, so it is also written where `./test` looks.
-        let file = env::var_os("WARREN_LEFT_OUT").map(|path| OpenOptions::new().append(true).open(path));
-        if let Some(Ok(mut file)) = file {
-            writeln!(file, "{test}").ok();
-        }
-        writeln!(std::io::stderr(), "LEFT OUT, needs root: {test}").ok();
-    }
-    left_out
-}
-
-/// The bridge's end of the node's cable.
-fn port(index: usize) -> String {
-    format!("n{index}")
-}
-
-/// Gives a namespace its one uplink.
-fn host(namespace: &str, address: &str, length: u8, gateway: &str) -> Result<()> {
-    let lines = format!(
-        "link set lo up\naddr add {address}/{length} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"
-    );
-    ip::batch(Some(namespace), &lines)?;
-    allow_pings(namespace)
-}
-
-/// Lets root's group make ping sockets: the kernel then hands each socket its own answers only.
-pub(crate) fn allow_pings(namespace: &str) -> Result<()> {
-    ip::inside(namespace, || {
-        fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").context("cannot allow ping sockets")
-    })
-}
-
 /// The `warren` beside our own program, or what `WARREN_PROGRAM` names, or whatever stands in `PATH`.
 fn program() -> PathBuf {
     if let Some(path) = env::var_os("WARREN_PROGRAM") {
@@ -429,26 +375,4 @@ fn program() -> PathBuf {
     let folders = own.ancestors().skip(1).take(2);
     let found = folders.map(|folder| folder.join("warren")).find(|path| path.is_file());
     found.unwrap_or_else(|| PathBuf::from("warren"))
-}
-
-/// Runs to take down when a signal ends us.
-static ALIVE: Mutex<Vec<(Weak<Run>, bool)>> = Mutex::new(Vec::new());
-
-fn take_down_on_signals(run: &Arc<Run>, keep_files: bool) {
-    static ONCE: Once = Once::new();
-    ALIVE.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::downgrade(run), keep_files));
-    ONCE.call_once(|| {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
-        thread::spawn(move || {
-            for signal in signals.forever() {
-                for (run, keep) in ALIVE.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-                    if let Some(run) = run.upgrade() {
-                        run.remove(keep);
-                    }
-                }
-                drop(signal_hook::low_level::emulate_default_handler(signal));
-            }
-        });
-    });
 }

@@ -72,7 +72,8 @@ impl Run {
         Ok(folder)
     }
 
-    /// Ends what still runs in this run's namespaces, and removes them and, unless `keep_files`, the folder.
+    /// Ends what still runs in this run's namespaces, and removes them; the folder too or, with
+    /// `keep_files`, it is kept as `/tmp/warren-kept-NAME`.
     pub fn remove(&self, keep_files: bool) {
         remove(&self.name, keep_files);
     }
@@ -91,8 +92,8 @@ fn remove(name: &str, keep_files: bool) {
     let lines: String = ours.iter().map(|namespace| format!("netns del {namespace}\n")).collect();
     ip::batch_anyhow(None, &lines);
     if keep_files {
-        // Without an owner the next `clean` takes it.
-        drop(fs::remove_file(folder_of(name).join("owner")));
+        // Under this name it is nobody's leftover.
+        fs::rename(folder_of(name), Path::new("/tmp").join(format!("warren-kept-{name}"))).ok();
     } else {
         drop(fs::remove_dir_all(folder_of(name)));
     }

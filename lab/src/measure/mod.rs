@@ -6,6 +6,7 @@ pub mod converge;
 pub mod drain;
 pub mod idle;
 pub mod recover;
+pub mod slots;
 
 use crate::{Lab, Options, Pace, Pinger, hops::Routes, spawn::wait_until};
 use anyhow::{Context, Result, bail};
