@@ -72,7 +72,12 @@ fn links(at: Uptime, bytes: u64) -> LinksSampled {
         tx_packets: bytes / 50,
     };
     let link = |slot, peer| LinkReading { tunnel: tunnel(slot, peer, at), counters };
-    LinksSampled { at, links: vec![link(DIALLED, 9), link(ACCEPTED, 11)], free_slots: vec![], was_reached: false }
+    LinksSampled {
+        at,
+        links: vec![link(DIALLED, 9), link(ACCEPTED, 11)],
+        free_slots: vec![],
+        was_reached: true,
+    }
 }
 
 fn table() -> BabelTable {
@@ -383,4 +388,40 @@ async fn a_real_prometheus_finds_traffic_routes_and_decisions() {
         .await;
     }
     prometheus.kill().await.unwrap();
+}
+
+/// The first cells of a table's rows in `docs/METRICS.md`, without their back quotes.
+fn listed() -> Vec<[String; 5]> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (table, _) = text.split_once("| label |").unwrap();
+    let cells = |line: &str| {
+        let cells = line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', ""));
+        <[String; 5]>::try_from(cells.collect::<Vec<_>>()).unwrap()
+    };
+    table.lines().filter(|line| line.starts_with("| `")).map(cells).collect()
+}
+
+#[test]
+fn the_document_lists_each_metric_with_its_kind_labels_and_help() {
+    let registered: Vec<_> = exporter::FAMILIES
+        .iter()
+        .map(|family| {
+            let kind = format!("{:?}", family.kind).to_lowercase();
+            [family.name.to_owned(), kind, family.labels.join(", "), family.help.to_owned()]
+        })
+        .collect();
+    let listed: Vec<_> =
+        listed().into_iter().map(|[name, kind, _, labels, help]| [name, kind, labels, help]).collect();
+    assert_eq!(listed, registered);
+}
+
+#[actix::test]
+async fn a_full_picture_has_a_sample_of_every_metric() {
+    let node = Node::start().await;
+    let (_, text) = node.get("/metrics").await;
+    for family in exporter::FAMILIES {
+        let typed = format!("# TYPE {} ", family.name);
+        assert!(text.contains(&typed), "{} has no sample", family.name);
+    }
 }
