@@ -4,6 +4,7 @@ mod join_verb;
 mod output;
 mod registry_verbs;
 mod run_verb;
+mod status_verbs;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -22,6 +23,16 @@ enum Verb {
     Join(join_verb::Args),
     /// Run this machine's node until SIGTERM
     Run(run_verb::Args),
+    /// The node at a glance
+    Status(status_verbs::AskArgs),
+    /// One line a tunnel
+    Tunnels(status_verbs::AskArgs),
+    /// Whom the node could dial
+    Peers(status_verbs::AskArgs),
+    /// babeld's neighbours and routes
+    Routes(status_verbs::AskArgs),
+    /// Why tunnels were opened and closed, and what is thought of those that stand
+    Why(status_verbs::WhyArgs),
     /// Make and run a network's registry, and let nodes in
     Registry(registry_verbs::Args),
 }
@@ -30,6 +41,11 @@ fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Join(args) => join_verb::main(&args),
         Verb::Run(args) => run_verb::main(&args),
+        Verb::Status(args) => status_verbs::status(&args),
+        Verb::Tunnels(args) => status_verbs::tunnels(&args),
+        Verb::Peers(args) => status_verbs::peers(&args),
+        Verb::Routes(args) => status_verbs::routes(&args),
+        Verb::Why(args) => status_verbs::why(&args),
         Verb::Registry(args) => registry_verbs::main(&args),
     }
 }
