@@ -3,7 +3,7 @@
 //! Hand-made, since it runs twice a second for ever: one request of 28 bytes, one buffer, and of
 //! each entry the first 32 bytes. Formats: linux/netlink.h, linux/if_link.h.
 
-use super::{Kernel, KernelError};
+use super::{AcceptingKind, Kernel, KernelError};
 use nix::sys::{
     socket::{
         AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
@@ -11,7 +11,10 @@ use nix::sys::{
     },
     time::TimeVal,
 };
-use policies::{names::Slot, world::LinkCounters};
+use policies::{
+    names::{Role, Slot},
+    world::LinkCounters,
+};
 use std::{
     collections::BTreeMap,
     io,
@@ -30,6 +33,8 @@ const FILTER_LINK_64: u32 = 1;
 const MESSAGE_HEADER: usize = 16;
 /// `struct if_stats_msg`
 const STATS_HEADER: usize = 12;
+/// Bytes of each received frame that links of 8021q do not count, and TAPs and macvlans do.
+const ETHERNET_HEADER: u64 = 14;
 /// The kernel fills at most this much of a dump in one go.
 const BUFFER: usize = 32 * 1024;
 
@@ -51,14 +56,19 @@ impl Kernel {
     pub fn counters(&self) -> Result<BTreeMap<Slot, LinkCounters>, KernelError> {
         let doing = || KernelError::refused("read the links' counters");
         let mut state = self.state();
+        let vlan = state.accepting == Some(Some(AcceptingKind::Vlan));
         let slots: BTreeMap<u32, Slot> = state.slots.iter().map(|(slot, index)| (*index, *slot)).collect();
         let counters = match &mut state.counters {
             Some(counters) => counters,
             empty => empty.insert(Counters::open().map_err(doing())?),
         };
         let mut all = BTreeMap::new();
-        let read = counters.read(|index, link| {
+        let read = counters.read(|index, mut link| {
             if let Some(slot) = slots.get(&index) {
+                if vlan && slot.role() == Role::Accepted {
+                    let headers = link.rx_packets.saturating_mul(ETHERNET_HEADER);
+                    link.rx_bytes = link.rx_bytes.saturating_add(headers);
+                }
                 all.insert(*slot, link);
             }
         });
