@@ -61,7 +61,7 @@ pub struct BabelConfig {
     pub socket: PathBuf,
     /// Where babeld reads and writes its sequence number; absolute.
     pub state_file: PathBuf,
-    /// The network's key.
+    /// The network's key, for `interfaces`.
     pub key: Option<MacKey>,
 }
 
@@ -119,15 +119,16 @@ impl BabelConfig {
             hundredths(self.hello_interval),
             hundredths(self.update_interval)
         );
-        let key = if self.key.is_some() { " key network" } else { "" };
         for slot in &self.slots {
-            line(text, format_args!("interface {slot} type tunnel link-quality true {timing} {RTT}{key}"));
+            // Without the key: TLS has authenticated who is at the other end, and babeld 1.12.1 with a
+            // key spins when such a link goes down (docs/decisions/0001-no-mac-on-tunnels.md).
+            line(text, format_args!("interface {slot} type tunnel link-quality true {timing} {RTT}"));
         }
         for name in &self.interfaces {
             if self.key.is_none() {
                 return Err(BadConfig::NoKey(name.clone()));
             }
-            line(text, format_args!("interface {} {timing}{key}", link(name)?));
+            line(text, format_args!("interface {} {timing} key network", link(name)?));
         }
         self.filters(text, &line);
         Ok(())
@@ -207,7 +208,7 @@ mod tests {
     fn the_whole_file_reads_so() {
         let hex = "ab".repeat(32);
         let slot = "type tunnel link-quality true hello-interval 0.50 update-interval 30.00 \
-            enable-timestamps true rtt-min 10 rtt-max 500 max-rtt-penalty 5000 rtt-decay 125 key network";
+            enable-timestamps true rtt-min 10 rtt-max 500 max-rtt-penalty 5000 rtt-decay 125";
         let expected = format!(
             "local-path \"/run/warren/child/babeld/babeld.sock\"\n\
              state-file \"/var/lib/warren/babeld/state\"\n\
