@@ -314,7 +314,7 @@ impl Planner {
     fn refresh(&mut self, picture: &Picture<'_>, all: &[Assessment], limit: usize, plan: &mut Plan) {
         let now = picture.at;
         let refresh = self.settings.parameters.refresh;
-        self.next_refresh = now + self.rng.span(refresh * 9 / 10, refresh * 11 / 10);
+        self.next_refresh = now + self.rng.span(refresh / 10 * 9, (refresh / 10).saturating_mul(11));
         self.refreshes = self.refreshes.saturating_add(1);
         if self.closing.is_none() && picture.dialled().count() >= limit && self.dialling.has_distant(picture)
         {

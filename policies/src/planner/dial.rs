@@ -1,7 +1,7 @@
 //! Chooses whom to dial.
 //!
-//! The rules, first to last: pinned peers; bootstrap while babeld knows nobody; peers that are known
-//! but missing in babeld's table; then random nodes that are no neighbours yet. A peer that a tunnel
+//! The rules, first to last: pinned peers; bootstrap while babeld knows nobody; then random nodes that
+//! are no neighbours yet, and peers missing in babeld's table (these first while the node is young). A peer that a tunnel
 //! of either role leads to is never dialled.
 
 use super::{Decision, picture::Picture};
@@ -101,7 +101,10 @@ impl Dialling {
         }
         let (known, unknown): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|candidate| picture.known.contains(&candidate.peer));
-        self.unknown(&mut round, picture, &unknown, young);
+        // Who died stays missing for long, and must not take the place of a node that lives.
+        if young || known.is_empty() {
+            self.unknown(&mut round, picture, &unknown, young);
+        }
         if allowance.one_more && round.decisions.is_empty() && self.pending.is_empty() {
             self.one_more(&mut round, picture, &unknown, allowance.wanted);
         }

@@ -145,7 +145,8 @@ impl Closing {
         if stuck || dwell >= deadline(parameters) {
             return self.give_up(now, AbandonReason::Deadline, terms);
         }
-        let far_moved = far.is_none_or(|cost| cost >= FAR_MOVED) || dwell >= hello * FAR_MOVED_HELLOS;
+        let far_moved =
+            far.is_none_or(|cost| cost >= FAR_MOVED) || dwell >= hello.saturating_mul(FAR_MOVED_HELLOS);
         if picture.told && routed == 0 && quiet >= QUIET && far_moved && self.lonely_since.is_none() {
             self.stage = Stage::Close;
             self.told = now;

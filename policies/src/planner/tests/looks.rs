@@ -133,6 +133,20 @@ fn a_peer_missing_in_the_table_is_dialled_and_a_pinned_one_first() {
 }
 
 #[test]
+fn an_old_node_prefers_who_lives_to_who_is_missing() {
+    let links = vec![link(DIAL[0], 2, Phase::Up, 1), link(DIAL[1], 3, Phase::Up, 1)];
+    let routes = vec![route(2, DIAL[0], true), route(3, DIAL[1], true)];
+    let mut planner = planner(1, &[]);
+    let known: Vec<_> = (2..=3).map(|number| candidate(number, Some(1))).collect();
+    check(&mut planner, &world(5, links.clone(), routes.clone(), known), &[]);
+    let all: Vec<_> = (2..=5).map(|number| candidate(number, Some(1))).collect();
+    let with_living = [routes.clone(), vec![route(5, DIAL[1], true)]].concat();
+    check(&mut planner, &world(90, links.clone(), with_living, all.clone()), &[(5, OpenReason::Fill)]);
+    let missing = OpenReason::MissingFromTable;
+    check(&mut planner, &world(100, links, routes, all[..3].to_vec()), &[(4, missing)]);
+}
+
+#[test]
 fn at_the_limit_one_more_is_dialled_only_for_a_peer_missing_for_half_a_minute() {
     let links: Vec<_> = (0..3).map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1)).collect();
     let routes = vec![route(2, DIAL[0], true), route(3, DIAL[1], true), route(4, DIAL[2], true)];

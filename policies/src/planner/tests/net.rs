@@ -14,6 +14,9 @@ use std::{
     time::Duration,
 };
 
+/// More of them are for a change of the policy; one is enough to see that nothing broke.
+const SEEDS: std::ops::Range<u64> = 0..1;
+
 const STEP: Duration = Duration::from_millis(500);
 
 /// One tunnel and what its two ends counted.
@@ -329,24 +332,19 @@ impl Net {
 /// A network that lived through `refreshes`, after all began at once.
 #[track_caller]
 fn check(nodes: usize, dial: u16, rate: u64, refreshes: u64, planned: std::ops::RangeInclusive<usize>) {
-    for seed in 0..2 {
+    for seed in SEEDS {
         let mut net = Net::new(nodes, dial, 60, rate, seed);
         let whole = net.converge();
         assert!(whole <= 5, "whole after {whole} s");
         net.run(60);
         let hops = net.mean_hops();
         net.run(60 * refreshes);
-        println!(
-            "{nodes} nodes, {dial} dialled, rate {rate}, seed {seed}: whole after {whole} s, hops {hops:.2} then {:.2}, opened {}, closed {:?}, given up {}, cut {}",
-            net.mean_hops(),
-            net.opened,
-            net.closed,
-            net.given_up,
-            net.cut
-        );
+        assert!(net.mean_hops() <= hops * 1.15, "hops {hops:.2} became {:.2}", net.mean_hops());
         assert_eq!(net.cut, 0, "a tunnel was closed while in use");
         assert!(net.most_dialled <= usize::from(dial) + 1, "{} dialled", net.most_dialled);
-        assert!(planned.contains(&net.planned()), "{} planned closings", net.planned());
+        let (opened, given_up) = (net.opened, net.given_up);
+        let told = format!("closed {:?}, opened {opened}, given up {given_up}", net.closed);
+        assert!(planned.contains(&net.planned()), "{told}");
         let dialled =
             |node| net.links(node).filter(|(index, ..)| net.tunnels[*index].ends[0] == node).count();
         assert!((0..nodes).all(|node| dialled(node) >= 1), "a node stopped dialling");
