@@ -35,6 +35,8 @@ const AT_ONCE: usize = 4;
 const ENOUGH: usize = 32;
 /// So long an answer is believed.
 const FRESH: Duration = Duration::from_secs(1800);
+/// So soon somebody is asked again whose answer proved wrong.
+const DOUBT: Duration = Duration::from_secs(60);
 /// Who did not answer is asked again after this, doubled with each failure up to [`FRESH`].
 const RETRY: Duration = Duration::from_secs(1);
 /// Questions that may be asked in a row, and how soon one more may be.
@@ -175,8 +177,15 @@ impl PeerClient {
         let now = self.clock.now();
         let fresh = |confirmed: Option<Uptime>| confirmed.is_some_and(|at| now.since(at) < FRESH);
         let peers = self.peers.load();
-        let known: BTreeSet<_> = peers.iter().filter(|c| fresh(c.confirmed)).map(|c| c.peer).collect();
-        for peer in self.questions.next(&known, now) {
+        let (mut known, mut doubted) = (BTreeSet::new(), BTreeSet::new());
+        for candidate in peers.iter() {
+            if candidate.failed.is_some() && candidate.failed > candidate.confirmed {
+                doubted.insert(candidate.peer);
+            } else if fresh(candidate.confirmed) {
+                known.insert(candidate.peer);
+            }
+        }
+        for peer in self.questions.next(&known, &doubted, now) {
             let asker = self.asker.clone();
             let ask = async move { asker.ask(peer).await };
             ctx.spawn(
@@ -237,8 +246,10 @@ struct Questions {
 }
 
 impl Questions {
-    /// Chooses at random whom to ask now, and notes that they are asked. `known` need not be asked.
-    fn next(&mut self, known: &BTreeSet<Prefix>, now: Uptime) -> Vec<Prefix> {
+    /// Chooses at random whom to ask now, and notes that they are asked.
+    ///
+    /// `known` need not be asked; where dialling `doubted` failed, they may have moved.
+    fn next(&mut self, known: &BTreeSet<Prefix>, doubted: &BTreeSet<Prefix>, now: Uptime) -> Vec<Prefix> {
         self.refill(now);
         let trickles = known.len() >= ENOUGH;
         if trickles && self.last.is_some_and(|last| now.since(last) < TRICKLE) {
@@ -249,7 +260,11 @@ impl Questions {
         let may = may.min(usize::try_from(BURST.saturating_sub(self.spent)).unwrap_or(0));
         self.asked.retain(|peer, _| self.reachable.contains(peer));
         let due = |peer: &&Prefix| {
-            let rested = self.asked.get(peer).is_none_or(|(at, failures)| now.since(*at) >= rest(*failures));
+            let longest = if doubted.contains(peer) { DOUBT } else { FRESH };
+            let rested = self
+                .asked
+                .get(peer)
+                .is_none_or(|(at, failures)| now.since(*at) >= rest(*failures).min(longest));
             rested && !known.contains(peer) && !self.under_way.contains(peer)
         };
         let mut due: Vec<_> = self.reachable.iter().filter(due).copied().collect();
@@ -304,7 +319,7 @@ mod tests {
     /// Asks at that second; answers all that were asked, well or not; tells how many they were.
     #[track_caller]
     fn check(questions: &mut Questions, known: u32, seconds: u64, good: bool, expected: usize) {
-        let asked = questions.next(&peers(0..known), at(seconds));
+        let asked = questions.next(&peers(0..known), &BTreeSet::new(), at(seconds));
         assert_eq!(asked.len(), expected);
         for peer in asked {
             assert!(peer.number() >= known);
@@ -329,10 +344,10 @@ mod tests {
     #[test]
     fn at_most_four_are_under_way_and_none_twice() {
         let mut questions = questions(9);
-        let first = questions.next(&peers(0..0), at(0));
-        assert_eq!((first.len(), questions.next(&peers(0..0), at(0)).len()), (4, 0));
+        let first = questions.next(&peers(0..0), &peers(0..0), at(0));
+        assert_eq!((first.len(), questions.next(&peers(0..0), &peers(0..0), at(0)).len()), (4, 0));
         questions.answered(first[0], true, at(0));
-        let next = questions.next(&peers(0..0), at(0));
+        let next = questions.next(&peers(0..0), &peers(0..0), at(0));
         assert_eq!(next.len(), 1);
         assert!(!first.contains(&next[0]));
     }
@@ -342,6 +357,15 @@ mod tests {
         let mut questions = questions(1);
         for (seconds, expected) in [(0, 1), (0, 0), (1, 1), (2, 0), (3, 1), (6, 0), (7, 1)] {
             check(&mut questions, 0, seconds, false, expected);
+        }
+    }
+
+    #[test]
+    fn whom_dialling_failed_is_asked_again_after_a_minute() {
+        let mut questions = questions(1);
+        check(&mut questions, 0, 0, true, 1);
+        for (seconds, expected) in [(59, 0), (60, 1)] {
+            assert_eq!(questions.next(&BTreeSet::new(), &peers(0..1), at(seconds)).len(), expected);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Probes real links between network namespaces, and lets peers die without a word.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "a test")]
 
 mod netns;
 
@@ -111,10 +111,10 @@ impl<M: actix::Message<Result = ()> + Unpin + 'static> Handler<M> for FakeSink<M
 /// Orders and readings of a prober that has just begun.
 fn prober() -> (mpsc::UnboundedReceiver<Ordered>, mpsc::UnboundedReceiver<ProbesRead>, Losses) {
     let clock = Clock::boottime();
-    let now = Some(clock.now());
+    let now = clock.now();
     let tunnel = |(slot, peer)| {
-        let (slot, peer, since) = (Slot::Dialling(slot), prefix(peer), now.unwrap());
-        (slot, TunnelReading { slot, peer, phase: Phase::Up, since, up_since: now, endpoint: None })
+        let (slot, peer, since) = (Slot::Dialling(slot), prefix(peer), now);
+        (slot, TunnelReading { slot, peer, phase: Phase::Up, since, up_since: Some(now), endpoint: None })
     };
     let tunnels = [(0, DIES), (1, LIVES)].map(tunnel).into();
     let tunnels = Rc::new(RefCell::new(TunnelTable { tunnels, ..TunnelTable::default() }));

@@ -263,6 +263,7 @@ impl<F: Finder> Keeper<F> {
                 });
             }
         }
+        leases.sort_by_key(|lease| (lease.transport, lease.internal_port, lease.external.port()));
         if self.remembered().await? != mappings {
             self.remember(mappings).await?;
         }

@@ -1,0 +1,259 @@
+//! Keeps leases on a real miniupnpd between network namespaces.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+
+mod netns;
+
+use actix::{Actor, Context, Handler};
+use actors::{
+    clock::Clock,
+    messages::{Lease, LeasesRead},
+    upnp::{
+        Upnp,
+        gateway::DefaultGateway,
+        keeper::{Keeper, LEASE, LeaseError, LeaseSettings},
+    },
+};
+use netns::Namespace;
+use policies::{
+    names::{Prefix, Transport},
+    units::Uptime,
+};
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::timeout};
+use wire::overlay::Network;
+
+const RULES: &str = "table inet filter {
+    chain miniupnpd {
+    }
+    chain prerouting_miniupnpd {
+    }
+    chain postrouting_miniupnpd {
+    }
+    chain forward {
+        type filter hook forward priority 0
+        jump miniupnpd
+    }
+    chain prerouting {
+        type nat hook prerouting priority dstnat
+        jump prerouting_miniupnpd
+    }
+    chain postrouting {
+        type nat hook postrouting priority srcnat
+        oifname wan masquerade
+        jump postrouting_miniupnpd
+    }
+}";
+
+/// A router with a running miniupnpd, and a host behind it.
+struct Site {
+    router: Namespace,
+    host: Namespace,
+    folder: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Site {
+    /// `wan` is the router's address towards the internet.
+    fn new(wan: &str) -> Self {
+        let (router, host) = (Namespace::new(), Namespace::new());
+        let folder = tempfile::tempdir().unwrap();
+        router.sh(&format!(
+            "ip link add lan type veth peer name eth0 netns {host}
+             ip addr add 192.168.7.1/24 dev lan; ip link set lan up
+             ip link add wan type veth peer name internet
+             ip addr add {wan}/24 dev wan; ip link set wan up; ip link set internet up
+             ip route add default dev wan
+             nft '{RULES}'",
+            host = host.id
+        ));
+        host.sh("ip addr add 192.168.7.2/24 dev eth0; ip addr add 192.168.7.3/24 dev eth0
+             ip link set eth0 up; ip route add default via 192.168.7.1");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let config = format!(
+            "ext_ifname=wan\nlistening_ip=lan\nport=0\nenable_upnp=yes\nenable_natpmp=no\nsecure_mode=yes\n\
+             system_uptime=yes\nuuid=2a5b7c4e-7f0d-4d3b-9d53-1f2e3a4b5c6d\nallow 1-65535 192.168.7.0/24 1-65535\n\
+             upnp_table_name=filter\nupnp_nat_table_name=filter\nupnp_forward_chain=miniupnpd\n\
+             upnp_nat_chain=prerouting_miniupnpd\nupnp_nat_postrouting_chain=postrouting_miniupnpd\n\
+             lease_file={}\n",
+            path("leases")
+        );
+        std::fs::write(folder.path().join("miniupnpd.conf"), config).unwrap();
+        let mut site = Self { router, host, folder, daemon: None };
+        site.start();
+        site
+    }
+
+    fn start(&mut self) {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let (config, pid) = (path("miniupnpd.conf"), path("pid"));
+        let _ = std::fs::remove_file(&pid);
+        let daemon = self.router.on(move || {
+            #[expect(clippy::disallowed_methods, reason = "the gateway of the test")]
+            let mut daemon = Command::new("miniupnpd");
+            daemon.args(["-d", "-f", &config, "-P", &pid]).stdout(Stdio::null()).stderr(Stdio::null());
+            daemon.spawn().unwrap()
+        });
+        self.daemon = Some(daemon);
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+        }
+    }
+
+    /// The ports that the router forwards, as nftables holds them.
+    fn forwarded(&self) -> Vec<String> {
+        let rules = self.router.sh("nft list chain inet filter prerouting_miniupnpd");
+        let mut ports: Vec<_> =
+            rules.lines().filter(|line| line.contains("dnat")).map(|line| line.trim().to_owned()).collect();
+        ports.sort();
+        ports
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn settings(folder: &Path, me: u32) -> LeaseSettings {
+    LeaseSettings {
+        me: Prefix::new(me, 16).unwrap(),
+        network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
+        wanted: vec![(Transport::Udp, 1194), (Transport::Tcp, 1194)],
+        ledger: folder.join("leases.json"),
+        allow_private: false,
+    }
+}
+
+/// Rounds until the gateway answers: it may just have started.
+async fn round(keeper: &Keeper<DefaultGateway>) -> Result<Vec<Lease>, LeaseError> {
+    for _ in 0..3 {
+        if let Ok(leases) = keeper.round(Uptime::from_secs(100)).await {
+            return Ok(leases);
+        }
+    }
+    keeper.round(Uptime::from_secs(100)).await
+}
+
+/// Does something with a keeper of node `me` in the host's namespace.
+fn check<F: Future<Output = ()>>(
+    site: &Site,
+    me: u32,
+    test: impl FnOnce(Keeper<DefaultGateway>) -> F + Send + 'static,
+) {
+    let settings = settings(site.folder.path(), me);
+    site.host.actors(move || test(Keeper::new(DefaultGateway, settings)));
+}
+
+#[test]
+fn both_ports_are_leased_renewed_after_a_restart_of_the_gateway_and_released() {
+    if !netns::can() {
+        return;
+    }
+    let mut site = Site::new("45.67.0.1");
+    check(&site, 7, |keeper| async move {
+        let leases = round(&keeper).await.unwrap();
+        let seen: Vec<_> = leases.iter().map(|l| (l.transport, l.internal_port, l.external)).collect();
+        let external = "45.67.0.1:1194".parse().unwrap();
+        assert_eq!(seen, [(Transport::Udp, 1194, external), (Transport::Tcp, 1194, external)]);
+        let end = Uptime::from_secs(100) + LEASE;
+        assert!(
+            leases.iter().all(|lease| lease.until <= end && end.since(lease.until) < Duration::from_secs(9))
+        );
+    });
+    assert_eq!(site.forwarded().len(), 2, "{:?}", site.forwarded());
+    let before = site.forwarded();
+
+    // A gateway that was killed and started again holds our mappings without an end.
+    site.kill();
+    site.start();
+    check(&site, 7, |keeper| async move {
+        let leases = round(&keeper).await.unwrap();
+        assert_eq!(leases.len(), 2, "{leases:?}");
+        assert!(leases.iter().all(|lease| lease.until <= Uptime::from_secs(100) + LEASE));
+    });
+    assert_eq!(site.forwarded(), before);
+
+    check(&site, 7, |keeper| async move {
+        keeper.release().await.unwrap();
+        assert_eq!(keeper.round(Uptime::from_secs(100)).await.unwrap(), []);
+    });
+    assert_eq!(site.forwarded(), [""; 0]);
+}
+
+#[test]
+fn what_a_killed_run_left_is_taken_over_and_other_peoples_ports_are_left_alone() {
+    if !netns::can() {
+        return;
+    }
+    let site = Site::new("45.67.0.1");
+    // Another node on the same host, same ports; its ledger is its own.
+    let other = tempfile::tempdir().unwrap();
+    let others = settings(other.path(), 8);
+    site.host.actors(move || async move {
+        assert_eq!(round(&Keeper::new(DefaultGateway, others)).await.unwrap().len(), 2);
+    });
+    for _ in 0..2 {
+        check(&site, 7, |keeper| async move {
+            let leases = round(&keeper).await.unwrap();
+            assert_eq!(leases.len(), 2, "{leases:?}");
+            assert!(leases.iter().all(|lease| lease.external.port() != 1194));
+        });
+        assert_eq!(site.forwarded().len(), 4, "{:?}", site.forwarded());
+    }
+    check(&site, 7, |keeper| async move { keeper.release().await.unwrap() });
+    assert_eq!(site.forwarded().len(), 2, "{:?}", site.forwarded());
+}
+
+#[test]
+fn a_gateway_behind_another_one_is_asked_for_nothing() {
+    if !netns::can() {
+        return;
+    }
+    let site = Site::new("10.9.8.7");
+    check(&site, 7, |keeper| async move {
+        let refused = round(&keeper).await;
+        assert!(matches!(refused, Err(LeaseError::NotRoutable { .. })), "{refused:?}");
+    });
+    assert_eq!(site.forwarded(), [""; 0]);
+}
+
+struct FakeSink(mpsc::UnboundedSender<LeasesRead>);
+
+impl Actor for FakeSink {
+    type Context = Context<Self>;
+}
+
+impl Handler<LeasesRead> for FakeSink {
+    type Result = ();
+
+    fn handle(&mut self, read: LeasesRead, _: &mut Self::Context) {
+        let _ = self.0.send(read);
+    }
+}
+
+#[test]
+fn the_actor_tells_the_leases_as_soon_as_they_stand() {
+    if !netns::can() {
+        return;
+    }
+    let site = Site::new("45.67.0.1");
+    check(&site, 7, |keeper| async move {
+        round(&keeper).await.unwrap();
+        let (sink, mut told) = mpsc::unbounded_channel();
+        let to = vec![FakeSink(sink).start().recipient()];
+        Upnp::new(Rc::new(keeper), Clock::boottime(), to).start();
+        let read = timeout(Duration::from_secs(9), told.recv()).await.unwrap().unwrap();
+        assert_eq!(read.leases.len(), 2);
+    });
+}
