@@ -1,6 +1,13 @@
 //! Fills the picture through telemetry's mailbox and reads it as others do: by Prometheus, by promtool,
 //! and over the control socket.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "all of it is tests, helpers included; they start promtool and Prometheus"
+)]
+
 use actix::{Actor, Addr};
 use actors::{
     clock::Clock,
