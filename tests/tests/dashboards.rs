@@ -1,5 +1,7 @@
 //! The Grafana board: its form, and each of its queries asked of a real Prometheus that scrapes a real network.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
+
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
     Lab, Options, http, is_left_out,

@@ -149,8 +149,10 @@ fn print<D: DeserializeOwned>(
     let document: D = serde_json::from_str(body)
         .map_err(|error| Trouble::Failed(format!("the daemon's answer is not understood: {error}")))?;
     let (text, code) = render(&document);
-    let shown = if args.json { body } else { text.as_str() };
-    match writeln!(io::stdout(), "{}", shown.trim_end()) {
+    // Tables fill their last column with blanks.
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    let shown = if args.json { body.to_owned() } else { lines.join("\n") };
+    match writeln!(io::stdout(), "{shown}") {
         // As `warren why | head` does.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(code),
         Err(error) => Err(Trouble::Failed(format!("cannot print: {error}"))),

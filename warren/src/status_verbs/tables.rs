@@ -203,7 +203,8 @@ fn metric(metric: u16) -> String {
 fn moment(at: impl std::fmt::Display) -> String {
     let text = at.to_string();
     let (time, _) = text.split_once('.').unwrap_or((&text, ""));
-    format!("{time}Z")
+    let (day, hour) = time.split_once(' ').unwrap_or((time, ""));
+    format!("{day} {hour:0>8}Z")
 }
 
 fn millis(seconds: f64) -> String {
@@ -317,6 +318,12 @@ mod tests {
                 "-",
             ],
         );
+    }
+
+    #[test]
+    fn a_moment_has_two_digits_for_its_hour() {
+        assert_eq!(moment("2023-11-14 0:37:17.5 +00:00:00"), "2023-11-14 00:37:17Z");
+        assert_eq!(moment("2023-11-14 22:13:20.0 +00:00:00"), "2023-11-14 22:13:20Z");
     }
 
     #[test]

@@ -1,0 +1,140 @@
+//! What a made-up node tells telemetry: a fact or a reading of every kind.
+
+use actix::Addr;
+use actors::{
+    messages::{
+        ActorRemade, Decided, Lease, LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessReading,
+        ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+    },
+    telemetry::{Identity, Telemetry},
+};
+use policies::{
+    names::{Endpoint, Prefix, Slot, Transport},
+    orders::{CloseReason, OpenReason, Order},
+    planner::{Decision, Verdict},
+    units::Uptime,
+    world::{
+        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeReading, Route,
+        TunnelReading,
+    },
+};
+use std::time::Duration;
+
+const DIALLED: Slot = Slot::Dialling(0);
+const ACCEPTED: Slot = Slot::Accepting(Transport::Tcp, 2);
+
+fn prefix(number: u32) -> Prefix {
+    Prefix::new(number, 16).unwrap()
+}
+
+fn endpoint() -> Endpoint {
+    "udp:192.0.2.9:1194".parse().unwrap()
+}
+
+pub fn identity(now: Uptime) -> Identity {
+    Identity {
+        prefix: prefix(7),
+        network: wire::overlay::Network::new("fd12:3456:789a::/48".parse().unwrap()).unwrap(),
+        software: "1.2.3",
+        revision: "unknown",
+        certificate_not_after: Some(2_000_000_000),
+        actors: vec!["tunnels", "planner"],
+        started: now,
+    }
+}
+
+fn tunnel(slot: Slot, peer: u32, at: Uptime) -> TunnelReading {
+    let endpoint = Some(endpoint());
+    TunnelReading { slot, peer: prefix(peer), phase: Phase::Up, since: at, up_since: Some(at), endpoint }
+}
+
+pub fn links(at: Uptime, bytes: u64) -> LinksSampled {
+    let counters = LinkCounters {
+        rx_bytes: bytes,
+        tx_bytes: 2 * bytes,
+        rx_packets: bytes / 100,
+        tx_packets: bytes / 50,
+    };
+    let link = |slot, peer| LinkReading { tunnel: tunnel(slot, peer, at), counters };
+    LinksSampled {
+        at,
+        links: vec![link(DIALLED, 9), link(ACCEPTED, 11)],
+        free_slots: vec![],
+        was_reached: true,
+    }
+}
+
+fn table() -> BabelTable {
+    let neighbour = |slot, peer| Neighbour {
+        slot,
+        peer: prefix(peer),
+        reach: 0xffff,
+        rxcost: 96,
+        txcost: 96,
+        rtt: Some(Duration::from_millis(12)),
+        cost: 96,
+    };
+    let route = |node, slot, via, installed, metric| Route {
+        node: prefix(node),
+        slot,
+        via: prefix(via),
+        installed,
+        metric,
+        refmetric: 0,
+    };
+    BabelTable {
+        neighbours: vec![neighbour(DIALLED, 9), neighbour(ACCEPTED, 11)],
+        routes: vec![
+            route(9, DIALLED, 9, true, 96),
+            route(12, DIALLED, 9, true, 192),
+            route(11, ACCEPTED, 11, true, 96),
+            route(12, ACCEPTED, 11, false, 65535),
+        ],
+    }
+}
+
+fn decided(at: Uptime) -> Decided {
+    let open = Order::Open {
+        slot: DIALLED,
+        peer: prefix(9),
+        endpoints: vec![endpoint()],
+        reason: OpenReason::Bootstrap,
+    };
+    let drain = Order::Drain { slot: DIALLED, reason: CloseReason::Unused };
+    let close = Order::Close { slot: DIALLED, reason: CloseReason::Unused };
+    let decisions = [open, drain, close].map(|order| Decision { order, terms: "usage=3 B/s".into() }).into();
+    let verdicts = vec![Verdict { slot: DIALLED, text: "kept: carries a fair share".into() }];
+    Decided { at, decisions, verdicts }
+}
+
+/// A node with one tunnel each way and one that ended, three decisions, a lease and all else.
+pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
+    let (slot, peer) = (Slot::Dialling(1), prefix(8));
+    telemetry.do_send(TunnelOpened { at, slot, peer });
+    let (reason, lived) = (CloseReason::Unused, Duration::from_secs(60));
+    telemetry.do_send(TunnelClosed { at, slot, peer, reason, lived });
+    telemetry.do_send(TunnelOpened { at, slot: DIALLED, peer: prefix(9) });
+    telemetry.do_send(TunnelCameUp { at, slot: DIALLED, peer: prefix(9) });
+    telemetry.do_send(RoutesRead { at, table: Some(table()) });
+    let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
+    let probe = |slot| ProbeReading { slot, rtt, jitter, sent: 10, lost: 1, rx_frames: 0, tx_frames: 0 };
+    telemetry.do_send(ProbesRead { at, probes: vec![probe(DIALLED), probe(ACCEPTED)] });
+    let peer = |number, confirmed, failures| Candidate {
+        peer: prefix(number),
+        endpoints: vec![endpoint()],
+        confirmed,
+        failed: None,
+        failures,
+    };
+    let candidates = vec![peer(9, Some(at), 0), peer(20, None, 0), peer(21, None, 3)];
+    telemetry.do_send(PeersRead { at, candidates });
+    telemetry.do_send(decided(at));
+    let external = "203.0.113.5:1194".parse().unwrap();
+    let until = at + Duration::from_secs(600);
+    let lease = Lease { transport: Transport::Udp, internal_port: 1194, external, until };
+    telemetry.do_send(LeasesRead { at, leases: vec![lease] });
+    let child = |name: &str| ProcessReading { name: name.into(), pid: Some(42), ready: true, starts: 1 };
+    telemetry.do_send(ProcessesRead { at, processes: vec![child("babeld"), child("wrn0")] });
+    telemetry.do_send(RegistryAsked { at, failure: None });
+    telemetry.do_send(ActorRemade { actor: "planner" });
+}
