@@ -19,6 +19,7 @@ use std::{
     env,
     io::Write,
     net::{Ipv4Addr, TcpStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -29,6 +30,8 @@ use std::{
 pub const REGISTRY: &str = "45.67.0.2";
 /// The registry's port.
 const REGISTRY_PORT: u16 = 9443;
+/// Where the registry is administered, below its root.
+const ADMINISTRATION: &str = "run/warren-registry/admin.sock";
 /// How long short commands of the registry may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The bridge's `/16` has room for these.
@@ -47,7 +50,7 @@ pub struct Options {
     pub min_age: Option<Duration>,
     /// These nodes, by number, live on a LAN of their own behind a NAT router with UPnP.
     pub behind_nat: BTreeSet<usize>,
-    /// Leave the run's folder with its logs behind.
+    /// Leave the run's folder with its logs behind; `WARREN_LAB_KEEP=1` does the same.
     pub keep_files: bool,
 }
 
@@ -78,7 +81,8 @@ impl Lab {
     ///
     /// # Errors
     /// Where we are not root, or the kernel refuses.
-    pub fn new(options: Options) -> Result<Self> {
+    pub fn new(mut options: Options) -> Result<Self> {
+        options.keep_files |= env::var_os("WARREN_LAB_KEEP").is_some_and(|value| value == "1");
         if !nix::unistd::geteuid().is_root() {
             bail!("the lab needs root: it makes network namespaces");
         }
@@ -259,7 +263,8 @@ impl Lab {
         let process = Process::start(&namespace, &self.program, arguments, &log)?;
         let listens = spawn::wait_until(Duration::from_secs(10), || {
             let connect = || Ok(TcpStream::connect((REGISTRY, REGISTRY_PORT)).is_ok());
-            let ready = ip::inside(&namespace, connect).unwrap_or(false);
+            let ready = UnixStream::connect(self.registry_root.join(ADMINISTRATION)).is_ok()
+                && ip::inside(&namespace, connect).unwrap_or(false);
             (ready || process.ended().is_some()).then_some(ready)
         });
         if listens != Some(true) {

@@ -99,8 +99,9 @@ fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) 
             .all(|(.., alive)| *alive)
             .then_some(())
     };
-    wait_until(PATIENCE, whole)
-        .with_context(|| format!("the network did not heal after the fault on node {victim}"))?;
+    if wait_until(PATIENCE, whole).is_none() {
+        bail!("not healed after {} s: {}", PATIENCE.as_secs(), silent(lab, pinger, survives)?);
+    }
     let end = pinger.now();
     pause(LOST_AFTER + Duration::from_millis(100));
     let now = pinger.now();
@@ -116,6 +117,16 @@ fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) 
     tell(format!("mended {:.1} s after the fault", (end - struck).as_secs_f64()));
     mend(lab, pinger, fault, victim)?;
     Ok((gap, lost))
+}
+
+/// Who does not reach whom, and the way that the kernels would take.
+fn silent(lab: &Lab, pinger: &Pinger, survives: impl Fn(usize, usize) -> bool) -> Result<String> {
+    let routes = Routes::read(lab)?;
+    let recent = pinger.now().saturating_sub(Duration::from_millis(500));
+    let pairs = pinger.ask(survives, |pair| pair.last_answered() >= Some(recent));
+    let silent = pairs.iter().filter(|(.., alive)| !alive);
+    let told = silent.map(|(from, to, _)| format!("{from} to {to} by {:?}", routes.way(*from, *to)));
+    Ok(told.collect::<Vec<_>>().join("; "))
 }
 
 /// The node that most pairs need, of those that were no victim yet.
