@@ -45,15 +45,21 @@ pub struct Host {
     pub max_accepted: u16,
 }
 
+/// Refuses an ordinary user, who could not read the keys either.
+///
+/// # Errors
+///
+/// [`StartError::NotRoot`].
+pub fn need_root() -> Result<(), StartError> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(StartError::NotRoot) }
+}
+
 /// Looks for programs, users and ports before anything is changed.
 ///
 /// # Errors
 ///
 /// Says what is missing or taken.
 pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(StartError::NotRoot);
-    }
     let openvpn = find("openvpn")?;
     let babeld = find("babeld")?;
     let openvpn_rights = rights(&settings.openvpn_user, false)?;

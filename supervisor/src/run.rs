@@ -35,6 +35,7 @@ pub fn run(config_file: &Path, paths: &Paths) -> Result<ExitCode, StartError> {
     logging::start(&settings.log);
     // Fails only where a provider stands already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    host::need_root()?;
     let identity = Identity::read(paths, wall_clock_s())?;
     let host = host::look(&settings, &identity)?;
     host::make_folders(paths)?;

@@ -13,18 +13,22 @@ pub fn say(line: impl fmt::Display) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// `warren: WHAT: WHY: WHY` on standard error, and the exit code.
+/// `warren: WHAT: WHY: WHY` on standard error, and the exit code. An error that says several things has
+/// a line for each.
 pub fn fail(error: &dyn Error, code: u8) -> ExitCode {
-    let mut text = format!("warren: {error}");
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.ends_with(&cause_text) {
             text.push_str(": ");
-            text.push_str(&cause_text);
+            text.push_str(&cause_text.replace('\n', " "));
         }
         source = cause.source();
     }
-    let _ = writeln!(io::stderr().lock(), "{}", text.replace('\n', " "));
+    let mut err = io::stderr().lock();
+    for line in text.lines() {
+        let _ = writeln!(err, "warren: {line}");
+    }
     ExitCode::from(code)
 }

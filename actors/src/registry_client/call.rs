@@ -201,14 +201,14 @@ impl Registry {
     }
 }
 
-/// rustls' error travels inside `io::Error`s, which do not show it as their source.
+/// rustls' error travels inside `io::Error`s, even inside one another, which do not show it as their
+/// source.
 fn is_wrong_pin(error: &(dyn Error + 'static)) -> bool {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let tls = error
-        .downcast_ref::<rustls::Error>()
-        .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
+    if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        return is_wrong_pin(inner);
+    }
     let wrong = rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
-    tls == Some(&wrong)
+    error.downcast_ref::<rustls::Error>() == Some(&wrong)
 }
 
 /// What another program wrote, fit for one line of ours.
