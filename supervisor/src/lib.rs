@@ -6,6 +6,7 @@ pub mod host;
 pub mod identity;
 pub mod join;
 pub mod logging;
+pub mod parts;
 pub mod run;
 pub mod shutdown;
 pub mod wiring;

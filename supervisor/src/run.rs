@@ -4,8 +4,10 @@ use crate::{
     errors::StartError,
     host,
     identity::Identity,
-    logging, shutdown,
-    wiring::{self, ACTORS, Graph, Parts},
+    logging,
+    parts::Parts,
+    shutdown,
+    wiring::{self, ACTORS, Graph},
 };
 use actors::{
     clock::Clock,

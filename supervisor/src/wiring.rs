@@ -3,42 +3,29 @@
 //! Four ranks: source -> decider -> effect -> sink. What is last in the flow starts first, and is
 //! handed to those before it; so a loop of addresses cannot be written.
 
-use crate::{host::Host, identity::Identity};
+use crate::parts::{Parts, babel_settings, lease_settings, planner_settings, tunnel_settings};
 use actix::{Actor, Recipient};
 use actors::{
     babeld::{Babeld, EndBabeld, RoutingProcess},
-    clock::Clock,
     errors::Chain,
     guardian::guard,
-    kernel::{Kernel, has_ipv6},
     links::Links,
     messages::{ActorRemade, Ordered},
-    openvpn::{self, Connections, DrainAll, EndAll, Facts, Tunnels},
-    peer_api::{PeerApi, SharedNode},
-    peer_cache::{CacheSettings, PeerCache, SharedPeers},
-    peer_client::{Asker, PeerClient},
+    openvpn::{Connections, DrainAll, EndAll, Facts, Tunnels},
+    peer_cache::{CacheSettings, PeerCache},
+    peer_client::PeerClient,
     policy::Policy,
     prober::{Prober, ProberSettings},
     process::Outlet,
-    registry_client::{RegistryClient, RegistrySettings, call::Registry},
+    registry_client::{RegistryClient, RegistrySettings},
     roll::Roll,
     sampler::Sampler,
     store::TunnelTable,
-    telemetry::{Published, Telemetry},
-    upnp::{
-        Upnp,
-        gateway::DefaultGateway,
-        keeper::{Keeper, LeaseSettings},
-    },
+    telemetry::Telemetry,
+    upnp::{Upnp, gateway::DefaultGateway, keeper::Keeper},
 };
-use config::{Settings, paths::Paths};
-use policies::{
-    parameters::Parameters,
-    planner::{Planner, PlannerSettings},
-    usage::Floor,
-};
+use policies::{planner::Planner, usage::Floor};
 use std::{cell::RefCell, rc::Rc, time::Duration};
-use wire::babel::{BabelConfig, MacKey};
 
 /// Names of all guarded actors.
 pub const ACTORS: [&str; 12] = [
@@ -62,34 +49,6 @@ const FEW_ROUTES: usize = 30;
 
 /// A gateway that has not let go of our mappings by then is left alone; the leases are finite.
 const RELEASE: Duration = Duration::from_secs(4);
-
-/// What the wiring is made from.
-pub struct Parts<'a> {
-    /// The configuration.
-    pub settings: &'a Settings,
-    /// Who we are.
-    pub identity: &'a Identity,
-    /// What the host offers.
-    pub host: &'a Host,
-    /// Where files lie.
-    pub paths: &'a Paths,
-    /// The one clock.
-    pub clock: Clock,
-    /// The one kernel.
-    pub kernel: Kernel,
-    /// Where telemetry publishes its picture.
-    pub published: Published,
-    /// Where the peer cache publishes its reading.
-    pub peers: SharedPeers,
-    /// Asks other nodes over the overlay.
-    pub asker: Asker,
-    /// The registry.
-    pub registry: Registry,
-    /// Our own document, which the peer API shows.
-    pub node: SharedNode,
-    /// Answers other nodes over the overlay.
-    pub peer_api: PeerApi,
-}
 
 /// The running graph, as the shutdown needs it.
 pub struct Graph {
@@ -286,83 +245,6 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         orders: tunnels.recipient(),
         end_babeld: babeld.recipient(),
     }
-}
-
-fn tunnel_settings(parts: &Parts<'_>) -> openvpn::Settings {
-    let Parts { paths, host, identity, .. } = parts;
-    openvpn::Settings {
-        me: identity.me,
-        openvpn: host.openvpn.clone(),
-        rights: host.openvpn_rights,
-        identity: openvpn::Identity {
-            ca: paths.ca(),
-            certificate: paths.certificate(),
-            key: paths.key(),
-            tls_crypt: paths.tls_crypt(),
-            tun_node: host.tun_node.clone(),
-            ipv6: has_ipv6(),
-        },
-        servers: host.servers.clone(),
-        max_accepted: host.max_accepted,
-        children: paths.run().join("child"),
-    }
-}
-
-fn planner_settings(parts: &Parts<'_>) -> PlannerSettings {
-    PlannerSettings {
-        parameters: Parameters {
-            tunnels_to_dial: parts.host.tunnels_to_dial,
-            max_accepted: parts.host.max_accepted,
-            ..parts.identity.document.parameters.parameters()
-        },
-        pinned: parts.settings.neighbours.iter().copied().collect(),
-        seed: fastrand::u64(..),
-    }
-}
-
-fn lease_settings(parts: &Parts<'_>) -> LeaseSettings {
-    LeaseSettings {
-        me: parts.identity.me,
-        network: parts.identity.network,
-        wanted: parts.host.servers.clone(),
-        ledger: parts.paths.leases(),
-        allow_private: parts.settings.private_endpoints,
-    }
-}
-
-fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
-    let Parts { paths, host, identity, kernel, settings, .. } = parts;
-    let parameters = identity.document.parameters.parameters();
-    let folder = paths.child("babeld");
-    let own = identity.me.length();
-    actors::babeld::Settings {
-        babeld: host.babeld.clone(),
-        rights: host.babeld_rights,
-        state_folder: paths.babeld_state(),
-        seqno: paths.state().join("babel-seqno"),
-        pid_file: paths.run().join("child/babeld.pid"),
-        config: BabelConfig {
-            network: identity.network,
-            own: identity.me,
-            lengths: own..=own,
-            slots: kernel.slots(),
-            interfaces: settings.interfaces.clone(),
-            hello_interval: parameters.hello_interval,
-            update_interval: parameters.update_interval,
-            socket: folder.join("babeld.sock"),
-            state_file: paths.babeld_state().join("state"),
-            key: mac_key(&identity.document.babel_key),
-        },
-        folder,
-    }
-}
-
-/// 64 hex digits, as the document was checked to have.
-fn mac_key(hex: &str) -> Option<MacKey> {
-    let digits: Option<Vec<u8>> = hex.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect();
-    let pairs: Vec<u8> =
-        digits?.chunks_exact(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit)).collect();
-    pairs.try_into().ok().map(MacKey)
 }
 
 impl Graph {

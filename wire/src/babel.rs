@@ -148,7 +148,8 @@ impl Decoder {
             Some(Entry::Announced(prefix)) => self.dump.announced.push(prefix),
             Some(Entry::Route { route, genuine }) => {
                 self.dump.table.routes.push(route);
-                if !genuine {
+                // A retraction need not name whom it retracts (RFC 8966, section 4.6.9).
+                if !genuine && route.metric < policies::world::INFINITY {
                     self.dump.forged.push(route);
                 }
             }

@@ -5,33 +5,33 @@
 //! with them.
 
 mod command_line;
+mod common;
 mod dial;
 mod server;
 
 pub use command_line::Identity;
+pub use common::{Facts, Settings};
 
 use crate::{
     clock::Clock,
     links::{LinkOrder, Links},
-    messages::{Ordered, ProcessReading, TunnelCameUp, TunnelClosed, TunnelOpened},
-    process::{ChildEvent, Outlet, Program, Rights},
-    store::{DialHistory, TunnelTable},
+    messages::{Ordered, ProcessReading},
+    process::{ChildEvent, Outlet},
+    store::TunnelTable,
 };
-use actix::{Actor, AsyncContext, Context, Handler, Recipient};
+use actix::{Actor, AsyncContext, Context, Handler};
 use command_line::{client, server};
+use common::Common;
 use dial::Dial;
 use policies::{
-    names::{Prefix, Slot, Transport},
+    names::{Endpoint, Prefix, Slot, Transport},
     orders::{CloseReason, Order},
-    units::Uptime,
     world::{Phase, TunnelReading},
 };
 use server::Server;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
-    path::PathBuf,
     rc::Rc,
     time::Duration,
 };
@@ -41,121 +41,6 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// A dialling slot rests this long after a tunnel.
 const REST: Duration = Duration::from_secs(2);
-
-/// What the tunnels actor is told once.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// This node.
-    pub me: Prefix,
-    /// OpenVPN's executable.
-    pub openvpn: PathBuf,
-    /// The rights of OpenVPN processes.
-    pub rights: Rights,
-    /// Certificates and keys.
-    pub identity: Identity,
-    /// Which servers to run, on which ports.
-    pub servers: Vec<(Transport, u16)>,
-    /// Most tunnels to accept, both transports together.
-    pub max_accepted: u16,
-    /// The folder of children's folders, such as `/run/warren/child`.
-    pub children: PathBuf,
-}
-
-/// Who hears of tunnels.
-#[derive(Clone)]
-pub struct Facts {
-    /// Of begun ones.
-    pub opened: Recipient<TunnelOpened>,
-    /// Of those that came up.
-    pub came_up: Recipient<TunnelCameUp>,
-    /// Of ended ones.
-    pub closed: Recipient<TunnelClosed>,
-}
-
-/// What servers and dials share.
-struct Common {
-    settings: Settings,
-    clock: Clock,
-    table: Rc<RefCell<TunnelTable>>,
-    links: Links,
-    facts: Facts,
-    events: Outlet,
-    seed: u64,
-    revoked: RefCell<BTreeSet<String>>,
-    stopping: Cell<bool>,
-}
-
-impl Common {
-    fn now(&self) -> Uptime {
-        self.clock.now()
-    }
-
-    fn management(&self, child: &str) -> PathBuf {
-        self.settings.children.join(child).join("management.sock")
-    }
-
-    fn program(&self, name: String, args: Vec<OsString>) -> Program {
-        Program {
-            path: self.settings.openvpn.clone(),
-            args,
-            rights: self.settings.rights,
-            pid_file: self.settings.children.join(format!("{name}.pid")),
-            management: Some(self.management(&name)),
-            name,
-        }
-    }
-
-    fn is_revoked(&self, serial: &str) -> bool {
-        self.revoked.borrow().contains(serial)
-    }
-
-    fn stopping(&self) -> bool {
-        self.stopping.get()
-    }
-
-    fn history(&self, peer: Prefix) -> DialHistory {
-        self.table.borrow().dials.get(&peer).copied().unwrap_or_default()
-    }
-
-    fn opened(&self, tunnel: TunnelReading) {
-        let TunnelReading { slot, peer, since, .. } = tunnel;
-        self.table.borrow_mut().tunnels.insert(slot, tunnel);
-        self.facts.opened.do_send(TunnelOpened { at: since, slot, peer });
-    }
-
-    fn set_phase(&self, slot: Slot, phase: Phase) {
-        if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot)
-            && tunnel.phase != phase
-        {
-            tunnel.phase = phase;
-            tunnel.since = self.now();
-        }
-    }
-
-    fn came_up(&self, slot: Slot, peer: Prefix) {
-        let at = self.now();
-        self.set_phase(slot, Phase::Up);
-        if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot) {
-            tunnel.up_since.get_or_insert(at);
-        }
-        self.links.order(LinkOrder::Unsilence(slot));
-        self.links.order(LinkOrder::Poke(slot));
-        tracing::info!(%slot, %peer, "tunnel up");
-        self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });
-    }
-
-    fn ended(&self, slot: Slot, reason: CloseReason) {
-        let Some(tunnel) = self.table.borrow_mut().tunnels.remove(&slot) else { return };
-        let at = self.now();
-        let lived = tunnel.up_since.map(|since| at.since(since)).unwrap_or_default();
-        let peer = tunnel.peer;
-        tracing::info!(%slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
-        if reason == CloseReason::PeerDead {
-            self.table.borrow().losses.note(peer);
-        }
-        self.facts.closed.do_send(TunnelClosed { at, slot, peer, reason, lived });
-    }
-}
 
 /// All OpenVPN processes of this node: what outlives the actor.
 #[derive(Clone, Default)]
@@ -272,7 +157,7 @@ impl Tunnels {
         }
     }
 
-    fn open(&mut self, slot: Slot, peer: Prefix, endpoints: &[policies::names::Endpoint]) {
+    fn open(&mut self, slot: Slot, peer: Prefix, endpoints: &[Endpoint]) {
         let common = &self.common;
         let now = common.now();
         let mut processes = self.connections.0.borrow_mut();
@@ -282,6 +167,9 @@ impl Tunnels {
         if !free || known || common.stopping() || peer == common.settings.me {
             return;
         }
+        // Its last tunnel may have left it down or silent.
+        common.links.order(LinkOrder::Up(slot));
+        common.links.order(LinkOrder::Unsilence(slot));
         let Some(dial) = Dial::open(common, slot, peer, endpoints) else { return };
         processes.dials.insert(slot, dial);
         common.opened(TunnelReading {
@@ -307,6 +195,10 @@ impl Tunnels {
         match slot {
             Slot::Dialling(_) => {
                 if let Some(dial) = processes.dials.get_mut(&slot) {
+                    if reason == CloseReason::PeerDead {
+                        // Babel's routes leave it at once; OpenVPN takes a second to end.
+                        self.common.links.order(LinkOrder::Down(slot));
+                    }
                     dial.close(&self.common, reason);
                 }
             }
@@ -336,7 +228,6 @@ impl Tunnels {
             .collect();
         for (slot, reason) in ended {
             if processes.dials.remove(&slot).is_some() {
-                common.links.order(LinkOrder::Unsilence(slot));
                 common.table.borrow_mut().resting.insert(slot, common.now() + REST);
             }
             common.ended(slot, reason);

@@ -3,7 +3,7 @@
 //! Knows nothing of what the child is for. Each child has one task on the main thread that reads
 //! what it says; a hung reader never blocks the child, since its end of the log pipe does not block.
 
-use super::{outlet::Outlet, rights::Rights};
+use super::{log::Log, outlet::Outlet, rights::Rights};
 use actix::Message;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
@@ -23,24 +23,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream, unix::pipe},
     sync::mpsc,
-    time::Instant,
 };
 
-/// Longest log line that is kept, in bytes; the rest of a longer one is cut.
-const LINE_CAP: usize = 1024;
-
-/// Log lines a second that are passed on; more are dropped and told by one line.
-const LINES_PER_SECOND: u32 = 200;
-
-/// A child that writes more lines a second than this for [`FLOOD_SECONDS`] is killed: OpenVPN whose
-/// TAP was taken away writes 245,000 a second for ever (measured).
-const FLOOD_LINES_PER_SECOND: u32 = 20_000;
-
-/// See [`FLOOD_LINES_PER_SECOND`].
-const FLOOD_SECONDS: u32 = 3;
-
-/// Management bytes read at once.
-const CHUNK: usize = 4096;
+/// Bytes read at once.
+pub(super) const CHUNK: usize = 4096;
 
 /// What to start, and with which rights.
 #[derive(Clone, Debug)]
@@ -345,78 +331,5 @@ async fn read(stream: Option<&mut UnixStream>, chunk: &mut [u8]) -> io::Result<u
     match stream {
         Some(stream) => stream.read(chunk).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Cuts a child's output into lines, and lets only so many a second pass.
-struct Log {
-    pipe: Option<pipe::Receiver>,
-    partial: Vec<u8>,
-    second: Instant,
-    lines: u32,
-    flooded: u32,
-}
-
-impl Log {
-    fn new(pipe: pipe::Receiver) -> Self {
-        Self { pipe: Some(pipe), partial: Vec::new(), second: Instant::now(), lines: 0, flooded: 0 }
-    }
-
-    /// Lines that came; waits for ever once the pipe is closed.
-    async fn read(&mut self) -> Vec<String> {
-        let mut chunk = [0; CHUNK];
-        let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
-        match pipe.read(&mut chunk).await {
-            Ok(count @ 1..) => self.take(chunk.get(..count).unwrap_or_default()),
-            Ok(0) | Err(_) => {
-                self.pipe = None;
-                Vec::new()
-            }
-        }
-    }
-
-    /// What is left in the pipe after the child's end, without waiting.
-    fn rest(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut chunk = [0; CHUNK];
-        let Some(pipe) = self.pipe.take() else { return lines };
-        while let Ok(count @ 1..) = pipe.try_read(&mut chunk) {
-            lines.extend(self.take(chunk.get(..count).unwrap_or_default()));
-        }
-        lines
-    }
-
-    fn take(&mut self, bytes: &[u8]) -> Vec<String> {
-        let mut lines = Vec::new();
-        for byte in bytes {
-            if *byte == b'\n' {
-                let line = std::mem::take(&mut self.partial);
-                lines.extend(self.pass(&line));
-            } else if self.partial.len() < LINE_CAP {
-                self.partial.push(*byte);
-            }
-        }
-        lines
-    }
-
-    fn pass(&mut self, line: &[u8]) -> Option<String> {
-        let mut told = None;
-        if self.second.elapsed() >= Duration::from_secs(1) {
-            let dropped = self.lines.saturating_sub(LINES_PER_SECOND);
-            told = (dropped > 0).then(|| format!("{dropped} log lines dropped"));
-            self.flooded = if self.lines > FLOOD_LINES_PER_SECOND { self.flooded + 1 } else { 0 };
-            self.second = Instant::now();
-            self.lines = 0;
-        }
-        self.lines = self.lines.saturating_add(1);
-        if self.lines > LINES_PER_SECOND {
-            return told;
-        }
-        let clean = String::from_utf8_lossy(line).replace(|c: char| c.is_control(), "");
-        Some(told.map_or(clean.clone(), |dropped| format!("{clean} ({dropped})")))
-    }
-
-    fn floods(&self) -> bool {
-        self.flooded >= FLOOD_SECONDS
     }
 }

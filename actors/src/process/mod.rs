@@ -4,6 +4,7 @@
 //! (PR_SET_PDEATHSIG(2const)): a child spawned elsewhere dies with that thread.
 
 mod child;
+mod log;
 mod outlet;
 mod rights;
 mod supervised;

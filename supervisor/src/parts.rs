@@ -1,0 +1,122 @@
+//! What the wiring is made from, and what each actor is told of it.
+
+use crate::{host::Host, identity::Identity};
+use actors::{
+    clock::Clock,
+    kernel::{Kernel, has_ipv6},
+    openvpn,
+    peer_api::{PeerApi, SharedNode},
+    peer_cache::SharedPeers,
+    peer_client::Asker,
+    registry_client::call::Registry,
+    telemetry::Published,
+    upnp::keeper::LeaseSettings,
+};
+use config::{Settings, paths::Paths};
+use policies::{parameters::Parameters, planner::PlannerSettings};
+use wire::babel::{BabelConfig, MacKey};
+
+/// What the wiring is made from.
+pub struct Parts<'a> {
+    /// The configuration.
+    pub settings: &'a Settings,
+    /// Who we are.
+    pub identity: &'a Identity,
+    /// What the host offers.
+    pub host: &'a Host,
+    /// Where files lie.
+    pub paths: &'a Paths,
+    /// The one clock.
+    pub clock: Clock,
+    /// The one kernel.
+    pub kernel: Kernel,
+    /// Where telemetry publishes its picture.
+    pub published: Published,
+    /// Where the peer cache publishes its reading.
+    pub peers: SharedPeers,
+    /// Asks other nodes over the overlay.
+    pub asker: Asker,
+    /// The registry.
+    pub registry: Registry,
+    /// Our own document, which the peer API shows.
+    pub node: SharedNode,
+    /// Answers other nodes over the overlay.
+    pub peer_api: PeerApi,
+}
+
+pub(crate) fn tunnel_settings(parts: &Parts<'_>) -> openvpn::Settings {
+    let Parts { paths, host, identity, .. } = parts;
+    openvpn::Settings {
+        me: identity.me,
+        openvpn: host.openvpn.clone(),
+        rights: host.openvpn_rights,
+        identity: openvpn::Identity {
+            ca: paths.ca(),
+            certificate: paths.certificate(),
+            key: paths.key(),
+            tls_crypt: paths.tls_crypt(),
+            tun_node: host.tun_node.clone(),
+            ipv6: has_ipv6(),
+        },
+        servers: host.servers.clone(),
+        max_accepted: host.max_accepted,
+        children: paths.run().join("child"),
+    }
+}
+
+pub(crate) fn planner_settings(parts: &Parts<'_>) -> PlannerSettings {
+    PlannerSettings {
+        parameters: Parameters {
+            tunnels_to_dial: parts.host.tunnels_to_dial,
+            max_accepted: parts.host.max_accepted,
+            ..parts.identity.document.parameters.parameters()
+        },
+        pinned: parts.settings.neighbours.iter().copied().collect(),
+        seed: fastrand::u64(..),
+    }
+}
+
+pub(crate) fn lease_settings(parts: &Parts<'_>) -> LeaseSettings {
+    LeaseSettings {
+        me: parts.identity.me,
+        network: parts.identity.network,
+        wanted: parts.host.servers.clone(),
+        ledger: parts.paths.leases(),
+        allow_private: parts.settings.private_endpoints,
+    }
+}
+
+pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
+    let Parts { paths, host, identity, kernel, settings, .. } = parts;
+    let parameters = identity.document.parameters.parameters();
+    let folder = paths.child("babeld");
+    let own = identity.me.length();
+    actors::babeld::Settings {
+        babeld: host.babeld.clone(),
+        rights: host.babeld_rights,
+        state_folder: paths.babeld_state(),
+        seqno: paths.state().join("babel-seqno"),
+        pid_file: paths.run().join("child/babeld.pid"),
+        config: BabelConfig {
+            network: identity.network,
+            own: identity.me,
+            lengths: own..=own,
+            slots: kernel.slots(),
+            interfaces: settings.interfaces.clone(),
+            hello_interval: parameters.hello_interval,
+            update_interval: parameters.update_interval,
+            socket: folder.join("babeld.sock"),
+            state_file: paths.babeld_state().join("state"),
+            key: mac_key(&identity.document.babel_key),
+        },
+        folder,
+    }
+}
+
+/// 64 hex digits, as the document was checked to have.
+fn mac_key(hex: &str) -> Option<MacKey> {
+    let digits: Option<Vec<u8>> = hex.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect();
+    let pairs: Vec<u8> =
+        digits?.chunks_exact(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit)).collect();
+    pairs.try_into().ok().map(MacKey)
+}
