@@ -2,6 +2,7 @@
 
 pub mod babel;
 mod babel_config;
+mod client_env;
 pub mod control;
 pub mod dial_failure;
 pub mod endpoints;

@@ -1,0 +1,115 @@
+//! What OpenVPN tells the daemon of one client: the lines of a `>CLIENT:ENV` block.
+
+use policies::names::Prefix;
+use std::net::{IpAddr, SocketAddr};
+
+/// Most lines of one client's environment that are looked at.
+pub(crate) const MAX_ENV_LINES: usize = 256;
+/// Most bytes of one client's environment that are looked at.
+const MAX_ENV_BYTES: usize = 64 * 1024;
+
+/// What OpenVPN tells of a client. Everything else of its environment (the peer's own words) is dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientEnv {
+    /// The name that OpenVPN took from the certificate.
+    pub common_name: Option<String>,
+    /// The certificate's common name.
+    pub x509_cn: Option<String>,
+    /// The certificate has more than one common name.
+    pub second_cn: bool,
+    /// The certificate's serial number: lower-case hex, two digits a byte, no leading zero byte.
+    pub serial: Option<String>,
+    /// Whence it comes, before authentication.
+    pub untrusted: Option<SocketAddr>,
+    /// Whence it comes, proven.
+    pub trusted: Option<SocketAddr>,
+    /// The environment was beyond 256 lines or 64 KiB; what is here may lack something.
+    pub truncated: bool,
+}
+
+impl ClientEnv {
+    /// The node that the certificate names: exactly one common name, on which all agree.
+    ///
+    /// `None` means: do not let it in.
+    pub fn node(&self) -> Option<Prefix> {
+        let agreed = self.common_name.is_some() && self.common_name == self.x509_cn;
+        if !agreed || self.second_cn || self.truncated {
+            return None;
+        }
+        self.x509_cn.as_deref()?.parse().ok()
+    }
+
+    /// Whence it comes: proven where that is told.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.trusted.or(self.untrusted)
+    }
+}
+
+/// What is told of an environment while its lines come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EnvBlock {
+    pub(crate) env: ClientEnv,
+    untrusted: (Option<IpAddr>, Option<u16>),
+    trusted: (Option<IpAddr>, Option<u16>),
+    lines: usize,
+    bytes: usize,
+}
+
+impl EnvBlock {
+    pub(crate) fn add(&mut self, line: &str) {
+        self.lines = self.lines.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(line.len());
+        if self.lines > MAX_ENV_LINES || self.bytes > MAX_ENV_BYTES {
+            self.env.truncated = true;
+            return;
+        }
+        let Some((key, value)) = line.split_once('=') else { return };
+        match key {
+            "common_name" => self.env.common_name = Some(value.to_owned()),
+            "X509_0_CN" => self.env.x509_cn = Some(value.to_owned()),
+            "tls_serial_0" => self.env.serial = hex_of_decimal(value),
+            "untrusted_ip" | "untrusted_ip6" => self.untrusted.0 = address(value),
+            "untrusted_port" => self.untrusted.1 = value.parse().ok(),
+            "trusted_ip" | "trusted_ip6" => self.trusted.0 = address(value),
+            "trusted_port" => self.trusted.1 = value.parse().ok(),
+            key if key.starts_with("X509_0_CN_") => self.env.second_cn = true,
+            _ => (),
+        }
+    }
+
+    pub(crate) fn end(self) -> ClientEnv {
+        let socket = |(ip, port): (Option<IpAddr>, Option<u16>)| Some(SocketAddr::new(ip?, port?));
+        ClientEnv { untrusted: socket(self.untrusted), trusted: socket(self.trusted), ..self.env }
+    }
+}
+
+/// A dual-stack server names IPv4 clients `::ffff:192.0.2.1`.
+pub(crate) fn address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+}
+
+/// Serial numbers have at most 20 octets (RFC 5280, section 4.1.2.2), which is 49 decimal digits.
+const MAX_SERIAL_DIGITS: usize = 49;
+
+/// A decimal number as bytes, most significant first, in hex; `None` where it is none or too long.
+fn hex_of_decimal(text: &str) -> Option<String> {
+    if text.is_empty() || text.len() > MAX_SERIAL_DIGITS {
+        return None;
+    }
+    let mut little: Vec<u8> = Vec::new();
+    for digit in text.chars() {
+        let mut carry = digit.to_digit(10)?;
+        for byte in &mut little {
+            let value = u32::from(*byte) * 10 + carry;
+            *byte = u8::try_from(value & 0xff).ok()?;
+            carry = value >> 8;
+        }
+        if carry > 0 {
+            little.push(u8::try_from(carry).ok()?);
+        }
+    }
+    if little.is_empty() {
+        little.push(0);
+    }
+    Some(little.iter().rev().map(|byte| format!("{byte:02x}")).collect())
+}
