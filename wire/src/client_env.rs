@@ -113,3 +113,25 @@ fn hex_of_decimal(text: &str) -> Option<String> {
     }
     Some(little.iter().rev().map(|byte| format!("{byte:02x}")).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_number_is_its_bytes_in_hex() {
+        let cases = [
+            ("0", Some("00")),
+            ("7", Some("07")),
+            ("256", Some("0100")),
+            ("", None),
+            ("-1", None),
+            ("316663873929282", Some("0120010db80042")),
+            ("1x", None),
+        ];
+        for (decimal, hex) in cases {
+            assert_eq!(hex_of_decimal(decimal).as_deref(), hex, "{decimal}");
+        }
+        assert_eq!(hex_of_decimal(&"9".repeat(MAX_SERIAL_DIGITS + 1)), None);
+    }
+}

@@ -533,23 +533,6 @@ mod tests {
     }
 
     #[test]
-    fn a_serial_number_is_its_bytes_in_hex() {
-        let cases = [
-            ("0", Some("00")),
-            ("7", Some("07")),
-            ("256", Some("0100")),
-            ("", None),
-            ("-1", None),
-            ("316663873929282", Some("0120010db80042")),
-            ("1x", None),
-        ];
-        for (decimal, hex) in cases {
-            assert_eq!(hex_of_decimal(decimal).as_deref(), hex, "{decimal}");
-        }
-        assert_eq!(hex_of_decimal(&"9".repeat(MAX_SERIAL_DIGITS + 1)), None);
-    }
-
-    #[test]
     fn a_client_is_let_in_only_into_a_vlan_that_exists() {
         let (cid, kid) = (ClientId(3), KeyId(1));
         let good = Some("client-auth 3 1\nvlan-pvid 2\nEND\n".to_owned());
