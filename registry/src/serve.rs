@@ -19,12 +19,13 @@ use nix::errno::Errno;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
     server::WebPkiClientVerifier,
+    time_provider::TimeProvider,
 };
 use std::{
     any::Any,
-    fs, io,
+    fmt, fs, io,
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -79,7 +80,22 @@ pub enum ServeError {
     Run(#[source] io::Error),
 }
 
-fn tls(credentials: &Credentials) -> Result<ServerConfig, ServeError> {
+/// The registry's clock, by which certificates are judged too.
+struct Now(WallClock);
+
+impl fmt::Debug for Now {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Now")
+    }
+}
+
+impl TimeProvider for Now {
+    fn current_time(&self) -> Option<UnixTime> {
+        u64::try_from((self.0)()).ok().map(|now_s| UnixTime::since_unix_epoch(Duration::from_secs(now_s)))
+    }
+}
+
+fn tls(credentials: &Credentials, clock: &WallClock) -> Result<ServerConfig, ServeError> {
     fn failed<E: std::error::Error + Send + Sync + 'static>(error: E) -> ServeError {
         ServeError::Tls(Box::new(error))
     }
@@ -93,7 +109,7 @@ fn tls(credentials: &Credentials) -> Result<ServerConfig, ServeError> {
         .allow_unauthenticated()
         .build()
         .map_err(failed)?;
-    ServerConfig::builder_with_provider(provider)
+    ServerConfig::builder_with_details(provider, Arc::new(Now(Arc::clone(clock))))
         .with_safe_default_protocol_versions()
         .map_err(failed)?
         .with_client_cert_verifier(clients)
@@ -178,7 +194,7 @@ pub struct Running {
 /// Its files are not good, or a socket cannot be had.
 pub fn start(places: &Places, address: SocketAddr, clock: WallClock) -> Result<Running, ServeError> {
     let opened = settings::open(places)?;
-    let tls = tls(&opened.credentials)?;
+    let tls = tls(&opened.credentials, &clock)?;
     let desk: SharedDesk = Arc::new(Mutex::new(Desk::new(opened, clock).map_err(ServeError::Desk)?));
     let listener = listen(address)?;
     let admin_listener = listen_admin(&places.admin)?;

@@ -122,7 +122,7 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Joi
 /// Spends the invitation, and writes key, certificates, network document and configuration.
 ///
 /// # Errors
-/// See [`JoinError`]; where the registry was not reached or said no, nothing is left behind.
+/// See [`JoinError`]; where the registry was not reached or said no, no file is left behind.
 pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
     let Joining { invitation, paths, children } = joining;
     let all =

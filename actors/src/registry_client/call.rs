@@ -201,14 +201,17 @@ impl Registry {
     }
 }
 
-/// rustls' error travels inside `io::Error`s, even inside one another, which do not show it as their
-/// source.
+/// rustls' error travels inside `io::Error`s, which show the cause of what they hold as their source,
+/// but never what they hold.
 fn is_wrong_pin(error: &(dyn Error + 'static)) -> bool {
-    if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-        return is_wrong_pin(inner);
-    }
     let wrong = rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
-    error.downcast_ref::<rustls::Error>() == Some(&wrong)
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return *tls == wrong;
+    }
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(held) => is_wrong_pin(held),
+        None => false,
+    }
 }
 
 /// What another program wrote, fit for one line of ours.

@@ -1,0 +1,142 @@
+//! Asks a real registry what members may ask, and what strangers may not.
+
+mod support;
+
+use policies::names::Endpoint;
+use registry::admin::{self, Listing, Revoke, RevokedNode};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use support::{Identity, Registry, TTL_S, read};
+use wire::{
+    registry::{Announced, Announcement, Bootstrap, NetworkDocument, Revocations, VERSION},
+    signed::{self, SignedDocument},
+};
+
+const CALLS: [(&str, &str); 5] = [
+    ("POST", "/v1/renewals"),
+    ("PUT", "/v1/nodes/self"),
+    ("GET", "/v1/bootstrap"),
+    ("GET", "/v1/network"),
+    ("GET", "/v1/revocations"),
+];
+
+fn announce(registry: &Registry, who: &Identity, endpoints: &[&str]) -> Announced {
+    let endpoints = endpoints.iter().map(|text| text.parse::<Endpoint>().unwrap()).collect();
+    registry.ask(who, "PUT", "/v1/nodes/self", &Announcement { version: VERSION, endpoints })
+}
+
+/// Compares whom `who` is told to dial with `expected`: prefix and endpoints, in any order.
+#[track_caller]
+fn check(registry: &Registry, who: &Identity, expected: &[(&Identity, &[&str])]) {
+    let told: Bootstrap = registry.ask(who, "GET", "/v1/bootstrap?count=8", &());
+    let mut told: Vec<(String, Vec<String>)> = told
+        .nodes
+        .iter()
+        .map(|node| (node.prefix.to_string(), node.endpoints.iter().map(Endpoint::to_string).collect()))
+        .collect();
+    told.sort();
+    let expected: Vec<(String, Vec<String>)> = expected
+        .iter()
+        .map(|(node, endpoints)| {
+            (node.claimed.prefix.to_string(), endpoints.iter().map(|text| (*text).to_owned()).collect())
+        })
+        .collect();
+    assert_eq!(told, expected);
+}
+
+fn revoke(registry: &Registry, node: &Identity) {
+    let ask = Revoke { prefix: node.claimed.prefix.to_string() };
+    let done: RevokedNode =
+        admin::ask(&registry.places.admin, "POST", "/v1/revocations", Some(&ask)).unwrap();
+    assert_eq!(done.certificates, 1);
+}
+
+#[test]
+fn a_node_is_told_of_the_others_and_never_of_itself() {
+    let mut registry = Registry::start();
+    let (first, second) = (registry.member(), registry.member());
+    check(&registry, &first, &[]);
+    announce(&registry, &first, &["udp:45.67.0.1:1194", "tcp:45.67.0.1:1194"]);
+    check(&registry, &first, &[]);
+    check(&registry, &second, &[(&first, &["udp:45.67.0.1:1194", "tcp:45.67.0.1:1194"])]);
+    registry.restart();
+    check(&registry, &second, &[(&first, &["udp:45.67.0.1:1194", "tcp:45.67.0.1:1194"])]);
+    announce(&registry, &first, &[]);
+    check(&registry, &second, &[]);
+}
+
+#[test]
+fn an_announcement_is_forgotten_after_its_time() {
+    let registry = Registry::start();
+    let (first, second) = (registry.member(), registry.member());
+    let told = announce(&registry, &first, &["udp:45.67.0.1:1194"]);
+    assert_eq!(i64::try_from(told.ttl_s).unwrap(), TTL_S);
+    registry.pass(TTL_S - 1);
+    check(&registry, &second, &[(&first, &["udp:45.67.0.1:1194"])]);
+    registry.pass(1);
+    check(&registry, &second, &[]);
+}
+
+#[test]
+fn endpoints_that_nobody_should_dial_are_refused_one_by_one() {
+    let registry = Registry::start();
+    let (first, second) = (registry.member(), registry.member());
+    let bad =
+        ["udp:10.0.0.1:1194", "udp:127.0.0.1:1194", "udp:[fd12:3456:789a:2::1]:1194", "udp:[fe80::1]:1"];
+    let told = announce(&registry, &first, &[&bad[..], &["udp:45.67.0.1:1194"]].concat());
+    assert_eq!(told.refused.iter().map(|one| one.endpoint.to_string()).collect::<Vec<_>>(), bad);
+    check(&registry, &second, &[(&first, &["udp:45.67.0.1:1194"])]);
+}
+
+#[test]
+fn no_call_but_the_claim_is_for_strangers() {
+    let registry = Registry::start();
+    for (method, call) in CALLS {
+        assert_eq!(registry.call(None, method, call, "{}").0, 401, "{call}");
+    }
+}
+
+#[test]
+fn a_revoked_node_is_out_at_once_and_the_signed_list_says_so() {
+    let registry = Registry::start();
+    let (first, second) = (registry.member(), registry.member());
+    announce(&registry, &first, &["udp:45.67.0.1:1194"]);
+    assert_eq!(registry.call(Some(&second), "GET", "/v1/revocations?after=1", "").0, 204);
+    let list = std::thread::scope(|scope| {
+        let waiting = scope
+            .spawn(|| registry.ask::<SignedDocument>(&second, "GET", "/v1/revocations?after=1&wait=60", &()));
+        revoke(&registry, &first);
+        waiting.join().unwrap()
+    });
+    let ca = CertificateDer::from_pem_slice(second.claimed.ca.as_bytes()).unwrap();
+    let list = Revocations::read(&signed::open(&list, &ca).unwrap()).unwrap();
+    assert_eq!((list.version, list.revoked.len()), (2, 1));
+    assert_eq!(list.revoked[0].prefix, first.claimed.prefix);
+    for (method, call) in CALLS {
+        assert_eq!(registry.call(Some(&first), method, call, "{}").0, 403, "{call}");
+    }
+    check(&registry, &second, &[]);
+    let listing: Listing = admin::ask(&registry.places.admin, "GET", "/v1/nodes", None::<&Revoke>).unwrap();
+    assert_eq!(listing.nodes.iter().map(|node| node.revoked).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn a_prefix_is_never_given_twice_over_restarts_and_revocations() {
+    let mut registry = Registry::start();
+    let first = registry.member();
+    revoke(&registry, &first);
+    registry.restart();
+    let second = registry.member();
+    assert_eq!(first.claimed.prefix.to_string(), "1/16");
+    assert_eq!(second.claimed.prefix.to_string(), "2/16");
+}
+
+#[test]
+fn the_network_s_document_is_signed_and_for_members() {
+    let registry = Registry::start();
+    let node = registry.member();
+    let signed: SignedDocument = registry.ask(&node, "GET", "/v1/network", &());
+    assert!(signed == node.claimed.network);
+    let ca = CertificateDer::from_pem_slice(read(&registry.places.etc.join("ca.crt")).as_bytes()).unwrap();
+    let document = NetworkDocument::read(&signed::open(&signed, &ca).unwrap()).unwrap();
+    assert_eq!((document.version, document.network.to_string()), (1, "fd12:3456:789a::/48".to_owned()));
+}

@@ -1,0 +1,219 @@
+//! A real registry on loopback, whose clock the test owns, and a plain TLS client for it.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use rcgen::{CertificateParams, KeyPair};
+use registry::{
+    admin::{self, Invite, Invited},
+    serve,
+    settings::{self, NewNetwork, Places},
+};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use wire::{
+    invitation::{Invitation, token_text},
+    registry::{Claim, Claimed, VERSION},
+};
+
+/// The moment at which each test begins.
+pub const START_S: i64 = 1_795_000_000;
+
+/// Life of certificates in these registries: 30 days.
+pub const LIFE_S: i64 = 30 * 86_400;
+
+/// How long announcements are kept in these registries.
+pub const TTL_S: i64 = 900;
+
+/// A registry that runs in a thread of its own, with its files in a folder of its own.
+pub struct Registry {
+    pub places: Places,
+    pub now_s: Arc<AtomicI64>,
+    address: SocketAddr,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    _folder: tempfile::TempDir,
+}
+
+/// A node's certificate and key.
+pub struct Identity {
+    pub claimed: Claimed,
+    pub key: KeyPair,
+}
+
+impl Registry {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        let places = Places { etc: at("etc"), state: at("state"), admin: at("run/admin.sock") };
+        let new = NewNetwork {
+            network: Some("fd12:3456:789a::/48".parse().unwrap()),
+            address: wire::invitation::RegistryAddress::parse("127.0.0.1", 9443).unwrap(),
+            prefix_length: 16,
+            parameters: policies::parameters::Parameters::default(),
+            certificate_life_s: LIFE_S,
+            announcement_ttl_s: TTL_S,
+            private_endpoints: false,
+        };
+        settings::init(&places, &new, START_S).unwrap();
+        let now_s = Arc::new(AtomicI64::new(START_S));
+        let (address, stop, thread) = run(&places, &now_s);
+        Self { places, now_s, address, stop: Some(stop), thread: Some(thread), _folder: folder }
+    }
+
+    /// Ends it in order and starts it again on the same files.
+    pub fn restart(&mut self) {
+        self.end();
+        let (address, stop, thread) = run(&self.places, &self.now_s);
+        (self.address, self.stop, self.thread) = (address, Some(stop), Some(thread));
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+
+    pub fn pass(&self, seconds: i64) {
+        self.now_s.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    pub fn invite(&self, ttl_s: i64) -> Invitation {
+        let ask = Invite { ttl_s };
+        let invited: Invited = admin::ask(&self.places.admin, "POST", "/v1/invitations", Some(&ask)).unwrap();
+        invited.invitation.parse().unwrap()
+    }
+
+    /// A node that has joined.
+    pub fn member(&self) -> Identity {
+        let key = key();
+        let csr = request(&CertificateParams::default(), &key);
+        let (status, body) = self.claim(&token_text(&self.invite(60).token), &csr);
+        assert_eq!(status, 200, "{body}");
+        Identity { claimed: serde_json::from_str(&body).unwrap(), key }
+    }
+
+    pub fn claim(&self, token: &str, csr: &str) -> (u16, String) {
+        let claim = Claim { version: VERSION, token: token.into(), csr: csr.into() };
+        self.call(None, "POST", "/v1/claims", &serde_json::to_string(&claim).unwrap())
+    }
+
+    /// Makes one call; status and body.
+    pub fn call(&self, who: Option<&Identity>, method: &str, call: &str, body: &str) -> (u16, String) {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.places.etc.join("ca.crt")).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match who {
+            None => config.with_no_client_auth(),
+            Some(identity) => {
+                let certificate = identity.claimed.certificate.as_bytes();
+                let chain = vec![CertificateDer::from_pem_slice(certificate).unwrap()];
+                let key = PrivateKeyDer::from_pem_slice(identity.key.serialize_pem().as_bytes()).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        // What a test is about happens at the registry's time, not at this machine's.
+        config.time_provider = Arc::new(Then(self.now_s.load(Ordering::SeqCst)));
+        let session = ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
+        let tcp = TcpStream::connect(self.address).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut tls = StreamOwned::new(session, tcp);
+        let length = body.len();
+        let head = format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n");
+        tls.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        // The other end may close without a farewell of TLS; what was sent before that counts.
+        let _ = tls.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// As [`Self::call`]; fails the test unless the answer is 200 and a document.
+    #[track_caller]
+    pub fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        who: &Identity,
+        method: &str,
+        call: &str,
+        document: &impl serde::Serialize,
+    ) -> T {
+        let (status, body) = self.call(Some(who), method, call, &serde_json::to_string(document).unwrap());
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[derive(Debug)]
+struct Then(i64);
+
+impl rustls::time_provider::TimeProvider for Then {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        let since = Duration::from_secs(self.0.try_into().unwrap());
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(since))
+    }
+}
+
+type Started = (SocketAddr, tokio::sync::oneshot::Sender<()>, JoinHandle<()>);
+
+fn run(places: &Places, now_s: &Arc<AtomicI64>) -> Started {
+    let (places, now_s) = (places.clone(), Arc::clone(now_s));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let clock: registry::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
+            let running = serve::start(&places, "127.0.0.1:0".parse().unwrap(), clock).unwrap();
+            tell.send(running.address()).unwrap();
+            let stop = async move {
+                let _ = stopped.await;
+            };
+            running.run(stop).await.unwrap();
+        });
+    });
+    (told.recv_timeout(Duration::from_secs(30)).unwrap(), stop, thread)
+}
+
+pub fn key() -> KeyPair {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
+}
+
+pub fn request(wishes: &CertificateParams, key: &KeyPair) -> String {
+    wishes.serialize_request(key).unwrap().pem().unwrap()
+}
+
+/// All certificates that the database holds, in PEM.
+pub fn issued(places: &Places) -> Vec<String> {
+    let database = rusqlite::Connection::open(places.state.join("registry.sqlite")).unwrap();
+    let mut all = database.prepare("SELECT certificate FROM certificates").unwrap();
+    let rows = all.query_map([], |row| row.get(0)).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+pub fn read(path: &std::path::Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
