@@ -13,6 +13,8 @@ use std::{
 const FOLDERS: [&str; 5] = ["/etc/warren", "/run/warren", "/var/lib/warren", "/dev/warren", "/tmp"];
 /// Counters and clocks of the kernel below `/proc/sys/net`: they change by themselves.
 const VOLATILE: [&str; 4] = ["nf_conntrack_count", "stable_secret", "route/flush", "ehash_entries"];
+/// State of a connection that its process has closed and only the kernel still remembers.
+const ENDED: &str = "TIME-WAIT";
 /// Words of iproute2 after which stands a number that changes by itself.
 const AGES: [&str; 4] = ["valid_lft", "preferred_lft", "expires", "age"];
 
@@ -43,7 +45,7 @@ impl Host {
         host.insert("sysctls", ip::inside(namespace, || Ok(sysctls()))?);
         let sockets = ["-H", "-n", "-a", "-t", "-u", "-w", "-x"];
         let sockets = spawn::run(namespace, Path::new("ss"), sockets, Duration::from_secs(10))?;
-        host.insert("sockets", sockets.lines().map(socket).collect());
+        host.insert("sockets", sockets.lines().filter(|line| !line.contains(ENDED)).map(socket).collect());
         host.insert("processes", ip::pids(namespace).iter().filter_map(|pid| process(*pid)).collect());
         host.insert("files", FOLDERS.iter().flat_map(|folder| files(Path::new(folder))).collect());
         Ok(Self(host))
@@ -119,7 +121,8 @@ fn files(folder: &Path) -> BTreeSet<String> {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
             let ours = ["warren", "openvpn", "babel"].iter().any(|word| name.contains(word));
-            let of_a_lab = name.trim_start_matches('.').starts_with("warren-lab-");
+            let of_a_lab =
+                ["warren-lab-", ".warren-lab-", "warren-kept-"].iter().any(|begin| name.starts_with(begin));
             if here == Path::new("/tmp") && (!ours || of_a_lab) {
                 continue;
             }

@@ -16,7 +16,7 @@ use crate::{
 use anyhow::{Context, Result, anyhow, bail};
 use std::{
     collections::BTreeSet,
-    env,
+    env, fs,
     io::Write,
     net::{Ipv4Addr, TcpStream},
     os::unix::net::UnixStream,
@@ -131,6 +131,10 @@ impl Lab {
         }
         ip::batch(Some(&self.run.namespace("net")), &lines)?;
 
+        // Else its neighbours, who hear that it is no router, drop the routes that it advertises.
+        ip::inside(&self.run.namespace("net"), || {
+            Ok(fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?)
+        })?;
         host(&self.run.namespace("reg"), REGISTRY, 16, "45.67.0.1")?;
         for index in 0..count {
             let namespace = self.run.namespace(&format!("n{index}"));
@@ -318,7 +322,7 @@ impl Lab {
         let number = u8::try_from(index + 1).context("more nodes than addresses")?;
         let address = Ipv4Addr::new(45, 67, 3, number);
         let lines = format!(
-            "-4 addr flush dev eth0\naddr add {address}/16 dev eth0\nroute add default via 45.67.0.1\n"
+            "addr flush dev eth0 scope global\naddr add {address}/16 dev eth0\nroute add default via 45.67.0.1\n"
         );
         ip::batch(Some(self.node(index)?.namespace()), &lines)?;
         Ok(address)

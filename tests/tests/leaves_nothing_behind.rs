@@ -53,7 +53,8 @@ fn a_host_that_lives_on_router_advertisements_keeps_its_default_route() -> Resul
     })
     .context("the advertisement made no default route")?;
     start_whole(&lab)?;
-    default_route().context("the default route is gone once warren runs")?;
+    let accept = node.command("sysctl", &["net.ipv6.conf.eth0.accept_ra", "net.ipv6.conf.all.forwarding"])?;
+    default_route().with_context(|| format!("the default route is gone once warren runs: {accept}"))?;
     // It must go on to take advertisements, too: the route is made anew.
     node.command("ip", &["-6", "route", "del", "default"])?;
     wait_until(Duration::from_secs(10), || {

@@ -70,8 +70,7 @@ pub fn start_whole(lab: &Lab) -> Result<Duration> {
     wait_whole(lab, &pinger, start)
 }
 
-/// Waits until all pairs have answered pings sent from `start` on, and returns how long after `start` the last
-/// first answer came. Then waits for whole routing tables and tells the mean hops.
+/// Waits until all pairs have answered once, and returns how long after `start` the last first answer came. Then waits for whole routing tables and tells the mean hops.
 ///
 /// # Errors
 /// Where that takes longer than two minutes: with who does not reach whom.
@@ -79,13 +78,17 @@ pub fn wait_whole(lab: &Lab, pinger: &Pinger, start: Duration) -> Result<Duratio
     // Whole, or never to be: with who died.
     let outcome = wait_until(PATIENCE, || {
         let dead = dead_nodes(lab);
-        if dead.is_empty() { pinger.all_answered(start, |_, _| true).map(Ok) } else { Some(Err(dead)) }
+        if dead.is_empty() {
+            pinger.all_answered(Duration::ZERO, |_, _| true).map(Ok)
+        } else {
+            Some(Err(dead))
+        }
     });
     if let Some(Err(dead)) = outcome {
         bail!("daemons ended by themselves:\n{}", dead.join("\n"));
     }
     let Some(Ok(last)) = outcome else {
-        let silent = pinger.ask(|_, _| true, |pair| pair.first_answer(start).is_none());
+        let silent = pinger.ask(|_, _| true, |pair| !pair.is_answered());
         let silent: Vec<String> = silent
             .iter()
             .filter(|(.., silent)| *silent)
@@ -94,7 +97,7 @@ pub fn wait_whole(lab: &Lab, pinger: &Pinger, start: Duration) -> Result<Duratio
         bail!("after {} s these pairs had no answer: {}", PATIENCE.as_secs(), silent.join(" "));
     };
     let routes = wait_routes(lab)?;
-    tell(format!("all pairs answer after {:.2} s", (last - start).as_secs_f64()));
+    tell(format!("all pairs answer after {:.2} s", last.saturating_sub(start).as_secs_f64()));
     tell(format!("mean hops {:.2}", routes.mean_hops().unwrap_or_default()));
     Ok(last.saturating_sub(start))
 }
