@@ -81,7 +81,6 @@ pub struct RegistryClient {
 
 impl RegistryClient {
     /// Asks `registry` as soon as it starts.
-    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
     pub fn new(
         settings: RegistrySettings,
         registry: Registry,
