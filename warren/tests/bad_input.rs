@@ -3,6 +3,13 @@
 //! The table says what comes out, `command` how each case is made; a case that only one of them knows
 //! is a failure. Needs root, and works in a network namespace and folders of its own.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "all of this file is a test"
+)]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
