@@ -1,5 +1,7 @@
 //! Tries to get more out of a real registry than an invitation gives.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 mod support;
 
 use rcgen::{

@@ -1,5 +1,7 @@
 //! Asks a real registry what members may ask, and what strangers may not.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 mod support;
 
 use policies::names::Endpoint;

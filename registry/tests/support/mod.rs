@@ -1,6 +1,7 @@
 //! A real registry on loopback, whose clock the test owns, and a plain TLS client for it.
 
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use rcgen::{CertificateParams, KeyPair};
 use registry::{
