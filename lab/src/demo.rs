@@ -46,11 +46,15 @@ pub fn show(keep: bool) -> Result<()> {
     summary.push(format!("mean hops over all pairs: {hops:.2}"));
     summary.push(format!("seconds until all pairs reach each other: {:.2}", whole.as_secs_f64()));
 
+    // Nodes that dialled each other while all started close one of the two tunnels first.
+    tell("letting it settle");
+    pause(Duration::from_secs(10));
     let mut watch = Watch::new(&lab);
     let pinger = lab.ping(PACE)?;
     summary.extend(closing(&lab, &pinger, &mut watch)?);
+    let excerpt = excerpt(&lab)?;
     summary.push(death(&lab, &pinger)?);
-    summary.extend(excerpt(&lab)?);
+    summary.extend(excerpt);
     drop(pinger);
 
     let mut out = std::io::stdout();
@@ -73,9 +77,9 @@ pub fn show(keep: bool) -> Result<()> {
 fn closing(lab: &Lab, pinger: &Pinger, watch: &mut Watch) -> Result<Vec<String>> {
     tell("waiting for a planner to close an underused tunnel");
     let begun = Instant::now();
-    let start = pinger.now();
     let closing: Closing = loop {
         watch.look(lab)?;
+        watch.news().iter().for_each(tell);
         if let Some(closing) = watch.completed().next() {
             break closing.clone();
         }
@@ -85,10 +89,11 @@ fn closing(lab: &Lab, pinger: &Pinger, watch: &mut Watch) -> Result<Vec<String>>
         pause(Duration::from_millis(250));
     };
     describe(&closing);
-    let end = pinger.now();
-    pause(LOST_AFTER + Duration::from_millis(100));
+    let (start, end) = closing.span(pinger);
+    pause(LOST_AFTER + Duration::from_secs(4));
     let sum = pinger.sum_up(start, end, |_, _| true);
-    tell(format!("{} of {} pings were lost", sum.lost, sum.sent));
+    tell(format!("{} of {} pings were lost meanwhile, all pairs counted", sum.lost, sum.sent));
+    pinger.losses(start, end, |_, _| true).iter().for_each(tell);
     Ok(vec![
         format!(
             "tunnel closed by its planner: node {} {} to node {}, reason {}",

@@ -15,6 +15,7 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
+    collections::BTreeMap,
     net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     os::fd::AsFd,
     sync::{
@@ -23,7 +24,7 @@ use std::{
         mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Type of an ICMPv6 echo request (RFC 4443).
@@ -100,6 +101,12 @@ impl Pinger {
         moment.saturating_duration_since(self.epoch)
     }
 
+    /// What moment of this pinger's clock that was by the wall clock.
+    pub fn at_wall(&self, moment: SystemTime) -> Duration {
+        let ago = SystemTime::now().duration_since(moment).unwrap_or_default();
+        self.now().saturating_sub(ago)
+    }
+
     fn source(&self, from: usize) -> Option<MutexGuard<'_, Vec<Pair>>> {
         self.pairs.get(from).map(|pairs| pairs.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -136,6 +143,25 @@ impl Pinger {
         let mut total = Summary::default();
         self.ask(wanted, |pair| total.add(pair.sum_up(from, to, now)));
         total
+    }
+}
+
+impl Pinger {
+    /// In which seconds of this pinger's clock the wanted pairs lost pings, how many, and which pair most.
+    pub fn losses(&self, from: Duration, to: Duration, wanted: impl Fn(usize, usize) -> bool) -> Vec<String> {
+        let now = self.now();
+        let mut seconds = BTreeMap::<u64, BTreeMap<(usize, usize), usize>>::new();
+        for (source, target, losses) in self.ask(wanted, |pair| pair.losses(from, to, now)) {
+            for loss in losses {
+                *seconds.entry(loss.as_secs()).or_default().entry((source, target)).or_default() += 1;
+            }
+        }
+        let describe = |(second, pairs): (u64, BTreeMap<(usize, usize), usize>)| {
+            let lost: usize = pairs.values().sum();
+            let most = pairs.iter().max_by_key(|(_, lost)| **lost).map(|(pair, lost)| (*pair, *lost));
+            format!("second {second}: {lost} lost by {} pairs, most {most:?}", pairs.len())
+        };
+        seconds.into_iter().map(describe).collect()
     }
 }
 

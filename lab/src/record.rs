@@ -14,6 +14,12 @@ struct Echo {
     answered: Option<Duration>,
 }
 
+impl Echo {
+    fn is_in_time(&self) -> bool {
+        self.answered.is_some_and(|at| at.saturating_sub(self.sent) <= LOST_AFTER)
+    }
+}
+
 /// All pings from one node to another, in the order of sending.
 #[derive(Clone, Debug, Default)]
 pub struct Pair {
@@ -89,6 +95,13 @@ impl Pair {
         self.echoes.iter().rev().find(|echo| echo.answered.is_some()).map(|echo| echo.sent)
     }
 
+    /// When the pings were sent that [`Pair::sum_up`] counts as lost.
+    pub fn losses(&self, from: Duration, to: Duration, now: Duration) -> Vec<Duration> {
+        let to = to.min(now.saturating_sub(LOST_AFTER));
+        let within = self.since(from).iter().take_while(|echo| echo.sent < to);
+        within.filter(|echo| !echo.is_in_time()).map(|echo| echo.sent).collect()
+    }
+
     fn since(&self, from: Duration) -> &[Echo] {
         let first = self.echoes.partition_point(|echo| echo.sent < from);
         self.echoes.get(first..).unwrap_or_default()
@@ -108,8 +121,7 @@ impl Pair {
         let mut last = from;
         for echo in self.since(from).iter().take_while(|echo| echo.sent < to) {
             summary.sent += 1;
-            let in_time = echo.answered.is_some_and(|at| at.saturating_sub(echo.sent) <= LOST_AFTER);
-            if in_time {
+            if echo.is_in_time() {
                 summary.answered += 1;
                 summary.longest_gap = summary.longest_gap.max(echo.sent.saturating_sub(last));
                 last = echo.sent;
@@ -140,7 +152,10 @@ mod tests {
         for (number, at) in answers {
             pair.answer(*number, ms(*at));
         }
-        assert_eq!(pair.sum_up(ms(0), ms(100), ms(10_000)), expected);
+        let summary = pair.sum_up(ms(0), ms(100), ms(10_000));
+        assert_eq!(summary, expected);
+        let losses = pair.losses(ms(0), ms(100), ms(10_000)).len();
+        assert_eq!(u64::try_from(losses).unwrap(), summary.lost);
     }
 
     #[test]

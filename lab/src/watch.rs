@@ -1,6 +1,6 @@
 //! Follows what the planners of all nodes decide, and tells whether traffic used a tunnel before it was closed.
 
-use crate::{Lab, hops::Routes};
+use crate::{Lab, Pinger, hops::Routes};
 use anyhow::Result;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -33,6 +33,12 @@ pub struct Closing {
 }
 
 impl Closing {
+    /// From the order to drain until three seconds after the end, on the pinger's clock.
+    pub fn span(&self, pinger: &Pinger) -> (Duration, Duration) {
+        let begin = pinger.at_wall(SystemTime::from(self.decision.at));
+        (begin, begin + self.took.unwrap_or_default() + Duration::from_secs(3))
+    }
+
     /// Every pair is pinged; so where both ends reached a node through the tunnel, pings went through it both
     /// ways.
     pub fn was_used_both_ways(&self) -> bool {
@@ -48,13 +54,19 @@ pub struct Watch {
     looks: VecDeque<(SystemTime, Routes)>,
     looked: Option<Instant>,
     closings: Vec<Closing>,
+    news: Vec<String>,
 }
 
 impl Watch {
     /// Decisions made before are left out.
     pub fn new(lab: &Lab) -> Self {
-        let mut watch =
-            Self { seen: BTreeMap::new(), looks: VecDeque::new(), looked: None, closings: Vec::new() };
+        let mut watch = Self {
+            seen: BTreeMap::new(),
+            looks: VecDeque::new(),
+            looked: None,
+            closings: Vec::new(),
+            news: Vec::new(),
+        };
         for node in lab.nodes() {
             let document = node.ask::<DecisionsDocument>(DECISIONS_PATH).ok();
             let last = document.and_then(|document| Some(document.decisions.last()?.number));
@@ -66,6 +78,11 @@ impl Watch {
     /// All closings so far, in the order in which they were heard of.
     pub fn closings(&self) -> &[Closing] {
         &self.closings
+    }
+
+    /// One line for each decision heard since the last call.
+    pub fn news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
     }
 
     /// Closings that were carried through.
@@ -103,6 +120,14 @@ impl Watch {
     }
 
     fn heard(&mut self, lab: &Lab, node: usize, decision: DecisionEntry) {
+        self.news.push(format!(
+            "node {node}: {} {} with {} ({}) at {}",
+            decision.order,
+            decision.slot,
+            decision.peer.as_deref().unwrap_or("nobody"),
+            decision.reason,
+            decision.at
+        ));
         let same = |closing: &&mut Closing| {
             closing.node == node
                 && closing.decision.slot == decision.slot

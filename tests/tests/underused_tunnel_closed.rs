@@ -23,10 +23,9 @@ fn an_underused_tunnel_is_closed_with_its_reason_and_without_loss() -> Result<()
         ..Options::default()
     })?;
     start_whole(&lab)?;
-    pause(Duration::from_secs(5));
+    pause(Duration::from_secs(10));
     let mut watch = Watch::new(&lab);
     let pinger = lab.ping(PACE)?;
-    let start = pinger.now();
     let closed = wait_until(Duration::from_secs(240), || {
         pause(Duration::from_millis(250));
         if let Err(error) = watch.look(&lab) {
@@ -36,10 +35,11 @@ fn an_underused_tunnel_is_closed_with_its_reason_and_without_loss() -> Result<()
     });
     let closing = closed.context("no planner closed a tunnel within 240 s")??;
     assert!(!closing.decision.terms.is_empty());
-    pause(LOST_AFTER * 2);
-    let sum = pinger.sum_up(start, pinger.now(), |_, _| true);
+    let (start, end) = closing.span(&pinger);
+    pause(LOST_AFTER + Duration::from_secs(4));
+    let sum = pinger.sum_up(start, end, |_, _| true);
     assert!(sum.sent > 1_000, "{sum:?}");
-    assert_eq!(sum.lost, 0, "{closing:?}: {sum:?}");
+    assert_eq!(sum.lost, 0, "{closing:?}: {sum:?} {:?}", pinger.losses(start, end, |_, _| true));
     let why = lab.node(closing.node)?.warren(&["why"])?;
     assert!(why.contains(&closing.decision.reason), "{why}");
     Ok(())

@@ -20,6 +20,8 @@ const STOPS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(1_200);
 /// The shortest that the network's parameters allow.
 const REFRESH: Duration = Duration::from_secs(30);
+/// Between convergence and the first ping.
+const SETTLE: Duration = Duration::from_secs(15);
 /// Between two readings of the decisions.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -45,7 +47,8 @@ pub fn measure() -> Result<Drain> {
     let lab =
         prepare(Options { nodes, dial: Some(dial(nodes)), refresh: Some(REFRESH), ..Options::default() })?;
     start_whole(&lab)?;
-    pause(Duration::from_secs(5));
+    // Nodes that dialled each other while all started close one of the two tunnels first.
+    pause(SETTLE);
     let pinger = lab.ping(PACE)?;
     let mut drain = by_planners(&lab, &pinger)?;
     for node in (0..nodes).take(STOPS) {
@@ -64,8 +67,19 @@ fn by_planners(lab: &Lab, pinger: &Pinger) -> Result<Drain> {
             bail!("only {} closings in {} s", watch.completed().count(), PATIENCE.as_secs());
         }
         watch.look(lab)?;
+        for news in watch.news() {
+            tell(format!("{news}, second {:.1} of the pings", pinger.now().as_secs_f64()));
+        }
         let completed: Vec<&Closing> = watch.completed().collect();
-        completed.iter().skip(told).for_each(|closing| describe(closing));
+        for closing in completed.iter().skip(told) {
+            describe(closing);
+            let (begin, end) = closing.span(pinger);
+            tell(format!(
+                "  from second {:.1} to {:.1} of the pings",
+                begin.as_secs_f64(),
+                end.as_secs_f64()
+            ));
+        }
         told = completed.len();
         pause(LOOK);
     }
@@ -79,6 +93,7 @@ fn by_planners(lab: &Lab, pinger: &Pinger) -> Result<Drain> {
         "{used} of {closings} closed tunnels were used by pinged pairs both ways; {abandoned} given up"
     ));
     report("during the planners' closings", &sum);
+    pinger.losses(start, end, |_, _| true).iter().for_each(tell);
     let longest = watch.completed().filter_map(|closing| closing.took).max().unwrap_or_default();
     Ok(Drain { closings, sent: sum.sent, lost: sum.lost, seconds_max: seconds(longest) })
 }
@@ -130,6 +145,7 @@ fn by_acceptor(lab: &Lab, pinger: &Pinger, index: usize, drain: &mut Drain) -> R
     pause(LOST_AFTER + LOOK);
     let sum = pinger.sum_up(start, end, |from, to| from != index && to != index);
     report(&format!("stop of node {index} in {:.2} s, pairs of the others", took.as_secs_f64()), &sum);
+    pinger.losses(start, end, |from, to| from != index && to != index).iter().for_each(tell);
     drain.sent += sum.sent;
     drain.lost += sum.lost;
     let started = pinger.now();
