@@ -69,15 +69,16 @@ fn boot(folder: &Path, programs: &Path) -> Result<String> {
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-for d in /run /tmp /lib/modules; do mount -t tmpfs tmpfs $d; done
+for d in /run /tmp; do mount -t tmpfs tmpfs $d; done
 mount -t tmpfs tmpfs /dev
 mkdir /dev/net /dev/pts
 mknod /dev/null c 1 3; mknod /dev/zero c 1 5; mknod /dev/random c 1 8; mknod /dev/urandom c 1 9
 mknod /dev/net/tun c 10 200
 chmod 666 /dev/null /dev/zero /dev/random /dev/urandom
 chmod 1777 /tmp
-ln -s /usr/lib/uml/modules/$(uname -r) /lib/modules/$(uname -r)
-for m in tun 8021q veth bridge ipv6; do modprobe $m; done
+mkdir -p /tmp/root/lib/modules
+ln -s /usr/lib/uml/modules/$(uname -r) /tmp/root/lib/modules/
+for m in tun 8021q veth bridge ipv6; do modprobe -d /tmp/root $m; done
 ip link set lo up
 {programs}/warren-lab measure slots --json >{result}
 echo \"ended with $?\"
