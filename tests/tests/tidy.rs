@@ -1,5 +1,7 @@
 //! The rules of the repository: who depends on whom, how long a file may be, what must not stand in it.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic outside its test functions too")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -45,6 +45,20 @@ impl ClientEnv {
     }
 }
 
+/// The client that a log line of the server says has taken its leave (`--explicit-exit-notify`).
+///
+/// The management socket tells of it without saying who (`>NOTIFY:info,remote-exit,EXIT`), and its
+/// DISCONNECT comes 5 s later. Format: `P/L/ADDRESS:PORT SIGTERM[soft,remote-exit] received, …`.
+pub fn leave_of_log(text: &str) -> Option<(Prefix, SocketAddr)> {
+    let (who, what) = text.split_once(' ')?;
+    what.starts_with("SIGTERM[soft,remote-exit]").then_some(())?;
+    let (number, rest) = who.split_once('/')?;
+    let (length, from) = rest.split_once('/')?;
+    let (ip, port) = from.rsplit_once(':')?;
+    let ip = address(ip.trim_start_matches('[').trim_end_matches(']'))?;
+    Some((format!("{number}/{length}").parse().ok()?, SocketAddr::new(ip, port.parse().ok()?)))
+}
+
 /// What is told of an environment while its lines come.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EnvBlock {
@@ -117,6 +131,19 @@ fn hex_of_decimal(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_that_takes_its_leave_is_known_by_name_and_address() {
+        let exit = "SIGTERM[soft,remote-exit] received, client-instance exiting";
+        let left =
+            |who: &str| leave_of_log(&format!("{who} {exit}")).map(|(peer, from)| format!("{peer} {from}"));
+        assert_eq!(left("7/16/45.67.1.4:56514").as_deref(), Some("7/16 45.67.1.4:56514"));
+        assert_eq!(left("7/16/2001:db8::1:56514").as_deref(), Some("7/16 [2001:db8::1]:56514"));
+        for odd in ["45.67.1.4:56514", "7/16/45.67.1.4", "07/16/45.67.1.4:1", "7/16/x:1", ""] {
+            assert_eq!(left(odd), None, "{odd}");
+        }
+        assert_eq!(leave_of_log("7/16/45.67.1.4:56514 SIGTERM[soft,delayed-exit] received"), None);
+    }
 
     #[test]
     fn a_serial_number_is_its_bytes_in_hex() {

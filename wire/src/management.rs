@@ -4,7 +4,7 @@
 //! Formats: OpenVPN's `doc/management-notes.txt`, and what a real pair said (`tests/data`).
 
 pub use crate::{
-    client_env::ClientEnv,
+    client_env::{ClientEnv, leave_of_log},
     dial_failure::{DialFailure, reason_of_log},
 };
 use crate::{

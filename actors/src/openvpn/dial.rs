@@ -95,6 +95,10 @@ impl Dial {
                 StateName::Exiting | StateName::Reconnecting => self.goes(&state.detail),
                 _ => {}
             },
+            // All that tells a refusal: with an exit notification the state says nothing else.
+            management::Event::AuthFailed => {
+                self.ending.get_or_insert(CloseReason::PeerClosed);
+            }
             _ => {}
         }
     }

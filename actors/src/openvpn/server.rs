@@ -14,7 +14,7 @@ use policies::{
     orders::CloseReason,
     world::{Phase, TunnelReading},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use wire::management::{self, ClientEnv, ClientId, Decoder, StateName};
 
 /// After `client-kill` OpenVPN keeps a UDP client for 4.6 to 5.0 s (measured); its slot rests longer.
@@ -34,7 +34,8 @@ struct Accepted {
     peer: Prefix,
     /// Who holds the slot; a late DISCONNECT of an earlier session does not free it.
     client: ClientId,
-    established: bool,
+    /// Whence it came.
+    from: Option<SocketAddr>,
 }
 
 /// An accepted tunnel has ended.
@@ -74,7 +75,7 @@ impl Server {
                 let events = self.decoder.feed(bytes);
                 events.into_iter().filter_map(|event| self.said(common, event)).collect()
             }
-            Happened::Logged(_) => Vec::new(),
+            Happened::Logged(line) => self.left(common, line).into_iter().collect(),
             Happened::Exited { .. } => {
                 let slots: Vec<Slot> = std::mem::take(&mut self.accepted).into_keys().collect();
                 slots.into_iter().map(|slot| (slot, CloseReason::ProcessDied)).collect()
@@ -108,6 +109,18 @@ impl Server {
         None
     }
 
+    /// A client took its leave: its tunnel has ended, though OpenVPN tells so only 5 s later.
+    fn left(&mut self, common: &Common, line: &str) -> Option<Ended> {
+        let (peer, from) = management::leave_of_log(line)?;
+        let mut held = self.accepted.iter();
+        let (slot, _) = held.find(|(_, accepted)| accepted.peer == peer && accepted.from == Some(from))?;
+        let slot = *slot;
+        self.accepted.remove(&slot);
+        common.links.order(LinkOrder::Down(slot));
+        common.table.borrow_mut().resting.insert(slot, common.now() + KILLED_REST);
+        Some((slot, CloseReason::PeerClosed))
+    }
+
     /// The VLAN that the client gets, or why it is refused.
     fn admit(&mut self, common: &Common, client: ClientId, env: &ClientEnv) -> Result<u16, &'static str> {
         let peer = env.node().ok_or("the certificate names no node")?;
@@ -127,7 +140,7 @@ impl Server {
         };
         let again = self.accepted.get(&slot).is_some_and(|accepted| accepted.client == client);
         if !again {
-            self.accepted.insert(slot, Accepted { peer, client, established: false });
+            self.accepted.insert(slot, Accepted { peer, client, from: env.address() });
             let endpoint = env.address().map(|address| Endpoint { address, transport: self.transport });
             common.opened(TunnelReading {
                 slot,
@@ -160,9 +173,8 @@ impl Server {
     }
 
     fn established(&mut self, common: &Common, client: ClientId) {
-        let mut held = self.accepted.iter_mut();
+        let mut held = self.accepted.iter();
         let Some((slot, accepted)) = held.find(|(_, accepted)| accepted.client == client) else { return };
-        accepted.established = true;
         common.table.borrow_mut().was_reached = true;
         common.links.order(LinkOrder::Up(*slot));
         common.came_up(*slot, accepted.peer);
