@@ -45,7 +45,7 @@ pub struct Settings {
     pub private_endpoints: bool,
     /// Where metrics are served.
     pub metrics: Metrics,
-    /// The filter of log lines, as `tracing_subscriber::EnvFilter` takes it.
+    /// The filter of log lines: a level, or `target=level` joined by commas.
     pub log: String,
 }
 

@@ -1,20 +1,26 @@
 //! Where log lines go: standard error, which systemd's journal reads; and what a panic says.
 
 use std::io::IsTerminal;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Sends log lines to standard error; `filter` as `tracing_subscriber::EnvFilter` takes it.
+/// Sends log lines to standard error; `filter` is a level, or `target=level` joined by commas
+/// (`tracing_subscriber::filter::Targets`).
 ///
 /// A panic is logged as an error with its place, since a guardian will mend it.
 pub fn start(filter: &str) {
     // actix-web tells of each worker; whoever names its target still hears it.
-    let filter = format!("actix_server=warn,actix_web=warn,{filter}");
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let quiet = format!("actix_server=warn,actix_web=warn,{filter}");
+    let (filter, bad) = match quiet.parse::<Targets>() {
+        Ok(targets) => (targets, false),
+        Err(_) => (Targets::new().with_default(tracing::Level::INFO), true),
+    };
     let terminal = std::io::stderr().is_terminal();
-    let lines =
-        fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).with_target(false);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal).with_target(false);
     // Fails only where a subscriber stands already, as in tests.
-    let _ = lines.try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    if bad {
+        tracing::warn!("log: neither a level nor a list of target=level; info is taken");
+    }
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("");
