@@ -45,13 +45,6 @@ impl Sqlite {
         Self::prepare(connection, &path.display().to_string(), length)
     }
 
-    /// A memory that is gone with the process, for tests.
-    #[cfg(test)]
-    pub fn in_memory(length: u8) -> Result<Self, StorageError> {
-        let connection = Connection::open_in_memory().map_err(cannot("open it"))?;
-        Self::prepare(connection, "memory", length)
-    }
-
     fn prepare(mut connection: Connection, path: &str, length: u8) -> Result<Self, StorageError> {
         let unsound = |why: String| StorageError::NotSound { path: path.to_owned(), why };
         connection
