@@ -21,46 +21,7 @@ const INVITATION_REST_S: i64 = 7 * 86_400;
 /// `PRAGMA application_id`: "wrnR".
 const APPLICATION_ID: i32 = 0x7772_6e52;
 
-const SCHEMA: &str = "
-    CREATE TABLE invitations (
-        token BLOB PRIMARY KEY NOT NULL CHECK (length(token) = 32),
-        made_s INTEGER NOT NULL,
-        expires_s INTEGER NOT NULL,
-        used_s INTEGER
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE prefixes (
-        number INTEGER NOT NULL,
-        length INTEGER NOT NULL,
-        until_s INTEGER NOT NULL,
-        PRIMARY KEY (number, length)
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX prefixes_until ON prefixes (until_s);
-    CREATE TABLE certificates (
-        serial TEXT PRIMARY KEY NOT NULL,
-        number INTEGER NOT NULL,
-        length INTEGER NOT NULL,
-        key BLOB NOT NULL CHECK (length(key) = 32),
-        not_before_s INTEGER NOT NULL,
-        not_after_s INTEGER NOT NULL,
-        revoked_s INTEGER,
-        certificate TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX certificates_key ON certificates (key);
-    CREATE INDEX certificates_prefix ON certificates (number, length);
-    CREATE TABLE announcements (
-        number INTEGER NOT NULL,
-        length INTEGER NOT NULL,
-        endpoints TEXT NOT NULL,
-        until_s INTEGER NOT NULL,
-        PRIMARY KEY (number, length)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE documents (
-        kind TEXT PRIMARY KEY NOT NULL,
-        version INTEGER NOT NULL,
-        json TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;
-";
+const SCHEMA: &str = include_str!("schema.sql");
 
 /// The registry's memory on disk.
 pub struct Sqlite {
@@ -82,13 +43,6 @@ impl Sqlite {
     pub fn open(path: &Path, length: u8) -> Result<Self, StorageError> {
         let connection = Connection::open(path).map_err(cannot("open it"))?;
         Self::prepare(connection, &path.display().to_string(), length)
-    }
-
-    /// A memory that is gone with the process, for tests.
-    #[cfg(test)]
-    pub fn in_memory(length: u8) -> Result<Self, StorageError> {
-        let connection = Connection::open_in_memory().map_err(cannot("open it"))?;
-        Self::prepare(connection, "memory", length)
     }
 
     fn prepare(mut connection: Connection, path: &str, length: u8) -> Result<Self, StorageError> {
