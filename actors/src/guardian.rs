@@ -84,3 +84,91 @@ where
         self.actor.do_send(message);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{cell::RefCell, rc::Rc};
+    use tokio::sync::mpsc;
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Die;
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Say(u32);
+
+    /// Says again what it hears, or dies.
+    struct FakeParrot(mpsc::UnboundedSender<u32>);
+
+    impl Actor for FakeParrot {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Die> for FakeParrot {
+        type Result = ();
+
+        fn handle(&mut self, _: Die, _: &mut Self::Context) {
+            panic!("asked to");
+        }
+    }
+
+    impl Handler<Say> for FakeParrot {
+        type Result = ();
+
+        fn handle(&mut self, say: Say, _: &mut Self::Context) {
+            self.0.send(say.0).unwrap();
+        }
+    }
+
+    /// Hears of restarts.
+    struct FakeTelemetry(Rc<RefCell<Vec<&'static str>>>);
+
+    impl Actor for FakeTelemetry {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<ActorRemade> for FakeTelemetry {
+        type Result = ();
+
+        fn handle(&mut self, remade: ActorRemade, _: &mut Self::Context) {
+            self.0.borrow_mut().push(remade.actor);
+        }
+    }
+
+    #[actix::test]
+    async fn an_actor_that_panicked_is_made_anew_within_a_second_and_its_restart_is_told() {
+        tokio::time::pause();
+        let (said, mut heard) = mpsc::unbounded_channel();
+        let remade = Rc::new(RefCell::new(Vec::new()));
+        let telemetry = FakeTelemetry(remade.clone()).start();
+        let parrot = guard("parrot", Some(telemetry.recipient()), move || FakeParrot(said.clone()).start());
+        parrot.send(Say(1)).await.unwrap();
+        assert_eq!(heard.recv().await, Some(1));
+        parrot.send(Die).await.unwrap();
+        tokio::time::advance(Duration::from_millis(999)).await;
+        tokio::task::yield_now().await;
+        parrot.send(Say(2)).await.unwrap();
+        assert_eq!(heard.recv().await, Some(2));
+        assert_eq!(*remade.borrow(), ["parrot"]);
+    }
+
+    #[test]
+    fn an_actor_that_keeps_dying_ends_the_daemon() {
+        let system = actix::System::new();
+        system.block_on(async {
+            tokio::time::pause();
+            let (said, _heard) = mpsc::unbounded_channel();
+            let parrot = guard("parrot", None, move || FakeParrot(said.clone()).start());
+            actix_rt::spawn(async move {
+                let mut looks = tokio::time::interval(LOOK);
+                loop {
+                    looks.tick().await;
+                    parrot.do_send(Die);
+                }
+            });
+        });
+        assert_eq!(system.run_with_code().unwrap(), EXIT_OVER_BUDGET);
+    }
+}

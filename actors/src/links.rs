@@ -23,8 +23,10 @@ pub enum LinkOrder {
     Poke(Slot),
 }
 
-/// Both ends of a tunnel are poked this long after it is up.
-const POKE_AFTER: Duration = Duration::from_millis(300);
+/// Both ends of a tunnel are poked this long after it is up, and once more: babeld answers no request
+/// within two seconds of its last full update, so the first answer, if it came too early to be used,
+/// would be the last for an update interval (measured: 18 to 29 s after babeld was started anew).
+const POKES_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(2500)];
 
 /// How long the address of a poke stays.
 const POKE_FOR: Duration = Duration::from_millis(500);
@@ -66,15 +68,17 @@ async fn carry_out(kernel: &Kernel, me: Prefix, order: LinkOrder) -> Result<(), 
         LinkOrder::Silence(slot) => kernel.silence(slot).await,
         LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
         LinkOrder::Poke(slot) => {
-            let kernel = kernel.clone();
-            actix_rt::spawn(async move {
-                tokio::time::sleep(POKE_AFTER).await;
-                let poked = kernel.poke(slot).await;
-                tokio::time::sleep(POKE_FOR).await;
-                if let Err(error) = poked.and(kernel.unpoke(slot).await) {
-                    tracing::debug!(%slot, error = %Chain(&error), "poke failed");
-                }
-            });
+            for after in POKES_AFTER {
+                let kernel = kernel.clone();
+                actix_rt::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    let poked = kernel.poke(slot).await;
+                    tokio::time::sleep(POKE_FOR).await;
+                    if let Err(error) = poked.and(kernel.unpoke(slot).await) {
+                        tracing::debug!(%slot, error = %Chain(&error), "poke failed");
+                    }
+                });
+            }
             Ok(())
         }
     }

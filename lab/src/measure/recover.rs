@@ -73,7 +73,14 @@ pub fn measure(fault: Fault) -> Result<Recover> {
 /// One death: the longest gap, and the most pings lost, of a surviving pair.
 fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) -> Result<(Duration, u64)> {
     let routes = wait_routes(lab)?;
-    let victim = choose(lab, &routes, victims).context("no node is left that others need")?;
+    let victim = match choose(lab, &routes, victims) {
+        Some(victim) => victim,
+        None => {
+            tell("every node that others need was a victim already: once more from the first");
+            victims.clear();
+            choose(lab, &routes, victims).context("no node is left that others need")?
+        }
+    };
     victims.insert(victim);
     let through = routes.pairs_through(victim).len();
     tell(format!(
