@@ -4,8 +4,9 @@ use anyhow::{Context, Result};
 use lab::{
     Lab, Options, is_left_out,
     measure::{start_whole, wait_routes},
+    spawn::wait_until,
 };
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};
 
 #[test]
@@ -17,7 +18,6 @@ fn six_nodes_that_dial_two_each_reach_each_other_and_their_children_have_no_root
     start_whole(&lab)?;
     let hops = wait_routes(&lab)?.mean_hops().context("a table is not whole")?;
     assert!(hops >= 1.0, "{hops}");
-    let mut both_ends = BTreeMap::<(String, String), usize>::new();
     for node in lab.nodes() {
         let status: StatusDocument = node.ask(STATUS_PATH)?;
         let identity = node.identity()?;
@@ -25,14 +25,6 @@ fn six_nodes_that_dial_two_each_reach_each_other_and_their_children_have_no_root
             (&status.prefix, status.address.to_string()),
             (&identity.prefix, identity.address.to_string())
         );
-        let tunnels: TunnelsDocument = node.ask(TUNNELS_PATH)?;
-        let up = tunnels.tunnels.iter().filter(|tunnel| tunnel.phase == "up");
-        for tunnel in up {
-            let mut ends = [identity.prefix.clone(), tunnel.peer.clone()];
-            ends.sort();
-            let [left, right] = ends;
-            *both_ends.entry((left, right)).or_default() += 1;
-        }
         for (pid, command) in node.children() {
             assert!(command.contains("openvpn") || command.contains("babeld"), "{command}");
             let of = fs::metadata(format!("/proc/{pid}"))?;
@@ -40,9 +32,25 @@ fn six_nodes_that_dial_two_each_reach_each_other_and_their_children_have_no_root
         }
         assert!(node.children().len() >= 3, "{:?}", node.children());
     }
-    // Each tunnel is seen at both of its ends.
-    assert!(both_ends.len() >= 5, "{both_ends:?}");
-    assert!(both_ends.values().all(|seen| *seen >= 2), "{both_ends:?}");
+    // Each tunnel is seen at both of its ends; what a node tells may be a second old.
+    let seen = |ends: &BTreeMap<_, usize>| ends.len() >= 5 && ends.values().all(|seen| *seen >= 2);
+    let both = wait_until(Duration::from_secs(10), || both_ends(&lab).ok().filter(seen));
+    assert!(both.is_some(), "{:?}", both_ends(&lab)?);
     assert_eq!(lab.stop_all(), [0; 0]);
     Ok(())
+}
+
+/// How many tunnels that are up each pair of nodes tells of, both ends counted.
+fn both_ends(lab: &Lab) -> Result<BTreeMap<[String; 2], usize>> {
+    let mut ends = BTreeMap::new();
+    for node in lab.nodes() {
+        let own = node.identity()?.prefix;
+        let tunnels: TunnelsDocument = node.ask(TUNNELS_PATH)?;
+        for tunnel in tunnels.tunnels.into_iter().filter(|tunnel| tunnel.phase == "up") {
+            let mut pair = [own.clone(), tunnel.peer];
+            pair.sort();
+            *ends.entry(pair).or_default() += 1;
+        }
+    }
+    Ok(ends)
 }

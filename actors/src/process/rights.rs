@@ -3,7 +3,7 @@
 //! Only direct system calls are made there: after fork nothing may allocate or lock.
 
 use rustix::{
-    process::{Signal, getppid, set_parent_process_death_signal},
+    process::{Signal, getppid, set_parent_process_death_signal, setpriority_process},
     thread::{self, CapabilitySet, CapabilitySets},
 };
 use std::io;
@@ -17,6 +17,9 @@ pub struct Rights {
     pub gid: u32,
     /// `CAP_NET_ADMIN` and `CAP_NET_RAW`, and nothing else; without them no capability at all.
     pub network: bool,
+    /// Scheduling priority, -20 to 19 (setpriority(2)); a nimble child is never held up in the middle
+    /// of a change of routes, which is a deletion and an addition.
+    pub nice: i32,
 }
 
 /// Every capability that Linux 6 knows, by number (linux/capability.h, `CAP_LAST_CAP` 40).
@@ -34,6 +37,7 @@ impl Rights {
         } else {
             CapabilitySet::empty()
         };
+        setpriority_process(None, self.nice)?;
         drop_bounding_set(kept)?;
         thread::set_thread_groups(&[])?;
         thread::set_thread_gid(thread::Gid::from_raw(self.gid))?;
