@@ -16,7 +16,7 @@ use std::{
 };
 
 /// How long an orderly stop may take: every child has 2 s, then is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(40);
 /// How long `warren join` may take.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 /// Where a node of the lab serves its metrics, in its own namespace.
