@@ -21,6 +21,7 @@ pub mod process;
 pub mod registry_client;
 pub mod roll;
 pub mod sampler;
+pub mod shadow;
 pub mod store;
 pub mod telemetry;
 pub mod upnp;

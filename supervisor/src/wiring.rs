@@ -20,6 +20,7 @@ use actors::{
     registry_client::{RegistryClient, RegistrySettings},
     roll::Roll,
     sampler::Sampler,
+    shadow::Shadow,
     store::TunnelTable,
     telemetry::Telemetry,
     upnp::{Upnp, gateway::DefaultGateway, keeper::Keeper},
@@ -28,7 +29,7 @@ use policies::{planner::Planner, usage::Floor};
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 /// Names of all guarded actors.
-pub const ACTORS: [&str; 12] = [
+pub const ACTORS: [&str; 13] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -38,6 +39,7 @@ pub const ACTORS: [&str; 12] = [
     "peer_api",
     "registry_client",
     "upnp",
+    "shadow",
     "babeld",
     "roll",
     "sampler",
@@ -191,6 +193,10 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         guard("upnp", remade.clone(), move || {
             Upnp::new(keeper.clone(), clock.clone(), readers.clone()).start()
         });
+    }
+    {
+        let kernel = kernel.clone();
+        guard("shadow", remade.clone(), move || Shadow::new(kernel.clone()).start());
     }
     let babeld = {
         let readers =

@@ -1,6 +1,6 @@
 //! The node's address and routes on the host, and babeld's leavings.
 
-use super::{Kernel, KernelError, request::Request, slots::address_message};
+use super::{Kernel, KernelError, SHADOW_PRIORITY, SHADOW_TABLE, request::Request, slots::address_message};
 use nix::{errno::Errno, net::if_::if_nametoindex};
 use policies::names::Prefix;
 use rtnetlink::{
@@ -20,6 +20,8 @@ use wire::overlay::Network;
 pub const TABLE: u8 = 197;
 /// Priority of the rule that looks into [`TABLE`].
 pub const RULE_PRIORITY: u32 = 32000;
+/// Our rules: which table is looked into, and with which priority.
+const RULES: [(u8, u32); 2] = [(TABLE, RULE_PRIORITY), (SHADOW_TABLE, SHADOW_PRIORITY)];
 /// Protocol number of our own routes.
 pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
 /// Protocol number of babeld's routes (linux/rtnetlink.h: `RTPROT_BABEL`).
@@ -54,10 +56,13 @@ impl Kernel {
             route(range, NODE_METRIC),
             route(network.range(), NETWORK_METRIC),
             Request::replace("give lo the node's address", RouteNetlinkMessage::NewAddress(address)),
-            Request::create("make the rule for babeld's table", RouteNetlinkMessage::NewRule(rule()))
-                .forgive(&[Errno::EEXIST]),
         ])
-        .await
+        .await?;
+        let make = |(table, priority)| {
+            let message = RouteNetlinkMessage::NewRule(rule(table, priority));
+            Request::create(format!("make the rule for table {table}"), message).forgive(&[Errno::EEXIST])
+        };
+        self.ask_all(RULES.map(make)).await
     }
 
     /// Takes away what [`Self::join_host`] gave, whichever node's it was; how many things.
@@ -80,10 +85,13 @@ impl Kernel {
             }
             requests.push(delete(route));
         }
-        let doing = "delete the rule for babeld's table";
+        requests.extend(self.routes(SHADOW_TABLE).await?.into_iter().map(delete));
+        let found = requests.len();
         let forgiven: &[Errno] = &[Errno::ENOENT, Errno::EAFNOSUPPORT];
-        requests.push(Request::change(doing, RouteNetlinkMessage::DelRule(rule())).forgive(forgiven));
-        let found = requests.len() - 1;
+        requests.extend(RULES.map(|(table, priority)| {
+            let message = RouteNetlinkMessage::DelRule(rule(table, priority));
+            Request::change(format!("delete the rule for table {table}"), message).forgive(forgiven)
+        }));
         self.ask_all(requests).await?;
         Ok(found)
     }
@@ -110,7 +118,7 @@ impl Kernel {
     }
 
     /// All IPv6 routes of one table.
-    async fn routes(&self, table: u8) -> Result<Vec<RouteMessage>, KernelError> {
+    pub(super) async fn routes(&self, table: u8) -> Result<Vec<RouteMessage>, KernelError> {
         let mut query = RouteMessage::default();
         query.header.address_family = AddressFamily::Inet6;
         // The kernel filters by it where it can (Linux 4.20), and else ignores it.
@@ -162,12 +170,12 @@ fn unreachable(range: Ipv6Addr, length: u8, metric: u32) -> RouteMessage {
         .build()
 }
 
-fn rule() -> RuleMessage {
+fn rule(table: u8, priority: u32) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = AddressFamily::Inet6;
-    message.header.table = TABLE;
+    message.header.table = table;
     message.header.action = RuleAction::ToTable;
-    message.attributes.push(RuleAttribute::Priority(RULE_PRIORITY));
+    message.attributes.push(RuleAttribute::Priority(priority));
     message
 }
 

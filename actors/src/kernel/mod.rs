@@ -10,6 +10,7 @@ mod errors;
 mod host;
 mod ledger;
 mod request;
+mod shadow;
 mod slots;
 mod sweep;
 mod sysctl;
@@ -18,6 +19,7 @@ mod underlay;
 
 pub use errors::KernelError;
 pub use host::{NETWORK_METRIC, NODE_METRIC, RULE_PRIORITY, TABLE};
+pub use shadow::{Destination, RouteChange, SHADOW_PRIORITY, SHADOW_TABLE};
 pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;
 pub use tun::{TUN, make_tun_node};

@@ -1,0 +1,143 @@
+//! A second table that remembers babeld's routes a moment longer.
+//!
+//! babeld changes a route by deleting it and adding the next one; in between the kernel knows no way.
+//! What is deleted there still stands here, so that the packets of that moment go the old way.
+
+use super::{Kernel, KernelError, host::PROTOCOL, request::Request};
+use futures_util::{Stream, StreamExt};
+use nix::errno::Errno;
+use rtnetlink::{
+    MulticastGroup,
+    packet_core::NetlinkPayload,
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
+    },
+};
+use std::net::Ipv6Addr;
+
+/// The table of the copies.
+pub const SHADOW_TABLE: u8 = 198;
+/// Priority of the rule that looks into it: after babeld's own table.
+pub const SHADOW_PRIORITY: u32 = 32001;
+
+/// A destination: address and length in bits.
+pub type Destination = (Ipv6Addr, u8);
+
+/// What happened to babeld's table.
+#[derive(Clone, Debug)]
+pub enum RouteChange {
+    /// A way was added or replaced.
+    Added(Destination, Box<RouteMessage>),
+    /// The way is gone, or leads nowhere.
+    Gone(Destination),
+    /// Some changes were lost: all must be read again.
+    Lost,
+}
+
+impl Kernel {
+    /// Tells of every change of babeld's table from now on. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// No netlink socket.
+    pub fn watch_routes(&self) -> Result<impl Stream<Item = RouteChange> + Unpin + use<>, KernelError> {
+        let (connection, _, messages) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Ipv6Route]).map_err(KernelError::Open)?;
+        tokio::spawn(connection);
+        Ok(Box::pin(messages.filter_map(|(message, _)| std::future::ready(change(message.payload)))))
+    }
+
+    /// Copies a way.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub async fn shadow(&self, route: RouteMessage) -> Result<(), KernelError> {
+        let message = RouteNetlinkMessage::NewRoute(copy(route));
+        // The link may have gone down in between.
+        let forgiven: &[Errno] = &[Errno::ENODEV, Errno::ENETDOWN, Errno::EHOSTUNREACH, Errno::EINVAL];
+        self.ask(Request::replace("copy a route", message).forgive(forgiven)).await
+    }
+
+    /// Forgets the way to a destination.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub async fn unshadow(&self, (address, length): Destination) -> Result<(), KernelError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet6;
+        message.header.destination_prefix_length = length;
+        message.header.table = SHADOW_TABLE;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(address)));
+        let request = Request::change("forget a route", RouteNetlinkMessage::DelRoute(message));
+        self.ask(request.forgive(&[Errno::ESRCH])).await
+    }
+
+    /// Makes the copies equal to babeld's table.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub async fn shadow_all(&self) -> Result<(), KernelError> {
+        let real: Vec<RouteMessage> =
+            self.routes(super::TABLE).await?.into_iter().filter(|route| is_way(route)).collect();
+        let known: Vec<Destination> = real.iter().filter_map(destination).collect();
+        for stale in self.routes(SHADOW_TABLE).await?.iter().filter_map(destination) {
+            if !known.contains(&stale) {
+                self.unshadow(stale).await?;
+            }
+        }
+        for route in real {
+            self.shadow(route).await?;
+        }
+        Ok(())
+    }
+}
+
+fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<RouteChange> {
+    let (route, added) = match payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => (route, true),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)) => (route, false),
+        NetlinkPayload::Overrun(_) => return Some(RouteChange::Lost),
+        _ => return None,
+    };
+    if route.header.table != super::TABLE {
+        return None;
+    }
+    let to = destination(&route)?;
+    let way = added && is_way(&route);
+    Some(if way { RouteChange::Added(to, Box::new(route)) } else { RouteChange::Gone(to) })
+}
+
+fn is_way(route: &RouteMessage) -> bool {
+    route.header.kind == RouteType::Unicast
+}
+
+fn destination(route: &RouteMessage) -> Option<Destination> {
+    route.attributes.iter().find_map(|part| match part {
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+            Some((*address, route.header.destination_prefix_length))
+        }
+        _ => None,
+    })
+}
+
+fn copy(mut route: RouteMessage) -> RouteMessage {
+    route.header.table = SHADOW_TABLE;
+    route.header.protocol = PROTOCOL;
+    // What the kernel told of its state is not part of the route.
+    route.header.flags &= RouteFlags::Onlink;
+    route.attributes.retain(|part| {
+        matches!(
+            part,
+            RouteAttribute::Destination(_)
+                | RouteAttribute::Gateway(_)
+                | RouteAttribute::Oif(_)
+                | RouteAttribute::PrefSource(_)
+                | RouteAttribute::Priority(_)
+        )
+    });
+    route
+}
