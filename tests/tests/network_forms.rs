@@ -44,7 +44,7 @@ fn six_nodes_that_dial_two_each_reach_each_other_and_their_children_have_no_root
 fn both_ends(lab: &Lab) -> Result<BTreeMap<[String; 2], usize>> {
     let mut ends = BTreeMap::new();
     for node in lab.nodes() {
-        let own = node.identity()?.prefix;
+        let own = node.identity()?.prefix.clone();
         let tunnels: TunnelsDocument = node.ask(TUNNELS_PATH)?;
         for tunnel in tunnels.tunnels.into_iter().filter(|tunnel| tunnel.phase == "up") {
             let mut pair = [own.clone(), tunnel.peer];

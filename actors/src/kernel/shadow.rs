@@ -81,8 +81,7 @@ impl Kernel {
     ///
     /// The kernel refuses.
     pub async fn shadow_all(&self) -> Result<(), KernelError> {
-        let real: Vec<RouteMessage> =
-            self.routes(super::TABLE).await?.into_iter().filter(|route| is_way(route)).collect();
+        let real: Vec<RouteMessage> = self.routes(super::TABLE).await?.into_iter().filter(is_way).collect();
         let known: Vec<Destination> = real.iter().filter_map(destination).collect();
         for stale in self.routes(SHADOW_TABLE).await?.iter().filter_map(destination) {
             if !known.contains(&stale) {
