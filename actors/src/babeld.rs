@@ -14,9 +14,8 @@ use crate::{
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use policies::{
     life::{Event, Limits, Order, State},
-    names::Slot,
     units::Uptime,
-    world::{BabelTable, Neighbour, Phase, TunnelReading},
+    world::Phase,
 };
 use std::{
     cell::RefCell,
@@ -47,15 +46,6 @@ const LIVELY: u32 = 2;
 
 /// See [`LIVELY`].
 const YOUNG: Duration = Duration::from_secs(30);
-
-/// The last three hellos of a neighbour's history: the newest is the highest bit.
-const LAST_THREE: u16 = 0xe000;
-
-/// A tunnel that we drain is taken for silent after as long as three hellos last.
-const STIR_AFTER: Duration = Duration::from_secs(3);
-
-/// babeld answers no request within two seconds of its last full update.
-const STIR_AGAIN: Duration = Duration::from_secs(5);
 
 /// babeld answers a dump of 150 lines in 0.6 ms (measured); its eighth connection would block for ever.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -133,7 +123,6 @@ pub struct Babeld {
     readers: Vec<Recipient<RoutesRead>>,
     ticks: u32,
     asking: bool,
-    stirred: Option<Uptime>,
 }
 
 impl Babeld {
@@ -149,19 +138,7 @@ impl Babeld {
         events: Outlet,
         readers: Vec<Recipient<RoutesRead>>,
     ) -> Self {
-        Self {
-            settings,
-            clock,
-            kernel,
-            links,
-            table,
-            process,
-            events,
-            readers,
-            ticks: 0,
-            asking: false,
-            stirred: None,
-        }
+        Self { settings, clock, kernel, links, table, process, events, readers, ticks: 0, asking: false }
     }
 
     fn handle_life(&mut self, event: Event) {
@@ -208,7 +185,6 @@ impl Babeld {
                 for route in &dump.forged {
                     tracing::warn!(node = %route.node, via = %route.via, "a route's router id is not its node's");
                 }
-                self.stir(at, &dump.table);
                 Some(dump.table)
             }
             Err(error) => {
@@ -233,35 +209,10 @@ impl Babeld {
         // Neighbours of an earlier babeld would wait for the next periodic update.
         let table = self.table.borrow();
         let up = table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up);
-        up.for_each(|tunnel| self.links.order(LinkOrder::Poke(tunnel.slot)));
-    }
-
-    /// Asks all other neighbours for their routes where a tunnel falls silent.
-    ///
-    /// While a tunnel is drained, from either end, babeld must learn of other ways before this one is
-    /// dead. It asks for a fresh sequence number when an update tells of a better way that is not
-    /// feasible (RFC 8966, section 3.8.2.2), and updates are rare; so we make them come.
-    fn stir(&mut self, now: Uptime, read: &BabelTable) {
-        let silent = |slot: &Slot| {
-            let missed = |neighbour: &Neighbour| neighbour.reach & LAST_THREE == 0 && neighbour.reach != 0;
-            read.neighbours.iter().any(|neighbour| neighbour.slot == *slot && missed(neighbour))
-        };
-        let table = self.table.borrow();
-        let fading = |tunnel: &TunnelReading| match tunnel.phase {
-            Phase::Up => silent(&tunnel.slot),
-            Phase::Draining => now.since(tunnel.since) >= STIR_AFTER,
-            Phase::Connecting | Phase::Closing => false,
-        };
-        let (fade, stand): (Vec<_>, Vec<_>) = table
-            .tunnels
-            .values()
-            .filter(|tunnel| matches!(tunnel.phase, Phase::Up | Phase::Draining))
-            .partition(|tunnel| fading(tunnel));
-        if fade.is_empty() || self.stirred.is_some_and(|last| now.since(last) < STIR_AGAIN) {
-            return;
+        for tunnel in up {
+            self.links.order(LinkOrder::Poke(tunnel.slot));
+            self.links.order(LinkOrder::PokeLater(tunnel.slot));
         }
-        self.stirred = Some(now);
-        stand.iter().for_each(|tunnel| self.links.order(LinkOrder::Poke(tunnel.slot)));
     }
 
     fn flush(&self, ctx: &mut Context<Self>) {

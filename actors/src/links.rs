@@ -21,12 +21,17 @@ pub enum LinkOrder {
     Unsilence(Slot),
     /// Change its IPv4 address for a moment, so that babeld exchanges routes at once.
     Poke(Slot),
+    /// The same a few seconds later: only for a new babeld, since it disturbs routes in use.
+    PokeLater(Slot),
 }
 
-/// Both ends of a tunnel are poked this long after it is up, and once more: babeld answers no request
-/// within two seconds of its last full update, so the first answer, if it came too early to be used,
-/// would be the last for an update interval (measured: 18 to 29 s after babeld was started anew).
-const POKES_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(2500)];
+/// Both ends of a tunnel are poked this long after it is up.
+const POKE_AFTER: Duration = Duration::from_millis(300);
+
+/// babeld answers no request within two seconds of its last full update. So where a new babeld's first
+/// request was answered too early to be used, a poke within that time is answered by nobody (measured:
+/// a node without some routes for 18 to 29 s after its babeld was started anew).
+const POKE_LATER: Duration = Duration::from_millis(2500);
 
 /// How long the address of a poke stays.
 const POKE_FOR: Duration = Duration::from_millis(500);
@@ -68,18 +73,24 @@ async fn carry_out(kernel: &Kernel, me: Prefix, order: LinkOrder) -> Result<(), 
         LinkOrder::Silence(slot) => kernel.silence(slot).await,
         LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
         LinkOrder::Poke(slot) => {
-            for after in POKES_AFTER {
-                let kernel = kernel.clone();
-                actix_rt::spawn(async move {
-                    tokio::time::sleep(after).await;
-                    let poked = kernel.poke(slot).await;
-                    tokio::time::sleep(POKE_FOR).await;
-                    if let Err(error) = poked.and(kernel.unpoke(slot).await) {
-                        tracing::debug!(%slot, error = %Chain(&error), "poke failed");
-                    }
-                });
-            }
+            poke(kernel, slot, POKE_AFTER);
+            Ok(())
+        }
+        LinkOrder::PokeLater(slot) => {
+            poke(kernel, slot, POKE_LATER);
             Ok(())
         }
     }
+}
+
+fn poke(kernel: &Kernel, slot: Slot, after: Duration) {
+    let kernel = kernel.clone();
+    actix_rt::spawn(async move {
+        tokio::time::sleep(after).await;
+        let poked = kernel.poke(slot).await;
+        tokio::time::sleep(POKE_FOR).await;
+        if let Err(error) = poked.and(kernel.unpoke(slot).await) {
+            tracing::debug!(%slot, error = %Chain(&error), "poke failed");
+        }
+    });
 }

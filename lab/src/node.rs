@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// How long an orderly stop may take: every child has 2 s, then is killed.
+/// How long an orderly stop may take: its drain has 20 s, every child 2 s, then it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(40);
 /// How long `warren join` may take.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
