@@ -24,8 +24,8 @@ const BABEL_PORT: u16 = 6696;
 /// Dialling slots beyond the tunnels wanted, so that a new tunnel need not wait for a closing one.
 const SPARE_SLOTS: u16 = 2;
 
-/// babeld deletes a route and adds the next one; held up in between on a busy machine, it loses the
-/// packets of 10 to 20 ms (measured: 6 of a million pings, all at changes of routes).
+/// babeld deletes a route and adds the next one, and should not be held up in between; what is lost all
+/// the same, the copies of `actors::shadow` bridge (docs/decisions/0002-shadow-table.md).
 const BABELD_NICE: i32 = -10;
 
 /// What the host offers.
