@@ -165,7 +165,8 @@ impl RegistryClient {
         document.endpoints.clone_from(&endpoints);
         self.node.store(document.into());
         let registry = self.registry.clone();
-        let announcement = Announcement { version: VERSION, endpoints: endpoints.clone() };
+        let announcement =
+            Announcement { version: VERSION, endpoints: endpoints.clone(), ..Announcement::default() };
         let call =
             async move { registry.send::<Announced>(Method::PUT, "/v1/nodes/self", &announcement).await };
         ctx.spawn(call.into_actor(self).map(|answer, client, _| client.was_announced(answer, endpoints)));

@@ -244,7 +244,9 @@ impl Desk {
         self.storage.announce(member.prefix, &kept, now_s.saturating_add(ttl_s))?;
         tracing::debug!(prefix = %member.prefix, endpoints = kept.len(), "announcement kept");
         let ttl_s = u64::try_from(ttl_s).unwrap_or(0);
-        Ok(Announced { version: VERSION, ttl_s, refused, at: rfc3339(now_s) })
+        let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
+        let at = rfc3339(now_s);
+        Ok(Announced { version: VERSION, ttl_s, refused, at, network_version, revocations_version })
     }
 
     /// Random nodes that can be dialled, at most `count` and [`MOST_NODES`].

@@ -181,6 +181,11 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Se
         babel_key: hex(&random::<32>()?),
         tls_crypt: static_key_text(&random::<256>()?),
         private_endpoints: new.private_endpoints,
+        authorities: Vec::new(),
+        babel_lenient: false,
+        tls_crypt_other: None,
+        gateways: Vec::new(),
+        min_version: None,
     };
     document.check()?;
     let settings = Settings {

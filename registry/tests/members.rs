@@ -23,7 +23,12 @@ const CALLS: [(&str, &str); 5] = [
 
 fn announce(registry: &Registry, who: &Identity, endpoints: &[&str]) -> Announced {
     let endpoints = endpoints.iter().map(|text| text.parse::<Endpoint>().unwrap()).collect();
-    registry.ask(who, "PUT", "/v1/nodes/self", &Announcement { version: VERSION, endpoints })
+    registry.ask(
+        who,
+        "PUT",
+        "/v1/nodes/self",
+        &Announcement { version: VERSION, endpoints, ..Announcement::default() },
+    )
 }
 
 /// Compares whom `who` is told to dial with `expected`: prefix and endpoints, in any order.

@@ -6,6 +6,7 @@ mod client_env;
 pub mod control;
 pub mod dial_failure;
 pub mod endpoints;
+pub mod errors;
 pub mod invitation;
 pub mod lines;
 pub mod management;

@@ -32,6 +32,18 @@ pub struct SignedDocument {
     pub certificate: String,
     /// Base64 of the signature: ECDSA P-256 with SHA-256, ASN.1, over the payload's bytes.
     pub signature: String,
+    /// The same by the signer of another CA, while the network's CA is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<OtherSignature>,
+}
+
+/// A second signature over the same payload; the fields are those of [`SignedDocument`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "said at `SignedDocument`")]
+pub struct OtherSignature {
+    pub key_id: String,
+    pub certificate: String,
+    pub signature: String,
 }
 
 /// Why a signed document is not believed.
@@ -76,6 +88,7 @@ pub fn seal(payload: &[u8], certificate_der: &[u8], spki_der: &[u8], signature: 
         key_id: sha256_hex(spki_der),
         certificate: STANDARD.encode(certificate_der),
         signature: STANDARD.encode(signature),
+        other: None,
     }
 }
 
@@ -88,12 +101,43 @@ pub fn seal(payload: &[u8], certificate_der: &[u8], spki_der: &[u8], signature: 
 /// # Errors
 /// Says which part is not to be believed.
 pub fn open(document: &SignedDocument, ca_der: &[u8]) -> Result<Vec<u8>, SignedError> {
+    open_any(document, &[ca_der])
+}
+
+/// As [`open`], against several CAs: one that signed is enough.
+///
+/// # Errors
+/// Says which part is not to be believed, of the first signature against the first CA.
+pub fn open_any<T: AsRef<[u8]>>(document: &SignedDocument, cas: &[T]) -> Result<Vec<u8>, SignedError> {
     if document.version != 1 {
         return Err(SignedError::Version { version: document.version });
     }
     let payload = decode("payload", &document.payload, PAYLOAD_LIMIT)?;
-    let certificate = decode("certificate", &document.certificate, CERTIFICATE_LIMIT)?;
-    let signature = decode("signature", &document.signature, 128)?;
+    let SignedDocument { key_id, certificate, signature, .. } = document;
+    let other = document.other.as_ref();
+    let signatures = std::iter::once((key_id, certificate, signature))
+        .chain(other.map(|other| (&other.key_id, &other.certificate, &other.signature)));
+    let mut first = None;
+    for (key_id, certificate, signature) in signatures {
+        for ca in cas {
+            match verify(&payload, key_id, certificate, signature, ca.as_ref()) {
+                Ok(()) => return Ok(payload),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+    }
+    Err(first.unwrap_or(SignedError::NoCertificate { which: "the CA" }))
+}
+
+fn verify(
+    payload: &[u8],
+    key_id: &str,
+    certificate: &str,
+    signature: &str,
+    ca_der: &[u8],
+) -> Result<(), SignedError> {
+    let certificate = decode("certificate", certificate, CERTIFICATE_LIMIT)?;
+    let signature = decode("signature", signature, 128)?;
     let (_, ca) =
         X509Certificate::from_der(ca_der).map_err(|_| SignedError::NoCertificate { which: "the CA" })?;
     let signer = match X509Certificate::from_der(&certificate) {
@@ -101,14 +145,13 @@ pub fn open(document: &SignedDocument, ca_der: &[u8]) -> Result<Vec<u8>, SignedE
         Ok(_) | Err(_) => return Err(SignedError::NoCertificate { which: "the signer" }),
     };
     check_signer(&signer, &ca)?;
-    if sha256_hex(signer.public_key().raw) != document.key_id {
+    if sha256_hex(signer.public_key().raw) != key_id {
         return Err(SignedError::Signer { why: "it is not the key that key_id names" });
     }
     let point = &signer.public_key().subject_public_key.data;
     signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, point)
-        .verify(&payload, &signature)
-        .map_err(|_| SignedError::Signature)?;
-    Ok(payload)
+        .verify(payload, &signature)
+        .map_err(|_| SignedError::Signature)
 }
 
 fn check_signer(signer: &X509Certificate<'_>, ca: &X509Certificate<'_>) -> Result<(), SignedError> {

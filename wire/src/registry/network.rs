@@ -1,0 +1,318 @@
+//! The network's own document: what all nodes must agree upon, and the keys that they share.
+
+use super::Kind;
+use crate::{overlay::Network, text};
+use ipnet::Ipv6Net;
+use policies::{names::Prefix, parameters::Parameters};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The network as all its nodes see it: payload of the signed document `network`.
+///
+/// Its keys are secrets of the network: the document goes to members only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkDocument {
+    /// [`Kind::Network`].
+    pub kind: Kind,
+    /// Grows with each change; a node never goes back.
+    pub version: u64,
+    /// The network's range.
+    pub network: Ipv6Net,
+    /// Numbers that steer the nodes.
+    pub parameters: ParametersDocument,
+    /// Babel's MAC key, 32 bytes in hex, for babeld's `type hmac-sha256`.
+    pub babel_key: String,
+    /// OpenVPN's static key (V1, 2048 bit) as `tls-crypt` takes it.
+    pub tls_crypt: String,
+    /// Whether private addresses may be announced and dialled.
+    #[serde(default)]
+    pub private_endpoints: bool,
+    /// CAs (PEM) whose certificates are good, the one that signs now first. Empty: the one that the
+    /// node got when it joined. While the CA is changed there are two.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "text::at_most::<MOST_AUTHORITIES, _, _>"
+    )]
+    pub authorities: Vec<String>,
+    /// Babel's packets are taken with a wrong MAC or none: while its key is changed, since babeld
+    /// has one key per interface.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub babel_lenient: bool,
+    /// The key that others may still, or already, use in place of `tls_crypt` while it is changed:
+    /// who dials tries it second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_crypt_other: Option<String>,
+    /// Nodes that may announce routes out of the network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "text::few")]
+    pub gateways: Vec<Prefix>,
+    /// Nodes that run older software than this are to say so; `MAJOR.MINOR.PATCH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<String>,
+}
+
+/// Most CAs in one document.
+pub const MOST_AUTHORITIES: usize = 3;
+
+/// Most characters of one CA in PEM.
+const AUTHORITY_LIMIT: usize = 4096;
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// [`Parameters`], times in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "said at `Parameters`")]
+pub struct ParametersDocument {
+    pub hello_interval_ms: u64,
+    pub update_interval_ms: u64,
+    pub tunnels_to_dial: u16,
+    pub max_accepted: u16,
+    pub refresh_ms: u64,
+    pub min_age_ms: u64,
+}
+
+/// Why a document is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// No JSON of that shape.
+    #[error("the {what} document is not well-formed: {why}")]
+    Shape {
+        /// Which document.
+        what: &'static str,
+        /// The parser's words.
+        why: String,
+    },
+    /// A value that cannot be.
+    #[error("the network document's {field} is {value}, not {right}")]
+    Value {
+        /// Which.
+        field: &'static str,
+        /// What it is; never a key.
+        value: String,
+        /// What would be right.
+        right: &'static str,
+    },
+}
+
+impl NetworkDocument {
+    /// Reads a payload and checks each value.
+    ///
+    /// # Errors
+    /// Names the field and what would be right.
+    pub fn read(payload: &[u8]) -> Result<Self, DocumentError> {
+        let shape = |why: String| DocumentError::Shape { what: "network", why };
+        let document: Self = serde_json::from_slice(payload).map_err(|error| shape(error.to_string()))?;
+        document.check()?;
+        Ok(document)
+    }
+
+    /// Whether each value can be.
+    ///
+    /// # Errors
+    /// Names the field and what would be right.
+    pub fn check(&self) -> Result<(), DocumentError> {
+        let bad = |field, value: String, right| Err(DocumentError::Value { field, value, right });
+        if self.kind != Kind::Network {
+            return bad("kind", "another".into(), "network");
+        }
+        if Network::new(self.network).is_none() {
+            return bad("network", self.network.to_string(), "a range of 16 to 64 bits without host bits");
+        }
+        let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if self.babel_key.len() != 64 || !is_hex(&self.babel_key) {
+            return bad("babel_key", "hidden".into(), "32 bytes in lower-case hex");
+        }
+        if static_key(&self.tls_crypt).is_none() {
+            return bad("tls_crypt", "hidden".into(), "an OpenVPN static key V1 of 2048 bits");
+        }
+        if self.tls_crypt_other.as_ref().is_some_and(|key| static_key(key).is_none()) {
+            return bad("tls_crypt_other", "hidden".into(), "an OpenVPN static key V1 of 2048 bits");
+        }
+        if self.authorities.iter().any(|pem| certificate(pem).is_none()) {
+            return bad("authorities", "something else".into(), "certificates in PEM");
+        }
+        if let Some(version) = self.min_version.as_ref().filter(|version| !is_release(version)) {
+            let shown = version.chars().take(40).collect();
+            return bad("min_version", shown, "MAJOR.MINOR.PATCH");
+        }
+        self.parameters.check()
+    }
+
+    /// The CAs of the document (DER), the one that signs now first.
+    pub fn authorities(&self) -> Vec<Vec<u8>> {
+        self.authorities.iter().filter_map(|pem| certificate(pem)).collect()
+    }
+
+    /// The network's address plan.
+    pub fn range(&self) -> Option<Network> {
+        Network::new(self.network)
+    }
+}
+
+/// The DER of one certificate in PEM.
+fn certificate(pem: &str) -> Option<Vec<u8>> {
+    if pem.len() > AUTHORITY_LIMIT {
+        return None;
+    }
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    block.parse_x509().ok()?;
+    Some(block.contents)
+}
+
+/// Three decimal numbers of at most 6 digits.
+fn is_release(text: &str) -> bool {
+    let number = |part: &str| (1..=6).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    text.split('.').count() == 3 && text.split('.').all(number)
+}
+
+/// Most characters of an OpenVPN static key, comments included.
+const STATIC_KEY_LIMIT: usize = 2048;
+
+/// The 256 bytes of an OpenVPN static key V1; `None` where the text is none.
+pub fn static_key(text: &str) -> Option<Vec<u8>> {
+    const BEGIN: &str = "-----BEGIN OpenVPN Static key V1-----\n";
+    const END: &str = "\n-----END OpenVPN Static key V1-----";
+    if text.len() > STATIC_KEY_LIMIT {
+        return None;
+    }
+    let (_, rest) = text.split_once(BEGIN)?;
+    let (body, _) = rest.split_once(END)?;
+    let digits: Vec<u32> =
+        body.chars().filter(|c| *c != '\n').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    let bytes = digits.chunks_exact(2).map(|pair| match pair {
+        [high, low] => u8::try_from(high << 4 | low).ok(),
+        _ => None,
+    });
+    let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
+    (digits.len() == 512).then_some(bytes)
+}
+
+/// An OpenVPN static key V1 in its usual form.
+pub fn static_key_text(bytes: &[u8; 256]) -> String {
+    let lines: Vec<String> = bytes.chunks(16).map(crate::signed::hex).collect();
+    let body = lines.join("\n");
+    format!("-----BEGIN OpenVPN Static key V1-----\n{body}\n-----END OpenVPN Static key V1-----\n")
+}
+
+impl ParametersDocument {
+    /// Whether each value lies in its range.
+    ///
+    /// # Errors
+    /// Names the first that does not.
+    pub fn check(&self) -> Result<(), DocumentError> {
+        let day = 24 * 3600 * 1000;
+        let ranges = [
+            ("hello_interval_ms", self.hello_interval_ms, 500..=15_000, "500 to 15000"),
+            ("update_interval_ms", self.update_interval_ms, 4_000..=120_000, "4000 to 120000"),
+            ("tunnels_to_dial", self.tunnels_to_dial.into(), 1..=30, "1 to 30"),
+            ("max_accepted", self.max_accepted.into(), 0..=250, "0 to 250"),
+            // Networks keep to 30 s and more; a laboratory may be quicker.
+            ("refresh_ms", self.refresh_ms, 1_000..=3_600_000, "1000 to 3600000"),
+            ("min_age_ms", self.min_age_ms, 0..=day, "0 to 86400000"),
+        ];
+        match ranges.into_iter().find(|(_, value, range, _)| !range.contains(value)) {
+            None => Ok(()),
+            Some((field, value, _, right)) => {
+                Err(DocumentError::Value { field, value: value.to_string(), right })
+            }
+        }
+    }
+
+    /// As the policies take them.
+    pub fn parameters(&self) -> Parameters {
+        Parameters {
+            hello_interval: Duration::from_millis(self.hello_interval_ms),
+            update_interval: Duration::from_millis(self.update_interval_ms),
+            tunnels_to_dial: self.tunnels_to_dial,
+            max_accepted: self.max_accepted,
+            refresh: Duration::from_millis(self.refresh_ms),
+            min_age: Duration::from_millis(self.min_age_ms),
+        }
+    }
+}
+
+impl From<Parameters> for ParametersDocument {
+    /// Spans are cut to whole milliseconds.
+    fn from(parameters: Parameters) -> Self {
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            hello_interval_ms: ms(parameters.hello_interval),
+            update_interval_ms: ms(parameters.update_interval),
+            tunnels_to_dial: parameters.tunnels_to_dial,
+            max_accepted: parameters.max_accepted,
+            refresh_ms: ms(parameters.refresh),
+            min_age_ms: ms(parameters.min_age),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document() -> NetworkDocument {
+        NetworkDocument {
+            kind: Kind::Network,
+            version: 1,
+            network: "fd12:3456:789a::/48".parse().unwrap(),
+            parameters: Parameters::default().into(),
+            babel_key: "0f".repeat(32),
+            tls_crypt: static_key_text(&[0xa5; 256]),
+            private_endpoints: false,
+            authorities: Vec::new(),
+            babel_lenient: false,
+            tls_crypt_other: None,
+            gateways: Vec::new(),
+            min_version: None,
+        }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut NetworkDocument), complaint: Option<&str>) {
+        let mut changed = document();
+        change(&mut changed);
+        let read = NetworkDocument::read(&serde_json::to_vec(&changed).unwrap());
+        match complaint {
+            None => assert!(read == Ok(changed)),
+            Some(words) => {
+                let said = read.err().unwrap().to_string();
+                assert!(said.contains(words), "{said:?} does not say {words:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_network_document_round_trips() {
+        check(|_| (), None);
+        assert_eq!(document().parameters.parameters(), Parameters::default());
+        assert_eq!(static_key(&document().tls_crypt), Some(vec![0xa5; 256]));
+    }
+
+    #[test]
+    fn each_bad_value_is_named() {
+        check(|d| d.kind = Kind::Revocations, Some("kind"));
+        check(|d| d.network = "fd00::1/48".parse().unwrap(), Some("network is fd00::1/48"));
+        check(|d| d.network = "fd00::/72".parse().unwrap(), Some("network is fd00::/72"));
+        check(|d| d.babel_key = "0f".repeat(31), Some("babel_key"));
+        check(|d| d.babel_key = "0F".repeat(32), Some("babel_key"));
+        check(|d| d.tls_crypt = "hello".into(), Some("tls_crypt"));
+        check(|d| d.tls_crypt = static_key_text(&[1; 256]).replace("01\n", "\n"), Some("tls_crypt"));
+        check(|d| d.parameters.hello_interval_ms = 499, Some("hello_interval_ms is 499, not 500 to 15000"));
+        check(|d| d.parameters.tunnels_to_dial = 31, Some("tunnels_to_dial"));
+        check(|d| d.parameters.max_accepted = 251, Some("max_accepted"));
+        check(|d| d.parameters.refresh_ms = 0, Some("refresh_ms"));
+        check(|d| d.tls_crypt_other = Some("hello".into()), Some("tls_crypt_other"));
+        check(|d| d.authorities = vec!["hello".into()], Some("authorities"));
+        check(|d| d.min_version = Some("1.2".into()), Some("min_version is 1.2, not MAJOR.MINOR.PATCH"));
+        check(|d| d.min_version = Some("1.2.3".into()), None);
+    }
+
+    #[test]
+    fn a_complaint_never_shows_a_key() {
+        let mut bad = document();
+        bad.babel_key = "secret".into();
+        assert!(!bad.check().unwrap_err().to_string().contains("secret"));
+    }
+}
