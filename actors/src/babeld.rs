@@ -19,6 +19,7 @@ use policies::{
 };
 use std::{
     cell::RefCell,
+    ffi::OsString,
     fs, io,
     io::Write,
     os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
@@ -210,8 +211,7 @@ impl Babeld {
         let table = self.table.borrow();
         let up = table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up);
         for tunnel in up {
-            self.links.order(LinkOrder::Poke(tunnel.slot));
-            self.links.order(LinkOrder::PokeLater(tunnel.slot));
+            self.links.order(LinkOrder::RequestRoutes(tunnel.slot));
         }
     }
 
@@ -299,11 +299,15 @@ impl Actor for Babeld {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.events.attach(ctx.address().recipient());
         self.process.0.borrow_mut().get_or_insert_with(|| {
-            let args = ["-I", "", "-c"].map(Into::into).into_iter();
+            let hello = self.settings.config.hello_interval.as_secs_f64().to_string();
+            // babeld sends an urgent update or request once more after half of these two intervals: with
+            // its default of 4 s a lost one costs 2 s. The file can set them by link only.
+            let timing = ["-h", &hello, "-H", &hello].map(OsString::from).into_iter();
+            let files = ["-I", "", "-c"].map(OsString::from).into_iter();
             let program = Program {
                 name: "babeld".to_owned(),
                 path: self.settings.babeld.clone(),
-                args: args.chain([self.settings.config_file().into()]).collect(),
+                args: timing.chain(files).chain([self.settings.config_file().into()]).collect(),
                 rights: self.settings.rights,
                 pid_file: self.settings.pid_file.clone(),
                 management: None,

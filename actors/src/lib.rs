@@ -1,5 +1,6 @@
 //! All input and output of a node, one actor a file. The map is `docs/ARCHITECTURE.md`.
 
+pub mod babel_sender;
 pub mod babeld;
 pub mod clock;
 pub mod control;

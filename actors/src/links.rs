@@ -3,7 +3,7 @@
 //! Orders for one slot must not overtake each other, so all pass through one queue on the main
 //! thread; whoever gives them does not wait.
 
-use crate::{errors::Chain, kernel::Kernel};
+use crate::{babel_sender::BabelSender, errors::Chain, kernel::Kernel};
 use policies::names::{Prefix, Slot};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -15,38 +15,40 @@ pub enum LinkOrder {
     Up(Slot),
     /// Set it down: for the dead only, since the living far end waits for hellos.
     Down(Slot),
-    /// Take its multicast route away, so that Babel's hellos can no longer leave.
-    Silence(Slot),
+    /// Take its multicast route away, so that Babel's hellos can no longer leave, and tell the peer at the other end
+    /// that this way is a bad one.
+    Silence(Slot, Prefix),
     /// Put the multicast route back.
     Unsilence(Slot),
-    /// Change its IPv4 address for a moment, so that babeld exchanges routes at once.
-    Poke(Slot),
-    /// The same a few seconds later: only for a new babeld, since it disturbs routes in use.
-    PokeLater(Slot),
+    /// Ask the neighbour there for all its routes, soon and once more: it or our babeld is new.
+    RequestRoutes(Slot),
 }
 
-/// Both ends of a tunnel are poked this long after it is up.
-const POKE_AFTER: Duration = Duration::from_millis(300);
+/// When a neighbour is asked after the order. babeld's own hellos come first; and a neighbour's babeld answers no
+/// second such question within two seconds, so that a lost answer is had again only after that.
+const REQUEST_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(2500)];
 
-/// babeld answers no request within two seconds of its last full update. So where a new babeld's first
-/// request was answered too early to be used, a poke within that time is answered by nobody (measured:
-/// a node without some routes for 18 to 29 s after its babeld was started anew).
-const POKE_LATER: Duration = Duration::from_millis(2500);
+/// What a draining link costs its far end at once: twenty hops, or 200 ms, so that all but very bad ways are better.
+/// Each hello that it misses doubles this further, as it is heard no better than we; after four it would be
+/// unreachable, and whoever has no other way by then would be cut off by silence alone a second later.
+const DRAINING_COST: u16 = 2048;
 
-/// How long the address of a poke stays.
-const POKE_FOR: Duration = Duration::from_millis(500);
+/// When it is told so after the order, lest one packet be lost; babeld's own word, if one was on its way, comes before
+/// the second.
+const RAISE_AFTER: [Duration; 3] =
+    [Duration::from_millis(0), Duration::from_millis(100), Duration::from_millis(300)];
 
 /// Where link orders are given.
 #[derive(Clone)]
 pub struct Links(mpsc::UnboundedSender<LinkOrder>);
 
 impl Links {
-    /// Starts the task that carries orders out with `kernel`.
-    pub fn new(kernel: Kernel, me: Prefix) -> Self {
+    /// Starts the task that carries orders out with `kernel` and `sender`.
+    pub fn new(kernel: Kernel, sender: BabelSender, me: Prefix) -> Self {
         let (orders, mut given) = mpsc::unbounded_channel();
         actix_rt::spawn(async move {
             while let Some(order) = given.recv().await {
-                if let Err(error) = carry_out(&kernel, me, order).await {
+                if let Err(error) = carry_out(&kernel, &sender, me, order).await {
                     tracing::warn!(?order, error = %Chain(&error), "link order failed");
                 }
             }
@@ -66,31 +68,36 @@ impl Links {
     }
 }
 
-async fn carry_out(kernel: &Kernel, me: Prefix, order: LinkOrder) -> Result<(), crate::kernel::KernelError> {
+async fn carry_out(
+    kernel: &Kernel,
+    sender: &BabelSender,
+    me: Prefix,
+    order: LinkOrder,
+) -> Result<(), crate::kernel::KernelError> {
     match order {
         LinkOrder::Up(slot) => kernel.set_up(slot, me).await,
         LinkOrder::Down(slot) => kernel.set_down(slot).await,
-        LinkOrder::Silence(slot) => kernel.silence(slot).await,
-        LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
-        LinkOrder::Poke(slot) => {
-            poke(kernel, slot, POKE_AFTER);
+        LinkOrder::Silence(slot, peer) => {
+            kernel.silence(slot).await?;
+            let sender = sender.clone();
+            actix_rt::spawn(async move {
+                for after in RAISE_AFTER {
+                    tokio::time::sleep(after).await;
+                    sender.raise_cost(slot, peer, DRAINING_COST);
+                }
+            });
             Ok(())
         }
-        LinkOrder::PokeLater(slot) => {
-            poke(kernel, slot, POKE_LATER);
+        LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
+        LinkOrder::RequestRoutes(slot) => {
+            let sender = sender.clone();
+            actix_rt::spawn(async move {
+                for after in REQUEST_AFTER {
+                    tokio::time::sleep(after).await;
+                    sender.request_all(slot);
+                }
+            });
             Ok(())
         }
     }
-}
-
-fn poke(kernel: &Kernel, slot: Slot, after: Duration) {
-    let kernel = kernel.clone();
-    actix_rt::spawn(async move {
-        tokio::time::sleep(after).await;
-        let poked = kernel.poke(slot).await;
-        tokio::time::sleep(POKE_FOR).await;
-        if let Err(error) = poked.and(kernel.unpoke(slot).await) {
-            tracing::debug!(%slot, error = %Chain(&error), "poke failed");
-        }
-    });
 }

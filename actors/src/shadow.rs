@@ -1,30 +1,50 @@
-//! Keeps the copies of babeld's routes: follows at once what is added, and a moment later what is
-//! deleted.
+//! Keeps the copies of babeld's routes: follows at once what is added, and a moment later what is deleted;
+//! asks the neighbours for what is lost.
 //!
 //! Why there are copies stands at [`crate::kernel::Kernel::shadow`].
 
 use crate::{
+    babel_sender::BabelSender,
     errors::Chain,
     kernel::{Destination, Kernel, KernelError, RouteChange},
+    store::TunnelTable,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, StreamHandler, WrapFuture};
-use std::{collections::BTreeMap, time::Duration};
+use ipnet::Ipv6Net;
+use policies::world::Phase;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 
 /// babeld adds the next way 1 to 20 ms after it deleted the last (measured, busy machine); whoever has
 /// no way after this long has none.
 const GRACE: Duration = Duration::from_millis(300);
 
+/// For a destination without a way the neighbours are asked so often, each time after twice the wait, from
+/// [`GRACE`] on: over 19 s altogether. Nobody has a way to a node that died.
+const ASKED: u32 = 6;
+
+/// Destinations that are lost at once are asked for together.
+const TOGETHER: Duration = Duration::from_millis(20);
+
 /// The actor.
 pub struct Shadow {
     kernel: Kernel,
+    sender: BabelSender,
+    table: Rc<RefCell<TunnelTable>>,
+    /// Destinations that the neighbours will be asked for in a moment.
+    wanted: BTreeSet<Destination>,
     /// How often each destination changed: a deletion counts only if nothing came after it.
     turns: BTreeMap<Destination, u64>,
 }
 
 impl Shadow {
-    /// Follows babeld's table in `kernel`.
-    pub fn new(kernel: Kernel) -> Self {
-        Self { kernel, turns: BTreeMap::new() }
+    /// Follows babeld's table in `kernel`; asks through the tunnels in `table`.
+    pub fn new(kernel: Kernel, sender: BabelSender, table: Rc<RefCell<TunnelTable>>) -> Self {
+        Self { kernel, sender, table, wanted: BTreeSet::new(), turns: BTreeMap::new() }
     }
 
     fn turn(&mut self, to: Destination) -> u64 {
@@ -47,9 +67,37 @@ impl Shadow {
 
     fn forget(&mut self, to: Destination, turn: u64, ctx: &mut Context<Self>) {
         if self.turns.get(&to) == Some(&turn) {
-            self.turns.remove(&to);
             let kernel = self.kernel.clone();
             self.carry_out(ctx, async move { kernel.unshadow(to).await });
+            self.seek(to, turn, 0, ctx);
+        }
+    }
+
+    /// Asks for a way to `to` until there is one, or it was asked for often enough.
+    fn seek(&mut self, to: Destination, turn: u64, asked: u32, ctx: &mut Context<Self>) {
+        if self.turns.get(&to) != Some(&turn) {
+            return;
+        }
+        if asked == ASKED {
+            self.turns.remove(&to);
+            return;
+        }
+        if self.wanted.is_empty() {
+            ctx.run_later(TOGETHER, |shadow, _| shadow.ask());
+        }
+        self.wanted.insert(to);
+        let wait = GRACE.saturating_mul(1 << asked);
+        ctx.run_later(wait, move |shadow, ctx| shadow.seek(to, turn, asked.saturating_add(1), ctx));
+    }
+
+    fn ask(&mut self) {
+        let wanted = std::mem::take(&mut self.wanted).into_iter();
+        let wanted: Vec<Ipv6Net> =
+            wanted.filter_map(|(address, length)| Ipv6Net::new(address, length).ok()).collect();
+        tracing::debug!(destinations = wanted.len(), "asking neighbours for lost ways");
+        let table = self.table.borrow();
+        for tunnel in table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up) {
+            self.sender.request_some(tunnel.slot, &wanted);
         }
     }
 

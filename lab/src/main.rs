@@ -72,6 +72,12 @@ enum What {
     },
     /// Packets lost by planned closings.
     Drain {
+        /// Closings by planners that are waited for.
+        #[arg(long, default_value_t = 10)]
+        closings: usize,
+        /// Nodes that are stopped orderly afterwards.
+        #[arg(long, default_value_t = 3)]
+        stops: usize,
         /// JSON only.
         #[arg(long)]
         json: bool,
@@ -134,7 +140,7 @@ fn measured(what: What) -> Result<()> {
     match what {
         What::Converge { nodes, json } => result(&measure::converge::measure(nodes)?, json),
         What::Idle { nodes, seconds, json } => result(&measure::idle::measure(nodes, seconds)?, json),
-        What::Drain { json } => result(&measure::drain::measure()?, json),
+        What::Drain { closings, stops, json } => result(&measure::drain::measure(closings, stops)?, json),
         What::Slots { json } => result(&measure::slots::measure()?, json),
         What::Recover { fault, json } => result(&measure::recover::measure(fault)?, json),
     }

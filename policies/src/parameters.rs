@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Parameters {
     /// Babel's hello interval, 0.5 s to 15 s. 1 s costs about 0.2 kB/s a tunnel and direction.
     pub hello_interval: Duration,
-    /// Babel's update interval, 4 s to 120 s; large, since each slot is poked when its tunnel is up.
+    /// Babel's update interval, 4 s to 120 s; large, since routes are asked for when a tunnel comes up
+    /// or a way is lost.
     pub update_interval: Duration,
     /// Tunnels that a node dials, 1 to 30.
     pub tunnels_to_dial: u16,

@@ -2,6 +2,7 @@
 
 use crate::{host::Host, identity::Identity};
 use actors::{
+    babel_sender::BabelSender,
     clock::Clock,
     kernel::{Kernel, has_ipv6},
     openvpn,
@@ -34,6 +35,8 @@ pub struct Parts<'a> {
     pub published: Published,
     /// Where the peer cache publishes its reading.
     pub peers: SharedPeers,
+    /// Asks neighbours for routes.
+    pub sender: BabelSender,
     /// Asks other nodes over the overlay.
     pub asker: Asker,
     /// The registry.

@@ -10,6 +10,7 @@ use crate::{
     wiring::{self, ACTORS, Graph},
 };
 use actors::{
+    babel_sender::BabelSender,
     clock::Clock,
     control, exporter,
     kernel::Kernel,
@@ -114,6 +115,7 @@ async fn node(
         clock: clock.clone(),
         kernel: kernel.clone(),
         published,
+        sender: BabelSender::open().map_err(doing("open a socket for route requests"))?,
         asker: Asker::new(&asked, &member)?,
         registry: registry(&settings.registry, &identity, &paths)?,
         node: node.clone(),

@@ -67,7 +67,7 @@ pub struct Graph {
 
 /// Starts all actors.
 pub fn wire(parts: &Parts<'_>) -> Graph {
-    let Parts { settings, identity, host, paths, clock, kernel, published, .. } = parts;
+    let Parts { settings, identity, host, paths, clock, kernel, sender, published, .. } = parts;
     // The store: what outlives every actor.
     let table = Rc::new(RefCell::new(TunnelTable {
         dialling_slots: kernel
@@ -78,7 +78,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         ..TunnelTable::default()
     }));
     let (connections, routing) = (Connections::default(), RoutingProcess::default());
-    let links = Links::new(kernel.clone(), identity.me);
+    let links = Links::new(kernel.clone(), sender.clone(), identity.me);
 
     // Sinks.
     let telemetry = {
@@ -195,8 +195,10 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         });
     }
     {
-        let kernel = kernel.clone();
-        guard("shadow", remade.clone(), move || Shadow::new(kernel.clone()).start());
+        let (kernel, sender, table) = (kernel.clone(), sender.clone(), table.clone());
+        guard("shadow", remade.clone(), move || {
+            Shadow::new(kernel.clone(), sender.clone(), table.clone()).start()
+        });
     }
     let babeld = {
         let readers =

@@ -2,6 +2,7 @@
 
 pub mod babel;
 mod babel_config;
+pub mod babel_packet;
 mod client_env;
 pub mod control;
 pub mod dial_failure;

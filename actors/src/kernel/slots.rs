@@ -13,7 +13,7 @@ use rtnetlink::{
     },
 };
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
     ops::{Range, RangeInclusive},
 };
 
@@ -281,47 +281,6 @@ impl Kernel {
         let request = Request::append(format!("let {slot} be heard"), message);
         self.ask(request.forgive(&[Errno::EEXIST, Errno::ENETDOWN])).await
     }
-
-    /// Gives the slot an IPv4 address, so that babeld exchanges all routes on it at once. Call
-    /// [`Self::unpoke`] some tenths of a second later. Does nothing where it is poked already.
-    ///
-    /// # Errors
-    ///
-    /// No such slot, or the kernel refuses.
-    pub async fn poke(&self, slot: Slot) -> Result<(), KernelError> {
-        let message = RouteNetlinkMessage::NewAddress(self.poking(slot)?);
-        self.ask(Request::create(format!("poke {slot}"), message).forgive(&[Errno::EEXIST])).await
-    }
-
-    /// Takes away the address that [`Self::poke`] gave. Does nothing where there is none.
-    ///
-    /// # Errors
-    ///
-    /// No such slot, or the kernel refuses.
-    pub async fn unpoke(&self, slot: Slot) -> Result<(), KernelError> {
-        let message = RouteNetlinkMessage::DelAddress(self.poking(slot)?);
-        let request = Request::change(format!("unpoke {slot}"), message);
-        self.ask(request.forgive(&[Errno::EADDRNOTAVAIL])).await
-    }
-
-    fn poking(&self, slot: Slot) -> Result<AddressMessage, KernelError> {
-        let mut message = address_message(self.index(slot)?, poke_address(slot).into(), 32);
-        // Never the source of anybody's packets.
-        message.header.scope = AddressScope::Link;
-        Ok(message)
-    }
-}
-
-/// The address by which a slot is poked: 169.254.97.K on `wrnK`, 169.254.98.N on `wrnu.N`,
-/// 169.254.99.N on `wrnt.N`; numbers above 255 begin again (babeld looks at one link at a time).
-pub(super) fn poke_address(slot: Slot) -> Ipv4Addr {
-    let (kind, number) = match slot {
-        Slot::Dialling(number) => (97, number),
-        Slot::Accepting(Transport::Udp, vlan) => (98, vlan),
-        Slot::Accepting(Transport::Tcp, vlan) => (99, vlan),
-    };
-    let [_, low] = number.to_be_bytes();
-    Ipv4Addr::new(169, 254, kind, low)
 }
 
 /// Name of a server's TAP.
@@ -392,21 +351,4 @@ fn multicast_route(index: u32) -> RouteMessage {
         // IP6_RT_PRIO_ADDRCONF of net/ip6_route.h.
         .priority(256)
         .build()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(slot: &str, expected: [u8; 4]) {
-        assert_eq!(poke_address(slot.parse().unwrap()), Ipv4Addr::from(expected));
-    }
-
-    #[test]
-    fn each_slot_is_poked_by_an_address_of_its_own() {
-        check("wrn0", [169, 254, 97, 0]);
-        check("wrnu.2", [169, 254, 98, 2]);
-        check("wrnt.251", [169, 254, 99, 251]);
-    }
 }

@@ -120,7 +120,7 @@ impl Common {
             tunnel.up_since.get_or_insert(at);
         }
         self.links.order(LinkOrder::Unsilence(slot));
-        self.links.order(LinkOrder::Poke(slot));
+        self.links.order(LinkOrder::RequestRoutes(slot));
         tracing::info!(%slot, %peer, "tunnel up");
         self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });
     }

@@ -146,14 +146,21 @@ impl Tunnels {
             }
             Order::Drain { slot, reason } => {
                 tracing::info!(%slot, %reason, "tunnel draining");
-                self.move_phase(slot, Phase::Up, Phase::Draining, LinkOrder::Silence(slot));
+                self.drain(slot);
             }
             Order::Undrain { slot, reason } => {
                 tracing::info!(%slot, %reason, "drain given up");
                 self.move_phase(slot, Phase::Draining, Phase::Up, LinkOrder::Unsilence(slot));
-                self.common.links.order(LinkOrder::Poke(slot));
+                self.common.links.order(LinkOrder::RequestRoutes(slot));
             }
             Order::Close { slot, reason } => self.close(slot, reason),
+        }
+    }
+
+    fn drain(&mut self, slot: Slot) {
+        let peer = self.common.table.borrow().tunnels.get(&slot).map(|tunnel| tunnel.peer);
+        if let Some(peer) = peer {
+            self.move_phase(slot, Phase::Up, Phase::Draining, LinkOrder::Silence(slot, peer));
         }
     }
 
@@ -268,7 +275,7 @@ impl Handler<DrainAll> for Tunnels {
         self.common.stopping.set(true);
         let slots: Vec<Slot> = self.common.table.borrow().tunnels.keys().copied().collect();
         for slot in slots {
-            self.move_phase(slot, Phase::Up, Phase::Draining, LinkOrder::Silence(slot));
+            self.drain(slot);
         }
     }
 }

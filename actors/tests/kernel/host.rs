@@ -1,6 +1,6 @@
 //! What the node changes on its host, and how it is put back.
 
-use crate::place::{NOBODY, check, make_slots, make_uplink, me, picture, run, slot};
+use crate::place::{NOBODY, check, make_slots, make_uplink, me, picture, run};
 use actors::kernel::{self, Kernel};
 use std::fs;
 
@@ -128,7 +128,7 @@ fn the_underlay_is_told_without_our_links() {
         run("ip addr add 2001:db8:1::7/64 dev up0 nodad");
         run("ip route add default via 192.0.2.1 dev up0 metric 100");
         run("ip -6 route add default via fe80::1 dev up0 metric 1024");
-        k.poke(slot("wrn0")).await.unwrap();
+        run("ip addr add 169.254.97.0/32 dev wrn0");
         let uplink = |address: &str, prefix_length| kernel::UplinkAddress {
             link: "up0".into(),
             address: address.parse().unwrap(),

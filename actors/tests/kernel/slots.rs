@@ -168,24 +168,6 @@ fn a_silenced_slot_sends_no_multicast_until_it_is_let_be_heard() {
 }
 
 #[test]
-fn a_poke_comes_and_goes() {
-    check(|place| async move {
-        let k = &place.kernel;
-        make_slots(k).await;
-        for (name, address) in [("wrn11", "169.254.97.11/32"), ("wrnt.3", "169.254.99.3/32")] {
-            for _ in 0..2 {
-                k.poke(slot(name)).await.unwrap();
-                assert!(run(&format!("ip -4 addr show {name}")).contains(address));
-            }
-            for _ in 0..2 {
-                k.unpoke(slot(name)).await.unwrap();
-                assert_eq!(run(&format!("ip -4 addr show {name}")), "");
-            }
-        }
-    });
-}
-
-#[test]
 fn what_cannot_be_made_is_refused_by_name() {
     check(|place| async move {
         let k = &place.kernel;

@@ -12,10 +12,6 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Closings by planners that are waited for.
-const CLOSINGS: usize = 10;
-/// Nodes that are stopped orderly afterwards.
-const STOPS: usize = 3;
 /// How long the closings may take altogether.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 /// Shorter than the shipped one, so that ten closings take minutes and not hours.
@@ -40,11 +36,12 @@ pub struct Drain {
     pub seconds_max: f64,
 }
 
-/// Measures once, with eight nodes.
+/// Measures once, with eight nodes: waits for that many closings by planners, then stops that many nodes orderly,
+/// one after the other.
 ///
 /// # Errors
 /// Where the lab cannot be built, or too few closings come within twenty minutes.
-pub fn measure() -> Result<Drain> {
+pub fn measure(closings: usize, stops: usize) -> Result<Drain> {
     let nodes = 8;
     let lab = prepare(Options {
         nodes,
@@ -57,19 +54,19 @@ pub fn measure() -> Result<Drain> {
     // Nodes that dialled each other while all started close one of the two tunnels first.
     pause(SETTLE);
     let pinger = lab.ping(PACE)?;
-    let mut drain = by_planners(&lab, &pinger)?;
-    for node in (0..nodes).take(STOPS) {
+    let mut drain = by_planners(&lab, &pinger, closings)?;
+    for node in (0..nodes).cycle().take(stops) {
         by_acceptor(&lab, &pinger, node, &mut drain)?;
     }
     Ok(drain)
 }
 
-fn by_planners(lab: &Lab, pinger: &Pinger) -> Result<Drain> {
+fn by_planners(lab: &Lab, pinger: &Pinger, wanted: usize) -> Result<Drain> {
     let start = pinger.now();
     let begun = Instant::now();
     let mut watch = Watch::new(lab);
     let mut told = 0;
-    while watch.completed().count() < CLOSINGS {
+    while watch.completed().count() < wanted {
         if begun.elapsed() > PATIENCE {
             bail!("only {} closings in {} s", watch.completed().count(), PATIENCE.as_secs());
         }

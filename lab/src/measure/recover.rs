@@ -9,7 +9,10 @@ use nix::{
     unistd::Pid,
 };
 use serde::Serialize;
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use wire::control::{STATUS_PATH, StatusDocument};
 
 /// Deaths that are measured.
@@ -48,6 +51,9 @@ pub struct Recover {
     pub seconds_max: f64,
     /// The most pings that one surviving pair lost in one run.
     pub lost_max: u64,
+    /// Where daemons die: the longest time until all their children were gone, zombies apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub children_gone_seconds_max: Option<f64>,
 }
 
 /// Measures once, with another victim each time.
@@ -59,19 +65,34 @@ pub fn measure(fault: Fault) -> Result<Recover> {
     start_whole(&lab)?;
     pause(REST);
     let pinger = lab.ping(PACE)?;
-    let mut recover = Recover { fault, runs: 0, seconds_max: 0.0, lost_max: 0 };
+    let mut recover =
+        Recover { fault, runs: 0, seconds_max: 0.0, lost_max: 0, children_gone_seconds_max: None };
     let mut victims = BTreeSet::new();
     while recover.runs < RUNS {
-        let (gap, lost) = run(&lab, &pinger, fault, &mut victims)?;
+        let death = run(&lab, &pinger, fault, &mut victims)?;
         recover.runs += 1;
-        recover.seconds_max = recover.seconds_max.max(seconds(gap));
-        recover.lost_max = recover.lost_max.max(lost);
+        recover.seconds_max = recover.seconds_max.max(seconds(death.gap));
+        recover.lost_max = recover.lost_max.max(death.lost);
+        let children = death.children_gone.map(seconds);
+        recover.children_gone_seconds_max = match (recover.children_gone_seconds_max, children) {
+            (Some(before), Some(now)) => Some(before.max(now)),
+            (before, now) => before.or(now),
+        };
     }
     Ok(recover)
 }
 
-/// One death: the longest gap, and the most pings lost, of a surviving pair.
-fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) -> Result<(Duration, u64)> {
+/// What one death cost.
+struct Death {
+    /// The longest gap of a surviving pair.
+    gap: Duration,
+    /// The most pings lost of one.
+    lost: u64,
+    /// How long a dead daemon's children lived on.
+    children_gone: Option<Duration>,
+}
+
+fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) -> Result<Death> {
     let routes = wait_routes(lab)?;
     let victim = match choose(lab, &routes, victims) {
         Some(victim) => victim,
@@ -89,7 +110,7 @@ fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) 
         accepted_from(lab, &routes, victim)
     ));
     let pause_before = pinger.now();
-    strike(lab, &routes, fault, victim)?;
+    let children_gone = strike(lab, &routes, fault, victim)?;
     let struck = pinger.now();
     // A node without underlay or daemon has no pairs; one that lost a child keeps them.
     let survives = |from: usize, to: usize| match fault {
@@ -123,7 +144,7 @@ fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) 
     ));
     tell(format!("mended {:.1} s after the fault", (end - struck).as_secs_f64()));
     mend(lab, pinger, fault, victim)?;
-    Ok((gap, lost))
+    Ok(Death { gap, lost, children_gone })
 }
 
 /// Who does not reach whom, and the way that the kernels would take.
@@ -153,18 +174,22 @@ fn accepted_from(lab: &Lab, routes: &Routes, victim: usize) -> usize {
     (0..lab.nodes().len()).filter(|node| routes.served(*node, victim, is_accepting) > 1).count()
 }
 
-fn strike(lab: &Lab, routes: &Routes, fault: Fault, victim: usize) -> Result<()> {
+/// Kills; where it was a daemon, says how long its children lived on.
+fn strike(lab: &Lab, routes: &Routes, fault: Fault, victim: usize) -> Result<Option<Duration>> {
     let node = lab.node(victim)?;
     match fault {
-        Fault::CutNode => lab.cut(victim),
+        Fault::CutNode => lab.cut(victim)?,
         Fault::KillDaemon => {
             let children: Vec<u32> = node.children().into_keys().collect();
+            let killed = Instant::now();
             node.kill();
             let gone = || children.iter().all(|pid| !is_alive(*pid)).then_some(());
             wait_until(CHILDREN_GONE, gone).context("children outlived their daemon by 2 s")?;
-            Ok(())
+            let took = killed.elapsed();
+            tell(format!("its {} children were gone after {:.3} s", children.len(), took.as_secs_f64()));
+            return Ok(Some(took));
         }
-        Fault::KillBabeld => kill_child(lab, victim, "babeld"),
+        Fault::KillBabeld => kill_child(lab, victim, "babeld")?,
         Fault::KillOpenvpn => {
             let used = (0..lab.nodes().len()).flat_map(|to| {
                 let hop = routes.hop(victim, to)?;
@@ -174,9 +199,10 @@ fn strike(lab: &Lab, routes: &Routes, fault: Fault, victim: usize) -> Result<()>
                     .map(|_| hop.link.clone())
             });
             let slot = used.last().context("the victim sends through no tunnel that it dialled")?;
-            kill_child(lab, victim, &slot)
+            kill_child(lab, victim, &slot)?;
         }
     }
+    Ok(None)
 }
 
 fn is_alive(pid: u32) -> bool {

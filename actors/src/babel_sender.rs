@@ -1,0 +1,68 @@
+//! Sends the few Babel packets that are ours and not babeld's; hears none.
+//!
+//! babeld asks when a neighbour is new to it and when a way is lost, each question once or a few times; a lost question
+//! or a lost answer then costs an update interval. And it has no word for "go, but do not hurry". Why we may speak
+//! beside it stands in `docs/decisions/0003-own-babel-packets.md`.
+
+use ipnet::Ipv6Net;
+use policies::names::{Prefix, Slot};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    rc::Rc,
+};
+use wire::{babel_packet, overlay};
+
+/// Traffic class CS6, as babeld's own packets.
+const NETWORK_CONTROL: u32 = 0xc0;
+
+/// The socket. Its packets come from the link-local address of the slot that they leave by.
+#[derive(Clone)]
+pub struct BabelSender(Rc<UdpSocket>);
+
+impl BabelSender {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    ///
+    /// File descriptors are missing.
+    pub fn open() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_only_v6(true)?;
+        socket.set_nonblocking(true)?;
+        socket.set_tclass_v6(NETWORK_CONTROL)?;
+        // Our own babeld would take ourselves for a neighbour.
+        socket.set_multicast_loop_v6(false)?;
+        socket.set_multicast_hops_v6(1)?;
+        Ok(Self(Rc::new(socket.into())))
+    }
+
+    /// Asks the neighbour at the other end of a slot for all its routes.
+    pub fn request_all(&self, slot: Slot) {
+        self.send(slot, babel_packet::GROUP, &babel_packet::request_all());
+    }
+
+    /// Asks it for the ways to some destinations.
+    pub fn request_some(&self, slot: Slot, destinations: &[Ipv6Net]) {
+        for part in destinations.chunks(babel_packet::MOST) {
+            self.send(slot, babel_packet::GROUP, &babel_packet::request_some(part));
+        }
+    }
+
+    /// Tells the peer at the other end of a slot, which must be silent, that sending to us costs that much.
+    pub fn raise_cost(&self, slot: Slot, peer: Prefix, cost: u16) {
+        self.send(slot, overlay::link_local(peer), &babel_packet::heard_you(cost));
+    }
+
+    /// What cannot be sent (the link is down, or silent) is not worth a word.
+    fn send(&self, slot: Slot, to: Ipv6Addr, packet: &[u8]) {
+        let sent = nix::net::if_::if_nametoindex(slot.to_string().as_str())
+            .map_err(io::Error::from)
+            .map(|link| SocketAddr::V6(SocketAddrV6::new(to, babel_packet::PORT, 0, link)))
+            .and_then(|to| self.0.send_to(packet, to));
+        if let Err(error) = sent {
+            tracing::debug!(%slot, %error, "Babel packet not sent");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Writes the few Babel packets that the daemon sends beside babeld (RFC 8966, sections 4.2 and 4.6); reads none.
+
+use ipnet::Ipv6Net;
+use std::net::Ipv6Addr;
+
+/// Babel's port (RFC 8966, section 4).
+pub const PORT: u16 = 6696;
+/// All Babel speakers on a link (RFC 8966, section 4).
+pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
+/// So many destinations fit into one packet whatever their lengths: 20 bytes each, on links of 1280 bytes and more.
+pub const MOST: usize = 60;
+
+const MAGIC: u8 = 42;
+const VERSION: u8 = 2;
+/// IHU, "I heard you" (RFC 8966, section 4.6.6).
+const IHU: u8 = 5;
+/// Route Request (RFC 8966, section 4.6.9).
+const REQUEST: u8 = 9;
+/// Hundredths of a second until the next IHU; babeld believes the last one three times as long.
+const IHU_INTERVAL: u16 = 3000;
+/// Address encodings (RFC 8966, section 4.1.4).
+const WILDCARD: u8 = 0;
+const IPV6: u8 = 2;
+
+/// A packet that asks for all routes. A stock babeld answers it with its whole table, unless it sent that
+/// on the same link within the last two seconds.
+pub fn request_all() -> Vec<u8> {
+    packet(vec![REQUEST, 2, WILDCARD, 0])
+}
+
+/// A packet that asks for the ways to these destinations, the first [`MOST`] of them; each is answered,
+/// by a retraction where there is none.
+pub fn request_some(destinations: &[Ipv6Net]) -> Vec<u8> {
+    packet(destinations.iter().take(MOST).flat_map(|to| request(*to)).collect())
+}
+
+/// A packet that says to whoever hears it: sending to me costs that much (96 is a good hop, 65535 is unreachable).
+pub fn heard_you(cost: u16) -> Vec<u8> {
+    let ([cost_high, cost_low], [high, low]) = (cost.to_be_bytes(), IHU_INTERVAL.to_be_bytes());
+    packet(vec![IHU, 6, WILDCARD, 0, cost_high, cost_low, high, low])
+}
+
+fn request(to: Ipv6Net) -> Vec<u8> {
+    let octets = to.network().octets();
+    let used = octets.iter().take(usize::from(to.prefix_len().div_ceil(8)));
+    let length = to.prefix_len().div_ceil(8).saturating_add(2);
+    [REQUEST, length, IPV6, to.prefix_len()].into_iter().chain(used.copied()).collect()
+}
+
+fn packet(body: Vec<u8>) -> Vec<u8> {
+    // At most MOST requests of 20 bytes.
+    let [high, low] = u16::try_from(body.len()).unwrap_or_default().to_be_bytes();
+    [MAGIC, VERSION, high, low].into_iter().chain(body).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(destinations: &[&str], expected: &[u8]) {
+        let destinations: Vec<Ipv6Net> = destinations.iter().map(|to| to.parse().unwrap()).collect();
+        assert_eq!(request_some(&destinations), expected);
+    }
+
+    #[test]
+    fn a_wildcard_has_neither_length_nor_prefix() {
+        assert_eq!(request_all(), [42, 2, 0, 4, 9, 2, 0, 0]);
+    }
+
+    #[test]
+    fn a_destination_is_given_with_no_more_bytes_than_it_has() {
+        check(&["fd00:1:2:7::/64"], &[42, 2, 0, 12, 9, 10, 2, 64, 0xfd, 0, 0, 1, 0, 2, 0, 7]);
+        check(&["fd00:1:2:80::/57"], &[42, 2, 0, 12, 9, 10, 2, 57, 0xfd, 0, 0, 1, 0, 2, 0, 0x80]);
+        check(&["fd00::/8", "::/0"], &[42, 2, 0, 9, 9, 3, 2, 8, 0xfd, 9, 2, 2, 0]);
+    }
+
+    #[test]
+    fn a_cost_is_said_to_everybody_on_the_link() {
+        assert_eq!(heard_you(2048), [42, 2, 0, 8, 5, 6, 0, 0, 8, 0, 0x0b, 0xb8]);
+    }
+
+    #[test]
+    fn a_packet_never_outgrows_a_link() {
+        let host: Ipv6Net = "fd00::1/128".parse().unwrap();
+        assert_eq!(request_some(&vec![host; 1000]).len(), 4 + MOST * 20);
+        assert!(request_some(&vec![host; 1000]).len() <= 1280 - 48);
+    }
+}
