@@ -3,7 +3,9 @@
 //! Time, world and random seed are arguments (law 1 of `docs/ARCHITECTURE.md`): the same inputs give
 //! the same orders on any machine, in the daemon and in a simulator alike. Only `std` is used.
 
+pub mod gain;
 pub mod life;
+pub mod link_cost;
 pub mod names;
 pub mod orders;
 pub mod parameters;
@@ -12,4 +14,5 @@ pub mod probe;
 pub mod rng;
 pub mod units;
 pub mod usage;
+pub mod ways;
 pub mod world;

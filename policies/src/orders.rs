@@ -37,6 +37,8 @@ reasons! {
         Pinned = "pinned",
         /// Fewer dialled tunnels than wanted: a random or distant node is chosen.
         Fill = "fill",
+        /// It shortens our ways, and its own, more than any other candidate.
+        Gain = "gain",
         /// A peer that is known by the cache but missing in babeld's table: islands merge.
         MissingFromTable = "missing_from_table",
         /// An operator asked.
@@ -49,6 +51,8 @@ reasons! {
     CloseReason {
         /// Significantly less used than the others.
         Unused = "unused",
+        /// Another peer shortens more ways than this tunnel does.
+        Replaced = "replaced",
         /// No traffic anywhere: rotated so that a bad topology does not freeze.
         Rotation = "rotation",
         /// Both nodes dialled each other; the lower prefix closes its own.

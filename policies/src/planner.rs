@@ -8,15 +8,18 @@ mod assess;
 mod dial;
 mod drain;
 mod picture;
+mod refresh;
 
 use crate::{
+    gain,
+    link_cost::LinkCost,
     names::{Prefix, Role, Slot},
-    orders::{CloseReason, Order},
+    orders::{CloseReason, OpenReason, Order},
     parameters::Parameters,
     rng::Rng,
     units::Uptime,
     usage::{Floor, ProbeFrames, Usage},
-    world::{Phase, World},
+    world::{LinkReading, Phase, World},
 };
 use assess::{Assessment, Shields};
 use dial::{Allowance, Dialling};
@@ -71,13 +74,6 @@ const UNREACHED_LIMIT: usize = 2;
 const UNREACHED_GRACE: u32 = 2;
 /// A tunnel whose closing was given up is left alone for so many refreshes.
 const GIVEN_UP_REFRESHES: u32 = 4;
-/// A peer whose tunnel was closed as unused is passed over for so many refreshes.
-const PASSED_OVER_REFRESHES: u32 = 2;
-/// Without traffic: so many refreshes without a planned closing, then one tunnel is rotated. Also the
-/// longest wait between two closings decided by nodes served alone.
-const ROTATE_AFTER: u32 = 12;
-/// Above its limit a node closes one tunnel per this span.
-const OVER_LIMIT_PACE: Duration = Duration::from_secs(30);
 /// Verdicts are made anew this often.
 const VERDICT_PACE: Duration = Duration::from_secs(5);
 
@@ -86,6 +82,7 @@ const VERDICT_PACE: Duration = Duration::from_secs(5);
 pub struct Planner {
     me: Prefix,
     settings: PlannerSettings,
+    link_cost: LinkCost,
     rng: Rng,
     began: Option<Uptime>,
     next_refresh: Uptime,
@@ -96,6 +93,10 @@ pub struct Planner {
     given_up: BTreeMap<Slot, Uptime>,
     /// Tunnels that were significantly unused at the last refresh.
     unused_before: BTreeSet<(Slot, Prefix)>,
+    /// Tunnels that were dialled for what they gain; all others came by chance.
+    chosen: BTreeSet<(Slot, Prefix)>,
+    /// Draws the lots among the others.
+    salt: u64,
     dialling: Dialling,
     /// Refreshes since the last planned closing.
     refreshes: u32,
@@ -112,6 +113,7 @@ impl Planner {
         Self {
             me,
             settings,
+            link_cost: LinkCost::default(),
             rng,
             began: None,
             next_refresh: Uptime::default(),
@@ -121,6 +123,8 @@ impl Planner {
             closing: None,
             given_up: BTreeMap::new(),
             unused_before: BTreeSet::new(),
+            chosen: BTreeSet::new(),
+            salt,
             dialling: Dialling::new(salt),
             refreshes: 0,
             patience: 1,
@@ -133,11 +137,17 @@ impl Planner {
         self.settings.parameters = parameters;
     }
 
+    /// Judges links by another cost than babeld's, from the next look on: for simulators.
+    pub fn set_link_cost(&mut self, link_cost: LinkCost) {
+        self.link_cost = link_cost;
+    }
+
     /// Looks at the world; `was_reached`: some peer got through to our servers in this run.
     ///
     /// To be called with each reading of the links, twice a second.
     pub fn look(&mut self, world: &World, was_reached: bool) -> Plan {
-        let picture = Picture::of(world, self.me);
+        let fresh = self.settings.parameters.refresh.saturating_mul(gain::FRESH_REFRESHES);
+        let picture = Picture::of(world, self.me, self.link_cost, fresh);
         let now = picture.at;
         let began = self.begin(now);
         self.count(world, &picture);
@@ -155,14 +165,23 @@ impl Planner {
                 self.refresh(&picture, &all, limit, &mut plan);
             }
         }
-        let allowance = Allowance { wanted: limit, one_more: limit == self.wanted(), began };
-        plan.decisions.extend(self.dialling.dial(&picture, &self.settings.pinned, allowance, &mut self.rng));
+        let by_chance = picture.dialled().filter(|link| !self.is_chosen(link)).count();
+        let random = gain::random_slots(limit).saturating_sub(by_chance);
+        let allowance = Allowance { wanted: limit, one_more: limit == self.wanted(), began, random };
+        let dials = self.dialling.dial(&picture, &self.settings.pinned, allowance, &mut self.rng);
+        self.remember_gains(&dials);
+        plan.decisions.extend(dials);
         if self.next_verdicts <= now || !plan.decisions.is_empty() {
             self.next_verdicts = now + VERDICT_PACE;
             let all = self.assess(&picture);
             plan.verdicts = Some(self.verdicts(&picture, &all, limit, progress.as_deref()));
         }
         plan
+    }
+
+    /// When tunnels are compared next.
+    pub fn next_refresh(&self) -> Uptime {
+        self.next_refresh
     }
 
     fn begin(&mut self, now: Uptime) -> Uptime {
@@ -190,7 +209,7 @@ impl Planner {
 
     /// Feeds each tunnel's counters to its usage; a tunnel made anew begins anew.
     fn count(&mut self, world: &World, picture: &Picture<'_>) {
-        let floor = Floor::of(&self.settings.parameters, picture.known.len().saturating_add(1));
+        let floor = Floor::of(&self.settings.parameters, picture.ways.known().len().saturating_add(1));
         let frames: BTreeMap<_, _> =
             world.probes.iter().map(|probe| (probe.slot, ProbeFrames::from(probe))).collect();
         let lost = self.usage.keys().any(|slot| {
@@ -213,6 +232,10 @@ impl Planner {
             let (_, _, usage) = self.usage.entry(*slot).or_insert_with(begin);
             usage.read(link.counters, probes, floor, picture.at);
         }
+        self.chosen.retain(|(slot, peer)| {
+            let same = picture.tunnels.get(slot).is_some_and(|link| link.tunnel.peer == *peer);
+            same || self.dialling.is_pending(*peer)
+        });
         self.given_up.retain(|_, until| *until > picture.at);
         self.closed_connecting.retain(|slot, _| picture.tunnels.contains_key(slot));
     }
@@ -287,93 +310,38 @@ impl Planner {
         plan.decisions.push(Decision { order: Order::Drain { slot, reason }, terms });
     }
 
+    fn is_chosen(&self, link: &LinkReading) -> bool {
+        self.chosen.contains(&(link.tunnel.slot, link.tunnel.peer))
+    }
+
+    fn remember_gains(&mut self, dials: &[Decision]) {
+        for dial in dials {
+            if let Order::Open { slot, peer, reason: OpenReason::Gain, endpoints: _ } = dial.order {
+                self.chosen.insert((slot, peer));
+            }
+        }
+    }
+
+    /// The tunnels that are left to chance: drawn by lot among those that came by chance.
+    fn random(&self, picture: &Picture<'_>) -> BTreeSet<Slot> {
+        let by_chance = picture
+            .dialled()
+            .filter(|link| !self.is_chosen(link) && !self.settings.pinned.contains(&link.tunnel.peer));
+        let lot = |peer: Prefix| Rng::new(self.salt ^ u64::from(peer.number())).bits();
+        let mut lots: Vec<_> = by_chance.map(|link| (lot(link.tunnel.peer), link.tunnel.slot)).collect();
+        lots.sort_unstable();
+        lots.into_iter().map(|(_, slot)| slot).take(gain::random_slots(self.wanted())).collect()
+    }
+
     fn assess(&self, picture: &Picture<'_>) -> Vec<Assessment> {
         let usage: BTreeMap<_, _> = self.usage.iter().map(|(slot, (.., usage))| (*slot, usage)).collect();
         let shields = Shields {
             parameters: &self.settings.parameters,
             pinned: &self.settings.pinned,
             given_up: &self.given_up,
+            random: &self.random(picture),
         };
         assess::assess(picture, &usage, &shields)
-    }
-
-    /// Closes the least used tunnel while there are more than allowed.
-    fn over_limit(&mut self, picture: &Picture<'_>, all: &[Assessment], limit: usize, plan: &mut Plan) {
-        let dialled = picture.dialled().count();
-        if self.closing.is_some() || dialled <= limit || self.next_over_limit > picture.at {
-            return;
-        }
-        if let Some(one) = all.iter().filter(|one| one.spared.is_none()).min_by_key(|one| one.rank()) {
-            let terms = format!("dialled={dialled} limit={limit} {one}");
-            self.next_over_limit = picture.at + OVER_LIMIT_PACE.min(self.settings.parameters.refresh);
-            self.close(picture, one.slot, one.peer, CloseReason::OverLimit, terms, plan);
-        }
-    }
-
-    /// Once a refresh: closes at most one tunnel, and begins a new count.
-    fn refresh(&mut self, picture: &Picture<'_>, all: &[Assessment], limit: usize, plan: &mut Plan) {
-        let now = picture.at;
-        let refresh = self.settings.parameters.refresh;
-        self.next_refresh = now + self.rng.span(refresh / 10 * 9, (refresh / 10).saturating_mul(11));
-        self.refreshes = self.refreshes.saturating_add(1);
-        if self.closing.is_none() && picture.dialled().count() >= limit && self.dialling.has_distant(picture)
-        {
-            self.close_unused(picture, all, plan);
-        }
-        let unused = all.iter().filter(|one| one.slot.role() == Role::Dialled && one.unused());
-        self.unused_before = unused.map(|one| (one.slot, one.peer)).collect();
-        self.usage.values_mut().for_each(|(.., usage)| usage.look(now));
-    }
-
-    fn close_unused(&mut self, picture: &Picture<'_>, all: &[Assessment], plan: &mut Plan) {
-        let open: Vec<_> = all.iter().filter(|one| one.spared.is_none() && one.share.is_some()).collect();
-        let traffic = all.iter().any(|one| one.rate >= assess::NOISE);
-        let lasting = |one: &&&Assessment| one.unused() && self.unused_before.contains(&(one.slot, one.peer));
-        let patient = traffic || self.refreshes >= self.patience;
-        let least = open.iter().filter(lasting).min_by_key(|one| one.rank()).filter(|_| patient);
-        let chosen = match least {
-            Some(one) => Some((*one, CloseReason::Unused)),
-            None if !traffic && self.refreshes >= ROTATE_AFTER => {
-                let which = self.rng.below(u64::try_from(open.len()).unwrap_or(0));
-                let one = usize::try_from(which).ok().and_then(|which| open.get(which).copied());
-                one.map(|one| (one, CloseReason::Rotation))
-            }
-            None => None,
-        };
-        let Some((one, reason)) = chosen else { return };
-        if !traffic {
-            self.patience = self.patience.saturating_mul(2).min(ROTATE_AFTER);
-        }
-        let terms = format!("{one} refreshes={}", self.refreshes);
-        self.refreshes = 0;
-        let passed_over = self.settings.parameters.refresh.saturating_mul(PASSED_OVER_REFRESHES);
-        self.dialling.pass_over(one.peer, picture.at + passed_over);
-        self.close(picture, one.slot, one.peer, reason, terms, plan);
-    }
-
-    fn verdicts(
-        &self,
-        picture: &Picture<'_>,
-        all: &[Assessment],
-        limit: usize,
-        progress: Option<&str>,
-    ) -> Vec<Verdict> {
-        let dialled = picture.dialled().count();
-        let text = |one: &Assessment| {
-            if let Some(closing) = self.closing.as_ref().filter(|closing| closing.slot == one.slot) {
-                let progress = progress.unwrap_or("drain ordered");
-                return format!("closing, reason={}: {progress}", closing.reason);
-            }
-            match &one.spared {
-                Some(spared) => format!("kept: {spared}; {one}"),
-                None if dialled < limit => {
-                    format!("kept: {dialled} of {limit} dialled, none is closed below that; {one}")
-                }
-                None if one.unused() => format!("unused, may be closed at the next refresh; {one}"),
-                None => format!("kept: carries its share; {one}"),
-            }
-        };
-        all.iter().map(|one| Verdict { slot: one.slot, text: text(one) }).collect()
     }
 }
 

@@ -150,6 +150,33 @@ pub struct Candidate {
     pub failures: u32,
 }
 
+/// The round trip to a peer that no tunnel leads to, measured from outside the overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sounding {
+    /// Who was sounded.
+    pub peer: Prefix,
+    /// When.
+    pub at: Uptime,
+    /// The least round trip seen; `None` where nothing came back: it may still be dialled.
+    pub rtt: Option<Duration>,
+}
+
+/// What another node says of itself when it is asked: hearsay, bounded by what we see ourselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Who says so.
+    pub peer: Prefix,
+    /// When it was asked.
+    pub at: Uptime,
+    /// Whether it accepts one more tunnel.
+    pub room: bool,
+    /// What its own ways would grow by without its tunnel to us, in metric; `None`: there is no such
+    /// tunnel, or some node would be out of its reach.
+    pub loss: Option<u64>,
+    /// Its metric to other nodes: a sample, the same nodes for all who are asked.
+    pub distances: Vec<(Prefix, u16)>,
+}
+
 /// All that a plan is made from. Each part is a complete reading; parts may differ in age.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
@@ -163,6 +190,10 @@ pub struct World {
     pub probes: Vec<ProbeReading>,
     /// The peer cache's picture.
     pub candidates: Vec<Candidate>,
+    /// Round trips to peers without a tunnel; one a peer.
+    pub soundings: Vec<Sounding>,
+    /// What other nodes say of themselves; one a peer.
+    pub views: Vec<View>,
     /// Slots that may take a new dialled tunnel now.
     pub free_slots: Vec<Slot>,
 }

@@ -4,6 +4,7 @@
 
 use super::picture::Picture;
 use crate::{
+    gain,
     names::{Prefix, Role, Slot},
     parameters::Parameters,
     units::{BytesPerSec, Uptime},
@@ -90,6 +91,12 @@ pub(super) struct Assessment {
     pub(super) share: Option<PerMille>,
     /// Below this share it is significantly unused.
     pub(super) threshold: PerMille,
+    /// What our ways would grow by without it, in metric.
+    pub(super) regret: u64,
+    /// What closing would cost both ends, weighed with the share of the traffic.
+    pub(super) loss: u64,
+    /// Left to chance: no gain elsewhere takes its place.
+    pub(super) random: bool,
 }
 
 impl Assessment {
@@ -113,7 +120,8 @@ impl fmt::Display for Assessment {
             Some(share) => write!(f, "share={share} threshold={} ", self.threshold)?,
             None => f.write_str("share=none ")?,
         }
-        write!(f, "age={} s", self.age.as_secs())
+        write!(f, "regret={} loss={} ", self.regret, self.loss)?;
+        write!(f, "random={} age={} s", self.random, self.age.as_secs())
     }
 }
 
@@ -123,6 +131,8 @@ pub(super) struct Shields<'a> {
     pub(super) pinned: &'a BTreeSet<Prefix>,
     /// Slots whose closing was given up a short while ago.
     pub(super) given_up: &'a BTreeMap<Slot, Uptime>,
+    /// Slots of tunnels that are left to chance.
+    pub(super) random: &'a BTreeSet<Slot>,
 }
 
 /// Judges all tunnels, in order of their slots.
@@ -141,6 +151,7 @@ pub(super) fn assess(
     for one in &mut all {
         let slot = one.slot;
         compare(one, compared.iter().filter(|(other, ..)| *other != slot).map(|(_, rate, n)| (*rate, *n)));
+        one.random = shields.random.contains(&slot);
         one.spared = one.spared.or_else(|| spared(picture, one, shields));
     }
     all
@@ -162,6 +173,9 @@ fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> 
         others_nodes_milli: 0,
         share: None,
         threshold: UNUSED,
+        regret: picture.ways.service(tunnel.slot).regret,
+        loss: gain::loss(picture.ways.service(tunnel.slot).regret, picture.findings.told_loss(tunnel.peer)),
+        random: false,
     }
 }
 
@@ -187,7 +201,10 @@ fn compare(one: &mut Assessment, others: impl Iterator<Item = (u64, usize)>) {
         one.share = Some(PerMille(by_nodes));
         one.threshold = UNUSED_WITHOUT_TRAFFIC;
     } else {
-        one.share = Some(PerMille(term(one.rate.0, rate).saturating_add(by_nodes) / 2));
+        let by_rate = term(one.rate.0, rate);
+        one.share = Some(PerMille(by_rate.saturating_add(by_nodes) / 2));
+        // Half of the weight is each node's alike, half follows the traffic.
+        one.loss = one.loss.saturating_mul(by_rate.saturating_add(1_000)) / 2_000;
     }
 }
 

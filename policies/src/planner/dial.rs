@@ -1,11 +1,13 @@
 //! Chooses whom to dial.
 //!
 //! The rules, first to last: pinned peers; bootstrap while babeld knows nobody; then random nodes that
-//! are no neighbours yet, and peers missing in babeld's table (these first while the node is young). A peer that a tunnel
-//! of either role leads to is never dialled.
+//! are no neighbours yet, and peers missing in babeld's table (these first while the node is young). Once
+//! enough tunnels are left to chance, the candidate that shortens the ways most takes a random one's
+//! place. A peer that a tunnel of either role leads to is never dialled.
 
 use super::{Decision, picture::Picture};
 use crate::{
+    gain::Gain,
     names::{Prefix, Slot},
     orders::{OpenReason, Order},
     rng::Rng,
@@ -31,6 +33,8 @@ const MISSING_FOR: Duration = Duration::from_secs(30);
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// A failed peer is tried again after this, doubling with each failure, up to half as much again.
 const RETRY_FROM: Duration = Duration::from_secs(2);
+/// A peer that failed so often in a row counts as dead: it is dialled when there is nobody else.
+const DEAD_FAILURES: u32 = 3;
 /// The longest wait before a failed peer is tried again.
 const RETRY_TO: Duration = Duration::from_secs(600);
 
@@ -58,6 +62,8 @@ pub(super) struct Allowance {
     pub(super) one_more: bool,
     /// When the planner began.
     pub(super) began: Uptime,
+    /// Dialled tunnels that are still to be left to chance.
+    pub(super) random: usize,
 }
 
 impl Dialling {
@@ -72,7 +78,7 @@ impl Dialling {
 
     /// Whether a node that is no neighbour could be dialled in place of a closed tunnel.
     pub(super) fn has_distant(&self, picture: &Picture<'_>) -> bool {
-        self.ready(picture).iter().any(|candidate| picture.known.contains(&candidate.peer))
+        self.ready(picture).iter().any(|candidate| picture.ways.knows(candidate.peer))
     }
 
     /// All dials of this look.
@@ -93,14 +99,16 @@ impl Dialling {
         let young = now.since(allowance.began) < YOUNG;
         let mut ready = self.ready(picture);
         rng.shuffle(&mut ready);
-        ready.sort_by_key(|candidate| self.passed_over.contains_key(&candidate.peer));
+        let last =
+            |peer: Prefix, failures: u32| (failures >= DEAD_FAILURES, self.passed_over.contains_key(&peer));
+        ready.sort_by_key(|candidate| last(candidate.peer, candidate.failures));
         let (favourites, others): (Vec<_>, Vec<_>) =
             ready.into_iter().partition(|candidate| pinned.contains(&candidate.peer));
         for candidate in favourites {
-            self.open(&mut round, candidate, OpenReason::Pinned, now);
+            self.open(&mut round, picture, candidate, OpenReason::Pinned);
         }
         let (known, unknown): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|candidate| picture.known.contains(&candidate.peer));
+            others.into_iter().partition(|candidate| picture.ways.knows(candidate.peer));
         // Who died stays missing for long, and must not take the place of a node that lives.
         if young || known.is_empty() {
             self.unknown(&mut round, picture, &unknown, young);
@@ -108,12 +116,50 @@ impl Dialling {
         if allowance.one_more && round.decisions.is_empty() && self.pending.is_empty() {
             self.one_more(&mut round, picture, &unknown, allowance.wanted);
         }
+        let mut random = allowance.random;
+        let mut gains = self.gains(picture, round.room, &known);
         for candidate in known {
-            if young || self.fill_not_before <= now {
-                self.open(&mut round, candidate, OpenReason::Fill, now);
+            // Chance first; then who gains most, as long as anybody gains.
+            let (candidate, reason) = match gains.pop() {
+                Some(best) if random == 0 => (best, OpenReason::Gain),
+                Some(best) => {
+                    gains.push(best);
+                    (candidate, OpenReason::Fill)
+                }
+                None => (candidate, OpenReason::Fill),
+            };
+            let due = young || self.fill_not_before <= now;
+            if due && !self.is_pending(candidate.peer) && self.open(&mut round, picture, candidate, reason) {
+                random = random.saturating_sub(1);
             }
         }
         round.decisions
+    }
+
+    /// Candidates that would shorten ways and were not closed as unused a short while ago, the best last.
+    fn gains<'w>(&self, picture: &Picture<'w>, room: usize, known: &[&'w Candidate]) -> Vec<&'w Candidate> {
+        if room == 0 {
+            return Vec::new();
+        }
+        let mut gains: Vec<_> = known
+            .iter()
+            .filter(|candidate| !self.passed_over.contains_key(&candidate.peer))
+            .filter_map(|candidate| Some((picture.gain(candidate)?.total, *candidate)))
+            .collect();
+        gains.sort_unstable_by_key(|(total, candidate)| (*total, candidate.peer));
+        gains.into_iter().map(|(_, candidate)| candidate).collect()
+    }
+
+    /// The candidate that shortens ways most, of those that could be dialled now.
+    pub(super) fn best_gain<'w>(&self, picture: &Picture<'w>) -> Option<(&'w Candidate, Gain)> {
+        let ready = self.ready(picture);
+        let best = self.gains(picture, 1, &ready).pop()?;
+        Some((best, picture.gain(best)?))
+    }
+
+    /// Dials that no reading shows yet.
+    pub(super) fn is_pending(&self, peer: Prefix) -> bool {
+        self.pending.values().any(|(other, _)| *other == peer)
     }
 
     /// Forgets what the readings have caught up with.
@@ -123,7 +169,7 @@ impl Dialling {
             !picture.tunnels.contains_key(slot) && now.since(*ordered) < LOST_AFTER
         });
         self.passed_over.retain(|_, until| *until > now);
-        let missing = |peer: &Prefix| picture.told && !picture.known.contains(peer);
+        let missing = |peer: &Prefix| picture.told && !picture.ways.knows(*peer);
         self.missing.retain(|peer, _| missing(peer) && picture.candidates.contains_key(peer));
         for peer in picture.candidates.keys().filter(|peer| missing(peer)) {
             self.missing.entry(*peer).or_insert(now);
@@ -132,10 +178,9 @@ impl Dialling {
 
     /// Candidates that no tunnel or order leads to and whose back-off is over, sorted by prefix.
     fn ready<'w>(&self, picture: &Picture<'w>) -> Vec<&'w Candidate> {
-        let pending = |peer: Prefix| self.pending.values().any(|(other, _)| *other == peer);
         let ready = |candidate: &&Candidate| {
             !picture.has_tunnel_to(candidate.peer)
-                && !pending(candidate.peer)
+                && !self.is_pending(candidate.peer)
                 && retry_at(candidate, self.salt).is_none_or(|moment| moment <= picture.at)
         };
         picture.candidates.values().copied().filter(ready).collect()
@@ -144,11 +189,11 @@ impl Dialling {
     /// Peers that babeld does not know: fresh ones at once, remembered ones one by one.
     fn unknown(&mut self, round: &mut Round, picture: &Picture<'_>, unknown: &[&Candidate], young: bool) {
         let now = picture.at;
-        let alone = picture.known.is_empty();
+        let alone = picture.ways.known().is_empty();
         let reason = if alone { OpenReason::Bootstrap } else { OpenReason::MissingFromTable };
         let trying = picture
             .dialled()
-            .any(|link| link.tunnel.phase == Phase::Connecting && !picture.known.contains(&link.tunnel.peer));
+            .any(|link| link.tunnel.phase == Phase::Connecting && !picture.ways.knows(link.tunnel.peer));
         // Who is dead for good stays missing: outside bootstrap one try at a time is enough.
         let mut tries = if alone || young { usize::MAX } else { usize::from(!trying) };
         for candidate in unknown {
@@ -156,7 +201,7 @@ impl Dialling {
             if tries == 0 || !fresh && self.cached_not_before > now {
                 continue;
             }
-            if self.open(round, candidate, reason, now) {
+            if self.open(round, picture, candidate, reason) {
                 tries = tries.saturating_sub(1);
                 if !fresh {
                     self.cached_not_before = now + CACHED_PACE;
@@ -168,7 +213,7 @@ impl Dialling {
     /// Islands whose nodes all have their wanted number would never merge without one more.
     fn one_more(&mut self, round: &mut Round, picture: &Picture<'_>, unknown: &[&Candidate], wanted: usize) {
         let now = picture.at;
-        if picture.known.is_empty() || picture.dialled().count() != wanted {
+        if picture.ways.known().is_empty() || picture.dialled().count() != wanted {
             return;
         }
         let lasting = |candidate: &&&Candidate| {
@@ -177,12 +222,19 @@ impl Dialling {
         };
         if let Some(candidate) = unknown.iter().find(lasting) {
             round.room = 1;
-            self.open(round, candidate, OpenReason::MissingFromTable, now);
+            self.open(round, picture, candidate, OpenReason::MissingFromTable);
             round.room = 0;
         }
     }
 
-    fn open(&mut self, round: &mut Round, candidate: &Candidate, reason: OpenReason, now: Uptime) -> bool {
+    fn open(
+        &mut self,
+        round: &mut Round,
+        picture: &Picture<'_>,
+        candidate: &Candidate,
+        reason: OpenReason,
+    ) -> bool {
+        let now = picture.at;
         if round.room == 0 {
             return false;
         }
@@ -192,9 +244,11 @@ impl Dialling {
         self.fill_not_before = now + FILL_PACE;
         let known_for = candidate.confirmed.map(|moment| now.since(moment).as_secs());
         let confirmed = known_for.map_or("never".to_owned(), |seconds| format!("{seconds} s ago"));
+        let gain = picture.gain(candidate).map_or(String::new(), |gain| format!(" {gain}"));
+        let terms = format!("confirmed={confirmed} failures={} room={}", candidate.failures, round.room + 1);
         round.decisions.push(Decision {
             order: Order::Open { slot, peer: candidate.peer, endpoints: candidate.endpoints.clone(), reason },
-            terms: format!("confirmed={confirmed} failures={} room={}", candidate.failures, round.room + 1),
+            terms: terms + &gain,
         });
         true
     }

@@ -71,7 +71,7 @@ pub(super) enum Step {
 impl Closing {
     /// Begins; the order to drain is the caller's.
     pub(super) fn begin(slot: Slot, peer: Prefix, reason: CloseReason, picture: &Picture<'_>) -> Self {
-        let served = picture.served.get(&slot).cloned().unwrap_or_default();
+        let served = picture.ways.served(slot).collect();
         let now = picture.at;
         Self { slot, peer, reason, begun: now, stage: Stage::Drain, told: now, served, lonely_since: None }
     }
@@ -158,7 +158,7 @@ impl Closing {
 
     /// A node reached through the slot before, and by no other slot for [`LONELY`] now.
     fn lonely(&mut self, picture: &Picture<'_>) -> Option<Prefix> {
-        let lost = self.served.iter().find(|node| !picture.reached_without(**node, self.slot)).copied();
+        let lost = self.served.iter().find(|node| !picture.ways.reached_without(**node, self.slot)).copied();
         if !picture.told {
             return None;
         }

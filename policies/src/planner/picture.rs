@@ -3,11 +3,17 @@
 //! Everything is keyed and ordered, so that the order of entries in a reading decides nothing.
 
 use crate::{
+    gain::{Findings, Gain, part},
+    link_cost::LinkCost,
     names::{Prefix, Role, Slot},
     units::Uptime,
+    ways::Ways,
     world::{Candidate, INFINITY, LinkReading, Phase, World},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// One world, sorted.
 pub(super) struct Picture<'w> {
@@ -17,65 +23,51 @@ pub(super) struct Picture<'w> {
     pub(super) free: BTreeSet<Slot>,
     /// Whether babeld told us anything; without it nothing is closed.
     pub(super) told: bool,
-    /// Nodes that babeld has a finite route to.
-    pub(super) known: BTreeSet<Prefix>,
-    /// Nodes whose installed, finite route leaves by the slot.
-    pub(super) served: BTreeMap<Slot, BTreeSet<Prefix>>,
-    /// For each node the slots with a finite route to it.
-    ways: BTreeMap<Prefix, BTreeSet<Slot>>,
+    /// Nodes that babeld has a finite route to, and by which slots.
+    pub(super) ways: Ways,
     /// What the neighbour on the slot says its receiving from us costs.
     pub(super) far_cost: BTreeMap<Slot, u16>,
+    /// What was measured and asked of others.
+    pub(super) findings: Findings<'w>,
+    link_cost: LinkCost,
 }
 
 impl<'w> Picture<'w> {
-    pub(super) fn of(world: &'w World, me: Prefix) -> Self {
-        let mut picture = Self {
-            at: world.at,
-            tunnels: world.links.iter().map(|link| (link.tunnel.slot, link)).collect(),
-            candidates: BTreeMap::new(),
-            free: world.free_slots.iter().copied().filter(|slot| slot.role() == Role::Dialled).collect(),
-            told: world.babel.is_some(),
-            known: BTreeSet::new(),
-            served: BTreeMap::new(),
-            ways: BTreeMap::new(),
-            far_cost: BTreeMap::new(),
-        };
+    /// Findings older than `fresh` are left out.
+    pub(super) fn of(world: &'w World, me: Prefix, link_cost: LinkCost, fresh: Duration) -> Self {
+        let tunnels: BTreeMap<_, _> = world.links.iter().map(|link| (link.tunnel.slot, link)).collect();
+        let stays = |slot: Slot| tunnels.get(&slot).is_some_and(|link| link.tunnel.phase == Phase::Up);
+        let table = world.babel.as_ref();
+        let ways = table.map(|table| Ways::of(&table.routes, me, stays)).unwrap_or_default();
         let dialable = |candidate: &&Candidate| candidate.peer != me && !candidate.endpoints.is_empty();
-        picture.candidates =
-            world.candidates.iter().filter(dialable).map(|candidate| (candidate.peer, candidate)).collect();
-        let Some(table) = &world.babel else { return picture };
-        for route in table.routes.iter().filter(|route| route.node != me && route.metric != INFINITY) {
-            picture.known.insert(route.node);
-            picture.ways.entry(route.node).or_default().insert(route.slot);
-            if route.installed {
-                picture.served.entry(route.slot).or_default().insert(route.node);
-            }
-        }
-        for neighbour in &table.neighbours {
-            let cost = picture.far_cost.entry(neighbour.slot).or_insert(INFINITY);
+        let mut far_cost = BTreeMap::new();
+        for neighbour in table.iter().flat_map(|table| &table.neighbours) {
+            let cost = far_cost.entry(neighbour.slot).or_insert(INFINITY);
             *cost = neighbour.txcost.min(*cost);
         }
-        picture
+        let candidates = world.candidates.iter().filter(dialable);
+        Self {
+            at: world.at,
+            candidates: candidates.map(|candidate| (candidate.peer, candidate)).collect(),
+            free: world.free_slots.iter().copied().filter(|slot| slot.role() == Role::Dialled).collect(),
+            told: table.is_some(),
+            ways,
+            far_cost,
+            findings: Findings::of(&world.soundings, &world.views, world.at, fresh),
+            link_cost,
+            tunnels,
+        }
     }
 
     /// How many nodes are reached by the slot.
     pub(super) fn nodes_served(&self, slot: Slot) -> usize {
-        self.served.get(&slot).map_or(0, BTreeSet::len)
+        self.ways.service(slot).nodes
     }
 
     /// A node that would be out of reach without the slot: it has a finite route by it, and none by
     /// another slot whose tunnel is up and stays.
     pub(super) fn only_way(&self, slot: Slot) -> Option<Prefix> {
-        let stays = |other: &Slot| {
-            *other != slot && self.tunnels.get(other).is_some_and(|link| link.tunnel.phase == Phase::Up)
-        };
-        let lost = |slots: &BTreeSet<Slot>| slots.contains(&slot) && !slots.iter().any(stays);
-        self.ways.iter().find_map(|(node, slots)| lost(slots).then_some(*node))
-    }
-
-    /// Whether the node has an installed or other finite route by another slot.
-    pub(super) fn reached_without(&self, node: Prefix, slot: Slot) -> bool {
-        self.ways.get(&node).is_some_and(|slots| slots.iter().any(|other| *other != slot))
+        self.ways.service(slot).only_way
     }
 
     /// Dialled tunnels that are not closing, in order of their slots.
@@ -92,5 +84,16 @@ impl<'w> Picture<'w> {
     /// Whether a tunnel of either role to `peer` exists, in whatever phase.
     pub(super) fn has_tunnel_to(&self, peer: Prefix) -> bool {
         self.tunnels.values().any(|link| link.tunnel.peer == peer)
+    }
+
+    /// What a tunnel to the candidate would bring; half where another one leads into the same part of
+    /// the underlay.
+    pub(super) fn gain(&self, candidate: &Candidate) -> Option<Gain> {
+        let gain = self.findings.gain(&self.ways, candidate.peer, self.link_cost)?;
+        let there = candidate.endpoints.first().map(part);
+        let endpoints = self.tunnels.values().filter_map(|link| link.tunnel.endpoint.as_ref());
+        let near_another = endpoints.map(part).any(|other| Some(other) == there);
+        let total = if near_another { gain.total / 2 } else { gain.total };
+        Some(Gain { total, near_another, ..gain })
     }
 }

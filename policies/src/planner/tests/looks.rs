@@ -14,7 +14,7 @@ pub(super) fn peer(number: u32) -> Prefix {
     Prefix::new(number, 16).unwrap()
 }
 
-fn planner(me: u32, pinned: &[u32]) -> Planner {
+pub(super) fn planner(me: u32, pinned: &[u32]) -> Planner {
     let parameters = Parameters { tunnels_to_dial: 3, ..Parameters::default() };
     let pinned = pinned.iter().map(|number| peer(*number)).collect();
     Planner::new(peer(me), PlannerSettings { parameters, pinned, seed: 1 })
@@ -41,15 +41,20 @@ pub(super) fn candidate(number: u32, confirmed: Option<u64>) -> Candidate {
     }
 }
 
-const DIAL: [Slot; 5] =
+pub(super) const DIAL: [Slot; 5] =
     [Slot::Dialling(0), Slot::Dialling(1), Slot::Dialling(2), Slot::Dialling(3), Slot::Dialling(4)];
-const ACCEPT: Slot = Slot::Accepting(Transport::Udp, 2);
+pub(super) const ACCEPT: Slot = Slot::Accepting(Transport::Udp, 2);
 
-fn world(at: u64, links: Vec<LinkReading>, routes: Vec<Route>, candidates: Vec<Candidate>) -> World {
+pub(super) fn world(
+    at: u64,
+    links: Vec<LinkReading>,
+    routes: Vec<Route>,
+    candidates: Vec<Candidate>,
+) -> World {
     let taken = |slot: &Slot| links.iter().any(|link| link.tunnel.slot == *slot);
     let free_slots = DIAL.into_iter().filter(|slot| !taken(slot)).collect();
     let babel = Some(BabelTable { neighbours: Vec::new(), routes });
-    World { at: Uptime::from_secs(at), links, babel, probes: Vec::new(), candidates, free_slots }
+    World { at: Uptime::from_secs(at), links, babel, candidates, free_slots, ..World::default() }
 }
 
 /// Whom the planner dials in this world, and why, sorted.
@@ -66,7 +71,7 @@ fn check(planner: &mut Planner, world: &World, expected: &[(u32, OpenReason)]) {
 }
 
 /// All but dials.
-fn ends(planner: &mut Planner, world: &World) -> Vec<Order> {
+pub(super) fn ends(planner: &mut Planner, world: &World) -> Vec<Order> {
     let orders = planner.look(world, true).decisions.into_iter().map(|decision| decision.order);
     orders.filter(|order| !matches!(order, Order::Open { .. })).collect()
 }

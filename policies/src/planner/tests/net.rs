@@ -212,6 +212,8 @@ impl Net {
             links,
             babel: Some(table),
             probes: Vec::new(),
+            soundings: Vec::new(),
+            views: Vec::new(),
             candidates: (0..self.planners.len()).map(candidate).collect(),
             free_slots: (0..12).map(Slot::Dialling).filter(|slot| !taken.contains(slot)).collect(),
         }

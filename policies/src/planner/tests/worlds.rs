@@ -7,10 +7,10 @@ use crate::{
     parameters::Parameters,
     planner::{Plan, Planner, PlannerSettings},
     units::Uptime,
-    world::{BabelTable, INFINITY, LinkReading, Phase, Route, World},
+    world::{BabelTable, INFINITY, LinkReading, Phase, Route, Sounding, View, World},
 };
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 const PINNED: u32 = 3;
 const WANTED: u16 = 3;
@@ -40,22 +40,55 @@ fn links() -> impl Strategy<Value = Vec<LinkReading>> {
 }
 
 fn routes() -> impl Strategy<Value = Vec<Route>> {
-    let metric = prop_oneof![5 => Just(96), 1 => Just(INFINITY)];
+    let metric = prop_oneof![5 => 1u16..6_000, 1 => Just(INFINITY)];
     let one = (1u32..10, 0u16..10, any::<bool>(), metric).prop_map(|(node, number, installed, metric)| {
         Route { node: peer(node), slot: slot(number), via: peer(node), installed, metric, refmetric: 0 }
     });
     proptest::collection::vec(one, 0..40)
 }
 
+fn soundings() -> impl Strategy<Value = Vec<Sounding>> {
+    proptest::collection::btree_map(1u32..14, (1u64..4_000, proptest::option::of(0u64..600)), 0..12).prop_map(
+        |all| {
+            let sounding = |(number, (at, rtt)): (u32, (u64, Option<u64>))| Sounding {
+                peer: peer(number),
+                at: Uptime::from_secs(at),
+                rtt: rtt.map(Duration::from_millis),
+            };
+            all.into_iter().map(sounding).collect()
+        },
+    )
+}
+
+fn views() -> impl Strategy<Value = Vec<View>> {
+    let distances = proptest::collection::vec((1u32..14, any::<u16>()), 0..10);
+    let one = (1u32..14, 1u64..4_000, any::<bool>(), any::<Option<u64>>(), distances);
+    let view = one.prop_map(|(number, at, room, loss, distances)| View {
+        peer: peer(number),
+        at: Uptime::from_secs(at),
+        room,
+        loss,
+        distances: distances.into_iter().map(|(number, metric)| (peer(number), metric)).collect(),
+    });
+    proptest::collection::vec(view, 0..8).prop_map(|mut all| {
+        let mut seen = BTreeSet::new();
+        all.retain(|view| seen.insert(view.peer));
+        all
+    })
+}
+
 fn worlds() -> impl Strategy<Value = World> {
     let known = proptest::collection::btree_map(1u32..14, proptest::option::of(1u64..2_000), 0..12);
-    (links(), proptest::option::weighted(0.9, routes()), known).prop_map(|(links, routes, known)| {
+    let told = (proptest::option::weighted(0.9, routes()), known, soundings(), views());
+    (links(), told).prop_map(|(links, (routes, known, soundings, views))| {
         let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
         World {
             at: Uptime::from_secs(2_000),
             links,
             babel: routes.map(|routes| BabelTable { neighbours: Vec::new(), routes }),
             probes: Vec::new(),
+            soundings,
+            views,
             candidates: known.into_iter().map(|(number, confirmed)| candidate(number, confirmed)).collect(),
             free_slots: (0..5).map(slot).filter(|slot| !taken.contains(slot)).collect(),
         }
@@ -145,6 +178,8 @@ proptest! {
         turned.links.reverse();
         turned.candidates.reverse();
         turned.free_slots.reverse();
+        turned.soundings.reverse();
+        turned.views.reverse();
         turned.babel.iter_mut().for_each(|table| table.routes.reverse());
         let plans = |world: &World| live(world, seed).into_iter().map(|(_, plan)| plan).collect::<Vec<_>>();
         prop_assert_eq!(plans(&world), plans(&turned));

@@ -1,0 +1,274 @@
+//! Weighs candidates against tunnels: what a new tunnel would shorten, what a closed one would cost.
+//!
+//! All in Babel's metric, summed over the nodes of babeld's table, for both ends of the tunnel. What
+//! others say is bounded by what we see ourselves: of two nodes whose metrics to a third differ by more
+//! than the metric between them, one has no shortest way. So a liar gains no more for each node than
+//! its tunnel shortens the way to itself. The formulas and their reasons are in `docs/POLICY.md`.
+
+use crate::{
+    link_cost::LinkCost,
+    names::{Endpoint, Prefix},
+    units::Uptime,
+    ways::Ways,
+    world::{Sounding, View},
+};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+/// Candidates that are asked for their view at each refresh; they follow from soundings.
+pub const SHORTLIST: usize = 5;
+/// Candidates that are sounded per refresh.
+pub const SOUNDED: u32 = 60;
+/// Soundings and views older than so many refreshes decide nothing.
+pub const FRESH_REFRESHES: u32 = 2;
+/// A link must be shorter than the present way by at least this part of it.
+const LEAST_PAIR_PART: u32 = 16;
+/// A replacement must gain more than 5/4 of what it costs: measurements tremble, and a change has a
+/// price of its own.
+const HYSTERESIS: (u64, u64) = (5, 4);
+/// What a peer says it would lose counts at most so many times what we would lose.
+const PEER_LOSS_CAP: u64 = 4;
+/// One in so many tunnels stays random.
+const RANDOM_PART: usize = 5;
+
+/// How many of `limit` dialled tunnels are left to chance: a fifth, rounded up, none below three.
+///
+/// Derived in `docs/POLICY.md`: two random tunnels a node make a random graph that is whole almost
+/// surely (Fenner and Frieze, 1982), one tears only where fewer than about ten nodes stand apart.
+pub fn random_slots(limit: usize) -> usize {
+    if limit < 3 { 0 } else { limit.div_ceil(RANDOM_PART) }
+}
+
+/// What a tunnel to a candidate would bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gain {
+    /// Our metric to it now.
+    pub metric: u16,
+    /// What the link would cost, by the round trip measured.
+    pub link: u32,
+    /// Metric saved, summed over nodes and both ends.
+    pub total: u64,
+    /// Whether its view was known; without it only the way to itself counts.
+    pub viewed: bool,
+    /// Whether another tunnel leads into the same part of the underlay: halves the total.
+    pub near_another: bool,
+}
+
+impl fmt::Display for Gain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { metric, link, total, viewed, near_another } = self;
+        write!(f, "gain={total} metric={metric} link={link} viewed={viewed} near_another={near_another}")
+    }
+}
+
+/// What a tunnel to `peer` would save whose link costs `link`; `None` where it saves nothing.
+pub fn gain(ways: &Ways, peer: Prefix, link: u32, view: Option<&View>) -> Option<Gain> {
+    let metric = ways.metric(peer)?;
+    let pair = u32::from(metric).saturating_sub(link);
+    if pair == 0 || pair < u32::from(metric) / LEAST_PAIR_PART {
+        return None;
+    }
+    let both = u64::from(pair).saturating_mul(2);
+    let (mut saved, mut compared) = (0u64, 0u64);
+    for (node, said) in view.iter().flat_map(|view| &view.distances).filter(|(node, _)| *node != peer) {
+        let Some(ours) = ways.metric(*node) else { continue };
+        // Neither of us can be farther from a node than by way of the other.
+        let theirs = (*said).clamp(ours.saturating_sub(metric), ours.saturating_add(metric));
+        let (ours, theirs) = (u32::from(ours), u32::from(theirs));
+        let one = ours.saturating_sub(theirs.saturating_add(link));
+        let other = theirs.saturating_sub(ours.saturating_add(link));
+        saved = saved.saturating_add(u64::from(one.saturating_add(other)));
+        compared += 1;
+    }
+    let others = u64::try_from(ways.known().len()).unwrap_or(u64::MAX).saturating_sub(1);
+    let scaled = saved.saturating_mul(others).checked_div(compared).unwrap_or(0);
+    let total = scaled.saturating_add(both);
+    Some(Gain { metric, link, total, viewed: compared > 0, near_another: false })
+}
+
+/// Whom to ask for a view: the candidates whose own way a tunnel would shorten most.
+pub fn shortlist(ways: &Ways, soundings: &[Sounding], cost: LinkCost) -> Vec<Prefix> {
+    let pair = |sounding: &Sounding| {
+        let gain = gain(ways, sounding.peer, cost.of(sounding.rtt?), None)?;
+        Some((std::cmp::Reverse(gain.total), sounding.peer))
+    };
+    let mut all: Vec<_> = soundings.iter().filter_map(pair).collect();
+    all.sort_unstable();
+    all.into_iter().map(|(_, peer)| peer).take(SHORTLIST).collect()
+}
+
+/// What closing a tunnel would cost both ends: our regret, and what the peer says; where it says
+/// nothing, as much as ours again.
+pub fn loss(regret: u64, told: Option<u64>) -> u64 {
+    let theirs = told.map_or(regret, |told| told.min(regret.saturating_mul(PEER_LOSS_CAP)));
+    regret.saturating_add(theirs)
+}
+
+/// The least gain that is worth a loss.
+pub fn worth(loss: u64) -> u64 {
+    let (times, parts) = HYSTERESIS;
+    (loss.saturating_mul(times) / parts).saturating_add(1)
+}
+
+/// The part of the underlay that an endpoint lies in: an IPv4 /16, an IPv6 /32.
+pub fn part(endpoint: &Endpoint) -> (bool, u32) {
+    let upper = |bits: Ipv4Addr| u32::from(bits) >> 16;
+    match endpoint.address.ip() {
+        IpAddr::V4(address) => (false, upper(address)),
+        IpAddr::V6(address) => match address.to_ipv4_mapped() {
+            Some(address) => (false, upper(address)),
+            None => (true, u32::try_from(u128::from(address) >> 96).unwrap_or(0)),
+        },
+    }
+}
+
+/// What soundings and views of the last refreshes say, by peer.
+#[derive(Clone, Debug, Default)]
+pub struct Findings<'a> {
+    rtts: BTreeMap<Prefix, Duration>,
+    views: BTreeMap<Prefix, &'a View>,
+}
+
+impl<'a> Findings<'a> {
+    /// Leaves out what is older than `fresh`.
+    pub fn of(soundings: &[Sounding], views: &'a [View], now: Uptime, fresh: Duration) -> Self {
+        let rtt = |sounding: &Sounding| {
+            sounding.rtt.filter(|_| now.since(sounding.at) <= fresh).map(|rtt| (sounding.peer, rtt))
+        };
+        let view = |view: &&View| now.since(view.at) <= fresh;
+        Self {
+            rtts: soundings.iter().filter_map(rtt).collect(),
+            views: views.iter().filter(view).map(|view| (view.peer, view)).collect(),
+        }
+    }
+
+    /// What a tunnel to `peer` would bring; `None` where nothing is known, or it accepts no more.
+    pub fn gain(&self, ways: &Ways, peer: Prefix, cost: LinkCost) -> Option<Gain> {
+        let rtt = self.rtts.get(&peer)?;
+        let view = self.views.get(&peer).copied();
+        if view.is_some_and(|view| !view.room) {
+            return None;
+        }
+        gain(ways, peer, cost.of(*rtt), view)
+    }
+
+    /// What `peer` says that it would lose without its tunnel to us.
+    pub fn told_loss(&self, peer: Prefix) -> Option<u64> {
+        self.views.get(&peer).and_then(|view| view.loss)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{names::Slot, world::Route};
+    use proptest::prelude::*;
+
+    fn peer(number: u32) -> Prefix {
+        Prefix::new(number, 16).unwrap()
+    }
+
+    /// Node n at metric `metrics[n]`.
+    fn ways(metrics: &[u16]) -> Ways {
+        let route = |(node, metric): (usize, &u16)| {
+            let node = peer(u32::try_from(node).unwrap());
+            Route { node, slot: Slot::Dialling(0), via: node, installed: true, metric: *metric, refmetric: 0 }
+        };
+        Ways::of(&metrics.iter().enumerate().map(route).collect::<Vec<_>>(), peer(99), |_| true)
+    }
+
+    fn view(of: u32, distances: &[u16]) -> View {
+        let distances = distances.iter().enumerate();
+        let distances = distances.map(|(node, metric)| (peer(u32::try_from(node).unwrap()), *metric));
+        View { peer: peer(of), at: Uptime::default(), room: true, loss: None, distances: distances.collect() }
+    }
+
+    /// The gain of a link to node 0, whose view is `said`.
+    #[track_caller]
+    fn check(metrics: &[u16], link: u32, said: Option<&[u16]>, expected: Option<u64>) {
+        let view = said.map(|said| view(0, said));
+        let gain = gain(&ways(metrics), peer(0), link, view.as_ref());
+        assert_eq!(gain.map(|gain| gain.total), expected);
+    }
+
+    #[test]
+    fn without_a_view_both_ends_gain_the_way_between_them() {
+        check(&[100, 50], 40, None, Some(120));
+    }
+
+    #[test]
+    fn a_link_no_shorter_than_the_way_gains_nothing_and_neither_does_a_hair() {
+        check(&[100], 100, None, None);
+        check(&[100], 95, None, None);
+        check(&[100], 93, None, Some(14));
+    }
+
+    #[test]
+    fn with_a_view_all_ways_count_that_become_shorter_at_either_end() {
+        // To node 1 we save 90 - (10 + 40); node 0 saves 120 - (30 + 40) to node 2; both 60 to each other.
+        check(&[100, 90, 30], 40, Some(&[0, 10, 120]), Some(40 + 50 + 120));
+    }
+
+    #[test]
+    fn a_sample_stands_for_all() {
+        check(&[100, 90, 30, 30, 30], 40, Some(&[0, 10]), Some(4 * 40 + 120));
+    }
+
+    #[test]
+    fn the_nearest_by_pair_are_asked_first_and_five_at_most() {
+        let rtt = |number: u32| Sounding {
+            peer: peer(number),
+            at: Uptime::default(),
+            rtt: (number != 3).then(|| Duration::from_millis(u64::from(20 * number))),
+        };
+        let soundings: Vec<_> = (0..8).map(rtt).collect();
+        let listed = shortlist(&ways(&[3_000; 8]), &soundings, LinkCost::default());
+        assert_eq!(listed, [0, 1, 2, 4, 5].map(peer));
+    }
+
+    #[test]
+    fn a_full_peer_and_an_old_finding_decide_nothing() {
+        let sounding = Sounding { peer: peer(0), at: Uptime::from_secs(100), rtt: Some(Duration::ZERO) };
+        let full = [View { room: false, ..view(0, &[]) }];
+        let gain = |now, views| {
+            let findings = Findings::of(&[sounding], views, Uptime::from_secs(now), Duration::from_secs(60));
+            findings.gain(&ways(&[1_000]), peer(0), LinkCost::default()).map(|gain| gain.total)
+        };
+        assert_eq!(gain(50, &full), None);
+        assert_eq!(gain(160, &full), Some(2 * (1_000 - 96)));
+        assert_eq!(gain(161, &[]), None);
+    }
+
+    #[test]
+    fn what_a_peer_says_it_would_lose_is_bounded_by_what_we_would() {
+        assert_eq!(
+            [loss(10, None), loss(10, Some(7)), loss(10, Some(u64::MAX)), loss(0, Some(9))],
+            [20, 17, 50, 0]
+        );
+        assert_eq!([worth(0), worth(100)], [1, 126]);
+    }
+
+    #[test]
+    fn a_fifth_of_the_tunnels_stays_random() {
+        assert_eq!([1, 2, 3, 5, 6, 10, 30].map(random_slots), [0, 0, 1, 1, 2, 2, 6]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_word_of_a_candidate_gains_more_than_its_own_way_for_each_node_and_end(
+            metrics in proptest::collection::vec(1u16..2_000, 1..20),
+            said in proptest::collection::vec(any::<u16>(), 0..20),
+            link in 0u32..2_000,
+        ) {
+            let view = view(0, &said);
+            let pair = u64::from(u32::from(metrics[0]).saturating_sub(link));
+            let most = 2 * pair * u64::try_from(metrics.len()).unwrap();
+            let gain = gain(&ways(&metrics), peer(0), link, Some(&view));
+            prop_assert!(gain.is_none_or(|gain| gain.total <= most));
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Sorts babeld's routes: who is reached by which slot, and what the loss of a slot would cost.
+//!
+//! Sees one table; knows nothing of how it came about. All results are the same in whatever order the
+//! routes come.
+
+use crate::{
+    names::{Prefix, Slot},
+    world::{INFINITY, Route},
+};
+use std::{cmp::Ordering, collections::BTreeMap};
+
+/// One finite route.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    node: Prefix,
+    slot: Slot,
+    installed: bool,
+    metric: u16,
+}
+
+/// What one slot is good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Nodes whose installed route leaves by it.
+    pub nodes: usize,
+    /// What the ways to these nodes would grow by without it, in metric, summed; nodes without any
+    /// other way are not in it.
+    pub regret: u64,
+    /// A node that has no way but by this slot.
+    pub only_way: Option<Prefix>,
+}
+
+/// A table, sorted.
+#[derive(Clone, Debug, Default)]
+pub struct Ways {
+    /// Sorted by node, then slot, at most one of each pair.
+    ways: Vec<Way>,
+    /// Each node once, with the metric of its installed route, or of the best where none is.
+    known: Vec<(Prefix, u16)>,
+    services: BTreeMap<Slot, Service>,
+}
+
+impl Ways {
+    /// Sorts the finite routes to nodes other than `me`. `stays` says whether a slot can take over
+    /// what another one carries: its tunnel is up and no drain is under way.
+    pub fn of(routes: &[Route], me: Prefix, stays: impl Fn(Slot) -> bool) -> Self {
+        let finite = routes.iter().filter(|route| route.node != me && route.metric != INFINITY);
+        let way = |route: &Route| Way {
+            node: route.node,
+            slot: route.slot,
+            installed: route.installed,
+            metric: route.metric,
+        };
+        let mut ways: Vec<_> = finite.map(way).collect();
+        let order = |a: &Way, b: &Way| (a.node, a.slot).cmp(&(b.node, b.slot));
+        let installed_first = |a: &Way, b: &Way| (b.installed, a.metric).cmp(&(a.installed, b.metric));
+        ways.sort_unstable_by(|a, b| order(a, b).then_with(|| installed_first(a, b)));
+        ways.dedup_by(|b, a| order(a, b) == Ordering::Equal);
+        let slots: BTreeMap<Slot, bool> =
+            ways.iter().map(|way| way.slot).map(|slot| (slot, stays(slot))).collect();
+        let mut sorted = Self {
+            known: Vec::new(),
+            services: slots.keys().map(|slot| (*slot, Service::default())).collect(),
+            ways: Vec::new(),
+        };
+        for group in ways.chunk_by(|a, b| a.node == b.node) {
+            sorted.serve(group, &slots);
+        }
+        sorted.ways = ways;
+        sorted
+    }
+
+    /// Adds up what the ways to one node say of their slots.
+    fn serve(&mut self, group: &[Way], slots: &BTreeMap<Slot, bool>) {
+        let Some(best) = group.iter().min_by_key(|way| (!way.installed, way.metric)) else { return };
+        self.known.push((best.node, best.metric));
+        // The two best of those that stay: the second counts where the first is the one that goes.
+        let (mut first, mut second) = (None::<&Way>, None::<&Way>);
+        for way in group.iter().filter(|way| slots.get(&way.slot).is_some_and(|stays| *stays)) {
+            if first.is_none_or(|first| way.metric < first.metric) {
+                second = first.replace(way);
+            } else if second.is_none_or(|second| way.metric < second.metric) {
+                second = Some(way);
+            }
+        }
+        let instead = |slot: Slot| if first.is_some_and(|way| way.slot == slot) { second } else { first };
+        for way in group {
+            let other = instead(way.slot);
+            if !way.installed && other.is_some() {
+                continue;
+            }
+            let Some(service) = self.services.get_mut(&way.slot) else { continue };
+            service.nodes += usize::from(way.installed);
+            match other {
+                Some(other) => service.regret += u64::from(other.metric.saturating_sub(way.metric)),
+                None => service.only_way = service.only_way.or(Some(way.node)),
+            }
+        }
+    }
+
+    /// Whether there is a finite route to the node.
+    pub fn knows(&self, node: Prefix) -> bool {
+        self.metric(node).is_some()
+    }
+
+    /// The metric to the node.
+    pub fn metric(&self, node: Prefix) -> Option<u16> {
+        let at = self.known.binary_search_by_key(&node, |(node, _)| *node).ok()?;
+        self.known.get(at).map(|(_, metric)| *metric)
+    }
+
+    /// All nodes with their metrics, sorted.
+    pub fn known(&self) -> &[(Prefix, u16)] {
+        &self.known
+    }
+
+    /// What the slot is good for.
+    pub fn service(&self, slot: Slot) -> Service {
+        self.services.get(&slot).copied().unwrap_or_default()
+    }
+
+    /// Nodes whose installed route leaves by the slot, sorted.
+    pub fn served(&self, slot: Slot) -> impl Iterator<Item = Prefix> + '_ {
+        self.ways.iter().filter(move |way| way.installed && way.slot == slot).map(|way| way.node)
+    }
+
+    /// Whether the node has a finite route by another slot, whatever that slot's state.
+    pub fn reached_without(&self, node: Prefix, slot: Slot) -> bool {
+        let from = self.ways.partition_point(|way| way.node < node);
+        let group = self.ways.get(from..).unwrap_or_default();
+        group.iter().take_while(|way| way.node == node).any(|way| way.slot != slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn peer(number: u32) -> Prefix {
+        Prefix::new(number, 16).unwrap()
+    }
+
+    fn route((node, slot, installed, metric): (u32, u16, bool, u16)) -> Route {
+        let (node, slot) = (peer(node), Slot::Dialling(slot));
+        Route { node, slot, via: node, installed, metric, refmetric: 0 }
+    }
+
+    /// Slot 9 never stays. Nodes served, regret and the only way, of slot 0.
+    #[track_caller]
+    fn check(routes: &[(u32, u16, bool, u16)], nodes: usize, regret: u64, only_way: Option<u32>) {
+        let routes: Vec<_> = routes.iter().copied().map(route).collect();
+        let ways = Ways::of(&routes, peer(1), |slot| slot != Slot::Dialling(9));
+        let expected = Service { nodes, regret, only_way: only_way.map(peer) };
+        assert_eq!(ways.service(Slot::Dialling(0)), expected);
+    }
+
+    #[test]
+    fn regret_is_what_the_next_best_ways_cost_more() {
+        check(&[(2, 0, true, 100), (2, 1, false, 150), (2, 2, false, 130)], 1, 30, None);
+        check(&[(2, 0, true, 100), (2, 1, false, 150), (3, 0, true, 10), (3, 1, false, 11)], 2, 51, None);
+        check(&[(2, 0, false, 100), (2, 1, true, 90)], 0, 0, None);
+    }
+
+    #[test]
+    fn a_next_best_way_that_is_even_shorter_is_no_gain() {
+        check(&[(2, 0, true, 100), (2, 1, false, 90)], 1, 0, None);
+    }
+
+    #[test]
+    fn a_node_without_another_way_is_named_and_ways_that_go_do_not_count() {
+        check(&[(2, 0, true, 100), (2, 9, false, 150), (3, 0, true, 5), (3, 1, false, 6)], 2, 1, Some(2));
+        check(&[(2, 0, false, 100)], 0, 0, Some(2));
+        check(&[(2, 0, true, INFINITY), (1, 0, true, 5)], 0, 0, None);
+    }
+
+    proptest! {
+        #[test]
+        fn regret_agrees_with_its_definition(
+            routes in proptest::collection::vec((2u32..6, 0u16..5, any::<bool>(), 1u16..9), 0..30),
+        ) {
+            let routes: Vec<_> = routes.into_iter().map(route).collect();
+            let ways = Ways::of(&routes, peer(1), |_| true);
+            for slot in (0..5).map(Slot::Dialling) {
+                let mut regret = 0;
+                let mut nodes = 0;
+                for node in (2..6).map(peer) {
+                    let by = |wanted: bool| routes.iter().filter(move |r| r.node == node && (r.slot == slot) == wanted);
+                    let Some(own) = by(true).filter(|r| r.installed).map(|r| r.metric).min() else { continue };
+                    nodes += 1;
+                    // Of several routes to a node by one slot an installed one counts.
+                    let best = |slot| {
+                        let of_slot = routes.iter().filter(move |r| r.node == node && r.slot == slot);
+                        of_slot.map(|r| (!r.installed, r.metric)).min().map(|(_, metric)| metric)
+                    };
+                    let other = by(false).filter_map(|r| best(r.slot)).min();
+                    regret += other.map_or(0, |other| u64::from(other.saturating_sub(own)));
+                }
+                prop_assert_eq!((ways.service(slot).nodes, ways.service(slot).regret), (nodes, regret));
+            }
+        }
+    }
+}
