@@ -1,26 +1,39 @@
-//! The operator's calls over a Unix socket: serves them to root and to the registry's own user, and
-//! makes them for the command.
+//! The operator's calls over a Unix socket, for root and the registry's own user.
+
+pub use crate::operator_client::{AdminError, ask};
 
 use crate::{
-    api::{No, SharedDesk, body, lock, no},
-    desk::Refusal,
+    calls::Call,
+    desk::{self, CaStep, Invitations, KeyKind, Spread},
+    problem::{Body, No, no},
+    queue::Queue,
+    serve::Database,
+    storage::Wanted,
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use policies::names::Prefix;
 use serde::{Deserialize, Serialize};
-use std::{
-    io::{self, Read, Write},
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    time::Duration,
-};
-use wire::registry::{Problem, VERSION};
+use std::path::PathBuf;
+use wire::registry::{Enrolment, VERSION};
 
 /// `POST /v1/invitations`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invite {
     /// How long it is good, in seconds.
     pub ttl_s: i64,
+    /// How many nodes it lets in; one where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// What people will call the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How long its prefix shall be, in bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_length: Option<u8>,
+    /// Exactly this prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
 }
 
 /// The answer to [`Invite`]; also what `--json` prints.
@@ -28,10 +41,27 @@ pub struct Invite {
 pub struct Invited {
     /// 1.
     pub version: u32,
-    /// `warren://…`, good for one node.
+    /// `warren://…`.
     pub invitation: String,
     /// RFC 3339 UTC.
     pub expires: String,
+}
+
+/// `POST /v1/signatures`; the answer is an [`Enrolment`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignFile {
+    /// A request of PKCS #10 in PEM.
+    pub csr: String,
+    /// What people will call the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How long its prefix shall be, in bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_length: Option<u8>,
+    /// Exactly this prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
 }
 
 /// A certificate in the answer to `GET /v1/nodes`.
@@ -39,12 +69,35 @@ pub struct Invited {
 pub struct Listed {
     /// Whose.
     pub prefix: String,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Lower-case hex.
     pub serial: String,
     /// RFC 3339 UTC.
     pub expires: String,
     /// Whether it was revoked.
     pub revoked: bool,
+    /// Generation of the CA that signed it.
+    pub authority: u32,
+    /// What its node announced last, unless that is too long ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Heard>,
+}
+
+/// What a node announced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Where it can be dialled.
+    pub endpoints: Vec<String>,
+    /// What it runs.
+    pub software: String,
+    /// Version of the network document that it holds.
+    pub network_version: u64,
+    /// Version of the network document that all its processes run with.
+    pub network_applied: u64,
+    /// Version of the revocations that it holds.
+    pub revocations_version: u64,
 }
 
 /// The answer to `GET /v1/nodes`.
@@ -60,8 +113,8 @@ pub struct Listing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revoke {
-    /// Whose certificates.
-    pub prefix: String,
+    /// Name, prefix or serial number.
+    pub node: String,
 }
 
 /// The answer to [`Revoke`].
@@ -69,147 +122,277 @@ pub struct Revoke {
 pub struct RevokedNode {
     /// 1.
     pub version: u32,
+    /// Whose certificates.
+    pub prefix: String,
     /// How many certificates were live.
     pub certificates: usize,
+    /// Version of the list that says so.
+    pub revocations_version: u64,
+}
+
+/// `PUT /v1/parameters`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Set {
+    /// Which.
+    pub key: String,
+    /// What it shall be.
+    pub value: String,
+}
+
+/// One of the answer to `GET /v1/parameters`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Which.
+    pub key: String,
+    /// What it is.
+    pub value: String,
+    /// `live`, `drain`, `restart`, or `registry`.
+    pub class: String,
+}
+
+/// The answer to `GET /v1/parameters`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterList {
+    /// 1.
+    pub version: u32,
+    /// All.
+    pub parameters: Vec<Parameter>,
+}
+
+/// `POST /v1/authority`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateCa {
+    /// Which step.
+    pub step: CaStep,
+    /// Even where nodes are not ready.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/keys`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKey {
+    /// Which key.
+    pub key: KeyKind,
+    /// Which step.
+    pub step: CaStep,
+    /// Even where nodes are not ready.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What was done, in words, and the version of the network document since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// 1.
+    pub version: u32,
+    /// In words.
+    pub done: String,
+    /// Of the network document.
+    pub network_version: u64,
+}
+
+/// `POST /v1/backups`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// A file that does not exist yet; the registry writes it.
+    pub path: PathBuf,
+}
+
+/// A line of the answer to `GET /v1/log`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// RFC 3339 UTC.
+    pub at: String,
+    /// `uid N`.
+    pub who: String,
+    /// In words.
+    pub what: String,
+}
+
+/// The answer to `GET /v1/log`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lines {
+    /// 1.
+    pub version: u32,
+    /// The oldest first.
+    pub lines: Vec<Line>,
 }
 
 /// The other end of the Unix socket may administer: put there when it connected.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Operator;
-
-fn check(request: &HttpRequest) -> Result<(), No> {
-    let stranger =
-        || no(StatusCode::FORBIDDEN, "not an operator", "root or the registry's user".into(), None);
-    request.conn_data::<Operator>().map(|_| ()).ok_or_else(stranger)
+pub(crate) struct Operator {
+    pub(crate) uid: u32,
 }
 
-/// The longest an invitation may be good: ten years.
-const LONGEST_TTL_S: i64 = 10 * 365 * 86_400;
+/// Who calls, for the log.
+fn operator(request: &HttpRequest) -> Result<String, No> {
+    let stranger =
+        || no(StatusCode::FORBIDDEN, "not an operator", "root or the registry's user".into(), None);
+    request.conn_data::<Operator>().map(|operator| format!("uid {}", operator.uid)).ok_or_else(stranger)
+}
 
-async fn invite(
-    request: HttpRequest,
-    bytes: web::Bytes,
-    desk: web::Data<SharedDesk>,
-) -> Result<HttpResponse, No> {
-    check(&request)?;
-    let Invite { ttl_s } = body(&bytes)?;
-    if !(1..=LONGEST_TTL_S).contains(&ttl_s) {
-        let detail = format!("{ttl_s} is not in 1 to {LONGEST_TTL_S}");
-        return Err(no(StatusCode::UNPROCESSABLE_ENTITY, "out of range", detail, Some("ttl_s")));
-    }
-    let (invitation, expires) = lock(&desk).invite(ttl_s)?;
+fn wanted(name: Option<String>, length: Option<u8>, prefix: Option<String>) -> Result<Wanted, No> {
+    let prefix = prefix.map(|text| text.parse::<Prefix>()).transpose().map_err(|error| {
+        no(StatusCode::UNPROCESSABLE_ENTITY, "no prefix", error.to_string(), Some("prefix"))
+    })?;
+    Ok(Wanted { name, length, prefix })
+}
+
+async fn invite(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let Invite { ttl_s, uses, name, prefix_length, prefix } = body.read()?;
+    let asked = Invitations { ttl_s, uses: uses.unwrap_or(1), wanted: wanted(name, prefix_length, prefix)? };
+    let desk::Invited { invitation, expires } = queue.ask(move |desk| desk.invite(&asked, &who)).await?;
     Ok(HttpResponse::Ok().json(Invited { version: VERSION, invitation: invitation.to_string(), expires }))
 }
 
-async fn list(request: HttpRequest, desk: web::Data<SharedDesk>) -> Result<HttpResponse, No> {
-    check(&request)?;
-    let members = lock(&desk).members()?.into_iter();
-    let nodes = members.map(|(member, expires)| Listed {
+async fn sign(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let SignFile { csr, name, prefix_length, prefix } = body.read()?;
+    let wanted = wanted(name, prefix_length, prefix)?;
+    let signed: Enrolment = queue.ask(move |desk| desk.sign(&csr, &wanted, &who)).await?;
+    Ok(HttpResponse::Ok().json(signed))
+}
+
+async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    operator(&request)?;
+    let members = queue.ask(|desk| desk.members()).await?.into_iter();
+    let nodes = members.map(|desk::Listed { member, expires, name, report }| Listed {
         prefix: member.prefix.to_string(),
+        name,
         serial: member.serial,
         expires,
         revoked: member.revoked_s.is_some(),
+        authority: member.authority,
+        heard: report.map(|report| Heard {
+            endpoints: report.endpoints.iter().map(ToString::to_string).collect(),
+            software: report.software,
+            network_version: report.network_version,
+            network_applied: report.network_applied,
+            revocations_version: report.revocations_version,
+        }),
     });
     Ok(HttpResponse::Ok().json(Listing { version: VERSION, nodes: nodes.collect() }))
 }
 
-async fn revoke(
+async fn revoke(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let Revoke { node } = body.read()?;
+    let (prefix, certificates, revocations_version) = queue.ask(move |desk| desk.revoke(&node, &who)).await?;
+    let prefix = prefix.to_string();
+    Ok(HttpResponse::Ok().json(RevokedNode { version: VERSION, prefix, certificates, revocations_version }))
+}
+
+async fn spread(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    operator(&request)?;
+    let spread: Spread = queue.ask(|desk| desk.spread()).await?;
+    Ok(HttpResponse::Ok().json(spread))
+}
+
+async fn parameters(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    operator(&request)?;
+    let all = queue.ask(|desk| Ok(desk.parameters())).await?.into_iter();
+    let parameters =
+        all.map(|one| Parameter { key: one.key.into(), value: one.value, class: one.class.into() }).collect();
+    Ok(HttpResponse::Ok().json(ParameterList { version: VERSION, parameters }))
+}
+
+async fn set(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let Set { key, value } = body.read()?;
+    let done = format!("{key} is {value}");
+    let network_version = queue.ask(move |desk| desk.set(&key, &value, &who)).await?;
+    Ok(HttpResponse::Ok().json(Done { version: VERSION, done, network_version }))
+}
+
+async fn rotate_ca(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let RotateCa { step, force } = body.read()?;
+    let (done, network_version) = queue.ask(move |desk| desk.rotate_ca(step, force, &who)).await?;
+    Ok(HttpResponse::Ok().json(Done { version: VERSION, done, network_version }))
+}
+
+async fn rotate_key(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let RotateKey { key, step, force } = body.read()?;
+    let network_version = queue.ask(move |desk| desk.rotate_key(key, step, force, &who)).await?;
+    let done = match step {
+        CaStep::Stage => "the new key is accepted beside the old",
+        CaStep::Activate => "the new key is used",
+        CaStep::Retire => "the old key is accepted no more",
+    };
+    Ok(HttpResponse::Ok().json(Done { version: VERSION, done: done.into(), network_version }))
+}
+
+async fn backup(
     request: HttpRequest,
-    bytes: web::Bytes,
-    desk: web::Data<SharedDesk>,
+    body: Body,
+    queue: web::Data<Queue>,
+    database: web::Data<Database>,
 ) -> Result<HttpResponse, No> {
-    check(&request)?;
-    let Revoke { prefix } = body(&bytes)?;
-    let prefix = prefix.parse().map_err(|error: policies::names::BadName| {
-        no(StatusCode::UNPROCESSABLE_ENTITY, "no prefix", error.to_string(), Some("prefix"))
-    })?;
-    let certificates = lock(&desk).revoke(prefix).map_err(|refusal: Refusal| No::from(refusal))?;
-    Ok(HttpResponse::Ok().json(RevokedNode { version: VERSION, certificates }))
-}
-
-pub(crate) fn routes(config: &mut web::ServiceConfig) {
-    config
-        .service(web::resource("/v1/invitations").route(web::post().to(invite)))
-        .service(web::resource("/v1/nodes").route(web::get().to(list)))
-        .service(web::resource("/v1/revocations").route(web::post().to(revoke)));
-}
-
-/// Why the operator's call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// Nobody listens.
-    #[error("the registry does not run: nobody listens at {}", path.display())]
-    NotRunning {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Not for us.
-    #[error("no permission to use {}", path.display())]
-    NoPermission {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The call broke off.
-    #[error("cannot talk to the registry at {}", path.display())]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It said no.
-    #[error("the registry says: {title}: {detail}")]
-    No {
-        /// Always the same for the same problem.
-        title: String,
-        /// In words.
-        detail: String,
-    },
-    /// Not HTTP, or not the document expected.
-    #[error("the registry at {} gave an answer that cannot be read", path.display())]
-    Unreadable {
-        /// The socket.
-        path: PathBuf,
-    },
-}
-
-/// Longest answer that is read.
-const ANSWER_LIMIT: u64 = 64 * 1024 * 1024;
-
-/// Makes one of the operator's calls.
-///
-/// # Errors
-/// Nobody listens, the answer is no, or it cannot be read.
-pub fn ask<T: serde::de::DeserializeOwned>(
-    socket: &Path,
-    method: &str,
-    call: &str,
-    document: Option<&impl Serialize>,
-) -> Result<T, AdminError> {
-    let path = || socket.to_owned();
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AdminError::NotRunning { path: path() },
-        io::ErrorKind::PermissionDenied => AdminError::NoPermission { path: path() },
-        _ => AdminError::Io { path: path(), source },
-    };
-    let unreadable = || AdminError::Unreadable { path: path() };
-    let sent = match document {
-        Some(document) => serde_json::to_string(document).map_err(|_| unreadable())?,
-        None => String::new(),
-    };
-    let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;
-    let length = sent.len();
-    let head = format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n");
-    stream.write_all(format!("{head}content-length: {length}\r\n\r\n{sent}").as_bytes()).map_err(failed)?;
-    let mut answer = String::new();
-    stream.take(ANSWER_LIMIT).read_to_string(&mut answer).map_err(failed)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unreadable)?;
-    let status = head.split(' ').nth(1).ok_or_else(unreadable)?;
-    if status == "200" {
-        return serde_json::from_str(body).map_err(|_| unreadable());
+    let who = operator(&request)?;
+    let Backup { path } = body.read()?;
+    let bad = |detail: String| no(StatusCode::UNPROCESSABLE_ENTITY, "no copy made", detail, Some("path"));
+    if !path.is_absolute() {
+        return Err(bad("the path does not begin with /".into()));
     }
-    let Problem { title, detail, .. } = serde_json::from_str(body).map_err(|_| unreadable())?;
-    Err(AdminError::No { title, detail })
+    let (from, to) = (database.0.clone(), path.clone());
+    // Beside the desk, which goes on meanwhile.
+    let copied = web::block(move || crate::sqlite::copy(&from, &to)).await;
+    let copied = copied.map_err(|_| bad("the work broke off".into()))?;
+    copied.map_err(|error| bad(wire::errors::Chain(&error).to_string()))?;
+    let done = format!("copied to {}", path.display());
+    let note = format!("backup: {}", path.display());
+    let network_version = queue
+        .ask(move |desk| {
+            desk.note(&who, note)?;
+            Ok(desk.network().0)
+        })
+        .await?;
+    Ok(HttpResponse::Ok().json(Done { version: VERSION, done, network_version }))
+}
+
+#[derive(Deserialize)]
+struct Count {
+    count: Option<usize>,
+}
+
+/// Most lines of the log in one answer.
+const MOST_LINES: usize = 10_000;
+
+async fn log(
+    request: HttpRequest,
+    query: web::Query<Count>,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, No> {
+    operator(&request)?;
+    let count = query.count.unwrap_or(100).min(MOST_LINES);
+    let lines = queue.ask(move |desk| desk.log(count)).await?.into_iter();
+    let lines = lines.map(|(at, entry)| Line { at, who: entry.who, what: entry.what }).collect();
+    Ok(HttpResponse::Ok().json(Lines { version: VERSION, lines }))
+}
+
+/// The operator's calls, each with its handler; those of nodes have theirs elsewhere.
+pub(crate) fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
+    match call {
+        Call::Invite => route.to(invite),
+        Call::Sign => route.to(sign),
+        Call::Nodes => route.to(list),
+        Call::Revoke => route.to(revoke),
+        Call::Spread => route.to(spread),
+        Call::Parameters => route.to(parameters),
+        Call::Set => route.to(set),
+        Call::RotateCa => route.to(rotate_ca),
+        Call::RotateKey => route.to(rotate_key),
+        Call::Backup => route.to(backup),
+        Call::Log => route.to(log),
+        Call::Claim | Call::Renew | Call::Announce | Call::Bootstrap | Call::Network | Call::Revocations => {
+            route
+        }
+    }
 }

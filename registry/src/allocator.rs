@@ -71,8 +71,29 @@ impl Allocator {
         self.take_block(prefix.into())
     }
 
+    /// Whether all of a prefix is free.
+    pub fn is_free(&self, prefix: Prefix) -> bool {
+        self.around(prefix.into()).is_some()
+    }
+
+    /// The free block that holds all of `wanted`.
+    fn around(&self, wanted: Block) -> Option<Block> {
+        let above = |length: u8| Block { length, number: wanted.number >> (wanted.length - length) };
+        (0..=wanted.length).map(above).find(|block| self.free.contains(block))
+    }
+
+    /// Whether a part of `wanted`, smaller than it, is free.
+    fn has_free_part(&self, wanted: Block) -> bool {
+        (wanted.length + 1..=32).any(|length| {
+            let shift = length - wanted.length;
+            let first = Block { length, number: wanted.number << shift };
+            let end = Block { length, number: (wanted.number + 1) << shift };
+            self.free.range(first..end).next().is_some()
+        })
+    }
+
     fn take_block(&mut self, wanted: Block) -> bool {
-        let Some(mut block) = self.free.iter().find(|block| block.contains(wanted)).copied() else {
+        let Some(mut block) = self.around(wanted) else {
             return false;
         };
         self.free.remove(&block);
@@ -88,7 +109,7 @@ impl Allocator {
     /// Gives a prefix back; false, and nothing changes, where a part of it is free already.
     pub fn release(&mut self, prefix: Prefix) -> bool {
         let mut block = Block::from(prefix);
-        if self.free.iter().any(|free| free.contains(block) || block.contains(*free)) {
+        if self.around(block).is_some() || self.has_free_part(block) {
             return false;
         }
         while self.free.remove(&block.buddy()) {

@@ -1,31 +1,23 @@
-//! The registry's calls over HTTP: reads a request, asks the desk, writes an answer.
+//! The calls that nodes make: reads a request, asks the desk, writes an answer.
 
-use crate::desk::{Desk, Refusal};
+use crate::{
+    calls::Call,
+    desk::{check_version, proven, renewal_key},
+    problem::{Body, No, no},
+    queue::Queue,
+    refusal::Refusal,
+};
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError,
-    body::BoxBody,
+    HttpRequest, HttpResponse,
     http::{StatusCode, header},
     web,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{
-    fmt,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-use wire::registry::{Announcement, BODY_LIMIT, Claim, Problem, Renewal};
+use serde::{Deserialize, Serialize};
+use std::{net::IpAddr, time::Duration};
+use wire::registry::{Announcement, Claim, Renewal};
 
-/// The desk, shared by the servers.
-pub type SharedDesk = Arc<Mutex<Desk>>;
-
-/// The longest that a call for revocations is held open.
+/// The longest that a call for news is held open.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
-/// The desk's lock. A panic while it was held left the database as its last transaction did.
-pub(crate) fn lock(desk: &SharedDesk) -> MutexGuard<'_, Desk> {
-    desk.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Whom a TLS connection comes from: put into each request by the server.
 #[derive(Clone, Debug)]
@@ -36,87 +28,8 @@ pub(crate) struct Caller {
     pub(crate) serial: Option<String>,
 }
 
-/// An answer that is no.
-#[derive(Debug)]
-pub(crate) struct No(pub(crate) Problem);
-
-impl fmt::Display for No {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.0.title, self.0.detail)
-    }
-}
-
-impl ResponseError for No {
-    fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-    }
-
-    fn error_response(&self) -> HttpResponse<BoxBody> {
-        let body = serde_json::to_vec(&self.0).unwrap_or_default();
-        HttpResponse::build(self.status_code()).content_type("application/problem+json").body(body)
-    }
-}
-
-pub(crate) fn no(status: StatusCode, title: &str, detail: String, field: Option<&str>) -> No {
-    No(Problem {
-        kind: "about:blank".into(),
-        title: title.into(),
-        status: status.as_u16(),
-        detail,
-        field: field.map(str::to_owned),
-    })
-}
-
-impl From<Refusal> for No {
-    fn from(refusal: Refusal) -> Self {
-        let (status, title, field) = match &refusal {
-            Refusal::Version { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unknown version", Some("version")),
-            Refusal::Token => (StatusCode::FORBIDDEN, "token refused", Some("token")),
-            Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many failures", None),
-            Refusal::Request(_) => (StatusCode::UNPROCESSABLE_ENTITY, "request refused", Some("csr")),
-            Refusal::KeyKnown => (StatusCode::CONFLICT, "key refused", Some("csr")),
-            Refusal::Full => (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None),
-            Refusal::NoCertificate => (StatusCode::UNAUTHORIZED, "certificate needed", None),
-            Refusal::NoMember => (StatusCode::FORBIDDEN, "certificate refused", None),
-            Refusal::TooEarly => (StatusCode::CONFLICT, "too early", None),
-            Refusal::NoSuchNode { .. } => (StatusCode::NOT_FOUND, "no such node", Some("prefix")),
-            Refusal::Failed(error) => {
-                tracing::error!(error = %Causes(error.as_ref()), "a request failed");
-                (StatusCode::INTERNAL_SERVER_ERROR, "the registry failed", None)
-            }
-        };
-        no(status, title, refusal.to_string(), field)
-    }
-}
-
-/// Prints an error with its causes.
-pub(crate) struct Causes<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
-
-impl fmt::Display for Causes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
-
 fn answer<T: Serialize>(document: &T) -> Result<HttpResponse, No> {
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(document))
-}
-
-/// Reads a body that is JSON of at most [`BODY_LIMIT`] bytes, whatever its type is said to be.
-pub(crate) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, No> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let text = error.to_string();
-        // serde names the field in backquotes; it never quotes a value there.
-        let field = text.split_once("field `").and_then(|(_, rest)| rest.split_once('`'));
-        let detail = format!("line {} column {}", error.line(), error.column());
-        no(StatusCode::BAD_REQUEST, "not the document expected", detail, field.map(|(name, _)| name))
-    })
 }
 
 fn caller(request: &HttpRequest) -> Result<Caller, No> {
@@ -124,41 +37,44 @@ fn caller(request: &HttpRequest) -> Result<Caller, No> {
     request.conn_data::<Caller>().cloned().ok_or_else(unknown)
 }
 
-fn member(request: &HttpRequest, desk: &Desk) -> Result<crate::storage::Member, No> {
-    let serial = caller(request)?.serial.ok_or(Refusal::NoCertificate)?;
-    Ok(desk.member(&serial)?)
+/// Serial number of the caller's certificate.
+fn serial(request: &HttpRequest) -> Result<String, No> {
+    Ok(caller(request)?.serial.ok_or(Refusal::NoCertificate)?)
 }
 
-async fn claim(
-    request: HttpRequest,
-    bytes: web::Bytes,
-    desk: web::Data<SharedDesk>,
-) -> Result<HttpResponse, No> {
+async fn claim(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     let from = caller(&request)?.address;
-    let claim: Claim = body(&bytes)?;
-    answer(&lock(&desk).claim(from, &claim)?)
+    let claim: Claim = body.read()?;
+    let key = proven(claim.version, &claim.csr)?;
+    answer(&queue.ask(move |desk| desk.claim(from, &claim, key)).await?)
 }
 
-async fn renew(
-    request: HttpRequest,
-    bytes: web::Bytes,
-    desk: web::Data<SharedDesk>,
-) -> Result<HttpResponse, No> {
-    let mut desk = lock(&desk);
-    let member = member(&request, &desk)?;
-    let renewal: Renewal = body(&bytes)?;
-    answer(&desk.renew(&member, &renewal)?)
+async fn renew(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let serial = serial(&request)?;
+    let read = || -> Result<_, No> { Ok(renewal_key(&body.read::<Renewal>()?)?) };
+    let key = read();
+    // Who may not renew is told so first, whatever was sent.
+    let asked = move |desk: &mut crate::desk::Desk| {
+        desk.renewable(&serial)?;
+        key.map(|key| desk.renew(&serial, &key)).map_or_else(|no| Ok(Err(no)), |renewed| renewed.map(Ok))
+    };
+    answer(&queue.ask(asked).await??)
 }
 
-async fn announce(
-    request: HttpRequest,
-    bytes: web::Bytes,
-    desk: web::Data<SharedDesk>,
-) -> Result<HttpResponse, No> {
-    let mut desk = lock(&desk);
-    let member = member(&request, &desk)?;
-    let announcement: Announcement = body(&bytes)?;
-    answer(&desk.announce(&member, &announcement)?)
+async fn announce(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let serial = serial(&request)?;
+    let said = body.read::<Announcement>();
+    let asked = move |desk: &mut crate::desk::Desk| {
+        let member = desk.member(&serial)?;
+        match said {
+            Ok(said) => {
+                check_version(said.version)?;
+                desk.announce(&member, &said).map(Ok)
+            }
+            Err(no) => Ok(Err(no)),
+        }
+    };
+    answer(&queue.ask(asked).await??)
 }
 
 #[derive(Deserialize)]
@@ -169,20 +85,17 @@ struct Count {
 async fn bootstrap(
     request: HttpRequest,
     query: web::Query<Count>,
-    desk: web::Data<SharedDesk>,
+    queue: web::Data<Queue>,
 ) -> Result<HttpResponse, No> {
-    let desk = lock(&desk);
-    let member = member(&request, &desk)?;
-    answer(&desk.bootstrap(&member, query.count.unwrap_or(10))?)
+    let (serial, count) = (serial(&request)?, query.count.unwrap_or(10));
+    let told = queue.ask(move |desk| {
+        let member = desk.member(&serial)?;
+        desk.bootstrap(&member, count)
+    });
+    answer(&told.await?)
 }
 
-async fn network(request: HttpRequest, desk: web::Data<SharedDesk>) -> Result<HttpResponse, No> {
-    let desk = lock(&desk);
-    member(&request, &desk)?;
-    answer(&desk.network())
-}
-
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 struct After {
     after: Option<u64>,
     wait: Option<u64>,
@@ -190,24 +103,32 @@ struct After {
 
 /// Answers at once where there is news, else when there is or `wait` seconds are over; an answer
 /// without news is 204.
-async fn revocations(
+async fn news(
+    call: Call,
     request: HttpRequest,
     query: web::Query<After>,
-    desk: web::Data<SharedDesk>,
+    queue: web::Data<Queue>,
 ) -> Result<HttpResponse, No> {
-    let after = query.after.unwrap_or(0);
-    let mut news = {
-        let desk = lock(&desk);
-        member(&request, &desk)?;
-        desk.news()
+    let (serial, after) = (serial(&request)?, query.after.unwrap_or(0));
+    let read = || {
+        let serial = serial.clone();
+        queue.ask(move |desk| {
+            desk.member(&serial)?;
+            Ok(if call == Call::Network { desk.network() } else { desk.revocations() })
+        })
     };
     let wait = Duration::from_secs(query.wait.unwrap_or(0)).min(LONGEST_WAIT);
-    drop(tokio::time::timeout(wait, news.wait_for(|version| *version > after)).await);
-    let desk = lock(&desk);
-    // Once more: it may have been this very member who was revoked.
-    member(&request, &desk)?;
-    let (version, list) = desk.revocations();
-    if version > after { answer(&list) } else { Ok(HttpResponse::NoContent().finish()) }
+    let mut news = queue.news();
+    let (mut version, mut document) = read().await?;
+    if version <= after && !wait.is_zero() {
+        let is_news = |now: &crate::desk::Versions| {
+            (if call == Call::Network { now.network } else { now.revocations }) > after
+        };
+        drop(tokio::time::timeout(wait, news.wait_for(is_news)).await);
+        // Once more: it may have been this very member who was revoked.
+        (version, document) = read().await?;
+    }
+    if version > after { answer(&document) } else { Ok(HttpResponse::NoContent().finish()) }
 }
 
 async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, No> {
@@ -219,24 +140,45 @@ async fn other_method(request: HttpRequest) -> Result<HttpResponse, No> {
     Err(no(StatusCode::METHOD_NOT_ALLOWED, "no such method here", detail, None))
 }
 
-/// Limits and answers that all servers of the registry share.
+/// Answers that all servers of the registry share.
 pub(crate) fn common(config: &mut web::ServiceConfig) {
     config
-        .app_data(web::PayloadConfig::new(BODY_LIMIT))
         .app_data(web::QueryConfig::default().error_handler(|error, _| {
             no(StatusCode::BAD_REQUEST, "query not understood", error.to_string(), None).into()
         }))
         .default_service(web::to(nothing_here));
 }
 
-/// The calls that nodes make.
-pub(crate) fn routes(config: &mut web::ServiceConfig) {
-    let resource = |path: &str| web::resource(path).default_service(web::to(other_method));
-    config
-        .service(resource("/v1/claims").route(web::post().to(claim)))
-        .service(resource("/v1/renewals").route(web::post().to(renew)))
-        .service(resource("/v1/nodes/self").route(web::put().to(announce)))
-        .service(resource("/v1/bootstrap").route(web::get().to(bootstrap)))
-        .service(resource("/v1/network").route(web::get().to(network)))
-        .service(resource("/v1/revocations").route(web::get().to(revocations)));
+/// All calls of one server, each with its handler.
+pub(crate) fn routes(config: &mut web::ServiceConfig, operator: bool) {
+    for (path, calls) in Call::by_path(operator) {
+        let resource = web::resource(path).default_service(web::to(other_method));
+        config.service(calls.into_iter().fold(resource, |resource, call| {
+            let route = web::method(call.route().0);
+            resource.route(handler(call, route))
+        }));
+    }
+}
+
+fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
+    match call {
+        Call::Claim => route.to(claim),
+        Call::Renew => route.to(renew),
+        Call::Announce => route.to(announce),
+        Call::Bootstrap => route.to(bootstrap),
+        Call::Network | Call::Revocations => {
+            route.to(move |request, query, queue| news(call, request, query, queue))
+        }
+        Call::Invite
+        | Call::Sign
+        | Call::Nodes
+        | Call::Revoke
+        | Call::Spread
+        | Call::Parameters
+        | Call::Set
+        | Call::RotateCa
+        | Call::RotateKey
+        | Call::Backup
+        | Call::Log => crate::admin::handler(call, route),
+    }
 }

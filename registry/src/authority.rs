@@ -2,23 +2,21 @@
 //!
 //! Nothing of what a stranger sent but a public key ever enters a certificate.
 
-use crate::request::ProvenKey;
+use crate::{
+    credentials::{Credentials, make, params, random_serial},
+    request::ProvenKey,
+};
 use ipnet::Ipv6Net;
 use policies::names::Prefix;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
+    ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use std::net::IpAddr;
-use time::OffsetDateTime;
 use wire::{
     overlay::Network,
-    signed::{SIGNER_NAME, SignedDocument, hex, seal},
+    signed::{OtherSignature, SignedDocument, hex, seal},
 };
-
-/// Life of the CA, of the registry's own TLS certificate and of the documents' signer: 10 years.
-const CA_LIFE_S: i64 = 10 * 365 * 86_400;
 
 /// Certificates begin this long before they are made, for clocks that are behind.
 pub const BACKDATE_S: i64 = 3600;
@@ -52,33 +50,24 @@ pub enum AuthorityError {
     },
 }
 
-/// All keys and certificates of a registry, in PEM; what `init` writes and `run` reads.
-pub struct Credentials {
-    /// The CA's certificate.
-    pub ca: String,
-    /// The CA's key.
-    pub ca_key: String,
-    /// The certificate of the documents' signer.
-    pub signer: String,
-    /// The signer's key.
-    pub signer_key: String,
-    /// The registry's own certificate for TLS.
-    pub tls: String,
-    /// Its key.
-    pub tls_key: String,
-}
-
-/// The network's certificate authority.
-pub struct Authority {
+/// One CA with its signer of documents.
+struct Ca {
+    generation: u32,
     issuer: Issuer<'static, KeyPair>,
-    ca_pem: String,
-    ca_der: Vec<u8>,
-    ca_spki: Vec<u8>,
-    ca_not_after_s: i64,
+    pem: String,
+    der: Vec<u8>,
+    spki: Vec<u8>,
+    not_after_s: i64,
     signer_key: KeyPair,
     signer_der: Vec<u8>,
     signer_spki: Vec<u8>,
     network: Network,
+}
+
+/// The network's certificate authority: the CA that signs now, and another while it is changed.
+pub struct Authority {
+    current: Ca,
+    other: Option<Ca>,
 }
 
 /// A certificate that was just signed.
@@ -88,6 +77,8 @@ pub struct Issued {
     pub serial: String,
     /// PEM.
     pub certificate: String,
+    /// Generation of the CA that signed it.
+    pub authority: u32,
     /// Seconds since 1970.
     pub not_before_s: i64,
     /// Seconds since 1970.
@@ -104,25 +95,6 @@ pub fn random<const N: usize>() -> Result<[u8; N], AuthorityError> {
     Ok(bytes)
 }
 
-/// A random range of unique local addresses (RFC 4193): `fd` and 40 random bits, /48.
-///
-/// # Errors
-/// The system has no random bytes.
-pub fn random_network() -> Result<Ipv6Net, AuthorityError> {
-    let [a, b, c, d, e] = random::<5>()?;
-    let address = std::net::Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    Ok(Ipv6Net::new_assert(address, 48))
-}
-
-/// The serial number of a CA says its network: a 1 followed by the network's bits.
-fn serial_of_network(network: Ipv6Net) -> SerialNumber {
-    let length = u32::from(network.prefix_len());
-    let number = 1u128 << length | network.network().to_bits().checked_shr(128 - length).unwrap_or(0);
-    let bytes = number.to_be_bytes();
-    let first = bytes.iter().position(|byte| *byte != 0).unwrap_or(0);
-    SerialNumber::from_slice(bytes.get(first..).unwrap_or(&bytes))
-}
-
 /// The network whose bits a CA's serial number holds.
 fn network_of_serial(serial: &[u8]) -> Option<Network> {
     let number = serial
@@ -134,79 +106,8 @@ fn network_of_serial(serial: &[u8]) -> Option<Network> {
     Network::new(Ipv6Net::new(address, u8::try_from(length).ok()?).ok()?)
 }
 
-fn moment(seconds: i64) -> Result<OffsetDateTime, AuthorityError> {
-    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| AuthorityError::Time { seconds })
-}
-
-/// 127 random bits, the highest set, so that it has neither sign nor leading zeros.
-fn random_serial() -> Result<[u8; 16], AuthorityError> {
-    let [first, rest @ ..] = random::<16>()?;
-    let mut serial = [first & 0x3f | 0x40; 16];
-    if let Some(tail) = serial.get_mut(1..) {
-        tail.copy_from_slice(&rest);
-    }
-    Ok(serial)
-}
-
-fn make(what: &'static str) -> impl Fn(rcgen::Error) -> AuthorityError {
-    move |source| AuthorityError::Make { what, source }
-}
-
-fn params(name: &str, now_s: i64, until_s: i64) -> Result<CertificateParams, AuthorityError> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = moment(now_s - BACKDATE_S)?;
-    params.not_after = moment(until_s)?;
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
-}
-
-impl Credentials {
-    /// Makes all keys and certificates of a new network; `hosts` are the names and addresses at
-    /// which the registry is reached.
-    ///
-    /// # Errors
-    /// No random bytes, or a host that is neither a name nor an address.
-    pub fn make(network: Ipv6Net, hosts: &[String], now_s: i64) -> Result<Self, AuthorityError> {
-        let key = || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"));
-        let until_s = now_s + CA_LIFE_S;
-        let (ca_key, signer_key, tls_key) = (key()?, key()?, key()?);
-        let keys = (ca_key.serialize_pem(), signer_key.serialize_pem(), tls_key.serialize_pem());
-
-        let mut ca = params(&format!("warren {network}"), now_s, until_s)?;
-        ca.serial_number = Some(serial_of_network(network));
-        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let ca_certificate = ca.self_signed(&ca_key).map_err(make("the CA"))?;
-        let issuer = Issuer::new(ca, ca_key);
-
-        let mut signer = params(SIGNER_NAME, now_s, until_s)?;
-        signer.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
-        signer.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
-        let signer = signer.signed_by(&signer_key, &issuer).map_err(make("the signer's certificate"))?;
-
-        let mut tls = params("warren-registry", now_s, until_s)?;
-        tls.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
-        tls.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let names = CertificateParams::new(hosts).map_err(make("the registry's names"))?;
-        tls.subject_alt_names = names.subject_alt_names;
-        let tls = tls.signed_by(&tls_key, &issuer).map_err(make("the registry's certificate"))?;
-
-        let (ca_key, signer_key, tls_key) = keys;
-        let (ca, signer, tls) = (ca_certificate.pem(), signer.pem(), tls.pem());
-        Ok(Self { ca, ca_key, signer, signer_key, tls, tls_key })
-    }
-}
-
-impl Authority {
-    /// Takes up the work of a network.
-    ///
-    /// # Errors
-    /// A key or certificate cannot be read, or the CA's serial number names no network.
-    pub fn load(credentials: &Credentials) -> Result<Self, AuthorityError> {
+impl Ca {
+    fn load(generation: u32, credentials: &Credentials) -> Result<Self, AuthorityError> {
         let key = KeyPair::from_pem(&credentials.ca_key).map_err(make("use of the CA's key"))?;
         let issuer = Issuer::from_ca_cert_pem(&credentials.ca, key).map_err(make("use of the CA"))?;
         let signer_key =
@@ -217,11 +118,12 @@ impl Authority {
             what: "the CA's serial number (a 1 followed by the network's bits)",
         })?;
         Ok(Self {
+            generation,
             issuer,
-            ca_pem: credentials.ca.clone(),
-            ca_der: ca.der,
-            ca_spki: ca.spki,
-            ca_not_after_s: ca.not_after_s,
+            pem: credentials.ca.clone(),
+            der: ca.der,
+            spki: ca.spki,
+            not_after_s: ca.not_after_s,
             signer_key,
             signer_der: signer.der,
             signer_spki: signer.spki,
@@ -229,24 +131,76 @@ impl Authority {
         })
     }
 
+    fn sign(&self, payload: &[u8]) -> Result<SignedDocument, AuthorityError> {
+        let signature = self.signer_key.sign(payload).map_err(make("a document's signature"))?;
+        Ok(seal(payload, &self.signer_der, &self.signer_spki, &signature))
+    }
+}
+
+impl Authority {
+    /// Takes up the work of a network; the numbers are the CAs' generations.
+    ///
+    /// # Errors
+    /// A key or certificate cannot be read, or a CA's serial number names no network.
+    pub fn load(
+        current: (u32, &Credentials),
+        other: Option<(u32, &Credentials)>,
+    ) -> Result<Self, AuthorityError> {
+        let other = other.map(|(generation, credentials)| Ca::load(generation, credentials)).transpose()?;
+        Ok(Self { current: Ca::load(current.0, current.1)?, other })
+    }
+
     /// The network's address plan, from the CA's serial number.
     pub fn network(&self) -> Network {
-        self.network
+        self.current.network
     }
 
     /// The CA's certificate in PEM.
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.current.pem
     }
 
     /// The CA's certificate in DER.
     pub fn ca_der(&self) -> &[u8] {
-        &self.ca_der
+        &self.current.der
+    }
+
+    /// End of the CA's life, seconds since 1970.
+    pub fn ca_not_after_s(&self) -> i64 {
+        self.current.not_after_s
+    }
+
+    /// Generation of the CA that signs.
+    pub fn generation(&self) -> u32 {
+        self.current.generation
+    }
+
+    /// Whether the other CA, if there is one, is that before the current one.
+    pub fn is_retiring(&self) -> bool {
+        self.other.as_ref().is_some_and(|other| other.generation < self.current.generation)
+    }
+
+    /// All CAs whose certificates are good, in PEM; the one that signs is the first.
+    pub fn trusted(&self) -> Vec<String> {
+        std::iter::once(&self.current).chain(&self.other).map(|ca| ca.pem.clone()).collect()
+    }
+
+    /// As [`Self::trusted`], in DER.
+    pub fn trusted_der(&self) -> Vec<Vec<u8>> {
+        std::iter::once(&self.current).chain(&self.other).map(|ca| ca.der.clone()).collect()
+    }
+
+    /// Whether a document bears the signatures that [`Self::sign_document`] would give it now.
+    pub fn signed_rightly(&self, document: &SignedDocument) -> bool {
+        let id = |ca: &Ca| wire::signed::sha256_hex(&ca.signer_spki);
+        let before = self.other.as_ref().filter(|_| self.is_retiring()).map(id);
+        document.key_id == id(&self.current)
+            && document.other.as_ref().map(|other| &other.key_id) == before.as_ref()
     }
 
     /// SHA-256 of the CA's SPKI, as invitations pin it.
     pub fn pin(&self) -> [u8; 32] {
-        crate::request::sha256(&self.ca_spki)
+        crate::request::sha256(&self.current.spki)
     }
 
     /// Signs a certificate for the node `prefix` with this key, from an hour ago until `life_s`
@@ -261,30 +215,37 @@ impl Authority {
         now_s: i64,
         life_s: i64,
     ) -> Result<Issued, AuthorityError> {
-        let until_s = now_s.saturating_add(life_s).min(self.ca_not_after_s);
+        let ca = &self.current;
+        let until_s = now_s.saturating_add(life_s).min(ca.not_after_s);
         let serial = random_serial()?;
         let mut node = params(&prefix.to_string(), now_s, until_s)?;
         node.serial_number = Some(SerialNumber::from_slice(&serial));
-        node.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(self.network.node_address(prefix)))];
+        node.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(ca.network.node_address(prefix)))];
         node.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = SubjectPublicKeyInfo::from_der(&key.spki).map_err(make("use of the node's key"))?;
-        let certificate = node.signed_by(&key, &self.issuer).map_err(make("the node's certificate"))?.pem();
+        let certificate = node.signed_by(&key, &ca.issuer).map_err(make("the node's certificate"))?.pem();
         Ok(Issued {
             serial: hex(&serial),
             certificate,
+            authority: ca.generation,
             not_before_s: now_s - BACKDATE_S,
             not_after_s: until_s,
         })
     }
 
-    /// Signs a document's payload.
+    /// Signs a document's payload; while the CA before this one is still trusted, twice, so that who
+    /// knows either can verify it.
     ///
     /// # Errors
     /// The library refused.
     pub fn sign_document(&self, payload: &[u8]) -> Result<SignedDocument, AuthorityError> {
-        let signature = self.signer_key.sign(payload).map_err(make("a document's signature"))?;
-        Ok(seal(payload, &self.signer_der, &self.signer_spki, &signature))
+        let mut document = self.current.sign(payload)?;
+        if let Some(before) = self.other.as_ref().filter(|_| self.is_retiring()) {
+            let SignedDocument { key_id, certificate, signature, .. } = before.sign(payload)?;
+            document.other = Some(OtherSignature { key_id, certificate, signature });
+        }
+        Ok(document)
     }
 }
 
@@ -312,13 +273,22 @@ impl Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::signed::{SignedError, open};
+    use crate::credentials::serial_of_network;
+    use rcgen::CertificateParams;
+    use wire::{
+        overlay::Network,
+        signed::{SignedError, open, open_any},
+    };
 
     const NOW_S: i64 = 1_800_000_000;
 
     fn authority(network: &str) -> Authority {
-        let credentials = Credentials::make(network.parse().unwrap(), &["45.67.0.1".into()], NOW_S).unwrap();
-        Authority::load(&credentials).unwrap()
+        let credentials = credentials(network, 1);
+        Authority::load((1, &credentials), None).unwrap()
+    }
+
+    fn credentials(network: &str, generation: u32) -> Credentials {
+        Credentials::make(network.parse().unwrap(), generation, &["45.67.0.1".into()], NOW_S).unwrap()
     }
 
     #[track_caller]
@@ -372,6 +342,26 @@ mod tests {
         let document = theirs.sign_document(b"{}").unwrap();
         let said = open(&document, ours.ca_der());
         assert_eq!(said, Err(SignedError::Signer { why: "the network's CA did not sign it" }));
+    }
+
+    #[test]
+    fn while_the_ca_is_changed_who_knows_either_reads_documents_and_who_knows_none_does_not() {
+        let (one, two) = (credentials("fd00:1::/48", 1), credentials("fd00:1::/48", 2));
+        let load = |current, other: Option<(u32, &Credentials)>| Authority::load(current, other).unwrap();
+        let (alone, staged) = (load((1, &one), None), load((1, &one), Some((2, &two))));
+        let (active, retired) = (load((2, &two), Some((1, &one))), load((2, &two), None));
+        let reads = |signer: &Authority, reader: &Authority| {
+            open(&signer.sign_document(b"{}").unwrap(), reader.ca_der()).is_ok()
+        };
+        assert!(reads(&staged, &alone) && !reads(&staged, &retired), "nothing is signed by a staged CA");
+        assert!(reads(&active, &alone) && reads(&active, &retired));
+        assert!(!reads(&retired, &alone) && reads(&retired, &retired));
+        assert!(!reads(&active, &authority("fd00:1::/48")));
+        let document = retired.sign_document(b"{}").unwrap();
+        assert!(open_any(&document, &[alone.ca_der(), retired.ca_der()]).is_ok());
+        let mut mixed = active.sign_document(b"{}").unwrap();
+        mixed.payload = "e30K".into();
+        assert!(open(&mixed, alone.ca_der()).is_err() && open(&mixed, retired.ca_der()).is_err());
     }
 
     #[test]

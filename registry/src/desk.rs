@@ -2,23 +2,35 @@
 //!
 //! Everything goes through one desk, one after the other.
 
+mod book;
+mod changes;
+mod operator;
+mod parameters;
+
+pub use changes::{CaStep, KeyKind, Spread};
+pub use operator::{Invitations, Invited, Listed};
+
 use crate::{
-    authority::{Authority, AuthorityError, BACKDATE_S, random},
-    limits::{Failures, Site},
-    request::{self, BadRequest, sha256},
-    settings::{Opened, Settings, SettingsError, keep},
-    storage::{CheckedClaim, IssueError, Member, Storage, StorageError},
+    authority::{Authority, BACKDATE_S},
+    generations::{self, Authorities},
+    limits::{Failures, Pace, Site},
+    refusal::Refusal,
+    request::{self, ProvenKey, sha256},
+    settings::{self, Opened, Places, Settings},
+    storage::{CheckedClaim, IssueError, Member, Report, Storage, StorageError, Wanted},
+    tls::Live,
 };
-use policies::names::{Endpoint, Prefix};
+use book::Book;
+use policies::names::Endpoint;
 use std::{net::IpAddr, sync::Arc};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::watch;
 use wire::{
     endpoints::dialable,
-    invitation::{Invitation, RegistryAddress, token_from_text},
+    invitation::{RegistryAddress, token_from_text},
     registry::{
         Announced, Announcement, Bootstrap, Claim, Claimed, Kind, MOST_NODES, NetworkDocument, Refused,
-        Renewal, Renewed, Revocations, VERSION,
+        Renewal, Renewed, Revocations, SOFTWARE_LIMIT, VERSION,
     },
     signed::SignedDocument,
 };
@@ -31,93 +43,37 @@ pub fn system_clock() -> WallClock {
     Arc::new(|| OffsetDateTime::now_utc().unix_timestamp())
 }
 
-/// Why the answer is no.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// A document of another version.
-    #[error("version {version} is not {VERSION}")]
-    Version {
-        /// What it said.
-        version: u32,
-    },
-    /// The token: unknown, used or expired; nobody is told which.
-    #[error("the token is unknown, used or expired")]
-    Token,
-    /// Too many failures from there, or overall.
-    #[error("too many failed claims; try again in a minute")]
-    TooMany,
-    /// The certificate request.
-    #[error("{0}")]
-    Request(BadRequest),
-    /// The key is another's, or was revoked.
-    #[error("this key has a certificate already, or was revoked; make a new one")]
-    KeyKnown,
-    /// No prefix is left.
-    #[error("the network has no prefix left")]
-    Full,
-    /// No certificate on TLS.
-    #[error("this needs a certificate of the network")]
-    NoCertificate,
-    /// The certificate is revoked, unknown or expired.
-    #[error("the certificate is not one of a member")]
-    NoMember,
-    /// A renewal that comes too early.
-    #[error("renewals begin in the last third of a certificate's life")]
-    TooEarly,
-    /// A prefix without a live certificate.
-    #[error("{prefix} has no certificate to revoke")]
-    NoSuchNode {
-        /// Which.
-        prefix: Prefix,
-    },
-    /// Ours to mend: nothing was issued.
-    #[error("the registry failed")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
+/// Certificates that one certificate may be renewed to with new keys: answers get lost, but not for
+/// ever.
+const MOST_RENEWALS: usize = 5;
 
-impl From<StorageError> for Refusal {
-    fn from(error: StorageError) -> Self {
-        Self::Failed(Box::new(error))
-    }
-}
-
-impl From<AuthorityError> for Refusal {
-    fn from(error: AuthorityError) -> Self {
-        Self::Failed(Box::new(error))
-    }
-}
-
-impl From<SettingsError> for Refusal {
-    fn from(error: SettingsError) -> Self {
-        Self::Failed(Box::new(error))
-    }
-}
-
-impl From<IssueError> for Refusal {
-    fn from(error: IssueError) -> Self {
-        match error {
-            IssueError::Token => Self::Token,
-            IssueError::KeyKnown => Self::KeyKnown,
-            IssueError::Full => Self::Full,
-            IssueError::NotLive => Self::NoMember,
-            IssueError::Sign(_) | IssueError::Storage(_) => Self::Failed(Box::new(error)),
-        }
-    }
+/// Versions of the signed documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// Of the network document.
+    pub network: u64,
+    /// Of the revocations.
+    pub revocations: u64,
 }
 
 /// A registry at work.
 pub struct Desk {
     settings: Settings,
+    places: Places,
     address: RegistryAddress,
-    authority: Authority,
+    authorities: Authorities,
+    live: Live,
     storage: Box<dyn Storage>,
     network: (NetworkDocument, SignedDocument),
     revocations: (u64, SignedDocument),
-    news: watch::Sender<u64>,
+    news: watch::Sender<Versions>,
     failures: Failures,
+    pace: Pace,
+    book: Book,
     clock: WallClock,
 }
 
+/// A stored document and its payload.
 fn stored(
     storage: &dyn Storage,
     kind: Kind,
@@ -125,10 +81,22 @@ fn stored(
 ) -> Result<(Vec<u8>, SignedDocument), Refusal> {
     let missing = StorageError::Value { what: "no signed document, or one" };
     let (_, json) = storage.document(kind)?.ok_or(missing)?;
-    let signed: SignedDocument =
-        serde_json::from_str(&json).map_err(|error| Refusal::Failed(Box::new(error)))?;
-    let payload = wire::signed::open(&signed, authority.ca_der());
-    Ok((payload.map_err(|error| Refusal::Failed(Box::new(error)))?, signed))
+    let signed: SignedDocument = serde_json::from_str(&json)?;
+    let payload = wire::signed::open(&signed, authority.ca_der())?;
+    Ok((payload, signed))
+}
+
+fn network_of(
+    storage: &dyn Storage,
+    authority: &Authority,
+) -> Result<(NetworkDocument, SignedDocument), Refusal> {
+    let (payload, signed) = stored(storage, Kind::Network, authority)?;
+    Ok((NetworkDocument::read(&payload)?, signed))
+}
+
+fn revocations_of(storage: &dyn Storage, authority: &Authority) -> Result<(u64, SignedDocument), Refusal> {
+    let (payload, signed) = stored(storage, Kind::Revocations, authority)?;
+    Ok((Revocations::read(&payload)?.version, signed))
 }
 
 impl Desk {
@@ -136,21 +104,27 @@ impl Desk {
     ///
     /// # Errors
     /// A stored document is not good.
-    pub fn new(opened: Opened, clock: WallClock) -> Result<Self, Refusal> {
-        let Opened { settings, address, authority, storage, credentials: _ } = opened;
-        let (payload, signed) = stored(&storage, Kind::Network, &authority)?;
-        let document = NetworkDocument::read(&payload).map_err(|error| Refusal::Failed(Box::new(error)))?;
-        let (payload, list) = stored(&storage, Kind::Revocations, &authority)?;
-        let revocations = Revocations::read(&payload).map_err(|error| Refusal::Failed(Box::new(error)))?;
+    pub(crate) fn new(opened: Opened, live: Live, clock: WallClock) -> Result<Self, Refusal> {
+        let Opened { settings, places, address, authorities, storage } = opened;
+        let mut storage: Box<dyn Storage> = Box::new(storage);
+        changes::mend(storage.as_mut(), &authorities)?;
+        let network = network_of(storage.as_ref(), &authorities.authority)?;
+        let revocations = revocations_of(storage.as_ref(), &authorities.authority)?;
+        let versions = Versions { network: network.0.version, revocations: revocations.0 };
+        let book = Book::new(storage.announced((clock)())?);
         Ok(Self {
             settings,
+            places,
             address,
-            authority,
-            storage: Box::new(storage),
-            network: (document, signed),
-            revocations: (revocations.version, list),
-            news: watch::Sender::new(revocations.version),
+            authorities,
+            live,
+            storage,
+            network,
+            revocations,
+            news: watch::Sender::new(versions),
             failures: Failures::default(),
+            pace: Pace::default(),
+            book,
             clock,
         })
     }
@@ -159,40 +133,73 @@ impl Desk {
         (self.clock)()
     }
 
-    /// Where the registry is reached.
-    pub fn address(&self) -> &RegistryAddress {
-        &self.address
+    /// Begins to gather what is to be written.
+    ///
+    /// # Errors
+    /// The database refused.
+    pub(crate) fn begin(&mut self) -> Result<(), Refusal> {
+        Ok(self.storage.begin()?)
+    }
+
+    /// Writes what was gathered down to the disk.
+    ///
+    /// # Errors
+    /// Then nothing of it was kept, and what is remembered beside the disk is that of before.
+    pub(crate) fn commit(&mut self) -> Result<(), Refusal> {
+        Ok(self.storage.commit()?)
+    }
+
+    /// Goes back to what is on the disk.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn forget(&mut self) -> Result<(), Refusal> {
+        self.storage.forget()?;
+        self.settings = settings::read_settings(&self.places)?;
+        self.authorities = generations::authorities(&self.places, &self.settings)?;
+        self.live.replace(&self.authorities)?;
+        changes::mend(self.storage.as_mut(), &self.authorities)?;
+        self.network = network_of(self.storage.as_ref(), &self.authorities.authority)?;
+        self.revocations = revocations_of(self.storage.as_ref(), &self.authorities.authority)?;
+        self.book = Book::new(self.storage.announced(self.now_s())?);
+        Ok(())
+    }
+
+    /// Issues a certificate.
+    fn issue(&mut self, checked: &CheckedClaim) -> Result<Claimed, IssueError> {
+        let (authority, life_s) = (&self.authorities.authority, self.settings.certificate_life_s);
+        let sign = |prefix| authority.sign_node(prefix, &checked.key, checked.now_s, life_s);
+        let (prefix, issued) = self.storage.claim(checked, &sign)?;
+        Ok(Claimed {
+            version: VERSION,
+            prefix,
+            certificate: issued.certificate,
+            ca: authority.ca_pem().to_owned(),
+            network: self.network.1.clone(),
+        })
     }
 
     /// A token for a certificate; `from` is where the request came from.
     ///
     /// # Errors
     /// [`Refusal`]; nothing was issued then.
-    pub fn claim(&mut self, from: IpAddr, claim: &Claim) -> Result<Claimed, Refusal> {
+    pub fn claim(&mut self, from: IpAddr, claim: &Claim, key: ProvenKey) -> Result<Claimed, Refusal> {
         let (site, now_s) = (Site::from(from), self.now_s());
         if !self.failures.may_try(site, now_s) {
             return Err(Refusal::TooMany);
         }
-        check_version(claim.version)?;
-        let key = request::read(&claim.csr).map_err(Refusal::Request)?;
         // A text that is no token goes the same way as an unknown one.
         let token = token_from_text(&claim.token).map_or([0; 32], |token| sha256(&token));
-        let checked = CheckedClaim { token, key, length: self.settings.prefix_length, now_s };
-        let (authority, life_s) = (&self.authority, self.settings.certificate_life_s);
-        let sign = |prefix| authority.sign_node(prefix, &checked.key, now_s, life_s);
-        let (prefix, issued) = self.storage.claim(&checked, &sign).inspect_err(|error| {
-            if matches!(error, IssueError::Token) {
-                self.failures.note(site, now_s);
-            }
-        })?;
-        tracing::info!(%prefix, serial = issued.serial, from = %from, "certificate issued");
-        Ok(Claimed {
-            version: VERSION,
-            prefix,
-            certificate: issued.certificate,
-            ca: self.authority.ca_pem().to_owned(),
-            network: self.network.1.clone(),
-        })
+        let (length, wanted) = (self.settings.prefix_length, Wanted::default());
+        let claimed = self
+            .issue(&CheckedClaim { token: Some(token), key, wanted, length, now_s })
+            .inspect_err(|error| {
+                if matches!(error, IssueError::Token) {
+                    self.failures.note(site, now_s);
+                }
+            })?;
+        tracing::info!(prefix = %claimed.prefix, from = %from, "certificate issued");
+        Ok(claimed)
     }
 
     /// The member whose certificate has this serial number, if it still is one.
@@ -205,32 +212,71 @@ impl Desk {
         self.storage.member(serial)?.filter(live).ok_or(Refusal::NoMember)
     }
 
-    /// A fresh certificate for a member's prefix.
+    /// The member whose certificate has this serial number, if it may be renewed: the grace counts.
     ///
     /// # Errors
-    /// Too early, or the key is another's.
-    pub fn renew(&mut self, member: &Member, renewal: &Renewal) -> Result<Renewed, Refusal> {
-        check_version(renewal.version)?;
-        let key = request::read(&renewal.csr).map_err(Refusal::Request)?;
-        let now_s = self.now_s();
-        let life_s = member.not_after_s - member.not_before_s - BACKDATE_S;
-        if member.not_after_s - now_s > life_s / 3 {
+    /// Unknown, revoked, or over for too long.
+    pub fn renewable(&self, serial: &str) -> Result<Member, Refusal> {
+        let since_s = self.now_s().saturating_sub(self.settings.grace_s);
+        let good = |member: &Member| member.revoked_s.is_none() && member.not_after_s > since_s;
+        self.storage.member(serial)?.filter(good).ok_or(Refusal::NoMember)
+    }
+
+    /// A fresh certificate for the prefix of the one with this serial number.
+    ///
+    /// # Errors
+    /// Too early or too late, or the key is another's.
+    pub fn renew(&mut self, serial: &str, key: &ProvenKey) -> Result<Renewed, Refusal> {
+        let (old, now_s) = (self.renewable(serial)?, self.now_s());
+        let hash = key.hash();
+        if old.not_after_s <= now_s && hash != old.key {
+            return Err(Refusal::LateKey);
+        }
+        let later = self.storage.certificates(old.prefix, now_s)?;
+        let later: Vec<_> =
+            later.into_iter().filter(|(member, _)| member.not_before_s > old.not_before_s).collect();
+        let wanted = |member: &Member| member.key == hash && !self.is_due(member, now_s);
+        // The answer was lost: here it is again.
+        if let Some((_, certificate)) = later.iter().rev().find(|(member, _)| wanted(member)) {
+            return Ok(Renewed { version: VERSION, certificate: certificate.clone() });
+        }
+        if !self.is_due(&old, now_s) {
             return Err(Refusal::TooEarly);
         }
-        let (authority, life_s) = (&self.authority, self.settings.certificate_life_s);
-        let sign = |prefix| authority.sign_node(prefix, &key, now_s, life_s);
-        let issued = self.storage.renew(member, &key, now_s, &sign)?;
-        tracing::info!(prefix = %member.prefix, serial = issued.serial, "certificate renewed");
+        if later.len() >= MOST_RENEWALS {
+            return Err(Refusal::TooOften { what: "renewals of one certificate" });
+        }
+        let (authority, life_s) = (&self.authorities.authority, self.settings.certificate_life_s);
+        let sign = |prefix| authority.sign_node(prefix, key, now_s, life_s);
+        let issued = self.storage.renew(&old, key, now_s, &sign)?;
+        tracing::info!(prefix = %old.prefix, serial = issued.serial, "certificate renewed");
         Ok(Renewed { version: VERSION, certificate: issued.certificate })
     }
 
-    /// Remembers where a member can be dialled; endpoints that nobody should dial are left out.
+    /// Whether a certificate may be renewed: in the last third of its life, or as soon as its CA is
+    /// no longer the one that signs.
+    fn is_due(&self, member: &Member, now_s: i64) -> bool {
+        let life_s = member.not_after_s - member.not_before_s - BACKDATE_S;
+        member.authority != self.authorities.authority.generation()
+            || member.not_after_s - now_s <= life_s / 3
+    }
+
+    /// Remembers where a member can be dialled, and what it holds; endpoints that nobody should dial
+    /// are left out.
     ///
     /// # Errors
     /// It could not be kept.
     pub fn announce(&mut self, member: &Member, said: &Announcement) -> Result<Announced, Refusal> {
-        check_version(said.version)?;
-        let (network, private) = (self.authority.network(), self.network.0.private_endpoints);
+        let now_s = self.now_s();
+        if !self.pace.announcement(member.prefix, now_s) {
+            return Err(Refusal::TooOften { what: "announcements" });
+        }
+        let software = said.software.as_str();
+        if software.len() > SOFTWARE_LIMIT || !software.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            let right = format!("at most {SOFTWARE_LIMIT} printable characters of ASCII");
+            return Err(Refusal::Value { field: "software", value: "it".into(), right });
+        }
+        let (network, private) = (self.authorities.authority.network(), self.network.0.private_endpoints);
         let mut kept: Vec<Endpoint> = Vec::new();
         let mut refused = Vec::new();
         for endpoint in &said.endpoints {
@@ -240,28 +286,42 @@ impl Desk {
                 Err(why) => refused.push(Refused { endpoint: *endpoint, why: why.to_string() }),
             }
         }
-        let (now_s, ttl_s) = (self.now_s(), self.settings.announcement_ttl_s);
-        self.storage.announce(member.prefix, &kept, now_s.saturating_add(ttl_s))?;
-        tracing::debug!(prefix = %member.prefix, endpoints = kept.len(), "announcement kept");
-        let ttl_s = u64::try_from(ttl_s).unwrap_or(0);
+        let ttl_s = self.settings.announcement_ttl_s;
+        let report = Report {
+            endpoints: kept,
+            software: said.software.clone(),
+            network_version: said.network_version,
+            network_applied: said.network_applied,
+            revocations_version: said.revocations_version,
+            // Nobody is told of a node whose certificate is over.
+            until_s: now_s.saturating_add(ttl_s).min(member.not_after_s),
+        };
+        self.storage.announce(member.prefix, &report)?;
+        tracing::debug!(prefix = %member.prefix, endpoints = report.endpoints.len(), "announcement kept");
+        self.book.announce(member.prefix, report);
+        self.book.unreachable(member.prefix, &said.unreachable, now_s);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
-        let at = rfc3339(now_s);
+        let (at, ttl_s) = (rfc3339(now_s), u64::try_from(ttl_s).unwrap_or(0));
         Ok(Announced { version: VERSION, ttl_s, refused, at, network_version, revocations_version })
     }
 
     /// Random nodes that can be dialled, at most `count` and [`MOST_NODES`].
     ///
     /// # Errors
-    /// The database refused.
-    pub fn bootstrap(&self, member: &Member, count: usize) -> Result<Bootstrap, Refusal> {
-        let nodes = self.storage.bootstrap(member.prefix, count.min(MOST_NODES), self.now_s())?;
+    /// Asked too often.
+    pub fn bootstrap(&mut self, member: &Member, count: usize) -> Result<Bootstrap, Refusal> {
+        let now_s = self.now_s();
+        if !self.pace.bootstrap(member.prefix, now_s) {
+            return Err(Refusal::TooOften { what: "questions for nodes" });
+        }
+        let nodes = self.book.some(member.prefix, count.min(MOST_NODES), now_s);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
         Ok(Bootstrap { version: VERSION, nodes, network_version, revocations_version })
     }
 
-    /// The network's signed document.
-    pub fn network(&self) -> SignedDocument {
-        self.network.1.clone()
+    /// The network's signed document, with its version.
+    pub fn network(&self) -> (u64, SignedDocument) {
+        (self.network.0.version, self.network.1.clone())
     }
 
     /// The signed list of revocations, with its version.
@@ -269,64 +329,35 @@ impl Desk {
         self.revocations.clone()
     }
 
-    /// Tells the version of the revocations when it changes.
-    pub fn news(&self) -> watch::Receiver<u64> {
+    /// Tells the versions of the documents when they change.
+    pub fn news(&self) -> watch::Receiver<Versions> {
         self.news.subscribe()
-    }
-
-    /// Makes an invitation that is good for `ttl_s` seconds and for one node; also its end.
-    ///
-    /// # Errors
-    /// It could not be kept.
-    pub fn invite(&mut self, ttl_s: i64) -> Result<(Invitation, String), Refusal> {
-        let (token, now_s) = (random::<16>()?, self.now_s());
-        let until_s = now_s.saturating_add(ttl_s);
-        self.storage.invite(&sha256(&token), now_s, until_s)?;
-        tracing::info!(ttl_s, "invitation made");
-        let invitation = Invitation { address: self.address.clone(), pin: self.authority.pin(), token };
-        Ok((invitation, rfc3339(until_s)))
-    }
-
-    /// All live certificates, and where their nodes can be dialled.
-    ///
-    /// # Errors
-    /// The database refused.
-    pub fn members(&self) -> Result<Vec<(Member, String)>, Refusal> {
-        let members = self.storage.members(self.now_s())?;
-        Ok(members
-            .into_iter()
-            .map(|member| (rfc3339(member.not_after_s), member))
-            .map(|(a, b)| (b, a))
-            .collect())
-    }
-
-    /// Revokes a node: its certificates and keys are barred, and the signed list says so.
-    ///
-    /// # Errors
-    /// It has no live certificate, or it could not be kept.
-    pub fn revoke(&mut self, prefix: Prefix) -> Result<usize, Refusal> {
-        let now_s = self.now_s();
-        let count = self.storage.revoke(prefix, now_s)?;
-        if count == 0 {
-            return Err(Refusal::NoSuchNode { prefix });
-        }
-        let version = self.revocations.0 + 1;
-        let list = Revocations { kind: Kind::Revocations, version, revoked: self.storage.revoked(now_s)? };
-        keep(self.storage.as_mut(), &self.authority, Kind::Revocations, version, &list)?;
-        let (_, signed) = stored(self.storage.as_ref(), Kind::Revocations, &self.authority)?;
-        self.revocations = (version, signed);
-        self.news.send_replace(version);
-        tracing::info!(%prefix, certificates = count, "node revoked");
-        Ok(count)
     }
 }
 
-fn check_version(version: u32) -> Result<(), Refusal> {
+/// The key of a request in a document of our version.
+///
+/// # Errors
+/// Another version, or the first check of the request that failed.
+pub(crate) fn proven(version: u32, csr: &str) -> Result<ProvenKey, Refusal> {
+    check_version(version)?;
+    request::read(csr).map_err(Refusal::Request)
+}
+
+pub(crate) fn check_version(version: u32) -> Result<(), Refusal> {
     if version == VERSION { Ok(()) } else { Err(Refusal::Version { version }) }
 }
 
+/// The checks of a renewal that need no database.
+///
+/// # Errors
+/// See [`proven`].
+pub(crate) fn renewal_key(renewal: &Renewal) -> Result<ProvenKey, Refusal> {
+    proven(renewal.version, &renewal.csr)
+}
+
 /// RFC 3339 UTC; a moment outside the calendar is printed as seconds.
-fn rfc3339(seconds: i64) -> String {
+pub(crate) fn rfc3339(seconds: i64) -> String {
     let moment = OffsetDateTime::from_unix_timestamp(seconds).ok();
     moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{seconds} s"))
 }

@@ -1,21 +1,22 @@
 //! Slows down who guesses tokens; knows nothing of what a token is.
 
+use policies::names::Prefix;
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
 };
 
 /// Failures that one site may have within [`SPAN_S`].
 pub const PER_SITE: usize = 5;
 
-/// Failures that all together may have within [`SPAN_S`].
+/// Failures that all together may have within [`SPAN_S`] before each site has one try left.
 pub const OVERALL: usize = 100;
 
 /// Seconds after which a failure is forgotten.
 pub const SPAN_S: i64 = 60;
 
 /// Where a request came from: one IPv4 address, or one /64 of IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Site(Ipv6Addr);
 
 impl From<IpAddr> for Site {
@@ -27,25 +28,121 @@ impl From<IpAddr> for Site {
     }
 }
 
-/// The failures of the last minute, at most [`OVERALL`].
+/// A count that begins anew each minute.
+#[derive(Clone, Copy, Debug, Default)]
+struct Minute {
+    since_s: i64,
+    count: usize,
+}
+
+impl Minute {
+    fn is_over(self, now_s: i64) -> bool {
+        // A clock that was set back must not lock anybody out.
+        !(0..SPAN_S).contains(&(now_s - self.since_s))
+    }
+
+    fn so_far(self, now_s: i64) -> usize {
+        if self.is_over(now_s) { 0 } else { self.count }
+    }
+
+    fn note(&mut self, now_s: i64) {
+        if self.is_over(now_s) {
+            *self = Self { since_s: now_s, count: 0 };
+        }
+        self.count += 1;
+    }
+}
+
+/// Counts by key, each for a minute, and never more than [`MOST_KEYS`].
+#[derive(Clone, Debug)]
+struct Minutes<K>(BTreeMap<K, Minute>);
+
+impl<K> Default for Minutes<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> Minutes<K> {
+    fn so_far(&self, key: &K, now_s: i64) -> usize {
+        self.0.get(key).map_or(0, |minute| minute.so_far(now_s))
+    }
+
+    fn note(&mut self, key: K, now_s: i64) {
+        if self.0.len() >= MOST_KEYS {
+            self.0.retain(|_, minute| !minute.is_over(now_s));
+        }
+        if self.0.len() >= MOST_KEYS {
+            // Rather let somebody guess once more than shut out everybody.
+            self.0.clear();
+        }
+        self.0.entry(key).or_default().note(now_s);
+    }
+}
+
+/// Most sites or nodes that are told apart.
+const MOST_KEYS: usize = 65_536;
+
+/// The failures of the last minute.
+///
+/// Where all together have failed too often, each site still has one try: who guesses from a
+/// thousand networks must not shut out who holds a good token.
 #[derive(Clone, Debug, Default)]
 pub struct Failures {
-    recent: VecDeque<(i64, Site)>,
+    sites: Minutes<Site>,
+    all: Minute,
+    off: bool,
 }
 
 impl Failures {
+    /// Lets everybody try, for measurements.
+    pub fn off() -> Self {
+        Self { off: true, ..Self::default() }
+    }
+
     /// Whether `site` may try at `now_s`.
     pub fn may_try(&mut self, site: Site, now_s: i64) -> bool {
-        self.recent.retain(|(at_s, _)| (0..SPAN_S).contains(&(now_s - at_s)));
-        let of_site = self.recent.iter().filter(|(_, other)| *other == site).count();
-        of_site < PER_SITE && self.recent.len() < OVERALL
+        let most = if self.all.so_far(now_s) < OVERALL { PER_SITE } else { 1 };
+        self.off || self.sites.so_far(&site, now_s) < most
     }
 
     /// `site` failed at `now_s`.
     pub fn note(&mut self, site: Site, now_s: i64) {
-        if self.recent.len() < OVERALL {
-            self.recent.push_back((now_s, site));
+        self.sites.note(site, now_s);
+        self.all.note(now_s);
+    }
+}
+
+/// Questions for nodes that one member may ask within [`SPAN_S`].
+pub const BOOTSTRAPS: usize = 60;
+
+/// Announcements that one member may make within [`SPAN_S`].
+pub const ANNOUNCEMENTS: usize = 60;
+
+/// What members asked within the last minute.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    bootstraps: Minutes<Prefix>,
+    announcements: Minutes<Prefix>,
+}
+
+impl Pace {
+    /// Counts a question for nodes; false where it is one too many.
+    pub fn bootstrap(&mut self, prefix: Prefix, now_s: i64) -> bool {
+        Self::count(&mut self.bootstraps, prefix, now_s, BOOTSTRAPS)
+    }
+
+    /// Counts an announcement; false where it is one too many.
+    pub fn announcement(&mut self, prefix: Prefix, now_s: i64) -> bool {
+        Self::count(&mut self.announcements, prefix, now_s, ANNOUNCEMENTS)
+    }
+
+    fn count(minutes: &mut Minutes<Prefix>, prefix: Prefix, now_s: i64, most: usize) -> bool {
+        let may = minutes.so_far(&prefix, now_s) < most;
+        if may {
+            minutes.note(prefix, now_s);
         }
+        may
     }
 }
 
@@ -81,10 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn all_together_may_fail_a_hundred_times_a_minute() {
+    fn where_a_hundred_have_failed_each_site_has_one_try() {
         let addresses: Vec<String> = (0..200).map(|number| format!("45.67.0.{number}")).collect();
         let tries: Vec<(&str, i64)> = addresses.iter().map(|address| (address.as_str(), 0)).collect();
-        check(&tries, 100);
+        check(&tries, 200);
+        check(&tries.repeat(5), 200);
+        check(&[[("45.67.1.1", 0); 5].as_slice(), &tries[..95], &tries[95..].repeat(2)].concat(), 205);
     }
 
     #[test]

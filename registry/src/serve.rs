@@ -2,11 +2,14 @@
 //! stop.
 
 use crate::{
-    admin::{self, Operator},
-    api::{self, Caller, SharedDesk},
-    authority::Credentials,
-    desk::{Desk, Refusal, WallClock},
+    admin::Operator,
+    api::{self, Caller},
+    desk::{Desk, WallClock},
+    files,
+    queue::Queue,
+    refusal::Refusal,
     settings::{self, Places, SettingsError},
+    tls::{Live, TlsError},
 };
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
@@ -16,20 +19,12 @@ use actix_web::{
     web,
 };
 use nix::errno::Errno;
-use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
-    server::WebPkiClientVerifier,
-    time_provider::TimeProvider,
-};
 use std::{
     any::Any,
-    fmt, fs, io,
+    fs, io,
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -49,8 +44,11 @@ pub enum ServeError {
     #[error("cannot take up the registry's work")]
     Desk(#[source] Refusal),
     /// TLS.
-    #[error("cannot set up TLS")]
-    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The thread of the desk.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// A port.
     #[error("cannot listen on {address}")]
     Listen {
@@ -80,44 +78,6 @@ pub enum ServeError {
     Run(#[source] io::Error),
 }
 
-/// The registry's clock, by which certificates are judged too.
-struct Now(WallClock);
-
-impl fmt::Debug for Now {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Now")
-    }
-}
-
-impl TimeProvider for Now {
-    fn current_time(&self) -> Option<UnixTime> {
-        u64::try_from((self.0)()).ok().map(|now_s| UnixTime::since_unix_epoch(Duration::from_secs(now_s)))
-    }
-}
-
-fn tls(credentials: &Credentials, clock: &WallClock) -> Result<ServerConfig, ServeError> {
-    fn failed<E: std::error::Error + Send + Sync + 'static>(error: E) -> ServeError {
-        ServeError::Tls(Box::new(error))
-    }
-    let provider = Arc::new(ring::default_provider());
-    let ca = CertificateDer::from_pem_slice(credentials.ca.as_bytes()).map_err(failed)?;
-    let leaf = CertificateDer::from_pem_slice(credentials.tls.as_bytes()).map_err(failed)?;
-    let key = PrivateKeyDer::from_pem_slice(credentials.tls_key.as_bytes()).map_err(failed)?;
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.clone()).map_err(failed)?;
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(failed)?;
-    ServerConfig::builder_with_details(provider, Arc::new(Now(Arc::clone(clock))))
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .with_client_cert_verifier(clients)
-        // The CA goes along, so that a newcomer can compare it with the invitation's pin.
-        .with_single_cert(vec![leaf, ca], key)
-        .map_err(failed)
-}
-
 /// Serial number of a certificate (DER) in lower-case hex.
 fn serial(certificate: &[u8]) -> Option<String> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
@@ -140,7 +100,7 @@ fn note_operator(connection: &dyn Any, data: &mut Extensions) {
         let own = nix::unistd::geteuid().as_raw();
         match stream.peer_cred() {
             Ok(other) if other.uid() == 0 || other.uid() == own => {
-                data.insert(Operator);
+                data.insert(Operator { uid: other.uid() });
             }
             Ok(other) => tracing::warn!(uid = other.uid(), "a stranger called the operator's socket"),
             Err(error) => tracing::warn!(%error, "cannot tell who called the operator's socket"),
@@ -165,7 +125,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 fn listen_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, ServeError> {
     let failed = |source| ServeError::Socket { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
-        settings::private_folder(folder)?;
+        files::private_folder(folder)?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(ServeError::Running { path: path.to_owned() });
@@ -178,6 +138,9 @@ fn listen_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, ServeEr
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
 }
+
+/// Where the database lies, for who copies it.
+pub(crate) struct Database(pub(crate) PathBuf);
 
 /// A registry whose sockets are bound.
 pub struct Running {
@@ -194,17 +157,20 @@ pub struct Running {
 /// Its files are not good, or a socket cannot be had.
 pub fn start(places: &Places, address: SocketAddr, clock: WallClock) -> Result<Running, ServeError> {
     let opened = settings::open(places)?;
-    let tls = tls(&opened.credentials, &clock)?;
-    let desk: SharedDesk = Arc::new(Mutex::new(Desk::new(opened, clock).map_err(ServeError::Desk)?));
+    let live = Live::new(&opened.authorities)?;
+    let tls = live.config(&clock)?;
+    let database = settings::database(places);
+    let desk = Desk::new(opened, live, clock).map_err(ServeError::Desk)?;
+    let queue = Queue::start(desk).map_err(ServeError::Thread)?;
     let listener = listen(address)?;
     let admin_listener = listen_admin(&places.admin)?;
     let failed = |source| ServeError::Listen { address, source };
     let bound = listener.local_addr().map_err(failed)?;
 
-    let shared = Arc::clone(&desk);
+    let shared = queue.clone();
     let nodes = HttpServer::new(move || {
-        let desk = web::Data::new(Arc::clone(&shared));
-        App::new().app_data(desk).configure(api::common).configure(api::routes)
+        let queue = web::Data::new(shared.clone());
+        App::new().app_data(queue).configure(api::common).configure(|config| api::routes(config, false))
     })
     .workers(1)
     .disable_signals()
@@ -219,8 +185,10 @@ pub fn start(places: &Places, address: SocketAddr, clock: WallClock) -> Result<R
 
     let socket = |source| ServeError::Socket { path: places.admin.clone(), source };
     let operator = HttpServer::new(move || {
-        let desk = web::Data::new(Arc::clone(&desk));
-        App::new().app_data(desk).configure(api::common).configure(admin::routes)
+        let queue = web::Data::new(queue.clone());
+        let database = web::Data::new(Database(database.clone()));
+        let app = App::new().app_data(queue).app_data(database);
+        app.configure(api::common).configure(|config| api::routes(config, true))
     })
     .workers(1)
     .disable_signals()

@@ -1,24 +1,24 @@
 //! A registry's settings and files: makes them once, and reads them at each start.
 
+pub use crate::restore::restore;
+
 use crate::{
-    authority::{Authority, AuthorityError, Credentials, random, random_network},
+    authority::{Authority, AuthorityError, random},
+    credentials::{Credentials, random_network},
+    files::{io_error, private_folder, read, write_new},
+    generations::{Authorities, FILES, authorities, write_credentials},
     sqlite::Sqlite,
     storage::{Storage, StorageError},
 };
 use ipnet::Ipv6Net;
 use policies::parameters::Parameters;
 use serde::{Deserialize, Serialize};
-use std::{
-    fs, io,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
-};
+use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
 use wire::{
     invitation::RegistryAddress,
     overlay::Network,
     registry::{DocumentError, Kind, NetworkDocument, Revocations, static_key_text},
-    signed::hex,
+    signed::{SignedDocument, hex},
 };
 
 /// Where a registry's files lie.
@@ -46,6 +46,25 @@ pub struct Settings {
     pub certificate_life_s: i64,
     /// How long an announcement is kept, in seconds.
     pub announcement_ttl_s: i64,
+    /// How long after its end a certificate can still be renewed with the same key, and its prefix
+    /// is nobody else's, in seconds.
+    #[serde(default = "month")]
+    pub grace_s: i64,
+    /// Generation of the CA that signs.
+    #[serde(default = "first")]
+    pub authority: u32,
+    /// Generation of another CA that is trusted, while it is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_authority: Option<u32>,
+}
+
+/// The grace where nobody said another: 30 days.
+pub fn month() -> i64 {
+    30 * 86_400
+}
+
+fn first() -> u32 {
+    1
 }
 
 /// What a new network shall be.
@@ -63,6 +82,8 @@ pub struct NewNetwork {
     pub certificate_life_s: i64,
     /// How long an announcement is kept, in seconds.
     pub announcement_ttl_s: i64,
+    /// How long after its end a certificate can still be renewed, and its prefix rests, in seconds.
+    pub grace_s: i64,
     /// Whether private addresses may be announced.
     pub private_endpoints: bool,
 }
@@ -101,6 +122,12 @@ pub enum SettingsError {
         /// In words.
         why: String,
     },
+    /// It runs.
+    #[error("the registry runs: stop it first (somebody listens at {})", path.display())]
+    Running {
+        /// Its socket.
+        path: PathBuf,
+    },
     /// A range that no network can have.
     #[error("the network {network} must have 16 to 64 bits, no bits set after them, and room for prefixes")]
     Network {
@@ -125,40 +152,21 @@ impl SettingsError {
     }
 }
 
-fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> SettingsError + 'a {
-    move |source| SettingsError::Io { what, path: path.to_owned(), source }
+/// Puts settings in the place of those on the disk, all at once.
+///
+/// # Errors
+/// They could not be written.
+pub(crate) fn replace(places: &Places, settings: &Settings) -> Result<(), SettingsError> {
+    crate::files::replace(&places.etc.join(FILE), &json(settings)?)
 }
 
-/// Makes a folder with its parents; the last is 0700, those above keep the usual rights.
-pub(crate) fn private_folder(path: &Path) -> Result<(), SettingsError> {
-    let failed = io_error("make the folder", path);
-    if let Some(parent) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(&failed)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(&failed)
-        }
-        outcome => outcome.map_err(&failed),
-    }
-}
+/// The settings' name.
+const FILE: &str = "registry.json";
 
-/// Writes a new file, 0600, down to the disk.
-fn write_new(path: &Path, text: &str) -> Result<(), SettingsError> {
-    let failed = io_error("write", path);
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(&failed)
+pub(crate) fn address_of(places: &Places, settings: &Settings) -> Result<RegistryAddress, SettingsError> {
+    RegistryAddress::parse(&settings.address, wire::registry::PORT)
+        .map_err(|error| SettingsError::Bad { path: places.etc.join(FILE), why: error.to_string() })
 }
-
-fn read(path: &Path) -> Result<String, SettingsError> {
-    fs::read_to_string(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => SettingsError::Missing { path: path.to_owned() },
-        _ => SettingsError::Io { what: "read", path: path.to_owned(), source },
-    })
-}
-
-const FILES: [&str; 6] = ["ca.crt", "ca.key", "signer.crt", "signer.key", "tls.crt", "tls.key"];
 
 /// Makes a network: keys, certificates, database, first documents. Returns its range.
 ///
@@ -194,8 +202,11 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Se
         prefix_length: new.prefix_length,
         certificate_life_s: new.certificate_life_s,
         announcement_ttl_s: new.announcement_ttl_s,
+        grace_s: new.grace_s,
+        authority: 1,
+        other_authority: None,
     };
-    let settings_file = places.etc.join("registry.json");
+    let settings_file = places.etc.join(FILE);
     let all = FILES.iter().map(|name| places.etc.join(name));
     let mut all = all.chain([settings_file.clone(), database(places)]);
     if let Some(path) = all.find(|path| path.exists()) {
@@ -203,12 +214,9 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Se
     }
     private_folder(&places.etc)?;
     private_folder(&places.state)?;
-    let made = Credentials::make(range, &[new.address.host().to_owned()], now_s)?;
-    let texts = [&made.ca, &made.ca_key, &made.signer, &made.signer_key, &made.tls, &made.tls_key];
-    for (name, text) in FILES.iter().zip(texts) {
-        write_new(&places.etc.join(name), text)?;
-    }
-    let authority = Authority::load(&made)?;
+    let made = Credentials::make(range, 1, &[new.address.host().to_owned()], now_s)?;
+    write_credentials(places, 1, &made)?;
+    let authority = Authority::load((1, &made), None)?;
     let mut storage = open_database(places, &settings)?;
     let revocations = Revocations { kind: Kind::Revocations, version: 1, revoked: Vec::new() };
     keep(&mut storage, &authority, Kind::Network, 1, &document)?;
@@ -218,7 +226,8 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Se
     Ok(range)
 }
 
-fn database(places: &Places) -> PathBuf {
+/// Where the database lies.
+pub(crate) fn database(places: &Places) -> PathBuf {
     places.state.join("registry.sqlite")
 }
 
@@ -227,7 +236,7 @@ fn open_database(places: &Places, settings: &Settings) -> Result<Sqlite, Setting
     // SQLite would make it with the umask's rights.
     let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
     file.map_err(io_error("open", &path))?;
-    Ok(Sqlite::open(&path, settings.prefix_length)?)
+    Ok(Sqlite::open(&path, settings.prefix_length, settings.grace_s)?)
 }
 
 fn json<T: Serialize>(value: &T) -> Result<String, SettingsError> {
@@ -242,21 +251,23 @@ pub(crate) fn keep<T: Serialize>(
     kind: Kind,
     version: u64,
     document: &T,
-) -> Result<(), SettingsError> {
-    let signed = authority.sign_document(json(document)?.as_bytes())?;
-    Ok(storage.keep_document(kind, version, &json(&signed)?)?)
+) -> Result<SignedDocument, SettingsError> {
+    let shape = |error: serde_json::Error| DocumentError::Shape { what: "signed", why: error.to_string() };
+    let signed = authority.sign_document(&serde_json::to_vec(document).map_err(shape)?)?;
+    storage.keep_document(kind, version, &json(&signed)?)?;
+    Ok(signed)
 }
 
 /// A registry's files, read and checked.
 pub struct Opened {
     /// What `init` was told.
     pub settings: Settings,
+    /// Where its files lie.
+    pub places: Places,
     /// Its address, read.
     pub address: RegistryAddress,
     /// Keys and certificates.
-    pub credentials: Credentials,
-    /// The CA at work.
-    pub authority: Authority,
+    pub(crate) authorities: Authorities,
     /// The database.
     pub storage: Sqlite,
 }
@@ -266,7 +277,16 @@ pub struct Opened {
 /// # Errors
 /// There is none, or something of it cannot be read or is not sound.
 pub fn open(places: &Places) -> Result<Opened, SettingsError> {
-    let file = places.etc.join("registry.json");
+    let settings = read_settings(places)?;
+    let address = address_of(places, &settings)?;
+    let authorities = authorities(places, &settings)?;
+    let storage = open_database(places, &settings)?;
+    Ok(Opened { settings, places: places.clone(), address, authorities, storage })
+}
+
+/// Reads and checks `registry.json`.
+pub(crate) fn read_settings(places: &Places) -> Result<Settings, SettingsError> {
+    let file = places.etc.join(FILE);
     let bad = |why: String| SettingsError::Bad { path: file.clone(), why };
     let settings: Settings = serde_json::from_str(&read(&file)?).map_err(|error| bad(error.to_string()))?;
     if settings.version != 1 {
@@ -275,21 +295,11 @@ pub fn open(places: &Places) -> Result<Opened, SettingsError> {
     if !(1..=32).contains(&settings.prefix_length) {
         return Err(bad(format!("prefix_length {} is not in 1..=32", settings.prefix_length)));
     }
-    if settings.certificate_life_s < 1 || settings.announcement_ttl_s < 1 {
-        return Err(bad("certificate_life_s and announcement_ttl_s must be 1 and more".into()));
+    if settings.certificate_life_s < 1 || settings.announcement_ttl_s < 1 || settings.grace_s < 0 {
+        return Err(bad("certificate_life_s and announcement_ttl_s must be 1 and more, grace_s 0".into()));
     }
-    let address = RegistryAddress::parse(&settings.address, wire::registry::PORT)
-        .map_err(|error| bad(error.to_string()))?;
-    let [ca, ca_key, signer, signer_key, tls, tls_key] = FILES.map(|name| read(&places.etc.join(name)));
-    let credentials = Credentials {
-        ca: ca?,
-        ca_key: ca_key?,
-        signer: signer?,
-        signer_key: signer_key?,
-        tls: tls?,
-        tls_key: tls_key?,
-    };
-    let authority = Authority::load(&credentials)?;
-    let storage = open_database(places, &settings)?;
-    Ok(Opened { settings, address, credentials, authority, storage })
+    if settings.authority < 1 {
+        return Err(bad("authority must be 1 or more".into()));
+    }
+    Ok(settings)
 }

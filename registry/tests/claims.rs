@@ -133,7 +133,7 @@ fn one_key_gets_one_certificate_and_none_once_it_was_revoked() {
         registry.claim(&token, &request(&CertificateParams::default(), &node.key)).0
     };
     assert_eq!(again(), 409);
-    let ask = Revoke { prefix: node.claimed.prefix.to_string() };
+    let ask = Revoke { node: node.claimed.prefix.to_string() };
     let done: RevokedNode =
         admin::ask(&registry.places.admin, "POST", "/v1/revocations", Some(&ask)).unwrap();
     assert_eq!(done.certificates, 1);

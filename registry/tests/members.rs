@@ -51,7 +51,7 @@ fn check(registry: &Registry, who: &Identity, expected: &[(&Identity, &[&str])])
 }
 
 fn revoke(registry: &Registry, node: &Identity) {
-    let ask = Revoke { prefix: node.claimed.prefix.to_string() };
+    let ask = Revoke { node: node.claimed.prefix.to_string() };
     let done: RevokedNode =
         admin::ask(&registry.places.admin, "POST", "/v1/revocations", Some(&ask)).unwrap();
     assert_eq!(done.certificates, 1);

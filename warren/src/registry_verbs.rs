@@ -1,12 +1,14 @@
 //! `warren registry …`: makes and runs a registry, and asks the running one over its socket.
 
+mod arguments;
+mod operate;
+
 use crate::output::{fail, say};
 use clap::Subcommand;
 use config::paths::Paths;
 use ipnet::Ipv6Net;
 use policies::parameters::Parameters;
 use registry::{
-    admin::{self, AdminError, Invite, Invited, Listing, Revoke, RevokedNode},
     serve::{self, ServeError},
     settings::{self, NewNetwork, Places, SettingsError},
 };
@@ -26,12 +28,30 @@ enum Verb {
     Init(Init),
     /// Serve nodes until SIGTERM
     Run(Run),
-    /// Print an invitation, good for one node
-    Invite(InviteArgs),
+    /// Print an invitation
+    Invite(arguments::InviteArgs),
+    /// Sign a request that came by file; prints what `warren install` takes
+    Sign(arguments::SignArgs),
     /// List the certificates that are live
-    List(ListArgs),
-    /// Revoke a node's certificates
-    Revoke(RevokeArgs),
+    List(arguments::ListArgs),
+    /// Revoke a node: its certificates and keys
+    Revoke(arguments::RevokeArgs),
+    /// Show the network's parameters
+    Parameters(arguments::ListArgs),
+    /// Set one of the network's parameters
+    Set(arguments::SetArgs),
+    /// Show how far the signed documents have come
+    Spread(arguments::SpreadArgs),
+    /// Change the CA, in three steps
+    RotateCa(arguments::RotateCaArgs),
+    /// Change a key that all nodes share, in three steps
+    RotateKey(arguments::RotateKeyArgs),
+    /// Copy the database to a new file, while the registry works
+    Backup(arguments::BackupArgs),
+    /// Put a copy in the database's place, while the registry is down
+    Restore(arguments::BackupArgs),
+    /// Show what operators did
+    Log(arguments::LogArgs),
 }
 
 #[derive(clap::Args)]
@@ -83,6 +103,9 @@ struct Init {
     /// How long an announcement is kept
     #[arg(long, value_name = "DUR", default_value = "15m", value_parser = seconds)]
     announcement_ttl: i64,
+    /// How long after its end a certificate can be renewed, and its prefix is nobody else's
+    #[arg(long, value_name = "DUR", default_value = "30days", value_parser = seconds)]
+    grace: i64,
     /// Let nodes announce private addresses
     #[arg(long)]
     private_endpoints: bool,
@@ -95,38 +118,6 @@ struct Run {
     /// Where to listen; [::] takes IPv4 as well
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9443")]
     listen: SocketAddr,
-}
-
-#[derive(clap::Args)]
-struct InviteArgs {
-    #[command(flatten)]
-    root: Root,
-    /// How long it is good
-    #[arg(long, value_name = "DUR", default_value = "1day", value_parser = seconds)]
-    ttl: i64,
-    /// How many nodes it lets in: always one
-    #[arg(long, value_name = "1", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=1))]
-    uses: u8,
-    /// Print a document instead of the invitation alone
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(clap::Args)]
-struct ListArgs {
-    #[command(flatten)]
-    root: Root,
-    /// Print a document
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(clap::Args)]
-struct RevokeArgs {
-    #[command(flatten)]
-    root: Root,
-    /// The node's prefix, such as 7/16
-    prefix: String,
 }
 
 fn address(text: &str) -> Result<RegistryAddress, String> {
@@ -145,9 +136,18 @@ pub fn main(args: &Args) -> ExitCode {
     match &args.verb {
         Verb::Init(args) => init(args),
         Verb::Run(args) => run(args),
-        Verb::Invite(args) => invite(args),
-        Verb::List(args) => list(args),
-        Verb::Revoke(args) => revoke(args),
+        Verb::Invite(args) => operate::invite(args),
+        Verb::Sign(args) => operate::sign(args),
+        Verb::List(args) => operate::list(args),
+        Verb::Revoke(args) => operate::revoke(args),
+        Verb::Parameters(args) => operate::parameters(args),
+        Verb::Set(args) => operate::set(args),
+        Verb::Spread(args) => operate::spread(args),
+        Verb::RotateCa(args) => operate::rotate_ca(args),
+        Verb::RotateKey(args) => operate::rotate_key(args),
+        Verb::Backup(args) => operate::backup(args),
+        Verb::Restore(args) => operate::restore(args),
+        Verb::Log(args) => operate::log(args),
     }
 }
 
@@ -168,6 +168,7 @@ fn init(args: &Init) -> ExitCode {
         },
         certificate_life_s: args.certificate_life,
         announcement_ttl_s: args.announcement_ttl,
+        grace_s: args.grace,
         private_endpoints: args.private_endpoints,
     };
     match settings::init(&args.root.places(), &new, registry::system_clock()()) {
@@ -187,6 +188,7 @@ fn settings_code(error: &SettingsError) -> u8 {
         SettingsError::Exists { .. }
         | SettingsError::Io { .. }
         | SettingsError::Network { .. }
+        | SettingsError::Running { .. }
         | SettingsError::Document(_)
         | SettingsError::Authority(_)
         | SettingsError::Storage(_) => 1,
@@ -205,63 +207,5 @@ fn run(args: &Run) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(ServeError::Settings(error)) => fail(&error, settings_code(&error)),
         Err(error) => fail(&error, 1),
-    }
-}
-
-fn admin_code(error: &AdminError) -> u8 {
-    match error {
-        AdminError::NotRunning { .. } => 3,
-        AdminError::NoPermission { .. } => 4,
-        AdminError::Io { .. } | AdminError::No { .. } | AdminError::Unreadable { .. } => 1,
-    }
-}
-
-fn invite(args: &InviteArgs) -> ExitCode {
-    let socket = args.root.places().admin;
-    let ask = Invite { ttl_s: args.ttl };
-    match admin::ask::<Invited>(&socket, "POST", "/v1/invitations", Some(&ask)) {
-        Ok(invited) if args.json => print_json(&invited),
-        Ok(invited) => {
-            say(&invited.invitation);
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&error, admin_code(&error)),
-    }
-}
-
-fn print_json(document: &impl serde::Serialize) -> ExitCode {
-    match serde_json::to_string(document) {
-        Ok(text) => {
-            say(text);
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&error, 1),
-    }
-}
-
-fn list(args: &ListArgs) -> ExitCode {
-    let socket = args.root.places().admin;
-    match admin::ask::<Listing>(&socket, "GET", "/v1/nodes", None::<&Invite>) {
-        Ok(listing) if args.json => print_json(&listing),
-        Ok(listing) => {
-            for node in listing.nodes {
-                let state = if node.revoked { "revoked" } else { "live" };
-                say(format_args!("{:<12} {state:<8} until {}  {}", node.prefix, node.expires, node.serial));
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&error, admin_code(&error)),
-    }
-}
-
-fn revoke(args: &RevokeArgs) -> ExitCode {
-    let socket = args.root.places().admin;
-    let ask = Revoke { prefix: args.prefix.clone() };
-    match admin::ask::<RevokedNode>(&socket, "POST", "/v1/revocations", Some(&ask)) {
-        Ok(done) => {
-            say(format_args!("{} revoked ({} certificates)", args.prefix, done.certificates));
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&error, admin_code(&error)),
     }
 }

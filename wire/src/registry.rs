@@ -53,6 +53,17 @@ pub struct Claimed {
     pub network: SignedDocument,
 }
 
+/// What a machine without a way to the registry gets by file, once its request was signed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// [`VERSION`].
+    pub version: u32,
+    /// `HOST:PORT` of the registry, for later.
+    pub registry: String,
+    /// As if it had been claimed.
+    pub claimed: Claimed,
+}
+
 /// `POST /v1/renewals`, with the old certificate on TLS: a fresh certificate for the same prefix.
 ///
 /// From the last third of the old one's life on. For a while after its end too (the registry's

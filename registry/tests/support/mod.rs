@@ -37,6 +37,9 @@ pub const START_S: i64 = 1_795_000_000;
 /// Life of certificates in these registries: 30 days.
 pub const LIFE_S: i64 = 30 * 86_400;
 
+/// How long after its end a certificate can be renewed in these registries.
+pub const GRACE_S: i64 = 10 * 86_400;
+
 /// How long announcements are kept in these registries.
 pub const TTL_S: i64 = 900;
 
@@ -68,6 +71,7 @@ impl Registry {
             parameters: policies::parameters::Parameters::default(),
             certificate_life_s: LIFE_S,
             announcement_ttl_s: TTL_S,
+            grace_s: GRACE_S,
             private_endpoints: false,
         };
         settings::init(&places, &new, START_S).unwrap();
@@ -95,9 +99,20 @@ impl Registry {
     }
 
     pub fn invite(&self, ttl_s: i64) -> Invitation {
-        let ask = Invite { ttl_s };
+        let ask = Invite { ttl_s, ..Invite::default() };
         let invited: Invited = admin::ask(&self.places.admin, "POST", "/v1/invitations", Some(&ask)).unwrap();
         invited.invitation.parse().unwrap()
+    }
+
+    /// Makes one of the operator's calls that must work.
+    #[track_caller]
+    pub fn order<T: serde::de::DeserializeOwned>(
+        &self,
+        method: &str,
+        call: &str,
+        document: &impl serde::Serialize,
+    ) -> T {
+        admin::ask(&self.places.admin, method, call, Some(document)).unwrap()
     }
 
     /// A node that has joined.

@@ -1,0 +1,113 @@
+//! Knows where the files of each CA lie: the first, and those that replaced it.
+
+use crate::{
+    authority::Authority,
+    credentials::Credentials,
+    files::{io_error, private_folder, read, write_new},
+    settings::{Places, Settings, SettingsError, address_of},
+};
+use std::{fs, io, path::PathBuf};
+
+pub(crate) const FILES: [&str; 6] = ["ca.crt", "ca.key", "signer.crt", "signer.key", "tls.crt", "tls.key"];
+
+/// A CA that has one before it keeps that one's certificate for it.
+const CROSS: &str = "cross.crt";
+
+/// Where the files of a CA lie: those of the first beside `registry.json`.
+pub(crate) fn folder(places: &Places, generation: u32) -> PathBuf {
+    match generation {
+        0 | 1 => places.etc.clone(),
+        later => places.etc.join(format!("ca-{later}")),
+    }
+}
+
+/// Writes a CA's files, none over another.
+pub(crate) fn write_credentials(
+    places: &Places,
+    generation: u32,
+    made: &Credentials,
+) -> Result<(), SettingsError> {
+    let folder = folder(places, generation);
+    private_folder(&folder)?;
+    let texts = [&made.ca, &made.ca_key, &made.signer, &made.signer_key, &made.tls, &made.tls_key];
+    for (name, text) in FILES.iter().zip(texts) {
+        write_new(&folder.join(name), text)?;
+    }
+    if made.cross.is_empty() { Ok(()) } else { write_new(&folder.join(CROSS), &made.cross) }
+}
+
+/// Reads a CA's files.
+fn read_credentials(places: &Places, generation: u32) -> Result<Credentials, SettingsError> {
+    let folder = folder(places, generation);
+    let [ca, ca_key, signer, signer_key, tls, tls_key] = FILES.map(|name| read(&folder.join(name)));
+    let cross = if generation > 1 { read(&folder.join(CROSS))? } else { String::new() };
+    Ok(Credentials {
+        ca: ca?,
+        ca_key: ca_key?,
+        signer: signer?,
+        signer_key: signer_key?,
+        tls: tls?,
+        tls_key: tls_key?,
+        cross,
+    })
+}
+
+/// The CAs that settings name.
+pub(crate) struct Authorities {
+    /// That which signs.
+    pub(crate) current: Credentials,
+    /// That which is trusted too.
+    pub(crate) other: Option<Credentials>,
+    /// Both, at work.
+    pub(crate) authority: Authority,
+}
+
+pub(crate) fn authorities(places: &Places, settings: &Settings) -> Result<Authorities, SettingsError> {
+    let current = read_credentials(places, settings.authority)?;
+    let other =
+        settings.other_authority.map(|generation| read_credentials(places, generation)).transpose()?;
+    let second = settings.other_authority.zip(other.as_ref());
+    let authority = Authority::load((settings.authority, &current), second)?;
+    Ok(Authorities { current, other, authority })
+}
+
+/// Makes the CA after the current one; its files are all that changes.
+///
+/// # Errors
+/// Something could not be made or written.
+pub(crate) fn make_next(places: &Places, settings: &Settings, now_s: i64) -> Result<u32, SettingsError> {
+    let before = authorities(places, settings)?;
+    let generation = settings.authority + 1;
+    let network = before.authority.network().range();
+    let hosts = [address_of(places, settings)?.host().to_owned()];
+    let mut made = Credentials::make(network, generation, &hosts, now_s)?;
+    made.cross(&before.current, network, generation, now_s)?;
+    // What an attempt that was cut off has left belongs to nobody: no settings name it.
+    let folder = folder(places, generation);
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("remove", &folder)(error));
+        }
+        _ => {}
+    }
+    write_credentials(places, generation, &made)?;
+    Ok(generation)
+}
+
+/// Removes the keys of a CA that signs no more; its certificate stays.
+///
+/// # Errors
+/// A key could not be removed.
+pub(crate) fn remove_keys(places: &Places, generation: u32) -> Result<(), SettingsError> {
+    let folder = folder(places, generation);
+    for name in FILES.iter().filter(|name| name.ends_with(".key")) {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

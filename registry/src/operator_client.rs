@@ -1,0 +1,90 @@
+//! Makes the operator's calls over the Unix socket, for the command.
+
+use serde::Serialize;
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use wire::registry::Problem;
+
+/// Why the operator's call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Nobody listens.
+    #[error("the registry does not run: nobody listens at {}", path.display())]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Not for us.
+    #[error("no permission to use {}", path.display())]
+    NoPermission {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The call broke off.
+    #[error("cannot talk to the registry at {}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It said no.
+    #[error("the registry says: {title}: {detail}")]
+    No {
+        /// Always the same for the same problem.
+        title: String,
+        /// In words.
+        detail: String,
+    },
+    /// Not HTTP, or not the document expected.
+    #[error("the registry at {} gave an answer that cannot be read", path.display())]
+    Unreadable {
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+/// Longest answer that is read.
+const ANSWER_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// Makes one of the operator's calls.
+///
+/// # Errors
+/// Nobody listens, the answer is no, or it cannot be read.
+pub fn ask<T: serde::de::DeserializeOwned>(
+    socket: &Path,
+    method: &str,
+    call: &str,
+    document: Option<&impl Serialize>,
+) -> Result<T, AdminError> {
+    let path = || socket.to_owned();
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AdminError::NotRunning { path: path() },
+        io::ErrorKind::PermissionDenied => AdminError::NoPermission { path: path() },
+        _ => AdminError::Io { path: path(), source },
+    };
+    let unreadable = || AdminError::Unreadable { path: path() };
+    let sent = match document {
+        Some(document) => serde_json::to_string(document).map_err(|_| unreadable())?,
+        None => String::new(),
+    };
+    let mut stream = UnixStream::connect(socket).map_err(failed)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;
+    let length = sent.len();
+    let head = format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n");
+    stream.write_all(format!("{head}content-length: {length}\r\n\r\n{sent}").as_bytes()).map_err(failed)?;
+    let mut answer = String::new();
+    stream.take(ANSWER_LIMIT).read_to_string(&mut answer).map_err(failed)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unreadable)?;
+    let status = head.split(' ').nth(1).ok_or_else(unreadable)?;
+    if status == "200" {
+        return serde_json::from_str(body).map_err(|_| unreadable());
+    }
+    let Problem { title, detail, .. } = serde_json::from_str(body).map_err(|_| unreadable())?;
+    Err(AdminError::No { title, detail })
+}

@@ -1,0 +1,173 @@
+//! What the operator's verbs are told.
+
+use super::{Root, seconds};
+use registry::desk::CaStep;
+use std::{path::PathBuf, time::Duration};
+
+#[derive(clap::Args)]
+pub(super) struct InviteArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// How long it is good
+    #[arg(long, value_name = "DUR", default_value = "1day", value_parser = seconds)]
+    pub(super) ttl: i64,
+    /// How many nodes it lets in
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) uses: u32,
+    #[command(flatten)]
+    pub(super) wanted: WantedArgs,
+    /// Print a document instead of the invitation alone
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct WantedArgs {
+    /// What people will call the node
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Bits of the node's prefix [default: the network's]
+    #[arg(long, value_name = "BITS")]
+    pub(super) prefix_length: Option<u8>,
+    /// Exactly this prefix, such as 7/16; that of a revoked node too
+    #[arg(long, value_name = "P/L")]
+    pub(super) pin_prefix: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct SignArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// What `warren request` printed; - reads the standard input
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) wanted: WantedArgs,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// Print a document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RevokeArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// The node's name, prefix (such as 7/16), or a serial number of its certificates
+    pub(super) node: String,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Wait {
+    /// Wait until all nodes that are there hold the new version
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Wait no longer than this
+    #[arg(long, value_name = "DUR", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Duration,
+}
+
+#[derive(clap::Args)]
+pub(super) struct SetArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// Which; `warren registry parameters` lists all
+    pub(super) key: String,
+    /// What it shall be
+    pub(super) value: String,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+}
+
+#[derive(clap::Args)]
+pub(super) struct SpreadArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+    /// Print a document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Step {
+    /// Let everybody accept the new beside the old
+    Stage,
+    /// Use the new
+    Activate,
+    /// Accept the old no more
+    Retire,
+}
+
+impl From<Step> for CaStep {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Stage => Self::Stage,
+            Step::Activate => Self::Activate,
+            Step::Retire => Self::Retire,
+        }
+    }
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Key {
+    /// Babel's MAC key
+    Babel,
+    /// OpenVPN's tls-crypt key
+    TlsCrypt,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RotateCaArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// Which step
+    #[arg(value_enum)]
+    pub(super) step: Step,
+    /// Even where nodes are not ready: they will have to join anew
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RotateKeyArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// Which key
+    #[arg(value_enum)]
+    pub(super) key: Key,
+    /// Which step
+    #[arg(value_enum)]
+    pub(super) step: Step,
+    /// Even where nodes are not ready: they will be cut off until they are
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+}
+
+#[derive(clap::Args)]
+pub(super) struct BackupArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// The copy
+    pub(super) file: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub(super) struct LogArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// How many lines
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(super) lines: usize,
+}

@@ -1,0 +1,258 @@
+//! Asks the running registry over its socket for what an operator wants.
+
+use super::{
+    Root,
+    arguments::{
+        BackupArgs, InviteArgs, Key, ListArgs, LogArgs, RevokeArgs, RotateCaArgs, RotateKeyArgs, SetArgs,
+        SignArgs, SpreadArgs, Wait, WantedArgs,
+    },
+    settings_code,
+};
+use crate::output::{fail, say};
+use registry::{
+    admin::{
+        self, AdminError, Backup, Done, Invite, Invited, Lines, Listing, ParameterList, Revoke, RevokedNode,
+        RotateCa, RotateKey, Set, SignFile,
+    },
+    desk::{KeyKind, Spread},
+    settings,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{io::Read, path::Path, process::ExitCode, time::Duration};
+use wire::registry::Enrolment;
+
+fn admin_code(error: &AdminError) -> u8 {
+    match error {
+        AdminError::NotRunning { .. } => 3,
+        AdminError::NoPermission { .. } => 4,
+        AdminError::Io { .. } | AdminError::No { .. } | AdminError::Unreadable { .. } => 1,
+    }
+}
+
+/// Makes one call, and does something with its answer; or says why there is none.
+fn call<T: DeserializeOwned>(
+    root: &Root,
+    method: &str,
+    path: &str,
+    document: Option<&impl Serialize>,
+    then: impl FnOnce(T) -> ExitCode,
+) -> ExitCode {
+    match admin::ask::<T>(&root.places().admin, method, path, document) {
+        Ok(answer) => then(answer),
+        Err(error) => fail(&error, admin_code(&error)),
+    }
+}
+
+const NOTHING: Option<&()> = None;
+
+fn print_json(document: &impl Serialize) -> ExitCode {
+    match serde_json::to_string(document) {
+        Ok(text) => {
+            say(text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, 1),
+    }
+}
+
+pub(super) fn invite(args: &InviteArgs) -> ExitCode {
+    let WantedArgs { name, prefix_length, pin_prefix } = &args.wanted;
+    let ask = Invite {
+        ttl_s: args.ttl,
+        uses: Some(args.uses),
+        name: name.clone(),
+        prefix_length: *prefix_length,
+        prefix: pin_prefix.clone(),
+    };
+    call(&args.root, "POST", "/v1/invitations", Some(&ask), |invited: Invited| {
+        if args.json {
+            return print_json(&invited);
+        }
+        say(&invited.invitation);
+        ExitCode::SUCCESS
+    })
+}
+
+/// Reads a short text from a file, or from the standard input where it is called `-`.
+fn text(file: &Path) -> std::io::Result<String> {
+    const MOST: u64 = 64 * 1024;
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().take(MOST).read_to_string(&mut text)?;
+    } else {
+        std::fs::File::open(file)?.take(MOST).read_to_string(&mut text)?;
+    }
+    Ok(text)
+}
+
+pub(super) fn sign(args: &SignArgs) -> ExitCode {
+    let csr = match text(&args.file) {
+        Ok(csr) => csr,
+        Err(error) => {
+            let what = format!("cannot read {}: {error}", args.file.display());
+            return fail(&std::io::Error::other(what), 1);
+        }
+    };
+    let WantedArgs { name, prefix_length, pin_prefix } = &args.wanted;
+    let ask = SignFile { csr, name: name.clone(), prefix_length: *prefix_length, prefix: pin_prefix.clone() };
+    call(&args.root, "POST", "/v1/signatures", Some(&ask), |signed: Enrolment| print_json(&signed))
+}
+
+pub(super) fn list(args: &ListArgs) -> ExitCode {
+    call(&args.root, "GET", "/v1/nodes", NOTHING, |listing: Listing| {
+        if args.json {
+            return print_json(&listing);
+        }
+        for node in listing.nodes {
+            let state = if node.revoked { "revoked" } else { "live" };
+            let name = node.name.as_deref().unwrap_or("-");
+            let heard = node.heard.map_or("silent", |heard| match heard.endpoints.as_slice() {
+                [] => "heard",
+                [_, ..] => "dialable",
+            });
+            let (prefix, expires, serial) = (node.prefix, node.expires, node.serial);
+            say(format_args!("{prefix:<12} {name:<16} {state:<8} {heard:<8} until {expires}  {serial}"));
+        }
+        ExitCode::SUCCESS
+    })
+}
+
+pub(super) fn revoke(args: &RevokeArgs) -> ExitCode {
+    let ask = Revoke { node: args.node.clone() };
+    call(&args.root, "POST", "/v1/revocations", Some(&ask), |done: RevokedNode| {
+        say(format_args!("{} revoked ({} certificates)", done.prefix, done.certificates));
+        let version = done.revocations_version;
+        wait(&args.root, &args.wait, |spread| {
+            (spread.revocations_version >= version && spread.revocations_held >= spread.heard)
+                .then(|| format!("revocations {}", spread.revocations_version))
+        })
+    })
+}
+
+/// Waits until `done`, where that is asked for; tells how far it has come when that changes.
+fn wait(root: &Root, wait: &Wait, done: impl Fn(&Spread) -> Option<String>) -> ExitCode {
+    if !wait.wait {
+        return ExitCode::SUCCESS;
+    }
+    let asking = async {
+        let mut last = None;
+        loop {
+            let spread = admin::ask::<Spread>(&root.places().admin, "GET", "/v1/spread", NOTHING)?;
+            if last.replace(spread) != Some(spread) {
+                say(shown(&spread));
+            }
+            if let Some(what) = done(&spread) {
+                return Ok::<_, AdminError>(what);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    match actix_rt::System::new().block_on(async { tokio::time::timeout(wait.timeout, asking).await }) {
+        Ok(Ok(what)) => {
+            say(format_args!("{what}: all nodes that are there have it"));
+            ExitCode::SUCCESS
+        }
+        Ok(Err(error)) => fail(&error, admin_code(&error)),
+        Err(_) => {
+            let what = format!("not all nodes have it after {} s", wait.timeout.as_secs());
+            fail(&std::io::Error::other(what), 5)
+        }
+    }
+}
+
+fn shown(spread: &Spread) -> String {
+    format!(
+        "{} nodes, {} heard of; revocations {}: {} hold them; network {}: {} hold it, {} have applied it",
+        spread.nodes,
+        spread.heard,
+        spread.revocations_version,
+        spread.revocations_held,
+        spread.network_version,
+        spread.network_held,
+        spread.network_applied
+    )
+}
+
+/// Whether all nodes that are there have applied the network document of this version.
+fn applied(version: u64) -> impl Fn(&Spread) -> Option<String> {
+    move |spread| {
+        (spread.network_version >= version && spread.network_applied >= spread.heard)
+            .then(|| format!("network {}", spread.network_version))
+    }
+}
+
+pub(super) fn spread(args: &SpreadArgs) -> ExitCode {
+    call(&args.root, "GET", "/v1/spread", NOTHING, |spread: Spread| {
+        if args.json {
+            return print_json(&spread);
+        }
+        say(shown(&spread));
+        wait(&args.root, &args.wait, applied(spread.network_version))
+    })
+}
+
+pub(super) fn parameters(args: &ListArgs) -> ExitCode {
+    call(&args.root, "GET", "/v1/parameters", NOTHING, |list: ParameterList| {
+        if args.json {
+            return print_json(&list);
+        }
+        for one in list.parameters {
+            say(format_args!("{:<18} {:<24} {}", one.key, one.value, one.class));
+        }
+        ExitCode::SUCCESS
+    })
+}
+
+fn done(root: &Root, pause: &Wait, done: &Done) -> ExitCode {
+    say(format_args!("{} (network document {})", done.done, done.network_version));
+    wait(root, pause, applied(done.network_version))
+}
+
+pub(super) fn set(args: &SetArgs) -> ExitCode {
+    let ask = Set { key: args.key.clone(), value: args.value.clone() };
+    call(&args.root, "PUT", "/v1/parameters", Some(&ask), |answer| done(&args.root, &args.wait, &answer))
+}
+
+pub(super) fn rotate_ca(args: &RotateCaArgs) -> ExitCode {
+    let ask = RotateCa { step: args.step.into(), force: args.force };
+    call(&args.root, "POST", "/v1/authority", Some(&ask), |answer| done(&args.root, &args.wait, &answer))
+}
+
+pub(super) fn rotate_key(args: &RotateKeyArgs) -> ExitCode {
+    let key = match args.key {
+        Key::Babel => KeyKind::Babel,
+        Key::TlsCrypt => KeyKind::TlsCrypt,
+    };
+    let ask = RotateKey { key, step: args.step.into(), force: args.force };
+    call(&args.root, "POST", "/v1/keys", Some(&ask), |answer| done(&args.root, &args.wait, &answer))
+}
+
+pub(super) fn backup(args: &BackupArgs) -> ExitCode {
+    let path = std::path::absolute(&args.file).unwrap_or_else(|_| args.file.clone());
+    call(&args.root, "POST", "/v1/backups", Some(&Backup { path }), |done: Done| {
+        say(done.done);
+        ExitCode::SUCCESS
+    })
+}
+
+pub(super) fn restore(args: &BackupArgs) -> ExitCode {
+    match settings::restore(&args.root.places(), &args.file) {
+        Ok(aside) => {
+            say(format_args!("restored; what was there before is {}", aside.display()));
+            say(
+                "nodes that joined since the copy must join again; what was revoked since must be revoked again",
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, settings_code(&error)),
+    }
+}
+
+pub(super) fn log(args: &LogArgs) -> ExitCode {
+    call(&args.root, "GET", &format!("/v1/log?count={}", args.lines), NOTHING, |lines: Lines| {
+        for line in lines.lines {
+            say(format_args!("{}  {:<8} {}", line.at, line.who, line.what));
+        }
+        ExitCode::SUCCESS
+    })
+}
