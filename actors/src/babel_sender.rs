@@ -12,7 +12,7 @@ use std::{
     net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     rc::Rc,
 };
-use wire::{babel_packet, overlay};
+use wire::{babel_packet, drain_notice::DRAIN_NOTICE, overlay, suspicion};
 
 /// Traffic class CS6, as babeld's own packets.
 const NETWORK_CONTROL: u32 = 0xc0;
@@ -40,29 +40,34 @@ impl BabelSender {
 
     /// Asks the neighbour at the other end of a slot for all its routes.
     pub fn request_all(&self, slot: Slot) {
-        self.send(slot, babel_packet::GROUP, &babel_packet::request_all());
+        self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::request_all());
     }
 
     /// Asks it for the ways to some destinations.
     pub fn request_some(&self, slot: Slot, destinations: &[Ipv6Net]) {
         for part in destinations.chunks(babel_packet::MOST) {
-            self.send(slot, babel_packet::GROUP, &babel_packet::request_some(part));
+            self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::request_some(part));
         }
     }
 
-    /// Tells the peer at the other end of a slot, which must be silent, that sending to us costs that much.
+    /// Tells the babeld at the other end of a slot that sending to us costs that much.
     pub fn raise_cost(&self, slot: Slot, peer: Prefix, cost: u16) {
-        self.send(slot, overlay::link_local(peer), &babel_packet::heard_you(cost));
+        self.send(slot, overlay::link_local(peer), babel_packet::PORT, &babel_packet::heard_you(cost));
+    }
+
+    /// Tells the daemon there that we drain, so that it raises the cost for our babeld.
+    pub fn notify_drain(&self, slot: Slot, peer: Prefix) {
+        self.send(slot, overlay::link_local(peer), suspicion::PORT, &DRAIN_NOTICE);
     }
 
     /// What cannot be sent (the link is down, or silent) is not worth a word.
-    fn send(&self, slot: Slot, to: Ipv6Addr, packet: &[u8]) {
+    fn send(&self, slot: Slot, to: Ipv6Addr, port: u16, packet: &[u8]) {
         let sent = nix::net::if_::if_nametoindex(slot.to_string().as_str())
             .map_err(io::Error::from)
-            .map(|link| SocketAddr::V6(SocketAddrV6::new(to, babel_packet::PORT, 0, link)))
+            .map(|link| SocketAddr::V6(SocketAddrV6::new(to, port, 0, link)))
             .and_then(|to| self.0.send_to(packet, to));
         if let Err(error) = sent {
-            tracing::debug!(%slot, %error, "Babel packet not sent");
+            tracing::debug!(%slot, %error, "packet to a neighbour not sent");
         }
     }
 }

@@ -15,9 +15,11 @@ pub enum LinkOrder {
     Up(Slot),
     /// Set it down: for the dead only, since the living far end waits for hellos.
     Down(Slot),
-    /// Take its multicast route away, so that Babel's hellos can no longer leave, and tell the peer at the other end
-    /// that this way is a bad one.
+    /// Take its multicast route away, so that Babel's hellos can neither leave nor come, and tell the peer at the other
+    /// end that this way is a bad one.
     Silence(Slot, Prefix),
+    /// The peer at the other end has done so: tell it the same.
+    RaiseCost(Slot, Prefix),
     /// Put the multicast route back.
     Unsilence(Slot),
     /// Ask the neighbour there for all its routes, soon and once more: it or our babeld is new.
@@ -74,18 +76,28 @@ async fn carry_out(
     me: Prefix,
     order: LinkOrder,
 ) -> Result<(), crate::kernel::KernelError> {
+    let repeat = |say: Box<dyn Fn(&BabelSender)>| {
+        let sender = sender.clone();
+        actix_rt::spawn(async move {
+            for after in RAISE_AFTER {
+                tokio::time::sleep(after).await;
+                say(&sender);
+            }
+        });
+    };
     match order {
         LinkOrder::Up(slot) => kernel.set_up(slot, me).await,
         LinkOrder::Down(slot) => kernel.set_down(slot).await,
         LinkOrder::Silence(slot, peer) => {
             kernel.silence(slot).await?;
-            let sender = sender.clone();
-            actix_rt::spawn(async move {
-                for after in RAISE_AFTER {
-                    tokio::time::sleep(after).await;
-                    sender.raise_cost(slot, peer, DRAINING_COST);
-                }
-            });
+            repeat(Box::new(move |sender| {
+                sender.raise_cost(slot, peer, DRAINING_COST);
+                sender.notify_drain(slot, peer);
+            }));
+            Ok(())
+        }
+        LinkOrder::RaiseCost(slot, peer) => {
+            repeat(Box::new(move |sender| sender.raise_cost(slot, peer, DRAINING_COST)));
             Ok(())
         }
         LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,

@@ -1,4 +1,4 @@
-//! Probes each tunnel, passes suspicion on, and orders the end of a tunnel whose peer is dead.
+//! Probes each tunnel, passes suspicion on, and orders the end of a tunnel whose peer is dead; answers a peer that drains.
 //!
 //! When to probe and what a missing answer means is decided by [`policies::probe`]; this actor owns the
 //! sockets. Suspicion makes others probe; nobody believes anything but its own probes.
@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     echo::EchoReply,
     errors::Chain,
+    links::{LinkOrder, Links},
     messages::{LinksSampled, Ordered, ProbesRead, offer},
     store::Losses,
 };
@@ -22,7 +23,7 @@ use policies::{
     usage::Floor,
     world::{LinkReading, Phase},
 };
-use sockets::{Rumour, Sockets};
+use sockets::{Heard, Rumour, Sockets};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv6Addr,
@@ -66,6 +67,7 @@ pub struct Prober {
     settings: ProberSettings,
     clock: Clock,
     losses: Losses,
+    links: Links,
     orders: Recipient<Ordered>,
     to: Vec<Recipient<ProbesRead>>,
     sockets: Option<Sockets>,
@@ -115,24 +117,37 @@ impl Tunnel {
 }
 
 impl Prober {
-    /// `losses` are the store's; `orders` ends tunnels; `to` hears of all readings.
+    /// `losses` are the store's; `links` are told of peers that drain; `orders` ends tunnels; `to` hears of all readings.
     pub fn new(
         settings: ProberSettings,
         clock: Clock,
         losses: Losses,
+        links: Links,
         orders: Recipient<Ordered>,
         to: Vec<Recipient<ProbesRead>>,
     ) -> Self {
         let said = SuspicionLimit::default();
         let tunnels = BTreeMap::new();
-        Self { settings, clock, losses, orders, to, sockets: None, tunnels, said, told: None, timer: None }
+        Self {
+            settings,
+            clock,
+            losses,
+            links,
+            orders,
+            to,
+            sockets: None,
+            tunnels,
+            said,
+            told: None,
+            timer: None,
+        }
     }
 
     fn open(&mut self, ctx: &mut Context<Self>) {
         match Sockets::open() {
             Ok(sockets) => {
                 ctx.add_stream(sockets.replies());
-                ctx.add_stream(sockets.rumours());
+                ctx.add_stream(sockets.heard());
                 self.sockets = Some(sockets);
             }
             Err(error) => {
@@ -246,6 +261,15 @@ impl Prober {
         sockets.say(suspicion, self.settings.network.node_address(suspicion.peer), 0);
     }
 
+    /// The peer at the other end drains a tunnel: our way through it becomes a bad one too.
+    fn drains(&self, from: Ipv6Addr, link: u32) {
+        let by_it = |tunnel: &Tunnel| tunnel.link == Some(link) && tunnel.address == from;
+        if let Some((slot, tunnel)) = self.tunnels.iter().find(|(_, tunnel)| by_it(tunnel)) {
+            tracing::debug!(tunnel = %slot, peer = %tunnel.peer, "the peer drains");
+            self.links.order(LinkOrder::RaiseCost(*slot, tunnel.peer));
+        }
+    }
+
     /// Somebody inside suspects a peer of ours, or us: then it is the tunnel to the sender that is dead.
     fn heard(&mut self, rumour: Rumour, ctx: &mut Context<Self>) {
         let now = self.clock.now();
@@ -320,8 +344,11 @@ impl StreamHandler<EchoReply> for Prober {
     }
 }
 
-impl StreamHandler<Rumour> for Prober {
-    fn handle(&mut self, rumour: Rumour, ctx: &mut Self::Context) {
-        self.heard(rumour, ctx);
+impl StreamHandler<Heard> for Prober {
+    fn handle(&mut self, heard: Heard, ctx: &mut Self::Context) {
+        match heard {
+            Heard::Rumour(rumour) => self.heard(rumour, ctx),
+            Heard::DrainNotice { from, link } => self.drains(from, link),
+        }
     }
 }

@@ -7,6 +7,7 @@ mod netns;
 use actix::{Actor, Context, Handler};
 use actors::{
     clock::Clock,
+    links::{self, LinkOrder},
     messages::{Ordered, ProbesRead},
     prober::{Prober, ProberSettings},
     sampler::{Links, Sampler},
@@ -33,6 +34,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use wire::{
+    drain_notice::DRAIN_NOTICE,
     overlay::{Network, link_local},
     suspicion::{PORT, Suspicion},
 };
@@ -108,8 +110,15 @@ impl<M: actix::Message<Result = ()> + Unpin + 'static> Handler<M> for FakeSink<M
     }
 }
 
-/// Orders and readings of a prober that has just begun.
-fn prober() -> (mpsc::UnboundedReceiver<Ordered>, mpsc::UnboundedReceiver<ProbesRead>, Losses) {
+/// What a prober that has just begun does.
+struct Begun {
+    orders: mpsc::UnboundedReceiver<Ordered>,
+    told: mpsc::UnboundedReceiver<ProbesRead>,
+    links: mpsc::UnboundedReceiver<LinkOrder>,
+    losses: Losses,
+}
+
+fn prober() -> Begun {
     let clock = Clock::boottime();
     let now = clock.now();
     let tunnel = |(slot, peer)| {
@@ -126,10 +135,13 @@ fn prober() -> (mpsc::UnboundedReceiver<Ordered>, mpsc::UnboundedReceiver<Probes
     };
     let (order, orders) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();
+    let (link, links) = mpsc::unbounded_channel();
     let (order, tell) = (FakeSink(order).start().recipient(), FakeSink(tell).start().recipient());
-    let prober = Prober::new(settings, clock.clone(), losses.clone(), order, vec![tell]).start();
+    let prober =
+        Prober::new(settings, clock.clone(), losses.clone(), links::Links::to(link), order, vec![tell]);
+    let prober = prober.start();
     Sampler::new(ProcLinks, clock, tunnels, vec![prober.recipient()]).start();
-    (orders, told, losses)
+    Begun { orders, told, links, losses }
 }
 
 /// Waits for the order and says how long it took.
@@ -176,7 +188,7 @@ fn a_silent_death_under_traffic_is_found_within_two_seconds_and_neighbours_hear_
     let (we, they) = two_peers();
     let ears = they.on(|| UdpSocket::bind("[::]:327").unwrap());
     we.actors(move || async move {
-        let (mut orders, mut told, _) = prober();
+        let Begun { mut orders, mut told, .. } = prober();
         until_answered(&mut told).await;
         let traffic = traffic();
         for _ in 0..3 {
@@ -212,7 +224,7 @@ fn neighbours_hear_of_a_tunnel_that_was_lost() {
     let (we, they) = two_peers();
     let ears = they.on(|| UdpSocket::bind("[::]:327").unwrap());
     we.actors(move || async move {
-        let (_orders, mut told, losses) = prober();
+        let Begun { mut told, losses, orders: _orders, .. } = prober();
         until_answered(&mut told).await;
         losses.note(prefix(DIES));
         told.recv().await.unwrap();
@@ -229,7 +241,7 @@ fn a_suspicion_makes_an_idle_tunnel_to_the_dead_end_soon_and_leaves_a_living_one
     }
     let (we, they) = two_peers();
     we.actors(move || async move {
-        let (mut orders, mut told, _) = prober();
+        let Begun { mut orders, mut told, .. } = prober();
         until_answered(&mut told).await;
         let they = Rc::new(they);
         let say = |peer: u32| {
@@ -252,5 +264,27 @@ fn a_suspicion_makes_an_idle_tunnel_to_the_dead_end_soon_and_leaves_a_living_one
         assert!(silent.is_err(), "{silent:?}");
         say(DIES);
         check(&mut orders, Duration::from_secs(2)).await;
+    });
+}
+
+#[test]
+fn a_peer_that_drains_is_told_that_its_tunnel_became_a_bad_way_and_nobody_else_is() {
+    if !netns::can() {
+        return;
+    }
+    let (we, they) = two_peers();
+    we.actors(move || async move {
+        let Begun { mut links, mut told, orders: _orders, .. } = prober();
+        until_answered(&mut told).await;
+        they.on(|| {
+            let lives = nix::net::if_::if_nametoindex("lives").unwrap();
+            let to = SocketAddrV6::new(link_local(prefix(ME)), PORT, 0, lives);
+            let socket = UdpSocket::bind("[::]:0").unwrap();
+            socket.send_to(b"wrnD\x02\0\0\0", to).unwrap();
+            socket.send_to(&DRAIN_NOTICE, to).unwrap();
+        });
+        let ordered = timeout(Duration::from_secs(2), links.recv()).await.unwrap();
+        assert_eq!(ordered, Some(LinkOrder::RaiseCost(Slot::Dialling(1), prefix(LIVES))));
+        assert!(links.try_recv().is_err());
     });
 }

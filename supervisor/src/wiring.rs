@@ -127,10 +127,11 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             floor: Floor::of(&identity.document.parameters.parameters(), FEW_ROUTES),
         };
         let (clock, orders) = (clock.clone(), tunnels.clone().recipient());
-        let losses = table.borrow().losses.clone();
+        let (losses, links) = (table.borrow().losses.clone(), links.clone());
         let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         guard("prober", remade.clone(), move || {
-            Prober::new(told, clock.clone(), losses.clone(), orders.clone(), readers.clone()).start()
+            let (links, orders) = (links.clone(), orders.clone());
+            Prober::new(told, clock.clone(), losses.clone(), links, orders, readers.clone()).start()
         })
     };
     let peers = parts.peers.clone();

@@ -6,6 +6,7 @@ pub mod babel_packet;
 mod client_env;
 pub mod control;
 pub mod dial_failure;
+pub mod drain_notice;
 pub mod endpoints;
 pub mod errors;
 pub mod invitation;

@@ -1,4 +1,4 @@
-//! The prober's two sockets: ICMPv6 echo, and suspicion datagrams. Neither ever blocks or waits.
+//! The prober's two sockets: ICMPv6 echo, and datagrams from other daemons. Neither ever blocks or waits.
 
 use crate::echo::{Echo, EchoReply};
 use futures_util::stream::{Stream, unfold};
@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 use tokio::net::UdpSocket;
-use wire::suspicion::{PORT, SIZE, Suspicion};
+use wire::{
+    drain_notice::DRAIN_NOTICE,
+    suspicion::{PORT, SIZE, Suspicion},
+};
 
 /// After an error of a socket it is left alone for so long, so that no error can spin.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -34,6 +37,25 @@ pub(super) struct Rumour {
     /// The index of the link it came in by where `from` is link-local, else 0.
     pub(super) link: u32,
     pub(super) suspicion: Suspicion,
+}
+
+/// What comes in on the port of suspicions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Somebody is suspect.
+    Rumour(Rumour),
+    /// The node at that address, on the link of that index, drains the tunnel between us.
+    DrainNotice { from: Ipv6Addr, link: u32 },
+}
+
+impl Heard {
+    fn read(datagram: &[u8], from: SocketAddrV6) -> Option<Self> {
+        let (from, link) = (*from.ip(), from.scope_id());
+        if datagram == DRAIN_NOTICE {
+            return Some(Self::DrainNotice { from, link });
+        }
+        Suspicion::decode(datagram).map(|suspicion| Self::Rumour(Rumour { from, link, suspicion }))
+    }
 }
 
 /// Both sockets.
@@ -79,8 +101,8 @@ impl Sockets {
         })
     }
 
-    /// All well-formed suspicions from now on.
-    pub(super) fn rumours(&self) -> impl Stream<Item = Rumour> + use<> {
+    /// All well-formed suspicions and notices from now on.
+    pub(super) fn heard(&self) -> impl Stream<Item = Heard> + use<> {
         unfold(Rc::clone(&self.suspicion), |socket| async move {
             // One byte more than a good one, so that a longer one shows.
             let mut bytes = [0; SIZE + 1];
@@ -88,10 +110,8 @@ impl Sockets {
                 let received = socket.recv_from(&mut bytes).await;
                 match received {
                     Ok((length, SocketAddr::V6(from))) => {
-                        let suspicion = Suspicion::decode(bytes.get(..length).unwrap_or_default());
-                        if let Some(suspicion) = suspicion {
-                            let (from, link) = (*from.ip(), from.scope_id());
-                            return Some((Rumour { from, link, suspicion }, socket));
+                        if let Some(heard) = Heard::read(bytes.get(..length).unwrap_or_default(), from) {
+                            return Some((heard, socket));
                         }
                     }
                     Ok((_, SocketAddr::V4(_))) => {}
