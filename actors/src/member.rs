@@ -3,6 +3,7 @@
 //! Both ends show a certificate that the network's CA signed; a server's must bear the address that was
 //! asked, a client's the address it comes from. Knows nothing of HTTP.
 
+use policies::names::Prefix;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -44,7 +45,7 @@ pub enum MemberError {
 
 /// What proves that we are a member. Prints without the key.
 pub struct Member {
-    ca: CertificateDer<'static>,
+    cas: Vec<CertificateDer<'static>>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
@@ -63,7 +64,9 @@ impl Member {
     pub fn from_pem(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, MemberError> {
         let bad = |what| move |source| MemberError::Pem { what, source };
         Ok(Self {
-            ca: CertificateDer::from_pem_slice(ca).map_err(bad("CA certificate"))?,
+            cas: CertificateDer::pem_slice_iter(ca)
+                .collect::<Result<_, _>>()
+                .map_err(bad("CA certificate"))?,
             chain: CertificateDer::pem_slice_iter(certificate)
                 .collect::<Result<_, _>>()
                 .map_err(bad("certificate"))?,
@@ -84,6 +87,18 @@ impl Member {
         Ok(config)
     }
 
+    /// TLS towards the registry.
+    ///
+    /// # Errors
+    /// The files do not fit together.
+    pub fn registry_client(&self) -> Result<ClientConfig, MemberError> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
+        Ok(config)
+    }
+
     /// TLS 1.3 for members only: who has no certificate of the network's CA does not get in.
     ///
     /// # Errors
@@ -101,13 +116,36 @@ impl Member {
 
     fn roots(&self) -> Result<RootCertStore, MemberError> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.ca.clone())?;
+        self.cas.iter().try_for_each(|ca| roots.add(ca.clone()))?;
         Ok(roots)
     }
 }
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
+}
+
+/// What a certificate of a node says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its one common name.
+    pub prefix: Prefix,
+    /// Serial number, lower-case hex.
+    pub serial: String,
+    /// SHA-256 of its key's SPKI, lower-case hex.
+    pub key: String,
+}
+
+/// Reads a node's certificate; `None` where it is none.
+pub fn named(certificate: &CertificateDer<'_>) -> Option<Named> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let (name, None) = (names.next()?, names.next()) else { return None };
+    Some(Named {
+        prefix: name.as_str().ok()?.parse().ok()?,
+        serial: wire::serial::of_octets(certificate.raw_serial())?,
+        key: wire::signed::sha256_hex(certificate.public_key().raw),
+    })
 }
 
 /// Whether the certificate bears that address as an iPAddress of its subject alternative names.

@@ -3,6 +3,7 @@
 //! All have result `()`: nobody waits for an answer. A reading is complete and replaces the one
 //! before it ([`offer`]); life events and orders come from bounded producers and go by `do_send`.
 
+use crate::documents::held::Held;
 use actix::{Message, Recipient};
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
@@ -11,10 +12,15 @@ use policies::{
     world::{BabelTable, Candidate, LinkReading, ProbeReading},
 };
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
+use wire::{registry::Kind, signed::SignedDocument};
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -215,6 +221,38 @@ pub struct RegistryAsked {
     pub at: Uptime,
     /// One line that says why not.
     pub failure: Option<String>,
+}
+
+/// A member gave us a signed document over the overlay; nothing of it is verified yet.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct DocumentOffered {
+    /// Who gave it, as its certificate says.
+    pub from: Prefix,
+    /// What it gave.
+    pub document: SignedDocument,
+}
+
+/// The registry told which versions of the signed documents it has.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct VersionsHeard {
+    /// Of the network document.
+    pub network: u64,
+    /// Of the revocations.
+    pub revocations: u64,
+}
+
+/// A newer signed document is held from now on.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct DocumentsChanged {
+    /// Which; `None`: this is what was held from the start.
+    pub kind: Option<Kind>,
+    /// All that is held now.
+    pub held: Arc<Held>,
+    /// The nodes of which a certificate is newly revoked.
+    pub revoked: BTreeSet<Prefix>,
 }
 
 /// A guardian made an actor anew.

@@ -1,14 +1,16 @@
 //! Answers other members over the overlay: where we can be dialled, and whom else we know.
 //!
-//! TCP on our node address only, TLS with certificates on both sides. Handlers read published
-//! snapshots and nothing else; what to publish is decided elsewhere.
+//! Also passes the network's signed documents on. TCP on our node address only, TLS with certificates on
+//! both sides. Handlers read published snapshots, or hand on what was given; nothing is decided here.
 
 use crate::{
+    documents::held::SharedHeld,
     errors::Chain,
-    member::{self, Member, MemberError},
+    member::{self, Named},
+    messages::DocumentOffered,
     peer_cache::SharedPeers,
 };
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
@@ -18,6 +20,7 @@ use actix_web::{
     web,
 };
 use arc_swap::ArcSwap;
+use policies::names::Prefix;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -29,8 +32,8 @@ use std::{
     time::Duration,
 };
 use wire::{
-    peer::{MOST_NODES, NodeDocument, PeersDocument, VERSION},
-    registry::Node,
+    peer::{DOCUMENT_LIMIT, MOST_NODES, NodeDocument, PeersDocument, VERSION, call_of},
+    registry::{Kind, Node},
 };
 
 /// Our own document; whoever learns of new endpoints publishes a new one.
@@ -74,24 +77,33 @@ pub struct PeerApi {
 struct State {
     node: SharedNode,
     peers: SharedPeers,
+    held: SharedHeld,
+    offered: Recipient<DocumentOffered>,
 }
 
-/// Whether the client's certificate bears the address it came from.
-#[derive(Clone, Copy)]
-struct Verified(bool);
+/// The other end of a connection, by its certificate: one that bears the address it came from.
+#[derive(Clone)]
+struct Caller {
+    prefix: Prefix,
+    /// Lower-case hex.
+    serial: String,
+    /// SHA-256 of its key's SPKI.
+    key: String,
+}
 
 impl PeerApi {
-    /// Will answer at `address`: our node address, and [`wire::peer::PORT`].
-    ///
-    /// # Errors
-    /// No TLS can be made of the certificate and key.
+    /// Will answer at `address`: our node address, and [`wire::peer::PORT`]. `tls`: a member's
+    /// [server](crate::member::Member::server).
     pub fn new(
         address: SocketAddrV6,
-        member: &Member,
+        tls: ServerConfig,
         node: SharedNode,
         peers: SharedPeers,
-    ) -> Result<Self, MemberError> {
-        Ok(Self { address, tls: member.server()?, state: State { node, peers }, retry: RETRY })
+        held: SharedHeld,
+        offered: Recipient<DocumentOffered>,
+    ) -> Self {
+        let state = State { node, peers, held, offered };
+        Self { address, tls, state, retry: RETRY }
     }
 
     fn serve(&mut self, ctx: &mut Context<Self>) {
@@ -131,8 +143,13 @@ fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Serv
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
+            .app_data(web::PayloadConfig::new(DOCUMENT_LIMIT))
             .route("/v1/node", web::get().to(node))
             .route("/v1/peers", web::get().to(peers))
+            .route(call_of(Kind::Network), web::get().to(network))
+            .route(call_of(Kind::Network), web::post().to(offer))
+            .route(call_of(Kind::Revocations), web::get().to(revocations))
+            .route(call_of(Kind::Revocations), web::post().to(offer))
             .default_service(web::to(|| async { problem(StatusCode::NOT_FOUND, "no such call") }))
     })
     .workers(1)
@@ -159,20 +176,55 @@ fn listener(address: SocketAddrV6) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Notes whether the certificate is the one of the address that the connection comes from.
+/// Notes who calls, if the certificate is the one of the address that the connection comes from.
 fn verify(connection: &dyn Any, data: &mut Extensions) {
-    let verified = connection.downcast_ref::<TlsStream<TcpStream>>().is_some_and(|stream| {
+    let caller = connection.downcast_ref::<TlsStream<TcpStream>>().and_then(|stream| {
         let (tcp, tls) = stream.get_ref();
-        let (Ok(from), Some([certificate, ..])) = (tcp.peer_addr(), tls.peer_certificates()) else {
-            return false;
-        };
-        member::bears_address(certificate, from.ip())
+        let from = tcp.peer_addr().ok()?;
+        let certificate = tls.peer_certificates()?.first()?;
+        if !member::bears_address(certificate, from.ip()) {
+            return None;
+        }
+        let Named { prefix, serial, key } = member::named(certificate)?;
+        Some(Caller { prefix, serial, key })
     });
-    data.insert(Verified(verified));
+    if let Some(caller) = caller {
+        data.insert(caller);
+    }
 }
 
 async fn node(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    answer(&request, || (**state.node.load()).clone())
+    answer(&request, &state, || (**state.node.load()).clone())
+}
+
+async fn network(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    document(&request, &state, Kind::Network)
+}
+
+async fn revocations(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    document(&request, &state, Kind::Revocations)
+}
+
+fn document(request: &HttpRequest, state: &State, kind: Kind) -> HttpResponse {
+    match state.held.load().signed(kind) {
+        Some(document) => answer(request, state, || (**document).clone()),
+        None => problem(StatusCode::NOT_FOUND, "no such document is held"),
+    }
+}
+
+/// Hands a signed document on to be verified; whether it is taken is not said.
+async fn offer(request: HttpRequest, body: web::Bytes, state: web::Data<State>) -> HttpResponse {
+    let from = match caller(&request, &state) {
+        Ok(caller) => caller.prefix,
+        Err(no) => return no,
+    };
+    let Ok(document) = serde_json::from_slice(&body) else {
+        return problem(StatusCode::BAD_REQUEST, "no signed document");
+    };
+    match state.offered.try_send(DocumentOffered { from, document }) {
+        Ok(()) => HttpResponse::Accepted().finish(),
+        Err(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "too many documents"),
+    }
 }
 
 #[derive(Deserialize)]
@@ -181,7 +233,7 @@ struct Count {
 }
 
 async fn peers(request: HttpRequest, count: web::Query<Count>, state: web::Data<State>) -> HttpResponse {
-    answer(&request, || {
+    answer(&request, &state, || {
         let mut candidates: Vec<_> = state.peers.load().iter().cloned().collect();
         fastrand::shuffle(&mut candidates);
         candidates.truncate(count.count.unwrap_or(MOST_NODES).min(MOST_NODES));
@@ -193,13 +245,28 @@ async fn peers(request: HttpRequest, count: web::Query<Count>, state: web::Data<
     })
 }
 
-fn answer<T: Serialize>(request: &HttpRequest, document: impl FnOnce() -> T) -> HttpResponse {
-    match request.conn_data::<Verified>() {
-        Some(Verified(true)) => HttpResponse::Ok().json(document()),
-        Some(Verified(false)) | None => {
-            problem(StatusCode::FORBIDDEN, "the certificate does not bear the address you come from")
-        }
+fn answer<T: Serialize>(
+    request: &HttpRequest,
+    state: &State,
+    document: impl FnOnce() -> T,
+) -> HttpResponse {
+    match caller(request, state) {
+        Ok(_) => HttpResponse::Ok().json(document()),
+        Err(no) => no,
     }
+}
+
+/// Who calls; at each request, since a certificate may be revoked while a connection is open.
+fn caller(request: &HttpRequest, state: &State) -> Result<Caller, HttpResponse> {
+    let Some(caller) = request.conn_data::<Caller>() else {
+        let title = "the certificate does not bear the address you come from";
+        return Err(problem(StatusCode::FORBIDDEN, title));
+    };
+    let held = state.held.load();
+    if held.bars(&caller.serial) || held.bars_key(&caller.key) {
+        return Err(problem(StatusCode::FORBIDDEN, "the certificate is revoked"));
+    }
+    Ok(caller.clone())
 }
 
 /// An error as RFC 9457 wants it.

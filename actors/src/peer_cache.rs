@@ -9,7 +9,7 @@ pub mod disk;
 use crate::{
     clock::Clock,
     errors::Chain,
-    messages::{PeersHeard, PeersRead, offer},
+    messages::{DocumentsChanged, PeersHeard, PeersRead, offer},
     store::TunnelTable,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
@@ -124,6 +124,17 @@ impl Handler<PeersHeard> for PeerCache {
 
     fn handle(&mut self, heard: PeersHeard, _: &mut Self::Context) {
         if self.book.heard(heard.source, heard.at, heard.peers) {
+            self.tell(self.clock.now());
+        }
+    }
+}
+
+impl Handler<DocumentsChanged> for PeerCache {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
+        let forgotten = changed.revoked.iter().filter(|peer| self.book.forget(**peer));
+        if forgotten.count() > 0 {
             self.tell(self.clock.now());
         }
     }

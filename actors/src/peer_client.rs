@@ -11,20 +11,25 @@ use crate::{
     peer_cache::SharedPeers,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use arc_swap::ArcSwap;
 use policies::{
     names::{Endpoint, Prefix},
     units::Uptime,
     world::{BabelTable, INFINITY},
 };
+use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddrV6,
+    sync::Arc,
     time::Duration,
 };
 use wire::{
     endpoints::dialable,
     overlay::Network,
-    peer::{ANSWER_LIMIT, NodeDocument},
+    peer::{ANSWER_LIMIT, DOCUMENT_LIMIT, NodeDocument, call_of},
+    registry::Kind,
+    signed::SignedDocument,
 };
 
 /// How long an answer may take.
@@ -59,10 +64,12 @@ pub enum AskError {
         source: reqwest::Error,
     },
     /// Longer than any honest one.
-    #[error("{peer} answered more than {ANSWER_LIMIT} bytes")]
+    #[error("{peer} answered more than {limit} bytes")]
     TooLong {
         /// Who was asked.
         peer: Prefix,
+        /// In bytes.
+        limit: usize,
     },
     /// Not a document of this version.
     #[error("{peer} answered no document of ours")]
@@ -83,10 +90,11 @@ pub enum AskError {
     },
 }
 
-/// Asks members; cheap to clone.
+/// Asks members; cheap to clone. Its clones share the certificate that they show.
 #[derive(Clone)]
 pub struct Asker {
-    http: reqwest::Client,
+    http: Arc<ArcSwap<reqwest::Client>>,
+    me: Prefix,
     network: Network,
     port: u16,
     allow_private: bool,
@@ -111,18 +119,18 @@ impl Asker {
     /// # Errors
     /// No TLS can be made of the certificate and key.
     pub fn new(settings: &ClientSettings, member: &Member) -> Result<Self, MemberError> {
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(member.client()?)
-            .local_address(std::net::IpAddr::V6(settings.network.node_address(settings.me)))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .http1_only()
-            .pool_max_idle_per_host(0)
-            .timeout(PATIENCE)
-            .build();
-        let http = http.map_err(|error| MemberError::Client(Box::new(error)))?;
-        let (network, port, allow_private) = (settings.network, settings.port, settings.allow_private);
-        Ok(Self { http, network, port, allow_private })
+        let ClientSettings { me, network, port, allow_private } = *settings;
+        let http = Arc::new(ArcSwap::from_pointee(http(network, me, member)?));
+        Ok(Self { http, me, network, port, allow_private })
+    }
+
+    /// From the next question on it, and each clone of it, shows that member's certificate.
+    ///
+    /// # Errors
+    /// No TLS can be made of the certificate and key.
+    pub fn renew(&self, member: &Member) -> Result<(), MemberError> {
+        self.http.store(Arc::new(http(self.network, self.me, member)?));
+        Ok(())
     }
 
     /// Where that node can be dialled, by its own word; empty where it says nowhere.
@@ -130,25 +138,81 @@ impl Asker {
     /// # Errors
     /// It did not answer, or not what it should.
     pub async fn ask(&self, peer: Prefix) -> Result<Vec<Endpoint>, AskError> {
-        let failed = |source| AskError::Http { peer, source };
-        let address = SocketAddrV6::new(self.network.node_address(peer), self.port, 0, 0);
-        let asked = self.http.get(format!("https://{address}/v1/node")).send().await;
-        let mut response = asked.and_then(reqwest::Response::error_for_status).map_err(failed)?;
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if answer.len() + chunk.len() > ANSWER_LIMIT {
-                return Err(AskError::TooLong { peer });
-            }
-            answer.extend_from_slice(&chunk);
-        }
-        let document: NodeDocument =
-            serde_json::from_slice(&answer).map_err(|source| AskError::Document { peer, source })?;
-        if document.prefix != peer {
-            return Err(AskError::OtherNode { peer, answered: document.prefix });
-        }
+        let document = self.node(peer).await?;
         let good = |endpoint: &Endpoint| dialable(*endpoint, self.network, self.allow_private).is_ok();
         Ok(document.endpoints.into_iter().filter(good).collect())
     }
+
+    /// What that node says of itself.
+    ///
+    /// # Errors
+    /// It did not answer, or not what it should.
+    pub async fn node(&self, peer: Prefix) -> Result<NodeDocument, AskError> {
+        let document: NodeDocument = self.get(peer, "/v1/node", ANSWER_LIMIT).await?;
+        if document.prefix != peer {
+            return Err(AskError::OtherNode { peer, answered: document.prefix });
+        }
+        Ok(document)
+    }
+
+    /// The signed document that it holds; not verified here.
+    ///
+    /// # Errors
+    /// It did not answer, or not what it should.
+    pub async fn document(&self, peer: Prefix, kind: Kind) -> Result<SignedDocument, AskError> {
+        self.get(peer, call_of(kind), DOCUMENT_LIMIT).await
+    }
+
+    /// Gives it a signed document.
+    ///
+    /// # Errors
+    /// It did not take it.
+    pub async fn post(&self, peer: Prefix, kind: Kind, document: &SignedDocument) -> Result<(), AskError> {
+        let failed = |source| AskError::Http { peer, source };
+        let body = serde_json::to_vec(document).map_err(|source| AskError::Document { peer, source })?;
+        let url = self.url(peer, call_of(kind));
+        let request = self.http.load().post(url).header("content-type", "application/json").body(body);
+        let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+        answer.map(drop).map_err(failed)
+    }
+
+    fn url(&self, peer: Prefix, call: &str) -> String {
+        let address = SocketAddrV6::new(self.network.node_address(peer), self.port, 0, 0);
+        format!("https://{address}{call}")
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        peer: Prefix,
+        call: &str,
+        limit: usize,
+    ) -> Result<T, AskError> {
+        let failed = |source| AskError::Http { peer, source };
+        let request = self.http.load().get(self.url(peer, call));
+        let asked = request.send().await;
+        let mut response = asked.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if answer.len() + chunk.len() > limit {
+                return Err(AskError::TooLong { peer, limit });
+            }
+            answer.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&answer).map_err(|source| AskError::Document { peer, source })
+    }
+}
+
+fn http(network: Network, me: Prefix, member: &Member) -> Result<reqwest::Client, MemberError> {
+    let http = reqwest::Client::builder()
+        .tls_backend_preconfigured(member.client()?)
+        .local_address(std::net::IpAddr::V6(network.node_address(me)))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .http1_only()
+        .pool_max_idle_per_host(0)
+        .timeout(PATIENCE)
+        .build();
+    http.map_err(|error| MemberError::Client(Box::new(error)))
 }
 
 /// The actor that chooses whom to ask.

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     errors::Chain,
     kernel::Kernel,
-    messages::{LeasesRead, PeerSource, PeersHeard, RegistryAsked, offer},
+    messages::{LeasesRead, PeerSource, PeersHeard, RegistryAsked, VersionsHeard, offer},
     peer_api::SharedNode,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
@@ -69,6 +69,7 @@ pub struct RegistryClient {
     node: SharedNode,
     heard: Vec<Recipient<PeersHeard>>,
     asked: Vec<Recipient<RegistryAsked>>,
+    versions: Recipient<VersionsHeard>,
     leases: Vec<Endpoint>,
     uplinks: Vec<Endpoint>,
     looked: Option<Uptime>,
@@ -81,6 +82,7 @@ pub struct RegistryClient {
 
 impl RegistryClient {
     /// Asks `registry` as soon as it starts.
+    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
     pub fn new(
         settings: RegistrySettings,
         registry: Registry,
@@ -89,6 +91,7 @@ impl RegistryClient {
         node: SharedNode,
         heard: Vec<Recipient<PeersHeard>>,
         asked: Vec<Recipient<RegistryAsked>>,
+        versions: Recipient<VersionsHeard>,
     ) -> Self {
         let now = clock.now();
         Self {
@@ -99,6 +102,7 @@ impl RegistryClient {
             node,
             heard,
             asked,
+            versions,
             leases: Vec::new(),
             uplinks: Vec::new(),
             looked: None,
@@ -218,6 +222,13 @@ impl RegistryClient {
                 let peers: Vec<_> = peers.filter(|(_, endpoints)| !endpoints.is_empty()).collect();
                 let heard = PeersHeard { at, source: PeerSource::Registry, peers };
                 self.heard.iter().for_each(|to| to.do_send(heard.clone()));
+                offer(
+                    &self.versions,
+                    VersionsHeard {
+                        network: bootstrap.network_version,
+                        revocations: bootstrap.revocations_version,
+                    },
+                );
                 self.told(None);
             }
             Err(error) => self.told(Some(Chain(&error).to_string())),

@@ -14,7 +14,7 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_END, float};
 use crate::{
     clock::{Clock, wall},
     messages::{
-        ActorRemade, Decided, LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryAsked,
+        ActorRemade, Decided, DocumentsChanged, LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryAsked,
         RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, dropped_readings,
     },
 };
@@ -98,5 +98,6 @@ takes! {
     TunnelCameUp: |picture, fact| picture.came_up(&fact);
     TunnelClosed: |picture, fact| picture.closed(&fact);
     RegistryAsked: |picture, fact| picture.asked(fact);
+    DocumentsChanged: |picture, fact| picture.held = fact.held;
     ActorRemade: |picture, fact| picture.remade(&fact);
 }

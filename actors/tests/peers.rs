@@ -7,8 +7,9 @@ mod netns;
 use actix::{Actor, Context, Handler};
 use actors::{
     clock::Clock,
+    documents::held::{Held, SharedHeld, Taken},
     member::Member,
-    messages::{PeerSource, PeersHeard, RoutesRead},
+    messages::{DocumentOffered, PeerSource, PeersHeard, RoutesRead},
     peer_api::{PeerApi, SharedNode},
     peer_cache::SharedPeers,
     peer_client::{AskError, Asker, ClientSettings, PeerClient},
@@ -20,7 +21,11 @@ use policies::{
     units::Uptime,
     world::{BabelTable, Candidate, Route},
 };
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, PublicKeyData, SanType, SigningKey,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
     net::{IpAddr, SocketAddrV6},
     sync::Arc,
@@ -30,6 +35,8 @@ use tokio::{sync::mpsc, time::timeout};
 use wire::{
     overlay::Network,
     peer::{NodeDocument, PeersDocument},
+    registry::{Kind, Revocations, Revoked},
+    signed::{SIGNER_NAME, SignedDocument, seal},
 };
 
 const PORT: u16 = 326;
@@ -63,6 +70,29 @@ impl Ca {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
+    /// A list that says that the certificate of node `revoked` is, signed as it should be.
+    fn revocations(&self, version: u64, revoked: u32) -> SignedDocument {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, SIGNER_NAME);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let revoked =
+            Revoked { prefix: prefix(revoked), serial: format!("{revoked:x}"), key: "00".repeat(32) };
+        let list = Revocations { kind: Kind::Revocations, version, revoked: vec![revoked] };
+        let payload = serde_json::to_vec(&list).unwrap();
+        let signature = key.sign(&payload).unwrap();
+        seal(&payload, certificate.der(), &key.subject_public_key_info(), &signature)
+    }
+
+    /// What a node holds that has taken that list.
+    fn holding(&self, list: &SignedDocument) -> SharedHeld {
+        let der = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
+        let Ok(Taken::New(_, held)) = Held::new(vec![der]).take(list) else { panic!("not taken") };
+        SharedHeld::new(ArcSwap::from_pointee(*held))
+    }
+
     /// The member with the address of node `number`.
     fn member(&self, number: u32) -> Member {
         let mut params = CertificateParams::default();
@@ -70,6 +100,9 @@ impl Ca {
             vec![SanType::IpAddress(IpAddr::V6(network().node_address(prefix(number))))];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, prefix(number).to_string());
+        params.serial_number = Some(u64::from(number).into());
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         let key = key.serialize_pem();
@@ -79,6 +112,16 @@ impl Ca {
 
 /// Node [`ASKED`] answers with the certificate of node `certified` that `ca` signed, as node `says`.
 fn serve(ca: &Ca, certified: u32, says: u32) {
+    serve_holding(ca, certified, says, SharedHeld::default());
+}
+
+/// The same; it holds those documents. What it is given arrives at the receiver.
+fn serve_holding(
+    ca: &Ca,
+    certified: u32,
+    says: u32,
+    held: SharedHeld,
+) -> mpsc::UnboundedReceiver<DocumentOffered> {
     let node = NodeDocument {
         version: wire::peer::VERSION,
         prefix: prefix(says),
@@ -97,7 +140,25 @@ fn serve(ca: &Ca, certified: u32, says: u32) {
     let peers = SharedPeers::new(ArcSwap::from_pointee((20..120).map(candidate).collect()));
     let node: SharedNode = Arc::new(ArcSwap::from_pointee(node));
     let address = SocketAddrV6::new(network().node_address(prefix(ASKED)), PORT, 0, 0);
-    PeerApi::new(address, &ca.member(certified), node, peers).unwrap().start();
+    let tls = ca.member(certified).server().unwrap();
+    let (sink, offered) = mpsc::unbounded_channel();
+    PeerApi::new(address, tls, node, peers, held, FakeTable(sink).start().recipient()).start();
+    offered
+}
+
+/// Where documents are put down.
+struct FakeTable(mpsc::UnboundedSender<DocumentOffered>);
+
+impl Actor for FakeTable {
+    type Context = Context<Self>;
+}
+
+impl Handler<DocumentOffered> for FakeTable {
+    type Result = ();
+
+    fn handle(&mut self, offered: DocumentOffered, _: &mut Self::Context) {
+        let _ = self.0.send(offered);
+    }
 }
 
 /// Node [`ASKS`], with the certificate of node `certified` that `ca` signed.
@@ -215,6 +276,47 @@ fn a_member_is_told_a_random_sample_of_peers_no_larger_than_it_asks_for() {
         let unknown = http.get(format!("https://[{address}]:{PORT}/")).send().await.unwrap();
         assert_eq!(unknown.status().as_u16(), 404);
     });
+}
+
+#[test]
+fn a_member_whose_certificate_is_revoked_is_refused() {
+    check(|| async {
+        let ca = Ca::new();
+        serve_holding(&ca, ASKED, ASKED, ca.holding(&ca.revocations(1, ASKS)));
+        let answer = ask(&asker(&ca, ASKS)).await;
+        let Err(AskError::Http { source, .. }) = answer else { panic!("{answer:?}") };
+        assert_eq!(source.status().map(|status| status.as_u16()), Some(403));
+    });
+}
+
+#[test]
+fn a_member_is_given_the_document_that_is_held_and_gives_a_newer_one() {
+    check(|| async {
+        let ca = Ca::new();
+        let (old, new) = (ca.revocations(1, 9), ca.revocations(2, 9));
+        let mut offered = serve_holding(&ca, ASKED, ASKED, ca.holding(&old));
+        let asker = asker(&ca, ASKS);
+        ask(&asker).await.unwrap();
+        assert_eq!(asker.document(prefix(ASKED), Kind::Revocations).await.unwrap(), old);
+        let none = asker.document(prefix(ASKED), Kind::Network).await;
+        assert!(matches!(&none, Err(AskError::Http { source, .. }) if source.is_status()), "{none:?}");
+        asker.post(prefix(ASKED), Kind::Revocations, &new).await.unwrap();
+        let DocumentOffered { from, document } = offered.recv().await.unwrap();
+        assert_eq!((from, document), (prefix(ASKS), new));
+    });
+}
+
+#[test]
+fn only_a_newer_document_that_the_ca_vouches_for_is_taken() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let held = ca.holding(&ca.revocations(7, 9)).load_full();
+    assert!(matches!(held.take(&ca.revocations(8, 9)), Ok(Taken::New(Kind::Revocations, _))));
+    assert!(matches!(held.take(&ca.revocations(6, 9)), Ok(Taken::Older(Kind::Revocations))));
+    assert!(matches!(held.take(&ca.revocations(7, 9)), Ok(Taken::Same)));
+    assert!(held.take(&other.revocations(8, 9)).is_err());
+    assert!(held.bars("09") && held.bars("9") && !held.bars("0a") && held.bars("no number"));
+    let Ok(Taken::New(_, next)) = held.take(&ca.revocations(8, 10)) else { panic!("not taken") };
+    assert_eq!(next.revoked_since(&held), [prefix(10)].into());
 }
 
 #[test]

@@ -63,6 +63,16 @@ impl Paths {
         self.state().join("peers.sqlite")
     }
 
+    /// The signed list of revocations (JSON), 0600.
+    pub fn revocations(&self) -> PathBuf {
+        self.state().join("revocations.json")
+    }
+
+    /// The folder of revoked serial numbers, 0755: OpenVPN reads it.
+    pub fn revoked(&self) -> PathBuf {
+        self.state().join("revoked")
+    }
+
     /// The lease ledger (JSON), 0600: mappings asked for, written before they are asked.
     pub fn leases(&self) -> PathBuf {
         self.state().join("leases.json")

@@ -88,6 +88,15 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// How soon a revoked node is gone, and what the others lose.
+    Revoke {
+        /// How many nodes.
+        #[arg(long, default_value_t = 16)]
+        nodes: usize,
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
     /// Time without each other after a sudden death.
     Recover {
         /// What dies.
@@ -142,6 +151,7 @@ fn measured(what: What) -> Result<()> {
         What::Idle { nodes, seconds, json } => result(&measure::idle::measure(nodes, seconds)?, json),
         What::Drain { closings, stops, json } => result(&measure::drain::measure(closings, stops)?, json),
         What::Slots { json } => result(&measure::slots::measure()?, json),
+        What::Revoke { nodes, json } => result(&measure::revoke::measure(nodes)?, json),
         What::Recover { fault, json } => result(&measure::recover::measure(fault)?, json),
     }
 }

@@ -295,6 +295,14 @@ impl Lab {
         invitation.map(ToOwned::to_owned).with_context(|| format!("no invitation in {told:?}"))
     }
 
+    /// Revokes a node's certificates, as the operator does.
+    ///
+    /// # Errors
+    /// Where `warren registry revoke` refuses.
+    pub fn revoke(&self, prefix: &str) -> Result<()> {
+        self.registry_command("revoke", &[prefix.to_owned()]).map(drop)
+    }
+
     /// Takes the node's cable out without telling it.
     ///
     /// # Errors

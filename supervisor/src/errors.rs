@@ -1,6 +1,6 @@
 //! Why the daemon does not start: one line each, and an exit code.
 
-use actors::{kernel::KernelError, member::MemberError, registry_client::call::CallError};
+use actors::{documents::disk::FileError, kernel::KernelError, member::MemberError, registry_client::call::CallError};
 use std::{io, path::PathBuf};
 
 /// A start that failed. The text says what, where, and what would be right.
@@ -69,6 +69,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A file of the node's state.
+    #[error(transparent)]
+    State(#[from] FileError),
     /// The runtime.
     #[error("cannot {doing}")]
     Runtime {
@@ -93,6 +96,7 @@ impl StartError {
             | Self::Member(_)
             | Self::Registry(_)
             | Self::Folder { .. }
+            | Self::State(_)
             | Self::Runtime { .. } => 1,
         }
     }

@@ -22,10 +22,10 @@ pub struct Identity {
     pub document: NetworkDocument,
     /// The document as it was signed, to be passed on.
     pub signed: SignedDocument,
-    /// The CA's certificate, DER.
-    pub ca: CertificateDer<'static>,
-    /// The node's certificate, DER.
-    pub certificate: CertificateDer<'static>,
+    /// The certificates of the network's CA, DER: two while it is exchanged.
+    pub cas: Vec<CertificateDer<'static>>,
+    /// Serial number of the node's certificate, hex.
+    pub serial: String,
     /// End of the certificate's life, seconds since 1970.
     pub expires_s: i64,
 }
@@ -40,6 +40,13 @@ fn certificate(path: &Path) -> Result<CertificateDer<'static>, StartError> {
     })
 }
 
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let bad = |error| wrong(path, format!("no PEM certificates ({error}): run warren join, or put it back"));
+    let all: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(bad)?.collect::<Result<_, _>>().map_err(bad)?;
+    if all.is_empty() { Err(wrong(path, "no PEM certificate in it")) } else { Ok(all) }
+}
+
 impl Identity {
     /// Reads and checks all files below `paths`; `now_s` is the wall clock, seconds since 1970.
     ///
@@ -48,13 +55,17 @@ impl Identity {
     /// Names the file and what is wrong with it.
     pub fn read(paths: &Paths, now_s: i64) -> Result<Self, StartError> {
         let (ca_path, path) = (paths.ca(), paths.certificate());
-        let ca = certificate(&ca_path)?;
+        let cas = certificates(&ca_path)?;
         let certificate = certificate(&path)?;
-        let (_, ca_parsed) =
-            X509Certificate::from_der(&ca).map_err(|_| wrong(&ca_path, "the certificate is malformed"))?;
         let (_, parsed) = X509Certificate::from_der(&certificate)
             .map_err(|_| wrong(&path, "the certificate is malformed"))?;
-        if parsed.verify_signature(Some(ca_parsed.public_key())).is_err() {
+        let mut signed = false;
+        for ca in &cas {
+            let (_, ca) =
+                X509Certificate::from_der(ca).map_err(|_| wrong(&ca_path, "a certificate is malformed"))?;
+            signed |= parsed.verify_signature(Some(ca.public_key())).is_ok();
+        }
+        if !signed {
             return Err(wrong(
                 &path,
                 format!("signed by another CA than {}: join this network", ca_path.display()),
@@ -74,10 +85,11 @@ impl Identity {
         PrivateKeyDer::from_pem_file(&key).map_err(|error| {
             wrong(&key, format!("no PEM private key ({error}): run warren join, or put it back"))
         })?;
-        let (document, signed) = network_document(paths, &ca)?;
+        let (document, signed) = network_document(paths, &cas)?;
+        let serial = parsed.raw_serial_as_string().replace(':', "");
         let network =
             document.range().ok_or_else(|| wrong(&paths.network(), "the network's range is none"))?;
-        Ok(Self { me, network, document, signed, ca, certificate, expires_s })
+        Ok(Self { me, network, document, signed, cas, serial, expires_s })
     }
 }
 
@@ -93,14 +105,14 @@ fn subject(certificate: &X509Certificate<'_>) -> Option<Prefix> {
 
 fn network_document(
     paths: &Paths,
-    ca: &CertificateDer<'_>,
+    cas: &[CertificateDer<'_>],
 ) -> Result<(NetworkDocument, SignedDocument), StartError> {
     let path = paths.network();
     let text = fs::read_to_string(&path)
         .map_err(|error| wrong(&path, format!("cannot be read ({error}): run warren join")))?;
     let signed: SignedDocument =
         serde_json::from_str(&text).map_err(|error| wrong(&path, format!("no signed document: {error}")))?;
-    let payload = signed::open(&signed, ca).map_err(|error| wrong(&path, error.to_string()))?;
+    let payload = signed::open_by_any(&signed, cas.iter().map(AsRef::as_ref)).map_err(|error| wrong(&path, error.to_string()))?;
     let document = NetworkDocument::read(&payload).map_err(|error| wrong(&path, error.to_string()))?;
     Ok((document, signed))
 }

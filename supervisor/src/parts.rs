@@ -4,9 +4,10 @@ use crate::{host::Host, identity::Identity};
 use actors::{
     babel_sender::BabelSender,
     clock::Clock,
+    documents::{DocumentSettings, disk::Files, held::SharedHeld},
     kernel::{Kernel, has_ipv6},
     openvpn,
-    peer_api::{PeerApi, SharedNode},
+    peer_api::SharedNode,
     peer_cache::SharedPeers,
     peer_client::Asker,
     registry_client::call::Registry,
@@ -14,6 +15,7 @@ use actors::{
     upnp::keeper::LeaseSettings,
 };
 use config::{Settings, paths::Paths};
+use rustls::ServerConfig;
 use policies::{parameters::Parameters, planner::PlannerSettings};
 use wire::babel::{BabelConfig, MacKey};
 
@@ -43,8 +45,19 @@ pub struct Parts<'a> {
     pub registry: Registry,
     /// Our own document, which the peer API shows.
     pub node: SharedNode,
-    /// Answers other nodes over the overlay.
-    pub peer_api: PeerApi,
+    /// The signed documents that we hold.
+    pub held: SharedHeld,
+    /// TLS by which other nodes are answered over the overlay.
+    pub peer_tls: ServerConfig,
+}
+
+pub(crate) fn document_settings(parts: &Parts<'_>) -> DocumentSettings {
+    DocumentSettings { serial: parts.identity.serial.clone(), files: document_files(parts.paths) }
+}
+
+/// Where the signed documents lie.
+pub(crate) fn document_files(paths: &Paths) -> Files {
+    Files { network: paths.network(), revocations: paths.revocations(), revoked: paths.revoked() }
 }
 
 pub(crate) fn tunnel_settings(parts: &Parts<'_>) -> openvpn::Settings {
@@ -58,6 +71,7 @@ pub(crate) fn tunnel_settings(parts: &Parts<'_>) -> openvpn::Settings {
             certificate: paths.certificate(),
             key: paths.key(),
             tls_crypt: paths.tls_crypt(),
+            revoked: paths.revoked(),
             tun_node: host.tun_node.clone(),
             ipv6: has_ipv6(),
         },

@@ -5,27 +5,30 @@ use crate::{
     host,
     identity::Identity,
     logging,
-    parts::Parts,
+    parts::{Parts, document_files},
     shutdown,
     wiring::{self, ACTORS, Graph},
 };
 use actors::{
     babel_sender::BabelSender,
     clock::Clock,
-    control, exporter,
+    control,
+    documents::held::{Held, SharedHeld, Taken},
+    errors::Chain,
+    exporter,
     kernel::Kernel,
     member::Member,
-    peer_api::{PeerApi, SharedNode},
+    peer_api::SharedNode,
     peer_cache::SharedPeers,
     peer_client::{Asker, ClientSettings},
     registry_client::call::Registry,
     telemetry::{self, Published},
 };
+use arc_swap::ArcSwap;
 use config::{Metrics, Settings, paths::Paths};
 use futures_util::StreamExt;
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
-use std::{net::SocketAddrV6, path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 use wire::peer::NodeDocument;
 
 /// Runs the node whose configuration is `config_file`, until SIGTERM or SIGINT.
@@ -47,18 +50,31 @@ pub fn run(config_file: &Path, paths: &Paths) -> Result<ExitCode, StartError> {
     Ok(ended)
 }
 
-fn registry(url: &str, identity: &Identity, paths: &Paths) -> Result<Registry, StartError> {
-    let path = paths.key();
-    let key = PrivateKeyDer::from_pem_file(&path)
-        .map_err(|error| StartError::Identity { path, why: format!("no PEM private key ({error})") })?;
-    Ok(Registry::member(url, identity.ca.clone(), identity.certificate.clone(), key)?)
-}
-
 fn member(paths: &Paths) -> Result<Member, StartError> {
     let read = |path: std::path::PathBuf| {
         std::fs::read(&path).map_err(|source| StartError::Folder { path: path.clone(), source })
     };
     Ok(Member::from_pem(&read(paths.ca())?, &read(paths.certificate())?, &read(paths.key())?)?)
+}
+
+/// The signed documents as the disk has them; a list of revocations that cannot be believed is left out,
+/// since the registry and the neighbours have it too.
+fn held(identity: &Identity, paths: &Paths) -> Result<SharedHeld, StartError> {
+    let mut held = Held::new(identity.cas.clone());
+    let files = document_files(paths);
+    let revocations = files.revocations().unwrap_or_else(|error| {
+        tracing::warn!(error = %Chain(&error), "the stored revocations are left out");
+        None
+    });
+    for document in [Some(identity.signed.clone()), revocations].into_iter().flatten() {
+        match held.take(&document) {
+            Ok(Taken::New(_, next)) => held = *next,
+            Ok(Taken::Same | Taken::Older(_)) => {}
+            Err(error) => tracing::warn!(error = %Chain(&error), "a stored document is left out"),
+        }
+    }
+    files.bar(&held)?;
+    Ok(SharedHeld::new(ArcSwap::from_pointee(held)))
 }
 
 #[expect(clippy::disallowed_methods, reason = "certificates are judged by the wall clock")]
@@ -95,7 +111,7 @@ async fn node(
     serve(&settings, &host, &paths, &clock, &published);
     let (me, network) = (identity.me, identity.network);
     let member = member(&paths)?;
-    let node = SharedNode::new(arc_swap::ArcSwap::from_pointee(NodeDocument {
+    let node = SharedNode::new(ArcSwap::from_pointee(NodeDocument {
         version: wire::peer::VERSION,
         prefix: me,
         endpoints: settings.endpoints.clone(),
@@ -104,7 +120,7 @@ async fn node(
         revocations_version: 0,
     }));
     let peers = SharedPeers::default();
-    let api_address = SocketAddrV6::new(network.node_address(me), wire::peer::PORT, 0, 0);
+    let held = held(&identity, &paths)?;
     let asked =
         ClientSettings { me, network, port: wire::peer::PORT, allow_private: settings.private_endpoints };
     let graph = wiring::wire(&Parts {
@@ -117,9 +133,10 @@ async fn node(
         published,
         sender: BabelSender::open().map_err(doing("open a socket for route requests"))?,
         asker: Asker::new(&asked, &member)?,
-        registry: registry(&settings.registry, &identity, &paths)?,
-        node: node.clone(),
-        peer_api: PeerApi::new(api_address, &member, node, peers.clone())?,
+        registry: Registry::member(&settings.registry, &member)?,
+        node,
+        held,
+        peer_tls: member.server()?,
         peers,
     });
     let address = identity.network.node_address(identity.me);
@@ -141,7 +158,7 @@ fn serve(settings: &Settings, host: &host::Host, paths: &Paths, clock: &Clock, p
     if let Some(listen) = listen {
         match exporter::serve(&listen, clock.clone(), published.clone()) {
             Ok(server) => drop(actix_rt::spawn(server)),
-            Err(error) => tracing::error!(error = %actors::errors::Chain(&error), "no metrics"),
+            Err(error) => tracing::error!(error = %Chain(&error), "no metrics"),
         }
     }
     let group = nix::unistd::Group::from_name("warren").ok().flatten().map(|group| group.gid.as_raw());
@@ -152,7 +169,7 @@ fn serve(settings: &Settings, host: &host::Host, paths: &Paths, clock: &Clock, p
     };
     match control::serve(access, clock.clone(), published.clone()) {
         Ok(server) => drop(actix_rt::spawn(server)),
-        Err(error) => tracing::error!(error = %actors::errors::Chain(&error), "no control socket"),
+        Err(error) => tracing::error!(error = %Chain(&error), "no control socket"),
     }
 }
 

@@ -3,15 +3,17 @@
 //! Four ranks: source -> decider -> effect -> sink. What is last in the flow starts first, and is
 //! handed to those before it; so a loop of addresses cannot be written.
 
-use crate::parts::{Parts, babel_settings, lease_settings, planner_settings, tunnel_settings};
+use crate::parts::{Parts, babel_settings, document_settings, lease_settings, planner_settings, tunnel_settings};
 use actix::{Actor, Recipient};
 use actors::{
     babeld::{Babeld, EndBabeld, RoutingProcess},
+    documents::Documents,
     errors::Chain,
     guardian::guard,
     links::Links,
     messages::{ActorRemade, Ordered},
     openvpn::{Connections, DrainAll, EndAll, Facts, Tunnels},
+    peer_api::PeerApi,
     peer_cache::{CacheSettings, PeerCache},
     peer_client::PeerClient,
     policy::Policy,
@@ -26,15 +28,16 @@ use actors::{
     upnp::{Upnp, gateway::DefaultGateway, keeper::Keeper},
 };
 use policies::{planner::Planner, usage::Floor};
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, net::SocketAddrV6, rc::Rc, time::Duration};
 
 /// Names of all guarded actors.
-pub const ACTORS: [&str; 13] = [
+pub const ACTORS: [&str; 14] = [
     "telemetry",
     "tunnels",
     "policy",
     "prober",
     "peer_cache",
+    "documents",
     "peer_client",
     "peer_api",
     "registry_client",
@@ -96,7 +99,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         };
         let (told, clock, table, connections, links) =
             (tunnel_settings(parts), clock.clone(), table.clone(), connections.clone(), links.clone());
-        let (events, seed) = (Outlet::default(), fastrand::u64(..));
+        let (events, held, seed) = (Outlet::default(), parts.held.clone(), fastrand::u64(..));
         guard("tunnels", remade.clone(), move || {
             Tunnels::new(
                 told.clone(),
@@ -106,6 +109,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 links.clone(),
                 facts.clone(),
                 events.clone(),
+                held.clone(),
                 seed,
             )
             .start()
@@ -149,6 +153,33 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         })
     };
 
+    let documents = {
+        let changed = vec![
+            tunnels.clone().recipient(),
+            peer_cache.clone().recipient(),
+            telemetry.clone().recipient(),
+        ];
+        let (told, clock, registry, asker, held, node) = (
+            document_settings(parts),
+            clock.clone(),
+            parts.registry.clone(),
+            parts.asker.clone(),
+            parts.held.clone(),
+            parts.node.clone(),
+        );
+        guard("documents", remade.clone(), move || {
+            Documents::new(
+                told.clone(),
+                clock.clone(),
+                registry.clone(),
+                asker.clone(),
+                held.clone(),
+                node.clone(),
+                changed.clone(),
+            )
+            .start()
+        })
+    };
     let peer_client = {
         let (asker, me, clock, peers) = (parts.asker.clone(), identity.me, clock.clone(), peers.clone());
         let heard = vec![peer_cache.clone().recipient()];
@@ -157,7 +188,9 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         })
     };
     {
-        let api = parts.peer_api.clone();
+        let address = SocketAddrV6::new(identity.network.node_address(identity.me), wire::peer::PORT, 0, 0);
+        let (tls, node, held) = (parts.peer_tls.clone(), parts.node.clone(), parts.held.clone());
+        let api = PeerApi::new(address, tls, node, peers, held, documents.clone().recipient());
         guard("peer_api", remade.clone(), move || api.clone().start());
     }
 
@@ -171,6 +204,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             allow_private: settings.private_endpoints,
         };
         let (heard, asked) = (vec![peer_cache.recipient()], vec![telemetry.clone().recipient()]);
+        let versions = documents.clone().recipient();
         let (registry, clock, kernel, node) =
             (parts.registry.clone(), clock.clone(), kernel.clone(), parts.node.clone());
         guard("registry_client", remade.clone(), move || {
@@ -182,6 +216,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 node.clone(),
                 heard.clone(),
                 asked.clone(),
+                versions.clone(),
             )
             .start()
         })
@@ -202,8 +237,12 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         });
     }
     let babeld = {
-        let readers =
-            vec![policy.clone().recipient(), peer_client.recipient(), telemetry.clone().recipient()];
+        let readers = vec![
+            policy.clone().recipient(),
+            peer_client.recipient(),
+            documents.recipient(),
+            telemetry.clone().recipient(),
+        ];
         let (told, clock, kernel, links, table, routing) = (
             babel_settings(parts),
             clock.clone(),

@@ -1,5 +1,7 @@
 //! Tells from a line of OpenVPN's log why a dial failed; the exit code and `>STATE:` do not say it.
 
+use policies::names::Prefix;
+
 /// Why a dial failed, as far as OpenVPN's log tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DialFailure {
@@ -9,6 +11,8 @@ pub enum DialFailure {
     OutOfDate,
     /// The other end's certificate is not of our network.
     ForeignCertificate,
+    /// The other end's certificate is revoked.
+    Revoked,
     /// Our packets fail the network's `tls-crypt` key, or theirs do.
     WrongNetworkKey,
     /// The other end refused us after TLS.
@@ -31,6 +35,7 @@ impl DialFailure {
         Self::WrongName,
         Self::OutOfDate,
         Self::ForeignCertificate,
+        Self::Revoked,
         Self::WrongNetworkKey,
         Self::Refused,
         Self::ConnectionRefused,
@@ -46,6 +51,7 @@ impl DialFailure {
             Self::WrongName => "wrong_name",
             Self::OutOfDate => "out_of_date",
             Self::ForeignCertificate => "foreign_certificate",
+            Self::Revoked => "revoked",
             Self::WrongNetworkKey => "wrong_network_key",
             Self::Refused => "refused",
             Self::ConnectionRefused => "connection_refused",
@@ -62,6 +68,7 @@ const FAILURES: &[(&str, DialFailure)] = &[
     ("VERIFY X509NAME ERROR", DialFailure::WrongName),
     ("error=certificate has expired", DialFailure::OutOfDate),
     ("error=certificate is not yet valid", DialFailure::OutOfDate),
+    ("is REVOKED", DialFailure::Revoked),
     ("VERIFY ERROR", DialFailure::ForeignCertificate),
     ("tls-crypt unwrap error", DialFailure::WrongNetworkKey),
     ("AUTH_FAILED", DialFailure::Refused),
@@ -76,6 +83,15 @@ const FAILURES: &[(&str, DialFailure)] = &[
 /// The reason for a failed dial that a line of the log tells, if it does.
 pub fn reason_of_log(text: &str) -> Option<DialFailure> {
     FAILURES.iter().find(|(pattern, _)| text.contains(pattern)).map(|(_, failure)| *failure)
+}
+
+/// Whose revoked certificate OpenVPN has just refused, if a line of its log says so.
+///
+/// The name has been verified by then: OpenVPN looks at the chain first.
+pub fn revoked_of_log(text: &str) -> Option<Prefix> {
+    let (_, rest) = text.split_once("VERIFY CRL: depth=0, ")?;
+    let (subject, _) = rest.strip_suffix(" is REVOKED")?.rsplit_once(", serial=")?;
+    subject.strip_prefix("CN=")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -113,6 +129,16 @@ mod tests {
             "MULTI: new incoming connection would exceed maximum number of clients (1)",
             Some(F::ServerFull),
         );
+    }
+
+    #[test]
+    fn the_log_names_a_revoked_peer() {
+        let told = |text: &str| revoked_of_log(text).map(|peer| peer.to_string());
+        let line = "45.67.1.3:40312 VERIFY CRL: depth=0, CN=7/16, serial=316663873929282 is REVOKED";
+        assert_eq!(told(line).as_deref(), Some("7/16"));
+        assert_eq!(told("VERIFY CRL: depth=0, CN=7/16, serial=3"), None);
+        assert_eq!(told("VERIFY CRL: depth=1, CN=7/16, serial=3 is REVOKED"), None);
+        check(line, Some(DialFailure::Revoked));
     }
 
     #[test]

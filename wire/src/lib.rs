@@ -15,6 +15,7 @@ pub mod management;
 pub mod overlay;
 pub mod peer;
 pub mod registry;
+pub mod serial;
 pub mod signed;
 pub mod suspicion;
 pub mod text;

@@ -1,6 +1,9 @@
 //! What members tell each other over the overlay: where they can be dialled, and what they hold.
 
-use crate::{registry::Node, text};
+use crate::{
+    registry::{Kind, Node},
+    text,
+};
 use policies::names::{Endpoint, Prefix};
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +12,17 @@ pub const PORT: u16 = 326;
 
 /// Most bytes of any answer of the peer API.
 pub const ANSWER_LIMIT: usize = 64 * 1024;
+
+/// Most bytes of a signed document, which is passed on by `GET` and `POST` of [`call_of`] its kind.
+pub const DOCUMENT_LIMIT: usize = 2 * 1024 * 1024;
+
+/// The call by which a signed document is passed on.
+pub fn call_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Network => "/v1/network",
+        Kind::Revocations => "/v1/revocations",
+    }
+}
 
 /// Most nodes in one sample.
 pub const MOST_NODES: usize = 64;

@@ -10,6 +10,7 @@ use policies::{
     world::{Candidate, LinkCounters, Phase},
 };
 use std::{collections::BTreeMap, time::Duration};
+use wire::registry::Kind as Document;
 
 /// What a scrape reads.
 pub(super) struct Seen<'a> {
@@ -162,6 +163,14 @@ families! {
         (vec![s("answered")], float(seen.node.counts.registry_answered)),
         (vec![s("failed")], float(seen.node.counts.registry_failed)),
     ];
+    Gauge warren_document_version &["document"],
+        "Version of the signed document that the node holds; 0: none.",
+        |seen| vec![
+        (vec![s("network")], float(seen.node.held.version(Document::Network))),
+        (vec![s("revocations")], float(seen.node.held.version(Document::Revocations))),
+    ];
+    Gauge warren_revoked_certificates &[], "Certificates on the list of revocations that the node holds.",
+        |seen| one([], float(u64::try_from(seen.node.held.revoked_count()).unwrap_or(u64::MAX)));
     Counter warren_readings_dropped_total &[],
         "Readings that a full mailbox refused; the next one replaced each.",
         |seen| one([], float(seen.node.readings_dropped));

@@ -26,6 +26,8 @@ pub struct Identity {
     pub key: PathBuf,
     /// The network's `tls-crypt` key.
     pub tls_crypt: PathBuf,
+    /// The folder of revoked serial numbers, one empty file each.
+    pub revoked: PathBuf,
     /// The tun node to open, where not `/dev/net/tun`.
     pub tun_node: Option<PathBuf>,
     /// Whether sockets can be dual-stack.
@@ -58,6 +60,8 @@ fn common(identity: &Identity, device: &str, management: &PathBuf) -> Args {
         .path("--cert", &identity.certificate)
         .path("--key", &identity.key)
         .path("--tls-crypt", &identity.tls_crypt)
+        .path("--crl-verify", &identity.revoked)
+        .add(["dir"])
         .path("--management", management)
         .add(["unix", "--management-client", "--management-hold"])
         .add(["--tls-version-min", "1.3", "--data-ciphers", CIPHERS])
@@ -144,6 +148,7 @@ mod tests {
             certificate: at("node.crt"),
             key: at("node.key"),
             tls_crypt: at("tls-crypt.key"),
+            revoked: "/var/lib/warren/revoked".into(),
             tun_node: None,
             ipv6: true,
         }
@@ -187,6 +192,7 @@ mod tests {
         for line in lines {
             check(&line, "--script-security 1 --ifconfig-noexec --route-noexec");
             check(&line, "--tls-version-min 1.3");
+            check(&line, "--crl-verify /var/lib/warren/revoked dir");
             check(&line, "--management-client");
         }
     }

@@ -3,6 +3,7 @@
 use super::command_line::Identity;
 use crate::{
     clock::Clock,
+    documents::held::SharedHeld,
     links::{LinkOrder, Links},
     messages::{TunnelCameUp, TunnelClosed, TunnelOpened},
     process::{Outlet, Program, Rights},
@@ -17,7 +18,6 @@ use policies::{
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
     ffi::OsString,
     path::PathBuf,
     rc::Rc,
@@ -62,7 +62,7 @@ pub(super) struct Common {
     pub(super) facts: Facts,
     pub(super) events: Outlet,
     pub(super) seed: u64,
-    pub(super) revoked: RefCell<BTreeSet<String>>,
+    pub(super) held: SharedHeld,
     pub(super) stopping: Cell<bool>,
 }
 
@@ -87,7 +87,7 @@ impl Common {
     }
 
     pub(super) fn is_revoked(&self, serial: &str) -> bool {
-        self.revoked.borrow().contains(serial)
+        self.held.load().bars(serial)
     }
 
     pub(super) fn stopping(&self) -> bool {

@@ -14,8 +14,9 @@ pub use common::{Facts, Settings};
 
 use crate::{
     clock::Clock,
+    documents::held::SharedHeld,
     links::{LinkOrder, Links},
-    messages::{Ordered, ProcessReading},
+    messages::{DocumentsChanged, Ordered, ProcessReading},
     process::{ChildEvent, Outlet},
     store::TunnelTable,
 };
@@ -26,6 +27,7 @@ use dial::Dial;
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     orders::{CloseReason, Order},
+    units::Uptime,
     world::{Phase, TunnelReading},
 };
 use server::Server;
@@ -42,6 +44,10 @@ const TICK: Duration = Duration::from_millis(250);
 /// A dialling slot rests this long after a tunnel.
 const REST: Duration = Duration::from_secs(2);
 
+/// A revoked peer's tunnel drains for so long, so that the traffic of others leaves it unharmed: after
+/// four missed hellos its cost is sixteenfold. It must be gone within 5 s of the news.
+const CUT_AFTER: Duration = Duration::from_secs(4);
+
 /// All OpenVPN processes of this node: what outlives the actor.
 #[derive(Clone, Default)]
 pub struct Connections(Rc<RefCell<Processes>>);
@@ -50,6 +56,8 @@ pub struct Connections(Rc<RefCell<Processes>>);
 struct Processes {
     servers: BTreeMap<Transport, Server>,
     dials: BTreeMap<Slot, Dial>,
+    /// Tunnels of revoked certificates that drain, and when they end, drained or not.
+    cut: BTreeMap<Slot, (Prefix, Uptime)>,
     stopped: bool,
 }
 
@@ -79,14 +87,6 @@ pub struct DrainAll;
 #[rtype(result = "()")]
 pub struct EndAll;
 
-/// The revoked serial numbers, lower-case hex; replaces those told before.
-#[derive(Clone, Debug, actix::Message)]
-#[rtype(result = "()")]
-pub struct Revoked {
-    /// All of them.
-    pub serials: BTreeSet<String>,
-}
-
 /// The actor.
 pub struct Tunnels {
     common: Common,
@@ -104,6 +104,7 @@ impl Tunnels {
         links: Links,
         facts: Facts,
         events: Outlet,
+        held: SharedHeld,
         seed: u64,
     ) -> Self {
         let common = Common {
@@ -114,7 +115,7 @@ impl Tunnels {
             facts,
             events,
             seed,
-            revoked: RefCell::default(),
+            held,
             stopping: Cell::new(false),
         };
         Self { common, connections }
@@ -131,6 +132,7 @@ impl Tunnels {
     }
 
     fn tick(&mut self) {
+        self.cut_due();
         let mut processes = self.connections.0.borrow_mut();
         processes.servers.values_mut().for_each(|server| server.tick(&self.common));
         processes.dials.values_mut().for_each(|dial| dial.tick(&self.common));
@@ -148,6 +150,8 @@ impl Tunnels {
                 tracing::info!(%slot, %reason, "tunnel draining");
                 self.drain(slot);
             }
+            // Who is cut off is not taken back.
+            Order::Undrain { slot, .. } if self.is_cut(slot) => {}
             Order::Undrain { slot, reason } => {
                 tracing::info!(%slot, %reason, "drain given up");
                 self.move_phase(slot, Phase::Draining, Phase::Up, LinkOrder::Unsilence(slot));
@@ -202,7 +206,7 @@ impl Tunnels {
         match slot {
             Slot::Dialling(_) => {
                 if let Some(dial) = processes.dials.get_mut(&slot) {
-                    if reason == CloseReason::PeerDead {
+                    if matches!(reason, CloseReason::PeerDead | CloseReason::Revoked) {
                         // Babel's routes leave it at once; OpenVPN takes a second to end.
                         self.common.links.order(LinkOrder::Down(slot));
                     }
@@ -218,6 +222,48 @@ impl Tunnels {
                 }
             }
         }
+    }
+
+    /// Takes Babel off the tunnels of revoked certificates, and ends them after [`CUT_AFTER`], come what may.
+    ///
+    /// A server shows its serial number to nobody, so a tunnel that we dialled ends with any revocation of
+    /// that peer; if it has another certificate by now it is dialled again.
+    fn cut_off(&mut self, revoked: &BTreeSet<Prefix>) {
+        let held = self.common.held.load_full();
+        let slots: Vec<Slot> = {
+            let processes = self.connections.0.borrow();
+            let accepted = processes.servers.values().flat_map(|server| server.barred(&held));
+            let dialled = processes.dials.iter().filter(|(_, dial)| revoked.contains(&dial.peer()));
+            accepted.chain(dialled.map(|(slot, _)| *slot)).collect()
+        };
+        for slot in slots {
+            let tunnel = self.common.table.borrow().tunnels.get(&slot).cloned();
+            let Some(TunnelReading { peer, phase, .. }) = tunnel else { continue };
+            if phase == Phase::Connecting {
+                self.close(slot, CloseReason::Revoked);
+                continue;
+            }
+            tracing::info!(%slot, %peer, "peer revoked: its tunnel drains and is cut off");
+            self.move_phase(slot, Phase::Up, Phase::Draining, LinkOrder::Silence(slot));
+            let at = self.common.now() + CUT_AFTER;
+            self.connections.0.borrow_mut().cut.entry(slot).or_insert((peer, at));
+        }
+    }
+
+    fn cut_due(&mut self) {
+        let now = self.common.now();
+        let due: Vec<Slot> = {
+            let mut processes = self.connections.0.borrow_mut();
+            let table = self.common.table.borrow();
+            let stands = |slot: &Slot, peer: &Prefix| table.tunnels.get(slot).is_some_and(|is| is.peer == *peer);
+            processes.cut.retain(|slot, (peer, _)| stands(slot, peer));
+            processes.cut.iter().filter(|(_, (_, at))| *at <= now).map(|(slot, _)| *slot).collect()
+        };
+        due.into_iter().for_each(|slot| self.close(slot, CloseReason::Revoked));
+    }
+
+    fn is_cut(&self, slot: Slot) -> bool {
+        self.connections.0.borrow().cut.contains_key(&slot)
     }
 
     fn child(&mut self, event: &ChildEvent) {
@@ -292,10 +338,10 @@ impl Handler<EndAll> for Tunnels {
     }
 }
 
-impl Handler<Revoked> for Tunnels {
+impl Handler<DocumentsChanged> for Tunnels {
     type Result = ();
 
-    fn handle(&mut self, revoked: Revoked, _: &mut Self::Context) {
-        self.common.revoked.replace(revoked.serials);
+    fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
+        self.cut_off(&changed.revoked);
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{Common, server};
 use crate::{
+    documents::held::Held,
     links::LinkOrder,
     process::{ChildEvent, Happened, Supervised},
 };
@@ -15,7 +16,10 @@ use policies::{
     world::{Phase, TunnelReading},
 };
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
-use wire::management::{self, ClientEnv, ClientId, Decoder, StateName};
+use wire::{
+    dial_failure::revoked_of_log,
+    management::{self, ClientEnv, ClientId, Decoder, StateName},
+};
 
 /// After `client-kill` OpenVPN keeps a UDP client for 4.6 to 5.0 s (measured); its slot rests longer.
 const KILLED_REST: Duration = Duration::from_secs(6);
@@ -36,6 +40,8 @@ struct Accepted {
     client: ClientId,
     /// Whence it came.
     from: Option<SocketAddr>,
+    /// Serial number of its certificate, hex.
+    serial: String,
 }
 
 /// An accepted tunnel has ended.
@@ -75,7 +81,12 @@ impl Server {
                 let events = self.decoder.feed(bytes);
                 events.into_iter().filter_map(|event| self.said(common, event)).collect()
             }
-            Happened::Logged(line) => self.left(common, line).into_iter().collect(),
+            Happened::Logged(line) => {
+                if let Some(peer) = revoked_of_log(line) {
+                    tracing::info!(%peer, transport = %self.transport, "revoked certificate refused");
+                }
+                self.left(common, line).into_iter().collect()
+            }
             Happened::Exited { .. } => {
                 let slots: Vec<Slot> = std::mem::take(&mut self.accepted).into_keys().collect();
                 slots.into_iter().map(|slot| (slot, CloseReason::ProcessDied)).collect()
@@ -127,7 +138,8 @@ impl Server {
         if peer == common.settings.me {
             return Err("that is our own certificate");
         }
-        if env.serial.as_deref().is_none_or(|serial| common.is_revoked(serial)) {
+        let serial = env.serial.clone().unwrap_or_default();
+        if common.is_revoked(&serial) {
             return Err("the certificate is revoked");
         }
         if common.stopping() {
@@ -140,7 +152,7 @@ impl Server {
         };
         let again = self.accepted.get(&slot).is_some_and(|accepted| accepted.client == client);
         if !again {
-            self.accepted.insert(slot, Accepted { peer, client, from: env.address() });
+            self.accepted.insert(slot, Accepted { peer, client, from: env.address(), serial });
             let endpoint = env.address().map(|address| Endpoint { address, transport: self.transport });
             common.opened(TunnelReading {
                 slot,
@@ -196,6 +208,12 @@ impl Server {
         self.process.say(management::client_kill(accepted.client));
         common.table.borrow_mut().resting.insert(slot, common.now() + KILLED_REST);
         Some((slot, reason))
+    }
+
+    /// Slots that clients with revoked certificates hold.
+    pub(super) fn barred(&self, held: &Held) -> Vec<Slot> {
+        let barred = self.accepted.iter().filter(|(_, accepted)| held.bars(&accepted.serial));
+        barred.map(|(slot, _)| *slot).collect()
     }
 
     /// Time has passed.

@@ -136,6 +136,13 @@ impl Book {
         true
     }
 
+    /// Forgets a peer, as if it had never been heard of; says whether it was known.
+    pub fn forget(&mut self, peer: Prefix) -> bool {
+        let known = self.peers.remove(&peer).is_some();
+        self.changed.extend(known.then_some(peer));
+        known
+    }
+
     /// How dialling went; says whether anything has changed.
     pub fn dialled(&mut self, dials: &BTreeMap<Prefix, DialHistory>) -> bool {
         let mut changed = false;

@@ -1,6 +1,8 @@
 //! Makes one call to a registry, bounded in time and size; knows nothing of when and why.
 
-use reqwest::{Client, Method, StatusCode};
+use arc_swap::ArcSwap;
+use crate::member::Member;
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -8,7 +10,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring as provider},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{error::Error, sync::Arc, time::Duration};
@@ -71,10 +73,10 @@ fn tls_error<E: Error + Send + Sync + 'static>(error: E) -> CallError {
     CallError::Tls(Box::new(error))
 }
 
-/// A client of one registry.
+/// A client of one registry. Its clones share the certificate that they show.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    client: Client,
+    client: Arc<ArcSwap<Client>>,
     url: String,
 }
 
@@ -99,25 +101,27 @@ impl Registry {
     ///
     /// # Errors
     /// TLS cannot be set up with these.
-    pub fn member(
-        url: &str,
-        ca: CertificateDer<'static>,
-        certificate: CertificateDer<'static>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<Self, CallError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(ca).map_err(tls_error)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(tls_error)?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![certificate], key)
-            .map_err(tls_error)?;
-        Self::with(url, config)
+    pub fn member(url: &str, member: &Member) -> Result<Self, CallError> {
+        Self::with(url, member.registry_client().map_err(tls_error)?)
+    }
+
+    /// From the next call on it, and each clone of it, shows that member's certificate.
+    ///
+    /// # Errors
+    /// TLS cannot be set up with it.
+    pub fn renew(&self, member: &Member) -> Result<(), CallError> {
+        let client = Self::client(member.registry_client().map_err(tls_error)?)?;
+        self.client.store(Arc::new(client));
+        Ok(())
     }
 
     fn with(url: &str, config: ClientConfig) -> Result<Self, CallError> {
-        let client = Client::builder()
+        let client = Arc::new(ArcSwap::from_pointee(Self::client(config)?));
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+    }
+
+    fn client(config: ClientConfig) -> Result<Client, CallError> {
+        Client::builder()
             .tls_backend_preconfigured(config)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -125,8 +129,7 @@ impl Registry {
             .timeout(WHOLE)
             .pool_idle_timeout(Duration::from_secs(10))
             .build()
-            .map_err(tls_error)?;
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+            .map_err(tls_error)
     }
 
     /// Reads a document.
@@ -135,6 +138,23 @@ impl Registry {
     /// No answer, or not the document.
     pub async fn get<T: DeserializeOwned>(&self, call: &str) -> Result<T, CallError> {
         self.ask(Method::GET, call, None).await
+    }
+
+    /// Reads a document that the registry gives only once there is news; `None`: there was none within
+    /// the time that the call names. Takes at most `longest`.
+    ///
+    /// # Errors
+    /// No answer, or not the document.
+    pub async fn news<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        longest: Duration,
+    ) -> Result<Option<T>, CallError> {
+        let request = self.request(Method::GET, call, None).timeout(longest);
+        match self.answer(request).await? {
+            (StatusCode::NO_CONTENT, _) => Ok(None),
+            (status, bytes) => self.document(status, &bytes).map(Some),
+        }
     }
 
     /// Sends a document, and reads the answer.
@@ -157,12 +177,20 @@ impl Registry {
         call: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, CallError> {
-        let mut request = self.client.request(method, format!("{}{call}", self.url));
-        if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body);
+        let (status, bytes) = self.answer(self.request(method, call, body)).await?;
+        self.document(status, &bytes)
+    }
+
+    fn request(&self, method: Method, call: &str, body: Option<Vec<u8>>) -> RequestBuilder {
+        let request = self.client.load().request(method, format!("{}{call}", self.url));
+        match body {
+            Some(body) => request.header("content-type", "application/json").body(body),
+            None => request,
         }
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), CallError> {
         let mut answer = request.send().await.map_err(|error| self.failed(error))?;
-        let status = answer.status();
         let mut bytes = Vec::new();
         while let Some(part) = answer.chunk().await.map_err(|error| self.failed(error))? {
             if bytes.len() + part.len() > ANSWER_LIMIT {
@@ -170,10 +198,14 @@ impl Registry {
             }
             bytes.extend_from_slice(&part);
         }
+        Ok((answer.status(), bytes))
+    }
+
+    fn document<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, CallError> {
         if status == StatusCode::OK {
-            return serde_json::from_slice(&bytes).map_err(|error| self.unreadable(error.to_string()));
+            return serde_json::from_slice(bytes).map_err(|error| self.unreadable(error.to_string()));
         }
-        let problem: Problem = serde_json::from_slice(&bytes).unwrap_or_default();
+        let problem: Problem = serde_json::from_slice(bytes).unwrap_or_default();
         Err(CallError::No {
             status: status.as_u16(),
             title: printable(&problem.title),

@@ -7,6 +7,7 @@ use super::{
     counts::{Counts, DrainOutcome, bump},
     traffic::{Row, Rows},
 };
+use crate::documents::held::Held;
 use crate::messages::{
     ActorRemade, Decided, LeasesRead, PeersRead, ProbesRead, ProcessesRead, RegistryAsked, RoutesRead,
     TunnelCameUp, TunnelClosed, TunnelOpened,
@@ -117,6 +118,8 @@ pub struct Snapshot {
     pub processes: Arc<ProcessesRead>,
     /// The registry.
     pub registry: Arc<Registry>,
+    /// The signed documents.
+    pub held: Arc<Held>,
     /// What is counted by event.
     pub counts: Arc<Counts>,
     /// The last decisions, oldest first.
@@ -149,6 +152,7 @@ impl Snapshot {
             leases: Arc::new(LeasesRead { at, leases: Vec::new() }),
             processes: Arc::new(ProcessesRead { at, processes: Vec::new() }),
             registry: Arc::default(),
+            held: Arc::default(),
             counts: Arc::new(Counts::new(&identity.actors)),
             log: Arc::default(),
             logged: 0,

@@ -6,9 +6,10 @@ pub mod converge;
 pub mod drain;
 pub mod idle;
 pub mod recover;
+pub mod revoke;
 pub mod slots;
 
-use crate::{Lab, Options, Pace, Pinger, hops::Routes, spawn::wait_until};
+use crate::{Lab, Options, Pace, Pinger, hops::Routes, node::Node, spawn::wait_until};
 use anyhow::{Context, Result, bail};
 use std::{
     fmt::Display,
@@ -109,6 +110,17 @@ pub fn wait_whole(lab: &Lab, pinger: &Pinger, start: Duration) -> Result<Duratio
 pub fn wait_routes(lab: &Lab) -> Result<Routes> {
     let whole = || Routes::read(lab).ok().filter(|routes| routes.mean_hops().is_some());
     wait_until(PATIENCE, whole).context("the routing tables did not become whole")
+}
+
+/// The value of one sample of a node's metrics, by its name with its labels.
+///
+/// # Errors
+/// Where the node does not answer, or has no such sample.
+pub fn metric(node: &Node, sample: &str) -> Result<u64> {
+    let text = node.scrape()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(sample));
+    let value = line.with_context(|| format!("node {} has no {sample}", node.index()))?;
+    value.trim().parse().with_context(|| format!("{sample} is {value}"))
 }
 
 /// One line for each node whose daemon has ended by itself, with the end of its log.
