@@ -210,8 +210,7 @@ impl Documents {
     }
 
     fn compared(&mut self, peer: Prefix, node: &NodeDocument, ctx: &mut Context<Self>) {
-        let theirs =
-            [(Kind::Network, node.network_version), (Kind::Revocations, node.revocations_version)];
+        let theirs = [(Kind::Network, node.network_version), (Kind::Revocations, node.revocations_version)];
         for (kind, version) in theirs {
             let ours = self.held.load().version(kind);
             if version < ours {
@@ -314,8 +313,7 @@ impl Actor for Documents {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.say_what_is_held();
-        let changed =
-            DocumentsChanged { kind: None, held: self.held.load_full(), revoked: BTreeSet::new() };
+        let changed = DocumentsChanged { kind: None, held: self.held.load_full(), revoked: BTreeSet::new() };
         self.changed.iter().for_each(|to| to.do_send(changed.clone()));
         self.listen(ctx);
         ctx.run_later(spread(COMPARE), Self::compare_with_one);

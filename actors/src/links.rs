@@ -4,11 +4,12 @@
 //! thread; whoever gives them does not wait.
 
 use crate::{babel_sender::BabelSender, errors::Chain, kernel::Kernel};
+use ipnet::Ipv6Net;
 use policies::names::{Prefix, Slot};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// An order for one slot. Each does nothing the second time.
+/// An order for one slot, or about the ways to one node. Each does nothing the second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkOrder {
     /// Give it its link-local address and set it up.
@@ -24,6 +25,10 @@ pub enum LinkOrder {
     Unsilence(Slot),
     /// Ask the neighbour there for all its routes, soon and once more: it or our babeld is new.
     RequestRoutes(Slot),
+    /// Send nothing to that node any more, neither our own packets nor those of others.
+    Bar(Ipv6Net),
+    /// Send to it again, where there is a way.
+    Unbar(Ipv6Net),
 }
 
 /// When a neighbour is asked after the order. babeld's own hellos come first; and a neighbour's babeld answers no
@@ -101,6 +106,8 @@ async fn carry_out(
             Ok(())
         }
         LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
+        LinkOrder::Bar(range) => kernel.bar(range).await,
+        LinkOrder::Unbar(range) => kernel.unbar(range).await,
         LinkOrder::RequestRoutes(slot) => {
             let sender = sender.clone();
             actix_rt::spawn(async move {

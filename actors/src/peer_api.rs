@@ -216,7 +216,7 @@ fn document(request: &HttpRequest, state: &State, kind: Kind) -> HttpResponse {
 async fn offer(request: HttpRequest, body: web::Bytes, state: web::Data<State>) -> HttpResponse {
     let from = match caller(&request, &state) {
         Ok(caller) => caller.prefix,
-        Err(no) => return no,
+        Err(why) => return problem(StatusCode::FORBIDDEN, why),
     };
     let Ok(document) = serde_json::from_slice(&body) else {
         return problem(StatusCode::BAD_REQUEST, "no signed document");
@@ -245,26 +245,21 @@ async fn peers(request: HttpRequest, count: web::Query<Count>, state: web::Data<
     })
 }
 
-fn answer<T: Serialize>(
-    request: &HttpRequest,
-    state: &State,
-    document: impl FnOnce() -> T,
-) -> HttpResponse {
+fn answer<T: Serialize>(request: &HttpRequest, state: &State, document: impl FnOnce() -> T) -> HttpResponse {
     match caller(request, state) {
         Ok(_) => HttpResponse::Ok().json(document()),
-        Err(no) => no,
+        Err(why) => problem(StatusCode::FORBIDDEN, why),
     }
 }
 
-/// Who calls; at each request, since a certificate may be revoked while a connection is open.
-fn caller(request: &HttpRequest, state: &State) -> Result<Caller, HttpResponse> {
+/// Who calls, or why it is refused; asked at each request, since a certificate may be revoked while a connection is open.
+fn caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
     let Some(caller) = request.conn_data::<Caller>() else {
-        let title = "the certificate does not bear the address you come from";
-        return Err(problem(StatusCode::FORBIDDEN, title));
+        return Err("the certificate does not bear the address you come from");
     };
     let held = state.held.load();
     if held.bars(&caller.serial) || held.bars_key(&caller.key) {
-        return Err(problem(StatusCode::FORBIDDEN, "the certificate is revoked"));
+        return Err("the certificate is revoked");
     }
     Ok(caller.clone())
 }

@@ -181,12 +181,7 @@ impl Asker {
         format!("https://{address}{call}")
     }
 
-    async fn get<T: DeserializeOwned>(
-        &self,
-        peer: Prefix,
-        call: &str,
-        limit: usize,
-    ) -> Result<T, AskError> {
+    async fn get<T: DeserializeOwned>(&self, peer: Prefix, call: &str, limit: usize) -> Result<T, AskError> {
         let failed = |source| AskError::Http { peer, source };
         let request = self.http.load().get(self.url(peer, call));
         let asked = request.send().await;

@@ -23,6 +23,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use wire::{
     endpoints::dialable,
     overlay::Network,
+    peer::NodeDocument,
     registry::{Announced, Announcement, Bootstrap, VERSION},
 };
 
@@ -40,6 +41,12 @@ const COUNT: usize = 16;
 
 /// Renewed at a third of the life that the registry gave; this long where it gave none yet.
 const ANNOUNCE: Duration = Duration::from_secs(300);
+
+/// A registry that stays away is logged this often.
+const COMPLAIN: Duration = Duration::from_secs(600);
+
+/// New versions that we hold are announced within this.
+const SPREAD: Duration = Duration::from_secs(3);
 
 /// Our uplinks' addresses are read again this often.
 const ADDRESSES: Duration = Duration::from_secs(30);
@@ -73,11 +80,15 @@ pub struct RegistryClient {
     leases: Vec<Endpoint>,
     uplinks: Vec<Endpoint>,
     looked: Option<Uptime>,
-    announced: Option<Vec<Endpoint>>,
+    announced: Option<Announcement>,
     announce_at: Uptime,
     ask_at: Uptime,
     wait: Duration,
     busy: bool,
+    /// When the log last said that the registry is away.
+    complained: Option<Uptime>,
+    /// An announcement for the sake of what we hold is near.
+    hurries: bool,
 }
 
 impl RegistryClient {
@@ -111,6 +122,8 @@ impl RegistryClient {
             ask_at: now,
             wait: FIRST,
             busy: false,
+            complained: None,
+            hurries: false,
         }
     }
 
@@ -123,10 +136,18 @@ impl RegistryClient {
         if self.busy {
             return;
         }
-        let endpoints = self.endpoints();
-        let changed = self.announced.as_ref().is_none_or(|announced| *announced != endpoints);
-        if (changed && self.announced.is_some()) || self.announce_at <= now {
-            self.announce(endpoints, ctx);
+        let announcement = self.announcement();
+        if let Some(announced) = &self.announced {
+            if announced.endpoints != announcement.endpoints {
+                self.announce_at = now;
+            } else if *announced != announcement && !self.hurries {
+                // All nodes get a new document at once, and shall not all tell so at once.
+                self.hurries = true;
+                self.announce_at = self.announce_at.min(now + SPREAD.mul_f64(fastrand::f64()));
+            }
+        }
+        if self.announce_at <= now {
+            self.announce(announcement, ctx);
         } else if self.ask_at <= now {
             self.ask(ctx);
         }
@@ -163,31 +184,40 @@ impl RegistryClient {
         all.filter(|endpoint| seen.insert(*endpoint)).take(crate::peer_cache::book::MOST_ENDPOINTS).collect()
     }
 
-    fn announce(&mut self, endpoints: Vec<Endpoint>, ctx: &mut Context<Self>) {
-        self.busy = true;
-        let mut document = (**self.node.load()).clone();
-        document.endpoints.clone_from(&endpoints);
-        self.node.store(document.into());
-        let registry = self.registry.clone();
-        let announcement =
-            Announcement { version: VERSION, endpoints: endpoints.clone(), ..Announcement::default() };
-        let call =
-            async move { registry.send::<Announced>(Method::PUT, "/v1/nodes/self", &announcement).await };
-        ctx.spawn(call.into_actor(self).map(|answer, client, _| client.was_announced(answer, endpoints)));
+    fn announcement(&self) -> Announcement {
+        let node = self.node.load();
+        Announcement {
+            version: VERSION,
+            endpoints: self.endpoints(),
+            software: node.software.clone(),
+            network_version: node.network_version,
+            revocations_version: node.revocations_version,
+            ..Announcement::default()
+        }
     }
 
-    fn was_announced(&mut self, answer: Result<Announced, CallError>, endpoints: Vec<Endpoint>) {
+    fn announce(&mut self, announcement: Announcement, ctx: &mut Context<Self>) {
+        (self.busy, self.hurries) = (true, false);
+        let endpoints = announcement.endpoints.clone();
+        self.node.rcu(|node| NodeDocument { endpoints: endpoints.clone(), ..(**node).clone() });
+        let (registry, said) = (self.registry.clone(), announcement.clone());
+        let call = async move { registry.send::<Announced>(Method::PUT, "/v1/nodes/self", &said).await };
+        ctx.spawn(call.into_actor(self).map(|answer, client, _| client.was_announced(answer, announcement)));
+    }
+
+    fn was_announced(&mut self, answer: Result<Announced, CallError>, said: Announcement) {
         self.busy = false;
         let now = self.clock.now();
         match answer {
             Ok(announced) => {
                 let first = self.announced.is_none();
-                self.announced = Some(endpoints);
+                self.announced = Some(said);
                 let third = Duration::from_secs(announced.ttl_s) / 3;
                 self.announce_at = now + third.clamp(Duration::from_secs(1), ANNOUNCE);
                 for refused in announced.refused {
                     tracing::warn!(endpoint = %refused.endpoint, why = refused.why, "registry refuses an endpoint");
                 }
+                self.versions(announced.network_version, announced.revocations_version);
                 // The registry is asked with each announcement.
                 if !first {
                     self.ask_at = now;
@@ -222,17 +252,15 @@ impl RegistryClient {
                 let peers: Vec<_> = peers.filter(|(_, endpoints)| !endpoints.is_empty()).collect();
                 let heard = PeersHeard { at, source: PeerSource::Registry, peers };
                 self.heard.iter().for_each(|to| to.do_send(heard.clone()));
-                offer(
-                    &self.versions,
-                    VersionsHeard {
-                        network: bootstrap.network_version,
-                        revocations: bootstrap.revocations_version,
-                    },
-                );
+                self.versions(bootstrap.network_version, bootstrap.revocations_version);
                 self.told(None);
             }
             Err(error) => self.told(Some(Chain(&error).to_string())),
         }
+    }
+
+    fn versions(&self, network: u64, revocations: u64) {
+        offer(&self.versions, VersionsHeard { network, revocations });
     }
 
     /// This wait ± 50 %; the next one is twice as long.
@@ -242,12 +270,18 @@ impl RegistryClient {
         wait.mul_f64(0.5 + fastrand::f64())
     }
 
-    fn told(&self, failure: Option<String>) {
+    fn told(&mut self, failure: Option<String>) {
+        let at = self.clock.now();
         match &failure {
-            Some(failure) => tracing::warn!(failure, "the registry is away; the node goes on without"),
+            Some(failure) if self.complained.is_none_or(|last| at.since(last) >= COMPLAIN) => {
+                self.complained = Some(at);
+                tracing::warn!(failure, "the registry is away; the node goes on without");
+            }
+            Some(failure) => tracing::debug!(failure, "the registry is still away"),
+            None if self.complained.take().is_some() => tracing::info!("the registry answers again"),
             None => tracing::debug!("registry answered"),
         }
-        let asked = RegistryAsked { at: self.clock.now(), failure };
+        let asked = RegistryAsked { at, failure };
         self.asked.iter().for_each(|to| offer(to, asked.clone()));
     }
 }

@@ -14,8 +14,8 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_END, float};
 use crate::{
     clock::{Clock, wall},
     messages::{
-        ActorRemade, Decided, DocumentsChanged, LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryAsked,
-        RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, dropped_readings,
+        ActorRemade, Decided, DocumentsChanged, LeasesRead, LinksSampled, PeersRead, ProbesRead,
+        ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, dropped_readings,
     },
 };
 use actix::{Actor, AsyncContext, Context, Handler};

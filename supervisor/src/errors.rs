@@ -1,6 +1,8 @@
 //! Why the daemon does not start: one line each, and an exit code.
 
-use actors::{documents::disk::FileError, kernel::KernelError, member::MemberError, registry_client::call::CallError};
+use actors::{
+    documents::disk::FileError, kernel::KernelError, member::MemberError, registry_client::call::CallError,
+};
 use std::{io, path::PathBuf};
 
 /// A start that failed. The text says what, where, and what would be right.

@@ -112,7 +112,7 @@ fn network_document(
         .map_err(|error| wrong(&path, format!("cannot be read ({error}): run warren join")))?;
     let signed: SignedDocument =
         serde_json::from_str(&text).map_err(|error| wrong(&path, format!("no signed document: {error}")))?;
-    let payload = signed::open_by_any(&signed, cas.iter().map(AsRef::as_ref)).map_err(|error| wrong(&path, error.to_string()))?;
+    let payload = signed::open_any(&signed, cas).map_err(|error| wrong(&path, error.to_string()))?;
     let document = NetworkDocument::read(&payload).map_err(|error| wrong(&path, error.to_string()))?;
     Ok((document, signed))
 }

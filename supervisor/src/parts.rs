@@ -15,8 +15,8 @@ use actors::{
     upnp::keeper::LeaseSettings,
 };
 use config::{Settings, paths::Paths};
-use rustls::ServerConfig;
 use policies::{parameters::Parameters, planner::PlannerSettings};
+use rustls::ServerConfig;
 use wire::babel::{BabelConfig, MacKey};
 
 /// What the wiring is made from.
@@ -64,6 +64,7 @@ pub(crate) fn tunnel_settings(parts: &Parts<'_>) -> openvpn::Settings {
     let Parts { paths, host, identity, .. } = parts;
     openvpn::Settings {
         me: identity.me,
+        network: identity.network,
         openvpn: host.openvpn.clone(),
         rights: host.openvpn_rights,
         identity: openvpn::Identity {

@@ -3,7 +3,9 @@
 //! Four ranks: source -> decider -> effect -> sink. What is last in the flow starts first, and is
 //! handed to those before it; so a loop of addresses cannot be written.
 
-use crate::parts::{Parts, babel_settings, document_settings, lease_settings, planner_settings, tunnel_settings};
+use crate::parts::{
+    Parts, babel_settings, document_settings, lease_settings, planner_settings, tunnel_settings,
+};
 use actix::{Actor, Recipient};
 use actors::{
     babeld::{Babeld, EndBabeld, RoutingProcess},
@@ -154,11 +156,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     };
 
     let documents = {
-        let changed = vec![
-            tunnels.clone().recipient(),
-            peer_cache.clone().recipient(),
-            telemetry.clone().recipient(),
-        ];
+        let changed =
+            vec![tunnels.clone().recipient(), peer_cache.clone().recipient(), telemetry.clone().recipient()];
         let (told, clock, registry, asker, held, node) = (
             document_settings(parts),
             clock.clone(),

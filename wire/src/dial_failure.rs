@@ -68,7 +68,7 @@ const FAILURES: &[(&str, DialFailure)] = &[
     ("VERIFY X509NAME ERROR", DialFailure::WrongName),
     ("error=certificate has expired", DialFailure::OutOfDate),
     ("error=certificate is not yet valid", DialFailure::OutOfDate),
-    ("is REVOKED", DialFailure::Revoked),
+    ("is revoked", DialFailure::Revoked),
     ("VERIFY ERROR", DialFailure::ForeignCertificate),
     ("tls-crypt unwrap error", DialFailure::WrongNetworkKey),
     ("AUTH_FAILED", DialFailure::Refused),
@@ -90,7 +90,7 @@ pub fn reason_of_log(text: &str) -> Option<DialFailure> {
 /// The name has been verified by then: OpenVPN looks at the chain first.
 pub fn revoked_of_log(text: &str) -> Option<Prefix> {
     let (_, rest) = text.split_once("VERIFY CRL: depth=0, ")?;
-    let (subject, _) = rest.strip_suffix(" is REVOKED")?.rsplit_once(", serial=")?;
+    let (subject, _) = rest.strip_suffix(" is revoked")?.rsplit_once(", serial=")?;
     subject.strip_prefix("CN=")?.parse().ok()
 }
 
@@ -134,10 +134,10 @@ mod tests {
     #[test]
     fn the_log_names_a_revoked_peer() {
         let told = |text: &str| revoked_of_log(text).map(|peer| peer.to_string());
-        let line = "45.67.1.3:40312 VERIFY CRL: depth=0, CN=7/16, serial=316663873929282 is REVOKED";
+        let line = "45.67.1.3:40312 VERIFY CRL: depth=0, CN=7/16, serial=316663873929282 is revoked";
         assert_eq!(told(line).as_deref(), Some("7/16"));
         assert_eq!(told("VERIFY CRL: depth=0, CN=7/16, serial=3"), None);
-        assert_eq!(told("VERIFY CRL: depth=1, CN=7/16, serial=3 is REVOKED"), None);
+        assert_eq!(told("VERIFY CRL: depth=1, CN=7/16, serial=3 is revoked"), None);
         check(line, Some(DialFailure::Revoked));
     }
 

@@ -154,24 +154,6 @@ fn verify(
         .map_err(|_| SignedError::Signature)
 }
 
-/// As [`open`], for a network whose nodes trust more than one CA while its CA is exchanged.
-///
-/// # Errors
-/// What is wrong by the last CA, where none vouches for the document.
-pub fn open_by_any<'a>(
-    document: &SignedDocument,
-    cas: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<Vec<u8>, SignedError> {
-    let mut wrong = SignedError::NoCertificate { which: "the CA" };
-    for ca in cas {
-        match open(document, ca) {
-            Ok(payload) => return Ok(payload),
-            Err(error) => wrong = error,
-        }
-    }
-    Err(wrong)
-}
-
 fn check_signer(signer: &X509Certificate<'_>, ca: &X509Certificate<'_>) -> Result<(), SignedError> {
     let bad = |why| Err(SignedError::Signer { why });
     if signer.issuer().as_raw() != ca.subject().as_raw() {

@@ -31,6 +31,9 @@ pub const NODE_METRIC: u32 = 4_294_967;
 /// Metric of the `unreachable` route of the network's range.
 pub const NETWORK_METRIC: u32 = 4_294_968;
 
+/// Metric of the `unreachable` route of a barred node: any route of babeld's (1024) loses against it.
+const BAR_METRIC: u32 = 1;
+
 impl Kernel {
     /// Gives the host the node's address (on `lo`), the `unreachable` routes of the node's and the
     /// network's range, and the rule that looks into babeld's table. Does nothing twice.
@@ -45,7 +48,7 @@ impl Kernel {
         }
         let range = network.node_range(me);
         let route = |network: ipnet::Ipv6Net, metric| {
-            let message = unreachable(network.network(), network.prefix_len(), metric);
+            let message = unreachable(network, RouteHeader::RT_TABLE_MAIN, metric);
             let doing = format!("make {network} unreachable");
             Request::create(doing, RouteNetlinkMessage::NewRoute(message)).forgive(&[Errno::EEXIST])
         };
@@ -63,6 +66,26 @@ impl Kernel {
             Request::create(format!("make the rule for table {table}"), message).forgive(&[Errno::EEXIST])
         };
         self.ask_all(RULES.map(make)).await
+    }
+
+    /// Makes a node's range unreachable, whatever way babeld knows to it. Does nothing twice.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub async fn bar(&self, range: ipnet::Ipv6Net) -> Result<(), KernelError> {
+        let message = RouteNetlinkMessage::NewRoute(unreachable(range, TABLE, BAR_METRIC));
+        self.ask(Request::create(format!("bar {range}"), message).forgive(&[Errno::EEXIST])).await
+    }
+
+    /// Takes [`Self::bar`] back.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub async fn unbar(&self, range: ipnet::Ipv6Net) -> Result<(), KernelError> {
+        let message = RouteNetlinkMessage::DelRoute(unreachable(range, TABLE, BAR_METRIC));
+        self.ask(Request::change(format!("bar {range} no more"), message).forgive(&[Errno::ESRCH])).await
     }
 
     /// Takes away what [`Self::join_host`] gave, whichever node's it was; how many things.
@@ -160,10 +183,10 @@ fn loopback() -> Result<u32, KernelError> {
     if_nametoindex("lo").map_err(|errno| KernelError::refused("find link lo")(errno.into()))
 }
 
-fn unreachable(range: Ipv6Addr, length: u8, metric: u32) -> RouteMessage {
+fn unreachable(range: ipnet::Ipv6Net, table: u8, metric: u32) -> RouteMessage {
     RouteMessageBuilder::<Ipv6Addr>::new()
-        .destination_prefix(range, length)
-        .table_id(u32::from(RouteHeader::RT_TABLE_MAIN))
+        .destination_prefix(range.network(), range.prefix_len())
+        .table_id(u32::from(table))
         .kind(RouteType::Unreachable)
         .protocol(PROTOCOL)
         .priority(metric)

@@ -22,12 +22,15 @@ use std::{
     path::PathBuf,
     rc::Rc,
 };
+use wire::overlay::Network;
 
 /// What the tunnels actor is told once.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// This node.
     pub me: Prefix,
+    /// Its network: from a prefix to a range.
+    pub network: Network,
     /// OpenVPN's executable.
     pub openvpn: PathBuf,
     /// The rights of OpenVPN processes.

@@ -44,9 +44,11 @@ const TICK: Duration = Duration::from_millis(250);
 /// A dialling slot rests this long after a tunnel.
 const REST: Duration = Duration::from_secs(2);
 
-/// A revoked peer's tunnel drains for so long, so that the traffic of others leaves it unharmed: after
-/// four missed hellos its cost is sixteenfold. It must be gone within 5 s of the news.
-const CUT_AFTER: Duration = Duration::from_secs(4);
+/// A revoked peer's tunnel drains for so long, so that the traffic of others leaves it unharmed.
+const CUT_AFTER: Duration = Duration::from_secs(10);
+
+/// A revoked node is barred for so long: until its tunnels are cut everywhere and babeld has forgotten it.
+const BARRED: Duration = Duration::from_secs(20);
 
 /// All OpenVPN processes of this node: what outlives the actor.
 #[derive(Clone, Default)]
@@ -58,6 +60,8 @@ struct Processes {
     dials: BTreeMap<Slot, Dial>,
     /// Tunnels of revoked certificates that drain, and when they end, drained or not.
     cut: BTreeMap<Slot, (Prefix, Uptime)>,
+    /// Revoked nodes to which nothing is sent, and until when: by then babeld knows no way to them.
+    barred: BTreeMap<Prefix, Uptime>,
     stopped: bool,
 }
 
@@ -107,17 +111,8 @@ impl Tunnels {
         held: SharedHeld,
         seed: u64,
     ) -> Self {
-        let common = Common {
-            settings,
-            clock,
-            table,
-            links,
-            facts,
-            events,
-            seed,
-            held,
-            stopping: Cell::new(false),
-        };
+        let common =
+            Common { settings, clock, table, links, facts, events, seed, held, stopping: Cell::new(false) };
         Self { common, connections }
     }
 
@@ -224,12 +219,18 @@ impl Tunnels {
         }
     }
 
-    /// Takes Babel off the tunnels of revoked certificates, and ends them after [`CUT_AFTER`], come what may.
+    /// Sends nothing more to revoked nodes, takes Babel off their tunnels, and ends these after
+    /// [`CUT_AFTER`], come what may.
     ///
     /// A server shows its serial number to nobody, so a tunnel that we dialled ends with any revocation of
     /// that peer; if it has another certificate by now it is dialled again.
     fn cut_off(&mut self, revoked: &BTreeSet<Prefix>) {
         let held = self.common.held.load_full();
+        for peer in revoked.iter().filter(|peer| **peer != self.common.settings.me) {
+            self.common.links.order(LinkOrder::Bar(self.common.settings.network.node_range(*peer)));
+            let until = self.common.now() + BARRED;
+            self.connections.0.borrow_mut().barred.insert(*peer, until);
+        }
         let slots: Vec<Slot> = {
             let processes = self.connections.0.borrow();
             let accepted = processes.servers.values().flat_map(|server| server.barred(&held));
@@ -244,7 +245,7 @@ impl Tunnels {
                 continue;
             }
             tracing::info!(%slot, %peer, "peer revoked: its tunnel drains and is cut off");
-            self.move_phase(slot, Phase::Up, Phase::Draining, LinkOrder::Silence(slot));
+            self.drain(slot);
             let at = self.common.now() + CUT_AFTER;
             self.connections.0.borrow_mut().cut.entry(slot).or_insert((peer, at));
         }
@@ -255,8 +256,16 @@ impl Tunnels {
         let due: Vec<Slot> = {
             let mut processes = self.connections.0.borrow_mut();
             let table = self.common.table.borrow();
-            let stands = |slot: &Slot, peer: &Prefix| table.tunnels.get(slot).is_some_and(|is| is.peer == *peer);
+            let stands =
+                |slot: &Slot, peer: &Prefix| table.tunnels.get(slot).is_some_and(|is| is.peer == *peer);
             processes.cut.retain(|slot, (peer, _)| stands(slot, peer));
+            processes.barred.retain(|peer, until| {
+                if *until <= now {
+                    let range = self.common.settings.network.node_range(*peer);
+                    self.common.links.order(LinkOrder::Unbar(range));
+                }
+                *until > now
+            });
             processes.cut.iter().filter(|(_, (_, at))| *at <= now).map(|(slot, _)| *slot).collect()
         };
         due.into_iter().for_each(|slot| self.close(slot, CloseReason::Revoked));

@@ -1,7 +1,7 @@
 //! Makes one call to a registry, bounded in time and size; knows nothing of when and why.
 
-use arc_swap::ArcSwap;
 use crate::member::Member;
+use arc_swap::ArcSwap;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,

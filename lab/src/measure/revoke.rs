@@ -17,6 +17,8 @@ const REST: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Gone is who has answered nobody, and got no answer, for so long.
 const SILENT: Duration = Duration::from_secs(3);
+/// By then its tunnels, which drained for the sake of the others, have been cut off.
+const CUT: Duration = Duration::from_secs(12);
 /// So long a node that was away when it was revoked tries to get in.
 const KNOCKS: Duration = Duration::from_secs(30);
 
@@ -113,7 +115,7 @@ fn run(
     let silent = || (pinger.now().saturating_sub(last()) >= SILENT).then(last);
     let Some(last) = wait_until(PATIENCE, silent) else { bail!("node {victim} is still there") };
     gone.insert(victim);
-    pause(LOST_AFTER + SILENT);
+    pause(CUT.saturating_sub(pinger.now().saturating_sub(begun)) + LOST_AFTER + SILENT);
     let survives = |from: usize, to: usize| !gone.contains(&from) && !gone.contains(&to);
     let sum = pinger.sum_up(begun, pinger.now(), survives);
     let span = last.saturating_sub(begun);
