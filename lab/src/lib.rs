@@ -6,6 +6,7 @@
 //! Everything needs root.
 
 pub mod demo;
+pub mod desk;
 pub mod hops;
 pub mod host;
 pub mod http;

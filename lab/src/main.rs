@@ -82,6 +82,54 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Certificates that one token gives to many who claim at once.
+    ClaimRace {
+        /// How many claims.
+        #[arg(long, default_value_t = 50)]
+        claims: usize,
+        /// How often; half of the rounds kill the registry meanwhile.
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wrong tokens that are taken, and how many can be tried.
+    Guess {
+        /// Wrong tokens with the limits off.
+        #[arg(long, default_value_t = 1_000_000)]
+        guesses: u64,
+        /// How long each attacker tries with the limits on.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Certificates lost or doubled by a registry that is killed at random moments.
+    RegistryCrash {
+        /// Certificates to be issued.
+        #[arg(long, default_value_t = 10_000)]
+        issues: usize,
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Good claims and renewals a second among slow connections and hostile requests.
+    RegistryLoad {
+        /// Slow connections.
+        #[arg(long, default_value_t = 200)]
+        slow: usize,
+        /// Odd requests.
+        #[arg(long, default_value_t = 100_000)]
+        odd: u64,
+        /// How long good claims are made.
+        #[arg(long, default_value_t = 15)]
+        seconds: u64,
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
     /// By which kind of link three nodes accept tunnels here.
     Slots {
         /// JSON only.
@@ -150,6 +198,14 @@ fn measured(what: What) -> Result<()> {
         What::Converge { nodes, json } => result(&measure::converge::measure(nodes)?, json),
         What::Idle { nodes, seconds, json } => result(&measure::idle::measure(nodes, seconds)?, json),
         What::Drain { closings, stops, json } => result(&measure::drain::measure(closings, stops)?, json),
+        What::ClaimRace { claims, rounds, json } => {
+            result(&measure::claim_race::measure(claims, rounds)?, json)
+        }
+        What::Guess { guesses, seconds, json } => result(&measure::guess::measure(guesses, seconds)?, json),
+        What::RegistryCrash { issues, json } => result(&measure::registry_crash::measure(issues)?, json),
+        What::RegistryLoad { slow, odd, seconds, json } => {
+            result(&measure::registry_load::measure(slow, odd, seconds)?, json)
+        }
         What::Slots { json } => result(&measure::slots::measure()?, json),
         What::Revoke { nodes, json } => result(&measure::revoke::measure(nodes)?, json),
         What::Recover { fault, json } => result(&measure::recover::measure(fault)?, json),

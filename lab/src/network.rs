@@ -383,7 +383,7 @@ impl Drop for Lab {
 }
 
 /// The `warren` beside our own program, or what `WARREN_PROGRAM` names, or whatever stands in `PATH`.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     if let Some(path) = env::var_os("WARREN_PROGRAM") {
         return PathBuf::from(path);
     }

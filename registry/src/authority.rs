@@ -165,9 +165,11 @@ impl Authority {
         &self.current.der
     }
 
-    /// End of the CA's life, seconds since 1970.
-    pub fn ca_not_after_s(&self) -> i64 {
-        self.current.not_after_s
+    /// When each CA ends, seconds since 1970, and what it is.
+    pub fn ends(&self) -> Vec<(&'static str, i64)> {
+        let role = if self.is_retiring() { "retiring" } else { "staged" };
+        let other = self.other.as_ref().map(|ca| (role, ca.not_after_s));
+        std::iter::once(("current", self.current.not_after_s)).chain(other).collect()
     }
 
     /// Generation of the CA that signs.

@@ -129,6 +129,12 @@ impl Desk {
         })
     }
 
+    /// Lets everybody guess tokens as often as they like: for measurements.
+    pub(crate) fn lift_limits(&mut self) {
+        self.failures = Failures::off();
+        self.pace = Pace::off();
+    }
+
     fn now_s(&self) -> i64 {
         (self.clock)()
     }

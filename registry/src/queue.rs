@@ -9,7 +9,11 @@ use crate::{
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
     thread,
 };
 use tokio::sync::{oneshot, watch};
@@ -30,6 +34,14 @@ type Job = Box<dyn FnOnce(&mut Desk) -> (Finish, bool) + Send>;
 pub(crate) struct Queue {
     jobs: SyncSender<Job>,
     news: watch::Receiver<Versions>,
+    done: Arc<Done>,
+}
+
+/// What was done since the start.
+#[derive(Default)]
+struct Done {
+    jobs: AtomicU64,
+    batches: AtomicU64,
 }
 
 /// An error without a cause of its own.
@@ -49,8 +61,10 @@ impl Queue {
     pub(crate) fn start(desk: Desk) -> std::io::Result<Self> {
         let news = desk.news();
         let (jobs, inbox) = sync_channel(MOST_WAITING);
-        thread::Builder::new().name("desk".into()).spawn(move || work(desk, &inbox))?;
-        Ok(Self { jobs, news })
+        let done = Arc::new(Done::default());
+        let counted = Arc::clone(&done);
+        thread::Builder::new().name("desk".into()).spawn(move || work(desk, &inbox, &counted))?;
+        Ok(Self { jobs, news, done })
     }
 
     /// Has something done at the desk.
@@ -82,13 +96,18 @@ impl Queue {
         answered.await.unwrap_or_else(|_| Err(lost("the work broke off")))
     }
 
+    /// How much was done, and in how many transactions.
+    pub(crate) fn done(&self) -> (u64, u64) {
+        (self.done.jobs.load(Ordering::Relaxed), self.done.batches.load(Ordering::Relaxed))
+    }
+
     /// Tells the versions of the documents when they change.
     pub(crate) fn news(&self) -> watch::Receiver<Versions> {
         self.news.clone()
     }
 }
 
-fn work(mut desk: Desk, inbox: &Receiver<Job>) {
+fn work(mut desk: Desk, inbox: &Receiver<Job>, done: &Done) {
     while let Ok(first) = inbox.recv() {
         let batch = std::iter::once(first).chain(inbox.try_iter().take(MOST_TOGETHER - 1));
         let (finishes, written) = match desk.begin() {
@@ -100,6 +119,8 @@ fn work(mut desk: Desk, inbox: &Receiver<Job>) {
                 (Vec::new(), false)
             }
         };
+        done.jobs.fetch_add(u64::try_from(finishes.len()).unwrap_or(0), Ordering::Relaxed);
+        done.batches.fetch_add(1, Ordering::Relaxed);
         finishes.into_iter().for_each(|finish| finish(written));
     }
 }

@@ -6,15 +6,20 @@
 use ring::digest;
 use x509_parser::{
     certification_request::X509CertificationRequest,
-    oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256},
+    oid_registry::{
+        OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_PKCS1_SHA256WITHRSA,
+        OID_SIG_ECDSA_WITH_SHA256, Oid,
+    },
     pem::Pem,
     prelude::FromDer,
+    public_key::PublicKey,
+    x509::SubjectPublicKeyInfo,
 };
 
 /// Most bytes of a request in PEM.
 const PEM_LIMIT: usize = 4096;
 
-/// A public key of P-256 whose owner proved to have the private one.
+/// A public key, of P-256 or RSA, whose owner proved to have the private one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvenKey {
     /// `SubjectPublicKeyInfo` in DER.
@@ -48,10 +53,10 @@ pub enum BadRequest {
     #[error("not a certificate request of PKCS #10")]
     NoDer,
     /// Another kind of key.
-    #[error("the key is not an ECDSA key on P-256")]
+    #[error("the key is neither an ECDSA key on P-256 nor an RSA key of 2048 to 4096 bits with e = 65537")]
     KeyClass,
-    /// Not signed with ECDSA and SHA-256 by that very key.
-    #[error("the request is not signed with its own key by ECDSA with SHA-256")]
+    /// Not signed with SHA-256 by that very key.
+    #[error("the request is not signed with its own key and SHA-256")]
     Signature,
 }
 
@@ -73,18 +78,37 @@ pub fn read(pem: &str) -> Result<ProvenKey, BadRequest> {
         Ok(_) | Err(_) => return Err(BadRequest::NoDer),
     };
     let key = &request.certification_request_info.subject_pki;
-    let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
-    let point = &key.subject_public_key.data;
-    let uncompressed = point.len() == 65 && point.first() == Some(&4);
-    if key.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY || curve != Some(OID_EC_P256) || !uncompressed {
-        return Err(BadRequest::KeyClass);
-    }
-    if request.signature_algorithm.algorithm != OID_SIG_ECDSA_WITH_SHA256
-        || request.verify_signature().is_err()
-    {
+    let signature = class(key).ok_or(BadRequest::KeyClass)?;
+    if request.signature_algorithm.algorithm != signature || request.verify_signature().is_err() {
         return Err(BadRequest::Signature);
     }
     Ok(ProvenKey { spki: key.raw.to_vec() })
+}
+
+/// The kind of signature that goes with a key; `None` where it is none that we take.
+fn class(key: &SubjectPublicKeyInfo<'_>) -> Option<Oid<'static>> {
+    match key.parsed().ok()? {
+        PublicKey::EC(_) if key.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY => {
+            let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
+            let point = &key.subject_public_key.data;
+            let uncompressed = point.len() == 65 && point.first() == Some(&4);
+            (curve == OID_EC_P256 && uncompressed).then_some(OID_SIG_ECDSA_WITH_SHA256)
+        }
+        // For nodes whose key comes from an older network.
+        PublicKey::RSA(rsa) if key.algorithm.algorithm == OID_PKCS1_RSAENCRYPTION => {
+            let zeros = rsa.modulus.iter().take_while(|byte| **byte == 0).count();
+            let modulus = rsa.modulus.get(zeros..)?;
+            let bits = modulus.len() * 8 - usize::try_from(modulus.first()?.leading_zeros()).ok()?;
+            let good = zeros <= 1 && (2048..=4096).contains(&bits) && rsa.try_exponent().ok()? == 65_537;
+            good.then_some(OID_PKCS1_SHA256WITHRSA)
+        }
+        PublicKey::EC(_)
+        | PublicKey::RSA(_)
+        | PublicKey::DSA(_)
+        | PublicKey::GostR3410(_)
+        | PublicKey::GostR3410_2012(_)
+        | PublicKey::Unknown(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +135,25 @@ mod tests {
     fn other_keys_are_refused_by_their_class() {
         check(&request(&rcgen::PKCS_ECDSA_P384_SHA384), Err(BadRequest::KeyClass));
         check(&request(&rcgen::PKCS_ED25519), Err(BadRequest::KeyClass));
+    }
+
+    #[test]
+    fn rsa_keys_of_the_right_size_and_exponent_are_taken() {
+        for (bits, exponent, expected) in [
+            (1024, 65_537, Err(BadRequest::KeyClass)),
+            (2048, 65_537, Ok(())),
+            (2048, 3, Err(BadRequest::KeyClass)),
+            (4096, 65_537, Ok(())),
+            (4104, 65_537, Err(BadRequest::KeyClass)),
+        ] {
+            let made = std::process::Command::new("openssl")
+                .args(["req", "-new", "-newkey", &format!("rsa:{bits}"), "-nodes", "-keyout", "/dev/null"])
+                .args(["-pkeyopt", &format!("rsa_keygen_pubexp:{exponent}"), "-subj", "/CN=x", "-sha256"])
+                .output()
+                .unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            check(&String::from_utf8(made.stdout).unwrap(), expected);
+        }
     }
 
     #[test]

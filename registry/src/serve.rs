@@ -4,8 +4,10 @@
 use crate::{
     admin::Operator,
     api::{self, Caller},
+    copies,
     desk::{Desk, WallClock},
     files,
+    metrics::{self, Counts},
     queue::Queue,
     refusal::Refusal,
     settings::{self, Places, SettingsError},
@@ -14,7 +16,7 @@ use crate::{
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
     App, HttpServer,
-    dev::{Extensions, ServerHandle},
+    dev::{Extensions, ServerHandle, Service},
     rt::net::{TcpStream, UnixStream},
     web,
 };
@@ -25,6 +27,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -46,6 +49,9 @@ pub enum ServeError {
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Metrics.
+    #[error("cannot set up metrics")]
+    Metrics(#[source] prometheus::Error),
     /// The thread of the desk.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -145,8 +151,22 @@ pub(crate) struct Database(pub(crate) PathBuf);
 /// A registry whose sockets are bound.
 pub struct Running {
     servers: (actix_web::dev::Server, actix_web::dev::Server),
+    metrics: Option<actix_web::dev::Server>,
     address: SocketAddr,
     admin: PathBuf,
+}
+
+/// How a registry is to be run.
+#[derive(Clone)]
+pub struct Serving {
+    /// Where nodes are served.
+    pub listen: SocketAddr,
+    /// Where metrics are served, over plain HTTP; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Nobody is slowed down: for measurements.
+    pub no_limits: bool,
+    /// The clock.
+    pub clock: WallClock,
 }
 
 /// Opens the registry at `places` and binds its sockets; [`Running::run`] serves.
@@ -155,22 +175,34 @@ pub struct Running {
 ///
 /// # Errors
 /// Its files are not good, or a socket cannot be had.
-pub fn start(places: &Places, address: SocketAddr, clock: WallClock) -> Result<Running, ServeError> {
+pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> {
+    let Serving { listen: address, clock, .. } = serving;
+    let (address, clock) = (*address, Arc::clone(clock));
     let opened = settings::open(places)?;
     let live = Live::new(&opened.authorities)?;
     let tls = live.config(&clock)?;
     let database = settings::database(places);
-    let desk = Desk::new(opened, live, clock).map_err(ServeError::Desk)?;
+    let mut desk = Desk::new(opened, live, Arc::clone(&clock)).map_err(ServeError::Desk)?;
+    if serving.no_limits {
+        tracing::warn!("nobody is slowed down: this is for measurements only");
+        desk.lift_limits();
+    }
     let queue = Queue::start(desk).map_err(ServeError::Thread)?;
     let listener = listen(address)?;
     let admin_listener = listen_admin(&places.admin)?;
     let failed = |source| ServeError::Listen { address, source };
     let bound = listener.local_addr().map_err(failed)?;
 
-    let shared = queue.clone();
+    let (shared, counts) = (queue.clone(), Counts::new().map_err(ServeError::Metrics)?);
+    let counted = counts.clone();
     let nodes = HttpServer::new(move || {
-        let queue = web::Data::new(shared.clone());
-        App::new().app_data(queue).configure(api::common).configure(|config| api::routes(config, false))
+        let (queue, counts) = (web::Data::new(shared.clone()), counted.clone());
+        let app = App::new().app_data(queue).wrap_fn(move |request, service| {
+            let counts = counts.clone();
+            let answer = service.call(request);
+            async move { answer.await.inspect(|answer| counts.answered(answer)) }
+        });
+        app.configure(api::common).configure(|config| api::routes(config, false))
     })
     .workers(1)
     .disable_signals()
@@ -183,6 +215,19 @@ pub fn start(places: &Places, address: SocketAddr, clock: WallClock) -> Result<R
     .map_err(failed)?
     .run();
 
+    let metrics = match serving.metrics {
+        None => None,
+        Some(address) => {
+            let shared = web::Data::new((queue.clone(), counts, Arc::clone(&clock)));
+            let server = HttpServer::new(move || {
+                App::new().app_data(shared.clone()).route("/metrics", web::get().to(metrics::serve))
+            });
+            let server = server.workers(1).disable_signals().shutdown_timeout(1).listen(listen(address)?);
+            Some(server.map_err(|source| ServeError::Listen { address, source })?.run())
+        }
+    };
+
+    copies::keep(places, &database)?;
     let socket = |source| ServeError::Socket { path: places.admin.clone(), source };
     let operator = HttpServer::new(move || {
         let queue = web::Data::new(queue.clone());
@@ -197,7 +242,7 @@ pub fn start(places: &Places, address: SocketAddr, clock: WallClock) -> Result<R
     .listen_uds(admin_listener)
     .map_err(socket)?
     .run();
-    Ok(Running { servers: (nodes, operator), address: bound, admin: places.admin.clone() })
+    Ok(Running { servers: (nodes, operator), metrics, address: bound, admin: places.admin.clone() })
 }
 
 impl Running {
@@ -212,7 +257,11 @@ impl Running {
     /// A server broke off by itself.
     pub async fn run(self, stop: impl Future<Output = ()> + 'static) -> Result<(), ServeError> {
         let (nodes, operator) = self.servers;
-        let handles: [ServerHandle; 2] = [nodes.handle(), operator.handle()];
+        let mut handles: Vec<ServerHandle> = vec![nodes.handle(), operator.handle()];
+        if let Some(metrics) = self.metrics {
+            handles.push(metrics.handle());
+            actix_rt::spawn(metrics);
+        }
         actix_rt::spawn(async move {
             stop.await;
             for handle in handles {

@@ -1,4 +1,5 @@
-//! Makes a machine a node: spends an invitation for a certificate, and writes what `run` needs.
+//! Makes a machine a node: spends an invitation for a certificate, or takes one that came by file, and
+//! writes what `run` needs.
 //!
 //! The private key is made here and never leaves. Nothing is written over: a machine that has an
 //! identity keeps it.
@@ -16,8 +17,8 @@ use std::{
     path::{Path, PathBuf},
 };
 use wire::{
-    invitation::{Invitation, token_text},
-    registry::{Claim, Claimed, NetworkDocument, VERSION},
+    invitation::{Invitation, RegistryAddress, token_text},
+    registry::{Claim, Claimed, Enrolment, NetworkDocument, VERSION},
     signed,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -125,45 +126,131 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Joi
 /// See [`JoinError`]; where the registry was not reached or said no, no file is left behind.
 pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
     let Joining { invitation, paths, children } = joining;
-    let all =
-        [paths.key(), paths.certificate(), paths.ca(), paths.tls_crypt(), paths.network(), paths.config()];
-    if let Some(path) = all.into_iter().find(|path| path.symlink_metadata().is_ok()) {
-        return Err(JoinError::Exists { path });
-    }
-    let etc = paths.etc();
-    let folder = fs::DirBuilder::new().recursive(true).mode(0o755).create(&etc);
-    folder.map_err(io_error("make the folder", &etc))?;
-    let (openvpn, babeld) = match children {
-        Some((openvpn, babeld)) => (ChildUser::Id(*openvpn), ChildUser::Id(*babeld)),
-        None => (user(OPENVPN_USER, OPENVPN_UID), user(BABELD_USER, BABELD_UID)),
-    };
-    let reader = owner(&openvpn);
-
+    let users = Users::prepare(paths, *children)?;
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
     // The key is on the disk, with its owner, before the invitation is spent.
-    let draft = Draft::write(&paths.key(), &key.serialize_pem(), 0o600, Some(reader))?;
+    let draft = Draft::write(&paths.key(), &key.serialize_pem(), 0o600, Some(users.reader()))?;
     let url = format!("https://{}", invitation.address);
-    let claim = Claim { version: VERSION, token: token_text(&invitation.token), csr: request(&key)? };
+    let claim = Claim { version: VERSION, token: token_text(&invitation.token), csr: csr(&key)? };
     let registry = Registry::pinned(&url, invitation.pin)?;
     let claimed: Claimed = registry.send(reqwest::Method::POST, "/v1/claims", &claim).await?;
-    let (document, address) = check(&claimed, invitation, &key)?;
+    let address = check(&claimed, Some(&invitation.pin), &key)?;
+    users.write(paths, &url, &claimed, draft, address)
+}
 
-    let network = serde_json::to_string_pretty(&claimed.network);
-    let network = network.map_err(|error| JoinError::Answer { why: error.to_string() })?;
-    let files = [
-        Draft::write(&paths.ca(), &claimed.ca, 0o644, None)?,
-        Draft::write(&paths.certificate(), &claimed.certificate, 0o644, None)?,
-        Draft::write(&paths.tls_crypt(), &document.tls_crypt, 0o600, Some(reader))?,
-        Draft::write(&paths.network(), &network, 0o600, None)?,
-        draft,
-        Draft::write(&paths.config(), &config::template(&url, &openvpn, &babeld), 0o644, None)?,
-    ];
-    files.into_iter().try_for_each(Draft::keep)?;
-    Ok(Joined { prefix: claimed.prefix, address })
+/// Makes a key for a machine without a way to the registry, keeps it aside, and returns the request
+/// that is to be signed there; asked again, the request is for the same key.
+///
+/// # Errors
+/// The machine has an identity, or the key cannot be made or written.
+pub fn request(paths: &Paths, children: Option<(u32, u32)>) -> Result<String, JoinError> {
+    let users = Users::prepare(paths, children)?;
+    let path = requested(paths);
+    match fs::read_to_string(&path) {
+        Ok(text) => return csr(&KeyPair::from_pem(&text).map_err(JoinError::Key)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io_error("read", &path)(error)),
+    }
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
+    Draft::write(&path, &key.serialize_pem(), 0o600, Some(users.reader()))?.keep()?;
+    csr(&key)
+}
+
+/// Takes what the registry made of a [`request`]: writes all that `run` needs.
+///
+/// Whoever brings the file decides which network this machine belongs to: there is no pin.
+///
+/// # Errors
+/// See [`JoinError`]; nothing is written then.
+pub fn install(
+    paths: &Paths,
+    children: Option<(u32, u32)>,
+    enrolment: &Enrolment,
+) -> Result<Joined, JoinError> {
+    let bad = |why: String| JoinError::Answer { why };
+    if enrolment.version != VERSION {
+        return Err(bad(format!("version {} is not {VERSION}", enrolment.version)));
+    }
+    let registry = RegistryAddress::parse(&enrolment.registry, wire::registry::PORT);
+    let registry = registry.map_err(|error| bad(error.to_string()))?;
+    let users = Users::prepare(paths, children)?;
+    let path = requested(paths);
+    let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
+    let key = KeyPair::from_pem(&text).map_err(JoinError::Key)?;
+    let address = check(&enrolment.claimed, None, &key)?;
+    let draft = Draft::write(&paths.key(), &text, 0o600, Some(users.reader()))?;
+    let joined = users.write(paths, &format!("https://{registry}"), &enrolment.claimed, draft, address)?;
+    fs::remove_file(&path).map_err(io_error("remove", &path))?;
+    Ok(joined)
+}
+
+/// Where the key of a request waits.
+fn requested(paths: &Paths) -> PathBuf {
+    paths.key().with_added_extension("request")
+}
+
+/// As whom the children will run.
+struct Users {
+    openvpn: ChildUser,
+    babeld: ChildUser,
+}
+
+impl Users {
+    /// Makes the folder of a machine that is no node yet.
+    fn prepare(paths: &Paths, children: Option<(u32, u32)>) -> Result<Self, JoinError> {
+        let all = [
+            paths.key(),
+            paths.certificate(),
+            paths.ca(),
+            paths.tls_crypt(),
+            paths.network(),
+            paths.config(),
+        ];
+        if let Some(path) = all.into_iter().find(|path| path.symlink_metadata().is_ok()) {
+            return Err(JoinError::Exists { path });
+        }
+        let etc = paths.etc();
+        let folder = fs::DirBuilder::new().recursive(true).mode(0o755).create(&etc);
+        folder.map_err(io_error("make the folder", &etc))?;
+        let (openvpn, babeld) = match children {
+            Some((openvpn, babeld)) => (ChildUser::Id(openvpn), ChildUser::Id(babeld)),
+            None => (user(OPENVPN_USER, OPENVPN_UID), user(BABELD_USER, BABELD_UID)),
+        };
+        Ok(Self { openvpn, babeld })
+    }
+
+    /// Who reads the key.
+    fn reader(&self) -> (u32, u32) {
+        owner(&self.openvpn)
+    }
+
+    /// Writes all files, none before all are there; the key is a draft already.
+    fn write(
+        &self,
+        paths: &Paths,
+        url: &str,
+        claimed: &Claimed,
+        key: Draft,
+        (document, address): (NetworkDocument, Ipv6Addr),
+    ) -> Result<Joined, JoinError> {
+        let network = serde_json::to_string_pretty(&claimed.network);
+        let network = network.map_err(|error| JoinError::Answer { why: error.to_string() })?;
+        let config = config::template(url, &self.openvpn, &self.babeld);
+        let files = [
+            Draft::write(&paths.ca(), &claimed.ca, 0o644, None)?,
+            Draft::write(&paths.certificate(), &claimed.certificate, 0o644, None)?,
+            Draft::write(&paths.tls_crypt(), &document.tls_crypt, 0o600, Some(self.reader()))?,
+            Draft::write(&paths.network(), &network, 0o600, None)?,
+            key,
+            Draft::write(&paths.config(), &config, 0o644, None)?,
+        ];
+        files.into_iter().try_for_each(Draft::keep)?;
+        Ok(Joined { prefix: claimed.prefix, address })
+    }
 }
 
 /// A request that says nothing but the key.
-fn request(key: &KeyPair) -> Result<String, JoinError> {
+fn csr(key: &KeyPair) -> Result<String, JoinError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.serialize_request(key).and_then(|request| request.pem()).map_err(JoinError::Key)
@@ -172,7 +259,7 @@ fn request(key: &KeyPair) -> Result<String, JoinError> {
 /// Whether the answer is what the invitation promised: this CA, our key, a name of the network.
 fn check(
     claimed: &Claimed,
-    invitation: &Invitation,
+    pin: Option<&[u8; 32]>,
     key: &KeyPair,
 ) -> Result<(NetworkDocument, Ipv6Addr), JoinError> {
     let bad = |why: &str| JoinError::Answer { why: why.to_owned() };
@@ -180,7 +267,7 @@ fn check(
     let (ca_der, node_der) = (read(&claimed.ca)?, read(&claimed.certificate)?);
     let (_, ca) = X509Certificate::from_der(&ca_der).map_err(|_| bad("its CA is no certificate"))?;
     let (_, node) = X509Certificate::from_der(&node_der).map_err(|_| bad("no certificate"))?;
-    if signed::sha256_hex(ca.public_key().raw) != signed::hex(&invitation.pin) {
+    if pin.is_some_and(|pin| signed::sha256_hex(ca.public_key().raw) != signed::hex(pin)) {
         return Err(bad("its CA is not the one that the invitation names"));
     }
     if node.verify_signature(Some(ca.public_key())).is_err() {

@@ -1,22 +1,51 @@
-//! `warren join`: an invitation for an identity.
+//! `warren join`: an invitation for an identity; `warren request` and `warren install`: the same by file.
 
-use crate::output::{fail, say};
+use crate::output::{fail, read_short, say};
 use config::paths::Paths;
 use std::{path::PathBuf, process::ExitCode};
-use supervisor::join::{self, Joining};
-use wire::invitation::Invitation;
+use supervisor::join::{self, JoinError, Joined, Joining};
+use wire::{invitation::Invitation, registry::Enrolment};
 
 /// What `warren join` is told.
 #[derive(clap::Args)]
 pub struct Args {
     /// The line that the registry's operator gave: warren://HOST:PORT/?pin=…&token=…
     invitation: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where, and for whom.
+#[derive(clap::Args)]
+struct Place {
     /// All files lie below it
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     /// Run the children as these two numeric users
     #[arg(long, value_name = "OPENVPN,BABELD", value_parser = two_uids)]
     child_uids: Option<(u32, u32)>,
+}
+
+impl Place {
+    fn paths(&self) -> Paths {
+        Paths::new(std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone()))
+    }
+}
+
+/// What `warren request` is told.
+#[derive(clap::Args)]
+pub struct RequestArgs {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What `warren install` is told.
+#[derive(clap::Args)]
+pub struct InstallArgs {
+    /// What `warren registry sign` printed; - reads the standard input
+    file: PathBuf,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Two unprivileged uids with a comma between them.
@@ -33,19 +62,43 @@ pub fn main(args: &Args) -> ExitCode {
         Ok(invitation) => invitation,
         Err(error) => return fail(&error, 1),
     };
-    let root = match std::path::absolute(&args.root) {
-        Ok(root) => root,
-        Err(error) => return fail(&error, 1),
-    };
-    let paths = Paths::new(root);
-    let joining = Joining { invitation: &invitation, paths: &paths, children: args.child_uids };
-    match actix_rt::System::new().block_on(join::join(&joining)) {
+    let paths = args.place.paths();
+    let joining = Joining { invitation: &invitation, paths: &paths, children: args.place.child_uids };
+    told(actix_rt::System::new().block_on(join::join(&joining)))
+}
+
+fn told(outcome: Result<Joined, JoinError>) -> ExitCode {
+    match outcome {
         Ok(joined) => {
             say(format_args!("{} {}", joined.prefix, joined.address));
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, error.exit_code()),
     }
+}
+
+/// Prints a request for the registry's operator.
+pub fn request(args: &RequestArgs) -> ExitCode {
+    match join::request(&args.place.paths(), args.place.child_uids) {
+        Ok(request) => {
+            say(request.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+/// Installs what the registry's operator gave back, and prints prefix and address.
+pub fn install(args: &InstallArgs) -> ExitCode {
+    let read = read_short(&args.file).and_then(|text| serde_json::from_str(&text).map_err(Into::into));
+    let enrolment: Enrolment = match read {
+        Ok(enrolment) => enrolment,
+        Err(error) => {
+            let what = format!("{}: not what `warren registry sign` prints: {error}", args.file.display());
+            return fail(&std::io::Error::other(what), 1);
+        }
+    };
+    told(join::install(&args.place.paths(), args.place.child_uids, &enrolment))
 }
 
 #[cfg(test)]

@@ -21,6 +21,10 @@ struct Cli {
 enum Verb {
     /// Make this machine a node of a network
     Join(join_verb::Args),
+    /// Make a key for a machine without a way to the registry; prints a request to be signed there
+    Request(join_verb::RequestArgs),
+    /// Make this machine a node with what `warren registry sign` printed
+    Install(join_verb::InstallArgs),
     /// Run this machine's node until SIGTERM
     Run(run_verb::Args),
     /// The node at a glance
@@ -40,6 +44,8 @@ enum Verb {
 fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Join(args) => join_verb::main(&args),
+        Verb::Request(args) => join_verb::request(&args),
+        Verb::Install(args) => join_verb::install(&args),
         Verb::Run(args) => run_verb::main(&args),
         Verb::Status(args) => status_verbs::status(&args),
         Verb::Tunnels(args) => status_verbs::tunnels(&args),

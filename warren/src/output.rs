@@ -1,9 +1,11 @@
-//! Prints: answers on standard output, complaints on standard error, one line each.
+//! Prints: answers on standard output, complaints on standard error, one line each. Reads short files.
 
 use std::{
     error::Error,
     fmt,
-    io::{self, Write},
+    fs::File,
+    io::{self, Read, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -31,4 +33,19 @@ pub fn fail(error: &dyn Error, code: u8) -> ExitCode {
         let _ = writeln!(err, "warren: {line}");
     }
     ExitCode::from(code)
+}
+
+/// At most 256 KiB of text from a file, or from the standard input where it is called `-`.
+///
+/// # Errors
+/// It cannot be read, or is no UTF-8.
+pub fn read_short(file: &Path) -> io::Result<String> {
+    const MOST: u64 = 256 * 1024;
+    let mut text = String::new();
+    if file == Path::new("-") {
+        io::stdin().take(MOST).read_to_string(&mut text)?;
+    } else {
+        File::open(file)?.take(MOST).read_to_string(&mut text)?;
+    }
+    Ok(text)
 }

@@ -9,7 +9,7 @@ use config::paths::Paths;
 use ipnet::Ipv6Net;
 use policies::parameters::Parameters;
 use registry::{
-    serve::{self, ServeError},
+    serve::{self, ServeError, Serving},
     settings::{self, NewNetwork, Places, SettingsError},
 };
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
@@ -118,6 +118,12 @@ struct Run {
     /// Where to listen; [::] takes IPv4 as well
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9443")]
     listen: SocketAddr,
+    /// Where to serve metrics over plain HTTP [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Slow nobody down, not even who guesses tokens: for measurements
+    #[arg(long, hide = true)]
+    no_limits: bool,
 }
 
 fn address(text: &str) -> Result<RegistryAddress, String> {
@@ -199,7 +205,13 @@ fn run(args: &Run) -> ExitCode {
     supervisor::logging::start("info");
     let served: Result<(), ServeError> = actix_rt::System::new().block_on(async {
         let stop = serve::told_to_stop().map_err(ServeError::Run)?;
-        let running = serve::start(&args.root.places(), args.listen, registry::system_clock())?;
+        let serving = Serving {
+            listen: args.listen,
+            metrics: args.metrics,
+            no_limits: args.no_limits,
+            clock: registry::system_clock(),
+        };
+        let running = serve::start(&args.root.places(), &serving)?;
         say(format_args!("registry listens on {}", running.address()));
         running.run(stop).await
     });

@@ -186,6 +186,13 @@ fn decode(field: &'static str, text: &str, limit: usize) -> Result<Vec<u8>, Sign
     STANDARD.decode(text).map_err(|_| bad)
 }
 
+/// Serial number of a certificate in PEM, lower-case hex; `None` where it is none.
+pub fn serial_of_pem(pem: &str) -> Option<String> {
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    let certificate = block.parse_x509().ok()?;
+    Some(hex(certificate.raw_serial()))
+}
+
 /// SHA-256 in lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())

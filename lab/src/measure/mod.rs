@@ -2,10 +2,14 @@
 //!
 //! Progress goes to stderr; results are values, which the command prints as one line of JSON.
 
+pub mod claim_race;
 pub mod converge;
 pub mod drain;
+pub mod guess;
 pub mod idle;
 pub mod recover;
+pub mod registry_crash;
+pub mod registry_load;
 pub mod revoke;
 pub mod slots;
 

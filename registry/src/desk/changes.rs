@@ -187,6 +187,11 @@ impl Desk {
         }))
     }
 
+    /// When each trusted CA ends, seconds since 1970, and what it is.
+    pub fn ca_ends(&self) -> Vec<(&'static str, i64)> {
+        self.authorities.authority.ends()
+    }
+
     /// Refuses unless all nodes with a live certificate run with the present network document.
     fn need_applied(&self) -> Result<(), Refusal> {
         let (now_s, version) = (self.now_s(), self.network.0.version);

@@ -203,7 +203,9 @@ fn run(places: &Places, now_s: &Arc<AtomicI64>) -> Started {
     let thread = std::thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
             let clock: registry::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
-            let running = serve::start(&places, "127.0.0.1:0".parse().unwrap(), clock).unwrap();
+            let listen = "127.0.0.1:0".parse().unwrap();
+            let serving = serve::Serving { listen, metrics: None, no_limits: false, clock };
+            let running = serve::start(&places, &serving).unwrap();
             tell.send(running.address()).unwrap();
             let stop = async move {
                 let _ = stopped.await;

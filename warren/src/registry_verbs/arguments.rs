@@ -16,6 +16,9 @@ pub(super) struct InviteArgs {
     pub(super) uses: u32,
     #[command(flatten)]
     pub(super) wanted: WantedArgs,
+    /// Show it as a QR code too
+    #[arg(long)]
+    pub(super) qr: bool,
     /// Print a document instead of the invitation alone
     #[arg(long)]
     pub(super) json: bool,

@@ -8,7 +8,8 @@ use super::{
     },
     settings_code,
 };
-use crate::output::{fail, say};
+use crate::output::{fail, read_short, say};
+use qrcode::{QrCode, render::unicode::Dense1x2};
 use registry::{
     admin::{
         self, AdminError, Backup, Done, Invite, Invited, Lines, Listing, ParameterList, Revoke, RevokedNode,
@@ -18,7 +19,7 @@ use registry::{
     settings,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{io::Read, path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 use wire::registry::Enrolment;
 
 fn admin_code(error: &AdminError) -> u8 {
@@ -69,24 +70,21 @@ pub(super) fn invite(args: &InviteArgs) -> ExitCode {
             return print_json(&invited);
         }
         say(&invited.invitation);
-        ExitCode::SUCCESS
+        if !args.qr {
+            return ExitCode::SUCCESS;
+        }
+        match QrCode::new(&invited.invitation) {
+            Ok(code) => {
+                say(code.render::<Dense1x2>().quiet_zone(true).build());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error, 1),
+        }
     })
 }
 
-/// Reads a short text from a file, or from the standard input where it is called `-`.
-fn text(file: &Path) -> std::io::Result<String> {
-    const MOST: u64 = 64 * 1024;
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().take(MOST).read_to_string(&mut text)?;
-    } else {
-        std::fs::File::open(file)?.take(MOST).read_to_string(&mut text)?;
-    }
-    Ok(text)
-}
-
 pub(super) fn sign(args: &SignArgs) -> ExitCode {
-    let csr = match text(&args.file) {
+    let csr = match read_short(&args.file) {
         Ok(csr) => csr,
         Err(error) => {
             let what = format!("cannot read {}: {error}", args.file.display());
