@@ -204,6 +204,8 @@ pub fn connect(from: Option<Ipv6Addr>) -> Result<TcpStream> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     if let Some(from) = from {
         socket.set_reuse_address(true)?;
+        // The address is local, but on no interface.
+        socket.set_freebind_v6(true)?;
         socket.bind(&SocketAddr::new(IpAddr::V6(from), 0).into())?;
     }
     socket.connect_timeout(&SocketAddr::new(IpAddr::V6(ADDRESS), PORT).into(), PATIENCE)?;

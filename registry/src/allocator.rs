@@ -130,47 +130,69 @@ mod tests {
         Prefix::new(number, length).unwrap()
     }
 
-    fn overlap(a: Prefix, b: Prefix) -> bool {
-        Block::from(a).contains(b.into()) || Block::from(b).contains(a.into())
+    /// Bits of the smallest prefixes in the model.
+    const LEAF: u8 = 10;
+
+    /// The smallest prefixes within one.
+    fn leaves(prefix: Prefix) -> std::ops::Range<usize> {
+        let shift = LEAF - prefix.length();
+        let first = usize::try_from(prefix.number() << shift).unwrap();
+        first..first + (1 << shift)
     }
 
-    /// Performs `operations` drawn from `seed` on the allocator and on a plain list of owned prefixes.
+    /// Performs `operations` drawn from `seed` on the allocator and on a list of who owns each leaf.
     #[track_caller]
     fn check(seed: u64, operations: u32) {
         let mut random = fastrand::Rng::with_seed(seed);
-        let (mut allocator, mut owned) = (Allocator::new(8), vec![prefix(0, 8)]);
+        let (mut allocator, mut owned) = (Allocator::new(8), Vec::new());
         let fresh = allocator.clone();
+        let mut taken = [false; 1 << LEAF];
+        taken[leaves(prefix(0, 8))].fill(true);
         for _ in 0..operations {
-            if random.u8(..) < 140 {
-                let length = random.u8(4..=10);
-                match allocator.allocate(length) {
+            let length = random.u8(4..=LEAF);
+            match random.u8(..) {
+                0..120 => match allocator.allocate(length) {
                     Some(new) => {
                         assert_eq!(new.length(), length);
-                        assert!(owned.iter().all(|old| !overlap(*old, new)), "{new} has two owners");
+                        assert!(taken[leaves(new)].iter().all(|taken| !taken), "{new} has two owners");
+                        taken[leaves(new)].fill(true);
                         owned.push(new);
                     }
                     None => {
-                        let all = (0..1u32 << length).map(|number| prefix(number, length));
-                        let free = |p: &Prefix| owned.iter().all(|old| !overlap(*old, *p));
-                        assert_eq!(all.filter(free).count(), 0, "refused with room left");
+                        let mut all = (0..1u32 << length).map(|number| prefix(number, length));
+                        let free = |p: Prefix| taken[leaves(p)].iter().all(|taken| !taken);
+                        assert!(!all.any(free), "refused with room left");
+                    }
+                },
+                120..140 => {
+                    let wanted = prefix(random.u32(..1 << length), length);
+                    let free = taken[leaves(wanted)].iter().all(|taken| !taken);
+                    assert_eq!(allocator.is_free(wanted), free);
+                    assert_eq!(allocator.take(wanted), free, "{wanted}");
+                    if free {
+                        taken[leaves(wanted)].fill(true);
+                        owned.push(wanted);
                     }
                 }
-            } else if owned.len() > 1 {
-                let given_back = owned.swap_remove(random.usize(1..owned.len()));
-                assert!(allocator.release(given_back));
-                assert!(!allocator.release(given_back), "given back twice");
+                _ if owned.is_empty() => {}
+                _ => {
+                    let given_back = owned.swap_remove(random.usize(..owned.len()));
+                    taken[leaves(given_back)].fill(false);
+                    assert!(allocator.release(given_back));
+                    assert!(!allocator.release(given_back), "given back twice");
+                }
             }
         }
-        for prefix in owned.drain(1..) {
+        for prefix in owned {
             assert!(allocator.release(prefix));
         }
         assert_eq!(allocator, fresh, "something leaked");
     }
 
     #[test]
-    fn no_prefix_ever_has_two_owners_and_none_is_lost() {
+    fn in_a_million_operations_no_prefix_has_two_owners_and_none_is_lost() {
         for seed in 0..20 {
-            check(seed, 2_000);
+            check(seed, 50_000);
         }
     }
 

@@ -92,14 +92,56 @@ pub(crate) struct Body(Result<BytesMut, No>);
 impl Body {
     /// Reads it.
     pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, No> {
-        serde_json::from_slice(&self.0?).map_err(|error| {
+        let bytes = self.0?;
+        serde_json::from_slice(&bytes).map_err(|error| {
             let text = error.to_string();
-            // serde names the field in backquotes; it never quotes a value there.
-            let field = text.split_once("field `").and_then(|(_, rest)| rest.split_once('`'));
+            // serde names a field in backquotes where it is missing or too many; it never quotes a
+            // value there.
+            let named = text.split_once("field `").and_then(|(_, rest)| rest.split_once('`'));
+            let end = offset(&bytes, error.line(), error.column());
+            let field = match named {
+                Some((name, _)) => Some(name.to_owned()),
+                None => last_key(bytes.get(..end).unwrap_or(&bytes)),
+            };
             let detail = format!("line {} column {}", error.line(), error.column());
-            no(StatusCode::BAD_REQUEST, "not the document expected", detail, field.map(|(name, _)| name))
+            no(StatusCode::BAD_REQUEST, "not the document expected", detail, field.as_deref())
         })
     }
+}
+
+/// Where a line and a column are.
+fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
+    let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let begin = std::iter::once(0).chain(ends).nth(line.saturating_sub(1)).unwrap_or(0);
+    begin.saturating_add(column).min(bytes.len())
+}
+
+/// Longest name of a field that is told.
+const NAME_LIMIT: usize = 40;
+
+/// The field of the outermost object whose value was being read where this beginning of JSON ends.
+fn last_key(begin: &[u8]) -> Option<String> {
+    let (mut depth, mut last, mut key) = (0usize, None, None);
+    let mut bytes = begin.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let mut text = Vec::new();
+                while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
+                    text.push(byte);
+                    text.extend(if byte == b'\\' { bytes.next() } else { None });
+                }
+                last = Some(text);
+            }
+            b':' if depth == 1 => key = last.take(),
+            _ => {}
+        }
+    }
+    let name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let key: Vec<u8> = key?;
+    (key.len() <= NAME_LIMIT && key.iter().all(name)).then(|| String::from_utf8_lossy(&key).into_owned())
 }
 
 async fn gather(mut payload: Payload) -> Result<BytesMut, No> {
@@ -129,5 +171,34 @@ impl FromRequest for Body {
             };
             Ok(Self(tokio::time::timeout(PATIENCE, gather(payload)).await.unwrap_or_else(late)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(begin: &str, expected: Option<&str>) {
+        assert_eq!(last_key(begin.as_bytes()).as_deref(), expected, "{begin}");
+    }
+
+    #[test]
+    fn the_field_that_was_being_read_is_known() {
+        check(r#"{"version":"#, Some("version"));
+        check(r#"{"version":1,"endpoints":["a","b""#, Some("endpoints"));
+        check(r#"{"a":{"b":1},"c":"#, Some("c"));
+        check(r#"{"a":"x\":\"y","b":nu"#, Some("b"));
+        check(r#"{"a":{"b":1"#, Some("a"));
+        for nothing in ["", "[", "[1", "{", "\"", "{\"\\", "null", "{\"<b>\":"] {
+            check(nothing, None);
+        }
+    }
+
+    #[test]
+    fn a_line_and_a_column_are_found() {
+        assert_eq!(offset(b"ab\ncd", 2, 1), 4);
+        assert_eq!(offset(b"ab", 1, 9), 2);
+        assert_eq!(offset(b"", 0, 0), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! A real registry on loopback, whose clock the test owns, and a plain TLS client for it.
 
 #![allow(dead_code, reason = "each test file uses a part")]
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use rcgen::{CertificateParams, KeyPair};
 use registry::{
@@ -87,6 +87,11 @@ impl Registry {
         (self.address, self.stop, self.thread) = (address, Some(stop), Some(thread));
     }
 
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        self.end();
+    }
+
     fn end(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -131,8 +136,34 @@ impl Registry {
 
     /// Makes one call; status and body.
     pub fn call(&self, who: Option<&Identity>, method: &str, call: &str, body: &str) -> (u16, String) {
+        self.try_call(who, method, call, "", body).unwrap()
+    }
+
+    /// As [`Self::call`] with more headers; `None` where the connection ends without an answer.
+    pub fn try_call(
+        &self,
+        who: Option<&Identity>,
+        method: &str,
+        call: &str,
+        headers: &str,
+        body: &str,
+    ) -> Option<(u16, String)> {
+        let mut tls = self.connect(who, &read(&self.places.etc.join("ca.crt")));
+        let length = body.len();
+        let head = format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n{headers}");
+        tls.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        // The other end may close without a farewell of TLS; what was sent before that counts.
+        let _ = tls.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned()))
+    }
+
+    /// A connection by whoever trusts `ca` alone.
+    pub fn connect(&self, who: Option<&Identity>, ca: &str) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.places.etc.join("ca.crt")).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -151,16 +182,12 @@ impl Registry {
         let session = ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
         let tcp = TcpStream::connect(self.address).unwrap();
         tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut tls = StreamOwned::new(session, tcp);
-        let length = body.len();
-        let head = format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n");
-        tls.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        // The other end may close without a farewell of TLS; what was sent before that counts.
-        let _ = tls.read_to_end(&mut answer);
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        StreamOwned::new(session, tcp)
+    }
+
+    /// A connection for many calls, which is made anew where the registry ends it.
+    pub fn line<'a>(&'a self, who: Option<&'a Identity>) -> Line<'a> {
+        Line { registry: self, who, stream: None }
     }
 
     /// As [`Self::call`]; fails the test unless the answer is 200 and a document.
@@ -175,6 +202,49 @@ impl Registry {
         let (status, body) = self.call(Some(who), method, call, &serde_json::to_string(document).unwrap());
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
+    }
+}
+
+/// See [`Registry::line`].
+pub struct Line<'a> {
+    registry: &'a Registry,
+    who: Option<&'a Identity>,
+    stream: Option<StreamOwned<ClientConnection, TcpStream>>,
+}
+
+impl Line<'_> {
+    /// Makes a call; status and body.
+    pub fn call(&mut self, method: &str, call: &str, body: &str) -> (u16, String) {
+        loop {
+            let fresh = self.stream.is_none();
+            if let Some(answer) = self.try_call(method, call, body) {
+                return answer;
+            }
+            assert!(!fresh, "no answer on a new connection");
+            self.stream = None;
+        }
+    }
+
+    fn try_call(&mut self, method: &str, call: &str, body: &str) -> Option<(u16, String)> {
+        let ca = read(&self.registry.places.etc.join("ca.crt"));
+        let stream = self.stream.get_or_insert_with(|| self.registry.connect(self.who, &ca));
+        let length = body.len();
+        let text =
+            format!("{method} {call} HTTP/1.1\r\nhost: registry\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(text.as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        loop {
+            let whole = String::from_utf8_lossy(&answer).into_owned();
+            if let Some((head, body)) = whole.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                    return Some((head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned()));
+                }
+            }
+            let mut part = [0; 4096];
+            let count = stream.read(&mut part).ok().filter(|count| *count > 0)?;
+            answer.extend_from_slice(&part[..count]);
+        }
     }
 }
 

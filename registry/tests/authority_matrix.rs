@@ -1,0 +1,235 @@
+//! Makes each call as each kind of caller, from the table that the routers are built from; and each kind of
+//! renewal.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod support;
+
+use rcgen::{CertificateParams, KeyPair};
+use registry::{
+    admin::{self, Revoke, RevokedNode},
+    calls::{Call, Who},
+};
+use std::{
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
+};
+use support::{GRACE_S, Identity, LIFE_S, Registry, key, request};
+use wire::registry::{Problem, Renewal, Renewed, VERSION};
+
+/// Whom a call may come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Nobody,
+    Member,
+    /// Its certificate is over, but within the grace.
+    Late,
+    /// Its certificate is over for longer than the grace.
+    Gone,
+    Revoked,
+    /// Another network's member.
+    Foreigner,
+    /// Nobody, with the headers that a proxy sets for an operator.
+    ForgedProxy,
+}
+
+const CALLERS: [Caller; 7] = [
+    Caller::Nobody,
+    Caller::Member,
+    Caller::Late,
+    Caller::Gone,
+    Caller::Revoked,
+    Caller::Foreigner,
+    Caller::ForgedProxy,
+];
+
+/// Whether a caller over TLS is let in to a call; the body is none that does anything.
+fn let_in(call: Call, caller: Caller) -> bool {
+    match (call.who(), caller) {
+        (Who::Anybody, Caller::Foreigner) => false,
+        (Who::Anybody, _) => true,
+        (Who::Member | Who::Renewer, Caller::Member) | (Who::Renewer, Caller::Late) => true,
+        (Who::Member | Who::Renewer | Who::Operator, _) => false,
+    }
+}
+
+struct Cast {
+    registry: Registry,
+    other: Registry,
+    member: Identity,
+    late: Identity,
+    gone: Identity,
+    revoked: Identity,
+    foreigner: Identity,
+}
+
+impl Cast {
+    fn new() -> Self {
+        let (registry, other) = (Registry::start(), Registry::start());
+        let gone = registry.member();
+        registry.pass(GRACE_S);
+        let late = registry.member();
+        registry.pass(LIFE_S + 60);
+        let (member, revoked) = (registry.member(), registry.member());
+        let ask = Revoke { node: revoked.claimed.prefix.to_string() };
+        let _: RevokedNode = registry.order("POST", "/v1/revocations", &ask);
+        other.pass(GRACE_S + LIFE_S + 60);
+        let foreigner = other.member();
+        Self { registry, other, member, late, gone, revoked, foreigner }
+    }
+
+    /// The status of a call; `None` where TLS ends before there is one.
+    fn status(&self, call: Call, caller: Caller) -> Option<u16> {
+        let (method, path) = call.route();
+        let headers = match caller {
+            Caller::ForgedProxy => {
+                "x-forwarded-for: 127.0.0.1\r\nforwarded: for=127.0.0.1\r\nx-real-ip: ::1\r\nx-ssl-client-verify: SUCCESS\r\n"
+            }
+            _ => "",
+        };
+        let identity = match caller {
+            Caller::Nobody | Caller::ForgedProxy => None,
+            Caller::Member => Some(&self.member),
+            Caller::Late => Some(&self.late),
+            Caller::Gone => Some(&self.gone),
+            Caller::Revoked => Some(&self.revoked),
+            Caller::Foreigner => Some(&self.foreigner),
+        };
+        self.registry.try_call(identity, method.as_str(), path, headers, "{}").map(|(status, _)| status)
+    }
+}
+
+#[test]
+fn each_call_lets_in_whom_it_is_for_and_nobody_else() {
+    let cast = Cast::new();
+    let mut cells = 0;
+    for call in Call::ALL {
+        for caller in CALLERS {
+            let status = cast.status(call, caller);
+            // The empty document is no good one: who is let in is told so, and who is not is told that.
+            let good = match (let_in(call, caller), status) {
+                (true, Some(200 | 400)) => true,
+                (false, None) => caller == Caller::Foreigner,
+                (false, Some(status)) if call.who() == Who::Operator => matches!(status, 404 | 405),
+                (false, Some(status)) => matches!(status, 401 | 403),
+                (true, _) => false,
+            };
+            assert!(good, "{call:?} by {caller:?}: {status:?}");
+            cells += 1;
+        }
+    }
+    assert_eq!(cells, Call::ALL.len() * CALLERS.len());
+    drop(cast.other);
+}
+
+#[test]
+fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
+    let registry = Registry::start();
+    for call in Call::ALL.into_iter().filter(|call| call.who() == Who::Operator) {
+        let (method, path) = call.route();
+        let asked: Result<serde_json::Value, _> =
+            admin::ask(&registry.places.admin, method.as_str(), path, Some(&serde_json::json!({})));
+        let good = match &asked {
+            Ok(_) => true,
+            Err(admin::AdminError::No { title, .. }) => title == "not the document expected",
+            Err(_) => false,
+        };
+        assert!(good, "{call:?}: {:?}", asked.err());
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    // A stranger who can reach the socket, since somebody opened its folder, is known by his uid.
+    let open = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    let socket = registry.places.admin.clone();
+    socket.ancestors().take(3).for_each(open);
+    let ask = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+               s.sendall(b'GET /v1/nodes HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n')\nprint(s.recv(64))";
+    #[expect(clippy::disallowed_methods, reason = "a stranger is another process, of another user")]
+    let told = std::process::Command::new("python3")
+        .args(["-c", ask])
+        .arg(&socket)
+        .uid(65_534)
+        .gid(65_534)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("HTTP/1.1 403"), "{told}");
+    let mut own = UnixStream::connect(&socket).unwrap();
+    own.write_all(b"GET /v1/nodes HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    own.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+fn renew(registry: &Registry, who: &Identity, key: &KeyPair) -> (u16, String) {
+    let renewal = Renewal { version: VERSION, csr: request(&CertificateParams::default(), key) };
+    let body = serde_json::to_string(&renewal).unwrap();
+    registry.try_call(Some(who), "POST", "/v1/renewals", "", &body).unwrap()
+}
+
+/// Renews at `age_s` of a certificate's life, with its own key or a new one, after it was revoked or not.
+#[track_caller]
+fn check(age_s: i64, own_key: bool, revoked: bool, expected: u16) {
+    let registry = Registry::start();
+    let node = registry.member();
+    if revoked {
+        let ask = Revoke { node: node.claimed.prefix.to_string() };
+        let _: RevokedNode = registry.order("POST", "/v1/revocations", &ask);
+    }
+    registry.pass(age_s);
+    let key = if own_key { KeyPair::from_pem(&node.key.serialize_pem()).unwrap() } else { key() };
+    let (status, body) = renew(&registry, &node, &key);
+    assert_eq!(status, expected, "at {age_s} s, own key {own_key}, revoked {revoked}: {body}");
+}
+
+#[test]
+fn a_certificate_is_renewed_in_its_time_by_its_owner() {
+    let third = LIFE_S * 2 / 3;
+    for (age_s, own_key, new_key) in [
+        (1, 409, 409),
+        (third - 1, 409, 409),
+        (third, 200, 200),
+        (LIFE_S - 1, 200, 200),
+        // Over: only with the key that it was for.
+        (LIFE_S, 200, 409),
+        (LIFE_S + GRACE_S - 1, 200, 409),
+        (LIFE_S + GRACE_S, 403, 403),
+        (LIFE_S + 2 * GRACE_S, 403, 403),
+    ] {
+        check(age_s, true, false, own_key);
+        check(age_s, false, false, new_key);
+        check(age_s, true, true, 403);
+        check(age_s, false, true, 403);
+    }
+}
+
+#[test]
+fn who_lost_the_answer_gets_the_same_certificate_again_and_nobody_gets_many() {
+    let registry = Registry::start();
+    let node = registry.member();
+    registry.pass(LIFE_S * 2 / 3);
+    let certificate = |(status, body): (u16, String)| {
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Renewed>(&body).unwrap().certificate
+    };
+    let new_key = key();
+    let first = certificate(renew(&registry, &node, &new_key));
+    assert_eq!(certificate(renew(&registry, &node, &new_key)), first);
+    let more = (0..9).filter(|_| renew(&registry, &node, &key()).0 == 200).count();
+    assert_eq!(more, 4);
+    let (status, body) = renew(&registry, &node, &key());
+    assert_eq!(status, 429, "{body}");
+    assert_eq!(serde_json::from_str::<Problem>(&body).unwrap().title, "too often");
+    assert_eq!(certificate(renew(&registry, &node, &new_key)), first);
+}
+
+#[test]
+fn a_key_of_another_node_is_never_certified_twice() {
+    let registry = Registry::start();
+    let (node, other) = (registry.member(), registry.member());
+    registry.pass(LIFE_S * 2 / 3);
+    assert_eq!(renew(&registry, &node, &other.key).0, 409);
+}

@@ -1,0 +1,385 @@
+//! Does what an operator does to a real registry: invitations with wishes, signatures by file, revocations,
+//! parameters, changes of CA and keys, copies.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod support;
+
+use rcgen::CertificateParams;
+use registry::{
+    admin::{
+        self, AdminError, Backup, Done, Invite, Invited, Lines, Listing, ParameterList, Revoke, RevokedNode,
+        RotateCa, RotateKey, Set, SignFile,
+    },
+    desk::{CaStep, KeyKind, Spread},
+    settings,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::{
+    fs,
+    io::{Read, Write},
+};
+use support::{Identity, LIFE_S, Registry, key, read, request};
+use wire::{
+    invitation::{Invitation, token_text},
+    registry::{
+        Announced, Announcement, Claimed, Enrolment, NetworkDocument, Renewal, Renewed, Revocations, VERSION,
+    },
+    signed::{self, SignedDocument, open_any},
+};
+
+/// Expects a no with this title.
+#[track_caller]
+fn check<T>(asked: Result<T, AdminError>, title: &str) {
+    match asked {
+        Err(AdminError::No { title: said, .. }) => assert_eq!(said, title),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("no {title}"),
+    }
+}
+
+fn ask<T: serde::de::DeserializeOwned>(
+    registry: &Registry,
+    method: &str,
+    call: &str,
+    document: &impl serde::Serialize,
+) -> Result<T, AdminError> {
+    admin::ask(&registry.places.admin, method, call, Some(document))
+}
+
+fn claim_with(registry: &Registry, invite: &Invite) -> (u16, String) {
+    let invited: Invited = registry.order("POST", "/v1/invitations", invite);
+    let invitation: Invitation = invited.invitation.parse().unwrap();
+    registry.claim(&token_text(&invitation.token), &request(&CertificateParams::default(), &key()))
+}
+
+fn joined(answer: &(u16, String)) -> Claimed {
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    serde_json::from_str(&answer.1).unwrap()
+}
+
+fn der(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+}
+
+fn document(signed: &SignedDocument, ca: &str) -> NetworkDocument {
+    NetworkDocument::read(&signed::open(signed, &der(ca)).unwrap()).unwrap()
+}
+
+fn network(registry: &Registry, who: &Identity) -> SignedDocument {
+    registry.ask(who, "GET", "/v1/network", &())
+}
+
+/// A node says that it holds and has applied everything.
+fn apply(registry: &Registry, who: &Identity) {
+    let spread: Spread = registry.order("GET", "/v1/spread", &());
+    let announcement = Announcement {
+        version: VERSION,
+        network_version: spread.network_version,
+        network_applied: spread.network_version,
+        revocations_version: spread.revocations_version,
+        ..Announcement::default()
+    };
+    let _: Announced = registry.ask(who, "PUT", "/v1/nodes/self", &announcement);
+}
+
+#[test]
+fn an_invitation_gives_what_was_asked_for() {
+    let registry = Registry::start();
+    let invite = Invite { ttl_s: 60, ..Invite::default() };
+    let wide = joined(&claim_with(&registry, &Invite { prefix_length: Some(12), ..invite.clone() }));
+    assert_eq!(wide.prefix.to_string(), "1/12");
+    let pinned = Invite { prefix: Some("77/16".into()), name: Some("printer".into()), ..invite.clone() };
+    assert_eq!(joined(&claim_with(&registry, &pinned)).prefix.to_string(), "77/16");
+    check(ask::<Invited>(&registry, "POST", "/v1/invitations", &pinned), "name taken");
+    let unnamed = Invite { name: None, ..pinned.clone() };
+    check(ask::<Invited>(&registry, "POST", "/v1/invitations", &unnamed), "prefix taken");
+    let inside = Invite { prefix: Some("154/17".into()), ..invite.clone() };
+    check(ask::<Invited>(&registry, "POST", "/v1/invitations", &inside), "prefix taken");
+    for (field, bad) in [
+        ("ttl_s", Invite { ttl_s: 0, ..invite.clone() }),
+        ("uses", Invite { uses: Some(0), ..invite.clone() }),
+        ("uses", Invite { uses: Some(2), name: Some("two".into()), ..invite.clone() }),
+        ("name", Invite { name: Some("a b".into()), ..invite.clone() }),
+        ("name", Invite { name: Some("0".repeat(32)), ..invite.clone() }),
+        ("prefix_length", Invite { prefix_length: Some(33), ..invite.clone() }),
+    ] {
+        check(ask::<Invited>(&registry, "POST", "/v1/invitations", &bad), "out of range");
+        assert!(!field.is_empty());
+    }
+    check(
+        ask::<Invited>(&registry, "POST", "/v1/invitations", &Invite { prefix: Some("7".into()), ..invite }),
+        "no prefix",
+    );
+}
+
+#[test]
+fn an_invitation_is_good_as_often_as_it_says() {
+    let registry = Registry::start();
+    let ask = Invite { ttl_s: 60, uses: Some(3), ..Invite::default() };
+    let invited: Invited = registry.order("POST", "/v1/invitations", &ask);
+    let token = token_text(&invited.invitation.parse::<Invitation>().unwrap().token);
+    let statuses: Vec<u16> =
+        (0..5).map(|_| registry.claim(&token, &request(&CertificateParams::default(), &key())).0).collect();
+    assert_eq!(statuses, [200, 200, 200, 403, 403]);
+}
+
+#[test]
+fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_operator_alone() {
+    let registry = Registry::start();
+    let named = Invite { ttl_s: 60, name: Some("printer".into()), ..Invite::default() };
+    let first = joined(&claim_with(&registry, &named));
+    let (second, third) = (registry.member(), registry.member());
+    let listing: Listing = registry.order("GET", "/v1/nodes", &());
+    let serial = listing.nodes.iter().find(|node| node.prefix == third.claimed.prefix.to_string()).unwrap();
+    for (node, prefix) in [
+        ("printer", first.prefix.to_string()),
+        (&second.claimed.prefix.to_string(), second.claimed.prefix.to_string()),
+        (&serial.serial, third.claimed.prefix.to_string()),
+    ] {
+        let done: RevokedNode = registry.order("POST", "/v1/revocations", &Revoke { node: node.to_owned() });
+        assert_eq!((done.prefix, done.certificates), (prefix, 1));
+        check(
+            ask::<RevokedNode>(&registry, "POST", "/v1/revocations", &Revoke { node: node.to_owned() }),
+            "no such node",
+        );
+    }
+    let again = Invite { prefix: Some(first.prefix.to_string()), ..named };
+    assert_eq!(joined(&claim_with(&registry, &again)).prefix, first.prefix);
+    assert!(registry.member().claimed.prefix.number() > third.claimed.prefix.number());
+    let log: Lines = registry.order("GET", "/v1/log?count=3", &());
+    assert_eq!(log.lines.len(), 3);
+    assert!(log.lines.iter().all(|line| line.who.starts_with("uid ")), "{log:?}");
+}
+
+#[test]
+fn a_request_by_file_is_signed_without_a_token() {
+    let registry = Registry::start();
+    let csr = request(&CertificateParams::default(), &key());
+    let ask = SignFile { csr, name: Some("island".into()), ..SignFile::default() };
+    let signed: Enrolment = registry.order("POST", "/v1/signatures", &ask);
+    assert_eq!(signed.registry, "127.0.0.1:9443");
+    assert_eq!(document(&signed.claimed.network, &signed.claimed.ca).version, 1);
+    check(self::ask::<Enrolment>(&registry, "POST", "/v1/signatures", &ask), "key refused");
+    check(
+        self::ask::<Enrolment>(&registry, "POST", "/v1/signatures", &SignFile { csr: "x".into(), ..ask }),
+        "request refused",
+    );
+}
+
+#[test]
+fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() {
+    let registry = Registry::start();
+    let node = registry.member();
+    let set = |key: &str, value: &str| {
+        ask::<Done>(&registry, "PUT", "/v1/parameters", &Set { key: key.into(), value: value.into() })
+    };
+    for (key, value) in [
+        ("hello-interval", "4s"),
+        ("tunnels-to-dial", "3"),
+        ("private-endpoints", "true"),
+        ("gateways", "1/16,2/16"),
+        ("min-version", "0.2.0"),
+        ("certificate-life", "10days"),
+    ] {
+        set(key, value).unwrap();
+        let list: ParameterList = registry.order("GET", "/v1/parameters", &());
+        let shown = list.parameters.iter().find(|one| one.key == key).unwrap().value.clone();
+        assert_eq!(shown, value);
+    }
+    let ca = &node.claimed.ca;
+    let now = document(&network(&registry, &node), ca);
+    assert_eq!((now.version, now.parameters.hello_interval_ms, now.gateways.len()), (6, 4_000, 2));
+    for (key, value) in [
+        ("hello-interval", "1ms"),
+        ("hello-interval", "x"),
+        ("tunnels-to-dial", "31"),
+        ("private-endpoints", "yes"),
+        ("gateways", "1"),
+        ("min-version", "1"),
+        ("certificate-life", "0s"),
+        ("nonsense", "1"),
+    ] {
+        check(set(key, value), "out of range");
+    }
+    assert_eq!(document(&network(&registry, &node), ca).version, 6);
+}
+
+#[test]
+fn news_of_the_network_document_come_to_who_waits() {
+    let registry = Registry::start();
+    let node = registry.member();
+    assert_eq!(registry.call(Some(&node), "GET", "/v1/network?after=1", "").0, 204);
+    std::thread::scope(|scope| {
+        let waiting =
+            scope.spawn(|| registry.ask::<SignedDocument>(&node, "GET", "/v1/network?after=1&wait=60", &()));
+        let _: Done =
+            registry.order("PUT", "/v1/parameters", &Set { key: "refresh".into(), value: "1m".into() });
+        assert_eq!(document(&waiting.join().unwrap(), &node.claimed.ca).version, 2);
+    });
+}
+
+fn rotate(registry: &Registry, step: CaStep, force: bool) -> Result<Done, AdminError> {
+    ask(registry, "POST", "/v1/authority", &RotateCa { step, force })
+}
+
+/// Whether who trusts `ca` alone can speak with the registry.
+fn reaches(registry: &Registry, who: &Identity, ca: &str) -> bool {
+    let mut tls = registry.connect(Some(who), ca);
+    if tls.write_all(b"GET /v1/network HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").is_err() {
+        return false;
+    }
+    let mut answer = Vec::new();
+    let _ = tls.read_to_end(&mut answer);
+    answer.starts_with(b"HTTP/1.1 200")
+}
+
+#[test]
+fn the_ca_changes_in_three_steps_and_nobody_who_keeps_up_is_cut_off() {
+    let mut registry = Registry::start();
+    let mut node = registry.member();
+    let old = node.claimed.ca.clone();
+    check(rotate(&registry, CaStep::Activate, false), "step out of order");
+    check(rotate(&registry, CaStep::Retire, true), "step out of order");
+
+    rotate(&registry, CaStep::Stage, false).unwrap();
+    check(rotate(&registry, CaStep::Stage, false), "step out of order");
+    let staged = document(&network(&registry, &node), &old);
+    assert_eq!((staged.authorities.len(), &staged.authorities[0]), (2, &old));
+    let new = staged.authorities[1].clone();
+    assert!(!reaches(&registry, &node, &new), "nothing is signed by a staged CA");
+    assert_eq!(registry.member().claimed.ca, old);
+    check(rotate(&registry, CaStep::Activate, false), "not spread yet");
+    registry.restart();
+    apply(&registry, &node);
+    check(rotate(&registry, CaStep::Activate, false), "not spread yet");
+    let revoke = Revoke { node: "2/16".into() };
+    let _: RevokedNode = registry.order("POST", "/v1/revocations", &revoke);
+    apply(&registry, &node);
+
+    let invitation = registry.invite(600);
+    rotate(&registry, CaStep::Activate, false).unwrap();
+    let csr = request(&CertificateParams::default(), &key());
+    assert_eq!(registry.claim(&token_text(&invitation.token), &csr).0, 403);
+    registry.restart();
+    assert!(reaches(&registry, &node, &old) && reaches(&registry, &node, &new));
+    let both = network(&registry, &node);
+    assert_eq!(document(&both, &old).authorities, [new.clone(), old.clone()]);
+    assert_eq!(document(&both, &new).authorities, [new.clone(), old.clone()]);
+    let newcomer = registry.member();
+    assert_eq!(newcomer.claimed.ca, new);
+    apply(&registry, &node);
+    apply(&registry, &newcomer);
+    check(rotate(&registry, CaStep::Retire, false), "not spread yet");
+
+    let renewal = Renewal { version: VERSION, csr: request(&CertificateParams::default(), &node.key) };
+    let renewed: Renewed = registry.ask(&node, "POST", "/v1/renewals", &renewal);
+    let former = std::mem::replace(&mut node.claimed.certificate, renewed.certificate);
+    apply(&registry, &node);
+    rotate(&registry, CaStep::Retire, false).unwrap();
+    registry.restart();
+    assert!(reaches(&registry, &node, &new) && reaches(&registry, &newcomer, &new));
+    let now = network(&registry, &node);
+    assert!(open_any(&now, &[der(&old)]).is_err());
+    assert_eq!(document(&now, &new).authorities, [new.clone()]);
+    node.claimed.certificate = former;
+    assert!(!reaches(&registry, &node, &new), "a certificate of the old CA is good no more");
+    assert!(!registry.places.etc.join("ca.key").exists());
+
+    // Another round begins where this one ended.
+    rotate(&registry, CaStep::Stage, false).unwrap();
+    registry.restart();
+    assert_eq!(document(&network(&registry, &newcomer), &new).authorities.len(), 2);
+}
+
+#[test]
+fn keys_change_in_three_steps() {
+    let registry = Registry::start();
+    let node = registry.member();
+    let step = |key, step| ask::<Done>(&registry, "POST", "/v1/keys", &RotateKey { key, step, force: false });
+    let now = || document(&network(&registry, &node), &node.claimed.ca);
+    let first = now();
+    for key in [KeyKind::Babel, KeyKind::TlsCrypt] {
+        check(step(key, CaStep::Activate), "step out of order");
+        step(key, CaStep::Stage).unwrap();
+        check(step(key, CaStep::Activate), "not spread yet");
+        apply(&registry, &node);
+        let staged = now();
+        assert_eq!(
+            (&staged.babel_key, &staged.tls_crypt),
+            match key {
+                KeyKind::Babel => (&first.babel_key, &first.tls_crypt),
+                KeyKind::TlsCrypt => (&staged.babel_key, &first.tls_crypt),
+            }
+        );
+        check(step(key, CaStep::Retire), "step out of order");
+        step(key, CaStep::Activate).unwrap();
+        apply(&registry, &node);
+        let active = now();
+        match key {
+            KeyKind::Babel => assert!(active.babel_key != first.babel_key && active.babel_lenient),
+            KeyKind::TlsCrypt => {
+                assert_eq!(Some(&active.tls_crypt), staged.tls_crypt_other.as_ref());
+                assert_eq!(Some(&first.tls_crypt), active.tls_crypt_other.as_ref());
+            }
+        }
+        step(key, CaStep::Retire).unwrap();
+        let retired = now();
+        assert!(!retired.babel_lenient && retired.tls_crypt_other.is_none());
+        assert_eq!((&retired.babel_key, &retired.tls_crypt), (&active.babel_key, &active.tls_crypt));
+        apply(&registry, &node);
+    }
+}
+
+#[test]
+fn the_spread_is_what_nodes_announce_and_silent_ones_do_not_count() {
+    let registry = Registry::start();
+    let (first, second) = (registry.member(), registry.member());
+    let spread = || registry.order::<Spread>("GET", "/v1/spread", &());
+    assert_eq!((spread().nodes, spread().heard), (2, 0));
+    apply(&registry, &first);
+    let now = spread();
+    assert_eq!((now.heard, now.network_held, now.network_applied, now.revocations_held), (1, 1, 1, 1));
+    let _: RevokedNode =
+        registry.order("POST", "/v1/revocations", &Revoke { node: second.claimed.prefix.to_string() });
+    let now = spread();
+    assert_eq!((now.nodes, now.heard, now.network_held, now.revocations_held), (1, 1, 1, 0));
+    registry.pass(support::TTL_S);
+    assert_eq!(spread().heard, 0);
+}
+
+#[test]
+fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
+    let mut registry = Registry::start();
+    let kept = registry.member();
+    let copy = registry.places.state.join("copy.sqlite");
+    let _: Done = registry.order("POST", "/v1/backups", &Backup { path: copy.clone() });
+    check(ask::<Done>(&registry, "POST", "/v1/backups", &Backup { path: copy.clone() }), "no copy made");
+    let lost = registry.member();
+    assert!(settings::restore(&registry.places, &copy).is_err(), "it runs");
+    registry.stop();
+    fs::write(registry.places.state.join("noise"), b"no database").unwrap();
+    assert!(settings::restore(&registry.places, &registry.places.state.join("noise")).is_err());
+    let aside = settings::restore(&registry.places, &copy).unwrap();
+    assert!(aside.exists());
+    registry.restart();
+    let seen = document(&network(&registry, &kept), &kept.claimed.ca);
+    assert!(seen.version > 1000);
+    let list: SignedDocument = registry.ask(&kept, "GET", "/v1/revocations", &());
+    let list = signed::open(&list, &der(&kept.claimed.ca)).unwrap();
+    assert!(Revocations::read(&list).unwrap().version > 1000);
+    let next = registry.member().claimed.prefix.number();
+    assert!(next > lost.claimed.prefix.number() + 900, "{next}");
+    assert_eq!(registry.call(Some(&lost), "GET", "/v1/network", "").0, 403);
+}
+
+#[test]
+fn the_names_of_nodes_outlive_their_certificates_no_longer_than_their_prefixes() {
+    let registry = Registry::start();
+    let named = Invite { ttl_s: 60, name: Some("printer".into()), ..Invite::default() };
+    let first = joined(&claim_with(&registry, &named));
+    registry.pass(LIFE_S + 1);
+    let second = joined(&claim_with(&registry, &named));
+    assert_ne!(first.prefix, second.prefix);
+    assert!(!read(&registry.places.etc.join("registry.json")).contains("printer"));
+}
