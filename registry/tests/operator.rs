@@ -31,11 +31,12 @@ use wire::{
 /// Expects a no with this title.
 #[track_caller]
 fn check<T>(asked: Result<T, AdminError>, title: &str) {
-    match asked {
-        Err(AdminError::No { title: said, .. }) => assert_eq!(said, title),
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("no {title}"),
-    }
+    let said = match asked {
+        Err(AdminError::No { title, .. }) => title,
+        Err(other) => other.to_string(),
+        Ok(_) => "yes".to_owned(),
+    };
+    assert_eq!(said, title);
 }
 
 fn ask<T: serde::de::DeserializeOwned>(
@@ -281,7 +282,7 @@ fn the_ca_changes_in_three_steps_and_nobody_who_keeps_up_is_cut_off() {
     assert!(reaches(&registry, &node, &new) && reaches(&registry, &newcomer, &new));
     let now = network(&registry, &node);
     assert!(open_any(&now, &[der(&old)]).is_err());
-    assert_eq!(document(&now, &new).authorities, [new.clone()]);
+    assert_eq!(document(&now, &new).authorities, std::slice::from_ref(&new));
     node.claimed.certificate = former;
     assert!(!reaches(&registry, &node, &new), "a certificate of the old CA is good no more");
     assert!(!registry.places.etc.join("ca.key").exists());
