@@ -90,6 +90,7 @@ pub fn serve(access: Access, clock: Clock, published: Published) -> Result<Serve
             .route(PEERS_PATH, web::get().to(peers))
             .route(ROUTES_PATH, web::get().to(routes))
             .route(DECISIONS_PATH, web::get().to(decisions))
+            .configure(panics)
             .default_service(web::to(nothing_there))
     };
     let listener = listen(&access)?;
@@ -204,6 +205,21 @@ macro_rules! documents {
 }
 
 documents! { status tunnels peers routes decisions }
+
+/// In debug builds, `POST /v1/panics/ACTOR` lets an actor panic.
+fn panics(to: &mut web::ServiceConfig) {
+    if crate::guardian::panics::AVAILABLE {
+        to.route("/v1/panics/{actor}", web::post().to(want_panic));
+    }
+}
+
+async fn want_panic(request: HttpRequest, actor: web::Path<String>) -> HttpResponse {
+    if request.conn_data::<Caller>() != Some(&Caller::Admitted) {
+        return problem(StatusCode::FORBIDDEN, "this user may not ask the daemon");
+    }
+    crate::guardian::panics::want(actor.into_inner());
+    HttpResponse::Accepted().finish()
+}
 
 async fn nothing_there() -> HttpResponse {
     problem(StatusCode::NOT_FOUND, "there is no such document")

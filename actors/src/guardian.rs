@@ -3,8 +3,11 @@
 //! A guardian has the stable address; what it is sent it passes on to the actor of the day. actix's
 //! own `Supervisor` does not come back from a panic: the actor is dropped and its mailbox closed.
 
+pub mod panics;
+
 use crate::messages::ActorRemade;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Recipient, dev::ToEnvelope};
+use panics::Panics;
 use std::{collections::VecDeque, time::Duration};
 
 /// How often a guardian looks whether its actor lives.
@@ -22,24 +25,27 @@ pub const EXIT_OVER_BUDGET: i32 = 70;
 /// The stable address of an actor that may die.
 pub struct Guardian<A: Actor> {
     name: &'static str,
-    make: Box<dyn Fn() -> Addr<A>>,
+    make: Box<dyn Fn() -> A>,
     actor: Addr<A>,
     remade: Option<Recipient<ActorRemade>>,
     deaths: VecDeque<tokio::time::Instant>,
+    panics: Panics,
 }
 
 /// Starts an actor under a guardian; `remade` hears of each restart.
 pub fn guard<A: Actor<Context = Context<A>>>(
     name: &'static str,
     remade: Option<Recipient<ActorRemade>>,
-    make: impl Fn() -> Addr<A> + 'static,
+    make: impl Fn() -> A + 'static,
 ) -> Addr<Guardian<A>> {
-    let actor = make();
-    Guardian { name, make: Box::new(make), actor, remade, deaths: VecDeque::new() }.start()
+    let panics = Panics::default();
+    let actor = panics.start(make());
+    Guardian { name, make: Box::new(make), actor, remade, deaths: VecDeque::new(), panics }.start()
 }
 
-impl<A: Actor> Guardian<A> {
+impl<A: Actor<Context = Context<A>>> Guardian<A> {
     fn look(&mut self, ctx: &mut Context<Self>) {
+        self.panics.look(self.name);
         if self.actor.connected() {
             return;
         }
@@ -56,14 +62,14 @@ impl<A: Actor> Guardian<A> {
             return actix::System::current().stop_with_code(EXIT_OVER_BUDGET);
         }
         tracing::error!(actor = self.name, "actor died and is made anew");
-        self.actor = (self.make)();
+        self.actor = self.panics.start((self.make)());
         if let Some(remade) = &self.remade {
             remade.do_send(ActorRemade { actor: self.name });
         }
     }
 }
 
-impl<A: Actor> Actor for Guardian<A> {
+impl<A: Actor<Context = Context<A>>> Actor for Guardian<A> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -143,7 +149,7 @@ mod tests {
         let (said, mut heard) = mpsc::unbounded_channel();
         let remade = Rc::new(RefCell::new(Vec::new()));
         let telemetry = FakeTelemetry(remade.clone()).start();
-        let parrot = guard("parrot", Some(telemetry.recipient()), move || FakeParrot(said.clone()).start());
+        let parrot = guard("parrot", Some(telemetry.recipient()), move || FakeParrot(said.clone()));
         parrot.send(Say(1)).await.unwrap();
         assert_eq!(heard.recv().await, Some(1));
         parrot.send(Die).await.unwrap();
@@ -160,7 +166,7 @@ mod tests {
         system.block_on(async {
             tokio::time::pause();
             let (said, _heard) = mpsc::unbounded_channel();
-            let parrot = guard("parrot", None, move || FakeParrot(said.clone()).start());
+            let parrot = guard("parrot", None, move || FakeParrot(said.clone()));
             actix_rt::spawn(async move {
                 let mut looks = tokio::time::interval(LOOK);
                 loop {

@@ -48,6 +48,8 @@ const TELL: Duration = Duration::from_secs(1);
 const INSIST: Duration = Duration::from_secs(1);
 /// When the three copies of a suspicion go out: datagrams get lost.
 const COPIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(700)];
+/// A peer that says it drains a tunnel closes it by then or gives it up; a little more than its deadline of 20 s.
+const DRAINS_FOR: Duration = Duration::from_secs(30);
 /// How long to wait before the sockets are tried again.
 const REOPEN: Duration = Duration::from_secs(5);
 
@@ -90,6 +92,8 @@ struct Tunnel {
     answered: Option<Uptime>,
     rumour: Option<Uptime>,
     ordered: Option<Uptime>,
+    /// When the peer last said that it drains this tunnel.
+    drains: Option<Uptime>,
 }
 
 impl Tunnel {
@@ -106,7 +110,13 @@ impl Tunnel {
             answered: None,
             rumour: None,
             ordered: None,
+            drains: None,
         }
+    }
+
+    /// Whether the peer is about to close this tunnel.
+    fn drains(&self, now: Uptime) -> bool {
+        self.drains.is_some_and(|said| now.since(said) < DRAINS_FOR)
     }
 
     /// Whether a verdict may fall at any moment.
@@ -182,16 +192,21 @@ impl Prober {
         let mut suspects = Vec::new();
         for (slot, tunnel) in &mut self.tunnels {
             let verdict = tunnel.probing.verdict(now);
-            if verdict >= Verdict::Suspect {
+            // A server hears of its client's end 5 s late: that a drained tunnel falls silent is its end.
+            let reason = match tunnel.drains(now) {
+                true => CloseReason::PeerClosed,
+                false => CloseReason::PeerDead,
+            };
+            if verdict >= Verdict::Suspect && reason == CloseReason::PeerDead {
                 suspects.push(tunnel.peer);
             }
             let insist = tunnel.ordered.is_none_or(|ordered| now.since(ordered) >= INSIST);
             if verdict == Verdict::Dead && insist {
                 if tunnel.ordered.is_none() {
-                    tracing::info!(tunnel = %slot, peer = %tunnel.peer, "peer does not answer");
+                    tracing::info!(tunnel = %slot, peer = %tunnel.peer, %reason, "peer does not answer");
                 }
                 tunnel.ordered = Some(now);
-                let order = Order::Close { slot: *slot, reason: CloseReason::PeerDead };
+                let order = Order::Close { slot: *slot, reason };
                 self.orders.do_send(Ordered { order });
             }
             probe(self.sockets.as_ref(), *slot, tunnel, now);
@@ -262,9 +277,11 @@ impl Prober {
     }
 
     /// The peer at the other end drains a tunnel: our way through it becomes a bad one too.
-    fn drains(&self, from: Ipv6Addr, link: u32) {
+    fn drains(&mut self, from: Ipv6Addr, link: u32) {
         let by_it = |tunnel: &Tunnel| tunnel.link == Some(link) && tunnel.address == from;
-        if let Some((slot, tunnel)) = self.tunnels.iter().find(|(_, tunnel)| by_it(tunnel)) {
+        let now = self.clock.now();
+        if let Some((slot, tunnel)) = self.tunnels.iter_mut().find(|(_, tunnel)| by_it(tunnel)) {
+            tunnel.drains = Some(now);
             tracing::debug!(tunnel = %slot, peer = %tunnel.peer, "the peer drains");
             self.links.order(LinkOrder::RaiseCost(*slot, tunnel.peer));
         }

@@ -6,7 +6,7 @@
 use crate::parts::{
     Parts, babel_settings, document_settings, lease_settings, planner_settings, tunnel_settings,
 };
-use actix::{Actor, Recipient};
+use actix::Recipient;
 use actors::{
     babeld::{Babeld, EndBabeld, RoutingProcess},
     documents::Documents,
@@ -88,7 +88,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     // Sinks.
     let telemetry = {
         let (clock, published) = (clock.clone(), published.clone());
-        guard("telemetry", None, move || Telemetry::new(clock.clone(), published.clone()).start())
+        guard("telemetry", None, move || Telemetry::new(clock.clone(), published.clone()))
     };
     let remade: Option<Recipient<ActorRemade>> = Some(telemetry.clone().recipient());
 
@@ -114,7 +114,6 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 held.clone(),
                 seed,
             )
-            .start()
         })
     };
 
@@ -123,7 +122,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         let orders = tunnels.clone().recipient();
         let (told, me, decided) = (planner_settings(parts), identity.me, vec![telemetry.clone().recipient()]);
         guard("policy", remade.clone(), move || {
-            Policy::new(Planner::new(me, told.clone()), orders.clone(), decided.clone()).start()
+            Policy::new(Planner::new(me, told.clone()), orders.clone(), decided.clone())
         })
     };
     let prober = {
@@ -137,7 +136,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         guard("prober", remade.clone(), move || {
             let (links, orders) = (links.clone(), orders.clone());
-            Prober::new(told, clock.clone(), losses.clone(), links, orders, readers.clone()).start()
+            Prober::new(told, clock.clone(), losses.clone(), links, orders, readers.clone())
         })
     };
     let peers = parts.peers.clone();
@@ -151,7 +150,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         let (clock, table, peers) = (clock.clone(), table.clone(), peers.clone());
         guard("peer_cache", remade.clone(), move || {
-            PeerCache::new(told.clone(), clock.clone(), table.clone(), peers.clone(), readers.clone()).start()
+            PeerCache::new(told.clone(), clock.clone(), table.clone(), peers.clone(), readers.clone())
         })
     };
 
@@ -176,21 +175,20 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 node.clone(),
                 changed.clone(),
             )
-            .start()
         })
     };
     let peer_client = {
         let (asker, me, clock, peers) = (parts.asker.clone(), identity.me, clock.clone(), peers.clone());
         let heard = vec![peer_cache.clone().recipient()];
         guard("peer_client", remade.clone(), move || {
-            PeerClient::new(me, asker.clone(), clock.clone(), peers.clone(), heard.clone()).start()
+            PeerClient::new(me, asker.clone(), clock.clone(), peers.clone(), heard.clone())
         })
     };
     {
         let address = SocketAddrV6::new(identity.network.node_address(identity.me), wire::peer::PORT, 0, 0);
         let (tls, node, held) = (parts.peer_tls.clone(), parts.node.clone(), parts.held.clone());
         let api = PeerApi::new(address, tls, node, peers, held, documents.clone().recipient());
-        guard("peer_api", remade.clone(), move || api.clone().start());
+        guard("peer_api", remade.clone(), move || api.clone());
     }
 
     // Sources.
@@ -217,7 +215,6 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 asked.clone(),
                 versions.clone(),
             )
-            .start()
         })
     };
     let wanted = settings.upnp && !host.servers.is_empty();
@@ -225,15 +222,11 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     if let Some(keeper) = &leases {
         let readers = vec![registry_client.clone().recipient(), telemetry.clone().recipient()];
         let (keeper, clock) = (keeper.clone(), clock.clone());
-        guard("upnp", remade.clone(), move || {
-            Upnp::new(keeper.clone(), clock.clone(), readers.clone()).start()
-        });
+        guard("upnp", remade.clone(), move || Upnp::new(keeper.clone(), clock.clone(), readers.clone()));
     }
     {
         let (kernel, sender, table) = (kernel.clone(), sender.clone(), table.clone());
-        guard("shadow", remade.clone(), move || {
-            Shadow::new(kernel.clone(), sender.clone(), table.clone()).start()
-        });
+        guard("shadow", remade.clone(), move || Shadow::new(kernel.clone(), sender.clone(), table.clone()));
     }
     let babeld = {
         let readers = vec![
@@ -262,7 +255,6 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 events.clone(),
                 readers.clone(),
             )
-            .start()
         })
     };
     {
@@ -273,13 +265,13 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             all
         });
         let (clock, to) = (clock.clone(), telemetry.clone().recipient());
-        guard("roll", remade.clone(), move || Roll::new(clock.clone(), call.clone(), to.clone()).start());
+        guard("roll", remade.clone(), move || Roll::new(clock.clone(), call.clone(), to.clone()));
     }
     {
         let readers = vec![policy.recipient(), prober.recipient(), telemetry.recipient()];
         let (kernel, clock, table) = (kernel.clone(), clock.clone(), table.clone());
         guard("sampler", remade, move || {
-            Sampler::new(kernel.clone(), clock.clone(), table.clone(), readers.clone()).start()
+            Sampler::new(kernel.clone(), clock.clone(), table.clone(), readers.clone())
         });
     }
     Graph {

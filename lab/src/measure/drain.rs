@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// How long the closings may take altogether.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 /// Shorter than the shipped one, so that ten closings take minutes and not hours.
-const REFRESH: Duration = Duration::from_secs(15);
+const REFRESH: Duration = Duration::from_secs(6);
 /// Likewise.
-const MIN_AGE: Duration = Duration::from_secs(20);
+const MIN_AGE: Duration = Duration::from_secs(8);
 /// Between convergence and the first ping.
 const SETTLE: Duration = Duration::from_secs(15);
 /// Between two readings of the decisions.
