@@ -4,12 +4,13 @@
 
 use crate::{
     clock::Clock,
+    documents::held::SharedHeld,
     errors::Chain,
     kernel::Kernel,
     links::{LinkOrder, Links},
     messages::{ProcessReading, RoutesRead, offer},
     process::{ChildEvent, Happened, Outlet, Program, Rights, Supervised},
-    store::TunnelTable,
+    store::{Applied, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use policies::{
@@ -32,8 +33,9 @@ use tokio::{
     net::UnixStream,
 };
 use wire::{
-    babel::{self, BabelConfig, Decoder, Reply},
+    babel::{self, BabelConfig, Decoder, MacKey, Reply},
     overlay::Network,
+    registry::Kind,
 };
 
 /// How often the life is looked at, and the tables are read while a tunnel drains.
@@ -122,9 +124,16 @@ pub struct Babeld {
     process: RoutingProcess,
     events: Outlet,
     readers: Vec<Recipient<RoutesRead>>,
+    held: SharedHeld,
+    applied: Applied,
+    /// When babeld is started anew for the sake of the network document.
+    restart_at: Option<Uptime>,
     ticks: u32,
     asking: bool,
 }
+
+/// Nodes start their babeld anew within this, by chance, since each takes its transit away for seconds.
+const WINDOW: Duration = Duration::from_secs(30);
 
 impl Babeld {
     /// Goes on with `process`, or starts it.
@@ -138,8 +147,66 @@ impl Babeld {
         process: RoutingProcess,
         events: Outlet,
         readers: Vec<Recipient<RoutesRead>>,
+        held: SharedHeld,
+        applied: Applied,
     ) -> Self {
-        Self { settings, clock, kernel, links, table, process, events, readers, ticks: 0, asking: false }
+        let mut babeld = Self {
+            settings,
+            clock,
+            kernel,
+            links,
+            table,
+            process,
+            events,
+            readers,
+            held,
+            applied,
+            restart_at: None,
+            ticks: 0,
+            asking: false,
+        };
+        // What runs already was told what is held by now, or will be.
+        babeld.settings.config = babeld.wanted();
+        babeld
+    }
+
+    /// The configuration as the network document wants it.
+    fn wanted(&self) -> BabelConfig {
+        let config = self.settings.config.clone();
+        let held = self.held.load();
+        let Some(network) = held.network() else { return config };
+        let parameters = network.parameters.parameters();
+        let on_lan = !config.interfaces.is_empty();
+        BabelConfig {
+            hello_interval: parameters.hello_interval,
+            update_interval: parameters.update_interval,
+            // Without a LAN nothing is signed (docs/decisions/0001-no-mac-on-tunnels.md).
+            key: if on_lan { MacKey::from_hex(&network.babel_key) } else { None },
+            lenient: on_lan && network.babel_lenient,
+            ..config
+        }
+    }
+
+    /// Starts babeld anew where the network document wants another configuration: it cannot change the
+    /// intervals or the keys of links that it has.
+    fn follow(&mut self) {
+        let (now, wanted) = (self.clock.now(), self.wanted());
+        let same = match (wanted.text(), self.settings.config.text()) {
+            (Ok(wanted), Ok(is)) => wanted == is,
+            _ => true,
+        };
+        if same {
+            self.restart_at = None;
+            return self.applied.by_babeld(self.held.load().version(Kind::Network));
+        }
+        let at = *self.restart_at.get_or_insert_with(|| now + WINDOW.mul_f64(fastrand::f64()));
+        if at <= now {
+            self.restart_at = None;
+            self.settings.config = wanted;
+            tracing::info!("babeld is started anew with the network's new parameters");
+            self.handle_life(Event::Unwanted);
+            self.handle_life(Event::Wanted);
+        }
     }
 
     fn handle_life(&mut self, event: Event) {
@@ -161,6 +228,9 @@ impl Babeld {
         self.handle_life(Event::Tick);
         self.ticks = self.ticks.wrapping_add(1);
         let state = self.process.0.borrow().as_ref().map(Supervised::state);
+        if matches!(state, Some(State::Up { .. })) && self.ticks.is_multiple_of(LIVELY) {
+            self.follow();
+        }
         let every = match state {
             Some(State::Starting { .. }) => 1,
             _ if self.table.borrow().draining() => 1,

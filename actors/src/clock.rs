@@ -29,8 +29,8 @@ impl Clock {
     }
 }
 
-/// The wall clock's time since 1970 UTC, for time stamps that people read; it may jump, so nothing is
-/// decided by it.
+/// The wall clock's time since 1970 UTC, for time stamps that people read, and for the lives of
+/// certificates; it may jump, so nothing else is decided by it.
 pub fn wall() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

@@ -4,6 +4,7 @@ pub mod babel_sender;
 pub mod babeld;
 pub mod clock;
 pub mod control;
+pub mod credentials;
 pub mod documents;
 pub mod echo;
 pub mod errors;

@@ -201,6 +201,8 @@ pub struct ProcessReading {
     pub ready: bool,
     /// Starts since the daemon began, the first included.
     pub starts: u32,
+    /// Certificates or keys that it read at its start are others by now.
+    pub stale: bool,
 }
 
 /// All supervised processes.
@@ -253,6 +255,28 @@ pub struct DocumentsChanged {
     pub held: Arc<Held>,
     /// The nodes of which a certificate is newly revoked.
     pub revoked: BTreeSet<Prefix>,
+}
+
+/// Certificate, CAs or keys on disk are others now, or (neither servers nor dials) were looked at.
+///
+/// OpenVPN reads them at its start only, so that its processes must be started anew in time.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct CredentialsChanged {
+    /// When: processes that were started before have the old ones.
+    pub at: Uptime,
+    /// Version of the network document that the disk agrees with.
+    pub network_version: u64,
+    /// Servers must be started anew.
+    pub servers: bool,
+    /// Dialled tunnels must be made anew.
+    pub dials: bool,
+    /// Not to be begun before this long: so nodes take turns.
+    pub after: Duration,
+    /// From then on whatever cannot be drained is ended all the same.
+    pub at_the_latest: Duration,
+    /// End of the certificate's life, seconds since 1970.
+    pub not_after_s: Option<u64>,
 }
 
 /// A guardian made an actor anew.

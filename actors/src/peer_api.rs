@@ -4,6 +4,7 @@
 //! both sides. Handlers read published snapshots, or hand on what was given; nothing is decided here.
 
 use crate::{
+    credentials::SharedTls,
     documents::held::SharedHeld,
     errors::Chain,
     member::{self, Named},
@@ -14,7 +15,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture}
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
-    dev::{Extensions, Server},
+    dev::{Extensions, Server, ServerHandle},
     http::StatusCode,
     rt::net::TcpStream,
     web,
@@ -43,6 +44,8 @@ pub type SharedNode = Arc<ArcSwap<NodeDocument>>;
 const RETRY: Duration = Duration::from_millis(250);
 /// See [`RETRY`]; doubled up to this.
 const SLOWEST_RETRY: Duration = Duration::from_secs(10);
+/// How often it is looked whether the certificate is another.
+const LOOK: Duration = Duration::from_secs(1);
 /// Most connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
 /// For a handshake, and for a request's head.
@@ -68,7 +71,9 @@ pub enum ApiError {
 #[derive(Clone)]
 pub struct PeerApi {
     address: SocketAddrV6,
-    tls: ServerConfig,
+    tls: SharedTls,
+    served: Option<Arc<ServerConfig>>,
+    handle: Option<ServerHandle>,
     state: State,
     retry: Duration,
 }
@@ -93,26 +98,29 @@ struct Caller {
 
 impl PeerApi {
     /// Will answer at `address`: our node address, and [`wire::peer::PORT`]. `tls`: a member's
-    /// [server](crate::member::Member::server).
+    /// [server](crate::member::Member::server); when another is put there, the server begins anew.
     pub fn new(
         address: SocketAddrV6,
-        tls: ServerConfig,
+        tls: SharedTls,
         node: SharedNode,
         peers: SharedPeers,
         held: SharedHeld,
         offered: Recipient<DocumentOffered>,
     ) -> Self {
         let state = State { node, peers, held, offered };
-        Self { address, tls, state, retry: RETRY }
+        Self { address, tls, served: None, handle: None, state, retry: RETRY }
     }
 
     fn serve(&mut self, ctx: &mut Context<Self>) {
-        match server(self.address, self.tls.clone(), self.state.clone()) {
+        let tls = self.tls.load_full();
+        match server(self.address, (*tls).clone(), self.state.clone()) {
             Ok(server) => {
+                (self.served, self.handle) = (Some(tls), Some(server.handle()));
                 tracing::debug!(address = %self.address, "peer API answers");
                 self.retry = RETRY;
                 ctx.spawn(server.into_actor(self).map(|ended, api, ctx| {
-                    tracing::warn!(?ended, "peer API ended");
+                    tracing::debug!(?ended, "peer API ended");
+                    api.handle = None;
                     api.again(ctx);
                 }));
             }
@@ -120,6 +128,16 @@ impl PeerApi {
                 tracing::debug!(error = %Chain(&error), "peer API waits");
                 self.again(ctx);
             }
+        }
+    }
+
+    /// Ends the server where its certificate is not the present one; it begins anew by itself.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        let present = self.tls.load_full();
+        if self.served.as_ref().is_some_and(|served| !Arc::ptr_eq(served, &present))
+            && let Some(handle) = self.handle.take()
+        {
+            ctx.spawn(handle.stop(true).into_actor(self));
         }
     }
 
@@ -134,6 +152,7 @@ impl Actor for PeerApi {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.serve(ctx);
+        ctx.run_interval(LOOK, Self::look);
     }
 }
 

@@ -2,10 +2,14 @@
 //!
 //! Decides nothing: what a reading means is known in `policies::planner` alone.
 
-use crate::messages::{Decided, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead, offer};
+use crate::documents::held::Held;
+use crate::messages::{
+    Decided, DocumentsChanged, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead, offer,
+};
 use actix::{Actor, Context, Handler, Recipient};
 use policies::{
     orders::Order,
+    parameters::Parameters,
     planner::{Decision, Planner},
     units::Uptime,
     world::World,
@@ -22,12 +26,42 @@ pub struct Policy {
     routes_read: Uptime,
     orders: Recipient<Ordered>,
     decided: Vec<Recipient<Decided>>,
+    lower: Lower,
+}
+
+/// What the node's configuration and its slots allow of the network's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lower {
+    /// Most tunnels to dial.
+    pub tunnels_to_dial: u16,
+    /// Most tunnels to accept.
+    pub max_accepted: u16,
+}
+
+impl Lower {
+    /// The parameters, lowered.
+    pub fn of(self, parameters: Parameters) -> Parameters {
+        Parameters {
+            tunnels_to_dial: parameters.tunnels_to_dial.min(self.tunnels_to_dial),
+            max_accepted: parameters.max_accepted.min(self.max_accepted),
+            ..parameters
+        }
+    }
 }
 
 impl Policy {
     /// `orders` goes to the tunnels; `decided` hears of each order with its terms, and of verdicts.
-    pub fn new(planner: Planner, orders: Recipient<Ordered>, decided: Vec<Recipient<Decided>>) -> Self {
-        Self { planner, world: World::default(), routes_read: Uptime::default(), orders, decided }
+    pub fn new(
+        mut planner: Planner,
+        lower: Lower,
+        held: &Held,
+        orders: Recipient<Ordered>,
+        decided: Vec<Recipient<Decided>>,
+    ) -> Self {
+        if let Some(network) = held.network() {
+            planner.set_parameters(lower.of(network.parameters.parameters()));
+        }
+        Self { planner, world: World::default(), routes_read: Uptime::default(), orders, decided, lower }
     }
 
     fn look(&mut self, was_reached: bool) {
@@ -102,6 +136,16 @@ impl Handler<PeersRead> for Policy {
     }
 }
 
+impl Handler<DocumentsChanged> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
+        if let Some(network) = changed.held.network() {
+            self.planner.set_parameters(self.lower.of(network.parameters.parameters()));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,8 +195,11 @@ mod tests {
         let sink = Sink(orders, decisions).start();
         let settings =
             PlannerSettings { parameters: Parameters::default(), pinned: BTreeSet::new(), seed: 1 };
+        let lower = Lower { tunnels_to_dial: 10, max_accepted: 30 };
+        let orders = sink.clone().recipient();
         let policy =
-            Policy::new(Planner::new(me, settings), sink.clone().recipient(), vec![sink.recipient()]).start();
+            Policy::new(Planner::new(me, settings), lower, &Held::default(), orders, vec![sink.recipient()])
+                .start();
         let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);
         let candidates = vec![Candidate { peer, endpoints, confirmed: Some(at), failed: None, failures: 0 }];

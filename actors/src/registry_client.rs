@@ -11,6 +11,7 @@ use crate::{
     kernel::Kernel,
     messages::{LeasesRead, PeerSource, PeersHeard, RegistryAsked, VersionsHeard, offer},
     peer_api::SharedNode,
+    store::Applied,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use call::{CallError, Registry};
@@ -77,6 +78,7 @@ pub struct RegistryClient {
     heard: Vec<Recipient<PeersHeard>>,
     asked: Vec<Recipient<RegistryAsked>>,
     versions: Recipient<VersionsHeard>,
+    applied: Applied,
     leases: Vec<Endpoint>,
     uplinks: Vec<Endpoint>,
     looked: Option<Uptime>,
@@ -103,6 +105,7 @@ impl RegistryClient {
         heard: Vec<Recipient<PeersHeard>>,
         asked: Vec<Recipient<RegistryAsked>>,
         versions: Recipient<VersionsHeard>,
+        applied: Applied,
     ) -> Self {
         let now = clock.now();
         Self {
@@ -114,6 +117,7 @@ impl RegistryClient {
             heard,
             asked,
             versions,
+            applied,
             leases: Vec::new(),
             uplinks: Vec::new(),
             looked: None,
@@ -191,6 +195,7 @@ impl RegistryClient {
             endpoints: self.endpoints(),
             software: node.software.clone(),
             network_version: node.network_version,
+            network_applied: self.applied.by_all(),
             revocations_version: node.revocations_version,
             ..Announcement::default()
         }

@@ -12,6 +12,10 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::Notify;
 
@@ -48,6 +52,30 @@ impl Losses {
             }
             news.notified().await;
         }
+    }
+}
+
+/// Versions of the network document with which the processes run, by who runs them.
+#[derive(Clone, Debug, Default)]
+pub struct Applied(Arc<[AtomicU64; 2]>);
+
+impl Applied {
+    /// All OpenVPN processes run with that version.
+    pub fn by_tunnels(&self, version: u64) {
+        let [tunnels, _] = &*self.0;
+        tunnels.store(version, Ordering::Relaxed);
+    }
+
+    /// babeld runs with that version.
+    pub fn by_babeld(&self, version: u64) {
+        let [_, babeld] = &*self.0;
+        babeld.store(version, Ordering::Relaxed);
+    }
+
+    /// The version with which all run; 0 before all do.
+    pub fn by_all(&self) -> u64 {
+        let [tunnels, babeld] = &*self.0;
+        tunnels.load(Ordering::Relaxed).min(babeld.load(Ordering::Relaxed))
     }
 }
 

@@ -14,8 +14,9 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_END, float};
 use crate::{
     clock::{Clock, wall},
     messages::{
-        ActorRemade, Decided, DocumentsChanged, LeasesRead, LinksSampled, PeersRead, ProbesRead,
-        ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, dropped_readings,
+        ActorRemade, CredentialsChanged, Decided, DocumentsChanged, LeasesRead, LinksSampled, PeersRead,
+        ProbesRead, ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+        dropped_readings,
     },
 };
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -99,5 +100,6 @@ takes! {
     TunnelClosed: |picture, fact| picture.closed(&fact);
     RegistryAsked: |picture, fact| picture.asked(fact);
     DocumentsChanged: |picture, fact| picture.held = fact.held;
+    CredentialsChanged: |picture, fact| picture.certificate_not_after = fact.not_after_s;
     ActorRemade: |picture, fact| picture.remade(&fact);
 }

@@ -140,7 +140,7 @@ fn serve_holding(
     let peers = SharedPeers::new(ArcSwap::from_pointee((20..120).map(candidate).collect()));
     let node: SharedNode = Arc::new(ArcSwap::from_pointee(node));
     let address = SocketAddrV6::new(network().node_address(prefix(ASKED)), PORT, 0, 0);
-    let tls = ca.member(certified).server().unwrap();
+    let tls = Arc::new(ArcSwap::from_pointee(ca.member(certified).server().unwrap()));
     let (sink, offered) = mpsc::unbounded_channel();
     PeerApi::new(address, tls, node, peers, held, FakeTable(sink).start().recipient()).start();
     offered

@@ -48,6 +48,11 @@ impl Paths {
         self.etc().join("tls-crypt.key")
     }
 
+    /// The `tls-crypt` key that others may use while the network's key is changed, 0600 of OpenVPN's user.
+    pub fn tls_crypt_other(&self) -> PathBuf {
+        self.etc().join("tls-crypt-other.key")
+    }
+
     /// The signed network document (JSON), as the registry or a peer last gave it.
     pub fn network(&self) -> PathBuf {
         self.etc().join("network.json")

@@ -136,6 +136,24 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// How soon a newcomer gets its first answer.
+    Join {
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Thirty days without the registry, in scaled time.
+    RegistryAway {
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What is lost while certificates, the CA and keys are changed.
+    Rotate {
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
     /// How soon a revoked node is gone, and what the others lose.
     Revoke {
         /// How many nodes.
@@ -207,6 +225,9 @@ fn measured(what: What) -> Result<()> {
             result(&measure::registry_load::measure(slow, odd, seconds)?, json)
         }
         What::Slots { json } => result(&measure::slots::measure()?, json),
+        What::Join { json } => result(&measure::join::measure()?, json),
+        What::RegistryAway { json } => result(&measure::registry_away::measure()?, json),
+        What::Rotate { json } => result(&measure::rotate::measure()?, json),
         What::Revoke { nodes, json } => result(&measure::revoke::measure(nodes)?, json),
         What::Recover { fault, json } => result(&measure::recover::measure(fault)?, json),
     }

@@ -19,6 +19,7 @@ use std::{
     env, fs,
     io::Write,
     net::{Ipv4Addr, TcpStream},
+    ops::Range,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -48,6 +49,10 @@ pub struct Options {
     pub refresh: Option<Duration>,
     /// Younger tunnels are spared; `None`: the network's default.
     pub min_age: Option<Duration>,
+    /// How long certificates are good; `None`: the registry's default.
+    pub certificate_life: Option<Duration>,
+    /// How long announcements are kept; `None`: the registry's default.
+    pub announcement_ttl: Option<Duration>,
     /// These nodes, by number, live on a LAN of their own behind a NAT router with UPnP.
     pub behind_nat: BTreeSet<usize>,
     /// Leave the run's folder with its logs behind; `WARREN_LAB_KEEP=1` does the same.
@@ -60,7 +65,9 @@ impl Options {
         let dial = self.dial.map(|dial| format!("tunnels-to-dial {dial}"));
         let refresh = self.refresh.map(|refresh| format!("refresh {} s", refresh.as_secs_f64()));
         let min_age = self.min_age.map(|age| format!("min-age {} s", age.as_secs_f64()));
-        dial.into_iter().chain(refresh).chain(min_age).collect()
+        let life = self.certificate_life.map(|life| format!("certificate life {} s", life.as_secs()));
+        let ttl = self.announcement_ttl.map(|ttl| format!("announcement TTL {} s", ttl.as_secs()));
+        dial.into_iter().chain(refresh).chain(min_age).chain(life).chain(ttl).collect()
     }
 }
 
@@ -198,7 +205,16 @@ impl Lab {
     /// # Errors
     /// Where one has not joined.
     pub fn places(&self) -> Result<Vec<Place>> {
-        self.nodes.iter().map(|node| Ok((node.namespace().to_owned(), node.identity()?.address))).collect()
+        self.places_of(0..self.nodes.len())
+    }
+
+    /// The same of these nodes.
+    ///
+    /// # Errors
+    /// Where one has not joined.
+    pub fn places_of(&self, nodes: Range<usize>) -> Result<Vec<Place>> {
+        let nodes = self.nodes.get(nodes).unwrap_or_default();
+        nodes.iter().map(|node| Ok((node.namespace().to_owned(), node.identity()?.address))).collect()
     }
 
     /// Pings between all nodes.
@@ -224,7 +240,11 @@ impl Lab {
         &self.registry_root
     }
 
-    fn registry_command(&self, verb: &str, more: &[String]) -> Result<String> {
+    /// Runs `warren registry VERB MORE` and returns what it printed.
+    ///
+    /// # Errors
+    /// Where it refuses.
+    pub fn registry_command(&self, verb: &str, more: &[String]) -> Result<String> {
         let root = self.registry_root.to_string_lossy();
         let fixed = ["registry", verb, "--root", &root].into_iter().map(ToOwned::to_owned);
         let arguments = fixed.chain(more.iter().cloned());
@@ -242,6 +262,8 @@ impl Lab {
             ("--dial", self.options.dial.map(|dial| dial.to_string())),
             ("--refresh", self.options.refresh.map(milliseconds)),
             ("--min-age", self.options.min_age.map(milliseconds)),
+            ("--certificate-life", self.options.certificate_life.map(milliseconds)),
+            ("--announcement-ttl", self.options.announcement_ttl.map(milliseconds)),
         ];
         for (name, value) in set {
             if let Some(value) = value {
@@ -301,6 +323,18 @@ impl Lab {
     /// Where `warren registry revoke` refuses.
     pub fn revoke(&self, prefix: &str) -> Result<()> {
         self.registry_command("revoke", &[prefix.to_owned()]).map(drop)
+    }
+
+    /// Lets a node join whose request and certificate are carried by file.
+    ///
+    /// # Errors
+    /// Where one of the three commands refuses.
+    pub fn join_by_file(&self, index: usize) -> Result<()> {
+        let node = self.node(index)?;
+        let (request, answer) = (self.folder().join("request.txt"), self.folder().join("answer.txt"));
+        fs::write(&request, node.request()?)?;
+        fs::write(&answer, self.registry_command("sign", &[request.to_string_lossy().into_owned()])?)?;
+        node.install(&answer).map(drop)
     }
 
     /// Takes the node's cable out without telling it.

@@ -91,6 +91,24 @@ impl Node {
         Ok(self.identity.get_or_init(|| identity))
     }
 
+    /// Makes a key, and what the registry is asked with.
+    ///
+    /// # Errors
+    /// Where `warren request` refuses.
+    pub fn request(&self) -> Result<String> {
+        self.warren(&["request", "--child-uids", CHILD_UIDS])
+    }
+
+    /// Joins the network with what the registry's operator brought.
+    ///
+    /// # Errors
+    /// Where `warren install` refuses, or prints something else than a prefix and an address.
+    pub fn install(&self, answer: &Path) -> Result<&Identity> {
+        let told = self.warren(&["install", &answer.to_string_lossy(), "--child-uids", CHILD_UIDS])?;
+        let identity = identity_of(&told).with_context(|| format!("warren install printed {told:?}"))?;
+        Ok(self.identity.get_or_init(|| identity))
+    }
+
     /// Sets one documented top-level key of the node's configuration, as an operator would: for the next start.
     ///
     /// # Errors

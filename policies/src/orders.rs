@@ -69,6 +69,8 @@ reasons! {
         PeerClosed = "peer_closed",
         /// The peer's certificate is revoked.
         Revoked = "revoked",
+        /// Certificates or keys have changed, which OpenVPN reads at its start only.
+        Renewed = "renewed",
         /// The daemon stops.
         Shutdown = "shutdown",
         /// An operator asked.

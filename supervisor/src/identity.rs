@@ -3,7 +3,8 @@
 use crate::errors::StartError;
 use config::paths::Paths;
 use policies::names::Prefix;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rcgen::KeyPair;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{fs, path::Path};
 use wire::{
     overlay::Network,
@@ -26,6 +27,8 @@ pub struct Identity {
     pub cas: Vec<CertificateDer<'static>>,
     /// Serial number of the node's certificate, hex.
     pub serial: String,
+    /// The request (PEM) with which the certificate is renewed: the same key.
+    pub request: String,
     /// End of the certificate's life, seconds since 1970.
     pub expires_s: i64,
 }
@@ -82,14 +85,17 @@ impl Identity {
             ));
         }
         let key = paths.key();
-        PrivateKeyDer::from_pem_file(&key).map_err(|error| {
+        let pem = fs::read_to_string(&key).map_err(|error| error.to_string());
+        let pair = pem.and_then(|pem| KeyPair::from_pem(&pem).map_err(|error| error.to_string()));
+        let pair = pair.map_err(|error| {
             wrong(&key, format!("no PEM private key ({error}): run warren join, or put it back"))
         })?;
+        let request = crate::join::csr(&pair).map_err(|error| wrong(&key, error.to_string()))?;
         let (document, signed) = network_document(paths, &cas)?;
         let serial = parsed.raw_serial_as_string().replace(':', "");
         let network =
             document.range().ok_or_else(|| wrong(&paths.network(), "the network's range is none"))?;
-        Ok(Self { me, network, document, signed, cas, serial, expires_s })
+        Ok(Self { me, network, document, signed, cas, serial, request, expires_s })
     }
 }
 

@@ -250,7 +250,7 @@ impl Users {
 }
 
 /// A request that says nothing but the key.
-fn csr(key: &KeyPair) -> Result<String, JoinError> {
+pub(crate) fn csr(key: &KeyPair) -> Result<String, JoinError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.serialize_request(key).and_then(|request| request.pem()).map_err(JoinError::Key)

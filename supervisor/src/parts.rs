@@ -4,19 +4,20 @@ use crate::{host::Host, identity::Identity};
 use actors::{
     babel_sender::BabelSender,
     clock::Clock,
+    credentials::{CredentialSettings, SharedTls},
     documents::{DocumentSettings, disk::Files, held::SharedHeld},
     kernel::{Kernel, has_ipv6},
     openvpn,
     peer_api::SharedNode,
     peer_cache::SharedPeers,
     peer_client::Asker,
+    policy::Lower,
     registry_client::call::Registry,
     telemetry::Published,
     upnp::keeper::LeaseSettings,
 };
 use config::{Settings, paths::Paths};
 use policies::{parameters::Parameters, planner::PlannerSettings};
-use rustls::ServerConfig;
 use wire::babel::{BabelConfig, MacKey};
 
 /// What the wiring is made from.
@@ -48,11 +49,33 @@ pub struct Parts<'a> {
     /// The signed documents that we hold.
     pub held: SharedHeld,
     /// TLS by which other nodes are answered over the overlay.
-    pub peer_tls: ServerConfig,
+    pub peer_tls: SharedTls,
 }
 
 pub(crate) fn document_settings(parts: &Parts<'_>) -> DocumentSettings {
     DocumentSettings { serial: parts.identity.serial.clone(), files: document_files(parts.paths) }
+}
+
+pub(crate) fn credential_settings(parts: &Parts<'_>) -> CredentialSettings {
+    let Parts { paths, host, identity, .. } = parts;
+    CredentialSettings {
+        ca: paths.ca(),
+        certificate: paths.certificate(),
+        key: paths.key(),
+        tls_crypt: paths.tls_crypt(),
+        tls_crypt_other: paths.tls_crypt_other(),
+        reader: (host.openvpn_rights.uid, host.openvpn_rights.gid),
+        request: identity.request.clone(),
+    }
+}
+
+/// What the configuration allows of the network's parameters, and what there are slots for.
+pub(crate) fn lower(parts: &Parts<'_>) -> Lower {
+    let most = |own: Option<u16>, slots: u16| own.unwrap_or(u16::MAX).min(slots);
+    Lower {
+        tunnels_to_dial: most(parts.settings.tunnels_to_dial, parts.host.tunnels_to_dial),
+        max_accepted: most(parts.settings.max_accepted, parts.host.max_accepted),
+    }
 }
 
 /// Where the signed documents lie.
@@ -72,6 +95,7 @@ pub(crate) fn tunnel_settings(parts: &Parts<'_>) -> openvpn::Settings {
             certificate: paths.certificate(),
             key: paths.key(),
             tls_crypt: paths.tls_crypt(),
+            tls_crypt_other: paths.tls_crypt_other(),
             revoked: paths.revoked(),
             tun_node: host.tun_node.clone(),
             ipv6: has_ipv6(),
@@ -125,16 +149,9 @@ pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
             update_interval: parameters.update_interval,
             socket: folder.join("babeld.sock"),
             state_file: paths.babeld_state().join("state"),
-            key: mac_key(&identity.document.babel_key),
+            key: MacKey::from_hex(&identity.document.babel_key),
+            lenient: false,
         },
         folder,
     }
-}
-
-/// 64 hex digits, as the document was checked to have.
-fn mac_key(hex: &str) -> Option<MacKey> {
-    let digits: Option<Vec<u8>> = hex.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect();
-    let pairs: Vec<u8> =
-        digits?.chunks_exact(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit)).collect();
-    pairs.try_into().ok().map(MacKey)
 }

@@ -13,6 +13,7 @@ use actors::{
     babel_sender::BabelSender,
     clock::Clock,
     control,
+    credentials::SharedTls,
     documents::held::{Held, SharedHeld, Taken},
     errors::Chain,
     exporter,
@@ -102,7 +103,6 @@ async fn node(
             network: identity.network,
             software: env!("CARGO_PKG_VERSION"),
             revision: option_env!("WARREN_REVISION").unwrap_or("unknown"),
-            certificate_not_after: u64::try_from(identity.expires_s).ok(),
             actors: ACTORS.to_vec(),
             started: clock.now(),
         },
@@ -136,7 +136,7 @@ async fn node(
         registry: Registry::member(&settings.registry, &member)?,
         node,
         held,
-        peer_tls: member.server()?,
+        peer_tls: SharedTls::new(ArcSwap::from_pointee(member.server()?)),
         peers,
     });
     let address = identity.network.node_address(identity.me);

@@ -4,11 +4,13 @@
 //! handed to those before it; so a loop of addresses cannot be written.
 
 use crate::parts::{
-    Parts, babel_settings, document_settings, lease_settings, planner_settings, tunnel_settings,
+    Parts, babel_settings, credential_settings, document_settings, lease_settings, lower, planner_settings,
+    tunnel_settings,
 };
 use actix::Recipient;
 use actors::{
     babeld::{Babeld, EndBabeld, RoutingProcess},
+    credentials::Credentials,
     documents::Documents,
     errors::Chain,
     guardian::guard,
@@ -25,7 +27,7 @@ use actors::{
     roll::Roll,
     sampler::Sampler,
     shadow::Shadow,
-    store::TunnelTable,
+    store::{Applied, TunnelTable},
     telemetry::Telemetry,
     upnp::{Upnp, gateway::DefaultGateway, keeper::Keeper},
 };
@@ -33,12 +35,13 @@ use policies::{planner::Planner, usage::Floor};
 use std::{cell::RefCell, net::SocketAddrV6, rc::Rc, time::Duration};
 
 /// Names of all guarded actors.
-pub const ACTORS: [&str; 14] = [
+pub const ACTORS: [&str; 15] = [
     "telemetry",
     "tunnels",
     "policy",
     "prober",
     "peer_cache",
+    "credentials",
     "documents",
     "peer_client",
     "peer_api",
@@ -83,6 +86,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         ..TunnelTable::default()
     }));
     let (connections, routing) = (Connections::default(), RoutingProcess::default());
+    let applied = Applied::default();
     let links = Links::new(kernel.clone(), sender.clone(), identity.me);
 
     // Sinks.
@@ -101,7 +105,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         };
         let (told, clock, table, connections, links) =
             (tunnel_settings(parts), clock.clone(), table.clone(), connections.clone(), links.clone());
-        let (events, held, seed) = (Outlet::default(), parts.held.clone(), fastrand::u64(..));
+        let (events, seed) = (Outlet::default(), fastrand::u64(..));
+        let (held, applied) = (parts.held.clone(), applied.clone());
         guard("tunnels", remade.clone(), move || {
             Tunnels::new(
                 told.clone(),
@@ -112,6 +117,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 facts.clone(),
                 events.clone(),
                 held.clone(),
+                applied.clone(),
                 seed,
             )
         })
@@ -121,8 +127,10 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     let policy = {
         let orders = tunnels.clone().recipient();
         let (told, me, decided) = (planner_settings(parts), identity.me, vec![telemetry.clone().recipient()]);
+        let (lower, held) = (lower(parts), parts.held.clone());
         guard("policy", remade.clone(), move || {
-            Policy::new(Planner::new(me, told.clone()), orders.clone(), decided.clone())
+            let planner = Planner::new(me, told.clone());
+            Policy::new(planner, lower, &held.load(), orders.clone(), decided.clone())
         })
     };
     let prober = {
@@ -154,9 +162,36 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         })
     };
 
+    let credentials = {
+        let changed = vec![tunnels.clone().recipient(), telemetry.clone().recipient()];
+        let (told, clock, registry, asker, tls, held) = (
+            credential_settings(parts),
+            clock.clone(),
+            parts.registry.clone(),
+            parts.asker.clone(),
+            parts.peer_tls.clone(),
+            parts.held.clone(),
+        );
+        guard("credentials", remade.clone(), move || {
+            Credentials::new(
+                told.clone(),
+                clock.clone(),
+                registry.clone(),
+                asker.clone(),
+                tls.clone(),
+                held.clone(),
+                changed.clone(),
+            )
+        })
+    };
     let documents = {
-        let changed =
-            vec![tunnels.clone().recipient(), peer_cache.clone().recipient(), telemetry.clone().recipient()];
+        let changed = vec![
+            tunnels.clone().recipient(),
+            credentials.recipient(),
+            policy.clone().recipient(),
+            peer_cache.clone().recipient(),
+            telemetry.clone().recipient(),
+        ];
         let (told, clock, registry, asker, held, node) = (
             document_settings(parts),
             clock.clone(),
@@ -201,7 +236,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             allow_private: settings.private_endpoints,
         };
         let (heard, asked) = (vec![peer_cache.recipient()], vec![telemetry.clone().recipient()]);
-        let versions = documents.clone().recipient();
+        let (versions, applied) = (documents.clone().recipient(), applied.clone());
         let (registry, clock, kernel, node) =
             (parts.registry.clone(), clock.clone(), kernel.clone(), parts.node.clone());
         guard("registry_client", remade.clone(), move || {
@@ -214,6 +249,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 heard.clone(),
                 asked.clone(),
                 versions.clone(),
+                applied.clone(),
             )
         })
     };
@@ -231,6 +267,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     let babeld = {
         let readers = vec![
             policy.clone().recipient(),
+            tunnels.clone().recipient(),
             peer_client.recipient(),
             documents.recipient(),
             telemetry.clone().recipient(),
@@ -243,7 +280,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             table.clone(),
             routing.clone(),
         );
-        let events = Outlet::default();
+        let (events, held, applied) = (Outlet::default(), parts.held.clone(), applied.clone());
         guard("babeld", remade.clone(), move || {
             Babeld::new(
                 told.clone(),
@@ -254,6 +291,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 routing.clone(),
                 events.clone(),
                 readers.clone(),
+                held.clone(),
+                applied.clone(),
             )
         })
     };

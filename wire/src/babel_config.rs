@@ -63,6 +63,8 @@ pub struct BabelConfig {
     pub state_file: PathBuf,
     /// The network's key, for `interfaces`.
     pub key: Option<MacKey>,
+    /// Take packets with another MAC, or none, on `interfaces`: while the network's key is changed.
+    pub lenient: bool,
 }
 
 /// The configuration cannot be written.
@@ -128,7 +130,8 @@ impl BabelConfig {
             if self.key.is_none() {
                 return Err(BadConfig::NoKey(name.clone()));
             }
-            line(text, format_args!("interface {} {timing} key network", link(name)?));
+            let lenient = if self.lenient { " accept-bad-signatures true" } else { "" };
+            line(text, format_args!("interface {} {timing} key network{lenient}", link(name)?));
         }
         self.filters(text, &line);
         Ok(())
@@ -194,6 +197,7 @@ mod tests {
             socket: "/run/warren/child/babeld/babeld.sock".into(),
             state_file: "/var/lib/warren/babeld/state".into(),
             key: Some(MacKey([0xab; 32])),
+            lenient: false,
         }
     }
 

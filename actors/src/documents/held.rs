@@ -4,7 +4,7 @@
 
 use arc_swap::ArcSwap;
 use policies::names::Prefix;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
 use std::{collections::BTreeSet, fmt, sync::Arc};
 use wire::{
@@ -101,6 +101,9 @@ impl Held {
                 if self.network().is_some_and(|known| known.network != read.network) {
                     return Err(HoldError::OtherNetwork);
                 }
+                if !read.authorities.is_empty() {
+                    next.cas = Arc::new(cas_of(&read)?);
+                }
                 next.network = Some((document, Arc::new(read)));
             }
             Kind::Revocations => {
@@ -167,6 +170,17 @@ impl Held {
         let known = |revoked: &&Revoked| before.list().is_some_and(|list| list.all.contains(revoked));
         now.all.iter().filter(|revoked| !known(revoked)).map(|revoked| revoked.prefix).collect()
     }
+}
+
+/// The CAs that a document names.
+fn cas_of(network: &NetworkDocument) -> Result<Vec<CertificateDer<'static>>, DocumentError> {
+    let read = |pem: &String| CertificateDer::from_pem_slice(pem.as_bytes());
+    network
+        .authorities
+        .iter()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|error| DocumentError::Shape { what: "network", why: error.to_string() })
 }
 
 impl List {

@@ -4,6 +4,7 @@
 //! slots; never an address, a time or a text from outside.
 
 use super::process::Process;
+use crate::credentials::certificate::ca_end;
 use crate::telemetry::{ROLES, Row, Snapshot, float};
 use policies::{
     names::{Role, Slot, Transport},
@@ -66,7 +67,10 @@ families! {
     Gauge warren_ready &[], "Whether babeld answers and a tunnel is up or the registry answered.",
         |seen| one([], truth(seen.node.ready()));
     Gauge warren_certificate_expiry_timestamp_seconds &[], "When the node's certificate ends.",
-        |seen| maybe(seen.node.identity.certificate_not_after.map(float));
+        |seen| maybe(seen.node.certificate_not_after.map(float));
+    Gauge warren_ca_expiry_timestamp_seconds &["ca"],
+        "When a CA that the node trusts ends; two while the network's CA is exchanged.",
+        |seen| cas(seen.node);
     Gauge warren_snapshot_timestamp_seconds &[], "When the picture that is served was taken.",
         |seen| one([], seen.node.unix(seen.node.at).as_secs_f64());
 
@@ -145,6 +149,9 @@ families! {
     Counter warren_process_starts_total &["process"],
         "Starts of the supervised process, the first included.",
         |seen| processes(seen.node, |p| f64::from(p.starts));
+    Gauge warren_process_stale &["process"],
+        "Whether the process runs with certificates or keys that are others on disk by now.",
+        |seen| processes(seen.node, |p| truth(p.stale));
     Gauge warren_leases &["transport"], "Port mappings that gateways hold for us.",
         |seen| leases(seen.node);
     Gauge warren_lease_expiry_timestamp_seconds &["transport"],
@@ -215,6 +222,12 @@ fn count<T>(items: impl Iterator<Item = T>) -> u64 {
 
 fn map<K>(counts: &BTreeMap<K, u64>, labels: impl Fn(&K) -> Vec<String>) -> Vec<Sample> {
     counts.iter().map(|(key, count)| (labels(key), float(*count))).collect()
+}
+
+fn cas(node: &Snapshot) -> Vec<Sample> {
+    let ends: BTreeMap<_, _> = node.held.cas().iter().filter_map(ca_end).collect();
+    let seconds = |end: i64| u64::try_from(end).map_or(0.0, float);
+    ends.into_iter().map(|(name, end)| (vec![name], seconds(end))).collect()
 }
 
 fn node_info(node: &Snapshot) -> Vec<Sample> {

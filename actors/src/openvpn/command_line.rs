@@ -26,6 +26,8 @@ pub struct Identity {
     pub key: PathBuf,
     /// The network's `tls-crypt` key.
     pub tls_crypt: PathBuf,
+    /// The key that others may use while the network's key is changed; there only then.
+    pub tls_crypt_other: PathBuf,
     /// The folder of revoked serial numbers, one empty file each.
     pub revoked: PathBuf,
     /// The tun node to open, where not `/dev/net/tun`.
@@ -50,7 +52,7 @@ impl Args {
     }
 }
 
-fn common(identity: &Identity, device: &str, management: &PathBuf) -> Args {
+fn common(identity: &Identity, tls_crypt: &PathBuf, device: &str, management: &PathBuf) -> Args {
     let mut args = Args(Vec::new());
     args.add(["--dev", device, "--dev-type", "tap"]);
     if let Some(node) = &identity.tun_node {
@@ -59,7 +61,7 @@ fn common(identity: &Identity, device: &str, management: &PathBuf) -> Args {
     args.path("--ca", &identity.ca)
         .path("--cert", &identity.certificate)
         .path("--key", &identity.key)
-        .path("--tls-crypt", &identity.tls_crypt)
+        .path("--tls-crypt", tls_crypt)
         .path("--crl-verify", &identity.revoked)
         .add(["dir"])
         .path("--management", management)
@@ -87,7 +89,7 @@ pub(super) fn server(
         (Transport::Tcp, true) => ("wrnt", "tcp6-server"),
         (Transport::Tcp, false) => ("wrnt", "tcp4-server"),
     };
-    let mut args = common(identity, device, management);
+    let mut args = common(identity, &identity.tls_crypt, device, management);
     args.add(["--mode", "server", "--tls-server", "--dh", "none", "--proto", protocol])
         .add(["--port", &port.to_string(), "--ping-restart", "60", "--remote-cert-tls", "client"])
         // The daemon decides each CONNECT and REAUTH; clients have no password.
@@ -102,16 +104,27 @@ pub(super) fn server(
     args.0
 }
 
-/// The client on `slot` that dials `endpoint` and takes nobody but `peer` for its server.
+/// One way to try to reach a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    /// Where.
+    pub(super) endpoint: Endpoint,
+    /// With the key that others may use while the network's key is changed.
+    pub(super) other_key: bool,
+}
+
+/// The client on `slot` that makes that attempt and takes nobody but `peer` for its server.
 ///
 /// Any reason to begin anew ends the process instead, so that the daemon decides.
 pub(super) fn client(
     identity: &Identity,
     slot: Slot,
     peer: Prefix,
-    endpoint: Endpoint,
+    attempt: Attempt,
     management: &PathBuf,
 ) -> Vec<OsString> {
+    let Attempt { endpoint, other_key } = attempt;
+    let tls_crypt = if other_key { &identity.tls_crypt_other } else { &identity.tls_crypt };
     let protocol = match (endpoint.transport, endpoint.address) {
         (Transport::Udp, SocketAddr::V4(_)) => "udp4",
         (Transport::Udp, SocketAddr::V6(_)) => "udp6",
@@ -120,7 +133,7 @@ pub(super) fn client(
     };
     let address = endpoint.address.ip().to_string();
     let port = endpoint.address.port().to_string();
-    let mut args = common(identity, &slot.to_string(), management);
+    let mut args = common(identity, tls_crypt, &slot.to_string(), management);
     args.add(["--client", "--nobind", "--remote", &address, &port, protocol])
         .add(["--verify-x509-name", &peer.to_string(), "name", "--remote-cert-tls", "server"])
         .add(["--ping-exit", "60", "--remap-usr1", "SIGTERM", "--tls-exit"])
@@ -148,6 +161,7 @@ mod tests {
             certificate: at("node.crt"),
             key: at("node.key"),
             tls_crypt: at("tls-crypt.key"),
+            tls_crypt_other: at("tls-crypt-other.key"),
             revoked: "/var/lib/warren/revoked".into(),
             tun_node: None,
             ipv6: true,
@@ -165,7 +179,8 @@ mod tests {
     fn a_client_takes_nothing_that_a_peer_pushes_but_what_the_data_channel_needs() {
         let peer = "7/16".parse().unwrap();
         let endpoint = "udp:192.0.2.1:1194".parse().unwrap();
-        let args = client(&identity(), Slot::Dialling(0), peer, endpoint, &"/run/m.sock".into());
+        let attempt = Attempt { endpoint, other_key: false };
+        let args = client(&identity(), Slot::Dialling(0), peer, attempt, &"/run/m.sock".into());
         let filters: Vec<_> = args
             .iter()
             .enumerate()
@@ -185,7 +200,7 @@ mod tests {
         let peer = "7/16".parse().unwrap();
         let management = "/run/m.sock".into();
         let lines = [
-            client(&identity(), Slot::Dialling(0), peer, endpoint, &management),
+            client(&identity(), Slot::Dialling(0), peer, Attempt { endpoint, other_key: true }, &management),
             server(&identity(), Transport::Udp, 1194, 30, &management),
             server(&identity(), Transport::Tcp, 1194, 30, &management),
         ];

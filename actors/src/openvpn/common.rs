@@ -67,6 +67,8 @@ pub(super) struct Common {
     pub(super) seed: u64,
     pub(super) held: SharedHeld,
     pub(super) stopping: Cell<bool>,
+    /// At most what the settings say, for which there are slots.
+    pub(super) max_accepted: Cell<u16>,
 }
 
 impl Common {

@@ -2,12 +2,13 @@
 //!
 //! Decides nothing about whom to dial; tries the endpoints in the order given.
 
-use super::{Common, client};
+use super::{Common, client, command_line::Attempt};
 use crate::process::{ChildEvent, Happened, Supervised};
 use policies::{
     life::{Event, Limits, State},
     names::{Endpoint, Prefix, Slot},
     orders::CloseReason,
+    units::Uptime,
     world::Phase,
 };
 use std::time::Duration;
@@ -21,9 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Dial {
     slot: Slot,
     peer: Prefix,
-    /// Endpoints not tried yet, best first, after the one being tried.
-    untried: Vec<Endpoint>,
+    /// What was not tried yet, best first, after what is being tried.
+    untried: Vec<Attempt>,
     endpoint: Endpoint,
+    /// When it was begun, and so read its files.
+    begun: Uptime,
     process: Supervised,
     decoder: Decoder,
     was_up: bool,
@@ -34,10 +37,11 @@ pub(super) struct Dial {
 impl Dial {
     /// Starts dialling the first endpoint; `None` where there is none.
     pub(super) fn open(common: &Common, slot: Slot, peer: Prefix, endpoints: &[Endpoint]) -> Option<Self> {
-        let (endpoint, untried) = endpoints.split_first()?;
+        let attempts = attempts(common, endpoints);
+        let (first, untried) = attempts.split_first()?;
         let program = common.program(
             slot.to_string(),
-            client(&common.settings.identity, slot, peer, *endpoint, &common.management(&slot.to_string())),
+            client(&common.settings.identity, slot, peer, *first, &common.management(&slot.to_string())),
         );
         let limits = Limits { start: PATIENCE, ..Limits::default() };
         let seed = common.seed ^ u64::from(peer.number());
@@ -45,7 +49,8 @@ impl Dial {
             slot,
             peer,
             untried: untried.to_vec(),
-            endpoint: *endpoint,
+            endpoint: first.endpoint,
+            begun: common.now(),
             process: Supervised::new(program, limits, seed),
             decoder: Decoder::default(),
             was_up: false,
@@ -156,15 +161,10 @@ impl Dial {
             self.failed(common);
             return Some(CloseReason::DialFailed);
         }
-        self.endpoint = self.untried.remove(0);
+        let attempt = self.untried.remove(0);
+        (self.endpoint, self.begun) = (attempt.endpoint, common.now());
         let management = common.management(&self.slot.to_string());
-        self.process.set_args(client(
-            &common.settings.identity,
-            self.slot,
-            self.peer,
-            self.endpoint,
-            &management,
-        ));
+        self.process.set_args(client(&common.settings.identity, self.slot, self.peer, attempt, &management));
         if let Some(tunnel) = common.table.borrow_mut().tunnels.get_mut(&self.slot) {
             tunnel.endpoint = Some(self.endpoint);
         }
@@ -192,8 +192,24 @@ impl Dial {
         self.peer
     }
 
+    /// When its present process was begun.
+    pub(super) fn begun(&self) -> Uptime {
+        self.begun
+    }
+
     /// How its process does.
     pub(super) fn reading(&self) -> crate::messages::ProcessReading {
         self.process.reading()
     }
+}
+
+/// Each endpoint; while the network's key is changed, then each once more with the other key.
+fn attempts(common: &Common, endpoints: &[Endpoint]) -> Vec<Attempt> {
+    let held = common.held.load();
+    let changing = held.network().is_some_and(|network| network.tls_crypt_other.is_some());
+    let keys = if changing { &[false, true][..] } else { &[false] };
+    let with = |key: &bool| {
+        endpoints.iter().map(|endpoint| Attempt { endpoint: *endpoint, other_key: *key }).collect::<Vec<_>>()
+    };
+    keys.iter().flat_map(with).collect()
 }

@@ -6,7 +6,10 @@
 
 mod command_line;
 mod common;
+mod cut_off;
 mod dial;
+mod rolling;
+mod rollover;
 mod server;
 
 pub use command_line::Identity;
@@ -16,9 +19,9 @@ use crate::{
     clock::Clock,
     documents::held::SharedHeld,
     links::{LinkOrder, Links},
-    messages::{DocumentsChanged, Ordered, ProcessReading},
+    messages::{CredentialsChanged, DocumentsChanged, Ordered, ProcessReading, RoutesRead},
     process::{ChildEvent, Outlet},
-    store::TunnelTable,
+    store::{Applied, TunnelTable},
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use command_line::{client, server};
@@ -28,12 +31,13 @@ use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     orders::{CloseReason, Order},
     units::Uptime,
-    world::{Phase, TunnelReading},
+    world::{BabelTable, Phase, TunnelReading},
 };
+use rollover::Rollover;
 use server::Server;
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     rc::Rc,
     time::Duration,
 };
@@ -43,12 +47,6 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// A dialling slot rests this long after a tunnel.
 const REST: Duration = Duration::from_secs(2);
-
-/// A revoked peer's tunnel drains for so long, so that the traffic of others leaves it unharmed.
-const CUT_AFTER: Duration = Duration::from_secs(10);
-
-/// A revoked node is barred for so long: until its tunnels are cut everywhere and babeld has forgotten it.
-const BARRED: Duration = Duration::from_secs(20);
 
 /// All OpenVPN processes of this node: what outlives the actor.
 #[derive(Clone, Default)]
@@ -62,6 +60,7 @@ struct Processes {
     cut: BTreeMap<Slot, (Prefix, Uptime)>,
     /// Revoked nodes to which nothing is sent, and until when: by then babeld knows no way to them.
     barred: BTreeMap<Prefix, Uptime>,
+    rollover: Rollover,
     stopped: bool,
 }
 
@@ -69,8 +68,15 @@ impl Connections {
     /// How the processes do, sorted by name.
     pub fn readings(&self) -> Vec<ProcessReading> {
         let processes = self.0.borrow();
-        let mut readings: Vec<_> = processes.servers.values().map(Server::reading).collect();
-        readings.extend(processes.dials.values().map(Dial::reading));
+        let Processes { servers, dials, rollover, .. } = &*processes;
+        let server = |server: &Server| ProcessReading {
+            stale: server.begun() < rollover.servers_before,
+            ..server.reading()
+        };
+        let dial =
+            |dial: &Dial| ProcessReading { stale: dial.begun() < rollover.dials_before, ..dial.reading() };
+        let mut readings: Vec<_> = servers.values().map(server).collect();
+        readings.extend(dials.values().map(dial));
         readings.sort_by(|a, b| a.name.cmp(&b.name));
         readings
     }
@@ -95,6 +101,8 @@ pub struct EndAll;
 pub struct Tunnels {
     common: Common,
     connections: Connections,
+    routes: Option<BabelTable>,
+    applied: Applied,
 }
 
 impl Tunnels {
@@ -109,11 +117,24 @@ impl Tunnels {
         facts: Facts,
         events: Outlet,
         held: SharedHeld,
+        applied: Applied,
         seed: u64,
     ) -> Self {
-        let common =
-            Common { settings, clock, table, links, facts, events, seed, held, stopping: Cell::new(false) };
-        Self { common, connections }
+        let most = held.load().network().map_or(u16::MAX, |network| network.parameters.max_accepted);
+        let max_accepted = Cell::new(settings.max_accepted.min(most));
+        let common = Common {
+            settings,
+            clock,
+            table,
+            links,
+            facts,
+            events,
+            seed,
+            held,
+            stopping: Cell::new(false),
+            max_accepted,
+        };
+        Self { common, connections, routes: None, applied }
     }
 
     fn start_servers(&mut self) {
@@ -128,6 +149,7 @@ impl Tunnels {
 
     fn tick(&mut self) {
         self.cut_due();
+        self.roll_over();
         let mut processes = self.connections.0.borrow_mut();
         processes.servers.values_mut().for_each(|server| server.tick(&self.common));
         processes.dials.values_mut().for_each(|dial| dial.tick(&self.common));
@@ -152,7 +174,12 @@ impl Tunnels {
                 self.move_phase(slot, Phase::Draining, Phase::Up, LinkOrder::Unsilence(slot));
                 self.common.links.order(LinkOrder::RequestRoutes(slot));
             }
-            Order::Close { slot, reason } => self.close(slot, reason),
+            Order::Close { slot, reason } => {
+                // The planner takes every drain that it did not begin for an operator's.
+                let rolls = self.connections.0.borrow_mut().rollover.tried.remove(&slot).is_some();
+                let ours = rolls && reason == CloseReason::Operator;
+                self.close(slot, if ours { CloseReason::Renewed } else { reason });
+            }
         }
     }
 
@@ -217,62 +244,6 @@ impl Tunnels {
                 }
             }
         }
-    }
-
-    /// Sends nothing more to revoked nodes, takes Babel off their tunnels, and ends these after
-    /// [`CUT_AFTER`], come what may.
-    ///
-    /// A server shows its serial number to nobody, so a tunnel that we dialled ends with any revocation of
-    /// that peer; if it has another certificate by now it is dialled again.
-    fn cut_off(&mut self, revoked: &BTreeSet<Prefix>) {
-        let held = self.common.held.load_full();
-        for peer in revoked.iter().filter(|peer| **peer != self.common.settings.me) {
-            self.common.links.order(LinkOrder::Bar(self.common.settings.network.node_range(*peer)));
-            let until = self.common.now() + BARRED;
-            self.connections.0.borrow_mut().barred.insert(*peer, until);
-        }
-        let slots: Vec<Slot> = {
-            let processes = self.connections.0.borrow();
-            let accepted = processes.servers.values().flat_map(|server| server.barred(&held));
-            let dialled = processes.dials.iter().filter(|(_, dial)| revoked.contains(&dial.peer()));
-            accepted.chain(dialled.map(|(slot, _)| *slot)).collect()
-        };
-        for slot in slots {
-            let tunnel = self.common.table.borrow().tunnels.get(&slot).cloned();
-            let Some(TunnelReading { peer, phase, .. }) = tunnel else { continue };
-            if phase == Phase::Connecting {
-                self.close(slot, CloseReason::Revoked);
-                continue;
-            }
-            tracing::info!(%slot, %peer, "peer revoked: its tunnel drains and is cut off");
-            self.drain(slot);
-            let at = self.common.now() + CUT_AFTER;
-            self.connections.0.borrow_mut().cut.entry(slot).or_insert((peer, at));
-        }
-    }
-
-    fn cut_due(&mut self) {
-        let now = self.common.now();
-        let due: Vec<Slot> = {
-            let mut processes = self.connections.0.borrow_mut();
-            let table = self.common.table.borrow();
-            let stands =
-                |slot: &Slot, peer: &Prefix| table.tunnels.get(slot).is_some_and(|is| is.peer == *peer);
-            processes.cut.retain(|slot, (peer, _)| stands(slot, peer));
-            processes.barred.retain(|peer, until| {
-                if *until <= now {
-                    let range = self.common.settings.network.node_range(*peer);
-                    self.common.links.order(LinkOrder::Unbar(range));
-                }
-                *until > now
-            });
-            processes.cut.iter().filter(|(_, (_, at))| *at <= now).map(|(slot, _)| *slot).collect()
-        };
-        due.into_iter().for_each(|slot| self.close(slot, CloseReason::Revoked));
-    }
-
-    fn is_cut(&self, slot: Slot) -> bool {
-        self.connections.0.borrow().cut.contains_key(&slot)
     }
 
     fn child(&mut self, event: &ChildEvent) {
@@ -351,6 +322,26 @@ impl Handler<DocumentsChanged> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
+        if let Some(network) = changed.held.network() {
+            let most = self.common.settings.max_accepted;
+            self.common.max_accepted.set(most.min(network.parameters.max_accepted));
+        }
         self.cut_off(&changed.revoked);
+    }
+}
+
+impl Handler<CredentialsChanged> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, changed: CredentialsChanged, _: &mut Self::Context) {
+        self.connections.0.borrow_mut().rollover.changed(&changed);
+    }
+}
+
+impl Handler<RoutesRead> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
+        self.routes = read.table;
     }
 }

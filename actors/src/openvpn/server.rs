@@ -13,9 +13,14 @@ use policies::{
     life::{Event, Limits},
     names::{Endpoint, FIRST_VLAN, Prefix, Slot, Transport},
     orders::CloseReason,
+    units::Uptime,
     world::{Phase, TunnelReading},
 };
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 use wire::{
     dial_failure::revoked_of_log,
     management::{self, ClientEnv, ClientId, Decoder, StateName},
@@ -31,6 +36,12 @@ pub(super) struct Server {
     process: Supervised,
     decoder: Decoder,
     accepted: BTreeMap<Slot, Accepted>,
+    /// When its process was begun, and so read its files.
+    begun: Uptime,
+    /// Since when it drains, to be started anew.
+    drains: Option<Uptime>,
+    /// It ends because we want it to.
+    restarts: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +72,9 @@ impl Server {
             process: Supervised::new(program, limits, common.seed),
             decoder: Decoder::default(),
             accepted: BTreeMap::new(),
+            begun: common.now(),
+            drains: None,
+            restarts: false,
         };
         server.process.handle(Event::Wanted, common.now(), &common.events);
         server
@@ -89,7 +103,10 @@ impl Server {
             }
             Happened::Exited { .. } => {
                 let slots: Vec<Slot> = std::mem::take(&mut self.accepted).into_keys().collect();
-                slots.into_iter().map(|slot| (slot, CloseReason::ProcessDied)).collect()
+                let wanted = std::mem::take(&mut self.restarts);
+                let reason = if wanted { CloseReason::Renewed } else { CloseReason::ProcessDied };
+                slots.iter().for_each(|slot| common.links.order(LinkOrder::Down(*slot)));
+                slots.into_iter().map(|slot| (slot, reason)).collect()
             }
         }
     }
@@ -145,6 +162,9 @@ impl Server {
         if common.stopping() {
             return Err("this node stops");
         }
+        if self.drains.is_some() {
+            return Err("this server is about to be started anew");
+        }
         let held = self.accepted.iter().find(|(_, accepted)| accepted.peer == peer).map(|(slot, _)| *slot);
         let slot = match held {
             Some(slot) => slot,
@@ -173,7 +193,7 @@ impl Server {
         let table = common.table.borrow();
         let now = common.now();
         let accepted = table.tunnels.keys().filter(|slot| matches!(slot, Slot::Accepting(..))).count();
-        if accepted >= usize::from(common.settings.max_accepted) {
+        if accepted >= usize::from(common.max_accepted.get()) {
             return None;
         }
         let end = FIRST_VLAN.saturating_add(common.settings.max_accepted);
@@ -214,6 +234,35 @@ impl Server {
     pub(super) fn barred(&self, held: &Held) -> Vec<Slot> {
         let barred = self.accepted.iter().filter(|(_, accepted)| held.bars(&accepted.serial));
         barred.map(|(slot, _)| *slot).collect()
+    }
+
+    /// When its present process was begun.
+    pub(super) fn begun(&self) -> Uptime {
+        self.begun
+    }
+
+    /// Since when it drains.
+    pub(super) fn drains(&self) -> Option<Uptime> {
+        self.drains
+    }
+
+    /// Lets nobody in from now on; `None`: does again.
+    pub(super) fn set_drains(&mut self, since: Option<Uptime>) {
+        self.drains = since;
+    }
+
+    /// The slots of its clients.
+    pub(super) fn slots(&self) -> BTreeSet<Slot> {
+        self.accepted.keys().copied().collect()
+    }
+
+    /// Ends its process, and starts another.
+    pub(super) fn restart(&mut self, common: &Common) {
+        (self.drains, self.restarts) = (None, true);
+        self.process.handle(Event::Unwanted, common.now(), &common.events);
+        // Wanted again, it is started as soon as it has ended, and reads its files then.
+        self.process.handle(Event::Wanted, common.now(), &common.events);
+        self.begun = common.now();
     }
 
     /// Time has passed.

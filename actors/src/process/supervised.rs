@@ -124,6 +124,7 @@ impl Supervised {
             pid: self.child.as_ref().map(Child::pid),
             ready: matches!(self.life.state(), State::Up { .. }),
             starts: u32::try_from(self.life.starts()).unwrap_or(u32::MAX),
+            stale: false,
         }
     }
 

@@ -40,8 +40,6 @@ pub struct Identity {
     pub software: &'static str,
     /// Commit that the software was built from, or `unknown`.
     pub revision: &'static str,
-    /// End of the node's certificate, seconds since 1970 UTC.
-    pub certificate_not_after: Option<u64>,
     /// Names of all guarded actors, so that their restarts are counted from 0.
     pub actors: Vec<&'static str>,
     /// When the daemon began.
@@ -120,6 +118,8 @@ pub struct Snapshot {
     pub registry: Arc<Registry>,
     /// The signed documents.
     pub held: Arc<Held>,
+    /// End of the node's certificate, seconds since 1970 UTC.
+    pub certificate_not_after: Option<u64>,
     /// What is counted by event.
     pub counts: Arc<Counts>,
     /// The last decisions, oldest first.
@@ -153,6 +153,7 @@ impl Snapshot {
             processes: Arc::new(ProcessesRead { at, processes: Vec::new() }),
             registry: Arc::default(),
             held: Arc::default(),
+            certificate_not_after: None,
             counts: Arc::new(Counts::new(&identity.actors)),
             log: Arc::default(),
             logged: 0,

@@ -37,7 +37,6 @@ pub fn identity(now: Uptime) -> Identity {
         network: wire::overlay::Network::new("fd12:3456:789a::/48".parse().unwrap()).unwrap(),
         software: "1.2.3",
         revision: "unknown",
-        certificate_not_after: Some(2_000_000_000),
         actors: vec!["tunnels", "planner"],
         started: now,
     }
@@ -133,7 +132,13 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     let until = at + Duration::from_secs(600);
     let lease = Lease { transport: Transport::Udp, internal_port: 1194, external, until };
     telemetry.do_send(LeasesRead { at, leases: vec![lease] });
-    let child = |name: &str| ProcessReading { name: name.into(), pid: Some(42), ready: true, starts: 1 };
+    let child = |name: &str| ProcessReading {
+        name: name.into(),
+        pid: Some(42),
+        ready: true,
+        starts: 1,
+        stale: false,
+    };
     telemetry.do_send(ProcessesRead { at, processes: vec![child("babeld"), child("wrn0")] });
     telemetry.do_send(RegistryAsked { at, failure: None });
     telemetry.do_send(ActorRemade { actor: "planner" });

@@ -7,10 +7,13 @@ pub mod converge;
 pub mod drain;
 pub mod guess;
 pub mod idle;
+pub mod join;
 pub mod recover;
+pub mod registry_away;
 pub mod registry_crash;
 pub mod registry_load;
 pub mod revoke;
+pub mod rotate;
 pub mod slots;
 
 use crate::{Lab, Options, Pace, Pinger, hops::Routes, node::Node, spawn::wait_until};

@@ -1,0 +1,102 @@
+//! Reads what matters of a node's certificate, and judges a fresh one; knows no clock and no file.
+
+use policies::names::Prefix;
+use rustls::pki_types::CertificateDer;
+use std::time::Duration;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// What matters of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Whose.
+    pub prefix: Prefix,
+    /// Serial number, lower-case hex without leading zeros.
+    pub serial: String,
+    /// Begin of its life, seconds since 1970.
+    pub not_before_s: i64,
+    /// End of its life, seconds since 1970.
+    pub not_after_s: i64,
+    /// Its key (SPKI, DER).
+    key: Vec<u8>,
+}
+
+/// Why a fresh certificate is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadCertificate {
+    /// No certificate of a node.
+    #[error("it is no certificate of a node")]
+    Malformed,
+    /// None of the CAs that we trust signed it.
+    #[error("it is signed by no CA that this node trusts")]
+    Foreign,
+    /// For somebody else.
+    #[error("it is for another node or another key")]
+    NotOurs,
+    /// Not better than the old one.
+    #[error("it does not live longer than the old one")]
+    Older,
+}
+
+impl Certificate {
+    /// Reads a certificate (DER); `None` where it is none of a node.
+    pub fn read(der: &CertificateDer<'_>) -> Option<Self> {
+        let named = crate::member::named(der)?;
+        let (_, parsed) = X509Certificate::from_der(der).ok()?;
+        Some(Self {
+            prefix: named.prefix,
+            serial: named.serial,
+            not_before_s: parsed.validity().not_before.timestamp(),
+            not_after_s: parsed.validity().not_after.timestamp(),
+            key: parsed.public_key().raw.to_vec(),
+        })
+    }
+
+    /// When the last third of its life begins, seconds since 1970.
+    pub fn last_third_s(&self) -> i64 {
+        self.not_after_s.saturating_sub(self.not_after_s.saturating_sub(self.not_before_s) / 3)
+    }
+
+    /// What is left of its life.
+    pub fn rest(&self, now_s: i64) -> Duration {
+        Duration::from_secs(u64::try_from(self.not_after_s.saturating_sub(now_s)).unwrap_or(0))
+    }
+
+    /// Whether `fresh` may take the place of this one.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn follows(
+        &self,
+        fresh: &CertificateDer<'_>,
+        cas: &[CertificateDer<'_>],
+    ) -> Result<Self, BadCertificate> {
+        let read = Self::read(fresh).ok_or(BadCertificate::Malformed)?;
+        if !cas.iter().any(|ca| is_signed_by(fresh, ca)) {
+            return Err(BadCertificate::Foreign);
+        }
+        if read.prefix != self.prefix || read.key != self.key {
+            return Err(BadCertificate::NotOurs);
+        }
+        if read.serial == self.serial || read.not_after_s < self.not_after_s {
+            return Err(BadCertificate::Older);
+        }
+        Ok(read)
+    }
+}
+
+/// Whether that CA's key signed the certificate.
+pub fn is_signed_by(certificate: &CertificateDer<'_>, ca: &CertificateDer<'_>) -> bool {
+    let (Ok((_, certificate)), Ok((_, ca))) =
+        (X509Certificate::from_der(certificate), X509Certificate::from_der(ca))
+    else {
+        return false;
+    };
+    certificate.verify_signature(Some(ca.public_key())).is_ok()
+}
+
+/// A CA's name in metrics, the first 16 hex digits of its key's SHA-256, and its end, seconds since 1970.
+pub fn ca_end(ca: &CertificateDer<'_>) -> Option<(String, i64)> {
+    let (_, ca) = X509Certificate::from_der(ca).ok()?;
+    let name = wire::signed::sha256_hex(ca.public_key().raw).chars().take(16).collect();
+    Some((name, ca.validity().not_after.timestamp()))
+}
