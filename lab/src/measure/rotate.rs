@@ -80,10 +80,9 @@ pub fn measure() -> Result<Rotate> {
             Ok(())
         },
     )?;
-    for (key, lost) in [
-        ("tls-crypt", (|told| &mut told.lost_tls_crypt) as fn(&mut Rotate) -> &mut u64),
-        ("babel", |told| &mut told.lost_babel),
-    ] {
+    let keys: [(&str, Counter); 2] =
+        [("tls-crypt", |told| &mut told.lost_tls_crypt), ("babel", |told| &mut told.lost_babel)];
+    for (key, lost) in keys {
         phase.run(key, lost, || {
             ["stage", "activate", "retire"].iter().try_for_each(|step| {
                 rotate(&lab, "rotate-key", &[key, step])?;
@@ -95,6 +94,9 @@ pub fn measure() -> Result<Rotate> {
     Ok(told)
 }
 
+/// Which of the counts.
+type Counter = fn(&mut Rotate) -> &mut u64;
+
 struct Phase<'a> {
     lab: &'a Lab,
     pinger: &'a Pinger,
@@ -102,12 +104,7 @@ struct Phase<'a> {
 }
 
 impl Phase<'_> {
-    fn run(
-        &mut self,
-        what: &str,
-        lost: fn(&mut Rotate) -> &mut u64,
-        change: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
+    fn run(&mut self, what: &str, lost: Counter, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let begun = self.pinger.now();
         tell(format!("{what}: begun at second {:.1} of the pings", begun.as_secs_f64()));
         let done = change();
