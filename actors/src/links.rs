@@ -36,8 +36,8 @@ pub enum LinkOrder {
 const REQUEST_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(2500)];
 
 /// What a draining link costs its far end at once: twenty hops, or 200 ms, so that all but very bad ways are better.
-/// Each hello that it misses doubles this further, as it is heard no better than we; after four it would be
-/// unreachable, and whoever has no other way by then would be cut off by silence alone a second later.
+/// Hellos that it misses multiply this; eight seconds later the link counts as unreachable (measured), and whoever has
+/// found no other way by then is cut off.
 const DRAINING_COST: u16 = 2048;
 
 /// When it is told so after the order, lest one packet be lost; babeld's own word, if one was on its way, comes before
