@@ -294,9 +294,33 @@ fn joining(network: &Network, case: &str, root: &Path) -> Command {
             let invitation = network.invitation().replace("127.0.0.1:9443", "127.0.0.1:9");
             network.join(&invitation, "newcomer")
         }
+        "install nonsense" => warren(&["install", &nonsense(network)], &network.at("newcomer")),
+        "request where joined" => warren(&["request"], root),
+        "sign nonsense" => of_registry(network, &["sign", &nonsense(network)]),
+        "invite with a bad name" => of_registry(network, &["invite", "--name", "a b"]),
+        "invite with a prefix of another" => of_registry(network, &["invite", "--pin-prefix", "1/16"]),
+        "revoke an unknown node" => of_registry(network, &["revoke", "nobody"]),
+        "set out of range" => of_registry(network, &["set", "hello-interval", "1ms"]),
+        "set an unknown key" => of_registry(network, &["set", "nonsense", "1"]),
+        "rotate out of order" => of_registry(network, &["rotate-ca", "activate"]),
+        "backup over a file" => of_registry(network, &["backup", &nonsense(network)]),
+        "restore while it runs" => of_registry(network, &["restore", &nonsense(network)]),
+        "registry not running" => warren(&["registry", "list"], &network.at("newcomer")),
         "usage" => warren(&["run", "--nonsense"], root),
         _ => panic!("the table has a case that nobody knows how to make: {case}"),
     }
+}
+
+/// A verb of the running registry.
+fn of_registry(network: &Network, verb: &[&str]) -> Command {
+    warren(&[&["registry"], verb].concat(), &network.at("registry"))
+}
+
+/// A file of letters.
+fn nonsense(network: &Network) -> String {
+    let path = network.at("nonsense");
+    fs::write(&path, "nonsense").unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 /// Runs the daemon until it has said `says` or [`LIMIT`] is over, then ends it.
