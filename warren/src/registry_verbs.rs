@@ -52,6 +52,8 @@ enum Verb {
     Restore(arguments::BackupArgs),
     /// Show what operators did
     Log(arguments::LogArgs),
+    /// Print the OpenAPI document of the calls over HTTP
+    Openapi(arguments::OpenapiArgs),
 }
 
 #[derive(clap::Args)]
@@ -154,6 +156,10 @@ pub fn main(args: &Args) -> ExitCode {
         Verb::Backup(args) => operate::backup(args),
         Verb::Restore(args) => operate::restore(args),
         Verb::Log(args) => operate::log(args),
+        Verb::Openapi(args) => {
+            say(registry::openapi::document(args.operator));
+            ExitCode::SUCCESS
+        }
     }
 }
 

@@ -174,3 +174,10 @@ pub(super) struct LogArgs {
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(super) lines: usize,
 }
+
+#[derive(clap::Args)]
+pub(super) struct OpenapiArgs {
+    /// The calls over the Unix socket, not those of nodes
+    #[arg(long)]
+    pub(super) operator: bool,
+}

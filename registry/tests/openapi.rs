@@ -1,0 +1,170 @@
+//! Asks the running registry whether it keeps to its OpenAPI document: requests made from the schemas, good
+//! ones and ones with each part wrong, and only the answers that the document lists.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod support;
+
+use registry::{calls::Call, openapi};
+use serde_json::{Map, Value, json};
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+};
+use support::{Identity, Registry};
+
+/// A value that a schema allows.
+fn good(schema: &Value) -> Value {
+    if let Some(value) = schema.get("const") {
+        return value.clone();
+    }
+    if let Some(first) = schema["examples"].get(0).or(schema["enum"].get(0)) {
+        return first.clone();
+    }
+    match schema["type"].as_str().unwrap() {
+        "integer" => schema["minimum"].clone(),
+        "string" => json!("x"),
+        "boolean" => json!(false),
+        "array" => json!([good(&schema["items"])]),
+        "object" => {
+            let fields = schema["properties"].as_object().unwrap();
+            Value::Object(fields.iter().map(|(name, of)| (name.clone(), good(of))).collect())
+        }
+        other => unreachable!("{other}"),
+    }
+}
+
+/// Values that a schema does not allow.
+fn bad(schema: &Value) -> Vec<Value> {
+    let mut all =
+        vec![json!(null), json!({"a": 1}), json!(1.5), json!("\u{7f}"), json!([[]]), json!(-1), json!(true)];
+    all.retain(|value| match schema["type"].as_str() {
+        Some("string") => {
+            !value.is_string() || schema.get("enum").is_some() || schema.get("examples").is_some()
+        }
+        Some("boolean") => !value.is_boolean(),
+        Some(_) | None => true,
+    });
+    if let Some(most) = schema["maxItems"].as_u64() {
+        all.push(Value::Array(vec![good(&schema["items"]); usize::try_from(most).unwrap() + 1]));
+    }
+    if let Some(most) = schema["maxLength"].as_u64() {
+        all.push(json!("x".repeat(usize::try_from(most).unwrap() + 1)));
+    }
+    all
+}
+
+/// Status and body of a call, by a member or by the operator.
+fn ask(
+    registry: &Registry,
+    who: &Identity,
+    operator: bool,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, String) {
+    if !operator {
+        return registry.call(Some(who), method, path, body);
+    }
+    let mut socket = UnixStream::connect(&registry.places.admin).unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    write!(socket, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Whether an answer is one that the operation lists, in the form that it says.
+#[track_caller]
+fn check(operation: &Value, (status, body): &(u16, String), asked: &str) {
+    let listed = &operation["responses"][status.to_string()];
+    assert!(!listed.is_null(), "{asked}: {status} is not listed: {body}");
+    assert_ne!(*status, 500, "{asked}: {body}");
+    if *status == 204 {
+        return assert_eq!(body, "");
+    }
+    let document: Map<String, Value> = serde_json::from_str(body).unwrap();
+    let schema = &listed["content"]["application/json"]["schema"];
+    let needed = if schema.is_null() {
+        vec![json!("title"), json!("status")]
+    } else {
+        schema["required"].as_array().unwrap().clone()
+    };
+    for field in needed {
+        assert!(document.contains_key(field.as_str().unwrap()), "{asked}: no {field} in {body}");
+    }
+}
+
+#[test]
+fn the_registry_answers_as_its_document_says() {
+    let (registry, mut asked) = (Registry::start(), 0);
+    let node = registry.member();
+    for operator in [false, true] {
+        let document = openapi::document(operator);
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let method = method.to_ascii_uppercase();
+                let mut send = |path: &str, body: &str, must_fail: bool| {
+                    // A minute for each, so that nobody is slowed down; certificates outlive that.
+                    registry.pass(60);
+                    let answer = ask(&registry, &node, operator, &method, path, body);
+                    let words = format!("{method} {path} {body}");
+                    check(operation, &answer, &words);
+                    assert!(!must_fail || answer.0 >= 400, "{words}: {}", answer.0);
+                    asked += 1;
+                };
+                let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+                if schema.is_null() {
+                    send(path, "", false);
+                } else {
+                    let whole = good(schema);
+                    send(path, &whole.to_string(), false);
+                    send(path, "{", true);
+                    send(path, &"x".repeat(9_000), true);
+                    for (field, of) in schema["properties"].as_object().unwrap() {
+                        for value in bad(of) {
+                            let mut wrong = whole.clone();
+                            wrong[field] = value.clone();
+                            // What may be left out may be null for the operator.
+                            let may = schema["required"].as_array().unwrap().contains(&json!(field));
+                            send(path, &wrong.to_string(), may || !value.is_null());
+                        }
+                    }
+                }
+                for parameter in operation["parameters"].as_array().unwrap() {
+                    let name = parameter["name"].as_str().unwrap();
+                    send(&format!("{path}?{name}={}", parameter["schema"]["minimum"]), "", false);
+                    for wrong in ["-1", "x", "", "1.5", "99999999999999999999999"] {
+                        send(&format!("{path}?{name}={wrong}"), "", true);
+                    }
+                }
+            }
+        }
+        let calls = Call::ALL
+            .into_iter()
+            .filter(|call| Call::by_path(operator).iter().any(|(_, of)| of.contains(call)));
+        let described: usize =
+            document["paths"].as_object().unwrap().values().map(|of| of.as_object().unwrap().len()).sum();
+        assert_eq!(described, calls.count());
+    }
+    assert!(asked > 250, "{asked}");
+}
+
+#[test]
+fn other_methods_and_paths_are_no_calls() {
+    let registry = Registry::start();
+    let node = registry.member();
+    for operator in [false, true] {
+        for (path, calls) in Call::by_path(operator) {
+            for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+                if calls.iter().any(|call| call.route().0.as_str() == method) {
+                    continue;
+                }
+                let (status, body) = ask(&registry, &node, operator, method, path, "");
+                assert_eq!(status, 405, "{method} {path}: {body}");
+            }
+        }
+        assert_eq!(ask(&registry, &node, operator, "GET", "/v1/nothing", "").0, 404);
+    }
+}
