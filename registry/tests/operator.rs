@@ -181,7 +181,7 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
         ("private-endpoints", "true"),
         ("gateways", "1/16,2/16"),
         ("min-version", "0.2.0"),
-        ("certificate-life", "10days"),
+        ("certificate-life", "365days"),
     ] {
         set(key, value).unwrap();
         let list: ParameterList = registry.order("GET", "/v1/parameters", &());

@@ -47,7 +47,12 @@ fn prefixes(key: &'static str, text: &str) -> Result<Vec<Prefix>, Refusal> {
     list.map_or_else(|| bad(key, text, "at most 16 prefixes with commas between them"), Ok)
 }
 
+/// As it can be set again: whole days as days, since months have no length.
 fn shown(ms: u64) -> String {
+    const DAY_MS: u64 = 86_400_000;
+    if ms > 0 && ms.is_multiple_of(DAY_MS) {
+        return format!("{}days", ms / DAY_MS);
+    }
     humantime::format_duration(Duration::from_millis(ms)).to_string()
 }
 
