@@ -16,6 +16,7 @@ pub mod measure;
 pub mod nat;
 pub mod network;
 pub mod node;
+mod operate;
 pub mod ping;
 pub mod record;
 pub mod run;

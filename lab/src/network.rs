@@ -317,26 +317,6 @@ impl Lab {
         invitation.map(ToOwned::to_owned).with_context(|| format!("no invitation in {told:?}"))
     }
 
-    /// Revokes a node's certificates, as the operator does.
-    ///
-    /// # Errors
-    /// Where `warren registry revoke` refuses.
-    pub fn revoke(&self, prefix: &str) -> Result<()> {
-        self.registry_command("revoke", &[prefix.to_owned()]).map(drop)
-    }
-
-    /// Lets a node join whose request and certificate are carried by file.
-    ///
-    /// # Errors
-    /// Where one of the three commands refuses.
-    pub fn join_by_file(&self, index: usize) -> Result<()> {
-        let node = self.node(index)?;
-        let (request, answer) = (self.folder().join("request.txt"), self.folder().join("answer.txt"));
-        fs::write(&request, node.request()?)?;
-        fs::write(&answer, self.registry_command("sign", &[request.to_string_lossy().into_owned()])?)?;
-        node.install(&answer).map(drop)
-    }
-
     /// Takes the node's cable out without telling it.
     ///
     /// # Errors
