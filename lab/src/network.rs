@@ -307,16 +307,6 @@ impl Lab {
         }
     }
 
-    /// A new invitation of the running registry.
-    ///
-    /// # Errors
-    /// Where `warren registry invite` refuses or prints none.
-    pub fn invite(&self) -> Result<String> {
-        let told = self.registry_command("invite", &[])?;
-        let invitation = told.split_whitespace().find(|word| word.starts_with("warren://"));
-        invitation.map(ToOwned::to_owned).with_context(|| format!("no invitation in {told:?}"))
-    }
-
     /// Takes the node's cable out without telling it.
     ///
     /// # Errors

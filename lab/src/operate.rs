@@ -1,10 +1,20 @@
 //! What the registry's operator does to nodes of a lab.
 
 use crate::Lab;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::fs;
 
 impl Lab {
+    /// A new invitation of the running registry.
+    ///
+    /// # Errors
+    /// Where `warren registry invite` refuses or prints none.
+    pub fn invite(&self) -> Result<String> {
+        let told = self.registry_command("invite", &[])?;
+        let invitation = told.split_whitespace().find(|word| word.starts_with("warren://"));
+        invitation.map(ToOwned::to_owned).with_context(|| format!("no invitation in {told:?}"))
+    }
+
     /// Revokes a node's certificates, as the operator does.
     ///
     /// # Errors
