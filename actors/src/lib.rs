@@ -24,6 +24,7 @@ pub mod process;
 pub mod registry_client;
 pub mod roll;
 pub mod sampler;
+pub mod scout;
 pub mod shadow;
 pub mod store;
 pub mod telemetry;

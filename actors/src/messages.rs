@@ -9,7 +9,7 @@ use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     orders::{CloseReason, Order},
     units::Uptime,
-    world::{BabelTable, Candidate, LinkReading, ProbeReading},
+    world::{BabelTable, Candidate, LinkReading, ProbeReading, Sounding, View},
 };
 use std::{
     collections::BTreeSet,
@@ -105,6 +105,18 @@ pub struct PeersRead {
     pub at: Uptime,
     /// Sorted by prefix.
     pub candidates: Vec<Candidate>,
+}
+
+/// What was found out about peers without a tunnel, and what others say of themselves.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Scouted {
+    /// When.
+    pub at: Uptime,
+    /// Round trips, sorted by peer.
+    pub soundings: Vec<Sounding>,
+    /// Views, sorted by peer.
+    pub views: Vec<View>,
 }
 
 /// An order, from the planner or the prober or an operator.

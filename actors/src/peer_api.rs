@@ -10,6 +10,7 @@ use crate::{
     member::{self, Named},
     messages::DocumentOffered,
     peer_cache::SharedPeers,
+    policy::SharedOutlook,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use actix_tls::accept::rustls_0_23::TlsStream;
@@ -33,7 +34,9 @@ use std::{
     time::Duration,
 };
 use wire::{
-    peer::{DOCUMENT_LIMIT, MOST_NODES, NodeDocument, PeersDocument, VERSION, call_of},
+    peer::{
+        DOCUMENT_LIMIT, Distance, MOST_NODES, NodeDocument, PeersDocument, VERSION, ViewDocument, call_of,
+    },
     registry::{Kind, Node},
 };
 
@@ -84,6 +87,7 @@ struct State {
     peers: SharedPeers,
     held: SharedHeld,
     offered: Recipient<DocumentOffered>,
+    outlook: SharedOutlook,
 }
 
 /// The other end of a connection, by its certificate: one that bears the address it came from.
@@ -106,8 +110,9 @@ impl PeerApi {
         peers: SharedPeers,
         held: SharedHeld,
         offered: Recipient<DocumentOffered>,
+        outlook: SharedOutlook,
     ) -> Self {
-        let state = State { node, peers, held, offered };
+        let state = State { node, peers, held, offered, outlook };
         Self { address, tls, served: None, handle: None, state, retry: RETRY }
     }
 
@@ -165,6 +170,7 @@ fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Serv
             .app_data(web::PayloadConfig::new(DOCUMENT_LIMIT))
             .route("/v1/node", web::get().to(node))
             .route("/v1/peers", web::get().to(peers))
+            .route("/v1/view", web::get().to(view))
             .route(call_of(Kind::Network), web::get().to(network))
             .route(call_of(Kind::Network), web::post().to(offer))
             .route(call_of(Kind::Revocations), web::get().to(revocations))
@@ -261,6 +267,23 @@ async fn peers(request: HttpRequest, count: web::Query<Count>, state: web::Data<
             endpoints: candidate.endpoints,
         };
         PeersDocument { version: VERSION, nodes: candidates.into_iter().map(node).collect() }
+    })
+}
+
+/// How we see the network; what we would lose is told to whom it concerns only.
+async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    let caller = match caller(&request, &state) {
+        Ok(caller) => caller,
+        Err(why) => return problem(StatusCode::FORBIDDEN, why),
+    };
+    let outlook = state.outlook.load();
+    let distances = outlook.distances.iter().map(|(node, metric)| Distance { node: *node, metric: *metric });
+    HttpResponse::Ok().json(ViewDocument {
+        version: VERSION,
+        prefix: state.node.load().prefix,
+        room: outlook.room,
+        loss: outlook.losses.get(&caller.prefix).copied().flatten(),
+        distances: distances.collect(),
     })
 }
 

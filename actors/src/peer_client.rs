@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use policies::{
     names::{Endpoint, Prefix},
     units::Uptime,
-    world::{BabelTable, INFINITY},
+    world::{BabelTable, INFINITY, View},
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -27,7 +27,7 @@ use std::{
 use wire::{
     endpoints::dialable,
     overlay::Network,
-    peer::{ANSWER_LIMIT, DOCUMENT_LIMIT, NodeDocument, call_of},
+    peer::{ANSWER_LIMIT, DOCUMENT_LIMIT, NodeDocument, ViewDocument, call_of},
     registry::Kind,
     signed::SignedDocument,
 };
@@ -153,6 +153,22 @@ impl Asker {
             return Err(AskError::OtherNode { peer, answered: document.prefix });
         }
         Ok(document)
+    }
+
+    /// How that node sees the network; when it was asked is the caller's to say.
+    ///
+    /// # Errors
+    /// It did not answer, or not what it should.
+    pub async fn view(&self, peer: Prefix) -> Result<View, AskError> {
+        let document: ViewDocument = self.get(peer, "/v1/view", ANSWER_LIMIT).await?;
+        let ViewDocument { version: _, prefix, room, loss, distances } = document;
+        if prefix != peer {
+            return Err(AskError::OtherNode { peer, answered: prefix });
+        }
+        let mut distances: Vec<_> = distances.into_iter().map(|one| (one.node, one.metric)).collect();
+        distances.sort_unstable();
+        distances.dedup_by_key(|(node, _)| *node);
+        Ok(View { peer, at: Uptime::default(), room, loss, distances })
     }
 
     /// The signed document that it holds; not verified here.

@@ -4,20 +4,38 @@
 
 use crate::documents::held::Held;
 use crate::messages::{
-    Decided, DocumentsChanged, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead, offer,
+    Decided, DocumentsChanged, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead, Scouted, offer,
 };
 use actix::{Actor, Context, Handler, Recipient};
+use arc_swap::ArcSwap;
 use policies::{
+    gain::Outlook,
     orders::Order,
     parameters::Parameters,
     planner::{Decision, Planner},
     units::Uptime,
     world::World,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use wire::peer::MOST_DISTANCES;
 
 /// Tables older than this are no picture any more: whoever reads them has died, or babeld hangs.
 const STALE: Duration = Duration::from_secs(15);
+
+/// How often others' picture of us is made anew.
+const OUTLOOK_PACE: Duration = Duration::from_secs(10);
+
+/// How we see the network, for the peer API.
+pub type SharedOutlook = Arc<ArcSwap<Outlook>>;
+
+/// What becomes of orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are carried out.
+    Act,
+    /// They are logged, and nothing happens: to see what the policy would do.
+    Watch,
+}
 
 /// The actor that plans.
 pub struct Policy {
@@ -26,6 +44,9 @@ pub struct Policy {
     routes_read: Uptime,
     orders: Recipient<Ordered>,
     decided: Vec<Recipient<Decided>>,
+    mode: Mode,
+    outlook: SharedOutlook,
+    shown: Option<Uptime>,
     lower: Lower,
 }
 
@@ -51,17 +72,28 @@ impl Lower {
 
 impl Policy {
     /// `orders` goes to the tunnels; `decided` hears of each order with its terms, and of verdicts.
+    /// `outlook` is what others are shown of us.
     pub fn new(
         mut planner: Planner,
         lower: Lower,
         held: &Held,
+        mode: Mode,
+        outlook: SharedOutlook,
         orders: Recipient<Ordered>,
         decided: Vec<Recipient<Decided>>,
     ) -> Self {
         if let Some(network) = held.network() {
             planner.set_parameters(lower.of(network.parameters.parameters()));
         }
-        Self { planner, world: World::default(), routes_read: Uptime::default(), orders, decided, lower }
+        let (world, routes_read) = (World::default(), Uptime::default());
+        Self { planner, world, routes_read, orders, decided, mode, outlook, shown: None, lower }
+    }
+
+    fn show(&mut self, at: Uptime) {
+        if self.shown.is_none_or(|shown| at.since(shown) >= OUTLOOK_PACE) {
+            self.shown = Some(at);
+            self.outlook.store(Arc::new(self.planner.outlook(&self.world, MOST_DISTANCES)));
+        }
     }
 
     fn look(&mut self, was_reached: bool) {
@@ -69,9 +101,13 @@ impl Policy {
         if at.since(self.routes_read) > STALE {
             self.world.babel = None;
         }
+        self.show(at);
         let plan = self.planner.look(&self.world, was_reached);
         for decision in &plan.decisions {
-            log(decision);
+            log(decision, self.mode);
+            if self.mode == Mode::Watch {
+                continue;
+            }
             self.orders.do_send(Ordered { order: decision.order.clone() });
         }
         let Some(verdicts) = plan.verdicts else { return };
@@ -80,8 +116,12 @@ impl Policy {
     }
 }
 
-fn log(decision: &Decision) {
+fn log(decision: &Decision, mode: Mode) {
     let terms = decision.terms.as_str();
+    if mode == Mode::Watch {
+        tracing::info!(order = ?decision.order, terms, "would be ordered");
+        return;
+    }
     match &decision.order {
         Order::Open { slot, peer, endpoints: _, reason } => {
             tracing::info!(tunnel = %slot, %peer, %reason, terms, "dialling");
@@ -146,6 +186,15 @@ impl Handler<DocumentsChanged> for Policy {
     }
 }
 
+impl Handler<Scouted> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, scouted: Scouted, _: &mut Self::Context) {
+        self.world.soundings = scouted.soundings;
+        self.world.views = scouted.views;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +230,12 @@ mod tests {
         }
     }
 
+    fn policy(planner: Planner, mode: Mode, sink: &actix::Addr<Sink>) -> actix::Addr<Policy> {
+        let (orders, decided) = (sink.clone().recipient(), vec![sink.clone().recipient()]);
+        let lower = Lower { tunnels_to_dial: 10, max_accepted: 30 };
+        Policy::new(planner, lower, &Held::default(), mode, SharedOutlook::default(), orders, decided).start()
+    }
+
     #[track_caller]
     fn check(order: Option<Order>, slot: Slot, peer: Prefix) {
         let Some(Order::Open { slot: s, peer: p, reason, .. }) = order else { panic!("{order:?}") };
@@ -195,11 +250,7 @@ mod tests {
         let sink = Sink(orders, decisions).start();
         let settings =
             PlannerSettings { parameters: Parameters::default(), pinned: BTreeSet::new(), seed: 1 };
-        let lower = Lower { tunnels_to_dial: 10, max_accepted: 30 };
-        let orders = sink.clone().recipient();
-        let policy =
-            Policy::new(Planner::new(me, settings), lower, &Held::default(), orders, vec![sink.recipient()])
-                .start();
+        let policy = policy(Planner::new(me, settings), Mode::Act, &sink);
         let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);
         let candidates = vec![Candidate { peer, endpoints, confirmed: Some(at), failed: None, failures: 0 }];
@@ -213,5 +264,24 @@ mod tests {
         assert_eq!(told.decisions.len(), 1);
         policy.send(ProbesRead { at, probes: Vec::new() }).await.unwrap();
         assert!(ordered.try_recv().is_err(), "the second reading must not repeat the order");
+    }
+
+    #[actix::test]
+    async fn who_only_watches_tells_of_orders_and_gives_none() {
+        let [me, peer] = [1, 2].map(|number| Prefix::new(number, 16).unwrap());
+        let (orders, mut ordered) = mpsc::unbounded_channel();
+        let (decisions, mut decided) = mpsc::unbounded_channel();
+        let sink = Sink(orders, decisions).start();
+        let settings =
+            PlannerSettings { parameters: Parameters::default(), pinned: BTreeSet::new(), seed: 1 };
+        let policy = policy(Planner::new(me, settings), Mode::Watch, &sink);
+        let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
+        let at = Uptime::from_secs(100);
+        let candidates = vec![Candidate { peer, endpoints, confirmed: Some(at), failed: None, failures: 0 }];
+        policy.do_send(PeersRead { at, candidates });
+        let free_slots = vec![Slot::Dialling(3)];
+        policy.do_send(LinksSampled { at, links: Vec::new(), free_slots, was_reached: false });
+        assert_eq!(decided.recv().await.unwrap().decisions.len(), 1);
+        assert!(ordered.try_recv().is_err());
     }
 }

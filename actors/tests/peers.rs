@@ -13,10 +13,12 @@ use actors::{
     peer_api::{PeerApi, SharedNode},
     peer_cache::SharedPeers,
     peer_client::{AskError, Asker, ClientSettings, PeerClient},
+    policy::SharedOutlook,
 };
 use arc_swap::ArcSwap;
 use netns::Namespace;
 use policies::{
+    gain::Outlook,
     names::{Endpoint, Prefix, Slot},
     units::Uptime,
     world::{BabelTable, Candidate, Route},
@@ -142,8 +144,17 @@ fn serve_holding(
     let address = SocketAddrV6::new(network().node_address(prefix(ASKED)), PORT, 0, 0);
     let tls = Arc::new(ArcSwap::from_pointee(ca.member(certified).server().unwrap()));
     let (sink, offered) = mpsc::unbounded_channel();
-    PeerApi::new(address, tls, node, peers, held, FakeTable(sink).start().recipient()).start();
+    PeerApi::new(address, tls, node, peers, held, FakeTable(sink).start().recipient(), outlook()).start();
     offered
+}
+
+/// Two metrics; room; a tunnel that [`ASKS`] dialled, which would be missed by 40.
+fn outlook() -> SharedOutlook {
+    Arc::new(ArcSwap::from_pointee(Outlook {
+        room: true,
+        distances: vec![(prefix(20), 96), (prefix(21), 300)],
+        losses: [(prefix(ASKS), Some(40)), (prefix(77), Some(9))].into(),
+    }))
 }
 
 /// Where documents are put down.
@@ -214,6 +225,19 @@ fn a_member_tells_a_member_where_it_can_be_dialled() {
         serve(&ca, ASKED, ASKED);
         let endpoints = ask(&asker(&ca, ASKS)).await.unwrap();
         assert_eq!(endpoints, [endpoint("udp:45.67.0.1:1194")]);
+    });
+}
+
+#[test]
+fn a_member_tells_a_member_how_it_sees_the_network_and_what_it_would_lose_with_it() {
+    check(|| async {
+        let ca = Ca::new();
+        serve(&ca, ASKED, ASKED);
+        let asker = asker(&ca, ASKS);
+        ask(&asker).await.unwrap();
+        let view = asker.view(prefix(ASKED)).await.unwrap();
+        assert_eq!((view.peer, view.room, view.loss), (prefix(ASKED), true, Some(40)));
+        assert_eq!(view.distances, [(prefix(20), 96), (prefix(21), 300)]);
     });
 }
 

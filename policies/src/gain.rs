@@ -7,10 +7,11 @@
 
 use crate::{
     link_cost::LinkCost,
-    names::{Endpoint, Prefix},
+    names::{Endpoint, Prefix, Role},
+    rng::Rng,
     units::Uptime,
     ways::Ways,
-    world::{Sounding, View},
+    world::{LinkReading, Phase, Sounding, View, World},
 };
 use std::{
     collections::BTreeMap,
@@ -90,6 +91,41 @@ pub fn gain(ways: &Ways, peer: Prefix, link: u32, view: Option<&View>) -> Option
     Some(Gain { metric, link, total, viewed: compared > 0, near_another: false })
 }
 
+/// How we see the network, for those who ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// Whether we accept one more tunnel.
+    pub room: bool,
+    /// Our metrics to a sample of nodes, sorted.
+    pub distances: Vec<(Prefix, u16)>,
+    /// What we would lose without the tunnel that the peer dialled; `None`: some node would be lost.
+    pub losses: BTreeMap<Prefix, Option<u64>>,
+}
+
+impl Outlook {
+    /// Shows at most `most` nodes: those whose names have the least hash, so that all who know them
+    /// show the same ones.
+    pub fn of(world: &World, me: Prefix, max_accepted: usize, most: usize) -> Self {
+        let up: BTreeMap<_, _> =
+            world.links.iter().map(|link| (link.tunnel.slot, link.tunnel.phase == Phase::Up)).collect();
+        let routes = world.babel.as_ref().map_or(&[][..], |table| &table.routes);
+        let ways = Ways::of(routes, me, |slot| up.get(&slot).copied().unwrap_or_default());
+        let accepted = || world.links.iter().filter(|link| link.tunnel.role() == Role::Accepted);
+        let loss = |link: &LinkReading| {
+            let service = ways.service(link.tunnel.slot);
+            (link.tunnel.peer, service.only_way.is_none().then_some(service.regret))
+        };
+        let hash = |node: Prefix| Rng::new(u64::from(node.number()) << 8 | u64::from(node.length())).bits();
+        let mut drawn: Vec<_> =
+            ways.known().iter().map(|(node, metric)| (hash(*node), *node, *metric)).collect();
+        drawn.sort_unstable();
+        drawn.truncate(most);
+        let mut distances: Vec<_> = drawn.into_iter().map(|(_, node, metric)| (node, metric)).collect();
+        distances.sort_unstable();
+        Self { room: accepted().count() < max_accepted, distances, losses: accepted().map(loss).collect() }
+    }
+}
+
 /// Whom to ask for a view: the candidates whose own way a tunnel would shorten most.
 pub fn shortlist(ways: &Ways, soundings: &[Sounding], cost: LinkCost) -> Vec<Prefix> {
     let pair = |sounding: &Sounding| {
@@ -146,14 +182,21 @@ impl<'a> Findings<'a> {
         }
     }
 
+    /// Whether any round trip is known.
+    pub fn measured(&self) -> bool {
+        !self.rtts.is_empty()
+    }
+
     /// What a tunnel to `peer` would bring; `None` where nothing is known, or it accepts no more.
     pub fn gain(&self, ways: &Ways, peer: Prefix, cost: LinkCost) -> Option<Gain> {
-        let rtt = self.rtts.get(&peer)?;
+        let rtt = self.rtts.get(&peer).filter(|_| !self.is_full(peer))?;
         let view = self.views.get(&peer).copied();
-        if view.is_some_and(|view| !view.room) {
-            return None;
-        }
         gain(ways, peer, cost.of(*rtt), view)
+    }
+
+    /// Whether `peer` says that it accepts no more tunnels.
+    pub fn is_full(&self, peer: Prefix) -> bool {
+        self.views.get(&peer).is_some_and(|view| !view.room)
     }
 
     /// What `peer` says that it would lose without its tunnel to us.
@@ -250,6 +293,29 @@ mod tests {
             [20, 17, 50, 0]
         );
         assert_eq!([worth(0), worth(100)], [1, 126]);
+    }
+
+    #[test]
+    fn an_outlook_shows_the_same_nodes_whoever_shows_it() {
+        let routes = |own: u16| {
+            let route = |node: u32| Route {
+                node: peer(node),
+                slot: Slot::Dialling(0),
+                via: peer(1),
+                installed: true,
+                metric: own,
+                refmetric: 0,
+            };
+            (0..900).map(route).collect()
+        };
+        let outlook = |own: u16| {
+            let babel = Some(crate::world::BabelTable { neighbours: Vec::new(), routes: routes(own) });
+            Outlook::of(&World { babel, ..World::default() }, peer(999), 1, 50)
+        };
+        let [near, far] = [outlook(10), outlook(20)];
+        let nodes = |outlook: &Outlook| outlook.distances.iter().map(|(node, _)| *node).collect::<Vec<_>>();
+        assert_eq!((nodes(&near), nodes(&near).len()), (nodes(&far), 50));
+        assert!(near.room && near.losses.is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod picture;
 mod refresh;
 
 use crate::{
-    gain,
+    gain::{self, Outlook},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
     orders::{CloseReason, OpenReason, Order},
@@ -74,6 +74,9 @@ const UNREACHED_LIMIT: usize = 2;
 const UNREACHED_GRACE: u32 = 2;
 /// A tunnel whose closing was given up is left alone for so many refreshes.
 const GIVEN_UP_REFRESHES: u32 = 4;
+/// No slot's tunnel is closed by plan more than [`assess::MOST_CLOSINGS`] times in so many refreshes: an
+/// hour, at the default.
+const REST_REFRESHES: u32 = 12;
 /// Verdicts are made anew this often.
 const VERDICT_PACE: Duration = Duration::from_secs(5);
 
@@ -103,6 +106,8 @@ pub struct Planner {
     /// Refreshes between two closings that nodes served decide alone.
     patience: u32,
     closed_connecting: BTreeMap<Slot, Uptime>,
+    /// When tunnels on a slot were closed by plan within the last [`REST_REFRESHES`].
+    closings: BTreeMap<Slot, Vec<Uptime>>,
 }
 
 impl Planner {
@@ -129,6 +134,7 @@ impl Planner {
             refreshes: 0,
             patience: 1,
             closed_connecting: BTreeMap::new(),
+            closings: BTreeMap::new(),
         }
     }
 
@@ -179,6 +185,11 @@ impl Planner {
         plan
     }
 
+    /// What others may know of how this node sees the network: metrics to `most` nodes, room, losses.
+    pub fn outlook(&self, world: &World, most: usize) -> Outlook {
+        Outlook::of(world, self.me, usize::from(self.settings.parameters.max_accepted), most)
+    }
+
     /// When tunnels are compared next.
     pub fn next_refresh(&self) -> Uptime {
         self.next_refresh
@@ -212,13 +223,7 @@ impl Planner {
         let floor = Floor::of(&self.settings.parameters, picture.ways.known().len().saturating_add(1));
         let frames: BTreeMap<_, _> =
             world.probes.iter().map(|probe| (probe.slot, ProbeFrames::from(probe))).collect();
-        let lost = self.usage.keys().any(|slot| {
-            let ours = self.closing.as_ref().is_some_and(|closing| closing.slot == *slot);
-            slot.role() == Role::Dialled && !ours && !picture.tunnels.contains_key(slot)
-        });
-        if lost {
-            self.patience = 1;
-        }
+        self.lost(picture);
         self.usage.retain(|slot, (peer, up_since, _)| {
             picture
                 .tunnels
@@ -237,7 +242,29 @@ impl Planner {
             same || self.dialling.is_pending(*peer)
         });
         self.given_up.retain(|_, until| *until > picture.at);
+        let rest = self.settings.parameters.refresh.saturating_mul(REST_REFRESHES);
+        self.closings.retain(|_, moments| {
+            moments.retain(|moment| picture.at.since(*moment) < rest);
+            !moments.is_empty()
+        });
         self.closed_connecting.retain(|slot, _| picture.tunnels.contains_key(slot));
+    }
+
+    /// Tunnels that ended unasked: a better topology is looked for sooner, and a peer whose tunnel did
+    /// not live long is not the next to be dialled.
+    fn lost(&mut self, picture: &Picture<'_>) {
+        let parameters = &self.settings.parameters;
+        let passed_over = picture.at + parameters.refresh.saturating_mul(refresh::PASSED_OVER_REFRESHES);
+        for (slot, (peer, up_since, _)) in &self.usage {
+            let ours = self.closing.as_ref().is_some_and(|closing| closing.slot == *slot);
+            if slot.role() == Role::Accepted || ours || picture.tunnels.contains_key(slot) {
+                continue;
+            }
+            self.patience = 1;
+            if up_since.is_some_and(|since| picture.at.since(since) < parameters.min_age) {
+                self.dialling.pass_over(*peer, passed_over);
+            }
+        }
     }
 
     /// The closing under way; a drain that somebody else began is taken over.
@@ -307,6 +334,7 @@ impl Planner {
         plan: &mut Plan,
     ) {
         self.closing = Some(Closing::begin(slot, peer, reason, picture));
+        self.closings.entry(slot).or_default().push(picture.at);
         plan.decisions.push(Decision { order: Order::Drain { slot, reason }, terms });
     }
 
@@ -339,6 +367,7 @@ impl Planner {
             parameters: &self.settings.parameters,
             pinned: &self.settings.pinned,
             given_up: &self.given_up,
+            closings: &self.closings,
             random: &self.random(picture),
         };
         assess::assess(picture, &usage, &shields)

@@ -11,8 +11,9 @@ use actors::{
     peer_api::SharedNode,
     peer_cache::SharedPeers,
     peer_client::Asker,
-    policy::Lower,
+    policy::{Lower, Mode},
     registry_client::call::Registry,
+    scout::{ScoutSettings, reset::ResetKey},
     telemetry::Published,
     upnp::keeper::LeaseSettings,
 };
@@ -48,6 +49,8 @@ pub struct Parts<'a> {
     pub node: SharedNode,
     /// The signed documents that we hold.
     pub held: SharedHeld,
+    /// Whether the policy's orders are carried out.
+    pub mode: Mode,
     /// TLS by which other nodes are answered over the overlay.
     pub peer_tls: SharedTls,
 }
@@ -115,6 +118,16 @@ pub(crate) fn planner_settings(parts: &Parts<'_>) -> PlannerSettings {
         },
         pinned: parts.settings.neighbours.iter().copied().collect(),
         seed: fastrand::u64(..),
+    }
+}
+
+pub(crate) fn scout_settings(parts: &Parts<'_>) -> ScoutSettings {
+    let document = &parts.identity.document;
+    let key = wire::registry::static_key(&document.tls_crypt).and_then(|key| ResetKey::new(&key));
+    ScoutSettings {
+        me: parts.identity.me,
+        refresh: document.parameters.parameters().refresh,
+        key: key.map(std::rc::Rc::new),
     }
 }
 

@@ -22,6 +22,7 @@ use actors::{
     peer_api::SharedNode,
     peer_cache::SharedPeers,
     peer_client::{Asker, ClientSettings},
+    policy,
     registry_client::call::Registry,
     telemetry::{self, Published},
 };
@@ -32,12 +33,15 @@ use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use std::{path::Path, process::ExitCode, time::Duration};
 use wire::peer::NodeDocument;
 
+/// Whether the policy's orders are carried out.
+pub type Mode = policy::Mode;
+
 /// Runs the node whose configuration is `config_file`, until SIGTERM or SIGINT.
 ///
 /// # Errors
 ///
 /// Why it did not start.
-pub fn run(config_file: &Path, paths: &Paths) -> Result<ExitCode, StartError> {
+pub fn run(config_file: &Path, paths: &Paths, mode: Mode) -> Result<ExitCode, StartError> {
     let settings = config::load(config_file)?;
     logging::start(&settings.log);
     // Fails only where a provider stands already.
@@ -47,7 +51,7 @@ pub fn run(config_file: &Path, paths: &Paths) -> Result<ExitCode, StartError> {
     let host = host::look(&settings, &identity)?;
     host::make_folders(paths)?;
     let system = actix::System::new();
-    let ended = system.block_on(node(settings, identity, host, paths.clone()))?;
+    let ended = system.block_on(node(settings, identity, host, paths.clone(), mode))?;
     Ok(ended)
 }
 
@@ -89,6 +93,7 @@ async fn node(
     identity: Identity,
     mut host: host::Host,
     paths: Paths,
+    mode: Mode,
 ) -> Result<ExitCode, StartError> {
     let doing = |doing| move |source| StartError::Runtime { doing, source };
     let mut signals =
@@ -137,6 +142,7 @@ async fn node(
         node,
         held,
         peer_tls: SharedTls::new(ArcSwap::from_pointee(member.server()?)),
+        mode,
         peers,
     });
     let address = identity.network.node_address(identity.me);

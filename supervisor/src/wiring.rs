@@ -5,7 +5,7 @@
 
 use crate::parts::{
     Parts, babel_settings, credential_settings, document_settings, lease_settings, lower, planner_settings,
-    tunnel_settings,
+    scout_settings, tunnel_settings,
 };
 use actix::Recipient;
 use actors::{
@@ -20,12 +20,13 @@ use actors::{
     peer_api::PeerApi,
     peer_cache::{CacheSettings, PeerCache},
     peer_client::PeerClient,
-    policy::Policy,
+    policy::{Policy, SharedOutlook},
     prober::{Prober, ProberSettings},
     process::Outlet,
     registry_client::{RegistryClient, RegistrySettings},
     roll::Roll,
     sampler::Sampler,
+    scout::Scout,
     shadow::Shadow,
     store::{Applied, TunnelTable},
     telemetry::Telemetry,
@@ -35,7 +36,7 @@ use policies::{planner::Planner, usage::Floor};
 use std::{cell::RefCell, net::SocketAddrV6, rc::Rc, time::Duration};
 
 /// Names of all guarded actors.
-pub const ACTORS: [&str; 15] = [
+pub const ACTORS: [&str; 16] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -44,6 +45,7 @@ pub const ACTORS: [&str; 15] = [
     "credentials",
     "documents",
     "peer_client",
+    "scout",
     "peer_api",
     "registry_client",
     "upnp",
@@ -124,13 +126,15 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     };
 
     // Deciders and what they are told by.
+    let outlook = SharedOutlook::default();
     let policy = {
         let orders = tunnels.clone().recipient();
         let (told, me, decided) = (planner_settings(parts), identity.me, vec![telemetry.clone().recipient()]);
-        let (lower, held) = (lower(parts), parts.held.clone());
+        let (lower, held, mode, outlook) = (lower(parts), parts.held.clone(), parts.mode, outlook.clone());
         guard("policy", remade.clone(), move || {
             let planner = Planner::new(me, told.clone());
-            Policy::new(planner, lower, &held.load(), orders.clone(), decided.clone())
+            let (orders, decided) = (orders.clone(), decided.clone());
+            Policy::new(planner, lower, &held.load(), mode, outlook.clone(), orders, decided)
         })
     };
     let prober = {
@@ -219,10 +223,18 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             PeerClient::new(me, asker.clone(), clock.clone(), peers.clone(), heard.clone())
         })
     };
+    let scout = {
+        let told = scout_settings(parts);
+        let (asker, clock, peers) = (parts.asker.clone(), clock.clone(), peers.clone());
+        let readers = vec![policy.clone().recipient()];
+        guard("scout", remade.clone(), move || {
+            Scout::new(told.clone(), clock.clone(), peers.clone(), asker.clone(), readers.clone())
+        })
+    };
     {
         let address = SocketAddrV6::new(identity.network.node_address(identity.me), wire::peer::PORT, 0, 0);
         let (tls, node, held) = (parts.peer_tls.clone(), parts.node.clone(), parts.held.clone());
-        let api = PeerApi::new(address, tls, node, peers, held, documents.clone().recipient());
+        let api = PeerApi::new(address, tls, node, peers, held, documents.clone().recipient(), outlook);
         guard("peer_api", remade.clone(), move || api.clone());
     }
 
@@ -307,7 +319,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         guard("roll", remade.clone(), move || Roll::new(clock.clone(), call.clone(), to.clone()));
     }
     {
-        let readers = vec![policy.recipient(), prober.recipient(), telemetry.recipient()];
+        let readers = vec![policy.recipient(), prober.recipient(), scout.recipient(), telemetry.recipient()];
         let (kernel, clock, table) = (kernel.clone(), clock.clone(), table.clone());
         guard("sampler", remade, move || {
             Sampler::new(kernel.clone(), clock.clone(), table.clone(), readers.clone())

@@ -3,6 +3,7 @@
 use crate::output::fail;
 use config::paths::Paths;
 use std::{path::PathBuf, process::ExitCode};
+use supervisor::run::Mode;
 
 /// What `warren run` is told.
 #[derive(clap::Args)]
@@ -13,6 +14,9 @@ pub struct Args {
     /// All files lie below it
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Decide and log, but open and close no tunnel; accept all the same
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Runs the node until SIGTERM or SIGINT.
@@ -23,5 +27,6 @@ pub fn main(args: &Args) -> ExitCode {
     };
     let paths = Paths::new(root);
     let config = args.config.clone().unwrap_or_else(|| paths.config());
-    supervisor::run::run(&config, &paths).unwrap_or_else(|error| fail(&error, error.exit_code()))
+    let mode = if args.dry_run { Mode::Watch } else { Mode::Act };
+    supervisor::run::run(&config, &paths, mode).unwrap_or_else(|error| fail(&error, error.exit_code()))
 }

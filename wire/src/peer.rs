@@ -59,6 +59,38 @@ pub struct PeersDocument {
     pub nodes: Vec<Node>,
 }
 
+/// Most metrics in one view: 20 kB of JSON.
+pub const MOST_DISTANCES: usize = 512;
+
+/// `GET /v1/view`: how a node sees the network, for those who think of dialling it, or of leaving it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewDocument {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Who; must be the node that was asked.
+    #[serde(with = "text::one")]
+    pub prefix: Prefix,
+    /// Whether it accepts one more tunnel.
+    pub room: bool,
+    /// What its ways would grow by without the tunnel that the asker dialled, in metric, summed over all
+    /// nodes; absent: there is no such tunnel, or some node would be out of reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<u64>,
+    /// Its metrics to some nodes, the same ones at all nodes as far as they are known.
+    #[serde(deserialize_with = "text::at_most::<MOST_DISTANCES, _, _>")]
+    pub distances: Vec<Distance>,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distance {
+    /// To whom.
+    #[serde(with = "text::one")]
+    pub node: Prefix,
+    /// Babel's metric.
+    pub metric: u16,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +123,22 @@ mod tests {
         check(&document("07/16", ""), false);
         check(&document("7/16", r#""udp:localhost:1""#), false);
         check(&document("7/16", &[r#""udp:192.0.2.1:1194""#; text::FEW + 1].join(",")), false);
+    }
+
+    #[test]
+    fn a_view_is_bounded_and_round_trips() {
+        let distance = r#"{"node":"7/16","metric":96}"#;
+        let view = |count: usize| {
+            let distances = vec![distance; count].join(",");
+            format!(r#"{{"version":1,"prefix":"7/16","room":true,"distances":[{distances}]}}"#)
+        };
+        let read: ViewDocument = serde_json::from_str(&view(MOST_DISTANCES)).unwrap();
+        assert_eq!((read.loss, read.distances.len()), (None, MOST_DISTANCES));
+        assert_eq!(
+            serde_json::from_str::<ViewDocument>(&serde_json::to_string(&read).unwrap()).unwrap(),
+            read
+        );
+        assert!(serde_json::from_str::<ViewDocument>(&view(MOST_DISTANCES + 1)).is_err());
+        assert!(view(MOST_DISTANCES).len() < ANSWER_LIMIT);
     }
 }

@@ -39,6 +39,9 @@ pub(super) const UNUSED: PerMille = PerMille(500);
 /// The same where no payload flows and the number of nodes served decides alone.
 pub(super) const UNUSED_WITHOUT_TRAFFIC: PerMille = PerMille(250);
 
+/// Closings by plan on one slot within twelve refreshes: more would be flapping.
+pub(super) const MOST_CLOSINGS: usize = 2;
+
 /// Why a tunnel is not closed, whatever its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spared {
@@ -54,6 +57,8 @@ pub(super) enum Spared {
     OnlyWay(Prefix),
     /// A closing was given up a short while ago.
     GivenUp,
+    /// Tunnels on this slot were closed often enough within twelve refreshes.
+    Restless,
     /// babeld says nothing.
     Blind,
 }
@@ -67,6 +72,9 @@ impl fmt::Display for Spared {
             Self::Young(age) => write!(f, "too young to have a history, {} s", age.as_secs()),
             Self::OnlyWay(node) => write!(f, "the only way to {node}"),
             Self::GivenUp => f.write_str("its closing was given up a short while ago"),
+            Self::Restless => {
+                write!(f, "the slot's last {MOST_CLOSINGS} tunnels were closed within twelve refreshes")
+            }
             Self::Blind => f.write_str("babeld says nothing"),
         }
     }
@@ -131,6 +139,8 @@ pub(super) struct Shields<'a> {
     pub(super) pinned: &'a BTreeSet<Prefix>,
     /// Slots whose closing was given up a short while ago.
     pub(super) given_up: &'a BTreeMap<Slot, Uptime>,
+    /// When tunnels on a slot were closed by plan within twelve refreshes.
+    pub(super) closings: &'a BTreeMap<Slot, Vec<Uptime>>,
     /// Slots of tunnels that are left to chance.
     pub(super) random: &'a BTreeSet<Slot>,
 }
@@ -229,6 +239,8 @@ fn spared(picture: &Picture<'_>, one: &Assessment, shields: &Shields<'_>) -> Opt
         Some(Spared::Young(one.age))
     } else if shields.given_up.get(&one.slot).is_some_and(|until| *until > picture.at) {
         Some(Spared::GivenUp)
+    } else if shields.closings.get(&one.slot).is_some_and(|moments| moments.len() >= MOST_CLOSINGS) {
+        Some(Spared::Restless)
     } else {
         None
     }

@@ -99,9 +99,10 @@ impl Dialling {
         let young = now.since(allowance.began) < YOUNG;
         let mut ready = self.ready(picture);
         rng.shuffle(&mut ready);
-        let last =
-            |peer: Prefix, failures: u32| (failures >= DEAD_FAILURES, self.passed_over.contains_key(&peer));
-        ready.sort_by_key(|candidate| last(candidate.peer, candidate.failures));
+        ready.sort_by_key(|candidate| {
+            let (dead, peer) = (candidate.failures >= DEAD_FAILURES, candidate.peer);
+            (dead, picture.findings.is_full(peer), self.passed_over.contains_key(&peer))
+        });
         let (favourites, others): (Vec<_>, Vec<_>) =
             ready.into_iter().partition(|candidate| pinned.contains(&candidate.peer));
         for candidate in favourites {

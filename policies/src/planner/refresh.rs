@@ -14,8 +14,9 @@ use crate::{
 };
 use std::time::Duration;
 
-/// A peer whose tunnel was closed as unused or replaced is passed over for so many refreshes.
-const PASSED_OVER_REFRESHES: u32 = 2;
+/// A peer whose tunnel was closed as unused or replaced, or did not live long, is passed over for so
+/// many refreshes.
+pub(super) const PASSED_OVER_REFRESHES: u32 = 2;
 /// Without traffic: so many refreshes without a planned closing, then one tunnel is rotated. Also the
 /// longest wait between two closings decided by nodes served alone.
 const ROTATE_AFTER: u32 = 12;
@@ -75,7 +76,11 @@ impl Planner {
         let open: Vec<_> = all.iter().filter(|one| one.spared.is_none() && one.share.is_some()).collect();
         let traffic = all.iter().any(|one| one.rate >= assess::NOISE);
         let replaced = replaced(&open, self.dialling.best_gain(picture));
-        let Some(choice) = replaced.or_else(|| self.unused(&open, traffic)) else { return };
+        // Where round trips are known, and nothing but them counts, gains decide alone.
+        let measured = !traffic && picture.findings.measured();
+        let Some(choice) = replaced.or_else(|| self.unused(&open, traffic).filter(|_| !measured)) else {
+            return;
+        };
         let Choice { one, reason, terms } = choice;
         if !traffic && reason != CloseReason::Replaced {
             self.patience = self.patience.saturating_mul(2).min(ROTATE_AFTER);
@@ -89,9 +94,6 @@ impl Planner {
 
     /// The tunnel that is significantly unused and lasting so; else, at long intervals, a random one.
     fn unused<'a>(&mut self, open: &[&'a Assessment], traffic: bool) -> Option<Choice<'a>> {
-        // Without traffic a tunnel that was chosen for what it gains is judged by that alone.
-        let chosen = |one: &Assessment| self.chosen.contains(&(one.slot, one.peer));
-        let open: Vec<_> = open.iter().copied().filter(|one| traffic || !chosen(one)).collect();
         let lasting = |one: &Assessment| one.unused() && self.unused_before.contains(&(one.slot, one.peer));
         let patient = traffic || self.refreshes >= self.patience;
         let least = open.iter().filter(|one| lasting(one)).min_by_key(|one| one.rank()).copied();

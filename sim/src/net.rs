@@ -1,0 +1,306 @@
+//! A network of planners: the very ones that run in the daemon, each on its own table.
+//!
+//! A round is one refresh. It passes in parts; in each part those nodes look whose planner's refresh
+//! falls into it, all at once and on the same tables. Then tunnels under drain carry no routes, ways
+//! are found anew, and the planners look again, close, and dial.
+
+mod looks;
+
+use crate::{
+    chance::sample,
+    num::{index, number},
+    overlay::{Limits, Overlay},
+    paths::{Arcs, Way, threads},
+    space::Space,
+    tables::prefix,
+};
+use policies::{
+    link_cost::LinkCost,
+    names::Slot,
+    parameters::Parameters,
+    planner::{Planner, PlannerSettings},
+    rng::Rng,
+    units::Uptime,
+    world::World,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Parts of a round: as long as a drain and the dial after it take.
+pub const PARTS: u32 = 24;
+/// When a drain is looked at first: four missed hellos and a second of quiet have passed.
+const DRAINED: Duration = Duration::from_secs(8);
+/// How long after that the last look at a drain comes.
+const LONELY: Duration = Duration::from_secs(2);
+/// An hour.
+const HOUR: Duration = Duration::from_secs(3600);
+/// Between two dials of a node.
+const DIAL_PACE: Duration = Duration::from_secs(6);
+/// Looks at which a node may dial in a part.
+const DIAL_LOOKS: u32 = 3;
+
+/// What a network is made with.
+#[derive(Clone, Debug)]
+pub struct NetSettings {
+    /// Babel's metric, or pure latency.
+    pub cost: LinkCost,
+    /// Ways are found to so many nodes, drawn anew in each part; all, where there are fewer.
+    pub targets: usize,
+    /// Parts of a round.
+    pub parts: u32,
+    /// Chance.
+    pub seed: u64,
+}
+
+/// What happened in one round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// Tunnels closed by plan.
+    pub closed: u64,
+    /// Closings given up.
+    pub given_up: u64,
+    /// Ways (of one node to one other) that ran over a tunnel when it was closed.
+    pub disturbed: u64,
+    /// Dials.
+    pub dials: u64,
+    /// Dials that the peer refused: it was full.
+    pub refused: u64,
+}
+
+/// One network.
+pub struct Net {
+    /// Where the nodes are.
+    pub space: Space,
+    /// The tunnels.
+    pub overlay: Overlay,
+    settings: NetSettings,
+    planners: Vec<Planner>,
+    reached: Vec<bool>,
+    alive: Vec<bool>,
+    /// Dials that failed: when, and how often in a row.
+    failed: BTreeMap<(u32, u32), (Uptime, u32)>,
+    /// Nodes that tell everybody that everything is at their place.
+    pub liars: Vec<u32>,
+    /// Pairs that cannot dial each other: nodes on different sides.
+    pub sides: Option<Vec<bool>>,
+    /// How often each node has started.
+    starts: Vec<u32>,
+    /// When tunnels on a slot were closed by plan, by node, its start, and slot.
+    closings: BTreeMap<(u32, u32, Slot), Vec<Uptime>>,
+    rng: Rng,
+    now: Uptime,
+    refresh: Duration,
+    generation: u64,
+    rounds: u64,
+}
+
+impl Net {
+    /// A network that stands as `overlay` for long, whose planners begin.
+    pub fn new(space: Space, overlay: Overlay, settings: NetSettings) -> Self {
+        let nodes = space.nodes();
+        let refresh = Parameters::default().refresh;
+        // Old enough that no tunnel is too young; and one refresh ago nothing could be compared yet.
+        let now = Uptime::from_secs(1_000_000);
+        let mut net = Self {
+            reached: vec![true; nodes],
+            alive: vec![true; nodes],
+            failed: BTreeMap::new(),
+            liars: Vec::new(),
+            sides: None,
+            starts: vec![0; nodes],
+            closings: BTreeMap::new(),
+            rng: Rng::new(settings.seed),
+            planners: Vec::new(),
+            space,
+            overlay,
+            settings,
+            now,
+            refresh,
+            generation: 0,
+            rounds: 0,
+        };
+        net.planners = (0..number(nodes)).filter_map(|node| net.planner(node)).collect();
+        net
+    }
+
+    fn planner(&mut self, node: u32) -> Option<Planner> {
+        self.generation += 1;
+        let seed = self.settings.seed ^ u64::from(node) << 24 ^ self.generation << 44;
+        let limit = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+        let Limits { dial, degree } = self.overlay.limits();
+        let parameters = Parameters {
+            tunnels_to_dial: limit(dial),
+            max_accepted: limit(degree.saturating_sub(dial)),
+            ..Parameters::default()
+        };
+        let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), seed };
+        let mut planner = Planner::new(prefix(node)?, settings);
+        planner.set_link_cost(self.settings.cost);
+        let began = World { at: Uptime(self.now.0.saturating_sub(self.refresh)), ..World::default() };
+        planner.look(&began, true);
+        Some(planner)
+    }
+
+    /// The nodes that ways are found to now.
+    fn targets(&mut self) -> Vec<u32> {
+        let living: Vec<_> = (0u32..).zip(&self.alive).filter(|(_, alive)| **alive).map(|(n, _)| n).collect();
+        let mut drawn = sample(&mut self.rng, living.len(), self.settings.targets);
+        drawn.sort_unstable();
+        drawn.into_iter().filter_map(|at| living.get(at).copied()).collect()
+    }
+
+    /// The ways as they are now.
+    pub fn ways(&mut self) -> Vec<Way> {
+        let targets = self.targets();
+        Arcs::of(&self.overlay).ways(&targets, &self.liars, threads())
+    }
+
+    /// Whether the node lives.
+    pub fn lives(&self, node: u32) -> bool {
+        self.alive.get(index(node)).copied().unwrap_or_default()
+    }
+
+    /// A node dies with all its tunnels.
+    pub fn die(&mut self, node: u32) {
+        self.overlay.isolate(node);
+        if let Some(alive) = self.alive.get_mut(index(node)) {
+            *alive = false;
+        }
+    }
+
+    /// A node starts, without history; whom it dials first is left to chance.
+    pub fn start(&mut self, node: u32) {
+        let Some(planner) = self.planner(node) else { return };
+        for (all, value) in [(&mut self.alive, true), (&mut self.reached, true)] {
+            if let Some(place) = all.get_mut(index(node)) {
+                *place = value;
+            }
+        }
+        if let Some(place) = self.planners.get_mut(index(node)) {
+            *place = planner;
+        }
+        if let Some(starts) = self.starts.get_mut(index(node)) {
+            *starts += 1;
+        }
+        let now = self.now;
+        for _ in 0..self.overlay.limits().dial {
+            let peer = number(crate::chance::below(&mut self.rng, self.space.nodes()));
+            if self.lives(peer) && !self.parted(node, peer) {
+                self.overlay.dial(&self.space, node, peer, now);
+            }
+        }
+    }
+
+    fn parted(&self, node: u32, peer: u32) -> bool {
+        let side = |node: u32| self.sides.as_ref().and_then(|sides| sides.get(index(node)).copied());
+        side(node) != side(peer)
+    }
+
+    /// From now on two halves do not hear each other; their tunnels die.
+    pub fn part_in_two(&mut self, sides: Vec<bool>) {
+        self.sides = Some(sides);
+        for node in 0..number(self.space.nodes()) {
+            for (far, at) in self.overlay.links(node).to_vec() {
+                if self.parted(node, far) {
+                    self.overlay.close(at);
+                }
+            }
+        }
+    }
+
+    /// Most closings by plan on one slot within any hour.
+    pub fn most_closings_per_hour(&self) -> usize {
+        let most = |moments: &Vec<Uptime>| {
+            let within = |first: &Uptime| {
+                let late = |moment: &&Uptime| **moment >= *first && moment.since(*first) < HOUR;
+                moments.iter().filter(late).count()
+            };
+            moments.iter().map(within).max().unwrap_or(0)
+        };
+        self.closings.values().map(most).max().unwrap_or(0)
+    }
+
+    /// One refresh passes.
+    pub fn round(&mut self) -> Happened {
+        let mut happened = Happened::default();
+        for _ in 0..self.settings.parts {
+            self.part(&mut happened);
+        }
+        self.rounds += 1;
+        happened
+    }
+
+    fn part(&mut self, happened: &mut Happened) {
+        self.now = self.now + self.refresh / self.settings.parts.max(1);
+        let now = self.now;
+        let ways = self.ways();
+        let due = |node: &u32| {
+            let planner = self.planners.get(index(*node));
+            let short = self.overlay.dialled(*node).count() < self.overlay.limits().dial;
+            self.lives(*node) && planner.is_some_and(|planner| short || planner.next_refresh() <= now)
+        };
+        let mut due: Vec<_> = (0..number(self.space.nodes())).filter(due).collect();
+        self.rng.shuffle(&mut due);
+        let salt = self.rng.bits();
+        let mut worlds = self.scout(&due, &ways, salt);
+        let mut drained = Vec::new();
+        self.look(&due, &mut worlds, now, &mut drained, happened);
+        let after = if drained.is_empty() { Vec::new() } else { self.again(&ways) };
+        if !drained.is_empty() {
+            let short = |node: &u32| self.dialled_that_stay(*node) < self.overlay.limits().dial;
+            let concerned: Vec<_> = due.iter().copied().filter(short).collect();
+            self.renew(&concerned, &mut worlds, &after);
+        }
+        let mut closed = Vec::new();
+        for at in [now + DRAINED, now + DRAINED + LONELY] {
+            let under_way = drained.iter().filter(|at| !closed.contains(*at));
+            let closing: Vec<_> =
+                under_way.filter_map(|at| Some(self.overlay.tunnel(*at)?.dialler)).collect();
+            self.look(&closing, &mut worlds, at, &mut closed, happened);
+        }
+        happened.disturbed += disturbed(&self.overlay, &ways, &closed);
+        happened.closed += u64::try_from(closed.len()).unwrap_or(0);
+        closed.iter().for_each(|at| self.overlay.close(*at));
+        for step in 1..=DIAL_LOOKS {
+            let wants = |node: &u32| self.overlay.dialled(*node).count() < self.overlay.limits().dial;
+            let wanting: Vec<_> = due.iter().copied().filter(wants).collect();
+            let at = now + DRAINED + LONELY + DIAL_PACE * step;
+            self.look(&wanting, &mut worlds, at, &mut Vec::new(), happened);
+        }
+    }
+
+    /// The ways to the same targets, now that some tunnels carry none.
+    fn again(&self, ways: &[Way]) -> Vec<Way> {
+        let targets: Vec<_> = ways.iter().map(|way| way.target).collect();
+        Arcs::of(&self.overlay).ways(&targets, &self.liars, threads())
+    }
+}
+
+/// How many ways ran over one of those tunnels; scaled up where ways were found to a sample only.
+pub fn disturbed(overlay: &Overlay, ways: &[Way], closed: &[u32]) -> u64 {
+    if closed.is_empty() {
+        return 0;
+    }
+    let gone: BTreeSet<_> = closed.iter().copied().collect();
+    let mut hit = 0u64;
+    for way in ways {
+        let mut order: Vec<_> = (0u32..).zip(&way.distance).map(|(node, metric)| (*metric, node)).collect();
+        order.sort_unstable();
+        let mut on = vec![false; way.distance.len()];
+        for (_, node) in order {
+            let Some(at) = way.by.get(index(node)) else { continue };
+            let next = overlay.tunnel(*at).map(|tunnel| tunnel.far(node));
+            let after = next.is_some_and(|next| on.get(index(next)).copied().unwrap_or_default());
+            if after || gone.contains(at) {
+                hit += 1;
+                if let Some(place) = on.get_mut(index(node)) {
+                    *place = true;
+                }
+            }
+        }
+    }
+    let nodes = u64::try_from(overlay.nodes()).unwrap_or(u64::MAX);
+    hit * nodes / u64::try_from(ways.len()).unwrap_or(1).max(1)
+}

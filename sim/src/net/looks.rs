@@ -1,0 +1,211 @@
+//! Lets nodes gather what they can know, look at it, and carries their orders out.
+
+use super::{Happened, Net};
+use crate::{
+    chance::sample,
+    num::index,
+    paths::{Way, threads},
+    space::span,
+    tables::{self, endpoint, node_of, prefix},
+};
+use policies::{
+    gain::{SOUNDED, shortlist},
+    names::Slot,
+    orders::Order,
+    planner::Decision,
+    rng::Rng,
+    units::Uptime,
+    ways::Ways,
+    world::{Candidate, LinkReading, Sounding, View, World},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Candidates that a node's cache holds at most: as many as the daemon's.
+const CACHED: usize = 1024;
+/// A cache stays the same for so many rounds where it cannot hold all nodes.
+const CACHE_ROUNDS: u64 = 10;
+
+impl Net {
+    /// What each node that looks has gathered since its last refresh: its table, soundings, answers.
+    pub(super) fn scout(&self, due: &[u32], ways: &[Way], salt: u64) -> BTreeMap<u32, World> {
+        let scouted = self.parallel(due, |node| {
+            let epoch = self.rounds / CACHE_ROUNDS;
+            let mut rng = Rng::new(self.settings.seed ^ u64::from(node) << 20 ^ epoch << 44);
+            let cached: Vec<_> = sample(&mut rng, ways.len(), CACHED + 1)
+                .into_iter()
+                .filter_map(|at| ways.get(at).map(|way| way.target))
+                .filter(|peer| *peer != node)
+                .collect();
+            let sounding = |peer: &u32| {
+                let rtt = (!self.parted(node, *peer)).then(|| span(self.space.rtt(node, *peer)));
+                Some(Sounding { peer: prefix(*peer)?, at: self.now, rtt })
+            };
+            let mut strangers: Vec<_> =
+                cached.iter().filter(|peer| !self.overlay.connected(node, **peer)).collect();
+            Rng::new(salt ^ u64::from(node) << 20).shuffle(&mut strangers);
+            let soundings: Vec<_> = strangers.into_iter().take(index(SOUNDED)).filter_map(sounding).collect();
+            let me = prefix(node)?;
+            let table = tables::table(&self.overlay, node, ways);
+            let own = Ways::of(&table.routes, me, |_| true);
+            let asked = shortlist(&own, &soundings, self.settings.cost);
+            let views = asked
+                .into_iter()
+                .filter_map(|peer| tables::view(&self.overlay, node_of(peer), ways, self.now));
+            let told = self.overlay.dialled(node).filter_map(|at| {
+                let peer = prefix(self.overlay.tunnel(at)?.acceptor)?;
+                let loss = tables::loss(&self.overlay, at, ways);
+                Some(View { peer, at: self.now, room: true, loss, distances: Vec::new() })
+            });
+            let views = views.chain(told).collect();
+            let candidates = cached.into_iter().filter_map(|peer| self.candidate(node, peer)).collect();
+            let probes = Vec::new();
+            let (links, free_slots) = self.links(node);
+            let babel = Some(table);
+            Some((
+                node,
+                World { at: self.now, links, babel, probes, candidates, soundings, views, free_slots },
+            ))
+        });
+        scouted.into_iter().collect()
+    }
+
+    fn candidate(&self, node: u32, peer: u32) -> Option<Candidate> {
+        let failed = self.failed.get(&(node, peer)).copied();
+        Some(Candidate {
+            peer: prefix(peer)?,
+            endpoints: vec![endpoint(peer)],
+            confirmed: Some(self.now),
+            failed: failed.map(|(at, _)| at),
+            failures: failed.map_or(0, |(_, times)| times),
+        })
+    }
+
+    fn links(&self, node: u32) -> (Vec<LinkReading>, Vec<Slot>) {
+        let links = tables::links(&self.overlay, node);
+        let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
+        let slots = u16::try_from(self.overlay.limits().dial + 2).unwrap_or(u16::MAX);
+        let free = (0..slots).map(Slot::Dialling).filter(|slot| !taken.contains(slot)).collect();
+        (links, free)
+    }
+
+    /// babeld has found other ways where tunnels drain.
+    pub(super) fn renew(&self, nodes: &[u32], worlds: &mut BTreeMap<u32, World>, ways: &[Way]) {
+        let tables = self.parallel(nodes, |node| Some(tables::table(&self.overlay, node, ways)));
+        for (node, table) in nodes.iter().zip(tables) {
+            if let Some(world) = worlds.get_mut(node) {
+                world.babel = Some(table);
+            }
+        }
+    }
+
+    /// Dialled tunnels that are not under drain.
+    pub(super) fn dialled_that_stay(&self, node: u32) -> usize {
+        let stays = |at: &u32| self.overlay.tunnel(*at).is_some_and(|tunnel| tunnel.draining.is_none());
+        self.overlay.dialled(node).filter(stays).count()
+    }
+
+    /// The nodes look at their worlds as they are now, and their orders are carried out; `ended` gets
+    /// the tunnels that are to drain, or to close.
+    pub(super) fn look(
+        &mut self,
+        nodes: &[u32],
+        worlds: &mut BTreeMap<u32, World>,
+        at: Uptime,
+        ended: &mut Vec<u32>,
+        happened: &mut Happened,
+    ) {
+        let place =
+            |node: &u32| Some((*node, self.planners.get(index(*node))?.clone(), worlds.remove(node)?));
+        let mut looking: Vec<_> = nodes.iter().filter_map(place).map(|one| (one, Vec::new())).collect();
+        let part = looking.len().div_ceil(threads()).max(1);
+        let net = &*self;
+        std::thread::scope(|scope| {
+            for part in looking.chunks_mut(part) {
+                scope.spawn(move || {
+                    for ((node, planner, world), decisions) in part {
+                        world.at = at;
+                        (world.links, world.free_slots) = net.links(*node);
+                        let reached = net.reached.get(index(*node)).copied().unwrap_or_default();
+                        *decisions = planner.look(world, reached).decisions;
+                    }
+                });
+            }
+        });
+        for ((node, planner, mut world), decisions) in looking {
+            if let Some(place) = self.planners.get_mut(index(node)) {
+                *place = planner;
+            }
+            for decision in decisions {
+                let tried = self.obey(node, decision, ended, happened);
+                let candidate = tried.and_then(|peer| self.candidate(node, peer));
+                if let Some(candidate) = candidate {
+                    let same = |other: &&mut Candidate| other.peer == candidate.peer;
+                    if let Some(place) = world.candidates.iter_mut().find(same) {
+                        *place = candidate;
+                    }
+                }
+            }
+            worlds.insert(node, world);
+        }
+    }
+
+    /// Carries an order out; gives the peer that could not be dialled.
+    fn obey(
+        &mut self,
+        node: u32,
+        decision: Decision,
+        ended: &mut Vec<u32>,
+        happened: &mut Happened,
+    ) -> Option<u32> {
+        let now = self.now;
+        match decision.order {
+            Order::Open { slot: Slot::Dialling(slot), peer, .. } => {
+                let peer = node_of(peer);
+                happened.dials += 1;
+                let free = self.lives(peer) && !self.parted(node, peer);
+                if free && self.overlay.dial_on(&self.space, node, slot, peer, now) {
+                    self.failed.remove(&(node, peer));
+                    return None;
+                }
+                happened.refused += u64::from(free && !self.overlay.has_room(peer));
+                let failed = self.failed.entry((node, peer)).or_insert((now, 0));
+                *failed = (now, failed.1 + 1);
+                Some(peer)
+            }
+            Order::Drain { slot, .. } => {
+                let at = self.tunnel_at(node, slot)?;
+                self.overlay.set_draining(at, Some(now));
+                let start = self.starts.get(index(node)).copied().unwrap_or_default();
+                self.closings.entry((node, start, slot)).or_default().push(now);
+                ended.push(at);
+                None
+            }
+            Order::Undrain { slot, .. } => {
+                self.overlay.set_draining(self.tunnel_at(node, slot)?, None);
+                happened.given_up += 1;
+                None
+            }
+            Order::Close { slot, .. } => {
+                ended.extend(self.tunnel_at(node, slot));
+                None
+            }
+            Order::Open { slot: Slot::Accepting(..), .. } => None,
+        }
+    }
+
+    fn tunnel_at(&self, node: u32, slot: Slot) -> Option<u32> {
+        let here = |at: &u32| self.overlay.tunnel(*at).is_some_and(|t| tables::slot(t, node) == slot);
+        self.overlay.dialled(node).find(here)
+    }
+
+    /// Works on the nodes with all threads; results in the order of the nodes.
+    fn parallel<T: Send>(&self, nodes: &[u32], work: impl Fn(u32) -> Option<T> + Sync) -> Vec<T> {
+        let part = nodes.len().div_ceil(threads()).max(1);
+        let work = &work;
+        std::thread::scope(|scope| {
+            let some = |part: &[u32]| part.iter().filter_map(|node| work(*node)).collect::<Vec<_>>();
+            let running: Vec<_> = nodes.chunks(part).map(|part| scope.spawn(move || some(part))).collect();
+            running.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        })
+    }
+}

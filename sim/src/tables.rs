@@ -1,0 +1,192 @@
+//! Shows a node what it really has: babeld's table, its links, soundings, what others say.
+//!
+//! Nothing here is known to a node by magic: routes come from its neighbours (a neighbour does not tell
+//! it of ways that lead back through it), round trips only from soundings, the rest from answers.
+
+use crate::{
+    num::index,
+    overlay::{Overlay, Tunnel},
+    paths::{NOWHERE, Way},
+};
+use policies::{
+    names::{Endpoint, Prefix, Slot, Transport},
+    units::Uptime,
+    ways::Ways,
+    world::{BabelTable, INFINITY, LinkCounters, LinkReading, Neighbour, Phase, Route, TunnelReading, View},
+};
+use std::net::{Ipv6Addr, SocketAddr};
+
+/// Most nodes of a view: a quarter of a kilobyte would hold 64, an answer of 4 kB these.
+pub const VIEW_NODES: usize = 512;
+
+/// The name of a node; there are fewer than 2^20.
+pub fn prefix(node: u32) -> Option<Prefix> {
+    Prefix::new(node, 20)
+}
+
+/// Each node is alone in its part of the underlay.
+pub fn endpoint(node: u32) -> Endpoint {
+    let upper = 0x2000_0000u128 | u128::from(node);
+    let address = Ipv6Addr::from(upper << 96 | 1);
+    Endpoint { address: SocketAddr::from((address, 1194)), transport: Transport::Udp }
+}
+
+/// The node's slot of that tunnel.
+pub fn slot(tunnel: &Tunnel, node: u32) -> Slot {
+    if tunnel.dialler == node {
+        Slot::Dialling(tunnel.dial_slot)
+    } else {
+        Slot::Accepting(Transport::Udp, tunnel.accept_slot)
+    }
+}
+
+/// The node's links, without traffic.
+pub fn links(overlay: &Overlay, node: u32) -> Vec<LinkReading> {
+    let link = |(far, at): &(u32, u32)| {
+        let tunnel = overlay.tunnel(*at)?;
+        // The far end of a drain sees nothing of it.
+        let draining = tunnel.draining.filter(|_| tunnel.dialler == node);
+        let reading = TunnelReading {
+            slot: slot(tunnel, node),
+            peer: prefix(*far)?,
+            phase: if draining.is_some() { Phase::Draining } else { Phase::Up },
+            since: draining.unwrap_or(tunnel.since),
+            up_since: Some(tunnel.since),
+            endpoint: Some(endpoint(*far)),
+        };
+        Some(LinkReading { tunnel: reading, counters: LinkCounters::default() })
+    };
+    overlay.links(node).iter().filter_map(link).collect()
+}
+
+/// What babeld lists at the node for those ways. `wanted` chooses the ways.
+pub fn routes<'w>(overlay: &Overlay, node: u32, ways: impl Iterator<Item = &'w Way>) -> Vec<Route> {
+    let mut all = Vec::new();
+    let mut links: Vec<_> = overlay
+        .links(node)
+        .iter()
+        .filter_map(|(far, at)| Some((*far, *at, overlay.tunnel(*at)?, prefix(*far)?)))
+        .filter(|(_, _, tunnel, _)| tunnel.draining.is_none())
+        .map(|(far, at, tunnel, via)| (far, at, tunnel.cost, slot(tunnel, node), via))
+        .collect();
+    // In the order in which a table is sorted anyway.
+    links.sort_unstable_by_key(|(.., slot, _)| *slot);
+    for way in ways.filter(|way| way.target != node) {
+        let Some(target) = prefix(way.target) else { continue };
+        let own = way.by.get(index(node)).copied();
+        for (far, at, cost, slot, via) in &links {
+            let Some(rest) = way.distance.get(index(*far)).copied() else { continue };
+            // Split horizon: what a neighbour reaches through this tunnel it does not tell.
+            if rest == NOWHERE || way.by.get(index(*far)) == Some(at) {
+                continue;
+            }
+            let metric = |cost: u32| u16::try_from(cost).unwrap_or(INFINITY - 1).min(INFINITY - 1);
+            all.push(Route {
+                node: target,
+                slot: *slot,
+                via: *via,
+                installed: own == Some(*at),
+                metric: metric(rest.saturating_add(*cost)),
+                refmetric: metric(rest),
+            });
+        }
+    }
+    all
+}
+
+/// babeld's tables at the node.
+pub fn table(overlay: &Overlay, node: u32, ways: &[Way]) -> BabelTable {
+    let neighbour = |(far, at): &(u32, u32)| {
+        let tunnel = overlay.tunnel(*at)?;
+        let gone = tunnel.draining.is_some();
+        let cost = if gone { INFINITY } else { u16::try_from(tunnel.cost).unwrap_or(INFINITY - 1) };
+        Some(Neighbour {
+            slot: slot(tunnel, node),
+            peer: prefix(*far)?,
+            reach: 0xffff,
+            rxcost: 96,
+            txcost: cost,
+            rtt: None,
+            cost,
+        })
+    };
+    let neighbours = overlay.links(node).iter().filter_map(neighbour).collect();
+    BabelTable { neighbours, routes: routes(overlay, node, ways.iter()) }
+}
+
+/// What `peer` answers a candidate's question: its metrics to a sample of nodes.
+pub fn view(overlay: &Overlay, peer: u32, ways: &[Way], at: Uptime) -> Option<View> {
+    let step = ways.len().div_ceil(VIEW_NODES).max(1);
+    let distance = |way: &Way| {
+        let metric = way.distance.get(index(peer)).copied().filter(|metric| *metric != NOWHERE)?;
+        Some((prefix(way.target)?, u16::try_from(metric).unwrap_or(INFINITY - 1)))
+    };
+    let distances = ways.iter().step_by(step).filter_map(distance).collect();
+    Some(View { peer: prefix(peer)?, at, room: overlay.has_room(peer), loss: None, distances })
+}
+
+/// What the acceptor of a tunnel answers its dialler: what it would lose without it.
+///
+/// Only ways that lead through the tunnel count in that, so only these are looked at.
+pub fn loss(overlay: &Overlay, at: u32, ways: &[Way]) -> Option<u64> {
+    let tunnel = overlay.tunnel(at)?;
+    let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
+    let through = ways.iter().filter(|way| way.by.get(index(peer)) == Some(&at));
+    let routes = routes(overlay, peer, through);
+    let service = Ways::of(&routes, me, |_| true).service(slot(tunnel, peer));
+    service.only_way.is_none().then_some(service.regret)
+}
+
+/// The number of a node by its name.
+pub fn node_of(prefix: Prefix) -> u32 {
+    prefix.number()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{num::number, overlay::Limits, paths::Arcs, space::Space};
+    use policies::{link_cost::LinkCost, rng::Rng};
+
+    fn overlay() -> Overlay {
+        let limits = Limits { dial: 3, degree: 9 };
+        Overlay::random(&Space::synthetic(40, 1), limits, LinkCost::default(), &mut Rng::new(1))
+    }
+
+    #[test]
+    fn a_table_has_one_installed_route_a_node_and_it_is_the_shortest() {
+        let overlay = overlay();
+        let ways = Arcs::of(&overlay).ways(&(0..40).collect::<Vec<_>>(), &[], 1);
+        let table = table(&overlay, 7, &ways);
+        for way in ways.iter().filter(|way| way.target != 7) {
+            let of: Vec<_> = table.routes.iter().filter(|r| Some(r.node) == prefix(way.target)).collect();
+            let installed: Vec<_> = of.iter().filter(|route| route.installed).collect();
+            assert_eq!(installed.len(), 1);
+            assert_eq!(u32::from(installed[0].metric), way.distance[7]);
+            assert!(of.iter().all(|route| route.metric >= installed[0].metric));
+        }
+    }
+
+    #[test]
+    fn the_loss_of_the_acceptor_is_that_of_its_whole_table() {
+        let overlay = overlay();
+        let ways = Arcs::of(&overlay).ways(&(0..40).collect::<Vec<_>>(), &[], 1);
+        for at in 0..120 {
+            let tunnel = overlay.tunnel(at).unwrap();
+            let all = table(&overlay, tunnel.acceptor, &ways).routes;
+            let service = Ways::of(&all, prefix(tunnel.acceptor).unwrap(), |_| true)
+                .service(slot(tunnel, tunnel.acceptor));
+            let expected = service.only_way.is_none().then_some(service.regret);
+            assert_eq!(loss(&overlay, at, &ways), expected);
+        }
+    }
+
+    #[test]
+    fn no_two_nodes_share_a_part_of_the_underlay() {
+        let mut parts: Vec<_> = (0..5_000).map(|n| policies::gain::part(&endpoint(n))).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        assert_eq!(parts.len(), 5_000);
+        assert_eq!(node_of(prefix(number(17)).unwrap()), 17);
+    }
+}
