@@ -376,3 +376,54 @@ impl Storage for Sqlite {
         Ok(entries)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opens a database after `change` was done to it by somebody else.
+    #[track_caller]
+    fn check(change: &str, complaint: Option<&str>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sqlite");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(VERSIONS[0]).unwrap();
+        connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        connection.execute_batch(change).unwrap();
+        drop(connection);
+        let opened = Sqlite::open(&path, 16, 0);
+        match complaint {
+            None => assert_eq!(opened.unwrap().entries(9).unwrap(), []),
+            Some(words) => {
+                let said = opened.err().unwrap().to_string();
+                assert!(said.contains(words), "{said:?} does not say {words:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_database_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
+        check("", None);
+        check(
+            "INSERT INTO invitations VALUES (zeroblob(32), 1, 2, 1); INSERT INTO prefixes VALUES (1, 16, 9)",
+            None,
+        );
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_is_refused() {
+        check("PRAGMA application_id = 1", Some("another program made it"));
+        check("PRAGMA user_version = 9", Some("it has version 9"));
+        check("INSERT INTO prefixes VALUES (1, 16, 9), (1, 15, 9), (3, 17, 9)", Some("overlaps another"));
+    }
+
+    #[test]
+    fn the_log_only_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sqlite = Sqlite::open(&folder.path().join("a.sqlite"), 16, 0).unwrap();
+        sqlite.log(&Entry { at_s: 1, who: "uid 0".into(), what: "x".into() }).unwrap();
+        assert!(sqlite.connection.execute("DELETE FROM log", []).is_err());
+        assert!(sqlite.connection.execute("UPDATE log SET what = 'y'", []).is_err());
+        assert_eq!(sqlite.entries(9).unwrap().len(), 1);
+    }
+}
