@@ -3,8 +3,9 @@
 use actix::Addr;
 use actors::{
     messages::{
-        ActorRemade, Decided, Lease, LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessReading,
-        ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+        ActorRemade, CredentialsChanged, Decided, DocumentsChanged, Lease, LeasesRead, LinksSampled,
+        PeersRead, ProbesRead, ProcessReading, ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp,
+        TunnelClosed, TunnelOpened,
     },
     telemetry::{Identity, Telemetry},
 };
@@ -141,5 +142,18 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     };
     telemetry.do_send(ProcessesRead { at, processes: vec![child("babeld"), child("wrn0")] });
     telemetry.do_send(RegistryAsked { at, failure: None });
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().der().clone();
+    let held = std::sync::Arc::new(actors::documents::held::Held::new(vec![ca]));
+    telemetry.do_send(DocumentsChanged { kind: None, held, revoked: Default::default() });
+    telemetry.do_send(CredentialsChanged {
+        at,
+        network_version: 1,
+        servers: false,
+        dials: false,
+        after: Duration::ZERO,
+        at_the_latest: Duration::ZERO,
+        not_after_s: Some(2_000_000_000),
+    });
     telemetry.do_send(ActorRemade { actor: "planner" });
 }
