@@ -1,6 +1,6 @@
 //! Chooses whom to dial.
 //!
-//! The rules, first to last: pinned peers; bootstrap while babeld knows nobody; then random nodes that
+//! The rules, first to last: pinned peers, full or not; bootstrap while babeld knows nobody; then random nodes that
 //! are no neighbours yet, and peers missing in babeld's table (these first while the node is young). Once
 //! enough tunnels are left to chance, the candidate that shortens the ways most takes a random one's
 //! place. A peer that a tunnel of either role leads to is never dialled.
@@ -106,7 +106,7 @@ impl Dialling {
         let (favourites, others): (Vec<_>, Vec<_>) =
             ready.into_iter().partition(|candidate| pinned.contains(&candidate.peer));
         for candidate in favourites {
-            self.open(&mut round, picture, candidate, OpenReason::Pinned);
+            self.pinned(&mut round, picture, candidate);
         }
         let (known, unknown): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|candidate| picture.ways.knows(candidate.peer));
@@ -208,6 +208,19 @@ impl Dialling {
                     self.cached_not_before = now + CACHED_PACE;
                 }
             }
+        }
+    }
+
+    /// A pinned peer is dialled even above the wanted number, one at a time; the limit then closes another tunnel.
+    fn pinned(&mut self, round: &mut Round, picture: &Picture<'_>, candidate: &Candidate) {
+        let connecting = picture.dialled().any(|link| link.tunnel.phase == Phase::Connecting);
+        let above = round.room == 0 && round.decisions.is_empty() && self.pending.is_empty() && !connecting;
+        if above {
+            round.room = 1;
+        }
+        self.open(round, picture, candidate, OpenReason::Pinned);
+        if above {
+            round.room = 0;
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     names::Role,
     orders::CloseReason,
     units::Uptime,
-    world::Candidate,
+    world::{Candidate, Phase},
 };
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ impl Planner {
         limit: usize,
         plan: &mut Plan,
     ) {
-        let dialled = picture.dialled().count();
+        // One that may never come up takes nobody's place.
+        let dialled = picture.dialled().filter(|link| link.tunnel.phase != Phase::Connecting).count();
         if self.closing.is_some() || dialled <= limit || self.next_over_limit > picture.at {
             return;
         }

@@ -124,6 +124,31 @@ fn room_is_filled_with_nodes_that_are_no_neighbours() {
 }
 
 #[test]
+fn a_pinned_peer_is_dialled_above_the_limit_and_another_tunnel_makes_room_once_it_is_up() {
+    let links = |phase: Option<Phase>| {
+        let mut links: Vec<_> =
+            [(0, 2), (1, 3), (2, 4)].map(|(slot, number)| link(DIAL[slot], number, Phase::Up, 10)).into();
+        links.extend(phase.map(|phase| link(DIAL[3], 5, phase, 1000)));
+        links
+    };
+    let routes = || {
+        let both = |number| [route(number, DIAL[0], true), route(number, DIAL[1], false)];
+        [2, 3, 4, 5].into_iter().flat_map(both).collect::<Vec<_>>()
+    };
+    let mut planner = planner(1, &[5]);
+    let full = world(1000, links(None), routes(), vec![candidate(5, Some(0))]);
+    check(&mut planner, &full, &[(5, OpenReason::Pinned)]);
+    let connecting = world(1010, links(Some(Phase::Connecting)), routes(), Vec::new());
+    assert_eq!(ends(&mut planner, &connecting), []);
+    let up = world(1200, links(Some(Phase::Up)), routes(), Vec::new());
+    let order = ends(&mut planner, &up);
+    assert!(
+        matches!(&*order, [Order::Drain { slot, reason: CloseReason::OverLimit }] if *slot != DIAL[3]),
+        "{order:?}"
+    );
+}
+
+#[test]
 fn a_peer_missing_in_the_table_is_dialled_and_a_pinned_one_first() {
     let links = vec![link(DIAL[0], 2, Phase::Up, 1), link(DIAL[1], 3, Phase::Up, 1)];
     let routes = vec![route(2, DIAL[0], true), route(3, DIAL[1], true), route(5, DIAL[1], true)];
