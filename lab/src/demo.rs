@@ -20,6 +20,8 @@ use std::{
 const NODES: usize = 8;
 /// How long a closing is waited for; with all else the demo stays below three minutes.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(110);
+/// An underused tunnel is preferred so long to one that is closed for another reason.
+const UNDERUSED_PATIENCE: Duration = Duration::from_secs(60);
 /// Shorter than a real network would have it, so that one sees something.
 const REFRESH: Duration = Duration::from_secs(15);
 /// The same.
@@ -80,7 +82,9 @@ fn closing(lab: &Lab, pinger: &Pinger, watch: &mut Watch) -> Result<Vec<String>>
     let closing: Closing = loop {
         watch.look(lab)?;
         watch.news().iter().for_each(tell);
-        if let Some(closing) = watch.completed().next() {
+        let mut closings = watch.completed();
+        let any = begun.elapsed() > UNDERUSED_PATIENCE;
+        if let Some(closing) = closings.find(|closing| any || closing.decision.reason == "unused") {
             break closing.clone();
         }
         if begun.elapsed() > CLOSING_PATIENCE {

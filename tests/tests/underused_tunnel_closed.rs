@@ -35,9 +35,9 @@ fn an_underused_tunnel_is_closed_with_its_reason_and_without_loss() -> Result<()
         if let Err(error) = watch.look(&lab) {
             return Some(Err(error));
         }
-        watch.completed().next().cloned().map(Ok)
+        watch.completed().find(|closing| closing.decision.reason == "unused").cloned().map(Ok)
     });
-    let closing = closed.context("no planner closed a tunnel within 240 s")??;
+    let closing = closed.context("no planner closed an unused tunnel within 240 s")??;
     assert!(!closing.decision.terms.is_empty());
     let (start, end) = closing.span(&pinger);
     pause(LOST_AFTER + Duration::from_secs(4));
