@@ -4,6 +4,7 @@
 //! or a lost answer then costs an update interval. And it has no word for "go, but do not hurry". Why we may speak
 //! beside it stands in `docs/decisions/0003-own-babel-packets.md`.
 
+use crate::{echo::NETWORK_CONTROL, kernel::link_index};
 use ipnet::Ipv6Net;
 use policies::names::{Prefix, Slot};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,9 +14,6 @@ use std::{
     rc::Rc,
 };
 use wire::{babel_packet, drain_notice::DRAIN_NOTICE, overlay, suspicion};
-
-/// Traffic class CS6, as babeld's own packets.
-const NETWORK_CONTROL: u32 = 0xc0;
 
 /// The socket. Its packets come from the link-local address of the slot that they leave by.
 #[derive(Clone)]
@@ -62,11 +60,9 @@ impl BabelSender {
 
     /// What cannot be sent (the link is down, or silent) is not worth a word.
     fn send(&self, slot: Slot, to: Ipv6Addr, port: u16, packet: &[u8]) {
-        let sent = nix::net::if_::if_nametoindex(slot.to_string().as_str())
-            .map_err(io::Error::from)
-            .map(|link| SocketAddr::V6(SocketAddrV6::new(to, port, 0, link)))
-            .and_then(|to| self.0.send_to(packet, to));
-        if let Err(error) = sent {
+        let Some(link) = link_index(slot) else { return };
+        let to = SocketAddr::V6(SocketAddrV6::new(to, port, 0, link));
+        if let Err(error) = self.0.send_to(packet, to) {
             tracing::debug!(%slot, %error, "packet to a neighbour not sent");
         }
     }

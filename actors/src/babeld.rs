@@ -75,6 +75,14 @@ impl Settings {
     fn config_file(&self) -> PathBuf {
         self.folder.join("babeld.conf")
     }
+
+    /// babeld sends an urgent update or request once more after half of the interval that `-h` and `-H` say:
+    /// with its default of 4 s a lost one costs 2 s. The file can set intervals by link only.
+    fn args(&self) -> Vec<OsString> {
+        let hello = self.config.hello_interval.as_secs_f64().to_string();
+        let words = ["-h", &hello, "-H", &hello, "-I", "", "-c"].map(OsString::from).into_iter();
+        words.chain([self.config_file().into()]).collect()
+    }
 }
 
 /// babeld's process: what outlives the actor.
@@ -193,12 +201,13 @@ impl Babeld {
         let mut process = self.process.0.borrow_mut();
         let Some(process) = process.as_mut() else { return };
         let Some(order) = process.on(event, now) else { return };
-        if order == Order::Spawn
-            && let Err(error) = prepare(&self.settings)
-        {
-            tracing::error!(error = %Chain(&error), "babeld not started");
-            let _ = process.on(Event::Exited, now);
-            return;
+        if order == Order::Spawn {
+            process.set_args(self.settings.args());
+            if let Err(error) = prepare(&self.settings) {
+                tracing::error!(error = %Chain(&error), "babeld not started");
+                let _ = process.on(Event::Exited, now);
+                return;
+            }
         }
         process.carry_out(order, now, &self.events);
     }
@@ -304,15 +313,10 @@ impl Actor for Babeld {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.events.attach(ctx.address().recipient());
         self.process.0.borrow_mut().get_or_insert_with(|| {
-            let hello = self.settings.config.hello_interval.as_secs_f64().to_string();
-            // babeld sends an urgent update or request once more after half of these two intervals: with
-            // its default of 4 s a lost one costs 2 s. The file can set them by link only.
-            let timing = ["-h", &hello, "-H", &hello].map(OsString::from).into_iter();
-            let files = ["-I", "", "-c"].map(OsString::from).into_iter();
             let program = Program {
                 name: "babeld".to_owned(),
                 path: self.settings.babeld.clone(),
-                args: timing.chain(files).chain([self.settings.config_file().into()]).collect(),
+                args: self.settings.args(),
                 rights: self.settings.rights,
                 pid_file: self.settings.pid_file.clone(),
                 management: None,

@@ -16,7 +16,7 @@ const REQUEST: u8 = 128;
 /// ICMPv6 type of an echo reply (RFC 4443, section 4.2).
 const REPLY: u8 = 129;
 /// Traffic class CS6, as babeld's own packets: what keeps the network together goes first.
-const NETWORK_CONTROL: u32 = 0xc0;
+pub(crate) const NETWORK_CONTROL: u32 = 0xc0;
 /// Header and cookie: a frame of 70 bytes on the link.
 pub const MESSAGE_BYTES: usize = 16;
 

@@ -31,7 +31,7 @@ pub enum LinkOrder {
     Unbar(Ipv6Net),
 }
 
-/// When a neighbour is asked after the order. babeld's own hellos come first; and a neighbour's babeld answers no
+/// Waits before a neighbour is asked, and asked once more. babeld's own hellos come first; and a neighbour's babeld answers no
 /// second such question within two seconds, so that a lost answer is had again only after that.
 const REQUEST_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(2500)];
 
@@ -40,8 +40,8 @@ const REQUEST_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from
 /// found no other way by then is cut off.
 const DRAINING_COST: u16 = 2048;
 
-/// When it is told so after the order, lest one packet be lost; babeld's own word, if one was on its way, comes before
-/// the second.
+/// Waits before it is told so, and told again lest one packet be lost; babeld's own word, if one was on its way, comes
+/// before the second.
 const RAISE_AFTER: [Duration; 3] =
     [Duration::from_millis(0), Duration::from_millis(100), Duration::from_millis(300)];
 

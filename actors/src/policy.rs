@@ -2,9 +2,11 @@
 //!
 //! Decides nothing: what a reading means is known in `policies::planner` alone.
 
-use crate::documents::held::Held;
-use crate::messages::{
-    Decided, DocumentsChanged, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead, Scouted, offer,
+use crate::{
+    documents::held::Held,
+    messages::{
+        Decided, DocumentsChanged, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead, Scouted, offer,
+    },
 };
 use actix::{Actor, Context, Handler, Recipient};
 use arc_swap::ArcSwap;
@@ -242,24 +244,42 @@ mod tests {
         assert_eq!((s, p, reason), (slot, peer, OpenReason::Bootstrap));
     }
 
-    #[actix::test]
-    async fn readings_become_orders_that_are_told_to_both_sides_once() {
-        let [me, peer] = [1, 2].map(|number| Prefix::new(number, 16).unwrap());
-        let (orders, mut ordered) = mpsc::unbounded_channel();
-        let (decisions, mut decided) = mpsc::unbounded_channel();
+    /// A lonely node that has just heard of [`peer`], and has [`SLOT`] free.
+    struct Lonely {
+        policy: actix::Addr<Policy>,
+        sampled: LinksSampled,
+        ordered: mpsc::UnboundedReceiver<Order>,
+        decided: mpsc::UnboundedReceiver<Decided>,
+    }
+
+    const SLOT: Slot = Slot::Dialling(3);
+
+    fn peer() -> Prefix {
+        Prefix::new(2, 16).unwrap()
+    }
+
+    fn lonely(mode: Mode) -> Lonely {
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let (decisions, decided) = mpsc::unbounded_channel();
         let sink = Sink(orders, decisions).start();
         let settings =
             PlannerSettings { parameters: Parameters::default(), pinned: BTreeSet::new(), seed: 1 };
-        let policy = policy(Planner::new(me, settings), Mode::Act, &sink);
+        let policy = policy(Planner::new(Prefix::new(1, 16).unwrap(), settings), mode, &sink);
         let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);
-        let candidates = vec![Candidate { peer, endpoints, confirmed: Some(at), failed: None, failures: 0 }];
-        policy.do_send(PeersRead { at, candidates });
-        let slot = Slot::Dialling(3);
-        let sampled = LinksSampled { at, links: Vec::new(), free_slots: vec![slot], was_reached: false };
+        let candidate = Candidate { peer: peer(), endpoints, confirmed: Some(at), failed: None, failures: 0 };
+        policy.do_send(PeersRead { at, candidates: vec![candidate] });
+        let sampled = LinksSampled { at, links: Vec::new(), free_slots: vec![SLOT], was_reached: false };
         policy.do_send(sampled.clone());
+        Lonely { policy, sampled, ordered, decided }
+    }
+
+    #[actix::test]
+    async fn readings_become_orders_that_are_told_to_both_sides_once() {
+        let Lonely { policy, sampled, mut ordered, mut decided } = lonely(Mode::Act);
+        let at = sampled.at;
         policy.do_send(sampled);
-        check(ordered.recv().await, slot, peer);
+        check(ordered.recv().await, SLOT, peer());
         let told = decided.recv().await.unwrap();
         assert_eq!(told.decisions.len(), 1);
         policy.send(ProbesRead { at, probes: Vec::new() }).await.unwrap();
@@ -268,19 +288,7 @@ mod tests {
 
     #[actix::test]
     async fn who_only_watches_tells_of_orders_and_gives_none() {
-        let [me, peer] = [1, 2].map(|number| Prefix::new(number, 16).unwrap());
-        let (orders, mut ordered) = mpsc::unbounded_channel();
-        let (decisions, mut decided) = mpsc::unbounded_channel();
-        let sink = Sink(orders, decisions).start();
-        let settings =
-            PlannerSettings { parameters: Parameters::default(), pinned: BTreeSet::new(), seed: 1 };
-        let policy = policy(Planner::new(me, settings), Mode::Watch, &sink);
-        let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
-        let at = Uptime::from_secs(100);
-        let candidates = vec![Candidate { peer, endpoints, confirmed: Some(at), failed: None, failures: 0 }];
-        policy.do_send(PeersRead { at, candidates });
-        let free_slots = vec![Slot::Dialling(3)];
-        policy.do_send(LinksSampled { at, links: Vec::new(), free_slots, was_reached: false });
+        let Lonely { mut ordered, mut decided, .. } = lonely(Mode::Watch);
         assert_eq!(decided.recv().await.unwrap().decisions.len(), 1);
         assert!(ordered.try_recv().is_err());
     }

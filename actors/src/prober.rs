@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     echo::EchoReply,
     errors::Chain,
+    kernel::link_index,
     links::{LinkOrder, Links},
     messages::{LinksSampled, Ordered, ProbesRead, offer},
     store::Losses,
@@ -99,7 +100,7 @@ struct Tunnel {
 impl Tunnel {
     fn new(reading: &LinkReading, floor: Floor, now: Uptime) -> Self {
         let (peer, up_since) = (reading.tunnel.peer, reading.tunnel.up_since);
-        let link = sockets::link_index(reading.tunnel.slot);
+        let link = link_index(reading.tunnel.slot);
         Self {
             peer,
             up_since,
@@ -318,7 +319,7 @@ impl Prober {
 /// Sends the probe that is due, if any.
 fn probe(sockets: Option<&Sockets>, slot: Slot, tunnel: &mut Tunnel, now: Uptime) {
     let Some(sockets) = sockets else { return };
-    tunnel.link = tunnel.link.or_else(|| sockets::link_index(slot));
+    tunnel.link = tunnel.link.or_else(|| link_index(slot));
     let Some(link) = tunnel.link else { return };
     let Some(seq) = tunnel.probing.due(now) else { return };
     tunnel.sent = Some(now);

@@ -12,6 +12,7 @@ pub mod parameters;
 pub mod planner;
 pub mod probe;
 pub mod rng;
+pub mod server_drain;
 pub mod units;
 pub mod usage;
 pub mod ways;

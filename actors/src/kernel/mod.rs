@@ -52,6 +52,11 @@ struct State {
     counters: Option<Counters>,
 }
 
+/// The index of a slot's link in this namespace; `None` where there is no such link.
+pub fn link_index(slot: Slot) -> Option<u32> {
+    nix::net::if_::if_nametoindex(slot.to_string().as_str()).ok()
+}
+
 impl Kernel {
     /// Opens the kernel's interfaces for the node whose files lie below `root`.
     ///

@@ -1,17 +1,16 @@
 //! Carries out what [`rollover`] decides.
 
-use super::{
-    Processes, Tunnels,
-    rollover::{self, ServerDrain},
-    server::Server,
-};
+use super::{Processes, Tunnels, rollover, server::Server};
 use crate::links::LinkOrder;
 use policies::{
     names::{Slot, Transport},
     orders::CloseReason,
+    server_drain::{ServerDrain, only_way, server_drain},
     units::Uptime,
+    ways::Ways,
     world::Phase,
 };
+use std::collections::BTreeSet;
 
 impl Tunnels {
     /// One step on the way to processes that have all read the present files.
@@ -73,7 +72,7 @@ impl Tunnels {
             let slots = processes.servers.get(&transport).map(Server::slots).unwrap_or_default();
             (slots, processes.rollover.must(now))
         };
-        let alone = self.routes.as_ref().and_then(|table| rollover::only_way(table, &slots));
+        let alone = self.ways_without(&slots).and_then(|ways| only_way(&ways, &slots));
         if let Some(node) = alone.filter(|_| !must) {
             tracing::debug!(%transport, %node, "server not started anew yet: the only way to a node");
             self.connections.0.borrow_mut().rollover.rests_until = now + rollover::AGAIN;
@@ -86,12 +85,18 @@ impl Tunnels {
         }
     }
 
+    /// babeld's routes, sorted as if these slots' tunnels were to end.
+    fn ways_without(&self, slots: &BTreeSet<Slot>) -> Option<Ways> {
+        let table = self.routes.as_ref()?;
+        Some(Ways::of(&table.routes, self.common.settings.me, |slot| !slots.contains(&slot)))
+    }
+
     fn go_on_with(&mut self, transport: Transport, since: Uptime, now: Uptime) {
         let mut processes = self.connections.0.borrow_mut();
         let Processes { servers, rollover, .. } = &mut *processes;
         let Some(server) = servers.get_mut(&transport) else { return };
         let slots = server.slots();
-        let step = match rollover::server_drain(self.routes.as_ref(), &slots, since, now) {
+        let step = match server_drain(self.ways_without(&slots).as_ref(), &slots, since, now) {
             ServerDrain::GiveUp if rollover.must(now) => ServerDrain::Done,
             step => step,
         };

@@ -2,7 +2,6 @@
 
 use crate::echo::{Echo, EchoReply};
 use futures_util::stream::{Stream, unfold};
-use policies::names::Slot;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
@@ -120,11 +119,6 @@ impl Sockets {
             }
         })
     }
-}
-
-/// The index of a slot's link; `None` where there is no such link.
-pub(super) fn link_index(slot: Slot) -> Option<u32> {
-    nix::net::if_::if_nametoindex(slot.to_string().as_str()).ok()
 }
 
 fn listen() -> io::Result<UdpSocket> {

@@ -130,6 +130,25 @@ pub fn metric(node: &Node, sample: &str) -> Result<u64> {
     value.trim().parse().with_context(|| format!("{sample} is {value}"))
 }
 
+/// When a node's certificate ends, seconds since 1970.
+///
+/// # Errors
+/// As [`metric`].
+pub fn certificate_end(node: &Node) -> Result<u64> {
+    metric(node, "warren_certificate_expiry_timestamp_seconds")
+}
+
+/// A lab whose certificates live so long, and which forgets who does not announce itself for a minute.
+pub fn short_lived(nodes: usize, life: Duration) -> Options {
+    Options {
+        nodes,
+        dial: Some(dial(nodes)),
+        certificate_life: Some(life),
+        announcement_ttl: Some(Duration::from_secs(60)),
+        ..Options::default()
+    }
+}
+
 /// One line for each node whose daemon has ended by itself, with the end of its log.
 fn dead_nodes(lab: &Lab) -> Vec<String> {
     let ended = lab.nodes().iter().filter_map(|node| Some((node, node.ended()?)));

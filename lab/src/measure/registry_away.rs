@@ -1,7 +1,7 @@
 //! Measures whether a network outlives a long absence of its registry, in scaled time.
 
-use super::{dial, pause, prepare, seconds, start_whole, tell};
-use crate::{Lab, Options, Pace, Pinger, spawn::wait_until};
+use super::{certificate_end, pause, prepare, seconds, short_lived, start_whole, tell};
+use crate::{Lab, Pace, Pinger, spawn::wait_until};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -45,15 +45,8 @@ pub struct RegistryAway {
 /// # Errors
 /// Where the lab cannot be built.
 pub fn measure() -> Result<RegistryAway> {
-    let options = Options {
-        nodes: NODES,
-        dial: Some(dial(NODES)),
-        certificate_life: Some(LIFE),
-        announcement_ttl: Some(Duration::from_secs(60)),
-        ..Options::default()
-    };
     let begun = Instant::now();
-    let lab = prepare(options)?;
+    let lab = prepare(short_lived(NODES, LIFE))?;
     start_whole(&lab)?;
     let pinger = lab.ping(Pace::Every(Duration::from_millis(100)))?;
     let mut told =
@@ -109,8 +102,4 @@ fn lose_tunnels(lab: &Lab, pinger: &Pinger, told: &mut RegistryAway) -> Result<(
         tell(format!("node {node} has found the network again after {span} s"));
     }
     Ok(())
-}
-
-fn certificate_end(node: &crate::node::Node) -> Result<u64> {
-    super::metric(node, "warren_certificate_expiry_timestamp_seconds")
 }

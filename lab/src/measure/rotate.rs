@@ -1,7 +1,7 @@
 //! Measures what pings are lost while node certificates, the CA and the keys that all share are changed.
 
-use super::{PACE, dial, pause, prepare, start_whole, tell};
-use crate::{Lab, Options, Pinger, record::LOST_AFTER, spawn::wait_until};
+use super::{PACE, certificate_end, pause, prepare, short_lived, start_whole, tell};
+use crate::{Lab, Pinger, record::LOST_AFTER, spawn::wait_until};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::time::Duration;
@@ -41,14 +41,7 @@ pub struct Rotate {
 /// # Errors
 /// Where the lab cannot be built, or a step does not reach all nodes.
 pub fn measure() -> Result<Rotate> {
-    let options = Options {
-        nodes: NODES,
-        dial: Some(dial(NODES)),
-        certificate_life: Some(LIFE),
-        announcement_ttl: Some(Duration::from_secs(60)),
-        ..Options::default()
-    };
-    let lab = prepare(options)?;
+    let lab = prepare(short_lived(NODES, LIFE))?;
     start_whole(&lab)?;
     pause(SETTLE);
     let pinger = lab.ping(PACE)?;
@@ -159,10 +152,6 @@ fn none_stale(lab: &Lab) -> Result<()> {
         (whole && !texts.iter().any(|text| text.lines().any(stale))).then_some(())
     };
     wait_until(PATIENCE, fresh).context("some processes still have old files")
-}
-
-fn certificate_end(node: &crate::node::Node) -> Result<u64> {
-    super::metric(node, "warren_certificate_expiry_timestamp_seconds")
 }
 
 /// Starts of all processes of all nodes.

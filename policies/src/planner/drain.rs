@@ -27,8 +27,9 @@ const LONELY: Duration = Duration::from_secs(1);
 /// babeld doubles the cost of a silent neighbour with each missed hello, and takes it for dead after
 /// twelve. Routes that have not moved after ten have nowhere to go.
 const LAST_HELLO: u32 = 10;
-/// The far end's cost of hearing us (96 while all hellos arrive) after four missed hellos: by then it
-/// has left for any way that is not 14 hops longer.
+/// The far end's cost of hearing us (96 while all hellos arrive) after four missed hellos, or less than
+/// what its daemon says at once when it is told of the drain: then it has left for any way that is not 14
+/// hops longer.
 const FAR_MOVED: u16 = 96 * 16;
 /// Without news of the far end's cost it is taken to have moved after so many hello intervals.
 const FAR_MOVED_HELLOS: u32 = 15;
