@@ -5,7 +5,7 @@
 //! beside it stands in `docs/decisions/0003-own-babel-packets.md`.
 
 use crate::{echo::NETWORK_CONTROL, kernel::link_index};
-use ipnet::Ipv6Net;
+use ipnet::IpNet;
 use policies::names::{Prefix, Slot};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -42,7 +42,7 @@ impl BabelSender {
     }
 
     /// Asks it for the ways to some destinations.
-    pub fn request_some(&self, slot: Slot, destinations: &[Ipv6Net]) {
+    pub fn request_some(&self, slot: Slot, destinations: &[IpNet]) {
         for part in destinations.chunks(babel_packet::MOST) {
             self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::request_some(part));
         }

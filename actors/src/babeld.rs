@@ -170,13 +170,14 @@ impl Babeld {
             // Without a LAN nothing is signed (docs/decisions/0001-no-mac-on-tunnels.md).
             key: if on_lan { MacKey::from_hex(&network.babel_key) } else { None },
             lenient: on_lan && network.babel_lenient,
+            ipv4: network.payload4(),
             ..config
         }
     }
 
     /// Starts babeld anew where the network document wants another configuration: it cannot change the
     /// intervals or the keys of links that it has.
-    fn follow(&mut self) {
+    fn follow(&mut self, ctx: &mut Context<Self>) {
         let (now, wanted) = (self.clock.now(), self.wanted());
         let same = match (wanted.text(), self.settings.config.text()) {
             (Ok(wanted), Ok(is)) => wanted == is,
@@ -190,6 +191,7 @@ impl Babeld {
         if at <= now {
             self.restart_at = None;
             self.settings.config = wanted;
+            self.carry_ipv4(ctx);
             tracing::info!("babeld is started anew with the network's new parameters");
             self.handle_life(Event::Unwanted);
             self.handle_life(Event::Wanted);
@@ -217,7 +219,7 @@ impl Babeld {
         self.ticks = self.ticks.wrapping_add(1);
         let state = self.process.0.borrow().as_ref().map(Supervised::state);
         if matches!(state, Some(State::Up { .. })) && self.ticks.is_multiple_of(LIVELY) {
-            self.follow();
+            self.follow(ctx);
         }
         let every = match state {
             Some(State::Starting { .. }) => 1,
@@ -273,6 +275,16 @@ impl Babeld {
         }
     }
 
+    fn carry_ipv4(&self, ctx: &mut Context<Self>) {
+        let (kernel, ipv4, own) = (self.kernel.clone(), self.settings.config.ipv4, self.settings.config.own);
+        let carried = async move { kernel.carry_ipv4(ipv4, own).await };
+        ctx.spawn(carried.into_actor(self).map(|carried, _, _| {
+            if let Err(error) = carried {
+                tracing::warn!(error = %Chain(&error), "IPv4 is not as the network wants it");
+            }
+        }));
+    }
+
     fn flush(&self, ctx: &mut Context<Self>) {
         let kernel = self.kernel.clone();
         let flushed = async move { kernel.flush_babel_routes().await };
@@ -323,6 +335,7 @@ impl Actor for Babeld {
             };
             Supervised::new(program, Limits { start: START, ..Limits::default() }, fastrand::u64(..))
         });
+        self.carry_ipv4(ctx);
         self.handle_life(Event::Wanted);
         ctx.run_interval(TICK, Self::tick);
     }

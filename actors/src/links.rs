@@ -4,7 +4,7 @@
 //! thread; whoever gives them does not wait.
 
 use crate::{babel_sender::BabelSender, errors::Chain, kernel::Kernel};
-use ipnet::Ipv6Net;
+use ipnet::IpNet;
 use policies::names::{Prefix, Slot};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -26,9 +26,9 @@ pub enum LinkOrder {
     /// Ask the neighbour there for all its routes, soon and once more: it or our babeld is new.
     RequestRoutes(Slot),
     /// Send nothing to that node any more, neither our own packets nor those of others.
-    Bar(Ipv6Net),
+    Bar(IpNet),
     /// Send to it again, where there is a way.
-    Unbar(Ipv6Net),
+    Unbar(IpNet),
 }
 
 /// Waits before a neighbour is asked, and asked once more. babeld's own hellos come first; and a neighbour's babeld answers no

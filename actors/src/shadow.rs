@@ -10,7 +10,6 @@ use crate::{
     store::TunnelTable,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, StreamHandler, WrapFuture};
-use ipnet::Ipv6Net;
 use policies::world::Phase;
 use std::{
     cell::RefCell,
@@ -91,9 +90,7 @@ impl Shadow {
     }
 
     fn ask(&mut self) {
-        let wanted = std::mem::take(&mut self.wanted).into_iter();
-        let wanted: Vec<Ipv6Net> =
-            wanted.filter_map(|(address, length)| Ipv6Net::new(address, length).ok()).collect();
+        let wanted: Vec<Destination> = std::mem::take(&mut self.wanted).into_iter().collect();
         tracing::debug!(destinations = wanted.len(), "asking neighbours for lost ways");
         let table = self.table.borrow();
         for tunnel in table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up) {

@@ -10,7 +10,16 @@ impl Lab {
     /// # Errors
     /// Where `warren registry invite` refuses or prints none.
     pub fn invite(&self) -> Result<String> {
-        let told = self.registry_command("invite", &[])?;
+        self.invite_with(&[])
+    }
+
+    /// A new invitation with these options.
+    ///
+    /// # Errors
+    /// As [`Self::invite`].
+    pub fn invite_with(&self, options: &[&str]) -> Result<String> {
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        let told = self.registry_command("invite", &options)?;
         let invitation = told.split_whitespace().find(|word| word.starts_with("warren://"));
         invitation.map(ToOwned::to_owned).with_context(|| format!("no invitation in {told:?}"))
     }

@@ -13,6 +13,9 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// Fewest and most bits that a prefix has.
+    pub const LENGTHS: (u8, u8) = (1, 32);
+
     /// `None` unless `length` is in 1..=32 and `number < 2^length`.
     pub fn new(number: u32, length: u8) -> Option<Self> {
         let in_range = (1..=32).contains(&length) && u64::from(number) < 1u64 << length;

@@ -193,6 +193,7 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Se
         babel_lenient: false,
         tls_crypt_other: None,
         gateways: Vec::new(),
+        ipv4: None,
         min_version: None,
     };
     document.check()?;

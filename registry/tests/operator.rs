@@ -181,6 +181,7 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
         ("private-endpoints", "true"),
         ("gateways", "1/16,2/16"),
         ("min-version", "0.2.0"),
+        ("ipv4", "10.0.0.0/8"),
         ("certificate-life", "365days"),
     ] {
         set(key, value).unwrap();
@@ -190,7 +191,7 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
     }
     let ca = &node.claimed.ca;
     let now = document(&network(&registry, &node), ca);
-    assert_eq!((now.version, now.parameters.hello_interval_ms, now.gateways.len()), (6, 4_000, 2));
+    assert_eq!((now.version, now.parameters.hello_interval_ms, now.gateways.len()), (7, 4_000, 2));
     for (key, value) in [
         ("hello-interval", "1ms"),
         ("hello-interval", "x"),
@@ -198,6 +199,8 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
         ("private-endpoints", "yes"),
         ("gateways", "1"),
         ("min-version", "1"),
+        ("ipv4", "10.0.0.1/8"),
+        ("ipv4", "x"),
         ("certificate-life", "0s"),
         ("nonsense", "1"),
     ] {

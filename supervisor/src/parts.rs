@@ -145,7 +145,6 @@ pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
     let Parts { paths, host, identity, kernel, settings, .. } = parts;
     let parameters = identity.document.parameters.parameters();
     let folder = paths.child("babeld");
-    let own = identity.me.length();
     actors::babeld::Settings {
         babeld: host.babeld.clone(),
         rights: host.babeld_rights,
@@ -155,7 +154,7 @@ pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
         config: BabelConfig {
             network: identity.network,
             own: identity.me,
-            lengths: own..=own,
+            ipv4: identity.document.payload4(),
             slots: kernel.slots(),
             interfaces: settings.interfaces.clone(),
             hello_interval: parameters.hello_interval,

@@ -2,11 +2,13 @@
 //!
 //! Keywords: babeld(8), "Configuration file format". All of it was taken by a real babeld.
 
-use crate::{babel::router_id_text, overlay::Network};
+use crate::{
+    babel::router_id_text,
+    overlay::{Network, Network4},
+};
 use policies::names::{Prefix, Slot};
 use std::{
     fmt::{self, Write},
-    ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
@@ -45,10 +47,10 @@ impl fmt::Debug for MacKey {
 pub struct BabelConfig {
     /// The network's range.
     pub network: Network,
+    /// The network's IPv4 range for payload, where it has one.
+    pub ipv4: Option<Network4>,
     /// Our own prefix.
     pub own: Prefix,
-    /// Bits that follow the network's in a node's range; other lengths are refused from neighbours.
-    pub lengths: RangeInclusive<u8>,
     /// All slots, up or not: babeld must know them from the start.
     pub slots: Vec<Slot>,
     /// Other links on which babeld shall speak, such as a LAN; only with a key.
@@ -140,9 +142,10 @@ impl BabelConfig {
     fn filters(&self, text: &mut String, line: &impl Fn(&mut String, fmt::Arguments<'_>)) {
         let (network, own) = (self.network.range(), self.network.node_range(self.own));
         line(text, format_args!("in ip {own} deny"));
-        for length in self.lengths.clone() {
-            let bits = network.prefix_len().saturating_add(length);
-            line(text, format_args!("in ip {network} eq {bits} allow"));
+        let (least, most) = lengths(network.prefix_len(), 128);
+        line(text, format_args!("in ip {network} ge {least} le {most} allow"));
+        if let Some(ipv4) = self.ipv4 {
+            self.filter_ipv4(ipv4, text, line);
         }
         line(text, format_args!("in deny"));
         let bits = own.prefix_len();
@@ -151,6 +154,30 @@ impl BabelConfig {
         let address = self.network.node_address(self.own);
         line(text, format_args!("install ip {network} pref-src {address}"));
     }
+
+    /// The same for IPv4; nobody has a part where the network's range leaves too few bits for its prefix.
+    fn filter_ipv4(
+        &self,
+        ipv4: Network4,
+        text: &mut String,
+        line: &impl Fn(&mut String, fmt::Arguments<'_>),
+    ) {
+        let network = ipv4.range();
+        if let Some((own, address)) = ipv4.node_range(self.own).zip(ipv4.node_address(self.own)) {
+            line(text, format_args!("in ip {own} deny"));
+            let bits = own.prefix_len();
+            line(text, format_args!("redistribute ip {own} eq {bits} proto {PROTOCOL} allow"));
+            line(text, format_args!("install ip {network} pref-src {address}"));
+        }
+        let (least, most) = lengths(network.prefix_len(), 32);
+        line(text, format_args!("in ip {network} ge {least} le {most} allow"));
+    }
+}
+
+/// Fewest and most bits of a node's range in a network of that many; an address has `all`.
+fn lengths(network: u8, all: u8) -> (u8, u8) {
+    let (least, most) = Prefix::LENGTHS;
+    (network.saturating_add(least), network.saturating_add(most).min(all))
 }
 
 fn path(path: &std::path::Path) -> Result<String, BadConfig> {
@@ -188,8 +215,8 @@ mod tests {
     fn config() -> BabelConfig {
         BabelConfig {
             network: Network::new("fd00:1:2::/48".parse().unwrap()).unwrap(),
+            ipv4: None,
             own: Prefix::new(7, 16).unwrap(),
-            lengths: 16..=16,
             slots: vec![Slot::Dialling(0), "wrnu.2".parse().unwrap()],
             interfaces: vec!["eth0".into()],
             hello_interval: Duration::from_millis(500),
@@ -227,7 +254,7 @@ mod tests {
              interface wrnu.2 {slot}\n\
              interface eth0 hello-interval 0.50 update-interval 30.00 key network\n\
              in ip fd00:1:2:7::/64 deny\n\
-             in ip fd00:1:2::/48 eq 64 allow\n\
+             in ip fd00:1:2::/48 ge 49 le 80 allow\n\
              in deny\n\
              redistribute ip fd00:1:2:7::/64 eq 64 proto 197 allow\n\
              redistribute local deny\n\
@@ -252,19 +279,25 @@ mod tests {
         check(|config| config.key = None, BadConfig::NoKey("eth0".into()));
     }
 
+    #[track_caller]
+    fn check_ipv4(range: &str, expected: &[&str]) {
+        let text = BabelConfig { ipv4: Network4::new(range.parse().unwrap()), ..config() }.text().unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("ip 10.")).collect();
+        assert_eq!(lines, expected);
+    }
+
     #[test]
-    fn each_length_of_the_network_has_its_filter() {
-        let text = BabelConfig { lengths: 15..=17, ..config() }.text().unwrap();
-        let allowed: Vec<_> =
-            text.lines().filter(|line| line.ends_with("allow") && line.starts_with("in")).collect();
-        assert_eq!(
-            allowed,
-            [
-                "in ip fd00:1:2::/48 eq 63 allow",
-                "in ip fd00:1:2::/48 eq 64 allow",
-                "in ip fd00:1:2::/48 eq 65 allow"
-            ]
+    fn ipv4_is_filtered_like_ipv6_where_it_has_room_for_us() {
+        check_ipv4(
+            "10.0.0.0/8",
+            &[
+                "in ip 10.0.7.0/24 deny",
+                "redistribute ip 10.0.7.0/24 eq 24 proto 197 allow",
+                "install ip 10.0.0.0/8 pref-src 10.0.7.1",
+                "in ip 10.0.0.0/8 ge 9 le 32 allow",
+            ],
         );
+        check_ipv4("10.1.0.0/20", &["in ip 10.1.0.0/20 ge 21 le 32 allow"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Writes the few Babel packets that the daemon sends beside babeld (RFC 8966, sections 4.2 and 4.6); reads none.
 
-use ipnet::Ipv6Net;
+use ipnet::IpNet;
 use std::net::Ipv6Addr;
 
 /// Babel's port (RFC 8966, section 4).
@@ -20,6 +20,7 @@ const REQUEST: u8 = 9;
 const IHU_INTERVAL: u16 = 3000;
 /// Address encodings (RFC 8966, section 4.1.4).
 const WILDCARD: u8 = 0;
+const IPV4: u8 = 1;
 const IPV6: u8 = 2;
 
 /// A packet that asks for all routes. A stock babeld answers it with its whole table, unless it sent that
@@ -30,7 +31,7 @@ pub fn request_all() -> Vec<u8> {
 
 /// A packet that asks for the ways to these destinations, the first [`MOST`] of them; each is answered,
 /// by a retraction where there is none.
-pub fn request_some(destinations: &[Ipv6Net]) -> Vec<u8> {
+pub fn request_some(destinations: &[IpNet]) -> Vec<u8> {
     packet(destinations.iter().take(MOST).flat_map(|to| request(*to)).collect())
 }
 
@@ -40,11 +41,14 @@ pub fn heard_you(cost: u16) -> Vec<u8> {
     packet(vec![IHU, 6, WILDCARD, 0, cost_high, cost_low, high, low])
 }
 
-fn request(to: Ipv6Net) -> Vec<u8> {
-    let octets = to.network().octets();
-    let used = octets.iter().take(usize::from(to.prefix_len().div_ceil(8)));
+fn request(to: IpNet) -> Vec<u8> {
+    let (encoding, octets) = match to {
+        IpNet::V4(to) => (IPV4, to.network().octets().to_vec()),
+        IpNet::V6(to) => (IPV6, to.network().octets().to_vec()),
+    };
+    let used = octets.into_iter().take(usize::from(to.prefix_len().div_ceil(8)));
     let length = to.prefix_len().div_ceil(8).saturating_add(2);
-    [REQUEST, length, IPV6, to.prefix_len()].into_iter().chain(used.copied()).collect()
+    [REQUEST, length, encoding, to.prefix_len()].into_iter().chain(used).collect()
 }
 
 fn packet(body: Vec<u8>) -> Vec<u8> {
@@ -59,7 +63,7 @@ mod tests {
 
     #[track_caller]
     fn check(destinations: &[&str], expected: &[u8]) {
-        let destinations: Vec<Ipv6Net> = destinations.iter().map(|to| to.parse().unwrap()).collect();
+        let destinations: Vec<IpNet> = destinations.iter().map(|to| to.parse().unwrap()).collect();
         assert_eq!(request_some(&destinations), expected);
     }
 
@@ -72,6 +76,7 @@ mod tests {
     fn a_destination_is_given_with_no_more_bytes_than_it_has() {
         check(&["fd00:1:2:7::/64"], &[42, 2, 0, 12, 9, 10, 2, 64, 0xfd, 0, 0, 1, 0, 2, 0, 7]);
         check(&["fd00:1:2:80::/57"], &[42, 2, 0, 12, 9, 10, 2, 57, 0xfd, 0, 0, 1, 0, 2, 0, 0x80]);
+        check(&["10.0.7.128/25"], &[42, 2, 0, 8, 9, 6, 1, 25, 10, 0, 7, 128]);
         check(&["fd00::/8", "::/0"], &[42, 2, 0, 9, 9, 3, 2, 8, 0xfd, 9, 2, 2, 0]);
     }
 
@@ -82,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_packet_never_outgrows_a_link() {
-        let host: Ipv6Net = "fd00::1/128".parse().unwrap();
+        let host: IpNet = "fd00::1/128".parse().unwrap();
         assert_eq!(request_some(&vec![host; 1000]).len(), 4 + MOST * 20);
         assert!(request_some(&vec![host; 1000]).len() <= 1280 - 48);
     }

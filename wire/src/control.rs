@@ -7,7 +7,7 @@
 //! what they do not know.
 
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use time::OffsetDateTime;
 
 /// The version that all documents of this file carry.
@@ -41,6 +41,9 @@ pub struct StatusDocument {
     pub prefix: String,
     /// This node's address in the network.
     pub address: IpAddr,
+    /// Its IPv4 address there, where the network carries IPv4 and has room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address4: Option<Ipv4Addr>,
     /// The network's range: `fd12:3456:789a::/48`.
     pub network: String,
     /// Pid of the daemon.

@@ -1,8 +1,8 @@
 //! The network's address plan: from a prefix to addresses, link-local addresses and MACs.
 
-use ipnet::Ipv6Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use policies::names::Prefix;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The network's IPv6 range, such as `fd12:3456:789a::/48`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,46 @@ impl Network {
         let mask = (1u128 << length) - 1;
         Prefix::new(u32::try_from(bits & mask).ok()?, length)
     }
+}
+
+/// The network's IPv4 range for payload, such as `10.0.0.0/8`. It mirrors the IPv6 range: a node's part is
+/// the network's bits, then its prefix's, so that parts are as disjoint as prefixes, and nobody hands them out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network4(Ipv4Net);
+
+impl Network4 {
+    /// `None` unless the range is 8 to 24 bits long, without host bits, and of addresses that hosts may have.
+    pub fn new(range: Ipv4Net) -> Option<Self> {
+        let address = range.network();
+        let reserved =
+            address.is_loopback() || address.is_link_local() || !(1..=223).contains(&address.octets()[0]);
+        let good = (8..=24).contains(&range.prefix_len()) && range.trunc() == range && !reserved;
+        good.then_some(Self(range))
+    }
+
+    /// The range itself.
+    pub fn range(self) -> Ipv4Net {
+        self.0
+    }
+
+    /// The range of one node; `None` where its prefix has more bits than are left.
+    pub fn node_range(self, prefix: Prefix) -> Option<Ipv4Net> {
+        let length = self.0.prefix_len().checked_add(prefix.length()).filter(|length| *length <= 32)?;
+        let bits = u64::from(prefix.number()) << (32 - length);
+        let address = Ipv4Addr::from_bits(self.0.network().to_bits() | u32::try_from(bits).ok()?);
+        Ipv4Net::new(address, length).ok()
+    }
+
+    /// The node's own address: the first of its range, after that of the range itself where there are four or more.
+    pub fn node_address(self, prefix: Prefix) -> Option<Ipv4Addr> {
+        self.node_range(prefix).map(first_address)
+    }
+}
+
+/// The address of the node that has this range.
+pub fn first_address(range: Ipv4Net) -> Ipv4Addr {
+    let first = u32::from(range.prefix_len() <= 30);
+    Ipv4Addr::from_bits(range.network().to_bits() | first)
 }
 
 /// The link-local address of a node on every slot: `fe80::` + L (16 bits) + P (32 bits).
@@ -100,6 +140,40 @@ mod tests {
         assert_eq!(network().node_range(prefix()).to_string(), "2001:db8:42:7::/64");
         assert_eq!(network().node_address(prefix()).to_string(), "2001:db8:42:7::1");
         assert_eq!(link_local(prefix()).to_string(), "fe80::10:0:7");
+    }
+
+    #[track_caller]
+    fn check_ipv4(range: &str, prefix: &str, expected: Option<(&str, &str)>) {
+        let network = Network4::new(range.parse().unwrap()).unwrap();
+        let prefix = prefix.parse().unwrap();
+        let is =
+            network.node_range(prefix).map(|range| (range.to_string(), first_address(range).to_string()));
+        assert_eq!(is.as_ref().map(|(range, address)| (range.as_str(), address.as_str())), expected);
+    }
+
+    #[test]
+    fn ipv4_ranges_mirror_prefixes() {
+        check_ipv4("10.0.0.0/8", "7/16", Some(("10.0.7.0/24", "10.0.7.1")));
+        check_ipv4("10.0.0.0/8", "15/17", Some(("10.0.7.128/25", "10.0.7.129")));
+        check_ipv4("10.0.0.0/8", "16777215/24", Some(("10.255.255.255/32", "10.255.255.255")));
+        check_ipv4("10.0.0.0/8", "7/25", None);
+        check_ipv4("10.42.0.0/16", "7/16", Some(("10.42.0.7/32", "10.42.0.7")));
+        check_ipv4("10.42.0.0/16", "1/1", Some(("10.42.128.0/17", "10.42.128.1")));
+    }
+
+    #[test]
+    fn an_ipv4_range_is_one_that_hosts_may_have() {
+        for bad in [
+            "10.0.0.1/8",
+            "10.0.0.0/7",
+            "10.0.0.0/25",
+            "127.0.0.0/8",
+            "224.0.0.0/8",
+            "0.0.0.0/8",
+            "169.254.0.0/16",
+        ] {
+            assert_eq!(Network4::new(bad.parse().unwrap()), None, "{bad}");
+        }
     }
 
     #[test]

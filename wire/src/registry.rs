@@ -4,7 +4,8 @@
 mod network;
 
 pub use network::{
-    DocumentError, MOST_AUTHORITIES, NetworkDocument, ParametersDocument, static_key, static_key_text,
+    DocumentError, IPV4_RIGHT, MOST_AUTHORITIES, NetworkDocument, ParametersDocument, static_key,
+    static_key_text,
 };
 
 use crate::{signed::SignedDocument, text};

@@ -52,6 +52,10 @@ impl<'a> View<'a> {
             software: identity.software.to_owned(),
             prefix: identity.prefix.to_string(),
             address: IpAddr::V6(identity.network.node_address(identity.prefix)),
+            address4: node
+                .held
+                .network()
+                .and_then(|network| network.payload4()?.node_address(identity.prefix)),
             network: identity.network.range().to_string(),
             pid: std::process::id(),
             uptime_seconds: self.now.since(identity.started).as_secs_f64(),

@@ -1,6 +1,9 @@
 //! The node's address and routes on the host, and babeld's leavings.
 
-use super::{Kernel, KernelError, SHADOW_PRIORITY, SHADOW_TABLE, request::Request, slots::address_message};
+use super::{
+    Kernel, KernelError, SHADOW_PRIORITY, SHADOW_TABLE, request::Request, slots::address_message, sysctl,
+};
+use ipnet::{IpNet, Ipv4Net};
 use nix::{errno::Errno, net::if_::if_nametoindex};
 use policies::names::Prefix;
 use rtnetlink::{
@@ -13,8 +16,8 @@ use rtnetlink::{
         rule::{RuleAction, RuleAttribute, RuleMessage},
     },
 };
-use std::net::Ipv6Addr;
-use wire::overlay::Network;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use wire::overlay::{Network, Network4, first_address};
 
 /// The routing table that babeld fills.
 pub const TABLE: u8 = 197;
@@ -22,6 +25,8 @@ pub const TABLE: u8 = 197;
 pub const RULE_PRIORITY: u32 = 32000;
 /// Our rules: which table is looked into, and with which priority.
 const RULES: [(u8, u32); 2] = [(TABLE, RULE_PRIORITY), (SHADOW_TABLE, SHADOW_PRIORITY)];
+/// What routes there are.
+pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet6, AddressFamily::Inet];
 /// Protocol number of our own routes.
 pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
 /// Protocol number of babeld's routes (linux/rtnetlink.h: `RTPROT_BABEL`).
@@ -48,24 +53,66 @@ impl Kernel {
         }
         let range = network.node_range(me);
         let route = |network: ipnet::Ipv6Net, metric| {
-            let message = unreachable(network, RouteHeader::RT_TABLE_MAIN, metric);
+            let message = unreachable(network.into(), RouteHeader::RT_TABLE_MAIN, metric);
             let doing = format!("make {network} unreachable");
             Request::create(doing, RouteNetlinkMessage::NewRoute(message)).forgive(&[Errno::EEXIST])
         };
-        let mut address = address_message(lo, network.node_address(me).into(), 128);
-        address.header.flags = AddressHeaderFlags::Nodad;
         // The node's route first: by it a later sweep knows the address.
         self.ask_all([
             route(range, NODE_METRIC),
             route(network.range(), NETWORK_METRIC),
-            Request::replace("give lo the node's address", RouteNetlinkMessage::NewAddress(address)),
+            give_address(lo, network.node_address(me).into()),
         ])
         .await?;
         let make = |(table, priority)| {
-            let message = RouteNetlinkMessage::NewRule(rule(table, priority));
+            let message = RouteNetlinkMessage::NewRule(rule(AddressFamily::Inet6, table, priority));
             Request::create(format!("make the rule for table {table}"), message).forgive(&[Errno::EEXIST])
         };
         self.ask_all(RULES.map(make)).await
+    }
+
+    /// Makes the host's part in the network's IPv4 what it shall be: the node's address (on `lo`), the
+    /// `unreachable` routes, the rules, and forwarding of what comes in by slots, of nothing else. With
+    /// `None` all of it goes. Does nothing twice.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub async fn carry_ipv4(&self, network: Option<Network4>, me: Prefix) -> Result<(), KernelError> {
+        let lo = loopback()?;
+        let own = network.and_then(|network| network.node_range(me));
+        let wanted: Vec<(IpNet, u32)> = own
+            .map(|own| (own.into(), NODE_METRIC))
+            .into_iter()
+            .chain(network.map(|network| (network.range().into(), NETWORK_METRIC)))
+            .collect();
+        let mut requests = Vec::new();
+        for route in self.routes(AddressFamily::Inet, RouteHeader::RT_TABLE_MAIN).await? {
+            if route.header.protocol == PROTOCOL && !wanted.iter().any(|wanted| is_that(&route, wanted)) {
+                requests.extend(node_address(&route).map(|address| take_address(lo, address)));
+                requests.push(delete(route));
+            }
+        }
+        for (range, metric) in wanted {
+            let message = unreachable(range, RouteHeader::RT_TABLE_MAIN, metric);
+            let request =
+                Request::create(format!("make {range} unreachable"), RouteNetlinkMessage::NewRoute(message));
+            requests.push(request.forgive(&[Errno::EEXIST]));
+        }
+        requests.extend(own.map(|own| give_address(lo, first_address(own).into())));
+        for (table, priority) in RULES {
+            let rule = rule(AddressFamily::Inet, table, priority);
+            requests.push(if network.is_some() {
+                let message = RouteNetlinkMessage::NewRule(rule);
+                Request::create(format!("make the rule for table {table}"), message).forgive(&[Errno::EEXIST])
+            } else {
+                let message = RouteNetlinkMessage::DelRule(rule);
+                Request::change(format!("delete the rule for table {table}"), message)
+                    .forgive(&[Errno::ENOENT, Errno::EAFNOSUPPORT])
+            });
+        }
+        self.ask_all(requests).await?;
+        self.slots().iter().try_for_each(|slot| sysctl::forward_ipv4(&slot.to_string(), network.is_some()))
     }
 
     /// Makes a node's range unreachable, whatever way babeld knows to it. Does nothing twice.
@@ -73,7 +120,7 @@ impl Kernel {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub async fn bar(&self, range: ipnet::Ipv6Net) -> Result<(), KernelError> {
+    pub async fn bar(&self, range: IpNet) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::NewRoute(unreachable(range, TABLE, BAR_METRIC));
         self.ask(Request::create(format!("bar {range}"), message).forgive(&[Errno::EEXIST])).await
     }
@@ -83,7 +130,7 @@ impl Kernel {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub async fn unbar(&self, range: ipnet::Ipv6Net) -> Result<(), KernelError> {
+    pub async fn unbar(&self, range: IpNet) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::DelRoute(unreachable(range, TABLE, BAR_METRIC));
         self.ask(Request::change(format!("bar {range} no more"), message).forgive(&[Errno::ESRCH])).await
     }
@@ -96,25 +143,23 @@ impl Kernel {
     pub(super) async fn leave_host(&self) -> Result<usize, KernelError> {
         let lo = loopback()?;
         let mut requests = Vec::new();
-        for route in self.routes(RouteHeader::RT_TABLE_MAIN).await? {
-            if route.header.protocol != PROTOCOL {
-                continue;
+        for family in FAMILIES {
+            for route in self.routes(family, RouteHeader::RT_TABLE_MAIN).await? {
+                if route.header.protocol == PROTOCOL {
+                    requests.extend(node_address(&route).map(|address| take_address(lo, address)));
+                    requests.push(delete(route));
+                }
             }
-            if let Some(address) = node_address(&route) {
-                let message = address_message(lo, address.into(), 128);
-                let message = RouteNetlinkMessage::DelAddress(message);
-                let request = Request::change("take the node's address from lo", message);
-                requests.push(request.forgive(&[Errno::EADDRNOTAVAIL]));
-            }
-            requests.push(delete(route));
+            requests.extend(self.routes(family, SHADOW_TABLE).await?.into_iter().map(delete));
         }
-        requests.extend(self.routes(SHADOW_TABLE).await?.into_iter().map(delete));
         let found = requests.len();
         let forgiven: &[Errno] = &[Errno::ENOENT, Errno::EAFNOSUPPORT];
-        requests.extend(RULES.map(|(table, priority)| {
-            let message = RouteNetlinkMessage::DelRule(rule(table, priority));
-            Request::change(format!("delete the rule for table {table}"), message).forgive(forgiven)
-        }));
+        for family in FAMILIES {
+            requests.extend(RULES.map(|(table, priority)| {
+                let message = RouteNetlinkMessage::DelRule(rule(family, table, priority));
+                Request::change(format!("delete the rule for table {table}"), message).forgive(forgiven)
+            }));
+        }
         self.ask_all(requests).await?;
         Ok(found)
     }
@@ -127,8 +172,11 @@ impl Kernel {
     /// The kernel refuses.
     pub async fn flush_babel_routes(&self) -> Result<usize, KernelError> {
         let ours: Vec<u32> = self.state().slots.values().copied().collect();
-        let mut doomed = self.routes(TABLE).await?;
-        let strays = self.routes(RouteHeader::RT_TABLE_MAIN).await?;
+        let (mut doomed, mut strays) = (Vec::new(), Vec::new());
+        for family in FAMILIES {
+            doomed.extend(self.routes(family, TABLE).await?);
+            strays.extend(self.routes(family, RouteHeader::RT_TABLE_MAIN).await?);
+        }
         let by_us = |route: &RouteMessage| {
             let by =
                 |part: &RouteAttribute| matches!(part, RouteAttribute::Oif(index) if ours.contains(index));
@@ -140,10 +188,14 @@ impl Kernel {
         Ok(found)
     }
 
-    /// All IPv6 routes of one table.
-    pub(super) async fn routes(&self, table: u8) -> Result<Vec<RouteMessage>, KernelError> {
+    /// All routes of one table.
+    pub(super) async fn routes(
+        &self,
+        family: AddressFamily,
+        table: u8,
+    ) -> Result<Vec<RouteMessage>, KernelError> {
         let mut query = RouteMessage::default();
-        query.header.address_family = AddressFamily::Inet6;
+        query.header.address_family = family;
         // The kernel filters by it where it can (Linux 4.20), and else ignores it.
         query.attributes.push(RouteAttribute::Table(u32::from(table)));
         let mut routes = Vec::new();
@@ -183,37 +235,66 @@ fn loopback() -> Result<u32, KernelError> {
     if_nametoindex("lo").map_err(|errno| KernelError::refused("find link lo")(errno.into()))
 }
 
-fn unreachable(range: ipnet::Ipv6Net, table: u8, metric: u32) -> RouteMessage {
-    RouteMessageBuilder::<Ipv6Addr>::new()
-        .destination_prefix(range.network(), range.prefix_len())
-        .table_id(u32::from(table))
-        .kind(RouteType::Unreachable)
-        .protocol(PROTOCOL)
-        .priority(metric)
-        .build()
+fn unreachable(range: IpNet, table: u8, metric: u32) -> RouteMessage {
+    let mut route = match range {
+        IpNet::V4(range) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(range.network(), range.prefix_len())
+            .build(),
+        IpNet::V6(range) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(range.network(), range.prefix_len())
+            .build(),
+    };
+    route.header.table = table;
+    route.header.kind = RouteType::Unreachable;
+    route.header.protocol = PROTOCOL;
+    route.attributes.push(RouteAttribute::Priority(metric));
+    route
 }
 
-fn rule(table: u8, priority: u32) -> RuleMessage {
+fn give_address(lo: u32, address: IpAddr) -> Request {
+    let mut message = address_message(lo, address, if address.is_ipv4() { 32 } else { 128 });
+    message.header.flags = AddressHeaderFlags::Nodad;
+    Request::replace("give lo the node's address", RouteNetlinkMessage::NewAddress(message))
+}
+
+fn take_address(lo: u32, address: IpAddr) -> Request {
+    let message = address_message(lo, address, if address.is_ipv4() { 32 } else { 128 });
+    let message = RouteNetlinkMessage::DelAddress(message);
+    Request::change("take the node's address from lo", message).forgive(&[Errno::EADDRNOTAVAIL])
+}
+
+fn rule(family: AddressFamily, table: u8, priority: u32) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet6;
+    message.header.family = family;
     message.header.table = table;
     message.header.action = RuleAction::ToTable;
     message.attributes.push(RuleAttribute::Priority(priority));
     message
 }
 
+/// Whether this is the route of that range with that metric.
+fn is_that(route: &RouteMessage, (range, metric): &(IpNet, u32)) -> bool {
+    let has = |part: &RouteAttribute| matches!(part, RouteAttribute::Priority(is) if is == metric);
+    super::shadow::destination(route) == Some(*range) && route.attributes.iter().any(has)
+}
+
 /// The node's address, where this is the route of a node's range.
-fn node_address(route: &RouteMessage) -> Option<Ipv6Addr> {
+fn node_address(route: &RouteMessage) -> Option<IpAddr> {
     use rtnetlink::packet_route::route::RouteAddress;
     let metric = route.attributes.iter().find_map(|part| match part {
         RouteAttribute::Priority(metric) => Some(*metric),
         _ => None,
     })?;
-    let range = route.attributes.iter().find_map(|part| match part {
-        RouteAttribute::Destination(RouteAddress::Inet6(range)) => Some(*range),
+    let address = route.attributes.iter().find_map(|part| match part {
+        RouteAttribute::Destination(RouteAddress::Inet6(range)) => {
+            Some(Ipv6Addr::from_bits(range.to_bits() | 1).into())
+        }
+        RouteAttribute::Destination(RouteAddress::Inet(range)) => {
+            Some(first_address(Ipv4Net::new(*range, route.header.destination_prefix_length).ok()?).into())
+        }
         _ => None,
     })?;
-    (metric == NODE_METRIC).then(|| Ipv6Addr::from_bits(range.to_bits() | 1))
+    (metric == NODE_METRIC).then_some(address)
 }
 
 /// Deletes exactly this route, by what tells it from others.
@@ -224,6 +305,7 @@ fn delete(mut route: RouteMessage) -> Request {
             RouteAttribute::Destination(_)
                 | RouteAttribute::Source(_)
                 | RouteAttribute::Gateway(_)
+                | RouteAttribute::Via(_)
                 | RouteAttribute::Oif(_)
                 | RouteAttribute::Priority(_)
                 | RouteAttribute::Table(_)

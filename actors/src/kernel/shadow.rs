@@ -3,8 +3,13 @@
 //! babeld changes a route by deleting it and adding the next one; in between the kernel knows no way.
 //! What is deleted there still stands here, so that the packets of that moment go the old way.
 
-use super::{Kernel, KernelError, host::PROTOCOL, request::Request};
+use super::{
+    Kernel, KernelError,
+    host::{FAMILIES, PROTOCOL},
+    request::Request,
+};
 use futures_util::{Stream, StreamExt};
+use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::{
     MulticastGroup,
@@ -14,15 +19,15 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
     },
 };
-use std::net::Ipv6Addr;
+use std::net::IpAddr;
 
 /// The table of the copies.
 pub const SHADOW_TABLE: u8 = 198;
 /// Priority of the rule that looks into it: after babeld's own table.
 pub const SHADOW_PRIORITY: u32 = 32001;
 
-/// A destination: address and length in bits.
-pub type Destination = (Ipv6Addr, u8);
+/// A destination.
+pub type Destination = IpNet;
 
 /// What happened to babeld's table.
 #[derive(Clone, Debug)]
@@ -42,8 +47,9 @@ impl Kernel {
     ///
     /// No netlink socket.
     pub fn watch_routes(&self) -> Result<impl Stream<Item = RouteChange> + Unpin + use<>, KernelError> {
+        let groups = [MulticastGroup::Ipv6Route, MulticastGroup::Ipv4Route];
         let (connection, _, messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Ipv6Route]).map_err(KernelError::Open)?;
+            rtnetlink::new_multicast_connection(&groups).map_err(KernelError::Open)?;
         tokio::spawn(connection);
         Ok(Box::pin(messages.filter_map(|(message, _)| std::future::ready(change(message.payload)))))
     }
@@ -65,12 +71,16 @@ impl Kernel {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub async fn unshadow(&self, (address, length): Destination) -> Result<(), KernelError> {
+    pub async fn unshadow(&self, to: Destination) -> Result<(), KernelError> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet6;
-        message.header.destination_prefix_length = length;
+        let (family, address) = match to.addr() {
+            IpAddr::V4(address) => (AddressFamily::Inet, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, RouteAddress::Inet6(address)),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = to.prefix_len();
         message.header.table = SHADOW_TABLE;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(address)));
+        message.attributes.push(RouteAttribute::Destination(address));
         let request = Request::change("forget a route", RouteNetlinkMessage::DelRoute(message));
         self.ask(request.forgive(&[Errno::ESRCH])).await
     }
@@ -81,15 +91,18 @@ impl Kernel {
     ///
     /// The kernel refuses.
     pub async fn shadow_all(&self) -> Result<(), KernelError> {
-        let real: Vec<RouteMessage> = self.routes(super::TABLE).await?.into_iter().filter(is_way).collect();
-        let known: Vec<Destination> = real.iter().filter_map(destination).collect();
-        for stale in self.routes(SHADOW_TABLE).await?.iter().filter_map(destination) {
-            if !known.contains(&stale) {
-                self.unshadow(stale).await?;
+        for family in FAMILIES {
+            let all = self.routes(family, super::TABLE).await?;
+            let real: Vec<RouteMessage> = all.into_iter().filter(is_way).collect();
+            let known: Vec<Destination> = real.iter().filter_map(destination).collect();
+            for stale in self.routes(family, SHADOW_TABLE).await?.iter().filter_map(destination) {
+                if !known.contains(&stale) {
+                    self.unshadow(stale).await?;
+                }
             }
-        }
-        for route in real {
-            self.shadow(route).await?;
+            for route in real {
+                self.shadow(route).await?;
+            }
         }
         Ok(())
     }
@@ -114,13 +127,13 @@ fn is_way(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Unicast
 }
 
-fn destination(route: &RouteMessage) -> Option<Destination> {
-    route.attributes.iter().find_map(|part| match part {
-        RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
-            Some((*address, route.header.destination_prefix_length))
-        }
+pub(super) fn destination(route: &RouteMessage) -> Option<Destination> {
+    let address = route.attributes.iter().find_map(|part| match part {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
         _ => None,
-    })
+    })?;
+    IpNet::new(address, route.header.destination_prefix_length).ok()
 }
 
 fn copy(mut route: RouteMessage) -> RouteMessage {
@@ -133,6 +146,7 @@ fn copy(mut route: RouteMessage) -> RouteMessage {
             part,
             RouteAttribute::Destination(_)
                 | RouteAttribute::Gateway(_)
+                | RouteAttribute::Via(_)
                 | RouteAttribute::Oif(_)
                 | RouteAttribute::PrefSource(_)
                 | RouteAttribute::Priority(_)

@@ -25,6 +25,14 @@ pub(super) fn mute(link: &str) -> Result<(), KernelError> {
     set(&ipv6(link, "disable_ipv6"), "1")
 }
 
+/// Lets a link's IPv4 packets through to other links, or not, whatever the host says of all its links; and takes
+/// them from a sender to whom the way back may leave by another link (`rp_filter` 2, the larger of link's and
+/// host's counts: ip-sysctl.rst).
+pub(super) fn forward_ipv4(link: &str, on: bool) -> Result<(), KernelError> {
+    set(&format!("net/ipv4/conf/{link}/rp_filter"), if on { "2" } else { "0" })?;
+    set(&format!("net/ipv4/conf/{link}/forwarding"), if on { "1" } else { "0" })
+}
+
 fn set(path: &str, value: &str) -> Result<(), KernelError> {
     write(path, value).map_err(KernelError::refused(format!("set {path} to {value}")))
 }

@@ -2,6 +2,7 @@
 
 use super::Tunnels;
 use crate::links::LinkOrder;
+use ipnet::IpNet;
 use policies::{
     names::{Prefix, Slot},
     orders::CloseReason,
@@ -24,7 +25,7 @@ impl Tunnels {
     pub(super) fn cut_off(&mut self, revoked: &BTreeSet<Prefix>) {
         let held = self.common.held.load_full();
         for peer in revoked.iter().filter(|peer| **peer != self.common.settings.me) {
-            self.common.links.order(LinkOrder::Bar(self.common.settings.network.node_range(*peer)));
+            self.ranges(*peer).for_each(|range| self.common.links.order(LinkOrder::Bar(range)));
             let until = self.common.now() + BARRED;
             self.connections.0.borrow_mut().barred.insert(*peer, until);
         }
@@ -58,14 +59,20 @@ impl Tunnels {
             processes.cut.retain(|slot, (peer, _)| stands(slot, peer));
             processes.barred.retain(|peer, until| {
                 if *until <= now {
-                    let range = self.common.settings.network.node_range(*peer);
-                    self.common.links.order(LinkOrder::Unbar(range));
+                    self.ranges(*peer).for_each(|range| self.common.links.order(LinkOrder::Unbar(range)));
                 }
                 *until > now
             });
             processes.cut.iter().filter(|(_, (_, at))| *at <= now).map(|(slot, _)| *slot).collect()
         };
         due.into_iter().for_each(|slot| self.close(slot, CloseReason::Revoked));
+    }
+
+    /// What a node has of the network.
+    fn ranges(&self, node: Prefix) -> impl Iterator<Item = IpNet> + use<> {
+        let ipv4 = self.common.held.load().network().and_then(|network| network.payload4()?.node_range(node));
+        let ipv6 = self.common.settings.network.node_range(node);
+        ipv4.map(IpNet::from).into_iter().chain([ipv6.into()])
     }
 
     pub(super) fn is_cut(&self, slot: Slot) -> bool {

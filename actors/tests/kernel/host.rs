@@ -40,6 +40,42 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
 }
 
 #[test]
+fn ipv4_comes_and_goes_with_the_network_s_wish() {
+    check(|place| async move {
+        make_uplink();
+        run("ip route add 192.0.2.0/24 dev up0 proto 42");
+        let k = &place.kernel;
+        k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap();
+        let ipv4 = || ["addr", "route show table all", "rule"].map(|what| run(&format!("ip -4 {what}")));
+        let (before, forwarding) = (ipv4(), "/proc/sys/net/ipv4/conf/wrn0/forwarding");
+        let range = |range: &str| wire::overlay::Network4::new(range.parse().unwrap());
+        k.carry_ipv4(range("10.0.0.0/8"), me()).await.unwrap();
+        k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
+        k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
+        let routes = run("ip route show proto 197");
+        assert!(routes.contains("unreachable 10.42.0.7 metric 4294967 "), "{routes}");
+        assert!(routes.contains("unreachable 10.42.0.0/16 metric 4294968 "), "{routes}");
+        assert_eq!(routes.lines().count(), 2, "{routes}");
+        let addresses = run("ip -4 addr show lo");
+        assert!(addresses.contains("10.42.0.7/32") && !addresses.contains("10.0.7.1"), "{addresses}");
+        assert!(run("ip rule").contains("32000:\tfrom all lookup 197"));
+        assert_eq!(fs::read_to_string(forwarding).unwrap(), "1\n");
+        k.carry_ipv4(None, me()).await.unwrap();
+        assert_eq!(fs::read_to_string(forwarding).unwrap(), "0\n");
+        assert_eq!(ipv4(), before);
+        // A network without room for this node's prefix: it passes on what others send, and has no address.
+        k.carry_ipv4(range("10.42.0.0/20"), me()).await.unwrap();
+        assert_eq!(run("ip route show proto 197").lines().count(), 1);
+        k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
+        let next = Kernel::open(place.folder.path()).unwrap();
+        run("ip route add 10.42.0.8 via inet6 fe80::10:0:8 dev wrn0 table 197 proto 42");
+        assert_eq!(next.sweep(&place.ledger()).await.unwrap().routes, 1 + 3);
+        assert_eq!(run("ip route show proto 197"), "");
+        assert!(!run("ip rule").contains("197"));
+    });
+}
+
+#[test]
 fn babel_s_leavings_go_and_other_routes_stay() {
     check(|place| async move {
         let k = &place.kernel;

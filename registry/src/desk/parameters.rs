@@ -4,7 +4,7 @@ use super::Desk;
 use crate::{refusal::Refusal, settings};
 use policies::names::Prefix;
 use std::time::Duration;
-use wire::registry::NetworkDocument;
+use wire::registry::{IPV4_RIGHT, NetworkDocument};
 
 /// One parameter as it is shown.
 pub struct Parameter {
@@ -72,6 +72,7 @@ impl Desk {
             ("min-age", shown(numbers.min_age_ms), "live"),
             ("private-endpoints", document.private_endpoints.to_string(), "live"),
             ("gateways", gateways.join(","), "restart"),
+            ("ipv4", document.ipv4.map(|range| range.to_string()).unwrap_or_default(), "restart"),
             ("min-version", document.min_version.clone().unwrap_or_default(), "live"),
             ("certificate-life", seconds(self.settings.certificate_life_s), "registry"),
             ("announcement-ttl", seconds(self.settings.announcement_ttl_s), "registry"),
@@ -124,6 +125,8 @@ fn change(document: &mut NetworkDocument, key: &str, value: &str) -> Result<bool
             _ => return bad(V, value, "true or false"),
         },
         "gateways" => document.gateways = prefixes(V, value)?,
+        "ipv4" if value.is_empty() => document.ipv4 = None,
+        "ipv4" => document.ipv4 = Some(value.parse().or_else(|_| bad(V, value, IPV4_RIGHT))?),
         "min-version" => document.min_version = Some(value.to_owned()).filter(|value| !value.is_empty()),
         _ => return Ok(false),
     }

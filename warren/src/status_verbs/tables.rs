@@ -15,6 +15,9 @@ pub(super) fn status(document: &StatusDocument) -> String {
     let up = document.tunnels_up;
     line("node", format!("{} in {}", document.prefix, document.network));
     line("address", document.address.to_string());
+    if let Some(address) = document.address4 {
+        line("IPv4", address.to_string());
+    }
     line("state", if document.ready { "ready" } else { "not ready" }.to_owned());
     line("software", format!("warren {}, pid {}", document.software, document.pid));
     line("running for", span(document.uptime_seconds));

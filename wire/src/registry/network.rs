@@ -1,8 +1,11 @@
 //! The network's own document: what all nodes must agree upon, and the keys that they share.
 
 use super::Kind;
-use crate::{overlay::Network, text};
-use ipnet::Ipv6Net;
+use crate::{
+    overlay::{Network, Network4},
+    text,
+};
+use ipnet::{Ipv4Net, Ipv6Net};
 use policies::{names::Prefix, parameters::Parameters};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -46,10 +49,16 @@ pub struct NetworkDocument {
     /// Nodes that may announce routes out of the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "text::few")]
     pub gateways: Vec<Prefix>,
+    /// IPv4 range for payload; none: the network carries IPv6 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Net>,
     /// Nodes that run older software than this are to say so; `MAJOR.MINOR.PATCH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<String>,
 }
+
+/// What is right for [`NetworkDocument::ipv4`].
+pub const IPV4_RIGHT: &str = "a range of 8 to 24 bits without host bits, such as 10.0.0.0/8";
 
 /// Most CAs in one document.
 pub const MOST_AUTHORITIES: usize = 3;
@@ -137,12 +146,20 @@ impl NetworkDocument {
             let shown = version.chars().take(40).collect();
             return bad("min_version", shown, "MAJOR.MINOR.PATCH");
         }
+        if let Some(ipv4) = self.ipv4.filter(|ipv4| Network4::new(*ipv4).is_none()) {
+            return bad("ipv4", ipv4.to_string(), IPV4_RIGHT);
+        }
         self.parameters.check()
     }
 
     /// The CAs of the document (DER), the one that signs now first.
     pub fn authorities(&self) -> Vec<Vec<u8>> {
         self.authorities.iter().filter_map(|pem| certificate(pem)).collect()
+    }
+
+    /// The plan of IPv4 addresses for payload, where there is one.
+    pub fn payload4(&self) -> Option<Network4> {
+        self.ipv4.and_then(Network4::new)
     }
 
     /// The network's address plan.
@@ -265,6 +282,7 @@ mod tests {
             babel_lenient: false,
             tls_crypt_other: None,
             gateways: Vec::new(),
+            ipv4: None,
             min_version: None,
         }
     }
@@ -307,6 +325,10 @@ mod tests {
         check(|d| d.authorities = vec!["hello".into()], Some("authorities"));
         check(|d| d.min_version = Some("1.2".into()), Some("min_version is 1.2, not MAJOR.MINOR.PATCH"));
         check(|d| d.min_version = Some("1.2.3".into()), None);
+        check(|d| d.ipv4 = Some("10.0.0.0/8".parse().unwrap()), None);
+        check(|d| d.ipv4 = Some("10.0.0.1/8".parse().unwrap()), Some("ipv4 is 10.0.0.1/8, not a range"));
+        check(|d| d.ipv4 = Some("127.0.0.0/8".parse().unwrap()), Some("ipv4"));
+        check(|d| d.ipv4 = Some("10.1.2.0/25".parse().unwrap()), Some("ipv4"));
     }
 
     #[test]
