@@ -162,7 +162,7 @@ impl Babeld {
         let config = self.settings.config.clone();
         let held = self.held.load();
         let Some(network) = held.network() else { return config };
-        let parameters = network.parameters.parameters();
+        let parameters = network.parameters();
         let on_lan = !config.interfaces.is_empty();
         BabelConfig {
             hello_interval: parameters.hello_interval,

@@ -85,7 +85,7 @@ impl Policy {
         decided: Vec<Recipient<Decided>>,
     ) -> Self {
         if let Some(network) = held.network() {
-            planner.set_parameters(lower.of(network.parameters.parameters()));
+            planner.set_parameters(lower.of(network.parameters()));
         }
         let (world, routes_read) = (World::default(), Uptime::default());
         Self { planner, world, routes_read, orders, decided, mode, outlook, shown: None, lower }
@@ -183,7 +183,7 @@ impl Handler<DocumentsChanged> for Policy {
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         if let Some(network) = changed.held.network() {
-            self.planner.set_parameters(self.lower.of(network.parameters.parameters()));
+            self.planner.set_parameters(self.lower.of(network.parameters()));
         }
     }
 }

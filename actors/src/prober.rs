@@ -11,7 +11,7 @@ use crate::{
     errors::Chain,
     kernel::link_index,
     links::{LinkOrder, Links},
-    messages::{LinksSampled, Ordered, ProbesRead, offer},
+    messages::{DocumentsChanged, LinksSampled, Ordered, ProbesRead, offer},
     store::Losses,
 };
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
@@ -19,9 +19,8 @@ use futures_util::stream::unfold;
 use policies::{
     names::{Prefix, Slot},
     orders::{CloseReason, Order},
-    probe::{Probing, SuspicionLimit, Verdict},
+    probe::{Pace, Probing, SuspicionLimit, Verdict},
     units::Uptime,
-    usage::Floor,
     world::{LinkReading, Phase},
 };
 use sockets::{Heard, Rumour, Sockets};
@@ -54,6 +53,10 @@ const DRAINS_FOR: Duration = Duration::from_secs(30);
 /// How long to wait before the sockets are tried again.
 const REOPEN: Duration = Duration::from_secs(5);
 
+/// Routes announced over a link, for the floor below which traffic is Babel's own; each 30 more cost one
+/// packet in an update interval.
+pub const FEW_ROUTES: usize = 30;
+
 /// What the prober must know.
 #[derive(Clone, Copy, Debug)]
 pub struct ProberSettings {
@@ -61,8 +64,8 @@ pub struct ProberSettings {
     pub me: Prefix,
     /// From prefixes to addresses.
     pub network: Network,
-    /// Babel's own traffic on a link, which is no payload.
-    pub floor: Floor,
+    /// The network's pace.
+    pub pace: Pace,
 }
 
 /// The actor that probes.
@@ -98,7 +101,7 @@ struct Tunnel {
 }
 
 impl Tunnel {
-    fn new(reading: &LinkReading, floor: Floor, now: Uptime) -> Self {
+    fn new(reading: &LinkReading, pace: Pace, now: Uptime) -> Self {
         let (peer, up_since) = (reading.tunnel.peer, reading.tunnel.up_since);
         let link = link_index(reading.tunnel.slot);
         Self {
@@ -106,7 +109,7 @@ impl Tunnel {
             up_since,
             address: link_local(peer),
             link,
-            probing: Probing::new(floor, now),
+            probing: Probing::new(pace, now),
             sent: None,
             answered: None,
             rumour: None,
@@ -176,7 +179,7 @@ impl Prober {
             let known = self.tunnels.remove(&link.tunnel.slot);
             let same = known
                 .filter(|known| known.peer == link.tunnel.peer && known.up_since == link.tunnel.up_since);
-            let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, self.settings.floor, now));
+            let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, self.settings.pace, now));
             tunnel.probing.on_counters(link.counters, now);
             tunnels.insert(link.tunnel.slot, tunnel);
         }
@@ -368,5 +371,18 @@ impl StreamHandler<Heard> for Prober {
             Heard::Rumour(rumour) => self.heard(rumour, ctx),
             Heard::DrainNotice { from, link } => self.drains(from, link),
         }
+    }
+}
+
+impl Handler<DocumentsChanged> for Prober {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, ctx: &mut Self::Context) {
+        let Some(network) = changed.held.network() else { return };
+        self.settings.pace = Pace::of(&network.parameters(), FEW_ROUTES);
+        for tunnel in self.tunnels.values_mut() {
+            tunnel.probing.set_pace(self.settings.pace);
+        }
+        self.arm(self.clock.now(), ctx);
     }
 }

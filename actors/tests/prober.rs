@@ -18,7 +18,7 @@ use policies::{
     names::{Prefix, Slot},
     orders::{CloseReason, Order},
     parameters::Parameters,
-    usage::Floor,
+    probe::Pace,
     world::{LinkCounters, Phase, TunnelReading},
 };
 use std::{
@@ -131,7 +131,7 @@ fn prober() -> Begun {
     let settings = ProberSettings {
         me: prefix(ME),
         network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
-        floor: Floor::of(&Parameters::default(), 8),
+        pace: Pace::of(&Parameters::default(), 8),
     };
     let (order, orders) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();

@@ -19,6 +19,13 @@ pub struct Parameters {
     pub refresh: Duration,
     /// Younger tunnels are spared: they have no history.
     pub min_age: Duration,
+    /// Between two probes of a tunnel that payload uses, or whose peer is suspected; 0.25 s to 5 s. A peer is dead
+    /// after four misses.
+    pub probe: Duration,
+    /// Between two probes of an idle tunnel, 1 s to 5 min.
+    pub idle_probe: Duration,
+    /// The network carries IPv4, too: babeld tells of twice as many routes.
+    pub ipv4: bool,
 }
 
 impl Default for Parameters {
@@ -30,6 +37,9 @@ impl Default for Parameters {
             max_accepted: 30,
             refresh: Duration::from_secs(300),
             min_age: Duration::from_secs(600),
+            probe: Duration::from_millis(250),
+            idle_probe: Duration::from_secs(15),
+            ipv4: false,
         }
     }
 }

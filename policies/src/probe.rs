@@ -5,6 +5,7 @@
 
 use crate::{
     names::{Prefix, Slot},
+    parameters::Parameters,
     units::Uptime,
     usage::Floor,
     world::{LinkCounters, ProbeReading},
@@ -14,10 +15,6 @@ use std::{
     time::Duration,
 };
 
-/// Between two probes of a busy or suspected tunnel.
-pub const BUSY_PERIOD: Duration = Duration::from_millis(250);
-/// Between two probes of an idle tunnel.
-pub const IDLE_PERIOD: Duration = Duration::from_secs(15);
 /// A tunnel is busy so long after payload last went out.
 pub const BUSY_FOR: Duration = Duration::from_secs(10);
 /// A new tunnel is probed as a busy one for so long, so that its round trip is known.
@@ -82,10 +79,28 @@ struct Sample {
     tx_frames: u64,
 }
 
+/// How often tunnels are probed.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// What Babel alone sends over a link; above it is payload.
+    floor: Floor,
+    /// Between two probes of a busy or suspected tunnel.
+    busy: Duration,
+    /// Between two probes of an idle tunnel.
+    idle: Duration,
+}
+
+impl Pace {
+    /// That of the network, over whose links ways to `routes` nodes are announced.
+    pub fn of(parameters: &Parameters, routes: usize) -> Self {
+        Self { floor: Floor::of(parameters, routes), busy: parameters.probe, idle: parameters.idle_probe }
+    }
+}
+
 /// Probing of one tunnel, from the moment it came up.
 #[derive(Clone, Debug)]
 pub struct Probing {
-    floor: Floor,
+    pace: Pace,
     next: u16,
     last_sent: Option<Uptime>,
     /// No later than this, whatever the pace.
@@ -109,10 +124,10 @@ pub struct Probing {
 }
 
 impl Probing {
-    /// Begins to probe a tunnel that just came up, over which Babel alone sends `floor`.
-    pub fn new(floor: Floor, now: Uptime) -> Self {
+    /// Begins to probe a tunnel that just came up.
+    pub fn new(pace: Pace, now: Uptime) -> Self {
         Self {
-            floor,
+            pace,
             next: 0,
             last_sent: None,
             hurry: Some(now),
@@ -130,6 +145,11 @@ impl Probing {
             rx_frames: 0,
             tx_frames: 0,
         }
+    }
+
+    /// Probes at another pace from now on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
     }
 
     /// Takes the link's counters; to be called twice a second, and may be called more often.
@@ -197,11 +217,11 @@ impl Probing {
     pub fn next_due(&self, now: Uptime) -> Uptime {
         let unanswered = self.rtt.is_some() && self.outstanding.iter().any(|(_, sent)| *sent > self.heard);
         let period = if self.busy(now) {
-            BUSY_PERIOD
+            self.pace.busy
         } else if unanswered {
             self.timeout()
         } else {
-            IDLE_PERIOD
+            self.pace.idle
         };
         let paced = self.last_sent.map_or(now, |sent| sent + period);
         self.hurry.map_or(paced, |hurry| hurry.min(paced))
@@ -298,7 +318,7 @@ impl Probing {
     fn payload_sent(&self, from: &Sample, to: &Sample) -> bool {
         let packets = to.counters.tx_packets.saturating_sub(from.counters.tx_packets);
         let own = to.tx_frames.saturating_sub(from.tx_frames);
-        packets > self.floor.packets(to.at.since(from.at)).saturating_add(own)
+        packets > self.pace.floor.packets(to.at.since(from.at)).saturating_add(own)
     }
 
     /// Gives up waiting for old answers.
@@ -374,9 +394,9 @@ mod tests {
 
     impl Link {
         fn new(payload: (u64, u64)) -> Self {
-            let floor = Floor::of(&Parameters::default(), 8);
+            let pace = Pace::of(&Parameters::default(), 8);
             Self {
-                probing: Probing::new(floor, Uptime::default()),
+                probing: Probing::new(pace, Uptime::default()),
                 counters: LinkCounters::default(),
                 millis: 0,
                 rtt_millis: 2,
@@ -463,6 +483,18 @@ mod tests {
         let mut link = Link::new((0, 0));
         link.run(40_000);
         check(&mut link, Verdict::Dead, 1_000..=16_500);
+    }
+
+    #[test]
+    fn a_new_pace_holds_from_the_next_probe_on() {
+        let idle_probe = Duration::from_secs(3);
+        let mut link = Link::new((0, 0));
+        link.run(31_000);
+        link.probing.set_pace(Pace::of(&Parameters { idle_probe, ..Parameters::default() }, 8));
+        let sent = link.sent.len();
+        assert_eq!(link.run(30_000), Verdict::Alive);
+        assert!((9..=11).contains(&(link.sent.len() - sent)), "{:?}", link.sent);
+        check(&mut link, Verdict::Dead, 1_000..=4_500);
     }
 
     #[test]

@@ -42,13 +42,14 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// The floor of a link over which `routes` routes are announced.
+    /// The floor of a link over which the ways to `routes` nodes are announced.
     pub fn of(parameters: &Parameters, routes: usize) -> Self {
         let per_1000_s = |interval: Duration| {
             let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
             1_000_000 / millis
         };
-        let routes = u64::try_from(routes).unwrap_or(u64::MAX);
+        let families = if parameters.ipv4 { 2 } else { 1 };
+        let routes = u64::try_from(routes).unwrap_or(u64::MAX).saturating_mul(families);
         let hellos = per_1000_s(parameters.hello_interval);
         let ihus = hellos.div_ceil(3);
         let updates = per_1000_s(parameters.update_interval);

@@ -178,6 +178,7 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
     for (key, value) in [
         ("hello-interval", "4s"),
         ("tunnels-to-dial", "3"),
+        ("idle-probe", "30s"),
         ("private-endpoints", "true"),
         ("gateways", "1/16,2/16"),
         ("min-version", "0.2.0"),
@@ -191,11 +192,12 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
     }
     let ca = &node.claimed.ca;
     let now = document(&network(&registry, &node), ca);
-    assert_eq!((now.version, now.parameters.hello_interval_ms, now.gateways.len()), (7, 4_000, 2));
+    assert_eq!((now.version, now.parameters.hello_interval_ms, now.gateways.len()), (8, 4_000, 2));
     for (key, value) in [
         ("hello-interval", "1ms"),
         ("hello-interval", "x"),
         ("tunnels-to-dial", "31"),
+        ("probe", "100ms"),
         ("private-endpoints", "yes"),
         ("gateways", "1"),
         ("min-version", "1"),
@@ -206,7 +208,7 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
     ] {
         check(set(key, value), "out of range");
     }
-    assert_eq!(document(&network(&registry, &node), ca).version, 6);
+    assert_eq!(document(&network(&registry, &node), ca).version, 8);
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError
     let babeld = find("babeld")?;
     let openvpn_rights = rights(&settings.openvpn_user, false, 0)?;
     let babeld_rights = rights(&settings.babeld_user, true, BABELD_NICE)?;
-    let parameters = identity.document.parameters.parameters();
+    let parameters = identity.document.parameters();
     let lower = |own: Option<u16>, network: u16| own.map_or(network, |own| own.min(network));
     let ports = [(Transport::Udp, settings.listen_udp), (Transport::Tcp, settings.listen_tcp)];
     let servers: Vec<_> = ports.into_iter().filter(|(_, port)| *port != 0).collect();

@@ -114,7 +114,7 @@ pub(crate) fn planner_settings(parts: &Parts<'_>) -> PlannerSettings {
         parameters: Parameters {
             tunnels_to_dial: parts.host.tunnels_to_dial,
             max_accepted: parts.host.max_accepted,
-            ..parts.identity.document.parameters.parameters()
+            ..parts.identity.document.parameters()
         },
         pinned: parts.settings.neighbours.iter().copied().collect(),
         seed: fastrand::u64(..),
@@ -126,7 +126,7 @@ pub(crate) fn scout_settings(parts: &Parts<'_>) -> ScoutSettings {
     let key = wire::registry::static_key(&document.tls_crypt).and_then(|key| ResetKey::new(&key));
     ScoutSettings {
         me: parts.identity.me,
-        refresh: document.parameters.parameters().refresh,
+        refresh: document.parameters().refresh,
         key: key.map(std::rc::Rc::new),
     }
 }
@@ -143,7 +143,7 @@ pub(crate) fn lease_settings(parts: &Parts<'_>) -> LeaseSettings {
 
 pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
     let Parts { paths, host, identity, kernel, settings, .. } = parts;
-    let parameters = identity.document.parameters.parameters();
+    let parameters = identity.document.parameters();
     let folder = paths.child("babeld");
     actors::babeld::Settings {
         babeld: host.babeld.clone(),

@@ -21,7 +21,7 @@ use actors::{
     peer_cache::{CacheSettings, PeerCache},
     peer_client::PeerClient,
     policy::{Policy, SharedOutlook},
-    prober::{Prober, ProberSettings},
+    prober::{FEW_ROUTES, Prober, ProberSettings},
     process::Outlet,
     registry_client::{RegistryClient, RegistrySettings},
     roll::Roll,
@@ -32,7 +32,7 @@ use actors::{
     telemetry::Telemetry,
     upnp::{Upnp, gateway::DefaultGateway, keeper::Keeper},
 };
-use policies::{planner::Planner, usage::Floor};
+use policies::{planner::Planner, probe::Pace};
 use std::{cell::RefCell, net::SocketAddrV6, rc::Rc, time::Duration};
 
 /// Names of all guarded actors.
@@ -54,10 +54,6 @@ pub const ACTORS: [&str; 16] = [
     "roll",
     "sampler",
 ];
-
-/// Routes announced over a link, for the floor below which traffic is Babel's own; each 30 more cost
-/// one packet in an update interval.
-const FEW_ROUTES: usize = 30;
 
 /// A gateway that has not let go of our mappings by then is left alone; the leases are finite.
 const RELEASE: Duration = Duration::from_secs(4);
@@ -141,7 +137,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         let told = ProberSettings {
             me: identity.me,
             network: identity.network,
-            floor: Floor::of(&identity.document.parameters.parameters(), FEW_ROUTES),
+            pace: Pace::of(&identity.document.parameters(), FEW_ROUTES),
         };
         let (clock, orders) = (clock.clone(), tunnels.clone().recipient());
         let (losses, links) = (table.borrow().losses.clone(), links.clone());
@@ -193,6 +189,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             tunnels.clone().recipient(),
             credentials.recipient(),
             policy.clone().recipient(),
+            prober.clone().recipient(),
             peer_cache.clone().recipient(),
             telemetry.clone().recipient(),
         ];

@@ -172,11 +172,11 @@ fn init(args: &Init) -> ExitCode {
         prefix_length: args.prefix_length,
         parameters: Parameters {
             hello_interval: args.hello_interval.unwrap_or(usual.hello_interval),
-            update_interval: usual.update_interval,
             tunnels_to_dial: args.dial.unwrap_or(usual.tunnels_to_dial),
             max_accepted: args.max_accepted.unwrap_or(usual.max_accepted),
             refresh,
             min_age: args.min_age.unwrap_or(refresh.saturating_mul(2)),
+            ..usual
         },
         certificate_life_s: args.certificate_life,
         announcement_ttl_s: args.announcement_ttl,

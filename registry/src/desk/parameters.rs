@@ -70,6 +70,8 @@ impl Desk {
             ("max-accepted", numbers.max_accepted.to_string(), "live"),
             ("refresh", shown(numbers.refresh_ms), "live"),
             ("min-age", shown(numbers.min_age_ms), "live"),
+            ("probe", shown(numbers.probe_ms), "live"),
+            ("idle-probe", shown(numbers.idle_probe_ms), "live"),
             ("private-endpoints", document.private_endpoints.to_string(), "live"),
             ("gateways", gateways.join(","), "restart"),
             ("ipv4", document.ipv4.map(|range| range.to_string()).unwrap_or_default(), "restart"),
@@ -119,6 +121,8 @@ fn change(document: &mut NetworkDocument, key: &str, value: &str) -> Result<bool
         "max-accepted" => numbers.max_accepted = number(V, value)?,
         "refresh" => numbers.refresh_ms = ms(V, value)?,
         "min-age" => numbers.min_age_ms = ms(V, value)?,
+        "probe" => numbers.probe_ms = ms(V, value)?,
+        "idle-probe" => numbers.idle_probe_ms = ms(V, value)?,
         "private-endpoints" => match value {
             "true" => document.private_endpoints = true,
             "false" => document.private_endpoints = false,

@@ -80,6 +80,18 @@ pub struct ParametersDocument {
     pub max_accepted: u16,
     pub refresh_ms: u64,
     pub min_age_ms: u64,
+    #[serde(default = "probe_ms")]
+    pub probe_ms: u64,
+    #[serde(default = "idle_probe_ms")]
+    pub idle_probe_ms: u64,
+}
+
+fn probe_ms() -> u64 {
+    ParametersDocument::from(Parameters::default()).probe_ms
+}
+
+fn idle_probe_ms() -> u64 {
+    ParametersDocument::from(Parameters::default()).idle_probe_ms
 }
 
 /// Why a document is not believed.
@@ -157,6 +169,11 @@ impl NetworkDocument {
         self.authorities.iter().filter_map(|pem| certificate(pem)).collect()
     }
 
+    /// The numbers as the policies take them.
+    pub fn parameters(&self) -> Parameters {
+        Parameters { ipv4: self.ipv4.is_some(), ..self.parameters.parameters() }
+    }
+
     /// The plan of IPv4 addresses for payload, where there is one.
     pub fn payload4(&self) -> Option<Network4> {
         self.ipv4.and_then(Network4::new)
@@ -228,6 +245,8 @@ impl ParametersDocument {
             // Networks keep to 30 s and more; a laboratory may be quicker.
             ("refresh_ms", self.refresh_ms, 1_000..=3_600_000, "1000 to 3600000"),
             ("min_age_ms", self.min_age_ms, 0..=day, "0 to 86400000"),
+            ("probe_ms", self.probe_ms, 250..=5_000, "250 to 5000"),
+            ("idle_probe_ms", self.idle_probe_ms, 1_000..=300_000, "1000 to 300000"),
         ];
         match ranges.into_iter().find(|(_, value, range, _)| !range.contains(value)) {
             None => Ok(()),
@@ -237,8 +256,7 @@ impl ParametersDocument {
         }
     }
 
-    /// As the policies take them.
-    pub fn parameters(&self) -> Parameters {
+    fn parameters(&self) -> Parameters {
         Parameters {
             hello_interval: Duration::from_millis(self.hello_interval_ms),
             update_interval: Duration::from_millis(self.update_interval_ms),
@@ -246,6 +264,9 @@ impl ParametersDocument {
             max_accepted: self.max_accepted,
             refresh: Duration::from_millis(self.refresh_ms),
             min_age: Duration::from_millis(self.min_age_ms),
+            probe: Duration::from_millis(self.probe_ms),
+            idle_probe: Duration::from_millis(self.idle_probe_ms),
+            ipv4: false,
         }
     }
 }
@@ -261,6 +282,8 @@ impl From<Parameters> for ParametersDocument {
             max_accepted: parameters.max_accepted,
             refresh_ms: ms(parameters.refresh),
             min_age_ms: ms(parameters.min_age),
+            probe_ms: ms(parameters.probe),
+            idle_probe_ms: ms(parameters.idle_probe),
         }
     }
 }
@@ -304,7 +327,7 @@ mod tests {
     #[test]
     fn a_network_document_round_trips() {
         check(|_| (), None);
-        assert_eq!(document().parameters.parameters(), Parameters::default());
+        assert_eq!(document().parameters(), Parameters::default());
         assert_eq!(static_key(&document().tls_crypt), Some(vec![0xa5; 256]));
     }
 
@@ -321,6 +344,8 @@ mod tests {
         check(|d| d.parameters.tunnels_to_dial = 31, Some("tunnels_to_dial"));
         check(|d| d.parameters.max_accepted = 251, Some("max_accepted"));
         check(|d| d.parameters.refresh_ms = 0, Some("refresh_ms"));
+        check(|d| d.parameters.probe_ms = 249, Some("probe_ms is 249, not 250 to 5000"));
+        check(|d| d.parameters.idle_probe_ms = 999, Some("idle_probe_ms"));
         check(|d| d.tls_crypt_other = Some("hello".into()), Some("tls_crypt_other"));
         check(|d| d.authorities = vec!["hello".into()], Some("authorities"));
         check(|d| d.min_version = Some("1.2".into()), Some("min_version is 1.2, not MAJOR.MINOR.PATCH"));
