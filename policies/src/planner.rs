@@ -86,6 +86,8 @@ pub struct Planner {
     me: Prefix,
     settings: PlannerSettings,
     link_cost: LinkCost,
+    /// Whether verdicts are made.
+    explains: bool,
     rng: Rng,
     began: Option<Uptime>,
     next_refresh: Uptime,
@@ -119,6 +121,7 @@ impl Planner {
             me,
             settings,
             link_cost: LinkCost::default(),
+            explains: true,
             rng,
             began: None,
             next_refresh: Uptime::default(),
@@ -146,6 +149,11 @@ impl Planner {
     /// Judges links by another cost than babeld's, from the next look on: for simulators.
     pub fn set_link_cost(&mut self, link_cost: LinkCost) {
         self.link_cost = link_cost;
+    }
+
+    /// Makes no verdicts from the next look on: for simulators, where nobody reads them.
+    pub fn set_silent(&mut self) {
+        self.explains = false;
     }
 
     /// Looks at the world; `was_reached`: some peer got through to our servers in this run.
@@ -177,7 +185,7 @@ impl Planner {
         let dials = self.dialling.dial(&picture, &self.settings.pinned, allowance, &mut self.rng);
         self.remember_gains(&dials);
         plan.decisions.extend(dials);
-        if self.next_verdicts <= now || !plan.decisions.is_empty() {
+        if self.explains && (self.next_verdicts <= now || !plan.decisions.is_empty()) {
             self.next_verdicts = now + VERDICT_PACE;
             let all = self.assess(&picture);
             plan.verdicts = Some(self.verdicts(&picture, &all, limit, progress.as_deref()));

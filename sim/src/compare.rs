@@ -31,6 +31,8 @@ pub struct Course {
     pub mean_ms: Vec<f64>,
     /// Ways that ran over a tunnel when it was closed, summed over all rounds.
     pub disturbed_routes: u64,
+    /// The same for each round.
+    pub disturbed: Vec<u64>,
     /// Tunnels closed in each round, as a part of all.
     pub replaced_share: Vec<f64>,
     /// Dials in all rounds, and those that were refused.
@@ -45,6 +47,7 @@ impl Course {
     fn add(&mut self, mean: f64, happened: Happened, tunnels: usize) {
         self.mean_ms.push((mean * 1000.0).round() / 1000.0);
         self.disturbed_routes += happened.disturbed;
+        self.disturbed.push(happened.disturbed);
         let tunnels = u64::try_from(tunnels).unwrap_or(u64::MAX);
         self.replaced_share.push((share(happened.closed, tunnels) * 1e5).round() / 1e5);
         self.dials += happened.dials;
@@ -89,6 +92,7 @@ pub fn compare(space: &Space, plan: Plan, cost: LinkCost, policies: &[&'static s
         };
         // Round 0 has replaced nothing.
         course.replaced_share.remove(0);
+        course.disturbed.remove(0);
         (*policy, course)
     };
     Comparison { optimum_ms, direct_ms, policies: policies.iter().map(course).collect() }
@@ -177,11 +181,14 @@ pub fn plot(comparison: &Comparison) -> String {
 
 /// Each round of each policy, a line.
 pub fn csv(comparison: &Comparison) -> String {
-    let mut text = "policy,round,mean_ms,replaced_share\n".to_owned();
+    let mut text = "policy,round,mean_ms,replaced_share,disturbed_routes\n".to_owned();
     for (name, course) in &comparison.policies {
         let replaced = std::iter::once(&0.0).chain(&course.replaced_share);
-        for (round, (mean, replaced)) in course.mean_ms.iter().zip(replaced).enumerate() {
-            text.push_str(&format!("{name},{round},{mean},{replaced}\n"));
+        let disturbed = std::iter::once(&0).chain(&course.disturbed);
+        for (round, ((mean, replaced), disturbed)) in
+            course.mean_ms.iter().zip(replaced).zip(disturbed).enumerate()
+        {
+            text.push_str(&format!("{name},{round},{mean},{replaced},{disturbed}\n"));
         }
     }
     text

@@ -138,6 +138,7 @@ impl Net {
         let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), seed };
         let mut planner = Planner::new(prefix(node)?, settings);
         planner.set_link_cost(self.settings.cost);
+        planner.set_silent();
         let began = World { at: Uptime(self.now.0.saturating_sub(self.refresh)), ..World::default() };
         planner.look(&began, true);
         Some(planner)
@@ -286,16 +287,14 @@ pub fn disturbed(overlay: &Overlay, ways: &[Way], closed: &[u32]) -> u64 {
     let gone: BTreeSet<_> = closed.iter().copied().collect();
     let mut hit = 0u64;
     for way in ways {
-        let mut order: Vec<_> = (0u32..).zip(&way.distance).map(|(node, metric)| (*metric, node)).collect();
-        order.sort_unstable();
         let mut on = vec![false; way.distance.len()];
-        for (_, node) in order {
-            let Some(at) = way.by.get(index(node)) else { continue };
-            let next = overlay.tunnel(*at).map(|tunnel| tunnel.far(node));
+        for node in &way.order {
+            let Some(at) = way.by.get(index(*node)) else { continue };
+            let next = overlay.tunnel(*at).map(|tunnel| tunnel.far(*node));
             let after = next.is_some_and(|next| on.get(index(next)).copied().unwrap_or_default());
             if after || gone.contains(at) {
                 hit += 1;
-                if let Some(place) = on.get_mut(index(node)) {
+                if let Some(place) = on.get_mut(index(*node)) {
                     *place = true;
                 }
             }

@@ -29,6 +29,69 @@ pub struct Way {
     pub distance: Vec<u32>,
     /// The first tunnel; [`NOWHERE`] at the target and where there is no way.
     pub by: Vec<u32>,
+    /// All nodes that have a way, the nearest first: each stands behind the next node of its way.
+    pub order: Vec<u32>,
+}
+
+/// Nodes that wait, by distance: a ring of lists, as wide as the longest arc.
+struct Buckets {
+    /// The first entry of each bucket.
+    heads: Vec<u32>,
+    /// One bit a bucket that is not empty.
+    filled: Vec<u64>,
+    /// Node, and the next entry of the same bucket.
+    entries: Vec<(u32, u32)>,
+    /// The distance reached.
+    at: u32,
+    /// Entries that wait, whole buckets at a time.
+    waiting: usize,
+}
+
+impl Buckets {
+    fn new(longest: u32) -> Self {
+        let width = (index(longest) + 1).next_power_of_two().max(64);
+        let (heads, filled) = (vec![NOWHERE; width], vec![0; width / 64]);
+        Self { heads, filled, entries: Vec::new(), at: 0, waiting: 0 }
+    }
+
+    fn push(&mut self, distance: u32, node: u32) {
+        let here = index(distance) & (self.heads.len() - 1);
+        if let (Some(head), Some(word)) = (self.heads.get_mut(here), self.filled.get_mut(here / 64)) {
+            self.waiting += usize::from(*head == NOWHERE);
+            let entry = number(self.entries.len());
+            self.entries.push((node, std::mem::replace(head, entry)));
+            *word |= 1 << (here % 64);
+        }
+    }
+
+    /// Empties the nearest bucket: its distance and first entry. None left: ready for another target.
+    fn next(&mut self) -> Option<(u32, u32)> {
+        if self.waiting == 0 {
+            self.at = 0;
+            self.entries.clear();
+            return None;
+        }
+        let width = self.heads.len();
+        let start = index(self.at) & (width - 1);
+        let mut skipped = start % 64;
+        let mut ahead = 0;
+        loop {
+            let place = (start / 64 + ahead) % self.filled.len();
+            let word = self.filled.get_mut(place)?;
+            let later = *word >> skipped << skipped;
+            if later != 0 {
+                let bit = index(later.trailing_zeros());
+                *word &= !(1 << bit);
+                let here = place * 64 + bit;
+                self.at += number((here + width - start) & (width - 1));
+                self.waiting -= 1;
+                let head = self.heads.get_mut(here)?;
+                return Some((self.at, std::mem::replace(head, NOWHERE)));
+            }
+            skipped = 0;
+            ahead += 1;
+        }
+    }
 }
 
 impl Arcs {
@@ -58,29 +121,25 @@ impl Arcs {
     }
 
     /// The shortest ways from all nodes to the target, and to each liar, which claims to be the target.
-    ///
-    /// `buckets` come empty and are left empty: a power of two of them, more than the longest arc.
-    fn towards(&self, target: u32, liars: &[u32], buckets: &mut [Vec<u32>]) -> Way {
+    fn towards(&self, target: u32, liars: &[u32], buckets: &mut Buckets) -> Way {
         let nodes = self.first.len() - 1;
         let (mut distance, mut by) = (vec![NOWHERE; nodes], vec![NOWHERE; nodes]);
-        let width = buckets.len();
-        let mut waiting = 0usize;
-        for source in std::iter::once(target).chain(liars.iter().copied()) {
-            if let (Some(place), Some(bucket)) = (distance.get_mut(index(source)), buckets.first_mut()) {
+        let mut order = Vec::with_capacity(nodes);
+        let claiming = liars.iter().copied().filter(|liar| *liar != target);
+        for source in std::iter::once(target).chain(claiming) {
+            if let Some(place) = distance.get_mut(index(source)) {
                 *place = 0;
-                bucket.push(source);
-                waiting += 1;
+                buckets.push(0, source);
             }
         }
-        let mut at = 0u32;
-        while waiting > 0 {
-            let here = index(at) & (width - 1);
-            let mut bucket = buckets.get_mut(here).map(std::mem::take).unwrap_or_default();
-            waiting -= bucket.len();
-            for node in bucket.drain(..) {
+        while let Some((at, mut entry)) = buckets.next() {
+            while let Some((node, next)) = buckets.entries.get(index(entry)).copied() {
+                entry = next;
+                // Otherwise a shorter way was found meanwhile.
                 if distance.get(index(node)) != Some(&at) {
                     continue;
                 }
+                order.push(node);
                 for (far, cost, tunnel) in self.of_node(node) {
                     let through = at + cost;
                     let Some(known) = distance.get_mut(index(*far)) else { continue };
@@ -89,19 +148,12 @@ impl Arcs {
                         if let Some(by) = by.get_mut(index(*far)) {
                             *by = *tunnel;
                         }
-                        if let Some(bucket) = buckets.get_mut(index(through) & (width - 1)) {
-                            bucket.push(*far);
-                            waiting += 1;
-                        }
+                        buckets.push(through, *far);
                     }
                 }
             }
-            if let Some(place) = buckets.get_mut(here) {
-                *place = bucket;
-            }
-            at += 1;
         }
-        Way { target, distance, by }
+        Way { target, distance, by, order }
     }
 
     /// The ways to all targets, in their order.
@@ -109,7 +161,7 @@ impl Arcs {
         let part = targets.len().div_ceil(threads.max(1)).max(1);
         std::thread::scope(|scope| {
             let some = |part: &[u32]| {
-                let mut buckets = vec![Vec::new(); (index(self.longest) + 1).next_power_of_two()];
+                let mut buckets = Buckets::new(self.longest);
                 part.iter().map(|to| self.towards(*to, liars, &mut buckets)).collect::<Vec<_>>()
             };
             let running: Vec<_> = targets.chunks(part).map(|part| scope.spawn(move || some(part))).collect();

@@ -141,10 +141,8 @@ fn fullest(net: &Net) -> f64 {
 fn through_liars(net: &Net, ways: &[Way]) -> f64 {
     let (mut caught, mut all) = (0u64, 0u64);
     for way in ways.iter().filter(|way| !net.liars.contains(&way.target)) {
-        let mut order: Vec<_> = (0u32..).zip(&way.distance).map(|(node, metric)| (*metric, node)).collect();
-        order.sort_unstable();
         let mut ends_at_liar = vec![false; way.distance.len()];
-        for (_, node) in order {
+        for node in way.order.iter().copied() {
             let next = way.by.get(index(node)).and_then(|at| net.overlay.tunnel(*at)).map(|t| t.far(node));
             let caught_there = match next {
                 Some(next) => ends_at_liar.get(index(next)).copied().unwrap_or_default(),
