@@ -47,8 +47,8 @@ const FIRST: Duration = Duration::from_secs(5);
 const LAST: Duration = Duration::from_secs(3600);
 /// A renewal that goes on failing is logged this often.
 const COMPLAIN: Duration = Duration::from_secs(3600);
-/// Processes are started anew within this, spread over the nodes by chance, and within an eighth of what
-/// is left of the old certificate's life.
+/// Nodes begin to start processes anew within this, spread by chance, and within a sixteenth of what is left
+/// of the old certificate's life; then they take turns.
 const WINDOW: Duration = Duration::from_secs(600);
 
 /// What the actor is told once.
@@ -234,14 +234,14 @@ impl Credentials {
 
     fn tell(&self, old_rest: Duration, servers: bool, dials: bool) {
         let not_after_s = self.own().and_then(|(_, own)| u64::try_from(own.not_after_s).ok());
-        let window = WINDOW.min(old_rest / 8);
+        let window = WINDOW.min(old_rest / 16);
         let changed = CredentialsChanged {
             at: self.clock.now(),
             network_version: self.held.load().version(Kind::Network),
             servers,
             dials,
             after: window.mul_f64(self.chance),
-            at_the_latest: old_rest.saturating_sub(old_rest / 4),
+            at_the_latest: old_rest.saturating_sub(old_rest / 8),
             not_after_s,
         };
         self.changed.iter().for_each(|to| to.do_send(changed.clone()));
@@ -257,7 +257,7 @@ impl Credentials {
             cas = trusted(&fs::read(ca).unwrap_or_default()) != trusted(bundle(network).as_bytes());
             let other = write_changed(ca, bundle(network).as_bytes(), 0o644, None)?;
             if other {
-                self.next = self.clock.now() + WINDOW.min(self.rest() / 8).mul_f64(self.chance);
+                self.next = self.clock.now() + WINDOW.min(self.rest() / 16).mul_f64(self.chance);
             }
         }
         match &network.tls_crypt_other {

@@ -28,4 +28,5 @@ pub mod scout;
 pub mod shadow;
 pub mod store;
 pub mod telemetry;
+pub mod turns;
 pub mod upnp;

@@ -12,7 +12,7 @@ use policies::{
     world::{BabelTable, Candidate, LinkReading, ProbeReading, Sounding, View},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc,
@@ -177,6 +177,14 @@ pub struct Decided {
     pub decisions: Vec<policies::planner::Decision>,
     /// What the planner thinks of each tunnel now, for `warren why`.
     pub verdicts: Vec<policies::planner::Verdict>,
+}
+
+/// How far the drains of accepted tunnels are, by whatever reason they drain.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct DrainsRead {
+    /// Whether each may end without loss.
+    pub tunnels: BTreeMap<Slot, bool>,
 }
 
 /// Reading of all port leases.

@@ -11,6 +11,7 @@ use crate::{
     messages::DocumentOffered,
     peer_cache::SharedPeers,
     policy::SharedOutlook,
+    turns::SharedTurn,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use actix_tls::accept::rustls_0_23::TlsStream;
@@ -35,7 +36,8 @@ use std::{
 };
 use wire::{
     peer::{
-        DOCUMENT_LIMIT, Distance, MOST_NODES, NodeDocument, PeersDocument, VERSION, ViewDocument, call_of,
+        DOCUMENT_LIMIT, Distance, MOST_NODES, NodeDocument, PeersDocument, TURN, VERSION, ViewDocument,
+        call_of,
     },
     registry::{Kind, Node},
 };
@@ -88,6 +90,7 @@ struct State {
     held: SharedHeld,
     offered: Recipient<DocumentOffered>,
     outlook: SharedOutlook,
+    turn: SharedTurn,
 }
 
 /// The other end of a connection, by its certificate: one that bears the address it came from.
@@ -103,6 +106,7 @@ struct Caller {
 impl PeerApi {
     /// Will answer at `address`: our node address, and [`wire::peer::PORT`]. `tls`: a member's
     /// [server](crate::member::Member::server); when another is put there, the server begins anew.
+    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
     pub fn new(
         address: SocketAddrV6,
         tls: SharedTls,
@@ -111,8 +115,9 @@ impl PeerApi {
         held: SharedHeld,
         offered: Recipient<DocumentOffered>,
         outlook: SharedOutlook,
+        turn: SharedTurn,
     ) -> Self {
-        let state = State { node, peers, held, offered, outlook };
+        let state = State { node, peers, held, offered, outlook, turn };
         Self { address, tls, served: None, handle: None, state, retry: RETRY }
     }
 
@@ -175,6 +180,8 @@ fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Serv
             .route(call_of(Kind::Network), web::post().to(offer))
             .route(call_of(Kind::Revocations), web::get().to(revocations))
             .route(call_of(Kind::Revocations), web::post().to(offer))
+            .route(TURN, web::post().to(take_turn))
+            .route(TURN, web::delete().to(give_turn_back))
             .default_service(web::to(|| async { problem(StatusCode::NOT_FOUND, "no such call") }))
     })
     .workers(1)
@@ -285,6 +292,24 @@ async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
         loss: outlook.losses.get(&caller.prefix).copied().flatten(),
         distances: distances.collect(),
     })
+}
+
+async fn take_turn(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    match caller(&request, &state) {
+        Ok(caller) if state.turn.take(caller.prefix) => HttpResponse::NoContent().finish(),
+        Ok(_) => problem(StatusCode::CONFLICT, "tunnels here are coming or going"),
+        Err(why) => problem(StatusCode::FORBIDDEN, why),
+    }
+}
+
+async fn give_turn_back(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    match caller(&request, &state) {
+        Ok(caller) => {
+            state.turn.give_back(caller.prefix);
+            HttpResponse::NoContent().finish()
+        }
+        Err(why) => problem(StatusCode::FORBIDDEN, why),
+    }
 }
 
 fn answer<T: Serialize>(request: &HttpRequest, state: &State, document: impl FnOnce() -> T) -> HttpResponse {

@@ -27,7 +27,7 @@ use std::{
 use wire::{
     endpoints::dialable,
     overlay::Network,
-    peer::{ANSWER_LIMIT, DOCUMENT_LIMIT, NodeDocument, ViewDocument, call_of},
+    peer::{ANSWER_LIMIT, DOCUMENT_LIMIT, NodeDocument, TURN, ViewDocument, call_of},
     registry::Kind,
     signed::SignedDocument,
 };
@@ -190,6 +190,17 @@ impl Asker {
         let request = self.http.load().post(url).header("content-type", "application/json").body(body);
         let answer = request.send().await.and_then(reqwest::Response::error_for_status);
         answer.map(drop).map_err(failed)
+    }
+
+    /// Asks it for its [turn](crate::turns) to end tunnels (`POST`), or gives it back (`DELETE`); whether it agrees.
+    ///
+    /// # Errors
+    /// It did not answer, or knows no turns.
+    pub async fn turn(&self, peer: Prefix, method: reqwest::Method) -> Result<bool, AskError> {
+        let failed = |source| AskError::Http { peer, source };
+        let answer = self.http.load().request(method, self.url(peer, TURN)).send().await.map_err(failed)?;
+        let refused = answer.status() == reqwest::StatusCode::CONFLICT;
+        if refused { Ok(false) } else { answer.error_for_status().map(|_| true).map_err(failed) }
     }
 
     fn url(&self, peer: Prefix, call: &str) -> String {

@@ -5,7 +5,8 @@
 use crate::{
     documents::held::Held,
     messages::{
-        Decided, DocumentsChanged, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead, Scouted, offer,
+        Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead,
+        Scouted, offer,
     },
 };
 use actix::{Actor, Context, Handler, Recipient};
@@ -44,12 +45,22 @@ pub struct Policy {
     planner: Planner,
     world: World,
     routes_read: Uptime,
-    orders: Recipient<Ordered>,
-    decided: Vec<Recipient<Decided>>,
+    out: Outlets,
     mode: Mode,
     outlook: SharedOutlook,
     shown: Option<Uptime>,
     lower: Lower,
+}
+
+/// Who hears of what is decided.
+#[derive(Clone)]
+pub struct Outlets {
+    /// Carries orders out.
+    pub orders: Recipient<Ordered>,
+    /// Drains tunnels of its own accord, and asks how far that is.
+    pub drains: Recipient<DrainsRead>,
+    /// Hears of each order with its terms, and of verdicts.
+    pub decided: Vec<Recipient<Decided>>,
 }
 
 /// What the node's configuration and its slots allow of the network's parameters.
@@ -73,7 +84,6 @@ impl Lower {
 }
 
 impl Policy {
-    /// `orders` goes to the tunnels; `decided` hears of each order with its terms, and of verdicts.
     /// `outlook` is what others are shown of us.
     pub fn new(
         mut planner: Planner,
@@ -81,14 +91,13 @@ impl Policy {
         held: &Held,
         mode: Mode,
         outlook: SharedOutlook,
-        orders: Recipient<Ordered>,
-        decided: Vec<Recipient<Decided>>,
+        out: Outlets,
     ) -> Self {
         if let Some(network) = held.network() {
             planner.set_parameters(lower.of(network.parameters()));
         }
         let (world, routes_read) = (World::default(), Uptime::default());
-        Self { planner, world, routes_read, orders, decided, mode, outlook, shown: None, lower }
+        Self { planner, world, routes_read, out, mode, outlook, shown: None, lower }
     }
 
     fn show(&mut self, at: Uptime) {
@@ -110,11 +119,14 @@ impl Policy {
             if self.mode == Mode::Watch {
                 continue;
             }
-            self.orders.do_send(Ordered { order: decision.order.clone() });
+            self.out.orders.do_send(Ordered { order: decision.order.clone() });
+        }
+        if !plan.draining.is_empty() {
+            offer(&self.out.drains, DrainsRead { tunnels: plan.draining });
         }
         let Some(verdicts) = plan.verdicts else { return };
         let decided = Decided { at, decisions: plan.decisions, verdicts };
-        self.decided.iter().for_each(|to| offer(to, decided.clone()));
+        self.out.decided.iter().for_each(|to| offer(to, decided.clone()));
     }
 }
 
@@ -232,10 +244,17 @@ mod tests {
         }
     }
 
+    impl Handler<DrainsRead> for Sink {
+        type Result = ();
+
+        fn handle(&mut self, _: DrainsRead, _: &mut Self::Context) {}
+    }
+
     fn policy(planner: Planner, mode: Mode, sink: &actix::Addr<Sink>) -> actix::Addr<Policy> {
-        let (orders, decided) = (sink.clone().recipient(), vec![sink.clone().recipient()]);
+        let decided = vec![sink.clone().recipient()];
+        let out = Outlets { orders: sink.clone().recipient(), drains: sink.clone().recipient(), decided };
         let lower = Lower { tunnels_to_dial: 10, max_accepted: 30 };
-        Policy::new(planner, lower, &Held::default(), mode, SharedOutlook::default(), orders, decided).start()
+        Policy::new(planner, lower, &Held::default(), mode, SharedOutlook::default(), out).start()
     }
 
     #[track_caller]

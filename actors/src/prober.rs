@@ -96,7 +96,7 @@ struct Tunnel {
     answered: Option<Uptime>,
     rumour: Option<Uptime>,
     ordered: Option<Uptime>,
-    /// When the peer last said that it drains this tunnel.
+    /// When we drained this tunnel, or the peer said that it does.
     drains: Option<Uptime>,
 }
 
@@ -118,7 +118,7 @@ impl Tunnel {
         }
     }
 
-    /// Whether the peer is about to close this tunnel.
+    /// Whether either end is about to close this tunnel.
     fn drains(&self, now: Uptime) -> bool {
         self.drains.is_some_and(|said| now.since(said) < DRAINS_FOR)
     }
@@ -181,6 +181,9 @@ impl Prober {
                 .filter(|known| known.peer == link.tunnel.peer && known.up_since == link.tunnel.up_since);
             let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, self.settings.pace, now));
             tunnel.probing.on_counters(link.counters, now);
+            if link.tunnel.phase == Phase::Draining {
+                tunnel.drains = Some(now);
+            }
             tunnels.insert(link.tunnel.slot, tunnel);
         }
         self.tunnels = tunnels;
@@ -196,7 +199,7 @@ impl Prober {
         let mut suspects = Vec::new();
         for (slot, tunnel) in &mut self.tunnels {
             let verdict = tunnel.probing.verdict(now);
-            // A server hears of its client's end 5 s late: that a drained tunnel falls silent is its end.
+            // A server hears of its client's end 5 s late, or ends itself: that a drained tunnel falls silent is its end.
             let reason = match tunnel.drains(now) {
                 true => CloseReason::PeerClosed,
                 false => CloseReason::PeerDead,

@@ -2,32 +2,29 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
+mod ca;
 mod netns;
 
 use actix::{Actor, Context, Handler};
 use actors::{
     clock::Clock,
-    documents::held::{Held, SharedHeld, Taken},
-    member::Member,
+    documents::held::{SharedHeld, Taken},
     messages::{DocumentOffered, PeerSource, PeersHeard, RoutesRead},
     peer_api::{PeerApi, SharedNode},
     peer_cache::SharedPeers,
     peer_client::{AskError, Asker, ClientSettings, PeerClient},
     policy::SharedOutlook,
+    turns::{self, SharedTurn},
 };
 use arc_swap::ArcSwap;
+use ca::{Ca, network, prefix};
 use netns::Namespace;
 use policies::{
     gain::Outlook,
-    names::{Endpoint, Prefix, Slot},
+    names::{Endpoint, Slot},
     units::Uptime,
     world::{BabelTable, Candidate, Route},
 };
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, PublicKeyData, SanType, SigningKey,
-};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
     net::{IpAddr, SocketAddrV6},
     sync::Arc,
@@ -35,81 +32,16 @@ use std::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use wire::{
-    overlay::Network,
     peer::{NodeDocument, PeersDocument},
-    registry::{Kind, Revocations, Revoked},
-    signed::{SIGNER_NAME, SignedDocument, seal},
+    registry::Kind,
 };
 
 const PORT: u16 = 326;
 const ASKED: u32 = 7;
 const ASKS: u32 = 8;
 
-fn prefix(number: u32) -> Prefix {
-    Prefix::new(number, 16).unwrap()
-}
-
-fn network() -> Network {
-    Network::new("2001:db8:42::/48".parse().unwrap()).unwrap()
-}
-
 fn endpoint(text: &str) -> Endpoint {
     text.parse().unwrap()
-}
-
-/// A CA that signs nodes.
-struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Ca {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// A list that says that the certificate of node `revoked` is, signed as it should be.
-    fn revocations(&self, version: u64, revoked: u32) -> SignedDocument {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, SIGNER_NAME);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let revoked =
-            Revoked { prefix: prefix(revoked), serial: format!("{revoked:x}"), key: "00".repeat(32) };
-        let list = Revocations { kind: Kind::Revocations, version, revoked: vec![revoked] };
-        let payload = serde_json::to_vec(&list).unwrap();
-        let signature = key.sign(&payload).unwrap();
-        seal(&payload, certificate.der(), &key.subject_public_key_info(), &signature)
-    }
-
-    /// What a node holds that has taken that list.
-    fn holding(&self, list: &SignedDocument) -> SharedHeld {
-        let der = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
-        let Ok(Taken::New(_, held)) = Held::new(vec![der]).take(list) else { panic!("not taken") };
-        SharedHeld::new(ArcSwap::from_pointee(*held))
-    }
-
-    /// The member with the address of node `number`.
-    fn member(&self, number: u32) -> Member {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names =
-            vec![SanType::IpAddress(IpAddr::V6(network().node_address(prefix(number))))];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, prefix(number).to_string());
-        params.serial_number = Some(u64::from(number).into());
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        let key = key.serialize_pem();
-        Member::from_pem(self.pem.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap()
-    }
 }
 
 /// Node [`ASKED`] answers with the certificate of node `certified` that `ca` signed, as node `says`.
@@ -144,7 +76,9 @@ fn serve_holding(
     let address = SocketAddrV6::new(network().node_address(prefix(ASKED)), PORT, 0, 0);
     let tls = Arc::new(ArcSwap::from_pointee(ca.member(certified).server().unwrap()));
     let (sink, offered) = mpsc::unbounded_channel();
-    PeerApi::new(address, tls, node, peers, held, FakeTable(sink).start().recipient(), outlook()).start();
+    let turn = SharedTurn::new(Clock::of(|| Uptime::from_secs(100)));
+    PeerApi::new(address, tls, node, peers, held, FakeTable(sink).start().recipient(), outlook(), turn)
+        .start();
     offered
 }
 
@@ -389,5 +323,21 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
         let heard = timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap();
         assert_eq!(heard.source, PeerSource::Itself);
         assert_eq!(heard.peers, [(prefix(ASKED), vec![endpoint("udp:45.67.0.1:1194")])]);
+    });
+}
+
+#[test]
+fn who_gets_not_all_turns_keeps_none_and_the_dead_have_no_say() {
+    check(|| async {
+        let ca = Ca::new();
+        serve(&ca, ASKED, ASKED);
+        ask(&asker(&ca, ASKS)).await.unwrap();
+        let all = || [prefix(ASKED), prefix(99)].into();
+        for (own_is_free, expected) in [(true, true), (false, false)] {
+            let own = SharedTurn::new(Clock::of(|| Uptime::from_secs(100)));
+            assert!(own_is_free || own.take(prefix(20)));
+            let taken = turns::take_all(prefix(ASKS), all(), own.clone(), asker(&ca, ASKS)).await;
+            assert_eq!((taken, own.holder() == Some(prefix(ASKS))), (expected, expected));
+        }
     });
 }

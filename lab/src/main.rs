@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lab::{
     Options, demo,
-    measure::{self, recover::Fault, tell},
+    measure::{self, recover::Fault, rotate::Change, tell},
     run,
 };
 use serde::Serialize;
@@ -150,6 +150,9 @@ enum What {
     },
     /// What is lost while certificates, the CA and keys are changed.
     Rotate {
+        /// What is changed, in this order.
+        #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["certificates", "ca", "tls-crypt", "babel"])]
+        changes: Vec<Change>,
         /// JSON only.
         #[arg(long)]
         json: bool,
@@ -227,7 +230,7 @@ fn measured(what: What) -> Result<()> {
         What::Slots { json } => result(&measure::slots::measure()?, json),
         What::Join { json } => result(&measure::join::measure()?, json),
         What::RegistryAway { json } => result(&measure::registry_away::measure()?, json),
-        What::Rotate { json } => result(&measure::rotate::measure()?, json),
+        What::Rotate { changes, json } => result(&measure::rotate::measure(&changes)?, json),
         What::Revoke { nodes, json } => result(&measure::revoke::measure(nodes)?, json),
         What::Recover { fault, json } => result(&measure::recover::measure(fault)?, json),
     }

@@ -13,6 +13,7 @@ pub mod planner;
 pub mod probe;
 pub mod rng;
 pub mod server_drain;
+pub mod turn;
 pub mod units;
 pub mod usage;
 pub mod ways;

@@ -55,6 +55,8 @@ pub struct Plan {
     pub decisions: Vec<Decision>,
     /// One a tunnel, in order of slots; made anew with each order and every five seconds.
     pub verdicts: Option<Vec<Verdict>>,
+    /// Accepted tunnels that drain, and whether they may end; who drains them decides.
+    pub draining: BTreeMap<Slot, bool>,
 }
 
 /// What a planner is made with.
@@ -165,7 +167,7 @@ impl Planner {
         let now = picture.at;
         let began = self.begin(now);
         self.count(world, &picture);
-        let mut plan = Plan::default();
+        let mut plan = Plan { draining: self.draining(&picture), ..Plan::default() };
         let limit = self.limit(began, now, was_reached);
         let mut progress = None;
         self.carry_on(&picture, &mut plan, &mut progress);
@@ -212,6 +214,18 @@ impl Planner {
         // Nodes that start together must not refresh together.
         self.next_refresh = now + self.rng.span(refresh, refresh.saturating_mul(2));
         now
+    }
+
+    fn draining(&self, picture: &Picture<'_>) -> BTreeMap<Slot, bool> {
+        let drains = |slot: &Slot, link: &LinkReading| {
+            slot.role() == Role::Accepted && link.tunnel.phase == Phase::Draining
+        };
+        let drained = |slot: Slot, link: &LinkReading| {
+            let usage = self.usage.get(&slot).map(|(_, _, usage)| usage);
+            drain::is_drained(picture, slot, link.tunnel.since, usage, &self.settings.parameters)
+        };
+        let all = picture.tunnels.iter().filter(|(slot, link)| drains(slot, link));
+        all.map(|(slot, link)| (*slot, drained(*slot, link))).collect()
     }
 
     fn wanted(&self) -> usize {

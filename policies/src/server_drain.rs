@@ -5,10 +5,13 @@ use crate::{
     units::Uptime,
     ways::Ways,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-/// A server drains at least so long: by then the far ends have missed five hellos of a second.
-const LEAST: Duration = Duration::from_secs(6);
+/// A server drains at least so long: the far ends' costs are read anew meanwhile.
+const LEAST: Duration = Duration::from_secs(3);
 /// A server that is not drained after this long is kept for now.
 const MOST: Duration = Duration::from_secs(20);
 
@@ -23,12 +26,17 @@ pub enum ServerDrain {
     GiveUp,
 }
 
-/// Looks at the drain of a server's tunnels, on `slots`, that began at `since`. Without `ways` nothing is
-/// known to have moved.
-pub fn server_drain(ways: Option<&Ways>, slots: &BTreeSet<Slot>, since: Uptime, now: Uptime) -> ServerDrain {
-    let used = ways.is_none_or(|ways| slots.iter().any(|slot| ways.service(*slot).nodes > 0));
+/// Looks at the drain of a server's tunnels, on `slots`, that began at `since`; `drained` says of each that
+/// the planner has looked at whether it may end.
+pub fn server_drain(
+    slots: &BTreeSet<Slot>,
+    drained: &BTreeMap<Slot, bool>,
+    since: Uptime,
+    now: Uptime,
+) -> ServerDrain {
     let dwell = now.since(since);
-    if slots.is_empty() || (!used && dwell >= LEAST) {
+    let all = slots.iter().all(|slot| drained.get(slot).copied().unwrap_or(false));
+    if slots.is_empty() || (all && dwell >= LEAST) {
         ServerDrain::Done
     } else if dwell >= MOST {
         ServerDrain::GiveUp
@@ -45,47 +53,51 @@ pub fn only_way(ways: &Ways, slots: &BTreeSet<Slot>) -> Option<Prefix> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Route;
+    use crate::{names::Transport, world::Route};
 
-    fn node(number: u32) -> Prefix {
-        Prefix::new(number, 16).unwrap()
-    }
-
-    fn ways(routes: &[(u32, u16, bool)], slots: &BTreeSet<Slot>) -> Ways {
-        let route = |(number, slot, installed): &(u32, u16, bool)| Route {
-            node: node(*number),
-            slot: Slot::Dialling(*slot),
-            via: node(*number),
-            installed: *installed,
-            metric: 96,
-            refmetric: 0,
-        };
-        let routes: Vec<_> = routes.iter().map(route).collect();
-        Ways::of(&routes, node(1), |slot| !slots.contains(&slot))
+    fn slot(number: u16) -> Slot {
+        Slot::Accepting(Transport::Udp, number)
     }
 
     #[track_caller]
-    fn check(routes: &[(u32, u16, bool)], seconds: u64, expected: ServerDrain, only: Option<u32>) {
-        let slots = [Slot::Dialling(1)].into();
-        let ways = ways(routes, &slots);
+    fn check(slots: &[u16], drained: &[(u16, bool)], seconds: u64, expected: ServerDrain) {
+        let slots = slots.iter().copied().map(slot).collect();
+        let drained = drained.iter().map(|(number, is)| (slot(*number), *is)).collect();
         let (since, now) = (Uptime::from_secs(100), Uptime::from_secs(100 + seconds));
-        assert_eq!(server_drain(Some(&ways), &slots, since, now), expected);
-        assert_eq!(only_way(&ways, &slots), only.map(node));
+        assert_eq!(server_drain(&slots, &drained, since, now), expected);
     }
 
     #[test]
-    fn a_server_is_drained_once_no_route_uses_it_and_given_up_where_one_stays() {
-        check(&[(7, 1, false), (7, 2, true)], 5, ServerDrain::Wait, None);
-        check(&[(7, 1, false), (7, 2, true)], 6, ServerDrain::Done, None);
-        check(&[(7, 1, true), (7, 2, false)], 19, ServerDrain::Wait, None);
-        check(&[(7, 1, true), (8, 2, true)], 20, ServerDrain::GiveUp, Some(7));
+    fn a_server_may_end_once_all_its_tunnels_may_and_is_kept_where_one_stays() {
+        check(&[2, 3], &[(2, true), (3, true)], 2, ServerDrain::Wait);
+        check(&[2, 3], &[(2, true), (3, true), (9, false)], 3, ServerDrain::Done);
+        check(&[2, 3], &[(2, true), (3, false)], 19, ServerDrain::Wait);
+        check(&[2, 3], &[(2, true), (3, false)], 20, ServerDrain::GiveUp);
     }
 
     #[test]
-    fn without_a_table_nothing_is_known_to_have_moved() {
-        let slots = [Slot::Dialling(1)].into();
-        let drain = |slots, now| server_drain(None, slots, Uptime::from_secs(1), Uptime::from_secs(now));
-        assert_eq!(drain(&slots, 10), ServerDrain::Wait);
-        assert_eq!(drain(&BTreeSet::new(), 1), ServerDrain::Done);
+    fn what_nobody_has_looked_at_is_not_drained_and_a_server_without_tunnels_may_end_at_once() {
+        check(&[2, 3], &[(2, true)], 10, ServerDrain::Wait);
+        check(&[], &[], 0, ServerDrain::Done);
+    }
+
+    #[test]
+    fn a_node_that_no_other_slot_leads_to_is_named() {
+        let node = |number| Prefix::new(number, 16).unwrap();
+        let route = |(number, at, installed): (u32, u16, bool)| Route {
+            node: node(number),
+            slot: slot(at),
+            via: node(number),
+            installed,
+            metric: 96,
+            refmetric: 0,
+        };
+        let goes = [slot(2)].into();
+        let only = |routes: &[(u32, u16, bool)]| {
+            let routes: Vec<_> = routes.iter().copied().map(route).collect();
+            only_way(&Ways::of(&routes, node(1), |at| at != slot(2)), &goes)
+        };
+        assert_eq!(only(&[(7, 2, true), (7, 3, false)]), None);
+        assert_eq!(only(&[(7, 2, true), (8, 3, true)]), Some(node(7)));
     }
 }

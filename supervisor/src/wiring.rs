@@ -20,7 +20,7 @@ use actors::{
     peer_api::PeerApi,
     peer_cache::{CacheSettings, PeerCache},
     peer_client::PeerClient,
-    policy::{Policy, SharedOutlook},
+    policy::{Outlets, Policy, SharedOutlook},
     prober::{FEW_ROUTES, Prober, ProberSettings},
     process::Outlet,
     registry_client::{RegistryClient, RegistrySettings},
@@ -30,6 +30,7 @@ use actors::{
     shadow::Shadow,
     store::{Applied, TunnelTable},
     telemetry::Telemetry,
+    turns::SharedTurn,
     upnp::{Upnp, gateway::DefaultGateway, keeper::Keeper},
 };
 use policies::{planner::Planner, probe::Pace};
@@ -85,6 +86,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     }));
     let (connections, routing) = (Connections::default(), RoutingProcess::default());
     let applied = Applied::default();
+    let turn = SharedTurn::new(clock.clone());
     let links = Links::new(kernel.clone(), sender.clone(), identity.me);
 
     // Sinks.
@@ -105,6 +107,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             (tunnel_settings(parts), clock.clone(), table.clone(), connections.clone(), links.clone());
         let (events, seed) = (Outlet::default(), fastrand::u64(..));
         let (held, applied) = (parts.held.clone(), applied.clone());
+        let (turn, asker) = (turn.clone(), parts.asker.clone());
         guard("tunnels", remade.clone(), move || {
             Tunnels::new(
                 told.clone(),
@@ -116,6 +119,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 events.clone(),
                 held.clone(),
                 applied.clone(),
+                turn.clone(),
+                asker.clone(),
                 seed,
             )
         })
@@ -124,13 +129,16 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     // Deciders and what they are told by.
     let outlook = SharedOutlook::default();
     let policy = {
-        let orders = tunnels.clone().recipient();
-        let (told, me, decided) = (planner_settings(parts), identity.me, vec![telemetry.clone().recipient()]);
+        let out = Outlets {
+            orders: tunnels.clone().recipient(),
+            drains: tunnels.clone().recipient(),
+            decided: vec![telemetry.clone().recipient()],
+        };
+        let (told, me) = (planner_settings(parts), identity.me);
         let (lower, held, mode, outlook) = (lower(parts), parts.held.clone(), parts.mode, outlook.clone());
         guard("policy", remade.clone(), move || {
             let planner = Planner::new(me, told.clone());
-            let (orders, decided) = (orders.clone(), decided.clone());
-            Policy::new(planner, lower, &held.load(), mode, outlook.clone(), orders, decided)
+            Policy::new(planner, lower, &held.load(), mode, outlook.clone(), out.clone())
         })
     };
     let prober = {
@@ -231,7 +239,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     {
         let address = SocketAddrV6::new(identity.network.node_address(identity.me), wire::peer::PORT, 0, 0);
         let (tls, node, held) = (parts.peer_tls.clone(), parts.node.clone(), parts.held.clone());
-        let api = PeerApi::new(address, tls, node, peers, held, documents.clone().recipient(), outlook);
+        let api = PeerApi::new(address, tls, node, peers, held, documents.clone().recipient(), outlook, turn);
         guard("peer_api", remade.clone(), move || api.clone());
     }
 

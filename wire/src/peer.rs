@@ -24,6 +24,10 @@ pub fn call_of(kind: Kind) -> &'static str {
     }
 }
 
+/// The call by which a node is asked for its turn to end tunnels by plan (`POST`: 204 given, 409 not now),
+/// and is given it back (`DELETE`: 204).
+pub const TURN: &str = "/v1/turn";
+
 /// Most nodes in one sample.
 pub const MOST_NODES: usize = 64;
 

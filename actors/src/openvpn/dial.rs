@@ -100,6 +100,8 @@ impl Dial {
                 StateName::Exiting | StateName::Reconnecting => self.goes(&state.detail),
                 _ => {}
             },
+            // All that tells a server's orderly end: the state says only that we said goodbye too.
+            management::Event::Notify { kind, .. } if kind.starts_with("server-pushed-") => self.goes(&kind),
             // All that tells a refusal: with an exit notification the state says nothing else.
             management::Event::AuthFailed => {
                 self.ending.get_or_insert(CloseReason::PeerClosed);

@@ -19,9 +19,11 @@ use crate::{
     clock::Clock,
     documents::held::SharedHeld,
     links::{LinkOrder, Links},
-    messages::{CredentialsChanged, DocumentsChanged, Ordered, ProcessReading, RoutesRead},
+    messages::{CredentialsChanged, DocumentsChanged, DrainsRead, Ordered, ProcessReading, RoutesRead},
+    peer_client::Asker,
     process::{ChildEvent, Outlet},
     store::{Applied, TunnelTable},
+    turns::SharedTurn,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use command_line::{client, server};
@@ -102,7 +104,11 @@ pub struct Tunnels {
     common: Common,
     connections: Connections,
     routes: Option<BabelTable>,
+    /// Of accepted tunnels that drain: whether they may end.
+    drained: BTreeMap<Slot, bool>,
     applied: Applied,
+    turn: SharedTurn,
+    asker: Asker,
 }
 
 impl Tunnels {
@@ -118,6 +124,8 @@ impl Tunnels {
         events: Outlet,
         held: SharedHeld,
         applied: Applied,
+        turn: SharedTurn,
+        asker: Asker,
         seed: u64,
     ) -> Self {
         let most = held.load().network().map_or(u16::MAX, |network| network.parameters.max_accepted);
@@ -134,7 +142,7 @@ impl Tunnels {
             stopping: Cell::new(false),
             max_accepted,
         };
-        Self { common, connections, routes: None, applied }
+        Self { common, connections, routes: None, drained: BTreeMap::new(), applied, turn, asker }
     }
 
     fn start_servers(&mut self) {
@@ -147,9 +155,10 @@ impl Tunnels {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, ctx: &mut Context<Self>) {
         self.cut_due();
-        self.roll_over();
+        self.disturb();
+        self.roll_over(ctx);
         let mut processes = self.connections.0.borrow_mut();
         processes.servers.values_mut().for_each(|server| server.tick(&self.common));
         processes.dials.values_mut().for_each(|dial| dial.tick(&self.common));
@@ -163,6 +172,9 @@ impl Tunnels {
                 tracing::info!(%slot, %peer, %reason, "tunnel opening");
                 self.open(slot, peer, &endpoints);
             }
+            // A neighbour ends tunnels, or we do: the planner says it again.
+            Order::Drain { reason, .. }
+                if reason != CloseReason::Operator && self.turn.holder().is_some() => {}
             Order::Drain { slot, reason } => {
                 tracing::info!(%slot, %reason, "tunnel draining");
                 self.drain(slot);
@@ -274,7 +286,7 @@ impl Actor for Tunnels {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.common.events.attach(ctx.address().recipient());
         self.start_servers();
-        ctx.run_interval(TICK, |tunnels, _| tunnels.tick());
+        ctx.run_interval(TICK, Self::tick);
     }
 }
 
@@ -343,5 +355,13 @@ impl Handler<RoutesRead> for Tunnels {
 
     fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
         self.routes = read.table;
+    }
+}
+
+impl Handler<DrainsRead> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, read: DrainsRead, _: &mut Self::Context) {
+        self.drained = read.tunnels;
     }
 }

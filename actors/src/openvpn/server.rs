@@ -224,6 +224,8 @@ impl Server {
     /// Throws the client of a slot out; its tunnel has then ended. `None` where the slot is free.
     pub(super) fn close(&mut self, common: &Common, slot: Slot, reason: CloseReason) -> Option<Ended> {
         let accepted = self.accepted.remove(&slot)?;
+        // Its clients leave before the process ends; that they answer no probe then is no death.
+        let reason = if self.restarts { CloseReason::Renewed } else { reason };
         common.links.order(LinkOrder::Down(slot));
         self.process.say(management::client_kill(accepted.client));
         common.table.borrow_mut().resting.insert(slot, common.now() + KILLED_REST);

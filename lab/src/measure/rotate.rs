@@ -3,13 +3,14 @@
 use super::{PACE, certificate_end, pause, prepare, short_lived, start_whole, tell};
 use crate::{Lab, Pinger, record::LOST_AFTER, spawn::wait_until};
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use serde::Serialize;
 use std::time::Duration;
 
 /// How many nodes the lab has.
 const NODES: usize = 6;
 /// Stands for a year: certificates are renewed and processes started anew in its last third.
-const LIFE: Duration = Duration::from_secs(200);
+const LIFE: Duration = Duration::from_secs(600);
 /// Between convergence and the first ping.
 const SETTLE: Duration = Duration::from_secs(15);
 /// How long one step may take.
@@ -36,11 +37,24 @@ pub struct Rotate {
     pub restarts: u64,
 }
 
+/// What is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Change {
+    /// Node certificates, in the last third of their lives.
+    Certificates,
+    /// The CA, in three steps.
+    Ca,
+    /// The `tls-crypt` key, in three steps.
+    TlsCrypt,
+    /// Babel's key, in three steps.
+    Babel,
+}
+
 /// Measures once.
 ///
 /// # Errors
 /// Where the lab cannot be built, or a step does not reach all nodes.
-pub fn measure() -> Result<Rotate> {
+pub fn measure(changes: &[Change]) -> Result<Rotate> {
     let lab = prepare(short_lived(NODES, LIFE))?;
     start_whole(&lab)?;
     pause(SETTLE);
@@ -48,43 +62,45 @@ pub fn measure() -> Result<Rotate> {
     let before = starts(&lab)?;
     let mut told = Rotate::default();
     let mut phase = Phase { lab: &lab, pinger: &pinger, told: &mut told };
-
-    let ends = lab.nodes().iter().map(certificate_end).collect::<Result<Vec<_>>>()?;
-    phase.run(
-        "node certificates",
-        |told| &mut told.lost_certificates,
-        || {
-            let renewed = || {
-                let now = lab.nodes().iter().map(certificate_end).collect::<Result<Vec<_>>>().ok()?;
-                now.iter().zip(&ends).all(|(now, before)| now > before).then_some(())
-            };
-            wait_until(PATIENCE, renewed).context("not all certificates were renewed")?;
-            none_stale(&lab)
-        },
-    )?;
-    phase.run(
-        "CA",
-        |told| &mut told.lost_ca,
-        || {
-            for step in ["stage", "activate", "retire"] {
-                rotate(&lab, "rotate-ca", &[step])?;
-                none_stale(&lab)?;
-            }
-            Ok(())
-        },
-    )?;
-    let keys: [(&str, Counter); 2] =
-        [("tls-crypt", |told| &mut told.lost_tls_crypt), ("babel", |told| &mut told.lost_babel)];
-    for (key, lost) in keys {
-        phase.run(key, lost, || {
+    for change in changes {
+        let steps = |verb: &str, words: &[&str]| {
             ["stage", "activate", "retire"].iter().try_for_each(|step| {
-                rotate(&lab, "rotate-key", &[key, step])?;
+                rotate(&lab, verb, &[words, &[*step]].concat())?;
                 none_stale(&lab)
             })
-        })?;
+        };
+        match change {
+            Change::Certificates => phase.run(
+                "node certificates",
+                |told| &mut told.lost_certificates,
+                || {
+                    all_renewed(&lab)?;
+                    none_stale(&lab)
+                },
+            )?,
+            Change::Ca => phase.run("CA", |told| &mut told.lost_ca, || steps("rotate-ca", &[]))?,
+            Change::TlsCrypt => phase.run(
+                "tls-crypt",
+                |told| &mut told.lost_tls_crypt,
+                || steps("rotate-key", &["tls-crypt"]),
+            )?,
+            Change::Babel => {
+                phase.run("babel", |told| &mut told.lost_babel, || steps("rotate-key", &["babel"]))?;
+            }
+        }
     }
     told.restarts = starts(&lab)?.saturating_sub(before);
     Ok(told)
+}
+
+/// Waits until each node's certificate ends later than it does now.
+fn all_renewed(lab: &Lab) -> Result<()> {
+    let ends = lab.nodes().iter().map(certificate_end).collect::<Result<Vec<_>>>()?;
+    let renewed = || {
+        let now = lab.nodes().iter().map(certificate_end).collect::<Result<Vec<_>>>().ok()?;
+        now.iter().zip(&ends).all(|(now, before)| now > before).then_some(())
+    };
+    wait_until(PATIENCE, renewed).context("not all certificates were renewed")
 }
 
 /// Which of the counts.

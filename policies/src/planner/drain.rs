@@ -146,9 +146,7 @@ impl Closing {
         if stuck || dwell >= deadline(parameters) {
             return self.give_up(now, AbandonReason::Deadline, terms);
         }
-        let far_moved =
-            far.is_none_or(|cost| cost >= FAR_MOVED) || dwell >= hello.saturating_mul(FAR_MOVED_HELLOS);
-        if picture.told && routed == 0 && quiet >= QUIET && far_moved && self.lonely_since.is_none() {
+        if is_drained(picture, self.slot, since, usage, parameters) && self.lonely_since.is_none() {
             self.stage = Stage::Close;
             self.told = now;
             let order = Order::Close { slot: self.slot, reason: self.reason };
@@ -172,6 +170,21 @@ impl Closing {
         self.told = now;
         Step::Order(Decision { order: Order::Undrain { slot: self.slot, reason }, terms })
     }
+}
+
+/// Whether nothing leaves by a slot that drains since then, nothing passes, and the far end has turned away.
+pub(super) fn is_drained(
+    picture: &Picture<'_>,
+    slot: Slot,
+    since: Uptime,
+    usage: Option<&Usage>,
+    parameters: &Parameters,
+) -> bool {
+    let waited = parameters.hello_interval.saturating_mul(FAR_MOVED_HELLOS);
+    let far = picture.far_cost.get(&slot);
+    let far_moved = far.is_none_or(|cost| *cost >= FAR_MOVED) || picture.at.since(since) >= waited;
+    let quiet = usage.is_some_and(|usage| usage.quiet_for() >= QUIET);
+    picture.told && picture.nodes_served(slot) == 0 && quiet && far_moved
 }
 
 /// [`DRAIN_DEADLINE`], or twenty hello intervals where hellos are rare.

@@ -1,0 +1,87 @@
+//! Makes CAs and members for tests.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests")]
+#![allow(unreachable_pub, reason = "each test takes what it needs")]
+
+use actors::{
+    documents::held::{Held, SharedHeld, Taken},
+    member::Member,
+};
+use arc_swap::ArcSwap;
+use policies::names::Prefix;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, PublicKeyData, SanType, SigningKey,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::net::IpAddr;
+use wire::{
+    overlay::Network,
+    registry::{Kind, Revocations, Revoked},
+    signed::{SIGNER_NAME, SignedDocument, seal},
+};
+
+/// Node `number`.
+pub fn prefix(number: u32) -> Prefix {
+    Prefix::new(number, 16).unwrap()
+}
+
+/// The network of all tests.
+pub fn network() -> Network {
+    Network::new("2001:db8:42::/48".parse().unwrap()).unwrap()
+}
+
+/// A CA that signs nodes.
+pub struct Ca {
+    pub issuer: Issuer<'static, KeyPair>,
+    pub pem: String,
+}
+
+impl Ca {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A list that says that the certificate of node `revoked` is, signed as it should be.
+    pub fn revocations(&self, version: u64, revoked: u32) -> SignedDocument {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, SIGNER_NAME);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let revoked =
+            Revoked { prefix: prefix(revoked), serial: format!("{revoked:x}"), key: "00".repeat(32) };
+        let list = Revocations { kind: Kind::Revocations, version, revoked: vec![revoked] };
+        let payload = serde_json::to_vec(&list).unwrap();
+        let signature = key.sign(&payload).unwrap();
+        seal(&payload, certificate.der(), &key.subject_public_key_info(), &signature)
+    }
+
+    /// What a node holds that has taken that list.
+    pub fn holding(&self, list: &SignedDocument) -> SharedHeld {
+        let der = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
+        let Ok(Taken::New(_, held)) = Held::new(vec![der]).take(list) else { panic!("not taken") };
+        SharedHeld::new(ArcSwap::from_pointee(*held))
+    }
+
+    /// The member with the address of node `number`.
+    pub fn member(&self, number: u32) -> Member {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names =
+            vec![SanType::IpAddress(IpAddr::V6(network().node_address(prefix(number))))];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, prefix(number).to_string());
+        params.serial_number = Some(u64::from(number).into());
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let key = key.serialize_pem();
+        Member::from_pem(self.pem.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap()
+    }
+}
