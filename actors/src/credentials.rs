@@ -45,6 +45,8 @@ const TICK: Duration = Duration::from_secs(1);
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest wait, also bounded by a tenth of what is left of the certificate's life.
 const LAST: Duration = Duration::from_secs(3600);
+/// The longest wait once the certificate has ended.
+const LATE: Duration = Duration::from_secs(300);
 /// A renewal that goes on failing is logged this often.
 const COMPLAIN: Duration = Duration::from_secs(3600);
 /// Nodes begin to start processes anew within this, spread by chance, and within a sixteenth of what is left
@@ -211,7 +213,7 @@ impl Credentials {
     fn failed(&mut self, own: &Certificate, error: &CredentialError) {
         let now = self.clock.now();
         let rest = own.rest(now_s());
-        let longest = LAST.min(rest / 10).max(FIRST);
+        let longest = if rest.is_zero() { LATE } else { LAST.min(rest / 10).max(FIRST) };
         self.next = now + self.wait.min(longest).mul_f64(0.5 + fastrand::f64());
         self.wait = (self.wait * 2).min(longest);
         if self.complained.is_none_or(|last| now.since(last) >= COMPLAIN) {

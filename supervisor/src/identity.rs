@@ -31,6 +31,8 @@ pub struct Identity {
     pub request: String,
     /// End of the certificate's life, seconds since 1970.
     pub expires_s: i64,
+    /// The same for people. It may be past: [`late`](crate::late) sees to that.
+    pub expires: String,
 }
 
 fn wrong(path: &Path, why: impl Into<String>) -> StartError {
@@ -51,12 +53,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError>
 }
 
 impl Identity {
-    /// Reads and checks all files below `paths`; `now_s` is the wall clock, seconds since 1970.
+    /// Reads and checks all files below `paths`.
     ///
     /// # Errors
     ///
     /// Names the file and what is wrong with it.
-    pub fn read(paths: &Paths, now_s: i64) -> Result<Self, StartError> {
+    pub fn read(paths: &Paths) -> Result<Self, StartError> {
         let (ca_path, path) = (paths.ca(), paths.certificate());
         let cas = certificates(&ca_path)?;
         let certificate = certificate(&path)?;
@@ -77,13 +79,7 @@ impl Identity {
         let me =
             subject(&parsed).ok_or_else(|| wrong(&path, "its subject is not exactly one common name P/L"))?;
         let expires_s = parsed.validity().not_after.timestamp();
-        if expires_s <= now_s {
-            let when = parsed.validity().not_after;
-            return Err(wrong(
-                &path,
-                format!("the certificate expired on {when}: join again, or set the clock"),
-            ));
-        }
+        let expires = parsed.validity().not_after.to_string();
         let key = paths.key();
         let pem = fs::read_to_string(&key).map_err(|error| error.to_string());
         let pair = pem.and_then(|pem| KeyPair::from_pem(&pem).map_err(|error| error.to_string()));
@@ -95,7 +91,7 @@ impl Identity {
         let serial = parsed.raw_serial_as_string().replace(':', "");
         let network =
             document.range().ok_or_else(|| wrong(&paths.network(), "the network's range is none"))?;
-        Ok(Self { me, network, document, signed, cas, serial, request, expires_s })
+        Ok(Self { me, network, document, signed, cas, serial, request, expires_s, expires })
     }
 }
 

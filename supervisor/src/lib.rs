@@ -5,6 +5,7 @@ pub mod errors;
 pub mod host;
 pub mod identity;
 pub mod join;
+pub mod late;
 pub mod logging;
 pub mod parts;
 pub mod run;

@@ -4,7 +4,7 @@ use crate::{
     errors::StartError,
     host,
     identity::Identity,
-    logging,
+    late, logging,
     parts::{Parts, document_files},
     shutdown,
     wiring::{self, ACTORS, Graph},
@@ -47,7 +47,7 @@ pub fn run(config_file: &Path, paths: &Paths, mode: Mode) -> Result<ExitCode, St
     // Fails only where a provider stands already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     host::need_root()?;
-    let identity = Identity::read(paths, wall_clock_s())?;
+    let identity = Identity::read(paths)?;
     let host = host::look(&settings, &identity)?;
     host::make_folders(paths)?;
     let system = actix::System::new();
@@ -82,12 +82,6 @@ fn held(identity: &Identity, paths: &Paths) -> Result<SharedHeld, StartError> {
     Ok(SharedHeld::new(ArcSwap::from_pointee(held)))
 }
 
-#[expect(clippy::disallowed_methods, reason = "certificates are judged by the wall clock")]
-fn wall_clock_s() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
-}
-
 async fn node(
     settings: Settings,
     identity: Identity,
@@ -99,6 +93,12 @@ async fn node(
     let mut signals =
         signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(doing("take signals"))?;
     let _claim = claim(&paths)?;
+    let says = |line: &str| notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(line)]);
+    let old = member(&paths)?;
+    let identity = tokio::select! {
+        renewed = late::renewed(identity, &settings.registry, &old, &paths, says) => renewed?,
+        () = until_told(&mut signals) => return Ok(ExitCode::SUCCESS),
+    };
     let clock = Clock::boottime();
     let kernel = Kernel::open(paths.root())?;
     host::prepare(&mut host, &kernel, &identity, &paths).await?;
@@ -147,7 +147,7 @@ async fn node(
     });
     let address = identity.network.node_address(identity.me);
     tracing::info!(prefix = %identity.me, %address, "warren runs");
-    notify(&[sd_notify::NotifyState::Ready]);
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("")]);
     until_told(&mut signals).await;
     notify(&[sd_notify::NotifyState::Stopping]);
     stop(&graph, &clock, &kernel, &paths, &mut signals).await;

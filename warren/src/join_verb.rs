@@ -1,6 +1,9 @@
 //! `warren join`: an invitation for an identity; `warren request` and `warren install`: the same by file.
 
-use crate::output::{fail, read_short, say};
+use crate::{
+    output::{fail, read_short, say},
+    unit,
+};
 use config::paths::Paths;
 use std::{path::PathBuf, process::ExitCode};
 use supervisor::join::{self, JoinError, Joined, Joining};
@@ -11,6 +14,9 @@ use wire::{invitation::Invitation, registry::Enrolment};
 pub struct Args {
     /// The line that the registry's operator gave: warren://HOST:PORT/?pin=…&token=…
     invitation: String,
+    /// Enable the systemd unit and start the node
+    #[arg(long)]
+    start: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -30,6 +36,12 @@ impl Place {
     fn paths(&self) -> Paths {
         Paths::new(std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone()))
     }
+
+    /// Nothing is spent where the unit that shall be started cannot be.
+    fn can_start(&self, start: bool) -> Result<(), ExitCode> {
+        let possible = if start { unit::check(&self.root) } else { Ok(()) };
+        possible.map_err(|error| fail(&error, error.exit_code()))
+    }
 }
 
 /// What `warren request` is told.
@@ -44,6 +56,9 @@ pub struct RequestArgs {
 pub struct InstallArgs {
     /// What `warren registry sign` printed; - reads the standard input
     file: PathBuf,
+    /// Enable the systemd unit and start the node
+    #[arg(long)]
+    start: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -58,20 +73,26 @@ pub fn two_uids(text: &str) -> Result<(u32, u32), String> {
 
 /// Joins, and prints one line: prefix and address.
 pub fn main(args: &Args) -> ExitCode {
+    if let Err(code) = args.place.can_start(args.start) {
+        return code;
+    }
     let invitation: Invitation = match args.invitation.parse() {
         Ok(invitation) => invitation,
         Err(error) => return fail(&error, 1),
     };
     let paths = args.place.paths();
     let joining = Joining { invitation: &invitation, paths: &paths, children: args.place.child_uids };
-    told(actix_rt::System::new().block_on(join::join(&joining)))
+    told(actix_rt::System::new().block_on(join::join(&joining)), args.start)
 }
 
-fn told(outcome: Result<Joined, JoinError>) -> ExitCode {
+fn told(outcome: Result<Joined, JoinError>, start: bool) -> ExitCode {
     match outcome {
         Ok(joined) => {
             say(format_args!("{} {}", joined.prefix, joined.address));
-            ExitCode::SUCCESS
+            match if start { unit::start() } else { Ok(()) } {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error, error.exit_code()),
+            }
         }
         Err(error) => fail(&error, error.exit_code()),
     }
@@ -90,6 +111,9 @@ pub fn request(args: &RequestArgs) -> ExitCode {
 
 /// Installs what the registry's operator gave back, and prints prefix and address.
 pub fn install(args: &InstallArgs) -> ExitCode {
+    if let Err(code) = args.place.can_start(args.start) {
+        return code;
+    }
     let read = read_short(&args.file).and_then(|text| serde_json::from_str(&text).map_err(Into::into));
     let enrolment: Enrolment = match read {
         Ok(enrolment) => enrolment,
@@ -98,7 +122,7 @@ pub fn install(args: &InstallArgs) -> ExitCode {
             return fail(&std::io::Error::other(what), 1);
         }
     };
-    told(join::install(&args.place.paths(), args.place.child_uids, &enrolment))
+    told(join::install(&args.place.paths(), args.place.child_uids, &enrolment), args.start)
 }
 
 #[cfg(test)]

@@ -294,6 +294,7 @@ fn joining(network: &Network, case: &str, root: &Path) -> Command {
             let invitation = network.invitation().replace("127.0.0.1:9443", "127.0.0.1:9");
             network.join(&invitation, "newcomer")
         }
+        "start elsewhere" => warren(&["join", &network.invitation(), "--start"], &network.at("newcomer")),
         "install nonsense" => warren(&["install", &nonsense(network)], &network.at("newcomer")),
         "request where joined" => warren(&["request"], root),
         "sign nonsense" => of_registry(network, &["sign", &nonsense(network)]),

@@ -1,0 +1,89 @@
+//! Renews a certificate that has ended while the node was away, before anything else is begun.
+//!
+//! The registry renews late ones within its grace. While it is away it is asked again and again, since
+//! nobody shall have to come for that; only its no is final.
+
+use crate::{errors::StartError, identity::Identity};
+use actors::{
+    clock::wall,
+    credentials::{CredentialError, certificate::Certificate},
+    documents::disk::replace,
+    errors::Chain,
+    member::Member,
+    registry_client::call::{CallError, Registry},
+};
+use config::paths::Paths;
+use reqwest::Method;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::time::Duration;
+use wire::registry::{Renewal, Renewed, VERSION};
+
+/// The first wait after a try that failed, ± 50 %; it doubles.
+const FIRST: Duration = Duration::from_secs(5);
+/// The longest wait.
+const LONGEST: Duration = Duration::from_secs(300);
+/// The registry knows the certificate no more: revoked, or over for longer than its grace.
+const REFUSED: u16 = 403;
+
+/// Seconds since 1970.
+pub fn now_s() -> i64 {
+    i64::try_from(wall().as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Renews the certificate of `identity`, and reads it again; at once where it has not ended. `says` hears of
+/// the first try that failed.
+///
+/// # Errors
+/// The registry does not renew it, or a file cannot be read or written.
+pub async fn renewed(
+    identity: Identity,
+    registry: &str,
+    member: &Member,
+    paths: &Paths,
+    says: impl Fn(&str),
+) -> Result<Identity, StartError> {
+    if identity.expires_s > now_s() {
+        return Ok(identity);
+    }
+    let registry = Registry::member(registry, member)?;
+    let renewal = Renewal { version: VERSION, csr: identity.request.clone() };
+    let (mut wait, mut told) = (FIRST, false);
+    loop {
+        let answer = registry.send::<Renewed>(Method::POST, "/v1/renewals", &renewal).await;
+        let why = match answer {
+            Ok(renewed) => match install(&identity, &renewed, paths) {
+                Ok(()) => return Identity::read(paths),
+                Err(error) => Chain(&error).to_string(),
+            },
+            Err(error @ CallError::No { status: REFUSED, .. }) => {
+                let why = format!("{}, and is not renewed any more ({error}): join again", ended(&identity));
+                return Err(StartError::Identity { path: paths.certificate(), why });
+            }
+            Err(error) => Chain(&error).to_string(),
+        };
+        if !told {
+            let line =
+                format!("{}; it is renewed as soon as the registry does that: {why}", ended(&identity));
+            tracing::warn!("{line}");
+            says(&line);
+            told = true;
+        }
+        tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
+        wait = (wait * 2).min(LONGEST);
+    }
+}
+
+fn ended(identity: &Identity) -> String {
+    format!("the certificate expired on {}", identity.expires)
+}
+
+fn install(identity: &Identity, renewed: &Renewed, paths: &Paths) -> Result<(), CredentialError> {
+    let malformed = actors::credentials::certificate::BadCertificate::Malformed;
+    let read = |der: &CertificateDer<'_>| Certificate::read(der).ok_or(malformed);
+    let source = CertificateDer::from_pem_file(paths.certificate()).map_err(|_| malformed)?;
+    let fresh = CertificateDer::from_pem_slice(renewed.certificate.as_bytes()).map_err(|_| malformed)?;
+    let fresh = read(&source)?.follows(&fresh, &identity.cas)?;
+    replace(&paths.certificate(), renewed.certificate.as_bytes(), 0o644, None)?;
+    tracing::info!(serial = fresh.serial, "certificate renewed after its end");
+    Ok(())
+}
