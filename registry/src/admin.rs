@@ -34,6 +34,9 @@ pub struct Invite {
     /// Exactly this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+    /// Its line may be published: few may join by it from one network within an hour.
+    #[serde(default)]
+    pub anonymous: bool,
 }
 
 /// The answer to [`Invite`]; also what `--json` prints.
@@ -245,8 +248,9 @@ fn wanted(name: Option<String>, length: Option<u8>, prefix: Option<String>) -> R
 
 async fn invite(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
-    let Invite { ttl_s, uses, name, prefix_length, prefix } = body.read()?;
-    let asked = Invitations { ttl_s, uses: uses.unwrap_or(1), wanted: wanted(name, prefix_length, prefix)? };
+    let Invite { ttl_s, uses, name, prefix_length, prefix, anonymous } = body.read()?;
+    let wanted = wanted(name, prefix_length, prefix)?;
+    let asked = Invitations { ttl_s, uses: uses.unwrap_or(1), wanted, anonymous };
     let desk::Invited { invitation, expires } = queue.ask(move |desk| desk.invite(&asked, &who)).await?;
     Ok(HttpResponse::Ok().json(Invited { version: VERSION, invitation: invitation.to_string(), expires }))
 }

@@ -196,6 +196,10 @@ impl Desk {
         }
         // A text that is no token goes the same way as an unknown one.
         let token = token_from_text(&claim.token).map_or([0; 32], |token| sha256(&token));
+        let anonymous = self.storage.is_anonymous(&token)?;
+        if anonymous && !self.pace.may_join(site, now_s) {
+            return Err(Refusal::Strangers);
+        }
         let (length, wanted) = (self.settings.prefix_length, Wanted::default());
         let claimed = self
             .issue(&CheckedClaim { token: Some(token), key, wanted, length, now_s })
@@ -204,7 +208,10 @@ impl Desk {
                     self.failures.note(site, now_s);
                 }
             })?;
-        tracing::info!(prefix = %claimed.prefix, from = %from, "certificate issued");
+        if anonymous {
+            self.pace.joined(site, now_s);
+        }
+        tracing::info!(prefix = %claimed.prefix, from = %from, anonymous, "certificate issued");
         Ok(claimed)
     }
 

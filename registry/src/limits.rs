@@ -28,55 +28,55 @@ impl From<IpAddr> for Site {
     }
 }
 
-/// A count that begins anew each minute.
+/// A count that begins anew after a span.
 #[derive(Clone, Copy, Debug, Default)]
-struct Minute {
+struct Count {
     since_s: i64,
     count: usize,
 }
 
-impl Minute {
-    fn is_over(self, now_s: i64) -> bool {
+impl Count {
+    fn is_over(self, span_s: i64, now_s: i64) -> bool {
         // A clock that was set back must not lock anybody out.
-        !(0..SPAN_S).contains(&(now_s - self.since_s))
+        !(0..span_s).contains(&(now_s - self.since_s))
     }
 
-    fn so_far(self, now_s: i64) -> usize {
-        if self.is_over(now_s) { 0 } else { self.count }
+    fn so_far(self, span_s: i64, now_s: i64) -> usize {
+        if self.is_over(span_s, now_s) { 0 } else { self.count }
     }
 
-    fn note(&mut self, now_s: i64) {
-        if self.is_over(now_s) {
+    fn note(&mut self, span_s: i64, now_s: i64) {
+        if self.is_over(span_s, now_s) {
             *self = Self { since_s: now_s, count: 0 };
         }
         self.count += 1;
     }
 }
 
-/// Counts by key, each for a minute, and never more than [`MOST_KEYS`].
+/// Counts by key, each for `SPAN_S` seconds, and never more than [`MOST_KEYS`].
 #[derive(Clone, Debug)]
-struct Minutes<K>(BTreeMap<K, Minute>);
+struct Counts<K, const SPAN_S: i64>(BTreeMap<K, Count>);
 
-impl<K> Default for Minutes<K> {
+impl<K, const SPAN_S: i64> Default for Counts<K, SPAN_S> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<K: Ord> Minutes<K> {
+impl<K: Ord, const SPAN_S: i64> Counts<K, SPAN_S> {
     fn so_far(&self, key: &K, now_s: i64) -> usize {
-        self.0.get(key).map_or(0, |minute| minute.so_far(now_s))
+        self.0.get(key).map_or(0, |count| count.so_far(SPAN_S, now_s))
     }
 
     fn note(&mut self, key: K, now_s: i64) {
         if self.0.len() >= MOST_KEYS {
-            self.0.retain(|_, minute| !minute.is_over(now_s));
+            self.0.retain(|_, count| !count.is_over(SPAN_S, now_s));
         }
         if self.0.len() >= MOST_KEYS {
             // Rather let somebody guess once more than shut out everybody.
             self.0.clear();
         }
-        self.0.entry(key).or_default().note(now_s);
+        self.0.entry(key).or_default().note(SPAN_S, now_s);
     }
 }
 
@@ -89,8 +89,8 @@ const MOST_KEYS: usize = 65_536;
 /// thousand networks must not shut out who holds a good token.
 #[derive(Clone, Debug, Default)]
 pub struct Failures {
-    sites: Minutes<Site>,
-    all: Minute,
+    sites: Counts<Site, SPAN_S>,
+    all: Count,
     off: bool,
 }
 
@@ -102,14 +102,14 @@ impl Failures {
 
     /// Whether `site` may try at `now_s`.
     pub fn may_try(&mut self, site: Site, now_s: i64) -> bool {
-        let most = if self.all.so_far(now_s) < OVERALL { PER_SITE } else { 1 };
+        let most = if self.all.so_far(SPAN_S, now_s) < OVERALL { PER_SITE } else { 1 };
         self.off || self.sites.so_far(&site, now_s) < most
     }
 
     /// `site` failed at `now_s`.
     pub fn note(&mut self, site: Site, now_s: i64) {
         self.sites.note(site, now_s);
-        self.all.note(now_s);
+        self.all.note(SPAN_S, now_s);
     }
 }
 
@@ -119,11 +119,18 @@ pub const BOOTSTRAPS: usize = 60;
 /// Announcements that one member may make within [`SPAN_S`].
 pub const ANNOUNCEMENTS: usize = 60;
 
-/// What members asked within the last minute.
+/// An hour.
+const HOUR_S: i64 = 3_600;
+
+/// Strangers from one site who may join within an hour, by an invitation that is known to everybody.
+pub const STRANGERS: usize = 3;
+
+/// What members asked within the last minute, and who joined within the hour.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
-    bootstraps: Minutes<Prefix>,
-    announcements: Minutes<Prefix>,
+    bootstraps: Counts<Prefix, SPAN_S>,
+    announcements: Counts<Prefix, SPAN_S>,
+    strangers: Counts<Site, HOUR_S>,
     off: bool,
 }
 
@@ -143,7 +150,17 @@ impl Pace {
         self.off || Self::count(&mut self.announcements, prefix, now_s, ANNOUNCEMENTS)
     }
 
-    fn count(minutes: &mut Minutes<Prefix>, prefix: Prefix, now_s: i64, most: usize) -> bool {
+    /// Whether a stranger from `site` may join.
+    pub fn may_join(&self, site: Site, now_s: i64) -> bool {
+        self.off || self.strangers.so_far(&site, now_s) < STRANGERS
+    }
+
+    /// A stranger from `site` has joined.
+    pub fn joined(&mut self, site: Site, now_s: i64) {
+        self.strangers.note(site, now_s);
+    }
+
+    fn count(minutes: &mut Counts<Prefix, SPAN_S>, prefix: Prefix, now_s: i64, most: usize) -> bool {
         let may = minutes.so_far(&prefix, now_s) < most;
         if may {
             minutes.note(prefix, now_s);

@@ -67,7 +67,8 @@ pub fn body(call: Call) -> Option<Value> {
             vec!["version", "endpoints"],
         ),
         Call::Invite => {
-            let own = vec![("ttl_s", number(1)), ("uses", number(1))];
+            let own =
+                vec![("ttl_s", number(1)), ("uses", number(1)), ("anonymous", json!({"type": "boolean"}))];
             (own.into_iter().chain(wishes()).collect(), vec!["ttl_s"])
         }
         Call::Sign => (std::iter::once(("csr", text())).chain(wishes()).collect(), vec!["csr"]),

@@ -61,6 +61,7 @@ impl From<Refusal> for No {
             Refusal::Version { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unknown version", Some("version")),
             Refusal::Token => (StatusCode::FORBIDDEN, "token refused", Some("token")),
             Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many failures", None),
+            Refusal::Strangers => (StatusCode::TOO_MANY_REQUESTS, "too many from there", None),
             Refusal::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "too often", None),
             Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", None),
             Refusal::Request(_) => (StatusCode::UNPROCESSABLE_ENTITY, "request refused", Some("csr")),

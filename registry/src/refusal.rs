@@ -24,6 +24,9 @@ pub enum Refusal {
     /// Too many failures from there, or overall.
     #[error("too many failed claims; try again in a minute")]
     TooMany,
+    /// Too many who joined from there by an invitation that is known to everybody.
+    #[error("enough joined from your network by this public invitation; try again in an hour")]
+    Strangers,
     /// Too many requests of one kind by one node.
     #[error("too many {what}; try again in a minute")]
     TooOften {

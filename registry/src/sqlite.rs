@@ -25,7 +25,8 @@ const INVITATION_REST_S: i64 = 7 * 86_400;
 const APPLICATION_ID: i32 = 0x7772_6e52;
 
 /// What makes each version of the tables out of the one before.
-const VERSIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema-2.sql")];
+const VERSIONS: [&str; 3] =
+    [include_str!("schema.sql"), include_str!("schema-2.sql"), include_str!("schema-3.sql")];
 
 /// How long another process may hold the database, such as a copy, before we give up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -205,6 +206,13 @@ impl Storage for Sqlite {
 
     fn invite(&mut self, invitation: &NewInvitation, now_s: i64) -> Result<(), IssueError> {
         self.keep_invitation(invitation, now_s)
+    }
+
+    fn is_anonymous(&self, token: &[u8; 32]) -> Result<bool, StorageError> {
+        self.connection
+            .prepare_cached("SELECT 1 FROM invitations WHERE token = ?1 AND anonymous")
+            .and_then(|mut find| find.exists([token]))
+            .map_err(cannot("find an invitation"))
     }
 
     fn withdraw_invitations(&mut self, now_s: i64) -> Result<usize, StorageError> {

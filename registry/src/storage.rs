@@ -107,6 +107,8 @@ pub struct NewInvitation {
     pub expires_s: i64,
     /// What they will be for.
     pub wanted: Wanted,
+    /// Its line may be published: nobody knows who uses it.
+    pub anonymous: bool,
 }
 
 /// A claim whose request was checked.
@@ -179,6 +181,12 @@ pub trait Storage: Send {
     /// # Errors
     /// Its name or prefix is somebody's already, or it could not be kept.
     fn invite(&mut self, invitation: &NewInvitation, now_s: i64) -> Result<(), IssueError>;
+
+    /// Whether the invitation with this hash of a token is one that may be published.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn is_anonymous(&self, token: &[u8; 32]) -> Result<bool, StorageError>;
 
     /// Forgets all invitations that could still be used; how many there were.
     ///

@@ -104,6 +104,7 @@ fn an_invitation_gives_what_was_asked_for() {
         ("name", Invite { name: Some("a b".into()), ..invite.clone() }),
         ("name", Invite { name: Some("0".repeat(32)), ..invite.clone() }),
         ("prefix_length", Invite { prefix_length: Some(33), ..invite.clone() }),
+        ("anonymous", Invite { name: Some("three".into()), anonymous: true, ..invite.clone() }),
     ] {
         check(ask::<Invited>(&registry, "POST", "/v1/invitations", &bad), "out of range");
         assert!(!field.is_empty());
@@ -151,6 +152,25 @@ fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_o
     let log: Lines = registry.order("GET", "/v1/log?count=3", &());
     assert_eq!(log.lines.len(), 3);
     assert!(log.lines.iter().all(|line| line.who.starts_with("uid ")), "{log:?}");
+}
+
+#[test]
+fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holder_of_another_is_let_in() {
+    let registry = Registry::start();
+    let ask =
+        Invite { ttl_s: 60, uses: Some(100), prefix_length: Some(24), anonymous: true, ..Invite::default() };
+    let invited: Invited = registry.order("POST", "/v1/invitations", &ask);
+    let token = token_text(&invited.invitation.parse::<Invitation>().unwrap().token);
+    let claim = || registry.claim(&token, &request(&CertificateParams::default(), &key()));
+    for _ in 0..3 {
+        assert_eq!(joined(&claim()).prefix.length(), 24);
+    }
+    let (status, said) = claim();
+    assert_eq!(status, 429, "{said}");
+    assert!(said.contains("public invitation"), "{said}");
+    joined(&claim_with(&registry, &Invite { ttl_s: 60, ..Invite::default() }));
+    let lines: Lines = registry.order("GET", "/v1/log", &());
+    assert!(lines.lines.iter().any(|line| line.what.contains("100 uses") && line.what.contains("anonymous")));
 }
 
 #[test]

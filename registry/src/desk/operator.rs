@@ -28,6 +28,8 @@ pub struct Invitations {
     pub uses: u32,
     /// What for.
     pub wanted: Wanted,
+    /// Its line may be published.
+    pub anonymous: bool,
 }
 
 /// An invitation, and its end.
@@ -79,22 +81,39 @@ impl Desk {
     /// # Errors
     /// A value is out of range, name or prefix are somebody's, or it could not be kept.
     pub fn invite(&mut self, asked: &Invitations, who: &str) -> Result<Invited, Refusal> {
-        let Invitations { ttl_s, uses, wanted } = asked;
+        let Invitations { ttl_s, uses, wanted, anonymous } = asked;
         if !(1..=LONGEST_TTL_S).contains(ttl_s) {
             return bad("ttl_s", ttl_s, format!("in 1 to {LONGEST_TTL_S}"));
         }
         if !(1..=MOST_USES).contains(uses) {
             return bad("uses", uses, format!("in 1 to {MOST_USES}"));
         }
-        if *uses > 1 && (wanted.name.is_some() || wanted.prefix.is_some()) {
+        let one = wanted.name.is_some() || wanted.prefix.is_some();
+        if *uses > 1 && one {
             return bad("uses", uses, "1, where the invitation has a name or a prefix");
+        }
+        if *anonymous && one {
+            return bad("anonymous", anonymous, "for an invitation that has a name or a prefix");
         }
         self.check_wanted(wanted)?;
         let (token, now_s) = (random::<16>()?, self.now_s());
         let expires_s = now_s.saturating_add(*ttl_s);
-        let kept = NewInvitation { token: sha256(&token), uses: *uses, expires_s, wanted: wanted.clone() };
+        let kept = NewInvitation {
+            token: sha256(&token),
+            uses: *uses,
+            expires_s,
+            wanted: wanted.clone(),
+            anonymous: *anonymous,
+        };
         self.storage.invite(&kept, now_s)?;
-        self.note(who, format!("invite: {uses} uses, {ttl_s} s{}", shown(wanted)))?;
+        self.note(
+            who,
+            format!(
+                "invite: {uses} uses, {ttl_s} s{}{}",
+                shown(wanted),
+                if *anonymous { ", anonymous" } else { "" }
+            ),
+        )?;
         let pin = self.authorities.authority.pin();
         let invitation = Invitation { address: self.address.clone(), pin, token };
         Ok(Invited { invitation, expires: rfc3339(expires_s) })

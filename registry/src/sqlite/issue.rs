@@ -94,7 +94,7 @@ impl Sqlite {
         now_s: i64,
     ) -> Result<(), IssueError> {
         let failed = cannot("keep an invitation");
-        let NewInvitation { token, uses, expires_s, wanted } = invitation;
+        let NewInvitation { token, uses, expires_s, wanted, anonymous } = invitation;
         if let Some(name) = &wanted.name {
             let open = "SELECT 1 FROM invitations WHERE name = ?1 AND used < uses AND expires_s > ?2";
             let asked = self.connection.prepare_cached(open);
@@ -113,9 +113,9 @@ impl Sqlite {
         let length = wanted.prefix.map(Prefix::length).or(wanted.length);
         self.connection
             .execute(
-                "INSERT INTO invitations (token, made_s, expires_s, uses, name, number, length)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![token, now_s, expires_s, uses, wanted.name, number, length],
+                "INSERT INTO invitations (token, made_s, expires_s, uses, name, number, length, anonymous)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![token, now_s, expires_s, uses, wanted.name, number, length, anonymous],
             )
             .map(|_| ())
             .map_err(|error| failed(error).into())

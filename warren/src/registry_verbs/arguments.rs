@@ -14,6 +14,9 @@ pub(super) struct InviteArgs {
     /// How many nodes it lets in
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) uses: u32,
+    /// The line may be published: at most three may join by it from one network within an hour
+    #[arg(long, conflicts_with_all = ["name", "pin_prefix"])]
+    pub(super) anonymous: bool,
     #[command(flatten)]
     pub(super) wanted: WantedArgs,
     /// Show it as a QR code too

@@ -64,6 +64,7 @@ pub(super) fn invite(args: &InviteArgs) -> ExitCode {
         name: name.clone(),
         prefix_length: *prefix_length,
         prefix: pin_prefix.clone(),
+        anonymous: args.anonymous,
     };
     call(&args.root, "POST", "/v1/invitations", Some(&ask), |invited: Invited| {
         if args.json {
