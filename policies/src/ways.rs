@@ -7,7 +7,7 @@ use crate::{
     names::{Prefix, Slot},
     world::{INFINITY, Route},
 };
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::cmp::Ordering;
 
 /// One finite route.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,8 @@ struct Way {
     slot: Slot,
     installed: bool,
     metric: u16,
+    /// Where the slot stands among the services.
+    at: usize,
 }
 
 /// What one slot is good for.
@@ -26,6 +28,8 @@ pub struct Service {
     /// What the ways to these nodes would grow by without it, in metric, summed; nodes without any
     /// other way are not in it.
     pub regret: u64,
+    /// The metrics of the ways to these nodes, summed: what its closing would move.
+    pub moved: u64,
     /// A node that has no way but by this slot.
     pub only_way: Option<Prefix>,
 }
@@ -37,7 +41,8 @@ pub struct Ways {
     ways: Vec<Way>,
     /// Each node once, with the metric of its installed route, or of the best where none is.
     known: Vec<(Prefix, u16)>,
-    services: BTreeMap<Slot, Service>,
+    /// Each slot that has routes, sorted; whether it stays; what it is good for.
+    services: Vec<(Slot, bool, Service)>,
 }
 
 impl Ways {
@@ -50,47 +55,55 @@ impl Ways {
             slot: route.slot,
             installed: route.installed,
             metric: route.metric,
+            at: 0,
         };
         let mut ways: Vec<_> = finite.map(way).collect();
         let order = |a: &Way, b: &Way| (a.node, a.slot).cmp(&(b.node, b.slot));
         let installed_first = |a: &Way, b: &Way| (b.installed, a.metric).cmp(&(a.installed, b.metric));
         ways.sort_unstable_by(|a, b| order(a, b).then_with(|| installed_first(a, b)));
         ways.dedup_by(|b, a| order(a, b) == Ordering::Equal);
-        let slots: BTreeMap<Slot, bool> =
-            ways.iter().map(|way| way.slot).map(|slot| (slot, stays(slot))).collect();
-        let mut sorted = Self {
-            known: Vec::new(),
-            services: slots.keys().map(|slot| (*slot, Service::default())).collect(),
-            ways: Vec::new(),
-        };
+        let mut services: Vec<(Slot, bool, Service)> = Vec::new();
+        for way in &ways {
+            if let Err(at) = services.binary_search_by_key(&way.slot, |(slot, ..)| *slot) {
+                services.insert(at, (way.slot, stays(way.slot), Service::default()));
+            }
+        }
+        for way in &mut ways {
+            way.at = services.binary_search_by_key(&way.slot, |(slot, ..)| *slot).unwrap_or_default();
+        }
+        let mut sorted = Self { known: Vec::new(), services, ways: Vec::new() };
         for group in ways.chunk_by(|a, b| a.node == b.node) {
-            sorted.serve(group, &slots);
+            sorted.serve(group);
         }
         sorted.ways = ways;
         sorted
     }
 
     /// Adds up what the ways to one node say of their slots.
-    fn serve(&mut self, group: &[Way], slots: &BTreeMap<Slot, bool>) {
+    fn serve(&mut self, group: &[Way]) {
         let Some(best) = group.iter().min_by_key(|way| (!way.installed, way.metric)) else { return };
         self.known.push((best.node, best.metric));
         // The two best of those that stay: the second counts where the first is the one that goes.
         let (mut first, mut second) = (None::<&Way>, None::<&Way>);
-        for way in group.iter().filter(|way| slots.get(&way.slot).is_some_and(|stays| *stays)) {
+        let stays = |way: &&Way| self.services.get(way.at).is_some_and(|(_, stays, _)| *stays);
+        for way in group.iter().filter(stays) {
             if first.is_none_or(|first| way.metric < first.metric) {
                 second = first.replace(way);
             } else if second.is_none_or(|second| way.metric < second.metric) {
                 second = Some(way);
             }
         }
-        let instead = |slot: Slot| if first.is_some_and(|way| way.slot == slot) { second } else { first };
+        let instead = |at: usize| if first.is_some_and(|way| way.at == at) { second } else { first };
         for way in group {
-            let other = instead(way.slot);
+            let other = instead(way.at);
             if !way.installed && other.is_some() {
                 continue;
             }
-            let Some(service) = self.services.get_mut(&way.slot) else { continue };
-            service.nodes += usize::from(way.installed);
+            let Some((.., service)) = self.services.get_mut(way.at) else { continue };
+            if way.installed {
+                service.nodes += 1;
+                service.moved += u64::from(way.metric);
+            }
             match other {
                 Some(other) => service.regret += u64::from(other.metric.saturating_sub(way.metric)),
                 None => service.only_way = service.only_way.or(Some(way.node)),
@@ -116,7 +129,8 @@ impl Ways {
 
     /// What the slot is good for.
     pub fn service(&self, slot: Slot) -> Service {
-        self.services.get(&slot).copied().unwrap_or_default()
+        let at = self.services.binary_search_by_key(&slot, |(slot, ..)| *slot).ok();
+        at.and_then(|at| self.services.get(at)).map(|(.., service)| *service).unwrap_or_default()
     }
 
     /// Nodes whose installed route leaves by the slot, sorted.
@@ -146,12 +160,15 @@ mod tests {
         Route { node, slot, via: node, installed, metric, refmetric: 0 }
     }
 
-    /// Slot 9 never stays. Nodes served, regret and the only way, of slot 0.
+    /// Slot 9 never stays. Nodes served, regret and the only way, of slot 0; all its installed ways move.
     #[track_caller]
     fn check(routes: &[(u32, u16, bool, u16)], nodes: usize, regret: u64, only_way: Option<u32>) {
         let routes: Vec<_> = routes.iter().copied().map(route).collect();
         let ways = Ways::of(&routes, peer(1), |slot| slot != Slot::Dialling(9));
-        let expected = Service { nodes, regret, only_way: only_way.map(peer) };
+        let own =
+            |route: &&Route| route.slot == Slot::Dialling(0) && route.installed && ways.knows(route.node);
+        let moved = routes.iter().filter(own).map(|route| u64::from(route.metric)).sum();
+        let expected = Service { nodes, regret, moved, only_way: only_way.map(peer) };
         assert_eq!(ways.service(Slot::Dialling(0)), expected);
     }
 

@@ -38,6 +38,8 @@ const LONELY: Duration = Duration::from_secs(2);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Between two dials of a node.
 const DIAL_PACE: Duration = Duration::from_secs(6);
+/// Where ways are found to so many nodes or fewer, nodes fill their slots in turns.
+const FEW: usize = 64;
 /// Looks at which a node may dial in a part.
 const DIAL_LOOKS: u32 = 3;
 
@@ -76,7 +78,8 @@ pub struct Net {
     /// The tunnels.
     pub overlay: Overlay,
     settings: NetSettings,
-    planners: Vec<Planner>,
+    /// Each at its place, but while it looks.
+    planners: Vec<Option<Planner>>,
     reached: Vec<bool>,
     alive: Vec<bool>,
     /// Dials that failed: when, and how often in a row.
@@ -121,7 +124,7 @@ impl Net {
             generation: 0,
             rounds: 0,
         };
-        net.planners = (0..number(nodes)).filter_map(|node| net.planner(node)).collect();
+        net.planners = (0..number(nodes)).map(|node| net.planner(node)).collect();
         net
     }
 
@@ -173,7 +176,7 @@ impl Net {
 
     /// A node starts, without history; whom it dials first is left to chance.
     pub fn start(&mut self, node: u32) {
-        let Some(planner) = self.planner(node) else { return };
+        let planner = self.planner(node);
         for (all, value) in [(&mut self.alive, true), (&mut self.reached, true)] {
             if let Some(place) = all.get_mut(index(node)) {
                 *place = value;
@@ -226,21 +229,24 @@ impl Net {
     /// One refresh passes.
     pub fn round(&mut self) -> Happened {
         let mut happened = Happened::default();
-        for _ in 0..self.settings.parts {
-            self.part(&mut happened);
+        for part in 0..self.settings.parts {
+            self.part(part, &mut happened);
         }
         self.rounds += 1;
         happened
     }
 
-    fn part(&mut self, happened: &mut Happened) {
+    fn part(&mut self, part: u32, happened: &mut Happened) {
         self.now = self.now + self.refresh / self.settings.parts.max(1);
         let now = self.now;
         let ways = self.ways();
+        // Where ways are found to few nodes only, not all shall dial these at the same time.
+        let parts = self.settings.parts.max(1);
+        let turn = |node: u32| ways.len() > FEW || node % parts == part % parts;
         let due = |node: &u32| {
-            let planner = self.planners.get(index(*node));
-            let short = self.overlay.dialled(*node).count() < self.overlay.limits().dial;
-            self.lives(*node) && planner.is_some_and(|planner| short || planner.next_refresh() <= now)
+            let planner = self.planners.get(index(*node)).and_then(Option::as_ref);
+            let fills = || turn(*node) && self.overlay.dialled(*node).count() < self.overlay.limits().dial;
+            self.lives(*node) && planner.is_some_and(|planner| planner.next_refresh() <= now || fills())
         };
         let mut due: Vec<_> = (0..number(self.space.nodes())).filter(due).collect();
         self.rng.shuffle(&mut due);

@@ -103,6 +103,8 @@ pub(super) struct Assessment {
     pub(super) regret: u64,
     /// What closing would cost both ends, weighed with the share of the traffic.
     pub(super) loss: u64,
+    /// Metric of the ways that would move, summed.
+    pub(super) moved: u64,
     /// Left to chance: no gain elsewhere takes its place.
     pub(super) random: bool,
 }
@@ -111,6 +113,11 @@ impl Assessment {
     /// Whether it is significantly less used than the others.
     pub(super) fn unused(&self) -> bool {
         self.share.is_some_and(|share| share < self.threshold)
+    }
+
+    /// The least gain that is worth closing it.
+    pub(super) fn worth(&self) -> u64 {
+        gain::worth(self.loss, self.moved)
     }
 
     /// The least comes first to be closed.
@@ -128,7 +135,7 @@ impl fmt::Display for Assessment {
             Some(share) => write!(f, "share={share} threshold={} ", self.threshold)?,
             None => f.write_str("share=none ")?,
         }
-        write!(f, "regret={} loss={} ", self.regret, self.loss)?;
+        write!(f, "regret={} loss={} moved={} ", self.regret, self.loss, self.moved)?;
         write!(f, "random={} age={} s", self.random, self.age.as_secs())
     }
 }
@@ -185,6 +192,7 @@ fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> 
         threshold: UNUSED,
         regret: picture.ways.service(tunnel.slot).regret,
         loss: gain::loss(picture.ways.service(tunnel.slot).regret, picture.findings.told_loss(tunnel.peer)),
+        moved: picture.ways.service(tunnel.slot).moved,
         random: false,
     }
 }

@@ -99,7 +99,7 @@ impl Dialling {
         let young = now.since(allowance.began) < YOUNG;
         let mut ready = self.ready(picture);
         rng.shuffle(&mut ready);
-        ready.sort_by_key(|candidate| {
+        ready.sort_by_cached_key(|candidate| {
             let (dead, peer) = (candidate.failures >= DEAD_FAILURES, candidate.peer);
             (dead, picture.findings.is_full(peer), self.passed_over.contains_key(&peer))
         });

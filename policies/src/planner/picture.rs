@@ -30,6 +30,10 @@ pub(super) struct Picture<'w> {
     /// What was measured and asked of others.
     pub(super) findings: Findings<'w>,
     link_cost: LinkCost,
+    /// Who is at the other end of a tunnel of either role, in whatever phase; sorted.
+    peers: Vec<Prefix>,
+    /// The parts of the underlay that tunnels lead into; sorted.
+    parts: Vec<(bool, u32)>,
 }
 
 impl<'w> Picture<'w> {
@@ -46,6 +50,11 @@ impl<'w> Picture<'w> {
             *cost = neighbour.txcost.min(*cost);
         }
         let candidates = world.candidates.iter().filter(dialable);
+        let mut peers: Vec<_> = tunnels.values().map(|link| link.tunnel.peer).collect();
+        peers.sort_unstable();
+        let endpoints = tunnels.values().filter_map(|link| link.tunnel.endpoint.as_ref());
+        let mut parts: Vec<_> = endpoints.map(part).collect();
+        parts.sort_unstable();
         Self {
             at: world.at,
             candidates: candidates.map(|candidate| (candidate.peer, candidate)).collect(),
@@ -55,6 +64,8 @@ impl<'w> Picture<'w> {
             far_cost,
             findings: Findings::of(&world.soundings, &world.views, world.at, fresh),
             link_cost,
+            peers,
+            parts,
             tunnels,
         }
     }
@@ -83,7 +94,7 @@ impl<'w> Picture<'w> {
 
     /// Whether a tunnel of either role to `peer` exists, in whatever phase.
     pub(super) fn has_tunnel_to(&self, peer: Prefix) -> bool {
-        self.tunnels.values().any(|link| link.tunnel.peer == peer)
+        self.peers.binary_search(&peer).is_ok()
     }
 
     /// What a tunnel to the candidate would bring; half where another one leads into the same part of
@@ -91,8 +102,7 @@ impl<'w> Picture<'w> {
     pub(super) fn gain(&self, candidate: &Candidate) -> Option<Gain> {
         let gain = self.findings.gain(&self.ways, candidate.peer, self.link_cost)?;
         let there = candidate.endpoints.first().map(part);
-        let endpoints = self.tunnels.values().filter_map(|link| link.tunnel.endpoint.as_ref());
-        let near_another = endpoints.map(part).any(|other| Some(other) == there);
+        let near_another = there.is_some_and(|there| self.parts.binary_search(&there).is_ok());
         let total = if near_another { gain.total / 2 } else { gain.total };
         Some(Gain { total, near_another, ..gain })
     }

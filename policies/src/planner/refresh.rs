@@ -6,7 +6,7 @@ use super::{
     picture::Picture,
 };
 use crate::{
-    gain::{self, Gain},
+    gain::Gain,
     names::Role,
     orders::CloseReason,
     units::Uptime,
@@ -145,16 +145,16 @@ impl Planner {
         let best = best.map_or("no candidate with a gain is known".to_owned(), |(candidate, gain)| {
             format!("the best candidate, {}, has {}", candidate.peer, gain.total)
         });
-        let worth = gain::worth(one.loss);
+        let worth = one.worth();
         format!("replaced for a gain of {worth} or more: {best}; {unused}, next look in {next} s")
     }
 }
 
-/// The tunnel whose loss costs least, where a candidate gains enough more.
+/// The tunnel that the least gain is worth, where a candidate gains that much.
 fn replaced<'a>(open: &[&'a Assessment], best: Option<(&Candidate, Gain)>) -> Option<Choice<'a>> {
     let (candidate, gain) = best?;
     let replaceable = open.iter().copied().filter(|one| !one.random);
-    let one = replaceable.min_by_key(|one| (one.loss, one.slot))?;
+    let one = replaceable.min_by_key(|one| (one.worth(), one.slot))?;
     let terms = format!("for={} {gain} ", candidate.peer);
-    (gain.total >= gain::worth(one.loss)).then_some(Choice { one, reason: CloseReason::Replaced, terms })
+    (gain.total >= one.worth()).then_some(Choice { one, reason: CloseReason::Replaced, terms })
 }

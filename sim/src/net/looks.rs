@@ -114,9 +114,13 @@ impl Net {
         ended: &mut Vec<u32>,
         happened: &mut Happened,
     ) {
-        let place =
-            |node: &u32| Some((*node, self.planners.get(index(*node))?.clone(), worlds.remove(node)?));
-        let mut looking: Vec<_> = nodes.iter().filter_map(place).map(|one| (one, Vec::new())).collect();
+        let mut looking = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let Some(world) = worlds.remove(node) else { continue };
+            if let Some(planner) = self.planners.get_mut(index(*node)).and_then(Option::take) {
+                looking.push(((*node, planner, world), Vec::new()));
+            }
+        }
         let part = looking.len().div_ceil(threads()).max(1);
         let net = &*self;
         std::thread::scope(|scope| {
@@ -133,7 +137,7 @@ impl Net {
         });
         for ((node, planner, mut world), decisions) in looking {
             if let Some(place) = self.planners.get_mut(index(node)) {
-                *place = planner;
+                *place = Some(planner);
             }
             for decision in decisions {
                 let tried = self.obey(node, decision, ended, happened);
