@@ -14,6 +14,7 @@ wanted=(
     /usr/bin/cc:build-essential
     /usr/bin/linux.uml:user-mode-linux
     /usr/sbin/modprobe:kmod
+    /usr/share/doc/python3-venv:python3-venv
 )
 
 # Packages that start a daemon of their own, which warren does not need and babeld's must not run.

@@ -6,6 +6,7 @@ use crate::{
     calls::Call,
     desk::{self, CaStep, Invitations, KeyKind, Spread},
     problem::{Body, No, no},
+    query,
     queue::Queue,
     serve::Database,
     storage::Wanted,
@@ -361,21 +362,13 @@ async fn backup(
     Ok(HttpResponse::Ok().json(Done { version: VERSION, done, network_version }))
 }
 
-#[derive(Deserialize)]
-struct Count {
-    count: Option<usize>,
-}
-
 /// Most lines of the log in one answer.
-const MOST_LINES: usize = 10_000;
+pub const MOST_LINES: u32 = 10_000;
 
-async fn log(
-    request: HttpRequest,
-    query: web::Query<Count>,
-    queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
+async fn log(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     operator(&request)?;
-    let count = query.count.unwrap_or(100).min(MOST_LINES);
+    let count = query::number(&request, "count", MOST_LINES.into())?.unwrap_or(100);
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
     let lines = queue.ask(move |desk| desk.log(count)).await?.into_iter();
     let lines = lines.map(|(at, entry)| Line { at, who: entry.who, what: entry.what }).collect();
     Ok(HttpResponse::Ok().json(Lines { version: VERSION, lines }))

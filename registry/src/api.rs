@@ -4,20 +4,21 @@ use crate::{
     calls::Call,
     desk::{check_version, proven, renewal_key},
     problem::{Body, No, no},
+    query,
     queue::Queue,
     refusal::Refusal,
 };
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpRequest, HttpResponse, ResponseError,
     http::{StatusCode, header},
     web,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::{net::IpAddr, time::Duration};
-use wire::registry::{Announcement, Claim, Renewal};
+use wire::registry::{Announcement, Claim, MOST_NODES, Renewal};
 
-/// The longest that a call for news is held open.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The longest that a call for news is held open, in seconds.
+pub(crate) const LONGEST_WAIT_S: u64 = 60;
 
 /// Whom a TLS connection comes from: put into each request by the server.
 #[derive(Clone, Debug)]
@@ -77,17 +78,11 @@ async fn announce(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> 
     answer(&queue.ask(asked).await??)
 }
 
-#[derive(Deserialize)]
-struct Count {
-    count: Option<usize>,
-}
-
-async fn bootstrap(
-    request: HttpRequest,
-    query: web::Query<Count>,
-    queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
-    let (serial, count) = (serial(&request)?, query.count.unwrap_or(10));
+async fn bootstrap(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let serial = serial(&request)?;
+    let most = u64::try_from(MOST_NODES).unwrap_or(u64::MAX);
+    let count = query::number(&request, "count", most)?.unwrap_or(10);
+    let count = usize::try_from(count).unwrap_or(MOST_NODES);
     let told = queue.ask(move |desk| {
         let member = desk.member(&serial)?;
         desk.bootstrap(&member, count)
@@ -95,21 +90,12 @@ async fn bootstrap(
     answer(&told.await?)
 }
 
-#[derive(Clone, Copy, Deserialize)]
-struct After {
-    after: Option<u64>,
-    wait: Option<u64>,
-}
-
 /// Answers at once where there is news, else when there is or `wait` seconds are over; an answer
 /// without news is 204.
-async fn news(
-    call: Call,
-    request: HttpRequest,
-    query: web::Query<After>,
-    queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
-    let (serial, after) = (serial(&request)?, query.after.unwrap_or(0));
+async fn news(call: Call, request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    let serial = serial(&request)?;
+    let after = query::number(&request, "after", u64::MAX)?.unwrap_or(0);
+    let wait = query::number(&request, "wait", LONGEST_WAIT_S)?.unwrap_or(0);
     let read = || {
         let serial = serial.clone();
         queue.ask(move |desk| {
@@ -117,7 +103,7 @@ async fn news(
             Ok(if call == Call::Network { desk.network() } else { desk.revocations() })
         })
     };
-    let wait = Duration::from_secs(query.wait.unwrap_or(0)).min(LONGEST_WAIT);
+    let wait = Duration::from_secs(wait);
     let mut news = queue.news();
     let (mut version, mut document) = read().await?;
     if version <= after && !wait.is_zero() {
@@ -135,24 +121,28 @@ async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, No> {
     Err(no(StatusCode::NOT_FOUND, "no such call", format!("{} {}", request.method(), request.path()), None))
 }
 
-async fn other_method(request: HttpRequest) -> Result<HttpResponse, No> {
+/// `allow` are the methods that there are.
+async fn other_method(request: HttpRequest, allow: String) -> HttpResponse {
     let detail = format!("{} {}", request.method(), request.path());
-    Err(no(StatusCode::METHOD_NOT_ALLOWED, "no such method here", detail, None))
+    let mut answer = no(StatusCode::METHOD_NOT_ALLOWED, "no such method here", detail, None).error_response();
+    if let Ok(allow) = header::HeaderValue::try_from(allow) {
+        answer.headers_mut().insert(header::ALLOW, allow);
+    }
+    answer
 }
 
 /// Answers that all servers of the registry share.
 pub(crate) fn common(config: &mut web::ServiceConfig) {
-    config
-        .app_data(web::QueryConfig::default().error_handler(|error, _| {
-            no(StatusCode::BAD_REQUEST, "query not understood", error.to_string(), None).into()
-        }))
-        .default_service(web::to(nothing_here));
+    config.default_service(web::to(nothing_here));
 }
 
 /// All calls of one server, each with its handler.
 pub(crate) fn routes(config: &mut web::ServiceConfig, operator: bool) {
     for (path, calls) in Call::by_path(operator) {
-        let resource = web::resource(path).default_service(web::to(other_method));
+        let methods: Vec<_> = calls.iter().map(|call| call.route().0.to_string()).collect();
+        let allow = methods.join(", ");
+        let other = web::to(move |request| other_method(request, allow.clone()));
+        let resource = web::resource(path).default_service(other);
         config.service(calls.into_iter().fold(resource, |resource, call| {
             let route = web::method(call.route().0);
             resource.route(handler(call, route))
@@ -166,9 +156,7 @@ fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         Call::Renew => route.to(renew),
         Call::Announce => route.to(announce),
         Call::Bootstrap => route.to(bootstrap),
-        Call::Network | Call::Revocations => {
-            route.to(move |request, query, queue| news(call, request, query, queue))
-        }
+        Call::Network | Call::Revocations => route.to(move |request, queue| news(call, request, queue)),
         Call::Invite
         | Call::Sign
         | Call::Nodes

@@ -8,7 +8,7 @@ mod operator;
 mod parameters;
 
 pub use changes::{CaStep, KeyKind, Spread};
-pub use operator::{Invitations, Invited, Listed};
+pub use operator::{Invitations, Invited, LONGEST_TTL_S, Listed, MOST_USES};
 
 use crate::{
     authority::{Authority, BACKDATE_S},

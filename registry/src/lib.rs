@@ -16,6 +16,7 @@ mod metrics;
 pub mod openapi;
 mod operator_client;
 mod problem;
+mod query;
 mod queue;
 pub mod refusal;
 pub mod request;

@@ -1,13 +1,23 @@
 //! Describes all calls as OpenAPI 3.1, from the table of calls.
 
-use crate::calls::{Call, Who};
+use crate::{
+    admin::MOST_LINES,
+    api::LONGEST_WAIT_S,
+    calls::{Call, Who},
+    desk::{LONGEST_TTL_S, MOST_USES},
+};
 use actix_web::http::Method;
 use serde_json::{Map, Value, json};
 use wire::registry::{BODY_LIMIT, MOST_NODES, SOFTWARE_LIMIT};
 
-/// A whole number of at least `least`.
-fn number(least: i64) -> Value {
-    json!({"type": "integer", "minimum": least})
+/// A whole number.
+fn number(least: u64, most: u64) -> Value {
+    json!({"type": "integer", "minimum": least, "maximum": most})
+}
+
+/// The version of a signed document.
+fn of_document() -> Value {
+    number(0, u64::MAX)
 }
 
 fn text() -> Value {
@@ -38,12 +48,21 @@ fn version() -> (&'static str, Value) {
     ("version", json!({"type": "integer", "const": 1}))
 }
 
+/// What may be null as well, which is as if it were left out.
+fn or_null(mut schema: Value) -> Value {
+    if let Some(kind) = schema.get_mut("type") {
+        *kind = json!([kind.take(), "null"]);
+    }
+    schema
+}
+
 /// What invitations and signatures by file may say of the node.
 fn wishes() -> [(&'static str, Value); 3] {
+    let length = json!({"type": "integer", "minimum": 1, "maximum": 32, "examples": [16]});
     [
-        ("name", like("printer")),
-        ("prefix_length", json!({"type": "integer", "minimum": 1, "maximum": 32})),
-        ("prefix", like("77/16")),
+        ("name", or_null(like("printer"))),
+        ("prefix_length", or_null(length)),
+        ("prefix", or_null(like("77/16"))),
     ]
 }
 
@@ -59,16 +78,17 @@ pub fn body(call: Call) -> Option<Value> {
                 version(),
                 ("endpoints", list(&like("udp:45.67.0.1:1194"), wire::text::FEW)),
                 ("software", json!({"type": "string", "maxLength": SOFTWARE_LIMIT})),
-                ("network_version", number(0)),
-                ("network_applied", number(0)),
-                ("revocations_version", number(0)),
+                ("network_version", of_document()),
+                ("network_applied", of_document()),
+                ("revocations_version", of_document()),
                 ("unreachable", list(&like("9/16"), wire::text::FEW)),
             ],
             vec!["version", "endpoints"],
         ),
         Call::Invite => {
-            let own =
-                vec![("ttl_s", number(1)), ("uses", number(1)), ("anonymous", json!({"type": "boolean"}))];
+            let ttl_s = number(1, LONGEST_TTL_S.unsigned_abs());
+            let uses = or_null(number(1, MOST_USES.into()));
+            let own = vec![("ttl_s", ttl_s), ("uses", uses), ("anonymous", json!({"type": "boolean"}))];
             (own.into_iter().chain(wishes()).collect(), vec!["ttl_s"])
         }
         Call::Sign => (std::iter::once(("csr", text())).chain(wishes()).collect(), vec!["csr"]),
@@ -88,7 +108,12 @@ pub fn body(call: Call) -> Option<Value> {
         | Call::Parameters
         | Call::Log => return None,
     };
-    Some(object(&fields.0, &fields.1))
+    let mut schema = object(&fields.0, &fields.1);
+    // Nodes of later versions may say more; an operator's tool is of the registry's own.
+    if let (Who::Operator, Some(schema)) = (call.who(), schema.as_object_mut()) {
+        schema.insert("additionalProperties".into(), false.into());
+    }
+    Some(schema)
 }
 
 /// Fields of a call's good answer.
@@ -124,11 +149,12 @@ fn answer(call: Call) -> &'static [&'static str] {
 
 /// What a call takes in its query.
 pub fn query(call: Call) -> Vec<(&'static str, Value)> {
-    let most = |most: usize| json!({"type": "integer", "minimum": 0, "maximum": most});
     match call {
-        Call::Bootstrap => vec![("count", most(MOST_NODES))],
-        Call::Network | Call::Revocations => vec![("after", number(0)), ("wait", most(60))],
-        Call::Log => vec![("count", number(0))],
+        Call::Bootstrap => vec![("count", number(0, u64::try_from(MOST_NODES).unwrap_or(u64::MAX)))],
+        Call::Network | Call::Revocations => {
+            vec![("after", of_document()), ("wait", number(0, LONGEST_WAIT_S))]
+        }
+        Call::Log => vec![("count", number(0, MOST_LINES.into()))],
         Call::Claim
         | Call::Renew
         | Call::Announce
@@ -218,7 +244,7 @@ pub fn document(operator: bool) -> Value {
         &[
             ("type", text()),
             ("title", text()),
-            ("status", number(400)),
+            ("status", number(400, 599)),
             ("detail", text()),
             ("field", text()),
         ],

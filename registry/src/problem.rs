@@ -101,7 +101,7 @@ impl Body {
             let named = text.split_once("field `").and_then(|(_, rest)| rest.split_once('`'));
             let end = offset(&bytes, error.line(), error.column());
             let field = match named {
-                Some((name, _)) => Some(name.to_owned()),
+                Some((name, _)) => tellable(name.as_bytes()),
                 None => last_key(bytes.get(..end).unwrap_or(&bytes)),
             };
             let detail = format!("line {} column {}", error.line(), error.column());
@@ -119,6 +119,13 @@ fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
 
 /// Longest name of a field that is told.
 const NAME_LIMIT: usize = 40;
+
+/// A name that can be repeated: that of a field, and not whatever was sent.
+fn tellable(name: &[u8]) -> Option<String> {
+    let good = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let told = (1..=NAME_LIMIT).contains(&name.len()) && name.iter().all(good);
+    told.then(|| String::from_utf8_lossy(name).into_owned())
+}
 
 /// The field of the outermost object whose value was being read where this beginning of JSON ends.
 fn last_key(begin: &[u8]) -> Option<String> {
@@ -140,9 +147,7 @@ fn last_key(begin: &[u8]) -> Option<String> {
             _ => {}
         }
     }
-    let name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    let key: Vec<u8> = key?;
-    (key.len() <= NAME_LIMIT && key.iter().all(name)).then(|| String::from_utf8_lossy(&key).into_owned())
+    tellable(&key?)
 }
 
 async fn gather(mut payload: Payload) -> Result<BytesMut, No> {

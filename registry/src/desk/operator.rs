@@ -68,6 +68,11 @@ impl Desk {
             let shown: String = name.chars().take(63).collect();
             return bad("name", shown, "1 to 63 letters, digits, dots, hyphens and underscores");
         }
+        if let (Some(length), Some(prefix)) = (wanted.length, wanted.prefix)
+            && length != prefix.length()
+        {
+            return bad("prefix_length", length, format!("that of the prefix {prefix}"));
+        }
         let most = (127 - self.authorities.authority.network().range().prefix_len()).min(32);
         let length = wanted.prefix.map(Prefix::length).or(wanted.length);
         match length.filter(|length| !(1..=most).contains(length)) {

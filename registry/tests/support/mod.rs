@@ -47,7 +47,8 @@ pub const TTL_S: i64 = 900;
 pub struct Registry {
     pub places: Places,
     pub now_s: Arc<AtomicI64>,
-    address: SocketAddr,
+    pub address: SocketAddr,
+    no_limits: bool,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     _folder: tempfile::TempDir,
@@ -61,6 +62,15 @@ pub struct Identity {
 
 impl Registry {
     pub fn start() -> Self {
+        Self::make(START_S, false)
+    }
+
+    /// Slows nobody down, and begins at `now_s`.
+    pub fn without_limits(now_s: i64) -> Self {
+        Self::make(now_s, true)
+    }
+
+    fn make(start_s: i64, no_limits: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
         let places = Places { etc: at("etc"), state: at("state"), admin: at("run/admin.sock") };
@@ -74,16 +84,17 @@ impl Registry {
             grace_s: GRACE_S,
             private_endpoints: false,
         };
-        settings::init(&places, &new, START_S).unwrap();
-        let now_s = Arc::new(AtomicI64::new(START_S));
-        let (address, stop, thread) = run(&places, &now_s);
-        Self { places, now_s, address, stop: Some(stop), thread: Some(thread), _folder: folder }
+        settings::init(&places, &new, start_s).unwrap();
+        let now_s = Arc::new(AtomicI64::new(start_s));
+        let (address, stop, thread) = run(&places, &now_s, no_limits);
+        let (stop, thread) = (Some(stop), Some(thread));
+        Self { places, now_s, address, no_limits, stop, thread, _folder: folder }
     }
 
     /// Ends it in order and starts it again on the same files.
     pub fn restart(&mut self) {
         self.end();
-        let (address, stop, thread) = run(&self.places, &self.now_s);
+        let (address, stop, thread) = run(&self.places, &self.now_s, self.no_limits);
         (self.address, self.stop, self.thread) = (address, Some(stop), Some(thread));
     }
 
@@ -266,7 +277,7 @@ impl rustls::time_provider::TimeProvider for Then {
 
 type Started = (SocketAddr, tokio::sync::oneshot::Sender<()>, JoinHandle<()>);
 
-fn run(places: &Places, now_s: &Arc<AtomicI64>) -> Started {
+fn run(places: &Places, now_s: &Arc<AtomicI64>, no_limits: bool) -> Started {
     let (places, now_s) = (places.clone(), Arc::clone(now_s));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (tell, told) = mpsc::channel();
@@ -274,7 +285,7 @@ fn run(places: &Places, now_s: &Arc<AtomicI64>) -> Started {
         actix_rt::System::new().block_on(async move {
             let clock: registry::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
             let listen = "127.0.0.1:0".parse().unwrap();
-            let serving = serve::Serving { listen, metrics: None, no_limits: false, clock };
+            let serving = serve::Serving { listen, metrics: None, no_limits, clock };
             let running = serve::start(&places, &serving).unwrap();
             tell.send(running.address()).unwrap();
             let stop = async move {

@@ -174,8 +174,9 @@ pub(super) struct LogArgs {
     #[command(flatten)]
     pub(super) root: Root,
     /// How many lines
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    pub(super) lines: usize,
+    #[arg(long, value_name = "N", default_value_t = 50,
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(registry::admin::MOST_LINES)))]
+    pub(super) lines: u32,
 }
 
 #[derive(clap::Args)]
