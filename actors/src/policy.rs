@@ -213,6 +213,7 @@ impl Handler<Scouted> for Policy {
 mod tests {
     use super::*;
     use policies::{
+        gain::Rule,
         names::{Prefix, Slot},
         orders::OpenReason,
         parameters::Parameters,
@@ -281,8 +282,12 @@ mod tests {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (decisions, decided) = mpsc::unbounded_channel();
         let sink = Sink(orders, decisions).start();
-        let settings =
-            PlannerSettings { parameters: Parameters::default(), pinned: BTreeSet::new(), seed: 1 };
+        let settings = PlannerSettings {
+            parameters: Parameters::default(),
+            pinned: BTreeSet::new(),
+            rule: Rule::Gain,
+            seed: 1,
+        };
         let policy = policy(Planner::new(Prefix::new(1, 16).unwrap(), settings), mode, &sink);
         let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);

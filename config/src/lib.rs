@@ -9,7 +9,10 @@ mod template;
 mod tree;
 
 pub use error::{Complaint, ConfigError, EXIT_CODE};
-use policies::names::{Endpoint, Prefix};
+use policies::{
+    gain::Rule,
+    names::{Endpoint, Prefix},
+};
 pub use read::{load, parse};
 use std::{net::SocketAddr, path::PathBuf};
 pub use template::template;
@@ -31,6 +34,10 @@ pub struct Settings {
     pub interfaces: Vec<String>,
     /// Whether others may route through us.
     pub transit: Transit,
+    /// By what the policy chooses tunnels.
+    pub policy: Rule,
+    /// The policy decides and logs, but opens and closes no tunnel.
+    pub dry_run: bool,
     /// Only to lower what the network says.
     pub max_accepted: Option<u16>,
     /// Only to lower what the network says.

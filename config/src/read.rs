@@ -5,7 +5,10 @@ use crate::{
     lines::{Step, last_line_of_key, line_of},
     tree::{Fault, Tree, name, one_line},
 };
-use policies::names::{Endpoint, Prefix};
+use policies::{
+    gain::Rule,
+    names::{Endpoint, Prefix},
+};
 use serde_yaml::Value;
 use std::{
     collections::BTreeSet,
@@ -112,6 +115,8 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         neighbours,
         interfaces,
         transit,
+        policy,
+        dry_run,
         max_accepted,
         tunnels_to_dial,
         child_users,
@@ -127,6 +132,7 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     let users = child_users.map(|tree| tree.keys(["openvpn", "babeld"], USERS, faults));
     let [openvpn, babeld] = users.unwrap_or_default();
     let upnp = upnp.and_then(|tree| word(&tree, &[("auto", true), ("off", false)], faults));
+    let policy = policy.and_then(|tree| word(&tree, POLICY, faults));
     let transit = transit.and_then(|tree| word(&tree, TRANSIT, faults));
     let max_accepted =
         max_accepted.and_then(|tree| tree.read("a number from 0 to 250", faults, |v| number(v, 0, 250)));
@@ -141,6 +147,8 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         neighbours: list(neighbours, "a list of prefixes, such as [7/16]", faults, parsed::<Prefix>),
         interfaces: list(interfaces, INTERFACES, faults, interface),
         transit: transit.unwrap_or_default(),
+        policy: policy.unwrap_or_default(),
+        dry_run: dry_run.and_then(|tree| flag(&tree, faults)).unwrap_or(false),
         max_accepted,
         tunnels_to_dial,
         openvpn_user: openvpn.and_then(|tree| user(&tree, faults)).unwrap_or_else(|| named(OPENVPN_USER)),
@@ -153,13 +161,15 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     })
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "registry",
     "listen",
     "endpoints",
     "neighbours",
     "interfaces",
     "transit",
+    "policy",
+    "dry-run",
     "max-accepted",
     "tunnels-to-dial",
     "child-users",
@@ -170,6 +180,7 @@ const KEYS: [&str; 13] = [
 ];
 const TRANSIT: &[(&str, Transit)] =
     &[("normal", Transit::Normal), ("avoid", Transit::Avoid), ("leaf", Transit::Leaf)];
+const POLICY: &[(&str, Rule)] = &[("gain", Rule::Gain), ("random", Rule::Random)];
 const REGISTRY: &str = "https://HOST:PORT, such as https://registry.example:9443";
 const LISTEN: &str = "ports, such as { udp: 1194, tcp: 1194 }";
 const USERS: &str = "users, such as { openvpn: warren-openvpn, babeld: warren-babel }";
@@ -353,6 +364,8 @@ mod tests {
             neighbours: Vec::new(),
             interfaces: Vec::new(),
             transit: Transit::Normal,
+            policy: Rule::Gain,
+            dry_run: false,
             max_accepted: None,
             tunnels_to_dial: None,
             openvpn_user: named("warren-openvpn"),
@@ -391,6 +404,8 @@ mod tests {
              neighbours: [7/16, 0/1]\n\
              interfaces: [eth0]\n\
              transit: leaf\n\
+             policy: random\n\
+             dry-run: true\n\
              max-accepted: 0\n\
              tunnels-to-dial: 2\n\
              child-users: { openvpn: 64001, babeld: nobody }\n\
@@ -407,6 +422,8 @@ mod tests {
             neighbours: ["7/16", "0/1"].map(|p| p.parse().unwrap()).to_vec(),
             interfaces: vec!["eth0".into()],
             transit: Transit::Leaf,
+            policy: Rule::Random,
+            dry_run: true,
             max_accepted: Some(0),
             tunnels_to_dial: Some(2),
             openvpn_user: ChildUser::Id(64_001),

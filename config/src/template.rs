@@ -32,6 +32,12 @@ interfaces: []
 # Whether others may route through us: normal, avoid (only where nothing else is left), leaf (never).
 transit: normal
 
+# By what tunnels are chosen: gain, or random (by chance alone, to compare with).
+policy: gain
+
+# Decide and log, but open and close no tunnel; accept all the same.
+dry-run: false
+
 # Fewer accepted tunnels (0 to 250) or dialled tunnels (1 to 30) than the network says.
 # max-accepted: 30
 # tunnels-to-dial: 10

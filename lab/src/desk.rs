@@ -5,7 +5,6 @@
 
 use crate::{
     ip,
-    network::program,
     run::Run,
     signals,
     spawn::{self, Process, wait_until},
@@ -67,7 +66,8 @@ impl Desk {
         ip::batch(Some(&namespace), "link set lo up\nroute add local 2001:db8::/32 dev lo\n")?;
         let root = run.make_folder("registry")?;
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let desk = Self { run, namespace, root, program: program(), options, process: Mutex::default() };
+        let desk =
+            Self { run, namespace, root, program: spawn::program(), options, process: Mutex::default() };
         let address = format!("[{ADDRESS}]:{PORT}");
         desk.command("init", &[&["--address", &address], init].concat())?;
         desk.run_again()?;

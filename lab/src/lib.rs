@@ -5,6 +5,7 @@
 //! sends pings. No certificate, cache or configuration is written here: `warren join` does that.
 //! Everything needs root.
 
+pub mod delay;
 pub mod demo;
 pub mod desk;
 pub mod hops;

@@ -130,6 +130,22 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Mean round trips between nodes that lie unequally far apart, before and after some rounds of the
+    /// policy, and beside chance.
+    Rtt {
+        /// How many nodes.
+        #[arg(long, default_value_t = 12)]
+        nodes: usize,
+        /// Refreshes between before and after.
+        #[arg(long, default_value_t = 10)]
+        rounds: u32,
+        /// What the round trips between the nodes are drawn by.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// JSON only.
+        #[arg(long)]
+        json: bool,
+    },
     /// By which kind of link three nodes accept tunnels here.
     Slots {
         /// JSON only.
@@ -227,6 +243,7 @@ fn measured(what: What) -> Result<()> {
         What::RegistryLoad { slow, odd, seconds, json } => {
             result(&measure::registry_load::measure(slow, odd, seconds)?, json)
         }
+        What::Rtt { nodes, rounds, seed, json } => result(&measure::rtt::measure(nodes, rounds, seed)?, json),
         What::Slots { json } => result(&measure::slots::measure()?, json),
         What::Join { json } => result(&measure::join::measure()?, json),
         What::RegistryAway { json } => result(&measure::registry_away::measure()?, json),

@@ -85,7 +85,7 @@ impl Router {
         ip::inside(&namespace, || {
             fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot make the router forward")
         })?;
-        load_rules(&namespace)?;
+        load_rules(&namespace, RULES)?;
         let router = Self { namespace, folder, upnp: Mutex::default() };
         router.start_upnp()?;
         Ok(router)
@@ -123,12 +123,12 @@ impl Router {
     }
 }
 
-fn load_rules(namespace: &str) -> Result<()> {
+pub(crate) fn load_rules(namespace: &str, rules: &str) -> Result<()> {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, "nft", "-f", "-"]);
     let mut nft = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot start nft")?;
     if let Some(mut stdin) = nft.stdin.take() {
-        stdin.write_all(RULES.as_bytes()).context("cannot write to nft")?;
+        stdin.write_all(rules.as_bytes()).context("cannot write to nft")?;
     }
     let output = nft.wait_with_output().context("cannot wait for nft")?;
     if !output.status.success() {

@@ -97,7 +97,7 @@ impl Lab {
             bail!("a lab has at most {MOST_NODES} nodes");
         }
         crate::run::clean();
-        let program = program();
+        let program = spawn::program();
         let run = Arc::new(Run::new()?);
         take_down_on_signals(&run, options.keep_files);
         let registry_root = run.make_folder("registry")?;
@@ -228,6 +228,11 @@ impl Lab {
     /// The run's folder: logs, and each node's root.
     pub fn folder(&self) -> &Path {
         self.run.folder()
+    }
+
+    /// The namespace of the lab's internet.
+    pub(crate) fn internet_namespace(&self) -> String {
+        self.run.namespace("net")
     }
 
     /// The registry's namespace.
@@ -384,16 +389,4 @@ impl Drop for Lab {
         self.routers.clear();
         self.run.remove(self.options.keep_files);
     }
-}
-
-/// The `warren` beside our own program, or what `WARREN_PROGRAM` names, or whatever stands in `PATH`.
-pub(crate) fn program() -> PathBuf {
-    if let Some(path) = env::var_os("WARREN_PROGRAM") {
-        return PathBuf::from(path);
-    }
-    let own = env::current_exe().unwrap_or_default();
-    // A test's program lies one folder deeper.
-    let folders = own.ancestors().skip(1).take(2);
-    let found = folders.map(|folder| folder.join("warren")).find(|path| path.is_file());
-    found.unwrap_or_else(|| PathBuf::from("warren"))
 }

@@ -102,6 +102,15 @@ impl Pair {
         within.filter(|echo| !echo.is_in_time()).map(|echo| echo.sent).collect()
     }
 
+    /// The mean round trip of the pings sent from `from` on and before `to`; `None` where none was answered in time.
+    pub fn mean_round_trip(&self, from: Duration, to: Duration) -> Option<Duration> {
+        let within =
+            self.since(from).iter().take_while(|echo| echo.sent < to).filter(|echo| echo.is_in_time());
+        let trips = within.filter_map(|echo| Some(echo.answered?.saturating_sub(echo.sent)));
+        let (sum, count) = trips.fold((Duration::ZERO, 0u32), |(sum, count), trip| (sum + trip, count + 1));
+        sum.checked_div(count)
+    }
+
     fn since(&self, from: Duration) -> &[Echo] {
         let first = self.echoes.partition_point(|echo| echo.sent < from);
         self.echoes.get(first..).unwrap_or_default()

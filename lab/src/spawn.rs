@@ -10,6 +10,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    env,
     ffi::OsStr,
     fs::OpenOptions,
     io,
@@ -162,4 +163,16 @@ pub fn wait_until<T>(patience: Duration, mut answer: impl FnMut() -> Option<T>) 
         }
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The `warren` beside our own program, or what `WARREN_PROGRAM` names, or whatever stands in `PATH`.
+pub(crate) fn program() -> PathBuf {
+    if let Some(path) = env::var_os("WARREN_PROGRAM") {
+        return PathBuf::from(path);
+    }
+    let own = env::current_exe().unwrap_or_default();
+    // A test's program lies one folder deeper.
+    let folders = own.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join("warren")).find(|path| path.is_file());
+    found.unwrap_or_else(|| PathBuf::from("warren"))
 }

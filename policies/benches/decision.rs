@@ -10,6 +10,7 @@
 )]
 
 use policies::{
+    gain::Rule,
     names::{Prefix, Slot, Transport},
     parameters::Parameters,
     planner::{Planner, PlannerSettings},
@@ -106,7 +107,7 @@ fn world() -> World {
 fn main() {
     let mut world = world();
     let parameters = Parameters { tunnels_to_dial: 30, ..Parameters::default() };
-    let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), seed: 1 };
+    let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Gain, seed: 1 };
     let mut planner = Planner::new(prefix(60_000), settings);
     let mut times = Vec::new();
     let began = world.at;

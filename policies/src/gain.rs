@@ -39,6 +39,26 @@ const PEER_LOSS_CAP: u64 = 4;
 /// One in so many tunnels stays random.
 const RANDOM_PART: usize = 5;
 
+/// By what tunnels are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// By what they gain; a part is left to chance.
+    #[default]
+    Gain,
+    /// By chance alone: each refresh one tunnel that nothing spares makes room for another. To compare with.
+    Random,
+}
+
+impl Rule {
+    /// How many of `limit` dialled tunnels are left to chance.
+    pub fn random_slots(self, limit: usize) -> usize {
+        match self {
+            Self::Gain => random_slots(limit),
+            Self::Random => limit,
+        }
+    }
+}
+
 /// How many of `limit` dialled tunnels are left to chance: a fifth, rounded up, none below three.
 ///
 /// Derived in `docs/POLICY.md`: two random tunnels a node make a random graph that is whole almost

@@ -11,7 +11,7 @@ mod picture;
 mod refresh;
 
 use crate::{
-    gain::{self, Outlook},
+    gain::{self, Outlook, Rule},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
     orders::{CloseReason, OpenReason, Order},
@@ -66,6 +66,8 @@ pub struct PlannerSettings {
     pub parameters: Parameters,
     /// Peers that are always kept.
     pub pinned: BTreeSet<Prefix>,
+    /// By what tunnels are chosen.
+    pub rule: Rule,
     /// Chance of this run.
     pub seed: u64,
 }
@@ -182,7 +184,7 @@ impl Planner {
             }
         }
         let by_chance = picture.dialled().filter(|link| !self.is_chosen(link)).count();
-        let random = gain::random_slots(limit).saturating_sub(by_chance);
+        let random = self.settings.rule.random_slots(limit).saturating_sub(by_chance);
         let allowance = Allowance { wanted: limit, one_more: limit == self.wanted(), began, random };
         let dials = self.dialling.dial(&picture, &self.settings.pinned, allowance, &mut self.rng);
         self.remember_gains(&dials);
@@ -380,7 +382,7 @@ impl Planner {
         let lot = |peer: Prefix| Rng::new(self.salt ^ u64::from(peer.number())).bits();
         let mut lots: Vec<_> = by_chance.map(|link| (lot(link.tunnel.peer), link.tunnel.slot)).collect();
         lots.sort_unstable();
-        lots.into_iter().map(|(_, slot)| slot).take(gain::random_slots(self.wanted())).collect()
+        lots.into_iter().map(|(_, slot)| slot).take(self.settings.rule.random_slots(self.wanted())).collect()
     }
 
     fn assess(&self, picture: &Picture<'_>) -> Vec<Assessment> {

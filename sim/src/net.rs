@@ -15,6 +15,7 @@ use crate::{
     tables::prefix,
 };
 use policies::{
+    gain::Rule,
     link_cost::LinkCost,
     names::Slot,
     parameters::Parameters,
@@ -138,7 +139,7 @@ impl Net {
             max_accepted: limit(degree.saturating_sub(dial)),
             ..Parameters::default()
         };
-        let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), seed };
+        let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Gain, seed };
         let mut planner = Planner::new(prefix(node)?, settings);
         planner.set_link_cost(self.settings.cost);
         planner.set_silent();

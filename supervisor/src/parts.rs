@@ -117,6 +117,7 @@ pub(crate) fn planner_settings(parts: &Parts<'_>) -> PlannerSettings {
             ..parts.identity.document.parameters()
         },
         pinned: parts.settings.neighbours.iter().copied().collect(),
+        rule: parts.settings.policy,
         seed: fastrand::u64(..),
     }
 }

@@ -43,6 +43,7 @@ pub type Mode = policy::Mode;
 /// Why it did not start.
 pub fn run(config_file: &Path, paths: &Paths, mode: Mode) -> Result<ExitCode, StartError> {
     let settings = config::load(config_file)?;
+    let mode = if settings.dry_run { Mode::Watch } else { mode };
     logging::start(&settings.log);
     // Fails only where a provider stands already.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -14,6 +14,7 @@ pub mod registry_crash;
 pub mod registry_load;
 pub mod revoke;
 pub mod rotate;
+pub mod rtt;
 pub mod slots;
 
 use crate::{Lab, Options, Pace, Pinger, hops::Routes, node::Node, spawn::wait_until};

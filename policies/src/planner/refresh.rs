@@ -6,7 +6,7 @@ use super::{
     picture::Picture,
 };
 use crate::{
-    gain::Gain,
+    gain::{Gain, Rule},
     names::Role,
     orders::CloseReason,
     units::Uptime,
@@ -76,16 +76,30 @@ impl Planner {
     fn close_one(&mut self, picture: &Picture<'_>, all: &[Assessment], plan: &mut Plan) {
         let open: Vec<_> = all.iter().filter(|one| one.spared.is_none() && one.share.is_some()).collect();
         let traffic = all.iter().any(|one| one.rate >= assess::NOISE);
+        if self.settings.rule == Rule::Random {
+            if let Some(one) = self.by_lot(&open) {
+                self.close_for(
+                    picture,
+                    Choice { one, reason: CloseReason::Rotation, terms: String::new() },
+                    plan,
+                );
+            }
+            return;
+        }
         let replaced = replaced(&open, self.dialling.best_gain(picture));
         // Where round trips are known, and nothing but them counts, gains decide alone.
         let measured = !traffic && picture.findings.measured();
         let Some(choice) = replaced.or_else(|| self.unused(&open, traffic).filter(|_| !measured)) else {
             return;
         };
-        let Choice { one, reason, terms } = choice;
-        if !traffic && reason != CloseReason::Replaced {
+        if !traffic && choice.reason != CloseReason::Replaced {
             self.patience = self.patience.saturating_mul(2).min(ROTATE_AFTER);
         }
+        self.close_for(picture, choice, plan);
+    }
+
+    fn close_for(&mut self, picture: &Picture<'_>, choice: Choice<'_>, plan: &mut Plan) {
+        let Choice { one, reason, terms } = choice;
         let terms = format!("{terms}{one} refreshes={}", self.refreshes);
         self.refreshes = 0;
         let passed_over = self.settings.parameters.refresh.saturating_mul(PASSED_OVER_REFRESHES);
@@ -104,9 +118,13 @@ impl Planner {
         if traffic || self.refreshes < ROTATE_AFTER {
             return None;
         }
-        let which = self.rng.below(u64::try_from(open.len()).unwrap_or(0));
-        let one = open.get(usize::try_from(which).ok()?).copied()?;
+        let one = self.by_lot(open)?;
         Some(Choice { one, reason: CloseReason::Rotation, terms: String::new() })
+    }
+
+    fn by_lot<'a>(&mut self, open: &[&'a Assessment]) -> Option<&'a Assessment> {
+        let which = self.rng.below(u64::try_from(open.len()).unwrap_or(0));
+        open.get(usize::try_from(which).ok()?).copied()
     }
 
     pub(super) fn verdicts(
@@ -117,7 +135,7 @@ impl Planner {
         progress: Option<&str>,
     ) -> Vec<Verdict> {
         let dialled = picture.dialled().count();
-        let best = self.dialling.best_gain(picture);
+        let best = self.dialling.best_gain(picture).filter(|_| self.settings.rule == Rule::Gain);
         let text = |one: &Assessment| {
             if let Some(closing) = self.closing.as_ref().filter(|closing| closing.slot == one.slot) {
                 let progress = progress.unwrap_or("drain ordered");
@@ -138,6 +156,9 @@ impl Planner {
     /// What would have to change for the tunnel to be closed.
     fn what_if(&self, one: &Assessment, best: Option<(&Candidate, Gain)>, now: Uptime) -> String {
         let next = self.next_refresh.since(now).as_secs();
+        if self.settings.rule == Rule::Random {
+            return format!("closed when the lot falls on it, next look in {next} s");
+        }
         let unused = format!("closed as unused with a share below {}", one.threshold);
         if one.random {
             return format!("left to chance, so no gain takes its place; {unused}, next look in {next} s");

@@ -2,13 +2,15 @@
 
 use super::looks::{ACCEPT, DIAL, candidate, link, peer, planner, world};
 use crate::{
+    gain::Rule,
     names::Slot,
     orders::{CloseReason, OpenReason, Order},
-    planner::Plan,
+    parameters::Parameters,
+    planner::{Plan, Planner, PlannerSettings},
     units::Uptime,
     world::{LinkReading, Phase, Route, Sounding, View, World},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 const AT: u64 = 10_000;
 
@@ -40,7 +42,10 @@ fn view(of: u32, room: bool, loss: Option<u64>) -> View {
 
 /// What one refresh of this world closes; no refresh is more than ten minutes away.
 fn refresh(world: &World) -> Vec<(Order, String)> {
-    let mut planner = planner(1, &[]);
+    refresh_of(planner(1, &[]), world)
+}
+
+fn refresh_of(mut planner: Planner, world: &World) -> Vec<(Order, String)> {
     let look = |second: u64| {
         // The readings stay as fresh as they are at first.
         let mut world = world.clone();
@@ -136,4 +141,29 @@ fn room_is_filled_by_chance_first_and_then_by_what_gains_most() {
     }
     // The tunnel that stands came by chance; of three, one is left to it.
     assert_eq!(seen, [(3, OpenReason::Gain), (4, OpenReason::Gain)]);
+}
+
+#[test]
+fn the_random_rule_lets_the_lot_fall_whatever_a_tunnel_is_worth() {
+    let by_lot = |seed| {
+        let parameters = Parameters { tunnels_to_dial: 3, ..Parameters::default() };
+        let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Random, seed };
+        let orders = refresh_of(Planner::new(peer(1), settings), &three([1, 900, 900], Some(20), Vec::new()));
+        match orders.first() {
+            Some((Order::Drain { slot, reason: CloseReason::Rotation }, _)) => *slot,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((0..30).map(by_lot).collect::<BTreeSet<_>>(), DIAL[..3].iter().copied().collect());
+}
+
+#[test]
+fn the_random_rule_fills_by_chance_alone() {
+    let parameters = Parameters { tunnels_to_dial: 3, ..Parameters::default() };
+    let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Random, seed: 1 };
+    let world =
+        World { links: Vec::new(), free_slots: vec![DIAL[0]], ..three([1, 1, 1], Some(20), Vec::new()) };
+    let reasons = Planner::new(peer(1), settings).look(&world, true).decisions;
+    let fills = |order: &Order| matches!(order, Order::Open { reason: OpenReason::Fill, .. });
+    assert!(reasons.len() == 1 && reasons.iter().all(|decision| fills(&decision.order)), "{reasons:?}");
 }

@@ -1,6 +1,7 @@
 //! Single looks at small worlds, each made to show one rule.
 
 use crate::{
+    gain::Rule,
     names::{Prefix, Slot, Transport},
     orders::{AbandonReason, CloseReason, OpenReason, Order},
     parameters::Parameters,
@@ -17,7 +18,7 @@ pub(super) fn peer(number: u32) -> Prefix {
 pub(super) fn planner(me: u32, pinned: &[u32]) -> Planner {
     let parameters = Parameters { tunnels_to_dial: 3, ..Parameters::default() };
     let pinned = pinned.iter().map(|number| peer(*number)).collect();
-    Planner::new(peer(me), PlannerSettings { parameters, pinned, seed: 1 })
+    Planner::new(peer(me), PlannerSettings { parameters, pinned, rule: Rule::Gain, seed: 1 })
 }
 
 pub(super) fn link(slot: Slot, number: u32, phase: Phase, since: u64) -> LinkReading {

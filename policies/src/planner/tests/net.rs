@@ -1,6 +1,7 @@
 //! Twelve planners in one network with an idealised router: no sockets, no Babel, no chance but a seed.
 
 use crate::{
+    gain::Rule,
     names::{Prefix, Role, Slot, Transport},
     orders::{CloseReason, Order},
     parameters::Parameters,
@@ -77,7 +78,10 @@ impl Net {
             Parameters { tunnels_to_dial: dial, refresh, min_age: refresh * 2, ..Parameters::default() };
         let planner = |node: usize| {
             let seed = seed * 1000 + u64::try_from(node).unwrap();
-            Planner::new(prefix(node), PlannerSettings { parameters, pinned: BTreeSet::new(), seed })
+            Planner::new(
+                prefix(node),
+                PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Gain, seed },
+            )
         };
         Self {
             planners: (0..nodes).map(planner).collect(),

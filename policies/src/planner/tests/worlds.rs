@@ -2,6 +2,7 @@
 
 use super::looks::{candidate, link, peer};
 use crate::{
+    gain::Rule,
     names::{Role, Slot, Transport},
     orders::{CloseReason, Order},
     parameters::Parameters,
@@ -98,7 +99,8 @@ fn worlds() -> impl Strategy<Value = World> {
 /// Looks at the same tunnels each half minute for an hour and a half: many refreshes.
 fn live(world: &World, seed: u64) -> Vec<(World, Plan)> {
     let parameters = Parameters { tunnels_to_dial: WANTED, ..Parameters::default() };
-    let settings = PlannerSettings { parameters, pinned: BTreeSet::from([peer(PINNED)]), seed };
+    let settings =
+        PlannerSettings { parameters, pinned: BTreeSet::from([peer(PINNED)]), rule: Rule::Gain, seed };
     let mut planner = Planner::new(peer(2), settings);
     let look = |step: u64| {
         let world = World { at: Uptime::from_secs(2_000 + 30 * step), ..world.clone() };
