@@ -210,6 +210,10 @@ impl Desk {
             })?;
         if anonymous {
             self.pace.joined(site, now_s);
+            self.note(
+                "a stranger",
+                format!("joined by a public invitation: {}, from {from}", claimed.prefix),
+            )?;
         }
         tracing::info!(prefix = %claimed.prefix, from = %from, anonymous, "certificate issued");
         Ok(claimed)

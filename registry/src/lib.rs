@@ -21,6 +21,7 @@ mod queue;
 pub mod refusal;
 pub mod request;
 mod restore;
+mod seats;
 pub mod serve;
 pub mod settings;
 pub mod sqlite;

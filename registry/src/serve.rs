@@ -7,9 +7,11 @@ use crate::{
     copies,
     desk::{Desk, WallClock},
     files,
+    limits::Site,
     metrics::{self, Counts},
     queue::Queue,
     refusal::Refusal,
+    seats::Seats,
     settings::{self, Places, SettingsError},
     tls::{Live, TlsError},
 };
@@ -20,12 +22,15 @@ use actix_web::{
     rt::net::{TcpStream, UnixStream},
     web,
 };
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::socket::{Shutdown, shutdown},
+};
 use std::{
     any::Any,
     fs, io,
     net::{SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -33,6 +38,12 @@ use std::{
 
 /// Most connections at once; beyond it the kernel's queue waits.
 const MOST_CONNECTIONS: usize = 4096;
+
+/// Most connections from one /64 of IPv6, or one IPv4 address, behind which a whole site may be.
+pub const PER_SITE: usize = 512;
+
+/// Most handshakes of TLS at once; each is over within [`PATIENCE`].
+const MOST_HANDSHAKES: usize = 1024;
 
 /// A client has this long for its TLS handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,14 +101,23 @@ fn serial(certificate: &[u8]) -> Option<String> {
     Some(wire::signed::hex(certificate.raw_serial()))
 }
 
-fn note_caller(connection: &dyn Any, data: &mut Extensions) {
+/// Says who is on a connection; without a seat it is ended, and what comes on it is nobody's.
+fn note_caller(seats: &Seats, connection: &dyn Any, data: &mut Extensions) {
     if let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() {
         let (tcp, session) = stream.get_ref();
+        let Ok(address) = tcp.peer_addr() else {
+            return;
+        };
+        let Some(seat) = seats.take(Site::from(address.ip())) else {
+            tracing::debug!(from = %address.ip(), "too many connections from there");
+            // Where this fails, it is over already.
+            let _ = shutdown(tcp.as_raw_fd(), Shutdown::Both);
+            return;
+        };
+        data.insert(seat);
         let certificate = session.peer_certificates().and_then(<[_]>::first);
-        if let Ok(address) = tcp.peer_addr() {
-            let serial = certificate.and_then(|certificate| serial(certificate));
-            data.insert(Caller { address: address.ip(), serial });
-        }
+        let serial = certificate.and_then(|certificate| serial(certificate));
+        data.insert(Caller { address: address.ip(), serial });
     }
 }
 
@@ -163,6 +183,8 @@ pub struct Serving {
     pub listen: SocketAddr,
     /// Where metrics are served, over plain HTTP; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Most connections from one site; [`PER_SITE`], but in tests.
+    pub per_site: usize,
     /// Nobody is slowed down: for measurements.
     pub no_limits: bool,
     /// The clock.
@@ -194,7 +216,7 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
     let bound = listener.local_addr().map_err(failed)?;
 
     let (shared, counts) = (queue.clone(), Counts::new().map_err(ServeError::Metrics)?);
-    let counted = counts.clone();
+    let (counted, seats) = (counts.clone(), Seats::new(serving.per_site));
     let nodes = HttpServer::new(move || {
         let (queue, counts) = (web::Data::new(shared.clone()), counted.clone());
         let app = App::new().app_data(queue).wrap_fn(move |request, service| {
@@ -207,10 +229,11 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
     .workers(1)
     .disable_signals()
     .max_connections(MOST_CONNECTIONS)
+    .max_connection_rate(MOST_HANDSHAKES)
     .client_request_timeout(PATIENCE)
     .tls_handshake_timeout(PATIENCE)
     .shutdown_timeout(1)
-    .on_connect(note_caller)
+    .on_connect(move |connection, data| note_caller(&seats, connection, data))
     .listen_rustls_0_23(listener, tls)
     .map_err(failed)?
     .run();

@@ -148,7 +148,7 @@ pub struct Report {
 pub struct Entry {
     /// When.
     pub at_s: i64,
-    /// Who did it: `uid 0`.
+    /// Who did it: `uid 0`, or `a stranger` who joined by a public invitation.
     pub who: String,
     /// What was done, in words; never a token or a key.
     pub what: String,

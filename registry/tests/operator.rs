@@ -170,7 +170,9 @@ fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holde
     assert!(said.contains("public invitation"), "{said}");
     joined(&claim_with(&registry, &Invite { ttl_s: 60, ..Invite::default() }));
     let lines: Lines = registry.order("GET", "/v1/log", &());
-    assert!(lines.lines.iter().any(|line| line.what.contains("100 uses") && line.what.contains("anonymous")));
+    let logged = |words: &str| lines.lines.iter().filter(|line| line.what.contains(words)).count();
+    assert_eq!(logged("100 uses, 60 s, 24 bits, anonymous"), 1, "{lines:?}");
+    assert_eq!(logged("joined by a public invitation: "), 3, "{lines:?}");
 }
 
 #[test]

@@ -214,6 +214,7 @@ fn run(args: &Run) -> ExitCode {
         let serving = Serving {
             listen: args.listen,
             metrics: args.metrics,
+            per_site: if args.no_limits { usize::MAX } else { serve::PER_SITE },
             no_limits: args.no_limits,
             clock: registry::system_clock(),
         };

@@ -298,6 +298,32 @@ fn joining(network: &Network, case: &str, root: &Path) -> Command {
         "install nonsense" => warren(&["install", &nonsense(network)], &network.at("newcomer")),
         "request where joined" => warren(&["request"], root),
         "sign nonsense" => of_registry(network, &["sign", &nonsense(network)]),
+        "sign with a bad prefix" => {
+            of_registry(network, &["sign", &requested(network, "one"), "--pin-prefix", "7"])
+        }
+        "sign with two lengths" => {
+            let request = requested(network, "two");
+            of_registry(network, &["sign", &request, "--pin-prefix", "77/16", "--prefix-length", "20"])
+        }
+        "sign a request twice" => {
+            let request = requested(network, "three");
+            signed(network, &request);
+            of_registry(network, &["sign", &request])
+        }
+        "request over a broken key" => {
+            fs::create_dir_all(network.at("four/etc/warren")).unwrap();
+            fs::write(network.at("four/etc/warren/node.key.request"), "letters\n").unwrap();
+            warren(&["request"], &network.at("four"))
+        }
+        "install without a request" => {
+            let file = signed(network, &requested(network, "five"));
+            warren(&["install", &file], &network.at("newcomer"))
+        }
+        "install for another machine" => {
+            let file = signed(network, &requested(network, "six"));
+            requested(network, "seven");
+            warren(&["install", &file], &network.at("seven"))
+        }
         "invite with a bad name" => of_registry(network, &["invite", "--name", "a b"]),
         "invite with a prefix of another" => of_registry(network, &["invite", "--pin-prefix", "1/16"]),
         "revoke an unknown node" => of_registry(network, &["revoke", "nobody"]),
@@ -315,6 +341,21 @@ fn joining(network: &Network, case: &str, root: &Path) -> Command {
 /// A verb of the running registry.
 fn of_registry(network: &Network, verb: &[&str]) -> Command {
     warren(&[&["registry"], verb].concat(), &network.at("registry"))
+}
+
+/// A file with the request of a machine that is no node yet.
+fn requested(network: &Network, name: &str) -> String {
+    let request = must(warren(&["request", "--child-uids", "60197,60198"], &network.at(name)));
+    let path = network.at(&format!("{name}.csr"));
+    fs::write(&path, request).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A file with what the registry made of a request.
+fn signed(network: &Network, request: &str) -> String {
+    let path = format!("{request}.json");
+    fs::write(&path, must(of_registry(network, &["sign", request]))).unwrap();
+    path
 }
 
 /// A file of letters.

@@ -43,12 +43,21 @@ pub const GRACE_S: i64 = 10 * 86_400;
 /// How long announcements are kept in these registries.
 pub const TTL_S: i64 = 900;
 
+/// How a registry differs from what an operator runs.
+#[derive(Clone, Copy)]
+struct How {
+    no_limits: bool,
+    per_site: usize,
+}
+
+const USUAL: How = How { no_limits: false, per_site: serve::PER_SITE };
+
 /// A registry that runs in a thread of its own, with its files in a folder of its own.
 pub struct Registry {
     pub places: Places,
     pub now_s: Arc<AtomicI64>,
     pub address: SocketAddr,
-    no_limits: bool,
+    how: How,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     _folder: tempfile::TempDir,
@@ -62,18 +71,30 @@ pub struct Identity {
 
 impl Registry {
     pub fn start() -> Self {
-        Self::make(START_S, false)
+        Self::make(START_S, USUAL, |_| {})
+    }
+
+    /// Has as many connections from one address, and no more.
+    pub fn with_share(per_site: usize) -> Self {
+        Self::make(START_S, How { per_site, ..USUAL }, |_| {})
+    }
+
+    /// Keeps its database in a folder that was prepared.
+    pub fn with_state(prepare: impl FnOnce(&std::path::Path)) -> Self {
+        Self::make(START_S, USUAL, prepare)
     }
 
     /// Slows nobody down, and begins at `now_s`.
     pub fn without_limits(now_s: i64) -> Self {
-        Self::make(now_s, true)
+        Self::make(now_s, How { no_limits: true, ..USUAL }, |_| {})
     }
 
-    fn make(start_s: i64, no_limits: bool) -> Self {
+    fn make(start_s: i64, how: How, prepare: impl FnOnce(&std::path::Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
         let places = Places { etc: at("etc"), state: at("state"), admin: at("run/admin.sock") };
+        fs::create_dir(&places.state).unwrap();
+        prepare(&places.state);
         let new = NewNetwork {
             network: Some("fd12:3456:789a::/48".parse().unwrap()),
             address: wire::invitation::RegistryAddress::parse("127.0.0.1", 9443).unwrap(),
@@ -86,16 +107,22 @@ impl Registry {
         };
         settings::init(&places, &new, start_s).unwrap();
         let now_s = Arc::new(AtomicI64::new(start_s));
-        let (address, stop, thread) = run(&places, &now_s, no_limits);
+        let (address, stop, thread) = run(&places, &now_s, how).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
-        Self { places, now_s, address, no_limits, stop, thread, _folder: folder }
+        Self { places, now_s, address, how, stop, thread, _folder: folder }
     }
 
     /// Ends it in order and starts it again on the same files.
     pub fn restart(&mut self) {
+        self.try_restart().unwrap();
+    }
+
+    /// As [`Self::restart`]; why it does not start.
+    pub fn try_restart(&mut self) -> Result<(), String> {
         self.end();
-        let (address, stop, thread) = run(&self.places, &self.now_s, self.no_limits);
+        let (address, stop, thread) = run(&self.places, &self.now_s, self.how)?;
         (self.address, self.stop, self.thread) = (address, Some(stop), Some(thread));
+        Ok(())
     }
 
     /// Ends it in order.
@@ -173,6 +200,16 @@ impl Registry {
 
     /// A connection by whoever trusts `ca` alone.
     pub fn connect(&self, who: Option<&Identity>, ca: &str) -> StreamOwned<ClientConnection, TcpStream> {
+        self.connect_on(TcpStream::connect(self.address).unwrap(), who, ca)
+    }
+
+    /// As [`Self::connect`], on a connection that is there.
+    pub fn connect_on(
+        &self,
+        tcp: TcpStream,
+        who: Option<&Identity>,
+        ca: &str,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -191,7 +228,6 @@ impl Registry {
         // What a test is about happens at the registry's time, not at this machine's.
         config.time_provider = Arc::new(Then(self.now_s.load(Ordering::SeqCst)));
         let session = ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
-        let tcp = TcpStream::connect(self.address).unwrap();
         tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         StreamOwned::new(session, tcp)
     }
@@ -277,7 +313,7 @@ impl rustls::time_provider::TimeProvider for Then {
 
 type Started = (SocketAddr, tokio::sync::oneshot::Sender<()>, JoinHandle<()>);
 
-fn run(places: &Places, now_s: &Arc<AtomicI64>, no_limits: bool) -> Started {
+fn run(places: &Places, now_s: &Arc<AtomicI64>, how: How) -> Result<Started, String> {
     let (places, now_s) = (places.clone(), Arc::clone(now_s));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (tell, told) = mpsc::channel();
@@ -285,16 +321,21 @@ fn run(places: &Places, now_s: &Arc<AtomicI64>, no_limits: bool) -> Started {
         actix_rt::System::new().block_on(async move {
             let clock: registry::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
             let listen = "127.0.0.1:0".parse().unwrap();
-            let serving = serve::Serving { listen, metrics: None, no_limits, clock };
-            let running = serve::start(&places, &serving).unwrap();
-            tell.send(running.address()).unwrap();
+            let How { no_limits, per_site } = how;
+            let serving = serve::Serving { listen, metrics: None, per_site, no_limits, clock };
+            let running = match serve::start(&places, &serving) {
+                Ok(running) => running,
+                Err(error) => return tell.send(Err(wire::errors::Chain(&error).to_string())).unwrap(),
+            };
+            tell.send(Ok(running.address())).unwrap();
             let stop = async move {
                 let _ = stopped.await;
             };
             running.run(stop).await.unwrap();
         });
     });
-    (told.recv_timeout(Duration::from_secs(30)).unwrap(), stop, thread)
+    let address = told.recv_timeout(Duration::from_secs(30)).unwrap()?;
+    Ok((address, stop, thread))
 }
 
 pub fn key() -> KeyPair {
