@@ -8,6 +8,7 @@ mod num;
 mod output;
 mod overlay;
 mod paths;
+mod replay;
 mod resilience;
 mod rules;
 mod run;
@@ -39,6 +40,8 @@ enum Command {
     Resilience(Resilience),
     /// Let a network live through churn, deaths, partitions, flapping peers and liars.
     Run(Run),
+    /// Ask the planner what it would have ordered at a real node, by a recording of what that node saw.
+    Replay(replay::Replay),
 }
 
 /// Where the nodes are.
@@ -355,5 +358,6 @@ fn main() -> anyhow::Result<()> {
         Command::Distance(distance) => distance.run(),
         Command::Resilience(resilience) => resilience.run(),
         Command::Run(run) => run.run(),
+        Command::Replay(replay) => replay.run(),
     }
 }

@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("registry", &["wire", "policies"]),
     ("warren", &["supervisor", "registry", "config", "wire", "policies"]),
     ("lab", &["wire", "policies"]),
-    ("warren-sim", &["policies"]),
+    ("warren-sim", &["wire", "policies"]),
     ("warren-tests", &["lab", "wire", "policies"]),
 ];
 
