@@ -426,6 +426,32 @@ mod tests {
     }
 
     #[test]
+    fn a_live_prefix_that_the_table_of_prefixes_calls_free_is_not_given_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sqlite");
+        let key = || {
+            let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+            let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+            crate::request::read(&csr.pem().unwrap()).unwrap()
+        };
+        let claim = |sqlite: &mut Sqlite| {
+            let fake_sign = |prefix: Prefix| {
+                let (serial, certificate) = (format!("{:x}", fastrand::u128(..)), prefix.to_string());
+                Ok(Issued { serial, certificate, authority: 1, not_before_s: 0, not_after_s: 100 })
+            };
+            let wanted = crate::storage::Wanted::default();
+            sqlite.claim(&CheckedClaim { token: None, key: key(), wanted, length: 16, now_s: 1 }, &fake_sign)
+        };
+        let (given, _) = claim(&mut Sqlite::open(&path, 16, 0).unwrap()).unwrap();
+        let mut sqlite = Sqlite::open(&path, 16, 0).unwrap();
+        assert_ne!(claim(&mut sqlite).unwrap().0, given);
+        sqlite.connection.execute("UPDATE prefixes SET number = number + 64", []).unwrap();
+        let mut sqlite = Sqlite::open(&path, 16, 0).unwrap();
+        let refused = claim(&mut sqlite).unwrap_err().to_string();
+        assert!(refused.contains("a live prefix as a free one"), "{refused}");
+    }
+
+    #[test]
     fn the_log_only_grows() {
         let folder = tempfile::tempdir().unwrap();
         let mut sqlite = Sqlite::open(&folder.path().join("a.sqlite"), 16, 0).unwrap();

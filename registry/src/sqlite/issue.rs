@@ -4,7 +4,7 @@ use super::{Sqlite, cannot, prefix_of};
 use crate::{
     authority::Issued,
     request::ProvenKey,
-    storage::{CheckedClaim, IssueError, Member, NewInvitation, Sign, Wanted},
+    storage::{CheckedClaim, IssueError, Member, NewInvitation, Sign, StorageError, Wanted},
 };
 use policies::names::Prefix;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -167,7 +167,7 @@ impl Sqlite {
         sign: Sign<'_>,
     ) -> Result<(Prefix, Issued), IssueError> {
         let failed = cannot("issue a certificate");
-        let mut taken = None;
+        let (mut taken, since_s) = (None, checked.now_s.saturating_sub(self.grace_s));
         let outcome = self.together("issue a certificate", |this| {
             let wanted = match &checked.token {
                 Some(token) => this.spend(token, checked.now_s)?,
@@ -189,7 +189,12 @@ impl Sqlite {
                 None => {
                     let length = wanted.length.unwrap_or(checked.length);
                     taken = this.allocator.allocate(length);
-                    taken.ok_or(IssueError::Full)?
+                    let prefix = taken.ok_or(IssueError::Full)?;
+                    if is_live(&this.connection, prefix, since_s).map_err(&failed)? {
+                        // A wrong bit in a number: SQLite's check does not see it.
+                        return Err(StorageError::Value { what: "a live prefix as a free one," }.into());
+                    }
+                    prefix
                 }
             };
             let issued = sign(prefix).map_err(IssueError::Sign)?;
