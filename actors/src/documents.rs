@@ -27,6 +27,8 @@ use std::{
 };
 use wire::{peer::NodeDocument, registry::Kind, signed::SignedDocument};
 
+/// Ours.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// So many nodes, on the average, hold a question at the registry open.
 const LISTENERS: usize = 8;
 /// How long the registry holds it, in seconds; at most 60.
@@ -160,6 +162,9 @@ impl Documents {
         let from_whom = from.map_or_else(|| "registry".to_owned(), |peer| peer.to_string());
         tracing::info!(document = ?kind, version, from = from_whom, "signed document taken");
         self.say_what_is_held();
+        if kind == Kind::Network {
+            self.say_what_is_asked();
+        }
         if next.bars(&self.settings.serial) && !before.bars(&self.settings.serial) {
             tracing::error!("this node's certificate is revoked: nobody lets it in any more; join again");
         }
@@ -170,6 +175,15 @@ impl Documents {
             if Some(peer) != from {
                 self.post(peer, kind, TRIES, ctx);
             }
+        }
+    }
+
+    /// Older software than the network asks for goes on, and says so.
+    fn say_what_is_asked(&self) {
+        let held = self.held.load();
+        let network = held.network();
+        if let Some(least) = network.and_then(|network| network.asks_for_newer_than(VERSION)) {
+            tracing::warn!(least, ours = VERSION, "the network asks for newer software: upgrade warren");
         }
     }
 
@@ -313,6 +327,7 @@ impl Actor for Documents {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.say_what_is_held();
+        self.say_what_is_asked();
         let changed = DocumentsChanged { kind: None, held: self.held.load_full(), revoked: BTreeSet::new() };
         self.changed.iter().for_each(|to| to.do_send(changed.clone()));
         self.listen(ctx);

@@ -8,6 +8,7 @@ pub mod disk;
 
 use crate::{
     clock::Clock,
+    documents::held::PrivateEndpoints,
     errors::Chain,
     messages::{DocumentsChanged, PeersHeard, PeersRead, offer},
     store::TunnelTable,
@@ -38,7 +39,7 @@ pub struct CacheSettings {
     /// Endpoints inside it are never kept.
     pub network: Network,
     /// Keep private addresses that the file holds.
-    pub allow_private: bool,
+    pub private: PrivateEndpoints,
 }
 
 /// The actor that remembers peers.
@@ -64,8 +65,8 @@ impl PeerCache {
         to: Vec<Recipient<PeersRead>>,
     ) -> Self {
         let (disk, rows) = Disk::open(&settings.path);
-        let dialable =
-            |endpoint| wire::endpoints::dialable(endpoint, settings.network, settings.allow_private).is_ok();
+        let private = settings.private.allowed();
+        let dialable = |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
         let mut book = Book::new(settings.me);
         book.remember(rows, dialable);
         book.resume(&shared.load());
@@ -179,7 +180,7 @@ mod tests {
             path: path.to_owned(),
             me: peer(0),
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
-            allow_private: false,
+            private: PrivateEndpoints::default(),
         };
         let tunnels = Rc::new(RefCell::new(TunnelTable::default()));
         let (sink, told) = mpsc::unbounded_channel();

@@ -5,6 +5,7 @@
 
 use crate::{
     clock::Clock,
+    documents::held::PrivateEndpoints,
     errors::Chain,
     member::{Member, MemberError},
     messages::{PeerSource, PeersHeard, RoutesRead},
@@ -97,7 +98,7 @@ pub struct Asker {
     me: Prefix,
     network: Network,
     port: u16,
-    allow_private: bool,
+    private: PrivateEndpoints,
 }
 
 /// What the client must know.
@@ -110,7 +111,7 @@ pub struct ClientSettings {
     /// The others' port: [`wire::peer::PORT`].
     pub port: u16,
     /// Believe private endpoints.
-    pub allow_private: bool,
+    pub private: PrivateEndpoints,
 }
 
 impl Asker {
@@ -119,9 +120,10 @@ impl Asker {
     /// # Errors
     /// No TLS can be made of the certificate and key.
     pub fn new(settings: &ClientSettings, member: &Member) -> Result<Self, MemberError> {
-        let ClientSettings { me, network, port, allow_private } = *settings;
+        let (me, network, port, private) =
+            (settings.me, settings.network, settings.port, settings.private.clone());
         let http = Arc::new(ArcSwap::from_pointee(http(network, me, member)?));
-        Ok(Self { http, me, network, port, allow_private })
+        Ok(Self { http, me, network, port, private })
     }
 
     /// From the next question on it, and each clone of it, shows that member's certificate.
@@ -139,7 +141,8 @@ impl Asker {
     /// It did not answer, or not what it should.
     pub async fn ask(&self, peer: Prefix) -> Result<Vec<Endpoint>, AskError> {
         let document = self.node(peer).await?;
-        let good = |endpoint: &Endpoint| dialable(*endpoint, self.network, self.allow_private).is_ok();
+        let private = self.private.allowed();
+        let good = |endpoint: &Endpoint| dialable(*endpoint, self.network, private).is_ok();
         Ok(document.endpoints.into_iter().filter(good).collect())
     }
 

@@ -7,10 +7,12 @@ pub mod call;
 
 use crate::{
     clock::Clock,
+    documents::held::PrivateEndpoints,
     errors::Chain,
     kernel::Kernel,
     messages::{LeasesRead, PeerSource, PeersHeard, RegistryAsked, VersionsHeard, offer},
     peer_api::SharedNode,
+    peer_cache::SharedPeers,
     store::Applied,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
@@ -18,6 +20,7 @@ use call::{CallError, Registry};
 use policies::{
     names::{Endpoint, Prefix, Transport},
     units::Uptime,
+    world::Candidate,
 };
 use reqwest::Method;
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
@@ -49,6 +52,12 @@ const COMPLAIN: Duration = Duration::from_secs(600);
 /// New versions that we hold are announced within this.
 const SPREAD: Duration = Duration::from_secs(3);
 
+/// So many dials in a row must have failed before the registry is told.
+const UNDIALLED_FAILURES: u32 = 3;
+
+/// Dials that failed longer ago say nothing.
+const UNDIALLED_LATELY: Duration = Duration::from_secs(600);
+
 /// Our uplinks' addresses are read again this often.
 const ADDRESSES: Duration = Duration::from_secs(30);
 
@@ -64,7 +73,7 @@ pub struct RegistrySettings {
     /// Our servers.
     pub servers: Vec<(Transport, u16)>,
     /// Announce and believe private addresses.
-    pub allow_private: bool,
+    pub private: PrivateEndpoints,
 }
 
 /// The actor.
@@ -79,6 +88,7 @@ pub struct RegistryClient {
     asked: Vec<Recipient<RegistryAsked>>,
     versions: Recipient<VersionsHeard>,
     applied: Applied,
+    peers: SharedPeers,
     leases: Vec<Endpoint>,
     uplinks: Vec<Endpoint>,
     looked: Option<Uptime>,
@@ -106,6 +116,7 @@ impl RegistryClient {
         asked: Vec<Recipient<RegistryAsked>>,
         versions: Recipient<VersionsHeard>,
         applied: Applied,
+        peers: SharedPeers,
     ) -> Self {
         let now = clock.now();
         Self {
@@ -118,6 +129,7 @@ impl RegistryClient {
             asked,
             versions,
             applied,
+            peers,
             leases: Vec::new(),
             uplinks: Vec::new(),
             looked: None,
@@ -178,11 +190,12 @@ impl RegistryClient {
 
     /// Where we can be dialled, best first: what the operator says, leases, uplinks; UDP before TCP.
     fn endpoints(&self) -> Vec<Endpoint> {
-        let RegistrySettings { endpoints, network, allow_private, .. } = &self.settings;
+        let RegistrySettings { endpoints, network, private, .. } = &self.settings;
+        let private = private.allowed();
         let mut seen = BTreeSet::new();
         let mut found = self.leases.clone();
         found.extend(&self.uplinks);
-        found.retain(|endpoint| dialable(*endpoint, *network, *allow_private).is_ok());
+        found.retain(|endpoint| dialable(*endpoint, *network, private).is_ok());
         found.sort_by_key(|endpoint| endpoint.transport);
         let all = endpoints.iter().chain(&found).copied();
         all.filter(|endpoint| seen.insert(*endpoint)).take(crate::peer_cache::book::MOST_ENDPOINTS).collect()
@@ -205,7 +218,9 @@ impl RegistryClient {
         (self.busy, self.hurries) = (true, false);
         let endpoints = announcement.endpoints.clone();
         self.node.rcu(|node| NodeDocument { endpoints: endpoints.clone(), ..(**node).clone() });
-        let (registry, said) = (self.registry.clone(), announcement.clone());
+        // What we could not dial rides along; it is no reason to announce.
+        let unreachable = undialled(&self.peers.load(), self.clock.now());
+        let (registry, said) = (self.registry.clone(), Announcement { unreachable, ..announcement.clone() });
         let call = async move { registry.send::<Announced>(Method::PUT, "/v1/nodes/self", &said).await };
         ctx.spawn(call.into_actor(self).map(|answer, client, _| client.was_announced(answer, announcement)));
     }
@@ -249,9 +264,10 @@ impl RegistryClient {
         self.ask_at = at + self.next_wait();
         match answer {
             Ok(bootstrap) => {
-                let RegistrySettings { me, network, allow_private, .. } = self.settings;
-                let good = |endpoint: &Endpoint| dialable(*endpoint, network, allow_private).is_ok();
-                let others = bootstrap.nodes.into_iter().filter(|node| node.prefix != me);
+                let RegistrySettings { me, network, private, .. } = &self.settings;
+                let private = private.allowed();
+                let good = |endpoint: &Endpoint| dialable(*endpoint, *network, private).is_ok();
+                let others = bootstrap.nodes.into_iter().filter(|node| node.prefix != *me);
                 let peers = others
                     .map(|node| (node.prefix, node.endpoints.into_iter().filter(good).collect::<Vec<_>>()));
                 let peers: Vec<_> = peers.filter(|(_, endpoints)| !endpoints.is_empty()).collect();
@@ -291,6 +307,18 @@ impl RegistryClient {
     }
 }
 
+/// Peers whose every endpoint was tried in vain lately, again and again; nobody where these are most of all:
+/// then it is we who have no way out.
+fn undialled(candidates: &[Candidate], now: Uptime) -> Vec<Prefix> {
+    let lately = |failed: Uptime| now.since(failed) < UNDIALLED_LATELY;
+    let failing = candidates.iter().filter(|candidate| candidate.failures >= UNDIALLED_FAILURES);
+    let lately: Vec<_> = failing.filter(|candidate| candidate.failed.is_some_and(lately)).collect();
+    if lately.len().saturating_mul(2) > candidates.len() {
+        return Vec::new();
+    }
+    lately.iter().map(|candidate| candidate.peer).take(wire::text::FEW).collect()
+}
+
 impl Actor for RegistryClient {
     type Context = Context<Self>;
 
@@ -306,5 +334,45 @@ impl Handler<LeasesRead> for RegistryClient {
         let endpoint =
             |lease: &crate::messages::Lease| Endpoint { address: lease.external, transport: lease.transport };
         self.leases = reading.leases.iter().map(endpoint).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `all` peers, those with these (failures, seconds since the last): how many are told of.
+    #[track_caller]
+    fn check(all: u32, failing: &[(u32, u64)], told: usize) {
+        let candidate = |number: u32| {
+            let failing = failing.get(usize::try_from(number).unwrap());
+            Candidate {
+                peer: Prefix::new(number, 16).unwrap(),
+                endpoints: Vec::new(),
+                confirmed: None,
+                failed: failing.map(|(_, ago)| Uptime::from_secs(10_000 - ago)),
+                failures: failing.map_or(0, |(failures, _)| *failures),
+            }
+        };
+        let candidates: Vec<_> = (0..all).map(candidate).collect();
+        assert_eq!(undialled(&candidates, Uptime::from_secs(10_000)).len(), told);
+    }
+
+    #[test]
+    fn who_could_not_be_dialled_again_and_again_is_told_of() {
+        check(4, &[(2, 10)], 0);
+        check(4, &[(3, 10)], 1);
+        check(4, &[(3, 600)], 0);
+    }
+
+    #[test]
+    fn who_can_dial_hardly_anybody_tells_of_nobody() {
+        check(4, &[(3, 10), (3, 10)], 2);
+        check(4, &[(3, 10), (3, 10), (3, 10)], 0);
+    }
+
+    #[test]
+    fn no_more_are_told_of_than_an_announcement_takes() {
+        check(1000, &[(3, 10); 400], wire::text::FEW);
     }
 }

@@ -8,7 +8,7 @@ mod netns;
 use actix::{Actor, Context, Handler};
 use actors::{
     clock::Clock,
-    documents::held::{SharedHeld, Taken},
+    documents::held::{PrivateEndpoints, SharedHeld, Taken},
     messages::{DocumentOffered, PeerSource, PeersHeard, RoutesRead},
     peer_api::{PeerApi, SharedNode},
     peer_cache::SharedPeers,
@@ -108,7 +108,12 @@ impl Handler<DocumentOffered> for FakeTable {
 
 /// Node [`ASKS`], with the certificate of node `certified` that `ca` signed.
 fn asker(ca: &Ca, certified: u32) -> Asker {
-    let settings = ClientSettings { me: prefix(ASKS), network: network(), port: PORT, allow_private: false };
+    let settings = ClientSettings {
+        me: prefix(ASKS),
+        network: network(),
+        port: PORT,
+        private: PrivateEndpoints::default(),
+    };
     Asker::new(&settings, &ca.member(certified)).unwrap()
 }
 

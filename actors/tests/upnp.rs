@@ -7,6 +7,7 @@ mod netns;
 use actix::{Actor, Context, Handler};
 use actors::{
     clock::Clock,
+    documents::held::PrivateEndpoints,
     messages::{Lease, LeasesRead},
     upnp::{
         Upnp,
@@ -131,7 +132,7 @@ fn settings(folder: &Path, me: u32) -> LeaseSettings {
         network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
         wanted: vec![(Transport::Udp, 1194), (Transport::Tcp, 1194)],
         ledger: folder.join("leases.json"),
-        allow_private: false,
+        private: PrivateEndpoints::default(),
     }
 }
 

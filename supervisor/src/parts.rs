@@ -5,7 +5,11 @@ use actors::{
     babel_sender::BabelSender,
     clock::Clock,
     credentials::{CredentialSettings, SharedTls},
-    documents::{DocumentSettings, disk::Files, held::SharedHeld},
+    documents::{
+        DocumentSettings,
+        disk::Files,
+        held::{PrivateEndpoints, SharedHeld},
+    },
     kernel::{Kernel, has_ipv6},
     openvpn,
     peer_api::SharedNode,
@@ -132,13 +136,18 @@ pub(crate) fn scout_settings(parts: &Parts<'_>) -> ScoutSettings {
     }
 }
 
+/// Whether private endpoints are believed.
+pub(crate) fn private_endpoints(parts: &Parts<'_>) -> PrivateEndpoints {
+    PrivateEndpoints::new(parts.settings.private_endpoints, parts.held.clone())
+}
+
 pub(crate) fn lease_settings(parts: &Parts<'_>) -> LeaseSettings {
     LeaseSettings {
         me: parts.identity.me,
         network: parts.identity.network,
         wanted: parts.host.servers.clone(),
         ledger: parts.paths.leases(),
-        allow_private: parts.settings.private_endpoints,
+        private: private_endpoints(parts),
     }
 }
 

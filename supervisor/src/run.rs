@@ -14,7 +14,7 @@ use actors::{
     clock::Clock,
     control,
     credentials::SharedTls,
-    documents::held::{Held, SharedHeld, Taken},
+    documents::held::{Held, PrivateEndpoints, SharedHeld, Taken},
     errors::Chain,
     exporter,
     kernel::Kernel,
@@ -127,8 +127,8 @@ async fn node(
     }));
     let peers = SharedPeers::default();
     let held = held(&identity, &paths)?;
-    let asked =
-        ClientSettings { me, network, port: wire::peer::PORT, allow_private: settings.private_endpoints };
+    let private = PrivateEndpoints::new(settings.private_endpoints, held.clone());
+    let asked = ClientSettings { me, network, port: wire::peer::PORT, private };
     let graph = wiring::wire(&Parts {
         settings: &settings,
         identity: &identity,

@@ -5,7 +5,7 @@
 
 use crate::parts::{
     Parts, babel_settings, credential_settings, document_settings, lease_settings, lower, planner_settings,
-    scout_settings, tunnel_settings,
+    private_endpoints, scout_settings, tunnel_settings,
 };
 use actix::Recipient;
 use actors::{
@@ -161,7 +161,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             path: paths.peer_cache(),
             me: identity.me,
             network: identity.network,
-            allow_private: settings.private_endpoints,
+            private: private_endpoints(parts),
         };
         let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         let (clock, table, peers) = (clock.clone(), table.clone(), peers.clone());
@@ -250,12 +250,12 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             network: identity.network,
             endpoints: settings.endpoints.clone(),
             servers: host.servers.clone(),
-            allow_private: settings.private_endpoints,
+            private: private_endpoints(parts),
         };
         let (heard, asked) = (vec![peer_cache.recipient()], vec![telemetry.clone().recipient()]);
         let (versions, applied) = (documents.clone().recipient(), applied.clone());
-        let (registry, clock, kernel, node) =
-            (parts.registry.clone(), clock.clone(), kernel.clone(), parts.node.clone());
+        let (registry, clock, kernel, node, peers) =
+            (parts.registry.clone(), clock.clone(), kernel.clone(), parts.node.clone(), parts.peers.clone());
         guard("registry_client", remade.clone(), move || {
             RegistryClient::new(
                 told.clone(),
@@ -267,6 +267,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
                 asked.clone(),
                 versions.clone(),
                 applied.clone(),
+                peers.clone(),
             )
         })
     };

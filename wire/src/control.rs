@@ -68,6 +68,9 @@ pub struct StatusDocument {
     pub children: Vec<ChildEntry>,
     /// Actors made anew after a panic since the start.
     pub actor_restarts: u64,
+    /// The least release that the network asks for, where that is newer than `software`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_to: Option<String>,
 }
 
 /// A number for each end of tunnels that we can be.

@@ -72,6 +72,7 @@ impl<'a> View<'a> {
             leases: node.leases.leases.iter().map(|lease| self.lease(lease)).collect(),
             children: node.processes.processes.iter().map(child).collect(),
             actor_restarts: node.counts.remade.values().fold(0, |all, count| all.saturating_add(*count)),
+            upgrade_to: node.wants_newer().map(str::to_owned),
         }
     }
 

@@ -16,6 +16,26 @@ use wire::{
 /// What the node holds now; whoever must know reads it without asking anybody.
 pub type SharedHeld = Arc<ArcSwap<Held>>;
 
+/// Whether private endpoints are announced, believed and dialled: where this node's configuration says so,
+/// or the network does.
+#[derive(Clone, Debug, Default)]
+pub struct PrivateEndpoints {
+    own: bool,
+    held: SharedHeld,
+}
+
+impl PrivateEndpoints {
+    /// `own`: what the configuration says.
+    pub fn new(own: bool, held: SharedHeld) -> Self {
+        Self { own, held }
+    }
+
+    /// Whether they are, now.
+    pub fn allowed(&self) -> bool {
+        self.own || self.held.load().network().is_some_and(|network| network.private_endpoints)
+    }
+}
+
 /// Why a document is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {

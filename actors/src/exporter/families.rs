@@ -176,6 +176,8 @@ families! {
         (vec![s("network")], float(seen.node.held.version(Document::Network))),
         (vec![s("revocations")], float(seen.node.held.version(Document::Revocations))),
     ];
+    Gauge warren_upgrade_wanted &[], "Whether the network asks for newer software than this (min-version).",
+        |seen| one([], truth(seen.node.wants_newer().is_some()));
     Gauge warren_revoked_certificates &[], "Certificates on the list of revocations that the node holds.",
         |seen| one([], float(u64::try_from(seen.node.held.revoked_count()).unwrap_or(u64::MAX)));
     Counter warren_readings_dropped_total &[],

@@ -185,6 +185,11 @@ impl Snapshot {
         self.registry.answered.is_some() && self.registry.failure.is_none()
     }
 
+    /// The least release that the network asks for, where that is newer than ours.
+    pub fn wants_newer(&self) -> Option<&str> {
+        self.held.network()?.asks_for_newer_than(self.identity.software)
+    }
+
     /// The routes through a slot.
     pub fn served_by(&self, slot: Slot) -> Served {
         self.served.get(&slot).copied().unwrap_or_default()

@@ -7,7 +7,7 @@ use super::{
     gateway::{Entry, Finder, Gateway, GatewayError},
     ledger::{self, Mapping},
 };
-use crate::{errors::Chain, messages::Lease};
+use crate::{documents::held::PrivateEndpoints, errors::Chain, messages::Lease};
 use policies::{
     names::{Endpoint, Prefix, Transport},
     units::Uptime,
@@ -70,7 +70,7 @@ pub struct LeaseSettings {
     /// The ledger file; its folder exists.
     pub ledger: PathBuf,
     /// Believe a private external address, as in a laboratory or a campus network.
-    pub allow_private: bool,
+    pub private: PrivateEndpoints,
 }
 
 /// Keeps the leases of one node; outlives the actor that asks for rounds.
@@ -161,7 +161,7 @@ impl<F: Finder> Keeper<F> {
     fn routable(&self, address: Option<IpAddr>) -> Result<IpAddr, LeaseError> {
         let routable = |address: &IpAddr| {
             let endpoint = Endpoint { address: SocketAddr::new(*address, 1), transport: Transport::Udp };
-            dialable(endpoint, self.settings.network, self.settings.allow_private).is_ok()
+            dialable(endpoint, self.settings.network, self.settings.private.allowed()).is_ok()
         };
         address.filter(routable).ok_or(LeaseError::NotRoutable { address })
     }
@@ -404,7 +404,7 @@ mod tests {
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             wanted: vec![(Transport::Udp, 1194)],
             ledger,
-            allow_private: false,
+            private: PrivateEndpoints::default(),
         };
         let keeper = Keeper::new(gateway.clone(), settings);
         Case { gateway, keeper, _folder: folder }

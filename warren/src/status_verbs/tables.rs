@@ -20,6 +20,9 @@ pub(super) fn status(document: &StatusDocument) -> String {
     }
     line("state", if document.ready { "ready" } else { "not ready" }.to_owned());
     line("software", format!("warren {}, pid {}", document.software, document.pid));
+    if let Some(least) = &document.upgrade_to {
+        line("upgrade", format!("the network asks for warren {} or newer", printable(least)));
+    }
     line("running for", span(document.uptime_seconds));
     line("tunnels", format!("{} dialled, {} accepted", up.dialled, up.accepted));
     line("neighbours", document.neighbours.to_string());

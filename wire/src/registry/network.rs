@@ -118,6 +118,12 @@ pub enum DocumentError {
 }
 
 impl NetworkDocument {
+    /// The least release that the network asks for, where that is newer than `ours` (`MAJOR.MINOR.PATCH`).
+    pub fn asks_for_newer_than(&self, ours: &str) -> Option<&str> {
+        let least = self.min_version.as_deref()?;
+        (release(ours)? < release(least)?).then_some(least)
+    }
+
     /// Reads a payload and checks each value.
     ///
     /// # Errors
@@ -196,6 +202,13 @@ fn certificate(pem: &str) -> Option<Vec<u8>> {
 }
 
 /// Three decimal numbers of at most 6 digits.
+/// The three numbers of a release; what follows a hyphen or a plus sign is left aside. `None` where it is none.
+fn release(text: &str) -> Option<[u32; 3]> {
+    let numbers = text.split(['-', '+']).next().filter(|numbers| is_release(numbers))?;
+    let numbers: Option<Vec<u32>> = numbers.split('.').map(|number| number.parse().ok()).collect();
+    numbers?.try_into().ok()
+}
+
 fn is_release(text: &str) -> bool {
     let number = |part: &str| (1..=6).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
     text.split('.').count() == 3 && text.split('.').all(number)
@@ -322,6 +335,19 @@ mod tests {
                 assert!(said.contains(words), "{said:?} does not say {words:?}");
             }
         }
+    }
+
+    #[test]
+    fn older_software_than_the_network_asks_for_is_told_apart_by_numbers() {
+        let asks = |least: Option<&str>, ours: &str| {
+            let network = NetworkDocument { min_version: least.map(str::to_owned), ..document() };
+            network.asks_for_newer_than(ours).map(str::to_owned)
+        };
+        assert_eq!(asks(Some("0.10.0"), "0.9.9"), Some("0.10.0".to_owned()));
+        assert_eq!(asks(Some("0.10.0"), "0.10.0"), None);
+        assert_eq!(asks(Some("0.10.0"), "1.0.0-rc.1"), None);
+        assert_eq!(asks(Some("0.10.0"), "unknown"), None);
+        assert_eq!(asks(None, "0.0.1"), None);
     }
 
     #[test]
