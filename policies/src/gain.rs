@@ -33,7 +33,7 @@ const LEAST_PAIR_PART: u32 = 16;
 const HYSTERESIS: (u64, u64) = (5, 4);
 /// A replacement must also gain one part in so many of all ways that it moves: a way that moves is
 /// disturbed for a moment, and that shall pay.
-const MOVED_PART: u64 = 4;
+const MOVED_PART: u64 = 6;
 /// What a peer says it would lose counts at most so many times what we would lose.
 const PEER_LOSS_CAP: u64 = 4;
 /// One in so many tunnels stays random.
@@ -315,7 +315,7 @@ mod tests {
             [loss(10, None), loss(10, Some(7)), loss(10, Some(u64::MAX)), loss(0, Some(9))],
             [20, 17, 50, 0]
         );
-        assert_eq!([worth(0, 0), worth(100, 0), worth(100, 80)], [1, 126, 146]);
+        assert_eq!([worth(0, 0), worth(100, 0), worth(100, 80)], [1, 126, 139]);
     }
 
     #[test]
