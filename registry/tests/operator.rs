@@ -1,5 +1,5 @@
-//! Does what an operator does to a real registry: invitations with wishes, signatures by file, revocations,
-//! parameters, changes of CA and keys, copies.
+//! Does what an operator does to a real registry: signatures by file, revocations, parameters, changes of CA and
+//! keys, copies.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -8,8 +8,8 @@ mod support;
 use rcgen::CertificateParams;
 use registry::{
     admin::{
-        self, AdminError, Backup, Done, Invite, Invited, Lines, Listing, ParameterList, Revoke, RevokedNode,
-        RotateCa, RotateKey, Set, SignFile,
+        AdminError, Backup, Done, Invite, Lines, Listing, ParameterList, Revoke, RevokedNode, RotateCa,
+        RotateKey, Set, SignFile,
     },
     desk::{CaStep, KeyKind, Spread},
     settings,
@@ -19,45 +19,12 @@ use std::{
     fs,
     io::{Read, Write},
 };
-use support::{Identity, LIFE_S, Registry, key, read, request};
+use support::{Identity, LIFE_S, Registry, ask, check, claim_with, joined, key, read, request};
 use wire::{
-    invitation::{Invitation, token_text},
-    registry::{
-        Announced, Announcement, Claimed, Enrolment, NetworkDocument, Renewal, Renewed, Revocations, VERSION,
-    },
+    invitation::token_text,
+    registry::{Announced, Announcement, Enrolment, NetworkDocument, Renewal, Renewed, Revocations, VERSION},
     signed::{self, SignedDocument, open_any},
 };
-
-/// Expects a no with this title.
-#[track_caller]
-fn check<T>(asked: Result<T, AdminError>, title: &str) {
-    let said = match asked {
-        Err(AdminError::No { title, .. }) => title,
-        Err(other) => other.to_string(),
-        Ok(_) => "yes".to_owned(),
-    };
-    assert_eq!(said, title);
-}
-
-fn ask<T: serde::de::DeserializeOwned>(
-    registry: &Registry,
-    method: &str,
-    call: &str,
-    document: &impl serde::Serialize,
-) -> Result<T, AdminError> {
-    admin::ask(&registry.places.admin, method, call, Some(document))
-}
-
-fn claim_with(registry: &Registry, invite: &Invite) -> (u16, String) {
-    let invited: Invited = registry.order("POST", "/v1/invitations", invite);
-    let invitation: Invitation = invited.invitation.parse().unwrap();
-    registry.claim(&token_text(&invitation.token), &request(&CertificateParams::default(), &key()))
-}
-
-fn joined(answer: &(u16, String)) -> Claimed {
-    assert_eq!(answer.0, 200, "{}", answer.1);
-    serde_json::from_str(&answer.1).unwrap()
-}
 
 fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
@@ -82,48 +49,6 @@ fn apply(registry: &Registry, who: &Identity) {
         ..Announcement::default()
     };
     let _: Announced = registry.ask(who, "PUT", "/v1/nodes/self", &announcement);
-}
-
-#[test]
-fn an_invitation_gives_what_was_asked_for() {
-    let registry = Registry::start();
-    let invite = Invite { ttl_s: 60, ..Invite::default() };
-    let wide = joined(&claim_with(&registry, &Invite { prefix_length: Some(12), ..invite.clone() }));
-    assert_eq!(wide.prefix.to_string(), "1/12");
-    let pinned = Invite { prefix: Some("77/16".into()), name: Some("printer".into()), ..invite.clone() };
-    assert_eq!(joined(&claim_with(&registry, &pinned)).prefix.to_string(), "77/16");
-    check(ask::<Invited>(&registry, "POST", "/v1/invitations", &pinned), "name taken");
-    let unnamed = Invite { name: None, ..pinned.clone() };
-    check(ask::<Invited>(&registry, "POST", "/v1/invitations", &unnamed), "prefix taken");
-    let inside = Invite { prefix: Some("154/17".into()), ..invite.clone() };
-    check(ask::<Invited>(&registry, "POST", "/v1/invitations", &inside), "prefix taken");
-    for (field, bad) in [
-        ("ttl_s", Invite { ttl_s: 0, ..invite.clone() }),
-        ("uses", Invite { uses: Some(0), ..invite.clone() }),
-        ("uses", Invite { uses: Some(2), name: Some("two".into()), ..invite.clone() }),
-        ("name", Invite { name: Some("a b".into()), ..invite.clone() }),
-        ("name", Invite { name: Some("0".repeat(32)), ..invite.clone() }),
-        ("prefix_length", Invite { prefix_length: Some(33), ..invite.clone() }),
-        ("anonymous", Invite { name: Some("three".into()), anonymous: true, ..invite.clone() }),
-    ] {
-        check(ask::<Invited>(&registry, "POST", "/v1/invitations", &bad), "out of range");
-        assert!(!field.is_empty());
-    }
-    check(
-        ask::<Invited>(&registry, "POST", "/v1/invitations", &Invite { prefix: Some("7".into()), ..invite }),
-        "no prefix",
-    );
-}
-
-#[test]
-fn an_invitation_is_good_as_often_as_it_says() {
-    let registry = Registry::start();
-    let ask = Invite { ttl_s: 60, uses: Some(3), ..Invite::default() };
-    let invited: Invited = registry.order("POST", "/v1/invitations", &ask);
-    let token = token_text(&invited.invitation.parse::<Invitation>().unwrap().token);
-    let statuses: Vec<u16> =
-        (0..5).map(|_| registry.claim(&token, &request(&CertificateParams::default(), &key())).0).collect();
-    assert_eq!(statuses, [200, 200, 200, 403, 403]);
 }
 
 #[test]
@@ -152,27 +77,6 @@ fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_o
     let log: Lines = registry.order("GET", "/v1/log?count=3", &());
     assert_eq!(log.lines.len(), 3);
     assert!(log.lines.iter().all(|line| line.who.starts_with("uid ")), "{log:?}");
-}
-
-#[test]
-fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holder_of_another_is_let_in() {
-    let registry = Registry::start();
-    let ask =
-        Invite { ttl_s: 60, uses: Some(100), prefix_length: Some(24), anonymous: true, ..Invite::default() };
-    let invited: Invited = registry.order("POST", "/v1/invitations", &ask);
-    let token = token_text(&invited.invitation.parse::<Invitation>().unwrap().token);
-    let claim = || registry.claim(&token, &request(&CertificateParams::default(), &key()));
-    for _ in 0..3 {
-        assert_eq!(joined(&claim()).prefix.length(), 24);
-    }
-    let (status, said) = claim();
-    assert_eq!(status, 429, "{said}");
-    assert!(said.contains("public invitation"), "{said}");
-    joined(&claim_with(&registry, &Invite { ttl_s: 60, ..Invite::default() }));
-    let lines: Lines = registry.order("GET", "/v1/log", &());
-    let logged = |words: &str| lines.lines.iter().filter(|line| line.what.contains(words)).count();
-    assert_eq!(logged("100 uses, 60 s, 24 bits, anonymous"), 1, "{lines:?}");
-    assert_eq!(logged("joined by a public invitation: "), 3, "{lines:?}");
 }
 
 #[test]

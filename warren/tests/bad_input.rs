@@ -10,6 +10,9 @@
     reason = "all of this file is a test"
 )]
 
+#[path = "bad_input/of_registry.rs"]
+mod of_registry;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -295,74 +298,12 @@ fn joining(network: &Network, case: &str, root: &Path) -> Command {
             network.join(&invitation, "newcomer")
         }
         "start elsewhere" => warren(&["join", &network.invitation(), "--start"], &network.at("newcomer")),
-        "install nonsense" => warren(&["install", &nonsense(network)], &network.at("newcomer")),
         "request where joined" => warren(&["request"], root),
-        "sign nonsense" => of_registry(network, &["sign", &nonsense(network)]),
-        "sign with a bad prefix" => {
-            of_registry(network, &["sign", &requested(network, "one"), "--pin-prefix", "7"])
-        }
-        "sign with two lengths" => {
-            let request = requested(network, "two");
-            of_registry(network, &["sign", &request, "--pin-prefix", "77/16", "--prefix-length", "20"])
-        }
-        "sign a request twice" => {
-            let request = requested(network, "three");
-            signed(network, &request);
-            of_registry(network, &["sign", &request])
-        }
-        "request over a broken key" => {
-            fs::create_dir_all(network.at("four/etc/warren")).unwrap();
-            fs::write(network.at("four/etc/warren/node.key.request"), "letters\n").unwrap();
-            warren(&["request"], &network.at("four"))
-        }
-        "install without a request" => {
-            let file = signed(network, &requested(network, "five"));
-            warren(&["install", &file], &network.at("newcomer"))
-        }
-        "install for another machine" => {
-            let file = signed(network, &requested(network, "six"));
-            requested(network, "seven");
-            warren(&["install", &file], &network.at("seven"))
-        }
-        "invite with a bad name" => of_registry(network, &["invite", "--name", "a b"]),
-        "invite with a prefix of another" => of_registry(network, &["invite", "--pin-prefix", "1/16"]),
-        "revoke an unknown node" => of_registry(network, &["revoke", "nobody"]),
-        "set out of range" => of_registry(network, &["set", "hello-interval", "1ms"]),
-        "set an unknown key" => of_registry(network, &["set", "nonsense", "1"]),
-        "rotate out of order" => of_registry(network, &["rotate-ca", "activate"]),
-        "backup over a file" => of_registry(network, &["backup", &nonsense(network)]),
-        "restore while it runs" => of_registry(network, &["restore", &nonsense(network)]),
         "registry not running" => warren(&["registry", "list"], &network.at("newcomer")),
         "usage" => warren(&["run", "--nonsense"], root),
-        _ => panic!("the table has a case that nobody knows how to make: {case}"),
+        _ => of_registry::command(network, case)
+            .unwrap_or_else(|| panic!("the table has a case that nobody knows how to make: {case}")),
     }
-}
-
-/// A verb of the running registry.
-fn of_registry(network: &Network, verb: &[&str]) -> Command {
-    warren(&[&["registry"], verb].concat(), &network.at("registry"))
-}
-
-/// A file with the request of a machine that is no node yet.
-fn requested(network: &Network, name: &str) -> String {
-    let request = must(warren(&["request", "--child-uids", "60197,60198"], &network.at(name)));
-    let path = network.at(&format!("{name}.csr"));
-    fs::write(&path, request).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
-/// A file with what the registry made of a request.
-fn signed(network: &Network, request: &str) -> String {
-    let path = format!("{request}.json");
-    fs::write(&path, must(of_registry(network, &["sign", request]))).unwrap();
-    path
-}
-
-/// A file of letters.
-fn nonsense(network: &Network) -> String {
-    let path = network.at("nonsense");
-    fs::write(&path, "nonsense").unwrap();
-    path.to_str().unwrap().to_owned()
 }
 
 /// Runs the daemon until it has said `says` or [`LIMIT`] is over, then ends it.

@@ -5,7 +5,7 @@
 
 use rcgen::{CertificateParams, KeyPair};
 use registry::{
-    admin::{self, Invite, Invited},
+    admin::{self, AdminError, Invite, Invited},
     serve,
     settings::{self, NewNetwork, Places},
 };
@@ -336,6 +336,41 @@ fn run(places: &Places, now_s: &Arc<AtomicI64>, how: How) -> Result<Started, Str
     });
     let address = told.recv_timeout(Duration::from_secs(30)).unwrap()?;
     Ok((address, stop, thread))
+}
+
+/// Expects a no with this title.
+#[track_caller]
+pub fn check<T>(asked: Result<T, AdminError>, title: &str) {
+    let said = match asked {
+        Err(AdminError::No { title, .. }) => title,
+        Err(other) => other.to_string(),
+        Ok(_) => "yes".to_owned(),
+    };
+    assert_eq!(said, title);
+}
+
+/// Makes one of the operator's calls.
+pub fn ask<T: serde::de::DeserializeOwned>(
+    registry: &Registry,
+    method: &str,
+    call: &str,
+    document: &impl serde::Serialize,
+) -> Result<T, AdminError> {
+    admin::ask(&registry.places.admin, method, call, Some(document))
+}
+
+/// Invites somebody, who claims at once.
+pub fn claim_with(registry: &Registry, invite: &Invite) -> (u16, String) {
+    let invited: Invited = registry.order("POST", "/v1/invitations", invite);
+    let invitation: Invitation = invited.invitation.parse().unwrap();
+    registry.claim(&token_text(&invitation.token), &request(&CertificateParams::default(), &key()))
+}
+
+/// What a good claim brought.
+#[track_caller]
+pub fn joined(answer: &(u16, String)) -> Claimed {
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    serde_json::from_str(&answer.1).unwrap()
 }
 
 pub fn key() -> KeyPair {
