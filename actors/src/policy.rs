@@ -20,7 +20,6 @@ use policies::{
     world::World,
 };
 use std::{sync::Arc, time::Duration};
-use wire::peer::MOST_DISTANCES;
 
 /// Tables older than this are no picture any more: whoever reads them has died, or babeld hangs.
 const STALE: Duration = Duration::from_secs(15);
@@ -70,6 +69,9 @@ pub struct Lower {
     pub tunnels_to_dial: u16,
     /// Most tunnels to accept.
     pub max_accepted: u16,
+    /// Most metrics that others are shown: none where we would rather not carry their traffic, so that a tunnel
+    /// to us is worth the way to us and no more.
+    pub distances: usize,
 }
 
 impl Lower {
@@ -103,7 +105,7 @@ impl Policy {
     fn show(&mut self, at: Uptime) {
         if self.shown.is_none_or(|shown| at.since(shown) >= OUTLOOK_PACE) {
             self.shown = Some(at);
-            self.outlook.store(Arc::new(self.planner.outlook(&self.world, MOST_DISTANCES)));
+            self.outlook.store(Arc::new(self.planner.outlook(&self.world, self.lower.distances)));
         }
     }
 
@@ -222,6 +224,7 @@ mod tests {
     };
     use std::collections::BTreeSet;
     use tokio::sync::mpsc;
+    use wire::peer::MOST_DISTANCES;
 
     struct Sink(mpsc::UnboundedSender<Order>, mpsc::UnboundedSender<Decided>);
 
@@ -254,7 +257,7 @@ mod tests {
     fn policy(planner: Planner, mode: Mode, sink: &actix::Addr<Sink>) -> actix::Addr<Policy> {
         let decided = vec![sink.clone().recipient()];
         let out = Outlets { orders: sink.clone().recipient(), drains: sink.clone().recipient(), decided };
-        let lower = Lower { tunnels_to_dial: 10, max_accepted: 30 };
+        let lower = Lower { tunnels_to_dial: 10, max_accepted: 30, distances: MOST_DISTANCES };
         Policy::new(planner, lower, &Held::default(), mode, SharedOutlook::default(), out).start()
     }
 

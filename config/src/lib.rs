@@ -12,6 +12,7 @@ pub use error::{Complaint, ConfigError, EXIT_CODE};
 use policies::{
     gain::Rule,
     names::{Endpoint, Prefix},
+    world::INFINITY,
 };
 pub use read::{load, parse};
 use std::{net::SocketAddr, path::PathBuf};
@@ -66,6 +67,20 @@ pub enum Transit {
     Avoid,
     /// Never.
     Leaf,
+}
+
+impl Transit {
+    /// What is added to the metric of others' routes when we tell of them. [`INFINITY`]: they are not told of.
+    ///
+    /// 10,000 is about the cost of two links at the dearest (5,096 each, beyond 500 ms), and six nodes in a row
+    /// that are to be avoided still make a way.
+    pub fn price(self) -> u16 {
+        match self {
+            Self::Normal => 0,
+            Self::Avoid => 10_000,
+            Self::Leaf => INFINITY,
+        }
+    }
 }
 
 /// An unprivileged user, by name or number.

@@ -23,7 +23,10 @@ use actors::{
 };
 use config::{Settings, paths::Paths};
 use policies::{parameters::Parameters, planner::PlannerSettings};
-use wire::babel::{BabelConfig, MacKey};
+use wire::{
+    babel::{BabelConfig, MacKey},
+    peer::MOST_DISTANCES,
+};
 
 /// What the wiring is made from.
 pub struct Parts<'a> {
@@ -82,6 +85,7 @@ pub(crate) fn lower(parts: &Parts<'_>) -> Lower {
     Lower {
         tunnels_to_dial: most(parts.settings.tunnels_to_dial, parts.host.tunnels_to_dial),
         max_accepted: most(parts.settings.max_accepted, parts.host.max_accepted),
+        distances: if parts.settings.transit.price() == 0 { MOST_DISTANCES } else { 0 },
     }
 }
 
@@ -173,6 +177,7 @@ pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
             state_file: paths.babeld_state().join("state"),
             key: MacKey::from_hex(&identity.document.babel_key),
             lenient: false,
+            transit_price: settings.transit.price(),
         },
         folder,
     }

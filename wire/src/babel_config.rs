@@ -6,7 +6,11 @@ use crate::{
     babel::router_id_text,
     overlay::{Network, Network4},
 };
-use policies::names::{Prefix, Slot};
+use ipnet::Ipv6Net;
+use policies::{
+    names::{Prefix, Slot},
+    world::INFINITY,
+};
 use std::{
     fmt::{self, Write},
     path::PathBuf,
@@ -65,6 +69,9 @@ pub struct BabelConfig {
     pub state_file: PathBuf,
     /// The network's key, for `interfaces`.
     pub key: Option<MacKey>,
+    /// Added to the metric of others' routes when we tell of them; 0: we carry others' traffic as any node,
+    /// [`INFINITY`]: we tell of our own prefix only, and carry none.
+    pub transit_price: u16,
     /// Take packets with another MAC, or none, on `interfaces`: while the network's key is changed.
     pub lenient: bool,
 }
@@ -148,11 +155,33 @@ impl BabelConfig {
             self.filter_ipv4(ipv4, text, line);
         }
         line(text, format_args!("in deny"));
+        self.filter_transit(own, text, line);
         let bits = own.prefix_len();
         line(text, format_args!("redistribute ip {own} eq {bits} proto {PROTOCOL} allow"));
         line(text, format_args!("redistribute local deny\nredistribute deny"));
         let address = self.network.node_address(self.own);
         line(text, format_args!("install ip {network} pref-src {address}"));
+    }
+
+    /// What our neighbours hear of others' routes.
+    fn filter_transit(
+        &self,
+        own: Ipv6Net,
+        text: &mut String,
+        line: &impl Fn(&mut String, fmt::Arguments<'_>),
+    ) {
+        if self.transit_price == 0 {
+            return;
+        }
+        line(text, format_args!("out ip {own} allow"));
+        if let Some(own) = self.ipv4.and_then(|ipv4| ipv4.node_range(self.own)) {
+            line(text, format_args!("out ip {own} allow"));
+        }
+        if self.transit_price == INFINITY {
+            line(text, format_args!("out deny"));
+        } else {
+            line(text, format_args!("out metric {}", self.transit_price));
+        }
     }
 
     /// The same for IPv4; nobody has a part where the network's range leaves too few bits for its prefix.
@@ -225,6 +254,7 @@ mod tests {
             state_file: "/var/lib/warren/babeld/state".into(),
             key: Some(MacKey([0xab; 32])),
             lenient: false,
+            transit_price: 0,
         }
     }
 
@@ -298,6 +328,22 @@ mod tests {
             ],
         );
         check_ipv4("10.1.0.0/20", &["in ip 10.1.0.0/20 ge 21 le 32 allow"]);
+    }
+
+    #[track_caller]
+    fn check_transit(transit_price: u16, ipv4: Option<&str>, expected: &[&str]) {
+        let ipv4 = ipv4.and_then(|range| Network4::new(range.parse().unwrap()));
+        let text = BabelConfig { transit_price, ipv4, ..config() }.text().unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("out ")).collect();
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn others_routes_are_told_at_a_price_or_not_at_all_and_our_own_as_ever() {
+        check_transit(0, None, &[]);
+        check_transit(10_000, None, &["out ip fd00:1:2:7::/64 allow", "out metric 10000"]);
+        let own = ["out ip fd00:1:2:7::/64 allow", "out ip 10.0.7.0/24 allow", "out deny"];
+        check_transit(INFINITY, Some("10.0.0.0/8"), &own);
     }
 
     #[test]
