@@ -11,6 +11,7 @@ pub mod orders;
 pub mod parameters;
 pub mod planner;
 pub mod probe;
+pub mod recent;
 pub mod rng;
 pub mod server_drain;
 pub mod turn;

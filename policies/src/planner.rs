@@ -7,6 +7,7 @@
 mod assess;
 mod dial;
 mod drain;
+mod losses;
 mod picture;
 mod refresh;
 
@@ -372,17 +373,6 @@ impl Planner {
                 self.chosen.insert((slot, peer));
             }
         }
-    }
-
-    /// The tunnels that are left to chance: drawn by lot among those that came by chance.
-    fn random(&self, picture: &Picture<'_>) -> BTreeSet<Slot> {
-        let by_chance = picture
-            .dialled()
-            .filter(|link| !self.is_chosen(link) && !self.settings.pinned.contains(&link.tunnel.peer));
-        let lot = |peer: Prefix| Rng::new(self.salt ^ u64::from(peer.number())).bits();
-        let mut lots: Vec<_> = by_chance.map(|link| (lot(link.tunnel.peer), link.tunnel.slot)).collect();
-        lots.sort_unstable();
-        lots.into_iter().map(|(_, slot)| slot).take(self.settings.rule.random_slots(self.wanted())).collect()
     }
 
     fn assess(&self, picture: &Picture<'_>) -> Vec<Assessment> {

@@ -6,9 +6,10 @@
 use crate::{
     names::{Prefix, Slot},
     parameters::Parameters,
+    recent::Counted,
     units::Uptime,
     usage::Floor,
-    world::{LinkCounters, ProbeReading},
+    world::{LinkCounters, ProbeCounts, ProbeReading},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -118,7 +119,7 @@ pub struct Probing {
     window: Option<Sample>,
     /// The last sample before which nothing has been received since.
     silent_since: Option<Uptime>,
-    minute: Minute,
+    counted: Counted,
     rx_frames: u64,
     tx_frames: u64,
 }
@@ -141,7 +142,7 @@ impl Probing {
             last: None,
             window: None,
             silent_since: None,
-            minute: Minute::default(),
+            counted: Counted::default(),
             rx_frames: 0,
             tx_frames: 0,
         }
@@ -205,7 +206,7 @@ impl Probing {
         self.last_sent = Some(now);
         self.hurry = None;
         self.tx_frames = self.tx_frames.saturating_add(1);
-        self.minute.count(now, 1, 0);
+        self.counted.count(now, 1, 0);
         if let Some(burst) = &mut self.burst {
             burst.sent = burst.sent.saturating_add(1);
             self.hurry = (burst.sent < BURST).then(|| now + BURST_PERIOD);
@@ -233,7 +234,7 @@ impl Probing {
         let Some(position) = self.outstanding.iter().position(|(other, _)| *other == seq) else { return };
         for (other, sent) in self.outstanding.drain(..=position) {
             if other != seq {
-                self.minute.count(now, 0, 1);
+                self.counted.count(now, 0, 1);
                 continue;
             }
             self.heard = self.heard.max(sent);
@@ -282,13 +283,14 @@ impl Probing {
 
     /// The picture for the planner and the operator.
     pub fn reading(&self, slot: Slot, now: Uptime) -> ProbeReading {
-        let (sent, lost) = self.minute.sums(now);
+        let ProbeCounts { sent, lost } = self.counted.minute(now);
         ProbeReading {
             slot,
             rtt: self.rtt,
             jitter: self.jitter,
             sent,
             lost,
+            lately: self.counted.lately(now),
             rx_frames: self.rx_frames,
             tx_frames: self.tx_frames,
         }
@@ -326,27 +328,8 @@ impl Probing {
         let old = |entry: Option<&(Seq, Uptime)>| entry.is_some_and(|(_, at)| now.since(*at) >= REMEMBER);
         while old(self.outstanding.front()) || self.outstanding.len() > REMEMBERED {
             self.outstanding.pop_front();
-            self.minute.count(now, 0, 1);
+            self.counted.count(now, 0, 1);
         }
-    }
-}
-
-/// Counts of the last minute, kept in steps of ten seconds.
-#[derive(Clone, Debug, Default)]
-struct Minute(BTreeMap<u64, (u32, u32)>);
-
-impl Minute {
-    fn count(&mut self, now: Uptime, sent: u32, lost: u32) {
-        let step = now.0.as_secs() / 10;
-        self.0.retain(|old, _| *old + 6 > step);
-        let entry = self.0.entry(step).or_default();
-        *entry = (entry.0.saturating_add(sent), entry.1.saturating_add(lost));
-    }
-
-    fn sums(&self, now: Uptime) -> (u32, u32) {
-        let step = now.0.as_secs() / 10;
-        let recent = self.0.iter().filter(|(old, _)| **old + 6 > step).map(|(_, counts)| *counts);
-        recent.fold((0, 0), |sum, counts| (sum.0.saturating_add(counts.0), sum.1.saturating_add(counts.1)))
     }
 }
 
@@ -570,6 +553,9 @@ mod tests {
         assert_eq!(link.sent.len() - sent, 4);
         let reading = link.probing.reading(Slot::Dialling(0), link.now());
         assert_eq!((reading.sent, reading.lost), (4, 0));
+        link.run(700_000);
+        let lately = link.probing.reading(Slot::Dialling(0), link.now()).lately;
+        assert!((33..=41).contains(&lately.sent) && lately.lost == 0, "{lately:?}");
         assert!(reading.rtt.is_some_and(|rtt| rtt <= Duration::from_millis(20)), "{reading:?}");
     }
 

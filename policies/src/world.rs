@@ -115,6 +115,15 @@ pub struct BabelTable {
     pub routes: Vec<Route>,
 }
 
+/// Probes counted over a span.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeCounts {
+    /// Sent.
+    pub sent: u32,
+    /// Of these, unanswered past their time.
+    pub lost: u32,
+}
+
 /// What the prober knows of one tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeReading {
@@ -128,6 +137,9 @@ pub struct ProbeReading {
     pub sent: u32,
     /// Of these, unanswered past their time.
     pub lost: u32,
+    /// Counted over the last [`LOSS_SPAN`](crate::recent::LOSS_SPAN): enough of an idle tunnel, too, to tell
+    /// how much it loses.
+    pub lately: ProbeCounts,
     /// Frames received since the tunnel came up that are probing and no payload: replies to ours,
     /// requests of the peer where the prober hears them.
     pub rx_frames: u64,

@@ -13,7 +13,7 @@ use policies::{
     planner::{Decision, Planner, PlannerSettings},
     units::Uptime,
     world::{
-        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeReading, Route,
+        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts, ProbeReading, Route,
         TunnelReading, World,
     },
 };
@@ -265,7 +265,9 @@ fn probe(entry: &TunnelEntry, slot: Slot) -> Option<ProbeReading> {
     let rtt = Duration::try_from_secs_f64(entry.rtt_seconds?).ok()?;
     let (jitter, rx_frames, tx_frames) = (Duration::ZERO, 0, 0);
     let lost = crate::num::whole(entry.loss_ratio.unwrap_or(0.0).clamp(0.0, 1.0) * 100.0);
-    Some(ProbeReading { slot, rtt: Some(rtt), jitter, sent: 100, lost, rx_frames, tx_frames })
+    // Of how many probes that is the share is not told: too few, perhaps, to decide anything.
+    let lately = ProbeCounts::default();
+    Some(ProbeReading { slot, rtt: Some(rtt), jitter, sent: 100, lost, lately, rx_frames, tx_frames })
 }
 
 fn table(document: &RoutesDocument) -> anyhow::Result<Option<BabelTable>> {

@@ -15,7 +15,7 @@ use policies::{
     planner::{Decision, Verdict},
     units::Uptime,
     world::{
-        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeReading, Route,
+        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts, ProbeReading, Route,
         TunnelReading,
     },
 };
@@ -117,7 +117,9 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(TunnelCameUp { at, slot: DIALLED, peer: prefix(9) });
     telemetry.do_send(RoutesRead { at, table: Some(table()) });
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
-    let probe = |slot| ProbeReading { slot, rtt, jitter, sent: 10, lost: 1, rx_frames: 0, tx_frames: 0 };
+    let lately = ProbeCounts { sent: 40, lost: 1 };
+    let probe =
+        |slot| ProbeReading { slot, rtt, jitter, sent: 10, lost: 1, lately, rx_frames: 0, tx_frames: 0 };
     telemetry.do_send(ProbesRead { at, probes: vec![probe(DIALLED), probe(ACCEPTED)] });
     let peer = |number, confirmed, failures| Candidate {
         peer: prefix(number),

@@ -2,7 +2,7 @@
 //!
 //! Formulas, with their units, are in `docs/POLICY.md`.
 
-use super::picture::Picture;
+use super::{losses::Losses, picture::Picture};
 use crate::{
     gain,
     names::{Prefix, Role, Slot},
@@ -101,10 +101,12 @@ pub(super) struct Assessment {
     pub(super) threshold: PerMille,
     /// What our ways would grow by without it, in metric.
     pub(super) regret: u64,
-    /// What closing would cost both ends, weighed with the share of the traffic.
+    /// What closing would cost both ends, weighed with the share of the traffic and of what arrives.
     pub(super) loss: u64,
-    /// Metric of the ways that would move, summed.
+    /// Metric of the ways that would move, summed, weighed with the share of what arrives.
     pub(super) moved: u64,
+    /// How much of its probes is lost; `None` where that is not known.
+    pub(super) losses: Option<Losses>,
     /// Left to chance: no gain elsewhere takes its place.
     pub(super) random: bool,
 }
@@ -113,6 +115,11 @@ impl Assessment {
     /// Whether it is significantly less used than the others.
     pub(super) fn unused(&self) -> bool {
         self.share.is_some_and(|share| share < self.threshold)
+    }
+
+    /// Whether it loses more than a tunnel may.
+    pub(super) fn lossy(&self) -> bool {
+        self.losses.is_some_and(Losses::unbearable)
     }
 
     /// The least gain that is worth closing it.
@@ -136,6 +143,10 @@ impl fmt::Display for Assessment {
             None => f.write_str("share=none ")?,
         }
         write!(f, "regret={} loss={} moved={} ", self.regret, self.loss, self.moved)?;
+        match self.losses {
+            Some(losses) => write!(f, "lost={} ", losses.share())?,
+            None => f.write_str("lost=unknown ")?,
+        }
         write!(f, "random={} age={} s", self.random, self.age.as_secs())
     }
 }
@@ -178,6 +189,9 @@ fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> 
     let tunnel = &link.tunnel;
     let (traffic, span) = usage.map(|usage| usage.carried(picture.at)).unwrap_or_default();
     let rate = u128::from(traffic.total()) * 1000 / span.as_millis().max(1);
+    let losses = picture.losses.get(&tunnel.slot).copied();
+    let weigh = |worth: u64| losses.map_or(worth, |losses| losses.weigh(worth));
+    let service = picture.ways.service(tunnel.slot);
     Assessment {
         slot: tunnel.slot,
         peer: tunnel.peer,
@@ -190,15 +204,17 @@ fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> 
         others_nodes_milli: 0,
         share: None,
         threshold: UNUSED,
-        regret: picture.ways.service(tunnel.slot).regret,
-        loss: gain::loss(picture.ways.service(tunnel.slot).regret, picture.findings.told_loss(tunnel.peer)),
-        moved: picture.ways.service(tunnel.slot).moved,
+        regret: service.regret,
+        loss: weigh(gain::loss(service.regret, picture.findings.told_loss(tunnel.peer))),
+        moved: weigh(service.moved),
+        losses,
         random: false,
     }
 }
 
 /// Share = mean of (rate / others' mean rate) and (nodes / others' mean nodes), each term capped; the
-/// nodes alone where neither this tunnel nor the others carry payload.
+/// nodes alone where neither this tunnel nor the others carry payload. The nodes of a lossy tunnel count no
+/// more than its traffic, so that they alone do not spare it.
 fn compare(one: &mut Assessment, others: impl Iterator<Item = (u64, usize)>) {
     let (mut count, mut rates, mut nodes) = (0u64, 0u64, 0u64);
     for (rate, served) in others {
@@ -216,10 +232,11 @@ fn compare(one: &mut Assessment, others: impl Iterator<Item = (u64, usize)>) {
     let served_milli = u64::try_from(one.nodes).unwrap_or(u64::MAX).saturating_mul(1000);
     let by_nodes = term(served_milli, nodes_milli);
     if rate < NOISE.0 && one.rate < NOISE {
-        one.share = Some(PerMille(by_nodes));
+        one.share = Some(PerMille(one.losses.map_or(by_nodes, |losses| losses.weigh(by_nodes))));
         one.threshold = UNUSED_WITHOUT_TRAFFIC;
     } else {
         let by_rate = term(one.rate.0, rate);
+        let by_nodes = if one.lossy() { by_nodes.min(by_rate) } else { by_nodes };
         one.share = Some(PerMille(by_rate.saturating_add(by_nodes) / 2));
         // Half of the weight is each node's alike, half follows the traffic.
         one.loss = one.loss.saturating_mul(by_rate.saturating_add(1_000)) / 2_000;
@@ -251,5 +268,57 @@ fn spared(picture: &Picture<'_>, one: &Assessment, shields: &Shields<'_>) -> Opt
         Some(Spared::Restless)
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{ProbeCounts, ProbeReading};
+
+    /// The share of a tunnel that serves three nodes and carries that much, where the others serve one each
+    /// and carry that much, after so many of a hundred probes were lost.
+    #[track_caller]
+    fn check(lost: u32, rate: u64, others_rate: u64, share: u64) {
+        let slot = Slot::Dialling(0);
+        let probe = ProbeReading {
+            slot,
+            rtt: Some(Duration::from_millis(10)),
+            jitter: Duration::ZERO,
+            sent: 0,
+            lost: 0,
+            lately: ProbeCounts { sent: 100, lost },
+            rx_frames: 0,
+            tx_frames: 0,
+        };
+        let mut one = Assessment {
+            slot,
+            peer: Prefix::new(1, 16).unwrap(),
+            age: Duration::ZERO,
+            spared: None,
+            carried_bytes: 0,
+            rate: BytesPerSec(rate),
+            others_rate: BytesPerSec(0),
+            nodes: 3,
+            others_nodes_milli: 0,
+            share: None,
+            threshold: UNUSED,
+            regret: 0,
+            loss: 0,
+            moved: 0,
+            losses: Losses::of(&probe),
+            random: false,
+        };
+        compare(&mut one, [(others_rate, 1), (others_rate, 1)].into_iter());
+        assert_eq!(one.share, Some(PerMille(share)));
+    }
+
+    #[test]
+    fn the_nodes_served_spare_a_tunnel_unless_it_loses_much() {
+        check(0, 100, 1_000, 1_550);
+        check(5, 100, 1_000, 1_550);
+        check(6, 100, 1_000, 100);
+        check(6, 1_000, 1_000, 1_000);
+        check(50, 0, 0, 750);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything is keyed and ordered, so that the order of entries in a reading decides nothing.
 
+use super::losses::Losses;
 use crate::{
     gain::{Findings, Gain, part},
     link_cost::LinkCost,
@@ -29,6 +30,8 @@ pub(super) struct Picture<'w> {
     pub(super) far_cost: BTreeMap<Slot, u16>,
     /// What was measured and asked of others.
     pub(super) findings: Findings<'w>,
+    /// How much tunnels lose, where it is known.
+    pub(super) losses: BTreeMap<Slot, Losses>,
     link_cost: LinkCost,
     /// Who is at the other end of a tunnel of either role, in whatever phase; sorted.
     peers: Vec<Prefix>,
@@ -55,6 +58,7 @@ impl<'w> Picture<'w> {
         let endpoints = tunnels.values().filter_map(|link| link.tunnel.endpoint.as_ref());
         let mut parts: Vec<_> = endpoints.map(part).collect();
         parts.sort_unstable();
+        let losses = world.probes.iter().filter_map(|probe| Some((probe.slot, Losses::of(probe)?)));
         Self {
             at: world.at,
             candidates: candidates.map(|candidate| (candidate.peer, candidate)).collect(),
@@ -63,6 +67,7 @@ impl<'w> Picture<'w> {
             ways,
             far_cost,
             findings: Findings::of(&world.soundings, &world.views, world.at, fresh),
+            losses: losses.collect(),
             link_cost,
             peers,
             parts,

@@ -7,16 +7,19 @@ use super::{
 };
 use crate::{
     gain::{Gain, Rule},
-    names::Role,
+    names::{Role, Slot},
     orders::CloseReason,
+    rng::Rng,
     units::Uptime,
     world::{Candidate, Phase},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// A peer whose tunnel was closed as unused or replaced, or did not live long, is passed over for so
 /// many refreshes.
 pub(super) const PASSED_OVER_REFRESHES: u32 = 2;
+/// The same for a tunnel that lost too much: as long as the operator of the way may take to mend it.
+const LOSSY_PASSED_OVER_REFRESHES: u32 = 12;
 /// Without traffic: so many refreshes without a planned closing, then one tunnel is rotated. Also the
 /// longest wait between two closings decided by nodes served alone.
 const ROTATE_AFTER: u32 = 12;
@@ -102,7 +105,8 @@ impl Planner {
         let Choice { one, reason, terms } = choice;
         let terms = format!("{terms}{one} refreshes={}", self.refreshes);
         self.refreshes = 0;
-        let passed_over = self.settings.parameters.refresh.saturating_mul(PASSED_OVER_REFRESHES);
+        let refreshes = if one.lossy() { LOSSY_PASSED_OVER_REFRESHES } else { PASSED_OVER_REFRESHES };
+        let passed_over = self.settings.parameters.refresh.saturating_mul(refreshes);
         self.dialling.pass_over(one.peer, picture.at + passed_over);
         self.close(picture, one.slot, one.peer, reason, terms, plan);
     }
@@ -125,6 +129,17 @@ impl Planner {
     fn by_lot<'a>(&mut self, open: &[&'a Assessment]) -> Option<&'a Assessment> {
         let which = self.rng.below(u64::try_from(open.len()).unwrap_or(0));
         open.get(usize::try_from(which).ok()?).copied()
+    }
+
+    /// The tunnels that are left to chance: drawn by lot among those that came by chance.
+    pub(super) fn random(&self, picture: &Picture<'_>) -> BTreeSet<Slot> {
+        let by_chance = picture
+            .dialled()
+            .filter(|link| !self.is_chosen(link) && !self.settings.pinned.contains(&link.tunnel.peer));
+        let lot = |peer: Prefix| Rng::new(self.salt ^ u64::from(peer.number())).bits();
+        let mut lots: Vec<_> = by_chance.map(|link| (lot(link.tunnel.peer), link.tunnel.slot)).collect();
+        lots.sort_unstable();
+        lots.into_iter().map(|(_, slot)| slot).take(self.settings.rule.random_slots(self.wanted())).collect()
     }
 
     pub(super) fn verdicts(

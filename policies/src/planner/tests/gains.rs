@@ -8,7 +8,7 @@ use crate::{
     parameters::Parameters,
     planner::{Plan, Planner, PlannerSettings},
     units::Uptime,
-    world::{LinkReading, Phase, Route, Sounding, View, World},
+    world::{LinkReading, Phase, ProbeCounts, ProbeReading, Route, Sounding, View, World},
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -141,6 +141,57 @@ fn room_is_filled_by_chance_first_and_then_by_what_gains_most() {
     }
     // The tunnel that stands came by chance; of three, one is left to it.
     assert_eq!(seen, [(3, OpenReason::Gain), (4, OpenReason::Gain)]);
+}
+
+/// This share of a hundred probes is lost on the slot.
+fn lossy(world: World, slot: Slot, lost: u32) -> World {
+    let lately = ProbeCounts { sent: 100, lost };
+    let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::ZERO);
+    let probe = ProbeReading { slot, rtt, jitter, sent: 4, lost: 0, lately, rx_frames: 0, tx_frames: 0 };
+    World { probes: vec![probe], ..world }
+}
+
+#[test]
+fn a_tunnel_that_loses_much_gives_way_to_a_gain_that_would_not_replace_it_otherwise() {
+    let [least, other] = replaceable()[..] else { panic!("two") };
+    // Ten times the least: a loss of 20,000 for both ends, of which 0.49, 0.25 and 0.16 are left.
+    let losses = DIAL.map(|slot| if slot == least { 10_000 } else { 20_000 });
+    let three = || three([losses[0], losses[1], losses[2]], Some(20), Vec::new());
+    let replaced = |lost: u32, slot: Slot| {
+        let orders = refresh(&lossy(three(), slot, lost));
+        orders.into_iter().next().map(|(order, terms)| {
+            let Order::Drain { slot, reason: CloseReason::Replaced } = order else { panic!("{order:?}") };
+            assert!(terms.contains(&format!("lost={lost} %")), "{terms}");
+            slot
+        })
+    };
+    assert_eq!(replaced(0, least), None);
+    assert_eq!(replaced(50, least), None);
+    assert_eq!(replaced(60, least), Some(least));
+    assert_eq!(replaced(75, other), Some(other), "the greater regret, but less of it arrives");
+}
+
+#[test]
+fn a_lossy_tunnel_that_is_the_only_way_or_pinned_or_young_stays() {
+    let [least, _] = replaceable()[..] else { panic!("two") };
+    let number = DIAL.iter().position(|slot| *slot == least).unwrap() + 2;
+    let number = u32::try_from(number).unwrap();
+    let world = || lossy(three([9_000; 3], Some(20), Vec::new()), least, 90);
+    let drained = |planner: Planner, world: &World| {
+        let orders = refresh_of(planner, world).into_iter().map(|(order, _)| order);
+        orders.filter(|order| matches!(order, Order::Drain { .. })).count()
+    };
+    assert_eq!(drained(planner(1, &[]), &world()), 1);
+    assert_eq!(drained(planner(1, &[number]), &world()), 0, "pinned");
+    let mut only = world();
+    only.babel.iter_mut().for_each(|table| table.routes.push(route(9, least, true, 96)));
+    assert_eq!(drained(planner(1, &[]), &only), 0, "the only way");
+    let mut young = world();
+    let born = Uptime::from_secs(AT);
+    young.links.iter_mut().filter(|one| one.tunnel.slot == least).for_each(|one| {
+        (one.tunnel.since, one.tunnel.up_since) = (born, Some(born));
+    });
+    assert_eq!(drained(planner(1, &[]), &young), 0, "too young");
 }
 
 #[test]
