@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     gain::{Gain, Rule},
-    names::{Role, Slot},
+    names::{Prefix, Role, Slot},
     orders::CloseReason,
     rng::Rng,
     units::Uptime,
