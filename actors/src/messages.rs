@@ -119,6 +119,18 @@ pub struct Scouted {
     pub views: Vec<View>,
 }
 
+/// A peer's round trip was sounded, or could not be.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeerSounded {
+    /// When.
+    pub at: Uptime,
+    /// Whose.
+    pub peer: Prefix,
+    /// Whether anything came back in time.
+    pub answered: bool,
+}
+
 /// An order, from the planner or the prober or an operator.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]

@@ -1,19 +1,20 @@
 //! Learns how near peers are that no tunnel leads to, and what they and our neighbours say of themselves.
 //!
 //! A peer's round trip is sounded by the first packet of a dial, at the port that a dial would use; one
-//! peer at a time, drawn at random. Who does not answer is unknown, not dead. Views are asked for over
+//! peer at each beat, drawn at random. Who does not answer is unknown, not dead. Views are asked for over
 //! the overlay, of few: those that are worth it, as [`policies::gain::shortlist`] says.
 
 pub mod reset;
 
 use crate::{
     clock::Clock,
+    documents::held::Held,
     errors::Chain,
-    messages::{LinksSampled, RoutesRead, Scouted, offer},
+    messages::{DocumentsChanged, LinksSampled, PeerSounded, RoutesRead, Scouted, offer},
     peer_cache::SharedPeers,
     peer_client::Asker,
 };
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, WrapFuture};
 use policies::{
     gain::{FRESH_REFRESHES, SOUNDED, shortlist},
     link_cost::LinkCost,
@@ -30,6 +31,7 @@ use std::{
     time::Duration,
 };
 use tokio::{net::UdpSocket, time::timeout};
+use wire::registry::{NetworkDocument, static_key};
 
 /// How long an answer is waited for: more than babeld makes a difference of.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -45,8 +47,17 @@ pub struct ScoutSettings {
     pub me: Prefix,
     /// How often the policy compares.
     pub refresh: Duration,
-    /// The network's `tls-crypt` key; without it nobody is sounded.
-    pub key: Option<Rc<ResetKey>>,
+    /// The network's `tls-crypt` key, then the one that others may use while it is changed.
+    pub keys: Rc<[ResetKey]>,
+}
+
+impl ScoutSettings {
+    /// As the network document has them.
+    pub fn of(me: Prefix, network: &NetworkDocument) -> Self {
+        let texts = std::iter::once(&network.tls_crypt).chain(&network.tls_crypt_other);
+        let keys = texts.filter_map(|text| ResetKey::new(&static_key(text)?)).collect();
+        Self { me, refresh: network.parameters().refresh, keys }
+    }
 }
 
 /// The actor that scouts.
@@ -56,51 +67,72 @@ pub struct Scout {
     peers: SharedPeers,
     asker: Asker,
     to: Vec<Recipient<Scouted>>,
+    sounded: Recipient<PeerSounded>,
     links: Vec<LinkReading>,
     table: Option<BabelTable>,
     soundings: BTreeMap<Prefix, Sounding>,
     views: BTreeMap<Prefix, View>,
     asking: bool,
+    /// Those that sound and ask again and again.
+    beats: Vec<SpawnHandle>,
 }
 
 impl Scout {
-    /// `peers` is what the cache knows; `to` hears of all that was found out.
+    /// `peers` is what the cache knows; `to` hears of all that was found out, `sounded` of each sounding.
+    /// What `held` says of the network counts more than `settings`.
     pub fn new(
         settings: ScoutSettings,
+        held: &Held,
         clock: Clock,
         peers: SharedPeers,
         asker: Asker,
         to: Vec<Recipient<Scouted>>,
+        sounded: Recipient<PeerSounded>,
     ) -> Self {
+        let settings =
+            held.network().map_or(settings.clone(), |network| ScoutSettings::of(settings.me, network));
         Self {
             settings,
             clock,
             peers,
             asker,
             to,
+            sounded,
             links: Vec::new(),
             table: None,
             soundings: BTreeMap::new(),
             views: BTreeMap::new(),
             asking: false,
+            beats: Vec::new(),
         }
+    }
+
+    /// Sounds and asks as often as the refresh wants it.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        for beat in std::mem::take(&mut self.beats) {
+            ctx.cancel_future(beat);
+        }
+        let pace = (self.settings.refresh / SOUNDED).max(PATIENCE);
+        self.beats.push(ctx.run_interval(pace, Self::sound));
+        self.beats.push(ctx.run_interval(self.settings.refresh / ASKS, Self::ask));
     }
 
     /// Sounds one peer that no tunnel leads to, by chance.
     fn sound(&mut self, ctx: &mut Context<Self>) {
-        let Some(key) = self.settings.key.clone() else { return };
+        let keys = self.settings.keys.clone();
         let neighbours: BTreeSet<_> = self.links.iter().map(|link| link.tunnel.peer).collect();
         let peers = self.peers.load();
         let distant: Vec<_> =
             peers.iter().filter(|candidate| !neighbours.contains(&candidate.peer)).collect();
         let Some(candidate) = fastrand::choice(&distant) else { return };
-        let Some(endpoint) = sounded(candidate) else { return };
+        let Some(endpoint) = by_udp(candidate) else { return };
         let (peer, clock) = (candidate.peer, self.clock.clone());
-        let sounding = async move { round_trip(&key, endpoint, &clock).await };
+        let sounding = async move { round_trip(&keys, endpoint, &clock).await };
         ctx.spawn(sounding.into_actor(self).map(move |rtt, scout, _| {
             let at = scout.clock.now();
             tracing::trace!(%peer, %endpoint, ?rtt, "peer sounded");
             scout.soundings.insert(peer, Sounding { peer, at, rtt });
+            scout.sounded.do_send(PeerSounded { at, peer, answered: rtt.is_some() });
             scout.tell();
         }));
     }
@@ -144,41 +176,61 @@ impl Scout {
 }
 
 /// The endpoint whose round trip tells of the tunnel to be.
-fn sounded(candidate: &Candidate) -> Option<Endpoint> {
+fn by_udp(candidate: &Candidate) -> Option<Endpoint> {
     candidate.endpoints.iter().copied().find(|endpoint| endpoint.transport == Transport::Udp)
 }
 
-/// The least round trip of a few packets; `None` where nothing came back.
-async fn round_trip(key: &ResetKey, endpoint: Endpoint, clock: &Clock) -> Option<Duration> {
+/// The least round trip of a few packets; `None` where nothing came back, by whichever key.
+async fn round_trip(keys: &[ResetKey], endpoint: Endpoint, clock: &Clock) -> Option<Duration> {
+    for key in keys {
+        let mut least = None;
+        for _ in 0..PACKETS {
+            let rtt = packet_back(key, endpoint, clock).await;
+            least = least.into_iter().chain(rtt).min();
+        }
+        if least.is_some() {
+            return least;
+        }
+    }
+    None
+}
+
+/// The round trip of one packet. Its socket is its own, so that no later packet takes its late answer for theirs.
+async fn packet_back(key: &ResetKey, endpoint: Endpoint, clock: &Clock) -> Option<Duration> {
     let any = match endpoint.address.ip() {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let socket = UdpSocket::bind(any).await.ok()?;
     socket.connect(endpoint.address).await.ok()?;
-    let mut least = None;
-    for _ in 0..PACKETS {
-        let began = clock.now();
-        let session = fastrand::u64(..).to_be_bytes();
-        let seconds = u32::try_from(began.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);
-        socket.send(&key.packet(session, seconds)?).await.ok()?;
-        let mut answer = [0; 256];
-        let Ok(Ok(length)) = timeout(PATIENCE, socket.recv(&mut answer)).await else { continue };
-        if is_answer(answer.get(..length).unwrap_or_default()) {
-            let rtt = clock.now().since(began);
-            least = Some(least.map_or(rtt, |least: Duration| least.min(rtt)));
-        }
-    }
-    least
+    let began = clock.now();
+    let session = fastrand::u64(..).to_be_bytes();
+    let seconds = u32::try_from(began.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);
+    socket.send(&key.packet(session, seconds)?).await.ok()?;
+    let mut answer = [0; 256];
+    let length = timeout(PATIENCE, socket.recv(&mut answer)).await.ok()?.ok()?;
+    is_answer(answer.get(..length)?).then(|| clock.now().since(began))
 }
 
 impl Actor for Scout {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let pace = (self.settings.refresh / SOUNDED).max(PATIENCE);
-        ctx.run_interval(pace, Self::sound);
-        ctx.run_interval(self.settings.refresh / ASKS, Self::ask);
+        self.arm(ctx);
+    }
+}
+
+impl Handler<DocumentsChanged> for Scout {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, ctx: &mut Self::Context) {
+        let Some(network) = changed.held.network() else { return };
+        let settings = ScoutSettings::of(self.settings.me, network);
+        let other_pace = settings.refresh != self.settings.refresh;
+        self.settings = settings;
+        if other_pace {
+            self.arm(ctx);
+        }
     }
 }
 

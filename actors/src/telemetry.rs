@@ -14,9 +14,9 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_END, float};
 use crate::{
     clock::{Clock, wall},
     messages::{
-        ActorRemade, CredentialsChanged, Decided, DocumentsChanged, LeasesRead, LinksSampled, PeersRead,
-        ProbesRead, ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
-        dropped_readings,
+        ActorRemade, CredentialsChanged, Decided, DocumentsChanged, LeasesRead, LinksSampled, PeerSounded,
+        PeersRead, ProbesRead, ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed,
+        TunnelOpened, dropped_readings,
     },
 };
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -98,6 +98,7 @@ takes! {
     TunnelOpened: |picture, fact| picture.opened(&fact);
     TunnelCameUp: |picture, fact| picture.came_up(&fact);
     TunnelClosed: |picture, fact| picture.closed(&fact);
+    PeerSounded: |picture, fact| picture.sounded(fact);
     RegistryAsked: |picture, fact| picture.asked(fact);
     DocumentsChanged: |picture, fact| picture.held = fact.held;
     CredentialsChanged: |picture, fact| picture.certificate_not_after = fact.not_after_s;

@@ -129,6 +129,8 @@ async fn promtool_has_no_complaint_and_the_numbers_are_those_told() {
         r#"warren_drains_total{outcome="completed"} 1"#,
         r#"warren_tunnels_closed_total{role="dialled",reason="unused"} 1"#,
         r#"warren_peer_cache_entries{state="failing"} 1"#,
+        r#"warren_soundings_total{outcome="answered"} 1"#,
+        r#"warren_soundings_total{outcome="unanswered"} 0"#,
         r#"warren_leases{transport="udp"} 1"#,
         r#"warren_process_up{process="babeld"} 1"#,
         r#"warren_actor_restarts_total{actor="planner"} 1"#,

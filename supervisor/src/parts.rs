@@ -17,7 +17,7 @@ use actors::{
     peer_client::Asker,
     policy::{Lower, Mode},
     registry_client::call::Registry,
-    scout::{ScoutSettings, reset::ResetKey},
+    scout::ScoutSettings,
     telemetry::Published,
     upnp::keeper::LeaseSettings,
 };
@@ -131,13 +131,7 @@ pub(crate) fn planner_settings(parts: &Parts<'_>) -> PlannerSettings {
 }
 
 pub(crate) fn scout_settings(parts: &Parts<'_>) -> ScoutSettings {
-    let document = &parts.identity.document;
-    let key = wire::registry::static_key(&document.tls_crypt).and_then(|key| ResetKey::new(&key));
-    ScoutSettings {
-        me: parts.identity.me,
-        refresh: document.parameters().refresh,
-        key: key.map(std::rc::Rc::new),
-    }
+    ScoutSettings::of(parts.identity.me, &parts.identity.document)
 }
 
 /// Whether private endpoints are believed.

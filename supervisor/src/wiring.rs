@@ -192,6 +192,16 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             )
         })
     };
+    let scout = {
+        let (told, held) = (scout_settings(parts), parts.held.clone());
+        let (asker, clock, peers) = (parts.asker.clone(), clock.clone(), peers.clone());
+        let (readers, sounded) = (vec![policy.clone().recipient()], telemetry.clone().recipient());
+        guard("scout", remade.clone(), move || {
+            let (clock, peers, asker, readers) =
+                (clock.clone(), peers.clone(), asker.clone(), readers.clone());
+            Scout::new(told.clone(), &held.load(), clock, peers, asker, readers, sounded.clone())
+        })
+    };
     let documents = {
         let changed = vec![
             tunnels.clone().recipient(),
@@ -199,6 +209,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             policy.clone().recipient(),
             prober.clone().recipient(),
             peer_cache.clone().recipient(),
+            scout.clone().recipient(),
             telemetry.clone().recipient(),
         ];
         let (told, clock, registry, asker, held, node) = (
@@ -226,14 +237,6 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         let heard = vec![peer_cache.clone().recipient()];
         guard("peer_client", remade.clone(), move || {
             PeerClient::new(me, asker.clone(), clock.clone(), peers.clone(), heard.clone())
-        })
-    };
-    let scout = {
-        let told = scout_settings(parts);
-        let (asker, clock, peers) = (parts.asker.clone(), clock.clone(), peers.clone());
-        let readers = vec![policy.clone().recipient()];
-        guard("scout", remade.clone(), move || {
-            Scout::new(told.clone(), clock.clone(), peers.clone(), asker.clone(), readers.clone())
         })
     };
     {

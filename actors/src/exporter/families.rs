@@ -160,6 +160,12 @@ families! {
     Gauge warren_peer_cache_entries &["state"],
         "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",
         |seen| cache(seen.node);
+    Counter warren_soundings_total &["outcome"],
+        "Times that the round trip to a peer without a tunnel was measured by the first packet of a dial.",
+        |seen| vec![
+        (vec![s("answered")], float(seen.node.counts.soundings_answered)),
+        (vec![s("unanswered")], float(seen.node.counts.soundings_unanswered)),
+    ];
     Gauge warren_registry_up &[], "Whether the registry answered when last asked.",
         |seen| one([], truth(seen.node.registry_up()));
     Gauge warren_registry_answered_timestamp_seconds &[],

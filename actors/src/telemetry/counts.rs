@@ -48,6 +48,10 @@ pub struct Counts {
     pub registry_answered: u64,
     /// Times that it did not.
     pub registry_failed: u64,
+    /// Soundings that brought a round trip.
+    pub soundings_answered: u64,
+    /// Soundings that nothing came back of in time.
+    pub soundings_unanswered: u64,
     /// Actors made anew, by name.
     pub remade: BTreeMap<&'static str, u64>,
 }
@@ -70,6 +74,8 @@ impl Counts {
             closed: closed.map(|key| (key, 0)).collect(),
             registry_answered: 0,
             registry_failed: 0,
+            soundings_answered: 0,
+            soundings_unanswered: 0,
             remade: actors.iter().map(|actor| (*actor, 0)).collect(),
         }
     }

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::documents::held::Held;
 use crate::messages::{
-    ActorRemade, Decided, LeasesRead, PeersRead, ProbesRead, ProcessesRead, RegistryAsked, RoutesRead,
-    TunnelCameUp, TunnelClosed, TunnelOpened,
+    ActorRemade, Decided, LeasesRead, PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryAsked,
+    RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
 };
 use policies::{
     names::{Prefix, Slot},
@@ -303,6 +303,14 @@ impl Snapshot {
         while log.len() > DECISIONS_KEPT {
             log.pop_front();
         }
+    }
+
+    /// A peer was sounded.
+    pub fn sounded(&mut self, fact: PeerSounded) {
+        let counts = Arc::make_mut(&mut self.counts);
+        let count =
+            if fact.answered { &mut counts.soundings_answered } else { &mut counts.soundings_unanswered };
+        *count = count.saturating_add(1);
     }
 
     /// The registry answered or did not.

@@ -1,7 +1,7 @@
 //! Makes CAs and members for tests.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests")]
-#![allow(unreachable_pub, reason = "each test takes what it needs")]
+#![allow(dead_code, unreachable_pub, reason = "each test takes what it needs")]
 
 use actors::{
     documents::held::{Held, SharedHeld, Taken},
@@ -46,26 +46,30 @@ impl Ca {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A list that says that the certificate of node `revoked` is, signed as it should be.
-    pub fn revocations(&self, version: u64, revoked: u32) -> SignedDocument {
+    /// A document signed as it should be.
+    pub fn sealed(&self, document: &impl serde::Serialize) -> SignedDocument {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, SIGNER_NAME);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let revoked =
-            Revoked { prefix: prefix(revoked), serial: format!("{revoked:x}"), key: "00".repeat(32) };
-        let list = Revocations { kind: Kind::Revocations, version, revoked: vec![revoked] };
-        let payload = serde_json::to_vec(&list).unwrap();
+        let payload = serde_json::to_vec(document).unwrap();
         let signature = key.sign(&payload).unwrap();
         seal(&payload, certificate.der(), &key.subject_public_key_info(), &signature)
     }
 
-    /// What a node holds that has taken that list.
-    pub fn holding(&self, list: &SignedDocument) -> SharedHeld {
+    /// A list that says that the certificate of node `revoked` is.
+    pub fn revocations(&self, version: u64, revoked: u32) -> SignedDocument {
+        let revoked =
+            Revoked { prefix: prefix(revoked), serial: format!("{revoked:x}"), key: "00".repeat(32) };
+        self.sealed(&Revocations { kind: Kind::Revocations, version, revoked: vec![revoked] })
+    }
+
+    /// What a node holds that has taken that document.
+    pub fn holding(&self, document: &SignedDocument) -> SharedHeld {
         let der = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
-        let Ok(Taken::New(_, held)) = Held::new(vec![der]).take(list) else { panic!("not taken") };
+        let Ok(Taken::New(_, held)) = Held::new(vec![der]).take(document) else { panic!("not taken") };
         SharedHeld::new(ArcSwap::from_pointee(*held))
     }
 

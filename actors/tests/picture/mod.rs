@@ -4,8 +4,8 @@ use actix::Addr;
 use actors::{
     messages::{
         ActorRemade, CredentialsChanged, Decided, DocumentsChanged, Lease, LeasesRead, LinksSampled,
-        PeersRead, ProbesRead, ProcessReading, ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp,
-        TunnelClosed, TunnelOpened,
+        PeerSounded, PeersRead, ProbesRead, ProcessReading, ProcessesRead, RegistryAsked, RoutesRead,
+        TunnelCameUp, TunnelClosed, TunnelOpened,
     },
     telemetry::{Identity, Telemetry},
 };
@@ -143,6 +143,7 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
         stale: false,
     };
     telemetry.do_send(ProcessesRead { at, processes: vec![child("babeld"), child("wrn0")] });
+    telemetry.do_send(PeerSounded { at, peer: prefix(20), answered: true });
     telemetry.do_send(RegistryAsked { at, failure: None });
     let key = rcgen::KeyPair::generate().unwrap();
     let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().der().clone();
