@@ -4,10 +4,9 @@
 //! routes come.
 
 use crate::{
-    names::{Prefix, Slot},
+    names::{Prefix, Slot, Transport},
     world::{INFINITY, Route},
 };
-use std::cmp::Ordering;
 
 /// One finite route.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +17,78 @@ struct Way {
     metric: u16,
     /// Where the slot stands among the services.
     at: usize,
+}
+
+/// Bits of a key below node and slot: whether the route is not installed, and its metric.
+const METRIC_BITS: u32 = 17;
+
+/// A route as one number; their order is node, slot, installed ones first, metric. Numbers are sorted three
+/// times as fast as routes.
+fn key(route: &Route, at: u16) -> u128 {
+    let node = u64::from(route.node.number()) << 8 | u64::from(route.node.length());
+    let rest = u64::from(!route.installed) << 16 | u64::from(route.metric);
+    u128::from(node) << (16 + METRIC_BITS) | u128::from(u64::from(at) << METRIC_BITS | rest)
+}
+
+/// The way that [`key`] made that number of.
+fn way(key: u128, slots: &Slots) -> Option<Way> {
+    let [.., n3, n2, n1, n0, length, s1, s0, _, _, _] = (key << 7).to_be_bytes();
+    let [.., i, m1, m0] = key.to_be_bytes();
+    let at = usize::from(u16::from_be_bytes([s1, s0]));
+    let node = Prefix::new(u32::from_be_bytes([n3, n2, n1, n0]), length)?;
+    let metric = u16::from_be_bytes([m1, m0]);
+    Some(Way { node, slot: *slots.all.get(at)?, installed: i & 1 == 0, metric, at })
+}
+
+/// The slots of a table.
+struct Slots {
+    /// Sorted.
+    all: Vec<Slot>,
+    /// By kind, then by number: where the slot stands in `all`.
+    places: [Vec<u16>; 3],
+}
+
+impl Slots {
+    fn of(slots: impl Iterator<Item = Slot>) -> Self {
+        const ABSENT: u16 = u16::MAX;
+        let mut places: [Vec<u16>; 3] = Default::default();
+        for (kind, number) in slots.map(place) {
+            let Some(places) = places.get_mut(kind) else { continue };
+            if places.len() <= number {
+                places.resize(number + 1, ABSENT);
+            }
+            if let Some(place) = places.get_mut(number) {
+                *place = 0;
+            }
+        }
+        let mut all = Vec::new();
+        for (kind, places) in (0..).zip(&mut places) {
+            let here = (0..).zip(places).filter(|(_, place)| **place != ABSENT);
+            for (number, place) in here {
+                *place = u16::try_from(all.len()).unwrap_or(ABSENT);
+                all.push(match kind {
+                    0 => Slot::Dialling(number),
+                    1 => Slot::Accepting(Transport::Udp, number),
+                    _ => Slot::Accepting(Transport::Tcp, number),
+                });
+            }
+        }
+        Self { all, places }
+    }
+
+    fn at(&self, slot: Slot) -> u16 {
+        let (kind, number) = place(slot);
+        self.places.get(kind).and_then(|places| places.get(number)).copied().unwrap_or_default()
+    }
+}
+
+/// Kind and number of a slot; pairs stand in the order of slots.
+fn place(slot: Slot) -> (usize, usize) {
+    match slot {
+        Slot::Dialling(number) => (0, number.into()),
+        Slot::Accepting(Transport::Udp, number) => (1, number.into()),
+        Slot::Accepting(Transport::Tcp, number) => (2, number.into()),
+    }
 }
 
 /// What one slot is good for.
@@ -50,27 +121,14 @@ impl Ways {
     /// what another one carries: its tunnel is up and no drain is under way.
     pub fn of(routes: &[Route], me: Prefix, stays: impl Fn(Slot) -> bool) -> Self {
         let finite = routes.iter().filter(|route| route.node != me && route.metric != INFINITY);
-        let way = |route: &Route| Way {
-            node: route.node,
-            slot: route.slot,
-            installed: route.installed,
-            metric: route.metric,
-            at: 0,
-        };
-        let mut ways: Vec<_> = finite.map(way).collect();
-        let order = |a: &Way, b: &Way| (a.node, a.slot).cmp(&(b.node, b.slot));
-        let installed_first = |a: &Way, b: &Way| (b.installed, a.metric).cmp(&(a.installed, b.metric));
-        ways.sort_unstable_by(|a, b| order(a, b).then_with(|| installed_first(a, b)));
-        ways.dedup_by(|b, a| order(a, b) == Ordering::Equal);
-        let mut services: Vec<(Slot, bool, Service)> = Vec::new();
-        for way in &ways {
-            if let Err(at) = services.binary_search_by_key(&way.slot, |(slot, ..)| *slot) {
-                services.insert(at, (way.slot, stays(way.slot), Service::default()));
-            }
-        }
-        for way in &mut ways {
-            way.at = services.binary_search_by_key(&way.slot, |(slot, ..)| *slot).unwrap_or_default();
-        }
+        let slots = Slots::of(finite.clone().map(|route| route.slot));
+        let mut keys: Vec<_> = finite.map(|route| key(route, slots.at(route.slot))).collect();
+        keys.sort_unstable();
+        // Of several routes to a node by one slot the installed one counts, or the best.
+        keys.dedup_by_key(|key| *key >> METRIC_BITS);
+        let services: Vec<_> =
+            slots.all.iter().map(|slot| (*slot, stays(*slot), Service::default())).collect();
+        let ways: Vec<_> = keys.into_iter().filter_map(|key| way(key, &slots)).collect();
         let mut sorted = Self { known: Vec::new(), services, ways: Vec::new() };
         for group in ways.chunk_by(|a, b| a.node == b.node) {
             sorted.serve(group);
