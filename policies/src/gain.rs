@@ -32,7 +32,7 @@ const LEAST_PAIR_PART: u32 = 16;
 /// price of its own.
 const HYSTERESIS: (u64, u64) = (5, 4);
 /// A replacement must also gain one part in so many of all ways that it moves: a way that moves is
-/// disturbed for a moment, and that shall pay.
+/// disturbed for a moment, and that shall pay. The longer none was moved, the less.
 const MOVED_PART: u64 = 6;
 /// What a peer says it would lose counts at most so many times what we would lose.
 const PEER_LOSS_CAP: u64 = 4;
@@ -167,10 +167,13 @@ pub fn loss(regret: u64, told: Option<u64>) -> u64 {
     regret.saturating_add(theirs)
 }
 
-/// The least gain that is worth a loss, where ways of `moved` metric in all are to move.
-pub fn worth(loss: u64, moved: u64) -> u64 {
+/// The least gain that is worth a loss, where ways of `moved` metric in all are to move, `rest` refreshes after
+/// the last closing by plan.
+pub fn worth(loss: u64, moved: u64, rest: u32) -> u64 {
     let (times, parts) = HYSTERESIS;
-    (loss.saturating_mul(times) / parts).saturating_add(moved / MOVED_PART).saturating_add(1)
+    (loss.saturating_mul(times) / parts)
+        .saturating_add(moved / MOVED_PART.saturating_add(rest.into()))
+        .saturating_add(1)
 }
 
 /// The part of the underlay that an endpoint lies in: an IPv4 /16, an IPv6 /32.
@@ -315,7 +318,9 @@ mod tests {
             [loss(10, None), loss(10, Some(7)), loss(10, Some(u64::MAX)), loss(0, Some(9))],
             [20, 17, 50, 0]
         );
+        let worth = |loss, moved| worth(loss, moved, 0);
         assert_eq!([worth(0, 0), worth(100, 0), worth(100, 80)], [1, 126, 139]);
+        assert_eq!(super::worth(100, 80, 14), 130);
     }
 
     #[test]

@@ -383,6 +383,7 @@ impl Planner {
             given_up: &self.given_up,
             closings: &self.closings,
             random: &self.random(picture),
+            rest: self.refreshes,
         };
         assess::assess(picture, &usage, &shields)
     }

@@ -107,6 +107,8 @@ pub(super) struct Assessment {
     pub(super) moved: u64,
     /// How much of its probes is lost; `None` where that is not known.
     pub(super) losses: Option<Losses>,
+    /// Refreshes since the last closing by plan.
+    pub(super) rest: u32,
     /// Left to chance: no gain elsewhere takes its place.
     pub(super) random: bool,
 }
@@ -124,7 +126,7 @@ impl Assessment {
 
     /// The least gain that is worth closing it.
     pub(super) fn worth(&self) -> u64 {
-        gain::worth(self.loss, self.moved)
+        gain::worth(self.loss, self.moved, self.rest)
     }
 
     /// The least comes first to be closed.
@@ -161,6 +163,8 @@ pub(super) struct Shields<'a> {
     pub(super) closings: &'a BTreeMap<Slot, Vec<Uptime>>,
     /// Slots of tunnels that are left to chance.
     pub(super) random: &'a BTreeSet<Slot>,
+    /// Refreshes since the last closing by plan.
+    pub(super) rest: u32,
 }
 
 /// Judges all tunnels, in order of their slots.
@@ -180,6 +184,7 @@ pub(super) fn assess(
         let slot = one.slot;
         compare(one, compared.iter().filter(|(other, ..)| *other != slot).map(|(_, rate, n)| (*rate, *n)));
         one.random = shields.random.contains(&slot);
+        one.rest = shields.rest;
         one.spared = one.spared.or_else(|| spared(picture, one, shields));
     }
     all
@@ -208,6 +213,7 @@ fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> 
         loss: weigh(gain::loss(service.regret, picture.findings.told_loss(tunnel.peer))),
         moved: weigh(service.moved),
         losses,
+        rest: 0,
         random: false,
     }
 }
@@ -307,6 +313,7 @@ mod tests {
             loss: 0,
             moved: 0,
             losses: Losses::of(&probe),
+            rest: 0,
             random: false,
         };
         compare(&mut one, [(others_rate, 1), (others_rate, 1)].into_iter());
