@@ -8,9 +8,10 @@ pub mod disk;
 
 use crate::{
     clock::Clock,
-    documents::held::PrivateEndpoints,
+    documents::held::{Held, PrivateEndpoints, SharedHeld},
     errors::Chain,
-    messages::{DocumentsChanged, PeersHeard, PeersRead, offer},
+    messages::{DocumentsChanged, PeersHeard, PeersRead, RoutesRead, offer},
+    policy::Lower,
     store::TunnelTable,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
@@ -18,7 +19,7 @@ use arc_swap::ArcSwap;
 use book::Book;
 use disk::Disk;
 use policies::{names::Prefix, units::Uptime, world::Candidate};
-use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 use wire::overlay::Network;
 
 /// How often dials are looked at and changes are written.
@@ -40,6 +41,16 @@ pub struct CacheSettings {
     pub network: Network,
     /// Keep private addresses that the file holds.
     pub private: PrivateEndpoints,
+    /// The network's parameters, of which the size follows, lie there.
+    pub held: SharedHeld,
+    /// What of them holds here.
+    pub lower: Lower,
+}
+
+/// How many tunnels we dial.
+fn tunnels(lower: Lower, held: &Held) -> u16 {
+    let parameters = held.network().map(|network| network.parameters()).unwrap_or_default();
+    lower.of(parameters).tunnels_to_dial
 }
 
 /// The actor that remembers peers.
@@ -48,6 +59,7 @@ pub struct PeerCache {
     tunnels: Rc<RefCell<TunnelTable>>,
     shared: SharedPeers,
     to: Vec<Recipient<PeersRead>>,
+    lower: Lower,
     book: Book,
     disk: Disk,
     told: Option<Uptime>,
@@ -67,10 +79,11 @@ impl PeerCache {
         let (disk, rows) = Disk::open(&settings.path);
         let private = settings.private.allowed();
         let dialable = |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
-        let mut book = Book::new(settings.me);
+        let lower = settings.lower;
+        let mut book = Book::new(settings.me, self::tunnels(lower, &settings.held.load()));
         book.remember(rows, dialable);
         book.resume(&shared.load());
-        Self { clock, tunnels, shared, to, book, disk, told: None, writing: false }
+        Self { clock, tunnels, shared, to, lower, book, disk, told: None, writing: false }
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
@@ -134,10 +147,21 @@ impl Handler<DocumentsChanged> for PeerCache {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
+        self.book.set_tunnels(tunnels(self.lower, &changed.held));
         let forgotten = changed.revoked.iter().filter(|peer| self.book.forget(**peer));
         if forgotten.count() > 0 {
             self.tell(self.clock.now());
         }
+    }
+}
+
+impl Handler<RoutesRead> for PeerCache {
+    type Result = ();
+
+    fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
+        let Some(table) = read.table else { return };
+        let nodes: BTreeSet<_> = table.routes.iter().map(|route| route.node).collect();
+        self.book.saw(nodes.len());
     }
 }
 
@@ -181,6 +205,8 @@ mod tests {
             me: peer(0),
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             private: PrivateEndpoints::default(),
+            held: SharedHeld::default(),
+            lower: Lower { tunnels_to_dial: 10, max_accepted: 10, distances: 0 },
         };
         let tunnels = Rc::new(RefCell::new(TunnelTable::default()));
         let (sink, told) = mpsc::unbounded_channel();

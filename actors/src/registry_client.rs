@@ -28,7 +28,7 @@ use wire::{
     endpoints::dialable,
     overlay::Network,
     peer::NodeDocument,
-    registry::{Announced, Announcement, Bootstrap, VERSION},
+    registry::{Announced, Announcement, Bootstrap, Node, VERSION},
 };
 
 /// How often it is looked whether something is due.
@@ -265,12 +265,7 @@ impl RegistryClient {
         match answer {
             Ok(bootstrap) => {
                 let RegistrySettings { me, network, private, .. } = &self.settings;
-                let private = private.allowed();
-                let good = |endpoint: &Endpoint| dialable(*endpoint, *network, private).is_ok();
-                let others = bootstrap.nodes.into_iter().filter(|node| node.prefix != *me);
-                let peers = others
-                    .map(|node| (node.prefix, node.endpoints.into_iter().filter(good).collect::<Vec<_>>()));
-                let peers: Vec<_> = peers.filter(|(_, endpoints)| !endpoints.is_empty()).collect();
+                let peers = named(bootstrap.nodes, *me, *network, private.allowed());
                 let heard = PeersHeard { at, source: PeerSource::Registry, peers };
                 self.heard.iter().for_each(|to| to.do_send(heard.clone()));
                 self.versions(bootstrap.network_version, bootstrap.revocations_version);
@@ -305,6 +300,14 @@ impl RegistryClient {
         let asked = RegistryAsked { at, failure };
         self.asked.iter().for_each(|to| offer(to, asked.clone()));
     }
+}
+
+/// Whom an answer names, with where they can be dialled: no more than were asked for.
+fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<(Prefix, Vec<Endpoint>)> {
+    let good = |endpoint: &Endpoint| dialable(*endpoint, network, private).is_ok();
+    let others = nodes.into_iter().filter(|node| node.prefix != me);
+    let peers = others.map(|node| (node.prefix, node.endpoints.into_iter().filter(good).collect::<Vec<_>>()));
+    peers.filter(|(_, endpoints)| !endpoints.is_empty()).take(COUNT).collect()
 }
 
 /// Peers whose every endpoint was tried in vain lately, again and again; nobody where these are most of all:
@@ -356,6 +359,20 @@ mod tests {
         };
         let candidates: Vec<_> = (0..all).map(candidate).collect();
         assert_eq!(undialled(&candidates, Uptime::from_secs(10_000)).len(), told);
+    }
+
+    #[test]
+    fn an_answer_brings_no_more_than_was_asked_for_and_nobody_who_cannot_be_dialled() {
+        let node = |number: u32, endpoint: &str| Node {
+            prefix: Prefix::new(number, 16).unwrap(),
+            endpoints: vec![endpoint.parse().unwrap()],
+        };
+        let mut nodes = vec![node(1, "udp:45.67.0.1:1194"), node(2, "udp:127.0.0.1:1194")];
+        nodes.extend((3..100).map(|number| node(number, "udp:45.67.0.2:1194")));
+        let network = Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
+        let peers = named(nodes, Prefix::new(1, 16).unwrap(), network, false);
+        let numbers: Vec<_> = peers.iter().map(|(peer, _)| peer.number()).collect();
+        assert_eq!(numbers, (3..19).collect::<Vec<_>>());
     }
 
     #[test]

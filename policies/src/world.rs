@@ -147,6 +147,9 @@ pub struct ProbeReading {
     pub tx_frames: u64,
 }
 
+/// A peer that failed so often in a row counts as dead.
+pub const DEAD_FAILURES: u32 = 3;
+
 /// A peer that could be dialled, as the peer cache knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -160,6 +163,13 @@ pub struct Candidate {
     pub failed: Option<Uptime>,
     /// Failed dials in a row.
     pub failures: u32,
+}
+
+impl Candidate {
+    /// Whether it counts as dead: it is dialled when there is nobody else, and forgotten first.
+    pub fn is_dead(&self) -> bool {
+        self.failures >= DEAD_FAILURES
+    }
 }
 
 /// The round trip to a peer that no tunnel leads to, measured from outside the overlay.

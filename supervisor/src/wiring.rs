@@ -162,6 +162,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             me: identity.me,
             network: identity.network,
             private: private_endpoints(parts),
+            held: parts.held.clone(),
+            lower: lower(parts),
         };
         let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         let (clock, table, peers) = (clock.clone(), table.clone(), peers.clone());
@@ -255,7 +257,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             servers: host.servers.clone(),
             private: private_endpoints(parts),
         };
-        let (heard, asked) = (vec![peer_cache.recipient()], vec![telemetry.clone().recipient()]);
+        let (heard, asked) = (vec![peer_cache.clone().recipient()], vec![telemetry.clone().recipient()]);
         let (versions, applied) = (documents.clone().recipient(), applied.clone());
         let (registry, clock, kernel, node, peers) =
             (parts.registry.clone(), clock.clone(), kernel.clone(), parts.node.clone(), parts.peers.clone());
@@ -289,6 +291,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         let readers = vec![
             policy.clone().recipient(),
             tunnels.clone().recipient(),
+            peer_cache.recipient(),
             peer_client.recipient(),
             documents.recipient(),
             telemetry.clone().recipient(),

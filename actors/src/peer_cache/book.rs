@@ -4,22 +4,23 @@
 
 use crate::{messages::PeerSource, store::DialHistory};
 use policies::{
+    gain::SOUNDED,
     names::{Endpoint, Prefix},
     units::Uptime,
-    world::Candidate,
+    world::{Candidate, DEAD_FAILURES},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-/// Most peers that are remembered.
+/// Most peers that are ever remembered.
 pub const MOST_PEERS: usize = 1024;
-/// Most peers that are remembered on other peers' word: one liar cannot push out all others.
-pub const MOST_GOSSIP: usize = MOST_PEERS / 2;
+/// So many are remembered in any case: enough that some of them live after a restart.
+pub const LEAST_PEERS: usize = 200;
 /// Most endpoints of one peer.
 pub const MOST_ENDPOINTS: usize = 8;
-/// So long a node's own word, or the registry's, is better than another peer's.
+/// So long a node's own word is better than anybody's, and the registry's better than another peer's.
 const FIRST_HAND: Duration = Duration::from_secs(3600);
 
 /// One peer as the disk keeps it.
@@ -58,16 +59,58 @@ pub struct Book {
     changed: BTreeSet<Prefix>,
     /// Number of the last that was heard.
     last: u64,
+    /// Tunnels that we dial.
+    tunnels: u16,
+    /// Most nodes that were there at once, as far as we know.
+    seen: usize,
+}
+
+/// How many peers are worth remembering: as many as are sounded while `tunnels` are replaced one after the other
+/// (`docs/POLICY.md`), of the nodes `seen`; [`LEAST_PEERS`] to [`MOST_PEERS`].
+fn room(tunnels: u16, seen: usize) -> usize {
+    let sounded = u32::from(tunnels).saturating_mul(SOUNDED);
+    usize::try_from(sounded).unwrap_or(usize::MAX).min(seen).clamp(LEAST_PEERS, MOST_PEERS)
+}
+
+impl Known {
+    /// Told in this run by the node itself, at least once.
+    fn is_first_hand(&self) -> bool {
+        self.source == PeerSource::Itself && self.confirmed.is_some()
+    }
+
+    /// Whose word does not count against what is known.
+    fn outweighs(&self, source: PeerSource, at: Uptime) -> bool {
+        let lately = self.confirmed.is_some_and(|confirmed| at.since(confirmed) < FIRST_HAND);
+        lately
+            && match source {
+                PeerSource::Itself => false,
+                // Where a dial failed, the registry may know what has changed.
+                PeerSource::Registry => self.source == PeerSource::Itself && self.dials.failures == 0,
+                PeerSource::Gossip => self.source != PeerSource::Gossip,
+            }
+    }
 }
 
 impl Book {
-    /// An empty book of the node `me`.
-    pub fn new(me: Prefix) -> Self {
-        Self { me, peers: BTreeMap::new(), changed: BTreeSet::new(), last: 0 }
+    /// An empty book of the node `me` that dials so many tunnels.
+    pub fn new(me: Prefix, tunnels: u16) -> Self {
+        Self { me, peers: BTreeMap::new(), changed: BTreeSet::new(), last: 0, tunnels, seen: 0 }
+    }
+
+    /// So many tunnels are dialled from now on.
+    pub fn set_tunnels(&mut self, tunnels: u16) {
+        self.tunnels = tunnels;
+        self.evict();
+    }
+
+    /// So many other nodes are there. Fewer than before may be away for now only, and are no reason to forget.
+    pub fn saw(&mut self, nodes: usize) {
+        self.seen = self.seen.max(nodes);
     }
 
     /// Takes over what the disk held; endpoints that `good` refuses are dropped.
     pub fn remember(&mut self, rows: Vec<Row>, good: impl Fn(Endpoint) -> bool) {
+        self.saw(rows.len());
         for row in rows {
             self.last = self.last.max(row.heard);
             let endpoints: Vec<_> =
@@ -113,11 +156,9 @@ impl Book {
     fn hear(&mut self, source: PeerSource, at: Uptime, peer: Prefix, mut endpoints: Vec<Endpoint>) -> bool {
         endpoints.truncate(MOST_ENDPOINTS);
         let old = self.peers.get(&peer);
-        let first_hand = old.is_some_and(|old| {
-            old.source != PeerSource::Gossip
-                && old.confirmed.is_some_and(|confirmed| at.since(confirmed) < FIRST_HAND)
-        });
-        if source == PeerSource::Gossip && first_hand {
+        let same = old.filter(|old| old.endpoints == endpoints);
+        let news = same.is_none() || source == PeerSource::Gossip;
+        if news && old.is_some_and(|old| old.outweighs(source, at)) {
             return false;
         }
         if endpoints.is_empty() {
@@ -128,8 +169,9 @@ impl Book {
         }
         self.last += 1;
         // New endpoints deserve a new try; the same ones do not.
-        let same = old.filter(|old| old.endpoints == endpoints);
         let (since, dials) = same.map_or((Some(at), DialHistory::default()), |old| (old.since, old.dials));
+        // Whoever repeats a node's own word does not make it less.
+        let source = same.filter(|old| old.is_first_hand()).map_or(source, |old| old.source);
         let known = Known { endpoints, source, heard: self.last, confirmed: Some(at), since, dials };
         self.peers.insert(peer, known);
         self.changed.insert(peer);
@@ -194,22 +236,28 @@ impl Book {
         self.changed.extend(changes.into_keys());
     }
 
-    /// Forgets what is too much: hearsay first, then whoever it may be.
+    /// Forgets what is too much. Who was only named, by others or by the registry, fills half of the room at most.
     fn evict(&mut self) {
-        let hearsay = |known: &Known| known.source == PeerSource::Gossip;
-        self.evict_above(MOST_GOSSIP, hearsay);
-        self.evict_above(MOST_PEERS, |_| true);
+        let room = room(self.tunnels, self.seen);
+        self.evict_above(room / 2, |known| known.source == PeerSource::Gossip);
+        self.evict_above(room / 2, |known| known.source == PeerSource::Registry);
+        self.evict_above(room, |_| true);
     }
 
-    /// Leaves `most` of that kind: forgets whom dialling failed most, then who was named longest ago.
+    /// Leaves `most` of that kind. Forgets the dead first, then who did not speak for itself in this run; among equals
+    /// whom dialling failed most, then who was named longest ago.
     fn evict_above(&mut self, most: usize, kind: impl Fn(&Known) -> bool) {
         let of_kind = self.peers.iter().filter(|(_, known)| kind(known));
         let mut order: Vec<_> = of_kind
-            .map(|(peer, known)| (std::cmp::Reverse(known.dials.failures), known.heard, *peer))
+            .map(|(peer, known)| {
+                let failures = known.dials.failures;
+                let (lives, worst) = (failures < DEAD_FAILURES, std::cmp::Reverse(failures));
+                (lives, known.is_first_hand(), worst, known.heard, *peer)
+            })
             .collect();
         let excess = order.len().saturating_sub(most);
         order.sort_unstable();
-        for (_, _, peer) in order.into_iter().take(excess) {
+        for (.., peer) in order.into_iter().take(excess) {
             self.peers.remove(&peer);
             self.changed.insert(peer);
         }
@@ -229,7 +277,7 @@ mod tests {
     }
 
     fn book() -> Book {
-        Book::new(peer(0))
+        Book::new(peer(0), 10)
     }
 
     /// Lets `source` say at that second that the peer can be dialled at those endpoints.
@@ -246,13 +294,28 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_own_word_counts_more_than_another_peers() {
+    fn a_nodes_own_word_counts_more_than_anybodys_while_it_is_fresh_and_no_dial_failed() {
         let mut book = book();
         check(&mut book, (PeerSource::Gossip, 1, 7, &[1]), true, &[(7, &[1])]);
         check(&mut book, (PeerSource::Itself, 2, 7, &[2]), true, &[(7, &[2])]);
         check(&mut book, (PeerSource::Gossip, 3, 7, &[3]), false, &[(7, &[2])]);
-        check(&mut book, (PeerSource::Registry, 4, 7, &[4]), true, &[(7, &[4])]);
-        check(&mut book, (PeerSource::Gossip, 3604, 7, &[3]), true, &[(7, &[3])]);
+        check(&mut book, (PeerSource::Registry, 4, 7, &[4]), false, &[(7, &[2])]);
+        let failed = DialHistory { failures: 1, failed: Some(Uptime::from_secs(5)), good: None };
+        assert!(book.dialled(&[(peer(7), failed)].into()));
+        check(&mut book, (PeerSource::Registry, 6, 7, &[4]), true, &[(7, &[4])]);
+        check(&mut book, (PeerSource::Gossip, 7, 7, &[3]), false, &[(7, &[4])]);
+        check(&mut book, (PeerSource::Itself, 8, 7, &[2]), true, &[(7, &[2])]);
+        check(&mut book, (PeerSource::Registry, 3608, 7, &[5]), true, &[(7, &[5])]);
+        check(&mut book, (PeerSource::Gossip, 7208, 7, &[3]), true, &[(7, &[3])]);
+    }
+
+    #[test]
+    fn what_the_registry_repeats_stays_the_nodes_own_word() {
+        let mut book = book();
+        check(&mut book, (PeerSource::Itself, 1, 7, &[2]), true, &[(7, &[2])]);
+        check(&mut book, (PeerSource::Registry, 2, 7, &[2]), true, &[(7, &[2])]);
+        check(&mut book, (PeerSource::Registry, 3, 7, &[4]), false, &[(7, &[2])]);
+        check(&mut book, (PeerSource::Gossip, 3, 7, &[2]), false, &[(7, &[2])]);
     }
 
     #[test]
@@ -289,21 +352,108 @@ mod tests {
     }
 
     #[test]
-    fn hearsay_fills_half_of_the_book_at_most_and_the_dead_go_first() {
-        let mut book = book();
-        let some = |range: std::ops::Range<u32>| range.map(|n| (peer(n), vec![at(n)])).collect();
-        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1..601));
-        let dead = DialHistory { failures: 9, ..DialHistory::default() };
-        book.dialled(&[(peer(600), dead)].into());
-        book.heard(PeerSource::Gossip, Uptime::from_secs(2), some(1000..4000));
-        let kept = |from: u32, to: u32| {
-            book.candidates().iter().filter(|c| (from..to).contains(&c.peer.number())).count()
+    fn as_many_are_worth_remembering_as_are_sounded_while_all_tunnels_are_replaced() {
+        for (tunnels, seen, expected) in [
+            (10, 5000, 600),
+            (10, 400, 400),
+            (10, 7, 200),
+            (3, 5000, 200),
+            (0, 0, 200),
+            (17, 5000, 1020),
+            (40, 5000, 1024),
+            (u16::MAX, usize::MAX, 1024),
+        ] {
+            assert_eq!(room(tunnels, seen), expected, "{tunnels} tunnels, {seen} nodes");
+        }
+    }
+
+    fn some(numbers: std::ops::Range<u32>) -> Vec<(Prefix, Vec<Endpoint>)> {
+        numbers.map(|number| (peer(number), vec![at(number)])).collect()
+    }
+
+    fn kept(book: &Book, numbers: std::ops::Range<u32>) -> usize {
+        let of = |candidate: &Candidate| {
+            numbers.contains(&candidate.peer.number()) && candidate.endpoints == [at(candidate.peer.number())]
         };
-        assert_eq!(book.candidates().len(), MOST_PEERS);
-        assert_eq!(kept(1000, 4000), MOST_GOSSIP);
-        assert_eq!(kept(1, 601), MOST_PEERS - MOST_GOSSIP);
-        assert_eq!(kept(600, 601), 0);
-        assert_eq!(kept(3000, 4000), MOST_GOSSIP);
+        book.candidates().iter().filter(|candidate| of(candidate)).count()
+    }
+
+    #[test]
+    fn the_book_follows_the_number_of_tunnels_and_of_nodes() {
+        let mut book = book();
+        book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..701));
+        assert_eq!(book.candidates().len(), 200);
+        book.saw(5000);
+        book.saw(3);
+        book.heard(PeerSource::Itself, Uptime::from_secs(2), some(1..701));
+        assert_eq!((book.candidates().len(), kept(&book, 101..701)), (600, 600));
+        book.set_tunnels(5);
+        assert_eq!((book.candidates().len(), kept(&book, 401..701)), (300, 300));
+    }
+
+    #[test]
+    fn what_the_disk_held_is_not_forgotten_for_want_of_a_table() {
+        let row = |number| Row {
+            peer: peer(number),
+            endpoints: vec![at(number)],
+            source: PeerSource::Itself,
+            heard: u64::from(number),
+            failures: 0,
+        };
+        let mut book = book();
+        book.remember((1..501).map(row).collect(), |_| true);
+        assert_eq!(kept(&book, 1..501), 500);
+    }
+
+    #[test]
+    fn hearsay_fills_half_of_the_book_at_most() {
+        let mut book = book();
+        book.saw(5000);
+        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
+        book.heard(PeerSource::Gossip, Uptime::from_secs(2), some(1000..4000));
+        assert_eq!((kept(&book, 1..401), kept(&book, 3700..4000), book.candidates().len()), (300, 300, 600));
+    }
+
+    #[test]
+    fn a_registry_that_lies_pushes_out_and_bends_nobody_who_spoke_for_itself() {
+        let mut book = book();
+        book.saw(5000);
+        book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..551));
+        let invented = |number: u32| (peer(number % 3000 + 1), vec![at(number % 3000 + 10_000)]);
+        for first in (0..6000u32).step_by(16) {
+            book.heard(
+                PeerSource::Registry,
+                Uptime::from_secs(2),
+                (first..first + 16).map(invented).collect(),
+            );
+        }
+        assert_eq!((kept(&book, 1..551), book.candidates().len()), (550, 600));
+    }
+
+    #[test]
+    fn a_registry_fills_half_of_an_empty_book_at_most_and_leaves_room_for_who_speaks_for_itself() {
+        let mut book = book();
+        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
+        assert_eq!((kept(&book, 301..401), book.candidates().len()), (100, 100));
+        book.heard(PeerSource::Itself, Uptime::from_secs(2), some(1000..1150));
+        assert_eq!((kept(&book, 1000..1150), book.candidates().len()), (150, 200));
+    }
+
+    #[test]
+    fn the_dead_are_kept_while_there_is_room_and_forgotten_first_when_there_is_none() {
+        let mut book = book();
+        book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..151));
+        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1000..1050));
+        let dials = |failures| DialHistory { failures, failed: Some(Uptime::from_secs(2)), good: None };
+        book.dialled(&[(peer(150), dials(DEAD_FAILURES)), (peer(149), dials(1))].into());
+        assert_eq!((kept(&book, 1..151), kept(&book, 1000..1050)), (150, 50));
+        let dead: Vec<_> = book.candidates().iter().filter(|c| c.is_dead()).map(|c| c.peer).collect();
+        assert_eq!(dead, [peer(150)]);
+        // First the dead, though it spoke for itself; then who was only named.
+        book.heard(PeerSource::Itself, Uptime::from_secs(3), some(500..501));
+        assert_eq!((kept(&book, 1..150), kept(&book, 150..151), kept(&book, 1000..1050)), (149, 0, 50));
+        book.heard(PeerSource::Itself, Uptime::from_secs(4), some(501..502));
+        assert_eq!((kept(&book, 1..150), kept(&book, 1000..1050)), (149, 49));
     }
 
     #[test]

@@ -33,8 +33,6 @@ const MISSING_FOR: Duration = Duration::from_secs(30);
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// A failed peer is tried again after this, doubling with each failure, up to half as much again.
 const RETRY_FROM: Duration = Duration::from_secs(2);
-/// A peer that failed so often in a row counts as dead: it is dialled when there is nobody else.
-const DEAD_FAILURES: u32 = 3;
 /// The longest wait before a failed peer is tried again.
 const RETRY_TO: Duration = Duration::from_secs(600);
 
@@ -100,7 +98,7 @@ impl Dialling {
         let mut ready = self.ready(picture);
         rng.shuffle(&mut ready);
         ready.sort_by_cached_key(|candidate| {
-            let (dead, peer) = (candidate.failures >= DEAD_FAILURES, candidate.peer);
+            let (dead, peer) = (candidate.is_dead(), candidate.peer);
             (dead, picture.findings.is_full(peer), self.passed_over.contains_key(&peer))
         });
         let (favourites, others): (Vec<_>, Vec<_>) =

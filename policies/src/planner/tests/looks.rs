@@ -7,7 +7,9 @@ use crate::{
     parameters::Parameters,
     planner::{Planner, PlannerSettings},
     units::Uptime,
-    world::{BabelTable, Candidate, LinkCounters, LinkReading, Phase, Route, TunnelReading, World},
+    world::{
+        BabelTable, Candidate, DEAD_FAILURES, LinkCounters, LinkReading, Phase, Route, TunnelReading, World,
+    },
 };
 use std::time::Duration;
 
@@ -114,6 +116,23 @@ fn a_peer_that_failed_waits_longer_after_each_failure() {
         });
         assert!(tried.is_some_and(|at| (*waits_s.start()..=*waits_s.end() + 1).contains(&at)), "{tried:?}");
     }
+}
+
+#[test]
+fn the_dead_are_dialled_only_where_too_few_others_are_left() {
+    let dead = |number| Candidate {
+        failed: Some(Uptime::from_secs(1)),
+        failures: DEAD_FAILURES,
+        ..candidate(number, Some(9_999))
+    };
+    let with = |living: std::ops::RangeInclusive<u32>| {
+        let living = living.map(|number| candidate(number, Some(9_999)));
+        world(10_000, vec![], vec![], (10..30).map(dead).chain(living).collect())
+    };
+    let bootstrap = OpenReason::Bootstrap;
+    check(&mut planner(1, &[]), &with(2..=4), &[(2, bootstrap), (3, bootstrap), (4, bootstrap)]);
+    let dialled = planner(1, &[]).look(&with(2..=3), true).decisions.len();
+    assert_eq!(dialled, 3);
 }
 
 #[test]
