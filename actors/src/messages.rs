@@ -84,6 +84,17 @@ pub enum PeerSource {
     Gossip,
 }
 
+/// What was heard of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerHeard {
+    /// Who.
+    pub peer: Prefix,
+    /// Where it can be dialled, best first.
+    pub endpoints: Vec<Endpoint>,
+    /// What it adds to the metric of others' routes; `None`: the one who told us does not know.
+    pub transit_price: Option<u16>,
+}
+
 /// Somebody told us where peers can be dialled. Already filtered: no own, loopback, link-local,
 /// overlay or (unless configured) private endpoint.
 #[derive(Clone, Debug, Message)]
@@ -93,8 +104,8 @@ pub struct PeersHeard {
     pub at: Uptime,
     /// From whom.
     pub source: PeerSource,
-    /// Each peer with its endpoints, best first.
-    pub peers: Vec<(Prefix, Vec<Endpoint>)>,
+    /// Of each peer.
+    pub peers: Vec<PeerHeard>,
 }
 
 /// All peers of the cache that could be dialled.

@@ -168,7 +168,7 @@ impl Handler<RoutesRead> for PeerCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::PeerSource;
+    use crate::messages::{PeerHeard, PeerSource};
     use tokio::sync::mpsc;
 
     struct FakeSink(mpsc::UnboundedSender<PeersRead>);
@@ -222,7 +222,8 @@ mod tests {
         let path = folder.path().join("peers.db");
         let (actor, mut told, tunnels) = cache(&path);
         check(&told.recv().await.unwrap(), &[]);
-        let peers = vec![(peer(7), vec!["udp:45.67.0.1:1194".parse().unwrap()])];
+        let endpoints = vec!["udp:45.67.0.1:1194".parse().unwrap()];
+        let peers = vec![PeerHeard { peer: peer(7), endpoints, transit_price: None }];
         actor.do_send(PeersHeard { at: Uptime::from_secs(1), source: PeerSource::Itself, peers });
         check(&told.recv().await.unwrap(), &[(7, 0)]);
         tunnels.borrow_mut().dials.entry(peer(7)).or_default().failures = 2;

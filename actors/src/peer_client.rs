@@ -8,7 +8,7 @@ use crate::{
     documents::held::PrivateEndpoints,
     errors::Chain,
     member::{Member, MemberError},
-    messages::{PeerSource, PeersHeard, RoutesRead},
+    messages::{PeerHeard, PeerSource, PeersHeard, RoutesRead},
     peer_cache::SharedPeers,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
@@ -139,11 +139,12 @@ impl Asker {
     ///
     /// # Errors
     /// It did not answer, or not what it should.
-    pub async fn ask(&self, peer: Prefix) -> Result<Vec<Endpoint>, AskError> {
+    pub async fn ask(&self, peer: Prefix) -> Result<PeerHeard, AskError> {
         let document = self.node(peer).await?;
         let private = self.private.allowed();
         let good = |endpoint: &Endpoint| dialable(*endpoint, self.network, private).is_ok();
-        Ok(document.endpoints.into_iter().filter(good).collect())
+        let endpoints = document.endpoints.into_iter().filter(good).collect();
+        Ok(PeerHeard { peer, endpoints, transit_price: Some(document.transit_price) })
     }
 
     /// What that node says of itself.
@@ -283,12 +284,12 @@ impl PeerClient {
         }
     }
 
-    fn answered(&mut self, peer: Prefix, answer: Result<Vec<Endpoint>, AskError>, ctx: &mut Context<Self>) {
+    fn answered(&mut self, peer: Prefix, answer: Result<PeerHeard, AskError>, ctx: &mut Context<Self>) {
         let at = self.clock.now();
         self.questions.answered(peer, answer.is_ok(), at);
         match answer {
-            Ok(endpoints) => {
-                let heard = PeersHeard { at, source: PeerSource::Itself, peers: vec![(peer, endpoints)] };
+            Ok(heard) => {
+                let heard = PeersHeard { at, source: PeerSource::Itself, peers: vec![heard] };
                 // Life events of a bounded producer: at most four questions are under way.
                 self.to.iter().for_each(|to| to.do_send(heard.clone()));
             }

@@ -294,7 +294,9 @@ mod tests {
         let policy = policy(Planner::new(Prefix::new(1, 16).unwrap(), settings), mode, &sink);
         let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);
-        let candidate = Candidate { peer: peer(), endpoints, confirmed: Some(at), failed: None, failures: 0 };
+        let (confirmed, failed) = (Some(at), None);
+        let candidate =
+            Candidate { peer: peer(), endpoints, confirmed, failed, failures: 0, transit_price: 0 };
         policy.do_send(PeersRead { at, candidates: vec![candidate] });
         let sampled = LinksSampled { at, links: Vec::new(), free_slots: vec![SLOT], was_reached: false };
         policy.do_send(sampled.clone());

@@ -10,7 +10,7 @@ use crate::{
     documents::held::PrivateEndpoints,
     errors::Chain,
     kernel::Kernel,
-    messages::{LeasesRead, PeerSource, PeersHeard, RegistryAsked, VersionsHeard, offer},
+    messages::{LeasesRead, PeerHeard, PeerSource, PeersHeard, RegistryAsked, VersionsHeard, offer},
     peer_api::SharedNode,
     peer_cache::SharedPeers,
     store::Applied,
@@ -303,11 +303,15 @@ impl RegistryClient {
 }
 
 /// Whom an answer names, with where they can be dialled: no more than were asked for.
-fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<(Prefix, Vec<Endpoint>)> {
+fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<PeerHeard> {
     let good = |endpoint: &Endpoint| dialable(*endpoint, network, private).is_ok();
     let others = nodes.into_iter().filter(|node| node.prefix != me);
-    let peers = others.map(|node| (node.prefix, node.endpoints.into_iter().filter(good).collect::<Vec<_>>()));
-    peers.filter(|(_, endpoints)| !endpoints.is_empty()).take(COUNT).collect()
+    let peers = others.map(|node| PeerHeard {
+        peer: node.prefix,
+        endpoints: node.endpoints.into_iter().filter(good).collect(),
+        transit_price: None,
+    });
+    peers.filter(|peer| !peer.endpoints.is_empty()).take(COUNT).collect()
 }
 
 /// Peers whose every endpoint was tried in vain lately, again and again; nobody where these are most of all:
@@ -355,6 +359,7 @@ mod tests {
                 confirmed: None,
                 failed: failing.map(|(_, ago)| Uptime::from_secs(10_000 - ago)),
                 failures: failing.map_or(0, |(failures, _)| *failures),
+                transit_price: 0,
             }
         };
         let candidates: Vec<_> = (0..all).map(candidate).collect();
@@ -371,7 +376,7 @@ mod tests {
         nodes.extend((3..100).map(|number| node(number, "udp:45.67.0.2:1194")));
         let network = Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
         let peers = named(nodes, Prefix::new(1, 16).unwrap(), network, false);
-        let numbers: Vec<_> = peers.iter().map(|(peer, _)| peer.number()).collect();
+        let numbers: Vec<_> = peers.iter().map(|named| named.peer.number()).collect();
         assert_eq!(numbers, (3..19).collect::<Vec<_>>());
     }
 

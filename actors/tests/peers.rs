@@ -9,7 +9,7 @@ use actix::{Actor, Context, Handler};
 use actors::{
     clock::Clock,
     documents::held::{PrivateEndpoints, SharedHeld, Taken},
-    messages::{DocumentOffered, PeerSource, PeersHeard, RoutesRead},
+    messages::{DocumentOffered, PeerHeard, PeerSource, PeersHeard, RoutesRead},
     peer_api::{PeerApi, SharedNode},
     peer_cache::SharedPeers,
     peer_client::{AskError, Asker, ClientSettings, PeerClient},
@@ -63,6 +63,7 @@ fn serve_holding(
         software: "warren".into(),
         network_version: 1,
         revocations_version: 0,
+        transit_price: 10_000,
     };
     let candidate = |number| Candidate {
         peer: prefix(number),
@@ -70,6 +71,7 @@ fn serve_holding(
         confirmed: None,
         failed: None,
         failures: 0,
+        transit_price: 0,
     };
     let peers = SharedPeers::new(ArcSwap::from_pointee((20..120).map(candidate).collect()));
     let node: SharedNode = Arc::new(ArcSwap::from_pointee(node));
@@ -131,7 +133,7 @@ fn check<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
 }
 
 /// Asks until the server has begun.
-async fn ask(asker: &Asker) -> Result<Vec<Endpoint>, AskError> {
+async fn ask(asker: &Asker) -> Result<PeerHeard, AskError> {
     for _ in 0..100 {
         match asker.ask(prefix(ASKED)).await {
             Err(AskError::Http { source, .. }) if too_early(&source) => {
@@ -162,7 +164,7 @@ fn a_member_tells_a_member_where_it_can_be_dialled() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, ASKED, ASKED);
-        let endpoints = ask(&asker(&ca, ASKS)).await.unwrap();
+        let endpoints = ask(&asker(&ca, ASKS)).await.unwrap().endpoints;
         assert_eq!(endpoints, [endpoint("udp:45.67.0.1:1194")]);
     });
 }
@@ -327,7 +329,8 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
         client.start().do_send(RoutesRead { at: Uptime::from_secs(1), table });
         let heard = timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap();
         assert_eq!(heard.source, PeerSource::Itself);
-        assert_eq!(heard.peers, [(prefix(ASKED), vec![endpoint("udp:45.67.0.1:1194")])]);
+        let endpoints = vec![endpoint("udp:45.67.0.1:1194")];
+        assert_eq!(heard.peers, [PeerHeard { peer: prefix(ASKED), endpoints, transit_price: Some(10_000) }]);
     });
 }
 

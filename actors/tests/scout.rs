@@ -102,6 +102,7 @@ impl Scouting {
             confirmed: None,
             failed: None,
             failures: 0,
+            transit_price: 0,
         };
         let private = PrivateEndpoints::default();
         let told = ClientSettings { me: prefix(ME), network: network(), port: 1, private };

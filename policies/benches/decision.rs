@@ -92,6 +92,7 @@ fn world() -> World {
                 confirmed: Some(at),
                 failed: None,
                 failures: 0,
+                transit_price: 0,
             })
             .collect(),
         soundings: strangers()

@@ -184,7 +184,7 @@ impl Planner {
                 self.refresh(&picture, &all, limit, &mut plan);
             }
         }
-        let by_chance = picture.dialled().filter(|link| !self.is_chosen(link)).count();
+        let by_chance = self.by_chance(&picture).count();
         let random = self.settings.rule.random_slots(limit).saturating_sub(by_chance);
         let allowance = Allowance { wanted: limit, one_more: limit == self.wanted(), began, random };
         let dials = self.dialling.dial(&picture, &self.settings.pinned, allowance, &mut self.rng);

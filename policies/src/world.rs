@@ -163,6 +163,8 @@ pub struct Candidate {
     pub failed: Option<Uptime>,
     /// Failed dials in a row.
     pub failures: u32,
+    /// What it says that it adds to the metric of others' routes; [`INFINITY`]: it tells of none.
+    pub transit_price: u16,
 }
 
 impl Candidate {

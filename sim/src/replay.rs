@@ -309,6 +309,7 @@ fn candidates(document: &PeersDocument, now: Uptime) -> anyhow::Result<Vec<Candi
             confirmed: moment(entry.confirmed_seconds_ago)?,
             failed: moment(entry.failed_seconds_ago)?,
             failures: entry.failures,
+            transit_price: entry.transit_price,
         });
     }
     Ok(all)

@@ -124,6 +124,7 @@ async fn node(
         software: concat!("warren ", env!("CARGO_PKG_VERSION")).to_owned(),
         network_version: identity.document.version,
         revocations_version: 0,
+        transit_price: settings.transit.price(),
     }));
     let peers = SharedPeers::default();
     let held = held(&identity, &paths)?;

@@ -196,6 +196,9 @@ pub struct PeerEntry {
     pub failed_seconds_ago: Option<f64>,
     /// Failed dials in a row.
     pub failures: u32,
+    /// What it says that it adds to the metric of others' routes; 65535: it tells of none.
+    #[serde(default)]
+    pub transit_price: u16,
     /// The tunnel to it, where there is one.
     pub slot: Option<String>,
 }

@@ -51,6 +51,10 @@ pub struct NodeDocument {
     pub network_version: u64,
     /// Version of the revocations that it holds; 0: none.
     pub revocations_version: u64,
+    /// What it adds to Babel's metric of others' routes when it tells of them; 65535: it never does. Left out
+    /// by older nodes, which add nothing.
+    #[serde(default)]
+    pub transit_price: u16,
 }
 
 /// `GET /v1/peers?count=`: a random sample of the nodes that it knows endpoints of.
@@ -120,6 +124,16 @@ mod tests {
     fn a_node_document_round_trips_and_bears_fields_of_later_versions() {
         check(&document("7/16", r#""udp:192.0.2.1:1194","tcp:[2001:db8::1]:443""#), true);
         check(&document("7/16", ""), true);
+    }
+
+    #[test]
+    fn a_node_that_says_no_price_has_none() {
+        let price = |json: &str| serde_json::from_str::<NodeDocument>(json).map(|node| node.transit_price);
+        let priced =
+            |price: &str| document("7/16", "").replace("true", &format!("1, \"transit_price\": {price}"));
+        assert_eq!(price(&document("7/16", "")).unwrap(), 0);
+        assert_eq!(price(&priced("65535")).unwrap(), u16::MAX);
+        assert!(price(&priced("65536")).is_err());
     }
 
     #[test]

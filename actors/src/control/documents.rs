@@ -122,6 +122,7 @@ impl<'a> View<'a> {
             confirmed_seconds_ago: self.ago(peer.confirmed),
             failed_seconds_ago: self.ago(peer.failed),
             failures: peer.failures,
+            transit_price: peer.transit_price,
             slot: self.slot_of(peer.peer).map(|slot| slot.to_string()),
         };
         let peers = self.node.peers.candidates.iter().map(entry).collect();

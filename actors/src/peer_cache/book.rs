@@ -2,7 +2,10 @@
 //!
 //! Reads no clock and no disk.
 
-use crate::{messages::PeerSource, store::DialHistory};
+use crate::{
+    messages::{PeerHeard, PeerSource},
+    store::DialHistory,
+};
 use policies::{
     gain::SOUNDED,
     names::{Endpoint, Prefix},
@@ -50,6 +53,8 @@ struct Known {
     /// Since when these are its endpoints; dials that failed before say nothing of them.
     since: Option<Uptime>,
     dials: DialHistory,
+    /// As it said itself in this run; 0 until then.
+    transit_price: u16,
 }
 
 /// All peers.
@@ -126,34 +131,37 @@ impl Book {
                 confirmed: None,
                 since: None,
                 dials,
+                transit_price: 0,
             };
             self.peers.insert(row.peer, known);
         }
         self.evict();
     }
 
-    /// Takes over from a predecessor in this run what the disk does not hold: when it was confirmed.
+    /// Takes over from a predecessor in this run what the disk does not hold: when it was confirmed, its price.
     pub fn resume(&mut self, candidates: &[Candidate]) {
         for candidate in candidates {
             if let Some(known) = self.peers.get_mut(&candidate.peer) {
                 known.confirmed = candidate.confirmed;
+                known.transit_price = candidate.transit_price;
             }
         }
     }
 
     /// Somebody told us of peers; says whether anything has changed.
-    pub fn heard(&mut self, source: PeerSource, at: Uptime, peers: Vec<(Prefix, Vec<Endpoint>)>) -> bool {
+    pub fn heard(&mut self, source: PeerSource, at: Uptime, peers: Vec<PeerHeard>) -> bool {
         let mut changed = false;
-        for (peer, endpoints) in peers {
-            if peer != self.me {
-                changed |= self.hear(source, at, peer, endpoints);
+        for heard in peers {
+            if heard.peer != self.me {
+                changed |= self.hear(source, at, heard);
             }
         }
         self.evict();
         changed
     }
 
-    fn hear(&mut self, source: PeerSource, at: Uptime, peer: Prefix, mut endpoints: Vec<Endpoint>) -> bool {
+    fn hear(&mut self, source: PeerSource, at: Uptime, heard: PeerHeard) -> bool {
+        let PeerHeard { peer, mut endpoints, transit_price } = heard;
         endpoints.truncate(MOST_ENDPOINTS);
         let old = self.peers.get(&peer);
         let same = old.filter(|old| old.endpoints == endpoints);
@@ -168,11 +176,13 @@ impl Book {
             return gone;
         }
         self.last += 1;
+        let transit_price = transit_price.or(old.map(|old| old.transit_price)).unwrap_or(0);
         // New endpoints deserve a new try; the same ones do not.
         let (since, dials) = same.map_or((Some(at), DialHistory::default()), |old| (old.since, old.dials));
         // Whoever repeats a node's own word does not make it less.
         let source = same.filter(|old| old.is_first_hand()).map_or(source, |old| old.source);
-        let known = Known { endpoints, source, heard: self.last, confirmed: Some(at), since, dials };
+        let known =
+            Known { endpoints, source, heard: self.last, confirmed: Some(at), since, dials, transit_price };
         self.peers.insert(peer, known);
         self.changed.insert(peer);
         true
@@ -211,7 +221,8 @@ impl Book {
             let mut endpoints = known.endpoints.clone();
             endpoints.sort_by_key(|endpoint| known.dials.good != Some(*endpoint));
             let (failed, failures) = (known.dials.failed, known.dials.failures);
-            Candidate { peer: *peer, endpoints, confirmed: known.confirmed, failed, failures }
+            let (confirmed, transit_price) = (known.confirmed, known.transit_price);
+            Candidate { peer: *peer, endpoints, confirmed, failed, failures, transit_price }
         };
         self.peers.iter().map(candidate).collect()
     }
@@ -285,7 +296,8 @@ mod tests {
     fn check(book: &mut Book, said: (PeerSource, u64, u32, &[u32]), changed: bool, known: &[(u32, &[u32])]) {
         let (source, seconds, number, endpoints) = said;
         let endpoints = endpoints.iter().map(|number| at(*number)).collect();
-        let heard = book.heard(source, Uptime::from_secs(seconds), vec![(peer(number), endpoints)]);
+        let said = PeerHeard { peer: peer(number), endpoints, transit_price: None };
+        let heard = book.heard(source, Uptime::from_secs(seconds), vec![said]);
         assert_eq!(heard, changed);
         let seen: Vec<_> = book.candidates().into_iter().map(|c| (c.peer, c.endpoints)).collect();
         let known: Vec<(_, Vec<_>)> =
@@ -316,6 +328,20 @@ mod tests {
         check(&mut book, (PeerSource::Registry, 2, 7, &[2]), true, &[(7, &[2])]);
         check(&mut book, (PeerSource::Registry, 3, 7, &[4]), false, &[(7, &[2])]);
         check(&mut book, (PeerSource::Gossip, 3, 7, &[2]), false, &[(7, &[2])]);
+    }
+
+    #[test]
+    fn a_price_that_a_node_said_outlives_others_who_do_not_know_it() {
+        let mut book = book();
+        let mut price_after = |source, transit_price| {
+            let said = PeerHeard { peer: peer(7), endpoints: vec![at(1)], transit_price };
+            book.heard(source, Uptime::from_secs(1), vec![said]);
+            book.candidates()[0].transit_price
+        };
+        assert_eq!(price_after(PeerSource::Registry, None), 0);
+        assert_eq!(price_after(PeerSource::Itself, Some(10_000)), 10_000);
+        assert_eq!(price_after(PeerSource::Registry, None), 10_000);
+        assert_eq!(price_after(PeerSource::Itself, Some(0)), 0);
     }
 
     #[test]
@@ -367,8 +393,12 @@ mod tests {
         }
     }
 
-    fn some(numbers: std::ops::Range<u32>) -> Vec<(Prefix, Vec<Endpoint>)> {
-        numbers.map(|number| (peer(number), vec![at(number)])).collect()
+    fn named(number: u32, endpoint: u32) -> PeerHeard {
+        PeerHeard { peer: peer(number), endpoints: vec![at(endpoint)], transit_price: None }
+    }
+
+    fn some(numbers: std::ops::Range<u32>) -> Vec<PeerHeard> {
+        numbers.map(|number| named(number, number)).collect()
     }
 
     fn kept(book: &Book, numbers: std::ops::Range<u32>) -> usize {
@@ -419,7 +449,7 @@ mod tests {
         let mut book = book();
         book.saw(5000);
         book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..551));
-        let invented = |number: u32| (peer(number % 3000 + 1), vec![at(number % 3000 + 10_000)]);
+        let invented = |number: u32| named(number % 3000 + 1, number % 3000 + 10_000);
         for first in (0..6000u32).step_by(16) {
             book.heard(
                 PeerSource::Registry,

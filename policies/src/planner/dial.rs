@@ -99,7 +99,8 @@ impl Dialling {
         rng.shuffle(&mut ready);
         ready.sort_by_cached_key(|candidate| {
             let (dead, peer) = (candidate.is_dead(), candidate.peer);
-            (dead, picture.findings.is_full(peer), self.passed_over.contains_key(&peer))
+            let passed_over = self.passed_over.contains_key(&peer);
+            (dead, picture.findings.is_full(peer), candidate.transit_price, passed_over)
         });
         let (favourites, others): (Vec<_>, Vec<_>) =
             ready.into_iter().partition(|candidate| pinned.contains(&candidate.peer));
@@ -257,7 +258,11 @@ impl Dialling {
         let known_for = candidate.confirmed.map(|moment| now.since(moment).as_secs());
         let confirmed = known_for.map_or("never".to_owned(), |seconds| format!("{seconds} s ago"));
         let gain = picture.gain(candidate).map_or(String::new(), |gain| format!(" {gain}"));
-        let terms = format!("confirmed={confirmed} failures={} room={}", candidate.failures, round.room + 1);
+        let (failures, price) = (candidate.failures, candidate.transit_price);
+        let terms = format!(
+            "confirmed={confirmed} failures={failures} transit-price={price} room={}",
+            round.room + 1
+        );
         round.decisions.push(Decision {
             order: Order::Open { slot, peer: candidate.peer, endpoints: candidate.endpoints.clone(), reason },
             terms: terms + &gain,

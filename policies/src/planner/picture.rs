@@ -102,6 +102,11 @@ impl<'w> Picture<'w> {
         self.peers.binary_search(&peer).is_ok()
     }
 
+    /// Whether the peer carries others' traffic at no price, as far as it has said.
+    pub(super) fn carries(&self, peer: Prefix) -> bool {
+        self.candidates.get(&peer).is_none_or(|candidate| candidate.transit_price == 0)
+    }
+
     /// What a tunnel to the candidate would bring; half where another one leads into the same part of
     /// the underlay.
     pub(super) fn gain(&self, candidate: &Candidate) -> Option<Gain> {

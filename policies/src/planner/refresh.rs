@@ -11,7 +11,7 @@ use crate::{
     orders::CloseReason,
     rng::Rng,
     units::Uptime,
-    world::{Candidate, Phase},
+    world::{Candidate, LinkReading, Phase},
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -131,11 +131,15 @@ impl Planner {
         open.get(usize::try_from(which).ok()?).copied()
     }
 
+    /// Dialled tunnels that came by chance and hold the network together: to peers that carry others' traffic.
+    pub(super) fn by_chance<'w>(&self, picture: &Picture<'w>) -> impl Iterator<Item = &'w LinkReading> {
+        picture.dialled().filter(|link| !self.is_chosen(link) && picture.carries(link.tunnel.peer))
+    }
+
     /// The tunnels that are left to chance: drawn by lot among those that came by chance.
     pub(super) fn random(&self, picture: &Picture<'_>) -> BTreeSet<Slot> {
-        let by_chance = picture
-            .dialled()
-            .filter(|link| !self.is_chosen(link) && !self.settings.pinned.contains(&link.tunnel.peer));
+        let by_chance = self.by_chance(picture);
+        let by_chance = by_chance.filter(|link| !self.settings.pinned.contains(&link.tunnel.peer));
         let lot = |peer: Prefix| Rng::new(self.salt ^ u64::from(peer.number())).bits();
         let mut lots: Vec<_> = by_chance.map(|link| (lot(link.tunnel.peer), link.tunnel.slot)).collect();
         lots.sort_unstable();

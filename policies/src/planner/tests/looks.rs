@@ -2,13 +2,16 @@
 
 use crate::{
     gain::Rule,
+    link_cost::LinkCost,
     names::{Prefix, Slot, Transport},
     orders::{AbandonReason, CloseReason, OpenReason, Order},
     parameters::Parameters,
-    planner::{Planner, PlannerSettings},
+    planner::{Planner, PlannerSettings, picture::Picture},
+    rng::Rng,
     units::Uptime,
     world::{
-        BabelTable, Candidate, DEAD_FAILURES, LinkCounters, LinkReading, Phase, Route, TunnelReading, World,
+        BabelTable, Candidate, DEAD_FAILURES, INFINITY, LinkCounters, LinkReading, Phase, Route,
+        TunnelReading, World,
     },
 };
 use std::time::Duration;
@@ -41,6 +44,7 @@ pub(super) fn candidate(number: u32, confirmed: Option<u64>) -> Candidate {
         confirmed: confirmed.map(Uptime::from_secs),
         failed: None,
         failures: 0,
+        transit_price: 0,
     }
 }
 
@@ -141,6 +145,39 @@ fn room_is_filled_with_nodes_that_are_no_neighbours() {
     let routes = vec![route(2, DIAL[0], true), route(3, ACCEPT, true), route(4, ACCEPT, true)];
     let known = (2..=4).map(|number| candidate(number, Some(1))).collect();
     check(&mut planner(1, &[]), &world(5, links, routes, known), &[(4, OpenReason::Fill)]);
+}
+
+#[test]
+fn who_would_rather_not_carry_is_dialled_by_chance_where_no_other_is_left_and_a_leaf_last() {
+    let links = || vec![link(DIAL[0], 2, Phase::Up, 1), link(DIAL[1], 3, Phase::Up, 1)];
+    let routes = || (2..=6).map(|number| route(number, DIAL[0], true)).collect::<Vec<_>>();
+    let priced = |number, transit_price| Candidate { transit_price, ..candidate(number, Some(1)) };
+    let known = [candidate(4, Some(1)), priced(5, 10_000), priced(6, INFINITY)];
+    for (left, dialled) in [(0..3, 4), (1..3, 5), (2..3, 6)] {
+        for seed in 0..20 {
+            let world = world(100, links(), routes(), known[left.clone()].to_vec());
+            let mut planner = planner(1, &[]);
+            planner.rng = Rng::new(seed);
+            check(&mut planner, &world, &[(dialled, OpenReason::Fill)]);
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_to_a_leaf_is_not_among_those_left_to_chance() {
+    // Two came by chance, one of three is left to it: unless it leads to a leaf, then another is filled in.
+    let links = vec![link(DIAL[0], 2, Phase::Up, 1)];
+    let routes = || (2..=4).map(|number| route(number, DIAL[0], true)).collect::<Vec<_>>();
+    let priced = |transit_price| {
+        let leaf = Candidate { transit_price, ..candidate(2, Some(1)) };
+        let picture = world(100, links.clone(), routes(), vec![leaf, candidate(3, Some(1))]);
+        let planner = planner(1, &[]);
+        let fresh = Duration::from_secs(600);
+        let picture = Picture::of(&picture, peer(1), LinkCost::default(), fresh);
+        (planner.by_chance(&picture).count(), planner.random(&picture).len())
+    };
+    assert_eq!(priced(0), (1, 1));
+    assert_eq!(priced(INFINITY), (0, 0));
 }
 
 #[test]

@@ -210,6 +210,7 @@ impl Net {
             confirmed: Some(self.now),
             failed: None,
             failures: 0,
+            transit_price: 0,
         };
         World {
             at: self.now,
