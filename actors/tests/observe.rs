@@ -192,6 +192,7 @@ async fn the_control_socket_tells_what_was_told() {
     let status: StatusDocument = document(&path, STATUS_PATH).await;
     assert_eq!((status.prefix.as_str(), status.ready), ("7/16", true));
     assert_eq!(status.address.to_string(), "fd12:3456:789a:7::1");
+    assert!(status.dry_run);
     assert_eq!((status.tunnels_up.dialled, status.tunnels_up.accepted), (1, 1));
     assert_eq!((status.children.len(), status.leases.len(), status.actor_restarts), (2, 1, 1));
     let tunnels: TunnelsDocument = document(&path, TUNNELS_PATH).await;
@@ -205,6 +206,7 @@ async fn the_control_socket_tells_what_was_told() {
     let routes: RoutesDocument = document(&path, ROUTES_PATH).await;
     assert_eq!((routes.babeld_answers, routes.routes.len(), routes.neighbours.len()), (true, 4, 2));
     let decisions: DecisionsDocument = document(&path, DECISIONS_PATH).await;
+    assert!(decisions.dry_run);
     let told = |entry: &wire::control::DecisionEntry| (entry.number, entry.order.clone(), entry.peer.clone());
     let expected = [(1, "closed", "8/16"), (2, "open", "9/16"), (3, "drain", "9/16"), (4, "close", "9/16")];
     let expected = expected.map(|(number, order, peer)| (number, order.to_owned(), Some(peer.to_owned())));

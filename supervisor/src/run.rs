@@ -110,6 +110,7 @@ async fn node(
             software: env!("CARGO_PKG_VERSION"),
             revision: option_env!("WARREN_REVISION").unwrap_or("unknown"),
             actors: ACTORS.to_vec(),
+            dry_run: mode == Mode::Watch,
             started: clock.now(),
         },
         &clock,

@@ -50,6 +50,9 @@ pub struct StatusDocument {
     pub pid: u32,
     /// How long the daemon runs.
     pub uptime_seconds: f64,
+    /// The policy's orders are logged and not carried out.
+    #[serde(default)]
+    pub dry_run: bool,
     /// babeld runs and answers, and at least one tunnel is up or the registry answered.
     pub ready: bool,
     /// Tunnels that carry frames now (draining ones included), by role.
@@ -265,6 +268,9 @@ pub struct DecisionsDocument {
     /// When the document was made.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+    /// The policy's orders are logged and not carried out.
+    #[serde(default)]
+    pub dry_run: bool,
     /// The last [`DECISIONS_KEPT`], oldest first.
     pub decisions: Vec<DecisionEntry>,
     /// The planner's opinion of each tunnel at its last look.
@@ -344,7 +350,13 @@ mod tests {
             terms: "usage=3 B/s".into(),
         };
         check(
-            &DecisionsDocument { version: VERSION, at, decisions: vec![decision], verdicts: vec![] },
+            &DecisionsDocument {
+                version: VERSION,
+                at,
+                dry_run: false,
+                decisions: vec![decision],
+                verdicts: vec![],
+            },
             r#""order":"drain","slot":"wrn0","peer":"9/16","reason":"unused","terms":"usage=3 B/s""#,
         );
     }

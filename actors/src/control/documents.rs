@@ -59,6 +59,7 @@ impl<'a> View<'a> {
             network: identity.network.range().to_string(),
             pid: std::process::id(),
             uptime_seconds: self.now.since(identity.started).as_secs_f64(),
+            dry_run: identity.dry_run,
             ready: node.ready(),
             tunnels_up: RoleCounts { dialled: up(true), accepted: up(false) },
             nodes_known: node.nodes_known,
@@ -181,6 +182,7 @@ impl<'a> View<'a> {
         DecisionsDocument {
             version: VERSION,
             at: self.time(self.now),
+            dry_run: self.node.identity.dry_run,
             decisions: self.node.log.iter().map(|entry| decision(entry)).collect(),
             verdicts: self.node.verdicts.iter().map(verdict).collect(),
         }

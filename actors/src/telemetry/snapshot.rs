@@ -42,6 +42,8 @@ pub struct Identity {
     pub revision: &'static str,
     /// Names of all guarded actors, so that their restarts are counted from 0.
     pub actors: Vec<&'static str>,
+    /// Orders of the policy are logged only.
+    pub dry_run: bool,
     /// When the daemon began.
     pub started: Uptime,
 }

@@ -39,6 +39,7 @@ pub fn identity(now: Uptime) -> Identity {
         software: "1.2.3",
         revision: "unknown",
         actors: vec!["tunnels", "planner"],
+        dry_run: true,
         started: now,
     }
 }

@@ -6,6 +6,9 @@ use wire::control::{
     TunnelsDocument,
 };
 
+/// What is said where nothing that the policy orders is done.
+const DRY_RUN: &str = "dry run: what it orders is logged and not carried out";
+
 /// The node, one fact a line.
 pub(super) fn status(document: &StatusDocument) -> String {
     let mut table = plain();
@@ -19,6 +22,9 @@ pub(super) fn status(document: &StatusDocument) -> String {
         line("IPv4", address.to_string());
     }
     line("state", if document.ready { "ready" } else { "not ready" }.to_owned());
+    if document.dry_run {
+        line("policy", DRY_RUN.to_owned());
+    }
     line("software", format!("warren {}, pid {}", document.software, document.pid));
     if let Some(least) = &document.upgrade_to {
         line("upgrade", format!("the network asks for warren {} or newer", printable(least)));
@@ -173,7 +179,8 @@ pub(super) fn decisions(document: &DecisionsDocument, name: Option<&str>) -> Str
         now.add_row([verdict.slot.clone(), peer, printable(&verdict.text)]);
     }
     let log = if lines == 0 { "nothing was decided lately".to_owned() } else { log.to_string() };
-    if now.row_count() == 0 { log } else { format!("{log}\n\n{now}") }
+    let text = if now.row_count() == 0 { log } else { format!("{log}\n\n{now}") };
+    if document.dry_run { format!("{DRY_RUN}\n\n{text}") } else { text }
 }
 
 /// No frame, two spaces between columns.
@@ -337,12 +344,15 @@ mod tests {
         let text = r#"{"version":1,"at":"2023-11-14T22:13:20.5Z","verdicts":[{"slot":"wrn1","peer":"8/16","text":"kept"}],
             "decisions":[{"number":1,"at":"2023-11-14T22:13:20.5Z","order":"drain","slot":"wrn0","peer":"9/16",
             "reason":"unused","terms":"usage=3 B/s"}]}"#;
-        let document = serde_json::from_str(text).unwrap();
+        let document: DecisionsDocument = serde_json::from_str(text).unwrap();
         let all = decisions(&document, None);
         assert!(
             all.contains("2023-11-14 22:13:20Z") && all.contains("usage=3 B/s") && all.contains("kept"),
             "{all}"
         );
+        assert!(!all.contains(DRY_RUN), "{all}");
+        let idle = DecisionsDocument { dry_run: true, ..document.clone() };
+        assert_eq!(decisions(&idle, None), format!("{DRY_RUN}\n\n{all}"));
         let one = decisions(&document, Some("8/16"));
         assert!(one.starts_with("nothing was decided lately") && one.contains("kept"), "{one}");
         assert!(!decisions(&document, Some("wrn0")).contains("kept"));
