@@ -52,23 +52,14 @@ impl Kernel {
             return Err(KernelError::LoopbackDown);
         }
         let range = network.node_range(me);
-        let route = |network: ipnet::Ipv6Net, metric| {
-            let message = unreachable(network.into(), RouteHeader::RT_TABLE_MAIN, metric);
-            let doing = format!("make {network} unreachable");
-            Request::create(doing, RouteNetlinkMessage::NewRoute(message)).forgive(&[Errno::EEXIST])
-        };
         // The node's route first: by it a later sweep knows the address.
         self.ask_all([
-            route(range, NODE_METRIC),
-            route(network.range(), NETWORK_METRIC),
+            make_unreachable(range.into(), NODE_METRIC),
+            make_unreachable(network.range().into(), NETWORK_METRIC),
             give_address(lo, network.node_address(me).into()),
         ])
         .await?;
-        let make = |(table, priority)| {
-            let message = RouteNetlinkMessage::NewRule(rule(AddressFamily::Inet6, table, priority));
-            Request::create(format!("make the rule for table {table}"), message).forgive(&[Errno::EEXIST])
-        };
-        self.ask_all(RULES.map(make)).await
+        self.ask_all(make_rules(AddressFamily::Inet6)).await
     }
 
     /// Makes the host's part in the network's IPv4 what it shall be: the node's address (on `lo`), the
@@ -93,24 +84,10 @@ impl Kernel {
                 requests.push(delete(route));
             }
         }
-        for (range, metric) in wanted {
-            let message = unreachable(range, RouteHeader::RT_TABLE_MAIN, metric);
-            let request =
-                Request::create(format!("make {range} unreachable"), RouteNetlinkMessage::NewRoute(message));
-            requests.push(request.forgive(&[Errno::EEXIST]));
-        }
+        requests.extend(wanted.into_iter().map(|(range, metric)| make_unreachable(range, metric)));
         requests.extend(own.map(|own| give_address(lo, first_address(own).into())));
-        for (table, priority) in RULES {
-            let rule = rule(AddressFamily::Inet, table, priority);
-            requests.push(if network.is_some() {
-                let message = RouteNetlinkMessage::NewRule(rule);
-                Request::create(format!("make the rule for table {table}"), message).forgive(&[Errno::EEXIST])
-            } else {
-                let message = RouteNetlinkMessage::DelRule(rule);
-                Request::change(format!("delete the rule for table {table}"), message)
-                    .forgive(&[Errno::ENOENT, Errno::EAFNOSUPPORT])
-            });
-        }
+        let rules = if network.is_some() { make_rules } else { delete_rules };
+        requests.extend(rules(AddressFamily::Inet));
         self.ask_all(requests).await?;
         self.slots().iter().try_for_each(|slot| sysctl::forward_ipv4(&slot.to_string(), network.is_some()))
     }
@@ -153,13 +130,7 @@ impl Kernel {
             requests.extend(self.routes(family, SHADOW_TABLE).await?.into_iter().map(delete));
         }
         let found = requests.len();
-        let forgiven: &[Errno] = &[Errno::ENOENT, Errno::EAFNOSUPPORT];
-        for family in FAMILIES {
-            requests.extend(RULES.map(|(table, priority)| {
-                let message = RouteNetlinkMessage::DelRule(rule(family, table, priority));
-                Request::change(format!("delete the rule for table {table}"), message).forgive(forgiven)
-            }));
-        }
+        requests.extend(FAMILIES.into_iter().flat_map(delete_rules));
         self.ask_all(requests).await?;
         Ok(found)
     }
@@ -249,6 +220,26 @@ fn unreachable(range: IpNet, table: u8, metric: u32) -> RouteMessage {
     route.header.protocol = PROTOCOL;
     route.attributes.push(RouteAttribute::Priority(metric));
     route
+}
+
+fn make_unreachable(range: IpNet, metric: u32) -> Request {
+    let message = RouteNetlinkMessage::NewRoute(unreachable(range, RouteHeader::RT_TABLE_MAIN, metric));
+    Request::create(format!("make {range} unreachable"), message).forgive(&[Errno::EEXIST])
+}
+
+fn make_rules(family: AddressFamily) -> [Request; RULES.len()] {
+    RULES.map(|(table, priority)| {
+        let message = RouteNetlinkMessage::NewRule(rule(family, table, priority));
+        Request::create(format!("make the rule for table {table}"), message).forgive(&[Errno::EEXIST])
+    })
+}
+
+fn delete_rules(family: AddressFamily) -> [Request; RULES.len()] {
+    RULES.map(|(table, priority)| {
+        let message = RouteNetlinkMessage::DelRule(rule(family, table, priority));
+        let forgiven: &[Errno] = &[Errno::ENOENT, Errno::EAFNOSUPPORT];
+        Request::change(format!("delete the rule for table {table}"), message).forgive(forgiven)
+    })
 }
 
 fn give_address(lo: u32, address: IpAddr) -> Request {

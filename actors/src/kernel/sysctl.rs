@@ -29,7 +29,9 @@ pub(super) fn mute(link: &str) -> Result<(), KernelError> {
 /// them from a sender to whom the way back may leave by another link (`rp_filter` 2, the larger of link's and
 /// host's counts: ip-sysctl.rst).
 pub(super) fn forward_ipv4(link: &str, on: bool) -> Result<(), KernelError> {
-    set(&format!("net/ipv4/conf/{link}/rp_filter"), if on { "2" } else { "0" })?;
+    if on {
+        set(&format!("net/ipv4/conf/{link}/rp_filter"), "2")?;
+    }
     set(&format!("net/ipv4/conf/{link}/forwarding"), if on { "1" } else { "0" })
 }
 
