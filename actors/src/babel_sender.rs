@@ -5,7 +5,7 @@
 //! beside it stands in `docs/decisions/0003-own-babel-packets.md`.
 
 use crate::{echo::NETWORK_CONTROL, kernel::link_index};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use policies::names::{Prefix, Slot};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -46,6 +46,16 @@ impl BabelSender {
         for part in destinations.chunks(babel_packet::MOST) {
             self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::request_some(part));
         }
+    }
+
+    /// Asks it for the way out of the network.
+    pub fn request_default(&self, slot: Slot, network: Ipv6Net) {
+        self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::request_default(network));
+    }
+
+    /// Tells it that there is no way out of the network through us.
+    pub fn retract_default(&self, slot: Slot, network: Ipv6Net) {
+        self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::retract_default(network));
     }
 
     /// Tells the babeld at the other end of a slot that sending to us costs that much.

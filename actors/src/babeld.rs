@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     documents::held::SharedHeld,
     errors::Chain,
-    kernel::Kernel,
+    kernel::{Exit, Kernel},
     links::{LinkOrder, Links},
     messages::{ProcessReading, RoutesRead, offer},
     process::{ChildEvent, Happened, Outlet, Program, Rights, Supervised},
@@ -29,7 +29,7 @@ use tokio::{
     net::UnixStream,
 };
 use wire::{
-    babel::{self, BabelConfig, Decoder, MacKey, Reply},
+    babel::{self, BabelConfig, Decoder, MacKey, Reply, WayOut},
     overlay::Network,
     registry::Kind,
 };
@@ -67,6 +67,8 @@ pub struct Settings {
     pub seqno: PathBuf,
     /// Where its pid is kept, root's own.
     pub pid_file: PathBuf,
+    /// OpenVPN's user, whose packets never leave the network's range for the way out.
+    pub openvpn_uid: u32,
     /// What it is told.
     pub config: BabelConfig,
 }
@@ -115,6 +117,8 @@ pub struct Babeld {
     applied: Applied,
     /// When babeld is started anew for the sake of the network document.
     restart_at: Option<Uptime>,
+    /// babeld told of the host's default route when it was last asked.
+    told_of_default: bool,
     ticks: u32,
     asking: bool,
 }
@@ -149,6 +153,7 @@ impl Babeld {
             held,
             applied,
             restart_at: None,
+            told_of_default: false,
             ticks: 0,
             asking: false,
         };
@@ -171,6 +176,7 @@ impl Babeld {
             key: if on_lan { MacKey::from_hex(&network.babel_key) } else { None },
             lenient: on_lan && network.babel_lenient,
             ipv4: network.payload4(),
+            gateways: network.gateways.iter().copied().collect(),
             ..config
         }
     }
@@ -191,7 +197,7 @@ impl Babeld {
         if at <= now {
             self.restart_at = None;
             self.settings.config = wanted;
-            self.carry_ipv4(ctx);
+            self.carry(ctx);
             tracing::info!("babeld is started anew with the network's new parameters");
             self.handle_life(Event::Unwanted);
             self.handle_life(Event::Wanted);
@@ -240,9 +246,12 @@ impl Babeld {
     fn answered(&mut self, answer: io::Result<babel::Dump>) {
         self.asking = false;
         let at = self.clock.now();
+        let mut way_out = WayOut::default();
         let table = match answer {
             Ok(dump) => {
                 self.came_up(at);
+                self.follow_default(dump.way_out.own);
+                way_out = dump.way_out;
                 for route in &dump.forged {
                     tracing::warn!(node = %route.node, via = %route.via, "a route's router id is not its node's");
                 }
@@ -253,7 +262,7 @@ impl Babeld {
                 None
             }
         };
-        let reading = RoutesRead { at, table };
+        let reading = RoutesRead { at, table, way_out };
         self.readers.iter().for_each(|to| offer(to, reading.clone()));
     }
 
@@ -275,12 +284,34 @@ impl Babeld {
         }
     }
 
-    fn carry_ipv4(&self, ctx: &mut Context<Self>) {
-        let (kernel, ipv4, own) = (self.kernel.clone(), self.settings.config.ipv4, self.settings.config.own);
-        let carried = async move { kernel.carry_ipv4(ipv4, own).await };
+    /// babeld 1.12.1 takes a route back under the name of another one (`check_xroutes` of its xroute.c), so that
+    /// neighbours would believe in our default route for minutes after the host has lost it.
+    fn follow_default(&mut self, told: bool) {
+        if self.told_of_default && !told && self.settings.config.tells_of_default() {
+            tracing::info!("the host has no default route any more: the network is told");
+            let (network, table) = (self.settings.config.network.range(), self.table.borrow());
+            let up = table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up);
+            up.for_each(|tunnel| self.links.order(LinkOrder::RetractDefault(tunnel.slot, network)));
+        }
+        self.told_of_default = told;
+    }
+
+    /// Makes the host carry IPv4, and packets out of the network, as the network wants it.
+    fn carry(&self, ctx: &mut Context<Self>) {
+        let (kernel, config) = (self.kernel.clone(), &self.settings.config);
+        let (ipv4, own, network) = (config.ipv4, config.own, config.network);
+        let exit = if config.gateways.is_empty() {
+            Exit::None
+        } else if config.tells_of_default() {
+            Exit::Own(self.settings.openvpn_uid)
+        } else {
+            Exit::Others(self.settings.openvpn_uid)
+        };
+        let carried =
+            async move { [kernel.carry_ipv4(ipv4, own).await, kernel.carry_default(network, exit).await] };
         ctx.spawn(carried.into_actor(self).map(|carried, _, _| {
-            if let Err(error) = carried {
-                tracing::warn!(error = %Chain(&error), "IPv4 is not as the network wants it");
+            for error in carried.into_iter().filter_map(Result::err) {
+                tracing::warn!(error = %Chain(&error), "the host does not carry what the network wants");
             }
         }));
     }
@@ -335,7 +366,7 @@ impl Actor for Babeld {
             };
             Supervised::new(program, Limits { start: START, ..Limits::default() }, fastrand::u64(..))
         });
-        self.carry_ipv4(ctx);
+        self.carry(ctx);
         self.handle_life(Event::Wanted);
         ctx.run_interval(TICK, Self::tick);
     }

@@ -4,7 +4,7 @@
 //! thread; whoever gives them does not wait.
 
 use crate::{babel_sender::BabelSender, errors::Chain, kernel::Kernel};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use policies::names::{Prefix, Slot};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -25,6 +25,8 @@ pub enum LinkOrder {
     Unsilence(Slot),
     /// Ask the neighbour there for all its routes, soon and once more: it or our babeld is new.
     RequestRoutes(Slot),
+    /// Tell the neighbour there that we lead out of the network, which has this range, no more.
+    RetractDefault(Slot, Ipv6Net),
     /// Send nothing to that node any more, neither our own packets nor those of others.
     Bar(IpNet),
     /// Send to it again, where there is a way.
@@ -103,6 +105,10 @@ async fn carry_out(
         }
         LinkOrder::RaiseCost(slot, peer) => {
             repeat(Box::new(move |sender| sender.raise_cost(slot, peer, DRAINING_COST)));
+            Ok(())
+        }
+        LinkOrder::RetractDefault(slot, network) => {
+            repeat(Box::new(move |sender| sender.retract_default(slot, network)));
             Ok(())
         }
         LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,

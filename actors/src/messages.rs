@@ -20,7 +20,7 @@ use std::{
     },
     time::Duration,
 };
-use wire::{registry::Kind, signed::SignedDocument};
+use wire::{babel::WayOut, registry::Kind, signed::SignedDocument};
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -61,6 +61,8 @@ pub struct RoutesRead {
     pub at: Uptime,
     /// `None`: babeld is down or did not answer.
     pub table: Option<BabelTable>,
+    /// The ways out of the network; none where `table` is.
+    pub way_out: WayOut,
 }
 
 /// The prober's picture of all tunnels.

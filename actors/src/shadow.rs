@@ -10,6 +10,7 @@ use crate::{
     store::TunnelTable,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, StreamHandler, WrapFuture};
+use ipnet::Ipv6Net;
 use policies::world::Phase;
 use std::{
     cell::RefCell,
@@ -31,6 +32,7 @@ const TOGETHER: Duration = Duration::from_millis(20);
 
 /// The actor.
 pub struct Shadow {
+    network: Ipv6Net,
     kernel: Kernel,
     sender: BabelSender,
     table: Rc<RefCell<TunnelTable>>,
@@ -41,9 +43,14 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    /// Follows babeld's table in `kernel`; asks through the tunnels in `table`.
-    pub fn new(kernel: Kernel, sender: BabelSender, table: Rc<RefCell<TunnelTable>>) -> Self {
-        Self { kernel, sender, table, wanted: BTreeSet::new(), turns: BTreeMap::new() }
+    /// Follows babeld's tables in `kernel`; asks through the tunnels in `table`, also for the way out of `network`.
+    pub fn new(
+        network: Ipv6Net,
+        kernel: Kernel,
+        sender: BabelSender,
+        table: Rc<RefCell<TunnelTable>>,
+    ) -> Self {
+        Self { network, kernel, sender, table, wanted: BTreeSet::new(), turns: BTreeMap::new() }
     }
 
     fn turn(&mut self, to: Destination) -> u64 {
@@ -90,11 +97,16 @@ impl Shadow {
     }
 
     fn ask(&mut self) {
-        let wanted: Vec<Destination> = std::mem::take(&mut self.wanted).into_iter().collect();
+        let mut wanted = std::mem::take(&mut self.wanted);
         tracing::debug!(destinations = wanted.len(), "asking neighbours for lost ways");
+        let out = wanted.remove(&Ipv6Net::default().into());
+        let wanted: Vec<Destination> = wanted.into_iter().collect();
         let table = self.table.borrow();
         for tunnel in table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up) {
             self.sender.request_some(tunnel.slot, &wanted);
+            if out {
+                self.sender.request_default(tunnel.slot, self.network);
+            }
         }
     }
 

@@ -159,7 +159,11 @@ async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
     let node = Node::start().await;
     assert_eq!(node.get("/healthz").await.0, 200);
     assert_eq!(node.get("/readyz").await.0, 200);
-    node.telemetry.do_send(RoutesRead { at: node.clock.now(), table: None });
+    node.telemetry.do_send(RoutesRead {
+        at: node.clock.now(),
+        table: None,
+        way_out: wire::babel::WayOut::default(),
+    });
     until("not ready", async || (node.get("/readyz").await.0 == 503).then_some(())).await;
     assert_eq!(node.get("/healthz").await.0, 200);
 }

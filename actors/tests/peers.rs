@@ -326,7 +326,11 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
             refmetric: 0,
         };
         let table = Some(BabelTable { neighbours: vec![], routes: vec![route(ASKED), route(ASKS)] });
-        client.start().do_send(RoutesRead { at: Uptime::from_secs(1), table });
+        client.start().do_send(RoutesRead {
+            at: Uptime::from_secs(1),
+            table,
+            way_out: wire::babel::WayOut::default(),
+        });
         let heard = timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap();
         assert_eq!(heard.source, PeerSource::Itself);
         let endpoints = vec![endpoint("udp:45.67.0.1:1194")];

@@ -35,6 +35,8 @@ pub struct Settings {
     pub interfaces: Vec<String>,
     /// Whether others may route through us.
     pub transit: Transit,
+    /// Carry others' packets out of the network, by the host's own default route, where the network names us a gateway.
+    pub gateway: bool,
     /// By what the policy chooses tunnels.
     pub policy: Rule,
     /// The policy decides and logs, but opens and closes no tunnel.

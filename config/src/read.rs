@@ -115,6 +115,7 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         neighbours,
         interfaces,
         transit,
+        gateway,
         policy,
         dry_run,
         max_accepted,
@@ -133,7 +134,14 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     let [openvpn, babeld] = users.unwrap_or_default();
     let upnp = upnp.and_then(|tree| word(&tree, &[("auto", true), ("off", false)], faults));
     let policy = policy.and_then(|tree| word(&tree, POLICY, faults));
-    let transit = transit.and_then(|tree| word(&tree, TRANSIT, faults));
+    let transit = transit.and_then(|tree| word(&tree, TRANSIT, faults)).unwrap_or_default();
+    let gateway = gateway.is_some_and(|tree| {
+        let on = flag(&tree, faults).unwrap_or(false);
+        if on && transit == Transit::Leaf {
+            faults.push(tree.fault("false with transit: leaf, which carries nobody's traffic"));
+        }
+        on
+    });
     let max_accepted =
         max_accepted.and_then(|tree| tree.read("a number from 0 to 250", faults, |v| number(v, 0, 250)));
     let tunnels_to_dial =
@@ -146,7 +154,8 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         endpoints,
         neighbours: list(neighbours, "a list of prefixes, such as [7/16]", faults, parsed::<Prefix>),
         interfaces: list(interfaces, INTERFACES, faults, interface),
-        transit: transit.unwrap_or_default(),
+        transit,
+        gateway,
         policy: policy.unwrap_or_default(),
         dry_run: dry_run.and_then(|tree| flag(&tree, faults)).unwrap_or(false),
         max_accepted,
@@ -161,13 +170,14 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     })
 }
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "registry",
     "listen",
     "endpoints",
     "neighbours",
     "interfaces",
     "transit",
+    "gateway",
     "policy",
     "dry-run",
     "max-accepted",
@@ -364,6 +374,7 @@ mod tests {
             neighbours: Vec::new(),
             interfaces: Vec::new(),
             transit: Transit::Normal,
+            gateway: false,
             policy: Rule::Gain,
             dry_run: false,
             max_accepted: None,
@@ -403,7 +414,8 @@ mod tests {
              endpoints: [\"udp:192.0.2.1:1194\", \"tcp:[2001:db8::1]:443\"]\n\
              neighbours: [7/16, 0/1]\n\
              interfaces: [eth0]\n\
-             transit: leaf\n\
+             transit: avoid\n\
+             gateway: true\n\
              policy: random\n\
              dry-run: true\n\
              max-accepted: 0\n\
@@ -421,7 +433,8 @@ mod tests {
             endpoints: ["udp:192.0.2.1:1194", "tcp:[2001:db8::1]:443"].map(|e| e.parse().unwrap()).to_vec(),
             neighbours: ["7/16", "0/1"].map(|p| p.parse().unwrap()).to_vec(),
             interfaces: vec!["eth0".into()],
-            transit: Transit::Leaf,
+            transit: Transit::Avoid,
+            gateway: true,
             policy: Rule::Random,
             dry_run: true,
             max_accepted: Some(0),
@@ -447,6 +460,10 @@ mod tests {
         check(
             "\n# why\ntransit: nomal\n",
             "w.yaml:4: transit: value \"nomal\": expected one of normal, avoid, leaf",
+        );
+        check(
+            "transit: leaf\ngateway: true\n",
+            "w.yaml:3: gateway: value true: expected false with transit: leaf, which carries nobody's traffic",
         );
         check("upnp: true\n", "w.yaml:2: upnp: value true: expected one of auto, off");
         check("private-endpoints: 1\n", "w.yaml:2: private-endpoints: value 1: expected true or false");

@@ -32,6 +32,10 @@ interfaces: []
 # Whether others may route through us: normal, avoid (only where nothing else is left), leaf (never).
 transit: normal
 
+# Carry others' packets out of the network by this host's own IPv6 default route. Both this and the network's
+# parameter gateways must say so, and the provider must send the network's range to this host.
+gateway: false
+
 # By what tunnels are chosen: gain, or random (by chance alone, to compare with).
 policy: gain
 

@@ -159,6 +159,7 @@ pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
         state_folder: paths.babeld_state(),
         seqno: paths.state().join("babel-seqno"),
         pid_file: paths.run().join("child/babeld.pid"),
+        openvpn_uid: host.openvpn_rights.uid,
         config: BabelConfig {
             network: identity.network,
             own: identity.me,
@@ -172,6 +173,8 @@ pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
             key: MacKey::from_hex(&identity.document.babel_key),
             lenient: false,
             transit_price: settings.transit.price(),
+            gateways: identity.document.gateways.iter().copied().collect(),
+            gateway: settings.gateway,
         },
         folder,
     }

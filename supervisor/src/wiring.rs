@@ -284,8 +284,11 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         guard("upnp", remade.clone(), move || Upnp::new(keeper.clone(), clock.clone(), readers.clone()));
     }
     {
-        let (kernel, sender, table) = (kernel.clone(), sender.clone(), table.clone());
-        guard("shadow", remade.clone(), move || Shadow::new(kernel.clone(), sender.clone(), table.clone()));
+        let (range, kernel, sender, table) =
+            (identity.network.range(), kernel.clone(), sender.clone(), table.clone());
+        guard("shadow", remade.clone(), move || {
+            Shadow::new(range, kernel.clone(), sender.clone(), table.clone())
+        });
     }
     let babeld = {
         let readers = vec![

@@ -7,8 +7,9 @@
 pub use crate::babel_config::{BabelConfig, BadConfig, MacKey, next_seqno, state_file};
 use crate::{
     lines::{Line, Lines},
-    overlay::{Network, node_of_link_local, router_id},
+    overlay::{Network, node_of_link_local, node_of_router_id, router_id},
 };
+use ipnet::IpNet;
 use policies::{
     names::{Prefix, Slot},
     world::{BabelTable, Neighbour, Route},
@@ -46,12 +47,40 @@ pub struct Dump {
     pub interfaces: Vec<(Slot, bool)>,
     /// Node prefixes that babeld announces for this machine: our own, and no other.
     pub announced: Vec<Prefix>,
+    /// The ways out of the network.
+    pub way_out: WayOut,
     /// Routes whose router id is not that of the node whose range they name: somebody lies.
     pub forged: Vec<Route>,
     /// Neighbours and routes that are not of the network or not on slots.
     pub foreign: u32,
     /// Lines that could not be read, or did not fit.
     pub garbage: u32,
+}
+
+/// What babeld knows of the default route for the network's packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WayOut {
+    /// As it is told through each neighbour, installed or not.
+    pub routes: Vec<DefaultRoute>,
+    /// babeld tells of this machine's own.
+    pub own: bool,
+}
+
+/// A way out of the network, for packets from its range only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// The node that is said to lead out.
+    pub gateway: Prefix,
+    /// The slot it leaves by.
+    pub slot: Slot,
+    /// The neighbour it goes through.
+    pub via: Prefix,
+    /// Whether babeld chose it.
+    pub installed: bool,
+    /// Total metric; [`INFINITY`](policies::world::INFINITY): it leads nowhere, or `gateway` is not one of the network's.
+    pub metric: u16,
+    /// The metric that the neighbour announced.
+    pub refmetric: u16,
 }
 
 impl Dump {
@@ -61,7 +90,8 @@ impl Dump {
     }
 
     fn entries(&self) -> usize {
-        self.table.neighbours.len().saturating_add(self.table.routes.len())
+        let lists = [self.table.neighbours.len(), self.table.routes.len(), self.way_out.routes.len()];
+        lists.into_iter().fold(0, usize::saturating_add)
     }
 }
 
@@ -80,6 +110,8 @@ enum Entry {
     Neighbour(Neighbour),
     Announced(Prefix),
     Route { route: Route, genuine: bool },
+    AnnouncedDefault,
+    Default(DefaultRoute),
     Foreign,
 }
 
@@ -153,6 +185,8 @@ impl Decoder {
                     self.dump.forged.push(route);
                 }
             }
+            Some(Entry::AnnouncedDefault) => self.dump.way_out.own = true,
+            Some(Entry::Default(route)) => self.dump.way_out.routes.push(route),
             Some(Entry::Foreign) => self.dump.foreign = self.dump.foreign.saturating_add(1),
         }
     }
@@ -171,12 +205,15 @@ impl Decoder {
     }
 
     fn announced(&self, fields: Fields<'_>) -> Option<Entry> {
-        let node = self.node(fields)?;
-        Some(node.map_or(Entry::Foreign, Entry::Announced))
+        Some(match self.destination(fields)? {
+            Destination::Node(node) => Entry::Announced(node),
+            Destination::Outside => Entry::AnnouncedDefault,
+            Destination::Foreign => Entry::Foreign,
+        })
     }
 
     fn route(&self, fields: Fields<'_>) -> Option<Entry> {
-        let node = self.node(fields)?;
+        let destination = self.destination(fields)?;
         let id = fields.get("id")?;
         let installed = flag(fields.get("installed")?, "yes", "no")?;
         let (metric, refmetric) = (fields.number("metric")?, fields.number("refmetric")?);
@@ -185,21 +222,42 @@ impl Decoder {
             std::net::IpAddr::V4(_) => return Some(Entry::Foreign),
         };
         let slot = fields.get("if")?.parse::<Slot>().ok();
-        let Some(((node, slot), via)) = node.zip(slot).zip(node_of_link_local(via)) else {
-            return Some(Entry::Foreign);
-        };
-        let route = Route { node, slot, via, installed, metric, refmetric };
-        Some(Entry::Route { route, genuine: id == router_id_text(node) })
+        let Some((slot, via)) = slot.zip(node_of_link_local(via)) else { return Some(Entry::Foreign) };
+        Some(match destination {
+            Destination::Node(node) => {
+                let route = Route { node, slot, via, installed, metric, refmetric };
+                Entry::Route { route, genuine: id == router_id_text(node) }
+            }
+            Destination::Outside => node_of_router_id_text(id).map_or(Entry::Foreign, |gateway| {
+                Entry::Default(DefaultRoute { gateway, slot, via, installed, metric, refmetric })
+            }),
+            Destination::Foreign => Entry::Foreign,
+        })
     }
 
-    /// `None`: unreadable. `Some(None)`: no node's range, or bound to a source.
-    fn node(&self, fields: Fields<'_>) -> Option<Option<Prefix>> {
-        let range: ipnet::IpNet = fields.get("prefix")?.parse().ok()?;
-        let from: ipnet::IpNet = fields.get("from")?.parse().ok()?;
-        let ipnet::IpNet::V6(range) = range else { return Some(None) };
+    /// `None`: unreadable.
+    fn destination(&self, fields: Fields<'_>) -> Option<Destination> {
+        let range: IpNet = fields.get("prefix")?.parse().ok()?;
+        let from: IpNet = fields.get("from")?.parse().ok()?;
+        let IpNet::V6(range) = range else { return Some(Destination::Foreign) };
         let everywhere = from.prefix_len() == 0;
-        Some(if everywhere { self.network.node_of_range(range) } else { None })
+        Some(if everywhere {
+            self.network.node_of_range(range).map_or(Destination::Foreign, Destination::Node)
+        } else if range.prefix_len() == 0 && from == IpNet::V6(self.network.range()) {
+            Destination::Outside
+        } else {
+            Destination::Foreign
+        })
     }
+}
+
+/// Where a route leads.
+enum Destination {
+    Node(Prefix),
+    /// Out of the network, for its own packets.
+    Outside,
+    /// No node's range, or bound to another source.
+    Foreign,
 }
 
 /// `NAME VALUE NAME VALUE …`
@@ -260,6 +318,12 @@ fn is_number(text: &str) -> bool {
 /// A router id as babeld writes it: `02:58:00:10:00:00:00:07`.
 pub(crate) fn router_id_text(prefix: Prefix) -> String {
     router_id(prefix).map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn node_of_router_id_text(text: &str) -> Option<Prefix> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let node = node_of_router_id(bytes?.try_into().ok()?)?;
+    (router_id_text(node) == text).then_some(node)
 }
 
 #[cfg(test)]
@@ -356,6 +420,29 @@ mod tests {
         let lines: Vec<_> = foreign.iter().map(String::as_str).collect();
         let dump = dump(&lines);
         assert_eq!((dump.foreign, dump.garbage), (10, 0));
+        assert_eq!(dump.table, BabelTable::default());
+    }
+
+    #[test]
+    fn the_way_out_is_none_of_the_nodes_and_names_its_gateway() {
+        let line = ROUTE.replace("fd00:1:2:9::/64 from ::/0", "::/0 from fd00:1:2::/48");
+        let dump = dump(&[
+            &line,
+            "add xroute ::/0-fd00:1:2::/48 prefix ::/0 from fd00:1:2::/48 metric 0",
+            &line.replace("02:58:00:10:00:00:00:09", "02:58:00:10:00:00:00:+9"),
+            &line.replace("02:58:00:10:00:00:00:09", "02:58:00"),
+            &line.replace("fd00:1:2::/48", "fd00:1::/32"),
+        ]);
+        let expected = DefaultRoute {
+            gateway: node(9),
+            slot: Slot::Dialling(0),
+            via: node(8),
+            installed: true,
+            metric: 192,
+            refmetric: 96,
+        };
+        assert_eq!(dump.way_out, WayOut { routes: vec![expected], own: true });
+        assert_eq!((dump.foreign, dump.garbage, dump.announced), (3, 0, vec![]));
         assert_eq!(dump.table, BabelTable::default());
     }
 

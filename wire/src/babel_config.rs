@@ -12,6 +12,7 @@ use policies::{
     world::INFINITY,
 };
 use std::{
+    collections::BTreeSet,
     fmt::{self, Write},
     path::PathBuf,
     time::Duration,
@@ -72,6 +73,10 @@ pub struct BabelConfig {
     /// Added to the metric of others' routes when we tell of them; 0: we carry others' traffic as any node,
     /// [`INFINITY`]: we tell of our own prefix only, and carry none.
     pub transit_price: u16,
+    /// The nodes whose default route is believed, as the network document has them.
+    pub gateways: BTreeSet<Prefix>,
+    /// Tell of the host's default route where we are one of `gateways`.
+    pub gateway: bool,
     /// Take packets with another MAC, or none, on `interfaces`: while the network's key is changed.
     pub lenient: bool,
 }
@@ -96,12 +101,22 @@ pub enum BadConfig {
 const PROTOCOL: u8 = 197;
 /// Table for babeld's routes, so that they can be flushed without touching others.
 const EXPORT_TABLE: u32 = 197;
-/// The kernel's main table, where our own `unreachable` route lies.
+/// Table for the default route that gateways tell of, beside [`EXPORT_TABLE`] since the host's own routes count more.
+const DEFAULT_TABLE: u32 = 199;
+/// The kernel's main table, where our own `unreachable` route lies, and the host's default route.
 const IMPORT_TABLE: u32 = 254;
+/// Protocol number of routes that were made by hand (linux/rtnetlink.h: `RTPROT_BOOT`); babeld takes them for its own
+/// only where they are named.
+const BOOT: u8 = 3;
 /// 96 (a hop) for about 10 ms, up to 500 ms; babeld's defaults say nothing beyond 120 ms.
 const RTT: &str = "enable-timestamps true rtt-min 10 rtt-max 500 max-rtt-penalty 5000 rtt-decay 125";
 
 impl BabelConfig {
+    /// Whether the host's default route, while it has one, is told to the network.
+    pub fn tells_of_default(&self) -> bool {
+        self.gateway && self.gateways.contains(&self.own)
+    }
+
     /// The text of the file.
     ///
     /// # Errors
@@ -154,6 +169,7 @@ impl BabelConfig {
         if let Some(ipv4) = self.ipv4 {
             self.filter_ipv4(ipv4, text, line);
         }
+        self.filter_default(text, line);
         line(text, format_args!("in deny"));
         self.filter_transit(own, text, line);
         let bits = own.prefix_len();
@@ -161,6 +177,26 @@ impl BabelConfig {
         line(text, format_args!("redistribute local deny\nredistribute deny"));
         let address = self.network.node_address(self.own);
         line(text, format_args!("install ip {network} pref-src {address}"));
+    }
+
+    /// The default route, for packets from the network's range and no others: who may tell us of one, and whether we
+    /// tell of ours.
+    fn filter_default(&self, text: &mut String, line: &impl Fn(&mut String, fmt::Arguments<'_>)) {
+        if self.gateways.is_empty() {
+            return;
+        }
+        let range = self.network.range();
+        let default = format!("ip ::/0 eq 0 src-ip {range} src-eq {}", range.prefix_len());
+        for gateway in self.gateways.iter().filter(|gateway| **gateway != self.own) {
+            line(text, format_args!("in {default} id {} allow", router_id_text(*gateway)));
+        }
+        // Others' counts as none, but is heard: who has lost the way takes it back under its own router id.
+        line(text, format_args!("in {default} metric {}", INFINITY.saturating_sub(1)));
+        line(text, format_args!("install {default} table {DEFAULT_TABLE}"));
+        if self.tells_of_default() {
+            line(text, format_args!("redistribute ip ::/0 eq 0 src-prefix {range}"));
+            line(text, format_args!("redistribute ip ::/0 eq 0 proto {BOOT} src-prefix {range}"));
+        }
     }
 
     /// What our neighbours hear of others' routes.
@@ -255,6 +291,8 @@ mod tests {
             key: Some(MacKey([0xab; 32])),
             lenient: false,
             transit_price: 0,
+            gateways: BTreeSet::new(),
+            gateway: false,
         }
     }
 
@@ -344,6 +382,35 @@ mod tests {
         check_transit(10_000, None, &["out ip fd00:1:2:7::/64 allow", "out metric 10000"]);
         let own = ["out ip fd00:1:2:7::/64 allow", "out ip 10.0.7.0/24 allow", "out deny"];
         check_transit(INFINITY, Some("10.0.0.0/8"), &own);
+    }
+
+    #[track_caller]
+    fn check_default(gateways: &[u32], gateway: bool, expected: &[&str]) {
+        let gateways = gateways.iter().map(|number| Prefix::new(*number, 16).unwrap()).collect();
+        let text = BabelConfig { gateways, gateway, ..config() }.text().unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("::/0 ")).collect();
+        assert_eq!(lines, expected);
+        let denied = text.find("in deny").unwrap();
+        assert!(
+            lines.iter().filter(|line| line.starts_with("in ")).all(|line| text.find(*line) < Some(denied))
+        );
+    }
+
+    #[test]
+    fn a_default_route_is_believed_of_gateways_only_and_told_only_where_network_and_node_want_it() {
+        const IN: &str = "in ip ::/0 eq 0 src-ip fd00:1:2::/48 src-eq 48 id 02:58:00:10:00:00:00:0";
+        const INSTALL: &str = "install ip ::/0 eq 0 src-ip fd00:1:2::/48 src-eq 48 table 199";
+        const TOLD: [&str; 2] = [
+            "redistribute ip ::/0 eq 0 src-prefix fd00:1:2::/48",
+            "redistribute ip ::/0 eq 0 proto 3 src-prefix fd00:1:2::/48",
+        ];
+        const NONE: &str = "in ip ::/0 eq 0 src-ip fd00:1:2::/48 src-eq 48 metric 65534";
+        let by = |number: u32| format!("{IN}{number} allow");
+        check_default(&[], false, &[]);
+        check_default(&[], true, &[]);
+        check_default(&[9, 8], true, &[&by(8), &by(9), NONE, INSTALL]);
+        check_default(&[7, 8], false, &[&by(8), NONE, INSTALL]);
+        check_default(&[7, 8], true, &[&by(8), NONE, INSTALL, TOLD[0], TOLD[1]]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Writes the few Babel packets that the daemon sends beside babeld (RFC 8966, sections 4.2 and 4.6); reads none.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
+use policies::world::INFINITY;
 use std::net::Ipv6Addr;
 
 /// Babel's port (RFC 8966, section 4).
@@ -14,8 +15,12 @@ const MAGIC: u8 = 42;
 const VERSION: u8 = 2;
 /// IHU, "I heard you" (RFC 8966, section 4.6.6).
 const IHU: u8 = 5;
-/// Route Request (RFC 8966, section 4.6.9).
+/// Route Request (RFC 8966, section 4.6.10).
 const REQUEST: u8 = 9;
+/// Update (RFC 8966, section 4.6.9).
+const UPDATE: u8 = 8;
+/// The sub-TLV of a source prefix (RFC 9079, section 7.1); who does not know it must leave out the whole TLV.
+const SOURCE_PREFIX: u8 = 128;
 /// Hundredths of a second until the next IHU; babeld believes the last one three times as long.
 const IHU_INTERVAL: u16 = 3000;
 /// Address encodings (RFC 8966, section 4.1.4).
@@ -39,6 +44,31 @@ pub fn request_some(destinations: &[IpNet]) -> Vec<u8> {
 pub fn heard_you(cost: u16) -> Vec<u8> {
     let ([cost_high, cost_low], [high, low]) = (cost.to_be_bytes(), IHU_INTERVAL.to_be_bytes());
     packet(vec![IHU, 6, WILDCARD, 0, cost_high, cost_low, high, low])
+}
+
+/// A packet that asks for the way out of the network: the default route for packets from `network`.
+pub fn request_default(network: Ipv6Net) -> Vec<u8> {
+    with_source(vec![REQUEST, 0, IPV6, 0], network)
+}
+
+/// A packet that says: through me there is no way out of the network.
+pub fn retract_default(network: Ipv6Net) -> Vec<u8> {
+    // Neither flags, prefix, left out bytes, interval nor sequence number; of a retraction they do not count.
+    let [high, low] = INFINITY.to_be_bytes();
+    with_source(vec![UPDATE, 0, IPV6, 0, 0, 0, 0, 0, 0, 0, high, low], network)
+}
+
+/// A packet of this TLV, its length not said yet, for packets from `source` only.
+fn with_source(mut tlv: Vec<u8>, source: Ipv6Net) -> Vec<u8> {
+    let bits = source.prefix_len();
+    let bytes = bits.div_ceil(8);
+    tlv.extend([SOURCE_PREFIX, bytes.saturating_add(1), bits]);
+    tlv.extend(source.network().octets().into_iter().take(usize::from(bytes)));
+    let length = u8::try_from(tlv.len().saturating_sub(2)).unwrap_or_default();
+    if let Some(place) = tlv.get_mut(1) {
+        *place = length;
+    }
+    packet(tlv)
 }
 
 fn request(to: IpNet) -> Vec<u8> {
@@ -83,6 +113,15 @@ mod tests {
     #[test]
     fn a_cost_is_said_to_everybody_on_the_link() {
         assert_eq!(heard_you(2048), [42, 2, 0, 8, 5, 6, 0, 0, 8, 0, 0x0b, 0xb8]);
+    }
+
+    #[test]
+    fn the_way_out_is_asked_for_and_taken_back_for_the_networks_packets_only() {
+        let network = "fd00:1:2::/48".parse().unwrap();
+        let source = [128, 7, 48, 0xfd, 0, 0, 1, 0, 2];
+        assert_eq!(request_default(network), [&[42, 2, 0, 13, 9, 11, 2, 0], &source[..]].concat());
+        let retracted = [&[42, 2, 0, 21, 8, 19, 2, 0, 0, 0, 0, 0, 0, 0, 255, 255], &source[..]].concat();
+        assert_eq!(retract_default(network), retracted);
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub struct StatusDocument {
     pub routes_installed: u64,
     /// Neighbours that babeld hears.
     pub neighbours: u64,
+    /// The node by which packets leave the network, this one included; none where no gateway is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
     /// The registry, as last asked.
     pub registry: RegistryState,
     /// Port mappings on gateways.
@@ -220,6 +223,9 @@ pub struct RoutesDocument {
     pub neighbours: Vec<NeighbourEntry>,
     /// Routes towards nodes, installed or not.
     pub routes: Vec<RouteEntry>,
+    /// Default routes for the network's packets, installed or not.
+    #[serde(default)]
+    pub defaults: Vec<DefaultEntry>,
 }
 
 /// A Babel neighbour on a slot.
@@ -255,6 +261,23 @@ pub struct RouteEntry {
     /// babeld chose it.
     pub installed: bool,
     /// Total metric; 65535: unreachable.
+    pub metric: u16,
+    /// The metric that the neighbour announced.
+    pub refmetric: u16,
+}
+
+/// A default route of babeld, for the network's packets only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultEntry {
+    /// The node that is said to lead out of the network.
+    pub gateway: String,
+    /// The slot it leaves by.
+    pub slot: String,
+    /// The neighbour it goes through.
+    pub via: String,
+    /// babeld chose it.
+    pub installed: bool,
+    /// Total metric; 65535: it leads nowhere, or `gateway` is none of the network's.
     pub metric: u16,
     /// The metric that the neighbour announced.
     pub refmetric: u16,

@@ -123,6 +123,13 @@ pub fn router_id(prefix: Prefix) -> [u8; 8] {
     [0x02, 0x58, 0x00, prefix.length(), a, b, c, d]
 }
 
+/// The node that has this router id; `None` where it is none of ours.
+pub fn node_of_router_id(id: [u8; 8]) -> Option<Prefix> {
+    let [_, _, _, length, a, b, c, d] = id;
+    let prefix = Prefix::new(u32::from_be_bytes([a, b, c, d]), length)?;
+    (router_id(prefix) == id).then_some(prefix)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

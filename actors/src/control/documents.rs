@@ -12,9 +12,9 @@ use policies::{
 use std::{net::IpAddr, time::Duration};
 use time::OffsetDateTime;
 use wire::control::{
-    ChildEntry, DecisionEntry, DecisionsDocument, LeaseEntry, NeighbourEntry, PeerEntry, PeersDocument,
-    RegistryState, RoleCounts, RouteEntry, RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument,
-    VERSION, VerdictEntry,
+    ChildEntry, DecisionEntry, DecisionsDocument, DefaultEntry, LeaseEntry, NeighbourEntry, PeerEntry,
+    PeersDocument, RegistryState, RoleCounts, RouteEntry, RoutesDocument, StatusDocument, TunnelEntry,
+    TunnelsDocument, VERSION, VerdictEntry,
 };
 
 /// A picture, looked at now.
@@ -65,6 +65,7 @@ impl<'a> View<'a> {
             nodes_known: node.nodes_known,
             routes_installed: node.routes_installed,
             neighbours: number(neighbours),
+            gateway: node.gateway().map(|gateway| gateway.to_string()),
             registry: RegistryState {
                 asked: node.registry.asked.map(|at| self.time(at)),
                 answered: node.registry.answered.map(|at| self.time(at)),
@@ -155,12 +156,21 @@ impl<'a> View<'a> {
             metric: r.metric,
             refmetric: r.refmetric,
         };
+        let default = |r: &wire::babel::DefaultRoute| DefaultEntry {
+            gateway: r.gateway.to_string(),
+            slot: r.slot.to_string(),
+            via: r.via.to_string(),
+            installed: r.installed,
+            metric: r.metric,
+            refmetric: r.refmetric,
+        };
         RoutesDocument {
             version: VERSION,
             at: self.time(self.now),
             babeld_answers: self.node.babel_up(),
             neighbours: table.iter().flat_map(|table| &table.neighbours).map(neighbour).collect(),
             routes: table.iter().flat_map(|table| &table.routes).map(route).collect(),
+            defaults: self.node.way_out.routes.iter().map(default).collect(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The node's address and routes on the host, and babeld's leavings.
 
 use super::{
-    Kernel, KernelError, SHADOW_PRIORITY, SHADOW_TABLE, request::Request, slots::address_message, sysctl,
+    DEFAULT_TABLE, Kernel, KernelError, SHADOW_PRIORITY, SHADOW_TABLE, request::Request,
+    slots::address_message, sysctl, way_out,
 };
 use ipnet::{IpNet, Ipv4Net};
 use nix::{errno::Errno, net::if_::if_nametoindex};
@@ -129,13 +130,15 @@ impl Kernel {
             }
             requests.extend(self.routes(family, SHADOW_TABLE).await?.into_iter().map(delete));
         }
+        let copies = self.routes(AddressFamily::Inet6, way_out::DEFAULT_COPY).await?;
+        requests.extend(copies.into_iter().map(delete));
         let found = requests.len();
-        requests.extend(FAMILIES.into_iter().flat_map(delete_rules));
+        requests.extend(FAMILIES.into_iter().flat_map(delete_rules).chain(way_out::delete_all()));
         self.ask_all(requests).await?;
         Ok(found)
     }
 
-    /// Deletes what a dead babeld left: all of its table, and its routes in main that leave by our
+    /// Deletes what a dead babeld left: all of its tables, and its routes in main that leave by our
     /// slots; how many.
     ///
     /// # Errors
@@ -148,6 +151,7 @@ impl Kernel {
             doomed.extend(self.routes(family, TABLE).await?);
             strays.extend(self.routes(family, RouteHeader::RT_TABLE_MAIN).await?);
         }
+        doomed.extend(self.routes(AddressFamily::Inet6, DEFAULT_TABLE).await?);
         let by_us = |route: &RouteMessage| {
             let by =
                 |part: &RouteAttribute| matches!(part, RouteAttribute::Oif(index) if ours.contains(index));

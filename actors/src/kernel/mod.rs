@@ -16,6 +16,7 @@ mod sweep;
 mod sysctl;
 mod tun;
 mod underlay;
+mod way_out;
 
 pub use errors::KernelError;
 pub use host::{NETWORK_METRIC, NODE_METRIC, RULE_PRIORITY, TABLE};
@@ -24,6 +25,7 @@ pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;
 pub use tun::{TUN, make_tun_node};
 pub use underlay::{Gateway, UplinkAddress, has_ipv6};
+pub use way_out::{DEFAULT_TABLE, Exit, WAY_OUT_PRIORITIES};
 
 use counters::Counters;
 use policies::names::{Slot, Transport};

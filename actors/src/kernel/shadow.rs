@@ -4,12 +4,13 @@
 //! What is deleted there still stands here, so that the packets of that moment go the old way.
 
 use super::{
-    Kernel, KernelError,
+    DEFAULT_TABLE, Kernel, KernelError, TABLE,
     host::{FAMILIES, PROTOCOL},
     request::Request,
+    way_out::DEFAULT_COPY,
 };
 use futures_util::{Stream, StreamExt};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
 use rtnetlink::{
     MulticastGroup,
@@ -26,8 +27,11 @@ pub const SHADOW_TABLE: u8 = 198;
 /// Priority of the rule that looks into it: after babeld's own table.
 pub const SHADOW_PRIORITY: u32 = 32001;
 
-/// A destination.
+/// A destination; `::/0` is what lies outside the network, for its packets.
 pub type Destination = IpNet;
+
+/// Each of babeld's tables, and that of its copies.
+const COPIES: [(u8, u8); 2] = [(TABLE, SHADOW_TABLE), (DEFAULT_TABLE, DEFAULT_COPY)];
 
 /// What happened to babeld's table.
 #[derive(Clone, Debug)]
@@ -41,7 +45,7 @@ pub enum RouteChange {
 }
 
 impl Kernel {
-    /// Tells of every change of babeld's table from now on. Must be called within a tokio runtime.
+    /// Tells of every change of babeld's tables from now on. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -79,29 +83,31 @@ impl Kernel {
         };
         message.header.address_family = family;
         message.header.destination_prefix_length = to.prefix_len();
-        message.header.table = SHADOW_TABLE;
+        message.header.table = if to.prefix_len() == 0 { DEFAULT_COPY } else { SHADOW_TABLE };
         message.attributes.push(RouteAttribute::Destination(address));
         let request = Request::change("forget a route", RouteNetlinkMessage::DelRoute(message));
         self.ask(request.forgive(&[Errno::ESRCH])).await
     }
 
-    /// Makes the copies equal to babeld's table.
+    /// Makes the copies equal to babeld's tables.
     ///
     /// # Errors
     ///
     /// The kernel refuses.
     pub async fn shadow_all(&self) -> Result<(), KernelError> {
         for family in FAMILIES {
-            let all = self.routes(family, super::TABLE).await?;
-            let real: Vec<RouteMessage> = all.into_iter().filter(is_way).collect();
-            let known: Vec<Destination> = real.iter().filter_map(destination).collect();
-            for stale in self.routes(family, SHADOW_TABLE).await?.iter().filter_map(destination) {
-                if !known.contains(&stale) {
-                    self.unshadow(stale).await?;
+            for (table, copies) in COPIES {
+                let all = self.routes(family, table).await?;
+                let real: Vec<RouteMessage> = all.into_iter().filter(is_way).collect();
+                let known: Vec<Destination> = real.iter().filter_map(followed).collect();
+                for stale in self.routes(family, copies).await?.iter().filter_map(followed) {
+                    if !known.contains(&stale) {
+                        self.unshadow(stale).await?;
+                    }
                 }
-            }
-            for route in real {
-                self.shadow(route).await?;
+                for route in real {
+                    self.shadow(route).await?;
+                }
             }
         }
         Ok(())
@@ -115,16 +121,26 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<RouteChange> {
         NetlinkPayload::Overrun(_) => return Some(RouteChange::Lost),
         _ => return None,
     };
-    if route.header.table != super::TABLE {
+    if !COPIES.iter().any(|(table, _)| *table == route.header.table) {
         return None;
     }
-    let to = destination(&route)?;
+    let to = followed(&route)?;
     let way = added && is_way(&route);
     Some(if way { RouteChange::Added(to, Box::new(route)) } else { RouteChange::Gone(to) })
 }
 
 fn is_way(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Unicast
+}
+
+/// Where a route of one of babeld's tables, or a copy, leads.
+fn followed(route: &RouteMessage) -> Option<Destination> {
+    match route.header.table {
+        DEFAULT_TABLE | DEFAULT_COPY => {
+            (route.header.destination_prefix_length == 0).then(|| Ipv6Net::default().into())
+        }
+        _ => destination(route),
+    }
 }
 
 pub(super) fn destination(route: &RouteMessage) -> Option<Destination> {
@@ -136,8 +152,10 @@ pub(super) fn destination(route: &RouteMessage) -> Option<Destination> {
     IpNet::new(address, route.header.destination_prefix_length).ok()
 }
 
+/// The copy of a default route needs no source: the rule that leads to it says whose it is.
 fn copy(mut route: RouteMessage) -> RouteMessage {
-    route.header.table = SHADOW_TABLE;
+    route.header.table = if route.header.table == DEFAULT_TABLE { DEFAULT_COPY } else { SHADOW_TABLE };
+    route.header.source_prefix_length = 0;
     route.header.protocol = PROTOCOL;
     // What the kernel told of its state is not part of the route.
     route.header.flags &= RouteFlags::Onlink;

@@ -17,14 +17,18 @@ use policies::{
     orders::Order,
     planner::Verdict,
     units::Uptime,
-    world::{BabelTable, ProbeReading},
+    world::{BabelTable, INFINITY, ProbeReading},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
-use wire::{control::DECISIONS_KEPT, overlay::Network};
+use wire::{
+    babel::{DefaultRoute, WayOut},
+    control::DECISIONS_KEPT,
+    overlay::Network,
+};
 
 /// A table or answer older than this no longer counts as an answer.
 pub const STALE: Duration = Duration::from_secs(10);
@@ -100,6 +104,8 @@ pub struct Snapshot {
     pub rows: Rows,
     /// babeld's tables; `None` while it is down.
     pub babel: Option<Arc<BabelTable>>,
+    /// The ways out of the network.
+    pub way_out: Arc<WayOut>,
     /// When babeld last answered.
     pub babel_answered: Option<Uptime>,
     /// Routes by slot.
@@ -145,6 +151,7 @@ impl Snapshot {
             booted,
             rows: Rows::default(),
             babel: None,
+            way_out: Arc::default(),
             babel_answered: None,
             served: Arc::default(),
             nodes_known: 0,
@@ -192,6 +199,13 @@ impl Snapshot {
         self.held.network()?.asks_for_newer_than(self.identity.software)
     }
 
+    /// The node by which packets leave the network: ourselves, or the gateway of the default route that is used.
+    pub fn gateway(&self) -> Option<Prefix> {
+        let used = |route: &&DefaultRoute| route.installed && route.metric != INFINITY;
+        let others = || self.way_out.routes.iter().find(used).map(|route| route.gateway);
+        if self.way_out.own { Some(self.identity.prefix) } else { others() }
+    }
+
     /// The routes through a slot.
     pub fn served_by(&self, slot: Slot) -> Served {
         self.served.get(&slot).copied().unwrap_or_default()
@@ -199,6 +213,9 @@ impl Snapshot {
 
     /// babeld was read.
     pub fn routes(&mut self, reading: RoutesRead) {
+        if *self.way_out != reading.way_out {
+            self.way_out = Arc::new(reading.way_out);
+        }
         let Some(table) = reading.table else {
             self.babel = None;
             self.served = Arc::default();
@@ -213,7 +230,7 @@ impl Snapshot {
             if route.installed {
                 nodes.insert(route.node);
             }
-            if route.metric != policies::world::INFINITY {
+            if route.metric != INFINITY {
                 known.insert(route.node);
             }
         }

@@ -6,3 +6,4 @@ mod frames;
 mod host;
 mod place;
 mod slots;
+mod way_out;

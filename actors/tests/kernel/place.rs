@@ -61,6 +61,16 @@ pub(crate) fn run(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The link by which a packet leaves for that address, as `ip route get` is asked; `None`: by none.
+#[expect(clippy::disallowed_methods, reason = "the test looks at the kernel with iproute2's eyes")]
+pub(crate) fn way(asked: &str) -> Option<String> {
+    let words = "-6 -oneline route get".split(' ').chain(asked.split(' '));
+    let output = Command::new("ip").args(words).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let (_, link) = told.split_once(" dev ").filter(|_| output.status.success())?;
+    link.split(' ').next().map(ToOwned::to_owned)
+}
+
 /// Everything that can be seen of the namespace: links, addresses, routes, rules, settings.
 pub(crate) fn picture() -> String {
     let mut all = String::new();

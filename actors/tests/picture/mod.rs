@@ -116,7 +116,7 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(TunnelClosed { at, slot, peer, reason, lived });
     telemetry.do_send(TunnelOpened { at, slot: DIALLED, peer: prefix(9) });
     telemetry.do_send(TunnelCameUp { at, slot: DIALLED, peer: prefix(9) });
-    telemetry.do_send(RoutesRead { at, table: Some(table()) });
+    telemetry.do_send(RoutesRead { at, table: Some(table()), way_out: wire::babel::WayOut::default() });
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
     let lately = ProbeCounts { sent: 40, lost: 1 };
     let probe =

@@ -34,6 +34,10 @@ pub(super) fn status(document: &StatusDocument) -> String {
     line("neighbours", document.neighbours.to_string());
     line("nodes known", document.nodes_known.to_string());
     line("routes installed", document.routes_installed.to_string());
+    if let Some(gateway) = &document.gateway {
+        let own = if *gateway == document.prefix { "this node" } else { gateway };
+        line("way out", format!("by {own}"));
+    }
     line("registry", registry(&document.registry));
     for lease in &document.leases {
         let (transport, port, external) = (&lease.transport, lease.internal_port, lease.external);
@@ -149,6 +153,11 @@ pub(super) fn routes(document: &RoutesDocument) -> String {
         let installed = if r.installed { "yes" } else { "-" };
         let node = [r.node.clone(), r.address.to_string(), r.via.clone(), r.slot.clone()];
         routes.add_row(node.into_iter().chain([metric(r.metric), installed.to_owned()]));
+    }
+    for r in &document.defaults {
+        let installed = if r.installed { "yes" } else { "-" };
+        let out = [r.gateway.clone(), "out of the network".to_owned(), r.via.clone(), r.slot.clone()];
+        routes.add_row(out.into_iter().chain([metric(r.metric), installed.to_owned()]));
     }
     right(&mut routes, 4..5);
     format!("{neighbours}\n\n{routes}")

@@ -1,0 +1,122 @@
+//! The rules by which packets from the network's range find the way out of it; the host's own packets never meet them.
+//!
+//! ```text
+//! 32002  from NETWORK  main, all but its default route: the host's own links and routes count more
+//! 32003  from NETWORK  unreachable for what OpenVPN sends: no tunnel inside itself
+//! 32004  from NETWORK  babeld's default route
+//! 32005  from NETWORK  the copy of it, for the moment of a change
+//! 32006  from NETWORK  unreachable, but on a gateway: nobody else's default route is a way out of the network
+//! ```
+
+use super::{Kernel, KernelError, request::Request};
+use nix::errno::Errno;
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::RouteHeader,
+    rule::{RuleAction, RuleAttribute, RuleMessage, RuleUidRange},
+};
+use wire::overlay::Network;
+
+/// The routing table of babeld's default route.
+pub const DEFAULT_TABLE: u8 = 199;
+/// The table of its copy.
+pub(super) const DEFAULT_COPY: u8 = 200;
+/// Priorities of the rules; the first and the last.
+pub const WAY_OUT_PRIORITIES: (u32, u32) = (32002, 32006);
+
+/// How a node stands to the way out of its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The network has no gateway: its packets are routed as the host's.
+    None,
+    /// Others are gateways: the network's packets leave it through them or not at all. What this user (OpenVPN's)
+    /// sends does not.
+    Others(u32),
+    /// This node is one: the network's packets leave it by the host's default route or, while it has none, through
+    /// others; likewise not those of this user.
+    Own(u32),
+}
+
+impl Kernel {
+    /// Makes the rules for packets from the network's range what they shall be. Does nothing twice.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub async fn carry_default(&self, network: Network, exit: Exit) -> Result<(), KernelError> {
+        let wanted = |place: &Place| match exit {
+            Exit::None => false,
+            Exit::Others(_) => true,
+            Exit::Own(_) => *place != Place::Nowhere,
+        };
+        let uid = match exit {
+            Exit::None => None,
+            Exit::Others(uid) | Exit::Own(uid) => Some(uid),
+        };
+        let requests = PLACES.into_iter().map(|(priority, place)| {
+            if wanted(&place) { make(network, priority, place, uid) } else { delete(priority, place) }
+        });
+        self.ask_all(requests).await
+    }
+}
+
+/// Where a rule looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In the main table, for anything but a default route.
+    Host,
+    /// In a table of ours.
+    Table(u8),
+    /// Nowhere, for packets of OpenVPN.
+    NowhereForTunnels,
+    /// Nowhere.
+    Nowhere,
+}
+
+const PLACES: [(u32, Place); 5] = [
+    (32002, Place::Host),
+    (32003, Place::NowhereForTunnels),
+    (32004, Place::Table(DEFAULT_TABLE)),
+    (32005, Place::Table(DEFAULT_COPY)),
+    (32006, Place::Nowhere),
+];
+
+/// Deletes all the rules, whichever network's they are.
+pub(super) fn delete_all() -> impl Iterator<Item = Request> {
+    PLACES.into_iter().map(|(priority, place)| delete(priority, place))
+}
+
+fn make(network: Network, priority: u32, place: Place, uid: Option<u32>) -> Request {
+    let mut message = rule(priority, place);
+    let range = network.range();
+    message.header.src_len = range.prefix_len();
+    message.attributes.push(RuleAttribute::Source(range.network().into()));
+    match (place, uid) {
+        (Place::Host, _) => message.attributes.push(RuleAttribute::SuppressPrefixLen(0)),
+        (Place::NowhereForTunnels, Some(uid)) => {
+            message.attributes.push(RuleAttribute::UidRange(RuleUidRange { start: uid, end: uid }));
+        }
+        (Place::Table(_) | Place::Nowhere | Place::NowhereForTunnels, _) => {}
+    }
+    let message = RouteNetlinkMessage::NewRule(message);
+    Request::create(format!("make rule {priority}"), message).forgive(&[Errno::EEXIST])
+}
+
+fn delete(priority: u32, place: Place) -> Request {
+    let message = RouteNetlinkMessage::DelRule(rule(priority, place));
+    let forgiven: &[Errno] = &[Errno::ENOENT, Errno::EAFNOSUPPORT];
+    Request::change(format!("delete rule {priority}"), message).forgive(forgiven)
+}
+
+/// As much of a rule as tells it from others.
+fn rule(priority: u32, place: Place) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    (message.header.table, message.header.action) = match place {
+        Place::Host => (RouteHeader::RT_TABLE_MAIN, RuleAction::ToTable),
+        Place::Table(table) => (table, RuleAction::ToTable),
+        Place::NowhereForTunnels | Place::Nowhere => (0, RuleAction::Unreachable),
+    };
+    message.attributes.push(RuleAttribute::Priority(priority));
+    message
+}
