@@ -82,7 +82,7 @@ fn stored(
     let missing = StorageError::Value { what: "no signed document, or one" };
     let (_, json) = storage.document(kind)?.ok_or(missing)?;
     let signed: SignedDocument = serde_json::from_str(&json)?;
-    let payload = wire::signed::open(&signed, authority.ca_der())?;
+    let payload = wire::signed::open(&signed, &[authority.ca_der()])?.payload;
     Ok((payload, signed))
 }
 
