@@ -161,6 +161,14 @@ fn parse<'a>(der: &'a [u8], which: &'static str) -> Result<X509Certificate<'a>, 
     }
 }
 
+/// The number of a CA between (DER), whoever certified it.
+///
+/// # Errors
+/// It is no certificate, or has no such number.
+pub fn number_of(ca: &[u8]) -> Result<Between, ChainError> {
+    number(&parse(ca, BETWEEN)?)
+}
+
 fn number(ca: &X509Certificate<'_>) -> Result<Between, ChainError> {
     let bad = ChainError::Bad { which: BETWEEN, why: "has a serial number that is too long" };
     Ok(Between { serial: serial::of_octets(ca.raw_serial()).ok_or(bad)? })
