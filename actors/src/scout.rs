@@ -15,6 +15,7 @@ use crate::{
     peer_client::Asker,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, WrapFuture};
+use ipnet::Ipv6Net;
 use policies::{
     gain::{FRESH_REFRESHES, SOUNDED, shortlist},
     link_cost::LinkCost,
@@ -45,6 +46,8 @@ const ASKS: u32 = 2;
 pub struct ScoutSettings {
     /// Who we are.
     pub me: Prefix,
+    /// The network's range: tunnels never go out by a gateway of the network itself, nor do soundings.
+    pub range: Ipv6Net,
     /// How often the policy compares.
     pub refresh: Duration,
     /// The network's `tls-crypt` key, then the one that others may use while it is changed.
@@ -56,7 +59,7 @@ impl ScoutSettings {
     pub fn of(me: Prefix, network: &NetworkDocument) -> Self {
         let texts = std::iter::once(&network.tls_crypt).chain(&network.tls_crypt_other);
         let keys = texts.filter_map(|text| ResetKey::new(&static_key(text)?)).collect();
-        Self { me, refresh: network.parameters().refresh, keys }
+        Self { me, range: network.network, refresh: network.parameters().refresh, keys }
     }
 }
 
@@ -119,7 +122,7 @@ impl Scout {
 
     /// Sounds one peer that no tunnel leads to, by chance.
     fn sound(&mut self, ctx: &mut Context<Self>) {
-        let keys = self.settings.keys.clone();
+        let (keys, range) = (self.settings.keys.clone(), self.settings.range);
         let neighbours: BTreeSet<_> = self.links.iter().map(|link| link.tunnel.peer).collect();
         let peers = self.peers.load();
         let distant: Vec<_> =
@@ -127,7 +130,7 @@ impl Scout {
         let Some(candidate) = fastrand::choice(&distant) else { return };
         let Some(endpoint) = by_udp(candidate) else { return };
         let (peer, clock) = (candidate.peer, self.clock.clone());
-        let sounding = async move { round_trip(&keys, endpoint, &clock).await };
+        let sounding = async move { round_trip(&keys, range, endpoint, &clock).await };
         ctx.spawn(sounding.into_actor(self).map(move |rtt, scout, _| {
             let at = scout.clock.now();
             tracing::trace!(%peer, %endpoint, ?rtt, "peer sounded");
@@ -181,11 +184,16 @@ fn by_udp(candidate: &Candidate) -> Option<Endpoint> {
 }
 
 /// The least round trip of a few packets; `None` where nothing came back, by whichever key.
-async fn round_trip(keys: &[ResetKey], endpoint: Endpoint, clock: &Clock) -> Option<Duration> {
+async fn round_trip(
+    keys: &[ResetKey],
+    range: Ipv6Net,
+    endpoint: Endpoint,
+    clock: &Clock,
+) -> Option<Duration> {
     for key in keys {
         let mut least = None;
         for _ in 0..PACKETS {
-            let rtt = packet_back(key, endpoint, clock).await;
+            let rtt = packet_back(key, range, endpoint, clock).await;
             least = least.into_iter().chain(rtt).min();
         }
         if least.is_some() {
@@ -196,13 +204,16 @@ async fn round_trip(keys: &[ResetKey], endpoint: Endpoint, clock: &Clock) -> Opt
 }
 
 /// The round trip of one packet. Its socket is its own, so that no later packet takes its late answer for theirs.
-async fn packet_back(key: &ResetKey, endpoint: Endpoint, clock: &Clock) -> Option<Duration> {
+async fn packet_back(key: &ResetKey, range: Ipv6Net, endpoint: Endpoint, clock: &Clock) -> Option<Duration> {
     let any = match endpoint.address.ip() {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let socket = UdpSocket::bind(any).await.ok()?;
     socket.connect(endpoint.address).await.ok()?;
+    if matches!(socket.local_addr().ok()?.ip(), IpAddr::V6(own) if range.contains(&own)) {
+        return None;
+    }
     let began = clock.now();
     let session = fastrand::u64(..).to_be_bytes();
     let seconds = u32::try_from(began.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);

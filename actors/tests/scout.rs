@@ -94,11 +94,11 @@ struct Scouting {
 }
 
 impl Scouting {
-    fn start(port: u16, document: &NetworkDocument) -> Self {
+    fn start(endpoint: &str, document: &NetworkDocument) -> Self {
         let ca = Ca::new();
         let peer = Candidate {
             peer: prefix(PEER),
-            endpoints: vec![format!("udp:127.0.0.1:{port}").parse().unwrap()],
+            endpoints: vec![format!("udp:{endpoint}").parse().unwrap()],
             confirmed: None,
             failed: None,
             failures: 0,
@@ -185,7 +185,7 @@ fn a_server_answers_as_soon_as_the_network_document_has_its_key() {
         let folder = tempfile::tempdir().unwrap();
         let _server = server(folder.path(), 1194, 0xb).await;
         // A refresh of an hour sounds once a minute: the changed one counts at once, too.
-        let mut scouting = Scouting::start(1194, &document(1, 3600, 0xa, None));
+        let mut scouting = Scouting::start("127.0.0.1:1194", &document(1, 3600, 0xa, None));
         scouting.change(&document(2, 60, 0xa, None));
         scouting.check(false).await;
         scouting.change(&document(3, 60, 0xa, Some(0xb)));
@@ -205,12 +205,31 @@ fn who_does_not_answer_is_given_up_by_the_deadline_and_stays_unknown() {
     Namespace::new().actors(|| async {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
-        let mut scouting = Scouting::start(port, &document(1, 60, 0xa, Some(0xb)));
+        let mut scouting = Scouting::start(&format!("127.0.0.1:{port}"), &document(1, 60, 0xa, Some(0xb)));
         scouting.check(false).await;
         // It was knocked at, by either key.
         let mut packet = [0; 64];
         for _ in 0..4 {
             assert_eq!(timeout(DEADLINE, silent.recv(&mut packet)).await.unwrap().unwrap(), 54);
         }
+    });
+}
+
+#[test]
+fn nobody_is_sounded_by_way_of_the_network_itself() {
+    if !netns::can() {
+        return;
+    }
+    let namespace = Namespace::new();
+    let own = network().node_address(prefix(ME));
+    // As on a host whose only IPv6 address is the network's.
+    namespace.sh(&format!("ip addr add {own}/128 dev lo nodad"));
+    namespace.sh(&format!("ip -6 route add local 2001:db8:9::/64 dev lo src {own}"));
+    namespace.actors(|| async {
+        let silent = UdpSocket::bind("[::]:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let mut scouting = Scouting::start(&format!("[2001:db8:9::5]:{port}"), &document(1, 60, 0xa, None));
+        scouting.check(false).await;
+        assert!(silent.try_recv(&mut [0; 64]).is_err(), "it was sounded");
     });
 }

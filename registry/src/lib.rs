@@ -13,7 +13,6 @@ mod files;
 mod generations;
 pub mod limits;
 mod metrics;
-pub mod offline_root;
 pub mod openapi;
 mod operator_client;
 mod problem;

@@ -5,7 +5,7 @@ use crate::{
     admin::Operator,
     api::{self, Caller},
     copies,
-    desk::{Desk, Shown, WallClock},
+    desk::{Desk, WallClock},
     files,
     limits::Site,
     metrics::{self, Counts},
@@ -95,11 +95,10 @@ pub enum ServeError {
     Run(#[source] io::Error),
 }
 
-/// What a certificate (DER) says.
-fn shown(certificate: &[u8]) -> Option<Shown> {
+/// Serial number of a certificate (DER) in lower-case hex.
+fn serial(certificate: &[u8]) -> Option<String> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let key = crate::request::sha256(certificate.public_key().raw);
-    Some(Shown { serial: wire::signed::hex(certificate.raw_serial()), key })
+    Some(wire::signed::hex(certificate.raw_serial()))
 }
 
 /// Says who is on a connection; without a seat it is ended, and what comes on it is nobody's.
@@ -117,8 +116,8 @@ fn note_caller(seats: &Seats, connection: &dyn Any, data: &mut Extensions) {
         };
         data.insert(seat);
         let certificate = session.peer_certificates().and_then(<[_]>::first);
-        let shown = certificate.and_then(|certificate| shown(certificate));
-        data.insert(Caller { address: address.ip(), shown });
+        let serial = certificate.and_then(|certificate| serial(certificate));
+        data.insert(Caller { address: address.ip(), serial });
     }
 }
 

@@ -6,10 +6,7 @@
 use crate::{errors::StartError, identity::Identity};
 use actors::{
     clock::wall,
-    credentials::{
-        CredentialError,
-        certificate::{BadCertificate, Certificate},
-    },
+    credentials::{CredentialError, certificate::Certificate},
     documents::disk::replace,
     errors::Chain,
     member::Member,
@@ -17,6 +14,7 @@ use actors::{
 };
 use config::paths::Paths;
 use reqwest::Method;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::time::Duration;
 use wire::registry::{Renewal, Renewed, VERSION};
 
@@ -80,8 +78,11 @@ fn ended(identity: &Identity) -> String {
 }
 
 fn install(identity: &Identity, renewed: &Renewed, paths: &Paths) -> Result<(), CredentialError> {
-    let (_, old) = Certificate::of_file(&paths.certificate()).ok_or(BadCertificate::Malformed)?;
-    let fresh = old.follows(&renewed.certificate, &identity.cas)?;
+    let malformed = actors::credentials::certificate::BadCertificate::Malformed;
+    let read = |der: &CertificateDer<'_>| Certificate::read(der).ok_or(malformed);
+    let source = CertificateDer::from_pem_file(paths.certificate()).map_err(|_| malformed)?;
+    let fresh = CertificateDer::from_pem_slice(renewed.certificate.as_bytes()).map_err(|_| malformed)?;
+    let fresh = read(&source)?.follows(&fresh, &identity.cas)?;
     replace(&paths.certificate(), renewed.certificate.as_bytes(), 0o644, None)?;
     tracing::info!(serial = fresh.serial, "certificate renewed after its end");
     Ok(())
