@@ -20,7 +20,7 @@ use crate::{
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use arc_swap::ArcSwap;
-use certificate::{Certificate, is_signed_by};
+use certificate::Certificate;
 use policies::units::Uptime;
 use reqwest::Method;
 use rustls::{
@@ -34,7 +34,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use wire::registry::{Kind, NetworkDocument, Renewal, Renewed, VERSION};
+use wire::{
+    chain,
+    registry::{Kind, NetworkDocument, Renewal, Renewed, VERSION},
+};
 
 /// TLS by which the peer API answers; its server begins anew when this changes.
 pub type SharedTls = Arc<ArcSwap<ServerConfig>>;
@@ -143,10 +146,8 @@ impl Credentials {
         }
     }
 
-    fn own(&self) -> Option<(CertificateDer<'static>, Certificate)> {
-        let der = CertificateDer::from_pem_file(&self.settings.certificate).ok()?;
-        let read = Certificate::read(&der)?;
-        Some((der, read))
+    fn own(&self) -> Option<(Vec<Vec<u8>>, Certificate)> {
+        Certificate::of_file(&self.settings.certificate)
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
@@ -154,11 +155,11 @@ impl Credentials {
         if self.busy || self.next > now {
             return;
         }
-        let Some((der, own)) = self.own() else {
+        let Some((chain, own)) = self.own() else {
             self.next = now + LAST;
             return tracing::error!("the node's certificate cannot be read any more; it is not renewed");
         };
-        let due_s = self.due_s(&der, &own);
+        let due_s = self.due_s(&chain, &own);
         let now_s = now_s();
         if now_s < due_s {
             let rest = Duration::from_secs(u64::try_from(due_s.saturating_sub(now_s)).unwrap_or(0));
@@ -183,10 +184,11 @@ impl Credentials {
 
     /// When it shall be renewed, seconds since 1970: in the first tenth of the last third, by chance; at
     /// once where another CA signs now.
-    fn due_s(&self, der: &CertificateDer<'_>, own: &Certificate) -> i64 {
+    fn due_s(&self, chain: &[Vec<u8>], own: &Certificate) -> i64 {
         let held = self.held.load();
         let signs = held.network().is_some_and(|network| !network.authorities.is_empty());
-        let other_ca = signs && held.cas().first().is_some_and(|ca| !is_signed_by(der, ca));
+        let other_ca =
+            signs && held.cas().first().is_some_and(|ca| chain::verify(chain, &[ca], None).is_err());
         if other_ca {
             return 0;
         }
@@ -196,9 +198,7 @@ impl Credentials {
     }
 
     fn renewed(&mut self, old: &Certificate, renewed: &Renewed) -> Result<(), CredentialError> {
-        let fresh = CertificateDer::from_pem_slice(renewed.certificate.as_bytes())
-            .map_err(|_| certificate::BadCertificate::Malformed)?;
-        let fresh = old.follows(&fresh, self.held.load().cas())?;
+        let fresh = old.follows(&renewed.certificate, self.held.load().cas())?;
         replace(&self.settings.certificate, renewed.certificate.as_bytes(), 0o644, None)?;
         tracing::info!(
             serial = fresh.serial,

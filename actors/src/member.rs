@@ -137,7 +137,7 @@ pub struct Named {
 }
 
 /// Reads a node's certificate; `None` where it is none.
-pub fn named(certificate: &CertificateDer<'_>) -> Option<Named> {
+pub fn named(certificate: &[u8]) -> Option<Named> {
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
     let mut names = certificate.subject().iter_common_name();
     let (name, None) = (names.next()?, names.next()) else { return None };

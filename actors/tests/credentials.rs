@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use actors::credentials::certificate::{BadCertificate, Certificate};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use policies::names::Prefix;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
 };
 use rustls::pki_types::CertificateDer;
 use std::time::Duration;
+use wire::chain::ChainError;
 
 type Ca = (Issuer<'static, KeyPair>, CertificateDer<'static>);
 
@@ -30,14 +32,18 @@ fn certificate(ca: &Ca, key: &KeyPair, number: u32, serial: u64, year: i32) -> C
     params.signed_by(key, &ca.0).unwrap().der().clone()
 }
 
+fn pem(der: &CertificateDer<'_>) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+}
+
 #[track_caller]
 fn check(
     fresh: impl FnOnce(&Ca, &KeyPair) -> CertificateDer<'static>,
     expected: Result<i64, BadCertificate>,
 ) {
     let (ca, key) = (ca(), KeyPair::generate().unwrap());
-    let old = Certificate::read(&certificate(&ca, &key, 7, 1, 2030)).unwrap();
-    let followed = old.follows(&fresh(&ca, &key), std::slice::from_ref(&ca.1));
+    let old = Certificate::read(&[certificate(&ca, &key, 7, 1, 2030)]).unwrap();
+    let followed = old.follows(&pem(&fresh(&ca, &key)), std::slice::from_ref(&ca.1));
     assert_eq!(followed.map(|read| read.not_after_s), expected);
 }
 
@@ -48,14 +54,17 @@ fn a_certificate_follows_that_is_for_the_same_node_and_key_and_lives_longer() {
     check(|ca, key| certificate(ca, key, 7, 1, 2030), Err(BadCertificate::Older));
     check(|ca, key| certificate(ca, key, 8, 2, 2031), Err(BadCertificate::NotOurs));
     check(|ca, _| certificate(ca, &KeyPair::generate().unwrap(), 7, 2, 2031), Err(BadCertificate::NotOurs));
-    check(|_, key| certificate(&self::ca(), key, 7, 2, 2031), Err(BadCertificate::Foreign));
+    check(
+        |_, key| certificate(&self::ca(), key, 7, 2, 2031),
+        Err(BadCertificate::Foreign(ChainError::Untrusted)),
+    );
     check(|_, _| CertificateDer::from(vec![0x30, 0]), Err(BadCertificate::Malformed));
 }
 
 #[test]
 fn the_last_third_of_three_years_is_the_last_year() {
     let (ca, key) = (ca(), KeyPair::generate().unwrap());
-    let read = Certificate::read(&certificate(&ca, &key, 7, 1, 2030)).unwrap();
+    let read = Certificate::read(&[certificate(&ca, &key, 7, 1, 2030)]).unwrap();
     let year_begins_s = 1_861_920_000;
     assert!(read.last_third_s().abs_diff(year_begins_s) < 86_400, "{}", read.last_third_s());
     assert_eq!(read.rest(read.not_after_s - 60), Duration::from_secs(60));

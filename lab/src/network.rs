@@ -55,6 +55,8 @@ pub struct Options {
     pub announcement_ttl: Option<Duration>,
     /// These nodes, by number, live on a LAN of their own behind a NAT router with UPnP.
     pub behind_nat: BTreeSet<usize>,
+    /// The registry's CA has a root above it, in the folder [`Lab::offline_root`].
+    pub offline_root: bool,
     /// Leave the run's folder with its logs behind; `WARREN_LAB_KEEP=1` does the same.
     pub keep_files: bool,
 }
@@ -274,6 +276,9 @@ impl Lab {
             if let Some(value) = value {
                 more.extend([name.to_owned(), value]);
             }
+        }
+        if self.options.offline_root {
+            more.extend(["--offline-root".to_owned(), self.offline_root().to_string_lossy().into_owned()]);
         }
         self.registry_command("init", &more).map(drop)
     }

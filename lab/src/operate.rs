@@ -2,9 +2,14 @@
 
 use crate::Lab;
 use anyhow::{Context, Result};
-use std::fs;
+use std::{fs, path::PathBuf};
 
 impl Lab {
+    /// The folder of the root's key, where the registry was made with one.
+    pub fn offline_root(&self) -> PathBuf {
+        self.folder().join("offline-root")
+    }
+
     /// A new invitation of the running registry.
     ///
     /// # Errors

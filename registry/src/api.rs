@@ -2,7 +2,7 @@
 
 use crate::{
     calls::Call,
-    desk::{check_version, proven, renewal_key},
+    desk::{Shown, check_version, proven, renewal_key},
     problem::{Body, No, no},
     query,
     queue::Queue,
@@ -25,8 +25,8 @@ pub(crate) const LONGEST_WAIT_S: u64 = 60;
 pub(crate) struct Caller {
     /// Address of the other end.
     pub(crate) address: IpAddr,
-    /// Serial number of the certificate that it proved to own, verified against the CA.
-    pub(crate) serial: Option<String>,
+    /// The certificate that it proved to own, verified against the CA.
+    pub(crate) shown: Option<Shown>,
 }
 
 fn answer<T: Serialize>(document: &T) -> Result<HttpResponse, No> {
@@ -38,9 +38,9 @@ fn caller(request: &HttpRequest) -> Result<Caller, No> {
     request.conn_data::<Caller>().cloned().ok_or_else(unknown)
 }
 
-/// Serial number of the caller's certificate.
-fn serial(request: &HttpRequest) -> Result<String, No> {
-    Ok(caller(request)?.serial.ok_or(Refusal::NoCertificate)?)
+/// The caller's certificate.
+fn shown(request: &HttpRequest) -> Result<Shown, No> {
+    Ok(caller(request)?.shown.ok_or(Refusal::NoCertificate)?)
 }
 
 async fn claim(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
@@ -51,22 +51,22 @@ async fn claim(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Res
 }
 
 async fn renew(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    let serial = serial(&request)?;
+    let shown = shown(&request)?;
     let read = || -> Result<_, No> { Ok(renewal_key(&body.read::<Renewal>()?)?) };
     let key = read();
     // Who may not renew is told so first, whatever was sent.
     let asked = move |desk: &mut crate::desk::Desk| {
-        desk.renewable(&serial)?;
-        key.map(|key| desk.renew(&serial, &key)).map_or_else(|no| Ok(Err(no)), |renewed| renewed.map(Ok))
+        desk.renewable(&shown)?;
+        key.map(|key| desk.renew(&shown, &key)).map_or_else(|no| Ok(Err(no)), |renewed| renewed.map(Ok))
     };
     answer(&queue.ask(asked).await??)
 }
 
 async fn announce(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    let serial = serial(&request)?;
+    let shown = shown(&request)?;
     let said = body.read::<Announcement>();
     let asked = move |desk: &mut crate::desk::Desk| {
-        let member = desk.member(&serial)?;
+        let member = desk.member(&shown)?;
         match said {
             Ok(said) => {
                 check_version(said.version)?;
@@ -79,12 +79,12 @@ async fn announce(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> 
 }
 
 async fn bootstrap(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    let serial = serial(&request)?;
+    let shown = shown(&request)?;
     let most = u64::try_from(MOST_NODES).unwrap_or(u64::MAX);
     let count = query::number(&request, "count", most)?.unwrap_or(10);
     let count = usize::try_from(count).unwrap_or(MOST_NODES);
     let told = queue.ask(move |desk| {
-        let member = desk.member(&serial)?;
+        let member = desk.member(&shown)?;
         desk.bootstrap(&member, count)
     });
     answer(&told.await?)
@@ -93,13 +93,13 @@ async fn bootstrap(request: HttpRequest, queue: web::Data<Queue>) -> Result<Http
 /// Answers at once where there is news, else when there is or `wait` seconds are over; an answer
 /// without news is 204.
 async fn news(call: Call, request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    let serial = serial(&request)?;
+    let shown = shown(&request)?;
     let after = query::number(&request, "after", u64::MAX)?.unwrap_or(0);
     let wait = query::number(&request, "wait", LONGEST_WAIT_S)?.unwrap_or(0);
     let read = || {
-        let serial = serial.clone();
+        let shown = shown.clone();
         queue.ask(move |desk| {
-            desk.member(&serial)?;
+            desk.member(&shown)?;
             Ok(if call == Call::Network { desk.network() } else { desk.revocations() })
         })
     };

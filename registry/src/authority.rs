@@ -56,8 +56,11 @@ struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     der: Vec<u8>,
-    spki: Vec<u8>,
     not_after_s: i64,
+    /// What who trusts it knows: its root, or itself.
+    anchor_pem: String,
+    anchor: Parsed,
+    has_root: bool,
     signer_key: KeyPair,
     signer_der: Vec<u8>,
     signer_spki: Vec<u8>,
@@ -75,7 +78,7 @@ pub struct Authority {
 pub struct Issued {
     /// Lower-case hex, no leading zeros.
     pub serial: String,
-    /// PEM.
+    /// PEM; the CA's certificate follows where a root stands above it.
     pub certificate: String,
     /// Generation of the CA that signed it.
     pub authority: u32,
@@ -95,7 +98,7 @@ pub fn random<const N: usize>() -> Result<[u8; N], AuthorityError> {
     Ok(bytes)
 }
 
-/// The network whose bits a CA's serial number holds.
+/// The network whose bits the serial number of a trusted CA holds.
 fn network_of_serial(serial: &[u8]) -> Option<Network> {
     let number = serial
         .iter()
@@ -114,7 +117,8 @@ impl Ca {
             KeyPair::from_pem(&credentials.signer_key).map_err(make("use of the signer's key"))?;
         let ca = Parsed::read(&credentials.ca, "the CA")?;
         let signer = Parsed::read(&credentials.signer, "the signer's certificate")?;
-        let network = network_of_serial(&ca.serial).ok_or(AuthorityError::Stored {
+        let anchor = Parsed::read(credentials.anchor(), "the trusted CA")?;
+        let network = anchor.network().ok_or(AuthorityError::Stored {
             what: "the CA's serial number (a 1 followed by the network's bits)",
         })?;
         Ok(Self {
@@ -122,8 +126,10 @@ impl Ca {
             issuer,
             pem: credentials.ca.clone(),
             der: ca.der,
-            spki: ca.spki,
             not_after_s: ca.not_after_s,
+            anchor_pem: credentials.anchor().to_owned(),
+            anchor,
+            has_root: !credentials.root.is_empty(),
             signer_key,
             signer_der: signer.der,
             signer_spki: signer.spki,
@@ -133,7 +139,8 @@ impl Ca {
 
     fn sign(&self, payload: &[u8]) -> Result<SignedDocument, AuthorityError> {
         let signature = self.signer_key.sign(payload).map_err(make("a document's signature"))?;
-        Ok(seal(payload, &self.signer_der, &self.signer_spki, &signature))
+        let chain = (self.signer_der.as_slice(), self.has_root.then_some(self.der.as_slice()));
+        Ok(seal(payload, chain, &self.signer_spki, &signature))
     }
 }
 
@@ -155,21 +162,32 @@ impl Authority {
         self.current.network
     }
 
-    /// The CA's certificate in PEM.
+    /// The certificate (PEM) of the CA that nodes trust: of the root, where there is one.
     pub fn ca_pem(&self) -> &str {
-        &self.current.pem
+        &self.current.anchor_pem
     }
 
-    /// The CA's certificate in DER.
+    /// As [`Self::ca_pem`], in DER.
     pub fn ca_der(&self) -> &[u8] {
-        &self.current.der
+        &self.current.anchor.der
+    }
+
+    /// Whether a root stands above the CA that signs.
+    pub fn has_root(&self) -> bool {
+        self.current.has_root
+    }
+
+    /// Another CA that nodes trust too while it is changed: one with the same root is none.
+    fn other_trusted(&self) -> Option<&Ca> {
+        self.other.as_ref().filter(|other| other.anchor.der != self.current.anchor.der)
     }
 
     /// When each CA ends, seconds since 1970, and what it is.
     pub fn ends(&self) -> Vec<(&'static str, i64)> {
         let role = if self.is_retiring() { "retiring" } else { "staged" };
         let other = self.other.as_ref().map(|ca| (role, ca.not_after_s));
-        std::iter::once(("current", self.current.not_after_s)).chain(other).collect()
+        let root = self.current.has_root.then_some(("root", self.current.anchor.not_after_s));
+        std::iter::once(("current", self.current.not_after_s)).chain(other).chain(root).collect()
     }
 
     /// Generation of the CA that signs.
@@ -182,27 +200,33 @@ impl Authority {
         self.other.as_ref().is_some_and(|other| other.generation < self.current.generation)
     }
 
-    /// All CAs whose certificates are good, in PEM; the one that signs is the first.
+    /// All CAs that nodes trust, in PEM; that of who signs is the first.
     pub fn trusted(&self) -> Vec<String> {
-        std::iter::once(&self.current).chain(&self.other).map(|ca| ca.pem.clone()).collect()
+        let all = std::iter::once(&self.current).chain(self.other_trusted());
+        all.map(|ca| ca.anchor_pem.clone()).collect()
     }
 
     /// As [`Self::trusted`], in DER.
     pub fn trusted_der(&self) -> Vec<Vec<u8>> {
-        std::iter::once(&self.current).chain(&self.other).map(|ca| ca.der.clone()).collect()
+        std::iter::once(&self.current).chain(self.other_trusted()).map(|ca| ca.anchor.der.clone()).collect()
+    }
+
+    /// The CA before this one, while documents bear its signature too.
+    fn before(&self) -> Option<&Ca> {
+        self.other_trusted().filter(|_| self.is_retiring())
     }
 
     /// Whether a document bears the signatures that [`Self::sign_document`] would give it now.
     pub fn signed_rightly(&self, document: &SignedDocument) -> bool {
         let id = |ca: &Ca| wire::signed::sha256_hex(&ca.signer_spki);
-        let before = self.other.as_ref().filter(|_| self.is_retiring()).map(id);
+        let before = self.before().map(id);
         document.key_id == id(&self.current)
             && document.other.as_ref().map(|other| &other.key_id) == before.as_ref()
     }
 
     /// SHA-256 of the CA's SPKI, as invitations pin it.
     pub fn pin(&self) -> [u8; 32] {
-        crate::request::sha256(&self.current.spki)
+        crate::request::sha256(&self.current.anchor.spki)
     }
 
     /// Signs a certificate for the node `prefix` with this key, from an hour ago until `life_s`
@@ -227,6 +251,8 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = SubjectPublicKeyInfo::from_der(&key.spki).map_err(make("use of the node's key"))?;
         let certificate = node.signed_by(&key, &ca.issuer).map_err(make("the node's certificate"))?.pem();
+        let between = if ca.has_root { ca.pem.as_str() } else { "" };
+        let certificate = certificate + between;
         Ok(Issued {
             serial: hex(&serial),
             certificate,
@@ -243,43 +269,58 @@ impl Authority {
     /// The library refused.
     pub fn sign_document(&self, payload: &[u8]) -> Result<SignedDocument, AuthorityError> {
         let mut document = self.current.sign(payload)?;
-        if let Some(before) = self.other.as_ref().filter(|_| self.is_retiring()) {
-            let SignedDocument { key_id, certificate, signature, .. } = before.sign(payload)?;
-            document.other = Some(OtherSignature { key_id, certificate, signature });
+        if let Some(before) = self.before() {
+            let SignedDocument { key_id, certificate, issuer, signature, .. } = before.sign(payload)?;
+            document.other = Some(OtherSignature { key_id, certificate, issuer, signature });
         }
         Ok(document)
     }
 }
 
-struct Parsed {
-    der: Vec<u8>,
-    spki: Vec<u8>,
+/// What matters of a CA's or a signer's certificate.
+pub(crate) struct Parsed {
+    pub(crate) der: Vec<u8>,
+    pub(crate) spki: Vec<u8>,
+    pub(crate) not_after_s: i64,
+    /// Its common name.
+    pub(crate) name: String,
     serial: Vec<u8>,
-    not_after_s: i64,
 }
 
 impl Parsed {
-    fn read(pem: &str, what: &'static str) -> Result<Self, AuthorityError> {
+    pub(crate) fn read(pem: &str, what: &'static str) -> Result<Self, AuthorityError> {
         let bad = || AuthorityError::Stored { what };
         let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| bad())?;
         let certificate = block.parse_x509().map_err(|_| bad())?;
         Ok(Self {
             spki: certificate.public_key().raw.to_vec(),
             serial: certificate.raw_serial().to_vec(),
+            name: certificate
+                .subject()
+                .iter_common_name()
+                .find_map(|name| name.as_str().ok())
+                .unwrap_or_default()
+                .to_owned(),
             not_after_s: certificate.validity().not_after.timestamp(),
             der: block.contents.clone(),
         })
+    }
+
+    /// The network that a trusted CA is for.
+    pub(crate) fn network(&self) -> Option<Network> {
+        network_of_serial(&self.serial)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::serial_of_network;
+    use crate::credentials::{NewCa, serial_of_network};
     use rcgen::CertificateParams;
     use wire::{
+        chain::ChainError,
         overlay::Network,
-        signed::{SignedError, open, open_any},
+        signed::{SignedError, open},
     };
 
     const NOW_S: i64 = 1_800_000_000;
@@ -290,7 +331,8 @@ mod tests {
     }
 
     fn credentials(network: &str, generation: u32) -> Credentials {
-        Credentials::make(network.parse().unwrap(), generation, &["45.67.0.1".into()], NOW_S).unwrap()
+        let ca = NewCa::alone(network.parse().unwrap(), generation, NOW_S).unwrap();
+        Credentials::make(ca, &["45.67.0.1".into()], NOW_S).unwrap()
     }
 
     #[track_caller]
@@ -298,7 +340,8 @@ mod tests {
         let authority = authority("fd12:3456:789a::/48");
         let mut document = authority.sign_document(b"{}").unwrap();
         change(&mut document);
-        assert_eq!(open(&document, authority.ca_der()).as_deref(), expected.as_ref().map(|good| *good));
+        let opened = open(&document, &[authority.ca_der()]).map(|opened| opened.payload);
+        assert_eq!(opened.as_deref(), expected.as_ref().map(|good| *good));
     }
 
     #[test]
@@ -342,8 +385,8 @@ mod tests {
     fn a_document_of_another_network_is_not_believed() {
         let (ours, theirs) = (authority("fd00:1::/48"), authority("fd00:1::/48"));
         let document = theirs.sign_document(b"{}").unwrap();
-        let said = open(&document, ours.ca_der());
-        assert_eq!(said, Err(SignedError::Signer { why: "the network's CA did not sign it" }));
+        let said = open(&document, &[ours.ca_der()]);
+        assert_eq!(said, Err(SignedError::Chain(ChainError::Untrusted)));
     }
 
     #[test]
@@ -353,17 +396,17 @@ mod tests {
         let (alone, staged) = (load((1, &one), None), load((1, &one), Some((2, &two))));
         let (active, retired) = (load((2, &two), Some((1, &one))), load((2, &two), None));
         let reads = |signer: &Authority, reader: &Authority| {
-            open(&signer.sign_document(b"{}").unwrap(), reader.ca_der()).is_ok()
+            open(&signer.sign_document(b"{}").unwrap(), &[reader.ca_der()]).is_ok()
         };
         assert!(reads(&staged, &alone) && !reads(&staged, &retired), "nothing is signed by a staged CA");
         assert!(reads(&active, &alone) && reads(&active, &retired));
         assert!(!reads(&retired, &alone) && reads(&retired, &retired));
         assert!(!reads(&active, &authority("fd00:1::/48")));
         let document = retired.sign_document(b"{}").unwrap();
-        assert!(open_any(&document, &[alone.ca_der(), retired.ca_der()]).is_ok());
+        assert!(open(&document, &[alone.ca_der(), retired.ca_der()]).is_ok());
         let mut mixed = active.sign_document(b"{}").unwrap();
         mixed.payload = "e30K".into();
-        assert!(open(&mixed, alone.ca_der()).is_err() && open(&mixed, retired.ca_der()).is_err());
+        assert!(open(&mixed, &[alone.ca_der(), retired.ca_der()]).is_err());
     }
 
     #[test]
@@ -374,8 +417,8 @@ mod tests {
         let proven = crate::request::read(&request).unwrap();
         let node = authority.sign_node(Prefix::new(7, 16).unwrap(), &proven, NOW_S, 86_400).unwrap();
         let der = Parsed::read(&node.certificate, "node").unwrap().der;
-        let document = seal(b"{}", &der, &proven.spki, &key.sign(b"{}").unwrap());
-        let said = open(&document, authority.ca_der());
+        let document = seal(b"{}", (&der, None), &proven.spki, &key.sign(b"{}").unwrap());
+        let said = open(&document, &[authority.ca_der()]);
         assert_eq!(said, Err(SignedError::Signer { why: "its common name is not that of a signer" }));
     }
 }

@@ -1,16 +1,24 @@
 //! Makes the keys and certificates of a registry: a CA, a signer of documents, a server of TLS.
 
-use crate::authority::{AuthorityError, BACKDATE_S, random};
+use crate::{
+    authority::{AuthorityError, BACKDATE_S, Parsed, random},
+    offline_root::OfflineRoot,
+    request::ProvenKey,
+    settings::SettingsError,
+};
 use ipnet::Ipv6Net;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SerialNumber,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use time::OffsetDateTime;
 use wire::signed::SIGNER_NAME;
 
+/// Life of a root that is kept offline: 30 years.
+const ROOT_LIFE_S: i64 = 30 * 365 * 86_400;
+
 /// Life of the CA, of the registry's own TLS certificate and of the documents' signer: 10 years.
-const CA_LIFE_S: i64 = 10 * 365 * 86_400;
+pub(crate) const CA_LIFE_S: i64 = 10 * 365 * 86_400;
 
 /// All keys and certificates of one CA, in PEM; what `init` writes and `run` reads.
 #[derive(Clone)]
@@ -27,8 +35,37 @@ pub struct Credentials {
     pub tls: String,
     /// Its key.
     pub tls_key: String,
-    /// The same CA certified by the one before it; empty for the first.
+    /// The same CA certified by the one before it; empty for the first, and where both have the same root.
     pub cross: String,
+    /// The certificate of the root that certified the CA; empty where the CA stands for itself.
+    pub root: String,
+}
+
+/// A CA before it has signed anything.
+pub(crate) struct NewCa {
+    pub(crate) certificate: String,
+    pub(crate) key: KeyPair,
+    pub(crate) root: String,
+}
+
+pub(crate) fn new_key() -> Result<KeyPair, AuthorityError> {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"))
+}
+
+impl NewCa {
+    /// One that stands for itself.
+    pub(crate) fn alone(network: Ipv6Net, generation: u32, now_s: i64) -> Result<Self, AuthorityError> {
+        let (ca, key) = (ca_params(network, generation, now_s)?, new_key()?);
+        let certificate = ca.self_signed(&key).map_err(make("the CA"))?.pem();
+        Ok(Self { certificate, key, root: String::new() })
+    }
+
+    /// One that a root certifies.
+    pub(crate) fn below(root: &OfflineRoot, now_s: i64) -> Result<Self, SettingsError> {
+        let key = new_key()?;
+        let certificate = root.certify(&ProvenKey { spki: key.subject_public_key_info() }, now_s)?;
+        Ok(Self { certificate, key, root: root.pem().to_owned() })
+    }
 }
 
 /// A random range of unique local addresses (RFC 4193): `fd` and 40 random bits, /48.
@@ -80,39 +117,53 @@ fn moment(seconds: i64) -> Result<OffsetDateTime, AuthorityError> {
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| AuthorityError::Time { seconds })
 }
 
-/// What a CA says of itself; only the first has no generation in its name.
+/// What a CA says of itself, below which there may be so many more.
+fn ca_like(name: &str, below: u8, now_s: i64, until_s: i64) -> Result<CertificateParams, AuthorityError> {
+    let mut ca = params(name, now_s, until_s)?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(ca)
+}
+
+/// What a CA that stands for itself says of itself; only the first has no generation in its name.
 fn ca_params(network: Ipv6Net, generation: u32, now_s: i64) -> Result<CertificateParams, AuthorityError> {
     let name = match generation {
         0 | 1 => format!("warren {network}"),
         later => format!("warren {network} {later}"),
     };
-    let mut ca = params(&name, now_s, now_s + CA_LIFE_S)?;
+    let mut ca = ca_like(&name, 0, now_s, now_s + CA_LIFE_S)?;
     ca.serial_number = Some(serial_of_network(network));
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(ca)
 }
 
+/// What a root says of itself.
+pub(crate) fn root_params(network: Ipv6Net, now_s: i64) -> Result<CertificateParams, AuthorityError> {
+    let mut root = ca_like(&format!("warren {network} root"), 1, now_s, now_s + ROOT_LIFE_S)?;
+    root.serial_number = Some(serial_of_network(network));
+    Ok(root)
+}
+
+/// What a root says of a CA that signs.
+pub(crate) fn online_ca_params(
+    network: Ipv6Net,
+    now_s: i64,
+    until_s: i64,
+) -> Result<CertificateParams, AuthorityError> {
+    ca_like(&format!("warren {network} online"), 0, now_s, until_s)
+}
+
 impl Credentials {
-    /// Makes all keys and certificates of a network's CA; `hosts` are the names and addresses at
-    /// which the registry is reached.
+    /// Makes what a CA needs to serve a network; `hosts` are the names and addresses at which the
+    /// registry is reached.
     ///
     /// # Errors
-    /// No random bytes, or a host that is neither a name nor an address.
-    pub fn make(
-        network: Ipv6Net,
-        generation: u32,
-        hosts: &[String],
-        now_s: i64,
-    ) -> Result<Self, AuthorityError> {
-        let key = || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"));
-        let until_s = now_s + CA_LIFE_S;
-        let (ca_key, signer_key, tls_key) = (key()?, key()?, key()?);
-        let keys = (ca_key.serialize_pem(), signer_key.serialize_pem(), tls_key.serialize_pem());
-
-        let ca = ca_params(network, generation, now_s)?;
-        let ca_certificate = ca.self_signed(&ca_key).map_err(make("the CA"))?;
-        let issuer = Issuer::new(ca, ca_key);
+    /// No random bytes, a host that is neither a name nor an address, or a CA that cannot be used.
+    pub(crate) fn make(ca: NewCa, hosts: &[String], now_s: i64) -> Result<Self, AuthorityError> {
+        let NewCa { certificate, key, root } = ca;
+        let until_s = (now_s + CA_LIFE_S).min(Parsed::read(&certificate, "the CA")?.not_after_s);
+        let (signer_key, tls_key) = (new_key()?, new_key()?);
+        let ca_key = key.serialize_pem();
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(make("use of the CA"))?;
 
         let mut signer = params(SIGNER_NAME, now_s, until_s)?;
         signer.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
@@ -126,25 +177,31 @@ impl Credentials {
         tls.subject_alt_names = names.subject_alt_names;
         let tls = tls.signed_by(&tls_key, &issuer).map_err(make("the registry's certificate"))?;
 
-        let (ca_key, signer_key, tls_key) = keys;
-        let (ca, signer, tls) = (ca_certificate.pem(), signer.pem(), tls.pem());
-        Ok(Self { ca, ca_key, signer, signer_key, tls, tls_key, cross: String::new() })
+        Ok(Self {
+            ca: certificate,
+            ca_key,
+            signer: signer.pem(),
+            signer_key: signer_key.serialize_pem(),
+            tls: tls.pem(),
+            tls_key: tls_key.serialize_pem(),
+            cross: String::new(),
+            root,
+        })
+    }
+
+    /// The certificate (PEM) that who trusts this CA knows: its root's, or its own.
+    pub(crate) fn anchor(&self) -> &str {
+        if self.root.is_empty() { &self.ca } else { &self.root }
     }
 
     /// Lets the CA `before` certify this one, so that who knows only that one can verify ours.
     ///
     /// # Errors
     /// A key or certificate cannot be used.
-    pub fn cross(
-        &mut self,
-        before: &Self,
-        network: Ipv6Net,
-        generation: u32,
-        now_s: i64,
-    ) -> Result<(), AuthorityError> {
+    pub(crate) fn cross(&mut self, before: &Self, now_s: i64) -> Result<(), AuthorityError> {
         let key = |pem: &str| KeyPair::from_pem(pem).map_err(make("use of a CA's key"));
         let issuer = Issuer::from_ca_cert_pem(&before.ca, key(&before.ca_key)?);
-        let mut ca = ca_params(network, generation, now_s)?;
+        let mut ca = ca_like(&Parsed::read(&self.ca, "the CA")?.name, 0, now_s, now_s + CA_LIFE_S)?;
         ca.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         let signed = ca.signed_by(&key(&self.ca_key)?, &issuer.map_err(make("use of the CA before"))?);
         self.cross = signed.map_err(make("a CA's cross certificate"))?.pem();

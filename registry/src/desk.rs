@@ -47,6 +47,15 @@ pub fn system_clock() -> WallClock {
 /// ever.
 const MOST_RENEWALS: usize = 5;
 
+/// What a caller's certificate says, which it proved to own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Serial number, lower-case hex.
+    pub serial: String,
+    /// SHA-256 of the SPKI.
+    pub key: [u8; 32],
+}
+
 /// Versions of the signed documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
@@ -82,7 +91,7 @@ fn stored(
     let missing = StorageError::Value { what: "no signed document, or one" };
     let (_, json) = storage.document(kind)?.ok_or(missing)?;
     let signed: SignedDocument = serde_json::from_str(&json)?;
-    let payload = wire::signed::open(&signed, authority.ca_der())?;
+    let payload = wire::signed::open(&signed, &[authority.ca_der()])?.payload;
     Ok((payload, signed))
 }
 
@@ -219,32 +228,37 @@ impl Desk {
         Ok(claimed)
     }
 
-    /// The member whose certificate has this serial number, if it still is one.
+    /// The member whose certificate this is, as we recorded it: who stole a CA's key may sign our serial
+    /// numbers, but not with our members' keys.
+    fn recorded(&self, shown: &Shown, good: impl FnOnce(&Member) -> bool) -> Result<Member, Refusal> {
+        let ours = self.storage.member(&shown.serial)?.filter(|member| member.key == shown.key);
+        ours.filter(good).ok_or(Refusal::NoMember)
+    }
+
+    /// The member whose certificate was shown, if it still is one.
     ///
     /// # Errors
     /// Unknown, revoked or expired.
-    pub fn member(&self, serial: &str) -> Result<Member, Refusal> {
+    pub fn member(&self, shown: &Shown) -> Result<Member, Refusal> {
         let now_s = self.now_s();
-        let live = |member: &Member| member.revoked_s.is_none() && member.not_after_s > now_s;
-        self.storage.member(serial)?.filter(live).ok_or(Refusal::NoMember)
+        self.recorded(shown, |member| member.revoked_s.is_none() && member.not_after_s > now_s)
     }
 
-    /// The member whose certificate has this serial number, if it may be renewed: the grace counts.
+    /// The member whose certificate was shown, if it may be renewed: the grace counts.
     ///
     /// # Errors
     /// Unknown, revoked, or over for too long.
-    pub fn renewable(&self, serial: &str) -> Result<Member, Refusal> {
+    pub fn renewable(&self, shown: &Shown) -> Result<Member, Refusal> {
         let since_s = self.now_s().saturating_sub(self.settings.grace_s);
-        let good = |member: &Member| member.revoked_s.is_none() && member.not_after_s > since_s;
-        self.storage.member(serial)?.filter(good).ok_or(Refusal::NoMember)
+        self.recorded(shown, |member| member.revoked_s.is_none() && member.not_after_s > since_s)
     }
 
-    /// A fresh certificate for the prefix of the one with this serial number.
+    /// A fresh certificate for the prefix of the one that was shown.
     ///
     /// # Errors
     /// Too early or too late, or the key is another's.
-    pub fn renew(&mut self, serial: &str, key: &ProvenKey) -> Result<Renewed, Refusal> {
-        let (old, now_s) = (self.renewable(serial)?, self.now_s());
+    pub fn renew(&mut self, shown: &Shown, key: &ProvenKey) -> Result<Renewed, Refusal> {
+        let (old, now_s) = (self.renewable(shown)?, self.now_s());
         let hash = key.hash();
         if old.not_after_s <= now_s && hash != old.key {
             return Err(Refusal::LateKey);

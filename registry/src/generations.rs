@@ -2,7 +2,7 @@
 
 use crate::{
     authority::Authority,
-    credentials::Credentials,
+    credentials::{Credentials, NewCa},
     files::{io_error, private_folder, read, write_new},
     settings::{Places, Settings, SettingsError, address_of},
 };
@@ -12,6 +12,9 @@ pub(crate) const FILES: [&str; 6] = ["ca.crt", "ca.key", "signer.crt", "signer.k
 
 /// A CA that has one before it keeps that one's certificate for it.
 const CROSS: &str = "cross.crt";
+
+/// A CA that has a root above it keeps the root's certificate.
+const ROOT: &str = "root.crt";
 
 /// Where the files of a CA lie: those of the first beside `registry.json`.
 pub(crate) fn folder(places: &Places, generation: u32) -> PathBuf {
@@ -33,14 +36,20 @@ pub(crate) fn write_credentials(
     for (name, text) in FILES.iter().zip(texts) {
         write_new(&folder.join(name), text)?;
     }
-    if made.cross.is_empty() { Ok(()) } else { write_new(&folder.join(CROSS), &made.cross) }
+    let more = [(CROSS, &made.cross), (ROOT, &made.root)];
+    more.iter()
+        .filter(|(_, text)| !text.is_empty())
+        .try_for_each(|(name, text)| write_new(&folder.join(name), text))
 }
 
 /// Reads a CA's files.
 fn read_credentials(places: &Places, generation: u32) -> Result<Credentials, SettingsError> {
     let folder = folder(places, generation);
     let [ca, ca_key, signer, signer_key, tls, tls_key] = FILES.map(|name| read(&folder.join(name)));
-    let cross = if generation > 1 { read(&folder.join(CROSS))? } else { String::new() };
+    let [cross, root] = [CROSS, ROOT].map(|name| match read(&folder.join(name)) {
+        Err(SettingsError::Missing { .. }) => Ok(String::new()),
+        read => read,
+    });
     Ok(Credentials {
         ca: ca?,
         ca_key: ca_key?,
@@ -48,7 +57,8 @@ fn read_credentials(places: &Places, generation: u32) -> Result<Credentials, Set
         signer_key: signer_key?,
         tls: tls?,
         tls_key: tls_key?,
-        cross,
+        cross: cross?,
+        root: root?,
     })
 }
 
@@ -80,8 +90,8 @@ pub(crate) fn make_next(places: &Places, settings: &Settings, now_s: i64) -> Res
     let generation = settings.authority + 1;
     let network = before.authority.network().range();
     let hosts = [address_of(places, settings)?.host().to_owned()];
-    let mut made = Credentials::make(network, generation, &hosts, now_s)?;
-    made.cross(&before.current, network, generation, now_s)?;
+    let mut made = Credentials::make(NewCa::alone(network, generation, now_s)?, &hosts, now_s)?;
+    made.cross(&before.current, now_s)?;
     // What an attempt that was cut off has left belongs to nobody: no settings name it.
     let folder = folder(places, generation);
     match fs::remove_dir_all(&folder) {

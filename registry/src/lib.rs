@@ -13,6 +13,7 @@ mod files;
 mod generations;
 pub mod limits;
 mod metrics;
+pub mod offline_root;
 pub mod openapi;
 mod operator_client;
 mod problem;

@@ -13,7 +13,7 @@ use std::{
 };
 use wire::{
     registry::{Kind, NetworkDocument, Revocations},
-    signed::{SignedDocument, open_any},
+    signed::{SignedDocument, open},
 };
 
 /// Nodes have seen documents that the copy does not know, and never go back: the next ones are so
@@ -64,7 +64,8 @@ fn leap(storage: &mut dyn Storage, authority: &crate::authority::Authority) -> R
     let payload = |storage: &dyn Storage, kind| {
         let (_, json) = storage.document(kind)?.ok_or(bad("no signed document, or one"))?;
         let signed: SignedDocument = serde_json::from_str(&json).map_err(|_| bad("a signed document"))?;
-        open_any(&signed, &authority.trusted_der()).map_err(|_| bad("a signature"))
+        let opened = open(&signed, &authority.trusted_der()).map_err(|_| bad("a signature"));
+        opened.map(|opened| opened.payload)
     };
     let mut network = NetworkDocument::read(&payload(storage, Kind::Network)?)?;
     network.version += VERSIONS;

@@ -5,7 +5,7 @@ use crate::{
     admin::Operator,
     api::{self, Caller},
     copies,
-    desk::{Desk, WallClock},
+    desk::{Desk, Shown, WallClock},
     files,
     limits::Site,
     metrics::{self, Counts},
@@ -95,10 +95,11 @@ pub enum ServeError {
     Run(#[source] io::Error),
 }
 
-/// Serial number of a certificate (DER) in lower-case hex.
-fn serial(certificate: &[u8]) -> Option<String> {
+/// What a certificate (DER) says.
+fn shown(certificate: &[u8]) -> Option<Shown> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some(wire::signed::hex(certificate.raw_serial()))
+    let key = crate::request::sha256(certificate.public_key().raw);
+    Some(Shown { serial: wire::signed::hex(certificate.raw_serial()), key })
 }
 
 /// Says who is on a connection; without a seat it is ended, and what comes on it is nobody's.
@@ -116,8 +117,8 @@ fn note_caller(seats: &Seats, connection: &dyn Any, data: &mut Extensions) {
         };
         data.insert(seat);
         let certificate = session.peer_certificates().and_then(<[_]>::first);
-        let serial = certificate.and_then(|certificate| serial(certificate));
-        data.insert(Caller { address: address.ip(), serial });
+        let shown = certificate.and_then(|certificate| shown(certificate));
+        data.insert(Caller { address: address.ip(), shown });
     }
 }
 

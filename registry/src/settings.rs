@@ -4,9 +4,10 @@ pub use crate::restore::restore;
 
 use crate::{
     authority::{Authority, AuthorityError, random},
-    credentials::{Credentials, random_network},
+    credentials::{Credentials, NewCa, random_network},
     files::{io_error, private_folder, read, write_new},
     generations::{Authorities, FILES, authorities, write_credentials},
+    offline_root::OfflineRoot,
     sqlite::Sqlite,
     storage::{Storage, StorageError},
 };
@@ -86,6 +87,8 @@ pub struct NewNetwork {
     pub grace_s: i64,
     /// Whether private addresses may be announced.
     pub private_endpoints: bool,
+    /// Where the key of a root above the CA is left; `None`: the CA has none.
+    pub offline_root: Option<PathBuf>,
 }
 
 /// What could not be made or read.
@@ -133,6 +136,12 @@ pub enum SettingsError {
     Network {
         /// What was asked for.
         network: Ipv6Net,
+    },
+    /// A root certifies nothing that would be older than what it certified before.
+    #[error("the root in {} certified a CA later than now: set the clock", path.display())]
+    Clock {
+        /// Its folder.
+        path: PathBuf,
     },
     /// A number out of range.
     #[error(transparent)]
@@ -215,7 +224,11 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Se
     }
     private_folder(&places.etc)?;
     private_folder(&places.state)?;
-    let made = Credentials::make(range, 1, &[new.address.host().to_owned()], now_s)?;
+    let ca = match &new.offline_root {
+        None => NewCa::alone(range, 1, now_s)?,
+        Some(folder) => NewCa::below(&OfflineRoot::make(folder, range, now_s)?, now_s)?,
+    };
+    let made = Credentials::make(ca, &[new.address.host().to_owned()], now_s)?;
     write_credentials(places, 1, &made)?;
     let authority = Authority::load((1, &made), None)?;
     let mut storage = open_database(places, &settings)?;

@@ -58,7 +58,7 @@ impl Material {
         let mut roots = RootCertStore::empty();
         for credentials in std::iter::once(current).chain(other) {
             roots
-                .add(CertificateDer::from_pem_slice(credentials.ca.as_bytes()).map_err(failed)?)
+                .add(CertificateDer::from_pem_slice(credentials.anchor().as_bytes()).map_err(failed)?)
                 .map_err(failed)?;
         }
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
@@ -69,13 +69,13 @@ impl Material {
     }
 }
 
-/// Our certificate and chain. The CA goes along, so that a newcomer can compare it with the
-/// invitation's pin; and its certificate by the CA before, for nodes that know only that one.
+/// Our certificate and chain. The trusted CA goes along, so that a newcomer can compare it with the
+/// invitation's pin; and our CA's certificate by the CA before, for nodes that know only that one.
 fn own(credentials: &Credentials, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
     let read = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).map_err(failed);
     let mut chain = vec![read(&credentials.tls)?, read(&credentials.ca)?];
-    if !credentials.cross.is_empty() {
-        chain.push(read(&credentials.cross)?);
+    for more in [&credentials.root, &credentials.cross].into_iter().filter(|pem| !pem.is_empty()) {
+        chain.push(read(more)?);
     }
     let key = PrivateKeyDer::from_pem_slice(credentials.tls_key.as_bytes()).map_err(failed)?;
     CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(failed)

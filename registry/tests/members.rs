@@ -115,7 +115,7 @@ fn a_revoked_node_is_out_at_once_and_the_signed_list_says_so() {
         waiting.join().unwrap()
     });
     let ca = CertificateDer::from_pem_slice(second.claimed.ca.as_bytes()).unwrap();
-    let list = Revocations::read(&signed::open(&list, &ca).unwrap()).unwrap();
+    let list = Revocations::read(&signed::open(&list, &[&ca]).unwrap().payload).unwrap();
     assert_eq!((list.version, list.revoked.len()), (2, 1));
     assert_eq!(list.revoked[0].prefix, first.claimed.prefix);
     for (method, call) in CALLS {
@@ -144,6 +144,6 @@ fn the_network_s_document_is_signed_and_for_members() {
     let signed: SignedDocument = registry.ask(&node, "GET", "/v1/network", &());
     assert!(signed == node.claimed.network);
     let ca = CertificateDer::from_pem_slice(read(&registry.places.etc.join("ca.crt")).as_bytes()).unwrap();
-    let document = NetworkDocument::read(&signed::open(&signed, &ca).unwrap()).unwrap();
+    let document = NetworkDocument::read(&signed::open(&signed, &[&ca]).unwrap().payload).unwrap();
     assert_eq!((document.version, document.network.to_string()), (1, "fd12:3456:789a::/48".to_owned()));
 }

@@ -23,7 +23,7 @@ use support::{Identity, LIFE_S, Registry, ask, check, claim_with, joined, key, r
 use wire::{
     invitation::token_text,
     registry::{Announced, Announcement, Enrolment, NetworkDocument, Renewal, Renewed, Revocations, VERSION},
-    signed::{self, SignedDocument, open_any},
+    signed::{self, SignedDocument},
 };
 
 fn der(pem: &str) -> CertificateDer<'static> {
@@ -31,7 +31,7 @@ fn der(pem: &str) -> CertificateDer<'static> {
 }
 
 fn document(signed: &SignedDocument, ca: &str) -> NetworkDocument {
-    NetworkDocument::read(&signed::open(signed, &der(ca)).unwrap()).unwrap()
+    NetworkDocument::read(&signed::open(signed, &[der(ca)]).unwrap().payload).unwrap()
 }
 
 fn network(registry: &Registry, who: &Identity) -> SignedDocument {
@@ -212,7 +212,7 @@ fn the_ca_changes_in_three_steps_and_nobody_who_keeps_up_is_cut_off() {
     registry.restart();
     assert!(reaches(&registry, &node, &new) && reaches(&registry, &newcomer, &new));
     let now = network(&registry, &node);
-    assert!(open_any(&now, &[der(&old)]).is_err());
+    assert!(signed::open(&now, &[der(&old)]).is_err());
     assert_eq!(document(&now, &new).authorities, std::slice::from_ref(&new));
     node.claimed.certificate = former;
     assert!(!reaches(&registry, &node, &new), "a certificate of the old CA is good no more");
@@ -298,7 +298,7 @@ fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
     let seen = document(&network(&registry, &kept), &kept.claimed.ca);
     assert!(seen.version > 1000);
     let list: SignedDocument = registry.ask(&kept, "GET", "/v1/revocations", &());
-    let list = signed::open(&list, &der(&kept.claimed.ca)).unwrap();
+    let list = signed::open(&list, &[der(&kept.claimed.ca)]).unwrap().payload;
     assert!(Revocations::read(&list).unwrap().version > 1000);
     let next = registry.member().claimed.prefix.number();
     assert!(next > lost.claimed.prefix.number() + 900, "{next}");

@@ -7,6 +7,7 @@ use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{fs, path::Path};
 use wire::{
+    chain,
     overlay::Network,
     registry::NetworkDocument,
     signed::{self, SignedDocument},
@@ -39,12 +40,6 @@ fn wrong(path: &Path, why: impl Into<String>) -> StartError {
     StartError::Identity { path: path.to_owned(), why: why.into() }
 }
 
-fn certificate(path: &Path) -> Result<CertificateDer<'static>, StartError> {
-    CertificateDer::from_pem_file(path).map_err(|error| {
-        wrong(path, format!("no PEM certificate ({error}): run warren join, or put it back"))
-    })
-}
-
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let bad = |error| wrong(path, format!("no PEM certificates ({error}): run warren join, or put it back"));
     let all: Vec<_> =
@@ -61,21 +56,13 @@ impl Identity {
     pub fn read(paths: &Paths) -> Result<Self, StartError> {
         let (ca_path, path) = (paths.ca(), paths.certificate());
         let cas = certificates(&ca_path)?;
-        let certificate = certificate(&path)?;
-        let (_, parsed) = X509Certificate::from_der(&certificate)
-            .map_err(|_| wrong(&path, "the certificate is malformed"))?;
-        let mut signed = false;
-        for ca in &cas {
-            let (_, ca) =
-                X509Certificate::from_der(ca).map_err(|_| wrong(&ca_path, "a certificate is malformed"))?;
-            signed |= parsed.verify_signature(Some(ca.public_key())).is_ok();
-        }
-        if !signed {
-            return Err(wrong(
-                &path,
-                format!("signed by another CA than {}: join this network", ca_path.display()),
-            ));
-        }
+        let chain = certificates(&path)?;
+        chain::verify(&chain, &cas, None).map_err(|error| {
+            let why = format!("{error} ({} says which are): join this network", ca_path.display());
+            wrong(&path, why)
+        })?;
+        let parsed = chain.first().and_then(|der| X509Certificate::from_der(der).ok());
+        let (_, parsed) = parsed.ok_or_else(|| wrong(&path, "the certificate is malformed"))?;
         let me =
             subject(&parsed).ok_or_else(|| wrong(&path, "its subject is not exactly one common name P/L"))?;
         let expires_s = parsed.validity().not_after.timestamp();
@@ -114,7 +101,7 @@ fn network_document(
         .map_err(|error| wrong(&path, format!("cannot be read ({error}): run warren join")))?;
     let signed: SignedDocument =
         serde_json::from_str(&text).map_err(|error| wrong(&path, format!("no signed document: {error}")))?;
-    let payload = signed::open_any(&signed, cas).map_err(|error| wrong(&path, error.to_string()))?;
-    let document = NetworkDocument::read(&payload).map_err(|error| wrong(&path, error.to_string()))?;
+    let opened = signed::open(&signed, cas).map_err(|error| wrong(&path, error.to_string()))?;
+    let document = NetworkDocument::read(&opened.payload).map_err(|error| wrong(&path, error.to_string()))?;
     Ok((document, signed))
 }

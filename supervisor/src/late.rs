@@ -6,7 +6,10 @@
 use crate::{errors::StartError, identity::Identity};
 use actors::{
     clock::wall,
-    credentials::{CredentialError, certificate::Certificate},
+    credentials::{
+        CredentialError,
+        certificate::{BadCertificate, Certificate},
+    },
     documents::disk::replace,
     errors::Chain,
     member::Member,
@@ -14,7 +17,6 @@ use actors::{
 };
 use config::paths::Paths;
 use reqwest::Method;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::time::Duration;
 use wire::registry::{Renewal, Renewed, VERSION};
 
@@ -78,11 +80,8 @@ fn ended(identity: &Identity) -> String {
 }
 
 fn install(identity: &Identity, renewed: &Renewed, paths: &Paths) -> Result<(), CredentialError> {
-    let malformed = actors::credentials::certificate::BadCertificate::Malformed;
-    let read = |der: &CertificateDer<'_>| Certificate::read(der).ok_or(malformed);
-    let source = CertificateDer::from_pem_file(paths.certificate()).map_err(|_| malformed)?;
-    let fresh = CertificateDer::from_pem_slice(renewed.certificate.as_bytes()).map_err(|_| malformed)?;
-    let fresh = read(&source)?.follows(&fresh, &identity.cas)?;
+    let (_, old) = Certificate::of_file(&paths.certificate()).ok_or(BadCertificate::Malformed)?;
+    let fresh = old.follows(&renewed.certificate, &identity.cas)?;
     replace(&paths.certificate(), renewed.certificate.as_bytes(), 0o644, None)?;
     tracing::info!(serial = fresh.serial, "certificate renewed after its end");
     Ok(())

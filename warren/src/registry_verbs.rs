@@ -111,6 +111,9 @@ struct Init {
     /// Let nodes announce private addresses
     #[arg(long)]
     private_endpoints: bool,
+    /// Put a root above the CA, whose key is left in this new folder: keep it where no network leads
+    #[arg(long, value_name = "DIR")]
+    offline_root: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -182,10 +185,14 @@ fn init(args: &Init) -> ExitCode {
         announcement_ttl_s: args.announcement_ttl,
         grace_s: args.grace,
         private_endpoints: args.private_endpoints,
+        offline_root: args.offline_root.clone(),
     };
     match settings::init(&args.root.places(), &new, registry::system_clock()()) {
         Ok(network) => {
             say(format_args!("network {network}, registry {}", args.address));
+            if let Some(folder) = &args.offline_root {
+                say(format_args!("the root's key is in {}: move it to a safe place", folder.display()));
+            }
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, settings_code(&error)),
@@ -200,6 +207,7 @@ fn settings_code(error: &SettingsError) -> u8 {
         SettingsError::Exists { .. }
         | SettingsError::Io { .. }
         | SettingsError::Network { .. }
+        | SettingsError::Clock { .. }
         | SettingsError::Running { .. }
         | SettingsError::Document(_)
         | SettingsError::Authority(_)

@@ -5,6 +5,7 @@
 //! this and nothing else: common name [`SIGNER_NAME`], extended key usage code signing alone, so
 //! that no node's and no server's certificate will do.
 
+use crate::chain::{self, CERTIFICATE_LIMIT, ChainError, Issuer};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::{digest, signature};
 use serde::{Deserialize, Serialize};
@@ -15,9 +16,6 @@ pub const SIGNER_NAME: &str = "warren-metadata";
 
 /// Most bytes of a payload.
 pub const PAYLOAD_LIMIT: usize = 1024 * 1024;
-
-/// Most bytes of a certificate in DER.
-const CERTIFICATE_LIMIT: usize = 4096;
 
 /// A payload with its signature, self-contained: who has the CA can verify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +28,9 @@ pub struct SignedDocument {
     pub key_id: String,
     /// Base64 of the signing key's certificate (DER).
     pub certificate: String,
+    /// Base64 of the CA (DER) that certified the signing key, where a root stands above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// Base64 of the signature: ECDSA P-256 with SHA-256, ASN.1, over the payload's bytes.
     pub signature: String,
     /// The same by the signer of another CA, while the network's CA is changed.
@@ -43,6 +44,8 @@ pub struct SignedDocument {
 pub struct OtherSignature {
     pub key_id: String,
     pub certificate: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     pub signature: String,
 }
 
@@ -63,13 +66,10 @@ pub enum SignedError {
         /// In bytes.
         limit: usize,
     },
-    /// The CA or the signer is no certificate.
-    #[error("{which} is no X.509 certificate")]
-    NoCertificate {
-        /// "the CA" or "the signer".
-        which: &'static str,
-    },
-    /// The signer's certificate is not one for signing documents, or not the CA's.
+    /// Nobody who is trusted stands behind the signer.
+    #[error("the signer's certificate is not good: {0}")]
+    Chain(ChainError),
+    /// The signer's certificate is not one for signing documents.
     #[error("the signer's certificate is not good: {why}")]
     Signer {
         /// In words.
@@ -80,100 +80,93 @@ pub enum SignedError {
     Signature,
 }
 
-/// Encodes an envelope around a payload that was signed elsewhere.
-pub fn seal(payload: &[u8], certificate_der: &[u8], spki_der: &[u8], signature: &[u8]) -> SignedDocument {
+/// Encodes an envelope around a payload that was signed elsewhere; the chain is the signer's certificate
+/// and, where a root stands above it, that of its CA.
+pub fn seal(
+    payload: &[u8],
+    chain: (&[u8], Option<&[u8]>),
+    spki_der: &[u8],
+    signature: &[u8],
+) -> SignedDocument {
     SignedDocument {
         version: 1,
         payload: STANDARD.encode(payload),
         key_id: sha256_hex(spki_der),
-        certificate: STANDARD.encode(certificate_der),
+        certificate: STANDARD.encode(chain.0),
+        issuer: chain.1.map(|ca| STANDARD.encode(ca)),
         signature: STANDARD.encode(signature),
         other: None,
     }
 }
 
-/// The payload of a document, once its signature and its signer's certificate are verified against
-/// the network's CA (DER).
+/// A document that is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// What was signed.
+    pub payload: Vec<u8>,
+    /// Who stands behind its signer.
+    pub by: Issuer,
+}
+
+/// Opens a document, once its signature and its signer's certificate are verified against the CAs (DER)
+/// that are trusted: one that stands behind one of its signatures is enough.
 ///
 /// Time is not looked at: a document is replaced by a newer version, it does not expire, and a node
 /// whose clock is wrong must still read it.
 ///
 /// # Errors
-/// Says which part is not to be believed.
-pub fn open(document: &SignedDocument, ca_der: &[u8]) -> Result<Vec<u8>, SignedError> {
-    open_any(document, &[ca_der])
-}
-
-/// As [`open`], against several CAs: one that signed is enough.
-///
-/// # Errors
-/// Says which part is not to be believed, of the first signature against the first CA.
-pub fn open_any<T: AsRef<[u8]>>(document: &SignedDocument, cas: &[T]) -> Result<Vec<u8>, SignedError> {
+/// Says which part is not to be believed, of the first signature.
+pub fn open<T: AsRef<[u8]>>(document: &SignedDocument, cas: &[T]) -> Result<Opened, SignedError> {
     if document.version != 1 {
         return Err(SignedError::Version { version: document.version });
     }
     let payload = decode("payload", &document.payload, PAYLOAD_LIMIT)?;
-    let SignedDocument { key_id, certificate, signature, .. } = document;
-    let other = document.other.as_ref();
-    let signatures = std::iter::once((key_id, certificate, signature))
-        .chain(other.map(|other| (&other.key_id, &other.certificate, &other.signature)));
-    let mut first = None;
-    for (key_id, certificate, signature) in signatures {
-        for ca in cas {
-            match verify(&payload, key_id, certificate, signature, ca.as_ref()) {
-                Ok(()) => return Ok(payload),
-                Err(error) => first = first.or(Some(error)),
-            }
+    let SignedDocument { key_id, certificate, issuer, signature, .. } = document;
+    let first = verify(&payload, (key_id, certificate, issuer.as_deref(), signature), cas);
+    let found = match (first, &document.other) {
+        (Ok(by), _) => Ok(by),
+        (Err(error), None) => Err(error),
+        (Err(error), Some(OtherSignature { key_id, certificate, issuer, signature })) => {
+            verify(&payload, (key_id, certificate, issuer.as_deref(), signature), cas).map_err(|_| error)
         }
-    }
-    Err(first.unwrap_or(SignedError::NoCertificate { which: "the CA" }))
+    };
+    found.map(|by| Opened { payload, by })
 }
 
-fn verify(
+fn verify<T: AsRef<[u8]>>(
     payload: &[u8],
-    key_id: &str,
-    certificate: &str,
-    signature: &str,
-    ca_der: &[u8],
-) -> Result<(), SignedError> {
-    let certificate = decode("certificate", certificate, CERTIFICATE_LIMIT)?;
+    (key_id, certificate, issuer, signature): (&str, &str, Option<&str>, &str),
+    cas: &[T],
+) -> Result<Issuer, SignedError> {
+    let mut certificates = vec![decode("certificate", certificate, CERTIFICATE_LIMIT)?];
+    if let Some(issuer) = issuer {
+        certificates.push(decode("issuer", issuer, CERTIFICATE_LIMIT)?);
+    }
     let signature = decode("signature", signature, 128)?;
-    let (_, ca) =
-        X509Certificate::from_der(ca_der).map_err(|_| SignedError::NoCertificate { which: "the CA" })?;
-    let signer = match X509Certificate::from_der(&certificate) {
-        Ok(([], signer)) => signer,
-        Ok(_) | Err(_) => return Err(SignedError::NoCertificate { which: "the signer" }),
-    };
-    check_signer(&signer, &ca)?;
+    let by = chain::verify(&certificates, cas, None).map_err(SignedError::Chain)?;
+    let bad = |why| SignedError::Signer { why };
+    let signer = certificates.first().and_then(|der| X509Certificate::from_der(der).ok());
+    let (_, signer) = signer.ok_or(bad("it is none"))?;
+    check_signer(&signer).map_err(bad)?;
     if sha256_hex(signer.public_key().raw) != key_id {
-        return Err(SignedError::Signer { why: "it is not the key that key_id names" });
+        return Err(bad("it is not the key that key_id names"));
     }
     let point = &signer.public_key().subject_public_key.data;
     signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, point)
         .verify(payload, &signature)
-        .map_err(|_| SignedError::Signature)
+        .map_err(|_| SignedError::Signature)?;
+    Ok(by)
 }
 
-fn check_signer(signer: &X509Certificate<'_>, ca: &X509Certificate<'_>) -> Result<(), SignedError> {
-    let bad = |why| Err(SignedError::Signer { why });
-    if signer.issuer().as_raw() != ca.subject().as_raw() {
-        return bad("its issuer is not the network's CA");
-    }
-    if signer.verify_signature(Some(ca.public_key())).is_err() {
-        return bad("the network's CA did not sign it");
-    }
+/// Whether the certificate is for signing documents, and for nothing else.
+fn check_signer(signer: &X509Certificate<'_>) -> Result<(), &'static str> {
     let mut names = signer.subject().iter_common_name().map(|name| name.as_str());
     if !matches!((names.next(), names.next()), (Some(Ok(SIGNER_NAME)), None)) {
-        return bad("its common name is not that of a signer");
+        return Err("its common name is not that of a signer");
     }
     match signer.extended_key_usage() {
-        Ok(Some(usage)) if usage.value.code_signing && !usage.value.any => {}
-        Ok(_) | Err(_) => return bad("it is not for signing documents"),
-    }
-    match signer.basic_constraints() {
-        Ok(Some(constraints)) if constraints.value.ca => bad("it is a CA"),
-        Ok(_) => Ok(()),
-        Err(_) => bad("its constraints cannot be read"),
+        Ok(Some(usage)) if usage.value.code_signing && !usage.value.any => Ok(()),
+        Ok(_) | Err(_) => Err("it is not for signing documents"),
     }
 }
 

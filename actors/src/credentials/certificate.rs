@@ -1,8 +1,9 @@
-//! Reads what matters of a node's certificate, and judges a fresh one; knows no clock and no file.
+//! Reads what matters of a node's certificate, and judges a fresh one; knows no clock.
 
 use policies::names::Prefix;
 use rustls::pki_types::CertificateDer;
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
+use wire::chain::{self, ChainError};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// What matters of a certificate.
@@ -21,14 +22,14 @@ pub struct Certificate {
 }
 
 /// Why a fresh certificate is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCertificate {
     /// No certificate of a node.
     #[error("it is no certificate of a node")]
     Malformed,
-    /// None of the CAs that we trust signed it.
-    #[error("it is signed by no CA that this node trusts")]
-    Foreign,
+    /// None of the CAs that we trust stands behind it.
+    #[error("the chain of CAs is not good: {0}")]
+    Foreign(ChainError),
     /// For somebody else.
     #[error("it is for another node or another key")]
     NotOurs,
@@ -38,8 +39,17 @@ pub enum BadCertificate {
 }
 
 impl Certificate {
-    /// Reads a certificate (DER); `None` where it is none of a node.
-    pub fn read(der: &CertificateDer<'_>) -> Option<Self> {
+    /// The certificate of a file, with the chain (DER) of which it is the first; `None` where the file cannot
+    /// be read.
+    pub fn of_file(path: &Path) -> Option<(Vec<Vec<u8>>, Self)> {
+        let chain = chain::read_pem(&fs::read(path).ok()?).ok()?;
+        let read = Self::read(&chain)?;
+        Some((chain, read))
+    }
+
+    /// Reads the first certificate of a chain (DER); `None` where it is none of a node.
+    pub fn read<C: AsRef<[u8]>>(chain: &[C]) -> Option<Self> {
+        let der = chain.first()?.as_ref();
         let named = crate::member::named(der)?;
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         Some(Self {
@@ -61,19 +71,15 @@ impl Certificate {
         Duration::from_secs(u64::try_from(self.not_after_s.saturating_sub(now_s)).unwrap_or(0))
     }
 
-    /// Whether `fresh` may take the place of this one.
+    /// Whether `fresh`, the first certificate of a chain (PEM), may take the place of this one.
     ///
     /// # Errors
     /// Why not.
-    pub fn follows(
-        &self,
-        fresh: &CertificateDer<'_>,
-        cas: &[CertificateDer<'_>],
-    ) -> Result<Self, BadCertificate> {
-        let read = Self::read(fresh).ok_or(BadCertificate::Malformed)?;
-        if !cas.iter().any(|ca| is_signed_by(fresh, ca)) {
-            return Err(BadCertificate::Foreign);
-        }
+    pub fn follows(&self, fresh: &str, cas: &[CertificateDer<'_>]) -> Result<Self, BadCertificate> {
+        let chain = chain::read_pem(fresh.as_bytes()).map_err(|_| BadCertificate::Malformed)?;
+        let read = Self::read(&chain).ok_or(BadCertificate::Malformed)?;
+        // What ends when is asked below, and by TLS.
+        chain::verify(&chain, cas, None).map_err(BadCertificate::Foreign)?;
         if read.prefix != self.prefix || read.key != self.key {
             return Err(BadCertificate::NotOurs);
         }
@@ -82,16 +88,6 @@ impl Certificate {
         }
         Ok(read)
     }
-}
-
-/// Whether that CA's key signed the certificate.
-pub fn is_signed_by(certificate: &CertificateDer<'_>, ca: &CertificateDer<'_>) -> bool {
-    let (Ok((_, certificate)), Ok((_, ca))) =
-        (X509Certificate::from_der(certificate), X509Certificate::from_der(ca))
-    else {
-        return false;
-    };
-    certificate.verify_signature(Some(ca.public_key())).is_ok()
 }
 
 /// A CA's name in metrics, the first 16 hex digits of its key's SHA-256, and its end, seconds since 1970.

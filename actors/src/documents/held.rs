@@ -106,7 +106,7 @@ impl Held {
         if same.into_iter().flatten().any(|held| **held == *document) {
             return Ok(Taken::Same);
         }
-        let payload = signed::open_any(document, &self.cas)?;
+        let payload = signed::open(document, &self.cas)?.payload;
         let head: Head = serde_json::from_slice(&payload)
             .map_err(|error| DocumentError::Shape { what: "signed", why: error.to_string() })?;
         let held = self.version(head.kind);

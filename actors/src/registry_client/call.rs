@@ -251,7 +251,7 @@ fn printable(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Takes a server whose chain holds a CA with this pin, if that CA signed its certificate for the
+/// Takes a server whose chain holds a CA with this pin, if that CA stands behind its certificate for the
 /// name that was called.
 #[derive(Debug)]
 struct Pinned {
@@ -284,7 +284,7 @@ impl ServerCertVerifier for Pinned {
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

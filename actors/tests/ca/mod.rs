@@ -56,7 +56,7 @@ impl Ca {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let payload = serde_json::to_vec(document).unwrap();
         let signature = key.sign(&payload).unwrap();
-        seal(&payload, certificate.der(), &key.subject_public_key_info(), &signature)
+        seal(&payload, (certificate.der(), None), &key.subject_public_key_info(), &signature)
     }
 
     /// A list that says that the certificate of node `revoked` is.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use wire::{
     registry::{Kind, NetworkDocument, Revocations, VERSION, static_key_text},
-    signed::{SignedDocument, hex, open_any},
+    signed::{SignedDocument, hex, open},
 };
 
 /// A step of a change.
@@ -93,7 +93,7 @@ pub(super) fn mend(storage: &mut dyn Storage, authorities: &Authorities) -> Resu
         let missing = StorageError::Value { what: "no signed document, or one" };
         let (_, json) = storage.document(kind)?.ok_or(missing)?;
         let signed: SignedDocument = serde_json::from_str(&json)?;
-        Ok((open_any(&signed, &cas)?, signed))
+        Ok((open(&signed, &cas)?.payload, signed))
     };
     let (payload, signed) = read(storage, Kind::Network)?;
     let mut network = NetworkDocument::read(&payload)?;

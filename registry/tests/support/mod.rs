@@ -3,6 +3,10 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod line;
+
+pub use line::Line;
+
 use rcgen::{CertificateParams, KeyPair};
 use registry::{
     admin::{self, AdminError, Invite, Invited},
@@ -48,9 +52,10 @@ pub const TTL_S: i64 = 900;
 struct How {
     no_limits: bool,
     per_site: usize,
+    offline_root: bool,
 }
 
-const USUAL: How = How { no_limits: false, per_site: serve::PER_SITE };
+const USUAL: How = How { no_limits: false, per_site: serve::PER_SITE, offline_root: false };
 
 /// A registry that runs in a thread of its own, with its files in a folder of its own.
 pub struct Registry {
@@ -60,7 +65,7 @@ pub struct Registry {
     how: How,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A node's certificate and key.
@@ -72,6 +77,22 @@ pub struct Identity {
 impl Registry {
     pub fn start() -> Self {
         Self::make(START_S, USUAL, |_| {})
+    }
+
+    /// Has a root above its CA; see [`Self::offline_root`].
+    pub fn with_offline_root() -> Self {
+        Self::make(START_S, How { offline_root: true, ..USUAL }, |_| {})
+    }
+
+    /// The folder of the root's key.
+    pub fn offline_root(&self) -> std::path::PathBuf {
+        self.folder.path().join("offline")
+    }
+
+    /// The CA that nodes trust.
+    pub fn trusted(&self) -> String {
+        let root = self.places.etc.join("root.crt");
+        read(&if root.exists() { root } else { self.places.etc.join("ca.crt") })
     }
 
     /// Has as many connections from one address, and no more.
@@ -104,12 +125,13 @@ impl Registry {
             announcement_ttl_s: TTL_S,
             grace_s: GRACE_S,
             private_endpoints: false,
+            offline_root: how.offline_root.then(|| at("offline")),
         };
         settings::init(&places, &new, start_s).unwrap();
         let now_s = Arc::new(AtomicI64::new(start_s));
         let (address, stop, thread) = run(&places, &now_s, how).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
-        Self { places, now_s, address, how, stop, thread, _folder: folder }
+        Self { places, now_s, address, how, stop, thread, folder }
     }
 
     /// Ends it in order and starts it again on the same files.
@@ -186,7 +208,7 @@ impl Registry {
         headers: &str,
         body: &str,
     ) -> Option<(u16, String)> {
-        let mut tls = self.connect(who, &read(&self.places.etc.join("ca.crt")));
+        let mut tls = self.connect(who, &self.trusted());
         let length = body.len();
         let head = format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n{headers}");
         tls.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).ok()?;
@@ -219,8 +241,8 @@ impl Registry {
         let mut config = match who {
             None => config.with_no_client_auth(),
             Some(identity) => {
-                let certificate = identity.claimed.certificate.as_bytes();
-                let chain = vec![CertificateDer::from_pem_slice(certificate).unwrap()];
+                let certificates = identity.claimed.certificate.as_bytes();
+                let chain = CertificateDer::pem_slice_iter(certificates).map(Result::unwrap).collect();
                 let key = PrivateKeyDer::from_pem_slice(identity.key.serialize_pem().as_bytes()).unwrap();
                 config.with_client_auth_cert(chain, key).unwrap()
             }
@@ -234,7 +256,7 @@ impl Registry {
 
     /// A connection for many calls, which is made anew where the registry ends it.
     pub fn line<'a>(&'a self, who: Option<&'a Identity>) -> Line<'a> {
-        Line { registry: self, who, stream: None }
+        Line::new(self, who)
     }
 
     /// As [`Self::call`]; fails the test unless the answer is 200 and a document.
@@ -249,49 +271,6 @@ impl Registry {
         let (status, body) = self.call(Some(who), method, call, &serde_json::to_string(document).unwrap());
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
-    }
-}
-
-/// See [`Registry::line`].
-pub struct Line<'a> {
-    registry: &'a Registry,
-    who: Option<&'a Identity>,
-    stream: Option<StreamOwned<ClientConnection, TcpStream>>,
-}
-
-impl Line<'_> {
-    /// Makes a call; status and body.
-    pub fn call(&mut self, method: &str, call: &str, body: &str) -> (u16, String) {
-        loop {
-            let fresh = self.stream.is_none();
-            if let Some(answer) = self.try_call(method, call, body) {
-                return answer;
-            }
-            assert!(!fresh, "no answer on a new connection");
-            self.stream = None;
-        }
-    }
-
-    fn try_call(&mut self, method: &str, call: &str, body: &str) -> Option<(u16, String)> {
-        let ca = read(&self.registry.places.etc.join("ca.crt"));
-        let stream = self.stream.get_or_insert_with(|| self.registry.connect(self.who, &ca));
-        let length = body.len();
-        let text =
-            format!("{method} {call} HTTP/1.1\r\nhost: registry\r\ncontent-length: {length}\r\n\r\n{body}");
-        stream.write_all(text.as_bytes()).ok()?;
-        let mut answer = Vec::new();
-        loop {
-            let whole = String::from_utf8_lossy(&answer).into_owned();
-            if let Some((head, body)) = whole.split_once("\r\n\r\n") {
-                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-                if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
-                    return Some((head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned()));
-                }
-            }
-            let mut part = [0; 4096];
-            let count = stream.read(&mut part).ok().filter(|count| *count > 0)?;
-            answer.extend_from_slice(&part[..count]);
-        }
     }
 }
 
@@ -321,7 +300,7 @@ fn run(places: &Places, now_s: &Arc<AtomicI64>, how: How) -> Result<Started, Str
         actix_rt::System::new().block_on(async move {
             let clock: registry::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
             let listen = "127.0.0.1:0".parse().unwrap();
-            let How { no_limits, per_site } = how;
+            let How { no_limits, per_site, .. } = how;
             let serving = serve::Serving { listen, metrics: None, per_site, no_limits, clock };
             let running = match serve::start(&places, &serving) {
                 Ok(running) => running,

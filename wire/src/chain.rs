@@ -1,0 +1,260 @@
+//! Verifies chains of certificates: one, at most one CA between, and a CA that is trusted.
+//!
+//! Whatever believes a certificate asks here; only TLS itself, in OpenVPN and rustls, looks again. Chains
+//! come from strangers: they are bounded, and taken exactly as they are, without a search for a way.
+
+use crate::serial;
+use std::cmp::Ordering;
+use x509_parser::{
+    extensions::ParsedExtension,
+    pem::Pem,
+    prelude::{FromDer, X509Certificate},
+};
+
+/// Most certificates of a chain, without the one that is trusted.
+pub const MOST_CERTIFICATES: usize = 2;
+
+/// Most bytes of a certificate in DER.
+pub const CERTIFICATE_LIMIT: usize = 4096;
+
+/// Most bytes of a chain in PEM.
+const PEM_LIMIT: usize = 16 * 1024;
+
+/// A CA between: one that a trusted root certified. Roots number them by time, so that of two the
+/// later is the greater.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Between {
+    /// Its certificate's serial number, as [`serial::normal`] spells it.
+    pub serial: String,
+}
+
+impl Ord for Between {
+    /// Numbers without leading zeros: the longer is the greater.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.serial.len().cmp(&other.serial.len()).then_with(|| self.serial.cmp(&other.serial))
+    }
+}
+
+impl PartialOrd for Between {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Who stands behind a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// The trusted CA, by its place among those that were given.
+    pub trusted: usize,
+    /// The CA between; `None`: the trusted one signed the certificate itself.
+    pub between: Option<Between>,
+}
+
+/// Why a chain is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// No PEM, or something else in it.
+    #[error("it is no PEM of certificates, of at most {PEM_LIMIT} bytes")]
+    Pem,
+    /// None, or more than a chain may have.
+    #[error("it has {count} certificates, not 1 to {MOST_CERTIFICATES}")]
+    Count {
+        /// How many.
+        count: usize,
+    },
+    /// Not to be parsed, or too long.
+    #[error("{which} is no X.509 certificate of at most {CERTIFICATE_LIMIT} bytes")]
+    Malformed {
+        /// Which.
+        which: &'static str,
+    },
+    /// The last certificate is none of the trusted CAs'.
+    #[error("no CA that is trusted signed it")]
+    Untrusted,
+    /// Well-formed and signed, but not good.
+    #[error("{which} {why}")]
+    Bad {
+        /// Which.
+        which: &'static str,
+        /// In words.
+        why: &'static str,
+    },
+}
+
+const LEAF: &str = "the certificate";
+const BETWEEN: &str = "the CA between";
+const TRUSTED: &str = "the trusted CA";
+
+/// The certificates (DER) of a chain in PEM, in their order.
+///
+/// # Errors
+/// It is too long, no PEM, or holds something else.
+pub fn read_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, ChainError> {
+    if text.len() > PEM_LIMIT {
+        return Err(ChainError::Pem);
+    }
+    let mut chain = Vec::new();
+    for block in Pem::iter_from_buffer(text) {
+        let block = block.ok().filter(|block| block.label == "CERTIFICATE").ok_or(ChainError::Pem)?;
+        chain.push(block.contents);
+    }
+    if chain.is_empty() { Err(ChainError::Pem) } else { Ok(chain) }
+}
+
+/// Who stands behind the first certificate of a chain (DER): names, signatures and lengths of paths fit,
+/// who signs is a CA that may, and nothing ends after its CA. The first is no CA.
+///
+/// `at_s`: the moment, in seconds since 1970, at which all must be good. `None` where a clock has no
+/// say: what TLS asks is left to TLS, and what does not end with its certificate is no worse for its end.
+///
+/// # Errors
+/// Says which certificate is not to be believed.
+pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
+    chain: &[C],
+    trusted: &[T],
+    at_s: Option<i64>,
+) -> Result<Issuer, ChainError> {
+    let (leaf, between) = match chain {
+        [leaf] => (parse(leaf.as_ref(), LEAF)?, None),
+        [leaf, between] => (parse(leaf.as_ref(), LEAF)?, Some(parse(between.as_ref(), BETWEEN)?)),
+        _ => return Err(ChainError::Count { count: chain.len() }),
+    };
+    if let Some(ca) = &between {
+        signs((ca, BETWEEN), (&leaf, LEAF), 0, at_s)?;
+    }
+    if leaf.basic_constraints().map_or(true, |found| found.is_some_and(|found| found.value.ca)) {
+        return Err(ChainError::Bad { which: LEAF, why: "is one of a CA" });
+    }
+    good(&leaf, LEAF, at_s)?;
+    let top = between.as_ref().map_or((&leaf, LEAF), |ca| (ca, BETWEEN));
+    let mut why = None;
+    for (place, root) in trusted.iter().enumerate() {
+        match below(top, root.as_ref(), u32::from(between.is_some()), at_s) {
+            Ok(()) => {
+                return Ok(Issuer { trusted: place, between: between.as_ref().map(number).transpose()? });
+            }
+            // Of several CAs the one that signed it knows best what is wrong.
+            Err(ChainError::Untrusted) => {}
+            Err(error) => why = why.or(Some(error)),
+        }
+    }
+    Err(why.unwrap_or(ChainError::Untrusted))
+}
+
+/// Which CA between this is (DER), if one of these roots (DER) certified it and it is good at `at_s`.
+///
+/// # Errors
+/// See [`verify`].
+pub fn verify_between<T: AsRef<[u8]>>(ca: &[u8], roots: &[T], at_s: i64) -> Result<Between, ChainError> {
+    let ca = parse(ca, BETWEEN)?;
+    may_sign(&ca, BETWEEN, 0)?;
+    let found = roots.iter().map(|root| below((&ca, BETWEEN), root.as_ref(), 1, Some(at_s)));
+    let found = found.reduce(|first, next| if first.is_ok() { first } else { next });
+    found.unwrap_or(Err(ChainError::Untrusted))?;
+    number(&ca)
+}
+
+fn parse<'a>(der: &'a [u8], which: &'static str) -> Result<X509Certificate<'a>, ChainError> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) if der.len() <= CERTIFICATE_LIMIT => Ok(certificate),
+        Ok(_) | Err(_) => Err(ChainError::Malformed { which }),
+    }
+}
+
+/// The number of a CA between (DER), whoever certified it.
+///
+/// # Errors
+/// It is no certificate, or has no such number.
+pub fn number_of(ca: &[u8]) -> Result<Between, ChainError> {
+    number(&parse(ca, BETWEEN)?)
+}
+
+fn number(ca: &X509Certificate<'_>) -> Result<Between, ChainError> {
+    let bad = ChainError::Bad { which: BETWEEN, why: "has a serial number that is too long" };
+    Ok(Between { serial: serial::of_octets(ca.raw_serial()).ok_or(bad)? })
+}
+
+/// Whether that trusted CA certified `top`, with so many CAs between.
+fn below(
+    top: (&X509Certificate<'_>, &'static str),
+    root: &[u8],
+    between: u32,
+    at_s: Option<i64>,
+) -> Result<(), ChainError> {
+    let root = parse(root, TRUSTED)?;
+    if between > 0 && top.0.subject().as_raw() == root.subject().as_raw() {
+        return Err(ChainError::Bad { which: BETWEEN, why: "has the name of a trusted CA" });
+    }
+    match signs((&root, TRUSTED), top, between, at_s) {
+        Err(ChainError::Bad { why: FOREIGN, .. }) => Err(ChainError::Untrusted),
+        outcome => outcome,
+    }
+}
+
+/// Said of a certificate that the CA at hand did not sign.
+const FOREIGN: &str = "is not signed by its CA";
+
+/// Whether `ca`, below which are so many CAs, may have signed `of`, and did.
+fn signs(
+    ca: (&X509Certificate<'_>, &'static str),
+    of: (&X509Certificate<'_>, &'static str),
+    cas_below: u32,
+    at_s: Option<i64>,
+) -> Result<(), ChainError> {
+    let ((ca, ca_which), (of, which)) = (ca, of);
+    let bad = |why| Err(ChainError::Bad { which, why });
+    if of.issuer().as_raw() != ca.subject().as_raw() || of.verify_signature(Some(ca.public_key())).is_err() {
+        return bad(FOREIGN);
+    }
+    if of.validity().not_after.timestamp() > ca.validity().not_after.timestamp() {
+        return bad("ends after its CA");
+    }
+    may_sign(ca, ca_which, cas_below)?;
+    good(ca, ca_which, at_s)
+}
+
+/// Whether that is a CA below which there may be so many more.
+fn may_sign(ca: &X509Certificate<'_>, which: &'static str, cas_below: u32) -> Result<(), ChainError> {
+    let bad = |why| Err(ChainError::Bad { which, why });
+    match ca.basic_constraints() {
+        Ok(Some(found)) if !found.value.ca => return bad("is none of a CA"),
+        Ok(Some(found)) if found.value.path_len_constraint.is_some_and(|most| most < cas_below) => {
+            return bad("allows no CA below it");
+        }
+        Ok(Some(_)) => {}
+        Ok(None) | Err(_) => return bad("is none of a CA"),
+    }
+    match ca.key_usage() {
+        Ok(Some(usage)) if usage.value.key_cert_sign() => Ok(()),
+        // RFC 5280 asks it of all CAs; what the operator put there by hand is trusted as it is.
+        Ok(None) if which == TRUSTED => Ok(()),
+        Ok(_) | Err(_) => bad("is not for signing certificates"),
+    }
+}
+
+/// Whether nothing else speaks against it.
+fn good(certificate: &X509Certificate<'_>, which: &'static str, at_s: Option<i64>) -> Result<(), ChainError> {
+    let bad = |why| Err(ChainError::Bad { which, why });
+    let validity = certificate.validity();
+    let (begin, end) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    if at_s.is_some_and(|at_s| at_s < begin) {
+        return bad("is not good yet");
+    }
+    if at_s.is_some_and(|at_s| at_s > end) {
+        return bad("has ended");
+    }
+    let known = |extension: &ParsedExtension<'_>| {
+        matches!(
+            extension,
+            ParsedExtension::BasicConstraints(_)
+                | ParsedExtension::KeyUsage(_)
+                | ParsedExtension::ExtendedKeyUsage(_)
+                | ParsedExtension::SubjectAlternativeName(_)
+        )
+    };
+    let mut critical = certificate.extensions().iter().filter(|extension| extension.critical);
+    if critical.any(|extension| !known(extension.parsed_extension())) {
+        return bad("has a critical extension that is not known here");
+    }
+    Ok(())
+}
