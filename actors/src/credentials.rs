@@ -52,6 +52,10 @@ const LAST: Duration = Duration::from_secs(3600);
 const LATE: Duration = Duration::from_secs(300);
 /// A renewal that goes on failing is logged this often.
 const COMPLAIN: Duration = Duration::from_secs(3600);
+/// A later CA below the same root is used within this, spread by chance.
+const SOON: Duration = Duration::from_secs(30);
+/// Once a CA is barred no more than this counts as left of the life of what it signed.
+const BARRED: Duration = Duration::from_secs(300);
 /// Nodes begin to start processes anew within this, spread by chance, and within a sixteenth of what is left
 /// of the old certificate's life; then they take turns.
 const WINDOW: Duration = Duration::from_secs(600);
@@ -116,6 +120,8 @@ pub struct Credentials {
     next: Uptime,
     wait: Duration,
     complained: Option<Uptime>,
+    /// How many CAs were barred when tunnels were last begun anew for that.
+    barred: usize,
 }
 
 impl Credentials {
@@ -130,6 +136,7 @@ impl Credentials {
         changed: Vec<Recipient<CredentialsChanged>>,
     ) -> Self {
         let (chance, next) = (fastrand::f64(), clock.now());
+        let barred = held.load().barred_cas();
         Self {
             settings,
             clock,
@@ -143,6 +150,7 @@ impl Credentials {
             next,
             wait: FIRST,
             complained: None,
+            barred,
         }
     }
 
@@ -189,7 +197,7 @@ impl Credentials {
         let signs = held.network().is_some_and(|network| !network.authorities.is_empty());
         let other_ca =
             signs && held.cas().first().is_some_and(|ca| chain::verify(chain, &[ca], None).is_err());
-        if other_ca {
+        if other_ca || held.is_superseded(chain) {
             return 0;
         }
         let third = Duration::from_secs(u64::try_from(own.not_after_s - own.last_third_s()).unwrap_or(0));
@@ -199,6 +207,7 @@ impl Credentials {
 
     fn renewed(&mut self, old: &Certificate, renewed: &Renewed) -> Result<(), CredentialError> {
         let fresh = old.follows(&renewed.certificate, self.held.load().cas())?;
+        let old_rest = self.rest_for_others();
         replace(&self.settings.certificate, renewed.certificate.as_bytes(), 0o644, None)?;
         tracing::info!(
             serial = fresh.serial,
@@ -207,7 +216,7 @@ impl Credentials {
         );
         (self.wait, self.complained) = (FIRST, None);
         self.next = self.clock.now() + TICK;
-        self.use_files(old.rest(now_s()), true, true)
+        self.use_files(old_rest, true, true)
     }
 
     fn failed(&mut self, own: &Certificate, error: &CredentialError) {
@@ -289,6 +298,26 @@ impl Credentials {
         }
     }
 
+    /// Renews soon where a later CA signs now, and begins tunnels anew where a CA is barred: whoever we have
+    /// dialled may have shown a certificate of it.
+    fn look_at_cas(&mut self, held: &Held) {
+        if self.own().is_some_and(|(chain, _)| held.is_superseded(&chain)) {
+            self.next = self.next.min(self.clock.now() + SOON.mul_f64(self.chance));
+        }
+        if self.barred != held.barred_cas() {
+            self.barred = held.barred_cas();
+            tracing::info!(cas = self.barred, "CAs below the root are barred");
+            self.tell(self.rest().min(BARRED), false, true);
+        }
+    }
+
+    /// What is left of the time in which others take our certificate.
+    fn rest_for_others(&self) -> Duration {
+        let Some((chain, own)) = self.own() else { return Duration::ZERO };
+        let rest = own.rest(now_s());
+        if self.held.load().bars_ca_of(&chain) { rest.min(BARRED) } else { rest }
+    }
+
     /// What is left of the life of our certificate.
     fn rest(&self) -> Duration {
         self.own().map(|(_, own)| own.rest(now_s())).unwrap_or_default()
@@ -344,5 +373,6 @@ impl Handler<DocumentsChanged> for Credentials {
         {
             tracing::error!(error = %Chain(&error), "the network's new CAs or keys are not in use");
         }
+        self.look_at_cas(&changed.held);
     }
 }

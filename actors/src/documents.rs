@@ -348,10 +348,11 @@ impl Handler<VersionsHeard> for Documents {
 
     fn handle(&mut self, heard: VersionsHeard, ctx: &mut Self::Context) {
         let held = self.held.load_full();
-        if heard.network > held.version(Kind::Network) {
+        // A lower one may be that of a later CA.
+        if heard.network != held.version(Kind::Network) {
             self.fetch(0, "/v1/network", ctx);
         }
-        if heard.revocations > held.version(Kind::Revocations) {
+        if heard.revocations != held.version(Kind::Revocations) {
             self.fetch(1, "/v1/revocations", ctx);
         }
     }

@@ -35,6 +35,7 @@ use std::{
     time::Duration,
 };
 use wire::{
+    chain,
     peer::{
         DOCUMENT_LIMIT, Distance, MOST_NODES, NodeDocument, PeersDocument, TURN, VERSION, ViewDocument,
         call_of,
@@ -101,6 +102,8 @@ struct Caller {
     serial: String,
     /// SHA-256 of its key's SPKI.
     key: String,
+    /// Serial numbers of the CAs that it showed along.
+    cas: Vec<String>,
 }
 
 impl PeerApi {
@@ -213,12 +216,13 @@ fn verify(connection: &dyn Any, data: &mut Extensions) {
     let caller = connection.downcast_ref::<TlsStream<TcpStream>>().and_then(|stream| {
         let (tcp, tls) = stream.get_ref();
         let from = tcp.peer_addr().ok()?;
-        let certificate = tls.peer_certificates()?.first()?;
+        let (certificate, cas) = tls.peer_certificates()?.split_first()?;
         if !member::bears_address(certificate, from.ip()) {
             return None;
         }
         let Named { prefix, serial, key } = member::named(certificate)?;
-        Some(Caller { prefix, serial, key })
+        let cas = cas.iter().map(|ca| chain::number_of(ca).map(|ca| ca.serial));
+        Some(Caller { prefix, serial, key, cas: cas.collect::<Result<_, _>>().ok()? })
     });
     if let Some(caller) = caller {
         data.insert(caller);
@@ -325,7 +329,8 @@ fn caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> 
         return Err("the certificate does not bear the address you come from");
     };
     let held = state.held.load();
-    if held.bars(&caller.serial) || held.bars_key(&caller.key) {
+    let serials = std::iter::once(&caller.serial).chain(&caller.cas);
+    if serials.into_iter().any(|serial| held.bars(serial)) || held.bars_key(&caller.key) {
         return Err("the certificate is revoked");
     }
     Ok(caller.clone())

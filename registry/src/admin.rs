@@ -1,10 +1,13 @@
 //! The operator's calls over a Unix socket, for root and the registry's own user.
 
+mod rotations;
+
 pub use crate::operator_client::{AdminError, ask};
+pub use rotations::{CaRequest, RequestCa, RotateCa, RotateKey};
 
 use crate::{
     calls::Call,
-    desk::{self, CaStep, Invitations, KeyKind, Spread},
+    desk::{self, Invitations, Spread},
     problem::{Body, No, no},
     query,
     queue::Queue,
@@ -164,30 +167,6 @@ pub struct ParameterList {
     pub parameters: Vec<Parameter>,
 }
 
-/// `POST /v1/authority`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RotateCa {
-    /// Which step.
-    pub step: CaStep,
-    /// Even where nodes are not ready.
-    #[serde(default)]
-    pub force: bool,
-}
-
-/// `POST /v1/keys`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RotateKey {
-    /// Which key.
-    pub key: KeyKind,
-    /// Which step.
-    pub step: CaStep,
-    /// Even where nodes are not ready.
-    #[serde(default)]
-    pub force: bool,
-}
-
 /// What was done, in words, and the version of the network document since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -315,25 +294,6 @@ async fn set(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Resul
     Ok(HttpResponse::Ok().json(Done { version: VERSION, done, network_version }))
 }
 
-async fn rotate_ca(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let RotateCa { step, force } = body.read()?;
-    let (done, network_version) = queue.ask(move |desk| desk.rotate_ca(step, force, &who)).await?;
-    Ok(HttpResponse::Ok().json(Done { version: VERSION, done, network_version }))
-}
-
-async fn rotate_key(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let RotateKey { key, step, force } = body.read()?;
-    let network_version = queue.ask(move |desk| desk.rotate_key(key, step, force, &who)).await?;
-    let done = match step {
-        CaStep::Stage => "the new key is accepted beside the old",
-        CaStep::Activate => "the new key is used",
-        CaStep::Retire => "the old key is accepted no more",
-    };
-    Ok(HttpResponse::Ok().json(Done { version: VERSION, done: done.into(), network_version }))
-}
-
 async fn backup(
     request: HttpRequest,
     body: Body,
@@ -384,8 +344,9 @@ pub(crate) fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         Call::Spread => route.to(spread),
         Call::Parameters => route.to(parameters),
         Call::Set => route.to(set),
-        Call::RotateCa => route.to(rotate_ca),
-        Call::RotateKey => route.to(rotate_key),
+        Call::RequestCa => route.to(rotations::request_ca),
+        Call::RotateCa => route.to(rotations::rotate_ca),
+        Call::RotateKey => route.to(rotations::rotate_key),
         Call::Backup => route.to(backup),
         Call::Log => route.to(log),
         Call::Claim | Call::Renew | Call::Announce | Call::Bootstrap | Call::Network | Call::Revocations => {

@@ -164,6 +164,7 @@ fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         | Call::Spread
         | Call::Parameters
         | Call::Set
+        | Call::RequestCa
         | Call::RotateCa
         | Call::RotateKey
         | Call::Backup

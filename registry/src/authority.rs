@@ -14,6 +14,7 @@ use rcgen::{
 use ring::rand::{SecureRandom, SystemRandom};
 use std::net::IpAddr;
 use wire::{
+    chain,
     overlay::Network,
     signed::{OtherSignature, SignedDocument, hex, seal},
 };
@@ -175,6 +176,20 @@ impl Authority {
     /// Whether a root stands above the CA that signs.
     pub fn has_root(&self) -> bool {
         self.current.has_root
+    }
+
+    /// Serial number and end (seconds since 1970) of the other CA, where both have the same root.
+    ///
+    /// # Errors
+    /// Its certificate has no serial number that can be barred.
+    pub(crate) fn other_between(&self) -> Result<Option<(String, i64)>, AuthorityError> {
+        let other = self.other.as_ref().filter(|other| self.current.has_root && other.has_root);
+        let Some(other) = other.filter(|other| other.anchor.der == self.current.anchor.der) else {
+            return Ok(None);
+        };
+        let number =
+            chain::number_of(&other.der).map_err(|_| AuthorityError::Stored { what: "the other CA" })?;
+        Ok(Some((number.serial, other.not_after_s)))
     }
 
     /// Another CA that nodes trust too while it is changed: one with the same root is none.

@@ -33,6 +33,7 @@ pub enum Call {
     Spread,
     Parameters,
     Set,
+    RequestCa,
     RotateCa,
     RotateKey,
     Backup,
@@ -41,7 +42,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Claim,
         Self::Renew,
         Self::Announce,
@@ -55,6 +56,7 @@ impl Call {
         Self::Spread,
         Self::Parameters,
         Self::Set,
+        Self::RequestCa,
         Self::RotateCa,
         Self::RotateKey,
         Self::Backup,
@@ -77,6 +79,7 @@ impl Call {
             Self::Spread => (Method::GET, "/v1/spread"),
             Self::Parameters => (Method::GET, "/v1/parameters"),
             Self::Set => (Method::PUT, "/v1/parameters"),
+            Self::RequestCa => (Method::POST, "/v1/authority/requests"),
             Self::RotateCa => (Method::POST, "/v1/authority"),
             Self::RotateKey => (Method::POST, "/v1/keys"),
             Self::Backup => (Method::POST, "/v1/backups"),
@@ -97,6 +100,7 @@ impl Call {
             | Self::Spread
             | Self::Parameters
             | Self::Set
+            | Self::RequestCa
             | Self::RotateCa
             | Self::RotateKey
             | Self::Backup
@@ -120,6 +124,7 @@ impl Call {
             Self::Spread => "How far the documents have come",
             Self::Parameters => "All parameters",
             Self::Set => "Set a parameter",
+            Self::RequestCa => "Make the key of the next CA, and what a root is asked with",
             Self::RotateCa => "Change the CA, one step",
             Self::RotateKey => "Change a key of the network, one step",
             Self::Backup => "Copy the database to a new file",

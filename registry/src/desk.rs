@@ -3,10 +3,12 @@
 //! Everything goes through one desk, one after the other.
 
 mod book;
+mod ca;
 mod changes;
 mod operator;
 mod parameters;
 
+pub use ca::CaRequest;
 pub use changes::{CaStep, KeyKind, Spread};
 pub use operator::{Invitations, Invited, LONGEST_TTL_S, Listed, MOST_USES};
 
@@ -116,7 +118,7 @@ impl Desk {
     pub(crate) fn new(opened: Opened, live: Live, clock: WallClock) -> Result<Self, Refusal> {
         let Opened { settings, places, address, authorities, storage } = opened;
         let mut storage: Box<dyn Storage> = Box::new(storage);
-        changes::mend(storage.as_mut(), &authorities)?;
+        ca::mend(storage.as_mut(), &authorities, &settings)?;
         let network = network_of(storage.as_ref(), &authorities.authority)?;
         let revocations = revocations_of(storage.as_ref(), &authorities.authority)?;
         let versions = Versions { network: network.0.version, revocations: revocations.0 };
@@ -173,7 +175,7 @@ impl Desk {
         self.settings = settings::read_settings(&self.places)?;
         self.authorities = generations::authorities(&self.places, &self.settings)?;
         self.live.replace(&self.authorities)?;
-        changes::mend(self.storage.as_mut(), &self.authorities)?;
+        ca::mend(self.storage.as_mut(), &self.authorities, &self.settings)?;
         self.network = network_of(self.storage.as_ref(), &self.authorities.authority)?;
         self.revocations = revocations_of(self.storage.as_ref(), &self.authorities.authority)?;
         self.book = Book::new(self.storage.announced(self.now_s())?);

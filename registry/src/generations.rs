@@ -2,10 +2,11 @@
 
 use crate::{
     authority::Authority,
-    credentials::{Credentials, NewCa},
+    credentials::{Credentials, NewCa, new_key},
     files::{io_error, private_folder, read, write_new},
     settings::{Places, Settings, SettingsError, address_of},
 };
+use rcgen::KeyPair;
 use std::{fs, io, path::PathBuf};
 
 pub(crate) const FILES: [&str; 6] = ["ca.crt", "ca.key", "signer.crt", "signer.key", "tls.crt", "tls.key"];
@@ -81,17 +82,65 @@ pub(crate) fn authorities(places: &Places, settings: &Settings) -> Result<Author
     Ok(Authorities { current, other, authority })
 }
 
-/// Makes the CA after the current one; its files are all that changes.
+/// The key of the next CA, for which a root is asked, until it is used.
+fn requested(places: &Places) -> PathBuf {
+    places.etc.join("next-ca.key")
+}
+
+/// A key for the next CA, which a root shall certify; asked again, the same.
+///
+/// # Errors
+/// It could not be made, written or read.
+pub(crate) fn request_key(places: &Places) -> Result<KeyPair, SettingsError> {
+    match requested_key(places) {
+        Err(SettingsError::Missing { .. }) => {
+            let key = new_key()?;
+            write_new(&requested(places), &key.serialize_pem())?;
+            Ok(key)
+        }
+        found => found,
+    }
+}
+
+/// The key that [`request_key`] made.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub(crate) fn requested_key(places: &Places) -> Result<KeyPair, SettingsError> {
+    let path = requested(places);
+    let text = read(&path)?;
+    KeyPair::from_pem(&text).map_err(|error| SettingsError::Bad { path, why: error.to_string() })
+}
+
+/// Removes the key that [`request_key`] made, now that its CA has it.
+///
+/// # Errors
+/// It could not be removed.
+pub(crate) fn forget_request(places: &Places) -> Result<(), SettingsError> {
+    let path = requested(places);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes what the CA after the current one needs; its files are all that changes.
 ///
 /// # Errors
 /// Something could not be made or written.
-pub(crate) fn make_next(places: &Places, settings: &Settings, now_s: i64) -> Result<u32, SettingsError> {
+pub(crate) fn make_next(
+    places: &Places,
+    settings: &Settings,
+    ca: NewCa,
+    now_s: i64,
+) -> Result<u32, SettingsError> {
     let before = authorities(places, settings)?;
     let generation = settings.authority + 1;
-    let network = before.authority.network().range();
     let hosts = [address_of(places, settings)?.host().to_owned()];
-    let mut made = Credentials::make(NewCa::alone(network, generation, now_s)?, &hosts, now_s)?;
-    made.cross(&before.current, now_s)?;
+    let mut made = Credentials::make(ca, &hosts, now_s)?;
+    if made.anchor() != before.current.anchor() {
+        made.cross(&before.current, now_s)?;
+    }
     // What an attempt that was cut off has left belongs to nobody: no settings name it.
     let folder = folder(places, generation);
     match fs::remove_dir_all(&folder) {

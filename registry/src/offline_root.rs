@@ -51,6 +51,9 @@ impl OfflineRoot {
         if Self::exists(folder) {
             return Err(SettingsError::Exists { path: folder.join(CERTIFICATE) });
         }
+        if Network::new(network).is_none() {
+            return Err(SettingsError::Network { network });
+        }
         private_folder(folder)?;
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"))?;
         let root = root_params(network, now_s)?.self_signed(&key).map_err(make("the root"))?;

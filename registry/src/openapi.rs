@@ -94,7 +94,10 @@ pub fn body(call: Call) -> Option<Value> {
         Call::Sign => (std::iter::once(("csr", text())).chain(wishes()).collect(), vec!["csr"]),
         Call::Revoke => (vec![("node", text())], vec!["node"]),
         Call::Set => (vec![("key", text()), ("value", text())], vec!["key", "value"]),
-        Call::RotateCa => (vec![("step", step), ("force", force)], vec!["step"]),
+        Call::RequestCa => (Vec::new(), Vec::new()),
+        Call::RotateCa => {
+            (vec![("step", step), ("force", force), ("certificate", or_null(text()))], vec!["step"])
+        }
         Call::RotateKey => {
             let key = one_of(&["babel", "tls-crypt"]);
             (vec![("key", key), ("step", step), ("force", force)], vec!["key", "step"])
@@ -140,6 +143,7 @@ fn answer(call: Call) -> &'static [&'static str] {
             "unreachable",
         ],
         Call::Parameters => &["version", "parameters"],
+        Call::RequestCa => &["version", "csr", "network", "has_root"],
         Call::Set | Call::RotateCa | Call::RotateKey | Call::Backup => {
             &["version", "done", "network_version"]
         }
@@ -165,6 +169,7 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
         | Call::Spread
         | Call::Parameters
         | Call::Set
+        | Call::RequestCa
         | Call::RotateCa
         | Call::RotateKey
         | Call::Backup => Vec::new(),
@@ -182,7 +187,13 @@ pub fn refusals(call: Call) -> Vec<u16> {
         Call::Sign => &[409, 422, 507],
         Call::Set | Call::Backup => &[422],
         Call::Revoke => &[404],
-        Call::Network | Call::Revocations | Call::Nodes | Call::Spread | Call::Parameters | Call::Log => &[],
+        Call::Network
+        | Call::Revocations
+        | Call::Nodes
+        | Call::Spread
+        | Call::Parameters
+        | Call::RequestCa
+        | Call::Log => &[],
     };
     let who: &[u16] = match call.who() {
         Who::Anybody => &[],

@@ -57,6 +57,26 @@ pub struct Settings {
     /// Generation of another CA that is trusted, while it is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_authority: Option<u32>,
+    /// CAs below the root that are good no more, as the revocations say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub barred: Vec<BarredCa>,
+}
+
+/// A CA below the root that is good no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BarredCa {
+    /// Its certificate's serial number, lower-case hex without leading zeros.
+    pub serial: String,
+    /// When it would have ended, seconds since 1970.
+    pub until_s: i64,
+}
+
+impl Settings {
+    /// What the revocations shall say of CAs.
+    pub(crate) fn barred_serials(&self) -> Vec<String> {
+        self.barred.iter().map(|ca| ca.serial.clone()).collect()
+    }
 }
 
 /// The grace where nobody said another: 30 days.
@@ -215,6 +235,7 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Se
         grace_s: new.grace_s,
         authority: 1,
         other_authority: None,
+        barred: Vec::new(),
     };
     let settings_file = places.etc.join(FILE);
     let all = FILES.iter().map(|name| places.etc.join(name));
@@ -232,7 +253,8 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Se
     write_credentials(places, 1, &made)?;
     let authority = Authority::load((1, &made), None)?;
     let mut storage = open_database(places, &settings)?;
-    let revocations = Revocations { kind: Kind::Revocations, version: 1, revoked: Vec::new() };
+    let revocations =
+        Revocations { kind: Kind::Revocations, version: 1, revoked: Vec::new(), authorities: Vec::new() };
     keep(&mut storage, &authority, Kind::Network, 1, &document)?;
     keep(&mut storage, &authority, Kind::Revocations, 1, &revocations)?;
     // Last, since its presence says that all is there.

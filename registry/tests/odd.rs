@@ -28,6 +28,7 @@ fn good(call: Call) -> Option<Value> {
         | Call::Spread
         | Call::Parameters
         | Call::Set
+        | Call::RequestCa
         | Call::RotateCa
         | Call::RotateKey
         | Call::Backup

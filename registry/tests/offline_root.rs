@@ -5,12 +5,20 @@
 mod support;
 
 use rcgen::CertificateParams;
-use registry::{offline_root::OfflineRoot, request, settings::SettingsError};
-use std::fs;
-use support::{LIFE_S, Registry, START_S, key, read, request};
+use rcgen::Issuer;
+use registry::{
+    admin::{AdminError, CaRequest, Done, RequestCa, RotateCa},
+    desk::{CaStep, Spread},
+    offline_root::OfflineRoot,
+    request,
+    settings::SettingsError,
+};
+use std::{fs, path::Path, sync::atomic::Ordering};
+use support::{Identity, LIFE_S, Registry, START_S, ask, check, key, read, request};
 use wire::{
     chain::{self, Between},
-    registry::{NetworkDocument, Renewal, Renewed, Revocations, VERSION},
+    invitation::token_text,
+    registry::{Announced, Announcement, NetworkDocument, Renewal, Renewed, Revocations, VERSION},
     signed::{self, SignedDocument},
 };
 
@@ -87,4 +95,157 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
     assert_eq!(OfflineRoot::open(&folder).unwrap().pem(), root.pem());
     fs::remove_file(folder.join("root.key")).unwrap();
     assert!(matches!(OfflineRoot::open(&folder), Err(SettingsError::Missing { .. })));
+}
+
+/// What a root in that folder makes of the registry's next CA.
+fn certified(registry: &Registry, folder: &Path) -> String {
+    let asked: CaRequest = registry.order("POST", "/v1/authority/requests", &RequestCa {});
+    let now_s = registry.now_s.load(Ordering::SeqCst);
+    let root = if OfflineRoot::exists(folder) {
+        OfflineRoot::open(folder).unwrap()
+    } else {
+        OfflineRoot::make(folder, asked.network, now_s).unwrap()
+    };
+    root.certify(&request::read(&asked.csr).unwrap(), now_s).unwrap() + root.pem()
+}
+
+fn rotate(registry: &Registry, step: CaStep, given: Option<String>, force: bool) -> Result<Done, AdminError> {
+    ask(registry, "POST", "/v1/authority", &RotateCa { step, force, certificate: given })
+}
+
+/// A node says that it holds and has applied everything.
+fn apply(registry: &Registry, who: &Identity) {
+    let spread: Spread = registry.order("GET", "/v1/spread", &());
+    let announcement = Announcement {
+        version: VERSION,
+        network_version: spread.network_version,
+        network_applied: spread.network_version,
+        revocations_version: spread.revocations_version,
+        ..Announcement::default()
+    };
+    let _: Announced = registry.ask(who, "PUT", "/v1/nodes/self", &announcement);
+}
+
+fn renew(registry: &Registry, node: &mut Identity) {
+    let renewal = Renewal { version: VERSION, csr: request(&CertificateParams::default(), &node.key) };
+    let renewed: Renewed = registry.ask(node, "POST", "/v1/renewals", &renewal);
+    node.claimed.certificate = renewed.certificate;
+}
+
+fn opened(registry: &Registry, who: &Identity, call: &str) -> signed::Opened {
+    let document: SignedDocument = registry.ask(who, "GET", call, &());
+    signed::open(&document, &ders(&who.claimed.ca)).unwrap()
+}
+
+#[test]
+fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
+    let mut registry = Registry::with_offline_root();
+    let (mut node, mut away) = (registry.member(), registry.member());
+    let first = between(&node.claimed.certificate, &node.claimed.ca).unwrap();
+    let stolen = read(&registry.places.etc.join("ca.key"));
+    let stolen_ca = read(&registry.places.etc.join("ca.crt"));
+    let invitation = registry.invite(600);
+    registry.pass(60);
+
+    check(rotate(&registry, CaStep::Stage, None, true), "step out of order");
+    let given = certified(&registry, &registry.offline_root());
+    rotate(&registry, CaStep::Stage, Some(given), false).unwrap();
+    registry.restart();
+    assert!(!registry.places.etc.join("next-ca.key").exists());
+    // Nothing has to be applied first, since nobody has to trust anything new.
+    rotate(&registry, CaStep::Activate, None, false).unwrap();
+    registry.restart();
+    let network = opened(&registry, &node, "/v1/network");
+    let second = network.by.between.unwrap();
+    assert!(first < second, "{first:?} {second:?}");
+    let authorities = NetworkDocument::read(&network.payload).unwrap().authorities;
+    assert_eq!(authorities, std::slice::from_ref(&node.claimed.ca));
+    let csr = request(&CertificateParams::default(), &key());
+    let (status, body) = registry.claim(&token_text(&invitation.token), &csr);
+    assert_eq!(status, 200, "the invitation names the root: {body}");
+
+    renew(&registry, &mut node);
+    assert_eq!(between(&node.claimed.certificate, &node.claimed.ca), Some(second.clone()));
+    apply(&registry, &node);
+    check(rotate(&registry, CaStep::Retire, None, false), "not spread yet");
+    rotate(&registry, CaStep::Retire, None, true).unwrap();
+    registry.restart();
+    let list = opened(&registry, &node, "/v1/revocations");
+    assert_eq!(list.by.between, Some(second.clone()));
+    assert_eq!(Revocations::read(&list.payload).unwrap().authorities, [first.serial.clone()]);
+    assert!(!registry.places.etc.join("ca.key").exists());
+
+    // Who was away all the while comes back with a certificate of the barred CA, and renews.
+    renew(&registry, &mut away);
+    assert_eq!(between(&away.claimed.certificate, &away.claimed.ca), Some(second));
+    // Who has the stolen key signs the serial number of a member, but not with the member's key.
+    let chain = ders(&node.claimed.certificate);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+    let (mut forged, theirs) = (CertificateParams::default(), key());
+    forged.serial_number = Some(parsed.raw_serial().to_vec().into());
+    forged.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let issuer = Issuer::from_ca_cert_pem(&stolen_ca, rcgen::KeyPair::from_pem(&stolen).unwrap()).unwrap();
+    let forged = forged.signed_by(&theirs, &issuer).unwrap().pem() + &stolen_ca;
+    let mut thief = Identity { claimed: node.claimed.clone(), key: theirs };
+    thief.claimed.certificate = forged;
+    assert_eq!(registry.call(Some(&thief), "GET", "/v1/network", "").0, 403);
+}
+
+#[test]
+fn only_the_root_s_certificate_for_the_key_that_was_asked_for_is_taken() {
+    let registry = Registry::with_offline_root();
+    let folder = tempfile::tempdir().unwrap();
+    registry.pass(60);
+    let ours = registry.offline_root();
+    let stage = |given: &str| rotate(&registry, CaStep::Stage, Some(given.to_owned()), true);
+    check(stage("x"), "out of range");
+    let foreign = certified(&registry, &folder.path().join("other"));
+    check(stage(&foreign), "out of range");
+    registry.pass(1);
+    let good = certified(&registry, &ours);
+    let (ca, root) = good.split_at(good.rfind("-----BEGIN").unwrap());
+    check(stage(ca), "out of range");
+    check(stage(&format!("{root}{ca}")), "out of range");
+    check(stage(&format!("{good}{root}")), "out of range");
+    let (_, foreign_root) = foreign.split_at(foreign.rfind("-----BEGIN").unwrap());
+    check(stage(&format!("{ca}{foreign_root}")), "out of range");
+    // Another key than that of the request.
+    registry.pass(1);
+    let now_s = registry.now_s.load(Ordering::SeqCst);
+    let stranger = request::read(&request(&CertificateParams::default(), &key())).unwrap();
+    let stranger = OfflineRoot::open(&ours).unwrap().certify(&stranger, now_s).unwrap();
+    check(stage(&format!("{stranger}{root}")), "out of range");
+    stage(&good).unwrap();
+    check(stage(&good), "step out of order");
+}
+
+#[test]
+fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
+    let mut registry = Registry::start();
+    let mut node = registry.member();
+    let old = node.claimed.ca.clone();
+    let folder = registry.offline_root();
+    let given = certified(&registry, &folder);
+    rotate(&registry, CaStep::Stage, Some(given), false).unwrap();
+    registry.restart();
+    let root = read(&folder.join("root.crt"));
+    let staged = NetworkDocument::read(&opened(&registry, &node, "/v1/network").payload).unwrap();
+    assert_eq!(staged.authorities, [old.clone(), root.clone()]);
+    check(rotate(&registry, CaStep::Activate, None, false), "not spread yet");
+    apply(&registry, &node);
+    rotate(&registry, CaStep::Activate, None, false).unwrap();
+    registry.restart();
+    // Who knows only one of the two reads the documents and finds the registry by it.
+    assert!(opened(&registry, &node, "/v1/network").by.between.is_none());
+    renew(&registry, &mut node);
+    node.claimed.ca = root.clone();
+    assert!(opened(&registry, &node, "/v1/network").by.between.is_some());
+    assert!(between(&node.claimed.certificate, &root).is_some());
+    apply(&registry, &node);
+    rotate(&registry, CaStep::Retire, None, false).unwrap();
+    registry.restart();
+    let list = opened(&registry, &node, "/v1/revocations");
+    assert!(Revocations::read(&list.payload).unwrap().authorities.is_empty());
+    assert_eq!(registry.member().claimed.ca, root);
+    check(rotate(&registry, CaStep::Stage, None, true), "step out of order");
 }

@@ -152,7 +152,7 @@ fn news_of_the_network_document_come_to_who_waits() {
 }
 
 fn rotate(registry: &Registry, step: CaStep, force: bool) -> Result<Done, AdminError> {
-    ask(registry, "POST", "/v1/authority", &RotateCa { step, force })
+    ask(registry, "POST", "/v1/authority", &RotateCa { step, force, certificate: None })
 }
 
 /// Whether who trusts `ca` alone can speak with the registry.

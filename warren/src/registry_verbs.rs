@@ -1,6 +1,7 @@
 //! `warren registry …`: makes and runs a registry, and asks the running one over its socket.
 
 mod arguments;
+mod authority;
 mod operate;
 
 use crate::output::{fail, say};
@@ -44,6 +45,8 @@ enum Verb {
     Spread(arguments::SpreadArgs),
     /// Change the CA, in three steps
     RotateCa(arguments::RotateCaArgs),
+    /// Certify a registry's next CA with the root's key, where no registry need be
+    Certify(arguments::CertifyArgs),
     /// Change a key that all nodes share, in three steps
     RotateKey(arguments::RotateKeyArgs),
     /// Copy the database to a new file, while the registry works
@@ -154,7 +157,8 @@ pub fn main(args: &Args) -> ExitCode {
         Verb::Parameters(args) => operate::parameters(args),
         Verb::Set(args) => operate::set(args),
         Verb::Spread(args) => operate::spread(args),
-        Verb::RotateCa(args) => operate::rotate_ca(args),
+        Verb::RotateCa(args) => authority::rotate_ca(args),
+        Verb::Certify(args) => authority::certify(args),
         Verb::RotateKey(args) => operate::rotate_key(args),
         Verb::Backup(args) => operate::backup(args),
         Verb::Restore(args) => operate::restore(args),

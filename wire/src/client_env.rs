@@ -19,6 +19,8 @@ pub struct ClientEnv {
     pub second_cn: bool,
     /// The certificate's serial number: lower-case hex, two digits a byte, no leading zero byte.
     pub serial: Option<String>,
+    /// The same of the CA's that signed it.
+    pub ca_serial: Option<String>,
     /// Whence it comes, before authentication.
     pub untrusted: Option<SocketAddr>,
     /// Whence it comes, proven.
@@ -82,6 +84,7 @@ impl EnvBlock {
             "common_name" => self.env.common_name = Some(value.to_owned()),
             "X509_0_CN" => self.env.x509_cn = Some(value.to_owned()),
             "tls_serial_0" => self.env.serial = hex_of_decimal(value),
+            "tls_serial_1" => self.env.ca_serial = hex_of_decimal(value),
             "untrusted_ip" | "untrusted_ip6" => self.untrusted.0 = address(value),
             "untrusted_port" => self.untrusted.1 = value.parse().ok(),
             "trusted_ip" | "trusted_ip6" => self.trusted.0 = address(value),

@@ -188,7 +188,18 @@ pub struct Revocations {
     pub version: u64,
     /// All that stand.
     pub revoked: Vec<Revoked>,
+    /// Serial numbers (lower-case hex) of CAs between whose certificates and documents are good no more: CAs
+    /// that a root certified, while the root stays.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "text::at_most::<MOST_BARRED, _, _>"
+    )]
+    pub authorities: Vec<String>,
 }
+
+/// Most CAs in [`Revocations::authorities`].
+pub const MOST_BARRED: usize = 64;
 
 /// A certificate that is no longer good, and its key with it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -8,9 +8,10 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
 use std::{collections::BTreeSet, fmt, sync::Arc};
 use wire::{
+    chain::{self, Between, Issuer},
     registry::{DocumentError, Kind, NetworkDocument, Revocations, Revoked},
     serial,
-    signed::{self, SignedDocument, SignedError},
+    signed::{self, Opened, SignedDocument, SignedError},
 };
 
 /// What the node holds now; whoever must know reads it without asking anybody.
@@ -48,6 +49,12 @@ pub enum HoldError {
     /// The network's range is for ever.
     #[error("the network document is of another network")]
     OtherNetwork,
+    /// The root outlives the CAs below it.
+    #[error("the CA that signed it is good no more")]
+    BarredCa,
+    /// Whom to trust is the root's to say, not that of a CA below it.
+    #[error("it names other CAs than are trusted, and was signed below a root")]
+    OtherTrust,
 }
 
 /// What became of a document.
@@ -65,8 +72,17 @@ pub enum Taken {
 #[derive(Clone, Default)]
 pub struct Held {
     cas: Arc<Vec<CertificateDer<'static>>>,
-    network: Option<(Arc<SignedDocument>, Arc<NetworkDocument>)>,
-    revocations: Option<(Arc<SignedDocument>, Arc<List>)>,
+    network: Option<One<NetworkDocument>>,
+    revocations: Option<One<List>>,
+}
+
+/// A document that was verified.
+#[derive(Clone)]
+struct One<T> {
+    signed: Arc<SignedDocument>,
+    read: Arc<T>,
+    /// The CA between, where a root stands behind it.
+    by: Option<Between>,
 }
 
 impl fmt::Debug for Held {
@@ -77,10 +93,12 @@ impl fmt::Debug for Held {
 }
 
 /// The revocations, ready to be asked.
+#[derive(Clone)]
 struct List {
     version: u64,
     all: BTreeSet<Revoked>,
     serials: BTreeSet<String>,
+    authorities: BTreeSet<String>,
     keys: BTreeSet<String>,
 }
 
@@ -99,6 +117,9 @@ impl Held {
 
     /// Verifies a document and compares it with what is held.
     ///
+    /// Below a root a document of a later CA is newer than any of an earlier one, whatever their versions: so
+    /// who stole a CA's key outruns its successor by no number.
+    ///
     /// # Errors
     /// No CA that we trust vouches for it, or it says what cannot be.
     pub fn take(&self, document: &SignedDocument) -> Result<Taken, HoldError> {
@@ -106,13 +127,17 @@ impl Held {
         if same.into_iter().flatten().any(|held| **held == *document) {
             return Ok(Taken::Same);
         }
-        let payload = signed::open(document, &self.cas)?.payload;
+        let Opened { payload, by } = signed::open(document, &self.cas)?;
+        if by.between.as_ref().is_some_and(|ca| self.bars(&ca.serial)) {
+            return Err(HoldError::BarredCa);
+        }
         let head: Head = serde_json::from_slice(&payload)
             .map_err(|error| DocumentError::Shape { what: "signed", why: error.to_string() })?;
-        let held = self.version(head.kind);
-        if head.version <= held {
+        let (offered, held) =
+            ((by.between.as_ref(), head.version), (self.by(head.kind), self.version(head.kind)));
+        if offered <= held {
             // Two documents of one version are a registry's fault; the first is kept.
-            return Ok(if head.version < held { Taken::Older(head.kind) } else { Taken::Same });
+            return Ok(if offered < held { Taken::Older(head.kind) } else { Taken::Same });
         }
         let (mut next, document) = (self.clone(), Arc::new(document.clone()));
         match head.kind {
@@ -122,15 +147,54 @@ impl Held {
                     return Err(HoldError::OtherNetwork);
                 }
                 if !read.authorities.is_empty() {
-                    next.cas = Arc::new(cas_of(&read)?);
+                    next.cas = Arc::new(self.may_trust(cas_of(&read)?, &by)?);
                 }
-                next.network = Some((document, Arc::new(read)));
+                next.network = Some(One { signed: document, read: Arc::new(read), by: by.between });
             }
             Kind::Revocations => {
-                next.revocations = Some((document, Arc::new(List::new(Revocations::read(&payload)?))));
+                let list = Arc::new(List::new(Revocations::read(&payload)?));
+                next.revocations = Some(One { signed: document, read: list, by: by.between });
             }
         }
         Ok(Taken::New(head.kind, Box::new(next)))
+    }
+
+    /// The CAs that a document names, if it may: one that a CA below a root signed can neither bring in
+    /// another nor give up that root.
+    fn may_trust(
+        &self,
+        cas: Vec<CertificateDer<'static>>,
+        by: &Issuer,
+    ) -> Result<Vec<CertificateDer<'static>>, HoldError> {
+        let root = by.between.as_ref().and_then(|_| self.cas.get(by.trusted));
+        let good = root.is_none_or(|root| cas.contains(root) && cas.iter().all(|ca| self.cas.contains(ca)));
+        if good { Ok(cas) } else { Err(HoldError::OtherTrust) }
+    }
+
+    /// The CA between that stands behind a document.
+    fn by(&self, kind: Kind) -> Option<&Between> {
+        match kind {
+            Kind::Network => self.network.as_ref().and_then(|one| one.by.as_ref()),
+            Kind::Revocations => self.revocations.as_ref().and_then(|one| one.by.as_ref()),
+        }
+    }
+
+    /// Whether the CA that a chain brings along is barred.
+    pub fn bars_ca_of<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
+        let numbers = chain.iter().skip(1).map(|ca| chain::number_of(ca.as_ref()));
+        numbers.into_iter().any(|ca| ca.is_ok_and(|ca| self.bars(&ca.serial)))
+    }
+
+    /// Whether a certificate with this chain should be renewed for its CA's sake: it is barred, or a later
+    /// one signs.
+    pub fn is_superseded<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
+        let by = chain::verify(chain, &self.cas, None).ok().and_then(|by| by.between);
+        let later = |ca: Between| {
+            [Kind::Network, Kind::Revocations]
+                .into_iter()
+                .any(|kind| self.by(kind).is_some_and(|by| *by > ca))
+        };
+        self.bars_ca_of(chain) || by.is_some_and(later)
     }
 
     /// The CAs that are trusted.
@@ -141,14 +205,14 @@ impl Held {
     /// The document as it was signed.
     pub fn signed(&self, kind: Kind) -> Option<&Arc<SignedDocument>> {
         match kind {
-            Kind::Network => self.network.as_ref().map(|(signed, _)| signed),
-            Kind::Revocations => self.revocations.as_ref().map(|(signed, _)| signed),
+            Kind::Network => self.network.as_ref().map(|one| &one.signed),
+            Kind::Revocations => self.revocations.as_ref().map(|one| &one.signed),
         }
     }
 
     /// The network as it shall be.
     pub fn network(&self) -> Option<&Arc<NetworkDocument>> {
-        self.network.as_ref().map(|(_, document)| document)
+        self.network.as_ref().map(|one| &one.read)
     }
 
     /// Version of a document; 0: none is held.
@@ -160,7 +224,7 @@ impl Held {
     }
 
     fn list(&self) -> Option<&List> {
-        self.revocations.as_ref().map(|(_, list)| &**list)
+        self.revocations.as_ref().map(|one| &*one.read)
     }
 
     /// How many certificates are revoked.
@@ -168,15 +232,21 @@ impl Held {
         self.list().map_or(0, |list| list.all.len())
     }
 
-    /// All revoked serial numbers, as [`serial::normal`] spells them.
+    /// All revoked serial numbers, those of CAs too, as [`serial::normal`] spells them.
     pub fn serials(&self) -> impl Iterator<Item = &str> {
-        self.list().into_iter().flat_map(|list| list.serials.iter().map(String::as_str))
+        self.list().into_iter().flat_map(|list| list.serials.union(&list.authorities).map(String::as_str))
     }
 
-    /// Whether the certificate with this serial number is revoked; what is no number is.
+    /// How many CAs are barred.
+    pub fn barred_cas(&self) -> usize {
+        self.list().map_or(0, |list| list.authorities.len())
+    }
+
+    /// Whether the certificate with this serial number, a node's or a CA's, is revoked; what is no number is.
     pub fn bars(&self, serial_hex: &str) -> bool {
-        serial::normal(serial_hex)
-            .is_none_or(|serial| self.list().is_some_and(|list| list.serials.contains(&serial)))
+        let listed =
+            |list: &List, serial: &String| list.serials.contains(serial) || list.authorities.contains(serial);
+        serial::normal(serial_hex).is_none_or(|serial| self.list().is_some_and(|list| listed(list, &serial)))
     }
 
     /// Whether the key, by the SHA-256 of its SPKI, is barred whatever certificate holds it.
@@ -209,6 +279,7 @@ impl List {
         Self {
             version: document.version,
             serials: revoked.iter().filter_map(|one| serial::normal(&one.serial)).collect(),
+            authorities: document.authorities.iter().filter_map(|one| serial::normal(one)).collect(),
             keys: revoked.iter().map(|one| one.key.clone()).collect(),
             all: document.revoked.into_iter().collect(),
         }

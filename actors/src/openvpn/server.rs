@@ -51,8 +51,8 @@ struct Accepted {
     client: ClientId,
     /// Whence it came.
     from: Option<SocketAddr>,
-    /// Serial number of its certificate, hex.
-    serial: String,
+    /// Serial numbers of its certificate and of its CA's, hex.
+    serials: [String; 2],
 }
 
 /// An accepted tunnel has ended.
@@ -155,9 +155,9 @@ impl Server {
         if peer == common.settings.me {
             return Err("that is our own certificate");
         }
-        let serial = env.serial.clone().unwrap_or_default();
-        if common.is_revoked(&serial) {
-            return Err("the certificate is revoked");
+        let serials = [&env.serial, &env.ca_serial].map(|serial| serial.clone().unwrap_or_default());
+        if serials.iter().any(|serial| common.is_revoked(serial)) {
+            return Err("the certificate is revoked, or its CA barred");
         }
         if common.stopping() {
             return Err("this node stops");
@@ -172,7 +172,7 @@ impl Server {
         };
         let again = self.accepted.get(&slot).is_some_and(|accepted| accepted.client == client);
         if !again {
-            self.accepted.insert(slot, Accepted { peer, client, from: env.address(), serial });
+            self.accepted.insert(slot, Accepted { peer, client, from: env.address(), serials });
             let endpoint = env.address().map(|address| Endpoint { address, transport: self.transport });
             common.opened(TunnelReading {
                 slot,
@@ -234,7 +234,10 @@ impl Server {
 
     /// Slots that clients with revoked certificates hold.
     pub(super) fn barred(&self, held: &Held) -> Vec<Slot> {
-        let barred = self.accepted.iter().filter(|(_, accepted)| held.bars(&accepted.serial));
+        let barred = self
+            .accepted
+            .iter()
+            .filter(|(_, accepted)| accepted.serials.iter().any(|serial| held.bars(serial)));
         barred.map(|(slot, _)| *slot).collect()
     }
 

@@ -63,7 +63,12 @@ impl Ca {
     pub fn revocations(&self, version: u64, revoked: u32) -> SignedDocument {
         let revoked =
             Revoked { prefix: prefix(revoked), serial: format!("{revoked:x}"), key: "00".repeat(32) };
-        self.sealed(&Revocations { kind: Kind::Revocations, version, revoked: vec![revoked] })
+        self.sealed(&Revocations {
+            kind: Kind::Revocations,
+            version,
+            revoked: vec![revoked],
+            authorities: vec![],
+        })
     }
 
     /// What a node holds that has taken that document.

@@ -1,23 +1,17 @@
-//! Changes what all nodes share: the network document, the CA, the keys of babel and of OpenVPN.
+//! Changes what all nodes share: the network document, the keys of babel and of OpenVPN.
 //!
 //! A change that could cut nodes off has three steps, and none is taken before all nodes have
 //! applied the one before: first everybody accepts the new beside the old, then it is used, then
 //! the old is accepted no more.
 
 use super::{Desk, Versions};
-use crate::{
-    authority::random,
-    generations::{self, Authorities},
-    refusal::Refusal,
-    settings::{self, keep},
-    storage::{Report, Storage, StorageError},
-};
+use crate::{authority::random, refusal::Refusal, settings::keep, storage::Report};
 use policies::names::Prefix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use wire::{
     registry::{Kind, NetworkDocument, Revocations, VERSION, static_key_text},
-    signed::{SignedDocument, hex, open},
+    signed::hex,
 };
 
 /// A step of a change.
@@ -75,42 +69,6 @@ pub struct Spread {
     pub unreachable: usize,
 }
 
-/// What the CAs must look like in the network document: nothing while there was only the first.
-fn expected(authorities: &Authorities) -> Vec<String> {
-    let authority = &authorities.authority;
-    match (authority.generation(), &authorities.other) {
-        (1, None) => Vec::new(),
-        (_, _) => authority.trusted(),
-    }
-}
-
-/// Brings the documents in line with the CAs: a change of the CA may have been cut off between its
-/// files and its documents.
-pub(super) fn mend(storage: &mut dyn Storage, authorities: &Authorities) -> Result<(), Refusal> {
-    let authority = &authorities.authority;
-    let cas = authority.trusted_der();
-    let read = |storage: &dyn Storage, kind| -> Result<(Vec<u8>, SignedDocument), Refusal> {
-        let missing = StorageError::Value { what: "no signed document, or one" };
-        let (_, json) = storage.document(kind)?.ok_or(missing)?;
-        let signed: SignedDocument = serde_json::from_str(&json)?;
-        Ok((open(&signed, &cas)?.payload, signed))
-    };
-    let (payload, signed) = read(storage, Kind::Network)?;
-    let mut network = NetworkDocument::read(&payload)?;
-    if network.authorities != expected(authorities) || !authority.signed_rightly(&signed) {
-        network.authorities = expected(authorities);
-        network.version += 1;
-        keep(storage, authority, Kind::Network, network.version, &network)?;
-    }
-    let (payload, signed) = read(storage, Kind::Revocations)?;
-    if !authority.signed_rightly(&signed) {
-        let mut list = Revocations::read(&payload)?;
-        list.version += 1;
-        keep(storage, authority, Kind::Revocations, list.version, &list)?;
-    }
-    Ok(())
-}
-
 impl Desk {
     /// Publishes the next version of the network document.
     ///
@@ -136,7 +94,8 @@ impl Desk {
     /// It could not be kept.
     pub(super) fn publish_revocations(&mut self) -> Result<u64, Refusal> {
         let (version, now_s) = (self.revocations.0 + 1, self.now_s());
-        let list = Revocations { kind: Kind::Revocations, version, revoked: self.storage.revoked(now_s)? };
+        let (revoked, authorities) = (self.storage.revoked(now_s)?, self.settings.barred_serials());
+        let list = Revocations { kind: Kind::Revocations, version, revoked, authorities };
         let authority = &self.authorities.authority;
         let signed = keep(self.storage.as_mut(), authority, Kind::Revocations, version, &list)?;
         self.revocations = (version, signed);
@@ -150,7 +109,7 @@ impl Desk {
     }
 
     /// Nodes with a live certificate, each with the generations of the CAs of its live ones.
-    fn live_nodes(&self) -> Result<BTreeMap<Prefix, Vec<u32>>, Refusal> {
+    pub(super) fn live_nodes(&self) -> Result<BTreeMap<Prefix, Vec<u32>>, Refusal> {
         let mut nodes: BTreeMap<Prefix, Vec<u32>> = BTreeMap::new();
         for (member, _) in self.storage.members(self.now_s())? {
             if member.revoked_s.is_none() {
@@ -187,76 +146,13 @@ impl Desk {
         }))
     }
 
-    /// When each trusted CA ends, seconds since 1970, and what it is.
-    pub fn ca_ends(&self) -> Vec<(&'static str, i64)> {
-        self.authorities.authority.ends()
-    }
-
     /// Refuses unless all nodes with a live certificate run with the present network document.
-    fn need_applied(&self) -> Result<(), Refusal> {
+    pub(super) fn need_applied(&self) -> Result<(), Refusal> {
         let (now_s, version) = (self.now_s(), self.network.0.version);
         let nodes = self.live_nodes()?;
         let applied = |report: &Report| report.network_applied >= version;
         let missing = nodes.keys().filter(|prefix| !self.book.report(**prefix, now_s).is_some_and(applied));
         refuse(missing.map(Prefix::to_string).collect(), nodes.len())
-    }
-
-    /// Changes the CA, one step; says what was done, and the version of the network document.
-    ///
-    /// # Errors
-    /// The step is out of order, or nodes are not ready and it is not forced.
-    pub fn rotate_ca(&mut self, step: CaStep, force: bool, who: &str) -> Result<(String, u64), Refusal> {
-        let out_of_order = |why: &str| Err(Refusal::Step { why: why.to_owned() });
-        let retiring = self.authorities.authority.is_retiring();
-        let (current, other) = (self.settings.authority, self.settings.other_authority);
-        let mut settings = self.settings.clone();
-        let done = match (step, other) {
-            (CaStep::Stage, Some(_)) => return out_of_order("a change of the CA is under way already"),
-            (CaStep::Stage, None) => {
-                let next = generations::make_next(&self.places, &self.settings, self.now_s())?;
-                settings.other_authority = Some(next);
-                format!("CA {next} is made, and trusted beside CA {current}; CA {current} signs")
-            }
-            (CaStep::Activate, Some(next)) if !retiring => {
-                if !force {
-                    self.need_applied()?;
-                }
-                (settings.authority, settings.other_authority) = (next, Some(current));
-                let gone = self.storage.withdraw_invitations(self.now_s())?;
-                format!("CA {next} signs; {gone} invitations, which named CA {current}, are void")
-            }
-            (CaStep::Activate, _) => return out_of_order("there is no new CA: stage one first"),
-            (CaStep::Retire, Some(before)) if retiring => {
-                if !force {
-                    self.need_applied()?;
-                    self.need_renewed(current)?;
-                }
-                settings.other_authority = None;
-                format!("CA {before} is trusted no more, and its keys are removed")
-            }
-            (CaStep::Retire, _) => return out_of_order("no CA can be retired: activate a new one first"),
-        };
-        settings::replace(&self.places, &settings)?;
-        self.settings = settings;
-        self.authorities = generations::authorities(&self.places, &self.settings)?;
-        self.live.replace(&self.authorities)?;
-        let trusted = expected(&self.authorities);
-        let version = self.publish(|document| document.authorities = trusted)?;
-        if step != CaStep::Stage {
-            self.publish_revocations()?;
-        }
-        if let (CaStep::Retire, Some(before)) = (step, other) {
-            generations::remove_keys(&self.places, before)?;
-        }
-        self.note(who, format!("rotate-ca: {done}"))?;
-        Ok((done, version))
-    }
-
-    /// Refuses unless each node has a certificate of this CA.
-    fn need_renewed(&self, generation: u32) -> Result<(), Refusal> {
-        let nodes = self.live_nodes()?;
-        let missing = nodes.iter().filter(|(_, theirs)| !theirs.contains(&generation));
-        refuse(missing.map(|(prefix, _)| prefix.to_string()).collect(), nodes.len())
     }
 
     /// Changes a key that all nodes share, one step; the version of the network document.
@@ -296,6 +192,6 @@ impl Desk {
     }
 }
 
-fn refuse(missing: Vec<String>, live: usize) -> Result<(), Refusal> {
+pub(super) fn refuse(missing: Vec<String>, live: usize) -> Result<(), Refusal> {
     if missing.is_empty() { Ok(()) } else { Err(Refusal::NotSpread { missing, live }) }
 }

@@ -130,18 +130,50 @@ pub(super) enum Key {
     TlsCrypt,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum CaVerb {
+    /// Print what a root is asked with for the next CA; `warren registry certify` takes it
+    Request,
+    /// Let everybody accept the new beside the old
+    Stage,
+    /// Use the new
+    Activate,
+    /// Accept the old no more
+    Retire,
+}
+
 #[derive(clap::Args)]
 pub(super) struct RotateCaArgs {
     #[command(flatten)]
     pub(super) root: Root,
     /// Which step
     #[arg(value_enum)]
-    pub(super) step: Step,
-    /// Even where nodes are not ready: they will have to join anew
+    pub(super) step: CaVerb,
+    /// Even where nodes are not ready: they will have to join anew, or below a root that stays be cut off until they
+    /// have asked the registry for a certificate
     #[arg(long)]
     pub(super) force: bool,
+    /// To stage: the folder of the root's key, which certifies the new CA; a network whose CA has no root gets a
+    /// new one there
+    #[arg(long, value_name = "DIR", conflicts_with = "certificate")]
+    pub(super) offline_root: Option<PathBuf>,
+    /// To stage: what `warren registry certify` printed
+    #[arg(long, value_name = "FILE")]
+    pub(super) certificate: Option<PathBuf>,
     #[command(flatten)]
     pub(super) wait: Wait,
+}
+
+#[derive(clap::Args)]
+pub(super) struct CertifyArgs {
+    /// What `warren registry rotate-ca request` printed; - reads the standard input
+    pub(super) file: PathBuf,
+    /// The folder of the root's key
+    #[arg(long, value_name = "DIR")]
+    pub(super) offline_root: PathBuf,
+    /// Make the root first, for the network with this range
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) network: Option<ipnet::Ipv6Net>,
 }
 
 #[derive(clap::Args)]

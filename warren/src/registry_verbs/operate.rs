@@ -3,8 +3,8 @@
 use super::{
     Root,
     arguments::{
-        BackupArgs, InviteArgs, Key, ListArgs, LogArgs, RevokeArgs, RotateCaArgs, RotateKeyArgs, SetArgs,
-        SignArgs, SpreadArgs, Wait, WantedArgs,
+        BackupArgs, InviteArgs, Key, ListArgs, LogArgs, RevokeArgs, RotateKeyArgs, SetArgs, SignArgs,
+        SpreadArgs, Wait, WantedArgs,
     },
     settings_code,
 };
@@ -13,16 +13,16 @@ use qrcode::{QrCode, render::unicode::Dense1x2};
 use registry::{
     admin::{
         self, AdminError, Backup, Done, Invite, Invited, Lines, Listing, ParameterList, Revoke, RevokedNode,
-        RotateCa, RotateKey, Set, SignFile,
+        RotateKey, Set, SignFile,
     },
     desk::{KeyKind, Spread},
     settings,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 use wire::registry::Enrolment;
 
-fn admin_code(error: &AdminError) -> u8 {
+pub(super) fn admin_code(error: &AdminError) -> u8 {
     match error {
         AdminError::NotRunning { .. } => 3,
         AdminError::NoPermission { .. } => 4,
@@ -31,7 +31,7 @@ fn admin_code(error: &AdminError) -> u8 {
 }
 
 /// Makes one call, and does something with its answer; or says why there is none.
-fn call<T: DeserializeOwned>(
+pub(super) fn call<T: DeserializeOwned>(
     root: &Root,
     method: &str,
     path: &str,
@@ -84,13 +84,18 @@ pub(super) fn invite(args: &InviteArgs) -> ExitCode {
     })
 }
 
+/// A short text, or what to end with.
+pub(super) fn text_of(file: &Path) -> Result<String, ExitCode> {
+    read_short(file).map_err(|error| {
+        let what = format!("cannot read {}: {error}", file.display());
+        fail(&std::io::Error::other(what), 1)
+    })
+}
+
 pub(super) fn sign(args: &SignArgs) -> ExitCode {
-    let csr = match read_short(&args.file) {
+    let csr = match text_of(&args.file) {
         Ok(csr) => csr,
-        Err(error) => {
-            let what = format!("cannot read {}: {error}", args.file.display());
-            return fail(&std::io::Error::other(what), 1);
-        }
+        Err(code) => return code,
     };
     let WantedArgs { name, prefix_length, pin_prefix } = &args.wanted;
     let ask = SignFile { csr, name: name.clone(), prefix_length: *prefix_length, prefix: pin_prefix.clone() };
@@ -202,7 +207,7 @@ pub(super) fn parameters(args: &ListArgs) -> ExitCode {
     })
 }
 
-fn done(root: &Root, pause: &Wait, done: &Done) -> ExitCode {
+pub(super) fn done(root: &Root, pause: &Wait, done: &Done) -> ExitCode {
     say(format_args!("{} (network document {})", done.done, done.network_version));
     wait(root, pause, applied(done.network_version))
 }
@@ -210,11 +215,6 @@ fn done(root: &Root, pause: &Wait, done: &Done) -> ExitCode {
 pub(super) fn set(args: &SetArgs) -> ExitCode {
     let ask = Set { key: args.key.clone(), value: args.value.clone() };
     call(&args.root, "PUT", "/v1/parameters", Some(&ask), |answer| done(&args.root, &args.wait, &answer))
-}
-
-pub(super) fn rotate_ca(args: &RotateCaArgs) -> ExitCode {
-    let ask = RotateCa { step: args.step.into(), force: args.force };
-    call(&args.root, "POST", "/v1/authority", Some(&ask), |answer| done(&args.root, &args.wait, &answer))
 }
 
 pub(super) fn rotate_key(args: &RotateKeyArgs) -> ExitCode {
