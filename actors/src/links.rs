@@ -25,7 +25,7 @@ pub enum LinkOrder {
     Unsilence(Slot),
     /// Ask the neighbour there for all its routes, soon and once more: it or our babeld is new.
     RequestRoutes(Slot),
-    /// Tell the neighbour there that we lead out of the network, which has this range, no more.
+    /// Tell the neighbour there that we lead out of the network, which has this range, no more, and ask whether it does.
     RetractDefault(Slot, Ipv6Net),
     /// Send nothing to that node any more, neither our own packets nor those of others.
     Bar(IpNet),
@@ -108,7 +108,10 @@ async fn carry_out(
             Ok(())
         }
         LinkOrder::RetractDefault(slot, network) => {
-            repeat(Box::new(move |sender| sender.retract_default(slot, network)));
+            repeat(Box::new(move |sender| {
+                sender.retract_default(slot, network);
+                sender.request_default(slot, network);
+            }));
             Ok(())
         }
         LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,

@@ -199,6 +199,10 @@ async fn the_control_socket_tells_what_was_told() {
     assert!(status.dry_run);
     assert_eq!((status.tunnels_up.dialled, status.tunnels_up.accepted), (1, 1));
     assert_eq!((status.children.len(), status.leases.len(), status.actor_restarts), (2, 1, 1));
+    assert_eq!(
+        (status.gateway.as_deref(), status.nodes_known, status.routes_installed),
+        (Some("12/16"), 3, 3)
+    );
     let tunnels: TunnelsDocument = document(&path, TUNNELS_PATH).await;
     let first = &tunnels.tunnels[0];
     assert_eq!((first.slot.as_str(), first.peer.as_str(), first.rx_bytes), ("wrn0", "9/16", 100_000));
@@ -209,6 +213,8 @@ async fn the_control_socket_tells_what_was_told() {
     assert_eq!(slots, [Some("wrn0"), None, None]);
     let routes: RoutesDocument = document(&path, ROUTES_PATH).await;
     assert_eq!((routes.babeld_answers, routes.routes.len(), routes.neighbours.len()), (true, 4, 2));
+    let out: Vec<_> = routes.defaults.iter().map(|out| (out.gateway.as_str(), out.installed)).collect();
+    assert_eq!(out, [("11/16", false), ("12/16", true)]);
     let decisions: DecisionsDocument = document(&path, DECISIONS_PATH).await;
     assert!(decisions.dry_run);
     let told = |entry: &wire::control::DecisionEntry| (entry.number, entry.order.clone(), entry.peer.clone());

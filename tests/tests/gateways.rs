@@ -43,6 +43,8 @@ fn packets_leave_by_registered_and_willing_gateways_only_and_the_next_one_takes_
     wait_for(&lab, ASKER, Some(FIRST), RESTART)?;
     wait_until(RESTART, || reaches_outside(asker).then_some(())).context("no answer from outside")?;
     assert_eq!(asker.command("ip", &["-6", "route", "get", OUTSIDE])?, own, "the host's own way");
+    let copy = ip::read(asker.namespace(), &["-6", "route", "show", "table", "200"])?;
+    assert!(copy.starts_with("default via fe80::"), "{copy}");
     wait_for(&lab, SECOND, Some(FIRST), RESTART).context("a willing node that is not named")?;
     is_no_node(&lab)?;
 
@@ -191,10 +193,13 @@ fn the_unwilling_is_none(lab: &Lab) -> Result<()> {
 
 fn the_same_words_of_a_named_node_are_believed(lab: &Lab) -> Result<()> {
     let (asker, liar) = (lab.node(ASKER)?, prefix(lab, UNWILLING)?);
+    let believes = || {
+        let all = defaults(asker).ok()?;
+        Some(all.into_iter().any(|default| default.gateway == liar && default.metric != u16::MAX))
+    };
     let taken = || {
         lie(lab, UNWILLING).ok()?;
-        let all = defaults(asker).ok()?;
-        all.into_iter().find(|default| default.gateway == liar && default.metric != u16::MAX)
+        believes()?.then_some(())
     };
     wait_until(RESTART, taken).context("a named node is not believed")?;
     // A default route for everybody's packets is nobody's to give.
@@ -203,7 +208,8 @@ fn the_same_words_of_a_named_node_are_believed(lab: &Lab) -> Result<()> {
         let all = routes.lines().filter(|line| line.contains("default") && !line.contains(" from "));
         assert_eq!(all.collect::<Vec<_>>(), [""; 0]);
     }
-    Ok(())
+    let forgotten = || (!believes()?).then_some(());
+    wait_until(RESTART, forgotten).context("its words are still believed")
 }
 
 /// Sends, through all tunnels of that node, Updates (RFC 8966, section 4.6.9) of a default route under its

@@ -132,6 +132,9 @@ families! {
         |seen| one([], float(seen.node.routes_installed));
     Gauge warren_nodes_known &[], "Other nodes that babeld has a route to.",
         |seen| one([], float(seen.node.nodes_known));
+    Gauge warren_way_out_info &["gateway"],
+        "The node by which packets leave the network; always 1, absent where there is none.",
+        |seen| seen.node.gateway().map(|gateway| (vec![s(gateway)], 1.0)).into_iter().collect();
 
     Counter warren_decisions_total &["order", "reason"], "Orders of the planner.",
         |seen| map(&seen.node.counts.decisions, |(order, reason)| vec![s(order), s(reason)]);

@@ -89,10 +89,11 @@ fn babel_s_leavings_go_and_other_routes_stay() {
             "2001:db8:42:9::/64 from 2001:db8:42:7::/64 via fe80::10:0:8 dev wrn0 table 197 proto 42",
             "unreachable 2001:db8:42:a::/64 table 197 proto 42",
             "2001:db8:42:b::/64 via fe80::10:0:8 dev wrn0 proto 42",
+            "default from 2001:db8:42::/48 via fe80::10:0:8 dev wrn0 table 199 proto 42",
         ] {
             run(&format!("ip -6 route add {route}"));
         }
-        assert_eq!(k.flush_babel_routes().await.unwrap(), 4);
+        assert_eq!(k.flush_babel_routes().await.unwrap(), 5);
         assert_eq!(run("ip -6 route show table all"), before);
         assert_eq!(k.flush_babel_routes().await.unwrap(), 0);
     });

@@ -20,6 +20,7 @@ use policies::{
     },
 };
 use std::time::Duration;
+use wire::babel::{DefaultRoute, WayOut};
 
 const DIALLED: Slot = Slot::Dialling(0);
 const ACCEPTED: Slot = Slot::Accepting(Transport::Tcp, 2);
@@ -94,6 +95,20 @@ fn table() -> BabelTable {
     }
 }
 
+/// A gateway whose way is used, and somebody who is none.
+fn way_out() -> WayOut {
+    let route = |gateway, slot, via, installed, metric| DefaultRoute {
+        gateway: prefix(gateway),
+        slot,
+        via: prefix(via),
+        installed,
+        metric,
+        refmetric: 0,
+    };
+    let routes = vec![route(11, ACCEPTED, 11, false, 65535), route(12, DIALLED, 9, true, 192)];
+    WayOut { routes, own: false }
+}
+
 fn decided(at: Uptime) -> Decided {
     let open = Order::Open {
         slot: DIALLED,
@@ -116,7 +131,7 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(TunnelClosed { at, slot, peer, reason, lived });
     telemetry.do_send(TunnelOpened { at, slot: DIALLED, peer: prefix(9) });
     telemetry.do_send(TunnelCameUp { at, slot: DIALLED, peer: prefix(9) });
-    telemetry.do_send(RoutesRead { at, table: Some(table()), way_out: wire::babel::WayOut::default() });
+    telemetry.do_send(RoutesRead { at, table: Some(table()), way_out: way_out() });
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
     let lately = ProbeCounts { sent: 40, lost: 1 };
     let probe =

@@ -349,6 +349,15 @@ mod tests {
     }
 
     #[test]
+    fn a_default_route_stands_among_the_routes_by_its_gateway() {
+        let text = r#"{"version":1,"at":"2023-11-14T22:13:20.5Z","babeld_answers":true,"neighbours":[],"routes":[],
+            "defaults":[{"gateway":"9/16","slot":"wrn0","via":"8/16","installed":true,"metric":192,"refmetric":96}]}"#;
+        let shown = routes(&serde_json::from_str(text).unwrap());
+        let words: Vec<_> = shown.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(words.join(" "), "9/16 out of the network 8/16 wrn0 192 yes");
+    }
+
+    #[test]
     fn why_shows_only_the_tunnel_or_peer_asked_for() {
         let text = r#"{"version":1,"at":"2023-11-14T22:13:20.5Z","verdicts":[{"slot":"wrn1","peer":"8/16","text":"kept"}],
             "decisions":[{"number":1,"at":"2023-11-14T22:13:20.5Z","order":"drain","slot":"wrn0","peer":"9/16",
