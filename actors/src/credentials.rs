@@ -122,6 +122,8 @@ pub struct Credentials {
     complained: Option<Uptime>,
     /// How many CAs were barred when tunnels were last begun anew for that.
     barred: usize,
+    /// The network document whose wishes our files fulfil.
+    fulfilled: u64,
 }
 
 impl Credentials {
@@ -151,6 +153,7 @@ impl Credentials {
             wait: FIRST,
             complained: None,
             barred,
+            fulfilled: 0,
         }
     }
 
@@ -233,7 +236,7 @@ impl Credentials {
     }
 
     /// Lets everybody use what is on disk now.
-    fn use_files(&self, old_rest: Duration, servers: bool, dials: bool) -> Result<(), CredentialError> {
+    fn use_files(&mut self, old_rest: Duration, servers: bool, dials: bool) -> Result<(), CredentialError> {
         let CredentialSettings { ca, certificate, key, .. } = &self.settings;
         let member = Member::from_pem(&read(ca)?, &read(certificate)?, &read(key)?)?;
         self.registry.renew(&member)?;
@@ -243,12 +246,17 @@ impl Credentials {
         Ok(())
     }
 
-    fn tell(&self, old_rest: Duration, servers: bool, dials: bool) {
-        let not_after_s = self.own().and_then(|(_, own)| u64::try_from(own.not_after_s).ok());
+    fn tell(&mut self, old_rest: Duration, servers: bool, dials: bool) {
+        let (own, held) = (self.own(), self.held.load_full());
+        // Where a later CA signs, its document is not followed before our certificate is the later one's too.
+        if !own.as_ref().is_some_and(|(chain, _)| held.is_superseded(chain)) {
+            self.fulfilled = held.version(Kind::Network);
+        }
+        let not_after_s = own.and_then(|(_, own)| u64::try_from(own.not_after_s).ok());
         let window = WINDOW.min(old_rest / 16);
         let changed = CredentialsChanged {
             at: self.clock.now(),
-            network_version: self.held.load().version(Kind::Network),
+            network_version: self.fulfilled,
             servers,
             dials,
             after: window.mul_f64(self.chance),

@@ -49,7 +49,7 @@ impl OfflineRoot {
     /// It has one, or something could not be made or written.
     pub fn make(folder: &Path, network: Ipv6Net, now_s: i64) -> Result<Self, SettingsError> {
         if Self::exists(folder) {
-            return Err(SettingsError::Exists { path: folder.join(CERTIFICATE) });
+            return Err(SettingsError::RootExists { path: folder.to_owned() });
         }
         if Network::new(network).is_none() {
             return Err(SettingsError::Network { network });
@@ -68,6 +68,10 @@ impl OfflineRoot {
     /// There is none, or it cannot be read.
     pub fn open(folder: &Path) -> Result<Self, SettingsError> {
         let (path, key_path) = (folder.join(CERTIFICATE), folder.join(KEY));
+        let read = |path: &Path| match read(path) {
+            Err(SettingsError::Missing { .. }) => Err(SettingsError::NoRoot { path: folder.to_owned() }),
+            outcome => outcome,
+        };
         let pem = read(&path)?;
         let bad = |why: &str| SettingsError::Bad { path: path.clone(), why: why.to_owned() };
         let parsed = Parsed::read(&pem, "the root").map_err(|error| bad(&error.to_string()))?;

@@ -75,6 +75,9 @@ impl From<Refusal> for No {
             Refusal::TooEarly => (StatusCode::CONFLICT, "too early", None),
             Refusal::NoSuchNode { .. } => (StatusCode::NOT_FOUND, "no such node", Some("node")),
             Refusal::Value { field, .. } => (StatusCode::UNPROCESSABLE_ENTITY, "out of range", Some(*field)),
+            Refusal::CaCertificate { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "CA certificate refused", Some("certificate"))
+            }
             Refusal::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
             Refusal::NotSpread { .. } => (StatusCode::CONFLICT, "not spread yet", None),
             Refusal::Failed(error) => {

@@ -79,6 +79,12 @@ pub enum Refusal {
         /// What would be right.
         right: String,
     },
+    /// What a root is said to have certified.
+    #[error("{why}")]
+    CaCertificate {
+        /// In words.
+        why: String,
+    },
     /// A step of a rotation out of order.
     #[error("{why}")]
     Step {

@@ -157,6 +157,18 @@ pub enum SettingsError {
         /// What was asked for.
         network: Ipv6Net,
     },
+    /// A root is made once.
+    #[error("there is a root in {} already, and nothing was changed", path.display())]
+    RootExists {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// No root, or none with its key.
+    #[error("there is no root in {}: root.crt or root.key is missing", path.display())]
+    NoRoot {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A root certifies nothing that would be older than what it certified before.
     #[error("the root in {} certified a CA later than now: set the clock", path.display())]
     Clock {

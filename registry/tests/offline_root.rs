@@ -7,11 +7,11 @@ mod support;
 use rcgen::CertificateParams;
 use rcgen::Issuer;
 use registry::{
-    admin::{AdminError, CaRequest, Done, RequestCa, RotateCa},
+    admin::{AdminError, Backup, CaRequest, Done, RequestCa, RotateCa},
     desk::{CaStep, Spread},
     offline_root::OfflineRoot,
     request,
-    settings::SettingsError,
+    settings::{self, SettingsError},
 };
 use std::{fs, path::Path, sync::atomic::Ordering};
 use support::{Identity, LIFE_S, Registry, START_S, ask, check, key, read, request};
@@ -85,7 +85,7 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
     let folder = folder.path().join("root");
     let root = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START_S).unwrap();
     let again = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START_S);
-    assert!(matches!(again, Err(SettingsError::Exists { .. })));
+    assert!(matches!(again, Err(SettingsError::RootExists { .. })));
     let proven = request::read(&request(&CertificateParams::default(), &key())).unwrap();
     let certify = |now_s| root.certify(&proven, now_s).map(|pem| ders(&pem).concat());
     let number = |der: Vec<u8>| chain::verify_between(&der, &ders(root.pem()), START_S + 10).unwrap();
@@ -94,7 +94,7 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
     assert!(matches!(certify(START_S - 1), Err(SettingsError::Clock { .. })));
     assert_eq!(OfflineRoot::open(&folder).unwrap().pem(), root.pem());
     fs::remove_file(folder.join("root.key")).unwrap();
-    assert!(matches!(OfflineRoot::open(&folder), Err(SettingsError::Missing { .. })));
+    assert!(matches!(OfflineRoot::open(&folder), Err(SettingsError::NoRoot { .. })));
 }
 
 /// What a root in that folder makes of the registry's next CA.
@@ -168,12 +168,21 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     assert_eq!(between(&node.claimed.certificate, &node.claimed.ca), Some(second.clone()));
     apply(&registry, &node);
     check(rotate(&registry, CaStep::Retire, None, false), "not spread yet");
+    let copy = registry.places.state.join("copy.sqlite");
+    let _: Done = registry.order("POST", "/v1/backups", &Backup { path: copy.clone() });
     rotate(&registry, CaStep::Retire, None, true).unwrap();
     registry.restart();
     let list = opened(&registry, &node, "/v1/revocations");
     assert_eq!(list.by.between, Some(second.clone()));
-    assert_eq!(Revocations::read(&list.payload).unwrap().authorities, [first.serial.clone()]);
+    assert_eq!(Revocations::read(&list.payload).unwrap().authorities, std::slice::from_ref(&first.serial));
     assert!(!registry.places.etc.join("ca.key").exists());
+
+    // A copy of before does not bring the barred CA back.
+    registry.stop();
+    settings::restore(&registry.places, &copy).unwrap();
+    registry.restart();
+    let list = Revocations::read(&opened(&registry, &node, "/v1/revocations").payload).unwrap();
+    assert_eq!(list.authorities, std::slice::from_ref(&first.serial));
 
     // Who was away all the while comes back with a certificate of the barred CA, and renews.
     renew(&registry, &mut away);
@@ -198,23 +207,23 @@ fn only_the_root_s_certificate_for_the_key_that_was_asked_for_is_taken() {
     registry.pass(60);
     let ours = registry.offline_root();
     let stage = |given: &str| rotate(&registry, CaStep::Stage, Some(given.to_owned()), true);
-    check(stage("x"), "out of range");
+    check(stage("x"), "CA certificate refused");
     let foreign = certified(&registry, &folder.path().join("other"));
-    check(stage(&foreign), "out of range");
+    check(stage(&foreign), "CA certificate refused");
     registry.pass(1);
     let good = certified(&registry, &ours);
     let (ca, root) = good.split_at(good.rfind("-----BEGIN").unwrap());
-    check(stage(ca), "out of range");
-    check(stage(&format!("{root}{ca}")), "out of range");
-    check(stage(&format!("{good}{root}")), "out of range");
+    check(stage(ca), "CA certificate refused");
+    check(stage(&format!("{root}{ca}")), "CA certificate refused");
+    check(stage(&format!("{good}{root}")), "CA certificate refused");
     let (_, foreign_root) = foreign.split_at(foreign.rfind("-----BEGIN").unwrap());
-    check(stage(&format!("{ca}{foreign_root}")), "out of range");
+    check(stage(&format!("{ca}{foreign_root}")), "CA certificate refused");
     // Another key than that of the request.
     registry.pass(1);
     let now_s = registry.now_s.load(Ordering::SeqCst);
     let stranger = request::read(&request(&CertificateParams::default(), &key())).unwrap();
     let stranger = OfflineRoot::open(&ours).unwrap().certify(&stranger, now_s).unwrap();
-    check(stage(&format!("{stranger}{root}")), "out of range");
+    check(stage(&format!("{stranger}{root}")), "CA certificate refused");
     stage(&good).unwrap();
     check(stage(&good), "step out of order");
 }

@@ -212,6 +212,8 @@ fn settings_code(error: &SettingsError) -> u8 {
         | SettingsError::Io { .. }
         | SettingsError::Network { .. }
         | SettingsError::Clock { .. }
+        | SettingsError::RootExists { .. }
+        | SettingsError::NoRoot { .. }
         | SettingsError::Running { .. }
         | SettingsError::Document(_)
         | SettingsError::Authority(_)

@@ -253,6 +253,7 @@ fn command(network: &Network, case: &str, root: &Path) -> (Command, Held) {
 }
 
 fn identity(network: &Network, case: &str, root: &Path) -> Option<Command> {
+    let read = |file: &str| fs::read_to_string(etc(root, file)).unwrap();
     match case {
         "certificate missing" => fs::remove_file(etc(root, "node.crt")).unwrap(),
         "certificate malformed" => fs::write(etc(root, "node.crt"), "letters\n").unwrap(),
@@ -260,6 +261,11 @@ fn identity(network: &Network, case: &str, root: &Path) -> Option<Command> {
             let foreign = network.at("other").join("etc/warren-registry/ca.crt");
             fs::copy(foreign, etc(root, "ca.crt")).unwrap();
         }
+        "certificate with too much" => {
+            let (node, ca) = (read("node.crt"), read("ca.crt"));
+            fs::write(etc(root, "node.crt"), node + &ca).unwrap();
+        }
+        "certificate chain too long" => fs::write(etc(root, "node.crt"), read("node.crt").repeat(3)).unwrap(),
         "certificate expired" => expire(network, root),
         "key missing" => fs::remove_file(etc(root, "node.key")).unwrap(),
         "network document altered" => {

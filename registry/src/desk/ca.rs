@@ -72,8 +72,8 @@ pub(super) fn mend(
     Ok(())
 }
 
-fn certificate(right: impl ToString) -> Refusal {
-    Refusal::Value { field: "certificate", value: "it".into(), right: right.to_string() }
+fn certificate(why: impl ToString) -> Refusal {
+    Refusal::CaCertificate { why: why.to_string() }
 }
 
 fn out_of_order<T>(why: &str) -> Result<T, Refusal> {
@@ -123,22 +123,22 @@ impl Desk {
         };
         let both = chain::read_pem(text.as_bytes()).map_err(certificate)?;
         let [ca, root] = both.as_slice() else {
-            return Err(certificate("two: that of the CA, and that of the root which certified it"));
+            return Err(certificate("it takes two: that of the CA, and that of the root which certified it"));
         };
         if authority.has_root() && root != authority.ca_der() {
-            return Err(certificate("by the root that the network's nodes trust"));
+            return Err(certificate("the root is not the one that the network's nodes trust"));
         }
         chain::verify_between(ca, &[root], now_s).map_err(certificate)?;
         let (ca, root) = (pem(ca), pem(root));
         if Parsed::read(&root, "the root")?.network() != Some(authority.network()) {
-            return Err(certificate("by a root of this network"));
+            return Err(certificate("the root is another network's"));
         }
         let key = match generations::requested_key(&self.places) {
             Err(SettingsError::Missing { .. }) => return out_of_order("no root was asked for a CA"),
             found => found?,
         };
         if Parsed::read(&ca, "the CA")?.spki != key.subject_public_key_info() {
-            return Err(certificate("for the key that the root was asked with"));
+            return Err(certificate("it is for another key than the root was asked with"));
         }
         Ok(NewCa { certificate: ca, key, root })
     }

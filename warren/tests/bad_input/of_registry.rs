@@ -1,6 +1,6 @@
 //! Makes the cases of bad input of the registry's verbs, and of what passes between it and machines by file.
 
-use super::{Network, must, warren};
+use super::{Network, WARREN, must, program, warren};
 use std::{fs, process::Command};
 
 /// The command of a case; `None` where it is none of these.
@@ -38,10 +38,28 @@ pub(super) fn command(network: &Network, case: &str) -> Option<Command> {
         "set out of range" => verb(network, &["set", "hello-interval", "1ms"]),
         "set an unknown key" => verb(network, &["set", "nonsense", "1"]),
         "rotate out of order" => verb(network, &["rotate-ca", "activate"]),
+        "stage nonsense" => verb(network, &["rotate-ca", "stage", "--certificate", &nonsense(network)]),
+        "root at another step" => verb(network, &["rotate-ca", "activate", "--offline-root", "/nowhere"]),
+        "root made twice" => {
+            let root = network.at("root");
+            let words = ["init", "--address", "127.0.0.1", "--offline-root", root.to_str().unwrap()];
+            let words = [&["registry"], &words[..]].concat();
+            must(warren(&words, &network.at("eight")));
+            warren(&words, &network.at("nine"))
+        }
+        "certify without a root" => certify(&requested(network, "ten"), network),
+        "certify nonsense" => certify(&nonsense(network), network),
         "backup over a file" => verb(network, &["backup", &nonsense(network)]),
         "restore while it runs" => verb(network, &["restore", &nonsense(network)]),
         _ => return None,
     })
+}
+
+/// Asks a folder that has no root to certify what a file asks for.
+fn certify(file: &str, network: &Network) -> Command {
+    let mut command = program(WARREN);
+    command.args(["registry", "certify", file, "--offline-root"]).arg(network.at("no-root"));
+    command
 }
 
 /// A verb of the running registry.
