@@ -54,6 +54,8 @@ const LATE: Duration = Duration::from_secs(300);
 const COMPLAIN: Duration = Duration::from_secs(3600);
 /// A later CA below the same root is used within this, spread by chance.
 const SOON: Duration = Duration::from_secs(30);
+/// Once a later CA signs no more than this counts as left of the life of what the earlier one signed: a day.
+const SUPERSEDED: Duration = Duration::from_secs(86_400);
 /// Once a CA is barred no more than this counts as left of the life of what it signed.
 const BARRED: Duration = Duration::from_secs(300);
 /// Nodes begin to start processes anew within this, spread by chance, and within a sixteenth of what is left
@@ -322,8 +324,12 @@ impl Credentials {
     /// What is left of the time in which others take our certificate.
     fn rest_for_others(&self) -> Duration {
         let Some((chain, own)) = self.own() else { return Duration::ZERO };
-        let rest = own.rest(now_s());
-        if self.held.load().bars_ca_of(&chain) { rest.min(BARRED) } else { rest }
+        let (held, rest) = (self.held.load(), own.rest(now_s()));
+        match (held.bars_ca_of(&chain), held.is_superseded(&chain)) {
+            (true, _) => rest.min(BARRED),
+            (false, true) => rest.min(SUPERSEDED),
+            (false, false) => rest,
+        }
     }
 
     /// What is left of the life of our certificate.
