@@ -293,6 +293,7 @@ async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
         version: VERSION,
         prefix: state.node.load().prefix,
         room: outlook.room,
+        accepted: Some(outlook.accepted),
         loss: outlook.losses.get(&caller.prefix).copied().flatten(),
         distances: distances.collect(),
     })

@@ -165,14 +165,14 @@ impl Asker {
     /// It did not answer, or not what it should.
     pub async fn view(&self, peer: Prefix) -> Result<View, AskError> {
         let document: ViewDocument = self.get(peer, "/v1/view", ANSWER_LIMIT).await?;
-        let ViewDocument { version: _, prefix, room, loss, distances } = document;
+        let ViewDocument { version: _, prefix, room, accepted, loss, distances } = document;
         if prefix != peer {
             return Err(AskError::OtherNode { peer, answered: prefix });
         }
         let mut distances: Vec<_> = distances.into_iter().map(|one| (one.node, one.metric)).collect();
         distances.sort_unstable();
         distances.dedup_by_key(|(node, _)| *node);
-        Ok(View { peer, at: Uptime::default(), room, loss, distances })
+        Ok(View { peer, at: Uptime::default(), room, accepted, loss, distances })
     }
 
     /// The signed document that it holds; not verified here.

@@ -84,10 +84,11 @@ fn serve_holding(
     offered
 }
 
-/// Two metrics; room; a tunnel that [`ASKS`] dialled, which would be missed by 40.
+/// Two metrics; room beside three accepted tunnels; a tunnel that [`ASKS`] dialled, which would be missed by 40.
 fn outlook() -> SharedOutlook {
     Arc::new(ArcSwap::from_pointee(Outlook {
         room: true,
+        accepted: 3,
         distances: vec![(prefix(20), 96), (prefix(21), 300)],
         losses: [(prefix(ASKS), Some(40)), (prefix(77), Some(9))].into(),
     }))
@@ -177,7 +178,10 @@ fn a_member_tells_a_member_how_it_sees_the_network_and_what_it_would_lose_with_i
         let asker = asker(&ca, ASKS);
         ask(&asker).await.unwrap();
         let view = asker.view(prefix(ASKED)).await.unwrap();
-        assert_eq!((view.peer, view.room, view.loss), (prefix(ASKED), true, Some(40)));
+        assert_eq!(
+            (view.peer, view.room, view.accepted, view.loss),
+            (prefix(ASKED), true, Some(3), Some(40))
+        );
         assert_eq!(view.distances, [(prefix(20), 96), (prefix(21), 300)]);
     });
 }

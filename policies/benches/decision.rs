@@ -101,7 +101,14 @@ fn world() -> World {
             .collect(),
         views: strangers()
             .take(10)
-            .map(|peer| View { peer, at, room: true, loss: None, distances: distances.clone() })
+            .map(|peer| View {
+                peer,
+                at,
+                room: true,
+                accepted: Some(20),
+                loss: None,
+                distances: distances.clone(),
+            })
             .collect(),
         free_slots: Vec::new(),
     }

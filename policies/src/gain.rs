@@ -28,12 +28,14 @@ pub const SOUNDED: u32 = 60;
 pub const FRESH_REFRESHES: u32 = 2;
 /// A link must be shorter than the present way by at least this part of it.
 const LEAST_PAIR_PART: u32 = 16;
-/// A replacement must gain more than 5/4 of what it costs: measurements tremble, and a change has a
-/// price of its own.
-const HYSTERESIS: (u64, u64) = (5, 4);
+/// A replacement must gain one part in so many of a loss: the loss is the most that followers can lose, who may have
+/// nearer ways than ours. Where all of it counted simulated networks settled earlier and worse.
+const LOSS_PART: u64 = 2;
 /// A replacement must also gain one part in so many of all ways that it moves: a way that moves is
-/// disturbed for a moment, and that shall pay. The longer none was moved, the less.
-const MOVED_PART: u64 = 6;
+/// disturbed for a moment, and that shall pay. This is the hysteresis: the longer none was moved, the less.
+const MOVED_PART: u64 = 24;
+/// A tunnel to a peer without room is worth one part in so many: others may need its place more.
+const CROWDED_PART: u64 = 2;
 /// What a peer says it would lose counts at most so many times what we would lose.
 const PEER_LOSS_CAP: u64 = 4;
 /// One in so many tunnels stays random.
@@ -91,21 +93,23 @@ impl fmt::Display for Gain {
 
 /// What a tunnel to `peer` would save whose link costs `link`; `None` where it saves nothing.
 pub fn gain(ways: &Ways, peer: Prefix, link: u32, view: Option<&View>) -> Option<Gain> {
-    let metric = ways.metric(peer)?;
+    let known = ways.get(peer)?;
+    let metric = known.metric;
     let pair = u32::from(metric).saturating_sub(link);
     if pair == 0 || pair < u32::from(metric) / LEAST_PAIR_PART {
         return None;
     }
-    let both = u64::from(pair).saturating_mul(2);
+    let both = u64::from(pair).saturating_mul(known.weight().saturating_add(1));
     let (mut saved, mut compared) = (0u64, 0u64);
     for (node, said) in view.iter().flat_map(|view| &view.distances).filter(|(node, _)| *node != peer) {
-        let Some(ours) = ways.metric(*node) else { continue };
+        let Some(known) = ways.get(*node) else { continue };
+        let ours = known.metric;
         // Neither of us can be farther from a node than by way of the other.
         let theirs = (*said).clamp(ours.saturating_sub(metric), ours.saturating_add(metric));
         let (ours, theirs) = (u32::from(ours), u32::from(theirs));
         let one = ours.saturating_sub(theirs.saturating_add(link));
         let other = theirs.saturating_sub(ours.saturating_add(link));
-        saved = saved.saturating_add(u64::from(one.saturating_add(other)));
+        saved = saved.saturating_add(u64::from(one) * known.weight()).saturating_add(other.into());
         compared += 1;
     }
     let others = u64::try_from(ways.known().len()).unwrap_or(u64::MAX).saturating_sub(1);
@@ -119,6 +123,8 @@ pub fn gain(ways: &Ways, peer: Prefix, link: u32, view: Option<&View>) -> Option
 pub struct Outlook {
     /// Whether we accept one more tunnel.
     pub room: bool,
+    /// How many tunnels others dialled to us.
+    pub accepted: u16,
     /// Our metrics to a sample of nodes, sorted.
     pub distances: Vec<(Prefix, u16)>,
     /// What we would lose without the tunnel that the peer dialled; `None`: some node would be lost.
@@ -140,12 +146,18 @@ impl Outlook {
         };
         let hash = |node: Prefix| Rng::new(u64::from(node.number()) << 8 | u64::from(node.length())).bits();
         let mut drawn: Vec<_> =
-            ways.known().iter().map(|(node, metric)| (hash(*node), *node, *metric)).collect();
+            ways.known().iter().map(|(node, known)| (hash(*node), *node, known.metric)).collect();
         drawn.sort_unstable();
         drawn.truncate(most);
         let mut distances: Vec<_> = drawn.into_iter().map(|(_, node, metric)| (node, metric)).collect();
         distances.sort_unstable();
-        Self { room: accepted().count() < max_accepted, distances, losses: accepted().map(loss).collect() }
+        let count = accepted().count();
+        Self {
+            room: count < max_accepted,
+            accepted: u16::try_from(count).unwrap_or(u16::MAX),
+            distances,
+            losses: accepted().map(loss).collect(),
+        }
     }
 }
 
@@ -168,12 +180,11 @@ pub fn loss(regret: u64, told: Option<u64>) -> u64 {
 }
 
 /// The least gain that is worth a loss, where ways of `moved` metric in all are to move, `rest` refreshes after
-/// the last closing by plan.
-pub fn worth(loss: u64, moved: u64, rest: u32) -> u64 {
-    let (times, parts) = HYSTERESIS;
-    (loss.saturating_mul(times) / parts)
-        .saturating_add(moved / MOVED_PART.saturating_add(rest.into()))
-        .saturating_add(1)
+/// the last closing by plan; less where the peer is `crowded`, without room for others.
+pub fn worth(loss: u64, moved: u64, rest: u32, crowded: bool) -> u64 {
+    let unrest = moved / MOVED_PART.saturating_mul(u64::from(rest).saturating_add(1));
+    let worth = (loss / LOSS_PART).saturating_add(unrest);
+    (if crowded { worth / CROWDED_PART } else { worth }).saturating_add(1)
 }
 
 /// The part of the underlay that an endpoint lies in: an IPv4 /16, an IPv6 /32.
@@ -225,6 +236,11 @@ impl<'a> Findings<'a> {
         self.views.get(&peer).is_some_and(|view| !view.room)
     }
 
+    /// How many tunnels others dialled to `peer`, as it says.
+    pub fn accepted(&self, peer: Prefix) -> Option<u16> {
+        self.views.get(&peer).and_then(|view| view.accepted)
+    }
+
     /// What `peer` says that it would lose without its tunnel to us.
     pub fn told_loss(&self, peer: Prefix) -> Option<u64> {
         self.views.get(&peer).and_then(|view| view.loss)
@@ -253,7 +269,14 @@ mod tests {
     fn view(of: u32, distances: &[u16]) -> View {
         let distances = distances.iter().enumerate();
         let distances = distances.map(|(node, metric)| (peer(u32::try_from(node).unwrap()), *metric));
-        View { peer: peer(of), at: Uptime::default(), room: true, loss: None, distances: distances.collect() }
+        View {
+            peer: peer(of),
+            at: Uptime::default(),
+            room: true,
+            accepted: None,
+            loss: None,
+            distances: distances.collect(),
+        }
     }
 
     /// The gain of a link to node 0, whose view is `said`.
@@ -318,9 +341,9 @@ mod tests {
             [loss(10, None), loss(10, Some(7)), loss(10, Some(u64::MAX)), loss(0, Some(9))],
             [20, 17, 50, 0]
         );
-        let worth = |loss, moved| worth(loss, moved, 0);
-        assert_eq!([worth(0, 0), worth(100, 0), worth(100, 80)], [1, 126, 139]);
-        assert_eq!(super::worth(100, 80, 14), 130);
+        let at_once = |loss, moved| worth(loss, moved, 0, false);
+        assert_eq!([at_once(0, 0), at_once(100, 0), at_once(100, 240)], [1, 51, 61]);
+        assert_eq!([worth(100, 240, 4, false), worth(100, 240, 4, true)], [53, 27]);
     }
 
     #[test]

@@ -96,8 +96,8 @@ fn place(slot: Slot) -> (usize, usize) {
 pub struct Service {
     /// Nodes whose installed route leaves by it.
     pub nodes: usize,
-    /// What the ways to these nodes would grow by without it, in metric, summed; nodes without any
-    /// other way are not in it.
+    /// What the ways to these nodes would grow by without it, in metric, ours and those of neighbours that
+    /// [follow](Known::followers) us, summed; nodes without any other way are not in it.
     pub regret: u64,
     /// The metrics of the ways to these nodes, summed: what its closing would move.
     pub moved: u64,
@@ -105,13 +105,31 @@ pub struct Service {
     pub only_way: Option<Prefix>,
 }
 
+/// How a node is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Of the installed route, or of the best where none is.
+    pub metric: u16,
+    /// Neighbours that reach it through us. By split horizon (RFC 8966, section 3.7.4) a neighbour does
+    /// not tell us of a route that leads back to us; so these are the neighbours that tell of other nodes
+    /// and not of this one.
+    pub followers: u16,
+}
+
+impl Known {
+    /// How many ways become shorter or longer with ours: it, and the followers'.
+    pub fn weight(self) -> u64 {
+        u64::from(self.followers) + 1
+    }
+}
+
 /// A table, sorted.
 #[derive(Clone, Debug, Default)]
 pub struct Ways {
     /// Sorted by node, then slot, at most one of each pair.
     ways: Vec<Way>,
-    /// Each node once, with the metric of its installed route, or of the best where none is.
-    known: Vec<(Prefix, u16)>,
+    /// Each node once.
+    known: Vec<(Prefix, Known)>,
     /// Each slot that has routes, sorted; whether it stays; what it is good for.
     services: Vec<(Slot, bool, Service)>,
 }
@@ -130,27 +148,31 @@ impl Ways {
             slots.all.iter().map(|slot| (*slot, stays(*slot), Service::default())).collect();
         let ways: Vec<_> = keys.into_iter().filter_map(|key| way(key, &slots)).collect();
         let mut sorted = Self { known: Vec::new(), services, ways: Vec::new() };
+        let tellers = sorted.services.iter().filter(|(_, stays, _)| *stays).count();
         for group in ways.chunk_by(|a, b| a.node == b.node) {
-            sorted.serve(group);
+            sorted.serve(group, tellers);
         }
         sorted.ways = ways;
         sorted
     }
 
-    /// Adds up what the ways to one node say of their slots.
-    fn serve(&mut self, group: &[Way]) {
+    /// Adds up what the ways to one node say of their slots, of which `tellers` stay.
+    fn serve(&mut self, group: &[Way], tellers: usize) {
         let Some(best) = group.iter().min_by_key(|way| (!way.installed, way.metric)) else { return };
-        self.known.push((best.node, best.metric));
         // The two best of those that stay: the second counts where the first is the one that goes.
-        let (mut first, mut second) = (None::<&Way>, None::<&Way>);
+        let (mut first, mut second, mut told) = (None::<&Way>, None::<&Way>, 0usize);
         let stays = |way: &&Way| self.services.get(way.at).is_some_and(|(_, stays, _)| *stays);
         for way in group.iter().filter(stays) {
+            told += 1;
             if first.is_none_or(|first| way.metric < first.metric) {
                 second = first.replace(way);
             } else if second.is_none_or(|second| way.metric < second.metric) {
                 second = Some(way);
             }
         }
+        let followers = u16::try_from(tellers.saturating_sub(told)).unwrap_or(u16::MAX);
+        let known = Known { metric: best.metric, followers };
+        self.known.push((best.node, known));
         let instead = |at: usize| if first.is_some_and(|way| way.at == at) { second } else { first };
         for way in group {
             let other = instead(way.at);
@@ -163,7 +185,10 @@ impl Ways {
                 service.moved += u64::from(way.metric);
             }
             match other {
-                Some(other) => service.regret += u64::from(other.metric.saturating_sub(way.metric)),
+                Some(other) => {
+                    let longer = u64::from(other.metric.saturating_sub(way.metric));
+                    service.regret += longer * known.weight();
+                }
                 None => service.only_way = service.only_way.or(Some(way.node)),
             }
         }
@@ -176,12 +201,17 @@ impl Ways {
 
     /// The metric to the node.
     pub fn metric(&self, node: Prefix) -> Option<u16> {
-        let at = self.known.binary_search_by_key(&node, |(node, _)| *node).ok()?;
-        self.known.get(at).map(|(_, metric)| *metric)
+        self.get(node).map(|known| known.metric)
     }
 
-    /// All nodes with their metrics, sorted.
-    pub fn known(&self) -> &[(Prefix, u16)] {
+    /// How the node is reached.
+    pub fn get(&self, node: Prefix) -> Option<Known> {
+        let at = self.known.binary_search_by_key(&node, |(node, _)| *node).ok()?;
+        self.known.get(at).map(|(_, known)| *known)
+    }
+
+    /// All nodes, sorted.
+    pub fn known(&self) -> &[(Prefix, Known)] {
         &self.known
     }
 
@@ -238,6 +268,18 @@ mod tests {
     }
 
     #[test]
+    fn the_ways_of_neighbours_that_lead_through_us_count_as_ours() {
+        // Slot 2 tells of node 3 and not of 2: its neighbour reaches 2 through us. Slot 9 goes, and counts nowhere.
+        let others = [(3, 2, false, 90), (3, 0, false, 80), (3, 1, true, 70), (3, 9, false, 90)];
+        let routes = [&[(2, 0, true, 100), (2, 1, false, 150)], &others[..]].concat();
+        check(&routes, 1, 2 * 50, None);
+        let ways = Ways::of(&routes.into_iter().map(route).collect::<Vec<_>>(), peer(1), |slot| {
+            slot != Slot::Dialling(9)
+        });
+        assert_eq!([2, 3, 4].map(|node| ways.get(peer(node)).map(Known::weight)), [Some(2), Some(1), None]);
+    }
+
+    #[test]
     fn a_next_best_way_that_is_even_shorter_is_no_gain() {
         check(&[(2, 0, true, 100), (2, 1, false, 90)], 1, 0, None);
     }
@@ -257,6 +299,7 @@ mod tests {
             let routes: Vec<_> = routes.into_iter().map(route).collect();
             let ways = Ways::of(&routes, peer(1), |_| true);
             for slot in (0..5).map(Slot::Dialling) {
+                let tellers: std::collections::BTreeSet<_> = routes.iter().map(|r| r.slot).collect();
                 let mut regret = 0;
                 let mut nodes = 0;
                 for node in (2..6).map(peer) {
@@ -269,7 +312,9 @@ mod tests {
                         of_slot.map(|r| (!r.installed, r.metric)).min().map(|(_, metric)| metric)
                     };
                     let other = by(false).filter_map(|r| best(r.slot)).min();
-                    regret += other.map_or(0, |other| u64::from(other.saturating_sub(own)));
+                    let told: std::collections::BTreeSet<_> = routes.iter().filter(|r| r.node == node).map(|r| r.slot).collect();
+                    let ours_and_followers = u64::try_from(tellers.len() - told.len() + 1).unwrap();
+                    regret += other.map_or(0, |other| u64::from(other.saturating_sub(own)) * ours_and_followers);
                 }
                 prop_assert_eq!((ways.service(slot).nodes, ways.service(slot).regret), (nodes, regret));
             }

@@ -194,6 +194,8 @@ pub struct View {
     pub at: Uptime,
     /// Whether it accepts one more tunnel.
     pub room: bool,
+    /// How many tunnels others dialled to it; `None` where it does not say.
+    pub accepted: Option<u16>,
     /// What its own ways would grow by without its tunnel to us, in metric; `None`: there is no such
     /// tunnel, or some node would be out of its reach.
     pub loss: Option<u64>,

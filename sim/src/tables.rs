@@ -122,7 +122,14 @@ pub fn view(overlay: &Overlay, peer: u32, ways: &[Way], at: Uptime) -> Option<Vi
         Some((prefix(way.target)?, u16::try_from(metric).unwrap_or(INFINITY - 1)))
     };
     let distances = ways.iter().step_by(step).filter_map(distance).collect();
-    Some(View { peer: prefix(peer)?, at, room: overlay.has_room(peer), loss: None, distances })
+    let (room, accepted) = welcome(overlay, peer);
+    Some(View { peer: prefix(peer)?, at, room, accepted, loss: None, distances })
+}
+
+/// Whether the node accepts one more tunnel, and how many it has accepted.
+pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
+    let accepted = overlay.links(node).len().saturating_sub(overlay.dialled(node).count());
+    (overlay.has_room(node), u16::try_from(accepted).ok())
 }
 
 /// What the acceptor of a tunnel answers its dialler: what it would lose without it.

@@ -80,6 +80,9 @@ pub struct ViewDocument {
     pub prefix: Prefix,
     /// Whether it accepts one more tunnel.
     pub room: bool,
+    /// How many tunnels others dialled to it; absent at older nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<u16>,
     /// What its ways would grow by without the tunnel that the asker dialled, in metric, summed over all
     /// nodes; absent: there is no such tunnel, or some node would be out of reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]

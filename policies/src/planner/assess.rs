@@ -111,6 +111,12 @@ pub(super) struct Assessment {
     pub(super) rest: u32,
     /// Left to chance: no gain elsewhere takes its place.
     pub(super) random: bool,
+    /// How many tunnels the peer accepted, where it says.
+    pub(super) accepted: Option<u16>,
+    /// Few dialled the peer: no gain elsewhere takes its place.
+    pub(super) needed: bool,
+    /// The peer has no room for others.
+    pub(super) crowded: bool,
 }
 
 impl Assessment {
@@ -126,7 +132,7 @@ impl Assessment {
 
     /// The least gain that is worth closing it.
     pub(super) fn worth(&self) -> u64 {
-        gain::worth(self.loss, self.moved, self.rest)
+        gain::worth(self.loss, self.moved, self.rest, self.crowded)
     }
 
     /// The least comes first to be closed.
@@ -149,7 +155,11 @@ impl fmt::Display for Assessment {
             Some(losses) => write!(f, "lost={} ", losses.share())?,
             None => f.write_str("lost=unknown ")?,
         }
-        write!(f, "random={} age={} s", self.random, self.age.as_secs())
+        match self.accepted {
+            Some(accepted) => write!(f, "accepted={accepted} ")?,
+            None => f.write_str("accepted=unknown ")?,
+        }
+        write!(f, "crowded={} random={} age={} s", self.crowded, self.random, self.age.as_secs())
     }
 }
 
@@ -184,6 +194,7 @@ pub(super) fn assess(
         let slot = one.slot;
         compare(one, compared.iter().filter(|(other, ..)| *other != slot).map(|(_, rate, n)| (*rate, *n)));
         one.random = shields.random.contains(&slot);
+        one.needed = one.accepted.is_some_and(|accepted| accepted < shields.parameters.tunnels_to_dial);
         one.rest = shields.rest;
         one.spared = one.spared.or_else(|| spared(picture, one, shields));
     }
@@ -215,6 +226,9 @@ fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> 
         losses,
         rest: 0,
         random: false,
+        accepted: picture.findings.accepted(tunnel.peer),
+        needed: false,
+        crowded: picture.findings.is_full(tunnel.peer),
     }
 }
 
@@ -315,6 +329,9 @@ mod tests {
             losses: Losses::of(&probe),
             rest: 0,
             random: false,
+            accepted: None,
+            needed: false,
+            crowded: false,
         };
         compare(&mut one, [(others_rate, 1), (others_rate, 1)].into_iter());
         assert_eq!(one.share, Some(PerMille(share)));

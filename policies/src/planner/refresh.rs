@@ -182,6 +182,12 @@ impl Planner {
         if one.random {
             return format!("left to chance, so no gain takes its place; {unused}, next look in {next} s");
         }
+        if one.needed {
+            let wanted = self.wanted();
+            return format!(
+                "fewer than {wanted} dialled its peer, so no gain takes its place; {unused}, next look in {next} s"
+            );
+        }
         let best = best.map_or("no candidate with a gain is known".to_owned(), |(candidate, gain)| {
             format!("the best candidate, {}, has {}", candidate.peer, gain.total)
         });
@@ -193,7 +199,7 @@ impl Planner {
 /// The tunnel that the least gain is worth, where a candidate gains that much.
 fn replaced<'a>(open: &[&'a Assessment], best: Option<(&Candidate, Gain)>) -> Option<Choice<'a>> {
     let (candidate, gain) = best?;
-    let replaceable = open.iter().copied().filter(|one| !one.random);
+    let replaceable = open.iter().copied().filter(|one| !one.random && !one.needed);
     let one = replaceable.min_by_key(|one| (one.worth(), one.slot))?;
     let terms = format!("for={} {gain} ", candidate.peer);
     (gain.total >= one.worth()).then_some(Choice { one, reason: CloseReason::Replaced, terms })

@@ -54,7 +54,8 @@ impl Net {
             let told = self.overlay.dialled(node).filter_map(|at| {
                 let peer = prefix(self.overlay.tunnel(at)?.acceptor)?;
                 let loss = tables::loss(&self.overlay, at, ways);
-                Some(View { peer, at: self.now, room: true, loss, distances: Vec::new() })
+                let (room, accepted) = tables::welcome(&self.overlay, node_of(peer));
+                Some(View { peer, at: self.now, room, accepted, loss, distances: Vec::new() })
             });
             let views = views.chain(told).collect();
             let candidates = cached.into_iter().filter_map(|peer| self.candidate(node, peer)).collect();

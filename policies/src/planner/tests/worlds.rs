@@ -63,11 +63,13 @@ fn soundings() -> impl Strategy<Value = Vec<Sounding>> {
 
 fn views() -> impl Strategy<Value = Vec<View>> {
     let distances = proptest::collection::vec((1u32..14, any::<u16>()), 0..10);
-    let one = (1u32..14, 1u64..4_000, any::<bool>(), any::<Option<u64>>(), distances);
-    let view = one.prop_map(|(number, at, room, loss, distances)| View {
+    let told = (any::<bool>(), proptest::option::of(0u16..8), any::<Option<u64>>());
+    let one = (1u32..14, 1u64..4_000, told, distances);
+    let view = one.prop_map(|(number, at, (room, accepted, loss), distances)| View {
         peer: peer(number),
         at: Uptime::from_secs(at),
         room,
+        accepted,
         loss,
         distances: distances.into_iter().map(|(number, metric)| (peer(number), metric)).collect(),
     });
