@@ -28,9 +28,9 @@ pub const SOUNDED: u32 = 60;
 pub const FRESH_REFRESHES: u32 = 2;
 /// A link must be shorter than the present way by at least this part of it.
 const LEAST_PAIR_PART: u32 = 16;
-/// A replacement must gain one part in so many of a loss: the loss is the most that followers can lose, who may have
+/// A replacement must gain this part of a loss: the loss is the most that followers can lose, who may have
 /// nearer ways than ours. Where all of it counted simulated networks settled earlier and worse.
-const LOSS_PART: u64 = 2;
+const LOSS_PART: (u64, u64) = (2, 5);
 /// A replacement must also gain one part in so many of all ways that it moves: a way that moves is
 /// disturbed for a moment, and that shall pay. This is the hysteresis: the longer none was moved, the less.
 const MOVED_PART: u64 = 24;
@@ -182,8 +182,9 @@ pub fn loss(regret: u64, told: Option<u64>) -> u64 {
 /// The least gain that is worth a loss, where ways of `moved` metric in all are to move, `rest` refreshes after
 /// the last closing by plan; less where the peer is `crowded`, without room for others.
 pub fn worth(loss: u64, moved: u64, rest: u32, crowded: bool) -> u64 {
+    let (times, parts) = LOSS_PART;
     let unrest = moved / MOVED_PART.saturating_mul(u64::from(rest).saturating_add(1));
-    let worth = (loss / LOSS_PART).saturating_add(unrest);
+    let worth = (loss.saturating_mul(times) / parts).saturating_add(unrest);
     (if crowded { worth / CROWDED_PART } else { worth }).saturating_add(1)
 }
 
@@ -342,8 +343,8 @@ mod tests {
             [20, 17, 50, 0]
         );
         let at_once = |loss, moved| worth(loss, moved, 0, false);
-        assert_eq!([at_once(0, 0), at_once(100, 0), at_once(100, 240)], [1, 51, 61]);
-        assert_eq!([worth(100, 240, 4, false), worth(100, 240, 4, true)], [53, 27]);
+        assert_eq!([at_once(0, 0), at_once(100, 0), at_once(100, 240)], [1, 41, 51]);
+        assert_eq!([worth(100, 240, 4, false), worth(100, 240, 4, true)], [43, 22]);
     }
 
     #[test]

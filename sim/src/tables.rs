@@ -134,11 +134,13 @@ pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
 
 /// What the acceptor of a tunnel answers its dialler: what it would lose without it.
 ///
-/// Only ways that lead through the tunnel count in that, so only these are looked at.
+/// Only ways that lead through the tunnel count in that, so only these are looked at, and the neighbours' own,
+/// which show who tells of anything.
 pub fn loss(overlay: &Overlay, at: u32, ways: &[Way]) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
     let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
-    let through = ways.iter().filter(|way| way.by.get(index(peer)) == Some(&at));
+    let counts = |way: &&Way| way.by.get(index(peer)) == Some(&at) || overlay.connected(peer, way.target);
+    let through = ways.iter().filter(counts);
     let routes = routes(overlay, peer, through);
     let service = Ways::of(&routes, me, |_| true).service(slot(tunnel, peer));
     service.only_way.is_none().then_some(service.regret)

@@ -92,14 +92,14 @@ fn the_tunnel_that_is_missed_least_gives_way_but_never_the_one_left_to_chance() 
 }
 
 #[test]
-fn a_gain_must_reach_half_of_the_loss_and_pay_for_the_ways_that_move() {
+fn a_gain_must_reach_two_fifths_of_the_loss_and_pay_for_the_ways_that_move() {
     // Two of four neighbours tell of each node, so two follow us. Gain (1 + 3) × (3000 - 198) = 11208; loss of both
     // ends 2 × 3 × what the way grows by, and the way of 96 that moves counts one part in 24.
     let least = replaceable()[0];
     let loss = |least_loss: u16| DIAL.map(|slot| if slot == least { least_loss } else { 9_000 });
     let three = |all: [u16; 5]| [all[0], all[1], all[2]];
-    check(three(loss(3_734)), Some(20), Vec::new(), &[least]);
-    check(three(loss(3_735)), Some(20), Vec::new(), &[]);
+    check(three(loss(4_668)), Some(20), Vec::new(), &[least]);
+    check(three(loss(4_669)), Some(20), Vec::new(), &[]);
 }
 
 #[test]
@@ -184,8 +184,8 @@ fn lossy(world: World, slot: Slot, lost: u32) -> World {
 #[test]
 fn a_tunnel_that_loses_much_gives_way_to_a_gain_that_would_not_replace_it_otherwise() {
     let [least, other] = replaceable()[..] else { panic!("two") };
-    // A loss of 6 × 15,000 for both ends and who follows, of which 0.25 and 0.16 are left.
-    let losses = DIAL.map(|slot| if slot == least { 15_000 } else { 20_000 });
+    // A loss of 6 × 20,000 for both ends and who follows, of which 0.25 and 0.16 are left.
+    let losses = DIAL.map(|slot| if slot == least { 20_000 } else { 24_000 });
     let three = || three([losses[0], losses[1], losses[2]], Some(20), Vec::new());
     let replaced = |lost: u32, slot: Slot| {
         let orders = refresh(&lossy(three(), slot, lost));
