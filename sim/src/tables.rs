@@ -1,7 +1,7 @@
 //! Shows a node what it really has: babeld's table, its links, soundings, what others say.
 //!
-//! Nothing here is known to a node by magic: routes come from its neighbours (a neighbour does not tell
-//! it of ways that lead back through it), round trips only from soundings, the rest from answers.
+//! Nothing here is known to a node by magic: routes come from its neighbours (which tell it of ways that lead
+//! back through it, too, as babeld does on tunnels), round trips only from soundings, the rest from answers.
 
 use crate::{
     num::index,
@@ -76,8 +76,7 @@ pub fn routes<'w>(overlay: &Overlay, node: u32, ways: impl Iterator<Item = &'w W
         let own = way.by.get(index(node)).copied();
         for (far, at, cost, slot, via) in &links {
             let Some(rest) = way.distance.get(index(*far)).copied() else { continue };
-            // Split horizon: what a neighbour reaches through this tunnel it does not tell.
-            if rest == NOWHERE || way.by.get(index(*far)) == Some(at) {
+            if rest == NOWHERE {
                 continue;
             }
             let metric = |cost: u32| u16::try_from(cost).unwrap_or(INFINITY - 1).min(INFINITY - 1);
@@ -134,13 +133,11 @@ pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
 
 /// What the acceptor of a tunnel answers its dialler: what it would lose without it.
 ///
-/// Only ways that lead through the tunnel count in that, so only these are looked at, and the neighbours' own,
-/// which show who tells of anything.
+/// Only ways that lead through the tunnel count in that, so only these are looked at.
 pub fn loss(overlay: &Overlay, at: u32, ways: &[Way]) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
     let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
-    let counts = |way: &&Way| way.by.get(index(peer)) == Some(&at) || overlay.connected(peer, way.target);
-    let through = ways.iter().filter(counts);
+    let through = ways.iter().filter(|way| way.by.get(index(peer)) == Some(&at));
     let routes = routes(overlay, peer, through);
     let service = Ways::of(&routes, me, |_| true).service(slot(tunnel, peer));
     service.only_way.is_none().then_some(service.regret)

@@ -1,4 +1,4 @@
-//! A leaf carries nobody's traffic, and a node to be avoided tells of others at its price.
+//! A leaf carries nobody's traffic, a node to be avoided tells of others at its price, and ways that lead back are known for it.
 
 use anyhow::Result;
 use lab::{Lab, Options, is_left_out, measure::start_whole, spawn::wait_until};
@@ -44,5 +44,47 @@ fn a_leaf_is_no_way_and_a_node_to_be_avoided_a_dear_one() -> Result<()> {
     assert!(ordinary.iter().any(|metric| *metric < PRICE), "{ordinary:?}");
     assert!(dear.iter().all(|metric| *metric >= PRICE), "{dear:?}");
     assert_eq!(told_by(&lab, 0)?, Vec::<u16>::new(), "the leaf told of others");
+    Ok(())
+}
+
+/// Routes that lead from a neighbour of this node through it, and how many of these the neighbour announces to it so
+/// that they are known for what they are: as costing what our way and the link cost, all but an eighth of the link.
+fn led_back(lab: &Lab, node: usize) -> Result<(usize, usize)> {
+    let node = lab.node(node)?;
+    let own = node.identity()?.prefix.clone();
+    let ours = node.ask::<RoutesDocument>(ROUTES_PATH)?.routes;
+    let is_known = |by: &str, to: &str| {
+        let to_it = || ours.iter().filter(|route| route.node == to);
+        let metric = to_it().find(|route| route.installed)?.metric;
+        let back = to_it().find(|route| route.via == by)?;
+        let link = u32::from(back.metric.checked_sub(back.refmetric)?);
+        Some(u32::from(back.refmetric) + link / 8 >= u32::from(metric) + link)
+    };
+    let (mut through, mut known) = (0, 0);
+    for neighbour in lab.nodes() {
+        let name = neighbour.identity()?.prefix.clone();
+        let routes = neighbour.ask::<RoutesDocument>(ROUTES_PATH)?.routes;
+        for route in routes.iter().filter(|route| route.via == own && route.installed && route.node != own) {
+            through += 1;
+            known += usize::from(is_known(&name, &route.node).unwrap_or_default());
+        }
+    }
+    Ok((through, known))
+}
+
+#[test]
+fn a_neighbour_announces_ways_that_lead_back_so_that_they_are_known_for_it() -> Result<()> {
+    if is_left_out("transit") {
+        return Ok(());
+    }
+    let lab = Lab::joined(Options { nodes: 6, dial: Some(1), ..Options::default() })?;
+    start_whole(&lab)?;
+    let mut last = (0, 0);
+    let all_known = wait_until(Duration::from_secs(60), || {
+        let all: Result<Vec<_>> = (0..6).map(|node| led_back(&lab, node)).collect();
+        last = all.ok()?.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        (last.0 > 0 && last.0 == last.1).then_some(())
+    });
+    assert!(all_known.is_some(), "ways through others, and known for it: {last:?}");
     Ok(())
 }
