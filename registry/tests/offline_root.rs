@@ -4,21 +4,20 @@
 
 mod support;
 
-use rcgen::CertificateParams;
-use rcgen::Issuer;
+use rcgen::{CertificateParams, Issuer};
 use registry::{
     admin::{AdminError, Backup, CaRequest, Done, RequestCa, RotateCa},
-    desk::{CaStep, Spread},
+    desk::CaStep,
     offline_root::OfflineRoot,
     request,
     settings::{self, SettingsError},
 };
 use std::{fs, path::Path, sync::atomic::Ordering};
-use support::{Identity, LIFE_S, Registry, START_S, ask, check, key, read, request};
+use support::{Identity, LIFE_S, Registry, START_S, apply, ask, check, key, read, request};
 use wire::{
     chain::{self, Between},
     invitation::token_text,
-    registry::{Announced, Announcement, NetworkDocument, Renewal, Renewed, Revocations, VERSION},
+    registry::{NetworkDocument, Renewal, Renewed, Revocations, VERSION},
     signed::{self, SignedDocument},
 };
 
@@ -111,19 +110,6 @@ fn certified(registry: &Registry, folder: &Path) -> String {
 
 fn rotate(registry: &Registry, step: CaStep, given: Option<String>, force: bool) -> Result<Done, AdminError> {
     ask(registry, "POST", "/v1/authority", &RotateCa { step, force, certificate: given })
-}
-
-/// A node says that it holds and has applied everything.
-fn apply(registry: &Registry, who: &Identity) {
-    let spread: Spread = registry.order("GET", "/v1/spread", &());
-    let announcement = Announcement {
-        version: VERSION,
-        network_version: spread.network_version,
-        network_applied: spread.network_version,
-        revocations_version: spread.revocations_version,
-        ..Announcement::default()
-    };
-    let _: Announced = registry.ask(who, "PUT", "/v1/nodes/self", &announcement);
 }
 
 fn renew(registry: &Registry, node: &mut Identity) {

@@ -19,10 +19,10 @@ use std::{
     fs,
     io::{Read, Write},
 };
-use support::{Identity, LIFE_S, Registry, ask, check, claim_with, joined, key, read, request};
+use support::{Identity, LIFE_S, Registry, apply, ask, check, claim_with, joined, key, read, request};
 use wire::{
     invitation::token_text,
-    registry::{Announced, Announcement, Enrolment, NetworkDocument, Renewal, Renewed, Revocations, VERSION},
+    registry::{Enrolment, NetworkDocument, Renewal, Renewed, Revocations, VERSION},
     signed::{self, SignedDocument},
 };
 
@@ -36,19 +36,6 @@ fn document(signed: &SignedDocument, ca: &str) -> NetworkDocument {
 
 fn network(registry: &Registry, who: &Identity) -> SignedDocument {
     registry.ask(who, "GET", "/v1/network", &())
-}
-
-/// A node says that it holds and has applied everything.
-fn apply(registry: &Registry, who: &Identity) {
-    let spread: Spread = registry.order("GET", "/v1/spread", &());
-    let announcement = Announcement {
-        version: VERSION,
-        network_version: spread.network_version,
-        network_applied: spread.network_version,
-        revocations_version: spread.revocations_version,
-        ..Announcement::default()
-    };
-    let _: Announced = registry.ask(who, "PUT", "/v1/nodes/self", &announcement);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use crate::{
     settings::{self, BarredCa, Settings, SettingsError, keep},
     storage::{Storage, StorageError},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use ipnet::Ipv6Net;
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
 use wire::{
     chain,
@@ -81,14 +81,9 @@ fn out_of_order<T>(why: &str) -> Result<T, Refusal> {
 }
 
 /// A certificate (DER) in PEM.
-fn pem(der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let (mut lines, mut rest) = (String::new(), text.as_str());
-    while let Some((line, more)) = rest.split_at_checked(64) {
-        lines = lines + line + "\n";
-        rest = more;
-    }
-    format!("-----BEGIN CERTIFICATE-----\n{lines}{rest}\n-----END CERTIFICATE-----\n")
+fn in_pem(der: &[u8]) -> String {
+    let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&Pem::new("CERTIFICATE", der), lines)
 }
 
 impl Desk {
@@ -129,7 +124,7 @@ impl Desk {
             return Err(certificate("the root is not the one that the network's nodes trust"));
         }
         chain::verify_between(ca, &[root], now_s).map_err(certificate)?;
-        let (ca, root) = (pem(ca), pem(root));
+        let (ca, root) = (in_pem(ca), in_pem(root));
         if Parsed::read(&root, "the root")?.network() != Some(authority.network()) {
             return Err(certificate("the root is another network's"));
         }

@@ -10,6 +10,7 @@ pub use line::Line;
 use rcgen::{CertificateParams, KeyPair};
 use registry::{
     admin::{self, AdminError, Invite, Invited},
+    desk::Spread,
     serve,
     settings::{self, NewNetwork, Places},
 };
@@ -32,7 +33,7 @@ use std::{
 };
 use wire::{
     invitation::{Invitation, token_text},
-    registry::{Claim, Claimed, VERSION},
+    registry::{Announced, Announcement, Claim, Claimed, VERSION},
 };
 
 /// The moment at which each test begins.
@@ -370,4 +371,17 @@ pub fn issued(places: &Places) -> Vec<String> {
 
 pub fn read(path: &std::path::Path) -> String {
     fs::read_to_string(path).unwrap()
+}
+
+/// A node says that it holds and has applied everything.
+pub fn apply(registry: &Registry, who: &Identity) {
+    let spread: Spread = registry.order("GET", "/v1/spread", &());
+    let announcement = Announcement {
+        version: VERSION,
+        network_version: spread.network_version,
+        network_applied: spread.network_version,
+        revocations_version: spread.revocations_version,
+        ..Announcement::default()
+    };
+    let _: Announced = registry.ask(who, "PUT", "/v1/nodes/self", &announcement);
 }
