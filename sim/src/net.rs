@@ -255,8 +255,10 @@ impl Net {
         let mut worlds = self.scout(&due, &ways, salt);
         let mut drained = Vec::new();
         self.look(&due, &mut worlds, now, &mut drained, happened);
-        let after = if drained.is_empty() { Vec::new() } else { self.again(&ways) };
         if !drained.is_empty() {
+            // babeld finds other ways where tunnels carry none.
+            let after =
+                Arcs::of(&self.overlay).without(&ways, &self.overlay.marked(&drained), threads());
             let short = |node: &u32| self.dialled_that_stay(*node) < self.overlay.limits().dial;
             let concerned: Vec<_> = due.iter().copied().filter(short).collect();
             self.renew(&concerned, &mut worlds, &after);
@@ -278,12 +280,6 @@ impl Net {
             self.look(&wanting, &mut worlds, at, &mut Vec::new(), happened);
         }
     }
-
-    /// The ways to the same targets, now that some tunnels carry none.
-    fn again(&self, ways: &[Way]) -> Vec<Way> {
-        let targets: Vec<_> = ways.iter().map(|way| way.target).collect();
-        Arcs::of(&self.overlay).ways(&targets, &self.liars, threads())
-    }
 }
 
 /// How many ways ran over one of those tunnels; scaled up where ways were found to a sample only.
@@ -291,22 +287,8 @@ pub fn disturbed(overlay: &Overlay, ways: &[Way], closed: &[u32]) -> u64 {
     if closed.is_empty() {
         return 0;
     }
-    let gone: BTreeSet<_> = closed.iter().copied().collect();
-    let mut hit = 0u64;
-    for way in ways {
-        let mut on = vec![false; way.distance.len()];
-        for node in &way.order {
-            let Some(at) = way.by.get(index(*node)) else { continue };
-            let next = overlay.tunnel(*at).map(|tunnel| tunnel.far(*node));
-            let after = next.is_some_and(|next| on.get(index(next)).copied().unwrap_or_default());
-            if after || gone.contains(at) {
-                hit += 1;
-                if let Some(place) = on.get_mut(index(*node)) {
-                    *place = true;
-                }
-            }
-        }
-    }
+    let gone = overlay.marked(closed);
+    let hit: usize = ways.iter().map(|way| way.over(&gone).into_iter().filter(|over| *over).count()).sum();
     let nodes = u64::try_from(overlay.nodes()).unwrap_or(u64::MAX);
-    hit * nodes / u64::try_from(ways.len()).unwrap_or(1).max(1)
+    u64::try_from(hit).unwrap_or(u64::MAX) * nodes / u64::try_from(ways.len()).unwrap_or(1).max(1)
 }

@@ -166,6 +166,17 @@ impl Overlay {
         self.tunnels.get(index(number)).and_then(Option::as_ref)
     }
 
+    /// For each number of a tunnel whether it is one of these.
+    pub fn marked(&self, numbers: &[u32]) -> Vec<bool> {
+        let mut marked = vec![false; self.tunnels.len()];
+        for number in numbers {
+            if let Some(place) = marked.get_mut(index(*number)) {
+                *place = true;
+            }
+        }
+        marked
+    }
+
     /// Takes Babel off a tunnel, or puts it back.
     pub fn set_draining(&mut self, number: u32, since: Option<Uptime>) {
         if let Some(Some(tunnel)) = self.tunnels.get_mut(index(number)) {

@@ -7,6 +7,7 @@ use crate::{
     num::{index, number, real},
     overlay::Overlay,
 };
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// No way.
 pub const NOWHERE: u32 = u32::MAX;
@@ -29,8 +30,45 @@ pub struct Way {
     pub distance: Vec<u32>,
     /// The first tunnel; [`NOWHERE`] at the target and where there is no way.
     pub by: Vec<u32>,
+    /// The node at the other end of that tunnel; [`NOWHERE`] likewise.
+    pub next: Vec<u32>,
     /// All nodes that have a way, the nearest first: each stands behind the next node of its way.
     pub order: Vec<u32>,
+}
+
+impl Way {
+    /// Whether that is shorter for the node than what is known; if so, it is known from now on.
+    fn improve(&mut self, node: u32, distance: u32, by: u32, next: u32) -> bool {
+        let shorter = self.distance.get(index(node)).is_some_and(|known| distance < *known);
+        if shorter {
+            self.set(node, distance, by, next);
+        }
+        shorter
+    }
+
+    fn set(&mut self, node: u32, distance: u32, by: u32, next: u32) {
+        for (all, value) in [(&mut self.distance, distance), (&mut self.by, by), (&mut self.next, next)] {
+            if let Some(place) = all.get_mut(index(node)) {
+                *place = value;
+            }
+        }
+    }
+
+    /// For each node whether its way leads over one of the tunnels `gone`.
+    pub fn over(&self, gone: &[bool]) -> Vec<bool> {
+        let is = |all: &[bool], at: Option<&u32>| {
+            at.and_then(|at| all.get(index(*at))).copied().unwrap_or_default()
+        };
+        let mut over = vec![false; self.distance.len()];
+        for node in self.order.iter().map(|node| index(*node)) {
+            if is(gone, self.by.get(node)) || is(&over, self.next.get(node)) {
+                if let Some(place) = over.get_mut(node) {
+                    *place = true;
+                }
+            }
+        }
+        over
+    }
 }
 
 /// Nodes that wait, by distance: a ring of lists, as wide as the longest arc.
@@ -123,11 +161,16 @@ impl Arcs {
     /// The shortest ways from all nodes to the target, and to each liar, which claims to be the target.
     fn towards(&self, target: u32, liars: &[u32], buckets: &mut Buckets) -> Way {
         let nodes = self.first.len() - 1;
-        let (mut distance, mut by) = (vec![NOWHERE; nodes], vec![NOWHERE; nodes]);
-        let mut order = Vec::with_capacity(nodes);
+        let mut way = Way {
+            target,
+            distance: vec![NOWHERE; nodes],
+            by: vec![NOWHERE; nodes],
+            next: vec![NOWHERE; nodes],
+            order: Vec::with_capacity(nodes),
+        };
         let claiming = liars.iter().copied().filter(|liar| *liar != target);
         for source in std::iter::once(target).chain(claiming) {
-            if let Some(place) = distance.get_mut(index(source)) {
+            if let Some(place) = way.distance.get_mut(index(source)) {
                 *place = 0;
                 buckets.push(0, source);
             }
@@ -136,24 +179,70 @@ impl Arcs {
             while let Some((node, next)) = buckets.entries.get(index(entry)).copied() {
                 entry = next;
                 // Otherwise a shorter way was found meanwhile.
-                if distance.get(index(node)) != Some(&at) {
+                if way.distance.get(index(node)) != Some(&at) {
                     continue;
                 }
-                order.push(node);
+                way.order.push(node);
                 for (far, cost, tunnel) in self.of_node(node) {
-                    let through = at + cost;
-                    let Some(known) = distance.get_mut(index(*far)) else { continue };
-                    if through < *known {
-                        *known = through;
-                        if let Some(by) = by.get_mut(index(*far)) {
-                            *by = *tunnel;
-                        }
-                        buckets.push(through, *far);
+                    if way.improve(*far, at + cost, *tunnel, node) {
+                        buckets.push(at + cost, *far);
                     }
                 }
             }
         }
-        Way { target, distance, by, order }
+        way
+    }
+
+    /// What has become of a way that was the shortest while the tunnels `gone`, too, carried routes: only the
+    /// nodes that left by one of these, and those behind them, look for another.
+    fn mend(&self, way: &Way, gone: &[bool]) -> Way {
+        let lost = way.over(gone);
+        let mut mended = way.clone();
+        let is_lost = |node: u32| lost.get(index(node)).copied().unwrap_or_default();
+        let (kept, searching): (Vec<_>, Vec<_>) = way.order.iter().copied().partition(|node| !is_lost(*node));
+        if searching.is_empty() {
+            return mended;
+        }
+        for node in &searching {
+            mended.set(*node, NOWHERE, NOWHERE, NOWHERE);
+        }
+        let mut nearest = BinaryHeap::new();
+        for node in &searching {
+            for (far, cost, tunnel) in self.of_node(*node).iter().filter(|(far, ..)| !is_lost(*far)) {
+                let rest = mended.distance.get(index(*far)).copied().unwrap_or(NOWHERE);
+                mended.improve(*node, rest.saturating_add(*cost), *tunnel, *far);
+            }
+            nearest.extend(mended.distance.get(index(*node)).map(|distance| Reverse((*distance, *node))));
+        }
+        let mut found = Vec::with_capacity(searching.len());
+        while let Some(Reverse((at, node))) = nearest.pop().filter(|Reverse((at, _))| *at != NOWHERE) {
+            if mended.distance.get(index(node)) != Some(&at) {
+                continue;
+            }
+            found.push(node);
+            for (far, cost, tunnel) in self.of_node(node).iter().filter(|(far, ..)| is_lost(*far)) {
+                if mended.improve(*far, at + cost, *tunnel, node) {
+                    nearest.push(Reverse((at + cost, *far)));
+                }
+            }
+        }
+        mended.order = kept;
+        mended.order.extend(found);
+        // Two sorted runs: the stable sort merges them.
+        let Way { order, distance, .. } = &mut mended;
+        order.sort_by_key(|node| distance.get(index(*node)).copied());
+        mended
+    }
+
+    /// [`Self::ways`] to the same targets, from those that were so before the tunnels `gone` carried no routes
+    /// any more.
+    pub fn without(&self, ways: &[Way], gone: &[bool], threads: usize) -> Vec<Way> {
+        let part = ways.len().div_ceil(threads.max(1)).max(1);
+        std::thread::scope(|scope| {
+            let some = |part: &[Way]| part.iter().map(|way| self.mend(way, gone)).collect::<Vec<_>>();
+            let running: Vec<_> = ways.chunks(part).map(|part| scope.spawn(move || some(part))).collect();
+            running.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        })
     }
 
     /// The ways to all targets, in their order.
@@ -220,9 +309,53 @@ mod tests {
             assert_eq!(way.distance, plain);
             for node in (0..nodes).filter(|node| *node != way.target) {
                 let tunnel = overlay.tunnel(way.by[index(node)]).unwrap();
+                assert_eq!(tunnel.far(node), way.next[index(node)]);
                 let rest = way.distance[index(tunnel.far(node))];
                 assert_eq!(way.distance[index(node)], rest + tunnel.cost);
             }
+        }
+    }
+
+    /// Ways that lost tunnels are as short as ways found anew, and each leads over nodes nearer to its target.
+    #[track_caller]
+    fn check_without(overlay: &mut Overlay, gone: &[u32]) {
+        let all: Vec<_> = (0..number(overlay.nodes())).collect();
+        let before = Arcs::of(overlay).ways(&all, &[3], 2);
+        let mut marked = vec![false; overlay.count()];
+        for at in gone {
+            overlay.set_draining(*at, Some(policies::units::Uptime::default()));
+            marked[index(*at)] = true;
+        }
+        let arcs = Arcs::of(overlay);
+        for (mended, anew) in arcs.without(&before, &marked, 2).iter().zip(arcs.ways(&all, &[3], 2)) {
+            assert_eq!(mended.distance, anew.distance);
+            let reached = anew.distance.iter().filter(|distance| **distance != NOWHERE).count();
+            assert_eq!(mended.order.len(), reached);
+            let mut seen = vec![false; overlay.nodes()];
+            for node in mended.order.iter().map(|node| index(*node)) {
+                seen[node] = true;
+                let (by, next) = (mended.by[node], mended.next[node]);
+                if by == NOWHERE {
+                    assert_eq!((mended.distance[node], next), (0, NOWHERE));
+                    continue;
+                }
+                let tunnel = overlay.tunnel(by).unwrap();
+                assert!(seen[index(next)] && !marked[index(by)] && tunnel.far(number(node)) == next);
+                assert_eq!(mended.distance[node], mended.distance[index(next)] + tunnel.cost);
+            }
+        }
+    }
+
+    #[test]
+    fn ways_that_lost_tunnels_are_mended_as_if_found_anew() {
+        let limits = Limits { dial: 3, degree: 9 };
+        for seed in 0..5 {
+            let space = Space::synthetic(40, seed);
+            let mut overlay = Overlay::random(&space, limits, LinkCost::default(), &mut Rng::new(seed));
+            check_without(&mut overlay, &[]);
+            check_without(&mut overlay, &[1, 17, 60]);
+            let most: Vec<_> = (0..120).filter(|at| at % 4 != 0).collect();
+            check_without(&mut overlay, &most);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::{
     net::{Happened, Net},
     num::{index, many, number, real, share, whole},
     output::Progress,
-    paths::{Way, mean},
+    paths::{NOWHERE, Way, mean},
 };
 use policies::rng::Rng;
 use serde::Serialize;
@@ -143,7 +143,7 @@ fn through_liars(net: &Net, ways: &[Way]) -> f64 {
     for way in ways.iter().filter(|way| !net.liars.contains(&way.target)) {
         let mut ends_at_liar = vec![false; way.distance.len()];
         for node in way.order.iter().copied() {
-            let next = way.by.get(index(node)).and_then(|at| net.overlay.tunnel(*at)).map(|t| t.far(node));
+            let next = way.next.get(index(node)).copied().filter(|next| *next != NOWHERE);
             let caught_there = match next {
                 Some(next) => ends_at_liar.get(index(next)).copied().unwrap_or_default(),
                 None => net.liars.contains(&node),
