@@ -240,7 +240,8 @@ impl Net {
     fn part(&mut self, part: u32, happened: &mut Happened) {
         self.now = self.now + self.refresh / self.settings.parts.max(1);
         let now = self.now;
-        let ways = self.ways();
+        let arcs = Arcs::of(&self.overlay);
+        let ways = arcs.ways(&self.targets(), &self.liars, threads());
         // Where ways are found to few nodes only, not all shall dial these at the same time.
         let parts = self.settings.parts.max(1);
         let turn = |node: u32| ways.len() > FEW || node % parts == part % parts;
@@ -257,8 +258,7 @@ impl Net {
         self.look(&due, &mut worlds, now, &mut drained, happened);
         if !drained.is_empty() {
             // babeld finds other ways where tunnels carry none.
-            let after =
-                Arcs::of(&self.overlay).without(&ways, &self.overlay.marked(&drained), threads());
+            let after = arcs.without(&ways, &self.overlay.marked(&drained), threads());
             let short = |node: &u32| self.dialled_that_stay(*node) < self.overlay.limits().dial;
             let concerned: Vec<_> = due.iter().copied().filter(short).collect();
             self.renew(&concerned, &mut worlds, &after);

@@ -16,8 +16,10 @@ pub const NOWHERE: u32 = u32::MAX;
 #[derive(Clone, Debug)]
 pub struct Arcs {
     first: Vec<u32>,
-    /// Far end, cost, tunnel.
-    arcs: Vec<(u32, u32, u32)>,
+    /// Far end and cost; apart from the tunnels, since few of those that are looked at shorten a way.
+    arcs: Vec<(u32, u32)>,
+    /// The tunnel of each arc.
+    tunnels: Vec<u32>,
     longest: u32,
 }
 
@@ -37,13 +39,9 @@ pub struct Way {
 }
 
 impl Way {
-    /// Whether that is shorter for the node than what is known; if so, it is known from now on.
-    fn improve(&mut self, node: u32, distance: u32, by: u32, next: u32) -> bool {
-        let shorter = self.distance.get(index(node)).is_some_and(|known| distance < *known);
-        if shorter {
-            self.set(node, distance, by, next);
-        }
-        shorter
+    /// Whether the node's way is longer than that.
+    fn is_longer(&self, node: u32, distance: u32) -> bool {
+        self.distance.get(index(node)).is_some_and(|known| distance < *known)
     }
 
     fn set(&mut self, node: u32, distance: u32, by: u32, next: u32) {
@@ -135,7 +133,8 @@ impl Buckets {
 impl Arcs {
     /// All tunnels that carry routes.
     pub fn of(overlay: &Overlay) -> Self {
-        let mut arcs = Vec::new();
+        let most = overlay.count() * 2;
+        let (mut arcs, mut tunnels) = (Vec::with_capacity(most), Vec::with_capacity(most));
         let mut first = vec![0];
         let mut longest = 1;
         for node in 0..number(overlay.nodes()) {
@@ -143,19 +142,25 @@ impl Arcs {
                 let Some(tunnel) = overlay.tunnel(*at) else { continue };
                 if tunnel.draining.is_none() {
                     longest = longest.max(tunnel.cost);
-                    arcs.push((*far, tunnel.cost, *at));
+                    arcs.push((*far, tunnel.cost));
+                    tunnels.push(*at);
                 }
             }
             first.push(number(arcs.len()));
         }
-        Self { first, arcs, longest }
+        Self { first, arcs, tunnels, longest }
     }
 
-    fn of_node(&self, node: u32) -> &[(u32, u32, u32)] {
-        let (Some(from), Some(to)) = (self.first.get(index(node)), self.first.get(index(node) + 1)) else {
-            return &[];
-        };
-        self.arcs.get(index(*from)..index(*to)).unwrap_or_default()
+    /// Far end, cost and place of each arc.
+    fn of_node(&self, node: u32) -> impl Iterator<Item = (u32, u32, usize)> + '_ {
+        let bound = |at: usize| self.first.get(at).copied().map_or(0, index);
+        let (from, to) = (bound(index(node)), bound(index(node) + 1));
+        let arcs = self.arcs.get(from..to).unwrap_or_default();
+        (from..).zip(arcs).map(|(place, (far, cost))| (*far, *cost, place))
+    }
+
+    fn tunnel(&self, place: usize) -> u32 {
+        self.tunnels.get(place).copied().unwrap_or(NOWHERE)
     }
 
     /// The shortest ways from all nodes to the target, and to each liar, which claims to be the target.
@@ -183,9 +188,10 @@ impl Arcs {
                     continue;
                 }
                 way.order.push(node);
-                for (far, cost, tunnel) in self.of_node(node) {
-                    if way.improve(*far, at + cost, *tunnel, node) {
-                        buckets.push(at + cost, *far);
+                for (far, cost, place) in self.of_node(node) {
+                    if way.is_longer(far, at + cost) {
+                        way.set(far, at + cost, self.tunnel(place), node);
+                        buckets.push(at + cost, far);
                     }
                 }
             }
@@ -193,8 +199,8 @@ impl Arcs {
         way
     }
 
-    /// What has become of a way that was the shortest while the tunnels `gone`, too, carried routes: only the
-    /// nodes that left by one of these, and those behind them, look for another.
+    /// What becomes of a way when the tunnels `gone` carry no routes any more: only the nodes that left by one
+    /// of these, and those behind them, look for another.
     fn mend(&self, way: &Way, gone: &[bool]) -> Way {
         let lost = way.over(gone);
         let mut mended = way.clone();
@@ -206,11 +212,15 @@ impl Arcs {
         for node in &searching {
             mended.set(*node, NOWHERE, NOWHERE, NOWHERE);
         }
+        let is_gone = |place: usize| gone.get(index(self.tunnel(place))).copied().unwrap_or_default();
+        let stays = |node: u32| self.of_node(node).filter(move |(.., place)| !is_gone(*place));
         let mut nearest = BinaryHeap::new();
         for node in &searching {
-            for (far, cost, tunnel) in self.of_node(*node).iter().filter(|(far, ..)| !is_lost(*far)) {
-                let rest = mended.distance.get(index(*far)).copied().unwrap_or(NOWHERE);
-                mended.improve(*node, rest.saturating_add(*cost), *tunnel, *far);
+            for (far, cost, place) in stays(*node).filter(|(far, ..)| !is_lost(*far)) {
+                let distance = mended.distance.get(index(far)).copied().unwrap_or(NOWHERE).saturating_add(cost);
+                if mended.is_longer(*node, distance) {
+                    mended.set(*node, distance, self.tunnel(place), far);
+                }
             }
             nearest.extend(mended.distance.get(index(*node)).map(|distance| Reverse((*distance, *node))));
         }
@@ -220,9 +230,10 @@ impl Arcs {
                 continue;
             }
             found.push(node);
-            for (far, cost, tunnel) in self.of_node(node).iter().filter(|(far, ..)| is_lost(*far)) {
-                if mended.improve(*far, at + cost, *tunnel, node) {
-                    nearest.push(Reverse((at + cost, *far)));
+            for (far, cost, place) in stays(node).filter(|(far, ..)| is_lost(*far)) {
+                if mended.is_longer(far, at + cost) {
+                    mended.set(far, at + cost, self.tunnel(place), node);
+                    nearest.push(Reverse((at + cost, far)));
                 }
             }
         }
@@ -234,8 +245,7 @@ impl Arcs {
         mended
     }
 
-    /// [`Self::ways`] to the same targets, from those that were so before the tunnels `gone` carried no routes
-    /// any more.
+    /// What becomes of [`Self::ways`] when the tunnels `gone` carry no routes any more.
     pub fn without(&self, ways: &[Way], gone: &[bool], threads: usize) -> Vec<Way> {
         let part = ways.len().div_ceil(threads.max(1)).max(1);
         std::thread::scope(|scope| {
@@ -320,14 +330,15 @@ mod tests {
     #[track_caller]
     fn check_without(overlay: &mut Overlay, gone: &[u32]) {
         let all: Vec<_> = (0..number(overlay.nodes())).collect();
-        let before = Arcs::of(overlay).ways(&all, &[3], 2);
+        let whole = Arcs::of(overlay);
+        let before = whole.ways(&all, &[3], 2);
         let mut marked = vec![false; overlay.count()];
         for at in gone {
             overlay.set_draining(*at, Some(policies::units::Uptime::default()));
             marked[index(*at)] = true;
         }
-        let arcs = Arcs::of(overlay);
-        for (mended, anew) in arcs.without(&before, &marked, 2).iter().zip(arcs.ways(&all, &[3], 2)) {
+        let anew = Arcs::of(overlay).ways(&all, &[3], 2);
+        for (mended, anew) in whole.without(&before, &marked, 2).iter().zip(anew) {
             assert_eq!(mended.distance, anew.distance);
             let reached = anew.distance.iter().filter(|distance| **distance != NOWHERE).count();
             assert_eq!(mended.order.len(), reached);

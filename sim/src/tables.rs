@@ -59,9 +59,8 @@ pub fn links(overlay: &Overlay, node: u32) -> Vec<LinkReading> {
     overlay.links(node).iter().filter_map(link).collect()
 }
 
-/// What babeld lists at the node for those ways. `wanted` chooses the ways.
-pub fn routes<'w>(overlay: &Overlay, node: u32, ways: impl Iterator<Item = &'w Way>) -> Vec<Route> {
-    let mut all = Vec::new();
+/// What babeld lists at the node for those ways.
+fn routes(overlay: &Overlay, node: u32, ways: &[&Way]) -> Vec<Route> {
     let mut links: Vec<_> = overlay
         .links(node)
         .iter()
@@ -71,7 +70,8 @@ pub fn routes<'w>(overlay: &Overlay, node: u32, ways: impl Iterator<Item = &'w W
         .collect();
     // In the order in which a table is sorted anyway.
     links.sort_unstable_by_key(|(.., slot, _)| *slot);
-    for way in ways.filter(|way| way.target != node) {
+    let mut all = Vec::with_capacity(links.len() * ways.len());
+    for way in ways.iter().filter(|way| way.target != node) {
         let Some(target) = prefix(way.target) else { continue };
         let own = way.by.get(index(node)).copied();
         for (far, at, cost, slot, via) in &links {
@@ -110,7 +110,7 @@ pub fn table(overlay: &Overlay, node: u32, ways: &[Way]) -> BabelTable {
         })
     };
     let neighbours = overlay.links(node).iter().filter_map(neighbour).collect();
-    BabelTable { neighbours, routes: routes(overlay, node, ways.iter()) }
+    BabelTable { neighbours, routes: routes(overlay, node, &ways.iter().collect::<Vec<_>>()) }
 }
 
 /// What `peer` answers a candidate's question: its metrics to a sample of nodes.
@@ -137,8 +137,8 @@ pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
 pub fn loss(overlay: &Overlay, at: u32, ways: &[Way]) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
     let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
-    let through = ways.iter().filter(|way| way.by.get(index(peer)) == Some(&at));
-    let routes = routes(overlay, peer, through);
+    let through: Vec<_> = ways.iter().filter(|way| way.by.get(index(peer)) == Some(&at)).collect();
+    let routes = routes(overlay, peer, &through);
     let service = Ways::of(&routes, me, |_| true).service(slot(tunnel, peer));
     service.only_way.is_none().then_some(service.regret)
 }
