@@ -10,6 +10,7 @@ mod overlay;
 mod paths;
 mod replay;
 mod resilience;
+mod rows;
 mod rules;
 mod run;
 mod space;
@@ -236,12 +237,13 @@ struct Run {
     /// What a way costs: `both` is the same as `latency` here.
     #[arg(long, value_enum, default_value_t = Model::Latency)]
     model: Model,
-    /// Ways are found to so many nodes, drawn anew in each part of a round: 512, above 1,000 nodes 64.
+    /// Ways are found to so many nodes, an eighth of them drawn anew in each part of a round: 512, above 1,000
+    /// nodes 64.
     #[arg(long)]
     targets: Option<usize>,
-    /// Parts of a round in which nodes look at the same picture: 24, above 1,000 nodes 8.
-    #[arg(long)]
-    parts: Option<u32>,
+    /// Parts of a round in which nodes look at the same picture.
+    #[arg(long, default_value_t = net::PARTS)]
+    parts: u32,
     /// Share of the nodes that die in each round and start anew in the next.
     #[arg(long, default_value_t = 0.0)]
     churn: f64,
@@ -291,7 +293,7 @@ impl Run {
         let settings = net::NetSettings {
             cost: link_cost,
             targets: self.targets.unwrap_or(if nodes > 1_000 { 64 } else { 512 }).max(2),
-            parts: self.parts.unwrap_or(if nodes > 1_000 { 8 } else { net::PARTS }).max(1),
+            parts: self.parts.max(1),
             seed: self.place.seed,
         };
         let mut net = net::Net::new(space, overlay, settings);

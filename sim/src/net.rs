@@ -7,10 +7,11 @@
 mod looks;
 
 use crate::{
-    chance::sample,
+    chance::below,
     num::{index, number},
     overlay::{Limits, Overlay},
-    paths::{Arcs, Way, threads},
+    paths::{Way, Ways},
+    rows::Rows,
     space::Space,
     tables::prefix,
 };
@@ -41,6 +42,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DIAL_PACE: Duration = Duration::from_secs(6);
 /// Where ways are found to so many nodes or fewer, nodes fill their slots in turns.
 const FEW: usize = 64;
+/// Where ways are found to some nodes only, one of so many is drawn anew in each part.
+const TURNOVER: usize = 8;
 /// Looks at which a node may dial in a part.
 const DIAL_LOOKS: u32 = 3;
 
@@ -49,7 +52,7 @@ const DIAL_LOOKS: u32 = 3;
 pub struct NetSettings {
     /// Babel's metric, or pure latency.
     pub cost: LinkCost,
-    /// Ways are found to so many nodes, drawn anew in each part; all, where there are fewer.
+    /// Ways are found to so many nodes, an eighth of them drawn anew in each part; to all, where there are fewer.
     pub targets: usize,
     /// Parts of a round.
     pub parts: u32,
@@ -78,6 +81,9 @@ pub struct Net {
     pub space: Space,
     /// The tunnels.
     pub overlay: Overlay,
+    ways: Ways,
+    /// The nodes that ways are found to; sorted.
+    targets: Vec<u32>,
     settings: NetSettings,
     /// Each at its place, but while it looks.
     planners: Vec<Option<Planner>>,
@@ -117,6 +123,8 @@ impl Net {
             closings: BTreeMap::new(),
             rng: Rng::new(settings.seed),
             planners: Vec::new(),
+            ways: Ways::default(),
+            targets: Vec::new(),
             space,
             overlay,
             settings,
@@ -148,18 +156,32 @@ impl Net {
         Some(planner)
     }
 
-    /// The nodes that ways are found to now.
-    fn targets(&mut self) -> Vec<u32> {
-        let living: Vec<_> = (0u32..).zip(&self.alive).filter(|(_, alive)| **alive).map(|(n, _)| n).collect();
-        let mut drawn = sample(&mut self.rng, living.len(), self.settings.targets);
-        drawn.sort_unstable();
-        drawn.into_iter().filter_map(|at| living.get(at).copied()).collect()
+    /// Ways are found to all living nodes, or to as many as are wanted, of which a part is drawn anew each time.
+    fn draw_targets(&mut self) {
+        let living: Vec<_> =
+            (0u32..).zip(&self.alive).filter(|(_, alive)| **alive).map(|(node, _)| node).collect();
+        let most = self.settings.targets;
+        let mut targets = std::mem::take(&mut self.targets);
+        if living.len() <= most {
+            targets = living;
+        } else {
+            targets.retain(|node| self.lives(*node));
+            self.rng.shuffle(&mut targets);
+            targets.truncate(most - most.div_ceil(TURNOVER));
+            while targets.len() < most {
+                let drawn = living.get(below(&mut self.rng, living.len())).copied();
+                targets.extend(drawn.filter(|node| !targets.contains(node)));
+            }
+            targets.sort_unstable();
+        }
+        self.targets = targets;
     }
 
-    /// The ways as they are now.
-    pub fn ways(&mut self) -> Vec<Way> {
-        let targets = self.targets();
-        Arcs::of(&self.overlay).ways(&targets, &self.liars, threads())
+    /// The ways as they are now, to all living nodes or a sample of them.
+    pub fn ways(&mut self) -> &[Way] {
+        self.draw_targets();
+        self.ways.renew(&mut self.overlay, &self.targets, &self.liars);
+        self.ways.all()
     }
 
     /// Whether the node lives.
@@ -191,7 +213,7 @@ impl Net {
         }
         let now = self.now;
         for _ in 0..self.overlay.limits().dial {
-            let peer = number(crate::chance::below(&mut self.rng, self.space.nodes()));
+            let peer = number(below(&mut self.rng, self.space.nodes()));
             if self.lives(peer) && !self.parted(node, peer) {
                 self.overlay.dial(&self.space, node, peer, now);
             }
@@ -240,11 +262,10 @@ impl Net {
     fn part(&mut self, part: u32, happened: &mut Happened) {
         self.now = self.now + self.refresh / self.settings.parts.max(1);
         let now = self.now;
-        let arcs = Arcs::of(&self.overlay);
-        let ways = arcs.ways(&self.targets(), &self.liars, threads());
+        let rows = Rows::of(self.ways());
         // Where ways are found to few nodes only, not all shall dial these at the same time.
         let parts = self.settings.parts.max(1);
-        let turn = |node: u32| ways.len() > FEW || node % parts == part % parts;
+        let turn = |node: u32| rows.targets().len() > FEW || node % parts == part % parts;
         let due = |node: &u32| {
             let planner = self.planners.get(index(*node)).and_then(Option::as_ref);
             let fills = || turn(*node) && self.overlay.dialled(*node).count() < self.overlay.limits().dial;
@@ -253,15 +274,16 @@ impl Net {
         let mut due: Vec<_> = (0..number(self.space.nodes())).filter(due).collect();
         self.rng.shuffle(&mut due);
         let salt = self.rng.bits();
-        let mut worlds = self.scout(&due, &ways, salt);
+        let mut worlds = self.scout(&due, &rows, salt);
         let mut drained = Vec::new();
         self.look(&due, &mut worlds, now, &mut drained, happened);
+        let mut before = Ways::default();
         if !drained.is_empty() {
-            // babeld finds other ways where tunnels carry none.
-            let after = arcs.without(&ways, &self.overlay.marked(&drained), threads());
+            before.clone_from(&self.ways);
+            self.ways.renew(&mut self.overlay, &self.targets, &self.liars);
             let short = |node: &u32| self.dialled_that_stay(*node) < self.overlay.limits().dial;
             let concerned: Vec<_> = due.iter().copied().filter(short).collect();
-            self.renew(&concerned, &mut worlds, &after);
+            self.renew(&concerned, &mut worlds, &Rows::of(self.ways.all()));
         }
         let mut closed = Vec::new();
         for at in [now + DRAINED, now + DRAINED + LONELY] {
@@ -270,7 +292,7 @@ impl Net {
                 under_way.filter_map(|at| Some(self.overlay.tunnel(*at)?.dialler)).collect();
             self.look(&closing, &mut worlds, at, &mut closed, happened);
         }
-        happened.disturbed += disturbed(&self.overlay, &ways, &closed);
+        happened.disturbed += disturbed(&self.overlay, before.all(), &closed);
         happened.closed += u64::try_from(closed.len()).unwrap_or(0);
         closed.iter().for_each(|at| self.overlay.close(*at));
         for step in 1..=DIAL_LOOKS {

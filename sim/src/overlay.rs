@@ -50,6 +50,8 @@ pub struct Overlay {
     vacant: Vec<u32>,
     /// For each node its tunnels: the far end and the tunnel's number.
     links: Vec<Vec<(u32, u32)>>,
+    /// Tunnels that came, went, began or ceased to drain since somebody asked.
+    changed: Vec<u32>,
     limits: Limits,
     cost: LinkCost,
 }
@@ -57,7 +59,8 @@ pub struct Overlay {
 impl Overlay {
     /// Nodes without tunnels.
     pub fn new(nodes: usize, limits: Limits, cost: LinkCost) -> Self {
-        Self { tunnels: Vec::new(), vacant: Vec::new(), links: vec![Vec::new(); nodes], limits, cost }
+        let links = vec![Vec::new(); nodes];
+        Self { tunnels: Vec::new(), vacant: Vec::new(), links, changed: Vec::new(), limits, cost }
     }
 
     /// Each node dials as many others as it wants, at random, in turns.
@@ -130,6 +133,7 @@ impl Overlay {
         if let Some(place) = self.tunnels.get_mut(index(at)) {
             *place = Some(tunnel);
         }
+        self.changed.push(at);
         for (one, other) in [(node, peer), (peer, node)] {
             if let Some(links) = self.links.get_mut(index(one)) {
                 links.push((other, at));
@@ -152,6 +156,7 @@ impl Overlay {
             }
         }
         self.vacant.push(number);
+        self.changed.push(number);
     }
 
     /// Ends all tunnels of a node.
@@ -164,6 +169,14 @@ impl Overlay {
     /// One tunnel.
     pub fn tunnel(&self, number: u32) -> Option<&Tunnel> {
         self.tunnels.get(index(number)).and_then(Option::as_ref)
+    }
+
+    /// The tunnels that came, went, began or ceased to drain since this was asked the last time; each once.
+    pub fn take_changed(&mut self) -> Vec<u32> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        changed
     }
 
     /// For each number of a tunnel whether it is one of these.
@@ -181,6 +194,7 @@ impl Overlay {
     pub fn set_draining(&mut self, number: u32, since: Option<Uptime>) {
         if let Some(Some(tunnel)) = self.tunnels.get_mut(index(number)) {
             tunnel.draining = since;
+            self.changed.push(number);
         }
     }
 

@@ -4,7 +4,7 @@ use crate::{
     net::{Happened, PARTS, disturbed},
     num::{index, number},
     overlay::Overlay,
-    paths::{Arcs, Way, threads},
+    paths::{Way, Ways},
     space::Space,
 };
 use policies::{rng::Rng, units::Uptime};
@@ -25,6 +25,7 @@ pub struct Ruled {
     pub space: Space,
     /// The tunnels.
     pub overlay: Overlay,
+    ways: Ways,
     rule: Rule,
     rng: Rng,
 }
@@ -32,13 +33,14 @@ pub struct Ruled {
 impl Ruled {
     /// Begins with that overlay.
     pub fn new(space: Space, overlay: Overlay, rule: Rule, seed: u64) -> Self {
-        Self { space, overlay, rule, rng: Rng::new(seed) }
+        Self { space, overlay, ways: Ways::default(), rule, rng: Rng::new(seed) }
     }
 
     /// All ways as they are now.
-    pub fn ways(&self) -> Vec<Way> {
+    pub fn ways(&mut self) -> &[Way] {
         let targets: Vec<_> = (0..number(self.space.nodes())).collect();
-        Arcs::of(&self.overlay).ways(&targets, &[], threads())
+        self.ways.renew(&mut self.overlay, &targets, &[]);
+        self.ways.all()
     }
 
     /// Each node acts once, a part of them at a time.
@@ -47,11 +49,11 @@ impl Ruled {
         let mut order: Vec<_> = (0..number(self.space.nodes())).collect();
         self.rng.shuffle(&mut order);
         for part in order.chunks(order.len().div_ceil(index(PARTS)).max(1)) {
-            let ways = self.ways();
-            let mut closed: Vec<_> = part.iter().filter_map(|node| self.victim(*node, &ways)).collect();
+            self.ways();
+            let mut closed: Vec<_> = part.iter().filter_map(|node| self.victim(*node)).collect();
             closed.sort_unstable();
             closed.dedup();
-            happened.disturbed += disturbed(&self.overlay, &ways, &closed);
+            happened.disturbed += disturbed(&self.overlay, self.ways.all(), &closed);
             happened.closed += u64::try_from(closed.len()).unwrap_or(0);
             closed.iter().for_each(|at| self.overlay.close(*at));
             for node in part {
@@ -66,7 +68,7 @@ impl Ruled {
         happened
     }
 
-    fn victim(&mut self, node: u32, ways: &[Way]) -> Option<u32> {
+    fn victim(&mut self, node: u32) -> Option<u32> {
         let dialled: Vec<_> = self.overlay.dialled(node).collect();
         if dialled.len() < self.overlay.limits().dial {
             return None;
@@ -75,7 +77,7 @@ impl Ruled {
             Rule::Random => dialled.get(crate::chance::below(&mut self.rng, dialled.len())).copied(),
             Rule::FewestRoutes => {
                 let mut served: BTreeMap<u32, usize> = BTreeMap::new();
-                for at in ways.iter().filter_map(|way| way.by.get(index(node))) {
+                for at in self.ways.all().iter().filter_map(|way| way.by.get(index(node))) {
                     *served.entry(*at).or_default() += 1;
                 }
                 dialled.into_iter().min_by_key(|at| (served.get(at).copied().unwrap_or_default(), *at))

@@ -73,7 +73,7 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
     let mut progress = Progress::new("run", usize::try_from(fate.rounds).unwrap_or(usize::MAX));
     let flappers: Vec<_> = some(&mut rng, nodes, fate.flapping);
     let mut course = Course { nodes, ..Course::default() };
-    let ways = net.ways();
+    let ways = net.ways().to_vec();
     course.through_liars.0 = through_liars(net, &ways);
     course.rounds.push(told(net, &ways, 0, Happened::default(), per_ms));
     let mut gone: Vec<u32> = Vec::new();
@@ -104,7 +104,7 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
             }
         }
         let happened = net.round();
-        let ways = net.ways();
+        let ways = net.ways().to_vec();
         course.rounds.push(told(net, &ways, round, happened, per_ms));
         course.fullest = course.fullest.max(fullest(net));
         if round == fate.rounds {

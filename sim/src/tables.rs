@@ -4,9 +4,9 @@
 //! back through it, too, as babeld does on tunnels), round trips only from soundings, the rest from answers.
 
 use crate::{
-    num::index,
     overlay::{Overlay, Tunnel},
-    paths::{NOWHERE, Way},
+    paths::NOWHERE,
+    rows::Rows,
 };
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
@@ -59,32 +59,30 @@ pub fn links(overlay: &Overlay, node: u32) -> Vec<LinkReading> {
     overlay.links(node).iter().filter_map(link).collect()
 }
 
-/// What babeld lists at the node for those ways.
-fn routes(overlay: &Overlay, node: u32, ways: &[&Way]) -> Vec<Route> {
+/// What babeld lists at the node for the ways whose first tunnel is `wanted`.
+fn routes(overlay: &Overlay, node: u32, rows: &Rows, wanted: impl Fn(u32) -> bool) -> Vec<Route> {
     let mut links: Vec<_> = overlay
         .links(node)
         .iter()
-        .filter_map(|(far, at)| Some((*far, *at, overlay.tunnel(*at)?, prefix(*far)?)))
+        .filter_map(|(far, at)| Some((rows.distance(*far), *at, overlay.tunnel(*at)?, prefix(*far)?)))
         .filter(|(_, _, tunnel, _)| tunnel.draining.is_none())
-        .map(|(far, at, tunnel, via)| (far, at, tunnel.cost, slot(tunnel, node), via))
+        .map(|(rests, at, tunnel, via)| (rests, at, tunnel.cost, slot(tunnel, node), via))
         .collect();
     // In the order in which a table is sorted anyway.
     links.sort_unstable_by_key(|(.., slot, _)| *slot);
-    let mut all = Vec::with_capacity(links.len() * ways.len());
-    for way in ways.iter().filter(|way| way.target != node) {
-        let Some(target) = prefix(way.target) else { continue };
-        let own = way.by.get(index(node)).copied();
-        for (far, at, cost, slot, via) in &links {
-            let Some(rest) = way.distance.get(index(*far)).copied() else { continue };
-            if rest == NOWHERE {
-                continue;
-            }
+    let firsts = rows.by(node);
+    let count = firsts.iter().filter(|first| wanted(**first)).count();
+    let mut all = Vec::with_capacity(links.len() * count);
+    for (place, (target, first)) in rows.targets().iter().copied().zip(firsts).enumerate() {
+        let Some(name) = prefix(target).filter(|_| target != node && wanted(*first)) else { continue };
+        for (rests, at, cost, slot, via) in &links {
+            let Some(rest) = rests.get(place).copied().filter(|rest| *rest != NOWHERE) else { continue };
             let metric = |cost: u32| u16::try_from(cost).unwrap_or(INFINITY - 1).min(INFINITY - 1);
             all.push(Route {
-                node: target,
+                node: name,
                 slot: *slot,
                 via: *via,
-                installed: own == Some(*at),
+                installed: first == at,
                 metric: metric(rest.saturating_add(*cost)),
                 refmetric: metric(rest),
             });
@@ -94,7 +92,7 @@ fn routes(overlay: &Overlay, node: u32, ways: &[&Way]) -> Vec<Route> {
 }
 
 /// babeld's tables at the node.
-pub fn table(overlay: &Overlay, node: u32, ways: &[Way]) -> BabelTable {
+pub fn table(overlay: &Overlay, node: u32, rows: &Rows) -> BabelTable {
     let neighbour = |(far, at): &(u32, u32)| {
         let tunnel = overlay.tunnel(*at)?;
         let gone = tunnel.draining.is_some();
@@ -110,17 +108,18 @@ pub fn table(overlay: &Overlay, node: u32, ways: &[Way]) -> BabelTable {
         })
     };
     let neighbours = overlay.links(node).iter().filter_map(neighbour).collect();
-    BabelTable { neighbours, routes: routes(overlay, node, &ways.iter().collect::<Vec<_>>()) }
+    BabelTable { neighbours, routes: routes(overlay, node, rows, |_| true) }
 }
 
 /// What `peer` answers a candidate's question: its metrics to a sample of nodes.
-pub fn view(overlay: &Overlay, peer: u32, ways: &[Way], at: Uptime) -> Option<View> {
-    let step = ways.len().div_ceil(VIEW_NODES).max(1);
-    let distance = |way: &Way| {
-        let metric = way.distance.get(index(peer)).copied().filter(|metric| *metric != NOWHERE)?;
-        Some((prefix(way.target)?, u16::try_from(metric).unwrap_or(INFINITY - 1)))
+pub fn view(overlay: &Overlay, peer: u32, rows: &Rows, at: Uptime) -> Option<View> {
+    let step = rows.targets().len().div_ceil(VIEW_NODES).max(1);
+    let distance = |(target, metric): (&u32, &u32)| {
+        let metric = Some(*metric).filter(|metric| *metric != NOWHERE)?;
+        Some((prefix(*target)?, u16::try_from(metric).unwrap_or(INFINITY - 1)))
     };
-    let distances = ways.iter().step_by(step).filter_map(distance).collect();
+    let all = rows.targets().iter().zip(rows.distance(peer));
+    let distances = all.step_by(step).filter_map(distance).collect();
     let (room, accepted) = welcome(overlay, peer);
     Some(View { peer: prefix(peer)?, at, room, accepted, loss: None, distances })
 }
@@ -134,11 +133,10 @@ pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
 /// What the acceptor of a tunnel answers its dialler: what it would lose without it.
 ///
 /// Only ways that lead through the tunnel count in that, so only these are looked at.
-pub fn loss(overlay: &Overlay, at: u32, ways: &[Way]) -> Option<u64> {
+pub fn loss(overlay: &Overlay, at: u32, rows: &Rows) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
     let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
-    let through: Vec<_> = ways.iter().filter(|way| way.by.get(index(peer)) == Some(&at)).collect();
-    let routes = routes(overlay, peer, &through);
+    let routes = routes(overlay, peer, rows, |first| first == at);
     let service = Ways::of(&routes, me, |_| true).service(slot(tunnel, peer));
     service.only_way.is_none().then_some(service.regret)
 }
@@ -151,20 +149,22 @@ pub fn node_of(prefix: Prefix) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{num::number, overlay::Limits, paths::Arcs, space::Space};
+    use crate::{num::number, overlay::Limits, paths, space::Space};
     use policies::{link_cost::LinkCost, rng::Rng};
 
-    fn overlay() -> Overlay {
-        let limits = Limits { dial: 3, degree: 9 };
-        Overlay::random(&Space::synthetic(40, 1), limits, LinkCost::default(), &mut Rng::new(1))
+    fn overlay() -> (Overlay, paths::Ways) {
+        let (space, limits) = (Space::synthetic(40, 1), Limits { dial: 3, degree: 9 });
+        let mut overlay = Overlay::random(&space, limits, LinkCost::default(), &mut Rng::new(1));
+        let mut ways = paths::Ways::default();
+        ways.renew(&mut overlay, &(0..40).collect::<Vec<_>>(), &[]);
+        (overlay, ways)
     }
 
     #[test]
     fn a_table_has_one_installed_route_a_node_and_it_is_the_shortest() {
-        let overlay = overlay();
-        let ways = Arcs::of(&overlay).ways(&(0..40).collect::<Vec<_>>(), &[], 1);
-        let table = table(&overlay, 7, &ways);
-        for way in ways.iter().filter(|way| way.target != 7) {
+        let (overlay, ways) = overlay();
+        let table = table(&overlay, 7, &Rows::of(ways.all()));
+        for way in ways.all().iter().filter(|way| way.target != 7) {
             let of: Vec<_> = table.routes.iter().filter(|r| Some(r.node) == prefix(way.target)).collect();
             let installed: Vec<_> = of.iter().filter(|route| route.installed).collect();
             assert_eq!(installed.len(), 1);
@@ -175,15 +175,15 @@ mod tests {
 
     #[test]
     fn the_loss_of_the_acceptor_is_that_of_its_whole_table() {
-        let overlay = overlay();
-        let ways = Arcs::of(&overlay).ways(&(0..40).collect::<Vec<_>>(), &[], 1);
+        let (overlay, ways) = overlay();
+        let rows = Rows::of(ways.all());
         for at in 0..120 {
             let tunnel = overlay.tunnel(at).unwrap();
-            let all = table(&overlay, tunnel.acceptor, &ways).routes;
+            let all = table(&overlay, tunnel.acceptor, &rows).routes;
             let service = Ways::of(&all, prefix(tunnel.acceptor).unwrap(), |_| true)
                 .service(slot(tunnel, tunnel.acceptor));
             let expected = service.only_way.is_none().then_some(service.regret);
-            assert_eq!(loss(&overlay, at, &ways), expected);
+            assert_eq!(loss(&overlay, at, &rows), expected);
         }
     }
 
