@@ -237,8 +237,7 @@ struct Run {
     /// What a way costs: `both` is the same as `latency` here.
     #[arg(long, value_enum, default_value_t = Model::Latency)]
     model: Model,
-    /// Ways are found to so many nodes, an eighth of them drawn anew in each part of a round: 512, above 1,000
-    /// nodes 64.
+    /// Ways are found to so many nodes, drawn anew in each part of a round: 512, above 1,000 nodes 64.
     #[arg(long)]
     targets: Option<usize>,
     /// Parts of a round in which nodes look at the same picture.

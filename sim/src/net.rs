@@ -7,7 +7,7 @@
 mod looks;
 
 use crate::{
-    chance::below,
+    chance::{below, sample},
     num::{index, number},
     overlay::{Limits, Overlay},
     paths::{Way, Ways},
@@ -42,8 +42,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DIAL_PACE: Duration = Duration::from_secs(6);
 /// Where ways are found to so many nodes or fewer, nodes fill their slots in turns.
 const FEW: usize = 64;
-/// Where ways are found to some nodes only, one of so many is drawn anew in each part.
-const TURNOVER: usize = 8;
 /// Looks at which a node may dial in a part.
 const DIAL_LOOKS: u32 = 3;
 
@@ -52,7 +50,7 @@ const DIAL_LOOKS: u32 = 3;
 pub struct NetSettings {
     /// Babel's metric, or pure latency.
     pub cost: LinkCost,
-    /// Ways are found to so many nodes, an eighth of them drawn anew in each part; to all, where there are fewer.
+    /// Ways are found to so many nodes, drawn anew in each part; to all, where there are fewer.
     pub targets: usize,
     /// Parts of a round.
     pub parts: u32,
@@ -156,25 +154,12 @@ impl Net {
         Some(planner)
     }
 
-    /// Ways are found to all living nodes, or to as many as are wanted, of which a part is drawn anew each time.
+    /// The nodes that ways are found to now; sorted.
     fn draw_targets(&mut self) {
-        let living: Vec<_> =
-            (0u32..).zip(&self.alive).filter(|(_, alive)| **alive).map(|(node, _)| node).collect();
-        let most = self.settings.targets;
-        let mut targets = std::mem::take(&mut self.targets);
-        if living.len() <= most {
-            targets = living;
-        } else {
-            targets.retain(|node| self.lives(*node));
-            self.rng.shuffle(&mut targets);
-            targets.truncate(most - most.div_ceil(TURNOVER));
-            while targets.len() < most {
-                let drawn = living.get(below(&mut self.rng, living.len())).copied();
-                targets.extend(drawn.filter(|node| !targets.contains(node)));
-            }
-            targets.sort_unstable();
-        }
-        self.targets = targets;
+        let living: Vec<_> = (0u32..).zip(&self.alive).filter(|(_, alive)| **alive).map(|(n, _)| n).collect();
+        let mut drawn = sample(&mut self.rng, living.len(), self.settings.targets);
+        drawn.sort_unstable();
+        self.targets = drawn.into_iter().filter_map(|at| living.get(at).copied()).collect();
     }
 
     /// The ways as they are now, to all living nodes or a sample of them.
