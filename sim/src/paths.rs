@@ -59,6 +59,11 @@ impl Way {
         }
     }
 
+    /// The longest distance that is known.
+    fn longest(&self) -> u32 {
+        self.distance.iter().copied().filter(|distance| *distance != NOWHERE).max().unwrap_or(NOWHERE)
+    }
+
     /// What a way costs that begins with a link of that cost to `far`.
     fn beyond(&self, far: u32, cost: u32) -> u32 {
         self.distance.get(index(far)).copied().unwrap_or(NOWHERE).saturating_add(cost)
@@ -217,13 +222,7 @@ impl Arcs {
                 }
                 way.order.push(node);
                 if without == 0 && way.order.len().is_multiple_of(nodes / BOUND_LOOKS + 1) {
-                    bound = way
-                        .distance
-                        .iter()
-                        .copied()
-                        .filter(|distance| *distance != NOWHERE)
-                        .max()
-                        .unwrap_or(NOWHERE);
+                    bound = way.longest();
                 }
                 for (far, cost, place) in self.of_node(node).take_while(|(_, cost, _)| at + cost < bound) {
                     if way.is_longer(far, at + cost) {
