@@ -23,6 +23,9 @@ use policies::{link_cost::LinkCost, rng::Rng};
 use space::Space;
 use std::{path::PathBuf, time::Instant};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates networks of nodes that decide by warren's own policies.
 #[derive(Parser)]
 #[command(name = "warren-sim", version)]

@@ -12,21 +12,14 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 /// No way.
 pub const NOWHERE: u32 = u32::MAX;
 
-/// How often the longest way is looked for while those of all nodes are found.
-const BOUND_LOOKS: usize = 16;
-
 /// The arcs of an overlay, node by node; tunnels under drain are left out.
-#[derive(Clone, Debug, Default)]
-struct Arcs {
-    /// Room of a node in the two below.
-    width: usize,
-    /// Cost and far end, the cheapest first; apart from the tunnels, since few of those that are looked at
-    /// shorten a way.
+#[derive(Clone, Debug)]
+pub struct Arcs {
+    first: Vec<u32>,
+    /// Far end and cost; apart from the tunnels, since few of those that are looked at shorten a way.
     arcs: Vec<(u32, u32)>,
     /// The tunnel of each arc.
     tunnels: Vec<u32>,
-    /// How many each node has.
-    counts: Vec<usize>,
     longest: u32,
 }
 
@@ -57,11 +50,6 @@ impl Way {
                 *place = value;
             }
         }
-    }
-
-    /// The longest distance that is known.
-    fn longest(&self) -> u32 {
-        self.distance.iter().copied().filter(|distance| *distance != NOWHERE).max().unwrap_or(NOWHERE)
     }
 
     /// What a way costs that begins with a link of that cost to `far`.
@@ -144,48 +132,32 @@ impl Buckets {
 }
 
 impl Arcs {
-    /// Takes up what has changed at these nodes; everything where there is more than there is room for.
-    fn renew(&mut self, overlay: &Overlay, nodes: impl Iterator<Item = u32>) {
-        let nodes: Vec<_> = nodes.collect();
-        let all = 0..number(overlay.nodes());
-        let most = |nodes: &mut dyn Iterator<Item = u32>| nodes.map(|node| overlay.links(node).len()).max();
-        if self.counts.len() == overlay.nodes() && most(&mut nodes.iter().copied()) <= Some(self.width) {
-            nodes.into_iter().for_each(|node| self.renew_node(overlay, node));
-            return;
+    /// All tunnels that carry routes.
+    pub fn of(overlay: &Overlay) -> Self {
+        let most = overlay.count() * 2;
+        let (mut arcs, mut tunnels) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        let mut first = vec![0];
+        let mut longest = 1;
+        for node in 0..number(overlay.nodes()) {
+            for (far, at) in overlay.links(node) {
+                let Some(tunnel) = overlay.tunnel(*at) else { continue };
+                if tunnel.draining.is_none() {
+                    longest = longest.max(tunnel.cost);
+                    arcs.push((*far, tunnel.cost));
+                    tunnels.push(*at);
+                }
+            }
+            first.push(number(arcs.len()));
         }
-        self.width = most(&mut all.clone()).unwrap_or_default();
-        self.arcs = vec![(NOWHERE, NOWHERE); overlay.nodes() * self.width];
-        self.tunnels = vec![NOWHERE; overlay.nodes() * self.width];
-        self.counts = vec![0; overlay.nodes()];
-        self.longest = 1;
-        all.for_each(|node| self.renew_node(overlay, node));
+        Self { first, arcs, tunnels, longest }
     }
 
-    fn renew_node(&mut self, overlay: &Overlay, node: u32) {
-        let carrying = |(far, at): &(u32, u32)| {
-            let tunnel = overlay.tunnel(*at).filter(|tunnel| tunnel.draining.is_none())?;
-            Some((tunnel.cost, *far, *at))
-        };
-        let mut carrying: Vec<_> = overlay.links(node).iter().filter_map(carrying).collect();
-        carrying.sort_unstable();
-        let from = index(node) * self.width;
-        let arcs = self.arcs.get_mut(from..).unwrap_or_default().iter_mut();
-        let tunnels = self.tunnels.get_mut(from..).unwrap_or_default().iter_mut();
-        for ((cost, far, at), (arc, tunnel)) in carrying.iter().zip(arcs.zip(tunnels)) {
-            (*arc, *tunnel) = ((*cost, *far), *at);
-            self.longest = self.longest.max(*cost);
-        }
-        if let Some(count) = self.counts.get_mut(index(node)) {
-            *count = carrying.len();
-        }
-    }
-
-    /// Far end, cost and place of each arc, the cheapest first.
+    /// Far end, cost and place of each arc.
     fn of_node(&self, node: u32) -> impl Iterator<Item = (u32, u32, usize)> + '_ {
-        let from = index(node) * self.width;
-        let count = self.counts.get(index(node)).copied().unwrap_or_default();
-        let arcs = self.arcs.get(from..from + count).unwrap_or_default();
-        (from..).zip(arcs).map(|(place, (cost, far))| (*far, *cost, place))
+        let bound = |at: usize| self.first.get(at).copied().map_or(0, index);
+        let (from, to) = (bound(index(node)), bound(index(node) + 1));
+        let arcs = self.arcs.get(from..to).unwrap_or_default();
+        (from..).zip(arcs).map(|(place, (far, cost))| (*far, *cost, place))
     }
 
     fn tunnel(&self, place: usize) -> u32 {
@@ -194,7 +166,7 @@ impl Arcs {
 
     /// The shortest ways from all nodes to the target, and to each liar, which claims to be the target.
     fn towards(&self, target: u32, liars: &[u32], buckets: &mut Buckets) -> Way {
-        let nodes = self.counts.len();
+        let nodes = self.first.len() - 1;
         let mut way = Way {
             target,
             distance: vec![NOWHERE; nodes],
@@ -202,14 +174,10 @@ impl Arcs {
             next: vec![NOWHERE; nodes],
             order: Vec::with_capacity(nodes),
         };
-        // Once each node that has arcs has some way, no arc matters that ends beyond the longest of them.
-        let mut without = self.counts.iter().filter(|count| **count > 0).count();
-        let mut bound = NOWHERE;
         let claiming = liars.iter().copied().filter(|liar| *liar != target);
         for source in std::iter::once(target).chain(claiming) {
             if let Some(place) = way.distance.get_mut(index(source)) {
                 *place = 0;
-                without -= usize::from(self.of_node(source).next().is_some());
                 buckets.push(0, source);
             }
         }
@@ -221,12 +189,8 @@ impl Arcs {
                     continue;
                 }
                 way.order.push(node);
-                if without == 0 && way.order.len().is_multiple_of(nodes / BOUND_LOOKS + 1) {
-                    bound = way.longest();
-                }
-                for (far, cost, place) in self.of_node(node).take_while(|(_, cost, _)| at + cost < bound) {
+                for (far, cost, place) in self.of_node(node) {
                     if way.is_longer(far, at + cost) {
-                        without -= usize::from(way.beyond(far, 0) == NOWHERE);
                         way.set(far, at + cost, self.tunnel(place), node);
                         buckets.push(at + cost, far);
                     }
@@ -298,12 +262,13 @@ struct Changes {
 }
 
 impl Changes {
-    fn of(overlay: &Overlay, numbers: &[u32]) -> Self {
+    fn take(overlay: &mut Overlay) -> Self {
+        let numbers = overlay.take_changed();
         let carrying = |number: &u32| {
             let tunnel = overlay.tunnel(*number).filter(|tunnel| tunnel.draining.is_none())?;
             Some((*number, tunnel.dialler, tunnel.acceptor, tunnel.cost))
         };
-        Self { marked: overlay.marked(numbers), carrying: numbers.iter().filter_map(carrying).collect() }
+        Self { marked: overlay.marked(&numbers), carrying: numbers.iter().filter_map(carrying).collect() }
     }
 }
 
@@ -312,7 +277,6 @@ impl Changes {
 pub struct Ways {
     /// By target, sorted.
     all: Vec<Way>,
-    arcs: Arcs,
 }
 
 impl Ways {
@@ -324,11 +288,8 @@ impl Ways {
     /// From now on they lead to these targets, sorted, and are the shortest. All that changed in the overlay
     /// since it was asked the last time must have been asked by these ways.
     pub fn renew(&mut self, overlay: &mut Overlay, targets: &[u32], liars: &[u32]) {
-        let changed = overlay.take_changed();
-        self.arcs.renew(overlay, changed.iter().flat_map(|(_, ends)| *ends));
-        let mut numbers: Vec<_> = changed.into_iter().map(|(number, _)| number).collect();
-        numbers.dedup();
-        let (changes, arcs) = (Changes::of(overlay, &numbers), &self.arcs);
+        let changes = Changes::take(overlay);
+        let arcs = Arcs::of(overlay);
         let mut known = std::mem::take(&mut self.all).into_iter().peekable();
         let with_known = |target: &u32| {
             while known.next_if(|way| way.target < *target).is_some() {}
