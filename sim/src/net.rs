@@ -262,9 +262,9 @@ impl Net {
         let mut worlds = self.scout(&due, &rows, salt);
         let mut drained = Vec::new();
         self.look(&due, &mut worlds, now, &mut drained, happened);
-        let mut before = Ways::default();
+        let mut before = Vec::new();
         if !drained.is_empty() {
-            before.clone_from(&self.ways);
+            before.extend_from_slice(self.ways.all());
             self.ways.renew(&mut self.overlay, &self.targets, &self.liars);
             let short = |node: &u32| self.dialled_that_stay(*node) < self.overlay.limits().dial;
             let concerned: Vec<_> = due.iter().copied().filter(short).collect();
@@ -277,7 +277,7 @@ impl Net {
                 under_way.filter_map(|at| Some(self.overlay.tunnel(*at)?.dialler)).collect();
             self.look(&closing, &mut worlds, at, &mut closed, happened);
         }
-        happened.disturbed += disturbed(&self.overlay, before.all(), &closed);
+        happened.disturbed += disturbed(&self.overlay, &before, &closed);
         happened.closed += u64::try_from(closed.len()).unwrap_or(0);
         closed.iter().for_each(|at| self.overlay.close(*at));
         for step in 1..=DIAL_LOOKS {

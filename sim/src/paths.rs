@@ -13,13 +13,17 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 pub const NOWHERE: u32 = u32::MAX;
 
 /// The arcs of an overlay, node by node; tunnels under drain are left out.
-#[derive(Clone, Debug)]
-pub struct Arcs {
-    first: Vec<u32>,
-    /// Far end and cost; apart from the tunnels, since few of those that are looked at shorten a way.
+#[derive(Clone, Debug, Default)]
+struct Arcs {
+    /// Room of a node in the two below.
+    width: usize,
+    /// Far end and cost; apart from the tunnels, since few of those that are looked at
+    /// shorten a way.
     arcs: Vec<(u32, u32)>,
     /// The tunnel of each arc.
     tunnels: Vec<u32>,
+    /// How many each node has.
+    counts: Vec<usize>,
     longest: u32,
 }
 
@@ -34,7 +38,7 @@ pub struct Way {
     pub by: Vec<u32>,
     /// The node at the other end of that tunnel; [`NOWHERE`] likewise.
     pub next: Vec<u32>,
-    /// All nodes that have a way, the nearest first: each stands behind the next node of its way.
+    /// All nodes that have a way; each stands behind the next node of its way.
     pub order: Vec<u32>,
 }
 
@@ -132,31 +136,46 @@ impl Buckets {
 }
 
 impl Arcs {
-    /// All tunnels that carry routes.
-    pub fn of(overlay: &Overlay) -> Self {
-        let most = overlay.count() * 2;
-        let (mut arcs, mut tunnels) = (Vec::with_capacity(most), Vec::with_capacity(most));
-        let mut first = vec![0];
-        let mut longest = 1;
-        for node in 0..number(overlay.nodes()) {
-            for (far, at) in overlay.links(node) {
-                let Some(tunnel) = overlay.tunnel(*at) else { continue };
-                if tunnel.draining.is_none() {
-                    longest = longest.max(tunnel.cost);
-                    arcs.push((*far, tunnel.cost));
-                    tunnels.push(*at);
-                }
-            }
-            first.push(number(arcs.len()));
+    /// Takes up what has changed at these nodes; everything where there is more than there is room for.
+    fn renew(&mut self, overlay: &Overlay, nodes: impl Iterator<Item = u32>) {
+        let nodes: Vec<_> = nodes.collect();
+        let all = 0..number(overlay.nodes());
+        let most = |nodes: &mut dyn Iterator<Item = u32>| nodes.map(|node| overlay.links(node).len()).max();
+        if self.counts.len() == overlay.nodes() && most(&mut nodes.iter().copied()) <= Some(self.width) {
+            nodes.into_iter().for_each(|node| self.renew_node(overlay, node));
+            return;
         }
-        Self { first, arcs, tunnels, longest }
+        self.width = most(&mut all.clone()).unwrap_or_default();
+        self.arcs = vec![(NOWHERE, NOWHERE); overlay.nodes() * self.width];
+        self.tunnels = vec![NOWHERE; overlay.nodes() * self.width];
+        self.counts = vec![0; overlay.nodes()];
+        self.longest = 1;
+        all.for_each(|node| self.renew_node(overlay, node));
+    }
+
+    fn renew_node(&mut self, overlay: &Overlay, node: u32) {
+        let carrying = |(far, at): &(u32, u32)| {
+            let tunnel = overlay.tunnel(*at).filter(|tunnel| tunnel.draining.is_none())?;
+            Some(((*far, tunnel.cost), *at))
+        };
+        let carrying: Vec<_> = overlay.links(node).iter().filter_map(carrying).collect();
+        let from = index(node) * self.width;
+        let arcs = self.arcs.get_mut(from..).unwrap_or_default().iter_mut();
+        let tunnels = self.tunnels.get_mut(from..).unwrap_or_default().iter_mut();
+        for ((to, at), (arc, tunnel)) in carrying.iter().zip(arcs.zip(tunnels)) {
+            (*arc, *tunnel) = (*to, *at);
+            self.longest = self.longest.max(to.1);
+        }
+        if let Some(count) = self.counts.get_mut(index(node)) {
+            *count = carrying.len();
+        }
     }
 
     /// Far end, cost and place of each arc.
     fn of_node(&self, node: u32) -> impl Iterator<Item = (u32, u32, usize)> + '_ {
-        let bound = |at: usize| self.first.get(at).copied().map_or(0, index);
-        let (from, to) = (bound(index(node)), bound(index(node) + 1));
-        let arcs = self.arcs.get(from..to).unwrap_or_default();
+        let from = index(node) * self.width;
+        let count = self.counts.get(index(node)).copied().unwrap_or_default();
+        let arcs = self.arcs.get(from..from + count).unwrap_or_default();
         (from..).zip(arcs).map(|(place, (far, cost))| (*far, *cost, place))
     }
 
@@ -166,7 +185,7 @@ impl Arcs {
 
     /// The shortest ways from all nodes to the target, and to each liar, which claims to be the target.
     fn towards(&self, target: u32, liars: &[u32], buckets: &mut Buckets) -> Way {
-        let nodes = self.first.len() - 1;
+        let nodes = self.counts.len();
         let mut way = Way {
             target,
             distance: vec![NOWHERE; nodes],
@@ -246,10 +265,8 @@ impl Arcs {
             return;
         }
         way.order.retain(|node| !is(&moved, *node));
+        // Nobody who stayed stands behind one who moved.
         way.order.extend(found);
-        // Two sorted runs: the stable sort merges them.
-        let Way { order, distance, .. } = way;
-        order.sort_by_key(|node| distance.get(index(*node)).copied());
     }
 }
 
@@ -262,13 +279,12 @@ struct Changes {
 }
 
 impl Changes {
-    fn take(overlay: &mut Overlay) -> Self {
-        let numbers = overlay.take_changed();
+    fn of(overlay: &Overlay, numbers: &[u32]) -> Self {
         let carrying = |number: &u32| {
             let tunnel = overlay.tunnel(*number).filter(|tunnel| tunnel.draining.is_none())?;
             Some((*number, tunnel.dialler, tunnel.acceptor, tunnel.cost))
         };
-        Self { marked: overlay.marked(&numbers), carrying: numbers.iter().filter_map(carrying).collect() }
+        Self { marked: overlay.marked(numbers), carrying: numbers.iter().filter_map(carrying).collect() }
     }
 }
 
@@ -277,6 +293,7 @@ impl Changes {
 pub struct Ways {
     /// By target, sorted.
     all: Vec<Way>,
+    arcs: Arcs,
 }
 
 impl Ways {
@@ -288,8 +305,11 @@ impl Ways {
     /// From now on they lead to these targets, sorted, and are the shortest. All that changed in the overlay
     /// since it was asked the last time must have been asked by these ways.
     pub fn renew(&mut self, overlay: &mut Overlay, targets: &[u32], liars: &[u32]) {
-        let changes = Changes::take(overlay);
-        let arcs = Arcs::of(overlay);
+        let changed = overlay.take_changed();
+        self.arcs.renew(overlay, changed.iter().flat_map(|(_, ends)| *ends));
+        let mut numbers: Vec<_> = changed.into_iter().map(|(number, _)| number).collect();
+        numbers.dedup();
+        let (changes, arcs) = (Changes::of(overlay, &numbers), &self.arcs);
         let mut known = std::mem::take(&mut self.all).into_iter().peekable();
         let with_known = |target: &u32| {
             while known.next_if(|way| way.target < *target).is_some() {}
