@@ -112,8 +112,7 @@ pub fn gain(ways: &Ways, peer: Prefix, link: u32, view: Option<&View>) -> Option
         saved = saved.saturating_add(u64::from(one) * known.weight()).saturating_add(other.into());
         compared += 1;
     }
-    let others = u64::try_from(ways.known().len()).unwrap_or(u64::MAX).saturating_sub(1);
-    let scaled = saved.saturating_mul(others).checked_div(compared).unwrap_or(0);
+    let scaled = saved.saturating_mul(ways.others()).checked_div(compared).unwrap_or(0);
     let total = scaled.saturating_add(both);
     Some(Gain { metric, link, total, viewed: compared > 0, near_another: false })
 }
@@ -309,6 +308,14 @@ mod tests {
     #[test]
     fn a_sample_stands_for_all() {
         check(&[100, 90, 30, 30, 30], 40, Some(&[0, 10]), Some(4 * 40 + 120));
+    }
+
+    #[test]
+    fn where_each_node_of_the_table_stands_for_others_all_but_the_own_way_count_for_them() {
+        let view = view(0, &[0, 10, 120]);
+        let ways = ways(&[100, 90, 30]).standing_for(7);
+        let gain = gain(&ways, peer(0), 40, Some(&view));
+        assert_eq!(gain.map(|gain| gain.total), Some(7 * (40 + 50) + 120));
     }
 
     #[test]

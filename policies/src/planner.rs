@@ -25,7 +25,7 @@ use crate::{
 use assess::{Assessment, Shields};
 use dial::{Allowance, Dialling};
 use drain::{Closing, Step};
-use picture::Picture;
+use picture::{Lens, Picture};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -90,7 +90,7 @@ const VERDICT_PACE: Duration = Duration::from_secs(5);
 pub struct Planner {
     me: Prefix,
     settings: PlannerSettings,
-    link_cost: LinkCost,
+    lens: Lens,
     /// Whether verdicts are made.
     explains: bool,
     rng: Rng,
@@ -125,7 +125,7 @@ impl Planner {
         Self {
             me,
             settings,
-            link_cost: LinkCost::default(),
+            lens: Lens { link_cost: LinkCost::default(), stands_for: 1 },
             explains: true,
             rng,
             began: None,
@@ -153,7 +153,12 @@ impl Planner {
 
     /// Judges links by another cost than babeld's, from the next look on: for simulators.
     pub fn set_link_cost(&mut self, link_cost: LinkCost) {
-        self.link_cost = link_cost;
+        self.lens.link_cost = link_cost;
+    }
+
+    /// The tables that are looked at are samples: each node in them stands for so many.
+    pub fn set_sample(&mut self, stands_for: u32) {
+        self.lens.stands_for = stands_for;
     }
 
     /// Makes no verdicts from the next look on: for simulators, where nobody reads them.
@@ -166,7 +171,7 @@ impl Planner {
     /// To be called with each reading of the links, twice a second.
     pub fn look(&mut self, world: &World, was_reached: bool) -> Plan {
         let fresh = self.settings.parameters.refresh.saturating_mul(gain::FRESH_REFRESHES);
-        let picture = Picture::of(world, self.me, self.link_cost, fresh);
+        let picture = Picture::of(world, self.me, self.lens, fresh);
         let now = picture.at;
         let began = self.begin(now);
         self.count(world, &picture);

@@ -152,6 +152,8 @@ pub struct Ways {
     known: Vec<(Prefix, Known)>,
     /// Each slot that has routes, sorted; whether it stays; what it is good for.
     services: Vec<(Slot, bool, Service)>,
+    /// Where the table is a sample: so many nodes more are meant by each.
+    more: u32,
 }
 
 impl Ways {
@@ -167,7 +169,7 @@ impl Ways {
         keys.dedup_by_key(|key| *key >> METRIC_BITS);
         let services: Vec<_> =
             slots.all.iter().map(|slot| (*slot, stays(*slot), Service::default())).collect();
-        let mut sorted = Self { known: Vec::new(), services, keys: Vec::new() };
+        let mut sorted = Self { known: Vec::new(), services, keys: Vec::new(), more: 0 };
         let mut group = Vec::new();
         for keys in keys.chunk_by(|a, b| a >> NODE_SHIFT == b >> NODE_SHIFT) {
             group.clear();
@@ -176,6 +178,21 @@ impl Ways {
         }
         sorted.keys = keys;
         sorted
+    }
+
+    /// The table is a sample: each node in it stands for so many, itself among them.
+    pub fn standing_for(self, nodes: u32) -> Self {
+        Self { more: nodes.saturating_sub(1), ..self }
+    }
+
+    /// How many nodes there are beside one.
+    pub fn others(&self) -> u64 {
+        let listed = u64::try_from(self.known.len()).unwrap_or(u64::MAX).saturating_sub(1);
+        self.scaled(listed)
+    }
+
+    fn scaled(&self, sum: u64) -> u64 {
+        sum.saturating_mul(u64::from(self.more).saturating_add(1))
     }
 
     /// Adds up what the ways to one node say of their slots.
@@ -241,7 +258,9 @@ impl Ways {
 
     /// What the slot is good for.
     pub fn service(&self, slot: Slot) -> Service {
-        self.at(slot).and_then(|at| self.services.get(at)).map(|(.., service)| *service).unwrap_or_default()
+        let service = self.at(slot).and_then(|at| self.services.get(at));
+        let service = service.map(|(.., service)| *service).unwrap_or_default();
+        Service { regret: self.scaled(service.regret), moved: self.scaled(service.moved), ..service }
     }
 
     /// Nodes whose installed route leaves by the slot, sorted.
@@ -320,6 +339,13 @@ mod tests {
         check_follower(169, 1, 20, true);
         check_follower(180, 2, 0, false);
         check_follower(90, 1, 70, false);
+    }
+
+    #[test]
+    fn a_node_of_a_sample_costs_as_much_as_all_that_it_stands_for() {
+        let all = [(2, 0, true, 100), (2, 1, false, 150)].map(route);
+        let service = Ways::of(&all, peer(1), |_| true).standing_for(3).service(Slot::Dialling(0));
+        assert_eq!(service, Service { nodes: 1, regret: 150, moved: 300, only_way: None });
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     num::{index, number},
     overlay::{Limits, Overlay},
     paths::{Way, Ways},
-    rows::Rows,
+    rows::{Rows, stands_for},
     space::Space,
     tables::prefix,
 };
@@ -87,8 +87,8 @@ pub struct Net {
     planners: Vec<Option<Planner>>,
     reached: Vec<bool>,
     alive: Vec<bool>,
-    /// Dials that failed: when, and how often in a row.
-    failed: BTreeMap<(u32, u32), (Uptime, u32)>,
+    /// Of each node the dials that failed, by peer: when, and how often in a row.
+    failed: Vec<BTreeMap<u32, (Uptime, u32)>>,
     /// Nodes that tell everybody that everything is at their place.
     pub liars: Vec<u32>,
     /// Pairs that cannot dial each other: nodes on different sides.
@@ -114,7 +114,7 @@ impl Net {
         let mut net = Self {
             reached: vec![true; nodes],
             alive: vec![true; nodes],
-            failed: BTreeMap::new(),
+            failed: vec![BTreeMap::new(); nodes],
             liars: Vec::new(),
             sides: None,
             starts: vec![0; nodes],
@@ -148,6 +148,7 @@ impl Net {
         let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Gain, seed };
         let mut planner = Planner::new(prefix(node)?, settings);
         planner.set_link_cost(self.settings.cost);
+        planner.set_sample(stands_for(self.space.nodes(), self.settings.targets));
         planner.set_silent();
         let began = World { at: Uptime(self.now.0.saturating_sub(self.refresh)), ..World::default() };
         planner.look(&began, true);
@@ -195,6 +196,9 @@ impl Net {
         }
         if let Some(starts) = self.starts.get_mut(index(node)) {
             *starts += 1;
+        }
+        if let Some(failed) = self.failed.get_mut(index(node)) {
+            failed.clear();
         }
         let now = self.now;
         for _ in 0..self.overlay.limits().dial {

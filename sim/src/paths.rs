@@ -179,6 +179,11 @@ impl Arcs {
         (from..).zip(arcs).map(|(place, (far, cost))| (*far, *cost, place))
     }
 
+    /// Lets the node's arcs come from memory, while those of others are looked at.
+    fn fetch(&self, node: u32) {
+        std::hint::black_box(self.arcs.get(index(node) * self.width).copied());
+    }
+
     fn tunnel(&self, place: usize) -> u32 {
         self.tunnels.get(place).copied().unwrap_or(NOWHERE)
     }
@@ -208,6 +213,9 @@ impl Arcs {
                     continue;
                 }
                 way.order.push(node);
+                if let Some((soon, _)) = buckets.entries.get(index(entry)) {
+                    self.fetch(*soon);
+                }
                 for (far, cost, place) in self.of_node(node) {
                     if way.is_longer(far, at + cost) {
                         way.set(far, at + cost, self.tunnel(place), node);

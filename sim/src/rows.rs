@@ -1,12 +1,17 @@
 //! Turns ways round: what a node knows of all targets lies together, since it is read together.
 
 use crate::{
-    num::index,
+    num::{index, many, whole},
     paths::{NOWHERE, Way},
 };
 
 /// Nodes that are turned at a time: their rows stay near.
 const TILE: usize = 64;
+
+/// So many of all nodes are meant by each of a sample.
+pub fn stands_for(nodes: usize, targets: usize) -> u32 {
+    whole(many(nodes) / many(targets.max(1))).max(1)
+}
 
 /// For each node its distances and first tunnels to all targets.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +42,11 @@ impl Rows {
         };
         let targets = ways.iter().map(|way| way.target).collect();
         Self { targets, distance: turned(|way| &way.distance), by: turned(|way| &way.by) }
+    }
+
+    /// So many nodes are meant by each target.
+    pub fn stands_for(&self) -> u32 {
+        stands_for(self.by.len() / self.targets.len().max(1), self.targets.len())
     }
 
     /// Where the ways lead to, sorted.

@@ -137,7 +137,8 @@ pub fn loss(overlay: &Overlay, at: u32, rows: &Rows) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
     let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
     let routes = routes(overlay, peer, rows, |first| first == at);
-    let service = Ways::of(&routes, me, |_| true).service(slot(tunnel, peer));
+    let ways = Ways::of(&routes, me, |_| true).standing_for(rows.stands_for());
+    let service = ways.service(slot(tunnel, peer));
     service.only_way.is_none().then_some(service.regret)
 }
 

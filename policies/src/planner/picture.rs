@@ -16,6 +16,14 @@ use std::{
     time::Duration,
 };
 
+/// How a world is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lens {
+    pub(super) link_cost: LinkCost,
+    /// So many nodes are meant by each node of babeld's table: one, but where it is a sample.
+    pub(super) stands_for: u32,
+}
+
 /// One world, sorted.
 pub(super) struct Picture<'w> {
     pub(super) at: Uptime,
@@ -41,11 +49,12 @@ pub(super) struct Picture<'w> {
 
 impl<'w> Picture<'w> {
     /// Findings older than `fresh` are left out.
-    pub(super) fn of(world: &'w World, me: Prefix, link_cost: LinkCost, fresh: Duration) -> Self {
+    pub(super) fn of(world: &'w World, me: Prefix, lens: Lens, fresh: Duration) -> Self {
         let tunnels: BTreeMap<_, _> = world.links.iter().map(|link| (link.tunnel.slot, link)).collect();
         let stays = |slot: Slot| tunnels.get(&slot).is_some_and(|link| link.tunnel.phase == Phase::Up);
         let table = world.babel.as_ref();
         let ways = table.map(|table| Ways::of(&table.routes, me, stays)).unwrap_or_default();
+        let ways = ways.standing_for(lens.stands_for);
         let dialable = |candidate: &&Candidate| candidate.peer != me && !candidate.endpoints.is_empty();
         let mut far_cost = BTreeMap::new();
         for neighbour in table.iter().flat_map(|table| &table.neighbours) {
@@ -68,7 +77,7 @@ impl<'w> Picture<'w> {
             far_cost,
             findings: Findings::of(&world.soundings, &world.views, world.at, fresh),
             losses: losses.collect(),
-            link_cost,
+            link_cost: lens.link_cost,
             peers,
             parts,
             tunnels,

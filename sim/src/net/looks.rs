@@ -72,7 +72,7 @@ impl Net {
     }
 
     fn candidate(&self, node: u32, peer: u32) -> Option<Candidate> {
-        let failed = self.failed.get(&(node, peer)).copied();
+        let failed = self.failed.get(index(node)).and_then(|failed| failed.get(&peer)).copied();
         Some(Candidate {
             peer: prefix(peer)?,
             endpoints: vec![endpoint(peer)],
@@ -171,11 +171,11 @@ impl Net {
                 happened.dials += 1;
                 let free = self.lives(peer) && !self.parted(node, peer);
                 if free && self.overlay.dial_on(&self.space, node, slot, peer, now) {
-                    self.failed.remove(&(node, peer));
+                    self.failed.get_mut(index(node))?.remove(&peer);
                     return None;
                 }
                 happened.refused += u64::from(free && !self.overlay.has_room(peer));
-                let failed = self.failed.entry((node, peer)).or_insert((now, 0));
+                let failed = self.failed.get_mut(index(node))?.entry(peer).or_insert((now, 0));
                 *failed = (now, failed.1 + 1);
                 Some(peer)
             }

@@ -6,7 +6,10 @@ use crate::{
     names::{Prefix, Slot, Transport},
     orders::{AbandonReason, CloseReason, OpenReason, Order},
     parameters::Parameters,
-    planner::{Planner, PlannerSettings, picture::Picture},
+    planner::{
+        Planner, PlannerSettings,
+        picture::{Lens, Picture},
+    },
     rng::Rng,
     units::Uptime,
     world::{
@@ -173,7 +176,8 @@ fn a_tunnel_to_a_leaf_is_not_among_those_left_to_chance() {
         let picture = world(100, links.clone(), routes(), vec![leaf, candidate(3, Some(1))]);
         let planner = planner(1, &[]);
         let fresh = Duration::from_secs(600);
-        let picture = Picture::of(&picture, peer(1), LinkCost::default(), fresh);
+        let picture =
+            Picture::of(&picture, peer(1), Lens { link_cost: LinkCost::default(), stands_for: 1 }, fresh);
         (planner.by_chance(&picture).count(), planner.random(&picture).len())
     };
     assert_eq!(priced(0), (1, 1));
