@@ -20,14 +20,13 @@ struct Way {
     at: usize,
 }
 
-impl Way {
-    /// Whether the neighbour reaches the node through us, where our own metric to it is `ours`: it announces
-    /// what our way and the link between us cost, all but an eighth of the link, since what it announced may be
-    /// older than what we know. babeld announces such routes on tunnels, too (it does no split horizon there).
-    fn leads_back(&self, ours: u16) -> bool {
-        let link = u32::from(self.metric.saturating_sub(self.refmetric));
-        !self.installed && u32::from(self.refmetric) + link / LAG_PART >= u32::from(ours) + link
-    }
+/// Whether the neighbour that announced `refmetric` for a node reaches it through us, where our own metric to it is
+/// `ours` and `metric` is that by way of the neighbour: it announces what our way and the link between us cost, all
+/// but an eighth of the link, since what it announced may be older than what we know. babeld announces such routes
+/// on tunnels, too (it does no split horizon there).
+pub fn leads_back(metric: u16, refmetric: u16, ours: u16) -> bool {
+    let link = u32::from(metric.saturating_sub(refmetric));
+    u32::from(refmetric) + link / LAG_PART >= u32::from(ours) + link
 }
 
 /// What neighbours announce may lag behind by one part in so many of the link.
@@ -202,7 +201,7 @@ impl Ways {
         let (mut first, mut second, mut followers) = (None::<&Way>, None::<&Way>, 0u16);
         let stays = |way: &&Way| self.services.get(way.at).is_some_and(|(_, stays, _)| *stays);
         for way in group.iter().filter(stays) {
-            if way.leads_back(best.metric) {
+            if !way.installed && leads_back(way.metric, way.refmetric, best.metric) {
                 followers = followers.saturating_add(1);
                 continue;
             }

@@ -11,7 +11,7 @@ use crate::{
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     units::Uptime,
-    ways::Ways,
+    ways::{Ways, leads_back},
     world::{BabelTable, INFINITY, LinkCounters, LinkReading, Neighbour, Phase, Route, TunnelReading, View},
 };
 use std::net::{Ipv6Addr, SocketAddr};
@@ -59,36 +59,63 @@ pub fn links(overlay: &Overlay, node: u32) -> Vec<LinkReading> {
     overlay.links(node).iter().filter_map(link).collect()
 }
 
-/// What babeld lists at the node for the ways whose first tunnel is `wanted`.
+/// What babeld lists at the node for the ways whose first tunnel is `wanted`: but of the routes that are not
+/// installed and do not lead back only the two best, since the others decide nothing.
 fn routes(overlay: &Overlay, node: u32, rows: &Rows, wanted: impl Fn(u32) -> bool) -> Vec<Route> {
-    let mut links: Vec<_> = overlay
-        .links(node)
-        .iter()
-        .filter_map(|(far, at)| Some((rows.distance(*far), *at, overlay.tunnel(*at)?, prefix(*far)?)))
-        .filter(|(_, _, tunnel, _)| tunnel.draining.is_none())
-        .map(|(rests, at, tunnel, via)| (rests, at, tunnel.cost, slot(tunnel, node), via))
-        .collect();
+    let links = overlay.links(node).iter().filter_map(|(far, at)| {
+        let tunnel = overlay.tunnel(*at).filter(|tunnel| tunnel.draining.is_none())?;
+        Some(Link {
+            rests: rows.distance(*far),
+            at: *at,
+            cost: tunnel.cost,
+            slot: slot(tunnel, node),
+            via: prefix(*far)?,
+        })
+    });
+    let mut links: Vec<_> = links.collect();
     // In the order in which a table is sorted anyway.
-    links.sort_unstable_by_key(|(.., slot, _)| *slot);
-    let firsts = rows.by(node);
-    let count = firsts.iter().filter(|first| wanted(**first)).count();
-    let mut all = Vec::with_capacity(links.len() * count);
-    for (place, (target, first)) in rows.targets().iter().copied().zip(firsts).enumerate() {
-        let Some(name) = prefix(target).filter(|_| target != node && wanted(*first)) else { continue };
-        for (rests, at, cost, slot, via) in &links {
-            let Some(rest) = rests.get(place).copied().filter(|rest| *rest != NOWHERE) else { continue };
-            let metric = |cost: u32| u16::try_from(cost).unwrap_or(INFINITY - 1).min(INFINITY - 1);
-            all.push(Route {
-                node: name,
-                slot: *slot,
-                via: *via,
-                installed: first == at,
-                metric: metric(rest.saturating_add(*cost)),
-                refmetric: metric(rest),
-            });
+    links.sort_unstable_by_key(|link| link.slot);
+    let ours = rows.distance(node).iter().copied().map(metric);
+    let mut all = Vec::new();
+    for (place, ((target, first), ours)) in rows.targets().iter().zip(rows.by(node)).zip(ours).enumerate() {
+        let Some(name) = prefix(*target).filter(|_| *target != node && wanted(*first)) else { continue };
+        // The two best so far.
+        let mut others = [None, None];
+        for link in &links {
+            let Some(rest) = link.rests.get(place).copied().filter(|rest| *rest != NOWHERE) else { continue };
+            let (sum, rest) = (metric(rest.saturating_add(link.cost)), metric(rest));
+            let installed = *first == link.at;
+            let route =
+                Route { node: name, slot: link.slot, via: link.via, installed, metric: sum, refmetric: rest };
+            if installed || leads_back(sum, rest, ours) {
+                all.push(route);
+                continue;
+            }
+            let [best, second] = &mut others;
+            let shorter = |than: &Option<Route>| than.as_ref().is_none_or(|than| sum < than.metric);
+            if shorter(best) {
+                *second = best.replace(route);
+            } else if shorter(second) {
+                *second = Some(route);
+            }
         }
+        all.extend(others.into_iter().flatten());
     }
     all
+}
+
+/// One that carries routes, as its node sees it.
+struct Link<'a> {
+    /// What the far end has to all targets.
+    rests: &'a [u32],
+    at: u32,
+    cost: u32,
+    slot: Slot,
+    via: Prefix,
+}
+
+fn metric(cost: u32) -> u16 {
+    u16::try_from(cost).unwrap_or(INFINITY - 1).min(INFINITY - 1)
 }
 
 /// babeld's tables at the node.
@@ -171,6 +198,36 @@ mod tests {
             assert_eq!(installed.len(), 1);
             assert_eq!(u32::from(installed[0].metric), way.distance[7]);
             assert!(of.iter().all(|route| route.metric >= installed[0].metric));
+        }
+    }
+
+    #[test]
+    fn what_a_table_leaves_out_decides_nothing() {
+        let (overlay, ways) = overlay();
+        for node in 0..40 {
+            let mut whole = Vec::new();
+            for (way, (far, at)) in
+                ways.all().iter().flat_map(|way| overlay.links(node).iter().map(move |link| (way, link)))
+            {
+                let tunnel = overlay.tunnel(*at).unwrap();
+                let rest = way.distance[usize::try_from(*far).unwrap()];
+                whole.push(Route {
+                    node: prefix(way.target).unwrap(),
+                    slot: slot(tunnel, node),
+                    via: prefix(*far).unwrap(),
+                    installed: way.by[usize::try_from(node).unwrap()] == *at,
+                    metric: metric(rest + tunnel.cost),
+                    refmetric: metric(rest),
+                });
+            }
+            let listed = table(&overlay, node, &Rows::of(ways.all())).routes;
+            assert!(listed.len() < whole.len());
+            let [listed, whole] = [listed, whole].map(|all| Ways::of(&all, prefix(node).unwrap(), |_| true));
+            assert_eq!(listed.known(), whole.known());
+            for (_, at) in overlay.links(node) {
+                let slot = slot(overlay.tunnel(*at).unwrap(), node);
+                assert_eq!(listed.service(slot), whole.service(slot));
+            }
         }
     }
 
