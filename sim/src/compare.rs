@@ -5,7 +5,6 @@ use crate::{
     num::{real, share},
     output::{self, Progress, Series},
     overlay::{Limits, Overlay},
-    paths::mean,
     rules::{Rule, Ruled},
     space::Space,
 };
@@ -109,10 +108,10 @@ fn ours(
     let settings = NetSettings { cost, targets: space.nodes(), parts: PARTS, seed: plan.seed };
     let mut net = Net::new(space.clone(), overlay, settings);
     let mut course = Course::default();
-    course.add(mean(net.ways(), |_| true).0 / per_ms, Happened::default(), net.overlay.count());
+    course.add(net.paths().mean(|_| true).0 / per_ms, Happened::default(), net.overlay.count());
     for _ in 0..plan.rounds {
         let happened = net.round();
-        course.add(mean(net.ways(), |_| true).0 / per_ms, happened, net.overlay.count());
+        course.add(net.paths().mean(|_| true).0 / per_ms, happened, net.overlay.count());
         progress.step();
     }
     course
@@ -128,10 +127,10 @@ fn ruled(
 ) -> Course {
     let mut net = Ruled::new(space.clone(), overlay, rule, plan.seed);
     let mut course = Course::default();
-    course.add(mean(net.ways(), |_| true).0 / per_ms, Happened::default(), net.overlay.count());
+    course.add(net.paths().mean(|_| true).0 / per_ms, Happened::default(), net.overlay.count());
     for _ in 0..plan.rounds {
         let happened = net.round();
-        course.add(mean(net.ways(), |_| true).0 / per_ms, happened, net.overlay.count());
+        course.add(net.paths().mean(|_| true).0 / per_ms, happened, net.overlay.count());
         progress.step();
     }
     course

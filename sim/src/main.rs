@@ -10,7 +10,6 @@ mod overlay;
 mod paths;
 mod replay;
 mod resilience;
-mod rows;
 mod rules;
 mod run;
 mod space;

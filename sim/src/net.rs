@@ -10,8 +10,7 @@ use crate::{
     chance::{below, sample},
     num::{index, number},
     overlay::{Limits, Overlay},
-    paths::{Way, Ways},
-    rows::{Rows, stands_for},
+    paths::{Paths, stands_for},
     space::Space,
     tables::prefix,
 };
@@ -79,7 +78,7 @@ pub struct Net {
     pub space: Space,
     /// The tunnels.
     pub overlay: Overlay,
-    ways: Ways,
+    paths: Paths,
     /// The nodes that ways are found to; sorted.
     targets: Vec<u32>,
     settings: NetSettings,
@@ -121,7 +120,7 @@ impl Net {
             closings: BTreeMap::new(),
             rng: Rng::new(settings.seed),
             planners: Vec::new(),
-            ways: Ways::default(),
+            paths: Paths::default(),
             targets: Vec::new(),
             space,
             overlay,
@@ -164,10 +163,14 @@ impl Net {
     }
 
     /// The ways as they are now, to all living nodes or a sample of them.
-    pub fn ways(&mut self) -> &[Way] {
+    pub fn paths(&mut self) -> Paths {
         self.draw_targets();
-        self.ways.renew(&mut self.overlay, &self.targets, &self.liars);
-        self.ways.all()
+        self.renew_paths();
+        self.paths.clone()
+    }
+
+    fn renew_paths(&mut self) {
+        self.paths.renew(&mut self.overlay, &self.targets, &self.liars);
     }
 
     /// Whether the node lives.
@@ -251,10 +254,10 @@ impl Net {
     fn part(&mut self, part: u32, happened: &mut Happened) {
         self.now = self.now + self.refresh / self.settings.parts.max(1);
         let now = self.now;
-        let rows = Rows::of(self.ways());
+        let paths = self.paths();
         // Where ways are found to few nodes only, not all shall dial these at the same time.
         let parts = self.settings.parts.max(1);
-        let turn = |node: u32| rows.targets().len() > FEW || node % parts == part % parts;
+        let turn = |node: u32| paths.targets().len() > FEW || node % parts == part % parts;
         let due = |node: &u32| {
             let planner = self.planners.get(index(*node)).and_then(Option::as_ref);
             let fills = || turn(*node) && self.overlay.dialled(*node).count() < self.overlay.limits().dial;
@@ -263,16 +266,14 @@ impl Net {
         let mut due: Vec<_> = (0..number(self.space.nodes())).filter(due).collect();
         self.rng.shuffle(&mut due);
         let salt = self.rng.bits();
-        let mut worlds = self.scout(&due, &rows, salt);
+        let mut worlds = self.scout(&due, &paths, salt);
         let mut drained = Vec::new();
         self.look(&due, &mut worlds, now, &mut drained, happened);
-        let mut before = Vec::new();
         if !drained.is_empty() {
-            before.extend_from_slice(self.ways.all());
-            self.ways.renew(&mut self.overlay, &self.targets, &self.liars);
+            self.renew_paths();
             let short = |node: &u32| self.dialled_that_stay(*node) < self.overlay.limits().dial;
             let concerned: Vec<_> = due.iter().copied().filter(short).collect();
-            self.renew(&concerned, &mut worlds, &Rows::of(self.ways.all()));
+            self.renew(&concerned, &mut worlds, &self.paths);
         }
         let mut closed = Vec::new();
         for at in [now + DRAINED, now + DRAINED + LONELY] {
@@ -281,7 +282,7 @@ impl Net {
                 under_way.filter_map(|at| Some(self.overlay.tunnel(*at)?.dialler)).collect();
             self.look(&closing, &mut worlds, at, &mut closed, happened);
         }
-        happened.disturbed += disturbed(&self.overlay, &before, &closed);
+        happened.disturbed += disturbed(&self.overlay, &paths, &closed);
         happened.closed += u64::try_from(closed.len()).unwrap_or(0);
         closed.iter().for_each(|at| self.overlay.close(*at));
         for step in 1..=DIAL_LOOKS {
@@ -294,12 +295,10 @@ impl Net {
 }
 
 /// How many ways ran over one of those tunnels; scaled up where ways were found to a sample only.
-pub fn disturbed(overlay: &Overlay, ways: &[Way], closed: &[u32]) -> u64 {
-    if closed.is_empty() {
-        return 0;
-    }
-    let gone = overlay.marked(closed);
-    let hit: usize = ways.iter().map(|way| way.over(&gone).into_iter().filter(|over| *over).count()).sum();
+pub fn disturbed(overlay: &Overlay, paths: &Paths, closed: &[u32]) -> u64 {
+    let ends = |at: &u32| overlay.tunnel(*at).map(|tunnel| (*at, [tunnel.dialler, tunnel.acceptor]));
+    let closed: Vec<_> = closed.iter().filter_map(ends).collect();
+    let over = u64::try_from(paths.over(&closed)).unwrap_or(u64::MAX);
     let nodes = u64::try_from(overlay.nodes()).unwrap_or(u64::MAX);
-    u64::try_from(hit).unwrap_or(u64::MAX) * nodes / u64::try_from(ways.len()).unwrap_or(1).max(1)
+    over * nodes / u64::try_from(paths.targets().len()).unwrap_or(1).max(1)
 }

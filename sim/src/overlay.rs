@@ -50,8 +50,8 @@ pub struct Overlay {
     vacant: Vec<u32>,
     /// For each node its tunnels: the far end and the tunnel's number.
     links: Vec<Vec<(u32, u32)>>,
-    /// Tunnels that came, went, began or ceased to drain since somebody asked, with their ends.
-    changed: Vec<(u32, [u32; 2])>,
+    /// Nodes whose tunnels came, went, began or ceased to drain since somebody asked.
+    changed: Vec<u32>,
     limits: Limits,
     cost: LinkCost,
 }
@@ -133,7 +133,7 @@ impl Overlay {
         if let Some(place) = self.tunnels.get_mut(index(at)) {
             *place = Some(tunnel);
         }
-        self.changed.push((at, [node, peer]));
+        self.changed.extend([node, peer]);
         for (one, other) in [(node, peer), (peer, node)] {
             if let Some(links) = self.links.get_mut(index(one)) {
                 links.push((other, at));
@@ -156,7 +156,7 @@ impl Overlay {
             }
         }
         self.vacant.push(number);
-        self.changed.push((number, [tunnel.dialler, tunnel.acceptor]));
+        self.changed.extend([tunnel.dialler, tunnel.acceptor]);
     }
 
     /// Ends all tunnels of a node.
@@ -171,31 +171,19 @@ impl Overlay {
         self.tunnels.get(index(number)).and_then(Option::as_ref)
     }
 
-    /// The tunnels that came, went, began or ceased to drain since this was asked the last time, with their
-    /// ends; sorted, each once.
-    pub fn take_changed(&mut self) -> Vec<(u32, [u32; 2])> {
+    /// The nodes whose tunnels came, went, began or ceased to drain since this was asked the last time; each once.
+    pub fn take_changed(&mut self) -> Vec<u32> {
         let mut changed = std::mem::take(&mut self.changed);
         changed.sort_unstable();
         changed.dedup();
         changed
     }
 
-    /// For each number of a tunnel whether it is one of these.
-    pub fn marked(&self, numbers: &[u32]) -> Vec<bool> {
-        let mut marked = vec![false; self.tunnels.len()];
-        for number in numbers {
-            if let Some(place) = marked.get_mut(index(*number)) {
-                *place = true;
-            }
-        }
-        marked
-    }
-
     /// Takes Babel off a tunnel, or puts it back.
     pub fn set_draining(&mut self, number: u32, since: Option<Uptime>) {
         if let Some(Some(tunnel)) = self.tunnels.get_mut(index(number)) {
             tunnel.draining = since;
-            self.changed.push((number, [tunnel.dialler, tunnel.acceptor]));
+            self.changed.extend([tunnel.dialler, tunnel.acceptor]);
         }
     }
 

@@ -4,7 +4,7 @@ use crate::{
     net::{Happened, PARTS, disturbed},
     num::{index, number},
     overlay::Overlay,
-    paths::{Way, Ways},
+    paths::Paths,
     space::Space,
 };
 use policies::{rng::Rng, units::Uptime};
@@ -25,7 +25,7 @@ pub struct Ruled {
     pub space: Space,
     /// The tunnels.
     pub overlay: Overlay,
-    ways: Ways,
+    paths: Paths,
     rule: Rule,
     rng: Rng,
 }
@@ -33,14 +33,14 @@ pub struct Ruled {
 impl Ruled {
     /// Begins with that overlay.
     pub fn new(space: Space, overlay: Overlay, rule: Rule, seed: u64) -> Self {
-        Self { space, overlay, ways: Ways::default(), rule, rng: Rng::new(seed) }
+        Self { space, overlay, paths: Paths::default(), rule, rng: Rng::new(seed) }
     }
 
     /// All ways as they are now.
-    pub fn ways(&mut self) -> &[Way] {
+    pub fn paths(&mut self) -> &Paths {
         let targets: Vec<_> = (0..number(self.space.nodes())).collect();
-        self.ways.renew(&mut self.overlay, &targets, &[]);
-        self.ways.all()
+        self.paths.renew(&mut self.overlay, &targets, &[]);
+        &self.paths
     }
 
     /// Each node acts once, a part of them at a time.
@@ -49,11 +49,11 @@ impl Ruled {
         let mut order: Vec<_> = (0..number(self.space.nodes())).collect();
         self.rng.shuffle(&mut order);
         for part in order.chunks(order.len().div_ceil(index(PARTS)).max(1)) {
-            self.ways();
+            self.paths();
             let mut closed: Vec<_> = part.iter().filter_map(|node| self.victim(*node)).collect();
             closed.sort_unstable();
             closed.dedup();
-            happened.disturbed += disturbed(&self.overlay, self.ways.all(), &closed);
+            happened.disturbed += disturbed(&self.overlay, &self.paths, &closed);
             happened.closed += u64::try_from(closed.len()).unwrap_or(0);
             closed.iter().for_each(|at| self.overlay.close(*at));
             for node in part {
@@ -77,8 +77,8 @@ impl Ruled {
             Rule::Random => dialled.get(crate::chance::below(&mut self.rng, dialled.len())).copied(),
             Rule::FewestRoutes => {
                 let mut served: BTreeMap<u32, usize> = BTreeMap::new();
-                for at in self.ways.all().iter().filter_map(|way| way.by.get(index(node))) {
-                    *served.entry(*at).or_default() += 1;
+                for at in self.paths.firsts(node).into_iter().flatten() {
+                    *served.entry(at).or_default() += 1;
                 }
                 dialled.into_iter().min_by_key(|at| (served.get(at).copied().unwrap_or_default(), *at))
             }

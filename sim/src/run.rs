@@ -5,7 +5,7 @@ use crate::{
     net::{Happened, Net},
     num::{index, many, number, real, share, whole},
     output::Progress,
-    paths::{NOWHERE, Way, mean},
+    paths::Paths,
 };
 use policies::rng::Rng;
 use serde::Serialize;
@@ -73,9 +73,9 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
     let mut progress = Progress::new("run", usize::try_from(fate.rounds).unwrap_or(usize::MAX));
     let flappers: Vec<_> = some(&mut rng, nodes, fate.flapping);
     let mut course = Course { nodes, ..Course::default() };
-    let ways = net.ways().to_vec();
-    course.through_liars.0 = through_liars(net, &ways);
-    course.rounds.push(told(net, &ways, 0, Happened::default(), per_ms));
+    let paths = net.paths();
+    course.through_liars.0 = through_liars(net, &paths);
+    course.rounds.push(told(net, &paths, 0, Happened::default(), per_ms));
     let mut gone: Vec<u32> = Vec::new();
     for round in 1..=fate.rounds {
         let back = std::mem::take(&mut gone);
@@ -104,11 +104,11 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
             }
         }
         let happened = net.round();
-        let ways = net.ways().to_vec();
-        course.rounds.push(told(net, &ways, round, happened, per_ms));
+        let paths = net.paths();
+        course.rounds.push(told(net, &paths, round, happened, per_ms));
         course.fullest = course.fullest.max(fullest(net));
         if round == fate.rounds {
-            course.through_liars.1 = through_liars(net, &ways);
+            course.through_liars.1 = through_liars(net, &paths);
         }
         progress.step();
     }
@@ -124,8 +124,8 @@ fn some(rng: &mut Rng, nodes: usize, share: f64) -> Vec<u32> {
     sample(rng, nodes, count).into_iter().map(number).collect()
 }
 
-fn told(net: &Net, ways: &[Way], round: u64, happened: Happened, per_ms: f64) -> Round {
-    let (mean, torn) = mean(ways, |node| net.lives(node));
+fn told(net: &Net, paths: &Paths, round: u64, happened: Happened, per_ms: f64) -> Round {
+    let (mean, torn) = paths.mean(|node| net.lives(node));
     let Happened { closed, given_up, disturbed, dials, refused } = happened;
     let tunnels = net.overlay.count();
     Round { round, mean: mean / per_ms, torn, tunnels, closed, given_up, dials, refused, disturbed }
@@ -138,23 +138,16 @@ fn fullest(net: &Net) -> f64 {
 
 /// Ways that end or pass at a liar without being meant for it: where the way to the target is longer
 /// than that to a liar, the liar's claim has won.
-fn through_liars(net: &Net, ways: &[Way]) -> f64 {
+fn through_liars(net: &Net, paths: &Paths) -> f64 {
     let (mut caught, mut all) = (0u64, 0u64);
-    for way in ways.iter().filter(|way| !net.liars.contains(&way.target)) {
-        let mut ends_at_liar = vec![false; way.distance.len()];
-        for node in way.order.iter().copied() {
-            let next = way.next.get(index(node)).copied().filter(|next| *next != NOWHERE);
-            let caught_there = match next {
-                Some(next) => ends_at_liar.get(index(next)).copied().unwrap_or_default(),
-                None => net.liars.contains(&node),
-            };
-            if let Some(place) = ends_at_liar.get_mut(index(node)) {
-                *place = caught_there;
-            }
-            if next.is_some() && node != way.target {
-                all += 1;
-                caught += u64::from(caught_there);
-            }
+    if net.liars.is_empty() {
+        return 0.0;
+    }
+    for (place, target) in paths.targets().iter().enumerate().filter(|(_, to)| !net.liars.contains(to)) {
+        for node in (0..number(net.space.nodes())).filter(|node| node != target) {
+            let end = paths.end(node, place);
+            all += u64::from(end != node);
+            caught += u64::from(end != node && net.liars.contains(&end));
         }
     }
     share(caught, all)

@@ -5,8 +5,7 @@
 
 use crate::{
     overlay::{Overlay, Tunnel},
-    paths::NOWHERE,
-    rows::Rows,
+    paths::{NOWHERE, Paths},
 };
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
@@ -61,13 +60,13 @@ pub fn links(overlay: &Overlay, node: u32) -> Vec<LinkReading> {
 
 /// What babeld lists at the node for the ways whose first tunnel is `wanted`: but of the routes that are not
 /// installed and do not lead back only the two best, since the others decide nothing.
-fn routes(overlay: &Overlay, node: u32, rows: &Rows, wanted: impl Fn(u32) -> bool) -> Vec<Route> {
+fn routes(overlay: &Overlay, node: u32, paths: &Paths, wanted: impl Fn(Option<u32>) -> bool) -> Vec<Route> {
     let links = overlay.links(node).iter().filter_map(|(far, at)| {
         let tunnel = overlay.tunnel(*at).filter(|tunnel| tunnel.draining.is_none())?;
         Some(Link {
-            rests: rows.distance(*far),
+            rests: paths.row(*far),
             at: *at,
-            cost: tunnel.cost,
+            cost: u16::try_from(tunnel.cost).unwrap_or(INFINITY),
             slot: slot(tunnel, node),
             via: prefix(*far)?,
         })
@@ -75,24 +74,23 @@ fn routes(overlay: &Overlay, node: u32, rows: &Rows, wanted: impl Fn(u32) -> boo
     let mut links: Vec<_> = links.collect();
     // In the order in which a table is sorted anyway.
     links.sort_unstable_by_key(|link| link.slot);
-    let ours = rows.distance(node).iter().copied().map(metric);
     let mut all = Vec::new();
-    for (place, ((target, first), ours)) in rows.targets().iter().zip(rows.by(node)).zip(ours).enumerate() {
-        let Some(name) = prefix(*target).filter(|_| *target != node && wanted(*first)) else { continue };
+    let ours = paths.targets().iter().zip(paths.row(node));
+    for (place, ((target, ours), first)) in ours.zip(paths.firsts(node)).enumerate() {
+        let Some(name) = prefix(*target).filter(|_| *target != node && wanted(first)) else { continue };
         // The two best so far.
         let mut others = [None, None];
         for link in &links {
             let Some(rest) = link.rests.get(place).copied().filter(|rest| *rest != NOWHERE) else { continue };
-            let (sum, rest) = (metric(rest.saturating_add(link.cost)), metric(rest));
-            let installed = *first == link.at;
-            let route =
-                Route { node: name, slot: link.slot, via: link.via, installed, metric: sum, refmetric: rest };
-            if installed || leads_back(sum, rest, ours) {
+            let (metric, installed) = (rest.saturating_add(link.cost), first == Some(link.at));
+            let Link { slot, via, .. } = *link;
+            let route = Route { node: name, slot, via, installed, metric, refmetric: rest };
+            if installed || leads_back(metric, rest, *ours) {
                 all.push(route);
                 continue;
             }
             let [best, second] = &mut others;
-            let shorter = |than: &Option<Route>| than.as_ref().is_none_or(|than| sum < than.metric);
+            let shorter = |than: &Option<Route>| than.as_ref().is_none_or(|than| metric < than.metric);
             if shorter(best) {
                 *second = best.replace(route);
             } else if shorter(second) {
@@ -107,19 +105,15 @@ fn routes(overlay: &Overlay, node: u32, rows: &Rows, wanted: impl Fn(u32) -> boo
 /// One that carries routes, as its node sees it.
 struct Link<'a> {
     /// What the far end has to all targets.
-    rests: &'a [u32],
+    rests: &'a [u16],
     at: u32,
-    cost: u32,
+    cost: u16,
     slot: Slot,
     via: Prefix,
 }
 
-fn metric(cost: u32) -> u16 {
-    u16::try_from(cost).unwrap_or(INFINITY - 1).min(INFINITY - 1)
-}
-
 /// babeld's tables at the node.
-pub fn table(overlay: &Overlay, node: u32, rows: &Rows) -> BabelTable {
+pub fn table(overlay: &Overlay, node: u32, paths: &Paths) -> BabelTable {
     let neighbour = |(far, at): &(u32, u32)| {
         let tunnel = overlay.tunnel(*at)?;
         let gone = tunnel.draining.is_some();
@@ -135,18 +129,15 @@ pub fn table(overlay: &Overlay, node: u32, rows: &Rows) -> BabelTable {
         })
     };
     let neighbours = overlay.links(node).iter().filter_map(neighbour).collect();
-    BabelTable { neighbours, routes: routes(overlay, node, rows, |_| true) }
+    BabelTable { neighbours, routes: routes(overlay, node, paths, |_| true) }
 }
 
 /// What `peer` answers a candidate's question: its metrics to a sample of nodes.
-pub fn view(overlay: &Overlay, peer: u32, rows: &Rows, at: Uptime) -> Option<View> {
-    let step = rows.targets().len().div_ceil(VIEW_NODES).max(1);
-    let distance = |(target, metric): (&u32, &u32)| {
-        let metric = Some(*metric).filter(|metric| *metric != NOWHERE)?;
-        Some((prefix(*target)?, u16::try_from(metric).unwrap_or(INFINITY - 1)))
-    };
-    let all = rows.targets().iter().zip(rows.distance(peer));
-    let distances = all.step_by(step).filter_map(distance).collect();
+pub fn view(overlay: &Overlay, peer: u32, paths: &Paths, at: Uptime) -> Option<View> {
+    let step = paths.targets().len().div_ceil(VIEW_NODES).max(1);
+    let all = paths.targets().iter().zip(paths.row(peer)).step_by(step);
+    let reached = all.filter(|(_, metric)| **metric != NOWHERE);
+    let distances = reached.filter_map(|(target, metric)| Some((prefix(*target)?, *metric))).collect();
     let (room, accepted) = welcome(overlay, peer);
     Some(View { peer: prefix(peer)?, at, room, accepted, loss: None, distances })
 }
@@ -160,11 +151,11 @@ pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
 /// What the acceptor of a tunnel answers its dialler: what it would lose without it.
 ///
 /// Only ways that lead through the tunnel count in that, so only these are looked at.
-pub fn loss(overlay: &Overlay, at: u32, rows: &Rows) -> Option<u64> {
+pub fn loss(overlay: &Overlay, at: u32, paths: &Paths) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
     let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
-    let routes = routes(overlay, peer, rows, |first| first == at);
-    let ways = Ways::of(&routes, me, |_| true).standing_for(rows.stands_for());
+    let routes = routes(overlay, peer, paths, |first| first == Some(at));
+    let ways = Ways::of(&routes, me, |_| true).standing_for(paths.stands_for());
     let service = ways.service(slot(tunnel, peer));
     service.only_way.is_none().then_some(service.regret)
 }
@@ -177,50 +168,54 @@ pub fn node_of(prefix: Prefix) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{num::number, overlay::Limits, paths, space::Space};
+    use crate::{num::number, overlay::Limits, space::Space};
     use policies::{link_cost::LinkCost, rng::Rng};
 
-    fn overlay() -> (Overlay, paths::Ways) {
+    fn overlay() -> (Overlay, Paths) {
         let (space, limits) = (Space::synthetic(40, 1), Limits { dial: 3, degree: 9 });
         let mut overlay = Overlay::random(&space, limits, LinkCost::default(), &mut Rng::new(1));
-        let mut ways = paths::Ways::default();
-        ways.renew(&mut overlay, &(0..40).collect::<Vec<_>>(), &[]);
-        (overlay, ways)
+        let mut paths = Paths::default();
+        paths.renew(&mut overlay, &(0..40).collect::<Vec<_>>(), &[]);
+        (overlay, paths)
+    }
+
+    fn index(node: u32) -> usize {
+        usize::try_from(node).unwrap()
     }
 
     #[test]
     fn a_table_has_one_installed_route_a_node_and_it_is_the_shortest() {
-        let (overlay, ways) = overlay();
-        let table = table(&overlay, 7, &Rows::of(ways.all()));
-        for way in ways.all().iter().filter(|way| way.target != 7) {
-            let of: Vec<_> = table.routes.iter().filter(|r| Some(r.node) == prefix(way.target)).collect();
+        let (overlay, paths) = overlay();
+        let table = table(&overlay, 7, &paths);
+        for target in (0..40).filter(|target| *target != 7) {
+            let of: Vec<_> = table.routes.iter().filter(|r| Some(r.node) == prefix(target)).collect();
             let installed: Vec<_> = of.iter().filter(|route| route.installed).collect();
             assert_eq!(installed.len(), 1);
-            assert_eq!(u32::from(installed[0].metric), way.distance[7]);
+            assert_eq!(installed[0].metric, paths.row(7)[index(target)]);
             assert!(of.iter().all(|route| route.metric >= installed[0].metric));
         }
     }
 
     #[test]
     fn what_a_table_leaves_out_decides_nothing() {
-        let (overlay, ways) = overlay();
+        let (overlay, paths) = overlay();
         for node in 0..40 {
             let mut whole = Vec::new();
-            for (way, (far, at)) in
-                ways.all().iter().flat_map(|way| overlay.links(node).iter().map(move |link| (way, link)))
+            for (target, (far, at)) in
+                (0..40).flat_map(|target| overlay.links(node).iter().map(move |link| (target, link)))
             {
                 let tunnel = overlay.tunnel(*at).unwrap();
-                let rest = way.distance[usize::try_from(*far).unwrap()];
+                let refmetric = paths.row(*far)[index(target)];
                 whole.push(Route {
-                    node: prefix(way.target).unwrap(),
+                    node: prefix(target).unwrap(),
                     slot: slot(tunnel, node),
                     via: prefix(*far).unwrap(),
-                    installed: way.by[usize::try_from(node).unwrap()] == *at,
-                    metric: metric(rest + tunnel.cost),
-                    refmetric: metric(rest),
+                    installed: paths.firsts(node)[index(target)] == Some(*at),
+                    metric: refmetric + u16::try_from(tunnel.cost).unwrap(),
+                    refmetric,
                 });
             }
-            let listed = table(&overlay, node, &Rows::of(ways.all())).routes;
+            let listed = table(&overlay, node, &paths).routes;
             assert!(listed.len() < whole.len());
             let [listed, whole] = [listed, whole].map(|all| Ways::of(&all, prefix(node).unwrap(), |_| true));
             assert_eq!(listed.known(), whole.known());
@@ -233,15 +228,14 @@ mod tests {
 
     #[test]
     fn the_loss_of_the_acceptor_is_that_of_its_whole_table() {
-        let (overlay, ways) = overlay();
-        let rows = Rows::of(ways.all());
+        let (overlay, paths) = overlay();
         for at in 0..120 {
             let tunnel = overlay.tunnel(at).unwrap();
-            let all = table(&overlay, tunnel.acceptor, &rows).routes;
+            let all = table(&overlay, tunnel.acceptor, &paths).routes;
             let service = Ways::of(&all, prefix(tunnel.acceptor).unwrap(), |_| true)
                 .service(slot(tunnel, tunnel.acceptor));
             let expected = service.only_way.is_none().then_some(service.regret);
-            assert_eq!(loss(&overlay, at, &rows), expected);
+            assert_eq!(loss(&overlay, at, &paths), expected);
         }
     }
 

@@ -4,8 +4,7 @@ use super::{Happened, Net};
 use crate::{
     chance::sample,
     num::index,
-    paths::threads,
-    rows::Rows,
+    paths::{Paths, threads},
     space::span,
     tables::{self, endpoint, node_of, prefix},
 };
@@ -28,13 +27,13 @@ const CACHE_ROUNDS: u64 = 10;
 
 impl Net {
     /// What each node that looks has gathered since its last refresh: its table, soundings, answers.
-    pub(super) fn scout(&self, due: &[u32], rows: &Rows, salt: u64) -> BTreeMap<u32, World> {
+    pub(super) fn scout(&self, due: &[u32], paths: &Paths, salt: u64) -> BTreeMap<u32, World> {
         let scouted = self.parallel(due, |node| {
             let epoch = self.rounds / CACHE_ROUNDS;
             let mut rng = Rng::new(self.settings.seed ^ u64::from(node) << 20 ^ epoch << 44);
-            let cached: Vec<_> = sample(&mut rng, rows.targets().len(), CACHED + 1)
+            let cached: Vec<_> = sample(&mut rng, paths.targets().len(), CACHED + 1)
                 .into_iter()
-                .filter_map(|at| rows.targets().get(at).copied())
+                .filter_map(|at| paths.targets().get(at).copied())
                 .filter(|peer| *peer != node)
                 .collect();
             let sounding = |peer: &u32| {
@@ -46,15 +45,15 @@ impl Net {
             Rng::new(salt ^ u64::from(node) << 20).shuffle(&mut strangers);
             let soundings: Vec<_> = strangers.into_iter().take(index(SOUNDED)).filter_map(sounding).collect();
             let me = prefix(node)?;
-            let table = tables::table(&self.overlay, node, rows);
+            let table = tables::table(&self.overlay, node, paths);
             let own = Ways::of(&table.routes, me, |_| true);
             let asked = shortlist(&own, &soundings, self.settings.cost);
             let views = asked
                 .into_iter()
-                .filter_map(|peer| tables::view(&self.overlay, node_of(peer), rows, self.now));
+                .filter_map(|peer| tables::view(&self.overlay, node_of(peer), paths, self.now));
             let told = self.overlay.dialled(node).filter_map(|at| {
                 let peer = prefix(self.overlay.tunnel(at)?.acceptor)?;
-                let loss = tables::loss(&self.overlay, at, rows);
+                let loss = tables::loss(&self.overlay, at, paths);
                 let (room, accepted) = tables::welcome(&self.overlay, node_of(peer));
                 Some(View { peer, at: self.now, room, accepted, loss, distances: Vec::new() })
             });
@@ -92,8 +91,8 @@ impl Net {
     }
 
     /// babeld has found other ways where tunnels drain.
-    pub(super) fn renew(&self, nodes: &[u32], worlds: &mut BTreeMap<u32, World>, rows: &Rows) {
-        let tables = self.parallel(nodes, |node| Some(tables::table(&self.overlay, node, rows)));
+    pub(super) fn renew(&self, nodes: &[u32], worlds: &mut BTreeMap<u32, World>, paths: &Paths) {
+        let tables = self.parallel(nodes, |node| Some(tables::table(&self.overlay, node, paths)));
         for (node, table) in nodes.iter().zip(tables) {
             if let Some(world) = worlds.get_mut(node) {
                 world.babel = Some(table);
