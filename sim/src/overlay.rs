@@ -26,6 +26,7 @@ pub struct Tunnel {
     pub draining: Option<Uptime>,
 }
 
+#[cfg(test)]
 impl Tunnel {
     /// The other end.
     pub fn far(&self, node: u32) -> u32 {

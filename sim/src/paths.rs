@@ -183,15 +183,25 @@ impl Paths {
 
     /// The first tunnel from the node to each target; `None` at the target, at liars, and where there is no way.
     pub fn firsts(&self, node: u32) -> Vec<Option<u32>> {
-        let mut firsts = vec![None; self.targets.len()];
-        for (far, cost, at) in self.arcs.with_tunnels(node) {
-            for ((first, own), rest) in firsts.iter_mut().zip(self.row(node)).zip(self.row(far)) {
-                if first.is_none() && leads(*own, cost, *rest) {
-                    *first = Some(at);
-                }
+        // By the place of the arc, of which the least counts: so the compiler compares several at once.
+        let mut firsts = vec![u16::MAX; self.targets.len()];
+        for (at, (far, cost)) in (0..).zip(self.arcs.of_node(node)) {
+            for ((first, own), rest) in firsts.iter_mut().zip(self.row(node)).zip(self.row(*far)) {
+                *first = (*first).min(if leads(*own, *cost, *rest) { at } else { u16::MAX });
             }
         }
-        firsts
+        let tunnels: Vec<_> = self.arcs.with_tunnels(node).map(|(.., at)| at).collect();
+        firsts.into_iter().map(|first| tunnels.get(usize::from(first)).copied()).collect()
+    }
+
+    /// The places of the targets to which the node's way begins with that tunnel.
+    pub fn by(&self, node: u32, tunnel: u32) -> impl Iterator<Item = usize> + '_ {
+        let arc = self.arcs.with_tunnels(node).find(|(.., at)| *at == tunnel);
+        let pairs = arc.into_iter().flat_map(move |(far, cost, _)| {
+            let pairs = self.row(node).iter().zip(self.row(far)).enumerate();
+            pairs.filter(move |(_, (own, rest))| leads(**own, cost, **rest)).map(|(place, _)| place)
+        });
+        pairs.filter(move |place| self.next(node, *place).is_some_and(|(_, at)| at == tunnel))
     }
 
     /// The next node on the way to the target at that place, and the tunnel there.
@@ -218,9 +228,7 @@ impl Paths {
         let mut found = Vec::new();
         for (tunnel, ends) in tunnels {
             for end in ends {
-                let firsts = self.firsts(*end).into_iter().enumerate();
-                let by_it = firsts.filter(|(_, first)| *first == Some(*tunnel));
-                found.extend(by_it.map(|(place, _)| (*end, place)));
+                found.extend(self.by(*end, *tunnel).map(|place| (*end, place)));
             }
         }
         let mut count = 0;
@@ -262,7 +270,7 @@ impl Paths {
 
 /// Whether a way of metric `own` may begin with a link of that cost to one that has the `rest`.
 fn leads(own: u16, cost: u16, rest: u16) -> bool {
-    own != NOWHERE && own > rest && own - rest == cost
+    (own != NOWHERE) & (own > rest) & (own.wrapping_sub(rest) == cost)
 }
 
 /// So many of all nodes are meant by each of a sample.
@@ -304,6 +312,11 @@ mod tests {
                 let first = ways.firsts(node)[place];
                 assert_eq!(first, ways.next(node, place).map(|(_, at)| at));
                 assert_eq!(first.is_none(), own == 0 || own == NOWHERE);
+                let by = |(_, at): &(u32, u32)| ways.by(node, *at).any(|by| by == place).then_some(*at);
+                assert_eq!(
+                    overlay.links(node).iter().filter_map(by).collect::<Vec<_>>(),
+                    Vec::from_iter(first)
+                );
                 if let Some(tunnel) = first.map(|at| overlay.tunnel(at).unwrap()) {
                     assert!(tunnel.draining.is_none());
                     assert_eq!(u32::from(own - ways.row(tunnel.far(node))[place]), tunnel.cost);

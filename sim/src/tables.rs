@@ -58,9 +58,14 @@ pub fn links(overlay: &Overlay, node: u32) -> Vec<LinkReading> {
     overlay.links(node).iter().filter_map(link).collect()
 }
 
-/// What babeld lists at the node for the ways whose first tunnel is `wanted`: but of the routes that are not
-/// installed and do not lead back only the two best, since the others decide nothing.
-fn routes(overlay: &Overlay, node: u32, paths: &Paths, wanted: impl Fn(Option<u32>) -> bool) -> Vec<Route> {
+/// What babeld lists at the node for the targets at these places, of which the first tunnels are known: but of the
+/// routes that are not installed and do not lead back only the two best, since the others decide nothing.
+fn routes(
+    overlay: &Overlay,
+    node: u32,
+    paths: &Paths,
+    places: impl Iterator<Item = (usize, Option<u32>)>,
+) -> Vec<Route> {
     let links = overlay.links(node).iter().filter_map(|(far, at)| {
         let tunnel = overlay.tunnel(*at).filter(|tunnel| tunnel.draining.is_none())?;
         Some(Link {
@@ -75,9 +80,11 @@ fn routes(overlay: &Overlay, node: u32, paths: &Paths, wanted: impl Fn(Option<u3
     // In the order in which a table is sorted anyway.
     links.sort_unstable_by_key(|link| link.slot);
     let mut all = Vec::new();
-    let ours = paths.targets().iter().zip(paths.row(node));
-    for (place, ((target, ours), first)) in ours.zip(paths.firsts(node)).enumerate() {
-        let Some(name) = prefix(*target).filter(|_| *target != node && wanted(first)) else { continue };
+    for (place, first) in places {
+        let (Some(target), Some(ours)) = (paths.targets().get(place), paths.row(node).get(place)) else {
+            continue;
+        };
+        let Some(name) = prefix(*target).filter(|_| *target != node) else { continue };
         // The two best so far.
         let mut others = [None, None];
         for link in &links {
@@ -129,7 +136,10 @@ pub fn table(overlay: &Overlay, node: u32, paths: &Paths) -> BabelTable {
         })
     };
     let neighbours = overlay.links(node).iter().filter_map(neighbour).collect();
-    BabelTable { neighbours, routes: routes(overlay, node, paths, |_| true) }
+    BabelTable {
+        neighbours,
+        routes: routes(overlay, node, paths, paths.firsts(node).into_iter().enumerate()),
+    }
 }
 
 /// What `peer` answers a candidate's question: its metrics to a sample of nodes.
@@ -154,7 +164,7 @@ pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
 pub fn loss(overlay: &Overlay, at: u32, paths: &Paths) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
     let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
-    let routes = routes(overlay, peer, paths, |first| first == Some(at));
+    let routes = routes(overlay, peer, paths, paths.by(peer, at).map(|place| (place, Some(at))));
     let ways = Ways::of(&routes, me, |_| true).standing_for(paths.stands_for());
     let service = ways.service(slot(tunnel, peer));
     service.only_way.is_none().then_some(service.regret)
