@@ -13,8 +13,9 @@ use std::{
 const FOLDERS: [&str; 5] = ["/etc/warren", "/run/warren", "/var/lib/warren", "/dev/warren", "/tmp"];
 /// Counters and clocks of the kernel below `/proc/sys/net`: they change by themselves.
 const VOLATILE: [&str; 4] = ["nf_conntrack_count", "stable_secret", "route/flush", "ehash_entries"];
-/// State of a connection that its process has closed and only the kernel still remembers.
-const ENDED: &str = "TIME-WAIT";
+/// States of a connection that its process has closed and only the kernel still remembers (tcp(7), RFC 9293, 3.3.2):
+/// what the other end has not acknowledged, because the tunnel to it is gone, the kernel repeats for a while.
+const ENDED: [&str; 5] = ["TIME-WAIT", "FIN-WAIT-1", "FIN-WAIT-2", "LAST-ACK", "CLOSING"];
 /// Words of iproute2 after which stands a number that changes by itself.
 const AGES: [&str; 4] = ["valid_lft", "preferred_lft", "expires", "age"];
 
@@ -45,7 +46,8 @@ impl Host {
         host.insert("sysctls", ip::inside(namespace, || Ok(sysctls()))?);
         let sockets = ["-H", "-n", "-a", "-t", "-u", "-w", "-x"];
         let sockets = spawn::run(namespace, Path::new("ss"), sockets, Duration::from_secs(10))?;
-        host.insert("sockets", sockets.lines().filter(|line| !line.contains(ENDED)).map(socket).collect());
+        let lives = |line: &&str| !line.split_whitespace().any(|word| ENDED.contains(&word));
+        host.insert("sockets", sockets.lines().filter(lives).map(socket).collect());
         host.insert("processes", ip::pids(namespace).iter().filter_map(|pid| process(*pid)).collect());
         host.insert("files", FOLDERS.iter().flat_map(|folder| files(Path::new(folder))).collect());
         Ok(Self(host))
