@@ -1,6 +1,6 @@
 //! A planner closes a tunnel that is not much used, and no packet is lost by it.
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use lab::{
     Lab, Options, Pace, is_left_out,
     measure::{pause, start_whole},
@@ -13,11 +13,26 @@ use std::time::Duration;
 /// Between two pings of a pair; the build under test is not an optimised one.
 const EVERY: Duration = Duration::from_millis(20);
 
+/// In so many networks: chance makes some in which every tunnel carries its fair share, and these stay as they are.
+const NETWORKS: usize = 3;
+/// Eight refreshes of each.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 #[test]
 fn an_underused_tunnel_is_closed_with_its_reason_and_without_loss() -> Result<()> {
     if is_left_out("underused_tunnel_closed") {
         return Ok(());
     }
+    for _ in 0..NETWORKS {
+        if is_closed_in_a_network()? {
+            return Ok(());
+        }
+    }
+    bail!("no planner closed an unused tunnel in {NETWORKS} networks of {} s", PATIENCE.as_secs())
+}
+
+/// Whether some planner closes an unused tunnel in time; if so, as it must be.
+fn is_closed_in_a_network() -> Result<bool> {
     let lab = Lab::joined(Options {
         // Of six that dial two each nearly all are neighbours, and every tunnel carries its fair share.
         nodes: 8,
@@ -30,14 +45,14 @@ fn an_underused_tunnel_is_closed_with_its_reason_and_without_loss() -> Result<()
     pause(Duration::from_secs(10));
     let mut watch = Watch::new(&lab);
     let pinger = lab.ping(Pace::Every(EVERY))?;
-    let closed = wait_until(Duration::from_secs(240), || {
+    let closed = wait_until(PATIENCE, || {
         pause(Duration::from_millis(250));
         if let Err(error) = watch.look(&lab) {
             return Some(Err(error));
         }
         watch.completed().find(|closing| closing.decision.reason == "unused").cloned().map(Ok)
     });
-    let closing = closed.context("no planner closed an unused tunnel within 240 s")??;
+    let Some(closing) = closed.transpose()? else { return Ok(false) };
     assert!(!closing.decision.terms.is_empty());
     let (start, end) = closing.span(&pinger);
     pause(LOST_AFTER + Duration::from_secs(4));
@@ -46,5 +61,5 @@ fn an_underused_tunnel_is_closed_with_its_reason_and_without_loss() -> Result<()
     assert_eq!(sum.lost, 0, "{closing:?}: {sum:?} {:?}", pinger.losses(start, end, |_, _| true));
     let why = lab.node(closing.node)?.warren(&["why"])?;
     assert!(why.contains(&closing.decision.reason), "{why}");
-    Ok(())
+    Ok(true)
 }
