@@ -8,9 +8,9 @@ mod looks;
 
 use crate::{
     chance::{below, sample},
-    num::{index, number},
+    num::{index, many, number, whole},
     overlay::{Limits, Overlay},
-    paths::{Paths, stands_for},
+    paths::Paths,
     space::Space,
     tables::prefix,
 };
@@ -79,8 +79,6 @@ pub struct Net {
     /// The tunnels.
     pub overlay: Overlay,
     paths: Paths,
-    /// The nodes that ways are found to; sorted.
-    targets: Vec<u32>,
     settings: NetSettings,
     /// Each at its place, but while it looks.
     planners: Vec<Option<Planner>>,
@@ -121,7 +119,6 @@ impl Net {
             rng: Rng::new(settings.seed),
             planners: Vec::new(),
             paths: Paths::default(),
-            targets: Vec::new(),
             space,
             overlay,
             settings,
@@ -147,30 +144,31 @@ impl Net {
         let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Gain, seed };
         let mut planner = Planner::new(prefix(node)?, settings);
         planner.set_link_cost(self.settings.cost);
-        planner.set_sample(stands_for(self.space.nodes(), self.settings.targets));
+        planner.set_sample(self.stands_for());
         planner.set_silent();
         let began = World { at: Uptime(self.now.0.saturating_sub(self.refresh)), ..World::default() };
         planner.look(&began, true);
         Some(planner)
     }
 
+    /// Where ways are found to a sample, each node of it stands for so many.
+    fn stands_for(&self) -> u32 {
+        whole(many(self.space.nodes()) / many(self.settings.targets.max(1))).max(1)
+    }
+
     /// The nodes that ways are found to now; sorted.
-    fn draw_targets(&mut self) {
+    fn targets(&mut self) -> Vec<u32> {
         let living: Vec<_> = (0u32..).zip(&self.alive).filter(|(_, alive)| **alive).map(|(n, _)| n).collect();
         let mut drawn = sample(&mut self.rng, living.len(), self.settings.targets);
         drawn.sort_unstable();
-        self.targets = drawn.into_iter().filter_map(|at| living.get(at).copied()).collect();
+        drawn.into_iter().filter_map(|at| living.get(at).copied()).collect()
     }
 
     /// The ways as they are now, to all living nodes or a sample of them.
     pub fn paths(&mut self) -> Paths {
-        self.draw_targets();
-        self.renew_paths();
+        let targets = self.targets();
+        self.paths.renew(&mut self.overlay, &targets, &self.liars);
         self.paths.clone()
-    }
-
-    fn renew_paths(&mut self) {
-        self.paths.renew(&mut self.overlay, &self.targets, &self.liars);
     }
 
     /// Whether the node lives.
@@ -270,7 +268,7 @@ impl Net {
         let mut drained = Vec::new();
         self.look(&due, &mut worlds, now, &mut drained, happened);
         if !drained.is_empty() {
-            self.renew_paths();
+            self.paths.renew(&mut self.overlay, paths.targets(), &self.liars);
             let short = |node: &u32| self.dialled_that_stay(*node) < self.overlay.limits().dial;
             let concerned: Vec<_> = due.iter().copied().filter(short).collect();
             self.renew(&concerned, &mut worlds, &self.paths);

@@ -5,7 +5,7 @@
 //! result does not depend on how.
 
 use crate::{
-    num::{index, many, number, real, whole},
+    num::{index, number, real},
     overlay::Overlay,
 };
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Arcs {
     fn renew_node(&mut self, overlay: &Overlay, node: u32) {
         let carrying = |(far, at): &(u32, u32)| {
             let tunnel = overlay.tunnel(*at).filter(|tunnel| tunnel.draining.is_none())?;
-            let cost = u16::try_from(tunnel.cost).unwrap_or(NOWHERE).max(1);
+            let cost = u16::try_from(tunnel.cost).unwrap_or(NOWHERE);
             Some(((*far, cost), *at))
         };
         let from = index(node) * self.width;
@@ -170,11 +170,6 @@ impl Paths {
         &self.targets
     }
 
-    /// So many nodes are meant by each target.
-    pub fn stands_for(&self) -> u32 {
-        stands_for(self.arcs.counts.len(), self.targets.len())
-    }
-
     /// The node's metric to each target; [`NOWHERE`] where there is no way.
     pub fn row(&self, node: u32) -> &[u16] {
         let width = self.targets.len();
@@ -271,11 +266,6 @@ impl Paths {
 /// Whether a way of metric `own` may begin with a link of that cost to one that has the `rest`.
 fn leads(own: u16, cost: u16, rest: u16) -> bool {
     (own != NOWHERE) & (own > rest) & (own.wrapping_sub(rest) == cost)
-}
-
-/// So many of all nodes are meant by each of a sample.
-pub fn stands_for(nodes: usize, targets: usize) -> u32 {
-    whole(many(nodes) / many(targets.max(1))).max(1)
 }
 
 /// How many threads are worth having.

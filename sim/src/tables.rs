@@ -160,12 +160,13 @@ pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
 
 /// What the acceptor of a tunnel answers its dialler: what it would lose without it.
 ///
-/// Only ways that lead through the tunnel count in that, so only these are looked at.
-pub fn loss(overlay: &Overlay, at: u32, paths: &Paths) -> Option<u64> {
+/// Only ways that lead through the tunnel count in that, so only these are looked at; each target stands for so many
+/// nodes.
+pub fn loss(overlay: &Overlay, at: u32, paths: &Paths, stands_for: u32) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
     let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
     let routes = routes(overlay, peer, paths, paths.by(peer, at).map(|place| (place, Some(at))));
-    let ways = Ways::of(&routes, me, |_| true).standing_for(paths.stands_for());
+    let ways = Ways::of(&routes, me, |_| true).standing_for(stands_for);
     let service = ways.service(slot(tunnel, peer));
     service.only_way.is_none().then_some(service.regret)
 }
@@ -245,7 +246,8 @@ mod tests {
             let service = Ways::of(&all, prefix(tunnel.acceptor).unwrap(), |_| true)
                 .service(slot(tunnel, tunnel.acceptor));
             let expected = service.only_way.is_none().then_some(service.regret);
-            assert_eq!(loss(&overlay, at, &paths), expected);
+            assert_eq!(loss(&overlay, at, &paths, 1), expected);
+            assert_eq!(loss(&overlay, at, &paths, 3), expected.map(|loss| loss * 3));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use lab::{Lab, Options, is_left_out, measure::start_whole, spawn::wait_until};
+use policies::ways::leads_back;
 use std::time::Duration;
 use wire::control::{ROUTES_PATH, RoutesDocument};
 
@@ -48,7 +49,7 @@ fn a_leaf_is_no_way_and_a_node_to_be_avoided_a_dear_one() -> Result<()> {
 }
 
 /// Routes that lead from a neighbour of this node through it, and how many of these the neighbour announces to it so
-/// that they are known for what they are: as costing what our way and the link cost, all but an eighth of the link.
+/// that the policy knows them for what they are.
 fn led_back(lab: &Lab, node: usize) -> Result<(usize, usize)> {
     let node = lab.node(node)?;
     let own = node.identity()?.prefix.clone();
@@ -57,8 +58,7 @@ fn led_back(lab: &Lab, node: usize) -> Result<(usize, usize)> {
         let to_it = || ours.iter().filter(|route| route.node == to);
         let metric = to_it().find(|route| route.installed)?.metric;
         let back = to_it().find(|route| route.via == by)?;
-        let link = u32::from(back.metric.checked_sub(back.refmetric)?);
-        Some(u32::from(back.refmetric) + link / 8 >= u32::from(metric) + link)
+        Some(leads_back(back.metric, back.refmetric, metric))
     };
     let (mut through, mut known) = (0, 0);
     for neighbour in lab.nodes() {

@@ -53,7 +53,7 @@ impl Net {
                 .filter_map(|peer| tables::view(&self.overlay, node_of(peer), paths, self.now));
             let told = self.overlay.dialled(node).filter_map(|at| {
                 let peer = prefix(self.overlay.tunnel(at)?.acceptor)?;
-                let loss = tables::loss(&self.overlay, at, paths);
+                let loss = tables::loss(&self.overlay, at, paths, self.stands_for());
                 let (room, accepted) = tables::welcome(&self.overlay, node_of(peer));
                 Some(View { peer, at: self.now, room, accepted, loss, distances: Vec::new() })
             });
