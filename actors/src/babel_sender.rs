@@ -38,34 +38,64 @@ impl BabelSender {
 
     /// Asks the neighbour at the other end of a slot for all its routes.
     pub fn request_all(&self, slot: Slot) {
-        self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::request_all());
+        self.send(
+            slot,
+            babel_packet::GROUP,
+            babel_packet::PORT,
+            &babel_packet::request_all(),
+        );
     }
 
     /// Asks it for the ways to some destinations.
     pub fn request_some(&self, slot: Slot, destinations: &[IpNet]) {
         for part in destinations.chunks(babel_packet::MOST) {
-            self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::request_some(part));
+            self.send(
+                slot,
+                babel_packet::GROUP,
+                babel_packet::PORT,
+                &babel_packet::request_some(part),
+            );
         }
     }
 
     /// Asks it for the way out of the network.
     pub fn request_default(&self, slot: Slot, network: Ipv6Net) {
-        self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::request_default(network));
+        self.send(
+            slot,
+            babel_packet::GROUP,
+            babel_packet::PORT,
+            &babel_packet::request_default(network),
+        );
     }
 
     /// Tells it that there is no way out of the network through us.
     pub fn retract_default(&self, slot: Slot, network: Ipv6Net) {
-        self.send(slot, babel_packet::GROUP, babel_packet::PORT, &babel_packet::retract_default(network));
+        self.send(
+            slot,
+            babel_packet::GROUP,
+            babel_packet::PORT,
+            &babel_packet::retract_default(network),
+        );
     }
 
     /// Tells the babeld at the other end of a slot that sending to us costs that much.
     pub fn raise_cost(&self, slot: Slot, peer: Prefix, cost: u16) {
-        self.send(slot, overlay::link_local(peer), babel_packet::PORT, &babel_packet::heard_you(cost));
+        self.send(
+            slot,
+            overlay::link_local(peer),
+            babel_packet::PORT,
+            &babel_packet::heard_you(cost),
+        );
     }
 
     /// Tells the daemon there that we drain, so that it raises the cost for our babeld.
     pub fn notify_drain(&self, slot: Slot, peer: Prefix) {
-        self.send(slot, overlay::link_local(peer), suspicion::PORT, &DRAIN_NOTICE);
+        self.send(
+            slot,
+            overlay::link_local(peer),
+            suspicion::PORT,
+            &DRAIN_NOTICE,
+        );
     }
 
     /// What cannot be sent (the link is down, or silent) is not worth a word.

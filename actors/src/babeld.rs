@@ -82,7 +82,9 @@ impl Settings {
     /// with its default of 4 s a lost one costs 2 s. The file can set intervals by link only.
     fn args(&self) -> Vec<OsString> {
         let hello = self.config.hello_interval.as_secs_f64().to_string();
-        let words = ["-h", &hello, "-H", &hello, "-I", "", "-c"].map(OsString::from).into_iter();
+        let words = ["-h", &hello, "-H", &hello, "-I", "", "-c"]
+            .map(OsString::from)
+            .into_iter();
         words.chain([self.config_file().into()]).collect()
     }
 }
@@ -128,7 +130,10 @@ const WINDOW: Duration = Duration::from_secs(30);
 
 impl Babeld {
     /// Goes on with `process`, or starts it.
-    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything it will ever talk to comes through here"
+    )]
     pub fn new(
         settings: Settings,
         clock: Clock,
@@ -166,14 +171,20 @@ impl Babeld {
     fn wanted(&self) -> BabelConfig {
         let config = self.settings.config.clone();
         let held = self.held.load();
-        let Some(network) = held.network() else { return config };
+        let Some(network) = held.network() else {
+            return config;
+        };
         let parameters = network.parameters();
         let on_lan = !config.interfaces.is_empty();
         BabelConfig {
             hello_interval: parameters.hello_interval,
             update_interval: parameters.update_interval,
             // Without a LAN nothing is signed (docs/decisions/0001-no-mac-on-tunnels.md).
-            key: if on_lan { MacKey::from_hex(&network.babel_key) } else { None },
+            key: if on_lan {
+                MacKey::from_hex(&network.babel_key)
+            } else {
+                None
+            },
             lenient: on_lan && network.babel_lenient,
             ipv4: network.payload4(),
             gateways: network.gateways.iter().copied().collect(),
@@ -191,9 +202,13 @@ impl Babeld {
         };
         if same {
             self.restart_at = None;
-            return self.applied.by_babeld(self.held.load().version(Kind::Network));
+            return self
+                .applied
+                .by_babeld(self.held.load().version(Kind::Network));
         }
-        let at = *self.restart_at.get_or_insert_with(|| now + WINDOW.mul_f64(fastrand::f64()));
+        let at = *self
+            .restart_at
+            .get_or_insert_with(|| now + WINDOW.mul_f64(fastrand::f64()));
         if at <= now {
             self.restart_at = None;
             self.settings.config = wanted;
@@ -207,8 +222,12 @@ impl Babeld {
     fn handle_life(&mut self, event: Event) {
         let now = self.clock.now();
         let mut process = self.process.0.borrow_mut();
-        let Some(process) = process.as_mut() else { return };
-        let Some(order) = process.on(event, now) else { return };
+        let Some(process) = process.as_mut() else {
+            return;
+        };
+        let Some(order) = process.on(event, now) else {
+            return;
+        };
         if order == Order::Spawn {
             process.set_args(self.settings.args());
             if let Err(error) = prepare(&self.settings) {
@@ -263,13 +282,18 @@ impl Babeld {
             }
         };
         let reading = RoutesRead { at, table, way_out };
-        self.readers.iter().for_each(|to| offer(to, reading.clone()));
+        self.readers
+            .iter()
+            .for_each(|to| offer(to, reading.clone()));
     }
 
     fn came_up(&mut self, _at: Uptime) {
         let starting = {
             let process = self.process.0.borrow();
-            matches!(process.as_ref().map(Supervised::state), Some(State::Starting { .. }))
+            matches!(
+                process.as_ref().map(Supervised::state),
+                Some(State::Starting { .. })
+            )
         };
         if !starting {
             return;
@@ -278,7 +302,10 @@ impl Babeld {
         tracing::info!("babeld answers");
         // Neighbours of an earlier babeld would wait for the next periodic update.
         let table = self.table.borrow();
-        let up = table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up);
+        let up = table
+            .tunnels
+            .values()
+            .filter(|tunnel| tunnel.phase == Phase::Up);
         for tunnel in up {
             self.links.order(LinkOrder::RequestRoutes(tunnel.slot));
         }
@@ -290,8 +317,14 @@ impl Babeld {
         if self.told_of_default && !told && self.settings.config.tells_of_default() {
             tracing::info!("the host has no default route any more: the network is told");
             let (network, table) = (self.settings.config.network.range(), self.table.borrow());
-            let up = table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up);
-            up.for_each(|tunnel| self.links.order(LinkOrder::RetractDefault(tunnel.slot, network)));
+            let up = table
+                .tunnels
+                .values()
+                .filter(|tunnel| tunnel.phase == Phase::Up);
+            up.for_each(|tunnel| {
+                self.links
+                    .order(LinkOrder::RetractDefault(tunnel.slot, network))
+            });
         }
         self.told_of_default = told;
     }
@@ -307,8 +340,12 @@ impl Babeld {
         } else {
             Exit::Others(self.settings.openvpn_uid)
         };
-        let carried =
-            async move { [kernel.carry_ipv4(ipv4, own).await, kernel.carry_default(network, exit).await] };
+        let carried = async move {
+            [
+                kernel.carry_ipv4(ipv4, own).await,
+                kernel.carry_default(network, exit).await,
+            ]
+        };
         ctx.spawn(carried.into_actor(self).map(|carried, _, _| {
             for error in carried.into_iter().filter_map(Result::err) {
                 tracing::warn!(error = %Chain(&error), "the host does not carry what the network wants");
@@ -347,7 +384,9 @@ async fn ask(socket: PathBuf, network: Network) -> io::Result<babel::Dump> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl Actor for Babeld {
@@ -364,7 +403,14 @@ impl Actor for Babeld {
                 pid_file: self.settings.pid_file.clone(),
                 management: None,
             };
-            Supervised::new(program, Limits { start: START, ..Limits::default() }, fastrand::u64(..))
+            Supervised::new(
+                program,
+                Limits {
+                    start: START,
+                    ..Limits::default()
+                },
+                fastrand::u64(..),
+            )
         });
         self.carry(ctx);
         self.handle_life(Event::Wanted);
@@ -377,7 +423,12 @@ impl Handler<ChildEvent> for Babeld {
 
     fn handle(&mut self, event: ChildEvent, ctx: &mut Self::Context) {
         let now = self.clock.now();
-        let took = self.process.0.borrow_mut().as_mut().is_some_and(|process| process.took(&event, now));
+        let took = self
+            .process
+            .0
+            .borrow_mut()
+            .as_mut()
+            .is_some_and(|process| process.took(&event, now));
         if took && matches!(event.happened, Happened::Exited { .. }) {
             self.flush(ctx);
         }

@@ -131,12 +131,16 @@ fn clear(path: &Path) -> Result<(), ControlError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed("look at", path)(error)),
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(ControlError::NoSocket { path: path.to_owned() });
+            return Err(ControlError::NoSocket {
+                path: path.to_owned(),
+            });
         }
         Ok(_) => {}
     }
     if UnixStream::connect(path).is_ok() {
-        return Err(ControlError::Taken { path: path.to_owned() });
+        return Err(ControlError::Taken {
+            path: path.to_owned(),
+        });
     }
     fs::remove_file(path).map_err(failed("remove", path))
 }
@@ -151,7 +155,9 @@ enum Caller {
 /// Judges a connection by the kernel's word (`SO_PEERCRED`); without it nobody is let in.
 fn admit(connection: &dyn Any, data: &mut Extensions, refused: &[u32]) {
     let stream = connection.downcast_ref::<actix_web::rt::net::UnixStream>();
-    let uid = stream.and_then(|stream| stream.peer_cred().ok()).map(|credentials| credentials.uid());
+    let uid = stream
+        .and_then(|stream| stream.peer_cred().ok())
+        .map(|credentials| credentials.uid());
     data.insert(judge(uid, refused));
 }
 
@@ -164,8 +170,13 @@ fn judge(uid: Option<u32>, refused: &[u32]) -> Caller {
 }
 
 fn problem(status: StatusCode, title: &str) -> HttpResponse {
-    let document = Problem { status: status.as_u16(), title: title.to_owned() };
-    HttpResponse::build(status).content_type("application/problem+json").body(text(&document))
+    let document = Problem {
+        status: status.as_u16(),
+        title: title.to_owned(),
+    };
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .body(text(&document))
 }
 
 fn text(document: &impl Serialize) -> String {
@@ -188,7 +199,9 @@ fn answer<D: Serialize>(
     }
     let picture = published.load();
     let document = make(&View::new(&picture, clock));
-    HttpResponse::Ok().content_type("application/json").body(text(&document))
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(text(&document))
 }
 
 /// One handler a document.

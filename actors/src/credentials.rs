@@ -170,7 +170,9 @@ impl Credentials {
         }
         let Some((chain, own)) = self.own() else {
             self.next = now + LAST;
-            return tracing::error!("the node's certificate cannot be read any more; it is not renewed");
+            return tracing::error!(
+                "the node's certificate cannot be read any more; it is not renewed"
+            );
         };
         let due_s = self.due_s(&chain, &own);
         let now_s = now_s();
@@ -182,12 +184,20 @@ impl Credentials {
         }
         self.busy = true;
         let (registry, request) = (self.registry.clone(), self.settings.request.clone());
-        let renewal = Renewal { version: VERSION, csr: request };
-        let call = async move { registry.send::<Renewed>(Method::POST, "/v1/renewals", &renewal).await };
+        let renewal = Renewal {
+            version: VERSION,
+            csr: request,
+        };
+        let call = async move {
+            registry
+                .send::<Renewed>(Method::POST, "/v1/renewals", &renewal)
+                .await
+        };
         ctx.spawn(call.into_actor(self).map(move |answer, credentials, _| {
             credentials.busy = false;
-            let done =
-                answer.map_err(CredentialError::from).and_then(|renewed| credentials.renewed(&own, &renewed));
+            let done = answer
+                .map_err(CredentialError::from)
+                .and_then(|renewed| credentials.renewed(&own, &renewed));
             match done {
                 Ok(()) => {}
                 Err(error) => credentials.failed(&own, &error),
@@ -199,13 +209,19 @@ impl Credentials {
     /// once where another CA signs now.
     fn due_s(&self, chain: &[Vec<u8>], own: &Certificate) -> i64 {
         let held = self.held.load();
-        let signs = held.network().is_some_and(|network| !network.authorities.is_empty());
-        let other_ca =
-            signs && held.cas().first().is_some_and(|ca| chain::verify(chain, &[ca], None).is_err());
+        let signs = held
+            .network()
+            .is_some_and(|network| !network.authorities.is_empty());
+        let other_ca = signs
+            && held
+                .cas()
+                .first()
+                .is_some_and(|ca| chain::verify(chain, &[ca], None).is_err());
         if other_ca || held.is_superseded(chain) {
             return 0;
         }
-        let third = Duration::from_secs(u64::try_from(own.not_after_s - own.last_third_s()).unwrap_or(0));
+        let third =
+            Duration::from_secs(u64::try_from(own.not_after_s - own.last_third_s()).unwrap_or(0));
         let later = i64::try_from(third.mul_f64(self.chance / 10.0).as_secs()).unwrap_or(0);
         own.last_third_s().saturating_add(later)
     }
@@ -213,7 +229,12 @@ impl Credentials {
     fn renewed(&mut self, old: &Certificate, renewed: &Renewed) -> Result<(), CredentialError> {
         let fresh = old.follows(&renewed.certificate, self.held.load().cas())?;
         let old_rest = self.rest_for_others();
-        replace(&self.settings.certificate, renewed.certificate.as_bytes(), 0o644, None)?;
+        replace(
+            &self.settings.certificate,
+            renewed.certificate.as_bytes(),
+            0o644,
+            None,
+        )?;
         tracing::info!(
             serial = fresh.serial,
             days = fresh.rest(now_s()).as_secs() / 86_400,
@@ -227,10 +248,17 @@ impl Credentials {
     fn failed(&mut self, own: &Certificate, error: &CredentialError) {
         let now = self.clock.now();
         let rest = own.rest(now_s());
-        let longest = if rest.is_zero() { LATE } else { LAST.min(rest / 10).max(FIRST) };
+        let longest = if rest.is_zero() {
+            LATE
+        } else {
+            LAST.min(rest / 10).max(FIRST)
+        };
         self.next = now + self.wait.min(longest).mul_f64(0.5 + fastrand::f64());
         self.wait = (self.wait * 2).min(longest);
-        if self.complained.is_none_or(|last| now.since(last) >= COMPLAIN) {
+        if self
+            .complained
+            .is_none_or(|last| now.since(last) >= COMPLAIN)
+        {
             self.complained = Some(now);
             let days_left = rest.as_secs() / 86_400;
             tracing::warn!(error = %Chain(error), days_left, "certificate not renewed yet; it is tried again");
@@ -238,8 +266,18 @@ impl Credentials {
     }
 
     /// Lets everybody use what is on disk now.
-    fn use_files(&mut self, old_rest: Duration, servers: bool, dials: bool) -> Result<(), CredentialError> {
-        let CredentialSettings { ca, certificate, key, .. } = &self.settings;
+    fn use_files(
+        &mut self,
+        old_rest: Duration,
+        servers: bool,
+        dials: bool,
+    ) -> Result<(), CredentialError> {
+        let CredentialSettings {
+            ca,
+            certificate,
+            key,
+            ..
+        } = &self.settings;
         let member = Member::from_pem(&read(ca)?, &read(certificate)?, &read(key)?)?;
         self.registry.renew(&member)?;
         self.asker.renew(&member)?;
@@ -251,7 +289,10 @@ impl Credentials {
     fn tell(&mut self, old_rest: Duration, servers: bool, dials: bool) {
         let (own, held) = (self.own(), self.held.load_full());
         // Where a later CA signs, its document is not followed before our certificate is the later one's too.
-        if !own.as_ref().is_some_and(|(chain, _)| held.is_superseded(chain)) {
+        if !own
+            .as_ref()
+            .is_some_and(|(chain, _)| held.is_superseded(chain))
+        {
             self.fulfilled = held.version(Kind::Network);
         }
         let not_after_s = own.and_then(|(_, own)| u64::try_from(own.not_after_s).ok());
@@ -265,13 +306,23 @@ impl Credentials {
             at_the_latest: old_rest.saturating_sub(old_rest / 8),
             not_after_s,
         };
-        self.changed.iter().for_each(|to| to.do_send(changed.clone()));
+        self.changed
+            .iter()
+            .for_each(|to| to.do_send(changed.clone()));
     }
 
     /// Writes what the network document says of CAs and keys, where the disk says otherwise.
     fn follow(&mut self, held: &Held) -> Result<(), CredentialError> {
-        let Some(network) = held.network() else { return Ok(()) };
-        let CredentialSettings { ca, tls_crypt, tls_crypt_other, reader, .. } = &self.settings;
+        let Some(network) = held.network() else {
+            return Ok(());
+        };
+        let CredentialSettings {
+            ca,
+            tls_crypt,
+            tls_crypt_other,
+            reader,
+            ..
+        } = &self.settings;
         let mut cas = false;
         if !network.authorities.is_empty() {
             // Their order says who signs; that matters to nobody who only verifies.
@@ -287,12 +338,20 @@ impl Credentials {
             }
             None => match fs::remove_file(tls_crypt_other) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(CredentialError::Read { path: tls_crypt_other.clone(), source });
+                    return Err(CredentialError::Read {
+                        path: tls_crypt_other.clone(),
+                        source,
+                    });
                 }
                 Ok(()) | Err(_) => {}
             },
         }
-        let keys = write_changed(tls_crypt, network.tls_crypt.as_bytes(), 0o600, Some(*reader))?;
+        let keys = write_changed(
+            tls_crypt,
+            network.tls_crypt.as_bytes(),
+            0o600,
+            Some(*reader),
+        )?;
         if cas {
             tracing::info!(cas = network.authorities.len(), "other CAs are trusted");
         }
@@ -311,7 +370,10 @@ impl Credentials {
     /// Renews soon where a later CA signs now, and begins tunnels anew where a CA is barred: whoever we have
     /// dialled may have shown a certificate of it.
     fn look_at_cas(&mut self, held: &Held) {
-        if self.own().is_some_and(|(chain, _)| held.is_superseded(&chain)) {
+        if self
+            .own()
+            .is_some_and(|(chain, _)| held.is_superseded(&chain))
+        {
             self.next = self.next.min(self.clock.now() + SOON.mul_f64(self.chance));
         }
         if self.barred != held.barred_cas() {
@@ -323,7 +385,9 @@ impl Credentials {
 
     /// What is left of the time in which others take our certificate.
     fn rest_for_others(&self) -> Duration {
-        let Some((chain, own)) = self.own() else { return Duration::ZERO };
+        let Some((chain, own)) = self.own() else {
+            return Duration::ZERO;
+        };
         let (held, rest) = (self.held.load(), own.rest(now_s()));
         match (held.bars_ca_of(&chain), held.is_superseded(&chain)) {
             (true, _) => rest.min(BARRED),
@@ -334,7 +398,9 @@ impl Credentials {
 
     /// What is left of the life of our certificate.
     fn rest(&self) -> Duration {
-        self.own().map(|(_, own)| own.rest(now_s())).unwrap_or_default()
+        self.own()
+            .map(|(_, own)| own.rest(now_s()))
+            .unwrap_or_default()
     }
 }
 
@@ -343,16 +409,26 @@ fn now_s() -> i64 {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
-    fs::read(path).map_err(|source| CredentialError::Read { path: path.to_owned(), source })
+    fs::read(path).map_err(|source| CredentialError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The certificates in a PEM file, whatever their order.
 fn trusted(pem: &[u8]) -> BTreeSet<Vec<u8>> {
-    CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).map(|ca| ca.to_vec()).collect()
+    CertificateDer::pem_slice_iter(pem)
+        .filter_map(Result::ok)
+        .map(|ca| ca.to_vec())
+        .collect()
 }
 
 fn bundle(network: &NetworkDocument) -> String {
-    network.authorities.iter().map(|ca| format!("{}\n", ca.trim_end())).collect()
+    network
+        .authorities
+        .iter()
+        .map(|ca| format!("{}\n", ca.trim_end()))
+        .collect()
 }
 
 /// Whether the file had to be written.

@@ -109,7 +109,11 @@ impl Documents {
     fn take(&mut self, document: SignedDocument, from: Option<Prefix>, ctx: &mut Context<Self>) {
         let same = [Kind::Network, Kind::Revocations];
         let held = self.held.load_full();
-        if same.into_iter().filter_map(|kind| held.signed(kind)).any(|known| **known == document) {
+        if same
+            .into_iter()
+            .filter_map(|kind| held.signed(kind))
+            .any(|known| **known == document)
+        {
             return;
         }
         if self.writing {
@@ -140,7 +144,13 @@ impl Documents {
     }
 
     /// On disk before it counts: a version once seen is never gone back from.
-    fn write(&mut self, kind: Kind, next: Arc<Held>, from: Option<Prefix>, ctx: &mut Context<Self>) {
+    fn write(
+        &mut self,
+        kind: Kind,
+        next: Arc<Held>,
+        from: Option<Prefix>,
+        ctx: &mut Context<Self>,
+    ) {
         self.writing = true;
         let (files, held) = (self.settings.files.clone(), Arc::clone(&next));
         let write = tokio::task::spawn_blocking(move || files.write(kind, &held));
@@ -156,7 +166,13 @@ impl Documents {
         }));
     }
 
-    fn publish(&mut self, kind: Kind, next: Arc<Held>, from: Option<Prefix>, ctx: &mut Context<Self>) {
+    fn publish(
+        &mut self,
+        kind: Kind,
+        next: Arc<Held>,
+        from: Option<Prefix>,
+        ctx: &mut Context<Self>,
+    ) {
         let before = self.held.swap(Arc::clone(&next));
         let version = next.version(kind);
         let from_whom = from.map_or_else(|| "registry".to_owned(), |peer| peer.to_string());
@@ -166,11 +182,19 @@ impl Documents {
             self.say_what_is_asked();
         }
         if next.bars(&self.settings.serial) && !before.bars(&self.settings.serial) {
-            tracing::error!("this node's certificate is revoked: nobody lets it in any more; join again");
+            tracing::error!(
+                "this node's certificate is revoked: nobody lets it in any more; join again"
+            );
         }
         let revoked = next.revoked_since(&before);
-        let changed = DocumentsChanged { kind: Some(kind), held: next, revoked };
-        self.changed.iter().for_each(|to| to.do_send(changed.clone()));
+        let changed = DocumentsChanged {
+            kind: Some(kind),
+            held: next,
+            revoked,
+        };
+        self.changed
+            .iter()
+            .for_each(|to| to.do_send(changed.clone()));
         for peer in self.neighbours.clone() {
             if Some(peer) != from {
                 self.post(peer, kind, TRIES, ctx);
@@ -183,7 +207,11 @@ impl Documents {
         let held = self.held.load();
         let network = held.network();
         if let Some(least) = network.and_then(|network| network.asks_for_newer_than(VERSION)) {
-            tracing::warn!(least, ours = VERSION, "the network asks for newer software: upgrade warren");
+            tracing::warn!(
+                least,
+                ours = VERSION,
+                "the network asks for newer software: upgrade warren"
+            );
         }
     }
 
@@ -191,12 +219,18 @@ impl Documents {
         let held = self.held.load();
         let (network_version, revocations_version) =
             (held.version(Kind::Network), held.version(Kind::Revocations));
-        self.node.rcu(|node| NodeDocument { network_version, revocations_version, ..(**node).clone() });
+        self.node.rcu(|node| NodeDocument {
+            network_version,
+            revocations_version,
+            ..(**node).clone()
+        });
     }
 
     /// Gives a neighbour what we hold; tries `tries` times.
     fn post(&mut self, peer: Prefix, kind: Kind, tries: u32, ctx: &mut Context<Self>) {
-        let Some(document) = self.held.load().signed(kind).cloned() else { return };
+        let Some(document) = self.held.load().signed(kind).cloned() else {
+            return;
+        };
         let asker = self.asker.clone();
         let post = async move { asker.post(peer, kind, &document).await };
         ctx.spawn(post.into_actor(self).map(move |done, documents, ctx| {
@@ -212,19 +246,27 @@ impl Documents {
     fn compare(&mut self, peer: Prefix, tries: u32, ctx: &mut Context<Self>) {
         let asker = self.asker.clone();
         let ask = async move { asker.node(peer).await };
-        ctx.spawn(ask.into_actor(self).map(move |answer, documents, ctx| match answer {
-            Ok(node) => documents.compared(peer, &node, ctx),
-            Err(error) => {
-                tracing::debug!(%peer, error = %Chain(&error), "versions not compared");
-                if tries > 1 && documents.neighbours.contains(&peer) {
-                    ctx.run_later(AGAIN, move |documents, ctx| documents.compare(peer, tries - 1, ctx));
-                }
-            }
-        }));
+        ctx.spawn(
+            ask.into_actor(self)
+                .map(move |answer, documents, ctx| match answer {
+                    Ok(node) => documents.compared(peer, &node, ctx),
+                    Err(error) => {
+                        tracing::debug!(%peer, error = %Chain(&error), "versions not compared");
+                        if tries > 1 && documents.neighbours.contains(&peer) {
+                            ctx.run_later(AGAIN, move |documents, ctx| {
+                                documents.compare(peer, tries - 1, ctx)
+                            });
+                        }
+                    }
+                }),
+        );
     }
 
     fn compared(&mut self, peer: Prefix, node: &NodeDocument, ctx: &mut Context<Self>) {
-        let theirs = [(Kind::Network, node.network_version), (Kind::Revocations, node.revocations_version)];
+        let theirs = [
+            (Kind::Network, node.network_version),
+            (Kind::Revocations, node.revocations_version),
+        ];
         for (kind, version) in theirs {
             let ours = self.held.load().version(kind);
             if version < ours {
@@ -257,7 +299,10 @@ impl Documents {
             ctx.run_later(spread(DICE), Self::listen);
             return;
         }
-        let (registry, version) = (self.registry.clone(), self.held.load().version(Kind::Revocations));
+        let (registry, version) = (
+            self.registry.clone(),
+            self.held.load().version(Kind::Revocations),
+        );
         let call = format!("/v1/revocations?after={version}&wait={HELD_OPEN_S}");
         let longest = Duration::from_secs(HELD_OPEN_S + 10);
         let ask = async move { registry.news::<SignedDocument>(&call, longest).await };
@@ -328,8 +373,14 @@ impl Actor for Documents {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.say_what_is_held();
         self.say_what_is_asked();
-        let changed = DocumentsChanged { kind: None, held: self.held.load_full(), revoked: BTreeSet::new() };
-        self.changed.iter().for_each(|to| to.do_send(changed.clone()));
+        let changed = DocumentsChanged {
+            kind: None,
+            held: self.held.load_full(),
+            revoked: BTreeSet::new(),
+        };
+        self.changed
+            .iter()
+            .for_each(|to| to.do_send(changed.clone()));
         self.listen(ctx);
         ctx.run_later(spread(COMPARE), Self::compare_with_one);
     }
@@ -365,8 +416,12 @@ impl Handler<RoutesRead> for Documents {
         let Some(table) = read.table else { return };
         let nodes: BTreeSet<Prefix> = table.routes.iter().map(|route| route.node).collect();
         self.nodes = nodes.len().saturating_add(1);
-        let neighbours: BTreeSet<Prefix> =
-            table.neighbours.iter().filter(|one| one.cost < u16::MAX).map(|one| one.peer).collect();
+        let neighbours: BTreeSet<Prefix> = table
+            .neighbours
+            .iter()
+            .filter(|one| one.cost < u16::MAX)
+            .map(|one| one.peer)
+            .collect();
         let old = std::mem::replace(&mut self.neighbours, neighbours);
         for peer in self.neighbours.clone().difference(&old) {
             self.compare(*peer, TRIES, ctx);

@@ -48,7 +48,11 @@ impl Echo {
         socket.set_nonblocking(true)?;
         // A raw socket sends and receives by address like a datagram socket, ports apart.
         let socket = UdpSocket::from_std(StdUdpSocket::from(socket))?;
-        Ok(Self { socket, identifier, cookie: fastrand::u64(..).to_be_bytes() })
+        Ok(Self {
+            socket,
+            identifier,
+            cookie: fastrand::u64(..).to_be_bytes(),
+        })
     }
 
     /// Sends one request at once, or fails; `link` is the index of the link it leaves by.
@@ -82,9 +86,15 @@ impl Echo {
     }
 
     fn reply(&self, message: &[u8], from: SocketAddr) -> Option<EchoReply> {
-        let SocketAddr::V6(from) = from else { return None };
+        let SocketAddr::V6(from) = from else {
+            return None;
+        };
         let sequence = decode(message, self.identifier, self.cookie)?;
-        Some(EchoReply { from: *from.ip(), link: from.scope_id(), sequence })
+        Some(EchoReply {
+            from: *from.ip(),
+            link: from.scope_id(),
+            sequence,
+        })
     }
 }
 
@@ -98,7 +108,9 @@ fn encode(kind: u8, identifier: u16, sequence: u16, cookie: [u8; 8]) -> [u8; MES
 
 /// The sequence number of a reply of ours; `None` for anything else.
 fn decode(message: &[u8], identifier: u16, cookie: [u8; 8]) -> Option<u16> {
-    let [kind, code, _, _, i, j, s, t, rest @ ..] = message else { return None };
+    let [kind, code, _, _, i, j, s, t, rest @ ..] = message else {
+        return None;
+    };
     let ours = u16::from_be_bytes([*i, *j]) == identifier && rest == cookie;
     (*kind == REPLY && *code == 0 && ours).then(|| u16::from_be_bytes([*s, *t]))
 }

@@ -14,7 +14,9 @@ use crate::{
     errors::Chain,
     telemetry::{Published, Snapshot},
 };
-use actix_web::{App, HttpResponse, HttpServer, dev::Server, http::header::ContentType, middleware, web};
+use actix_web::{
+    App, HttpResponse, HttpServer, dev::Server, http::header::ContentType, middleware, web,
+};
 use families::{HEALTHY, Sample, Seen};
 use prometheus::{
     Registry, TextEncoder,
@@ -81,7 +83,9 @@ pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Serv
         Listen::Tcp(address) => (server.bind(address), address.to_string()),
         Listen::Unix(path) => (server.bind_uds(path), path.display().to_string()),
     };
-    bound.map(HttpServer::run).map_err(|source| ExporterError::Bind { at, source })
+    bound
+        .map(HttpServer::run)
+        .map_err(|source| ExporterError::Bind { at, source })
 }
 
 /// A registry with all metrics of the published picture.
@@ -91,7 +95,12 @@ pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Serv
 pub fn registry(published: Published) -> Result<Registry, prometheus::Error> {
     let desc = |family: &Family| {
         let labels = family.labels.iter().map(ToString::to_string).collect();
-        Desc::new(family.name.to_owned(), family.help.to_owned(), labels, Default::default())
+        Desc::new(
+            family.name.to_owned(),
+            family.help.to_owned(),
+            labels,
+            Default::default(),
+        )
     };
     let descs = FAMILIES.iter().map(desc).collect::<Result<_, _>>()?;
     let registry = Registry::new();
@@ -115,8 +124,14 @@ impl Collector for Pictures {
         let process = process::Process::read().inspect_err(
             |error| tracing::debug!(error = %Chain(error), "cannot read the daemon's own process"),
         );
-        let seen = Seen { node: &node, process: process.ok() };
-        FAMILIES.iter().filter_map(|family| collect(family, (family.read)(&seen))).collect()
+        let seen = Seen {
+            node: &node,
+            process: process.ok(),
+        };
+        FAMILIES
+            .iter()
+            .filter_map(|family| collect(family, (family.read)(&seen)))
+            .collect()
     }
 }
 
@@ -132,7 +147,8 @@ fn collect(family: &Family, samples: Vec<Sample>) -> Option<proto::MetricFamily>
             pair.set_value(value);
             pair
         };
-        let mut metric = proto::Metric::from_label(family.labels.iter().zip(values).map(pair).collect());
+        let mut metric =
+            proto::Metric::from_label(family.labels.iter().zip(values).map(pair).collect());
         match family.kind {
             Kind::Counter => {
                 let mut counter = proto::Counter::default();
@@ -160,10 +176,14 @@ fn collect(family: &Family, samples: Vec<Sample>) -> Option<proto::MetricFamily>
 
 async fn metrics(registry: web::Data<Registry>) -> HttpResponse {
     match TextEncoder::new().encode_to_string(&registry.gather()) {
-        Ok(text) => HttpResponse::Ok().content_type(prometheus::TEXT_FORMAT).body(text),
+        Ok(text) => HttpResponse::Ok()
+            .content_type(prometheus::TEXT_FORMAT)
+            .body(text),
         Err(error) => {
             tracing::warn!(error = %Chain(&error), "metrics cannot be written");
-            HttpResponse::InternalServerError().content_type(ContentType::plaintext()).body("")
+            HttpResponse::InternalServerError()
+                .content_type(ContentType::plaintext())
+                .body("")
         }
     }
 }
@@ -177,11 +197,18 @@ async fn healthz(published: web::Data<Published>, clock: web::Data<Clock>) -> Ht
 /// 200 while the node is part of its network, or could be.
 async fn readyz(published: web::Data<Published>) -> HttpResponse {
     let ready = Snapshot::ready(&published.load());
-    answer(ready, "ready\n", "babeld does not answer, or no tunnel is up and the registry is away\n")
+    answer(
+        ready,
+        "ready\n",
+        "babeld does not answer, or no tunnel is up and the registry is away\n",
+    )
 }
 
 fn answer(yes: bool, good: &'static str, bad: &'static str) -> HttpResponse {
-    let (mut answer, text) =
-        if yes { (HttpResponse::Ok(), good) } else { (HttpResponse::ServiceUnavailable(), bad) };
+    let (mut answer, text) = if yes {
+        (HttpResponse::Ok(), good)
+    } else {
+        (HttpResponse::ServiceUnavailable(), bad)
+    };
     answer.content_type(ContentType::plaintext()).body(text)
 }

@@ -6,7 +6,9 @@
 pub mod panics;
 
 use crate::messages::ActorRemade;
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Recipient, dev::ToEnvelope};
+use actix::{
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Recipient, dev::ToEnvelope,
+};
 use panics::Panics;
 use std::{collections::VecDeque, time::Duration};
 
@@ -40,7 +42,15 @@ pub fn guard<A: Actor<Context = Context<A>>>(
 ) -> Addr<Guardian<A>> {
     let panics = Panics::default();
     let actor = panics.start(make());
-    Guardian { name, make: Box::new(make), actor, remade, deaths: VecDeque::new(), panics }.start()
+    Guardian {
+        name,
+        make: Box::new(make),
+        actor,
+        remade,
+        deaths: VecDeque::new(),
+        panics,
+    }
+    .start()
 }
 
 impl<A: Actor<Context = Context<A>>> Guardian<A> {
@@ -51,7 +61,8 @@ impl<A: Actor<Context = Context<A>>> Guardian<A> {
         }
         let now = tokio::time::Instant::now();
         self.deaths.push_back(now);
-        self.deaths.retain(|death| now.duration_since(*death) < BUDGET_SPAN);
+        self.deaths
+            .retain(|death| now.duration_since(*death) < BUDGET_SPAN);
         if self.deaths.len() > BUDGET {
             tracing::error!(
                 actor = self.name,
@@ -149,7 +160,9 @@ mod tests {
         let (said, mut heard) = mpsc::unbounded_channel();
         let remade = Rc::new(RefCell::new(Vec::new()));
         let telemetry = FakeTelemetry(remade.clone()).start();
-        let parrot = guard("parrot", Some(telemetry.recipient()), move || FakeParrot(said.clone()));
+        let parrot = guard("parrot", Some(telemetry.recipient()), move || {
+            FakeParrot(said.clone())
+        });
         parrot.send(Say(1)).await.unwrap();
         assert_eq!(heard.recv().await, Some(1));
         parrot.send(Die).await.unwrap();

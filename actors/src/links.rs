@@ -44,8 +44,11 @@ const DRAINING_COST: u16 = 2048;
 
 /// Waits before it is told so, and told again lest one packet be lost; babeld's own word, if one was on its way, comes
 /// before the second.
-const RAISE_AFTER: [Duration; 3] =
-    [Duration::from_millis(0), Duration::from_millis(100), Duration::from_millis(300)];
+const RAISE_AFTER: [Duration; 3] = [
+    Duration::from_millis(0),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+];
 
 /// Where link orders are given.
 #[derive(Clone)]
@@ -104,7 +107,9 @@ async fn carry_out(
             Ok(())
         }
         LinkOrder::RaiseCost(slot, peer) => {
-            repeat(Box::new(move |sender| sender.raise_cost(slot, peer, DRAINING_COST)));
+            repeat(Box::new(move |sender| {
+                sender.raise_cost(slot, peer, DRAINING_COST)
+            }));
             Ok(())
         }
         LinkOrder::RetractDefault(slot, network) => {

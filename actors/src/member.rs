@@ -140,7 +140,9 @@ pub struct Named {
 pub fn named(certificate: &[u8]) -> Option<Named> {
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
     let mut names = certificate.subject().iter_common_name();
-    let (name, None) = (names.next()?, names.next()) else { return None };
+    let (name, None) = (names.next()?, names.next()) else {
+        return None;
+    };
     Some(Named {
         prefix: name.as_str().ok()?.parse().ok()?,
         serial: wire::serial::of_octets(certificate.raw_serial())?,
@@ -150,14 +152,16 @@ pub fn named(certificate: &[u8]) -> Option<Named> {
 
 /// Whether the certificate bears that address as an iPAddress of its subject alternative names.
 pub fn bears_address(certificate: &CertificateDer<'_>, address: IpAddr) -> bool {
-    let Ok((_, certificate)) = x509_parser::certificate::X509Certificate::from_der(certificate) else {
+    let Ok((_, certificate)) = x509_parser::certificate::X509Certificate::from_der(certificate)
+    else {
         return false;
     };
-    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return false;
+    };
     names.value.general_names.iter().any(|name| match name {
-        GeneralName::IPAddress(bytes) => {
-            <[u8; 16]>::try_from(*bytes).is_ok_and(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)) == address)
-        }
+        GeneralName::IPAddress(bytes) => <[u8; 16]>::try_from(*bytes)
+            .is_ok_and(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)) == address),
         _ => false,
     })
 }

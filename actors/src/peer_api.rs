@@ -37,8 +37,8 @@ use std::{
 use wire::{
     chain,
     peer::{
-        DOCUMENT_LIMIT, Distance, MOST_NODES, NodeDocument, PeersDocument, TURN, VERSION, ViewDocument,
-        call_of,
+        DOCUMENT_LIMIT, Distance, MOST_NODES, NodeDocument, PeersDocument, TURN, VERSION,
+        ViewDocument, call_of,
     },
     registry::{Kind, Node},
 };
@@ -109,7 +109,10 @@ struct Caller {
 impl PeerApi {
     /// Will answer at `address`: our node address, and [`wire::peer::PORT`]. `tls`: a member's
     /// [server](crate::member::Member::server); when another is put there, the server begins anew.
-    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything it will ever talk to comes through here"
+    )]
     pub fn new(
         address: SocketAddrV6,
         tls: SharedTls,
@@ -120,8 +123,22 @@ impl PeerApi {
         outlook: SharedOutlook,
         turn: SharedTurn,
     ) -> Self {
-        let state = State { node, peers, held, offered, outlook, turn };
-        Self { address, tls, served: None, handle: None, state, retry: RETRY }
+        let state = State {
+            node,
+            peers,
+            held,
+            offered,
+            outlook,
+            turn,
+        };
+        Self {
+            address,
+            tls,
+            served: None,
+            handle: None,
+            state,
+            retry: RETRY,
+        }
     }
 
     fn serve(&mut self, ctx: &mut Context<Self>) {
@@ -147,7 +164,10 @@ impl PeerApi {
     /// Ends the server where its certificate is not the present one; it begins anew by itself.
     fn look(&mut self, ctx: &mut Context<Self>) {
         let present = self.tls.load_full();
-        if self.served.as_ref().is_some_and(|served| !Arc::ptr_eq(served, &present))
+        if self
+            .served
+            .as_ref()
+            .is_some_and(|served| !Arc::ptr_eq(served, &present))
             && let Some(handle) = self.handle.take()
         {
             ctx.spawn(handle.stop(true).into_actor(self));
@@ -170,7 +190,10 @@ impl Actor for PeerApi {
 }
 
 fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Server, ApiError> {
-    let failed = |source| ApiError::Listen { address: address.into(), source };
+    let failed = |source| ApiError::Listen {
+        address: address.into(),
+        source,
+    };
     let listener = listener(address).map_err(failed)?;
     let server = HttpServer::new(move || {
         App::new()
@@ -185,7 +208,9 @@ fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Serv
             .route(call_of(Kind::Revocations), web::post().to(offer))
             .route(TURN, web::post().to(take_turn))
             .route(TURN, web::delete().to(give_turn_back))
-            .default_service(web::to(|| async { problem(StatusCode::NOT_FOUND, "no such call") }))
+            .default_service(web::to(|| async {
+                problem(StatusCode::NOT_FOUND, "no such call")
+            }))
     })
     .workers(1)
     .worker_max_blocking_threads(1)
@@ -213,17 +238,30 @@ fn listener(address: SocketAddrV6) -> io::Result<TcpListener> {
 
 /// Notes who calls, if the certificate is the one of the address that the connection comes from.
 fn verify(connection: &dyn Any, data: &mut Extensions) {
-    let caller = connection.downcast_ref::<TlsStream<TcpStream>>().and_then(|stream| {
-        let (tcp, tls) = stream.get_ref();
-        let from = tcp.peer_addr().ok()?;
-        let (certificate, cas) = tls.peer_certificates()?.split_first()?;
-        if !member::bears_address(certificate, from.ip()) {
-            return None;
-        }
-        let Named { prefix, serial, key } = member::named(certificate)?;
-        let cas = cas.iter().map(|ca| chain::number_of(ca).map(|ca| ca.serial));
-        Some(Caller { prefix, serial, key, cas: cas.collect::<Result<_, _>>().ok()? })
-    });
+    let caller = connection
+        .downcast_ref::<TlsStream<TcpStream>>()
+        .and_then(|stream| {
+            let (tcp, tls) = stream.get_ref();
+            let from = tcp.peer_addr().ok()?;
+            let (certificate, cas) = tls.peer_certificates()?.split_first()?;
+            if !member::bears_address(certificate, from.ip()) {
+                return None;
+            }
+            let Named {
+                prefix,
+                serial,
+                key,
+            } = member::named(certificate)?;
+            let cas = cas
+                .iter()
+                .map(|ca| chain::number_of(ca).map(|ca| ca.serial));
+            Some(Caller {
+                prefix,
+                serial,
+                key,
+                cas: cas.collect::<Result<_, _>>().ok()?,
+            })
+        });
     if let Some(caller) = caller {
         data.insert(caller);
     }
@@ -268,7 +306,11 @@ struct Count {
     count: Option<usize>,
 }
 
-async fn peers(request: HttpRequest, count: web::Query<Count>, state: web::Data<State>) -> HttpResponse {
+async fn peers(
+    request: HttpRequest,
+    count: web::Query<Count>,
+    state: web::Data<State>,
+) -> HttpResponse {
     answer(&request, &state, || {
         let mut candidates: Vec<_> = state.peers.load().iter().cloned().collect();
         fastrand::shuffle(&mut candidates);
@@ -277,7 +319,10 @@ async fn peers(request: HttpRequest, count: web::Query<Count>, state: web::Data<
             prefix: candidate.peer,
             endpoints: candidate.endpoints,
         };
-        PeersDocument { version: VERSION, nodes: candidates.into_iter().map(node).collect() }
+        PeersDocument {
+            version: VERSION,
+            nodes: candidates.into_iter().map(node).collect(),
+        }
     })
 }
 
@@ -288,7 +333,10 @@ async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
         Err(why) => return problem(StatusCode::FORBIDDEN, why),
     };
     let outlook = state.outlook.load();
-    let distances = outlook.distances.iter().map(|(node, metric)| Distance { node: *node, metric: *metric });
+    let distances = outlook.distances.iter().map(|(node, metric)| Distance {
+        node: *node,
+        metric: *metric,
+    });
     HttpResponse::Ok().json(ViewDocument {
         version: VERSION,
         prefix: state.node.load().prefix,
@@ -317,7 +365,11 @@ async fn give_turn_back(request: HttpRequest, state: web::Data<State>) -> HttpRe
     }
 }
 
-fn answer<T: Serialize>(request: &HttpRequest, state: &State, document: impl FnOnce() -> T) -> HttpResponse {
+fn answer<T: Serialize>(
+    request: &HttpRequest,
+    state: &State,
+    document: impl FnOnce() -> T,
+) -> HttpResponse {
     match caller(request, state) {
         Ok(_) => HttpResponse::Ok().json(document()),
         Err(why) => problem(StatusCode::FORBIDDEN, why),
@@ -346,5 +398,8 @@ fn problem(status: StatusCode, title: &str) -> HttpResponse {
     }
     HttpResponse::build(status)
         .content_type("application/problem+json")
-        .json(Problem { status: status.as_u16(), title })
+        .json(Problem {
+            status: status.as_u16(),
+            title,
+        })
 }

@@ -49,7 +49,10 @@ pub struct CacheSettings {
 
 /// How many tunnels we dial.
 fn tunnels(lower: Lower, held: &Held) -> u16 {
-    let parameters = held.network().map(|network| network.parameters()).unwrap_or_default();
+    let parameters = held
+        .network()
+        .map(|network| network.parameters())
+        .unwrap_or_default();
     lower.of(parameters).tunnels_to_dial
 }
 
@@ -78,12 +81,23 @@ impl PeerCache {
     ) -> Self {
         let (disk, rows) = Disk::open(&settings.path);
         let private = settings.private.allowed();
-        let dialable = |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
+        let dialable =
+            |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
         let lower = settings.lower;
         let mut book = Book::new(settings.me, self::tunnels(lower, &settings.held.load()));
         book.remember(rows, dialable);
         book.resume(&shared.load());
-        Self { clock, tunnels, shared, to, lower, book, disk, told: None, writing: false }
+        Self {
+            clock,
+            tunnels,
+            shared,
+            to,
+            lower,
+            book,
+            disk,
+            told: None,
+            writing: false,
+        }
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
@@ -148,7 +162,10 @@ impl Handler<DocumentsChanged> for PeerCache {
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         self.book.set_tunnels(tunnels(self.lower, &changed.held));
-        let forgotten = changed.revoked.iter().filter(|peer| self.book.forget(**peer));
+        let forgotten = changed
+            .revoked
+            .iter()
+            .filter(|peer| self.book.forget(**peer));
         if forgotten.count() > 0 {
             self.tell(self.clock.now());
         }
@@ -191,28 +208,49 @@ mod tests {
 
     #[track_caller]
     fn check(reading: &PeersRead, expected: &[(u32, u32)]) {
-        let seen: Vec<_> = reading.candidates.iter().map(|c| (c.peer, c.failures)).collect();
-        let expected: Vec<_> = expected.iter().map(|(number, failures)| (peer(*number), *failures)).collect();
+        let seen: Vec<_> = reading
+            .candidates
+            .iter()
+            .map(|c| (c.peer, c.failures))
+            .collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(number, failures)| (peer(*number), *failures))
+            .collect();
         assert_eq!(seen, expected);
     }
 
     /// A cache on that file, its readings, and the tunnels' store.
     fn cache(
         path: &std::path::Path,
-    ) -> (actix::Addr<PeerCache>, mpsc::UnboundedReceiver<PeersRead>, Rc<RefCell<TunnelTable>>) {
+    ) -> (
+        actix::Addr<PeerCache>,
+        mpsc::UnboundedReceiver<PeersRead>,
+        Rc<RefCell<TunnelTable>>,
+    ) {
         let settings = CacheSettings {
             path: path.to_owned(),
             me: peer(0),
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             private: PrivateEndpoints::default(),
             held: SharedHeld::default(),
-            lower: Lower { tunnels_to_dial: 10, max_accepted: 10, distances: 0 },
+            lower: Lower {
+                tunnels_to_dial: 10,
+                max_accepted: 10,
+                distances: 0,
+            },
         };
         let tunnels = Rc::new(RefCell::new(TunnelTable::default()));
         let (sink, told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
         let table = Rc::clone(&tunnels);
-        let cache = PeerCache::new(settings, Clock::boottime(), table, SharedPeers::default(), to);
+        let cache = PeerCache::new(
+            settings,
+            Clock::boottime(),
+            table,
+            SharedPeers::default(),
+            to,
+        );
         (cache.start(), told, tunnels)
     }
 
@@ -223,22 +261,41 @@ mod tests {
         let (actor, mut told, tunnels) = cache(&path);
         check(&told.recv().await.unwrap(), &[]);
         let endpoints = vec!["udp:45.67.0.1:1194".parse().unwrap()];
-        let peers = vec![PeerHeard { peer: peer(7), endpoints, transit_price: None }];
-        actor.do_send(PeersHeard { at: Uptime::from_secs(1), source: PeerSource::Itself, peers });
+        let peers = vec![PeerHeard {
+            peer: peer(7),
+            endpoints,
+            transit_price: None,
+        }];
+        actor.do_send(PeersHeard {
+            at: Uptime::from_secs(1),
+            source: PeerSource::Itself,
+            peers,
+        });
         check(&told.recv().await.unwrap(), &[(7, 0)]);
-        tunnels.borrow_mut().dials.entry(peer(7)).or_default().failures = 2;
+        tunnels
+            .borrow_mut()
+            .dials
+            .entry(peer(7))
+            .or_default()
+            .failures = 2;
         check(&told.recv().await.unwrap(), &[(7, 2)]);
 
         let next_run = async {
             loop {
                 let (_, mut told, _) = cache(&path);
                 let reading = told.recv().await.unwrap();
-                if reading.candidates.first().is_some_and(|candidate| candidate.failures == 2) {
+                if reading
+                    .candidates
+                    .first()
+                    .is_some_and(|candidate| candidate.failures == 2)
+                {
                     return reading;
                 }
             }
         };
-        let reading = tokio::time::timeout(Duration::from_secs(10), next_run).await.unwrap();
+        let reading = tokio::time::timeout(Duration::from_secs(10), next_run)
+            .await
+            .unwrap();
         check(&reading, &[(7, 2)]);
         assert_eq!(reading.candidates[0].confirmed, None);
     }

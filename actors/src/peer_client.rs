@@ -120,10 +120,20 @@ impl Asker {
     /// # Errors
     /// No TLS can be made of the certificate and key.
     pub fn new(settings: &ClientSettings, member: &Member) -> Result<Self, MemberError> {
-        let (me, network, port, private) =
-            (settings.me, settings.network, settings.port, settings.private.clone());
+        let (me, network, port, private) = (
+            settings.me,
+            settings.network,
+            settings.port,
+            settings.private.clone(),
+        );
         let http = Arc::new(ArcSwap::from_pointee(http(network, me, member)?));
-        Ok(Self { http, me, network, port, private })
+        Ok(Self {
+            http,
+            me,
+            network,
+            port,
+            private,
+        })
     }
 
     /// From the next question on it, and each clone of it, shows that member's certificate.
@@ -131,7 +141,8 @@ impl Asker {
     /// # Errors
     /// No TLS can be made of the certificate and key.
     pub fn renew(&self, member: &Member) -> Result<(), MemberError> {
-        self.http.store(Arc::new(http(self.network, self.me, member)?));
+        self.http
+            .store(Arc::new(http(self.network, self.me, member)?));
         Ok(())
     }
 
@@ -144,7 +155,11 @@ impl Asker {
         let private = self.private.allowed();
         let good = |endpoint: &Endpoint| dialable(*endpoint, self.network, private).is_ok();
         let endpoints = document.endpoints.into_iter().filter(good).collect();
-        Ok(PeerHeard { peer, endpoints, transit_price: Some(document.transit_price) })
+        Ok(PeerHeard {
+            peer,
+            endpoints,
+            transit_price: Some(document.transit_price),
+        })
     }
 
     /// What that node says of itself.
@@ -154,7 +169,10 @@ impl Asker {
     pub async fn node(&self, peer: Prefix) -> Result<NodeDocument, AskError> {
         let document: NodeDocument = self.get(peer, "/v1/node", ANSWER_LIMIT).await?;
         if document.prefix != peer {
-            return Err(AskError::OtherNode { peer, answered: document.prefix });
+            return Err(AskError::OtherNode {
+                peer,
+                answered: document.prefix,
+            });
         }
         Ok(document)
     }
@@ -165,14 +183,34 @@ impl Asker {
     /// It did not answer, or not what it should.
     pub async fn view(&self, peer: Prefix) -> Result<View, AskError> {
         let document: ViewDocument = self.get(peer, "/v1/view", ANSWER_LIMIT).await?;
-        let ViewDocument { version: _, prefix, room, accepted, loss, distances } = document;
+        let ViewDocument {
+            version: _,
+            prefix,
+            room,
+            accepted,
+            loss,
+            distances,
+        } = document;
         if prefix != peer {
-            return Err(AskError::OtherNode { peer, answered: prefix });
+            return Err(AskError::OtherNode {
+                peer,
+                answered: prefix,
+            });
         }
-        let mut distances: Vec<_> = distances.into_iter().map(|one| (one.node, one.metric)).collect();
+        let mut distances: Vec<_> = distances
+            .into_iter()
+            .map(|one| (one.node, one.metric))
+            .collect();
         distances.sort_unstable();
         distances.dedup_by_key(|(node, _)| *node);
-        Ok(View { peer, at: Uptime::default(), room, accepted, loss, distances })
+        Ok(View {
+            peer,
+            at: Uptime::default(),
+            room,
+            accepted,
+            loss,
+            distances,
+        })
     }
 
     /// The signed document that it holds; not verified here.
@@ -187,12 +225,26 @@ impl Asker {
     ///
     /// # Errors
     /// It did not take it.
-    pub async fn post(&self, peer: Prefix, kind: Kind, document: &SignedDocument) -> Result<(), AskError> {
+    pub async fn post(
+        &self,
+        peer: Prefix,
+        kind: Kind,
+        document: &SignedDocument,
+    ) -> Result<(), AskError> {
         let failed = |source| AskError::Http { peer, source };
-        let body = serde_json::to_vec(document).map_err(|source| AskError::Document { peer, source })?;
+        let body =
+            serde_json::to_vec(document).map_err(|source| AskError::Document { peer, source })?;
         let url = self.url(peer, call_of(kind));
-        let request = self.http.load().post(url).header("content-type", "application/json").body(body);
-        let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+        let request = self
+            .http
+            .load()
+            .post(url)
+            .header("content-type", "application/json")
+            .body(body);
+        let answer = request
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status);
         answer.map(drop).map_err(failed)
     }
 
@@ -202,9 +254,19 @@ impl Asker {
     /// It did not answer, or knows no turns.
     pub async fn turn(&self, peer: Prefix, method: reqwest::Method) -> Result<bool, AskError> {
         let failed = |source| AskError::Http { peer, source };
-        let answer = self.http.load().request(method, self.url(peer, TURN)).send().await.map_err(failed)?;
+        let answer = self
+            .http
+            .load()
+            .request(method, self.url(peer, TURN))
+            .send()
+            .await
+            .map_err(failed)?;
         let refused = answer.status() == reqwest::StatusCode::CONFLICT;
-        if refused { Ok(false) } else { answer.error_for_status().map(|_| true).map_err(failed) }
+        if refused {
+            Ok(false)
+        } else {
+            answer.error_for_status().map(|_| true).map_err(failed)
+        }
     }
 
     fn url(&self, peer: Prefix, call: &str) -> String {
@@ -212,11 +274,18 @@ impl Asker {
         format!("https://{address}{call}")
     }
 
-    async fn get<T: DeserializeOwned>(&self, peer: Prefix, call: &str, limit: usize) -> Result<T, AskError> {
+    async fn get<T: DeserializeOwned>(
+        &self,
+        peer: Prefix,
+        call: &str,
+        limit: usize,
+    ) -> Result<T, AskError> {
         let failed = |source| AskError::Http { peer, source };
         let request = self.http.load().get(self.url(peer, call));
         let asked = request.send().await;
-        let mut response = asked.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+        let mut response = asked
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(failed)?;
         let mut answer = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if answer.len() + chunk.len() > limit {
@@ -260,7 +329,14 @@ impl PeerClient {
         peers: SharedPeers,
         to: Vec<Recipient<PeersHeard>>,
     ) -> Self {
-        Self { me, asker, clock, peers, to, questions: Questions::default() }
+        Self {
+            me,
+            asker,
+            clock,
+            peers,
+            to,
+            questions: Questions::default(),
+        }
     }
 
     fn ask_some(&mut self, ctx: &mut Context<Self>) {
@@ -279,17 +355,27 @@ impl PeerClient {
             let asker = self.asker.clone();
             let ask = async move { asker.ask(peer).await };
             ctx.spawn(
-                ask.into_actor(self).map(move |answer, client, ctx| client.answered(peer, answer, ctx)),
+                ask.into_actor(self)
+                    .map(move |answer, client, ctx| client.answered(peer, answer, ctx)),
             );
         }
     }
 
-    fn answered(&mut self, peer: Prefix, answer: Result<PeerHeard, AskError>, ctx: &mut Context<Self>) {
+    fn answered(
+        &mut self,
+        peer: Prefix,
+        answer: Result<PeerHeard, AskError>,
+        ctx: &mut Context<Self>,
+    ) {
         let at = self.clock.now();
         self.questions.answered(peer, answer.is_ok(), at);
         match answer {
             Ok(heard) => {
-                let heard = PeersHeard { at, source: PeerSource::Itself, peers: vec![heard] };
+                let heard = PeersHeard {
+                    at,
+                    source: PeerSource::Itself,
+                    peers: vec![heard],
+                };
                 // Life events of a bounded producer: at most four questions are under way.
                 self.to.iter().for_each(|to| to.do_send(heard.clone()));
             }
@@ -318,8 +404,14 @@ impl Handler<RoutesRead> for PeerClient {
 
 /// All nodes that a route is installed to.
 fn reachable(table: &BabelTable, me: Prefix) -> BTreeSet<Prefix> {
-    let routes = table.routes.iter().filter(|route| route.installed && route.metric < INFINITY);
-    routes.map(|route| route.node).filter(|node| *node != me).collect()
+    let routes = table
+        .routes
+        .iter()
+        .filter(|route| route.installed && route.metric < INFINITY);
+    routes
+        .map(|route| route.node)
+        .filter(|node| *node != me)
+        .collect()
 }
 
 /// Whom was asked when, and how many more may be.
@@ -339,7 +431,12 @@ impl Questions {
     /// Chooses at random whom to ask now, and notes that they are asked.
     ///
     /// `known` need not be asked; where dialling `doubted` failed, they may have moved.
-    fn next(&mut self, known: &BTreeSet<Prefix>, doubted: &BTreeSet<Prefix>, now: Uptime) -> Vec<Prefix> {
+    fn next(
+        &mut self,
+        known: &BTreeSet<Prefix>,
+        doubted: &BTreeSet<Prefix>,
+        now: Uptime,
+    ) -> Vec<Prefix> {
         self.refill(now);
         let trickles = known.len() >= ENOUGH;
         if trickles && self.last.is_some_and(|last| now.since(last) < TRICKLE) {
@@ -390,7 +487,9 @@ impl Questions {
 fn rest(failures: u32) -> Duration {
     match failures.checked_sub(1) {
         None => FRESH,
-        Some(doublings) => RETRY.saturating_mul(2u32.saturating_pow(doublings)).min(FRESH),
+        Some(doublings) => RETRY
+            .saturating_mul(2u32.saturating_pow(doublings))
+            .min(FRESH),
     }
 }
 
@@ -399,7 +498,9 @@ mod tests {
     use super::*;
 
     fn peers(range: std::ops::Range<u32>) -> BTreeSet<Prefix> {
-        range.map(|number| Prefix::new(number, 16).unwrap()).collect()
+        range
+            .map(|number| Prefix::new(number, 16).unwrap())
+            .collect()
     }
 
     fn at(seconds: u64) -> Uptime {
@@ -418,7 +519,10 @@ mod tests {
     }
 
     fn questions(reachable: u32) -> Questions {
-        Questions { reachable: peers(0..reachable), ..Questions::default() }
+        Questions {
+            reachable: peers(0..reachable),
+            ..Questions::default()
+        }
     }
 
     #[test]
@@ -435,7 +539,13 @@ mod tests {
     fn at_most_four_are_under_way_and_none_twice() {
         let mut questions = questions(9);
         let first = questions.next(&peers(0..0), &peers(0..0), at(0));
-        assert_eq!((first.len(), questions.next(&peers(0..0), &peers(0..0), at(0)).len()), (4, 0));
+        assert_eq!(
+            (
+                first.len(),
+                questions.next(&peers(0..0), &peers(0..0), at(0)).len()
+            ),
+            (4, 0)
+        );
         questions.answered(first[0], true, at(0));
         let next = questions.next(&peers(0..0), &peers(0..0), at(0));
         assert_eq!(next.len(), 1);
@@ -455,7 +565,12 @@ mod tests {
         let mut questions = questions(1);
         check(&mut questions, 0, 0, true, 1);
         for (seconds, expected) in [(59, 0), (60, 1)] {
-            assert_eq!(questions.next(&BTreeSet::new(), &peers(0..1), at(seconds)).len(), expected);
+            assert_eq!(
+                questions
+                    .next(&BTreeSet::new(), &peers(0..1), at(seconds))
+                    .len(),
+                expected
+            );
         }
     }
 

@@ -5,8 +5,8 @@
 use crate::{
     documents::held::Held,
     messages::{
-        Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead, ProbesRead, RoutesRead,
-        Scouted, offer,
+        Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead, ProbesRead,
+        RoutesRead, Scouted, offer,
     },
 };
 use actix::{Actor, Context, Handler, Recipient};
@@ -99,13 +99,27 @@ impl Policy {
             planner.set_parameters(lower.of(network.parameters()));
         }
         let (world, routes_read) = (World::default(), Uptime::default());
-        Self { planner, world, routes_read, out, mode, outlook, shown: None, lower }
+        Self {
+            planner,
+            world,
+            routes_read,
+            out,
+            mode,
+            outlook,
+            shown: None,
+            lower,
+        }
     }
 
     fn show(&mut self, at: Uptime) {
-        if self.shown.is_none_or(|shown| at.since(shown) >= OUTLOOK_PACE) {
+        if self
+            .shown
+            .is_none_or(|shown| at.since(shown) >= OUTLOOK_PACE)
+        {
             self.shown = Some(at);
-            self.outlook.store(Arc::new(self.planner.outlook(&self.world, self.lower.distances)));
+            self.outlook.store(Arc::new(
+                self.planner.outlook(&self.world, self.lower.distances),
+            ));
         }
     }
 
@@ -121,14 +135,30 @@ impl Policy {
             if self.mode == Mode::Watch {
                 continue;
             }
-            self.out.orders.do_send(Ordered { order: decision.order.clone() });
+            self.out.orders.do_send(Ordered {
+                order: decision.order.clone(),
+            });
         }
         if !plan.draining.is_empty() {
-            offer(&self.out.drains, DrainsRead { tunnels: plan.draining });
+            offer(
+                &self.out.drains,
+                DrainsRead {
+                    tunnels: plan.draining,
+                },
+            );
         }
-        let Some(verdicts) = plan.verdicts else { return };
-        let decided = Decided { at, decisions: plan.decisions, verdicts };
-        self.out.decided.iter().for_each(|to| offer(to, decided.clone()));
+        let Some(verdicts) = plan.verdicts else {
+            return;
+        };
+        let decided = Decided {
+            at,
+            decisions: plan.decisions,
+            verdicts,
+        };
+        self.out
+            .decided
+            .iter()
+            .for_each(|to| offer(to, decided.clone()));
     }
 }
 
@@ -139,7 +169,12 @@ fn log(decision: &Decision, mode: Mode) {
         return;
     }
     match &decision.order {
-        Order::Open { slot, peer, endpoints: _, reason } => {
+        Order::Open {
+            slot,
+            peer,
+            endpoints: _,
+            reason,
+        } => {
             tracing::info!(tunnel = %slot, %peer, %reason, terms, "dialling");
         }
         Order::Drain { slot, reason } => {
@@ -197,7 +232,8 @@ impl Handler<DocumentsChanged> for Policy {
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         if let Some(network) = changed.held.network() {
-            self.planner.set_parameters(self.lower.of(network.parameters()));
+            self.planner
+                .set_parameters(self.lower.of(network.parameters()));
         }
     }
 }
@@ -256,14 +292,38 @@ mod tests {
 
     fn policy(planner: Planner, mode: Mode, sink: &actix::Addr<Sink>) -> actix::Addr<Policy> {
         let decided = vec![sink.clone().recipient()];
-        let out = Outlets { orders: sink.clone().recipient(), drains: sink.clone().recipient(), decided };
-        let lower = Lower { tunnels_to_dial: 10, max_accepted: 30, distances: MOST_DISTANCES };
-        Policy::new(planner, lower, &Held::default(), mode, SharedOutlook::default(), out).start()
+        let out = Outlets {
+            orders: sink.clone().recipient(),
+            drains: sink.clone().recipient(),
+            decided,
+        };
+        let lower = Lower {
+            tunnels_to_dial: 10,
+            max_accepted: 30,
+            distances: MOST_DISTANCES,
+        };
+        Policy::new(
+            planner,
+            lower,
+            &Held::default(),
+            mode,
+            SharedOutlook::default(),
+            out,
+        )
+        .start()
     }
 
     #[track_caller]
     fn check(order: Option<Order>, slot: Slot, peer: Prefix) {
-        let Some(Order::Open { slot: s, peer: p, reason, .. }) = order else { panic!("{order:?}") };
+        let Some(Order::Open {
+            slot: s,
+            peer: p,
+            reason,
+            ..
+        }) = order
+        else {
+            panic!("{order:?}")
+        };
         assert_eq!((s, p, reason), (slot, peer, OpenReason::Bootstrap));
     }
 
@@ -291,33 +351,74 @@ mod tests {
             rule: Rule::Gain,
             seed: 1,
         };
-        let policy = policy(Planner::new(Prefix::new(1, 16).unwrap(), settings), mode, &sink);
+        let policy = policy(
+            Planner::new(Prefix::new(1, 16).unwrap(), settings),
+            mode,
+            &sink,
+        );
         let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);
         let (confirmed, failed) = (Some(at), None);
-        let candidate =
-            Candidate { peer: peer(), endpoints, confirmed, failed, failures: 0, transit_price: 0 };
-        policy.do_send(PeersRead { at, candidates: vec![candidate] });
-        let sampled = LinksSampled { at, links: Vec::new(), free_slots: vec![SLOT], was_reached: false };
+        let candidate = Candidate {
+            peer: peer(),
+            endpoints,
+            confirmed,
+            failed,
+            failures: 0,
+            transit_price: 0,
+        };
+        policy.do_send(PeersRead {
+            at,
+            candidates: vec![candidate],
+        });
+        let sampled = LinksSampled {
+            at,
+            links: Vec::new(),
+            free_slots: vec![SLOT],
+            was_reached: false,
+        };
         policy.do_send(sampled.clone());
-        Lonely { policy, sampled, ordered, decided }
+        Lonely {
+            policy,
+            sampled,
+            ordered,
+            decided,
+        }
     }
 
     #[actix::test]
     async fn readings_become_orders_that_are_told_to_both_sides_once() {
-        let Lonely { policy, sampled, mut ordered, mut decided } = lonely(Mode::Act);
+        let Lonely {
+            policy,
+            sampled,
+            mut ordered,
+            mut decided,
+        } = lonely(Mode::Act);
         let at = sampled.at;
         policy.do_send(sampled);
         check(ordered.recv().await, SLOT, peer());
         let told = decided.recv().await.unwrap();
         assert_eq!(told.decisions.len(), 1);
-        policy.send(ProbesRead { at, probes: Vec::new() }).await.unwrap();
-        assert!(ordered.try_recv().is_err(), "the second reading must not repeat the order");
+        policy
+            .send(ProbesRead {
+                at,
+                probes: Vec::new(),
+            })
+            .await
+            .unwrap();
+        assert!(
+            ordered.try_recv().is_err(),
+            "the second reading must not repeat the order"
+        );
     }
 
     #[actix::test]
     async fn who_only_watches_tells_of_orders_and_gives_none() {
-        let Lonely { mut ordered, mut decided, .. } = lonely(Mode::Watch);
+        let Lonely {
+            mut ordered,
+            mut decided,
+            ..
+        } = lonely(Mode::Watch);
         assert_eq!(decided.recv().await.unwrap().decisions.len(), 1);
         assert!(ordered.try_recv().is_err());
     }

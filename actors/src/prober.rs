@@ -47,7 +47,11 @@ const TELL: Duration = Duration::from_secs(1);
 /// An order to end a dead tunnel is repeated until the tunnel is gone.
 const INSIST: Duration = Duration::from_secs(1);
 /// When the three copies of a suspicion go out: datagrams get lost.
-const COPIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(700)];
+const COPIES: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+];
 /// A peer that says it drains a tunnel closes it by then or gives it up; a little more than its deadline of 20 s.
 const DRAINS_FOR: Duration = Duration::from_secs(30);
 /// How long to wait before the sockets are tried again.
@@ -125,8 +129,10 @@ impl Tunnel {
 
     /// Whether a verdict may fall at any moment.
     fn alert(&self, now: Uptime) -> bool {
-        let overdue = self.sent > self.answered && self.sent.is_some_and(|sent| now.since(sent) >= OVERDUE);
-        overdue && self.probing.busy(now) || self.rumour.is_some_and(|heard| now.since(heard) < ALERT)
+        let overdue =
+            self.sent > self.answered && self.sent.is_some_and(|sent| now.since(sent) >= OVERDUE);
+        overdue && self.probing.busy(now)
+            || self.rumour.is_some_and(|heard| now.since(heard) < ALERT)
     }
 }
 
@@ -177,8 +183,9 @@ impl Prober {
         let mut tunnels = BTreeMap::new();
         for link in links.iter().filter(up) {
             let known = self.tunnels.remove(&link.tunnel.slot);
-            let same = known
-                .filter(|known| known.peer == link.tunnel.peer && known.up_since == link.tunnel.up_since);
+            let same = known.filter(|known| {
+                known.peer == link.tunnel.peer && known.up_since == link.tunnel.up_since
+            });
             let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, self.settings.pace, now));
             tunnel.probing.on_counters(link.counters, now);
             if link.tunnel.phase == Phase::Draining {
@@ -207,18 +214,25 @@ impl Prober {
             if verdict >= Verdict::Suspect && reason == CloseReason::PeerDead {
                 suspects.push(tunnel.peer);
             }
-            let insist = tunnel.ordered.is_none_or(|ordered| now.since(ordered) >= INSIST);
+            let insist = tunnel
+                .ordered
+                .is_none_or(|ordered| now.since(ordered) >= INSIST);
             if verdict == Verdict::Dead && insist {
                 if tunnel.ordered.is_none() {
                     tracing::info!(tunnel = %slot, peer = %tunnel.peer, %reason, "peer does not answer");
                 }
                 tunnel.ordered = Some(now);
-                let order = Order::Close { slot: *slot, reason };
+                let order = Order::Close {
+                    slot: *slot,
+                    reason,
+                };
                 self.orders.do_send(Ordered { order });
             }
             probe(self.sockets.as_ref(), *slot, tunnel, now);
         }
-        suspects.into_iter().for_each(|peer| self.say(peer, now, ctx));
+        suspects
+            .into_iter()
+            .for_each(|peer| self.say(peer, now, ctx));
         self.tell(now);
         self.arm(now, ctx);
     }
@@ -228,8 +242,14 @@ impl Prober {
             return;
         }
         self.told = Some(now);
-        let readings = self.tunnels.iter().map(|(slot, tunnel)| tunnel.probing.reading(*slot, now));
-        let reading = ProbesRead { at: now, probes: readings.collect() };
+        let readings = self
+            .tunnels
+            .iter()
+            .map(|(slot, tunnel)| tunnel.probing.reading(*slot, now));
+        let reading = ProbesRead {
+            at: now,
+            probes: readings.collect(),
+        };
         self.to.iter().for_each(|to| offer(to, reading.clone()));
     }
 
@@ -250,10 +270,13 @@ impl Prober {
 
     fn answered(&mut self, reply: EchoReply, now: Uptime) {
         let mut tunnels = self.tunnels.values_mut();
-        let from = |tunnel: &&mut Tunnel| tunnel.link == Some(reply.link) && tunnel.address == reply.from;
+        let from =
+            |tunnel: &&mut Tunnel| tunnel.link == Some(reply.link) && tunnel.address == reply.from;
         if let Some(tunnel) = tunnels.find(from) {
             tunnel.answered = Some(now);
-            tunnel.probing.on_reply(policies::probe::Seq(reply.sequence), now);
+            tunnel
+                .probing
+                .on_reply(policies::probe::Seq(reply.sequence), now);
         }
     }
 
@@ -263,7 +286,10 @@ impl Prober {
             return;
         }
         tracing::debug!(%peer, "peer is suspect");
-        let suspicion = Suspicion { peer, nonce: fastrand::u64(..) };
+        let suspicion = Suspicion {
+            peer,
+            nonce: fastrand::u64(..),
+        };
         for wait in COPIES {
             if wait.is_zero() {
                 self.send(suspicion);
@@ -275,12 +301,20 @@ impl Prober {
 
     fn send(&self, suspicion: Suspicion) {
         let Some(sockets) = &self.sockets else { return };
-        for tunnel in self.tunnels.values().filter(|tunnel| tunnel.peer != suspicion.peer) {
+        for tunnel in self
+            .tunnels
+            .values()
+            .filter(|tunnel| tunnel.peer != suspicion.peer)
+        {
             if let Some(link) = tunnel.link {
                 sockets.say(suspicion, tunnel.address, link);
             }
         }
-        sockets.say(suspicion, self.settings.network.node_address(suspicion.peer), 0);
+        sockets.say(
+            suspicion,
+            self.settings.network.node_address(suspicion.peer),
+            0,
+        );
     }
 
     /// The peer at the other end drains a tunnel: our way through it becomes a bad one too.
@@ -297,9 +331,16 @@ impl Prober {
     /// Somebody inside suspects a peer of ours, or us: then it is the tunnel to the sender that is dead.
     fn heard(&mut self, rumour: Rumour, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let Rumour { from, link, suspicion } = rumour;
+        let Rumour {
+            from,
+            link,
+            suspicion,
+        } = rumour;
         let network = self.settings.network;
-        let neighbour = self.tunnels.values().any(|t| t.link == Some(link) && t.address == from);
+        let neighbour = self
+            .tunnels
+            .values()
+            .any(|t| t.link == Some(link) && t.address == from);
         if !neighbour && !network.range().contains(&from) {
             return;
         }
@@ -310,7 +351,10 @@ impl Prober {
         };
         let mut any = false;
         for tunnel in self.tunnels.values_mut().filter(concerned) {
-            if tunnel.rumour.is_none_or(|heard| now.since(heard) >= RUMOUR_PACE) {
+            if tunnel
+                .rumour
+                .is_none_or(|heard| now.since(heard) >= RUMOUR_PACE)
+            {
                 tunnel.rumour = Some(now);
                 tunnel.probing.on_suspicion(now);
                 any = true;
@@ -327,7 +371,9 @@ fn probe(sockets: Option<&Sockets>, slot: Slot, tunnel: &mut Tunnel, now: Uptime
     let Some(sockets) = sockets else { return };
     tunnel.link = tunnel.link.or_else(|| link_index(slot));
     let Some(link) = tunnel.link else { return };
-    let Some(seq) = tunnel.probing.due(now) else { return };
+    let Some(seq) = tunnel.probing.due(now) else {
+        return;
+    };
     tunnel.sent = Some(now);
     if let Err(error) = sockets.probe(tunnel.address, link, seq.0) {
         tracing::debug!(tunnel = %slot, %error, "probe not sent");
@@ -341,7 +387,9 @@ impl Actor for Prober {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.open(ctx);
         let losses = self.losses.clone();
-        ctx.add_stream(unfold(losses, |losses| async move { Some((losses.take().await, losses)) }));
+        ctx.add_stream(unfold(losses, |losses| async move {
+            Some((losses.take().await, losses))
+        }));
     }
 }
 
@@ -381,7 +429,9 @@ impl Handler<DocumentsChanged> for Prober {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, ctx: &mut Self::Context) {
-        let Some(network) = changed.held.network() else { return };
+        let Some(network) = changed.held.network() else {
+            return;
+        };
         self.settings.pace = Pace::of(&network.parameters(), FEW_ROUTES);
         for tunnel in self.tunnels.values_mut() {
             tunnel.probing.set_pace(self.settings.pace);

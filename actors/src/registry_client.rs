@@ -10,7 +10,9 @@ use crate::{
     documents::held::PrivateEndpoints,
     errors::Chain,
     kernel::Kernel,
-    messages::{LeasesRead, PeerHeard, PeerSource, PeersHeard, RegistryAsked, VersionsHeard, offer},
+    messages::{
+        LeasesRead, PeerHeard, PeerSource, PeersHeard, RegistryAsked, VersionsHeard, offer,
+    },
     peer_api::SharedNode,
     peer_cache::SharedPeers,
     store::Applied,
@@ -105,7 +107,10 @@ pub struct RegistryClient {
 
 impl RegistryClient {
     /// Asks `registry` as soon as it starts.
-    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything it will ever talk to comes through here"
+    )]
     pub fn new(
         settings: RegistrySettings,
         registry: Registry,
@@ -145,7 +150,10 @@ impl RegistryClient {
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        if self.looked.is_none_or(|looked| now.since(looked) >= ADDRESSES) {
+        if self
+            .looked
+            .is_none_or(|looked| now.since(looked) >= ADDRESSES)
+        {
             self.looked = Some(now);
             return self.look(ctx);
         }
@@ -190,7 +198,12 @@ impl RegistryClient {
 
     /// Where we can be dialled, best first: what the operator says, leases, uplinks; UDP before TCP.
     fn endpoints(&self) -> Vec<Endpoint> {
-        let RegistrySettings { endpoints, network, private, .. } = &self.settings;
+        let RegistrySettings {
+            endpoints,
+            network,
+            private,
+            ..
+        } = &self.settings;
         let private = private.allowed();
         let mut seen = BTreeSet::new();
         let mut found = self.leases.clone();
@@ -198,7 +211,9 @@ impl RegistryClient {
         found.retain(|endpoint| dialable(*endpoint, *network, private).is_ok());
         found.sort_by_key(|endpoint| endpoint.transport);
         let all = endpoints.iter().chain(&found).copied();
-        all.filter(|endpoint| seen.insert(*endpoint)).take(crate::peer_cache::book::MOST_ENDPOINTS).collect()
+        all.filter(|endpoint| seen.insert(*endpoint))
+            .take(crate::peer_cache::book::MOST_ENDPOINTS)
+            .collect()
     }
 
     fn announcement(&self) -> Announcement {
@@ -217,12 +232,28 @@ impl RegistryClient {
     fn announce(&mut self, announcement: Announcement, ctx: &mut Context<Self>) {
         (self.busy, self.hurries) = (true, false);
         let endpoints = announcement.endpoints.clone();
-        self.node.rcu(|node| NodeDocument { endpoints: endpoints.clone(), ..(**node).clone() });
+        self.node.rcu(|node| NodeDocument {
+            endpoints: endpoints.clone(),
+            ..(**node).clone()
+        });
         // What we could not dial rides along; it is no reason to announce.
         let unreachable = undialled(&self.peers.load(), self.clock.now());
-        let (registry, said) = (self.registry.clone(), Announcement { unreachable, ..announcement.clone() });
-        let call = async move { registry.send::<Announced>(Method::PUT, "/v1/nodes/self", &said).await };
-        ctx.spawn(call.into_actor(self).map(|answer, client, _| client.was_announced(answer, announcement)));
+        let (registry, said) = (
+            self.registry.clone(),
+            Announcement {
+                unreachable,
+                ..announcement.clone()
+            },
+        );
+        let call = async move {
+            registry
+                .send::<Announced>(Method::PUT, "/v1/nodes/self", &said)
+                .await
+        };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(|answer, client, _| client.was_announced(answer, announcement)),
+        );
     }
 
     fn was_announced(&mut self, answer: Result<Announced, CallError>, said: Announcement) {
@@ -254,8 +285,15 @@ impl RegistryClient {
     fn ask(&mut self, ctx: &mut Context<Self>) {
         self.busy = true;
         let registry = self.registry.clone();
-        let call = async move { registry.get::<Bootstrap>(&format!("/v1/bootstrap?count={COUNT}")).await };
-        ctx.spawn(call.into_actor(self).map(|answer, client, _| client.answered(answer)));
+        let call = async move {
+            registry
+                .get::<Bootstrap>(&format!("/v1/bootstrap?count={COUNT}"))
+                .await
+        };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(|answer, client, _| client.answered(answer)),
+        );
     }
 
     fn answered(&mut self, answer: Result<Bootstrap, CallError>) {
@@ -264,9 +302,18 @@ impl RegistryClient {
         self.ask_at = at + self.next_wait();
         match answer {
             Ok(bootstrap) => {
-                let RegistrySettings { me, network, private, .. } = &self.settings;
+                let RegistrySettings {
+                    me,
+                    network,
+                    private,
+                    ..
+                } = &self.settings;
                 let peers = named(bootstrap.nodes, *me, *network, private.allowed());
-                let heard = PeersHeard { at, source: PeerSource::Registry, peers };
+                let heard = PeersHeard {
+                    at,
+                    source: PeerSource::Registry,
+                    peers,
+                };
                 self.heard.iter().for_each(|to| to.do_send(heard.clone()));
                 self.versions(bootstrap.network_version, bootstrap.revocations_version);
                 self.told(None);
@@ -276,7 +323,13 @@ impl RegistryClient {
     }
 
     fn versions(&self, network: u64, revocations: u64) {
-        offer(&self.versions, VersionsHeard { network, revocations });
+        offer(
+            &self.versions,
+            VersionsHeard {
+                network,
+                revocations,
+            },
+        );
     }
 
     /// This wait ± 50 %; the next one is twice as long.
@@ -289,12 +342,18 @@ impl RegistryClient {
     fn told(&mut self, failure: Option<String>) {
         let at = self.clock.now();
         match &failure {
-            Some(failure) if self.complained.is_none_or(|last| at.since(last) >= COMPLAIN) => {
+            Some(failure)
+                if self
+                    .complained
+                    .is_none_or(|last| at.since(last) >= COMPLAIN) =>
+            {
                 self.complained = Some(at);
                 tracing::warn!(failure, "the registry is away; the node goes on without");
             }
             Some(failure) => tracing::debug!(failure, "the registry is still away"),
-            None if self.complained.take().is_some() => tracing::info!("the registry answers again"),
+            None if self.complained.take().is_some() => {
+                tracing::info!("the registry answers again")
+            }
             None => tracing::debug!("registry answered"),
         }
         let asked = RegistryAsked { at, failure };
@@ -311,19 +370,30 @@ fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<P
         endpoints: node.endpoints.into_iter().filter(good).collect(),
         transit_price: None,
     });
-    peers.filter(|peer| !peer.endpoints.is_empty()).take(COUNT).collect()
+    peers
+        .filter(|peer| !peer.endpoints.is_empty())
+        .take(COUNT)
+        .collect()
 }
 
 /// Peers whose every endpoint was tried in vain lately, again and again; nobody where these are most of all:
 /// then it is we who have no way out.
 fn undialled(candidates: &[Candidate], now: Uptime) -> Vec<Prefix> {
     let lately = |failed: Uptime| now.since(failed) < UNDIALLED_LATELY;
-    let failing = candidates.iter().filter(|candidate| candidate.failures >= UNDIALLED_FAILURES);
-    let lately: Vec<_> = failing.filter(|candidate| candidate.failed.is_some_and(lately)).collect();
+    let failing = candidates
+        .iter()
+        .filter(|candidate| candidate.failures >= UNDIALLED_FAILURES);
+    let lately: Vec<_> = failing
+        .filter(|candidate| candidate.failed.is_some_and(lately))
+        .collect();
     if lately.len().saturating_mul(2) > candidates.len() {
         return Vec::new();
     }
-    lately.iter().map(|candidate| candidate.peer).take(wire::text::FEW).collect()
+    lately
+        .iter()
+        .map(|candidate| candidate.peer)
+        .take(wire::text::FEW)
+        .collect()
 }
 
 impl Actor for RegistryClient {
@@ -338,8 +408,10 @@ impl Handler<LeasesRead> for RegistryClient {
     type Result = ();
 
     fn handle(&mut self, reading: LeasesRead, _: &mut Self::Context) {
-        let endpoint =
-            |lease: &crate::messages::Lease| Endpoint { address: lease.external, transport: lease.transport };
+        let endpoint = |lease: &crate::messages::Lease| Endpoint {
+            address: lease.external,
+            transport: lease.transport,
+        };
         self.leases = reading.leases.iter().map(endpoint).collect();
     }
 }
@@ -363,7 +435,10 @@ mod tests {
             }
         };
         let candidates: Vec<_> = (0..all).map(candidate).collect();
-        assert_eq!(undialled(&candidates, Uptime::from_secs(10_000)).len(), told);
+        assert_eq!(
+            undialled(&candidates, Uptime::from_secs(10_000)).len(),
+            told
+        );
     }
 
     #[test]

@@ -28,7 +28,13 @@ impl Roll {
     }
 
     fn tell(&self) {
-        offer(&self.to, ProcessesRead { at: self.clock.now(), processes: (self.call)() });
+        offer(
+            &self.to,
+            ProcessesRead {
+                at: self.clock.now(),
+                processes: (self.call)(),
+            },
+        );
     }
 }
 

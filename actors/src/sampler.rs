@@ -13,7 +13,9 @@ use policies::{
     names::Slot,
     world::{LinkCounters, LinkReading},
 };
-use std::{cell::RefCell, collections::BTreeMap, error::Error, future::Future, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell, collections::BTreeMap, error::Error, future::Future, rc::Rc, time::Duration,
+};
 
 /// How often the counters are read.
 pub const PERIOD: Duration = Duration::from_millis(500);
@@ -54,7 +56,13 @@ impl<L: Links> Sampler<L> {
         tunnels: Rc<RefCell<TunnelTable>>,
         to: Vec<Recipient<LinksSampled>>,
     ) -> Self {
-        Self { links, clock, tunnels, to, reading: false }
+        Self {
+            links,
+            clock,
+            tunnels,
+            to,
+            reading: false,
+        }
     }
 
     fn sample(&mut self, ctx: &mut Context<Self>) {
@@ -63,7 +71,10 @@ impl<L: Links> Sampler<L> {
         }
         let links = self.links.clone();
         let read = async move { links.counters().await };
-        ctx.spawn(read.into_actor(self).map(|counters, sampler, _| sampler.tell(counters)));
+        ctx.spawn(
+            read.into_actor(self)
+                .map(|counters, sampler, _| sampler.tell(counters)),
+        );
     }
 
     fn tell(&mut self, counters: Result<BTreeMap<Slot, LinkCounters>, L::Error>) {
@@ -76,7 +87,10 @@ impl<L: Links> Sampler<L> {
         let table = self.tunnels.borrow();
         let links = table.tunnels.values().filter_map(|tunnel| {
             let counters = *counters.get(&tunnel.slot)?;
-            Some(LinkReading { tunnel: tunnel.clone(), counters })
+            Some(LinkReading {
+                tunnel: tunnel.clone(),
+                counters,
+            })
         });
         let reading = LinksSampled {
             at,
@@ -137,12 +151,23 @@ mod tests {
     fn tunnel(slot: Slot) -> TunnelReading {
         let peer = Prefix::new(7, 16).unwrap();
         let since = Uptime::from_secs(1);
-        TunnelReading { slot, peer, phase: Phase::Up, since, up_since: Some(since), endpoint: None }
+        TunnelReading {
+            slot,
+            peer,
+            phase: Phase::Up,
+            since,
+            up_since: Some(since),
+            endpoint: None,
+        }
     }
 
     #[track_caller]
     fn check(reading: &LinksSampled, links: &[(Slot, u64)], free: &[Slot]) {
-        let seen: Vec<_> = reading.links.iter().map(|l| (l.tunnel.slot, l.counters.rx_bytes)).collect();
+        let seen: Vec<_> = reading
+            .links
+            .iter()
+            .map(|l| (l.tunnel.slot, l.counters.rx_bytes))
+            .collect();
         assert_eq!(seen, links);
         assert_eq!(reading.free_slots, free);
     }
@@ -151,9 +176,17 @@ mod tests {
     async fn each_reading_has_all_tunnels_and_the_free_slots_of_its_moment() {
         tokio::time::pause();
         let [first, second] = [Slot::Dialling(0), Slot::Dialling(1)];
-        let counted = |bytes| LinkCounters { rx_bytes: bytes, ..LinkCounters::default() };
-        let links = FakeLinks(Rc::new(RefCell::new([(first, counted(5)), (second, counted(6))].into())));
-        let table = TunnelTable { dialling_slots: vec![first, second], ..TunnelTable::default() };
+        let counted = |bytes| LinkCounters {
+            rx_bytes: bytes,
+            ..LinkCounters::default()
+        };
+        let links = FakeLinks(Rc::new(RefCell::new(
+            [(first, counted(5)), (second, counted(6))].into(),
+        )));
+        let table = TunnelTable {
+            dialling_slots: vec![first, second],
+            ..TunnelTable::default()
+        };
         let table = Rc::new(RefCell::new(table));
         let (sink, mut told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];

@@ -14,7 +14,9 @@ use crate::{
     peer_cache::SharedPeers,
     peer_client::Asker,
 };
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, WrapFuture,
+};
 use ipnet::Ipv6Net;
 use policies::{
     gain::{FRESH_REFRESHES, SOUNDED, shortlist},
@@ -58,8 +60,15 @@ impl ScoutSettings {
     /// As the network document has them.
     pub fn of(me: Prefix, network: &NetworkDocument) -> Self {
         let texts = std::iter::once(&network.tls_crypt).chain(&network.tls_crypt_other);
-        let keys = texts.filter_map(|text| ResetKey::new(&static_key(text)?)).collect();
-        Self { me, range: network.network, refresh: network.parameters().refresh, keys }
+        let keys = texts
+            .filter_map(|text| ResetKey::new(&static_key(text)?))
+            .collect();
+        Self {
+            me,
+            range: network.network,
+            refresh: network.parameters().refresh,
+            keys,
+        }
     }
 }
 
@@ -92,8 +101,9 @@ impl Scout {
         to: Vec<Recipient<Scouted>>,
         sounded: Recipient<PeerSounded>,
     ) -> Self {
-        let settings =
-            held.network().map_or(settings.clone(), |network| ScoutSettings::of(settings.me, network));
+        let settings = held.network().map_or(settings.clone(), |network| {
+            ScoutSettings::of(settings.me, network)
+        });
         Self {
             settings,
             clock,
@@ -117,7 +127,8 @@ impl Scout {
         }
         let pace = (self.settings.refresh / SOUNDED).max(PATIENCE);
         self.beats.push(ctx.run_interval(pace, Self::sound));
-        self.beats.push(ctx.run_interval(self.settings.refresh / ASKS, Self::ask));
+        self.beats
+            .push(ctx.run_interval(self.settings.refresh / ASKS, Self::ask));
     }
 
     /// Sounds one peer that no tunnel leads to, by chance.
@@ -125,36 +136,56 @@ impl Scout {
         let (keys, range) = (self.settings.keys.clone(), self.settings.range);
         let neighbours: BTreeSet<_> = self.links.iter().map(|link| link.tunnel.peer).collect();
         let peers = self.peers.load();
-        let distant: Vec<_> =
-            peers.iter().filter(|candidate| !neighbours.contains(&candidate.peer)).collect();
-        let Some(candidate) = fastrand::choice(&distant) else { return };
-        let Some(endpoint) = by_udp(candidate) else { return };
+        let distant: Vec<_> = peers
+            .iter()
+            .filter(|candidate| !neighbours.contains(&candidate.peer))
+            .collect();
+        let Some(candidate) = fastrand::choice(&distant) else {
+            return;
+        };
+        let Some(endpoint) = by_udp(candidate) else {
+            return;
+        };
         let (peer, clock) = (candidate.peer, self.clock.clone());
         let sounding = async move { round_trip(&keys, range, endpoint, &clock).await };
         ctx.spawn(sounding.into_actor(self).map(move |rtt, scout, _| {
             let at = scout.clock.now();
             tracing::trace!(%peer, %endpoint, ?rtt, "peer sounded");
             scout.soundings.insert(peer, Sounding { peer, at, rtt });
-            scout.sounded.do_send(PeerSounded { at, peer, answered: rtt.is_some() });
+            scout.sounded.do_send(PeerSounded {
+                at,
+                peer,
+                answered: rtt.is_some(),
+            });
             scout.tell();
         }));
     }
 
     /// Asks those for their views who are worth it, and whom we dialled.
     fn ask(&mut self, ctx: &mut Context<Self>) {
-        let Some(table) = self.table.as_ref().filter(|_| !self.asking) else { return };
+        let Some(table) = self.table.as_ref().filter(|_| !self.asking) else {
+            return;
+        };
         let ways = Ways::of(&table.routes, self.settings.me, |_| true);
         let soundings: Vec<_> = self.soundings.values().copied().collect();
         let mut whom = shortlist(&ways, &soundings, LinkCost::default());
         let dialled = |link: &&LinkReading| link.tunnel.role() == policies::names::Role::Dialled;
-        whom.extend(self.links.iter().filter(dialled).map(|link| link.tunnel.peer));
+        whom.extend(
+            self.links
+                .iter()
+                .filter(dialled)
+                .map(|link| link.tunnel.peer),
+        );
         self.asking = true;
         let (asker, clock) = (self.asker.clone(), self.clock.clone());
         let asked = async move {
             let mut views = Vec::new();
             for peer in whom {
                 match asker.view(peer).await {
-                    Ok(view) => views.push(View { at: clock.now(), ..view }),
+                    Ok(view) => views.push(View {
+                        at: clock.now(),
+                        ..view
+                    }),
                     Err(error) => tracing::debug!(%peer, error = %Chain(&error), "no view"),
                 }
             }
@@ -162,7 +193,9 @@ impl Scout {
         };
         ctx.spawn(asked.into_actor(self).map(|views, scout, _| {
             scout.asking = false;
-            scout.views.extend(views.into_iter().map(|view| (view.peer, view)));
+            scout
+                .views
+                .extend(views.into_iter().map(|view| (view.peer, view)));
             scout.tell();
         }));
     }
@@ -170,17 +203,26 @@ impl Scout {
     fn tell(&mut self) {
         let now = self.clock.now();
         let fresh = self.settings.refresh.saturating_mul(FRESH_REFRESHES);
-        self.soundings.retain(|_, sounding| now.since(sounding.at) <= fresh);
+        self.soundings
+            .retain(|_, sounding| now.since(sounding.at) <= fresh);
         self.views.retain(|_, view| now.since(view.at) <= fresh);
         let soundings = self.soundings.values().copied().collect();
-        let scouted = Scouted { at: now, soundings, views: self.views.values().cloned().collect() };
+        let scouted = Scouted {
+            at: now,
+            soundings,
+            views: self.views.values().cloned().collect(),
+        };
         self.to.iter().for_each(|to| offer(to, scouted.clone()));
     }
 }
 
 /// The endpoint whose round trip tells of the tunnel to be.
 fn by_udp(candidate: &Candidate) -> Option<Endpoint> {
-    candidate.endpoints.iter().copied().find(|endpoint| endpoint.transport == Transport::Udp)
+    candidate
+        .endpoints
+        .iter()
+        .copied()
+        .find(|endpoint| endpoint.transport == Transport::Udp)
 }
 
 /// The least round trip of a few packets; `None` where nothing came back, by whichever key.
@@ -204,7 +246,12 @@ async fn round_trip(
 }
 
 /// The round trip of one packet. Its socket is its own, so that no later packet takes its late answer for theirs.
-async fn packet_back(key: &ResetKey, range: Ipv6Net, endpoint: Endpoint, clock: &Clock) -> Option<Duration> {
+async fn packet_back(
+    key: &ResetKey,
+    range: Ipv6Net,
+    endpoint: Endpoint,
+    clock: &Clock,
+) -> Option<Duration> {
     let any = match endpoint.address.ip() {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -219,7 +266,10 @@ async fn packet_back(key: &ResetKey, range: Ipv6Net, endpoint: Endpoint, clock: 
     let seconds = u32::try_from(began.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);
     socket.send(&key.packet(session, seconds)?).await.ok()?;
     let mut answer = [0; 256];
-    let length = timeout(PATIENCE, socket.recv(&mut answer)).await.ok()?.ok()?;
+    let length = timeout(PATIENCE, socket.recv(&mut answer))
+        .await
+        .ok()?
+        .ok()?;
     is_answer(answer.get(..length)?).then(|| clock.now().since(began))
 }
 
@@ -235,7 +285,9 @@ impl Handler<DocumentsChanged> for Scout {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, ctx: &mut Self::Context) {
-        let Some(network) = changed.held.network() else { return };
+        let Some(network) = changed.held.network() else {
+            return;
+        };
         let settings = ScoutSettings::of(self.settings.me, network);
         let other_pace = settings.refresh != self.settings.refresh;
         self.settings = settings;

@@ -50,7 +50,14 @@ impl Shadow {
         sender: BabelSender,
         table: Rc<RefCell<TunnelTable>>,
     ) -> Self {
-        Self { network, kernel, sender, table, wanted: BTreeSet::new(), turns: BTreeMap::new() }
+        Self {
+            network,
+            kernel,
+            sender,
+            table,
+            wanted: BTreeSet::new(),
+            turns: BTreeMap::new(),
+        }
     }
 
     fn turn(&mut self, to: Destination) -> u64 {
@@ -93,16 +100,25 @@ impl Shadow {
         }
         self.wanted.insert(to);
         let wait = GRACE.saturating_mul(1 << asked);
-        ctx.run_later(wait, move |shadow, ctx| shadow.seek(to, turn, asked.saturating_add(1), ctx));
+        ctx.run_later(wait, move |shadow, ctx| {
+            shadow.seek(to, turn, asked.saturating_add(1), ctx)
+        });
     }
 
     fn ask(&mut self) {
         let mut wanted = std::mem::take(&mut self.wanted);
-        tracing::debug!(destinations = wanted.len(), "asking neighbours for lost ways");
+        tracing::debug!(
+            destinations = wanted.len(),
+            "asking neighbours for lost ways"
+        );
         let out = wanted.remove(&Ipv6Net::default().into());
         let wanted: Vec<Destination> = wanted.into_iter().collect();
         let table = self.table.borrow();
-        for tunnel in table.tunnels.values().filter(|tunnel| tunnel.phase == Phase::Up) {
+        for tunnel in table
+            .tunnels
+            .values()
+            .filter(|tunnel| tunnel.phase == Phase::Up)
+        {
             self.sender.request_some(tunnel.slot, &wanted);
             if out {
                 self.sender.request_default(tunnel.slot, self.network);

@@ -75,7 +75,9 @@ impl Applied {
     /// The version with which all run; 0 before all do.
     pub fn by_all(&self) -> u64 {
         let [tunnels, babeld] = &*self.0;
-        tunnels.load(Ordering::Relaxed).min(babeld.load(Ordering::Relaxed))
+        tunnels
+            .load(Ordering::Relaxed)
+            .min(babeld.load(Ordering::Relaxed))
     }
 }
 
@@ -106,6 +108,8 @@ impl TunnelTable {
 
     /// Whether some tunnel drains: then babeld is asked more often.
     pub fn draining(&self) -> bool {
-        self.tunnels.values().any(|tunnel| tunnel.phase == Phase::Draining)
+        self.tunnels
+            .values()
+            .any(|tunnel| tunnel.phase == Phase::Draining)
     }
 }

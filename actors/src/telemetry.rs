@@ -14,9 +14,9 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_END, float};
 use crate::{
     clock::{Clock, wall},
     messages::{
-        ActorRemade, CredentialsChanged, Decided, DocumentsChanged, LeasesRead, LinksSampled, PeerSounded,
-        PeersRead, ProbesRead, ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed,
-        TunnelOpened, dropped_readings,
+        ActorRemade, CredentialsChanged, Decided, DocumentsChanged, LeasesRead, LinksSampled,
+        PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp,
+        TunnelClosed, TunnelOpened, dropped_readings,
     },
 };
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -49,7 +49,11 @@ impl Telemetry {
     /// Goes on from the picture that was last published.
     pub fn new(clock: Clock, published: Published) -> Self {
         let picture = Snapshot::clone(&published.load());
-        Self { clock, picture, published }
+        Self {
+            clock,
+            picture,
+            published,
+        }
     }
 
     fn publish(&mut self) {

@@ -18,7 +18,10 @@ pub struct SharedTurn {
 impl SharedTurn {
     /// A turn that nobody has.
     pub fn new(clock: Clock) -> Self {
-        Self { turn: Arc::default(), clock }
+        Self {
+            turn: Arc::default(),
+            clock,
+        }
     }
 
     /// Gives it to `by`; whether that was possible.
@@ -49,14 +52,27 @@ impl SharedTurn {
 /// Takes the turns of this node and those neighbours, in the order of prefixes, so that of two who ask
 /// for the same turns one gets on; whether it has them all. A neighbour that does not answer has no say:
 /// it is dead, or of another version.
-pub async fn take_all(me: Prefix, neighbours: BTreeSet<Prefix>, own: SharedTurn, asker: Asker) -> bool {
+pub async fn take_all(
+    me: Prefix,
+    neighbours: BTreeSet<Prefix>,
+    own: SharedTurn,
+    asker: Asker,
+) -> bool {
     let mut all = neighbours;
     all.insert(me);
     for node in &all {
-        let given = if *node == me { own.take(me) } else { ask(*node, &asker).await };
+        let given = if *node == me {
+            own.take(me)
+        } else {
+            ask(*node, &asker).await
+        };
         if !given {
             tracing::debug!(by = %node, "no turn to end tunnels yet");
-            let taken = all.iter().take_while(|taken| *taken != node).copied().collect();
+            let taken = all
+                .iter()
+                .take_while(|taken| *taken != node)
+                .copied()
+                .collect();
             give_all_back(me, taken, own, asker).await;
             return false;
         }
@@ -72,7 +88,12 @@ async fn ask(node: Prefix, asker: &Asker) -> bool {
 }
 
 /// Gives the turns of this node and those neighbours back. What a neighbour does not hear of ends by itself.
-pub async fn give_all_back(me: Prefix, neighbours: BTreeSet<Prefix>, own: SharedTurn, asker: Asker) {
+pub async fn give_all_back(
+    me: Prefix,
+    neighbours: BTreeSet<Prefix>,
+    own: SharedTurn,
+    asker: Asker,
+) {
     own.give_back(me);
     for node in neighbours.iter().filter(|node| **node != me) {
         if let Err(error) = asker.turn(*node, Method::DELETE).await {

@@ -53,7 +53,10 @@ impl<F: Finder> Upnp<F> {
                     (Vec::new(), RETRY)
                 }
             };
-            let reading = LeasesRead { at: upnp.clock.now(), leases };
+            let reading = LeasesRead {
+                at: upnp.clock.now(),
+                leases,
+            };
             upnp.to.iter().for_each(|to| offer(to, reading.clone()));
             ctx.run_later(wait, Self::round);
         }));
@@ -71,7 +74,9 @@ impl<F: Finder> Actor for Upnp<F> {
 /// At half of the shortest lease, but not too often and not too seldom.
 fn next_look(leases: &[Lease], now: Uptime) -> Duration {
     let lefts = leases.iter().map(|lease| lease.until.since(now));
-    lefts.min().map_or(LOOK, |left| (left / 2).clamp(SOONEST, LOOK))
+    lefts
+        .min()
+        .map_or(LOOK, |left| (left / 2).clamp(SOONEST, LOOK))
 }
 
 #[cfg(test)]
@@ -88,7 +93,10 @@ mod tests {
             until: Uptime::from_secs(100 + left),
         };
         let leases: Vec<_> = lefts_s.iter().map(lease).collect();
-        assert_eq!(next_look(&leases, Uptime::from_secs(100)), Duration::from_secs(expected_s));
+        assert_eq!(
+            next_look(&leases, Uptime::from_secs(100)),
+            Duration::from_secs(expected_s)
+        );
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Takes documents below a root: of CAs that replace each other, and of a thief who holds the key of one.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
 
 use actors::documents::held::{Held, HoldError, Taken};
 use policies::parameters::Parameters;
@@ -39,13 +44,21 @@ impl Ca {
     fn alone(name: &str, below: u8) -> Self {
         let (params, key) = (ca_params(name, 1, below), KeyPair::generate().unwrap());
         let made = params.self_signed(&key).unwrap();
-        Self { der: made.der().clone(), pem: made.pem(), issuer: Issuer::new(params, key) }
+        Self {
+            der: made.der().clone(),
+            pem: made.pem(),
+            issuer: Issuer::new(params, key),
+        }
     }
 
     fn below(root: &Self, serial: u64) -> Self {
         let (params, key) = (ca_params("online", serial, 0), KeyPair::generate().unwrap());
         let made = params.signed_by(&key, &root.issuer).unwrap();
-        Self { der: made.der().clone(), pem: made.pem(), issuer: Issuer::new(params, key) }
+        Self {
+            der: made.der().clone(),
+            pem: made.pem(),
+            issuer: Issuer::new(params, key),
+        }
     }
 
     /// A document by a signer of this CA; `between`: a root stands above it.
@@ -62,7 +75,9 @@ impl Ca {
 
     /// The chain of a node's certificate.
     fn node(&self) -> Vec<CertificateDer<'static>> {
-        let made = named("7/16").signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap();
+        let made = named("7/16")
+            .signed_by(&KeyPair::generate().unwrap(), &self.issuer)
+            .unwrap();
         vec![made.der().clone(), self.der.clone()]
     }
 }
@@ -87,7 +102,12 @@ fn network(version: u64, authorities: &[&Ca]) -> NetworkDocument {
 
 fn list(version: u64, barred: &[&str]) -> Revocations {
     let authorities = barred.iter().map(ToString::to_string).collect();
-    Revocations { kind: Kind::Revocations, version, revoked: Vec::new(), authorities }
+    Revocations {
+        kind: Kind::Revocations,
+        version,
+        revoked: Vec::new(),
+        authorities,
+    }
 }
 
 /// What is held after that document, which must be taken.
@@ -113,14 +133,23 @@ fn cast() -> (Ca, Ca, Ca) {
 #[test]
 fn a_later_ca_outruns_an_earlier_one_whatever_the_versions() {
     let (root, first, second) = cast();
-    let held = taken(&holding(&[&root]), &first.signs(true, &network(u64::MAX, &[])));
+    let held = taken(
+        &holding(&[&root]),
+        &first.signs(true, &network(u64::MAX, &[])),
+    );
     let held = taken(&held, &second.signs(true, &network(3, &[])));
     assert_eq!(held.version(Kind::Network), 3);
     let again = held.take(&first.signs(true, &network(u64::MAX, &[])));
-    assert!(matches!(again, Ok(Taken::Older(Kind::Network))), "{again:?}");
+    assert!(
+        matches!(again, Ok(Taken::Older(Kind::Network))),
+        "{again:?}"
+    );
     let held = taken(&held, &first.signs(true, &list(u64::MAX, &[])));
     let held = taken(&held, &second.signs(true, &list(1, &[])));
-    assert!(matches!(held.take(&second.signs(true, &list(1, &[]))), Ok(Taken::Same)));
+    assert!(matches!(
+        held.take(&second.signs(true, &list(1, &[]))),
+        Ok(Taken::Same)
+    ));
 }
 
 #[test]
@@ -135,8 +164,14 @@ fn a_barred_ca_is_believed_nothing_and_its_certificates_are_to_be_renewed() {
     let held = taken(&held, &second.signs(true, &list(2, &["100"])));
     assert!(held.is_superseded(&old) && !held.is_superseded(&new));
     assert!(held.bars("0100") && !held.bars("0200"));
-    assert_eq!((held.serials().collect::<Vec<_>>(), held.barred_cas()), (vec!["100"], 1));
-    for document in [first.signs(true, &network(9, &[])), first.signs(true, &list(9, &[]))] {
+    assert_eq!(
+        (held.serials().collect::<Vec<_>>(), held.barred_cas()),
+        (vec!["100"], 1)
+    );
+    for document in [
+        first.signs(true, &network(9, &[])),
+        first.signs(true, &list(9, &[])),
+    ] {
         let said = held.take(&document);
         assert!(matches!(said, Err(HoldError::BarredCa)), "{said:?}");
     }

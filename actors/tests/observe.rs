@@ -29,8 +29,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 use wire::control::{
-    DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument, STATUS_PATH,
-    StatusDocument, TUNNELS_PATH, TunnelsDocument,
+    DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument,
+    STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
 };
 
 /// Looks ten times a second; gives up after 30 s.
@@ -51,7 +51,10 @@ async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> (u1
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    (
+        head.split(' ').nth(1).unwrap().parse().unwrap(),
+        body.to_owned(),
+    )
 }
 
 /// A folder that goes with the test.
@@ -72,7 +75,11 @@ impl Drop for Folder {
 }
 
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// An exporter on a free port of loopback with a full picture behind it.
@@ -92,10 +99,18 @@ impl Node {
         let listen = exporter::Listen::Tcp(([127, 0, 0, 1], port).into());
         actix_rt::spawn(exporter::serve(&listen, clock.clone(), published.clone()).unwrap());
         tell(&telemetry, clock.now());
-        let node = Self { telemetry, published, clock, port };
+        let node = Self {
+            telemetry,
+            published,
+            clock,
+            port,
+        };
         node.sample(0);
         node.sample(100_000);
-        until("the picture", async || (node.published.load().routes_installed > 0).then_some(())).await;
+        until("the picture", async || {
+            (node.published.load().routes_installed > 0).then_some(())
+        })
+        .await;
         node
     }
 
@@ -104,7 +119,11 @@ impl Node {
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
-        get(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap(), path).await
+        get(
+            TcpStream::connect(("127.0.0.1", self.port)).await.unwrap(),
+            path,
+        )
+        .await
     }
 }
 
@@ -142,16 +161,32 @@ async fn promtool_has_no_complaint_and_the_numbers_are_those_told() {
         "warren_ready 1",
         "warren_certificate_expiry_timestamp_seconds 2000000000",
     ] {
-        assert!(text.lines().any(|seen| seen == line), "{line} is not in\n{text}");
+        assert!(
+            text.lines().any(|seen| seen == line),
+            "{line} is not in\n{text}"
+        );
     }
     let pipe = Stdio::piped;
     let promtool = &mut Command::new("promtool");
-    promtool.args(["check", "metrics"]).stdin(pipe()).stdout(pipe()).stderr(pipe());
+    promtool
+        .args(["check", "metrics"])
+        .stdin(pipe())
+        .stdout(pipe())
+        .stderr(pipe());
     let mut promtool = promtool.spawn().unwrap();
-    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
     let said = promtool.wait_with_output().unwrap();
     let complaint = [said.stdout, said.stderr].concat();
-    assert!(said.status.success() && complaint.is_empty(), "{}", String::from_utf8_lossy(&complaint));
+    assert!(
+        said.status.success() && complaint.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&complaint)
+    );
 }
 
 #[actix::test]
@@ -164,7 +199,10 @@ async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
         table: None,
         way_out: wire::babel::WayOut::default(),
     });
-    until("not ready", async || (node.get("/readyz").await.0 == 503).then_some(())).await;
+    until("not ready", async || {
+        (node.get("/readyz").await.0 == 503).then_some(())
+    })
+    .await;
     assert_eq!(node.get("/healthz").await.0, 200);
 }
 
@@ -174,7 +212,10 @@ async fn a_telemetry_made_anew_goes_on_counting() {
     let anew = Telemetry::new(node.clock.clone(), node.published.clone()).start();
     anew.do_send(ActorRemade { actor: "planner" });
     let count = || node.published.load().counts.remade.get("planner").copied();
-    until("the second restart", async || (count() == Some(2)).then_some(())).await;
+    until("the second restart", async || {
+        (count() == Some(2)).then_some(())
+    })
+    .await;
     assert_eq!(node.published.load().log.len(), 4);
 }
 
@@ -189,7 +230,11 @@ async fn the_control_socket_tells_what_was_told() {
     let node = Node::start().await;
     let folder = Folder::new("control");
     let path = folder.0.join("control.sock");
-    let access = control::Access { path: path.clone(), group: None, refused: vec![] };
+    let access = control::Access {
+        path: path.clone(),
+        group: None,
+        refused: vec![],
+    };
     let serve = || control::serve(access.clone(), node.clock.clone(), node.published.clone());
     actix_rt::spawn(serve().unwrap());
 
@@ -197,36 +242,91 @@ async fn the_control_socket_tells_what_was_told() {
     assert_eq!((status.prefix.as_str(), status.ready), ("7/16", true));
     assert_eq!(status.address.to_string(), "fd12:3456:789a:7::1");
     assert!(status.dry_run);
-    assert_eq!((status.tunnels_up.dialled, status.tunnels_up.accepted), (1, 1));
-    assert_eq!((status.children.len(), status.leases.len(), status.actor_restarts), (2, 1, 1));
     assert_eq!(
-        (status.gateway.as_deref(), status.nodes_known, status.routes_installed),
+        (status.tunnels_up.dialled, status.tunnels_up.accepted),
+        (1, 1)
+    );
+    assert_eq!(
+        (
+            status.children.len(),
+            status.leases.len(),
+            status.actor_restarts
+        ),
+        (2, 1, 1)
+    );
+    assert_eq!(
+        (
+            status.gateway.as_deref(),
+            status.nodes_known,
+            status.routes_installed
+        ),
         (Some("12/16"), 3, 3)
     );
     let tunnels: TunnelsDocument = document(&path, TUNNELS_PATH).await;
     let first = &tunnels.tunnels[0];
-    assert_eq!((first.slot.as_str(), first.peer.as_str(), first.rx_bytes), ("wrn0", "9/16", 100_000));
-    assert_eq!((first.nodes_served, first.loss_ratio, first.rtt_seconds), (2, Some(0.1), Some(0.01)));
+    assert_eq!(
+        (first.slot.as_str(), first.peer.as_str(), first.rx_bytes),
+        ("wrn0", "9/16", 100_000)
+    );
+    assert_eq!(
+        (first.nodes_served, first.loss_ratio, first.rtt_seconds),
+        (2, Some(0.1), Some(0.01))
+    );
     assert_eq!(first.verdict.as_deref(), Some("kept: carries a fair share"));
     let peers: PeersDocument = document(&path, PEERS_PATH).await;
-    let slots: Vec<_> = peers.peers.iter().map(|peer| peer.slot.as_deref()).collect();
+    let slots: Vec<_> = peers
+        .peers
+        .iter()
+        .map(|peer| peer.slot.as_deref())
+        .collect();
     assert_eq!(slots, [Some("wrn0"), None, None]);
     let routes: RoutesDocument = document(&path, ROUTES_PATH).await;
-    assert_eq!((routes.babeld_answers, routes.routes.len(), routes.neighbours.len()), (true, 4, 2));
-    let out: Vec<_> = routes.defaults.iter().map(|out| (out.gateway.as_str(), out.installed)).collect();
+    assert_eq!(
+        (
+            routes.babeld_answers,
+            routes.routes.len(),
+            routes.neighbours.len()
+        ),
+        (true, 4, 2)
+    );
+    let out: Vec<_> = routes
+        .defaults
+        .iter()
+        .map(|out| (out.gateway.as_str(), out.installed))
+        .collect();
     assert_eq!(out, [("11/16", false), ("12/16", true)]);
     let decisions: DecisionsDocument = document(&path, DECISIONS_PATH).await;
     assert!(decisions.dry_run);
-    let told = |entry: &wire::control::DecisionEntry| (entry.number, entry.order.clone(), entry.peer.clone());
-    let expected = [(1, "closed", "8/16"), (2, "open", "9/16"), (3, "drain", "9/16"), (4, "close", "9/16")];
-    let expected = expected.map(|(number, order, peer)| (number, order.to_owned(), Some(peer.to_owned())));
-    assert_eq!(decisions.decisions.iter().map(told).collect::<Vec<_>>(), expected);
+    let told = |entry: &wire::control::DecisionEntry| {
+        (entry.number, entry.order.clone(), entry.peer.clone())
+    };
+    let expected = [
+        (1, "closed", "8/16"),
+        (2, "open", "9/16"),
+        (3, "drain", "9/16"),
+        (4, "close", "9/16"),
+    ];
+    let expected =
+        expected.map(|(number, order, peer)| (number, order.to_owned(), Some(peer.to_owned())));
+    assert_eq!(
+        decisions.decisions.iter().map(told).collect::<Vec<_>>(),
+        expected
+    );
 
-    assert_eq!(get(UnixStream::connect(&path).await.unwrap(), "/v1/else").await.0, 404);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(
+        get(UnixStream::connect(&path).await.unwrap(), "/v1/else")
+            .await
+            .0,
+        404
+    );
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o660);
     let taken = serve().err().unwrap();
-    assert!(taken.to_string().contains("another daemon answers"), "{taken}");
+    assert!(
+        taken.to_string().contains("another daemon answers"),
+        "{taken}"
+    );
 }
 
 #[actix::test]
@@ -235,14 +335,27 @@ async fn a_dead_socket_is_replaced_and_anything_else_is_left() {
     let published = telemetry::publish(identity(clock.now()), &clock);
     let folder = Folder::new("dead");
     let serve = |name: &str| {
-        let access = control::Access { path: folder.0.join(name), group: None, refused: vec![] };
+        let access = control::Access {
+            path: folder.0.join(name),
+            group: None,
+            refused: vec![],
+        };
         control::serve(access, clock.clone(), published.clone())
     };
     drop(std::os::unix::net::UnixListener::bind(folder.0.join("dead.sock")).unwrap());
     assert!(serve("dead.sock").is_ok());
     std::fs::write(folder.0.join("file"), "precious").unwrap();
-    assert!(serve("file").err().unwrap().to_string().contains("is no socket"));
-    assert_eq!(std::fs::read_to_string(folder.0.join("file")).unwrap(), "precious");
+    assert!(
+        serve("file")
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("is no socket")
+    );
+    assert_eq!(
+        std::fs::read_to_string(folder.0.join("file")).unwrap(),
+        "precious"
+    );
 }
 
 #[actix::test]
@@ -253,7 +366,11 @@ async fn a_real_prometheus_finds_traffic_routes_and_decisions() {
     let (file, data) = (folder.0.join("prometheus.yml"), folder.0.join("data"));
     let target = format!("[{{ targets: ['127.0.0.1:{}'] }}]", node.port);
     let job = format!("- job_name: warren\n  static_configs: {target}\n");
-    std::fs::write(&file, format!("global: {{ scrape_interval: 1s }}\nscrape_configs:\n{job}")).unwrap();
+    std::fs::write(
+        &file,
+        format!("global: {{ scrape_interval: 1s }}\nscrape_configs:\n{job}"),
+    )
+    .unwrap();
     let mut prometheus = tokio::process::Command::new("prometheus")
         .arg(format!("--config.file={}", file.display()))
         .arg(format!("--storage.tsdb.path={}", data.display()))
@@ -270,11 +387,15 @@ async fn a_real_prometheus_finds_traffic_routes_and_decisions() {
         "warren_routes_installed>0",
         "sum(warren_decisions_total)>0",
     ] {
-        let path = format!("/api/v1/query?query={}", query.replace('>', "%3E").replace('=', "%3D"));
+        let path = format!(
+            "/api/v1/query?query={}",
+            query.replace('>', "%3E").replace('=', "%3D")
+        );
         until(query, async || {
             bytes += 10_000;
             node.sample(bytes);
-            let (status, body) = get(TcpStream::connect(("127.0.0.1", port)).await.ok()?, &path).await;
+            let (status, body) =
+                get(TcpStream::connect(("127.0.0.1", port)).await.ok()?, &path).await;
             (status == 200 && body.contains(r#""value":["#)).then_some(())
         })
         .await;
@@ -288,10 +409,17 @@ fn listed() -> Vec<[String; 5]> {
     let text = std::fs::read_to_string(file).unwrap();
     let (table, _) = text.split_once("| label |").unwrap();
     let cells = |line: &str| {
-        let cells = line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', ""));
+        let cells = line
+            .trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().replace('`', ""));
         <[String; 5]>::try_from(cells.collect::<Vec<_>>()).unwrap()
     };
-    table.lines().filter(|line| line.starts_with("| `")).map(cells).collect()
+    table
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(cells)
+        .collect()
 }
 
 #[test]
@@ -300,11 +428,18 @@ fn the_document_lists_each_metric_with_its_kind_labels_and_help() {
         .iter()
         .map(|family| {
             let kind = format!("{:?}", family.kind).to_lowercase();
-            [family.name.to_owned(), kind, family.labels.join(", "), family.help.to_owned()]
+            [
+                family.name.to_owned(),
+                kind,
+                family.labels.join(", "),
+                family.help.to_owned(),
+            ]
         })
         .collect();
-    let listed: Vec<_> =
-        listed().into_iter().map(|[name, kind, _, labels, help]| [name, kind, labels, help]).collect();
+    let listed: Vec<_> = listed()
+        .into_iter()
+        .map(|[name, kind, _, labels, help]| [name, kind, labels, help])
+        .collect();
     assert_eq!(listed, registered);
 }
 

@@ -1,6 +1,11 @@
 //! Lets members ask each other over real TLS, and outsiders try.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test"
+)]
 
 mod ca;
 mod netns;
@@ -59,7 +64,10 @@ fn serve_holding(
     let node = NodeDocument {
         version: wire::peer::VERSION,
         prefix: prefix(says),
-        endpoints: vec![endpoint("udp:45.67.0.1:1194"), endpoint("udp:127.0.0.1:1194")],
+        endpoints: vec![
+            endpoint("udp:45.67.0.1:1194"),
+            endpoint("udp:127.0.0.1:1194"),
+        ],
         software: "warren".into(),
         network_version: 1,
         revocations_version: 0,
@@ -76,11 +84,22 @@ fn serve_holding(
     let peers = SharedPeers::new(ArcSwap::from_pointee((20..120).map(candidate).collect()));
     let node: SharedNode = Arc::new(ArcSwap::from_pointee(node));
     let address = SocketAddrV6::new(network().node_address(prefix(ASKED)), PORT, 0, 0);
-    let tls = Arc::new(ArcSwap::from_pointee(ca.member(certified).server().unwrap()));
+    let tls = Arc::new(ArcSwap::from_pointee(
+        ca.member(certified).server().unwrap(),
+    ));
     let (sink, offered) = mpsc::unbounded_channel();
     let turn = SharedTurn::new(Clock::of(|| Uptime::from_secs(100)));
-    PeerApi::new(address, tls, node, peers, held, FakeTable(sink).start().recipient(), outlook(), turn)
-        .start();
+    PeerApi::new(
+        address,
+        tls,
+        node,
+        peers,
+        held,
+        FakeTable(sink).start().recipient(),
+        outlook(),
+        turn,
+    )
+    .start();
     offered
 }
 
@@ -151,7 +170,10 @@ fn too_early(error: &reqwest::Error) -> bool {
     while let Some(error) = source {
         let io = error.downcast_ref::<std::io::Error>();
         // An address is there a moment after it was added.
-        let early = [std::io::ErrorKind::ConnectionRefused, std::io::ErrorKind::NetworkUnreachable];
+        let early = [
+            std::io::ErrorKind::ConnectionRefused,
+            std::io::ErrorKind::NetworkUnreachable,
+        ];
         if io.is_some_and(|error| early.contains(&error.kind())) {
             return true;
         }
@@ -203,7 +225,9 @@ fn a_member_that_comes_from_an_address_not_its_own_is_refused() {
         let ca = Ca::new();
         serve(&ca, ASKED, ASKED);
         let answer = ask(&asker(&ca, 9)).await;
-        let Err(AskError::Http { source, .. }) = answer else { panic!("{answer:?}") };
+        let Err(AskError::Http { source, .. }) = answer else {
+            panic!("{answer:?}")
+        };
         assert_eq!(source.status().map(|status| status.as_u16()), Some(403));
     });
 }
@@ -214,7 +238,10 @@ fn a_member_that_answers_at_an_address_not_its_own_is_not_believed() {
         let ca = Ca::new();
         serve(&ca, 9, ASKED);
         let answer = ask(&asker(&ca, ASKS)).await;
-        assert!(matches!(&answer, Err(AskError::Http { source, .. }) if source.is_connect()), "{answer:?}");
+        assert!(
+            matches!(&answer, Err(AskError::Http { source, .. }) if source.is_connect()),
+            "{answer:?}"
+        );
     });
 }
 
@@ -230,19 +257,35 @@ fn a_member_is_told_a_random_sample_of_peers_no_larger_than_it_asks_for() {
             .build()
             .unwrap();
         let mut samples = Vec::new();
-        for (query, expected) in [("?count=5", 5), ("?count=5", 5), ("", 64), ("?count=9999", 64)] {
+        for (query, expected) in [
+            ("?count=5", 5),
+            ("?count=5", 5),
+            ("", 64),
+            ("?count=9999", 64),
+        ] {
             let address = network().node_address(prefix(ASKED));
-            let answer =
-                http.get(format!("https://[{address}]:{PORT}/v1/peers{query}")).send().await.unwrap();
+            let answer = http
+                .get(format!("https://[{address}]:{PORT}/v1/peers{query}"))
+                .send()
+                .await
+                .unwrap();
             let document: PeersDocument = answer.json().await.unwrap();
             assert_eq!(document.nodes.len(), expected);
             samples.push(document.nodes);
         }
         assert_ne!(samples[0], samples[1]);
         let address = network().node_address(prefix(ASKED));
-        let bad = http.get(format!("https://[{address}]:{PORT}/v1/peers?count=x")).send().await.unwrap();
+        let bad = http
+            .get(format!("https://[{address}]:{PORT}/v1/peers?count=x"))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(bad.status().as_u16(), 400);
-        let unknown = http.get(format!("https://[{address}]:{PORT}/")).send().await.unwrap();
+        let unknown = http
+            .get(format!("https://[{address}]:{PORT}/"))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(unknown.status().as_u16(), 404);
     });
 }
@@ -253,7 +296,9 @@ fn a_member_whose_certificate_is_revoked_is_refused() {
         let ca = Ca::new();
         serve_holding(&ca, ASKED, ASKED, ca.holding(&ca.revocations(1, ASKS)));
         let answer = ask(&asker(&ca, ASKS)).await;
-        let Err(AskError::Http { source, .. }) = answer else { panic!("{answer:?}") };
+        let Err(AskError::Http { source, .. }) = answer else {
+            panic!("{answer:?}")
+        };
         assert_eq!(source.status().map(|status| status.as_u16()), Some(403));
     });
 }
@@ -266,10 +311,22 @@ fn a_member_is_given_the_document_that_is_held_and_gives_a_newer_one() {
         let mut offered = serve_holding(&ca, ASKED, ASKED, ca.holding(&old));
         let asker = asker(&ca, ASKS);
         ask(&asker).await.unwrap();
-        assert_eq!(asker.document(prefix(ASKED), Kind::Revocations).await.unwrap(), old);
+        assert_eq!(
+            asker
+                .document(prefix(ASKED), Kind::Revocations)
+                .await
+                .unwrap(),
+            old
+        );
         let none = asker.document(prefix(ASKED), Kind::Network).await;
-        assert!(matches!(&none, Err(AskError::Http { source, .. }) if source.is_status()), "{none:?}");
-        asker.post(prefix(ASKED), Kind::Revocations, &new).await.unwrap();
+        assert!(
+            matches!(&none, Err(AskError::Http { source, .. }) if source.is_status()),
+            "{none:?}"
+        );
+        asker
+            .post(prefix(ASKED), Kind::Revocations, &new)
+            .await
+            .unwrap();
         let DocumentOffered { from, document } = offered.recv().await.unwrap();
         assert_eq!((from, document), (prefix(ASKS), new));
     });
@@ -279,12 +336,20 @@ fn a_member_is_given_the_document_that_is_held_and_gives_a_newer_one() {
 fn only_a_newer_document_that_the_ca_vouches_for_is_taken() {
     let (ca, other) = (Ca::new(), Ca::new());
     let held = ca.holding(&ca.revocations(7, 9)).load_full();
-    assert!(matches!(held.take(&ca.revocations(8, 9)), Ok(Taken::New(Kind::Revocations, _))));
-    assert!(matches!(held.take(&ca.revocations(6, 9)), Ok(Taken::Older(Kind::Revocations))));
+    assert!(matches!(
+        held.take(&ca.revocations(8, 9)),
+        Ok(Taken::New(Kind::Revocations, _))
+    ));
+    assert!(matches!(
+        held.take(&ca.revocations(6, 9)),
+        Ok(Taken::Older(Kind::Revocations))
+    ));
     assert!(matches!(held.take(&ca.revocations(7, 9)), Ok(Taken::Same)));
     assert!(held.take(&other.revocations(8, 9)).is_err());
     assert!(held.bars("09") && held.bars("9") && !held.bars("0a") && held.bars("no number"));
-    let Ok(Taken::New(_, next)) = held.take(&ca.revocations(8, 10)) else { panic!("not taken") };
+    let Ok(Taken::New(_, next)) = held.take(&ca.revocations(8, 10)) else {
+        panic!("not taken")
+    };
     assert_eq!(next.revoked_since(&held), [prefix(10)].into());
 }
 
@@ -294,7 +359,10 @@ fn an_answer_about_another_node_is_not_believed() {
         let ca = Ca::new();
         serve(&ca, ASKED, 9);
         let answer = ask(&asker(&ca, ASKS)).await;
-        assert!(matches!(answer, Err(AskError::OtherNode { .. })), "{answer:?}");
+        assert!(
+            matches!(answer, Err(AskError::OtherNode { .. })),
+            "{answer:?}"
+        );
     });
 }
 
@@ -319,8 +387,13 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
         serve(&ca, ASKED, ASKED);
         let (sink, mut told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
-        let client =
-            PeerClient::new(prefix(ASKS), asker(&ca, ASKS), Clock::boottime(), SharedPeers::default(), to);
+        let client = PeerClient::new(
+            prefix(ASKS),
+            asker(&ca, ASKS),
+            Clock::boottime(),
+            SharedPeers::default(),
+            to,
+        );
         let route = |number| Route {
             node: prefix(number),
             slot: Slot::Dialling(0),
@@ -329,16 +402,29 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
             metric: 96,
             refmetric: 0,
         };
-        let table = Some(BabelTable { neighbours: vec![], routes: vec![route(ASKED), route(ASKS)] });
+        let table = Some(BabelTable {
+            neighbours: vec![],
+            routes: vec![route(ASKED), route(ASKS)],
+        });
         client.start().do_send(RoutesRead {
             at: Uptime::from_secs(1),
             table,
             way_out: wire::babel::WayOut::default(),
         });
-        let heard = timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap();
+        let heard = timeout(Duration::from_secs(5), told.recv())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(heard.source, PeerSource::Itself);
         let endpoints = vec![endpoint("udp:45.67.0.1:1194")];
-        assert_eq!(heard.peers, [PeerHeard { peer: prefix(ASKED), endpoints, transit_price: Some(10_000) }]);
+        assert_eq!(
+            heard.peers,
+            [PeerHeard {
+                peer: prefix(ASKED),
+                endpoints,
+                transit_price: Some(10_000)
+            }]
+        );
     });
 }
 
@@ -353,7 +439,10 @@ fn who_gets_not_all_turns_keeps_none_and_the_dead_have_no_say() {
             let own = SharedTurn::new(Clock::of(|| Uptime::from_secs(100)));
             assert!(own_is_free || own.take(prefix(20)));
             let taken = turns::take_all(prefix(ASKS), all(), own.clone(), asker(&ca, ASKS)).await;
-            assert_eq!((taken, own.holder() == Some(prefix(ASKS))), (expected, expected));
+            assert_eq!(
+                (taken, own.holder() == Some(prefix(ASKS))),
+                (expected, expected)
+            );
         }
     });
 }

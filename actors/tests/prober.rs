@@ -1,6 +1,11 @@
 //! Probes real links between network namespaces, and lets peers die without a word.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test"
+)]
 
 mod netns;
 
@@ -85,11 +90,35 @@ impl Links for ProcLinks {
         let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         let link = |line: &str| {
             let (name, numbers) = line.split_once(':')?;
-            let numbers: Vec<u64> = numbers.split_whitespace().map(|n| n.parse().unwrap()).collect();
-            let [rx_bytes, rx_packets, _, _, _, _, _, _, tx_bytes, tx_packets, ..] = *numbers else {
+            let numbers: Vec<u64> = numbers
+                .split_whitespace()
+                .map(|n| n.parse().unwrap())
+                .collect();
+            let [
+                rx_bytes,
+                rx_packets,
+                _,
+                _,
+                _,
+                _,
+                _,
+                _,
+                tx_bytes,
+                tx_packets,
+                ..,
+            ] = *numbers
+            else {
                 return None;
             };
-            Some((name.trim().parse().ok()?, LinkCounters { rx_bytes, tx_bytes, rx_packets, tx_packets }))
+            Some((
+                name.trim().parse().ok()?,
+                LinkCounters {
+                    rx_bytes,
+                    tx_bytes,
+                    rx_packets,
+                    tx_packets,
+                },
+            ))
         };
         Ok(text.lines().filter_map(link).collect())
     }
@@ -123,10 +152,23 @@ fn prober() -> Begun {
     let now = clock.now();
     let tunnel = |(slot, peer)| {
         let (slot, peer, since) = (Slot::Dialling(slot), prefix(peer), now);
-        (slot, TunnelReading { slot, peer, phase: Phase::Up, since, up_since: Some(now), endpoint: None })
+        (
+            slot,
+            TunnelReading {
+                slot,
+                peer,
+                phase: Phase::Up,
+                since,
+                up_since: Some(now),
+                endpoint: None,
+            },
+        )
     };
     let tunnels = [(0, DIES), (1, LIVES)].map(tunnel).into();
-    let tunnels = Rc::new(RefCell::new(TunnelTable { tunnels, ..TunnelTable::default() }));
+    let tunnels = Rc::new(RefCell::new(TunnelTable {
+        tunnels,
+        ..TunnelTable::default()
+    }));
     let losses = tunnels.borrow().losses.clone();
     let settings = ProberSettings {
         me: prefix(ME),
@@ -136,12 +178,26 @@ fn prober() -> Begun {
     let (order, orders) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();
     let (link, links) = mpsc::unbounded_channel();
-    let (order, tell) = (FakeSink(order).start().recipient(), FakeSink(tell).start().recipient());
-    let prober =
-        Prober::new(settings, clock.clone(), losses.clone(), links::Links::to(link), order, vec![tell]);
+    let (order, tell) = (
+        FakeSink(order).start().recipient(),
+        FakeSink(tell).start().recipient(),
+    );
+    let prober = Prober::new(
+        settings,
+        clock.clone(),
+        losses.clone(),
+        links::Links::to(link),
+        order,
+        vec![tell],
+    );
     let prober = prober.start();
     Sampler::new(ProcLinks, clock, tunnels, vec![prober.recipient()]).start();
-    Begun { orders, told, links, losses }
+    Begun {
+        orders,
+        told,
+        links,
+        losses,
+    }
 }
 
 /// Waits for the order and says how long it took.
@@ -149,17 +205,32 @@ async fn check(orders: &mut mpsc::UnboundedReceiver<Ordered>, within: Duration) 
     let from = Instant::now();
     let ordered = timeout(within, orders.recv()).await;
     let took = from.elapsed();
-    let close = Order::Close { slot: Slot::Dialling(0), reason: CloseReason::PeerDead };
-    assert_eq!(ordered.ok().flatten().map(|ordered| ordered.order), Some(close), "after {took:?}");
+    let close = Order::Close {
+        slot: Slot::Dialling(0),
+        reason: CloseReason::PeerDead,
+    };
+    assert_eq!(
+        ordered.ok().flatten().map(|ordered| ordered.order),
+        Some(close),
+        "after {took:?}"
+    );
     eprintln!("ordered after {took:?}");
 }
 
 /// Waits until both tunnels have a round trip, and says which.
 async fn until_answered(told: &mut mpsc::UnboundedReceiver<ProbesRead>) {
     loop {
-        let read = timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap();
+        let read = timeout(Duration::from_secs(5), told.recv())
+            .await
+            .unwrap()
+            .unwrap();
         if read.probes.len() == 2 && read.probes.iter().all(|probe| probe.rtt.is_some()) {
-            assert!(read.probes.iter().all(|probe| probe.rtt < Some(Duration::from_millis(250))), "{read:?}");
+            assert!(
+                read.probes
+                    .iter()
+                    .all(|probe| probe.rtt < Some(Duration::from_millis(250))),
+                "{read:?}"
+            );
             return;
         }
     }
@@ -188,7 +259,11 @@ fn a_silent_death_under_traffic_is_found_within_two_seconds_and_neighbours_hear_
     let (we, they) = two_peers();
     let ears = they.on(|| UdpSocket::bind("[::]:327").unwrap());
     we.actors(move || async move {
-        let Begun { mut orders, mut told, .. } = prober();
+        let Begun {
+            mut orders,
+            mut told,
+            ..
+        } = prober();
         until_answered(&mut told).await;
         let traffic = traffic();
         for _ in 0..3 {
@@ -206,13 +281,19 @@ fn a_silent_death_under_traffic_is_found_within_two_seconds_and_neighbours_hear_
 
 /// How many copies of one suspicion of [`DIES`] wait unread.
 fn heard(ears: &UdpSocket) -> usize {
-    ears.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    ears.set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
     let mut bytes = [0; 100];
     let mut copies = Vec::new();
     while let Ok(length) = ears.recv(&mut bytes) {
         copies.push(Suspicion::decode(&bytes[..length]).unwrap());
     }
-    assert!(copies.iter().all(|copy| copy.peer == prefix(DIES) && *copy == copies[0]), "{copies:?}");
+    assert!(
+        copies
+            .iter()
+            .all(|copy| copy.peer == prefix(DIES) && *copy == copies[0]),
+        "{copies:?}"
+    );
     copies.len()
 }
 
@@ -224,7 +305,12 @@ fn neighbours_hear_of_a_tunnel_that_was_lost() {
     let (we, they) = two_peers();
     let ears = they.on(|| UdpSocket::bind("[::]:327").unwrap());
     we.actors(move || async move {
-        let Begun { mut told, losses, orders: _orders, .. } = prober();
+        let Begun {
+            mut told,
+            losses,
+            orders: _orders,
+            ..
+        } = prober();
         until_answered(&mut told).await;
         losses.note(prefix(DIES));
         told.recv().await.unwrap();
@@ -241,15 +327,26 @@ fn a_suspicion_makes_an_idle_tunnel_to_the_dead_end_soon_and_leaves_a_living_one
     }
     let (we, they) = two_peers();
     we.actors(move || async move {
-        let Begun { mut orders, mut told, .. } = prober();
+        let Begun {
+            mut orders,
+            mut told,
+            ..
+        } = prober();
         until_answered(&mut told).await;
         let they = Rc::new(they);
         let say = |peer: u32| {
             they.on(move || {
                 let index = nix::net::if_::if_nametoindex("lives").unwrap();
                 let to = SocketAddrV6::new(link_local(prefix(ME)), PORT, 0, index);
-                let suspicion = Suspicion { peer: prefix(peer), nonce: 1 }.encode();
-                UdpSocket::bind("[::]:0").unwrap().send_to(&suspicion, to).unwrap();
+                let suspicion = Suspicion {
+                    peer: prefix(peer),
+                    nonce: 1,
+                }
+                .encode();
+                UdpSocket::bind("[::]:0")
+                    .unwrap()
+                    .send_to(&suspicion, to)
+                    .unwrap();
             });
         };
         for _ in 0..3 {
@@ -274,7 +371,12 @@ fn a_peer_that_drains_is_told_that_its_tunnel_became_a_bad_way_and_nobody_else_i
     }
     let (we, they) = two_peers();
     we.actors(move || async move {
-        let Begun { mut links, mut told, orders: _orders, .. } = prober();
+        let Begun {
+            mut links,
+            mut told,
+            orders: _orders,
+            ..
+        } = prober();
         until_answered(&mut told).await;
         they.on(|| {
             let lives = nix::net::if_::if_nametoindex("lives").unwrap();
@@ -284,7 +386,10 @@ fn a_peer_that_drains_is_told_that_its_tunnel_became_a_bad_way_and_nobody_else_i
             socket.send_to(&DRAIN_NOTICE, to).unwrap();
         });
         let ordered = timeout(Duration::from_secs(2), links.recv()).await.unwrap();
-        assert_eq!(ordered, Some(LinkOrder::RaiseCost(Slot::Dialling(1), prefix(LIVES))));
+        assert_eq!(
+            ordered,
+            Some(LinkOrder::RaiseCost(Slot::Dialling(1), prefix(LIVES)))
+        );
         assert!(links.try_recv().is_err());
     });
 }

@@ -60,14 +60,19 @@ impl Handler<Scouted> for Sink {
     type Result = ();
 
     fn handle(&mut self, reading: Scouted, _: &mut Self::Context) {
-        let [sounding] = reading.soundings[..] else { return };
+        let [sounding] = reading.soundings[..] else {
+            return;
+        };
         let _ = self.scouted.send(sounding.rtt);
     }
 }
 
 /// A network document with that key, and another that counts too; a refresh of `refresh_s`.
 fn document(version: u64, refresh_s: u64, key: u8, other: Option<u8>) -> NetworkDocument {
-    let parameters = Parameters { refresh: Duration::from_secs(refresh_s), ..Parameters::default() };
+    let parameters = Parameters {
+        refresh: Duration::from_secs(refresh_s),
+        ..Parameters::default()
+    };
     NetworkDocument {
         kind: Kind::Network,
         version,
@@ -105,11 +110,20 @@ impl Scouting {
             transit_price: 0,
         };
         let private = PrivateEndpoints::default();
-        let told = ClientSettings { me: prefix(ME), network: network(), port: 1, private };
+        let told = ClientSettings {
+            me: prefix(ME),
+            network: network(),
+            port: 1,
+            private,
+        };
         let asker = Asker::new(&told, &ca.member(ME)).unwrap();
         let (tell_sounded, sounded) = unbounded_channel();
         let (tell_scouted, scouted) = unbounded_channel();
-        let sink = Sink { sounded: tell_sounded, scouted: tell_scouted }.start();
+        let sink = Sink {
+            sounded: tell_sounded,
+            scouted: tell_scouted,
+        }
+        .start();
         let scout = Scout::new(
             ScoutSettings::of(prefix(ME), document),
             &Held::default(),
@@ -119,21 +133,33 @@ impl Scouting {
             vec![sink.clone().recipient()],
             sink.recipient(),
         );
-        Self { ca, scout: scout.start(), sounded, scouted }
+        Self {
+            ca,
+            scout: scout.start(),
+            sounded,
+            scouted,
+        }
     }
 
     /// From now on the network is that.
     fn change(&self, document: &NetworkDocument) {
         let held = self.ca.holding(&self.ca.sealed(document)).load_full();
         let kind = Some(Kind::Network);
-        self.scout.do_send(DocumentsChanged { kind, held, revoked: Default::default() });
+        self.scout.do_send(DocumentsChanged {
+            kind,
+            held,
+            revoked: Default::default(),
+        });
     }
 
     /// What the next sounding brings, or the first one that brings what is expected: one may be under way.
     async fn check(&mut self, answered: bool) {
         let found = async {
             loop {
-                let (fact, rtt) = (self.sounded.recv().await.unwrap(), self.scouted.recv().await.unwrap());
+                let (fact, rtt) = (
+                    self.sounded.recv().await.unwrap(),
+                    self.scouted.recv().await.unwrap(),
+                );
                 assert_eq!(fact, rtt.is_some());
                 assert!(rtt.is_none_or(|rtt| rtt < Duration::from_secs(1)));
                 if fact == answered {
@@ -148,14 +174,17 @@ impl Scouting {
 /// An OpenVPN server of this namespace that takes packets by that key; ready when this returns.
 async fn server(folder: &Path, port: u16, key: u8) -> Child {
     let pair = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
+    let certificate = rcgen::CertificateParams::default()
+        .self_signed(&pair)
+        .unwrap();
     std::fs::write(folder.join("cert"), certificate.pem()).unwrap();
     std::fs::write(folder.join("key"), pair.serialize_pem()).unwrap();
     std::fs::write(folder.join("tls-crypt"), static_key_text(&[key; 256])).unwrap();
     let mut server = Command::new("openvpn")
         .current_dir(folder)
         .args(
-            "--mode server --tls-server --dev-type tap --dev tap0 --proto udp4 --local 127.0.0.1".split(' '),
+            "--mode server --tls-server --dev-type tap --dev tap0 --proto udp4 --local 127.0.0.1"
+                .split(' '),
         )
         .args("--ca cert --cert cert --key key --dh none --tls-crypt tls-crypt --port".split(' '))
         .arg(port.to_string())
@@ -205,12 +234,21 @@ fn who_does_not_answer_is_given_up_by_the_deadline_and_stays_unknown() {
     Namespace::new().actors(|| async {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
-        let mut scouting = Scouting::start(&format!("127.0.0.1:{port}"), &document(1, 60, 0xa, Some(0xb)));
+        let mut scouting = Scouting::start(
+            &format!("127.0.0.1:{port}"),
+            &document(1, 60, 0xa, Some(0xb)),
+        );
         scouting.check(false).await;
         // It was knocked at, by either key.
         let mut packet = [0; 64];
         for _ in 0..4 {
-            assert_eq!(timeout(DEADLINE, silent.recv(&mut packet)).await.unwrap().unwrap(), 54);
+            assert_eq!(
+                timeout(DEADLINE, silent.recv(&mut packet))
+                    .await
+                    .unwrap()
+                    .unwrap(),
+                54
+            );
         }
     });
 }
@@ -224,11 +262,16 @@ fn nobody_is_sounded_by_way_of_the_network_itself() {
     let own = network().node_address(prefix(ME));
     // As on a host whose only IPv6 address is the network's.
     namespace.sh(&format!("ip addr add {own}/128 dev lo nodad"));
-    namespace.sh(&format!("ip -6 route add local 2001:db8:9::/64 dev lo src {own}"));
+    namespace.sh(&format!(
+        "ip -6 route add local 2001:db8:9::/64 dev lo src {own}"
+    ));
     namespace.actors(|| async {
         let silent = UdpSocket::bind("[::]:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
-        let mut scouting = Scouting::start(&format!("[2001:db8:9::5]:{port}"), &document(1, 60, 0xa, None));
+        let mut scouting = Scouting::start(
+            &format!("[2001:db8:9::5]:{port}"),
+            &document(1, 60, 0xa, None),
+        );
         scouting.check(false).await;
         assert!(silent.try_recv(&mut [0; 64]).is_err(), "it was sounded");
     });

@@ -1,6 +1,11 @@
 //! Keeps leases on a real miniupnpd between network namespaces.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test"
+)]
 
 mod netns;
 
@@ -73,8 +78,10 @@ impl Site {
              nft '{RULES}'",
             host = host.id
         ));
-        host.sh("ip addr add 192.168.7.2/24 dev eth0; ip addr add 192.168.7.3/24 dev eth0
-             ip link set eth0 up; ip route add default via 192.168.7.1");
+        host.sh(
+            "ip addr add 192.168.7.2/24 dev eth0; ip addr add 192.168.7.3/24 dev eth0
+             ip link set eth0 up; ip route add default via 192.168.7.1",
+        );
         let path = |name: &str| folder.path().join(name).display().to_string();
         let config = format!(
             "ext_ifname=wan\nlistening_ip=lan\nport=0\nenable_upnp=yes\nenable_natpmp=no\nsecure_mode=yes\n\
@@ -85,7 +92,12 @@ impl Site {
             path("leases")
         );
         std::fs::write(folder.path().join("miniupnpd.conf"), config).unwrap();
-        let mut site = Self { router, host, folder, daemon: None };
+        let mut site = Self {
+            router,
+            host,
+            folder,
+            daemon: None,
+        };
         site.start();
         site
     }
@@ -97,7 +109,10 @@ impl Site {
         let daemon = self.router.on(move || {
             #[expect(clippy::disallowed_methods, reason = "the gateway of the test")]
             let mut daemon = Command::new("miniupnpd");
-            daemon.args(["-d", "-f", &config, "-P", &pid]).stdout(Stdio::null()).stderr(Stdio::null());
+            daemon
+                .args(["-d", "-f", &config, "-P", &pid])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             daemon.spawn().unwrap()
         });
         self.daemon = Some(daemon);
@@ -112,9 +127,14 @@ impl Site {
 
     /// The ports that the router forwards, as nftables holds them.
     fn forwarded(&self) -> Vec<String> {
-        let rules = self.router.sh("nft list chain inet filter prerouting_miniupnpd");
-        let mut ports: Vec<_> =
-            rules.lines().filter(|line| line.contains("dnat")).map(|line| line.trim().to_owned()).collect();
+        let rules = self
+            .router
+            .sh("nft list chain inet filter prerouting_miniupnpd");
+        let mut ports: Vec<_> = rules
+            .lines()
+            .filter(|line| line.contains("dnat"))
+            .map(|line| line.trim().to_owned())
+            .collect();
         ports.sort();
         ports
     }
@@ -153,7 +173,8 @@ fn check<F: Future<Output = ()>>(
     test: impl FnOnce(Keeper<DefaultGateway>) -> F + Send + 'static,
 ) {
     let settings = settings(site.folder.path(), me);
-    site.host.actors(move || test(Keeper::new(DefaultGateway, settings)));
+    site.host
+        .actors(move || test(Keeper::new(DefaultGateway, settings)));
 }
 
 #[test]
@@ -164,12 +185,23 @@ fn both_ports_are_leased_renewed_after_a_restart_of_the_gateway_and_released() {
     let mut site = Site::new("45.67.0.1");
     check(&site, 7, |keeper| async move {
         let leases = round(&keeper).await.unwrap();
-        let seen: Vec<_> = leases.iter().map(|l| (l.transport, l.internal_port, l.external)).collect();
+        let seen: Vec<_> = leases
+            .iter()
+            .map(|l| (l.transport, l.internal_port, l.external))
+            .collect();
         let external = "45.67.0.1:1194".parse().unwrap();
-        assert_eq!(seen, [(Transport::Udp, 1194, external), (Transport::Tcp, 1194, external)]);
+        assert_eq!(
+            seen,
+            [
+                (Transport::Udp, 1194, external),
+                (Transport::Tcp, 1194, external)
+            ]
+        );
         let end = Uptime::from_secs(100) + LEASE;
         assert!(
-            leases.iter().all(|lease| lease.until <= end && end.since(lease.until) < Duration::from_secs(9))
+            leases
+                .iter()
+                .all(|lease| lease.until <= end && end.since(lease.until) < Duration::from_secs(9))
         );
     });
     assert_eq!(site.forwarded().len(), 2, "{:?}", site.forwarded());
@@ -181,7 +213,11 @@ fn both_ports_are_leased_renewed_after_a_restart_of_the_gateway_and_released() {
     check(&site, 7, |keeper| async move {
         let leases = round(&keeper).await.unwrap();
         assert_eq!(leases.len(), 2, "{leases:?}");
-        assert!(leases.iter().all(|lease| lease.until <= Uptime::from_secs(100) + LEASE));
+        assert!(
+            leases
+                .iter()
+                .all(|lease| lease.until <= Uptime::from_secs(100) + LEASE)
+        );
     });
     assert_eq!(site.forwarded(), before);
 
@@ -202,7 +238,13 @@ fn what_a_killed_run_left_is_taken_over_and_other_peoples_ports_are_left_alone()
     let other = tempfile::tempdir().unwrap();
     let others = settings(other.path(), 8);
     site.host.actors(move || async move {
-        assert_eq!(round(&Keeper::new(DefaultGateway, others)).await.unwrap().len(), 2);
+        assert_eq!(
+            round(&Keeper::new(DefaultGateway, others))
+                .await
+                .unwrap()
+                .len(),
+            2
+        );
     });
     for _ in 0..2 {
         check(&site, 7, |keeper| async move {
@@ -212,7 +254,11 @@ fn what_a_killed_run_left_is_taken_over_and_other_peoples_ports_are_left_alone()
         });
         assert_eq!(site.forwarded().len(), 4, "{:?}", site.forwarded());
     }
-    check(&site, 7, |keeper| async move { keeper.release().await.unwrap() });
+    check(
+        &site,
+        7,
+        |keeper| async move { keeper.release().await.unwrap() },
+    );
     assert_eq!(site.forwarded().len(), 2, "{:?}", site.forwarded());
 }
 
@@ -224,7 +270,10 @@ fn a_gateway_behind_another_one_is_asked_for_nothing() {
     let site = Site::new("10.9.8.7");
     check(&site, 7, |keeper| async move {
         let refused = round(&keeper).await;
-        assert!(matches!(refused, Err(LeaseError::NotRoutable { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(LeaseError::NotRoutable { .. })),
+            "{refused:?}"
+        );
     });
     assert_eq!(site.forwarded(), [""; 0]);
 }
@@ -254,7 +303,10 @@ fn the_actor_tells_the_leases_as_soon_as_they_stand() {
         let (sink, mut told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
         Upnp::new(Rc::new(keeper), Clock::boottime(), to).start();
-        let read = timeout(Duration::from_secs(9), told.recv()).await.unwrap().unwrap();
+        let read = timeout(Duration::from_secs(9), told.recv())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(read.leases.len(), 2);
     });
 }

@@ -45,7 +45,12 @@ fn child<'a, 'i>(node: &'a MarkedYaml<'i>, step: &Step) -> Option<(usize, &'a Ma
 pub(crate) fn last_line_of_key(text: &str, key: &str) -> Option<usize> {
     let opens = |line: &str| {
         let line = line.trim_start_matches([' ', '{', ',']);
-        line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'))
+        line.strip_prefix(key)
+            .is_some_and(|rest| rest.trim_start().starts_with(':'))
     };
-    text.lines().enumerate().filter(|(_, line)| opens(line)).map(|(index, _)| index + 1).last()
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| opens(line))
+        .map(|(index, _)| index + 1)
+        .last()
 }

@@ -40,11 +40,16 @@ pub(crate) const LOG: &str = "info";
 /// # Errors
 /// One line for each thing that is wrong; see [`ConfigError`].
 pub fn load(file: &Path) -> Result<Settings, ConfigError> {
-    let unread = |source: io::Error| ConfigError::Read { file: file.to_owned(), source };
+    let unread = |source: io::Error| ConfigError::Read {
+        file: file.to_owned(),
+        source,
+    };
     // A fifo would block at open, a device never end.
     let metadata = std::fs::metadata(file).map_err(unread)?;
     if !metadata.is_file() {
-        return Err(ConfigError::NotAFile { file: file.to_owned() });
+        return Err(ConfigError::NotAFile {
+            file: file.to_owned(),
+        });
     }
     let mut bytes = Vec::new();
     let mut reader = File::open(file).map_err(unread)?.take(LIMIT + 1);
@@ -60,7 +65,10 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<Settings, ConfigError> {
     let file = || file.to_owned();
     let short = u64::try_from(bytes.len()).is_ok_and(|size| size <= LIMIT);
     let text = std::str::from_utf8(bytes).ok().filter(|_| short);
-    let text = text.ok_or_else(|| ConfigError::NotText { file: file(), limit: LIMIT })?;
+    let text = text.ok_or_else(|| ConfigError::NotText {
+        file: file(),
+        limit: LIMIT,
+    })?;
     let value: Value = serde_yaml::from_str(text).map_err(|error| syntax(file(), text, &error))?;
     if value.is_null() {
         return Err(ConfigError::Empty { file: file() });
@@ -83,7 +91,11 @@ fn syntax(file: PathBuf, text: &str, error: &serde_yaml::Error) -> ConfigError {
     let Some(key) = duplicate else {
         // The position stands before the text already.
         let text = one_line(said.split(" at line ").next().unwrap_or_default().trim());
-        return ConfigError::Syntax { file, line, text: format!("not YAML: {text}") };
+        return ConfigError::Syntax {
+            file,
+            line,
+            text: format!("not YAML: {text}"),
+        };
     };
     let complaint = Complaint {
         line: last_line_of_key(text, &key).or(Some(line)),
@@ -91,7 +103,10 @@ fn syntax(file: PathBuf, text: &str, error: &serde_yaml::Error) -> ConfigError {
         value: "given twice".into(),
         right: "each key once".into(),
     };
-    ConfigError::Values { file, complaints: vec![complaint] }
+    ConfigError::Values {
+        file,
+        complaints: vec![complaint],
+    }
 }
 
 fn values(file: PathBuf, text: &str, faults: Vec<Fault>) -> ConfigError {
@@ -125,8 +140,14 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         private_endpoints,
         metrics,
         log,
-    ] = root.keys(KEYS, "keys and values, such as registry: https://HOST:PORT", faults);
-    let private = private_endpoints.and_then(|tree| flag(&tree, faults)).unwrap_or(false);
+    ] = root.keys(
+        KEYS,
+        "keys and values, such as registry: https://HOST:PORT",
+        faults,
+    );
+    let private = private_endpoints
+        .and_then(|tree| flag(&tree, faults))
+        .unwrap_or(false);
     let endpoints = list(endpoints, ENDPOINTS, faults, |text| endpoint(text, private));
     let listen = listen.map(|tree| tree.keys(["udp", "tcp"], LISTEN, faults));
     let [udp, tcp] = listen.unwrap_or_default();
@@ -134,7 +155,9 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     let [openvpn, babeld] = users.unwrap_or_default();
     let upnp = upnp.and_then(|tree| word(&tree, &[("auto", true), ("off", false)], faults));
     let policy = policy.and_then(|tree| word(&tree, POLICY, faults));
-    let transit = transit.and_then(|tree| word(&tree, TRANSIT, faults)).unwrap_or_default();
+    let transit = transit
+        .and_then(|tree| word(&tree, TRANSIT, faults))
+        .unwrap_or_default();
     let gateway = gateway.is_some_and(|tree| {
         let on = flag(&tree, faults).unwrap_or(false);
         if on && transit == Transit::Leaf {
@@ -142,26 +165,37 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         }
         on
     });
-    let max_accepted =
-        max_accepted.and_then(|tree| tree.read("a number from 0 to 250", faults, |v| number(v, 0, 250)));
-    let tunnels_to_dial =
-        tunnels_to_dial.and_then(|tree| tree.read("a number from 1 to 30", faults, |v| number(v, 1, 30)));
+    let max_accepted = max_accepted
+        .and_then(|tree| tree.read("a number from 0 to 250", faults, |v| number(v, 0, 250)));
+    let tunnels_to_dial = tunnels_to_dial
+        .and_then(|tree| tree.read("a number from 1 to 30", faults, |v| number(v, 1, 30)));
     let metrics = metrics.and_then(|tree| tree.read(METRICS_RIGHT, faults, metrics_of));
     let log = log.and_then(|tree| tree.read(LOG_RIGHT, faults, log_of));
     Some(Settings {
         listen_udp: udp.and_then(|tree| port(&tree, faults)).unwrap_or(PORT),
         listen_tcp: tcp.and_then(|tree| port(&tree, faults)).unwrap_or(PORT),
         endpoints,
-        neighbours: list(neighbours, "a list of prefixes, such as [7/16]", faults, parsed::<Prefix>),
+        neighbours: list(
+            neighbours,
+            "a list of prefixes, such as [7/16]",
+            faults,
+            parsed::<Prefix>,
+        ),
         interfaces: list(interfaces, INTERFACES, faults, interface),
         transit,
         gateway,
         policy: policy.unwrap_or_default(),
-        dry_run: dry_run.and_then(|tree| flag(&tree, faults)).unwrap_or(false),
+        dry_run: dry_run
+            .and_then(|tree| flag(&tree, faults))
+            .unwrap_or(false),
         max_accepted,
         tunnels_to_dial,
-        openvpn_user: openvpn.and_then(|tree| user(&tree, faults)).unwrap_or_else(|| named(OPENVPN_USER)),
-        babeld_user: babeld.and_then(|tree| user(&tree, faults)).unwrap_or_else(|| named(BABELD_USER)),
+        openvpn_user: openvpn
+            .and_then(|tree| user(&tree, faults))
+            .unwrap_or_else(|| named(OPENVPN_USER)),
+        babeld_user: babeld
+            .and_then(|tree| user(&tree, faults))
+            .unwrap_or_else(|| named(BABELD_USER)),
         upnp: upnp.unwrap_or(true),
         private_endpoints: private,
         metrics: metrics.or_else(|| metrics_of(&Value::from(METRICS)))?,
@@ -188,19 +222,22 @@ const KEYS: [&str; 16] = [
     "metrics",
     "log",
 ];
-const TRANSIT: &[(&str, Transit)] =
-    &[("normal", Transit::Normal), ("avoid", Transit::Avoid), ("leaf", Transit::Leaf)];
+const TRANSIT: &[(&str, Transit)] = &[
+    ("normal", Transit::Normal),
+    ("avoid", Transit::Avoid),
+    ("leaf", Transit::Leaf),
+];
 const POLICY: &[(&str, Rule)] = &[("gain", Rule::Gain), ("random", Rule::Random)];
 const REGISTRY: &str = "https://HOST:PORT, such as https://registry.example:9443";
 const LISTEN: &str = "ports, such as { udp: 1194, tcp: 1194 }";
 const USERS: &str = "users, such as { openvpn: warren-openvpn, babeld: warren-babel }";
 const USER: &str = "a user's name, or its number from 1 to 4294967294; root is no choice";
-const ENDPOINTS: &str =
-    "a list of addresses that others can dial, such as [\"udp:192.0.2.1:1194\", \"tcp:[2001:db8::1]:1194\"]";
+const ENDPOINTS: &str = "a list of addresses that others can dial, such as [\"udp:192.0.2.1:1194\", \"tcp:[2001:db8::1]:1194\"]";
 const INTERFACES: &str = "a list of names of links, such as [eth0]; wrn… are our own";
 const METRICS_RIGHT: &str =
     "ADDRESS:PORT, such as 127.0.0.1:9197, the absolute path of a unix socket, or off";
-const LOG_RIGHT: &str = "a level (error, warn, info, debug, trace) or a filter, such as info,actors=debug";
+const LOG_RIGHT: &str =
+    "a level (error, warn, info, debug, trace) or a filter, such as info,actors=debug";
 
 fn text(value: &Value) -> Option<&str> {
     value.as_str()
@@ -212,7 +249,9 @@ fn number(value: &Value, least: u16, most: u16) -> Option<u16> {
 }
 
 fn port(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<u16> {
-    tree.read("a port from 1 to 65535, or 0: do not accept", faults, |v| number(v, 0, u16::MAX))
+    tree.read("a port from 1 to 65535, or 0: do not accept", faults, |v| {
+        number(v, 0, u16::MAX)
+    })
 }
 
 fn flag(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<bool> {
@@ -223,7 +262,10 @@ fn word<T: Copy>(tree: &Tree<'_>, words: &[(&str, T)], faults: &mut Vec<Fault>) 
     let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
     tree.read(&format!("one of {}", names.join(", ")), faults, |value| {
         let text = text(value)?;
-        words.iter().find(|(name, _)| *name == text).map(|(_, meaning)| *meaning)
+        words
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, meaning)| *meaning)
     })
 }
 
@@ -235,7 +277,9 @@ fn named(name: &str) -> ChildUser {
 fn user(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<ChildUser> {
     tree.read(USER, faults, |value| {
         if let Some(id) = value.as_u64() {
-            let id = u32::try_from(id).ok().filter(|id| (1..u32::MAX).contains(id));
+            let id = u32::try_from(id)
+                .ok()
+                .filter(|id| (1..u32::MAX).contains(id));
             return id.map(ChildUser::Id);
         }
         let name = text(value)?;
@@ -262,7 +306,9 @@ fn list<T: Ord + Clone>(
     let mut seen = BTreeSet::new();
     let mut list = Vec::new();
     for item in items {
-        let Some(taken) = item.read(right, faults, |value| take(text(value)?)) else { continue };
+        let Some(taken) = item.read(right, faults, |value| take(text(value)?)) else {
+            continue;
+        };
         if seen.insert(taken.clone()) {
             list.push(taken);
         } else {
@@ -288,7 +334,8 @@ fn endpoint(text: &str, private: bool) -> Option<Endpoint> {
 
 fn interface(name: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let good = (1..=15).contains(&name.len()) && name.chars().all(plain) && !name.starts_with("wrn");
+    let good =
+        (1..=15).contains(&name.len()) && name.chars().all(plain) && !name.starts_with("wrn");
     (good && name != "." && name != "..").then(|| name.to_owned())
 }
 
@@ -316,13 +363,18 @@ fn log_of(value: &Value) -> Option<String> {
 fn registry(tree: Option<Tree<'_>>, faults: &mut Vec<Fault>) -> Option<String> {
     let Some(tree) = tree else {
         let path = vec![Step::Key("registry".into())];
-        faults.push(Fault { path, value: "missing".into(), right: REGISTRY.into() });
+        faults.push(Fault {
+            path,
+            value: "missing".into(),
+            right: REGISTRY.into(),
+        });
         return None;
     };
     tree.read(REGISTRY, faults, |value| {
         let url = text(value)?;
         let (host, port) = url.strip_prefix("https://")?.rsplit_once(':')?;
-        let port_good = parsed::<u16>(port).is_some_and(|number| number != 0 && number.to_string() == port);
+        let port_good =
+            parsed::<u16>(port).is_some_and(|number| number != 0 && number.to_string() == port);
         (port_good && host_good(host)).then(|| url.to_owned())
     })
 }
@@ -330,7 +382,10 @@ fn registry(tree: Option<Tree<'_>>, faults: &mut Vec<Fault>) -> Option<String> {
 /// A DNS name, an IPv4 address, or an IPv6 address in brackets.
 fn host_good(host: &str) -> bool {
     if let Some(inside) = host.strip_prefix('[') {
-        return inside.strip_suffix(']').and_then(parsed::<Ipv6Addr>).is_some();
+        return inside
+            .strip_suffix(']')
+            .and_then(parsed::<Ipv6Addr>)
+            .is_some();
     }
     let label = |label: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';

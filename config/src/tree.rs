@@ -26,7 +26,10 @@ const SHOWN: usize = 60;
 
 impl<'a> Tree<'a> {
     pub(crate) fn root(value: &'a Value) -> Self {
-        Self { path: Vec::new(), value }
+        Self {
+            path: Vec::new(),
+            value,
+        }
     }
 
     /// The values of `keys`, in their order; any other key is a fault. `right` names the whole.
@@ -44,16 +47,26 @@ impl<'a> Tree<'a> {
             let name = scalar(key);
             if !keys.contains(&name.as_str()) || !key.is_string() {
                 let child = self.step(Step::Key(name), value);
-                faults.push(Fault { value: "unknown key".into(), ..child.fault(&one_of(&keys)) });
+                faults.push(Fault {
+                    value: "unknown key".into(),
+                    ..child.fault(&one_of(&keys))
+                });
             }
         }
-        keys.map(|key| map.get(key).map(|value| self.step(Step::Key(key.to_owned()), value)))
+        keys.map(|key| {
+            map.get(key)
+                .map(|value| self.step(Step::Key(key.to_owned()), value))
+        })
     }
 
     /// The items of a list.
     pub(crate) fn items(&self, right: &str, faults: &mut Vec<Fault>) -> Vec<Self> {
         if let Value::Sequence(list) = self.value {
-            return list.iter().enumerate().map(|(n, value)| self.step(Step::Item(n), value)).collect();
+            return list
+                .iter()
+                .enumerate()
+                .map(|(n, value)| self.step(Step::Item(n), value))
+                .collect();
         }
         faults.push(self.fault(right));
         Vec::new()
@@ -75,7 +88,11 @@ impl<'a> Tree<'a> {
 
     /// A fault of this value.
     pub(crate) fn fault(&self, right: &str) -> Fault {
-        Fault { path: self.path.clone(), value: shown(self.value), right: right.to_owned() }
+        Fault {
+            path: self.path.clone(),
+            value: shown(self.value),
+            right: right.to_owned(),
+        }
     }
 
     fn step(&self, step: Step, value: &'a Value) -> Self {
@@ -100,12 +117,18 @@ pub(crate) fn name(path: &[Step]) -> String {
             Step::Item(index) => write!(name, "[{index}]"),
         };
     }
-    if name.is_empty() { "the document".to_owned() } else { name }
+    if name.is_empty() {
+        "the document".to_owned()
+    } else {
+        name
+    }
 }
 
 /// The text without characters that would break a line or steer a terminal.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// A value in one line of bounded length.

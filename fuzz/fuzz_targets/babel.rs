@@ -9,7 +9,9 @@ fuzz_target!(|input: (u8, &[u8])| {
     let network = Network::new("fd00:1:2::/48".parse().unwrap()).unwrap();
     let whole = Decoder::new(network).feed(stream);
     let mut decoder = Decoder::new(network);
-    let pieces: Vec<_> =
-        stream.chunks(usize::from(cut).max(1)).flat_map(|piece| decoder.feed(piece)).collect();
+    let pieces: Vec<_> = stream
+        .chunks(usize::from(cut).max(1))
+        .flat_map(|piece| decoder.feed(piece))
+        .collect();
     assert_eq!(pieces, whole);
 });

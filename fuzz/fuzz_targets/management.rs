@@ -8,7 +8,9 @@ fuzz_target!(|input: (u8, &[u8])| {
     let (cut, stream) = input;
     let whole = Decoder::default().feed(stream);
     let mut decoder = Decoder::default();
-    let pieces: Vec<_> =
-        stream.chunks(usize::from(cut).max(1)).flat_map(|piece| decoder.feed(piece)).collect();
+    let pieces: Vec<_> = stream
+        .chunks(usize::from(cut).max(1))
+        .flat_map(|piece| decoder.feed(piece))
+        .collect();
     assert_eq!(pieces, whole);
 });

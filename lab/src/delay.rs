@@ -50,8 +50,11 @@ pub fn round_trips_ms(nodes: usize, seed: u64) -> Vec<Vec<f64>> {
         for (other, far_end) in access.iter().enumerate().take(one) {
             let (here, there) = (one % CLUSTERS, other % CLUSTERS);
             // Of three clusters each pair has a distance of its own.
-            let apart =
-                if here == there { 0.0 } else { far.get((here + there) % CLUSTERS).copied().unwrap_or(0.0) };
+            let apart = if here == there {
+                0.0
+            } else {
+                far.get((here + there) % CLUSTERS).copied().unwrap_or(0.0)
+            };
             let trip = (near + far_end + apart) * between(0.9, 1.1);
             for (from, to) in [(one, other), (other, one)] {
                 if let Some(cell) = all.get_mut(from).and_then(|row| row.get_mut(to)) {
@@ -77,10 +80,19 @@ impl Delays {
     /// Where the lab has too many nodes, or the kernel refuses addresses, rules or sockets.
     pub fn start(lab: &Lab, round_trips_ms: &[Vec<f64>]) -> Result<Self> {
         let count = lab.nodes().len();
-        anyhow::ensure!(count <= MOST_NODES, "delays can be had between at most {MOST_NODES} nodes");
+        anyhow::ensure!(
+            count <= MOST_NODES,
+            "delays can be had between at most {MOST_NODES} nodes"
+        );
         let everything = "route add 45.0.0.0/8 dev";
-        ip::batch(Some(&lab.internet_namespace()), &format!("{everything} internet\n"))?;
-        ip::batch(Some(&lab.registry_namespace()), &format!("{everything} eth0\n"))?;
+        ip::batch(
+            Some(&lab.internet_namespace()),
+            &format!("{everything} internet\n"),
+        )?;
+        ip::batch(
+            Some(&lab.registry_namespace()),
+            &format!("{everything} eth0\n"),
+        )?;
         let mut doors = Vec::new();
         for node in lab.nodes() {
             let own = address(node.index())?;
@@ -89,7 +101,13 @@ impl Delays {
             );
             ip::batch(Some(node.namespace()), &lines)?;
             let mut rules = String::new();
-            for (to, trip) in round_trips_ms.get(node.index()).into_iter().flatten().enumerate().take(count) {
+            for (to, trip) in round_trips_ms
+                .get(node.index())
+                .into_iter()
+                .flatten()
+                .enumerate()
+                .take(count)
+            {
                 let (target, port) = (address(to)?, door_port(node.index(), to, count)?);
                 rules.push_str(&format!(
                     "        ip daddr {target} udp dport {SERVER_PORT} dnat to {RELAY}:{port}\n"
@@ -100,7 +118,9 @@ impl Delays {
             let chain = "type nat hook output priority -100\n        policy accept\n";
             load_rules(
                 node.namespace(),
-                &format!("table ip delay {{\n    chain output {{\n        {chain}{rules}    }}\n}}\n"),
+                &format!(
+                    "table ip delay {{\n    chain output {{\n        {chain}{rules}    }}\n}}\n"
+                ),
             )?;
         }
         let stop = Arc::new(AtomicBool::new(false));
@@ -108,7 +128,10 @@ impl Delays {
         let (namespace, stopped) = (lab.internet_namespace(), Arc::clone(&stop));
         let thread = thread::spawn(move || run(&namespace, &doors, &stopped, &opened));
         opening.recv().context("the relay's thread is gone")??;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -127,7 +150,9 @@ fn address(index: usize) -> Result<Ipv4Addr> {
 
 fn door_port(from: usize, to: usize, count: usize) -> Result<u16> {
     let place = u16::try_from(from * count + to).context("more pairs than ports")?;
-    FIRST_PORT.checked_add(place).context("more pairs than ports")
+    FIRST_PORT
+        .checked_add(place)
+        .context("more pairs than ports")
 }
 
 fn run(
@@ -178,10 +203,19 @@ impl Relay {
     fn open(doors: &[(u16, SocketAddr, Duration)]) -> Result<Self> {
         let open = |(port, server, delay): &(u16, SocketAddr, Duration)| {
             let socket = bound(*port)?;
-            Ok(Door { socket, server: *server, delay: *delay })
+            Ok(Door {
+                socket,
+                server: *server,
+                delay: *delay,
+            })
         };
         let doors = doors.iter().map(open).collect::<Result<_>>()?;
-        Ok(Self { doors, flows: BTreeMap::new(), held: BTreeMap::new(), number: 0 })
+        Ok(Self {
+            doors,
+            flows: BTreeMap::new(),
+            held: BTreeMap::new(),
+            number: 0,
+        })
     }
 
     /// Waits until something comes or is due, and passes it on.
@@ -189,20 +223,31 @@ impl Relay {
         let now = Instant::now();
         let rest = self.held.keys().next().map_or(100, |(due, _)| {
             // A whole millisecond is the least that poll(2) waits.
-            u16::try_from(due.saturating_duration_since(now).as_micros().div_ceil(1_000))
-                .unwrap_or(100)
-                .min(100)
+            u16::try_from(
+                due.saturating_duration_since(now)
+                    .as_micros()
+                    .div_ceil(1_000),
+            )
+            .unwrap_or(100)
+            .min(100)
         });
         let sockets = self.doors.iter().map(|door| &door.socket);
         let sockets = sockets.chain(self.flows.values().map(|(socket, _)| socket));
-        let mut fds: Vec<_> = sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        let mut fds: Vec<_> = sockets
+            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+            .collect();
         // Interrupted: nothing is readable, and the next turn polls again.
         poll(&mut fds, PollTimeout::from(rest)).ok();
         let readable: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         drop(fds);
         let (doors, flows) = readable.split_at(self.doors.len().min(readable.len()));
-        let flows: Vec<Flow> =
-            self.flows.keys().zip(flows).filter(|(_, readable)| **readable).map(|(flow, _)| *flow).collect();
+        let flows: Vec<Flow> = self
+            .flows
+            .keys()
+            .zip(flows)
+            .filter(|(_, readable)| **readable)
+            .map(|(flow, _)| *flow)
+            .collect();
         for (place, _) in doors.iter().enumerate().filter(|(_, readable)| **readable) {
             self.take_in(place);
         }
@@ -214,8 +259,12 @@ impl Relay {
     fn take_in(&mut self, place: usize) {
         let mut buffer = [0; 2_048];
         loop {
-            let Some(door) = self.doors.get(place) else { return };
-            let Ok((length, sender)) = door.socket.recv_from(&mut buffer) else { return };
+            let Some(door) = self.doors.get(place) else {
+                return;
+            };
+            let Ok((length, sender)) = door.socket.recv_from(&mut buffer) else {
+                return;
+            };
             let flow = (place, sender);
             if !self.flows.contains_key(&flow) && self.flows.len() < MOST_FLOWS {
                 let Ok(socket) = bound(0) else { continue };
@@ -231,24 +280,46 @@ impl Relay {
     fn take_back(&mut self, flow: Flow) {
         let mut buffer = [0; 2_048];
         loop {
-            let Some((socket, _)) = self.flows.get(&flow) else { return };
-            let Ok((length, _)) = socket.recv_from(&mut buffer) else { return };
+            let Some((socket, _)) = self.flows.get(&flow) else {
+                return;
+            };
+            let Ok((length, _)) = socket.recv_from(&mut buffer) else {
+                return;
+            };
             self.hold(flow, false, buffer.get(..length).unwrap_or_default());
         }
     }
 
     fn hold(&mut self, flow: Flow, to_server: bool, bytes: &[u8]) {
-        let Some(door) = self.doors.get(flow.0).filter(|_| self.held.len() < MOST_HELD) else { return };
+        let Some(door) = self
+            .doors
+            .get(flow.0)
+            .filter(|_| self.held.len() < MOST_HELD)
+        else {
+            return;
+        };
         self.number += 1;
         let due = Instant::now() + door.delay;
-        self.held.insert((due, self.number), Held { flow, to_server, bytes: bytes.to_owned() });
+        self.held.insert(
+            (due, self.number),
+            Held {
+                flow,
+                to_server,
+                bytes: bytes.to_owned(),
+            },
+        );
     }
 
     fn pass_on(&mut self) {
         let now = Instant::now();
         while let Some(entry) = self.held.first_entry().filter(|entry| entry.key().0 <= now) {
-            let Held { flow, to_server, bytes } = entry.remove();
-            let (Some(door), Some((socket, _))) = (self.doors.get(flow.0), self.flows.get(&flow)) else {
+            let Held {
+                flow,
+                to_server,
+                bytes,
+            } = entry.remove();
+            let (Some(door), Some((socket, _))) = (self.doors.get(flow.0), self.flows.get(&flow))
+            else {
                 continue;
             };
             // What the kernel refuses is lost, as on any network.
@@ -281,7 +352,10 @@ mod tests {
             for (other, trip) in row.iter().enumerate() {
                 assert_eq!(*trip, all[other][one]);
                 let near = one % CLUSTERS == other % CLUSTERS;
-                assert!(if near { *trip < 20.0 } else { *trip > 36.0 }, "{one} {other} {trip}");
+                assert!(
+                    if near { *trip < 20.0 } else { *trip > 36.0 },
+                    "{one} {other} {trip}"
+                );
             }
         }
     }

@@ -46,7 +46,10 @@ pub fn show(keep: bool) -> Result<()> {
     let whole = start_whole(&lab)?;
     let hops = wait_routes(&lab)?.mean_hops().unwrap_or_default();
     summary.push(format!("mean hops over all pairs: {hops:.2}"));
-    summary.push(format!("seconds until all pairs reach each other: {:.2}", whole.as_secs_f64()));
+    summary.push(format!(
+        "seconds until all pairs reach each other: {:.2}",
+        whole.as_secs_f64()
+    ));
 
     // Nodes that dialled each other while all started close one of the two tunnels first.
     tell("letting it settle");
@@ -88,7 +91,10 @@ fn closing(lab: &Lab, pinger: &Pinger, watch: &mut Watch) -> Result<Vec<String>>
             break closing.clone();
         }
         if begun.elapsed() > CLOSING_PATIENCE {
-            bail!("no planner closed a tunnel within {} s", CLOSING_PATIENCE.as_secs());
+            bail!(
+                "no planner closed a tunnel within {} s",
+                CLOSING_PATIENCE.as_secs()
+            );
         }
         pause(Duration::from_millis(250));
     };
@@ -96,7 +102,10 @@ fn closing(lab: &Lab, pinger: &Pinger, watch: &mut Watch) -> Result<Vec<String>>
     let (start, end) = closing.span(pinger);
     pause(LOST_AFTER + Duration::from_secs(4));
     let sum = pinger.sum_up(start, end, |_, _| true);
-    tell(format!("{} of {} pings were lost meanwhile, all pairs counted", sum.lost, sum.sent));
+    tell(format!(
+        "{} of {} pings were lost meanwhile, all pairs counted",
+        sum.lost, sum.sent
+    ));
     pinger.losses(start, end, |_, _| true).iter().for_each(tell);
     Ok(vec![
         format!(
@@ -104,7 +113,10 @@ fn closing(lab: &Lab, pinger: &Pinger, watch: &mut Watch) -> Result<Vec<String>>
             closing.node, closing.decision.slot, closing.peer, closing.decision.reason
         ),
         format!("what it carried: {}", closing.decision.terms),
-        format!("packets lost during that closing: {} of {}", sum.lost, sum.sent),
+        format!(
+            "packets lost during that closing: {} of {}",
+            sum.lost, sum.sent
+        ),
     ])
 }
 
@@ -114,7 +126,9 @@ fn death(lab: &Lab, pinger: &Pinger) -> Result<String> {
     let needed = |node: &usize| routes.pairs_through(*node).len();
     let victim = (0..NODES).max_by_key(needed).context("no node")?;
     let pairs = needed(&victim);
-    tell(format!("cutting off node {victim}, which {pairs} pairs of others need, without a word"));
+    tell(format!(
+        "cutting off node {victim}, which {pairs} pairs of others need, without a word"
+    ));
     let start = pinger.now();
     lab.cut(victim)?;
     lab.node(victim)?.kill();
@@ -129,29 +143,51 @@ fn death(lab: &Lab, pinger: &Pinger) -> Result<String> {
     pause(LOST_AFTER + Duration::from_millis(100));
     let sum = pinger.sum_up(start, healed, survives);
     let gap = sum.longest_gap.as_secs_f64();
-    tell(format!("the others reach each other again; the longest gap of any pair was {gap:.2} s"));
+    tell(format!(
+        "the others reach each other again; the longest gap of any pair was {gap:.2} s"
+    ));
     lab.mend(victim)?;
     lab.node(victim)?.start()?;
-    Ok(format!("seconds to heal after node {victim} was killed ({pairs} pairs needed it): {gap:.2}"))
+    Ok(format!(
+        "seconds to heal after node {victim} was killed ({pairs} pairs needed it): {gap:.2}"
+    ))
 }
 
 /// Some lines of one node's metrics that are not zero.
 fn excerpt(lab: &Lab) -> Result<Vec<String>> {
     let scrape = lab.node(0)?.scrape()?;
-    let wanted =
-        ["warren_tunnel_receive_bytes_total", "warren_tunnel_nodes_served", "warren_decisions_total"];
-    let lines = scrape.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name)));
-    let lines: Vec<String> = lines.filter(|line| !line.ends_with(" 0")).map(ToOwned::to_owned).collect();
+    let wanted = [
+        "warren_tunnel_receive_bytes_total",
+        "warren_tunnel_nodes_served",
+        "warren_decisions_total",
+    ];
+    let lines = scrape
+        .lines()
+        .filter(|line| wanted.iter().any(|name| line.starts_with(name)));
+    let lines: Vec<String> = lines
+        .filter(|line| !line.ends_with(" 0"))
+        .map(ToOwned::to_owned)
+        .collect();
     if lines.is_empty() {
         bail!("node 0 serves no metrics of tunnels");
     }
     let head = ["from the metrics of node 0:".to_owned()];
-    Ok(head.into_iter().chain(lines.into_iter().take(EXCERPT).map(|line| format!("  {line}"))).collect())
+    Ok(head
+        .into_iter()
+        .chain(
+            lines
+                .into_iter()
+                .take(EXCERPT)
+                .map(|line| format!("  {line}")),
+        )
+        .collect())
 }
 
 /// Commands to try while a lab runs.
 pub fn how_to_look_around(lab: &Lab) -> Vec<String> {
-    let Some(node) = lab.nodes().first() else { return Vec::new() };
+    let Some(node) = lab.nodes().first() else {
+        return Vec::new();
+    };
     let (namespace, root) = (node.namespace(), node.root().display());
     vec![
         "the network stays until Ctrl-C; look around with:".to_owned(),

@@ -63,11 +63,20 @@ impl Desk {
         signals::take_down_on_signals(&run, false);
         let namespace = run.namespace("desk");
         ip::batch(None, &format!("netns add {namespace}\n"))?;
-        ip::batch(Some(&namespace), "link set lo up\nroute add local 2001:db8::/32 dev lo\n")?;
+        ip::batch(
+            Some(&namespace),
+            "link set lo up\nroute add local 2001:db8::/32 dev lo\n",
+        )?;
         let root = run.make_folder("registry")?;
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let desk =
-            Self { run, namespace, root, program: spawn::program(), options, process: Mutex::default() };
+        let desk = Self {
+            run,
+            namespace,
+            root,
+            program: spawn::program(),
+            options,
+            process: Mutex::default(),
+        };
         let address = format!("[{ADDRESS}]:{PORT}");
         desk.command("init", &[&["--address", &address], init].concat())?;
         desk.run_again()?;
@@ -83,7 +92,10 @@ impl Desk {
     /// # Errors
     /// Where it does not run.
     pub fn pid(&self) -> Result<u32> {
-        self.process().as_ref().map(Process::pid).context("the registry does not run")
+        self.process()
+            .as_ref()
+            .map(Process::pid)
+            .context("the registry does not run")
     }
 
     /// SIGKILL.
@@ -98,7 +110,9 @@ impl Desk {
     /// # Errors
     /// Where it ends or does not listen within 30 s.
     pub fn run_again(&self) -> Result<()> {
-        let fixed = ["registry", "run", "--root"].into_iter().map(ToOwned::to_owned);
+        let fixed = ["registry", "run", "--root"]
+            .into_iter()
+            .map(ToOwned::to_owned);
         let root = self.root.to_string_lossy().into_owned();
         let arguments = fixed.chain([root]).chain(self.options.iter().cloned());
         let log = self.run.folder().join("registry.log");
@@ -109,7 +123,10 @@ impl Desk {
             (ready || process.ended().is_some()).then_some(ready)
         });
         if listens != Some(true) {
-            bail!("the registry does not listen: {}", crate::node::tail(&log, 10));
+            bail!(
+                "the registry does not listen: {}",
+                crate::node::tail(&log, 10)
+            );
         }
         *self.process() = Some(process);
         Ok(())
@@ -130,7 +147,9 @@ impl Desk {
     /// Where it refuses.
     pub fn command(&self, verb: &str, more: &[&str]) -> Result<String> {
         let root = self.root.to_string_lossy();
-        let arguments = ["registry", verb, "--root", &root].into_iter().chain(more.iter().copied());
+        let arguments = ["registry", verb, "--root", &root]
+            .into_iter()
+            .chain(more.iter().copied());
         spawn::run(&self.namespace, &self.program, arguments, PATIENCE)
     }
 
@@ -158,12 +177,17 @@ impl Desk {
         let mut config = match identity {
             None => config.with_no_client_auth(),
             Some((certificate, key)) => config.with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).context("no certificate")?],
+                vec![
+                    CertificateDer::from_pem_slice(certificate.as_bytes())
+                        .context("no certificate")?,
+                ],
                 PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).context("no key")?,
             )?,
         };
         config.resumption = rustls::client::Resumption::disabled();
-        Ok(Clients { config: Arc::new(config) })
+        Ok(Clients {
+            config: Arc::new(config),
+        })
     }
 
     /// Does `work` in a thread inside the registry's namespace.
@@ -186,7 +210,8 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         self.kill();
-        self.run.remove(std::env::var_os("WARREN_LAB_KEEP").is_some_and(|value| value == "1"));
+        self.run
+            .remove(std::env::var_os("WARREN_LAB_KEEP").is_some_and(|value| value == "1"));
     }
 }
 
@@ -224,7 +249,10 @@ impl Clients {
     pub fn connect(&self, from: Option<Ipv6Addr>) -> Result<Connection> {
         let name = ServerName::IpAddress(IpAddr::V6(ADDRESS).into());
         let session = ClientConnection::new(Arc::clone(&self.config), name)?;
-        Ok(Connection { stream: StreamOwned::new(session, connect(from)?), rest: Vec::new() })
+        Ok(Connection {
+            stream: StreamOwned::new(session, connect(from)?),
+            rest: Vec::new(),
+        })
     }
 }
 
@@ -241,8 +269,10 @@ impl Connection {
     /// # Errors
     /// Where the connection breaks, or what comes is no HTTP.
     pub fn call(&mut self, method: &str, call: &str, body: &[u8]) -> Result<(u16, String)> {
-        let head =
-            format!("{method} {call} HTTP/1.1\r\nhost: registry\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "{method} {call} HTTP/1.1\r\nhost: registry\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         self.send(&[head.as_bytes(), body].concat())
     }
 
@@ -284,7 +314,11 @@ impl Connection {
     /// # Errors
     /// As [`Connection::call`].
     pub fn claim(&mut self, token: &str, csr: &str) -> Result<(u16, String)> {
-        let claim = Claim { version: VERSION, token: token.into(), csr: csr.into() };
+        let claim = Claim {
+            version: VERSION,
+            token: token.into(),
+            csr: csr.into(),
+        };
         self.call("POST", "/v1/claims", &serde_json::to_vec(&claim)?)
     }
 }
@@ -293,13 +327,26 @@ type Parsed = ((u16, String), usize);
 
 /// The first answer in the bytes, if it is whole, and its length.
 fn parse(bytes: &[u8]) -> Result<Option<Parsed>> {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(None);
+    };
     let head = std::str::from_utf8(bytes.get(..end).unwrap_or_default())?.to_ascii_lowercase();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .context("no status")?;
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
     let length: usize = length.map_or(Ok(0), str::parse)?;
     let body = bytes.get(end + 4..end + 4 + length);
-    Ok(body.map(|body| ((status, String::from_utf8_lossy(body).into_owned()), end + 4 + length)))
+    Ok(body.map(|body| {
+        (
+            (status, String::from_utf8_lossy(body).into_owned()),
+            end + 4 + length,
+        )
+    }))
 }
 
 /// A new key, and a request that says nothing but it.

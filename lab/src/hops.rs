@@ -50,19 +50,29 @@ impl Routes {
         for node in lab.nodes() {
             let identity = node.identity()?;
             addresses.push(identity.address);
-            let prefix = identity.prefix.parse().with_context(|| format!("prefix {}", identity.prefix))?;
+            let prefix = identity
+                .prefix
+                .parse()
+                .with_context(|| format!("prefix {}", identity.prefix))?;
             neighbours.insert(overlay::link_local(prefix), node.index());
         }
         let tables: Vec<String> = thread::scope(|scope| {
-            let ask = |namespace| ip::read(namespace, &["-6", "-json", "route", "show", "table", TABLE]);
-            let readers: Vec<_> =
-                lab.nodes().iter().map(|node| scope.spawn(move || ask(node.namespace()))).collect();
+            let ask =
+                |namespace| ip::read(namespace, &["-6", "-json", "route", "show", "table", TABLE]);
+            let readers: Vec<_> = lab
+                .nodes()
+                .iter()
+                .map(|node| scope.spawn(move || ask(node.namespace())))
+                .collect();
             readers
                 .into_iter()
                 .map(|reader| reader.join().ok().and_then(Result::ok).unwrap_or_default())
                 .collect()
         });
-        let hops = tables.iter().map(|table| hops_of(table, &addresses, &neighbours)).collect();
+        let hops = tables
+            .iter()
+            .map(|table| hops_of(table, &addresses, &neighbours))
+            .collect();
         Ok(Self { at, hops })
     }
 
@@ -99,13 +109,18 @@ impl Routes {
             let way = self.way(*from, *to).unwrap_or_default();
             *to != transit && way.contains(&transit)
         };
-        self.pairs().filter(|pair| pair.0 != transit).filter(through).collect()
+        self.pairs()
+            .filter(|pair| pair.0 != transit)
+            .filter(through)
+            .collect()
     }
 
     /// Destinations that `from` reaches over a link to `to`; of the links, those that `wanted` lets in.
     pub fn served(&self, from: usize, to: usize, wanted: impl Fn(&str) -> bool) -> usize {
         let table = self.hops.get(from).into_iter().flat_map(BTreeMap::values);
-        table.filter(|hop| hop.to == to && wanted(&hop.link)).count()
+        table
+            .filter(|hop| hop.to == to && wanted(&hop.link))
+            .count()
     }
 
     /// Mean number of hops over all pairs; `None` where a pair has no way.
@@ -128,12 +143,29 @@ fn hops_of(
     let lines: Vec<Line> = serde_json::from_str(table).unwrap_or_default();
     let mut hops = BTreeMap::new();
     for line in lines {
-        let range = line.dst.parse().ok().or_else(|| line.dst.parse::<Ipv6Addr>().ok().map(Ipv6Net::from));
-        let to = line.gateway.and_then(|gateway| neighbours.get(&gateway).copied());
-        let (Some(range), Some(to), Some(link)) = (range, to, line.dev) else { continue };
-        let ends = addresses.iter().enumerate().filter(|(_, address)| range.contains(*address));
+        let range = line
+            .dst
+            .parse()
+            .ok()
+            .or_else(|| line.dst.parse::<Ipv6Addr>().ok().map(Ipv6Net::from));
+        let to = line
+            .gateway
+            .and_then(|gateway| neighbours.get(&gateway).copied());
+        let (Some(range), Some(to), Some(link)) = (range, to, line.dev) else {
+            continue;
+        };
+        let ends = addresses
+            .iter()
+            .enumerate()
+            .filter(|(_, address)| range.contains(*address));
         for (end, _) in ends {
-            hops.insert(end, Hop { to, link: link.clone() });
+            hops.insert(
+                end,
+                Hop {
+                    to,
+                    link: link.clone(),
+                },
+            );
         }
     }
     hops
@@ -145,9 +177,12 @@ mod tests {
 
     /// A line of three nodes; 1 is in the middle.
     fn line() -> Routes {
-        let addresses: Vec<Ipv6Addr> = (0..3).map(|n| format!("fd00:0:0:{n}::1").parse().unwrap()).collect();
-        let neighbours: BTreeMap<Ipv6Addr, usize> =
-            (0..3).map(|n| (format!("fe80::10:0:{n}").parse().unwrap(), n)).collect();
+        let addresses: Vec<Ipv6Addr> = (0..3)
+            .map(|n| format!("fd00:0:0:{n}::1").parse().unwrap())
+            .collect();
+        let neighbours: BTreeMap<Ipv6Addr, usize> = (0..3)
+            .map(|n| (format!("fe80::10:0:{n}").parse().unwrap(), n))
+            .collect();
         let route = |to: usize, via: usize, link: &str| {
             format!(
                 r#"{{"dst":"fd00:0:0:{to}::/64","gateway":"fe80::10:0:{via}","dev":"{link}","metric":1024}}"#
@@ -158,8 +193,14 @@ mod tests {
             format!("[{},{}]", route(0, 0, "wrnu.2"), route(2, 2, "wrn0")),
             format!("[{},{}]", route(0, 1, "wrnu.2"), route(1, 1, "wrnu.2")),
         ];
-        let hops = tables.iter().map(|table| hops_of(table, &addresses, &neighbours)).collect();
-        Routes { at: Instant::now(), hops }
+        let hops = tables
+            .iter()
+            .map(|table| hops_of(table, &addresses, &neighbours))
+            .collect();
+        Routes {
+            at: Instant::now(),
+            hops,
+        }
     }
 
     #[test]
@@ -177,7 +218,13 @@ mod tests {
     #[test]
     fn a_way_that_ends_or_loops_is_none() {
         let mut routes = line();
-        routes.hops[1].insert(2, Hop { to: 0, link: "wrnu.2".into() });
+        routes.hops[1].insert(
+            2,
+            Hop {
+                to: 0,
+                link: "wrnu.2".into(),
+            },
+        );
         assert_eq!(routes.way(0, 2), None);
         routes.hops[1].clear();
         assert_eq!(routes.way(0, 2), None);

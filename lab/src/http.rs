@@ -22,8 +22,12 @@ const LONGEST: u64 = 64 << 20;
 pub fn get_unix(socket: &Path, path: &str) -> Result<String> {
     let context = || format!("cannot ask {} for {path}", socket.display());
     let stream = UnixStream::connect(socket).with_context(context)?;
-    stream.set_read_timeout(Some(PATIENCE)).with_context(context)?;
-    stream.set_write_timeout(Some(PATIENCE)).with_context(context)?;
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .with_context(context)?;
+    stream
+        .set_write_timeout(Some(PATIENCE))
+        .with_context(context)?;
     exchange(stream, path).with_context(context)
 }
 
@@ -35,8 +39,12 @@ pub fn get_inside(namespace: &str, address: SocketAddr, path: &str) -> Result<St
     let context = || format!("cannot ask {address} in {namespace} for {path}");
     ip::inside(namespace, || {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(context)?;
-        stream.set_read_timeout(Some(PATIENCE)).with_context(context)?;
-        stream.set_write_timeout(Some(PATIENCE)).with_context(context)?;
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .with_context(context)?;
+        stream
+            .set_write_timeout(Some(PATIENCE))
+            .with_context(context)?;
         exchange(stream, path).with_context(context)
     })
 }
@@ -47,7 +55,9 @@ fn exchange(mut stream: impl Read + Write, path: &str) -> Result<String> {
     let mut answer = Vec::new();
     stream.take(LONGEST).read_to_end(&mut answer)?;
     let answer = String::from_utf8(answer).context("the answer is not UTF-8")?;
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("the answer has no body") };
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        bail!("the answer has no body")
+    };
     let status = head.split_whitespace().nth(1).unwrap_or_default();
     if status != "200" {
         bail!("the answer has status {status}: {}", body.trim());

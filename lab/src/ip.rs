@@ -22,8 +22,10 @@ pub fn path(namespace: &str) -> PathBuf {
 /// # Errors
 /// Where there is no such namespace, or the caller is not root.
 pub fn enter(namespace: &str) -> Result<()> {
-    let file = File::open(path(namespace)).with_context(|| format!("cannot open namespace {namespace}"))?;
-    setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter namespace {namespace}"))
+    let file = File::open(path(namespace))
+        .with_context(|| format!("cannot open namespace {namespace}"))?;
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("cannot enter namespace {namespace}"))
 }
 
 /// Does `work` in a thread of its own inside the namespace. Sockets made there stay there for good.
@@ -36,7 +38,9 @@ pub fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> Result<T> + Send)
             enter(namespace)?;
             work()
         });
-        worker.join().map_err(|_| anyhow!("a thread inside namespace {namespace} panicked"))?
+        worker
+            .join()
+            .map_err(|_| anyhow!("a thread inside namespace {namespace} panicked"))?
     })
 }
 
@@ -62,15 +66,26 @@ fn run_batch(namespace: Option<&str>, lines: &str, force: bool) -> Result<()> {
     if let Some(name) = namespace {
         command.args(["-n", name]);
     }
-    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().context("cannot start ip (package iproute2)")?;
+    command
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .context("cannot start ip (package iproute2)")?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(lines.as_bytes()).context("cannot write to ip")?;
+        stdin
+            .write_all(lines.as_bytes())
+            .context("cannot write to ip")?;
     }
     let output = child.wait_with_output().context("cannot wait for ip")?;
     if !output.status.success() {
         let place = namespace.unwrap_or("this namespace");
-        bail!("ip refused in {place}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "ip refused in {place}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }
@@ -86,20 +101,34 @@ pub fn read(namespace: &str, arguments: &[&str]) -> Result<String> {
         .output()
         .context("cannot start ip (package iproute2)")?;
     if !output.status.success() {
-        bail!("ip {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "ip {} failed: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Names of all namespaces that `ip netns` knows.
 pub fn namespaces() -> Vec<String> {
-    let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let entries = std::fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
 }
 
 /// Processes that live in the namespace.
 pub fn pids(namespace: &str) -> Vec<i32> {
-    let output = Command::new("ip").args(["netns", "pids", namespace]).output();
+    let output = Command::new("ip")
+        .args(["netns", "pids", namespace])
+        .output();
     let text = output.map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&text).split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    String::from_utf8_lossy(&text)
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }

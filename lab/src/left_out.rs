@@ -9,7 +9,8 @@ pub fn is_left_out(test: &str) -> bool {
     let left_out = known && !nix::unistd::geteuid().is_root();
     if left_out {
         // What a good test prints is not shown, so it is also written where `./test` looks.
-        let file = env::var_os("WARREN_LEFT_OUT").map(|path| OpenOptions::new().append(true).open(path));
+        let file =
+            env::var_os("WARREN_LEFT_OUT").map(|path| OpenOptions::new().append(true).open(path));
         if let Some(Ok(mut file)) = file {
             writeln!(file, "{test}").ok();
         }

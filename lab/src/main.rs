@@ -222,7 +222,12 @@ fn done(verb: Verb) -> Result<()> {
 
 fn up(nodes: usize, dial: Option<u16>, keep_files: bool) -> Result<()> {
     let dial = dial.or(Some(measure::dial(nodes)));
-    let lab = measure::prepare(Options { nodes, dial, keep_files, ..Options::default() })?;
+    let lab = measure::prepare(Options {
+        nodes,
+        dial,
+        keep_files,
+        ..Options::default()
+    })?;
     measure::start_whole(&lab)?;
     for line in demo::how_to_look_around(&lab) {
         tell(line);
@@ -233,17 +238,41 @@ fn up(nodes: usize, dial: Option<u16>, keep_files: bool) -> Result<()> {
 fn measured(what: What) -> Result<()> {
     match what {
         What::Converge { nodes, json } => result(&measure::converge::measure(nodes)?, json),
-        What::Idle { nodes, seconds, json } => result(&measure::idle::measure(nodes, seconds)?, json),
-        What::Drain { closings, stops, json } => result(&measure::drain::measure(closings, stops)?, json),
-        What::ClaimRace { claims, rounds, json } => {
-            result(&measure::claim_race::measure(claims, rounds)?, json)
+        What::Idle {
+            nodes,
+            seconds,
+            json,
+        } => result(&measure::idle::measure(nodes, seconds)?, json),
+        What::Drain {
+            closings,
+            stops,
+            json,
+        } => result(&measure::drain::measure(closings, stops)?, json),
+        What::ClaimRace {
+            claims,
+            rounds,
+            json,
+        } => result(&measure::claim_race::measure(claims, rounds)?, json),
+        What::Guess {
+            guesses,
+            seconds,
+            json,
+        } => result(&measure::guess::measure(guesses, seconds)?, json),
+        What::RegistryCrash { issues, json } => {
+            result(&measure::registry_crash::measure(issues)?, json)
         }
-        What::Guess { guesses, seconds, json } => result(&measure::guess::measure(guesses, seconds)?, json),
-        What::RegistryCrash { issues, json } => result(&measure::registry_crash::measure(issues)?, json),
-        What::RegistryLoad { slow, odd, seconds, json } => {
-            result(&measure::registry_load::measure(slow, odd, seconds)?, json)
-        }
-        What::Rtt { nodes, rounds, seed, json } => result(&measure::rtt::measure(nodes, rounds, seed)?, json),
+        What::RegistryLoad {
+            slow,
+            odd,
+            seconds,
+            json,
+        } => result(&measure::registry_load::measure(slow, odd, seconds)?, json),
+        What::Rtt {
+            nodes,
+            rounds,
+            seed,
+            json,
+        } => result(&measure::rtt::measure(nodes, rounds, seed)?, json),
         What::Slots { json } => result(&measure::slots::measure()?, json),
         What::Join { json } => result(&measure::join::measure()?, json),
         What::RegistryAway { json } => result(&measure::registry_away::measure()?, json),

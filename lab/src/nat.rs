@@ -83,10 +83,15 @@ impl Router {
         ip::batch(Some(inside), &host)?;
         crate::underlay::allow_pings(inside)?;
         ip::inside(&namespace, || {
-            fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot make the router forward")
+            fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+                .context("cannot make the router forward")
         })?;
         load_rules(&namespace, RULES)?;
-        let router = Self { namespace, folder, upnp: Mutex::default() };
+        let router = Self {
+            namespace,
+            folder,
+            upnp: Mutex::default(),
+        };
         router.start_upnp()?;
         Ok(router)
     }
@@ -104,8 +109,13 @@ impl Router {
         let config = self.folder.join("miniupnpd.conf");
         fs::write(&config, CONFIG).with_context(|| format!("cannot write {}", config.display()))?;
         let pid_file = self.folder.join("miniupnpd.pid");
-        let arguments =
-            ["-d".as_ref(), "-f".as_ref(), config.as_os_str(), "-P".as_ref(), pid_file.as_os_str()];
+        let arguments = [
+            "-d".as_ref(),
+            "-f".as_ref(),
+            config.as_os_str(),
+            "-P".as_ref(),
+            pid_file.as_os_str(),
+        ];
         let log = self.folder.join("miniupnpd.log");
         let process = Process::start(&self.namespace, Path::new("miniupnpd"), arguments, &log)?;
         *self.upnp.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
@@ -118,21 +128,40 @@ impl Router {
     /// Where nft cannot be asked.
     pub fn mappings(&self) -> Result<Vec<String>> {
         let arguments = ["list", "chain", "inet", "filter", "prerouting_miniupnpd"];
-        let told = spawn::run(&self.namespace, Path::new("nft"), arguments, Duration::from_secs(10))?;
-        Ok(told.lines().map(str::trim).filter(|line| line.contains("dnat")).map(ToOwned::to_owned).collect())
+        let told = spawn::run(
+            &self.namespace,
+            Path::new("nft"),
+            arguments,
+            Duration::from_secs(10),
+        )?;
+        Ok(told
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.contains("dnat"))
+            .map(ToOwned::to_owned)
+            .collect())
     }
 }
 
 pub(crate) fn load_rules(namespace: &str, rules: &str) -> Result<()> {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, "nft", "-f", "-"]);
-    let mut nft = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot start nft")?;
+    let mut nft = command
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start nft")?;
     if let Some(mut stdin) = nft.stdin.take() {
-        stdin.write_all(rules.as_bytes()).context("cannot write to nft")?;
+        stdin
+            .write_all(rules.as_bytes())
+            .context("cannot write to nft")?;
     }
     let output = nft.wait_with_output().context("cannot wait for nft")?;
     if !output.status.success() {
-        bail!("nft refused: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "nft refused: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

@@ -65,11 +65,24 @@ impl Options {
     /// What differs from the shipped defaults, for people.
     pub fn differences(&self) -> Vec<String> {
         let dial = self.dial.map(|dial| format!("tunnels-to-dial {dial}"));
-        let refresh = self.refresh.map(|refresh| format!("refresh {} s", refresh.as_secs_f64()));
-        let min_age = self.min_age.map(|age| format!("min-age {} s", age.as_secs_f64()));
-        let life = self.certificate_life.map(|life| format!("certificate life {} s", life.as_secs()));
-        let ttl = self.announcement_ttl.map(|ttl| format!("announcement TTL {} s", ttl.as_secs()));
-        dial.into_iter().chain(refresh).chain(min_age).chain(life).chain(ttl).collect()
+        let refresh = self
+            .refresh
+            .map(|refresh| format!("refresh {} s", refresh.as_secs_f64()));
+        let min_age = self
+            .min_age
+            .map(|age| format!("min-age {} s", age.as_secs_f64()));
+        let life = self
+            .certificate_life
+            .map(|life| format!("certificate life {} s", life.as_secs()));
+        let ttl = self
+            .announcement_ttl
+            .map(|ttl| format!("announcement TTL {} s", ttl.as_secs()));
+        dial.into_iter()
+            .chain(refresh)
+            .chain(min_age)
+            .chain(life)
+            .chain(ttl)
+            .collect()
     }
 }
 
@@ -120,8 +133,15 @@ impl Lab {
         let count = self.options.nodes;
         let names = ["net".to_owned(), "reg".to_owned()].into_iter();
         let names = names.chain((0..count).map(|index| format!("n{index}")));
-        let names = names.chain(self.options.behind_nat.iter().map(|index| format!("r{index}")));
-        let lines: String = names.map(|what| format!("netns add {}\n", self.run.namespace(&what))).collect();
+        let names = names.chain(
+            self.options
+                .behind_nat
+                .iter()
+                .map(|index| format!("r{index}")),
+        );
+        let lines: String = names
+            .map(|what| format!("netns add {}\n", self.run.namespace(&what)))
+            .collect();
         ip::batch(None, &lines)?;
 
         let uplink = |port: &str, what: &str| {
@@ -135,7 +155,11 @@ impl Lab {
         );
         lines.push_str(&uplink("reg", "reg"));
         for index in 0..count {
-            let what = if self.is_behind_nat(index) { format!("r{index}") } else { format!("n{index}") };
+            let what = if self.is_behind_nat(index) {
+                format!("r{index}")
+            } else {
+                format!("n{index}")
+            };
             lines.push_str(&uplink(&port(index), &what));
         }
         ip::batch(Some(&self.run.namespace("net")), &lines)?;
@@ -153,10 +177,16 @@ impl Lab {
                 host(&router, &format!("45.67.2.{}", index + 1), 16, "45.67.0.1")?;
                 self.routers.push(Router::new(router, &namespace, folder)?);
             } else {
-                host(&namespace, &format!("45.67.1.{}", index + 1), 16, "45.67.0.1")?;
+                host(
+                    &namespace,
+                    &format!("45.67.1.{}", index + 1),
+                    16,
+                    "45.67.0.1",
+                )?;
             }
             let root = self.run.make_folder(&format!("n{index}"))?;
-            self.nodes.push(Node::new(index, namespace, root, self.program.clone()));
+            self.nodes
+                .push(Node::new(index, namespace, root, self.program.clone()));
         }
         Ok(())
     }
@@ -199,7 +229,9 @@ impl Lab {
     /// # Errors
     /// Where there is none.
     pub fn node(&self, index: usize) -> Result<&Node> {
-        self.nodes.get(index).ok_or_else(|| anyhow!("the lab has no node {index}"))
+        self.nodes
+            .get(index)
+            .ok_or_else(|| anyhow!("the lab has no node {index}"))
     }
 
     /// What [`Pinger::start`] wants to know of all nodes.
@@ -216,7 +248,10 @@ impl Lab {
     /// Where one has not joined.
     pub fn places_of(&self, nodes: Range<usize>) -> Result<Vec<Place>> {
         let nodes = self.nodes.get(nodes).unwrap_or_default();
-        nodes.iter().map(|node| Ok((node.namespace().to_owned(), node.identity()?.address))).collect()
+        nodes
+            .iter()
+            .map(|node| Ok((node.namespace().to_owned(), node.identity()?.address)))
+            .collect()
     }
 
     /// Pings between all nodes.
@@ -253,9 +288,16 @@ impl Lab {
     /// Where it refuses.
     pub fn registry_command(&self, verb: &str, more: &[String]) -> Result<String> {
         let root = self.registry_root.to_string_lossy();
-        let fixed = ["registry", verb, "--root", &root].into_iter().map(ToOwned::to_owned);
+        let fixed = ["registry", verb, "--root", &root]
+            .into_iter()
+            .map(ToOwned::to_owned);
         let arguments = fixed.chain(more.iter().cloned());
-        spawn::run(&self.registry_namespace(), &self.program, arguments, PATIENCE)
+        spawn::run(
+            &self.registry_namespace(),
+            &self.program,
+            arguments,
+            PATIENCE,
+        )
     }
 
     /// Makes the network.
@@ -263,14 +305,23 @@ impl Lab {
     /// # Errors
     /// Where `warren registry init` refuses.
     pub fn init_registry(&self) -> Result<()> {
-        let mut more = vec!["--address".to_owned(), format!("{REGISTRY}:{REGISTRY_PORT}")];
+        let mut more = vec![
+            "--address".to_owned(),
+            format!("{REGISTRY}:{REGISTRY_PORT}"),
+        ];
         let milliseconds = |span: Duration| format!("{}ms", span.as_millis());
         let set = [
             ("--dial", self.options.dial.map(|dial| dial.to_string())),
             ("--refresh", self.options.refresh.map(milliseconds)),
             ("--min-age", self.options.min_age.map(milliseconds)),
-            ("--certificate-life", self.options.certificate_life.map(milliseconds)),
-            ("--announcement-ttl", self.options.announcement_ttl.map(milliseconds)),
+            (
+                "--certificate-life",
+                self.options.certificate_life.map(milliseconds),
+            ),
+            (
+                "--announcement-ttl",
+                self.options.announcement_ttl.map(milliseconds),
+            ),
         ];
         for (name, value) in set {
             if let Some(value) = value {
@@ -278,7 +329,10 @@ impl Lab {
             }
         }
         if self.options.offline_root {
-            more.extend(["--offline-root".to_owned(), self.offline_root().to_string_lossy().into_owned()]);
+            more.extend([
+                "--offline-root".to_owned(),
+                self.offline_root().to_string_lossy().into_owned(),
+            ]);
         }
         self.registry_command("init", &more).map(drop)
     }
@@ -293,8 +347,12 @@ impl Lab {
     /// Where it ends or does not listen within 10 s: with the end of its log.
     pub fn start_registry(&self) -> Result<()> {
         let namespace = self.registry_namespace();
-        let arguments =
-            ["registry".as_ref(), "run".as_ref(), "--root".as_ref(), self.registry_root.as_os_str()];
+        let arguments = [
+            "registry".as_ref(),
+            "run".as_ref(),
+            "--root".as_ref(),
+            self.registry_root.as_os_str(),
+        ];
         let log = self.run.folder().join("registry.log");
         let process = Process::start(&namespace, &self.program, arguments, &log)?;
         let listens = spawn::wait_until(Duration::from_secs(10), || {
@@ -304,7 +362,10 @@ impl Lab {
             (ready || process.ended().is_some()).then_some(ready)
         });
         if listens != Some(true) {
-            bail!("the registry does not listen; its log ends with: {}", tail(&log, 10));
+            bail!(
+                "the registry does not listen; its log ends with: {}",
+                tail(&log, 10)
+            );
         }
         *self.registry() = Some(process);
         Ok(())
@@ -322,7 +383,10 @@ impl Lab {
     /// # Errors
     /// Where the kernel refuses.
     pub fn cut(&self, index: usize) -> Result<()> {
-        ip::batch(Some(&self.run.namespace("net")), &format!("link set {} nomaster\n", port(index)))
+        ip::batch(
+            Some(&self.run.namespace("net")),
+            &format!("link set {} nomaster\n", port(index)),
+        )
     }
 
     /// Puts the node's cable back.
@@ -330,7 +394,10 @@ impl Lab {
     /// # Errors
     /// Where the kernel refuses.
     pub fn mend(&self, index: usize) -> Result<()> {
-        ip::batch(Some(&self.run.namespace("net")), &format!("link set {} master internet\n", port(index)))
+        ip::batch(
+            Some(&self.run.namespace("net")),
+            &format!("link set {} master internet\n", port(index)),
+        )
     }
 
     /// Gives the node another address on the internet, as a provider would: `45.67.3.(index+1)`.
@@ -369,8 +436,15 @@ impl Lab {
     /// Ends all daemons orderly, all at once. Returns the nodes that needed SIGKILL.
     pub fn stop_all(&self) -> Vec<usize> {
         thread::scope(|scope| {
-            let stops: Vec<_> = self.nodes.iter().map(|node| scope.spawn(move || node_stops(node))).collect();
-            stops.into_iter().filter_map(|stop| stop.join().ok().flatten()).collect()
+            let stops: Vec<_> = self
+                .nodes
+                .iter()
+                .map(|node| scope.spawn(move || node_stops(node)))
+                .collect();
+            stops
+                .into_iter()
+                .filter_map(|stop| stop.join().ok().flatten())
+                .collect()
         })
     }
 }
@@ -384,7 +458,12 @@ impl Drop for Lab {
         if thread::panicking() {
             for node in &self.nodes {
                 let mut stderr = std::io::stderr();
-                drop(writeln!(stderr, "--- end of node {}'s log\n{}", node.index(), node.log_tail(15)));
+                drop(writeln!(
+                    stderr,
+                    "--- end of node {}'s log\n{}",
+                    node.index(),
+                    node.log_tail(15)
+                ));
             }
         }
         for node in &self.nodes {

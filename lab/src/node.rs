@@ -47,7 +47,14 @@ pub struct Node {
 impl Node {
     /// A node that has not joined yet. Everything of it lies below `root`.
     pub fn new(index: usize, namespace: String, root: PathBuf, program: PathBuf) -> Self {
-        Self { index, namespace, root, program, identity: OnceLock::new(), daemon: Mutex::new(None) }
+        Self {
+            index,
+            namespace,
+            root,
+            program,
+            identity: OnceLock::new(),
+            daemon: Mutex::new(None),
+        }
     }
 
     /// Its number in the lab, from 0.
@@ -75,7 +82,9 @@ impl Node {
     /// # Errors
     /// Where it has not joined.
     pub fn identity(&self) -> Result<&Identity> {
-        self.identity.get().ok_or_else(|| anyhow!("node {} has not joined", self.index))
+        self.identity
+            .get()
+            .ok_or_else(|| anyhow!("node {} has not joined", self.index))
     }
 
     /// Joins the network.
@@ -84,10 +93,18 @@ impl Node {
     /// Where `warren join` refuses, or prints something else than a prefix and an address.
     pub fn join(&self, invitation: &str) -> Result<&Identity> {
         let root = self.root.as_os_str();
-        let arguments = ["join".as_ref(), invitation.as_ref(), "--root".as_ref(), root];
-        let arguments = arguments.into_iter().chain(["--child-uids".as_ref(), OsStr::new(CHILD_UIDS)]);
+        let arguments = [
+            "join".as_ref(),
+            invitation.as_ref(),
+            "--root".as_ref(),
+            root,
+        ];
+        let arguments = arguments
+            .into_iter()
+            .chain(["--child-uids".as_ref(), OsStr::new(CHILD_UIDS)]);
         let told = spawn::run(&self.namespace, &self.program, arguments, JOIN_PATIENCE)?;
-        let identity = identity_of(&told).with_context(|| format!("warren join printed {told:?}"))?;
+        let identity =
+            identity_of(&told).with_context(|| format!("warren join printed {told:?}"))?;
         Ok(self.identity.get_or_init(|| identity))
     }
 
@@ -104,8 +121,14 @@ impl Node {
     /// # Errors
     /// Where `warren install` refuses, or prints something else than a prefix and an address.
     pub fn install(&self, answer: &Path) -> Result<&Identity> {
-        let told = self.warren(&["install", &answer.to_string_lossy(), "--child-uids", CHILD_UIDS])?;
-        let identity = identity_of(&told).with_context(|| format!("warren install printed {told:?}"))?;
+        let told = self.warren(&[
+            "install",
+            &answer.to_string_lossy(),
+            "--child-uids",
+            CHILD_UIDS,
+        ])?;
+        let identity =
+            identity_of(&told).with_context(|| format!("warren install printed {told:?}"))?;
         Ok(self.identity.get_or_init(|| identity))
     }
 
@@ -130,11 +153,19 @@ impl Node {
     /// Where it runs already, or cannot be started.
     pub fn start(&self) -> Result<()> {
         let mut daemon = self.daemon();
-        if daemon.as_ref().is_some_and(|process| process.ended().is_none()) {
+        if daemon
+            .as_ref()
+            .is_some_and(|process| process.ended().is_none())
+        {
             bail!("node {} runs already", self.index);
         }
         let arguments = ["run".as_ref(), "--root".as_ref(), self.root.as_os_str()];
-        *daemon = Some(Process::start(&self.namespace, &self.program, arguments, &self.log())?);
+        *daemon = Some(Process::start(
+            &self.namespace,
+            &self.program,
+            arguments,
+            &self.log(),
+        )?);
         Ok(())
     }
 
@@ -170,14 +201,20 @@ impl Node {
     /// The daemon's pid while it runs.
     pub fn pid(&self) -> Option<u32> {
         let daemon = self.daemon();
-        let process = daemon.as_ref().filter(|process| process.ended().is_none())?;
+        let process = daemon
+            .as_ref()
+            .filter(|process| process.ended().is_none())?;
         Some(process.pid())
     }
 
     /// Pids of the daemon's children, zombies left out, with their command lines.
     pub fn children(&self) -> BTreeMap<u32, String> {
-        let Some(daemon) = self.pid() else { return BTreeMap::new() };
-        let pids = ip::pids(&self.namespace).into_iter().filter_map(|pid| u32::try_from(pid).ok());
+        let Some(daemon) = self.pid() else {
+            return BTreeMap::new();
+        };
+        let pids = ip::pids(&self.namespace)
+            .into_iter()
+            .filter_map(|pid| u32::try_from(pid).ok());
         let children = pids.filter(|pid| stat_field(*pid, 4) == Some(daemon.to_string()));
         let alive = children.filter(|pid| stat_field(*pid, 3).is_some_and(|state| state != "Z"));
         alive.map(|pid| (pid, command_line(pid))).collect()
@@ -185,7 +222,9 @@ impl Node {
 
     /// Pids of everything that lives in the node's namespace, zombies left out.
     pub fn processes(&self) -> BTreeMap<u32, String> {
-        let pids = ip::pids(&self.namespace).into_iter().filter_map(|pid| u32::try_from(pid).ok());
+        let pids = ip::pids(&self.namespace)
+            .into_iter()
+            .filter_map(|pid| u32::try_from(pid).ok());
         let alive = pids.filter(|pid| stat_field(*pid, 3).is_some_and(|state| state != "Z"));
         alive.map(|pid| (pid, command_line(pid))).collect()
     }
@@ -225,7 +264,12 @@ impl Node {
     /// # Errors
     /// Where it fails or takes longer than 20 s.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        spawn::run(&self.namespace, Path::new(program), arguments, JOIN_PATIENCE)
+        spawn::run(
+            &self.namespace,
+            Path::new(program),
+            arguments,
+            JOIN_PATIENCE,
+        )
     }
 
     /// The last `lines` lines of its log.
@@ -239,20 +283,30 @@ pub fn tail(file: &Path, lines: usize) -> String {
     let text = fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
-    all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+    all.get(all.len().saturating_sub(lines)..)
+        .unwrap_or_default()
+        .join("\n")
 }
 
 fn command_line(pid: u32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()
+    String::from_utf8_lossy(&line)
+        .replace('\0', " ")
+        .trim()
+        .to_owned()
 }
 
 /// The same lines, but `key: value` in the place of the key's own line or, where it has none, at the end.
 fn with_key(text: &str, key: &str, value: &str) -> String {
     let set = format!("{key}: {value}");
-    let has_key = |line: &&str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':'));
+    let has_key = |line: &&str| {
+        line.strip_prefix(key)
+            .is_some_and(|rest| rest.starts_with(':'))
+    };
     let found = text.lines().any(|line| has_key(&line));
-    let lines = text.lines().map(|line| if has_key(&line) { set.as_str() } else { line });
+    let lines = text
+        .lines()
+        .map(|line| if has_key(&line) { set.as_str() } else { line });
     let end = (!found).then_some(set.as_str());
     lines.chain(end).map(|line| format!("{line}\n")).collect()
 }
@@ -260,12 +314,19 @@ fn with_key(text: &str, key: &str, value: &str) -> String {
 /// The first word that is a prefix, and the first that is an address.
 fn identity_of(told: &str) -> Result<Identity> {
     let words = || told.split(|letter: char| letter.is_whitespace() || ",;()".contains(letter));
-    let address = words().find_map(|word| word.parse().ok()).context("no address among it")?;
+    let address = words()
+        .find_map(|word| word.parse().ok())
+        .context("no address among it")?;
     let is_prefix = |word: &str| {
         let numbers = word.split_once('/');
-        numbers.is_some_and(|(number, length)| number.parse::<u32>().is_ok() && length.parse::<u8>().is_ok())
+        numbers.is_some_and(|(number, length)| {
+            number.parse::<u32>().is_ok() && length.parse::<u8>().is_ok()
+        })
     };
-    let prefix = words().find(|word| is_prefix(word)).context("no prefix among it")?.to_owned();
+    let prefix = words()
+        .find(|word| is_prefix(word))
+        .context("no prefix among it")?
+        .to_owned();
     Ok(Identity { prefix, address })
 }
 
@@ -285,14 +346,23 @@ mod tests {
     #[test]
     fn the_words_around_prefix_and_address_do_not_matter() {
         check("7/16 fd12::7:0:0:0:1\n", Some(("7/16", "fd12::7:0:0:0:1")));
-        check("joined as 7/16, address fd12:0:0:7::1", Some(("7/16", "fd12:0:0:7::1")));
+        check(
+            "joined as 7/16, address fd12:0:0:7::1",
+            Some(("7/16", "fd12:0:0:7::1")),
+        );
     }
 
     #[test]
     fn a_key_takes_its_own_line_or_a_new_one() {
         let text = "# listen: x\nlisten: { udp: 1194 }\nlog: info\n";
-        assert_eq!(with_key(text, "log", "debug"), "# listen: x\nlisten: { udp: 1194 }\nlog: debug\n");
-        assert_eq!(with_key("log: info\n", "upnp", "off"), "log: info\nupnp: off\n");
+        assert_eq!(
+            with_key(text, "log", "debug"),
+            "# listen: x\nlisten: { udp: 1194 }\nlog: debug\n"
+        );
+        assert_eq!(
+            with_key("log: info\n", "upnp", "off"),
+            "log: info\nupnp: off\n"
+        );
     }
 
     #[test]

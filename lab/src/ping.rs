@@ -70,7 +70,12 @@ impl Pinger {
     pub fn start(places: &[Place], pace: Pace) -> Result<Self> {
         let epoch = Instant::now();
         let stop = Arc::new(AtomicBool::new(false));
-        let mut pinger = Self { epoch, stop, threads: Vec::new(), pairs: Vec::new() };
+        let mut pinger = Self {
+            epoch,
+            stop,
+            threads: Vec::new(),
+            pairs: Vec::new(),
+        };
         let (opened, openings) = channel();
         let addresses: Vec<Ipv6Addr> = places.iter().map(|(_, address)| *address).collect();
         let count = u32::try_from(places.len()).unwrap_or(u32::MAX).max(1);
@@ -78,11 +83,19 @@ impl Pinger {
         for (source, (namespace, _)) in places.iter().enumerate() {
             let pairs = Arc::new(Mutex::new(vec![Pair::default(); places.len()]));
             let stop = Arc::clone(&pinger.stop);
-            let worker =
-                Worker { source, addresses: addresses.clone(), epoch, pace, stop, pairs: Arc::clone(&pairs) };
+            let worker = Worker {
+                source,
+                addresses: addresses.clone(),
+                epoch,
+                pace,
+                stop,
+                pairs: Arc::clone(&pairs),
+            };
             let (namespace, opened) = (namespace.clone(), opened.clone());
             pinger.pairs.push(pairs);
-            pinger.threads.push(thread::spawn(move || worker.run(&namespace, delay, &opened)));
+            pinger.threads.push(thread::spawn(move || {
+                worker.run(&namespace, delay, &opened)
+            }));
             // The sources take turns, so that not all pings of an interval go out at once.
             delay += pace.interval() / count;
         }
@@ -108,7 +121,9 @@ impl Pinger {
     }
 
     fn source(&self, from: usize) -> Option<MutexGuard<'_, Vec<Pair>>> {
-        self.pairs.get(from).map(|pairs| pairs.lock().unwrap_or_else(PoisonError::into_inner))
+        self.pairs
+            .get(from)
+            .map(|pairs| pairs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Asks each ordered pair of those that `wanted` lets in.
@@ -119,8 +134,14 @@ impl Pinger {
     ) -> Vec<(usize, usize, T)> {
         let mut answers = Vec::new();
         for from in 0..self.pairs.len() {
-            let Some(pairs) = self.source(from) else { continue };
-            for (to, pair) in pairs.iter().enumerate().filter(|(to, _)| *to != from && wanted(from, *to)) {
+            let Some(pairs) = self.source(from) else {
+                continue;
+            };
+            for (to, pair) in pairs
+                .iter()
+                .enumerate()
+                .filter(|(to, _)| *to != from && wanted(from, *to))
+            {
                 answers.push((from, to, question(pair)));
             }
         }
@@ -129,7 +150,11 @@ impl Pinger {
 
     /// When the last of the wanted pairs got its first answer to a ping sent at `from` or later; `None` while
     /// one has none.
-    pub fn all_answered(&self, from: Duration, wanted: impl Fn(usize, usize) -> bool) -> Option<Duration> {
+    pub fn all_answered(
+        &self,
+        from: Duration,
+        wanted: impl Fn(usize, usize) -> bool,
+    ) -> Option<Duration> {
         let firsts = self.ask(wanted, |pair| pair.first_answer(from));
         firsts
             .into_iter()
@@ -138,7 +163,12 @@ impl Pinger {
     }
 
     /// Sums up the wanted pairs' pings sent from `from` on and before `to`.
-    pub fn sum_up(&self, from: Duration, to: Duration, wanted: impl Fn(usize, usize) -> bool) -> Summary {
+    pub fn sum_up(
+        &self,
+        from: Duration,
+        to: Duration,
+        wanted: impl Fn(usize, usize) -> bool,
+    ) -> Summary {
         let now = self.now();
         let mut total = Summary::default();
         self.ask(wanted, |pair| total.add(pair.sum_up(from, to, now)));
@@ -148,18 +178,33 @@ impl Pinger {
 
 impl Pinger {
     /// In which seconds of this pinger's clock the wanted pairs lost pings, how many, and which pair most.
-    pub fn losses(&self, from: Duration, to: Duration, wanted: impl Fn(usize, usize) -> bool) -> Vec<String> {
+    pub fn losses(
+        &self,
+        from: Duration,
+        to: Duration,
+        wanted: impl Fn(usize, usize) -> bool,
+    ) -> Vec<String> {
         let now = self.now();
         let mut seconds = BTreeMap::<u64, BTreeMap<(usize, usize), usize>>::new();
         for (source, target, losses) in self.ask(wanted, |pair| pair.losses(from, to, now)) {
             for loss in losses {
-                *seconds.entry(loss.as_secs()).or_default().entry((source, target)).or_default() += 1;
+                *seconds
+                    .entry(loss.as_secs())
+                    .or_default()
+                    .entry((source, target))
+                    .or_default() += 1;
             }
         }
         let describe = |(second, pairs): (u64, BTreeMap<(usize, usize), usize>)| {
             let lost: usize = pairs.values().sum();
-            let most = pairs.iter().max_by_key(|(_, lost)| **lost).map(|(pair, lost)| (*pair, *lost));
-            format!("second {second}: {lost} lost by {} pairs, most {most:?}", pairs.len())
+            let most = pairs
+                .iter()
+                .max_by_key(|(_, lost)| **lost)
+                .map(|(pair, lost)| (*pair, *lost));
+            format!(
+                "second {second}: {lost} lost by {} pairs, most {most:?}",
+                pairs.len()
+            )
         };
         seconds.into_iter().map(describe).collect()
     }
@@ -211,12 +256,18 @@ impl Worker {
 
     fn open(&self, namespace: &str) -> Result<UdpSocket> {
         ip::enter(namespace)?;
-        let own = self.addresses.get(self.source).ok_or_else(|| anyhow!("no such source"))?;
+        let own = self
+            .addresses
+            .get(self.source)
+            .ok_or_else(|| anyhow!("no such source"))?;
         let context = || format!("cannot open a ping socket in {namespace}");
-        let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::ICMPV6)).with_context(context)?;
+        let socket =
+            Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::ICMPV6)).with_context(context)?;
         // The node's address comes and goes with its daemon; the socket stays.
         socket.set_freebind_v6(true).with_context(context)?;
-        socket.bind(&SocketAddr::from((*own, 0)).into()).with_context(context)?;
+        socket
+            .bind(&SocketAddr::from((*own, 0)).into())
+            .with_context(context)?;
         socket.set_nonblocking(true).with_context(context)?;
         setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).with_context(context)?;
         setsockopt(&socket, sockopt::SndBufForce, &BUFFER).with_context(context)?;
@@ -236,7 +287,10 @@ impl Worker {
             }
             let number = pair.send(self.epoch.elapsed());
             // What the kernel refuses (no route, no address yet) stays without an answer, and so is lost.
-            drop(socket.send_to(&request(target, number), SocketAddrV6::new(*address, 0, 0, 0)));
+            drop(socket.send_to(
+                &request(target, number),
+                SocketAddrV6::new(*address, 0, 0, 0),
+            ));
         }
     }
 
@@ -245,7 +299,9 @@ impl Worker {
         let mut pairs = None;
         while let Ok(length) = socket.recv(&mut buffer) {
             let now = self.epoch.elapsed();
-            let Some((target, number)) = buffer.get(..length).and_then(read) else { continue };
+            let Some((target, number)) = buffer.get(..length).and_then(read) else {
+                continue;
+            };
             let pairs = pairs.get_or_insert_with(|| self.pairs());
             if let Some(pair) = pairs.get_mut(target) {
                 pair.answer(number, now);

@@ -16,7 +16,8 @@ struct Echo {
 
 impl Echo {
     fn is_in_time(&self) -> bool {
-        self.answered.is_some_and(|at| at.saturating_sub(self.sent) <= LOST_AFTER)
+        self.answered
+            .is_some_and(|at| at.saturating_sub(self.sent) <= LOST_AFTER)
     }
 }
 
@@ -63,13 +64,18 @@ impl Summary {
 impl Pair {
     /// A ping goes out now; its number.
     pub fn send(&mut self, now: Duration) -> usize {
-        self.echoes.push(Echo { sent: now, answered: None });
+        self.echoes.push(Echo {
+            sent: now,
+            answered: None,
+        });
         self.echoes.len() - 1
     }
 
     /// The ping with that number is answered now.
     pub fn answer(&mut self, number: usize, now: Duration) {
-        let Some(echo) = self.echoes.get_mut(number) else { return };
+        let Some(echo) = self.echoes.get_mut(number) else {
+            return;
+        };
         if echo.answered.is_some() {
             return self.duplicates.push(now);
         }
@@ -87,27 +93,42 @@ impl Pair {
 
     /// When the first answer came of a ping sent at `from` or later.
     pub fn first_answer(&self, from: Duration) -> Option<Duration> {
-        self.since(from).iter().filter_map(|echo| echo.answered).min()
+        self.since(from)
+            .iter()
+            .filter_map(|echo| echo.answered)
+            .min()
     }
 
     /// When the latest ping that was answered had been sent.
     pub fn last_answered(&self) -> Option<Duration> {
-        self.echoes.iter().rev().find(|echo| echo.answered.is_some()).map(|echo| echo.sent)
+        self.echoes
+            .iter()
+            .rev()
+            .find(|echo| echo.answered.is_some())
+            .map(|echo| echo.sent)
     }
 
     /// When the pings were sent that [`Pair::sum_up`] counts as lost.
     pub fn losses(&self, from: Duration, to: Duration, now: Duration) -> Vec<Duration> {
         let to = to.min(now.saturating_sub(LOST_AFTER));
         let within = self.since(from).iter().take_while(|echo| echo.sent < to);
-        within.filter(|echo| !echo.is_in_time()).map(|echo| echo.sent).collect()
+        within
+            .filter(|echo| !echo.is_in_time())
+            .map(|echo| echo.sent)
+            .collect()
     }
 
     /// The mean round trip of the pings sent from `from` on and before `to`; `None` where none was answered in time.
     pub fn mean_round_trip(&self, from: Duration, to: Duration) -> Option<Duration> {
-        let within =
-            self.since(from).iter().take_while(|echo| echo.sent < to).filter(|echo| echo.is_in_time());
+        let within = self
+            .since(from)
+            .iter()
+            .take_while(|echo| echo.sent < to)
+            .filter(|echo| echo.is_in_time());
         let trips = within.filter_map(|echo| Some(echo.answered?.saturating_sub(echo.sent)));
-        let (sum, count) = trips.fold((Duration::ZERO, 0u32), |(sum, count), trip| (sum + trip, count + 1));
+        let (sum, count) = trips.fold((Duration::ZERO, 0u32), |(sum, count), trip| {
+            (sum + trip, count + 1)
+        });
         sum.checked_div(count)
     }
 
@@ -120,7 +141,8 @@ impl Pair {
     /// is not judged.
     pub fn sum_up(&self, from: Duration, to: Duration, now: Duration) -> Summary {
         let to = to.min(now.saturating_sub(LOST_AFTER));
-        let inside = |moments: &[Duration]| moments.iter().filter(|at| (from..to).contains(*at)).count();
+        let inside =
+            |moments: &[Duration]| moments.iter().filter(|at| (from..to).contains(*at)).count();
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let mut summary = Summary {
             duplicates: count(inside(&self.duplicates)),
@@ -169,7 +191,15 @@ mod tests {
 
     #[test]
     fn without_an_answer_all_is_lost_and_the_gap_is_the_span() {
-        check(&[], Summary { sent: 10, lost: 10, longest_gap: ms(100), ..Summary::default() });
+        check(
+            &[],
+            Summary {
+                sent: 10,
+                lost: 10,
+                longest_gap: ms(100),
+                ..Summary::default()
+            },
+        );
     }
 
     #[test]
@@ -177,16 +207,37 @@ mod tests {
         let answers = [(0, 5), (1, 15), (6, 65), (7, 75), (8, 85), (9, 95)];
         check(
             &answers,
-            Summary { sent: 10, answered: 6, lost: 4, longest_gap: ms(50), ..Summary::default() },
+            Summary {
+                sent: 10,
+                answered: 6,
+                lost: 4,
+                longest_gap: ms(50),
+                ..Summary::default()
+            },
         );
     }
 
     #[test]
     fn an_answer_after_two_seconds_is_too_late() {
-        let all = |last: u64| -> Vec<(usize, u64)> { (0..9).map(|n| (n, 91)).chain([(9, last)]).collect() };
-        let good = Summary { sent: 10, answered: 10, longest_gap: ms(10), ..Summary::default() };
+        let all = |last: u64| -> Vec<(usize, u64)> {
+            (0..9).map(|n| (n, 91)).chain([(9, last)]).collect()
+        };
+        let good = Summary {
+            sent: 10,
+            answered: 10,
+            longest_gap: ms(10),
+            ..Summary::default()
+        };
         check(&all(90 + 2000), good);
-        check(&all(90 + 2001), Summary { answered: 9, lost: 1, longest_gap: ms(20), ..good });
+        check(
+            &all(90 + 2001),
+            Summary {
+                answered: 9,
+                lost: 1,
+                longest_gap: ms(20),
+                ..good
+            },
+        );
     }
 
     #[test]
@@ -194,8 +245,20 @@ mod tests {
         let mut answers: Vec<(usize, u64)> = (0..10).map(|number| (number, 95)).collect();
         answers.swap(3, 4);
         answers.push((9, 96));
-        let expected = Summary { sent: 10, answered: 10, longest_gap: ms(10), ..Summary::default() };
-        check(&answers, Summary { duplicates: 1, reordered: 1, ..expected });
+        let expected = Summary {
+            sent: 10,
+            answered: 10,
+            longest_gap: ms(10),
+            ..Summary::default()
+        };
+        check(
+            &answers,
+            Summary {
+                duplicates: 1,
+                reordered: 1,
+                ..expected
+            },
+        );
     }
 
     #[test]

@@ -36,7 +36,9 @@ impl Run {
     /// # Errors
     /// Where `/tmp` cannot be written.
     pub fn new() -> Result<Self> {
-        let name: String = std::iter::repeat_with(fastrand::lowercase).take(5).collect();
+        let name: String = std::iter::repeat_with(fastrand::lowercase)
+            .take(5)
+            .collect();
         let folder = folder_of(&name);
         let draft = Path::new("/tmp").join(format!(".{FOLDER}{name}"));
         let context = || format!("cannot make {}", folder.display());
@@ -85,15 +87,25 @@ fn folder_of(name: &str) -> PathBuf {
 
 fn remove(name: &str, keep_files: bool) {
     let beginning = format!("{NAMESPACE}{name}-");
-    let ours: Vec<String> = ip::namespaces().into_iter().filter(|ns| ns.starts_with(&beginning)).collect();
+    let ours: Vec<String> = ip::namespaces()
+        .into_iter()
+        .filter(|ns| ns.starts_with(&beginning))
+        .collect();
     for namespace in &ours {
         end_all(namespace);
     }
-    let lines: String = ours.iter().map(|namespace| format!("netns del {namespace}\n")).collect();
+    let lines: String = ours
+        .iter()
+        .map(|namespace| format!("netns del {namespace}\n"))
+        .collect();
     ip::batch_anyhow(None, &lines);
     if keep_files {
         // Under this name it is nobody's leftover.
-        fs::rename(folder_of(name), Path::new("/tmp").join(format!("warren-kept-{name}"))).ok();
+        fs::rename(
+            folder_of(name),
+            Path::new("/tmp").join(format!("warren-kept-{name}")),
+        )
+        .ok();
     } else {
         drop(fs::remove_dir_all(folder_of(name)));
     }
@@ -118,7 +130,9 @@ fn end_all(namespace: &str) {
 pub fn clean() -> Vec<String> {
     let mut dead = BTreeSet::new();
     for entry in fs::read_dir("/tmp").into_iter().flatten().flatten() {
-        let Ok(file) = entry.file_name().into_string() else { continue };
+        let Ok(file) = entry.file_name().into_string() else {
+            continue;
+        };
         if let Some(name) = file.strip_prefix(FOLDER)
             && !is_alive(&entry.path())
         {
@@ -126,7 +140,9 @@ pub fn clean() -> Vec<String> {
         }
     }
     for namespace in ip::namespaces() {
-        let name = namespace.strip_prefix(NAMESPACE).and_then(|rest| rest.split('-').next());
+        let name = namespace
+            .strip_prefix(NAMESPACE)
+            .and_then(|rest| rest.split('-').next());
         if let Some(name) = name
             && !is_alive(&folder_of(name))
         {
@@ -140,7 +156,9 @@ pub fn clean() -> Vec<String> {
 }
 
 fn is_alive(folder: &Path) -> bool {
-    let Ok(owner) = fs::read_to_string(folder.join("owner")) else { return false };
+    let Ok(owner) = fs::read_to_string(folder.join("owner")) else {
+        return false;
+    };
     let mut words = owner.split_whitespace();
     let pid = words.next().and_then(|pid| pid.parse().ok());
     let started = words.next().and_then(|started| started.parse().ok());
@@ -157,7 +175,9 @@ pub fn stat_field(pid: u32, number: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command's name, field 2, stands in parentheses and may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(number.checked_sub(3)?).map(ToOwned::to_owned)
+    rest.split_whitespace()
+        .nth(number.checked_sub(3)?)
+        .map(ToOwned::to_owned)
 }
 
 #[cfg(test)]
@@ -168,7 +188,11 @@ mod tests {
     fn our_own_process_is_alive_and_a_stranger_with_our_pid_is_not() {
         let run = Run::new().unwrap();
         assert!(is_alive(run.folder()));
-        fs::write(run.folder().join("owner"), format!("{} 1\n", std::process::id())).unwrap();
+        fs::write(
+            run.folder().join("owner"),
+            format!("{} 1\n", std::process::id()),
+        )
+        .unwrap();
         assert!(!is_alive(run.folder()));
         run.remove(false);
         assert!(!run.folder().exists());

@@ -25,14 +25,23 @@ pub fn end_if_interrupted() {
 /// From now on a signal takes this run down before it ends the process.
 pub(crate) fn take_down_on_signals(run: &Arc<Run>, keep_files: bool) {
     static ONCE: Once = Once::new();
-    ALIVE.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::downgrade(run), keep_files));
+    ALIVE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push((Arc::downgrade(run), keep_files));
     ONCE.call_once(|| {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+            return;
+        };
         thread::spawn(move || {
             for signal in signals.forever() {
                 INTERRUPTED.store(true, Ordering::Relaxed);
-                for (run, keep) in ALIVE.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                for (run, keep) in ALIVE
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .drain(..)
+                {
                     if let Some(run) = run.upgrade() {
                         run.remove(keep);
                     }

@@ -61,14 +61,26 @@ impl Process {
         log: &Path,
     ) -> Result<Self> {
         let context = || format!("cannot start {} in {namespace}", program.display());
-        let output = OpenOptions::new().create(true).append(true).open(log).with_context(context)?;
+        let output = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(context)?;
         let mut command = inside(namespace, program);
         command.args(arguments).stdin(Stdio::null());
-        command.stdout(output.try_clone().with_context(context)?).stderr(output);
+        command
+            .stdout(output.try_clone().with_context(context)?)
+            .stderr(output);
         let (answer, result) = channel();
-        spawner().send((command, answer)).map_err(|_| anyhow!("the spawning thread is gone"))?;
+        spawner()
+            .send((command, answer))
+            .map_err(|_| anyhow!("the spawning thread is gone"))?;
         let child = result.recv().with_context(context)?.with_context(context)?;
-        Ok(Self { pid: child.id(), child: Mutex::new(child), log: log.to_owned() })
+        Ok(Self {
+            pid: child.id(),
+            child: Mutex::new(child),
+            log: log.to_owned(),
+        })
     }
 
     /// Its process id, the same from the start to the end.
@@ -83,7 +95,12 @@ impl Process {
 
     /// How it ended; `None` while it runs.
     pub fn ended(&self) -> Option<ExitStatus> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().ok().flatten()
+        self.child
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_wait()
+            .ok()
+            .flatten()
     }
 
     /// Sends a signal, unless it has ended.
@@ -123,7 +140,17 @@ impl Drop for Process {
 
 fn inside(namespace: &str, program: &Path) -> Command {
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, "setpriv", "--pdeathsig", "KILL", "--"]).arg(program);
+    command
+        .args([
+            "netns",
+            "exec",
+            namespace,
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "--",
+        ])
+        .arg(program);
     command
 }
 
@@ -139,9 +166,22 @@ pub fn run<S: AsRef<OsStr>>(
     patience: Duration,
 ) -> Result<String> {
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, "timeout", "-k", "1", &patience.as_secs().max(1).to_string()]);
-    let output = command.arg(program).args(arguments).stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("cannot run {} in {namespace}", program.display()))?;
+    command.args([
+        "netns",
+        "exec",
+        namespace,
+        "timeout",
+        "-k",
+        "1",
+        &patience.as_secs().max(1).to_string(),
+    ]);
+    let output = command
+        .arg(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
+    let output =
+        output.with_context(|| format!("cannot run {} in {namespace}", program.display()))?;
     if !output.status.success() {
         return Err(anyhow!(
             "{} in {namespace} ended with {}: {}",
@@ -173,6 +213,8 @@ pub(crate) fn program() -> PathBuf {
     let own = env::current_exe().unwrap_or_default();
     // A test's program lies one folder deeper.
     let folders = own.ancestors().skip(1).take(2);
-    let found = folders.map(|folder| folder.join("warren")).find(|path| path.is_file());
+    let found = folders
+        .map(|folder| folder.join("warren"))
+        .find(|path| path.is_file());
     found.unwrap_or_else(|| PathBuf::from("warren"))
 }

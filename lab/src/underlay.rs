@@ -52,11 +52,14 @@ const ROUTER_ADVERTISEMENT: [u8; 48] = [
 pub(crate) fn advertise_router(namespace: &str) -> Result<()> {
     ip::inside(namespace, || {
         let context = "cannot send a router advertisement";
-        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).context(context)?;
+        let socket =
+            Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).context(context)?;
         socket.bind_device(Some(b"internet")).context(context)?;
         socket.set_multicast_hops_v6(255).context(context)?;
         let all_nodes = SocketAddr::from((Ipv6Addr::from_bits((0xff02 << 112) + 1), 0));
-        socket.send_to(&ROUTER_ADVERTISEMENT, &all_nodes.into()).context(context)?;
+        socket
+            .send_to(&ROUTER_ADVERTISEMENT, &all_nodes.into())
+            .context(context)?;
         Ok(())
     })
 }

@@ -36,7 +36,10 @@ impl Closing {
     /// From the order to drain until three seconds after the end, on the pinger's clock.
     pub fn span(&self, pinger: &Pinger) -> (Duration, Duration) {
         let begin = pinger.at_wall(SystemTime::from(self.decision.at));
-        (begin, begin + self.took.unwrap_or_default() + Duration::from_secs(3))
+        (
+            begin,
+            begin + self.took.unwrap_or_default() + Duration::from_secs(3),
+        )
     }
 
     /// Every pair is pinged; so where both ends reached a node through the tunnel, pings went through it both
@@ -70,7 +73,9 @@ impl Watch {
         for node in lab.nodes() {
             let document = node.ask::<DecisionsDocument>(DECISIONS_PATH).ok();
             let last = document.and_then(|document| Some(document.decisions.last()?.number));
-            watch.seen.insert(node.index(), (node.pid(), last.unwrap_or_default()));
+            watch
+                .seen
+                .insert(node.index(), (node.pid(), last.unwrap_or_default()));
         }
         watch
     }
@@ -87,7 +92,9 @@ impl Watch {
 
     /// Closings that were carried through.
     pub fn completed(&self) -> impl Iterator<Item = &Closing> {
-        self.closings.iter().filter(|closing| closing.took.is_some())
+        self.closings
+            .iter()
+            .filter(|closing| closing.took.is_some())
     }
 
     /// Reads what is new. To be called several times a second. Nodes that do not answer are left out.
@@ -96,7 +103,9 @@ impl Watch {
     /// Where a node has not joined.
     pub fn look(&mut self, lab: &Lab) -> Result<()> {
         for node in lab.nodes() {
-            let Ok(document) = node.ask::<DecisionsDocument>(DECISIONS_PATH) else { continue };
+            let Ok(document) = node.ask::<DecisionsDocument>(DECISIONS_PATH) else {
+                continue;
+            };
             let (pid, mut last) = self.seen.get(&node.index()).copied().unwrap_or_default();
             if pid != node.pid() {
                 last = 0;
@@ -111,7 +120,8 @@ impl Watch {
         }
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
             self.looked = Some(Instant::now());
-            self.looks.push_back((SystemTime::now(), Routes::read(lab)?));
+            self.looks
+                .push_back((SystemTime::now(), Routes::read(lab)?));
             if self.looks.len() > LOOKS_KEPT {
                 self.looks.pop_front();
             }
@@ -152,17 +162,31 @@ impl Watch {
 
     fn begun(&mut self, lab: &Lab, node: usize, decision: DecisionEntry) {
         let is_peer = |prefix: &str| Some(prefix) == decision.peer.as_deref();
-        let mut identities =
-            lab.nodes().iter().filter_map(|node| Some((node.index(), node.identity().ok()?)));
-        let Some((peer, _)) = identities.find(|(_, identity)| is_peer(&identity.prefix)) else { return };
+        let mut identities = lab
+            .nodes()
+            .iter()
+            .filter_map(|node| Some((node.index(), node.identity().ok()?)));
+        let Some((peer, _)) = identities.find(|(_, identity)| is_peer(&identity.prefix)) else {
+            return;
+        };
         let at = SystemTime::from(decision.at);
         let before = self.looks.iter().rev().find(|(look, _)| *look < at);
         let is_accepting = |link: &str| link.starts_with("wrnu") || link.starts_with("wrnt");
         let slot = decision.slot.as_str();
-        let served_by_node = before.map_or(0, |(_, routes)| routes.served(node, peer, |link| link == slot));
-        let served_by_peer = before.map_or(0, |(_, routes)| routes.served(peer, node, is_accepting));
-        let closing =
-            Closing { node, peer, decision, served_by_node, served_by_peer, took: None, abandoned: false };
+        let served_by_node = before.map_or(0, |(_, routes)| {
+            routes.served(node, peer, |link| link == slot)
+        });
+        let served_by_peer =
+            before.map_or(0, |(_, routes)| routes.served(peer, node, is_accepting));
+        let closing = Closing {
+            node,
+            peer,
+            decision,
+            served_by_node,
+            served_by_peer,
+            took: None,
+            abandoned: false,
+        };
         self.closings.push(closing);
     }
 }

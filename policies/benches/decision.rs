@@ -19,7 +19,8 @@ use policies::{
     rng::Rng,
     units::Uptime,
     world::{
-        BabelTable, Candidate, LinkCounters, LinkReading, Phase, Route, Sounding, TunnelReading, View, World,
+        BabelTable, Candidate, LinkCounters, LinkReading, Phase, Route, Sounding, TunnelReading,
+        View, World,
     },
 };
 use std::{
@@ -40,7 +41,11 @@ fn prefix(number: u32) -> Prefix {
 
 fn slot(number: u32) -> Slot {
     let number = u16::try_from(number).unwrap();
-    if number < 30 { Slot::Dialling(number) } else { Slot::Accepting(Transport::Udp, number) }
+    if number < 30 {
+        Slot::Dialling(number)
+    } else {
+        Slot::Accepting(Transport::Udp, number)
+    }
 }
 
 /// 30 dialled and 970 accepted tunnels; routes in random order, as a hostile babeld would list them.
@@ -63,7 +68,8 @@ fn world() -> World {
         let installed = below(WAYS.into());
         for way in 0..WAYS {
             let metric =
-                u16::try_from(1_000 + below(3_000) + if way == installed { 0 } else { 3_000 }).unwrap();
+                u16::try_from(1_000 + below(3_000) + if way == installed { 0 } else { 3_000 })
+                    .unwrap();
             let number = (below(100) + way * 100) % TUNNELS;
             let (node, slot, via) = (prefix(node), slot(number), prefix(number + 1));
             routes.push(Route {
@@ -77,13 +83,19 @@ fn world() -> World {
         }
     }
     Rng::new(2).shuffle(&mut routes);
-    let distances: Vec<_> = (1..=NODES).step_by(20).map(|node| (prefix(node), 2_000)).collect();
+    let distances: Vec<_> = (1..=NODES)
+        .step_by(20)
+        .map(|node| (prefix(node), 2_000))
+        .collect();
     let strangers = || (0..1_024).map(|at| prefix(TUNNELS + 2 + at * 8));
     let at = Uptime::from_secs(100_000);
     World {
         at,
         links: (0..TUNNELS).map(link).collect(),
-        babel: Some(BabelTable { neighbours: Vec::new(), routes }),
+        babel: Some(BabelTable {
+            neighbours: Vec::new(),
+            routes,
+        }),
         probes: Vec::new(),
         candidates: strangers()
             .map(|peer| Candidate {
@@ -97,7 +109,11 @@ fn world() -> World {
             .collect(),
         soundings: strangers()
             .take(120)
-            .map(|peer| Sounding { peer, at, rtt: Some(Duration::from_millis(20)) })
+            .map(|peer| Sounding {
+                peer,
+                at,
+                rtt: Some(Duration::from_millis(20)),
+            })
             .collect(),
         views: strangers()
             .take(10)
@@ -119,20 +135,34 @@ fn main() {
     let counted = arguments.iter().position(|one| one == "--looks");
     let looks = counted.map_or(LOOKS, |at| arguments[at + 1].parse().unwrap());
     let mut world = world();
-    let parameters = Parameters { tunnels_to_dial: 30, ..Parameters::default() };
-    let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Gain, seed: 1 };
+    let parameters = Parameters {
+        tunnels_to_dial: 30,
+        ..Parameters::default()
+    };
+    let settings = PlannerSettings {
+        parameters,
+        pinned: BTreeSet::new(),
+        rule: Rule::Gain,
+        seed: 1,
+    };
     let mut planner = Planner::new(prefix(60_000), settings);
     let mut times = Vec::new();
     let began = world.at;
     for look in 0..looks {
         // Each look is old enough for new verdicts, every third for a refresh.
         world.at = began + Duration::from_secs(110 * look);
-        world.soundings.iter_mut().for_each(|sounding| sounding.at = world.at);
+        world
+            .soundings
+            .iter_mut()
+            .for_each(|sounding| sounding.at = world.at);
         world.views.iter_mut().for_each(|view| view.at = world.at);
         let begin = Instant::now();
         let plan = planner.look(&world, true);
         times.push(begin.elapsed());
-        assert!(plan.verdicts.is_some_and(|verdicts| verdicts.len() == usize::try_from(TUNNELS).unwrap()));
+        assert!(
+            plan.verdicts
+                .is_some_and(|verdicts| verdicts.len() == usize::try_from(TUNNELS).unwrap())
+        );
     }
     if counted.is_some() {
         return;

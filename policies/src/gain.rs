@@ -66,7 +66,11 @@ impl Rule {
 /// Derived in `docs/POLICY.md`: two random tunnels a node make a random graph that is whole almost
 /// surely (Fenner and Frieze, 1982), one tears only where fewer than about ten nodes stand apart.
 pub fn random_slots(limit: usize) -> usize {
-    if limit < 3 { 0 } else { limit.div_ceil(RANDOM_PART) }
+    if limit < 3 {
+        0
+    } else {
+        limit.div_ceil(RANDOM_PART)
+    }
 }
 
 /// What a tunnel to a candidate would bring.
@@ -86,8 +90,17 @@ pub struct Gain {
 
 impl fmt::Display for Gain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { metric, link, total, viewed, near_another } = self;
-        write!(f, "gain={total} metric={metric} link={link} viewed={viewed} near_another={near_another}")
+        let Self {
+            metric,
+            link,
+            total,
+            viewed,
+            near_another,
+        } = self;
+        write!(
+            f,
+            "gain={total} metric={metric} link={link} viewed={viewed} near_another={near_another}"
+        )
     }
 }
 
@@ -101,20 +114,37 @@ pub fn gain(ways: &Ways, peer: Prefix, link: u32, view: Option<&View>) -> Option
     }
     let both = u64::from(pair).saturating_mul(known.weight().saturating_add(1));
     let (mut saved, mut compared) = (0u64, 0u64);
-    for (node, said) in view.iter().flat_map(|view| &view.distances).filter(|(node, _)| *node != peer) {
-        let Some(known) = ways.get(*node) else { continue };
+    for (node, said) in view
+        .iter()
+        .flat_map(|view| &view.distances)
+        .filter(|(node, _)| *node != peer)
+    {
+        let Some(known) = ways.get(*node) else {
+            continue;
+        };
         let ours = known.metric;
         // Neither of us can be farther from a node than by way of the other.
         let theirs = (*said).clamp(ours.saturating_sub(metric), ours.saturating_add(metric));
         let (ours, theirs) = (u32::from(ours), u32::from(theirs));
         let one = ours.saturating_sub(theirs.saturating_add(link));
         let other = theirs.saturating_sub(ours.saturating_add(link));
-        saved = saved.saturating_add(u64::from(one) * known.weight()).saturating_add(other.into());
+        saved = saved
+            .saturating_add(u64::from(one) * known.weight())
+            .saturating_add(other.into());
         compared += 1;
     }
-    let scaled = saved.saturating_mul(ways.others()).checked_div(compared).unwrap_or(0);
+    let scaled = saved
+        .saturating_mul(ways.others())
+        .checked_div(compared)
+        .unwrap_or(0);
     let total = scaled.saturating_add(both);
-    Some(Gain { metric, link, total, viewed: compared > 0, near_another: false })
+    Some(Gain {
+        metric,
+        link,
+        total,
+        viewed: compared > 0,
+        near_another: false,
+    })
 }
 
 /// How we see the network, for those who ask.
@@ -134,21 +164,42 @@ impl Outlook {
     /// Shows at most `most` nodes: those whose names have the least hash, so that all who know them
     /// show the same ones.
     pub fn of(world: &World, me: Prefix, max_accepted: usize, most: usize) -> Self {
-        let up: BTreeMap<_, _> =
-            world.links.iter().map(|link| (link.tunnel.slot, link.tunnel.phase == Phase::Up)).collect();
+        let up: BTreeMap<_, _> = world
+            .links
+            .iter()
+            .map(|link| (link.tunnel.slot, link.tunnel.phase == Phase::Up))
+            .collect();
         let routes = world.babel.as_ref().map_or(&[][..], |table| &table.routes);
-        let ways = Ways::of(routes, me, |slot| up.get(&slot).copied().unwrap_or_default());
-        let accepted = || world.links.iter().filter(|link| link.tunnel.role() == Role::Accepted);
+        let ways = Ways::of(routes, me, |slot| {
+            up.get(&slot).copied().unwrap_or_default()
+        });
+        let accepted = || {
+            world
+                .links
+                .iter()
+                .filter(|link| link.tunnel.role() == Role::Accepted)
+        };
         let loss = |link: &LinkReading| {
             let service = ways.service(link.tunnel.slot);
-            (link.tunnel.peer, service.only_way.is_none().then_some(service.regret))
+            (
+                link.tunnel.peer,
+                service.only_way.is_none().then_some(service.regret),
+            )
         };
-        let hash = |node: Prefix| Rng::new(u64::from(node.number()) << 8 | u64::from(node.length())).bits();
-        let mut drawn: Vec<_> =
-            ways.known().iter().map(|(node, known)| (hash(*node), *node, known.metric)).collect();
+        let hash = |node: Prefix| {
+            Rng::new(u64::from(node.number()) << 8 | u64::from(node.length())).bits()
+        };
+        let mut drawn: Vec<_> = ways
+            .known()
+            .iter()
+            .map(|(node, known)| (hash(*node), *node, known.metric))
+            .collect();
         drawn.sort_unstable();
         drawn.truncate(most);
-        let mut distances: Vec<_> = drawn.into_iter().map(|(_, node, metric)| (node, metric)).collect();
+        let mut distances: Vec<_> = drawn
+            .into_iter()
+            .map(|(_, node, metric)| (node, metric))
+            .collect();
         distances.sort_unstable();
         let count = accepted().count();
         Self {
@@ -168,13 +219,18 @@ pub fn shortlist(ways: &Ways, soundings: &[Sounding], cost: LinkCost) -> Vec<Pre
     };
     let mut all: Vec<_> = soundings.iter().filter_map(pair).collect();
     all.sort_unstable();
-    all.into_iter().map(|(_, peer)| peer).take(SHORTLIST).collect()
+    all.into_iter()
+        .map(|(_, peer)| peer)
+        .take(SHORTLIST)
+        .collect()
 }
 
 /// What closing a tunnel would cost both ends: our regret, and what the peer says; where it says
 /// nothing, as much as ours again.
 pub fn loss(regret: u64, told: Option<u64>) -> u64 {
-    let theirs = told.map_or(regret, |told| told.min(regret.saturating_mul(PEER_LOSS_CAP)));
+    let theirs = told.map_or(regret, |told| {
+        told.min(regret.saturating_mul(PEER_LOSS_CAP))
+    });
     regret.saturating_add(theirs)
 }
 
@@ -210,12 +266,19 @@ impl<'a> Findings<'a> {
     /// Leaves out what is older than `fresh`.
     pub fn of(soundings: &[Sounding], views: &'a [View], now: Uptime, fresh: Duration) -> Self {
         let rtt = |sounding: &Sounding| {
-            sounding.rtt.filter(|_| now.since(sounding.at) <= fresh).map(|rtt| (sounding.peer, rtt))
+            sounding
+                .rtt
+                .filter(|_| now.since(sounding.at) <= fresh)
+                .map(|rtt| (sounding.peer, rtt))
         };
         let view = |view: &&View| now.since(view.at) <= fresh;
         Self {
             rtts: soundings.iter().filter_map(rtt).collect(),
-            views: views.iter().filter(view).map(|view| (view.peer, view)).collect(),
+            views: views
+                .iter()
+                .filter(view)
+                .map(|view| (view.peer, view))
+                .collect(),
         }
     }
 
@@ -261,14 +324,26 @@ mod tests {
     fn ways(metrics: &[u16]) -> Ways {
         let route = |(node, metric): (usize, &u16)| {
             let node = peer(u32::try_from(node).unwrap());
-            Route { node, slot: Slot::Dialling(0), via: node, installed: true, metric: *metric, refmetric: 0 }
+            Route {
+                node,
+                slot: Slot::Dialling(0),
+                via: node,
+                installed: true,
+                metric: *metric,
+                refmetric: 0,
+            }
         };
-        Ways::of(&metrics.iter().enumerate().map(route).collect::<Vec<_>>(), peer(99), |_| true)
+        Ways::of(
+            &metrics.iter().enumerate().map(route).collect::<Vec<_>>(),
+            peer(99),
+            |_| true,
+        )
     }
 
     fn view(of: u32, distances: &[u16]) -> View {
         let distances = distances.iter().enumerate();
-        let distances = distances.map(|(node, metric)| (peer(u32::try_from(node).unwrap()), *metric));
+        let distances =
+            distances.map(|(node, metric)| (peer(u32::try_from(node).unwrap()), *metric));
         View {
             peer: peer(of),
             at: Uptime::default(),
@@ -307,7 +382,12 @@ mod tests {
 
     #[test]
     fn a_sample_stands_for_all() {
-        check(&[100, 90, 30, 30, 30], 40, Some(&[0, 10]), Some(4 * 40 + 120));
+        check(
+            &[100, 90, 30, 30, 30],
+            40,
+            Some(&[0, 10]),
+            Some(4 * 40 + 120),
+        );
     }
 
     #[test]
@@ -332,11 +412,25 @@ mod tests {
 
     #[test]
     fn a_full_peer_and_an_old_finding_decide_nothing() {
-        let sounding = Sounding { peer: peer(0), at: Uptime::from_secs(100), rtt: Some(Duration::ZERO) };
-        let full = [View { room: false, ..view(0, &[]) }];
+        let sounding = Sounding {
+            peer: peer(0),
+            at: Uptime::from_secs(100),
+            rtt: Some(Duration::ZERO),
+        };
+        let full = [View {
+            room: false,
+            ..view(0, &[])
+        }];
         let gain = |now, views| {
-            let findings = Findings::of(&[sounding], views, Uptime::from_secs(now), Duration::from_secs(60));
-            findings.gain(&ways(&[1_000]), peer(0), LinkCost::default()).map(|gain| gain.total)
+            let findings = Findings::of(
+                &[sounding],
+                views,
+                Uptime::from_secs(now),
+                Duration::from_secs(60),
+            );
+            findings
+                .gain(&ways(&[1_000]), peer(0), LinkCost::default())
+                .map(|gain| gain.total)
         };
         assert_eq!(gain(50, &full), None);
         assert_eq!(gain(160, &full), Some(2 * (1_000 - 96)));
@@ -346,12 +440,23 @@ mod tests {
     #[test]
     fn what_a_peer_says_it_would_lose_is_bounded_by_what_we_would() {
         assert_eq!(
-            [loss(10, None), loss(10, Some(7)), loss(10, Some(u64::MAX)), loss(0, Some(9))],
+            [
+                loss(10, None),
+                loss(10, Some(7)),
+                loss(10, Some(u64::MAX)),
+                loss(0, Some(9))
+            ],
             [20, 17, 50, 0]
         );
         let at_once = |loss, moved| worth(loss, moved, 0, false);
-        assert_eq!([at_once(0, 0), at_once(100, 0), at_once(100, 240)], [1, 41, 51]);
-        assert_eq!([worth(100, 240, 4, false), worth(100, 240, 4, true)], [43, 22]);
+        assert_eq!(
+            [at_once(0, 0), at_once(100, 0), at_once(100, 240)],
+            [1, 41, 51]
+        );
+        assert_eq!(
+            [worth(100, 240, 4, false), worth(100, 240, 4, true)],
+            [43, 22]
+        );
     }
 
     #[test]
@@ -368,18 +473,38 @@ mod tests {
             (0..900).map(route).collect()
         };
         let outlook = |own: u16| {
-            let babel = Some(crate::world::BabelTable { neighbours: Vec::new(), routes: routes(own) });
-            Outlook::of(&World { babel, ..World::default() }, peer(999), 1, 50)
+            let babel = Some(crate::world::BabelTable {
+                neighbours: Vec::new(),
+                routes: routes(own),
+            });
+            Outlook::of(
+                &World {
+                    babel,
+                    ..World::default()
+                },
+                peer(999),
+                1,
+                50,
+            )
         };
         let [near, far] = [outlook(10), outlook(20)];
-        let nodes = |outlook: &Outlook| outlook.distances.iter().map(|(node, _)| *node).collect::<Vec<_>>();
+        let nodes = |outlook: &Outlook| {
+            outlook
+                .distances
+                .iter()
+                .map(|(node, _)| *node)
+                .collect::<Vec<_>>()
+        };
         assert_eq!((nodes(&near), nodes(&near).len()), (nodes(&far), 50));
         assert!(near.room && near.losses.is_empty());
     }
 
     #[test]
     fn a_fifth_of_the_tunnels_stays_random() {
-        assert_eq!([1, 2, 3, 5, 6, 10, 30].map(random_slots), [0, 0, 1, 1, 2, 2, 6]);
+        assert_eq!(
+            [1, 2, 3, 5, 6, 10, 30].map(random_slots),
+            [0, 0, 1, 1, 2, 2, 6]
+        );
     }
 
     proptest! {

@@ -129,7 +129,9 @@ impl Life {
     pub fn new(limits: Limits, seed: u64) -> Self {
         Self {
             limits,
-            state: State::Down { until: Uptime::default() },
+            state: State::Down {
+                until: Uptime::default(),
+            },
             wanted: false,
             failures: 0,
             starts: 0,
@@ -146,13 +148,18 @@ impl Life {
             E::Unwanted => self.wanted = false,
             E::Ready | E::Exited | E::Tick => {}
         }
-        let stopping = |failed| S::Stopping { deadline: now + self.limits.stop, failed };
+        let stopping = |failed| S::Stopping {
+            deadline: now + self.limits.stop,
+            failed,
+        };
         let (state, order) = match (self.state, event) {
             (S::Down { until }, E::Wanted | E::Tick) if self.wanted && until <= now => {
                 (self.started(now), Some(O::Spawn))
             }
             (S::Starting { .. }, E::Ready) => (S::Up { since: now }, None),
-            (S::Starting { deadline }, E::Tick) if deadline <= now => (stopping(true), Some(O::Stop)),
+            (S::Starting { deadline }, E::Tick) if deadline <= now => {
+                (stopping(true), Some(O::Stop))
+            }
             (S::Starting { .. } | S::Up { .. }, E::Unwanted) => (stopping(false), Some(O::Stop)),
             (S::Stopping { deadline, failed }, E::Tick) if deadline <= now => {
                 (stopping(failed), Some(O::Kill))
@@ -161,7 +168,12 @@ impl Life {
             (S::Starting { .. } | S::Stopping { failed: true, .. }, E::Exited) => {
                 (self.ended(now, Duration::ZERO), None)
             }
-            (S::Stopping { failed: false, .. }, E::Exited) => (S::Down { until: self.allowed(now) }, None),
+            (S::Stopping { failed: false, .. }, E::Exited) => (
+                S::Down {
+                    until: self.allowed(now),
+                },
+                None,
+            ),
             (
                 same @ (S::Down { .. } | S::Starting { .. } | S::Up { .. } | S::Stopping { .. }),
                 E::Wanted | E::Unwanted | E::Ready | E::Exited | E::Tick,
@@ -206,7 +218,9 @@ impl Life {
         while self.recent_starts.len() > self.limits.starts_a_minute.max(1) {
             self.recent_starts.pop_front();
         }
-        State::Starting { deadline: now + self.limits.start }
+        State::Starting {
+            deadline: now + self.limits.start,
+        }
     }
 
     /// After an end that nobody wished.
@@ -216,9 +230,14 @@ impl Life {
         }
         let doubled = 2u32.checked_pow(self.failures).unwrap_or(u32::MAX);
         let base = self.limits.back_off_from.saturating_mul(doubled);
-        let wait = self.rng.span(base, base.saturating_add(base / 2)).min(self.limits.back_off_to);
+        let wait = self
+            .rng
+            .span(base, base.saturating_add(base / 2))
+            .min(self.limits.back_off_to);
         self.failures = self.failures.saturating_add(1);
-        State::Down { until: self.allowed(now + wait) }
+        State::Down {
+            until: self.allowed(now + wait),
+        }
     }
 
     /// `at`, or later where the starts of the last minute are used up.
@@ -226,7 +245,9 @@ impl Life {
         if self.recent_starts.len() < self.limits.starts_a_minute.max(1) {
             return at;
         }
-        self.recent_starts.front().map_or(at, |oldest| at.max(*oldest + MINUTE))
+        self.recent_starts
+            .front()
+            .map_or(at, |oldest| at.max(*oldest + MINUTE))
     }
 }
 
@@ -251,7 +272,10 @@ mod tests {
     /// A life that went through `events` (at seconds), and its last answer.
     fn live(events: &[(u64, Event)]) -> (Life, Option<Order>) {
         let mut life = Life::new(LIMITS, 1);
-        let last = events.iter().map(|(second, event)| life.on(*event, at(*second))).last();
+        let last = events
+            .iter()
+            .map(|(second, event)| life.on(*event, at(*second)))
+            .last();
         (life, last.flatten())
     }
 
@@ -283,7 +307,13 @@ mod tests {
     /// Every state with every event, before and after its deadline.
     #[test]
     fn every_cell_of_the_table_is_as_drawn() {
-        type Row = (&'static [(u64, Event)], u64, Event, Option<Order>, fn(State) -> bool);
+        type Row = (
+            &'static [(u64, Event)],
+            u64,
+            Event,
+            Option<Order>,
+            fn(State) -> bool,
+        );
         let rows: &[Row] = &[
             (&[], 0, E::Wanted, Some(O::Spawn), starting),
             (&[], 0, E::Unwanted, None, down),
@@ -324,7 +354,17 @@ mod tests {
     fn a_child_deaf_to_both_signals_is_killed_again_and_again() {
         let (mut life, _) = live(TO_STOPPING);
         let orders: Vec<_> = (3..9).map(|second| life.on(E::Tick, at(second))).collect();
-        assert_eq!(orders, [None, Some(O::Kill), None, Some(O::Kill), None, Some(O::Kill)]);
+        assert_eq!(
+            orders,
+            [
+                None,
+                Some(O::Kill),
+                None,
+                Some(O::Kill),
+                None,
+                Some(O::Kill)
+            ]
+        );
     }
 
     #[test]
@@ -340,11 +380,16 @@ mod tests {
         life.on(E::Wanted, now);
         for end in 0..12u32 {
             life.on(E::Exited, now);
-            let State::Down { until } = life.state() else { panic!("{:?}", life.state()) };
+            let State::Down { until } = life.state() else {
+                panic!("{:?}", life.state())
+            };
             let wait = until.since(now);
             let base = Duration::from_millis(500) * 2u32.pow(end);
             let range = base.min(LIMITS.back_off_to)..=(base + base / 2).min(LIMITS.back_off_to);
-            assert!(range.contains(&wait), "end {end}: {wait:?} not in {range:?}");
+            assert!(
+                range.contains(&wait),
+                "end {end}: {wait:?} not in {range:?}"
+            );
             now = until;
             assert_eq!(life.on(E::Tick, now), Some(O::Spawn));
         }
@@ -369,7 +414,11 @@ mod tests {
     fn the_eleventh_start_within_a_minute_waits_for_the_minute_to_end() {
         let mut life = Life::new(LIMITS, 1);
         for second in 0..10 {
-            assert_eq!(life.on(E::Wanted, at(second)), Some(O::Spawn), "second {second}");
+            assert_eq!(
+                life.on(E::Wanted, at(second)),
+                Some(O::Spawn),
+                "second {second}"
+            );
             life.on(E::Unwanted, at(second));
             life.on(E::Exited, at(second));
         }

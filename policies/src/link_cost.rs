@@ -43,7 +43,10 @@ mod tests {
 
     #[track_caller]
     fn check(rtt_ms: u64, metric: u32) {
-        assert_eq!(LinkCost::default().of(Duration::from_millis(rtt_ms)), metric);
+        assert_eq!(
+            LinkCost::default().of(Duration::from_millis(rtt_ms)),
+            metric
+        );
     }
 
     #[test]

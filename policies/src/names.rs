@@ -58,13 +58,19 @@ impl FromStr for Prefix {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        let bad = BadName { expected: "a prefix P/L, such as 7/16" };
+        let bad = BadName {
+            expected: "a prefix P/L, such as 7/16",
+        };
         let (number, length) = text.split_once('/').ok_or(bad.clone())?;
         let number: u32 = number.parse().map_err(|_| bad.clone())?;
         let length: u8 = length.parse().map_err(|_| bad.clone())?;
         let prefix = Self::new(number, length).ok_or(bad.clone())?;
         // Refuses "+7/16" and "07/16", which Rust's number parser takes.
-        if prefix.to_string() == text { Ok(prefix) } else { Err(bad) }
+        if prefix.to_string() == text {
+            Ok(prefix)
+        } else {
+            Err(bad)
+        }
     }
 }
 
@@ -93,7 +99,9 @@ impl FromStr for Transport {
         match text {
             "udp" => Ok(Self::Udp),
             "tcp" => Ok(Self::Tcp),
-            _ => Err(BadName { expected: "a transport, udp or tcp" }),
+            _ => Err(BadName {
+                expected: "a transport, udp or tcp",
+            }),
         }
     }
 }
@@ -154,7 +162,9 @@ impl FromStr for Slot {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        let bad = BadName { expected: "a slot, such as wrn0 or wrnu.2" };
+        let bad = BadName {
+            expected: "a slot, such as wrn0 or wrnu.2",
+        };
         let rest = text.strip_prefix("wrn").ok_or(bad.clone())?;
         let number = |digits: &str| digits.parse::<u16>().map_err(|_| bad.clone());
         let slot = match (rest.strip_prefix("u."), rest.strip_prefix("t.")) {
@@ -162,7 +172,11 @@ impl FromStr for Slot {
             (_, Some(vlan)) => Self::Accepting(Transport::Tcp, number(vlan)?),
             _ => Self::Dialling(number(rest)?),
         };
-        if slot.to_string() == text { Ok(slot) } else { Err(bad) }
+        if slot.to_string() == text {
+            Ok(slot)
+        } else {
+            Err(bad)
+        }
     }
 }
 
@@ -186,11 +200,19 @@ impl FromStr for Endpoint {
 
     /// `udp:192.0.2.1:1194`, `tcp:[2001:db8::1]:1194`.
     fn from_str(text: &str) -> Result<Self, BadName> {
-        let bad = BadName { expected: "an endpoint, such as udp:192.0.2.1:1194" };
+        let bad = BadName {
+            expected: "an endpoint, such as udp:192.0.2.1:1194",
+        };
         let (transport, address) = text.split_once(':').ok_or(bad.clone())?;
-        let endpoint =
-            Self { address: address.parse().map_err(|_| bad.clone())?, transport: transport.parse()? };
-        if endpoint.to_string() == text { Ok(endpoint) } else { Err(bad) }
+        let endpoint = Self {
+            address: address.parse().map_err(|_| bad.clone())?,
+            transport: transport.parse()?,
+        };
+        if endpoint.to_string() == text {
+            Ok(endpoint)
+        } else {
+            Err(bad)
+        }
     }
 }
 
@@ -210,7 +232,9 @@ mod tests {
         for good in ["0/1", "7/16", "65535/16", "4294967295/32"] {
             check::<Prefix>(good, true);
         }
-        for bad in ["", "7", "+7/16", "07/16", "7/016", "65536/16", "0/0", "0/33", "１/16", "7/16 "] {
+        for bad in [
+            "", "7", "+7/16", "07/16", "7/016", "65536/16", "0/0", "0/33", "１/16", "7/16 ",
+        ] {
             check::<Prefix>(bad, false);
         }
     }
@@ -220,7 +244,9 @@ mod tests {
         for good in ["wrn0", "wrn12", "wrnu.2", "wrnt.30"] {
             check::<Slot>(good, true);
         }
-        for bad in ["", "wrn", "wrn01", "wrnu", "wrnu2", "wrnx.2", "wrn-1", "eth0"] {
+        for bad in [
+            "", "wrn", "wrn01", "wrnu", "wrnu2", "wrnx.2", "wrn-1", "eth0",
+        ] {
             check::<Slot>(bad, false);
         }
     }
@@ -230,7 +256,14 @@ mod tests {
         for good in ["udp:192.0.2.1:1194", "tcp:[2001:db8::1]:1194"] {
             check::<Endpoint>(good, true);
         }
-        for bad in ["", "udp:", "udp:host:1", "sctp:192.0.2.1:1", "udp:192.0.2.1", "udp:[2001:DB8::1]:1"] {
+        for bad in [
+            "",
+            "udp:",
+            "udp:host:1",
+            "sctp:192.0.2.1:1",
+            "udp:192.0.2.1",
+            "udp:[2001:DB8::1]:1",
+        ] {
             check::<Endpoint>(bad, false);
         }
     }

@@ -125,7 +125,10 @@ impl Planner {
         Self {
             me,
             settings,
-            lens: Lens { link_cost: LinkCost::default(), stands_for: 1 },
+            lens: Lens {
+                link_cost: LinkCost::default(),
+                stands_for: 1,
+            },
             explains: true,
             rng,
             began: None,
@@ -170,12 +173,19 @@ impl Planner {
     ///
     /// To be called with each reading of the links, twice a second.
     pub fn look(&mut self, world: &World, was_reached: bool) -> Plan {
-        let fresh = self.settings.parameters.refresh.saturating_mul(gain::FRESH_REFRESHES);
+        let fresh = self
+            .settings
+            .parameters
+            .refresh
+            .saturating_mul(gain::FRESH_REFRESHES);
         let picture = Picture::of(world, self.me, self.lens, fresh);
         let now = picture.at;
         let began = self.begin(now);
         self.count(world, &picture);
-        let mut plan = Plan { draining: self.draining(&picture), ..Plan::default() };
+        let mut plan = Plan {
+            draining: self.draining(&picture),
+            ..Plan::default()
+        };
         let limit = self.limit(began, now, was_reached);
         let mut progress = None;
         self.carry_on(&picture, &mut plan, &mut progress);
@@ -190,9 +200,20 @@ impl Planner {
             }
         }
         let by_chance = self.by_chance(&picture).count();
-        let random = self.settings.rule.random_slots(limit).saturating_sub(by_chance);
-        let allowance = Allowance { wanted: limit, one_more: limit == self.wanted(), began, random };
-        let dials = self.dialling.dial(&picture, &self.settings.pinned, allowance, &mut self.rng);
+        let random = self
+            .settings
+            .rule
+            .random_slots(limit)
+            .saturating_sub(by_chance);
+        let allowance = Allowance {
+            wanted: limit,
+            one_more: limit == self.wanted(),
+            began,
+            random,
+        };
+        let dials = self
+            .dialling
+            .dial(&picture, &self.settings.pinned, allowance, &mut self.rng);
         self.remember_gains(&dials);
         plan.decisions.extend(dials);
         if self.explains && (self.next_verdicts <= now || !plan.decisions.is_empty()) {
@@ -205,7 +226,12 @@ impl Planner {
 
     /// What others may know of how this node sees the network: metrics to `most` nodes, room, losses.
     pub fn outlook(&self, world: &World, most: usize) -> Outlook {
-        Outlook::of(world, self.me, usize::from(self.settings.parameters.max_accepted), most)
+        Outlook::of(
+            world,
+            self.me,
+            usize::from(self.settings.parameters.max_accepted),
+            most,
+        )
     }
 
     /// When tunnels are compared next.
@@ -230,10 +256,20 @@ impl Planner {
         };
         let drained = |slot: Slot, link: &LinkReading| {
             let usage = self.usage.get(&slot).map(|(_, _, usage)| usage);
-            drain::is_drained(picture, slot, link.tunnel.since, usage, &self.settings.parameters)
+            drain::is_drained(
+                picture,
+                slot,
+                link.tunnel.since,
+                usage,
+                &self.settings.parameters,
+            )
         };
-        let all = picture.tunnels.iter().filter(|(slot, link)| drains(slot, link));
-        all.map(|(slot, link)| (*slot, drained(*slot, link))).collect()
+        let all = picture
+            .tunnels
+            .iter()
+            .filter(|(slot, link)| drains(slot, link));
+        all.map(|(slot, link)| (*slot, drained(*slot, link)))
+            .collect()
     }
 
     fn wanted(&self) -> usize {
@@ -243,16 +279,30 @@ impl Planner {
     /// Nodes behind closed gateways would fill everybody's servers; while nobody can tell yet who is
     /// one, all dial what they want, so that a network that starts together is whole at once.
     fn limit(&self, began: Uptime, now: Uptime, was_reached: bool) -> usize {
-        let grace = self.settings.parameters.refresh.saturating_mul(UNREACHED_GRACE);
+        let grace = self
+            .settings
+            .parameters
+            .refresh
+            .saturating_mul(UNREACHED_GRACE);
         let unreached = !was_reached && now.since(began) >= grace;
-        if unreached { self.wanted().min(UNREACHED_LIMIT) } else { self.wanted() }
+        if unreached {
+            self.wanted().min(UNREACHED_LIMIT)
+        } else {
+            self.wanted()
+        }
     }
 
     /// Feeds each tunnel's counters to its usage; a tunnel made anew begins anew.
     fn count(&mut self, world: &World, picture: &Picture<'_>) {
-        let floor = Floor::of(&self.settings.parameters, picture.ways.known().len().saturating_add(1));
-        let frames: BTreeMap<_, _> =
-            world.probes.iter().map(|probe| (probe.slot, ProbeFrames::from(probe))).collect();
+        let floor = Floor::of(
+            &self.settings.parameters,
+            picture.ways.known().len().saturating_add(1),
+        );
+        let frames: BTreeMap<_, _> = world
+            .probes
+            .iter()
+            .map(|probe| (probe.slot, ProbeFrames::from(probe)))
+            .collect();
         self.lost(picture);
         self.usage.retain(|slot, (peer, up_since, _)| {
             picture
@@ -262,31 +312,50 @@ impl Planner {
         });
         for (slot, link) in &picture.tunnels {
             let probes = frames.get(slot).copied().unwrap_or_default();
-            let begin =
-                || (link.tunnel.peer, link.tunnel.up_since, Usage::new(link.counters, probes, picture.at));
+            let begin = || {
+                (
+                    link.tunnel.peer,
+                    link.tunnel.up_since,
+                    Usage::new(link.counters, probes, picture.at),
+                )
+            };
             let (_, _, usage) = self.usage.entry(*slot).or_insert_with(begin);
             usage.read(link.counters, probes, floor, picture.at);
         }
         self.chosen.retain(|(slot, peer)| {
-            let same = picture.tunnels.get(slot).is_some_and(|link| link.tunnel.peer == *peer);
+            let same = picture
+                .tunnels
+                .get(slot)
+                .is_some_and(|link| link.tunnel.peer == *peer);
             same || self.dialling.is_pending(*peer)
         });
         self.given_up.retain(|_, until| *until > picture.at);
-        let rest = self.settings.parameters.refresh.saturating_mul(REST_REFRESHES);
+        let rest = self
+            .settings
+            .parameters
+            .refresh
+            .saturating_mul(REST_REFRESHES);
         self.closings.retain(|_, moments| {
             moments.retain(|moment| picture.at.since(*moment) < rest);
             !moments.is_empty()
         });
-        self.closed_connecting.retain(|slot, _| picture.tunnels.contains_key(slot));
+        self.closed_connecting
+            .retain(|slot, _| picture.tunnels.contains_key(slot));
     }
 
     /// Tunnels that ended unasked: a better topology is looked for sooner, and a peer whose tunnel did
     /// not live long is not the next to be dialled.
     fn lost(&mut self, picture: &Picture<'_>) {
         let parameters = &self.settings.parameters;
-        let passed_over = picture.at + parameters.refresh.saturating_mul(refresh::PASSED_OVER_REFRESHES);
+        let passed_over = picture.at
+            + parameters
+                .refresh
+                .saturating_mul(refresh::PASSED_OVER_REFRESHES);
         for (slot, (peer, up_since, _)) in &self.usage {
-            let ours = self.closing.as_ref().is_some_and(|closing| closing.slot == *slot);
+            let ours = self
+                .closing
+                .as_ref()
+                .is_some_and(|closing| closing.slot == *slot);
             if slot.role() == Role::Accepted || ours || picture.tunnels.contains_key(slot) {
                 continue;
             }
@@ -300,17 +369,30 @@ impl Planner {
     /// The closing under way; a drain that somebody else began is taken over.
     fn carry_on(&mut self, picture: &Picture<'_>, plan: &mut Plan, progress: &mut Option<String>) {
         if self.closing.is_none() {
-            let draining = picture.dialled().find(|link| link.tunnel.phase == Phase::Draining);
+            let draining = picture
+                .dialled()
+                .find(|link| link.tunnel.phase == Phase::Draining);
             self.closing = draining.map(|link| {
-                Closing::begin(link.tunnel.slot, link.tunnel.peer, CloseReason::Operator, picture)
+                Closing::begin(
+                    link.tunnel.slot,
+                    link.tunnel.peer,
+                    CloseReason::Operator,
+                    picture,
+                )
             });
         }
-        let Some(mut closing) = self.closing.take() else { return };
+        let Some(mut closing) = self.closing.take() else {
+            return;
+        };
         let usage = self.usage.get(&closing.slot).map(|(_, _, usage)| usage);
         match closing.step(picture, usage, &self.settings.parameters) {
             Step::Gone => return,
             Step::GivenUp => {
-                let rest = self.settings.parameters.refresh.saturating_mul(GIVEN_UP_REFRESHES);
+                let rest = self
+                    .settings
+                    .parameters
+                    .refresh
+                    .saturating_mul(GIVEN_UP_REFRESHES);
                 self.given_up.insert(closing.slot, picture.at + rest);
                 return;
             }
@@ -332,7 +414,10 @@ impl Planner {
             .map(|link| link.tunnel.peer)
             .collect();
         let doubled = |peer: Prefix| self.me < peer && accepted.contains(&peer);
-        let doubles: Vec<_> = picture.dialled().filter(|link| doubled(link.tunnel.peer)).collect();
+        let doubles: Vec<_> = picture
+            .dialled()
+            .filter(|link| doubled(link.tunnel.peer))
+            .collect();
         for link in doubles {
             let (slot, peer) = (link.tunnel.slot, link.tunnel.peer);
             let reason = CloseReason::Duplicate;
@@ -340,11 +425,17 @@ impl Planner {
             match link.tunnel.phase {
                 Phase::Connecting if !self.closed_connecting.contains_key(&slot) => {
                     self.closed_connecting.insert(slot, picture.at);
-                    plan.decisions.push(Decision { order: Order::Close { slot, reason }, terms });
+                    plan.decisions.push(Decision {
+                        order: Order::Close { slot, reason },
+                        terms,
+                    });
                 }
                 Phase::Up => {
                     let given_up = self.given_up.contains_key(&slot);
-                    if self.closing.is_none() && picture.told && !given_up && picture.only_way(slot).is_none()
+                    if self.closing.is_none()
+                        && picture.told
+                        && !given_up
+                        && picture.only_way(slot).is_none()
                     {
                         self.close(picture, slot, peer, reason, terms, plan);
                     }
@@ -365,7 +456,10 @@ impl Planner {
     ) {
         self.closing = Some(Closing::begin(slot, peer, reason, picture));
         self.closings.entry(slot).or_default().push(picture.at);
-        plan.decisions.push(Decision { order: Order::Drain { slot, reason }, terms });
+        plan.decisions.push(Decision {
+            order: Order::Drain { slot, reason },
+            terms,
+        });
     }
 
     fn is_chosen(&self, link: &LinkReading) -> bool {
@@ -374,14 +468,24 @@ impl Planner {
 
     fn remember_gains(&mut self, dials: &[Decision]) {
         for dial in dials {
-            if let Order::Open { slot, peer, reason: OpenReason::Gain, endpoints: _ } = dial.order {
+            if let Order::Open {
+                slot,
+                peer,
+                reason: OpenReason::Gain,
+                endpoints: _,
+            } = dial.order
+            {
                 self.chosen.insert((slot, peer));
             }
         }
     }
 
     fn assess(&self, picture: &Picture<'_>) -> Vec<Assessment> {
-        let usage: BTreeMap<_, _> = self.usage.iter().map(|(slot, (.., usage))| (*slot, usage)).collect();
+        let usage: BTreeMap<_, _> = self
+            .usage
+            .iter()
+            .map(|(slot, (.., usage))| (*slot, usage))
+            .collect();
         let shields = Shields {
             parameters: &self.settings.parameters,
             pinned: &self.settings.pinned,

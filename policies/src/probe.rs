@@ -94,7 +94,11 @@ pub struct Pace {
 impl Pace {
     /// That of the network, over whose links ways to `routes` nodes are announced.
     pub fn of(parameters: &Parameters, routes: usize) -> Self {
-        Self { floor: Floor::of(parameters, routes), busy: parameters.probe, idle: parameters.idle_probe }
+        Self {
+            floor: Floor::of(parameters, routes),
+            busy: parameters.probe,
+            idle: parameters.idle_probe,
+        }
     }
 }
 
@@ -155,7 +159,11 @@ impl Probing {
 
     /// Takes the link's counters; to be called twice a second, and may be called more often.
     pub fn on_counters(&mut self, counters: LinkCounters, now: Uptime) {
-        let sample = Sample { at: now, counters, tx_frames: self.tx_frames };
+        let sample = Sample {
+            at: now,
+            counters,
+            tx_frames: self.tx_frames,
+        };
         let Some(last) = self.last.replace(sample) else {
             self.window = Some(sample);
             return;
@@ -167,7 +175,9 @@ impl Probing {
             // The frame may have come right after the sample before.
             self.heard = self.heard.max(last.at);
         }
-        let silent = self.silent_since.is_some_and(|since| now.since(since) >= SILENCE);
+        let silent = self
+            .silent_since
+            .is_some_and(|since| now.since(since) >= SILENCE);
         if silent && self.payload_sent(&last, &sample) && !self.busy(now) {
             self.busy_until = now + BUSY_FOR;
             self.hurry = Some(now);
@@ -184,7 +194,10 @@ impl Probing {
     /// Somebody suspects the peer: three probes at once, unless such a round is under way.
     pub fn on_suspicion(&mut self, now: Uptime) {
         if self.burst.is_none() {
-            self.burst = Some(Burst { began: now, sent: 0 });
+            self.burst = Some(Burst {
+                began: now,
+                sent: 0,
+            });
             self.hurry = Some(now);
         }
     }
@@ -198,7 +211,10 @@ impl Probing {
         }
         if now.since(due) > SLEPT {
             self.heard = now;
-            self.burst = self.burst.map(|_| Burst { began: now, sent: 0 });
+            self.burst = self.burst.map(|_| Burst {
+                began: now,
+                sent: 0,
+            });
         }
         let seq = Seq(self.next);
         self.next = self.next.wrapping_add(1);
@@ -216,7 +232,8 @@ impl Probing {
 
     /// When [`Probing::due`] will have a probe to send; what is told in between may hasten it.
     pub fn next_due(&self, now: Uptime) -> Uptime {
-        let unanswered = self.rtt.is_some() && self.outstanding.iter().any(|(_, sent)| *sent > self.heard);
+        let unanswered =
+            self.rtt.is_some() && self.outstanding.iter().any(|(_, sent)| *sent > self.heard);
         let period = if self.busy(now) {
             self.pace.busy
         } else if unanswered {
@@ -231,7 +248,9 @@ impl Probing {
     /// A probe was answered.
     pub fn on_reply(&mut self, seq: Seq, now: Uptime) {
         self.rx_frames = self.rx_frames.saturating_add(1);
-        let Some(position) = self.outstanding.iter().position(|(other, _)| *other == seq) else { return };
+        let Some(position) = self.outstanding.iter().position(|(other, _)| *other == seq) else {
+            return;
+        };
         for (other, sent) in self.outstanding.drain(..=position) {
             if other != seq {
                 self.counted.count(now, 0, 1);
@@ -243,8 +262,13 @@ impl Probing {
             (self.rtt, self.jitter) = match self.rtt {
                 None => (Some(rtt), rtt / 2),
                 // The first probes waited for the neighbour's MAC, up to a second or more.
-                Some(mean) if rtt < mean / 2 && now.since(self.began) < GREET_FOR * 2 => (Some(rtt), rtt / 2),
-                Some(mean) => (Some(mean * 7 / 8 + rtt / 8), self.jitter * 3 / 4 + mean.abs_diff(rtt) / 4),
+                Some(mean) if rtt < mean / 2 && now.since(self.began) < GREET_FOR * 2 => {
+                    (Some(rtt), rtt / 2)
+                }
+                Some(mean) => (
+                    Some(mean * 7 / 8 + rtt / 8),
+                    self.jitter * 3 / 4 + mean.abs_diff(rtt) / 4,
+                ),
             };
         }
         self.burst = self.burst.filter(|burst| self.heard < burst.began);
@@ -273,7 +297,11 @@ impl Probing {
                 self.burst = None;
             }
         }
-        if misses >= SUSPECT_MISSES { Verdict::Suspect } else { Verdict::Alive }
+        if misses >= SUSPECT_MISSES {
+            Verdict::Suspect
+        } else {
+            Verdict::Alive
+        }
     }
 
     /// Whether payload went out within the last ten seconds.
@@ -305,7 +333,11 @@ impl Probing {
     fn missed(&self, now: Uptime) -> (usize, Option<Uptime>) {
         let timeout = self.timeout();
         let missed = |sent: &Uptime| *sent > self.heard && now.since(*sent) >= timeout;
-        let mut moments = self.outstanding.iter().map(|(_, sent)| *sent).filter(missed);
+        let mut moments = self
+            .outstanding
+            .iter()
+            .map(|(_, sent)| *sent)
+            .filter(missed);
         let first = moments.next();
         (usize::from(first.is_some()) + moments.count(), first)
     }
@@ -318,14 +350,23 @@ impl Probing {
     }
 
     fn payload_sent(&self, from: &Sample, to: &Sample) -> bool {
-        let packets = to.counters.tx_packets.saturating_sub(from.counters.tx_packets);
+        let packets = to
+            .counters
+            .tx_packets
+            .saturating_sub(from.counters.tx_packets);
         let own = to.tx_frames.saturating_sub(from.tx_frames);
-        packets > self.pace.floor.packets(to.at.since(from.at)).saturating_add(own)
+        packets
+            > self
+                .pace
+                .floor
+                .packets(to.at.since(from.at))
+                .saturating_add(own)
     }
 
     /// Gives up waiting for old answers.
     fn forget(&mut self, now: Uptime) {
-        let old = |entry: Option<&(Seq, Uptime)>| entry.is_some_and(|(_, at)| now.since(*at) >= REMEMBER);
+        let old =
+            |entry: Option<&(Seq, Uptime)>| entry.is_some_and(|(_, at)| now.since(*at) >= REMEMBER);
         while old(self.outstanding.front()) || self.outstanding.len() > REMEMBERED {
             self.outstanding.pop_front();
             self.counted.count(now, 0, 1);
@@ -407,7 +448,11 @@ mod tests {
             if self.alive() {
                 self.counters.rx_packets += u64::from(every(self.payload.1)) + hello;
             }
-            while self.replies.front().is_some_and(|(at, _)| *at <= self.millis) {
+            while self
+                .replies
+                .front()
+                .is_some_and(|(at, _)| *at <= self.millis)
+            {
                 let (_, seq) = self.replies.pop_front().unwrap();
                 if self.alive() {
                     self.counters.rx_packets += 1;
@@ -440,14 +485,20 @@ mod tests {
     fn check(link: &mut Link, verdict: Verdict, within: std::ops::RangeInclusive<u64>) {
         link.dies = link.millis;
         let took = link.until(verdict, 60_000);
-        assert!(took.is_some_and(|took| within.contains(&took)), "{took:?} not in {within:?}");
+        assert!(
+            took.is_some_and(|took| within.contains(&took)),
+            "{took:?} not in {within:?}"
+        );
     }
 
     #[test]
     fn a_dead_peer_with_traffic_is_recognised_within_a_second_and_a_quarter() {
         for sample_offset in (0..500).step_by(50) {
             for extra in (0..500).step_by(30) {
-                let mut link = Link { sample_offset, ..Link::new((100, 100)) };
+                let mut link = Link {
+                    sample_offset,
+                    ..Link::new((100, 100))
+                };
                 assert_eq!(link.run(20_000 + extra), Verdict::Alive);
                 check(&mut link, Verdict::Dead, 1_000..=1_280);
             }
@@ -473,10 +524,20 @@ mod tests {
         let idle_probe = Duration::from_secs(3);
         let mut link = Link::new((0, 0));
         link.run(31_000);
-        link.probing.set_pace(Pace::of(&Parameters { idle_probe, ..Parameters::default() }, 8));
+        link.probing.set_pace(Pace::of(
+            &Parameters {
+                idle_probe,
+                ..Parameters::default()
+            },
+            8,
+        ));
         let sent = link.sent.len();
         assert_eq!(link.run(30_000), Verdict::Alive);
-        assert!((9..=11).contains(&(link.sent.len() - sent)), "{:?}", link.sent);
+        assert!(
+            (9..=11).contains(&(link.sent.len() - sent)),
+            "{:?}",
+            link.sent
+        );
         check(&mut link, Verdict::Dead, 1_000..=4_500);
     }
 
@@ -501,7 +562,10 @@ mod tests {
             let sent = link.sent.len();
             link.probing.on_suspicion(link.now());
             let took = link.until(Verdict::Dead, 5_000);
-            assert!(took.is_some_and(|took| (590..=1_100).contains(&took)), "{extra}: {took:?}");
+            assert!(
+                took.is_some_and(|took| (590..=1_100).contains(&took)),
+                "{extra}: {took:?}"
+            );
             assert!(link.sent.len() - sent <= 5, "{:?}", link.sent);
         }
     }
@@ -513,12 +577,19 @@ mod tests {
         let sent = link.sent.len();
         link.probing.on_suspicion(link.now());
         assert_eq!(link.until(Verdict::Suspect, 5_000), None);
-        assert!((1..=3).contains(&(link.sent.len() - sent)), "{:?}", link.sent);
+        assert!(
+            (1..=3).contains(&(link.sent.len() - sent)),
+            "{:?}",
+            link.sent
+        );
     }
 
     #[test]
     fn a_peer_that_never_answered_is_never_judged() {
-        let mut link = Link { dies: 0, ..Link::new((100, 0)) };
+        let mut link = Link {
+            dies: 0,
+            ..Link::new((100, 0))
+        };
         assert_eq!(link.until(Verdict::Suspect, 60_000), None);
         link.probing.on_suspicion(link.now());
         assert_eq!(link.until(Verdict::Suspect, 5_000), None);
@@ -534,7 +605,10 @@ mod tests {
 
     #[test]
     fn a_long_round_trip_is_no_death() {
-        let mut link = Link { rtt_millis: 900, ..Link::new((100, 100)) };
+        let mut link = Link {
+            rtt_millis: 900,
+            ..Link::new((100, 100))
+        };
         assert_eq!(link.until(Verdict::Suspect, 60_000), None);
         check(&mut link, Verdict::Dead, 2_700..=4_500);
     }
@@ -555,18 +629,34 @@ mod tests {
         assert_eq!((reading.sent, reading.lost), (4, 0));
         link.run(700_000);
         let lately = link.probing.reading(Slot::Dialling(0), link.now()).lately;
-        assert!((33..=41).contains(&lately.sent) && lately.lost == 0, "{lately:?}");
-        assert!(reading.rtt.is_some_and(|rtt| rtt <= Duration::from_millis(20)), "{reading:?}");
+        assert!(
+            (33..=41).contains(&lately.sent) && lately.lost == 0,
+            "{lately:?}"
+        );
+        assert!(
+            reading
+                .rtt
+                .is_some_and(|rtt| rtt <= Duration::from_millis(20)),
+            "{reading:?}"
+        );
     }
 
     #[test]
     fn a_first_probe_that_waited_for_the_neighbours_mac_does_not_spoil_the_round_trip() {
-        let mut link = Link { rtt_millis: 1_000, ..Link::new((100, 100)) };
+        let mut link = Link {
+            rtt_millis: 1_000,
+            ..Link::new((100, 100))
+        };
         link.run(900);
         link.rtt_millis = 2;
         link.run(3_000);
         let reading = link.probing.reading(Slot::Dialling(0), link.now());
-        assert!(reading.rtt.is_some_and(|rtt| rtt <= Duration::from_millis(20)), "{reading:?}");
+        assert!(
+            reading
+                .rtt
+                .is_some_and(|rtt| rtt <= Duration::from_millis(20)),
+            "{reading:?}"
+        );
         check(&mut link, Verdict::Dead, 1_000..=1_280);
     }
 

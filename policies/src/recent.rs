@@ -17,7 +17,10 @@ pub(crate) struct Counted {
 
 impl Default for Counted {
     fn default() -> Self {
-        Self { minute: Recent::over(SHORT_SPAN), lately: Recent::over(LOSS_SPAN) }
+        Self {
+            minute: Recent::over(SHORT_SPAN),
+            lately: Recent::over(LOSS_SPAN),
+        }
     }
 }
 
@@ -51,11 +54,17 @@ const STEPS: u8 = 6;
 
 impl Recent {
     fn over(span: Duration) -> Self {
-        Self { step: span / u32::from(STEPS), counts: BTreeMap::new() }
+        Self {
+            step: span / u32::from(STEPS),
+            counts: BTreeMap::new(),
+        }
     }
 
     fn step_of(&self, now: Uptime) -> u128 {
-        now.0.as_millis().checked_div(self.step.as_millis()).unwrap_or(0)
+        now.0
+            .as_millis()
+            .checked_div(self.step.as_millis())
+            .unwrap_or(0)
     }
 
     fn count(&mut self, now: Uptime, sent: u32, lost: u32) {
@@ -68,7 +77,10 @@ impl Recent {
 
     fn sums(&self, now: Uptime) -> ProbeCounts {
         let step = self.step_of(now);
-        let recent = self.counts.iter().filter(|(old, _)| **old + u128::from(STEPS) > step);
+        let recent = self
+            .counts
+            .iter()
+            .filter(|(old, _)| **old + u128::from(STEPS) > step);
         recent.fold(ProbeCounts::default(), |sum, (_, one)| ProbeCounts {
             sent: sum.sent.saturating_add(one.sent),
             lost: sum.lost.saturating_add(one.lost),

@@ -59,7 +59,10 @@ mod tests {
     #[test]
     fn the_stream_is_the_published_one() {
         // The reference implementation's first numbers for seed 1234567.
-        check(1_234_567, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+        check(
+            1_234_567,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973],
+        );
     }
 
     #[test]
@@ -69,7 +72,10 @@ mod tests {
         for _ in 0..5_000 {
             seen[usize::try_from(rng.below(5)).unwrap()] += 1;
         }
-        assert!(seen.iter().all(|count| (850..1_150).contains(count)), "{seen:?}");
+        assert!(
+            seen.iter().all(|count| (850..1_150).contains(count)),
+            "{seen:?}"
+        );
         assert_eq!(rng.below(0), 0);
     }
 

@@ -35,7 +35,9 @@ pub fn server_drain(
     now: Uptime,
 ) -> ServerDrain {
     let dwell = now.since(since);
-    let all = slots.iter().all(|slot| drained.get(slot).copied().unwrap_or(false));
+    let all = slots
+        .iter()
+        .all(|slot| drained.get(slot).copied().unwrap_or(false));
     if slots.is_empty() || (all && dwell >= LEAST) {
         ServerDrain::Done
     } else if dwell >= MOST {
@@ -62,7 +64,10 @@ mod tests {
     #[track_caller]
     fn check(slots: &[u16], drained: &[(u16, bool)], seconds: u64, expected: ServerDrain) {
         let slots = slots.iter().copied().map(slot).collect();
-        let drained = drained.iter().map(|(number, is)| (slot(*number), *is)).collect();
+        let drained = drained
+            .iter()
+            .map(|(number, is)| (slot(*number), *is))
+            .collect();
         let (since, now) = (Uptime::from_secs(100), Uptime::from_secs(100 + seconds));
         assert_eq!(server_drain(&slots, &drained, since, now), expected);
     }
@@ -70,7 +75,12 @@ mod tests {
     #[test]
     fn a_server_may_end_once_all_its_tunnels_may_and_is_kept_where_one_stays() {
         check(&[2, 3], &[(2, true), (3, true)], 2, ServerDrain::Wait);
-        check(&[2, 3], &[(2, true), (3, true), (9, false)], 3, ServerDrain::Done);
+        check(
+            &[2, 3],
+            &[(2, true), (3, true), (9, false)],
+            3,
+            ServerDrain::Done,
+        );
         check(&[2, 3], &[(2, true), (3, false)], 19, ServerDrain::Wait);
         check(&[2, 3], &[(2, true), (3, false)], 20, ServerDrain::GiveUp);
     }

@@ -41,7 +41,9 @@ impl Turn {
 
     /// Who holds it.
     pub fn holder(&self, now: Uptime) -> Option<Prefix> {
-        self.holder.filter(|(_, until)| *until > now).map(|(holder, _)| holder)
+        self.holder
+            .filter(|(_, until)| *until > now)
+            .map(|(holder, _)| holder)
     }
 }
 

@@ -45,19 +45,30 @@ impl Floor {
     /// The floor of a link over which the ways to `routes` nodes are announced.
     pub fn of(parameters: &Parameters, routes: usize) -> Self {
         let per_1000_s = |interval: Duration| {
-            let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+            let millis = u64::try_from(interval.as_millis())
+                .unwrap_or(u64::MAX)
+                .max(1);
             1_000_000 / millis
         };
         let families = if parameters.ipv4 { 2 } else { 1 };
-        let routes = u64::try_from(routes).unwrap_or(u64::MAX).saturating_mul(families);
+        let routes = u64::try_from(routes)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(families);
         let hellos = per_1000_s(parameters.hello_interval);
         let ihus = hellos.div_ceil(3);
         let updates = per_1000_s(parameters.update_interval);
         let update_packets = updates.saturating_mul(routes.div_ceil(30));
         let packets = hellos.saturating_add(ihus).saturating_add(update_packets);
-        let contents =
-            [hellos.saturating_mul(14), ihus * 26, updates.saturating_mul(routes.saturating_mul(44))];
-        let bytes = contents.iter().fold(packets.saturating_mul(66), |sum, part| sum.saturating_add(*part));
+        let contents = [
+            hellos.saturating_mul(14),
+            ihus * 26,
+            updates.saturating_mul(routes.saturating_mul(44)),
+        ];
+        let bytes = contents
+            .iter()
+            .fold(packets.saturating_mul(66), |sum, part| {
+                sum.saturating_add(*part)
+            });
         Self { packets, bytes }
     }
 
@@ -105,7 +116,10 @@ pub struct ProbeFrames {
 
 impl From<&ProbeReading> for ProbeFrames {
     fn from(reading: &ProbeReading) -> Self {
-        Self { rx: reading.rx_frames, tx: reading.tx_frames }
+        Self {
+            rx: reading.rx_frames,
+            tx: reading.tx_frames,
+        }
     }
 }
 
@@ -159,8 +173,14 @@ impl Usage {
         }
         let payload = |packets: u64, bytes: u64, probes: u64| {
             let allowed = floor.packets(span).saturating_add(probes);
-            let own = floor.bytes(span).saturating_add(probes.saturating_mul(PROBE_FRAME_BYTES));
-            if packets > allowed { bytes.saturating_sub(own) } else { 0 }
+            let own = floor
+                .bytes(span)
+                .saturating_add(probes.saturating_mul(PROBE_FRAME_BYTES));
+            if packets > allowed {
+                bytes.saturating_sub(own)
+            } else {
+                0
+            }
         };
         let traffic = Traffic {
             in_bytes: payload(
@@ -205,7 +225,8 @@ impl Usage {
 
     /// How long neither direction has carried payload.
     pub fn quiet_for(&self) -> Duration {
-        self.quiet_since.map_or(Duration::ZERO, |since| self.at.since(since))
+        self.quiet_since
+            .map_or(Duration::ZERO, |since| self.at.since(since))
     }
 
     /// Payload since the last look, and the span it was carried in.
@@ -240,7 +261,12 @@ mod tests {
     use super::*;
 
     fn link(packets: u64, bytes: u64) -> LinkCounters {
-        LinkCounters { rx_packets: packets, tx_packets: packets, rx_bytes: bytes, tx_bytes: bytes }
+        LinkCounters {
+            rx_packets: packets,
+            tx_packets: packets,
+            rx_bytes: bytes,
+            tx_bytes: bytes,
+        }
     }
 
     fn floor() -> Floor {
@@ -250,18 +276,40 @@ mod tests {
     /// The payload in one direction after readings of (milliseconds, packets, bytes, probe frames).
     #[track_caller]
     fn check(readings: &[(u64, u64, u64, u64)], carried: u64) {
-        let mut usage = Usage::new(LinkCounters::default(), ProbeFrames::default(), Uptime::default());
+        let mut usage = Usage::new(
+            LinkCounters::default(),
+            ProbeFrames::default(),
+            Uptime::default(),
+        );
         for (millis, packets, bytes, probes) in readings {
-            let frames = ProbeFrames { rx: *probes, tx: *probes };
-            usage.read(link(*packets, *bytes), frames, floor(), Uptime::from_millis(*millis));
+            let frames = ProbeFrames {
+                rx: *probes,
+                tx: *probes,
+            };
+            usage.read(
+                link(*packets, *bytes),
+                frames,
+                floor(),
+                Uptime::from_millis(*millis),
+            );
         }
         let (traffic, _) = usage.carried(Uptime::from_secs(100));
-        assert_eq!(traffic, Traffic { in_bytes: carried, out_bytes: carried }, "{readings:?}");
+        assert_eq!(
+            traffic,
+            Traffic {
+                in_bytes: carried,
+                out_bytes: carried
+            },
+            "{readings:?}"
+        );
     }
 
     #[test]
     fn babels_own_packets_are_no_payload() {
-        check(&[(1_000, 2, 200, 0), (2_000, 4, 500, 0), (3_000, 5, 600, 0)], 0);
+        check(
+            &[(1_000, 2, 200, 0), (2_000, 4, 500, 0), (3_000, 5, 600, 0)],
+            0,
+        );
     }
 
     #[test]
@@ -274,27 +322,55 @@ mod tests {
     fn payload_is_the_bytes_above_the_floor() {
         let own = floor().bytes(Duration::from_secs(1));
         check(&[(1_000, 102, 10_000 + own, 0)], 10_000);
-        check(&[(1_000, 102, 10_000 + own + 4 * PROBE_FRAME_BYTES, 4)], 10_000);
+        check(
+            &[(1_000, 102, 10_000 + own + 4 * PROBE_FRAME_BYTES, 4)],
+            10_000,
+        );
     }
 
     #[test]
     fn a_counter_that_went_down_has_no_rate() {
-        check(&[(1_000, 5, 100, 0), (2_000, 2, 50, 0), (3_000, 3, 60, 0)], 0);
+        check(
+            &[(1_000, 5, 100, 0), (2_000, 2, 50, 0), (3_000, 3, 60, 0)],
+            0,
+        );
         let mut usage = Usage::new(link(100, 10_000), ProbeFrames::default(), Uptime::default());
-        usage.read(link(1, 70), ProbeFrames::default(), floor(), Uptime::from_secs(1));
+        usage.read(
+            link(1, 70),
+            ProbeFrames::default(),
+            floor(),
+            Uptime::from_secs(1),
+        );
         assert_eq!(usage.rate(), None);
-        usage.read(link(1, 70), ProbeFrames::default(), floor(), Uptime::from_secs(2));
+        usage.read(
+            link(1, 70),
+            ProbeFrames::default(),
+            floor(),
+            Uptime::from_secs(2),
+        );
         assert_eq!(usage.rate(), Some(BytesPerSec(0)));
     }
 
     #[test]
     fn readings_half_a_second_apart_are_taken_together() {
-        check(&[(500, 4, 400, 0), (1_000, 7, 600, 0), (1_500, 11, 1_000, 0), (2_000, 14, 1_300, 0)], 0);
+        check(
+            &[
+                (500, 4, 400, 0),
+                (1_000, 7, 600, 0),
+                (1_500, 11, 1_000, 0),
+                (2_000, 14, 1_300, 0),
+            ],
+            0,
+        );
     }
 
     #[test]
     fn quiet_begins_with_the_first_window_without_payload_and_ends_with_payload() {
-        let mut usage = Usage::new(LinkCounters::default(), ProbeFrames::default(), Uptime::default());
+        let mut usage = Usage::new(
+            LinkCounters::default(),
+            ProbeFrames::default(),
+            Uptime::default(),
+        );
         let mut quiet = Vec::new();
         for (second, packets) in [(1, 100), (2, 101), (3, 103), (4, 300)] {
             usage.read(
@@ -310,10 +386,19 @@ mod tests {
 
     #[test]
     fn the_long_mean_follows_slowly_and_the_short_one_quickly() {
-        let mut usage = Usage::new(LinkCounters::default(), ProbeFrames::default(), Uptime::default());
+        let mut usage = Usage::new(
+            LinkCounters::default(),
+            ProbeFrames::default(),
+            Uptime::default(),
+        );
         for second in 1..=30 {
             let frames = ProbeFrames::default();
-            usage.read(link(second * 100, second * 100_000), frames, floor(), Uptime::from_secs(second));
+            usage.read(
+                link(second * 100, second * 100_000),
+                frames,
+                floor(),
+                Uptime::from_secs(second),
+            );
         }
         let (short, long) = (usage.short().0, usage.long().0);
         assert!((180_000..=200_000).contains(&short), "{short}");

@@ -43,7 +43,8 @@ const NODE_SHIFT: u32 = 16 + METRIC_BITS;
 fn key(route: &Route, at: u16) -> u128 {
     let metrics = u64::from(route.metric) << 16 | u64::from(route.refmetric);
     let rest = u64::from(!route.installed) << 32 | metrics;
-    u128::from(node_bits(route.node)) << NODE_SHIFT | u128::from(u64::from(at) << METRIC_BITS | rest)
+    u128::from(node_bits(route.node)) << NODE_SHIFT
+        | u128::from(u64::from(at) << METRIC_BITS | rest)
 }
 
 /// The bits of the node in a key.
@@ -58,7 +59,13 @@ fn way(key: u128) -> Option<Way> {
     let at = usize::from(u16::from_be_bytes([s1, s0]));
     let node = Prefix::new(u32::from_be_bytes([n3, n2, n1, n0]), length)?;
     let [metric, refmetric] = [[m1, m0], [r1, r0]].map(u16::from_be_bytes);
-    Some(Way { node, installed: i & 1 == 0, metric, refmetric, at })
+    Some(Way {
+        node,
+        installed: i & 1 == 0,
+        metric,
+        refmetric,
+        at,
+    })
 }
 
 /// The slots of a table.
@@ -74,7 +81,9 @@ impl Slots {
         const ABSENT: u16 = u16::MAX;
         let mut places: [Vec<u16>; 3] = Default::default();
         for (kind, number) in slots.map(place) {
-            let Some(places) = places.get_mut(kind) else { continue };
+            let Some(places) = places.get_mut(kind) else {
+                continue;
+            };
             if places.len() <= number {
                 places.resize(number + 1, ABSENT);
             }
@@ -99,7 +108,11 @@ impl Slots {
 
     fn at(&self, slot: Slot) -> u16 {
         let (kind, number) = place(slot);
-        self.places.get(kind).and_then(|places| places.get(number)).copied().unwrap_or_default()
+        self.places
+            .get(kind)
+            .and_then(|places| places.get(number))
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -159,16 +172,26 @@ impl Ways {
     /// Sorts the finite routes to nodes other than `me`. `stays` says whether a slot can take over
     /// what another one carries: its tunnel is up and no drain is under way.
     pub fn of(routes: &[Route], me: Prefix, stays: impl Fn(Slot) -> bool) -> Self {
-        let finite = routes.iter().filter(|route| route.node != me && route.metric != INFINITY);
+        let finite = routes
+            .iter()
+            .filter(|route| route.node != me && route.metric != INFINITY);
         let slots = Slots::of(finite.clone().map(|route| route.slot));
         let mut keys = Vec::with_capacity(routes.len());
         keys.extend(finite.map(|route| key(route, slots.at(route.slot))));
         keys.sort_unstable();
         // Of several routes to a node by one slot the installed one counts, or the best.
         keys.dedup_by_key(|key| *key >> METRIC_BITS);
-        let services: Vec<_> =
-            slots.all.iter().map(|slot| (*slot, stays(*slot), Service::default())).collect();
-        let mut sorted = Self { known: Vec::new(), services, keys: Vec::new(), more: 0 };
+        let services: Vec<_> = slots
+            .all
+            .iter()
+            .map(|slot| (*slot, stays(*slot), Service::default()))
+            .collect();
+        let mut sorted = Self {
+            known: Vec::new(),
+            services,
+            keys: Vec::new(),
+            more: 0,
+        };
         let mut group = Vec::new();
         for keys in keys.chunk_by(|a, b| a >> NODE_SHIFT == b >> NODE_SHIFT) {
             group.clear();
@@ -181,12 +204,17 @@ impl Ways {
 
     /// The table is a sample: each node in it stands for so many, itself among them.
     pub fn standing_for(self, nodes: u32) -> Self {
-        Self { more: nodes.saturating_sub(1), ..self }
+        Self {
+            more: nodes.saturating_sub(1),
+            ..self
+        }
     }
 
     /// How many nodes there are beside one.
     pub fn others(&self) -> u64 {
-        let listed = u64::try_from(self.known.len()).unwrap_or(u64::MAX).saturating_sub(1);
+        let listed = u64::try_from(self.known.len())
+            .unwrap_or(u64::MAX)
+            .saturating_sub(1);
         self.scaled(listed)
     }
 
@@ -196,10 +224,16 @@ impl Ways {
 
     /// Adds up what the ways to one node say of their slots.
     fn serve(&mut self, group: &[Way]) {
-        let Some(best) = group.iter().min_by_key(|way| (!way.installed, way.metric)) else { return };
+        let Some(best) = group.iter().min_by_key(|way| (!way.installed, way.metric)) else {
+            return;
+        };
         // The two best of those that stay: the second counts where the first is the one that goes.
         let (mut first, mut second, mut followers) = (None::<&Way>, None::<&Way>, 0u16);
-        let stays = |way: &&Way| self.services.get(way.at).is_some_and(|(_, stays, _)| *stays);
+        let stays = |way: &&Way| {
+            self.services
+                .get(way.at)
+                .is_some_and(|(_, stays, _)| *stays)
+        };
         for way in group.iter().filter(stays) {
             if !way.installed && leads_back(way.metric, way.refmetric, best.metric) {
                 followers = followers.saturating_add(1);
@@ -211,15 +245,26 @@ impl Ways {
                 second = Some(way);
             }
         }
-        let known = Known { metric: best.metric, followers };
+        let known = Known {
+            metric: best.metric,
+            followers,
+        };
         self.known.push((best.node, known));
-        let instead = |at: usize| if first.is_some_and(|way| way.at == at) { second } else { first };
+        let instead = |at: usize| {
+            if first.is_some_and(|way| way.at == at) {
+                second
+            } else {
+                first
+            }
+        };
         for way in group {
             let other = instead(way.at);
             if !way.installed && other.is_some() {
                 continue;
             }
-            let Some((.., service)) = self.services.get_mut(way.at) else { continue };
+            let Some((.., service)) = self.services.get_mut(way.at) else {
+                continue;
+            };
             if way.installed {
                 service.nodes += 1;
                 service.moved += u64::from(way.metric);
@@ -246,7 +291,10 @@ impl Ways {
 
     /// How the node is reached.
     pub fn get(&self, node: Prefix) -> Option<Known> {
-        let at = self.known.binary_search_by_key(&node, |(node, _)| *node).ok()?;
+        let at = self
+            .known
+            .binary_search_by_key(&node, |(node, _)| *node)
+            .ok()?;
         self.known.get(at).map(|(_, known)| *known)
     }
 
@@ -259,27 +307,42 @@ impl Ways {
     pub fn service(&self, slot: Slot) -> Service {
         let service = self.at(slot).and_then(|at| self.services.get(at));
         let service = service.map(|(.., service)| *service).unwrap_or_default();
-        Service { regret: self.scaled(service.regret), moved: self.scaled(service.moved), ..service }
+        Service {
+            regret: self.scaled(service.regret),
+            moved: self.scaled(service.moved),
+            ..service
+        }
     }
 
     /// Nodes whose installed route leaves by the slot, sorted.
     pub fn served(&self, slot: Slot) -> impl Iterator<Item = Prefix> + '_ {
         let at = self.at(slot);
         let ways = self.keys.iter().filter_map(|key| way(*key));
-        ways.filter(move |way| way.installed && Some(way.at) == at).map(|way| way.node)
+        ways.filter(move |way| way.installed && Some(way.at) == at)
+            .map(|way| way.node)
     }
 
     /// Whether the node has a finite route by another slot, whatever that slot's state.
     pub fn reached_without(&self, node: Prefix, slot: Slot) -> bool {
         let at = self.at(slot);
-        let from = self.keys.partition_point(|key| key >> NODE_SHIFT < node_bits(node).into());
-        let ways = self.keys.get(from..).unwrap_or_default().iter().filter_map(|key| way(*key));
-        ways.take_while(|way| way.node == node).any(|way| Some(way.at) != at)
+        let from = self
+            .keys
+            .partition_point(|key| key >> NODE_SHIFT < node_bits(node).into());
+        let ways = self
+            .keys
+            .get(from..)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|key| way(*key));
+        ways.take_while(|way| way.node == node)
+            .any(|way| Some(way.at) != at)
     }
 
     /// Where the slot stands among the services.
     fn at(&self, slot: Slot) -> Option<usize> {
-        self.services.binary_search_by_key(&slot, |(slot, ..)| *slot).ok()
+        self.services
+            .binary_search_by_key(&slot, |(slot, ..)| *slot)
+            .ok()
     }
 }
 
@@ -294,7 +357,14 @@ mod tests {
 
     fn route((node, slot, installed, metric): (u32, u16, bool, u16)) -> Route {
         let (node, slot) = (peer(node), Slot::Dialling(slot));
-        Route { node, slot, via: node, installed, metric, refmetric: 0 }
+        Route {
+            node,
+            slot,
+            via: node,
+            installed,
+            metric,
+            refmetric: 0,
+        }
     }
 
     /// Slot 9 never stays. Nodes served, regret and the only way, of slot 0; all its installed ways move.
@@ -302,17 +372,42 @@ mod tests {
     fn check(routes: &[(u32, u16, bool, u16)], nodes: usize, regret: u64, only_way: Option<u32>) {
         let routes: Vec<_> = routes.iter().copied().map(route).collect();
         let ways = Ways::of(&routes, peer(1), |slot| slot != Slot::Dialling(9));
-        let own =
-            |route: &&Route| route.slot == Slot::Dialling(0) && route.installed && ways.knows(route.node);
-        let moved = routes.iter().filter(own).map(|route| u64::from(route.metric)).sum();
-        let expected = Service { nodes, regret, moved, only_way: only_way.map(peer) };
+        let own = |route: &&Route| {
+            route.slot == Slot::Dialling(0) && route.installed && ways.knows(route.node)
+        };
+        let moved = routes
+            .iter()
+            .filter(own)
+            .map(|route| u64::from(route.metric))
+            .sum();
+        let expected = Service {
+            nodes,
+            regret,
+            moved,
+            only_way: only_way.map(peer),
+        };
         assert_eq!(ways.service(Slot::Dialling(0)), expected);
     }
 
     #[test]
     fn regret_is_what_the_next_best_ways_cost_more() {
-        check(&[(2, 0, true, 100), (2, 1, false, 150), (2, 2, false, 130)], 1, 30, None);
-        check(&[(2, 0, true, 100), (2, 1, false, 150), (3, 0, true, 10), (3, 1, false, 11)], 2, 51, None);
+        check(
+            &[(2, 0, true, 100), (2, 1, false, 150), (2, 2, false, 130)],
+            1,
+            30,
+            None,
+        );
+        check(
+            &[
+                (2, 0, true, 100),
+                (2, 1, false, 150),
+                (3, 0, true, 10),
+                (3, 1, false, 11),
+            ],
+            2,
+            51,
+            None,
+        );
         check(&[(2, 0, false, 100), (2, 1, true, 90)], 0, 0, None);
     }
 
@@ -343,8 +438,18 @@ mod tests {
     #[test]
     fn a_node_of_a_sample_costs_as_much_as_all_that_it_stands_for() {
         let all = [(2, 0, true, 100), (2, 1, false, 150)].map(route);
-        let service = Ways::of(&all, peer(1), |_| true).standing_for(3).service(Slot::Dialling(0));
-        assert_eq!(service, Service { nodes: 1, regret: 150, moved: 300, only_way: None });
+        let service = Ways::of(&all, peer(1), |_| true)
+            .standing_for(3)
+            .service(Slot::Dialling(0));
+        assert_eq!(
+            service,
+            Service {
+                nodes: 1,
+                regret: 150,
+                moved: 300,
+                only_way: None
+            }
+        );
     }
 
     #[test]
@@ -354,7 +459,17 @@ mod tests {
 
     #[test]
     fn a_node_without_another_way_is_named_and_ways_that_go_do_not_count() {
-        check(&[(2, 0, true, 100), (2, 9, false, 150), (3, 0, true, 5), (3, 1, false, 6)], 2, 1, Some(2));
+        check(
+            &[
+                (2, 0, true, 100),
+                (2, 9, false, 150),
+                (3, 0, true, 5),
+                (3, 1, false, 6),
+            ],
+            2,
+            1,
+            Some(2),
+        );
         check(&[(2, 0, false, 100)], 0, 0, Some(2));
         check(&[(2, 0, true, INFINITY), (1, 0, true, 5)], 0, 0, None);
     }

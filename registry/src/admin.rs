@@ -214,62 +214,137 @@ pub(crate) struct Operator {
 
 /// Who calls, for the log.
 fn operator(request: &HttpRequest) -> Result<String, No> {
-    let stranger =
-        || no(StatusCode::FORBIDDEN, "not an operator", "root or the registry's user".into(), None);
-    request.conn_data::<Operator>().map(|operator| format!("uid {}", operator.uid)).ok_or_else(stranger)
+    let stranger = || {
+        no(
+            StatusCode::FORBIDDEN,
+            "not an operator",
+            "root or the registry's user".into(),
+            None,
+        )
+    };
+    request
+        .conn_data::<Operator>()
+        .map(|operator| format!("uid {}", operator.uid))
+        .ok_or_else(stranger)
 }
 
 fn wanted(name: Option<String>, length: Option<u8>, prefix: Option<String>) -> Result<Wanted, No> {
-    let prefix = prefix.map(|text| text.parse::<Prefix>()).transpose().map_err(|error| {
-        no(StatusCode::UNPROCESSABLE_ENTITY, "no prefix", error.to_string(), Some("prefix"))
-    })?;
-    Ok(Wanted { name, length, prefix })
+    let prefix = prefix
+        .map(|text| text.parse::<Prefix>())
+        .transpose()
+        .map_err(|error| {
+            no(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "no prefix",
+                error.to_string(),
+                Some("prefix"),
+            )
+        })?;
+    Ok(Wanted {
+        name,
+        length,
+        prefix,
+    })
 }
 
-async fn invite(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+async fn invite(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
-    let Invite { ttl_s, uses, name, prefix_length, prefix, anonymous } = body.read()?;
+    let Invite {
+        ttl_s,
+        uses,
+        name,
+        prefix_length,
+        prefix,
+        anonymous,
+    } = body.read()?;
     let wanted = wanted(name, prefix_length, prefix)?;
-    let asked = Invitations { ttl_s, uses: uses.unwrap_or(1), wanted, anonymous };
-    let desk::Invited { invitation, expires } = queue.ask(move |desk| desk.invite(&asked, &who)).await?;
-    Ok(HttpResponse::Ok().json(Invited { version: VERSION, invitation: invitation.to_string(), expires }))
+    let asked = Invitations {
+        ttl_s,
+        uses: uses.unwrap_or(1),
+        wanted,
+        anonymous,
+    };
+    let desk::Invited {
+        invitation,
+        expires,
+    } = queue.ask(move |desk| desk.invite(&asked, &who)).await?;
+    Ok(HttpResponse::Ok().json(Invited {
+        version: VERSION,
+        invitation: invitation.to_string(),
+        expires,
+    }))
 }
 
-async fn sign(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+async fn sign(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
-    let SignFile { csr, name, prefix_length, prefix } = body.read()?;
+    let SignFile {
+        csr,
+        name,
+        prefix_length,
+        prefix,
+    } = body.read()?;
     let wanted = wanted(name, prefix_length, prefix)?;
-    let signed: Enrolment = queue.ask(move |desk| desk.sign(&csr, &wanted, &who)).await?;
+    let signed: Enrolment = queue
+        .ask(move |desk| desk.sign(&csr, &wanted, &who))
+        .await?;
     Ok(HttpResponse::Ok().json(signed))
 }
 
 async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     operator(&request)?;
     let members = queue.ask(|desk| desk.members()).await?.into_iter();
-    let nodes = members.map(|desk::Listed { member, expires, name, report }| Listed {
-        prefix: member.prefix.to_string(),
-        name,
-        serial: member.serial,
-        expires,
-        revoked: member.revoked_s.is_some(),
-        authority: member.authority,
-        heard: report.map(|report| Heard {
-            endpoints: report.endpoints.iter().map(ToString::to_string).collect(),
-            software: report.software,
-            network_version: report.network_version,
-            network_applied: report.network_applied,
-            revocations_version: report.revocations_version,
-        }),
-    });
-    Ok(HttpResponse::Ok().json(Listing { version: VERSION, nodes: nodes.collect() }))
+    let nodes = members.map(
+        |desk::Listed {
+             member,
+             expires,
+             name,
+             report,
+         }| Listed {
+            prefix: member.prefix.to_string(),
+            name,
+            serial: member.serial,
+            expires,
+            revoked: member.revoked_s.is_some(),
+            authority: member.authority,
+            heard: report.map(|report| Heard {
+                endpoints: report.endpoints.iter().map(ToString::to_string).collect(),
+                software: report.software,
+                network_version: report.network_version,
+                network_applied: report.network_applied,
+                revocations_version: report.revocations_version,
+            }),
+        },
+    );
+    Ok(HttpResponse::Ok().json(Listing {
+        version: VERSION,
+        nodes: nodes.collect(),
+    }))
 }
 
-async fn revoke(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+async fn revoke(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
     let Revoke { node } = body.read()?;
-    let (prefix, certificates, revocations_version) = queue.ask(move |desk| desk.revoke(&node, &who)).await?;
+    let (prefix, certificates, revocations_version) =
+        queue.ask(move |desk| desk.revoke(&node, &who)).await?;
     let prefix = prefix.to_string();
-    Ok(HttpResponse::Ok().json(RevokedNode { version: VERSION, prefix, certificates, revocations_version }))
+    Ok(HttpResponse::Ok().json(RevokedNode {
+        version: VERSION,
+        prefix,
+        certificates,
+        revocations_version,
+    }))
 }
 
 async fn spread(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
@@ -281,17 +356,33 @@ async fn spread(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpRes
 async fn parameters(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     operator(&request)?;
     let all = queue.ask(|desk| Ok(desk.parameters())).await?.into_iter();
-    let parameters =
-        all.map(|one| Parameter { key: one.key.into(), value: one.value, class: one.class.into() }).collect();
-    Ok(HttpResponse::Ok().json(ParameterList { version: VERSION, parameters }))
+    let parameters = all
+        .map(|one| Parameter {
+            key: one.key.into(),
+            value: one.value,
+            class: one.class.into(),
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(ParameterList {
+        version: VERSION,
+        parameters,
+    }))
 }
 
-async fn set(request: HttpRequest, body: Body, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+async fn set(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
     let Set { key, value } = body.read()?;
     let done = format!("{key} is {value}");
     let network_version = queue.ask(move |desk| desk.set(&key, &value, &who)).await?;
-    Ok(HttpResponse::Ok().json(Done { version: VERSION, done, network_version }))
+    Ok(HttpResponse::Ok().json(Done {
+        version: VERSION,
+        done,
+        network_version,
+    }))
 }
 
 async fn backup(
@@ -302,7 +393,14 @@ async fn backup(
 ) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
     let Backup { path } = body.read()?;
-    let bad = |detail: String| no(StatusCode::UNPROCESSABLE_ENTITY, "no copy made", detail, Some("path"));
+    let bad = |detail: String| {
+        no(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "no copy made",
+            detail,
+            Some("path"),
+        )
+    };
     if !path.is_absolute() {
         return Err(bad("the path does not begin with /".into()));
     }
@@ -319,7 +417,11 @@ async fn backup(
             Ok(desk.network().0)
         })
         .await?;
-    Ok(HttpResponse::Ok().json(Done { version: VERSION, done, network_version }))
+    Ok(HttpResponse::Ok().json(Done {
+        version: VERSION,
+        done,
+        network_version,
+    }))
 }
 
 /// Most lines of the log in one answer.
@@ -330,8 +432,17 @@ async fn log(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpRespon
     let count = query::number(&request, "count", MOST_LINES.into())?.unwrap_or(100);
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let lines = queue.ask(move |desk| desk.log(count)).await?.into_iter();
-    let lines = lines.map(|(at, entry)| Line { at, who: entry.who, what: entry.what }).collect();
-    Ok(HttpResponse::Ok().json(Lines { version: VERSION, lines }))
+    let lines = lines
+        .map(|(at, entry)| Line {
+            at,
+            who: entry.who,
+            what: entry.what,
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(Lines {
+        version: VERSION,
+        lines,
+    }))
 }
 
 /// The operator's calls, each with its handler; those of nodes have theirs elsewhere.
@@ -349,8 +460,11 @@ pub(crate) fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         Call::RotateKey => route.to(rotations::rotate_key),
         Call::Backup => route.to(backup),
         Call::Log => route.to(log),
-        Call::Claim | Call::Renew | Call::Announce | Call::Bootstrap | Call::Network | Call::Revocations => {
-            route
-        }
+        Call::Claim
+        | Call::Renew
+        | Call::Announce
+        | Call::Bootstrap
+        | Call::Network
+        | Call::Revocations => route,
     }
 }

@@ -17,15 +17,27 @@ struct Block {
 impl Block {
     fn halves(self) -> [Self; 2] {
         let (length, number) = (self.length + 1, self.number << 1);
-        [Self { length, number }, Self { length, number: number | 1 }]
+        [
+            Self { length, number },
+            Self {
+                length,
+                number: number | 1,
+            },
+        ]
     }
 
     fn buddy(self) -> Self {
-        Self { number: self.number ^ 1, ..self }
+        Self {
+            number: self.number ^ 1,
+            ..self
+        }
     }
 
     fn parent(self) -> Option<Self> {
-        Some(Self { length: self.length.checked_sub(1)?, number: self.number >> 1 })
+        Some(Self {
+            length: self.length.checked_sub(1)?,
+            number: self.number >> 1,
+        })
     }
 
     fn contains(self, other: Self) -> bool {
@@ -35,7 +47,10 @@ impl Block {
 
 impl From<Prefix> for Block {
     fn from(prefix: Prefix) -> Self {
-        Self { length: prefix.length(), number: prefix.number().into() }
+        Self {
+            length: prefix.length(),
+            number: prefix.number().into(),
+        }
     }
 }
 
@@ -48,8 +63,16 @@ pub struct Allocator {
 impl Allocator {
     /// Everything is free but prefix number 0 of `length` bits, 1..=32.
     pub fn new(length: u8) -> Self {
-        let mut all = Self { free: BTreeSet::from([Block { length: 0, number: 0 }]) };
-        let reserved = Block { length: length.clamp(1, 32), number: 0 };
+        let mut all = Self {
+            free: BTreeSet::from([Block {
+                length: 0,
+                number: 0,
+            }]),
+        };
+        let reserved = Block {
+            length: length.clamp(1, 32),
+            number: 0,
+        };
         all.take_block(reserved);
         all
     }
@@ -57,7 +80,14 @@ impl Allocator {
     /// The lowest free prefix of the smallest block that fits; `None` where nothing fits.
     pub fn allocate(&mut self, length: u8) -> Option<Prefix> {
         let fits = (0..=length).rev().find_map(|length| {
-            self.free.range(Block { length, number: 0 }..=Block { length, number: u64::MAX }).next()
+            self.free
+                .range(
+                    Block { length, number: 0 }..=Block {
+                        length,
+                        number: u64::MAX,
+                    },
+                )
+                .next()
         });
         let mut number = fits?.number;
         let shift = length - fits?.length;
@@ -78,16 +108,27 @@ impl Allocator {
 
     /// The free block that holds all of `wanted`.
     fn around(&self, wanted: Block) -> Option<Block> {
-        let above = |length: u8| Block { length, number: wanted.number >> (wanted.length - length) };
-        (0..=wanted.length).map(above).find(|block| self.free.contains(block))
+        let above = |length: u8| Block {
+            length,
+            number: wanted.number >> (wanted.length - length),
+        };
+        (0..=wanted.length)
+            .map(above)
+            .find(|block| self.free.contains(block))
     }
 
     /// Whether a part of `wanted`, smaller than it, is free.
     fn has_free_part(&self, wanted: Block) -> bool {
         (wanted.length + 1..=32).any(|length| {
             let shift = length - wanted.length;
-            let first = Block { length, number: wanted.number << shift };
-            let end = Block { length, number: (wanted.number + 1) << shift };
+            let first = Block {
+                length,
+                number: wanted.number << shift,
+            };
+            let end = Block {
+                length,
+                number: (wanted.number + 1) << shift,
+            };
             self.free.range(first..end).next().is_some()
         })
     }
@@ -99,7 +140,11 @@ impl Allocator {
         self.free.remove(&block);
         while block.length < wanted.length {
             let [low, high] = block.halves();
-            let (keep, free) = if low.contains(wanted) { (low, high) } else { (high, low) };
+            let (keep, free) = if low.contains(wanted) {
+                (low, high)
+            } else {
+                (high, low)
+            };
             self.free.insert(free);
             block = keep;
         }
@@ -154,7 +199,10 @@ mod tests {
                 0..120 => match allocator.allocate(length) {
                     Some(new) => {
                         assert_eq!(new.length(), length);
-                        assert!(taken[leaves(new)].iter().all(|taken| !taken), "{new} has two owners");
+                        assert!(
+                            taken[leaves(new)].iter().all(|taken| !taken),
+                            "{new} has two owners"
+                        );
                         taken[leaves(new)].fill(true);
                         owned.push(new);
                     }

@@ -9,7 +9,8 @@ use crate::{
 use ipnet::Ipv6Net;
 use policies::names::Prefix;
 use rcgen::{
-    ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
+    ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, SerialNumber, SigningKey,
+    SubjectPublicKeyInfo,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use std::net::IpAddr;
@@ -95,15 +96,17 @@ pub struct Issued {
 /// The system has none.
 pub fn random<const N: usize>() -> Result<[u8; N], AuthorityError> {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| AuthorityError::NoRandom)?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| AuthorityError::NoRandom)?;
     Ok(bytes)
 }
 
 /// The network whose bits the serial number of a trusted CA holds.
 fn network_of_serial(serial: &[u8]) -> Option<Network> {
-    let number = serial
-        .iter()
-        .try_fold(0u128, |number, byte| (number >> 120 == 0).then_some(number << 8 | u128::from(*byte)))?;
+    let number = serial.iter().try_fold(0u128, |number, byte| {
+        (number >> 120 == 0).then_some(number << 8 | u128::from(*byte))
+    })?;
     let length = 127u32.checked_sub(number.leading_zeros())?;
     let bits = number ^ 1 << length;
     let address = std::net::Ipv6Addr::from_bits(bits.checked_shl(128 - length)?);
@@ -113,7 +116,8 @@ fn network_of_serial(serial: &[u8]) -> Option<Network> {
 impl Ca {
     fn load(generation: u32, credentials: &Credentials) -> Result<Self, AuthorityError> {
         let key = KeyPair::from_pem(&credentials.ca_key).map_err(make("use of the CA's key"))?;
-        let issuer = Issuer::from_ca_cert_pem(&credentials.ca, key).map_err(make("use of the CA"))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&credentials.ca, key).map_err(make("use of the CA"))?;
         let signer_key =
             KeyPair::from_pem(&credentials.signer_key).map_err(make("use of the signer's key"))?;
         let ca = Parsed::read(&credentials.ca, "the CA")?;
@@ -139,8 +143,14 @@ impl Ca {
     }
 
     fn sign(&self, payload: &[u8]) -> Result<SignedDocument, AuthorityError> {
-        let signature = self.signer_key.sign(payload).map_err(make("a document's signature"))?;
-        let chain = (self.signer_der.as_slice(), self.has_root.then_some(self.der.as_slice()));
+        let signature = self
+            .signer_key
+            .sign(payload)
+            .map_err(make("a document's signature"))?;
+        let chain = (
+            self.signer_der.as_slice(),
+            self.has_root.then_some(self.der.as_slice()),
+        );
         Ok(seal(payload, chain, &self.signer_spki, &signature))
     }
 }
@@ -154,8 +164,13 @@ impl Authority {
         current: (u32, &Credentials),
         other: Option<(u32, &Credentials)>,
     ) -> Result<Self, AuthorityError> {
-        let other = other.map(|(generation, credentials)| Ca::load(generation, credentials)).transpose()?;
-        Ok(Self { current: Ca::load(current.0, current.1)?, other })
+        let other = other
+            .map(|(generation, credentials)| Ca::load(generation, credentials))
+            .transpose()?;
+        Ok(Self {
+            current: Ca::load(current.0, current.1)?,
+            other,
+        })
     }
 
     /// The network's address plan, from the CA's serial number.
@@ -183,26 +198,42 @@ impl Authority {
     /// # Errors
     /// Its certificate has no serial number that can be barred.
     pub(crate) fn other_between(&self) -> Result<Option<(String, i64)>, AuthorityError> {
-        let other = self.other.as_ref().filter(|other| self.current.has_root && other.has_root);
+        let other = self
+            .other
+            .as_ref()
+            .filter(|other| self.current.has_root && other.has_root);
         let Some(other) = other.filter(|other| other.anchor.der == self.current.anchor.der) else {
             return Ok(None);
         };
-        let number =
-            chain::number_of(&other.der).map_err(|_| AuthorityError::Stored { what: "the other CA" })?;
+        let number = chain::number_of(&other.der).map_err(|_| AuthorityError::Stored {
+            what: "the other CA",
+        })?;
         Ok(Some((number.serial, other.not_after_s)))
     }
 
     /// Another CA that nodes trust too while it is changed: one with the same root is none.
     fn other_trusted(&self) -> Option<&Ca> {
-        self.other.as_ref().filter(|other| other.anchor.der != self.current.anchor.der)
+        self.other
+            .as_ref()
+            .filter(|other| other.anchor.der != self.current.anchor.der)
     }
 
     /// When each CA ends, seconds since 1970, and what it is.
     pub fn ends(&self) -> Vec<(&'static str, i64)> {
-        let role = if self.is_retiring() { "retiring" } else { "staged" };
+        let role = if self.is_retiring() {
+            "retiring"
+        } else {
+            "staged"
+        };
         let other = self.other.as_ref().map(|ca| (role, ca.not_after_s));
-        let root = self.current.has_root.then_some(("root", self.current.anchor.not_after_s));
-        std::iter::once(("current", self.current.not_after_s)).chain(other).chain(root).collect()
+        let root = self
+            .current
+            .has_root
+            .then_some(("root", self.current.anchor.not_after_s));
+        std::iter::once(("current", self.current.not_after_s))
+            .chain(other)
+            .chain(root)
+            .collect()
     }
 
     /// Generation of the CA that signs.
@@ -212,7 +243,9 @@ impl Authority {
 
     /// Whether the other CA, if there is one, is that before the current one.
     pub fn is_retiring(&self) -> bool {
-        self.other.as_ref().is_some_and(|other| other.generation < self.current.generation)
+        self.other
+            .as_ref()
+            .is_some_and(|other| other.generation < self.current.generation)
     }
 
     /// All CAs that nodes trust, in PEM; that of who signs is the first.
@@ -223,7 +256,10 @@ impl Authority {
 
     /// As [`Self::trusted`], in DER.
     pub fn trusted_der(&self) -> Vec<Vec<u8>> {
-        std::iter::once(&self.current).chain(self.other_trusted()).map(|ca| ca.anchor.der.clone()).collect()
+        std::iter::once(&self.current)
+            .chain(self.other_trusted())
+            .map(|ca| ca.anchor.der.clone())
+            .collect()
     }
 
     /// The CA before this one, while documents bear its signature too.
@@ -261,11 +297,19 @@ impl Authority {
         let serial = random_serial()?;
         let mut node = params(&prefix.to_string(), now_s, until_s)?;
         node.serial_number = Some(SerialNumber::from_slice(&serial));
-        node.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(ca.network.node_address(prefix)))];
-        node.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let key = SubjectPublicKeyInfo::from_der(&key.spki).map_err(make("use of the node's key"))?;
-        let certificate = node.signed_by(&key, &ca.issuer).map_err(make("the node's certificate"))?.pem();
+        node.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(
+            ca.network.node_address(prefix),
+        ))];
+        node.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let key =
+            SubjectPublicKeyInfo::from_der(&key.spki).map_err(make("use of the node's key"))?;
+        let certificate = node
+            .signed_by(&key, &ca.issuer)
+            .map_err(make("the node's certificate"))?
+            .pem();
         let between = if ca.has_root { ca.pem.as_str() } else { "" };
         let certificate = certificate + between;
         Ok(Issued {
@@ -285,8 +329,19 @@ impl Authority {
     pub fn sign_document(&self, payload: &[u8]) -> Result<SignedDocument, AuthorityError> {
         let mut document = self.current.sign(payload)?;
         if let Some(before) = self.before() {
-            let SignedDocument { key_id, certificate, issuer, signature, .. } = before.sign(payload)?;
-            document.other = Some(OtherSignature { key_id, certificate, issuer, signature });
+            let SignedDocument {
+                key_id,
+                certificate,
+                issuer,
+                signature,
+                ..
+            } = before.sign(payload)?;
+            document.other = Some(OtherSignature {
+                key_id,
+                certificate,
+                issuer,
+                signature,
+            });
         }
         Ok(document)
     }
@@ -361,12 +416,24 @@ mod tests {
 
     #[test]
     fn the_serial_number_of_a_ca_says_its_network() {
-        for network in ["fd12:3456:789a::/48", "2001:db8::/32", "2000::/16", "fd00:0:0:1::/64", "fd80::/17"] {
+        for network in [
+            "fd12:3456:789a::/48",
+            "2001:db8::/32",
+            "2000::/16",
+            "fd00:0:0:1::/64",
+            "fd80::/17",
+        ] {
             let expected = Network::new(network.parse().unwrap());
             let serial = serial_of_network(network.parse().unwrap());
             assert_eq!(network_of_serial(&serial.to_bytes()), expected, "{network}");
         }
-        assert_eq!(authority("fd12:3456:789a::/48").network().range().to_string(), "fd12:3456:789a::/48");
+        assert_eq!(
+            authority("fd12:3456:789a::/48")
+                .network()
+                .range()
+                .to_string(),
+            "fd12:3456:789a::/48"
+        );
         assert_eq!(
             serial_of_network("2001:db8:42::/48".parse().unwrap()).to_string(),
             "01:20:01:0d:b8:00:42"
@@ -384,15 +451,26 @@ mod tests {
 
     #[test]
     fn a_changed_document_is_not_believed() {
-        check(|document| document.payload = "e30K".into(), Err(SignedError::Signature));
-        check(|document| document.version = 2, Err(SignedError::Version { version: 2 }));
+        check(
+            |document| document.payload = "e30K".into(),
+            Err(SignedError::Signature),
+        );
+        check(
+            |document| document.version = 2,
+            Err(SignedError::Version { version: 2 }),
+        );
         check(
             |document| document.key_id = "00".repeat(32),
-            Err(SignedError::Signer { why: "it is not the key that key_id names" }),
+            Err(SignedError::Signer {
+                why: "it is not the key that key_id names",
+            }),
         );
         check(
             |document| document.payload = "=".into(),
-            Err(SignedError::Field { field: "payload", limit: wire::signed::PAYLOAD_LIMIT }),
+            Err(SignedError::Field {
+                field: "payload",
+                limit: wire::signed::PAYLOAD_LIMIT,
+            }),
         );
     }
 
@@ -407,13 +485,17 @@ mod tests {
     #[test]
     fn while_the_ca_is_changed_who_knows_either_reads_documents_and_who_knows_none_does_not() {
         let (one, two) = (credentials("fd00:1::/48", 1), credentials("fd00:1::/48", 2));
-        let load = |current, other: Option<(u32, &Credentials)>| Authority::load(current, other).unwrap();
+        let load =
+            |current, other: Option<(u32, &Credentials)>| Authority::load(current, other).unwrap();
         let (alone, staged) = (load((1, &one), None), load((1, &one), Some((2, &two))));
         let (active, retired) = (load((2, &two), Some((1, &one))), load((2, &two), None));
         let reads = |signer: &Authority, reader: &Authority| {
             open(&signer.sign_document(b"{}").unwrap(), &[reader.ca_der()]).is_ok()
         };
-        assert!(reads(&staged, &alone) && !reads(&staged, &retired), "nothing is signed by a staged CA");
+        assert!(
+            reads(&staged, &alone) && !reads(&staged, &retired),
+            "nothing is signed by a staged CA"
+        );
         assert!(reads(&active, &alone) && reads(&active, &retired));
         assert!(!reads(&retired, &alone) && reads(&retired, &retired));
         assert!(!reads(&active, &authority("fd00:1::/48")));
@@ -428,12 +510,23 @@ mod tests {
     fn a_node_s_certificate_cannot_sign_documents() {
         let authority = authority("fd00:1::/48");
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let request = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let request = CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap()
+            .pem()
+            .unwrap();
         let proven = crate::request::read(&request).unwrap();
-        let node = authority.sign_node(Prefix::new(7, 16).unwrap(), &proven, NOW_S, 86_400).unwrap();
+        let node = authority
+            .sign_node(Prefix::new(7, 16).unwrap(), &proven, NOW_S, 86_400)
+            .unwrap();
         let der = Parsed::read(&node.certificate, "node").unwrap().der;
         let document = seal(b"{}", (&der, None), &proven.spki, &key.sign(b"{}").unwrap());
         let said = open(&document, &[authority.ca_der()]);
-        assert_eq!(said, Err(SignedError::Signer { why: "its common name is not that of a signer" }));
+        assert_eq!(
+            said,
+            Err(SignedError::Signer {
+                why: "its common name is not that of a signer"
+            })
+        );
     }
 }

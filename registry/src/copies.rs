@@ -30,10 +30,15 @@ pub(crate) fn keep(places: &Places, database: &Path) -> Result<(), SettingsError
     actix_rt::spawn(async move {
         for number in (0..KEPT).cycle() {
             tokio::time::sleep(EACH).await;
-            let (from, to) = (database.clone(), folder.join(format!("registry-{number:02}.sqlite")));
+            let (from, to) = (
+                database.clone(),
+                folder.join(format!("registry-{number:02}.sqlite")),
+            );
             match actix_rt::task::spawn_blocking(move || copy(&from, &to)).await {
                 Ok(Ok(to)) => tracing::info!(to = %to.display(), "database copied"),
-                Ok(Err(error)) => tracing::error!(error = %Chain(error.as_ref()), "no copy of the database"),
+                Ok(Err(error)) => {
+                    tracing::error!(error = %Chain(error.as_ref()), "no copy of the database")
+                }
                 Err(error) => tracing::error!(%error, "no copy of the database"),
             }
         }
@@ -59,7 +64,10 @@ mod tests {
     #[test]
     fn a_copy_is_sound_and_replaces_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
-        let (from, to) = (folder.path().join("a.sqlite"), folder.path().join("b.sqlite"));
+        let (from, to) = (
+            folder.path().join("a.sqlite"),
+            folder.path().join("b.sqlite"),
+        );
         drop(sqlite::Sqlite::open(&from, 16, 0).unwrap());
         for _ in 0..2 {
             copy(&from, &to).unwrap();

@@ -8,8 +8,8 @@ use crate::{
 };
 use ipnet::Ipv6Net;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use time::OffsetDateTime;
 use wire::signed::SIGNER_NAME;
@@ -54,17 +54,34 @@ pub(crate) fn new_key() -> Result<KeyPair, AuthorityError> {
 
 impl NewCa {
     /// One that stands for itself.
-    pub(crate) fn alone(network: Ipv6Net, generation: u32, now_s: i64) -> Result<Self, AuthorityError> {
+    pub(crate) fn alone(
+        network: Ipv6Net,
+        generation: u32,
+        now_s: i64,
+    ) -> Result<Self, AuthorityError> {
         let (ca, key) = (ca_params(network, generation, now_s)?, new_key()?);
         let certificate = ca.self_signed(&key).map_err(make("the CA"))?.pem();
-        Ok(Self { certificate, key, root: String::new() })
+        Ok(Self {
+            certificate,
+            key,
+            root: String::new(),
+        })
     }
 
     /// One that a root certifies.
     pub(crate) fn below(root: &OfflineRoot, now_s: i64) -> Result<Self, SettingsError> {
         let key = new_key()?;
-        let certificate = root.certify(&ProvenKey { spki: key.subject_public_key_info() }, now_s)?;
-        Ok(Self { certificate, key, root: root.pem().to_owned() })
+        let certificate = root.certify(
+            &ProvenKey {
+                spki: key.subject_public_key_info(),
+            },
+            now_s,
+        )?;
+        Ok(Self {
+            certificate,
+            key,
+            root: root.pem().to_owned(),
+        })
     }
 }
 
@@ -81,7 +98,12 @@ pub fn random_network() -> Result<Ipv6Net, AuthorityError> {
 /// The serial number of a CA says its network: a 1 followed by the network's bits.
 pub(crate) fn serial_of_network(network: Ipv6Net) -> SerialNumber {
     let length = u32::from(network.prefix_len());
-    let number = 1u128 << length | network.network().to_bits().checked_shr(128 - length).unwrap_or(0);
+    let number = 1u128 << length
+        | network
+            .network()
+            .to_bits()
+            .checked_shr(128 - length)
+            .unwrap_or(0);
     let bytes = number.to_be_bytes();
     let first = bytes.iter().position(|byte| *byte != 0).unwrap_or(0);
     SerialNumber::from_slice(bytes.get(first..).unwrap_or(&bytes))
@@ -101,7 +123,11 @@ pub(crate) fn make(what: &'static str) -> impl Fn(rcgen::Error) -> AuthorityErro
     move |source| AuthorityError::Make { what, source }
 }
 
-pub(crate) fn params(name: &str, now_s: i64, until_s: i64) -> Result<CertificateParams, AuthorityError> {
+pub(crate) fn params(
+    name: &str,
+    now_s: i64,
+    until_s: i64,
+) -> Result<CertificateParams, AuthorityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -118,7 +144,12 @@ fn moment(seconds: i64) -> Result<OffsetDateTime, AuthorityError> {
 }
 
 /// What a CA says of itself, below which there may be so many more.
-fn ca_like(name: &str, below: u8, now_s: i64, until_s: i64) -> Result<CertificateParams, AuthorityError> {
+fn ca_like(
+    name: &str,
+    below: u8,
+    now_s: i64,
+    until_s: i64,
+) -> Result<CertificateParams, AuthorityError> {
     let mut ca = params(name, now_s, until_s)?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -126,7 +157,11 @@ fn ca_like(name: &str, below: u8, now_s: i64, until_s: i64) -> Result<Certificat
 }
 
 /// What a CA that stands for itself says of itself; only the first has no generation in its name.
-fn ca_params(network: Ipv6Net, generation: u32, now_s: i64) -> Result<CertificateParams, AuthorityError> {
+fn ca_params(
+    network: Ipv6Net,
+    generation: u32,
+    now_s: i64,
+) -> Result<CertificateParams, AuthorityError> {
     let name = match generation {
         0 | 1 => format!("warren {network}"),
         later => format!("warren {network} {later}"),
@@ -137,8 +172,16 @@ fn ca_params(network: Ipv6Net, generation: u32, now_s: i64) -> Result<Certificat
 }
 
 /// What a root says of itself.
-pub(crate) fn root_params(network: Ipv6Net, now_s: i64) -> Result<CertificateParams, AuthorityError> {
-    let mut root = ca_like(&format!("warren {network} root"), 1, now_s, now_s + ROOT_LIFE_S)?;
+pub(crate) fn root_params(
+    network: Ipv6Net,
+    now_s: i64,
+) -> Result<CertificateParams, AuthorityError> {
+    let mut root = ca_like(
+        &format!("warren {network} root"),
+        1,
+        now_s,
+        now_s + ROOT_LIFE_S,
+    )?;
     root.serial_number = Some(serial_of_network(network));
     Ok(root)
 }
@@ -159,7 +202,11 @@ impl Credentials {
     /// # Errors
     /// No random bytes, a host that is neither a name nor an address, or a CA that cannot be used.
     pub(crate) fn make(ca: NewCa, hosts: &[String], now_s: i64) -> Result<Self, AuthorityError> {
-        let NewCa { certificate, key, root } = ca;
+        let NewCa {
+            certificate,
+            key,
+            root,
+        } = ca;
         let until_s = (now_s + CA_LIFE_S).min(Parsed::read(&certificate, "the CA")?.not_after_s);
         let (signer_key, tls_key) = (new_key()?, new_key()?);
         let ca_key = key.serialize_pem();
@@ -168,14 +215,18 @@ impl Credentials {
         let mut signer = params(SIGNER_NAME, now_s, until_s)?;
         signer.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         signer.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
-        let signer = signer.signed_by(&signer_key, &issuer).map_err(make("the signer's certificate"))?;
+        let signer = signer
+            .signed_by(&signer_key, &issuer)
+            .map_err(make("the signer's certificate"))?;
 
         let mut tls = params("warren-registry", now_s, until_s)?;
         tls.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         tls.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let names = CertificateParams::new(hosts).map_err(make("the registry's names"))?;
         tls.subject_alt_names = names.subject_alt_names;
-        let tls = tls.signed_by(&tls_key, &issuer).map_err(make("the registry's certificate"))?;
+        let tls = tls
+            .signed_by(&tls_key, &issuer)
+            .map_err(make("the registry's certificate"))?;
 
         Ok(Self {
             ca: certificate,
@@ -191,7 +242,11 @@ impl Credentials {
 
     /// The certificate (PEM) that who trusts this CA knows: its root's, or its own.
     pub(crate) fn anchor(&self) -> &str {
-        if self.root.is_empty() { &self.ca } else { &self.root }
+        if self.root.is_empty() {
+            &self.ca
+        } else {
+            &self.root
+        }
     }
 
     /// Lets the CA `before` certify this one, so that who knows only that one can verify ours.
@@ -201,9 +256,17 @@ impl Credentials {
     pub(crate) fn cross(&mut self, before: &Self, now_s: i64) -> Result<(), AuthorityError> {
         let key = |pem: &str| KeyPair::from_pem(pem).map_err(make("use of a CA's key"));
         let issuer = Issuer::from_ca_cert_pem(&before.ca, key(&before.ca_key)?);
-        let mut ca = ca_like(&Parsed::read(&self.ca, "the CA")?.name, 0, now_s, now_s + CA_LIFE_S)?;
+        let mut ca = ca_like(
+            &Parsed::read(&self.ca, "the CA")?.name,
+            0,
+            now_s,
+            now_s + CA_LIFE_S,
+        )?;
         ca.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
-        let signed = ca.signed_by(&key(&self.ca_key)?, &issuer.map_err(make("use of the CA before"))?);
+        let signed = ca.signed_by(
+            &key(&self.ca_key)?,
+            &issuer.map_err(make("use of the CA before"))?,
+        );
         self.cross = signed.map_err(make("a CA's cross certificate"))?.pem();
         Ok(())
     }

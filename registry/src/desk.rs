@@ -31,8 +31,8 @@ use wire::{
     endpoints::dialable,
     invitation::{RegistryAddress, token_from_text},
     registry::{
-        Announced, Announcement, Bootstrap, Claim, Claimed, Kind, MOST_NODES, NetworkDocument, Refused,
-        Renewal, Renewed, Revocations, SOFTWARE_LIMIT, VERSION,
+        Announced, Announcement, Bootstrap, Claim, Claimed, Kind, MOST_NODES, NetworkDocument,
+        Refused, Renewal, Renewed, Revocations, SOFTWARE_LIMIT, VERSION,
     },
     signed::SignedDocument,
 };
@@ -90,7 +90,9 @@ fn stored(
     kind: Kind,
     authority: &Authority,
 ) -> Result<(Vec<u8>, SignedDocument), Refusal> {
-    let missing = StorageError::Value { what: "no signed document, or one" };
+    let missing = StorageError::Value {
+        what: "no signed document, or one",
+    };
     let (_, json) = storage.document(kind)?.ok_or(missing)?;
     let signed: SignedDocument = serde_json::from_str(&json)?;
     let payload = wire::signed::open(&signed, &[authority.ca_der()])?.payload;
@@ -105,7 +107,10 @@ fn network_of(
     Ok((NetworkDocument::read(&payload)?, signed))
 }
 
-fn revocations_of(storage: &dyn Storage, authority: &Authority) -> Result<(u64, SignedDocument), Refusal> {
+fn revocations_of(
+    storage: &dyn Storage,
+    authority: &Authority,
+) -> Result<(u64, SignedDocument), Refusal> {
     let (payload, signed) = stored(storage, Kind::Revocations, authority)?;
     Ok((Revocations::read(&payload)?.version, signed))
 }
@@ -116,12 +121,21 @@ impl Desk {
     /// # Errors
     /// A stored document is not good.
     pub(crate) fn new(opened: Opened, live: Live, clock: WallClock) -> Result<Self, Refusal> {
-        let Opened { settings, places, address, authorities, storage } = opened;
+        let Opened {
+            settings,
+            places,
+            address,
+            authorities,
+            storage,
+        } = opened;
         let mut storage: Box<dyn Storage> = Box::new(storage);
         ca::mend(storage.as_mut(), &authorities, &settings)?;
         let network = network_of(storage.as_ref(), &authorities.authority)?;
         let revocations = revocations_of(storage.as_ref(), &authorities.authority)?;
-        let versions = Versions { network: network.0.version, revocations: revocations.0 };
+        let versions = Versions {
+            network: network.0.version,
+            revocations: revocations.0,
+        };
         let book = Book::new(storage.announced((clock)())?);
         Ok(Self {
             settings,
@@ -184,7 +198,10 @@ impl Desk {
 
     /// Issues a certificate.
     fn issue(&mut self, checked: &CheckedClaim) -> Result<Claimed, IssueError> {
-        let (authority, life_s) = (&self.authorities.authority, self.settings.certificate_life_s);
+        let (authority, life_s) = (
+            &self.authorities.authority,
+            self.settings.certificate_life_s,
+        );
         let sign = |prefix| authority.sign_node(prefix, &checked.key, checked.now_s, life_s);
         let (prefix, issued) = self.storage.claim(checked, &sign)?;
         Ok(Claimed {
@@ -200,7 +217,12 @@ impl Desk {
     ///
     /// # Errors
     /// [`Refusal`]; nothing was issued then.
-    pub fn claim(&mut self, from: IpAddr, claim: &Claim, key: ProvenKey) -> Result<Claimed, Refusal> {
+    pub fn claim(
+        &mut self,
+        from: IpAddr,
+        claim: &Claim,
+        key: ProvenKey,
+    ) -> Result<Claimed, Refusal> {
         let (site, now_s) = (Site::from(from), self.now_s());
         if !self.failures.may_try(site, now_s) {
             return Err(Refusal::TooMany);
@@ -213,7 +235,13 @@ impl Desk {
         }
         let (length, wanted) = (self.settings.prefix_length, Wanted::default());
         let claimed = self
-            .issue(&CheckedClaim { token: Some(token), key, wanted, length, now_s })
+            .issue(&CheckedClaim {
+                token: Some(token),
+                key,
+                wanted,
+                length,
+                now_s,
+            })
             .inspect_err(|error| {
                 if matches!(error, IssueError::Token) {
                     self.failures.note(site, now_s);
@@ -223,7 +251,10 @@ impl Desk {
             self.pace.joined(site, now_s);
             self.note(
                 "a stranger",
-                format!("joined by a public invitation: {}, from {from}", claimed.prefix),
+                format!(
+                    "joined by a public invitation: {}, from {from}",
+                    claimed.prefix
+                ),
             )?;
         }
         tracing::info!(prefix = %claimed.prefix, from = %from, anonymous, "certificate issued");
@@ -232,8 +263,15 @@ impl Desk {
 
     /// The member whose certificate this is, as we recorded it: who stole a CA's key may sign our serial
     /// numbers, but not with our members' keys.
-    fn recorded(&self, shown: &Shown, good: impl FnOnce(&Member) -> bool) -> Result<Member, Refusal> {
-        let ours = self.storage.member(&shown.serial)?.filter(|member| member.key == shown.key);
+    fn recorded(
+        &self,
+        shown: &Shown,
+        good: impl FnOnce(&Member) -> bool,
+    ) -> Result<Member, Refusal> {
+        let ours = self
+            .storage
+            .member(&shown.serial)?
+            .filter(|member| member.key == shown.key);
         ours.filter(good).ok_or(Refusal::NoMember)
     }
 
@@ -243,7 +281,9 @@ impl Desk {
     /// Unknown, revoked or expired.
     pub fn member(&self, shown: &Shown) -> Result<Member, Refusal> {
         let now_s = self.now_s();
-        self.recorded(shown, |member| member.revoked_s.is_none() && member.not_after_s > now_s)
+        self.recorded(shown, |member| {
+            member.revoked_s.is_none() && member.not_after_s > now_s
+        })
     }
 
     /// The member whose certificate was shown, if it may be renewed: the grace counts.
@@ -252,7 +292,9 @@ impl Desk {
     /// Unknown, revoked, or over for too long.
     pub fn renewable(&self, shown: &Shown) -> Result<Member, Refusal> {
         let since_s = self.now_s().saturating_sub(self.settings.grace_s);
-        self.recorded(shown, |member| member.revoked_s.is_none() && member.not_after_s > since_s)
+        self.recorded(shown, |member| {
+            member.revoked_s.is_none() && member.not_after_s > since_s
+        })
     }
 
     /// A fresh certificate for the prefix of the one that was shown.
@@ -266,24 +308,37 @@ impl Desk {
             return Err(Refusal::LateKey);
         }
         let later = self.storage.certificates(old.prefix, now_s)?;
-        let later: Vec<_> =
-            later.into_iter().filter(|(member, _)| member.not_before_s > old.not_before_s).collect();
+        let later: Vec<_> = later
+            .into_iter()
+            .filter(|(member, _)| member.not_before_s > old.not_before_s)
+            .collect();
         let wanted = |member: &Member| member.key == hash && !self.is_due(member, now_s);
         // The answer was lost: here it is again.
         if let Some((_, certificate)) = later.iter().rev().find(|(member, _)| wanted(member)) {
-            return Ok(Renewed { version: VERSION, certificate: certificate.clone() });
+            return Ok(Renewed {
+                version: VERSION,
+                certificate: certificate.clone(),
+            });
         }
         if !self.is_due(&old, now_s) {
             return Err(Refusal::TooEarly);
         }
         if later.len() >= MOST_RENEWALS {
-            return Err(Refusal::TooOften { what: "renewals of one certificate" });
+            return Err(Refusal::TooOften {
+                what: "renewals of one certificate",
+            });
         }
-        let (authority, life_s) = (&self.authorities.authority, self.settings.certificate_life_s);
+        let (authority, life_s) = (
+            &self.authorities.authority,
+            self.settings.certificate_life_s,
+        );
         let sign = |prefix| authority.sign_node(prefix, key, now_s, life_s);
         let issued = self.storage.renew(&old, key, now_s, &sign)?;
         tracing::info!(prefix = %old.prefix, serial = issued.serial, "certificate renewed");
-        Ok(Renewed { version: VERSION, certificate: issued.certificate })
+        Ok(Renewed {
+            version: VERSION,
+            certificate: issued.certificate,
+        })
     }
 
     /// Whether a certificate may be renewed: in the last third of its life, or as soon as its CA is
@@ -302,21 +357,35 @@ impl Desk {
     pub fn announce(&mut self, member: &Member, said: &Announcement) -> Result<Announced, Refusal> {
         let now_s = self.now_s();
         if !self.pace.announcement(member.prefix, now_s) {
-            return Err(Refusal::TooOften { what: "announcements" });
+            return Err(Refusal::TooOften {
+                what: "announcements",
+            });
         }
         let software = said.software.as_str();
-        if software.len() > SOFTWARE_LIMIT || !software.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        if software.len() > SOFTWARE_LIMIT
+            || !software.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+        {
             let right = format!("at most {SOFTWARE_LIMIT} printable characters of ASCII");
-            return Err(Refusal::Value { field: "software", value: "it".into(), right });
+            return Err(Refusal::Value {
+                field: "software",
+                value: "it".into(),
+                right,
+            });
         }
-        let (network, private) = (self.authorities.authority.network(), self.network.0.private_endpoints);
+        let (network, private) = (
+            self.authorities.authority.network(),
+            self.network.0.private_endpoints,
+        );
         let mut kept: Vec<Endpoint> = Vec::new();
         let mut refused = Vec::new();
         for endpoint in &said.endpoints {
             match dialable(*endpoint, network, private) {
                 Ok(()) if kept.contains(endpoint) => {}
                 Ok(()) => kept.push(*endpoint),
-                Err(why) => refused.push(Refused { endpoint: *endpoint, why: why.to_string() }),
+                Err(why) => refused.push(Refused {
+                    endpoint: *endpoint,
+                    why: why.to_string(),
+                }),
             }
         }
         let ttl_s = self.settings.announcement_ttl_s;
@@ -332,10 +401,18 @@ impl Desk {
         self.storage.announce(member.prefix, &report)?;
         tracing::debug!(prefix = %member.prefix, endpoints = report.endpoints.len(), "announcement kept");
         self.book.announce(member.prefix, report);
-        self.book.unreachable(member.prefix, &said.unreachable, now_s);
+        self.book
+            .unreachable(member.prefix, &said.unreachable, now_s);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
         let (at, ttl_s) = (rfc3339(now_s), u64::try_from(ttl_s).unwrap_or(0));
-        Ok(Announced { version: VERSION, ttl_s, refused, at, network_version, revocations_version })
+        Ok(Announced {
+            version: VERSION,
+            ttl_s,
+            refused,
+            at,
+            network_version,
+            revocations_version,
+        })
     }
 
     /// Random nodes that can be dialled, at most `count` and [`MOST_NODES`].
@@ -345,11 +422,18 @@ impl Desk {
     pub fn bootstrap(&mut self, member: &Member, count: usize) -> Result<Bootstrap, Refusal> {
         let now_s = self.now_s();
         if !self.pace.bootstrap(member.prefix, now_s) {
-            return Err(Refusal::TooOften { what: "questions for nodes" });
+            return Err(Refusal::TooOften {
+                what: "questions for nodes",
+            });
         }
         let nodes = self.book.some(member.prefix, count.min(MOST_NODES), now_s);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
-        Ok(Bootstrap { version: VERSION, nodes, network_version, revocations_version })
+        Ok(Bootstrap {
+            version: VERSION,
+            nodes,
+            network_version,
+            revocations_version,
+        })
     }
 
     /// The network's signed document, with its version.
@@ -378,7 +462,11 @@ pub(crate) fn proven(version: u32, csr: &str) -> Result<ProvenKey, Refusal> {
 }
 
 pub(crate) fn check_version(version: u32) -> Result<(), Refusal> {
-    if version == VERSION { Ok(()) } else { Err(Refusal::Version { version }) }
+    if version == VERSION {
+        Ok(())
+    } else {
+        Err(Refusal::Version { version })
+    }
 }
 
 /// The checks of a renewal that need no database.
@@ -392,5 +480,7 @@ pub(crate) fn renewal_key(renewal: &Renewal) -> Result<ProvenKey, Refusal> {
 /// RFC 3339 UTC; a moment outside the calendar is printed as seconds.
 pub(crate) fn rfc3339(seconds: i64) -> String {
     let moment = OffsetDateTime::from_unix_timestamp(seconds).ok();
-    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{seconds} s"))
+    moment
+        .and_then(|moment| moment.format(&Rfc3339).ok())
+        .unwrap_or_else(|| format!("{seconds} s"))
 }

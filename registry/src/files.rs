@@ -8,15 +8,26 @@ use std::{
     path::Path,
 };
 
-pub(crate) fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> SettingsError + 'a {
-    move |source| SettingsError::Io { what, path: path.to_owned(), source }
+pub(crate) fn io_error<'a>(
+    what: &'static str,
+    path: &'a Path,
+) -> impl Fn(io::Error) -> SettingsError + 'a {
+    move |source| SettingsError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Makes a folder with its parents; the last is 0700, those above keep the usual rights.
 pub(crate) fn private_folder(path: &Path) -> Result<(), SettingsError> {
     let failed = io_error("make the folder", path);
     if let Some(parent) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(&failed)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
+            .map_err(&failed)?;
     }
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -29,15 +40,27 @@ pub(crate) fn private_folder(path: &Path) -> Result<(), SettingsError> {
 /// Writes a new file, 0600, down to the disk.
 pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), SettingsError> {
     let failed = io_error("write", path);
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(&failed)
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(&failed)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(&failed)
 }
 
 pub(crate) fn read(path: &Path) -> Result<String, SettingsError> {
     fs::read_to_string(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => SettingsError::Missing { path: path.to_owned() },
-        _ => SettingsError::Io { what: "read", path: path.to_owned(), source },
+        io::ErrorKind::NotFound => SettingsError::Missing {
+            path: path.to_owned(),
+        },
+        _ => SettingsError::Io {
+            what: "read",
+            path: path.to_owned(),
+            source,
+        },
     })
 }
 
@@ -52,5 +75,7 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<(), SettingsError> {
     write_new(&draft, text)?;
     fs::rename(&draft, path).map_err(&failed)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(&failed)
 }

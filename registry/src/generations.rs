@@ -9,7 +9,14 @@ use crate::{
 use rcgen::KeyPair;
 use std::{fs, io, path::PathBuf};
 
-pub(crate) const FILES: [&str; 6] = ["ca.crt", "ca.key", "signer.crt", "signer.key", "tls.crt", "tls.key"];
+pub(crate) const FILES: [&str; 6] = [
+    "ca.crt",
+    "ca.key",
+    "signer.crt",
+    "signer.key",
+    "tls.crt",
+    "tls.key",
+];
 
 /// A CA that has one before it keeps that one's certificate for it.
 const CROSS: &str = "cross.crt";
@@ -33,7 +40,14 @@ pub(crate) fn write_credentials(
 ) -> Result<(), SettingsError> {
     let folder = folder(places, generation);
     private_folder(&folder)?;
-    let texts = [&made.ca, &made.ca_key, &made.signer, &made.signer_key, &made.tls, &made.tls_key];
+    let texts = [
+        &made.ca,
+        &made.ca_key,
+        &made.signer,
+        &made.signer_key,
+        &made.tls,
+        &made.tls_key,
+    ];
     for (name, text) in FILES.iter().zip(texts) {
         write_new(&folder.join(name), text)?;
     }
@@ -73,13 +87,22 @@ pub(crate) struct Authorities {
     pub(crate) authority: Authority,
 }
 
-pub(crate) fn authorities(places: &Places, settings: &Settings) -> Result<Authorities, SettingsError> {
+pub(crate) fn authorities(
+    places: &Places,
+    settings: &Settings,
+) -> Result<Authorities, SettingsError> {
     let current = read_credentials(places, settings.authority)?;
-    let other =
-        settings.other_authority.map(|generation| read_credentials(places, generation)).transpose()?;
+    let other = settings
+        .other_authority
+        .map(|generation| read_credentials(places, generation))
+        .transpose()?;
     let second = settings.other_authority.zip(other.as_ref());
     let authority = Authority::load((settings.authority, &current), second)?;
-    Ok(Authorities { current, other, authority })
+    Ok(Authorities {
+        current,
+        other,
+        authority,
+    })
 }
 
 /// The key of the next CA, for which a root is asked, until it is used.
@@ -109,7 +132,10 @@ pub(crate) fn request_key(places: &Places) -> Result<KeyPair, SettingsError> {
 pub(crate) fn requested_key(places: &Places) -> Result<KeyPair, SettingsError> {
     let path = requested(places);
     let text = read(&path)?;
-    KeyPair::from_pem(&text).map_err(|error| SettingsError::Bad { path, why: error.to_string() })
+    KeyPair::from_pem(&text).map_err(|error| SettingsError::Bad {
+        path,
+        why: error.to_string(),
+    })
 }
 
 /// Removes the key that [`request_key`] made, now that its CA has it.
@@ -119,7 +145,9 @@ pub(crate) fn requested_key(places: &Places) -> Result<KeyPair, SettingsError> {
 pub(crate) fn forget_request(places: &Places) -> Result<(), SettingsError> {
     let path = requested(places);
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", &path)(error))
+        }
         _ => Ok(()),
     }
 }

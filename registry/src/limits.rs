@@ -42,12 +42,19 @@ impl Count {
     }
 
     fn so_far(self, span_s: i64, now_s: i64) -> usize {
-        if self.is_over(span_s, now_s) { 0 } else { self.count }
+        if self.is_over(span_s, now_s) {
+            0
+        } else {
+            self.count
+        }
     }
 
     fn note(&mut self, span_s: i64, now_s: i64) {
         if self.is_over(span_s, now_s) {
-            *self = Self { since_s: now_s, count: 0 };
+            *self = Self {
+                since_s: now_s,
+                count: 0,
+            };
         }
         self.count += 1;
     }
@@ -65,7 +72,9 @@ impl<K, const SPAN_S: i64> Default for Counts<K, SPAN_S> {
 
 impl<K: Ord, const SPAN_S: i64> Counts<K, SPAN_S> {
     fn so_far(&self, key: &K, now_s: i64) -> usize {
-        self.0.get(key).map_or(0, |count| count.so_far(SPAN_S, now_s))
+        self.0
+            .get(key)
+            .map_or(0, |count| count.so_far(SPAN_S, now_s))
     }
 
     fn note(&mut self, key: K, now_s: i64) {
@@ -97,12 +106,19 @@ pub struct Failures {
 impl Failures {
     /// Lets everybody try, for measurements.
     pub fn off() -> Self {
-        Self { off: true, ..Self::default() }
+        Self {
+            off: true,
+            ..Self::default()
+        }
     }
 
     /// Whether `site` may try at `now_s`.
     pub fn may_try(&mut self, site: Site, now_s: i64) -> bool {
-        let most = if self.all.so_far(SPAN_S, now_s) < OVERALL { PER_SITE } else { 1 };
+        let most = if self.all.so_far(SPAN_S, now_s) < OVERALL {
+            PER_SITE
+        } else {
+            1
+        };
         self.off || self.sites.so_far(&site, now_s) < most
     }
 
@@ -137,7 +153,10 @@ pub struct Pace {
 impl Pace {
     /// Lets everybody ask, for measurements.
     pub fn off() -> Self {
-        Self { off: true, ..Self::default() }
+        Self {
+            off: true,
+            ..Self::default()
+        }
     }
 
     /// Counts a question for nodes; false where it is one too many.
@@ -160,7 +179,12 @@ impl Pace {
         self.strangers.note(site, now_s);
     }
 
-    fn count(minutes: &mut Counts<Prefix, SPAN_S>, prefix: Prefix, now_s: i64, most: usize) -> bool {
+    fn count(
+        minutes: &mut Counts<Prefix, SPAN_S>,
+        prefix: Prefix,
+        now_s: i64,
+        most: usize,
+    ) -> bool {
         let may = minutes.so_far(&prefix, now_s) < most;
         if may {
             minutes.note(prefix, now_s);
@@ -191,8 +215,14 @@ mod tests {
     #[test]
     fn a_site_may_fail_five_times_a_minute() {
         check(&[("45.67.0.1", 0); 9], 5);
-        check(&[("2001:db8::1", 0), ("2001:db8::2", 0), ("2001:db8::3", 0)].repeat(3), 5);
-        check(&[[("45.67.0.1", 0); 9], [("45.67.0.1", 60); 9]].concat(), 10);
+        check(
+            &[("2001:db8::1", 0), ("2001:db8::2", 0), ("2001:db8::3", 0)].repeat(3),
+            5,
+        );
+        check(
+            &[[("45.67.0.1", 0); 9], [("45.67.0.1", 60); 9]].concat(),
+            10,
+        );
     }
 
     #[test]
@@ -203,14 +233,28 @@ mod tests {
     #[test]
     fn where_a_hundred_have_failed_each_site_has_one_try() {
         let addresses: Vec<String> = (0..200).map(|number| format!("45.67.0.{number}")).collect();
-        let tries: Vec<(&str, i64)> = addresses.iter().map(|address| (address.as_str(), 0)).collect();
+        let tries: Vec<(&str, i64)> = addresses
+            .iter()
+            .map(|address| (address.as_str(), 0))
+            .collect();
         check(&tries, 200);
         check(&tries.repeat(5), 200);
-        check(&[[("45.67.1.1", 0); 5].as_slice(), &tries[..95], &tries[95..].repeat(2)].concat(), 205);
+        check(
+            &[
+                [("45.67.1.1", 0); 5].as_slice(),
+                &tries[..95],
+                &tries[95..].repeat(2),
+            ]
+            .concat(),
+            205,
+        );
     }
 
     #[test]
     fn a_clock_set_back_does_not_lock_anybody_out() {
-        check(&[[("45.67.0.1", 1_000); 9], [("45.67.0.1", 0); 9]].concat(), 10);
+        check(
+            &[[("45.67.0.1", 1_000); 9], [("45.67.0.1", 0); 9]].concat(),
+            10,
+        );
     }
 }

@@ -35,7 +35,10 @@ impl Counts {
             Ok::<_, prometheus::Error>(made)
         };
         let answers = IntCounterVec::new(
-            Opts::new("warren_registry_answers_total", "Answers to nodes, by call and status of HTTP."),
+            Opts::new(
+                "warren_registry_answers_total",
+                "Answers to nodes, by call and status of HTTP.",
+            ),
             &["call", "status"],
         )?;
         registry.register(Box::new(answers.clone()))?;
@@ -61,9 +64,18 @@ impl Counts {
                 "When a trusted CA ends; the one that signs has the role current.",
                 &["role"],
             )?,
-            jobs: gauge("warren_registry_jobs", "Requests that went through the desk since the start.")?,
-            batches: gauge("warren_registry_batches", "Transactions in which they were written.")?,
-            now: gauge("warren_registry_clock_timestamp_seconds", "The registry's clock.")?,
+            jobs: gauge(
+                "warren_registry_jobs",
+                "Requests that went through the desk since the start.",
+            )?,
+            batches: gauge(
+                "warren_registry_batches",
+                "Transactions in which they were written.",
+            )?,
+            now: gauge(
+                "warren_registry_clock_timestamp_seconds",
+                "The registry's clock.",
+            )?,
             registry: registry.clone(),
         };
         Ok(Self(Arc::new(families)))
@@ -71,8 +83,14 @@ impl Counts {
 
     /// An answer goes out. Paths that are none of ours have one label together.
     pub(crate) fn answered<B>(&self, answer: &ServiceResponse<B>) {
-        let call = answer.request().match_pattern().unwrap_or_else(|| "other".to_owned());
-        self.0.answers.with_label_values(&[call.as_str(), answer.status().as_str()]).inc();
+        let call = answer
+            .request()
+            .match_pattern()
+            .unwrap_or_else(|| "other".to_owned());
+        self.0
+            .answers
+            .with_label_values(&[call.as_str(), answer.status().as_str()])
+            .inc();
     }
 }
 
@@ -88,21 +106,35 @@ pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> Http
     let Ok((spread, ends)) = told else {
         return HttpResponse::InternalServerError().body("the registry cannot read its state\n");
     };
-    let nodes = [("live", spread.nodes), ("heard", spread.heard), ("unreachable", spread.unreachable)];
+    let nodes = [
+        ("live", spread.nodes),
+        ("heard", spread.heard),
+        ("unreachable", spread.unreachable),
+    ];
     for (state, count) in nodes {
-        families.nodes.with_label_values(&[state]).set(signed(count));
+        families
+            .nodes
+            .with_label_values(&[state])
+            .set(signed(count));
     }
-    for (document, version) in
-        [("network", spread.network_version), ("revocations", spread.revocations_version)]
-    {
-        families.versions.with_label_values(&[document]).set(i64::try_from(version).unwrap_or(i64::MAX));
+    for (document, version) in [
+        ("network", spread.network_version),
+        ("revocations", spread.revocations_version),
+    ] {
+        families
+            .versions
+            .with_label_values(&[document])
+            .set(i64::try_from(version).unwrap_or(i64::MAX));
     }
     for (document, state, count) in [
         ("network", "held", spread.network_held),
         ("network", "applied", spread.network_applied),
         ("revocations", "held", spread.revocations_held),
     ] {
-        families.held.with_label_values(&[document, state]).set(signed(count));
+        families
+            .held
+            .with_label_values(&[document, state])
+            .set(signed(count));
     }
     families.ca_end.reset();
     for (role, end_s) in ends {
@@ -110,10 +142,14 @@ pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> Http
     }
     let (jobs, batches) = queue.done();
     families.jobs.set(i64::try_from(jobs).unwrap_or(i64::MAX));
-    families.batches.set(i64::try_from(batches).unwrap_or(i64::MAX));
+    families
+        .batches
+        .set(i64::try_from(batches).unwrap_or(i64::MAX));
     families.now.set(clock());
     match TextEncoder::new().encode_to_string(&families.registry.gather()) {
-        Ok(text) => HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text),
+        Ok(text) => HttpResponse::Ok()
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(text),
         Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
     }
 }

@@ -40,7 +40,9 @@ pub struct OfflineRoot {
 impl OfflineRoot {
     /// Whether the folder holds one.
     pub fn exists(folder: &Path) -> bool {
-        [CERTIFICATE, KEY].iter().any(|name| folder.join(name).symlink_metadata().is_ok())
+        [CERTIFICATE, KEY]
+            .iter()
+            .any(|name| folder.join(name).symlink_metadata().is_ok())
     }
 
     /// Makes a root for a network, in a folder that has none.
@@ -49,14 +51,18 @@ impl OfflineRoot {
     /// It has one, or something could not be made or written.
     pub fn make(folder: &Path, network: Ipv6Net, now_s: i64) -> Result<Self, SettingsError> {
         if Self::exists(folder) {
-            return Err(SettingsError::RootExists { path: folder.to_owned() });
+            return Err(SettingsError::RootExists {
+                path: folder.to_owned(),
+            });
         }
         if Network::new(network).is_none() {
             return Err(SettingsError::Network { network });
         }
         private_folder(folder)?;
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"))?;
-        let root = root_params(network, now_s)?.self_signed(&key).map_err(make("the root"))?;
+        let root = root_params(network, now_s)?
+            .self_signed(&key)
+            .map_err(make("the root"))?;
         write_new(&folder.join(KEY), &key.serialize_pem())?;
         write_new(&folder.join(CERTIFICATE), &root.pem())?;
         Self::open(folder)
@@ -69,16 +75,31 @@ impl OfflineRoot {
     pub fn open(folder: &Path) -> Result<Self, SettingsError> {
         let (path, key_path) = (folder.join(CERTIFICATE), folder.join(KEY));
         let read = |path: &Path| match read(path) {
-            Err(SettingsError::Missing { .. }) => Err(SettingsError::NoRoot { path: folder.to_owned() }),
+            Err(SettingsError::Missing { .. }) => Err(SettingsError::NoRoot {
+                path: folder.to_owned(),
+            }),
             outcome => outcome,
         };
         let pem = read(&path)?;
-        let bad = |why: &str| SettingsError::Bad { path: path.clone(), why: why.to_owned() };
+        let bad = |why: &str| SettingsError::Bad {
+            path: path.clone(),
+            why: why.to_owned(),
+        };
         let parsed = Parsed::read(&pem, "the root").map_err(|error| bad(&error.to_string()))?;
-        let network = parsed.network().ok_or_else(|| bad("its serial number names no network"))?;
-        let key = KeyPair::from_pem(&read(&key_path)?)
-            .map_err(|error| SettingsError::Bad { path: key_path, why: error.to_string() })?;
-        Ok(Self { folder: folder.to_owned(), pem, parsed, network, key })
+        let network = parsed
+            .network()
+            .ok_or_else(|| bad("its serial number names no network"))?;
+        let key = KeyPair::from_pem(&read(&key_path)?).map_err(|error| SettingsError::Bad {
+            path: key_path,
+            why: error.to_string(),
+        })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            pem,
+            parsed,
+            network,
+            key,
+        })
     }
 
     /// Its certificate in PEM.
@@ -100,19 +121,27 @@ impl OfflineRoot {
     /// The clock is behind that of the last time, or something could not be made or written.
     pub fn certify(&self, key: &ProvenKey, now_s: i64) -> Result<String, SettingsError> {
         let serial = serial(now_s)?;
-        let number = Between { serial: hex(&serial).trim_start_matches('0').to_owned() };
+        let number = Between {
+            serial: hex(&serial).trim_start_matches('0').to_owned(),
+        };
         if self.certified()?.iter().any(|before| *before >= number) {
-            return Err(SettingsError::Clock { path: self.folder.clone() });
+            return Err(SettingsError::Clock {
+                path: self.folder.clone(),
+            });
         }
         let until_s = now_s.saturating_add(CA_LIFE_S).min(self.parsed.not_after_s);
         let mut ca = online_ca_params(self.network.range(), now_s, until_s)?;
         ca.serial_number = Some(SerialNumber::from_slice(&serial));
         let issuer_key =
             KeyPair::from_pem(&self.key.serialize_pem()).map_err(make("use of the root's key"))?;
-        let issuer = Issuer::from_ca_cert_pem(&self.pem, issuer_key).map_err(make("use of the root"))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&self.pem, issuer_key).map_err(make("use of the root"))?;
         let key = SubjectPublicKeyInfo::from_der(&key.spki).map_err(make("use of the CA's key"))?;
         let certificate = ca.signed_by(&key, &issuer).map_err(make("the CA"))?.pem();
-        write_new(&self.folder.join(format!("ca-{}.crt", hex(&serial))), &certificate)?;
+        write_new(
+            &self.folder.join(format!("ca-{}.crt", hex(&serial))),
+            &certificate,
+        )?;
         Ok(certificate)
     }
 
@@ -123,11 +152,17 @@ impl OfflineRoot {
         let mut found = Vec::new();
         for entry in entries {
             let path = entry.map_err(&failed)?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             if name.starts_with("ca-") {
-                let bad = |why: String| SettingsError::Bad { path: path.clone(), why };
-                let chain =
-                    chain::read_pem(read(&path)?.as_bytes()).map_err(|error| bad(error.to_string()))?;
+                let bad = |why: String| SettingsError::Bad {
+                    path: path.clone(),
+                    why,
+                };
+                let chain = chain::read_pem(read(&path)?.as_bytes())
+                    .map_err(|error| bad(error.to_string()))?;
                 let ca = chain.first().map_or(&[][..], Vec::as_slice);
                 let between = chain::number_of(ca).map_err(|error| bad(error.to_string()))?;
                 found.push(between);
@@ -141,6 +176,10 @@ impl OfflineRoot {
 fn serial(now_s: i64) -> Result<[u8; 17], AuthorityError> {
     let mut serial = [1; 17];
     let parts = now_s.to_be_bytes().into_iter().chain(random::<8>()?);
-    serial.iter_mut().skip(1).zip(parts).for_each(|(place, byte)| *place = byte);
+    serial
+        .iter_mut()
+        .skip(1)
+        .zip(parts)
+        .for_each(|(place, byte)| *place = byte);
     Ok(serial)
 }

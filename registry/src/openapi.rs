@@ -38,8 +38,10 @@ fn list(of: &Value, most: usize) -> Value {
 }
 
 fn object(fields: &[(&str, Value)], needed: &[&str]) -> Value {
-    let fields: Map<String, Value> =
-        fields.iter().map(|(name, of)| ((*name).to_owned(), of.clone())).collect();
+    let fields: Map<String, Value> = fields
+        .iter()
+        .map(|(name, of)| ((*name).to_owned(), of.clone()))
+        .collect();
     json!({"type": "object", "properties": fields, "required": needed})
 }
 
@@ -71,13 +73,22 @@ pub fn body(call: Call) -> Option<Value> {
     let step = one_of(&["stage", "activate", "retire"]);
     let force = json!({"type": "boolean"});
     let fields: (Vec<(&str, Value)>, Vec<&str>) = match call {
-        Call::Claim => (vec![version(), ("token", text()), ("csr", text())], vec!["version", "token", "csr"]),
+        Call::Claim => (
+            vec![version(), ("token", text()), ("csr", text())],
+            vec!["version", "token", "csr"],
+        ),
         Call::Renew => (vec![version(), ("csr", text())], vec!["version", "csr"]),
         Call::Announce => (
             vec![
                 version(),
-                ("endpoints", list(&like("udp:45.67.0.1:1194"), wire::text::FEW)),
-                ("software", json!({"type": "string", "maxLength": SOFTWARE_LIMIT})),
+                (
+                    "endpoints",
+                    list(&like("udp:45.67.0.1:1194"), wire::text::FEW),
+                ),
+                (
+                    "software",
+                    json!({"type": "string", "maxLength": SOFTWARE_LIMIT}),
+                ),
                 ("network_version", of_document()),
                 ("network_applied", of_document()),
                 ("revocations_version", of_document()),
@@ -88,19 +99,37 @@ pub fn body(call: Call) -> Option<Value> {
         Call::Invite => {
             let ttl_s = number(1, LONGEST_TTL_S.unsigned_abs());
             let uses = or_null(number(1, MOST_USES.into()));
-            let own = vec![("ttl_s", ttl_s), ("uses", uses), ("anonymous", json!({"type": "boolean"}))];
+            let own = vec![
+                ("ttl_s", ttl_s),
+                ("uses", uses),
+                ("anonymous", json!({"type": "boolean"})),
+            ];
             (own.into_iter().chain(wishes()).collect(), vec!["ttl_s"])
         }
-        Call::Sign => (std::iter::once(("csr", text())).chain(wishes()).collect(), vec!["csr"]),
+        Call::Sign => (
+            std::iter::once(("csr", text())).chain(wishes()).collect(),
+            vec!["csr"],
+        ),
         Call::Revoke => (vec![("node", text())], vec!["node"]),
-        Call::Set => (vec![("key", text()), ("value", text())], vec!["key", "value"]),
+        Call::Set => (
+            vec![("key", text()), ("value", text())],
+            vec!["key", "value"],
+        ),
         Call::RequestCa => (Vec::new(), Vec::new()),
-        Call::RotateCa => {
-            (vec![("step", step), ("force", force), ("certificate", or_null(text()))], vec!["step"])
-        }
+        Call::RotateCa => (
+            vec![
+                ("step", step),
+                ("force", force),
+                ("certificate", or_null(text())),
+            ],
+            vec!["step"],
+        ),
         Call::RotateKey => {
             let key = one_of(&["babel", "tls-crypt"]);
-            (vec![("key", key), ("step", step), ("force", force)], vec!["key", "step"])
+            (
+                vec![("key", key), ("step", step), ("force", force)],
+                vec!["key", "step"],
+            )
         }
         Call::Backup => (vec![("path", text())], vec!["path"]),
         Call::Bootstrap
@@ -124,9 +153,18 @@ fn answer(call: Call) -> &'static [&'static str] {
     match call {
         Call::Claim => &["version", "prefix", "certificate", "ca", "network"],
         Call::Renew => &["version", "certificate"],
-        Call::Announce => &["version", "ttl_s", "refused", "at", "network_version", "revocations_version"],
+        Call::Announce => &[
+            "version",
+            "ttl_s",
+            "refused",
+            "at",
+            "network_version",
+            "revocations_version",
+        ],
         Call::Bootstrap => &["version", "nodes", "network_version", "revocations_version"],
-        Call::Network | Call::Revocations => &["version", "payload", "key_id", "certificate", "signature"],
+        Call::Network | Call::Revocations => {
+            &["version", "payload", "key_id", "certificate", "signature"]
+        }
         Call::Invite => &["version", "invitation", "expires"],
         Call::Sign => &["version", "registry", "claimed"],
         Call::Nodes => &["version", "nodes"],
@@ -154,9 +192,15 @@ fn answer(call: Call) -> &'static [&'static str] {
 /// What a call takes in its query.
 pub fn query(call: Call) -> Vec<(&'static str, Value)> {
     match call {
-        Call::Bootstrap => vec![("count", number(0, u64::try_from(MOST_NODES).unwrap_or(u64::MAX)))],
+        Call::Bootstrap => vec![(
+            "count",
+            number(0, u64::try_from(MOST_NODES).unwrap_or(u64::MAX)),
+        )],
         Call::Network | Call::Revocations => {
-            vec![("after", of_document()), ("wait", number(0, LONGEST_WAIT_S))]
+            vec![
+                ("after", of_document()),
+                ("wait", number(0, LONGEST_WAIT_S)),
+            ]
         }
         Call::Log => vec![("count", number(0, MOST_LINES.into()))],
         Call::Claim
@@ -200,7 +244,11 @@ pub fn refusals(call: Call) -> Vec<u16> {
         Who::Member | Who::Renewer => &[401, 403],
         Who::Operator => &[403],
     };
-    let read: &[u16] = if call.has_body() { &[400, 408, 413] } else { &[] };
+    let read: &[u16] = if call.has_body() {
+        &[400, 408, 413]
+    } else {
+        &[]
+    };
     let asked: &[u16] = if query(call).is_empty() { &[] } else { &[400] };
     let mut all = [own, who, read, asked, &[500, 503]].concat();
     all.sort_unstable();
@@ -218,7 +266,10 @@ fn operation(call: Call) -> Value {
     for status in refusals(call) {
         let problem = json!({"$ref": "#/components/schemas/Problem"});
         let content = json!({"application/problem+json": {"schema": problem}});
-        responses.insert(status.to_string(), json!({"description": "No.", "content": content}));
+        responses.insert(
+            status.to_string(),
+            json!({"description": "No.", "content": content}),
+        );
     }
     let parameters: Vec<Value> = query(call)
         .into_iter()
@@ -237,7 +288,10 @@ fn operation(call: Call) -> Value {
     });
     if let (Some(schema), Some(all)) = (body(call), all.as_object_mut()) {
         let content = json!({"application/json": {"schema": schema}});
-        all.insert("requestBody".into(), json!({"required": true, "content": content}));
+        all.insert(
+            "requestBody".into(),
+            json!({"required": true, "content": content}),
+        );
     }
     all
 }
@@ -261,9 +315,16 @@ pub fn document(operator: bool) -> Value {
         ],
         &["title", "status"],
     );
-    let title = if operator { "warren registry, for its operator" } else { "warren registry, for nodes" };
-    let server =
-        if operator { "http+unix://run/warren-registry/admin.sock" } else { "https://registry.example:9443" };
+    let title = if operator {
+        "warren registry, for its operator"
+    } else {
+        "warren registry, for nodes"
+    };
+    let server = if operator {
+        "http+unix://run/warren-registry/admin.sock"
+    } else {
+        "https://registry.example:9443"
+    };
     json!({
         "openapi": "3.1.0",
         "info": {

@@ -64,9 +64,14 @@ pub fn ask<T: serde::de::DeserializeOwned>(
 ) -> Result<T, AdminError> {
     let path = || socket.to_owned();
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AdminError::NotRunning { path: path() },
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            AdminError::NotRunning { path: path() }
+        }
         io::ErrorKind::PermissionDenied => AdminError::NoPermission { path: path() },
-        _ => AdminError::Io { path: path(), source },
+        _ => AdminError::Io {
+            path: path(),
+            source,
+        },
     };
     let unreadable = || AdminError::Unreadable { path: path() };
     let sent = match document {
@@ -74,12 +79,19 @@ pub fn ask<T: serde::de::DeserializeOwned>(
         None => String::new(),
     };
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .map_err(failed)?;
     let length = sent.len();
     let head = format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n");
-    stream.write_all(format!("{head}content-length: {length}\r\n\r\n{sent}").as_bytes()).map_err(failed)?;
+    stream
+        .write_all(format!("{head}content-length: {length}\r\n\r\n{sent}").as_bytes())
+        .map_err(failed)?;
     let mut answer = String::new();
-    stream.take(ANSWER_LIMIT).read_to_string(&mut answer).map_err(failed)?;
+    stream
+        .take(ANSWER_LIMIT)
+        .read_to_string(&mut answer)
+        .map_err(failed)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unreadable)?;
     let status = head.split(' ').nth(1).ok_or_else(unreadable)?;
     if status == "200" {

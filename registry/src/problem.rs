@@ -37,7 +37,9 @@ impl ResponseError for No {
     fn error_response(&self) -> HttpResponse<BoxBody> {
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
         let mut answer = HttpResponse::build(self.status_code());
-        if self.0.status == StatusCode::PAYLOAD_TOO_LARGE || self.0.status == StatusCode::REQUEST_TIMEOUT {
+        if self.0.status == StatusCode::PAYLOAD_TOO_LARGE
+            || self.0.status == StatusCode::REQUEST_TIMEOUT
+        {
             // The rest of what was sent is not read.
             answer.insert_header((header::CONNECTION, "close"));
         }
@@ -58,13 +60,21 @@ pub(crate) fn no(status: StatusCode, title: &str, detail: String, field: Option<
 impl From<Refusal> for No {
     fn from(refusal: Refusal) -> Self {
         let (status, title, field) = match &refusal {
-            Refusal::Version { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unknown version", Some("version")),
+            Refusal::Version { .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unknown version",
+                Some("version"),
+            ),
             Refusal::Token => (StatusCode::FORBIDDEN, "token refused", Some("token")),
             Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many failures", None),
             Refusal::Strangers => (StatusCode::TOO_MANY_REQUESTS, "too many from there", None),
             Refusal::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "too often", None),
             Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", None),
-            Refusal::Request(_) => (StatusCode::UNPROCESSABLE_ENTITY, "request refused", Some("csr")),
+            Refusal::Request(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "request refused",
+                Some("csr"),
+            ),
             Refusal::KeyKnown => (StatusCode::CONFLICT, "key refused", Some("csr")),
             Refusal::LateKey => (StatusCode::CONFLICT, "key refused", Some("csr")),
             Refusal::Full => (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None),
@@ -74,15 +84,25 @@ impl From<Refusal> for No {
             Refusal::NoMember => (StatusCode::FORBIDDEN, "certificate refused", None),
             Refusal::TooEarly => (StatusCode::CONFLICT, "too early", None),
             Refusal::NoSuchNode { .. } => (StatusCode::NOT_FOUND, "no such node", Some("node")),
-            Refusal::Value { field, .. } => (StatusCode::UNPROCESSABLE_ENTITY, "out of range", Some(*field)),
-            Refusal::CaCertificate { .. } => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "CA certificate refused", Some("certificate"))
-            }
+            Refusal::Value { field, .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "out of range",
+                Some(*field),
+            ),
+            Refusal::CaCertificate { .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "CA certificate refused",
+                Some("certificate"),
+            ),
             Refusal::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
             Refusal::NotSpread { .. } => (StatusCode::CONFLICT, "not spread yet", None),
             Refusal::Failed(error) => {
                 tracing::error!(error = %Chain(error.as_ref()), "a request failed");
-                (StatusCode::INTERNAL_SERVER_ERROR, "the registry failed", None)
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the registry failed",
+                    None,
+                )
             }
         };
         no(status, title, refusal.to_string(), field)
@@ -101,22 +121,36 @@ impl Body {
             let text = error.to_string();
             // serde names a field in backquotes where it is missing or too many; it never quotes a
             // value there.
-            let named = text.split_once("field `").and_then(|(_, rest)| rest.split_once('`'));
+            let named = text
+                .split_once("field `")
+                .and_then(|(_, rest)| rest.split_once('`'));
             let end = offset(&bytes, error.line(), error.column());
             let field = match named {
                 Some((name, _)) => tellable(name.as_bytes()),
                 None => last_key(bytes.get(..end).unwrap_or(&bytes)),
             };
             let detail = format!("line {} column {}", error.line(), error.column());
-            no(StatusCode::BAD_REQUEST, "not the document expected", detail, field.as_deref())
+            no(
+                StatusCode::BAD_REQUEST,
+                "not the document expected",
+                detail,
+                field.as_deref(),
+            )
         })
     }
 }
 
 /// Where a line and a column are.
 fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
-    let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
-    let begin = std::iter::once(0).chain(ends).nth(line.saturating_sub(1)).unwrap_or(0);
+    let ends = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at + 1);
+    let begin = std::iter::once(0)
+        .chain(ends)
+        .nth(line.saturating_sub(1))
+        .unwrap_or(0);
     begin.saturating_add(column).min(bytes.len())
 }
 
@@ -156,11 +190,22 @@ fn last_key(begin: &[u8]) -> Option<String> {
 async fn gather(mut payload: Payload) -> Result<BytesMut, No> {
     let mut bytes = BytesMut::new();
     while let Some(part) = payload.next().await {
-        let part =
-            part.map_err(|error| no(StatusCode::BAD_REQUEST, "broken body", error.to_string(), None))?;
+        let part = part.map_err(|error| {
+            no(
+                StatusCode::BAD_REQUEST,
+                "broken body",
+                error.to_string(),
+                None,
+            )
+        })?;
         if bytes.len() + part.len() > BODY_LIMIT {
             let detail = format!("at most {BODY_LIMIT} bytes");
-            return Err(no(StatusCode::PAYLOAD_TOO_LARGE, "body too long", detail, None));
+            return Err(no(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body too long",
+                detail,
+                None,
+            ));
         }
         bytes.extend_from_slice(&part);
     }
@@ -178,7 +223,11 @@ impl FromRequest for Body {
                 let detail = format!("no whole body within {} s", PATIENCE.as_secs());
                 Err(no(StatusCode::REQUEST_TIMEOUT, "too slow", detail, None))
             };
-            Ok(Self(tokio::time::timeout(PATIENCE, gather(payload)).await.unwrap_or_else(late)))
+            Ok(Self(
+                tokio::time::timeout(PATIENCE, gather(payload))
+                    .await
+                    .unwrap_or_else(late),
+            ))
         })
     }
 }

@@ -8,16 +8,30 @@ use actix_web::{HttpRequest, http::StatusCode, web::Query};
 /// # Errors
 /// It is no whole number up to `most`, or there twice.
 pub(crate) fn number(request: &HttpRequest, name: &str, most: u64) -> Result<Option<u64>, No> {
-    let bad = |detail: String| no(StatusCode::BAD_REQUEST, "query not understood", detail, Some(name));
+    let bad = |detail: String| {
+        no(
+            StatusCode::BAD_REQUEST,
+            "query not understood",
+            detail,
+            Some(name),
+        )
+    };
     let all = Query::<Vec<(String, String)>>::from_query(request.query_string());
     let all = all.map_err(|error| bad(error.to_string()))?.into_inner();
-    let mut values = all.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value);
-    let number = values.next().map(|text| text.parse().ok().filter(|number| *number <= most));
+    let mut values = all
+        .into_iter()
+        .filter(|(key, _)| key == name)
+        .map(|(_, value)| value);
+    let number = values
+        .next()
+        .map(|text| text.parse().ok().filter(|number| *number <= most));
     match (number, values.next()) {
         (None, None) => Ok(None),
         (Some(Some(number)), None) => Ok(Some(number)),
         (_, Some(_)) => Err(bad(format!("{name} is there twice"))),
-        (Some(None), None) => Err(bad(format!("{name} is not a whole number from 0 to {most}"))),
+        (Some(None), None) => Err(bad(format!(
+            "{name} is not a whole number from 0 to {most}"
+        ))),
     }
 }
 
@@ -33,7 +47,10 @@ mod tests {
         let read = number(&request, "count", 64);
         assert_eq!(read.as_ref().ok().copied(), expected, "{query}");
         if let Err(No(problem)) = read {
-            assert_eq!((problem.status, problem.field.as_deref()), (400, Some("count")));
+            assert_eq!(
+                (problem.status, problem.field.as_deref()),
+                (400, Some("count"))
+            );
         }
     }
 

@@ -63,7 +63,9 @@ impl Queue {
         let (jobs, inbox) = sync_channel(MOST_WAITING);
         let done = Arc::new(Done::default());
         let counted = Arc::clone(&done);
-        thread::Builder::new().name("desk".into()).spawn(move || work(desk, &inbox, &counted))?;
+        thread::Builder::new()
+            .name("desk".into())
+            .spawn(move || work(desk, &inbox, &counted))?;
         Ok(Self { jobs, news, done })
     }
 
@@ -93,12 +95,17 @@ impl Queue {
             TrySendError::Full(_) => Refusal::Busy,
             TrySendError::Disconnected(_) => lost("the desk is closed"),
         })?;
-        answered.await.unwrap_or_else(|_| Err(lost("the work broke off")))
+        answered
+            .await
+            .unwrap_or_else(|_| Err(lost("the work broke off")))
     }
 
     /// How much was done, and in how many transactions.
     pub(crate) fn done(&self) -> (u64, u64) {
-        (self.done.jobs.load(Ordering::Relaxed), self.done.batches.load(Ordering::Relaxed))
+        (
+            self.done.jobs.load(Ordering::Relaxed),
+            self.done.batches.load(Ordering::Relaxed),
+        )
     }
 
     /// Tells the versions of the documents when they change.
@@ -119,7 +126,10 @@ fn work(mut desk: Desk, inbox: &Receiver<Job>, done: &Done) {
                 (Vec::new(), false)
             }
         };
-        done.jobs.fetch_add(u64::try_from(finishes.len()).unwrap_or(0), Ordering::Relaxed);
+        done.jobs.fetch_add(
+            u64::try_from(finishes.len()).unwrap_or(0),
+            Ordering::Relaxed,
+        );
         done.batches.fetch_add(1, Ordering::Relaxed);
         finishes.into_iter().for_each(|finish| finish(written));
     }

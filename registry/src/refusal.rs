@@ -122,14 +122,27 @@ macro_rules! failed {
     )*};
 }
 
-failed!(StorageError, AuthorityError, SettingsError, TlsError, wire::signed::SignedError, serde_json::Error);
+failed!(
+    StorageError,
+    AuthorityError,
+    SettingsError,
+    TlsError,
+    wire::signed::SignedError,
+    serde_json::Error
+);
 
 impl From<DocumentError> for Refusal {
     fn from(error: DocumentError) -> Self {
         match error {
-            DocumentError::Value { field, value, right } => {
-                Self::Value { field, value, right: right.to_owned() }
-            }
+            DocumentError::Value {
+                field,
+                value,
+                right,
+            } => Self::Value {
+                field,
+                value,
+                right: right.to_owned(),
+            },
             error @ DocumentError::Shape { .. } => Self::Failed(Box::new(error)),
         }
     }

@@ -53,7 +53,9 @@ pub enum BadRequest {
     #[error("not a certificate request of PKCS #10")]
     NoDer,
     /// Another kind of key.
-    #[error("the key is neither an ECDSA key on P-256 nor an RSA key of 2048 to 4096 bits with e = 65537")]
+    #[error(
+        "the key is neither an ECDSA key on P-256 nor an RSA key of 2048 to 4096 bits with e = 65537"
+    )]
     KeyClass,
     /// Not signed with SHA-256 by that very key.
     #[error("the request is not signed with its own key and SHA-256")]
@@ -82,7 +84,9 @@ pub fn read(pem: &str) -> Result<ProvenKey, BadRequest> {
     if request.signature_algorithm.algorithm != signature || request.verify_signature().is_err() {
         return Err(BadRequest::Signature);
     }
-    Ok(ProvenKey { spki: key.raw.to_vec() })
+    Ok(ProvenKey {
+        spki: key.raw.to_vec(),
+    })
 }
 
 /// The kind of signature that goes with a key; `None` where it is none that we take.
@@ -98,8 +102,10 @@ fn class(key: &SubjectPublicKeyInfo<'_>) -> Option<Oid<'static>> {
         PublicKey::RSA(rsa) if key.algorithm.algorithm == OID_PKCS1_RSAENCRYPTION => {
             let zeros = rsa.modulus.iter().take_while(|byte| **byte == 0).count();
             let modulus = rsa.modulus.get(zeros..)?;
-            let bits = modulus.len() * 8 - usize::try_from(modulus.first()?.leading_zeros()).ok()?;
-            let good = zeros <= 1 && (2048..=4096).contains(&bits) && rsa.try_exponent().ok()? == 65_537;
+            let bits =
+                modulus.len() * 8 - usize::try_from(modulus.first()?.leading_zeros()).ok()?;
+            let good =
+                zeros <= 1 && (2048..=4096).contains(&bits) && rsa.try_exponent().ok()? == 65_537;
             good.then_some(OID_PKCS1_SHA256WITHRSA)
         }
         PublicKey::EC(_)
@@ -118,7 +124,11 @@ mod tests {
 
     fn request(algorithm: &'static rcgen::SignatureAlgorithm) -> String {
         let key = KeyPair::generate_for(algorithm).unwrap();
-        CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
+        CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap()
+            .pem()
+            .unwrap()
     }
 
     #[track_caller]
@@ -133,7 +143,10 @@ mod tests {
 
     #[test]
     fn other_keys_are_refused_by_their_class() {
-        check(&request(&rcgen::PKCS_ECDSA_P384_SHA384), Err(BadRequest::KeyClass));
+        check(
+            &request(&rcgen::PKCS_ECDSA_P384_SHA384),
+            Err(BadRequest::KeyClass),
+        );
         check(&request(&rcgen::PKCS_ED25519), Err(BadRequest::KeyClass));
     }
 
@@ -146,13 +159,34 @@ mod tests {
             (4096, 65_537, Ok(())),
             (4104, 65_537, Err(BadRequest::KeyClass)),
         ] {
-            #[expect(clippy::disallowed_methods, reason = "nothing else here makes keys of RSA")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "nothing else here makes keys of RSA"
+            )]
             let made = std::process::Command::new("openssl")
-                .args(["req", "-new", "-newkey", &format!("rsa:{bits}"), "-nodes", "-keyout", "/dev/null"])
-                .args(["-pkeyopt", &format!("rsa_keygen_pubexp:{exponent}"), "-subj", "/CN=x", "-sha256"])
+                .args([
+                    "req",
+                    "-new",
+                    "-newkey",
+                    &format!("rsa:{bits}"),
+                    "-nodes",
+                    "-keyout",
+                    "/dev/null",
+                ])
+                .args([
+                    "-pkeyopt",
+                    &format!("rsa_keygen_pubexp:{exponent}"),
+                    "-subj",
+                    "/CN=x",
+                    "-sha256",
+                ])
                 .output()
                 .unwrap();
-            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            assert!(
+                made.status.success(),
+                "{}",
+                String::from_utf8_lossy(&made.stderr)
+            );
             check(&String::from_utf8(made.stdout).unwrap(), expected);
         }
     }
@@ -162,7 +196,10 @@ mod tests {
         let good = request(&rcgen::PKCS_ECDSA_P256_SHA256);
         check("", Err(BadRequest::NoPem));
         check(&format!("{good}{good}"), Err(BadRequest::NoPem));
-        check(&good.replace("CERTIFICATE REQUEST", "CERTIFICATE"), Err(BadRequest::NoPem));
+        check(
+            &good.replace("CERTIFICATE REQUEST", "CERTIFICATE"),
+            Err(BadRequest::NoPem),
+        );
         check(&"x".repeat(PEM_LIMIT + 1), Err(BadRequest::TooLong));
         check(
             "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",

@@ -32,15 +32,20 @@ const PREFIXES: usize = 1000;
 /// The registry runs, the copy is not sound, or something could not be written.
 pub fn restore(places: &Places, file: &Path) -> Result<PathBuf, SettingsError> {
     if UnixStream::connect(&places.admin).is_ok() {
-        return Err(SettingsError::Running { path: places.admin.clone() });
+        return Err(SettingsError::Running {
+            path: places.admin.clone(),
+        });
     }
     sqlite::verify(file)?;
     let settings = settings::read_settings(places)?;
     let path = database(places);
     let draft = path.with_added_extension("new");
     fs::copy(file, &draft).map_err(io_error("write", &draft))?;
-    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).map_err(io_error("write", &draft))?;
-    fs::File::open(&draft).and_then(|file| file.sync_all()).map_err(io_error("write", &draft))?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))
+        .map_err(io_error("write", &draft))?;
+    fs::File::open(&draft)
+        .and_then(|file| file.sync_all())
+        .map_err(io_error("write", &draft))?;
     let aside = path.with_added_extension("before");
     for ending in ["-wal", "-shm", ""] {
         let with = |path: &Path| PathBuf::from(format!("{}{ending}", path.display()));
@@ -54,16 +59,24 @@ pub fn restore(places: &Places, file: &Path) -> Result<PathBuf, SettingsError> {
     fs::rename(&draft, &path).map_err(io_error("put in place", &path))?;
     let mut opened = settings::open(places)?;
     leap(&mut opened.storage, &opened.authorities.authority)?;
-    opened.storage.leave_gap(PREFIXES, settings.certificate_life_s)?;
+    opened
+        .storage
+        .leave_gap(PREFIXES, settings.certificate_life_s)?;
     Ok(aside)
 }
 
 /// Publishes both documents anew, under versions that no node has seen.
-fn leap(storage: &mut dyn Storage, authority: &crate::authority::Authority) -> Result<(), SettingsError> {
+fn leap(
+    storage: &mut dyn Storage,
+    authority: &crate::authority::Authority,
+) -> Result<(), SettingsError> {
     let bad = |what| SettingsError::Storage(StorageError::Value { what });
     let payload = |storage: &dyn Storage, kind| {
-        let (_, json) = storage.document(kind)?.ok_or(bad("no signed document, or one"))?;
-        let signed: SignedDocument = serde_json::from_str(&json).map_err(|_| bad("a signed document"))?;
+        let (_, json) = storage
+            .document(kind)?
+            .ok_or(bad("no signed document, or one"))?;
+        let signed: SignedDocument =
+            serde_json::from_str(&json).map_err(|_| bad("a signed document"))?;
         let opened = open(&signed, &authority.trusted_der()).map_err(|_| bad("a signature"));
         opened.map(|opened| opened.payload)
     };

@@ -23,7 +23,10 @@ pub(crate) struct Seat {
 impl Seats {
     /// For at most `most` connections from each site.
     pub(crate) fn new(most: usize) -> Self {
-        Self { taken: Arc::default(), most }
+        Self {
+            taken: Arc::default(),
+            most,
+        }
     }
 
     /// A seat for a connection from `site`; `None` where it has its share.
@@ -34,13 +37,20 @@ impl Seats {
             return None;
         }
         taken.insert(site, count + 1);
-        Some(Seat { site, seats: self.clone() })
+        Some(Seat {
+            site,
+            seats: self.clone(),
+        })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self
+            .seats
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match taken.get_mut(&self.site) {
             Some(count) if *count > 1 => *count -= 1,
             Some(_) | None => {
@@ -65,14 +75,26 @@ mod tests {
             .collect();
         assert_eq!(held.len(), let_in);
         drop(held);
-        assert!(seats.taken.lock().unwrap().is_empty(), "a seat was not given back");
+        assert!(
+            seats.taken.lock().unwrap().is_empty(),
+            "a seat was not given back"
+        );
     }
 
     #[test]
     fn a_site_has_its_share_and_takes_nobody_else_s() {
         check(2, &["45.67.0.1"; 5], 2);
         check(2, &["45.67.0.1", "45.67.0.1", "45.67.0.1", "45.67.0.2"], 3);
-        check(2, &["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"], 3);
+        check(
+            2,
+            &[
+                "2001:db8::1",
+                "2001:db8::2",
+                "2001:db8::3",
+                "2001:db8:0:1::1",
+            ],
+            3,
+        );
         check(0, &["45.67.0.1"], 0);
     }
 }

@@ -99,7 +99,10 @@ pub enum ServeError {
 fn shown(certificate: &[u8]) -> Option<Shown> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let key = crate::request::sha256(certificate.public_key().raw);
-    Some(Shown { serial: wire::signed::hex(certificate.raw_serial()), key })
+    Some(Shown {
+        serial: wire::signed::hex(certificate.raw_serial()),
+        key,
+    })
 }
 
 /// Says who is on a connection; without a seat it is ended, and what comes on it is nobody's.
@@ -118,7 +121,10 @@ fn note_caller(seats: &Seats, connection: &dyn Any, data: &mut Extensions) {
         data.insert(seat);
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         let shown = certificate.and_then(|certificate| shown(certificate));
-        data.insert(Caller { address: address.ip(), shown });
+        data.insert(Caller {
+            address: address.ip(),
+            shown,
+        });
     }
 }
 
@@ -129,7 +135,9 @@ fn note_operator(connection: &dyn Any, data: &mut Extensions) {
             Ok(other) if other.uid() == 0 || other.uid() == own => {
                 data.insert(Operator { uid: other.uid() });
             }
-            Ok(other) => tracing::warn!(uid = other.uid(), "a stranger called the operator's socket"),
+            Ok(other) => {
+                tracing::warn!(uid = other.uid(), "a stranger called the operator's socket")
+            }
             Err(error) => tracing::warn!(%error, "cannot tell who called the operator's socket"),
         }
     }
@@ -150,12 +158,17 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 }
 
 fn listen_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, ServeError> {
-    let failed = |source| ServeError::Socket { path: path.to_owned(), source };
+    let failed = |source| ServeError::Socket {
+        path: path.to_owned(),
+        source,
+    };
     if let Some(folder) = path.parent() {
         files::private_folder(folder)?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(ServeError::Running { path: path.to_owned() });
+        return Err(ServeError::Running {
+            path: path.to_owned(),
+        });
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -199,7 +212,11 @@ pub struct Serving {
 /// # Errors
 /// Its files are not good, or a socket cannot be had.
 pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> {
-    let Serving { listen: address, clock, .. } = serving;
+    let Serving {
+        listen: address,
+        clock,
+        ..
+    } = serving;
     let (address, clock) = (*address, Arc::clone(clock));
     let opened = settings::open(places)?;
     let live = Live::new(&opened.authorities)?;
@@ -225,7 +242,8 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
             let answer = service.call(request);
             async move { answer.await.inspect(|answer| counts.answered(answer)) }
         });
-        app.configure(api::common).configure(|config| api::routes(config, false))
+        app.configure(api::common)
+            .configure(|config| api::routes(config, false))
     })
     .workers(1)
     .disable_signals()
@@ -244,20 +262,34 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
         Some(address) => {
             let shared = web::Data::new((queue.clone(), counts, Arc::clone(&clock)));
             let server = HttpServer::new(move || {
-                App::new().app_data(shared.clone()).route("/metrics", web::get().to(metrics::serve))
+                App::new()
+                    .app_data(shared.clone())
+                    .route("/metrics", web::get().to(metrics::serve))
             });
-            let server = server.workers(1).disable_signals().shutdown_timeout(1).listen(listen(address)?);
-            Some(server.map_err(|source| ServeError::Listen { address, source })?.run())
+            let server = server
+                .workers(1)
+                .disable_signals()
+                .shutdown_timeout(1)
+                .listen(listen(address)?);
+            Some(
+                server
+                    .map_err(|source| ServeError::Listen { address, source })?
+                    .run(),
+            )
         }
     };
 
     copies::keep(places, &database)?;
-    let socket = |source| ServeError::Socket { path: places.admin.clone(), source };
+    let socket = |source| ServeError::Socket {
+        path: places.admin.clone(),
+        source,
+    };
     let operator = HttpServer::new(move || {
         let queue = web::Data::new(queue.clone());
         let database = web::Data::new(Database(database.clone()));
         let app = App::new().app_data(queue).app_data(database);
-        app.configure(api::common).configure(|config| api::routes(config, true))
+        app.configure(api::common)
+            .configure(|config| api::routes(config, true))
     })
     .workers(1)
     .disable_signals()
@@ -266,7 +298,12 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
     .listen_uds(admin_listener)
     .map_err(socket)?
     .run();
-    Ok(Running { servers: (nodes, operator), metrics, address: bound, admin: places.admin.clone() })
+    Ok(Running {
+        servers: (nodes, operator),
+        metrics,
+        address: bound,
+        admin: places.admin.clone(),
+    })
 }
 
 impl Running {
@@ -305,7 +342,10 @@ impl Running {
 /// The handlers cannot be set.
 pub fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     use actix_rt::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     Ok(async move {
         let (term, int) = (std::pin::pin!(term.recv()), std::pin::pin!(int.recv()));
         futures_util::future::select(term, int).await;

@@ -152,7 +152,9 @@ pub enum SettingsError {
         path: PathBuf,
     },
     /// A range that no network can have.
-    #[error("the network {network} must have 16 to 64 bits, no bits set after them, and room for prefixes")]
+    #[error(
+        "the network {network} must have 16 to 64 bits, no bits set after them, and room for prefixes"
+    )]
     Network {
         /// What was asked for.
         network: Ipv6Net,
@@ -204,9 +206,16 @@ pub(crate) fn replace(places: &Places, settings: &Settings) -> Result<(), Settin
 /// The settings' name.
 const FILE: &str = "registry.json";
 
-pub(crate) fn address_of(places: &Places, settings: &Settings) -> Result<RegistryAddress, SettingsError> {
-    RegistryAddress::parse(&settings.address, wire::registry::PORT)
-        .map_err(|error| SettingsError::Bad { path: places.etc.join(FILE), why: error.to_string() })
+pub(crate) fn address_of(
+    places: &Places,
+    settings: &Settings,
+) -> Result<RegistryAddress, SettingsError> {
+    RegistryAddress::parse(&settings.address, wire::registry::PORT).map_err(|error| {
+        SettingsError::Bad {
+            path: places.etc.join(FILE),
+            why: error.to_string(),
+        }
+    })
 }
 
 /// Makes a network: keys, certificates, database, first documents. Returns its range.
@@ -265,8 +274,12 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Se
     write_credentials(places, 1, &made)?;
     let authority = Authority::load((1, &made), None)?;
     let mut storage = open_database(places, &settings)?;
-    let revocations =
-        Revocations { kind: Kind::Revocations, version: 1, revoked: Vec::new(), authorities: Vec::new() };
+    let revocations = Revocations {
+        kind: Kind::Revocations,
+        version: 1,
+        revoked: Vec::new(),
+        authorities: Vec::new(),
+    };
     keep(&mut storage, &authority, Kind::Network, 1, &document)?;
     keep(&mut storage, &authority, Kind::Revocations, 1, &revocations)?;
     // Last, since its presence says that all is there.
@@ -282,13 +295,24 @@ pub(crate) fn database(places: &Places) -> PathBuf {
 fn open_database(places: &Places, settings: &Settings) -> Result<Sqlite, SettingsError> {
     let path = database(places);
     // SQLite would make it with the umask's rights.
-    let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+    let file = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path);
     file.map_err(io_error("open", &path))?;
-    Ok(Sqlite::open(&path, settings.prefix_length, settings.grace_s)?)
+    Ok(Sqlite::open(
+        &path,
+        settings.prefix_length,
+        settings.grace_s,
+    )?)
 }
 
 fn json<T: Serialize>(value: &T) -> Result<String, SettingsError> {
-    let shape = |error: serde_json::Error| DocumentError::Shape { what: "signed", why: error.to_string() };
+    let shape = |error: serde_json::Error| DocumentError::Shape {
+        what: "signed",
+        why: error.to_string(),
+    };
     Ok(serde_json::to_string_pretty(value).map_err(shape)?)
 }
 
@@ -300,7 +324,10 @@ pub(crate) fn keep<T: Serialize>(
     version: u64,
     document: &T,
 ) -> Result<SignedDocument, SettingsError> {
-    let shape = |error: serde_json::Error| DocumentError::Shape { what: "signed", why: error.to_string() };
+    let shape = |error: serde_json::Error| DocumentError::Shape {
+        what: "signed",
+        why: error.to_string(),
+    };
     let signed = authority.sign_document(&serde_json::to_vec(document).map_err(shape)?)?;
     storage.keep_document(kind, version, &json(&signed)?)?;
     Ok(signed)
@@ -329,22 +356,37 @@ pub fn open(places: &Places) -> Result<Opened, SettingsError> {
     let address = address_of(places, &settings)?;
     let authorities = authorities(places, &settings)?;
     let storage = open_database(places, &settings)?;
-    Ok(Opened { settings, places: places.clone(), address, authorities, storage })
+    Ok(Opened {
+        settings,
+        places: places.clone(),
+        address,
+        authorities,
+        storage,
+    })
 }
 
 /// Reads and checks `registry.json`.
 pub(crate) fn read_settings(places: &Places) -> Result<Settings, SettingsError> {
     let file = places.etc.join(FILE);
-    let bad = |why: String| SettingsError::Bad { path: file.clone(), why };
-    let settings: Settings = serde_json::from_str(&read(&file)?).map_err(|error| bad(error.to_string()))?;
+    let bad = |why: String| SettingsError::Bad {
+        path: file.clone(),
+        why,
+    };
+    let settings: Settings =
+        serde_json::from_str(&read(&file)?).map_err(|error| bad(error.to_string()))?;
     if settings.version != 1 {
         return Err(bad(format!("version {} is not 1", settings.version)));
     }
     if !(1..=32).contains(&settings.prefix_length) {
-        return Err(bad(format!("prefix_length {} is not in 1..=32", settings.prefix_length)));
+        return Err(bad(format!(
+            "prefix_length {} is not in 1..=32",
+            settings.prefix_length
+        )));
     }
     if settings.certificate_life_s < 1 || settings.announcement_ttl_s < 1 || settings.grace_s < 0 {
-        return Err(bad("certificate_life_s and announcement_ttl_s must be 1 and more, grace_s 0".into()));
+        return Err(bad(
+            "certificate_life_s and announcement_ttl_s must be 1 and more, grace_s 0".into(),
+        ));
     }
     if settings.authority < 1 {
         return Err(bad("authority must be 1 or more".into()));

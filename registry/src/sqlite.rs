@@ -11,7 +11,9 @@ use crate::{
     allocator::Allocator,
     authority::Issued,
     request::ProvenKey,
-    storage::{CheckedClaim, Entry, IssueError, Member, NewInvitation, Report, Sign, Storage, StorageError},
+    storage::{
+        CheckedClaim, Entry, IssueError, Member, NewInvitation, Report, Sign, Storage, StorageError,
+    },
 };
 use policies::names::Prefix;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
@@ -25,8 +27,11 @@ const INVITATION_REST_S: i64 = 7 * 86_400;
 const APPLICATION_ID: i32 = 0x7772_6e52;
 
 /// What makes each version of the tables out of the one before.
-const VERSIONS: [&str; 3] =
-    [include_str!("schema.sql"), include_str!("schema-2.sql"), include_str!("schema-3.sql")];
+const VERSIONS: [&str; 3] = [
+    include_str!("schema.sql"),
+    include_str!("schema-2.sql"),
+    include_str!("schema-3.sql"),
+];
 
 /// How long another process may hold the database, such as a copy, before we give up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,7 +55,14 @@ fn check(connection: &Connection, path: &str) -> Result<(), StorageError> {
     let verdict = connection
         .pragma_query_value(None, "integrity_check", |row| row.get::<_, String>(0))
         .map_err(cannot("check it"))?;
-    if verdict == "ok" { Ok(()) } else { Err(StorageError::NotSound { path: path.to_owned(), why: verdict }) }
+    if verdict == "ok" {
+        Ok(())
+    } else {
+        Err(StorageError::NotSound {
+            path: path.to_owned(),
+            why: verdict,
+        })
+    }
 }
 
 impl Sqlite {
@@ -71,35 +83,57 @@ impl Sqlite {
         length: u8,
         grace_s: i64,
     ) -> Result<Self, StorageError> {
-        let unsound = |why: String| StorageError::NotSound { path: path.to_owned(), why };
-        connection.busy_timeout(PATIENCE).map_err(cannot("set it up"))?;
+        let unsound = |why: String| StorageError::NotSound {
+            path: path.to_owned(),
+            why,
+        };
+        connection
+            .busy_timeout(PATIENCE)
+            .map_err(cannot("set it up"))?;
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;",
             )
             .map_err(cannot("set it up"))?;
         connection.set_prepared_statement_cache_capacity(64);
-        let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        let pragma =
+            |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         let version = pragma("user_version").map_err(cannot("read its version"))?;
         let program = pragma("application_id").map_err(cannot("read its program"))?;
         if !matches!((program, version), (0, 0) | (APPLICATION_ID, _)) {
             return Err(unsound("another program made it".into()));
         }
         let done = usize::try_from(version).unwrap_or(usize::MAX);
-        let missing = VERSIONS
-            .get(done..)
-            .ok_or_else(|| unsound(format!("it has version {version}, and {} is known", VERSIONS.len())))?;
+        let missing = VERSIONS.get(done..).ok_or_else(|| {
+            unsound(format!(
+                "it has version {version}, and {} is known",
+                VERSIONS.len()
+            ))
+        })?;
         if !missing.is_empty() {
             let failed = cannot("make its tables");
             let begin = TransactionBehavior::Immediate;
-            let making = connection.transaction_with_behavior(begin).map_err(&failed)?;
-            missing.iter().try_for_each(|script| making.execute_batch(script)).map_err(&failed)?;
-            making.pragma_update(None, "application_id", APPLICATION_ID).map_err(&failed)?;
+            let making = connection
+                .transaction_with_behavior(begin)
+                .map_err(&failed)?;
+            missing
+                .iter()
+                .try_for_each(|script| making.execute_batch(script))
+                .map_err(&failed)?;
+            making
+                .pragma_update(None, "application_id", APPLICATION_ID)
+                .map_err(&failed)?;
             making.commit().map_err(&failed)?;
         }
         check(&connection, path)?;
         let allocator = allocated(&connection, length, path)?;
-        Ok(Self { connection, allocator, length, grace_s, swept_s: None })
+        Ok(Self {
+            connection,
+            allocator,
+            length,
+            grace_s,
+            swept_s: None,
+        })
     }
 
     /// Does several things of which all or none is kept.
@@ -110,11 +144,17 @@ impl Sqlite {
     ) -> Result<T, E> {
         let failed = cannot(what);
         let order = |connection: &Connection, text: &str| {
-            connection.prepare_cached(text).and_then(|mut order| order.execute([])).map(|_| ())
+            connection
+                .prepare_cached(text)
+                .and_then(|mut order| order.execute([]))
+                .map(|_| ())
         };
         order(&self.connection, "SAVEPOINT one").map_err(&failed)?;
-        let outcome = work(self)
-            .and_then(|done| Ok(order(&self.connection, "RELEASE one").map(|()| done).map_err(&failed)?));
+        let outcome = work(self).and_then(|done| {
+            Ok(order(&self.connection, "RELEASE one")
+                .map(|()| done)
+                .map_err(&failed)?)
+        });
         if outcome.is_err() {
             // Where even this fails, SQLite has rolled back by itself.
             let _ = order(&self.connection, "ROLLBACK TO one");
@@ -133,10 +173,15 @@ impl Sqlite {
             let connection = &this.connection;
             let rested = {
                 let mut find = connection
-                    .prepare_cached("DELETE FROM prefixes WHERE until_s <= ?1 RETURNING number, length")
+                    .prepare_cached(
+                        "DELETE FROM prefixes WHERE until_s <= ?1 RETURNING number, length",
+                    )
                     .map_err(&failed)?;
-                let rows = find.query_map([now_s.saturating_sub(this.grace_s)], |row| Ok(prefix_of(row, 0)));
-                rows.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(&failed)?
+                let rows = find.query_map([now_s.saturating_sub(this.grace_s)], |row| {
+                    Ok(prefix_of(row, 0))
+                });
+                rows.and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                    .map_err(&failed)?
             };
             connection
                 .execute(
@@ -144,7 +189,9 @@ impl Sqlite {
                     [now_s.saturating_sub(INVITATION_REST_S)],
                 )
                 .map_err(&failed)?;
-            connection.execute("DELETE FROM announcements WHERE until_s <= ?1", [now_s]).map_err(&failed)?;
+            connection
+                .execute("DELETE FROM announcements WHERE until_s <= ?1", [now_s])
+                .map_err(&failed)?;
             Ok::<_, StorageError>(rested)
         })?;
         rested.into_iter().flatten().for_each(|prefix| {
@@ -158,13 +205,22 @@ impl Sqlite {
 fn allocated(connection: &Connection, length: u8, path: &str) -> Result<Allocator, StorageError> {
     let mut allocator = Allocator::new(length);
     let failed = cannot("read its prefixes");
-    let mut all = connection.prepare("SELECT number, length FROM prefixes").map_err(&failed)?;
-    let rows = all.query_map([], |row| Ok(prefix_of(row, 0))).map_err(&failed)?;
+    let mut all = connection
+        .prepare("SELECT number, length FROM prefixes")
+        .map_err(&failed)?;
+    let rows = all
+        .query_map([], |row| Ok(prefix_of(row, 0)))
+        .map_err(&failed)?;
     for row in rows {
-        let prefix = row.map_err(&failed)?.ok_or(StorageError::Value { what: "a prefix" })?;
+        let prefix = row
+            .map_err(&failed)?
+            .ok_or(StorageError::Value { what: "a prefix" })?;
         if !allocator.take(prefix) {
             let why = format!("prefix {prefix} overlaps another");
-            return Err(StorageError::NotSound { path: path.to_owned(), why });
+            return Err(StorageError::NotSound {
+                path: path.to_owned(),
+                why,
+            });
         }
     }
     Ok(allocator)
@@ -175,28 +231,43 @@ fn prefix_of(row: &Row<'_>, at: usize) -> Option<Prefix> {
     Prefix::new(row.get(at).ok()?, row.get(at + 1).ok()?)
 }
 
-const MEMBER: &str = "c.number, c.length, serial, key, not_before_s, not_after_s, revoked_s, authority";
+const MEMBER: &str =
+    "c.number, c.length, serial, key, not_before_s, not_after_s, revoked_s, authority";
 
 fn member_of(row: &Row<'_>) -> rusqlite::Result<Option<Member>> {
     let (serial, key) = (row.get(2)?, row.get(3)?);
     let (not_before_s, not_after_s, revoked_s) = (row.get(4)?, row.get(5)?, row.get(6)?);
     let authority = row.get(7)?;
-    let member = |prefix| Member { prefix, serial, key, not_before_s, not_after_s, revoked_s, authority };
+    let member = |prefix| Member {
+        prefix,
+        serial,
+        key,
+        not_before_s,
+        not_after_s,
+        revoked_s,
+        authority,
+    };
     Ok(prefix_of(row, 0).map(member))
 }
 
 impl Storage for Sqlite {
     fn begin(&mut self) -> Result<(), StorageError> {
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(cannot("begin"))
+        self.connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(cannot("begin"))
     }
 
     fn commit(&mut self) -> Result<(), StorageError> {
-        self.connection.execute_batch("COMMIT").map_err(cannot("write to the disk"))
+        self.connection
+            .execute_batch("COMMIT")
+            .map_err(cannot("write to the disk"))
     }
 
     fn forget(&mut self) -> Result<(), StorageError> {
         if !self.connection.is_autocommit() {
-            self.connection.execute_batch("ROLLBACK").map_err(cannot("roll back"))?;
+            self.connection
+                .execute_batch("ROLLBACK")
+                .map_err(cannot("roll back"))?;
         }
         let path = self.connection.path().unwrap_or_default().to_owned();
         self.allocator = allocated(&self.connection, self.length, &path)?;
@@ -217,11 +288,18 @@ impl Storage for Sqlite {
 
     fn withdraw_invitations(&mut self, now_s: i64) -> Result<usize, StorageError> {
         self.connection
-            .execute("DELETE FROM invitations WHERE used < uses AND expires_s > ?1", [now_s])
+            .execute(
+                "DELETE FROM invitations WHERE used < uses AND expires_s > ?1",
+                [now_s],
+            )
             .map_err(cannot("withdraw invitations"))
     }
 
-    fn claim(&mut self, checked: &CheckedClaim, sign: Sign<'_>) -> Result<(Prefix, Issued), IssueError> {
+    fn claim(
+        &mut self,
+        checked: &CheckedClaim,
+        sign: Sign<'_>,
+    ) -> Result<(Prefix, Issued), IssueError> {
         self.sweep(checked.now_s)?;
         self.issue(checked, sign)
     }
@@ -238,13 +316,19 @@ impl Storage for Sqlite {
 
     fn member(&self, serial: &str) -> Result<Option<Member>, StorageError> {
         self.connection
-            .prepare_cached(&format!("SELECT {MEMBER} FROM certificates c WHERE serial = ?1"))
+            .prepare_cached(&format!(
+                "SELECT {MEMBER} FROM certificates c WHERE serial = ?1"
+            ))
             .and_then(|mut find| find.query_row([serial], member_of).optional())
             .map(Option::flatten)
             .map_err(cannot("find a certificate"))
     }
 
-    fn certificates(&self, prefix: Prefix, since_s: i64) -> Result<Vec<(Member, String)>, StorageError> {
+    fn certificates(
+        &self,
+        prefix: Prefix,
+        since_s: i64,
+    ) -> Result<Vec<(Member, String)>, StorageError> {
         let failed = cannot("find certificates");
         let text = format!(
             "SELECT {MEMBER}, certificate FROM certificates c
@@ -257,13 +341,18 @@ impl Storage for Sqlite {
             })
             .map_err(&failed)?;
         let whole = |(member, pem): (Option<Member>, String)| member.map(|member| (member, pem));
-        rows.map(|row| row.map(whole).map_err(&failed)?.ok_or(StorageError::Value { what: "a prefix" }))
-            .collect()
+        rows.map(|row| {
+            row.map(whole)
+                .map_err(&failed)?
+                .ok_or(StorageError::Value { what: "a prefix" })
+        })
+        .collect()
     }
 
     fn find(&self, node: &str) -> Result<Option<Prefix>, StorageError> {
-        let (number, length) =
-            node.parse().map_or((None, None), |p: Prefix| (Some(p.number()), Some(p.length())));
+        let (number, length) = node.parse().map_or((None, None), |p: Prefix| {
+            (Some(p.number()), Some(p.length()))
+        });
         self.connection
             .prepare_cached(
                 "SELECT number, length FROM prefixes WHERE (number = ?1 AND length = ?2) OR name = ?3
@@ -283,10 +372,17 @@ impl Storage for Sqlite {
                  WHERE not_after_s > ?1 ORDER BY c.number, c.length, not_after_s"
         );
         let mut all = self.connection.prepare_cached(&text).map_err(&failed)?;
-        let rows = all.query_map([now_s], |row| Ok((member_of(row)?, row.get(8)?))).map_err(&failed)?;
-        let whole = |(member, name): (Option<Member>, Option<String>)| member.map(|member| (member, name));
-        rows.map(|row| row.map(whole).map_err(&failed)?.ok_or(StorageError::Value { what: "a prefix" }))
-            .collect()
+        let rows = all
+            .query_map([now_s], |row| Ok((member_of(row)?, row.get(8)?)))
+            .map_err(&failed)?;
+        let whole =
+            |(member, name): (Option<Member>, Option<String>)| member.map(|member| (member, name));
+        rows.map(|row| {
+            row.map(whole)
+                .map_err(&failed)?
+                .ok_or(StorageError::Value { what: "a prefix" })
+        })
+        .collect()
     }
 
     fn announce(&mut self, prefix: Prefix, report: &Report) -> Result<(), StorageError> {
@@ -326,9 +422,15 @@ impl Storage for Sqlite {
         let mut all = self.connection.prepare_cached(&text).map_err(&failed)?;
         let rows = all.query_map([since_s], member_of).map_err(&failed)?;
         rows.map(|row| {
-            let member = row.map_err(&failed)?.ok_or(StorageError::Value { what: "a prefix" })?;
+            let member = row
+                .map_err(&failed)?
+                .ok_or(StorageError::Value { what: "a prefix" })?;
             let key = wire::signed::hex(&member.key);
-            Ok(Revoked { prefix: member.prefix, serial: member.serial, key })
+            Ok(Revoked {
+                prefix: member.prefix,
+                serial: member.serial,
+                key,
+            })
         })
         .collect()
     }
@@ -355,7 +457,9 @@ impl Storage for Sqlite {
                      ON CONFLICT DO UPDATE SET value = excluded.value",
                 [key, value],
             ),
-            None => self.connection.execute("DELETE FROM state WHERE key = ?1", [key]),
+            None => self
+                .connection
+                .execute("DELETE FROM state WHERE key = ?1", [key]),
         };
         kept.map(|_| ()).map_err(cannot("keep its state"))
     }
@@ -377,9 +481,17 @@ impl Storage for Sqlite {
             .connection
             .prepare_cached("SELECT at_s, who, what FROM log ORDER BY id DESC LIMIT ?1")
             .map_err(&failed)?;
-        let entry = |row: &Row<'_>| Ok(Entry { at_s: row.get(0)?, who: row.get(1)?, what: row.get(2)? });
-        let mut entries: Vec<Entry> =
-            all.query_map([limit], entry).and_then(Iterator::collect).map_err(&failed)?;
+        let entry = |row: &Row<'_>| {
+            Ok(Entry {
+                at_s: row.get(0)?,
+                who: row.get(1)?,
+                what: row.get(2)?,
+            })
+        };
+        let mut entries: Vec<Entry> = all
+            .query_map([limit], entry)
+            .and_then(Iterator::collect)
+            .map_err(&failed)?;
         entries.reverse();
         Ok(entries)
     }
@@ -396,7 +508,9 @@ mod tests {
         let path = folder.path().join("a.sqlite");
         let connection = Connection::open(&path).unwrap();
         connection.execute_batch(VERSIONS[0]).unwrap();
-        connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        connection
+            .pragma_update(None, "application_id", APPLICATION_ID)
+            .unwrap();
         connection.execute_batch(change).unwrap();
         drop(connection);
         let opened = Sqlite::open(&path, 16, 0);
@@ -422,7 +536,10 @@ mod tests {
     fn a_database_that_cannot_be_is_refused() {
         check("PRAGMA application_id = 1", Some("another program made it"));
         check("PRAGMA user_version = 9", Some("it has version 9"));
-        check("INSERT INTO prefixes VALUES (1, 16, 9), (1, 15, 9), (3, 17, 9)", Some("overlaps another"));
+        check(
+            "INSERT INTO prefixes VALUES (1, 16, 9), (1, 15, 9), (3, 17, 9)",
+            Some("overlaps another"),
+        );
     }
 
     #[test]
@@ -431,21 +548,42 @@ mod tests {
         let path = folder.path().join("a.sqlite");
         let key = || {
             let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-            let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+            let csr = rcgen::CertificateParams::default()
+                .serialize_request(&key)
+                .unwrap();
             crate::request::read(&csr.pem().unwrap()).unwrap()
         };
         let claim = |sqlite: &mut Sqlite| {
             let fake_sign = |prefix: Prefix| {
-                let (serial, certificate) = (format!("{:x}", fastrand::u128(..)), prefix.to_string());
-                Ok(Issued { serial, certificate, authority: 1, not_before_s: 0, not_after_s: 100 })
+                let (serial, certificate) =
+                    (format!("{:x}", fastrand::u128(..)), prefix.to_string());
+                Ok(Issued {
+                    serial,
+                    certificate,
+                    authority: 1,
+                    not_before_s: 0,
+                    not_after_s: 100,
+                })
             };
             let wanted = crate::storage::Wanted::default();
-            sqlite.claim(&CheckedClaim { token: None, key: key(), wanted, length: 16, now_s: 1 }, &fake_sign)
+            sqlite.claim(
+                &CheckedClaim {
+                    token: None,
+                    key: key(),
+                    wanted,
+                    length: 16,
+                    now_s: 1,
+                },
+                &fake_sign,
+            )
         };
         let (given, _) = claim(&mut Sqlite::open(&path, 16, 0).unwrap()).unwrap();
         let mut sqlite = Sqlite::open(&path, 16, 0).unwrap();
         assert_ne!(claim(&mut sqlite).unwrap().0, given);
-        sqlite.connection.execute("UPDATE prefixes SET number = number + 64", []).unwrap();
+        sqlite
+            .connection
+            .execute("UPDATE prefixes SET number = number + 64", [])
+            .unwrap();
         let mut sqlite = Sqlite::open(&path, 16, 0).unwrap();
         let refused = claim(&mut sqlite).unwrap_err().to_string();
         assert!(refused.contains("a live prefix as a free one"), "{refused}");
@@ -455,9 +593,20 @@ mod tests {
     fn the_log_only_grows() {
         let folder = tempfile::tempdir().unwrap();
         let mut sqlite = Sqlite::open(&folder.path().join("a.sqlite"), 16, 0).unwrap();
-        sqlite.log(&Entry { at_s: 1, who: "uid 0".into(), what: "x".into() }).unwrap();
+        sqlite
+            .log(&Entry {
+                at_s: 1,
+                who: "uid 0".into(),
+                what: "x".into(),
+            })
+            .unwrap();
         assert!(sqlite.connection.execute("DELETE FROM log", []).is_err());
-        assert!(sqlite.connection.execute("UPDATE log SET what = 'y'", []).is_err());
+        assert!(
+            sqlite
+                .connection
+                .execute("UPDATE log SET what = 'y'", [])
+                .is_err()
+        );
         assert_eq!(sqlite.entries(9).unwrap().len(), 1);
     }
 }

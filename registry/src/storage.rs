@@ -198,7 +198,11 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// Then nothing has changed, and the token is not spent.
-    fn claim(&mut self, claim: &CheckedClaim, sign: Sign<'_>) -> Result<(Prefix, Issued), IssueError>;
+    fn claim(
+        &mut self,
+        claim: &CheckedClaim,
+        sign: Sign<'_>,
+    ) -> Result<(Prefix, Issued), IssueError>;
 
     /// All or nothing: signs and keeps a fresh certificate for the prefix of an old one.
     ///
@@ -223,7 +227,11 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// The database refused.
-    fn certificates(&self, prefix: Prefix, since_s: i64) -> Result<Vec<(Member, String)>, StorageError>;
+    fn certificates(
+        &self,
+        prefix: Prefix,
+        since_s: i64,
+    ) -> Result<Vec<(Member, String)>, StorageError>;
 
     /// The prefix of the node with this name, prefix or serial number.
     ///

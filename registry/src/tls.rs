@@ -41,7 +41,9 @@ impl fmt::Debug for Now {
 
 impl TimeProvider for Now {
     fn current_time(&self) -> Option<UnixTime> {
-        u64::try_from((self.0)()).ok().map(|now_s| UnixTime::since_unix_epoch(Duration::from_secs(now_s)))
+        u64::try_from((self.0)())
+            .ok()
+            .map(|now_s| UnixTime::since_unix_epoch(Duration::from_secs(now_s)))
     }
 }
 
@@ -58,27 +60,42 @@ impl Material {
         let mut roots = RootCertStore::empty();
         for credentials in std::iter::once(current).chain(other) {
             roots
-                .add(CertificateDer::from_pem_slice(credentials.anchor().as_bytes()).map_err(failed)?)
+                .add(
+                    CertificateDer::from_pem_slice(credentials.anchor().as_bytes())
+                        .map_err(failed)?,
+                )
                 .map_err(failed)?;
         }
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .allow_unauthenticated()
-            .build()
-            .map_err(failed)?;
-        Ok(Self { own: own(current, provider)?, clients })
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(failed)?;
+        Ok(Self {
+            own: own(current, provider)?,
+            clients,
+        })
     }
 }
 
 /// Our certificate and chain. The trusted CA goes along, so that a newcomer can compare it with the
 /// invitation's pin; and our CA's certificate by the CA before, for nodes that know only that one.
-fn own(credentials: &Credentials, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
+fn own(
+    credentials: &Credentials,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, TlsError> {
     let read = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).map_err(failed);
     let mut chain = vec![read(&credentials.tls)?, read(&credentials.ca)?];
-    for more in [&credentials.root, &credentials.cross].into_iter().filter(|pem| !pem.is_empty()) {
+    for more in [&credentials.root, &credentials.cross]
+        .into_iter()
+        .filter(|pem| !pem.is_empty())
+    {
         chain.push(read(more)?);
     }
     let key = PrivateKeyDer::from_pem_slice(credentials.tls_key.as_bytes()).map_err(failed)?;
-    CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(failed)
+    CertifiedKey::from_der(chain, key, provider)
+        .map(Arc::new)
+        .map_err(failed)
 }
 
 /// Both halves of TLS, shared by the server and by who changes CAs.
@@ -92,24 +109,32 @@ impl Live {
     pub(crate) fn new(authorities: &Authorities) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let material = Arc::new(Material::make(authorities, &provider)?);
-        Ok(Self { material: Arc::new(RwLock::new(material)), provider })
+        Ok(Self {
+            material: Arc::new(RwLock::new(material)),
+            provider,
+        })
     }
 
     /// From the next handshake on.
     pub(crate) fn replace(&self, authorities: &Authorities) -> Result<(), TlsError> {
         let material = Arc::new(Material::make(authorities, &self.provider)?);
-        *self.material.write().unwrap_or_else(PoisonError::into_inner) = material;
+        *self
+            .material
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = material;
         Ok(())
     }
 
     /// For a server that judges certificates by `clock`.
     pub(crate) fn config(&self, clock: &WallClock) -> Result<ServerConfig, TlsError> {
         let now = Arc::new(Now(Arc::clone(clock)));
-        Ok(ServerConfig::builder_with_details(Arc::clone(&self.provider), now)
-            .with_safe_default_protocol_versions()
-            .map_err(failed)?
-            .with_client_cert_verifier(Arc::new(self.clone()))
-            .with_cert_resolver(Arc::new(self.clone())))
+        Ok(
+            ServerConfig::builder_with_details(Arc::clone(&self.provider), now)
+                .with_safe_default_protocol_versions()
+                .map_err(failed)?
+                .with_client_cert_verifier(Arc::new(self.clone()))
+                .with_cert_resolver(Arc::new(self.clone())),
+        )
     }
 
     fn material(&self) -> Arc<Material> {
@@ -149,9 +174,15 @@ impl ClientCertVerifier for Live {
     ) -> Result<ClientCertVerified, Error> {
         let clients = &self.material().clients;
         let over = |error: &CertificateError| {
-            matches!(error, CertificateError::Expired | CertificateError::ExpiredContext { .. })
+            matches!(
+                error,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. }
+            )
         };
-        match (clients.verify_client_cert(end_entity, intermediates, now), end(end_entity)) {
+        match (
+            clients.verify_client_cert(end_entity, intermediates, now),
+            end(end_entity),
+        ) {
             (Err(Error::InvalidCertificate(error)), Some(end)) if over(&error) => {
                 clients.verify_client_cert(end_entity, intermediates, end)
             }
@@ -165,7 +196,9 @@ impl ClientCertVerifier for Live {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.material().clients.verify_tls12_signature(message, certificate, signed)
+        self.material()
+            .clients
+            .verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -174,7 +207,9 @@ impl ClientCertVerifier for Live {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.material().clients.verify_tls13_signature(message, certificate, signed)
+        self.material()
+            .clients
+            .verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

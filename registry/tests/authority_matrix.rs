@@ -71,11 +71,21 @@ impl Cast {
         let late = registry.member();
         registry.pass(LIFE_S + 60);
         let (member, revoked) = (registry.member(), registry.member());
-        let ask = Revoke { node: revoked.claimed.prefix.to_string() };
+        let ask = Revoke {
+            node: revoked.claimed.prefix.to_string(),
+        };
         let _: RevokedNode = registry.order("POST", "/v1/revocations", &ask);
         other.pass(GRACE_S + LIFE_S + 60);
         let foreigner = other.member();
-        Self { registry, other, member, late, gone, revoked, foreigner }
+        Self {
+            registry,
+            other,
+            member,
+            late,
+            gone,
+            revoked,
+            foreigner,
+        }
     }
 
     /// The status of a call; `None` where TLS ends before there is one.
@@ -95,7 +105,9 @@ impl Cast {
             Caller::Revoked => Some(&self.revoked),
             Caller::Foreigner => Some(&self.foreigner),
         };
-        self.registry.try_call(identity, method.as_str(), path, headers, "{}").map(|(status, _)| status)
+        self.registry
+            .try_call(identity, method.as_str(), path, headers, "{}")
+            .map(|(status, _)| status)
     }
 }
 
@@ -125,10 +137,17 @@ fn each_call_lets_in_whom_it_is_for_and_nobody_else() {
 #[test]
 fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
     let registry = Registry::start();
-    for call in Call::ALL.into_iter().filter(|call| call.who() == Who::Operator) {
+    for call in Call::ALL
+        .into_iter()
+        .filter(|call| call.who() == Who::Operator)
+    {
         let (method, path) = call.route();
-        let asked: Result<serde_json::Value, _> =
-            admin::ask(&registry.places.admin, method.as_str(), path, Some(&serde_json::json!({})));
+        let asked: Result<serde_json::Value, _> = admin::ask(
+            &registry.places.admin,
+            method.as_str(),
+            path,
+            Some(&serde_json::json!({})),
+        );
         let good = match &asked {
             Ok(_) => true,
             Err(admin::AdminError::No { title, .. }) => title == "not the document expected",
@@ -147,7 +166,10 @@ fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
     socket.ancestors().take(3).for_each(open);
     let ask = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
                s.sendall(b'GET /v1/nodes HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n')\nprint(s.recv(64))";
-    #[expect(clippy::disallowed_methods, reason = "a stranger is another process, of another user")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a stranger is another process, of another user"
+    )]
     let told = std::process::Command::new("python3")
         .args(["-c", ask])
         .arg(&socket)
@@ -158,16 +180,22 @@ fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("HTTP/1.1 403"), "{told}");
     let mut own = UnixStream::connect(&socket).unwrap();
-    own.write_all(b"GET /v1/nodes HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    own.write_all(b"GET /v1/nodes HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
     let mut answer = String::new();
     own.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 fn renew(registry: &Registry, who: &Identity, key: &KeyPair) -> (u16, String) {
-    let renewal = Renewal { version: VERSION, csr: request(&CertificateParams::default(), key) };
+    let renewal = Renewal {
+        version: VERSION,
+        csr: request(&CertificateParams::default(), key),
+    };
     let body = serde_json::to_string(&renewal).unwrap();
-    registry.try_call(Some(who), "POST", "/v1/renewals", "", &body).unwrap()
+    registry
+        .try_call(Some(who), "POST", "/v1/renewals", "", &body)
+        .unwrap()
 }
 
 /// Renews at `age_s` of a certificate's life, with its own key or a new one, after it was revoked or not.
@@ -176,13 +204,22 @@ fn check(age_s: i64, own_key: bool, revoked: bool, expected: u16) {
     let registry = Registry::start();
     let node = registry.member();
     if revoked {
-        let ask = Revoke { node: node.claimed.prefix.to_string() };
+        let ask = Revoke {
+            node: node.claimed.prefix.to_string(),
+        };
         let _: RevokedNode = registry.order("POST", "/v1/revocations", &ask);
     }
     registry.pass(age_s);
-    let key = if own_key { KeyPair::from_pem(&node.key.serialize_pem()).unwrap() } else { key() };
+    let key = if own_key {
+        KeyPair::from_pem(&node.key.serialize_pem()).unwrap()
+    } else {
+        key()
+    };
     let (status, body) = renew(&registry, &node, &key);
-    assert_eq!(status, expected, "at {age_s} s, own key {own_key}, revoked {revoked}: {body}");
+    assert_eq!(
+        status, expected,
+        "at {age_s} s, own key {own_key}, revoked {revoked}: {body}"
+    );
 }
 
 #[test]
@@ -218,11 +255,16 @@ fn who_lost_the_answer_gets_the_same_certificate_again_and_nobody_gets_many() {
     let new_key = key();
     let first = certificate(renew(&registry, &node, &new_key));
     assert_eq!(certificate(renew(&registry, &node, &new_key)), first);
-    let more = (0..9).filter(|_| renew(&registry, &node, &key()).0 == 200).count();
+    let more = (0..9)
+        .filter(|_| renew(&registry, &node, &key()).0 == 200)
+        .count();
     assert_eq!(more, 4);
     let (status, body) = renew(&registry, &node, &key());
     assert_eq!(status, 429, "{body}");
-    assert_eq!(serde_json::from_str::<Problem>(&body).unwrap().title, "too often");
+    assert_eq!(
+        serde_json::from_str::<Problem>(&body).unwrap().title,
+        "too often"
+    );
     assert_eq!(certificate(renew(&registry, &node, &new_key)), first);
 }
 

@@ -5,7 +5,8 @@
 mod support;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SanType,
 };
 use registry::admin::{self, Revoke, RevokedNode};
 use support::{LIFE_S, Registry, issued, key, request};
@@ -20,19 +21,30 @@ use x509_parser::{extensions::GeneralName, pem::parse_x509_pem};
 fn check(claimed: &Claimed, key: &KeyPair) {
     let (_, pem) = parse_x509_pem(claimed.certificate.as_bytes()).unwrap();
     let certificate = pem.parse_x509().unwrap();
-    assert_eq!(certificate.subject().to_string(), format!("CN={}", claimed.prefix));
+    assert_eq!(
+        certificate.subject().to_string(),
+        format!("CN={}", claimed.prefix)
+    );
     let names = certificate.subject_alternative_name().unwrap().unwrap();
-    let address: std::net::Ipv6Addr =
-        format!("fd12:3456:789a:{:x}::1", claimed.prefix.number()).parse().unwrap();
-    assert_eq!(names.value.general_names, [GeneralName::IPAddress(&address.octets())]);
+    let address: std::net::Ipv6Addr = format!("fd12:3456:789a:{:x}::1", claimed.prefix.number())
+        .parse()
+        .unwrap();
+    assert_eq!(
+        names.value.general_names,
+        [GeneralName::IPAddress(&address.octets())]
+    );
     assert!(!certificate.is_ca());
     let usage = certificate.key_usage().unwrap().unwrap().value;
     assert!(usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign());
     let extended = certificate.extended_key_usage().unwrap().unwrap().value;
-    assert!(extended.client_auth && extended.server_auth && !extended.code_signing && !extended.any);
+    assert!(
+        extended.client_auth && extended.server_auth && !extended.code_signing && !extended.any
+    );
     assert_eq!(certificate.public_key().raw, key.subject_public_key_info());
     let (_, ca) = parse_x509_pem(claimed.ca.as_bytes()).unwrap();
-    certificate.verify_signature(Some(ca.parse_x509().unwrap().public_key())).unwrap();
+    certificate
+        .verify_signature(Some(ca.parse_x509().unwrap().public_key()))
+        .unwrap();
 }
 
 fn claim(registry: &Registry, wishes: &CertificateParams) -> (Claimed, KeyPair) {
@@ -47,14 +59,30 @@ fn claim(registry: &Registry, wishes: &CertificateParams) -> (Claimed, KeyPair) 
 fn of_fifty_claims_at_once_with_one_token_exactly_one_gets_a_certificate() {
     let registry = Registry::start();
     let token = token_text(&registry.invite(60).token);
-    let requests: Vec<String> = (0..50).map(|_| request(&CertificateParams::default(), &key())).collect();
+    let requests: Vec<String> = (0..50)
+        .map(|_| request(&CertificateParams::default(), &key()))
+        .collect();
     let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let claims: Vec<_> =
-            requests.iter().map(|csr| scope.spawn(|| registry.claim(&token, csr).0)).collect();
-        claims.into_iter().map(|claim| claim.join().unwrap()).collect()
+        let claims: Vec<_> = requests
+            .iter()
+            .map(|csr| scope.spawn(|| registry.claim(&token, csr).0))
+            .collect();
+        claims
+            .into_iter()
+            .map(|claim| claim.join().unwrap())
+            .collect()
     });
-    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
-    assert!(statuses.iter().all(|status| [200, 403, 429].contains(status)), "{statuses:?}");
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 200).count(),
+        1,
+        "{statuses:?}"
+    );
+    assert!(
+        statuses
+            .iter()
+            .all(|status| [200, 403, 429].contains(status)),
+        "{statuses:?}"
+    );
     assert_eq!(issued(&registry.places).len(), 1);
 }
 
@@ -64,10 +92,16 @@ fn a_request_s_wishes_are_not_heard() {
     let mut wishes = CertificateParams::new(["registry.example".to_owned()]).unwrap();
     wishes.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     wishes.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    wishes.subject_alt_names.push(SanType::IpAddress("fd12:3456:789a:1::1".parse().unwrap()));
+    wishes
+        .subject_alt_names
+        .push(SanType::IpAddress("fd12:3456:789a:1::1".parse().unwrap()));
     wishes.distinguished_name.push(DnType::CommonName, "1/16");
-    wishes.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "2/16");
-    wishes.distinguished_name.push(DnType::OrganizationName, "warren-metadata");
+    wishes
+        .distinguished_name
+        .push(DnType::CustomDnType(vec![2, 5, 4, 3]), "2/16");
+    wishes
+        .distinguished_name
+        .push(DnType::OrganizationName, "warren-metadata");
     for _ in 0..2 {
         let (claimed, key) = claim(&registry, &wishes);
         check(&claimed, &key);
@@ -83,9 +117,14 @@ fn unknown_used_expired_and_malformed_tokens_get_the_same_answer() {
     let expired = token_text(&registry.invite(60).token);
     registry.pass(60);
     let unknown = token_text(&[7; 16]);
-    let answers: Vec<(u16, String)> =
-        [used, expired, unknown, "?".into()].iter().map(|token| registry.claim(token, &csr())).collect();
-    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
+    let answers: Vec<(u16, String)> = [used, expired, unknown, "?".into()]
+        .iter()
+        .map(|token| registry.claim(token, &csr()))
+        .collect();
+    assert!(
+        answers.windows(2).all(|pair| pair[0] == pair[1]),
+        "{answers:?}"
+    );
     assert_eq!(answers[0].0, 403);
     let problem: Problem = serde_json::from_str(&answers[0].1).unwrap();
     assert_eq!(problem.field.as_deref(), Some("token"));
@@ -113,11 +152,21 @@ fn a_bad_request_is_refused_by_the_name_of_its_field_and_spends_nothing() {
     let problem: Problem = serde_json::from_str(&body).unwrap();
     assert_eq!((status, problem.field.as_deref()), (422, Some("csr")));
     let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
-    assert_eq!(registry.claim(&token, &request(&CertificateParams::default(), &p384)).0, 422);
+    assert_eq!(
+        registry
+            .claim(&token, &request(&CertificateParams::default(), &p384))
+            .0,
+        422
+    );
     let (status, body) = registry.call(None, "POST", "/v1/claims", r#"{"version":1,"token":"x"}"#);
     let problem: Problem = serde_json::from_str(&body).unwrap();
     assert_eq!((status, problem.field.as_deref()), (400, Some("csr")));
-    assert_eq!(registry.call(None, "POST", "/v1/claims", &"x".repeat(9000)).0, 413);
+    assert_eq!(
+        registry
+            .call(None, "POST", "/v1/claims", &"x".repeat(9000))
+            .0,
+        413
+    );
     assert_eq!(registry.call(None, "GET", "/v1/claims", "").0, 405);
     assert_eq!(registry.call(None, "GET", "/v1/nothing", "").0, 404);
     let good = request(&CertificateParams::default(), &key());
@@ -130,12 +179,21 @@ fn one_key_gets_one_certificate_and_none_once_it_was_revoked() {
     let node = registry.member();
     let again = || {
         let token = token_text(&registry.invite(60).token);
-        registry.claim(&token, &request(&CertificateParams::default(), &node.key)).0
+        registry
+            .claim(&token, &request(&CertificateParams::default(), &node.key))
+            .0
     };
     assert_eq!(again(), 409);
-    let ask = Revoke { node: node.claimed.prefix.to_string() };
-    let done: RevokedNode =
-        admin::ask(&registry.places.admin, "POST", "/v1/revocations", Some(&ask)).unwrap();
+    let ask = Revoke {
+        node: node.claimed.prefix.to_string(),
+    };
+    let done: RevokedNode = admin::ask(
+        &registry.places.admin,
+        "POST",
+        "/v1/revocations",
+        Some(&ask),
+    )
+    .unwrap();
     assert_eq!(done.certificates, 1);
     registry.pass(2 * LIFE_S);
     assert_eq!(again(), 409);
@@ -146,14 +204,23 @@ fn a_certificate_is_renewed_in_the_last_third_of_its_life_and_for_its_owner_alon
     let registry = Registry::start();
     let (mut node, other) = (registry.member(), registry.member());
     let renew = |who: &support::Identity, key: &KeyPair| {
-        let renewal = Renewal { version: VERSION, csr: request(&CertificateParams::default(), key) };
-        registry.call(Some(who), "POST", "/v1/renewals", &serde_json::to_string(&renewal).unwrap())
+        let renewal = Renewal {
+            version: VERSION,
+            csr: request(&CertificateParams::default(), key),
+        };
+        registry.call(
+            Some(who),
+            "POST",
+            "/v1/renewals",
+            &serde_json::to_string(&renewal).unwrap(),
+        )
     };
     assert_eq!(renew(&node, &node.key).0, 409, "too early");
     registry.pass(LIFE_S * 2 / 3 + 1);
     assert_eq!(renew(&node, &other.key).0, 409, "another's key");
     for new_key in [None, Some(key())] {
-        let new_key = new_key.unwrap_or_else(|| KeyPair::from_pem(&node.key.serialize_pem()).unwrap());
+        let new_key =
+            new_key.unwrap_or_else(|| KeyPair::from_pem(&node.key.serialize_pem()).unwrap());
         let (status, body) = renew(&node, &new_key);
         assert_eq!(status, 200, "{body}");
         let renewed: Renewed = serde_json::from_str(&body).unwrap();

@@ -23,22 +23,40 @@ use wire::{invitation::token_text, registry::Claimed};
 /// A disk in memory, of `size` such as `1m`, at `path`; or another size for the one that is there.
 fn disk(path: &Path, size: &str, flags: MsFlags) {
     let options = format!("size={size},mode=700");
-    mount(Some("disk"), path, Some("tmpfs"), flags, Some(options.as_str())).unwrap();
+    mount(
+        Some("disk"),
+        path,
+        Some("tmpfs"),
+        flags,
+        Some(options.as_str()),
+    )
+    .unwrap();
 }
 
 /// Whether this thread, and those that it starts, has mounts of its own.
 fn own_mounts() -> bool {
     if !nix::unistd::geteuid().is_root() {
-        assert_eq!(env::var("WARREN_WITHOUT_ROOT").as_deref(), Ok("1"), "this test needs root");
-        let listed =
-            env::var_os("WARREN_LEFT_OUT").map(|path| fs::OpenOptions::new().append(true).open(path));
+        assert_eq!(
+            env::var("WARREN_WITHOUT_ROOT").as_deref(),
+            Ok("1"),
+            "this test needs root"
+        );
+        let listed = env::var_os("WARREN_LEFT_OUT")
+            .map(|path| fs::OpenOptions::new().append(true).open(path));
         if let Some(Ok(mut listed)) = listed {
             writeln!(listed, "a registry on a full disk").ok();
         }
         return false;
     }
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .unwrap();
     true
 }
 
@@ -67,14 +85,19 @@ fn on_a_full_disk_nothing_is_issued_that_is_not_recorded_and_with_room_it_goes_o
     let mut registry = Registry::with_state(|state| disk(state, "1m", MsFlags::empty()));
     let state = registry.places.state.clone();
     let (mut answered, mut refused) = (Vec::new(), Vec::new());
-    let tokens: Vec<String> = (0..40).map(|_| token_text(&registry.invite(86_400).token)).collect();
+    let tokens: Vec<String> = (0..40)
+        .map(|_| token_text(&registry.invite(86_400).token))
+        .collect();
     // Somebody else fills the disk.
     let filled = fs::File::create(state.join("others")).and_then(|mut file| {
         loop {
             file.write_all(&[0; 4096])?;
         }
     });
-    assert_eq!(filled.map(|(): ()| ()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(
+        filled.map(|(): ()| ()).unwrap_err().kind(),
+        io::ErrorKind::StorageFull
+    );
     for token in &tokens {
         match claim(&registry, token) {
             (200, body) => answered.push(serde_json::from_str::<Claimed>(&body).unwrap()),
@@ -82,11 +105,19 @@ fn on_a_full_disk_nothing_is_issued_that_is_not_recorded_and_with_room_it_goes_o
             (status, body) => unreachable!("{status}: {body}"),
         }
     }
-    assert!(refused.len() > 10, "the disk was not full: {} of {} refused", refused.len(), tokens.len());
+    assert!(
+        refused.len() > 10,
+        "the disk was not full: {} of {} refused",
+        refused.len(),
+        tokens.len()
+    );
     let ends = |registry: &Registry, answered: &[Claimed]| {
         let told = serials(answered.iter().map(|claimed| claimed.certificate.as_str()));
         let all = issued(&registry.places);
-        assert!(told.is_subset(&serials(all.iter().map(String::as_str))), "issued, and not recorded");
+        assert!(
+            told.is_subset(&serials(all.iter().map(String::as_str))),
+            "issued, and not recorded"
+        );
         let prefixes: BTreeSet<_> = answered.iter().map(|claimed| claimed.prefix).collect();
         assert_eq!(prefixes.len(), answered.len(), "a prefix was given twice");
     };
@@ -107,7 +138,9 @@ fn on_a_full_disk_nothing_is_issued_that_is_not_recorded_and_with_room_it_goes_o
 #[test]
 fn with_a_wrong_byte_in_its_database_a_registry_gives_nothing_twice_or_does_not_start() {
     let mut registry = Registry::start();
-    let tokens: Vec<String> = (0..60).map(|_| token_text(&registry.invite(86_400).token)).collect();
+    let tokens: Vec<String> = (0..60)
+        .map(|_| token_text(&registry.invite(86_400).token))
+        .collect();
     let given: Vec<Claimed> = (0..40).map(|_| registry.member().claimed).collect();
     let owned: BTreeSet<_> = given.iter().map(|claimed| claimed.prefix).collect();
     registry.stop();
@@ -132,16 +165,27 @@ fn with_a_wrong_byte_in_its_database_a_registry_gives_nothing_twice_or_does_not_
         let (status, body) = claim(&registry, token);
         if status == 200 {
             let claimed: Claimed = serde_json::from_str(&body).unwrap();
-            assert!(!owned.contains(&claimed.prefix), "byte {at}: {} was given twice", claimed.prefix);
+            assert!(
+                !owned.contains(&claimed.prefix),
+                "byte {at}: {} was given twice",
+                claimed.prefix
+            );
         } else {
             assert!([403, 500].contains(&status), "byte {at}: {status} {body}");
         }
         let listed = admin::ask::<Listing>(&registry.places.admin, "GET", "/v1/nodes", None::<&()>);
         if let Ok(listed) = listed {
             let serials: BTreeSet<_> = listed.nodes.iter().map(|node| &node.serial).collect();
-            assert_eq!(serials.len(), listed.nodes.len(), "byte {at}: a serial number was given twice");
+            assert_eq!(
+                serials.len(),
+                listed.nodes.len(),
+                "byte {at}: a serial number was given twice"
+            );
         }
         registry.stop();
     }
-    assert!(refused > 0 && served > 0, "{refused} refused, {served} served");
+    assert!(
+        refused > 0 && served > 0,
+        "{refused} refused, {served} served"
+    );
 }

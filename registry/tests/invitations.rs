@@ -12,30 +12,116 @@ use wire::invitation::{Invitation, token_text};
 #[test]
 fn an_invitation_gives_what_was_asked_for() {
     let registry = Registry::start();
-    let invite = Invite { ttl_s: 60, ..Invite::default() };
-    let wide = joined(&claim_with(&registry, &Invite { prefix_length: Some(12), ..invite.clone() }));
+    let invite = Invite {
+        ttl_s: 60,
+        ..Invite::default()
+    };
+    let wide = joined(&claim_with(
+        &registry,
+        &Invite {
+            prefix_length: Some(12),
+            ..invite.clone()
+        },
+    ));
     assert_eq!(wide.prefix.to_string(), "1/12");
-    let pinned = Invite { prefix: Some("77/16".into()), name: Some("printer".into()), ..invite.clone() };
-    assert_eq!(joined(&claim_with(&registry, &pinned)).prefix.to_string(), "77/16");
-    check(ask::<Invited>(&registry, "POST", "/v1/invitations", &pinned), "name taken");
-    let unnamed = Invite { name: None, ..pinned.clone() };
-    check(ask::<Invited>(&registry, "POST", "/v1/invitations", &unnamed), "prefix taken");
-    let inside = Invite { prefix: Some("154/17".into()), ..invite.clone() };
-    check(ask::<Invited>(&registry, "POST", "/v1/invitations", &inside), "prefix taken");
+    let pinned = Invite {
+        prefix: Some("77/16".into()),
+        name: Some("printer".into()),
+        ..invite.clone()
+    };
+    assert_eq!(
+        joined(&claim_with(&registry, &pinned)).prefix.to_string(),
+        "77/16"
+    );
+    check(
+        ask::<Invited>(&registry, "POST", "/v1/invitations", &pinned),
+        "name taken",
+    );
+    let unnamed = Invite {
+        name: None,
+        ..pinned.clone()
+    };
+    check(
+        ask::<Invited>(&registry, "POST", "/v1/invitations", &unnamed),
+        "prefix taken",
+    );
+    let inside = Invite {
+        prefix: Some("154/17".into()),
+        ..invite.clone()
+    };
+    check(
+        ask::<Invited>(&registry, "POST", "/v1/invitations", &inside),
+        "prefix taken",
+    );
     for (field, bad) in [
-        ("ttl_s", Invite { ttl_s: 0, ..invite.clone() }),
-        ("uses", Invite { uses: Some(0), ..invite.clone() }),
-        ("uses", Invite { uses: Some(2), name: Some("two".into()), ..invite.clone() }),
-        ("name", Invite { name: Some("a b".into()), ..invite.clone() }),
-        ("name", Invite { name: Some("0".repeat(32)), ..invite.clone() }),
-        ("prefix_length", Invite { prefix_length: Some(33), ..invite.clone() }),
-        ("anonymous", Invite { name: Some("three".into()), anonymous: true, ..invite.clone() }),
+        (
+            "ttl_s",
+            Invite {
+                ttl_s: 0,
+                ..invite.clone()
+            },
+        ),
+        (
+            "uses",
+            Invite {
+                uses: Some(0),
+                ..invite.clone()
+            },
+        ),
+        (
+            "uses",
+            Invite {
+                uses: Some(2),
+                name: Some("two".into()),
+                ..invite.clone()
+            },
+        ),
+        (
+            "name",
+            Invite {
+                name: Some("a b".into()),
+                ..invite.clone()
+            },
+        ),
+        (
+            "name",
+            Invite {
+                name: Some("0".repeat(32)),
+                ..invite.clone()
+            },
+        ),
+        (
+            "prefix_length",
+            Invite {
+                prefix_length: Some(33),
+                ..invite.clone()
+            },
+        ),
+        (
+            "anonymous",
+            Invite {
+                name: Some("three".into()),
+                anonymous: true,
+                ..invite.clone()
+            },
+        ),
     ] {
-        check(ask::<Invited>(&registry, "POST", "/v1/invitations", &bad), "out of range");
+        check(
+            ask::<Invited>(&registry, "POST", "/v1/invitations", &bad),
+            "out of range",
+        );
         assert!(!field.is_empty());
     }
     check(
-        ask::<Invited>(&registry, "POST", "/v1/invitations", &Invite { prefix: Some("7".into()), ..invite }),
+        ask::<Invited>(
+            &registry,
+            "POST",
+            "/v1/invitations",
+            &Invite {
+                prefix: Some("7".into()),
+                ..invite
+            },
+        ),
         "no prefix",
     );
 }
@@ -43,19 +129,34 @@ fn an_invitation_gives_what_was_asked_for() {
 #[test]
 fn an_invitation_is_good_as_often_as_it_says() {
     let registry = Registry::start();
-    let ask = Invite { ttl_s: 60, uses: Some(3), ..Invite::default() };
+    let ask = Invite {
+        ttl_s: 60,
+        uses: Some(3),
+        ..Invite::default()
+    };
     let invited: Invited = registry.order("POST", "/v1/invitations", &ask);
     let token = token_text(&invited.invitation.parse::<Invitation>().unwrap().token);
-    let statuses: Vec<u16> =
-        (0..5).map(|_| registry.claim(&token, &request(&CertificateParams::default(), &key())).0).collect();
+    let statuses: Vec<u16> = (0..5)
+        .map(|_| {
+            registry
+                .claim(&token, &request(&CertificateParams::default(), &key()))
+                .0
+        })
+        .collect();
     assert_eq!(statuses, [200, 200, 200, 403, 403]);
 }
 
 #[test]
-fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holder_of_another_is_let_in() {
+fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holder_of_another_is_let_in()
+ {
     let registry = Registry::start();
-    let ask =
-        Invite { ttl_s: 60, uses: Some(100), prefix_length: Some(24), anonymous: true, ..Invite::default() };
+    let ask = Invite {
+        ttl_s: 60,
+        uses: Some(100),
+        prefix_length: Some(24),
+        anonymous: true,
+        ..Invite::default()
+    };
     let invited: Invited = registry.order("POST", "/v1/invitations", &ask);
     let token = token_text(&invited.invitation.parse::<Invitation>().unwrap().token);
     let claim = || registry.claim(&token, &request(&CertificateParams::default(), &key()));
@@ -65,9 +166,21 @@ fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holde
     let (status, said) = claim();
     assert_eq!(status, 429, "{said}");
     assert!(said.contains("public invitation"), "{said}");
-    joined(&claim_with(&registry, &Invite { ttl_s: 60, ..Invite::default() }));
+    joined(&claim_with(
+        &registry,
+        &Invite {
+            ttl_s: 60,
+            ..Invite::default()
+        },
+    ));
     let lines: Lines = registry.order("GET", "/v1/log", &());
-    let logged = |words: &str| lines.lines.iter().filter(|line| line.what.contains(words)).count();
+    let logged = |words: &str| {
+        lines
+            .lines
+            .iter()
+            .filter(|line| line.what.contains(words))
+            .count()
+    };
     assert_eq!(logged("100 uses, 60 s, 24 bits, anonymous"), 1, "{lines:?}");
     assert_eq!(logged("joined by a public invitation: "), 3, "{lines:?}");
 }

@@ -22,12 +22,19 @@ const CALLS: [(&str, &str); 5] = [
 ];
 
 fn announce(registry: &Registry, who: &Identity, endpoints: &[&str]) -> Announced {
-    let endpoints = endpoints.iter().map(|text| text.parse::<Endpoint>().unwrap()).collect();
+    let endpoints = endpoints
+        .iter()
+        .map(|text| text.parse::<Endpoint>().unwrap())
+        .collect();
     registry.ask(
         who,
         "PUT",
         "/v1/nodes/self",
-        &Announcement { version: VERSION, endpoints, ..Announcement::default() },
+        &Announcement {
+            version: VERSION,
+            endpoints,
+            ..Announcement::default()
+        },
     )
 }
 
@@ -38,22 +45,37 @@ fn check(registry: &Registry, who: &Identity, expected: &[(&Identity, &[&str])])
     let mut told: Vec<(String, Vec<String>)> = told
         .nodes
         .iter()
-        .map(|node| (node.prefix.to_string(), node.endpoints.iter().map(Endpoint::to_string).collect()))
+        .map(|node| {
+            (
+                node.prefix.to_string(),
+                node.endpoints.iter().map(Endpoint::to_string).collect(),
+            )
+        })
         .collect();
     told.sort();
     let expected: Vec<(String, Vec<String>)> = expected
         .iter()
         .map(|(node, endpoints)| {
-            (node.claimed.prefix.to_string(), endpoints.iter().map(|text| (*text).to_owned()).collect())
+            (
+                node.claimed.prefix.to_string(),
+                endpoints.iter().map(|text| (*text).to_owned()).collect(),
+            )
         })
         .collect();
     assert_eq!(told, expected);
 }
 
 fn revoke(registry: &Registry, node: &Identity) {
-    let ask = Revoke { node: node.claimed.prefix.to_string() };
-    let done: RevokedNode =
-        admin::ask(&registry.places.admin, "POST", "/v1/revocations", Some(&ask)).unwrap();
+    let ask = Revoke {
+        node: node.claimed.prefix.to_string(),
+    };
+    let done: RevokedNode = admin::ask(
+        &registry.places.admin,
+        "POST",
+        "/v1/revocations",
+        Some(&ask),
+    )
+    .unwrap();
     assert_eq!(done.certificates, 1);
 }
 
@@ -62,11 +84,23 @@ fn a_node_is_told_of_the_others_and_never_of_itself() {
     let mut registry = Registry::start();
     let (first, second) = (registry.member(), registry.member());
     check(&registry, &first, &[]);
-    announce(&registry, &first, &["udp:45.67.0.1:1194", "tcp:45.67.0.1:1194"]);
+    announce(
+        &registry,
+        &first,
+        &["udp:45.67.0.1:1194", "tcp:45.67.0.1:1194"],
+    );
     check(&registry, &first, &[]);
-    check(&registry, &second, &[(&first, &["udp:45.67.0.1:1194", "tcp:45.67.0.1:1194"])]);
+    check(
+        &registry,
+        &second,
+        &[(&first, &["udp:45.67.0.1:1194", "tcp:45.67.0.1:1194"])],
+    );
     registry.restart();
-    check(&registry, &second, &[(&first, &["udp:45.67.0.1:1194", "tcp:45.67.0.1:1194"])]);
+    check(
+        &registry,
+        &second,
+        &[(&first, &["udp:45.67.0.1:1194", "tcp:45.67.0.1:1194"])],
+    );
     announce(&registry, &first, &[]);
     check(&registry, &second, &[]);
 }
@@ -87,10 +121,24 @@ fn an_announcement_is_forgotten_after_its_time() {
 fn endpoints_that_nobody_should_dial_are_refused_one_by_one() {
     let registry = Registry::start();
     let (first, second) = (registry.member(), registry.member());
-    let bad =
-        ["udp:10.0.0.1:1194", "udp:127.0.0.1:1194", "udp:[fd12:3456:789a:2::1]:1194", "udp:[fe80::1]:1"];
-    let told = announce(&registry, &first, &[&bad[..], &["udp:45.67.0.1:1194"]].concat());
-    assert_eq!(told.refused.iter().map(|one| one.endpoint.to_string()).collect::<Vec<_>>(), bad);
+    let bad = [
+        "udp:10.0.0.1:1194",
+        "udp:127.0.0.1:1194",
+        "udp:[fd12:3456:789a:2::1]:1194",
+        "udp:[fe80::1]:1",
+    ];
+    let told = announce(
+        &registry,
+        &first,
+        &[&bad[..], &["udp:45.67.0.1:1194"]].concat(),
+    );
+    assert_eq!(
+        told.refused
+            .iter()
+            .map(|one| one.endpoint.to_string())
+            .collect::<Vec<_>>(),
+        bad
+    );
     check(&registry, &second, &[(&first, &["udp:45.67.0.1:1194"])]);
 }
 
@@ -107,10 +155,16 @@ fn a_revoked_node_is_out_at_once_and_the_signed_list_says_so() {
     let registry = Registry::start();
     let (first, second) = (registry.member(), registry.member());
     announce(&registry, &first, &["udp:45.67.0.1:1194"]);
-    assert_eq!(registry.call(Some(&second), "GET", "/v1/revocations?after=1", "").0, 204);
+    assert_eq!(
+        registry
+            .call(Some(&second), "GET", "/v1/revocations?after=1", "")
+            .0,
+        204
+    );
     let list = std::thread::scope(|scope| {
-        let waiting = scope
-            .spawn(|| registry.ask::<SignedDocument>(&second, "GET", "/v1/revocations?after=1&wait=60", &()));
+        let waiting = scope.spawn(|| {
+            registry.ask::<SignedDocument>(&second, "GET", "/v1/revocations?after=1&wait=60", &())
+        });
         revoke(&registry, &first);
         waiting.join().unwrap()
     });
@@ -119,11 +173,23 @@ fn a_revoked_node_is_out_at_once_and_the_signed_list_says_so() {
     assert_eq!((list.version, list.revoked.len()), (2, 1));
     assert_eq!(list.revoked[0].prefix, first.claimed.prefix);
     for (method, call) in CALLS {
-        assert_eq!(registry.call(Some(&first), method, call, "{}").0, 403, "{call}");
+        assert_eq!(
+            registry.call(Some(&first), method, call, "{}").0,
+            403,
+            "{call}"
+        );
     }
     check(&registry, &second, &[]);
-    let listing: Listing = admin::ask(&registry.places.admin, "GET", "/v1/nodes", None::<&Revoke>).unwrap();
-    assert_eq!(listing.nodes.iter().map(|node| node.revoked).collect::<Vec<_>>(), [true, false]);
+    let listing: Listing =
+        admin::ask(&registry.places.admin, "GET", "/v1/nodes", None::<&Revoke>).unwrap();
+    assert_eq!(
+        listing
+            .nodes
+            .iter()
+            .map(|node| node.revoked)
+            .collect::<Vec<_>>(),
+        [true, false]
+    );
 }
 
 #[test]
@@ -143,7 +209,11 @@ fn the_network_s_document_is_signed_and_for_members() {
     let node = registry.member();
     let signed: SignedDocument = registry.ask(&node, "GET", "/v1/network", &());
     assert!(signed == node.claimed.network);
-    let ca = CertificateDer::from_pem_slice(read(&registry.places.etc.join("ca.crt")).as_bytes()).unwrap();
+    let ca = CertificateDer::from_pem_slice(read(&registry.places.etc.join("ca.crt")).as_bytes())
+        .unwrap();
     let document = NetworkDocument::read(&signed::open(&signed, &[&ca]).unwrap().payload).unwrap();
-    assert_eq!((document.version, document.network.to_string()), (1, "fd12:3456:789a::/48".to_owned()));
+    assert_eq!(
+        (document.version, document.network.to_string()),
+        (1, "fd12:3456:789a::/48".to_owned())
+    );
 }

@@ -44,7 +44,10 @@ fn check(registry: &Registry, who: &Identity, call: Call, body: &str) -> Option<
     assert!((400..500).contains(&status), "{call:?}: {status} to {body}");
     let problem: Problem = serde_json::from_str(&answer).unwrap();
     assert_eq!(problem.status, status);
-    assert!(!problem.title.is_empty() && !problem.detail.contains(body) || body.len() < 3, "{answer}");
+    assert!(
+        !problem.title.is_empty() && !problem.detail.contains(body) || body.len() < 3,
+        "{answer}"
+    );
     problem.field
 }
 
@@ -57,14 +60,24 @@ fn each_missing_field_is_named() {
         let Some(document) = good(call) else { continue };
         for field in document.as_object().unwrap().keys() {
             // What may be left out is left out.
-            if ["software", "network_version", "network_applied", "revocations_version", "unreachable"]
-                .contains(&field.as_str())
+            if [
+                "software",
+                "network_version",
+                "network_applied",
+                "revocations_version",
+                "unreachable",
+            ]
+            .contains(&field.as_str())
             {
                 continue;
             }
             let mut less = document.clone();
             less.as_object_mut().unwrap().remove(field);
-            assert_eq!(check(&registry, &node, call, &less.to_string()).as_ref(), Some(field), "{call:?}");
+            assert_eq!(
+                check(&registry, &node, call, &less.to_string()).as_ref(),
+                Some(field),
+                "{call:?}"
+            );
             cells += 1;
         }
     }
@@ -75,7 +88,15 @@ fn each_missing_field_is_named() {
 fn each_wrong_value_is_named() {
     let registry = Registry::start();
     let node = registry.member();
-    let wrong = [json!(null), json!([]), json!({}), json!(-1), json!(1.5), json!("\u{0}"), json!(true)];
+    let wrong = [
+        json!(null),
+        json!([]),
+        json!({}),
+        json!(-1),
+        json!(1.5),
+        json!("\u{0}"),
+        json!(true),
+    ];
     for call in Call::ALL {
         let Some(document) = good(call) else { continue };
         for field in document.as_object().unwrap().keys() {
@@ -104,15 +125,22 @@ fn what_is_too_long_no_json_or_too_deep_is_a_problem_too() {
     let node = registry.member();
     let deep = "[".repeat(8_000);
     let long = format!("{{\"version\":1,\"token\":\"{}\"}}", "x".repeat(9_000));
-    for call in Call::ALL.into_iter().filter(|call| call.who() != Who::Operator && call.has_body()) {
+    for call in Call::ALL
+        .into_iter()
+        .filter(|call| call.who() != Who::Operator && call.has_body())
+    {
         for body in ["", "{", "null", "[]", "\"\"", "\u{feff}{}", &deep, &long] {
             check(&registry, &node, call, body);
         }
         let (method, path) = call.route();
-        assert_eq!(registry.call(Some(&node), method.as_str(), path, &long).0, 413);
+        assert_eq!(
+            registry.call(Some(&node), method.as_str(), path, &long).0,
+            413
+        );
     }
     for query in ["count=-1", "count=x", "count=99999999999999999999999"] {
-        let (status, answer) = registry.call(Some(&node), "GET", &format!("/v1/bootstrap?{query}"), "");
+        let (status, answer) =
+            registry.call(Some(&node), "GET", &format!("/v1/bootstrap?{query}"), "");
         let problem: Problem = serde_json::from_str(&answer).unwrap();
         assert_eq!((status, problem.status), (400, 400), "{answer}");
     }
@@ -133,7 +161,11 @@ fn of_thousands_of_changed_requests_none_is_signed_for_another_key() {
             bytes[at] = b"ABCabc019+/=-\n "[random.usize(..15)];
         }
         let text = String::from_utf8(bytes).unwrap();
-        let (status, _) = line.call("POST", "/v1/renewals", &json!({"version": 1, "csr": text}).to_string());
+        let (status, _) = line.call(
+            "POST",
+            "/v1/renewals",
+            &json!({"version": 1, "csr": text}).to_string(),
+        );
         // Too early for a good one, which a changed character may have left good.
         assert!([400, 409, 422].contains(&status), "{status}: {text}");
     }

@@ -28,7 +28,9 @@ fn ders(pem: &str) -> Vec<Vec<u8>> {
 
 /// The CA between that stands behind a chain in PEM; `None`: nobody does.
 fn between(chain: &str, trusted: &str) -> Option<Between> {
-    chain::verify(&ders(chain), &ders(trusted), None).ok()?.between
+    chain::verify(&ders(chain), &ders(trusted), None)
+        .ok()?
+        .between
 }
 
 #[test]
@@ -42,11 +44,19 @@ fn a_node_trusts_the_root_alone_and_its_certificate_and_documents_bring_the_ca_b
     let node = registry.member();
     assert_eq!(node.claimed.ca, root);
     let ca = between(&node.claimed.certificate, &root).unwrap();
-    assert_eq!(ders(&node.claimed.certificate)[1], ders(&read(&registry.places.etc.join("ca.crt")))[0]);
+    assert_eq!(
+        ders(&node.claimed.certificate)[1],
+        ders(&read(&registry.places.etc.join("ca.crt")))[0]
+    );
     let network: SignedDocument = registry.ask(&node, "GET", "/v1/network", &());
     let opened = signed::open(&network, &ders(&root)).unwrap();
     assert_eq!(opened.by.between.as_ref(), Some(&ca));
-    assert!(NetworkDocument::read(&opened.payload).unwrap().authorities.is_empty());
+    assert!(
+        NetworkDocument::read(&opened.payload)
+            .unwrap()
+            .authorities
+            .is_empty()
+    );
     let list: SignedDocument = registry.ask(&node, "GET", "/v1/revocations", &());
     let opened = signed::open(&list, &ders(&root)).unwrap();
     assert_eq!(Revocations::read(&opened.payload).unwrap().version, 1);
@@ -59,7 +69,10 @@ fn a_certificate_below_a_root_is_renewed_with_its_chain() {
     let registry = Registry::with_offline_root();
     let node = registry.member();
     registry.pass(LIFE_S * 3 / 4);
-    let renewal = Renewal { version: VERSION, csr: request(&CertificateParams::default(), &node.key) };
+    let renewal = Renewal {
+        version: VERSION,
+        csr: request(&CertificateParams::default(), &node.key),
+    };
     let renewed: Renewed = registry.ask(&node, "POST", "/v1/renewals", &renewal);
     assert!(between(&renewed.certificate, &node.claimed.ca).is_some());
     assert_eq!(ders(&renewed.certificate).len(), 2);
@@ -75,7 +88,10 @@ fn the_root_s_key_is_in_its_folder_only_and_the_registry_runs_without_it() {
         assert!(!read(&path).contains(secret.trim()), "{}", path.display());
     }
     registry.restart();
-    assert_eq!(registry.member().claimed.ca, read(&registry.places.etc.join("root.crt")));
+    assert_eq!(
+        registry.member().claimed.ca,
+        read(&registry.places.etc.join("root.crt"))
+    );
 }
 
 #[test]
@@ -87,13 +103,23 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
     assert!(matches!(again, Err(SettingsError::RootExists { .. })));
     let proven = request::read(&request(&CertificateParams::default(), &key())).unwrap();
     let certify = |now_s| root.certify(&proven, now_s).map(|pem| ders(&pem).concat());
-    let number = |der: Vec<u8>| chain::verify_between(&der, &ders(root.pem()), START_S + 10).unwrap();
-    let (first, second) = (number(certify(START_S).unwrap()), number(certify(START_S + 1).unwrap()));
+    let number =
+        |der: Vec<u8>| chain::verify_between(&der, &ders(root.pem()), START_S + 10).unwrap();
+    let (first, second) = (
+        number(certify(START_S).unwrap()),
+        number(certify(START_S + 1).unwrap()),
+    );
     assert!(first < second, "{first:?} {second:?}");
-    assert!(matches!(certify(START_S - 1), Err(SettingsError::Clock { .. })));
+    assert!(matches!(
+        certify(START_S - 1),
+        Err(SettingsError::Clock { .. })
+    ));
     assert_eq!(OfflineRoot::open(&folder).unwrap().pem(), root.pem());
     fs::remove_file(folder.join("root.key")).unwrap();
-    assert!(matches!(OfflineRoot::open(&folder), Err(SettingsError::NoRoot { .. })));
+    assert!(matches!(
+        OfflineRoot::open(&folder),
+        Err(SettingsError::NoRoot { .. })
+    ));
 }
 
 /// What a root in that folder makes of the registry's next CA.
@@ -105,15 +131,34 @@ fn certified(registry: &Registry, folder: &Path) -> String {
     } else {
         OfflineRoot::make(folder, asked.network, now_s).unwrap()
     };
-    root.certify(&request::read(&asked.csr).unwrap(), now_s).unwrap() + root.pem()
+    root.certify(&request::read(&asked.csr).unwrap(), now_s)
+        .unwrap()
+        + root.pem()
 }
 
-fn rotate(registry: &Registry, step: CaStep, given: Option<String>, force: bool) -> Result<Done, AdminError> {
-    ask(registry, "POST", "/v1/authority", &RotateCa { step, force, certificate: given })
+fn rotate(
+    registry: &Registry,
+    step: CaStep,
+    given: Option<String>,
+    force: bool,
+) -> Result<Done, AdminError> {
+    ask(
+        registry,
+        "POST",
+        "/v1/authority",
+        &RotateCa {
+            step,
+            force,
+            certificate: given,
+        },
+    )
 }
 
 fn renew(registry: &Registry, node: &mut Identity) {
-    let renewal = Renewal { version: VERSION, csr: request(&CertificateParams::default(), &node.key) };
+    let renewal = Renewal {
+        version: VERSION,
+        csr: request(&CertificateParams::default(), &node.key),
+    };
     let renewed: Renewed = registry.ask(node, "POST", "/v1/renewals", &renewal);
     node.claimed.certificate = renewed.certificate;
 }
@@ -133,7 +178,10 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     let invitation = registry.invite(600);
     registry.pass(60);
 
-    check(rotate(&registry, CaStep::Stage, None, true), "step out of order");
+    check(
+        rotate(&registry, CaStep::Stage, None, true),
+        "step out of order",
+    );
     let given = certified(&registry, &registry.offline_root());
     rotate(&registry, CaStep::Stage, Some(given), false).unwrap();
     registry.restart();
@@ -151,16 +199,25 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     assert_eq!(status, 200, "the invitation names the root: {body}");
 
     renew(&registry, &mut node);
-    assert_eq!(between(&node.claimed.certificate, &node.claimed.ca), Some(second.clone()));
+    assert_eq!(
+        between(&node.claimed.certificate, &node.claimed.ca),
+        Some(second.clone())
+    );
     apply(&registry, &node);
-    check(rotate(&registry, CaStep::Retire, None, false), "not spread yet");
+    check(
+        rotate(&registry, CaStep::Retire, None, false),
+        "not spread yet",
+    );
     let copy = registry.places.state.join("copy.sqlite");
     let _: Done = registry.order("POST", "/v1/backups", &Backup { path: copy.clone() });
     rotate(&registry, CaStep::Retire, None, true).unwrap();
     registry.restart();
     let list = opened(&registry, &node, "/v1/revocations");
     assert_eq!(list.by.between, Some(second.clone()));
-    assert_eq!(Revocations::read(&list.payload).unwrap().authorities, std::slice::from_ref(&first.serial));
+    assert_eq!(
+        Revocations::read(&list.payload).unwrap().authorities,
+        std::slice::from_ref(&first.serial)
+    );
     assert!(!registry.places.etc.join("ca.key").exists());
 
     // A copy of before does not bring the barred CA back.
@@ -172,16 +229,23 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
 
     // Who was away all the while comes back with a certificate of the barred CA, and renews.
     renew(&registry, &mut away);
-    assert_eq!(between(&away.claimed.certificate, &away.claimed.ca), Some(second));
+    assert_eq!(
+        between(&away.claimed.certificate, &away.claimed.ca),
+        Some(second)
+    );
     // Who has the stolen key signs the serial number of a member, but not with the member's key.
     let chain = ders(&node.claimed.certificate);
     let (_, parsed) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
     let (mut forged, theirs) = (CertificateParams::default(), key());
     forged.serial_number = Some(parsed.raw_serial().to_vec().into());
     forged.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-    let issuer = Issuer::from_ca_cert_pem(&stolen_ca, rcgen::KeyPair::from_pem(&stolen).unwrap()).unwrap();
+    let issuer =
+        Issuer::from_ca_cert_pem(&stolen_ca, rcgen::KeyPair::from_pem(&stolen).unwrap()).unwrap();
     let forged = forged.signed_by(&theirs, &issuer).unwrap().pem() + &stolen_ca;
-    let mut thief = Identity { claimed: node.claimed.clone(), key: theirs };
+    let mut thief = Identity {
+        claimed: node.claimed.clone(),
+        key: theirs,
+    };
     thief.claimed.certificate = forged;
     assert_eq!(registry.call(Some(&thief), "GET", "/v1/network", "").0, 403);
 }
@@ -203,13 +267,22 @@ fn only_the_root_s_certificate_for_the_key_that_was_asked_for_is_taken() {
     check(stage(&format!("{root}{ca}")), "CA certificate refused");
     check(stage(&format!("{good}{root}")), "CA certificate refused");
     let (_, foreign_root) = foreign.split_at(foreign.rfind("-----BEGIN").unwrap());
-    check(stage(&format!("{ca}{foreign_root}")), "CA certificate refused");
+    check(
+        stage(&format!("{ca}{foreign_root}")),
+        "CA certificate refused",
+    );
     // Another key than that of the request.
     registry.pass(1);
     let now_s = registry.now_s.load(Ordering::SeqCst);
     let stranger = request::read(&request(&CertificateParams::default(), &key())).unwrap();
-    let stranger = OfflineRoot::open(&ours).unwrap().certify(&stranger, now_s).unwrap();
-    check(stage(&format!("{stranger}{root}")), "CA certificate refused");
+    let stranger = OfflineRoot::open(&ours)
+        .unwrap()
+        .certify(&stranger, now_s)
+        .unwrap();
+    check(
+        stage(&format!("{stranger}{root}")),
+        "CA certificate refused",
+    );
     stage(&good).unwrap();
     check(stage(&good), "step out of order");
 }
@@ -226,7 +299,10 @@ fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
     let root = read(&folder.join("root.crt"));
     let staged = NetworkDocument::read(&opened(&registry, &node, "/v1/network").payload).unwrap();
     assert_eq!(staged.authorities, [old.clone(), root.clone()]);
-    check(rotate(&registry, CaStep::Activate, None, false), "not spread yet");
+    check(
+        rotate(&registry, CaStep::Activate, None, false),
+        "not spread yet",
+    );
     apply(&registry, &node);
     rotate(&registry, CaStep::Activate, None, false).unwrap();
     registry.restart();
@@ -240,7 +316,15 @@ fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
     rotate(&registry, CaStep::Retire, None, false).unwrap();
     registry.restart();
     let list = opened(&registry, &node, "/v1/revocations");
-    assert!(Revocations::read(&list.payload).unwrap().authorities.is_empty());
+    assert!(
+        Revocations::read(&list.payload)
+            .unwrap()
+            .authorities
+            .is_empty()
+    );
     assert_eq!(registry.member().claimed.ca, root);
-    check(rotate(&registry, CaStep::Stage, None, true), "step out of order");
+    check(
+        rotate(&registry, CaStep::Stage, None, true),
+        "step out of order",
+    );
 }

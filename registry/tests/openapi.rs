@@ -15,7 +15,10 @@ use support::{Identity, Registry};
 
 /// The type that a schema says; null is another's.
 fn kind(schema: &Value) -> &str {
-    schema["type"].as_str().or(schema["type"][0].as_str()).unwrap()
+    schema["type"]
+        .as_str()
+        .or(schema["type"][0].as_str())
+        .unwrap()
 }
 
 /// A value that a schema allows.
@@ -33,7 +36,12 @@ fn good(schema: &Value) -> Value {
         "array" => json!([good(&schema["items"])]),
         "object" => {
             let fields = schema["properties"].as_object().unwrap();
-            Value::Object(fields.iter().map(|(name, of)| (name.clone(), good(of))).collect())
+            Value::Object(
+                fields
+                    .iter()
+                    .map(|(name, of)| (name.clone(), good(of)))
+                    .collect(),
+            )
         }
         other => unreachable!("{other}"),
     }
@@ -41,20 +49,38 @@ fn good(schema: &Value) -> Value {
 
 /// Values that a schema does not allow.
 fn bad(schema: &Value) -> Vec<Value> {
-    let mut all =
-        vec![json!(null), json!({"a": 1}), json!(1.5), json!("\u{7f}"), json!([[]]), json!(-1), json!(true)];
+    let mut all = vec![
+        json!(null),
+        json!({"a": 1}),
+        json!(1.5),
+        json!("\u{7f}"),
+        json!([[]]),
+        json!(-1),
+        json!(true),
+    ];
     all.retain(|value| match kind(schema) {
-        "string" => !value.is_string() || schema.get("enum").is_some() || schema.get("examples").is_some(),
+        "string" => {
+            !value.is_string() || schema.get("enum").is_some() || schema.get("examples").is_some()
+        }
         "boolean" => !value.is_boolean(),
         _ => true,
     });
     // As if it were left out.
     all.retain(|value| !value.is_null() || !schema["type"].is_array());
     if let (Some(least), Some(most)) = (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
-        all.extend(least.checked_sub(1).into_iter().chain(most.checked_add(1)).map(|beyond| json!(beyond)));
+        all.extend(
+            least
+                .checked_sub(1)
+                .into_iter()
+                .chain(most.checked_add(1))
+                .map(|beyond| json!(beyond)),
+        );
     }
     if let Some(most) = schema["maxItems"].as_u64() {
-        all.push(Value::Array(vec![good(&schema["items"]); usize::try_from(most).unwrap() + 1]));
+        all.push(Value::Array(vec![
+            good(&schema["items"]);
+            usize::try_from(most).unwrap() + 1
+        ]));
     }
     if let Some(most) = schema["maxLength"].as_u64() {
         all.push(json!("x".repeat(usize::try_from(most).unwrap() + 1)));
@@ -80,7 +106,10 @@ fn ask(
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    (
+        head.split(' ').nth(1).unwrap().parse().unwrap(),
+        body.to_owned(),
+    )
 }
 
 /// Whether an answer is one that the operation lists, in the form that it says.
@@ -100,7 +129,10 @@ fn check(operation: &Value, (status, body): &(u16, String), asked: &str) {
         schema["required"].as_array().unwrap().clone()
     };
     for field in needed {
-        assert!(document.contains_key(field.as_str().unwrap()), "{asked}: no {field} in {body}");
+        assert!(
+            document.contains_key(field.as_str().unwrap()),
+            "{asked}: no {field} in {body}"
+        );
     }
 }
 
@@ -140,22 +172,36 @@ fn the_registry_answers_as_its_document_says() {
                 }
                 for parameter in operation["parameters"].as_array().unwrap() {
                     let name = parameter["name"].as_str().unwrap();
-                    send(&format!("{path}?{name}={}", parameter["schema"]["minimum"]), "", false);
+                    send(
+                        &format!("{path}?{name}={}", parameter["schema"]["minimum"]),
+                        "",
+                        false,
+                    );
                     let beyond = u128::from(parameter["schema"]["maximum"].as_u64().unwrap()) + 1;
                     for wrong in ["-1", "x", "", "1.5", &beyond.to_string()] {
                         let path = format!("{path}?{name}={wrong}");
                         send(&path, "", true);
                         let (_, body) = ask(&registry, &node, operator, &method, &path, "");
-                        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["field"], *name, "{body}");
+                        assert_eq!(
+                            serde_json::from_str::<Value>(&body).unwrap()["field"],
+                            *name,
+                            "{body}"
+                        );
                     }
                 }
             }
         }
-        let calls = Call::ALL
-            .into_iter()
-            .filter(|call| Call::by_path(operator).iter().any(|(_, of)| of.contains(call)));
-        let described: usize =
-            document["paths"].as_object().unwrap().values().map(|of| of.as_object().unwrap().len()).sum();
+        let calls = Call::ALL.into_iter().filter(|call| {
+            Call::by_path(operator)
+                .iter()
+                .any(|(_, of)| of.contains(call))
+        });
+        let described: usize = document["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|of| of.as_object().unwrap().len())
+            .sum();
         assert_eq!(described, calls.count());
     }
     assert!(asked > 250, "{asked}");
@@ -175,6 +221,9 @@ fn other_methods_and_paths_are_no_calls() {
                 assert_eq!(status, 405, "{method} {path}: {body}");
             }
         }
-        assert_eq!(ask(&registry, &node, operator, "GET", "/v1/nothing", "").0, 404);
+        assert_eq!(
+            ask(&registry, &node, operator, "GET", "/v1/nothing", "").0,
+            404
+        );
     }
 }

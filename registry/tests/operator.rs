@@ -8,8 +8,8 @@ mod support;
 use rcgen::CertificateParams;
 use registry::{
     admin::{
-        AdminError, Backup, Done, Invite, Lines, Listing, ParameterList, Revoke, RevokedNode, RotateCa,
-        RotateKey, Set, SignFile,
+        AdminError, Backup, Done, Invite, Lines, Listing, ParameterList, Revoke, RevokedNode,
+        RotateCa, RotateKey, Set, SignFile,
     },
     desk::{CaStep, KeyKind, Spread},
     settings,
@@ -19,7 +19,9 @@ use std::{
     fs,
     io::{Read, Write},
 };
-use support::{Identity, LIFE_S, Registry, apply, ask, check, claim_with, joined, key, read, request};
+use support::{
+    Identity, LIFE_S, Registry, apply, ask, check, claim_with, joined, key, read, request,
+};
 use wire::{
     invitation::token_text,
     registry::{Enrolment, NetworkDocument, Renewal, Renewed, Revocations, VERSION},
@@ -41,42 +43,90 @@ fn network(registry: &Registry, who: &Identity) -> SignedDocument {
 #[test]
 fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_operator_alone() {
     let registry = Registry::start();
-    let named = Invite { ttl_s: 60, name: Some("printer".into()), ..Invite::default() };
+    let named = Invite {
+        ttl_s: 60,
+        name: Some("printer".into()),
+        ..Invite::default()
+    };
     let first = joined(&claim_with(&registry, &named));
     let (second, third) = (registry.member(), registry.member());
     let listing: Listing = registry.order("GET", "/v1/nodes", &());
-    let serial = listing.nodes.iter().find(|node| node.prefix == third.claimed.prefix.to_string()).unwrap();
+    let serial = listing
+        .nodes
+        .iter()
+        .find(|node| node.prefix == third.claimed.prefix.to_string())
+        .unwrap();
     for (node, prefix) in [
         ("printer", first.prefix.to_string()),
-        (&second.claimed.prefix.to_string(), second.claimed.prefix.to_string()),
+        (
+            &second.claimed.prefix.to_string(),
+            second.claimed.prefix.to_string(),
+        ),
         (&serial.serial, third.claimed.prefix.to_string()),
     ] {
-        let done: RevokedNode = registry.order("POST", "/v1/revocations", &Revoke { node: node.to_owned() });
+        let done: RevokedNode = registry.order(
+            "POST",
+            "/v1/revocations",
+            &Revoke {
+                node: node.to_owned(),
+            },
+        );
         assert_eq!((done.prefix, done.certificates), (prefix, 1));
         check(
-            ask::<RevokedNode>(&registry, "POST", "/v1/revocations", &Revoke { node: node.to_owned() }),
+            ask::<RevokedNode>(
+                &registry,
+                "POST",
+                "/v1/revocations",
+                &Revoke {
+                    node: node.to_owned(),
+                },
+            ),
             "no such node",
         );
     }
-    let again = Invite { prefix: Some(first.prefix.to_string()), ..named };
+    let again = Invite {
+        prefix: Some(first.prefix.to_string()),
+        ..named
+    };
     assert_eq!(joined(&claim_with(&registry, &again)).prefix, first.prefix);
     assert!(registry.member().claimed.prefix.number() > third.claimed.prefix.number());
     let log: Lines = registry.order("GET", "/v1/log?count=3", &());
     assert_eq!(log.lines.len(), 3);
-    assert!(log.lines.iter().all(|line| line.who.starts_with("uid ")), "{log:?}");
+    assert!(
+        log.lines.iter().all(|line| line.who.starts_with("uid ")),
+        "{log:?}"
+    );
 }
 
 #[test]
 fn a_request_by_file_is_signed_without_a_token() {
     let registry = Registry::start();
     let csr = request(&CertificateParams::default(), &key());
-    let ask = SignFile { csr, name: Some("island".into()), ..SignFile::default() };
+    let ask = SignFile {
+        csr,
+        name: Some("island".into()),
+        ..SignFile::default()
+    };
     let signed: Enrolment = registry.order("POST", "/v1/signatures", &ask);
     assert_eq!(signed.registry, "127.0.0.1:9443");
-    assert_eq!(document(&signed.claimed.network, &signed.claimed.ca).version, 1);
-    check(self::ask::<Enrolment>(&registry, "POST", "/v1/signatures", &ask), "key refused");
+    assert_eq!(
+        document(&signed.claimed.network, &signed.claimed.ca).version,
+        1
+    );
     check(
-        self::ask::<Enrolment>(&registry, "POST", "/v1/signatures", &SignFile { csr: "x".into(), ..ask }),
+        self::ask::<Enrolment>(&registry, "POST", "/v1/signatures", &ask),
+        "key refused",
+    );
+    check(
+        self::ask::<Enrolment>(
+            &registry,
+            "POST",
+            "/v1/signatures",
+            &SignFile {
+                csr: "x".into(),
+                ..ask
+            },
+        ),
         "request refused",
     );
 }
@@ -86,7 +136,15 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
     let registry = Registry::start();
     let node = registry.member();
     let set = |key: &str, value: &str| {
-        ask::<Done>(&registry, "PUT", "/v1/parameters", &Set { key: key.into(), value: value.into() })
+        ask::<Done>(
+            &registry,
+            "PUT",
+            "/v1/parameters",
+            &Set {
+                key: key.into(),
+                value: value.into(),
+            },
+        )
     };
     for (key, value) in [
         ("hello-interval", "4s"),
@@ -100,12 +158,25 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
     ] {
         set(key, value).unwrap();
         let list: ParameterList = registry.order("GET", "/v1/parameters", &());
-        let shown = list.parameters.iter().find(|one| one.key == key).unwrap().value.clone();
+        let shown = list
+            .parameters
+            .iter()
+            .find(|one| one.key == key)
+            .unwrap()
+            .value
+            .clone();
         assert_eq!(shown, value);
     }
     let ca = &node.claimed.ca;
     let now = document(&network(&registry, &node), ca);
-    assert_eq!((now.version, now.parameters.hello_interval_ms, now.gateways.len()), (8, 4_000, 2));
+    assert_eq!(
+        (
+            now.version,
+            now.parameters.hello_interval_ms,
+            now.gateways.len()
+        ),
+        (8, 4_000, 2)
+    );
     for (key, value) in [
         ("hello-interval", "1ms"),
         ("hello-interval", "x"),
@@ -128,24 +199,51 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
 fn news_of_the_network_document_come_to_who_waits() {
     let registry = Registry::start();
     let node = registry.member();
-    assert_eq!(registry.call(Some(&node), "GET", "/v1/network?after=1", "").0, 204);
+    assert_eq!(
+        registry
+            .call(Some(&node), "GET", "/v1/network?after=1", "")
+            .0,
+        204
+    );
     std::thread::scope(|scope| {
-        let waiting =
-            scope.spawn(|| registry.ask::<SignedDocument>(&node, "GET", "/v1/network?after=1&wait=60", &()));
-        let _: Done =
-            registry.order("PUT", "/v1/parameters", &Set { key: "refresh".into(), value: "1m".into() });
-        assert_eq!(document(&waiting.join().unwrap(), &node.claimed.ca).version, 2);
+        let waiting = scope.spawn(|| {
+            registry.ask::<SignedDocument>(&node, "GET", "/v1/network?after=1&wait=60", &())
+        });
+        let _: Done = registry.order(
+            "PUT",
+            "/v1/parameters",
+            &Set {
+                key: "refresh".into(),
+                value: "1m".into(),
+            },
+        );
+        assert_eq!(
+            document(&waiting.join().unwrap(), &node.claimed.ca).version,
+            2
+        );
     });
 }
 
 fn rotate(registry: &Registry, step: CaStep, force: bool) -> Result<Done, AdminError> {
-    ask(registry, "POST", "/v1/authority", &RotateCa { step, force, certificate: None })
+    ask(
+        registry,
+        "POST",
+        "/v1/authority",
+        &RotateCa {
+            step,
+            force,
+            certificate: None,
+        },
+    )
 }
 
 /// Whether who trusts `ca` alone can speak with the registry.
 fn reaches(registry: &Registry, who: &Identity, ca: &str) -> bool {
     let mut tls = registry.connect(Some(who), ca);
-    if tls.write_all(b"GET /v1/network HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").is_err() {
+    if tls
+        .write_all(b"GET /v1/network HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .is_err()
+    {
         return false;
     }
     let mut answer = Vec::new();
@@ -158,21 +256,32 @@ fn the_ca_changes_in_three_steps_and_nobody_who_keeps_up_is_cut_off() {
     let mut registry = Registry::start();
     let mut node = registry.member();
     let old = node.claimed.ca.clone();
-    check(rotate(&registry, CaStep::Activate, false), "step out of order");
+    check(
+        rotate(&registry, CaStep::Activate, false),
+        "step out of order",
+    );
     check(rotate(&registry, CaStep::Retire, true), "step out of order");
 
     rotate(&registry, CaStep::Stage, false).unwrap();
     check(rotate(&registry, CaStep::Stage, false), "step out of order");
     let staged = document(&network(&registry, &node), &old);
-    assert_eq!((staged.authorities.len(), &staged.authorities[0]), (2, &old));
+    assert_eq!(
+        (staged.authorities.len(), &staged.authorities[0]),
+        (2, &old)
+    );
     let new = staged.authorities[1].clone();
-    assert!(!reaches(&registry, &node, &new), "nothing is signed by a staged CA");
+    assert!(
+        !reaches(&registry, &node, &new),
+        "nothing is signed by a staged CA"
+    );
     assert_eq!(registry.member().claimed.ca, old);
     check(rotate(&registry, CaStep::Activate, false), "not spread yet");
     registry.restart();
     apply(&registry, &node);
     check(rotate(&registry, CaStep::Activate, false), "not spread yet");
-    let revoke = Revoke { node: "2/16".into() };
+    let revoke = Revoke {
+        node: "2/16".into(),
+    };
     let _: RevokedNode = registry.order("POST", "/v1/revocations", &revoke);
     apply(&registry, &node);
 
@@ -183,15 +292,24 @@ fn the_ca_changes_in_three_steps_and_nobody_who_keeps_up_is_cut_off() {
     registry.restart();
     assert!(reaches(&registry, &node, &old) && reaches(&registry, &node, &new));
     let both = network(&registry, &node);
-    assert_eq!(document(&both, &old).authorities, [new.clone(), old.clone()]);
-    assert_eq!(document(&both, &new).authorities, [new.clone(), old.clone()]);
+    assert_eq!(
+        document(&both, &old).authorities,
+        [new.clone(), old.clone()]
+    );
+    assert_eq!(
+        document(&both, &new).authorities,
+        [new.clone(), old.clone()]
+    );
     let newcomer = registry.member();
     assert_eq!(newcomer.claimed.ca, new);
     apply(&registry, &node);
     apply(&registry, &newcomer);
     check(rotate(&registry, CaStep::Retire, false), "not spread yet");
 
-    let renewal = Renewal { version: VERSION, csr: request(&CertificateParams::default(), &node.key) };
+    let renewal = Renewal {
+        version: VERSION,
+        csr: request(&CertificateParams::default(), &node.key),
+    };
     let renewed: Renewed = registry.ask(&node, "POST", "/v1/renewals", &renewal);
     let former = std::mem::replace(&mut node.claimed.certificate, renewed.certificate);
     apply(&registry, &node);
@@ -202,20 +320,39 @@ fn the_ca_changes_in_three_steps_and_nobody_who_keeps_up_is_cut_off() {
     assert!(signed::open(&now, &[der(&old)]).is_err());
     assert_eq!(document(&now, &new).authorities, std::slice::from_ref(&new));
     node.claimed.certificate = former;
-    assert!(!reaches(&registry, &node, &new), "a certificate of the old CA is good no more");
+    assert!(
+        !reaches(&registry, &node, &new),
+        "a certificate of the old CA is good no more"
+    );
     assert!(!registry.places.etc.join("ca.key").exists());
 
     // Another round begins where this one ended.
     rotate(&registry, CaStep::Stage, false).unwrap();
     registry.restart();
-    assert_eq!(document(&network(&registry, &newcomer), &new).authorities.len(), 2);
+    assert_eq!(
+        document(&network(&registry, &newcomer), &new)
+            .authorities
+            .len(),
+        2
+    );
 }
 
 #[test]
 fn keys_change_in_three_steps() {
     let registry = Registry::start();
     let node = registry.member();
-    let step = |key, step| ask::<Done>(&registry, "POST", "/v1/keys", &RotateKey { key, step, force: false });
+    let step = |key, step| {
+        ask::<Done>(
+            &registry,
+            "POST",
+            "/v1/keys",
+            &RotateKey {
+                key,
+                step,
+                force: false,
+            },
+        )
+    };
     let now = || document(&network(&registry, &node), &node.claimed.ca);
     let first = now();
     for key in [KeyKind::Babel, KeyKind::TlsCrypt] {
@@ -245,7 +382,10 @@ fn keys_change_in_three_steps() {
         step(key, CaStep::Retire).unwrap();
         let retired = now();
         assert!(!retired.babel_lenient && retired.tls_crypt_other.is_none());
-        assert_eq!((&retired.babel_key, &retired.tls_crypt), (&active.babel_key, &active.tls_crypt));
+        assert_eq!(
+            (&retired.babel_key, &retired.tls_crypt),
+            (&active.babel_key, &active.tls_crypt)
+        );
         apply(&registry, &node);
     }
 }
@@ -258,11 +398,27 @@ fn the_spread_is_what_nodes_announce_and_silent_ones_do_not_count() {
     assert_eq!((spread().nodes, spread().heard), (2, 0));
     apply(&registry, &first);
     let now = spread();
-    assert_eq!((now.heard, now.network_held, now.network_applied, now.revocations_held), (1, 1, 1, 1));
-    let _: RevokedNode =
-        registry.order("POST", "/v1/revocations", &Revoke { node: second.claimed.prefix.to_string() });
+    assert_eq!(
+        (
+            now.heard,
+            now.network_held,
+            now.network_applied,
+            now.revocations_held
+        ),
+        (1, 1, 1, 1)
+    );
+    let _: RevokedNode = registry.order(
+        "POST",
+        "/v1/revocations",
+        &Revoke {
+            node: second.claimed.prefix.to_string(),
+        },
+    );
     let now = spread();
-    assert_eq!((now.nodes, now.heard, now.network_held, now.revocations_held), (1, 1, 1, 0));
+    assert_eq!(
+        (now.nodes, now.heard, now.network_held, now.revocations_held),
+        (1, 1, 1, 0)
+    );
     registry.pass(support::TTL_S);
     assert_eq!(spread().heard, 0);
 }
@@ -273,9 +429,20 @@ fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
     let kept = registry.member();
     let copy = registry.places.state.join("copy.sqlite");
     let _: Done = registry.order("POST", "/v1/backups", &Backup { path: copy.clone() });
-    check(ask::<Done>(&registry, "POST", "/v1/backups", &Backup { path: copy.clone() }), "no copy made");
+    check(
+        ask::<Done>(
+            &registry,
+            "POST",
+            "/v1/backups",
+            &Backup { path: copy.clone() },
+        ),
+        "no copy made",
+    );
     let lost = registry.member();
-    assert!(settings::restore(&registry.places, &copy).is_err(), "it runs");
+    assert!(
+        settings::restore(&registry.places, &copy).is_err(),
+        "it runs"
+    );
     registry.stop();
     fs::write(registry.places.state.join("noise"), b"no database").unwrap();
     assert!(settings::restore(&registry.places, &registry.places.state.join("noise")).is_err());
@@ -285,7 +452,9 @@ fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
     let seen = document(&network(&registry, &kept), &kept.claimed.ca);
     assert!(seen.version > 1000);
     let list: SignedDocument = registry.ask(&kept, "GET", "/v1/revocations", &());
-    let list = signed::open(&list, &[der(&kept.claimed.ca)]).unwrap().payload;
+    let list = signed::open(&list, &[der(&kept.claimed.ca)])
+        .unwrap()
+        .payload;
     assert!(Revocations::read(&list).unwrap().version > 1000);
     let next = registry.member().claimed.prefix.number();
     assert!(next > lost.claimed.prefix.number() + 900, "{next}");
@@ -295,7 +464,11 @@ fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
 #[test]
 fn the_names_of_nodes_outlive_their_certificates_no_longer_than_their_prefixes() {
     let registry = Registry::start();
-    let named = Invite { ttl_s: 60, name: Some("printer".into()), ..Invite::default() };
+    let named = Invite {
+        ttl_s: 60,
+        name: Some("printer".into()),
+        ..Invite::default()
+    };
     let first = joined(&claim_with(&registry, &named));
     registry.pass(LIFE_S + 1);
     let second = joined(&claim_with(&registry, &named));

@@ -34,8 +34,16 @@ fn tool() -> Option<String> {
     }
     let installed = Command::new(folder().join("install")).output().unwrap();
     let said = String::from_utf8_lossy(&installed.stderr).into_owned();
-    assert!(installed.status.success(), "schemathesis cannot be installed: {said}");
-    Some(String::from_utf8(installed.stdout).unwrap().trim().to_owned())
+    assert!(
+        installed.status.success(),
+        "schemathesis cannot be installed: {said}"
+    );
+    Some(
+        String::from_utf8(installed.stdout)
+            .unwrap()
+            .trim()
+            .to_owned(),
+    )
 }
 
 /// Has each operation of a document tried at `url`; fails on any finding.
@@ -47,9 +55,27 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
     let place = registry.places.etc.parent().unwrap();
     let document = place.join("openapi.json");
     fs::write(&document, registry::openapi::document(operator).to_string()).unwrap();
-    let config = folder().join(if operator { "operator.toml" } else { "nodes.toml" });
-    let asked = ["--phases", "coverage,fuzzing", "--seed", "1", "--continue-on-failure", "--no-color"];
-    let kept = ["--generation-database", "none", "--max-examples", MADE_UP, "--url", url];
+    let config = folder().join(if operator {
+        "operator.toml"
+    } else {
+        "nodes.toml"
+    });
+    let asked = [
+        "--phases",
+        "coverage,fuzzing",
+        "--seed",
+        "1",
+        "--continue-on-failure",
+        "--no-color",
+    ];
+    let kept = [
+        "--generation-database",
+        "none",
+        "--max-examples",
+        MADE_UP,
+        "--url",
+        url,
+    ];
     let ran = Command::new(tool)
         .current_dir(place)
         .arg("--config-file")
@@ -62,8 +88,18 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&ran.stdout).into_owned();
-    assert!(ran.status.success(), "{told}{}", String::from_utf8_lossy(&ran.stderr));
-    let count = |line: &str| line.trim().split_once(" generated")?.0.parse::<usize>().ok();
+    assert!(
+        ran.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    let count = |line: &str| {
+        line.trim()
+            .split_once(" generated")?
+            .0
+            .parse::<usize>()
+            .ok()
+    };
     let tried = told.lines().find_map(count).unwrap_or(0);
     assert!(tried > 200, "{told}");
 }
@@ -78,8 +114,20 @@ fn schemathesis_finds_nothing_in_the_calls_of_nodes() {
     fs::write(&key, node.key.serialize_pem()).unwrap();
     let ca = registry.places.etc.join("ca.crt");
     let paths = [&ca, &certificate, &key].map(|path| path.to_str().unwrap());
-    let tls = ["--tls-verify", paths[0], "--request-cert", paths[1], "--request-cert-key", paths[2]];
-    check(&registry, false, &format!("https://{}", registry.address), &tls);
+    let tls = [
+        "--tls-verify",
+        paths[0],
+        "--request-cert",
+        paths[1],
+        "--request-cert-key",
+        paths[2],
+    ];
+    check(
+        &registry,
+        false,
+        &format!("https://{}", registry.address),
+        &tls,
+    );
 }
 
 /// Carries what comes to one end to the other, until either is done.
@@ -98,8 +146,14 @@ fn bridge(socket: &Path) -> String {
             let (tcp, unix): (TcpStream, _) = (tcp.unwrap(), UnixStream::connect(&socket).unwrap());
             let (tcp_in, unix_in) = (tcp.try_clone().unwrap(), unix.try_clone().unwrap());
             let (tcp_end, unix_end) = (tcp.try_clone().unwrap(), unix.try_clone().unwrap());
-            thread::spawn(move || carry(tcp_in, unix, move || drop(unix_end.shutdown(Shutdown::Write))));
-            thread::spawn(move || carry(unix_in, tcp, move || drop(tcp_end.shutdown(Shutdown::Both))));
+            thread::spawn(move || {
+                carry(tcp_in, unix, move || {
+                    drop(unix_end.shutdown(Shutdown::Write))
+                })
+            });
+            thread::spawn(move || {
+                carry(unix_in, tcp, move || drop(tcp_end.shutdown(Shutdown::Both)))
+            });
         }
     });
     format!("http://{address}")

@@ -48,7 +48,11 @@ pub fn sample(rng: &mut Rng, bound: usize, count: usize) -> Vec<usize> {
 pub fn interval(values: &[f64]) -> (f64, f64) {
     let count = many(values.len()).max(1.0);
     let mean = values.iter().sum::<f64>() / count;
-    let spread = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    let spread = values
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f64>()
+        / (count - 1.0).max(1.0);
     (mean, 1.96 * (spread / count).sqrt())
 }
 
@@ -78,6 +82,9 @@ mod tests {
         let values: Vec<_> = (0..20_000).map(|_| normal(&mut rng)).collect();
         let mean = values.iter().sum::<f64>() / 20_000.0;
         let deviation = (values.iter().map(|v| v * v).sum::<f64>() / 20_000.0).sqrt();
-        assert!(mean.abs() < 0.03 && (deviation - 1.0).abs() < 0.03, "{mean} {deviation}");
+        assert!(
+            mean.abs() < 0.03 && (deviation - 1.0).abs() < 0.03,
+            "{mean} {deviation}"
+        );
     }
 }

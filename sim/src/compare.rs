@@ -48,7 +48,8 @@ impl Course {
         self.disturbed_routes += happened.disturbed;
         self.disturbed.push(happened.disturbed);
         let tunnels = u64::try_from(tunnels).unwrap_or(u64::MAX);
-        self.replaced_share.push((share(happened.closed, tunnels) * 1e5).round() / 1e5);
+        self.replaced_share
+            .push((share(happened.closed, tunnels) * 1e5).round() / 1e5);
         self.dials += happened.dials;
         self.refused_dials += happened.refused;
         self.given_up += happened.given_up;
@@ -86,7 +87,14 @@ pub fn compare(space: &Space, plan: Plan, cost: LinkCost, policies: &[&'static s
         let overlay = Overlay::random(space, plan.limits, cost, &mut Rng::new(plan.seed));
         let mut course = match *policy {
             "warren" => ours(space, overlay, plan, cost, per_ms, &mut progress),
-            "fewest-routes" => ruled(space, overlay, plan, Rule::FewestRoutes, per_ms, &mut progress),
+            "fewest-routes" => ruled(
+                space,
+                overlay,
+                plan,
+                Rule::FewestRoutes,
+                per_ms,
+                &mut progress,
+            ),
             _ => ruled(space, overlay, plan, Rule::Random, per_ms, &mut progress),
         };
         // Round 0 has replaced nothing.
@@ -94,7 +102,11 @@ pub fn compare(space: &Space, plan: Plan, cost: LinkCost, policies: &[&'static s
         course.disturbed.remove(0);
         (*policy, course)
     };
-    Comparison { optimum_ms, direct_ms, policies: policies.iter().map(course).collect() }
+    Comparison {
+        optimum_ms,
+        direct_ms,
+        policies: policies.iter().map(course).collect(),
+    }
 }
 
 fn ours(
@@ -105,13 +117,26 @@ fn ours(
     per_ms: f64,
     progress: &mut Progress,
 ) -> Course {
-    let settings = NetSettings { cost, targets: space.nodes(), parts: PARTS, seed: plan.seed };
+    let settings = NetSettings {
+        cost,
+        targets: space.nodes(),
+        parts: PARTS,
+        seed: plan.seed,
+    };
     let mut net = Net::new(space.clone(), overlay, settings);
     let mut course = Course::default();
-    course.add(net.paths().mean(|_| true).0 / per_ms, Happened::default(), net.overlay.count());
+    course.add(
+        net.paths().mean(|_| true).0 / per_ms,
+        Happened::default(),
+        net.overlay.count(),
+    );
     for _ in 0..plan.rounds {
         let happened = net.round();
-        course.add(net.paths().mean(|_| true).0 / per_ms, happened, net.overlay.count());
+        course.add(
+            net.paths().mean(|_| true).0 / per_ms,
+            happened,
+            net.overlay.count(),
+        );
         progress.step();
     }
     course
@@ -127,10 +152,18 @@ fn ruled(
 ) -> Course {
     let mut net = Ruled::new(space.clone(), overlay, rule, plan.seed);
     let mut course = Course::default();
-    course.add(net.paths().mean(|_| true).0 / per_ms, Happened::default(), net.overlay.count());
+    course.add(
+        net.paths().mean(|_| true).0 / per_ms,
+        Happened::default(),
+        net.overlay.count(),
+    );
     for _ in 0..plan.rounds {
         let happened = net.round();
-        course.add(net.paths().mean(|_| true).0 / per_ms, happened, net.overlay.count());
+        course.add(
+            net.paths().mean(|_| true).0 / per_ms,
+            happened,
+            net.overlay.count(),
+        );
         progress.step();
     }
     course
@@ -138,7 +171,12 @@ fn ruled(
 
 /// A table of chosen rounds.
 pub fn table(comparison: &Comparison, unit: &str) -> String {
-    let rounds = comparison.policies.values().map(|course| course.mean_ms.len()).max().unwrap_or(1);
+    let rounds = comparison
+        .policies
+        .values()
+        .map(|course| course.mean_ms.len())
+        .max()
+        .unwrap_or(1);
     let chosen = [0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000];
     let chosen: Vec<usize> = chosen.into_iter().filter(|round| *round < rounds).collect();
     let mut header = vec![format!("mean {unit} after round")];
@@ -150,10 +188,17 @@ pub fn table(comparison: &Comparison, unit: &str) -> String {
     ]);
     let row = |(name, course): (&&'static str, &Course)| {
         let mut row = vec![(*name).to_owned()];
-        let at =
-            |round: &usize| course.mean_ms.get(*round).map_or(String::new(), |mean| format!("{mean:.1}"));
+        let at = |round: &usize| {
+            course
+                .mean_ms
+                .get(*round)
+                .map_or(String::new(), |mean| format!("{mean:.1}"))
+        };
         row.extend(chosen.iter().map(at));
-        let late = course.replaced_share.get(course.replaced_share.len() / 2..).unwrap_or_default();
+        let late = course
+            .replaced_share
+            .get(course.replaced_share.len() / 2..)
+            .unwrap_or_default();
         let most = late.iter().copied().fold(0.0, f64::max);
         row.push(course.disturbed_routes.to_string());
         row.push(format!("at most {:.1} %", most * 100.0));
@@ -165,16 +210,30 @@ pub fn table(comparison: &Comparison, unit: &str) -> String {
 
 /// The courses as a plot.
 pub fn plot(comparison: &Comparison) -> String {
-    let points =
-        |course: &Course| (0u64..).zip(&course.mean_ms).map(|(round, mean)| (real(round), *mean)).collect();
+    let points = |course: &Course| {
+        (0u64..)
+            .zip(&course.mean_ms)
+            .map(|(round, mean)| (real(round), *mean))
+            .collect()
+    };
     let mut series: Vec<_> = comparison
         .policies
         .iter()
-        .map(|(name, course)| Series { name: (*name).to_owned(), points: points(course) })
+        .map(|(name, course)| Series {
+            name: (*name).to_owned(),
+            points: points(course),
+        })
         .collect();
-    let last = series.iter().flat_map(|series| series.points.last()).map(|point| point.0).fold(0.0, f64::max);
+    let last = series
+        .iter()
+        .flat_map(|series| series.points.last())
+        .map(|point| point.0)
+        .fold(0.0, f64::max);
     let flat = vec![(0.0, comparison.optimum_ms), (last, comparison.optimum_ms)];
-    series.push(Series { name: "optimum".to_owned(), points: flat });
+    series.push(Series {
+        name: "optimum".to_owned(),
+        points: flat,
+    });
     output::svg("Mean latency of the overlay", "round", "ms", &series)
 }
 
@@ -184,8 +243,12 @@ pub fn csv(comparison: &Comparison) -> String {
     for (name, course) in &comparison.policies {
         let replaced = std::iter::once(&0.0).chain(&course.replaced_share);
         let disturbed = std::iter::once(&0).chain(&course.disturbed);
-        for (round, ((mean, replaced), disturbed)) in
-            course.mean_ms.iter().zip(replaced).zip(disturbed).enumerate()
+        for (round, ((mean, replaced), disturbed)) in course
+            .mean_ms
+            .iter()
+            .zip(replaced)
+            .zip(disturbed)
+            .enumerate()
         {
             text.push_str(&format!("{name},{round},{mean},{replaced},{disturbed}\n"));
         }
@@ -198,7 +261,14 @@ mod tests {
     use super::*;
 
     fn small(seed: u64) -> Comparison {
-        let plan = Plan { limits: Limits { dial: 4, degree: 12 }, rounds: 6, seed };
+        let plan = Plan {
+            limits: Limits {
+                dial: 4,
+                degree: 12,
+            },
+            rounds: 6,
+            seed,
+        };
         compare(&Space::synthetic(60, 1), plan, LATENCY, &POLICIES)
     }
 
@@ -206,7 +276,12 @@ mod tests {
     fn check(comparison: &Comparison, name: &str) -> (f64, f64) {
         let course = &comparison.policies[name];
         assert_eq!((course.mean_ms.len(), course.replaced_share.len()), (7, 6));
-        assert!(course.mean_ms.iter().all(|mean| *mean >= comparison.optimum_ms));
+        assert!(
+            course
+                .mean_ms
+                .iter()
+                .all(|mean| *mean >= comparison.optimum_ms)
+        );
         (course.mean_ms[0], course.mean_ms[6])
     }
 
@@ -221,10 +296,16 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_course() {
-        let plan = |seed| Plan { limits: Limits { dial: 3, degree: 9 }, rounds: 3, seed };
+        let plan = |seed| Plan {
+            limits: Limits { dial: 3, degree: 9 },
+            rounds: 3,
+            seed,
+        };
         let space = Space::synthetic(30, 1);
-        let courses =
-            |seed| serde_json::to_string(&compare(&space, plan(seed), LATENCY, &POLICIES).policies).unwrap();
+        let courses = |seed| {
+            serde_json::to_string(&compare(&space, plan(seed), LATENCY, &POLICIES).policies)
+                .unwrap()
+        };
         assert_eq!(courses(1), courses(1));
         assert_ne!(courses(1), courses(2));
     }

@@ -61,7 +61,9 @@ impl Graph {
         let (mut next, mut far) = (first.clone(), vec![0u32; draws.len() * 2]);
         for (a, b) in draws {
             for (node, other) in [(a, b), (b, a)] {
-                let Some(at) = next.get_mut(index(node)) else { continue };
+                let Some(at) = next.get_mut(index(node)) else {
+                    continue;
+                };
                 if let Some(place) = far.get_mut(index(*at)) {
                     *place = other;
                 }
@@ -72,7 +74,8 @@ impl Graph {
     }
 
     fn of(&self, node: u32) -> &[u32] {
-        let (Some(from), Some(to)) = (self.first.get(index(node)), self.first.get(index(node) + 1)) else {
+        let (Some(from), Some(to)) = (self.first.get(index(node)), self.first.get(index(node) + 1))
+        else {
             return &[];
         };
         self.far.get(index(*from)..index(*to)).unwrap_or_default()
@@ -109,9 +112,19 @@ pub fn distance(nodes: usize, k: usize, seed: u64, threads: usize) -> Distance {
     let part = sources.len().div_ceil(threads.max(1)).max(1);
     let graph = &graph;
     let rings: Vec<Vec<u64>> = std::thread::scope(|scope| {
-        let some = |part: &[usize]| part.iter().map(|node| graph.rings(number(*node))).collect::<Vec<_>>();
-        let running: Vec<_> = sources.chunks(part).map(|part| scope.spawn(move || some(part))).collect();
-        running.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        let some = |part: &[usize]| {
+            part.iter()
+                .map(|node| graph.rings(number(*node)))
+                .collect::<Vec<_>>()
+        };
+        let running: Vec<_> = sources
+            .chunks(part)
+            .map(|part| scope.spawn(move || some(part)))
+            .collect();
+        running
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_default())
+            .collect()
     });
     let others = u64::try_from(nodes).unwrap_or(u64::MAX) - 1;
     let (mut hops, mut met, mut most) = (Vec::new(), 0u64, 0);
@@ -124,7 +137,14 @@ pub fn distance(nodes: usize, k: usize, seed: u64, threads: usize) -> Distance {
     }
     let all = others * u64::try_from(rings.len()).unwrap_or(u64::MAX);
     let (mean_hops, interval) = interval(&hops);
-    Distance { nodes, k, mean_hops, interval, most_hops: most, torn: crate::num::share(all - met, all) }
+    Distance {
+        nodes,
+        k,
+        mean_hops,
+        interval,
+        most_hops: most,
+        torn: crate::num::share(all - met, all),
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +155,10 @@ mod tests {
     #[track_caller]
     fn check(nodes: usize, k: usize, hops: f64) {
         let found = distance(nodes, k, 1, 2);
-        assert!((found.mean_hops / hops - 1.0).abs() < 0.03, "{found:?} instead of {hops}");
+        assert!(
+            (found.mean_hops / hops - 1.0).abs() < 0.03,
+            "{found:?} instead of {hops}"
+        );
         assert_eq!(found.torn, 0.0);
     }
 

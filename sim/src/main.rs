@@ -83,7 +83,10 @@ struct Degree {
 
 impl Degree {
     fn limits(&self) -> Limits {
-        Limits { dial: self.k, degree: self.max_degree }
+        Limits {
+            dial: self.k,
+            degree: self.max_degree,
+        }
     }
 }
 
@@ -127,7 +130,11 @@ struct Compare {
 impl Compare {
     fn run(&self) -> anyhow::Result<()> {
         let space = self.place.space()?;
-        let plan = compare::Plan { limits: self.degree.limits(), rounds: self.rounds, seed: self.place.seed };
+        let plan = compare::Plan {
+            limits: self.degree.limits(),
+            rounds: self.rounds,
+            seed: self.place.seed,
+        };
         let wanted = |name: &&'static str| self.only.as_ref().is_none_or(|only| only == *name);
         let policies: Vec<_> = compare::POLICIES.into_iter().filter(wanted).collect();
         if self.model != Model::Latency {
@@ -139,7 +146,10 @@ impl Compare {
         }
         let latency = compare::compare(&space, plan, compare::LATENCY, &policies);
         output::say(&compare::table(&latency, "ms"))?;
-        output::say(&format!("optimum {:.2} ms, direct {:.2} ms", latency.optimum_ms, latency.direct_ms))?;
+        output::say(&format!(
+            "optimum {:.2} ms, direct {:.2} ms",
+            latency.optimum_ms, latency.direct_ms
+        ))?;
         write(self.csv.as_ref(), || compare::csv(&latency))?;
         write(self.svg.as_ref(), || compare::plot(&latency))?;
         if self.json {
@@ -167,8 +177,14 @@ struct Distance {
 
 impl Distance {
     fn run(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(self.nodes >= 2 && self.k >= 1, "at least two nodes that dial one");
-        anyhow::ensure!(self.nodes.saturating_mul(self.k) <= 1 << 30, "more than 2^30 tunnels");
+        anyhow::ensure!(
+            self.nodes >= 2 && self.k >= 1,
+            "at least two nodes that dial one"
+        );
+        anyhow::ensure!(
+            self.nodes.saturating_mul(self.k) <= 1 << 30,
+            "more than 2^30 tunnels"
+        );
         let began = Instant::now();
         let found = distance::distance(self.nodes, self.k, self.seed, paths::threads());
         output::say(&format!(
@@ -213,11 +229,24 @@ struct Resilience {
 
 impl Resilience {
     fn run(&self) -> anyhow::Result<()> {
-        let Self { rounds, trials, networks, .. } = *self;
+        let Self {
+            rounds,
+            trials,
+            networks,
+            ..
+        } = *self;
         let (limits, seed) = (self.degree.limits(), self.place.seed);
-        let plan = resilience::Plan { limits, rounds, trials, networks, seed };
+        let plan = resilience::Plan {
+            limits,
+            rounds,
+            trials,
+            networks,
+            seed,
+        };
         let rows = resilience::resilience(&self.place.space()?, plan);
-        output::say("chance that two living nodes cannot talk, with its confidence interval of 95 %")?;
+        output::say(
+            "chance that two living nodes cannot talk, with its confidence interval of 95 %",
+        )?;
         output::say(&resilience::table(&rows))?;
         write(self.svg.as_ref(), || resilience::plot(&rows))?;
         if self.json {
@@ -279,9 +308,15 @@ impl Run {
         let nodes = space.nodes();
         anyhow::ensure!(nodes < 1 << 20, "fewer than 2^20 nodes");
         let drawn = |rng: &mut Rng, count: usize| {
-            chance::sample(rng, nodes, count).into_iter().map(num::number).collect::<Vec<_>>()
+            chance::sample(rng, nodes, count)
+                .into_iter()
+                .map(num::number)
+                .collect::<Vec<_>>()
         };
-        let attractive = drawn(&mut rng, num::index(num::whole(num::many(nodes) * self.attractive)));
+        let attractive = drawn(
+            &mut rng,
+            num::index(num::whole(num::many(nodes) * self.attractive)),
+        );
         let space = match attractive.is_empty() {
             true => space,
             false => Space::Attractive(Box::new(space), attractive.into_iter().collect()),
@@ -293,7 +328,10 @@ impl Run {
         let overlay = overlay::Overlay::random(&space, self.degree.limits(), link_cost, &mut rng);
         let settings = net::NetSettings {
             cost: link_cost,
-            targets: self.targets.unwrap_or(if nodes > 1_000 { 64 } else { 512 }).max(2),
+            targets: self
+                .targets
+                .unwrap_or(if nodes > 1_000 { 64 } else { 512 })
+                .max(2),
             parts: self.parts.max(1),
             seed: self.place.seed,
         };
@@ -342,8 +380,12 @@ fn pair<T: std::str::FromStr>(text: &str) -> Result<(u64, T), String> {
 
 /// What the run took.
 fn cost(began: Instant) -> anyhow::Result<()> {
-    let mebibytes = run::peak_memory().map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
-    output::say(&format!("took {:.1} s, at most {mebibytes}", began.elapsed().as_secs_f64()))
+    let mebibytes =
+        run::peak_memory().map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+    output::say(&format!(
+        "took {:.1} s, at most {mebibytes}",
+        began.elapsed().as_secs_f64()
+    ))
 }
 
 fn write(path: Option<&PathBuf>, text: impl FnOnce() -> String) -> anyhow::Result<()> {

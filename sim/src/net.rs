@@ -141,12 +141,20 @@ impl Net {
             max_accepted: limit(degree.saturating_sub(dial)),
             ..Parameters::default()
         };
-        let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Gain, seed };
+        let settings = PlannerSettings {
+            parameters,
+            pinned: BTreeSet::new(),
+            rule: Rule::Gain,
+            seed,
+        };
         let mut planner = Planner::new(prefix(node)?, settings);
         planner.set_link_cost(self.settings.cost);
         planner.set_sample(self.stands_for());
         planner.set_silent();
-        let began = World { at: Uptime(self.now.0.saturating_sub(self.refresh)), ..World::default() };
+        let began = World {
+            at: Uptime(self.now.0.saturating_sub(self.refresh)),
+            ..World::default()
+        };
         planner.look(&began, true);
         Some(planner)
     }
@@ -158,10 +166,17 @@ impl Net {
 
     /// The nodes that ways are found to now; sorted.
     fn targets(&mut self) -> Vec<u32> {
-        let living: Vec<_> = (0u32..).zip(&self.alive).filter(|(_, alive)| **alive).map(|(n, _)| n).collect();
+        let living: Vec<_> = (0u32..)
+            .zip(&self.alive)
+            .filter(|(_, alive)| **alive)
+            .map(|(n, _)| n)
+            .collect();
         let mut drawn = sample(&mut self.rng, living.len(), self.settings.targets);
         drawn.sort_unstable();
-        drawn.into_iter().filter_map(|at| living.get(at).copied()).collect()
+        drawn
+            .into_iter()
+            .filter_map(|at| living.get(at).copied())
+            .collect()
     }
 
     /// The ways as they are now, to all living nodes or a sample of them.
@@ -211,7 +226,11 @@ impl Net {
     }
 
     fn parted(&self, node: u32, peer: u32) -> bool {
-        let side = |node: u32| self.sides.as_ref().and_then(|sides| sides.get(index(node)).copied());
+        let side = |node: u32| {
+            self.sides
+                .as_ref()
+                .and_then(|sides| sides.get(index(node)).copied())
+        };
         side(node) != side(peer)
     }
 
@@ -258,8 +277,10 @@ impl Net {
         let turn = |node: u32| paths.targets().len() > FEW || node % parts == part % parts;
         let due = |node: &u32| {
             let planner = self.planners.get(index(*node)).and_then(Option::as_ref);
-            let fills = || turn(*node) && self.overlay.dialled(*node).count() < self.overlay.limits().dial;
-            self.lives(*node) && planner.is_some_and(|planner| planner.next_refresh() <= now || fills())
+            let fills =
+                || turn(*node) && self.overlay.dialled(*node).count() < self.overlay.limits().dial;
+            self.lives(*node)
+                && planner.is_some_and(|planner| planner.next_refresh() <= now || fills())
         };
         let mut due: Vec<_> = (0..number(self.space.nodes())).filter(due).collect();
         self.rng.shuffle(&mut due);
@@ -268,7 +289,8 @@ impl Net {
         let mut drained = Vec::new();
         self.look(&due, &mut worlds, now, &mut drained, happened);
         if !drained.is_empty() {
-            self.paths.renew(&mut self.overlay, paths.targets(), &self.liars);
+            self.paths
+                .renew(&mut self.overlay, paths.targets(), &self.liars);
             let short = |node: &u32| self.dialled_that_stay(*node) < self.overlay.limits().dial;
             let concerned: Vec<_> = due.iter().copied().filter(short).collect();
             self.renew(&concerned, &mut worlds, &self.paths);
@@ -276,15 +298,17 @@ impl Net {
         let mut closed = Vec::new();
         for at in [now + DRAINED, now + DRAINED + LONELY] {
             let under_way = drained.iter().filter(|at| !closed.contains(*at));
-            let closing: Vec<_> =
-                under_way.filter_map(|at| Some(self.overlay.tunnel(*at)?.dialler)).collect();
+            let closing: Vec<_> = under_way
+                .filter_map(|at| Some(self.overlay.tunnel(*at)?.dialler))
+                .collect();
             self.look(&closing, &mut worlds, at, &mut closed, happened);
         }
         happened.disturbed += disturbed(&self.overlay, &paths, &closed);
         happened.closed += u64::try_from(closed.len()).unwrap_or(0);
         closed.iter().for_each(|at| self.overlay.close(*at));
         for step in 1..=DIAL_LOOKS {
-            let wants = |node: &u32| self.overlay.dialled(*node).count() < self.overlay.limits().dial;
+            let wants =
+                |node: &u32| self.overlay.dialled(*node).count() < self.overlay.limits().dial;
             let wanting: Vec<_> = due.iter().copied().filter(wants).collect();
             let at = now + DRAINED + LONELY + DIAL_PACE * step;
             self.look(&wanting, &mut worlds, at, &mut Vec::new(), happened);
@@ -294,7 +318,11 @@ impl Net {
 
 /// How many ways ran over one of those tunnels; scaled up where ways were found to a sample only.
 pub fn disturbed(overlay: &Overlay, paths: &Paths, closed: &[u32]) -> u64 {
-    let ends = |at: &u32| overlay.tunnel(*at).map(|tunnel| (*at, [tunnel.dialler, tunnel.acceptor]));
+    let ends = |at: &u32| {
+        overlay
+            .tunnel(*at)
+            .map(|tunnel| (*at, [tunnel.dialler, tunnel.acceptor]))
+    };
     let closed: Vec<_> = closed.iter().filter_map(ends).collect();
     let over = u64::try_from(paths.over(&closed)).unwrap_or(u64::MAX);
     let nodes = u64::try_from(overlay.nodes()).unwrap_or(u64::MAX);

@@ -12,7 +12,10 @@ pub fn number(index: usize) -> u32 {
 
 /// A count as a real number; exact below 2^52.
 pub fn real(count: u64) -> f64 {
-    let (high, low) = (u32::try_from(count >> 32).unwrap_or(u32::MAX), count & 0xffff_ffff);
+    let (high, low) = (
+        u32::try_from(count >> 32).unwrap_or(u32::MAX),
+        count & 0xffff_ffff,
+    );
     f64::from(high) * 4_294_967_296.0 + f64::from(u32::try_from(low).unwrap_or(u32::MAX))
 }
 
@@ -22,12 +25,19 @@ pub fn many(count: usize) -> f64 {
 }
 
 /// The nearest whole number, 0 to 2^32 - 1.
-#[expect(clippy::as_conversions, reason = "std has no other way from a real number to a whole one")]
+#[expect(
+    clippy::as_conversions,
+    reason = "std has no other way from a real number to a whole one"
+)]
 pub fn whole(real: f64) -> u32 {
     real.round().clamp(0.0, f64::from(u32::MAX)) as u32
 }
 
 /// `part` / `all`; zero where there is nothing.
 pub fn share(part: u64, all: u64) -> f64 {
-    if all == 0 { 0.0 } else { real(part) / real(all) }
+    if all == 0 {
+        0.0
+    } else {
+        real(part) / real(all)
+    }
 }

@@ -29,7 +29,12 @@ pub struct Progress {
 impl Progress {
     /// `all` steps are to come.
     pub fn new(name: &'static str, all: usize) -> Self {
-        Self { name, done: 0, all, shown: std::io::stderr().is_terminal() }
+        Self {
+            name,
+            done: 0,
+            all,
+            shown: std::io::stderr().is_terminal(),
+        }
     }
 
     /// One more is done.
@@ -39,10 +44,18 @@ impl Progress {
             return;
         }
         let filled = self.done * 40 / self.all.max(1);
-        let bar: String = (0..40).map(|at| if at < filled { '█' } else { '·' }).collect();
+        let bar: String = (0..40)
+            .map(|at| if at < filled { '█' } else { '·' })
+            .collect();
         let end = if self.done >= self.all { "\n" } else { "" };
         // A bar that cannot be shown is no reason to stop.
-        let _ = write!(std::io::stderr(), "\r{} {bar} {}/{}{end}", self.name, self.done, self.all);
+        let _ = write!(
+            std::io::stderr(),
+            "\r{} {bar} {}/{}{end}",
+            self.name,
+            self.done,
+            self.all
+        );
     }
 }
 
@@ -58,19 +71,29 @@ pub struct Series {
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 420.0;
 const MARGIN: f64 = 60.0;
-const COLOURS: [&str; 6] = ["#0b6e4f", "#c8553d", "#6c757d", "#1d3557", "#e09f3e", "#5f0f40"];
+const COLOURS: [&str; 6] = [
+    "#0b6e4f", "#c8553d", "#6c757d", "#1d3557", "#e09f3e", "#5f0f40",
+];
 
 /// A plot of lines, with axes from the least to the greatest value.
 pub fn svg(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> String {
-    let all = || series.iter().flat_map(|series| series.points.iter().copied());
+    let all = || {
+        series
+            .iter()
+            .flat_map(|series| series.points.iter().copied())
+    };
     let range = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)))
+        values.fold((f64::MAX, f64::MIN), |(low, high), value| {
+            (low.min(value), high.max(value))
+        })
     };
     let (left, right) = range(&mut all().map(|point| point.0));
     let (bottom, top) = range(&mut all().map(|point| point.1));
-    let x = |value: f64| MARGIN + (value - left) / (right - left).max(1e-9) * (WIDTH - 2.0 * MARGIN);
-    let y =
-        |value: f64| HEIGHT - MARGIN - (value - bottom) / (top - bottom).max(1e-9) * (HEIGHT - 2.0 * MARGIN);
+    let x =
+        |value: f64| MARGIN + (value - left) / (right - left).max(1e-9) * (WIDTH - 2.0 * MARGIN);
+    let y = |value: f64| {
+        HEIGHT - MARGIN - (value - bottom) / (top - bottom).max(1e-9) * (HEIGHT - 2.0 * MARGIN)
+    };
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
@@ -94,8 +117,11 @@ pub fn svg(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> String
         ));
     }
     for ((series, colour), row) in series.iter().zip(COLOURS.iter().cycle()).zip(0u32..) {
-        let points: Vec<_> =
-            series.points.iter().map(|(a, b)| format!("{:.1},{:.1}", x(*a), y(*b))).collect();
+        let points: Vec<_> = series
+            .points
+            .iter()
+            .map(|(a, b)| format!("{:.1},{:.1}", x(*a), y(*b)))
+            .collect();
         let at = MARGIN + 16.0 * f64::from(row);
         text.push_str(&format!(
             "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>\n\
@@ -124,13 +150,28 @@ mod tests {
     fn check(series: &[Series], lines: usize) {
         let plot = svg("t", "x", "y", series);
         assert_eq!(plot.matches("<polyline").count(), lines);
-        assert!(plot.starts_with("<svg") && plot.ends_with("</svg>\n") && !plot.contains("NaN"), "{plot}");
+        assert!(
+            plot.starts_with("<svg") && plot.ends_with("</svg>\n") && !plot.contains("NaN"),
+            "{plot}"
+        );
     }
 
     #[test]
     fn a_plot_has_a_line_for_each_series_even_a_flat_one() {
-        let flat = Series { name: "flat".to_owned(), points: vec![(0.0, 1.0), (1.0, 1.0)] };
+        let flat = Series {
+            name: "flat".to_owned(),
+            points: vec![(0.0, 1.0), (1.0, 1.0)],
+        };
         check(std::slice::from_ref(&flat), 1);
-        check(&[flat, Series { name: "up".to_owned(), points: vec![(0.0, 0.0), (5.0, 9.0)] }], 2);
+        check(
+            &[
+                flat,
+                Series {
+                    name: "up".to_owned(),
+                    points: vec![(0.0, 0.0), (5.0, 9.0)],
+                },
+            ],
+            2,
+        );
     }
 }

@@ -30,7 +30,11 @@ pub struct Tunnel {
 impl Tunnel {
     /// The other end.
     pub fn far(&self, node: u32) -> u32 {
-        if self.dialler == node { self.acceptor } else { self.dialler }
+        if self.dialler == node {
+            self.acceptor
+        } else {
+            self.dialler
+        }
     }
 }
 
@@ -61,7 +65,14 @@ impl Overlay {
     /// Nodes without tunnels.
     pub fn new(nodes: usize, limits: Limits, cost: LinkCost) -> Self {
         let links = vec![Vec::new(); nodes];
-        Self { tunnels: Vec::new(), vacant: Vec::new(), links, changed: Vec::new(), limits, cost }
+        Self {
+            tunnels: Vec::new(),
+            vacant: Vec::new(),
+            links,
+            changed: Vec::new(),
+            limits,
+            cost,
+        }
     }
 
     /// Each node dials as many others as it wants, at random, in turns.
@@ -99,18 +110,43 @@ impl Overlay {
 
     /// Makes a tunnel on the lowest free slots, where both ends have room and no tunnel to each other.
     pub fn dial(&mut self, space: &Space, node: u32, peer: u32, now: Uptime) -> bool {
-        let used = self.links(node).iter().filter_map(|(_, tunnel)| self.tunnel(*tunnel));
-        let mut used: Vec<_> =
-            used.filter(|tunnel| tunnel.dialler == node).map(|tunnel| tunnel.dial_slot).collect();
+        let used = self
+            .links(node)
+            .iter()
+            .filter_map(|(_, tunnel)| self.tunnel(*tunnel));
+        let mut used: Vec<_> = used
+            .filter(|tunnel| tunnel.dialler == node)
+            .map(|tunnel| tunnel.dial_slot)
+            .collect();
         used.sort_unstable();
-        let free = (0..).zip(used.iter().copied().map(Some).chain(std::iter::repeat(None)));
-        let slot = free.filter(|(slot, used)| Some(*slot) != *used).map(|(slot, _)| slot).next().unwrap_or(0);
+        let free = (0..).zip(
+            used.iter()
+                .copied()
+                .map(Some)
+                .chain(std::iter::repeat(None)),
+        );
+        let slot = free
+            .filter(|(slot, used)| Some(*slot) != *used)
+            .map(|(slot, _)| slot)
+            .next()
+            .unwrap_or(0);
         self.dial_on(space, node, slot, peer, now)
     }
 
     /// Makes a tunnel on that slot of the dialler.
-    pub fn dial_on(&mut self, space: &Space, node: u32, dial_slot: u16, peer: u32, now: Uptime) -> bool {
-        if node == peer || !self.has_room(node) || !self.has_room(peer) || self.connected(node, peer) {
+    pub fn dial_on(
+        &mut self,
+        space: &Space,
+        node: u32,
+        dial_slot: u16,
+        peer: u32,
+        now: Uptime,
+    ) -> bool {
+        if node == peer
+            || !self.has_room(node)
+            || !self.has_room(peer)
+            || self.connected(node, peer)
+        {
             return false;
         }
         let accepted: Vec<_> = self
@@ -121,9 +157,20 @@ impl Overlay {
             .map(|tunnel| tunnel.accept_slot)
             .collect();
         let accept_slot = (2..).find(|slot| !accepted.contains(slot)).unwrap_or(2);
-        let cost = self.cost.of(crate::space::span(space.rtt(node, peer))).max(1);
+        let cost = self
+            .cost
+            .of(crate::space::span(space.rtt(node, peer)))
+            .max(1);
         let (dialler, acceptor) = (node, peer);
-        let tunnel = Tunnel { dialler, acceptor, dial_slot, accept_slot, since: now, cost, draining: None };
+        let tunnel = Tunnel {
+            dialler,
+            acceptor,
+            dial_slot,
+            accept_slot,
+            since: now,
+            cost,
+            draining: None,
+        };
         let at = match self.vacant.pop() {
             Some(at) => at,
             None => {
@@ -150,7 +197,9 @@ impl Overlay {
 
     /// Ends a tunnel.
     pub fn close(&mut self, number: u32) {
-        let Some(tunnel) = self.tunnels.get_mut(index(number)).and_then(Option::take) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(index(number)).and_then(Option::take) else {
+            return;
+        };
         for node in [tunnel.dialler, tunnel.acceptor] {
             if let Some(links) = self.links.get_mut(index(node)) {
                 links.retain(|(_, other)| *other != number);
@@ -195,8 +244,14 @@ impl Overlay {
 
     /// The numbers of the tunnels that the node dialled.
     pub fn dialled(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
-        let own = move |number: &u32| self.tunnel(*number).is_some_and(|tunnel| tunnel.dialler == node);
-        self.links(node).iter().map(|(_, number)| *number).filter(own)
+        let own = move |number: &u32| {
+            self.tunnel(*number)
+                .is_some_and(|tunnel| tunnel.dialler == node)
+        };
+        self.links(node)
+            .iter()
+            .map(|(_, number)| *number)
+            .filter(own)
     }
 
     /// How many nodes there are.
@@ -216,7 +271,12 @@ mod tests {
 
     fn overlay(nodes: usize, dial: usize, degree: usize) -> Overlay {
         let limits = Limits { dial, degree };
-        Overlay::random(&Space::synthetic(nodes, 1), limits, LinkCost::default(), &mut Rng::new(1))
+        Overlay::random(
+            &Space::synthetic(nodes, 1),
+            limits,
+            LinkCost::default(),
+            &mut Rng::new(1),
+        )
     }
 
     #[track_caller]
@@ -224,8 +284,10 @@ mod tests {
         for node in 0..number(overlay.nodes()) {
             let links = overlay.links(node);
             assert!(links.len() <= degree);
-            let mut slots: Vec<_> =
-                overlay.dialled(node).map(|tunnel| overlay.tunnel(tunnel).unwrap().dial_slot).collect();
+            let mut slots: Vec<_> = overlay
+                .dialled(node)
+                .map(|tunnel| overlay.tunnel(tunnel).unwrap().dial_slot)
+                .collect();
             let count = slots.len();
             slots.sort_unstable();
             slots.dedup();
@@ -251,9 +313,14 @@ mod tests {
         let closed: Vec<_> = overlay.dialled(4).collect();
         overlay.close(closed[1]);
         assert_eq!(overlay.count(), 59);
-        let peer = (0..20).find(|peer| *peer != 4 && !overlay.connected(4, *peer)).unwrap();
+        let peer = (0..20)
+            .find(|peer| *peer != 4 && !overlay.connected(4, *peer))
+            .unwrap();
         assert!(overlay.dial(&space, 4, peer, Uptime::default()));
-        assert_eq!(overlay.tunnel(closed[1]).map(|tunnel| tunnel.dial_slot), Some(1));
+        assert_eq!(
+            overlay.tunnel(closed[1]).map(|tunnel| tunnel.dial_slot),
+            Some(1)
+        );
         check(&overlay, 19);
     }
 

@@ -37,12 +37,20 @@ impl Arcs {
     fn renew(&mut self, overlay: &mut Overlay) {
         let changed = overlay.take_changed();
         let links = |node: &u32| overlay.links(*node).len();
-        if self.counts.len() == overlay.nodes() && changed.iter().map(links).max() <= Some(self.width) {
-            changed.into_iter().for_each(|node| self.renew_node(overlay, node));
+        if self.counts.len() == overlay.nodes()
+            && changed.iter().map(links).max() <= Some(self.width)
+        {
+            changed
+                .into_iter()
+                .for_each(|node| self.renew_node(overlay, node));
             return;
         }
         let all = 0..number(overlay.nodes());
-        self.width = all.clone().map(|node| links(&node)).max().unwrap_or_default();
+        self.width = all
+            .clone()
+            .map(|node| links(&node))
+            .max()
+            .unwrap_or_default();
         self.arcs = vec![(0, NOWHERE); overlay.nodes() * self.width];
         self.tunnels = vec![NONE; overlay.nodes() * self.width];
         self.counts = vec![0; overlay.nodes()];
@@ -51,7 +59,9 @@ impl Arcs {
 
     fn renew_node(&mut self, overlay: &Overlay, node: u32) {
         let carrying = |(far, at): &(u32, u32)| {
-            let tunnel = overlay.tunnel(*at).filter(|tunnel| tunnel.draining.is_none())?;
+            let tunnel = overlay
+                .tunnel(*at)
+                .filter(|tunnel| tunnel.draining.is_none())?;
             let cost = u16::try_from(tunnel.cost).unwrap_or(NOWHERE);
             Some(((*far, cost), *at))
         };
@@ -59,7 +69,8 @@ impl Arcs {
         let arcs = self.arcs.get_mut(from..).unwrap_or_default().iter_mut();
         let places = arcs.zip(self.tunnels.get_mut(from..).unwrap_or_default());
         let mut carried = 0;
-        for ((arc, tunnel), (to, at)) in places.zip(overlay.links(node).iter().filter_map(carrying)) {
+        for ((arc, tunnel), (to, at)) in places.zip(overlay.links(node).iter().filter_map(carrying))
+        {
             (*arc, *tunnel) = (to, at);
             carried += 1;
         }
@@ -77,8 +88,14 @@ impl Arcs {
 
     /// The same with the tunnel: far end, cost, tunnel.
     fn with_tunnels(&self, node: u32) -> impl Iterator<Item = (u32, u16, u32)> + '_ {
-        let tunnels = self.tunnels.get(index(node) * self.width..).unwrap_or_default();
-        self.of_node(node).iter().zip(tunnels).map(|((far, cost), at)| (*far, *cost, *at))
+        let tunnels = self
+            .tunnels
+            .get(index(node) * self.width..)
+            .unwrap_or_default();
+        self.of_node(node)
+            .iter()
+            .zip(tunnels)
+            .map(|((far, cost), at)| (*far, *cost, *at))
     }
 
     /// The metrics of all nodes to each of these targets, at most sixteen; liars claim to be all of them.
@@ -88,9 +105,14 @@ impl Arcs {
         // Whose neighbours have learnt something since it asked them.
         let mut waits = vec![false; nodes];
         let sources = targets.iter().copied().enumerate();
-        let claimed = liars.iter().flat_map(|liar| (0..targets.len()).map(|lane| (lane, *liar)));
+        let claimed = liars
+            .iter()
+            .flat_map(|liar| (0..targets.len()).map(|lane| (lane, *liar)));
         for (lane, source) in sources.chain(claimed) {
-            if let Some(place) = known.get_mut(index(source)).and_then(|lanes| lanes.get_mut(lane)) {
+            if let Some(place) = known
+                .get_mut(index(source))
+                .and_then(|lanes| lanes.get_mut(lane))
+            {
                 *place = 0;
             }
             self.wake(source, &mut waits);
@@ -98,12 +120,18 @@ impl Arcs {
         loop {
             let mut settled = true;
             for node in 0..number(nodes) {
-                let Some(wait) = waits.get_mut(index(node)).filter(|wait| **wait) else { continue };
+                let Some(wait) = waits.get_mut(index(node)).filter(|wait| **wait) else {
+                    continue;
+                };
                 *wait = false;
-                let Some(before) = known.get(index(node)).copied() else { continue };
+                let Some(before) = known.get(index(node)).copied() else {
+                    continue;
+                };
                 let mut lanes = before;
                 for (far, cost) in self.of_node(node) {
-                    let Some(theirs) = known.get(index(*far)) else { continue };
+                    let Some(theirs) = known.get(index(*far)) else {
+                        continue;
+                    };
                     for (own, their) in lanes.iter_mut().zip(theirs) {
                         *own = (*own).min(their.saturating_add(*cost));
                     }
@@ -147,11 +175,17 @@ impl Paths {
     pub fn renew(&mut self, overlay: &mut Overlay, targets: &[u32], liars: &[u32]) {
         Arc::make_mut(&mut self.arcs).renew(overlay);
         let arcs = &*self.arcs;
-        let mut groups: Vec<_> = targets.chunks(LANES).map(|group| (group, Vec::new())).collect();
+        let mut groups: Vec<_> = targets
+            .chunks(LANES)
+            .map(|group| (group, Vec::new()))
+            .collect();
         let part = groups.len().div_ceil(threads()).max(1);
         std::thread::scope(|scope| {
             for part in groups.chunks_mut(part) {
-                scope.spawn(move || part.iter_mut().for_each(|(to, all)| *all = arcs.towards(to, liars)));
+                scope.spawn(move || {
+                    part.iter_mut()
+                        .for_each(|(to, all)| *all = arcs.towards(to, liars))
+                });
             }
         });
         self.targets = targets.to_vec();
@@ -173,7 +207,9 @@ impl Paths {
     /// The node's metric to each target; [`NOWHERE`] where there is no way.
     pub fn row(&self, node: u32) -> &[u16] {
         let width = self.targets.len();
-        self.rows.get(index(node) * width..(index(node) + 1) * width).unwrap_or_default()
+        self.rows
+            .get(index(node) * width..(index(node) + 1) * width)
+            .unwrap_or_default()
     }
 
     /// The first tunnel from the node to each target; `None` at the target, at liars, and where there is no way.
@@ -182,11 +218,18 @@ impl Paths {
         let mut firsts = vec![u16::MAX; self.targets.len()];
         for (at, (far, cost)) in (0..).zip(self.arcs.of_node(node)) {
             for ((first, own), rest) in firsts.iter_mut().zip(self.row(node)).zip(self.row(*far)) {
-                *first = (*first).min(if leads(*own, *cost, *rest) { at } else { u16::MAX });
+                *first = (*first).min(if leads(*own, *cost, *rest) {
+                    at
+                } else {
+                    u16::MAX
+                });
             }
         }
         let tunnels: Vec<_> = self.arcs.with_tunnels(node).map(|(.., at)| at).collect();
-        firsts.into_iter().map(|first| tunnels.get(usize::from(first)).copied()).collect()
+        firsts
+            .into_iter()
+            .map(|first| tunnels.get(usize::from(first)).copied())
+            .collect()
     }
 
     /// The places of the targets to which the node's way begins with that tunnel.
@@ -194,7 +237,9 @@ impl Paths {
         let arc = self.arcs.with_tunnels(node).find(|(.., at)| *at == tunnel);
         let pairs = arc.into_iter().flat_map(move |(far, cost, _)| {
             let pairs = self.row(node).iter().zip(self.row(far)).enumerate();
-            pairs.filter(move |(_, (own, rest))| leads(**own, cost, **rest)).map(|(place, _)| place)
+            pairs
+                .filter(move |(_, (own, rest))| leads(**own, cost, **rest))
+                .map(|(place, _)| place)
         });
         pairs.filter(move |place| self.next(node, *place).is_some_and(|(_, at)| at == tunnel))
     }
@@ -203,7 +248,10 @@ impl Paths {
     fn next(&self, node: u32, place: usize) -> Option<(u32, u32)> {
         let metric = |node: u32| self.row(node).get(place).copied().unwrap_or(NOWHERE);
         let own = metric(node);
-        let first = self.arcs.with_tunnels(node).find(|(far, cost, _)| leads(own, *cost, metric(*far)));
+        let first = self
+            .arcs
+            .with_tunnels(node)
+            .find(|(far, cost, _)| leads(own, *cost, metric(*far)));
         first.map(|(far, _, at)| (far, at))
     }
 
@@ -228,14 +276,20 @@ impl Paths {
         }
         let mut count = 0;
         while let Some((node, place)) = found.pop() {
-            let Some(seen) = over.get_mut(index(node) * width + place).filter(|seen| !**seen) else {
+            let Some(seen) = over
+                .get_mut(index(node) * width + place)
+                .filter(|seen| !**seen)
+            else {
                 continue;
             };
             *seen = true;
             count += 1;
             let own = self.row(node).get(place).copied().unwrap_or(NOWHERE);
             for (far, cost, at) in self.arcs.with_tunnels(node) {
-                let behind = self.row(far).get(place).is_some_and(|theirs| leads(*theirs, cost, own));
+                let behind = self
+                    .row(far)
+                    .get(place)
+                    .is_some_and(|theirs| leads(*theirs, cost, own));
                 if behind && self.next(far, place) == Some((node, at)) {
                     found.push((far, place));
                 }
@@ -250,7 +304,9 @@ impl Paths {
         let counted: Vec<_> = self.targets.iter().map(|target| counts(*target)).collect();
         for node in (0..number(self.arcs.counts.len())).filter(|node| counts(*node)) {
             let places = self.row(node).iter().zip(&self.targets).zip(&counted);
-            for ((metric, _), _) in places.filter(|((_, target), counted)| **counted && **target != node) {
+            for ((metric, _), _) in
+                places.filter(|((_, target), counted)| **counted && **target != node)
+            {
                 if *metric == NOWHERE {
                     torn += 1;
                 } else {
@@ -259,7 +315,10 @@ impl Paths {
                 }
             }
         }
-        (real(sum) / real(pairs.max(1)), crate::num::share(torn, torn + pairs))
+        (
+            real(sum) / real(pairs.max(1)),
+            crate::num::share(torn, torn + pairs),
+        )
     }
 }
 
@@ -285,8 +344,15 @@ mod tests {
         let nodes = number(overlay.nodes());
         for (place, target) in ways.targets().iter().enumerate() {
             let mut plain = vec![u32::from(NOWHERE); overlay.nodes()];
-            liars.iter().chain([target]).for_each(|source| plain[index(*source)] = 0);
-            let carrying = |at: &u32| overlay.tunnel(*at).filter(|tunnel| tunnel.draining.is_none());
+            liars
+                .iter()
+                .chain([target])
+                .for_each(|source| plain[index(*source)] = 0);
+            let carrying = |at: &u32| {
+                overlay
+                    .tunnel(*at)
+                    .filter(|tunnel| tunnel.draining.is_none())
+            };
             for _ in 0..nodes {
                 for node in 0..nodes {
                     for (far, at) in overlay.links(node) {
@@ -302,14 +368,22 @@ mod tests {
                 let first = ways.firsts(node)[place];
                 assert_eq!(first, ways.next(node, place).map(|(_, at)| at));
                 assert_eq!(first.is_none(), own == 0 || own == NOWHERE);
-                let by = |(_, at): &(u32, u32)| ways.by(node, *at).any(|by| by == place).then_some(*at);
+                let by =
+                    |(_, at): &(u32, u32)| ways.by(node, *at).any(|by| by == place).then_some(*at);
                 assert_eq!(
-                    overlay.links(node).iter().filter_map(by).collect::<Vec<_>>(),
+                    overlay
+                        .links(node)
+                        .iter()
+                        .filter_map(by)
+                        .collect::<Vec<_>>(),
                     Vec::from_iter(first)
                 );
                 if let Some(tunnel) = first.map(|at| overlay.tunnel(at).unwrap()) {
                     assert!(tunnel.draining.is_none());
-                    assert_eq!(u32::from(own - ways.row(tunnel.far(node))[place]), tunnel.cost);
+                    assert_eq!(
+                        u32::from(own - ways.row(tunnel.far(node))[place]),
+                        tunnel.cost
+                    );
                     let end = ways.end(node, place);
                     assert!(end == *target || liars.contains(&end));
                 }
@@ -324,10 +398,15 @@ mod tests {
         for (node, place) in
             (0..40).flat_map(|node| (0..ways.targets().len()).map(move |place| (node, place)))
         {
-            let steps = std::iter::successors(ways.next(node, place), |(node, _)| ways.next(*node, place));
+            let steps =
+                std::iter::successors(ways.next(node, place), |(node, _)| ways.next(*node, place));
             count += usize::from(steps.into_iter().any(|(_, at)| tunnels.contains(&at)));
         }
-        let ends = |at: &u32| overlay.tunnel(*at).map(|tunnel| (*at, [tunnel.dialler, tunnel.acceptor]));
+        let ends = |at: &u32| {
+            overlay
+                .tunnel(*at)
+                .map(|tunnel| (*at, [tunnel.dialler, tunnel.acceptor]))
+        };
         let tunnels: Vec<_> = tunnels.iter().filter_map(ends).collect();
         assert_eq!(ways.over(&tunnels), count);
     }
@@ -354,7 +433,10 @@ mod tests {
                         2 => overlay.set_draining(at, None),
                         3 if step == 3 => overlay.isolate(node),
                         _ => {
-                            assert!(overlay.dial_any(&space, node, now, &mut rng) || !overlay.has_room(node))
+                            assert!(
+                                overlay.dial_any(&space, node, now, &mut rng)
+                                    || !overlay.has_room(node)
+                            )
                         }
                     }
                 }

@@ -13,8 +13,8 @@ use policies::{
     planner::{Decision, Planner, PlannerSettings},
     units::Uptime,
     world::{
-        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts, ProbeReading, Route,
-        TunnelReading, World,
+        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts,
+        ProbeReading, Route, TunnelReading, World,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -63,18 +63,28 @@ impl Replay {
     pub fn run(&self) -> anyhow::Result<()> {
         let path = self.recording.display();
         let mut text = String::new();
-        let file = std::fs::File::open(&self.recording).with_context(|| format!("cannot open {path}"))?;
+        let file =
+            std::fs::File::open(&self.recording).with_context(|| format!("cannot open {path}"))?;
         let read = file.take(MOST_BYTES + 1).read_to_string(&mut text);
         let bytes = read.with_context(|| format!("cannot read {path}"))?;
         let most = MOST_BYTES;
-        ensure!(u64::try_from(bytes)? <= most, "{path} is larger than {} MiB", most >> 20);
+        ensure!(
+            u64::try_from(bytes)? <= most,
+            "{path} is larger than {} MiB",
+            most >> 20
+        );
         let parameters = Parameters {
             tunnels_to_dial: self.tunnels_to_dial,
             refresh: Duration::from_secs(self.refresh),
             ..Parameters::default()
         };
         let pinned = self.neighbour.iter().copied().collect();
-        let settings = PlannerSettings { parameters, pinned, rule: Rule::Gain, seed: self.seed };
+        let settings = PlannerSettings {
+            parameters,
+            pinned,
+            rule: Rule::Gain,
+            seed: self.seed,
+        };
         let replayed = replay(&text, settings).with_context(|| path.to_string())?;
         crate::output::say(&lines(&replayed))?;
         if self.json {
@@ -154,12 +164,20 @@ pub fn replay(recording: &str, settings: PlannerSettings) -> anyhow::Result<Repl
         phases: BTreeMap::new(),
         done: Replayed::default(),
     };
-    for (at, document) in serde_json::Deserializer::from_str(recording).into_iter().enumerate() {
+    for (at, document) in serde_json::Deserializer::from_str(recording)
+        .into_iter()
+        .enumerate()
+    {
         let number = at + 1;
-        let document = document.with_context(|| format!("document {number} is none of warren's"))?;
-        tape.take(document).with_context(|| format!("document {number}"))?;
+        let document =
+            document.with_context(|| format!("document {number} is none of warren's"))?;
+        tape.take(document)
+            .with_context(|| format!("document {number}"))?;
     }
-    ensure!(tape.done.looks > 0, "no document of `warren tunnels --json` in it");
+    ensure!(
+        tape.done.looks > 0,
+        "no document of `warren tunnels --json` in it"
+    );
     Ok(tape.done)
 }
 
@@ -168,7 +186,8 @@ impl Tape {
         match document {
             Document::Status(status) => {
                 if self.planner.is_none() {
-                    self.planner = Some(Planner::new(status.prefix.parse()?, self.settings.clone()));
+                    self.planner =
+                        Some(Planner::new(status.prefix.parse()?, self.settings.clone()));
                 }
             }
             Document::Routes(routes) => self.world.babel = table(&routes)?,
@@ -201,7 +220,10 @@ impl Tape {
         let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
         self.phases.retain(|slot, _| taken.contains(slot));
         let slots = self.settings.parameters.tunnels_to_dial.saturating_add(2);
-        self.world.free_slots = (0..slots).map(Slot::Dialling).filter(|slot| !taken.contains(slot)).collect();
+        self.world.free_slots = (0..slots)
+            .map(Slot::Dialling)
+            .filter(|slot| !taken.contains(slot))
+            .collect();
         self.reached |= taken.iter().any(|slot| matches!(slot, Slot::Accepting(..)));
         (self.world.links, self.world.probes) = (links, probes);
         let Some(planner) = &mut self.planner else {
@@ -211,10 +233,16 @@ impl Tape {
         self.done.looks += 1;
         self.done.lasted_s = now.since(BEGAN).as_secs();
         let again = |decision: &Decision| decision.terms.starts_with("told again");
-        let fresh = plan.decisions.into_iter().filter(|decision| !again(decision));
-        self.done.orders.extend(fresh.map(|decision| told(decision, now)));
+        let fresh = plan
+            .decisions
+            .into_iter()
+            .filter(|decision| !again(decision));
+        self.done
+            .orders
+            .extend(fresh.map(|decision| told(decision, now)));
         if let Some(verdicts) = plan.verdicts {
-            let one = |verdict: policies::planner::Verdict| (verdict.slot.to_string(), verdict.text);
+            let one =
+                |verdict: policies::planner::Verdict| (verdict.slot.to_string(), verdict.text);
             self.done.verdicts = verdicts.into_iter().map(one).collect();
         }
         Ok(())
@@ -229,12 +257,22 @@ impl Tape {
             "closing" => Phase::Closing,
             other => bail!("no phase of a tunnel: {other:?}"),
         };
-        let transport = entry.transport.as_deref().map(str::parse::<Transport>).transpose()?;
+        let transport = entry
+            .transport
+            .as_deref()
+            .map(str::parse::<Transport>)
+            .transpose()?;
         let endpoint = entry.endpoint.zip(transport);
         let (_, since) = *self
             .phases
             .entry(slot)
-            .and_modify(|known| *known = if known.0 == phase { *known } else { (phase, now) })
+            .and_modify(|known| {
+                *known = if known.0 == phase {
+                    *known
+                } else {
+                    (phase, now)
+                }
+            })
             .or_insert((phase, now));
         let tunnel = TunnelReading {
             slot,
@@ -247,7 +285,15 @@ impl Tape {
         let (rx_bytes, tx_bytes) = (entry.rx_bytes, entry.tx_bytes);
         // Frames are not told: as many as full ones would be, so that hellos alone do not look like use.
         let (rx_packets, tx_packets) = (rx_bytes / FRAME_BYTES, tx_bytes / FRAME_BYTES);
-        Ok(LinkReading { tunnel, counters: LinkCounters { rx_bytes, tx_bytes, rx_packets, tx_packets } })
+        Ok(LinkReading {
+            tunnel,
+            counters: LinkCounters {
+                rx_bytes,
+                tx_bytes,
+                rx_packets,
+                tx_packets,
+            },
+        })
     }
 }
 
@@ -267,7 +313,16 @@ fn probe(entry: &TunnelEntry, slot: Slot) -> Option<ProbeReading> {
     let lost = crate::num::whole(entry.loss_ratio.unwrap_or(0.0).clamp(0.0, 1.0) * 100.0);
     // Of how many probes that is the share is not told: too few, perhaps, to decide anything.
     let lately = ProbeCounts::default();
-    Some(ProbeReading { slot, rtt: Some(rtt), jitter, sent: 100, lost, lately, rx_frames, tx_frames })
+    Some(ProbeReading {
+        slot,
+        rtt: Some(rtt),
+        jitter,
+        sent: 100,
+        lost,
+        lately,
+        rx_frames,
+        tx_frames,
+    })
 }
 
 fn table(document: &RoutesDocument) -> anyhow::Result<Option<BabelTable>> {
@@ -282,7 +337,9 @@ fn table(document: &RoutesDocument) -> anyhow::Result<Option<BabelTable>> {
             reach: entry.reach,
             rxcost: entry.rxcost,
             txcost: entry.txcost,
-            rtt: entry.rtt_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            rtt: entry
+                .rtt_seconds
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             cost: entry.cost,
         });
     }
@@ -305,7 +362,11 @@ fn candidates(document: &PeersDocument, now: Uptime) -> anyhow::Result<Vec<Candi
         let moment = |seconds: Option<f64>| seconds.map(|seconds| before(now, seconds)).transpose();
         all.push(Candidate {
             peer: entry.prefix.parse::<Prefix>()?,
-            endpoints: entry.endpoints.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            endpoints: entry
+                .endpoints
+                .iter()
+                .map(|text| text.parse())
+                .collect::<Result<_, _>>()?,
             confirmed: moment(entry.confirmed_seconds_ago)?,
             failed: moment(entry.failed_seconds_ago)?,
             failures: entry.failures,
@@ -317,20 +378,37 @@ fn candidates(document: &PeersDocument, now: Uptime) -> anyhow::Result<Vec<Candi
 
 fn told(decision: Decision, now: Uptime) -> Ordered {
     let (order, slot, reason, peer) = match decision.order {
-        Order::Open { slot, peer, reason, .. } => ("open", slot, reason.label(), format!("peer={peer} ")),
+        Order::Open {
+            slot, peer, reason, ..
+        } => ("open", slot, reason.label(), format!("peer={peer} ")),
         Order::Drain { slot, reason } => ("drain", slot, reason.label(), String::new()),
         Order::Undrain { slot, reason } => ("undrain", slot, reason.label(), String::new()),
         Order::Close { slot, reason } => ("close", slot, reason.label(), String::new()),
     };
     let at_s = now.since(BEGAN).as_secs();
-    Ordered { at_s, order, slot: slot.to_string(), reason, terms: peer + &decision.terms }
+    Ordered {
+        at_s,
+        order,
+        slot: slot.to_string(),
+        reason,
+        terms: peer + &decision.terms,
+    }
 }
 
 /// What would have been ordered, a line each, and what is thought at the end.
 pub fn lines(replayed: &Replayed) -> String {
     let mut text = String::new();
-    for Ordered { at_s, order, slot, reason, terms } in &replayed.orders {
-        text.push_str(&format!("{at_s} s: {order} {slot}, reason={reason} {terms}\n"));
+    for Ordered {
+        at_s,
+        order,
+        slot,
+        reason,
+        terms,
+    } in &replayed.orders
+    {
+        text.push_str(&format!(
+            "{at_s} s: {order} {slot}, reason={reason} {terms}\n"
+        ));
     }
     for (slot, verdict) in &replayed.verdicts {
         text.push_str(&format!("{slot}: {verdict}\n"));
@@ -368,11 +446,16 @@ mod tests {
         let replayed = replay(&documents.join("\n"), settings());
         match (replayed, expected) {
             (Ok(replayed), Ok(expected)) => {
-                let orders: Vec<_> =
-                    replayed.orders.iter().map(|o| format!("{} {} {}", o.order, o.slot, o.reason)).collect();
+                let orders: Vec<_> = replayed
+                    .orders
+                    .iter()
+                    .map(|o| format!("{} {} {}", o.order, o.slot, o.reason))
+                    .collect();
                 assert_eq!(orders, expected);
             }
-            (Err(error), Err(expected)) => assert!(format!("{error:#}").contains(expected), "{error:#}"),
+            (Err(error), Err(expected)) => {
+                assert!(format!("{error:#}").contains(expected), "{error:#}")
+            }
             (other, _) => panic!("{other:?}"),
         }
     }
@@ -387,11 +470,26 @@ mod tests {
     fn what_is_no_recording_is_told_by_the_number_of_the_document() {
         check(&[STATUS, "{}"], Err("document 2 is none of warren's"));
         check(&[STATUS, "[[["], Err("document 2 is none of warren's"));
-        check(&[TUNNELS], Err("document 1: no document of `warren status --json` before it"));
-        check(&[STATUS, PEERS], Err("no document of `warren tunnels --json`"));
-        check(&[STATUS, &TUNNELS.replace("\"wrn0\"", "\"eth0\"")], Err("document 2: not a slot"));
-        check(&[STATUS, &TUNNELS.replace("900.0", "-9e99")], Err("document 2: no number of seconds ago"));
-        check(&[STATUS, TUNNELS, &TUNNELS.replace("00:00:03", "00:00:02")], Err("document 3: it is older"));
+        check(
+            &[TUNNELS],
+            Err("document 1: no document of `warren status --json` before it"),
+        );
+        check(
+            &[STATUS, PEERS],
+            Err("no document of `warren tunnels --json`"),
+        );
+        check(
+            &[STATUS, &TUNNELS.replace("\"wrn0\"", "\"eth0\"")],
+            Err("document 2: not a slot"),
+        );
+        check(
+            &[STATUS, &TUNNELS.replace("900.0", "-9e99")],
+            Err("document 2: no number of seconds ago"),
+        );
+        check(
+            &[STATUS, TUNNELS, &TUNNELS.replace("00:00:03", "00:00:02")],
+            Err("document 3: it is older"),
+        );
     }
 
     proptest! {

@@ -54,20 +54,37 @@ fn torn(overlay: &Overlay, alive: &[bool]) -> f64 {
         let mut size = 0u64;
         let mut open = vec![node];
         while let Some(node) = open.pop() {
-            let Some(place) = seen.get_mut(index(node)).filter(|place| !**place) else { continue };
+            let Some(place) = seen.get_mut(index(node)).filter(|place| !**place) else {
+                continue;
+            };
             *place = true;
             size += 1;
-            open.extend(overlay.links(node).iter().map(|(far, _)| *far).filter(|far| lives(*far)));
+            open.extend(
+                overlay
+                    .links(node)
+                    .iter()
+                    .map(|(far, _)| *far)
+                    .filter(|far| lives(*far)),
+            );
         }
         together += size * size.saturating_sub(1);
     }
-    1.0 - if living < 2 { 1.0 } else { share(together, living * (living - 1)) }
+    1.0 - if living < 2 {
+        1.0
+    } else {
+        share(together, living * (living - 1))
+    }
 }
 
 /// The overlays that the policies make of one random overlay: random, ours, fewest routes.
 fn overlays(space: &Space, plan: Plan, seed: u64, progress: &mut Progress) -> [Overlay; 3] {
     let random = Overlay::random(space, plan.limits, LATENCY, &mut Rng::new(seed));
-    let settings = NetSettings { cost: LATENCY, targets: space.nodes().min(512), parts: PARTS, seed };
+    let settings = NetSettings {
+        cost: LATENCY,
+        targets: space.nodes().min(512),
+        parts: PARTS,
+        seed,
+    };
     let mut ours = Net::new(space.clone(), random.clone(), settings);
     let mut fewest = Ruled::new(space.clone(), random.clone(), Rule::FewestRoutes, seed);
     for _ in 0..plan.rounds {
@@ -82,8 +99,9 @@ fn overlays(space: &Space, plan: Plan, seed: u64, progress: &mut Progress) -> [O
 pub fn resilience(space: &Space, plan: Plan) -> Vec<Row> {
     let networks = usize::try_from(plan.networks).unwrap_or(1);
     let mut progress = Progress::new("resilience", plan.rounds * networks);
-    let made: Vec<_> =
-        (0..plan.networks).map(|at| overlays(space, plan, plan.seed + at, &mut progress)).collect();
+    let made: Vec<_> = (0..plan.networks)
+        .map(|at| overlays(space, plan, plan.seed + at, &mut progress))
+        .collect();
     let row = |percent: usize| {
         let mut rng = Rng::new(plan.seed ^ u64::from(number(percent)) << 32);
         let mut chances: [Vec<f64>; 3] = Default::default();
@@ -96,7 +114,8 @@ pub fn resilience(space: &Space, plan: Plan) -> Vec<Row> {
                         *place = true;
                     }
                 }
-                let [random, ours, fewest] = overlays.each_ref().map(|overlay| torn(overlay, &alive));
+                let [random, ours, fewest] =
+                    overlays.each_ref().map(|overlay| torn(overlay, &alive));
                 differences.push(ours - random);
                 for (all, one) in chances.iter_mut().zip([random, ours, fewest]) {
                     all.push(one);
@@ -117,11 +136,21 @@ pub fn resilience(space: &Space, plan: Plan) -> Vec<Row> {
 
 /// One line a share.
 pub fn table(rows: &[Row]) -> String {
-    let header = ["alive", "random", "warren", "fewest-routes", "warren - random"].map(str::to_owned);
-    let shown = |(mean, interval): (f64, f64)| format!("{:.4} ± {:.4} %", mean * 100.0, interval * 100.0);
+    let header = [
+        "alive",
+        "random",
+        "warren",
+        "fewest-routes",
+        "warren - random",
+    ]
+    .map(str::to_owned);
+    let shown =
+        |(mean, interval): (f64, f64)| format!("{:.4} ± {:.4} %", mean * 100.0, interval * 100.0);
     let row = |row: &Row| {
         let all = [row.random, row.warren, row.fewest_routes, row.difference].map(shown);
-        std::iter::once(format!("{:.0} %", row.alive * 100.0)).chain(all).collect()
+        std::iter::once(format!("{:.0} %", row.alive * 100.0))
+            .chain(all)
+            .collect()
     };
     output::table(&header, rows.iter().map(row))
 }
@@ -137,7 +166,12 @@ pub fn plot(rows: &[Row]) -> String {
         series("warren", |row| row.warren.0),
         series("fewest-routes", |row| row.fewest_routes.0),
     ];
-    output::svg("Two living nodes cannot talk", "share alive", "chance", &all)
+    output::svg(
+        "Two living nodes cannot talk",
+        "share alive",
+        "chance",
+        &all,
+    )
 }
 
 #[cfg(test)]

@@ -33,7 +33,13 @@ pub struct Ruled {
 impl Ruled {
     /// Begins with that overlay.
     pub fn new(space: Space, overlay: Overlay, rule: Rule, seed: u64) -> Self {
-        Self { space, overlay, paths: Paths::default(), rule, rng: Rng::new(seed) }
+        Self {
+            space,
+            overlay,
+            paths: Paths::default(),
+            rule,
+            rng: Rng::new(seed),
+        }
     }
 
     /// All ways as they are now.
@@ -59,7 +65,10 @@ impl Ruled {
             for node in part {
                 while self.overlay.dialled(*node).count() < self.overlay.limits().dial {
                     happened.dials += 1;
-                    if !self.overlay.dial_any(&self.space, *node, Uptime::default(), &mut self.rng) {
+                    if !self
+                        .overlay
+                        .dial_any(&self.space, *node, Uptime::default(), &mut self.rng)
+                    {
                         break;
                     }
                 }
@@ -74,13 +83,17 @@ impl Ruled {
             return None;
         }
         match self.rule {
-            Rule::Random => dialled.get(crate::chance::below(&mut self.rng, dialled.len())).copied(),
+            Rule::Random => dialled
+                .get(crate::chance::below(&mut self.rng, dialled.len()))
+                .copied(),
             Rule::FewestRoutes => {
                 let mut served: BTreeMap<u32, usize> = BTreeMap::new();
                 for at in self.paths.firsts(node).into_iter().flatten() {
                     *served.entry(at).or_default() += 1;
                 }
-                dialled.into_iter().min_by_key(|at| (served.get(at).copied().unwrap_or_default(), *at))
+                dialled
+                    .into_iter()
+                    .min_by_key(|at| (served.get(at).copied().unwrap_or_default(), *at))
             }
         }
     }

@@ -72,10 +72,15 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
     let nodes = net.space.nodes();
     let mut progress = Progress::new("run", usize::try_from(fate.rounds).unwrap_or(usize::MAX));
     let flappers: Vec<_> = some(&mut rng, nodes, fate.flapping);
-    let mut course = Course { nodes, ..Course::default() };
+    let mut course = Course {
+        nodes,
+        ..Course::default()
+    };
     let paths = net.paths();
     course.through_liars.0 = through_liars(net, &paths);
-    course.rounds.push(told(net, &paths, 0, Happened::default(), per_ms));
+    course
+        .rounds
+        .push(told(net, &paths, 0, Happened::default(), per_ms));
     let mut gone: Vec<u32> = Vec::new();
     for round in 1..=fate.rounds {
         let back = std::mem::take(&mut gone);
@@ -105,7 +110,9 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
         }
         let happened = net.round();
         let paths = net.paths();
-        course.rounds.push(told(net, &paths, round, happened, per_ms));
+        course
+            .rounds
+            .push(told(net, &paths, round, happened, per_ms));
         course.fullest = course.fullest.max(fullest(net));
         if round == fate.rounds {
             course.through_liars.1 = through_liars(net, &paths);
@@ -126,13 +133,31 @@ fn some(rng: &mut Rng, nodes: usize, share: f64) -> Vec<u32> {
 
 fn told(net: &Net, paths: &Paths, round: u64, happened: Happened, per_ms: f64) -> Round {
     let (mean, torn) = paths.mean(|node| net.lives(node));
-    let Happened { closed, given_up, disturbed, dials, refused } = happened;
+    let Happened {
+        closed,
+        given_up,
+        disturbed,
+        dials,
+        refused,
+    } = happened;
     let tunnels = net.overlay.count();
-    Round { round, mean: mean / per_ms, torn, tunnels, closed, given_up, dials, refused, disturbed }
+    Round {
+        round,
+        mean: mean / per_ms,
+        torn,
+        tunnels,
+        closed,
+        given_up,
+        dials,
+        refused,
+        disturbed,
+    }
 }
 
 fn fullest(net: &Net) -> f64 {
-    let part = |node: u32| many(net.overlay.links(node).len()) / many(net.overlay.limits().degree).max(1.0);
+    let part = |node: u32| {
+        many(net.overlay.links(node).len()) / many(net.overlay.limits().degree).max(1.0)
+    };
     (0..number(net.space.nodes())).map(part).fold(0.0, f64::max)
 }
 
@@ -143,7 +168,12 @@ fn through_liars(net: &Net, paths: &Paths) -> f64 {
     if net.liars.is_empty() {
         return 0.0;
     }
-    for (place, target) in paths.targets().iter().enumerate().filter(|(_, to)| !net.liars.contains(to)) {
+    for (place, target) in paths
+        .targets()
+        .iter()
+        .enumerate()
+        .filter(|(_, to)| !net.liars.contains(to))
+    {
         for node in (0..number(net.space.nodes())).filter(|node| node != target) {
             let end = paths.end(node, place);
             all += u64::from(end != node);
@@ -157,7 +187,17 @@ fn through_liars(net: &Net, paths: &Paths) -> f64 {
 pub fn csv(course: &Course) -> String {
     let mut text = "round,mean,torn,tunnels,closed,given_up,dials,refused,disturbed\n".to_owned();
     for round in &course.rounds {
-        let Round { round, mean, torn, tunnels, closed, given_up, dials, refused, disturbed } = round;
+        let Round {
+            round,
+            mean,
+            torn,
+            tunnels,
+            closed,
+            given_up,
+            dials,
+            refused,
+            disturbed,
+        } = round;
         text.push_str(&format!(
             "{round},{mean:.3},{torn:.6},{tunnels},{closed},{given_up},{dials},{refused},{disturbed}\n"
         ));
@@ -167,18 +207,28 @@ pub fn csv(course: &Course) -> String {
 
 /// A table of at most thirty rounds.
 pub fn table(course: &Course, unit: &str) -> String {
-    let header =
-        ["round", unit, "torn", "tunnels", "closed", "given up", "dials", "refused"].map(str::to_owned);
+    let header = [
+        "round", unit, "torn", "tunnels", "closed", "given up", "dials", "refused",
+    ]
+    .map(str::to_owned);
     let step = course.rounds.len().div_ceil(30).max(1);
     let last = course.rounds.len().saturating_sub(1);
-    let shown = course.rounds.iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last);
+    let shown = course
+        .rounds
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| at % step == 0 || *at == last);
     let row = |(_, round): (usize, &Round)| {
         vec![
             round.round.to_string(),
             format!("{:.1}", round.mean),
             format!("{:.4} %", round.torn * 100.0),
             round.tunnels.to_string(),
-            format!("{} ({:.1} %)", round.closed, real(round.closed) / many(round.tunnels).max(1.0) * 100.0),
+            format!(
+                "{} ({:.1} %)",
+                round.closed,
+                real(round.closed) / many(round.tunnels).max(1.0) * 100.0
+            ),
             round.given_up.to_string(),
             round.dials.to_string(),
             round.refused.to_string(),
@@ -190,8 +240,15 @@ pub fn table(course: &Course, unit: &str) -> String {
 /// The most memory this process has ever held, in bytes; `None` where the kernel does not tell.
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kilobytes| kilobytes * 1024)
 }
 
 #[cfg(test)]
@@ -208,31 +265,67 @@ mod tests {
     #[track_caller]
     fn check(fate: Fate, torn: f64) -> Course {
         let space = Space::synthetic(40, 1);
-        let limits = Limits { dial: 4, degree: 14 };
+        let limits = Limits {
+            dial: 4,
+            degree: 14,
+        };
         let overlay = Overlay::random(&space, limits, LATENCY, &mut Rng::new(1));
-        let settings = NetSettings { cost: LATENCY, targets: 40, parts: 4, seed: 1 };
+        let settings = NetSettings {
+            cost: LATENCY,
+            targets: 40,
+            parts: 4,
+            seed: 1,
+        };
         let mut net = Net::new(space, overlay, settings);
         let course = run(&mut net, fate, 1, 10.0);
-        assert_eq!(course.rounds.len(), usize::try_from(fate.rounds).unwrap() + 1);
-        assert!(course.fullest <= 1.0 && course.most_closings_per_slot_and_hour <= 2, "{course:?}");
+        assert_eq!(
+            course.rounds.len(),
+            usize::try_from(fate.rounds).unwrap() + 1
+        );
+        assert!(
+            course.fullest <= 1.0 && course.most_closings_per_slot_and_hour <= 2,
+            "{course:?}"
+        );
         assert_eq!(course.rounds.last().unwrap().torn, torn);
         course
     }
 
     #[test]
     fn a_network_lives_through_churn_and_flapping_peers() {
-        check(Fate { rounds: 14, churn: 0.02, flapping: 0.05, ..Fate::default() }, 0.0);
+        check(
+            Fate {
+                rounds: 14,
+                churn: 0.02,
+                flapping: 0.05,
+                ..Fate::default()
+            },
+            0.0,
+        );
     }
 
     #[test]
     fn who_survives_the_death_of_half_finds_together_again() {
-        let course = check(Fate { rounds: 8, mass_death: Some((2, 0.5)), ..Fate::default() }, 0.0);
+        let course = check(
+            Fate {
+                rounds: 8,
+                mass_death: Some((2, 0.5)),
+                ..Fate::default()
+            },
+            0.0,
+        );
         assert!(course.rounds.last().unwrap().tunnels >= 20 * 4 - 10);
     }
 
     #[test]
     fn two_halves_that_did_not_hear_each_other_merge_again() {
-        let course = check(Fate { rounds: 12, partition: Some((3, 3)), ..Fate::default() }, 0.0);
+        let course = check(
+            Fate {
+                rounds: 12,
+                partition: Some((3, 3)),
+                ..Fate::default()
+            },
+            0.0,
+        );
         assert!(course.rounds[4].torn > 0.4, "{course:?}");
     }
 }

@@ -53,15 +53,22 @@ impl Space {
     /// A square matrix in milliseconds, one row a line. Both directions of a pair are averaged, and
     /// rounded to tenths; nothing is nearer than a tenth.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} is no square of milliseconds", path.display()))
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text)
+            .with_context(|| format!("{} is no square of milliseconds", path.display()))
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let mut rows: Vec<Vec<f64>> = Vec::new();
-        for (line, row) in text.lines().filter(|row| !row.trim().is_empty()).enumerate() {
-            let values = row.split([' ', '\t', ',']).filter(|value| !value.is_empty());
+        for (line, row) in text
+            .lines()
+            .filter(|row| !row.trim().is_empty())
+            .enumerate()
+        {
+            let values = row
+                .split([' ', '\t', ','])
+                .filter(|value| !value.is_empty());
             let row: Result<Vec<f64>, _> = values.map(str::parse).collect();
             rows.push(row.with_context(|| format!("line {}", line + 1))?);
         }
@@ -69,15 +76,28 @@ impl Space {
         if let Some(at) = rows.iter().position(|row| row.len() != nodes) {
             bail!("line {} does not have {nodes} numbers", at + 1);
         }
-        if nodes < 2 || rows.iter().flatten().any(|value| !value.is_finite() || *value < 0.0) {
+        if nodes < 2
+            || rows
+                .iter()
+                .flatten()
+                .any(|value| !value.is_finite() || *value < 0.0)
+        {
             bail!("fewer than two nodes, or a number below zero");
         }
-        let cell = |a: usize, b: usize| rows.get(a).and_then(|row| row.get(b)).copied().unwrap_or_default();
+        let cell = |a: usize, b: usize| {
+            rows.get(a)
+                .and_then(|row| row.get(b))
+                .copied()
+                .unwrap_or_default()
+        };
         let rtt = |a: usize, b: usize| match a == b {
             true => 0,
             false => whole((cell(a, b) + cell(b, a)) * 5.0).clamp(1, LONGEST),
         };
-        let rtts = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b))).map(|(a, b)| rtt(a, b)).collect();
+        let rtts = (0..nodes)
+            .flat_map(|a| (0..nodes).map(move |b| (a, b)))
+            .map(|(a, b)| rtt(a, b))
+            .collect();
         Ok(Self::Measured { nodes, rtts })
     }
 
@@ -86,19 +106,34 @@ impl Space {
         let mut rng = Rng::new(seed);
         let clusters = (nodes / 25).clamp(4, 400);
         let centre = |rng: &mut Rng| {
-            ((unit(rng) * 2.0 - 1.0) * HALF_WIDTH_MS, (unit(rng) - 0.5) * HALF_WIDTH_MS, unit(rng))
+            (
+                (unit(rng) * 2.0 - 1.0) * HALF_WIDTH_MS,
+                (unit(rng) - 0.5) * HALF_WIDTH_MS,
+                unit(rng),
+            )
         };
         let centres: Vec<_> = (0..clusters).map(|_| centre(&mut rng)).collect();
         let place = |rng: &mut Rng| {
             // The better of two draws: some clusters are several times as large as others.
-            let draws = [below(rng, clusters), below(rng, clusters)].map(|at| centres.get(at).copied());
-            let (x, y, _) =
-                draws.into_iter().flatten().max_by(|a, b| a.2.total_cmp(&b.2)).unwrap_or_default();
+            let draws =
+                [below(rng, clusters), below(rng, clusters)].map(|at| centres.get(at).copied());
+            let (x, y, _) = draws
+                .into_iter()
+                .flatten()
+                .max_by(|a, b| a.2.total_cmp(&b.2))
+                .unwrap_or_default();
             let (median, spread) = ACCESS;
             let access = median * (spread * normal(rng)).exp();
-            (x + CLUSTER_MS * normal(rng), y + CLUSTER_MS * normal(rng), access.min(80.0))
+            (
+                x + CLUSTER_MS * normal(rng),
+                y + CLUSTER_MS * normal(rng),
+                access.min(80.0),
+            )
         };
-        Self::Synthetic(Synthetic { seed, places: (0..nodes).map(|_| place(&mut rng)).collect() })
+        Self::Synthetic(Synthetic {
+            seed,
+            places: (0..nodes).map(|_| place(&mut rng)).collect(),
+        })
     }
 
     /// How many nodes there are.
@@ -113,13 +148,18 @@ impl Space {
     /// The round trip between two nodes; zero from a node to itself or to nowhere.
     pub fn rtt(&self, a: u32, b: u32) -> Tenths {
         match self {
-            Self::Measured { nodes, rtts } => {
-                rtts.get(index(a) * nodes + index(b)).copied().unwrap_or_default()
-            }
+            Self::Measured { nodes, rtts } => rtts
+                .get(index(a) * nodes + index(b))
+                .copied()
+                .unwrap_or_default(),
             Self::Synthetic(space) => space.rtt(a.min(b), a.max(b)),
             Self::Attractive(space, nodes) => {
                 let rtt = space.rtt(a, b);
-                if nodes.contains(&a) || nodes.contains(&b) { rtt.div_ceil(3) } else { rtt }
+                if nodes.contains(&a) || nodes.contains(&b) {
+                    rtt.div_ceil(3)
+                } else {
+                    rtt
+                }
             }
         }
     }
@@ -128,13 +168,18 @@ impl Space {
     /// on for all others: nothing can be better. In milliseconds.
     pub fn bounds(&self) -> (f64, f64) {
         let nodes = number(self.nodes());
-        let mut ways: Vec<Vec<Tenths>> =
-            (0..nodes).map(|a| (0..nodes).map(|b| self.rtt(a, b)).collect()).collect();
+        let mut ways: Vec<Vec<Tenths>> = (0..nodes)
+            .map(|a| (0..nodes).map(|b| self.rtt(a, b)).collect())
+            .collect();
         let direct = mean_ms(&ways);
         for middle in 0..self.nodes() {
-            let Some(through) = ways.get(middle).cloned() else { continue };
+            let Some(through) = ways.get(middle).cloned() else {
+                continue;
+            };
             for row in &mut ways {
-                let Some(first) = row.get(middle).copied() else { continue };
+                let Some(first) = row.get(middle).copied() else {
+                    continue;
+                };
                 for (way, second) in row.iter_mut().zip(&through) {
                     *way = (*way).min(first + second);
                 }
@@ -146,12 +191,18 @@ impl Space {
 
 fn mean_ms(ways: &[Vec<Tenths>]) -> f64 {
     let nodes = crate::num::many(ways.len());
-    ways.iter().flatten().map(|way| f64::from(*way)).sum::<f64>() / (nodes * (nodes - 1.0)) / 10.0
+    ways.iter()
+        .flatten()
+        .map(|way| f64::from(*way))
+        .sum::<f64>()
+        / (nodes * (nodes - 1.0))
+        / 10.0
 }
 
 impl Synthetic {
     fn rtt(&self, a: u32, b: u32) -> Tenths {
-        let (Some(one), Some(other)) = (self.places.get(index(a)), self.places.get(index(b))) else {
+        let (Some(one), Some(other)) = (self.places.get(index(a)), self.places.get(index(b)))
+        else {
             return 0;
         };
         if a == b {
@@ -185,7 +236,10 @@ mod tests {
 
     #[test]
     fn a_square_of_milliseconds_is_averaged_over_both_directions() {
-        check("0 1.25 3\n1.35\t0 2\n3 2 0\n", Some(&[0, 13, 30, 13, 0, 20, 30, 20, 0]));
+        check(
+            "0 1.25 3\n1.35\t0 2\n3 2 0\n",
+            Some(&[0, 13, 30, 13, 0, 20, 30, 20, 0]),
+        );
         check("0 0\n0 0\n", Some(&[0, 1, 1, 0]));
     }
 
@@ -199,8 +253,13 @@ mod tests {
     /// Percentiles of all round trips, in milliseconds.
     fn percentiles(space: &Space) -> [f64; 3] {
         let nodes = number(space.nodes());
-        let mut all: Vec<_> = (0..nodes).flat_map(|a| (0..a).map(move |b| (a, b))).collect::<Vec<_>>();
-        let mut all: Vec<_> = all.drain(..).map(|(a, b)| f64::from(space.rtt(a, b)) / 10.0).collect();
+        let mut all: Vec<_> = (0..nodes)
+            .flat_map(|a| (0..a).map(move |b| (a, b)))
+            .collect::<Vec<_>>();
+        let mut all: Vec<_> = all
+            .drain(..)
+            .map(|(a, b)| f64::from(space.rtt(a, b)) / 10.0)
+            .collect();
         all.sort_by(f64::total_cmp);
         [10, 50, 90].map(|percent| all[all.len() * percent / 100])
     }
@@ -232,7 +291,13 @@ mod tests {
     fn nodes_stand_in_clusters() {
         // The nearest of 490 nodes is much nearer than it would be if they were spread evenly.
         let space = Space::synthetic(490, 3);
-        let nearest = |a: u32| (0..490).filter(|b| *b != a).map(|b| space.rtt(a, b)).min().unwrap();
+        let nearest = |a: u32| {
+            (0..490)
+                .filter(|b| *b != a)
+                .map(|b| space.rtt(a, b))
+                .min()
+                .unwrap()
+        };
         let mean = f64::from((0..490).map(nearest).sum::<u32>()) / 4_900.0;
         assert!(mean < percentiles(&space)[1] / 8.0, "{mean}");
     }
@@ -249,7 +314,10 @@ mod tests {
     #[test]
     fn nothing_is_better_than_the_shortest_ways_of_the_whole_mesh() {
         let (direct, optimum) = Space::synthetic(60, 1).bounds();
-        assert!(optimum < direct && optimum > direct / 2.0, "{optimum} {direct}");
+        assert!(
+            optimum < direct && optimum > direct / 2.0,
+            "{optimum} {direct}"
+        );
         assert!(many(60) > 0.0);
     }
 }

@@ -11,7 +11,10 @@ use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     units::Uptime,
     ways::{Ways, leads_back},
-    world::{BabelTable, INFINITY, LinkCounters, LinkReading, Neighbour, Phase, Route, TunnelReading, View},
+    world::{
+        BabelTable, INFINITY, LinkCounters, LinkReading, Neighbour, Phase, Route, TunnelReading,
+        View,
+    },
 };
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -27,7 +30,10 @@ pub fn prefix(node: u32) -> Option<Prefix> {
 pub fn endpoint(node: u32) -> Endpoint {
     let upper = 0x2000_0000u128 | u128::from(node);
     let address = Ipv6Addr::from(upper << 96 | 1);
-    Endpoint { address: SocketAddr::from((address, 1194)), transport: Transport::Udp }
+    Endpoint {
+        address: SocketAddr::from((address, 1194)),
+        transport: Transport::Udp,
+    }
 }
 
 /// The node's slot of that tunnel.
@@ -48,12 +54,19 @@ pub fn links(overlay: &Overlay, node: u32) -> Vec<LinkReading> {
         let reading = TunnelReading {
             slot: slot(tunnel, node),
             peer: prefix(*far)?,
-            phase: if draining.is_some() { Phase::Draining } else { Phase::Up },
+            phase: if draining.is_some() {
+                Phase::Draining
+            } else {
+                Phase::Up
+            },
             since: draining.unwrap_or(tunnel.since),
             up_since: Some(tunnel.since),
             endpoint: Some(endpoint(*far)),
         };
-        Some(LinkReading { tunnel: reading, counters: LinkCounters::default() })
+        Some(LinkReading {
+            tunnel: reading,
+            counters: LinkCounters::default(),
+        })
     };
     overlay.links(node).iter().filter_map(link).collect()
 }
@@ -67,7 +80,9 @@ fn routes(
     places: impl Iterator<Item = (usize, Option<u32>)>,
 ) -> Vec<Route> {
     let links = overlay.links(node).iter().filter_map(|(far, at)| {
-        let tunnel = overlay.tunnel(*at).filter(|tunnel| tunnel.draining.is_none())?;
+        let tunnel = overlay
+            .tunnel(*at)
+            .filter(|tunnel| tunnel.draining.is_none())?;
         Some(Link {
             rests: paths.row(*far),
             at: *at,
@@ -81,23 +96,41 @@ fn routes(
     links.sort_unstable_by_key(|link| link.slot);
     let mut all = Vec::new();
     for (place, first) in places {
-        let (Some(target), Some(ours)) = (paths.targets().get(place), paths.row(node).get(place)) else {
+        let (Some(target), Some(ours)) = (paths.targets().get(place), paths.row(node).get(place))
+        else {
             continue;
         };
-        let Some(name) = prefix(*target).filter(|_| *target != node) else { continue };
+        let Some(name) = prefix(*target).filter(|_| *target != node) else {
+            continue;
+        };
         // The two best so far.
         let mut others = [None, None];
         for link in &links {
-            let Some(rest) = link.rests.get(place).copied().filter(|rest| *rest != NOWHERE) else { continue };
+            let Some(rest) = link
+                .rests
+                .get(place)
+                .copied()
+                .filter(|rest| *rest != NOWHERE)
+            else {
+                continue;
+            };
             let (metric, installed) = (rest.saturating_add(link.cost), first == Some(link.at));
             let Link { slot, via, .. } = *link;
-            let route = Route { node: name, slot, via, installed, metric, refmetric: rest };
+            let route = Route {
+                node: name,
+                slot,
+                via,
+                installed,
+                metric,
+                refmetric: rest,
+            };
             if installed || leads_back(metric, rest, *ours) {
                 all.push(route);
                 continue;
             }
             let [best, second] = &mut others;
-            let shorter = |than: &Option<Route>| than.as_ref().is_none_or(|than| metric < than.metric);
+            let shorter =
+                |than: &Option<Route>| than.as_ref().is_none_or(|than| metric < than.metric);
             if shorter(best) {
                 *second = best.replace(route);
             } else if shorter(second) {
@@ -124,7 +157,11 @@ pub fn table(overlay: &Overlay, node: u32, paths: &Paths) -> BabelTable {
     let neighbour = |(far, at): &(u32, u32)| {
         let tunnel = overlay.tunnel(*at)?;
         let gone = tunnel.draining.is_some();
-        let cost = if gone { INFINITY } else { u16::try_from(tunnel.cost).unwrap_or(INFINITY - 1) };
+        let cost = if gone {
+            INFINITY
+        } else {
+            u16::try_from(tunnel.cost).unwrap_or(INFINITY - 1)
+        };
         Some(Neighbour {
             slot: slot(tunnel, node),
             peer: prefix(*far)?,
@@ -138,7 +175,12 @@ pub fn table(overlay: &Overlay, node: u32, paths: &Paths) -> BabelTable {
     let neighbours = overlay.links(node).iter().filter_map(neighbour).collect();
     BabelTable {
         neighbours,
-        routes: routes(overlay, node, paths, paths.firsts(node).into_iter().enumerate()),
+        routes: routes(
+            overlay,
+            node,
+            paths,
+            paths.firsts(node).into_iter().enumerate(),
+        ),
     }
 }
 
@@ -147,14 +189,26 @@ pub fn view(overlay: &Overlay, peer: u32, paths: &Paths, at: Uptime) -> Option<V
     let step = paths.targets().len().div_ceil(VIEW_NODES).max(1);
     let all = paths.targets().iter().zip(paths.row(peer)).step_by(step);
     let reached = all.filter(|(_, metric)| **metric != NOWHERE);
-    let distances = reached.filter_map(|(target, metric)| Some((prefix(*target)?, *metric))).collect();
+    let distances = reached
+        .filter_map(|(target, metric)| Some((prefix(*target)?, *metric)))
+        .collect();
     let (room, accepted) = welcome(overlay, peer);
-    Some(View { peer: prefix(peer)?, at, room, accepted, loss: None, distances })
+    Some(View {
+        peer: prefix(peer)?,
+        at,
+        room,
+        accepted,
+        loss: None,
+        distances,
+    })
 }
 
 /// Whether the node accepts one more tunnel, and how many it has accepted.
 pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
-    let accepted = overlay.links(node).len().saturating_sub(overlay.dialled(node).count());
+    let accepted = overlay
+        .links(node)
+        .len()
+        .saturating_sub(overlay.dialled(node).count());
     (overlay.has_room(node), u16::try_from(accepted).ok())
 }
 
@@ -165,7 +219,12 @@ pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
 pub fn loss(overlay: &Overlay, at: u32, paths: &Paths, stands_for: u32) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
     let (peer, me) = (tunnel.acceptor, prefix(tunnel.acceptor)?);
-    let routes = routes(overlay, peer, paths, paths.by(peer, at).map(|place| (place, Some(at))));
+    let routes = routes(
+        overlay,
+        peer,
+        paths,
+        paths.by(peer, at).map(|place| (place, Some(at))),
+    );
     let ways = Ways::of(&routes, me, |_| true).standing_for(stands_for);
     let service = ways.service(slot(tunnel, peer));
     service.only_way.is_none().then_some(service.regret)
@@ -199,7 +258,11 @@ mod tests {
         let (overlay, paths) = overlay();
         let table = table(&overlay, 7, &paths);
         for target in (0..40).filter(|target| *target != 7) {
-            let of: Vec<_> = table.routes.iter().filter(|r| Some(r.node) == prefix(target)).collect();
+            let of: Vec<_> = table
+                .routes
+                .iter()
+                .filter(|r| Some(r.node) == prefix(target))
+                .collect();
             let installed: Vec<_> = of.iter().filter(|route| route.installed).collect();
             assert_eq!(installed.len(), 1);
             assert_eq!(installed[0].metric, paths.row(7)[index(target)]);
@@ -212,8 +275,8 @@ mod tests {
         let (overlay, paths) = overlay();
         for node in 0..40 {
             let mut whole = Vec::new();
-            for (target, (far, at)) in
-                (0..40).flat_map(|target| overlay.links(node).iter().map(move |link| (target, link)))
+            for (target, (far, at)) in (0..40)
+                .flat_map(|target| overlay.links(node).iter().map(move |link| (target, link)))
             {
                 let tunnel = overlay.tunnel(*at).unwrap();
                 let refmetric = paths.row(*far)[index(target)];
@@ -228,7 +291,8 @@ mod tests {
             }
             let listed = table(&overlay, node, &paths).routes;
             assert!(listed.len() < whole.len());
-            let [listed, whole] = [listed, whole].map(|all| Ways::of(&all, prefix(node).unwrap(), |_| true));
+            let [listed, whole] =
+                [listed, whole].map(|all| Ways::of(&all, prefix(node).unwrap(), |_| true));
             assert_eq!(listed.known(), whole.known());
             for (_, at) in overlay.links(node) {
                 let slot = slot(overlay.tunnel(*at).unwrap(), node);
@@ -253,7 +317,9 @@ mod tests {
 
     #[test]
     fn no_two_nodes_share_a_part_of_the_underlay() {
-        let mut parts: Vec<_> = (0..5_000).map(|n| policies::gain::part(&endpoint(n))).collect();
+        let mut parts: Vec<_> = (0..5_000)
+            .map(|n| policies::gain::part(&endpoint(n)))
+            .collect();
         parts.sort_unstable();
         parts.dedup();
         assert_eq!(parts.len(), 5_000);

@@ -1,7 +1,8 @@
 //! Why the daemon does not start: one line each, and an exit code.
 
 use actors::{
-    documents::disk::FileError, kernel::KernelError, member::MemberError, registry_client::call::CallError,
+    documents::disk::FileError, kernel::KernelError, member::MemberError,
+    registry_client::call::CallError,
 };
 use std::{io, path::PathBuf};
 
@@ -37,7 +38,9 @@ pub enum StartError {
         name: String,
     },
     /// A port is taken.
-    #[error("listen: {transport} port {port} is taken by another program: stop it, or choose another port")]
+    #[error(
+        "listen: {transport} port {port} is taken by another program: stop it, or choose another port"
+    )]
     PortTaken {
         /// `udp` or `tcp`.
         transport: &'static str,
@@ -89,7 +92,10 @@ impl StartError {
     /// The exit code: 78 (`EX_CONFIG`) for what a restart cannot mend, so that systemd need not try.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Identity { .. } | Self::NoProgram { .. } | Self::NoUser { .. } => 78,
+            Self::Config(_)
+            | Self::Identity { .. }
+            | Self::NoProgram { .. }
+            | Self::NoUser { .. } => 78,
             Self::NotRoot => 4,
             Self::PortTaken { .. }
             | Self::AnotherBabeld

@@ -55,7 +55,11 @@ pub struct Host {
 ///
 /// [`StartError::NotRoot`].
 pub fn need_root() -> Result<(), StartError> {
-    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(StartError::NotRoot) }
+    if nix::unistd::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(StartError::NotRoot)
+    }
 }
 
 /// Looks for programs, users and ports before anything is changed.
@@ -70,7 +74,10 @@ pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError
     let babeld_rights = rights(&settings.babeld_user, true, BABELD_NICE)?;
     let parameters = identity.document.parameters();
     let lower = |own: Option<u16>, network: u16| own.map_or(network, |own| own.min(network));
-    let ports = [(Transport::Udp, settings.listen_udp), (Transport::Tcp, settings.listen_tcp)];
+    let ports = [
+        (Transport::Udp, settings.listen_udp),
+        (Transport::Tcp, settings.listen_tcp),
+    ];
     let servers: Vec<_> = ports.into_iter().filter(|(_, port)| *port != 0).collect();
     Ok(Host {
         openvpn,
@@ -85,20 +92,42 @@ pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError
 }
 
 fn find(program: &'static str) -> Result<PathBuf, StartError> {
-    let candidates = LOOKED.split(':').map(|folder| Path::new(folder).join(program));
+    let candidates = LOOKED
+        .split(':')
+        .map(|folder| Path::new(folder).join(program));
     let runs = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        fs::metadata(path)
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
-    candidates.into_iter().find(runs).ok_or(StartError::NoProgram { program, looked: LOOKED })
+    candidates
+        .into_iter()
+        .find(runs)
+        .ok_or(StartError::NoProgram {
+            program,
+            looked: LOOKED,
+        })
 }
 
 fn rights(user: &ChildUser, network: bool, nice: i32) -> Result<Rights, StartError> {
     match user {
-        ChildUser::Id(id) => Ok(Rights { uid: *id, gid: *id, network, nice }),
+        ChildUser::Id(id) => Ok(Rights {
+            uid: *id,
+            gid: *id,
+            network,
+            nice,
+        }),
         ChildUser::Name(name) => {
             let missing = || StartError::NoUser { name: name.clone() };
-            let found = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(missing)?;
-            Ok(Rights { uid: found.uid.as_raw(), gid: found.gid.as_raw(), network, nice })
+            let found = nix::unistd::User::from_name(name)
+                .ok()
+                .flatten()
+                .ok_or_else(missing)?;
+            Ok(Rights {
+                uid: found.uid.as_raw(),
+                gid: found.gid.as_raw(),
+                network,
+                nice,
+            })
         }
     }
 }
@@ -111,21 +140,38 @@ fn rights(user: &ChildUser, network: bool, nice: i32) -> Result<Rights, StartErr
 pub fn check_ports(host: &Host) -> Result<(), StartError> {
     let any = |port| SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
     let any4 = |port| (std::net::Ipv4Addr::UNSPECIFIED, port);
-    let taken = |result: io::Result<()>| result.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    let taken = |result: io::Result<()>| {
+        result.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
     for (transport, port) in &host.servers {
         let (name, tried) = match transport {
-            Transport::Udp => {
-                ("udp", [UdpSocket::bind(any(*port)).map(drop), UdpSocket::bind(any4(*port)).map(drop)])
-            }
-            Transport::Tcp => {
-                ("tcp", [TcpListener::bind(any(*port)).map(drop), TcpListener::bind(any4(*port)).map(drop)])
-            }
+            Transport::Udp => (
+                "udp",
+                [
+                    UdpSocket::bind(any(*port)).map(drop),
+                    UdpSocket::bind(any4(*port)).map(drop),
+                ],
+            ),
+            Transport::Tcp => (
+                "tcp",
+                [
+                    TcpListener::bind(any(*port)).map(drop),
+                    TcpListener::bind(any4(*port)).map(drop),
+                ],
+            ),
         };
         if tried.into_iter().any(taken) {
-            return Err(StartError::PortTaken { transport: name, port: *port });
+            return Err(StartError::PortTaken {
+                transport: name,
+                port: *port,
+            });
         }
     }
-    if taken(UdpSocket::bind(any(BABEL_PORT)).map(drop)) { Err(StartError::AnotherBabeld) } else { Ok(()) }
+    if taken(UdpSocket::bind(any(BABEL_PORT)).map(drop)) {
+        Err(StartError::AnotherBabeld)
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes the folders of `/run` and `/var/lib`, which children may pass through but not read.
@@ -135,7 +181,10 @@ pub fn check_ports(host: &Host) -> Result<(), StartError> {
 /// Names the folder.
 pub fn make_folders(paths: &Paths) -> Result<(), StartError> {
     for folder in [paths.state(), paths.run(), paths.run().join("child")] {
-        let failed = |source| StartError::Folder { path: folder.clone(), source };
+        let failed = |source| StartError::Folder {
+            path: folder.clone(),
+            source,
+        };
         fs::create_dir_all(&folder).map_err(failed)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).map_err(failed)?;
     }
@@ -144,9 +193,13 @@ pub fn make_folders(paths: &Paths) -> Result<(), StartError> {
 
 /// Ends the children of a dead predecessor; how many there were.
 pub fn kill_leftovers(paths: &Paths) -> usize {
-    let Ok(entries) = fs::read_dir(paths.run().join("child")) else { return 0 };
+    let Ok(entries) = fs::read_dir(paths.run().join("child")) else {
+        return 0;
+    };
     let files = entries.filter_map(Result::ok).map(|entry| entry.path());
-    files.filter(|path| path.extension().is_some_and(|is| is == "pid") && kill_leftover(path)).count()
+    files
+        .filter(|path| path.extension().is_some_and(|is| is == "pid") && kill_leftover(path))
+        .count()
 }
 
 /// Removes what a predecessor left, and makes links, address, routes and settings.
@@ -171,14 +224,24 @@ pub async fn prepare(
     host.tun_node = (node != Path::new("/dev/net/tun")).then_some(node);
     kernel.forward(&paths.sysctls())?;
     kernel.join_host(identity.network, identity.me).await?;
-    kernel.make_dialling_slots(0..host.tunnels_to_dial.saturating_add(SPARE_SLOTS), identity.me, uid).await?;
+    kernel
+        .make_dialling_slots(
+            0..host.tunnels_to_dial.saturating_add(SPARE_SLOTS),
+            identity.me,
+            uid,
+        )
+        .await?;
     if host.max_accepted == 0 || kernel.accepting_kind().await.is_none() {
         host.servers.clear();
     }
     for (transport, _) in &host.servers {
         kernel.make_server_tap(*transport, uid).await?;
-        let last = FIRST_VLAN.saturating_add(host.max_accepted).saturating_sub(1);
-        kernel.make_accepting_slots(*transport, FIRST_VLAN..=last, identity.me).await?;
+        let last = FIRST_VLAN
+            .saturating_add(host.max_accepted)
+            .saturating_sub(1);
+        kernel
+            .make_accepting_slots(*transport, FIRST_VLAN..=last, identity.me)
+            .await?;
     }
     Ok(())
 }

@@ -37,14 +37,28 @@ pub struct Identity {
 }
 
 fn wrong(path: &Path, why: impl Into<String>) -> StartError {
-    StartError::Identity { path: path.to_owned(), why: why.into() }
+    StartError::Identity {
+        path: path.to_owned(),
+        why: why.into(),
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
-    let bad = |error| wrong(path, format!("no PEM certificates ({error}): run warren join, or put it back"));
-    let all: Vec<_> =
-        CertificateDer::pem_file_iter(path).map_err(bad)?.collect::<Result<_, _>>().map_err(bad)?;
-    if all.is_empty() { Err(wrong(path, "no PEM certificate in it")) } else { Ok(all) }
+    let bad = |error| {
+        wrong(
+            path,
+            format!("no PEM certificates ({error}): run warren join, or put it back"),
+        )
+    };
+    let all: Vec<_> = CertificateDer::pem_file_iter(path)
+        .map_err(bad)?
+        .collect::<Result<_, _>>()
+        .map_err(bad)?;
+    if all.is_empty() {
+        Err(wrong(path, "no PEM certificate in it"))
+    } else {
+        Ok(all)
+    }
 }
 
 impl Identity {
@@ -58,27 +72,46 @@ impl Identity {
         let cas = certificates(&ca_path)?;
         let chain = certificates(&path)?;
         chain::verify(&chain, &cas, None).map_err(|error| {
-            let why = format!("{error} ({} says which are): join this network", ca_path.display());
+            let why = format!(
+                "{error} ({} says which are): join this network",
+                ca_path.display()
+            );
             wrong(&path, why)
         })?;
-        let parsed = chain.first().and_then(|der| X509Certificate::from_der(der).ok());
+        let parsed = chain
+            .first()
+            .and_then(|der| X509Certificate::from_der(der).ok());
         let (_, parsed) = parsed.ok_or_else(|| wrong(&path, "the certificate is malformed"))?;
-        let me =
-            subject(&parsed).ok_or_else(|| wrong(&path, "its subject is not exactly one common name P/L"))?;
+        let me = subject(&parsed)
+            .ok_or_else(|| wrong(&path, "its subject is not exactly one common name P/L"))?;
         let expires_s = parsed.validity().not_after.timestamp();
         let expires = parsed.validity().not_after.to_string();
         let key = paths.key();
         let pem = fs::read_to_string(&key).map_err(|error| error.to_string());
         let pair = pem.and_then(|pem| KeyPair::from_pem(&pem).map_err(|error| error.to_string()));
         let pair = pair.map_err(|error| {
-            wrong(&key, format!("no PEM private key ({error}): run warren join, or put it back"))
+            wrong(
+                &key,
+                format!("no PEM private key ({error}): run warren join, or put it back"),
+            )
         })?;
         let request = crate::join::csr(&pair).map_err(|error| wrong(&key, error.to_string()))?;
         let (document, signed) = network_document(paths, &cas)?;
         let serial = parsed.raw_serial_as_string().replace(':', "");
-        let network =
-            document.range().ok_or_else(|| wrong(&paths.network(), "the network's range is none"))?;
-        Ok(Self { me, network, document, signed, cas, serial, request, expires_s, expires })
+        let network = document
+            .range()
+            .ok_or_else(|| wrong(&paths.network(), "the network's range is none"))?;
+        Ok(Self {
+            me,
+            network,
+            document,
+            signed,
+            cas,
+            serial,
+            request,
+            expires_s,
+            expires,
+        })
     }
 }
 
@@ -99,9 +132,10 @@ fn network_document(
     let path = paths.network();
     let text = fs::read_to_string(&path)
         .map_err(|error| wrong(&path, format!("cannot be read ({error}): run warren join")))?;
-    let signed: SignedDocument =
-        serde_json::from_str(&text).map_err(|error| wrong(&path, format!("no signed document: {error}")))?;
+    let signed: SignedDocument = serde_json::from_str(&text)
+        .map_err(|error| wrong(&path, format!("no signed document: {error}")))?;
     let opened = signed::open(&signed, cas).map_err(|error| wrong(&path, error.to_string()))?;
-    let document = NetworkDocument::read(&opened.payload).map_err(|error| wrong(&path, error.to_string()))?;
+    let document =
+        NetworkDocument::read(&opened.payload).map_err(|error| wrong(&path, error.to_string()))?;
     Ok((document, signed))
 }

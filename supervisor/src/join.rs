@@ -118,7 +118,11 @@ impl From<CallError> for JoinError {
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> JoinError + 'a {
-    move |source| JoinError::Io { what, path: path.to_owned(), source }
+    move |source| JoinError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Spends the invitation, and writes key, certificates, network document and configuration.
@@ -126,15 +130,30 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Joi
 /// # Errors
 /// See [`JoinError`]; where the registry was not reached or said no, no file is left behind.
 pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
-    let Joining { invitation, paths, children } = joining;
+    let Joining {
+        invitation,
+        paths,
+        children,
+    } = joining;
     let users = Users::prepare(paths, *children)?;
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
     // The key is on the disk, with its owner, before the invitation is spent.
-    let draft = Draft::write(&paths.key(), &key.serialize_pem(), 0o600, Some(users.reader()))?;
+    let draft = Draft::write(
+        &paths.key(),
+        &key.serialize_pem(),
+        0o600,
+        Some(users.reader()),
+    )?;
     let url = format!("https://{}", invitation.address);
-    let claim = Claim { version: VERSION, token: token_text(&invitation.token), csr: csr(&key)? };
+    let claim = Claim {
+        version: VERSION,
+        token: token_text(&invitation.token),
+        csr: csr(&key)?,
+    };
     let registry = Registry::pinned(&url, invitation.pin)?;
-    let claimed: Claimed = registry.send(reqwest::Method::POST, "/v1/claims", &claim).await?;
+    let claimed: Claimed = registry
+        .send(reqwest::Method::POST, "/v1/claims", &claim)
+        .await?;
     let address = check(&claimed, Some(&invitation.pin), &key)?;
     users.write(paths, &url, &claimed, draft, address)
 }
@@ -170,7 +189,10 @@ pub fn install(
 ) -> Result<Joined, JoinError> {
     let bad = |why: String| JoinError::Answer { why };
     if enrolment.version != VERSION {
-        return Err(bad(format!("version {} is not {VERSION}", enrolment.version)));
+        return Err(bad(format!(
+            "version {} is not {VERSION}",
+            enrolment.version
+        )));
     }
     let registry = RegistryAddress::parse(&enrolment.registry, wire::registry::PORT);
     let registry = registry.map_err(|error| bad(error.to_string()))?;
@@ -180,7 +202,13 @@ pub fn install(
     let key = KeyPair::from_pem(&text).map_err(JoinError::Key)?;
     let address = check(&enrolment.claimed, None, &key)?;
     let draft = Draft::write(&paths.key(), &text, 0o600, Some(users.reader()))?;
-    let joined = users.write(paths, &format!("https://{registry}"), &enrolment.claimed, draft, address)?;
+    let joined = users.write(
+        paths,
+        &format!("https://{registry}"),
+        &enrolment.claimed,
+        draft,
+        address,
+    )?;
     fs::remove_file(&path).map_err(io_error("remove", &path))?;
     Ok(joined)
 }
@@ -211,11 +239,17 @@ impl Users {
             return Err(JoinError::Exists { path });
         }
         let etc = paths.etc();
-        let folder = fs::DirBuilder::new().recursive(true).mode(0o755).create(&etc);
+        let folder = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&etc);
         folder.map_err(io_error("make the folder", &etc))?;
         let (openvpn, babeld) = match children {
             Some((openvpn, babeld)) => (ChildUser::Id(openvpn), ChildUser::Id(babeld)),
-            None => (user(OPENVPN_USER, OPENVPN_UID), user(BABELD_USER, BABELD_UID)),
+            None => (
+                user(OPENVPN_USER, OPENVPN_UID),
+                user(BABELD_USER, BABELD_UID),
+            ),
         };
         Ok(Self { openvpn, babeld })
     }
@@ -235,18 +269,28 @@ impl Users {
         (document, address): (NetworkDocument, Ipv6Addr),
     ) -> Result<Joined, JoinError> {
         let network = serde_json::to_string_pretty(&claimed.network);
-        let network = network.map_err(|error| JoinError::Answer { why: error.to_string() })?;
+        let network = network.map_err(|error| JoinError::Answer {
+            why: error.to_string(),
+        })?;
         let config = config::template(url, &self.openvpn, &self.babeld);
         let files = [
             Draft::write(&paths.ca(), &claimed.ca, 0o644, None)?,
             Draft::write(&paths.certificate(), &claimed.certificate, 0o644, None)?,
-            Draft::write(&paths.tls_crypt(), &document.tls_crypt, 0o600, Some(self.reader()))?,
+            Draft::write(
+                &paths.tls_crypt(),
+                &document.tls_crypt,
+                0o600,
+                Some(self.reader()),
+            )?,
             Draft::write(&paths.network(), &network, 0o600, None)?,
             key,
             Draft::write(&paths.config(), &config, 0o644, None)?,
         ];
         files.into_iter().try_for_each(Draft::keep)?;
-        Ok(Joined { prefix: claimed.prefix, address })
+        Ok(Joined {
+            prefix: claimed.prefix,
+            address,
+        })
     }
 }
 
@@ -254,7 +298,10 @@ impl Users {
 pub(crate) fn csr(key: &KeyPair) -> Result<String, JoinError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.serialize_request(key).and_then(|request| request.pem()).map_err(JoinError::Key)
+    params
+        .serialize_request(key)
+        .and_then(|request| request.pem())
+        .map_err(JoinError::Key)
 }
 
 /// Whether the answer is what the invitation promised: this CA, our key, a name of the network.
@@ -263,9 +310,12 @@ fn check(
     pin: Option<&[u8; 32]>,
     key: &KeyPair,
 ) -> Result<(NetworkDocument, Ipv6Addr), JoinError> {
-    let bad = |why: &str| JoinError::Answer { why: why.to_owned() };
+    let bad = |why: &str| JoinError::Answer {
+        why: why.to_owned(),
+    };
     let ca_der = CertificateDer::from_pem_slice(claimed.ca.as_bytes()).map_err(|_| bad("no CA"))?;
-    let (_, ca) = X509Certificate::from_der(&ca_der).map_err(|_| bad("its CA is no certificate"))?;
+    let (_, ca) =
+        X509Certificate::from_der(&ca_der).map_err(|_| bad("its CA is no certificate"))?;
     if pin.is_some_and(|pin| signed::sha256_hex(ca.public_key().raw) != signed::hex(pin)) {
         return Err(bad("its CA is not the one that the invitation names"));
     }
@@ -273,7 +323,9 @@ fn check(
     let chain = chain::read_pem(claimed.certificate.as_bytes())
         .and_then(|chain| chain::verify(&chain, &[&ca_der], None).map(|_| chain))
         .map_err(|error| bad(&error.to_string()))?;
-    let node = chain.first().and_then(|der| X509Certificate::from_der(der).ok());
+    let node = chain
+        .first()
+        .and_then(|der| X509Certificate::from_der(der).ok());
     let (_, node) = node.ok_or_else(|| bad("no certificate"))?;
     if node.public_key().raw != key.subject_public_key_info() {
         return Err(bad("the certificate is for another key"));
@@ -285,9 +337,13 @@ fn check(
     }
     let document = signed::open(&claimed.network, &[&ca_der])
         .map_err(|error| error.to_string())
-        .and_then(|opened| NetworkDocument::read(&opened.payload).map_err(|error| error.to_string()));
+        .and_then(|opened| {
+            NetworkDocument::read(&opened.payload).map_err(|error| error.to_string())
+        });
     let document = document.map_err(|why| JoinError::Answer { why })?;
-    let network = document.range().ok_or_else(|| bad("the network has no range"))?;
+    let network = document
+        .range()
+        .ok_or_else(|| bad("the network has no range"))?;
     Ok((document, network.node_address(claimed.prefix)))
 }
 
@@ -317,17 +373,32 @@ struct Draft {
 }
 
 impl Draft {
-    fn write(path: &Path, text: &str, mode: u32, owner: Option<(u32, u32)>) -> Result<Self, JoinError> {
+    fn write(
+        path: &Path,
+        text: &str,
+        mode: u32,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Self, JoinError> {
         let draft = path.with_added_extension("new");
         let failed = io_error("write", &draft);
         match fs::remove_file(&draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        let open = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft);
+        let open = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&draft);
         let mut file = open.map_err(&failed)?;
-        let made = Self { path: path.to_owned(), draft: draft.clone(), kept: false };
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(&failed)?;
+        let made = Self {
+            path: path.to_owned(),
+            draft: draft.clone(),
+            kept: false,
+        };
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(&failed)?;
         if let Some((uid, gid)) = owner {
             chown(&draft, Some(uid), Some(gid)).map_err(io_error("give away", &draft))?;
         }

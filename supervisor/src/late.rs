@@ -48,24 +48,41 @@ pub async fn renewed(
         return Ok(identity);
     }
     let registry = Registry::member(registry, member)?;
-    let renewal = Renewal { version: VERSION, csr: identity.request.clone() };
+    let renewal = Renewal {
+        version: VERSION,
+        csr: identity.request.clone(),
+    };
     let (mut wait, mut told) = (FIRST, false);
     loop {
-        let answer = registry.send::<Renewed>(Method::POST, "/v1/renewals", &renewal).await;
+        let answer = registry
+            .send::<Renewed>(Method::POST, "/v1/renewals", &renewal)
+            .await;
         let why = match answer {
             Ok(renewed) => match install(&identity, &renewed, paths) {
                 Ok(()) => return Identity::read(paths),
                 Err(error) => Chain(&error).to_string(),
             },
-            Err(error @ CallError::No { status: REFUSED, .. }) => {
-                let why = format!("{}, and is not renewed any more ({error}): join again", ended(&identity));
-                return Err(StartError::Identity { path: paths.certificate(), why });
+            Err(
+                error @ CallError::No {
+                    status: REFUSED, ..
+                },
+            ) => {
+                let why = format!(
+                    "{}, and is not renewed any more ({error}): join again",
+                    ended(&identity)
+                );
+                return Err(StartError::Identity {
+                    path: paths.certificate(),
+                    why,
+                });
             }
             Err(error) => Chain(&error).to_string(),
         };
         if !told {
-            let line =
-                format!("{}; it is renewed as soon as the registry does that: {why}", ended(&identity));
+            let line = format!(
+                "{}; it is renewed as soon as the registry does that: {why}",
+                ended(&identity)
+            );
             tracing::warn!("{line}");
             says(&line);
             told = true;
@@ -82,7 +99,12 @@ fn ended(identity: &Identity) -> String {
 fn install(identity: &Identity, renewed: &Renewed, paths: &Paths) -> Result<(), CredentialError> {
     let (_, old) = Certificate::of_file(&paths.certificate()).ok_or(BadCertificate::Malformed)?;
     let fresh = old.follows(&renewed.certificate, &identity.cas)?;
-    replace(&paths.certificate(), renewed.certificate.as_bytes(), 0o644, None)?;
+    replace(
+        &paths.certificate(),
+        renewed.certificate.as_bytes(),
+        0o644,
+        None,
+    )?;
     tracing::info!(serial = fresh.serial, "certificate renewed after its end");
     Ok(())
 }

@@ -15,14 +15,23 @@ pub fn start(filter: &str) {
         Err(_) => (Targets::new().with_default(tracing::Level::INFO), true),
     };
     let terminal = std::io::stderr().is_terminal();
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal).with_target(false);
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal)
+        .with_target(false);
     // Fails only where a subscriber stands already, as in tests.
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
     if bad {
         tracing::warn!("log: neither a level nor a list of target=level; info is taken");
     }
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("");
         tracing::error!(place, "panicked: {text}");
     }));

@@ -63,11 +63,19 @@ pub struct Parts<'a> {
 }
 
 pub(crate) fn document_settings(parts: &Parts<'_>) -> DocumentSettings {
-    DocumentSettings { serial: parts.identity.serial.clone(), files: document_files(parts.paths) }
+    DocumentSettings {
+        serial: parts.identity.serial.clone(),
+        files: document_files(parts.paths),
+    }
 }
 
 pub(crate) fn credential_settings(parts: &Parts<'_>) -> CredentialSettings {
-    let Parts { paths, host, identity, .. } = parts;
+    let Parts {
+        paths,
+        host,
+        identity,
+        ..
+    } = parts;
     CredentialSettings {
         ca: paths.ca(),
         certificate: paths.certificate(),
@@ -85,17 +93,30 @@ pub(crate) fn lower(parts: &Parts<'_>) -> Lower {
     Lower {
         tunnels_to_dial: most(parts.settings.tunnels_to_dial, parts.host.tunnels_to_dial),
         max_accepted: most(parts.settings.max_accepted, parts.host.max_accepted),
-        distances: if parts.settings.transit.price() == 0 { MOST_DISTANCES } else { 0 },
+        distances: if parts.settings.transit.price() == 0 {
+            MOST_DISTANCES
+        } else {
+            0
+        },
     }
 }
 
 /// Where the signed documents lie.
 pub(crate) fn document_files(paths: &Paths) -> Files {
-    Files { network: paths.network(), revocations: paths.revocations(), revoked: paths.revoked() }
+    Files {
+        network: paths.network(),
+        revocations: paths.revocations(),
+        revoked: paths.revoked(),
+    }
 }
 
 pub(crate) fn tunnel_settings(parts: &Parts<'_>) -> openvpn::Settings {
-    let Parts { paths, host, identity, .. } = parts;
+    let Parts {
+        paths,
+        host,
+        identity,
+        ..
+    } = parts;
     openvpn::Settings {
         me: identity.me,
         network: identity.network,
@@ -150,7 +171,14 @@ pub(crate) fn lease_settings(parts: &Parts<'_>) -> LeaseSettings {
 }
 
 pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
-    let Parts { paths, host, identity, kernel, settings, .. } = parts;
+    let Parts {
+        paths,
+        host,
+        identity,
+        kernel,
+        settings,
+        ..
+    } = parts;
     let parameters = identity.document.parameters();
     let folder = paths.child("babeld");
     actors::babeld::Settings {

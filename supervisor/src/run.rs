@@ -58,9 +58,16 @@ pub fn run(config_file: &Path, paths: &Paths, mode: Mode) -> Result<ExitCode, St
 
 fn member(paths: &Paths) -> Result<Member, StartError> {
     let read = |path: std::path::PathBuf| {
-        std::fs::read(&path).map_err(|source| StartError::Folder { path: path.clone(), source })
+        std::fs::read(&path).map_err(|source| StartError::Folder {
+            path: path.clone(),
+            source,
+        })
     };
-    Ok(Member::from_pem(&read(paths.ca())?, &read(paths.certificate())?, &read(paths.key())?)?)
+    Ok(Member::from_pem(
+        &read(paths.ca())?,
+        &read(paths.certificate())?,
+        &read(paths.key())?,
+    )?)
 }
 
 /// The signed documents as the disk has them; a list of revocations that cannot be believed is left out,
@@ -72,7 +79,10 @@ fn held(identity: &Identity, paths: &Paths) -> Result<SharedHeld, StartError> {
         tracing::warn!(error = %Chain(&error), "the stored revocations are left out");
         None
     });
-    for document in [Some(identity.signed.clone()), revocations].into_iter().flatten() {
+    for document in [Some(identity.signed.clone()), revocations]
+        .into_iter()
+        .flatten()
+    {
         match held.take(&document) {
             Ok(Taken::New(_, next)) => held = *next,
             Ok(Taken::Same | Taken::Older(_)) => {}
@@ -91,10 +101,15 @@ async fn node(
     mode: Mode,
 ) -> Result<ExitCode, StartError> {
     let doing = |doing| move |source| StartError::Runtime { doing, source };
-    let mut signals =
-        signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(doing("take signals"))?;
+    let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(doing("take signals"))?;
     let _claim = claim(&paths)?;
-    let says = |line: &str| notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(line)]);
+    let says = |line: &str| {
+        notify(&[
+            sd_notify::NotifyState::Ready,
+            sd_notify::NotifyState::Status(line),
+        ])
+    };
     let old = member(&paths)?;
     let identity = tokio::select! {
         renewed = late::renewed(identity, &settings.registry, &old, &paths, says) => renewed?,
@@ -130,7 +145,12 @@ async fn node(
     let peers = SharedPeers::default();
     let held = held(&identity, &paths)?;
     let private = PrivateEndpoints::new(settings.private_endpoints, held.clone());
-    let asked = ClientSettings { me, network, port: wire::peer::PORT, private };
+    let asked = ClientSettings {
+        me,
+        network,
+        port: wire::peer::PORT,
+        private,
+    };
     let graph = wiring::wire(&Parts {
         settings: &settings,
         identity: &identity,
@@ -150,7 +170,10 @@ async fn node(
     });
     let address = identity.network.node_address(identity.me);
     tracing::info!(prefix = %identity.me, %address, "warren runs");
-    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("")]);
+    notify(&[
+        sd_notify::NotifyState::Ready,
+        sd_notify::NotifyState::Status(""),
+    ]);
     until_told(&mut signals).await;
     notify(&[sd_notify::NotifyState::Stopping]);
     stop(&graph, &clock, &kernel, &paths, &mut signals).await;
@@ -158,7 +181,13 @@ async fn node(
 }
 
 /// Serves metrics and the control socket; where that fails the node runs on without, and says so.
-fn serve(settings: &Settings, host: &host::Host, paths: &Paths, clock: &Clock, published: &Published) {
+fn serve(
+    settings: &Settings,
+    host: &host::Host,
+    paths: &Paths,
+    clock: &Clock,
+    published: &Published,
+) {
     let listen = match &settings.metrics {
         Metrics::Tcp(address) => Some(exporter::Listen::Tcp(*address)),
         Metrics::Unix(path) => Some(exporter::Listen::Unix(path.clone())),
@@ -170,7 +199,10 @@ fn serve(settings: &Settings, host: &host::Host, paths: &Paths, clock: &Clock, p
             Err(error) => tracing::error!(error = %Chain(&error), "no metrics"),
         }
     }
-    let group = nix::unistd::Group::from_name("warren").ok().flatten().map(|group| group.gid.as_raw());
+    let group = nix::unistd::Group::from_name("warren")
+        .ok()
+        .flatten()
+        .map(|group| group.gid.as_raw());
     let access = control::Access {
         path: paths.control(),
         group,
@@ -204,7 +236,10 @@ async fn stop(
         () = until_told(signals) => tracing::info!("stopping at once"),
     }
     let limit = Duration::from_secs(15);
-    if tokio::time::timeout(limit, shutdown::end(graph, clock, kernel, paths)).await.is_err() {
+    if tokio::time::timeout(limit, shutdown::end(graph, clock, kernel, paths))
+        .await
+        .is_err()
+    {
         tracing::error!("the stop took too long; the next start cleans up");
     }
 }
@@ -219,16 +254,28 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
 /// Holds the lock that says that warren runs with this root.
 fn claim(paths: &Paths) -> Result<nix::fcntl::Flock<std::fs::File>, StartError> {
     let path = paths.pid_file();
-    let failed = |source| StartError::Folder { path: path.clone(), source };
+    let failed = |source| StartError::Folder {
+        path: path.clone(),
+        source,
+    };
     let mut options = std::fs::OpenOptions::new();
-    let file = options.create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
+    let file = options
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(failed)?;
     match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
         Ok(lock) => {
             std::fs::write(&path, format!("{}\n", std::process::id())).map_err(failed)?;
             Ok(lock)
         }
         Err(_) => {
-            let pid = std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+            let pid = std::fs::read_to_string(&path)
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
             Err(StartError::AlreadyRuns { pid })
         }
     }

@@ -32,7 +32,10 @@ pub async fn drain(graph: &Graph, clock: &Clock) {
             (quiet_since, last) = (clock.now(), now);
         }
         if clock.now().since(quiet_since) >= QUIET_SPAN {
-            tracing::info!(seconds = clock.now().since(begun).as_secs_f32(), "no transit left");
+            tracing::info!(
+                seconds = clock.now().since(begun).as_secs_f32(),
+                "no transit left"
+            );
             return;
         }
     }
@@ -41,9 +44,13 @@ pub async fn drain(graph: &Graph, clock: &Clock) {
 /// Packets that this host forwarded since it booted (`Ip6OutForwDatagrams`, RFC 4293).
 fn forwarded() -> u64 {
     let text = fs::read_to_string("/proc/self/net/snmp6").unwrap_or_default();
-    let mut lines = text.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.split_once(char::is_whitespace));
     let found = lines.find(|(name, _)| *name == "Ip6OutForwDatagrams");
-    found.and_then(|(_, count)| count.trim().parse().ok()).unwrap_or(0)
+    found
+        .and_then(|(_, count)| count.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// Ends all children, and takes back what the host was given.
@@ -51,13 +58,22 @@ pub async fn end(graph: &Graph, clock: &Clock, kernel: &Kernel, paths: &Paths) {
     graph.end_babeld();
     wait(clock, || graph.babeld_ended()).await;
     graph.end_tunnels();
-    tokio::join!(wait(clock, || graph.tunnels_ended()), graph.release_leases());
+    tokio::join!(
+        wait(clock, || graph.tunnels_ended()),
+        graph.release_leases()
+    );
     match kernel.sweep(&paths.sysctls()).await {
         Ok(swept) => tracing::info!(?swept, "host restored"),
-        Err(error) => tracing::error!(error = %Chain(&error), "host not restored; the next start will"),
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "host not restored; the next start will")
+        }
     }
     for path in [paths.run().join("child"), paths.tun_node()] {
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
         if let Err(error) = removed
             && error.kind() != std::io::ErrorKind::NotFound
         {

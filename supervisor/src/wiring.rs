@@ -4,8 +4,8 @@
 //! handed to those before it; so a loop of addresses cannot be written.
 
 use crate::parts::{
-    Parts, babel_settings, credential_settings, document_settings, lease_settings, lower, planner_settings,
-    private_endpoints, scout_settings, tunnel_settings,
+    Parts, babel_settings, credential_settings, document_settings, lease_settings, lower,
+    planner_settings, private_endpoints, scout_settings, tunnel_settings,
 };
 use actix::Recipient;
 use actors::{
@@ -74,7 +74,17 @@ pub struct Graph {
 
 /// Starts all actors.
 pub fn wire(parts: &Parts<'_>) -> Graph {
-    let Parts { settings, identity, host, paths, clock, kernel, sender, published, .. } = parts;
+    let Parts {
+        settings,
+        identity,
+        host,
+        paths,
+        clock,
+        kernel,
+        sender,
+        published,
+        ..
+    } = parts;
     // The store: what outlives every actor.
     let table = Rc::new(RefCell::new(TunnelTable {
         dialling_slots: kernel
@@ -92,7 +102,9 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     // Sinks.
     let telemetry = {
         let (clock, published) = (clock.clone(), published.clone());
-        guard("telemetry", None, move || Telemetry::new(clock.clone(), published.clone()))
+        guard("telemetry", None, move || {
+            Telemetry::new(clock.clone(), published.clone())
+        })
     };
     let remade: Option<Recipient<ActorRemade>> = Some(telemetry.clone().recipient());
 
@@ -103,8 +115,13 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             came_up: telemetry.clone().recipient(),
             closed: telemetry.clone().recipient(),
         };
-        let (told, clock, table, connections, links) =
-            (tunnel_settings(parts), clock.clone(), table.clone(), connections.clone(), links.clone());
+        let (told, clock, table, connections, links) = (
+            tunnel_settings(parts),
+            clock.clone(),
+            table.clone(),
+            connections.clone(),
+            links.clone(),
+        );
         let (events, seed) = (Outlet::default(), fastrand::u64(..));
         let (held, applied) = (parts.held.clone(), applied.clone());
         let (turn, asker) = (turn.clone(), parts.asker.clone());
@@ -135,10 +152,22 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             decided: vec![telemetry.clone().recipient()],
         };
         let (told, me) = (planner_settings(parts), identity.me);
-        let (lower, held, mode, outlook) = (lower(parts), parts.held.clone(), parts.mode, outlook.clone());
+        let (lower, held, mode, outlook) = (
+            lower(parts),
+            parts.held.clone(),
+            parts.mode,
+            outlook.clone(),
+        );
         guard("policy", remade.clone(), move || {
             let planner = Planner::new(me, told.clone());
-            Policy::new(planner, lower, &held.load(), mode, outlook.clone(), out.clone())
+            Policy::new(
+                planner,
+                lower,
+                &held.load(),
+                mode,
+                outlook.clone(),
+                out.clone(),
+            )
         })
     };
     let prober = {
@@ -152,7 +181,14 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         guard("prober", remade.clone(), move || {
             let (links, orders) = (links.clone(), orders.clone());
-            Prober::new(told, clock.clone(), losses.clone(), links, orders, readers.clone())
+            Prober::new(
+                told,
+                clock.clone(),
+                losses.clone(),
+                links,
+                orders,
+                readers.clone(),
+            )
         })
     };
     let peers = parts.peers.clone();
@@ -168,7 +204,13 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
         let (clock, table, peers) = (clock.clone(), table.clone(), peers.clone());
         guard("peer_cache", remade.clone(), move || {
-            PeerCache::new(told.clone(), clock.clone(), table.clone(), peers.clone(), readers.clone())
+            PeerCache::new(
+                told.clone(),
+                clock.clone(),
+                table.clone(),
+                peers.clone(),
+                readers.clone(),
+            )
         })
     };
 
@@ -197,11 +239,22 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     let scout = {
         let (told, held) = (scout_settings(parts), parts.held.clone());
         let (asker, clock, peers) = (parts.asker.clone(), clock.clone(), peers.clone());
-        let (readers, sounded) = (vec![policy.clone().recipient()], telemetry.clone().recipient());
+        let (readers, sounded) = (
+            vec![policy.clone().recipient()],
+            telemetry.clone().recipient(),
+        );
         guard("scout", remade.clone(), move || {
             let (clock, peers, asker, readers) =
                 (clock.clone(), peers.clone(), asker.clone(), readers.clone());
-            Scout::new(told.clone(), &held.load(), clock, peers, asker, readers, sounded.clone())
+            Scout::new(
+                told.clone(),
+                &held.load(),
+                clock,
+                peers,
+                asker,
+                readers,
+                sounded.clone(),
+            )
         })
     };
     let documents = {
@@ -235,16 +288,45 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         })
     };
     let peer_client = {
-        let (asker, me, clock, peers) = (parts.asker.clone(), identity.me, clock.clone(), peers.clone());
+        let (asker, me, clock, peers) = (
+            parts.asker.clone(),
+            identity.me,
+            clock.clone(),
+            peers.clone(),
+        );
         let heard = vec![peer_cache.clone().recipient()];
         guard("peer_client", remade.clone(), move || {
-            PeerClient::new(me, asker.clone(), clock.clone(), peers.clone(), heard.clone())
+            PeerClient::new(
+                me,
+                asker.clone(),
+                clock.clone(),
+                peers.clone(),
+                heard.clone(),
+            )
         })
     };
     {
-        let address = SocketAddrV6::new(identity.network.node_address(identity.me), wire::peer::PORT, 0, 0);
-        let (tls, node, held) = (parts.peer_tls.clone(), parts.node.clone(), parts.held.clone());
-        let api = PeerApi::new(address, tls, node, peers, held, documents.clone().recipient(), outlook, turn);
+        let address = SocketAddrV6::new(
+            identity.network.node_address(identity.me),
+            wire::peer::PORT,
+            0,
+            0,
+        );
+        let (tls, node, held) = (
+            parts.peer_tls.clone(),
+            parts.node.clone(),
+            parts.held.clone(),
+        );
+        let api = PeerApi::new(
+            address,
+            tls,
+            node,
+            peers,
+            held,
+            documents.clone().recipient(),
+            outlook,
+            turn,
+        );
         guard("peer_api", remade.clone(), move || api.clone());
     }
 
@@ -257,10 +339,18 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             servers: host.servers.clone(),
             private: private_endpoints(parts),
         };
-        let (heard, asked) = (vec![peer_cache.clone().recipient()], vec![telemetry.clone().recipient()]);
+        let (heard, asked) = (
+            vec![peer_cache.clone().recipient()],
+            vec![telemetry.clone().recipient()],
+        );
         let (versions, applied) = (documents.clone().recipient(), applied.clone());
-        let (registry, clock, kernel, node, peers) =
-            (parts.registry.clone(), clock.clone(), kernel.clone(), parts.node.clone(), parts.peers.clone());
+        let (registry, clock, kernel, node, peers) = (
+            parts.registry.clone(),
+            clock.clone(),
+            kernel.clone(),
+            parts.node.clone(),
+            parts.peers.clone(),
+        );
         guard("registry_client", remade.clone(), move || {
             RegistryClient::new(
                 told.clone(),
@@ -279,13 +369,22 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     let wanted = settings.upnp && !host.servers.is_empty();
     let leases = wanted.then(|| Rc::new(Keeper::new(DefaultGateway, lease_settings(parts))));
     if let Some(keeper) = &leases {
-        let readers = vec![registry_client.clone().recipient(), telemetry.clone().recipient()];
+        let readers = vec![
+            registry_client.clone().recipient(),
+            telemetry.clone().recipient(),
+        ];
         let (keeper, clock) = (keeper.clone(), clock.clone());
-        guard("upnp", remade.clone(), move || Upnp::new(keeper.clone(), clock.clone(), readers.clone()));
+        guard("upnp", remade.clone(), move || {
+            Upnp::new(keeper.clone(), clock.clone(), readers.clone())
+        });
     }
     {
-        let (range, kernel, sender, table) =
-            (identity.network.range(), kernel.clone(), sender.clone(), table.clone());
+        let (range, kernel, sender, table) = (
+            identity.network.range(),
+            kernel.clone(),
+            sender.clone(),
+            table.clone(),
+        );
         guard("shadow", remade.clone(), move || {
             Shadow::new(range, kernel.clone(), sender.clone(), table.clone())
         });
@@ -331,13 +430,25 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             all
         });
         let (clock, to) = (clock.clone(), telemetry.clone().recipient());
-        guard("roll", remade.clone(), move || Roll::new(clock.clone(), call.clone(), to.clone()));
+        guard("roll", remade.clone(), move || {
+            Roll::new(clock.clone(), call.clone(), to.clone())
+        });
     }
     {
-        let readers = vec![policy.recipient(), prober.recipient(), scout.recipient(), telemetry.recipient()];
+        let readers = vec![
+            policy.recipient(),
+            prober.recipient(),
+            scout.recipient(),
+            telemetry.recipient(),
+        ];
         let (kernel, clock, table) = (kernel.clone(), clock.clone(), table.clone());
         guard("sampler", remade, move || {
-            Sampler::new(kernel.clone(), clock.clone(), table.clone(), readers.clone())
+            Sampler::new(
+                kernel.clone(),
+                clock.clone(),
+                table.clone(),
+                readers.clone(),
+            )
         });
     }
     Graph {
@@ -370,7 +481,9 @@ impl Graph {
 
     /// Whether babeld is gone.
     pub fn babeld_ended(&self) -> bool {
-        self.routing.reading().is_none_or(|babeld| babeld.pid.is_none())
+        self.routing
+            .reading()
+            .is_none_or(|babeld| babeld.pid.is_none())
     }
 
     /// Ends all OpenVPN processes.

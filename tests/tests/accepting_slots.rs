@@ -27,9 +27,16 @@ fn this_machine_accepts_tunnels_by_what_its_kernel_has() -> Result<()> {
 
 /// Whether the kernel makes VLAN links, tried in a namespace of our own.
 fn has_8021q() -> Result<bool> {
-    let lab = lab::Lab::new(lab::Options { nodes: 1, ..lab::Options::default() })?;
+    let lab = lab::Lab::new(lab::Options {
+        nodes: 1,
+        ..lab::Options::default()
+    })?;
     let namespace = lab.node(0)?.namespace();
-    Ok(lab::ip::batch(Some(namespace), "link add link eth0 name try.2 type vlan id 2\n").is_ok())
+    Ok(lab::ip::batch(
+        Some(namespace),
+        "link add link eth0 name try.2 type vlan id 2\n",
+    )
+    .is_ok())
 }
 
 #[test]
@@ -37,16 +44,24 @@ fn a_kernel_with_8021q_accepts_tunnels_by_vlan() -> Result<()> {
     if is_left_out("accepting_slots: User Mode Linux") {
         return Ok(());
     }
-    anyhow::ensure!(Path::new(KERNEL).exists(), "{KERNEL} is missing: install user-mode-linux");
+    anyhow::ensure!(
+        Path::new(KERNEL).exists(),
+        "{KERNEL} is missing: install user-mode-linux"
+    );
     let own = std::env::current_exe()?;
     let programs = own.ancestors().nth(2).context("no folder of programs")?;
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("uml-{}", std::process::id()));
+    let folder =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("uml-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let result = boot(&folder, programs);
     let console = fs::read_to_string(folder.join("console")).unwrap_or_default();
     fs::remove_dir_all(&folder)?;
-    let told = result.with_context(|| format!("the guest's console ends with:\n{}", end_of(&console)))?;
-    let last = told.lines().last().with_context(|| format!("no result; console:\n{}", end_of(&console)))?;
+    let told =
+        result.with_context(|| format!("the guest's console ends with:\n{}", end_of(&console)))?;
+    let last = told
+        .lines()
+        .last()
+        .with_context(|| format!("no result; console:\n{}", end_of(&console)))?;
     let slots: Slots =
         serde_json::from_str(last).with_context(|| format!("console:\n{}", end_of(&console)))?;
     assert_eq!(slots.kind, "vlan");
@@ -55,7 +70,10 @@ fn a_kernel_with_8021q_accepts_tunnels_by_vlan() -> Result<()> {
 
 fn end_of(console: &str) -> String {
     let lines: Vec<&str> = console.lines().collect();
-    lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+    lines
+        .get(lines.len().saturating_sub(40)..)
+        .unwrap_or_default()
+        .join("\n")
 }
 
 /// Boots the guest on this machine's files; its first process measures, writes to `folder/result`, and halts.
@@ -92,10 +110,29 @@ sleep 5
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     let console = fs::File::create(folder.join("console"))?;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", "timeout", "-k", "5", PATIENCE, KERNEL]);
-    command.args(["mem=1200M", "rootfstype=hostfs", "rw", "root=/dev/root", "con=null", "con0=fd:0,fd:1"]);
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        "--",
+        "timeout",
+        "-k",
+        "5",
+        PATIENCE,
+        KERNEL,
+    ]);
+    command.args([
+        "mem=1200M",
+        "rootfstype=hostfs",
+        "rw",
+        "root=/dev/root",
+        "con=null",
+        "con0=fd:0,fd:1",
+    ]);
     command.arg(format!("init={}", init.display()));
-    command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
+    command
+        .stdin(Stdio::null())
+        .stdout(console.try_clone()?)
+        .stderr(console);
     command.status().context("cannot boot User Mode Linux")?;
     fs::read_to_string(&result).context("the guest wrote no result")
 }

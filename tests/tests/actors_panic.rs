@@ -30,7 +30,10 @@ fn restarts(metrics: &str) -> Vec<(String, u64)> {
 
 fn panic_of(node: &Node, actor: &str) -> Result<()> {
     let mut stream = UnixStream::connect(node.root().join("run/warren/control.sock"))?;
-    write!(stream, "POST /v1/panics/{actor} HTTP/1.0\r\nContent-Length: 0\r\n\r\n")?;
+    write!(
+        stream,
+        "POST /v1/panics/{actor} HTTP/1.0\r\nContent-Length: 0\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.starts_with("HTTP/1.0 202"), "{actor}: {answer}");
@@ -42,15 +45,23 @@ fn every_actor_may_panic_once_and_the_network_carries_on() -> Result<()> {
     if is_left_out("actors_panic") {
         return Ok(());
     }
-    let lab = Lab::joined(Options { nodes: 4, dial: Some(2), ..Options::default() })?;
+    let lab = Lab::joined(Options {
+        nodes: 4,
+        dial: Some(2),
+        ..Options::default()
+    })?;
     start_whole(&lab)?;
     let pinger = lab.ping(PACE)?;
     let node = lab.node(0)?;
     // The policy may close and dial tunnels meanwhile; servers and babeld stay.
     let lasting = || {
         let client = |child: &String| child.contains("--client ");
-        let children: Vec<u32> =
-            node.children().into_iter().filter(|(_, child)| !client(child)).map(|(pid, _)| pid).collect();
+        let children: Vec<u32> = node
+            .children()
+            .into_iter()
+            .filter(|(_, child)| !client(child))
+            .map(|(pid, _)| pid)
+            .collect();
         (children, node.pid())
     };
     let before = lasting();

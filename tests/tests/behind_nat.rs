@@ -12,7 +12,12 @@ fn a_node_behind_nat_is_dialled_through_its_mapping_which_ends_with_it() -> Resu
     }
     let inside = 3;
     let behind_nat = BTreeSet::from([inside]);
-    let lab = Lab::joined(Options { nodes: 4, dial: Some(3), behind_nat, ..Options::default() })?;
+    let lab = Lab::joined(Options {
+        nodes: 4,
+        dial: Some(3),
+        behind_nat,
+        ..Options::default()
+    })?;
     let node = lab.node(inside)?;
     let prefix = node.identity()?.prefix.clone();
     let router = lab.routers().first().context("no router")?;
@@ -24,23 +29,31 @@ fn a_node_behind_nat_is_dialled_through_its_mapping_which_ends_with_it() -> Resu
     let outside: IpAddr = "45.67.2.4".parse()?;
     let leased = wait_until(Duration::from_secs(60), || {
         let status: StatusDocument = node.ask(STATUS_PATH).ok()?;
-        let good =
-            !status.leases.is_empty() && status.leases.iter().all(|lease| lease.external.ip() == outside);
+        let good = !status.leases.is_empty()
+            && status
+                .leases
+                .iter()
+                .all(|lease| lease.external.ip() == outside);
         good.then_some(status.leases.len())
     });
-    let leases = leased.with_context(|| format!("no lease within a minute: {}", node.log_tail(20)))?;
+    let leases =
+        leased.with_context(|| format!("no lease within a minute: {}", node.log_tail(20)))?;
     assert_eq!(router.mappings()?.len(), leases, "{:?}", router.mappings()?);
 
     let dialled = wait_until(Duration::from_secs(90), || {
         let others = lab.nodes().iter().filter(|other| other.index() != inside);
-        others.filter_map(|other| other.ask::<TunnelsDocument>(TUNNELS_PATH).ok()).find(|document| {
-            document.tunnels.iter().any(|tunnel| {
-                tunnel.peer == prefix
-                    && tunnel.role == "dialled"
-                    && tunnel.phase == "up"
-                    && tunnel.endpoint.is_some_and(|endpoint| endpoint.ip() == outside)
+        others
+            .filter_map(|other| other.ask::<TunnelsDocument>(TUNNELS_PATH).ok())
+            .find(|document| {
+                document.tunnels.iter().any(|tunnel| {
+                    tunnel.peer == prefix
+                        && tunnel.role == "dialled"
+                        && tunnel.phase == "up"
+                        && tunnel
+                            .endpoint
+                            .is_some_and(|endpoint| endpoint.ip() == outside)
+                })
             })
-        })
     });
     dialled.context("nobody dialled the node behind NAT within 90 s")?;
 
@@ -53,7 +66,11 @@ fn a_node_behind_nat_is_dialled_through_its_mapping_which_ends_with_it() -> Resu
     again.with_context(|| format!("no lease after kill and start: {}", node.log_tail(20)))?;
     assert_eq!(router.mappings()?.len(), leases, "{:?}", router.mappings()?);
 
-    assert!(node.stop().is_some_and(|status| status.success()), "{}", node.log_tail(20));
+    assert!(
+        node.stop().is_some_and(|status| status.success()),
+        "{}",
+        node.log_tail(20)
+    );
     assert_eq!(router.mappings()?, [""; 0]);
     Ok(())
 }

@@ -1,6 +1,10 @@
 //! The Grafana board: its form, and each of its queries asked of a real Prometheus that scrapes a real network.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
@@ -14,7 +18,8 @@ use std::{collections::BTreeSet, fmt::Write, fs, net::SocketAddr, path::PathBuf,
 /// Nodes of the lab; each is scraped over the network itself.
 const NODES: usize = 6;
 /// Where Prometheus answers, inside the namespace of node 0.
-const PROMETHEUS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
+const PROMETHEUS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
 /// Where nodes serve their metrics here: on all addresses, the one in the network among them.
 const METRICS_PORT: u16 = 9197;
 /// Queries are asked again until they are all good, or for this long.
@@ -47,7 +52,12 @@ fn board() -> Value {
 
 /// All panels but the rows.
 fn panels(board: &Value) -> Vec<&Value> {
-    board["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row").collect()
+    board["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|panel| panel["type"] != "row")
+        .collect()
 }
 
 /// The title of the panel and the query, for each query of the board.
@@ -55,7 +65,9 @@ fn queries(board: &Value) -> Vec<(String, String)> {
     let of = |panel: &Value| {
         let title = panel["title"].as_str().unwrap().to_owned();
         let targets = panel["targets"].as_array().unwrap().clone();
-        targets.into_iter().map(move |target| (title.clone(), target["expr"].as_str().unwrap().to_owned()))
+        targets
+            .into_iter()
+            .map(move |target| (title.clone(), target["expr"].as_str().unwrap().to_owned()))
     };
     panels(board).into_iter().flat_map(of).collect()
 }
@@ -63,7 +75,9 @@ fn queries(board: &Value) -> Vec<(String, String)> {
 /// Names of our metrics in a text.
 fn metrics(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("warren_") || word.starts_with("process_")).collect()
+    words
+        .filter(|word| word.starts_with("warren_") || word.starts_with("process_"))
+        .collect()
 }
 
 #[test]
@@ -72,26 +86,48 @@ fn the_board_has_the_form_that_operators_expect() {
     assert_eq!(board["uid"], "warren");
     assert!(board["id"].is_null());
     assert!((39..=41).contains(&board["schemaVersion"].as_u64().unwrap()));
-    let variables: Vec<_> =
-        board["templating"]["list"].as_array().unwrap().iter().map(|v| &v["name"]).collect();
+    let variables: Vec<_> = board["templating"]["list"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| &v["name"])
+        .collect();
     assert_eq!(variables, ["datasource", "job", "instance", "tunnel"]);
     let mut seen = BTreeSet::new();
     for panel in panels(&board) {
         let title = panel["title"].as_str().unwrap();
-        assert!(seen.insert(panel["id"].as_u64().unwrap()), "{title}: its id is taken");
-        assert!(!panel["description"].as_str().unwrap().is_empty(), "{title}: no description");
-        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}: no unit");
+        assert!(
+            seen.insert(panel["id"].as_u64().unwrap()),
+            "{title}: its id is taken"
+        );
+        assert!(
+            !panel["description"].as_str().unwrap().is_empty(),
+            "{title}: no description"
+        );
+        assert!(
+            panel["fieldConfig"]["defaults"]["unit"].is_string(),
+            "{title}: no unit"
+        );
         assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
         for target in panel["targets"].as_array().unwrap() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
             let expr = target["expr"].as_str().unwrap();
-            assert!(expr.contains(r#"instance=~"$instance""#), "{title}: {expr} shows other nodes too");
+            assert!(
+                expr.contains(r#"instance=~"$instance""#),
+                "{title}: {expr} shows other nodes too"
+            );
         }
         let place = &panel["gridPos"];
-        assert!(place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24, "{title}: too wide");
+        assert!(
+            place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24,
+            "{title}: too wide"
+        );
     }
     for title in ABOVE_ZERO {
-        assert!(panels(&board).iter().any(|panel| panel["title"] == *title), "no panel {title}");
+        assert!(
+            panels(&board).iter().any(|panel| panel["title"] == *title),
+            "no panel {title}"
+        );
     }
 }
 
@@ -102,10 +138,17 @@ fn the_board_and_the_rules_use_documented_metrics_only() {
     let board = board();
     for (title, query) in queries(&board) {
         assert!(metrics(&query).is_subset(&documented), "{title}: {query}");
-        assert!(!metrics(&query).is_empty() || query.starts_with("sum(up{"), "{title}: {query}");
+        assert!(
+            !metrics(&query).is_empty() || query.starts_with("sum(up{"),
+            "{title}: {query}"
+        );
     }
-    let rules = fs::read_to_string(repository().join("dashboards/prometheus/warren.rules.yml")).unwrap();
-    let rules: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).collect();
+    let rules =
+        fs::read_to_string(repository().join("dashboards/prometheus/warren.rules.yml")).unwrap();
+    let rules: Vec<_> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "))
+        .collect();
     assert!(!rules.is_empty());
     for rule in rules {
         assert!(metrics(rule).is_subset(&documented), "{rule}");
@@ -134,8 +177,16 @@ fn ask(namespace: &str, query: &str) -> Result<Vec<f64>> {
     let answer: Value = serde_json::from_str(&http::get_inside(namespace, PROMETHEUS, &path)?)?;
     ensure!(answer["status"] == "success", "{query}: {answer}");
     let results = answer["data"]["result"].as_array().context("no result")?;
-    let value = |result: &Value| result["value"][1].as_str().and_then(|text| text.parse().ok());
-    results.iter().map(value).collect::<Option<Vec<f64>>>().with_context(|| format!("{query}: {answer}"))
+    let value = |result: &Value| {
+        result["value"][1]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+    };
+    results
+        .iter()
+        .map(value)
+        .collect::<Option<Vec<f64>>>()
+        .with_context(|| format!("{query}: {answer}"))
 }
 
 /// What is wrong with the answers; nothing when all is as it should be.
@@ -143,7 +194,9 @@ fn complaints(namespace: &str, queries: &[(String, String)]) -> Vec<String> {
     let complaint = |(title, query): &(String, String)| match ask(namespace, query) {
         Err(error) => Some(format!("{title}: {error:#}")),
         Ok(values) if values.is_empty() => Some(format!("{title}: empty: {query}")),
-        Ok(values) if ABOVE_ZERO.contains(&title.as_str()) && !values.iter().any(|value| *value > 0.0) => {
+        Ok(values)
+            if ABOVE_ZERO.contains(&title.as_str()) && !values.iter().any(|value| *value > 0.0) =>
+        {
             Some(format!("{title}: nothing above zero: {query}: {values:?}"))
         }
         Ok(_) => None,
@@ -160,14 +213,25 @@ fn start_prometheus(lab: &Lab) -> Result<Process> {
         .map(|address: Result<_>| Ok(format!("'[{}]:{METRICS_PORT}'", address?)))
         .collect::<Result<_>>()?;
     let file = folder.join("prometheus.yml");
-    let job = format!("- job_name: warren\n  static_configs: [{{ targets: [{}] }}]\n", targets.join(", "));
-    fs::write(&file, format!("global: {{ scrape_interval: 1s }}\nscrape_configs:\n{job}"))?;
+    let job = format!(
+        "- job_name: warren\n  static_configs: [{{ targets: [{}] }}]\n",
+        targets.join(", ")
+    );
+    fs::write(
+        &file,
+        format!("global: {{ scrape_interval: 1s }}\nscrape_configs:\n{job}"),
+    )?;
     let arguments = [
         format!("--config.file={}", file.display()),
         format!("--storage.tsdb.path={}", folder.join("data").display()),
         format!("--web.listen-address={PROMETHEUS}"),
     ];
-    Process::start(lab.node(0)?.namespace(), "prometheus".as_ref(), arguments, &folder.join("log"))
+    Process::start(
+        lab.node(0)?.namespace(),
+        "prometheus".as_ref(),
+        arguments,
+        &folder.join("log"),
+    )
 }
 
 #[test]
@@ -175,7 +239,11 @@ fn no_query_of_the_board_is_in_error_or_empty_on_a_network_under_load() -> Resul
     if is_left_out("dashboards") {
         return Ok(());
     }
-    let lab = Lab::joined(Options { nodes: NODES, dial: Some(2), ..Options::default() })?;
+    let lab = Lab::joined(Options {
+        nodes: NODES,
+        dial: Some(2),
+        ..Options::default()
+    })?;
     for node in lab.nodes() {
         node.configure("metrics", &format!("'[::]:{METRICS_PORT}'"))?;
     }
@@ -191,13 +259,22 @@ fn no_query_of_the_board_is_in_error_or_empty_on_a_network_under_load() -> Resul
     });
     if good.is_none() {
         let log = lab::node::tail(prometheus.log(), 20);
-        bail!("{} complaints:\n{}\nthe last words of Prometheus:\n{log}", last.len(), last.join("\n"));
+        bail!(
+            "{} complaints:\n{}\nthe last words of Prometheus:\n{log}",
+            last.len(),
+            last.join("\n")
+        );
     }
     let nodes = ask(namespace, "sum(up{job=\"warren\"})")?;
     let (shown, asked) = (panels(&board).len(), queries.len());
     let nodes_scraped = nodes.first().copied().unwrap_or_default();
-    tell(format!("board: {shown} panels, {asked} queries, empty 0, errors 0; {nodes_scraped} nodes scraped"));
-    ensure!(nodes_scraped > 5.5, "only {nodes_scraped} of {NODES} nodes are scraped");
+    tell(format!(
+        "board: {shown} panels, {asked} queries, empty 0, errors 0; {nodes_scraped} nodes scraped"
+    ));
+    ensure!(
+        nodes_scraped > 5.5,
+        "only {nodes_scraped} of {NODES} nodes are scraped"
+    );
     Ok(())
 }
 
@@ -206,18 +283,31 @@ fn promtool_has_no_complaint_about_a_live_node_and_the_rules() -> Result<()> {
     if is_left_out("dashboards") {
         return Ok(());
     }
-    let lab = Lab::joined(Options { nodes: 2, dial: Some(1), ..Options::default() })?;
+    let lab = Lab::joined(Options {
+        nodes: 2,
+        dial: Some(1),
+        ..Options::default()
+    })?;
     start_whole(&lab)?;
     let file = lab.folder().join("scrape.txt");
     fs::write(&file, lab.node(0)?.scrape()?)?;
     let node = lab.node(0)?;
     // promtool reads metrics from its standard input only.
-    let said =
-        node.command("sh", &["-c", "promtool check metrics < \"$0\" 2>&1", &file.to_string_lossy()])?;
+    let said = node.command(
+        "sh",
+        &[
+            "-c",
+            "promtool check metrics < \"$0\" 2>&1",
+            &file.to_string_lossy(),
+        ],
+    )?;
     ensure!(said.is_empty(), "promtool check metrics: {said}");
     let rules = repository().join("dashboards/prometheus");
     for (verb, name) in [("check", "warren.rules.yml"), ("test", "warren.tests.yml")] {
-        node.command("promtool", &[verb, "rules", &rules.join(name).to_string_lossy()])?;
+        node.command(
+            "promtool",
+            &[verb, "rules", &rules.join(name).to_string_lossy()],
+        )?;
     }
     Ok(())
 }

@@ -12,7 +12,8 @@ use std::{
 use wire::{
     babel_packet::{GROUP, PORT},
     control::{
-        DefaultEntry, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
+        DefaultEntry, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH,
+        TunnelsDocument,
     },
     overlay::{Network, router_id},
 };
@@ -29,7 +30,8 @@ const ROUTER: &str = "2a0c:5c81::1";
 const RESTART: Duration = Duration::from_secs(120);
 
 #[test]
-fn packets_leave_by_registered_and_willing_gateways_only_and_the_next_one_takes_over() -> Result<()> {
+fn packets_leave_by_registered_and_willing_gateways_only_and_the_next_one_takes_over() -> Result<()>
+{
     if is_left_out("gateways") {
         return Ok(());
     }
@@ -41,8 +43,13 @@ fn packets_leave_by_registered_and_willing_gateways_only_and_the_next_one_takes_
 
     set_gateways(&lab, &[FIRST])?;
     wait_for(&lab, ASKER, Some(FIRST), RESTART)?;
-    wait_until(RESTART, || reaches_outside(asker).then_some(())).context("no answer from outside")?;
-    assert_eq!(asker.command("ip", &["-6", "route", "get", OUTSIDE])?, own, "the host's own way");
+    wait_until(RESTART, || reaches_outside(asker).then_some(()))
+        .context("no answer from outside")?;
+    assert_eq!(
+        asker.command("ip", &["-6", "route", "get", OUTSIDE])?,
+        own,
+        "the host's own way"
+    );
     let copy = ip::read(asker.namespace(), &["-6", "route", "show", "table", "200"])?;
     assert!(copy.starts_with("default via fe80::"), "{copy}");
     wait_for(&lab, SECOND, Some(FIRST), RESTART).context("a willing node that is not named")?;
@@ -56,38 +63,61 @@ fn packets_leave_by_registered_and_willing_gateways_only_and_the_next_one_takes_
     the_same_words_of_a_named_node_are_believed(&lab)?;
 
     wait_for(&lab, ASKER, Some(SECOND), RESTART)?;
-    assert!(lab.node(SECOND)?.stop().is_some_and(|status| status.success()));
+    assert!(
+        lab.node(SECOND)?
+            .stop()
+            .is_some_and(|status| status.success())
+    );
     wait_for(&lab, ASKER, Some(FIRST), Duration::from_secs(30))?;
-    wait_until(Duration::from_secs(30), || reaches_outside(asker).then_some(()))
-        .context("none by the first")?;
+    wait_until(Duration::from_secs(30), || {
+        reaches_outside(asker).then_some(())
+    })
+    .context("none by the first")?;
 
     a_gateway_without_a_way_out_is_none(&lab)?;
     set_gateways(&lab, &[])?;
     let rules = || ip::read(asker.namespace(), &["-6", "rule"]);
-    wait_until(RESTART, || rules().ok().filter(|rules| !rules.contains("lookup 199")))
-        .context("the rules stay")?;
+    wait_until(RESTART, || {
+        rules().ok().filter(|rules| !rules.contains("lookup 199"))
+    })
+    .context("the rules stay")?;
     assert_eq!(lab.stop_all(), [0; 0]);
     for (node, before) in lab.nodes().iter().zip(befores) {
-        assert_eq!(before.changes(&Host::of(node.namespace())?), [""; 0], "node {}", node.index());
+        assert_eq!(
+            before.changes(&Host::of(node.namespace())?),
+            [""; 0],
+            "node {}",
+            node.index()
+        );
     }
     Ok(())
 }
 
 /// Nodes that have joined, each of which can dial its neighbours in the line and no others; the internet.
 fn line() -> Result<Lab> {
-    let lab = Lab::joined(Options { nodes: NODES, dial: Some(1), ..Options::default() })?;
+    let lab = Lab::joined(Options {
+        nodes: NODES,
+        dial: Some(1),
+        ..Options::default()
+    })?;
     let underlay = |index: usize| [format!("45.67.1.{}", index + 1), address(index)];
     for (index, node) in lab.nodes().iter().enumerate() {
         let mut lines = format!("addr add {}/64 dev eth0 nodad\n", address(index));
         for distant in (0..NODES).filter(|distant| distant.abs_diff(index) > 1) {
-            lines.extend(underlay(distant).map(|address| format!("route add blackhole {address}\n")));
+            lines.extend(
+                underlay(distant).map(|address| format!("route add blackhole {address}\n")),
+            );
         }
         ip::batch(Some(node.namespace()), &lines)?;
         if let Some(previous) = index.checked_sub(1) {
             node.configure("neighbours", &format!("[{}]", prefix(&lab, previous)?))?;
         }
     }
-    for (index, router) in [(FIRST, ROUTER), (ASKER, "2a0c:5c81::dead"), (SECOND, ROUTER)] {
+    for (index, router) in [
+        (FIRST, ROUTER),
+        (ASKER, "2a0c:5c81::dead"),
+        (SECOND, ROUTER),
+    ] {
         let default = format!("route add default via {router} dev eth0\n");
         ip::batch(Some(lab.node(index)?.namespace()), &default)?;
     }
@@ -105,7 +135,10 @@ fn before(lab: &Lab) -> Result<Vec<Host>> {
         address(FIRST)
     );
     ip::batch(Some(&lab.internet_namespace()), &lines)?;
-    lab.nodes().iter().map(|node| Host::of(node.namespace())).collect()
+    lab.nodes()
+        .iter()
+        .map(|node| Host::of(node.namespace()))
+        .collect()
 }
 
 /// What the lab's registry made: a /48.
@@ -124,25 +157,44 @@ fn prefix(lab: &Lab, index: usize) -> Result<String> {
 }
 
 fn set_gateways(lab: &Lab, gateways: &[usize]) -> Result<()> {
-    let prefixes = gateways.iter().map(|index| prefix(lab, *index)).collect::<Result<Vec<_>>>()?;
-    lab.registry_command("set", &["gateways".to_owned(), prefixes.join(",")]).map(drop)
+    let prefixes = gateways
+        .iter()
+        .map(|index| prefix(lab, *index))
+        .collect::<Result<Vec<_>>>()?;
+    lab.registry_command("set", &["gateways".to_owned(), prefixes.join(",")])
+        .map(drop)
 }
 
 /// Waits until that node says that its packets leave the network by that one.
 fn wait_for(lab: &Lab, index: usize, gateway: Option<usize>, patience: Duration) -> Result<()> {
     let node = lab.node(index)?;
     let wanted = gateway.map(|gateway| prefix(lab, gateway)).transpose()?;
-    let says = || node.ask::<StatusDocument>(STATUS_PATH).ok().filter(|status| status.gateway == wanted);
+    let says = || {
+        node.ask::<StatusDocument>(STATUS_PATH)
+            .ok()
+            .filter(|status| status.gateway == wanted)
+    };
     wait_until(patience, says).map(drop).with_context(|| {
-        let is = node.ask::<StatusDocument>(STATUS_PATH).map(|status| status.gateway);
-        format!("node {index} should leave by {wanted:?} and does by {is:?}; {:?}", defaults(node))
+        let is = node
+            .ask::<StatusDocument>(STATUS_PATH)
+            .map(|status| status.gateway);
+        format!(
+            "node {index} should leave by {wanted:?} and does by {is:?}; {:?}",
+            defaults(node)
+        )
     })
 }
 
 fn reaches_outside(node: &Node) -> bool {
-    let Ok(identity) = node.identity() else { return false };
+    let Ok(identity) = node.identity() else {
+        return false;
+    };
     let from = identity.address.to_string();
-    node.command("ping", &["-6", "-n", "-c", "1", "-W", "1", "-I", &from, OUTSIDE]).is_ok()
+    node.command(
+        "ping",
+        &["-6", "-n", "-c", "1", "-W", "1", "-I", &from, OUTSIDE],
+    )
+    .is_ok()
 }
 
 fn defaults(node: &Node) -> Result<Vec<DefaultEntry>> {
@@ -156,11 +208,16 @@ fn is_no_node(lab: &Lab) -> Result<()> {
         let right = || {
             let status: StatusDocument = node.ask(STATUS_PATH).ok()?;
             let tunnels: TunnelsDocument = node.ask(TUNNELS_PATH).ok()?;
-            let served: u64 = tunnels.tunnels.iter().map(|tunnel| tunnel.nodes_served).sum();
+            let served: u64 = tunnels
+                .tunnels
+                .iter()
+                .map(|tunnel| tunnel.nodes_served)
+                .sum();
             (status.nodes_known == others && served == others && status.routes_installed == others)
                 .then_some(())
         };
-        wait_until(RESTART, right).with_context(|| format!("node {} counts others", node.index()))?;
+        wait_until(RESTART, right)
+            .with_context(|| format!("node {} counts others", node.index()))?;
     }
     Ok(())
 }
@@ -184,10 +241,19 @@ fn an_impostor_is_heard_and_not_believed(lab: &Lab) -> Result<()> {
 /// A node that is named knows of the others, and leads nobody outside that did not say so itself.
 fn the_unwilling_is_none(lab: &Lab) -> Result<()> {
     let (node, second) = (lab.node(UNWILLING)?, prefix(lab, SECOND)?);
-    let knows = || defaults(node).ok()?.into_iter().find(|default| default.gateway == second);
+    let knows = || {
+        defaults(node)
+            .ok()?
+            .into_iter()
+            .find(|default| default.gateway == second)
+    };
     wait_until(RESTART, knows).context("it does not know of the second")?;
     let status: StatusDocument = node.ask(STATUS_PATH)?;
-    assert!(status.gateway.is_some_and(|gateway| gateway != status.prefix));
+    assert!(
+        status
+            .gateway
+            .is_some_and(|gateway| gateway != status.prefix)
+    );
     Ok(())
 }
 
@@ -195,7 +261,10 @@ fn the_same_words_of_a_named_node_are_believed(lab: &Lab) -> Result<()> {
     let (asker, liar) = (lab.node(ASKER)?, prefix(lab, UNWILLING)?);
     let believes = || {
         let all = defaults(asker).ok()?;
-        Some(all.into_iter().any(|default| default.gateway == liar && default.metric != u16::MAX))
+        Some(
+            all.into_iter()
+                .any(|default| default.gateway == liar && default.metric != u16::MAX),
+        )
     };
     let taken = || {
         lie(lab, UNWILLING).ok()?;
@@ -205,7 +274,9 @@ fn the_same_words_of_a_named_node_are_believed(lab: &Lab) -> Result<()> {
     // A default route for everybody's packets is nobody's to give.
     for table in ["197", "199"] {
         let routes = ip::read(asker.namespace(), &["-6", "route", "show", "table", table])?;
-        let all = routes.lines().filter(|line| line.contains("default") && !line.contains(" from "));
+        let all = routes
+            .lines()
+            .filter(|line| line.contains("default") && !line.contains(" from "));
         assert_eq!(all.collect::<Vec<_>>(), [""; 0]);
     }
     let forgotten = || (!believes()?).then_some(());
@@ -218,14 +289,32 @@ fn lie(lab: &Lab, index: usize) -> Result<()> {
     let (node, range) = (lab.node(index)?, network(lab)?.range());
     let id = router_id(prefix(lab, index)?.parse().ok().context("no prefix")?);
     let mut body = [&[6, 10, 0, 0], &id[..]].concat();
-    let update = |length: u8| [8, length, 2, 0, 0, 0, 400u16.to_be_bytes()[0], 144, 0, 1, 0, 0];
+    let update = |length: u8| {
+        [
+            8,
+            length,
+            2,
+            0,
+            0,
+            0,
+            400u16.to_be_bytes()[0],
+            144,
+            0,
+            1,
+            0,
+            0,
+        ]
+    };
     body.extend(update(19).into_iter().chain([128, 7, 48]));
     body.extend(range.network().octets().into_iter().take(6));
     body.extend(update(10));
     let packet = [&[42, 2, 0, u8::try_from(body.len())?], &body[..]].concat();
     let tunnels: TunnelsDocument = node.ask(TUNNELS_PATH)?;
     for tunnel in tunnels.tunnels.iter().filter(|tunnel| tunnel.phase == "up") {
-        let link = ip::read(node.namespace(), &["-o", "link", "show", "dev", &tunnel.slot])?;
+        let link = ip::read(
+            node.namespace(),
+            &["-o", "link", "show", "dev", &tunnel.slot],
+        )?;
         let link: u32 = link.split(':').next().context("no index")?.parse()?;
         ip::inside(node.namespace(), || {
             let socket = UdpSocket::bind("[::]:0")?;
@@ -244,7 +333,13 @@ fn a_gateway_without_a_way_out_is_none(lab: &Lab) -> Result<()> {
     gateway.command("ip", &["-6", "route", "del", "default"])?;
     wait_for(lab, ASKER, None, Duration::from_secs(15))?;
     assert!(!reaches_outside(asker));
-    ip::batch(Some(gateway.namespace()), &format!("route add default via {ROUTER} dev eth0\n"))?;
+    ip::batch(
+        Some(gateway.namespace()),
+        &format!("route add default via {ROUTER} dev eth0\n"),
+    )?;
     wait_for(lab, ASKER, Some(FIRST), Duration::from_secs(30))?;
-    wait_until(Duration::from_secs(30), || reaches_outside(asker).then_some(())).context("none again")
+    wait_until(Duration::from_secs(30), || {
+        reaches_outside(asker).then_some(())
+    })
+    .context("none again")
 }

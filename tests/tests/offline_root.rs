@@ -33,28 +33,50 @@ fn below_an_offline_root_the_ca_is_replaced_and_who_has_the_old_one_s_word_waits
     if is_left_out("offline_root") {
         return Ok(());
     }
-    let options = Options { nodes: 2, dial: Some(1), offline_root: true, ..Options::default() };
-    let lab = Lab::joined(Options { certificate_life: Some(LIFE), ..options })?;
-    let (folder, etc) = (lab.offline_root(), lab.registry_root().join("etc/warren-registry"));
+    let options = Options {
+        nodes: 2,
+        dial: Some(1),
+        offline_root: true,
+        ..Options::default()
+    };
+    let lab = Lab::joined(Options {
+        certificate_life: Some(LIFE),
+        ..options
+    })?;
+    let (folder, etc) = (
+        lab.offline_root(),
+        lab.registry_root().join("etc/warren-registry"),
+    );
     let root = fs::read_to_string(folder.join("root.crt"))?;
     assert!(folder.join("root.key").exists() && !etc.join("root.key").exists());
     let (stays, away) = (lab.node(0)?, lab.node(1)?);
     let first = between(stays).context("no chain in node.crt")?;
     for node in lab.nodes() {
-        assert_eq!(fs::read_to_string(node.root().join("etc/warren/ca.crt"))?, root);
+        assert_eq!(
+            fs::read_to_string(node.root().join("etc/warren/ca.crt"))?,
+            root
+        );
     }
     start_whole(&lab)?;
     let pinger = lab.ping(Pace::Every(Duration::from_millis(50)))?;
     let whole = |from: Duration| wait_until(PATIENCE, || pinger.all_answered(from, |_, _| true));
     whole(pinger.now()).context("the nodes do not reach each other")?;
 
-    rotate(&lab, &["stage", "--offline-root", &folder.to_string_lossy()])?;
+    rotate(
+        &lab,
+        &["stage", "--offline-root", &folder.to_string_lossy()],
+    )?;
     away.stop();
     rotate(&lab, &["activate"])?;
     let renewed = || between(stays).filter(|ca| *ca != first);
     let second = wait_until(PATIENCE, renewed).context("the node that stays has not renewed")?;
     rotate(&lab, &["retire", "--force"])?;
-    let barred = || fs::read_dir(stays.root().join("var/lib/warren/revoked")).ok()?.next().map(drop);
+    let barred = || {
+        fs::read_dir(stays.root().join("var/lib/warren/revoked"))
+            .ok()?
+            .next()
+            .map(drop)
+    };
     wait_until(PATIENCE, barred).context("the node that stays does not bar the old CA")?;
 
     lab.stop_registry();

@@ -15,7 +15,11 @@ fn without_the_registry_a_node_comes_back_and_dials_an_endpoint_that_a_peer_told
     if is_left_out("registry_away") {
         return Ok(());
     }
-    let lab = Lab::joined(Options { nodes: 6, dial: Some(2), ..Options::default() })?;
+    let lab = Lab::joined(Options {
+        nodes: 6,
+        dial: Some(2),
+        ..Options::default()
+    })?;
     start_whole(&lab)?;
     lab.stop_registry();
 
@@ -25,14 +29,20 @@ fn without_the_registry_a_node_comes_back_and_dials_an_endpoint_that_a_peer_told
     moved.stop();
     let address = lab.renumber(5)?;
     // Its two dials are spoken for, so that it dials nobody whom the test waits to be dialled by.
-    let held = [lab.node(0)?.identity()?.prefix.clone(), lab.node(1)?.identity()?.prefix.clone()];
+    let held = [
+        lab.node(0)?.identity()?.prefix.clone(),
+        lab.node(1)?.identity()?.prefix.clone(),
+    ];
     moved.configure("neighbours", &format!("[{}]", held.join(", ")))?;
     moved.start()?;
     whole(&lab)?;
 
     let tunnels: TunnelsDocument = moved.ask(TUNNELS_PATH)?;
     let distant = lab.nodes().iter().take(5).skip(2).find(|node| {
-        let prefix = node.identity().map(|identity| identity.prefix.clone()).unwrap_or_default();
+        let prefix = node
+            .identity()
+            .map(|identity| identity.prefix.clone())
+            .unwrap_or_default();
         tunnels.tunnels.iter().all(|tunnel| tunnel.peer != prefix)
     });
     let distant = distant.context("every node has a tunnel to the node that moved")?;

@@ -1,6 +1,9 @@
 //! The rules of the repository: who depends on whom, how long a file may be, what must not stand in it.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic outside its test functions too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic outside its test functions too"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,48 +23,84 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("actors", &["wire", "policies"]),
     ("supervisor", &["actors", "config", "wire", "policies"]),
     ("registry", &["wire", "policies"]),
-    ("warren", &["supervisor", "registry", "config", "wire", "policies"]),
+    (
+        "warren",
+        &["supervisor", "registry", "config", "wire", "policies"],
+    ),
     ("lab", &["wire", "policies"]),
     ("warren-sim", &["wire", "policies"]),
     ("warren-tests", &["lab", "wire", "policies"]),
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 fn tracked(extension: &str) -> Vec<PathBuf> {
-    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().unwrap();
-    assert!(listed.status.success(), "git ls-files failed: run the tests from a clone");
+    let listed = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        listed.status.success(),
+        "git ls-files failed: run the tests from a clone"
+    );
     let names = String::from_utf8(listed.stdout).unwrap();
     let wanted = |path: &PathBuf| path.extension().is_some_and(|is| is == extension);
-    names.split('\0').map(|name| root().join(name)).filter(wanted).filter(|path| path.exists()).collect()
+    names
+        .split('\0')
+        .map(|name| root().join(name))
+        .filter(wanted)
+        .filter(|path| path.exists())
+        .collect()
 }
 
 /// The lines before the first `#[cfg(test)]`.
 fn lines_before_tests(text: &str) -> usize {
-    text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count()
+    text.lines()
+        .take_while(|line| line.trim() != "#[cfg(test)]")
+        .count()
 }
 
 #[test]
 fn crates_depend_downwards_only() {
     let metadata = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
-    let allowed: BTreeMap<&str, BTreeSet<&str>> =
-        ALLOWED.iter().map(|(name, on)| (*name, on.iter().copied().collect())).collect();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> = ALLOWED
+        .iter()
+        .map(|(name, on)| (*name, on.iter().copied().collect()))
+        .collect();
     let packages = metadata["packages"].as_array().unwrap();
-    assert!(packages.len() >= ALLOWED.len(), "cargo metadata lists too few packages");
+    assert!(
+        packages.len() >= ALLOWED.len(),
+        "cargo metadata lists too few packages"
+    );
     for package in packages {
         let name = package["name"].as_str().unwrap();
-        let on = allowed.get(name).unwrap_or_else(|| panic!("{name} is not in the table"));
+        let on = allowed
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is not in the table"));
         for dependency in package["dependencies"].as_array().unwrap() {
             let dependency_name = dependency["name"].as_str().unwrap();
             let ours = allowed.contains_key(dependency_name);
-            assert!(!ours || on.contains(dependency_name), "{name} must not depend on {dependency_name}");
+            assert!(
+                !ours || on.contains(dependency_name),
+                "{name} must not depend on {dependency_name}"
+            );
             assert!(
                 name != "policies" || dependency["kind"] == "dev",
                 "policies depends on {dependency_name}"
@@ -76,24 +115,40 @@ fn files_are_short_before_their_tests() {
         .into_iter()
         .filter(|path| lines_before_tests(&fs::read_to_string(path).unwrap()) > MOST_LINES)
         .collect();
-    assert!(long.is_empty(), "longer than {MOST_LINES} lines before their tests: {long:?}");
+    assert!(
+        long.is_empty(),
+        "longer than {MOST_LINES} lines before their tests: {long:?}"
+    );
 }
 
 #[test]
 fn a_source_file_says_what_it_is_for() {
     let mute: Vec<_> = tracked("rs")
         .into_iter()
-        .filter(|path| !fs::read_to_string(path).unwrap().trim_start().starts_with("//!"))
+        .filter(|path| {
+            !fs::read_to_string(path)
+                .unwrap()
+                .trim_start()
+                .starts_with("//!")
+        })
         .filter(|path| !path.components().any(|part| part.as_os_str() == "fuzz"))
         .collect();
-    assert!(mute.is_empty(), "do not begin with a sentence about the file: {mute:?}");
+    assert!(
+        mute.is_empty(),
+        "do not begin with a sentence about the file: {mute:?}"
+    );
 }
 
 #[test]
 fn nothing_is_unfinished_or_switched_off() {
     // In two parts, so that this file does not find itself.
-    let banned =
-        [("to", "do!("), ("unimple", "mented!("), ("#[ig", "nore"), ("#[should", "_panic"), ("FIX", "ME")];
+    let banned = [
+        ("to", "do!("),
+        ("unimple", "mented!("),
+        ("#[ig", "nore"),
+        ("#[should", "_panic"),
+        ("FIX", "ME"),
+    ];
     for path in tracked("rs") {
         let text = fs::read_to_string(&path).unwrap();
         for (head, tail) in banned {
@@ -107,7 +162,11 @@ fn nothing_is_unfinished_or_switched_off() {
 fn links_between_documents_lead_somewhere() {
     for path in tracked("md") {
         let text = fs::read_to_string(&path).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let target = link.split('#').next().unwrap();
             if target.is_empty() || target.contains("://") {
                 continue;

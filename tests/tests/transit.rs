@@ -30,7 +30,11 @@ fn a_leaf_is_no_way_and_a_node_to_be_avoided_a_dear_one() -> Result<()> {
     if is_left_out("transit") {
         return Ok(());
     }
-    let lab = Lab::joined(Options { nodes: 6, dial: Some(2), ..Options::default() })?;
+    let lab = Lab::joined(Options {
+        nodes: 6,
+        dial: Some(2),
+        ..Options::default()
+    })?;
     lab.node(0)?.configure("transit", "leaf")?;
     lab.node(1)?.configure("transit", "avoid")?;
     start_whole(&lab)?;
@@ -38,13 +42,24 @@ fn a_leaf_is_no_way_and_a_node_to_be_avoided_a_dear_one() -> Result<()> {
     let told = wait_until(Duration::from_secs(60), || {
         let all = [told_by(&lab, 2), told_by(&lab, 1)];
         let told = all.into_iter().collect::<Result<Vec<_>>>();
-        told.map_or(None, |told| told.iter().all(|one| !one.is_empty()).then_some(told))
+        told.map_or(None, |told| {
+            told.iter().all(|one| !one.is_empty()).then_some(told)
+        })
     });
     let told = told.unwrap_or_default();
-    let [ordinary, dear] = told.as_slice() else { anyhow::bail!("nobody was told of others") };
-    assert!(ordinary.iter().any(|metric| *metric < PRICE), "{ordinary:?}");
+    let [ordinary, dear] = told.as_slice() else {
+        anyhow::bail!("nobody was told of others")
+    };
+    assert!(
+        ordinary.iter().any(|metric| *metric < PRICE),
+        "{ordinary:?}"
+    );
     assert!(dear.iter().all(|metric| *metric >= PRICE), "{dear:?}");
-    assert_eq!(told_by(&lab, 0)?, Vec::<u16>::new(), "the leaf told of others");
+    assert_eq!(
+        told_by(&lab, 0)?,
+        Vec::<u16>::new(),
+        "the leaf told of others"
+    );
     Ok(())
 }
 
@@ -64,7 +79,10 @@ fn led_back(lab: &Lab, node: usize) -> Result<(usize, usize)> {
     for neighbour in lab.nodes() {
         let name = neighbour.identity()?.prefix.clone();
         let routes = neighbour.ask::<RoutesDocument>(ROUTES_PATH)?.routes;
-        for route in routes.iter().filter(|route| route.via == own && route.installed && route.node != own) {
+        for route in routes
+            .iter()
+            .filter(|route| route.via == own && route.installed && route.node != own)
+        {
             through += 1;
             known += usize::from(is_known(&name, &route.node).unwrap_or_default());
         }
@@ -77,14 +95,24 @@ fn a_neighbour_announces_ways_that_lead_back_so_that_they_are_known_for_it() -> 
     if is_left_out("transit") {
         return Ok(());
     }
-    let lab = Lab::joined(Options { nodes: 6, dial: Some(1), ..Options::default() })?;
+    let lab = Lab::joined(Options {
+        nodes: 6,
+        dial: Some(1),
+        ..Options::default()
+    })?;
     start_whole(&lab)?;
     let mut last = (0, 0);
     let all_known = wait_until(Duration::from_secs(60), || {
         let all: Result<Vec<_>> = (0..6).map(|node| led_back(&lab, node)).collect();
-        last = all.ok()?.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        last = all
+            .ok()?
+            .into_iter()
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         (last.0 > 0 && last.0 == last.1).then_some(())
     });
-    assert!(all_known.is_some(), "ways through others, and known for it: {last:?}");
+    assert!(
+        all_known.is_some(),
+        "ways through others, and known for it: {last:?}"
+    );
     Ok(())
 }

@@ -28,7 +28,10 @@ fn an_underused_tunnel_is_closed_with_its_reason_and_without_loss() -> Result<()
             return Ok(());
         }
     }
-    bail!("no planner closed an unused tunnel in {NETWORKS} networks of {} s", PATIENCE.as_secs())
+    bail!(
+        "no planner closed an unused tunnel in {NETWORKS} networks of {} s",
+        PATIENCE.as_secs()
+    )
 }
 
 /// Whether some planner closes an unused tunnel in time; if so, as it must be.
@@ -50,15 +53,26 @@ fn is_closed_in_a_network() -> Result<bool> {
         if let Err(error) = watch.look(&lab) {
             return Some(Err(error));
         }
-        watch.completed().find(|closing| closing.decision.reason == "unused").cloned().map(Ok)
+        watch
+            .completed()
+            .find(|closing| closing.decision.reason == "unused")
+            .cloned()
+            .map(Ok)
     });
-    let Some(closing) = closed.transpose()? else { return Ok(false) };
+    let Some(closing) = closed.transpose()? else {
+        return Ok(false);
+    };
     assert!(!closing.decision.terms.is_empty());
     let (start, end) = closing.span(&pinger);
     pause(LOST_AFTER + Duration::from_secs(4));
     let sum = pinger.sum_up(start, end, |_, _| true);
     assert!(sum.sent > 1_000, "{sum:?}");
-    assert_eq!(sum.lost, 0, "{closing:?}: {sum:?} {:?}", pinger.losses(start, end, |_, _| true));
+    assert_eq!(
+        sum.lost,
+        0,
+        "{closing:?}: {sum:?} {:?}",
+        pinger.losses(start, end, |_, _| true)
+    );
     let why = lab.node(closing.node)?.warren(&["why"])?;
     assert!(why.contains(&closing.decision.reason), "{why}");
     Ok(true)

@@ -39,7 +39,11 @@ impl Place {
 
     /// Nothing is spent where the unit that shall be started cannot be.
     fn can_start(&self, start: bool) -> Result<(), ExitCode> {
-        let possible = if start { unit::check(&self.root) } else { Ok(()) };
+        let possible = if start {
+            unit::check(&self.root)
+        } else {
+            Ok(())
+        };
         possible.map_err(|error| fail(&error, error.exit_code()))
     }
 }
@@ -67,7 +71,12 @@ pub struct InstallArgs {
 pub fn two_uids(text: &str) -> Result<(u32, u32), String> {
     let right = "two numbers above 0 with a comma between them, such as 60197,60198";
     let (first, second) = text.split_once(',').ok_or(right)?;
-    let uid = |text: &str| text.parse().ok().filter(|uid: &u32| *uid > 0 && *uid < u32::MAX).ok_or(right);
+    let uid = |text: &str| {
+        text.parse()
+            .ok()
+            .filter(|uid: &u32| *uid > 0 && *uid < u32::MAX)
+            .ok_or(right)
+    };
     Ok((uid(first)?, uid(second)?))
 }
 
@@ -81,8 +90,15 @@ pub fn main(args: &Args) -> ExitCode {
         Err(error) => return fail(&error, 1),
     };
     let paths = args.place.paths();
-    let joining = Joining { invitation: &invitation, paths: &paths, children: args.place.child_uids };
-    told(actix_rt::System::new().block_on(join::join(&joining)), args.start)
+    let joining = Joining {
+        invitation: &invitation,
+        paths: &paths,
+        children: args.place.child_uids,
+    };
+    told(
+        actix_rt::System::new().block_on(join::join(&joining)),
+        args.start,
+    )
 }
 
 fn told(outcome: Result<Joined, JoinError>, start: bool) -> ExitCode {
@@ -114,15 +130,22 @@ pub fn install(args: &InstallArgs) -> ExitCode {
     if let Err(code) = args.place.can_start(args.start) {
         return code;
     }
-    let read = read_short(&args.file).and_then(|text| serde_json::from_str(&text).map_err(Into::into));
+    let read =
+        read_short(&args.file).and_then(|text| serde_json::from_str(&text).map_err(Into::into));
     let enrolment: Enrolment = match read {
         Ok(enrolment) => enrolment,
         Err(error) => {
-            let what = format!("{}: not what `warren registry sign` prints: {error}", args.file.display());
+            let what = format!(
+                "{}: not what `warren registry sign` prints: {error}",
+                args.file.display()
+            );
             return fail(&std::io::Error::other(what), 1);
         }
     };
-    told(join::install(&args.place.paths(), args.place.child_uids, &enrolment), args.start)
+    told(
+        join::install(&args.place.paths(), args.place.child_uids, &enrolment),
+        args.start,
+    )
 }
 
 #[cfg(test)]
@@ -137,7 +160,16 @@ mod tests {
     #[test]
     fn child_uids_are_two_unprivileged_numbers() {
         check("60197,60198", Some((60197, 60198)));
-        for bad in ["", "1", "0,1", "1,0", "1,2,3", "a,b", "-1,2", "4294967295,1"] {
+        for bad in [
+            "",
+            "1",
+            "0,1",
+            "1,0",
+            "1,2,3",
+            "a,b",
+            "-1,2",
+            "4294967295,1",
+        ] {
             check(bad, None);
         }
     }

@@ -70,7 +70,11 @@ impl Root {
     fn places(&self) -> Places {
         let root = std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone());
         let paths = Paths::new(root);
-        Places { etc: paths.registry_etc(), state: paths.registry_state(), admin: paths.registry_admin() }
+        Places {
+            etc: paths.registry_etc(),
+            state: paths.registry_state(),
+            admin: paths.registry_admin(),
+        }
     }
 }
 
@@ -141,7 +145,9 @@ fn address(text: &str) -> Result<RegistryAddress, String> {
 /// A span of at least a second, in seconds.
 fn seconds(text: &str) -> Result<i64, String> {
     let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    let seconds = i64::try_from(span.as_secs()).ok().filter(|seconds| (1..=3_153_600_000).contains(seconds));
+    let seconds = i64::try_from(span.as_secs())
+        .ok()
+        .filter(|seconds| (1..=3_153_600_000).contains(seconds));
     seconds.ok_or_else(|| "1s to 100 years".to_owned())
 }
 
@@ -195,7 +201,10 @@ fn init(args: &Init) -> ExitCode {
         Ok(network) => {
             say(format_args!("network {network}, registry {}", args.address));
             if let Some(folder) = &args.offline_root {
-                say(format_args!("the root's key is in {}: move it to a safe place", folder.display()));
+                say(format_args!(
+                    "the root's key is in {}: move it to a safe place",
+                    folder.display()
+                ));
             }
             ExitCode::SUCCESS
         }
@@ -228,7 +237,11 @@ fn run(args: &Run) -> ExitCode {
         let serving = Serving {
             listen: args.listen,
             metrics: args.metrics,
-            per_site: if args.no_limits { usize::MAX } else { serve::PER_SITE },
+            per_site: if args.no_limits {
+                usize::MAX
+            } else {
+                serve::PER_SITE
+            },
             no_limits: args.no_limits,
             clock: registry::system_clock(),
         };

@@ -28,5 +28,6 @@ pub fn main(args: &Args) -> ExitCode {
     let paths = Paths::new(root);
     let config = args.config.clone().unwrap_or_else(|| paths.config());
     let mode = if args.dry_run { Mode::Watch } else { Mode::Act };
-    supervisor::run::run(&config, &paths, mode).unwrap_or_else(|error| fail(&error, error.exit_code()))
+    supervisor::run::run(&config, &paths, mode)
+        .unwrap_or_else(|error| fail(&error, error.exit_code()))
 }

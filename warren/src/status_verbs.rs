@@ -15,8 +15,8 @@ use std::{
     time::Duration,
 };
 use wire::control::{
-    DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, Problem, ROUTES_PATH, RoutesDocument,
-    STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
+    DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, Problem, ROUTES_PATH,
+    RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
 };
 
 /// Which daemon, and how its answer is printed.
@@ -43,23 +43,32 @@ pub(crate) struct WhyArgs {
 /// `warren status`: the node at a glance; exits 1 when it is not ready.
 pub(crate) fn status(args: &AskArgs) -> ExitCode {
     show(args, STATUS_PATH, |document: &StatusDocument| {
-        (tables::status(document), if document.ready { 0 } else { NO })
+        (
+            tables::status(document),
+            if document.ready { 0 } else { NO },
+        )
     })
 }
 
 /// `warren tunnels`: one line a tunnel.
 pub(crate) fn tunnels(args: &AskArgs) -> ExitCode {
-    show(args, TUNNELS_PATH, |document: &TunnelsDocument| (tables::tunnels(document), 0))
+    show(args, TUNNELS_PATH, |document: &TunnelsDocument| {
+        (tables::tunnels(document), 0)
+    })
 }
 
 /// `warren peers`: whom the node could dial.
 pub(crate) fn peers(args: &AskArgs) -> ExitCode {
-    show(args, PEERS_PATH, |document: &PeersDocument| (tables::peers(document), 0))
+    show(args, PEERS_PATH, |document: &PeersDocument| {
+        (tables::peers(document), 0)
+    })
 }
 
 /// `warren routes`: babeld's neighbours and routes.
 pub(crate) fn routes(args: &AskArgs) -> ExitCode {
-    show(args, ROUTES_PATH, |document: &RoutesDocument| (tables::routes(document), 0))
+    show(args, ROUTES_PATH, |document: &RoutesDocument| {
+        (tables::routes(document), 0)
+    })
 }
 
 /// `warren why`: what was decided lately, and what the planner thinks now.
@@ -111,7 +120,10 @@ impl Trouble {
                 )
             }
             Self::NotAllowed(path) => {
-                format!("not allowed to ask at {}; be root or a member of the group warren", path.display())
+                format!(
+                    "not allowed to ask at {}; be root or a member of the group warren",
+                    path.display()
+                )
             }
             Self::TimeOut => format!("the daemon did not answer within {} s", PATIENCE.as_secs()),
             Self::Failed(text) => text.clone(),
@@ -123,13 +135,20 @@ impl Trouble {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => Self::NotRunning(path.to_owned()),
             ErrorKind::PermissionDenied => Self::NotAllowed(path.to_owned()),
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::TimeOut,
-            other => Self::Failed(format!("cannot ask the daemon at {}: {error} ({other})", path.display())),
+            other => Self::Failed(format!(
+                "cannot ask the daemon at {}: {error} ({other})",
+                path.display()
+            )),
         }
     }
 }
 
 /// Asks and prints; `render` gives the text for people and the exit code.
-fn show<D: DeserializeOwned>(args: &AskArgs, path: &str, render: impl Fn(&D) -> (String, u8)) -> ExitCode {
+fn show<D: DeserializeOwned>(
+    args: &AskArgs,
+    path: &str,
+    render: impl Fn(&D) -> (String, u8),
+) -> ExitCode {
     let socket = config::paths::Paths::new(&args.root).control();
     match ask(&socket, path).and_then(|body| print(args, &body, render)) {
         Ok(code) => ExitCode::from(code),
@@ -146,12 +165,17 @@ fn print<D: DeserializeOwned>(
     body: &str,
     render: impl Fn(&D) -> (String, u8),
 ) -> Result<u8, Trouble> {
-    let document: D = serde_json::from_str(body)
-        .map_err(|error| Trouble::Failed(format!("the daemon's answer is not understood: {error}")))?;
+    let document: D = serde_json::from_str(body).map_err(|error| {
+        Trouble::Failed(format!("the daemon's answer is not understood: {error}"))
+    })?;
     let (text, code) = render(&document);
     // Tables fill their last column with blanks.
     let lines: Vec<_> = text.lines().map(str::trim_end).collect();
-    let shown = if args.json { body.to_owned() } else { lines.join("\n") };
+    let shown = if args.json {
+        body.to_owned()
+    } else {
+        lines.join("\n")
+    };
     match writeln!(io::stdout(), "{shown}") {
         // As `warren why | head` does.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(code),
@@ -169,7 +193,10 @@ fn ask(socket: &Path, path: &str) -> Result<String, Trouble> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut answer = String::new();
-    stream.take(LONGEST).read_to_string(&mut answer).map_err(failed)?;
+    stream
+        .take(LONGEST)
+        .read_to_string(&mut answer)
+        .map_err(failed)?;
     body(&answer, socket)
 }
 
@@ -178,7 +205,10 @@ fn body(answer: &str, socket: &Path) -> Result<String, Trouble> {
     let broken = || Trouble::Failed("the daemon's answer breaks off".to_owned());
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(broken)?;
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).ok_or_else(broken)?;
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1))
+        .ok_or_else(broken)?;
     let length = lines
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
@@ -190,8 +220,12 @@ fn body(answer: &str, socket: &Path) -> Result<String, Trouble> {
         "200" => Ok(body.to_owned()),
         "403" => Err(Trouble::NotAllowed(socket.to_owned())),
         other => {
-            let title = serde_json::from_str(body).map(|problem: Problem| problem.title).unwrap_or_default();
-            Err(Trouble::Failed(format!("the daemon answers {other}: {title}")))
+            let title = serde_json::from_str(body)
+                .map(|problem: Problem| problem.title)
+                .unwrap_or_default();
+            Err(Trouble::Failed(format!(
+                "the daemon answers {other}: {title}"
+            )))
         }
     }
 }
@@ -202,7 +236,8 @@ mod tests {
 
     #[track_caller]
     fn check(answer: &str, expected: Result<&str, u8>) {
-        let seen = body(answer, Path::new("/run/warren/control.sock")).map_err(|trouble| trouble.code());
+        let seen =
+            body(answer, Path::new("/run/warren/control.sock")).map_err(|trouble| trouble.code());
         assert_eq!(seen.as_deref().map_err(|code| *code), expected);
     }
 
@@ -216,7 +251,10 @@ mod tests {
 
     #[test]
     fn a_refusal_has_the_code_for_no_permission_and_a_problem_the_general_one() {
-        check("HTTP/1.1 403 Forbidden\r\n\r\n{\"status\":403,\"title\":\"no\"}", Err(4));
+        check(
+            "HTTP/1.1 403 Forbidden\r\n\r\n{\"status\":403,\"title\":\"no\"}",
+            Err(4),
+        );
         check("HTTP/1.1 404 Not Found\r\n\r\nnot json", Err(1));
     }
 
@@ -236,7 +274,11 @@ mod tests {
             (ErrorKind::TimedOut, 5),
             (ErrorKind::BrokenPipe, 1),
         ] {
-            assert_eq!(Trouble::of(&io::Error::from(kind), Path::new("/x")).code(), code, "{kind}");
+            assert_eq!(
+                Trouble::of(&io::Error::from(kind), Path::new("/x")).code(),
+                code,
+                "{kind}"
+            );
         }
     }
 }

@@ -24,10 +24,14 @@ pub enum UnitError {
     #[error("systemd does not run here: leave --start away, and start `warren run` by what does")]
     NoSystemd,
     /// No `systemctl`.
-    #[error("this machine is a node now, but {SYSTEMCTL} cannot be run: systemctl enable --now {UNIT}")]
+    #[error(
+        "this machine is a node now, but {SYSTEMCTL} cannot be run: systemctl enable --now {UNIT}"
+    )]
     Systemctl(#[source] io::Error),
     /// It says no.
-    #[error("this machine is a node now, but its unit does not start: {why} (journalctl -u {UNIT})")]
+    #[error(
+        "this machine is a node now, but its unit does not start: {why} (journalctl -u {UNIT})"
+    )]
     Failed {
         /// In its words.
         why: String,
@@ -54,9 +58,15 @@ pub fn check(root: &Path) -> Result<(), UnitError> {
 
 fn possible(root: &Path, booted: &Path) -> Result<(), UnitError> {
     if root != Path::new("/") {
-        return Err(UnitError::OtherRoot { root: root.display().to_string() });
+        return Err(UnitError::OtherRoot {
+            root: root.display().to_string(),
+        });
     }
-    if booted.is_dir() { Ok(()) } else { Err(UnitError::NoSystemd) }
+    if booted.is_dir() {
+        Ok(())
+    } else {
+        Err(UnitError::NoSystemd)
+    }
 }
 
 /// Enables the unit and starts it; returns once the node runs.
@@ -79,8 +89,18 @@ fn started(systemctl: &Path) -> Result<(), UnitError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let why = said.split_whitespace().take(60).collect::<Vec<_>>().join(" ");
-    Err(UnitError::Failed { why: if why.is_empty() { output.status.to_string() } else { why } })
+    let why = said
+        .split_whitespace()
+        .take(60)
+        .collect::<Vec<_>>()
+        .join(" ");
+    Err(UnitError::Failed {
+        why: if why.is_empty() {
+            output.status.to_string()
+        } else {
+            why
+        },
+    })
 }
 
 #[cfg(test)]
@@ -98,8 +118,14 @@ mod tests {
     fn the_unit_can_be_started_in_the_root_of_a_machine_with_systemd() {
         let here = Path::new("/");
         check(possible(here, here), None);
-        check(possible(here, Path::new("/nonexistent")), Some("systemd does not run here"));
-        check(possible(Path::new("/srv/node"), here), Some("--root /srv/node"));
+        check(
+            possible(here, Path::new("/nonexistent")),
+            Some("systemd does not run here"),
+        );
+        check(
+            possible(Path::new("/srv/node"), here),
+            Some("--root /srv/node"),
+        );
     }
 
     #[test]

@@ -39,8 +39,16 @@ struct Row {
 }
 
 fn rows() -> Vec<Row> {
-    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
-    let table = TABLE.lines().filter(|line| line.starts_with("| ")).skip(2).map(cells);
+    let cells = |line: &str| {
+        line.split('|')
+            .map(|cell| cell.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let table = TABLE
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(2)
+        .map(cells);
     table
         .map(|cells| Row {
             case: cells[1].clone(),
@@ -50,12 +58,18 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test has no daemon's thread that spawns")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has no daemon's thread that spawns"
+)]
 fn program(name: &str) -> Command {
     Command::new(name)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the limit of a test is real time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the limit of a test is real time"
+)]
 fn now() -> Instant {
     Instant::now()
 }
@@ -70,7 +84,12 @@ struct Outcome {
 
 /// Runs to the end; after [`LIMIT`] it is killed and has no code.
 fn run(mut command: Command) -> Outcome {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     finish(child)
 }
 
@@ -133,12 +152,21 @@ impl Network {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (home, other) = (folder.path().join("registry"), folder.path().join("other"));
         for root in [&home, &other] {
-            must(warren(&["registry", "init", "--address", "127.0.0.1:9443"], root));
+            must(warren(
+                &["registry", "init", "--address", "127.0.0.1:9443"],
+                root,
+            ));
         }
         let mut command = warren(&["registry", "run", "--listen", "127.0.0.1:9443"], &home);
-        let mut registry = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut registry = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
-        BufReader::new(registry.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(registry.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let network = Self { folder, registry };
         assert!(line.contains("listens"), "{line}");
         must(network.join(&network.invitation(), "node"));
@@ -150,11 +178,16 @@ impl Network {
     }
 
     fn invitation(&self) -> String {
-        must(warren(&["registry", "invite"], &self.at("registry"))).trim().to_owned()
+        must(warren(&["registry", "invite"], &self.at("registry")))
+            .trim()
+            .to_owned()
     }
 
     fn join(&self, invitation: &str, root: &str) -> Command {
-        let mut command = warren(&["join", invitation, "--child-uids", "60197,60198"], &self.at(root));
+        let mut command = warren(
+            &["join", invitation, "--child-uids", "60197,60198"],
+            &self.at(root),
+        );
         command.env("NO_COLOR", "1");
         command
     }
@@ -187,7 +220,9 @@ fn without(root: &Path, name: &str) -> Command {
     let mut command = program("unshare");
     let hide = "for f in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin; do \
         [ ! -e $f/$0 ] || mount --bind /dev/null $f/$0 || exit 99; done; exec \"$@\"";
-    command.args(["--mount", "sh", "-c", hide, name, WARREN, "run", "--root"]).arg(root);
+    command
+        .args(["--mount", "sh", "-c", hide, name, WARREN, "run", "--root"])
+        .arg(root);
     command
 }
 
@@ -200,7 +235,9 @@ fn expire(network: &Network, root: &Path) {
     let own = rcgen::KeyPair::from_pem(&read(etc(root, "node.key"))).unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::CommonName, "7/16");
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "7/16");
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     let certificate = params.signed_by(&own, &issuer).unwrap();
@@ -223,7 +260,8 @@ fn command(network: &Network, case: &str, root: &Path) -> (Command, Held) {
         }
         "config empty" => alone(with_config(root, "# nothing\n")),
         "config unreadable" => {
-            fs::set_permissions(etc(root, "warren.yaml"), fs::Permissions::from_mode(0o600)).unwrap();
+            fs::set_permissions(etc(root, "warren.yaml"), fs::Permissions::from_mode(0o600))
+                .unwrap();
             let mut command = good();
             command.uid(NOBODY).gid(NOBODY);
             alone(command)
@@ -236,9 +274,10 @@ fn command(network: &Network, case: &str, root: &Path) -> (Command, Held) {
         "config doubled key" => alone(with_lines(root, "log: info\nlog: debug\n")),
         "config two faults" => alone(with_lines(root, "upnp: true\nlog:\n")),
         "config without registry" => alone(with_config(root, "log: info\n")),
-        "config unknown user" => {
-            alone(with_lines(root, "child-users: { openvpn: nobody-of-that-name, babeld: 60198 }\n"))
-        }
+        "config unknown user" => alone(with_lines(
+            root,
+            "child-users: { openvpn: nobody-of-that-name, babeld: 60198 }\n",
+        )),
         "no root" => {
             let mut command = good();
             command.uid(NOBODY).gid(NOBODY);
@@ -246,8 +285,14 @@ fn command(network: &Network, case: &str, root: &Path) -> (Command, Held) {
         }
         "no openvpn" => alone(without(root, "openvpn")),
         "no babeld" => alone(without(root, "babeld")),
-        "port taken" => (good(), vec![Box::new(UdpSocket::bind("[::]:1194").unwrap())]),
-        "another babeld" => (good(), vec![Box::new(UdpSocket::bind("[::]:6696").unwrap())]),
+        "port taken" => (
+            good(),
+            vec![Box::new(UdpSocket::bind("[::]:1194").unwrap())],
+        ),
+        "another babeld" => (
+            good(),
+            vec![Box::new(UdpSocket::bind("[::]:6696").unwrap())],
+        ),
         _ => alone(identity(network, case, root).unwrap_or_else(|| joining(network, case, root))),
     }
 }
@@ -265,15 +310,25 @@ fn identity(network: &Network, case: &str, root: &Path) -> Option<Command> {
             let (node, ca) = (read("node.crt"), read("ca.crt"));
             fs::write(etc(root, "node.crt"), node + &ca).unwrap();
         }
-        "certificate chain too long" => fs::write(etc(root, "node.crt"), read("node.crt").repeat(3)).unwrap(),
+        "certificate chain too long" => {
+            fs::write(etc(root, "node.crt"), read("node.crt").repeat(3)).unwrap()
+        }
         "certificate expired" => expire(network, root),
         "key missing" => fs::remove_file(etc(root, "node.key")).unwrap(),
         "network document altered" => {
             let text = fs::read_to_string(etc(root, "network.json")).unwrap();
             let (before, after) = text.split_once("\"payload\"").unwrap();
             let at = after.find(": \"").unwrap() + 30;
-            let letter = if after[at..].starts_with('A') { "B" } else { "A" };
-            let altered = format!("{before}\"payload\"{}{letter}{}", &after[..at], &after[at + 1..]);
+            let letter = if after[at..].starts_with('A') {
+                "B"
+            } else {
+                "A"
+            };
+            let altered = format!(
+                "{before}\"payload\"{}{letter}{}",
+                &after[..at],
+                &after[at + 1..]
+            );
             fs::write(etc(root, "network.json"), altered).unwrap();
         }
         _ => return None,
@@ -297,34 +352,53 @@ fn joining(network: &Network, case: &str, root: &Path) -> Command {
             must(network.join(&invitation, "first"));
             network.join(&invitation, "second")
         }
-        "invitation of another registry" => network.join(&other(&network.invitation(), "pin"), "newcomer"),
-        "joined already" => network.join(&network.invitation(), root.file_name().unwrap().to_str().unwrap()),
+        "invitation of another registry" => {
+            network.join(&other(&network.invitation(), "pin"), "newcomer")
+        }
+        "joined already" => network.join(
+            &network.invitation(),
+            root.file_name().unwrap().to_str().unwrap(),
+        ),
         "join without a registry" => {
-            let invitation = network.invitation().replace("127.0.0.1:9443", "127.0.0.1:9");
+            let invitation = network
+                .invitation()
+                .replace("127.0.0.1:9443", "127.0.0.1:9");
             network.join(&invitation, "newcomer")
         }
-        "start elsewhere" => warren(&["join", &network.invitation(), "--start"], &network.at("newcomer")),
+        "start elsewhere" => warren(
+            &["join", &network.invitation(), "--start"],
+            &network.at("newcomer"),
+        ),
         "request where joined" => warren(&["request"], root),
         "registry not running" => warren(&["registry", "list"], &network.at("newcomer")),
         "usage" => warren(&["run", "--nonsense"], root),
-        _ => of_registry::command(network, case)
-            .unwrap_or_else(|| panic!("the table has a case that nobody knows how to make: {case}")),
+        _ => of_registry::command(network, case).unwrap_or_else(|| {
+            panic!("the table has a case that nobody knows how to make: {case}")
+        }),
     }
 }
 
 /// Runs the daemon until it has said `says` or [`LIMIT`] is over, then ends it.
 fn until_said(root: &Path, says: &str) -> Outcome {
-    let mut child = warren(&["run"], root).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = warren(&["run"], root)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     let (lines, heard) = std::sync::mpsc::channel();
     let err = BufReader::new(child.stderr.take().unwrap());
     let reader = std::thread::spawn(move || {
-        err.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
+        err.lines()
+            .map_while(Result::ok)
+            .for_each(|line| drop(lines.send(line)));
     });
     let (began, mut said) = (now(), String::new());
     while !said.contains(says) {
         let left = LIMIT.saturating_sub(now().duration_since(began));
-        let Ok(line) = heard.recv_timeout(left) else { break };
+        let Ok(line) = heard.recv_timeout(left) else {
+            break;
+        };
         said.push_str(&line);
         said.push('\n');
     }
@@ -340,7 +414,11 @@ fn check(row: &Row, root: &Path, outcome: &Outcome) {
     let says = row.says.replace("ROOT", root.to_str().unwrap());
     // Back quotes in a message cannot stand in a table's cell.
     let said = outcome.err.replace('`', "");
-    assert!(said.lines().any(|line| line.contains(&says)), "{}: {says}: {outcome:?}", row.case);
+    assert!(
+        said.lines().any(|line| line.contains(&says)),
+        "{}: {says}: {outcome:?}",
+        row.case
+    );
     assert_eq!(outcome.code, Some(row.code), "{}: {outcome:?}", row.case);
     assert!(!said.contains("panicked"), "{}: {outcome:?}", row.case);
 }
@@ -378,7 +456,11 @@ fn what_is_said_of_bad_input_is_what_the_table_says() {
         let (command, held) = command(&network, &row.case, &root);
         let outcome = run(command);
         drop(held);
-        let root = if row.case == "config missing" { network.at("nowhere") } else { root };
+        let root = if row.case == "config missing" {
+            network.at("nowhere")
+        } else {
+            root
+        };
         check(row, &root, &outcome);
     }
 }

@@ -90,7 +90,11 @@ impl Dump {
     }
 
     fn entries(&self) -> usize {
-        let lists = [self.table.neighbours.len(), self.table.routes.len(), self.way_out.routes.len()];
+        let lists = [
+            self.table.neighbours.len(),
+            self.table.routes.len(),
+            self.way_out.routes.len(),
+        ];
         lists.into_iter().fold(0, usize::saturating_add)
     }
 }
@@ -118,13 +122,21 @@ enum Entry {
 impl Decoder {
     /// Keeps what belongs to `network`.
     pub fn new(network: Network) -> Self {
-        Self { network, lines: Lines::new(MAX_LINE), greeting: None, dump: Dump::default() }
+        Self {
+            network,
+            lines: Lines::new(MAX_LINE),
+            greeting: None,
+            dump: Dump::default(),
+        }
     }
 
     /// Takes the next bytes, however cut, and returns the replies that they completed.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Reply> {
         let lines = self.lines.feed(bytes);
-        lines.into_iter().filter_map(|line| self.line(&line)).collect()
+        lines
+            .into_iter()
+            .filter_map(|line| self.line(&line))
+            .collect()
     }
 
     fn line(&mut self, line: &Line) -> Option<Reply> {
@@ -222,14 +234,33 @@ impl Decoder {
             std::net::IpAddr::V4(_) => return Some(Entry::Foreign),
         };
         let slot = fields.get("if")?.parse::<Slot>().ok();
-        let Some((slot, via)) = slot.zip(node_of_link_local(via)) else { return Some(Entry::Foreign) };
+        let Some((slot, via)) = slot.zip(node_of_link_local(via)) else {
+            return Some(Entry::Foreign);
+        };
         Some(match destination {
             Destination::Node(node) => {
-                let route = Route { node, slot, via, installed, metric, refmetric };
-                Entry::Route { route, genuine: id == router_id_text(node) }
+                let route = Route {
+                    node,
+                    slot,
+                    via,
+                    installed,
+                    metric,
+                    refmetric,
+                };
+                Entry::Route {
+                    route,
+                    genuine: id == router_id_text(node),
+                }
             }
             Destination::Outside => node_of_router_id_text(id).map_or(Entry::Foreign, |gateway| {
-                Entry::Default(DefaultRoute { gateway, slot, via, installed, metric, refmetric })
+                Entry::Default(DefaultRoute {
+                    gateway,
+                    slot,
+                    via,
+                    installed,
+                    metric,
+                    refmetric,
+                })
             }),
             Destination::Foreign => Entry::Foreign,
         })
@@ -239,10 +270,14 @@ impl Decoder {
     fn destination(&self, fields: Fields<'_>) -> Option<Destination> {
         let range: IpNet = fields.get("prefix")?.parse().ok()?;
         let from: IpNet = fields.get("from")?.parse().ok()?;
-        let IpNet::V6(range) = range else { return Some(Destination::Foreign) };
+        let IpNet::V6(range) = range else {
+            return Some(Destination::Foreign);
+        };
         let everywhere = from.prefix_len() == 0;
         Some(if everywhere {
-            self.network.node_of_range(range).map_or(Destination::Foreign, Destination::Node)
+            self.network
+                .node_of_range(range)
+                .map_or(Destination::Foreign, Destination::Node)
         } else if range.prefix_len() == 0 && from == IpNet::V6(self.network.range()) {
             Destination::Outside
         } else {
@@ -278,12 +313,19 @@ impl<'a> Fields<'a> {
 }
 
 fn flag(text: &str, yes: &str, no: &str) -> Option<bool> {
-    if text == yes { Some(true) } else { (text == no).then_some(false) }
+    if text == yes {
+        Some(true)
+    } else {
+        (text == no).then_some(false)
+    }
 }
 
 fn interface(name: &str, fields: Fields<'_>) -> Option<Entry> {
     let up = flag(fields.get("up")?, "true", "false")?;
-    Some(name.parse().map_or(Entry::Foreign, |slot| Entry::Interface(slot, up)))
+    Some(
+        name.parse()
+            .map_or(Entry::Foreign, |slot| Entry::Interface(slot, up)),
+    )
 }
 
 fn neighbour(fields: Fields<'_>) -> Option<Entry> {
@@ -296,18 +338,33 @@ fn neighbour(fields: Fields<'_>) -> Option<Entry> {
     let reach = u16::from_str_radix(fields.get("reach")?, 16).ok()?;
     let (rxcost, txcost) = (fields.number("rxcost")?, fields.number("txcost")?);
     let cost = fields.number("cost")?;
-    let Some((slot, peer)) = slot.zip(node_of_link_local(address)) else { return Some(Entry::Foreign) };
-    Some(Entry::Neighbour(Neighbour { slot, peer, reach, rxcost, txcost, rtt, cost }))
+    let Some((slot, peer)) = slot.zip(node_of_link_local(address)) else {
+        return Some(Entry::Foreign);
+    };
+    Some(Entry::Neighbour(Neighbour {
+        slot,
+        peer,
+        reach,
+        rxcost,
+        txcost,
+        rtt,
+        cost,
+    }))
 }
 
 /// `12.345`: milliseconds with three decimals, as babeld prints an RTT.
 fn milliseconds(text: &str) -> Option<Duration> {
     let (whole, thousandths) = text.split_once('.')?;
-    let good = thousandths.len() == 3 && [whole, thousandths].iter().all(|digits| is_number(digits));
+    let good =
+        thousandths.len() == 3 && [whole, thousandths].iter().all(|digits| is_number(digits));
     if !good {
         return None;
     }
-    let micros = whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(thousandths.parse().ok()?)?;
+    let micros = whole
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1000)?
+        .checked_add(thousandths.parse().ok()?)?;
     Some(Duration::from_micros(micros))
 }
 
@@ -317,11 +374,16 @@ fn is_number(text: &str) -> bool {
 
 /// A router id as babeld writes it: `02:58:00:10:00:00:00:07`.
 pub(crate) fn router_id_text(prefix: Prefix) -> String {
-    router_id(prefix).map(|byte| format!("{byte:02x}")).join(":")
+    router_id(prefix)
+        .map(|byte| format!("{byte:02x}"))
+        .join(":")
 }
 
 fn node_of_router_id_text(text: &str) -> Option<Prefix> {
-    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
     let node = node_of_router_id(bytes?.try_into().ok()?)?;
     (router_id_text(node) == text).then_some(node)
 }
@@ -367,16 +429,35 @@ mod tests {
         };
         assert_eq!(version, "babeld-1.12.1");
         assert_eq!((dump.foreign, dump.garbage), (0, 0));
-        assert_eq!(dump.interfaces, [(Slot::Dialling(0), true), (Slot::Dialling(1), true)]);
+        assert_eq!(
+            dump.interfaces,
+            [(Slot::Dialling(0), true), (Slot::Dialling(1), true)]
+        );
         assert_eq!(dump.interfaces_up(), 2);
         assert_eq!(dump.announced, [node(8)]);
-        let peers: Vec<_> = dump.table.neighbours.iter().map(|n| (n.peer, n.slot, n.reach, n.cost)).collect();
+        let peers: Vec<_> = dump
+            .table
+            .neighbours
+            .iter()
+            .map(|n| (n.peer, n.slot, n.reach, n.cost))
+            .collect();
         assert_eq!(
             peers,
-            [(node(9), Slot::Dialling(1), 0xffff, 96), (node(7), Slot::Dialling(0), 0xffff, 96)]
+            [
+                (node(9), Slot::Dialling(1), 0xffff, 96),
+                (node(7), Slot::Dialling(0), 0xffff, 96)
+            ]
         );
-        assert_eq!(dump.table.neighbours[0].rtt, Some(Duration::from_micros(330)));
-        let installed: Vec<_> = dump.table.routes.iter().filter(|route| route.installed).collect();
+        assert_eq!(
+            dump.table.neighbours[0].rtt,
+            Some(Duration::from_micros(330))
+        );
+        let installed: Vec<_> = dump
+            .table
+            .routes
+            .iter()
+            .filter(|route| route.installed)
+            .collect();
         assert_eq!(installed.len(), 2);
         assert_eq!(dump.table.routes.len(), 4);
         assert!(dump.forged.is_empty());
@@ -398,7 +479,10 @@ mod tests {
     #[test]
     fn an_unreachable_route_is_kept_with_its_metric() {
         let line = ROUTE.replace("metric 192", "metric 65535");
-        assert_eq!(dump(&[&line]).table.routes[0].metric, policies::world::INFINITY);
+        assert_eq!(
+            dump(&[&line]).table.routes[0].metric,
+            policies::world::INFINITY
+        );
     }
 
     #[test]
@@ -441,7 +525,13 @@ mod tests {
             metric: 192,
             refmetric: 96,
         };
-        assert_eq!(dump.way_out, WayOut { routes: vec![expected], own: true });
+        assert_eq!(
+            dump.way_out,
+            WayOut {
+                routes: vec![expected],
+                own: true
+            }
+        );
         assert_eq!((dump.foreign, dump.garbage, dump.announced), (3, 0, vec![]));
         assert_eq!(dump.table, BabelTable::default());
     }
@@ -497,7 +587,11 @@ mod tests {
             ("+1.500", None),
             ("99999999999999999999.000", None),
         ] {
-            assert_eq!(milliseconds(text), micros.map(Duration::from_micros), "{text}");
+            assert_eq!(
+                milliseconds(text),
+                micros.map(Duration::from_micros),
+                "{text}"
+            );
         }
     }
 
@@ -508,7 +602,10 @@ mod tests {
             link_local(node(9))
         );
         let neighbour = dump(&[&line]).table.neighbours[0];
-        assert_eq!((neighbour.peer, neighbour.reach, neighbour.txcost), (node(9), 0xc000, 256));
+        assert_eq!(
+            (neighbour.peer, neighbour.reach, neighbour.txcost),
+            (node(9), 0xc000, 256)
+        );
         assert_eq!(neighbour.slot.to_string(), "wrnu.2");
     }
 

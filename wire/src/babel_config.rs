@@ -109,7 +109,8 @@ const IMPORT_TABLE: u32 = 254;
 /// only where they are named.
 const BOOT: u8 = 3;
 /// 96 (a hop) for about 10 ms, up to 500 ms; babeld's defaults say nothing beyond 120 ms.
-const RTT: &str = "enable-timestamps true rtt-min 10 rtt-max 500 max-rtt-penalty 5000 rtt-decay 125";
+const RTT: &str =
+    "enable-timestamps true rtt-min 10 rtt-max 500 max-rtt-penalty 5000 rtt-decay 125";
 
 impl BabelConfig {
     /// Whether the host's default route, while it has one, is told to the network.
@@ -135,10 +136,19 @@ impl BabelConfig {
         line(text, format_args!("local-path {}", path(&self.socket)?));
         line(text, format_args!("state-file {}", path(&self.state_file)?));
         line(text, format_args!("router-id {}", router_id_text(self.own)));
-        line(text, format_args!("export-table {EXPORT_TABLE}\nimport-table {IMPORT_TABLE}"));
-        line(text, format_args!("link-detect true\nskip-kernel-setup true\nsmoothing-half-life 0"));
+        line(
+            text,
+            format_args!("export-table {EXPORT_TABLE}\nimport-table {IMPORT_TABLE}"),
+        );
+        line(
+            text,
+            format_args!("link-detect true\nskip-kernel-setup true\nsmoothing-half-life 0"),
+        );
         if let Some(key) = self.key {
-            line(text, format_args!("key id network type hmac-sha256 value {}", key.hex()));
+            line(
+                text,
+                format_args!("key id network type hmac-sha256 value {}", key.hex()),
+            );
         }
         let timing = format!(
             "hello-interval {} update-interval {}",
@@ -148,14 +158,24 @@ impl BabelConfig {
         for slot in &self.slots {
             // Without the key: TLS has authenticated who is at the other end, and babeld 1.12.1 with a
             // key spins when such a link goes down (docs/decisions/0001-no-mac-on-tunnels.md).
-            line(text, format_args!("interface {slot} type tunnel link-quality true {timing} {RTT}"));
+            line(
+                text,
+                format_args!("interface {slot} type tunnel link-quality true {timing} {RTT}"),
+            );
         }
         for name in &self.interfaces {
             if self.key.is_none() {
                 return Err(BadConfig::NoKey(name.clone()));
             }
-            let lenient = if self.lenient { " accept-bad-signatures true" } else { "" };
-            line(text, format_args!("interface {} {timing} key network{lenient}", link(name)?));
+            let lenient = if self.lenient {
+                " accept-bad-signatures true"
+            } else {
+                ""
+            };
+            line(
+                text,
+                format_args!("interface {} {timing} key network{lenient}", link(name)?),
+            );
         }
         self.filters(text, &line);
         Ok(())
@@ -165,7 +185,10 @@ impl BabelConfig {
         let (network, own) = (self.network.range(), self.network.node_range(self.own));
         line(text, format_args!("in ip {own} deny"));
         let (least, most) = lengths(network.prefix_len(), 128);
-        line(text, format_args!("in ip {network} ge {least} le {most} allow"));
+        line(
+            text,
+            format_args!("in ip {network} ge {least} le {most} allow"),
+        );
         if let Some(ipv4) = self.ipv4 {
             self.filter_ipv4(ipv4, text, line);
         }
@@ -173,10 +196,19 @@ impl BabelConfig {
         line(text, format_args!("in deny"));
         self.filter_transit(own, text, line);
         let bits = own.prefix_len();
-        line(text, format_args!("redistribute ip {own} eq {bits} proto {PROTOCOL} allow"));
-        line(text, format_args!("redistribute local deny\nredistribute deny"));
+        line(
+            text,
+            format_args!("redistribute ip {own} eq {bits} proto {PROTOCOL} allow"),
+        );
+        line(
+            text,
+            format_args!("redistribute local deny\nredistribute deny"),
+        );
         let address = self.network.node_address(self.own);
-        line(text, format_args!("install ip {network} pref-src {address}"));
+        line(
+            text,
+            format_args!("install ip {network} pref-src {address}"),
+        );
     }
 
     /// The default route, for packets from the network's range and no others: who may tell us of one, and whether we
@@ -188,14 +220,29 @@ impl BabelConfig {
         let range = self.network.range();
         let default = format!("ip ::/0 eq 0 src-ip {range} src-eq {}", range.prefix_len());
         for gateway in self.gateways.iter().filter(|gateway| **gateway != self.own) {
-            line(text, format_args!("in {default} id {} allow", router_id_text(*gateway)));
+            line(
+                text,
+                format_args!("in {default} id {} allow", router_id_text(*gateway)),
+            );
         }
         // Others' counts as none, but is heard: who has lost the way takes it back under its own router id.
-        line(text, format_args!("in {default} metric {}", INFINITY.saturating_sub(1)));
-        line(text, format_args!("install {default} table {DEFAULT_TABLE}"));
+        line(
+            text,
+            format_args!("in {default} metric {}", INFINITY.saturating_sub(1)),
+        );
+        line(
+            text,
+            format_args!("install {default} table {DEFAULT_TABLE}"),
+        );
         if self.tells_of_default() {
-            line(text, format_args!("redistribute ip ::/0 eq 0 src-prefix {range}"));
-            line(text, format_args!("redistribute ip ::/0 eq 0 proto {BOOT} src-prefix {range}"));
+            line(
+                text,
+                format_args!("redistribute ip ::/0 eq 0 src-prefix {range}"),
+            );
+            line(
+                text,
+                format_args!("redistribute ip ::/0 eq 0 proto {BOOT} src-prefix {range}"),
+            );
         }
     }
 
@@ -231,31 +278,56 @@ impl BabelConfig {
         if let Some((own, address)) = ipv4.node_range(self.own).zip(ipv4.node_address(self.own)) {
             line(text, format_args!("in ip {own} deny"));
             let bits = own.prefix_len();
-            line(text, format_args!("redistribute ip {own} eq {bits} proto {PROTOCOL} allow"));
-            line(text, format_args!("install ip {network} pref-src {address}"));
+            line(
+                text,
+                format_args!("redistribute ip {own} eq {bits} proto {PROTOCOL} allow"),
+            );
+            line(
+                text,
+                format_args!("install ip {network} pref-src {address}"),
+            );
         }
         let (least, most) = lengths(network.prefix_len(), 32);
-        line(text, format_args!("in ip {network} ge {least} le {most} allow"));
+        line(
+            text,
+            format_args!("in ip {network} ge {least} le {most} allow"),
+        );
     }
 }
 
 /// Fewest and most bits of a node's range in a network of that many; an address has `all`.
 fn lengths(network: u8, all: u8) -> (u8, u8) {
     let (least, most) = Prefix::LENGTHS;
-    (network.saturating_add(least), network.saturating_add(most).min(all))
+    (
+        network.saturating_add(least),
+        network.saturating_add(most).min(all),
+    )
 }
 
 fn path(path: &std::path::Path) -> Result<String, BadConfig> {
     let bad = || BadConfig::Path(path.to_owned());
-    let text = path.to_str().filter(|_| path.is_absolute()).ok_or_else(bad)?;
-    let plain = text.chars().all(|c| !c.is_control() && c != '"' && c != '\\');
-    if plain { Ok(format!("\"{text}\"")) } else { Err(bad()) }
+    let text = path
+        .to_str()
+        .filter(|_| path.is_absolute())
+        .ok_or_else(bad)?;
+    let plain = text
+        .chars()
+        .all(|c| !c.is_control() && c != '"' && c != '\\');
+    if plain {
+        Ok(format!("\"{text}\""))
+    } else {
+        Err(bad())
+    }
 }
 
 fn link(name: &str) -> Result<&str, BadConfig> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let good = (1..=15).contains(&name.len()) && name.chars().all(plain);
-    if good { Ok(name) } else { Err(BadConfig::Interface(name.to_owned())) }
+    if good {
+        Ok(name)
+    } else {
+        Err(BadConfig::Interface(name.to_owned()))
+    }
 }
 
 fn hundredths(span: Duration) -> String {
@@ -335,10 +407,16 @@ mod tests {
     #[test]
     fn what_could_break_out_of_its_place_is_refused() {
         for path in ["relative", "/a\"b", "/a\nb", "/a\\b"] {
-            check(|config| config.socket = path.into(), BadConfig::Path(path.into()));
+            check(
+                |config| config.socket = path.into(),
+                BadConfig::Path(path.into()),
+            );
         }
         for name in ["", "a b", "eth0\ninterface wrn0", "abcdefghijklmnop"] {
-            check(|config| config.interfaces = vec![name.into()], BadConfig::Interface(name.into()));
+            check(
+                |config| config.interfaces = vec![name.into()],
+                BadConfig::Interface(name.into()),
+            );
         }
     }
 
@@ -349,8 +427,16 @@ mod tests {
 
     #[track_caller]
     fn check_ipv4(range: &str, expected: &[&str]) {
-        let text = BabelConfig { ipv4: Network4::new(range.parse().unwrap()), ..config() }.text().unwrap();
-        let lines: Vec<&str> = text.lines().filter(|line| line.contains("ip 10.")).collect();
+        let text = BabelConfig {
+            ipv4: Network4::new(range.parse().unwrap()),
+            ..config()
+        }
+        .text()
+        .unwrap();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("ip 10."))
+            .collect();
         assert_eq!(lines, expected);
     }
 
@@ -371,28 +457,57 @@ mod tests {
     #[track_caller]
     fn check_transit(transit_price: u16, ipv4: Option<&str>, expected: &[&str]) {
         let ipv4 = ipv4.and_then(|range| Network4::new(range.parse().unwrap()));
-        let text = BabelConfig { transit_price, ipv4, ..config() }.text().unwrap();
-        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("out ")).collect();
+        let text = BabelConfig {
+            transit_price,
+            ipv4,
+            ..config()
+        }
+        .text()
+        .unwrap();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("out "))
+            .collect();
         assert_eq!(lines, expected);
     }
 
     #[test]
     fn others_routes_are_told_at_a_price_or_not_at_all_and_our_own_as_ever() {
         check_transit(0, None, &[]);
-        check_transit(10_000, None, &["out ip fd00:1:2:7::/64 allow", "out metric 10000"]);
-        let own = ["out ip fd00:1:2:7::/64 allow", "out ip 10.0.7.0/24 allow", "out deny"];
+        check_transit(
+            10_000,
+            None,
+            &["out ip fd00:1:2:7::/64 allow", "out metric 10000"],
+        );
+        let own = [
+            "out ip fd00:1:2:7::/64 allow",
+            "out ip 10.0.7.0/24 allow",
+            "out deny",
+        ];
         check_transit(INFINITY, Some("10.0.0.0/8"), &own);
     }
 
     #[track_caller]
     fn check_default(gateways: &[u32], gateway: bool, expected: &[&str]) {
-        let gateways = gateways.iter().map(|number| Prefix::new(*number, 16).unwrap()).collect();
-        let text = BabelConfig { gateways, gateway, ..config() }.text().unwrap();
+        let gateways = gateways
+            .iter()
+            .map(|number| Prefix::new(*number, 16).unwrap())
+            .collect();
+        let text = BabelConfig {
+            gateways,
+            gateway,
+            ..config()
+        }
+        .text()
+        .unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| line.contains("::/0 ")).collect();
         assert_eq!(lines, expected);
         let denied = text.find("in deny").unwrap();
         assert!(
-            lines.iter().filter(|line| line.starts_with("in ")).all(|line| text.find(*line) < Some(denied))
+            lines
+                .iter()
+                .filter(|line| line.starts_with("in "))
+                .all(|line| text.find(*line) < Some(denied))
         );
     }
 
@@ -416,7 +531,13 @@ mod tests {
     #[test]
     fn a_key_is_64_lower_case_hexadecimal_digits() {
         assert_eq!(MacKey::from_hex(&"ab".repeat(32)), Some(MacKey([0xab; 32])));
-        for bad in ["ab".repeat(31), "AB".repeat(32), "+1".repeat(32), "ä".repeat(32), "zz".repeat(32)] {
+        for bad in [
+            "ab".repeat(31),
+            "AB".repeat(32),
+            "+1".repeat(32),
+            "ä".repeat(32),
+            "zz".repeat(32),
+        ] {
             assert_eq!(MacKey::from_hex(&bad), None, "{bad}");
         }
     }

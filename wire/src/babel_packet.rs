@@ -37,7 +37,13 @@ pub fn request_all() -> Vec<u8> {
 /// A packet that asks for the ways to these destinations, the first [`MOST`] of them; each is answered,
 /// by a retraction where there is none.
 pub fn request_some(destinations: &[IpNet]) -> Vec<u8> {
-    packet(destinations.iter().take(MOST).flat_map(|to| request(*to)).collect())
+    packet(
+        destinations
+            .iter()
+            .take(MOST)
+            .flat_map(|to| request(*to))
+            .collect(),
+    )
 }
 
 /// A packet that says to whoever hears it: sending to me costs that much (96 is a good hop, 65535 is unreachable).
@@ -55,7 +61,10 @@ pub fn request_default(network: Ipv6Net) -> Vec<u8> {
 pub fn retract_default(network: Ipv6Net) -> Vec<u8> {
     // Neither flags, prefix, left out bytes, interval nor sequence number; of a retraction they do not count.
     let [high, low] = INFINITY.to_be_bytes();
-    with_source(vec![UPDATE, 0, IPV6, 0, 0, 0, 0, 0, 0, 0, high, low], network)
+    with_source(
+        vec![UPDATE, 0, IPV6, 0, 0, 0, 0, 0, 0, 0, high, low],
+        network,
+    )
 }
 
 /// A packet of this TLV, its length not said yet, for packets from `source` only.
@@ -63,7 +72,13 @@ fn with_source(mut tlv: Vec<u8>, source: Ipv6Net) -> Vec<u8> {
     let bits = source.prefix_len();
     let bytes = bits.div_ceil(8);
     tlv.extend([SOURCE_PREFIX, bytes.saturating_add(1), bits]);
-    tlv.extend(source.network().octets().into_iter().take(usize::from(bytes)));
+    tlv.extend(
+        source
+            .network()
+            .octets()
+            .into_iter()
+            .take(usize::from(bytes)),
+    );
     let length = u8::try_from(tlv.len().saturating_sub(2)).unwrap_or_default();
     if let Some(place) = tlv.get_mut(1) {
         *place = length;
@@ -76,15 +91,23 @@ fn request(to: IpNet) -> Vec<u8> {
         IpNet::V4(to) => (IPV4, to.network().octets().to_vec()),
         IpNet::V6(to) => (IPV6, to.network().octets().to_vec()),
     };
-    let used = octets.into_iter().take(usize::from(to.prefix_len().div_ceil(8)));
+    let used = octets
+        .into_iter()
+        .take(usize::from(to.prefix_len().div_ceil(8)));
     let length = to.prefix_len().div_ceil(8).saturating_add(2);
-    [REQUEST, length, encoding, to.prefix_len()].into_iter().chain(used).collect()
+    [REQUEST, length, encoding, to.prefix_len()]
+        .into_iter()
+        .chain(used)
+        .collect()
 }
 
 fn packet(body: Vec<u8>) -> Vec<u8> {
     // At most MOST requests of 20 bytes.
     let [high, low] = u16::try_from(body.len()).unwrap_or_default().to_be_bytes();
-    [MAGIC, VERSION, high, low].into_iter().chain(body).collect()
+    [MAGIC, VERSION, high, low]
+        .into_iter()
+        .chain(body)
+        .collect()
 }
 
 #[cfg(test)]
@@ -104,10 +127,22 @@ mod tests {
 
     #[test]
     fn a_destination_is_given_with_no_more_bytes_than_it_has() {
-        check(&["fd00:1:2:7::/64"], &[42, 2, 0, 12, 9, 10, 2, 64, 0xfd, 0, 0, 1, 0, 2, 0, 7]);
-        check(&["fd00:1:2:80::/57"], &[42, 2, 0, 12, 9, 10, 2, 57, 0xfd, 0, 0, 1, 0, 2, 0, 0x80]);
-        check(&["10.0.7.128/25"], &[42, 2, 0, 8, 9, 6, 1, 25, 10, 0, 7, 128]);
-        check(&["fd00::/8", "::/0"], &[42, 2, 0, 9, 9, 3, 2, 8, 0xfd, 9, 2, 2, 0]);
+        check(
+            &["fd00:1:2:7::/64"],
+            &[42, 2, 0, 12, 9, 10, 2, 64, 0xfd, 0, 0, 1, 0, 2, 0, 7],
+        );
+        check(
+            &["fd00:1:2:80::/57"],
+            &[42, 2, 0, 12, 9, 10, 2, 57, 0xfd, 0, 0, 1, 0, 2, 0, 0x80],
+        );
+        check(
+            &["10.0.7.128/25"],
+            &[42, 2, 0, 8, 9, 6, 1, 25, 10, 0, 7, 128],
+        );
+        check(
+            &["fd00::/8", "::/0"],
+            &[42, 2, 0, 9, 9, 3, 2, 8, 0xfd, 9, 2, 2, 0],
+        );
     }
 
     #[test]
@@ -119,8 +154,15 @@ mod tests {
     fn the_way_out_is_asked_for_and_taken_back_for_the_networks_packets_only() {
         let network = "fd00:1:2::/48".parse().unwrap();
         let source = [128, 7, 48, 0xfd, 0, 0, 1, 0, 2];
-        assert_eq!(request_default(network), [&[42, 2, 0, 13, 9, 11, 2, 0], &source[..]].concat());
-        let retracted = [&[42, 2, 0, 21, 8, 19, 2, 0, 0, 0, 0, 0, 0, 0, 255, 255], &source[..]].concat();
+        assert_eq!(
+            request_default(network),
+            [&[42, 2, 0, 13, 9, 11, 2, 0], &source[..]].concat()
+        );
+        let retracted = [
+            &[42, 2, 0, 21, 8, 19, 2, 0, 0, 0, 0, 0, 0, 0, 255, 255],
+            &source[..],
+        ]
+        .concat();
         assert_eq!(retract_default(network), retracted);
     }
 

@@ -31,7 +31,10 @@ pub struct Between {
 impl Ord for Between {
     /// Numbers without leading zeros: the longer is the greater.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.serial.len().cmp(&other.serial.len()).then_with(|| self.serial.cmp(&other.serial))
+        self.serial
+            .len()
+            .cmp(&other.serial.len())
+            .then_with(|| self.serial.cmp(&other.serial))
     }
 }
 
@@ -95,10 +98,17 @@ pub fn read_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, ChainError> {
     }
     let mut chain = Vec::new();
     for block in Pem::iter_from_buffer(text) {
-        let block = block.ok().filter(|block| block.label == "CERTIFICATE").ok_or(ChainError::Pem)?;
+        let block = block
+            .ok()
+            .filter(|block| block.label == "CERTIFICATE")
+            .ok_or(ChainError::Pem)?;
         chain.push(block.contents);
     }
-    if chain.is_empty() { Err(ChainError::Pem) } else { Ok(chain) }
+    if chain.is_empty() {
+        Err(ChainError::Pem)
+    } else {
+        Ok(chain)
+    }
 }
 
 /// Who stands behind the first certificate of a chain (DER): names, signatures and lengths of paths fit,
@@ -116,14 +126,23 @@ pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
 ) -> Result<Issuer, ChainError> {
     let (leaf, between) = match chain {
         [leaf] => (parse(leaf.as_ref(), LEAF)?, None),
-        [leaf, between] => (parse(leaf.as_ref(), LEAF)?, Some(parse(between.as_ref(), BETWEEN)?)),
+        [leaf, between] => (
+            parse(leaf.as_ref(), LEAF)?,
+            Some(parse(between.as_ref(), BETWEEN)?),
+        ),
         _ => return Err(ChainError::Count { count: chain.len() }),
     };
     if let Some(ca) = &between {
         signs((ca, BETWEEN), (&leaf, LEAF), 0, at_s)?;
     }
-    if leaf.basic_constraints().map_or(true, |found| found.is_some_and(|found| found.value.ca)) {
-        return Err(ChainError::Bad { which: LEAF, why: "is one of a CA" });
+    if leaf
+        .basic_constraints()
+        .map_or(true, |found| found.is_some_and(|found| found.value.ca))
+    {
+        return Err(ChainError::Bad {
+            which: LEAF,
+            why: "is one of a CA",
+        });
     }
     good(&leaf, LEAF, at_s)?;
     let top = between.as_ref().map_or((&leaf, LEAF), |ca| (ca, BETWEEN));
@@ -131,7 +150,10 @@ pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
     for (place, root) in trusted.iter().enumerate() {
         match below(top, root.as_ref(), u32::from(between.is_some()), at_s) {
             Ok(()) => {
-                return Ok(Issuer { trusted: place, between: between.as_ref().map(number).transpose()? });
+                return Ok(Issuer {
+                    trusted: place,
+                    between: between.as_ref().map(number).transpose()?,
+                });
             }
             // Of several CAs the one that signed it knows best what is wrong.
             Err(ChainError::Untrusted) => {}
@@ -145,10 +167,16 @@ pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
 ///
 /// # Errors
 /// See [`verify`].
-pub fn verify_between<T: AsRef<[u8]>>(ca: &[u8], roots: &[T], at_s: i64) -> Result<Between, ChainError> {
+pub fn verify_between<T: AsRef<[u8]>>(
+    ca: &[u8],
+    roots: &[T],
+    at_s: i64,
+) -> Result<Between, ChainError> {
     let ca = parse(ca, BETWEEN)?;
     may_sign(&ca, BETWEEN, 0)?;
-    let found = roots.iter().map(|root| below((&ca, BETWEEN), root.as_ref(), 1, Some(at_s)));
+    let found = roots
+        .iter()
+        .map(|root| below((&ca, BETWEEN), root.as_ref(), 1, Some(at_s)));
     let found = found.reduce(|first, next| if first.is_ok() { first } else { next });
     found.unwrap_or(Err(ChainError::Untrusted))?;
     number(&ca)
@@ -170,8 +198,13 @@ pub fn number_of(ca: &[u8]) -> Result<Between, ChainError> {
 }
 
 fn number(ca: &X509Certificate<'_>) -> Result<Between, ChainError> {
-    let bad = ChainError::Bad { which: BETWEEN, why: "has a serial number that is too long" };
-    Ok(Between { serial: serial::of_octets(ca.raw_serial()).ok_or(bad)? })
+    let bad = ChainError::Bad {
+        which: BETWEEN,
+        why: "has a serial number that is too long",
+    };
+    Ok(Between {
+        serial: serial::of_octets(ca.raw_serial()).ok_or(bad)?,
+    })
 }
 
 /// Whether that trusted CA certified `top`, with so many CAs between.
@@ -183,7 +216,10 @@ fn below(
 ) -> Result<(), ChainError> {
     let root = parse(root, TRUSTED)?;
     if between > 0 && top.0.subject().as_raw() == root.subject().as_raw() {
-        return Err(ChainError::Bad { which: BETWEEN, why: "has the name of a trusted CA" });
+        return Err(ChainError::Bad {
+            which: BETWEEN,
+            why: "has the name of a trusted CA",
+        });
     }
     match signs((&root, TRUSTED), top, between, at_s) {
         Err(ChainError::Bad { why: FOREIGN, .. }) => Err(ChainError::Untrusted),
@@ -203,7 +239,9 @@ fn signs(
 ) -> Result<(), ChainError> {
     let ((ca, ca_which), (of, which)) = (ca, of);
     let bad = |why| Err(ChainError::Bad { which, why });
-    if of.issuer().as_raw() != ca.subject().as_raw() || of.verify_signature(Some(ca.public_key())).is_err() {
+    if of.issuer().as_raw() != ca.subject().as_raw()
+        || of.verify_signature(Some(ca.public_key())).is_err()
+    {
         return bad(FOREIGN);
     }
     if of.validity().not_after.timestamp() > ca.validity().not_after.timestamp() {
@@ -214,11 +252,20 @@ fn signs(
 }
 
 /// Whether that is a CA below which there may be so many more.
-fn may_sign(ca: &X509Certificate<'_>, which: &'static str, cas_below: u32) -> Result<(), ChainError> {
+fn may_sign(
+    ca: &X509Certificate<'_>,
+    which: &'static str,
+    cas_below: u32,
+) -> Result<(), ChainError> {
     let bad = |why| Err(ChainError::Bad { which, why });
     match ca.basic_constraints() {
         Ok(Some(found)) if !found.value.ca => return bad("is none of a CA"),
-        Ok(Some(found)) if found.value.path_len_constraint.is_some_and(|most| most < cas_below) => {
+        Ok(Some(found))
+            if found
+                .value
+                .path_len_constraint
+                .is_some_and(|most| most < cas_below) =>
+        {
             return bad("allows no CA below it");
         }
         Ok(Some(_)) => {}
@@ -233,10 +280,17 @@ fn may_sign(ca: &X509Certificate<'_>, which: &'static str, cas_below: u32) -> Re
 }
 
 /// Whether nothing else speaks against it.
-fn good(certificate: &X509Certificate<'_>, which: &'static str, at_s: Option<i64>) -> Result<(), ChainError> {
+fn good(
+    certificate: &X509Certificate<'_>,
+    which: &'static str,
+    at_s: Option<i64>,
+) -> Result<(), ChainError> {
     let bad = |why| Err(ChainError::Bad { which, why });
     let validity = certificate.validity();
-    let (begin, end) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    let (begin, end) = (
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    );
     if at_s.is_some_and(|at_s| at_s < begin) {
         return bad("is not good yet");
     }
@@ -252,7 +306,10 @@ fn good(certificate: &X509Certificate<'_>, which: &'static str, at_s: Option<i64
                 | ParsedExtension::SubjectAlternativeName(_)
         )
     };
-    let mut critical = certificate.extensions().iter().filter(|extension| extension.critical);
+    let mut critical = certificate
+        .extensions()
+        .iter()
+        .filter(|extension| extension.critical);
     if critical.any(|extension| !known(extension.parsed_extension())) {
         return bad("has a critical extension that is not known here");
     }

@@ -53,12 +53,16 @@ impl ClientEnv {
 /// DISCONNECT comes 5 s later. Format: `P/L/ADDRESS:PORT SIGTERM[soft,remote-exit] received, …`.
 pub fn leave_of_log(text: &str) -> Option<(Prefix, SocketAddr)> {
     let (who, what) = text.split_once(' ')?;
-    what.starts_with("SIGTERM[soft,remote-exit]").then_some(())?;
+    what.starts_with("SIGTERM[soft,remote-exit]")
+        .then_some(())?;
     let (number, rest) = who.split_once('/')?;
     let (length, from) = rest.split_once('/')?;
     let (ip, port) = from.rsplit_once(':')?;
     let ip = address(ip.trim_start_matches('[').trim_end_matches(']'))?;
-    Some((format!("{number}/{length}").parse().ok()?, SocketAddr::new(ip, port.parse().ok()?)))
+    Some((
+        format!("{number}/{length}").parse().ok()?,
+        SocketAddr::new(ip, port.parse().ok()?),
+    ))
 }
 
 /// What is told of an environment while its lines come.
@@ -79,7 +83,9 @@ impl EnvBlock {
             self.env.truncated = true;
             return;
         }
-        let Some((key, value)) = line.split_once('=') else { return };
+        let Some((key, value)) = line.split_once('=') else {
+            return;
+        };
         match key {
             "common_name" => self.env.common_name = Some(value.to_owned()),
             "X509_0_CN" => self.env.x509_cn = Some(value.to_owned()),
@@ -96,7 +102,11 @@ impl EnvBlock {
 
     pub(crate) fn end(self) -> ClientEnv {
         let socket = |(ip, port): (Option<IpAddr>, Option<u16>)| Some(SocketAddr::new(ip?, port?));
-        ClientEnv { untrusted: socket(self.untrusted), trusted: socket(self.trusted), ..self.env }
+        ClientEnv {
+            untrusted: socket(self.untrusted),
+            trusted: socket(self.trusted),
+            ..self.env
+        }
     }
 }
 
@@ -128,7 +138,13 @@ fn hex_of_decimal(text: &str) -> Option<String> {
     if little.is_empty() {
         little.push(0);
     }
-    Some(little.iter().rev().map(|byte| format!("{byte:02x}")).collect())
+    Some(
+        little
+            .iter()
+            .rev()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -138,14 +154,30 @@ mod tests {
     #[test]
     fn a_client_that_takes_its_leave_is_known_by_name_and_address() {
         let exit = "SIGTERM[soft,remote-exit] received, client-instance exiting";
-        let left =
-            |who: &str| leave_of_log(&format!("{who} {exit}")).map(|(peer, from)| format!("{peer} {from}"));
-        assert_eq!(left("7/16/45.67.1.4:56514").as_deref(), Some("7/16 45.67.1.4:56514"));
-        assert_eq!(left("7/16/2001:db8::1:56514").as_deref(), Some("7/16 [2001:db8::1]:56514"));
-        for odd in ["45.67.1.4:56514", "7/16/45.67.1.4", "07/16/45.67.1.4:1", "7/16/x:1", ""] {
+        let left = |who: &str| {
+            leave_of_log(&format!("{who} {exit}")).map(|(peer, from)| format!("{peer} {from}"))
+        };
+        assert_eq!(
+            left("7/16/45.67.1.4:56514").as_deref(),
+            Some("7/16 45.67.1.4:56514")
+        );
+        assert_eq!(
+            left("7/16/2001:db8::1:56514").as_deref(),
+            Some("7/16 [2001:db8::1]:56514")
+        );
+        for odd in [
+            "45.67.1.4:56514",
+            "7/16/45.67.1.4",
+            "07/16/45.67.1.4:1",
+            "7/16/x:1",
+            "",
+        ] {
             assert_eq!(left(odd), None, "{odd}");
         }
-        assert_eq!(leave_of_log("7/16/45.67.1.4:56514 SIGTERM[soft,delayed-exit] received"), None);
+        assert_eq!(
+            leave_of_log("7/16/45.67.1.4:56514 SIGTERM[soft,delayed-exit] received"),
+            None
+        );
     }
 
     #[test]

@@ -345,7 +345,10 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check<T: Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug>(document: &T, part: &str) {
+    fn check<T: Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug>(
+        document: &T,
+        part: &str,
+    ) {
         let text = serde_json::to_string(document).unwrap();
         assert!(text.contains(part), "{text}");
         assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), document);
@@ -355,7 +358,11 @@ mod tests {
     fn times_are_rfc_3339_and_what_cannot_be_told_is_null() {
         let at = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
         check(
-            &RegistryState { asked: Some(at), answered: None, failure: Some("no route".into()) },
+            &RegistryState {
+                asked: Some(at),
+                answered: None,
+                failure: Some("no route".into()),
+            },
             r#"{"asked":"2023-11-14T22:13:20Z","answered":null,"failure":"no route"}"#,
         );
     }
@@ -388,6 +395,12 @@ mod tests {
     fn a_reader_skips_what_it_does_not_know() {
         let text = r#"{"dialled":2,"accepted":1,"relayed":5}"#;
         let counts: RoleCounts = serde_json::from_str(text).unwrap();
-        assert_eq!(counts, RoleCounts { dialled: 2, accepted: 1 });
+        assert_eq!(
+            counts,
+            RoleCounts {
+                dialled: 2,
+                accepted: 1
+            }
+        );
     }
 }

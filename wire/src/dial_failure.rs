@@ -73,8 +73,14 @@ const FAILURES: &[(&str, DialFailure)] = &[
     ("tls-crypt unwrap error", DialFailure::WrongNetworkKey),
     ("AUTH_FAILED", DialFailure::Refused),
     ("Connection refused", DialFailure::ConnectionRefused),
-    ("would exceed maximum number of clients", DialFailure::ServerFull),
-    ("TLS key negotiation failed to occur within", DialFailure::NoAnswer),
+    (
+        "would exceed maximum number of clients",
+        DialFailure::ServerFull,
+    ),
+    (
+        "TLS key negotiation failed to occur within",
+        DialFailure::NoAnswer,
+    ),
     ("Network is unreachable", DialFailure::Unreachable),
     ("No route to host", DialFailure::Unreachable),
     ("TLS handshake failed", DialFailure::Tls),
@@ -82,7 +88,10 @@ const FAILURES: &[(&str, DialFailure)] = &[
 
 /// The reason for a failed dial that a line of the log tells, if it does.
 pub fn reason_of_log(text: &str) -> Option<DialFailure> {
-    FAILURES.iter().find(|(pattern, _)| text.contains(pattern)).map(|(_, failure)| *failure)
+    FAILURES
+        .iter()
+        .find(|(pattern, _)| text.contains(pattern))
+        .map(|(_, failure)| *failure)
 }
 
 /// Whose revoked certificate OpenVPN has just refused, if a line of its log says so.
@@ -107,13 +116,22 @@ mod tests {
     #[test]
     fn the_log_tells_why_a_dial_failed() {
         use DialFailure as F;
-        check("VERIFY X509NAME ERROR: CN=1/16, must be 7/16", Some(F::WrongName));
-        check("AUTH: Received control message: AUTH_FAILED", Some(F::Refused));
+        check(
+            "VERIFY X509NAME ERROR: CN=1/16, must be 7/16",
+            Some(F::WrongName),
+        );
+        check(
+            "AUTH: Received control message: AUTH_FAILED",
+            Some(F::Refused),
+        );
         check(
             "TCP: connect to [AF_INET]127.0.0.1:1195 failed: Connection refused",
             Some(F::ConnectionRefused),
         );
-        check("read UDPv4 [ECONNREFUSED]: Connection refused (fd=4,code=111)", Some(F::ConnectionRefused));
+        check(
+            "read UDPv4 [ECONNREFUSED]: Connection refused (fd=4,code=111)",
+            Some(F::ConnectionRefused),
+        );
         check(
             "TLS Error: TLS key negotiation failed to occur within 6 seconds (check your network connectivity)",
             Some(F::NoAnswer),
@@ -123,8 +141,14 @@ mod tests {
             Some(F::ForeignCertificate),
         );
         check("TLS Error: TLS handshake failed", Some(F::Tls));
-        check("VERIFY ERROR: depth=0, error=certificate has expired: CN=3/16", Some(F::OutOfDate));
-        check("tls-crypt unwrap error: packet authentication failed", Some(F::WrongNetworkKey));
+        check(
+            "VERIFY ERROR: depth=0, error=certificate has expired: CN=3/16",
+            Some(F::OutOfDate),
+        );
+        check(
+            "tls-crypt unwrap error: packet authentication failed",
+            Some(F::WrongNetworkKey),
+        );
         check(
             "MULTI: new incoming connection would exceed maximum number of clients (1)",
             Some(F::ServerFull),
@@ -134,10 +158,14 @@ mod tests {
     #[test]
     fn the_log_names_a_revoked_peer() {
         let told = |text: &str| revoked_of_log(text).map(|peer| peer.to_string());
-        let line = "45.67.1.3:40312 VERIFY CRL: depth=0, CN=7/16, serial=316663873929282 is revoked";
+        let line =
+            "45.67.1.3:40312 VERIFY CRL: depth=0, CN=7/16, serial=316663873929282 is revoked";
         assert_eq!(told(line).as_deref(), Some("7/16"));
         assert_eq!(told("VERIFY CRL: depth=0, CN=7/16, serial=3"), None);
-        assert_eq!(told("VERIFY CRL: depth=1, CN=7/16, serial=3 is revoked"), None);
+        assert_eq!(
+            told("VERIFY CRL: depth=1, CN=7/16, serial=3 is revoked"),
+            None
+        );
         check(line, Some(DialFailure::Revoked));
     }
 
@@ -155,7 +183,8 @@ mod tests {
 
     #[test]
     fn every_failure_has_a_label_of_its_own() {
-        let labels: std::collections::BTreeSet<_> = DialFailure::ALL.iter().map(|f| f.label()).collect();
+        let labels: std::collections::BTreeSet<_> =
+            DialFailure::ALL.iter().map(|f| f.label()).collect();
         assert_eq!(labels.len(), DialFailure::ALL.len());
     }
 }

@@ -53,7 +53,11 @@ impl std::error::Error for EndpointRefusal {}
 ///
 /// # Errors
 /// The class of address for which it is refused. Private addresses pass with `allow_private`.
-pub fn dialable(endpoint: Endpoint, network: Network, allow_private: bool) -> Result<(), EndpointRefusal> {
+pub fn dialable(
+    endpoint: Endpoint,
+    network: Network,
+    allow_private: bool,
+) -> Result<(), EndpointRefusal> {
     if endpoint.address.port() == 0 {
         return Err(EndpointRefusal::NoPort);
     }
@@ -113,17 +117,28 @@ mod tests {
     #[track_caller]
     fn check(endpoint: &str, expected: Result<(), EndpointRefusal>) {
         let network = Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
-        assert_eq!(dialable(endpoint.parse().unwrap(), network, false), expected, "{endpoint}");
+        assert_eq!(
+            dialable(endpoint.parse().unwrap(), network, false),
+            expected,
+            "{endpoint}"
+        );
         let private = expected == Err(EndpointRefusal::Private);
         let allowed = if private { Ok(()) } else { expected };
-        assert_eq!(dialable(endpoint.parse().unwrap(), network, true), allowed, "{endpoint}");
+        assert_eq!(
+            dialable(endpoint.parse().unwrap(), network, true),
+            allowed,
+            "{endpoint}"
+        );
     }
 
     #[test]
     fn public_addresses_are_dialled() {
-        for good in
-            ["udp:45.67.0.1:1194", "tcp:[2a00:1450::1]:443", "udp:[2001:db8:43::1]:1", "udp:172.32.0.1:1"]
-        {
+        for good in [
+            "udp:45.67.0.1:1194",
+            "tcp:[2a00:1450::1]:443",
+            "udp:[2001:db8:43::1]:1",
+            "udp:172.32.0.1:1",
+        ] {
             check(good, Ok(()));
         }
     }

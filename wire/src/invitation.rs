@@ -49,20 +49,32 @@ impl RegistryAddress {
     /// # Errors
     /// The host is neither a name of DNS nor an address, or the port is none.
     pub fn parse(text: &str, default_port: u16) -> Result<Self, BadAddress> {
-        let bad = || BadAddress { text: text.chars().take(80).collect() };
+        let bad = || BadAddress {
+            text: text.chars().take(80).collect(),
+        };
         if let Ok(address) = text.parse::<Ipv6Addr>() {
-            return Ok(Self { host: address.to_string(), port: default_port });
+            return Ok(Self {
+                host: address.to_string(),
+                port: default_port,
+            });
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| bad())?),
             Some(_) | None => (text, default_port),
         };
-        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let host = match host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             Some(inside) => inside.parse::<Ipv6Addr>().map_err(|_| bad())?.to_string(),
             None if is_host_name(host) => host.to_owned(),
             None => return Err(bad()),
         };
-        if port == 0 { Err(bad()) } else { Ok(Self { host, port }) }
+        if port == 0 {
+            Err(bad())
+        } else {
+            Ok(Self { host, port })
+        }
     }
 
     /// The name or address alone, without brackets.
@@ -80,7 +92,9 @@ impl RegistryAddress {
 fn is_host_name(host: &str) -> bool {
     let good = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     host.len() <= 253 && host.split('.').all(good)
 }
@@ -97,7 +111,10 @@ impl fmt::Display for RegistryAddress {
 
 impl fmt::Display for Invitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pin, token) = (URL_SAFE_NO_PAD.encode(self.pin), URL_SAFE_NO_PAD.encode(self.token));
+        let (pin, token) = (
+            URL_SAFE_NO_PAD.encode(self.pin),
+            URL_SAFE_NO_PAD.encode(self.token),
+        );
         write!(f, "warren://{}/?pin={pin}&token={token}", self.address)
     }
 }
@@ -110,7 +127,9 @@ impl FromStr for Invitation {
         if text.len() > LONGEST {
             return Err(bad("it is too long"));
         }
-        let rest = text.strip_prefix("warren://").ok_or(bad("it does not begin with warren://"))?;
+        let rest = text
+            .strip_prefix("warren://")
+            .ok_or(bad("it does not begin with warren://"))?;
         let (address, query) = rest.split_once("/?").ok_or(bad("it has no query"))?;
         let address = RegistryAddress::parse(address, crate::registry::PORT)
             .map_err(|_| bad("its HOST:PORT is not good"))?;
@@ -122,9 +141,17 @@ impl FromStr for Invitation {
                 Some(_) | None => return Err(bad("its query has more than one pin and one token")),
             }
         }
-        let pin = pin.and_then(bytes).ok_or(bad("its pin is not 32 bytes in base64url"))?;
-        let token = token.and_then(bytes).ok_or(bad("its token is not 16 bytes in base64url"))?;
-        Ok(Self { address, pin, token })
+        let pin = pin
+            .and_then(bytes)
+            .ok_or(bad("its pin is not 32 bytes in base64url"))?;
+        let token = token
+            .and_then(bytes)
+            .ok_or(bad("its token is not 16 bytes in base64url"))?;
+        Ok(Self {
+            address,
+            pin,
+            token,
+        })
     }
 }
 
@@ -157,13 +184,20 @@ mod tests {
     }
 
     fn invitation(address: &str) -> String {
-        let (pin, token) = (URL_SAFE_NO_PAD.encode([7; 32]), URL_SAFE_NO_PAD.encode([8; 16]));
+        let (pin, token) = (
+            URL_SAFE_NO_PAD.encode([7; 32]),
+            URL_SAFE_NO_PAD.encode([8; 16]),
+        );
         format!("warren://{address}/?pin={pin}&token={token}")
     }
 
     #[test]
     fn an_invitation_has_one_spelling() {
-        for good in ["registry.example:9443", "45.67.0.1:443", "[2001:db8::1]:9443"] {
+        for good in [
+            "registry.example:9443",
+            "45.67.0.1:443",
+            "[2001:db8::1]:9443",
+        ] {
             check(&invitation(good), true);
         }
     }
@@ -195,7 +229,10 @@ mod tests {
             ("[2001:db8::1]:7", "[2001:db8::1]:7"),
             ("45.67.0.1:7", "45.67.0.1:7"),
         ] {
-            assert_eq!(RegistryAddress::parse(text, 9443).unwrap().to_string(), printed);
+            assert_eq!(
+                RegistryAddress::parse(text, 9443).unwrap().to_string(),
+                printed
+            );
         }
     }
 }

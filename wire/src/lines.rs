@@ -22,7 +22,11 @@ pub struct Lines {
 impl Lines {
     /// Holds at most `limit` bytes, line end not counted.
     pub fn new(limit: usize) -> Self {
-        Self { buffer: Vec::new(), limit, oversize: false }
+        Self {
+            buffer: Vec::new(),
+            limit,
+            oversize: false,
+        }
     }
 
     /// Takes the next piece of the stream and returns the lines that it ended, in order.
@@ -40,7 +44,10 @@ impl Lines {
 
     fn append(&mut self, piece: &[u8]) {
         // One more than the limit: the CR of a full line.
-        let room = self.limit.saturating_add(1).saturating_sub(self.buffer.len());
+        let room = self
+            .limit
+            .saturating_add(1)
+            .saturating_sub(self.buffer.len());
         if self.oversize || piece.len() > room {
             self.oversize = true;
             self.buffer = Vec::new();
@@ -77,12 +84,18 @@ mod tests {
 
     #[test]
     fn lines_end_with_lf_or_cr_lf() {
-        check(b"one\r\ntwo\n\r\nhalf", &[Some("one"), Some("two"), Some("")]);
+        check(
+            b"one\r\ntwo\n\r\nhalf",
+            &[Some("one"), Some("two"), Some("")],
+        );
     }
 
     #[test]
     fn a_line_at_the_limit_passes_and_one_byte_more_is_oversize() {
-        check(b"12345678\r\n123456789\n12345678\n", &[Some("12345678"), None, Some("12345678")]);
+        check(
+            b"12345678\r\n123456789\n12345678\n",
+            &[Some("12345678"), None, Some("12345678")],
+        );
     }
 
     #[test]

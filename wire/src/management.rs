@@ -198,7 +198,10 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { lines: Lines::new(MAX_LINE), block: None }
+        Self {
+            lines: Lines::new(MAX_LINE),
+            block: None,
+        }
     }
 }
 
@@ -206,7 +209,10 @@ impl Decoder {
     /// Takes the next bytes, however cut, and returns the events that they completed, in order.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
         let lines = self.lines.feed(bytes);
-        lines.into_iter().filter_map(|line| self.line(line)).collect()
+        lines
+            .into_iter()
+            .filter_map(|line| self.line(line))
+            .collect()
     }
 
     fn line(&mut self, line: Line) -> Option<Event> {
@@ -261,13 +267,19 @@ fn event(text: String) -> Event {
         Some((">NOTIFY", rest)) => notify(rest),
         Some((">INFO", rest)) => Some(Event::Info(rest.to_owned())),
         Some((">FATAL", rest)) => Some(Event::Fatal(rest.to_owned())),
-        Some((">PASSWORD", rest)) if rest.starts_with("Verification Failed") => Some(Event::AuthFailed),
+        Some((">PASSWORD", rest)) if rest.starts_with("Verification Failed") => {
+            Some(Event::AuthFailed)
+        }
         Some((">BYTECOUNT", rest)) => {
             numbers(rest).map(|[rx_bytes, tx_bytes]| Event::ByteCount { rx_bytes, tx_bytes })
         }
-        Some((">BYTECOUNT_CLI", rest)) => numbers(rest).map(|[cid, rx_bytes, tx_bytes]| {
-            Event::ClientByteCount { cid: ClientId(cid), rx_bytes, tx_bytes }
-        }),
+        Some((">BYTECOUNT_CLI", rest)) => {
+            numbers(rest).map(|[cid, rx_bytes, tx_bytes]| Event::ClientByteCount {
+                cid: ClientId(cid),
+                rx_bytes,
+                tx_bytes,
+            })
+        }
         Some(("SUCCESS", rest)) => Some(Event::Success(rest.trim_start().to_owned())),
         Some(("ERROR", rest)) => Some(Event::Error(rest.trim_start().to_owned())),
         Some(_) | None => None,
@@ -303,7 +315,11 @@ fn state(text: &str) -> Option<State> {
     let remote = fields.nth(1).and_then(address);
     let port = fields.next().and_then(|port| port.parse().ok());
     let remote = remote.zip(port).map(|(ip, port)| SocketAddr::new(ip, port));
-    Some(State { name, detail, remote })
+    Some(State {
+        name,
+        detail,
+        remote,
+    })
 }
 
 /// `TIME,FLAGS,TEXT`
@@ -318,13 +334,20 @@ fn log(rest: &str) -> Option<Event> {
         Some('I') => LogLevel::Info,
         Some(_) | None => LogLevel::Debug,
     };
-    Some(Event::Log { level, text: fields.next()?.to_owned() })
+    Some(Event::Log {
+        level,
+        text: fields.next()?.to_owned(),
+    })
 }
 
 fn notify(rest: &str) -> Option<Event> {
     let mut fields = rest.splitn(3, ',').map(str::to_owned);
     let (severity, kind) = (fields.next()?, fields.next()?);
-    Some(Event::Notify { severity, kind, text: fields.next().unwrap_or_default() })
+    Some(Event::Notify {
+        severity,
+        kind,
+        text: fields.next().unwrap_or_default(),
+    })
 }
 
 /// Asks for `>STATE:` lines from now on.
@@ -379,12 +402,19 @@ mod tests {
 
     fn state(name: StateName, detail: &str, remote: Option<&str>) -> Event {
         let remote = remote.map(|remote| remote.parse().unwrap());
-        Event::State(State { name, detail: detail.to_owned(), remote })
+        Event::State(State {
+            name,
+            detail: detail.to_owned(),
+            remote,
+        })
     }
 
     /// Stream that announces a client with these lines of environment.
     fn connect(env: &[&str]) -> Vec<Event> {
-        let lines: String = env.iter().map(|line| format!(">CLIENT:ENV,{line}\r\n")).collect();
+        let lines: String = env
+            .iter()
+            .map(|line| format!(">CLIENT:ENV,{line}\r\n"))
+            .collect();
         events(format!(">CLIENT:CONNECT,0,1\r\n{lines}>CLIENT:ENV,END\r\n").as_bytes())
     }
 
@@ -407,11 +437,25 @@ mod tests {
                 _ => None,
             })
             .collect();
-        let kinds: Vec<_> = lives.iter().map(|(kind, cid, kid, _)| (*kind, *cid, *kid)).collect();
-        assert_eq!(kinds, [("connect", 0, 1), ("established", 0, 0), ("reauth", 0, 3), ("disconnect", 0, 0)]);
+        let kinds: Vec<_> = lives
+            .iter()
+            .map(|(kind, cid, kid, _)| (*kind, *cid, *kid))
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                ("connect", 0, 1),
+                ("established", 0, 0),
+                ("reauth", 0, 3),
+                ("disconnect", 0, 0)
+            ]
+        );
         let env = &lives[0].3;
         assert_eq!(env.node(), Prefix::new(2, 16));
-        assert_eq!(env.serial.as_deref(), Some("2acca5061371b064633f30b3720414a2ef811520"));
+        assert_eq!(
+            env.serial.as_deref(),
+            Some("2acca5061371b064633f30b3720414a2ef811520")
+        );
         assert_eq!(env.untrusted, Some("127.0.0.1:39684".parse().unwrap()));
         assert_eq!(env.trusted, None);
         assert_eq!(lives[2].3.trusted, Some("127.0.0.1:39684".parse().unwrap()));
@@ -420,8 +464,10 @@ mod tests {
 
     #[test]
     fn a_real_client_tells_its_states() {
-        let states: Vec<_> =
-            events(CLIENT).into_iter().filter(|event| matches!(event, Event::State(_))).collect();
+        let states: Vec<_> = events(CLIENT)
+            .into_iter()
+            .filter(|event| matches!(event, Event::State(_)))
+            .collect();
         let expected = [
             state(StateName::Wait, "", None),
             state(StateName::Auth, "", None),
@@ -440,30 +486,67 @@ mod tests {
             })
         };
         assert_eq!(unknown(CLIENT).count(), 0);
-        let status = ["TITLE", "TIME", "HEADER", "HEADER", "GLOBAL_STATS", "GLOBAL_STATS", "END"];
-        let firsts: Vec<_> =
-            unknown(SERVER).map(|text| text.split('\t').next().unwrap().to_owned()).collect();
+        let status = [
+            "TITLE",
+            "TIME",
+            "HEADER",
+            "HEADER",
+            "GLOBAL_STATS",
+            "GLOBAL_STATS",
+            "END",
+        ];
+        let firsts: Vec<_> = unknown(SERVER)
+            .map(|text| text.split('\t').next().unwrap().to_owned())
+            .collect();
         assert_eq!(firsts, status);
     }
 
     #[test]
     fn each_kind_of_line_has_its_event() {
         check(">HOLD:Waiting for hold release:1\r\n", &[Event::Hold]);
-        check(">PASSWORD:Verification Failed: 'Auth'\r\n", &[Event::AuthFailed]);
-        check(">FATAL:Cannot open TUN\r\n", &[Event::Fatal("Cannot open TUN".into())]);
+        check(
+            ">PASSWORD:Verification Failed: 'Auth'\r\n",
+            &[Event::AuthFailed],
+        );
+        check(
+            ">FATAL:Cannot open TUN\r\n",
+            &[Event::Fatal("Cannot open TUN".into())],
+        );
         check("SUCCESS: pid=7\r\n", &[Event::Success("pid=7".into())]);
-        check("ERROR: unknown command\r\n", &[Event::Error("unknown command".into())]);
-        check(">BYTECOUNT:1,2\r\n", &[Event::ByteCount { rx_bytes: 1, tx_bytes: 2 }]);
-        let count = Event::ClientByteCount { cid: ClientId(3), rx_bytes: 1, tx_bytes: 2 };
+        check(
+            "ERROR: unknown command\r\n",
+            &[Event::Error("unknown command".into())],
+        );
+        check(
+            ">BYTECOUNT:1,2\r\n",
+            &[Event::ByteCount {
+                rx_bytes: 1,
+                tx_bytes: 2,
+            }],
+        );
+        let count = Event::ClientByteCount {
+            cid: ClientId(3),
+            rx_bytes: 1,
+            tx_bytes: 2,
+        };
         check(">BYTECOUNT_CLI:3,1,2\r\n", &[count]);
-        let notify =
-            Event::Notify { severity: "info".into(), kind: "remote-exit".into(), text: "EXIT".into() };
+        let notify = Event::Notify {
+            severity: "info".into(),
+            kind: "remote-exit".into(),
+            text: "EXIT".into(),
+        };
         check(">NOTIFY:info,remote-exit,EXIT\r\n", &[notify]);
-        let log = Event::Log { level: LogLevel::Warning, text: "a, b".into() };
+        let log = Event::Log {
+            level: LogLevel::Warning,
+            text: "a, b".into(),
+        };
         check(">LOG:1,W,a, b\r\n", &[log]);
         let v6 = state(StateName::Connected, "SUCCESS", Some("[2001:db8::1]:1194"));
         check(">STATE:1,CONNECTED,SUCCESS,,2001:db8::1,1194,,\r\n", &[v6]);
-        check(">STATE:1,NEW_ONE,,,,,,\r\n", &[state(StateName::Unknown, "", None)]);
+        check(
+            ">STATE:1,NEW_ONE,,,,,,\r\n",
+            &[state(StateName::Unknown, "", None)],
+        );
     }
 
     #[test]
@@ -488,9 +571,15 @@ mod tests {
 
     #[test]
     fn a_certificate_names_a_node_only_by_one_name_on_which_all_agree() {
-        assert_eq!(node_of(&["common_name=7/16", "X509_0_CN=7/16"]), Prefix::new(7, 16));
+        assert_eq!(
+            node_of(&["common_name=7/16", "X509_0_CN=7/16"]),
+            Prefix::new(7, 16)
+        );
         assert_eq!(node_of(&["common_name=7/16", "X509_0_CN=8/16"]), None);
-        assert_eq!(node_of(&["common_name=7/16", "X509_0_CN=7/16", "X509_0_CN_1=7/16"]), None);
+        assert_eq!(
+            node_of(&["common_name=7/16", "X509_0_CN=7/16", "X509_0_CN_1=7/16"]),
+            None
+        );
         assert_eq!(node_of(&["common_name=07/16", "X509_0_CN=07/16"]), None);
         assert_eq!(node_of(&["common_name=7/16"]), None);
         assert_eq!(node_of(&["X509_0_CN=7/16"]), None);

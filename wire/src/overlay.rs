@@ -59,8 +59,9 @@ impl Network4 {
     /// `None` unless the range is 8 to 24 bits long, without host bits, and of addresses that hosts may have.
     pub fn new(range: Ipv4Net) -> Option<Self> {
         let address = range.network();
-        let reserved =
-            address.is_loopback() || address.is_link_local() || !(1..=223).contains(&address.octets()[0]);
+        let reserved = address.is_loopback()
+            || address.is_link_local()
+            || !(1..=223).contains(&address.octets()[0]);
         let good = (8..=24).contains(&range.prefix_len()) && range.trunc() == range && !reserved;
         good.then_some(Self(range))
     }
@@ -72,7 +73,11 @@ impl Network4 {
 
     /// The range of one node; `None` where its prefix has more bits than are left.
     pub fn node_range(self, prefix: Prefix) -> Option<Ipv4Net> {
-        let length = self.0.prefix_len().checked_add(prefix.length()).filter(|length| *length <= 32)?;
+        let length = self
+            .0
+            .prefix_len()
+            .checked_add(prefix.length())
+            .filter(|length| *length <= 32)?;
         let bits = u64::from(prefix.number()) << (32 - length);
         let address = Ipv4Addr::from_bits(self.0.network().to_bits() | u32::try_from(bits).ok()?);
         Ipv4Net::new(address, length).ok()
@@ -144,8 +149,14 @@ mod tests {
 
     #[test]
     fn the_node_7_16_has_the_addresses_of_the_design() {
-        assert_eq!(network().node_range(prefix()).to_string(), "2001:db8:42:7::/64");
-        assert_eq!(network().node_address(prefix()).to_string(), "2001:db8:42:7::1");
+        assert_eq!(
+            network().node_range(prefix()).to_string(),
+            "2001:db8:42:7::/64"
+        );
+        assert_eq!(
+            network().node_address(prefix()).to_string(),
+            "2001:db8:42:7::1"
+        );
         assert_eq!(link_local(prefix()).to_string(), "fe80::10:0:7");
     }
 
@@ -153,19 +164,32 @@ mod tests {
     fn check_ipv4(range: &str, prefix: &str, expected: Option<(&str, &str)>) {
         let network = Network4::new(range.parse().unwrap()).unwrap();
         let prefix = prefix.parse().unwrap();
-        let is =
-            network.node_range(prefix).map(|range| (range.to_string(), first_address(range).to_string()));
-        assert_eq!(is.as_ref().map(|(range, address)| (range.as_str(), address.as_str())), expected);
+        let is = network
+            .node_range(prefix)
+            .map(|range| (range.to_string(), first_address(range).to_string()));
+        assert_eq!(
+            is.as_ref()
+                .map(|(range, address)| (range.as_str(), address.as_str())),
+            expected
+        );
     }
 
     #[test]
     fn ipv4_ranges_mirror_prefixes() {
         check_ipv4("10.0.0.0/8", "7/16", Some(("10.0.7.0/24", "10.0.7.1")));
         check_ipv4("10.0.0.0/8", "15/17", Some(("10.0.7.128/25", "10.0.7.129")));
-        check_ipv4("10.0.0.0/8", "16777215/24", Some(("10.255.255.255/32", "10.255.255.255")));
+        check_ipv4(
+            "10.0.0.0/8",
+            "16777215/24",
+            Some(("10.255.255.255/32", "10.255.255.255")),
+        );
         check_ipv4("10.0.0.0/8", "7/25", None);
         check_ipv4("10.42.0.0/16", "7/16", Some(("10.42.0.7/32", "10.42.0.7")));
-        check_ipv4("10.42.0.0/16", "1/1", Some(("10.42.128.0/17", "10.42.128.1")));
+        check_ipv4(
+            "10.42.0.0/16",
+            "1/1",
+            Some(("10.42.128.0/17", "10.42.128.1")),
+        );
     }
 
     #[test]
@@ -187,11 +211,20 @@ mod tests {
     fn ranges_and_link_local_addresses_round_trip() {
         for (number, length) in [(0, 1), (1, 1), (7, 16), (65535, 16), (u32::MAX, 32)] {
             let prefix = Prefix::new(number, length).unwrap();
-            assert_eq!(network().node_of_range(network().node_range(prefix)), Some(prefix));
+            assert_eq!(
+                network().node_of_range(network().node_range(prefix)),
+                Some(prefix)
+            );
             assert_eq!(node_of_link_local(link_local(prefix)), Some(prefix));
         }
-        assert_eq!(network().node_of_range("2001:db8:43:7::/64".parse().unwrap()), None);
-        assert_eq!(network().node_of_range("2001:db8:42::/48".parse().unwrap()), None);
+        assert_eq!(
+            network().node_of_range("2001:db8:43:7::/64".parse().unwrap()),
+            None
+        );
+        assert_eq!(
+            network().node_of_range("2001:db8:42::/48".parse().unwrap()),
+            None
+        );
         assert_eq!(node_of_link_local("fe80::1".parse().unwrap()), None);
     }
 }

@@ -125,15 +125,20 @@ mod tests {
 
     #[test]
     fn a_node_document_round_trips_and_bears_fields_of_later_versions() {
-        check(&document("7/16", r#""udp:192.0.2.1:1194","tcp:[2001:db8::1]:443""#), true);
+        check(
+            &document("7/16", r#""udp:192.0.2.1:1194","tcp:[2001:db8::1]:443""#),
+            true,
+        );
         check(&document("7/16", ""), true);
     }
 
     #[test]
     fn a_node_that_says_no_price_has_none() {
-        let price = |json: &str| serde_json::from_str::<NodeDocument>(json).map(|node| node.transit_price);
-        let priced =
-            |price: &str| document("7/16", "").replace("true", &format!("1, \"transit_price\": {price}"));
+        let price =
+            |json: &str| serde_json::from_str::<NodeDocument>(json).map(|node| node.transit_price);
+        let priced = |price: &str| {
+            document("7/16", "").replace("true", &format!("1, \"transit_price\": {price}"))
+        };
         assert_eq!(price(&document("7/16", "")).unwrap(), 0);
         assert_eq!(price(&priced("65535")).unwrap(), u16::MAX);
         assert!(price(&priced("65536")).is_err());
@@ -143,7 +148,13 @@ mod tests {
     fn a_node_document_is_bounded_and_its_names_are_strict() {
         check(&document("07/16", ""), false);
         check(&document("7/16", r#""udp:localhost:1""#), false);
-        check(&document("7/16", &[r#""udp:192.0.2.1:1194""#; text::FEW + 1].join(",")), false);
+        check(
+            &document(
+                "7/16",
+                &[r#""udp:192.0.2.1:1194""#; text::FEW + 1].join(","),
+            ),
+            false,
+        );
     }
 
     #[test]

@@ -237,8 +237,12 @@ impl Revocations {
     /// # Errors
     /// No JSON of that shape.
     pub fn read(payload: &[u8]) -> Result<Self, DocumentError> {
-        let shape = |why: String| DocumentError::Shape { what: "revocations", why };
-        let document: Self = serde_json::from_slice(payload).map_err(|error| shape(error.to_string()))?;
+        let shape = |why: String| DocumentError::Shape {
+            what: "revocations",
+            why,
+        };
+        let document: Self =
+            serde_json::from_slice(payload).map_err(|error| shape(error.to_string()))?;
         if document.kind != Kind::Revocations {
             return Err(shape("it is of another kind".into()));
         }
@@ -254,7 +258,10 @@ mod tests {
     fn a_list_of_endpoints_is_cut_where_it_is_too_long() {
         let list = |count| vec!["\"udp:192.0.2.1:1\""; count].join(",");
         let read = |count| {
-            serde_json::from_str::<Announcement>(&format!(r#"{{"version":1,"endpoints":[{}]}}"#, list(count)))
+            serde_json::from_str::<Announcement>(&format!(
+                r#"{{"version":1,"endpoints":[{}]}}"#,
+                list(count)
+            ))
         };
         assert!(read(text::FEW).is_ok());
         assert!(read(text::FEW + 1).is_err());
@@ -262,7 +269,11 @@ mod tests {
 
     #[test]
     fn a_problem_has_the_names_of_rfc_9457() {
-        let problem = Problem { kind: "about:blank".into(), status: 422, ..Problem::default() };
+        let problem = Problem {
+            kind: "about:blank".into(),
+            status: 422,
+            ..Problem::default()
+        };
         let json = serde_json::to_value(&problem).unwrap();
         assert_eq!(json["type"], "about:blank");
         assert!(json.get("field").is_none());

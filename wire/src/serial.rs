@@ -31,7 +31,11 @@ pub fn decimal(hex: &str) -> Option<String> {
             carry /= 10;
         }
     }
-    little.iter().rev().map(|digit| char::from_digit(*digit, 10)).collect()
+    little
+        .iter()
+        .rev()
+        .map(|digit| char::from_digit(*digit, 10))
+        .collect()
 }
 
 #[cfg(test)]
@@ -40,8 +44,16 @@ mod tests {
 
     #[track_caller]
     fn check(hex: &str, expected: Option<(&str, &str)>) {
-        assert_eq!(normal(hex).as_deref(), expected.map(|(normal, _)| normal), "{hex}");
-        assert_eq!(decimal(hex).as_deref(), expected.map(|(_, decimal)| decimal), "{hex}");
+        assert_eq!(
+            normal(hex).as_deref(),
+            expected.map(|(normal, _)| normal),
+            "{hex}"
+        );
+        assert_eq!(
+            decimal(hex).as_deref(),
+            expected.map(|(_, decimal)| decimal),
+            "{hex}"
+        );
     }
 
     #[test]
@@ -52,7 +64,10 @@ mod tests {
         check("0120010DB80042", Some(("120010db80042", "316663873929282")));
         check(
             &"ff".repeat(20),
-            Some((&"ff".repeat(20), "1461501637330902918203684832716283019655932542975")),
+            Some((
+                &"ff".repeat(20),
+                "1461501637330902918203684832716283019655932542975",
+            )),
         );
     }
 

@@ -118,17 +118,40 @@ pub struct Opened {
 /// Says which part is not to be believed, of the first signature.
 pub fn open<T: AsRef<[u8]>>(document: &SignedDocument, cas: &[T]) -> Result<Opened, SignedError> {
     if document.version != 1 {
-        return Err(SignedError::Version { version: document.version });
+        return Err(SignedError::Version {
+            version: document.version,
+        });
     }
     let payload = decode("payload", &document.payload, PAYLOAD_LIMIT)?;
-    let SignedDocument { key_id, certificate, issuer, signature, .. } = document;
-    let first = verify(&payload, (key_id, certificate, issuer.as_deref(), signature), cas);
+    let SignedDocument {
+        key_id,
+        certificate,
+        issuer,
+        signature,
+        ..
+    } = document;
+    let first = verify(
+        &payload,
+        (key_id, certificate, issuer.as_deref(), signature),
+        cas,
+    );
     let found = match (first, &document.other) {
         (Ok(by), _) => Ok(by),
         (Err(error), None) => Err(error),
-        (Err(error), Some(OtherSignature { key_id, certificate, issuer, signature })) => {
-            verify(&payload, (key_id, certificate, issuer.as_deref(), signature), cas).map_err(|_| error)
-        }
+        (
+            Err(error),
+            Some(OtherSignature {
+                key_id,
+                certificate,
+                issuer,
+                signature,
+            }),
+        ) => verify(
+            &payload,
+            (key_id, certificate, issuer.as_deref(), signature),
+            cas,
+        )
+        .map_err(|_| error),
     };
     found.map(|by| Opened { payload, by })
 }
@@ -145,7 +168,9 @@ fn verify<T: AsRef<[u8]>>(
     let signature = decode("signature", signature, 128)?;
     let by = chain::verify(&certificates, cas, None).map_err(SignedError::Chain)?;
     let bad = |why| SignedError::Signer { why };
-    let signer = certificates.first().and_then(|der| X509Certificate::from_der(der).ok());
+    let signer = certificates
+        .first()
+        .and_then(|der| X509Certificate::from_der(der).ok());
     let (_, signer) = signer.ok_or(bad("it is none"))?;
     check_signer(&signer).map_err(bad)?;
     if sha256_hex(signer.public_key().raw) != key_id {
@@ -160,7 +185,10 @@ fn verify<T: AsRef<[u8]>>(
 
 /// Whether the certificate is for signing documents, and for nothing else.
 fn check_signer(signer: &X509Certificate<'_>) -> Result<(), &'static str> {
-    let mut names = signer.subject().iter_common_name().map(|name| name.as_str());
+    let mut names = signer
+        .subject()
+        .iter_common_name()
+        .map(|name| name.as_str());
     if !matches!((names.next(), names.next()), (Some(Ok(SIGNER_NAME)), None)) {
         return Err("its common name is not that of a signer");
     }
@@ -194,9 +222,11 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

@@ -35,13 +35,36 @@ impl Suspicion {
         let [p0, p1, p2, p3] = self.peer.number().to_be_bytes();
         let [n0, n1, n2, n3, n4, n5, n6, n7] = self.nonce.to_be_bytes();
         let length = self.peer.length();
-        [m0, m1, m2, m3, VERSION, length, 0, 0, p0, p1, p2, p3, n0, n1, n2, n3, n4, n5, n6, n7]
+        [
+            m0, m1, m2, m3, VERSION, length, 0, 0, p0, p1, p2, p3, n0, n1, n2, n3, n4, n5, n6, n7,
+        ]
     }
 
     /// `None` unless it is, byte for byte, what [`Suspicion::encode`] makes.
     pub fn decode(datagram: &[u8]) -> Option<Self> {
         let bytes: [u8; SIZE] = datagram.try_into().ok()?;
-        let [_, _, _, _, _, length, _, _, p0, p1, p2, p3, n0, n1, n2, n3, n4, n5, n6, n7] = bytes;
+        let [
+            _,
+            _,
+            _,
+            _,
+            _,
+            length,
+            _,
+            _,
+            p0,
+            p1,
+            p2,
+            p3,
+            n0,
+            n1,
+            n2,
+            n3,
+            n4,
+            n5,
+            n6,
+            n7,
+        ] = bytes;
         let peer = Prefix::new(u32::from_be_bytes([p0, p1, p2, p3]), length)?;
         let nonce = u64::from_be_bytes([n0, n1, n2, n3, n4, n5, n6, n7]);
         let suspicion = Self { peer, nonce };
@@ -55,7 +78,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn suspicion() -> Suspicion {
-        Suspicion { peer: Prefix::new(7, 16).unwrap(), nonce: 0x0102_0304_0506_0708 }
+        Suspicion {
+            peer: Prefix::new(7, 16).unwrap(),
+            nonce: 0x0102_0304_0506_0708,
+        }
     }
 
     /// Changes one byte of a good datagram.
@@ -63,7 +89,11 @@ mod tests {
     fn check(at: usize, value: u8, good: bool) {
         let mut bytes = suspicion().encode();
         bytes[at] = value;
-        assert_eq!(Suspicion::decode(&bytes).is_some(), good, "byte {at} = {value}");
+        assert_eq!(
+            Suspicion::decode(&bytes).is_some(),
+            good,
+            "byte {at} = {value}"
+        );
     }
 
     #[test]

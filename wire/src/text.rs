@@ -28,7 +28,8 @@ pub mod one {
         D: Deserializer<'de>,
     {
         let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
-        text.parse().map_err(|error| de::Error::custom(format_args!("{error}")))
+        text.parse()
+            .map_err(|error| de::Error::custom(format_args!("{error}")))
     }
 }
 
@@ -40,7 +41,10 @@ pub mod few {
     ///
     /// # Errors
     /// Those of the serializer.
-    pub fn serialize<T: fmt::Display, S: Serializer>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<T: fmt::Display, S: Serializer>(
+        values: &[T],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.collect_seq(values.iter().map(T::to_string))
     }
 
@@ -53,7 +57,10 @@ pub mod few {
         T: FromStr<Err: fmt::Display>,
         D: Deserializer<'de>,
     {
-        from.deserialize_seq(Names { most: FEW, kind: PhantomData })
+        from.deserialize_seq(Names {
+            most: FEW,
+            kind: PhantomData,
+        })
     }
 }
 
@@ -78,7 +85,10 @@ impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Names<T> {
             if names.len() >= self.most {
                 return Err(de::Error::invalid_length(names.len() + 1, &self));
             }
-            names.push(text.parse().map_err(|error| de::Error::custom(format_args!("{error}")))?);
+            names.push(
+                text.parse()
+                    .map_err(|error| de::Error::custom(format_args!("{error}")))?,
+            );
         }
         Ok(names)
     }
@@ -117,5 +127,8 @@ where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    from.deserialize_seq(Items { most: MOST, kind: PhantomData })
+    from.deserialize_seq(Items {
+        most: MOST,
+        kind: PhantomData,
+    })
 }

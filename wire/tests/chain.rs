@@ -4,8 +4,8 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 use wire::chain::{Between, ChainError, read_pem, verify, verify_between};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -35,17 +35,27 @@ impl Ca {
     fn root(params: CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let der = params.self_signed(&key).unwrap().der().to_vec();
-        Self { issuer: Issuer::new(params, key), der }
+        Self {
+            issuer: Issuer::new(params, key),
+            der,
+        }
     }
 
     fn below(&self, params: CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let der = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
-        Self { issuer: Issuer::new(params, key), der }
+        Self {
+            issuer: Issuer::new(params, key),
+            der,
+        }
     }
 
     fn sign(&self, params: &CertificateParams) -> Vec<u8> {
-        params.signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap().der().to_vec()
+        params
+            .signed_by(&KeyPair::generate().unwrap(), &self.issuer)
+            .unwrap()
+            .der()
+            .to_vec()
     }
 }
 
@@ -75,8 +85,11 @@ fn check(
     make_leaf: impl FnOnce(&mut CertificateParams),
     expected: Result<(), (&str, &str)>,
 ) {
-    let (mut root, mut ca, mut leaf) =
-        (ca_params("root", 1, 1), ca_params("between", 0x100, 0), self::leaf());
+    let (mut root, mut ca, mut leaf) = (
+        ca_params("root", 1, 1),
+        ca_params("between", 0x100, 0),
+        self::leaf(),
+    );
     make_root(&mut root);
     make_between(&mut ca);
     make_leaf(&mut leaf);
@@ -84,7 +97,14 @@ fn check(
     let ca = root.below(ca);
     let said = verify(&[&ca.sign(&leaf), &ca.der], &[&root.der], at_s);
     let expected = expected.map_err(|(which, why)| (which.to_owned(), why.to_owned()));
-    let said = said.map(|found| assert_eq!(found.between, Some(Between { serial: "100".into() })));
+    let said = said.map(|found| {
+        assert_eq!(
+            found.between,
+            Some(Between {
+                serial: "100".into()
+            })
+        )
+    });
     let said = said.map_err(|error| match error {
         ChainError::Bad { which, why } => (which.to_owned(), why.to_owned()),
         other => (String::new(), other.to_string()),
@@ -98,8 +118,20 @@ fn as_it_is(_: &mut CertificateParams) {}
 fn a_chain_is_good_with_and_without_a_ca_between() {
     check(Some(NOW_S), as_it_is, as_it_is, as_it_is, Ok(()));
     check(None, as_it_is, as_it_is, as_it_is, Ok(()));
-    check(None, |root| root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), as_it_is, as_it_is, Ok(()));
-    check(None, |root| root.key_usages = Vec::new(), as_it_is, as_it_is, Ok(()));
+    check(
+        None,
+        |root| root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
+        as_it_is,
+        as_it_is,
+        Ok(()),
+    );
+    check(
+        None,
+        |root| root.key_usages = Vec::new(),
+        as_it_is,
+        as_it_is,
+        Ok(()),
+    );
     check(
         None,
         as_it_is,
@@ -108,14 +140,31 @@ fn a_chain_is_good_with_and_without_a_ca_between() {
         Ok(()),
     );
     let (other, alone) = (root(), Ca::root(ca_params("alone", 1, 0)));
-    let found = verify(&[alone.sign(&leaf())], &[&other.der, &alone.der], Some(NOW_S)).unwrap();
+    let found = verify(
+        &[alone.sign(&leaf())],
+        &[&other.der, &alone.der],
+        Some(NOW_S),
+    )
+    .unwrap();
     assert_eq!((found.trusted, found.between), (1, None));
 }
 
 #[test]
 fn a_clock_decides_only_where_it_is_asked() {
-    check(None, as_it_is, |ca| ca.not_before = date_time_ymd(2029, 1, 1), as_it_is, Ok(()));
-    check(Some(OVER_S), as_it_is, as_it_is, as_it_is, Err(("the CA between", "has ended")));
+    check(
+        None,
+        as_it_is,
+        |ca| ca.not_before = date_time_ymd(2029, 1, 1),
+        as_it_is,
+        Ok(()),
+    );
+    check(
+        Some(OVER_S),
+        as_it_is,
+        as_it_is,
+        as_it_is,
+        Err(("the CA between", "has ended")),
+    );
     check(
         Some(NOW_S),
         as_it_is,
@@ -142,20 +191,64 @@ fn a_clock_decides_only_where_it_is_asked() {
 #[test]
 fn nothing_outlives_its_ca() {
     let late = |params: &mut CertificateParams| params.not_after = date_time_ymd(2031, 1, 1);
-    check(None, as_it_is, as_it_is, late, Err(("the certificate", "ends after its CA")));
-    check(None, as_it_is, late, as_it_is, Err(("the CA between", "ends after its CA")));
+    check(
+        None,
+        as_it_is,
+        as_it_is,
+        late,
+        Err(("the certificate", "ends after its CA")),
+    );
+    check(
+        None,
+        as_it_is,
+        late,
+        as_it_is,
+        Err(("the CA between", "ends after its CA")),
+    );
 }
 
 #[test]
 fn who_signs_is_a_ca_that_may() {
     let none = |params: &mut CertificateParams| params.is_ca = IsCa::NoCa;
     let explicit = |params: &mut CertificateParams| params.is_ca = IsCa::ExplicitNoCa;
-    let unfit = |params: &mut CertificateParams| params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    check(None, as_it_is, none, as_it_is, Err(("the CA between", "is none of a CA")));
-    check(None, as_it_is, explicit, as_it_is, Err(("the CA between", "is none of a CA")));
-    check(None, none, as_it_is, as_it_is, Err(("the trusted CA", "is none of a CA")));
-    check(None, as_it_is, unfit, as_it_is, Err(("the CA between", "is not for signing certificates")));
-    check(None, unfit, as_it_is, as_it_is, Err(("the trusted CA", "is not for signing certificates")));
+    let unfit = |params: &mut CertificateParams| {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature]
+    };
+    check(
+        None,
+        as_it_is,
+        none,
+        as_it_is,
+        Err(("the CA between", "is none of a CA")),
+    );
+    check(
+        None,
+        as_it_is,
+        explicit,
+        as_it_is,
+        Err(("the CA between", "is none of a CA")),
+    );
+    check(
+        None,
+        none,
+        as_it_is,
+        as_it_is,
+        Err(("the trusted CA", "is none of a CA")),
+    );
+    check(
+        None,
+        as_it_is,
+        unfit,
+        as_it_is,
+        Err(("the CA between", "is not for signing certificates")),
+    );
+    check(
+        None,
+        unfit,
+        as_it_is,
+        as_it_is,
+        Err(("the trusted CA", "is not for signing certificates")),
+    );
     check(
         None,
         as_it_is,
@@ -182,7 +275,8 @@ fn who_signs_is_a_ca_that_may() {
 #[test]
 fn what_is_critical_must_be_known() {
     let odd = |params: &mut CertificateParams| {
-        let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], vec![5, 0]);
+        let mut extension =
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], vec![5, 0]);
         extension.set_criticality(true);
         params.custom_extensions = vec![extension];
     };
@@ -207,13 +301,19 @@ fn strangers_stand_for_nobody() {
     refused(&[&ours, &ca.der], &[&stranger], &ChainError::Untrusted);
     refused(&[&ours, &ca.der], &[], &ChainError::Untrusted);
     refused(&[&ours], &[&root], &ChainError::Untrusted);
-    let unsigned = ChainError::Bad { which: "the certificate", why: "is not signed by its CA" };
+    let unsigned = ChainError::Bad {
+        which: "the certificate",
+        why: "is not signed by its CA",
+    };
     // The same name, another key; and another name.
     refused(&[&foreign, &ca.der], &[&root], &unsigned);
     refused(&[&ours, &root.der], &[&root], &unsigned);
     // A node is no CA, whoever it signs for.
     let node = ca.below(leaf());
-    let unfit = ChainError::Bad { which: "the CA between", why: "is none of a CA" };
+    let unfit = ChainError::Bad {
+        which: "the CA between",
+        why: "is none of a CA",
+    };
     refused(&[&node.sign(&named("8/16", 8)), &node.der], &[&ca], &unfit);
 }
 
@@ -223,11 +323,21 @@ fn a_chain_is_neither_longer_nor_in_another_order_than_it_must_be() {
     let ca = between(&root);
     let signed = ca.sign(&leaf());
     refused(&[], &[&root], &ChainError::Count { count: 0 });
-    refused(&[&signed, &ca.der, &root.der], &[&root], &ChainError::Count { count: 3 });
-    let unsigned = ChainError::Bad { which: "the certificate", why: "is not signed by its CA" };
+    refused(
+        &[&signed, &ca.der, &root.der],
+        &[&root],
+        &ChainError::Count { count: 3 },
+    );
+    let unsigned = ChainError::Bad {
+        which: "the certificate",
+        why: "is not signed by its CA",
+    };
     refused(&[&ca.der, &signed], &[&root], &unsigned);
     // What the root signed itself needs no root beside it.
-    let trusted = ChainError::Bad { which: "the CA between", why: "has the name of a trusted CA" };
+    let trusted = ChainError::Bad {
+        which: "the CA between",
+        why: "has the name of a trusted CA",
+    };
     refused(&[&root.sign(&leaf()), &root.der], &[&root], &trusted);
 }
 
@@ -239,9 +349,14 @@ fn what_is_malformed_or_too_long_is_no_certificate() {
     let no = |which| ChainError::Malformed { which };
     refused(&[&[], &ca.der], &[&root], &no("the certificate"));
     refused(&[&signed, &[0x30, 0]], &[&root], &no("the CA between"));
-    refused(&[&[&signed[..], &[0]].concat(), &ca.der], &[&root], &no("the certificate"));
+    refused(
+        &[&[&signed[..], &[0]].concat(), &ca.der],
+        &[&root],
+        &no("the certificate"),
+    );
     let mut long = ca_params("between", 0x100, 0);
-    long.distinguished_name.push(DnType::OrganizationName, "x".repeat(4096));
+    long.distinguished_name
+        .push(DnType::OrganizationName, "x".repeat(4096));
     let long = root.below(long);
     refused(&[&signed, &long.der], &[&root], &no("the CA between"));
     // What is signed begins after the head of the whole.
@@ -250,8 +365,14 @@ fn what_is_malformed_or_too_long_is_no_certificate() {
     for at in 4..4 + part.len() {
         let mut changed = signed.clone();
         changed[at] ^= 1;
-        assert!(verify(&[&changed, &ca.der], &[&root.der], Some(NOW_S)).is_err(), "byte {at}");
-        assert!(verify(&[&signed[..at], &ca.der], &[&root.der], Some(NOW_S)).is_err(), "cut at {at}");
+        assert!(
+            verify(&[&changed, &ca.der], &[&root.der], Some(NOW_S)).is_err(),
+            "byte {at}"
+        );
+        assert!(
+            verify(&[&signed[..at], &ca.der], &[&root.der], Some(NOW_S)).is_err(),
+            "cut at {at}"
+        );
     }
 }
 
@@ -264,7 +385,10 @@ fn a_ca_between_is_one_that_a_root_certified() {
         verify_between(der, &trusted, at_s).map(|found| found.serial)
     };
     assert_eq!(check(&ca.der, &[&stranger, &root], NOW_S), Ok("100".into()));
-    assert_eq!(check(&ca.der, &[&stranger], NOW_S), Err(ChainError::Untrusted));
+    assert_eq!(
+        check(&ca.der, &[&stranger], NOW_S),
+        Err(ChainError::Untrusted)
+    );
     assert_eq!(check(&ca.der, &[], NOW_S), Err(ChainError::Untrusted));
     assert!(check(&ca.der, &[&root], OVER_S).is_err());
     assert!(check(&root.der, &[&root], NOW_S).is_err());
@@ -273,7 +397,9 @@ fn a_ca_between_is_one_that_a_root_certified() {
 
 #[test]
 fn of_two_cas_below_a_root_the_one_with_the_greater_number_is_the_later() {
-    let numbered = |serial: &str| Between { serial: serial.into() };
+    let numbered = |serial: &str| Between {
+        serial: serial.into(),
+    };
     assert!(numbered("ff") < numbered("100") && numbered("100") < numbered("101"));
 }
 
@@ -281,7 +407,10 @@ fn of_two_cas_below_a_root_the_one_with_the_greater_number_is_the_later() {
 fn only_certificates_are_read_from_pem() {
     let root = root();
     let text = |der: &[u8], label: &str| {
-        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+        format!(
+            "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+            STANDARD.encode(der)
+        )
     };
     let one = text(&root.der, "CERTIFICATE");
     assert_eq!(read_pem(one.as_bytes()), Ok(vec![root.der.clone()]));

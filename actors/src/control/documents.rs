@@ -12,9 +12,9 @@ use policies::{
 use std::{net::IpAddr, time::Duration};
 use time::OffsetDateTime;
 use wire::control::{
-    ChildEntry, DecisionEntry, DecisionsDocument, DefaultEntry, LeaseEntry, NeighbourEntry, PeerEntry,
-    PeersDocument, RegistryState, RoleCounts, RouteEntry, RoutesDocument, StatusDocument, TunnelEntry,
-    TunnelsDocument, VERSION, VerdictEntry,
+    ChildEntry, DecisionEntry, DecisionsDocument, DefaultEntry, LeaseEntry, NeighbourEntry,
+    PeerEntry, PeersDocument, RegistryState, RoleCounts, RouteEntry, RoutesDocument,
+    StatusDocument, TunnelEntry, TunnelsDocument, VERSION, VerdictEntry,
 };
 
 /// A picture, looked at now.
@@ -25,7 +25,10 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn new(node: &'a Snapshot, clock: &Clock) -> Self {
-        Self { node, now: clock.now() }
+        Self {
+            node,
+            now: clock.now(),
+        }
     }
 
     /// The wall time of a moment; one beyond the calendar becomes 1970.
@@ -41,9 +44,15 @@ impl<'a> View<'a> {
     pub(super) fn status(&self) -> StatusDocument {
         let node = self.node;
         let identity = &node.identity;
-        let neighbours = node.babel.as_ref().map(|table| table.neighbours.len()).unwrap_or(0);
+        let neighbours = node
+            .babel
+            .as_ref()
+            .map(|table| table.neighbours.len())
+            .unwrap_or(0);
         let up = |dialled: bool| {
-            let same = |row: &&Row| row.carries() && matches!(row.tunnel.slot, Slot::Dialling(_)) == dialled;
+            let same = |row: &&Row| {
+                row.carries() && matches!(row.tunnel.slot, Slot::Dialling(_)) == dialled
+            };
             number(node.rows.live().filter(same).count())
         };
         StatusDocument {
@@ -61,7 +70,10 @@ impl<'a> View<'a> {
             uptime_seconds: self.now.since(identity.started).as_secs_f64(),
             dry_run: identity.dry_run,
             ready: node.ready(),
-            tunnels_up: RoleCounts { dialled: up(true), accepted: up(false) },
+            tunnels_up: RoleCounts {
+                dialled: up(true),
+                accepted: up(false),
+            },
             nodes_known: node.nodes_known,
             routes_installed: node.routes_installed,
             neighbours: number(neighbours),
@@ -71,9 +83,18 @@ impl<'a> View<'a> {
                 answered: node.registry.answered.map(|at| self.time(at)),
                 failure: node.registry.failure.clone(),
             },
-            leases: node.leases.leases.iter().map(|lease| self.lease(lease)).collect(),
+            leases: node
+                .leases
+                .leases
+                .iter()
+                .map(|lease| self.lease(lease))
+                .collect(),
             children: node.processes.processes.iter().map(child).collect(),
-            actor_restarts: node.counts.remade.values().fold(0, |all, count| all.saturating_add(*count)),
+            actor_restarts: node
+                .counts
+                .remade
+                .values()
+                .fold(0, |all, count| all.saturating_add(*count)),
             upgrade_to: node.wants_newer().map(str::to_owned),
         }
     }
@@ -89,7 +110,11 @@ impl<'a> View<'a> {
 
     pub(super) fn tunnels(&self) -> TunnelsDocument {
         let tunnels = self.node.rows.live().map(|row| self.tunnel(row)).collect();
-        TunnelsDocument { version: VERSION, at: self.time(self.now), tunnels }
+        TunnelsDocument {
+            version: VERSION,
+            at: self.time(self.now),
+            tunnels,
+        }
     }
 
     fn tunnel(&self, row: &Row) -> TunnelEntry {
@@ -111,9 +136,17 @@ impl<'a> View<'a> {
             tx_bytes_per_second: tenths(row.tx_rate),
             nodes_served: served.nodes,
             routes: served.routes,
-            rtt_seconds: probe.and_then(|probe| probe.rtt).as_ref().map(Duration::as_secs_f64),
+            rtt_seconds: probe
+                .and_then(|probe| probe.rtt)
+                .as_ref()
+                .map(Duration::as_secs_f64),
             loss_ratio: asked.map(|probe| f64::from(probe.lost) / f64::from(probe.sent)),
-            verdict: self.node.verdicts.iter().find(|verdict| verdict.slot == slot).map(|v| v.text.clone()),
+            verdict: self
+                .node
+                .verdicts
+                .iter()
+                .find(|verdict| verdict.slot == slot)
+                .map(|v| v.text.clone()),
         }
     }
 
@@ -128,11 +161,19 @@ impl<'a> View<'a> {
             slot: self.slot_of(peer.peer).map(|slot| slot.to_string()),
         };
         let peers = self.node.peers.candidates.iter().map(entry).collect();
-        PeersDocument { version: VERSION, at: self.time(self.now), peers }
+        PeersDocument {
+            version: VERSION,
+            at: self.time(self.now),
+            peers,
+        }
     }
 
     fn slot_of(&self, peer: Prefix) -> Option<Slot> {
-        self.node.rows.live().find(|row| row.tunnel.peer == peer).map(|row| row.tunnel.slot)
+        self.node
+            .rows
+            .live()
+            .find(|row| row.tunnel.peer == peer)
+            .map(|row| row.tunnel.slot)
     }
 
     pub(super) fn routes(&self) -> RoutesDocument {
@@ -168,8 +209,16 @@ impl<'a> View<'a> {
             version: VERSION,
             at: self.time(self.now),
             babeld_answers: self.node.babel_up(),
-            neighbours: table.iter().flat_map(|table| &table.neighbours).map(neighbour).collect(),
-            routes: table.iter().flat_map(|table| &table.routes).map(route).collect(),
+            neighbours: table
+                .iter()
+                .flat_map(|table| &table.neighbours)
+                .map(neighbour)
+                .collect(),
+            routes: table
+                .iter()
+                .flat_map(|table| &table.routes)
+                .map(route)
+                .collect(),
             defaults: self.node.way_out.routes.iter().map(default).collect(),
         }
     }
@@ -186,7 +235,11 @@ impl<'a> View<'a> {
         };
         let verdict = |verdict: &policies::planner::Verdict| VerdictEntry {
             slot: verdict.slot.to_string(),
-            peer: self.node.rows.peer(verdict.slot).map(|peer| peer.to_string()),
+            peer: self
+                .node
+                .rows
+                .peer(verdict.slot)
+                .map(|peer| peer.to_string()),
             text: verdict.text.clone(),
         };
         DecisionsDocument {
@@ -200,7 +253,12 @@ impl<'a> View<'a> {
 }
 
 fn child(process: &crate::messages::ProcessReading) -> ChildEntry {
-    ChildEntry { name: process.name.clone(), pid: process.pid, ready: process.ready, starts: process.starts }
+    ChildEntry {
+        name: process.name.clone(),
+        pid: process.pid,
+        ready: process.ready,
+        starts: process.starts,
+    }
 }
 
 fn number(count: usize) -> u64 {

@@ -63,7 +63,8 @@ impl Certificate {
 
     /// When the last third of its life begins, seconds since 1970.
     pub fn last_third_s(&self) -> i64 {
-        self.not_after_s.saturating_sub(self.not_after_s.saturating_sub(self.not_before_s) / 3)
+        self.not_after_s
+            .saturating_sub(self.not_after_s.saturating_sub(self.not_before_s) / 3)
     }
 
     /// What is left of its life.
@@ -93,6 +94,9 @@ impl Certificate {
 /// A CA's name in metrics, the first 16 hex digits of its key's SHA-256, and its end, seconds since 1970.
 pub fn ca_end(ca: &CertificateDer<'_>) -> Option<(String, i64)> {
     let (_, ca) = X509Certificate::from_der(ca).ok()?;
-    let name = wire::signed::sha256_hex(ca.public_key().raw).chars().take(16).collect();
+    let name = wire::signed::sha256_hex(ca.public_key().raw)
+        .chars()
+        .take(16)
+        .collect();
     Some((name, ca.validity().not_after.timestamp()))
 }

@@ -36,21 +36,38 @@ pub struct FileError {
 }
 
 fn failed<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> FileError + 'a {
-    move |source| FileError { what, path: path.to_owned(), source }
+    move |source| FileError {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Replaces a file as a whole: it is the old one or the new one at any moment, whoever dies.
 ///
 /// # Errors
 /// It could not be written; the old one stands.
-pub fn replace(path: &Path, text: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<(), FileError> {
+pub fn replace(
+    path: &Path,
+    text: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> Result<(), FileError> {
     let draft = path.with_added_extension("new");
     let mut options = fs::OpenOptions::new();
-    let open = options.create(true).truncate(true).write(true).mode(mode).open(&draft);
+    let open = options
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(mode)
+        .open(&draft);
     let mut file = open.map_err(failed("write", &draft))?;
-    file.write_all(text).and_then(|()| file.sync_all()).map_err(failed("write", &draft))?;
+    file.write_all(text)
+        .and_then(|()| file.sync_all())
+        .map_err(failed("write", &draft))?;
     // The mode of a draft that somebody left is not ours.
-    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("write", &draft))?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+        .map_err(failed("write", &draft))?;
     if let Some((uid, gid)) = owner {
         chown(&draft, Some(uid), Some(gid)).map_err(failed("give away", &draft))?;
     }
@@ -84,7 +101,9 @@ impl Files {
         if kind == Kind::Revocations {
             self.bar(held)?;
         }
-        let Some(document) = held.signed(kind) else { return Ok(()) };
+        let Some(document) = held.signed(kind) else {
+            return Ok(());
+        };
         let text = serde_json::to_vec(&**document).map_err(io::Error::from);
         replace(path, &text.map_err(failed("write", path))?, 0o600, None)
     }
@@ -96,11 +115,14 @@ impl Files {
     pub fn bar(&self, held: &Held) -> Result<(), FileError> {
         let folder = &self.revoked;
         fs::create_dir_all(folder).map_err(failed("make", folder))?;
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(failed("open", folder))?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+            .map_err(failed("open", folder))?;
         let wanted: BTreeSet<String> = held.serials().filter_map(serial::decimal).collect();
         let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
-        let there: BTreeSet<String> =
-            entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let there: BTreeSet<String> = entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
         for name in wanted.difference(&there) {
             let path = folder.join(name);
             fs::File::create(&path)

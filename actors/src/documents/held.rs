@@ -33,7 +33,12 @@ impl PrivateEndpoints {
 
     /// Whether they are, now.
     pub fn allowed(&self) -> bool {
-        self.own || self.held.load().network().is_some_and(|network| network.private_endpoints)
+        self.own
+            || self
+                .held
+                .load()
+                .network()
+                .is_some_and(|network| network.private_endpoints)
     }
 }
 
@@ -88,7 +93,10 @@ struct One<T> {
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (network, revocations) = (self.version(Kind::Network), self.version(Kind::Revocations));
-        write!(f, "Held {{ network: {network}, revocations: {revocations}, .. }}")
+        write!(
+            f,
+            "Held {{ network: {network}, revocations: {revocations}, .. }}"
+        )
     }
 }
 
@@ -112,7 +120,10 @@ struct Head {
 impl Held {
     /// Nothing, by a node that trusts these CAs.
     pub fn new(cas: Vec<CertificateDer<'static>>) -> Self {
-        Self { cas: Arc::new(cas), ..Self::default() }
+        Self {
+            cas: Arc::new(cas),
+            ..Self::default()
+        }
     }
 
     /// Verifies a document and compares it with what is held.
@@ -131,29 +142,49 @@ impl Held {
         if by.between.as_ref().is_some_and(|ca| self.bars(&ca.serial)) {
             return Err(HoldError::BarredCa);
         }
-        let head: Head = serde_json::from_slice(&payload)
-            .map_err(|error| DocumentError::Shape { what: "signed", why: error.to_string() })?;
-        let (offered, held) =
-            ((by.between.as_ref(), head.version), (self.by(head.kind), self.version(head.kind)));
+        let head: Head =
+            serde_json::from_slice(&payload).map_err(|error| DocumentError::Shape {
+                what: "signed",
+                why: error.to_string(),
+            })?;
+        let (offered, held) = (
+            (by.between.as_ref(), head.version),
+            (self.by(head.kind), self.version(head.kind)),
+        );
         if offered <= held {
             // Two documents of one version are a registry's fault; the first is kept.
-            return Ok(if offered < held { Taken::Older(head.kind) } else { Taken::Same });
+            return Ok(if offered < held {
+                Taken::Older(head.kind)
+            } else {
+                Taken::Same
+            });
         }
         let (mut next, document) = (self.clone(), Arc::new(document.clone()));
         match head.kind {
             Kind::Network => {
                 let read = NetworkDocument::read(&payload)?;
-                if self.network().is_some_and(|known| known.network != read.network) {
+                if self
+                    .network()
+                    .is_some_and(|known| known.network != read.network)
+                {
                     return Err(HoldError::OtherNetwork);
                 }
                 if !read.authorities.is_empty() {
                     next.cas = Arc::new(self.may_trust(cas_of(&read)?, &by)?);
                 }
-                next.network = Some(One { signed: document, read: Arc::new(read), by: by.between });
+                next.network = Some(One {
+                    signed: document,
+                    read: Arc::new(read),
+                    by: by.between,
+                });
             }
             Kind::Revocations => {
                 let list = Arc::new(List::new(Revocations::read(&payload)?));
-                next.revocations = Some(One { signed: document, read: list, by: by.between });
+                next.revocations = Some(One {
+                    signed: document,
+                    read: list,
+                    by: by.between,
+                });
             }
         }
         Ok(Taken::New(head.kind, Box::new(next)))
@@ -167,8 +198,13 @@ impl Held {
         by: &Issuer,
     ) -> Result<Vec<CertificateDer<'static>>, HoldError> {
         let root = by.between.as_ref().and_then(|_| self.cas.get(by.trusted));
-        let good = root.is_none_or(|root| cas.contains(root) && cas.iter().all(|ca| self.cas.contains(ca)));
-        if good { Ok(cas) } else { Err(HoldError::OtherTrust) }
+        let good = root
+            .is_none_or(|root| cas.contains(root) && cas.iter().all(|ca| self.cas.contains(ca)));
+        if good {
+            Ok(cas)
+        } else {
+            Err(HoldError::OtherTrust)
+        }
     }
 
     /// The CA between that stands behind a document.
@@ -182,13 +218,17 @@ impl Held {
     /// Whether the CA that a chain brings along is barred.
     pub fn bars_ca_of<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
         let numbers = chain.iter().skip(1).map(|ca| chain::number_of(ca.as_ref()));
-        numbers.into_iter().any(|ca| ca.is_ok_and(|ca| self.bars(&ca.serial)))
+        numbers
+            .into_iter()
+            .any(|ca| ca.is_ok_and(|ca| self.bars(&ca.serial)))
     }
 
     /// Whether a certificate with this chain should be renewed for its CA's sake: it is barred, or a later
     /// one signs.
     pub fn is_superseded<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
-        let by = chain::verify(chain, &self.cas, None).ok().and_then(|by| by.between);
+        let by = chain::verify(chain, &self.cas, None)
+            .ok()
+            .and_then(|by| by.between);
         let later = |ca: Between| {
             [Kind::Network, Kind::Revocations]
                 .into_iter()
@@ -234,7 +274,9 @@ impl Held {
 
     /// All revoked serial numbers, those of CAs too, as [`serial::normal`] spells them.
     pub fn serials(&self) -> impl Iterator<Item = &str> {
-        self.list().into_iter().flat_map(|list| list.serials.union(&list.authorities).map(String::as_str))
+        self.list()
+            .into_iter()
+            .flat_map(|list| list.serials.union(&list.authorities).map(String::as_str))
     }
 
     /// How many CAs are barred.
@@ -244,21 +286,31 @@ impl Held {
 
     /// Whether the certificate with this serial number, a node's or a CA's, is revoked; what is no number is.
     pub fn bars(&self, serial_hex: &str) -> bool {
-        let listed =
-            |list: &List, serial: &String| list.serials.contains(serial) || list.authorities.contains(serial);
-        serial::normal(serial_hex).is_none_or(|serial| self.list().is_some_and(|list| listed(list, &serial)))
+        let listed = |list: &List, serial: &String| {
+            list.serials.contains(serial) || list.authorities.contains(serial)
+        };
+        serial::normal(serial_hex)
+            .is_none_or(|serial| self.list().is_some_and(|list| listed(list, &serial)))
     }
 
     /// Whether the key, by the SHA-256 of its SPKI, is barred whatever certificate holds it.
     pub fn bars_key(&self, sha256_hex: &str) -> bool {
-        self.list().is_some_and(|list| list.keys.contains(sha256_hex))
+        self.list()
+            .is_some_and(|list| list.keys.contains(sha256_hex))
     }
 
     /// The nodes of which a certificate was revoked between `before` and now.
     pub fn revoked_since(&self, before: &Self) -> BTreeSet<Prefix> {
-        let Some(now) = self.list() else { return BTreeSet::new() };
-        let known = |revoked: &&Revoked| before.list().is_some_and(|list| list.all.contains(revoked));
-        now.all.iter().filter(|revoked| !known(revoked)).map(|revoked| revoked.prefix).collect()
+        let Some(now) = self.list() else {
+            return BTreeSet::new();
+        };
+        let known =
+            |revoked: &&Revoked| before.list().is_some_and(|list| list.all.contains(revoked));
+        now.all
+            .iter()
+            .filter(|revoked| !known(revoked))
+            .map(|revoked| revoked.prefix)
+            .collect()
     }
 }
 
@@ -270,7 +322,10 @@ fn cas_of(network: &NetworkDocument) -> Result<Vec<CertificateDer<'static>>, Doc
         .iter()
         .map(read)
         .collect::<Result<_, _>>()
-        .map_err(|error| DocumentError::Shape { what: "network", why: error.to_string() })
+        .map_err(|error| DocumentError::Shape {
+            what: "network",
+            why: error.to_string(),
+        })
 }
 
 impl List {
@@ -278,8 +333,15 @@ impl List {
         let revoked = &document.revoked;
         Self {
             version: document.version,
-            serials: revoked.iter().filter_map(|one| serial::normal(&one.serial)).collect(),
-            authorities: document.authorities.iter().filter_map(|one| serial::normal(one)).collect(),
+            serials: revoked
+                .iter()
+                .filter_map(|one| serial::normal(&one.serial))
+                .collect(),
+            authorities: document
+                .authorities
+                .iter()
+                .filter_map(|one| serial::normal(one))
+                .collect(),
             keys: revoked.iter().map(|one| one.key.clone()).collect(),
             all: document.revoked.into_iter().collect(),
         }

@@ -232,19 +232,27 @@ fn count<T>(items: impl Iterator<Item = T>) -> u64 {
 }
 
 fn map<K>(counts: &BTreeMap<K, u64>, labels: impl Fn(&K) -> Vec<String>) -> Vec<Sample> {
-    counts.iter().map(|(key, count)| (labels(key), float(*count))).collect()
+    counts
+        .iter()
+        .map(|(key, count)| (labels(key), float(*count)))
+        .collect()
 }
 
 fn cas(node: &Snapshot) -> Vec<Sample> {
     let ends: BTreeMap<_, _> = node.held.cas().iter().filter_map(ca_end).collect();
     let seconds = |end: i64| u64::try_from(end).map_or(0.0, float);
-    ends.into_iter().map(|(name, end)| (vec![name], seconds(end))).collect()
+    ends.into_iter()
+        .map(|(name, end)| (vec![name], seconds(end)))
+        .collect()
 }
 
 fn node_info(node: &Snapshot) -> Vec<Sample> {
     let identity = &node.identity;
     let address = identity.network.node_address(identity.prefix);
-    vec![(vec![s(identity.prefix), s(address), s(identity.network.range())], 1.0)]
+    vec![(
+        vec![s(identity.prefix), s(address), s(identity.network.range())],
+        1.0,
+    )]
 }
 
 fn tunnel(row: &Row) -> Vec<String> {
@@ -253,12 +261,18 @@ fn tunnel(row: &Row) -> Vec<String> {
 
 /// Tunnels that exist and those that ended lately.
 fn rows(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
-    node.rows.all().filter_map(|row| Some((tunnel(row), value(row)?))).collect()
+    node.rows
+        .all()
+        .filter_map(|row| Some((tunnel(row), value(row)?)))
+        .collect()
 }
 
 /// Tunnels that exist.
 fn live(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
-    node.rows.live().filter_map(|row| Some((tunnel(row), value(row)?))).collect()
+    node.rows
+        .live()
+        .filter_map(|row| Some((tunnel(row), value(row)?)))
+        .collect()
 }
 
 /// The state's name, as the metrics and the control documents say it.
@@ -271,14 +285,25 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
     }
 }
 
-const PHASES: [Phase; 4] = [Phase::Connecting, Phase::Up, Phase::Draining, Phase::Closing];
+const PHASES: [Phase; 4] = [
+    Phase::Connecting,
+    Phase::Up,
+    Phase::Draining,
+    Phase::Closing,
+];
 
 fn tunnels(node: &Snapshot) -> Vec<Sample> {
     let of = |role: Role, state: Phase| {
         let same = |row: &&Row| row.tunnel.role() == role && row.tunnel.phase == state;
-        (vec![s(role), s(phase(state))], float(count(node.rows.live().filter(same))))
+        (
+            vec![s(role), s(phase(state))],
+            float(count(node.rows.live().filter(same))),
+        )
     };
-    ROLES.into_iter().flat_map(|role| PHASES.map(|state| of(role, state))).collect()
+    ROLES
+        .into_iter()
+        .flat_map(|role| PHASES.map(|state| of(role, state)))
+        .collect()
 }
 
 fn states(node: &Snapshot) -> Vec<Sample> {
@@ -287,7 +312,10 @@ fn states(node: &Snapshot) -> Vec<Sample> {
         labels.push(s(phase(state)));
         (labels, truth(row.tunnel.phase == state))
     };
-    node.rows.live().flat_map(|row| PHASES.map(|state| of(row, state))).collect()
+    node.rows
+        .live()
+        .flat_map(|row| PHASES.map(|state| of(row, state)))
+        .collect()
 }
 
 /// What a tunnel's packets travel by below; told by the slot where we accept, else by the endpoint.
@@ -321,7 +349,11 @@ fn loss(node: &Snapshot, row: &Row) -> Option<f64> {
     Some(f64::from(probe.lost) / f64::from(probe.sent))
 }
 
-fn traffic(node: &Snapshot, rx: fn(&LinkCounters) -> u64, tx: fn(&LinkCounters) -> u64) -> Vec<Sample> {
+fn traffic(
+    node: &Snapshot,
+    rx: fn(&LinkCounters) -> u64,
+    tx: fn(&LinkCounters) -> u64,
+) -> Vec<Sample> {
     let of = |role: Role| {
         let total = node.rows.total(role);
         [("receive", rx(&total)), ("transmit", tx(&total))]
@@ -334,23 +366,41 @@ fn neighbours(node: &Snapshot) -> u64 {
     count(node.babel.iter().flat_map(|table| &table.neighbours))
 }
 
-fn neighbour(node: &Snapshot, value: fn(&policies::world::Neighbour) -> Option<f64>) -> Vec<Sample> {
+fn neighbour(
+    node: &Snapshot,
+    value: fn(&policies::world::Neighbour) -> Option<f64>,
+) -> Vec<Sample> {
     // By slot and peer, since a table that named one twice would make the whole scrape fail.
     let all = node.babel.iter().flat_map(|table| &table.neighbours);
-    let all: BTreeMap<_, _> = all.filter_map(|n| Some(((n.slot, n.peer), value(n)?))).collect();
-    all.into_iter().map(|((slot, peer), value)| (vec![s(slot), s(peer)], value)).collect()
+    let all: BTreeMap<_, _> = all
+        .filter_map(|n| Some(((n.slot, n.peer), value(n)?)))
+        .collect();
+    all.into_iter()
+        .map(|((slot, peer), value)| (vec![s(slot), s(peer)], value))
+        .collect()
 }
 
 fn processes(node: &Snapshot, value: fn(&crate::messages::ProcessReading) -> f64) -> Vec<Sample> {
-    let all: BTreeMap<_, _> = node.processes.processes.iter().map(|p| (p.name.clone(), value(p))).collect();
-    all.into_iter().map(|(name, value)| (vec![name], value)).collect()
+    let all: BTreeMap<_, _> = node
+        .processes
+        .processes
+        .iter()
+        .map(|p| (p.name.clone(), value(p)))
+        .collect();
+    all.into_iter()
+        .map(|(name, value)| (vec![name], value))
+        .collect()
 }
 
 const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];
 
 fn leases(node: &Snapshot) -> Vec<Sample> {
     let of = |transport: Transport| {
-        let same = node.leases.leases.iter().filter(|lease| lease.transport == transport);
+        let same = node
+            .leases
+            .leases
+            .iter()
+            .filter(|lease| lease.transport == transport);
         (vec![s(transport)], float(count(same)))
     };
     TRANSPORTS.map(of).to_vec()
@@ -358,7 +408,11 @@ fn leases(node: &Snapshot) -> Vec<Sample> {
 
 fn lease_ends(node: &Snapshot) -> Vec<Sample> {
     let of = |transport: Transport| {
-        let same = node.leases.leases.iter().filter(|lease| lease.transport == transport);
+        let same = node
+            .leases
+            .leases
+            .iter()
+            .filter(|lease| lease.transport == transport);
         let first = same.map(|lease| lease.until).min()?;
         Some((vec![s(transport)], node.unix(first).as_secs_f64()))
     };
@@ -373,7 +427,11 @@ fn cache(node: &Snapshot) -> Vec<Sample> {
         (false, None) => "remembered",
     };
     let of = |name: &str| {
-        let same = node.peers.candidates.iter().filter(|peer| state(peer) == name);
+        let same = node
+            .peers
+            .candidates
+            .iter()
+            .filter(|peer| state(peer) == name);
         (vec![s(name)], float(count(same)))
     };
     ["confirmed", "failing", "remembered"].map(of).to_vec()

@@ -16,7 +16,10 @@ pub const AVAILABLE: bool = cfg!(debug_assertions);
 
 /// Wants the actor of that name to panic; its guardian sees to it at its next look.
 pub fn want(actor: String) {
-    WANTED.lock().unwrap_or_else(PoisonError::into_inner).insert(actor);
+    WANTED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(actor);
 }
 
 /// One actor's panics.
@@ -38,7 +41,12 @@ impl Panics {
 
     /// Lets it panic if somebody wants it.
     pub(super) fn look(&self, actor: &str) {
-        if AVAILABLE && WANTED.lock().unwrap_or_else(PoisonError::into_inner).remove(actor) {
+        if AVAILABLE
+            && WANTED
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(actor)
+        {
             self.0.notify_one();
         }
     }

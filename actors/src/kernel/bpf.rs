@@ -60,8 +60,18 @@ const MAC_VLAN: i16 = -4;
 const NEXT: i32 = -1;
 const DROP: i32 = 2;
 
-fn instruction(opcode: u8, dst: Register, src: Register, offset: i16, immediate: i32) -> Instruction {
-    let registers = if cfg!(target_endian = "little") { dst | src << 4 } else { dst << 4 | src };
+fn instruction(
+    opcode: u8,
+    dst: Register,
+    src: Register,
+    offset: i16,
+    immediate: i32,
+) -> Instruction {
+    let registers = if cfg!(target_endian = "little") {
+        dst | src << 4
+    } else {
+        dst << 4 | src
+    };
     let [a, b] = offset.to_ne_bytes();
     let [c, d, e, f] = immediate.to_ne_bytes();
     [opcode, registers, a, b, c, d, e, f]
@@ -231,7 +241,9 @@ pub(super) fn attach(tap: &str, index: u32) -> Result<(), KernelError> {
     for (code, attach_type) in [(ingress(), TCX_INGRESS), (egress(), TCX_EGRESS)] {
         load(&code)
             .and_then(|program| attach_one(&program, index, attach_type))
-            .map_err(KernelError::refused(format!("attach a BPF program to {tap}")))?;
+            .map_err(KernelError::refused(format!(
+                "attach a BPF program to {tap}"
+            )))?;
     }
     Ok(())
 }
@@ -240,7 +252,10 @@ fn load(code: &[Instruction]) -> io::Result<OwnedFd> {
     // The helpers that change frames are open to GPL-compatible programs only.
     let license = c"GPL";
     let mut prog_name = [0; 16];
-    prog_name.iter_mut().zip(b"warren").for_each(|(to, from)| *to = *from);
+    prog_name
+        .iter_mut()
+        .zip(b"warren")
+        .for_each(|(to, from)| *to = *from);
     let attributes = Load {
         prog_type: SCHED_CLS,
         insn_cnt: u32::try_from(code.len()).unwrap_or(u32::MAX),
@@ -278,8 +293,14 @@ fn address<T>(pointer: *const T) -> u64 {
 fn bpf<T>(command: c_long, attributes: &T) -> io::Result<i32> {
     // SAFETY: `attributes` is a prefix of union bpf_attr of the given size (the kernel takes the
     // rest for zero), and what its addresses point to outlives the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -57,7 +57,11 @@ impl Kernel {
         let doing = || KernelError::refused("read the links' counters");
         let mut state = self.state();
         let vlan = state.accepting == Some(Some(AcceptingKind::Vlan));
-        let slots: BTreeMap<u32, Slot> = state.slots.iter().map(|(slot, index)| (*index, *slot)).collect();
+        let slots: BTreeMap<u32, Slot> = state
+            .slots
+            .iter()
+            .map(|(slot, index)| (*index, *slot))
+            .collect();
         let counters = match &mut state.counters {
             Some(counters) => counters,
             empty => empty.insert(Counters::open().map_err(doing())?),
@@ -87,7 +91,11 @@ impl Counters {
         )?;
         // The answer lies ready when the request returns; should it not, nobody hangs.
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(1, 0))?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER] })
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: vec![0; BUFFER],
+        })
     }
 
     fn read(&mut self, mut each: impl FnMut(u32, LinkCounters)) -> io::Result<()> {
@@ -117,7 +125,11 @@ fn request(sequence: u32) -> Vec<u8> {
 }
 
 /// Hands every entry of this dump to `each`; whether the dump is over.
-fn scan(mut rest: &[u8], sequence: u32, each: &mut impl FnMut(u32, LinkCounters)) -> io::Result<bool> {
+fn scan(
+    mut rest: &[u8],
+    sequence: u32,
+    each: &mut impl FnMut(u32, LinkCounters),
+) -> io::Result<bool> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
     while !rest.is_empty() {
         let length = usize::try_from(u32_at(rest, 0).ok_or_else(malformed)?).unwrap_or(0);
@@ -167,15 +179,24 @@ fn entry(message: &[u8]) -> Option<(u32, LinkCounters)> {
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u16::from_ne_bytes(*chunk))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|chunk| u16::from_ne_bytes(*chunk))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|chunk| u32::from_ne_bytes(*chunk))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u64::from_ne_bytes(*chunk))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|chunk| u64::from_ne_bytes(*chunk))
 }
 
 #[cfg(test)]
@@ -190,7 +211,9 @@ mod tests {
         body.extend(FILTER_LINK_64.to_ne_bytes());
         body.extend(204_u16.to_ne_bytes());
         body.extend(IFLA_STATS_LINK_64.to_ne_bytes());
-        counters.iter().for_each(|counter| body.extend(counter.to_ne_bytes()));
+        counters
+            .iter()
+            .for_each(|counter| body.extend(counter.to_ne_bytes()));
         let mut bytes = Vec::new();
         bytes.extend(u32::try_from(body.len() + 16).unwrap().to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
@@ -204,7 +227,9 @@ mod tests {
     #[track_caller]
     fn check(bytes: &[u8], expected: Option<(Vec<(u32, u64)>, bool)>) {
         let mut seen = Vec::new();
-        let over = scan(bytes, 7, &mut |index, link| seen.push((index, link.rx_bytes)));
+        let over = scan(bytes, 7, &mut |index, link| {
+            seen.push((index, link.rx_bytes))
+        });
         assert_eq!(over.ok().map(|over| (seen, over)), expected);
     }
 

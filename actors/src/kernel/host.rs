@@ -70,7 +70,11 @@ impl Kernel {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub async fn carry_ipv4(&self, network: Option<Network4>, me: Prefix) -> Result<(), KernelError> {
+    pub async fn carry_ipv4(
+        &self,
+        network: Option<Network4>,
+        me: Prefix,
+    ) -> Result<(), KernelError> {
         let lo = loopback()?;
         let own = network.and_then(|network| network.node_range(me));
         let wanted: Vec<(IpNet, u32)> = own
@@ -79,18 +83,33 @@ impl Kernel {
             .chain(network.map(|network| (network.range().into(), NETWORK_METRIC)))
             .collect();
         let mut requests = Vec::new();
-        for route in self.routes(AddressFamily::Inet, RouteHeader::RT_TABLE_MAIN).await? {
-            if route.header.protocol == PROTOCOL && !wanted.iter().any(|wanted| is_that(&route, wanted)) {
+        for route in self
+            .routes(AddressFamily::Inet, RouteHeader::RT_TABLE_MAIN)
+            .await?
+        {
+            if route.header.protocol == PROTOCOL
+                && !wanted.iter().any(|wanted| is_that(&route, wanted))
+            {
                 requests.extend(node_address(&route).map(|address| take_address(lo, address)));
                 requests.push(delete(route));
             }
         }
-        requests.extend(wanted.into_iter().map(|(range, metric)| make_unreachable(range, metric)));
+        requests.extend(
+            wanted
+                .into_iter()
+                .map(|(range, metric)| make_unreachable(range, metric)),
+        );
         requests.extend(own.map(|own| give_address(lo, first_address(own).into())));
-        let rules = if network.is_some() { make_rules } else { delete_rules };
+        let rules = if network.is_some() {
+            make_rules
+        } else {
+            delete_rules
+        };
         requests.extend(rules(AddressFamily::Inet));
         self.ask_all(requests).await?;
-        self.slots().iter().try_for_each(|slot| sysctl::forward_ipv4(&slot.to_string(), network.is_some()))
+        self.slots()
+            .iter()
+            .try_for_each(|slot| sysctl::forward_ipv4(&slot.to_string(), network.is_some()))
     }
 
     /// Makes a node's range unreachable, whatever way babeld knows to it. Does nothing twice.
@@ -100,7 +119,8 @@ impl Kernel {
     /// The kernel refuses.
     pub async fn bar(&self, range: IpNet) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::NewRoute(unreachable(range, TABLE, BAR_METRIC));
-        self.ask(Request::create(format!("bar {range}"), message).forgive(&[Errno::EEXIST])).await
+        self.ask(Request::create(format!("bar {range}"), message).forgive(&[Errno::EEXIST]))
+            .await
     }
 
     /// Takes [`Self::bar`] back.
@@ -110,7 +130,8 @@ impl Kernel {
     /// The kernel refuses.
     pub async fn unbar(&self, range: IpNet) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::DelRoute(unreachable(range, TABLE, BAR_METRIC));
-        self.ask(Request::change(format!("bar {range} no more"), message).forgive(&[Errno::ESRCH])).await
+        self.ask(Request::change(format!("bar {range} no more"), message).forgive(&[Errno::ESRCH]))
+            .await
     }
 
     /// Takes away what [`Self::join_host`] gave, whichever node's it was; how many things.
@@ -128,12 +149,24 @@ impl Kernel {
                     requests.push(delete(route));
                 }
             }
-            requests.extend(self.routes(family, SHADOW_TABLE).await?.into_iter().map(delete));
+            requests.extend(
+                self.routes(family, SHADOW_TABLE)
+                    .await?
+                    .into_iter()
+                    .map(delete),
+            );
         }
-        let copies = self.routes(AddressFamily::Inet6, way_out::DEFAULT_COPY).await?;
+        let copies = self
+            .routes(AddressFamily::Inet6, way_out::DEFAULT_COPY)
+            .await?;
         requests.extend(copies.into_iter().map(delete));
         let found = requests.len();
-        requests.extend(FAMILIES.into_iter().flat_map(delete_rules).chain(way_out::delete_all()));
+        requests.extend(
+            FAMILIES
+                .into_iter()
+                .flat_map(delete_rules)
+                .chain(way_out::delete_all()),
+        );
         self.ask_all(requests).await?;
         Ok(found)
     }
@@ -153,8 +186,7 @@ impl Kernel {
         }
         doomed.extend(self.routes(AddressFamily::Inet6, DEFAULT_TABLE).await?);
         let by_us = |route: &RouteMessage| {
-            let by =
-                |part: &RouteAttribute| matches!(part, RouteAttribute::Oif(index) if ours.contains(index));
+            let by = |part: &RouteAttribute| matches!(part, RouteAttribute::Oif(index) if ours.contains(index));
             route.header.protocol == BABEL && route.attributes.iter().any(by)
         };
         doomed.extend(strays.into_iter().filter(by_us));
@@ -172,15 +204,21 @@ impl Kernel {
         let mut query = RouteMessage::default();
         query.header.address_family = family;
         // The kernel filters by it where it can (Linux 4.20), and else ignores it.
-        query.attributes.push(RouteAttribute::Table(u32::from(table)));
+        query
+            .attributes
+            .push(RouteAttribute::Table(u32::from(table)));
         let mut routes = Vec::new();
-        self.dump("list routes", RouteNetlinkMessage::GetRoute(query), |entry| {
-            if let RouteNetlinkMessage::NewRoute(route) = entry
-                && route.header.table == table
-            {
-                routes.push(route);
-            }
-        })
+        self.dump(
+            "list routes",
+            RouteNetlinkMessage::GetRoute(query),
+            |entry| {
+                if let RouteNetlinkMessage::NewRoute(route) = entry
+                    && route.header.table == table
+                {
+                    routes.push(route);
+                }
+            },
+        )
         .await?;
         Ok(routes)
     }
@@ -227,14 +265,16 @@ fn unreachable(range: IpNet, table: u8, metric: u32) -> RouteMessage {
 }
 
 fn make_unreachable(range: IpNet, metric: u32) -> Request {
-    let message = RouteNetlinkMessage::NewRoute(unreachable(range, RouteHeader::RT_TABLE_MAIN, metric));
+    let message =
+        RouteNetlinkMessage::NewRoute(unreachable(range, RouteHeader::RT_TABLE_MAIN, metric));
     Request::create(format!("make {range} unreachable"), message).forgive(&[Errno::EEXIST])
 }
 
 fn make_rules(family: AddressFamily) -> [Request; RULES.len()] {
     RULES.map(|(table, priority)| {
         let message = RouteNetlinkMessage::NewRule(rule(family, table, priority));
-        Request::create(format!("make the rule for table {table}"), message).forgive(&[Errno::EEXIST])
+        Request::create(format!("make the rule for table {table}"), message)
+            .forgive(&[Errno::EEXIST])
     })
 }
 
@@ -249,7 +289,10 @@ fn delete_rules(family: AddressFamily) -> [Request; RULES.len()] {
 fn give_address(lo: u32, address: IpAddr) -> Request {
     let mut message = address_message(lo, address, if address.is_ipv4() { 32 } else { 128 });
     message.header.flags = AddressHeaderFlags::Nodad;
-    Request::replace("give lo the node's address", RouteNetlinkMessage::NewAddress(message))
+    Request::replace(
+        "give lo the node's address",
+        RouteNetlinkMessage::NewAddress(message),
+    )
 }
 
 fn take_address(lo: u32, address: IpAddr) -> Request {
@@ -284,9 +327,10 @@ fn node_address(route: &RouteMessage) -> Option<IpAddr> {
         RouteAttribute::Destination(RouteAddress::Inet6(range)) => {
             Some(Ipv6Addr::from_bits(range.to_bits() | 1).into())
         }
-        RouteAttribute::Destination(RouteAddress::Inet(range)) => {
-            Some(first_address(Ipv4Net::new(*range, route.header.destination_prefix_length).ok()?).into())
-        }
+        RouteAttribute::Destination(RouteAddress::Inet(range)) => Some(
+            first_address(Ipv4Net::new(*range, route.header.destination_prefix_length).ok()?)
+                .into(),
+        ),
         _ => None,
     })?;
     (metric == NODE_METRIC).then_some(address)
@@ -311,7 +355,9 @@ fn delete(mut route: RouteMessage) -> Request {
     route.header.flags = rtnetlink::packet_route::route::RouteFlags::empty();
     // Unreachable routes are shown on lo, which is not how they were made.
     if route.header.kind != RouteType::Unicast {
-        route.attributes.retain(|part| !matches!(part, RouteAttribute::Oif(_)));
+        route
+            .attributes
+            .retain(|part| !matches!(part, RouteAttribute::Oif(_)));
     }
     Request::change("delete a route", RouteNetlinkMessage::DelRoute(route)).forgive(&[Errno::ESRCH])
 }

@@ -49,7 +49,11 @@ impl Kernel {
     pub fn forward(&self, ledger: &Path) -> Result<(), KernelError> {
         if ledger.exists() {
             let source = io::ErrorKind::AlreadyExists.into();
-            return Err(KernelError::Ledger { doing: "begin", path: ledger.into(), source });
+            return Err(KernelError::Ledger {
+                doing: "begin",
+                path: ledger.into(),
+                source,
+            });
         }
         let read = KernelError::refused("read the host's settings");
         let changes = planned().map_err(read)?;
@@ -57,7 +61,11 @@ impl Kernel {
             return Ok(());
         }
         let place = place().map_err(KernelError::refused("tell boot and network namespace"))?;
-        let book = Ledger { version: 1, place, changes };
+        let book = Ledger {
+            version: 1,
+            place,
+            changes,
+        };
         write(ledger, &book).map_err(|source| KernelError::Ledger {
             doing: "write",
             path: ledger.into(),
@@ -66,8 +74,10 @@ impl Kernel {
         // Forwarding of the single links follows from that of all.
         let follows = |change: &&Change| change.path == FORWARDING || !is_forwarding(&change.path);
         for change in book.changes.iter().filter(follows) {
-            sysctl::write(&change.path, &change.new)
-                .map_err(KernelError::refused(format!("set {} to {}", change.path, change.new)))?;
+            sysctl::write(&change.path, &change.new).map_err(KernelError::refused(format!(
+                "set {} to {}",
+                change.path, change.new
+            )))?;
         }
         Ok(())
     }
@@ -81,7 +91,11 @@ impl Kernel {
     pub fn restore_sysctls(&self, ledger: &Path) -> Result<usize, KernelError> {
         let failed = |doing| {
             let path = PathBuf::from(ledger);
-            move |source| KernelError::Ledger { doing, path, source }
+            move |source| KernelError::Ledger {
+                doing,
+                path,
+                source,
+            }
         };
         let Some(book) = read(ledger).map_err(failed("read"))? else {
             return Ok(0);
@@ -100,7 +114,11 @@ impl Kernel {
 /// What forwarding will change. Writing `all/forwarding` changes that of `default` and of every
 /// link, so each of them is remembered too.
 fn planned() -> io::Result<Vec<Change>> {
-    let change = |path: String, old: String, new: &str| Change { path, old, new: new.into() };
+    let change = |path: String, old: String, new: &str| Change {
+        path,
+        old,
+        new: new.into(),
+    };
     if sysctl::read(FORWARDING)? != "0" {
         return Ok(Vec::new());
     }
@@ -150,14 +168,19 @@ fn restore(changes: &[Change]) -> io::Result<usize> {
         sysctl::write(FORWARDING, &change.old)?;
     }
     for (change, value) in &stands {
-        let target = if *value == change.new { &change.old } else { value };
+        let target = if *value == change.new {
+            &change.old
+        } else {
+            value
+        };
         let single = change.path != FORWARDING;
         let moved = sysctl::read(&change.path)? != *target;
         if single && moved {
             sysctl::write(&change.path, target)?;
         }
     }
-    let restored = |(change, value): &&(&Change, String)| *value == change.new && *value != change.old;
+    let restored =
+        |(change, value): &&(&Change, String)| *value == change.new && *value != change.old;
     Ok(stands.iter().filter(restored).count())
 }
 
@@ -192,10 +215,17 @@ fn read(path: &Path) -> io::Result<Option<Ledger>> {
 /// Whole and durable, or not at all.
 fn write(path: &Path, book: &Ledger) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
     file.write_all(&serde_json::to_vec_pretty(book)?)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }

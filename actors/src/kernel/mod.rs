@@ -72,12 +72,18 @@ impl Kernel {
         let alias = format!("warren {}", root.display());
         // IFALIASZ of linux/if.h, with its NUL.
         if alias.len() > 255 {
-            return Err(KernelError::LongRoot { root: root.to_owned() });
+            return Err(KernelError::LongRoot {
+                root: root.to_owned(),
+            });
         }
         let (connection, netlink, _) =
             rtnetlink::new_connection_with_strict_check().map_err(KernelError::Open)?;
         tokio::spawn(connection);
-        Ok(Self { netlink, alias: alias.into(), state: Arc::default() })
+        Ok(Self {
+            netlink,
+            alias: alias.into(),
+            state: Arc::default(),
+        })
     }
 
     /// Every slot that this handle made, sorted.
@@ -91,7 +97,11 @@ impl Kernel {
     ///
     /// [`KernelError::NoSlot`] where this handle has not made it.
     pub fn index(&self, slot: Slot) -> Result<u32, KernelError> {
-        self.state().slots.get(&slot).copied().ok_or(KernelError::NoSlot { slot })
+        self.state()
+            .slots
+            .get(&slot)
+            .copied()
+            .ok_or(KernelError::NoSlot { slot })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -5,8 +5,8 @@ use futures_util::{Stream, StreamExt};
 use nix::errno::Errno;
 use rtnetlink::{
     packet_core::{
-        NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-        NetlinkMessage, NetlinkPayload,
+        NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE,
+        NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
     },
     packet_route::RouteNetlinkMessage,
 };
@@ -26,7 +26,12 @@ pub(super) struct Request {
 impl Request {
     fn new(doing: impl Into<String>, message: RouteNetlinkMessage, flags: u16) -> Self {
         let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        Self { doing: doing.into(), message, flags, forgiven: &[] }
+        Self {
+            doing: doing.into(),
+            message,
+            flags,
+            forgiven: &[],
+        }
     }
 
     /// Makes a thing that must not be there yet.
@@ -79,7 +84,13 @@ impl Kernel {
         let mut netlink = self.netlink.clone();
         let mut first = Ok(());
         let mut under_way = Vec::new();
-        for Request { doing, message, flags, forgiven } in requests {
+        for Request {
+            doing,
+            message,
+            flags,
+            forgiven,
+        } in requests
+        {
             let mut message = NetlinkMessage::from(message);
             message.header.flags = flags;
             match netlink.request(message) {
@@ -103,7 +114,9 @@ impl Kernel {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let mut netlink = self.netlink.clone();
-        let mut answers = netlink.request(message).map_err(|_| KernelError::Ended { doing: doing.into() })?;
+        let mut answers = netlink.request(message).map_err(|_| KernelError::Ended {
+            doing: doing.into(),
+        })?;
         while let Some(answer) = answers.next().await {
             match answer.payload {
                 NetlinkPayload::InnerMessage(entry) => each(entry),
@@ -111,7 +124,9 @@ impl Kernel {
                     return Err(KernelError::refused(doing)(error.to_io()));
                 }
                 NetlinkPayload::Overrun(_) => {
-                    return Err(KernelError::Malformed { doing: doing.into() });
+                    return Err(KernelError::Malformed {
+                        doing: doing.into(),
+                    });
                 }
                 _ => {}
             }

@@ -50,12 +50,16 @@ impl Kernel {
     /// # Errors
     ///
     /// No netlink socket.
-    pub fn watch_routes(&self) -> Result<impl Stream<Item = RouteChange> + Unpin + use<>, KernelError> {
+    pub fn watch_routes(
+        &self,
+    ) -> Result<impl Stream<Item = RouteChange> + Unpin + use<>, KernelError> {
         let groups = [MulticastGroup::Ipv6Route, MulticastGroup::Ipv4Route];
         let (connection, _, messages) =
             rtnetlink::new_multicast_connection(&groups).map_err(KernelError::Open)?;
         tokio::spawn(connection);
-        Ok(Box::pin(messages.filter_map(|(message, _)| std::future::ready(change(message.payload)))))
+        Ok(Box::pin(messages.filter_map(|(message, _)| {
+            std::future::ready(change(message.payload))
+        })))
     }
 
     /// Copies a way.
@@ -66,8 +70,14 @@ impl Kernel {
     pub async fn shadow(&self, route: RouteMessage) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::NewRoute(copy(route));
         // The link may have gone down in between.
-        let forgiven: &[Errno] = &[Errno::ENODEV, Errno::ENETDOWN, Errno::EHOSTUNREACH, Errno::EINVAL];
-        self.ask(Request::replace("copy a route", message).forgive(forgiven)).await
+        let forgiven: &[Errno] = &[
+            Errno::ENODEV,
+            Errno::ENETDOWN,
+            Errno::EHOSTUNREACH,
+            Errno::EINVAL,
+        ];
+        self.ask(Request::replace("copy a route", message).forgive(forgiven))
+            .await
     }
 
     /// Forgets the way to a destination.
@@ -83,8 +93,14 @@ impl Kernel {
         };
         message.header.address_family = family;
         message.header.destination_prefix_length = to.prefix_len();
-        message.header.table = if to.prefix_len() == 0 { DEFAULT_COPY } else { SHADOW_TABLE };
-        message.attributes.push(RouteAttribute::Destination(address));
+        message.header.table = if to.prefix_len() == 0 {
+            DEFAULT_COPY
+        } else {
+            SHADOW_TABLE
+        };
+        message
+            .attributes
+            .push(RouteAttribute::Destination(address));
         let request = Request::change("forget a route", RouteNetlinkMessage::DelRoute(message));
         self.ask(request.forgive(&[Errno::ESRCH])).await
     }
@@ -100,7 +116,12 @@ impl Kernel {
                 let all = self.routes(family, table).await?;
                 let real: Vec<RouteMessage> = all.into_iter().filter(is_way).collect();
                 let known: Vec<Destination> = real.iter().filter_map(followed).collect();
-                for stale in self.routes(family, copies).await?.iter().filter_map(followed) {
+                for stale in self
+                    .routes(family, copies)
+                    .await?
+                    .iter()
+                    .filter_map(followed)
+                {
                     if !known.contains(&stale) {
                         self.unshadow(stale).await?;
                     }
@@ -126,7 +147,11 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<RouteChange> {
     }
     let to = followed(&route)?;
     let way = added && is_way(&route);
-    Some(if way { RouteChange::Added(to, Box::new(route)) } else { RouteChange::Gone(to) })
+    Some(if way {
+        RouteChange::Added(to, Box::new(route))
+    } else {
+        RouteChange::Gone(to)
+    })
 }
 
 fn is_way(route: &RouteMessage) -> bool {
@@ -154,7 +179,11 @@ pub(super) fn destination(route: &RouteMessage) -> Option<Destination> {
 
 /// The copy of a default route needs no source: the rule that leads to it says whose it is.
 fn copy(mut route: RouteMessage) -> RouteMessage {
-    route.header.table = if route.header.table == DEFAULT_TABLE { DEFAULT_COPY } else { SHADOW_TABLE };
+    route.header.table = if route.header.table == DEFAULT_TABLE {
+        DEFAULT_COPY
+    } else {
+        SHADOW_TABLE
+    };
     route.header.source_prefix_length = 0;
     route.header.protocol = PROTOCOL;
     // What the kernel told of its state is not part of the route.

@@ -116,7 +116,8 @@ impl Kernel {
         me: Prefix,
         owner_uid: u32,
     ) -> Result<Slot, KernelError> {
-        self.make_dialling_slots(number..number.saturating_add(1), me, owner_uid).await?;
+        self.make_dialling_slots(number..number.saturating_add(1), me, owner_uid)
+            .await?;
         Ok(Slot::Dialling(number))
     }
 
@@ -132,13 +133,19 @@ impl Kernel {
         transport: Transport,
         owner_uid: u32,
     ) -> Result<&'static str, KernelError> {
-        let kind = self.accepting_kind().await.ok_or(KernelError::CannotAccept)?;
+        let kind = self
+            .accepting_kind()
+            .await
+            .ok_or(KernelError::CannotAccept)?;
         let name = server_name(transport);
         let mac = match transport {
             Transport::Udp => [0x02, 0x57, 0x52, 0x54, 0, 0],
             Transport::Tcp => [0x02, 0x57, 0x52, 0x54, 0, 1],
         };
-        for link in self.make_taps(vec![(name.to_owned(), mac)], owner_uid).await? {
+        for link in self
+            .make_taps(vec![(name.to_owned(), mac)], owner_uid)
+            .await?
+        {
             sysctl::quieten(name)?;
             sysctl::mute(name)?;
             match kind {
@@ -165,10 +172,15 @@ impl Kernel {
     ) -> Result<Vec<Slot>, KernelError> {
         for vlan in [*vlans.start(), *vlans.end()] {
             if !(policies::names::FIRST_VLAN..=LAST_VLAN).contains(&vlan) && !vlans.is_empty() {
-                return Err(KernelError::BadSlot { slot: Slot::Accepting(transport, vlan) });
+                return Err(KernelError::BadSlot {
+                    slot: Slot::Accepting(transport, vlan),
+                });
             }
         }
-        let kind = self.accepting_kind().await.ok_or(KernelError::CannotAccept)?;
+        let kind = self
+            .accepting_kind()
+            .await
+            .ok_or(KernelError::CannotAccept)?;
         let name = server_name(transport);
         let server = self.state().servers.get(&transport).copied();
         let server = server.ok_or(KernelError::NoServer { name })?;
@@ -184,7 +196,9 @@ impl Kernel {
             let name = slot.to_string();
             let index = index_of(&name)?;
             sysctl::quieten(&name)?;
-            let alias = LinkUnspec::new_with_index(index).alias(&*self.alias).build();
+            let alias = LinkUnspec::new_with_index(index)
+                .alias(&*self.alias)
+                .build();
             requests.push(set_link(format!("name the owner of link {name}"), alias));
             requests.push(give_link_local(&name, index, me));
             self.state().slots.insert(slot, index);
@@ -205,7 +219,8 @@ impl Kernel {
         vlan: u16,
         me: Prefix,
     ) -> Result<Slot, KernelError> {
-        self.make_accepting_slots(transport, vlan..=vlan, me).await?;
+        self.make_accepting_slots(transport, vlan..=vlan, me)
+            .await?;
         Ok(Slot::Accepting(transport, vlan))
     }
 
@@ -222,7 +237,11 @@ impl Kernel {
             let tap = Tap::make(&name)?;
             tap.own(owner_uid)?;
             taps.push(tap);
-            links.push(Link { index: index_of(&name)?, name, mac });
+            links.push(Link {
+                index: index_of(&name)?,
+                name,
+                mac,
+            });
         }
         let configure = |link: &Link| {
             let message = LinkUnspec::new_with_index(link.index)
@@ -244,7 +263,8 @@ impl Kernel {
     /// No such slot, or the kernel refuses (the server's TAP is down).
     pub async fn set_up(&self, slot: Slot, me: Prefix) -> Result<(), KernelError> {
         let (name, index) = (slot.to_string(), self.index(slot)?);
-        self.ask_all([give_link_local(&name, index, me), set_link_up(&name, index)]).await
+        self.ask_all([give_link_local(&name, index, me), set_link_up(&name, index)])
+            .await
     }
 
     /// Sets a slot down: Babel's routes leave it at once.
@@ -254,7 +274,8 @@ impl Kernel {
     /// No such slot, or the kernel refuses.
     pub async fn set_down(&self, slot: Slot) -> Result<(), KernelError> {
         let message = LinkUnspec::new_with_index(self.index(slot)?).down().build();
-        self.ask(set_link(format!("set link {slot} down"), message)).await
+        self.ask(set_link(format!("set link {slot} down"), message))
+            .await
     }
 
     /// Keeps multicast, and with it Babel's hellos, off a slot; payload still flows. Does nothing
@@ -279,7 +300,8 @@ impl Kernel {
         // Appended: all slots have a route of this destination, and replacing takes another's.
         let message = RouteNetlinkMessage::NewRoute(multicast_route(self.index(slot)?));
         let request = Request::append(format!("let {slot} be heard"), message);
-        self.ask(request.forgive(&[Errno::EEXIST, Errno::ENETDOWN])).await
+        self.ask(request.forgive(&[Errno::EEXIST, Errno::ENETDOWN]))
+            .await
     }
 }
 
@@ -292,21 +314,29 @@ pub(super) fn server_name(transport: Transport) -> &'static str {
 }
 
 fn index_of(name: &str) -> Result<u32, KernelError> {
-    if_nametoindex(name).map_err(|errno| KernelError::refused(format!("find link {name}"))(errno.into()))
+    if_nametoindex(name)
+        .map_err(|errno| KernelError::refused(format!("find link {name}"))(errno.into()))
 }
 
 fn accepting_link(kind: AcceptingKind, name: &str, server: u32, vlan: u16) -> LinkMessage {
     let mac = wire::overlay::accepting_mac(vlan).to_vec();
     match kind {
-        AcceptingKind::Vlan => LinkVlan::new(name, server, vlan).address(mac).mtu(MTU).build(),
-        AcceptingKind::Macvlan => {
-            LinkMacVlan::new(name, server, MacVlanMode::Private).address(mac).mtu(MTU).build()
-        }
+        AcceptingKind::Vlan => LinkVlan::new(name, server, vlan)
+            .address(mac)
+            .mtu(MTU)
+            .build(),
+        AcceptingKind::Macvlan => LinkMacVlan::new(name, server, MacVlanMode::Private)
+            .address(mac)
+            .mtu(MTU)
+            .build(),
     }
 }
 
 fn make_link(name: &str, message: LinkMessage) -> Request {
-    Request::create(format!("make link {name}"), RouteNetlinkMessage::NewLink(message))
+    Request::create(
+        format!("make link {name}"),
+        RouteNetlinkMessage::NewLink(message),
+    )
 }
 
 fn set_link(doing: String, message: LinkMessage) -> Request {
@@ -314,7 +344,10 @@ fn set_link(doing: String, message: LinkMessage) -> Request {
 }
 
 fn set_link_up(name: &str, index: u32) -> Request {
-    set_link(format!("set link {name} up"), LinkUnspec::new_with_index(index).up().build())
+    set_link(
+        format!("set link {name} up"),
+        LinkUnspec::new_with_index(index).up().build(),
+    )
 }
 
 fn give_link_local(name: &str, index: u32, me: Prefix) -> Request {

@@ -36,7 +36,11 @@ impl Kernel {
         let host = self.leave_host().await;
         let links = self.remove_links().await;
         let settings = self.restore_sysctls(ledger);
-        Ok(Swept { routes: babel? + host?, links: links?, settings: settings? })
+        Ok(Swept {
+            routes: babel? + host?,
+            links: links?,
+            settings: settings?,
+        })
     }
 
     /// Deletes every link that has a name and the alias of ours; how many.
@@ -67,8 +71,7 @@ impl Kernel {
     }
 
     fn ours(&self, link: &LinkMessage) -> Option<Ours> {
-        let has_alias =
-            |part: &LinkAttribute| matches!(part, LinkAttribute::IfAlias(alias) if *alias == *self.alias);
+        let has_alias = |part: &LinkAttribute| matches!(part, LinkAttribute::IfAlias(alias) if *alias == *self.alias);
         if !link.attributes.iter().any(has_alias) {
             return None;
         }
@@ -76,7 +79,10 @@ impl Kernel {
             LinkAttribute::IfName(name) => Some(name.as_str()),
             _ => None,
         })?;
-        if [Transport::Udp, Transport::Tcp].map(server_name).contains(&name) {
+        if [Transport::Udp, Transport::Tcp]
+            .map(server_name)
+            .contains(&name)
+        {
             return Some(Ours::Tap);
         }
         match name.parse().ok()? {

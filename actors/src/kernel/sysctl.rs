@@ -17,7 +17,9 @@ const QUIET: [(&str, &str); 6] = [
 
 /// Makes an IPv6 link deaf to routers and without a will of its own.
 pub(super) fn quieten(link: &str) -> Result<(), KernelError> {
-    QUIET.iter().try_for_each(|(key, value)| set(&ipv6(link, key), value))
+    QUIET
+        .iter()
+        .try_for_each(|(key, value)| set(&ipv6(link, key), value))
 }
 
 /// Takes IPv6 from a link that only carries others.
@@ -32,7 +34,10 @@ pub(super) fn forward_ipv4(link: &str, on: bool) -> Result<(), KernelError> {
     if on {
         set(&format!("net/ipv4/conf/{link}/rp_filter"), "2")?;
     }
-    set(&format!("net/ipv4/conf/{link}/forwarding"), if on { "1" } else { "0" })
+    set(
+        &format!("net/ipv4/conf/{link}/forwarding"),
+        if on { "1" } else { "0" },
+    )
 }
 
 fn set(path: &str, value: &str) -> Result<(), KernelError> {
@@ -50,5 +55,8 @@ pub(super) fn read(path: &str) -> io::Result<String> {
 }
 
 pub(super) fn write(path: &str, value: &str) -> io::Result<()> {
-    fs::OpenOptions::new().write(true).open(format!("/proc/sys/{path}"))?.write_all(value.as_bytes())
+    fs::OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/sys/{path}"))?
+        .write_all(value.as_bytes())
 }

@@ -33,8 +33,14 @@ mod ioctls {
         nix::request_code_write!(b'T', 202, size_of::<c_int>()),
         InterfaceRequest
     );
-    nix::ioctl_write_int_bad!(set_persist, nix::request_code_write!(b'T', 203, size_of::<c_int>()));
-    nix::ioctl_write_int_bad!(set_owner, nix::request_code_write!(b'T', 204, size_of::<c_int>()));
+    nix::ioctl_write_int_bad!(
+        set_persist,
+        nix::request_code_write!(b'T', 203, size_of::<c_int>())
+    );
+    nix::ioctl_write_int_bad!(
+        set_owner,
+        nix::request_code_write!(b'T', 204, size_of::<c_int>())
+    );
 }
 
 /// `struct ifreq` of linux/if.h, with flags in its union.
@@ -52,8 +58,11 @@ impl Tap {
     /// Makes a link of that name, which must not exist.
     pub(super) fn make(name: &str) -> Result<Self, KernelError> {
         let doing = || KernelError::refused(format!("make TAP {name}"));
-        let mut request =
-            InterfaceRequest { name: [0; 16], flags: IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL, rest: [0; 22] };
+        let mut request = InterfaceRequest {
+            name: [0; 16],
+            flags: IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL,
+            rest: [0; 22],
+        };
         // The last byte stays NUL.
         match request.name.get_mut(..name.len()) {
             Some(room) if name.len() < 16 => room.copy_from_slice(name.as_bytes()),
@@ -78,7 +87,8 @@ impl Tap {
             return Err(doing(io::ErrorKind::InvalidInput.into()));
         };
         // SAFETY: the descriptor is open; the argument is a number.
-        unsafe { ioctls::set_owner(self.0.as_raw_fd(), uid) }.map_err(|errno| doing(errno.into()))?;
+        unsafe { ioctls::set_owner(self.0.as_raw_fd(), uid) }
+            .map_err(|errno| doing(errno.into()))?;
         Ok(())
     }
 
@@ -101,7 +111,10 @@ pub fn make_tun_node(path: &Path, uid: u32, gid: u32) -> Result<PathBuf, KernelE
     if fs::metadata(TUN).is_ok_and(|found| may_open(&found, uid, gid)) {
         return Ok(TUN.into());
     }
-    make_node(path, gid).map_err(KernelError::refused(format!("make a tun node at {}", path.display())))?;
+    make_node(path, gid).map_err(KernelError::refused(format!(
+        "make a tun node at {}",
+        path.display()
+    )))?;
     Ok(path.to_owned())
 }
 
@@ -124,9 +137,18 @@ fn make_node(path: &Path, gid: u32) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     let (major, minor) = TUN_DEVICE;
-    mknod(path, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(major, minor))?;
+    mknod(
+        path,
+        SFlag::S_IFCHR,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+        makedev(major, minor),
+    )?;
     chown(path, Some(0), Some(gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     // A file system mounted with nodev takes the node and refuses to open it.
-    fs::OpenOptions::new().read(true).write(true).open(path).map(drop)
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map(drop)
 }

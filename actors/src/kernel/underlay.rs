@@ -35,7 +35,13 @@ pub struct Gateway {
 
 /// Whether sockets of `udp6` can be made here; else OpenVPN must be told `udp4` and `tcp4-server`.
 pub fn has_ipv6() -> bool {
-    socket(Family::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).is_ok()
+    socket(
+        Family::Inet6,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .is_ok()
 }
 
 impl Kernel {
@@ -72,11 +78,15 @@ impl Kernel {
             query.header.address_family = family;
             let main = u32::from(RouteHeader::RT_TABLE_MAIN);
             query.attributes.push(RouteAttribute::Table(main));
-            self.dump("list routes", RouteNetlinkMessage::GetRoute(query), |entry| {
-                if let RouteNetlinkMessage::NewRoute(route) = entry {
-                    found.extend(gateway(&links, &route));
-                }
-            })
+            self.dump(
+                "list routes",
+                RouteNetlinkMessage::GetRoute(query),
+                |entry| {
+                    if let RouteNetlinkMessage::NewRoute(route) = entry {
+                        found.extend(gateway(&links, &route));
+                    }
+                },
+            )
             .await?;
         }
         found.sort();
@@ -110,7 +120,10 @@ fn is_slot_name(name: &str) -> bool {
     name.parse::<Slot>().is_ok() || servers.contains(&name)
 }
 
-fn uplink_address(links: &BTreeMap<u32, String>, message: &AddressMessage) -> Option<UplinkAddress> {
+fn uplink_address(
+    links: &BTreeMap<u32, String>,
+    message: &AddressMessage,
+) -> Option<UplinkAddress> {
     let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
     if message.header.flags.intersects(unusable) {
         return None;
@@ -132,7 +145,11 @@ fn uplink_address(links: &BTreeMap<u32, String>, message: &AddressMessage) -> Op
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
     let prefix_length = message.header.prefix_len;
-    (!link_local && !address.is_loopback()).then_some(UplinkAddress { link, address, prefix_length })
+    (!link_local && !address.is_loopback()).then_some(UplinkAddress {
+        link,
+        address,
+        prefix_length,
+    })
 }
 
 fn gateway(links: &BTreeMap<u32, String>, route: &RouteMessage) -> Option<Gateway> {
@@ -151,5 +168,9 @@ fn gateway(links: &BTreeMap<u32, String>, route: &RouteMessage) -> Option<Gatewa
             _ => {}
         }
     }
-    Some(Gateway { metric, link: links.get(&index?)?.clone(), address: address? })
+    Some(Gateway {
+        metric,
+        link: links.get(&index?)?.clone(),
+        address: address?,
+    })
 }

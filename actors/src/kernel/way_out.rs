@@ -54,7 +54,11 @@ impl Kernel {
             Exit::Others(uid) | Exit::Own(uid) => Some(uid),
         };
         let requests = PLACES.into_iter().map(|(priority, place)| {
-            if wanted(&place) { make(network, priority, place, uid) } else { delete(priority, place) }
+            if wanted(&place) {
+                make(network, priority, place, uid)
+            } else {
+                delete(priority, place)
+            }
         });
         self.ask_all(requests).await
     }
@@ -83,18 +87,27 @@ const PLACES: [(u32, Place); 5] = [
 
 /// Deletes all the rules, whichever network's they are.
 pub(super) fn delete_all() -> impl Iterator<Item = Request> {
-    PLACES.into_iter().map(|(priority, place)| delete(priority, place))
+    PLACES
+        .into_iter()
+        .map(|(priority, place)| delete(priority, place))
 }
 
 fn make(network: Network, priority: u32, place: Place, uid: Option<u32>) -> Request {
     let mut message = rule(priority, place);
     let range = network.range();
     message.header.src_len = range.prefix_len();
-    message.attributes.push(RuleAttribute::Source(range.network().into()));
+    message
+        .attributes
+        .push(RuleAttribute::Source(range.network().into()));
     match (place, uid) {
         (Place::Host, _) => message.attributes.push(RuleAttribute::SuppressPrefixLen(0)),
         (Place::NowhereForTunnels, Some(uid)) => {
-            message.attributes.push(RuleAttribute::UidRange(RuleUidRange { start: uid, end: uid }));
+            message
+                .attributes
+                .push(RuleAttribute::UidRange(RuleUidRange {
+                    start: uid,
+                    end: uid,
+                }));
         }
         (Place::Table(_) | Place::Nowhere | Place::NowhereForTunnels, _) => {}
     }

@@ -67,7 +67,12 @@ fn common(identity: &Identity, tls_crypt: &PathBuf, device: &str, management: &P
         .path("--management", management)
         .add(["unix", "--management-client", "--management-hold"])
         .add(["--tls-version-min", "1.3", "--data-ciphers", CIPHERS])
-        .add(["--script-security", "1", "--ifconfig-noexec", "--route-noexec"])
+        .add([
+            "--script-security",
+            "1",
+            "--ifconfig-noexec",
+            "--route-noexec",
+        ])
         .add(["--persist-tun", "--persist-key", "--tun-mtu", MTU])
         // `--keepalive` would double the time-out on a server.
         .add(["--ping", "10"])
@@ -90,12 +95,30 @@ pub(super) fn server(
         (Transport::Tcp, false) => ("wrnt", "tcp4-server"),
     };
     let mut args = common(identity, &identity.tls_crypt, device, management);
-    args.add(["--mode", "server", "--tls-server", "--dh", "none", "--proto", protocol])
-        .add(["--port", &port.to_string(), "--ping-restart", "60", "--remote-cert-tls", "client"])
-        // The daemon decides each CONNECT and REAUTH; clients have no password.
-        .add(["--management-client-auth", "--auth-user-pass-optional"])
-        .add(["--vlan-tagging", "--vlan-accept", "tagged"])
-        .add(["--max-clients", &max_accepted.saturating_add(SPARE_CLIENTS).to_string()]);
+    args.add([
+        "--mode",
+        "server",
+        "--tls-server",
+        "--dh",
+        "none",
+        "--proto",
+        protocol,
+    ])
+    .add([
+        "--port",
+        &port.to_string(),
+        "--ping-restart",
+        "60",
+        "--remote-cert-tls",
+        "client",
+    ])
+    // The daemon decides each CONNECT and REAUTH; clients have no password.
+    .add(["--management-client-auth", "--auth-user-pass-optional"])
+    .add(["--vlan-tagging", "--vlan-accept", "tagged"])
+    .add([
+        "--max-clients",
+        &max_accepted.saturating_add(SPARE_CLIENTS).to_string(),
+    ]);
     if transport == Transport::Udp {
         args.add(["--explicit-exit-notify", "1"]);
     } else {
@@ -123,8 +146,15 @@ pub(super) fn client(
     attempt: Attempt,
     management: &PathBuf,
 ) -> Vec<OsString> {
-    let Attempt { endpoint, other_key } = attempt;
-    let tls_crypt = if other_key { &identity.tls_crypt_other } else { &identity.tls_crypt };
+    let Attempt {
+        endpoint,
+        other_key,
+    } = attempt;
+    let tls_crypt = if other_key {
+        &identity.tls_crypt_other
+    } else {
+        &identity.tls_crypt
+    };
     let protocol = match (endpoint.transport, endpoint.address) {
         (Transport::Udp, SocketAddr::V4(_)) => "udp4",
         (Transport::Udp, SocketAddr::V6(_)) => "udp6",
@@ -134,15 +164,37 @@ pub(super) fn client(
     let address = endpoint.address.ip().to_string();
     let port = endpoint.address.port().to_string();
     let mut args = common(identity, tls_crypt, &slot.to_string(), management);
-    args.add(["--client", "--nobind", "--remote", &address, &port, protocol])
-        .add(["--verify-x509-name", &peer.to_string(), "name", "--remote-cert-tls", "server"])
-        .add(["--ping-exit", "60", "--remap-usr1", "SIGTERM", "--tls-exit"])
-        .add(["--connect-retry-max", "1", "--connect-timeout", "5", "--resolv-retry", "0"])
-        .add(["--tls-timeout", "1", "--hand-window", "10"])
-        .add(["--pull-filter", "accept", "cipher", "--pull-filter", "accept", "peer-id"])
-        .add(["--pull-filter", "accept", "protocol-flags"])
-        .add(["--pull-filter", "accept", "key-derivation"])
-        .add(["--pull-filter", "ignore", ""]);
+    args.add([
+        "--client", "--nobind", "--remote", &address, &port, protocol,
+    ])
+    .add([
+        "--verify-x509-name",
+        &peer.to_string(),
+        "name",
+        "--remote-cert-tls",
+        "server",
+    ])
+    .add(["--ping-exit", "60", "--remap-usr1", "SIGTERM", "--tls-exit"])
+    .add([
+        "--connect-retry-max",
+        "1",
+        "--connect-timeout",
+        "5",
+        "--resolv-retry",
+        "0",
+    ])
+    .add(["--tls-timeout", "1", "--hand-window", "10"])
+    .add([
+        "--pull-filter",
+        "accept",
+        "cipher",
+        "--pull-filter",
+        "accept",
+        "peer-id",
+    ])
+    .add(["--pull-filter", "accept", "protocol-flags"])
+    .add(["--pull-filter", "accept", "key-derivation"])
+    .add(["--pull-filter", "ignore", ""]);
     if endpoint.transport == Transport::Udp {
         // So that a planned end is not taken for a death.
         args.add(["--explicit-exit-notify", "1"]);
@@ -172,15 +224,27 @@ mod tests {
     fn check(args: &[OsString], demanded: &str) {
         let line: Vec<_> = args.iter().map(|word| word.to_string_lossy()).collect();
         let line = format!(" {} ", line.join(" "));
-        assert!(line.contains(&format!(" {demanded} ")), "{demanded:?} is missing in {line:?}");
+        assert!(
+            line.contains(&format!(" {demanded} ")),
+            "{demanded:?} is missing in {line:?}"
+        );
     }
 
     #[test]
     fn a_client_takes_nothing_that_a_peer_pushes_but_what_the_data_channel_needs() {
         let peer = "7/16".parse().unwrap();
         let endpoint = "udp:192.0.2.1:1194".parse().unwrap();
-        let attempt = Attempt { endpoint, other_key: false };
-        let args = client(&identity(), Slot::Dialling(0), peer, attempt, &"/run/m.sock".into());
+        let attempt = Attempt {
+            endpoint,
+            other_key: false,
+        };
+        let args = client(
+            &identity(),
+            Slot::Dialling(0),
+            peer,
+            attempt,
+            &"/run/m.sock".into(),
+        );
         let filters: Vec<_> = args
             .iter()
             .enumerate()
@@ -188,8 +252,10 @@ mod tests {
             .map(|(at, _)| (args[at + 1].clone(), args[at + 2].clone()))
             .collect();
         let accepted = ["cipher", "peer-id", "protocol-flags", "key-derivation"];
-        let mut expected: Vec<(OsString, OsString)> =
-            accepted.iter().map(|what| ("accept".into(), what.into())).collect();
+        let mut expected: Vec<(OsString, OsString)> = accepted
+            .iter()
+            .map(|what| ("accept".into(), what.into()))
+            .collect();
         expected.push(("ignore".into(), "".into()));
         assert_eq!(filters, expected);
     }
@@ -200,12 +266,24 @@ mod tests {
         let peer = "7/16".parse().unwrap();
         let management = "/run/m.sock".into();
         let lines = [
-            client(&identity(), Slot::Dialling(0), peer, Attempt { endpoint, other_key: true }, &management),
+            client(
+                &identity(),
+                Slot::Dialling(0),
+                peer,
+                Attempt {
+                    endpoint,
+                    other_key: true,
+                },
+                &management,
+            ),
             server(&identity(), Transport::Udp, 1194, 30, &management),
             server(&identity(), Transport::Tcp, 1194, 30, &management),
         ];
         for line in lines {
-            check(&line, "--script-security 1 --ifconfig-noexec --route-noexec");
+            check(
+                &line,
+                "--script-security 1 --ifconfig-noexec --route-noexec",
+            );
             check(&line, "--tls-version-min 1.3");
             check(&line, "--crl-verify /var/lib/warren/revoked dir");
             check(&line, "--management-client");

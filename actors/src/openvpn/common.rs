@@ -100,13 +100,24 @@ impl Common {
     }
 
     pub(super) fn history(&self, peer: Prefix) -> DialHistory {
-        self.table.borrow().dials.get(&peer).copied().unwrap_or_default()
+        self.table
+            .borrow()
+            .dials
+            .get(&peer)
+            .copied()
+            .unwrap_or_default()
     }
 
     pub(super) fn opened(&self, tunnel: TunnelReading) {
-        let TunnelReading { slot, peer, since, .. } = tunnel;
+        let TunnelReading {
+            slot, peer, since, ..
+        } = tunnel;
         self.table.borrow_mut().tunnels.insert(slot, tunnel);
-        self.facts.opened.do_send(TunnelOpened { at: since, slot, peer });
+        self.facts.opened.do_send(TunnelOpened {
+            at: since,
+            slot,
+            peer,
+        });
     }
 
     pub(super) fn set_phase(&self, slot: Slot, phase: Phase) {
@@ -131,14 +142,25 @@ impl Common {
     }
 
     pub(super) fn ended(&self, slot: Slot, reason: CloseReason) {
-        let Some(tunnel) = self.table.borrow_mut().tunnels.remove(&slot) else { return };
+        let Some(tunnel) = self.table.borrow_mut().tunnels.remove(&slot) else {
+            return;
+        };
         let at = self.now();
-        let lived = tunnel.up_since.map(|since| at.since(since)).unwrap_or_default();
+        let lived = tunnel
+            .up_since
+            .map(|since| at.since(since))
+            .unwrap_or_default();
         let peer = tunnel.peer;
         tracing::info!(%slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
         if reason == CloseReason::PeerDead {
             self.table.borrow().losses.note(peer);
         }
-        self.facts.closed.do_send(TunnelClosed { at, slot, peer, reason, lived });
+        self.facts.closed.do_send(TunnelClosed {
+            at,
+            slot,
+            peer,
+            reason,
+            lived,
+        });
     }
 }

@@ -24,20 +24,32 @@ impl Tunnels {
     /// that peer; if it has another certificate by now it is dialled again.
     pub(super) fn cut_off(&mut self, revoked: &BTreeSet<Prefix>) {
         let held = self.common.held.load_full();
-        for peer in revoked.iter().filter(|peer| **peer != self.common.settings.me) {
-            self.ranges(*peer).for_each(|range| self.common.links.order(LinkOrder::Bar(range)));
+        for peer in revoked
+            .iter()
+            .filter(|peer| **peer != self.common.settings.me)
+        {
+            self.ranges(*peer)
+                .for_each(|range| self.common.links.order(LinkOrder::Bar(range)));
             let until = self.common.now() + BARRED;
             self.connections.0.borrow_mut().barred.insert(*peer, until);
         }
         let slots: Vec<Slot> = {
             let processes = self.connections.0.borrow();
-            let accepted = processes.servers.values().flat_map(|server| server.barred(&held));
-            let dialled = processes.dials.iter().filter(|(_, dial)| revoked.contains(&dial.peer()));
+            let accepted = processes
+                .servers
+                .values()
+                .flat_map(|server| server.barred(&held));
+            let dialled = processes
+                .dials
+                .iter()
+                .filter(|(_, dial)| revoked.contains(&dial.peer()));
             accepted.chain(dialled.map(|(slot, _)| *slot)).collect()
         };
         for slot in slots {
             let tunnel = self.common.table.borrow().tunnels.get(&slot).cloned();
-            let Some(TunnelReading { peer, phase, .. }) = tunnel else { continue };
+            let Some(TunnelReading { peer, phase, .. }) = tunnel else {
+                continue;
+            };
             if phase == Phase::Connecting {
                 self.close(slot, CloseReason::Revoked);
                 continue;
@@ -45,7 +57,12 @@ impl Tunnels {
             tracing::info!(%slot, %peer, "peer revoked: its tunnel drains and is cut off");
             self.drain(slot);
             let at = self.common.now() + CUT_AFTER;
-            self.connections.0.borrow_mut().cut.entry(slot).or_insert((peer, at));
+            self.connections
+                .0
+                .borrow_mut()
+                .cut
+                .entry(slot)
+                .or_insert((peer, at));
         }
     }
 
@@ -54,23 +71,36 @@ impl Tunnels {
         let due: Vec<Slot> = {
             let mut processes = self.connections.0.borrow_mut();
             let table = self.common.table.borrow();
-            let stands =
-                |slot: &Slot, peer: &Prefix| table.tunnels.get(slot).is_some_and(|is| is.peer == *peer);
+            let stands = |slot: &Slot, peer: &Prefix| {
+                table.tunnels.get(slot).is_some_and(|is| is.peer == *peer)
+            };
             processes.cut.retain(|slot, (peer, _)| stands(slot, peer));
             processes.barred.retain(|peer, until| {
                 if *until <= now {
-                    self.ranges(*peer).for_each(|range| self.common.links.order(LinkOrder::Unbar(range)));
+                    self.ranges(*peer)
+                        .for_each(|range| self.common.links.order(LinkOrder::Unbar(range)));
                 }
                 *until > now
             });
-            processes.cut.iter().filter(|(_, (_, at))| *at <= now).map(|(slot, _)| *slot).collect()
+            processes
+                .cut
+                .iter()
+                .filter(|(_, (_, at))| *at <= now)
+                .map(|(slot, _)| *slot)
+                .collect()
         };
-        due.into_iter().for_each(|slot| self.close(slot, CloseReason::Revoked));
+        due.into_iter()
+            .for_each(|slot| self.close(slot, CloseReason::Revoked));
     }
 
     /// What a node has of the network.
     fn ranges(&self, node: Prefix) -> impl Iterator<Item = IpNet> + use<> {
-        let ipv4 = self.common.held.load().network().and_then(|network| network.payload4()?.node_range(node));
+        let ipv4 = self
+            .common
+            .held
+            .load()
+            .network()
+            .and_then(|network| network.payload4()?.node_range(node));
         let ipv6 = self.common.settings.network.node_range(node);
         ipv4.map(IpNet::from).into_iter().chain([ipv6.into()])
     }

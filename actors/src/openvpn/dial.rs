@@ -36,14 +36,28 @@ pub(super) struct Dial {
 
 impl Dial {
     /// Starts dialling the first endpoint; `None` where there is none.
-    pub(super) fn open(common: &Common, slot: Slot, peer: Prefix, endpoints: &[Endpoint]) -> Option<Self> {
+    pub(super) fn open(
+        common: &Common,
+        slot: Slot,
+        peer: Prefix,
+        endpoints: &[Endpoint],
+    ) -> Option<Self> {
         let attempts = attempts(common, endpoints);
         let (first, untried) = attempts.split_first()?;
         let program = common.program(
             slot.to_string(),
-            client(&common.settings.identity, slot, peer, *first, &common.management(&slot.to_string())),
+            client(
+                &common.settings.identity,
+                slot,
+                peer,
+                *first,
+                &common.management(&slot.to_string()),
+            ),
         );
-        let limits = Limits { start: PATIENCE, ..Limits::default() };
+        let limits = Limits {
+            start: PATIENCE,
+            ..Limits::default()
+        };
         let seed = common.seed ^ u64::from(peer.number());
         let mut dial = Self {
             slot,
@@ -56,7 +70,8 @@ impl Dial {
             was_up: false,
             ending: None,
         };
-        dial.process.handle(Event::Wanted, common.now(), &common.events);
+        dial.process
+            .handle(Event::Wanted, common.now(), &common.events);
         Some(dial)
     }
 
@@ -65,7 +80,8 @@ impl Dial {
         if self.ending.is_none() {
             self.ending = Some(reason);
             common.set_phase(self.slot, Phase::Closing);
-            self.process.handle(Event::Unwanted, common.now(), &common.events);
+            self.process
+                .handle(Event::Unwanted, common.now(), &common.events);
         }
     }
 
@@ -78,7 +94,11 @@ impl Dial {
         match &event.happened {
             Happened::ManagementConnected => {
                 self.decoder = Decoder::default();
-                self.process.say(format!("{}{}", management::STATE_ON, management::HOLD_RELEASE));
+                self.process.say(format!(
+                    "{}{}",
+                    management::STATE_ON,
+                    management::HOLD_RELEASE
+                ));
                 None
             }
             Happened::Management(bytes) => {
@@ -101,7 +121,9 @@ impl Dial {
                 _ => {}
             },
             // All that tells a server's orderly end: the state says only that we said goodbye too.
-            management::Event::Notify { kind, .. } if kind.starts_with("server-pushed-") => self.goes(&kind),
+            management::Event::Notify { kind, .. } if kind.starts_with("server-pushed-") => {
+                self.goes(&kind)
+            }
             // All that tells a refusal: with an exit notification the state says nothing else.
             management::Event::AuthFailed => {
                 self.ending.get_or_insert(CloseReason::PeerClosed);
@@ -115,12 +137,17 @@ impl Dial {
     }
 
     fn came_up(&mut self, common: &Common) {
-        self.process.handle(Event::Ready, common.now(), &common.events);
+        self.process
+            .handle(Event::Ready, common.now(), &common.events);
         self.was_up = true;
         let history = common.history(self.peer);
         common.table.borrow_mut().dials.insert(
             self.peer,
-            crate::store::DialHistory { failures: 0, good: Some(self.endpoint), ..history },
+            crate::store::DialHistory {
+                failures: 0,
+                good: Some(self.endpoint),
+                ..history
+            },
         );
         common.came_up(self.slot, self.peer);
     }
@@ -131,9 +158,10 @@ impl Dial {
             return;
         }
         self.ending = match detail {
-            "server-pushed-halt" | "server-pushed-connection-reset" | "auth-failure" | "remote-exit" => {
-                Some(CloseReason::PeerClosed)
-            }
+            "server-pushed-halt"
+            | "server-pushed-connection-reset"
+            | "auth-failure"
+            | "remote-exit" => Some(CloseReason::PeerClosed),
             "ping-exit" | "ping-restart" => Some(CloseReason::PeerDead),
             _ => None,
         };
@@ -156,7 +184,12 @@ impl Dial {
         if self.was_up {
             return Some(CloseReason::PeerDead);
         }
-        if let Some(problem) = self.process.tail().rev().find_map(management::reason_of_log) {
+        if let Some(problem) = self
+            .process
+            .tail()
+            .rev()
+            .find_map(management::reason_of_log)
+        {
             tracing::info!(slot = %self.slot, peer = %self.peer, endpoint = %self.endpoint, ?problem, "dial failed");
         }
         if self.untried.is_empty() {
@@ -166,7 +199,13 @@ impl Dial {
         let attempt = self.untried.remove(0);
         (self.endpoint, self.begun) = (attempt.endpoint, common.now());
         let management = common.management(&self.slot.to_string());
-        self.process.set_args(client(&common.settings.identity, self.slot, self.peer, attempt, &management));
+        self.process.set_args(client(
+            &common.settings.identity,
+            self.slot,
+            self.peer,
+            attempt,
+            &management,
+        ));
         if let Some(tunnel) = common.table.borrow_mut().tunnels.get_mut(&self.slot) {
             tunnel.endpoint = Some(self.endpoint);
         }
@@ -177,16 +216,20 @@ impl Dial {
     fn failed(&self, common: &Common) {
         let history = common.history(self.peer);
         let failures = history.failures.saturating_add(1);
-        common
-            .table
-            .borrow_mut()
-            .dials
-            .insert(self.peer, crate::store::DialHistory { failures, failed: Some(common.now()), ..history });
+        common.table.borrow_mut().dials.insert(
+            self.peer,
+            crate::store::DialHistory {
+                failures,
+                failed: Some(common.now()),
+                ..history
+            },
+        );
     }
 
     /// Time has passed.
     pub(super) fn tick(&mut self, common: &Common) {
-        self.process.handle(Event::Tick, common.now(), &common.events);
+        self.process
+            .handle(Event::Tick, common.now(), &common.events);
     }
 
     /// Whom it dials.
@@ -208,10 +251,22 @@ impl Dial {
 /// Each endpoint; while the network's key is changed, then each once more with the other key.
 fn attempts(common: &Common, endpoints: &[Endpoint]) -> Vec<Attempt> {
     let held = common.held.load();
-    let changing = held.network().is_some_and(|network| network.tls_crypt_other.is_some());
-    let keys = if changing { &[false, true][..] } else { &[false] };
+    let changing = held
+        .network()
+        .is_some_and(|network| network.tls_crypt_other.is_some());
+    let keys = if changing {
+        &[false, true][..]
+    } else {
+        &[false]
+    };
     let with = |key: &bool| {
-        endpoints.iter().map(|endpoint| Attempt { endpoint: *endpoint, other_key: *key }).collect::<Vec<_>>()
+        endpoints
+            .iter()
+            .map(|endpoint| Attempt {
+                endpoint: *endpoint,
+                other_key: *key,
+            })
+            .collect::<Vec<_>>()
     };
     keys.iter().flat_map(with).collect()
 }

@@ -19,7 +19,9 @@ use crate::{
     clock::Clock,
     documents::held::SharedHeld,
     links::{LinkOrder, Links},
-    messages::{CredentialsChanged, DocumentsChanged, DrainsRead, Ordered, ProcessReading, RoutesRead},
+    messages::{
+        CredentialsChanged, DocumentsChanged, DrainsRead, Ordered, ProcessReading, RoutesRead,
+    },
     peer_client::Asker,
     process::{ChildEvent, Outlet},
     store::{Applied, TunnelTable},
@@ -70,13 +72,20 @@ impl Connections {
     /// How the processes do, sorted by name.
     pub fn readings(&self) -> Vec<ProcessReading> {
         let processes = self.0.borrow();
-        let Processes { servers, dials, rollover, .. } = &*processes;
+        let Processes {
+            servers,
+            dials,
+            rollover,
+            ..
+        } = &*processes;
         let server = |server: &Server| ProcessReading {
             stale: server.begun() < rollover.servers_before,
             ..server.reading()
         };
-        let dial =
-            |dial: &Dial| ProcessReading { stale: dial.begun() < rollover.dials_before, ..dial.reading() };
+        let dial = |dial: &Dial| ProcessReading {
+            stale: dial.begun() < rollover.dials_before,
+            ..dial.reading()
+        };
         let mut readings: Vec<_> = servers.values().map(server).collect();
         readings.extend(dials.values().map(dial));
         readings.sort_by(|a, b| a.name.cmp(&b.name));
@@ -113,7 +122,10 @@ pub struct Tunnels {
 
 impl Tunnels {
     /// Goes on with `connections`; starts servers that are not there yet.
-    #[expect(clippy::too_many_arguments, reason = "everything it will ever talk to comes through here")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything it will ever talk to comes through here"
+    )]
     pub fn new(
         settings: Settings,
         clock: Clock,
@@ -128,7 +140,10 @@ impl Tunnels {
         asker: Asker,
         seed: u64,
     ) -> Self {
-        let most = held.load().network().map_or(u16::MAX, |network| network.parameters.max_accepted);
+        let most = held
+            .load()
+            .network()
+            .map_or(u16::MAX, |network| network.parameters.max_accepted);
         let max_accepted = Cell::new(settings.max_accepted.min(most));
         let common = Common {
             settings,
@@ -142,7 +157,15 @@ impl Tunnels {
             stopping: Cell::new(false),
             max_accepted,
         };
-        Self { common, connections, routes: None, drained: BTreeMap::new(), applied, turn, asker }
+        Self {
+            common,
+            connections,
+            routes: None,
+            drained: BTreeMap::new(),
+            applied,
+            turn,
+            asker,
+        }
     }
 
     fn start_servers(&mut self) {
@@ -151,7 +174,10 @@ impl Tunnels {
             return;
         }
         for (transport, port) in self.common.settings.servers.clone() {
-            processes.servers.entry(transport).or_insert_with(|| Server::open(&self.common, transport, port));
+            processes
+                .servers
+                .entry(transport)
+                .or_insert_with(|| Server::open(&self.common, transport, port));
         }
     }
 
@@ -160,15 +186,27 @@ impl Tunnels {
         self.disturb();
         self.roll_over(ctx);
         let mut processes = self.connections.0.borrow_mut();
-        processes.servers.values_mut().for_each(|server| server.tick(&self.common));
-        processes.dials.values_mut().for_each(|dial| dial.tick(&self.common));
+        processes
+            .servers
+            .values_mut()
+            .for_each(|server| server.tick(&self.common));
+        processes
+            .dials
+            .values_mut()
+            .for_each(|dial| dial.tick(&self.common));
     }
 
     fn carry_out(&mut self, order: Order) {
         match order {
             // Nothing is planned any more while the daemon stops; the dead are still buried.
-            Order::Open { .. } | Order::Drain { .. } | Order::Undrain { .. } if self.common.stopping() => {}
-            Order::Open { slot, peer, endpoints, reason } => {
+            Order::Open { .. } | Order::Drain { .. } | Order::Undrain { .. }
+                if self.common.stopping() => {}
+            Order::Open {
+                slot,
+                peer,
+                endpoints,
+                reason,
+            } => {
                 tracing::info!(%slot, %peer, %reason, "tunnel opening");
                 self.open(slot, peer, &endpoints);
             }
@@ -188,7 +226,14 @@ impl Tunnels {
             }
             Order::Close { slot, reason } => {
                 // The planner takes every drain that it did not begin for an operator's.
-                let rolls = self.connections.0.borrow_mut().rollover.tried.remove(&slot).is_some();
+                let rolls = self
+                    .connections
+                    .0
+                    .borrow_mut()
+                    .rollover
+                    .tried
+                    .remove(&slot)
+                    .is_some();
                 let ours = rolls && reason == CloseReason::Operator;
                 self.close(slot, if ours { CloseReason::Renewed } else { reason });
             }
@@ -196,9 +241,20 @@ impl Tunnels {
     }
 
     fn drain(&mut self, slot: Slot) {
-        let peer = self.common.table.borrow().tunnels.get(&slot).map(|tunnel| tunnel.peer);
+        let peer = self
+            .common
+            .table
+            .borrow()
+            .tunnels
+            .get(&slot)
+            .map(|tunnel| tunnel.peer);
         if let Some(peer) = peer {
-            self.move_phase(slot, Phase::Up, Phase::Draining, LinkOrder::Silence(slot, peer));
+            self.move_phase(
+                slot,
+                Phase::Up,
+                Phase::Draining,
+                LinkOrder::Silence(slot, peer),
+            );
         }
     }
 
@@ -207,15 +263,17 @@ impl Tunnels {
         let now = common.now();
         let mut processes = self.connections.0.borrow_mut();
         let known = processes.dials.values().any(|dial| dial.peer() == peer);
-        let free =
-            common.table.borrow().free_slots(now).contains(&slot) && !processes.dials.contains_key(&slot);
+        let free = common.table.borrow().free_slots(now).contains(&slot)
+            && !processes.dials.contains_key(&slot);
         if !free || known || common.stopping() || peer == common.settings.me {
             return;
         }
         // Its last tunnel may have left it down or silent.
         common.links.order(LinkOrder::Up(slot));
         common.links.order(LinkOrder::Unsilence(slot));
-        let Some(dial) = Dial::open(common, slot, peer, endpoints) else { return };
+        let Some(dial) = Dial::open(common, slot, peer, endpoints) else {
+            return;
+        };
         processes.dials.insert(slot, dial);
         common.opened(TunnelReading {
             slot,
@@ -228,7 +286,13 @@ impl Tunnels {
     }
 
     fn move_phase(&self, slot: Slot, from: Phase, to: Phase, order: LinkOrder) {
-        let phase = self.common.table.borrow().tunnels.get(&slot).map(|tunnel| tunnel.phase);
+        let phase = self
+            .common
+            .table
+            .borrow()
+            .tunnels
+            .get(&slot)
+            .map(|tunnel| tunnel.phase);
         if phase == Some(from) {
             self.common.set_phase(slot, to);
             self.common.links.order(order);
@@ -273,7 +337,11 @@ impl Tunnels {
             .collect();
         for (slot, reason) in ended {
             if processes.dials.remove(&slot).is_some() {
-                common.table.borrow_mut().resting.insert(slot, common.now() + REST);
+                common
+                    .table
+                    .borrow_mut()
+                    .resting
+                    .insert(slot, common.now() + REST);
             }
             common.ended(slot, reason);
         }
@@ -325,8 +393,14 @@ impl Handler<EndAll> for Tunnels {
         self.common.stopping.set(true);
         let mut processes = self.connections.0.borrow_mut();
         processes.stopped = true;
-        processes.dials.values_mut().for_each(|dial| dial.close(&self.common, CloseReason::Shutdown));
-        processes.servers.values_mut().for_each(|server| server.stop(&self.common));
+        processes
+            .dials
+            .values_mut()
+            .for_each(|dial| dial.close(&self.common, CloseReason::Shutdown));
+        processes
+            .servers
+            .values_mut()
+            .for_each(|server| server.stop(&self.common));
     }
 }
 
@@ -336,7 +410,9 @@ impl Handler<DocumentsChanged> for Tunnels {
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         if let Some(network) = changed.held.network() {
             let most = self.common.settings.max_accepted;
-            self.common.max_accepted.set(most.min(network.parameters.max_accepted));
+            self.common
+                .max_accepted
+                .set(most.min(network.parameters.max_accepted));
         }
         self.cut_off(&changed.revoked);
     }

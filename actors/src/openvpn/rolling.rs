@@ -37,7 +37,9 @@ impl Tunnels {
         let Stale { dials, servers } = self.stale();
         if dials.is_empty() && servers.is_empty() {
             self.leave_turns(ctx);
-            return self.applied.by_tunnels(self.connections.0.borrow().rollover.version);
+            return self
+                .applied
+                .by_tunnels(self.connections.0.borrow().rollover.version);
         }
         let (may, must) = {
             let rollover = &self.connections.0.borrow().rollover;
@@ -46,10 +48,14 @@ impl Tunnels {
         if !may || (!self.is_calm() && !must) {
             return;
         }
-        let next = dials.into_iter().find(|slot| self.connections.0.borrow().rollover.may_try(*slot, now));
+        let next = dials
+            .into_iter()
+            .find(|slot| self.connections.0.borrow().rollover.may_try(*slot, now));
         // Who is dialled anew by those whose servers were started anew need not dial them anew.
         match (servers.into_iter().next(), next) {
-            (Some(transport), _) if self.is_idle(transport) => self.roll_server(transport, now, ctx),
+            (Some(transport), _) if self.is_idle(transport) => {
+                self.roll_server(transport, now, ctx)
+            }
             (None, None) => self.leave_turns(ctx),
             (_, _) if !must && !self.has_turns(now, ctx) => {}
             (Some(transport), _) => self.roll_server(transport, now, ctx),
@@ -59,9 +65,18 @@ impl Tunnels {
 
     fn stale(&self) -> Stale {
         let processes = self.connections.0.borrow();
-        let Processes { rollover, dials, servers, .. } = &*processes;
-        let dials = dials.iter().filter(|(_, dial)| dial.begun() < rollover.dials_before);
-        let servers = servers.iter().filter(|(_, server)| server.begun() < rollover.servers_before);
+        let Processes {
+            rollover,
+            dials,
+            servers,
+            ..
+        } = &*processes;
+        let dials = dials
+            .iter()
+            .filter(|(_, dial)| dial.begun() < rollover.dials_before);
+        let servers = servers
+            .iter()
+            .filter(|(_, server)| server.begun() < rollover.servers_before);
         Stale {
             dials: dials.map(|(slot, _)| *slot).collect(),
             servers: servers.map(|(transport, _)| *transport).collect(),
@@ -71,7 +86,10 @@ impl Tunnels {
     /// Whether no tunnel ends with that server.
     fn is_idle(&self, transport: Transport) -> bool {
         let processes = self.connections.0.borrow();
-        processes.servers.get(&transport).is_some_and(|server| server.slots().is_empty())
+        processes
+            .servers
+            .get(&transport)
+            .is_some_and(|server| server.slots().is_empty())
     }
 
     /// Whether all neighbours have given us their turns; asks them where nobody was asked.
@@ -85,9 +103,20 @@ impl Tunnels {
             }
             rollover.turns = Turns::Asked(now);
         }
-        let neighbours: BTreeSet<Prefix> =
-            self.common.table.borrow().tunnels.values().map(|tunnel| tunnel.peer).collect();
-        let asked = take_all(me, neighbours.clone(), self.turn.clone(), self.asker.clone());
+        let neighbours: BTreeSet<Prefix> = self
+            .common
+            .table
+            .borrow()
+            .tunnels
+            .values()
+            .map(|tunnel| tunnel.peer)
+            .collect();
+        let asked = take_all(
+            me,
+            neighbours.clone(),
+            self.turn.clone(),
+            self.asker.clone(),
+        );
         ctx.spawn(asked.into_actor(self).map(move |all, tunnels, _| {
             let now = tunnels.common.now();
             let rollover = &mut tunnels.connections.0.borrow_mut().rollover;
@@ -105,7 +134,9 @@ impl Tunnels {
     fn settles(&mut self, now: Uptime, ctx: &mut Context<Self>) -> bool {
         {
             let rollover = &mut self.connections.0.borrow_mut().rollover;
-            let Turns::Settling(settling) = &mut rollover.turns else { return false };
+            let Turns::Settling(settling) = &mut rollover.turns else {
+                return false;
+            };
             if !settling.is_over(&self.common.table.borrow().tunnels, now) {
                 return true;
             }
@@ -118,7 +149,12 @@ impl Tunnels {
     fn leave_turns(&mut self, ctx: &mut Context<Self>) {
         let given = self.connections.0.borrow_mut().rollover.leave_turns();
         if let Some(given) = given {
-            let back = give_all_back(self.common.settings.me, given, self.turn.clone(), self.asker.clone());
+            let back = give_all_back(
+                self.common.settings.me,
+                given,
+                self.turn.clone(),
+                self.asker.clone(),
+            );
             ctx.spawn(back.into_actor(self));
         }
     }
@@ -132,12 +168,20 @@ impl Tunnels {
 
     fn draining_server(&self) -> Option<(Transport, Uptime)> {
         let processes = self.connections.0.borrow();
-        processes.servers.iter().find_map(|(transport, server)| Some((*transport, server.drains()?)))
+        processes
+            .servers
+            .iter()
+            .find_map(|(transport, server)| Some((*transport, server.drains()?)))
     }
 
     /// Every tunnel is simply up: one planned end at a time.
     fn is_calm(&self) -> bool {
-        self.common.table.borrow().tunnels.values().all(|tunnel| tunnel.phase == Phase::Up)
+        self.common
+            .table
+            .borrow()
+            .tunnels
+            .values()
+            .all(|tunnel| tunnel.phase == Phase::Up)
     }
 
     fn roll_dial(&mut self, slot: Slot, now: Uptime) {
@@ -148,19 +192,39 @@ impl Tunnels {
             rollover.must(now)
         };
         tracing::info!(%slot, must, "tunnel made anew, since certificates or keys have changed");
-        let peer = self.common.table.borrow().tunnels.get(&slot).map(|tunnel| tunnel.peer);
+        let peer = self
+            .common
+            .table
+            .borrow()
+            .tunnels
+            .get(&slot)
+            .map(|tunnel| tunnel.peer);
         let until = now + DRAIN_DEADLINE + rollover::PATIENCE;
-        self.connections.0.borrow_mut().rollover.settle(peer.into_iter().collect(), until);
-        if must { self.close(slot, CloseReason::Renewed) } else { self.drain(slot) }
+        self.connections
+            .0
+            .borrow_mut()
+            .rollover
+            .settle(peer.into_iter().collect(), until);
+        if must {
+            self.close(slot, CloseReason::Renewed)
+        } else {
+            self.drain(slot)
+        }
     }
 
     fn roll_server(&mut self, transport: Transport, now: Uptime, ctx: &mut Context<Self>) {
         let (slots, must) = {
             let processes = self.connections.0.borrow();
-            let slots = processes.servers.get(&transport).map(Server::slots).unwrap_or_default();
+            let slots = processes
+                .servers
+                .get(&transport)
+                .map(Server::slots)
+                .unwrap_or_default();
             (slots, processes.rollover.must(now))
         };
-        let alone = self.ways_without(&slots).and_then(|ways| only_way(&ways, &slots));
+        let alone = self
+            .ways_without(&slots)
+            .and_then(|ways| only_way(&ways, &slots));
         if let Some(node) = alone.filter(|_| !must) {
             tracing::debug!(%transport, %node, "server not started anew yet: the only way to a node");
             self.connections.0.borrow_mut().rollover.rests_until = now + rollover::AGAIN;
@@ -177,13 +241,25 @@ impl Tunnels {
     /// babeld's routes, sorted as if these slots' tunnels were to end.
     fn ways_without(&self, slots: &BTreeSet<Slot>) -> Option<Ways> {
         let table = self.routes.as_ref()?;
-        Some(Ways::of(&table.routes, self.common.settings.me, |slot| !slots.contains(&slot)))
+        Some(Ways::of(&table.routes, self.common.settings.me, |slot| {
+            !slots.contains(&slot)
+        }))
     }
 
-    fn go_on_with(&mut self, transport: Transport, since: Uptime, now: Uptime, ctx: &mut Context<Self>) {
+    fn go_on_with(
+        &mut self,
+        transport: Transport,
+        since: Uptime,
+        now: Uptime,
+        ctx: &mut Context<Self>,
+    ) {
         let mut processes = self.connections.0.borrow_mut();
-        let Processes { servers, rollover, .. } = &mut *processes;
-        let Some(server) = servers.get_mut(&transport) else { return };
+        let Processes {
+            servers, rollover, ..
+        } = &mut *processes;
+        let Some(server) = servers.get_mut(&transport) else {
+            return;
+        };
         let slots = server.slots();
         let step = match server_drain(&slots, &self.drained, since, now) {
             ServerDrain::GiveUp if rollover.must(now) => ServerDrain::Done,
@@ -195,7 +271,10 @@ impl Tunnels {
                 tracing::info!(%transport, drained_s = now.since(since).as_secs(), "server started anew");
                 let table = self.common.table.borrow();
                 let peers = slots.iter().filter_map(|slot| table.tunnels.get(slot));
-                rollover.settle(peers.map(|tunnel| tunnel.peer).collect(), now + rollover::PATIENCE);
+                rollover.settle(
+                    peers.map(|tunnel| tunnel.peer).collect(),
+                    now + rollover::PATIENCE,
+                );
                 rollover.rests_until = now + rollover::REST;
                 drop(table);
                 server.restart(&self.common);

@@ -130,7 +130,12 @@ impl Rollover {
     /// A step is done by which the tunnels of `peers` end or have ended.
     pub(super) fn settle(&mut self, peers: BTreeSet<Prefix>, until: Uptime) {
         if let Some(given) = self.leave_turns() {
-            self.turns = Turns::Settling(Settling { given, peers, until, whole: None });
+            self.turns = Turns::Settling(Settling {
+                given,
+                peers,
+                until,
+                whole: None,
+            });
         }
     }
 
@@ -141,6 +146,8 @@ impl Rollover {
 
     /// Whether that dialled tunnel was not tried a short while ago.
     pub(super) fn may_try(&self, slot: Slot, now: Uptime) -> bool {
-        self.tried.get(&slot).is_none_or(|at| now.since(*at) >= AGAIN)
+        self.tried
+            .get(&slot)
+            .is_none_or(|at| now.since(*at) >= AGAIN)
     }
 }

@@ -64,9 +64,18 @@ impl Server {
         let name = format!("server-{transport}");
         let settings = &common.settings;
         let management = common.management(&name);
-        let args = server(&settings.identity, transport, port, settings.max_accepted, &management);
+        let args = server(
+            &settings.identity,
+            transport,
+            port,
+            settings.max_accepted,
+            &management,
+        );
         let program = common.program(name, args);
-        let limits = Limits { start: Duration::from_secs(10), ..Limits::default() };
+        let limits = Limits {
+            start: Duration::from_secs(10),
+            ..Limits::default()
+        };
         let mut server = Self {
             transport,
             process: Supervised::new(program, limits, common.seed),
@@ -76,7 +85,9 @@ impl Server {
             drains: None,
             restarts: false,
         };
-        server.process.handle(Event::Wanted, common.now(), &common.events);
+        server
+            .process
+            .handle(Event::Wanted, common.now(), &common.events);
         server
     }
 
@@ -88,12 +99,19 @@ impl Server {
         match &event.happened {
             Happened::ManagementConnected => {
                 self.decoder = Decoder::default();
-                self.process.say(format!("{}{}", management::STATE_ON, management::HOLD_RELEASE));
+                self.process.say(format!(
+                    "{}{}",
+                    management::STATE_ON,
+                    management::HOLD_RELEASE
+                ));
                 Vec::new()
             }
             Happened::Management(bytes) => {
                 let events = self.decoder.feed(bytes);
-                events.into_iter().filter_map(|event| self.said(common, event)).collect()
+                events
+                    .into_iter()
+                    .filter_map(|event| self.said(common, event))
+                    .collect()
             }
             Happened::Logged(line) => {
                 if let Some(peer) = revoked_of_log(line) {
@@ -104,8 +122,14 @@ impl Server {
             Happened::Exited { .. } => {
                 let slots: Vec<Slot> = std::mem::take(&mut self.accepted).into_keys().collect();
                 let wanted = std::mem::take(&mut self.restarts);
-                let reason = if wanted { CloseReason::Renewed } else { CloseReason::ProcessDied };
-                slots.iter().for_each(|slot| common.links.order(LinkOrder::Down(*slot)));
+                let reason = if wanted {
+                    CloseReason::Renewed
+                } else {
+                    CloseReason::ProcessDied
+                };
+                slots
+                    .iter()
+                    .for_each(|slot| common.links.order(LinkOrder::Down(*slot)));
                 slots.into_iter().map(|slot| (slot, reason)).collect()
             }
         }
@@ -116,7 +140,8 @@ impl Server {
             management::Event::Hold => self.process.say(management::HOLD_RELEASE.to_owned()),
             management::Event::State(state) if state.name == StateName::Connected => {
                 tracing::info!(transport = %self.transport, "server listens");
-                self.process.handle(Event::Ready, common.now(), &common.events);
+                self.process
+                    .handle(Event::Ready, common.now(), &common.events);
             }
             management::Event::ClientConnect { cid, kid, env }
             | management::Event::ClientReauth { cid, kid, env } => {
@@ -128,10 +153,13 @@ impl Server {
                         Some(management::client_deny(cid, kid, refusal))
                     }
                 };
-                self.process.say(answer.unwrap_or_else(|| management::client_deny(cid, kid, "no slot")));
+                self.process
+                    .say(answer.unwrap_or_else(|| management::client_deny(cid, kid, "no slot")));
             }
             management::Event::ClientEstablished { cid, .. } => self.established(common, cid),
-            management::Event::ClientDisconnect { cid, .. } => return self.disconnected(common, cid),
+            management::Event::ClientDisconnect { cid, .. } => {
+                return self.disconnected(common, cid);
+            }
             _ => {}
         }
         None
@@ -141,21 +169,32 @@ impl Server {
     fn left(&mut self, common: &Common, line: &str) -> Option<Ended> {
         let (peer, from) = management::leave_of_log(line)?;
         let mut held = self.accepted.iter();
-        let (slot, _) = held.find(|(_, accepted)| accepted.peer == peer && accepted.from == Some(from))?;
+        let (slot, _) =
+            held.find(|(_, accepted)| accepted.peer == peer && accepted.from == Some(from))?;
         let slot = *slot;
         self.accepted.remove(&slot);
         common.links.order(LinkOrder::Down(slot));
-        common.table.borrow_mut().resting.insert(slot, common.now() + KILLED_REST);
+        common
+            .table
+            .borrow_mut()
+            .resting
+            .insert(slot, common.now() + KILLED_REST);
         Some((slot, CloseReason::PeerClosed))
     }
 
     /// The VLAN that the client gets, or why it is refused.
-    fn admit(&mut self, common: &Common, client: ClientId, env: &ClientEnv) -> Result<u16, &'static str> {
+    fn admit(
+        &mut self,
+        common: &Common,
+        client: ClientId,
+        env: &ClientEnv,
+    ) -> Result<u16, &'static str> {
         let peer = env.node().ok_or("the certificate names no node")?;
         if peer == common.settings.me {
             return Err("that is our own certificate");
         }
-        let serials = [&env.serial, &env.ca_serial].map(|serial| serial.clone().unwrap_or_default());
+        let serials =
+            [&env.serial, &env.ca_serial].map(|serial| serial.clone().unwrap_or_default());
         if serials.iter().any(|serial| common.is_revoked(serial)) {
             return Err("the certificate is revoked, or its CA barred");
         }
@@ -165,15 +204,35 @@ impl Server {
         if self.drains.is_some() {
             return Err("this server is about to be started anew");
         }
-        let held = self.accepted.iter().find(|(_, accepted)| accepted.peer == peer).map(|(slot, _)| *slot);
+        let held = self
+            .accepted
+            .iter()
+            .find(|(_, accepted)| accepted.peer == peer)
+            .map(|(slot, _)| *slot);
         let slot = match held {
             Some(slot) => slot,
-            None => self.free_slot(common).ok_or("no more tunnels are accepted")?,
+            None => self
+                .free_slot(common)
+                .ok_or("no more tunnels are accepted")?,
         };
-        let again = self.accepted.get(&slot).is_some_and(|accepted| accepted.client == client);
+        let again = self
+            .accepted
+            .get(&slot)
+            .is_some_and(|accepted| accepted.client == client);
         if !again {
-            self.accepted.insert(slot, Accepted { peer, client, from: env.address(), serials });
-            let endpoint = env.address().map(|address| Endpoint { address, transport: self.transport });
+            self.accepted.insert(
+                slot,
+                Accepted {
+                    peer,
+                    client,
+                    from: env.address(),
+                    serials,
+                },
+            );
+            let endpoint = env.address().map(|address| Endpoint {
+                address,
+                transport: self.transport,
+            });
             common.opened(TunnelReading {
                 slot,
                 peer,
@@ -192,7 +251,11 @@ impl Server {
     fn free_slot(&self, common: &Common) -> Option<Slot> {
         let table = common.table.borrow();
         let now = common.now();
-        let accepted = table.tunnels.keys().filter(|slot| matches!(slot, Slot::Accepting(..))).count();
+        let accepted = table
+            .tunnels
+            .keys()
+            .filter(|slot| matches!(slot, Slot::Accepting(..)))
+            .count();
         if accepted >= usize::from(common.max_accepted.get()) {
             return None;
         }
@@ -206,7 +269,9 @@ impl Server {
 
     fn established(&mut self, common: &Common, client: ClientId) {
         let mut held = self.accepted.iter();
-        let Some((slot, accepted)) = held.find(|(_, accepted)| accepted.client == client) else { return };
+        let Some((slot, accepted)) = held.find(|(_, accepted)| accepted.client == client) else {
+            return;
+        };
         common.table.borrow_mut().was_reached = true;
         common.links.order(LinkOrder::Up(*slot));
         common.came_up(*slot, accepted.peer);
@@ -222,13 +287,26 @@ impl Server {
     }
 
     /// Throws the client of a slot out; its tunnel has then ended. `None` where the slot is free.
-    pub(super) fn close(&mut self, common: &Common, slot: Slot, reason: CloseReason) -> Option<Ended> {
+    pub(super) fn close(
+        &mut self,
+        common: &Common,
+        slot: Slot,
+        reason: CloseReason,
+    ) -> Option<Ended> {
         let accepted = self.accepted.remove(&slot)?;
         // Its clients leave before the process ends; that they answer no probe then is no death.
-        let reason = if self.restarts { CloseReason::Renewed } else { reason };
+        let reason = if self.restarts {
+            CloseReason::Renewed
+        } else {
+            reason
+        };
         common.links.order(LinkOrder::Down(slot));
         self.process.say(management::client_kill(accepted.client));
-        common.table.borrow_mut().resting.insert(slot, common.now() + KILLED_REST);
+        common
+            .table
+            .borrow_mut()
+            .resting
+            .insert(slot, common.now() + KILLED_REST);
         Some((slot, reason))
     }
 
@@ -264,20 +342,24 @@ impl Server {
     /// Ends its process, and starts another.
     pub(super) fn restart(&mut self, common: &Common) {
         (self.drains, self.restarts) = (None, true);
-        self.process.handle(Event::Unwanted, common.now(), &common.events);
+        self.process
+            .handle(Event::Unwanted, common.now(), &common.events);
         // Wanted again, it is started as soon as it has ended, and reads its files then.
-        self.process.handle(Event::Wanted, common.now(), &common.events);
+        self.process
+            .handle(Event::Wanted, common.now(), &common.events);
         self.begun = common.now();
     }
 
     /// Time has passed.
     pub(super) fn tick(&mut self, common: &Common) {
-        self.process.handle(Event::Tick, common.now(), &common.events);
+        self.process
+            .handle(Event::Tick, common.now(), &common.events);
     }
 
     /// Asks the process to end.
     pub(super) fn stop(&mut self, common: &Common) {
-        self.process.handle(Event::Unwanted, common.now(), &common.events);
+        self.process
+            .handle(Event::Unwanted, common.now(), &common.events);
     }
 
     /// How its process does.

@@ -74,7 +74,10 @@ pub struct Book {
 /// (`docs/POLICY.md`), of the nodes `seen`; [`LEAST_PEERS`] to [`MOST_PEERS`].
 fn room(tunnels: u16, seen: usize) -> usize {
     let sounded = u32::from(tunnels).saturating_mul(SOUNDED);
-    usize::try_from(sounded).unwrap_or(usize::MAX).min(seen).clamp(LEAST_PEERS, MOST_PEERS)
+    usize::try_from(sounded)
+        .unwrap_or(usize::MAX)
+        .min(seen)
+        .clamp(LEAST_PEERS, MOST_PEERS)
 }
 
 impl Known {
@@ -85,12 +88,16 @@ impl Known {
 
     /// Whose word does not count against what is known.
     fn outweighs(&self, source: PeerSource, at: Uptime) -> bool {
-        let lately = self.confirmed.is_some_and(|confirmed| at.since(confirmed) < FIRST_HAND);
+        let lately = self
+            .confirmed
+            .is_some_and(|confirmed| at.since(confirmed) < FIRST_HAND);
         lately
             && match source {
                 PeerSource::Itself => false,
                 // Where a dial failed, the registry may know what has changed.
-                PeerSource::Registry => self.source == PeerSource::Itself && self.dials.failures == 0,
+                PeerSource::Registry => {
+                    self.source == PeerSource::Itself && self.dials.failures == 0
+                }
                 PeerSource::Gossip => self.source != PeerSource::Gossip,
             }
     }
@@ -99,7 +106,14 @@ impl Known {
 impl Book {
     /// An empty book of the node `me` that dials so many tunnels.
     pub fn new(me: Prefix, tunnels: u16) -> Self {
-        Self { me, peers: BTreeMap::new(), changed: BTreeSet::new(), last: 0, tunnels, seen: 0 }
+        Self {
+            me,
+            peers: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            last: 0,
+            tunnels,
+            seen: 0,
+        }
     }
 
     /// So many tunnels are dialled from now on.
@@ -118,12 +132,19 @@ impl Book {
         self.saw(rows.len());
         for row in rows {
             self.last = self.last.max(row.heard);
-            let endpoints: Vec<_> =
-                row.endpoints.into_iter().filter(|endpoint| good(*endpoint)).take(MOST_ENDPOINTS).collect();
+            let endpoints: Vec<_> = row
+                .endpoints
+                .into_iter()
+                .filter(|endpoint| good(*endpoint))
+                .take(MOST_ENDPOINTS)
+                .collect();
             if row.peer == self.me || endpoints.is_empty() {
                 continue;
             }
-            let dials = DialHistory { failures: row.failures, ..DialHistory::default() };
+            let dials = DialHistory {
+                failures: row.failures,
+                ..DialHistory::default()
+            };
             let known = Known {
                 endpoints,
                 source: row.source,
@@ -161,7 +182,11 @@ impl Book {
     }
 
     fn hear(&mut self, source: PeerSource, at: Uptime, heard: PeerHeard) -> bool {
-        let PeerHeard { peer, mut endpoints, transit_price } = heard;
+        let PeerHeard {
+            peer,
+            mut endpoints,
+            transit_price,
+        } = heard;
         endpoints.truncate(MOST_ENDPOINTS);
         let old = self.peers.get(&peer);
         let same = old.filter(|old| old.endpoints == endpoints);
@@ -176,13 +201,26 @@ impl Book {
             return gone;
         }
         self.last += 1;
-        let transit_price = transit_price.or(old.map(|old| old.transit_price)).unwrap_or(0);
+        let transit_price = transit_price
+            .or(old.map(|old| old.transit_price))
+            .unwrap_or(0);
         // New endpoints deserve a new try; the same ones do not.
-        let (since, dials) = same.map_or((Some(at), DialHistory::default()), |old| (old.since, old.dials));
+        let (since, dials) = same.map_or((Some(at), DialHistory::default()), |old| {
+            (old.since, old.dials)
+        });
         // Whoever repeats a node's own word does not make it less.
-        let source = same.filter(|old| old.is_first_hand()).map_or(source, |old| old.source);
-        let known =
-            Known { endpoints, source, heard: self.last, confirmed: Some(at), since, dials, transit_price };
+        let source = same
+            .filter(|old| old.is_first_hand())
+            .map_or(source, |old| old.source);
+        let known = Known {
+            endpoints,
+            source,
+            heard: self.last,
+            confirmed: Some(at),
+            since,
+            dials,
+            transit_price,
+        };
         self.peers.insert(peer, known);
         self.changed.insert(peer);
         true
@@ -199,10 +237,18 @@ impl Book {
     pub fn dialled(&mut self, dials: &BTreeMap<Prefix, DialHistory>) -> bool {
         let mut changed = false;
         for (peer, dials) in dials {
-            let Some(known) = self.peers.get_mut(peer) else { continue };
-            let old_endpoints = dials.failed.is_some_and(|failed| Some(failed) <= known.since);
+            let Some(known) = self.peers.get_mut(peer) else {
+                continue;
+            };
+            let old_endpoints = dials
+                .failed
+                .is_some_and(|failed| Some(failed) <= known.since);
             let dials = if old_endpoints {
-                DialHistory { failures: 0, failed: None, good: dials.good }
+                DialHistory {
+                    failures: 0,
+                    failed: None,
+                    good: dials.good,
+                }
             } else {
                 *dials
             };
@@ -222,7 +268,14 @@ impl Book {
             endpoints.sort_by_key(|endpoint| known.dials.good != Some(*endpoint));
             let (failed, failures) = (known.dials.failed, known.dials.failures);
             let (confirmed, transit_price) = (known.confirmed, known.transit_price);
-            Candidate { peer: *peer, endpoints, confirmed, failed, failures, transit_price }
+            Candidate {
+                peer: *peer,
+                endpoints,
+                confirmed,
+                failed,
+                failures,
+                transit_price,
+            }
         };
         self.peers.iter().map(candidate).collect()
     }
@@ -239,7 +292,10 @@ impl Book {
                 failures: known.dials.failures,
             })
         };
-        std::mem::take(&mut self.changed).into_iter().map(|peer| (peer, row(peer))).collect()
+        std::mem::take(&mut self.changed)
+            .into_iter()
+            .map(|peer| (peer, row(peer)))
+            .collect()
     }
 
     /// Those changes did not reach the disk: the next ones bring them again.
@@ -284,7 +340,9 @@ mod tests {
     }
 
     fn at(number: u32) -> Endpoint {
-        format!("udp:45.67.{}.{}:1194", number / 256, number % 256).parse().unwrap()
+        format!("udp:45.67.{}.{}:1194", number / 256, number % 256)
+            .parse()
+            .unwrap()
     }
 
     fn book() -> Book {
@@ -293,48 +351,136 @@ mod tests {
 
     /// Lets `source` say at that second that the peer can be dialled at those endpoints.
     #[track_caller]
-    fn check(book: &mut Book, said: (PeerSource, u64, u32, &[u32]), changed: bool, known: &[(u32, &[u32])]) {
+    fn check(
+        book: &mut Book,
+        said: (PeerSource, u64, u32, &[u32]),
+        changed: bool,
+        known: &[(u32, &[u32])],
+    ) {
         let (source, seconds, number, endpoints) = said;
         let endpoints = endpoints.iter().map(|number| at(*number)).collect();
-        let said = PeerHeard { peer: peer(number), endpoints, transit_price: None };
+        let said = PeerHeard {
+            peer: peer(number),
+            endpoints,
+            transit_price: None,
+        };
         let heard = book.heard(source, Uptime::from_secs(seconds), vec![said]);
         assert_eq!(heard, changed);
-        let seen: Vec<_> = book.candidates().into_iter().map(|c| (c.peer, c.endpoints)).collect();
-        let known: Vec<(_, Vec<_>)> =
-            known.iter().map(|(n, e)| (peer(*n), e.iter().map(|n| at(*n)).collect())).collect();
+        let seen: Vec<_> = book
+            .candidates()
+            .into_iter()
+            .map(|c| (c.peer, c.endpoints))
+            .collect();
+        let known: Vec<(_, Vec<_>)> = known
+            .iter()
+            .map(|(n, e)| (peer(*n), e.iter().map(|n| at(*n)).collect()))
+            .collect();
         assert_eq!(seen, known);
     }
 
     #[test]
     fn a_nodes_own_word_counts_more_than_anybodys_while_it_is_fresh_and_no_dial_failed() {
         let mut book = book();
-        check(&mut book, (PeerSource::Gossip, 1, 7, &[1]), true, &[(7, &[1])]);
-        check(&mut book, (PeerSource::Itself, 2, 7, &[2]), true, &[(7, &[2])]);
-        check(&mut book, (PeerSource::Gossip, 3, 7, &[3]), false, &[(7, &[2])]);
-        check(&mut book, (PeerSource::Registry, 4, 7, &[4]), false, &[(7, &[2])]);
-        let failed = DialHistory { failures: 1, failed: Some(Uptime::from_secs(5)), good: None };
+        check(
+            &mut book,
+            (PeerSource::Gossip, 1, 7, &[1]),
+            true,
+            &[(7, &[1])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Itself, 2, 7, &[2]),
+            true,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 3, 7, &[3]),
+            false,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 4, 7, &[4]),
+            false,
+            &[(7, &[2])],
+        );
+        let failed = DialHistory {
+            failures: 1,
+            failed: Some(Uptime::from_secs(5)),
+            good: None,
+        };
         assert!(book.dialled(&[(peer(7), failed)].into()));
-        check(&mut book, (PeerSource::Registry, 6, 7, &[4]), true, &[(7, &[4])]);
-        check(&mut book, (PeerSource::Gossip, 7, 7, &[3]), false, &[(7, &[4])]);
-        check(&mut book, (PeerSource::Itself, 8, 7, &[2]), true, &[(7, &[2])]);
-        check(&mut book, (PeerSource::Registry, 3608, 7, &[5]), true, &[(7, &[5])]);
-        check(&mut book, (PeerSource::Gossip, 7208, 7, &[3]), true, &[(7, &[3])]);
+        check(
+            &mut book,
+            (PeerSource::Registry, 6, 7, &[4]),
+            true,
+            &[(7, &[4])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 7, 7, &[3]),
+            false,
+            &[(7, &[4])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Itself, 8, 7, &[2]),
+            true,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 3608, 7, &[5]),
+            true,
+            &[(7, &[5])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 7208, 7, &[3]),
+            true,
+            &[(7, &[3])],
+        );
     }
 
     #[test]
     fn what_the_registry_repeats_stays_the_nodes_own_word() {
         let mut book = book();
-        check(&mut book, (PeerSource::Itself, 1, 7, &[2]), true, &[(7, &[2])]);
-        check(&mut book, (PeerSource::Registry, 2, 7, &[2]), true, &[(7, &[2])]);
-        check(&mut book, (PeerSource::Registry, 3, 7, &[4]), false, &[(7, &[2])]);
-        check(&mut book, (PeerSource::Gossip, 3, 7, &[2]), false, &[(7, &[2])]);
+        check(
+            &mut book,
+            (PeerSource::Itself, 1, 7, &[2]),
+            true,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 2, 7, &[2]),
+            true,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 3, 7, &[4]),
+            false,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 3, 7, &[2]),
+            false,
+            &[(7, &[2])],
+        );
     }
 
     #[test]
     fn a_price_that_a_node_said_outlives_others_who_do_not_know_it() {
         let mut book = book();
         let mut price_after = |source, transit_price| {
-            let said = PeerHeard { peer: peer(7), endpoints: vec![at(1)], transit_price };
+            let said = PeerHeard {
+                peer: peer(7),
+                endpoints: vec![at(1)],
+                transit_price,
+            };
             book.heard(source, Uptime::from_secs(1), vec![said]);
             book.candidates()[0].transit_price
         };
@@ -347,9 +493,24 @@ mod tests {
     #[test]
     fn only_a_node_itself_can_say_that_it_cannot_be_dialled() {
         let mut book = book();
-        check(&mut book, (PeerSource::Registry, 1, 7, &[1]), true, &[(7, &[1])]);
-        check(&mut book, (PeerSource::Gossip, 2, 7, &[]), false, &[(7, &[1])]);
-        check(&mut book, (PeerSource::Registry, 2, 7, &[]), false, &[(7, &[1])]);
+        check(
+            &mut book,
+            (PeerSource::Registry, 1, 7, &[1]),
+            true,
+            &[(7, &[1])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 2, 7, &[]),
+            false,
+            &[(7, &[1])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 2, 7, &[]),
+            false,
+            &[(7, &[1])],
+        );
         check(&mut book, (PeerSource::Itself, 2, 7, &[]), true, &[]);
         assert_eq!(book.changes(), [(peer(7), None)].into());
     }
@@ -362,17 +523,40 @@ mod tests {
     #[test]
     fn the_endpoint_that_came_up_is_first_and_new_endpoints_deserve_a_new_try() {
         let mut book = book();
-        check(&mut book, (PeerSource::Itself, 1, 7, &[1, 2]), true, &[(7, &[1, 2])]);
+        check(
+            &mut book,
+            (PeerSource::Itself, 1, 7, &[1, 2]),
+            true,
+            &[(7, &[1, 2])],
+        );
         let failed = Some(Uptime::from_secs(2));
-        let dials = DialHistory { failures: 3, failed, good: Some(at(2)) };
+        let dials = DialHistory {
+            failures: 3,
+            failed,
+            good: Some(at(2)),
+        };
         assert!(book.dialled(&[(peer(7), dials)].into()));
         assert!(!book.dialled(&[(peer(7), dials)].into()));
-        check(&mut book, (PeerSource::Itself, 3, 7, &[1, 2]), true, &[(7, &[2, 1])]);
+        check(
+            &mut book,
+            (PeerSource::Itself, 3, 7, &[1, 2]),
+            true,
+            &[(7, &[2, 1])],
+        );
         assert_eq!(book.candidates()[0].failures, 3);
-        check(&mut book, (PeerSource::Itself, 4, 7, &[3]), true, &[(7, &[3])]);
+        check(
+            &mut book,
+            (PeerSource::Itself, 4, 7, &[3]),
+            true,
+            &[(7, &[3])],
+        );
         book.dialled(&[(peer(7), dials)].into());
         assert_eq!(book.candidates()[0].failures, 0);
-        let later = DialHistory { failures: 4, failed: Some(Uptime::from_secs(5)), good: None };
+        let later = DialHistory {
+            failures: 4,
+            failed: Some(Uptime::from_secs(5)),
+            good: None,
+        };
         assert!(book.dialled(&[(peer(7), later)].into()));
         assert_eq!(book.candidates()[0].failures, 4);
     }
@@ -389,12 +573,20 @@ mod tests {
             (40, 5000, 1024),
             (u16::MAX, usize::MAX, 1024),
         ] {
-            assert_eq!(room(tunnels, seen), expected, "{tunnels} tunnels, {seen} nodes");
+            assert_eq!(
+                room(tunnels, seen),
+                expected,
+                "{tunnels} tunnels, {seen} nodes"
+            );
         }
     }
 
     fn named(number: u32, endpoint: u32) -> PeerHeard {
-        PeerHeard { peer: peer(number), endpoints: vec![at(endpoint)], transit_price: None }
+        PeerHeard {
+            peer: peer(number),
+            endpoints: vec![at(endpoint)],
+            transit_price: None,
+        }
     }
 
     fn some(numbers: std::ops::Range<u32>) -> Vec<PeerHeard> {
@@ -403,9 +595,13 @@ mod tests {
 
     fn kept(book: &Book, numbers: std::ops::Range<u32>) -> usize {
         let of = |candidate: &Candidate| {
-            numbers.contains(&candidate.peer.number()) && candidate.endpoints == [at(candidate.peer.number())]
+            numbers.contains(&candidate.peer.number())
+                && candidate.endpoints == [at(candidate.peer.number())]
         };
-        book.candidates().iter().filter(|candidate| of(candidate)).count()
+        book.candidates()
+            .iter()
+            .filter(|candidate| of(candidate))
+            .count()
     }
 
     #[test]
@@ -441,7 +637,14 @@ mod tests {
         book.saw(5000);
         book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
         book.heard(PeerSource::Gossip, Uptime::from_secs(2), some(1000..4000));
-        assert_eq!((kept(&book, 1..401), kept(&book, 3700..4000), book.candidates().len()), (300, 300, 600));
+        assert_eq!(
+            (
+                kept(&book, 1..401),
+                kept(&book, 3700..4000),
+                book.candidates().len()
+            ),
+            (300, 300, 600)
+        );
     }
 
     #[test]
@@ -466,7 +669,10 @@ mod tests {
         book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
         assert_eq!((kept(&book, 301..401), book.candidates().len()), (100, 100));
         book.heard(PeerSource::Itself, Uptime::from_secs(2), some(1000..1150));
-        assert_eq!((kept(&book, 1000..1150), book.candidates().len()), (150, 200));
+        assert_eq!(
+            (kept(&book, 1000..1150), book.candidates().len()),
+            (150, 200)
+        );
     }
 
     #[test]
@@ -474,14 +680,30 @@ mod tests {
         let mut book = book();
         book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..151));
         book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1000..1050));
-        let dials = |failures| DialHistory { failures, failed: Some(Uptime::from_secs(2)), good: None };
+        let dials = |failures| DialHistory {
+            failures,
+            failed: Some(Uptime::from_secs(2)),
+            good: None,
+        };
         book.dialled(&[(peer(150), dials(DEAD_FAILURES)), (peer(149), dials(1))].into());
         assert_eq!((kept(&book, 1..151), kept(&book, 1000..1050)), (150, 50));
-        let dead: Vec<_> = book.candidates().iter().filter(|c| c.is_dead()).map(|c| c.peer).collect();
+        let dead: Vec<_> = book
+            .candidates()
+            .iter()
+            .filter(|c| c.is_dead())
+            .map(|c| c.peer)
+            .collect();
         assert_eq!(dead, [peer(150)]);
         // First the dead, though it spoke for itself; then who was only named.
         book.heard(PeerSource::Itself, Uptime::from_secs(3), some(500..501));
-        assert_eq!((kept(&book, 1..150), kept(&book, 150..151), kept(&book, 1000..1050)), (149, 0, 50));
+        assert_eq!(
+            (
+                kept(&book, 1..150),
+                kept(&book, 150..151),
+                kept(&book, 1000..1050)
+            ),
+            (149, 0, 50)
+        );
         book.heard(PeerSource::Itself, Uptime::from_secs(4), some(501..502));
         assert_eq!((kept(&book, 1..150), kept(&book, 1000..1050)), (149, 49));
     }
@@ -496,10 +718,19 @@ mod tests {
             heard: 5,
             failures: 2,
         };
-        book.remember(vec![row(7, 1), row(8, 2), row(0, 3)], |endpoint| endpoint != at(2));
+        book.remember(vec![row(7, 1), row(8, 2), row(0, 3)], |endpoint| {
+            endpoint != at(2)
+        });
         let candidates = book.candidates();
         assert_eq!(candidates.len(), 1);
-        assert_eq!((candidates[0].peer, candidates[0].confirmed, candidates[0].failures), (peer(7), None, 2));
+        assert_eq!(
+            (
+                candidates[0].peer,
+                candidates[0].confirmed,
+                candidates[0].failures
+            ),
+            (peer(7), None, 2)
+        );
         assert!(book.changes().is_empty());
     }
 }

@@ -73,12 +73,16 @@ impl Disk {
     /// # Errors
     /// The disk refused, as when it is full; the file is what it was.
     pub fn write(&self, changes: &Changes) -> Result<(), DiskError> {
-        let Some(connection) = &self.0 else { return Ok(()) };
+        let Some(connection) = &self.0 else {
+            return Ok(());
+        };
         let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction()?;
         for (peer, row) in changes {
             match row {
-                None => transaction.execute("DELETE FROM peer WHERE prefix = ?1", [peer.to_string()])?,
+                None => {
+                    transaction.execute("DELETE FROM peer WHERE prefix = ?1", [peer.to_string()])?
+                }
                 Some(row) => transaction.execute(
                     "INSERT OR REPLACE INTO peer VALUES (?1, ?2, ?3, ?4, ?5)",
                     (
@@ -131,14 +135,32 @@ fn read(connection: &Connection) -> Result<Vec<Row>, DiskError> {
     let mut rows = statement.query([most])?;
     let mut peers = Vec::new();
     while let Some(row) = rows.next()? {
-        let texts = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str(), row.get_ref(2)?.as_str());
-        let (Ok(peer), Ok(endpoints), Ok(source)) = texts else { continue };
-        let names = (peer.parse(), endpoints_of_text(endpoints), source_of_text(source));
+        let texts = (
+            row.get_ref(0)?.as_str(),
+            row.get_ref(1)?.as_str(),
+            row.get_ref(2)?.as_str(),
+        );
+        let (Ok(peer), Ok(endpoints), Ok(source)) = texts else {
+            continue;
+        };
+        let names = (
+            peer.parse(),
+            endpoints_of_text(endpoints),
+            source_of_text(source),
+        );
         // A row that says nothing is no reason to lose the others.
-        let (Ok(peer), Ok(endpoints), Some(source)) = names else { continue };
+        let (Ok(peer), Ok(endpoints), Some(source)) = names else {
+            continue;
+        };
         let heard = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
         let failures = u32::try_from(row.get::<_, i64>(4)?).unwrap_or(0);
-        peers.push(Row { peer, endpoints, source, heard, failures });
+        peers.push(Row {
+            peer,
+            endpoints,
+            source,
+            heard,
+            failures,
+        });
     }
     Ok(peers)
 }
@@ -154,17 +176,25 @@ fn set_aside(path: &Path) {
         match fs::rename(&old, new) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(path = %old.display(), %error, "cannot set the file aside"),
+            Err(error) => {
+                tracing::warn!(path = %old.display(), %error, "cannot set the file aside")
+            }
         }
     }
 }
 
 fn endpoints_to_text(endpoints: &[Endpoint]) -> String {
-    endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    endpoints
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn endpoints_of_text(text: &str) -> Result<Vec<Endpoint>, BadName> {
-    text.split_ascii_whitespace().map(str::parse::<Endpoint>).collect()
+    text.split_ascii_whitespace()
+        .map(str::parse::<Endpoint>)
+        .collect()
 }
 
 fn source_to_text(source: PeerSource) -> &'static str {
@@ -177,7 +207,9 @@ fn source_to_text(source: PeerSource) -> &'static str {
 
 fn source_of_text(text: &str) -> Option<PeerSource> {
     let sources = [PeerSource::Registry, PeerSource::Itself, PeerSource::Gossip];
-    sources.into_iter().find(|source| source_to_text(*source) == text)
+    sources
+        .into_iter()
+        .find(|source| source_to_text(*source) == text)
 }
 
 #[cfg(test)]
@@ -198,7 +230,9 @@ mod tests {
     }
 
     fn changes(rows: &[Row]) -> Changes {
-        rows.iter().map(|row| (row.peer, Some(row.clone()))).collect()
+        rows.iter()
+            .map(|row| (row.peer, Some(row.clone())))
+            .collect()
     }
 
     #[track_caller]
@@ -213,9 +247,13 @@ mod tests {
     fn what_was_written_is_read_by_the_next_run_latest_first() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
-        check(&path, &[]).write(&changes(&[row(1), row(2), row(3)])).unwrap();
+        check(&path, &[])
+            .write(&changes(&[row(1), row(2), row(3)]))
+            .unwrap();
         let gone = [(row(2).peer, None)].into();
-        check(&path, &[row(3), row(2), row(1)]).write(&gone).unwrap();
+        check(&path, &[row(3), row(2), row(1)])
+            .write(&gone)
+            .unwrap();
         check(&path, &[row(3), row(1)]);
     }
 
@@ -225,10 +263,17 @@ mod tests {
         let path = folder.path().join("peers.db");
         let disk = check(&path, &[]);
         disk.write(&changes(&[row(1)])).unwrap();
-        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(Result::unwrap).collect();
+        let files: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         assert!(files.len() >= 2);
         for file in files {
-            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+            assert_eq!(
+                file.metadata().unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{file:?}"
+            );
         }
     }
 
@@ -237,7 +282,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         let later = folder.path().join("later.db");
-        Connection::open(&later).unwrap().execute_batch("PRAGMA user_version = 9").unwrap();
+        Connection::open(&later)
+            .unwrap()
+            .execute_batch("PRAGMA user_version = 9")
+            .unwrap();
         for broken in [b"no database".repeat(500), fs::read(&later).unwrap()] {
             fs::write(&path, &broken).unwrap();
             drop(check(&path, &[]));
@@ -252,8 +300,14 @@ mod tests {
         let path = folder.path().join("peers.db");
         check(&path, &[]).write(&changes(&[row(1)])).unwrap();
         let other = Connection::open(&path).unwrap();
-        for bad in ["'07/16', '', 'itself'", "'8/16', 'udp:x', 'itself'", "'9/16', '', 'nobody'"] {
-            other.execute_batch(&format!("INSERT INTO peer VALUES ({bad}, 1, 1)")).unwrap();
+        for bad in [
+            "'07/16', '', 'itself'",
+            "'8/16', 'udp:x', 'itself'",
+            "'9/16', '', 'nobody'",
+        ] {
+            other
+                .execute_batch(&format!("INSERT INTO peer VALUES ({bad}, 1, 1)"))
+                .unwrap();
         }
         check(&path, &[row(1)]);
     }

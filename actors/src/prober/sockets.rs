@@ -53,7 +53,13 @@ impl Heard {
         if datagram == DRAIN_NOTICE {
             return Some(Self::DrainNotice { from, link });
         }
-        Suspicion::decode(datagram).map(|suspicion| Self::Rumour(Rumour { from, link, suspicion }))
+        Suspicion::decode(datagram).map(|suspicion| {
+            Self::Rumour(Rumour {
+                from,
+                link,
+                suspicion,
+            })
+        })
     }
 }
 
@@ -109,7 +115,9 @@ impl Sockets {
                 let received = socket.recv_from(&mut bytes).await;
                 match received {
                     Ok((length, SocketAddr::V6(from))) => {
-                        if let Some(heard) = Heard::read(bytes.get(..length).unwrap_or_default(), from) {
+                        if let Some(heard) =
+                            Heard::read(bytes.get(..length).unwrap_or_default(), from)
+                        {
                             return Some((heard, socket));
                         }
                     }

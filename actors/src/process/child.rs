@@ -120,16 +120,35 @@ impl Child {
     /// # Errors
     ///
     /// Nothing was started, and nothing is left behind but the folder.
-    #[expect(clippy::disallowed_methods, unsafe_code, reason = "the one place that spawns")]
+    #[expect(
+        clippy::disallowed_methods,
+        unsafe_code,
+        reason = "the one place that spawns"
+    )]
     pub fn start(program: &Program, events: &Outlet) -> Result<Self, SpawnError> {
-        let listener = program.management.as_deref().map(|path| listen(path, program.rights)).transpose()?;
-        let pipe = |source| SpawnError::Pipe { name: program.name.clone(), source };
+        let listener = program
+            .management
+            .as_deref()
+            .map(|path| listen(path, program.rights))
+            .transpose()?;
+        let pipe = |source| SpawnError::Pipe {
+            name: program.name.clone(),
+            source,
+        };
         let (read_end, write_end) = log_pipe().map_err(pipe)?;
-        let exec = |source| SpawnError::Exec { path: program.path.clone(), source };
+        let exec = |source| SpawnError::Exec {
+            path: program.path.clone(),
+            source,
+        };
         let rights = program.rights;
         let parent = std::process::id();
         let mut command = std::process::Command::new(&program.path);
-        command.args(&program.args).env_clear().env("LC_ALL", "C").current_dir("/").process_group(0);
+        command
+            .args(&program.args)
+            .env_clear()
+            .env("LC_ALL", "C")
+            .current_dir("/")
+            .process_group(0);
         command
             .stdin(std::process::Stdio::null())
             .stderr(write_end.try_clone().map_err(pipe)?)
@@ -139,9 +158,13 @@ impl Child {
         let mut command = tokio::process::Command::from(command);
         let process = command.spawn().map_err(exec)?;
         drop(command);
-        let pid = process.id().ok_or_else(|| exec(io::Error::other("it is gone already")))?;
+        let pid = process
+            .id()
+            .ok_or_else(|| exec(io::Error::other("it is gone already")))?;
         // The child is not reaped yet, so this pid is still its own.
-        let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let raw = i32::try_from(pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         let raw = raw.ok_or_else(|| exec(io::Error::other("odd pid")))?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|error| exec(error.into()))?;
         note_pid(&program.pid_file, pid);
@@ -200,8 +223,13 @@ fn log_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn listen(path: &Path, rights: Rights) -> Result<UnixListener, SpawnError> {
-    let failed = |source| SpawnError::Listen { path: path.to_owned(), source };
-    let folder = path.parent().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+    let failed = |source| SpawnError::Listen {
+        path: path.to_owned(),
+        source,
+    };
+    let folder = path
+        .parent()
+        .ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
     fs::create_dir_all(folder).map_err(failed)?;
     chown(folder, Some(rights.uid), Some(rights.gid)).map_err(failed)?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
@@ -235,12 +263,25 @@ fn note_pid(path: &Path, pid: u32) {
 /// Kills the child that a dead predecessor left behind, if the pid file still names that very
 /// process (pid and start time). True where there was one.
 pub fn kill_leftover(pid_file: &Path) -> bool {
-    let Ok(text) = fs::read_to_string(pid_file) else { return false };
+    let Ok(text) = fs::read_to_string(pid_file) else {
+        return false;
+    };
     remove(pid_file);
-    let Some((pid, started_then)) = text.trim().split_once(' ') else { return false };
-    let (Ok(pid), Ok(started_then)) = (pid.parse::<u32>(), started_then.parse::<u64>()) else { return false };
-    let Some(raw) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
-    let Ok(pidfd) = pidfd_open(raw, PidfdFlags::empty()) else { return false };
+    let Some((pid, started_then)) = text.trim().split_once(' ') else {
+        return false;
+    };
+    let (Ok(pid), Ok(started_then)) = (pid.parse::<u32>(), started_then.parse::<u64>()) else {
+        return false;
+    };
+    let Some(raw) = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    else {
+        return false;
+    };
+    let Ok(pidfd) = pidfd_open(raw, PidfdFlags::empty()) else {
+        return false;
+    };
     // Asked after the pidfd was opened: a pid used again in between would show another start time.
     if started(pid) != Some(started_then) {
         return false;
@@ -291,13 +332,21 @@ impl Watch {
     }
 
     fn tell(&self, happened: Happened) {
-        self.events.tell(ChildEvent { name: self.name.clone(), pid: self.pid, happened });
+        self.events.tell(ChildEvent {
+            name: self.name.clone(),
+            pid: self.pid,
+            happened,
+        });
     }
 
     fn logged(&self, lines: Vec<String>) {
-        lines.into_iter().for_each(|line| self.tell(Happened::Logged(line)));
+        lines
+            .into_iter()
+            .for_each(|line| self.tell(Happened::Logged(line)));
         if self.log.floods()
-            && let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw)
+            && let Some(pid) = i32::try_from(self.pid)
+                .ok()
+                .and_then(rustix::process::Pid::from_raw)
         {
             tracing::error!(child = self.name, "child floods its log and is killed");
             let _ = rustix::process::kill_process(pid, Signal::KILL);
@@ -305,9 +354,12 @@ impl Watch {
     }
 
     async fn say(&mut self, words: &str) {
-        let Some(stream) = &mut self.stream else { return };
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
         // A child that does not read its socket for this long is as good as gone.
-        let written = tokio::time::timeout(Duration::from_secs(2), stream.write_all(words.as_bytes())).await;
+        let written =
+            tokio::time::timeout(Duration::from_secs(2), stream.write_all(words.as_bytes())).await;
         if !matches!(written, Ok(Ok(()))) {
             self.stream = None;
         }
@@ -317,7 +369,10 @@ impl Watch {
 fn exit_code(status: io::Result<std::process::ExitStatus>) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     let Ok(status) = status else { return -1 };
-    status.code().or(status.signal().map(|signal| -signal)).unwrap_or(-1)
+    status
+        .code()
+        .or(status.signal().map(|signal| -signal))
+        .unwrap_or(-1)
 }
 
 async fn accept(listener: Option<&UnixListener>) -> io::Result<UnixStream> {

@@ -29,13 +29,21 @@ pub(super) struct Log {
 impl Log {
     /// Reads `pipe`, whose ends do not block.
     pub(super) fn new(pipe: pipe::Receiver) -> Self {
-        Self { pipe: Some(pipe), partial: Vec::new(), second: Instant::now(), lines: 0, flooded: 0 }
+        Self {
+            pipe: Some(pipe),
+            partial: Vec::new(),
+            second: Instant::now(),
+            lines: 0,
+            flooded: 0,
+        }
     }
 
     /// Lines that came; waits for ever once the pipe is closed.
     pub(super) async fn read(&mut self) -> Vec<String> {
         let mut chunk = [0; CHUNK];
-        let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
+        let Some(pipe) = &mut self.pipe else {
+            return std::future::pending().await;
+        };
         match pipe.read(&mut chunk).await {
             Ok(count @ 1..) => self.take(chunk.get(..count).unwrap_or_default()),
             Ok(0) | Err(_) => {
@@ -49,7 +57,9 @@ impl Log {
     pub(super) fn rest(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut chunk = [0; CHUNK];
-        let Some(pipe) = self.pipe.take() else { return lines };
+        let Some(pipe) = self.pipe.take() else {
+            return lines;
+        };
         while let Ok(count @ 1..) = pipe.try_read(&mut chunk) {
             lines.extend(self.take(chunk.get(..count).unwrap_or_default()));
         }
@@ -74,7 +84,11 @@ impl Log {
         if self.second.elapsed() >= Duration::from_secs(1) {
             let dropped = self.lines.saturating_sub(LINES_PER_SECOND);
             told = (dropped > 0).then(|| format!("{dropped} log lines dropped"));
-            self.flooded = if self.lines > FLOOD_LINES_PER_SECOND { self.flooded + 1 } else { 0 };
+            self.flooded = if self.lines > FLOOD_LINES_PER_SECOND {
+                self.flooded + 1
+            } else {
+                0
+            };
             self.second = Instant::now();
             self.lines = 0;
         }

@@ -25,7 +25,10 @@ impl Outlet {
     /// From now on events go to `listener`, beginning with those that waited.
     pub fn attach(&self, listener: Recipient<ChildEvent>) {
         let mut waiting = self.0.borrow_mut();
-        waiting.events.drain(..).for_each(|event| listener.do_send(event));
+        waiting
+            .events
+            .drain(..)
+            .for_each(|event| listener.do_send(event));
         waiting.listener = Some(listener);
     }
 
@@ -36,7 +39,9 @@ impl Outlet {
             Some(listener) if listener.connected() => listener.do_send(event),
             Some(_) | None => {
                 if waiting.events.len() >= KEPT {
-                    waiting.events.retain(|event| !matches!(event.happened, Happened::Logged(_)));
+                    waiting
+                        .events
+                        .retain(|event| !matches!(event.happened, Happened::Logged(_)));
                 }
                 if waiting.events.len() < KEPT {
                     waiting.events.push_back(event);

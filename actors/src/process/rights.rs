@@ -45,7 +45,11 @@ impl Rights {
         thread::set_thread_uid(thread::Uid::from_raw(self.uid))?;
         thread::set_capabilities(
             None,
-            CapabilitySets { effective: kept, permitted: kept, inheritable: kept },
+            CapabilitySets {
+                effective: kept,
+                permitted: kept,
+                inheritable: kept,
+            },
         )?;
         thread::clear_ambient_capability_set()?;
         for capability in kept.iter() {
@@ -55,8 +59,13 @@ impl Rights {
         // Set after the change of user, which clears it. SIGTERM, so that babeld retracts its routes.
         set_parent_process_death_signal(Some(Signal::TERM))?;
         // The daemon may have died before the line above.
-        let orphaned = getppid().is_none_or(|pid| pid.as_raw_nonzero().get().unsigned_abs() != parent);
-        if orphaned { Err(io::Error::from_raw_os_error(libc::ESRCH)) } else { Ok(()) }
+        let orphaned =
+            getppid().is_none_or(|pid| pid.as_raw_nonzero().get().unsigned_abs() != parent);
+        if orphaned {
+            Err(io::Error::from_raw_os_error(libc::ESRCH))
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -25,7 +25,12 @@ pub struct Supervised {
 impl Supervised {
     /// A process that is not wanted yet; `seed` spreads its back-off.
     pub fn new(program: Program, limits: Limits, seed: u64) -> Self {
-        Self { program, life: Life::new(limits, seed), child: None, tail: VecDeque::new() }
+        Self {
+            program,
+            life: Life::new(limits, seed),
+            child: None,
+            tail: VecDeque::new(),
+        }
     }
 
     /// Tells the life what happened; the order must be [carried out](Self::carry_out).
@@ -60,7 +65,11 @@ impl Supervised {
 
     /// Whether the event is of this child's present life; log lines are kept, an end is noted.
     pub fn took(&mut self, event: &ChildEvent, now: Uptime) -> bool {
-        if self.child.as_ref().is_none_or(|child| child.pid() != event.pid) {
+        if self
+            .child
+            .as_ref()
+            .is_none_or(|child| child.pid() != event.pid)
+        {
             return false;
         }
         match &event.happened {

@@ -87,7 +87,10 @@ impl Registry {
     /// TLS cannot be set up.
     pub fn pinned(url: &str, pin: [u8; 32]) -> Result<Self, CallError> {
         let provider = Arc::new(provider::default_provider());
-        let verifier = Arc::new(Pinned { pin, provider: Arc::clone(&provider) });
+        let verifier = Arc::new(Pinned {
+            pin,
+            provider: Arc::clone(&provider),
+        });
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(tls_error)?
@@ -117,7 +120,10 @@ impl Registry {
 
     fn with(url: &str, config: ClientConfig) -> Result<Self, CallError> {
         let client = Arc::new(ArcSwap::from_pointee(Self::client(config)?));
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+        Ok(Self {
+            client,
+            url: url.trim_end_matches('/').to_owned(),
+        })
     }
 
     fn client(config: ClientConfig) -> Result<Client, CallError> {
@@ -167,7 +173,8 @@ impl Registry {
         call: &str,
         document: &impl Serialize,
     ) -> Result<T, CallError> {
-        let body = serde_json::to_vec(document).map_err(|error| self.unreadable(error.to_string()))?;
+        let body =
+            serde_json::to_vec(document).map_err(|error| self.unreadable(error.to_string()))?;
         self.ask(method, call, Some(body)).await
     }
 
@@ -182,9 +189,14 @@ impl Registry {
     }
 
     fn request(&self, method: Method, call: &str, body: Option<Vec<u8>>) -> RequestBuilder {
-        let request = self.client.load().request(method, format!("{}{call}", self.url));
+        let request = self
+            .client
+            .load()
+            .request(method, format!("{}{call}", self.url));
         match body {
-            Some(body) => request.header("content-type", "application/json").body(body),
+            Some(body) => request
+                .header("content-type", "application/json")
+                .body(body),
             None => request,
         }
     }
@@ -201,9 +213,14 @@ impl Registry {
         Ok((answer.status(), bytes))
     }
 
-    fn document<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, CallError> {
+    fn document<T: DeserializeOwned>(
+        &self,
+        status: StatusCode,
+        bytes: &[u8],
+    ) -> Result<T, CallError> {
         if status == StatusCode::OK {
-            return serde_json::from_slice(bytes).map_err(|error| self.unreadable(error.to_string()));
+            return serde_json::from_slice(bytes)
+                .map_err(|error| self.unreadable(error.to_string()));
         }
         let problem: Problem = serde_json::from_slice(bytes).unwrap_or_default();
         Err(CallError::No {
@@ -214,7 +231,10 @@ impl Registry {
     }
 
     fn unreadable(&self, why: String) -> CallError {
-        CallError::Unreadable { url: self.url.clone(), why }
+        CallError::Unreadable {
+            url: self.url.clone(),
+            why,
+        }
     }
 
     fn failed(&self, source: reqwest::Error) -> CallError {
@@ -240,7 +260,10 @@ fn is_wrong_pin(error: &(dyn Error + 'static)) -> bool {
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
         return *tls == wrong;
     }
-    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+    match error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref)
+    {
         Some(held) => is_wrong_pin(held),
         None => false,
     }
@@ -248,7 +271,10 @@ fn is_wrong_pin(error: &(dyn Error + 'static)) -> bool {
 
 /// What another program wrote, fit for one line of ours.
 fn printable(text: &str) -> String {
-    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .take(200)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// Takes a server whose chain holds a CA with this pin, if that CA stands behind its certificate for the
@@ -263,7 +289,8 @@ impl Pinned {
     fn has_pin(&self, certificate: &CertificateDer<'_>) -> bool {
         let parsed = x509_parser::parse_x509_certificate(certificate);
         parsed.is_ok_and(|(_, certificate)| {
-            ring::digest::digest(&ring::digest::SHA256, certificate.public_key().raw).as_ref() == self.pin
+            ring::digest::digest(&ring::digest::SHA256, certificate.public_key().raw).as_ref()
+                == self.pin
         })
     }
 }
@@ -277,8 +304,12 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let wrong = rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
-        let ca = intermediates.iter().find(|certificate| self.has_pin(certificate)).ok_or(wrong)?;
+        let wrong =
+            rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+        let ca = intermediates
+            .iter()
+            .find(|certificate| self.has_pin(certificate))
+            .ok_or(wrong)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
@@ -308,6 +339,8 @@ impl ServerCertVerifier for Pinned {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

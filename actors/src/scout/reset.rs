@@ -35,7 +35,10 @@ impl ResetKey {
         // QUIC's header protection is one block of AES, of which it uses five bytes (RFC 9001, 5.4.3).
         // The first five bytes of AES in counter mode are the same, and more are not needed.
         let cipher = HeaderProtectionKey::new(&AES_256, cipher).ok()?;
-        (key.len() == 256).then(|| Self { cipher, hmac: hmac::Key::new(hmac::HMAC_SHA256, hmac) })
+        (key.len() == 256).then(|| Self {
+            cipher,
+            hmac: hmac::Key::new(hmac::HMAC_SHA256, hmac),
+        })
     }
 
     /// The packet of a new session at `time_s` (any clock).
@@ -74,7 +77,10 @@ mod tests {
     #[test]
     fn the_packet_is_the_one_that_an_independent_implementation_makes() {
         let key: Vec<u8> = (0..=255).collect();
-        let packet = ResetKey::new(&key).unwrap().packet([1, 2, 3, 4, 5, 6, 7, 8], 1000).unwrap();
+        let packet = ResetKey::new(&key)
+            .unwrap()
+            .packet([1, 2, 3, 4, 5, 6, 7, 8], 1000)
+            .unwrap();
         let hex: String = packet.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,

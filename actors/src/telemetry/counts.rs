@@ -61,14 +61,32 @@ pub const ROLES: [Role; 2] = [Role::Dialled, Role::Accepted];
 
 impl Counts {
     pub(super) fn new(actors: &[&'static str]) -> Self {
-        let open = OpenReason::ALL.iter().map(|reason| ("open", reason.label()));
-        let drain = CloseReason::ALL.iter().map(|reason| ("drain", reason.label()));
-        let undrain = AbandonReason::ALL.iter().map(|reason| ("undrain", reason.label()));
-        let close = CloseReason::ALL.iter().map(|reason| ("close", reason.label()));
-        let closed = ROLES.iter().flat_map(|role| CloseReason::ALL.iter().map(|reason| (*role, *reason)));
+        let open = OpenReason::ALL
+            .iter()
+            .map(|reason| ("open", reason.label()));
+        let drain = CloseReason::ALL
+            .iter()
+            .map(|reason| ("drain", reason.label()));
+        let undrain = AbandonReason::ALL
+            .iter()
+            .map(|reason| ("undrain", reason.label()));
+        let close = CloseReason::ALL
+            .iter()
+            .map(|reason| ("close", reason.label()));
+        let closed = ROLES
+            .iter()
+            .flat_map(|role| CloseReason::ALL.iter().map(|reason| (*role, *reason)));
         Self {
-            decisions: open.chain(drain).chain(undrain).chain(close).map(|key| (key, 0)).collect(),
-            drains: DrainOutcome::ALL.iter().map(|outcome| (*outcome, 0)).collect(),
+            decisions: open
+                .chain(drain)
+                .chain(undrain)
+                .chain(close)
+                .map(|key| (key, 0))
+                .collect(),
+            drains: DrainOutcome::ALL
+                .iter()
+                .map(|outcome| (*outcome, 0))
+                .collect(),
             opened: ROLES.iter().map(|role| (*role, 0)).collect(),
             came_up: ROLES.iter().map(|role| (*role, 0)).collect(),
             closed: closed.map(|key| (key, 0)).collect(),

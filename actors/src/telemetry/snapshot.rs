@@ -9,8 +9,8 @@ use super::{
 };
 use crate::documents::held::Held;
 use crate::messages::{
-    ActorRemade, Decided, LeasesRead, PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryAsked,
-    RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+    ActorRemade, Decided, LeasesRead, PeerSounded, PeersRead, ProbesRead, ProcessesRead,
+    RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
 };
 use policies::{
     names::{Prefix, Slot},
@@ -157,9 +157,18 @@ impl Snapshot {
             nodes_known: 0,
             routes_installed: 0,
             probes: Arc::default(),
-            peers: Arc::new(PeersRead { at, candidates: Vec::new() }),
-            leases: Arc::new(LeasesRead { at, leases: Vec::new() }),
-            processes: Arc::new(ProcessesRead { at, processes: Vec::new() }),
+            peers: Arc::new(PeersRead {
+                at,
+                candidates: Vec::new(),
+            }),
+            leases: Arc::new(LeasesRead {
+                at,
+                leases: Vec::new(),
+            }),
+            processes: Arc::new(ProcessesRead {
+                at,
+                processes: Vec::new(),
+            }),
             registry: Arc::default(),
             held: Arc::default(),
             certificate_not_after: None,
@@ -186,7 +195,10 @@ impl Snapshot {
 
     /// babeld answered lately.
     pub fn babel_up(&self) -> bool {
-        self.babel.is_some() && self.babel_answered.is_some_and(|at| self.at.since(at) < STALE)
+        self.babel.is_some()
+            && self
+                .babel_answered
+                .is_some_and(|at| self.at.since(at) < STALE)
     }
 
     /// The registry answered when last asked.
@@ -196,14 +208,26 @@ impl Snapshot {
 
     /// The least release that the network asks for, where that is newer than ours.
     pub fn wants_newer(&self) -> Option<&str> {
-        self.held.network()?.asks_for_newer_than(self.identity.software)
+        self.held
+            .network()?
+            .asks_for_newer_than(self.identity.software)
     }
 
     /// The node by which packets leave the network: ourselves, or the gateway of the default route that is used.
     pub fn gateway(&self) -> Option<Prefix> {
         let used = |route: &&DefaultRoute| route.installed && route.metric != INFINITY;
-        let others = || self.way_out.routes.iter().find(used).map(|route| route.gateway);
-        if self.way_out.own { Some(self.identity.prefix) } else { others() }
+        let others = || {
+            self.way_out
+                .routes
+                .iter()
+                .find(used)
+                .map(|route| route.gateway)
+        };
+        if self.way_out.own {
+            Some(self.identity.prefix)
+        } else {
+            others()
+        }
     }
 
     /// The routes through a slot.
@@ -235,7 +259,13 @@ impl Snapshot {
             }
         }
         let count = |(slot, (nodes, routes)): (Slot, (BTreeSet<Prefix>, u64))| {
-            (slot, Served { nodes: length(nodes.len()), routes })
+            (
+                slot,
+                Served {
+                    nodes: length(nodes.len()),
+                    routes,
+                },
+            )
         };
         self.served = Arc::new(served.into_iter().map(count).collect());
         self.nodes_known = length(known.len());
@@ -246,18 +276,30 @@ impl Snapshot {
 
     /// Tunnels were probed.
     pub fn probed(&mut self, reading: ProbesRead) {
-        self.probes = Arc::new(reading.probes.into_iter().map(|probe| (probe.slot, probe)).collect());
+        self.probes = Arc::new(
+            reading
+                .probes
+                .into_iter()
+                .map(|probe| (probe.slot, probe))
+                .collect(),
+        );
     }
 
     /// A tunnel was begun.
     pub fn opened(&mut self, fact: &TunnelOpened) {
-        bump(&mut Arc::make_mut(&mut self.counts).opened, fact.slot.role());
+        bump(
+            &mut Arc::make_mut(&mut self.counts).opened,
+            fact.slot.role(),
+        );
         self.rows.opened(fact);
     }
 
     /// A tunnel came up.
     pub fn came_up(&mut self, fact: &TunnelCameUp) {
-        bump(&mut Arc::make_mut(&mut self.counts).came_up, fact.slot.role());
+        bump(
+            &mut Arc::make_mut(&mut self.counts).came_up,
+            fact.slot.role(),
+        );
     }
 
     /// A tunnel ended.
@@ -274,14 +316,24 @@ impl Snapshot {
             carried.rx_bytes,
             carried.tx_bytes
         );
-        self.log(fact.at, "closed", fact.slot, Some(fact.peer), fact.reason.label(), terms);
+        self.log(
+            fact.at,
+            "closed",
+            fact.slot,
+            Some(fact.peer),
+            fact.reason.label(),
+            terms,
+        );
     }
 
     /// The planner looked.
     pub fn decided(&mut self, fact: Decided) {
         for decision in fact.decisions {
             let (order, slot, peer, reason) = labels(&decision.order);
-            bump(&mut Arc::make_mut(&mut self.counts).decisions, (order, reason));
+            bump(
+                &mut Arc::make_mut(&mut self.counts).decisions,
+                (order, reason),
+            );
             if let Some(outcome) = self.drain(&decision.order) {
                 bump(&mut Arc::make_mut(&mut self.counts).drains, outcome);
             }
@@ -318,7 +370,15 @@ impl Snapshot {
     ) {
         self.logged = self.logged.saturating_add(1);
         let log = Arc::make_mut(&mut self.log);
-        log.push_back(Arc::new(Entry { number: self.logged, at, order, slot, peer, reason, terms }));
+        log.push_back(Arc::new(Entry {
+            number: self.logged,
+            at,
+            order,
+            slot,
+            peer,
+            reason,
+            terms,
+        }));
         while log.len() > DECISIONS_KEPT {
             log.pop_front();
         }
@@ -327,8 +387,11 @@ impl Snapshot {
     /// A peer was sounded.
     pub fn sounded(&mut self, fact: PeerSounded) {
         let counts = Arc::make_mut(&mut self.counts);
-        let count =
-            if fact.answered { &mut counts.soundings_answered } else { &mut counts.soundings_unanswered };
+        let count = if fact.answered {
+            &mut counts.soundings_answered
+        } else {
+            &mut counts.soundings_unanswered
+        };
         *count = count.saturating_add(1);
     }
 
@@ -355,7 +418,9 @@ impl Snapshot {
 /// Labels of an order and its reason; the peer, where the order names one.
 fn labels(order: &Order) -> (&'static str, Slot, Option<Prefix>, &'static str) {
     match order {
-        Order::Open { slot, peer, reason, .. } => ("open", *slot, Some(*peer), reason.label()),
+        Order::Open {
+            slot, peer, reason, ..
+        } => ("open", *slot, Some(*peer), reason.label()),
         Order::Drain { slot, reason } => ("drain", *slot, None, reason.label()),
         Order::Undrain { slot, reason } => ("undrain", *slot, None, reason.label()),
         Order::Close { slot, reason } => ("close", *slot, None, reason.label()),

@@ -36,7 +36,14 @@ pub struct Row {
 impl Row {
     fn new(tunnel: TunnelReading) -> Self {
         let carried = LinkCounters::default();
-        Self { tunnel, ended: None, carried, rx_rate: 0.0, tx_rate: 0.0, read: None }
+        Self {
+            tunnel,
+            ended: None,
+            carried,
+            rx_rate: 0.0,
+            tx_rate: 0.0,
+            read: None,
+        }
     }
 
     /// Whether frames pass.
@@ -101,7 +108,9 @@ impl Rows {
     /// All that slots of a role carried since they were made.
     pub fn total(&self, role: Role) -> LinkCounters {
         let of_role = self.totals.iter().filter(|(slot, _)| slot.role() == role);
-        of_role.fold(LinkCounters::default(), |all, (_, total)| sum(all, total.all))
+        of_role.fold(LinkCounters::default(), |all, (_, total)| {
+            sum(all, total.all)
+        })
     }
 
     /// Takes a complete reading: tunnels that are not in it have ended.
@@ -122,10 +131,17 @@ impl Rows {
                 }
             };
             let grown = self.totals.entry(slot).or_default().read(link.counters);
-            self.begin(Row { tunnel: link.tunnel, ..row }).grow(grown, at);
+            self.begin(Row {
+                tunnel: link.tunnel,
+                ..row
+            })
+            .grow(grown, at);
         }
         before.into_values().for_each(|row| self.end(Some(row), at));
-        self.ended.retain(|row| row.ended.is_some_and(|ended| at.since(ended) < SHOWN_AFTER_END));
+        self.ended.retain(|row| {
+            row.ended
+                .is_some_and(|ended| at.since(ended) < SHOWN_AFTER_END)
+        });
     }
 
     /// A tunnel was begun: its counters start at 0, even when the same peer was there before.
@@ -134,13 +150,23 @@ impl Rows {
         let ended = self.live.remove(&slot);
         self.end(ended, since);
         let phase = Phase::Connecting;
-        let tunnel = TunnelReading { slot, peer, phase, since, up_since: None, endpoint: None };
+        let tunnel = TunnelReading {
+            slot,
+            peer,
+            phase,
+            since,
+            up_since: None,
+            endpoint: None,
+        };
         self.begin(Row::new(tunnel));
     }
 
     /// A tunnel ended; tells what it carried. A reading taken before comes too late.
     pub fn closed(&mut self, fact: &TunnelClosed) -> Option<LinkCounters> {
-        let row = self.live.remove(&fact.slot).filter(|row| row.tunnel.peer == fact.peer)?;
+        let row = self
+            .live
+            .remove(&fact.slot)
+            .filter(|row| row.tunnel.peer == fact.peer)?;
         let carried = row.carried;
         self.end(Some(row), fact.at);
         Some(carried)
@@ -149,20 +175,30 @@ impl Rows {
     /// Whether this tunnel's end is already known to lie after `at`.
     fn ended_after(&self, slot: Slot, peer: Prefix, at: Uptime) -> bool {
         let same = |row: &&Row| row.tunnel.slot == slot && row.tunnel.peer == peer;
-        self.ended.iter().filter(same).any(|row| row.ended.is_some_and(|ended| at <= ended))
+        self.ended
+            .iter()
+            .filter(same)
+            .any(|row| row.ended.is_some_and(|ended| at <= ended))
     }
 
     /// Enters a row; an ended tunnel with the same peer on the same slot would be the same series.
     fn begin(&mut self, row: Row) -> &mut Row {
         let slot = row.tunnel.slot;
-        self.ended.retain(|old| old.tunnel.slot != slot || old.tunnel.peer != row.tunnel.peer);
+        self.ended
+            .retain(|old| old.tunnel.slot != slot || old.tunnel.peer != row.tunnel.peer);
         self.live.entry(slot).insert_entry(row).into_mut()
     }
 
     fn end(&mut self, row: Option<Row>, at: Uptime) {
         let Some(row) = row else { return };
-        self.ended.retain(|old| old.tunnel.slot != row.tunnel.slot || old.tunnel.peer != row.tunnel.peer);
-        self.ended.push(Row { ended: Some(at), rx_rate: 0.0, tx_rate: 0.0, ..row });
+        self.ended
+            .retain(|old| old.tunnel.slot != row.tunnel.slot || old.tunnel.peer != row.tunnel.peer);
+        self.ended.push(Row {
+            ended: Some(at),
+            rx_rate: 0.0,
+            tx_rate: 0.0,
+            ..row
+        });
     }
 }
 
@@ -213,9 +249,17 @@ mod tests {
                 up_since: Some(at),
                 endpoint: None,
             },
-            counters: LinkCounters { rx_bytes, ..LinkCounters::default() },
+            counters: LinkCounters {
+                rx_bytes,
+                ..LinkCounters::default()
+            },
         };
-        LinksSampled { at, links: links.iter().map(link).collect(), free_slots: vec![], was_reached: false }
+        LinksSampled {
+            at,
+            links: links.iter().map(link).collect(),
+            free_slots: vec![],
+            was_reached: false,
+        }
     }
 
     fn closed(seconds: u64, number: u32) -> TunnelClosed {
@@ -233,7 +277,13 @@ mod tests {
     fn check(rows: &Rows, expected: &[(u32, u64, bool)]) {
         let seen: Vec<_> = rows
             .all()
-            .map(|row| (row.tunnel.peer.number(), row.carried.rx_bytes, row.ended.is_some()))
+            .map(|row| {
+                (
+                    row.tunnel.peer.number(),
+                    row.carried.rx_bytes,
+                    row.ended.is_some(),
+                )
+            })
             .collect();
         assert_eq!(seen, expected);
     }
@@ -275,7 +325,11 @@ mod tests {
         let mut rows = Rows::default();
         rows.sampled(sample(1, &[(SLOT, 7, 100)]));
         rows.closed(&closed(2, 7));
-        rows.opened(&TunnelOpened { at: Uptime::from_secs(3), slot: SLOT, peer: peer(7) });
+        rows.opened(&TunnelOpened {
+            at: Uptime::from_secs(3),
+            slot: SLOT,
+            peer: peer(7),
+        });
         check(&rows, &[(7, 0, false)]);
         rows.sampled(sample(4, &[(SLOT, 7, 130)]));
         check(&rows, &[(7, 30, false)]);
@@ -302,9 +356,11 @@ mod tests {
 
     #[test]
     fn numbers_become_the_nearest_float() {
-        for (n, expected) in
-            [(0, 0.0), (1 << 53, 9_007_199_254_740_992.0), (u64::MAX, 18_446_744_073_709_551_615.0)]
-        {
+        for (n, expected) in [
+            (0, 0.0),
+            (1 << 53, 9_007_199_254_740_992.0),
+            (u64::MAX, 18_446_744_073_709_551_615.0),
+        ] {
             assert_eq!(float(n), expected);
         }
     }

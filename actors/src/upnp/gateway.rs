@@ -4,7 +4,8 @@
 //! XML) and times (10 s a request) are bounded by `igd-next`, the number of entries by [`MOST_ENTRIES`].
 
 use igd_next::{
-    AddPortError, GetGenericPortMappingEntryError, PortMappingProtocol, RemovePortError, SearchOptions,
+    AddPortError, GetGenericPortMappingEntryError, PortMappingProtocol, RemovePortError,
+    SearchOptions,
     aio::{
         Gateway as IgdGateway,
         tokio::{Tokio, search_gateway},
@@ -165,9 +166,15 @@ impl Finder for DefaultGateway {
         }
         let found = found?;
         if found.addr.ip() != gateway {
-            return Err(GatewayError::Foreign { gateway, answered: found.addr.ip() });
+            return Err(GatewayError::Foreign {
+                gateway,
+                answered: found.addr.ip(),
+            });
         }
-        Ok(Igd { gateway: found, local })
+        Ok(Igd {
+            gateway: found,
+            local,
+        })
     }
 }
 
@@ -180,9 +187,9 @@ impl Gateway for Igd {
         match self.gateway.get_external_ip().await {
             Ok(address) => Ok(Some(address)),
             // An empty address: the gateway has none that the internet could reach.
-            Err(igd_next::GetExternalIpError::RequestError(igd_next::RequestError::InvalidResponse(_))) => {
-                Ok(None)
-            }
+            Err(igd_next::GetExternalIpError::RequestError(
+                igd_next::RequestError::InvalidResponse(_),
+            )) => Ok(None),
             Err(error) => Err(GatewayError::refused("tell its address")(error.into())),
         }
     }
@@ -221,7 +228,13 @@ impl Gateway for Igd {
     ) -> Result<(), GatewayError> {
         let lease = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
         let internal = SocketAddr::V4(internal);
-        let asked = self.gateway.add_port(protocol(transport), external_port, internal, lease, description);
+        let asked = self.gateway.add_port(
+            protocol(transport),
+            external_port,
+            internal,
+            lease,
+            description,
+        );
         asked.await.map_err(|error| match error {
             AddPortError::PortInUse => GatewayError::PortInUse,
             AddPortError::OnlyPermanentLeasesSupported => GatewayError::OnlyPermanent,
@@ -235,7 +248,11 @@ impl Gateway for Igd {
     }
 
     async fn remove(&self, transport: Transport, external_port: u16) -> Result<(), GatewayError> {
-        match self.gateway.remove_port(protocol(transport), external_port).await {
+        match self
+            .gateway
+            .remove_port(protocol(transport), external_port)
+            .await
+        {
             Ok(()) | Err(RemovePortError::NoSuchPortMapping) => Ok(()),
             Err(error) => Err(GatewayError::refused("remove a mapping")(error.into())),
         }
@@ -252,7 +269,9 @@ async fn search(
     options.broadcast_address = asked;
     options.timeout = Some(SEARCH);
     options.single_search_timeout = Some(SEARCH);
-    search_gateway(options).await.map_err(|source| GatewayError::Search { gateway, source })
+    search_gateway(options)
+        .await
+        .map_err(|source| GatewayError::Search { gateway, source })
 }
 
 /// Our own address on the way to the gateway; sends nothing.
@@ -278,7 +297,11 @@ fn default_gateway(routes: &str) -> Option<Ipv4Addr> {
         // The kernel prints the address's bytes as a number in the host's own order.
         default.then(|| (metric, Ipv4Addr::from(gateway.to_ne_bytes())))
     };
-    routes.lines().filter_map(route).min_by_key(|(metric, _)| *metric).map(|(_, gateway)| gateway)
+    routes
+        .lines()
+        .filter_map(route)
+        .min_by_key(|(metric, _)| *metric)
+        .map(|(_, gateway)| gateway)
 }
 
 #[cfg(test)]
@@ -287,15 +310,25 @@ mod tests {
 
     #[track_caller]
     fn check(routes: &str, expected: Option<&str>) {
-        let table = format!("Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\n{routes}");
-        assert_eq!(default_gateway(&table), expected.map(|address| address.parse().unwrap()));
+        let table =
+            format!("Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\n{routes}");
+        assert_eq!(
+            default_gateway(&table),
+            expected.map(|address| address.parse().unwrap())
+        );
     }
 
     #[test]
     fn the_default_route_with_the_lowest_metric_names_the_gateway() {
         check("", None);
-        check("eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\n", None);
-        check("ppp0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\n", None);
+        check(
+            "eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\n",
+            None,
+        );
+        check(
+            "ppp0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\n",
+            None,
+        );
         let wifi = "wlan0\t00000000\tFE01A8C0\t0003\t0\t0\t600\t00000000\t0\n";
         let wired = "eth0\t00000000\t0100A8C0\t0003\t0\t0\t100\t00000000\t0\n";
         check(wifi, Some("192.168.1.254"));

@@ -84,7 +84,11 @@ pub struct Keeper<F> {
 impl<F: Finder> Keeper<F> {
     /// Does nothing yet.
     pub fn new(finder: F, settings: LeaseSettings) -> Self {
-        Self { settings, released: tokio::sync::Mutex::new(false), finder }
+        Self {
+            settings,
+            released: tokio::sync::Mutex::new(false),
+            finder,
+        }
     }
 
     /// Asks for what is missing, renews what is half over, removes what is ours and not wanted.
@@ -105,12 +109,17 @@ impl<F: Finder> Keeper<F> {
         let mut failure = None;
         for (transport, port) in self.settings.wanted.iter().copied() {
             let internal = SocketAddrV4::new(gateway.local(), port);
-            let standing = entries.iter().find(|entry| self.leads_to(entry, transport, internal));
+            let standing = entries
+                .iter()
+                .find(|entry| self.leads_to(entry, transport, internal));
             if standing.is_some_and(|entry| entry.left.is_some_and(|left| left > LEASE / 2)) {
                 continue;
             }
             let first = standing.map(|entry| entry.external_port);
-            if let Err(error) = self.map(&gateway, &entries, transport, internal, first).await {
+            if let Err(error) = self
+                .map(&gateway, &entries, transport, internal, first)
+                .await
+            {
                 failure = Some(error);
             }
         }
@@ -160,10 +169,20 @@ impl<F: Finder> Keeper<F> {
 
     fn routable(&self, address: Option<IpAddr>) -> Result<IpAddr, LeaseError> {
         let routable = |address: &IpAddr| {
-            let endpoint = Endpoint { address: SocketAddr::new(*address, 1), transport: Transport::Udp };
-            dialable(endpoint, self.settings.network, self.settings.private.allowed()).is_ok()
+            let endpoint = Endpoint {
+                address: SocketAddr::new(*address, 1),
+                transport: Transport::Udp,
+            };
+            dialable(
+                endpoint,
+                self.settings.network,
+                self.settings.private.allowed(),
+            )
+            .is_ok()
         };
-        address.filter(routable).ok_or(LeaseError::NotRoutable { address })
+        address
+            .filter(routable)
+            .ok_or(LeaseError::NotRoutable { address })
     }
 
     /// Removes mappings of ours to ports we no longer want, and second ones to the same port; also
@@ -171,7 +190,10 @@ impl<F: Finder> Keeper<F> {
     async fn remove_leftovers(&self, gateway: &F::Gateway, entries: &[Entry]) {
         let remembered = self.remembered().await.unwrap_or_default();
         let mut kept = Vec::new();
-        for entry in entries.iter().filter(|entry| entry.description == self.description()) {
+        for entry in entries
+            .iter()
+            .filter(|entry| entry.description == self.description())
+        {
             let to = (entry.transport, entry.internal_port);
             let ours = self.is_ours(entry, gateway);
             if ours && self.settings.wanted.contains(&to) && !kept.contains(&to) {
@@ -207,21 +229,36 @@ impl<F: Finder> Keeper<F> {
         first: Option<u16>,
     ) -> Result<(), LeaseError> {
         let random = std::iter::repeat_with(|| fastrand::u16(DYNAMIC));
-        let ports = first.into_iter().chain([internal.port()]).chain(random).take(TRIES);
+        let ports = first
+            .into_iter()
+            .chain([internal.port()])
+            .chain(random)
+            .take(TRIES);
         // A gateway silently overwrites another mapping of the same client: never ask for a taken port.
         let taken = |port: u16| {
             let same = |entry: &&Entry| entry.transport == transport && entry.external_port == port;
-            entries.iter().find(same).is_some_and(|entry| !self.leads_to(entry, transport, internal))
+            entries
+                .iter()
+                .find(same)
+                .is_some_and(|entry| !self.leads_to(entry, transport, internal))
         };
         for port in ports.filter(|port| !taken(*port)) {
-            self.intend(Mapping { transport, external_port: port, internal }).await?;
+            self.intend(Mapping {
+                transport,
+                external_port: port,
+                internal,
+            })
+            .await?;
             match self.ask(gateway, transport, port, internal).await {
                 Ok(()) => return Ok(()),
                 Err(GatewayError::PortInUse | GatewayError::SamePortOnly) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(LeaseError::NoPort { transport, port: internal.port() })
+        Err(LeaseError::NoPort {
+            transport,
+            port: internal.port(),
+        })
     }
 
     async fn ask(
@@ -232,10 +269,15 @@ impl<F: Finder> Keeper<F> {
         internal: SocketAddrV4,
     ) -> Result<(), GatewayError> {
         let description = self.description();
-        match gateway.add(transport, port, internal, LEASE, &description).await {
+        match gateway
+            .add(transport, port, internal, LEASE, &description)
+            .await
+        {
             // Removed at the stop, or by the next start, since the ledger has it.
             Err(GatewayError::OnlyPermanent) => {
-                gateway.add(transport, port, internal, Duration::ZERO, &description).await
+                gateway
+                    .add(transport, port, internal, Duration::ZERO, &description)
+                    .await
             }
             done => done,
         }
@@ -253,8 +295,16 @@ impl<F: Finder> Keeper<F> {
         for entry in entries.iter().filter(|entry| self.is_ours(entry, gateway)) {
             let internal = SocketAddrV4::new(gateway.local(), entry.internal_port);
             let (transport, external_port) = (entry.transport, entry.external_port);
-            mappings.push(Mapping { transport, external_port, internal });
-            if self.settings.wanted.contains(&(transport, entry.internal_port)) {
+            mappings.push(Mapping {
+                transport,
+                external_port,
+                internal,
+            });
+            if self
+                .settings
+                .wanted
+                .contains(&(transport, entry.internal_port))
+            {
                 leases.push(Lease {
                     transport,
                     internal_port: entry.internal_port,
@@ -294,8 +344,13 @@ impl<F: Finder> Keeper<F> {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, LeaseError> {
-        let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
-        let failed = |source| LeaseError::Ledger { path: self.settings.ledger.clone(), source };
+        let done = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(io::Error::other);
+        let failed = |source| LeaseError::Ledger {
+            path: self.settings.ledger.clone(),
+            source,
+        };
         done.and_then(|result| result).map_err(failed)
     }
 }
@@ -347,27 +402,51 @@ mod tests {
             lease: Duration,
             description: &str,
         ) -> Result<(), GatewayError> {
-            let mapping = Mapping { transport, external_port, internal };
-            assert!(ledger::read(&self.ledger).unwrap().contains(&mapping), "asked before it was written");
+            let mapping = Mapping {
+                transport,
+                external_port,
+                internal,
+            };
+            assert!(
+                ledger::read(&self.ledger).unwrap().contains(&mapping),
+                "asked before it was written"
+            );
             if self.longest.is_none() && !lease.is_zero() {
                 return Err(GatewayError::OnlyPermanent);
             }
             let mut table = self.table.borrow_mut();
-            let same = |entry: &Entry| entry.transport == transport && entry.external_port == external_port;
-            if table.iter().any(|entry| same(entry) && entry.client != LOCAL.to_string()) {
+            let same = |entry: &Entry| {
+                entry.transport == transport && entry.external_port == external_port
+            };
+            if table
+                .iter()
+                .any(|entry| same(entry) && entry.client != LOCAL.to_string())
+            {
                 return Err(GatewayError::PortInUse);
             }
             table.retain(|entry| !same(entry));
             table.push(Entry {
                 left: self.longest.map(|longest| longest.min(lease)),
-                ..entry(transport, external_port, &LOCAL.to_string(), internal.port(), description)
+                ..entry(
+                    transport,
+                    external_port,
+                    &LOCAL.to_string(),
+                    internal.port(),
+                    description,
+                )
             });
             Ok(())
         }
 
-        async fn remove(&self, transport: Transport, external_port: u16) -> Result<(), GatewayError> {
+        async fn remove(
+            &self,
+            transport: Transport,
+            external_port: u16,
+        ) -> Result<(), GatewayError> {
             let mut table = self.table.borrow_mut();
-            table.retain(|entry| (entry.transport, entry.external_port) != (transport, external_port));
+            table.retain(|entry| {
+                (entry.transport, entry.external_port) != (transport, external_port)
+            });
             Ok(())
         }
     }
@@ -381,7 +460,14 @@ mod tests {
     ) -> Entry {
         let (client, description) = (client.into(), description.into());
         let left = Some(Duration::from_secs(60));
-        Entry { transport, external_port, client, internal_port, description, left }
+        Entry {
+            transport,
+            external_port,
+            client,
+            internal_port,
+            description,
+            left,
+        }
     }
 
     struct Case {
@@ -398,7 +484,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = folder.path().join("leases.json");
         let table = Rc::new(RefCell::new(table));
-        let gateway = FakeGateway { table, external, longest, ledger: ledger.clone() };
+        let gateway = FakeGateway {
+            table,
+            external,
+            longest,
+            ledger: ledger.clone(),
+        };
         let settings = LeaseSettings {
             me: Prefix::new(7, 16).unwrap(),
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
@@ -407,18 +498,28 @@ mod tests {
             private: PrivateEndpoints::default(),
         };
         let keeper = Keeper::new(gateway.clone(), settings);
-        Case { gateway, keeper, _folder: folder }
+        Case {
+            gateway,
+            keeper,
+            _folder: folder,
+        }
     }
 
     /// Runs a round; tells the mappings of the table afterwards, as `port client:port description`.
     #[track_caller]
     fn check(case: &Case, external_ports: usize, table: &[&str]) -> Vec<Lease> {
         let round = case.keeper.round(Uptime::from_secs(1));
-        let leases = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(round);
+        let leases = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(round);
         let leases = leases.unwrap_or_default();
         assert_eq!(leases.len(), external_ports, "{leases:?}");
         let text = |e: &Entry| {
-            format!("{} {} {}:{} {}", e.transport, e.external_port, e.client, e.internal_port, e.description)
+            format!(
+                "{} {} {}:{} {}",
+                e.transport, e.external_port, e.client, e.internal_port, e.description
+            )
         };
         let seen: Vec<_> = case.gateway.table.borrow().iter().map(text).collect();
         assert_eq!(seen, table);
@@ -439,7 +540,10 @@ mod tests {
     #[test]
     fn a_lease_is_renewed_when_half_of_it_is_over_and_one_without_end_gets_one() {
         for left in [Some(LEASE / 2), None] {
-            let old = Entry { left, ..entry(Transport::Udp, 1194, "192.168.1.2", 1194, "warren 7/16") };
+            let old = Entry {
+                left,
+                ..entry(Transport::Udp, 1194, "192.168.1.2", 1194, "warren 7/16")
+            };
             let leases = check(&case(vec![old]), 1, &[OURS]);
             assert_eq!(leases[0].until, Uptime::from_secs(3601));
         }
@@ -457,10 +561,17 @@ mod tests {
             let case = case(vec![entry(Transport::Udp, 1194, client, 80, "web")]);
             let first = format!("udp 1194 {client}:80 web");
             let round = case.keeper.round(Uptime::from_secs(1));
-            let leases = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(round);
+            let leases = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+                .block_on(round);
             let port = leases.unwrap()[0].external.port();
             assert!(DYNAMIC.contains(&port));
-            check(&case, 1, &[&first, &format!("udp {port} 192.168.1.2:1194 warren 7/16")]);
+            check(
+                &case,
+                1,
+                &[&first, &format!("udp {port} 192.168.1.2:1194 warren 7/16")],
+            );
         }
     }
 
@@ -486,16 +597,32 @@ mod tests {
 
     #[test]
     fn a_mapping_of_our_former_address_is_removed_by_the_ledger() {
-        let case = case(vec![entry(Transport::Udp, 5003, OTHER, 1194, "warren 7/16")]);
+        let case = case(vec![entry(
+            Transport::Udp,
+            5003,
+            OTHER,
+            1194,
+            "warren 7/16",
+        )]);
         let internal = format!("{OTHER}:1194").parse().unwrap();
-        let mapping = Mapping { transport: Transport::Udp, external_port: 5003, internal };
+        let mapping = Mapping {
+            transport: Transport::Udp,
+            external_port: 5003,
+            internal,
+        };
         ledger::write(&case.gateway.ledger, &[mapping]).unwrap();
         check(&case, 1, &[OURS]);
     }
 
     #[test]
     fn nothing_is_asked_of_a_gateway_that_the_internet_cannot_reach() {
-        for external in [None, Some("10.0.0.1"), Some("100.64.0.1"), Some("0.0.0.0"), Some("127.0.0.1")] {
+        for external in [
+            None,
+            Some("10.0.0.1"),
+            Some("100.64.0.1"),
+            Some("0.0.0.0"),
+            Some("127.0.0.1"),
+        ] {
             let external = external.map(|address| address.parse().unwrap());
             check(&case_of(vec![], external, Some(LEASE)), 0, &[]);
         }
@@ -513,7 +640,11 @@ mod tests {
         let case = case(vec![]);
         check(&case, 1, &[OURS]);
         let release = case.keeper.release();
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(release).unwrap();
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(release)
+            .unwrap();
         check(&case, 0, &[]);
         assert_eq!(ledger::read(&case.gateway.ledger).unwrap(), []);
     }

@@ -36,7 +36,10 @@ mod text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::{fmt::Display, str::FromStr};
 
-    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
     }
 
@@ -59,7 +62,10 @@ pub fn read(path: &Path) -> io::Result<Vec<Mapping>> {
         Err(error) => return Err(error),
     };
     match serde_json::from_slice::<Document>(&bytes) {
-        Ok(Document { version: 1, mappings }) => Ok(mappings),
+        Ok(Document {
+            version: 1,
+            mappings,
+        }) => Ok(mappings),
         Ok(_) | Err(_) => {
             let aside = beside(path, ".broken");
             tracing::warn!(path = %path.display(), aside = %aside.display(), "broken lease ledger set aside");
@@ -73,13 +79,22 @@ pub fn read(path: &Path) -> io::Result<Vec<Mapping>> {
 /// # Errors
 /// The disk refused.
 pub fn write(path: &Path, mappings: &[Mapping]) -> io::Result<()> {
-    let document = Document { version: 1, mappings: mappings.to_vec() };
+    let document = Document {
+        version: 1,
+        mappings: mappings.to_vec(),
+    };
     let new = beside(path, ".new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(&serde_json::to_vec(&document)?)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -94,7 +109,11 @@ mod tests {
 
     fn mapping(external_port: u16) -> Mapping {
         let internal = "192.168.1.2:1194".parse().unwrap();
-        Mapping { transport: Transport::Udp, external_port, internal }
+        Mapping {
+            transport: Transport::Udp,
+            external_port,
+            internal,
+        }
     }
 
     #[track_caller]
@@ -117,11 +136,19 @@ mod tests {
     fn a_broken_ledger_is_set_aside_and_begun_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases.json");
-        for broken in ["", "{", r#"{"version":2,"mappings":[]}"#, r#"{"version":1,"mappings":[{}]}"#] {
+        for broken in [
+            "",
+            "{",
+            r#"{"version":2,"mappings":[]}"#,
+            r#"{"version":1,"mappings":[{}]}"#,
+        ] {
             fs::write(&path, broken).unwrap();
             check(&path, &[]);
             assert!(!path.exists());
-            assert_eq!(fs::read_to_string(beside(&path, ".broken")).unwrap(), broken);
+            assert_eq!(
+                fs::read_to_string(beside(&path, ".broken")).unwrap(),
+                broken
+            );
         }
     }
 }

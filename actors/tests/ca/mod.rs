@@ -10,8 +10,8 @@ use actors::{
 use arc_swap::ArcSwap;
 use policies::names::Prefix;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, PublicKeyData, SanType, SigningKey,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, PublicKeyData, SanType, SigningKey,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::net::IpAddr;
@@ -43,26 +43,39 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
     }
 
     /// A document signed as it should be.
     pub fn sealed(&self, document: &impl serde::Serialize) -> SignedDocument {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, SIGNER_NAME);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, SIGNER_NAME);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let payload = serde_json::to_vec(document).unwrap();
         let signature = key.sign(&payload).unwrap();
-        seal(&payload, (certificate.der(), None), &key.subject_public_key_info(), &signature)
+        seal(
+            &payload,
+            (certificate.der(), None),
+            &key.subject_public_key_info(),
+            &signature,
+        )
     }
 
     /// A list that says that the certificate of node `revoked` is.
     pub fn revocations(&self, version: u64, revoked: u32) -> SignedDocument {
-        let revoked =
-            Revoked { prefix: prefix(revoked), serial: format!("{revoked:x}"), key: "00".repeat(32) };
+        let revoked = Revoked {
+            prefix: prefix(revoked),
+            serial: format!("{revoked:x}"),
+            key: "00".repeat(32),
+        };
         self.sealed(&Revocations {
             kind: Kind::Revocations,
             version,
@@ -74,19 +87,26 @@ impl Ca {
     /// What a node holds that has taken that document.
     pub fn holding(&self, document: &SignedDocument) -> SharedHeld {
         let der = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
-        let Ok(Taken::New(_, held)) = Held::new(vec![der]).take(document) else { panic!("not taken") };
+        let Ok(Taken::New(_, held)) = Held::new(vec![der]).take(document) else {
+            panic!("not taken")
+        };
         SharedHeld::new(ArcSwap::from_pointee(*held))
     }
 
     /// The member with the address of node `number`.
     pub fn member(&self, number: u32) -> Member {
         let mut params = CertificateParams::default();
-        params.subject_alt_names =
-            vec![SanType::IpAddress(IpAddr::V6(network().node_address(prefix(number))))];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(
+            network().node_address(prefix(number)),
+        ))];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, prefix(number).to_string());
+        params
+            .distinguished_name
+            .push(DnType::CommonName, prefix(number).to_string());
         params.serial_number = Some(u64::from(number).into());
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();

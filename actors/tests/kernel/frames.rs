@@ -12,7 +12,11 @@ use std::{
     },
 };
 
-nix::ioctl_write_ptr_bad!(set_interface, nix::request_code_write!(b'T', 202, 4), [u8; 40]);
+nix::ioctl_write_ptr_bad!(
+    set_interface,
+    nix::request_code_write!(b'T', 202, 4),
+    [u8; 40]
+);
 
 /// The peer's own MAC.
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -60,7 +64,11 @@ impl Tap {
             }
             let length = (&self.0).read(&mut frame).unwrap();
             let frame = &frame[..length];
-            assert_eq!(frame[12..14], [0x81, 0], "a frame without a tag: {frame:x?}");
+            assert_eq!(
+                frame[12..14],
+                [0x81, 0],
+                "a frame without a tag: {frame:x?}"
+            );
             let vlan = u16::from_be_bytes([frame[14], frame[15]]);
             let source: [u8; 6] = frame[6..12].try_into().unwrap();
             assert_eq!(source, mac(vlan));
@@ -86,7 +94,13 @@ pub(crate) fn tag(vlan: u16) -> Vec<u8> {
 /// multicast.
 pub(crate) fn echo(to: [u8; 6], tags: &[u8], sequence: u16, payload: usize) -> Vec<u8> {
     let source: Ipv6Addr = "fe80::9".parse().unwrap();
-    let target: Ipv6Addr = if to == ALL_NODES { "ff02::1" } else { "fe80::10:0:7" }.parse().unwrap();
+    let target: Ipv6Addr = if to == ALL_NODES {
+        "ff02::1"
+    } else {
+        "fe80::10:0:7"
+    }
+    .parse()
+    .unwrap();
     let mut message = vec![ECHO_REQUEST, 0, 0, 0, 0, 77];
     message.extend(sequence.to_be_bytes());
     message.resize(8 + payload, b'x');
@@ -109,8 +123,9 @@ pub(crate) fn echo(to: [u8; 6], tags: &[u8], sequence: u16, payload: usize) -> V
 }
 
 fn checksum(bytes: &[u8]) -> u16 {
-    let words =
-        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from));
+    let words = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);

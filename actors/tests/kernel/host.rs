@@ -22,11 +22,18 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
         k.forward(&place.ledger()).unwrap();
         assert!(run("ip addr show lo").contains("2001:db8:42:7::1/128"));
         let routes = run("ip -6 route show proto 197");
-        assert!(routes.contains("unreachable 2001:db8:42:7::/64 dev lo metric 4294967 "), "{routes}");
-        assert!(routes.contains("unreachable 2001:db8:42::/48 dev lo metric 4294968 "), "{routes}");
+        assert!(
+            routes.contains("unreachable 2001:db8:42:7::/64 dev lo metric 4294967 "),
+            "{routes}"
+        );
+        assert!(
+            routes.contains("unreachable 2001:db8:42::/48 dev lo metric 4294968 "),
+            "{routes}"
+        );
         assert!(run("ip -6 rule").contains("32000:\tfrom all lookup 197"));
         run("ip -6 route add 2001:db8:42:8::/64 via fe80::10:0:8 dev wrn0 table 197 proto 42");
-        let read = |key: &str| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{key}")).unwrap();
+        let read =
+            |key: &str| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{key}")).unwrap();
         assert_eq!(read("all/forwarding"), "1\n");
         assert_eq!(read("up0/accept_ra"), "2\n");
         // The next daemon knows nothing but the root.
@@ -46,18 +53,28 @@ fn ipv4_comes_and_goes_with_the_network_s_wish() {
         run("ip route add 192.0.2.0/24 dev up0 proto 42");
         let k = &place.kernel;
         k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap();
-        let ipv4 = || ["addr", "route show table all", "rule"].map(|what| run(&format!("ip -4 {what}")));
+        let ipv4 =
+            || ["addr", "route show table all", "rule"].map(|what| run(&format!("ip -4 {what}")));
         let (before, forwarding) = (ipv4(), "/proc/sys/net/ipv4/conf/wrn0/forwarding");
         let range = |range: &str| wire::overlay::Network4::new(range.parse().unwrap());
         k.carry_ipv4(range("10.0.0.0/8"), me()).await.unwrap();
         k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
         k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
         let routes = run("ip route show proto 197");
-        assert!(routes.contains("unreachable 10.42.0.7 metric 4294967 "), "{routes}");
-        assert!(routes.contains("unreachable 10.42.0.0/16 metric 4294968 "), "{routes}");
+        assert!(
+            routes.contains("unreachable 10.42.0.7 metric 4294967 "),
+            "{routes}"
+        );
+        assert!(
+            routes.contains("unreachable 10.42.0.0/16 metric 4294968 "),
+            "{routes}"
+        );
         assert_eq!(routes.lines().count(), 2, "{routes}");
         let addresses = run("ip -4 addr show lo");
-        assert!(addresses.contains("10.42.0.7/32") && !addresses.contains("10.0.7.1"), "{addresses}");
+        assert!(
+            addresses.contains("10.42.0.7/32") && !addresses.contains("10.0.7.1"),
+            "{addresses}"
+        );
         assert!(run("ip rule").contains("32000:\tfrom all lookup 197"));
         assert_eq!(fs::read_to_string(forwarding).unwrap(), "1\n");
         k.carry_ipv4(None, me()).await.unwrap();
@@ -148,7 +165,11 @@ fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
             assert!(place.kernel.restore_sysctls(&ledger).is_err(), "{bad}");
             assert_eq!(forwarding(), "1\n");
         }
-        fs::write(&ledger, text.replace("\"place\": \"", "\"place\": \"other ")).unwrap();
+        fs::write(
+            &ledger,
+            text.replace("\"place\": \"", "\"place\": \"other "),
+        )
+        .unwrap();
         assert_eq!(place.kernel.restore_sysctls(&ledger).unwrap(), 0);
         assert_eq!(forwarding(), "1\n");
         assert!(!ledger.exists());

@@ -23,7 +23,10 @@ pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send
     }
     let thread = std::thread::spawn(|| {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let kernel = Kernel::open(folder.path()).unwrap();
@@ -36,7 +39,10 @@ pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send
     }
 }
 
-#[expect(clippy::print_stderr, reason = "whoever runs the test must see that it did not run")]
+#[expect(
+    clippy::print_stderr,
+    reason = "whoever runs the test must see that it did not run"
+)]
 fn skipped() {
     eprintln!("skipped: needs root");
 }
@@ -52,22 +58,37 @@ impl Place {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test looks at the kernel with iproute2's eyes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test looks at the kernel with iproute2's eyes"
+)]
 #[track_caller]
 pub(crate) fn run(command: &str) -> String {
     let mut words = command.split(' ');
-    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The link by which a packet leaves for that address, as `ip route get` is asked; `None`: by none.
-#[expect(clippy::disallowed_methods, reason = "the test looks at the kernel with iproute2's eyes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test looks at the kernel with iproute2's eyes"
+)]
 pub(crate) fn way(asked: &str) -> Option<String> {
     let words = "-6 -oneline route get".split(' ').chain(asked.split(' '));
     let output = Command::new("ip").args(words).output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
-    let (_, link) = told.split_once(" dev ").filter(|_| output.status.success())?;
+    let (_, link) = told
+        .split_once(" dev ")
+        .filter(|_| output.status.success())?;
     link.split(' ').next().map(ToOwned::to_owned)
 }
 
@@ -89,8 +110,10 @@ pub(crate) fn picture() -> String {
 }
 
 fn settings(folder: &Path, all: &mut String) {
-    let mut entries: Vec<PathBuf> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -146,6 +169,8 @@ pub(crate) async fn make_slots(k: &Kernel) {
     k.make_dialling_slots(0..12, me(), NOBODY).await.unwrap();
     for transport in [Transport::Udp, Transport::Tcp] {
         k.make_server_tap(transport, NOBODY).await.unwrap();
-        k.make_accepting_slots(transport, 2..=4, me()).await.unwrap();
+        k.make_accepting_slots(transport, 2..=4, me())
+            .await
+            .unwrap();
     }
 }

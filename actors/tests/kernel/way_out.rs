@@ -32,9 +32,16 @@ fn the_networks_packets_leave_by_a_gateway_or_not_at_all_and_the_hosts_as_ever()
         host(k).await;
         let before = run("ip -6 rule");
         assert_eq!(out(INSIDE).as_deref(), Some("up0"));
-        k.carry_default(network(), Exit::Others(NOBODY)).await.unwrap();
-        k.carry_default(network(), Exit::Others(NOBODY)).await.unwrap();
-        assert_eq!(run("ip -6 rule").lines().count(), before.lines().count() + 5);
+        k.carry_default(network(), Exit::Others(NOBODY))
+            .await
+            .unwrap();
+        k.carry_default(network(), Exit::Others(NOBODY))
+            .await
+            .unwrap();
+        assert_eq!(
+            run("ip -6 rule").lines().count(),
+            before.lines().count() + 5
+        );
         assert_eq!(out(INSIDE), None);
         assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
         run(&format!("ip -6 route add {BY_BABEL}"));
@@ -42,7 +49,10 @@ fn the_networks_packets_leave_by_a_gateway_or_not_at_all_and_the_hosts_as_ever()
         assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
         assert_eq!(way(OUTSIDE).as_deref(), Some("up0"));
         // The host's own neighbours are nearer than a gateway, and an unknown node is not outside.
-        assert_eq!(way(&format!("2001:db8:1::9 from {INSIDE}")).as_deref(), Some("up0"));
+        assert_eq!(
+            way(&format!("2001:db8:1::9 from {INSIDE}")).as_deref(),
+            Some("up0")
+        );
         assert_eq!(way(&format!("2001:db8:42:99::1 from {INSIDE}")), None);
         assert_eq!(way(&format!("{OUTSIDE} from {INSIDE} uid {NOBODY}")), None);
         k.carry_default(network(), Exit::None).await.unwrap();
@@ -55,7 +65,9 @@ fn a_gateway_uses_its_hosts_default_route_and_others_only_without_one() {
     check(|place| async move {
         let k = &place.kernel;
         host(k).await;
-        k.carry_default(network(), Exit::Others(NOBODY)).await.unwrap();
+        k.carry_default(network(), Exit::Others(NOBODY))
+            .await
+            .unwrap();
         k.carry_default(network(), Exit::Own(NOBODY)).await.unwrap();
         assert_eq!(out(INSIDE).as_deref(), Some("up0"));
         run("ip -6 route del default");
@@ -74,7 +86,9 @@ fn a_copy_bridges_the_moment_in_which_the_way_out_changes() {
     check(|place| async move {
         let k = &place.kernel;
         host(k).await;
-        k.carry_default(network(), Exit::Others(NOBODY)).await.unwrap();
+        k.carry_default(network(), Exit::Others(NOBODY))
+            .await
+            .unwrap();
         run(&format!("ip -6 route add {BY_BABEL}"));
         k.shadow_all().await.unwrap();
         run(&format!("ip -6 route del {BY_BABEL}"));

@@ -1,6 +1,10 @@
 //! Gives a test network namespaces of its own, as many as it needs; they go with their threads.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a helper of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a helper of tests"
+)]
 #![allow(dead_code, unreachable_pub, reason = "each test takes what it needs")]
 
 use std::{
@@ -26,7 +30,11 @@ impl Namespace {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             todo.into_iter().for_each(|work| work());
         });
-        let mut namespace = Self { work: Some(work), thread: Some(thread), id: String::new() };
+        let mut namespace = Self {
+            work: Some(work),
+            thread: Some(thread),
+            id: String::new(),
+        };
         namespace.id = namespace.on(|| nix::unistd::gettid().to_string());
         namespace.sh("ip link set lo up");
         namespace
@@ -61,8 +69,14 @@ impl Drop for Namespace {
 
 /// Runs a command line in the namespace of this thread, which must succeed; tells what it printed.
 pub fn sh(line: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "a test's own tools, not children of the daemon")]
-    let output = std::process::Command::new("sh").args(["-ec", line]).output().unwrap();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's own tools, not children of the daemon"
+    )]
+    let output = std::process::Command::new("sh")
+        .args(["-ec", line])
+        .output()
+        .unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}: {error}");
     String::from_utf8(output.stdout).unwrap()

@@ -3,9 +3,9 @@
 use actix::Addr;
 use actors::{
     messages::{
-        ActorRemade, CredentialsChanged, Decided, DocumentsChanged, Lease, LeasesRead, LinksSampled,
-        PeerSounded, PeersRead, ProbesRead, ProcessReading, ProcessesRead, RegistryAsked, RoutesRead,
-        TunnelCameUp, TunnelClosed, TunnelOpened,
+        ActorRemade, CredentialsChanged, Decided, DocumentsChanged, Lease, LeasesRead,
+        LinksSampled, PeerSounded, PeersRead, ProbesRead, ProcessReading, ProcessesRead,
+        RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
     },
     telemetry::{Identity, Telemetry},
 };
@@ -15,8 +15,8 @@ use policies::{
     planner::{Decision, Verdict},
     units::Uptime,
     world::{
-        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts, ProbeReading, Route,
-        TunnelReading,
+        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts,
+        ProbeReading, Route, TunnelReading,
     },
 };
 use std::time::Duration;
@@ -47,7 +47,14 @@ pub fn identity(now: Uptime) -> Identity {
 
 fn tunnel(slot: Slot, peer: u32, at: Uptime) -> TunnelReading {
     let endpoint = Some(endpoint());
-    TunnelReading { slot, peer: prefix(peer), phase: Phase::Up, since: at, up_since: Some(at), endpoint }
+    TunnelReading {
+        slot,
+        peer: prefix(peer),
+        phase: Phase::Up,
+        since: at,
+        up_since: Some(at),
+        endpoint,
+    }
 }
 
 pub fn links(at: Uptime, bytes: u64) -> LinksSampled {
@@ -57,7 +64,10 @@ pub fn links(at: Uptime, bytes: u64) -> LinksSampled {
         rx_packets: bytes / 100,
         tx_packets: bytes / 50,
     };
-    let link = |slot, peer| LinkReading { tunnel: tunnel(slot, peer, at), counters };
+    let link = |slot, peer| LinkReading {
+        tunnel: tunnel(slot, peer, at),
+        counters,
+    };
     LinksSampled {
         at,
         links: vec![link(DIALLED, 9), link(ACCEPTED, 11)],
@@ -105,7 +115,10 @@ fn way_out() -> WayOut {
         metric,
         refmetric: 0,
     };
-    let routes = vec![route(11, ACCEPTED, 11, false, 65535), route(12, DIALLED, 9, true, 192)];
+    let routes = vec![
+        route(11, ACCEPTED, 11, false, 65535),
+        route(12, DIALLED, 9, true, 192),
+    ];
     WayOut { routes, own: false }
 }
 
@@ -116,11 +129,29 @@ fn decided(at: Uptime) -> Decided {
         endpoints: vec![endpoint()],
         reason: OpenReason::Bootstrap,
     };
-    let drain = Order::Drain { slot: DIALLED, reason: CloseReason::Unused };
-    let close = Order::Close { slot: DIALLED, reason: CloseReason::Unused };
-    let decisions = [open, drain, close].map(|order| Decision { order, terms: "usage=3 B/s".into() }).into();
-    let verdicts = vec![Verdict { slot: DIALLED, text: "kept: carries a fair share".into() }];
-    Decided { at, decisions, verdicts }
+    let drain = Order::Drain {
+        slot: DIALLED,
+        reason: CloseReason::Unused,
+    };
+    let close = Order::Close {
+        slot: DIALLED,
+        reason: CloseReason::Unused,
+    };
+    let decisions = [open, drain, close]
+        .map(|order| Decision {
+            order,
+            terms: "usage=3 B/s".into(),
+        })
+        .into();
+    let verdicts = vec![Verdict {
+        slot: DIALLED,
+        text: "kept: carries a fair share".into(),
+    }];
+    Decided {
+        at,
+        decisions,
+        verdicts,
+    }
 }
 
 /// A node with one tunnel each way and one that ended, three decisions, a lease and all else.
@@ -128,15 +159,44 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     let (slot, peer) = (Slot::Dialling(1), prefix(8));
     telemetry.do_send(TunnelOpened { at, slot, peer });
     let (reason, lived) = (CloseReason::Unused, Duration::from_secs(60));
-    telemetry.do_send(TunnelClosed { at, slot, peer, reason, lived });
-    telemetry.do_send(TunnelOpened { at, slot: DIALLED, peer: prefix(9) });
-    telemetry.do_send(TunnelCameUp { at, slot: DIALLED, peer: prefix(9) });
-    telemetry.do_send(RoutesRead { at, table: Some(table()), way_out: way_out() });
+    telemetry.do_send(TunnelClosed {
+        at,
+        slot,
+        peer,
+        reason,
+        lived,
+    });
+    telemetry.do_send(TunnelOpened {
+        at,
+        slot: DIALLED,
+        peer: prefix(9),
+    });
+    telemetry.do_send(TunnelCameUp {
+        at,
+        slot: DIALLED,
+        peer: prefix(9),
+    });
+    telemetry.do_send(RoutesRead {
+        at,
+        table: Some(table()),
+        way_out: way_out(),
+    });
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
     let lately = ProbeCounts { sent: 40, lost: 1 };
-    let probe =
-        |slot| ProbeReading { slot, rtt, jitter, sent: 10, lost: 1, lately, rx_frames: 0, tx_frames: 0 };
-    telemetry.do_send(ProbesRead { at, probes: vec![probe(DIALLED), probe(ACCEPTED)] });
+    let probe = |slot| ProbeReading {
+        slot,
+        rtt,
+        jitter,
+        sent: 10,
+        lost: 1,
+        lately,
+        rx_frames: 0,
+        tx_frames: 0,
+    };
+    telemetry.do_send(ProbesRead {
+        at,
+        probes: vec![probe(DIALLED), probe(ACCEPTED)],
+    });
     let peer = |number, confirmed, failures| Candidate {
         peer: prefix(number),
         endpoints: vec![endpoint()],
@@ -150,8 +210,16 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(decided(at));
     let external = "203.0.113.5:1194".parse().unwrap();
     let until = at + Duration::from_secs(600);
-    let lease = Lease { transport: Transport::Udp, internal_port: 1194, external, until };
-    telemetry.do_send(LeasesRead { at, leases: vec![lease] });
+    let lease = Lease {
+        transport: Transport::Udp,
+        internal_port: 1194,
+        external,
+        until,
+    };
+    telemetry.do_send(LeasesRead {
+        at,
+        leases: vec![lease],
+    });
     let child = |name: &str| ProcessReading {
         name: name.into(),
         pid: Some(42),
@@ -159,13 +227,28 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
         starts: 1,
         stale: false,
     };
-    telemetry.do_send(ProcessesRead { at, processes: vec![child("babeld"), child("wrn0")] });
-    telemetry.do_send(PeerSounded { at, peer: prefix(20), answered: true });
+    telemetry.do_send(ProcessesRead {
+        at,
+        processes: vec![child("babeld"), child("wrn0")],
+    });
+    telemetry.do_send(PeerSounded {
+        at,
+        peer: prefix(20),
+        answered: true,
+    });
     telemetry.do_send(RegistryAsked { at, failure: None });
     let key = rcgen::KeyPair::generate().unwrap();
-    let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().der().clone();
+    let ca = rcgen::CertificateParams::default()
+        .self_signed(&key)
+        .unwrap()
+        .der()
+        .clone();
     let held = std::sync::Arc::new(actors::documents::held::Held::new(vec![ca]));
-    telemetry.do_send(DocumentsChanged { kind: None, held, revoked: Default::default() });
+    telemetry.do_send(DocumentsChanged {
+        kind: None,
+        held,
+        revoked: Default::default(),
+    });
     telemetry.do_send(CredentialsChanged {
         at,
         network_version: 1,

@@ -18,7 +18,10 @@ fn check(lines: &str, expected: &str) {
 
 #[track_caller]
 fn check_text(text: &str, expected: &str) {
-    let said = parse(text).map_or_else(|error| error.to_string(), |settings| format!("{settings:?}"));
+    let said = parse(text).map_or_else(
+        |error| error.to_string(),
+        |settings| format!("{settings:?}"),
+    );
     assert_eq!(said, expected, "{text}");
 }
 
@@ -52,12 +55,20 @@ fn the_registry_is_the_only_key_without_a_default() {
 
 #[test]
 fn the_template_says_the_defaults() {
-    let text = template("https://registry.example:9443", &named("warren-openvpn"), &named("warren-babel"));
+    let text = template(
+        "https://registry.example:9443",
+        &named("warren-openvpn"),
+        &named("warren-babel"),
+    );
     assert_eq!(parse(&text).unwrap(), defaults());
     for key in KEYS {
         assert!(text.contains(&format!("{key}:")), "{key}");
     }
-    let numbered = template("https://registry.example:9443", &ChildUser::Id(64_001), &ChildUser::Id(64_002));
+    let numbered = template(
+        "https://registry.example:9443",
+        &ChildUser::Id(64_001),
+        &ChildUser::Id(64_002),
+    );
     assert_eq!(parse(&numbered).unwrap().babeld_user, ChildUser::Id(64_002));
 }
 
@@ -85,7 +96,9 @@ fn every_key_is_read() {
         registry: "https://[2001:db8::1]:1".into(),
         listen_udp: 0,
         listen_tcp: 443,
-        endpoints: ["udp:192.0.2.1:1194", "tcp:[2001:db8::1]:443"].map(|e| e.parse().unwrap()).to_vec(),
+        endpoints: ["udp:192.0.2.1:1194", "tcp:[2001:db8::1]:443"]
+            .map(|e| e.parse().unwrap())
+            .to_vec(),
         neighbours: ["7/16", "0/1"].map(|p| p.parse().unwrap()).to_vec(),
         interfaces: vec!["eth0".into()],
         transit: Transit::Avoid,
@@ -110,8 +123,14 @@ fn a_complaint_names_file_line_key_value_and_what_would_be_right() {
         "listen:\n  udp: 70000\n",
         "w.yaml:3: listen.udp: value 70000: expected a port from 1 to 65535, or 0: do not accept",
     );
-    check("max-accepted: 251\n", "w.yaml:2: max-accepted: value 251: expected a number from 0 to 250");
-    check("tunnels-to-dial: 0\n", "w.yaml:2: tunnels-to-dial: value 0: expected a number from 1 to 30");
+    check(
+        "max-accepted: 251\n",
+        "w.yaml:2: max-accepted: value 251: expected a number from 0 to 250",
+    );
+    check(
+        "tunnels-to-dial: 0\n",
+        "w.yaml:2: tunnels-to-dial: value 0: expected a number from 1 to 30",
+    );
     check(
         "\n# why\ntransit: nomal\n",
         "w.yaml:4: transit: value \"nomal\": expected one of normal, avoid, leaf",
@@ -120,16 +139,34 @@ fn a_complaint_names_file_line_key_value_and_what_would_be_right() {
         "transit: leaf\ngateway: true\n",
         "w.yaml:3: gateway: value true: expected false with transit: leaf, which carries nobody's traffic",
     );
-    check("upnp: true\n", "w.yaml:2: upnp: value true: expected one of auto, off");
-    check("private-endpoints: 1\n", "w.yaml:2: private-endpoints: value 1: expected true or false");
+    check(
+        "upnp: true\n",
+        "w.yaml:2: upnp: value true: expected one of auto, off",
+    );
+    check(
+        "private-endpoints: 1\n",
+        "w.yaml:2: private-endpoints: value 1: expected true or false",
+    );
     check(
         "neighbours:\n- 7/16\n- 07/16\n",
         "w.yaml:4: neighbours[1]: value \"07/16\": expected a list of prefixes, such as [7/16]",
     );
-    check("neighbours: [7/16, 7/16]\n", "w.yaml:2: neighbours[1]: value \"7/16\": expected each only once");
-    check("metrics: 9197\n", &format!("w.yaml:2: metrics: value 9197: expected {METRICS_RIGHT}"));
-    check("log:\n", &format!("w.yaml:2: log: no value: expected {LOG_RIGHT}"));
-    check("interfaces: eth0\n", &format!("w.yaml:2: interfaces: value \"eth0\": expected {INTERFACES}"));
+    check(
+        "neighbours: [7/16, 7/16]\n",
+        "w.yaml:2: neighbours[1]: value \"7/16\": expected each only once",
+    );
+    check(
+        "metrics: 9197\n",
+        &format!("w.yaml:2: metrics: value 9197: expected {METRICS_RIGHT}"),
+    );
+    check(
+        "log:\n",
+        &format!("w.yaml:2: log: no value: expected {LOG_RIGHT}"),
+    );
+    check(
+        "interfaces: eth0\n",
+        &format!("w.yaml:2: interfaces: value \"eth0\": expected {INTERFACES}"),
+    );
     check(
         "child-users: { openvpn: 0 }\n",
         &format!("w.yaml:2: child-users.openvpn: value 0: expected {USER}"),
@@ -138,16 +175,31 @@ fn a_complaint_names_file_line_key_value_and_what_would_be_right() {
 
 #[test]
 fn an_unknown_key_is_refused_with_the_known_ones() {
-    check("listen: { udp: 1, sctp: 2 }\n", "w.yaml:2: listen.sctp: unknown key: expected one of udp, tcp");
+    check(
+        "listen: { udp: 1, sctp: 2 }\n",
+        "w.yaml:2: listen.sctp: unknown key: expected one of udp, tcp",
+    );
     let keys = KEYS.join(", ");
-    check("refresh: 5m\n", &format!("w.yaml:2: refresh: unknown key: expected one of {keys}"));
-    check("7: x\n", &format!("w.yaml: 7: unknown key: expected one of {keys}"));
+    check(
+        "refresh: 5m\n",
+        &format!("w.yaml:2: refresh: unknown key: expected one of {keys}"),
+    );
+    check(
+        "7: x\n",
+        &format!("w.yaml: 7: unknown key: expected one of {keys}"),
+    );
 }
 
 #[test]
 fn a_key_given_twice_is_refused_at_its_second_line() {
-    check("log: info\nlog: debug\n", "w.yaml:3: log: given twice: expected each key once");
-    check("listen:\n  udp: 1\n  tcp: 1\n  udp: 2\n", "w.yaml:5: udp: given twice: expected each key once");
+    check(
+        "log: info\nlog: debug\n",
+        "w.yaml:3: log: given twice: expected each key once",
+    );
+    check(
+        "listen:\n  udp: 1\n  tcp: 1\n  udp: 2\n",
+        "w.yaml:5: udp: given twice: expected each key once",
+    );
 }
 
 #[test]
@@ -163,43 +215,72 @@ fn all_that_is_wrong_is_said_in_the_order_of_the_file() {
 
 #[test]
 fn a_missing_registry_is_said_so() {
-    check_text("log: info\n", &format!("w.yaml: registry: missing: expected {REGISTRY}"));
+    check_text(
+        "log: info\n",
+        &format!("w.yaml: registry: missing: expected {REGISTRY}"),
+    );
 }
 
 #[test]
 fn a_file_without_content_is_empty() {
     for text in ["", "\n\n", "# only a comment\n", "---\n"] {
-        check_text(text, "w.yaml: is empty; at least `registry: https://HOST:PORT` is needed");
+        check_text(
+            text,
+            "w.yaml: is empty; at least `registry: https://HOST:PORT` is needed",
+        );
     }
 }
 
 #[test]
 fn what_is_no_yaml_is_said_with_its_line() {
-    check("listen: { udp: 1\nlog: info\n", "w.yaml:3: not YAML: did not find expected ',' or '}'");
-    check("log: [\n", "w.yaml:3: not YAML: did not find expected node content");
-    check("\tlog: info\n", "w.yaml:2: not YAML: found a tab character that violates indentation");
+    check(
+        "listen: { udp: 1\nlog: info\n",
+        "w.yaml:3: not YAML: did not find expected ',' or '}'",
+    );
+    check(
+        "log: [\n",
+        "w.yaml:3: not YAML: did not find expected node content",
+    );
+    check(
+        "\tlog: info\n",
+        "w.yaml:2: not YAML: found a tab character that violates indentation",
+    );
 }
 
 #[test]
 fn a_document_of_another_kind_is_refused() {
     let right = "expected keys and values, such as registry: https://HOST:PORT";
     let missing = format!("w.yaml: registry: missing: expected {REGISTRY}");
-    check_text("- a\n", &format!("{missing}\nw.yaml:1: the document: a list: {right}"));
+    check_text(
+        "- a\n",
+        &format!("{missing}\nw.yaml:1: the document: a list: {right}"),
+    );
 }
 
 #[test]
 fn what_is_no_text_or_too_long_is_refused() {
     let expected = "w.yaml: is no UTF-8 text of at most 65536 bytes";
     let file = Path::new("w.yaml");
-    assert_eq!(super::parse(file, b"log: \xff").unwrap_err().to_string(), expected);
-    assert_eq!(super::parse(file, &[b' '; 65_537]).unwrap_err().to_string(), expected);
+    assert_eq!(
+        super::parse(file, b"log: \xff").unwrap_err().to_string(),
+        expected
+    );
+    assert_eq!(
+        super::parse(file, &[b' '; 65_537]).unwrap_err().to_string(),
+        expected
+    );
 }
 
 #[test]
 fn addresses_that_nobody_could_dial_are_no_endpoints() {
-    for bad in
-        ["udp:127.0.0.1:1", "udp:0.0.0.0:1", "tcp:[fe80::1]:1", "udp:192.0.2.1:0", "udp:10.0.0.1:1", "x"]
-    {
+    for bad in [
+        "udp:127.0.0.1:1",
+        "udp:0.0.0.0:1",
+        "tcp:[fe80::1]:1",
+        "udp:192.0.2.1:0",
+        "udp:10.0.0.1:1",
+        "x",
+    ] {
         let text = format!("{GOOD}endpoints: [\"{bad}\"]\n");
         assert!(parse(&text).is_err(), "{bad}");
     }
@@ -225,7 +306,11 @@ fn a_registry_is_a_host_with_a_port() {
         ("https://a..b:1", false),
         ("https://a:01", false),
     ] {
-        assert_eq!(parse(&format!("registry: \"{url}\"\n")).is_ok(), good, "{url}");
+        assert_eq!(
+            parse(&format!("registry: \"{url}\"\n")).is_ok(),
+            good,
+            "{url}"
+        );
     }
 }
 
@@ -234,10 +319,16 @@ fn a_file_that_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("warren.yaml");
     let error = load(&missing).unwrap_err();
-    assert_eq!(error.to_string(), format!("{}: cannot read the configuration", missing.display()));
+    assert_eq!(
+        error.to_string(),
+        format!("{}: cannot read the configuration", missing.display())
+    );
     assert!(std::error::Error::source(&error).is_some());
     let error = load(folder.path()).unwrap_err();
-    let expected = format!("{}: is no file; a configuration in YAML belongs there", folder.path().display());
+    let expected = format!(
+        "{}: is no file; a configuration in YAML belongs there",
+        folder.path().display()
+    );
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.exit_code(), 78);
     std::fs::write(&missing, GOOD).unwrap();

@@ -38,7 +38,12 @@ pub struct Race {
 /// Where the registry does not answer.
 pub fn measure(claims: usize, rounds: usize) -> Result<Race> {
     let desk = Desk::start(&[], &["--no-limits"])?;
-    let mut race = Race { claims, rounds, certificates_min: usize::MAX, ..Race::default() };
+    let mut race = Race {
+        claims,
+        rounds,
+        certificates_min: usize::MAX,
+        ..Race::default()
+    };
     for round in 0..rounds {
         let kill = round % 2 == 1;
         let before = serials(&desk)?;
@@ -50,7 +55,9 @@ pub fn measure(claims: usize, rounds: usize) -> Result<Race> {
         race.answers_max = race.answers_max.max(answered);
         race.unrecorded += answered.saturating_sub(recorded);
         let how = if kill { ", killed meanwhile" } else { "" };
-        tell(format!("round {round}{how}: {recorded} certificates, {answered} good answers"));
+        tell(format!(
+            "round {round}{how}: {recorded} certificates, {answered} good answers"
+        ));
     }
     Ok(race)
 }
@@ -61,16 +68,23 @@ pub fn measure(claims: usize, rounds: usize) -> Result<Race> {
 /// Where it does not answer.
 pub fn serials(desk: &Desk) -> Result<BTreeSet<String>> {
     let listing: serde_json::Value = serde_json::from_str(&desk.command("list", &["--json"])?)?;
-    let nodes = listing.get("nodes").and_then(serde_json::Value::as_array).context("no list of nodes")?;
-    let serial =
-        |node: &serde_json::Value| node.get("serial").and_then(|serial| serial.as_str().map(String::from));
+    let nodes = listing
+        .get("nodes")
+        .and_then(serde_json::Value::as_array)
+        .context("no list of nodes")?;
+    let serial = |node: &serde_json::Value| {
+        node.get("serial")
+            .and_then(|serial| serial.as_str().map(String::from))
+    };
     Ok(nodes.iter().filter_map(serial).collect())
 }
 
 /// One token, many claims; how many answers were good.
 fn one(desk: &Desk, claims: usize, kill: bool) -> Result<usize> {
     let (token, clients) = (desk.token(1)?, desk.clients(None)?);
-    let requests: Vec<String> = (0..claims).map(|_| Ok(request()?.1)).collect::<Result<_>>()?;
+    let requests: Vec<String> = (0..claims)
+        .map(|_| Ok(request()?.1))
+        .collect::<Result<_>>()?;
     let barrier = Barrier::new(claims + 1);
     thread::scope(|scope| {
         let racing: Vec<_> = requests
@@ -82,7 +96,9 @@ fn one(desk: &Desk, claims: usize, kill: bool) -> Result<usize> {
                     barrier.wait();
                     // Who was cut off comes again, as `warren join` does when it is called again.
                     while start.elapsed() < PATIENCE {
-                        let asked = clients.connect(None).and_then(|mut line| line.claim(&token, csr));
+                        let asked = clients
+                            .connect(None)
+                            .and_then(|mut line| line.claim(&token, csr));
                         match asked {
                             Ok((200, _)) => return Ok(true),
                             Ok((403 | 409, _)) => return Ok(false),

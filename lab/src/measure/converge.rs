@@ -20,7 +20,14 @@ pub struct Converge {
 /// # Errors
 /// Where the lab cannot be built or the network does not become whole.
 pub fn measure(nodes: usize) -> Result<Converge> {
-    let lab = prepare(Options { nodes, dial: Some(dial(nodes)), ..Options::default() })?;
+    let lab = prepare(Options {
+        nodes,
+        dial: Some(dial(nodes)),
+        ..Options::default()
+    })?;
     let span = start_whole(&lab)?;
-    Ok(Converge { nodes, seconds: seconds(span) })
+    Ok(Converge {
+        nodes,
+        seconds: seconds(span),
+    })
 }

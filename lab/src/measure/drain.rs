@@ -68,11 +68,18 @@ fn by_planners(lab: &Lab, pinger: &Pinger, wanted: usize) -> Result<Drain> {
     let mut told = 0;
     while watch.completed().count() < wanted {
         if begun.elapsed() > PATIENCE {
-            bail!("only {} closings in {} s", watch.completed().count(), PATIENCE.as_secs());
+            bail!(
+                "only {} closings in {} s",
+                watch.completed().count(),
+                PATIENCE.as_secs()
+            );
         }
         watch.look(lab)?;
         for news in watch.news() {
-            tell(format!("{news}, second {:.1} of the pings", pinger.now().as_secs_f64()));
+            tell(format!(
+                "{news}, second {:.1} of the pings",
+                pinger.now().as_secs_f64()
+            ));
         }
         let completed: Vec<&Closing> = watch.completed().collect();
         for closing in completed.iter().skip(told) {
@@ -90,16 +97,32 @@ fn by_planners(lab: &Lab, pinger: &Pinger, wanted: usize) -> Result<Drain> {
     let end = pinger.now();
     pause(LOST_AFTER + LOOK);
     let sum = pinger.sum_up(start, end, |_, _| true);
-    let used = watch.completed().filter(|closing| closing.was_used_both_ways()).count();
-    let abandoned = watch.closings().iter().filter(|closing| closing.abandoned).count();
+    let used = watch
+        .completed()
+        .filter(|closing| closing.was_used_both_ways())
+        .count();
+    let abandoned = watch
+        .closings()
+        .iter()
+        .filter(|closing| closing.abandoned)
+        .count();
     let closings = watch.completed().count();
     tell(format!(
         "{used} of {closings} closed tunnels were used by pinged pairs both ways; {abandoned} given up"
     ));
     report("during the planners' closings", &sum);
     pinger.losses(start, end, |_, _| true).iter().for_each(tell);
-    let longest = watch.completed().filter_map(|closing| closing.took).max().unwrap_or_default();
-    Ok(Drain { closings, sent: sum.sent, lost: sum.lost, seconds_max: seconds(longest) })
+    let longest = watch
+        .completed()
+        .filter_map(|closing| closing.took)
+        .max()
+        .unwrap_or_default();
+    Ok(Drain {
+        closings,
+        sent: sum.sent,
+        lost: sum.lost,
+        seconds_max: seconds(longest),
+    })
 }
 
 /// One closing, for people.
@@ -133,7 +156,9 @@ fn by_acceptor(lab: &Lab, pinger: &Pinger, index: usize, drain: &mut Drain) -> R
     let node = lab.node(index)?;
     let routes = wait_routes(lab)?;
     let accepting = |link: &str| !link.starts_with("wrnu") && !link.starts_with("wrnt");
-    let dialled = (0..lab.nodes().len()).filter(|other| routes.served(*other, index, accepting) > 0).count();
+    let dialled = (0..lab.nodes().len())
+        .filter(|other| routes.served(*other, index, accepting) > 0)
+        .count();
     let through = routes.pairs_through(index).len();
     tell(format!(
         "stopping node {index}: {dialled} nodes send through tunnels it accepted, {through} pairs through it"
@@ -148,14 +173,25 @@ fn by_acceptor(lab: &Lab, pinger: &Pinger, index: usize, drain: &mut Drain) -> R
     let end = pinger.now();
     pause(LOST_AFTER + LOOK);
     let sum = pinger.sum_up(start, end, |from, to| from != index && to != index);
-    report(&format!("stop of node {index} in {:.2} s, pairs of the others", took.as_secs_f64()), &sum);
-    pinger.losses(start, end, |from, to| from != index && to != index).iter().for_each(tell);
+    report(
+        &format!(
+            "stop of node {index} in {:.2} s, pairs of the others",
+            took.as_secs_f64()
+        ),
+        &sum,
+    );
+    pinger
+        .losses(start, end, |from, to| from != index && to != index)
+        .iter()
+        .for_each(tell);
     drain.sent += sum.sent;
     drain.lost += sum.lost;
     let started = pinger.now();
     node.start()?;
-    wait_until(Duration::from_secs(120), || pinger.all_answered(started + LOST_AFTER, |_, _| true))
-        .with_context(|| format!("node {index} did not come back"))?;
+    wait_until(Duration::from_secs(120), || {
+        pinger.all_answered(started + LOST_AFTER, |_, _| true)
+    })
+    .with_context(|| format!("node {index} did not come back"))?;
     pause(Duration::from_secs(10));
     Ok(())
 }

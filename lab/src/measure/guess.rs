@@ -75,7 +75,11 @@ fn read(count: &AtomicU64) -> u64 {
 /// # Errors
 /// Where the registry does not answer.
 pub fn measure(guesses: u64, seconds: u64) -> Result<Guess> {
-    let mut guess = Guess { guesses, limited_seconds: seconds, ..Guess::default() };
+    let mut guess = Guess {
+        guesses,
+        limited_seconds: seconds,
+        ..Guess::default()
+    };
     if guesses > 0 {
         tell(format!("{guesses} wrong tokens with the limits off"));
         let desk = Desk::start(&[], &["--no-limits"])?;
@@ -87,12 +91,17 @@ pub fn measure(guesses: u64, seconds: u64) -> Result<Guess> {
     }
     let minute = |count: u64| count * 60 / seconds.max(1);
     for networks in [1u16, 1_000] {
-        tell(format!("limits on, an attacker from {networks} networks, {seconds} s"));
+        tell(format!(
+            "limits on, an attacker from {networks} networks, {seconds} s"
+        ));
         let desk = Desk::start(&[], &[])?;
         let (tally, good) = limited(&desk, networks, Duration::from_secs(seconds))?;
         let (tries, through) = (minute(read(&tally.tries)), minute(read(&tally.looked_up)));
         if networks == 1 {
-            (guess.one_network_tries_per_minute, guess.one_network_through_per_minute) = (tries, through);
+            (
+                guess.one_network_tries_per_minute,
+                guess.one_network_through_per_minute,
+            ) = (tries, through);
         } else {
             guess.thousand_networks_tries_per_minute = tries;
             guess.thousand_networks_through_per_minute = through;
@@ -120,14 +129,19 @@ fn unlimited(desk: &Desk, guesses: u64) -> Result<Tally> {
                     let csr = request()?.1;
                     let mut line = clients.connect(None)?;
                     let another = |left: u64| left.checked_sub(1);
-                    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, another).is_ok() {
+                    while left
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, another)
+                        .is_ok()
+                    {
                         tally.count(line.claim(&wrong(), &csr)?.0);
                     }
                     Ok::<(), anyhow::Error>(())
                 })
             })
             .collect();
-        guessing.into_iter().try_for_each(|one| one.join().ok().context("a guess panicked")?)
+        guessing
+            .into_iter()
+            .try_for_each(|one| one.join().ok().context("a guess panicked")?)
     })?;
     Ok(tally)
 }
@@ -156,7 +170,9 @@ fn limited(desk: &Desk, networks: u16, span: Duration) -> Result<(Tally, Good)> 
             })
             .collect();
         let good = scope.spawn(|| claims(desk, &clients, &token, end));
-        guessing.into_iter().try_for_each(|one| one.join().ok().context("a guess panicked")?)?;
+        guessing
+            .into_iter()
+            .try_for_each(|one| one.join().ok().context("a guess panicked")?)?;
         good.join().ok().context("a claim panicked")?
     })?;
     Ok((tally, good))

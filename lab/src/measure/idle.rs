@@ -36,7 +36,11 @@ pub struct Idle {
 /// # Errors
 /// Where the lab cannot be built, or a daemon does not answer.
 pub fn measure(nodes: usize, seconds: u64) -> Result<Idle> {
-    let lab = prepare(Options { nodes, dial: Some(dial(nodes)), ..Options::default() })?;
+    let lab = prepare(Options {
+        nodes,
+        dial: Some(dial(nodes)),
+        ..Options::default()
+    })?;
     start_whole(&lab)?;
     pause(SETTLE);
     let cpu_before = cpu(&lab)?;
@@ -46,24 +50,36 @@ pub fn measure(nodes: usize, seconds: u64) -> Result<Idle> {
     let bytes_after = bytes(&lab)?;
     let cpu_after = cpu(&lab)?;
 
-    let mut idle = Idle { nodes, seconds, ..Idle::default() };
-    for ((daemon, children), (daemon_before, children_before)) in cpu_after.iter().zip(&cpu_before) {
+    let mut idle = Idle {
+        nodes,
+        seconds,
+        ..Idle::default()
+    };
+    for ((daemon, children), (daemon_before, children_before)) in cpu_after.iter().zip(&cpu_before)
+    {
         idle.daemon_cpu_seconds_max = idle.daemon_cpu_seconds_max.max(daemon - daemon_before);
-        idle.children_cpu_seconds_max = idle.children_cpu_seconds_max.max(children - children_before);
+        idle.children_cpu_seconds_max = idle
+            .children_cpu_seconds_max
+            .max(children - children_before);
     }
     for node in lab.nodes() {
         let pid = node.pid().context("a daemon has ended")?;
-        idle.daemon_rss_kib_max = idle.daemon_rss_kib_max.max(kib(pid, "status", &["VmRSS:"])?);
+        idle.daemon_rss_kib_max = idle
+            .daemon_rss_kib_max
+            .max(kib(pid, "status", &["VmRSS:"])?);
         let private = kib(pid, "smaps_rollup", &["Private_Clean:", "Private_Dirty:"])?;
         idle.daemon_private_kib_max = idle.daemon_private_kib_max.max(private);
     }
-    let both = bytes_after.iter().filter_map(|(tunnel, after)| after.checked_sub(*bytes_before.get(tunnel)?));
+    let both = bytes_after
+        .iter()
+        .filter_map(|(tunnel, after)| after.checked_sub(*bytes_before.get(tunnel)?));
     let spent: Vec<u64> = both.collect();
     tell(format!("{} tunnels stood from begin to end", spent.len()));
     let tunnels = u32::try_from(spent.len()).unwrap_or(u32::MAX).max(1);
     let total = u32::try_from(spent.iter().sum::<u64>()).unwrap_or(u32::MAX);
     let span = f64::from(u32::try_from(seconds).unwrap_or(u32::MAX));
-    idle.overhead_bytes_per_tunnel_second = round(f64::from(total) / f64::from(tunnels) / span, 10.0);
+    idle.overhead_bytes_per_tunnel_second =
+        round(f64::from(total) / f64::from(tunnels) / span, 10.0);
     idle.daemon_cpu_seconds_max = round(idle.daemon_cpu_seconds_max, 100.0);
     idle.children_cpu_seconds_max = round(idle.children_cpu_seconds_max, 100.0);
     Ok(idle)
@@ -84,7 +100,9 @@ fn cpu(lab: &Lab) -> Result<Vec<(f64, f64)>> {
 
 fn spent(pid: u32) -> f64 {
     // User and system time: fields 14 and 15 of proc(5).
-    let ticks = [14, 15].into_iter().filter_map(|field| stat_field(pid, field)?.parse::<u32>().ok());
+    let ticks = [14, 15]
+        .into_iter()
+        .filter_map(|field| stat_field(pid, field)?.parse::<u32>().ok());
     f64::from(ticks.sum::<u32>()) / TICKS
 }
 
@@ -92,8 +110,12 @@ fn spent(pid: u32) -> f64 {
 fn kib(pid: u32, file: &str, names: &[&str]) -> Result<u64> {
     let path = format!("/proc/{pid}/{file}");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let wanted = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
-    Ok(wanted.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum())
+    let wanted = text
+        .lines()
+        .filter(|line| names.iter().any(|name| line.starts_with(name)));
+    Ok(wanted
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum())
 }
 
 /// Bytes of both directions of every dialled tunnel that is up, by node, slot and peer.
@@ -101,10 +123,15 @@ fn bytes(lab: &Lab) -> Result<BTreeMap<(usize, String, String), u64>> {
     let mut all = BTreeMap::new();
     for node in lab.nodes() {
         let document: TunnelsDocument = node.ask(TUNNELS_PATH)?;
-        for tunnel in
-            document.tunnels.into_iter().filter(|tunnel| tunnel.role == "dialled" && tunnel.phase == "up")
+        for tunnel in document
+            .tunnels
+            .into_iter()
+            .filter(|tunnel| tunnel.role == "dialled" && tunnel.phase == "up")
         {
-            all.insert((node.index(), tunnel.slot, tunnel.peer), tunnel.rx_bytes + tunnel.tx_bytes);
+            all.insert(
+                (node.index(), tunnel.slot, tunnel.peer),
+                tunnel.rx_bytes + tunnel.tx_bytes,
+            );
         }
     }
     Ok(all)

@@ -39,7 +39,9 @@ pub fn measure() -> Result<Join> {
     let mut told = Join::default();
     let mut sum = 0.0;
     for node in LIVING..LIVING + JOINS {
-        let span = seconds(run(&lab, node, |lab, node| lab.node(node)?.join(&lab.invite()?).map(drop))?);
+        let span = seconds(run(&lab, node, |lab, node| {
+            lab.node(node)?.join(&lab.invite()?).map(drop)
+        })?);
         told.joins += 1;
         sum += span;
         told.seconds_max = told.seconds_max.max(span);
@@ -55,7 +57,11 @@ pub fn measure() -> Result<Join> {
 
 /// A network in which only the first nodes have joined and run.
 fn prepare_living(nodes: usize) -> Result<Lab> {
-    let lab = Lab::new(Options { nodes, dial: Some(dial(LIVING)), ..Options::default() })?;
+    let lab = Lab::new(Options {
+        nodes,
+        dial: Some(dial(LIVING)),
+        ..Options::default()
+    })?;
     lab.init_registry()?;
     lab.start_registry()?;
     for node in lab.nodes().iter().take(LIVING) {
@@ -64,7 +70,10 @@ fn prepare_living(nodes: usize) -> Result<Lab> {
     }
     let places: Vec<_> = lab.places_of(0..LIVING)?;
     let pinger = Pinger::start(&places, super::CALM)?;
-    wait_until(PATIENCE, || pinger.all_answered(Duration::ZERO, |_, _| true)).context("not whole")?;
+    wait_until(PATIENCE, || {
+        pinger.all_answered(Duration::ZERO, |_, _| true)
+    })
+    .context("not whole")?;
     tell(format!("{LIVING} nodes live"));
     Ok(lab)
 }
@@ -77,11 +86,15 @@ fn run(lab: &Lab, node: usize, join: impl FnOnce(&Lab, usize) -> Result<()>) -> 
     let mut places = lab.places_of(0..1)?;
     places.extend(lab.places_of(node..node + 1)?);
     let pinger = Pinger::start(&places, Pace::UntilAnswered(Duration::from_millis(10)))?;
-    let answered = wait_until(PATIENCE, || pinger.all_answered(Duration::ZERO, |from, _| from == 1));
+    let answered = wait_until(PATIENCE, || {
+        pinger.all_answered(Duration::ZERO, |from, _| from == 1)
+    });
     let answered = answered.with_context(|| {
         format!(
             "node {node} got no answer: {}",
-            lab.node(node).map(|node| node.log_tail(15)).unwrap_or_default()
+            lab.node(node)
+                .map(|node| node.log_tail(15))
+                .unwrap_or_default()
         )
     })?;
     // The pinger's clock began after the command.

@@ -62,9 +62,15 @@ pub fn seconds(span: Duration) -> f64 {
 /// As [`Lab::joined`].
 pub fn prepare(options: Options) -> Result<Lab> {
     let nodes = options.nodes;
-    tell(format!("building a lab of {nodes} nodes; not as shipped: {}", options.differences().join(", ")));
+    tell(format!(
+        "building a lab of {nodes} nodes; not as shipped: {}",
+        options.differences().join(", ")
+    ));
     let lab = Lab::joined(options)?;
-    tell(format!("{nodes} nodes have joined; files in {}", lab.folder().display()));
+    tell(format!(
+        "{nodes} nodes have joined; files in {}",
+        lab.folder().display()
+    ));
     Ok(lab)
 }
 
@@ -103,11 +109,21 @@ pub fn wait_whole(lab: &Lab, pinger: &Pinger, start: Duration) -> Result<Duratio
             .filter(|(.., silent)| *silent)
             .map(|(from, to, _)| format!("{from}->{to}"))
             .collect();
-        bail!("after {} s these pairs had no answer: {}", PATIENCE.as_secs(), silent.join(" "));
+        bail!(
+            "after {} s these pairs had no answer: {}",
+            PATIENCE.as_secs(),
+            silent.join(" ")
+        );
     };
     let routes = wait_routes(lab)?;
-    tell(format!("all pairs answer after {:.2} s", last.saturating_sub(start).as_secs_f64()));
-    tell(format!("mean hops {:.2}", routes.mean_hops().unwrap_or_default()));
+    tell(format!(
+        "all pairs answer after {:.2} s",
+        last.saturating_sub(start).as_secs_f64()
+    ));
+    tell(format!(
+        "mean hops {:.2}",
+        routes.mean_hops().unwrap_or_default()
+    ));
     Ok(last.saturating_sub(start))
 }
 
@@ -116,7 +132,11 @@ pub fn wait_whole(lab: &Lab, pinger: &Pinger, start: Duration) -> Result<Duratio
 /// # Errors
 /// Where that takes longer than two minutes.
 pub fn wait_routes(lab: &Lab) -> Result<Routes> {
-    let whole = || Routes::read(lab).ok().filter(|routes| routes.mean_hops().is_some());
+    let whole = || {
+        Routes::read(lab)
+            .ok()
+            .filter(|routes| routes.mean_hops().is_some())
+    };
     wait_until(PATIENCE, whole).context("the routing tables did not become whole")
 }
 
@@ -128,7 +148,10 @@ pub fn metric(node: &Node, sample: &str) -> Result<u64> {
     let text = node.scrape()?;
     let line = text.lines().find_map(|line| line.strip_prefix(sample));
     let value = line.with_context(|| format!("node {} has no {sample}", node.index()))?;
-    value.trim().parse().with_context(|| format!("{sample} is {value}"))
+    value
+        .trim()
+        .parse()
+        .with_context(|| format!("{sample} is {value}"))
 }
 
 /// When a node's certificate ends, seconds since 1970.
@@ -152,6 +175,11 @@ pub fn short_lived(nodes: usize, life: Duration) -> Options {
 
 /// One line for each node whose daemon has ended by itself, with the end of its log.
 fn dead_nodes(lab: &Lab) -> Vec<String> {
-    let ended = lab.nodes().iter().filter_map(|node| Some((node, node.ended()?)));
-    ended.map(|(node, status)| format!("node {}: {status}: {}", node.index(), node.log_tail(5))).collect()
+    let ended = lab
+        .nodes()
+        .iter()
+        .filter_map(|node| Some((node, node.ended()?)));
+    ended
+        .map(|(node, status)| format!("node {}: {status}: {}", node.index(), node.log_tail(5)))
+        .collect()
 }

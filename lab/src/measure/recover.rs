@@ -61,12 +61,21 @@ pub struct Recover {
 /// # Errors
 /// Where the lab cannot be built, no victim is left, or a network does not heal.
 pub fn measure(fault: Fault) -> Result<Recover> {
-    let lab = prepare(Options { nodes: NODES, dial: Some(dial(NODES)), ..Options::default() })?;
+    let lab = prepare(Options {
+        nodes: NODES,
+        dial: Some(dial(NODES)),
+        ..Options::default()
+    })?;
     start_whole(&lab)?;
     pause(REST);
     let pinger = lab.ping(PACE)?;
-    let mut recover =
-        Recover { fault, runs: 0, seconds_max: 0.0, lost_max: 0, children_gone_seconds_max: None };
+    let mut recover = Recover {
+        fault,
+        runs: 0,
+        seconds_max: 0.0,
+        lost_max: 0,
+        children_gone_seconds_max: None,
+    };
     let mut victims = BTreeSet::new();
     while recover.runs < RUNS {
         let death = run(&lab, &pinger, fault, &mut victims)?;
@@ -106,7 +115,10 @@ fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) 
     let through = routes.pairs_through(victim).len();
     tell(format!(
         "{} strikes node {victim}: {through} pairs need it, {} nodes reach it by tunnels they accepted",
-        fault.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default(),
+        fault
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default(),
         accepted_from(lab, &routes, victim)
     ));
     let pause_before = pinger.now();
@@ -128,23 +140,45 @@ fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) 
             .then_some(())
     };
     if wait_until(PATIENCE, whole).is_none() {
-        bail!("not healed after {} s: {}", PATIENCE.as_secs(), silent(lab, pinger, survives)?);
+        bail!(
+            "not healed after {} s: {}",
+            PATIENCE.as_secs(),
+            silent(lab, pinger, survives)?
+        );
     }
     let end = pinger.now();
     pause(LOST_AFTER + Duration::from_millis(100));
     let now = pinger.now();
     let sums = pinger.ask(survives, |pair| pair.sum_up(pause_before, end, now));
-    let gap = sums.iter().map(|(.., sum)| sum.longest_gap).max().unwrap_or_default();
-    let lost = sums.iter().map(|(.., sum)| sum.lost).max().unwrap_or_default();
+    let gap = sums
+        .iter()
+        .map(|(.., sum)| sum.longest_gap)
+        .max()
+        .unwrap_or_default();
+    let lost = sums
+        .iter()
+        .map(|(.., sum)| sum.lost)
+        .max()
+        .unwrap_or_default();
     let hurt = sums.iter().filter(|(.., sum)| sum.lost > 0).count();
-    let worst = sums.iter().max_by_key(|(.., sum)| sum.longest_gap).map(|(from, to, _)| (*from, *to));
+    let worst = sums
+        .iter()
+        .max_by_key(|(.., sum)| sum.longest_gap)
+        .map(|(from, to, _)| (*from, *to));
     tell(format!(
         "{hurt} pairs hurt; longest gap {:.3} s (pair {worst:?}), most lost {lost}",
         gap.as_secs_f64()
     ));
-    tell(format!("mended {:.1} s after the fault", (end - struck).as_secs_f64()));
+    tell(format!(
+        "mended {:.1} s after the fault",
+        (end - struck).as_secs_f64()
+    ));
     mend(lab, pinger, fault, victim)?;
-    Ok(Death { gap, lost, children_gone })
+    Ok(Death {
+        gap,
+        lost,
+        children_gone,
+    })
 }
 
 /// Who does not reach whom, and the way that the kernels would take.
@@ -153,14 +187,17 @@ fn silent(lab: &Lab, pinger: &Pinger, survives: impl Fn(usize, usize) -> bool) -
     let recent = pinger.now().saturating_sub(Duration::from_millis(500));
     let pairs = pinger.ask(survives, |pair| pair.last_answered() >= Some(recent));
     let silent = pairs.iter().filter(|(.., alive)| !alive);
-    let told = silent.map(|(from, to, _)| format!("{from} to {to} by {:?}", routes.way(*from, *to)));
+    let told =
+        silent.map(|(from, to, _)| format!("{from} to {to} by {:?}", routes.way(*from, *to)));
     Ok(told.collect::<Vec<_>>().join("; "))
 }
 
 /// The node that most pairs need, of those that were no victim yet.
 fn choose(lab: &Lab, routes: &Routes, victims: &BTreeSet<usize>) -> Option<usize> {
     let fresh = (0..lab.nodes().len()).filter(|node| !victims.contains(node));
-    let needed = fresh.map(|node| (routes.pairs_through(node).len(), node)).filter(|(pairs, _)| *pairs > 0);
+    let needed = fresh
+        .map(|node| (routes.pairs_through(node).len(), node))
+        .filter(|(pairs, _)| *pairs > 0);
     // Where an acceptor is among those that need it, its death must be noticed from that end too.
     needed
         .max_by_key(|(pairs, node)| (accepted_from(lab, routes, *node).min(1), *pairs))
@@ -171,7 +208,9 @@ fn choose(lab: &Lab, routes: &Routes, victims: &BTreeSet<usize>) -> Option<usize
 fn accepted_from(lab: &Lab, routes: &Routes, victim: usize) -> usize {
     let is_accepting = |link: &str| link.starts_with("wrnu") || link.starts_with("wrnt");
     // More than the victim itself is reached that way.
-    (0..lab.nodes().len()).filter(|node| routes.served(*node, victim, is_accepting) > 1).count()
+    (0..lab.nodes().len())
+        .filter(|node| routes.served(*node, victim, is_accepting) > 1)
+        .count()
 }
 
 /// Kills; where it was a daemon, says how long its children lived on.
@@ -186,7 +225,11 @@ fn strike(lab: &Lab, routes: &Routes, fault: Fault, victim: usize) -> Result<Opt
             let gone = || children.iter().all(|pid| !is_alive(*pid)).then_some(());
             wait_until(CHILDREN_GONE, gone).context("children outlived their daemon by 2 s")?;
             let took = killed.elapsed();
-            tell(format!("its {} children were gone after {:.3} s", children.len(), took.as_secs_f64()));
+            tell(format!(
+                "its {} children were gone after {:.3} s",
+                children.len(),
+                took.as_secs_f64()
+            ));
             return Ok(Some(took));
         }
         Fault::KillBabeld => kill_child(lab, victim, "babeld")?,
@@ -198,7 +241,9 @@ fn strike(lab: &Lab, routes: &Routes, fault: Fault, victim: usize) -> Result<Opt
                     .filter(|rest| rest.parse::<u16>().is_ok())
                     .map(|_| hop.link.clone())
             });
-            let slot = used.last().context("the victim sends through no tunnel that it dialled")?;
+            let slot = used
+                .last()
+                .context("the victim sends through no tunnel that it dialled")?;
             kill_child(lab, victim, &slot)?;
         }
     }
@@ -211,7 +256,11 @@ fn is_alive(pid: u32) -> bool {
 
 fn kill_child(lab: &Lab, victim: usize, name: &str) -> Result<()> {
     let status: StatusDocument = lab.node(victim)?.ask(STATUS_PATH)?;
-    let child = status.children.iter().find(|child| child.name == name).and_then(|child| child.pid);
+    let child = status
+        .children
+        .iter()
+        .find(|child| child.name == name)
+        .and_then(|child| child.pid);
     let pid = child.with_context(|| format!("node {victim} has no child {name}"))?;
     tell(format!("killing {name} of node {victim}, pid {pid}"));
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL).context("cannot kill it")

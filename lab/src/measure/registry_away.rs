@@ -49,12 +49,23 @@ pub fn measure() -> Result<RegistryAway> {
     let lab = prepare(short_lived(NODES, LIFE))?;
     start_whole(&lab)?;
     let pinger = lab.ping(Pace::Every(Duration::from_millis(100)))?;
-    let mut told =
-        RegistryAway { seconds_per_day: DAY.as_secs(), days_away: DAYS_AWAY, ..RegistryAway::default() };
-    let ends = lab.nodes().iter().map(certificate_end).collect::<Result<Vec<_>>>()?;
+    let mut told = RegistryAway {
+        seconds_per_day: DAY.as_secs(),
+        days_away: DAYS_AWAY,
+        ..RegistryAway::default()
+    };
+    let ends = lab
+        .nodes()
+        .iter()
+        .map(certificate_end)
+        .collect::<Result<Vec<_>>>()?;
     tell("the registry goes soon; until then all is ordinary");
     pause(GONE_FROM.saturating_sub(begun.elapsed()));
-    let early = lab.nodes().iter().zip(&ends).filter(|(node, end)| certificate_end(node).ok() != Some(**end));
+    let early = lab
+        .nodes()
+        .iter()
+        .zip(&ends)
+        .filter(|(node, end)| certificate_end(node).ok() != Some(**end));
     if early.count() > 0 {
         bail!("certificates were renewed before the registry went: nothing is measured");
     }
@@ -64,9 +75,16 @@ pub fn measure() -> Result<RegistryAway> {
     lose_tunnels(&lab, &pinger, &mut told)?;
     pause((DAY * DAYS_AWAY).saturating_sub(gone.elapsed()));
     lab.start_registry()?;
-    tell(format!("the registry is back after {:.0} s", gone.elapsed().as_secs_f64()));
+    tell(format!(
+        "the registry is back after {:.0} s",
+        gone.elapsed().as_secs_f64()
+    ));
     let renewed = || {
-        lab.nodes().iter().zip(&ends).filter(|(node, end)| certificate_end(node).ok() > Some(**end)).count()
+        lab.nodes()
+            .iter()
+            .zip(&ends)
+            .filter(|(node, end)| certificate_end(node).ok() > Some(**end))
+            .count()
     };
     wait_until(PATIENCE, || (renewed() == NODES).then_some(()));
     told.renewed = renewed();
@@ -76,7 +94,11 @@ pub fn measure() -> Result<RegistryAway> {
     let from = pinger.now();
     pause(Duration::from_secs(10));
     told.nodes_lost = (0..NODES)
-        .filter(|node| pinger.all_answered(from, |one, other| one == *node || other == *node).is_none())
+        .filter(|node| {
+            pinger
+                .all_answered(from, |one, other| one == *node || other == *node)
+                .is_none()
+        })
         .count();
     Ok(told)
 }
@@ -86,7 +108,8 @@ fn lose_tunnels(lab: &Lab, pinger: &Pinger, told: &mut RegistryAway) -> Result<(
     CUT.iter().try_for_each(|node| lab.cut(*node))?;
     pause(CUT_FOR);
     for node in CUT {
-        let tunnels: wire::control::TunnelsDocument = lab.node(node)?.ask(wire::control::TUNNELS_PATH)?;
+        let tunnels: wire::control::TunnelsDocument =
+            lab.node(node)?.ask(wire::control::TUNNELS_PATH)?;
         if tunnels.tunnels.iter().any(|tunnel| tunnel.phase == "up") {
             tell(format!("node {node} still takes some tunnel for good"));
         }
@@ -99,7 +122,9 @@ fn lose_tunnels(lab: &Lab, pinger: &Pinger, told: &mut RegistryAway) -> Result<(
         let span = seconds(found.saturating_sub(back));
         told.found_again += 1;
         told.seconds_found_again_max = told.seconds_found_again_max.max(span);
-        tell(format!("node {node} has found the network again after {span} s"));
+        tell(format!(
+            "node {node} has found the network again after {span} s"
+        ));
     }
     Ok(())
 }

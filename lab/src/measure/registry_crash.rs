@@ -45,15 +45,18 @@ pub struct Crash {
 /// Where it cannot be started again.
 pub fn measure(issues: usize) -> Result<Crash> {
     let desk = Desk::start(&["--prefix-length", "24"], &["--no-limits"])?;
-    let tokens: Vec<String> =
-        (0..issues.div_ceil(5_000)).map(|_| desk.token(10_000)).collect::<Result<_>>()?;
+    let tokens: Vec<String> = (0..issues.div_ceil(5_000))
+        .map(|_| desk.token(10_000))
+        .collect::<Result<_>>()?;
     let (got, refused) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
     let (over, clients, start) = (AtomicBool::new(false), desk.clients(None)?, Instant::now());
     let done = || got.lock().unwrap_or_else(PoisonError::into_inner).len() >= issues;
     let kills = thread::scope(|scope| {
         let lines: Vec<_> = (0..LINES)
             .map(|line| {
-                let token = tokens.get(line % tokens.len().max(1)).map_or("", String::as_str);
+                let token = tokens
+                    .get(line % tokens.len().max(1))
+                    .map_or("", String::as_str);
                 let (desk, clients, got, refused, over) = (&desk, &clients, &got, &refused, &over);
                 scope.spawn(move || claims(desk, clients, token, got, refused, over))
             })
@@ -80,7 +83,12 @@ pub fn measure(issues: usize) -> Result<Crash> {
         outcome.map(|()| kills)
     })?;
     let got = got.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut crash = Crash { issued: got.len(), kills, seconds: rounded(start.elapsed()), ..Crash::default() };
+    let mut crash = Crash {
+        issued: got.len(),
+        kills,
+        seconds: rounded(start.elapsed()),
+        ..Crash::default()
+    };
     crash.refused = refused.load(Ordering::Relaxed);
     compare(&desk, &got, &mut crash)?;
     Ok(crash)
@@ -108,7 +116,9 @@ fn claims(
         };
         match connection.claim(token, &csr) {
             Ok((200, body)) => {
-                got.lock().unwrap_or_else(PoisonError::into_inner).push(serde_json::from_str(&body)?);
+                got.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(serde_json::from_str(&body)?);
             }
             Ok(_) => {
                 refused.fetch_add(1, Ordering::Relaxed);
@@ -123,17 +133,23 @@ fn claims(
 /// What the nodes have against what the registry knows.
 fn compare(desk: &Desk, got: &[Claimed], crash: &mut Crash) -> Result<()> {
     let listing: serde_json::Value = serde_json::from_str(&desk.command("list", &["--json"])?)?;
-    let nodes = listing.get("nodes").and_then(serde_json::Value::as_array).context("no list of nodes")?;
+    let nodes = listing
+        .get("nodes")
+        .and_then(serde_json::Value::as_array)
+        .context("no list of nodes")?;
     let text = |node: &serde_json::Value, key: &str| Some(node.get(key)?.as_str()?.to_owned());
-    let known: Vec<(String, String)> =
-        nodes.iter().filter_map(|node| Some((text(node, "serial")?, text(node, "prefix")?))).collect();
+    let known: Vec<(String, String)> = nodes
+        .iter()
+        .filter_map(|node| Some((text(node, "serial")?, text(node, "prefix")?)))
+        .collect();
     let mut serials: BTreeMap<&str, usize> = BTreeMap::new();
     let mut prefixes: BTreeMap<&str, usize> = BTreeMap::new();
     for (serial, prefix) in &known {
         *serials.entry(serial).or_default() += 1;
         *prefixes.entry(prefix).or_default() += 1;
     }
-    let twice = |counts: &BTreeMap<&str, usize>| counts.values().filter(|count| **count > 1).count();
+    let twice =
+        |counts: &BTreeMap<&str, usize>| counts.values().filter(|count| **count > 1).count();
     (crash.serials_twice, crash.live_prefixes_twice) = (twice(&serials), twice(&prefixes));
     let mut theirs: BTreeMap<String, usize> = BTreeMap::new();
     for claimed in got {

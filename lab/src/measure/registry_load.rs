@@ -90,7 +90,11 @@ pub fn measure(slow: usize, odd: u64, seconds: u64) -> Result<Load> {
     let count = MOST_PER_SECOND * usize::try_from(span.as_secs())?;
     tell(format!("preparing {count} requests"));
     let requests = prepared(count)?;
-    let mut load = Load { slow, odd, ..Load::default() };
+    let mut load = Load {
+        slow,
+        odd,
+        ..Load::default()
+    };
     let over = AtomicBool::new(false);
     let clients = desk.clients(None)?;
     let members = Mutex::new(Vec::new());
@@ -98,7 +102,9 @@ pub fn measure(slow: usize, odd: u64, seconds: u64) -> Result<Load> {
         let dribbling = scope.spawn(|| slow::dribble(&desk, &clients, slow, &over));
         let hostile = scope.spawn(|| odd::steadily(&desk, &clients, &over));
         thread::sleep(Duration::from_secs(2));
-        let outcome = phases(&desk, &clients, &tokens, &requests, span, &members, &mut load);
+        let outcome = phases(
+            &desk, &clients, &tokens, &requests, span, &members, &mut load,
+        );
         over.store(true, Ordering::Relaxed);
         dribbling.join().ok().context("a slow client panicked")??;
         hostile.join().ok().context("a hostile client panicked")??;
@@ -107,13 +113,23 @@ pub fn measure(slow: usize, odd: u64, seconds: u64) -> Result<Load> {
     load.rss_kib_before = rss_kib(&desk)?;
     tell(format!("{odd} odd requests"));
     let start = Instant::now();
-    let tally = odd::all(&desk, &clients, tokens.last().map_or("", String::as_str), odd)?;
+    let tally = odd::all(
+        &desk,
+        &clients,
+        tokens.last().map_or("", String::as_str),
+        odd,
+    )?;
     load.odd_seconds = rounded(start.elapsed());
     load.odd_signed_wrongly = tally.signed_wrongly.load(Ordering::Relaxed);
     load.odd_wrong_status = tally.wrong_status.load(Ordering::Relaxed);
     load.odd_without_problem = tally.without_problem.load(Ordering::Relaxed);
     load.rss_kib_after = rss_kib(&desk)?;
-    odd::all(&desk, &clients, tokens.last().map_or("", String::as_str), odd)?;
+    odd::all(
+        &desk,
+        &clients,
+        tokens.last().map_or("", String::as_str),
+        odd,
+    )?;
     load.rss_kib_after_again = rss_kib(&desk)?;
     Ok(load)
 }
@@ -164,7 +180,10 @@ fn phases(
     )?;
     let members = std::mem::take(&mut *members.lock().unwrap_or_else(PoisonError::into_inner));
     let third = Duration::from_secs(LIFE_S * 2 / 3 + 2);
-    tell(format!("{} members wait for the last third of their certificates", members.len()));
+    tell(format!(
+        "{} members wait for the last third of their certificates",
+        members.len()
+    ));
     // Those of the first phase are over soonest; all claims were made by now.
     thread::sleep((third + span).saturating_sub(begin.elapsed()));
     claim("renewals");
@@ -176,7 +195,10 @@ fn phases(
         |_, _, (claimed, key)| {
             let key = KeyPair::from_pem(key)?;
             let clients = desk.clients(Some((&claimed.certificate, &key)))?;
-            let renewal = Renewal { version: VERSION, csr: csr(&key)? };
+            let renewal = Renewal {
+                version: VERSION,
+                csr: csr(&key)?,
+            };
             let body = serde_json::to_vec(&renewal)?;
             let (status, _) = clients.connect(None)?.call("POST", "/v1/renewals", &body)?;
             Ok(status == 200)
@@ -188,7 +210,10 @@ fn phases(
 fn keep(members: &Mutex<Vec<Member>>, status: u16, body: &str, key: &KeyPair) -> Result<()> {
     if status == 200 {
         let member = (serde_json::from_str(body)?, key.serialize_pem());
-        members.lock().unwrap_or_else(PoisonError::into_inner).push(member);
+        members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(member);
     }
     Ok(())
 }
@@ -235,7 +260,13 @@ fn phase<T: Sync, L>(
         Ok::<_, anyhow::Error>(times)
     })?;
     let (took, cpu_after) = (start.elapsed(), cpu(desk)?);
-    Ok(summed_up(times, refused.into_inner(), took, &cpu_before, &cpu_after))
+    Ok(summed_up(
+        times,
+        refused.into_inner(),
+        took,
+        &cpu_before,
+        &cpu_after,
+    ))
 }
 
 fn summed_up(
@@ -247,7 +278,12 @@ fn summed_up(
 ) -> Phase {
     times.sort_unstable();
     let good = times.len();
-    let at = |percent: usize| times.get(good.saturating_sub(1) * percent / 100).copied().unwrap_or_default();
+    let at = |percent: usize| {
+        times
+            .get(good.saturating_sub(1) * percent / 100)
+            .copied()
+            .unwrap_or_default()
+    };
     let ms = |span: Duration| (span.as_secs_f64() * 100_000.0).round() / 100.0;
     let count = f64::from(u32::try_from(good).unwrap_or(u32::MAX)).max(1.0);
     let spent = |(name, seconds): (&String, &f64)| {
@@ -260,7 +296,11 @@ fn summed_up(
         per_second: (count / took.as_secs_f64()).round(),
         p50_ms: ms(at(50)),
         p99_ms: ms(at(99)),
-        cpu_us: after.iter().map(spent).filter(|(_, spent)| *spent >= 1.0).collect(),
+        cpu_us: after
+            .iter()
+            .map(spent)
+            .filter(|(_, spent)| *spent >= 1.0)
+            .collect(),
     }
 }
 
@@ -269,9 +309,15 @@ fn cpu(desk: &Desk) -> Result<BTreeMap<String, f64>> {
     let mut all = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{}/task", desk.pid()?))? {
         let text = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
-        let Some((head, tail)) = text.rsplit_once(')') else { continue };
+        let Some((head, tail)) = text.rsplit_once(')') else {
+            continue;
+        };
         let name = head.split_once('(').map_or("", |(_, name)| name).to_owned();
-        let ticks = tail.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+        let ticks = tail
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<f64>().ok());
         *all.entry(name).or_default() += ticks.sum::<f64>() / TICKS;
     }
     Ok(all)
@@ -279,6 +325,9 @@ fn cpu(desk: &Desk) -> Result<BTreeMap<String, f64>> {
 
 fn rss_kib(desk: &Desk) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{}/status", desk.pid()?))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }

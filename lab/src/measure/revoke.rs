@@ -49,7 +49,11 @@ pub struct Revoke {
 /// # Errors
 /// Where the lab cannot be built, or a revoked node does not go.
 pub fn measure(nodes: usize) -> Result<Revoke> {
-    let lab = prepare(Options { nodes, dial: Some(dial(nodes)), ..Options::default() })?;
+    let lab = prepare(Options {
+        nodes,
+        dial: Some(dial(nodes)),
+        ..Options::default()
+    })?;
     start_whole(&lab)?;
     pause(REST);
     let pinger = lab.ping(PACE)?;
@@ -65,7 +69,8 @@ pub fn measure(nodes: usize) -> Result<Revoke> {
     };
     let mut gone = BTreeSet::new();
     while told.runs < RUNS {
-        let victim = needed(&wait_routes_without(&lab, &gone)?, &lab, &gone).context("no node is left")?;
+        let victim =
+            needed(&wait_routes_without(&lab, &gone)?, &lab, &gone).context("no node is left")?;
         run(&lab, &pinger, victim, &mut gone, &mut told)?;
         pause(REST);
     }
@@ -94,27 +99,40 @@ fn run(
     told: &mut Revoke,
 ) -> Result<()> {
     let through = Routes::read(lab)?.pairs_through(victim).len();
-    let others: Vec<usize> =
-        (0..lab.nodes().len()).filter(|node| *node != victim && !gone.contains(node)).collect();
+    let others: Vec<usize> = (0..lab.nodes().len())
+        .filter(|node| *node != victim && !gone.contains(node))
+        .collect();
     let before = held(lab, *others.first().context("nobody is left")?)?;
     let prefix = lab.node(victim)?.identity()?.prefix.clone();
-    tell(format!("revoking node {victim}, {prefix}, which {through} pairs need"));
+    tell(format!(
+        "revoking node {victim}, {prefix}, which {through} pairs need"
+    ));
     let begun = pinger.now();
     lab.revoke(&prefix)?;
     let spread = wait_until(PATIENCE, || {
-        let all = others.iter().all(|node| held(lab, *node).is_ok_and(|version| version > before));
+        let all = others
+            .iter()
+            .all(|node| held(lab, *node).is_ok_and(|version| version > before));
         all.then(|| pinger.now())
     });
-    let spread = spread.context("the list did not reach all others")?.saturating_sub(begun);
+    let spread = spread
+        .context("the list did not reach all others")?
+        .saturating_sub(begun);
     let touches = |from: usize, to: usize| {
         (from == victim && !gone.contains(&to)) || (to == victim && !gone.contains(&from))
     };
     let last = || {
         let pairs = pinger.ask(touches, crate::record::Pair::last_answered);
-        pairs.into_iter().filter_map(|(.., last)| last).max().unwrap_or_default()
+        pairs
+            .into_iter()
+            .filter_map(|(.., last)| last)
+            .max()
+            .unwrap_or_default()
     };
     let silent = || (pinger.now().saturating_sub(last()) >= SILENT).then(last);
-    let Some(last) = wait_until(PATIENCE, silent) else { bail!("node {victim} is still there") };
+    let Some(last) = wait_until(PATIENCE, silent) else {
+        bail!("node {victim} is still there")
+    };
     gone.insert(victim);
     pause(CUT.saturating_sub(pinger.now().saturating_sub(begun)) + LOST_AFTER + SILENT);
     let survives = |from: usize, to: usize| !gone.contains(&from) && !gone.contains(&to);
@@ -140,11 +158,15 @@ fn run(
 
 /// A node stops, is revoked while it is away, and comes back with all that it remembers.
 fn away(lab: &Lab, pinger: &Pinger, gone: &mut BTreeSet<usize>, told: &mut Revoke) -> Result<()> {
-    let victim = (0..lab.nodes().len()).find(|node| !gone.contains(node)).context("nobody is left")?;
+    let victim = (0..lab.nodes().len())
+        .find(|node| !gone.contains(node))
+        .context("nobody is left")?;
     let node = lab.node(victim)?;
     node.stop();
     let prefix = node.identity()?.prefix.clone();
-    tell(format!("revoking node {victim}, {prefix}, while it is away"));
+    tell(format!(
+        "revoking node {victim}, {prefix}, while it is away"
+    ));
     lab.revoke(&prefix)?;
     pause(REST);
     let begun = pinger.now();
@@ -152,9 +174,15 @@ fn away(lab: &Lab, pinger: &Pinger, gone: &mut BTreeSet<usize>, told: &mut Revok
     pause(KNOCKS);
     let touches = |from: usize, to: usize| from == victim || to == victim;
     told.away_answered = pinger.sum_up(begun, pinger.now(), touches).answered;
-    let others = lab.nodes().iter().filter(|node| node.index() != victim && !gone.contains(&node.index()));
+    let others = lab
+        .nodes()
+        .iter()
+        .filter(|node| node.index() != victim && !gone.contains(&node.index()));
     told.away_refused = others.map(|node| refusals(node, &prefix)).sum();
-    tell(format!("it was refused {} times; {} answers", told.away_refused, told.away_answered));
+    tell(format!(
+        "it was refused {} times; {} answers",
+        told.away_refused, told.away_answered
+    ));
     gone.insert(victim);
     Ok(())
 }
@@ -162,11 +190,15 @@ fn away(lab: &Lab, pinger: &Pinger, gone: &mut BTreeSet<usize>, told: &mut Revok
 /// Lines of a node's log that say that OpenVPN or the daemon refused that peer.
 fn refusals(node: &crate::node::Node, prefix: &str) -> usize {
     let text = std::fs::read_to_string(node.log()).unwrap_or_default();
-    let refused = |line: &&str| line.contains("revoked certificate refused") && line.contains(prefix);
+    let refused =
+        |line: &&str| line.contains("revoked certificate refused") && line.contains(prefix);
     text.lines().filter(refused).count()
 }
 
 /// Version of the revocations that a node holds.
 fn held(lab: &Lab, node: usize) -> Result<u64> {
-    super::metric(lab.node(node)?, "warren_document_version{document=\"revocations\"}")
+    super::metric(
+        lab.node(node)?,
+        "warren_document_version{document=\"revocations\"}",
+    )
 }

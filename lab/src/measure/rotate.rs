@@ -61,7 +61,11 @@ pub fn measure(changes: &[Change]) -> Result<Rotate> {
     let pinger = lab.ping(PACE)?;
     let before = starts(&lab)?;
     let mut told = Rotate::default();
-    let mut phase = Phase { lab: &lab, pinger: &pinger, told: &mut told };
+    let mut phase = Phase {
+        lab: &lab,
+        pinger: &pinger,
+        told: &mut told,
+    };
     for change in changes {
         let steps = |verb: &str, words: &[&str]| {
             ["stage", "activate", "retire"].iter().try_for_each(|step| {
@@ -85,7 +89,11 @@ pub fn measure(changes: &[Change]) -> Result<Rotate> {
                 || steps("rotate-key", &["tls-crypt"]),
             )?,
             Change::Babel => {
-                phase.run("babel", |told| &mut told.lost_babel, || steps("rotate-key", &["babel"]))?;
+                phase.run(
+                    "babel",
+                    |told| &mut told.lost_babel,
+                    || steps("rotate-key", &["babel"]),
+                )?;
             }
         }
     }
@@ -95,10 +103,22 @@ pub fn measure(changes: &[Change]) -> Result<Rotate> {
 
 /// Waits until each node's certificate ends later than it does now.
 fn all_renewed(lab: &Lab) -> Result<()> {
-    let ends = lab.nodes().iter().map(certificate_end).collect::<Result<Vec<_>>>()?;
+    let ends = lab
+        .nodes()
+        .iter()
+        .map(certificate_end)
+        .collect::<Result<Vec<_>>>()?;
     let renewed = || {
-        let now = lab.nodes().iter().map(certificate_end).collect::<Result<Vec<_>>>().ok()?;
-        now.iter().zip(&ends).all(|(now, before)| now > before).then_some(())
+        let now = lab
+            .nodes()
+            .iter()
+            .map(certificate_end)
+            .collect::<Result<Vec<_>>>()
+            .ok()?;
+        now.iter()
+            .zip(&ends)
+            .all(|(now, before)| now > before)
+            .then_some(())
     };
     wait_until(PATIENCE, renewed).context("not all certificates were renewed")
 }
@@ -113,9 +133,17 @@ struct Phase<'a> {
 }
 
 impl Phase<'_> {
-    fn run(&mut self, what: &str, lost: Counter, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn run(
+        &mut self,
+        what: &str,
+        lost: Counter,
+        change: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let begun = self.pinger.now();
-        tell(format!("{what}: begun at second {:.1} of the pings", begun.as_secs_f64()));
+        tell(format!(
+            "{what}: begun at second {:.1} of the pings",
+            begun.as_secs_f64()
+        ));
         let done = change();
         let ended = self.pinger.now();
         pause(REST + LOST_AFTER);
@@ -126,7 +154,10 @@ impl Phase<'_> {
             sum.sent,
             (ended - begun).as_secs_f64()
         ));
-        self.pinger.losses(begun, self.pinger.now(), |_, _| true).into_iter().for_each(tell);
+        self.pinger
+            .losses(begun, self.pinger.now(), |_, _| true)
+            .into_iter()
+            .for_each(tell);
         *lost(self.told) += sum.lost;
         self.told.lost += sum.lost;
         self.told.sent += sum.sent;
@@ -154,7 +185,8 @@ fn rotate(lab: &Lab, verb: &str, words: &[&str]) -> Result<()> {
 }
 
 fn spread(lab: &Lab) -> String {
-    lab.registry_command("spread", &["--json".to_owned()]).unwrap_or_else(|error| format!("{error:#}"))
+    lab.registry_command("spread", &["--json".to_owned()])
+        .unwrap_or_else(|error| format!("{error:#}"))
 }
 
 /// Waits until every process of every node runs with the files that are on disk, and the document of the registry.
@@ -162,7 +194,11 @@ fn none_stale(lab: &Lab) -> Result<()> {
     // The news travels first.
     pause(Duration::from_secs(3));
     let fresh = || {
-        let texts: Vec<String> = lab.nodes().iter().filter_map(|node| node.scrape().ok()).collect();
+        let texts: Vec<String> = lab
+            .nodes()
+            .iter()
+            .filter_map(|node| node.scrape().ok())
+            .collect();
         let stale = |line: &str| line.starts_with("warren_process_stale{") && !line.ends_with(" 0");
         let whole = texts.len() == lab.nodes().len();
         (whole && !texts.iter().any(|text| text.lines().any(stale))).then_some(())
@@ -175,8 +211,12 @@ fn starts(lab: &Lab) -> Result<u64> {
     let mut sum = 0;
     for node in lab.nodes() {
         let text = node.scrape()?;
-        let counts = text.lines().filter_map(|line| line.strip_prefix("warren_process_starts_total{"));
-        sum += counts.filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();
+        let counts = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("warren_process_starts_total{"));
+        sum += counts
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum::<u64>();
     }
     Ok(sum)
 }

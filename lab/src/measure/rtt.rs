@@ -54,12 +54,23 @@ pub struct RoundTrips {
 pub fn measure(nodes: usize, rounds: u32, seed: u64) -> Result<RoundTrips> {
     let trips = round_trips_ms(nodes, seed);
     let direct = trips.iter().enumerate().flat_map(|(from, row)| {
-        row.iter().enumerate().filter(move |(to, _)| *to != from).map(|(_, trip)| *trip)
+        row.iter()
+            .enumerate()
+            .filter(move |(to, _)| *to != from)
+            .map(|(_, trip)| *trip)
     });
     let direct_ms = mean(direct).context("one node has nobody to ping")?;
     let gain = by_rule(&trips, rounds, "gain")?;
     let random = by_rule(&trips, rounds, "random")?;
-    Ok(RoundTrips { nodes, dial: dial(nodes), rounds, seed, direct_ms, gain, random })
+    Ok(RoundTrips {
+        nodes,
+        dial: dial(nodes),
+        rounds,
+        seed,
+        direct_ms,
+        gain,
+        random,
+    })
 }
 
 fn by_rule(trips: &[Vec<f64>], rounds: u32, rule: &str) -> Result<Means> {
@@ -79,19 +90,32 @@ fn by_rule(trips: &[Vec<f64>], rounds: u32, rule: &str) -> Result<Means> {
     let _delays = Delays::start(&lab, trips)?;
     start_whole(&lab)?;
     let before_ms = measured(&lab)?;
-    tell(format!("policy {rule}: mean round trip {before_ms} ms; {rounds} rounds now"));
+    tell(format!(
+        "policy {rule}: mean round trip {before_ms} ms; {rounds} rounds now"
+    ));
     // The first comes after one refresh at the least and two at the most, one and a half on the average.
-    pause(REFRESH.saturating_mul(rounds).saturating_add(REFRESH / 2).saturating_sub(SPAN));
+    pause(
+        REFRESH
+            .saturating_mul(rounds)
+            .saturating_add(REFRESH / 2)
+            .saturating_sub(SPAN),
+    );
     let after_ms = measured(&lab)?;
     tell(format!("policy {rule}: mean round trip {after_ms} ms"));
     lab.stop_all();
-    Ok(Means { before_ms, after_ms })
+    Ok(Means {
+        before_ms,
+        after_ms,
+    })
 }
 
 fn measured(lab: &Lab) -> Result<f64> {
     let pinger = lab.ping(PACE)?;
     pause(SPAN.saturating_add(LOST_AFTER));
-    let trips = pinger.ask(|_, _| true, |pair| pair.mean_round_trip(Duration::ZERO, SPAN));
+    let trips = pinger.ask(
+        |_, _| true,
+        |pair| pair.mean_round_trip(Duration::ZERO, SPAN),
+    );
     let trips: Option<Vec<_>> = trips.into_iter().map(|(.., trip)| trip).collect();
     let trips = trips.context("a pair answered no ping")?;
     mean(trips.into_iter().map(|trip| trip.as_secs_f64() * 1_000.0)).context("there are no pairs")

@@ -46,7 +46,11 @@ struct Counter {
 /// # Errors
 /// Where the network does not become whole, the kinds differ, or no accepting slot carried anything.
 pub fn measure() -> Result<Slots> {
-    let lab = prepare(Options { nodes: 3, dial: Some(2), ..Options::default() })?;
+    let lab = prepare(Options {
+        nodes: 3,
+        dial: Some(2),
+        ..Options::default()
+    })?;
     let whole = start_whole(&lab)?;
     let mut kinds = BTreeSet::new();
     let mut used = 0;
@@ -61,20 +65,27 @@ pub fn measure() -> Result<Slots> {
     if used == 0 {
         bail!("no accepting slot carried frames both ways");
     }
-    Ok(Slots { kind, used, seconds: seconds(whole) })
+    Ok(Slots {
+        kind,
+        used,
+        seconds: seconds(whole),
+    })
 }
 
 fn accepting(lab: &Lab) -> Result<Vec<(String, Counters)>> {
     let mut found = Vec::new();
     for node in lab.nodes() {
         let told = ip::read(node.namespace(), &["-json", "-details", "-stats", "link"])?;
-        let links: Vec<Link> = serde_json::from_str(&told).context("ip told of its links strangely")?;
+        let links: Vec<Link> =
+            serde_json::from_str(&told).context("ip told of its links strangely")?;
         for link in links {
             if !link.ifname.starts_with("wrnu.") && !link.ifname.starts_with("wrnt.") {
                 continue;
             }
             let kind = link.linkinfo.and_then(|info| info.info_kind);
-            let (Some(kind), Some(counters)) = (kind, link.stats64) else { continue };
+            let (Some(kind), Some(counters)) = (kind, link.stats64) else {
+                continue;
+            };
             found.push((kind, counters));
         }
     }

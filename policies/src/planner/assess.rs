@@ -73,7 +73,10 @@ impl fmt::Display for Spared {
             Self::OnlyWay(node) => write!(f, "the only way to {node}"),
             Self::GivenUp => f.write_str("its closing was given up a short while ago"),
             Self::Restless => {
-                write!(f, "the slot's last {MOST_CLOSINGS} tunnels were closed within twelve refreshes")
+                write!(
+                    f,
+                    "the slot's last {MOST_CLOSINGS} tunnels were closed within twelve refreshes"
+                )
             }
             Self::Blind => f.write_str("babeld says nothing"),
         }
@@ -143,14 +146,25 @@ impl Assessment {
 
 impl fmt::Display for Assessment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, tenths) = (self.others_nodes_milli / 1000, self.others_nodes_milli % 1000 / 100);
-        write!(f, "carried={} B rate={} others={} ", self.carried_bytes, self.rate, self.others_rate)?;
+        let (whole, tenths) = (
+            self.others_nodes_milli / 1000,
+            self.others_nodes_milli % 1000 / 100,
+        );
+        write!(
+            f,
+            "carried={} B rate={} others={} ",
+            self.carried_bytes, self.rate, self.others_rate
+        )?;
         write!(f, "nodes={} others={whole}.{tenths} ", self.nodes)?;
         match self.share {
             Some(share) => write!(f, "share={share} threshold={} ", self.threshold)?,
             None => f.write_str("share=none ")?,
         }
-        write!(f, "regret={} loss={} moved={} ", self.regret, self.loss, self.moved)?;
+        write!(
+            f,
+            "regret={} loss={} moved={} ",
+            self.regret, self.loss, self.moved
+        )?;
         match self.losses {
             Some(losses) => write!(f, "lost={} ", losses.share())?,
             None => f.write_str("lost=unknown ")?,
@@ -159,7 +173,13 @@ impl fmt::Display for Assessment {
             Some(accepted) => write!(f, "accepted={accepted} ")?,
             None => f.write_str("accepted=unknown ")?,
         }
-        write!(f, "crowded={} random={} age={} s", self.crowded, self.random, self.age.as_secs())
+        write!(
+            f,
+            "crowded={} random={} age={} s",
+            self.crowded,
+            self.random,
+            self.age.as_secs()
+        )
     }
 }
 
@@ -183,8 +203,11 @@ pub(super) fn assess(
     usage: &BTreeMap<Slot, &Usage>,
     shields: &Shields<'_>,
 ) -> Vec<Assessment> {
-    let mut all: Vec<_> =
-        picture.tunnels.iter().map(|(slot, link)| measure(picture, usage.get(slot).copied(), link)).collect();
+    let mut all: Vec<_> = picture
+        .tunnels
+        .iter()
+        .map(|(slot, link)| measure(picture, usage.get(slot).copied(), link))
+        .collect();
     let compared: Vec<_> = all
         .iter()
         .filter(|one| one.slot.role() == Role::Dialled && one.spared.is_none())
@@ -192,9 +215,17 @@ pub(super) fn assess(
         .collect();
     for one in &mut all {
         let slot = one.slot;
-        compare(one, compared.iter().filter(|(other, ..)| *other != slot).map(|(_, rate, n)| (*rate, *n)));
+        compare(
+            one,
+            compared
+                .iter()
+                .filter(|(other, ..)| *other != slot)
+                .map(|(_, rate, n)| (*rate, *n)),
+        );
         one.random = shields.random.contains(&slot);
-        one.needed = one.accepted.is_some_and(|accepted| accepted < shields.parameters.tunnels_to_dial);
+        one.needed = one
+            .accepted
+            .is_some_and(|accepted| accepted < shields.parameters.tunnels_to_dial);
         one.rest = shields.rest;
         one.spared = one.spared.or_else(|| spared(picture, one, shields));
     }
@@ -203,7 +234,9 @@ pub(super) fn assess(
 
 fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> Assessment {
     let tunnel = &link.tunnel;
-    let (traffic, span) = usage.map(|usage| usage.carried(picture.at)).unwrap_or_default();
+    let (traffic, span) = usage
+        .map(|usage| usage.carried(picture.at))
+        .unwrap_or_default();
     let rate = u128::from(traffic.total()) * 1000 / span.as_millis().max(1);
     let losses = picture.losses.get(&tunnel.slot).copied();
     let weigh = |worth: u64| losses.map_or(worth, |losses| losses.weigh(worth));
@@ -211,7 +244,10 @@ fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> 
     Assessment {
         slot: tunnel.slot,
         peer: tunnel.peer,
-        age: tunnel.up_since.map(|since| picture.at.since(since)).unwrap_or_default(),
+        age: tunnel
+            .up_since
+            .map(|since| picture.at.since(since))
+            .unwrap_or_default(),
         spared: (tunnel.phase != Phase::Up).then_some(Spared::NotUp),
         carried_bytes: traffic.total(),
         rate: BytesPerSec(u64::try_from(rate).unwrap_or(u64::MAX)),
@@ -221,7 +257,10 @@ fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> 
         share: None,
         threshold: UNUSED,
         regret: service.regret,
-        loss: weigh(gain::loss(service.regret, picture.findings.told_loss(tunnel.peer))),
+        loss: weigh(gain::loss(
+            service.regret,
+            picture.findings.told_loss(tunnel.peer),
+        )),
         moved: weigh(service.moved),
         losses,
         rest: 0,
@@ -242,21 +281,30 @@ fn compare(one: &mut Assessment, others: impl Iterator<Item = (u64, usize)>) {
         rates = rates.saturating_add(rate);
         nodes = nodes.saturating_add(u64::try_from(served).unwrap_or(u64::MAX));
     }
-    let (Some(rate), Some(nodes_milli)) =
-        (rates.checked_div(count), nodes.saturating_mul(1000).checked_div(count))
-    else {
+    let (Some(rate), Some(nodes_milli)) = (
+        rates.checked_div(count),
+        nodes.saturating_mul(1000).checked_div(count),
+    ) else {
         return;
     };
     one.others_rate = BytesPerSec(rate);
     one.others_nodes_milli = nodes_milli;
-    let served_milli = u64::try_from(one.nodes).unwrap_or(u64::MAX).saturating_mul(1000);
+    let served_milli = u64::try_from(one.nodes)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(1000);
     let by_nodes = term(served_milli, nodes_milli);
     if rate < NOISE.0 && one.rate < NOISE {
-        one.share = Some(PerMille(one.losses.map_or(by_nodes, |losses| losses.weigh(by_nodes))));
+        one.share = Some(PerMille(
+            one.losses.map_or(by_nodes, |losses| losses.weigh(by_nodes)),
+        ));
         one.threshold = UNUSED_WITHOUT_TRAFFIC;
     } else {
         let by_rate = term(one.rate.0, rate);
-        let by_nodes = if one.lossy() { by_nodes.min(by_rate) } else { by_nodes };
+        let by_nodes = if one.lossy() {
+            by_nodes.min(by_rate)
+        } else {
+            by_nodes
+        };
         one.share = Some(PerMille(by_rate.saturating_add(by_nodes) / 2));
         // Half of the weight is each node's alike, half follows the traffic.
         one.loss = one.loss.saturating_mul(by_rate.saturating_add(1_000)) / 2_000;
@@ -268,7 +316,9 @@ fn term(own: u64, mean: u64) -> u64 {
     if own == mean {
         return 1_000;
     }
-    own.saturating_mul(1000).checked_div(mean).map_or(TERM_CAP, |share| share.min(TERM_CAP))
+    own.saturating_mul(1000)
+        .checked_div(mean)
+        .map_or(TERM_CAP, |share| share.min(TERM_CAP))
 }
 
 fn spared(picture: &Picture<'_>, one: &Assessment, shields: &Shields<'_>) -> Option<Spared> {
@@ -282,9 +332,17 @@ fn spared(picture: &Picture<'_>, one: &Assessment, shields: &Shields<'_>) -> Opt
         Some(Spared::OnlyWay(node))
     } else if one.age < shields.parameters.min_age {
         Some(Spared::Young(one.age))
-    } else if shields.given_up.get(&one.slot).is_some_and(|until| *until > picture.at) {
+    } else if shields
+        .given_up
+        .get(&one.slot)
+        .is_some_and(|until| *until > picture.at)
+    {
         Some(Spared::GivenUp)
-    } else if shields.closings.get(&one.slot).is_some_and(|moments| moments.len() >= MOST_CLOSINGS) {
+    } else if shields
+        .closings
+        .get(&one.slot)
+        .is_some_and(|moments| moments.len() >= MOST_CLOSINGS)
+    {
         Some(Spared::Restless)
     } else {
         None

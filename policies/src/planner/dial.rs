@@ -66,7 +66,10 @@ pub(super) struct Allowance {
 
 impl Dialling {
     pub(super) fn new(salt: u64) -> Self {
-        Self { salt, ..Self::default() }
+        Self {
+            salt,
+            ..Self::default()
+        }
     }
 
     /// Prefers other peers than this one until `until`.
@@ -76,7 +79,9 @@ impl Dialling {
 
     /// Whether a node that is no neighbour could be dialled in place of a closed tunnel.
     pub(super) fn has_distant(&self, picture: &Picture<'_>) -> bool {
-        self.ready(picture).iter().any(|candidate| picture.ways.knows(candidate.peer))
+        self.ready(picture)
+            .iter()
+            .any(|candidate| picture.ways.knows(candidate.peer))
     }
 
     /// All dials of this look.
@@ -89,8 +94,15 @@ impl Dialling {
     ) -> Vec<Decision> {
         self.keep_up(picture);
         let mut round = Round {
-            room: allowance.wanted.saturating_sub(picture.dialled().count() + self.pending.len()),
-            free: picture.free.iter().filter(|slot| !self.pending.contains_key(slot)).copied().collect(),
+            room: allowance
+                .wanted
+                .saturating_sub(picture.dialled().count() + self.pending.len()),
+            free: picture
+                .free
+                .iter()
+                .filter(|slot| !self.pending.contains_key(slot))
+                .copied()
+                .collect(),
             decisions: Vec::new(),
         };
         let now = picture.at;
@@ -100,15 +112,22 @@ impl Dialling {
         ready.sort_by_cached_key(|candidate| {
             let (dead, peer) = (candidate.is_dead(), candidate.peer);
             let passed_over = self.passed_over.contains_key(&peer);
-            (dead, picture.findings.is_full(peer), candidate.transit_price, passed_over)
+            (
+                dead,
+                picture.findings.is_full(peer),
+                candidate.transit_price,
+                passed_over,
+            )
         });
-        let (favourites, others): (Vec<_>, Vec<_>) =
-            ready.into_iter().partition(|candidate| pinned.contains(&candidate.peer));
+        let (favourites, others): (Vec<_>, Vec<_>) = ready
+            .into_iter()
+            .partition(|candidate| pinned.contains(&candidate.peer));
         for candidate in favourites {
             self.pinned(&mut round, picture, candidate);
         }
-        let (known, unknown): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|candidate| picture.ways.knows(candidate.peer));
+        let (known, unknown): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|candidate| picture.ways.knows(candidate.peer));
         // Who died stays missing for long, and must not take the place of a node that lives.
         if young || known.is_empty() {
             self.unknown(&mut round, picture, &unknown, young);
@@ -129,7 +148,10 @@ impl Dialling {
                 None => (candidate, OpenReason::Fill),
             };
             let due = young || self.fill_not_before <= now;
-            if due && !self.is_pending(candidate.peer) && self.open(&mut round, picture, candidate, reason) {
+            if due
+                && !self.is_pending(candidate.peer)
+                && self.open(&mut round, picture, candidate, reason)
+            {
                 random = random.saturating_sub(1);
             }
         }
@@ -137,7 +159,12 @@ impl Dialling {
     }
 
     /// Candidates that would shorten ways and were not closed as unused a short while ago, the best last.
-    fn gains<'w>(&self, picture: &Picture<'w>, room: usize, known: &[&'w Candidate]) -> Vec<&'w Candidate> {
+    fn gains<'w>(
+        &self,
+        picture: &Picture<'w>,
+        room: usize,
+        known: &[&'w Candidate],
+    ) -> Vec<&'w Candidate> {
         if room == 0 {
             return Vec::new();
         }
@@ -170,7 +197,8 @@ impl Dialling {
         });
         self.passed_over.retain(|_, until| *until > now);
         let missing = |peer: &Prefix| picture.told && !picture.ways.knows(*peer);
-        self.missing.retain(|peer, _| missing(peer) && picture.candidates.contains_key(peer));
+        self.missing
+            .retain(|peer, _| missing(peer) && picture.candidates.contains_key(peer));
         for peer in picture.candidates.keys().filter(|peer| missing(peer)) {
             self.missing.entry(*peer).or_insert(now);
         }
@@ -187,17 +215,33 @@ impl Dialling {
     }
 
     /// Peers that babeld does not know: fresh ones at once, remembered ones one by one.
-    fn unknown(&mut self, round: &mut Round, picture: &Picture<'_>, unknown: &[&Candidate], young: bool) {
+    fn unknown(
+        &mut self,
+        round: &mut Round,
+        picture: &Picture<'_>,
+        unknown: &[&Candidate],
+        young: bool,
+    ) {
         let now = picture.at;
         let alone = picture.ways.known().is_empty();
-        let reason = if alone { OpenReason::Bootstrap } else { OpenReason::MissingFromTable };
-        let trying = picture
-            .dialled()
-            .any(|link| link.tunnel.phase == Phase::Connecting && !picture.ways.knows(link.tunnel.peer));
+        let reason = if alone {
+            OpenReason::Bootstrap
+        } else {
+            OpenReason::MissingFromTable
+        };
+        let trying = picture.dialled().any(|link| {
+            link.tunnel.phase == Phase::Connecting && !picture.ways.knows(link.tunnel.peer)
+        });
         // Who is dead for good stays missing: outside bootstrap one try at a time is enough.
-        let mut tries = if alone || young { usize::MAX } else { usize::from(!trying) };
+        let mut tries = if alone || young {
+            usize::MAX
+        } else {
+            usize::from(!trying)
+        };
         for candidate in unknown {
-            let fresh = candidate.confirmed.is_some_and(|moment| now.since(moment) < FRESH);
+            let fresh = candidate
+                .confirmed
+                .is_some_and(|moment| now.since(moment) < FRESH);
             if tries == 0 || !fresh && self.cached_not_before > now {
                 continue;
             }
@@ -212,8 +256,11 @@ impl Dialling {
 
     /// A pinned peer is dialled even above the wanted number, one at a time; the limit then closes another tunnel.
     fn pinned(&mut self, round: &mut Round, picture: &Picture<'_>, candidate: &Candidate) {
-        let connecting = picture.dialled().any(|link| link.tunnel.phase == Phase::Connecting);
-        let above = round.room == 0 && round.decisions.is_empty() && self.pending.is_empty() && !connecting;
+        let connecting = picture
+            .dialled()
+            .any(|link| link.tunnel.phase == Phase::Connecting);
+        let above =
+            round.room == 0 && round.decisions.is_empty() && self.pending.is_empty() && !connecting;
         if above {
             round.room = 1;
         }
@@ -224,14 +271,25 @@ impl Dialling {
     }
 
     /// Islands whose nodes all have their wanted number would never merge without one more.
-    fn one_more(&mut self, round: &mut Round, picture: &Picture<'_>, unknown: &[&Candidate], wanted: usize) {
+    fn one_more(
+        &mut self,
+        round: &mut Round,
+        picture: &Picture<'_>,
+        unknown: &[&Candidate],
+        wanted: usize,
+    ) {
         let now = picture.at;
         if picture.ways.known().is_empty() || picture.dialled().count() != wanted {
             return;
         }
         let lasting = |candidate: &&&Candidate| {
-            candidate.confirmed.is_some_and(|moment| now.since(moment) < FRESH)
-                && self.missing.get(&candidate.peer).is_some_and(|since| now.since(*since) >= MISSING_FOR)
+            candidate
+                .confirmed
+                .is_some_and(|moment| now.since(moment) < FRESH)
+                && self
+                    .missing
+                    .get(&candidate.peer)
+                    .is_some_and(|since| now.since(*since) >= MISSING_FOR)
         };
         if let Some(candidate) = unknown.iter().find(lasting) {
             round.room = 1;
@@ -251,20 +309,31 @@ impl Dialling {
         if round.room == 0 {
             return false;
         }
-        let Some(slot) = round.free.pop_first() else { return false };
+        let Some(slot) = round.free.pop_first() else {
+            return false;
+        };
         round.room -= 1;
         self.pending.insert(slot, (candidate.peer, now));
         self.fill_not_before = now + FILL_PACE;
-        let known_for = candidate.confirmed.map(|moment| now.since(moment).as_secs());
+        let known_for = candidate
+            .confirmed
+            .map(|moment| now.since(moment).as_secs());
         let confirmed = known_for.map_or("never".to_owned(), |seconds| format!("{seconds} s ago"));
-        let gain = picture.gain(candidate).map_or(String::new(), |gain| format!(" {gain}"));
+        let gain = picture
+            .gain(candidate)
+            .map_or(String::new(), |gain| format!(" {gain}"));
         let (failures, price) = (candidate.failures, candidate.transit_price);
         let terms = format!(
             "confirmed={confirmed} failures={failures} transit-price={price} room={}",
             round.room + 1
         );
         round.decisions.push(Decision {
-            order: Order::Open { slot, peer: candidate.peer, endpoints: candidate.endpoints.clone(), reason },
+            order: Order::Open {
+                slot,
+                peer: candidate.peer,
+                endpoints: candidate.endpoints.clone(),
+                reason,
+            },
             terms: terms + &gain,
         });
         true
@@ -280,7 +349,9 @@ struct Round {
 
 /// When a peer that failed may be dialled again; `None` where it has not failed.
 fn retry_at(candidate: &Candidate, salt: u64) -> Option<Uptime> {
-    let doubled = 2u32.checked_pow(candidate.failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    let doubled = 2u32
+        .checked_pow(candidate.failures.saturating_sub(1))
+        .unwrap_or(u32::MAX);
     let wait = RETRY_FROM.saturating_mul(doubled).min(RETRY_TO);
     // The same for each look, another for each peer and failure.
     let seed = u64::from(candidate.peer.number()) << 32 | u64::from(candidate.failures);

@@ -71,10 +71,24 @@ pub(super) enum Step {
 
 impl Closing {
     /// Begins; the order to drain is the caller's.
-    pub(super) fn begin(slot: Slot, peer: Prefix, reason: CloseReason, picture: &Picture<'_>) -> Self {
+    pub(super) fn begin(
+        slot: Slot,
+        peer: Prefix,
+        reason: CloseReason,
+        picture: &Picture<'_>,
+    ) -> Self {
         let served = picture.ways.served(slot).collect();
         let now = picture.at;
-        Self { slot, peer, reason, begun: now, stage: Stage::Drain, told: now, served, lonely_since: None }
+        Self {
+            slot,
+            peer,
+            reason,
+            begun: now,
+            stage: Stage::Drain,
+            told: now,
+            served,
+            lonely_since: None,
+        }
     }
 
     /// Looks at the tunnel and says how to go on.
@@ -96,16 +110,30 @@ impl Closing {
             (Phase::Connecting, _) => Step::Gone,
             (Phase::Up, Stage::Undrain) => Step::GivenUp,
             (Phase::Up, Stage::Drain) if now.since(self.begun) >= DRAIN_DEADLINE => Step::GivenUp,
-            (Phase::Up, Stage::Drain) => {
-                self.again(now, Order::Drain { slot: self.slot, reason: self.reason })
+            (Phase::Up, Stage::Drain) => self.again(
+                now,
+                Order::Drain {
+                    slot: self.slot,
+                    reason: self.reason,
+                },
+            ),
+            (Phase::Draining, Stage::Drain) => {
+                self.drained(picture, tunnel.since, usage, parameters)
             }
-            (Phase::Draining, Stage::Drain) => self.drained(picture, tunnel.since, usage, parameters),
-            (Phase::Draining, Stage::Undrain) => {
-                self.again(now, Order::Undrain { slot: self.slot, reason: AbandonReason::Deadline })
-            }
-            (Phase::Up | Phase::Draining, Stage::Close) => {
-                self.again(now, Order::Close { slot: self.slot, reason: self.reason })
-            }
+            (Phase::Draining, Stage::Undrain) => self.again(
+                now,
+                Order::Undrain {
+                    slot: self.slot,
+                    reason: AbandonReason::Deadline,
+                },
+            ),
+            (Phase::Up | Phase::Draining, Stage::Close) => self.again(
+                now,
+                Order::Close {
+                    slot: self.slot,
+                    reason: self.reason,
+                },
+            ),
         }
     }
 
@@ -114,7 +142,10 @@ impl Closing {
             return Step::Wait("ordered".to_owned());
         }
         self.told = now;
-        Step::Order(Decision { order, terms: "told again: no reading shows it".to_owned() })
+        Step::Order(Decision {
+            order,
+            terms: "told again: no reading shows it".to_owned(),
+        })
     }
 
     fn drained(
@@ -140,7 +171,11 @@ impl Closing {
             far.map_or("none".to_owned(), |cost| cost.to_string()),
         );
         if let Some(node) = self.lonely(picture) {
-            return self.give_up(now, AbandonReason::OnlyWay, format!("{terms} only_way_to={node}"));
+            return self.give_up(
+                now,
+                AbandonReason::OnlyWay,
+                format!("{terms} only_way_to={node}"),
+            );
         }
         let stuck = routed > 0 && dwell >= hello.saturating_mul(LAST_HELLO);
         if stuck || dwell >= deadline(parameters) {
@@ -149,7 +184,10 @@ impl Closing {
         if is_drained(picture, self.slot, since, usage, parameters) && self.lonely_since.is_none() {
             self.stage = Stage::Close;
             self.told = now;
-            let order = Order::Close { slot: self.slot, reason: self.reason };
+            let order = Order::Close {
+                slot: self.slot,
+                reason: self.reason,
+            };
             return Step::Order(Decision { order, terms });
         }
         Step::Wait(terms)
@@ -157,18 +195,31 @@ impl Closing {
 
     /// A node reached through the slot before, and by no other slot for [`LONELY`] now.
     fn lonely(&mut self, picture: &Picture<'_>) -> Option<Prefix> {
-        let lost = self.served.iter().find(|node| !picture.ways.reached_without(**node, self.slot)).copied();
+        let lost = self
+            .served
+            .iter()
+            .find(|node| !picture.ways.reached_without(**node, self.slot))
+            .copied();
         if !picture.told {
             return None;
         }
         self.lonely_since = lost.map(|_| self.lonely_since.unwrap_or(picture.at));
-        lost.filter(|_| self.lonely_since.is_some_and(|since| picture.at.since(since) >= LONELY))
+        lost.filter(|_| {
+            self.lonely_since
+                .is_some_and(|since| picture.at.since(since) >= LONELY)
+        })
     }
 
     fn give_up(&mut self, now: Uptime, reason: AbandonReason, terms: String) -> Step {
         self.stage = Stage::Undrain;
         self.told = now;
-        Step::Order(Decision { order: Order::Undrain { slot: self.slot, reason }, terms })
+        Step::Order(Decision {
+            order: Order::Undrain {
+                slot: self.slot,
+                reason,
+            },
+            terms,
+        })
     }
 }
 

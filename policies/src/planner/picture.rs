@@ -50,12 +50,23 @@ pub(super) struct Picture<'w> {
 impl<'w> Picture<'w> {
     /// Findings older than `fresh` are left out.
     pub(super) fn of(world: &'w World, me: Prefix, lens: Lens, fresh: Duration) -> Self {
-        let tunnels: BTreeMap<_, _> = world.links.iter().map(|link| (link.tunnel.slot, link)).collect();
-        let stays = |slot: Slot| tunnels.get(&slot).is_some_and(|link| link.tunnel.phase == Phase::Up);
+        let tunnels: BTreeMap<_, _> = world
+            .links
+            .iter()
+            .map(|link| (link.tunnel.slot, link))
+            .collect();
+        let stays = |slot: Slot| {
+            tunnels
+                .get(&slot)
+                .is_some_and(|link| link.tunnel.phase == Phase::Up)
+        };
         let table = world.babel.as_ref();
-        let ways = table.map(|table| Ways::of(&table.routes, me, stays)).unwrap_or_default();
+        let ways = table
+            .map(|table| Ways::of(&table.routes, me, stays))
+            .unwrap_or_default();
         let ways = ways.standing_for(lens.stands_for);
-        let dialable = |candidate: &&Candidate| candidate.peer != me && !candidate.endpoints.is_empty();
+        let dialable =
+            |candidate: &&Candidate| candidate.peer != me && !candidate.endpoints.is_empty();
         let mut far_cost = BTreeMap::new();
         for neighbour in table.iter().flat_map(|table| &table.neighbours) {
             let cost = far_cost.entry(neighbour.slot).or_insert(INFINITY);
@@ -64,14 +75,26 @@ impl<'w> Picture<'w> {
         let candidates = world.candidates.iter().filter(dialable);
         let mut peers: Vec<_> = tunnels.values().map(|link| link.tunnel.peer).collect();
         peers.sort_unstable();
-        let endpoints = tunnels.values().filter_map(|link| link.tunnel.endpoint.as_ref());
+        let endpoints = tunnels
+            .values()
+            .filter_map(|link| link.tunnel.endpoint.as_ref());
         let mut parts: Vec<_> = endpoints.map(part).collect();
         parts.sort_unstable();
-        let losses = world.probes.iter().filter_map(|probe| Some((probe.slot, Losses::of(probe)?)));
+        let losses = world
+            .probes
+            .iter()
+            .filter_map(|probe| Some((probe.slot, Losses::of(probe)?)));
         Self {
             at: world.at,
-            candidates: candidates.map(|candidate| (candidate.peer, candidate)).collect(),
-            free: world.free_slots.iter().copied().filter(|slot| slot.role() == Role::Dialled).collect(),
+            candidates: candidates
+                .map(|candidate| (candidate.peer, candidate))
+                .collect(),
+            free: world
+                .free_slots
+                .iter()
+                .copied()
+                .filter(|slot| slot.role() == Role::Dialled)
+                .collect(),
             told: table.is_some(),
             ways,
             far_cost,
@@ -113,16 +136,28 @@ impl<'w> Picture<'w> {
 
     /// Whether the peer carries others' traffic at no price, as far as it has said.
     pub(super) fn carries(&self, peer: Prefix) -> bool {
-        self.candidates.get(&peer).is_none_or(|candidate| candidate.transit_price == 0)
+        self.candidates
+            .get(&peer)
+            .is_none_or(|candidate| candidate.transit_price == 0)
     }
 
     /// What a tunnel to the candidate would bring; half where another one leads into the same part of
     /// the underlay.
     pub(super) fn gain(&self, candidate: &Candidate) -> Option<Gain> {
-        let gain = self.findings.gain(&self.ways, candidate.peer, self.link_cost)?;
+        let gain = self
+            .findings
+            .gain(&self.ways, candidate.peer, self.link_cost)?;
         let there = candidate.endpoints.first().map(part);
         let near_another = there.is_some_and(|there| self.parts.binary_search(&there).is_ok());
-        let total = if near_another { gain.total / 2 } else { gain.total };
-        Some(Gain { total, near_another, ..gain })
+        let total = if near_another {
+            gain.total / 2
+        } else {
+            gain.total
+        };
+        Some(Gain {
+            total,
+            near_another,
+            ..gain
+        })
     }
 }

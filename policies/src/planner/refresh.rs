@@ -44,14 +44,29 @@ impl Planner {
         plan: &mut Plan,
     ) {
         // One that may never come up takes nobody's place.
-        let dialled = picture.dialled().filter(|link| link.tunnel.phase != Phase::Connecting).count();
+        let dialled = picture
+            .dialled()
+            .filter(|link| link.tunnel.phase != Phase::Connecting)
+            .count();
         if self.closing.is_some() || dialled <= limit || self.next_over_limit > picture.at {
             return;
         }
-        if let Some(one) = all.iter().filter(|one| one.spared.is_none()).min_by_key(|one| one.rank()) {
+        if let Some(one) = all
+            .iter()
+            .filter(|one| one.spared.is_none())
+            .min_by_key(|one| one.rank())
+        {
             let terms = format!("dialled={dialled} limit={limit} {one}");
-            self.next_over_limit = picture.at + OVER_LIMIT_PACE.min(self.settings.parameters.refresh);
-            self.close(picture, one.slot, one.peer, CloseReason::OverLimit, terms, plan);
+            self.next_over_limit =
+                picture.at + OVER_LIMIT_PACE.min(self.settings.parameters.refresh);
+            self.close(
+                picture,
+                one.slot,
+                one.peer,
+                CloseReason::OverLimit,
+                terms,
+                plan,
+            );
         }
     }
 
@@ -65,25 +80,41 @@ impl Planner {
     ) {
         let now = picture.at;
         let refresh = self.settings.parameters.refresh;
-        self.next_refresh = now + self.rng.span(refresh / 10 * 9, (refresh / 10).saturating_mul(11));
+        self.next_refresh = now
+            + self
+                .rng
+                .span(refresh / 10 * 9, (refresh / 10).saturating_mul(11));
         self.refreshes = self.refreshes.saturating_add(1);
-        if self.closing.is_none() && picture.dialled().count() >= limit && self.dialling.has_distant(picture)
+        if self.closing.is_none()
+            && picture.dialled().count() >= limit
+            && self.dialling.has_distant(picture)
         {
             self.close_one(picture, all, plan);
         }
-        let unused = all.iter().filter(|one| one.slot.role() == Role::Dialled && one.unused());
+        let unused = all
+            .iter()
+            .filter(|one| one.slot.role() == Role::Dialled && one.unused());
         self.unused_before = unused.map(|one| (one.slot, one.peer)).collect();
-        self.usage.values_mut().for_each(|(.., usage)| usage.look(now));
+        self.usage
+            .values_mut()
+            .for_each(|(.., usage)| usage.look(now));
     }
 
     fn close_one(&mut self, picture: &Picture<'_>, all: &[Assessment], plan: &mut Plan) {
-        let open: Vec<_> = all.iter().filter(|one| one.spared.is_none() && one.share.is_some()).collect();
+        let open: Vec<_> = all
+            .iter()
+            .filter(|one| one.spared.is_none() && one.share.is_some())
+            .collect();
         let traffic = all.iter().any(|one| one.rate >= assess::NOISE);
         if self.settings.rule == Rule::Random {
             if let Some(one) = self.by_lot(&open) {
                 self.close_for(
                     picture,
-                    Choice { one, reason: CloseReason::Rotation, terms: String::new() },
+                    Choice {
+                        one,
+                        reason: CloseReason::Rotation,
+                        terms: String::new(),
+                    },
                     plan,
                 );
             }
@@ -92,7 +123,8 @@ impl Planner {
         let replaced = replaced(&open, self.dialling.best_gain(picture));
         // Where round trips are known, and nothing but them counts, gains decide alone.
         let measured = !traffic && picture.findings.measured();
-        let Some(choice) = replaced.or_else(|| self.unused(&open, traffic).filter(|_| !measured)) else {
+        let Some(choice) = replaced.or_else(|| self.unused(&open, traffic).filter(|_| !measured))
+        else {
             return;
         };
         if !traffic && choice.reason != CloseReason::Replaced {
@@ -105,7 +137,11 @@ impl Planner {
         let Choice { one, reason, terms } = choice;
         let terms = format!("{terms}{one} refreshes={}", self.refreshes);
         self.refreshes = 0;
-        let refreshes = if one.lossy() { LOSSY_PASSED_OVER_REFRESHES } else { PASSED_OVER_REFRESHES };
+        let refreshes = if one.lossy() {
+            LOSSY_PASSED_OVER_REFRESHES
+        } else {
+            PASSED_OVER_REFRESHES
+        };
         let passed_over = self.settings.parameters.refresh.saturating_mul(refreshes);
         self.dialling.pass_over(one.peer, picture.at + passed_over);
         self.close(picture, one.slot, one.peer, reason, terms, plan);
@@ -113,17 +149,30 @@ impl Planner {
 
     /// The tunnel that is significantly unused and lasting so; else, at long intervals, a random one.
     fn unused<'a>(&mut self, open: &[&'a Assessment], traffic: bool) -> Option<Choice<'a>> {
-        let lasting = |one: &Assessment| one.unused() && self.unused_before.contains(&(one.slot, one.peer));
+        let lasting =
+            |one: &Assessment| one.unused() && self.unused_before.contains(&(one.slot, one.peer));
         let patient = traffic || self.refreshes >= self.patience;
-        let least = open.iter().filter(|one| lasting(one)).min_by_key(|one| one.rank()).copied();
+        let least = open
+            .iter()
+            .filter(|one| lasting(one))
+            .min_by_key(|one| one.rank())
+            .copied();
         if let Some(one) = least.filter(|_| patient) {
-            return Some(Choice { one, reason: CloseReason::Unused, terms: String::new() });
+            return Some(Choice {
+                one,
+                reason: CloseReason::Unused,
+                terms: String::new(),
+            });
         }
         if traffic || self.refreshes < ROTATE_AFTER {
             return None;
         }
         let one = self.by_lot(open)?;
-        Some(Choice { one, reason: CloseReason::Rotation, terms: String::new() })
+        Some(Choice {
+            one,
+            reason: CloseReason::Rotation,
+            terms: String::new(),
+        })
     }
 
     fn by_lot<'a>(&mut self, open: &[&'a Assessment]) -> Option<&'a Assessment> {
@@ -132,8 +181,13 @@ impl Planner {
     }
 
     /// Dialled tunnels that came by chance and hold the network together: to peers that carry others' traffic.
-    pub(super) fn by_chance<'w>(&self, picture: &Picture<'w>) -> impl Iterator<Item = &'w LinkReading> {
-        picture.dialled().filter(|link| !self.is_chosen(link) && picture.carries(link.tunnel.peer))
+    pub(super) fn by_chance<'w>(
+        &self,
+        picture: &Picture<'w>,
+    ) -> impl Iterator<Item = &'w LinkReading> {
+        picture
+            .dialled()
+            .filter(|link| !self.is_chosen(link) && picture.carries(link.tunnel.peer))
     }
 
     /// The tunnels that are left to chance: drawn by lot among those that came by chance.
@@ -141,9 +195,14 @@ impl Planner {
         let by_chance = self.by_chance(picture);
         let by_chance = by_chance.filter(|link| !self.settings.pinned.contains(&link.tunnel.peer));
         let lot = |peer: Prefix| Rng::new(self.salt ^ u64::from(peer.number())).bits();
-        let mut lots: Vec<_> = by_chance.map(|link| (lot(link.tunnel.peer), link.tunnel.slot)).collect();
+        let mut lots: Vec<_> = by_chance
+            .map(|link| (lot(link.tunnel.peer), link.tunnel.slot))
+            .collect();
         lots.sort_unstable();
-        lots.into_iter().map(|(_, slot)| slot).take(self.settings.rule.random_slots(self.wanted())).collect()
+        lots.into_iter()
+            .map(|(_, slot)| slot)
+            .take(self.settings.rule.random_slots(self.wanted()))
+            .collect()
     }
 
     pub(super) fn verdicts(
@@ -154,9 +213,16 @@ impl Planner {
         progress: Option<&str>,
     ) -> Vec<Verdict> {
         let dialled = picture.dialled().count();
-        let best = self.dialling.best_gain(picture).filter(|_| self.settings.rule == Rule::Gain);
+        let best = self
+            .dialling
+            .best_gain(picture)
+            .filter(|_| self.settings.rule == Rule::Gain);
         let text = |one: &Assessment| {
-            if let Some(closing) = self.closing.as_ref().filter(|closing| closing.slot == one.slot) {
+            if let Some(closing) = self
+                .closing
+                .as_ref()
+                .filter(|closing| closing.slot == one.slot)
+            {
                 let progress = progress.unwrap_or("drain ordered");
                 return format!("closing, reason={}: {progress}", closing.reason);
             }
@@ -166,10 +232,18 @@ impl Planner {
                     format!("kept: {dialled} of {limit} dialled, none is closed below that; {one}")
                 }
                 None if one.unused() => format!("unused, may be closed at the next refresh; {one}"),
-                None => format!("kept: carries its share; {}; {one}", self.what_if(one, best, picture.at)),
+                None => format!(
+                    "kept: carries its share; {}; {one}",
+                    self.what_if(one, best, picture.at)
+                ),
             }
         };
-        all.iter().map(|one| Verdict { slot: one.slot, text: text(one) }).collect()
+        all.iter()
+            .map(|one| Verdict {
+                slot: one.slot,
+                text: text(one),
+            })
+            .collect()
     }
 
     /// What would have to change for the tunnel to be closed.
@@ -180,7 +254,9 @@ impl Planner {
         }
         let unused = format!("closed as unused with a share below {}", one.threshold);
         if one.random {
-            return format!("left to chance, so no gain takes its place; {unused}, next look in {next} s");
+            return format!(
+                "left to chance, so no gain takes its place; {unused}, next look in {next} s"
+            );
         }
         if one.needed {
             let wanted = self.wanted();
@@ -188,9 +264,12 @@ impl Planner {
                 "fewer than {wanted} dialled its peer, so no gain takes its place; {unused}, next look in {next} s"
             );
         }
-        let best = best.map_or("no candidate with a gain is known".to_owned(), |(candidate, gain)| {
-            format!("the best candidate, {}, has {}", candidate.peer, gain.total)
-        });
+        let best = best.map_or(
+            "no candidate with a gain is known".to_owned(),
+            |(candidate, gain)| {
+                format!("the best candidate, {}, has {}", candidate.peer, gain.total)
+            },
+        );
         let worth = one.worth();
         format!("replaced for a gain of {worth} or more: {best}; {unused}, next look in {next} s")
     }
@@ -199,8 +278,15 @@ impl Planner {
 /// The tunnel that the least gain is worth, where a candidate gains that much.
 fn replaced<'a>(open: &[&'a Assessment], best: Option<(&Candidate, Gain)>) -> Option<Choice<'a>> {
     let (candidate, gain) = best?;
-    let replaceable = open.iter().copied().filter(|one| !one.random && !one.needed);
+    let replaceable = open
+        .iter()
+        .copied()
+        .filter(|one| !one.random && !one.needed);
     let one = replaceable.min_by_key(|one| (one.worth(), one.slot))?;
     let terms = format!("for={} {gain} ", candidate.peer);
-    (gain.total >= one.worth()).then_some(Choice { one, reason: CloseReason::Replaced, terms })
+    (gain.total >= one.worth()).then_some(Choice {
+        one,
+        reason: CloseReason::Replaced,
+        terms,
+    })
 }

@@ -63,8 +63,17 @@ pub(super) async fn request_ca(
 ) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
     let RequestCa {} = body.read()?;
-    let desk::CaRequest { csr, network, has_root } = queue.ask(move |desk| desk.request_ca(&who)).await?;
-    Ok(HttpResponse::Ok().json(CaRequest { version: VERSION, csr, network, has_root }))
+    let desk::CaRequest {
+        csr,
+        network,
+        has_root,
+    } = queue.ask(move |desk| desk.request_ca(&who)).await?;
+    Ok(HttpResponse::Ok().json(CaRequest {
+        version: VERSION,
+        csr,
+        network,
+        has_root,
+    }))
 }
 
 pub(super) async fn rotate_ca(
@@ -73,10 +82,18 @@ pub(super) async fn rotate_ca(
     queue: web::Data<Queue>,
 ) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
-    let RotateCa { step, force, certificate } = body.read()?;
+    let RotateCa {
+        step,
+        force,
+        certificate,
+    } = body.read()?;
     let rotated = queue.ask(move |desk| desk.rotate_ca(step, certificate.as_deref(), force, &who));
     let (done, network_version) = rotated.await?;
-    Ok(HttpResponse::Ok().json(Done { version: VERSION, done, network_version }))
+    Ok(HttpResponse::Ok().json(Done {
+        version: VERSION,
+        done,
+        network_version,
+    }))
 }
 
 pub(super) async fn rotate_key(
@@ -86,11 +103,17 @@ pub(super) async fn rotate_key(
 ) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
     let RotateKey { key, step, force } = body.read()?;
-    let network_version = queue.ask(move |desk| desk.rotate_key(key, step, force, &who)).await?;
+    let network_version = queue
+        .ask(move |desk| desk.rotate_key(key, step, force, &who))
+        .await?;
     let done = match step {
         CaStep::Stage => "the new key is accepted beside the old",
         CaStep::Activate => "the new key is used",
         CaStep::Retire => "the old key is accepted no more",
     };
-    Ok(HttpResponse::Ok().json(Done { version: VERSION, done: done.into(), network_version }))
+    Ok(HttpResponse::Ok().json(Done {
+        version: VERSION,
+        done: done.into(),
+        network_version,
+    }))
 }

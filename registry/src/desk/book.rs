@@ -39,16 +39,32 @@ pub(super) struct Book {
 
 impl Book {
     pub(super) fn new(all: Vec<(Prefix, Report)>) -> Self {
-        let lines = all.into_iter().map(|(prefix, report)| (prefix, Line { report, ..Line::default() }));
-        Self { lines: lines.collect() }
+        let lines = all.into_iter().map(|(prefix, report)| {
+            (
+                prefix,
+                Line {
+                    report,
+                    ..Line::default()
+                },
+            )
+        });
+        Self {
+            lines: lines.collect(),
+        }
     }
 
     /// A node announced itself. A new one begins where the others are, so that it is not told to
     /// everybody at once; one whose endpoints are others now has no witnesses against it.
     pub(super) fn announce(&mut self, prefix: Prefix, report: Report) {
-        let least = self.lines.values().filter(|line| !line.report.endpoints.is_empty());
+        let least = self
+            .lines
+            .values()
+            .filter(|line| !line.report.endpoints.is_empty());
         let least = least.map(|line| line.told).min().unwrap_or(0);
-        let line = self.lines.entry(prefix).or_insert(Line { told: least, ..Line::default() });
+        let line = self.lines.entry(prefix).or_insert(Line {
+            told: least,
+            ..Line::default()
+        });
         if line.report.endpoints != report.endpoints {
             line.witnesses.clear();
             line.told = line.told.max(least);
@@ -77,10 +93,17 @@ impl Book {
     /// at random among equals; those that cannot be dialled come last.
     pub(super) fn some(&mut self, asker: Prefix, count: usize, now_s: i64) -> Vec<Node> {
         self.lines.retain(|_, line| line.report.until_s > now_s);
-        let good =
-            self.lines.iter().filter(|(prefix, line)| **prefix != asker && !line.report.endpoints.is_empty());
+        let good = self
+            .lines
+            .iter()
+            .filter(|(prefix, line)| **prefix != asker && !line.report.endpoints.is_empty());
         let mut ranked: Vec<_> = good
-            .map(|(prefix, line)| ((line.is_unreachable(now_s), line.told, fastrand::u64(..)), *prefix))
+            .map(|(prefix, line)| {
+                (
+                    (line.is_unreachable(now_s), line.told, fastrand::u64(..)),
+                    *prefix,
+                )
+            })
             .collect();
         if let Some(last) = count.checked_sub(1).filter(|last| *last < ranked.len()) {
             ranked.select_nth_unstable(last);
@@ -90,19 +113,29 @@ impl Book {
         let told = ranked.into_iter().filter_map(|(_, prefix)| {
             let line = self.lines.get_mut(&prefix)?;
             line.told += 1;
-            Some(Node { prefix, endpoints: line.report.endpoints.clone() })
+            Some(Node {
+                prefix,
+                endpoints: line.report.endpoints.clone(),
+            })
         });
         told.collect()
     }
 
     /// What a node said last.
     pub(super) fn report(&self, prefix: Prefix, now_s: i64) -> Option<&Report> {
-        self.lines.get(&prefix).map(|line| &line.report).filter(|report| report.until_s > now_s)
+        self.lines
+            .get(&prefix)
+            .map(|line| &line.report)
+            .filter(|report| report.until_s > now_s)
     }
 
     /// Nodes that others cannot dial.
     pub(super) fn unreachable_nodes(&self, now_s: i64) -> BTreeSet<Prefix> {
-        self.lines.iter().filter(|(_, line)| line.is_unreachable(now_s)).map(|(prefix, _)| *prefix).collect()
+        self.lines
+            .iter()
+            .filter(|(_, line)| line.is_unreachable(now_s))
+            .map(|(prefix, _)| *prefix)
+            .collect()
     }
 }
 
@@ -115,22 +148,35 @@ mod tests {
     }
 
     fn report(until_s: i64) -> Report {
-        Report { endpoints: vec!["udp:45.67.0.1:1194".parse().unwrap()], until_s, ..Report::default() }
+        Report {
+            endpoints: vec!["udp:45.67.0.1:1194".parse().unwrap()],
+            until_s,
+            ..Report::default()
+        }
     }
 
     /// `nodes` have announced themselves; `askers` ask for `count` each: the least and the most that
     /// any node was told.
     #[track_caller]
     fn check(nodes: u32, askers: u32, count: usize, expected: (usize, usize)) {
-        let mut book = Book::new((1..=nodes).map(|number| (prefix(number), report(10))).collect());
-        let mut told: BTreeMap<Prefix, usize> = (1..=nodes).map(|number| (prefix(number), 0)).collect();
+        let mut book = Book::new(
+            (1..=nodes)
+                .map(|number| (prefix(number), report(10)))
+                .collect(),
+        );
+        let mut told: BTreeMap<Prefix, usize> =
+            (1..=nodes).map(|number| (prefix(number), 0)).collect();
         for asker in 0..askers {
             let some = book.some(prefix(1_000 + asker), count, 0);
             let distinct: BTreeSet<_> = some.iter().map(|node| node.prefix).collect();
             assert_eq!(distinct.len(), some.len(), "told twice in one answer");
-            some.iter().for_each(|node| *told.get_mut(&node.prefix).unwrap() += 1);
+            some.iter()
+                .for_each(|node| *told.get_mut(&node.prefix).unwrap() += 1);
         }
-        assert_eq!((*told.values().min().unwrap(), *told.values().max().unwrap()), expected);
+        assert_eq!(
+            (*told.values().min().unwrap(), *told.values().max().unwrap()),
+            expected
+        );
     }
 
     #[test]
@@ -142,18 +188,28 @@ mod tests {
 
     #[test]
     fn who_announces_later_is_not_told_to_everybody() {
-        let mut book = Book::new((1..=10).map(|number| (prefix(number), report(10))).collect());
+        let mut book = Book::new(
+            (1..=10)
+                .map(|number| (prefix(number), report(10)))
+                .collect(),
+        );
         (0..100).for_each(|asker| drop(book.some(prefix(1_000 + asker), 5, 0)));
         book.announce(prefix(11), report(10));
         let hits = (0..11).filter(|asker| {
-            book.some(prefix(2_000 + asker), 1, 0).iter().any(|node| node.prefix == prefix(11))
+            book.some(prefix(2_000 + asker), 1, 0)
+                .iter()
+                .any(|node| node.prefix == prefix(11))
         });
         assert!(hits.count() <= 2);
     }
 
     #[test]
     fn who_cannot_be_dialled_comes_last_and_one_witness_does_not_count() {
-        let mut book = Book::new((1..=3).map(|number| (prefix(number), report(10_000))).collect());
+        let mut book = Book::new(
+            (1..=3)
+                .map(|number| (prefix(number), report(10_000)))
+                .collect(),
+        );
         let told = |book: &mut Book, now_s| {
             let nodes = book.some(prefix(9), 2, now_s);
             nodes.iter().any(|node| node.prefix == prefix(1))

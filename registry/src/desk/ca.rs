@@ -50,7 +50,9 @@ pub(super) fn mend(
     let authority = &authorities.authority;
     let cas = authority.trusted_der();
     let read = |storage: &dyn Storage, kind| -> Result<(Vec<u8>, SignedDocument), Refusal> {
-        let missing = StorageError::Value { what: "no signed document, or one" };
+        let missing = StorageError::Value {
+            what: "no signed document, or one",
+        };
         let (_, json) = storage.document(kind)?.ok_or(missing)?;
         let signed: SignedDocument = serde_json::from_str(&json)?;
         Ok((open(&signed, &cas)?.payload, signed))
@@ -73,11 +75,15 @@ pub(super) fn mend(
 }
 
 fn certificate(why: impl ToString) -> Refusal {
-    Refusal::CaCertificate { why: why.to_string() }
+    Refusal::CaCertificate {
+        why: why.to_string(),
+    }
 }
 
 fn out_of_order<T>(why: &str) -> Result<T, Refusal> {
-    Err(Refusal::Step { why: why.to_owned() })
+    Err(Refusal::Step {
+        why: why.to_owned(),
+    })
 }
 
 /// A certificate (DER) in PEM.
@@ -100,11 +106,17 @@ impl Desk {
         let key = generations::request_key(&self.places)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        let request = params.serialize_request(&key).and_then(|request| request.pem());
+        let request = params
+            .serialize_request(&key)
+            .and_then(|request| request.pem());
         let csr = request.map_err(crate::credentials::make("a request"))?;
         self.note(who, "rotate-ca: a root is asked for the next CA".to_owned())?;
         let authority = &self.authorities.authority;
-        Ok(CaRequest { csr, network: authority.network().range(), has_root: authority.has_root() })
+        Ok(CaRequest {
+            csr,
+            network: authority.network().range(),
+            has_root: authority.has_root(),
+        })
     }
 
     /// The next CA: one that stands for itself, or the one that a root certified.
@@ -112,16 +124,26 @@ impl Desk {
         let (authority, now_s) = (&self.authorities.authority, self.now_s());
         let Some(text) = given else {
             if authority.has_root() {
-                return out_of_order("a root stands above the CA, and must certify the next one too");
+                return out_of_order(
+                    "a root stands above the CA, and must certify the next one too",
+                );
             }
-            return Ok(NewCa::alone(authority.network().range(), self.settings.authority + 1, now_s)?);
+            return Ok(NewCa::alone(
+                authority.network().range(),
+                self.settings.authority + 1,
+                now_s,
+            )?);
         };
         let both = chain::read_pem(text.as_bytes()).map_err(certificate)?;
         let [ca, root] = both.as_slice() else {
-            return Err(certificate("it takes two: that of the CA, and that of the root which certified it"));
+            return Err(certificate(
+                "it takes two: that of the CA, and that of the root which certified it",
+            ));
         };
         if authority.has_root() && root != authority.ca_der() {
-            return Err(certificate("the root is not the one that the network's nodes trust"));
+            return Err(certificate(
+                "the root is not the one that the network's nodes trust",
+            ));
         }
         chain::verify_between(ca, &[root], now_s).map_err(certificate)?;
         let (ca, root) = (in_pem(ca), in_pem(root));
@@ -129,13 +151,21 @@ impl Desk {
             return Err(certificate("the root is another network's"));
         }
         let key = match generations::requested_key(&self.places) {
-            Err(SettingsError::Missing { .. }) => return out_of_order("no root was asked for a CA"),
+            Err(SettingsError::Missing { .. }) => {
+                return out_of_order("no root was asked for a CA");
+            }
             found => found?,
         };
         if Parsed::read(&ca, "the CA")?.spki != key.subject_public_key_info() {
-            return Err(certificate("it is for another key than the root was asked with"));
+            return Err(certificate(
+                "it is for another key than the root was asked with",
+            ));
         }
-        Ok(NewCa { certificate: ca, key, root })
+        Ok(NewCa {
+            certificate: ca,
+            key,
+            root,
+        })
     }
 
     /// Changes the CA, one step; says what was done, and the version of the network document. `given`, for the
@@ -154,7 +184,9 @@ impl Desk {
         let (current, other) = (self.settings.authority, self.settings.other_authority);
         let mut settings = self.settings.clone();
         let done = match (step, other) {
-            (CaStep::Stage, Some(_)) => return out_of_order("a change of the CA is under way already"),
+            (CaStep::Stage, Some(_)) => {
+                return out_of_order("a change of the CA is under way already");
+            }
             (CaStep::Stage, None) => {
                 let ca = self.next_ca(given)?;
                 let next = generations::make_next(&self.places, &self.settings, ca, self.now_s())?;
@@ -175,7 +207,9 @@ impl Desk {
                 self.bar_other(&mut settings)?;
                 format!("CA {before} is trusted no more, and its keys are removed")
             }
-            (CaStep::Retire, _) => return out_of_order("no CA can be retired: activate a new one first"),
+            (CaStep::Retire, _) => {
+                return out_of_order("no CA can be retired: activate a new one first");
+            }
         };
         settings::replace(&self.places, &settings)?;
         self.settings = settings;
@@ -206,12 +240,16 @@ impl Desk {
             self.need_applied()?;
         }
         let gone = self.storage.withdraw_invitations(self.now_s())?;
-        Ok(format!("CA {next} signs; {gone} invitations, which named CA {current}, are void"))
+        Ok(format!(
+            "CA {next} signs; {gone} invitations, which named CA {current}, are void"
+        ))
     }
 
     /// Bars the CA before, which the root that stays would go on to vouch for.
     fn bar_other(&self, settings: &mut Settings) -> Result<(), Refusal> {
-        let Some((serial, until_s)) = self.authorities.authority.other_between()? else { return Ok(()) };
+        let Some((serial, until_s)) = self.authorities.authority.other_between()? else {
+            return Ok(());
+        };
         let now_s = self.now_s();
         settings.barred.retain(|ca| ca.until_s > now_s);
         if settings.barred.len() >= MOST_BARRED {
@@ -224,7 +262,12 @@ impl Desk {
     /// Refuses unless each node has a certificate of this CA.
     fn need_renewed(&self, generation: u32) -> Result<(), Refusal> {
         let nodes = self.live_nodes()?;
-        let missing = nodes.iter().filter(|(_, theirs)| !theirs.contains(&generation));
-        refuse(missing.map(|(prefix, _)| prefix.to_string()).collect(), nodes.len())
+        let missing = nodes
+            .iter()
+            .filter(|(_, theirs)| !theirs.contains(&generation));
+        refuse(
+            missing.map(|(prefix, _)| prefix.to_string()).collect(),
+            nodes.len(),
+        )
     }
 }

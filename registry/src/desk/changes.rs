@@ -74,14 +74,23 @@ impl Desk {
     ///
     /// # Errors
     /// A value of it is out of range, or it could not be kept.
-    pub(super) fn publish(&mut self, change: impl FnOnce(&mut NetworkDocument)) -> Result<u64, Refusal> {
+    pub(super) fn publish(
+        &mut self,
+        change: impl FnOnce(&mut NetworkDocument),
+    ) -> Result<u64, Refusal> {
         let mut next = self.network.0.clone();
         change(&mut next);
         next.version += 1;
         next.check()?;
         let version = next.version;
         let authority = &self.authorities.authority;
-        let signed = keep(self.storage.as_mut(), authority, Kind::Network, version, &next)?;
+        let signed = keep(
+            self.storage.as_mut(),
+            authority,
+            Kind::Network,
+            version,
+            &next,
+        )?;
         self.network = (next, signed);
         self.tell();
         tracing::info!(version, "network document published");
@@ -95,9 +104,20 @@ impl Desk {
     pub(super) fn publish_revocations(&mut self) -> Result<u64, Refusal> {
         let (version, now_s) = (self.revocations.0 + 1, self.now_s());
         let (revoked, authorities) = (self.storage.revoked(now_s)?, self.settings.barred_serials());
-        let list = Revocations { kind: Kind::Revocations, version, revoked, authorities };
+        let list = Revocations {
+            kind: Kind::Revocations,
+            version,
+            revoked,
+            authorities,
+        };
         let authority = &self.authorities.authority;
-        let signed = keep(self.storage.as_mut(), authority, Kind::Revocations, version, &list)?;
+        let signed = keep(
+            self.storage.as_mut(),
+            authority,
+            Kind::Revocations,
+            version,
+            &list,
+        )?;
         self.revocations = (version, signed);
         self.tell();
         Ok(version)
@@ -105,7 +125,10 @@ impl Desk {
 
     fn tell(&self) {
         let (network, revocations) = (self.network.0.version, self.revocations.0);
-        self.news.send_replace(Versions { network, revocations });
+        self.news.send_replace(Versions {
+            network,
+            revocations,
+        });
     }
 
     /// Nodes with a live certificate, each with the generations of the CAs of its live ones.
@@ -113,7 +136,10 @@ impl Desk {
         let mut nodes: BTreeMap<Prefix, Vec<u32>> = BTreeMap::new();
         for (member, _) in self.storage.members(self.now_s())? {
             if member.revoked_s.is_none() {
-                nodes.entry(member.prefix).or_default().push(member.authority);
+                nodes
+                    .entry(member.prefix)
+                    .or_default()
+                    .push(member.authority);
             }
         }
         Ok(nodes)
@@ -140,7 +166,8 @@ impl Desk {
                 spread.heard += 1;
                 spread.network_held += usize::from(report.network_version >= network_version);
                 spread.network_applied += usize::from(report.network_applied >= network_version);
-                spread.revocations_held += usize::from(report.revocations_version >= revocations_version);
+                spread.revocations_held +=
+                    usize::from(report.revocations_version >= revocations_version);
             }
             spread
         }))
@@ -151,7 +178,9 @@ impl Desk {
         let (now_s, version) = (self.now_s(), self.network.0.version);
         let nodes = self.live_nodes()?;
         let applied = |report: &Report| report.network_applied >= version;
-        let missing = nodes.keys().filter(|prefix| !self.book.report(**prefix, now_s).is_some_and(applied));
+        let missing = nodes
+            .keys()
+            .filter(|prefix| !self.book.report(**prefix, now_s).is_some_and(applied));
         refuse(missing.map(Prefix::to_string).collect(), nodes.len())
     }
 
@@ -159,16 +188,30 @@ impl Desk {
     ///
     /// # Errors
     /// The step is out of order, or nodes are not ready and it is not forced.
-    pub fn rotate_key(&mut self, key: KeyKind, step: CaStep, force: bool, who: &str) -> Result<u64, Refusal> {
+    pub fn rotate_key(
+        &mut self,
+        key: KeyKind,
+        step: CaStep,
+        force: bool,
+        who: &str,
+    ) -> Result<u64, Refusal> {
         let last = self.storage.state(key.state())?;
-        let out_of_order = |why: &str| Err(Refusal::Step { why: why.to_owned() });
+        let out_of_order = |why: &str| {
+            Err(Refusal::Step {
+                why: why.to_owned(),
+            })
+        };
         let next = match (step, last.as_deref()) {
             (CaStep::Stage, None) => Some("staged"),
-            (CaStep::Stage, Some(_)) => return out_of_order("a change of this key is under way already"),
+            (CaStep::Stage, Some(_)) => {
+                return out_of_order("a change of this key is under way already");
+            }
             (CaStep::Activate, Some("staged")) => Some("active"),
             (CaStep::Activate, _) => return out_of_order("there is no new key: stage one first"),
             (CaStep::Retire, Some("active")) => None,
-            (CaStep::Retire, _) => return out_of_order("no key can be retired: activate a new one first"),
+            (CaStep::Retire, _) => {
+                return out_of_order("no key can be retired: activate a new one first");
+            }
         };
         if step != CaStep::Stage && !force {
             self.need_applied()?;
@@ -187,11 +230,18 @@ impl Desk {
             (KeyKind::TlsCrypt, CaStep::Retire) => document.tls_crypt_other = None,
         })?;
         self.storage.keep_state(key.state(), next)?;
-        self.note(who, format!("rotate-key: {key:?}, {step:?}: network document {version}"))?;
+        self.note(
+            who,
+            format!("rotate-key: {key:?}, {step:?}: network document {version}"),
+        )?;
         Ok(version)
     }
 }
 
 pub(super) fn refuse(missing: Vec<String>, live: usize) -> Result<(), Refusal> {
-    if missing.is_empty() { Ok(()) } else { Err(Refusal::NotSpread { missing, live }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::NotSpread { missing, live })
+    }
 }

@@ -41,7 +41,11 @@ pub struct Invited {
 }
 
 fn bad<T>(field: &'static str, value: impl ToString, right: impl ToString) -> Result<T, Refusal> {
-    Err(Refusal::Value { field, value: value.to_string(), right: right.to_string() })
+    Err(Refusal::Value {
+        field,
+        value: value.to_string(),
+        right: right.to_string(),
+    })
 }
 
 /// Whether people may call a node so: letters, digits, dots, hyphens, underscores, at most 63, and
@@ -59,19 +63,31 @@ impl Desk {
     /// It could not be kept.
     pub(crate) fn note(&mut self, who: &str, what: String) -> Result<(), Refusal> {
         tracing::info!(who, what, "operator");
-        let entry = Entry { at_s: self.now_s(), who: who.to_owned(), what };
+        let entry = Entry {
+            at_s: self.now_s(),
+            who: who.to_owned(),
+            what,
+        };
         Ok(self.storage.log(&entry)?)
     }
 
     fn check_wanted(&self, wanted: &Wanted) -> Result<(), Refusal> {
         if let Some(name) = wanted.name.as_ref().filter(|name| !is_name(name)) {
             let shown: String = name.chars().take(63).collect();
-            return bad("name", shown, "1 to 63 letters, digits, dots, hyphens and underscores");
+            return bad(
+                "name",
+                shown,
+                "1 to 63 letters, digits, dots, hyphens and underscores",
+            );
         }
         if let (Some(length), Some(prefix)) = (wanted.length, wanted.prefix)
             && length != prefix.length()
         {
-            return bad("prefix_length", length, format!("that of the prefix {prefix}"));
+            return bad(
+                "prefix_length",
+                length,
+                format!("that of the prefix {prefix}"),
+            );
         }
         let most = (127 - self.authorities.authority.network().range().prefix_len()).min(32);
         let length = wanted.prefix.map(Prefix::length).or(wanted.length);
@@ -86,7 +102,12 @@ impl Desk {
     /// # Errors
     /// A value is out of range, name or prefix are somebody's, or it could not be kept.
     pub fn invite(&mut self, asked: &Invitations, who: &str) -> Result<Invited, Refusal> {
-        let Invitations { ttl_s, uses, wanted, anonymous } = asked;
+        let Invitations {
+            ttl_s,
+            uses,
+            wanted,
+            anonymous,
+        } = asked;
         if !(1..=LONGEST_TTL_S).contains(ttl_s) {
             return bad("ttl_s", ttl_s, format!("in 1 to {LONGEST_TTL_S}"));
         }
@@ -95,10 +116,18 @@ impl Desk {
         }
         let one = wanted.name.is_some() || wanted.prefix.is_some();
         if *uses > 1 && one {
-            return bad("uses", uses, "1, where the invitation has a name or a prefix");
+            return bad(
+                "uses",
+                uses,
+                "1, where the invitation has a name or a prefix",
+            );
         }
         if *anonymous && one {
-            return bad("anonymous", anonymous, "for an invitation that has a name or a prefix");
+            return bad(
+                "anonymous",
+                anonymous,
+                "for an invitation that has a name or a prefix",
+            );
         }
         self.check_wanted(wanted)?;
         let (token, now_s) = (random::<16>()?, self.now_s());
@@ -120,8 +149,15 @@ impl Desk {
             ),
         )?;
         let pin = self.authorities.authority.pin();
-        let invitation = Invitation { address: self.address.clone(), pin, token };
-        Ok(Invited { invitation, expires: rfc3339(expires_s) })
+        let invitation = Invitation {
+            address: self.address.clone(),
+            pin,
+            token,
+        };
+        Ok(Invited {
+            invitation,
+            expires: rfc3339(expires_s),
+        })
     }
 
     /// Signs a request that came by file.
@@ -132,10 +168,20 @@ impl Desk {
         let key = proven(VERSION, csr)?;
         self.check_wanted(wanted)?;
         let (length, now_s) = (self.settings.prefix_length, self.now_s());
-        let checked = CheckedClaim { token: None, key, wanted: wanted.clone(), length, now_s };
+        let checked = CheckedClaim {
+            token: None,
+            key,
+            wanted: wanted.clone(),
+            length,
+            now_s,
+        };
         let claimed = self.issue(&checked)?;
         self.note(who, format!("sign: {}{}", claimed.prefix, shown(wanted)))?;
-        Ok(Enrolment { version: VERSION, registry: self.address.to_string(), claimed })
+        Ok(Enrolment {
+            version: VERSION,
+            registry: self.address.to_string(),
+            claimed,
+        })
     }
 
     /// All live certificates: with the ends of their lives, names, and what their nodes said last.
@@ -161,10 +207,14 @@ impl Desk {
     /// # Errors
     /// It has no live certificate, or it could not be kept.
     pub fn revoke(&mut self, node: &str, who: &str) -> Result<(Prefix, usize, u64), Refusal> {
-        let unknown = || Refusal::NoSuchNode { node: node.chars().take(80).collect() };
+        let unknown = || Refusal::NoSuchNode {
+            node: node.chars().take(80).collect(),
+        };
         let prefix = self.storage.find(node)?.ok_or_else(unknown)?;
         let now_s = self.now_s();
-        let count = self.storage.revoke(prefix, now_s, now_s.saturating_sub(self.settings.grace_s))?;
+        let count =
+            self.storage
+                .revoke(prefix, now_s, now_s.saturating_sub(self.settings.grace_s))?;
         if count == 0 {
             return Err(unknown());
         }
@@ -197,8 +247,18 @@ pub struct Listed {
 }
 
 fn shown(wanted: &Wanted) -> String {
-    let name = wanted.name.as_ref().map(|name| format!(", name {name}")).unwrap_or_default();
-    let prefix = wanted.prefix.map(|prefix| format!(", prefix {prefix}")).unwrap_or_default();
-    let length = wanted.length.map(|length| format!(", {length} bits")).unwrap_or_default();
+    let name = wanted
+        .name
+        .as_ref()
+        .map(|name| format!(", name {name}"))
+        .unwrap_or_default();
+    let prefix = wanted
+        .prefix
+        .map(|prefix| format!(", prefix {prefix}"))
+        .unwrap_or_default();
+    let length = wanted
+        .length
+        .map(|length| format!(", {length} bits"))
+        .unwrap_or_default();
     format!("{name}{prefix}{length}")
 }

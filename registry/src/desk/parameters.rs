@@ -19,7 +19,11 @@ pub struct Parameter {
 
 fn bad<T>(field: &'static str, value: &str, right: &str) -> Result<T, Refusal> {
     let value = value.chars().take(80).collect();
-    Err(Refusal::Value { field, value, right: right.to_owned() })
+    Err(Refusal::Value {
+        field,
+        value,
+        right: right.to_owned(),
+    })
 }
 
 fn span(key: &'static str, text: &str) -> Result<Duration, Refusal> {
@@ -27,7 +31,8 @@ fn span(key: &'static str, text: &str) -> Result<Duration, Refusal> {
 }
 
 fn ms(key: &'static str, text: &str) -> Result<u64, Refusal> {
-    u64::try_from(span(key, text)?.as_millis()).or_else(|_| bad(key, text, "a span of this century"))
+    u64::try_from(span(key, text)?.as_millis())
+        .or_else(|_| bad(key, text, "a span of this century"))
 }
 
 fn seconds(key: &'static str, text: &str) -> Result<i64, Refusal> {
@@ -41,10 +46,16 @@ fn number<T: std::str::FromStr>(key: &'static str, text: &str) -> Result<T, Refu
 }
 
 fn prefixes(key: &'static str, text: &str) -> Result<Vec<Prefix>, Refusal> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let items = text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
     let list: Result<Vec<Prefix>, _> = items.map(str::parse).collect();
     let list = list.ok().filter(|list| list.len() <= wire::text::FEW);
-    list.map_or_else(|| bad(key, text, "at most 16 prefixes with commas between them"), Ok)
+    list.map_or_else(
+        || bad(key, text, "at most 16 prefixes with commas between them"),
+        Ok,
+    )
 }
 
 /// As it can be set again: whole days as days, since months have no length.
@@ -64,22 +75,59 @@ impl Desk {
         let seconds = |s: i64| shown(u64::try_from(s).unwrap_or(0).saturating_mul(1000));
         let gateways: Vec<String> = document.gateways.iter().map(Prefix::to_string).collect();
         let all = [
-            ("hello-interval", shown(numbers.hello_interval_ms), "restart"),
-            ("update-interval", shown(numbers.update_interval_ms), "restart"),
-            ("tunnels-to-dial", numbers.tunnels_to_dial.to_string(), "live"),
+            (
+                "hello-interval",
+                shown(numbers.hello_interval_ms),
+                "restart",
+            ),
+            (
+                "update-interval",
+                shown(numbers.update_interval_ms),
+                "restart",
+            ),
+            (
+                "tunnels-to-dial",
+                numbers.tunnels_to_dial.to_string(),
+                "live",
+            ),
             ("max-accepted", numbers.max_accepted.to_string(), "live"),
             ("refresh", shown(numbers.refresh_ms), "live"),
             ("min-age", shown(numbers.min_age_ms), "live"),
             ("probe", shown(numbers.probe_ms), "live"),
             ("idle-probe", shown(numbers.idle_probe_ms), "live"),
-            ("private-endpoints", document.private_endpoints.to_string(), "live"),
+            (
+                "private-endpoints",
+                document.private_endpoints.to_string(),
+                "live",
+            ),
             ("gateways", gateways.join(","), "restart"),
-            ("ipv4", document.ipv4.map(|range| range.to_string()).unwrap_or_default(), "restart"),
-            ("min-version", document.min_version.clone().unwrap_or_default(), "live"),
-            ("certificate-life", seconds(self.settings.certificate_life_s), "registry"),
-            ("announcement-ttl", seconds(self.settings.announcement_ttl_s), "registry"),
+            (
+                "ipv4",
+                document
+                    .ipv4
+                    .map(|range| range.to_string())
+                    .unwrap_or_default(),
+                "restart",
+            ),
+            (
+                "min-version",
+                document.min_version.clone().unwrap_or_default(),
+                "live",
+            ),
+            (
+                "certificate-life",
+                seconds(self.settings.certificate_life_s),
+                "registry",
+            ),
+            (
+                "announcement-ttl",
+                seconds(self.settings.announcement_ttl_s),
+                "registry",
+            ),
         ];
-        all.into_iter().map(|(key, value, class)| Parameter { key, value, class }).collect()
+        all.into_iter()
+            .map(|(key, value, class)| Parameter { key, value, class })
+            .collect()
     }
 
     /// Sets one parameter; the version of the network document.
@@ -131,7 +179,9 @@ fn change(document: &mut NetworkDocument, key: &str, value: &str) -> Result<bool
         "gateways" => document.gateways = prefixes(V, value)?,
         "ipv4" if value.is_empty() => document.ipv4 = None,
         "ipv4" => document.ipv4 = Some(value.parse().or_else(|_| bad(V, value, IPV4_RIGHT))?),
-        "min-version" => document.min_version = Some(value.to_owned()).filter(|value| !value.is_empty()),
+        "min-version" => {
+            document.min_version = Some(value.to_owned()).filter(|value| !value.is_empty())
+        }
         _ => return Ok(false),
     }
     Ok(true)

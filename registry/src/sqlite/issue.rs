@@ -65,7 +65,11 @@ fn keep_certificate(
             "INSERT INTO prefixes (number, length, until_s) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET until_s = max(until_s, excluded.until_s)",
         )?
-        .execute(params![prefix.number(), prefix.length(), issued.not_after_s])?;
+        .execute(params![
+            prefix.number(),
+            prefix.length(),
+            issued.not_after_s
+        ])?;
     Ok(())
 }
 
@@ -94,11 +98,20 @@ impl Sqlite {
         now_s: i64,
     ) -> Result<(), IssueError> {
         let failed = cannot("keep an invitation");
-        let NewInvitation { token, uses, expires_s, wanted, anonymous } = invitation;
+        let NewInvitation {
+            token,
+            uses,
+            expires_s,
+            wanted,
+            anonymous,
+        } = invitation;
         if let Some(name) = &wanted.name {
-            let open = "SELECT 1 FROM invitations WHERE name = ?1 AND used < uses AND expires_s > ?2";
+            let open =
+                "SELECT 1 FROM invitations WHERE name = ?1 AND used < uses AND expires_s > ?2";
             let asked = self.connection.prepare_cached(open);
-            let invited = asked.and_then(|mut find| find.exists(params![name, now_s])).map_err(&failed)?;
+            let invited = asked
+                .and_then(|mut find| find.exists(params![name, now_s]))
+                .map_err(&failed)?;
             if invited || !self.name_is_free(name, now_s)? {
                 return Err(IssueError::NameTaken);
             }
@@ -131,7 +144,10 @@ impl Sqlite {
             .and_then(|mut find| find.exists(params![prefix.number(), prefix.length()]))
             .map_err(&failed)?;
         if known {
-            Ok(!is_live(&self.connection, prefix, now_s.saturating_sub(self.grace_s)).map_err(&failed)?)
+            Ok(
+                !is_live(&self.connection, prefix, now_s.saturating_sub(self.grace_s))
+                    .map_err(&failed)?,
+            )
         } else {
             Ok(self.allocator.is_free(prefix))
         }
@@ -192,7 +208,10 @@ impl Sqlite {
                     let prefix = taken.ok_or(IssueError::Full)?;
                     if is_live(&this.connection, prefix, since_s).map_err(&failed)? {
                         // A wrong bit in a number: SQLite's check does not see it.
-                        return Err(StorageError::Value { what: "a live prefix as a free one," }.into());
+                        return Err(StorageError::Value {
+                            what: "a live prefix as a free one,",
+                        }
+                        .into());
                     }
                     prefix
                 }
@@ -212,7 +231,8 @@ impl Sqlite {
 
     fn give_name(&self, prefix: Prefix, name: &str, now_s: i64) -> Result<(), IssueError> {
         let failed = cannot("give a name");
-        if !self.name_is_free(name, now_s)? && owner(&self.connection, name).map_err(&failed)? != Some(prefix)
+        if !self.name_is_free(name, now_s)?
+            && owner(&self.connection, name).map_err(&failed)? != Some(prefix)
         {
             return Err(IssueError::NameTaken);
         }

@@ -20,8 +20,14 @@ fn signed(version: u64) -> i64 {
 
 fn report_of(row: &Row<'_>) -> rusqlite::Result<Option<(Prefix, Report)>> {
     let text: String = row.get(2)?;
-    let endpoints = text.split_terminator(' ').map(str::parse).collect::<Result<Vec<Endpoint>, _>>();
-    let version = |at| row.get::<_, i64>(at).map(|version| u64::try_from(version).unwrap_or(0));
+    let endpoints = text
+        .split_terminator(' ')
+        .map(str::parse)
+        .collect::<Result<Vec<Endpoint>, _>>();
+    let version = |at| {
+        row.get::<_, i64>(at)
+            .map(|version| u64::try_from(version).unwrap_or(0))
+    };
     let report = Report {
         endpoints: Vec::new(),
         software: row.get(3)?,
@@ -30,13 +36,32 @@ fn report_of(row: &Row<'_>) -> rusqlite::Result<Option<(Prefix, Report)>> {
         revocations_version: version(6)?,
         until_s: row.get(7)?,
     };
-    let whole = |endpoints| prefix_of(row, 0).map(|prefix| (prefix, Report { endpoints, ..report }));
+    let whole = |endpoints| {
+        prefix_of(row, 0).map(|prefix| {
+            (
+                prefix,
+                Report {
+                    endpoints,
+                    ..report
+                },
+            )
+        })
+    };
     Ok(endpoints.ok().and_then(whole))
 }
 
 impl Sqlite {
-    pub(super) fn keep_report(&mut self, prefix: Prefix, report: &Report) -> Result<(), StorageError> {
-        let endpoints = report.endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" ");
+    pub(super) fn keep_report(
+        &mut self,
+        prefix: Prefix,
+        report: &Report,
+    ) -> Result<(), StorageError> {
+        let endpoints = report
+            .endpoints
+            .iter()
+            .map(Endpoint::to_string)
+            .collect::<Vec<_>>()
+            .join(" ");
         self.connection
             .prepare_cached(
                 "INSERT INTO announcements (number, length, endpoints, software, network_version,
@@ -72,19 +97,35 @@ impl Sqlite {
             )
             .map_err(&failed)?;
         let rows = find.query_map([now_s], report_of).map_err(&failed)?;
-        rows.map(|row| row.map_err(&failed)?.ok_or(StorageError::Value { what: "an announcement" })).collect()
+        rows.map(|row| {
+            row.map_err(&failed)?.ok_or(StorageError::Value {
+                what: "an announcement",
+            })
+        })
+        .collect()
     }
 
-    pub(super) fn stored_document(&self, kind: Kind) -> Result<Option<(u64, String)>, StorageError> {
+    pub(super) fn stored_document(
+        &self,
+        kind: Kind,
+    ) -> Result<Option<(u64, String)>, StorageError> {
         self.connection
             .prepare_cached("SELECT version, json FROM documents WHERE kind = ?1")
             .and_then(|mut find| {
-                find.query_row([name_of(kind)], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?))).optional()
+                find.query_row([name_of(kind)], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get(1)?))
+                })
+                .optional()
             })
             .map_err(cannot("read a document"))?
             .map(|(version, json)| {
                 let version = u64::try_from(version);
-                Ok((version.map_err(|_| StorageError::Value { what: "a document's version" })?, json))
+                Ok((
+                    version.map_err(|_| StorageError::Value {
+                        what: "a document's version",
+                    })?,
+                    json,
+                ))
             })
             .transpose()
     }
@@ -95,7 +136,8 @@ impl Sqlite {
         version: u64,
         json: &str,
     ) -> Result<(), StorageError> {
-        let version = i64::try_from(version).map_err(|_| StorageError::Value { what: "a version" })?;
+        let version =
+            i64::try_from(version).map_err(|_| StorageError::Value { what: "a version" })?;
         self.connection
             .execute(
                 "INSERT INTO documents (kind, version, json) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE

@@ -16,7 +16,11 @@ pub struct Line<'a> {
 
 impl<'a> Line<'a> {
     pub fn new(registry: &'a Registry, who: Option<&'a Identity>) -> Self {
-        Self { registry, who, stream: None }
+        Self {
+            registry,
+            who,
+            stream: None,
+        }
     }
 
     /// Makes a call; status and body.
@@ -33,18 +37,26 @@ impl<'a> Line<'a> {
 
     fn try_call(&mut self, method: &str, call: &str, body: &str) -> Option<(u16, String)> {
         let ca = self.registry.trusted();
-        let stream = self.stream.get_or_insert_with(|| self.registry.connect(self.who, &ca));
+        let stream = self
+            .stream
+            .get_or_insert_with(|| self.registry.connect(self.who, &ca));
         let length = body.len();
-        let text =
-            format!("{method} {call} HTTP/1.1\r\nhost: registry\r\ncontent-length: {length}\r\n\r\n{body}");
+        let text = format!(
+            "{method} {call} HTTP/1.1\r\nhost: registry\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
         stream.write_all(text.as_bytes()).ok()?;
         let mut answer = Vec::new();
         loop {
             let whole = String::from_utf8_lossy(&answer).into_owned();
             if let Some((head, body)) = whole.split_once("\r\n\r\n") {
-                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                let length = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: "));
                 if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
-                    return Some((head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned()));
+                    return Some((
+                        head.split(' ').nth(1).unwrap().parse().unwrap(),
+                        body.to_owned(),
+                    ));
                 }
             }
             let mut part = [0; 4096];

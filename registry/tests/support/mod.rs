@@ -1,7 +1,12 @@
 //! A real registry on loopback, whose clock the test owns, and a plain TLS client for it.
 
 #![allow(dead_code, reason = "each test file uses a part")]
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
 
 mod line;
 
@@ -56,7 +61,11 @@ struct How {
     offline_root: bool,
 }
 
-const USUAL: How = How { no_limits: false, per_site: serve::PER_SITE, offline_root: false };
+const USUAL: How = How {
+    no_limits: false,
+    per_site: serve::PER_SITE,
+    offline_root: false,
+};
 
 /// A registry that runs in a thread of its own, with its files in a folder of its own.
 pub struct Registry {
@@ -82,7 +91,14 @@ impl Registry {
 
     /// Has a root above its CA; see [`Self::offline_root`].
     pub fn with_offline_root() -> Self {
-        Self::make(START_S, How { offline_root: true, ..USUAL }, |_| {})
+        Self::make(
+            START_S,
+            How {
+                offline_root: true,
+                ..USUAL
+            },
+            |_| {},
+        )
     }
 
     /// The folder of the root's key.
@@ -93,7 +109,11 @@ impl Registry {
     /// The CA that nodes trust.
     pub fn trusted(&self) -> String {
         let root = self.places.etc.join("root.crt");
-        read(&if root.exists() { root } else { self.places.etc.join("ca.crt") })
+        read(&if root.exists() {
+            root
+        } else {
+            self.places.etc.join("ca.crt")
+        })
     }
 
     /// Has as many connections from one address, and no more.
@@ -108,13 +128,24 @@ impl Registry {
 
     /// Slows nobody down, and begins at `now_s`.
     pub fn without_limits(now_s: i64) -> Self {
-        Self::make(now_s, How { no_limits: true, ..USUAL }, |_| {})
+        Self::make(
+            now_s,
+            How {
+                no_limits: true,
+                ..USUAL
+            },
+            |_| {},
+        )
     }
 
     fn make(start_s: i64, how: How, prepare: impl FnOnce(&std::path::Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
-        let places = Places { etc: at("etc"), state: at("state"), admin: at("run/admin.sock") };
+        let places = Places {
+            etc: at("etc"),
+            state: at("state"),
+            admin: at("run/admin.sock"),
+        };
         fs::create_dir(&places.state).unwrap();
         prepare(&places.state);
         let new = NewNetwork {
@@ -132,7 +163,15 @@ impl Registry {
         let now_s = Arc::new(AtomicI64::new(start_s));
         let (address, stop, thread) = run(&places, &now_s, how).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
-        Self { places, now_s, address, how, stop, thread, folder }
+        Self {
+            places,
+            now_s,
+            address,
+            how,
+            stop,
+            thread,
+            folder,
+        }
     }
 
     /// Ends it in order and starts it again on the same files.
@@ -165,8 +204,12 @@ impl Registry {
     }
 
     pub fn invite(&self, ttl_s: i64) -> Invitation {
-        let ask = Invite { ttl_s, ..Invite::default() };
-        let invited: Invited = admin::ask(&self.places.admin, "POST", "/v1/invitations", Some(&ask)).unwrap();
+        let ask = Invite {
+            ttl_s,
+            ..Invite::default()
+        };
+        let invited: Invited =
+            admin::ask(&self.places.admin, "POST", "/v1/invitations", Some(&ask)).unwrap();
         invited.invitation.parse().unwrap()
     }
 
@@ -187,16 +230,34 @@ impl Registry {
         let csr = request(&CertificateParams::default(), &key);
         let (status, body) = self.claim(&token_text(&self.invite(60).token), &csr);
         assert_eq!(status, 200, "{body}");
-        Identity { claimed: serde_json::from_str(&body).unwrap(), key }
+        Identity {
+            claimed: serde_json::from_str(&body).unwrap(),
+            key,
+        }
     }
 
     pub fn claim(&self, token: &str, csr: &str) -> (u16, String) {
-        let claim = Claim { version: VERSION, token: token.into(), csr: csr.into() };
-        self.call(None, "POST", "/v1/claims", &serde_json::to_string(&claim).unwrap())
+        let claim = Claim {
+            version: VERSION,
+            token: token.into(),
+            csr: csr.into(),
+        };
+        self.call(
+            None,
+            "POST",
+            "/v1/claims",
+            &serde_json::to_string(&claim).unwrap(),
+        )
     }
 
     /// Makes one call; status and body.
-    pub fn call(&self, who: Option<&Identity>, method: &str, call: &str, body: &str) -> (u16, String) {
+    pub fn call(
+        &self,
+        who: Option<&Identity>,
+        method: &str,
+        call: &str,
+        body: &str,
+    ) -> (u16, String) {
         self.try_call(who, method, call, "", body).unwrap()
     }
 
@@ -211,18 +272,27 @@ impl Registry {
     ) -> Option<(u16, String)> {
         let mut tls = self.connect(who, &self.trusted());
         let length = body.len();
-        let head = format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n{headers}");
-        tls.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).ok()?;
+        let head =
+            format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n{headers}");
+        tls.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes())
+            .ok()?;
         let mut answer = Vec::new();
         // The other end may close without a farewell of TLS; what was sent before that counts.
         let _ = tls.read_to_end(&mut answer);
         let answer = String::from_utf8(answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned()))
+        Some((
+            head.split(' ').nth(1).unwrap().parse().unwrap(),
+            body.to_owned(),
+        ))
     }
 
     /// A connection by whoever trusts `ca` alone.
-    pub fn connect(&self, who: Option<&Identity>, ca: &str) -> StreamOwned<ClientConnection, TcpStream> {
+    pub fn connect(
+        &self,
+        who: Option<&Identity>,
+        ca: &str,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
         self.connect_on(TcpStream::connect(self.address).unwrap(), who, ca)
     }
 
@@ -234,7 +304,9 @@ impl Registry {
         ca: &str,
     ) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+            .unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -243,14 +315,18 @@ impl Registry {
             None => config.with_no_client_auth(),
             Some(identity) => {
                 let certificates = identity.claimed.certificate.as_bytes();
-                let chain = CertificateDer::pem_slice_iter(certificates).map(Result::unwrap).collect();
-                let key = PrivateKeyDer::from_pem_slice(identity.key.serialize_pem().as_bytes()).unwrap();
+                let chain = CertificateDer::pem_slice_iter(certificates)
+                    .map(Result::unwrap)
+                    .collect();
+                let key =
+                    PrivateKeyDer::from_pem_slice(identity.key.serialize_pem().as_bytes()).unwrap();
                 config.with_client_auth_cert(chain, key).unwrap()
             }
         };
         // What a test is about happens at the registry's time, not at this machine's.
         config.time_provider = Arc::new(Then(self.now_s.load(Ordering::SeqCst)));
-        let session = ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
+        let session =
+            ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
         tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         StreamOwned::new(session, tcp)
     }
@@ -269,7 +345,12 @@ impl Registry {
         call: &str,
         document: &impl serde::Serialize,
     ) -> T {
-        let (status, body) = self.call(Some(who), method, call, &serde_json::to_string(document).unwrap());
+        let (status, body) = self.call(
+            Some(who),
+            method,
+            call,
+            &serde_json::to_string(document).unwrap(),
+        );
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
@@ -301,11 +382,25 @@ fn run(places: &Places, now_s: &Arc<AtomicI64>, how: How) -> Result<Started, Str
         actix_rt::System::new().block_on(async move {
             let clock: registry::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
             let listen = "127.0.0.1:0".parse().unwrap();
-            let How { no_limits, per_site, .. } = how;
-            let serving = serve::Serving { listen, metrics: None, per_site, no_limits, clock };
+            let How {
+                no_limits,
+                per_site,
+                ..
+            } = how;
+            let serving = serve::Serving {
+                listen,
+                metrics: None,
+                per_site,
+                no_limits,
+                clock,
+            };
             let running = match serve::start(&places, &serving) {
                 Ok(running) => running,
-                Err(error) => return tell.send(Err(wire::errors::Chain(&error).to_string())).unwrap(),
+                Err(error) => {
+                    return tell
+                        .send(Err(wire::errors::Chain(&error).to_string()))
+                        .unwrap();
+                }
             };
             tell.send(Ok(running.address())).unwrap();
             let stop = async move {
@@ -343,7 +438,10 @@ pub fn ask<T: serde::de::DeserializeOwned>(
 pub fn claim_with(registry: &Registry, invite: &Invite) -> (u16, String) {
     let invited: Invited = registry.order("POST", "/v1/invitations", invite);
     let invitation: Invitation = invited.invitation.parse().unwrap();
-    registry.claim(&token_text(&invitation.token), &request(&CertificateParams::default(), &key()))
+    registry.claim(
+        &token_text(&invitation.token),
+        &request(&CertificateParams::default(), &key()),
+    )
 }
 
 /// What a good claim brought.
@@ -364,7 +462,9 @@ pub fn request(wishes: &CertificateParams, key: &KeyPair) -> String {
 /// All certificates that the database holds, in PEM.
 pub fn issued(places: &Places) -> Vec<String> {
     let database = rusqlite::Connection::open(places.state.join("registry.sqlite")).unwrap();
-    let mut all = database.prepare("SELECT certificate FROM certificates").unwrap();
+    let mut all = database
+        .prepare("SELECT certificate FROM certificates")
+        .unwrap();
     let rows = all.query_map([], |row| row.get(0)).unwrap();
     rows.collect::<Result<_, _>>().unwrap()
 }

@@ -38,12 +38,22 @@ impl Net {
                 .collect();
             let sounding = |peer: &u32| {
                 let rtt = (!self.parted(node, *peer)).then(|| span(self.space.rtt(node, *peer)));
-                Some(Sounding { peer: prefix(*peer)?, at: self.now, rtt })
+                Some(Sounding {
+                    peer: prefix(*peer)?,
+                    at: self.now,
+                    rtt,
+                })
             };
-            let mut strangers: Vec<_> =
-                cached.iter().filter(|peer| !self.overlay.connected(node, **peer)).collect();
+            let mut strangers: Vec<_> = cached
+                .iter()
+                .filter(|peer| !self.overlay.connected(node, **peer))
+                .collect();
             Rng::new(salt ^ u64::from(node) << 20).shuffle(&mut strangers);
-            let soundings: Vec<_> = strangers.into_iter().take(index(SOUNDED)).filter_map(sounding).collect();
+            let soundings: Vec<_> = strangers
+                .into_iter()
+                .take(index(SOUNDED))
+                .filter_map(sounding)
+                .collect();
             let me = prefix(node)?;
             let table = tables::table(&self.overlay, node, paths);
             let own = Ways::of(&table.routes, me, |_| true);
@@ -55,23 +65,46 @@ impl Net {
                 let peer = prefix(self.overlay.tunnel(at)?.acceptor)?;
                 let loss = tables::loss(&self.overlay, at, paths, self.stands_for());
                 let (room, accepted) = tables::welcome(&self.overlay, node_of(peer));
-                Some(View { peer, at: self.now, room, accepted, loss, distances: Vec::new() })
+                Some(View {
+                    peer,
+                    at: self.now,
+                    room,
+                    accepted,
+                    loss,
+                    distances: Vec::new(),
+                })
             });
             let views = views.chain(told).collect();
-            let candidates = cached.into_iter().filter_map(|peer| self.candidate(node, peer)).collect();
+            let candidates = cached
+                .into_iter()
+                .filter_map(|peer| self.candidate(node, peer))
+                .collect();
             let probes = Vec::new();
             let (links, free_slots) = self.links(node);
             let babel = Some(table);
             Some((
                 node,
-                World { at: self.now, links, babel, probes, candidates, soundings, views, free_slots },
+                World {
+                    at: self.now,
+                    links,
+                    babel,
+                    probes,
+                    candidates,
+                    soundings,
+                    views,
+                    free_slots,
+                },
             ))
         });
         scouted.into_iter().collect()
     }
 
     fn candidate(&self, node: u32, peer: u32) -> Option<Candidate> {
-        let failed = self.failed.get(index(node)).and_then(|failed| failed.get(&peer)).copied();
+        let failed = self
+            .failed
+            .get(index(node))
+            .and_then(|failed| failed.get(&peer))
+            .copied();
         Some(Candidate {
             peer: prefix(peer)?,
             endpoints: vec![endpoint(peer)],
@@ -86,13 +119,18 @@ impl Net {
         let links = tables::links(&self.overlay, node);
         let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
         let slots = u16::try_from(self.overlay.limits().dial + 2).unwrap_or(u16::MAX);
-        let free = (0..slots).map(Slot::Dialling).filter(|slot| !taken.contains(slot)).collect();
+        let free = (0..slots)
+            .map(Slot::Dialling)
+            .filter(|slot| !taken.contains(slot))
+            .collect();
         (links, free)
     }
 
     /// babeld has found other ways where tunnels drain.
     pub(super) fn renew(&self, nodes: &[u32], worlds: &mut BTreeMap<u32, World>, paths: &Paths) {
-        let tables = self.parallel(nodes, |node| Some(tables::table(&self.overlay, node, paths)));
+        let tables = self.parallel(nodes, |node| {
+            Some(tables::table(&self.overlay, node, paths))
+        });
         for (node, table) in nodes.iter().zip(tables) {
             if let Some(world) = worlds.get_mut(node) {
                 world.babel = Some(table);
@@ -102,7 +140,11 @@ impl Net {
 
     /// Dialled tunnels that are not under drain.
     pub(super) fn dialled_that_stay(&self, node: u32) -> usize {
-        let stays = |at: &u32| self.overlay.tunnel(*at).is_some_and(|tunnel| tunnel.draining.is_none());
+        let stays = |at: &u32| {
+            self.overlay
+                .tunnel(*at)
+                .is_some_and(|tunnel| tunnel.draining.is_none())
+        };
         self.overlay.dialled(node).filter(stays).count()
     }
 
@@ -118,7 +160,9 @@ impl Net {
     ) {
         let mut looking = Vec::with_capacity(nodes.len());
         for node in nodes {
-            let Some(world) = worlds.remove(node) else { continue };
+            let Some(world) = worlds.remove(node) else {
+                continue;
+            };
             if let Some(planner) = self.planners.get_mut(index(*node)).and_then(Option::take) {
                 looking.push(((*node, planner, world), Vec::new()));
             }
@@ -165,7 +209,11 @@ impl Net {
     ) -> Option<u32> {
         let now = self.now;
         match decision.order {
-            Order::Open { slot: Slot::Dialling(slot), peer, .. } => {
+            Order::Open {
+                slot: Slot::Dialling(slot),
+                peer,
+                ..
+            } => {
                 let peer = node_of(peer);
                 happened.dials += 1;
                 let free = self.lives(peer) && !self.parted(node, peer);
@@ -174,7 +222,11 @@ impl Net {
                     return None;
                 }
                 happened.refused += u64::from(free && !self.overlay.has_room(peer));
-                let failed = self.failed.get_mut(index(node))?.entry(peer).or_insert((now, 0));
+                let failed = self
+                    .failed
+                    .get_mut(index(node))?
+                    .entry(peer)
+                    .or_insert((now, 0));
                 *failed = (now, failed.1 + 1);
                 Some(peer)
             }
@@ -182,7 +234,10 @@ impl Net {
                 let at = self.tunnel_at(node, slot)?;
                 self.overlay.set_draining(at, Some(now));
                 let start = self.starts.get(index(node)).copied().unwrap_or_default();
-                self.closings.entry((node, start, slot)).or_default().push(now);
+                self.closings
+                    .entry((node, start, slot))
+                    .or_default()
+                    .push(now);
                 ended.push(at);
                 None
             }
@@ -195,12 +250,19 @@ impl Net {
                 ended.extend(self.tunnel_at(node, slot));
                 None
             }
-            Order::Open { slot: Slot::Accepting(..), .. } => None,
+            Order::Open {
+                slot: Slot::Accepting(..),
+                ..
+            } => None,
         }
     }
 
     fn tunnel_at(&self, node: u32, slot: Slot) -> Option<u32> {
-        let here = |at: &u32| self.overlay.tunnel(*at).is_some_and(|t| tables::slot(t, node) == slot);
+        let here = |at: &u32| {
+            self.overlay
+                .tunnel(*at)
+                .is_some_and(|t| tables::slot(t, node) == slot)
+        };
         self.overlay.dialled(node).find(here)
     }
 
@@ -209,9 +271,19 @@ impl Net {
         let part = nodes.len().div_ceil(threads()).max(1);
         let work = &work;
         std::thread::scope(|scope| {
-            let some = |part: &[u32]| part.iter().filter_map(|node| work(*node)).collect::<Vec<_>>();
-            let running: Vec<_> = nodes.chunks(part).map(|part| scope.spawn(move || some(part))).collect();
-            running.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+            let some = |part: &[u32]| {
+                part.iter()
+                    .filter_map(|node| work(*node))
+                    .collect::<Vec<_>>()
+            };
+            let running: Vec<_> = nodes
+                .chunks(part)
+                .map(|part| scope.spawn(move || some(part)))
+                .collect();
+            running
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap_or_default())
+                .collect()
         })
     }
 }

@@ -19,7 +19,10 @@ use std::{io, path::Path, process::ExitCode};
 pub(super) fn rotate_ca(args: &RotateCaArgs) -> ExitCode {
     let staged = args.offline_root.is_some() || args.certificate.is_some();
     if staged && args.step != CaVerb::Stage {
-        return fail(&io::Error::other("--offline-root and --certificate are for the step stage"), 2);
+        return fail(
+            &io::Error::other("--offline-root and --certificate are for the step stage"),
+            2,
+        );
     }
     let step = match args.step {
         CaVerb::Request => {
@@ -47,21 +50,32 @@ pub(super) fn rotate_ca(args: &RotateCaArgs) -> ExitCode {
         Ok(certificate) => certificate,
         Err(code) => return code,
     };
-    let ask = RotateCa { step, force: args.force, certificate };
-    call(&args.root, "POST", "/v1/authority", Some(&ask), |answer| done(&args.root, &args.wait, &answer))
+    let ask = RotateCa {
+        step,
+        force: args.force,
+        certificate,
+    };
+    call(&args.root, "POST", "/v1/authority", Some(&ask), |answer| {
+        done(&args.root, &args.wait, &answer)
+    })
 }
 
 /// Lets the root in that folder certify the running registry's next CA.
 fn certified(root: &Root, folder: &Path) -> Result<String, ExitCode> {
-    let asked: Result<CaRequest, _> =
-        admin::ask(&root.places().admin, "POST", "/v1/authority/requests", Some(&RequestCa {}));
+    let asked: Result<CaRequest, _> = admin::ask(
+        &root.places().admin,
+        "POST",
+        "/v1/authority/requests",
+        Some(&RequestCa {}),
+    );
     let asked = asked.map_err(|error| fail(&error, admin_code(&error)))?;
     let first = (!asked.has_root && !OfflineRoot::exists(folder)).then_some(asked.network);
     certify_with(folder, first, &asked.csr)
 }
 
 pub(super) fn certify(args: &CertifyArgs) -> ExitCode {
-    let certified = text_of(&args.file).and_then(|csr| certify_with(&args.offline_root, args.network, &csr));
+    let certified =
+        text_of(&args.file).and_then(|csr| certify_with(&args.offline_root, args.network, &csr));
     match certified {
         Ok(certificates) => {
             say(certificates.trim_end());
@@ -73,7 +87,11 @@ pub(super) fn certify(args: &CertifyArgs) -> ExitCode {
 
 /// The certificates of the CA and of the root in that folder, in PEM. `make_for`: the root is made first, for
 /// this network.
-fn certify_with(folder: &Path, make_for: Option<ipnet::Ipv6Net>, csr: &str) -> Result<String, ExitCode> {
+fn certify_with(
+    folder: &Path,
+    make_for: Option<ipnet::Ipv6Net>,
+    csr: &str,
+) -> Result<String, ExitCode> {
     let key = request::read(csr).map_err(|error| fail(&error, 1))?;
     let now_s = registry::system_clock()();
     let made = || -> Result<String, SettingsError> {

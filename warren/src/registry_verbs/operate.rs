@@ -3,8 +3,8 @@
 use super::{
     Root,
     arguments::{
-        BackupArgs, InviteArgs, Key, ListArgs, LogArgs, RevokeArgs, RotateKeyArgs, SetArgs, SignArgs,
-        SpreadArgs, Wait, WantedArgs,
+        BackupArgs, InviteArgs, Key, ListArgs, LogArgs, RevokeArgs, RotateKeyArgs, SetArgs,
+        SignArgs, SpreadArgs, Wait, WantedArgs,
     },
     settings_code,
 };
@@ -12,8 +12,8 @@ use crate::output::{fail, read_short, say};
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use registry::{
     admin::{
-        self, AdminError, Backup, Done, Invite, Invited, Lines, Listing, ParameterList, Revoke, RevokedNode,
-        RotateKey, Set, SignFile,
+        self, AdminError, Backup, Done, Invite, Invited, Lines, Listing, ParameterList, Revoke,
+        RevokedNode, RotateKey, Set, SignFile,
     },
     desk::{KeyKind, Spread},
     settings,
@@ -57,7 +57,11 @@ fn print_json(document: &impl Serialize) -> ExitCode {
 }
 
 pub(super) fn invite(args: &InviteArgs) -> ExitCode {
-    let WantedArgs { name, prefix_length, pin_prefix } = &args.wanted;
+    let WantedArgs {
+        name,
+        prefix_length,
+        pin_prefix,
+    } = &args.wanted;
     let ask = Invite {
         ttl_s: args.ttl,
         uses: Some(args.uses),
@@ -66,22 +70,28 @@ pub(super) fn invite(args: &InviteArgs) -> ExitCode {
         prefix: pin_prefix.clone(),
         anonymous: args.anonymous,
     };
-    call(&args.root, "POST", "/v1/invitations", Some(&ask), |invited: Invited| {
-        if args.json {
-            return print_json(&invited);
-        }
-        say(&invited.invitation);
-        if !args.qr {
-            return ExitCode::SUCCESS;
-        }
-        match QrCode::new(&invited.invitation) {
-            Ok(code) => {
-                say(code.render::<Dense1x2>().quiet_zone(true).build());
-                ExitCode::SUCCESS
+    call(
+        &args.root,
+        "POST",
+        "/v1/invitations",
+        Some(&ask),
+        |invited: Invited| {
+            if args.json {
+                return print_json(&invited);
             }
-            Err(error) => fail(&error, 1),
-        }
-    })
+            say(&invited.invitation);
+            if !args.qr {
+                return ExitCode::SUCCESS;
+            }
+            match QrCode::new(&invited.invitation) {
+                Ok(code) => {
+                    say(code.render::<Dense1x2>().quiet_zone(true).build());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => fail(&error, 1),
+            }
+        },
+    )
 }
 
 /// A short text, or what to end with.
@@ -97,40 +107,76 @@ pub(super) fn sign(args: &SignArgs) -> ExitCode {
         Ok(csr) => csr,
         Err(code) => return code,
     };
-    let WantedArgs { name, prefix_length, pin_prefix } = &args.wanted;
-    let ask = SignFile { csr, name: name.clone(), prefix_length: *prefix_length, prefix: pin_prefix.clone() };
-    call(&args.root, "POST", "/v1/signatures", Some(&ask), |signed: Enrolment| print_json(&signed))
+    let WantedArgs {
+        name,
+        prefix_length,
+        pin_prefix,
+    } = &args.wanted;
+    let ask = SignFile {
+        csr,
+        name: name.clone(),
+        prefix_length: *prefix_length,
+        prefix: pin_prefix.clone(),
+    };
+    call(
+        &args.root,
+        "POST",
+        "/v1/signatures",
+        Some(&ask),
+        |signed: Enrolment| print_json(&signed),
+    )
 }
 
 pub(super) fn list(args: &ListArgs) -> ExitCode {
-    call(&args.root, "GET", "/v1/nodes", NOTHING, |listing: Listing| {
-        if args.json {
-            return print_json(&listing);
-        }
-        for node in listing.nodes {
-            let state = if node.revoked { "revoked" } else { "live" };
-            let name = node.name.as_deref().unwrap_or("-");
-            let heard = node.heard.map_or("silent", |heard| match heard.endpoints.as_slice() {
-                [] => "heard",
-                [_, ..] => "dialable",
-            });
-            let (prefix, expires, serial) = (node.prefix, node.expires, node.serial);
-            say(format_args!("{prefix:<12} {name:<16} {state:<8} {heard:<8} until {expires}  {serial}"));
-        }
-        ExitCode::SUCCESS
-    })
+    call(
+        &args.root,
+        "GET",
+        "/v1/nodes",
+        NOTHING,
+        |listing: Listing| {
+            if args.json {
+                return print_json(&listing);
+            }
+            for node in listing.nodes {
+                let state = if node.revoked { "revoked" } else { "live" };
+                let name = node.name.as_deref().unwrap_or("-");
+                let heard = node
+                    .heard
+                    .map_or("silent", |heard| match heard.endpoints.as_slice() {
+                        [] => "heard",
+                        [_, ..] => "dialable",
+                    });
+                let (prefix, expires, serial) = (node.prefix, node.expires, node.serial);
+                say(format_args!(
+                    "{prefix:<12} {name:<16} {state:<8} {heard:<8} until {expires}  {serial}"
+                ));
+            }
+            ExitCode::SUCCESS
+        },
+    )
 }
 
 pub(super) fn revoke(args: &RevokeArgs) -> ExitCode {
-    let ask = Revoke { node: args.node.clone() };
-    call(&args.root, "POST", "/v1/revocations", Some(&ask), |done: RevokedNode| {
-        say(format_args!("{} revoked ({} certificates)", done.prefix, done.certificates));
-        let version = done.revocations_version;
-        wait(&args.root, &args.wait, |spread| {
-            (spread.revocations_version >= version && spread.revocations_held >= spread.heard)
-                .then(|| format!("revocations {}", spread.revocations_version))
-        })
-    })
+    let ask = Revoke {
+        node: args.node.clone(),
+    };
+    call(
+        &args.root,
+        "POST",
+        "/v1/revocations",
+        Some(&ask),
+        |done: RevokedNode| {
+            say(format_args!(
+                "{} revoked ({} certificates)",
+                done.prefix, done.certificates
+            ));
+            let version = done.revocations_version;
+            wait(&args.root, &args.wait, |spread| {
+                (spread.revocations_version >= version && spread.revocations_held >= spread.heard)
+                    .then(|| format!("revocations {}", spread.revocations_version))
+            })
+        },
+    )
 }
 
 /// Waits until `done`, where that is asked for; tells how far it has come when that changes.
@@ -151,7 +197,9 @@ fn wait(root: &Root, wait: &Wait, done: impl Fn(&Spread) -> Option<String>) -> E
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    match actix_rt::System::new().block_on(async { tokio::time::timeout(wait.timeout, asking).await }) {
+    match actix_rt::System::new()
+        .block_on(async { tokio::time::timeout(wait.timeout, asking).await })
+    {
         Ok(Ok(what)) => {
             say(format_args!("{what}: all nodes that are there have it"));
             ExitCode::SUCCESS
@@ -186,35 +234,58 @@ fn applied(version: u64) -> impl Fn(&Spread) -> Option<String> {
 }
 
 pub(super) fn spread(args: &SpreadArgs) -> ExitCode {
-    call(&args.root, "GET", "/v1/spread", NOTHING, |spread: Spread| {
-        if args.json {
-            return print_json(&spread);
-        }
-        say(shown(&spread));
-        wait(&args.root, &args.wait, applied(spread.network_version))
-    })
+    call(
+        &args.root,
+        "GET",
+        "/v1/spread",
+        NOTHING,
+        |spread: Spread| {
+            if args.json {
+                return print_json(&spread);
+            }
+            say(shown(&spread));
+            wait(&args.root, &args.wait, applied(spread.network_version))
+        },
+    )
 }
 
 pub(super) fn parameters(args: &ListArgs) -> ExitCode {
-    call(&args.root, "GET", "/v1/parameters", NOTHING, |list: ParameterList| {
-        if args.json {
-            return print_json(&list);
-        }
-        for one in list.parameters {
-            say(format_args!("{:<18} {:<24} {}", one.key, one.value, one.class));
-        }
-        ExitCode::SUCCESS
-    })
+    call(
+        &args.root,
+        "GET",
+        "/v1/parameters",
+        NOTHING,
+        |list: ParameterList| {
+            if args.json {
+                return print_json(&list);
+            }
+            for one in list.parameters {
+                say(format_args!(
+                    "{:<18} {:<24} {}",
+                    one.key, one.value, one.class
+                ));
+            }
+            ExitCode::SUCCESS
+        },
+    )
 }
 
 pub(super) fn done(root: &Root, pause: &Wait, done: &Done) -> ExitCode {
-    say(format_args!("{} (network document {})", done.done, done.network_version));
+    say(format_args!(
+        "{} (network document {})",
+        done.done, done.network_version
+    ));
     wait(root, pause, applied(done.network_version))
 }
 
 pub(super) fn set(args: &SetArgs) -> ExitCode {
-    let ask = Set { key: args.key.clone(), value: args.value.clone() };
-    call(&args.root, "PUT", "/v1/parameters", Some(&ask), |answer| done(&args.root, &args.wait, &answer))
+    let ask = Set {
+        key: args.key.clone(),
+        value: args.value.clone(),
+    };
+    call(&args.root, "PUT", "/v1/parameters", Some(&ask), |answer| {
+        done(&args.root, &args.wait, &answer)
+    })
 }
 
 pub(super) fn rotate_key(args: &RotateKeyArgs) -> ExitCode {
@@ -222,22 +293,37 @@ pub(super) fn rotate_key(args: &RotateKeyArgs) -> ExitCode {
         Key::Babel => KeyKind::Babel,
         Key::TlsCrypt => KeyKind::TlsCrypt,
     };
-    let ask = RotateKey { key, step: args.step.into(), force: args.force };
-    call(&args.root, "POST", "/v1/keys", Some(&ask), |answer| done(&args.root, &args.wait, &answer))
+    let ask = RotateKey {
+        key,
+        step: args.step.into(),
+        force: args.force,
+    };
+    call(&args.root, "POST", "/v1/keys", Some(&ask), |answer| {
+        done(&args.root, &args.wait, &answer)
+    })
 }
 
 pub(super) fn backup(args: &BackupArgs) -> ExitCode {
     let path = std::path::absolute(&args.file).unwrap_or_else(|_| args.file.clone());
-    call(&args.root, "POST", "/v1/backups", Some(&Backup { path }), |done: Done| {
-        say(done.done);
-        ExitCode::SUCCESS
-    })
+    call(
+        &args.root,
+        "POST",
+        "/v1/backups",
+        Some(&Backup { path }),
+        |done: Done| {
+            say(done.done);
+            ExitCode::SUCCESS
+        },
+    )
 }
 
 pub(super) fn restore(args: &BackupArgs) -> ExitCode {
     match settings::restore(&args.root.places(), &args.file) {
         Ok(aside) => {
-            say(format_args!("restored; what was there before is {}", aside.display()));
+            say(format_args!(
+                "restored; what was there before is {}",
+                aside.display()
+            ));
             say(
                 "nodes that joined since the copy must join again; what was revoked since must be revoked again",
             );
@@ -248,10 +334,16 @@ pub(super) fn restore(args: &BackupArgs) -> ExitCode {
 }
 
 pub(super) fn log(args: &LogArgs) -> ExitCode {
-    call(&args.root, "GET", &format!("/v1/log?count={}", args.lines), NOTHING, |lines: Lines| {
-        for line in lines.lines {
-            say(format_args!("{}  {:<8} {}", line.at, line.who, line.what));
-        }
-        ExitCode::SUCCESS
-    })
+    call(
+        &args.root,
+        "GET",
+        &format!("/v1/log?count={}", args.lines),
+        NOTHING,
+        |lines: Lines| {
+            for line in lines.lines {
+                say(format_args!("{}  {:<8} {}", line.at, line.who, line.what));
+            }
+            ExitCode::SUCCESS
+        },
+    )
 }

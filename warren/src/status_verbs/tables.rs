@@ -16,32 +16,57 @@ pub(super) fn status(document: &StatusDocument) -> String {
         table.add_row([name.to_owned(), value]);
     };
     let up = document.tunnels_up;
-    line("node", format!("{} in {}", document.prefix, document.network));
+    line(
+        "node",
+        format!("{} in {}", document.prefix, document.network),
+    );
     line("address", document.address.to_string());
     if let Some(address) = document.address4 {
         line("IPv4", address.to_string());
     }
-    line("state", if document.ready { "ready" } else { "not ready" }.to_owned());
+    line(
+        "state",
+        if document.ready { "ready" } else { "not ready" }.to_owned(),
+    );
     if document.dry_run {
         line("policy", DRY_RUN.to_owned());
     }
-    line("software", format!("warren {}, pid {}", document.software, document.pid));
+    line(
+        "software",
+        format!("warren {}, pid {}", document.software, document.pid),
+    );
     if let Some(least) = &document.upgrade_to {
-        line("upgrade", format!("the network asks for warren {} or newer", printable(least)));
+        line(
+            "upgrade",
+            format!("the network asks for warren {} or newer", printable(least)),
+        );
     }
     line("running for", span(document.uptime_seconds));
-    line("tunnels", format!("{} dialled, {} accepted", up.dialled, up.accepted));
+    line(
+        "tunnels",
+        format!("{} dialled, {} accepted", up.dialled, up.accepted),
+    );
     line("neighbours", document.neighbours.to_string());
     line("nodes known", document.nodes_known.to_string());
     line("routes installed", document.routes_installed.to_string());
     if let Some(gateway) = &document.gateway {
-        let own = if *gateway == document.prefix { "this node" } else { gateway };
+        let own = if *gateway == document.prefix {
+            "this node"
+        } else {
+            gateway
+        };
         line("way out", format!("by {own}"));
     }
     line("registry", registry(&document.registry));
     for lease in &document.leases {
         let (transport, port, external) = (&lease.transport, lease.internal_port, lease.external);
-        line("port mapping", format!("{transport} {external} to port {port}, until {}", moment(lease.until)));
+        line(
+            "port mapping",
+            format!(
+                "{transport} {external} to port {port}, until {}",
+                moment(lease.until)
+            ),
+        );
     }
     for child in &document.children {
         let state = match (child.pid, child.ready) {
@@ -62,8 +87,13 @@ fn registry(state: &RegistryState) -> String {
     match (state.asked, state.answered.map(moment), &state.failure) {
         (None, ..) => "not asked yet".to_owned(),
         (Some(_), Some(at), None) => format!("answered at {at}"),
-        (Some(_), Some(at), Some(why)) => format!("away: {}; last answered at {at}", printable(why)),
-        (Some(_), None, why) => format!("never answered: {}", printable(why.as_deref().unwrap_or("-"))),
+        (Some(_), Some(at), Some(why)) => {
+            format!("away: {}; last answered at {at}", printable(why))
+        }
+        (Some(_), None, why) => format!(
+            "never answered: {}",
+            printable(why.as_deref().unwrap_or("-"))
+        ),
     }
 }
 
@@ -74,8 +104,8 @@ pub(super) fn tunnels(document: &TunnelsDocument) -> String {
     }
     let mut table = plain();
     table.set_header([
-        "TUNNEL", "PEER", "ROLE", "STATE", "AGE", "RECEIVED", "SENT", "IN", "OUT", "NODES", "ROUTES", "RTT",
-        "LOSS", "ENDPOINT", "VERDICT",
+        "TUNNEL", "PEER", "ROLE", "STATE", "AGE", "RECEIVED", "SENT", "IN", "OUT", "NODES",
+        "ROUTES", "RTT", "LOSS", "ENDPOINT", "VERDICT",
     ]);
     document.tunnels.iter().for_each(|tunnel| {
         table.add_row(tunnel_line(tunnel));
@@ -100,7 +130,11 @@ fn tunnel_line(tunnel: &TunnelEntry) -> [String; 15] {
         tunnel.nodes_served.to_string(),
         tunnel.routes.to_string(),
         or_dash(tunnel.rtt_seconds.map(millis)),
-        or_dash(tunnel.loss_ratio.map(|ratio| format!("{:.1} %", ratio * 100.0))),
+        or_dash(
+            tunnel
+                .loss_ratio
+                .map(|ratio| format!("{:.1} %", ratio * 100.0)),
+        ),
         format!("{transport} {}", or_dash(endpoint)),
         or_dash(tunnel.verdict.as_deref().map(printable)),
     ]
@@ -112,9 +146,17 @@ pub(super) fn peers(document: &PeersDocument) -> String {
         return "no peers known".to_owned();
     }
     let mut table = plain();
-    table.set_header(["PEER", "TUNNEL", "CONFIRMED", "LAST FAILURE", "FAILURES", "ENDPOINTS"]);
+    table.set_header([
+        "PEER",
+        "TUNNEL",
+        "CONFIRMED",
+        "LAST FAILURE",
+        "FAILURES",
+        "ENDPOINTS",
+    ]);
     for peer in &document.peers {
-        let ago = |seconds: Option<f64>| or_dash(seconds.map(|seconds| format!("{} ago", span(seconds))));
+        let ago =
+            |seconds: Option<f64>| or_dash(seconds.map(|seconds| format!("{} ago", span(seconds))));
         table.add_row([
             peer.prefix.clone(),
             or_dash(peer.slot.clone()),
@@ -134,7 +176,15 @@ pub(super) fn routes(document: &RoutesDocument) -> String {
         return "babeld does not answer".to_owned();
     }
     let mut neighbours = plain();
-    neighbours.set_header(["NEIGHBOUR", "TUNNEL", "COST", "RXCOST", "TXCOST", "RTT", "HELLOS"]);
+    neighbours.set_header([
+        "NEIGHBOUR",
+        "TUNNEL",
+        "COST",
+        "RXCOST",
+        "TXCOST",
+        "RTT",
+        "HELLOS",
+    ]);
     for n in &document.neighbours {
         neighbours.add_row([
             n.peer.clone(),
@@ -151,13 +201,29 @@ pub(super) fn routes(document: &RoutesDocument) -> String {
     routes.set_header(["NODE", "ADDRESS", "VIA", "TUNNEL", "METRIC", "INSTALLED"]);
     for r in &document.routes {
         let installed = if r.installed { "yes" } else { "-" };
-        let node = [r.node.clone(), r.address.to_string(), r.via.clone(), r.slot.clone()];
-        routes.add_row(node.into_iter().chain([metric(r.metric), installed.to_owned()]));
+        let node = [
+            r.node.clone(),
+            r.address.to_string(),
+            r.via.clone(),
+            r.slot.clone(),
+        ];
+        routes.add_row(
+            node.into_iter()
+                .chain([metric(r.metric), installed.to_owned()]),
+        );
     }
     for r in &document.defaults {
         let installed = if r.installed { "yes" } else { "-" };
-        let out = [r.gateway.clone(), "out of the network".to_owned(), r.via.clone(), r.slot.clone()];
-        routes.add_row(out.into_iter().chain([metric(r.metric), installed.to_owned()]));
+        let out = [
+            r.gateway.clone(),
+            "out of the network".to_owned(),
+            r.via.clone(),
+            r.slot.clone(),
+        ];
+        routes.add_row(
+            out.into_iter()
+                .chain([metric(r.metric), installed.to_owned()]),
+        );
     }
     right(&mut routes, 4..5);
     format!("{neighbours}\n\n{routes}")
@@ -165,11 +231,16 @@ pub(super) fn routes(document: &RoutesDocument) -> String {
 
 /// Decisions, then verdicts; only those of one tunnel or peer where `name` is given.
 pub(super) fn decisions(document: &DecisionsDocument, name: Option<&str>) -> String {
-    let wanted = |slot: &str, peer: Option<&str>| name.is_none_or(|name| slot == name || peer == Some(name));
+    let wanted =
+        |slot: &str, peer: Option<&str>| name.is_none_or(|name| slot == name || peer == Some(name));
     let mut log = plain();
     log.set_header(["TIME", "ORDER", "TUNNEL", "PEER", "REASON", "BECAUSE"]);
     let mut lines = 0;
-    for entry in document.decisions.iter().filter(|entry| wanted(&entry.slot, entry.peer.as_deref())) {
+    for entry in document
+        .decisions
+        .iter()
+        .filter(|entry| wanted(&entry.slot, entry.peer.as_deref()))
+    {
         lines += 1;
         log.add_row([
             moment(entry.at),
@@ -182,14 +253,29 @@ pub(super) fn decisions(document: &DecisionsDocument, name: Option<&str>) -> Str
     }
     let mut now = plain();
     now.set_header(["TUNNEL", "PEER", "NOW"]);
-    let verdicts = document.verdicts.iter().filter(|verdict| wanted(&verdict.slot, verdict.peer.as_deref()));
+    let verdicts = document
+        .verdicts
+        .iter()
+        .filter(|verdict| wanted(&verdict.slot, verdict.peer.as_deref()));
     for verdict in verdicts {
         let peer = or_dash(verdict.peer.clone());
         now.add_row([verdict.slot.clone(), peer, printable(&verdict.text)]);
     }
-    let log = if lines == 0 { "nothing was decided lately".to_owned() } else { log.to_string() };
-    let text = if now.row_count() == 0 { log } else { format!("{log}\n\n{now}") };
-    if document.dry_run { format!("{DRY_RUN}\n\n{text}") } else { text }
+    let log = if lines == 0 {
+        "nothing was decided lately".to_owned()
+    } else {
+        log.to_string()
+    };
+    let text = if now.row_count() == 0 {
+        log
+    } else {
+        format!("{log}\n\n{now}")
+    };
+    if document.dry_run {
+        format!("{DRY_RUN}\n\n{text}")
+    } else {
+        text
+    }
 }
 
 /// No frame, two spaces between columns.
@@ -213,12 +299,18 @@ fn or_dash(text: Option<String>) -> String {
 
 /// Texts from elsewhere do not steer the terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 /// Babel's metric; its infinity in a word.
 fn metric(metric: u16) -> String {
-    if metric == u16::MAX { "unreachable".to_owned() } else { metric.to_string() }
+    if metric == u16::MAX {
+        "unreachable".to_owned()
+    } else {
+        metric.to_string()
+    }
 }
 
 /// Seconds only: a log line of today needs no more.
@@ -235,8 +327,15 @@ fn millis(seconds: f64) -> String {
 
 /// The two largest parts of a span, such as `3h 20m`.
 fn span(seconds: f64) -> String {
-    let whole = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
-    let (days, hours, minutes, rest) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60, whole % 60);
+    let whole = std::time::Duration::try_from_secs_f64(seconds)
+        .unwrap_or_default()
+        .as_secs();
+    let (days, hours, minutes, rest) = (
+        whole / 86_400,
+        whole / 3_600 % 24,
+        whole / 60 % 60,
+        whole % 60,
+    );
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{rest}s"),
         (0, 0, _) => format!("{minutes}m {rest}s"),
@@ -250,7 +349,11 @@ fn bytes(count: f64) -> String {
     let mut left = count;
     for unit in ["B", "kB", "MB", "GB"] {
         if left < 1_000.0 {
-            return if unit == "B" { format!("{left:.0} B") } else { format!("{left:.1} {unit}") };
+            return if unit == "B" {
+                format!("{left:.0} B")
+            } else {
+                format!("{left:.1} {unit}")
+            };
         }
         left /= 1_000.0;
     }
@@ -344,8 +447,14 @@ mod tests {
 
     #[test]
     fn a_moment_has_two_digits_for_its_hour() {
-        assert_eq!(moment("2023-11-14 0:37:17.5 +00:00:00"), "2023-11-14 00:37:17Z");
-        assert_eq!(moment("2023-11-14 22:13:20.0 +00:00:00"), "2023-11-14 22:13:20Z");
+        assert_eq!(
+            moment("2023-11-14 0:37:17.5 +00:00:00"),
+            "2023-11-14 00:37:17Z"
+        );
+        assert_eq!(
+            moment("2023-11-14 22:13:20.0 +00:00:00"),
+            "2023-11-14 22:13:20Z"
+        );
     }
 
     #[test]
@@ -365,14 +474,22 @@ mod tests {
         let document: DecisionsDocument = serde_json::from_str(text).unwrap();
         let all = decisions(&document, None);
         assert!(
-            all.contains("2023-11-14 22:13:20Z") && all.contains("usage=3 B/s") && all.contains("kept"),
+            all.contains("2023-11-14 22:13:20Z")
+                && all.contains("usage=3 B/s")
+                && all.contains("kept"),
             "{all}"
         );
         assert!(!all.contains(DRY_RUN), "{all}");
-        let idle = DecisionsDocument { dry_run: true, ..document.clone() };
+        let idle = DecisionsDocument {
+            dry_run: true,
+            ..document.clone()
+        };
         assert_eq!(decisions(&idle, None), format!("{DRY_RUN}\n\n{all}"));
         let one = decisions(&document, Some("8/16"));
-        assert!(one.starts_with("nothing was decided lately") && one.contains("kept"), "{one}");
+        assert!(
+            one.starts_with("nothing was decided lately") && one.contains("kept"),
+            "{one}"
+        );
         assert!(!decisions(&document, Some("wrn0")).contains("kept"));
     }
 }

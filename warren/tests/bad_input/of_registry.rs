@@ -8,10 +8,23 @@ pub(super) fn command(network: &Network, case: &str) -> Option<Command> {
     Some(match case {
         "install nonsense" => warren(&["install", &nonsense(network)], &network.at("newcomer")),
         "sign nonsense" => verb(network, &["sign", &nonsense(network)]),
-        "sign with a bad prefix" => verb(network, &["sign", &requested(network, "one"), "--pin-prefix", "7"]),
+        "sign with a bad prefix" => verb(
+            network,
+            &["sign", &requested(network, "one"), "--pin-prefix", "7"],
+        ),
         "sign with two lengths" => {
             let request = requested(network, "two");
-            verb(network, &["sign", &request, "--pin-prefix", "77/16", "--prefix-length", "20"])
+            verb(
+                network,
+                &[
+                    "sign",
+                    &request,
+                    "--pin-prefix",
+                    "77/16",
+                    "--prefix-length",
+                    "20",
+                ],
+            )
         }
         "sign a request twice" => {
             let request = requested(network, "three");
@@ -38,11 +51,23 @@ pub(super) fn command(network: &Network, case: &str) -> Option<Command> {
         "set out of range" => verb(network, &["set", "hello-interval", "1ms"]),
         "set an unknown key" => verb(network, &["set", "nonsense", "1"]),
         "rotate out of order" => verb(network, &["rotate-ca", "activate"]),
-        "stage nonsense" => verb(network, &["rotate-ca", "stage", "--certificate", &nonsense(network)]),
-        "root at another step" => verb(network, &["rotate-ca", "activate", "--offline-root", "/nowhere"]),
+        "stage nonsense" => verb(
+            network,
+            &["rotate-ca", "stage", "--certificate", &nonsense(network)],
+        ),
+        "root at another step" => verb(
+            network,
+            &["rotate-ca", "activate", "--offline-root", "/nowhere"],
+        ),
         "root made twice" => {
             let root = network.at("root");
-            let words = ["init", "--address", "127.0.0.1", "--offline-root", root.to_str().unwrap()];
+            let words = [
+                "init",
+                "--address",
+                "127.0.0.1",
+                "--offline-root",
+                root.to_str().unwrap(),
+            ];
             let words = [&["registry"], &words[..]].concat();
             must(warren(&words, &network.at("eight")));
             warren(&words, &network.at("nine"))
@@ -58,7 +83,9 @@ pub(super) fn command(network: &Network, case: &str) -> Option<Command> {
 /// Asks a folder that has no root to certify what a file asks for.
 fn certify(file: &str, network: &Network) -> Command {
     let mut command = program(WARREN);
-    command.args(["registry", "certify", file, "--offline-root"]).arg(network.at("no-root"));
+    command
+        .args(["registry", "certify", file, "--offline-root"])
+        .arg(network.at("no-root"));
     command
 }
 
@@ -69,7 +96,10 @@ fn verb(network: &Network, words: &[&str]) -> Command {
 
 /// A file with the request of a machine that is no node yet.
 fn requested(network: &Network, name: &str) -> String {
-    let request = must(warren(&["request", "--child-uids", "60197,60198"], &network.at(name)));
+    let request = must(warren(
+        &["request", "--child-uids", "60197,60198"],
+        &network.at(name),
+    ));
     let path = network.at(&format!("{name}.csr"));
     fs::write(&path, request).unwrap();
     path.to_str().unwrap().to_owned()

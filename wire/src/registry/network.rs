@@ -129,8 +129,12 @@ impl NetworkDocument {
     /// # Errors
     /// Names the field and what would be right.
     pub fn read(payload: &[u8]) -> Result<Self, DocumentError> {
-        let shape = |why: String| DocumentError::Shape { what: "network", why };
-        let document: Self = serde_json::from_slice(payload).map_err(|error| shape(error.to_string()))?;
+        let shape = |why: String| DocumentError::Shape {
+            what: "network",
+            why,
+        };
+        let document: Self =
+            serde_json::from_slice(payload).map_err(|error| shape(error.to_string()))?;
         document.check()?;
         Ok(document)
     }
@@ -140,27 +144,64 @@ impl NetworkDocument {
     /// # Errors
     /// Names the field and what would be right.
     pub fn check(&self) -> Result<(), DocumentError> {
-        let bad = |field, value: String, right| Err(DocumentError::Value { field, value, right });
+        let bad = |field, value: String, right| {
+            Err(DocumentError::Value {
+                field,
+                value,
+                right,
+            })
+        };
         if self.kind != Kind::Network {
             return bad("kind", "another".into(), "network");
         }
         if Network::new(self.network).is_none() {
-            return bad("network", self.network.to_string(), "a range of 16 to 64 bits without host bits");
+            return bad(
+                "network",
+                self.network.to_string(),
+                "a range of 16 to 64 bits without host bits",
+            );
         }
-        let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let is_hex = |text: &str| {
+            text.bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
         if self.babel_key.len() != 64 || !is_hex(&self.babel_key) {
             return bad("babel_key", "hidden".into(), "32 bytes in lower-case hex");
         }
         if static_key(&self.tls_crypt).is_none() {
-            return bad("tls_crypt", "hidden".into(), "an OpenVPN static key V1 of 2048 bits");
+            return bad(
+                "tls_crypt",
+                "hidden".into(),
+                "an OpenVPN static key V1 of 2048 bits",
+            );
         }
-        if self.tls_crypt_other.as_ref().is_some_and(|key| static_key(key).is_none()) {
-            return bad("tls_crypt_other", "hidden".into(), "an OpenVPN static key V1 of 2048 bits");
+        if self
+            .tls_crypt_other
+            .as_ref()
+            .is_some_and(|key| static_key(key).is_none())
+        {
+            return bad(
+                "tls_crypt_other",
+                "hidden".into(),
+                "an OpenVPN static key V1 of 2048 bits",
+            );
         }
-        if self.authorities.iter().any(|pem| certificate(pem).is_none()) {
-            return bad("authorities", "something else".into(), "certificates in PEM");
+        if self
+            .authorities
+            .iter()
+            .any(|pem| certificate(pem).is_none())
+        {
+            return bad(
+                "authorities",
+                "something else".into(),
+                "certificates in PEM",
+            );
         }
-        if let Some(version) = self.min_version.as_ref().filter(|version| !is_release(version)) {
+        if let Some(version) = self
+            .min_version
+            .as_ref()
+            .filter(|version| !is_release(version))
+        {
             let shown = version.chars().take(40).collect();
             return bad("min_version", shown, "MAJOR.MINOR.PATCH");
         }
@@ -172,12 +213,18 @@ impl NetworkDocument {
 
     /// The CAs of the document (DER), the one that signs now first.
     pub fn authorities(&self) -> Vec<Vec<u8>> {
-        self.authorities.iter().filter_map(|pem| certificate(pem)).collect()
+        self.authorities
+            .iter()
+            .filter_map(|pem| certificate(pem))
+            .collect()
     }
 
     /// The numbers as the policies take them.
     pub fn parameters(&self) -> Parameters {
-        Parameters { ipv4: self.ipv4.is_some(), ..self.parameters.parameters() }
+        Parameters {
+            ipv4: self.ipv4.is_some(),
+            ..self.parameters.parameters()
+        }
     }
 
     /// The plan of IPv4 addresses for payload, where there is one.
@@ -204,13 +251,21 @@ fn certificate(pem: &str) -> Option<Vec<u8>> {
 /// Three decimal numbers of at most 6 digits.
 /// The three numbers of a release; what follows a hyphen or a plus sign is left aside. `None` where it is none.
 fn release(text: &str) -> Option<[u32; 3]> {
-    let numbers = text.split(['-', '+']).next().filter(|numbers| is_release(numbers))?;
-    let numbers: Option<Vec<u32>> = numbers.split('.').map(|number| number.parse().ok()).collect();
+    let numbers = text
+        .split(['-', '+'])
+        .next()
+        .filter(|numbers| is_release(numbers))?;
+    let numbers: Option<Vec<u32>> = numbers
+        .split('.')
+        .map(|number| number.parse().ok())
+        .collect();
     numbers?.try_into().ok()
 }
 
 fn is_release(text: &str) -> bool {
-    let number = |part: &str| (1..=6).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |part: &str| {
+        (1..=6).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
     text.split('.').count() == 3 && text.split('.').all(number)
 }
 
@@ -226,8 +281,11 @@ pub fn static_key(text: &str) -> Option<Vec<u8>> {
     }
     let (_, rest) = text.split_once(BEGIN)?;
     let (body, _) = rest.split_once(END)?;
-    let digits: Vec<u32> =
-        body.chars().filter(|c| *c != '\n').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    let digits: Vec<u32> = body
+        .chars()
+        .filter(|c| *c != '\n')
+        .map(|c| c.to_digit(16))
+        .collect::<Option<_>>()?;
     let bytes = digits.chunks_exact(2).map(|pair| match pair {
         [high, low] => u8::try_from(high << 4 | low).ok(),
         _ => None,
@@ -251,21 +309,56 @@ impl ParametersDocument {
     pub fn check(&self) -> Result<(), DocumentError> {
         let day = 24 * 3600 * 1000;
         let ranges = [
-            ("hello_interval_ms", self.hello_interval_ms, 500..=15_000, "500 to 15000"),
-            ("update_interval_ms", self.update_interval_ms, 4_000..=120_000, "4000 to 120000"),
-            ("tunnels_to_dial", self.tunnels_to_dial.into(), 1..=30, "1 to 30"),
-            ("max_accepted", self.max_accepted.into(), 0..=250, "0 to 250"),
+            (
+                "hello_interval_ms",
+                self.hello_interval_ms,
+                500..=15_000,
+                "500 to 15000",
+            ),
+            (
+                "update_interval_ms",
+                self.update_interval_ms,
+                4_000..=120_000,
+                "4000 to 120000",
+            ),
+            (
+                "tunnels_to_dial",
+                self.tunnels_to_dial.into(),
+                1..=30,
+                "1 to 30",
+            ),
+            (
+                "max_accepted",
+                self.max_accepted.into(),
+                0..=250,
+                "0 to 250",
+            ),
             // Networks keep to 30 s and more; a laboratory may be quicker.
-            ("refresh_ms", self.refresh_ms, 1_000..=3_600_000, "1000 to 3600000"),
+            (
+                "refresh_ms",
+                self.refresh_ms,
+                1_000..=3_600_000,
+                "1000 to 3600000",
+            ),
             ("min_age_ms", self.min_age_ms, 0..=day, "0 to 86400000"),
             ("probe_ms", self.probe_ms, 250..=5_000, "250 to 5000"),
-            ("idle_probe_ms", self.idle_probe_ms, 1_000..=300_000, "1000 to 300000"),
+            (
+                "idle_probe_ms",
+                self.idle_probe_ms,
+                1_000..=300_000,
+                "1000 to 300000",
+            ),
         ];
-        match ranges.into_iter().find(|(_, value, range, _)| !range.contains(value)) {
+        match ranges
+            .into_iter()
+            .find(|(_, value, range, _)| !range.contains(value))
+        {
             None => Ok(()),
-            Some((field, value, _, right)) => {
-                Err(DocumentError::Value { field, value: value.to_string(), right })
-            }
+            Some((field, value, _, right)) => Err(DocumentError::Value {
+                field,
+                value: value.to_string(),
+                right,
+            }),
         }
     }
 
@@ -340,7 +433,10 @@ mod tests {
     #[test]
     fn older_software_than_the_network_asks_for_is_told_apart_by_numbers() {
         let asks = |least: Option<&str>, ours: &str| {
-            let network = NetworkDocument { min_version: least.map(str::to_owned), ..document() };
+            let network = NetworkDocument {
+                min_version: least.map(str::to_owned),
+                ..document()
+            };
             network.asks_for_newer_than(ours).map(str::to_owned)
         };
         assert_eq!(asks(Some("0.10.0"), "0.9.9"), Some("0.10.0".to_owned()));
@@ -360,26 +456,62 @@ mod tests {
     #[test]
     fn each_bad_value_is_named() {
         check(|d| d.kind = Kind::Revocations, Some("kind"));
-        check(|d| d.network = "fd00::1/48".parse().unwrap(), Some("network is fd00::1/48"));
-        check(|d| d.network = "fd00::/72".parse().unwrap(), Some("network is fd00::/72"));
+        check(
+            |d| d.network = "fd00::1/48".parse().unwrap(),
+            Some("network is fd00::1/48"),
+        );
+        check(
+            |d| d.network = "fd00::/72".parse().unwrap(),
+            Some("network is fd00::/72"),
+        );
         check(|d| d.babel_key = "0f".repeat(31), Some("babel_key"));
         check(|d| d.babel_key = "0F".repeat(32), Some("babel_key"));
         check(|d| d.tls_crypt = "hello".into(), Some("tls_crypt"));
-        check(|d| d.tls_crypt = static_key_text(&[1; 256]).replace("01\n", "\n"), Some("tls_crypt"));
-        check(|d| d.parameters.hello_interval_ms = 499, Some("hello_interval_ms is 499, not 500 to 15000"));
-        check(|d| d.parameters.tunnels_to_dial = 31, Some("tunnels_to_dial"));
+        check(
+            |d| d.tls_crypt = static_key_text(&[1; 256]).replace("01\n", "\n"),
+            Some("tls_crypt"),
+        );
+        check(
+            |d| d.parameters.hello_interval_ms = 499,
+            Some("hello_interval_ms is 499, not 500 to 15000"),
+        );
+        check(
+            |d| d.parameters.tunnels_to_dial = 31,
+            Some("tunnels_to_dial"),
+        );
         check(|d| d.parameters.max_accepted = 251, Some("max_accepted"));
         check(|d| d.parameters.refresh_ms = 0, Some("refresh_ms"));
-        check(|d| d.parameters.probe_ms = 249, Some("probe_ms is 249, not 250 to 5000"));
+        check(
+            |d| d.parameters.probe_ms = 249,
+            Some("probe_ms is 249, not 250 to 5000"),
+        );
         check(|d| d.parameters.idle_probe_ms = 999, Some("idle_probe_ms"));
-        check(|d| d.tls_crypt_other = Some("hello".into()), Some("tls_crypt_other"));
-        check(|d| d.authorities = vec!["hello".into()], Some("authorities"));
-        check(|d| d.min_version = Some("1.2".into()), Some("min_version is 1.2, not MAJOR.MINOR.PATCH"));
+        check(
+            |d| d.tls_crypt_other = Some("hello".into()),
+            Some("tls_crypt_other"),
+        );
+        check(
+            |d| d.authorities = vec!["hello".into()],
+            Some("authorities"),
+        );
+        check(
+            |d| d.min_version = Some("1.2".into()),
+            Some("min_version is 1.2, not MAJOR.MINOR.PATCH"),
+        );
         check(|d| d.min_version = Some("1.2.3".into()), None);
         check(|d| d.ipv4 = Some("10.0.0.0/8".parse().unwrap()), None);
-        check(|d| d.ipv4 = Some("10.0.0.1/8".parse().unwrap()), Some("ipv4 is 10.0.0.1/8, not a range"));
-        check(|d| d.ipv4 = Some("127.0.0.0/8".parse().unwrap()), Some("ipv4"));
-        check(|d| d.ipv4 = Some("10.1.2.0/25".parse().unwrap()), Some("ipv4"));
+        check(
+            |d| d.ipv4 = Some("10.0.0.1/8".parse().unwrap()),
+            Some("ipv4 is 10.0.0.1/8, not a range"),
+        );
+        check(
+            |d| d.ipv4 = Some("127.0.0.0/8".parse().unwrap()),
+            Some("ipv4"),
+        );
+        check(
+            |d| d.ipv4 = Some("10.1.2.0/25".parse().unwrap()),
+            Some("ipv4"),
+        );
     }
 
     #[test]

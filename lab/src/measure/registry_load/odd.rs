@@ -70,15 +70,29 @@ fn changed(csr: &str) -> String {
 fn one(line: &mut Connection, token: &str, csr: &str) -> Result<(u16, String)> {
     match fastrand::u8(..10) {
         0..4 => line.claim(token, &changed(csr)),
-        4 => line.claim(&"x".repeat(fastrand::usize(..200)), &"y".repeat(fastrand::usize(..12_000))),
+        4 => line.claim(
+            &"x".repeat(fastrand::usize(..200)),
+            &"y".repeat(fastrand::usize(..12_000)),
+        ),
         5 => {
-            let noise: Vec<u8> =
-                std::iter::repeat_with(|| fastrand::u8(..)).take(fastrand::usize(..9_000)).collect();
+            let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+                .take(fastrand::usize(..9_000))
+                .collect();
             line.call("POST", "/v1/claims", &noise)
         }
         _ => {
-            let (method, call) = CALLS.get(fastrand::usize(..CALLS.len())).copied().unwrap_or_default();
-            line.call(method, call, BODIES.get(fastrand::usize(..BODIES.len())).copied().unwrap_or_default())
+            let (method, call) = CALLS
+                .get(fastrand::usize(..CALLS.len()))
+                .copied()
+                .unwrap_or_default();
+            line.call(
+                method,
+                call,
+                BODIES
+                    .get(fastrand::usize(..BODIES.len()))
+                    .copied()
+                    .unwrap_or_default(),
+            )
         }
     }
 }
@@ -86,7 +100,8 @@ fn one(line: &mut Connection, token: &str, csr: &str) -> Result<(u16, String)> {
 /// Whether a certificate is for this very key.
 fn is_for(body: &str, key: &rcgen::KeyPair) -> bool {
     let claimed: Option<Claimed> = serde_json::from_str(body).ok();
-    let der = claimed.and_then(|claimed| CertificateDer::from_pem_slice(claimed.certificate.as_bytes()).ok());
+    let der = claimed
+        .and_then(|claimed| CertificateDer::from_pem_slice(claimed.certificate.as_bytes()).ok());
     let point = key.der_bytes();
     der.is_some_and(|der| der.windows(point.len()).any(|part| part == point))
 }
@@ -124,7 +139,10 @@ pub(super) fn all(desk: &Desk, clients: &Clients, token: &str, count: u64) -> Re
                     let (key, csr) = request()?;
                     let mut line = clients.connect(None)?;
                     let another = |left: u64| left.checked_sub(1);
-                    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, another).is_ok() {
+                    while left
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, another)
+                        .is_ok()
+                    {
                         match one(&mut line, token, &csr) {
                             Ok(answer) => judge(&tally, &answer, &key),
                             // It may hang up on who sends too much.
@@ -135,7 +153,9 @@ pub(super) fn all(desk: &Desk, clients: &Clients, token: &str, count: u64) -> Re
                 })
             })
             .collect();
-        lines.into_iter().try_for_each(|line| line.join().ok().context("a hostile client panicked")?)
+        lines
+            .into_iter()
+            .try_for_each(|line| line.join().ok().context("a hostile client panicked")?)
     })?;
     Ok(tally)
 }

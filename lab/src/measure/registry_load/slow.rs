@@ -34,7 +34,9 @@ impl Slow {
                     *self = Self::Handshake(None, 0);
                 }
             }
-            Self::Head(line @ None, said) => (*line, *said) = (clients.connect(None).ok().map(Box::new), 0),
+            Self::Head(line @ None, said) => {
+                (*line, *said) = (clients.connect(None).ok().map(Box::new), 0)
+            }
             Self::Head(Some(line), said) => {
                 let byte = HEAD.get(*said).copied().unwrap_or(b'x');
                 *said += 1;
@@ -50,9 +52,20 @@ impl Slow {
 ///
 /// # Errors
 /// Where the registry's namespace cannot be entered.
-pub(super) fn dribble(desk: &Desk, clients: &Clients, count: usize, over: &AtomicBool) -> Result<()> {
+pub(super) fn dribble(
+    desk: &Desk,
+    clients: &Clients,
+    count: usize,
+    over: &AtomicBool,
+) -> Result<()> {
     desk.enter()?;
-    let kind = |n| if n % 2 == 0 { Slow::Handshake(None, 0) } else { Slow::Head(None, 0) };
+    let kind = |n| {
+        if n % 2 == 0 {
+            Slow::Handshake(None, 0)
+        } else {
+            Slow::Head(None, 0)
+        }
+    };
     let mut all: Vec<Slow> = (0..count).map(kind).collect();
     while !over.load(Ordering::Relaxed) {
         all.iter_mut().for_each(|slow| slow.dribble(clients));

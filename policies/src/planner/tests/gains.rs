@@ -15,14 +15,22 @@ use std::{collections::BTreeSet, time::Duration};
 const AT: u64 = 10_000;
 
 fn route(node: u32, slot: Slot, installed: bool, metric: u16) -> Route {
-    Route { node: peer(node), slot, via: peer(node), installed, metric, refmetric: 0 }
+    Route {
+        node: peer(node),
+        slot,
+        via: peer(node),
+        installed,
+        metric,
+        refmetric: 0,
+    }
 }
 
 /// Three old dialled tunnels, to 2, 3 and 4; each is installed for its own peer, and every node has
 /// another way. Without it the ways grow by 10, 20 and 30 to the peers; node 8 is far from all.
 fn three(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<View>) -> World {
-    let links: Vec<LinkReading> =
-        (0..3).map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1)).collect();
+    let links: Vec<LinkReading> = (0..3)
+        .map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1))
+        .collect();
     let links = [links, vec![link(ACCEPT, 5, Phase::Up, 1)]].concat();
     let mut routes = vec![route(5, ACCEPT, true, 96), route(5, DIAL[0], false, 900)];
     for (n, loss) in loss.into_iter().enumerate() {
@@ -30,14 +38,31 @@ fn three(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<View>) -> World {
         routes.push(route(node, DIAL[n], true, 96));
         routes.push(route(node, ACCEPT, false, 96 + loss));
     }
-    routes.extend([route(8, ACCEPT, true, 3_000), route(8, DIAL[1], false, 3_001)]);
-    let sounding =
-        Sounding { peer: peer(8), at: Uptime::from_secs(AT), rtt: rtt_ms.map(Duration::from_millis) };
-    World { soundings: vec![sounding], views, ..world(AT, links, routes, vec![candidate(8, Some(1))]) }
+    routes.extend([
+        route(8, ACCEPT, true, 3_000),
+        route(8, DIAL[1], false, 3_001),
+    ]);
+    let sounding = Sounding {
+        peer: peer(8),
+        at: Uptime::from_secs(AT),
+        rtt: rtt_ms.map(Duration::from_millis),
+    };
+    World {
+        soundings: vec![sounding],
+        views,
+        ..world(AT, links, routes, vec![candidate(8, Some(1))])
+    }
 }
 
 fn view(of: u32, room: bool, loss: Option<u64>) -> View {
-    View { peer: peer(of), at: Uptime::from_secs(AT), room, accepted: None, loss, distances: Vec::new() }
+    View {
+        peer: peer(of),
+        at: Uptime::from_secs(AT),
+        room,
+        accepted: None,
+        loss,
+        distances: Vec::new(),
+    }
 }
 
 /// What one refresh of this world closes; no refresh is more than ten minutes away.
@@ -50,13 +75,19 @@ fn refresh_of(mut planner: Planner, world: &World) -> Vec<(Order, String)> {
         // The readings stay as fresh as they are at first.
         let mut world = world.clone();
         world.at = Uptime::from_secs(AT + second);
-        world.soundings.iter_mut().for_each(|sounding| sounding.at = world.at);
+        world
+            .soundings
+            .iter_mut()
+            .for_each(|sounding| sounding.at = world.at);
         world.views.iter_mut().for_each(|view| view.at = world.at);
         let Plan { decisions, .. } = planner.look(&world, true);
         decisions
     };
     let all: Vec<_> = (0..600).step_by(10).flat_map(look).collect();
-    all.into_iter().map(|decision| (decision.order, decision.terms)).take(1).collect()
+    all.into_iter()
+        .map(|decision| (decision.order, decision.terms))
+        .take(1)
+        .collect()
 }
 
 /// What the three would be missed by: that on `slot`, and the others.
@@ -69,12 +100,19 @@ fn losses(slot: Slot, its: u16, others: u16) -> [u16; 3] {
 fn check(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<View>, replaced: &[Slot]) {
     let orders = refresh(&three(loss, rtt_ms, views));
     let drain = |(order, _): &(Order, String)| match order {
-        Order::Drain { slot, reason: CloseReason::Replaced } => *slot,
+        Order::Drain {
+            slot,
+            reason: CloseReason::Replaced,
+        } => *slot,
         Order::Drain { .. } | Order::Open { .. } | Order::Undrain { .. } | Order::Close { .. } => {
             panic!("{order:?}")
         }
     };
-    assert_eq!(orders.iter().map(drain).collect::<Vec<_>>(), replaced, "{orders:?}");
+    assert_eq!(
+        orders.iter().map(drain).collect::<Vec<_>>(),
+        replaced,
+        "{orders:?}"
+    );
 }
 
 /// The slots that are not left to chance, by the losses that make them the least missed.
@@ -132,7 +170,9 @@ fn views_of_peers(slot: Slot, change: impl Fn(&mut View)) -> Vec<View> {
 
 #[test]
 fn a_tunnel_to_a_peer_that_few_dialled_is_not_replaced() {
-    let [one, other] = replaceable()[..] else { panic!("two") };
+    let [one, other] = replaceable()[..] else {
+        panic!("two")
+    };
     let losses = losses(one, 1, 100);
     let accepted = |accepted| views_of_peers(one, |view| view.accepted = accepted);
     // Three are to be dialled by each.
@@ -143,7 +183,9 @@ fn a_tunnel_to_a_peer_that_few_dialled_is_not_replaced() {
 
 #[test]
 fn a_tunnel_to_a_peer_without_room_gives_way_for_half_the_gain() {
-    let [one, _] = replaceable()[..] else { panic!("two") };
+    let [one, _] = replaceable()[..] else {
+        panic!("two")
+    };
     let losses = losses(one, 8_000, 9_000);
     let room = |room| views_of_peers(one, |view| view.room = room);
     check(losses, Some(20), room(true), &[]);
@@ -153,20 +195,30 @@ fn a_tunnel_to_a_peer_without_room_gives_way_for_half_the_gain() {
 #[test]
 fn room_is_filled_by_chance_first_and_then_by_what_gains_most() {
     let links = vec![link(DIAL[0], 2, Phase::Up, 1)];
-    let mut routes: Vec<_> = (2..10).map(|node| route(node, DIAL[0], true, 3_000)).collect();
+    let mut routes: Vec<_> = (2..10)
+        .map(|node| route(node, DIAL[0], true, 3_000))
+        .collect();
     routes.push(route(2, DIAL[1], false, 3_000));
     let sounding = |(number, rtt_ms)| Sounding {
         peer: peer(number),
         at: Uptime::from_secs(AT),
         rtt: Some(Duration::from_millis(rtt_ms)),
     };
-    let soundings = (3..10).map(|number| (number, 10 * u64::from(number))).map(sounding).collect();
+    let soundings = (3..10)
+        .map(|number| (number, 10 * u64::from(number)))
+        .map(sounding)
+        .collect();
     let candidates = (3..10).map(|number| candidate(number, Some(1))).collect();
-    let world = World { soundings, ..world(AT, links, routes, candidates) };
+    let world = World {
+        soundings,
+        ..world(AT, links, routes, candidates)
+    };
     let mut planner = planner(1, &[]);
     let mut seen = Vec::new();
     for decision in planner.look(&world, true).decisions {
-        let Order::Open { peer, reason, .. } = decision.order else { panic!("{decision:?}") };
+        let Order::Open { peer, reason, .. } = decision.order else {
+            panic!("{decision:?}")
+        };
         seen.push((peer.number(), reason));
     }
     // The tunnel that stands came by chance; of three, one is left to it.
@@ -177,19 +229,39 @@ fn room_is_filled_by_chance_first_and_then_by_what_gains_most() {
 fn lossy(world: World, slot: Slot, lost: u32) -> World {
     let lately = ProbeCounts { sent: 100, lost };
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::ZERO);
-    let probe = ProbeReading { slot, rtt, jitter, sent: 4, lost: 0, lately, rx_frames: 0, tx_frames: 0 };
-    World { probes: vec![probe], ..world }
+    let probe = ProbeReading {
+        slot,
+        rtt,
+        jitter,
+        sent: 4,
+        lost: 0,
+        lately,
+        rx_frames: 0,
+        tx_frames: 0,
+    };
+    World {
+        probes: vec![probe],
+        ..world
+    }
 }
 
 #[test]
 fn a_tunnel_that_loses_much_gives_way_to_a_gain_that_would_not_replace_it_otherwise() {
-    let [least, other] = replaceable()[..] else { panic!("two") };
+    let [least, other] = replaceable()[..] else {
+        panic!("two")
+    };
     // A loss of 2 × 30,000 for both ends, of which 0.25 and 0.16 are left.
     let three = || three(losses(least, 30_000, 36_000), Some(20), Vec::new());
     let replaced = |lost: u32, slot: Slot| {
         let orders = refresh(&lossy(three(), slot, lost));
         orders.into_iter().next().map(|(order, terms)| {
-            let Order::Drain { slot, reason: CloseReason::Replaced } = order else { panic!("{order:?}") };
+            let Order::Drain {
+                slot,
+                reason: CloseReason::Replaced,
+            } = order
+            else {
+                panic!("{order:?}")
+            };
             assert!(terms.contains(&format!("lost={lost} %")), "{terms}");
             slot
         })
@@ -197,53 +269,111 @@ fn a_tunnel_that_loses_much_gives_way_to_a_gain_that_would_not_replace_it_otherw
     assert_eq!(replaced(0, least), None);
     assert_eq!(replaced(50, least), None);
     assert_eq!(replaced(60, least), Some(least));
-    assert_eq!(replaced(75, other), Some(other), "the greater regret, but less of it arrives");
+    assert_eq!(
+        replaced(75, other),
+        Some(other),
+        "the greater regret, but less of it arrives"
+    );
 }
 
 #[test]
 fn a_lossy_tunnel_that_is_the_only_way_or_pinned_or_young_stays() {
-    let [least, _] = replaceable()[..] else { panic!("two") };
+    let [least, _] = replaceable()[..] else {
+        panic!("two")
+    };
     let number = DIAL.iter().position(|slot| *slot == least).unwrap() + 2;
     let number = u32::try_from(number).unwrap();
     let world = || lossy(three([9_000; 3], Some(20), Vec::new()), least, 90);
     let drained = |planner: Planner, world: &World| {
-        let orders = refresh_of(planner, world).into_iter().map(|(order, _)| order);
-        orders.filter(|order| matches!(order, Order::Drain { .. })).count()
+        let orders = refresh_of(planner, world)
+            .into_iter()
+            .map(|(order, _)| order);
+        orders
+            .filter(|order| matches!(order, Order::Drain { .. }))
+            .count()
     };
     assert_eq!(drained(planner(1, &[]), &world()), 1);
     assert_eq!(drained(planner(1, &[number]), &world()), 0, "pinned");
     let mut only = world();
-    only.babel.iter_mut().for_each(|table| table.routes.push(route(9, least, true, 96)));
+    only.babel
+        .iter_mut()
+        .for_each(|table| table.routes.push(route(9, least, true, 96)));
     assert_eq!(drained(planner(1, &[]), &only), 0, "the only way");
     let mut young = world();
     let born = Uptime::from_secs(AT);
-    young.links.iter_mut().filter(|one| one.tunnel.slot == least).for_each(|one| {
-        (one.tunnel.since, one.tunnel.up_since) = (born, Some(born));
-    });
+    young
+        .links
+        .iter_mut()
+        .filter(|one| one.tunnel.slot == least)
+        .for_each(|one| {
+            (one.tunnel.since, one.tunnel.up_since) = (born, Some(born));
+        });
     assert_eq!(drained(planner(1, &[]), &young), 0, "too young");
 }
 
 #[test]
 fn the_random_rule_lets_the_lot_fall_whatever_a_tunnel_is_worth() {
     let by_lot = |seed| {
-        let parameters = Parameters { tunnels_to_dial: 3, ..Parameters::default() };
-        let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Random, seed };
-        let orders = refresh_of(Planner::new(peer(1), settings), &three([1, 900, 900], Some(20), Vec::new()));
+        let parameters = Parameters {
+            tunnels_to_dial: 3,
+            ..Parameters::default()
+        };
+        let settings = PlannerSettings {
+            parameters,
+            pinned: BTreeSet::new(),
+            rule: Rule::Random,
+            seed,
+        };
+        let orders = refresh_of(
+            Planner::new(peer(1), settings),
+            &three([1, 900, 900], Some(20), Vec::new()),
+        );
         match orders.first() {
-            Some((Order::Drain { slot, reason: CloseReason::Rotation }, _)) => *slot,
+            Some((
+                Order::Drain {
+                    slot,
+                    reason: CloseReason::Rotation,
+                },
+                _,
+            )) => *slot,
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!((0..30).map(by_lot).collect::<BTreeSet<_>>(), DIAL[..3].iter().copied().collect());
+    assert_eq!(
+        (0..30).map(by_lot).collect::<BTreeSet<_>>(),
+        DIAL[..3].iter().copied().collect()
+    );
 }
 
 #[test]
 fn the_random_rule_fills_by_chance_alone() {
-    let parameters = Parameters { tunnels_to_dial: 3, ..Parameters::default() };
-    let settings = PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Random, seed: 1 };
-    let world =
-        World { links: Vec::new(), free_slots: vec![DIAL[0]], ..three([1, 1, 1], Some(20), Vec::new()) };
+    let parameters = Parameters {
+        tunnels_to_dial: 3,
+        ..Parameters::default()
+    };
+    let settings = PlannerSettings {
+        parameters,
+        pinned: BTreeSet::new(),
+        rule: Rule::Random,
+        seed: 1,
+    };
+    let world = World {
+        links: Vec::new(),
+        free_slots: vec![DIAL[0]],
+        ..three([1, 1, 1], Some(20), Vec::new())
+    };
     let reasons = Planner::new(peer(1), settings).look(&world, true).decisions;
-    let fills = |order: &Order| matches!(order, Order::Open { reason: OpenReason::Fill, .. });
-    assert!(reasons.len() == 1 && reasons.iter().all(|decision| fills(&decision.order)), "{reasons:?}");
+    let fills = |order: &Order| {
+        matches!(
+            order,
+            Order::Open {
+                reason: OpenReason::Fill,
+                ..
+            }
+        )
+    };
+    assert!(
+        reasons.len() == 1 && reasons.iter().all(|decision| fills(&decision.order)),
+        "{reasons:?}"
+    );
 }

@@ -24,20 +24,48 @@ pub(super) fn peer(number: u32) -> Prefix {
 }
 
 pub(super) fn planner(me: u32, pinned: &[u32]) -> Planner {
-    let parameters = Parameters { tunnels_to_dial: 3, ..Parameters::default() };
+    let parameters = Parameters {
+        tunnels_to_dial: 3,
+        ..Parameters::default()
+    };
     let pinned = pinned.iter().map(|number| peer(*number)).collect();
-    Planner::new(peer(me), PlannerSettings { parameters, pinned, rule: Rule::Gain, seed: 1 })
+    Planner::new(
+        peer(me),
+        PlannerSettings {
+            parameters,
+            pinned,
+            rule: Rule::Gain,
+            seed: 1,
+        },
+    )
 }
 
 pub(super) fn link(slot: Slot, number: u32, phase: Phase, since: u64) -> LinkReading {
     let since = Uptime::from_secs(since);
     let up_since = (phase != Phase::Connecting).then_some(since);
-    let tunnel = TunnelReading { slot, peer: peer(number), phase, since, up_since, endpoint: None };
-    LinkReading { tunnel, counters: LinkCounters::default() }
+    let tunnel = TunnelReading {
+        slot,
+        peer: peer(number),
+        phase,
+        since,
+        up_since,
+        endpoint: None,
+    };
+    LinkReading {
+        tunnel,
+        counters: LinkCounters::default(),
+    }
 }
 
 pub(super) fn route(number: u32, slot: Slot, installed: bool) -> Route {
-    Route { node: peer(number), slot, via: peer(number), installed, metric: 96, refmetric: 0 }
+    Route {
+        node: peer(number),
+        slot,
+        via: peer(number),
+        installed,
+        metric: 96,
+        refmetric: 0,
+    }
 }
 
 pub(super) fn candidate(number: u32, confirmed: Option<u64>) -> Candidate {
@@ -51,8 +79,13 @@ pub(super) fn candidate(number: u32, confirmed: Option<u64>) -> Candidate {
     }
 }
 
-pub(super) const DIAL: [Slot; 5] =
-    [Slot::Dialling(0), Slot::Dialling(1), Slot::Dialling(2), Slot::Dialling(3), Slot::Dialling(4)];
+pub(super) const DIAL: [Slot; 5] = [
+    Slot::Dialling(0),
+    Slot::Dialling(1),
+    Slot::Dialling(2),
+    Slot::Dialling(3),
+    Slot::Dialling(4),
+];
 pub(super) const ACCEPT: Slot = Slot::Accepting(Transport::Udp, 2);
 
 pub(super) fn world(
@@ -63,8 +96,18 @@ pub(super) fn world(
 ) -> World {
     let taken = |slot: &Slot| links.iter().any(|link| link.tunnel.slot == *slot);
     let free_slots = DIAL.into_iter().filter(|slot| !taken(slot)).collect();
-    let babel = Some(BabelTable { neighbours: Vec::new(), routes });
-    World { at: Uptime::from_secs(at), links, babel, candidates, free_slots, ..World::default() }
+    let babel = Some(BabelTable {
+        neighbours: Vec::new(),
+        routes,
+    });
+    World {
+        at: Uptime::from_secs(at),
+        links,
+        babel,
+        candidates,
+        free_slots,
+        ..World::default()
+    }
 }
 
 /// Whom the planner dials in this world, and why, sorted.
@@ -75,15 +118,24 @@ fn check(planner: &mut Planner, world: &World, expected: &[(u32, OpenReason)]) {
         Order::Drain { .. } | Order::Undrain { .. } | Order::Close { .. } => None,
     };
     let orders = planner.look(world, true).decisions;
-    let mut seen: Vec<_> = orders.into_iter().filter_map(|decision| opened(decision.order)).collect();
+    let mut seen: Vec<_> = orders
+        .into_iter()
+        .filter_map(|decision| opened(decision.order))
+        .collect();
     seen.sort_unstable();
     assert_eq!(seen, expected);
 }
 
 /// All but dials.
 pub(super) fn ends(planner: &mut Planner, world: &World) -> Vec<Order> {
-    let orders = planner.look(world, true).decisions.into_iter().map(|decision| decision.order);
-    orders.filter(|order| !matches!(order, Order::Open { .. })).collect()
+    let orders = planner
+        .look(world, true)
+        .decisions
+        .into_iter()
+        .map(|decision| decision.order);
+    orders
+        .filter(|order| !matches!(order, Order::Open { .. }))
+        .collect()
 }
 
 #[test]
@@ -92,7 +144,11 @@ fn a_lonely_node_dials_as_many_answered_peers_as_it_wants_at_once_and_never_itse
     let world = world(1, vec![], vec![], answered);
     let mut planner = planner(1, &[]);
     let bootstrap = OpenReason::Bootstrap;
-    check(&mut planner, &world, &[(2, bootstrap), (3, bootstrap), (4, bootstrap)]);
+    check(
+        &mut planner,
+        &world,
+        &[(2, bootstrap), (3, bootstrap), (4, bootstrap)],
+    );
     check(&mut planner, &world, &[]);
 }
 
@@ -105,7 +161,9 @@ fn peers_that_only_the_disk_remembers_are_dialled_one_in_ten_seconds() {
     for second in 100..125 {
         let world = world(second, links.clone(), vec![], remembered.clone());
         for decision in planner.look(&world, true).decisions {
-            let Order::Open { slot, peer, .. } = decision.order else { panic!("{decision:?}") };
+            let Order::Open { slot, peer, .. } = decision.order else {
+                panic!("{decision:?}")
+            };
             links.push(link(slot, peer.number(), Phase::Connecting, second));
             dialled.push(second);
         }
@@ -117,11 +175,21 @@ fn peers_that_only_the_disk_remembers_are_dialled_one_in_ten_seconds() {
 fn a_peer_that_failed_waits_longer_after_each_failure() {
     for (failures, waits_s) in [(1, 2..=3), (2, 4..=6), (5, 32..=48), (30, 600..=900)] {
         let mut planner = planner(9, &[]);
-        let failed = Candidate { failed: Some(Uptime::from_secs(0)), failures, ..candidate(1, Some(0)) };
+        let failed = Candidate {
+            failed: Some(Uptime::from_secs(0)),
+            failures,
+            ..candidate(1, Some(0))
+        };
         let tried = (0..2_000).find(|at| {
-            !planner.look(&world(*at, vec![], vec![], vec![failed.clone()]), true).decisions.is_empty()
+            !planner
+                .look(&world(*at, vec![], vec![], vec![failed.clone()]), true)
+                .decisions
+                .is_empty()
         });
-        assert!(tried.is_some_and(|at| (*waits_s.start()..=*waits_s.end() + 1).contains(&at)), "{tried:?}");
+        assert!(
+            tried.is_some_and(|at| (*waits_s.start()..=*waits_s.end() + 1).contains(&at)),
+            "{tried:?}"
+        );
     }
 }
 
@@ -134,28 +202,64 @@ fn the_dead_are_dialled_only_where_too_few_others_are_left() {
     };
     let with = |living: std::ops::RangeInclusive<u32>| {
         let living = living.map(|number| candidate(number, Some(9_999)));
-        world(10_000, vec![], vec![], (10..30).map(dead).chain(living).collect())
+        world(
+            10_000,
+            vec![],
+            vec![],
+            (10..30).map(dead).chain(living).collect(),
+        )
     };
     let bootstrap = OpenReason::Bootstrap;
-    check(&mut planner(1, &[]), &with(2..=4), &[(2, bootstrap), (3, bootstrap), (4, bootstrap)]);
+    check(
+        &mut planner(1, &[]),
+        &with(2..=4),
+        &[(2, bootstrap), (3, bootstrap), (4, bootstrap)],
+    );
     let dialled = planner(1, &[]).look(&with(2..=3), true).decisions.len();
     assert_eq!(dialled, 3);
 }
 
 #[test]
 fn room_is_filled_with_nodes_that_are_no_neighbours() {
-    let links = vec![link(DIAL[0], 2, Phase::Up, 1), link(ACCEPT, 3, Phase::Up, 1)];
-    let routes = vec![route(2, DIAL[0], true), route(3, ACCEPT, true), route(4, ACCEPT, true)];
+    let links = vec![
+        link(DIAL[0], 2, Phase::Up, 1),
+        link(ACCEPT, 3, Phase::Up, 1),
+    ];
+    let routes = vec![
+        route(2, DIAL[0], true),
+        route(3, ACCEPT, true),
+        route(4, ACCEPT, true),
+    ];
     let known = (2..=4).map(|number| candidate(number, Some(1))).collect();
-    check(&mut planner(1, &[]), &world(5, links, routes, known), &[(4, OpenReason::Fill)]);
+    check(
+        &mut planner(1, &[]),
+        &world(5, links, routes, known),
+        &[(4, OpenReason::Fill)],
+    );
 }
 
 #[test]
 fn who_would_rather_not_carry_is_dialled_by_chance_where_no_other_is_left_and_a_leaf_last() {
-    let links = || vec![link(DIAL[0], 2, Phase::Up, 1), link(DIAL[1], 3, Phase::Up, 1)];
-    let routes = || (2..=6).map(|number| route(number, DIAL[0], true)).collect::<Vec<_>>();
-    let priced = |number, transit_price| Candidate { transit_price, ..candidate(number, Some(1)) };
-    let known = [candidate(4, Some(1)), priced(5, 10_000), priced(6, INFINITY)];
+    let links = || {
+        vec![
+            link(DIAL[0], 2, Phase::Up, 1),
+            link(DIAL[1], 3, Phase::Up, 1),
+        ]
+    };
+    let routes = || {
+        (2..=6)
+            .map(|number| route(number, DIAL[0], true))
+            .collect::<Vec<_>>()
+    };
+    let priced = |number, transit_price| Candidate {
+        transit_price,
+        ..candidate(number, Some(1))
+    };
+    let known = [
+        candidate(4, Some(1)),
+        priced(5, 10_000),
+        priced(6, INFINITY),
+    ];
     for (left, dialled) in [(0..3, 4), (1..3, 5), (2..3, 6)] {
         for seed in 0..20 {
             let world = world(100, links(), routes(), known[left.clone()].to_vec());
@@ -170,15 +274,37 @@ fn who_would_rather_not_carry_is_dialled_by_chance_where_no_other_is_left_and_a_
 fn a_tunnel_to_a_leaf_is_not_among_those_left_to_chance() {
     // Two came by chance, one of three is left to it: unless it leads to a leaf, then another is filled in.
     let links = vec![link(DIAL[0], 2, Phase::Up, 1)];
-    let routes = || (2..=4).map(|number| route(number, DIAL[0], true)).collect::<Vec<_>>();
+    let routes = || {
+        (2..=4)
+            .map(|number| route(number, DIAL[0], true))
+            .collect::<Vec<_>>()
+    };
     let priced = |transit_price| {
-        let leaf = Candidate { transit_price, ..candidate(2, Some(1)) };
-        let picture = world(100, links.clone(), routes(), vec![leaf, candidate(3, Some(1))]);
+        let leaf = Candidate {
+            transit_price,
+            ..candidate(2, Some(1))
+        };
+        let picture = world(
+            100,
+            links.clone(),
+            routes(),
+            vec![leaf, candidate(3, Some(1))],
+        );
         let planner = planner(1, &[]);
         let fresh = Duration::from_secs(600);
-        let picture =
-            Picture::of(&picture, peer(1), Lens { link_cost: LinkCost::default(), stands_for: 1 }, fresh);
-        (planner.by_chance(&picture).count(), planner.random(&picture).len())
+        let picture = Picture::of(
+            &picture,
+            peer(1),
+            Lens {
+                link_cost: LinkCost::default(),
+                stands_for: 1,
+            },
+            fresh,
+        );
+        (
+            planner.by_chance(&picture).count(),
+            planner.random(&picture).len(),
+        )
     };
     assert_eq!(priced(0), (1, 1));
     assert_eq!(priced(INFINITY), (0, 0));
@@ -187,8 +313,9 @@ fn a_tunnel_to_a_leaf_is_not_among_those_left_to_chance() {
 #[test]
 fn a_pinned_peer_is_dialled_above_the_limit_and_another_tunnel_makes_room_once_it_is_up() {
     let links = |phase: Option<Phase>| {
-        let mut links: Vec<_> =
-            [(0, 2), (1, 3), (2, 4)].map(|(slot, number)| link(DIAL[slot], number, Phase::Up, 10)).into();
+        let mut links: Vec<_> = [(0, 2), (1, 3), (2, 4)]
+            .map(|(slot, number)| link(DIAL[slot], number, Phase::Up, 10))
+            .into();
         links.extend(phase.map(|phase| link(DIAL[3], 5, phase, 1000)));
         links
     };
@@ -211,38 +338,78 @@ fn a_pinned_peer_is_dialled_above_the_limit_and_another_tunnel_makes_room_once_i
 
 #[test]
 fn a_peer_missing_in_the_table_is_dialled_and_a_pinned_one_first() {
-    let links = vec![link(DIAL[0], 2, Phase::Up, 1), link(DIAL[1], 3, Phase::Up, 1)];
-    let routes = vec![route(2, DIAL[0], true), route(3, DIAL[1], true), route(5, DIAL[1], true)];
+    let links = vec![
+        link(DIAL[0], 2, Phase::Up, 1),
+        link(DIAL[1], 3, Phase::Up, 1),
+    ];
+    let routes = vec![
+        route(2, DIAL[0], true),
+        route(3, DIAL[1], true),
+        route(5, DIAL[1], true),
+    ];
     let all: Vec<_> = (2..=6).map(|number| candidate(number, Some(1))).collect();
     let world = world(5, links, routes, all);
     check(&mut planner(1, &[5]), &world, &[(5, OpenReason::Pinned)]);
     let mut planner = planner(1, &[]);
     let dialled = planner.look(&world, true).decisions;
-    let Order::Open { peer: seen, reason, .. } = &dialled[0].order else { panic!("{dialled:?}") };
+    let Order::Open {
+        peer: seen, reason, ..
+    } = &dialled[0].order
+    else {
+        panic!("{dialled:?}")
+    };
     assert_eq!((dialled.len(), *reason), (1, OpenReason::MissingFromTable));
     assert!([peer(4), peer(6)].contains(seen));
 }
 
 #[test]
 fn an_old_node_prefers_who_lives_to_who_is_missing() {
-    let links = vec![link(DIAL[0], 2, Phase::Up, 1), link(DIAL[1], 3, Phase::Up, 1)];
+    let links = vec![
+        link(DIAL[0], 2, Phase::Up, 1),
+        link(DIAL[1], 3, Phase::Up, 1),
+    ];
     let routes = vec![route(2, DIAL[0], true), route(3, DIAL[1], true)];
     let mut planner = planner(1, &[]);
     let known: Vec<_> = (2..=3).map(|number| candidate(number, Some(1))).collect();
-    check(&mut planner, &world(5, links.clone(), routes.clone(), known), &[]);
+    check(
+        &mut planner,
+        &world(5, links.clone(), routes.clone(), known),
+        &[],
+    );
     let all: Vec<_> = (2..=5).map(|number| candidate(number, Some(1))).collect();
     let with_living = [routes.clone(), vec![route(5, DIAL[1], true)]].concat();
-    check(&mut planner, &world(90, links.clone(), with_living, all.clone()), &[(5, OpenReason::Fill)]);
+    check(
+        &mut planner,
+        &world(90, links.clone(), with_living, all.clone()),
+        &[(5, OpenReason::Fill)],
+    );
     let missing = OpenReason::MissingFromTable;
-    check(&mut planner, &world(100, links, routes, all[..3].to_vec()), &[(4, missing)]);
+    check(
+        &mut planner,
+        &world(100, links, routes, all[..3].to_vec()),
+        &[(4, missing)],
+    );
 }
 
 #[test]
 fn at_the_limit_one_more_is_dialled_only_for_a_peer_missing_for_half_a_minute() {
-    let links: Vec<_> = (0..3).map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1)).collect();
-    let routes = vec![route(2, DIAL[0], true), route(3, DIAL[1], true), route(4, DIAL[2], true)];
+    let links: Vec<_> = (0..3)
+        .map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1))
+        .collect();
+    let routes = vec![
+        route(2, DIAL[0], true),
+        route(3, DIAL[1], true),
+        route(4, DIAL[2], true),
+    ];
     let mut planner = planner(1, &[]);
-    let at = |second| world(second, links.clone(), routes.clone(), vec![candidate(8, Some(1))]);
+    let at = |second| {
+        world(
+            second,
+            links.clone(),
+            routes.clone(),
+            vec![candidate(8, Some(1))],
+        )
+    };
     check(&mut planner, &at(100), &[]);
     check(&mut planner, &at(129), &[]);
     check(&mut planner, &at(130), &[(8, OpenReason::MissingFromTable)]);
@@ -251,27 +418,42 @@ fn at_the_limit_one_more_is_dialled_only_for_a_peer_missing_for_half_a_minute() 
 
 #[test]
 fn of_two_that_dialled_each_other_the_lower_prefix_drains_its_own() {
-    let links = vec![link(DIAL[0], 5, Phase::Up, 1), link(ACCEPT, 5, Phase::Up, 1)];
+    let links = vec![
+        link(DIAL[0], 5, Phase::Up, 1),
+        link(ACCEPT, 5, Phase::Up, 1),
+    ];
     let routes = vec![route(5, DIAL[0], true), route(5, ACCEPT, false)];
     let world = world(5, links, routes, vec![]);
-    let drain = Order::Drain { slot: DIAL[0], reason: CloseReason::Duplicate };
+    let drain = Order::Drain {
+        slot: DIAL[0],
+        reason: CloseReason::Duplicate,
+    };
     assert_eq!(ends(&mut planner(4, &[]), &world), [drain]);
     assert_eq!(ends(&mut planner(6, &[]), &world), []);
 }
 
 #[test]
 fn a_dial_that_the_peer_forestalled_is_closed_at_once() {
-    let links = vec![link(DIAL[0], 5, Phase::Connecting, 1), link(ACCEPT, 5, Phase::Up, 1)];
+    let links = vec![
+        link(DIAL[0], 5, Phase::Connecting, 1),
+        link(ACCEPT, 5, Phase::Up, 1),
+    ];
     let mut planner = planner(4, &[]);
     let world = world(5, links, vec![route(5, ACCEPT, true)], vec![]);
-    let close = Order::Close { slot: DIAL[0], reason: CloseReason::Duplicate };
+    let close = Order::Close {
+        slot: DIAL[0],
+        reason: CloseReason::Duplicate,
+    };
     assert_eq!(ends(&mut planner, &world), [close]);
     assert_eq!(ends(&mut planner, &world), []);
 }
 
 #[test]
 fn a_duplicate_that_is_still_the_only_way_is_kept() {
-    let links = vec![link(DIAL[0], 5, Phase::Up, 1), link(ACCEPT, 5, Phase::Up, 1)];
+    let links = vec![
+        link(DIAL[0], 5, Phase::Up, 1),
+        link(ACCEPT, 5, Phase::Up, 1),
+    ];
     let world = world(5, links, vec![route(5, DIAL[0], true)], vec![]);
     assert_eq!(ends(&mut planner(4, &[]), &world), []);
 }
@@ -280,47 +462,74 @@ fn a_duplicate_that_is_still_the_only_way_is_kept() {
 fn drained(routes: &[Route], seconds: u64) -> Vec<(u64, Order)> {
     let mut planner = planner(4, &[]);
     let before = vec![route(5, DIAL[0], true), route(5, ACCEPT, false)];
-    let mut links = vec![link(DIAL[0], 5, Phase::Up, 1), link(ACCEPT, 5, Phase::Up, 1)];
+    let mut links = vec![
+        link(DIAL[0], 5, Phase::Up, 1),
+        link(ACCEPT, 5, Phase::Up, 1),
+    ];
     ends(&mut planner, &world(5, links.clone(), before, vec![]));
     links[0] = link(DIAL[0], 5, Phase::Draining, 5);
     links[0].tunnel.up_since = Some(Uptime::from_secs(1));
     let mut seen = Vec::new();
     for second in 6..6 + seconds {
         let world = world(second, links.clone(), routes.to_vec(), vec![]);
-        seen.extend(ends(&mut planner, &world).into_iter().map(|order| (second, order)));
+        seen.extend(
+            ends(&mut planner, &world)
+                .into_iter()
+                .map(|order| (second, order)),
+        );
     }
     seen
 }
 
 #[test]
 fn a_drained_tunnel_is_closed_once_it_is_quiet_and_no_route_uses_it() {
-    let close = Order::Close { slot: DIAL[0], reason: CloseReason::Duplicate };
+    let close = Order::Close {
+        slot: DIAL[0],
+        reason: CloseReason::Duplicate,
+    };
     assert_eq!(drained(&[route(5, ACCEPT, true)], 4), [(6, close)]);
 }
 
 #[test]
 fn a_drain_whose_routes_do_not_move_is_given_up() {
-    let undrain = Order::Undrain { slot: DIAL[0], reason: AbandonReason::Deadline };
+    let undrain = Order::Undrain {
+        slot: DIAL[0],
+        reason: AbandonReason::Deadline,
+    };
     let stuck = [route(5, DIAL[0], true), route(5, ACCEPT, false)];
     assert_eq!(drained(&stuck, 13), [(15, undrain)]);
 }
 
 #[test]
 fn a_drain_that_leaves_a_node_without_another_way_is_given_up() {
-    let undrain = Order::Undrain { slot: DIAL[0], reason: AbandonReason::OnlyWay };
+    let undrain = Order::Undrain {
+        slot: DIAL[0],
+        reason: AbandonReason::OnlyWay,
+    };
     assert_eq!(drained(&[route(5, DIAL[0], true)], 3), [(7, undrain)]);
 }
 
 #[test]
 fn a_node_that_nobody_reached_closes_down_to_two_after_the_grace() {
     let mut planner = planner(1, &[]);
-    let links: Vec<_> = (0..3).map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1)).collect();
-    let routes: Vec<_> =
-        (2..=4).flat_map(|node| (0..3).map(move |slot| route(node, DIAL[slot], slot == 0))).collect();
+    let links: Vec<_> = (0..3)
+        .map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1))
+        .collect();
+    let routes: Vec<_> = (2..=4)
+        .flat_map(|node| (0..3).map(move |slot| route(node, DIAL[slot], slot == 0)))
+        .collect();
     let mut drained = None;
     for second in 1..1_300 {
         let plan = planner.look(&world(second, links.clone(), routes.clone(), vec![]), false);
-        let drain = |order: &Order| matches!(order, Order::Drain { reason: CloseReason::OverLimit, .. });
+        let drain = |order: &Order| {
+            matches!(
+                order,
+                Order::Drain {
+                    reason: CloseReason::OverLimit,
+                    ..
+                }
+            )
+        };
         if plan.decisions.iter().any(|decision| drain(&decision.order)) {
             drained.get_or_insert(second);
         }

@@ -38,8 +38,14 @@ impl Tunnel {
 
     /// 96 a hop; a silent end makes the cost double with each second.
     fn cost(&self, now: Uptime) -> u32 {
-        let silent = u32::try_from(now.since(self.since).as_secs()).unwrap().min(8);
-        if self.phase == Phase::Draining { 96 << silent } else { 96 }
+        let silent = u32::try_from(now.since(self.since).as_secs())
+            .unwrap()
+            .min(8);
+        if self.phase == Phase::Draining {
+            96 << silent
+        } else {
+            96
+        }
     }
 }
 
@@ -74,13 +80,22 @@ fn prefix(node: usize) -> Prefix {
 impl Net {
     fn new(nodes: usize, dial: u16, refresh_s: u64, rate: u64, seed: u64) -> Self {
         let refresh = Duration::from_secs(refresh_s);
-        let parameters =
-            Parameters { tunnels_to_dial: dial, refresh, min_age: refresh * 2, ..Parameters::default() };
+        let parameters = Parameters {
+            tunnels_to_dial: dial,
+            refresh,
+            min_age: refresh * 2,
+            ..Parameters::default()
+        };
         let planner = |node: usize| {
             let seed = seed * 1000 + u64::try_from(node).unwrap();
             Planner::new(
                 prefix(node),
-                PlannerSettings { parameters, pinned: BTreeSet::new(), rule: Rule::Gain, seed },
+                PlannerSettings {
+                    parameters,
+                    pinned: BTreeSet::new(),
+                    rule: Rule::Gain,
+                    seed,
+                },
             )
         };
         Self {
@@ -100,11 +115,14 @@ impl Net {
 
     /// The tunnels of a node: index, which end it is, the node at the other end.
     fn links(&self, node: usize) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
-        self.tunnels.iter().enumerate().flat_map(move |(index, tunnel)| {
-            (0..2)
-                .filter(move |end| tunnel.ends[*end] == node)
-                .map(move |end| (index, end, tunnel.ends[1 - end]))
-        })
+        self.tunnels
+            .iter()
+            .enumerate()
+            .flat_map(move |(index, tunnel)| {
+                (0..2)
+                    .filter(move |end| tunnel.ends[*end] == node)
+                    .map(move |end| (index, end, tunnel.ends[1 - end]))
+            })
     }
 
     /// For each node its distance to `to` and the tunnel it leaves by.
@@ -130,13 +148,18 @@ impl Net {
     }
 
     fn ways(&self) -> Ways {
-        (0..self.planners.len()).map(|to| self.towards(to)).collect()
+        (0..self.planners.len())
+            .map(|to| self.towards(to))
+            .collect()
     }
 
     fn tables(&self, ways: &[Vec<(u32, Option<usize>)>]) -> Vec<BabelTable> {
         let table = |node: usize| {
             let mut table = BabelTable::default();
-            for (index, end, other) in self.links(node).filter(|(index, ..)| self.tunnels[*index].usable()) {
+            for (index, end, other) in self
+                .links(node)
+                .filter(|(index, ..)| self.tunnels[*index].usable())
+            {
                 let tunnel = &self.tunnels[index];
                 let cost = u16::try_from(tunnel.cost(self.now)).unwrap();
                 let slot = tunnel.slots[end];
@@ -159,7 +182,14 @@ impl Net {
                     let refmetric = u16::try_from(distance).unwrap_or(INFINITY);
                     let (node, via) = (prefix(to), prefix(other));
                     let installed = found[self.tunnels[index].ends[end]].1 == Some(index);
-                    table.routes.push(Route { node, slot, via, installed, metric, refmetric });
+                    table.routes.push(Route {
+                        node,
+                        slot,
+                        via,
+                        installed,
+                        metric,
+                        refmetric,
+                    });
                 }
             }
             table
@@ -200,7 +230,10 @@ impl Net {
                 up_since: tunnel.up_since,
                 endpoint: None,
             };
-            LinkReading { tunnel: reading, counters: tunnel.counters[end] }
+            LinkReading {
+                tunnel: reading,
+                counters: tunnel.counters[end],
+            }
         };
         let links: Vec<_> = self.links(node).map(link).collect();
         let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
@@ -220,7 +253,10 @@ impl Net {
             soundings: Vec::new(),
             views: Vec::new(),
             candidates: (0..self.planners.len()).map(candidate).collect(),
-            free_slots: (0..12).map(Slot::Dialling).filter(|slot| !taken.contains(slot)).collect(),
+            free_slots: (0..12)
+                .map(Slot::Dialling)
+                .filter(|slot| !taken.contains(slot))
+                .collect(),
         }
     }
 
@@ -236,7 +272,8 @@ impl Net {
             }
         }
         let now = self.now;
-        self.tunnels.retain(|tunnel| tunnel.phase != Phase::Closing || now.since(tunnel.since) < STEP * 2);
+        self.tunnels
+            .retain(|tunnel| tunnel.phase != Phase::Closing || now.since(tunnel.since) < STEP * 2);
         let cost = |tunnel: &Tunnel| (tunnel.ends, tunnel.usable().then(|| tunnel.cost(self.now)));
         let costs: Vec<_> = self.tunnels.iter().map(cost).collect();
         if costs != self.routed.0 || self.now < Uptime::from_secs(3) {
@@ -250,14 +287,20 @@ impl Net {
         for (node, table) in tables.into_iter().enumerate() {
             let world = self.world(node, table);
             let plan = self.planners[node].look(&world, self.reached.contains(&node));
-            plan.decisions.into_iter().for_each(|decision| self.obey(node, &decision.order, &ways));
-            let dialled = |tunnel: &&Tunnel| tunnel.ends[0] == node && tunnel.phase != Phase::Closing;
-            self.most_dialled = self.most_dialled.max(self.tunnels.iter().filter(dialled).count());
+            plan.decisions
+                .into_iter()
+                .for_each(|decision| self.obey(node, &decision.order, &ways));
+            let dialled =
+                |tunnel: &&Tunnel| tunnel.ends[0] == node && tunnel.phase != Phase::Closing;
+            self.most_dialled = self
+                .most_dialled
+                .max(self.tunnels.iter().filter(dialled).count());
         }
     }
 
     fn obey(&mut self, node: usize, order: &Order, ways: &[Vec<(u32, Option<usize>)>]) {
-        let by_slot = |tunnel: &Tunnel, slot: Slot| tunnel.ends[0] == node && tunnel.slots[0] == slot;
+        let by_slot =
+            |tunnel: &Tunnel, slot: Slot| tunnel.ends[0] == node && tunnel.slots[0] == slot;
         match order {
             Order::Open { slot, peer, .. } => {
                 self.opened += 1;
@@ -268,8 +311,10 @@ impl Net {
                         || end == 1 && self.tunnels[index].since == self.now),
                     "dialled a neighbour"
                 );
-                let used: BTreeSet<_> =
-                    self.links(other).map(|(index, end, _)| self.tunnels[index].slots[end]).collect();
+                let used: BTreeSet<_> = self
+                    .links(other)
+                    .map(|(index, end, _)| self.tunnels[index].slots[end])
+                    .collect();
                 let mut vlans = (2..250).map(|vlan| Slot::Accepting(Transport::Udp, vlan));
                 self.tunnels.push(Tunnel {
                     ends: [node, other],
@@ -281,7 +326,11 @@ impl Net {
                 });
             }
             Order::Drain { slot, .. } | Order::Undrain { slot, .. } | Order::Close { slot, .. } => {
-                let index = self.tunnels.iter().position(|tunnel| by_slot(tunnel, *slot)).unwrap();
+                let index = self
+                    .tunnels
+                    .iter()
+                    .position(|tunnel| by_slot(tunnel, *slot))
+                    .unwrap();
                 let used = ways.iter().flatten().any(|(_, by)| *by == Some(index));
                 let phase = match order {
                     Order::Close { reason, .. } => {
@@ -303,12 +352,19 @@ impl Net {
     }
 
     fn whole(&self) -> bool {
-        self.towards(0).iter().all(|(distance, _)| *distance != u32::MAX)
+        self.towards(0)
+            .iter()
+            .all(|(distance, _)| *distance != u32::MAX)
     }
 
     fn mean_hops(&self) -> f64 {
-        let all: Vec<_> =
-            self.ways().into_iter().flatten().map(|(cost, _)| cost).filter(|c| *c > 0).collect();
+        let all: Vec<_> = self
+            .ways()
+            .into_iter()
+            .flatten()
+            .map(|(cost, _)| cost)
+            .filter(|c| *c > 0)
+            .collect();
         f64::from(all.iter().sum::<u32>()) / 96.0 / f64::from(u32::try_from(all.len()).unwrap())
     }
 
@@ -317,7 +373,10 @@ impl Net {
         let began = self.now;
         while !self.whole() {
             self.step();
-            assert!(self.now.since(began) < Duration::from_secs(60), "never whole");
+            assert!(
+                self.now.since(began) < Duration::from_secs(60),
+                "never whole"
+            );
         }
         self.now.since(began).as_secs()
     }
@@ -325,7 +384,12 @@ impl Net {
     fn run(&mut self, seconds: u64) {
         for _ in 0..seconds * 2 {
             self.step();
-            let torn = self.routed.1.iter().flatten().any(|(distance, _)| *distance == u32::MAX);
+            let torn = self
+                .routed
+                .1
+                .iter()
+                .flatten()
+                .any(|(distance, _)| *distance == u32::MAX);
             assert!(!torn, "torn apart at {:?}", self.now);
         }
     }
@@ -338,7 +402,13 @@ impl Net {
 
 /// A network that lived through `refreshes`, after all began at once.
 #[track_caller]
-fn check(nodes: usize, dial: u16, rate: u64, refreshes: u64, planned: std::ops::RangeInclusive<usize>) {
+fn check(
+    nodes: usize,
+    dial: u16,
+    rate: u64,
+    refreshes: u64,
+    planned: std::ops::RangeInclusive<usize>,
+) {
     for seed in SEEDS {
         let mut net = Net::new(nodes, dial, 60, rate, seed);
         let whole = net.converge();
@@ -346,16 +416,37 @@ fn check(nodes: usize, dial: u16, rate: u64, refreshes: u64, planned: std::ops::
         net.run(60);
         let hops = net.mean_hops();
         net.run(60 * refreshes);
-        assert!(net.mean_hops() <= hops * 1.15, "hops {hops:.2} became {:.2}", net.mean_hops());
+        assert!(
+            net.mean_hops() <= hops * 1.15,
+            "hops {hops:.2} became {:.2}",
+            net.mean_hops()
+        );
         assert_eq!(net.cut, 0, "a tunnel was closed while in use");
-        assert!(net.most_dialled <= usize::from(dial) + 1, "{} dialled", net.most_dialled);
+        assert!(
+            net.most_dialled <= usize::from(dial) + 1,
+            "{} dialled",
+            net.most_dialled
+        );
         let (opened, given_up) = (net.opened, net.given_up);
-        let told = format!("closed {:?}, opened {opened}, given up {given_up}", net.closed);
+        let told = format!(
+            "closed {:?}, opened {opened}, given up {given_up}",
+            net.closed
+        );
         assert!(planned.contains(&net.planned()), "{told}");
-        let dialled =
-            |node| net.links(node).filter(|(index, ..)| net.tunnels[*index].ends[0] == node).count();
-        assert!((0..nodes).all(|node| dialled(node) >= 1), "a node stopped dialling");
-        assert!(net.tunnels.iter().all(|tunnel| tunnel.slots[0].role() == Role::Dialled));
+        let dialled = |node| {
+            net.links(node)
+                .filter(|(index, ..)| net.tunnels[*index].ends[0] == node)
+                .count()
+        };
+        assert!(
+            (0..nodes).all(|node| dialled(node) >= 1),
+            "a node stopped dialling"
+        );
+        assert!(
+            net.tunnels
+                .iter()
+                .all(|tunnel| tunnel.slots[0].role() == Role::Dialled)
+        );
     }
 }
 

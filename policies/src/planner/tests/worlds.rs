@@ -17,7 +17,11 @@ const PINNED: u32 = 3;
 const WANTED: u16 = 3;
 
 fn slot(number: u16) -> Slot {
-    if number < 5 { Slot::Dialling(number) } else { Slot::Accepting(Transport::Udp, number) }
+    if number < 5 {
+        Slot::Dialling(number)
+    } else {
+        Slot::Accepting(Transport::Udp, number)
+    }
 }
 
 fn phase() -> impl Strategy<Value = Phase> {
@@ -33,8 +37,10 @@ fn links() -> impl Strategy<Value = Vec<LinkReading>> {
     let one = (0u16..10, 1u32..9, phase(), 1u64..2_000);
     proptest::collection::vec(one, 0..10).prop_map(|all| {
         let mut taken = BTreeSet::new();
-        let mut links: Vec<_> =
-            all.into_iter().map(|(n, p, phase, at)| link(slot(n), p, phase, at)).collect();
+        let mut links: Vec<_> = all
+            .into_iter()
+            .map(|(n, p, phase, at)| link(slot(n), p, phase, at))
+            .collect();
         links.retain(|link| taken.insert(link.tunnel.slot));
         links
     })
@@ -42,28 +48,42 @@ fn links() -> impl Strategy<Value = Vec<LinkReading>> {
 
 fn routes() -> impl Strategy<Value = Vec<Route>> {
     let metric = prop_oneof![5 => 1u16..6_000, 1 => Just(INFINITY)];
-    let one = (1u32..10, 0u16..10, any::<bool>(), metric).prop_map(|(node, number, installed, metric)| {
-        Route { node: peer(node), slot: slot(number), via: peer(node), installed, metric, refmetric: 0 }
-    });
+    let one = (1u32..10, 0u16..10, any::<bool>(), metric).prop_map(
+        |(node, number, installed, metric)| Route {
+            node: peer(node),
+            slot: slot(number),
+            via: peer(node),
+            installed,
+            metric,
+            refmetric: 0,
+        },
+    );
     proptest::collection::vec(one, 0..40)
 }
 
 fn soundings() -> impl Strategy<Value = Vec<Sounding>> {
-    proptest::collection::btree_map(1u32..14, (1u64..4_000, proptest::option::of(0u64..600)), 0..12).prop_map(
-        |all| {
-            let sounding = |(number, (at, rtt)): (u32, (u64, Option<u64>))| Sounding {
-                peer: peer(number),
-                at: Uptime::from_secs(at),
-                rtt: rtt.map(Duration::from_millis),
-            };
-            all.into_iter().map(sounding).collect()
-        },
+    proptest::collection::btree_map(
+        1u32..14,
+        (1u64..4_000, proptest::option::of(0u64..600)),
+        0..12,
     )
+    .prop_map(|all| {
+        let sounding = |(number, (at, rtt)): (u32, (u64, Option<u64>))| Sounding {
+            peer: peer(number),
+            at: Uptime::from_secs(at),
+            rtt: rtt.map(Duration::from_millis),
+        };
+        all.into_iter().map(sounding).collect()
+    })
 }
 
 fn views() -> impl Strategy<Value = Vec<View>> {
     let distances = proptest::collection::vec((1u32..14, any::<u16>()), 0..10);
-    let told = (any::<bool>(), proptest::option::of(0u16..8), any::<Option<u64>>());
+    let told = (
+        any::<bool>(),
+        proptest::option::of(0u16..8),
+        any::<Option<u64>>(),
+    );
     let one = (1u32..14, 1u64..4_000, told, distances);
     let view = one.prop_map(|(number, at, (room, accepted, loss), distances)| View {
         peer: peer(number),
@@ -71,7 +91,10 @@ fn views() -> impl Strategy<Value = Vec<View>> {
         room,
         accepted,
         loss,
-        distances: distances.into_iter().map(|(number, metric)| (peer(number), metric)).collect(),
+        distances: distances
+            .into_iter()
+            .map(|(number, metric)| (peer(number), metric))
+            .collect(),
     });
     proptest::collection::vec(view, 0..8).prop_map(|mut all| {
         let mut seen = BTreeSet::new();
@@ -82,30 +105,54 @@ fn views() -> impl Strategy<Value = Vec<View>> {
 
 fn worlds() -> impl Strategy<Value = World> {
     let known = proptest::collection::btree_map(1u32..14, proptest::option::of(1u64..2_000), 0..12);
-    let told = (proptest::option::weighted(0.9, routes()), known, soundings(), views());
+    let told = (
+        proptest::option::weighted(0.9, routes()),
+        known,
+        soundings(),
+        views(),
+    );
     (links(), told).prop_map(|(links, (routes, known, soundings, views))| {
         let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
         World {
             at: Uptime::from_secs(2_000),
             links,
-            babel: routes.map(|routes| BabelTable { neighbours: Vec::new(), routes }),
+            babel: routes.map(|routes| BabelTable {
+                neighbours: Vec::new(),
+                routes,
+            }),
             probes: Vec::new(),
             soundings,
             views,
-            candidates: known.into_iter().map(|(number, confirmed)| candidate(number, confirmed)).collect(),
-            free_slots: (0..5).map(slot).filter(|slot| !taken.contains(slot)).collect(),
+            candidates: known
+                .into_iter()
+                .map(|(number, confirmed)| candidate(number, confirmed))
+                .collect(),
+            free_slots: (0..5)
+                .map(slot)
+                .filter(|slot| !taken.contains(slot))
+                .collect(),
         }
     })
 }
 
 /// Looks at the same tunnels each half minute for an hour and a half: many refreshes.
 fn live(world: &World, seed: u64) -> Vec<(World, Plan)> {
-    let parameters = Parameters { tunnels_to_dial: WANTED, ..Parameters::default() };
-    let settings =
-        PlannerSettings { parameters, pinned: BTreeSet::from([peer(PINNED)]), rule: Rule::Gain, seed };
+    let parameters = Parameters {
+        tunnels_to_dial: WANTED,
+        ..Parameters::default()
+    };
+    let settings = PlannerSettings {
+        parameters,
+        pinned: BTreeSet::from([peer(PINNED)]),
+        rule: Rule::Gain,
+        seed,
+    };
     let mut planner = Planner::new(peer(2), settings);
     let look = |step: u64| {
-        let world = World { at: Uptime::from_secs(2_000 + 30 * step), ..world.clone() };
+        let world = World {
+            at: Uptime::from_secs(2_000 + 30 * step),
+            ..world.clone()
+        };
         let plan = planner.look(&world, seed.is_multiple_of(2));
         (world, plan)
     };
@@ -113,19 +160,33 @@ fn live(world: &World, seed: u64) -> Vec<(World, Plan)> {
 }
 
 fn dialled(world: &World) -> usize {
-    let counts =
-        |link: &&LinkReading| link.tunnel.role() == Role::Dialled && link.tunnel.phase != Phase::Closing;
+    let counts = |link: &&LinkReading| {
+        link.tunnel.role() == Role::Dialled && link.tunnel.phase != Phase::Closing
+    };
     world.links.iter().filter(counts).count()
 }
 
 /// Whether some node has a finite way by the slot and none by another tunnel that is up.
 fn only_way(world: &World, slot: Slot) -> bool {
     let finite: Vec<_> = world.babel.iter().flat_map(|table| &table.routes).collect();
-    let finite: Vec<_> = finite.into_iter().filter(|r| r.metric != INFINITY && r.node != peer(2)).collect();
-    let up = |other: Slot| world.links.iter().any(|l| l.tunnel.slot == other && l.tunnel.phase == Phase::Up);
-    finite.iter().filter(|route| route.slot == slot).any(|route| {
-        !finite.iter().any(|other| other.node == route.node && other.slot != slot && up(other.slot))
-    })
+    let finite: Vec<_> = finite
+        .into_iter()
+        .filter(|r| r.metric != INFINITY && r.node != peer(2))
+        .collect();
+    let up = |other: Slot| {
+        world
+            .links
+            .iter()
+            .any(|l| l.tunnel.slot == other && l.tunnel.phase == Phase::Up)
+    };
+    finite
+        .iter()
+        .filter(|route| route.slot == slot)
+        .any(|route| {
+            !finite
+                .iter()
+                .any(|other| other.node == route.node && other.slot != slot && up(other.slot))
+        })
 }
 
 #[track_caller]
@@ -134,14 +195,28 @@ fn check(world: &World, plan: &Plan) {
     let (mut peers, mut slots) = (BTreeSet::new(), BTreeSet::new());
     for decision in &plan.decisions {
         match &decision.order {
-            Order::Open { slot, peer: other, endpoints, .. } => {
+            Order::Open {
+                slot,
+                peer: other,
+                endpoints,
+                ..
+            } => {
                 assert!(*other != peer(2) && !endpoints.is_empty());
-                assert!(world.free_slots.contains(slot) && slots.insert(*slot) && peers.insert(*other));
-                assert!(world.links.iter().all(|link| link.tunnel.peer != *other), "already a tunnel");
+                assert!(
+                    world.free_slots.contains(slot) && slots.insert(*slot) && peers.insert(*other)
+                );
+                assert!(
+                    world.links.iter().all(|link| link.tunnel.peer != *other),
+                    "already a tunnel"
+                );
             }
             Order::Drain { slot, reason } => {
                 drains += 1;
-                let link = world.links.iter().find(|link| link.tunnel.slot == *slot).unwrap();
+                let link = world
+                    .links
+                    .iter()
+                    .find(|link| link.tunnel.slot == *slot)
+                    .unwrap();
                 let age = world.at.since(link.tunnel.up_since.unwrap());
                 assert_eq!((slot.role(), link.tunnel.phase), (Role::Dialled, Phase::Up));
                 assert!(!only_way(world, *slot), "the only way");
@@ -153,14 +228,19 @@ fn check(world: &World, plan: &Plan) {
             }
             Order::Close { slot, .. } | Order::Undrain { slot, .. } => {
                 assert!(
-                    world.links.iter().any(|link| link.tunnel.slot == *slot && slot.role() == Role::Dialled)
+                    world
+                        .links
+                        .iter()
+                        .any(|link| link.tunnel.slot == *slot && slot.role() == Role::Dialled)
                 );
             }
         }
     }
     assert!(drains <= 1, "two planned closings at once");
-    let draining =
-        world.links.iter().any(|l| l.tunnel.role() == Role::Dialled && l.tunnel.phase == Phase::Draining);
+    let draining = world
+        .links
+        .iter()
+        .any(|l| l.tunnel.role() == Role::Dialled && l.tunnel.phase == Phase::Draining);
     assert!(drains == 0 || !draining, "a second closing beside a drain");
     // A pinned peer is dialled all the same.
     let others = peers.iter().filter(|other| **other != peer(PINNED)).count();
