@@ -15,7 +15,8 @@ use std::{
 /// Lines that a source file may have before its tests.
 const MOST_LINES: usize = 400;
 
-/// Who may depend on whom: the table of `docs/ARCHITECTURE.md`.
+/// The packages that each package may depend on, as in the table of `docs/ARCHITECTURE.md`; the names
+/// stand without their `warren-`.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("policies", &[]),
     ("wire", &["policies"]),
@@ -28,8 +29,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["supervisor", "registry", "config", "wire", "policies"],
     ),
     ("lab", &["wire", "policies"]),
-    ("warren-sim", &["wire", "policies"]),
-    ("warren-tests", &["lab", "wire", "policies"]),
+    ("sim", &["wire", "policies"]),
+    ("tests", &["lab", "wire", "policies"]),
 ];
 
 fn root() -> PathBuf {
@@ -57,6 +58,11 @@ fn tracked(extension: &str) -> Vec<PathBuf> {
         .filter(wanted)
         .filter(|path| path.exists())
         .collect()
+}
+
+/// The package's name without the `warren-` that all of ours begin with.
+fn short_name(package: &str) -> &str {
+    package.strip_prefix("warren-").unwrap_or(package)
 }
 
 /// The lines before the first `#[cfg(test)]`.
@@ -90,12 +96,17 @@ fn crates_depend_downwards_only() {
         "cargo metadata lists too few packages"
     );
     for package in packages {
-        let name = package["name"].as_str().unwrap();
+        let full_name = package["name"].as_str().unwrap();
+        assert!(
+            full_name == "warren" || full_name.starts_with("warren-"),
+            "the package {full_name} must be named warren-{full_name}"
+        );
+        let name = short_name(full_name);
         let on = allowed
             .get(name)
             .unwrap_or_else(|| panic!("{name} is not in the table"));
         for dependency in package["dependencies"].as_array().unwrap() {
-            let dependency_name = dependency["name"].as_str().unwrap();
+            let dependency_name = short_name(dependency["name"].as_str().unwrap());
             let ours = allowed.contains_key(dependency_name);
             assert!(
                 !ours || on.contains(dependency_name),
