@@ -1,32 +1,14 @@
-//! All input and output of a node, one actor a file. The map is `docs/ARCHITECTURE.md`.
+//! The actors of a node, by rank: sources observe, deciders decide, effects act, sinks show.
+//!
+//! Messages flow from left to right only, so a circle of addresses cannot be written
+//! (`docs/ARCHITECTURE.md` has the drawing). What outlives an actor lies in [`store`], outside of all of
+//! them; [`guardian`] restarts an actor that panicked.
 
-pub mod babel_sender;
-pub mod babeld;
-pub mod clock;
-pub mod control;
-pub mod credentials;
-pub mod documents;
-pub mod echo;
-pub mod errors;
-pub mod exporter;
+pub mod deciders;
+pub mod effects;
 pub mod guardian;
-pub mod kernel;
-pub mod links;
-pub mod member;
 pub mod messages;
-pub mod openvpn;
-pub mod peer_api;
-pub mod peer_cache;
-pub mod peer_client;
-pub mod policy;
-pub mod prober;
-pub mod process;
-pub mod registry_client;
-pub mod roll;
-pub mod sampler;
-pub mod scout;
-pub mod shadow;
+pub mod restart_lock;
+pub mod sinks;
+pub mod sources;
 pub mod store;
-pub mod telemetry;
-pub mod turns;
-pub mod upnp;

@@ -3,10 +3,12 @@
 //! All have result `()`: nobody waits for an answer. A reading is complete and replaces the one
 //! before it ([`offer`]); life events and orders come from bounded producers and go by `do_send`.
 
-use crate::documents::held::Held;
 use actix::{Message, Recipient};
+use membership::documents::Held;
+use membership::peer_api::PeerHeard;
+use os::process::{ChildEvent, EventListener, ProcessReading};
 use policies::{
-    names::{Endpoint, Prefix, Slot, Transport},
+    names::{Prefix, Slot, Transport},
     orders::{CloseReason, Order},
     units::Uptime,
     world::{BabelTable, Candidate, LinkReading, ProbeReading, Sounding, View},
@@ -84,17 +86,6 @@ pub enum PeerSource {
     Itself,
     /// Another node's sample.
     Gossip,
-}
-
-/// What was heard of one peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerHeard {
-    /// Who.
-    pub peer: Prefix,
-    /// Where it can be dialled, best first.
-    pub endpoints: Vec<Endpoint>,
-    /// What it adds to the metric of others' routes; `None`: the one who told us does not know.
-    pub transit_price: Option<u16>,
 }
 
 /// Somebody told us where peers can be dialled. Already filtered: no own, loopback, link-local,
@@ -235,19 +226,22 @@ pub struct Lease {
     pub until: Uptime,
 }
 
-/// How a supervised process does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessReading {
-    /// `babeld`, `server-udp`, `server-tcp`, `wrn0` …
-    pub name: String,
-    /// Its pid while it runs.
-    pub pid: Option<u32>,
-    /// Whether it told us that it is ready.
-    pub ready: bool,
-    /// Starts since the daemon began, the first included.
-    pub starts: u32,
-    /// Certificates or keys that it read at its start are others by now.
-    pub stale: bool,
+/// Something happened to a child process.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChildReported(pub ChildEvent);
+
+/// The mailbox of an actor, as a listener of its children's events.
+pub struct ChildMailbox(pub Recipient<ChildReported>);
+
+impl EventListener for ChildMailbox {
+    fn is_connected(&self) -> bool {
+        self.0.connected()
+    }
+
+    fn deliver(&self, event: ChildEvent) {
+        self.0.do_send(ChildReported(event));
+    }
 }
 
 /// All supervised processes.

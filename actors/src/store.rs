@@ -3,10 +3,13 @@
 //! An actor made anew asks it for a complete reading. Readers (the sampler, babeld's poller, the
 //! peer cache) take copies; only the tunnels actor writes the tunnel table.
 
+use arc_swap::ArcSwap;
 use policies::{
+    gain::Outlook,
     names::{Endpoint, Prefix, Slot},
+    parameters::Parameters,
     units::Uptime,
-    world::{Phase, TunnelReading},
+    world::{Candidate, Phase, TunnelReading},
 };
 use std::{
     cell::RefCell,
@@ -18,6 +21,35 @@ use std::{
     },
 };
 use tokio::sync::Notify;
+
+/// The last reading, for whoever is not sent it: the peer API's thread and the peer client.
+pub type SharedPeers = Arc<ArcSwap<Vec<Candidate>>>;
+
+/// How we see the network, for the peer API.
+pub type SharedOutlook = Arc<ArcSwap<Outlook>>;
+
+/// What the node's configuration and its slots allow of the network's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lower {
+    /// Most tunnels to dial.
+    pub tunnels_to_dial: u16,
+    /// Most tunnels to accept.
+    pub max_accepted: u16,
+    /// Most metrics that others are shown: none where we would rather not carry their traffic, so that a tunnel
+    /// to us is worth the way to us and no more.
+    pub distances: usize,
+}
+
+impl Lower {
+    /// The parameters, lowered.
+    pub fn of(self, parameters: Parameters) -> Parameters {
+        Parameters {
+            tunnels_to_dial: parameters.tunnels_to_dial.min(self.tunnels_to_dial),
+            max_accepted: parameters.max_accepted.min(self.max_accepted),
+            ..parameters
+        }
+    }
+}
 
 /// How dialling a peer went so far in this run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,11 +12,13 @@ mod picture;
 
 use actix::{Actor, Addr};
 use actors::{
-    clock::Clock,
-    control, exporter,
     messages::{ActorRemade, RoutesRead},
-    telemetry::{self, Published, Telemetry},
+    sinks::{
+        control, exporter,
+        telemetry::{self, Published, Telemetry},
+    },
 };
+use os::clock::Clock;
 use picture::{identity, links, tell};
 use std::{
     io::Write,

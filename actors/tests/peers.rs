@@ -12,18 +12,19 @@ mod netns;
 
 use actix::{Actor, Context, Handler};
 use actors::{
-    clock::Clock,
-    documents::held::{PrivateEndpoints, SharedHeld, Taken},
-    messages::{DocumentOffered, PeerHeard, PeerSource, PeersHeard, RoutesRead},
-    peer_api::{PeerApi, SharedNode},
-    peer_cache::SharedPeers,
-    peer_client::{AskError, Asker, ClientSettings, PeerClient},
-    policy::SharedOutlook,
-    turns::{self, SharedTurn},
+    messages::{DocumentOffered, PeerSource, PeersHeard, RoutesRead},
+    restart_lock::{self, SharedTurn},
+    sources::{peer_api::PeerApi, peer_discovery::PeerClient},
+    store::{SharedOutlook, SharedPeers},
 };
 use arc_swap::ArcSwap;
 use ca::{Ca, network, prefix};
+use membership::{
+    documents::{PrivateEndpoints, SharedHeld, Taken},
+    peer_api::{AskError, Asker, ClientSettings, PeerHeard, SharedNode},
+};
 use netns::Namespace;
+use os::clock::Clock;
 use policies::{
     gain::Outlook,
     names::{Endpoint, Slot},
@@ -438,7 +439,8 @@ fn who_gets_not_all_turns_keeps_none_and_the_dead_have_no_say() {
         for (own_is_free, expected) in [(true, true), (false, false)] {
             let own = SharedTurn::new(Clock::of(|| Uptime::from_secs(100)));
             assert!(own_is_free || own.take(prefix(20)));
-            let taken = turns::take_all(prefix(ASKS), all(), own.clone(), asker(&ca, ASKS)).await;
+            let taken =
+                restart_lock::take_all(prefix(ASKS), all(), own.clone(), asker(&ca, ASKS)).await;
             assert_eq!(
                 (taken, own.holder() == Some(prefix(ASKS))),
                 (expected, expected)

@@ -11,14 +11,14 @@ mod netns;
 
 use actix::{Actor, Context, Handler};
 use actors::{
-    clock::Clock,
-    links::{self, LinkOrder},
+    deciders::prober::{Prober, ProberSettings},
+    effects::link_orders::{self, LinkOrder},
     messages::{Ordered, ProbesRead},
-    prober::{Prober, ProberSettings},
-    sampler::{Links, Sampler},
+    sources::sampler::{Links, Sampler},
     store::{Losses, TunnelTable},
 };
 use netns::Namespace;
+use os::clock::Clock;
 use policies::{
     names::{Prefix, Slot},
     orders::{CloseReason, Order},
@@ -186,7 +186,7 @@ fn prober() -> Begun {
         settings,
         clock.clone(),
         losses.clone(),
-        links::Links::to(link),
+        link_orders::Links::to(link),
         order,
         vec![tell],
     );

@@ -12,16 +12,18 @@ mod netns;
 
 use actix::{Actor, Addr, Context, Handler};
 use actors::{
-    clock::Clock,
-    documents::held::{Held, PrivateEndpoints},
     messages::{DocumentsChanged, PeerSounded, Scouted},
-    peer_cache::SharedPeers,
-    peer_client::{Asker, ClientSettings},
-    scout::{Scout, ScoutSettings},
+    sources::candidate_prober::{Scout, ScoutSettings},
+    store::SharedPeers,
 };
 use arc_swap::ArcSwap;
 use ca::{Ca, network, prefix};
+use membership::{
+    documents::{Held, PrivateEndpoints},
+    peer_api::{Asker, ClientSettings},
+};
 use netns::Namespace;
+use os::clock::Clock;
 use policies::{parameters::Parameters, world::Candidate};
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::{

@@ -11,16 +11,16 @@ mod netns;
 
 use actix::{Actor, Context, Handler};
 use actors::{
-    clock::Clock,
-    documents::held::PrivateEndpoints,
     messages::{Lease, LeasesRead},
-    upnp::{
+    sources::port_mapping::{
         Upnp,
         gateway::DefaultGateway,
         keeper::{Keeper, LEASE, LeaseError, LeaseSettings},
     },
 };
+use membership::documents::PrivateEndpoints;
 use netns::Namespace;
+use os::clock::Clock;
 use policies::{
     names::{Prefix, Transport},
     units::Uptime,

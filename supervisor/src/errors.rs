@@ -1,9 +1,7 @@
 //! Why the daemon does not start: one line each, and an exit code.
 
-use actors::{
-    documents::disk::FileError, kernel::KernelError, member::MemberError,
-    registry_client::call::CallError,
-};
+use membership::{credentials::MemberError, documents::FileError, registry_api::CallError};
+use os::kernel::KernelError;
 use std::{io, path::PathBuf};
 
 /// A start that failed. The text says what, where, and what would be right.

@@ -4,8 +4,8 @@
 //! The private key is made here and never leaves. Nothing is written over: a machine that has an
 //! identity keeps it.
 
-use actors::registry_client::call::{CallError, Registry};
 use config::{ChildUser, paths::Paths};
+use membership::registry_api::{CallError, Registry};
 use policies::names::Prefix;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, pem::PemObject};

@@ -4,20 +4,18 @@
 //! nobody shall have to come for that; only its no is final.
 
 use crate::{errors::StartError, identity::Identity};
-use actors::{
-    clock::wall,
-    credentials::{
-        CredentialError,
-        certificate::{BadCertificate, Certificate},
-    },
-    documents::disk::replace,
-    errors::Chain,
-    member::Member,
-    registry_client::call::{CallError, Registry},
-};
+use actors::sources::credentials::CredentialError;
 use config::paths::Paths;
+use membership::{
+    certificate::{BadCertificate, Certificate},
+    credentials::Member,
+    documents::replace,
+    registry_api::{CallError, Registry},
+};
+use os::clock::wall;
 use reqwest::Method;
 use std::time::Duration;
+use wire::errors::Chain;
 use wire::registry::{Renewal, Renewed, VERSION};
 
 /// The first wait after a try that failed, ± 50 %; it doubles.

@@ -2,26 +2,27 @@
 
 use crate::{host::Host, identity::Identity};
 use actors::{
-    babel_sender::BabelSender,
-    clock::Clock,
-    credentials::{CredentialSettings, SharedTls},
-    documents::{
-        DocumentSettings,
-        disk::Files,
-        held::{PrivateEndpoints, SharedHeld},
+    deciders::policy::Mode,
+    effects::tunnels,
+    sinks::telemetry::Published,
+    sources::{
+        candidate_prober::ScoutSettings, credentials::CredentialSettings,
+        documents::DocumentSettings, port_mapping::keeper::LeaseSettings,
     },
-    kernel::{Kernel, has_ipv6},
-    openvpn,
-    peer_api::SharedNode,
-    peer_cache::SharedPeers,
-    peer_client::Asker,
-    policy::{Lower, Mode},
-    registry_client::call::Registry,
-    scout::ScoutSettings,
-    telemetry::Published,
-    upnp::keeper::LeaseSettings,
+    store::{Lower, SharedPeers},
 };
 use config::{Settings, paths::Paths};
+use membership::{
+    credentials::SharedTls,
+    documents::{Files, PrivateEndpoints, SharedHeld},
+    peer_api::{Asker, SharedNode},
+    registry_api::Registry,
+};
+use os::{
+    babel_socket::BabelSender,
+    clock::Clock,
+    kernel::{Kernel, has_ipv6},
+};
 use policies::{parameters::Parameters, planner::PlannerSettings};
 use wire::{
     babel::{BabelConfig, MacKey},
@@ -110,19 +111,19 @@ pub(crate) fn document_files(paths: &Paths) -> Files {
     }
 }
 
-pub(crate) fn tunnel_settings(parts: &Parts<'_>) -> openvpn::Settings {
+pub(crate) fn tunnel_settings(parts: &Parts<'_>) -> tunnels::Settings {
     let Parts {
         paths,
         host,
         identity,
         ..
     } = parts;
-    openvpn::Settings {
+    tunnels::Settings {
         me: identity.me,
         network: identity.network,
         openvpn: host.openvpn.clone(),
         rights: host.openvpn_rights,
-        identity: openvpn::Identity {
+        identity: tunnels::Identity {
             ca: paths.ca(),
             certificate: paths.certificate(),
             key: paths.key(),
@@ -170,7 +171,7 @@ pub(crate) fn lease_settings(parts: &Parts<'_>) -> LeaseSettings {
     }
 }
 
-pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
+pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::sources::babeld::Settings {
     let Parts {
         paths,
         host,
@@ -181,7 +182,7 @@ pub(crate) fn babel_settings(parts: &Parts<'_>) -> actors::babeld::Settings {
     } = parts;
     let parameters = identity.document.parameters();
     let folder = paths.child("babeld");
-    actors::babeld::Settings {
+    actors::sources::babeld::Settings {
         babeld: host.babeld.clone(),
         rights: host.babeld_rights,
         state_folder: paths.babeld_state(),

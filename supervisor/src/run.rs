@@ -10,27 +10,26 @@ use crate::{
     wiring::{self, ACTORS, Graph},
 };
 use actors::{
-    babel_sender::BabelSender,
-    clock::Clock,
-    control,
-    credentials::SharedTls,
-    documents::held::{Held, PrivateEndpoints, SharedHeld, Taken},
-    errors::Chain,
-    exporter,
-    kernel::Kernel,
-    member::Member,
-    peer_api::SharedNode,
-    peer_cache::SharedPeers,
-    peer_client::{Asker, ClientSettings},
-    policy,
-    registry_client::call::Registry,
-    telemetry::{self, Published},
+    deciders::policy,
+    sinks::{
+        control, exporter,
+        telemetry::{self, Published},
+    },
+    store::SharedPeers,
 };
 use arc_swap::ArcSwap;
 use config::{Metrics, Settings, paths::Paths};
 use futures_util::StreamExt;
+use membership::{
+    credentials::{Member, SharedTls},
+    documents::{Held, PrivateEndpoints, SharedHeld, Taken},
+    peer_api::{Asker, ClientSettings, SharedNode},
+    registry_api::Registry,
+};
+use os::{babel_socket::BabelSender, clock::Clock, kernel::Kernel};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use std::{path::Path, process::ExitCode, time::Duration};
+use wire::errors::Chain;
 use wire::peer::NodeDocument;
 
 /// Whether the policy's orders are carried out.

@@ -1,10 +1,11 @@
 //! Stops the node in order: traffic first, then babeld, then OpenVPN, then what the host was given.
 
 use crate::wiring::Graph;
-use actors::{clock::Clock, errors::Chain, kernel::Kernel};
 use config::paths::Paths;
+use os::{clock::Clock, kernel::Kernel};
 use policies::parameters::DRAIN_DEADLINE;
 use std::{fs, time::Duration};
+use wire::errors::Chain;
 
 /// How often it is looked whether a step is done.
 const LOOK: Duration = Duration::from_millis(100);

@@ -9,32 +9,38 @@ use crate::parts::{
 };
 use actix::Recipient;
 use actors::{
-    babeld::{Babeld, EndBabeld, RoutingProcess},
-    credentials::Credentials,
-    documents::Documents,
-    errors::Chain,
+    deciders::{
+        policy::{Outlets, Policy},
+        prober::{FEW_ROUTES, Prober, ProberSettings},
+    },
+    effects::{
+        fallback_routes::Shadow,
+        link_orders::Links,
+        tunnels::{Connections, DrainAll, EndAll, Facts, Tunnels},
+    },
     guardian::guard,
-    links::Links,
     messages::{ActorRemade, Ordered},
-    openvpn::{Connections, DrainAll, EndAll, Facts, Tunnels},
-    peer_api::PeerApi,
-    peer_cache::{CacheSettings, PeerCache},
-    peer_client::PeerClient,
-    policy::{Outlets, Policy, SharedOutlook},
-    prober::{FEW_ROUTES, Prober, ProberSettings},
-    process::Outlet,
-    registry_client::{RegistryClient, RegistrySettings},
-    roll::Roll,
-    sampler::Sampler,
-    scout::Scout,
-    shadow::Shadow,
-    store::{Applied, TunnelTable},
-    telemetry::Telemetry,
-    turns::SharedTurn,
-    upnp::{Upnp, gateway::DefaultGateway, keeper::Keeper},
+    restart_lock::SharedTurn,
+    sinks::telemetry::Telemetry,
+    sources::{
+        babeld::{Babeld, EndBabeld, RoutingProcess},
+        candidate_prober::Scout,
+        credentials::Credentials,
+        documents::Documents,
+        peer_api::PeerApi,
+        peer_cache::{CacheSettings, PeerCache},
+        peer_discovery::PeerClient,
+        port_mapping::{Upnp, gateway::DefaultGateway, keeper::Keeper},
+        process_monitor::Roll,
+        registry_client::{RegistryClient, RegistrySettings},
+        sampler::Sampler,
+    },
+    store::{Applied, SharedOutlook, TunnelTable},
 };
+use os::process::ChildEvents;
 use policies::{planner::Planner, probe::Pace};
 use std::{cell::RefCell, net::SocketAddrV6, rc::Rc, time::Duration};
+use wire::errors::Chain;
 
 /// Names of all guarded actors.
 pub const ACTORS: [&str; 16] = [
@@ -122,7 +128,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             connections.clone(),
             links.clone(),
         );
-        let (events, seed) = (Outlet::default(), fastrand::u64(..));
+        let (events, seed) = (ChildEvents::default(), fastrand::u64(..));
         let (held, applied) = (parts.held.clone(), applied.clone());
         let (turn, asker) = (turn.clone(), parts.asker.clone());
         guard("tunnels", remade.clone(), move || {
@@ -406,7 +412,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             table.clone(),
             routing.clone(),
         );
-        let (events, held, applied) = (Outlet::default(), parts.held.clone(), applied.clone());
+        let (events, held, applied) = (ChildEvents::default(), parts.held.clone(), applied.clone());
         guard("babeld", remade.clone(), move || {
             Babeld::new(
                 told.clone(),

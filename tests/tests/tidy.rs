@@ -21,8 +21,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("policies", &[]),
     ("wire", &["policies"]),
     ("config", &["wire", "policies"]),
-    ("actors", &["wire", "policies"]),
-    ("supervisor", &["actors", "config", "wire", "policies"]),
+    ("os", &["wire", "policies"]),
+    ("membership", &["wire", "policies"]),
+    ("actors", &["membership", "os", "wire", "policies"]),
+    (
+        "supervisor",
+        &["actors", "membership", "os", "config", "wire", "policies"],
+    ),
     ("registry", &["wire", "policies"]),
     (
         "warren",

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests")]
 #![allow(dead_code, unreachable_pub, reason = "each test takes what it needs")]
 
-use actors::{
-    documents::held::{Held, SharedHeld, Taken},
-    member::Member,
-};
 use arc_swap::ArcSwap;
+use membership::{
+    credentials::Member,
+    documents::{Held, SharedHeld, Taken},
+};
 use policies::names::Prefix;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,

@@ -4,11 +4,12 @@ use actix::Addr;
 use actors::{
     messages::{
         ActorRemade, CredentialsChanged, Decided, DocumentsChanged, Lease, LeasesRead,
-        LinksSampled, PeerSounded, PeersRead, ProbesRead, ProcessReading, ProcessesRead,
-        RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+        LinksSampled, PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryAsked, RoutesRead,
+        TunnelCameUp, TunnelClosed, TunnelOpened,
     },
-    telemetry::{Identity, Telemetry},
+    sinks::telemetry::{Identity, Telemetry},
 };
+use os::process::ProcessReading;
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     orders::{CloseReason, OpenReason, Order},
@@ -243,7 +244,7 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
         .unwrap()
         .der()
         .clone();
-    let held = std::sync::Arc::new(actors::documents::held::Held::new(vec![ca]));
+    let held = std::sync::Arc::new(membership::documents::Held::new(vec![ca]));
     telemetry.do_send(DocumentsChanged {
         kind: None,
         held,

@@ -1,0 +1,395 @@
+//! Hands the latest readings to the planner and its orders to whoever carries them out.
+//!
+//! Decides nothing: what a reading means is known in `policies::planner` alone.
+
+use crate::messages::{
+    Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead, ProbesRead,
+    RoutesRead, Scouted, offer,
+};
+use crate::store::{Lower, SharedOutlook};
+use actix::{Actor, Context, Handler, Recipient};
+use membership::documents::Held;
+use policies::{
+    orders::Order,
+    planner::{Decision, Planner},
+    units::Uptime,
+    world::World,
+};
+use std::{sync::Arc, time::Duration};
+
+/// Tables older than this are no picture any more: whoever reads them has died, or babeld hangs.
+const STALE: Duration = Duration::from_secs(15);
+
+/// How often others' picture of us is made anew.
+const OUTLOOK_PACE: Duration = Duration::from_secs(10);
+
+/// What becomes of orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are carried out.
+    Act,
+    /// They are logged, and nothing happens: to see what the policy would do.
+    Watch,
+}
+
+/// The actor that plans.
+pub struct Policy {
+    planner: Planner,
+    world: World,
+    routes_read: Uptime,
+    out: Outlets,
+    mode: Mode,
+    outlook: SharedOutlook,
+    shown: Option<Uptime>,
+    lower: Lower,
+}
+
+/// Who hears of what is decided.
+#[derive(Clone)]
+pub struct Outlets {
+    /// Carries orders out.
+    pub orders: Recipient<Ordered>,
+    /// Drains tunnels of its own accord, and asks how far that is.
+    pub drains: Recipient<DrainsRead>,
+    /// Hears of each order with its terms, and of verdicts.
+    pub decided: Vec<Recipient<Decided>>,
+}
+
+impl Policy {
+    /// `outlook` is what others are shown of us.
+    pub fn new(
+        mut planner: Planner,
+        lower: Lower,
+        held: &Held,
+        mode: Mode,
+        outlook: SharedOutlook,
+        out: Outlets,
+    ) -> Self {
+        if let Some(network) = held.network() {
+            planner.set_parameters(lower.of(network.parameters()));
+        }
+        let (world, routes_read) = (World::default(), Uptime::default());
+        Self {
+            planner,
+            world,
+            routes_read,
+            out,
+            mode,
+            outlook,
+            shown: None,
+            lower,
+        }
+    }
+
+    fn show(&mut self, at: Uptime) {
+        if self
+            .shown
+            .is_none_or(|shown| at.since(shown) >= OUTLOOK_PACE)
+        {
+            self.shown = Some(at);
+            self.outlook.store(Arc::new(
+                self.planner.outlook(&self.world, self.lower.distances),
+            ));
+        }
+    }
+
+    fn look(&mut self, was_reached: bool) {
+        let at = self.world.at;
+        if at.since(self.routes_read) > STALE {
+            self.world.babel = None;
+        }
+        self.show(at);
+        let plan = self.planner.look(&self.world, was_reached);
+        for decision in &plan.decisions {
+            log(decision, self.mode);
+            if self.mode == Mode::Watch {
+                continue;
+            }
+            self.out.orders.do_send(Ordered {
+                order: decision.order.clone(),
+            });
+        }
+        if !plan.draining.is_empty() {
+            offer(
+                &self.out.drains,
+                DrainsRead {
+                    tunnels: plan.draining,
+                },
+            );
+        }
+        let Some(verdicts) = plan.verdicts else {
+            return;
+        };
+        let decided = Decided {
+            at,
+            decisions: plan.decisions,
+            verdicts,
+        };
+        self.out
+            .decided
+            .iter()
+            .for_each(|to| offer(to, decided.clone()));
+    }
+}
+
+fn log(decision: &Decision, mode: Mode) {
+    let terms = decision.terms.as_str();
+    if mode == Mode::Watch {
+        tracing::info!(order = ?decision.order, terms, "would be ordered");
+        return;
+    }
+    match &decision.order {
+        Order::Open {
+            slot,
+            peer,
+            endpoints: _,
+            reason,
+        } => {
+            tracing::info!(tunnel = %slot, %peer, %reason, terms, "dialling");
+        }
+        Order::Drain { slot, reason } => {
+            tracing::info!(tunnel = %slot, %reason, terms, "draining before the close");
+        }
+        Order::Undrain { slot, reason } => {
+            tracing::info!(tunnel = %slot, %reason, terms, "closing given up");
+        }
+        Order::Close { slot, reason } => tracing::info!(tunnel = %slot, %reason, terms, "closing"),
+    }
+}
+
+impl Actor for Policy {
+    type Context = Context<Self>;
+}
+
+impl Handler<LinksSampled> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, reading: LinksSampled, _: &mut Self::Context) {
+        self.world.at = reading.at;
+        self.world.links = reading.links;
+        self.world.free_slots = reading.free_slots;
+        self.look(reading.was_reached);
+    }
+}
+
+impl Handler<RoutesRead> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, reading: RoutesRead, _: &mut Self::Context) {
+        self.world.babel = reading.table;
+        self.routes_read = reading.at;
+    }
+}
+
+impl Handler<ProbesRead> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, reading: ProbesRead, _: &mut Self::Context) {
+        self.world.probes = reading.probes;
+    }
+}
+
+impl Handler<PeersRead> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, reading: PeersRead, _: &mut Self::Context) {
+        self.world.candidates = reading.candidates;
+    }
+}
+
+impl Handler<DocumentsChanged> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
+        if let Some(network) = changed.held.network() {
+            self.planner
+                .set_parameters(self.lower.of(network.parameters()));
+        }
+    }
+}
+
+impl Handler<Scouted> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, scouted: Scouted, _: &mut Self::Context) {
+        self.world.soundings = scouted.soundings;
+        self.world.views = scouted.views;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::{
+        gain::Rule,
+        names::{Prefix, Slot},
+        orders::OpenReason,
+        parameters::Parameters,
+        planner::PlannerSettings,
+        world::Candidate,
+    };
+    use std::collections::BTreeSet;
+    use tokio::sync::mpsc;
+    use wire::peer::MOST_DISTANCES;
+
+    struct Sink(mpsc::UnboundedSender<Order>, mpsc::UnboundedSender<Decided>);
+
+    impl Actor for Sink {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Ordered> for Sink {
+        type Result = ();
+
+        fn handle(&mut self, ordered: Ordered, _: &mut Self::Context) {
+            self.0.send(ordered.order).unwrap();
+        }
+    }
+
+    impl Handler<Decided> for Sink {
+        type Result = ();
+
+        fn handle(&mut self, decided: Decided, _: &mut Self::Context) {
+            self.1.send(decided).unwrap();
+        }
+    }
+
+    impl Handler<DrainsRead> for Sink {
+        type Result = ();
+
+        fn handle(&mut self, _: DrainsRead, _: &mut Self::Context) {}
+    }
+
+    fn policy(planner: Planner, mode: Mode, sink: &actix::Addr<Sink>) -> actix::Addr<Policy> {
+        let decided = vec![sink.clone().recipient()];
+        let out = Outlets {
+            orders: sink.clone().recipient(),
+            drains: sink.clone().recipient(),
+            decided,
+        };
+        let lower = Lower {
+            tunnels_to_dial: 10,
+            max_accepted: 30,
+            distances: MOST_DISTANCES,
+        };
+        Policy::new(
+            planner,
+            lower,
+            &Held::default(),
+            mode,
+            SharedOutlook::default(),
+            out,
+        )
+        .start()
+    }
+
+    #[track_caller]
+    fn check(order: Option<Order>, slot: Slot, peer: Prefix) {
+        let Some(Order::Open {
+            slot: s,
+            peer: p,
+            reason,
+            ..
+        }) = order
+        else {
+            panic!("{order:?}")
+        };
+        assert_eq!((s, p, reason), (slot, peer, OpenReason::Bootstrap));
+    }
+
+    /// A lonely node that has just heard of [`peer`], and has [`SLOT`] free.
+    struct Lonely {
+        policy: actix::Addr<Policy>,
+        sampled: LinksSampled,
+        ordered: mpsc::UnboundedReceiver<Order>,
+        decided: mpsc::UnboundedReceiver<Decided>,
+    }
+
+    const SLOT: Slot = Slot::Dialling(3);
+
+    fn peer() -> Prefix {
+        Prefix::new(2, 16).unwrap()
+    }
+
+    fn lonely(mode: Mode) -> Lonely {
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let (decisions, decided) = mpsc::unbounded_channel();
+        let sink = Sink(orders, decisions).start();
+        let settings = PlannerSettings {
+            parameters: Parameters::default(),
+            pinned: BTreeSet::new(),
+            rule: Rule::Gain,
+            seed: 1,
+        };
+        let policy = policy(
+            Planner::new(Prefix::new(1, 16).unwrap(), settings),
+            mode,
+            &sink,
+        );
+        let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
+        let at = Uptime::from_secs(100);
+        let (confirmed, failed) = (Some(at), None);
+        let candidate = Candidate {
+            peer: peer(),
+            endpoints,
+            confirmed,
+            failed,
+            failures: 0,
+            transit_price: 0,
+        };
+        policy.do_send(PeersRead {
+            at,
+            candidates: vec![candidate],
+        });
+        let sampled = LinksSampled {
+            at,
+            links: Vec::new(),
+            free_slots: vec![SLOT],
+            was_reached: false,
+        };
+        policy.do_send(sampled.clone());
+        Lonely {
+            policy,
+            sampled,
+            ordered,
+            decided,
+        }
+    }
+
+    #[actix::test]
+    async fn readings_become_orders_that_are_told_to_both_sides_once() {
+        let Lonely {
+            policy,
+            sampled,
+            mut ordered,
+            mut decided,
+        } = lonely(Mode::Act);
+        let at = sampled.at;
+        policy.do_send(sampled);
+        check(ordered.recv().await, SLOT, peer());
+        let told = decided.recv().await.unwrap();
+        assert_eq!(told.decisions.len(), 1);
+        policy
+            .send(ProbesRead {
+                at,
+                probes: Vec::new(),
+            })
+            .await
+            .unwrap();
+        assert!(
+            ordered.try_recv().is_err(),
+            "the second reading must not repeat the order"
+        );
+    }
+
+    #[actix::test]
+    async fn who_only_watches_tells_of_orders_and_gives_none() {
+        let Lonely {
+            mut ordered,
+            mut decided,
+            ..
+        } = lonely(Mode::Watch);
+        assert_eq!(decided.recv().await.unwrap().decisions.len(), 1);
+        assert!(ordered.try_recv().is_err());
+    }
+}

@@ -1,0 +1,439 @@
+//! Probes each tunnel, passes suspicion on, and orders the end of a tunnel whose peer is dead; answers a peer that drains.
+//!
+//! When to probe and what a missing answer means is decided by [`policies::probe`]; this actor owns the
+//! sockets. Suspicion makes others probe; nobody believes anything but its own probes.
+
+mod sockets;
+
+use crate::{
+    effects::link_orders::{LinkOrder, Links},
+    messages::{DocumentsChanged, LinksSampled, Ordered, ProbesRead, offer},
+    store::Losses,
+};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
+use futures_util::stream::unfold;
+use os::{clock::Clock, echo_socket::EchoReply, kernel::link_index};
+use policies::{
+    names::{Prefix, Slot},
+    orders::{CloseReason, Order},
+    probe::{Pace, Probing, SuspicionLimit, Verdict},
+    units::Uptime,
+    world::{LinkReading, Phase},
+};
+use sockets::{Heard, Rumour, Sockets};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+    time::Duration,
+};
+use wire::errors::Chain;
+use wire::{
+    overlay::{Network, link_local},
+    suspicion::Suspicion,
+};
+
+/// While an answer is overdue, verdicts are looked for this often.
+const FAST: Duration = Duration::from_millis(50);
+/// An answer is overdue after this: no more than a first guess, the policy knows the round trip.
+const OVERDUE: Duration = Duration::from_millis(100);
+/// After a rumour the probes of a tunnel are looked after for so long.
+const ALERT: Duration = Duration::from_secs(2);
+/// No tunnel is probed because of rumours more often than this: what a liar can gain.
+const RUMOUR_PACE: Duration = Duration::from_secs(1);
+/// How often the readings are told.
+const TELL: Duration = Duration::from_secs(1);
+/// An order to end a dead tunnel is repeated until the tunnel is gone.
+const INSIST: Duration = Duration::from_secs(1);
+/// When the three copies of a suspicion go out: datagrams get lost.
+const COPIES: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+];
+/// A peer that says it drains a tunnel closes it by then or gives it up; a little more than its deadline of 20 s.
+const DRAINS_FOR: Duration = Duration::from_secs(30);
+/// How long to wait before the sockets are tried again.
+const REOPEN: Duration = Duration::from_secs(5);
+
+/// Routes announced over a link, for the floor below which traffic is Babel's own; each 30 more cost one
+/// packet in an update interval.
+pub const FEW_ROUTES: usize = 30;
+
+/// What the prober must know.
+#[derive(Clone, Copy, Debug)]
+pub struct ProberSettings {
+    /// Who we are.
+    pub me: Prefix,
+    /// From prefixes to addresses.
+    pub network: Network,
+    /// The network's pace.
+    pub pace: Pace,
+}
+
+/// The actor that probes.
+pub struct Prober {
+    settings: ProberSettings,
+    clock: Clock,
+    losses: Losses,
+    links: Links,
+    orders: Recipient<Ordered>,
+    to: Vec<Recipient<ProbesRead>>,
+    sockets: Option<Sockets>,
+    tunnels: BTreeMap<Slot, Tunnel>,
+    said: SuspicionLimit,
+    told: Option<Uptime>,
+    timer: Option<SpawnHandle>,
+}
+
+/// One tunnel under probe.
+struct Tunnel {
+    peer: Prefix,
+    /// When it came up: tells it from a later one on the same slot.
+    up_since: Option<Uptime>,
+    address: Ipv6Addr,
+    /// The link's index; looked up anew after a failure.
+    link: Option<u32>,
+    probing: Probing,
+    sent: Option<Uptime>,
+    answered: Option<Uptime>,
+    rumour: Option<Uptime>,
+    ordered: Option<Uptime>,
+    /// When we drained this tunnel, or the peer said that it does.
+    drains: Option<Uptime>,
+}
+
+impl Tunnel {
+    fn new(reading: &LinkReading, pace: Pace, now: Uptime) -> Self {
+        let (peer, up_since) = (reading.tunnel.peer, reading.tunnel.up_since);
+        let link = link_index(reading.tunnel.slot);
+        Self {
+            peer,
+            up_since,
+            address: link_local(peer),
+            link,
+            probing: Probing::new(pace, now),
+            sent: None,
+            answered: None,
+            rumour: None,
+            ordered: None,
+            drains: None,
+        }
+    }
+
+    /// Whether either end is about to close this tunnel.
+    fn drains(&self, now: Uptime) -> bool {
+        self.drains.is_some_and(|said| now.since(said) < DRAINS_FOR)
+    }
+
+    /// Whether a verdict may fall at any moment.
+    fn alert(&self, now: Uptime) -> bool {
+        let overdue =
+            self.sent > self.answered && self.sent.is_some_and(|sent| now.since(sent) >= OVERDUE);
+        overdue && self.probing.busy(now)
+            || self.rumour.is_some_and(|heard| now.since(heard) < ALERT)
+    }
+}
+
+impl Prober {
+    /// `losses` are the store's; `links` are told of peers that drain; `orders` ends tunnels; `to` hears of all readings.
+    pub fn new(
+        settings: ProberSettings,
+        clock: Clock,
+        losses: Losses,
+        links: Links,
+        orders: Recipient<Ordered>,
+        to: Vec<Recipient<ProbesRead>>,
+    ) -> Self {
+        let said = SuspicionLimit::default();
+        let tunnels = BTreeMap::new();
+        Self {
+            settings,
+            clock,
+            losses,
+            links,
+            orders,
+            to,
+            sockets: None,
+            tunnels,
+            said,
+            told: None,
+            timer: None,
+        }
+    }
+
+    fn open(&mut self, ctx: &mut Context<Self>) {
+        match Sockets::open() {
+            Ok(sockets) => {
+                ctx.add_stream(sockets.replies());
+                ctx.add_stream(sockets.heard());
+                self.sockets = Some(sockets);
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "tunnels are not probed");
+                ctx.run_later(REOPEN, Self::open);
+            }
+        }
+    }
+
+    /// Follows the table of tunnels: begins with those that came up, forgets those that ended.
+    fn follow(&mut self, links: &[LinkReading], now: Uptime) {
+        let up = |link: &&LinkReading| matches!(link.tunnel.phase, Phase::Up | Phase::Draining);
+        let mut tunnels = BTreeMap::new();
+        for link in links.iter().filter(up) {
+            let known = self.tunnels.remove(&link.tunnel.slot);
+            let same = known.filter(|known| {
+                known.peer == link.tunnel.peer && known.up_since == link.tunnel.up_since
+            });
+            let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, self.settings.pace, now));
+            tunnel.probing.on_counters(link.counters, now);
+            if link.tunnel.phase == Phase::Draining {
+                tunnel.drains = Some(now);
+            }
+            tunnels.insert(link.tunnel.slot, tunnel);
+        }
+        self.tunnels = tunnels;
+    }
+
+    /// Judges, probes, tells, and arms the timer for the next time.
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        // Answers that wait unread must not count as missing.
+        while let Some(reply) = self.sockets.as_ref().and_then(Sockets::reply_at_hand) {
+            self.answered(reply, now);
+        }
+        let mut suspects = Vec::new();
+        for (slot, tunnel) in &mut self.tunnels {
+            let verdict = tunnel.probing.verdict(now);
+            // A server hears of its client's end 5 s late, or ends itself: that a drained tunnel falls silent is its end.
+            let reason = match tunnel.drains(now) {
+                true => CloseReason::PeerClosed,
+                false => CloseReason::PeerDead,
+            };
+            if verdict >= Verdict::Suspect && reason == CloseReason::PeerDead {
+                suspects.push(tunnel.peer);
+            }
+            let insist = tunnel
+                .ordered
+                .is_none_or(|ordered| now.since(ordered) >= INSIST);
+            if verdict == Verdict::Dead && insist {
+                if tunnel.ordered.is_none() {
+                    tracing::info!(tunnel = %slot, peer = %tunnel.peer, %reason, "peer does not answer");
+                }
+                tunnel.ordered = Some(now);
+                let order = Order::Close {
+                    slot: *slot,
+                    reason,
+                };
+                self.orders.do_send(Ordered { order });
+            }
+            probe(self.sockets.as_ref(), *slot, tunnel, now);
+        }
+        suspects
+            .into_iter()
+            .for_each(|peer| self.say(peer, now, ctx));
+        self.tell(now);
+        self.arm(now, ctx);
+    }
+
+    fn tell(&mut self, now: Uptime) {
+        if self.told.is_some_and(|told| now.since(told) < TELL) {
+            return;
+        }
+        self.told = Some(now);
+        let readings = self
+            .tunnels
+            .iter()
+            .map(|(slot, tunnel)| tunnel.probing.reading(*slot, now));
+        let reading = ProbesRead {
+            at: now,
+            probes: readings.collect(),
+        };
+        self.to.iter().for_each(|to| offer(to, reading.clone()));
+    }
+
+    /// The counters come twice a second and tick as well: a timer is needed only for what is sooner.
+    fn arm(&mut self, now: Uptime, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let wait = |tunnel: &Tunnel| match tunnel.alert(now) {
+            true => FAST,
+            false => tunnel.probing.next_due(now).since(now).max(FAST),
+        };
+        let next = self.tunnels.values().map(wait).min();
+        if let Some(wait) = next.filter(|wait| *wait < crate::sources::sampler::PERIOD) {
+            self.timer = Some(ctx.run_later(wait, Self::tick));
+        }
+    }
+
+    fn answered(&mut self, reply: EchoReply, now: Uptime) {
+        let mut tunnels = self.tunnels.values_mut();
+        let from =
+            |tunnel: &&mut Tunnel| tunnel.link == Some(reply.link) && tunnel.address == reply.from;
+        if let Some(tunnel) = tunnels.find(from) {
+            tunnel.answered = Some(now);
+            tunnel
+                .probing
+                .on_reply(policies::probe::Seq(reply.sequence), now);
+        }
+    }
+
+    /// Tells all neighbours but the suspect through their tunnels, and the suspect by whatever route.
+    fn say(&mut self, peer: Prefix, now: Uptime, ctx: &mut Context<Self>) {
+        if !self.said.allow(peer, now) {
+            return;
+        }
+        tracing::debug!(%peer, "peer is suspect");
+        let suspicion = Suspicion {
+            peer,
+            nonce: fastrand::u64(..),
+        };
+        for wait in COPIES {
+            if wait.is_zero() {
+                self.send(suspicion);
+            } else {
+                ctx.run_later(wait, move |prober, _| prober.send(suspicion));
+            }
+        }
+    }
+
+    fn send(&self, suspicion: Suspicion) {
+        let Some(sockets) = &self.sockets else { return };
+        for tunnel in self
+            .tunnels
+            .values()
+            .filter(|tunnel| tunnel.peer != suspicion.peer)
+        {
+            if let Some(link) = tunnel.link {
+                sockets.say(suspicion, tunnel.address, link);
+            }
+        }
+        sockets.say(
+            suspicion,
+            self.settings.network.node_address(suspicion.peer),
+            0,
+        );
+    }
+
+    /// The peer at the other end drains a tunnel: our way through it becomes a bad one too.
+    fn drains(&mut self, from: Ipv6Addr, link: u32) {
+        let by_it = |tunnel: &Tunnel| tunnel.link == Some(link) && tunnel.address == from;
+        let now = self.clock.now();
+        if let Some((slot, tunnel)) = self.tunnels.iter_mut().find(|(_, tunnel)| by_it(tunnel)) {
+            tunnel.drains = Some(now);
+            tracing::debug!(tunnel = %slot, peer = %tunnel.peer, "the peer drains");
+            self.links.order(LinkOrder::RaiseCost(*slot, tunnel.peer));
+        }
+    }
+
+    /// Somebody inside suspects a peer of ours, or us: then it is the tunnel to the sender that is dead.
+    fn heard(&mut self, rumour: Rumour, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let Rumour {
+            from,
+            link,
+            suspicion,
+        } = rumour;
+        let network = self.settings.network;
+        let neighbour = self
+            .tunnels
+            .values()
+            .any(|t| t.link == Some(link) && t.address == from);
+        if !neighbour && !network.range().contains(&from) {
+            return;
+        }
+        let me = suspicion.peer == self.settings.me;
+        let concerned = |tunnel: &&mut Tunnel| match me {
+            true => tunnel.address == from || network.node_address(tunnel.peer) == from,
+            false => tunnel.peer == suspicion.peer,
+        };
+        let mut any = false;
+        for tunnel in self.tunnels.values_mut().filter(concerned) {
+            if tunnel
+                .rumour
+                .is_none_or(|heard| now.since(heard) >= RUMOUR_PACE)
+            {
+                tunnel.rumour = Some(now);
+                tunnel.probing.on_suspicion(now);
+                any = true;
+            }
+        }
+        if any {
+            self.tick(ctx);
+        }
+    }
+}
+
+/// Sends the probe that is due, if any.
+fn probe(sockets: Option<&Sockets>, slot: Slot, tunnel: &mut Tunnel, now: Uptime) {
+    let Some(sockets) = sockets else { return };
+    tunnel.link = tunnel.link.or_else(|| link_index(slot));
+    let Some(link) = tunnel.link else { return };
+    let Some(seq) = tunnel.probing.due(now) else {
+        return;
+    };
+    tunnel.sent = Some(now);
+    if let Err(error) = sockets.probe(tunnel.address, link, seq.0) {
+        tracing::debug!(tunnel = %slot, %error, "probe not sent");
+        tunnel.link = None;
+    }
+}
+
+impl Actor for Prober {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.open(ctx);
+        let losses = self.losses.clone();
+        ctx.add_stream(unfold(losses, |losses| async move {
+            Some((losses.take().await, losses))
+        }));
+    }
+}
+
+impl Handler<LinksSampled> for Prober {
+    type Result = ();
+
+    fn handle(&mut self, sampled: LinksSampled, ctx: &mut Self::Context) {
+        self.follow(&sampled.links, sampled.at);
+        self.tick(ctx);
+    }
+}
+
+impl StreamHandler<BTreeSet<Prefix>> for Prober {
+    /// OpenVPN's own word that a peer is gone is as good a reason to suspect it as missing answers.
+    fn handle(&mut self, lost: BTreeSet<Prefix>, ctx: &mut Self::Context) {
+        let now = self.clock.now();
+        lost.into_iter().for_each(|peer| self.say(peer, now, ctx));
+    }
+}
+
+impl StreamHandler<EchoReply> for Prober {
+    fn handle(&mut self, reply: EchoReply, _: &mut Self::Context) {
+        self.answered(reply, self.clock.now());
+    }
+}
+
+impl StreamHandler<Heard> for Prober {
+    fn handle(&mut self, heard: Heard, ctx: &mut Self::Context) {
+        match heard {
+            Heard::Rumour(rumour) => self.heard(rumour, ctx),
+            Heard::DrainNotice { from, link } => self.drains(from, link),
+        }
+    }
+}
+
+impl Handler<DocumentsChanged> for Prober {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, ctx: &mut Self::Context) {
+        let Some(network) = changed.held.network() else {
+            return;
+        };
+        self.settings.pace = Pace::of(&network.parameters(), FEW_ROUTES);
+        for tunnel in self.tunnels.values_mut() {
+            tunnel.probing.set_pace(self.settings.pace);
+        }
+        self.arm(self.clock.now(), ctx);
+    }
+}

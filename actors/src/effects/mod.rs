@@ -1,0 +1,5 @@
+//! Actors that carry orders out on processes and kernel links.
+
+pub mod fallback_routes;
+pub mod link_orders;
+pub mod tunnels;

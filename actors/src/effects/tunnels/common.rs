@@ -1,0 +1,168 @@
+//! What servers and dials share: settings, the tunnel table, and who hears of changes.
+
+use super::command_line::Identity;
+use crate::{
+    effects::link_orders::{LinkOrder, Links},
+    messages::{TunnelCameUp, TunnelClosed, TunnelOpened},
+    store::{DialHistory, TunnelTable},
+};
+use actix::Recipient;
+use membership::documents::SharedHeld;
+use os::{
+    clock::Clock,
+    process::{ChildEvents, Program, Rights},
+};
+use policies::{
+    names::{Prefix, Slot, Transport},
+    orders::CloseReason,
+    units::Uptime,
+    world::{Phase, TunnelReading},
+};
+use std::{
+    cell::{Cell, RefCell},
+    ffi::OsString,
+    path::PathBuf,
+    rc::Rc,
+};
+use wire::overlay::Network;
+
+/// What the tunnels actor is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node.
+    pub me: Prefix,
+    /// Its network: from a prefix to a range.
+    pub network: Network,
+    /// OpenVPN's executable.
+    pub openvpn: PathBuf,
+    /// The rights of OpenVPN processes.
+    pub rights: Rights,
+    /// Certificates and keys.
+    pub identity: Identity,
+    /// Which servers to run, on which ports.
+    pub servers: Vec<(Transport, u16)>,
+    /// Most tunnels to accept, both transports together.
+    pub max_accepted: u16,
+    /// The folder of children's folders, such as `/run/warren/child`.
+    pub children: PathBuf,
+}
+
+/// Who hears of tunnels.
+#[derive(Clone)]
+pub struct Facts {
+    /// Of begun ones.
+    pub opened: Recipient<TunnelOpened>,
+    /// Of those that came up.
+    pub came_up: Recipient<TunnelCameUp>,
+    /// Of ended ones.
+    pub closed: Recipient<TunnelClosed>,
+}
+
+/// What servers and dials share.
+pub(super) struct Common {
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    pub(super) table: Rc<RefCell<TunnelTable>>,
+    pub(super) links: Links,
+    pub(super) facts: Facts,
+    pub(super) events: ChildEvents,
+    pub(super) seed: u64,
+    pub(super) held: SharedHeld,
+    pub(super) stopping: Cell<bool>,
+    /// At most what the settings say, for which there are slots.
+    pub(super) max_accepted: Cell<u16>,
+}
+
+impl Common {
+    pub(super) fn now(&self) -> Uptime {
+        self.clock.now()
+    }
+
+    pub(super) fn management(&self, child: &str) -> PathBuf {
+        self.settings.children.join(child).join("management.sock")
+    }
+
+    pub(super) fn program(&self, name: String, args: Vec<OsString>) -> Program {
+        Program {
+            path: self.settings.openvpn.clone(),
+            args,
+            rights: self.settings.rights,
+            pid_file: self.settings.children.join(format!("{name}.pid")),
+            management: Some(self.management(&name)),
+            name,
+        }
+    }
+
+    pub(super) fn is_revoked(&self, serial: &str) -> bool {
+        self.held.load().bars(serial)
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    pub(super) fn history(&self, peer: Prefix) -> DialHistory {
+        self.table
+            .borrow()
+            .dials
+            .get(&peer)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn opened(&self, tunnel: TunnelReading) {
+        let TunnelReading {
+            slot, peer, since, ..
+        } = tunnel;
+        self.table.borrow_mut().tunnels.insert(slot, tunnel);
+        self.facts.opened.do_send(TunnelOpened {
+            at: since,
+            slot,
+            peer,
+        });
+    }
+
+    pub(super) fn set_phase(&self, slot: Slot, phase: Phase) {
+        if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot)
+            && tunnel.phase != phase
+        {
+            tunnel.phase = phase;
+            tunnel.since = self.now();
+        }
+    }
+
+    pub(super) fn came_up(&self, slot: Slot, peer: Prefix) {
+        let at = self.now();
+        self.set_phase(slot, Phase::Up);
+        if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot) {
+            tunnel.up_since.get_or_insert(at);
+        }
+        self.links.order(LinkOrder::Unsilence(slot));
+        self.links.order(LinkOrder::RequestRoutes(slot));
+        tracing::info!(%slot, %peer, "tunnel up");
+        self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });
+    }
+
+    pub(super) fn ended(&self, slot: Slot, reason: CloseReason) {
+        let Some(tunnel) = self.table.borrow_mut().tunnels.remove(&slot) else {
+            return;
+        };
+        let at = self.now();
+        let lived = tunnel
+            .up_since
+            .map(|since| at.since(since))
+            .unwrap_or_default();
+        let peer = tunnel.peer;
+        tracing::info!(%slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
+        if reason == CloseReason::PeerDead {
+            self.table.borrow().losses.note(peer);
+        }
+        self.facts.closed.do_send(TunnelClosed {
+            at,
+            slot,
+            peer,
+            reason,
+            lived,
+        });
+    }
+}

@@ -1,0 +1,272 @@
+//! One dialled tunnel: the OpenVPN client of one slot, from the first endpoint to its end.
+//!
+//! Decides nothing about whom to dial; tries the endpoints in the order given.
+
+use super::{Common, client, command_line::Attempt};
+use os::process::{ChildEvent, Happened, Supervised};
+use policies::{
+    life::{Event, Limits, State},
+    names::{Endpoint, Prefix, Slot},
+    orders::CloseReason,
+    units::Uptime,
+    world::Phase,
+};
+use std::time::Duration;
+use wire::management::{self, Decoder, StateName};
+
+/// A dial that is not CONNECTED after this long goes on to the next endpoint.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The client of one slot.
+#[derive(Debug)]
+pub(super) struct Dial {
+    slot: Slot,
+    peer: Prefix,
+    /// What was not tried yet, best first, after what is being tried.
+    untried: Vec<Attempt>,
+    endpoint: Endpoint,
+    /// When it was begun, and so read its files.
+    begun: Uptime,
+    process: Supervised,
+    decoder: Decoder,
+    was_up: bool,
+    /// Why it ends, once that is known.
+    ending: Option<CloseReason>,
+}
+
+impl Dial {
+    /// Starts dialling the first endpoint; `None` where there is none.
+    pub(super) fn open(
+        common: &Common,
+        slot: Slot,
+        peer: Prefix,
+        endpoints: &[Endpoint],
+    ) -> Option<Self> {
+        let attempts = attempts(common, endpoints);
+        let (first, untried) = attempts.split_first()?;
+        let program = common.program(
+            slot.to_string(),
+            client(
+                &common.settings.identity,
+                slot,
+                peer,
+                *first,
+                &common.management(&slot.to_string()),
+            ),
+        );
+        let limits = Limits {
+            start: PATIENCE,
+            ..Limits::default()
+        };
+        let seed = common.seed ^ u64::from(peer.number());
+        let mut dial = Self {
+            slot,
+            peer,
+            untried: untried.to_vec(),
+            endpoint: first.endpoint,
+            begun: common.now(),
+            process: Supervised::new(program, limits, seed),
+            decoder: Decoder::default(),
+            was_up: false,
+            ending: None,
+        };
+        dial.process
+            .handle(Event::Wanted, common.now(), &common.events);
+        Some(dial)
+    }
+
+    /// Ends it for `reason`; [`took`](Self::took) tells when it has ended.
+    pub(super) fn close(&mut self, common: &Common, reason: CloseReason) {
+        if self.ending.is_none() {
+            self.ending = Some(reason);
+            common.set_phase(self.slot, Phase::Closing);
+            self.process
+                .handle(Event::Unwanted, common.now(), &common.events);
+        }
+    }
+
+    /// Takes an event of its process; why the tunnel has ended, once it has.
+    pub(super) fn took(&mut self, common: &Common, event: &ChildEvent) -> Option<CloseReason> {
+        let now = common.now();
+        if !self.process.took(event, now) {
+            return None;
+        }
+        match &event.happened {
+            Happened::ManagementConnected => {
+                self.decoder = Decoder::default();
+                self.process.say(format!(
+                    "{}{}",
+                    management::STATE_ON,
+                    management::HOLD_RELEASE
+                ));
+                None
+            }
+            Happened::Management(bytes) => {
+                for event in self.decoder.feed(bytes) {
+                    self.said(common, event);
+                }
+                None
+            }
+            Happened::Logged(_) => None,
+            Happened::Exited { code } => self.exited(common, *code),
+        }
+    }
+
+    fn said(&mut self, common: &Common, event: management::Event) {
+        match event {
+            management::Event::Hold => self.process.say(management::HOLD_RELEASE.to_owned()),
+            management::Event::State(state) => match state.name {
+                StateName::Connected if !self.was_up || !self.is_up() => self.came_up(common),
+                StateName::Exiting | StateName::Reconnecting => self.goes(&state.detail),
+                _ => {}
+            },
+            // All that tells a server's orderly end: the state says only that we said goodbye too.
+            management::Event::Notify { kind, .. } if kind.starts_with("server-pushed-") => {
+                self.goes(&kind)
+            }
+            // All that tells a refusal: with an exit notification the state says nothing else.
+            management::Event::AuthFailed => {
+                self.ending.get_or_insert(CloseReason::PeerClosed);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(self.process.state(), State::Up { .. })
+    }
+
+    fn came_up(&mut self, common: &Common) {
+        self.process
+            .handle(Event::Ready, common.now(), &common.events);
+        self.was_up = true;
+        let history = common.history(self.peer);
+        common.table.borrow_mut().dials.insert(
+            self.peer,
+            crate::store::DialHistory {
+                failures: 0,
+                good: Some(self.endpoint),
+                ..history
+            },
+        );
+        common.came_up(self.slot, self.peer);
+    }
+
+    /// OpenVPN says why it ends.
+    fn goes(&mut self, detail: &str) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = match detail {
+            "server-pushed-halt"
+            | "server-pushed-connection-reset"
+            | "auth-failure"
+            | "remote-exit" => Some(CloseReason::PeerClosed),
+            "ping-exit" | "ping-restart" => Some(CloseReason::PeerDead),
+            _ => None,
+        };
+    }
+
+    fn exited(&mut self, common: &Common, code: i32) -> Option<CloseReason> {
+        // A planned end, or OpenVPN's own with a reason.
+        if let Some(reason) = self.ending {
+            if !self.was_up && reason == CloseReason::PeerClosed {
+                self.failed(common);
+            }
+            return Some(reason);
+        }
+        if self.was_up && code < 0 {
+            // Killed by a signal: a crash, mended in place after the back-off.
+            common.set_phase(self.slot, Phase::Connecting);
+            tracing::warn!(slot = %self.slot, peer = %self.peer, code, "OpenVPN was killed; it is started again");
+            return None;
+        }
+        if self.was_up {
+            return Some(CloseReason::PeerDead);
+        }
+        if let Some(problem) = self
+            .process
+            .tail()
+            .rev()
+            .find_map(management::reason_of_log)
+        {
+            tracing::info!(slot = %self.slot, peer = %self.peer, endpoint = %self.endpoint, ?problem, "dial failed");
+        }
+        if self.untried.is_empty() {
+            self.failed(common);
+            return Some(CloseReason::DialFailed);
+        }
+        let attempt = self.untried.remove(0);
+        (self.endpoint, self.begun) = (attempt.endpoint, common.now());
+        let management = common.management(&self.slot.to_string());
+        self.process.set_args(client(
+            &common.settings.identity,
+            self.slot,
+            self.peer,
+            attempt,
+            &management,
+        ));
+        if let Some(tunnel) = common.table.borrow_mut().tunnels.get_mut(&self.slot) {
+            tunnel.endpoint = Some(self.endpoint);
+        }
+        // The next tick after the back-off starts it.
+        None
+    }
+
+    fn failed(&self, common: &Common) {
+        let history = common.history(self.peer);
+        let failures = history.failures.saturating_add(1);
+        common.table.borrow_mut().dials.insert(
+            self.peer,
+            crate::store::DialHistory {
+                failures,
+                failed: Some(common.now()),
+                ..history
+            },
+        );
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, common: &Common) {
+        self.process
+            .handle(Event::Tick, common.now(), &common.events);
+    }
+
+    /// Whom it dials.
+    pub(super) fn peer(&self) -> Prefix {
+        self.peer
+    }
+
+    /// When its present process was begun.
+    pub(super) fn begun(&self) -> Uptime {
+        self.begun
+    }
+
+    /// How its process does.
+    pub(super) fn reading(&self) -> os::process::ProcessReading {
+        self.process.reading()
+    }
+}
+
+/// Each endpoint; while the network's key is changed, then each once more with the other key.
+fn attempts(common: &Common, endpoints: &[Endpoint]) -> Vec<Attempt> {
+    let held = common.held.load();
+    let changing = held
+        .network()
+        .is_some_and(|network| network.tls_crypt_other.is_some());
+    let keys = if changing {
+        &[false, true][..]
+    } else {
+        &[false]
+    };
+    let with = |key: &bool| {
+        endpoints
+            .iter()
+            .map(|endpoint| Attempt {
+                endpoint: *endpoint,
+                other_key: *key,
+            })
+            .collect::<Vec<_>>()
+    };
+    keys.iter().flat_map(with).collect()
+}

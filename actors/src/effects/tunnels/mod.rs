@@ -1,0 +1,447 @@
+//! Carries out orders about tunnels, with real OpenVPN processes, and tells what became of them.
+//!
+//! Decides only what OpenVPN asks at once: whether a client may come in. What outlives the actor
+//! (processes, the tunnel table) lies in [`Connections`] and the store; an actor made anew goes on
+//! with them.
+
+mod command_line;
+mod common;
+mod cut_off;
+mod dial;
+mod rolling;
+mod rollover;
+mod server;
+
+pub use command_line::Identity;
+pub use common::{Facts, Settings};
+
+use crate::{
+    effects::link_orders::{LinkOrder, Links},
+    messages::{
+        ChildMailbox, ChildReported, CredentialsChanged, DocumentsChanged, DrainsRead, Ordered,
+        RoutesRead,
+    },
+    restart_lock::SharedTurn,
+    store::{Applied, TunnelTable},
+};
+use actix::{Actor, AsyncContext, Context, Handler};
+use command_line::{client, server};
+use common::Common;
+use dial::Dial;
+use membership::{documents::SharedHeld, peer_api::Asker};
+use os::{
+    clock::Clock,
+    process::{ChildEvent, ChildEvents, ProcessReading},
+};
+use policies::{
+    names::{Endpoint, Prefix, Slot, Transport},
+    orders::{CloseReason, Order},
+    units::Uptime,
+    world::{BabelTable, Phase, TunnelReading},
+};
+use rollover::Rollover;
+use server::Server;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    time::Duration,
+};
+
+/// How often lives are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A dialling slot rests this long after a tunnel.
+const REST: Duration = Duration::from_secs(2);
+
+/// All OpenVPN processes of this node: what outlives the actor.
+#[derive(Clone, Default)]
+pub struct Connections(Rc<RefCell<Processes>>);
+
+#[derive(Default)]
+struct Processes {
+    servers: BTreeMap<Transport, Server>,
+    dials: BTreeMap<Slot, Dial>,
+    /// Tunnels of revoked certificates that drain, and when they end, drained or not.
+    cut: BTreeMap<Slot, (Prefix, Uptime)>,
+    /// Revoked nodes to which nothing is sent, and until when: by then babeld knows no way to them.
+    barred: BTreeMap<Prefix, Uptime>,
+    rollover: Rollover,
+    stopped: bool,
+}
+
+impl Connections {
+    /// How the processes do, sorted by name.
+    pub fn readings(&self) -> Vec<ProcessReading> {
+        let processes = self.0.borrow();
+        let Processes {
+            servers,
+            dials,
+            rollover,
+            ..
+        } = &*processes;
+        let server = |server: &Server| ProcessReading {
+            stale: server.begun() < rollover.servers_before,
+            ..server.reading()
+        };
+        let dial = |dial: &Dial| ProcessReading {
+            stale: dial.begun() < rollover.dials_before,
+            ..dial.reading()
+        };
+        let mut readings: Vec<_> = servers.values().map(server).collect();
+        readings.extend(dials.values().map(dial));
+        readings.sort_by(|a, b| a.name.cmp(&b.name));
+        readings
+    }
+
+    /// Whether no process is left.
+    pub fn all_ended(&self) -> bool {
+        self.readings().iter().all(|process| process.pid.is_none())
+    }
+}
+
+/// The end begins: no tunnel is opened or let in from now on, and Babel is taken off all that stand.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct DrainAll;
+
+/// Ends all OpenVPN processes.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct EndAll;
+
+/// The actor.
+pub struct Tunnels {
+    common: Common,
+    connections: Connections,
+    routes: Option<BabelTable>,
+    /// Of accepted tunnels that drain: whether they may end.
+    drained: BTreeMap<Slot, bool>,
+    applied: Applied,
+    turn: SharedTurn,
+    asker: Asker,
+}
+
+impl Tunnels {
+    /// Goes on with `connections`; starts servers that are not there yet.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything it will ever talk to comes through here"
+    )]
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        table: Rc<RefCell<TunnelTable>>,
+        connections: Connections,
+        links: Links,
+        facts: Facts,
+        events: ChildEvents,
+        held: SharedHeld,
+        applied: Applied,
+        turn: SharedTurn,
+        asker: Asker,
+        seed: u64,
+    ) -> Self {
+        let most = held
+            .load()
+            .network()
+            .map_or(u16::MAX, |network| network.parameters.max_accepted);
+        let max_accepted = Cell::new(settings.max_accepted.min(most));
+        let common = Common {
+            settings,
+            clock,
+            table,
+            links,
+            facts,
+            events,
+            seed,
+            held,
+            stopping: Cell::new(false),
+            max_accepted,
+        };
+        Self {
+            common,
+            connections,
+            routes: None,
+            drained: BTreeMap::new(),
+            applied,
+            turn,
+            asker,
+        }
+    }
+
+    fn start_servers(&mut self) {
+        let mut processes = self.connections.0.borrow_mut();
+        if processes.stopped {
+            return;
+        }
+        for (transport, port) in self.common.settings.servers.clone() {
+            processes
+                .servers
+                .entry(transport)
+                .or_insert_with(|| Server::open(&self.common, transport, port));
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.cut_due();
+        self.disturb();
+        self.roll_over(ctx);
+        let mut processes = self.connections.0.borrow_mut();
+        processes
+            .servers
+            .values_mut()
+            .for_each(|server| server.tick(&self.common));
+        processes
+            .dials
+            .values_mut()
+            .for_each(|dial| dial.tick(&self.common));
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            // Nothing is planned any more while the daemon stops; the dead are still buried.
+            Order::Open { .. } | Order::Drain { .. } | Order::Undrain { .. }
+                if self.common.stopping() => {}
+            Order::Open {
+                slot,
+                peer,
+                endpoints,
+                reason,
+            } => {
+                tracing::info!(%slot, %peer, %reason, "tunnel opening");
+                self.open(slot, peer, &endpoints);
+            }
+            // A neighbour ends tunnels, or we do: the planner says it again.
+            Order::Drain { reason, .. }
+                if reason != CloseReason::Operator && self.turn.holder().is_some() => {}
+            Order::Drain { slot, reason } => {
+                tracing::info!(%slot, %reason, "tunnel draining");
+                self.drain(slot);
+            }
+            // Who is cut off is not taken back.
+            Order::Undrain { slot, .. } if self.is_cut(slot) => {}
+            Order::Undrain { slot, reason } => {
+                tracing::info!(%slot, %reason, "drain given up");
+                self.move_phase(slot, Phase::Draining, Phase::Up, LinkOrder::Unsilence(slot));
+                self.common.links.order(LinkOrder::RequestRoutes(slot));
+            }
+            Order::Close { slot, reason } => {
+                // The planner takes every drain that it did not begin for an operator's.
+                let rolls = self
+                    .connections
+                    .0
+                    .borrow_mut()
+                    .rollover
+                    .tried
+                    .remove(&slot)
+                    .is_some();
+                let ours = rolls && reason == CloseReason::Operator;
+                self.close(slot, if ours { CloseReason::Renewed } else { reason });
+            }
+        }
+    }
+
+    fn drain(&mut self, slot: Slot) {
+        let peer = self
+            .common
+            .table
+            .borrow()
+            .tunnels
+            .get(&slot)
+            .map(|tunnel| tunnel.peer);
+        if let Some(peer) = peer {
+            self.move_phase(
+                slot,
+                Phase::Up,
+                Phase::Draining,
+                LinkOrder::Silence(slot, peer),
+            );
+        }
+    }
+
+    fn open(&mut self, slot: Slot, peer: Prefix, endpoints: &[Endpoint]) {
+        let common = &self.common;
+        let now = common.now();
+        let mut processes = self.connections.0.borrow_mut();
+        let known = processes.dials.values().any(|dial| dial.peer() == peer);
+        let free = common.table.borrow().free_slots(now).contains(&slot)
+            && !processes.dials.contains_key(&slot);
+        if !free || known || common.stopping() || peer == common.settings.me {
+            return;
+        }
+        // Its last tunnel may have left it down or silent.
+        common.links.order(LinkOrder::Up(slot));
+        common.links.order(LinkOrder::Unsilence(slot));
+        let Some(dial) = Dial::open(common, slot, peer, endpoints) else {
+            return;
+        };
+        processes.dials.insert(slot, dial);
+        common.opened(TunnelReading {
+            slot,
+            peer,
+            phase: Phase::Connecting,
+            since: now,
+            up_since: None,
+            endpoint: endpoints.first().copied(),
+        });
+    }
+
+    fn move_phase(&self, slot: Slot, from: Phase, to: Phase, order: LinkOrder) {
+        let phase = self
+            .common
+            .table
+            .borrow()
+            .tunnels
+            .get(&slot)
+            .map(|tunnel| tunnel.phase);
+        if phase == Some(from) {
+            self.common.set_phase(slot, to);
+            self.common.links.order(order);
+        }
+    }
+
+    fn close(&mut self, slot: Slot, reason: CloseReason) {
+        let mut processes = self.connections.0.borrow_mut();
+        match slot {
+            Slot::Dialling(_) => {
+                if let Some(dial) = processes.dials.get_mut(&slot) {
+                    if matches!(reason, CloseReason::PeerDead | CloseReason::Revoked) {
+                        // Babel's routes leave it at once; OpenVPN takes a second to end.
+                        self.common.links.order(LinkOrder::Down(slot));
+                    }
+                    dial.close(&self.common, reason);
+                }
+            }
+            Slot::Accepting(transport, _) => {
+                let server = processes.servers.get_mut(&transport);
+                if let Some((slot, reason)) =
+                    server.and_then(|server| server.close(&self.common, slot, reason))
+                {
+                    self.common.ended(slot, reason);
+                }
+            }
+        }
+    }
+
+    fn child(&mut self, event: &ChildEvent) {
+        let common = &self.common;
+        let mut processes = self.connections.0.borrow_mut();
+        for server in processes.servers.values_mut() {
+            for (slot, reason) in server.took(common, event) {
+                common.ended(slot, reason);
+            }
+        }
+        let ended: Vec<_> = processes
+            .dials
+            .iter_mut()
+            .filter_map(|(slot, dial)| dial.took(common, event).map(|reason| (*slot, reason)))
+            .collect();
+        for (slot, reason) in ended {
+            if processes.dials.remove(&slot).is_some() {
+                common
+                    .table
+                    .borrow_mut()
+                    .resting
+                    .insert(slot, common.now() + REST);
+            }
+            common.ended(slot, reason);
+        }
+    }
+}
+
+impl Actor for Tunnels {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.common
+            .events
+            .attach(Box::new(ChildMailbox(ctx.address().recipient())));
+        self.start_servers();
+        ctx.run_interval(TICK, Self::tick);
+    }
+}
+
+impl Handler<Ordered> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, ordered: Ordered, _: &mut Self::Context) {
+        self.carry_out(ordered.order);
+    }
+}
+
+impl Handler<ChildReported> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, ChildReported(event): ChildReported, _: &mut Self::Context) {
+        self.child(&event);
+    }
+}
+
+impl Handler<DrainAll> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, _: DrainAll, _: &mut Self::Context) {
+        self.common.stopping.set(true);
+        let slots: Vec<Slot> = self.common.table.borrow().tunnels.keys().copied().collect();
+        for slot in slots {
+            self.drain(slot);
+        }
+    }
+}
+
+impl Handler<EndAll> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, _: EndAll, _: &mut Self::Context) {
+        self.common.stopping.set(true);
+        let mut processes = self.connections.0.borrow_mut();
+        processes.stopped = true;
+        processes
+            .dials
+            .values_mut()
+            .for_each(|dial| dial.close(&self.common, CloseReason::Shutdown));
+        processes
+            .servers
+            .values_mut()
+            .for_each(|server| server.stop(&self.common));
+    }
+}
+
+impl Handler<DocumentsChanged> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
+        if let Some(network) = changed.held.network() {
+            let most = self.common.settings.max_accepted;
+            self.common
+                .max_accepted
+                .set(most.min(network.parameters.max_accepted));
+        }
+        self.cut_off(&changed.revoked);
+    }
+}
+
+impl Handler<CredentialsChanged> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, changed: CredentialsChanged, _: &mut Self::Context) {
+        self.connections.0.borrow_mut().rollover.changed(&changed);
+    }
+}
+
+impl Handler<RoutesRead> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
+        self.routes = read.table;
+    }
+}
+
+impl Handler<DrainsRead> for Tunnels {
+    type Result = ();
+
+    fn handle(&mut self, read: DrainsRead, _: &mut Self::Context) {
+        self.drained = read.tunnels;
+    }
+}

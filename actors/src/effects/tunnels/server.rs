@@ -1,0 +1,367 @@
+//! One OpenVPN server and the tunnels it accepted: each client gets an accepting slot to itself.
+//!
+//! The daemon answers each CONNECT and REAUTH: by the certificate's name and serial number, never by
+//! what the peer says of itself.
+
+use super::{Common, server};
+use crate::effects::link_orders::LinkOrder;
+use membership::documents::Held;
+use os::process::{ChildEvent, Happened, Supervised};
+use policies::{
+    life::{Event, Limits},
+    names::{Endpoint, FIRST_VLAN, Prefix, Slot, Transport},
+    orders::CloseReason,
+    units::Uptime,
+    world::{Phase, TunnelReading},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+use wire::{
+    dial_failure::revoked_of_log,
+    management::{self, ClientEnv, ClientId, Decoder, StateName},
+};
+
+/// After `client-kill` OpenVPN keeps a UDP client for 4.6 to 5.0 s (measured); its slot rests longer.
+const KILLED_REST: Duration = Duration::from_secs(6);
+
+/// The server of one transport.
+#[derive(Debug)]
+pub(super) struct Server {
+    transport: Transport,
+    process: Supervised,
+    decoder: Decoder,
+    accepted: BTreeMap<Slot, Accepted>,
+    /// When its process was begun, and so read its files.
+    begun: Uptime,
+    /// Since when it drains, to be started anew.
+    drains: Option<Uptime>,
+    /// It ends because we want it to.
+    restarts: bool,
+}
+
+#[derive(Debug)]
+struct Accepted {
+    peer: Prefix,
+    /// Who holds the slot; a late DISCONNECT of an earlier session does not free it.
+    client: ClientId,
+    /// Whence it came.
+    from: Option<SocketAddr>,
+    /// Serial numbers of its certificate and of its CA's, hex.
+    serials: [String; 2],
+}
+
+/// An accepted tunnel has ended.
+pub(super) type Ended = (Slot, CloseReason);
+
+impl Server {
+    /// Starts the server.
+    pub(super) fn open(common: &Common, transport: Transport, port: u16) -> Self {
+        let name = format!("server-{transport}");
+        let settings = &common.settings;
+        let management = common.management(&name);
+        let args = server(
+            &settings.identity,
+            transport,
+            port,
+            settings.max_accepted,
+            &management,
+        );
+        let program = common.program(name, args);
+        let limits = Limits {
+            start: Duration::from_secs(10),
+            ..Limits::default()
+        };
+        let mut server = Self {
+            transport,
+            process: Supervised::new(program, limits, common.seed),
+            decoder: Decoder::default(),
+            accepted: BTreeMap::new(),
+            begun: common.now(),
+            drains: None,
+            restarts: false,
+        };
+        server
+            .process
+            .handle(Event::Wanted, common.now(), &common.events);
+        server
+    }
+
+    /// Takes an event of its process; which tunnels have ended by it.
+    pub(super) fn took(&mut self, common: &Common, event: &ChildEvent) -> Vec<Ended> {
+        if !self.process.took(event, common.now()) {
+            return Vec::new();
+        }
+        match &event.happened {
+            Happened::ManagementConnected => {
+                self.decoder = Decoder::default();
+                self.process.say(format!(
+                    "{}{}",
+                    management::STATE_ON,
+                    management::HOLD_RELEASE
+                ));
+                Vec::new()
+            }
+            Happened::Management(bytes) => {
+                let events = self.decoder.feed(bytes);
+                events
+                    .into_iter()
+                    .filter_map(|event| self.said(common, event))
+                    .collect()
+            }
+            Happened::Logged(line) => {
+                if let Some(peer) = revoked_of_log(line) {
+                    tracing::info!(%peer, transport = %self.transport, "revoked certificate refused");
+                }
+                self.left(common, line).into_iter().collect()
+            }
+            Happened::Exited { .. } => {
+                let slots: Vec<Slot> = std::mem::take(&mut self.accepted).into_keys().collect();
+                let wanted = std::mem::take(&mut self.restarts);
+                let reason = if wanted {
+                    CloseReason::Renewed
+                } else {
+                    CloseReason::ProcessDied
+                };
+                slots
+                    .iter()
+                    .for_each(|slot| common.links.order(LinkOrder::Down(*slot)));
+                slots.into_iter().map(|slot| (slot, reason)).collect()
+            }
+        }
+    }
+
+    fn said(&mut self, common: &Common, event: management::Event) -> Option<Ended> {
+        match event {
+            management::Event::Hold => self.process.say(management::HOLD_RELEASE.to_owned()),
+            management::Event::State(state) if state.name == StateName::Connected => {
+                tracing::info!(transport = %self.transport, "server listens");
+                self.process
+                    .handle(Event::Ready, common.now(), &common.events);
+            }
+            management::Event::ClientConnect { cid, kid, env }
+            | management::Event::ClientReauth { cid, kid, env } => {
+                let answer = match self.admit(common, cid, &env) {
+                    Ok(vlan) => management::client_auth(cid, kid, vlan),
+                    Err(refusal) => {
+                        let name = env.node().map(|peer| peer.to_string()).unwrap_or_default();
+                        tracing::info!(peer = name, from = ?env.address(), refusal, "client refused");
+                        Some(management::client_deny(cid, kid, refusal))
+                    }
+                };
+                self.process
+                    .say(answer.unwrap_or_else(|| management::client_deny(cid, kid, "no slot")));
+            }
+            management::Event::ClientEstablished { cid, .. } => self.established(common, cid),
+            management::Event::ClientDisconnect { cid, .. } => {
+                return self.disconnected(common, cid);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// A client took its leave: its tunnel has ended, though OpenVPN tells so only 5 s later.
+    fn left(&mut self, common: &Common, line: &str) -> Option<Ended> {
+        let (peer, from) = management::leave_of_log(line)?;
+        let mut held = self.accepted.iter();
+        let (slot, _) =
+            held.find(|(_, accepted)| accepted.peer == peer && accepted.from == Some(from))?;
+        let slot = *slot;
+        self.accepted.remove(&slot);
+        common.links.order(LinkOrder::Down(slot));
+        common
+            .table
+            .borrow_mut()
+            .resting
+            .insert(slot, common.now() + KILLED_REST);
+        Some((slot, CloseReason::PeerClosed))
+    }
+
+    /// The VLAN that the client gets, or why it is refused.
+    fn admit(
+        &mut self,
+        common: &Common,
+        client: ClientId,
+        env: &ClientEnv,
+    ) -> Result<u16, &'static str> {
+        let peer = env.node().ok_or("the certificate names no node")?;
+        if peer == common.settings.me {
+            return Err("that is our own certificate");
+        }
+        let serials =
+            [&env.serial, &env.ca_serial].map(|serial| serial.clone().unwrap_or_default());
+        if serials.iter().any(|serial| common.is_revoked(serial)) {
+            return Err("the certificate is revoked, or its CA barred");
+        }
+        if common.stopping() {
+            return Err("this node stops");
+        }
+        if self.drains.is_some() {
+            return Err("this server is about to be started anew");
+        }
+        let held = self
+            .accepted
+            .iter()
+            .find(|(_, accepted)| accepted.peer == peer)
+            .map(|(slot, _)| *slot);
+        let slot = match held {
+            Some(slot) => slot,
+            None => self
+                .free_slot(common)
+                .ok_or("no more tunnels are accepted")?,
+        };
+        let again = self
+            .accepted
+            .get(&slot)
+            .is_some_and(|accepted| accepted.client == client);
+        if !again {
+            self.accepted.insert(
+                slot,
+                Accepted {
+                    peer,
+                    client,
+                    from: env.address(),
+                    serials,
+                },
+            );
+            let endpoint = env.address().map(|address| Endpoint {
+                address,
+                transport: self.transport,
+            });
+            common.opened(TunnelReading {
+                slot,
+                peer,
+                phase: Phase::Connecting,
+                since: common.now(),
+                up_since: None,
+                endpoint,
+            });
+        }
+        match slot {
+            Slot::Accepting(_, vlan) => Ok(vlan),
+            Slot::Dialling(_) => Err("no slot"),
+        }
+    }
+
+    fn free_slot(&self, common: &Common) -> Option<Slot> {
+        let table = common.table.borrow();
+        let now = common.now();
+        let accepted = table
+            .tunnels
+            .keys()
+            .filter(|slot| matches!(slot, Slot::Accepting(..)))
+            .count();
+        if accepted >= usize::from(common.max_accepted.get()) {
+            return None;
+        }
+        let end = FIRST_VLAN.saturating_add(common.settings.max_accepted);
+        let mut slots = (FIRST_VLAN..end).map(|vlan| Slot::Accepting(self.transport, vlan));
+        let rests = |slot: &Slot| table.resting.get(slot).is_some_and(|until| *until > now);
+        slots.find(|slot| {
+            !table.tunnels.contains_key(slot) && !self.accepted.contains_key(slot) && !rests(slot)
+        })
+    }
+
+    fn established(&mut self, common: &Common, client: ClientId) {
+        let mut held = self.accepted.iter();
+        let Some((slot, accepted)) = held.find(|(_, accepted)| accepted.client == client) else {
+            return;
+        };
+        common.table.borrow_mut().was_reached = true;
+        common.links.order(LinkOrder::Up(*slot));
+        common.came_up(*slot, accepted.peer);
+    }
+
+    fn disconnected(&mut self, common: &Common, client: ClientId) -> Option<Ended> {
+        let mut held = self.accepted.iter();
+        let (slot, _) = held.find(|(_, accepted)| accepted.client == client)?;
+        let slot = *slot;
+        self.accepted.remove(&slot);
+        common.links.order(LinkOrder::Down(slot));
+        Some((slot, CloseReason::PeerClosed))
+    }
+
+    /// Throws the client of a slot out; its tunnel has then ended. `None` where the slot is free.
+    pub(super) fn close(
+        &mut self,
+        common: &Common,
+        slot: Slot,
+        reason: CloseReason,
+    ) -> Option<Ended> {
+        let accepted = self.accepted.remove(&slot)?;
+        // Its clients leave before the process ends; that they answer no probe then is no death.
+        let reason = if self.restarts {
+            CloseReason::Renewed
+        } else {
+            reason
+        };
+        common.links.order(LinkOrder::Down(slot));
+        self.process.say(management::client_kill(accepted.client));
+        common
+            .table
+            .borrow_mut()
+            .resting
+            .insert(slot, common.now() + KILLED_REST);
+        Some((slot, reason))
+    }
+
+    /// Slots that clients with revoked certificates hold.
+    pub(super) fn barred(&self, held: &Held) -> Vec<Slot> {
+        let barred = self
+            .accepted
+            .iter()
+            .filter(|(_, accepted)| accepted.serials.iter().any(|serial| held.bars(serial)));
+        barred.map(|(slot, _)| *slot).collect()
+    }
+
+    /// When its present process was begun.
+    pub(super) fn begun(&self) -> Uptime {
+        self.begun
+    }
+
+    /// Since when it drains.
+    pub(super) fn drains(&self) -> Option<Uptime> {
+        self.drains
+    }
+
+    /// Lets nobody in from now on; `None`: does again.
+    pub(super) fn set_drains(&mut self, since: Option<Uptime>) {
+        self.drains = since;
+    }
+
+    /// The slots of its clients.
+    pub(super) fn slots(&self) -> BTreeSet<Slot> {
+        self.accepted.keys().copied().collect()
+    }
+
+    /// Ends its process, and starts another.
+    pub(super) fn restart(&mut self, common: &Common) {
+        (self.drains, self.restarts) = (None, true);
+        self.process
+            .handle(Event::Unwanted, common.now(), &common.events);
+        // Wanted again, it is started as soon as it has ended, and reads its files then.
+        self.process
+            .handle(Event::Wanted, common.now(), &common.events);
+        self.begun = common.now();
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, common: &Common) {
+        self.process
+            .handle(Event::Tick, common.now(), &common.events);
+    }
+
+    /// Asks the process to end.
+    pub(super) fn stop(&mut self, common: &Common) {
+        self.process
+            .handle(Event::Unwanted, common.now(), &common.events);
+    }
+
+    /// How its process does.
+    pub(super) fn reading(&self) -> os::process::ProcessReading {
+        self.process.reading()
+    }
+}

@@ -1,3 +1,0 @@
-//! How an error is printed.
-
-pub use wire::errors::Chain;

@@ -1,0 +1,271 @@
+//! Makes the documents of the control socket from a picture.
+
+use crate::sinks::{
+    exporter::{phase, transport},
+    telemetry::{Row, Snapshot},
+};
+use os::clock::Clock;
+use policies::{
+    names::{Prefix, Slot},
+    units::Uptime,
+};
+use std::{net::IpAddr, time::Duration};
+use time::OffsetDateTime;
+use wire::control::{
+    ChildEntry, DecisionEntry, DecisionsDocument, DefaultEntry, LeaseEntry, NeighbourEntry,
+    PeerEntry, PeersDocument, RegistryState, RoleCounts, RouteEntry, RoutesDocument,
+    StatusDocument, TunnelEntry, TunnelsDocument, VERSION, VerdictEntry,
+};
+
+/// A picture, looked at now.
+pub(super) struct View<'a> {
+    node: &'a Snapshot,
+    now: Uptime,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(node: &'a Snapshot, clock: &Clock) -> Self {
+        Self {
+            node,
+            now: clock.now(),
+        }
+    }
+
+    /// The wall time of a moment; one beyond the calendar becomes 1970.
+    fn time(&self, at: Uptime) -> OffsetDateTime {
+        let nanos = i128::try_from(self.node.unix(at).as_nanos()).unwrap_or(0);
+        OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
+    fn ago(&self, at: Option<Uptime>) -> Option<f64> {
+        at.map(|at| self.now.since(at).as_secs_f64())
+    }
+
+    pub(super) fn status(&self) -> StatusDocument {
+        let node = self.node;
+        let identity = &node.identity;
+        let neighbours = node
+            .babel
+            .as_ref()
+            .map(|table| table.neighbours.len())
+            .unwrap_or(0);
+        let up = |dialled: bool| {
+            let same = |row: &&Row| {
+                row.carries() && matches!(row.tunnel.slot, Slot::Dialling(_)) == dialled
+            };
+            number(node.rows.live().filter(same).count())
+        };
+        StatusDocument {
+            version: VERSION,
+            at: self.time(self.now),
+            software: identity.software.to_owned(),
+            prefix: identity.prefix.to_string(),
+            address: IpAddr::V6(identity.network.node_address(identity.prefix)),
+            address4: node
+                .held
+                .network()
+                .and_then(|network| network.payload4()?.node_address(identity.prefix)),
+            network: identity.network.range().to_string(),
+            pid: std::process::id(),
+            uptime_seconds: self.now.since(identity.started).as_secs_f64(),
+            dry_run: identity.dry_run,
+            ready: node.ready(),
+            tunnels_up: RoleCounts {
+                dialled: up(true),
+                accepted: up(false),
+            },
+            nodes_known: node.nodes_known,
+            routes_installed: node.routes_installed,
+            neighbours: number(neighbours),
+            gateway: node.gateway().map(|gateway| gateway.to_string()),
+            registry: RegistryState {
+                asked: node.registry.asked.map(|at| self.time(at)),
+                answered: node.registry.answered.map(|at| self.time(at)),
+                failure: node.registry.failure.clone(),
+            },
+            leases: node
+                .leases
+                .leases
+                .iter()
+                .map(|lease| self.lease(lease))
+                .collect(),
+            children: node.processes.processes.iter().map(child).collect(),
+            actor_restarts: node
+                .counts
+                .remade
+                .values()
+                .fold(0, |all, count| all.saturating_add(*count)),
+            upgrade_to: node.wants_newer().map(str::to_owned),
+        }
+    }
+
+    fn lease(&self, lease: &crate::messages::Lease) -> LeaseEntry {
+        LeaseEntry {
+            transport: lease.transport.to_string(),
+            internal_port: lease.internal_port,
+            external: lease.external,
+            until: self.time(lease.until),
+        }
+    }
+
+    pub(super) fn tunnels(&self) -> TunnelsDocument {
+        let tunnels = self.node.rows.live().map(|row| self.tunnel(row)).collect();
+        TunnelsDocument {
+            version: VERSION,
+            at: self.time(self.now),
+            tunnels,
+        }
+    }
+
+    fn tunnel(&self, row: &Row) -> TunnelEntry {
+        let slot = row.tunnel.slot;
+        let served = self.node.served_by(slot);
+        let probe = self.node.probes.get(&slot);
+        let asked = probe.filter(|probe| probe.sent > 0);
+        TunnelEntry {
+            slot: slot.to_string(),
+            peer: row.tunnel.peer.to_string(),
+            role: slot.role().to_string(),
+            transport: transport(row).map(|transport| transport.to_string()),
+            endpoint: row.tunnel.endpoint.map(|endpoint| endpoint.address),
+            phase: phase(row.tunnel.phase).to_owned(),
+            age_seconds: self.ago(row.tunnel.up_since),
+            rx_bytes: row.carried.rx_bytes,
+            tx_bytes: row.carried.tx_bytes,
+            rx_bytes_per_second: tenths(row.rx_rate),
+            tx_bytes_per_second: tenths(row.tx_rate),
+            nodes_served: served.nodes,
+            routes: served.routes,
+            rtt_seconds: probe
+                .and_then(|probe| probe.rtt)
+                .as_ref()
+                .map(Duration::as_secs_f64),
+            loss_ratio: asked.map(|probe| f64::from(probe.lost) / f64::from(probe.sent)),
+            verdict: self
+                .node
+                .verdicts
+                .iter()
+                .find(|verdict| verdict.slot == slot)
+                .map(|v| v.text.clone()),
+        }
+    }
+
+    pub(super) fn peers(&self) -> PeersDocument {
+        let entry = |peer: &policies::world::Candidate| PeerEntry {
+            prefix: peer.peer.to_string(),
+            endpoints: peer.endpoints.iter().map(ToString::to_string).collect(),
+            confirmed_seconds_ago: self.ago(peer.confirmed),
+            failed_seconds_ago: self.ago(peer.failed),
+            failures: peer.failures,
+            transit_price: peer.transit_price,
+            slot: self.slot_of(peer.peer).map(|slot| slot.to_string()),
+        };
+        let peers = self.node.peers.candidates.iter().map(entry).collect();
+        PeersDocument {
+            version: VERSION,
+            at: self.time(self.now),
+            peers,
+        }
+    }
+
+    fn slot_of(&self, peer: Prefix) -> Option<Slot> {
+        self.node
+            .rows
+            .live()
+            .find(|row| row.tunnel.peer == peer)
+            .map(|row| row.tunnel.slot)
+    }
+
+    pub(super) fn routes(&self) -> RoutesDocument {
+        let network = self.node.identity.network;
+        let table = self.node.babel.as_ref();
+        let neighbour = |n: &policies::world::Neighbour| NeighbourEntry {
+            slot: n.slot.to_string(),
+            peer: n.peer.to_string(),
+            reach: n.reach,
+            rxcost: n.rxcost,
+            txcost: n.txcost,
+            rtt_seconds: n.rtt.as_ref().map(Duration::as_secs_f64),
+            cost: n.cost,
+        };
+        let route = |r: &policies::world::Route| RouteEntry {
+            node: r.node.to_string(),
+            address: network.node_address(r.node),
+            slot: r.slot.to_string(),
+            via: r.via.to_string(),
+            installed: r.installed,
+            metric: r.metric,
+            refmetric: r.refmetric,
+        };
+        let default = |r: &wire::babel::DefaultRoute| DefaultEntry {
+            gateway: r.gateway.to_string(),
+            slot: r.slot.to_string(),
+            via: r.via.to_string(),
+            installed: r.installed,
+            metric: r.metric,
+            refmetric: r.refmetric,
+        };
+        RoutesDocument {
+            version: VERSION,
+            at: self.time(self.now),
+            babeld_answers: self.node.babel_up(),
+            neighbours: table
+                .iter()
+                .flat_map(|table| &table.neighbours)
+                .map(neighbour)
+                .collect(),
+            routes: table
+                .iter()
+                .flat_map(|table| &table.routes)
+                .map(route)
+                .collect(),
+            defaults: self.node.way_out.routes.iter().map(default).collect(),
+        }
+    }
+
+    pub(super) fn decisions(&self) -> DecisionsDocument {
+        let decision = |entry: &crate::sinks::telemetry::Entry| DecisionEntry {
+            number: entry.number,
+            at: self.time(entry.at),
+            order: entry.order.to_owned(),
+            slot: entry.slot.to_string(),
+            peer: entry.peer.map(|peer| peer.to_string()),
+            reason: entry.reason.to_owned(),
+            terms: entry.terms.clone(),
+        };
+        let verdict = |verdict: &policies::planner::Verdict| VerdictEntry {
+            slot: verdict.slot.to_string(),
+            peer: self
+                .node
+                .rows
+                .peer(verdict.slot)
+                .map(|peer| peer.to_string()),
+            text: verdict.text.clone(),
+        };
+        DecisionsDocument {
+            version: VERSION,
+            at: self.time(self.now),
+            dry_run: self.node.identity.dry_run,
+            decisions: self.node.log.iter().map(|entry| decision(entry)).collect(),
+            verdicts: self.node.verdicts.iter().map(verdict).collect(),
+        }
+    }
+}
+
+fn child(process: &os::process::ProcessReading) -> ChildEntry {
+    ChildEntry {
+        name: process.name.clone(),
+        pid: process.pid,
+        ready: process.ready,
+        starts: process.starts,
+    }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// A rate is an estimate: more digits would only be noise.
+fn tenths(rate: f64) -> f64 {
+    (rate * 10.0).round() / 10.0
+}

@@ -1,0 +1,445 @@
+//! Every metric: its name, kind, labels and help, and how it is read from a [`Snapshot`].
+//!
+//! `docs/METRICS.md` lists the same. Labels come from closed lists or are bounded by the number of
+//! slots; never an address, a time or a text from outside.
+
+use super::process::Process;
+use crate::sinks::telemetry::{ROLES, Row, Snapshot, float};
+use membership::certificate::ca_end;
+use policies::{
+    names::{Role, Slot, Transport},
+    world::{Candidate, LinkCounters, Phase},
+};
+use std::{collections::BTreeMap, time::Duration};
+use wire::registry::Kind as Document;
+
+/// What a scrape reads.
+pub(super) struct Seen<'a> {
+    /// The node.
+    pub(super) node: &'a Snapshot,
+    /// The daemon's own process; `None` where /proc does not tell.
+    pub(super) process: Option<Process>,
+}
+
+/// Counter or gauge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One sample: a value for each label, in order, and the number.
+pub(super) type Sample = (Vec<String>, f64);
+
+/// A metric.
+pub struct Family {
+    /// Full name.
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says, in one line.
+    pub help: &'static str,
+    pub(super) read: fn(&Seen) -> Vec<Sample>,
+}
+
+use Kind::{Counter, Gauge};
+
+const TUNNEL: &[&str] = &["tunnel", "peer", "role"];
+
+macro_rules! families {
+    ($($kind:ident $name:ident $labels:expr, $help:literal, $read:expr;)*) => {
+        /// All of them.
+        pub const FAMILIES: &[Family] = &[$(Family {
+            name: stringify!($name), kind: $kind, labels: $labels, help: $help, read: $read,
+        },)*];
+    };
+}
+
+families! {
+    Gauge warren_build_info &["version", "revision"], "Software of the daemon; always 1.",
+        |seen| one([seen.node.identity.software, seen.node.identity.revision], 1.0);
+    Gauge warren_node_info &["prefix", "address", "network"], "Who the node is; always 1.",
+        |seen| node_info(seen.node);
+    Gauge warren_ready &[], "Whether babeld answers and a tunnel is up or the registry answered.",
+        |seen| one([], truth(seen.node.ready()));
+    Gauge warren_certificate_expiry_timestamp_seconds &[], "When the node's certificate ends.",
+        |seen| maybe(seen.node.certificate_not_after.map(float));
+    Gauge warren_ca_expiry_timestamp_seconds &["ca"],
+        "When a CA that the node trusts ends; two while the network's CA is exchanged.",
+        |seen| cas(seen.node);
+    Gauge warren_snapshot_timestamp_seconds &[], "When the picture that is served was taken.",
+        |seen| one([], seen.node.unix(seen.node.at).as_secs_f64());
+
+    Gauge warren_tunnels &["role", "state"],
+        "Tunnels by the end that we are and how far their life has come.",
+        |seen| tunnels(seen.node);
+    Gauge warren_tunnel_info &["tunnel", "peer", "role", "transport"],
+        "A tunnel's transport below; always 1.",
+        |seen| tunnel_info(seen.node);
+    Gauge warren_tunnel_up TUNNEL, "Whether frames pass; 0 also for half a minute after the end.",
+        |seen| rows(seen.node, |row| Some(truth(row.carries())));
+    Gauge warren_tunnel_state &["tunnel", "peer", "role", "state"],
+        "1 for the state that the tunnel is in, 0 for the others.",
+        |seen| states(seen.node);
+    Gauge warren_tunnel_up_since_timestamp_seconds TUNNEL, "When the tunnel came up.",
+        |seen| live(seen.node, |row| row.tunnel.up_since.map(|at| seen.node.unix(at).as_secs_f64()));
+    Counter warren_tunnel_receive_bytes_total TUNNEL,
+        "Frame bytes received through the tunnel since it was opened.",
+        |seen| rows(seen.node, |row| Some(float(row.carried.rx_bytes)));
+    Counter warren_tunnel_transmit_bytes_total TUNNEL,
+        "Frame bytes sent through the tunnel since it was opened.",
+        |seen| rows(seen.node, |row| Some(float(row.carried.tx_bytes)));
+    Counter warren_tunnel_receive_packets_total TUNNEL,
+        "Frames received through the tunnel since it was opened.",
+        |seen| rows(seen.node, |row| Some(float(row.carried.rx_packets)));
+    Counter warren_tunnel_transmit_packets_total TUNNEL,
+        "Frames sent through the tunnel since it was opened.",
+        |seen| rows(seen.node, |row| Some(float(row.carried.tx_packets)));
+    Gauge warren_tunnel_routes TUNNEL, "Routes that babeld knows through the tunnel, installed or not.",
+        |seen| live(seen.node, |row| Some(float(seen.node.served_by(row.tunnel.slot).routes)));
+    Gauge warren_tunnel_nodes_served TUNNEL, "Nodes that installed routes reach through the tunnel.",
+        |seen| live(seen.node, |row| Some(float(seen.node.served_by(row.tunnel.slot).nodes)));
+    Gauge warren_tunnel_rtt_seconds TUNNEL,
+        "Smoothed round trip of our probes; absent until one is answered.",
+        |seen| live(seen.node, |row| probe(seen.node, row)?.rtt.map(|rtt| rtt.as_secs_f64()));
+    Gauge warren_tunnel_rtt_deviation_seconds TUNNEL, "Mean deviation of the round trip of our probes.",
+        |seen| live(seen.node, |row| jitter(seen.node, row));
+    Gauge warren_tunnel_loss_ratio TUNNEL,
+        "Share of our probes of the last minute that got no answer, 0 to 1.",
+        |seen| live(seen.node, |row| loss(seen.node, row));
+    Counter warren_traffic_bytes_total &["direction", "role"],
+        "Frame bytes through all tunnels, ended ones included.",
+        |seen| traffic(seen.node, |c| c.rx_bytes, |c| c.tx_bytes);
+    Counter warren_traffic_packets_total &["direction", "role"],
+        "Frames through all tunnels, ended ones included.",
+        |seen| traffic(seen.node, |c| c.rx_packets, |c| c.tx_packets);
+
+    Gauge warren_babel_up &[], "Whether babeld answered within the last 10 s.",
+        |seen| one([], truth(seen.node.babel_up()));
+    Gauge warren_neighbours &[], "Neighbours that babeld hears on slots.",
+        |seen| one([], float(neighbours(seen.node)));
+    Gauge warren_neighbour_cost &["tunnel", "peer"], "Babel's cost of the link; 65535 is unreachable.",
+        |seen| neighbour(seen.node, |n| Some(f64::from(n.cost)));
+    Gauge warren_neighbour_rtt_seconds &["tunnel", "peer"], "Round trip as babeld measures it.",
+        |seen| neighbour(seen.node, |n| n.rtt.map(|rtt| rtt.as_secs_f64()));
+    Gauge warren_routes &[], "Routes towards nodes that babeld knows, installed or not.",
+        |seen| one([], float(count(seen.node.babel.iter().flat_map(|table| &table.routes))));
+    Gauge warren_routes_installed &[], "Routes towards nodes that babeld installed.",
+        |seen| one([], float(seen.node.routes_installed));
+    Gauge warren_nodes_known &[], "Other nodes that babeld has a route to.",
+        |seen| one([], float(seen.node.nodes_known));
+    Gauge warren_way_out_info &["gateway"],
+        "The node by which packets leave the network; always 1, absent where there is none.",
+        |seen| seen.node.gateway().map(|gateway| (vec![s(gateway)], 1.0)).into_iter().collect();
+
+    Counter warren_decisions_total &["order", "reason"], "Orders of the planner.",
+        |seen| map(&seen.node.counts.decisions, |(order, reason)| vec![s(order), s(reason)]);
+    Counter warren_drains_total &["outcome"], "Planned closings that are over.",
+        |seen| map(&seen.node.counts.drains, |outcome| vec![s(outcome.label())]);
+    Counter warren_tunnels_opened_total &["role"], "Tunnels begun, or peers let in.",
+        |seen| map(&seen.node.counts.opened, |role| vec![s(role)]);
+    Counter warren_tunnels_came_up_total &["role"], "Tunnels that came up.",
+        |seen| map(&seen.node.counts.came_up, |role| vec![s(role)]);
+    Counter warren_tunnels_closed_total &["role", "reason"], "Tunnels that ended.",
+        |seen| map(&seen.node.counts.closed, |(role, reason)| vec![s(role), s(reason)]);
+
+    Gauge warren_process_up &["process"], "Whether the supervised process runs and is ready.",
+        |seen| processes(seen.node, |p| truth(p.pid.is_some() && p.ready));
+    Counter warren_process_starts_total &["process"],
+        "Starts of the supervised process, the first included.",
+        |seen| processes(seen.node, |p| f64::from(p.starts));
+    Gauge warren_process_stale &["process"],
+        "Whether the process runs with certificates or keys that are others on disk by now.",
+        |seen| processes(seen.node, |p| truth(p.stale));
+    Gauge warren_leases &["transport"], "Port mappings that gateways hold for us.",
+        |seen| leases(seen.node);
+    Gauge warren_lease_expiry_timestamp_seconds &["transport"],
+        "When the port mapping that ends first ends unless renewed.",
+        |seen| lease_ends(seen.node);
+    Gauge warren_peer_cache_entries &["state"],
+        "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",
+        |seen| cache(seen.node);
+    Counter warren_soundings_total &["outcome"],
+        "Times that the round trip to a peer without a tunnel was measured by the first packet of a dial.",
+        |seen| vec![
+        (vec![s("answered")], float(seen.node.counts.soundings_answered)),
+        (vec![s("unanswered")], float(seen.node.counts.soundings_unanswered)),
+    ];
+    Gauge warren_registry_up &[], "Whether the registry answered when last asked.",
+        |seen| one([], truth(seen.node.registry_up()));
+    Gauge warren_registry_answered_timestamp_seconds &[],
+        "When the registry last answered; absent until it has.",
+        |seen| maybe(seen.node.registry.answered.map(|at| seen.node.unix(at).as_secs_f64()));
+    Counter warren_registry_requests_total &["outcome"], "Times that the registry was asked.",
+        |seen| vec![
+        (vec![s("answered")], float(seen.node.counts.registry_answered)),
+        (vec![s("failed")], float(seen.node.counts.registry_failed)),
+    ];
+    Gauge warren_document_version &["document"],
+        "Version of the signed document that the node holds; 0: none.",
+        |seen| vec![
+        (vec![s("network")], float(seen.node.held.version(Document::Network))),
+        (vec![s("revocations")], float(seen.node.held.version(Document::Revocations))),
+    ];
+    Gauge warren_upgrade_wanted &[], "Whether the network asks for newer software than this (min-version).",
+        |seen| one([], truth(seen.node.wants_newer().is_some()));
+    Gauge warren_revoked_certificates &[], "Certificates on the list of revocations that the node holds.",
+        |seen| one([], float(u64::try_from(seen.node.held.revoked_count()).unwrap_or(u64::MAX)));
+    Counter warren_readings_dropped_total &[],
+        "Readings that a full mailbox refused; the next one replaced each.",
+        |seen| one([], float(seen.node.readings_dropped));
+    Counter warren_actor_restarts_total &["actor"], "Actors made anew after a panic.",
+        |seen| map(&seen.node.counts.remade, |actor| vec![s(actor)]);
+
+    Counter process_cpu_seconds_total &[], "CPU time of the daemon, user and system, without its children.",
+        |seen| own(seen, |p| Some(p.cpu_seconds));
+    Gauge process_resident_memory_bytes &[], "Resident memory of the daemon.",
+        |seen| own(seen, |p| Some(p.resident_bytes));
+    Gauge process_virtual_memory_bytes &[], "Virtual memory of the daemon.",
+        |seen| own(seen, |p| Some(p.virtual_bytes));
+    Gauge process_open_fds &[], "Open file descriptors of the daemon.",
+        |seen| own(seen, |p| p.open_fds);
+    Gauge process_max_fds &[], "Most file descriptors that the daemon may open.",
+        |seen| own(seen, |p| p.max_fds);
+    Gauge process_threads &[], "Threads of the daemon.",
+        |seen| own(seen, |p| Some(p.threads));
+    Gauge process_start_time_seconds &[], "When the daemon began.",
+        |seen| own(seen, |p| Some(seen.node.booted.as_secs_f64() + p.started_seconds));
+}
+
+fn s(text: impl ToString) -> String {
+    text.to_string()
+}
+
+fn truth(yes: bool) -> f64 {
+    if yes { 1.0 } else { 0.0 }
+}
+
+fn one<const N: usize>(labels: [&str; N], value: f64) -> Vec<Sample> {
+    vec![(labels.into_iter().map(s).collect(), value)]
+}
+
+fn maybe(value: Option<f64>) -> Vec<Sample> {
+    value.into_iter().map(|value| (Vec::new(), value)).collect()
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u64 {
+    items.fold(0, |count, _| count + 1)
+}
+
+fn map<K>(counts: &BTreeMap<K, u64>, labels: impl Fn(&K) -> Vec<String>) -> Vec<Sample> {
+    counts
+        .iter()
+        .map(|(key, count)| (labels(key), float(*count)))
+        .collect()
+}
+
+fn cas(node: &Snapshot) -> Vec<Sample> {
+    let ends: BTreeMap<_, _> = node.held.cas().iter().filter_map(ca_end).collect();
+    let seconds = |end: i64| u64::try_from(end).map_or(0.0, float);
+    ends.into_iter()
+        .map(|(name, end)| (vec![name], seconds(end)))
+        .collect()
+}
+
+fn node_info(node: &Snapshot) -> Vec<Sample> {
+    let identity = &node.identity;
+    let address = identity.network.node_address(identity.prefix);
+    vec![(
+        vec![s(identity.prefix), s(address), s(identity.network.range())],
+        1.0,
+    )]
+}
+
+fn tunnel(row: &Row) -> Vec<String> {
+    vec![s(row.tunnel.slot), s(row.tunnel.peer), s(row.tunnel.role())]
+}
+
+/// Tunnels that exist and those that ended lately.
+fn rows(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
+    node.rows
+        .all()
+        .filter_map(|row| Some((tunnel(row), value(row)?)))
+        .collect()
+}
+
+/// Tunnels that exist.
+fn live(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
+    node.rows
+        .live()
+        .filter_map(|row| Some((tunnel(row), value(row)?)))
+        .collect()
+}
+
+/// The state's name, as the metrics and the control documents say it.
+pub(crate) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Connecting => "connecting",
+        Phase::Up => "up",
+        Phase::Draining => "draining",
+        Phase::Closing => "closing",
+    }
+}
+
+const PHASES: [Phase; 4] = [
+    Phase::Connecting,
+    Phase::Up,
+    Phase::Draining,
+    Phase::Closing,
+];
+
+fn tunnels(node: &Snapshot) -> Vec<Sample> {
+    let of = |role: Role, state: Phase| {
+        let same = |row: &&Row| row.tunnel.role() == role && row.tunnel.phase == state;
+        (
+            vec![s(role), s(phase(state))],
+            float(count(node.rows.live().filter(same))),
+        )
+    };
+    ROLES
+        .into_iter()
+        .flat_map(|role| PHASES.map(|state| of(role, state)))
+        .collect()
+}
+
+fn states(node: &Snapshot) -> Vec<Sample> {
+    let of = |row: &Row, state: Phase| {
+        let mut labels = tunnel(row);
+        labels.push(s(phase(state)));
+        (labels, truth(row.tunnel.phase == state))
+    };
+    node.rows
+        .live()
+        .flat_map(|row| PHASES.map(|state| of(row, state)))
+        .collect()
+}
+
+/// What a tunnel's packets travel by below; told by the slot where we accept, else by the endpoint.
+pub(crate) fn transport(row: &Row) -> Option<Transport> {
+    match row.tunnel.slot {
+        Slot::Accepting(transport, _) => Some(transport),
+        Slot::Dialling(_) => row.tunnel.endpoint.map(|endpoint| endpoint.transport),
+    }
+}
+
+fn tunnel_info(node: &Snapshot) -> Vec<Sample> {
+    let of = |row: &Row| {
+        let mut labels = tunnel(row);
+        labels.push(transport(row).map(s).unwrap_or_default());
+        (labels, 1.0)
+    };
+    node.rows.live().map(of).collect()
+}
+
+fn probe<'a>(node: &'a Snapshot, row: &Row) -> Option<&'a policies::world::ProbeReading> {
+    node.probes.get(&row.tunnel.slot)
+}
+
+fn jitter(node: &Snapshot, row: &Row) -> Option<f64> {
+    let probe = probe(node, row).filter(|probe| probe.rtt.is_some())?;
+    Some(probe.jitter.as_secs_f64())
+}
+
+fn loss(node: &Snapshot, row: &Row) -> Option<f64> {
+    let probe = probe(node, row).filter(|probe| probe.sent > 0)?;
+    Some(f64::from(probe.lost) / f64::from(probe.sent))
+}
+
+fn traffic(
+    node: &Snapshot,
+    rx: fn(&LinkCounters) -> u64,
+    tx: fn(&LinkCounters) -> u64,
+) -> Vec<Sample> {
+    let of = |role: Role| {
+        let total = node.rows.total(role);
+        [("receive", rx(&total)), ("transmit", tx(&total))]
+            .map(|(direction, value)| (vec![s(direction), s(role)], float(value)))
+    };
+    ROLES.into_iter().flat_map(of).collect()
+}
+
+fn neighbours(node: &Snapshot) -> u64 {
+    count(node.babel.iter().flat_map(|table| &table.neighbours))
+}
+
+fn neighbour(
+    node: &Snapshot,
+    value: fn(&policies::world::Neighbour) -> Option<f64>,
+) -> Vec<Sample> {
+    // By slot and peer, since a table that named one twice would make the whole scrape fail.
+    let all = node.babel.iter().flat_map(|table| &table.neighbours);
+    let all: BTreeMap<_, _> = all
+        .filter_map(|n| Some(((n.slot, n.peer), value(n)?)))
+        .collect();
+    all.into_iter()
+        .map(|((slot, peer), value)| (vec![s(slot), s(peer)], value))
+        .collect()
+}
+
+fn processes(node: &Snapshot, value: fn(&os::process::ProcessReading) -> f64) -> Vec<Sample> {
+    let all: BTreeMap<_, _> = node
+        .processes
+        .processes
+        .iter()
+        .map(|p| (p.name.clone(), value(p)))
+        .collect();
+    all.into_iter()
+        .map(|(name, value)| (vec![name], value))
+        .collect()
+}
+
+const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+
+fn leases(node: &Snapshot) -> Vec<Sample> {
+    let of = |transport: Transport| {
+        let same = node
+            .leases
+            .leases
+            .iter()
+            .filter(|lease| lease.transport == transport);
+        (vec![s(transport)], float(count(same)))
+    };
+    TRANSPORTS.map(of).to_vec()
+}
+
+fn lease_ends(node: &Snapshot) -> Vec<Sample> {
+    let of = |transport: Transport| {
+        let same = node
+            .leases
+            .leases
+            .iter()
+            .filter(|lease| lease.transport == transport);
+        let first = same.map(|lease| lease.until).min()?;
+        Some((vec![s(transport)], node.unix(first).as_secs_f64()))
+    };
+    TRANSPORTS.into_iter().filter_map(of).collect()
+}
+
+fn cache(node: &Snapshot) -> Vec<Sample> {
+    let failing = |peer: &Candidate| peer.failures > 0;
+    let state = |peer: &Candidate| match (failing(peer), peer.confirmed) {
+        (true, _) => "failing",
+        (false, Some(_)) => "confirmed",
+        (false, None) => "remembered",
+    };
+    let of = |name: &str| {
+        let same = node
+            .peers
+            .candidates
+            .iter()
+            .filter(|peer| state(peer) == name);
+        (vec![s(name)], float(count(same)))
+    };
+    ["confirmed", "failing", "remembered"].map(of).to_vec()
+}
+
+fn own(seen: &Seen, value: impl Fn(&Process) -> Option<f64>) -> Vec<Sample> {
+    maybe(seen.process.as_ref().and_then(value))
+}
+
+/// How old a picture may be before the daemon is called unhealthy.
+pub(super) const HEALTHY: Duration = Duration::from_secs(10);

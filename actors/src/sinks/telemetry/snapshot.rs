@@ -1,0 +1,432 @@
+//! One consistent picture of the node, kept up to date by what actors tell; knows nothing of who asks.
+//!
+//! All that must survive a death of the telemetry actor is in it, so that the actor made anew goes on
+//! from the last one published. Parts are shared ([`Arc`]) between pictures and copied on change.
+
+use super::{
+    counts::{Counts, DrainOutcome, bump},
+    traffic::{Row, Rows},
+};
+use crate::messages::{
+    ActorRemade, Decided, LeasesRead, PeerSounded, PeersRead, ProbesRead, ProcessesRead,
+    RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+};
+use membership::documents::Held;
+use policies::{
+    names::{Prefix, Slot},
+    orders::Order,
+    planner::Verdict,
+    units::Uptime,
+    world::{BabelTable, INFINITY, ProbeReading},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use wire::{
+    babel::{DefaultRoute, WayOut},
+    control::DECISIONS_KEPT,
+    overlay::Network,
+};
+
+/// A table or answer older than this no longer counts as an answer.
+pub const STALE: Duration = Duration::from_secs(10);
+
+/// What never changes while the daemon runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// This node.
+    pub prefix: Prefix,
+    /// Its network.
+    pub network: Network,
+    /// Version of the software.
+    pub software: &'static str,
+    /// Commit that the software was built from, or `unknown`.
+    pub revision: &'static str,
+    /// Names of all guarded actors, so that their restarts are counted from 0.
+    pub actors: Vec<&'static str>,
+    /// Orders of the policy are logged only.
+    pub dry_run: bool,
+    /// When the daemon began.
+    pub started: Uptime,
+}
+
+/// A decision, or the end of a tunnel, as the log for `warren why` holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Counts from 1.
+    pub number: u64,
+    /// When.
+    pub at: Uptime,
+    /// `open`, `drain`, `undrain`, `close`, or `closed` for the end itself.
+    pub order: &'static str,
+    /// Where.
+    pub slot: Slot,
+    /// With whom.
+    pub peer: Option<Prefix>,
+    /// The label of the reason.
+    pub reason: &'static str,
+    /// What it was decided by.
+    pub terms: String,
+}
+
+/// How the registry was when last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registry {
+    /// When it last was asked.
+    pub asked: Option<Uptime>,
+    /// When it last answered.
+    pub answered: Option<Uptime>,
+    /// Why not, where the last asking failed.
+    pub failure: Option<String>,
+}
+
+/// The routes through one slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Nodes that installed routes reach through it.
+    pub nodes: u64,
+    /// All routes through it, installed or not.
+    pub routes: u64,
+}
+
+/// The picture. Moments are [`Uptime`]; [`Snapshot::unix`] turns them into wall time.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was published.
+    pub at: Uptime,
+    /// The wall clock's time, since 1970 UTC, when the machine booted.
+    pub booted: Duration,
+    /// What never changes.
+    pub identity: Arc<Identity>,
+    /// All tunnels, those that ended lately too.
+    pub rows: Rows,
+    /// babeld's tables; `None` while it is down.
+    pub babel: Option<Arc<BabelTable>>,
+    /// The ways out of the network.
+    pub way_out: Arc<WayOut>,
+    /// When babeld last answered.
+    pub babel_answered: Option<Uptime>,
+    /// Routes by slot.
+    pub served: Arc<BTreeMap<Slot, Served>>,
+    /// Nodes that babeld has a route to.
+    pub nodes_known: u64,
+    /// Routes that babeld installed.
+    pub routes_installed: u64,
+    /// The prober's picture.
+    pub probes: Arc<BTreeMap<Slot, ProbeReading>>,
+    /// The peer cache's picture.
+    pub peers: Arc<PeersRead>,
+    /// All leases.
+    pub leases: Arc<LeasesRead>,
+    /// All supervised processes.
+    pub processes: Arc<ProcessesRead>,
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// The signed documents.
+    pub held: Arc<Held>,
+    /// End of the node's certificate, seconds since 1970 UTC.
+    pub certificate_not_after: Option<u64>,
+    /// What is counted by event.
+    pub counts: Arc<Counts>,
+    /// The last decisions, oldest first.
+    pub log: Arc<VecDeque<Arc<Entry>>>,
+    /// Decisions and ends logged since the start.
+    pub logged: u64,
+    /// The planner's opinions.
+    pub verdicts: Arc<Vec<Verdict>>,
+    /// Slots with a drain that is not over.
+    pub draining: Arc<BTreeSet<Slot>>,
+    /// Readings that full mailboxes refused.
+    pub readings_dropped: u64,
+}
+
+impl Snapshot {
+    /// The picture before anything was told.
+    pub fn new(identity: Identity, booted: Duration) -> Self {
+        let at = identity.started;
+        Self {
+            at,
+            booted,
+            rows: Rows::default(),
+            babel: None,
+            way_out: Arc::default(),
+            babel_answered: None,
+            served: Arc::default(),
+            nodes_known: 0,
+            routes_installed: 0,
+            probes: Arc::default(),
+            peers: Arc::new(PeersRead {
+                at,
+                candidates: Vec::new(),
+            }),
+            leases: Arc::new(LeasesRead {
+                at,
+                leases: Vec::new(),
+            }),
+            processes: Arc::new(ProcessesRead {
+                at,
+                processes: Vec::new(),
+            }),
+            registry: Arc::default(),
+            held: Arc::default(),
+            certificate_not_after: None,
+            counts: Arc::new(Counts::new(&identity.actors)),
+            log: Arc::default(),
+            logged: 0,
+            verdicts: Arc::default(),
+            draining: Arc::default(),
+            readings_dropped: 0,
+            identity: Arc::new(identity),
+        }
+    }
+
+    /// The wall clock's time of a moment, since 1970 UTC.
+    pub fn unix(&self, at: Uptime) -> Duration {
+        self.booted.saturating_add(at.0)
+    }
+
+    /// babeld answered lately, and a tunnel is up or the registry answered when last asked.
+    pub fn ready(&self) -> bool {
+        let reaches = self.rows.live().any(Row::carries) || self.registry_up();
+        self.babel_up() && reaches
+    }
+
+    /// babeld answered lately.
+    pub fn babel_up(&self) -> bool {
+        self.babel.is_some()
+            && self
+                .babel_answered
+                .is_some_and(|at| self.at.since(at) < STALE)
+    }
+
+    /// The registry answered when last asked.
+    pub fn registry_up(&self) -> bool {
+        self.registry.answered.is_some() && self.registry.failure.is_none()
+    }
+
+    /// The least release that the network asks for, where that is newer than ours.
+    pub fn wants_newer(&self) -> Option<&str> {
+        self.held
+            .network()?
+            .asks_for_newer_than(self.identity.software)
+    }
+
+    /// The node by which packets leave the network: ourselves, or the gateway of the default route that is used.
+    pub fn gateway(&self) -> Option<Prefix> {
+        let used = |route: &&DefaultRoute| route.installed && route.metric != INFINITY;
+        let others = || {
+            self.way_out
+                .routes
+                .iter()
+                .find(used)
+                .map(|route| route.gateway)
+        };
+        if self.way_out.own {
+            Some(self.identity.prefix)
+        } else {
+            others()
+        }
+    }
+
+    /// The routes through a slot.
+    pub fn served_by(&self, slot: Slot) -> Served {
+        self.served.get(&slot).copied().unwrap_or_default()
+    }
+
+    /// babeld was read.
+    pub fn routes(&mut self, reading: RoutesRead) {
+        if *self.way_out != reading.way_out {
+            self.way_out = Arc::new(reading.way_out);
+        }
+        let Some(table) = reading.table else {
+            self.babel = None;
+            self.served = Arc::default();
+            (self.nodes_known, self.routes_installed) = (0, 0);
+            return;
+        };
+        let mut served: BTreeMap<Slot, (BTreeSet<Prefix>, u64)> = BTreeMap::new();
+        let mut known = BTreeSet::new();
+        for route in &table.routes {
+            let (nodes, routes) = served.entry(route.slot).or_default();
+            *routes += 1;
+            if route.installed {
+                nodes.insert(route.node);
+            }
+            if route.metric != INFINITY {
+                known.insert(route.node);
+            }
+        }
+        let count = |(slot, (nodes, routes)): (Slot, (BTreeSet<Prefix>, u64))| {
+            (
+                slot,
+                Served {
+                    nodes: length(nodes.len()),
+                    routes,
+                },
+            )
+        };
+        self.served = Arc::new(served.into_iter().map(count).collect());
+        self.nodes_known = length(known.len());
+        self.routes_installed = length(table.routes.iter().filter(|route| route.installed).count());
+        self.babel = Some(Arc::new(table));
+        self.babel_answered = Some(reading.at);
+    }
+
+    /// Tunnels were probed.
+    pub fn probed(&mut self, reading: ProbesRead) {
+        self.probes = Arc::new(
+            reading
+                .probes
+                .into_iter()
+                .map(|probe| (probe.slot, probe))
+                .collect(),
+        );
+    }
+
+    /// A tunnel was begun.
+    pub fn opened(&mut self, fact: &TunnelOpened) {
+        bump(
+            &mut Arc::make_mut(&mut self.counts).opened,
+            fact.slot.role(),
+        );
+        self.rows.opened(fact);
+    }
+
+    /// A tunnel came up.
+    pub fn came_up(&mut self, fact: &TunnelCameUp) {
+        bump(
+            &mut Arc::make_mut(&mut self.counts).came_up,
+            fact.slot.role(),
+        );
+    }
+
+    /// A tunnel ended.
+    pub fn closed(&mut self, fact: &TunnelClosed) {
+        let counts = Arc::make_mut(&mut self.counts);
+        bump(&mut counts.closed, (fact.slot.role(), fact.reason));
+        if Arc::make_mut(&mut self.draining).remove(&fact.slot) {
+            bump(&mut counts.drains, DrainOutcome::Interrupted);
+        }
+        let carried = self.rows.closed(fact).unwrap_or_default();
+        let terms = format!(
+            "lived={} s received={} B sent={} B",
+            fact.lived.as_secs(),
+            carried.rx_bytes,
+            carried.tx_bytes
+        );
+        self.log(
+            fact.at,
+            "closed",
+            fact.slot,
+            Some(fact.peer),
+            fact.reason.label(),
+            terms,
+        );
+    }
+
+    /// The planner looked.
+    pub fn decided(&mut self, fact: Decided) {
+        for decision in fact.decisions {
+            let (order, slot, peer, reason) = labels(&decision.order);
+            bump(
+                &mut Arc::make_mut(&mut self.counts).decisions,
+                (order, reason),
+            );
+            if let Some(outcome) = self.drain(&decision.order) {
+                bump(&mut Arc::make_mut(&mut self.counts).drains, outcome);
+            }
+            let peer = peer.or_else(|| self.rows.peer(slot));
+            self.log(fact.at, order, slot, peer, reason, decision.terms);
+        }
+        if *self.verdicts != fact.verdicts {
+            self.verdicts = Arc::new(fact.verdicts);
+        }
+    }
+
+    /// Follows planned closings; tells the outcome of one that is over.
+    fn drain(&mut self, order: &Order) -> Option<DrainOutcome> {
+        let draining = Arc::make_mut(&mut self.draining);
+        match order {
+            Order::Open { .. } => None,
+            Order::Drain { slot, .. } => {
+                draining.insert(*slot);
+                None
+            }
+            Order::Undrain { slot, .. } => draining.remove(slot).then_some(DrainOutcome::Abandoned),
+            Order::Close { slot, .. } => draining.remove(slot).then_some(DrainOutcome::Completed),
+        }
+    }
+
+    fn log(
+        &mut self,
+        at: Uptime,
+        order: &'static str,
+        slot: Slot,
+        peer: Option<Prefix>,
+        reason: &'static str,
+        terms: String,
+    ) {
+        self.logged = self.logged.saturating_add(1);
+        let log = Arc::make_mut(&mut self.log);
+        log.push_back(Arc::new(Entry {
+            number: self.logged,
+            at,
+            order,
+            slot,
+            peer,
+            reason,
+            terms,
+        }));
+        while log.len() > DECISIONS_KEPT {
+            log.pop_front();
+        }
+    }
+
+    /// A peer was sounded.
+    pub fn sounded(&mut self, fact: PeerSounded) {
+        let counts = Arc::make_mut(&mut self.counts);
+        let count = if fact.answered {
+            &mut counts.soundings_answered
+        } else {
+            &mut counts.soundings_unanswered
+        };
+        *count = count.saturating_add(1);
+    }
+
+    /// The registry answered or did not.
+    pub fn asked(&mut self, fact: RegistryAsked) {
+        let counts = Arc::make_mut(&mut self.counts);
+        let registry = Arc::make_mut(&mut self.registry);
+        registry.asked = Some(fact.at);
+        if fact.failure.is_none() {
+            registry.answered = Some(fact.at);
+            counts.registry_answered = counts.registry_answered.saturating_add(1);
+        } else {
+            counts.registry_failed = counts.registry_failed.saturating_add(1);
+        }
+        registry.failure = fact.failure;
+    }
+
+    /// An actor was made anew.
+    pub fn remade(&mut self, fact: &ActorRemade) {
+        bump(&mut Arc::make_mut(&mut self.counts).remade, fact.actor);
+    }
+}
+
+/// Labels of an order and its reason; the peer, where the order names one.
+fn labels(order: &Order) -> (&'static str, Slot, Option<Prefix>, &'static str) {
+    match order {
+        Order::Open {
+            slot, peer, reason, ..
+        } => ("open", *slot, Some(*peer), reason.label()),
+        Order::Drain { slot, reason } => ("drain", *slot, None, reason.label()),
+        Order::Undrain { slot, reason } => ("undrain", *slot, None, reason.label()),
+        Order::Close { slot, reason } => ("close", *slot, None, reason.label()),
+    }
+}
+
+fn length(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,447 @@
+//! Keeps the routing daemon running and reads its tables.
+//!
+//! Dumps are polled: `monitor` doubles babeld's cost. Knows nothing of what routes are good for.
+
+mod files;
+
+pub use files::PrepareError;
+
+use crate::{
+    effects::link_orders::{LinkOrder, Links},
+    messages::{ChildMailbox, ChildReported, RoutesRead, offer},
+    store::{Applied, TunnelTable},
+};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use files::prepare;
+use membership::documents::SharedHeld;
+use os::{
+    clock::Clock,
+    kernel::{Exit, Kernel},
+    process::{ChildEvents, Happened, ProcessReading, Program, Rights, Supervised},
+};
+use policies::{
+    life::{Event, Limits, Order, State},
+    units::Uptime,
+    world::Phase,
+};
+use std::{cell::RefCell, ffi::OsString, io, path::PathBuf, rc::Rc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+use wire::errors::Chain;
+use wire::{
+    babel::{self, BabelConfig, Decoder, MacKey, Reply, WayOut},
+    overlay::Network,
+    registry::Kind,
+};
+
+/// How often the life is looked at, and the tables are read while a tunnel drains.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The tables are read every so many ticks: 2 s.
+const CALM: u32 = 8;
+
+/// Likewise in the first [`YOUNG`] after babeld's start: 0.5 s.
+const LIVELY: u32 = 2;
+
+/// See [`LIVELY`].
+const YOUNG: Duration = Duration::from_secs(30);
+
+/// babeld answers a dump of 150 lines in 0.6 ms (measured); its eighth connection would block for ever.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// babeld opens its socket at once; the first time may take the making of interfaces.
+const START: Duration = Duration::from_secs(10);
+
+/// What the actor is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// babeld's executable.
+    pub babeld: PathBuf,
+    /// Its rights.
+    pub rights: Rights,
+    /// Its folder for socket and configuration, 0700 of its user.
+    pub folder: PathBuf,
+    /// Its folder for the state file, 0700 of its user.
+    pub state_folder: PathBuf,
+    /// Where the last sequence number is kept, root's own.
+    pub seqno: PathBuf,
+    /// Where its pid is kept, root's own.
+    pub pid_file: PathBuf,
+    /// OpenVPN's user, whose packets never leave the network's range for the way out.
+    pub openvpn_uid: u32,
+    /// What it is told.
+    pub config: BabelConfig,
+}
+
+impl Settings {
+    fn config_file(&self) -> PathBuf {
+        self.folder.join("babeld.conf")
+    }
+
+    /// babeld sends an urgent update or request once more after half of the interval that `-h` and `-H` say:
+    /// with its default of 4 s a lost one costs 2 s. The file can set intervals by link only.
+    fn args(&self) -> Vec<OsString> {
+        let hello = self.config.hello_interval.as_secs_f64().to_string();
+        let words = ["-h", &hello, "-H", &hello, "-I", "", "-c"]
+            .map(OsString::from)
+            .into_iter();
+        words.chain([self.config_file().into()]).collect()
+    }
+}
+
+/// babeld's process: what outlives the actor.
+#[derive(Clone, Default)]
+pub struct RoutingProcess(Rc<RefCell<Option<Supervised>>>);
+
+impl RoutingProcess {
+    /// How it does.
+    pub fn reading(&self) -> Option<ProcessReading> {
+        self.0.borrow().as_ref().map(Supervised::reading)
+    }
+}
+
+/// Ends babeld, so that it retracts its routes.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct EndBabeld;
+
+/// The actor.
+pub struct Babeld {
+    settings: Settings,
+    clock: Clock,
+    kernel: Kernel,
+    links: Links,
+    table: Rc<RefCell<TunnelTable>>,
+    process: RoutingProcess,
+    events: ChildEvents,
+    readers: Vec<Recipient<RoutesRead>>,
+    held: SharedHeld,
+    applied: Applied,
+    /// When babeld is started anew for the sake of the network document.
+    restart_at: Option<Uptime>,
+    /// babeld told of the host's default route when it was last asked.
+    told_of_default: bool,
+    ticks: u32,
+    asking: bool,
+}
+
+/// Nodes start their babeld anew within this, by chance, since each takes its transit away for seconds.
+const WINDOW: Duration = Duration::from_secs(30);
+
+impl Babeld {
+    /// Goes on with `process`, or starts it.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything it will ever talk to comes through here"
+    )]
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        kernel: Kernel,
+        links: Links,
+        table: Rc<RefCell<TunnelTable>>,
+        process: RoutingProcess,
+        events: ChildEvents,
+        readers: Vec<Recipient<RoutesRead>>,
+        held: SharedHeld,
+        applied: Applied,
+    ) -> Self {
+        let mut babeld = Self {
+            settings,
+            clock,
+            kernel,
+            links,
+            table,
+            process,
+            events,
+            readers,
+            held,
+            applied,
+            restart_at: None,
+            told_of_default: false,
+            ticks: 0,
+            asking: false,
+        };
+        // What runs already was told what is held by now, or will be.
+        babeld.settings.config = babeld.wanted();
+        babeld
+    }
+
+    /// The configuration as the network document wants it.
+    fn wanted(&self) -> BabelConfig {
+        let config = self.settings.config.clone();
+        let held = self.held.load();
+        let Some(network) = held.network() else {
+            return config;
+        };
+        let parameters = network.parameters();
+        let on_lan = !config.interfaces.is_empty();
+        BabelConfig {
+            hello_interval: parameters.hello_interval,
+            update_interval: parameters.update_interval,
+            // Without a LAN nothing is signed (docs/decisions/0001-no-mac-on-tunnels.md).
+            key: if on_lan {
+                MacKey::from_hex(&network.babel_key)
+            } else {
+                None
+            },
+            lenient: on_lan && network.babel_lenient,
+            ipv4: network.payload4(),
+            gateways: network.gateways.iter().copied().collect(),
+            ..config
+        }
+    }
+
+    /// Starts babeld anew where the network document wants another configuration: it cannot change the
+    /// intervals or the keys of links that it has.
+    fn follow(&mut self, ctx: &mut Context<Self>) {
+        let (now, wanted) = (self.clock.now(), self.wanted());
+        let same = match (wanted.text(), self.settings.config.text()) {
+            (Ok(wanted), Ok(is)) => wanted == is,
+            _ => true,
+        };
+        if same {
+            self.restart_at = None;
+            return self
+                .applied
+                .by_babeld(self.held.load().version(Kind::Network));
+        }
+        let at = *self
+            .restart_at
+            .get_or_insert_with(|| now + WINDOW.mul_f64(fastrand::f64()));
+        if at <= now {
+            self.restart_at = None;
+            self.settings.config = wanted;
+            self.carry(ctx);
+            tracing::info!("babeld is started anew with the network's new parameters");
+            self.handle_life(Event::Unwanted);
+            self.handle_life(Event::Wanted);
+        }
+    }
+
+    fn handle_life(&mut self, event: Event) {
+        let now = self.clock.now();
+        let mut process = self.process.0.borrow_mut();
+        let Some(process) = process.as_mut() else {
+            return;
+        };
+        let Some(order) = process.on(event, now) else {
+            return;
+        };
+        if order == Order::Spawn {
+            process.set_args(self.settings.args());
+            if let Err(error) = prepare(&self.settings) {
+                tracing::error!(error = %Chain(&error), "babeld not started");
+                let _ = process.on(Event::Exited, now);
+                return;
+            }
+        }
+        process.carry_out(order, now, &self.events);
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.handle_life(Event::Tick);
+        self.ticks = self.ticks.wrapping_add(1);
+        let state = self.process.0.borrow().as_ref().map(Supervised::state);
+        if matches!(state, Some(State::Up { .. })) && self.ticks.is_multiple_of(LIVELY) {
+            self.follow(ctx);
+        }
+        let every = match state {
+            Some(State::Starting { .. }) => 1,
+            _ if self.table.borrow().draining() => 1,
+            Some(State::Up { since }) if self.clock.now().since(since) < YOUNG => LIVELY,
+            Some(State::Up { .. }) => CALM,
+            Some(State::Down { .. } | State::Stopping { .. }) | None => return,
+        };
+        if self.asking || !self.ticks.is_multiple_of(every) {
+            return;
+        }
+        self.asking = true;
+        let socket = self.settings.config.socket.clone();
+        let asked = ask(socket, self.settings.config.network).into_actor(self);
+        ctx.spawn(asked.map(|answer, babeld, _| babeld.answered(answer)));
+    }
+
+    fn answered(&mut self, answer: io::Result<babel::Dump>) {
+        self.asking = false;
+        let at = self.clock.now();
+        let mut way_out = WayOut::default();
+        let table = match answer {
+            Ok(dump) => {
+                self.came_up(at);
+                self.follow_default(dump.way_out.own);
+                way_out = dump.way_out;
+                for route in &dump.forged {
+                    tracing::warn!(node = %route.node, via = %route.via, "a route's router id is not its node's");
+                }
+                Some(dump.table)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "babeld did not answer");
+                None
+            }
+        };
+        let reading = RoutesRead { at, table, way_out };
+        self.readers
+            .iter()
+            .for_each(|to| offer(to, reading.clone()));
+    }
+
+    fn came_up(&mut self, _at: Uptime) {
+        let starting = {
+            let process = self.process.0.borrow();
+            matches!(
+                process.as_ref().map(Supervised::state),
+                Some(State::Starting { .. })
+            )
+        };
+        if !starting {
+            return;
+        }
+        self.handle_life(Event::Ready);
+        tracing::info!("babeld answers");
+        // Neighbours of an earlier babeld would wait for the next periodic update.
+        let table = self.table.borrow();
+        let up = table
+            .tunnels
+            .values()
+            .filter(|tunnel| tunnel.phase == Phase::Up);
+        for tunnel in up {
+            self.links.order(LinkOrder::RequestRoutes(tunnel.slot));
+        }
+    }
+
+    /// babeld 1.12.1 takes a route back under the name of another one (`check_xroutes` of its xroute.c), so that
+    /// neighbours would believe in our default route for minutes after the host has lost it.
+    fn follow_default(&mut self, told: bool) {
+        if self.told_of_default && !told && self.settings.config.tells_of_default() {
+            tracing::info!("the host has no default route any more: the network is told");
+            let (network, table) = (self.settings.config.network.range(), self.table.borrow());
+            let up = table
+                .tunnels
+                .values()
+                .filter(|tunnel| tunnel.phase == Phase::Up);
+            up.for_each(|tunnel| {
+                self.links
+                    .order(LinkOrder::RetractDefault(tunnel.slot, network))
+            });
+        }
+        self.told_of_default = told;
+    }
+
+    /// Makes the host carry IPv4, and packets out of the network, as the network wants it.
+    fn carry(&self, ctx: &mut Context<Self>) {
+        let (kernel, config) = (self.kernel.clone(), &self.settings.config);
+        let (ipv4, own, network) = (config.ipv4, config.own, config.network);
+        let exit = if config.gateways.is_empty() {
+            Exit::None
+        } else if config.tells_of_default() {
+            Exit::Own(self.settings.openvpn_uid)
+        } else {
+            Exit::Others(self.settings.openvpn_uid)
+        };
+        let carried = async move {
+            [
+                kernel.carry_ipv4(ipv4, own).await,
+                kernel.carry_default(network, exit).await,
+            ]
+        };
+        ctx.spawn(carried.into_actor(self).map(|carried, _, _| {
+            for error in carried.into_iter().filter_map(Result::err) {
+                tracing::warn!(error = %Chain(&error), "the host does not carry what the network wants");
+            }
+        }));
+    }
+
+    fn flush(&self, ctx: &mut Context<Self>) {
+        let kernel = self.kernel.clone();
+        let flushed = async move { kernel.flush_babel_routes().await };
+        ctx.spawn(flushed.into_actor(self).map(|flushed, _, _| {
+            if let Err(error) = flushed {
+                tracing::warn!(error = %Chain(&error), "babeld's routes not flushed");
+            }
+        }));
+    }
+}
+
+/// Asks babeld for its tables once.
+async fn ask(socket: PathBuf, network: Network) -> io::Result<babel::Dump> {
+    let asked = async {
+        let mut stream = UnixStream::connect(&socket).await?;
+        let mut decoder = Decoder::new(network);
+        let mut chunk = [0; 4096];
+        loop {
+            let count = stream.read(&mut chunk).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            for reply in decoder.feed(chunk.get(..count).unwrap_or_default()) {
+                match reply {
+                    Reply::Greeting { .. } => stream.write_all(babel::DUMP.as_bytes()).await?,
+                    Reply::Dump(dump) => return Ok(dump),
+                    Reply::Refused(reason) => return Err(io::Error::other(reason)),
+                }
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+impl Actor for Babeld {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.events
+            .attach(Box::new(ChildMailbox(ctx.address().recipient())));
+        self.process.0.borrow_mut().get_or_insert_with(|| {
+            let program = Program {
+                name: "babeld".to_owned(),
+                path: self.settings.babeld.clone(),
+                args: self.settings.args(),
+                rights: self.settings.rights,
+                pid_file: self.settings.pid_file.clone(),
+                management: None,
+            };
+            Supervised::new(
+                program,
+                Limits {
+                    start: START,
+                    ..Limits::default()
+                },
+                fastrand::u64(..),
+            )
+        });
+        self.carry(ctx);
+        self.handle_life(Event::Wanted);
+        ctx.run_interval(TICK, Self::tick);
+    }
+}
+
+impl Handler<ChildReported> for Babeld {
+    type Result = ();
+
+    fn handle(&mut self, ChildReported(event): ChildReported, ctx: &mut Self::Context) {
+        let now = self.clock.now();
+        let took = self
+            .process
+            .0
+            .borrow_mut()
+            .as_mut()
+            .is_some_and(|process| process.took(&event, now));
+        if took && matches!(event.happened, Happened::Exited { .. }) {
+            self.flush(ctx);
+        }
+    }
+}
+
+impl Handler<EndBabeld> for Babeld {
+    type Result = ();
+
+    fn handle(&mut self, _: EndBabeld, _: &mut Self::Context) {
+        self.handle_life(Event::Unwanted);
+    }
+}

@@ -1,0 +1,98 @@
+//! Writes the files that a babeld is started with.
+
+use super::Settings;
+use os::process::Rights;
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+use wire::babel;
+
+/// babeld could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A file.
+    #[error("cannot write {path}", path = path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration.
+    #[error("cannot write babeld's configuration")]
+    Config(#[source] babel::BadConfig),
+}
+
+/// Makes folders, configuration and state file anew, and takes away what would hinder a start.
+pub(super) fn prepare(settings: &Settings) -> Result<(), PrepareError> {
+    let Rights { uid, gid, .. } = settings.rights;
+    for folder in [&settings.folder, &settings.state_folder] {
+        let failed = |source| PrepareError::Write {
+            path: folder.clone(),
+            source,
+        };
+        fs::create_dir_all(folder).map_err(failed)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        chown(folder, Some(uid), Some(gid)).map_err(failed)?;
+    }
+    for path in [
+        &settings.config.socket,
+        &settings.config_file(),
+        &settings.config.state_file,
+    ] {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(PrepareError::Write {
+                    path: path.clone(),
+                    source,
+                });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let seqno = next_seqno(&settings.seqno);
+    write(&settings.seqno, &babel::state_file(seqno), None)?;
+    write(
+        &settings.config.state_file,
+        &babel::state_file(seqno),
+        Some((uid, gid)),
+    )?;
+    let text = settings.config.text().map_err(PrepareError::Config)?;
+    write(&settings.config_file(), &text, Some((uid, gid)))
+}
+
+/// An older number than the one last announced would make us unreachable for minutes, so each start
+/// begins a thousand further on.
+fn next_seqno(path: &Path) -> u16 {
+    let last = fs::read_to_string(path)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    babel::next_seqno(last.unwrap_or_else(|| fastrand::u16(..)))
+}
+
+fn write(path: &Path, text: &str, owner: Option<(u32, u32)>) -> Result<(), PrepareError> {
+    let failed = |source| PrepareError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let temporary = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(failed)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
+    if let Some((uid, gid)) = owner {
+        chown(&temporary, Some(uid), Some(gid)).map_err(failed)?;
+    }
+    fs::rename(&temporary, path).map_err(failed)
+}

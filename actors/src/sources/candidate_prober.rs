@@ -1,0 +1,313 @@
+//! Learns how near peers are that no tunnel leads to, and what they and our neighbours say of themselves.
+//!
+//! A peer's round trip is sounded by the first packet of a dial, at the port that a dial would use; one
+//! peer at each beat, drawn at random. Who does not answer is unknown, not dead. Views are asked for over
+//! the overlay, of few: those that are worth it, as [`policies::gain::shortlist`] says.
+
+pub mod reset;
+
+use crate::{
+    messages::{DocumentsChanged, LinksSampled, PeerSounded, RoutesRead, Scouted, offer},
+    store::SharedPeers,
+};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, WrapFuture,
+};
+use ipnet::Ipv6Net;
+use membership::{documents::Held, peer_api::Asker};
+use os::clock::Clock;
+use policies::{
+    gain::{FRESH_REFRESHES, SOUNDED, shortlist},
+    link_cost::LinkCost,
+    names::{Endpoint, Prefix, Transport},
+    units::Uptime,
+    ways::Ways,
+    world::{BabelTable, Candidate, LinkReading, Sounding, View},
+};
+use reset::{ResetKey, is_answer};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{net::UdpSocket, time::timeout};
+use wire::errors::Chain;
+use wire::registry::{NetworkDocument, static_key};
+
+/// How long an answer is waited for: more than babeld makes a difference of.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Packets to one peer: the first often waits for somebody's neighbour discovery.
+const PACKETS: u32 = 2;
+/// Views are asked for so often in a refresh.
+const ASKS: u32 = 2;
+
+/// What the scout must know.
+#[derive(Clone, Debug)]
+pub struct ScoutSettings {
+    /// Who we are.
+    pub me: Prefix,
+    /// The network's range: tunnels never go out by a gateway of the network itself, nor do soundings.
+    pub range: Ipv6Net,
+    /// How often the policy compares.
+    pub refresh: Duration,
+    /// The network's `tls-crypt` key, then the one that others may use while it is changed.
+    pub keys: Rc<[ResetKey]>,
+}
+
+impl ScoutSettings {
+    /// As the network document has them.
+    pub fn of(me: Prefix, network: &NetworkDocument) -> Self {
+        let texts = std::iter::once(&network.tls_crypt).chain(&network.tls_crypt_other);
+        let keys = texts
+            .filter_map(|text| ResetKey::new(&static_key(text)?))
+            .collect();
+        Self {
+            me,
+            range: network.network,
+            refresh: network.parameters().refresh,
+            keys,
+        }
+    }
+}
+
+/// The actor that scouts.
+pub struct Scout {
+    settings: ScoutSettings,
+    clock: Clock,
+    peers: SharedPeers,
+    asker: Asker,
+    to: Vec<Recipient<Scouted>>,
+    sounded: Recipient<PeerSounded>,
+    links: Vec<LinkReading>,
+    table: Option<BabelTable>,
+    soundings: BTreeMap<Prefix, Sounding>,
+    views: BTreeMap<Prefix, View>,
+    asking: bool,
+    /// Those that sound and ask again and again.
+    beats: Vec<SpawnHandle>,
+}
+
+impl Scout {
+    /// `peers` is what the cache knows; `to` hears of all that was found out, `sounded` of each sounding.
+    /// What `held` says of the network counts more than `settings`.
+    pub fn new(
+        settings: ScoutSettings,
+        held: &Held,
+        clock: Clock,
+        peers: SharedPeers,
+        asker: Asker,
+        to: Vec<Recipient<Scouted>>,
+        sounded: Recipient<PeerSounded>,
+    ) -> Self {
+        let settings = held.network().map_or(settings.clone(), |network| {
+            ScoutSettings::of(settings.me, network)
+        });
+        Self {
+            settings,
+            clock,
+            peers,
+            asker,
+            to,
+            sounded,
+            links: Vec::new(),
+            table: None,
+            soundings: BTreeMap::new(),
+            views: BTreeMap::new(),
+            asking: false,
+            beats: Vec::new(),
+        }
+    }
+
+    /// Sounds and asks as often as the refresh wants it.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        for beat in std::mem::take(&mut self.beats) {
+            ctx.cancel_future(beat);
+        }
+        let pace = (self.settings.refresh / SOUNDED).max(PATIENCE);
+        self.beats.push(ctx.run_interval(pace, Self::sound));
+        self.beats
+            .push(ctx.run_interval(self.settings.refresh / ASKS, Self::ask));
+    }
+
+    /// Sounds one peer that no tunnel leads to, by chance.
+    fn sound(&mut self, ctx: &mut Context<Self>) {
+        let (keys, range) = (self.settings.keys.clone(), self.settings.range);
+        let neighbours: BTreeSet<_> = self.links.iter().map(|link| link.tunnel.peer).collect();
+        let peers = self.peers.load();
+        let distant: Vec<_> = peers
+            .iter()
+            .filter(|candidate| !neighbours.contains(&candidate.peer))
+            .collect();
+        let Some(candidate) = fastrand::choice(&distant) else {
+            return;
+        };
+        let Some(endpoint) = by_udp(candidate) else {
+            return;
+        };
+        let (peer, clock) = (candidate.peer, self.clock.clone());
+        let sounding = async move { round_trip(&keys, range, endpoint, &clock).await };
+        ctx.spawn(sounding.into_actor(self).map(move |rtt, scout, _| {
+            let at = scout.clock.now();
+            tracing::trace!(%peer, %endpoint, ?rtt, "peer sounded");
+            scout.soundings.insert(peer, Sounding { peer, at, rtt });
+            scout.sounded.do_send(PeerSounded {
+                at,
+                peer,
+                answered: rtt.is_some(),
+            });
+            scout.tell();
+        }));
+    }
+
+    /// Asks those for their views who are worth it, and whom we dialled.
+    fn ask(&mut self, ctx: &mut Context<Self>) {
+        let Some(table) = self.table.as_ref().filter(|_| !self.asking) else {
+            return;
+        };
+        let ways = Ways::of(&table.routes, self.settings.me, |_| true);
+        let soundings: Vec<_> = self.soundings.values().copied().collect();
+        let mut whom = shortlist(&ways, &soundings, LinkCost::default());
+        let dialled = |link: &&LinkReading| link.tunnel.role() == policies::names::Role::Dialled;
+        whom.extend(
+            self.links
+                .iter()
+                .filter(dialled)
+                .map(|link| link.tunnel.peer),
+        );
+        self.asking = true;
+        let (asker, clock) = (self.asker.clone(), self.clock.clone());
+        let asked = async move {
+            let mut views = Vec::new();
+            for peer in whom {
+                match asker.view(peer).await {
+                    Ok(view) => views.push(View {
+                        at: clock.now(),
+                        ..view
+                    }),
+                    Err(error) => tracing::debug!(%peer, error = %Chain(&error), "no view"),
+                }
+            }
+            views
+        };
+        ctx.spawn(asked.into_actor(self).map(|views, scout, _| {
+            scout.asking = false;
+            scout
+                .views
+                .extend(views.into_iter().map(|view| (view.peer, view)));
+            scout.tell();
+        }));
+    }
+
+    fn tell(&mut self) {
+        let now = self.clock.now();
+        let fresh = self.settings.refresh.saturating_mul(FRESH_REFRESHES);
+        self.soundings
+            .retain(|_, sounding| now.since(sounding.at) <= fresh);
+        self.views.retain(|_, view| now.since(view.at) <= fresh);
+        let soundings = self.soundings.values().copied().collect();
+        let scouted = Scouted {
+            at: now,
+            soundings,
+            views: self.views.values().cloned().collect(),
+        };
+        self.to.iter().for_each(|to| offer(to, scouted.clone()));
+    }
+}
+
+/// The endpoint whose round trip tells of the tunnel to be.
+fn by_udp(candidate: &Candidate) -> Option<Endpoint> {
+    candidate
+        .endpoints
+        .iter()
+        .copied()
+        .find(|endpoint| endpoint.transport == Transport::Udp)
+}
+
+/// The least round trip of a few packets; `None` where nothing came back, by whichever key.
+async fn round_trip(
+    keys: &[ResetKey],
+    range: Ipv6Net,
+    endpoint: Endpoint,
+    clock: &Clock,
+) -> Option<Duration> {
+    for key in keys {
+        let mut least = None;
+        for _ in 0..PACKETS {
+            let rtt = packet_back(key, range, endpoint, clock).await;
+            least = least.into_iter().chain(rtt).min();
+        }
+        if least.is_some() {
+            return least;
+        }
+    }
+    None
+}
+
+/// The round trip of one packet. Its socket is its own, so that no later packet takes its late answer for theirs.
+async fn packet_back(
+    key: &ResetKey,
+    range: Ipv6Net,
+    endpoint: Endpoint,
+    clock: &Clock,
+) -> Option<Duration> {
+    let any = match endpoint.address.ip() {
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any).await.ok()?;
+    socket.connect(endpoint.address).await.ok()?;
+    if matches!(socket.local_addr().ok()?.ip(), IpAddr::V6(own) if range.contains(&own)) {
+        return None;
+    }
+    let began = clock.now();
+    let session = fastrand::u64(..).to_be_bytes();
+    let seconds = u32::try_from(began.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);
+    socket.send(&key.packet(session, seconds)?).await.ok()?;
+    let mut answer = [0; 256];
+    let length = timeout(PATIENCE, socket.recv(&mut answer))
+        .await
+        .ok()?
+        .ok()?;
+    is_answer(answer.get(..length)?).then(|| clock.now().since(began))
+}
+
+impl Actor for Scout {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.arm(ctx);
+    }
+}
+
+impl Handler<DocumentsChanged> for Scout {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, ctx: &mut Self::Context) {
+        let Some(network) = changed.held.network() else {
+            return;
+        };
+        let settings = ScoutSettings::of(self.settings.me, network);
+        let other_pace = settings.refresh != self.settings.refresh;
+        self.settings = settings;
+        if other_pace {
+            self.arm(ctx);
+        }
+    }
+}
+
+impl Handler<LinksSampled> for Scout {
+    type Result = ();
+
+    fn handle(&mut self, sampled: LinksSampled, _: &mut Self::Context) {
+        self.links = sampled.links;
+    }
+}
+
+impl Handler<RoutesRead> for Scout {
+    type Result = ();
+
+    fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
+        self.table = read.table;
+    }
+}

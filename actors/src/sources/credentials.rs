@@ -1,0 +1,457 @@
+//! Keeps the node's certificate, its CAs and the network's `tls-crypt` keys fresh on disk and in use.
+//!
+//! A certificate is renewed in the last third of its life, with the same key. What reads these files at
+//! its start only (OpenVPN) is told to be started anew ([`CredentialsChanged`]); what can take them while
+//! it runs (the calls to the registry and to other nodes, the peer API) takes them at once.
+
+use crate::messages::{CredentialsChanged, DocumentsChanged};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use membership::certificate::{self, Certificate};
+use membership::credentials::SharedTls;
+use membership::{
+    credentials::Member,
+    documents::{FileError, Held, SharedHeld, replace},
+    peer_api::Asker,
+    registry_api::{CallError, Registry},
+};
+use os::clock::{Clock, wall};
+use policies::units::Uptime;
+use reqwest::Method;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use wire::errors::Chain;
+use wire::{
+    chain,
+    registry::{Kind, NetworkDocument, Renewal, Renewed, VERSION},
+};
+
+/// How often it is looked whether a renewal is due.
+const TICK: Duration = Duration::from_secs(1);
+/// The first wait after a renewal that failed, ± 50 %; it doubles.
+const FIRST: Duration = Duration::from_secs(5);
+/// The longest wait, also bounded by a tenth of what is left of the certificate's life.
+const LAST: Duration = Duration::from_secs(3600);
+/// The longest wait once the certificate has ended.
+const LATE: Duration = Duration::from_secs(300);
+/// A renewal that goes on failing is logged this often.
+const COMPLAIN: Duration = Duration::from_secs(3600);
+/// A later CA below the same root is used within this, spread by chance.
+const SOON: Duration = Duration::from_secs(30);
+/// Once a later CA signs no more than this counts as left of the life of what the earlier one signed: a day.
+const SUPERSEDED: Duration = Duration::from_secs(86_400);
+/// Once a CA is barred no more than this counts as left of the life of what it signed.
+const BARRED: Duration = Duration::from_secs(300);
+/// Nodes begin to start processes anew within this, spread by chance, and within a sixteenth of what is left
+/// of the old certificate's life; then they take turns.
+const WINDOW: Duration = Duration::from_secs(600);
+
+/// What the actor is told once.
+#[derive(Clone, Debug)]
+pub struct CredentialSettings {
+    /// The CAs (PEM).
+    pub ca: PathBuf,
+    /// The node's certificate (PEM).
+    pub certificate: PathBuf,
+    /// The node's key (PEM), which stays.
+    pub key: PathBuf,
+    /// The `tls-crypt` key.
+    pub tls_crypt: PathBuf,
+    /// The key that others may use while it is changed; there only then.
+    pub tls_crypt_other: PathBuf,
+    /// Uid and gid of OpenVPN, who reads the keys.
+    pub reader: (u32, u32),
+    /// The request (PKCS #10 in PEM) with which the certificate is renewed.
+    pub request: String,
+}
+
+/// The files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// One of them cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// One of them cannot be written.
+    #[error(transparent)]
+    Write(#[from] FileError),
+    /// They do not fit together.
+    #[error(transparent)]
+    Member(#[from] membership::credentials::MemberError),
+    /// The registry's client does not take them.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The fresh certificate is not good.
+    #[error("the registry gave a certificate that is not good")]
+    Bad(#[from] certificate::BadCertificate),
+}
+
+/// The actor.
+pub struct Credentials {
+    settings: CredentialSettings,
+    clock: Clock,
+    registry: Registry,
+    asker: Asker,
+    tls: SharedTls,
+    held: SharedHeld,
+    changed: Vec<Recipient<CredentialsChanged>>,
+    /// 0 to 1: where in the spans that all nodes share this one acts.
+    chance: f64,
+    busy: bool,
+    next: Uptime,
+    wait: Duration,
+    complained: Option<Uptime>,
+    /// How many CAs were barred when tunnels were last begun anew for that.
+    barred: usize,
+    /// The network document whose wishes our files fulfil.
+    fulfilled: u64,
+}
+
+impl Credentials {
+    /// Goes on from what is on disk.
+    pub fn new(
+        settings: CredentialSettings,
+        clock: Clock,
+        registry: Registry,
+        asker: Asker,
+        tls: SharedTls,
+        held: SharedHeld,
+        changed: Vec<Recipient<CredentialsChanged>>,
+    ) -> Self {
+        let (chance, next) = (fastrand::f64(), clock.now());
+        let barred = held.load().barred_cas();
+        Self {
+            settings,
+            clock,
+            registry,
+            asker,
+            tls,
+            held,
+            changed,
+            chance,
+            busy: false,
+            next,
+            wait: FIRST,
+            complained: None,
+            barred,
+            fulfilled: 0,
+        }
+    }
+
+    fn own(&self) -> Option<(Vec<Vec<u8>>, Certificate)> {
+        Certificate::of_file(&self.settings.certificate)
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        if self.busy || self.next > now {
+            return;
+        }
+        let Some((chain, own)) = self.own() else {
+            self.next = now + LAST;
+            return tracing::error!(
+                "the node's certificate cannot be read any more; it is not renewed"
+            );
+        };
+        let due_s = self.due_s(&chain, &own);
+        let now_s = now_s();
+        if now_s < due_s {
+            let rest = Duration::from_secs(u64::try_from(due_s.saturating_sub(now_s)).unwrap_or(0));
+            // Looked at again now and then, since clocks are set and CAs change.
+            self.next = now + rest.clamp(TICK, Duration::from_secs(60));
+            return;
+        }
+        self.busy = true;
+        let (registry, request) = (self.registry.clone(), self.settings.request.clone());
+        let renewal = Renewal {
+            version: VERSION,
+            csr: request,
+        };
+        let call = async move {
+            registry
+                .send::<Renewed>(Method::POST, "/v1/renewals", &renewal)
+                .await
+        };
+        ctx.spawn(call.into_actor(self).map(move |answer, credentials, _| {
+            credentials.busy = false;
+            let done = answer
+                .map_err(CredentialError::from)
+                .and_then(|renewed| credentials.renewed(&own, &renewed));
+            match done {
+                Ok(()) => {}
+                Err(error) => credentials.failed(&own, &error),
+            }
+        }));
+    }
+
+    /// When it shall be renewed, seconds since 1970: in the first tenth of the last third, by chance; at
+    /// once where another CA signs now.
+    fn due_s(&self, chain: &[Vec<u8>], own: &Certificate) -> i64 {
+        let held = self.held.load();
+        let signs = held
+            .network()
+            .is_some_and(|network| !network.authorities.is_empty());
+        let other_ca = signs
+            && held
+                .cas()
+                .first()
+                .is_some_and(|ca| chain::verify(chain, &[ca], None).is_err());
+        if other_ca || held.is_superseded(chain) {
+            return 0;
+        }
+        let third =
+            Duration::from_secs(u64::try_from(own.not_after_s - own.last_third_s()).unwrap_or(0));
+        let later = i64::try_from(third.mul_f64(self.chance / 10.0).as_secs()).unwrap_or(0);
+        own.last_third_s().saturating_add(later)
+    }
+
+    fn renewed(&mut self, old: &Certificate, renewed: &Renewed) -> Result<(), CredentialError> {
+        let fresh = old.follows(&renewed.certificate, self.held.load().cas())?;
+        let old_rest = self.rest_for_others();
+        replace(
+            &self.settings.certificate,
+            renewed.certificate.as_bytes(),
+            0o644,
+            None,
+        )?;
+        tracing::info!(
+            serial = fresh.serial,
+            days = fresh.rest(now_s()).as_secs() / 86_400,
+            "certificate renewed"
+        );
+        (self.wait, self.complained) = (FIRST, None);
+        self.next = self.clock.now() + TICK;
+        self.use_files(old_rest, true, true)
+    }
+
+    fn failed(&mut self, own: &Certificate, error: &CredentialError) {
+        let now = self.clock.now();
+        let rest = own.rest(now_s());
+        let longest = if rest.is_zero() {
+            LATE
+        } else {
+            LAST.min(rest / 10).max(FIRST)
+        };
+        self.next = now + self.wait.min(longest).mul_f64(0.5 + fastrand::f64());
+        self.wait = (self.wait * 2).min(longest);
+        if self
+            .complained
+            .is_none_or(|last| now.since(last) >= COMPLAIN)
+        {
+            self.complained = Some(now);
+            let days_left = rest.as_secs() / 86_400;
+            tracing::warn!(error = %Chain(error), days_left, "certificate not renewed yet; it is tried again");
+        }
+    }
+
+    /// Lets everybody use what is on disk now.
+    fn use_files(
+        &mut self,
+        old_rest: Duration,
+        servers: bool,
+        dials: bool,
+    ) -> Result<(), CredentialError> {
+        let CredentialSettings {
+            ca,
+            certificate,
+            key,
+            ..
+        } = &self.settings;
+        let member = Member::from_pem(&read(ca)?, &read(certificate)?, &read(key)?)?;
+        self.registry.renew(&member)?;
+        self.asker.renew(&member)?;
+        self.tls.store(Arc::new(member.server()?));
+        self.tell(old_rest, servers, dials);
+        Ok(())
+    }
+
+    fn tell(&mut self, old_rest: Duration, servers: bool, dials: bool) {
+        let (own, held) = (self.own(), self.held.load_full());
+        // Where a later CA signs, its document is not followed before our certificate is the later one's too.
+        if !own
+            .as_ref()
+            .is_some_and(|(chain, _)| held.is_superseded(chain))
+        {
+            self.fulfilled = held.version(Kind::Network);
+        }
+        let not_after_s = own.and_then(|(_, own)| u64::try_from(own.not_after_s).ok());
+        let window = WINDOW.min(old_rest / 16);
+        let changed = CredentialsChanged {
+            at: self.clock.now(),
+            network_version: self.fulfilled,
+            servers,
+            dials,
+            after: window.mul_f64(self.chance),
+            at_the_latest: old_rest.saturating_sub(old_rest / 8),
+            not_after_s,
+        };
+        self.changed
+            .iter()
+            .for_each(|to| to.do_send(changed.clone()));
+    }
+
+    /// Writes what the network document says of CAs and keys, where the disk says otherwise.
+    fn follow(&mut self, held: &Held) -> Result<(), CredentialError> {
+        let Some(network) = held.network() else {
+            return Ok(());
+        };
+        let CredentialSettings {
+            ca,
+            tls_crypt,
+            tls_crypt_other,
+            reader,
+            ..
+        } = &self.settings;
+        let mut cas = false;
+        if !network.authorities.is_empty() {
+            // Their order says who signs; that matters to nobody who only verifies.
+            cas = trusted(&fs::read(ca).unwrap_or_default()) != trusted(bundle(network).as_bytes());
+            let other = write_changed(ca, bundle(network).as_bytes(), 0o644, None)?;
+            if other {
+                self.next = self.clock.now() + WINDOW.min(self.rest() / 16).mul_f64(self.chance);
+            }
+        }
+        match &network.tls_crypt_other {
+            Some(other) => {
+                write_changed(tls_crypt_other, other.as_bytes(), 0o600, Some(*reader))?;
+            }
+            None => match fs::remove_file(tls_crypt_other) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(CredentialError::Read {
+                        path: tls_crypt_other.clone(),
+                        source,
+                    });
+                }
+                Ok(()) | Err(_) => {}
+            },
+        }
+        let keys = write_changed(
+            tls_crypt,
+            network.tls_crypt.as_bytes(),
+            0o600,
+            Some(*reader),
+        )?;
+        if cas {
+            tracing::info!(cas = network.authorities.len(), "other CAs are trusted");
+        }
+        if keys {
+            tracing::info!("the network's tls-crypt key is another");
+        }
+        if cas {
+            self.use_files(self.rest(), true, true)
+        } else {
+            // Who has dialled keeps its key; it is the servers that others must be able to dial.
+            self.tell(self.rest(), keys, false);
+            Ok(())
+        }
+    }
+
+    /// Renews soon where a later CA signs now, and begins tunnels anew where a CA is barred: whoever we have
+    /// dialled may have shown a certificate of it.
+    fn look_at_cas(&mut self, held: &Held) {
+        if self
+            .own()
+            .is_some_and(|(chain, _)| held.is_superseded(&chain))
+        {
+            self.next = self.next.min(self.clock.now() + SOON.mul_f64(self.chance));
+        }
+        if self.barred != held.barred_cas() {
+            self.barred = held.barred_cas();
+            tracing::info!(cas = self.barred, "CAs below the root are barred");
+            self.tell(self.rest().min(BARRED), false, true);
+        }
+    }
+
+    /// What is left of the time in which others take our certificate.
+    fn rest_for_others(&self) -> Duration {
+        let Some((chain, own)) = self.own() else {
+            return Duration::ZERO;
+        };
+        let (held, rest) = (self.held.load(), own.rest(now_s()));
+        match (held.bars_ca_of(&chain), held.is_superseded(&chain)) {
+            (true, _) => rest.min(BARRED),
+            (false, true) => rest.min(SUPERSEDED),
+            (false, false) => rest,
+        }
+    }
+
+    /// What is left of the life of our certificate.
+    fn rest(&self) -> Duration {
+        self.own()
+            .map(|(_, own)| own.rest(now_s()))
+            .unwrap_or_default()
+    }
+}
+
+fn now_s() -> i64 {
+    i64::try_from(wall().as_secs()).unwrap_or(i64::MAX)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
+    fs::read(path).map_err(|source| CredentialError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The certificates in a PEM file, whatever their order.
+fn trusted(pem: &[u8]) -> BTreeSet<Vec<u8>> {
+    CertificateDer::pem_slice_iter(pem)
+        .filter_map(Result::ok)
+        .map(|ca| ca.to_vec())
+        .collect()
+}
+
+fn bundle(network: &NetworkDocument) -> String {
+    network
+        .authorities
+        .iter()
+        .map(|ca| format!("{}\n", ca.trim_end()))
+        .collect()
+}
+
+/// Whether the file had to be written.
+fn write_changed(
+    path: &Path,
+    text: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> Result<bool, CredentialError> {
+    let differs = fs::read(path).map_or(true, |old| old != text);
+    if differs {
+        replace(path, text, mode, owner)?;
+    }
+    Ok(differs)
+}
+
+impl Actor for Credentials {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.tell(self.rest(), false, false);
+        ctx.run_interval(TICK, Self::tick);
+    }
+}
+
+impl Handler<DocumentsChanged> for Credentials {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
+        if changed.kind != Some(Kind::Revocations)
+            && let Err(error) = self.follow(&changed.held)
+        {
+            tracing::error!(error = %Chain(&error), "the network's new CAs or keys are not in use");
+        }
+        self.look_at_cas(&changed.held);
+    }
+}

@@ -1,0 +1,425 @@
+//! Holds the two signed documents (network, revocations): takes newer ones, keeps them on disk, and
+//! passes them on to the neighbours at once.
+//!
+//! The registry is asked by some nodes at any time (eight of all, by chance), with a question that is
+//! held open until there is news; who gets news posts it to its neighbours, they to theirs. With a new
+//! neighbour, and now and then with an old one, versions are compared, so that whoever was away learns.
+
+use crate::messages::{DocumentOffered, DocumentsChanged, RoutesRead, VersionsHeard};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use membership::{
+    documents::{Files, Held, SharedHeld, Taken},
+    peer_api::{AskError, Asker, SharedNode},
+    registry_api::{CallError, Registry},
+};
+use os::clock::Clock;
+use policies::{names::Prefix, units::Uptime};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use wire::errors::Chain;
+use wire::{peer::NodeDocument, registry::Kind, signed::SignedDocument};
+
+/// Ours.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// So many nodes, on the average, hold a question at the registry open.
+const LISTENERS: usize = 8;
+/// How long the registry holds it, in seconds; at most 60.
+const HELD_OPEN_S: u64 = 50;
+/// A node that holds no question open throws its dice again after this, ± 50 %.
+const DICE: Duration = Duration::from_secs(60);
+/// The first wait after a registry that did not answer; it doubles up to [`DICE`].
+const FIRST: Duration = Duration::from_secs(1);
+/// Versions are compared with one neighbour this often, ± 50 %.
+const COMPARE: Duration = Duration::from_secs(30);
+/// A neighbour that did not answer is tried again after this, so many times.
+const AGAIN: Duration = Duration::from_secs(1);
+/// See [`AGAIN`].
+const TRIES: u32 = 4;
+/// One peer's documents are looked at so often at most: a verification costs a fifth of a millisecond.
+const PACE: Duration = Duration::from_millis(250);
+/// Documents that wait for the disk.
+const MOST_WAITING: usize = 8;
+
+/// What the actor is told once.
+#[derive(Clone, Debug)]
+pub struct DocumentSettings {
+    /// Serial number of our own certificate, hex.
+    pub serial: String,
+    /// Where the documents are kept.
+    pub files: Files,
+}
+
+/// The actor.
+pub struct Documents {
+    settings: DocumentSettings,
+    clock: Clock,
+    registry: Registry,
+    asker: Asker,
+    held: SharedHeld,
+    /// Our own document, which says what we hold.
+    node: SharedNode,
+    changed: Vec<Recipient<DocumentsChanged>>,
+    neighbours: BTreeSet<Prefix>,
+    nodes: usize,
+    looked_at: BTreeMap<Prefix, Uptime>,
+    waiting: VecDeque<(SignedDocument, Option<Prefix>)>,
+    writing: bool,
+    fetching: BTreeSet<u64>,
+    wait: Duration,
+}
+
+impl Documents {
+    /// Goes on from what is held.
+    pub fn new(
+        settings: DocumentSettings,
+        clock: Clock,
+        registry: Registry,
+        asker: Asker,
+        held: SharedHeld,
+        node: SharedNode,
+        changed: Vec<Recipient<DocumentsChanged>>,
+    ) -> Self {
+        Self {
+            settings,
+            clock,
+            registry,
+            asker,
+            held,
+            node,
+            changed,
+            neighbours: BTreeSet::new(),
+            nodes: 0,
+            looked_at: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            writing: false,
+            fetching: BTreeSet::new(),
+            wait: FIRST,
+        }
+    }
+
+    /// Takes a document, if it is news. `from`: who gave it; `None`: the registry.
+    fn take(&mut self, document: SignedDocument, from: Option<Prefix>, ctx: &mut Context<Self>) {
+        let same = [Kind::Network, Kind::Revocations];
+        let held = self.held.load_full();
+        if same
+            .into_iter()
+            .filter_map(|kind| held.signed(kind))
+            .any(|known| **known == document)
+        {
+            return;
+        }
+        if self.writing {
+            self.waiting.truncate(MOST_WAITING - 1);
+            return self.waiting.push_back((document, from));
+        }
+        let now = self.clock.now();
+        if let Some(peer) = from {
+            self.looked_at.retain(|_, at| now.since(*at) < PACE);
+            if self.looked_at.insert(peer, now).is_some() {
+                tracing::debug!(%peer, "a peer gives documents too often");
+                return;
+            }
+        }
+        match held.take(&document) {
+            Ok(Taken::New(kind, next)) => self.write(kind, Arc::new(*next), from, ctx),
+            Ok(Taken::Same) => {}
+            Ok(Taken::Older(kind)) => {
+                if let Some(peer) = from {
+                    self.post(peer, kind, TRIES, ctx);
+                }
+            }
+            Err(error) => {
+                let from = from.map_or_else(|| "the registry".to_owned(), |peer| peer.to_string());
+                tracing::warn!(from, error = %Chain(&error), "a signed document is not believed");
+            }
+        }
+    }
+
+    /// On disk before it counts: a version once seen is never gone back from.
+    fn write(
+        &mut self,
+        kind: Kind,
+        next: Arc<Held>,
+        from: Option<Prefix>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.writing = true;
+        let (files, held) = (self.settings.files.clone(), Arc::clone(&next));
+        let write = tokio::task::spawn_blocking(move || files.write(kind, &held));
+        ctx.spawn(write.into_actor(self).map(move |done, documents, ctx| {
+            if let Ok(Err(error)) = done {
+                tracing::error!(error = %Chain(&error), "a signed document is not on disk; it counts all the same");
+            }
+            documents.writing = false;
+            documents.publish(kind, next, from, ctx);
+            if let Some((document, from)) = documents.waiting.pop_front() {
+                documents.take(document, from, ctx);
+            }
+        }));
+    }
+
+    fn publish(
+        &mut self,
+        kind: Kind,
+        next: Arc<Held>,
+        from: Option<Prefix>,
+        ctx: &mut Context<Self>,
+    ) {
+        let before = self.held.swap(Arc::clone(&next));
+        let version = next.version(kind);
+        let from_whom = from.map_or_else(|| "registry".to_owned(), |peer| peer.to_string());
+        tracing::info!(document = ?kind, version, from = from_whom, "signed document taken");
+        self.say_what_is_held();
+        if kind == Kind::Network {
+            self.say_what_is_asked();
+        }
+        if next.bars(&self.settings.serial) && !before.bars(&self.settings.serial) {
+            tracing::error!(
+                "this node's certificate is revoked: nobody lets it in any more; join again"
+            );
+        }
+        let revoked = next.revoked_since(&before);
+        let changed = DocumentsChanged {
+            kind: Some(kind),
+            held: next,
+            revoked,
+        };
+        self.changed
+            .iter()
+            .for_each(|to| to.do_send(changed.clone()));
+        for peer in self.neighbours.clone() {
+            if Some(peer) != from {
+                self.post(peer, kind, TRIES, ctx);
+            }
+        }
+    }
+
+    /// Older software than the network asks for goes on, and says so.
+    fn say_what_is_asked(&self) {
+        let held = self.held.load();
+        let network = held.network();
+        if let Some(least) = network.and_then(|network| network.asks_for_newer_than(VERSION)) {
+            tracing::warn!(
+                least,
+                ours = VERSION,
+                "the network asks for newer software: upgrade warren"
+            );
+        }
+    }
+
+    fn say_what_is_held(&self) {
+        let held = self.held.load();
+        let (network_version, revocations_version) =
+            (held.version(Kind::Network), held.version(Kind::Revocations));
+        self.node.rcu(|node| NodeDocument {
+            network_version,
+            revocations_version,
+            ..(**node).clone()
+        });
+    }
+
+    /// Gives a neighbour what we hold; tries `tries` times.
+    fn post(&mut self, peer: Prefix, kind: Kind, tries: u32, ctx: &mut Context<Self>) {
+        let Some(document) = self.held.load().signed(kind).cloned() else {
+            return;
+        };
+        let asker = self.asker.clone();
+        let post = async move { asker.post(peer, kind, &document).await };
+        ctx.spawn(post.into_actor(self).map(move |done, documents, ctx| {
+            let Err(error) = done else { return };
+            tracing::debug!(%peer, document = ?kind, error = %Chain(&error), "signed document not passed on");
+            if tries > 1 && documents.neighbours.contains(&peer) {
+                ctx.run_later(AGAIN, move |documents, ctx| documents.post(peer, kind, tries - 1, ctx));
+            }
+        }));
+    }
+
+    /// Compares versions with a node; who has the older one gets the newer.
+    fn compare(&mut self, peer: Prefix, tries: u32, ctx: &mut Context<Self>) {
+        let asker = self.asker.clone();
+        let ask = async move { asker.node(peer).await };
+        ctx.spawn(
+            ask.into_actor(self)
+                .map(move |answer, documents, ctx| match answer {
+                    Ok(node) => documents.compared(peer, &node, ctx),
+                    Err(error) => {
+                        tracing::debug!(%peer, error = %Chain(&error), "versions not compared");
+                        if tries > 1 && documents.neighbours.contains(&peer) {
+                            ctx.run_later(AGAIN, move |documents, ctx| {
+                                documents.compare(peer, tries - 1, ctx)
+                            });
+                        }
+                    }
+                }),
+        );
+    }
+
+    fn compared(&mut self, peer: Prefix, node: &NodeDocument, ctx: &mut Context<Self>) {
+        let theirs = [
+            (Kind::Network, node.network_version),
+            (Kind::Revocations, node.revocations_version),
+        ];
+        for (kind, version) in theirs {
+            let ours = self.held.load().version(kind);
+            if version < ours {
+                self.post(peer, kind, TRIES, ctx);
+            } else if version > ours {
+                let asker = self.asker.clone();
+                let get = async move { asker.document(peer, kind).await };
+                ctx.spawn(get.into_actor(self).map(move |answer, documents, ctx| {
+                    documents.got_from_peer(peer, answer, ctx);
+                }));
+            }
+        }
+    }
+
+    fn got_from_peer(
+        &mut self,
+        peer: Prefix,
+        answer: Result<SignedDocument, AskError>,
+        ctx: &mut Context<Self>,
+    ) {
+        match answer {
+            Ok(document) => self.take(document, Some(peer), ctx),
+            Err(error) => tracing::debug!(%peer, error = %Chain(&error), "signed document not got"),
+        }
+    }
+
+    /// Holds a question open at the registry, or leaves that to others.
+    fn listen(&mut self, ctx: &mut Context<Self>) {
+        if fastrand::usize(..self.nodes.max(1)) >= LISTENERS {
+            ctx.run_later(spread(DICE), Self::listen);
+            return;
+        }
+        let (registry, version) = (
+            self.registry.clone(),
+            self.held.load().version(Kind::Revocations),
+        );
+        let call = format!("/v1/revocations?after={version}&wait={HELD_OPEN_S}");
+        let longest = Duration::from_secs(HELD_OPEN_S + 10);
+        let ask = async move { registry.news::<SignedDocument>(&call, longest).await };
+        ctx.spawn(ask.into_actor(self).map(|answer, documents, ctx| {
+            let wait = match &answer {
+                Ok(Some(_)) => {
+                    documents.wait = FIRST;
+                    // Its version has grown, or it is one that we do not believe.
+                    AGAIN
+                }
+                Ok(None) => {
+                    documents.wait = FIRST;
+                    Duration::ZERO
+                }
+                Err(error) => {
+                    tracing::debug!(error = %Chain(error), "no news of the registry");
+                    let wait = documents.wait;
+                    documents.wait = (wait * 2).min(DICE);
+                    wait
+                }
+            };
+            documents.got_from_registry(answer, ctx);
+            ctx.run_later(spread(wait), Self::listen);
+        }));
+    }
+
+    fn got_from_registry(
+        &mut self,
+        answer: Result<Option<SignedDocument>, CallError>,
+        ctx: &mut Context<Self>,
+    ) {
+        match answer {
+            Ok(Some(document)) => self.take(document, None, ctx),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(error = %Chain(&error), "registry gave no document"),
+        }
+    }
+
+    fn fetch(&mut self, number: u64, call: &'static str, ctx: &mut Context<Self>) {
+        if !self.fetching.insert(number) {
+            return;
+        }
+        let registry = self.registry.clone();
+        let get = async move { registry.get::<SignedDocument>(call).await };
+        ctx.spawn(get.into_actor(self).map(move |answer, documents, ctx| {
+            documents.fetching.remove(&number);
+            documents.got_from_registry(answer.map(Some), ctx);
+        }));
+    }
+
+    fn compare_with_one(&mut self, ctx: &mut Context<Self>) {
+        let neighbours: Vec<Prefix> = self.neighbours.iter().copied().collect();
+        if let Some(peer) = fastrand::choice(neighbours) {
+            self.compare(peer, 1, ctx);
+        }
+        ctx.run_later(spread(COMPARE), Self::compare_with_one);
+    }
+}
+
+/// The span ± 50 %.
+fn spread(span: Duration) -> Duration {
+    span.mul_f64(0.5 + fastrand::f64())
+}
+
+impl Actor for Documents {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.say_what_is_held();
+        self.say_what_is_asked();
+        let changed = DocumentsChanged {
+            kind: None,
+            held: self.held.load_full(),
+            revoked: BTreeSet::new(),
+        };
+        self.changed
+            .iter()
+            .for_each(|to| to.do_send(changed.clone()));
+        self.listen(ctx);
+        ctx.run_later(spread(COMPARE), Self::compare_with_one);
+    }
+}
+
+impl Handler<DocumentOffered> for Documents {
+    type Result = ();
+
+    fn handle(&mut self, offered: DocumentOffered, ctx: &mut Self::Context) {
+        self.take(offered.document, Some(offered.from), ctx);
+    }
+}
+
+impl Handler<VersionsHeard> for Documents {
+    type Result = ();
+
+    fn handle(&mut self, heard: VersionsHeard, ctx: &mut Self::Context) {
+        let held = self.held.load_full();
+        // A lower one may be that of a later CA.
+        if heard.network != held.version(Kind::Network) {
+            self.fetch(0, "/v1/network", ctx);
+        }
+        if heard.revocations != held.version(Kind::Revocations) {
+            self.fetch(1, "/v1/revocations", ctx);
+        }
+    }
+}
+
+impl Handler<RoutesRead> for Documents {
+    type Result = ();
+
+    fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {
+        let Some(table) = read.table else { return };
+        let nodes: BTreeSet<Prefix> = table.routes.iter().map(|route| route.node).collect();
+        self.nodes = nodes.len().saturating_add(1);
+        let neighbours: BTreeSet<Prefix> = table
+            .neighbours
+            .iter()
+            .filter(|one| one.cost < u16::MAX)
+            .map(|one| one.peer)
+            .collect();
+        let old = std::mem::replace(&mut self.neighbours, neighbours);
+        for peer in self.neighbours.clone().difference(&old) {
+            self.compare(*peer, TRIES, ctx);
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Answers other members over the overlay: where we can be dialled, and whom else we know.
+//!
+//! Also passes the network's signed documents on. TCP on our node address only, TLS with certificates on
+//! both sides. Handlers read published snapshots, or hand on what was given; nothing is decided here.
+
+use crate::{
+    messages::DocumentOffered,
+    restart_lock::SharedTurn,
+    store::{SharedOutlook, SharedPeers},
+};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer,
+    dev::{Extensions, Server, ServerHandle},
+    http::StatusCode,
+    rt::net::TcpStream,
+    web,
+};
+use membership::peer_api::SharedNode;
+use membership::{
+    credentials::{self, Named, SharedTls},
+    documents::SharedHeld,
+};
+use policies::names::Prefix;
+use rustls::ServerConfig;
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    any::Any,
+    io,
+    net::{SocketAddr, SocketAddrV6, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+use wire::errors::Chain;
+use wire::{
+    chain,
+    peer::{
+        DOCUMENT_LIMIT, Distance, MOST_NODES, PeersDocument, TURN, VERSION, ViewDocument, call_of,
+    },
+    registry::{Kind, Node},
+};
+
+/// The node address may appear a moment after us.
+const RETRY: Duration = Duration::from_millis(250);
+/// See [`RETRY`]; doubled up to this.
+const SLOWEST_RETRY: Duration = Duration::from_secs(10);
+/// How often it is looked whether the certificate is another.
+const LOOK: Duration = Duration::from_secs(1);
+/// Most connections at once; more wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// For a handshake, and for a request's head.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// An idle connection is kept this long.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Why the API does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Not there yet, or taken.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The actor that keeps the server running.
+#[derive(Clone)]
+pub struct PeerApi {
+    address: SocketAddrV6,
+    tls: SharedTls,
+    served: Option<Arc<ServerConfig>>,
+    handle: Option<ServerHandle>,
+    state: State,
+    retry: Duration,
+}
+
+#[derive(Clone)]
+struct State {
+    node: SharedNode,
+    peers: SharedPeers,
+    held: SharedHeld,
+    offered: Recipient<DocumentOffered>,
+    outlook: SharedOutlook,
+    turn: SharedTurn,
+}
+
+/// The other end of a connection, by its certificate: one that bears the address it came from.
+#[derive(Clone)]
+struct Caller {
+    prefix: Prefix,
+    /// Lower-case hex.
+    serial: String,
+    /// SHA-256 of its key's SPKI.
+    key: String,
+    /// Serial numbers of the CAs that it showed along.
+    cas: Vec<String>,
+}
+
+impl PeerApi {
+    /// Will answer at `address`: our node address, and [`wire::peer::PORT`]. `tls`: a member's
+    /// [server](membership::credentials::Member::server); when another is put there, the server begins anew.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything it will ever talk to comes through here"
+    )]
+    pub fn new(
+        address: SocketAddrV6,
+        tls: SharedTls,
+        node: SharedNode,
+        peers: SharedPeers,
+        held: SharedHeld,
+        offered: Recipient<DocumentOffered>,
+        outlook: SharedOutlook,
+        turn: SharedTurn,
+    ) -> Self {
+        let state = State {
+            node,
+            peers,
+            held,
+            offered,
+            outlook,
+            turn,
+        };
+        Self {
+            address,
+            tls,
+            served: None,
+            handle: None,
+            state,
+            retry: RETRY,
+        }
+    }
+
+    fn serve(&mut self, ctx: &mut Context<Self>) {
+        let tls = self.tls.load_full();
+        match server(self.address, (*tls).clone(), self.state.clone()) {
+            Ok(server) => {
+                (self.served, self.handle) = (Some(tls), Some(server.handle()));
+                tracing::debug!(address = %self.address, "peer API answers");
+                self.retry = RETRY;
+                ctx.spawn(server.into_actor(self).map(|ended, api, ctx| {
+                    tracing::debug!(?ended, "peer API ended");
+                    api.handle = None;
+                    api.again(ctx);
+                }));
+            }
+            Err(error) => {
+                tracing::debug!(error = %Chain(&error), "peer API waits");
+                self.again(ctx);
+            }
+        }
+    }
+
+    /// Ends the server where its certificate is not the present one; it begins anew by itself.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        let present = self.tls.load_full();
+        if self
+            .served
+            .as_ref()
+            .is_some_and(|served| !Arc::ptr_eq(served, &present))
+            && let Some(handle) = self.handle.take()
+        {
+            ctx.spawn(handle.stop(true).into_actor(self));
+        }
+    }
+
+    fn again(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_later(self.retry, Self::serve);
+        self.retry = (self.retry * 2).min(SLOWEST_RETRY);
+    }
+}
+
+impl Actor for PeerApi {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.serve(ctx);
+        ctx.run_interval(LOOK, Self::look);
+    }
+}
+
+fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Server, ApiError> {
+    let failed = |source| ApiError::Listen {
+        address: address.into(),
+        source,
+    };
+    let listener = listener(address).map_err(failed)?;
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(state.clone()))
+            .app_data(web::PayloadConfig::new(DOCUMENT_LIMIT))
+            .route("/v1/node", web::get().to(node))
+            .route("/v1/peers", web::get().to(peers))
+            .route("/v1/view", web::get().to(view))
+            .route(call_of(Kind::Network), web::get().to(network))
+            .route(call_of(Kind::Network), web::post().to(offer))
+            .route(call_of(Kind::Revocations), web::get().to(revocations))
+            .route(call_of(Kind::Revocations), web::post().to(offer))
+            .route(TURN, web::post().to(take_turn))
+            .route(TURN, web::delete().to(give_turn_back))
+            .default_service(web::to(|| async {
+                problem(StatusCode::NOT_FOUND, "no such call")
+            }))
+    })
+    .workers(1)
+    .worker_max_blocking_threads(1)
+    .max_connections(CONNECTIONS)
+    .keep_alive(KEEP_ALIVE)
+    .client_request_timeout(PATIENCE)
+    .tls_handshake_timeout(PATIENCE)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .on_connect(verify)
+    .listen_rustls_0_23(listener, tls)
+    .map_err(failed)?;
+    Ok(server.run())
+}
+
+fn listener(address: SocketAddrV6) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_only_v6(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::V6(address).into())?;
+    socket.listen(64)?;
+    Ok(socket.into())
+}
+
+/// Notes who calls, if the certificate is the one of the address that the connection comes from.
+fn verify(connection: &dyn Any, data: &mut Extensions) {
+    let caller = connection
+        .downcast_ref::<TlsStream<TcpStream>>()
+        .and_then(|stream| {
+            let (tcp, tls) = stream.get_ref();
+            let from = tcp.peer_addr().ok()?;
+            let (certificate, cas) = tls.peer_certificates()?.split_first()?;
+            if !credentials::bears_address(certificate, from.ip()) {
+                return None;
+            }
+            let Named {
+                prefix,
+                serial,
+                key,
+            } = credentials::named(certificate)?;
+            let cas = cas
+                .iter()
+                .map(|ca| chain::number_of(ca).map(|ca| ca.serial));
+            Some(Caller {
+                prefix,
+                serial,
+                key,
+                cas: cas.collect::<Result<_, _>>().ok()?,
+            })
+        });
+    if let Some(caller) = caller {
+        data.insert(caller);
+    }
+}
+
+async fn node(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    answer(&request, &state, || (**state.node.load()).clone())
+}
+
+async fn network(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    document(&request, &state, Kind::Network)
+}
+
+async fn revocations(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    document(&request, &state, Kind::Revocations)
+}
+
+fn document(request: &HttpRequest, state: &State, kind: Kind) -> HttpResponse {
+    match state.held.load().signed(kind) {
+        Some(document) => answer(request, state, || (**document).clone()),
+        None => problem(StatusCode::NOT_FOUND, "no such document is held"),
+    }
+}
+
+/// Hands a signed document on to be verified; whether it is taken is not said.
+async fn offer(request: HttpRequest, body: web::Bytes, state: web::Data<State>) -> HttpResponse {
+    let from = match caller(&request, &state) {
+        Ok(caller) => caller.prefix,
+        Err(why) => return problem(StatusCode::FORBIDDEN, why),
+    };
+    let Ok(document) = serde_json::from_slice(&body) else {
+        return problem(StatusCode::BAD_REQUEST, "no signed document");
+    };
+    match state.offered.try_send(DocumentOffered { from, document }) {
+        Ok(()) => HttpResponse::Accepted().finish(),
+        Err(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "too many documents"),
+    }
+}
+
+#[derive(Deserialize)]
+struct Count {
+    count: Option<usize>,
+}
+
+async fn peers(
+    request: HttpRequest,
+    count: web::Query<Count>,
+    state: web::Data<State>,
+) -> HttpResponse {
+    answer(&request, &state, || {
+        let mut candidates: Vec<_> = state.peers.load().iter().cloned().collect();
+        fastrand::shuffle(&mut candidates);
+        candidates.truncate(count.count.unwrap_or(MOST_NODES).min(MOST_NODES));
+        let node = |candidate: policies::world::Candidate| Node {
+            prefix: candidate.peer,
+            endpoints: candidate.endpoints,
+        };
+        PeersDocument {
+            version: VERSION,
+            nodes: candidates.into_iter().map(node).collect(),
+        }
+    })
+}
+
+/// How we see the network; what we would lose is told to whom it concerns only.
+async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    let caller = match caller(&request, &state) {
+        Ok(caller) => caller,
+        Err(why) => return problem(StatusCode::FORBIDDEN, why),
+    };
+    let outlook = state.outlook.load();
+    let distances = outlook.distances.iter().map(|(node, metric)| Distance {
+        node: *node,
+        metric: *metric,
+    });
+    HttpResponse::Ok().json(ViewDocument {
+        version: VERSION,
+        prefix: state.node.load().prefix,
+        room: outlook.room,
+        accepted: Some(outlook.accepted),
+        loss: outlook.losses.get(&caller.prefix).copied().flatten(),
+        distances: distances.collect(),
+    })
+}
+
+async fn take_turn(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    match caller(&request, &state) {
+        Ok(caller) if state.turn.take(caller.prefix) => HttpResponse::NoContent().finish(),
+        Ok(_) => problem(StatusCode::CONFLICT, "tunnels here are coming or going"),
+        Err(why) => problem(StatusCode::FORBIDDEN, why),
+    }
+}
+
+async fn give_turn_back(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    match caller(&request, &state) {
+        Ok(caller) => {
+            state.turn.give_back(caller.prefix);
+            HttpResponse::NoContent().finish()
+        }
+        Err(why) => problem(StatusCode::FORBIDDEN, why),
+    }
+}
+
+fn answer<T: Serialize>(
+    request: &HttpRequest,
+    state: &State,
+    document: impl FnOnce() -> T,
+) -> HttpResponse {
+    match caller(request, state) {
+        Ok(_) => HttpResponse::Ok().json(document()),
+        Err(why) => problem(StatusCode::FORBIDDEN, why),
+    }
+}
+
+/// Who calls, or why it is refused; asked at each request, since a certificate may be revoked while a connection is open.
+fn caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
+    let Some(caller) = request.conn_data::<Caller>() else {
+        return Err("the certificate does not bear the address you come from");
+    };
+    let held = state.held.load();
+    let serials = std::iter::once(&caller.serial).chain(&caller.cas);
+    if serials.into_iter().any(|serial| held.bars(serial)) || held.bars_key(&caller.key) {
+        return Err("the certificate is revoked");
+    }
+    Ok(caller.clone())
+}
+
+/// An error as RFC 9457 wants it.
+fn problem(status: StatusCode, title: &str) -> HttpResponse {
+    #[derive(Serialize)]
+    struct Problem<'a> {
+        status: u16,
+        title: &'a str,
+    }
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .json(Problem {
+            status: status.as_u16(),
+            title,
+        })
+}

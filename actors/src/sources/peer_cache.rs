@@ -1,0 +1,299 @@
+//! Remembers where peers can be dialled, over restarts, and publishes it.
+//!
+//! What is believed and what is forgotten is decided by [`book`]; the file is [`disk`]'s. How dialling
+//! went comes from the store of tunnels. A node with a broken or full disk goes on from memory.
+
+pub mod book;
+pub mod disk;
+
+use crate::store::SharedPeers;
+use crate::{
+    messages::{DocumentsChanged, PeersHeard, PeersRead, RoutesRead, offer},
+    store::{Lower, TunnelTable},
+};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use book::Book;
+use disk::Disk;
+use membership::documents::{Held, PrivateEndpoints, SharedHeld};
+use os::clock::Clock;
+use policies::{names::Prefix, units::Uptime};
+use std::{cell::RefCell, collections::BTreeSet, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use wire::errors::Chain;
+use wire::overlay::Network;
+
+/// How often dials are looked at and changes are written.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the reading is sent even when nothing has changed, for actors made anew.
+const REPEAT: Duration = Duration::from_secs(5);
+
+/// What the cache must know.
+#[derive(Clone, Debug)]
+pub struct CacheSettings {
+    /// The file; its folder exists.
+    pub path: PathBuf,
+    /// Who we are: never a peer of our own.
+    pub me: Prefix,
+    /// Endpoints inside it are never kept.
+    pub network: Network,
+    /// Keep private addresses that the file holds.
+    pub private: PrivateEndpoints,
+    /// The network's parameters, of which the size follows, lie there.
+    pub held: SharedHeld,
+    /// What of them holds here.
+    pub lower: Lower,
+}
+
+/// How many tunnels we dial.
+fn tunnels(lower: Lower, held: &Held) -> u16 {
+    let parameters = held
+        .network()
+        .map(|network| network.parameters())
+        .unwrap_or_default();
+    lower.of(parameters).tunnels_to_dial
+}
+
+/// The actor that remembers peers.
+pub struct PeerCache {
+    clock: Clock,
+    tunnels: Rc<RefCell<TunnelTable>>,
+    shared: SharedPeers,
+    to: Vec<Recipient<PeersRead>>,
+    lower: Lower,
+    book: Book,
+    disk: Disk,
+    told: Option<Uptime>,
+    writing: bool,
+}
+
+impl PeerCache {
+    /// Opens the file, or sets a broken one aside. `shared` holds the last reading of a predecessor,
+    /// if there was one in this run.
+    pub fn new(
+        settings: CacheSettings,
+        clock: Clock,
+        tunnels: Rc<RefCell<TunnelTable>>,
+        shared: SharedPeers,
+        to: Vec<Recipient<PeersRead>>,
+    ) -> Self {
+        let (disk, rows) = Disk::open(&settings.path);
+        let private = settings.private.allowed();
+        let dialable =
+            |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
+        let lower = settings.lower;
+        let mut book = Book::new(settings.me, self::tunnels(lower, &settings.held.load()));
+        book.remember(rows, dialable);
+        book.resume(&shared.load());
+        Self {
+            clock,
+            tunnels,
+            shared,
+            to,
+            lower,
+            book,
+            disk,
+            told: None,
+            writing: false,
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let changed = self.book.dialled(&self.tunnels.borrow().dials);
+        if changed || self.told.is_none_or(|told| now.since(told) >= REPEAT) {
+            self.tell(now);
+        }
+        if !self.writing {
+            self.write(ctx);
+        }
+    }
+
+    /// Writes off this thread, one batch at a time, so that a slow disk delays nobody.
+    fn write(&mut self, ctx: &mut Context<Self>) {
+        let changes = self.book.changes();
+        if changes.is_empty() {
+            return;
+        }
+        self.writing = true;
+        let disk = self.disk.clone();
+        let write = tokio::task::spawn_blocking(move || (disk.write(&changes), changes));
+        ctx.spawn(write.into_actor(self).map(|done, cache, _| {
+            cache.writing = false;
+            if let Ok((Err(error), changes)) = done {
+                tracing::warn!(error = %Chain(&error), "peers not written to disk");
+                cache.book.unwritten(changes);
+            }
+        }));
+    }
+
+    fn tell(&mut self, at: Uptime) {
+        self.told = Some(at);
+        let candidates = self.book.candidates();
+        self.shared.store(Arc::new(candidates.clone()));
+        let reading = PeersRead { at, candidates };
+        self.to.iter().for_each(|to| offer(to, reading.clone()));
+    }
+}
+
+impl Actor for PeerCache {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.tick(ctx);
+        ctx.run_interval(TICK, Self::tick);
+    }
+}
+
+impl Handler<PeersHeard> for PeerCache {
+    type Result = ();
+
+    fn handle(&mut self, heard: PeersHeard, _: &mut Self::Context) {
+        if self.book.heard(heard.source, heard.at, heard.peers) {
+            self.tell(self.clock.now());
+        }
+    }
+}
+
+impl Handler<DocumentsChanged> for PeerCache {
+    type Result = ();
+
+    fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
+        self.book.set_tunnels(tunnels(self.lower, &changed.held));
+        let forgotten = changed
+            .revoked
+            .iter()
+            .filter(|peer| self.book.forget(**peer));
+        if forgotten.count() > 0 {
+            self.tell(self.clock.now());
+        }
+    }
+}
+
+impl Handler<RoutesRead> for PeerCache {
+    type Result = ();
+
+    fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
+        let Some(table) = read.table else { return };
+        let nodes: BTreeSet<_> = table.routes.iter().map(|route| route.node).collect();
+        self.book.saw(nodes.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::PeerSource;
+    use membership::peer_api::PeerHeard;
+    use tokio::sync::mpsc;
+
+    struct FakeSink(mpsc::UnboundedSender<PeersRead>);
+
+    impl Actor for FakeSink {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<PeersRead> for FakeSink {
+        type Result = ();
+
+        fn handle(&mut self, reading: PeersRead, _: &mut Self::Context) {
+            let _ = self.0.send(reading);
+        }
+    }
+
+    fn peer(number: u32) -> Prefix {
+        Prefix::new(number, 16).unwrap()
+    }
+
+    #[track_caller]
+    fn check(reading: &PeersRead, expected: &[(u32, u32)]) {
+        let seen: Vec<_> = reading
+            .candidates
+            .iter()
+            .map(|c| (c.peer, c.failures))
+            .collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(number, failures)| (peer(*number), *failures))
+            .collect();
+        assert_eq!(seen, expected);
+    }
+
+    /// A cache on that file, its readings, and the tunnels' store.
+    fn cache(
+        path: &std::path::Path,
+    ) -> (
+        actix::Addr<PeerCache>,
+        mpsc::UnboundedReceiver<PeersRead>,
+        Rc<RefCell<TunnelTable>>,
+    ) {
+        let settings = CacheSettings {
+            path: path.to_owned(),
+            me: peer(0),
+            network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
+            private: PrivateEndpoints::default(),
+            held: SharedHeld::default(),
+            lower: Lower {
+                tunnels_to_dial: 10,
+                max_accepted: 10,
+                distances: 0,
+            },
+        };
+        let tunnels = Rc::new(RefCell::new(TunnelTable::default()));
+        let (sink, told) = mpsc::unbounded_channel();
+        let to = vec![FakeSink(sink).start().recipient()];
+        let table = Rc::clone(&tunnels);
+        let cache = PeerCache::new(
+            settings,
+            Clock::boottime(),
+            table,
+            SharedPeers::default(),
+            to,
+        );
+        (cache.start(), told, tunnels)
+    }
+
+    #[actix::test]
+    async fn what_is_heard_is_told_at_once_and_known_to_the_next_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let (actor, mut told, tunnels) = cache(&path);
+        check(&told.recv().await.unwrap(), &[]);
+        let endpoints = vec!["udp:45.67.0.1:1194".parse().unwrap()];
+        let peers = vec![PeerHeard {
+            peer: peer(7),
+            endpoints,
+            transit_price: None,
+        }];
+        actor.do_send(PeersHeard {
+            at: Uptime::from_secs(1),
+            source: PeerSource::Itself,
+            peers,
+        });
+        check(&told.recv().await.unwrap(), &[(7, 0)]);
+        tunnels
+            .borrow_mut()
+            .dials
+            .entry(peer(7))
+            .or_default()
+            .failures = 2;
+        check(&told.recv().await.unwrap(), &[(7, 2)]);
+
+        let next_run = async {
+            loop {
+                let (_, mut told, _) = cache(&path);
+                let reading = told.recv().await.unwrap();
+                if reading
+                    .candidates
+                    .first()
+                    .is_some_and(|candidate| candidate.failures == 2)
+                {
+                    return reading;
+                }
+            }
+        };
+        let reading = tokio::time::timeout(Duration::from_secs(10), next_run)
+            .await
+            .unwrap();
+        check(&reading, &[(7, 2)]);
+        assert_eq!(reading.candidates[0].confirmed, None);
+    }
+}

@@ -1,0 +1,734 @@
+//! What is believed of peers, in memory: whose word counts more, and who is forgotten first.
+//!
+//! Reads no clock and no disk.
+
+use crate::{messages::PeerSource, store::DialHistory};
+use membership::peer_api::PeerHeard;
+use policies::{
+    gain::SOUNDED,
+    names::{Endpoint, Prefix},
+    units::Uptime,
+    world::{Candidate, DEAD_FAILURES},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Most peers that are ever remembered.
+pub const MOST_PEERS: usize = 1024;
+/// So many are remembered in any case: enough that some of them live after a restart.
+pub const LEAST_PEERS: usize = 200;
+/// Most endpoints of one peer.
+pub const MOST_ENDPOINTS: usize = 8;
+/// So long a node's own word is better than anybody's, and the registry's better than another peer's.
+const FIRST_HAND: Duration = Duration::from_secs(3600);
+
+/// One peer as the disk keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Who.
+    pub peer: Prefix,
+    /// Where, best first.
+    pub endpoints: Vec<Endpoint>,
+    /// By whom we know.
+    pub source: PeerSource,
+    /// A peer heard of later has a higher number.
+    pub heard: u64,
+    /// Failed dials in a row.
+    pub failures: u32,
+}
+
+/// What is to be written: the new state of each changed peer, `None` for a forgotten one.
+pub type Changes = BTreeMap<Prefix, Option<Row>>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    endpoints: Vec<Endpoint>,
+    source: PeerSource,
+    heard: u64,
+    confirmed: Option<Uptime>,
+    /// Since when these are its endpoints; dials that failed before say nothing of them.
+    since: Option<Uptime>,
+    dials: DialHistory,
+    /// As it said itself in this run; 0 until then.
+    transit_price: u16,
+}
+
+/// All peers.
+pub struct Book {
+    me: Prefix,
+    peers: BTreeMap<Prefix, Known>,
+    changed: BTreeSet<Prefix>,
+    /// Number of the last that was heard.
+    last: u64,
+    /// Tunnels that we dial.
+    tunnels: u16,
+    /// Most nodes that were there at once, as far as we know.
+    seen: usize,
+}
+
+/// How many peers are worth remembering: as many as are sounded while `tunnels` are replaced one after the other
+/// (`docs/POLICY.md`), of the nodes `seen`; [`LEAST_PEERS`] to [`MOST_PEERS`].
+fn room(tunnels: u16, seen: usize) -> usize {
+    let sounded = u32::from(tunnels).saturating_mul(SOUNDED);
+    usize::try_from(sounded)
+        .unwrap_or(usize::MAX)
+        .min(seen)
+        .clamp(LEAST_PEERS, MOST_PEERS)
+}
+
+impl Known {
+    /// Told in this run by the node itself, at least once.
+    fn is_first_hand(&self) -> bool {
+        self.source == PeerSource::Itself && self.confirmed.is_some()
+    }
+
+    /// Whose word does not count against what is known.
+    fn outweighs(&self, source: PeerSource, at: Uptime) -> bool {
+        let lately = self
+            .confirmed
+            .is_some_and(|confirmed| at.since(confirmed) < FIRST_HAND);
+        lately
+            && match source {
+                PeerSource::Itself => false,
+                // Where a dial failed, the registry may know what has changed.
+                PeerSource::Registry => {
+                    self.source == PeerSource::Itself && self.dials.failures == 0
+                }
+                PeerSource::Gossip => self.source != PeerSource::Gossip,
+            }
+    }
+}
+
+impl Book {
+    /// An empty book of the node `me` that dials so many tunnels.
+    pub fn new(me: Prefix, tunnels: u16) -> Self {
+        Self {
+            me,
+            peers: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            last: 0,
+            tunnels,
+            seen: 0,
+        }
+    }
+
+    /// So many tunnels are dialled from now on.
+    pub fn set_tunnels(&mut self, tunnels: u16) {
+        self.tunnels = tunnels;
+        self.evict();
+    }
+
+    /// So many other nodes are there. Fewer than before may be away for now only, and are no reason to forget.
+    pub fn saw(&mut self, nodes: usize) {
+        self.seen = self.seen.max(nodes);
+    }
+
+    /// Takes over what the disk held; endpoints that `good` refuses are dropped.
+    pub fn remember(&mut self, rows: Vec<Row>, good: impl Fn(Endpoint) -> bool) {
+        self.saw(rows.len());
+        for row in rows {
+            self.last = self.last.max(row.heard);
+            let endpoints: Vec<_> = row
+                .endpoints
+                .into_iter()
+                .filter(|endpoint| good(*endpoint))
+                .take(MOST_ENDPOINTS)
+                .collect();
+            if row.peer == self.me || endpoints.is_empty() {
+                continue;
+            }
+            let dials = DialHistory {
+                failures: row.failures,
+                ..DialHistory::default()
+            };
+            let known = Known {
+                endpoints,
+                source: row.source,
+                heard: row.heard,
+                confirmed: None,
+                since: None,
+                dials,
+                transit_price: 0,
+            };
+            self.peers.insert(row.peer, known);
+        }
+        self.evict();
+    }
+
+    /// Takes over from a predecessor in this run what the disk does not hold: when it was confirmed, its price.
+    pub fn resume(&mut self, candidates: &[Candidate]) {
+        for candidate in candidates {
+            if let Some(known) = self.peers.get_mut(&candidate.peer) {
+                known.confirmed = candidate.confirmed;
+                known.transit_price = candidate.transit_price;
+            }
+        }
+    }
+
+    /// Somebody told us of peers; says whether anything has changed.
+    pub fn heard(&mut self, source: PeerSource, at: Uptime, peers: Vec<PeerHeard>) -> bool {
+        let mut changed = false;
+        for heard in peers {
+            if heard.peer != self.me {
+                changed |= self.hear(source, at, heard);
+            }
+        }
+        self.evict();
+        changed
+    }
+
+    fn hear(&mut self, source: PeerSource, at: Uptime, heard: PeerHeard) -> bool {
+        let PeerHeard {
+            peer,
+            mut endpoints,
+            transit_price,
+        } = heard;
+        endpoints.truncate(MOST_ENDPOINTS);
+        let old = self.peers.get(&peer);
+        let same = old.filter(|old| old.endpoints == endpoints);
+        let news = same.is_none() || source == PeerSource::Gossip;
+        if news && old.is_some_and(|old| old.outweighs(source, at)) {
+            return false;
+        }
+        if endpoints.is_empty() {
+            // Who cannot be dialled is no candidate. Only the node itself can say so.
+            let gone = source == PeerSource::Itself && self.peers.remove(&peer).is_some();
+            self.changed.extend(gone.then_some(peer));
+            return gone;
+        }
+        self.last += 1;
+        let transit_price = transit_price
+            .or(old.map(|old| old.transit_price))
+            .unwrap_or(0);
+        // New endpoints deserve a new try; the same ones do not.
+        let (since, dials) = same.map_or((Some(at), DialHistory::default()), |old| {
+            (old.since, old.dials)
+        });
+        // Whoever repeats a node's own word does not make it less.
+        let source = same
+            .filter(|old| old.is_first_hand())
+            .map_or(source, |old| old.source);
+        let known = Known {
+            endpoints,
+            source,
+            heard: self.last,
+            confirmed: Some(at),
+            since,
+            dials,
+            transit_price,
+        };
+        self.peers.insert(peer, known);
+        self.changed.insert(peer);
+        true
+    }
+
+    /// Forgets a peer, as if it had never been heard of; says whether it was known.
+    pub fn forget(&mut self, peer: Prefix) -> bool {
+        let known = self.peers.remove(&peer).is_some();
+        self.changed.extend(known.then_some(peer));
+        known
+    }
+
+    /// How dialling went; says whether anything has changed.
+    pub fn dialled(&mut self, dials: &BTreeMap<Prefix, DialHistory>) -> bool {
+        let mut changed = false;
+        for (peer, dials) in dials {
+            let Some(known) = self.peers.get_mut(peer) else {
+                continue;
+            };
+            let old_endpoints = dials
+                .failed
+                .is_some_and(|failed| Some(failed) <= known.since);
+            let dials = if old_endpoints {
+                DialHistory {
+                    failures: 0,
+                    failed: None,
+                    good: dials.good,
+                }
+            } else {
+                *dials
+            };
+            if known.dials != dials {
+                known.dials = dials;
+                self.changed.insert(*peer);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// All peers, sorted; the endpoint that last came up is first.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let candidate = |(peer, known): (&Prefix, &Known)| {
+            let mut endpoints = known.endpoints.clone();
+            endpoints.sort_by_key(|endpoint| known.dials.good != Some(*endpoint));
+            let (failed, failures) = (known.dials.failed, known.dials.failures);
+            let (confirmed, transit_price) = (known.confirmed, known.transit_price);
+            Candidate {
+                peer: *peer,
+                endpoints,
+                confirmed,
+                failed,
+                failures,
+                transit_price,
+            }
+        };
+        self.peers.iter().map(candidate).collect()
+    }
+
+    /// What has changed since the last call.
+    pub fn changes(&mut self) -> Changes {
+        let row = |peer: Prefix| {
+            let known = self.peers.get(&peer)?;
+            Some(Row {
+                peer,
+                endpoints: known.endpoints.clone(),
+                source: known.source,
+                heard: known.heard,
+                failures: known.dials.failures,
+            })
+        };
+        std::mem::take(&mut self.changed)
+            .into_iter()
+            .map(|peer| (peer, row(peer)))
+            .collect()
+    }
+
+    /// Those changes did not reach the disk: the next ones bring them again.
+    pub fn unwritten(&mut self, changes: Changes) {
+        self.changed.extend(changes.into_keys());
+    }
+
+    /// Forgets what is too much. Who was only named, by others or by the registry, fills half of the room at most.
+    fn evict(&mut self) {
+        let room = room(self.tunnels, self.seen);
+        self.evict_above(room / 2, |known| known.source == PeerSource::Gossip);
+        self.evict_above(room / 2, |known| known.source == PeerSource::Registry);
+        self.evict_above(room, |_| true);
+    }
+
+    /// Leaves `most` of that kind. Forgets the dead first, then who did not speak for itself in this run; among equals
+    /// whom dialling failed most, then who was named longest ago.
+    fn evict_above(&mut self, most: usize, kind: impl Fn(&Known) -> bool) {
+        let of_kind = self.peers.iter().filter(|(_, known)| kind(known));
+        let mut order: Vec<_> = of_kind
+            .map(|(peer, known)| {
+                let failures = known.dials.failures;
+                let (lives, worst) = (failures < DEAD_FAILURES, std::cmp::Reverse(failures));
+                (lives, known.is_first_hand(), worst, known.heard, *peer)
+            })
+            .collect();
+        let excess = order.len().saturating_sub(most);
+        order.sort_unstable();
+        for (.., peer) in order.into_iter().take(excess) {
+            self.peers.remove(&peer);
+            self.changed.insert(peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u32) -> Prefix {
+        Prefix::new(number, 16).unwrap()
+    }
+
+    fn at(number: u32) -> Endpoint {
+        format!("udp:45.67.{}.{}:1194", number / 256, number % 256)
+            .parse()
+            .unwrap()
+    }
+
+    fn book() -> Book {
+        Book::new(peer(0), 10)
+    }
+
+    /// Lets `source` say at that second that the peer can be dialled at those endpoints.
+    #[track_caller]
+    fn check(
+        book: &mut Book,
+        said: (PeerSource, u64, u32, &[u32]),
+        changed: bool,
+        known: &[(u32, &[u32])],
+    ) {
+        let (source, seconds, number, endpoints) = said;
+        let endpoints = endpoints.iter().map(|number| at(*number)).collect();
+        let said = PeerHeard {
+            peer: peer(number),
+            endpoints,
+            transit_price: None,
+        };
+        let heard = book.heard(source, Uptime::from_secs(seconds), vec![said]);
+        assert_eq!(heard, changed);
+        let seen: Vec<_> = book
+            .candidates()
+            .into_iter()
+            .map(|c| (c.peer, c.endpoints))
+            .collect();
+        let known: Vec<(_, Vec<_>)> = known
+            .iter()
+            .map(|(n, e)| (peer(*n), e.iter().map(|n| at(*n)).collect()))
+            .collect();
+        assert_eq!(seen, known);
+    }
+
+    #[test]
+    fn a_nodes_own_word_counts_more_than_anybodys_while_it_is_fresh_and_no_dial_failed() {
+        let mut book = book();
+        check(
+            &mut book,
+            (PeerSource::Gossip, 1, 7, &[1]),
+            true,
+            &[(7, &[1])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Itself, 2, 7, &[2]),
+            true,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 3, 7, &[3]),
+            false,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 4, 7, &[4]),
+            false,
+            &[(7, &[2])],
+        );
+        let failed = DialHistory {
+            failures: 1,
+            failed: Some(Uptime::from_secs(5)),
+            good: None,
+        };
+        assert!(book.dialled(&[(peer(7), failed)].into()));
+        check(
+            &mut book,
+            (PeerSource::Registry, 6, 7, &[4]),
+            true,
+            &[(7, &[4])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 7, 7, &[3]),
+            false,
+            &[(7, &[4])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Itself, 8, 7, &[2]),
+            true,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 3608, 7, &[5]),
+            true,
+            &[(7, &[5])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 7208, 7, &[3]),
+            true,
+            &[(7, &[3])],
+        );
+    }
+
+    #[test]
+    fn what_the_registry_repeats_stays_the_nodes_own_word() {
+        let mut book = book();
+        check(
+            &mut book,
+            (PeerSource::Itself, 1, 7, &[2]),
+            true,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 2, 7, &[2]),
+            true,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 3, 7, &[4]),
+            false,
+            &[(7, &[2])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 3, 7, &[2]),
+            false,
+            &[(7, &[2])],
+        );
+    }
+
+    #[test]
+    fn a_price_that_a_node_said_outlives_others_who_do_not_know_it() {
+        let mut book = book();
+        let mut price_after = |source, transit_price| {
+            let said = PeerHeard {
+                peer: peer(7),
+                endpoints: vec![at(1)],
+                transit_price,
+            };
+            book.heard(source, Uptime::from_secs(1), vec![said]);
+            book.candidates()[0].transit_price
+        };
+        assert_eq!(price_after(PeerSource::Registry, None), 0);
+        assert_eq!(price_after(PeerSource::Itself, Some(10_000)), 10_000);
+        assert_eq!(price_after(PeerSource::Registry, None), 10_000);
+        assert_eq!(price_after(PeerSource::Itself, Some(0)), 0);
+    }
+
+    #[test]
+    fn only_a_node_itself_can_say_that_it_cannot_be_dialled() {
+        let mut book = book();
+        check(
+            &mut book,
+            (PeerSource::Registry, 1, 7, &[1]),
+            true,
+            &[(7, &[1])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Gossip, 2, 7, &[]),
+            false,
+            &[(7, &[1])],
+        );
+        check(
+            &mut book,
+            (PeerSource::Registry, 2, 7, &[]),
+            false,
+            &[(7, &[1])],
+        );
+        check(&mut book, (PeerSource::Itself, 2, 7, &[]), true, &[]);
+        assert_eq!(book.changes(), [(peer(7), None)].into());
+    }
+
+    #[test]
+    fn we_are_no_peer_of_our_own() {
+        check(&mut book(), (PeerSource::Registry, 1, 0, &[1]), false, &[]);
+    }
+
+    #[test]
+    fn the_endpoint_that_came_up_is_first_and_new_endpoints_deserve_a_new_try() {
+        let mut book = book();
+        check(
+            &mut book,
+            (PeerSource::Itself, 1, 7, &[1, 2]),
+            true,
+            &[(7, &[1, 2])],
+        );
+        let failed = Some(Uptime::from_secs(2));
+        let dials = DialHistory {
+            failures: 3,
+            failed,
+            good: Some(at(2)),
+        };
+        assert!(book.dialled(&[(peer(7), dials)].into()));
+        assert!(!book.dialled(&[(peer(7), dials)].into()));
+        check(
+            &mut book,
+            (PeerSource::Itself, 3, 7, &[1, 2]),
+            true,
+            &[(7, &[2, 1])],
+        );
+        assert_eq!(book.candidates()[0].failures, 3);
+        check(
+            &mut book,
+            (PeerSource::Itself, 4, 7, &[3]),
+            true,
+            &[(7, &[3])],
+        );
+        book.dialled(&[(peer(7), dials)].into());
+        assert_eq!(book.candidates()[0].failures, 0);
+        let later = DialHistory {
+            failures: 4,
+            failed: Some(Uptime::from_secs(5)),
+            good: None,
+        };
+        assert!(book.dialled(&[(peer(7), later)].into()));
+        assert_eq!(book.candidates()[0].failures, 4);
+    }
+
+    #[test]
+    fn as_many_are_worth_remembering_as_are_sounded_while_all_tunnels_are_replaced() {
+        for (tunnels, seen, expected) in [
+            (10, 5000, 600),
+            (10, 400, 400),
+            (10, 7, 200),
+            (3, 5000, 200),
+            (0, 0, 200),
+            (17, 5000, 1020),
+            (40, 5000, 1024),
+            (u16::MAX, usize::MAX, 1024),
+        ] {
+            assert_eq!(
+                room(tunnels, seen),
+                expected,
+                "{tunnels} tunnels, {seen} nodes"
+            );
+        }
+    }
+
+    fn named(number: u32, endpoint: u32) -> PeerHeard {
+        PeerHeard {
+            peer: peer(number),
+            endpoints: vec![at(endpoint)],
+            transit_price: None,
+        }
+    }
+
+    fn some(numbers: std::ops::Range<u32>) -> Vec<PeerHeard> {
+        numbers.map(|number| named(number, number)).collect()
+    }
+
+    fn kept(book: &Book, numbers: std::ops::Range<u32>) -> usize {
+        let of = |candidate: &Candidate| {
+            numbers.contains(&candidate.peer.number())
+                && candidate.endpoints == [at(candidate.peer.number())]
+        };
+        book.candidates()
+            .iter()
+            .filter(|candidate| of(candidate))
+            .count()
+    }
+
+    #[test]
+    fn the_book_follows_the_number_of_tunnels_and_of_nodes() {
+        let mut book = book();
+        book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..701));
+        assert_eq!(book.candidates().len(), 200);
+        book.saw(5000);
+        book.saw(3);
+        book.heard(PeerSource::Itself, Uptime::from_secs(2), some(1..701));
+        assert_eq!((book.candidates().len(), kept(&book, 101..701)), (600, 600));
+        book.set_tunnels(5);
+        assert_eq!((book.candidates().len(), kept(&book, 401..701)), (300, 300));
+    }
+
+    #[test]
+    fn what_the_disk_held_is_not_forgotten_for_want_of_a_table() {
+        let row = |number| Row {
+            peer: peer(number),
+            endpoints: vec![at(number)],
+            source: PeerSource::Itself,
+            heard: u64::from(number),
+            failures: 0,
+        };
+        let mut book = book();
+        book.remember((1..501).map(row).collect(), |_| true);
+        assert_eq!(kept(&book, 1..501), 500);
+    }
+
+    #[test]
+    fn hearsay_fills_half_of_the_book_at_most() {
+        let mut book = book();
+        book.saw(5000);
+        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
+        book.heard(PeerSource::Gossip, Uptime::from_secs(2), some(1000..4000));
+        assert_eq!(
+            (
+                kept(&book, 1..401),
+                kept(&book, 3700..4000),
+                book.candidates().len()
+            ),
+            (300, 300, 600)
+        );
+    }
+
+    #[test]
+    fn a_registry_that_lies_pushes_out_and_bends_nobody_who_spoke_for_itself() {
+        let mut book = book();
+        book.saw(5000);
+        book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..551));
+        let invented = |number: u32| named(number % 3000 + 1, number % 3000 + 10_000);
+        for first in (0..6000u32).step_by(16) {
+            book.heard(
+                PeerSource::Registry,
+                Uptime::from_secs(2),
+                (first..first + 16).map(invented).collect(),
+            );
+        }
+        assert_eq!((kept(&book, 1..551), book.candidates().len()), (550, 600));
+    }
+
+    #[test]
+    fn a_registry_fills_half_of_an_empty_book_at_most_and_leaves_room_for_who_speaks_for_itself() {
+        let mut book = book();
+        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
+        assert_eq!((kept(&book, 301..401), book.candidates().len()), (100, 100));
+        book.heard(PeerSource::Itself, Uptime::from_secs(2), some(1000..1150));
+        assert_eq!(
+            (kept(&book, 1000..1150), book.candidates().len()),
+            (150, 200)
+        );
+    }
+
+    #[test]
+    fn the_dead_are_kept_while_there_is_room_and_forgotten_first_when_there_is_none() {
+        let mut book = book();
+        book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..151));
+        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1000..1050));
+        let dials = |failures| DialHistory {
+            failures,
+            failed: Some(Uptime::from_secs(2)),
+            good: None,
+        };
+        book.dialled(&[(peer(150), dials(DEAD_FAILURES)), (peer(149), dials(1))].into());
+        assert_eq!((kept(&book, 1..151), kept(&book, 1000..1050)), (150, 50));
+        let dead: Vec<_> = book
+            .candidates()
+            .iter()
+            .filter(|c| c.is_dead())
+            .map(|c| c.peer)
+            .collect();
+        assert_eq!(dead, [peer(150)]);
+        // First the dead, though it spoke for itself; then who was only named.
+        book.heard(PeerSource::Itself, Uptime::from_secs(3), some(500..501));
+        assert_eq!(
+            (
+                kept(&book, 1..150),
+                kept(&book, 150..151),
+                kept(&book, 1000..1050)
+            ),
+            (149, 0, 50)
+        );
+        book.heard(PeerSource::Itself, Uptime::from_secs(4), some(501..502));
+        assert_eq!((kept(&book, 1..150), kept(&book, 1000..1050)), (149, 49));
+    }
+
+    #[test]
+    fn what_the_disk_held_is_taken_over_without_a_moment_of_confirmation() {
+        let mut book = book();
+        let row = |number, endpoint| Row {
+            peer: peer(number),
+            endpoints: vec![at(endpoint)],
+            source: PeerSource::Itself,
+            heard: 5,
+            failures: 2,
+        };
+        book.remember(vec![row(7, 1), row(8, 2), row(0, 3)], |endpoint| {
+            endpoint != at(2)
+        });
+        let candidates = book.candidates();
+        assert_eq!(candidates.len(), 1);
+        assert_eq!(
+            (
+                candidates[0].peer,
+                candidates[0].confirmed,
+                candidates[0].failures
+            ),
+            (peer(7), None, 2)
+        );
+        assert!(book.changes().is_empty());
+    }
+}

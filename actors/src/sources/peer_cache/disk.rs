@@ -1,0 +1,322 @@
+//! Keeps rows of peers in an SQLite file; knows nothing of what they are for.
+//!
+//! WAL and `synchronous = NORMAL`: after a crash of ours nothing is broken or lost, after a loss of
+//! power the last seconds may be. That is right for a cache. A file that cannot be used is set aside.
+
+use super::book::{Changes, MOST_PEERS, Row};
+use crate::messages::PeerSource;
+use policies::names::{BadName, Endpoint};
+use rusqlite::Connection;
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use wire::errors::Chain;
+
+/// `user_version` of the tables below.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE peer (
+        prefix TEXT PRIMARY KEY,     -- P/L
+        endpoints TEXT NOT NULL,     -- best first, with spaces between
+        source TEXT NOT NULL,        -- registry, itself, gossip
+        heard INTEGER NOT NULL,      -- a peer heard of later has a higher number
+        failures INTEGER NOT NULL    -- failed dials in a row
+    ) STRICT;
+    PRAGMA user_version = 1;";
+
+/// Why the file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// It cannot be made or opened.
+    #[error("cannot open the peer cache")]
+    Open(#[source] io::Error),
+    /// SQLite says so.
+    #[error("cannot use the peer cache")]
+    Sql(#[from] rusqlite::Error),
+    /// It was written by a later version, or is no peer cache.
+    #[error("peer cache has version {0}")]
+    Version(i64),
+    /// Its pages contradict each other.
+    #[error("peer cache is broken: {0}")]
+    Broken(String),
+}
+
+/// The file; nothing where there can be none.
+#[derive(Clone)]
+pub struct Disk(Option<Arc<Mutex<Connection>>>);
+
+impl Disk {
+    /// Opens the file and reads all rows.
+    ///
+    /// A broken file is renamed to `NAME.broken` and begun anew; where that fails too, nothing is kept.
+    /// A node never refuses to start because of its cache.
+    pub fn open(path: &Path) -> (Self, Vec<Row>) {
+        let opened = open(path).or_else(|error| {
+            tracing::warn!(path = %path.display(), error = %Chain(&error), "peer cache set aside");
+            set_aside(path);
+            open(path)
+        });
+        match opened {
+            Ok((connection, rows)) => (Self(Some(Arc::new(Mutex::new(connection)))), rows),
+            Err(error) => {
+                tracing::error!(path = %path.display(), error = %Chain(&error), "peers are not kept on disk");
+                (Self(None), Vec::new())
+            }
+        }
+    }
+
+    /// Writes all changes or none. Blocks on the disk: not for the actors' thread.
+    ///
+    /// # Errors
+    /// The disk refused, as when it is full; the file is what it was.
+    pub fn write(&self, changes: &Changes) -> Result<(), DiskError> {
+        let Some(connection) = &self.0 else {
+            return Ok(());
+        };
+        let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = connection.transaction()?;
+        for (peer, row) in changes {
+            match row {
+                None => {
+                    transaction.execute("DELETE FROM peer WHERE prefix = ?1", [peer.to_string()])?
+                }
+                Some(row) => transaction.execute(
+                    "INSERT OR REPLACE INTO peer VALUES (?1, ?2, ?3, ?4, ?5)",
+                    (
+                        peer.to_string(),
+                        endpoints_to_text(&row.endpoints),
+                        source_to_text(row.source),
+                        // SQLite's integers are signed.
+                        i64::try_from(row.heard).unwrap_or(i64::MAX),
+                        row.failures,
+                    ),
+                )?,
+            };
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+fn open(path: &Path) -> Result<(Connection, Vec<Row>), DiskError> {
+    // Made here, so that it is nobody else's to read; SQLite gives its side files the same mode.
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(DiskError::Open)?;
+    let connection = Connection::open(path)?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -128;
+         PRAGMA trusted_schema = OFF; PRAGMA journal_size_limit = 1048576;",
+    )?;
+    match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        0 => connection.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?,
+        VERSION => {}
+        other => return Err(DiskError::Version(other)),
+    }
+    let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if check != "ok" {
+        return Err(DiskError::Broken(check));
+    }
+    let rows = read(&connection)?;
+    Ok((connection, rows))
+}
+
+fn read(connection: &Connection) -> Result<Vec<Row>, DiskError> {
+    let mut statement = connection.prepare(
+        "SELECT prefix, endpoints, source, heard, failures FROM peer ORDER BY heard DESC LIMIT ?1",
+    )?;
+    let most = i64::try_from(MOST_PEERS).unwrap_or(i64::MAX);
+    let mut rows = statement.query([most])?;
+    let mut peers = Vec::new();
+    while let Some(row) = rows.next()? {
+        let texts = (
+            row.get_ref(0)?.as_str(),
+            row.get_ref(1)?.as_str(),
+            row.get_ref(2)?.as_str(),
+        );
+        let (Ok(peer), Ok(endpoints), Ok(source)) = texts else {
+            continue;
+        };
+        let names = (
+            peer.parse(),
+            endpoints_of_text(endpoints),
+            source_of_text(source),
+        );
+        // A row that says nothing is no reason to lose the others.
+        let (Ok(peer), Ok(endpoints), Some(source)) = names else {
+            continue;
+        };
+        let heard = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
+        let failures = u32::try_from(row.get::<_, i64>(4)?).unwrap_or(0);
+        peers.push(Row {
+            peer,
+            endpoints,
+            source,
+            heard,
+            failures,
+        });
+    }
+    Ok(peers)
+}
+
+fn set_aside(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let beside = |more: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(more);
+            PathBuf::from(name)
+        };
+        let (old, new) = (beside(suffix), beside(&format!(".broken{suffix}")));
+        match fs::rename(&old, new) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %old.display(), %error, "cannot set the file aside")
+            }
+        }
+    }
+}
+
+fn endpoints_to_text(endpoints: &[Endpoint]) -> String {
+    endpoints
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn endpoints_of_text(text: &str) -> Result<Vec<Endpoint>, BadName> {
+    text.split_ascii_whitespace()
+        .map(str::parse::<Endpoint>)
+        .collect()
+}
+
+fn source_to_text(source: PeerSource) -> &'static str {
+    match source {
+        PeerSource::Registry => "registry",
+        PeerSource::Itself => "itself",
+        PeerSource::Gossip => "gossip",
+    }
+}
+
+fn source_of_text(text: &str) -> Option<PeerSource> {
+    let sources = [PeerSource::Registry, PeerSource::Itself, PeerSource::Gossip];
+    sources
+        .into_iter()
+        .find(|source| source_to_text(*source) == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::names::Prefix;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn row(number: u32) -> Row {
+        let endpoints = ["udp:45.67.0.1:1194", "tcp:[2a00:1450::1]:443"];
+        Row {
+            peer: Prefix::new(number, 16).unwrap(),
+            endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(),
+            source: PeerSource::Itself,
+            heard: u64::from(number),
+            failures: 3,
+        }
+    }
+
+    fn changes(rows: &[Row]) -> Changes {
+        rows.iter()
+            .map(|row| (row.peer, Some(row.clone())))
+            .collect()
+    }
+
+    #[track_caller]
+    fn check(path: &Path, expected: &[Row]) -> Disk {
+        let (disk, rows) = Disk::open(path);
+        assert_eq!(rows, expected);
+        assert!(disk.0.is_some());
+        disk
+    }
+
+    #[test]
+    fn what_was_written_is_read_by_the_next_run_latest_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        check(&path, &[])
+            .write(&changes(&[row(1), row(2), row(3)]))
+            .unwrap();
+        let gone = [(row(2).peer, None)].into();
+        check(&path, &[row(3), row(2), row(1)])
+            .write(&gone)
+            .unwrap();
+        check(&path, &[row(3), row(1)]);
+    }
+
+    #[test]
+    fn the_files_are_nobody_elses_to_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let disk = check(&path, &[]);
+        disk.write(&changes(&[row(1)])).unwrap();
+        let files: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert!(files.len() >= 2);
+        for file in files {
+            assert_eq!(
+                file.metadata().unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{file:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_cache_of_ours_is_set_aside_and_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let later = folder.path().join("later.db");
+        Connection::open(&later)
+            .unwrap()
+            .execute_batch("PRAGMA user_version = 9")
+            .unwrap();
+        for broken in [b"no database".repeat(500), fs::read(&later).unwrap()] {
+            fs::write(&path, &broken).unwrap();
+            drop(check(&path, &[]));
+            fs::remove_file(folder.path().join("peers.db.broken")).unwrap();
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_row_that_says_nothing_does_not_cost_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        check(&path, &[]).write(&changes(&[row(1)])).unwrap();
+        let other = Connection::open(&path).unwrap();
+        for bad in [
+            "'07/16', '', 'itself'",
+            "'8/16', 'udp:x', 'itself'",
+            "'9/16', '', 'nobody'",
+        ] {
+            other
+                .execute_batch(&format!("INSERT INTO peer VALUES ({bad}, 1, 1)"))
+                .unwrap();
+        }
+        check(&path, &[row(1)]);
+    }
+
+    #[test]
+    fn without_a_folder_nothing_is_kept_and_nothing_fails() {
+        let (disk, rows) = Disk::open(Path::new("/nonexistent/peers.db"));
+        assert!(rows.is_empty());
+        disk.write(&changes(&[row(1)])).unwrap();
+    }
+}

@@ -1,0 +1,471 @@
+//! Speaks with the registry: announces where we can be dialled, and asks for peers.
+//!
+//! The registry is the bootstrap node of last resort, so it is asked at the start, then ever more
+//! seldom, and with each announcement; its absence is told and changes nothing else.
+
+use crate::{
+    messages::{LeasesRead, PeerSource, PeersHeard, RegistryAsked, VersionsHeard, offer},
+    store::{Applied, SharedPeers},
+};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use membership::{
+    documents::PrivateEndpoints,
+    peer_api::{PeerHeard, SharedNode},
+    registry_api::{CallError, Registry},
+};
+use os::{clock::Clock, kernel::Kernel};
+use policies::{
+    names::{Endpoint, Prefix, Transport},
+    units::Uptime,
+    world::Candidate,
+};
+use reqwest::Method;
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use wire::errors::Chain;
+use wire::{
+    endpoints::dialable,
+    overlay::Network,
+    peer::NodeDocument,
+    registry::{Announced, Announcement, Bootstrap, Node, VERSION},
+};
+
+/// How often it is looked whether something is due.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The first wait between two questions, ± 50 %; it doubles.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The longest wait.
+const LAST: Duration = Duration::from_secs(60);
+
+/// Peers asked for at once.
+const COUNT: usize = 16;
+
+/// Renewed at a third of the life that the registry gave; this long where it gave none yet.
+const ANNOUNCE: Duration = Duration::from_secs(300);
+
+/// A registry that stays away is logged this often.
+const COMPLAIN: Duration = Duration::from_secs(600);
+
+/// New versions that we hold are announced within this.
+const SPREAD: Duration = Duration::from_secs(3);
+
+/// So many dials in a row must have failed before the registry is told.
+const UNDIALLED_FAILURES: u32 = 3;
+
+/// Dials that failed longer ago say nothing.
+const UNDIALLED_LATELY: Duration = Duration::from_secs(600);
+
+/// Our uplinks' addresses are read again this often.
+const ADDRESSES: Duration = Duration::from_secs(30);
+
+/// What the actor is told once.
+#[derive(Clone, Debug)]
+pub struct RegistrySettings {
+    /// Who we are: never a peer of our own.
+    pub me: Prefix,
+    /// Endpoints inside it are never taken.
+    pub network: Network,
+    /// Endpoints that the operator knows better.
+    pub endpoints: Vec<Endpoint>,
+    /// Our servers.
+    pub servers: Vec<(Transport, u16)>,
+    /// Announce and believe private addresses.
+    pub private: PrivateEndpoints,
+}
+
+/// The actor.
+pub struct RegistryClient {
+    settings: RegistrySettings,
+    registry: Registry,
+    clock: Clock,
+    kernel: Kernel,
+    /// Our own document, which the peer API shows; its endpoints are ours to tell.
+    node: SharedNode,
+    heard: Vec<Recipient<PeersHeard>>,
+    asked: Vec<Recipient<RegistryAsked>>,
+    versions: Recipient<VersionsHeard>,
+    applied: Applied,
+    peers: SharedPeers,
+    leases: Vec<Endpoint>,
+    uplinks: Vec<Endpoint>,
+    looked: Option<Uptime>,
+    announced: Option<Announcement>,
+    announce_at: Uptime,
+    ask_at: Uptime,
+    wait: Duration,
+    busy: bool,
+    /// When the log last said that the registry is away.
+    complained: Option<Uptime>,
+    /// An announcement for the sake of what we hold is near.
+    hurries: bool,
+}
+
+impl RegistryClient {
+    /// Asks `registry` as soon as it starts.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything it will ever talk to comes through here"
+    )]
+    pub fn new(
+        settings: RegistrySettings,
+        registry: Registry,
+        clock: Clock,
+        kernel: Kernel,
+        node: SharedNode,
+        heard: Vec<Recipient<PeersHeard>>,
+        asked: Vec<Recipient<RegistryAsked>>,
+        versions: Recipient<VersionsHeard>,
+        applied: Applied,
+        peers: SharedPeers,
+    ) -> Self {
+        let now = clock.now();
+        Self {
+            settings,
+            registry,
+            clock,
+            kernel,
+            node,
+            heard,
+            asked,
+            versions,
+            applied,
+            peers,
+            leases: Vec::new(),
+            uplinks: Vec::new(),
+            looked: None,
+            announced: None,
+            announce_at: now,
+            ask_at: now,
+            wait: FIRST,
+            busy: false,
+            complained: None,
+            hurries: false,
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        if self
+            .looked
+            .is_none_or(|looked| now.since(looked) >= ADDRESSES)
+        {
+            self.looked = Some(now);
+            return self.look(ctx);
+        }
+        if self.busy {
+            return;
+        }
+        let announcement = self.announcement();
+        if let Some(announced) = &self.announced {
+            if announced.endpoints != announcement.endpoints {
+                self.announce_at = now;
+            } else if *announced != announcement && !self.hurries {
+                // All nodes get a new document at once, and shall not all tell so at once.
+                self.hurries = true;
+                self.announce_at = self.announce_at.min(now + SPREAD.mul_f64(fastrand::f64()));
+            }
+        }
+        if self.announce_at <= now {
+            self.announce(announcement, ctx);
+        } else if self.ask_at <= now {
+            self.ask(ctx);
+        }
+    }
+
+    /// Reads the addresses of our uplinks.
+    fn look(&self, ctx: &mut Context<Self>) {
+        let kernel = self.kernel.clone();
+        let read = async move { kernel.addresses().await };
+        ctx.spawn(read.into_actor(self).map(|read, client, _| match read {
+            Ok(addresses) => {
+                let servers = client.settings.servers.clone();
+                let each = addresses.iter().flat_map(|found| {
+                    servers.iter().map(|(transport, port)| Endpoint {
+                        address: SocketAddr::new(found.address, *port),
+                        transport: *transport,
+                    })
+                });
+                client.uplinks = each.collect();
+            }
+            Err(error) => tracing::warn!(error = %Chain(&error), "uplinks not read"),
+        }));
+    }
+
+    /// Where we can be dialled, best first: what the operator says, leases, uplinks; UDP before TCP.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let RegistrySettings {
+            endpoints,
+            network,
+            private,
+            ..
+        } = &self.settings;
+        let private = private.allowed();
+        let mut seen = BTreeSet::new();
+        let mut found = self.leases.clone();
+        found.extend(&self.uplinks);
+        found.retain(|endpoint| dialable(*endpoint, *network, private).is_ok());
+        found.sort_by_key(|endpoint| endpoint.transport);
+        let all = endpoints.iter().chain(&found).copied();
+        all.filter(|endpoint| seen.insert(*endpoint))
+            .take(crate::sources::peer_cache::book::MOST_ENDPOINTS)
+            .collect()
+    }
+
+    fn announcement(&self) -> Announcement {
+        let node = self.node.load();
+        Announcement {
+            version: VERSION,
+            endpoints: self.endpoints(),
+            software: node.software.clone(),
+            network_version: node.network_version,
+            network_applied: self.applied.by_all(),
+            revocations_version: node.revocations_version,
+            ..Announcement::default()
+        }
+    }
+
+    fn announce(&mut self, announcement: Announcement, ctx: &mut Context<Self>) {
+        (self.busy, self.hurries) = (true, false);
+        let endpoints = announcement.endpoints.clone();
+        self.node.rcu(|node| NodeDocument {
+            endpoints: endpoints.clone(),
+            ..(**node).clone()
+        });
+        // What we could not dial rides along; it is no reason to announce.
+        let unreachable = undialled(&self.peers.load(), self.clock.now());
+        let (registry, said) = (
+            self.registry.clone(),
+            Announcement {
+                unreachable,
+                ..announcement.clone()
+            },
+        );
+        let call = async move {
+            registry
+                .send::<Announced>(Method::PUT, "/v1/nodes/self", &said)
+                .await
+        };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(|answer, client, _| client.was_announced(answer, announcement)),
+        );
+    }
+
+    fn was_announced(&mut self, answer: Result<Announced, CallError>, said: Announcement) {
+        self.busy = false;
+        let now = self.clock.now();
+        match answer {
+            Ok(announced) => {
+                let first = self.announced.is_none();
+                self.announced = Some(said);
+                let third = Duration::from_secs(announced.ttl_s) / 3;
+                self.announce_at = now + third.clamp(Duration::from_secs(1), ANNOUNCE);
+                for refused in announced.refused {
+                    tracing::warn!(endpoint = %refused.endpoint, why = refused.why, "registry refuses an endpoint");
+                }
+                self.versions(announced.network_version, announced.revocations_version);
+                // The registry is asked with each announcement.
+                if !first {
+                    self.ask_at = now;
+                }
+                self.told(None);
+            }
+            Err(error) => {
+                self.announce_at = now + self.next_wait();
+                self.told(Some(Chain(&error).to_string()));
+            }
+        }
+    }
+
+    fn ask(&mut self, ctx: &mut Context<Self>) {
+        self.busy = true;
+        let registry = self.registry.clone();
+        let call = async move {
+            registry
+                .get::<Bootstrap>(&format!("/v1/bootstrap?count={COUNT}"))
+                .await
+        };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(|answer, client, _| client.answered(answer)),
+        );
+    }
+
+    fn answered(&mut self, answer: Result<Bootstrap, CallError>) {
+        self.busy = false;
+        let at = self.clock.now();
+        self.ask_at = at + self.next_wait();
+        match answer {
+            Ok(bootstrap) => {
+                let RegistrySettings {
+                    me,
+                    network,
+                    private,
+                    ..
+                } = &self.settings;
+                let peers = named(bootstrap.nodes, *me, *network, private.allowed());
+                let heard = PeersHeard {
+                    at,
+                    source: PeerSource::Registry,
+                    peers,
+                };
+                self.heard.iter().for_each(|to| to.do_send(heard.clone()));
+                self.versions(bootstrap.network_version, bootstrap.revocations_version);
+                self.told(None);
+            }
+            Err(error) => self.told(Some(Chain(&error).to_string())),
+        }
+    }
+
+    fn versions(&self, network: u64, revocations: u64) {
+        offer(
+            &self.versions,
+            VersionsHeard {
+                network,
+                revocations,
+            },
+        );
+    }
+
+    /// This wait ± 50 %; the next one is twice as long.
+    fn next_wait(&mut self) -> Duration {
+        let wait = self.wait;
+        self.wait = (wait * 2).min(LAST);
+        wait.mul_f64(0.5 + fastrand::f64())
+    }
+
+    fn told(&mut self, failure: Option<String>) {
+        let at = self.clock.now();
+        match &failure {
+            Some(failure)
+                if self
+                    .complained
+                    .is_none_or(|last| at.since(last) >= COMPLAIN) =>
+            {
+                self.complained = Some(at);
+                tracing::warn!(failure, "the registry is away; the node goes on without");
+            }
+            Some(failure) => tracing::debug!(failure, "the registry is still away"),
+            None if self.complained.take().is_some() => {
+                tracing::info!("the registry answers again")
+            }
+            None => tracing::debug!("registry answered"),
+        }
+        let asked = RegistryAsked { at, failure };
+        self.asked.iter().for_each(|to| offer(to, asked.clone()));
+    }
+}
+
+/// Whom an answer names, with where they can be dialled: no more than were asked for.
+fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<PeerHeard> {
+    let good = |endpoint: &Endpoint| dialable(*endpoint, network, private).is_ok();
+    let others = nodes.into_iter().filter(|node| node.prefix != me);
+    let peers = others.map(|node| PeerHeard {
+        peer: node.prefix,
+        endpoints: node.endpoints.into_iter().filter(good).collect(),
+        transit_price: None,
+    });
+    peers
+        .filter(|peer| !peer.endpoints.is_empty())
+        .take(COUNT)
+        .collect()
+}
+
+/// Peers whose every endpoint was tried in vain lately, again and again; nobody where these are most of all:
+/// then it is we who have no way out.
+fn undialled(candidates: &[Candidate], now: Uptime) -> Vec<Prefix> {
+    let lately = |failed: Uptime| now.since(failed) < UNDIALLED_LATELY;
+    let failing = candidates
+        .iter()
+        .filter(|candidate| candidate.failures >= UNDIALLED_FAILURES);
+    let lately: Vec<_> = failing
+        .filter(|candidate| candidate.failed.is_some_and(lately))
+        .collect();
+    if lately.len().saturating_mul(2) > candidates.len() {
+        return Vec::new();
+    }
+    lately
+        .iter()
+        .map(|candidate| candidate.peer)
+        .take(wire::text::FEW)
+        .collect()
+}
+
+impl Actor for RegistryClient {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK, Self::tick);
+    }
+}
+
+impl Handler<LeasesRead> for RegistryClient {
+    type Result = ();
+
+    fn handle(&mut self, reading: LeasesRead, _: &mut Self::Context) {
+        let endpoint = |lease: &crate::messages::Lease| Endpoint {
+            address: lease.external,
+            transport: lease.transport,
+        };
+        self.leases = reading.leases.iter().map(endpoint).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `all` peers, those with these (failures, seconds since the last): how many are told of.
+    #[track_caller]
+    fn check(all: u32, failing: &[(u32, u64)], told: usize) {
+        let candidate = |number: u32| {
+            let failing = failing.get(usize::try_from(number).unwrap());
+            Candidate {
+                peer: Prefix::new(number, 16).unwrap(),
+                endpoints: Vec::new(),
+                confirmed: None,
+                failed: failing.map(|(_, ago)| Uptime::from_secs(10_000 - ago)),
+                failures: failing.map_or(0, |(failures, _)| *failures),
+                transit_price: 0,
+            }
+        };
+        let candidates: Vec<_> = (0..all).map(candidate).collect();
+        assert_eq!(
+            undialled(&candidates, Uptime::from_secs(10_000)).len(),
+            told
+        );
+    }
+
+    #[test]
+    fn an_answer_brings_no_more_than_was_asked_for_and_nobody_who_cannot_be_dialled() {
+        let node = |number: u32, endpoint: &str| Node {
+            prefix: Prefix::new(number, 16).unwrap(),
+            endpoints: vec![endpoint.parse().unwrap()],
+        };
+        let mut nodes = vec![node(1, "udp:45.67.0.1:1194"), node(2, "udp:127.0.0.1:1194")];
+        nodes.extend((3..100).map(|number| node(number, "udp:45.67.0.2:1194")));
+        let network = Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
+        let peers = named(nodes, Prefix::new(1, 16).unwrap(), network, false);
+        let numbers: Vec<_> = peers.iter().map(|named| named.peer.number()).collect();
+        assert_eq!(numbers, (3..19).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_could_not_be_dialled_again_and_again_is_told_of() {
+        check(4, &[(2, 10)], 0);
+        check(4, &[(3, 10)], 1);
+        check(4, &[(3, 600)], 0);
+    }
+
+    #[test]
+    fn who_can_dial_hardly_anybody_tells_of_nobody() {
+        check(4, &[(3, 10), (3, 10)], 2);
+        check(4, &[(3, 10), (3, 10), (3, 10)], 0);
+    }
+
+    #[test]
+    fn no_more_are_told_of_than_an_announcement_takes() {
+        check(1000, &[(3, 10); 400], wire::text::FEW);
+    }
+}

@@ -1,0 +1,298 @@
+//! Calls other nodes over the overlay, with our certificate on the connection.
+//!
+//! Answers are bounded in size and time, and filtered; they prove nothing but what the certificate
+//! proves.
+
+use crate::{
+    credentials::{Member, MemberError},
+    documents::PrivateEndpoints,
+};
+use arc_swap::ArcSwap;
+use policies::{
+    names::{Endpoint, Prefix},
+    units::Uptime,
+    world::View,
+};
+use serde::de::DeserializeOwned;
+use std::{net::SocketAddrV6, sync::Arc, time::Duration};
+use wire::{
+    endpoints::dialable,
+    overlay::Network,
+    peer::{ANSWER_LIMIT, DOCUMENT_LIMIT, NodeDocument, TURN, ViewDocument, call_of},
+    registry::Kind,
+    signed::SignedDocument,
+};
+
+/// How long an answer may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Our own document; whoever learns of new endpoints publishes a new one.
+pub type SharedNode = Arc<ArcSwap<NodeDocument>>;
+
+/// What was heard of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerHeard {
+    /// Who.
+    pub peer: Prefix,
+    /// Where it can be dialled, best first.
+    pub endpoints: Vec<Endpoint>,
+    /// What it adds to the metric of others' routes; `None`: the one who told us does not know.
+    pub transit_price: Option<u16>,
+}
+
+/// Why a node's answer is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// No connection, no such certificate, no answer in time.
+    #[error("cannot ask {peer}")]
+    Http {
+        /// Who was asked.
+        peer: Prefix,
+        /// What failed.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// Longer than any honest one.
+    #[error("{peer} answered more than {limit} bytes")]
+    TooLong {
+        /// Who was asked.
+        peer: Prefix,
+        /// In bytes.
+        limit: usize,
+    },
+    /// Not a document of this version.
+    #[error("{peer} answered no document of ours")]
+    Document {
+        /// Who was asked.
+        peer: Prefix,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It speaks of another node.
+    #[error("{peer} answered as {answered}")]
+    OtherNode {
+        /// Who was asked.
+        peer: Prefix,
+        /// Who it says it is.
+        answered: Prefix,
+    },
+}
+
+/// Asks members; cheap to clone. Its clones share the certificate that they show.
+#[derive(Clone)]
+pub struct Asker {
+    http: Arc<ArcSwap<reqwest::Client>>,
+    me: Prefix,
+    network: Network,
+    port: u16,
+    private: PrivateEndpoints,
+}
+
+/// What the client must know.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// Who we are.
+    pub me: Prefix,
+    /// The network: from a prefix to an address.
+    pub network: Network,
+    /// The others' port: [`wire::peer::PORT`].
+    pub port: u16,
+    /// Believe private endpoints.
+    pub private: PrivateEndpoints,
+}
+
+impl Asker {
+    /// Comes from our node address, so that the other end can compare it with our certificate.
+    ///
+    /// # Errors
+    /// No TLS can be made of the certificate and key.
+    pub fn new(settings: &ClientSettings, member: &Member) -> Result<Self, MemberError> {
+        let (me, network, port, private) = (
+            settings.me,
+            settings.network,
+            settings.port,
+            settings.private.clone(),
+        );
+        let http = Arc::new(ArcSwap::from_pointee(http(network, me, member)?));
+        Ok(Self {
+            http,
+            me,
+            network,
+            port,
+            private,
+        })
+    }
+
+    /// From the next question on it, and each clone of it, shows that member's certificate.
+    ///
+    /// # Errors
+    /// No TLS can be made of the certificate and key.
+    pub fn renew(&self, member: &Member) -> Result<(), MemberError> {
+        self.http
+            .store(Arc::new(http(self.network, self.me, member)?));
+        Ok(())
+    }
+
+    /// Where that node can be dialled, by its own word; empty where it says nowhere.
+    ///
+    /// # Errors
+    /// It did not answer, or not what it should.
+    pub async fn ask(&self, peer: Prefix) -> Result<PeerHeard, AskError> {
+        let document = self.node(peer).await?;
+        let private = self.private.allowed();
+        let good = |endpoint: &Endpoint| dialable(*endpoint, self.network, private).is_ok();
+        let endpoints = document.endpoints.into_iter().filter(good).collect();
+        Ok(PeerHeard {
+            peer,
+            endpoints,
+            transit_price: Some(document.transit_price),
+        })
+    }
+
+    /// What that node says of itself.
+    ///
+    /// # Errors
+    /// It did not answer, or not what it should.
+    pub async fn node(&self, peer: Prefix) -> Result<NodeDocument, AskError> {
+        let document: NodeDocument = self.get(peer, "/v1/node", ANSWER_LIMIT).await?;
+        if document.prefix != peer {
+            return Err(AskError::OtherNode {
+                peer,
+                answered: document.prefix,
+            });
+        }
+        Ok(document)
+    }
+
+    /// How that node sees the network; when it was asked is the caller's to say.
+    ///
+    /// # Errors
+    /// It did not answer, or not what it should.
+    pub async fn view(&self, peer: Prefix) -> Result<View, AskError> {
+        let document: ViewDocument = self.get(peer, "/v1/view", ANSWER_LIMIT).await?;
+        let ViewDocument {
+            version: _,
+            prefix,
+            room,
+            accepted,
+            loss,
+            distances,
+        } = document;
+        if prefix != peer {
+            return Err(AskError::OtherNode {
+                peer,
+                answered: prefix,
+            });
+        }
+        let mut distances: Vec<_> = distances
+            .into_iter()
+            .map(|one| (one.node, one.metric))
+            .collect();
+        distances.sort_unstable();
+        distances.dedup_by_key(|(node, _)| *node);
+        Ok(View {
+            peer,
+            at: Uptime::default(),
+            room,
+            accepted,
+            loss,
+            distances,
+        })
+    }
+
+    /// The signed document that it holds; not verified here.
+    ///
+    /// # Errors
+    /// It did not answer, or not what it should.
+    pub async fn document(&self, peer: Prefix, kind: Kind) -> Result<SignedDocument, AskError> {
+        self.get(peer, call_of(kind), DOCUMENT_LIMIT).await
+    }
+
+    /// Gives it a signed document.
+    ///
+    /// # Errors
+    /// It did not take it.
+    pub async fn post(
+        &self,
+        peer: Prefix,
+        kind: Kind,
+        document: &SignedDocument,
+    ) -> Result<(), AskError> {
+        let failed = |source| AskError::Http { peer, source };
+        let body =
+            serde_json::to_vec(document).map_err(|source| AskError::Document { peer, source })?;
+        let url = self.url(peer, call_of(kind));
+        let request = self
+            .http
+            .load()
+            .post(url)
+            .header("content-type", "application/json")
+            .body(body);
+        let answer = request
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status);
+        answer.map(drop).map_err(failed)
+    }
+
+    /// Asks it for its [turn](crate::restart_lock) to end tunnels (`POST`), or gives it back (`DELETE`); whether it agrees.
+    ///
+    /// # Errors
+    /// It did not answer, or knows no turns.
+    pub async fn turn(&self, peer: Prefix, method: reqwest::Method) -> Result<bool, AskError> {
+        let failed = |source| AskError::Http { peer, source };
+        let answer = self
+            .http
+            .load()
+            .request(method, self.url(peer, TURN))
+            .send()
+            .await
+            .map_err(failed)?;
+        let refused = answer.status() == reqwest::StatusCode::CONFLICT;
+        if refused {
+            Ok(false)
+        } else {
+            answer.error_for_status().map(|_| true).map_err(failed)
+        }
+    }
+
+    fn url(&self, peer: Prefix, call: &str) -> String {
+        let address = SocketAddrV6::new(self.network.node_address(peer), self.port, 0, 0);
+        format!("https://{address}{call}")
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        peer: Prefix,
+        call: &str,
+        limit: usize,
+    ) -> Result<T, AskError> {
+        let failed = |source| AskError::Http { peer, source };
+        let request = self.http.load().get(self.url(peer, call));
+        let asked = request.send().await;
+        let mut response = asked
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(failed)?;
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if answer.len() + chunk.len() > limit {
+                return Err(AskError::TooLong { peer, limit });
+            }
+            answer.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&answer).map_err(|source| AskError::Document { peer, source })
+    }
+}
+
+fn http(network: Network, me: Prefix, member: &Member) -> Result<reqwest::Client, MemberError> {
+    let http = reqwest::Client::builder()
+        .tls_backend_preconfigured(member.client()?)
+        .local_address(std::net::IpAddr::V6(network.node_address(me)))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .http1_only()
+        .pool_max_idle_per_host(0)
+        .timeout(CALL_TIMEOUT)
+        .build();
+    http.map_err(|error| MemberError::Client(Box::new(error)))
+}

@@ -1,0 +1,19 @@
+//! The operating system below a node: kernel links, addresses and routes, child processes, raw
+//! sockets, and the clock.
+//!
+//! Knows no actor and nothing of what the node decides. Here alone processes are spawned and time is
+//! read; `clippy.toml` refuses both elsewhere.
+//!
+//! | to … | start at |
+//! | --- | --- |
+//! | create slots, set them up or down, install addresses and routes | [`kernel::Kernel`] |
+//! | start OpenVPN or babeld, and follow what it reports | [`process::Child`], [`process::Supervised`] |
+//! | send an echo request through one link | [`echo_socket`] |
+//! | send a Babel packet of our own | [`babel_socket`] |
+//! | read the time | [`clock::Clock`] |
+
+pub mod babel_socket;
+pub mod clock;
+pub mod echo_socket;
+pub mod kernel;
+pub mod process;

@@ -1,0 +1,106 @@
+//! Which packets leave the network's range, and by what.
+
+use crate::place::{NOBODY, check, make_uplink, me, run, way};
+use os::kernel::{Exit, Kernel};
+use wire::overlay::Network;
+
+const INSIDE: &str = "2001:db8:42:7::1";
+const OUTSIDE: &str = "2001:db8:f::1";
+/// babeld's, as it stands in a gateway's and in everybody's tables.
+const BY_BABEL: &str = "default from 2001:db8:42::/48 via fe80::10:0:8 dev wrn0 table 199 proto 42";
+
+fn network() -> Network {
+    Network::new("2001:db8:42::/48".parse().unwrap()).unwrap()
+}
+
+fn out(from: &str) -> Option<String> {
+    way(&format!("{OUTSIDE} from {from}"))
+}
+
+async fn host(k: &Kernel) {
+    k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap();
+    make_uplink();
+    run("ip addr add 2001:db8:1::7/64 dev up0 nodad");
+    run("ip -6 route add default via 2001:db8:1::1 dev up0");
+    k.join_host(network(), me()).await.unwrap();
+}
+
+#[test]
+fn the_networks_packets_leave_by_a_gateway_or_not_at_all_and_the_hosts_as_ever() {
+    check(|place| async move {
+        let k = &place.kernel;
+        host(k).await;
+        let before = run("ip -6 rule");
+        assert_eq!(out(INSIDE).as_deref(), Some("up0"));
+        k.carry_default(network(), Exit::Others(NOBODY))
+            .await
+            .unwrap();
+        k.carry_default(network(), Exit::Others(NOBODY))
+            .await
+            .unwrap();
+        assert_eq!(
+            run("ip -6 rule").lines().count(),
+            before.lines().count() + 5
+        );
+        assert_eq!(out(INSIDE), None);
+        assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
+        run(&format!("ip -6 route add {BY_BABEL}"));
+        assert_eq!(out(INSIDE).as_deref(), Some("wrn0"));
+        assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
+        assert_eq!(way(OUTSIDE).as_deref(), Some("up0"));
+        // The host's own neighbours are nearer than a gateway, and an unknown node is not outside.
+        assert_eq!(
+            way(&format!("2001:db8:1::9 from {INSIDE}")).as_deref(),
+            Some("up0")
+        );
+        assert_eq!(way(&format!("2001:db8:42:99::1 from {INSIDE}")), None);
+        assert_eq!(way(&format!("{OUTSIDE} from {INSIDE} uid {NOBODY}")), None);
+        k.carry_default(network(), Exit::None).await.unwrap();
+        assert_eq!(run("ip -6 rule"), before);
+    });
+}
+
+#[test]
+fn a_gateway_uses_its_hosts_default_route_and_others_only_without_one() {
+    check(|place| async move {
+        let k = &place.kernel;
+        host(k).await;
+        k.carry_default(network(), Exit::Others(NOBODY))
+            .await
+            .unwrap();
+        k.carry_default(network(), Exit::Own(NOBODY)).await.unwrap();
+        assert_eq!(out(INSIDE).as_deref(), Some("up0"));
+        run("ip -6 route del default");
+        assert_eq!(out(INSIDE), None);
+        run(&format!("ip -6 route add {BY_BABEL}"));
+        assert_eq!(out(INSIDE).as_deref(), Some("wrn0"));
+        // The next daemon knows nothing but the root.
+        let next = Kernel::open(place.folder.path()).unwrap();
+        next.sweep(&place.ledger()).await.unwrap();
+        assert_eq!(run("ip -6 rule").lines().count(), 2);
+    });
+}
+
+#[test]
+fn a_copy_bridges_the_moment_in_which_the_way_out_changes() {
+    check(|place| async move {
+        let k = &place.kernel;
+        host(k).await;
+        k.carry_default(network(), Exit::Others(NOBODY))
+            .await
+            .unwrap();
+        run(&format!("ip -6 route add {BY_BABEL}"));
+        k.shadow_all().await.unwrap();
+        run(&format!("ip -6 route del {BY_BABEL}"));
+        assert_eq!(out(INSIDE).as_deref(), Some("wrn0"));
+        assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
+        k.unshadow("::/0".parse().unwrap()).await.unwrap();
+        assert_eq!(out(INSIDE), None);
+        run(&format!("ip -6 route add {BY_BABEL}"));
+        k.shadow_all().await.unwrap();
+        // The next daemon finds babeld's route and its copy.
+        let next = Kernel::open(place.folder.path()).unwrap();
+        assert_eq!(next.sweep(&place.ledger()).await.unwrap().routes, 2 + 3);
+        assert!(!run("ip -6 route show table all").contains("from 2001:db8:42::"));
+    });
+}

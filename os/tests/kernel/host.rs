@@ -1,0 +1,206 @@
+//! What the node changes on its host, and how it is put back.
+
+use crate::place::{NOBODY, check, make_slots, make_uplink, me, picture, run};
+use os::kernel::{self, Kernel};
+use std::fs;
+
+#[test]
+fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
+    check(|place| async move {
+        make_uplink();
+        run("ip addr add 2001:db8:1::1/64 dev up0 nodad");
+        run("ip -6 route add 2001:db8:2::/48 dev up0 proto 42");
+        run("ip tuntap add wrn99 mode tap");
+        fs::write("/proc/sys/net/ipv6/conf/up1/forwarding", "1").unwrap();
+        fs::write("/proc/sys/net/ipv6/conf/up0/accept_ra", "1").unwrap();
+        let before = picture();
+        let k = &place.kernel;
+        make_slots(k).await;
+        let network = wire::overlay::Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
+        k.join_host(network, me()).await.unwrap();
+        k.join_host(network, me()).await.unwrap();
+        k.forward(&place.ledger()).unwrap();
+        assert!(run("ip addr show lo").contains("2001:db8:42:7::1/128"));
+        let routes = run("ip -6 route show proto 197");
+        assert!(
+            routes.contains("unreachable 2001:db8:42:7::/64 dev lo metric 4294967 "),
+            "{routes}"
+        );
+        assert!(
+            routes.contains("unreachable 2001:db8:42::/48 dev lo metric 4294968 "),
+            "{routes}"
+        );
+        assert!(run("ip -6 rule").contains("32000:\tfrom all lookup 197"));
+        run("ip -6 route add 2001:db8:42:8::/64 via fe80::10:0:8 dev wrn0 table 197 proto 42");
+        let read =
+            |key: &str| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{key}")).unwrap();
+        assert_eq!(read("all/forwarding"), "1\n");
+        assert_eq!(read("up0/accept_ra"), "2\n");
+        // The next daemon knows nothing but the root.
+        let next = Kernel::open(place.folder.path()).unwrap();
+        let swept = next.sweep(&place.ledger()).await.unwrap();
+        assert_eq!(swept.links, 12 + 2 + 6);
+        assert_eq!(swept.routes, 1 + 3, "babeld's, ours, and the address");
+        assert_eq!(picture(), before);
+        assert!(!place.ledger().exists());
+    });
+}
+
+#[test]
+fn ipv4_comes_and_goes_with_the_network_s_wish() {
+    check(|place| async move {
+        make_uplink();
+        run("ip route add 192.0.2.0/24 dev up0 proto 42");
+        let k = &place.kernel;
+        k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap();
+        let ipv4 =
+            || ["addr", "route show table all", "rule"].map(|what| run(&format!("ip -4 {what}")));
+        let (before, forwarding) = (ipv4(), "/proc/sys/net/ipv4/conf/wrn0/forwarding");
+        let range = |range: &str| wire::overlay::Network4::new(range.parse().unwrap());
+        k.carry_ipv4(range("10.0.0.0/8"), me()).await.unwrap();
+        k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
+        k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
+        let routes = run("ip route show proto 197");
+        assert!(
+            routes.contains("unreachable 10.42.0.7 metric 4294967 "),
+            "{routes}"
+        );
+        assert!(
+            routes.contains("unreachable 10.42.0.0/16 metric 4294968 "),
+            "{routes}"
+        );
+        assert_eq!(routes.lines().count(), 2, "{routes}");
+        let addresses = run("ip -4 addr show lo");
+        assert!(
+            addresses.contains("10.42.0.7/32") && !addresses.contains("10.0.7.1"),
+            "{addresses}"
+        );
+        assert!(run("ip rule").contains("32000:\tfrom all lookup 197"));
+        assert_eq!(fs::read_to_string(forwarding).unwrap(), "1\n");
+        k.carry_ipv4(None, me()).await.unwrap();
+        assert_eq!(fs::read_to_string(forwarding).unwrap(), "0\n");
+        assert_eq!(ipv4(), before);
+        // A network without room for this node's prefix: it passes on what others send, and has no address.
+        k.carry_ipv4(range("10.42.0.0/20"), me()).await.unwrap();
+        assert_eq!(run("ip route show proto 197").lines().count(), 1);
+        k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
+        let next = Kernel::open(place.folder.path()).unwrap();
+        run("ip route add 10.42.0.8 via inet6 fe80::10:0:8 dev wrn0 table 197 proto 42");
+        assert_eq!(next.sweep(&place.ledger()).await.unwrap().routes, 1 + 3);
+        assert_eq!(run("ip route show proto 197"), "");
+        assert!(!run("ip rule").contains("197"));
+    });
+}
+
+#[test]
+fn babel_s_leavings_go_and_other_routes_stay() {
+    check(|place| async move {
+        let k = &place.kernel;
+        k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap();
+        make_uplink();
+        run("ip -6 route add 2001:db8:2::/48 dev up0 proto 42");
+        run("ip -6 route add 2001:db8:3::/48 dev wrn0 proto static");
+        let before = run("ip -6 route show table all");
+        for route in [
+            "2001:db8:42:8::/64 via fe80::10:0:8 dev wrn0 table 197 proto 42",
+            "2001:db8:42:9::/64 from 2001:db8:42:7::/64 via fe80::10:0:8 dev wrn0 table 197 proto 42",
+            "unreachable 2001:db8:42:a::/64 table 197 proto 42",
+            "2001:db8:42:b::/64 via fe80::10:0:8 dev wrn0 proto 42",
+            "default from 2001:db8:42::/48 via fe80::10:0:8 dev wrn0 table 199 proto 42",
+        ] {
+            run(&format!("ip -6 route add {route}"));
+        }
+        assert_eq!(k.flush_babel_routes().await.unwrap(), 5);
+        assert_eq!(run("ip -6 route show table all"), before);
+        assert_eq!(k.flush_babel_routes().await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn settings_that_others_changed_meanwhile_are_left_alone() {
+    check(|place| async move {
+        run("ip link add up0 type veth peer name up1");
+        run("ip link add up2 type veth peer name up3");
+        let path = |key: &str| format!("/proc/sys/net/ipv6/conf/{key}");
+        let read = |key: &str| fs::read_to_string(path(key)).unwrap().trim_end().to_owned();
+        for key in ["up0/accept_ra", "up1/accept_ra"] {
+            fs::write(path(key), "1").unwrap();
+        }
+        fs::write(path("up3/forwarding"), "1").unwrap();
+        place.kernel.forward(&place.ledger()).unwrap();
+        let refused = place.kernel.forward(&place.ledger());
+        assert!(refused.is_err(), "an older ledger is never overwritten");
+        fs::write(path("up0/accept_ra"), "0").unwrap();
+        fs::write(path("up1/forwarding"), "0").unwrap();
+        run("ip link del up2");
+        place.kernel.restore_sysctls(&place.ledger()).unwrap();
+        for (key, expected) in [
+            ("all/forwarding", "0"),
+            ("default/forwarding", "0"),
+            ("up0/forwarding", "0"),
+            ("up1/forwarding", "0"),
+            ("up0/accept_ra", "0"),
+            ("up1/accept_ra", "1"),
+        ] {
+            assert_eq!(read(key), expected, "{key}");
+        }
+        assert_eq!(place.kernel.restore_sysctls(&place.ledger()).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
+    check(|place| async move {
+        let ledger = place.ledger();
+        place.kernel.forward(&ledger).unwrap();
+        let text = fs::read_to_string(&ledger).unwrap();
+        let forwarding = || fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").unwrap();
+        for bad in [
+            text.replace("conf/all/forwarding", "conf/../../ipv4/ip_forward"),
+            text.replace("conf/all/forwarding", "conf/all/disable_ipv6"),
+            text.replace("\"version\": 1", "\"version\": 2"),
+            text[..text.len() / 2].to_owned(),
+        ] {
+            fs::write(&ledger, &bad).unwrap();
+            assert!(place.kernel.restore_sysctls(&ledger).is_err(), "{bad}");
+            assert_eq!(forwarding(), "1\n");
+        }
+        fs::write(
+            &ledger,
+            text.replace("\"place\": \"", "\"place\": \"other "),
+        )
+        .unwrap();
+        assert_eq!(place.kernel.restore_sysctls(&ledger).unwrap(), 0);
+        assert_eq!(forwarding(), "1\n");
+        assert!(!ledger.exists());
+    });
+}
+
+#[test]
+fn the_underlay_is_told_without_our_links() {
+    check(|place| async move {
+        let k = &place.kernel;
+        make_slots(k).await;
+        make_uplink();
+        run("ip addr add 192.0.2.7/24 dev up0");
+        run("ip addr add 2001:db8:1::7/64 dev up0 nodad");
+        run("ip route add default via 192.0.2.1 dev up0 metric 100");
+        run("ip -6 route add default via fe80::1 dev up0 metric 1024");
+        run("ip addr add 169.254.97.0/32 dev wrn0");
+        let uplink = |address: &str, prefix_length| kernel::UplinkAddress {
+            link: "up0".into(),
+            address: address.parse().unwrap(),
+            prefix_length,
+        };
+        let expected = [uplink("192.0.2.7", 24), uplink("2001:db8:1::7", 64)];
+        assert_eq!(k.addresses().await.unwrap(), expected);
+        let gateway = |metric, address: &str| kernel::Gateway {
+            metric,
+            link: "up0".into(),
+            address: address.parse().unwrap(),
+        };
+        let expected = [gateway(100, "192.0.2.1"), gateway(1024, "fe80::1")];
+        assert_eq!(k.gateways().await.unwrap(), expected);
+        assert!(kernel::has_ipv6());
+    });
+}
