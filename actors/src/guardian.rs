@@ -5,7 +5,7 @@
 
 pub mod panics;
 
-use crate::messages::ActorRemade;
+use crate::messages::ActorRestarted;
 use actix::{
     Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Recipient, dev::ToEnvelope,
 };
@@ -29,7 +29,7 @@ pub struct Guardian<A: Actor> {
     name: &'static str,
     make: Box<dyn Fn() -> A>,
     actor: Addr<A>,
-    remade: Option<Recipient<ActorRemade>>,
+    remade: Option<Recipient<ActorRestarted>>,
     deaths: VecDeque<tokio::time::Instant>,
     panics: Panics,
 }
@@ -37,7 +37,7 @@ pub struct Guardian<A: Actor> {
 /// Starts an actor under a guardian; `remade` hears of each restart.
 pub fn guard<A: Actor<Context = Context<A>>>(
     name: &'static str,
-    remade: Option<Recipient<ActorRemade>>,
+    remade: Option<Recipient<ActorRestarted>>,
     make: impl Fn() -> A + 'static,
 ) -> Addr<Guardian<A>> {
     let panics = Panics::default();
@@ -75,7 +75,7 @@ impl<A: Actor<Context = Context<A>>> Guardian<A> {
         tracing::error!(actor = self.name, "actor died and is made anew");
         self.actor = self.panics.start((self.make)());
         if let Some(remade) = &self.remade {
-            remade.do_send(ActorRemade { actor: self.name });
+            remade.do_send(ActorRestarted { actor: self.name });
         }
     }
 }
@@ -146,10 +146,10 @@ mod tests {
         type Context = Context<Self>;
     }
 
-    impl Handler<ActorRemade> for FakeTelemetry {
+    impl Handler<ActorRestarted> for FakeTelemetry {
         type Result = ();
 
-        fn handle(&mut self, remade: ActorRemade, _: &mut Self::Context) {
+        fn handle(&mut self, remade: ActorRestarted, _: &mut Self::Context) {
             self.0.borrow_mut().push(remade.actor);
         }
     }

@@ -4,8 +4,8 @@
 //! before it ([`offer`]); life events and orders come from bounded producers and go by `do_send`.
 
 use actix::{Message, Recipient};
-use membership::documents::Held;
-use membership::peer_api::PeerHeard;
+use membership::documents::CurrentDocuments;
+use membership::peer_api::PeerReport;
 use os::process::{ChildEvent, EventListener, ProcessReading};
 use policies::{
     names::{Prefix, Slot, Transport},
@@ -92,13 +92,13 @@ pub enum PeerSource {
 /// overlay or (unless configured) private endpoint.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct PeersHeard {
+pub struct PeersReported {
     /// When.
     pub at: Uptime,
     /// From whom.
     pub source: PeerSource,
     /// Of each peer.
-    pub peers: Vec<PeerHeard>,
+    pub peers: Vec<PeerReport>,
 }
 
 /// All peers of the cache that could be dialled.
@@ -114,7 +114,7 @@ pub struct PeersRead {
 /// What was found out about peers without a tunnel, and what others say of themselves.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct Scouted {
+pub struct CandidatesMeasured {
     /// When.
     pub at: Uptime,
     /// Round trips, sorted by peer.
@@ -257,7 +257,7 @@ pub struct ProcessesRead {
 /// The registry answered, or did not.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct RegistryAsked {
+pub struct RegistryContacted {
     /// When.
     pub at: Uptime,
     /// One line that says why not.
@@ -277,7 +277,7 @@ pub struct DocumentOffered {
 /// The registry told which versions of the signed documents it has.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct VersionsHeard {
+pub struct VersionsReported {
     /// Of the network document.
     pub network: u64,
     /// Of the revocations.
@@ -291,7 +291,7 @@ pub struct DocumentsChanged {
     /// Which; `None`: this is what was held from the start.
     pub kind: Option<Kind>,
     /// All that is held now.
-    pub held: Arc<Held>,
+    pub held: Arc<CurrentDocuments>,
     /// The nodes of which a certificate is newly revoked.
     pub revoked: BTreeSet<Prefix>,
 }
@@ -321,7 +321,7 @@ pub struct CredentialsChanged {
 /// A guardian made an actor anew.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct ActorRemade {
+pub struct ActorRestarted {
     /// Which.
     pub actor: &'static str,
 }

@@ -1,6 +1,6 @@
 //! Takes turns with the neighbours: who ends tunnels by plan asks each of them before.
 
-use membership::peer_api::Asker;
+use membership::peer_api::PeerApiClient;
 use os::clock::Clock;
 use policies::{names::Prefix, turn::Turn};
 use reqwest::Method;
@@ -58,7 +58,7 @@ pub async fn take_all(
     me: Prefix,
     neighbours: BTreeSet<Prefix>,
     own: SharedTurn,
-    asker: Asker,
+    asker: PeerApiClient,
 ) -> bool {
     let mut all = neighbours;
     all.insert(me);
@@ -82,7 +82,7 @@ pub async fn take_all(
     true
 }
 
-async fn ask(node: Prefix, asker: &Asker) -> bool {
+async fn ask(node: Prefix, asker: &PeerApiClient) -> bool {
     asker.turn(node, Method::POST).await.unwrap_or_else(|error| {
         tracing::debug!(peer = %node, error = %Chain(&error), "neighbour not asked for its turn");
         true
@@ -94,7 +94,7 @@ pub async fn give_all_back(
     me: Prefix,
     neighbours: BTreeSet<Prefix>,
     own: SharedTurn,
-    asker: Asker,
+    asker: PeerApiClient,
 ) {
     own.give_back(me);
     for node in neighbours.iter().filter(|node| **node != me) {

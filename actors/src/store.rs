@@ -23,14 +23,14 @@ use std::{
 use tokio::sync::Notify;
 
 /// The last reading, for whoever is not sent it: the peer API's thread and the peer client.
-pub type SharedPeers = Arc<ArcSwap<Vec<Candidate>>>;
+pub type SharedCandidates = Arc<ArcSwap<Vec<Candidate>>>;
 
 /// How we see the network, for the peer API.
-pub type SharedOutlook = Arc<ArcSwap<Outlook>>;
+pub type SharedRouteView = Arc<ArcSwap<Outlook>>;
 
 /// What the node's configuration and its slots allow of the network's parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lower {
+pub struct LocalLimits {
     /// Most tunnels to dial.
     pub tunnels_to_dial: u16,
     /// Most tunnels to accept.
@@ -40,7 +40,7 @@ pub struct Lower {
     pub distances: usize,
 }
 
-impl Lower {
+impl LocalLimits {
     /// The parameters, lowered.
     pub fn of(self, parameters: Parameters) -> Parameters {
         Parameters {
@@ -64,9 +64,9 @@ pub struct DialHistory {
 
 /// Peers whose tunnel has ended without anybody here wishing it; read by one reader, who is woken.
 #[derive(Clone, Debug, Default)]
-pub struct Losses(Rc<(RefCell<BTreeSet<Prefix>>, Notify)>);
+pub struct LostPeers(Rc<(RefCell<BTreeSet<Prefix>>, Notify)>);
 
-impl Losses {
+impl LostPeers {
     /// A tunnel to that peer was lost.
     pub fn note(&self, peer: Prefix) {
         let (peers, news) = &*self.0;
@@ -89,9 +89,9 @@ impl Losses {
 
 /// Versions of the network document with which the processes run, by who runs them.
 #[derive(Clone, Debug, Default)]
-pub struct Applied(Arc<[AtomicU64; 2]>);
+pub struct AppliedVersions(Arc<[AtomicU64; 2]>);
 
-impl Applied {
+impl AppliedVersions {
     /// All OpenVPN processes run with that version.
     pub fn by_tunnels(&self, version: u64) {
         let [tunnels, _] = &*self.0;
@@ -127,7 +127,7 @@ pub struct TunnelTable {
     /// Whether any peer ever got through to our servers in this run.
     pub was_reached: bool,
     /// Peers whose tunnel was lost; the prober spreads the suspicion.
-    pub losses: Losses,
+    pub losses: LostPeers,
 }
 
 impl TunnelTable {

@@ -12,7 +12,7 @@ mod picture;
 
 use actix::{Actor, Addr};
 use actors::{
-    messages::{ActorRemade, RoutesRead},
+    messages::{ActorRestarted, RoutesRead},
     sinks::{
         control, exporter,
         telemetry::{self, Published, Telemetry},
@@ -212,7 +212,7 @@ async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
 async fn a_telemetry_made_anew_goes_on_counting() {
     let node = Node::start().await;
     let anew = Telemetry::new(node.clock.clone(), node.published.clone()).start();
-    anew.do_send(ActorRemade { actor: "planner" });
+    anew.do_send(ActorRestarted { actor: "planner" });
     let count = || node.published.load().counts.remade.get("planner").copied();
     until("the second restart", async || {
         (count() == Some(2)).then_some(())

@@ -12,16 +12,16 @@ mod netns;
 
 use actix::{Actor, Context, Handler};
 use actors::{
-    messages::{DocumentOffered, PeerSource, PeersHeard, RoutesRead},
+    messages::{DocumentOffered, PeerSource, PeersReported, RoutesRead},
     restart_lock::{self, SharedTurn},
-    sources::{peer_api::PeerApi, peer_discovery::PeerClient},
-    store::{SharedOutlook, SharedPeers},
+    sources::{peer_api::PeerApi, peer_discovery::PeerDiscovery},
+    store::{SharedCandidates, SharedRouteView},
 };
 use arc_swap::ArcSwap;
 use ca::{Ca, network, prefix};
 use membership::{
-    documents::{PrivateEndpoints, SharedHeld, Taken},
-    peer_api::{AskError, Asker, ClientSettings, PeerHeard, SharedNode},
+    documents::{DocumentStore, PrivateEndpoints, UpdateOutcome},
+    peer_api::{PeerApiClient, PeerApiError, PeerApiSettings, PeerReport, SharedNodeDocument},
 };
 use netns::Namespace;
 use os::clock::Clock;
@@ -52,7 +52,7 @@ fn endpoint(text: &str) -> Endpoint {
 
 /// Node [`ASKED`] answers with the certificate of node `certified` that `ca` signed, as node `says`.
 fn serve(ca: &Ca, certified: u32, says: u32) {
-    serve_holding(ca, certified, says, SharedHeld::default());
+    serve_holding(ca, certified, says, DocumentStore::default());
 }
 
 /// The same; it holds those documents. What it is given arrives at the receiver.
@@ -60,7 +60,7 @@ fn serve_holding(
     ca: &Ca,
     certified: u32,
     says: u32,
-    held: SharedHeld,
+    held: DocumentStore,
 ) -> mpsc::UnboundedReceiver<DocumentOffered> {
     let node = NodeDocument {
         version: wire::peer::VERSION,
@@ -82,8 +82,8 @@ fn serve_holding(
         failures: 0,
         transit_price: 0,
     };
-    let peers = SharedPeers::new(ArcSwap::from_pointee((20..120).map(candidate).collect()));
-    let node: SharedNode = Arc::new(ArcSwap::from_pointee(node));
+    let peers = SharedCandidates::new(ArcSwap::from_pointee((20..120).map(candidate).collect()));
+    let node: SharedNodeDocument = Arc::new(ArcSwap::from_pointee(node));
     let address = SocketAddrV6::new(network().node_address(prefix(ASKED)), PORT, 0, 0);
     let tls = Arc::new(ArcSwap::from_pointee(
         ca.member(certified).server().unwrap(),
@@ -105,7 +105,7 @@ fn serve_holding(
 }
 
 /// Two metrics; room beside three accepted tunnels; a tunnel that [`ASKS`] dialled, which would be missed by 40.
-fn outlook() -> SharedOutlook {
+fn outlook() -> SharedRouteView {
     Arc::new(ArcSwap::from_pointee(Outlook {
         room: true,
         accepted: 3,
@@ -130,14 +130,14 @@ impl Handler<DocumentOffered> for FakeTable {
 }
 
 /// Node [`ASKS`], with the certificate of node `certified` that `ca` signed.
-fn asker(ca: &Ca, certified: u32) -> Asker {
-    let settings = ClientSettings {
+fn asker(ca: &Ca, certified: u32) -> PeerApiClient {
+    let settings = PeerApiSettings {
         me: prefix(ASKS),
         network: network(),
         port: PORT,
         private: PrivateEndpoints::default(),
     };
-    Asker::new(&settings, &ca.member(certified)).unwrap()
+    PeerApiClient::new(&settings, &ca.member(certified)).unwrap()
 }
 
 /// Runs a test in a namespace where both node addresses are.
@@ -154,10 +154,10 @@ fn check<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
 }
 
 /// Asks until the server has begun.
-async fn ask(asker: &Asker) -> Result<PeerHeard, AskError> {
+async fn ask(asker: &PeerApiClient) -> Result<PeerReport, PeerApiError> {
     for _ in 0..100 {
         match asker.ask(prefix(ASKED)).await {
-            Err(AskError::Http { source, .. }) if too_early(&source) => {
+            Err(PeerApiError::Http { source, .. }) if too_early(&source) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             answer => return answer,
@@ -216,7 +216,10 @@ fn who_has_no_certificate_of_the_network_gets_no_answer_and_is_not_believed() {
         serve(&ca, ASKED, ASKED);
         ask(&asker(&ca, ASKS)).await.unwrap();
         let foreign = ask(&asker(&other, ASKS)).await;
-        assert!(matches!(foreign, Err(AskError::Http { .. })), "{foreign:?}");
+        assert!(
+            matches!(foreign, Err(PeerApiError::Http { .. })),
+            "{foreign:?}"
+        );
     });
 }
 
@@ -226,7 +229,7 @@ fn a_member_that_comes_from_an_address_not_its_own_is_refused() {
         let ca = Ca::new();
         serve(&ca, ASKED, ASKED);
         let answer = ask(&asker(&ca, 9)).await;
-        let Err(AskError::Http { source, .. }) = answer else {
+        let Err(PeerApiError::Http { source, .. }) = answer else {
             panic!("{answer:?}")
         };
         assert_eq!(source.status().map(|status| status.as_u16()), Some(403));
@@ -240,7 +243,7 @@ fn a_member_that_answers_at_an_address_not_its_own_is_not_believed() {
         serve(&ca, 9, ASKED);
         let answer = ask(&asker(&ca, ASKS)).await;
         assert!(
-            matches!(&answer, Err(AskError::Http { source, .. }) if source.is_connect()),
+            matches!(&answer, Err(PeerApiError::Http { source, .. }) if source.is_connect()),
             "{answer:?}"
         );
     });
@@ -297,7 +300,7 @@ fn a_member_whose_certificate_is_revoked_is_refused() {
         let ca = Ca::new();
         serve_holding(&ca, ASKED, ASKED, ca.holding(&ca.revocations(1, ASKS)));
         let answer = ask(&asker(&ca, ASKS)).await;
-        let Err(AskError::Http { source, .. }) = answer else {
+        let Err(PeerApiError::Http { source, .. }) = answer else {
             panic!("{answer:?}")
         };
         assert_eq!(source.status().map(|status| status.as_u16()), Some(403));
@@ -321,7 +324,7 @@ fn a_member_is_given_the_document_that_is_held_and_gives_a_newer_one() {
         );
         let none = asker.document(prefix(ASKED), Kind::Network).await;
         assert!(
-            matches!(&none, Err(AskError::Http { source, .. }) if source.is_status()),
+            matches!(&none, Err(PeerApiError::Http { source, .. }) if source.is_status()),
             "{none:?}"
         );
         asker
@@ -339,16 +342,19 @@ fn only_a_newer_document_that_the_ca_vouches_for_is_taken() {
     let held = ca.holding(&ca.revocations(7, 9)).load_full();
     assert!(matches!(
         held.take(&ca.revocations(8, 9)),
-        Ok(Taken::New(Kind::Revocations, _))
+        Ok(UpdateOutcome::New(Kind::Revocations, _))
     ));
     assert!(matches!(
         held.take(&ca.revocations(6, 9)),
-        Ok(Taken::Older(Kind::Revocations))
+        Ok(UpdateOutcome::Older(Kind::Revocations))
     ));
-    assert!(matches!(held.take(&ca.revocations(7, 9)), Ok(Taken::Same)));
+    assert!(matches!(
+        held.take(&ca.revocations(7, 9)),
+        Ok(UpdateOutcome::Same)
+    ));
     assert!(held.take(&other.revocations(8, 9)).is_err());
     assert!(held.bars("09") && held.bars("9") && !held.bars("0a") && held.bars("no number"));
-    let Ok(Taken::New(_, next)) = held.take(&ca.revocations(8, 10)) else {
+    let Ok(UpdateOutcome::New(_, next)) = held.take(&ca.revocations(8, 10)) else {
         panic!("not taken")
     };
     assert_eq!(next.revoked_since(&held), [prefix(10)].into());
@@ -361,22 +367,22 @@ fn an_answer_about_another_node_is_not_believed() {
         serve(&ca, ASKED, 9);
         let answer = ask(&asker(&ca, ASKS)).await;
         assert!(
-            matches!(answer, Err(AskError::OtherNode { .. })),
+            matches!(answer, Err(PeerApiError::OtherNode { .. })),
             "{answer:?}"
         );
     });
 }
 
-struct FakeSink(mpsc::UnboundedSender<PeersHeard>);
+struct FakeSink(mpsc::UnboundedSender<PeersReported>);
 
 impl Actor for FakeSink {
     type Context = Context<Self>;
 }
 
-impl Handler<PeersHeard> for FakeSink {
+impl Handler<PeersReported> for FakeSink {
     type Result = ();
 
-    fn handle(&mut self, heard: PeersHeard, _: &mut Self::Context) {
+    fn handle(&mut self, heard: PeersReported, _: &mut Self::Context) {
         let _ = self.0.send(heard);
     }
 }
@@ -388,11 +394,11 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
         serve(&ca, ASKED, ASKED);
         let (sink, mut told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
-        let client = PeerClient::new(
+        let client = PeerDiscovery::new(
             prefix(ASKS),
             asker(&ca, ASKS),
             Clock::boottime(),
-            SharedPeers::default(),
+            SharedCandidates::default(),
             to,
         );
         let route = |number| Route {
@@ -420,7 +426,7 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
         let endpoints = vec![endpoint("udp:45.67.0.1:1194")];
         assert_eq!(
             heard.peers,
-            [PeerHeard {
+            [PeerReport {
                 peer: prefix(ASKED),
                 endpoints,
                 transit_price: Some(10_000)

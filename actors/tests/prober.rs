@@ -15,7 +15,7 @@ use actors::{
     effects::link_orders::{self, LinkOrder},
     messages::{Ordered, ProbesRead},
     sources::sampler::{Links, Sampler},
-    store::{Losses, TunnelTable},
+    store::{LostPeers, TunnelTable},
 };
 use netns::Namespace;
 use os::clock::Clock;
@@ -144,7 +144,7 @@ struct Begun {
     orders: mpsc::UnboundedReceiver<Ordered>,
     told: mpsc::UnboundedReceiver<ProbesRead>,
     links: mpsc::UnboundedReceiver<LinkOrder>,
-    losses: Losses,
+    losses: LostPeers,
 }
 
 fn prober() -> Begun {

@@ -12,15 +12,15 @@ mod netns;
 
 use actix::{Actor, Addr, Context, Handler};
 use actors::{
-    messages::{DocumentsChanged, PeerSounded, Scouted},
-    sources::candidate_prober::{Scout, ScoutSettings},
-    store::SharedPeers,
+    messages::{CandidatesMeasured, DocumentsChanged, PeerSounded},
+    sources::candidate_prober::{CandidateProber, CandidateProberSettings},
+    store::SharedCandidates,
 };
 use arc_swap::ArcSwap;
 use ca::{Ca, network, prefix};
 use membership::{
-    documents::{Held, PrivateEndpoints},
-    peer_api::{Asker, ClientSettings},
+    documents::{CurrentDocuments, PrivateEndpoints},
+    peer_api::{PeerApiClient, PeerApiSettings},
 };
 use netns::Namespace;
 use os::clock::Clock;
@@ -58,10 +58,10 @@ impl Handler<PeerSounded> for Sink {
     }
 }
 
-impl Handler<Scouted> for Sink {
+impl Handler<CandidatesMeasured> for Sink {
     type Result = ();
 
-    fn handle(&mut self, reading: Scouted, _: &mut Self::Context) {
+    fn handle(&mut self, reading: CandidatesMeasured, _: &mut Self::Context) {
         let [sounding] = reading.soundings[..] else {
             return;
         };
@@ -95,7 +95,7 @@ fn document(version: u64, refresh_s: u64, key: u8, other: Option<u8>) -> Network
 /// A scout that knows one peer, at that port, and what it tells.
 struct Scouting {
     ca: Ca,
-    scout: Addr<Scout>,
+    scout: Addr<CandidateProber>,
     sounded: UnboundedReceiver<bool>,
     scouted: UnboundedReceiver<Option<Duration>>,
 }
@@ -112,13 +112,13 @@ impl Scouting {
             transit_price: 0,
         };
         let private = PrivateEndpoints::default();
-        let told = ClientSettings {
+        let told = PeerApiSettings {
             me: prefix(ME),
             network: network(),
             port: 1,
             private,
         };
-        let asker = Asker::new(&told, &ca.member(ME)).unwrap();
+        let asker = PeerApiClient::new(&told, &ca.member(ME)).unwrap();
         let (tell_sounded, sounded) = unbounded_channel();
         let (tell_scouted, scouted) = unbounded_channel();
         let sink = Sink {
@@ -126,11 +126,11 @@ impl Scouting {
             scouted: tell_scouted,
         }
         .start();
-        let scout = Scout::new(
-            ScoutSettings::of(prefix(ME), document),
-            &Held::default(),
+        let scout = CandidateProber::new(
+            CandidateProberSettings::of(prefix(ME), document),
+            &CurrentDocuments::default(),
             Clock::boottime(),
-            SharedPeers::new(ArcSwap::from_pointee(vec![peer])),
+            SharedCandidates::new(ArcSwap::from_pointee(vec![peer])),
             asker,
             vec![sink.clone().recipient()],
             sink.recipient(),

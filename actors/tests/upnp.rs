@@ -13,7 +13,7 @@ use actix::{Actor, Context, Handler};
 use actors::{
     messages::{Lease, LeasesRead},
     sources::port_mapping::{
-        Upnp,
+        PortMapping,
         gateway::DefaultGateway,
         keeper::{Keeper, LEASE, LeaseError, LeaseSettings},
     },
@@ -302,7 +302,7 @@ fn the_actor_tells_the_leases_as_soon_as_they_stand() {
         round(&keeper).await.unwrap();
         let (sink, mut told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
-        Upnp::new(Rc::new(keeper), Clock::boottime(), to).start();
+        PortMapping::new(Rc::new(keeper), Clock::boottime(), to).start();
         let read = timeout(Duration::from_secs(9), told.recv())
             .await
             .unwrap()

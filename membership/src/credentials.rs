@@ -23,7 +23,7 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
 /// Why no TLS can be made of the files.
 #[derive(Debug, thiserror::Error)]
-pub enum MemberError {
+pub enum CredentialsError {
     /// Not what it should be.
     #[error("cannot read the {what} as PEM")]
     Pem {
@@ -45,28 +45,28 @@ pub enum MemberError {
 }
 
 /// TLS by which the peer API answers; its server begins anew when this changes.
-pub type SharedTls = Arc<ArcSwap<ServerConfig>>;
+pub type SharedServerTls = Arc<ArcSwap<ServerConfig>>;
 
 /// What proves that we are a member. Prints without the key.
-pub struct Member {
+pub struct NodeCredentials {
     cas: Vec<CertificateDer<'static>>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
-impl fmt::Debug for Member {
+impl fmt::Debug for NodeCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Member { .. }")
+        f.write_str("NodeCredentials { .. }")
     }
 }
 
-impl Member {
+impl NodeCredentials {
     /// Reads the contents of `ca.crt`, `node.crt` and `node.key`.
     ///
     /// # Errors
     /// One of them is no PEM of its kind.
-    pub fn from_pem(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, MemberError> {
-        let bad = |what| move |source| MemberError::Pem { what, source };
+    pub fn from_pem(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
+        let bad = |what| move |source| CredentialsError::Pem { what, source };
         Ok(Self {
             cas: CertificateDer::pem_slice_iter(ca)
                 .collect::<Result<_, _>>()
@@ -82,7 +82,7 @@ impl Member {
     ///
     /// # Errors
     /// The files do not fit together.
-    pub fn client(&self) -> Result<ClientConfig, MemberError> {
+    pub fn client(&self) -> Result<ClientConfig, CredentialsError> {
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(self.roots()?)
@@ -95,7 +95,7 @@ impl Member {
     ///
     /// # Errors
     /// The files do not fit together.
-    pub fn registry_client(&self) -> Result<ClientConfig, MemberError> {
+    pub fn registry_client(&self) -> Result<ClientConfig, CredentialsError> {
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots()?)
@@ -107,7 +107,7 @@ impl Member {
     ///
     /// # Errors
     /// The files do not fit together.
-    pub fn server(&self) -> Result<ServerConfig, MemberError> {
+    pub fn server(&self) -> Result<ServerConfig, CredentialsError> {
         let roots = Arc::new(self.roots()?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -118,7 +118,7 @@ impl Member {
         Ok(config)
     }
 
-    fn roots(&self) -> Result<RootCertStore, MemberError> {
+    fn roots(&self) -> Result<RootCertStore, CredentialsError> {
         let mut roots = RootCertStore::empty();
         self.cas.iter().try_for_each(|ca| roots.add(ca.clone()))?;
         Ok(roots)

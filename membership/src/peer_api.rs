@@ -4,7 +4,7 @@
 //! proves.
 
 use crate::{
-    credentials::{Member, MemberError},
+    credentials::{CredentialsError, NodeCredentials},
     documents::PrivateEndpoints,
 };
 use arc_swap::ArcSwap;
@@ -26,11 +26,11 @@ use wire::{
 /// How long an answer may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Our own document; whoever learns of new endpoints publishes a new one.
-pub type SharedNode = Arc<ArcSwap<NodeDocument>>;
+pub type SharedNodeDocument = Arc<ArcSwap<NodeDocument>>;
 
 /// What was heard of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerHeard {
+pub struct PeerReport {
     /// Who.
     pub peer: Prefix,
     /// Where it can be dialled, best first.
@@ -41,7 +41,7 @@ pub struct PeerHeard {
 
 /// Why a node's answer is of no use.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum PeerApiError {
     /// No connection, no such certificate, no answer in time.
     #[error("cannot ask {peer}")]
     Http {
@@ -80,7 +80,7 @@ pub enum AskError {
 
 /// Asks members; cheap to clone. Its clones share the certificate that they show.
 #[derive(Clone)]
-pub struct Asker {
+pub struct PeerApiClient {
     http: Arc<ArcSwap<reqwest::Client>>,
     me: Prefix,
     network: Network,
@@ -90,7 +90,7 @@ pub struct Asker {
 
 /// What the client must know.
 #[derive(Clone, Debug)]
-pub struct ClientSettings {
+pub struct PeerApiSettings {
     /// Who we are.
     pub me: Prefix,
     /// The network: from a prefix to an address.
@@ -101,12 +101,15 @@ pub struct ClientSettings {
     pub private: PrivateEndpoints,
 }
 
-impl Asker {
+impl PeerApiClient {
     /// Comes from our node address, so that the other end can compare it with our certificate.
     ///
     /// # Errors
     /// No TLS can be made of the certificate and key.
-    pub fn new(settings: &ClientSettings, member: &Member) -> Result<Self, MemberError> {
+    pub fn new(
+        settings: &PeerApiSettings,
+        member: &NodeCredentials,
+    ) -> Result<Self, CredentialsError> {
         let (me, network, port, private) = (
             settings.me,
             settings.network,
@@ -127,7 +130,7 @@ impl Asker {
     ///
     /// # Errors
     /// No TLS can be made of the certificate and key.
-    pub fn renew(&self, member: &Member) -> Result<(), MemberError> {
+    pub fn renew(&self, member: &NodeCredentials) -> Result<(), CredentialsError> {
         self.http
             .store(Arc::new(http(self.network, self.me, member)?));
         Ok(())
@@ -137,12 +140,12 @@ impl Asker {
     ///
     /// # Errors
     /// It did not answer, or not what it should.
-    pub async fn ask(&self, peer: Prefix) -> Result<PeerHeard, AskError> {
+    pub async fn ask(&self, peer: Prefix) -> Result<PeerReport, PeerApiError> {
         let document = self.node(peer).await?;
         let private = self.private.allowed();
         let good = |endpoint: &Endpoint| dialable(*endpoint, self.network, private).is_ok();
         let endpoints = document.endpoints.into_iter().filter(good).collect();
-        Ok(PeerHeard {
+        Ok(PeerReport {
             peer,
             endpoints,
             transit_price: Some(document.transit_price),
@@ -153,10 +156,10 @@ impl Asker {
     ///
     /// # Errors
     /// It did not answer, or not what it should.
-    pub async fn node(&self, peer: Prefix) -> Result<NodeDocument, AskError> {
+    pub async fn node(&self, peer: Prefix) -> Result<NodeDocument, PeerApiError> {
         let document: NodeDocument = self.get(peer, "/v1/node", ANSWER_LIMIT).await?;
         if document.prefix != peer {
-            return Err(AskError::OtherNode {
+            return Err(PeerApiError::OtherNode {
                 peer,
                 answered: document.prefix,
             });
@@ -168,7 +171,7 @@ impl Asker {
     ///
     /// # Errors
     /// It did not answer, or not what it should.
-    pub async fn view(&self, peer: Prefix) -> Result<View, AskError> {
+    pub async fn view(&self, peer: Prefix) -> Result<View, PeerApiError> {
         let document: ViewDocument = self.get(peer, "/v1/view", ANSWER_LIMIT).await?;
         let ViewDocument {
             version: _,
@@ -179,7 +182,7 @@ impl Asker {
             distances,
         } = document;
         if prefix != peer {
-            return Err(AskError::OtherNode {
+            return Err(PeerApiError::OtherNode {
                 peer,
                 answered: prefix,
             });
@@ -204,7 +207,7 @@ impl Asker {
     ///
     /// # Errors
     /// It did not answer, or not what it should.
-    pub async fn document(&self, peer: Prefix, kind: Kind) -> Result<SignedDocument, AskError> {
+    pub async fn document(&self, peer: Prefix, kind: Kind) -> Result<SignedDocument, PeerApiError> {
         self.get(peer, call_of(kind), DOCUMENT_LIMIT).await
     }
 
@@ -217,10 +220,10 @@ impl Asker {
         peer: Prefix,
         kind: Kind,
         document: &SignedDocument,
-    ) -> Result<(), AskError> {
-        let failed = |source| AskError::Http { peer, source };
-        let body =
-            serde_json::to_vec(document).map_err(|source| AskError::Document { peer, source })?;
+    ) -> Result<(), PeerApiError> {
+        let failed = |source| PeerApiError::Http { peer, source };
+        let body = serde_json::to_vec(document)
+            .map_err(|source| PeerApiError::Document { peer, source })?;
         let url = self.url(peer, call_of(kind));
         let request = self
             .http
@@ -239,8 +242,8 @@ impl Asker {
     ///
     /// # Errors
     /// It did not answer, or knows no turns.
-    pub async fn turn(&self, peer: Prefix, method: reqwest::Method) -> Result<bool, AskError> {
-        let failed = |source| AskError::Http { peer, source };
+    pub async fn turn(&self, peer: Prefix, method: reqwest::Method) -> Result<bool, PeerApiError> {
+        let failed = |source| PeerApiError::Http { peer, source };
         let answer = self
             .http
             .load()
@@ -266,8 +269,8 @@ impl Asker {
         peer: Prefix,
         call: &str,
         limit: usize,
-    ) -> Result<T, AskError> {
-        let failed = |source| AskError::Http { peer, source };
+    ) -> Result<T, PeerApiError> {
+        let failed = |source| PeerApiError::Http { peer, source };
         let request = self.http.load().get(self.url(peer, call));
         let asked = request.send().await;
         let mut response = asked
@@ -276,15 +279,19 @@ impl Asker {
         let mut answer = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if answer.len() + chunk.len() > limit {
-                return Err(AskError::TooLong { peer, limit });
+                return Err(PeerApiError::TooLong { peer, limit });
             }
             answer.extend_from_slice(&chunk);
         }
-        serde_json::from_slice(&answer).map_err(|source| AskError::Document { peer, source })
+        serde_json::from_slice(&answer).map_err(|source| PeerApiError::Document { peer, source })
     }
 }
 
-fn http(network: Network, me: Prefix, member: &Member) -> Result<reqwest::Client, MemberError> {
+fn http(
+    network: Network,
+    me: Prefix,
+    member: &NodeCredentials,
+) -> Result<reqwest::Client, CredentialsError> {
     let http = reqwest::Client::builder()
         .tls_backend_preconfigured(member.client()?)
         .local_address(std::net::IpAddr::V6(network.node_address(me)))
@@ -294,5 +301,5 @@ fn http(network: Network, me: Prefix, member: &Member) -> Result<reqwest::Client
         .pool_max_idle_per_host(0)
         .timeout(CALL_TIMEOUT)
         .build();
-    http.map_err(|error| MemberError::Client(Box::new(error)))
+    http.map_err(|error| CredentialsError::Client(Box::new(error)))
 }

@@ -1,6 +1,6 @@
 //! Makes one call to a registry, bounded in time and size; knows nothing of when and why.
 
-use crate::credentials::Member;
+use crate::credentials::NodeCredentials;
 use arc_swap::ArcSwap;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use rustls::{
@@ -24,7 +24,7 @@ const WHOLE: Duration = Duration::from_secs(10);
 
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
+pub enum RegistryApiError {
     /// Certificates or keys that cannot be used.
     #[error("cannot set up TLS for the registry")]
     Tls(#[source] Box<dyn Error + Send + Sync>),
@@ -69,23 +69,23 @@ pub enum CallError {
     },
 }
 
-fn tls_error<E: Error + Send + Sync + 'static>(error: E) -> CallError {
-    CallError::Tls(Box::new(error))
+fn tls_error<E: Error + Send + Sync + 'static>(error: E) -> RegistryApiError {
+    RegistryApiError::Tls(Box::new(error))
 }
 
 /// A client of one registry. Its clones share the certificate that they show.
 #[derive(Clone, Debug)]
-pub struct Registry {
+pub struct RegistryApiClient {
     client: Arc<ArcSwap<Client>>,
     url: String,
 }
 
-impl Registry {
+impl RegistryApiClient {
     /// For a newcomer, who knows the registry by the SHA-256 of its CA's SPKI only.
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub fn pinned(url: &str, pin: [u8; 32]) -> Result<Self, CallError> {
+    pub fn pinned(url: &str, pin: [u8; 32]) -> Result<Self, RegistryApiError> {
         let provider = Arc::new(provider::default_provider());
         let verifier = Arc::new(Pinned {
             pin,
@@ -104,7 +104,7 @@ impl Registry {
     ///
     /// # Errors
     /// TLS cannot be set up with these.
-    pub fn member(url: &str, member: &Member) -> Result<Self, CallError> {
+    pub fn member(url: &str, member: &NodeCredentials) -> Result<Self, RegistryApiError> {
         Self::with(url, member.registry_client().map_err(tls_error)?)
     }
 
@@ -112,13 +112,13 @@ impl Registry {
     ///
     /// # Errors
     /// TLS cannot be set up with it.
-    pub fn renew(&self, member: &Member) -> Result<(), CallError> {
+    pub fn renew(&self, member: &NodeCredentials) -> Result<(), RegistryApiError> {
         let client = Self::client(member.registry_client().map_err(tls_error)?)?;
         self.client.store(Arc::new(client));
         Ok(())
     }
 
-    fn with(url: &str, config: ClientConfig) -> Result<Self, CallError> {
+    fn with(url: &str, config: ClientConfig) -> Result<Self, RegistryApiError> {
         let client = Arc::new(ArcSwap::from_pointee(Self::client(config)?));
         Ok(Self {
             client,
@@ -126,7 +126,7 @@ impl Registry {
         })
     }
 
-    fn client(config: ClientConfig) -> Result<Client, CallError> {
+    fn client(config: ClientConfig) -> Result<Client, RegistryApiError> {
         Client::builder()
             .tls_backend_preconfigured(config)
             .no_proxy()
@@ -142,7 +142,7 @@ impl Registry {
     ///
     /// # Errors
     /// No answer, or not the document.
-    pub async fn get<T: DeserializeOwned>(&self, call: &str) -> Result<T, CallError> {
+    pub async fn get<T: DeserializeOwned>(&self, call: &str) -> Result<T, RegistryApiError> {
         self.ask(Method::GET, call, None).await
     }
 
@@ -155,7 +155,7 @@ impl Registry {
         &self,
         call: &str,
         longest: Duration,
-    ) -> Result<Option<T>, CallError> {
+    ) -> Result<Option<T>, RegistryApiError> {
         let request = self.request(Method::GET, call, None).timeout(longest);
         match self.answer(request).await? {
             (StatusCode::NO_CONTENT, _) => Ok(None),
@@ -172,7 +172,7 @@ impl Registry {
         method: Method,
         call: &str,
         document: &impl Serialize,
-    ) -> Result<T, CallError> {
+    ) -> Result<T, RegistryApiError> {
         let body =
             serde_json::to_vec(document).map_err(|error| self.unreadable(error.to_string()))?;
         self.ask(method, call, Some(body)).await
@@ -183,7 +183,7 @@ impl Registry {
         method: Method,
         call: &str,
         body: Option<Vec<u8>>,
-    ) -> Result<T, CallError> {
+    ) -> Result<T, RegistryApiError> {
         let (status, bytes) = self.answer(self.request(method, call, body)).await?;
         self.document(status, &bytes)
     }
@@ -201,7 +201,10 @@ impl Registry {
         }
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), CallError> {
+    async fn answer(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<(StatusCode, Vec<u8>), RegistryApiError> {
         let mut answer = request.send().await.map_err(|error| self.failed(error))?;
         let mut bytes = Vec::new();
         while let Some(part) = answer.chunk().await.map_err(|error| self.failed(error))? {
@@ -217,39 +220,39 @@ impl Registry {
         &self,
         status: StatusCode,
         bytes: &[u8],
-    ) -> Result<T, CallError> {
+    ) -> Result<T, RegistryApiError> {
         if status == StatusCode::OK {
             return serde_json::from_slice(bytes)
                 .map_err(|error| self.unreadable(error.to_string()));
         }
         let problem: Problem = serde_json::from_slice(bytes).unwrap_or_default();
-        Err(CallError::No {
+        Err(RegistryApiError::No {
             status: status.as_u16(),
             title: printable(&problem.title),
             detail: printable(&problem.detail),
         })
     }
 
-    fn unreadable(&self, why: String) -> CallError {
-        CallError::Unreadable {
+    fn unreadable(&self, why: String) -> RegistryApiError {
+        RegistryApiError::Unreadable {
             url: self.url.clone(),
             why,
         }
     }
 
-    fn failed(&self, source: reqwest::Error) -> CallError {
+    fn failed(&self, source: reqwest::Error) -> RegistryApiError {
         let url = self.url.clone();
         if source.is_timeout() {
-            return CallError::TimedOut { url };
+            return RegistryApiError::TimedOut { url };
         }
         let mut cause: Option<&(dyn Error + 'static)> = Some(&source);
         while let Some(error) = cause {
             if is_wrong_pin(error) {
-                return CallError::WrongPin { url };
+                return RegistryApiError::WrongPin { url };
             }
             cause = error.source();
         }
-        CallError::Unreachable { url, source }
+        RegistryApiError::Unreachable { url, source }
     }
 }
 

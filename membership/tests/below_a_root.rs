@@ -7,7 +7,7 @@
     reason = "a test"
 )]
 
-use membership::documents::{Held, HoldError, Taken};
+use membership::documents::{CurrentDocuments, DocumentRejected, UpdateOutcome};
 use policies::parameters::Parameters;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -112,15 +112,15 @@ fn list(version: u64, barred: &[&str]) -> Revocations {
 
 /// What is held after that document, which must be taken.
 #[track_caller]
-fn taken(held: &Held, document: &SignedDocument) -> Held {
+fn taken(held: &CurrentDocuments, document: &SignedDocument) -> CurrentDocuments {
     match held.take(document) {
-        Ok(Taken::New(_, next)) => *next,
+        Ok(UpdateOutcome::New(_, next)) => *next,
         other => panic!("{other:?}"),
     }
 }
 
-fn holding(cas: &[&Ca]) -> Held {
-    Held::new(cas.iter().map(|ca| ca.der.clone()).collect())
+fn holding(cas: &[&Ca]) -> CurrentDocuments {
+    CurrentDocuments::new(cas.iter().map(|ca| ca.der.clone()).collect())
 }
 
 /// A root, and two CAs that it certified one after the other.
@@ -141,14 +141,14 @@ fn a_later_ca_outruns_an_earlier_one_whatever_the_versions() {
     assert_eq!(held.version(Kind::Network), 3);
     let again = held.take(&first.signs(true, &network(u64::MAX, &[])));
     assert!(
-        matches!(again, Ok(Taken::Older(Kind::Network))),
+        matches!(again, Ok(UpdateOutcome::Older(Kind::Network))),
         "{again:?}"
     );
     let held = taken(&held, &first.signs(true, &list(u64::MAX, &[])));
     let held = taken(&held, &second.signs(true, &list(1, &[])));
     assert!(matches!(
         held.take(&second.signs(true, &list(1, &[]))),
-        Ok(Taken::Same)
+        Ok(UpdateOutcome::Same)
     ));
 }
 
@@ -173,21 +173,21 @@ fn a_barred_ca_is_believed_nothing_and_its_certificates_are_to_be_renewed() {
         first.signs(true, &list(9, &[])),
     ] {
         let said = held.take(&document);
-        assert!(matches!(said, Err(HoldError::BarredCa)), "{said:?}");
+        assert!(matches!(said, Err(DocumentRejected::BarredCa)), "{said:?}");
     }
     // Nobody bars the later CA by the earlier one's word.
     let held = taken(&holding(&[&root]), &second.signs(true, &list(1, &[])));
     let said = held.take(&first.signs(true, &list(9, &["200"])));
-    assert!(matches!(said, Ok(Taken::Older(_))), "{said:?}");
+    assert!(matches!(said, Ok(UpdateOutcome::Older(_))), "{said:?}");
 }
 
 #[test]
 fn a_ca_below_a_root_brings_in_no_other_ca_and_does_not_give_up_the_root() {
     let (root, first, _) = cast();
     let (thief, rival) = (Ca::alone("thief", 0), Ca::alone("root", 1));
-    let check = |held: &Held, authorities: &[&Ca], good: bool| {
+    let check = |held: &CurrentDocuments, authorities: &[&Ca], good: bool| {
         let said = held.take(&first.signs(true, &network(7, authorities)));
-        let refused = matches!(said, Err(HoldError::OtherTrust));
+        let refused = matches!(said, Err(DocumentRejected::OtherTrust));
         assert_eq!((said.is_ok(), refused), (good, !good), "{said:?}");
     };
     let held = holding(&[&root]);

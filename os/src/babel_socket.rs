@@ -17,9 +17,9 @@ use wire::{babel_packet, drain_notice::DRAIN_NOTICE, overlay, suspicion};
 
 /// The socket. Its packets come from the link-local address of the slot that they leave by.
 #[derive(Clone)]
-pub struct BabelSender(Rc<UdpSocket>);
+pub struct BabelSocket(Rc<UdpSocket>);
 
-impl BabelSender {
+impl BabelSocket {
     /// Opens the socket.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! Why the daemon does not start: one line each, and an exit code.
 
-use membership::{credentials::MemberError, documents::FileError, registry_api::CallError};
+use membership::{
+    credentials::CredentialsError, documents::FileError, registry_api::RegistryApiError,
+};
 use os::kernel::KernelError;
 use std::{io, path::PathBuf};
 
@@ -59,10 +61,10 @@ pub enum StartError {
     Kernel(#[from] KernelError),
     /// TLS among nodes.
     #[error(transparent)]
-    Member(#[from] MemberError),
+    NodeCredentials(#[from] CredentialsError),
     /// TLS towards the registry.
     #[error(transparent)]
-    Registry(#[from] CallError),
+    Registry(#[from] RegistryApiError),
     /// A file or folder.
     #[error("cannot open or make {path}", path = path.display())]
     Folder {
@@ -99,7 +101,7 @@ impl StartError {
             | Self::AnotherBabeld
             | Self::AlreadyRuns { .. }
             | Self::Kernel(_)
-            | Self::Member(_)
+            | Self::NodeCredentials(_)
             | Self::Registry(_)
             | Self::Folder { .. }
             | Self::State(_)

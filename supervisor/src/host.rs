@@ -25,7 +25,7 @@ const BABEL_PORT: u16 = 6696;
 const SPARE_SLOTS: u16 = 2;
 
 /// babeld deletes a route and adds the next one, and should not be held up in between; what is lost all
-/// the same, the copies of `actors::effects::fallback_routes` bridge (docs/decisions/0002-shadow-table.md).
+/// the same, the copies of `actors::effects::fallback_routes` bridge (docs/decisions/0002-fallback-route-table.md).
 const BABELD_NICE: i32 = -10;
 
 /// What the host offers.

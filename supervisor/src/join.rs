@@ -5,7 +5,7 @@
 //! identity keeps it.
 
 use config::{ChildUser, paths::Paths};
-use membership::registry_api::{CallError, Registry};
+use membership::registry_api::{RegistryApiClient, RegistryApiError};
 use policies::names::Prefix;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -83,7 +83,7 @@ pub enum JoinError {
     Refused,
     /// The registry did not answer, or said no.
     #[error(transparent)]
-    Call(CallError),
+    Call(RegistryApiError),
     /// What the registry gave is not what it should be.
     #[error("the registry's answer is not good: {why}")]
     Answer {
@@ -97,7 +97,7 @@ impl JoinError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 4,
-            Self::Call(CallError::TimedOut { .. }) => 5,
+            Self::Call(RegistryApiError::TimedOut { .. }) => 5,
             Self::Exists { .. }
             | Self::Io { .. }
             | Self::Key(_)
@@ -108,10 +108,10 @@ impl JoinError {
     }
 }
 
-impl From<CallError> for JoinError {
-    fn from(error: CallError) -> Self {
+impl From<RegistryApiError> for JoinError {
+    fn from(error: RegistryApiError) -> Self {
         match error {
-            CallError::No { status: 403, .. } => Self::Refused,
+            RegistryApiError::No { status: 403, .. } => Self::Refused,
             other => Self::Call(other),
         }
     }
@@ -150,7 +150,7 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
         token: token_text(&invitation.token),
         csr: csr(&key)?,
     };
-    let registry = Registry::pinned(&url, invitation.pin)?;
+    let registry = RegistryApiClient::pinned(&url, invitation.pin)?;
     let claimed: Claimed = registry
         .send(reqwest::Method::POST, "/v1/claims", &claim)
         .await?;

@@ -8,9 +8,9 @@ use actors::sources::credentials::CredentialError;
 use config::paths::Paths;
 use membership::{
     certificate::{BadCertificate, Certificate},
-    credentials::Member,
+    credentials::NodeCredentials,
     documents::replace,
-    registry_api::{CallError, Registry},
+    registry_api::{RegistryApiClient, RegistryApiError},
 };
 use os::clock::wall;
 use reqwest::Method;
@@ -38,14 +38,14 @@ pub fn now_s() -> i64 {
 pub async fn renewed(
     identity: Identity,
     registry: &str,
-    member: &Member,
+    member: &NodeCredentials,
     paths: &Paths,
     says: impl Fn(&str),
 ) -> Result<Identity, StartError> {
     if identity.expires_s > now_s() {
         return Ok(identity);
     }
-    let registry = Registry::member(registry, member)?;
+    let registry = RegistryApiClient::member(registry, member)?;
     let renewal = Renewal {
         version: VERSION,
         csr: identity.request.clone(),
@@ -61,7 +61,7 @@ pub async fn renewed(
                 Err(error) => Chain(&error).to_string(),
             },
             Err(
-                error @ CallError::No {
+                error @ RegistryApiError::No {
                     status: REFUSED, ..
                 },
             ) => {

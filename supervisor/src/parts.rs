@@ -6,20 +6,20 @@ use actors::{
     effects::tunnels,
     sinks::telemetry::Published,
     sources::{
-        candidate_prober::ScoutSettings, credentials::CredentialSettings,
+        candidate_prober::CandidateProberSettings, credentials::CredentialSettings,
         documents::DocumentSettings, port_mapping::keeper::LeaseSettings,
     },
-    store::{Lower, SharedPeers},
+    store::{LocalLimits, SharedCandidates},
 };
 use config::{Settings, paths::Paths};
 use membership::{
-    credentials::SharedTls,
-    documents::{Files, PrivateEndpoints, SharedHeld},
-    peer_api::{Asker, SharedNode},
-    registry_api::Registry,
+    credentials::SharedServerTls,
+    documents::{DocumentFiles, DocumentStore, PrivateEndpoints},
+    peer_api::{PeerApiClient, SharedNodeDocument},
+    registry_api::RegistryApiClient,
 };
 use os::{
-    babel_socket::BabelSender,
+    babel_socket::BabelSocket,
     clock::Clock,
     kernel::{Kernel, has_ipv6},
 };
@@ -46,21 +46,21 @@ pub struct Parts<'a> {
     /// Where telemetry publishes its picture.
     pub published: Published,
     /// Where the peer cache publishes its reading.
-    pub peers: SharedPeers,
+    pub peers: SharedCandidates,
     /// Asks neighbours for routes.
-    pub sender: BabelSender,
+    pub sender: BabelSocket,
     /// Asks other nodes over the overlay.
-    pub asker: Asker,
+    pub asker: PeerApiClient,
     /// The registry.
-    pub registry: Registry,
+    pub registry: RegistryApiClient,
     /// Our own document, which the peer API shows.
-    pub node: SharedNode,
+    pub node: SharedNodeDocument,
     /// The signed documents that we hold.
-    pub held: SharedHeld,
+    pub held: DocumentStore,
     /// Whether the policy's orders are carried out.
     pub mode: Mode,
     /// TLS by which other nodes are answered over the overlay.
-    pub peer_tls: SharedTls,
+    pub peer_tls: SharedServerTls,
 }
 
 pub(crate) fn document_settings(parts: &Parts<'_>) -> DocumentSettings {
@@ -89,9 +89,9 @@ pub(crate) fn credential_settings(parts: &Parts<'_>) -> CredentialSettings {
 }
 
 /// What the configuration allows of the network's parameters, and what there are slots for.
-pub(crate) fn lower(parts: &Parts<'_>) -> Lower {
+pub(crate) fn lower(parts: &Parts<'_>) -> LocalLimits {
     let most = |own: Option<u16>, slots: u16| own.unwrap_or(u16::MAX).min(slots);
-    Lower {
+    LocalLimits {
         tunnels_to_dial: most(parts.settings.tunnels_to_dial, parts.host.tunnels_to_dial),
         max_accepted: most(parts.settings.max_accepted, parts.host.max_accepted),
         distances: if parts.settings.transit.price() == 0 {
@@ -103,8 +103,8 @@ pub(crate) fn lower(parts: &Parts<'_>) -> Lower {
 }
 
 /// Where the signed documents lie.
-pub(crate) fn document_files(paths: &Paths) -> Files {
-    Files {
+pub(crate) fn document_files(paths: &Paths) -> DocumentFiles {
+    DocumentFiles {
         network: paths.network(),
         revocations: paths.revocations(),
         revoked: paths.revoked(),
@@ -152,8 +152,8 @@ pub(crate) fn planner_settings(parts: &Parts<'_>) -> PlannerSettings {
     }
 }
 
-pub(crate) fn scout_settings(parts: &Parts<'_>) -> ScoutSettings {
-    ScoutSettings::of(parts.identity.me, &parts.identity.document)
+pub(crate) fn scout_settings(parts: &Parts<'_>) -> CandidateProberSettings {
+    CandidateProberSettings::of(parts.identity.me, &parts.identity.document)
 }
 
 /// Whether private endpoints are believed.

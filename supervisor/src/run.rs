@@ -15,18 +15,18 @@ use actors::{
         control, exporter,
         telemetry::{self, Published},
     },
-    store::SharedPeers,
+    store::SharedCandidates,
 };
 use arc_swap::ArcSwap;
 use config::{Metrics, Settings, paths::Paths};
 use futures_util::StreamExt;
 use membership::{
-    credentials::{Member, SharedTls},
-    documents::{Held, PrivateEndpoints, SharedHeld, Taken},
-    peer_api::{Asker, ClientSettings, SharedNode},
-    registry_api::Registry,
+    credentials::{NodeCredentials, SharedServerTls},
+    documents::{CurrentDocuments, DocumentStore, PrivateEndpoints, UpdateOutcome},
+    peer_api::{PeerApiClient, PeerApiSettings, SharedNodeDocument},
+    registry_api::RegistryApiClient,
 };
-use os::{babel_socket::BabelSender, clock::Clock, kernel::Kernel};
+use os::{babel_socket::BabelSocket, clock::Clock, kernel::Kernel};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use std::{path::Path, process::ExitCode, time::Duration};
 use wire::errors::Chain;
@@ -55,14 +55,14 @@ pub fn run(config_file: &Path, paths: &Paths, mode: Mode) -> Result<ExitCode, St
     Ok(ended)
 }
 
-fn member(paths: &Paths) -> Result<Member, StartError> {
+fn member(paths: &Paths) -> Result<NodeCredentials, StartError> {
     let read = |path: std::path::PathBuf| {
         std::fs::read(&path).map_err(|source| StartError::Folder {
             path: path.clone(),
             source,
         })
     };
-    Ok(Member::from_pem(
+    Ok(NodeCredentials::from_pem(
         &read(paths.ca())?,
         &read(paths.certificate())?,
         &read(paths.key())?,
@@ -71,8 +71,8 @@ fn member(paths: &Paths) -> Result<Member, StartError> {
 
 /// The signed documents as the disk has them; a list of revocations that cannot be believed is left out,
 /// since the registry and the neighbours have it too.
-fn held(identity: &Identity, paths: &Paths) -> Result<SharedHeld, StartError> {
-    let mut held = Held::new(identity.cas.clone());
+fn held(identity: &Identity, paths: &Paths) -> Result<DocumentStore, StartError> {
+    let mut held = CurrentDocuments::new(identity.cas.clone());
     let files = document_files(paths);
     let revocations = files.revocations().unwrap_or_else(|error| {
         tracing::warn!(error = %Chain(&error), "the stored revocations are left out");
@@ -83,13 +83,13 @@ fn held(identity: &Identity, paths: &Paths) -> Result<SharedHeld, StartError> {
         .flatten()
     {
         match held.take(&document) {
-            Ok(Taken::New(_, next)) => held = *next,
-            Ok(Taken::Same | Taken::Older(_)) => {}
+            Ok(UpdateOutcome::New(_, next)) => held = *next,
+            Ok(UpdateOutcome::Same | UpdateOutcome::Older(_)) => {}
             Err(error) => tracing::warn!(error = %Chain(&error), "a stored document is left out"),
         }
     }
     files.bar(&held)?;
-    Ok(SharedHeld::new(ArcSwap::from_pointee(held)))
+    Ok(DocumentStore::new(ArcSwap::from_pointee(held)))
 }
 
 async fn node(
@@ -132,7 +132,7 @@ async fn node(
     serve(&settings, &host, &paths, &clock, &published);
     let (me, network) = (identity.me, identity.network);
     let member = member(&paths)?;
-    let node = SharedNode::new(ArcSwap::from_pointee(NodeDocument {
+    let node = SharedNodeDocument::new(ArcSwap::from_pointee(NodeDocument {
         version: wire::peer::VERSION,
         prefix: me,
         endpoints: settings.endpoints.clone(),
@@ -141,10 +141,10 @@ async fn node(
         revocations_version: 0,
         transit_price: settings.transit.price(),
     }));
-    let peers = SharedPeers::default();
+    let peers = SharedCandidates::default();
     let held = held(&identity, &paths)?;
     let private = PrivateEndpoints::new(settings.private_endpoints, held.clone());
-    let asked = ClientSettings {
+    let asked = PeerApiSettings {
         me,
         network,
         port: wire::peer::PORT,
@@ -158,12 +158,12 @@ async fn node(
         clock: clock.clone(),
         kernel: kernel.clone(),
         published,
-        sender: BabelSender::open().map_err(doing("open a socket for route requests"))?,
-        asker: Asker::new(&asked, &member)?,
-        registry: Registry::member(&settings.registry, &member)?,
+        sender: BabelSocket::open().map_err(doing("open a socket for route requests"))?,
+        asker: PeerApiClient::new(&asked, &member)?,
+        registry: RegistryApiClient::member(&settings.registry, &member)?,
         node,
         held,
-        peer_tls: SharedTls::new(ArcSwap::from_pointee(member.server()?)),
+        peer_tls: SharedServerTls::new(ArcSwap::from_pointee(member.server()?)),
         mode,
         peers,
     });

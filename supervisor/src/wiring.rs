@@ -14,28 +14,28 @@ use actors::{
         prober::{FEW_ROUTES, Prober, ProberSettings},
     },
     effects::{
-        fallback_routes::Shadow,
+        fallback_routes::FallbackRoutes,
         link_orders::Links,
         tunnels::{Connections, DrainAll, EndAll, Facts, Tunnels},
     },
     guardian::guard,
-    messages::{ActorRemade, Ordered},
+    messages::{ActorRestarted, Ordered},
     restart_lock::SharedTurn,
     sinks::telemetry::Telemetry,
     sources::{
         babeld::{Babeld, EndBabeld, RoutingProcess},
-        candidate_prober::Scout,
+        candidate_prober::CandidateProber,
         credentials::Credentials,
         documents::Documents,
         peer_api::PeerApi,
         peer_cache::{CacheSettings, PeerCache},
-        peer_discovery::PeerClient,
-        port_mapping::{Upnp, gateway::DefaultGateway, keeper::Keeper},
-        process_monitor::Roll,
+        peer_discovery::PeerDiscovery,
+        port_mapping::{PortMapping, gateway::DefaultGateway, keeper::Keeper},
+        process_monitor::ProcessMonitor,
         registry_client::{RegistryClient, RegistrySettings},
         sampler::Sampler,
     },
-    store::{Applied, SharedOutlook, TunnelTable},
+    store::{AppliedVersions, SharedRouteView, TunnelTable},
 };
 use os::process::ChildEvents;
 use policies::{planner::Planner, probe::Pace};
@@ -51,14 +51,14 @@ pub const ACTORS: [&str; 16] = [
     "peer_cache",
     "credentials",
     "documents",
-    "peer_client",
-    "scout",
+    "peer_discovery",
+    "candidate_prober",
     "peer_api",
     "registry_client",
-    "upnp",
-    "shadow",
+    "port_mapping",
+    "fallback_routes",
     "babeld",
-    "roll",
+    "process_monitor",
     "sampler",
 ];
 
@@ -101,7 +101,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
         ..TunnelTable::default()
     }));
     let (connections, routing) = (Connections::default(), RoutingProcess::default());
-    let applied = Applied::default();
+    let applied = AppliedVersions::default();
     let turn = SharedTurn::new(clock.clone());
     let links = Links::new(kernel.clone(), sender.clone(), identity.me);
 
@@ -112,7 +112,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             Telemetry::new(clock.clone(), published.clone())
         })
     };
-    let remade: Option<Recipient<ActorRemade>> = Some(telemetry.clone().recipient());
+    let remade: Option<Recipient<ActorRestarted>> = Some(telemetry.clone().recipient());
 
     // Effects.
     let tunnels = {
@@ -150,7 +150,7 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
     };
 
     // Deciders and what they are told by.
-    let outlook = SharedOutlook::default();
+    let outlook = SharedRouteView::default();
     let policy = {
         let out = Outlets {
             orders: tunnels.clone().recipient(),
@@ -249,10 +249,10 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             vec![policy.clone().recipient()],
             telemetry.clone().recipient(),
         );
-        guard("scout", remade.clone(), move || {
+        guard("candidate_prober", remade.clone(), move || {
             let (clock, peers, asker, readers) =
                 (clock.clone(), peers.clone(), asker.clone(), readers.clone());
-            Scout::new(
+            CandidateProber::new(
                 told.clone(),
                 &held.load(),
                 clock,
@@ -301,8 +301,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             peers.clone(),
         );
         let heard = vec![peer_cache.clone().recipient()];
-        guard("peer_client", remade.clone(), move || {
-            PeerClient::new(
+        guard("peer_discovery", remade.clone(), move || {
+            PeerDiscovery::new(
                 me,
                 asker.clone(),
                 clock.clone(),
@@ -380,8 +380,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             telemetry.clone().recipient(),
         ];
         let (keeper, clock) = (keeper.clone(), clock.clone());
-        guard("upnp", remade.clone(), move || {
-            Upnp::new(keeper.clone(), clock.clone(), readers.clone())
+        guard("port_mapping", remade.clone(), move || {
+            PortMapping::new(keeper.clone(), clock.clone(), readers.clone())
         });
     }
     {
@@ -391,8 +391,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             sender.clone(),
             table.clone(),
         );
-        guard("shadow", remade.clone(), move || {
-            Shadow::new(range, kernel.clone(), sender.clone(), table.clone())
+        guard("fallback_routes", remade.clone(), move || {
+            FallbackRoutes::new(range, kernel.clone(), sender.clone(), table.clone())
         });
     }
     let babeld = {
@@ -436,8 +436,8 @@ pub fn wire(parts: &Parts<'_>) -> Graph {
             all
         });
         let (clock, to) = (clock.clone(), telemetry.clone().recipient());
-        guard("roll", remade.clone(), move || {
-            Roll::new(clock.clone(), call.clone(), to.clone())
+        guard("process_monitor", remade.clone(), move || {
+            ProcessMonitor::new(clock.clone(), call.clone(), to.clone())
         });
     }
     {

@@ -3,12 +3,12 @@
 //! Decides nothing: what a reading means is known in `policies::planner` alone.
 
 use crate::messages::{
-    Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead, ProbesRead,
-    RoutesRead, Scouted, offer,
+    CandidatesMeasured, Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead,
+    ProbesRead, RoutesRead, offer,
 };
-use crate::store::{Lower, SharedOutlook};
+use crate::store::{LocalLimits, SharedRouteView};
 use actix::{Actor, Context, Handler, Recipient};
-use membership::documents::Held;
+use membership::documents::CurrentDocuments;
 use policies::{
     orders::Order,
     planner::{Decision, Planner},
@@ -39,9 +39,9 @@ pub struct Policy {
     routes_read: Uptime,
     out: Outlets,
     mode: Mode,
-    outlook: SharedOutlook,
+    outlook: SharedRouteView,
     shown: Option<Uptime>,
-    lower: Lower,
+    lower: LocalLimits,
 }
 
 /// Who hears of what is decided.
@@ -59,10 +59,10 @@ impl Policy {
     /// `outlook` is what others are shown of us.
     pub fn new(
         mut planner: Planner,
-        lower: Lower,
-        held: &Held,
+        lower: LocalLimits,
+        held: &CurrentDocuments,
         mode: Mode,
-        outlook: SharedOutlook,
+        outlook: SharedRouteView,
         out: Outlets,
     ) -> Self {
         if let Some(network) = held.network() {
@@ -208,10 +208,10 @@ impl Handler<DocumentsChanged> for Policy {
     }
 }
 
-impl Handler<Scouted> for Policy {
+impl Handler<CandidatesMeasured> for Policy {
     type Result = ();
 
-    fn handle(&mut self, scouted: Scouted, _: &mut Self::Context) {
+    fn handle(&mut self, scouted: CandidatesMeasured, _: &mut Self::Context) {
         self.world.soundings = scouted.soundings;
         self.world.views = scouted.views;
     }
@@ -267,7 +267,7 @@ mod tests {
             drains: sink.clone().recipient(),
             decided,
         };
-        let lower = Lower {
+        let lower = LocalLimits {
             tunnels_to_dial: 10,
             max_accepted: 30,
             distances: MOST_DISTANCES,
@@ -275,9 +275,9 @@ mod tests {
         Policy::new(
             planner,
             lower,
-            &Held::default(),
+            &CurrentDocuments::default(),
             mode,
-            SharedOutlook::default(),
+            SharedRouteView::default(),
             out,
         )
         .start()

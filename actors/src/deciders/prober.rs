@@ -8,7 +8,7 @@ mod sockets;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
     messages::{DocumentsChanged, LinksSampled, Ordered, ProbesRead, offer},
-    store::Losses,
+    store::LostPeers,
 };
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
 use futures_util::stream::unfold;
@@ -74,7 +74,7 @@ pub struct ProberSettings {
 pub struct Prober {
     settings: ProberSettings,
     clock: Clock,
-    losses: Losses,
+    losses: LostPeers,
     links: Links,
     orders: Recipient<Ordered>,
     to: Vec<Recipient<ProbesRead>>,
@@ -139,7 +139,7 @@ impl Prober {
     pub fn new(
         settings: ProberSettings,
         clock: Clock,
-        losses: Losses,
+        losses: LostPeers,
         links: Links,
         orders: Recipient<Ordered>,
         to: Vec<Recipient<ProbesRead>>,

@@ -7,7 +7,7 @@ use crate::store::TunnelTable;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, StreamHandler, WrapFuture};
 use ipnet::Ipv6Net;
 use os::{
-    babel_socket::BabelSender,
+    babel_socket::BabelSocket,
     kernel::{Destination, Kernel, KernelError, RouteChange},
 };
 use policies::world::Phase;
@@ -31,10 +31,10 @@ const ASKED: u32 = 6;
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// The actor.
-pub struct Shadow {
+pub struct FallbackRoutes {
     network: Ipv6Net,
     kernel: Kernel,
-    sender: BabelSender,
+    sender: BabelSocket,
     table: Rc<RefCell<TunnelTable>>,
     /// Destinations that the neighbours will be asked for in a moment.
     wanted: BTreeSet<Destination>,
@@ -42,12 +42,12 @@ pub struct Shadow {
     turns: BTreeMap<Destination, u64>,
 }
 
-impl Shadow {
+impl FallbackRoutes {
     /// Follows babeld's tables in `kernel`; asks through the tunnels in `table`, also for the way out of `network`.
     pub fn new(
         network: Ipv6Net,
         kernel: Kernel,
-        sender: BabelSender,
+        sender: BabelSocket,
         table: Rc<RefCell<TunnelTable>>,
     ) -> Self {
         Self {
@@ -132,7 +132,7 @@ impl Shadow {
     }
 }
 
-impl Actor for Shadow {
+impl Actor for FallbackRoutes {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -144,7 +144,7 @@ impl Actor for Shadow {
     }
 }
 
-impl StreamHandler<RouteChange> for Shadow {
+impl StreamHandler<RouteChange> for FallbackRoutes {
     fn handle(&mut self, change: RouteChange, ctx: &mut Self::Context) {
         match change {
             RouteChange::Added(to, route) => {

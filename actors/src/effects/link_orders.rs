@@ -4,7 +4,7 @@
 //! thread; whoever gives them does not wait.
 
 use ipnet::{IpNet, Ipv6Net};
-use os::{babel_socket::BabelSender, kernel::Kernel};
+use os::{babel_socket::BabelSocket, kernel::Kernel};
 use policies::names::{Prefix, Slot};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -29,9 +29,9 @@ pub enum LinkOrder {
     /// Tell the neighbour there that we lead out of the network, which has this range, no more, and ask whether it does.
     RetractDefault(Slot, Ipv6Net),
     /// Send nothing to that node any more, neither our own packets nor those of others.
-    Bar(IpNet),
+    Block(IpNet),
     /// Send to it again, where there is a way.
-    Unbar(IpNet),
+    Unblock(IpNet),
 }
 
 /// Waits before a neighbour is asked, and asked once more. babeld's own hellos come first; and a neighbour's babeld answers no
@@ -57,7 +57,7 @@ pub struct Links(mpsc::UnboundedSender<LinkOrder>);
 
 impl Links {
     /// Starts the task that carries orders out with `kernel` and `sender`.
-    pub fn new(kernel: Kernel, sender: BabelSender, me: Prefix) -> Self {
+    pub fn new(kernel: Kernel, sender: BabelSocket, me: Prefix) -> Self {
         let (orders, mut given) = mpsc::unbounded_channel();
         actix_rt::spawn(async move {
             while let Some(order) = given.recv().await {
@@ -83,11 +83,11 @@ impl Links {
 
 async fn carry_out(
     kernel: &Kernel,
-    sender: &BabelSender,
+    sender: &BabelSocket,
     me: Prefix,
     order: LinkOrder,
 ) -> Result<(), os::kernel::KernelError> {
-    let repeat = |say: Box<dyn Fn(&BabelSender)>| {
+    let repeat = |say: Box<dyn Fn(&BabelSocket)>| {
         let sender = sender.clone();
         actix_rt::spawn(async move {
             for after in RAISE_AFTER {
@@ -121,8 +121,8 @@ async fn carry_out(
             Ok(())
         }
         LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
-        LinkOrder::Bar(range) => kernel.bar(range).await,
-        LinkOrder::Unbar(range) => kernel.unbar(range).await,
+        LinkOrder::Block(range) => kernel.bar(range).await,
+        LinkOrder::Unblock(range) => kernel.unbar(range).await,
         LinkOrder::RequestRoutes(slot) => {
             let sender = sender.clone();
             actix_rt::spawn(async move {

@@ -51,7 +51,7 @@ pub enum ControlError {
     },
     /// A daemon answers at the path.
     #[error("another daemon answers at {path}")]
-    Taken {
+    UpdateOutcome {
         /// The path.
         path: PathBuf,
     },
@@ -139,7 +139,7 @@ fn clear(path: &Path) -> Result<(), ControlError> {
         Ok(_) => {}
     }
     if UnixStream::connect(path).is_ok() {
-        return Err(ControlError::Taken {
+        return Err(ControlError::UpdateOutcome {
             path: path.to_owned(),
         });
     }

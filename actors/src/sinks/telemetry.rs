@@ -12,8 +12,8 @@ pub use snapshot::{Entry, Identity, Registry, STALE, Served, Snapshot};
 pub use traffic::{Row, Rows, SHOWN_AFTER_END, float};
 
 use crate::messages::{
-    ActorRemade, CredentialsChanged, Decided, DocumentsChanged, LeasesRead, LinksSampled,
-    PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryAsked, RoutesRead, TunnelCameUp,
+    ActorRestarted, CredentialsChanged, Decided, DocumentsChanged, LeasesRead, LinksSampled,
+    PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead, TunnelCameUp,
     TunnelClosed, TunnelOpened, dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -101,8 +101,8 @@ takes! {
     TunnelCameUp: |picture, fact| picture.came_up(&fact);
     TunnelClosed: |picture, fact| picture.closed(&fact);
     PeerSounded: |picture, fact| picture.sounded(fact);
-    RegistryAsked: |picture, fact| picture.asked(fact);
+    RegistryContacted: |picture, fact| picture.asked(fact);
     DocumentsChanged: |picture, fact| picture.held = fact.held;
     CredentialsChanged: |picture, fact| picture.certificate_not_after = fact.not_after_s;
-    ActorRemade: |picture, fact| picture.remade(&fact);
+    ActorRestarted: |picture, fact| picture.remade(&fact);
 }

@@ -9,11 +9,11 @@ pub use files::PrepareError;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
     messages::{ChildMailbox, ChildReported, RoutesRead, offer},
-    store::{Applied, TunnelTable},
+    store::{AppliedVersions, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use files::prepare;
-use membership::documents::SharedHeld;
+use membership::documents::DocumentStore;
 use os::{
     clock::Clock,
     kernel::{Exit, Kernel},
@@ -117,8 +117,8 @@ pub struct Babeld {
     process: RoutingProcess,
     events: ChildEvents,
     readers: Vec<Recipient<RoutesRead>>,
-    held: SharedHeld,
-    applied: Applied,
+    held: DocumentStore,
+    applied: AppliedVersions,
     /// When babeld is started anew for the sake of the network document.
     restart_at: Option<Uptime>,
     /// babeld told of the host's default route when it was last asked.
@@ -145,8 +145,8 @@ impl Babeld {
         process: RoutingProcess,
         events: ChildEvents,
         readers: Vec<Recipient<RoutesRead>>,
-        held: SharedHeld,
-        applied: Applied,
+        held: DocumentStore,
+        applied: AppliedVersions,
     ) -> Self {
         let mut babeld = Self {
             settings,

@@ -7,14 +7,16 @@
 pub mod reset;
 
 use crate::{
-    messages::{DocumentsChanged, LinksSampled, PeerSounded, RoutesRead, Scouted, offer},
-    store::SharedPeers,
+    messages::{
+        CandidatesMeasured, DocumentsChanged, LinksSampled, PeerSounded, RoutesRead, offer,
+    },
+    store::SharedCandidates,
 };
 use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, WrapFuture,
 };
 use ipnet::Ipv6Net;
-use membership::{documents::Held, peer_api::Asker};
+use membership::{documents::CurrentDocuments, peer_api::PeerApiClient};
 use os::clock::Clock;
 use policies::{
     gain::{FRESH_REFRESHES, SOUNDED, shortlist},
@@ -44,7 +46,7 @@ const ASKS: u32 = 2;
 
 /// What the scout must know.
 #[derive(Clone, Debug)]
-pub struct ScoutSettings {
+pub struct CandidateProberSettings {
     /// Who we are.
     pub me: Prefix,
     /// The network's range: tunnels never go out by a gateway of the network itself, nor do soundings.
@@ -55,7 +57,7 @@ pub struct ScoutSettings {
     pub keys: Rc<[ResetKey]>,
 }
 
-impl ScoutSettings {
+impl CandidateProberSettings {
     /// As the network document has them.
     pub fn of(me: Prefix, network: &NetworkDocument) -> Self {
         let texts = std::iter::once(&network.tls_crypt).chain(&network.tls_crypt_other);
@@ -72,12 +74,12 @@ impl ScoutSettings {
 }
 
 /// The actor that scouts.
-pub struct Scout {
-    settings: ScoutSettings,
+pub struct CandidateProber {
+    settings: CandidateProberSettings,
     clock: Clock,
-    peers: SharedPeers,
-    asker: Asker,
-    to: Vec<Recipient<Scouted>>,
+    peers: SharedCandidates,
+    asker: PeerApiClient,
+    to: Vec<Recipient<CandidatesMeasured>>,
     sounded: Recipient<PeerSounded>,
     links: Vec<LinkReading>,
     table: Option<BabelTable>,
@@ -88,20 +90,20 @@ pub struct Scout {
     beats: Vec<SpawnHandle>,
 }
 
-impl Scout {
+impl CandidateProber {
     /// `peers` is what the cache knows; `to` hears of all that was found out, `sounded` of each sounding.
     /// What `held` says of the network counts more than `settings`.
     pub fn new(
-        settings: ScoutSettings,
-        held: &Held,
+        settings: CandidateProberSettings,
+        held: &CurrentDocuments,
         clock: Clock,
-        peers: SharedPeers,
-        asker: Asker,
-        to: Vec<Recipient<Scouted>>,
+        peers: SharedCandidates,
+        asker: PeerApiClient,
+        to: Vec<Recipient<CandidatesMeasured>>,
         sounded: Recipient<PeerSounded>,
     ) -> Self {
         let settings = held.network().map_or(settings.clone(), |network| {
-            ScoutSettings::of(settings.me, network)
+            CandidateProberSettings::of(settings.me, network)
         });
         Self {
             settings,
@@ -206,7 +208,7 @@ impl Scout {
             .retain(|_, sounding| now.since(sounding.at) <= fresh);
         self.views.retain(|_, view| now.since(view.at) <= fresh);
         let soundings = self.soundings.values().copied().collect();
-        let scouted = Scouted {
+        let scouted = CandidatesMeasured {
             at: now,
             soundings,
             views: self.views.values().cloned().collect(),
@@ -272,7 +274,7 @@ async fn packet_back(
     is_answer(answer.get(..length)?).then(|| clock.now().since(began))
 }
 
-impl Actor for Scout {
+impl Actor for CandidateProber {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -280,14 +282,14 @@ impl Actor for Scout {
     }
 }
 
-impl Handler<DocumentsChanged> for Scout {
+impl Handler<DocumentsChanged> for CandidateProber {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, ctx: &mut Self::Context) {
         let Some(network) = changed.held.network() else {
             return;
         };
-        let settings = ScoutSettings::of(self.settings.me, network);
+        let settings = CandidateProberSettings::of(self.settings.me, network);
         let other_pace = settings.refresh != self.settings.refresh;
         self.settings = settings;
         if other_pace {
@@ -296,7 +298,7 @@ impl Handler<DocumentsChanged> for Scout {
     }
 }
 
-impl Handler<LinksSampled> for Scout {
+impl Handler<LinksSampled> for CandidateProber {
     type Result = ();
 
     fn handle(&mut self, sampled: LinksSampled, _: &mut Self::Context) {
@@ -304,7 +306,7 @@ impl Handler<LinksSampled> for Scout {
     }
 }
 
-impl Handler<RoutesRead> for Scout {
+impl Handler<RoutesRead> for CandidateProber {
     type Result = ();
 
     fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {

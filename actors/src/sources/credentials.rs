@@ -7,12 +7,12 @@
 use crate::messages::{CredentialsChanged, DocumentsChanged};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use membership::certificate::{self, Certificate};
-use membership::credentials::SharedTls;
+use membership::credentials::SharedServerTls;
 use membership::{
-    credentials::Member,
-    documents::{FileError, Held, SharedHeld, replace},
-    peer_api::Asker,
-    registry_api::{CallError, Registry},
+    credentials::NodeCredentials,
+    documents::{CurrentDocuments, DocumentStore, FileError, replace},
+    peer_api::PeerApiClient,
+    registry_api::{RegistryApiClient, RegistryApiError},
 };
 use os::clock::{Clock, wall};
 use policies::units::Uptime;
@@ -87,10 +87,10 @@ pub enum CredentialError {
     Write(#[from] FileError),
     /// They do not fit together.
     #[error(transparent)]
-    Member(#[from] membership::credentials::MemberError),
+    NodeCredentials(#[from] membership::credentials::CredentialsError),
     /// The registry's client does not take them.
     #[error(transparent)]
-    Call(#[from] CallError),
+    Call(#[from] RegistryApiError),
     /// The fresh certificate is not good.
     #[error("the registry gave a certificate that is not good")]
     Bad(#[from] certificate::BadCertificate),
@@ -100,10 +100,10 @@ pub enum CredentialError {
 pub struct Credentials {
     settings: CredentialSettings,
     clock: Clock,
-    registry: Registry,
-    asker: Asker,
-    tls: SharedTls,
-    held: SharedHeld,
+    registry: RegistryApiClient,
+    asker: PeerApiClient,
+    tls: SharedServerTls,
+    held: DocumentStore,
     changed: Vec<Recipient<CredentialsChanged>>,
     /// 0 to 1: where in the spans that all nodes share this one acts.
     chance: f64,
@@ -122,10 +122,10 @@ impl Credentials {
     pub fn new(
         settings: CredentialSettings,
         clock: Clock,
-        registry: Registry,
-        asker: Asker,
-        tls: SharedTls,
-        held: SharedHeld,
+        registry: RegistryApiClient,
+        asker: PeerApiClient,
+        tls: SharedServerTls,
+        held: DocumentStore,
         changed: Vec<Recipient<CredentialsChanged>>,
     ) -> Self {
         let (chance, next) = (fastrand::f64(), clock.now());
@@ -267,7 +267,7 @@ impl Credentials {
             key,
             ..
         } = &self.settings;
-        let member = Member::from_pem(&read(ca)?, &read(certificate)?, &read(key)?)?;
+        let member = NodeCredentials::from_pem(&read(ca)?, &read(certificate)?, &read(key)?)?;
         self.registry.renew(&member)?;
         self.asker.renew(&member)?;
         self.tls.store(Arc::new(member.server()?));
@@ -301,7 +301,7 @@ impl Credentials {
     }
 
     /// Writes what the network document says of CAs and keys, where the disk says otherwise.
-    fn follow(&mut self, held: &Held) -> Result<(), CredentialError> {
+    fn follow(&mut self, held: &CurrentDocuments) -> Result<(), CredentialError> {
         let Some(network) = held.network() else {
             return Ok(());
         };
@@ -358,7 +358,7 @@ impl Credentials {
 
     /// Renews soon where a later CA signs now, and begins tunnels anew where a CA is barred: whoever we have
     /// dialled may have shown a certificate of it.
-    fn look_at_cas(&mut self, held: &Held) {
+    fn look_at_cas(&mut self, held: &CurrentDocuments) {
         if self
             .own()
             .is_some_and(|(chain, _)| held.is_superseded(&chain))

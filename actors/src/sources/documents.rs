@@ -5,12 +5,12 @@
 //! held open until there is news; who gets news posts it to its neighbours, they to theirs. With a new
 //! neighbour, and now and then with an old one, versions are compared, so that whoever was away learns.
 
-use crate::messages::{DocumentOffered, DocumentsChanged, RoutesRead, VersionsHeard};
+use crate::messages::{DocumentOffered, DocumentsChanged, RoutesRead, VersionsReported};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use membership::{
-    documents::{Files, Held, SharedHeld, Taken},
-    peer_api::{AskError, Asker, SharedNode},
-    registry_api::{CallError, Registry},
+    documents::{CurrentDocuments, DocumentFiles, DocumentStore, UpdateOutcome},
+    peer_api::{PeerApiClient, PeerApiError, SharedNodeDocument},
+    registry_api::{RegistryApiClient, RegistryApiError},
 };
 use os::clock::Clock;
 use policies::{names::Prefix, units::Uptime};
@@ -49,18 +49,18 @@ pub struct DocumentSettings {
     /// Serial number of our own certificate, hex.
     pub serial: String,
     /// Where the documents are kept.
-    pub files: Files,
+    pub files: DocumentFiles,
 }
 
 /// The actor.
 pub struct Documents {
     settings: DocumentSettings,
     clock: Clock,
-    registry: Registry,
-    asker: Asker,
-    held: SharedHeld,
+    registry: RegistryApiClient,
+    asker: PeerApiClient,
+    held: DocumentStore,
     /// Our own document, which says what we hold.
-    node: SharedNode,
+    node: SharedNodeDocument,
     changed: Vec<Recipient<DocumentsChanged>>,
     neighbours: BTreeSet<Prefix>,
     nodes: usize,
@@ -76,10 +76,10 @@ impl Documents {
     pub fn new(
         settings: DocumentSettings,
         clock: Clock,
-        registry: Registry,
-        asker: Asker,
-        held: SharedHeld,
-        node: SharedNode,
+        registry: RegistryApiClient,
+        asker: PeerApiClient,
+        held: DocumentStore,
+        node: SharedNodeDocument,
         changed: Vec<Recipient<DocumentsChanged>>,
     ) -> Self {
         Self {
@@ -124,9 +124,9 @@ impl Documents {
             }
         }
         match held.take(&document) {
-            Ok(Taken::New(kind, next)) => self.write(kind, Arc::new(*next), from, ctx),
-            Ok(Taken::Same) => {}
-            Ok(Taken::Older(kind)) => {
+            Ok(UpdateOutcome::New(kind, next)) => self.write(kind, Arc::new(*next), from, ctx),
+            Ok(UpdateOutcome::Same) => {}
+            Ok(UpdateOutcome::Older(kind)) => {
                 if let Some(peer) = from {
                     self.post(peer, kind, TRIES, ctx);
                 }
@@ -142,7 +142,7 @@ impl Documents {
     fn write(
         &mut self,
         kind: Kind,
-        next: Arc<Held>,
+        next: Arc<CurrentDocuments>,
         from: Option<Prefix>,
         ctx: &mut Context<Self>,
     ) {
@@ -164,7 +164,7 @@ impl Documents {
     fn publish(
         &mut self,
         kind: Kind,
-        next: Arc<Held>,
+        next: Arc<CurrentDocuments>,
         from: Option<Prefix>,
         ctx: &mut Context<Self>,
     ) {
@@ -279,7 +279,7 @@ impl Documents {
     fn got_from_peer(
         &mut self,
         peer: Prefix,
-        answer: Result<SignedDocument, AskError>,
+        answer: Result<SignedDocument, PeerApiError>,
         ctx: &mut Context<Self>,
     ) {
         match answer {
@@ -326,7 +326,7 @@ impl Documents {
 
     fn got_from_registry(
         &mut self,
-        answer: Result<Option<SignedDocument>, CallError>,
+        answer: Result<Option<SignedDocument>, RegistryApiError>,
         ctx: &mut Context<Self>,
     ) {
         match answer {
@@ -389,10 +389,10 @@ impl Handler<DocumentOffered> for Documents {
     }
 }
 
-impl Handler<VersionsHeard> for Documents {
+impl Handler<VersionsReported> for Documents {
     type Result = ();
 
-    fn handle(&mut self, heard: VersionsHeard, ctx: &mut Self::Context) {
+    fn handle(&mut self, heard: VersionsReported, ctx: &mut Self::Context) {
         let held = self.held.load_full();
         // A lower one may be that of a later CA.
         if heard.network != held.version(Kind::Network) {

@@ -6,7 +6,7 @@
 use crate::{
     messages::DocumentOffered,
     restart_lock::SharedTurn,
-    store::{SharedOutlook, SharedPeers},
+    store::{SharedCandidates, SharedRouteView},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use actix_tls::accept::rustls_0_23::TlsStream;
@@ -17,10 +17,10 @@ use actix_web::{
     rt::net::TcpStream,
     web,
 };
-use membership::peer_api::SharedNode;
+use membership::peer_api::SharedNodeDocument;
 use membership::{
-    credentials::{self, Named, SharedTls},
-    documents::SharedHeld,
+    credentials::{self, Named, SharedServerTls},
+    documents::DocumentStore,
 };
 use policies::names::Prefix;
 use rustls::ServerConfig;
@@ -73,7 +73,7 @@ pub enum ApiError {
 #[derive(Clone)]
 pub struct PeerApi {
     address: SocketAddrV6,
-    tls: SharedTls,
+    tls: SharedServerTls,
     served: Option<Arc<ServerConfig>>,
     handle: Option<ServerHandle>,
     state: State,
@@ -82,11 +82,11 @@ pub struct PeerApi {
 
 #[derive(Clone)]
 struct State {
-    node: SharedNode,
-    peers: SharedPeers,
-    held: SharedHeld,
+    node: SharedNodeDocument,
+    peers: SharedCandidates,
+    held: DocumentStore,
     offered: Recipient<DocumentOffered>,
-    outlook: SharedOutlook,
+    outlook: SharedRouteView,
     turn: SharedTurn,
 }
 
@@ -94,7 +94,7 @@ struct State {
 #[derive(Clone)]
 struct Caller {
     prefix: Prefix,
-    /// Lower-case hex.
+    /// LocalLimits-case hex.
     serial: String,
     /// SHA-256 of its key's SPKI.
     key: String,
@@ -104,19 +104,19 @@ struct Caller {
 
 impl PeerApi {
     /// Will answer at `address`: our node address, and [`wire::peer::PORT`]. `tls`: a member's
-    /// [server](membership::credentials::Member::server); when another is put there, the server begins anew.
+    /// [server](membership::credentials::NodeCredentials::server); when another is put there, the server begins anew.
     #[expect(
         clippy::too_many_arguments,
         reason = "everything it will ever talk to comes through here"
     )]
     pub fn new(
         address: SocketAddrV6,
-        tls: SharedTls,
-        node: SharedNode,
-        peers: SharedPeers,
-        held: SharedHeld,
+        tls: SharedServerTls,
+        node: SharedNodeDocument,
+        peers: SharedCandidates,
+        held: DocumentStore,
         offered: Recipient<DocumentOffered>,
-        outlook: SharedOutlook,
+        outlook: SharedRouteView,
         turn: SharedTurn,
     ) -> Self {
         let state = State {

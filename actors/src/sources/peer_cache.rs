@@ -3,18 +3,18 @@
 //! What is believed and what is forgotten is decided by [`book`]; the file is [`disk`]'s. How dialling
 //! went comes from the store of tunnels. A node with a broken or full disk goes on from memory.
 
-pub mod book;
+pub mod directory;
 pub mod disk;
 
-use crate::store::SharedPeers;
+use crate::store::SharedCandidates;
 use crate::{
-    messages::{DocumentsChanged, PeersHeard, PeersRead, RoutesRead, offer},
-    store::{Lower, TunnelTable},
+    messages::{DocumentsChanged, PeersRead, PeersReported, RoutesRead, offer},
+    store::{LocalLimits, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
-use book::Book;
+use directory::PeerDirectory;
 use disk::Disk;
-use membership::documents::{Held, PrivateEndpoints, SharedHeld};
+use membership::documents::{CurrentDocuments, DocumentStore, PrivateEndpoints};
 use os::clock::Clock;
 use policies::{names::Prefix, units::Uptime};
 use std::{cell::RefCell, collections::BTreeSet, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
@@ -38,13 +38,13 @@ pub struct CacheSettings {
     /// Keep private addresses that the file holds.
     pub private: PrivateEndpoints,
     /// The network's parameters, of which the size follows, lie there.
-    pub held: SharedHeld,
+    pub held: DocumentStore,
     /// What of them holds here.
-    pub lower: Lower,
+    pub lower: LocalLimits,
 }
 
 /// How many tunnels we dial.
-fn tunnels(lower: Lower, held: &Held) -> u16 {
+fn tunnels(lower: LocalLimits, held: &CurrentDocuments) -> u16 {
     let parameters = held
         .network()
         .map(|network| network.parameters())
@@ -56,10 +56,10 @@ fn tunnels(lower: Lower, held: &Held) -> u16 {
 pub struct PeerCache {
     clock: Clock,
     tunnels: Rc<RefCell<TunnelTable>>,
-    shared: SharedPeers,
+    shared: SharedCandidates,
     to: Vec<Recipient<PeersRead>>,
-    lower: Lower,
-    book: Book,
+    lower: LocalLimits,
+    book: PeerDirectory,
     disk: Disk,
     told: Option<Uptime>,
     writing: bool,
@@ -72,7 +72,7 @@ impl PeerCache {
         settings: CacheSettings,
         clock: Clock,
         tunnels: Rc<RefCell<TunnelTable>>,
-        shared: SharedPeers,
+        shared: SharedCandidates,
         to: Vec<Recipient<PeersRead>>,
     ) -> Self {
         let (disk, rows) = Disk::open(&settings.path);
@@ -80,7 +80,7 @@ impl PeerCache {
         let dialable =
             |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
         let lower = settings.lower;
-        let mut book = Book::new(settings.me, self::tunnels(lower, &settings.held.load()));
+        let mut book = PeerDirectory::new(settings.me, self::tunnels(lower, &settings.held.load()));
         book.remember(rows, dialable);
         book.resume(&shared.load());
         Self {
@@ -143,10 +143,10 @@ impl Actor for PeerCache {
     }
 }
 
-impl Handler<PeersHeard> for PeerCache {
+impl Handler<PeersReported> for PeerCache {
     type Result = ();
 
-    fn handle(&mut self, heard: PeersHeard, _: &mut Self::Context) {
+    fn handle(&mut self, heard: PeersReported, _: &mut Self::Context) {
         if self.book.heard(heard.source, heard.at, heard.peers) {
             self.tell(self.clock.now());
         }
@@ -182,7 +182,7 @@ impl Handler<RoutesRead> for PeerCache {
 mod tests {
     use super::*;
     use crate::messages::PeerSource;
-    use membership::peer_api::PeerHeard;
+    use membership::peer_api::PeerReport;
     use tokio::sync::mpsc;
 
     struct FakeSink(mpsc::UnboundedSender<PeersRead>);
@@ -230,8 +230,8 @@ mod tests {
             me: peer(0),
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             private: PrivateEndpoints::default(),
-            held: SharedHeld::default(),
-            lower: Lower {
+            held: DocumentStore::default(),
+            lower: LocalLimits {
                 tunnels_to_dial: 10,
                 max_accepted: 10,
                 distances: 0,
@@ -245,7 +245,7 @@ mod tests {
             settings,
             Clock::boottime(),
             table,
-            SharedPeers::default(),
+            SharedCandidates::default(),
             to,
         );
         (cache.start(), told, tunnels)
@@ -258,12 +258,12 @@ mod tests {
         let (actor, mut told, tunnels) = cache(&path);
         check(&told.recv().await.unwrap(), &[]);
         let endpoints = vec!["udp:45.67.0.1:1194".parse().unwrap()];
-        let peers = vec![PeerHeard {
+        let peers = vec![PeerReport {
             peer: peer(7),
             endpoints,
             transit_price: None,
         }];
-        actor.do_send(PeersHeard {
+        actor.do_send(PeersReported {
             at: Uptime::from_secs(1),
             source: PeerSource::Itself,
             peers,

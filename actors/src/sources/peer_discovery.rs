@@ -4,12 +4,12 @@
 //! a time; answers are bounded and filtered, and prove nothing but what the certificate proves.
 
 use crate::{
-    messages::{PeerSource, PeersHeard, RoutesRead},
-    store::SharedPeers,
+    messages::{PeerSource, PeersReported, RoutesRead},
+    store::SharedCandidates,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
-use membership::peer_api::PeerHeard;
-use membership::peer_api::{AskError, Asker};
+use membership::peer_api::PeerReport;
+use membership::peer_api::{PeerApiClient, PeerApiError};
 use os::clock::Clock;
 use policies::{
     names::Prefix,
@@ -40,23 +40,23 @@ const PACE: Duration = Duration::from_secs(3);
 const TRICKLE: Duration = Duration::from_secs(60);
 
 /// The actor that chooses whom to ask.
-pub struct PeerClient {
+pub struct PeerDiscovery {
     me: Prefix,
-    asker: Asker,
+    asker: PeerApiClient,
     clock: Clock,
-    peers: SharedPeers,
-    to: Vec<Recipient<PeersHeard>>,
+    peers: SharedCandidates,
+    to: Vec<Recipient<PeersReported>>,
     questions: Questions,
 }
 
-impl PeerClient {
+impl PeerDiscovery {
     /// `peers` is what the cache knows already.
     pub fn new(
         me: Prefix,
-        asker: Asker,
+        asker: PeerApiClient,
         clock: Clock,
-        peers: SharedPeers,
-        to: Vec<Recipient<PeersHeard>>,
+        peers: SharedCandidates,
+        to: Vec<Recipient<PeersReported>>,
     ) -> Self {
         Self {
             me,
@@ -93,14 +93,14 @@ impl PeerClient {
     fn answered(
         &mut self,
         peer: Prefix,
-        answer: Result<PeerHeard, AskError>,
+        answer: Result<PeerReport, PeerApiError>,
         ctx: &mut Context<Self>,
     ) {
         let at = self.clock.now();
         self.questions.answered(peer, answer.is_ok(), at);
         match answer {
             Ok(heard) => {
-                let heard = PeersHeard {
+                let heard = PeersReported {
                     at,
                     source: PeerSource::Itself,
                     peers: vec![heard],
@@ -117,11 +117,11 @@ impl PeerClient {
     }
 }
 
-impl Actor for PeerClient {
+impl Actor for PeerDiscovery {
     type Context = Context<Self>;
 }
 
-impl Handler<RoutesRead> for PeerClient {
+impl Handler<RoutesRead> for PeerDiscovery {
     type Result = ();
 
     fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {

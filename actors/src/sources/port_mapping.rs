@@ -24,13 +24,13 @@ const SOONEST: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(120);
 
 /// The actor that keeps leases.
-pub struct Upnp<F> {
+pub struct PortMapping<F> {
     keeper: Rc<Keeper<F>>,
     clock: Clock,
     to: Vec<Recipient<LeasesRead>>,
 }
 
-impl<F: Finder> Upnp<F> {
+impl<F: Finder> PortMapping<F> {
     /// `keeper` is shared with whoever calls [`Keeper::release`] at the stop.
     pub fn new(keeper: Rc<Keeper<F>>, clock: Clock, to: Vec<Recipient<LeasesRead>>) -> Self {
         Self { keeper, clock, to }
@@ -61,7 +61,7 @@ impl<F: Finder> Upnp<F> {
     }
 }
 
-impl<F: Finder> Actor for Upnp<F> {
+impl<F: Finder> Actor for PortMapping<F> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {

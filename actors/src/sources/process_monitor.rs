@@ -9,13 +9,13 @@ use std::{rc::Rc, time::Duration};
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// The actor.
-pub struct Roll {
+pub struct ProcessMonitor {
     clock: Clock,
     call: Rc<dyn Fn() -> Vec<ProcessReading>>,
     to: Recipient<ProcessesRead>,
 }
 
-impl Roll {
+impl ProcessMonitor {
     /// `call` reads all processes from the store.
     pub fn new(
         clock: Clock,
@@ -36,7 +36,7 @@ impl Roll {
     }
 }
 
-impl Actor for Roll {
+impl Actor for ProcessMonitor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {

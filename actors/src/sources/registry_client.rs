@@ -4,14 +4,14 @@
 //! seldom, and with each announcement; its absence is told and changes nothing else.
 
 use crate::{
-    messages::{LeasesRead, PeerSource, PeersHeard, RegistryAsked, VersionsHeard, offer},
-    store::{Applied, SharedPeers},
+    messages::{LeasesRead, PeerSource, PeersReported, RegistryContacted, VersionsReported, offer},
+    store::{AppliedVersions, SharedCandidates},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use membership::{
     documents::PrivateEndpoints,
-    peer_api::{PeerHeard, SharedNode},
-    registry_api::{CallError, Registry},
+    peer_api::{PeerReport, SharedNodeDocument},
+    registry_api::{RegistryApiClient, RegistryApiError},
 };
 use os::{clock::Clock, kernel::Kernel};
 use policies::{
@@ -77,16 +77,16 @@ pub struct RegistrySettings {
 /// The actor.
 pub struct RegistryClient {
     settings: RegistrySettings,
-    registry: Registry,
+    registry: RegistryApiClient,
     clock: Clock,
     kernel: Kernel,
     /// Our own document, which the peer API shows; its endpoints are ours to tell.
-    node: SharedNode,
-    heard: Vec<Recipient<PeersHeard>>,
-    asked: Vec<Recipient<RegistryAsked>>,
-    versions: Recipient<VersionsHeard>,
-    applied: Applied,
-    peers: SharedPeers,
+    node: SharedNodeDocument,
+    heard: Vec<Recipient<PeersReported>>,
+    asked: Vec<Recipient<RegistryContacted>>,
+    versions: Recipient<VersionsReported>,
+    applied: AppliedVersions,
+    peers: SharedCandidates,
     leases: Vec<Endpoint>,
     uplinks: Vec<Endpoint>,
     looked: Option<Uptime>,
@@ -109,15 +109,15 @@ impl RegistryClient {
     )]
     pub fn new(
         settings: RegistrySettings,
-        registry: Registry,
+        registry: RegistryApiClient,
         clock: Clock,
         kernel: Kernel,
-        node: SharedNode,
-        heard: Vec<Recipient<PeersHeard>>,
-        asked: Vec<Recipient<RegistryAsked>>,
-        versions: Recipient<VersionsHeard>,
-        applied: Applied,
-        peers: SharedPeers,
+        node: SharedNodeDocument,
+        heard: Vec<Recipient<PeersReported>>,
+        asked: Vec<Recipient<RegistryContacted>>,
+        versions: Recipient<VersionsReported>,
+        applied: AppliedVersions,
+        peers: SharedCandidates,
     ) -> Self {
         let now = clock.now();
         Self {
@@ -208,7 +208,7 @@ impl RegistryClient {
         found.sort_by_key(|endpoint| endpoint.transport);
         let all = endpoints.iter().chain(&found).copied();
         all.filter(|endpoint| seen.insert(*endpoint))
-            .take(crate::sources::peer_cache::book::MOST_ENDPOINTS)
+            .take(crate::sources::peer_cache::directory::MOST_ENDPOINTS)
             .collect()
     }
 
@@ -252,7 +252,7 @@ impl RegistryClient {
         );
     }
 
-    fn was_announced(&mut self, answer: Result<Announced, CallError>, said: Announcement) {
+    fn was_announced(&mut self, answer: Result<Announced, RegistryApiError>, said: Announcement) {
         self.busy = false;
         let now = self.clock.now();
         match answer {
@@ -292,7 +292,7 @@ impl RegistryClient {
         );
     }
 
-    fn answered(&mut self, answer: Result<Bootstrap, CallError>) {
+    fn answered(&mut self, answer: Result<Bootstrap, RegistryApiError>) {
         self.busy = false;
         let at = self.clock.now();
         self.ask_at = at + self.next_wait();
@@ -305,7 +305,7 @@ impl RegistryClient {
                     ..
                 } = &self.settings;
                 let peers = named(bootstrap.nodes, *me, *network, private.allowed());
-                let heard = PeersHeard {
+                let heard = PeersReported {
                     at,
                     source: PeerSource::Registry,
                     peers,
@@ -321,7 +321,7 @@ impl RegistryClient {
     fn versions(&self, network: u64, revocations: u64) {
         offer(
             &self.versions,
-            VersionsHeard {
+            VersionsReported {
                 network,
                 revocations,
             },
@@ -352,16 +352,16 @@ impl RegistryClient {
             }
             None => tracing::debug!("registry answered"),
         }
-        let asked = RegistryAsked { at, failure };
+        let asked = RegistryContacted { at, failure };
         self.asked.iter().for_each(|to| offer(to, asked.clone()));
     }
 }
 
 /// Whom an answer names, with where they can be dialled: no more than were asked for.
-fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<PeerHeard> {
+fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<PeerReport> {
     let good = |endpoint: &Endpoint| dialable(*endpoint, network, private).is_ok();
     let others = nodes.into_iter().filter(|node| node.prefix != me);
-    let peers = others.map(|node| PeerHeard {
+    let peers = others.map(|node| PeerReport {
         peer: node.prefix,
         endpoints: node.endpoints.into_iter().filter(good).collect(),
         transit_price: None,

@@ -5,8 +5,8 @@
 
 use arc_swap::ArcSwap;
 use membership::{
-    credentials::Member,
-    documents::{Held, SharedHeld, Taken},
+    credentials::NodeCredentials,
+    documents::{CurrentDocuments, DocumentStore, UpdateOutcome},
 };
 use policies::names::Prefix;
 use rcgen::{
@@ -85,16 +85,17 @@ impl Ca {
     }
 
     /// What a node holds that has taken that document.
-    pub fn holding(&self, document: &SignedDocument) -> SharedHeld {
+    pub fn holding(&self, document: &SignedDocument) -> DocumentStore {
         let der = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
-        let Ok(Taken::New(_, held)) = Held::new(vec![der]).take(document) else {
+        let Ok(UpdateOutcome::New(_, held)) = CurrentDocuments::new(vec![der]).take(document)
+        else {
             panic!("not taken")
         };
-        SharedHeld::new(ArcSwap::from_pointee(*held))
+        DocumentStore::new(ArcSwap::from_pointee(*held))
     }
 
     /// The member with the address of node `number`.
-    pub fn member(&self, number: u32) -> Member {
+    pub fn member(&self, number: u32) -> NodeCredentials {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(
             network().node_address(prefix(number)),
@@ -111,6 +112,7 @@ impl Ca {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         let key = key.serialize_pem();
-        Member::from_pem(self.pem.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap()
+        NodeCredentials::from_pem(self.pem.as_bytes(), certificate.as_bytes(), key.as_bytes())
+            .unwrap()
     }
 }

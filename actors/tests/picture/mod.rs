@@ -3,9 +3,9 @@
 use actix::Addr;
 use actors::{
     messages::{
-        ActorRemade, CredentialsChanged, Decided, DocumentsChanged, Lease, LeasesRead,
-        LinksSampled, PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryAsked, RoutesRead,
-        TunnelCameUp, TunnelClosed, TunnelOpened,
+        ActorRestarted, CredentialsChanged, Decided, DocumentsChanged, Lease, LeasesRead,
+        LinksSampled, PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
+        RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
     },
     sinks::telemetry::{Identity, Telemetry},
 };
@@ -237,14 +237,14 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
         peer: prefix(20),
         answered: true,
     });
-    telemetry.do_send(RegistryAsked { at, failure: None });
+    telemetry.do_send(RegistryContacted { at, failure: None });
     let key = rcgen::KeyPair::generate().unwrap();
     let ca = rcgen::CertificateParams::default()
         .self_signed(&key)
         .unwrap()
         .der()
         .clone();
-    let held = std::sync::Arc::new(membership::documents::Held::new(vec![ca]));
+    let held = std::sync::Arc::new(membership::documents::CurrentDocuments::new(vec![ca]));
     telemetry.do_send(DocumentsChanged {
         kind: None,
         held,
@@ -259,5 +259,5 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
         at_the_latest: Duration::ZERO,
         not_after_s: Some(2_000_000_000),
     });
-    telemetry.do_send(ActorRemade { actor: "planner" });
+    telemetry.do_send(ActorRestarted { actor: "planner" });
 }

@@ -15,19 +15,19 @@ use wire::{
 };
 
 /// What the node holds now; whoever must know reads it without asking anybody.
-pub type SharedHeld = Arc<ArcSwap<Held>>;
+pub type DocumentStore = Arc<ArcSwap<CurrentDocuments>>;
 
 /// Whether private endpoints are announced, believed and dialled: where this node's configuration says so,
 /// or the network does.
 #[derive(Clone, Debug, Default)]
 pub struct PrivateEndpoints {
     own: bool,
-    held: SharedHeld,
+    held: DocumentStore,
 }
 
 impl PrivateEndpoints {
     /// `own`: what the configuration says.
-    pub fn new(own: bool, held: SharedHeld) -> Self {
+    pub fn new(own: bool, held: DocumentStore) -> Self {
         Self { own, held }
     }
 
@@ -44,7 +44,7 @@ impl PrivateEndpoints {
 
 /// Why a document is not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum HoldError {
+pub enum DocumentRejected {
     /// Its signature or signer.
     #[error("not signed as it should be")]
     Signature(#[from] SignedError),
@@ -64,9 +64,9 @@ pub enum HoldError {
 
 /// What became of a document.
 #[derive(Debug)]
-pub enum Taken {
+pub enum UpdateOutcome {
     /// It is newer: what is held from now on.
-    New(Kind, Box<Held>),
+    New(Kind, Box<CurrentDocuments>),
     /// It is the one that is held.
     Same,
     /// We hold a newer one.
@@ -75,7 +75,7 @@ pub enum Taken {
 
 /// What is held. A clone is cheap. Prints without the network's keys.
 #[derive(Clone, Default)]
-pub struct Held {
+pub struct CurrentDocuments {
     cas: Arc<Vec<CertificateDer<'static>>>,
     network: Option<One<NetworkDocument>>,
     revocations: Option<One<List>>,
@@ -90,12 +90,12 @@ struct One<T> {
     by: Option<Between>,
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for CurrentDocuments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (network, revocations) = (self.version(Kind::Network), self.version(Kind::Revocations));
         write!(
             f,
-            "Held {{ network: {network}, revocations: {revocations}, .. }}"
+            "CurrentDocuments {{ network: {network}, revocations: {revocations}, .. }}"
         )
     }
 }
@@ -117,7 +117,7 @@ struct Head {
     version: u64,
 }
 
-impl Held {
+impl CurrentDocuments {
     /// Nothing, by a node that trusts these CAs.
     pub fn new(cas: Vec<CertificateDer<'static>>) -> Self {
         Self {
@@ -133,14 +133,14 @@ impl Held {
     ///
     /// # Errors
     /// No CA that we trust vouches for it, or it says what cannot be.
-    pub fn take(&self, document: &SignedDocument) -> Result<Taken, HoldError> {
+    pub fn take(&self, document: &SignedDocument) -> Result<UpdateOutcome, DocumentRejected> {
         let same = [self.signed(Kind::Network), self.signed(Kind::Revocations)];
         if same.into_iter().flatten().any(|held| **held == *document) {
-            return Ok(Taken::Same);
+            return Ok(UpdateOutcome::Same);
         }
         let Opened { payload, by } = signed::open(document, &self.cas)?;
         if by.between.as_ref().is_some_and(|ca| self.bars(&ca.serial)) {
-            return Err(HoldError::BarredCa);
+            return Err(DocumentRejected::BarredCa);
         }
         let head: Head =
             serde_json::from_slice(&payload).map_err(|error| DocumentError::Shape {
@@ -154,9 +154,9 @@ impl Held {
         if offered <= held {
             // Two documents of one version are a registry's fault; the first is kept.
             return Ok(if offered < held {
-                Taken::Older(head.kind)
+                UpdateOutcome::Older(head.kind)
             } else {
-                Taken::Same
+                UpdateOutcome::Same
             });
         }
         let (mut next, document) = (self.clone(), Arc::new(document.clone()));
@@ -167,7 +167,7 @@ impl Held {
                     .network()
                     .is_some_and(|known| known.network != read.network)
                 {
-                    return Err(HoldError::OtherNetwork);
+                    return Err(DocumentRejected::OtherNetwork);
                 }
                 if !read.authorities.is_empty() {
                     next.cas = Arc::new(self.may_trust(cas_of(&read)?, &by)?);
@@ -187,7 +187,7 @@ impl Held {
                 });
             }
         }
-        Ok(Taken::New(head.kind, Box::new(next)))
+        Ok(UpdateOutcome::New(head.kind, Box::new(next)))
     }
 
     /// The CAs that a document names, if it may: one that a CA below a root signed can neither bring in
@@ -196,14 +196,14 @@ impl Held {
         &self,
         cas: Vec<CertificateDer<'static>>,
         by: &Issuer,
-    ) -> Result<Vec<CertificateDer<'static>>, HoldError> {
+    ) -> Result<Vec<CertificateDer<'static>>, DocumentRejected> {
         let root = by.between.as_ref().and_then(|_| self.cas.get(by.trusted));
         let good = root
             .is_none_or(|root| cas.contains(root) && cas.iter().all(|ca| self.cas.contains(ca)));
         if good {
             Ok(cas)
         } else {
-            Err(HoldError::OtherTrust)
+            Err(DocumentRejected::OtherTrust)
         }
     }
 

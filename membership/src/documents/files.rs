@@ -1,10 +1,10 @@
-//! Files of the signed documents: what the node holds survives its end.
+//! DocumentFiles of the signed documents: what the node holds survives its end.
 //!
 //! OpenVPN itself refuses revoked certificates, on either side and at each handshake, by a folder with
 //! one empty file a serial number (`--crl-verify FOLDER dir`). It has no end, unlike a list of X.509,
 //! whose end would lock everybody out.
 
-use super::current::Held;
+use super::current::CurrentDocuments;
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -16,7 +16,7 @@ use wire::{registry::Kind, serial, signed::SignedDocument};
 
 /// Where the documents lie.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct DocumentFiles {
     /// The network document, 0600.
     pub network: PathBuf,
     /// The list of revocations, 0600.
@@ -74,7 +74,7 @@ pub fn replace(
     fs::rename(&draft, path).map_err(failed("put in place", path))
 }
 
-impl Files {
+impl DocumentFiles {
     /// The stored revocations, not verified yet; `None` where there are none or they cannot be read.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Files {
     ///
     /// # Errors
     /// The disk refused; what was there before stands.
-    pub fn write(&self, kind: Kind, held: &Held) -> Result<(), FileError> {
+    pub fn write(&self, kind: Kind, held: &CurrentDocuments) -> Result<(), FileError> {
         let path = match kind {
             Kind::Network => &self.network,
             Kind::Revocations => &self.revocations,
@@ -112,7 +112,7 @@ impl Files {
     ///
     /// # Errors
     /// The disk refused.
-    pub fn bar(&self, held: &Held) -> Result<(), FileError> {
+    pub fn bar(&self, held: &CurrentDocuments) -> Result<(), FileError> {
         let folder = &self.revoked;
         fs::create_dir_all(folder).map_err(failed("make", folder))?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755))

@@ -22,7 +22,7 @@ pub const DEFAULT_TABLE: u8 = 199;
 /// The table of its copy.
 pub(super) const DEFAULT_COPY: u8 = 200;
 /// Priorities of the rules; the first and the last.
-pub const WAY_OUT_PRIORITIES: (u32, u32) = (32002, 32006);
+pub const EXIT_RULE_PRIORITIES: (u32, u32) = (32002, 32006);
 
 /// How a node stands to the way out of its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

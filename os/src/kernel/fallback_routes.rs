@@ -23,15 +23,15 @@ use rtnetlink::{
 use std::net::IpAddr;
 
 /// The table of the copies.
-pub const SHADOW_TABLE: u8 = 198;
+pub const FALLBACK_TABLE: u8 = 198;
 /// Priority of the rule that looks into it: after babeld's own table.
-pub const SHADOW_PRIORITY: u32 = 32001;
+pub const FALLBACK_PRIORITY: u32 = 32001;
 
 /// A destination; `::/0` is what lies outside the network, for its packets.
 pub type Destination = IpNet;
 
 /// Each of babeld's tables, and that of its copies.
-const COPIES: [(u8, u8); 2] = [(TABLE, SHADOW_TABLE), (DEFAULT_TABLE, DEFAULT_COPY)];
+const COPIES: [(u8, u8); 2] = [(TABLE, FALLBACK_TABLE), (DEFAULT_TABLE, DEFAULT_COPY)];
 
 /// What happened to babeld's table.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Kernel {
         message.header.table = if to.prefix_len() == 0 {
             DEFAULT_COPY
         } else {
-            SHADOW_TABLE
+            FALLBACK_TABLE
         };
         message
             .attributes
@@ -182,7 +182,7 @@ fn copy(mut route: RouteMessage) -> RouteMessage {
     route.header.table = if route.header.table == DEFAULT_TABLE {
         DEFAULT_COPY
     } else {
-        SHADOW_TABLE
+        FALLBACK_TABLE
     };
     route.header.source_prefix_length = 0;
     route.header.protocol = PROTOCOL;

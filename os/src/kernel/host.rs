@@ -1,7 +1,7 @@
 //! The node's address and routes on the host, and babeld's leavings.
 
 use super::{
-    DEFAULT_TABLE, Kernel, KernelError, SHADOW_PRIORITY, SHADOW_TABLE, exit_routing,
+    DEFAULT_TABLE, FALLBACK_PRIORITY, FALLBACK_TABLE, Kernel, KernelError, exit_routing,
     request::Request, slots::address_message, sysctl,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -25,7 +25,7 @@ pub const TABLE: u8 = 197;
 /// Priority of the rule that looks into [`TABLE`].
 pub const RULE_PRIORITY: u32 = 32000;
 /// Our rules: which table is looked into, and with which priority.
-const RULES: [(u8, u32); 2] = [(TABLE, RULE_PRIORITY), (SHADOW_TABLE, SHADOW_PRIORITY)];
+const RULES: [(u8, u32); 2] = [(TABLE, RULE_PRIORITY), (FALLBACK_TABLE, FALLBACK_PRIORITY)];
 /// What routes there are.
 pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet6, AddressFamily::Inet];
 /// Protocol number of our own routes.
@@ -150,7 +150,7 @@ impl Kernel {
                 }
             }
             requests.extend(
-                self.routes(family, SHADOW_TABLE)
+                self.routes(family, FALLBACK_TABLE)
                     .await?
                     .into_iter()
                     .map(delete),

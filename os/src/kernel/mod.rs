@@ -19,8 +19,8 @@ mod tun;
 mod underlay;
 
 pub use errors::KernelError;
-pub use exit_routing::{DEFAULT_TABLE, Exit, WAY_OUT_PRIORITIES};
-pub use fallback_routes::{Destination, RouteChange, SHADOW_PRIORITY, SHADOW_TABLE};
+pub use exit_routing::{DEFAULT_TABLE, EXIT_RULE_PRIORITIES, Exit};
+pub use fallback_routes::{Destination, FALLBACK_PRIORITY, FALLBACK_TABLE, RouteChange};
 pub use host::{NETWORK_METRIC, NODE_METRIC, RULE_PRIORITY, TABLE};
 pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;

@@ -15,7 +15,7 @@ const CIPHERS: &str = "AES-256-GCM:CHACHA20-POLY1305";
 /// Room above our own limit, so that a refusal is ours and carries a reason.
 const SPARE_CLIENTS: u16 = 10;
 
-/// Files and settings that all OpenVPN processes of a node share.
+/// DocumentFiles and settings that all OpenVPN processes of a node share.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The network's CA certificate.

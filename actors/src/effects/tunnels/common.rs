@@ -7,7 +7,7 @@ use crate::{
     store::{DialHistory, TunnelTable},
 };
 use actix::Recipient;
-use membership::documents::SharedHeld;
+use membership::documents::DocumentStore;
 use os::{
     clock::Clock,
     process::{ChildEvents, Program, Rights},
@@ -67,7 +67,7 @@ pub(super) struct Common {
     pub(super) facts: Facts,
     pub(super) events: ChildEvents,
     pub(super) seed: u64,
-    pub(super) held: SharedHeld,
+    pub(super) held: DocumentStore,
     pub(super) stopping: Cell<bool>,
     /// At most what the settings say, for which there are slots.
     pub(super) max_accepted: Cell<u16>,

@@ -29,7 +29,7 @@ impl Tunnels {
             .filter(|peer| **peer != self.common.settings.me)
         {
             self.ranges(*peer)
-                .for_each(|range| self.common.links.order(LinkOrder::Bar(range)));
+                .for_each(|range| self.common.links.order(LinkOrder::Block(range)));
             let until = self.common.now() + BARRED;
             self.connections.0.borrow_mut().barred.insert(*peer, until);
         }
@@ -78,7 +78,7 @@ impl Tunnels {
             processes.barred.retain(|peer, until| {
                 if *until <= now {
                     self.ranges(*peer)
-                        .for_each(|range| self.common.links.order(LinkOrder::Unbar(range)));
+                        .for_each(|range| self.common.links.order(LinkOrder::Unblock(range)));
                 }
                 *until > now
             });

@@ -22,13 +22,13 @@ use crate::{
         RoutesRead,
     },
     restart_lock::SharedTurn,
-    store::{Applied, TunnelTable},
+    store::{AppliedVersions, TunnelTable},
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use command_line::{client, server};
 use common::Common;
 use dial::Dial;
-use membership::{documents::SharedHeld, peer_api::Asker};
+use membership::{documents::DocumentStore, peer_api::PeerApiClient};
 use os::{
     clock::Clock,
     process::{ChildEvent, ChildEvents, ProcessReading},
@@ -117,9 +117,9 @@ pub struct Tunnels {
     routes: Option<BabelTable>,
     /// Of accepted tunnels that drain: whether they may end.
     drained: BTreeMap<Slot, bool>,
-    applied: Applied,
+    applied: AppliedVersions,
     turn: SharedTurn,
-    asker: Asker,
+    asker: PeerApiClient,
 }
 
 impl Tunnels {
@@ -136,10 +136,10 @@ impl Tunnels {
         links: Links,
         facts: Facts,
         events: ChildEvents,
-        held: SharedHeld,
-        applied: Applied,
+        held: DocumentStore,
+        applied: AppliedVersions,
         turn: SharedTurn,
-        asker: Asker,
+        asker: PeerApiClient,
         seed: u64,
     ) -> Self {
         let most = held

@@ -121,7 +121,7 @@ impl Tunnels {
             let now = tunnels.common.now();
             let rollover = &mut tunnels.connections.0.borrow_mut().rollover;
             if all {
-                rollover.turns = Turns::Held(neighbours);
+                rollover.turns = Turns::CurrentDocuments(neighbours);
             } else {
                 rollover.turns = Turns::None;
                 rollover.rests_until = now + rollover::ASK_AGAIN.mul_f64(0.5 + fastrand::f64());

@@ -37,7 +37,7 @@ pub(super) enum Turns {
     /// Asked for at that moment.
     Asked(Uptime),
     /// All given, by those neighbours.
-    Held(BTreeSet<Prefix>),
+    CurrentDocuments(BTreeSet<Prefix>),
     /// The step is done; turns are given back once all has settled.
     Settling(Settling),
 }
@@ -116,14 +116,14 @@ impl Rollover {
 
     /// The neighbours' turns, once all are given and not used yet.
     pub(super) fn has_turns(&self) -> bool {
-        matches!(self.turns, Turns::Held(_))
+        matches!(self.turns, Turns::CurrentDocuments(_))
     }
 
     /// Whose turns are to be given back, now that they are not used.
     pub(super) fn leave_turns(&mut self) -> Option<BTreeSet<Prefix>> {
         match std::mem::take(&mut self.turns) {
             Turns::None | Turns::Asked(_) => None,
-            Turns::Held(given) | Turns::Settling(Settling { given, .. }) => Some(given),
+            Turns::CurrentDocuments(given) | Turns::Settling(Settling { given, .. }) => Some(given),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::{Common, server};
 use crate::effects::link_orders::LinkOrder;
-use membership::documents::Held;
+use membership::documents::CurrentDocuments;
 use os::process::{ChildEvent, Happened, Supervised};
 use policies::{
     life::{Event, Limits},
@@ -309,7 +309,7 @@ impl Server {
     }
 
     /// Slots that clients with revoked certificates hold.
-    pub(super) fn barred(&self, held: &Held) -> Vec<Slot> {
+    pub(super) fn barred(&self, held: &CurrentDocuments) -> Vec<Slot> {
         let barred = self
             .accepted
             .iter()

@@ -8,10 +8,10 @@ use super::{
     traffic::{Row, Rows},
 };
 use crate::messages::{
-    ActorRemade, Decided, LeasesRead, PeerSounded, PeersRead, ProbesRead, ProcessesRead,
-    RegistryAsked, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+    ActorRestarted, Decided, LeasesRead, PeerSounded, PeersRead, ProbesRead, ProcessesRead,
+    RegistryContacted, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
 };
-use membership::documents::Held;
+use membership::documents::CurrentDocuments;
 use policies::{
     names::{Prefix, Slot},
     orders::Order,
@@ -125,7 +125,7 @@ pub struct Snapshot {
     /// The registry.
     pub registry: Arc<Registry>,
     /// The signed documents.
-    pub held: Arc<Held>,
+    pub held: Arc<CurrentDocuments>,
     /// End of the node's certificate, seconds since 1970 UTC.
     pub certificate_not_after: Option<u64>,
     /// What is counted by event.
@@ -396,7 +396,7 @@ impl Snapshot {
     }
 
     /// The registry answered or did not.
-    pub fn asked(&mut self, fact: RegistryAsked) {
+    pub fn asked(&mut self, fact: RegistryContacted) {
         let counts = Arc::make_mut(&mut self.counts);
         let registry = Arc::make_mut(&mut self.registry);
         registry.asked = Some(fact.at);
@@ -410,7 +410,7 @@ impl Snapshot {
     }
 
     /// An actor was made anew.
-    pub fn remade(&mut self, fact: &ActorRemade) {
+    pub fn remade(&mut self, fact: &ActorRestarted) {
         bump(&mut Arc::make_mut(&mut self.counts).remade, fact.actor);
     }
 }

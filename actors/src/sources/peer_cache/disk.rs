@@ -3,7 +3,7 @@
 //! WAL and `synchronous = NORMAL`: after a crash of ours nothing is broken or lost, after a loss of
 //! power the last seconds may be. That is right for a cache. A file that cannot be used is set aside.
 
-use super::book::{Changes, MOST_PEERS, Row};
+use super::directory::{Changes, MOST_PEERS, Row};
 use crate::messages::PeerSource;
 use policies::names::{BadName, Endpoint};
 use rusqlite::Connection;

@@ -3,7 +3,7 @@
 //! Reads no clock and no disk.
 
 use crate::{messages::PeerSource, store::DialHistory};
-use membership::peer_api::PeerHeard;
+use membership::peer_api::PeerReport;
 use policies::{
     gain::SOUNDED,
     names::{Endpoint, Prefix},
@@ -56,7 +56,7 @@ struct Known {
 }
 
 /// All peers.
-pub struct Book {
+pub struct PeerDirectory {
     me: Prefix,
     peers: BTreeMap<Prefix, Known>,
     changed: BTreeSet<Prefix>,
@@ -101,7 +101,7 @@ impl Known {
     }
 }
 
-impl Book {
+impl PeerDirectory {
     /// An empty book of the node `me` that dials so many tunnels.
     pub fn new(me: Prefix, tunnels: u16) -> Self {
         Self {
@@ -168,7 +168,7 @@ impl Book {
     }
 
     /// Somebody told us of peers; says whether anything has changed.
-    pub fn heard(&mut self, source: PeerSource, at: Uptime, peers: Vec<PeerHeard>) -> bool {
+    pub fn heard(&mut self, source: PeerSource, at: Uptime, peers: Vec<PeerReport>) -> bool {
         let mut changed = false;
         for heard in peers {
             if heard.peer != self.me {
@@ -179,8 +179,8 @@ impl Book {
         changed
     }
 
-    fn hear(&mut self, source: PeerSource, at: Uptime, heard: PeerHeard) -> bool {
-        let PeerHeard {
+    fn hear(&mut self, source: PeerSource, at: Uptime, heard: PeerReport) -> bool {
+        let PeerReport {
             peer,
             mut endpoints,
             transit_price,
@@ -343,21 +343,21 @@ mod tests {
             .unwrap()
     }
 
-    fn book() -> Book {
-        Book::new(peer(0), 10)
+    fn book() -> PeerDirectory {
+        PeerDirectory::new(peer(0), 10)
     }
 
     /// Lets `source` say at that second that the peer can be dialled at those endpoints.
     #[track_caller]
     fn check(
-        book: &mut Book,
+        book: &mut PeerDirectory,
         said: (PeerSource, u64, u32, &[u32]),
         changed: bool,
         known: &[(u32, &[u32])],
     ) {
         let (source, seconds, number, endpoints) = said;
         let endpoints = endpoints.iter().map(|number| at(*number)).collect();
-        let said = PeerHeard {
+        let said = PeerReport {
             peer: peer(number),
             endpoints,
             transit_price: None,
@@ -474,7 +474,7 @@ mod tests {
     fn a_price_that_a_node_said_outlives_others_who_do_not_know_it() {
         let mut book = book();
         let mut price_after = |source, transit_price| {
-            let said = PeerHeard {
+            let said = PeerReport {
                 peer: peer(7),
                 endpoints: vec![at(1)],
                 transit_price,
@@ -579,19 +579,19 @@ mod tests {
         }
     }
 
-    fn named(number: u32, endpoint: u32) -> PeerHeard {
-        PeerHeard {
+    fn named(number: u32, endpoint: u32) -> PeerReport {
+        PeerReport {
             peer: peer(number),
             endpoints: vec![at(endpoint)],
             transit_price: None,
         }
     }
 
-    fn some(numbers: std::ops::Range<u32>) -> Vec<PeerHeard> {
+    fn some(numbers: std::ops::Range<u32>) -> Vec<PeerReport> {
         numbers.map(|number| named(number, number)).collect()
     }
 
-    fn kept(book: &Book, numbers: std::ops::Range<u32>) -> usize {
+    fn kept(book: &PeerDirectory, numbers: std::ops::Range<u32>) -> usize {
         let of = |candidate: &Candidate| {
             numbers.contains(&candidate.peer.number())
                 && candidate.endpoints == [at(candidate.peer.number())]
