@@ -4,10 +4,10 @@
 
 use crate::{
     Lab, Options, Pinger,
+    closing_monitor::{Closing, Watch},
     measure::{PACE, dial, drain::describe, pause, prepare, start_whole, tell, wait_routes},
-    record::LOST_AFTER,
-    spawn::wait_until,
-    watch::{Closing, Watch},
+    ping_record::LOST_AFTER,
+    process::wait_until,
 };
 use anyhow::{Context, Result, bail};
 use std::{

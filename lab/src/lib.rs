@@ -5,28 +5,26 @@
 //! sends pings. No certificate, cache or configuration is written here: `warren join` does that.
 //! Everything needs root.
 
-pub mod delay;
+pub mod closing_monitor;
+pub mod delays;
 pub mod demo;
-pub mod desk;
-pub mod hops;
-pub mod host;
+pub mod host_snapshot;
 pub mod http;
 pub mod ip;
-pub mod left_out;
+pub mod kernel_routes;
+pub mod lab_run;
 pub mod measure;
-pub mod nat;
+pub mod nat_router;
 pub mod network;
 pub mod node;
-mod operate;
-pub mod ping;
-pub mod record;
-pub mod run;
-pub mod signals;
-pub mod spawn;
-pub mod underlay;
-pub mod watch;
+pub mod ping_record;
+pub mod pinger;
+pub mod process;
+pub mod signal_cleanup;
+pub mod skipped_tests;
+pub mod standalone_registry;
 
-pub use left_out::is_left_out;
 pub use network::{Lab, Options};
 pub use node::Node;
-pub use ping::{Pace, Pinger};
+pub use pinger::{Pace, Pinger};
+pub use skipped_tests::is_left_out;

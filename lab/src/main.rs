@@ -3,9 +3,8 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lab::{
-    Options, demo,
+    Options, demo, lab_run,
     measure::{self, recover::Fault, rotate::Change, tell},
-    run,
 };
 use serde::Serialize;
 use std::{io::Write, process::ExitCode};
@@ -198,7 +197,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // What failed because a signal takes the lab down is no failure of its own.
-            lab::signals::end_if_interrupted();
+            lab::signal_cleanup::end_if_interrupted();
             // Nobody who closed our stderr wants to hear of it.
             writeln!(std::io::stderr(), "warren-lab: {error:#}").ok();
             ExitCode::FAILURE
@@ -212,7 +211,7 @@ fn done(verb: Verb) -> Result<()> {
         Verb::Demo { keep } => demo::show(keep),
         Verb::Measure { what } => measured(what),
         Verb::Clean => {
-            for name in run::clean() {
+            for name in lab_run::clean() {
                 print(format!("removed what run {name} had left"))?;
             }
             Ok(())
@@ -257,7 +256,7 @@ fn measured(what: What) -> Result<()> {
             guesses,
             seconds,
             json,
-        } => result(&measure::guess::measure(guesses, seconds)?, json),
+        } => result(&measure::token_guessing::measure(guesses, seconds)?, json),
         What::RegistryCrash { issues, json } => {
             result(&measure::registry_crash::measure(issues)?, json)
         }
@@ -273,9 +272,9 @@ fn measured(what: What) -> Result<()> {
             seed,
             json,
         } => result(&measure::rtt::measure(nodes, rounds, seed)?, json),
-        What::Slots { json } => result(&measure::slots::measure()?, json),
+        What::Slots { json } => result(&measure::accepting_slots::measure()?, json),
         What::Join { json } => result(&measure::join::measure()?, json),
-        What::RegistryAway { json } => result(&measure::registry_away::measure()?, json),
+        What::RegistryAway { json } => result(&measure::registry_outage::measure()?, json),
         What::Rotate { changes, json } => result(&measure::rotate::measure(&changes)?, json),
         What::Revoke { nodes, json } => result(&measure::revoke::measure(nodes)?, json),
         What::Recover { fault, json } => result(&measure::recover::measure(fault)?, json),

@@ -3,15 +3,17 @@
 //! Addresses look public, since nodes announce no others: the bridge has 45.67.0.1/16, the registry 45.67.0.2,
 //! node I 45.67.1.(I+1). A node behind NAT has 192.168.77.2 and its router 45.67.2.(I+1).
 
+mod operator;
+pub(crate) mod underlay;
+
 use crate::{
     ip,
-    nat::Router,
+    lab_run::Run,
+    nat_router::Router,
     node::{Node, tail},
-    ping::{Pace, Pinger, Place},
-    run::Run,
-    signals::take_down_on_signals,
-    spawn::{self, Process},
-    underlay::{self, host, port},
+    pinger::{Pace, Pinger, Place},
+    process::{self, Process},
+    signal_cleanup::take_down_on_signals,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use std::{
@@ -26,6 +28,7 @@ use std::{
     thread,
     time::Duration,
 };
+use underlay::{host, port};
 
 /// The registry's address on the lab's internet.
 pub const REGISTRY: &str = "45.67.0.2";
@@ -111,8 +114,8 @@ impl Lab {
         if options.nodes > MOST_NODES {
             bail!("a lab has at most {MOST_NODES} nodes");
         }
-        crate::run::clean();
-        let program = spawn::program();
+        crate::lab_run::clean();
+        let program = process::program();
         let run = Arc::new(Run::new()?);
         take_down_on_signals(&run, options.keep_files);
         let registry_root = run.make_folder("registry")?;
@@ -292,7 +295,7 @@ impl Lab {
             .into_iter()
             .map(ToOwned::to_owned);
         let arguments = fixed.chain(more.iter().cloned());
-        spawn::run(
+        process::run(
             &self.registry_namespace(),
             &self.program,
             arguments,
@@ -355,7 +358,7 @@ impl Lab {
         ];
         let log = self.run.folder().join("registry.log");
         let process = Process::start(&namespace, &self.program, arguments, &log)?;
-        let listens = spawn::wait_until(Duration::from_secs(10), || {
+        let listens = process::wait_until(Duration::from_secs(10), || {
             let connect = || Ok(TcpStream::connect((REGISTRY, REGISTRY_PORT)).is_ok());
             let ready = UnixStream::connect(self.registry_root.join(ADMINISTRATION)).is_ok()
                 && ip::inside(&namespace, connect).unwrap_or(false);

@@ -1,6 +1,6 @@
 //! One node of the lab, handled from outside: its namespace, its folder, its daemon.
 
-use crate::{http, ip, run::stat_field, spawn, spawn::Process};
+use crate::{http, ip, lab_run::stat_field, process, process::Process};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
@@ -102,7 +102,7 @@ impl Node {
         let arguments = arguments
             .into_iter()
             .chain(["--child-uids".as_ref(), OsStr::new(CHILD_UIDS)]);
-        let told = spawn::run(&self.namespace, &self.program, arguments, JOIN_PATIENCE)?;
+        let told = process::run(&self.namespace, &self.program, arguments, JOIN_PATIENCE)?;
         let identity =
             identity_of(&told).with_context(|| format!("warren join printed {told:?}"))?;
         Ok(self.identity.get_or_init(|| identity))
@@ -195,7 +195,7 @@ impl Node {
 
     /// Waits until the daemon has ended by itself.
     pub fn wait(&self, patience: Duration) -> Option<ExitStatus> {
-        spawn::wait_until(patience, || self.ended())
+        process::wait_until(patience, || self.ended())
     }
 
     /// The daemon's pid while it runs.
@@ -256,7 +256,7 @@ impl Node {
     pub fn warren(&self, arguments: &[&str]) -> Result<String> {
         let root = self.root.to_string_lossy();
         let arguments = arguments.iter().copied().chain(["--root", &root]);
-        spawn::run(&self.namespace, &self.program, arguments, JOIN_PATIENCE)
+        process::run(&self.namespace, &self.program, arguments, JOIN_PATIENCE)
     }
 
     /// Runs a program in the node's namespace and returns what it printed.
@@ -264,7 +264,7 @@ impl Node {
     /// # Errors
     /// Where it fails or takes longer than 20 s.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        spawn::run(
+        process::run(
             &self.namespace,
             Path::new(program),
             arguments,

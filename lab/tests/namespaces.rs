@@ -1,7 +1,9 @@
 //! The lab itself, tried on bare namespaces with static routes, without any daemon. Needs root.
 
 use anyhow::{Context, Result};
-use lab::{Lab, Options, Pace, Pinger, host::Host, ip, is_left_out, ping::Place, spawn};
+use lab::{
+    Lab, Options, Pace, Pinger, host_snapshot::Host, ip, is_left_out, pinger::Place, process,
+};
 use std::{collections::BTreeSet, fs, time::Duration};
 
 /// Three hosts in a line over their uplinks: 0 and 2 reach each other through 1.
@@ -35,7 +37,7 @@ fn line() -> Result<(Lab, Vec<Place>)> {
 }
 
 fn patience<T>(what: &str, answer: impl FnMut() -> Option<T>) -> Result<T> {
-    spawn::wait_until(Duration::from_secs(15), answer)
+    process::wait_until(Duration::from_secs(15), answer)
         .with_context(|| format!("no {what} within 15 s"))
 }
 
@@ -127,7 +129,7 @@ fn a_process_of_the_lab_lives_in_its_namespace_and_ends_with_it() {
     let namespace = lab.node(0).unwrap().namespace();
     let log = lab.folder().join("sleep.log");
     let before = Host::of(namespace).unwrap();
-    let sleep = spawn::Process::start(namespace, "sleep".as_ref(), ["1000"], &log).unwrap();
+    let sleep = process::Process::start(namespace, "sleep".as_ref(), ["1000"], &log).unwrap();
     let name = || fs::read_to_string(format!("/proc/{}/comm", sleep.pid())).unwrap_or_default();
     patience("sleep", || (name() == "sleep\n").then_some(())).unwrap();
     let changes = before.changes(&Host::of(namespace).unwrap());

@@ -2,7 +2,7 @@
 //! programs: three nodes each, here and in a User Mode Linux whose kernel has 8021q.
 
 use anyhow::{Context, Result};
-use lab::{is_left_out, measure::slots::Slots};
+use lab::{is_left_out, measure::accepting_slots::Slots};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -20,7 +20,7 @@ fn this_machine_accepts_tunnels_by_what_its_kernel_has() -> Result<()> {
     if is_left_out("accepting_slots") {
         return Ok(());
     }
-    let slots = lab::measure::slots::measure()?;
+    let slots = lab::measure::accepting_slots::measure()?;
     assert_eq!(slots.kind, if has_8021q()? { "vlan" } else { "macvlan" });
     Ok(())
 }

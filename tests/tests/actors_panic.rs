@@ -4,8 +4,8 @@ use anyhow::{Result, bail, ensure};
 use lab::{
     Lab, Node, Options, is_left_out,
     measure::{PACE, pause, start_whole},
-    record::LOST_AFTER,
-    spawn::wait_until,
+    ping_record::LOST_AFTER,
+    process::wait_until,
 };
 use std::{
     fs,

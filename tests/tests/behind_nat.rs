@@ -1,7 +1,7 @@
 //! A node behind NAT gets a port mapping from a real gateway, is dialled through it, and leaves none behind.
 
 use anyhow::{Context, Result};
-use lab::{Lab, Options, is_left_out, measure::start_whole, spawn::wait_until};
+use lab::{Lab, Options, is_left_out, measure::start_whole, process::wait_until};
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::{
     Lab, Options, http, is_left_out,
     measure::{PACE, start_whole, tell},
-    spawn::{Process, wait_until},
+    process::{Process, wait_until},
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, fmt::Write, fs, net::SocketAddr, path::PathBuf, time::Duration};

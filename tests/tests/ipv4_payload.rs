@@ -1,7 +1,7 @@
 //! A network that carries IPv6 gets IPv4 beside it while it runs; nodes have prefixes of several lengths.
 
 use anyhow::{Context, Result, bail};
-use lab::{Lab, Node, Options, ip, is_left_out, measure::start_whole, spawn::wait_until};
+use lab::{Lab, Node, Options, ip, is_left_out, measure::start_whole, process::wait_until};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     time::Duration,

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use lab::{
     Lab, Options, is_left_out,
     measure::{start_whole, wait_routes},
-    spawn::wait_until,
+    process::wait_until,
 };
 use std::{collections::BTreeMap, fs, time::Duration};
 use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};

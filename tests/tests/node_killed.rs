@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use lab::{
     Lab, Options, is_left_out,
+    lab_run::stat_field,
     measure::{PACE, pause, start_whole, wait_routes},
-    record::LOST_AFTER,
-    run::stat_field,
-    spawn::wait_until,
+    ping_record::LOST_AFTER,
+    process::wait_until,
 };
 use std::time::Duration;
 

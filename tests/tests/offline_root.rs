@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use lab::{
     Lab, Node, Options, Pace, is_left_out,
     measure::{pause, start_whole},
-    spawn::wait_until,
+    process::wait_until,
 };
 use std::{fs, time::Duration};
 

@@ -1,7 +1,7 @@
 //! A leaf carries nobody's traffic, a node to be avoided tells of others at its price, and ways that lead back are known for it.
 
 use anyhow::Result;
-use lab::{Lab, Options, is_left_out, measure::start_whole, spawn::wait_until};
+use lab::{Lab, Options, is_left_out, measure::start_whole, process::wait_until};
 use policies::ways::leads_back;
 use std::time::Duration;
 use wire::control::{ROUTES_PATH, RoutesDocument};

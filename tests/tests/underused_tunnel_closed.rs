@@ -2,11 +2,12 @@
 
 use anyhow::{Result, bail};
 use lab::{
-    Lab, Options, Pace, is_left_out,
+    Lab, Options, Pace,
+    closing_monitor::Watch,
+    is_left_out,
     measure::{pause, start_whole},
-    record::LOST_AFTER,
-    spawn::wait_until,
-    watch::Watch,
+    ping_record::LOST_AFTER,
+    process::wait_until,
 };
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! that is killed and started meanwhile.
 
 use super::tell;
-use crate::desk::{Desk, request};
+use crate::standalone_registry::{Desk, request};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{

@@ -4,9 +4,9 @@
 use super::{PACE, dial, pause, prepare, seconds, start_whole, tell, wait_routes};
 use crate::{
     Lab, Options, Pinger,
-    record::{LOST_AFTER, Summary},
-    spawn::wait_until,
-    watch::{Closing, Watch},
+    closing_monitor::{Closing, Watch},
+    ping_record::{LOST_AFTER, Summary},
+    process::wait_until,
 };
 use anyhow::{Context, Result, bail};
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! Measures what a node costs that has nothing to do: memory, CPU, and bytes on its tunnels.
 
 use super::{dial, pause, prepare, start_whole, tell};
-use crate::{Lab, Node, Options, run::stat_field};
+use crate::{Lab, Node, Options, lab_run::stat_field};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{collections::BTreeMap, fs, time::Duration};

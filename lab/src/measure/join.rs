@@ -1,7 +1,7 @@
 //! Measures how long a newcomer needs from nothing to the first answered ping of a node's address.
 
 use super::{dial, seconds, tell};
-use crate::{Lab, Options, Pace, Pinger, spawn::wait_until};
+use crate::{Lab, Options, Pace, Pinger, process::wait_until};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::time::{Duration, Instant};

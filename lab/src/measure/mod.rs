@@ -2,22 +2,22 @@
 //!
 //! Progress goes to stderr; results are values, which the command prints as one line of JSON.
 
+pub mod accepting_slots;
 pub mod claim_race;
 pub mod converge;
 pub mod drain;
-pub mod guess;
 pub mod idle;
 pub mod join;
 pub mod recover;
-pub mod registry_away;
 pub mod registry_crash;
 pub mod registry_load;
+pub mod registry_outage;
 pub mod revoke;
 pub mod rotate;
 pub mod rtt;
-pub mod slots;
+pub mod token_guessing;
 
-use crate::{Lab, Options, Pace, Pinger, hops::Routes, node::Node, spawn::wait_until};
+use crate::{Lab, Options, Pace, Pinger, kernel_routes::Routes, node::Node, process::wait_until};
 use anyhow::{Context, Result, bail};
 use std::{
     fmt::Display,

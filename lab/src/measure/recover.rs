@@ -1,7 +1,9 @@
 //! Measures how long pairs of nodes are without each other after a sudden death.
 
 use super::{PACE, dial, pause, prepare, seconds, start_whole, tell, wait_routes};
-use crate::{Lab, Options, Pinger, hops::Routes, record::LOST_AFTER, spawn::wait_until};
+use crate::{
+    Lab, Options, Pinger, kernel_routes::Routes, ping_record::LOST_AFTER, process::wait_until,
+};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use nix::{
@@ -251,7 +253,7 @@ fn strike(lab: &Lab, routes: &Routes, fault: Fault, victim: usize) -> Result<Opt
 }
 
 fn is_alive(pid: u32) -> bool {
-    crate::run::stat_field(pid, 3).is_some_and(|state| state != "Z")
+    crate::lab_run::stat_field(pid, 3).is_some_and(|state| state != "Z")
 }
 
 fn kill_child(lab: &Lab, victim: usize, name: &str) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Measures what a registry forgets that is killed at random moments while it issues certificates.
 
 use super::{seconds as rounded, tell};
-use crate::desk::{Clients, Desk, request};
+use crate::standalone_registry::{Clients, Desk, request};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{

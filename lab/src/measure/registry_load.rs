@@ -3,11 +3,11 @@
 //!
 //! The clients run on the same processors as the registry, and take about as much of them.
 
-mod odd;
+mod malformed;
 mod slow;
 
 use super::{seconds as rounded, tell};
-use crate::desk::{Clients, Desk, csr, request};
+use crate::standalone_registry::{Clients, Desk, csr, request};
 use anyhow::{Context, Result};
 use rcgen::KeyPair;
 use serde::Serialize;
@@ -100,7 +100,7 @@ pub fn measure(slow: usize, odd: u64, seconds: u64) -> Result<Load> {
     let members = Mutex::new(Vec::new());
     thread::scope(|scope| -> Result<()> {
         let dribbling = scope.spawn(|| slow::dribble(&desk, &clients, slow, &over));
-        let hostile = scope.spawn(|| odd::steadily(&desk, &clients, &over));
+        let hostile = scope.spawn(|| malformed::steadily(&desk, &clients, &over));
         thread::sleep(Duration::from_secs(2));
         let outcome = phases(
             &desk, &clients, &tokens, &requests, span, &members, &mut load,
@@ -113,7 +113,7 @@ pub fn measure(slow: usize, odd: u64, seconds: u64) -> Result<Load> {
     load.rss_kib_before = rss_kib(&desk)?;
     tell(format!("{odd} odd requests"));
     let start = Instant::now();
-    let tally = odd::all(
+    let tally = malformed::all(
         &desk,
         &clients,
         tokens.last().map_or("", String::as_str),
@@ -124,7 +124,7 @@ pub fn measure(slow: usize, odd: u64, seconds: u64) -> Result<Load> {
     load.odd_wrong_status = tally.wrong_status.load(Ordering::Relaxed);
     load.odd_without_problem = tally.without_problem.load(Ordering::Relaxed);
     load.rss_kib_after = rss_kib(&desk)?;
-    odd::all(
+    malformed::all(
         &desk,
         &clients,
         tokens.last().map_or("", String::as_str),

@@ -2,7 +2,9 @@
 //! away is let in again.
 
 use super::{dial, pause, prepare, seconds, start_whole, tell, wait_routes};
-use crate::{Lab, Options, Pace, Pinger, hops::Routes, record::LOST_AFTER, spawn::wait_until};
+use crate::{
+    Lab, Options, Pace, Pinger, kernel_routes::Routes, ping_record::LOST_AFTER, process::wait_until,
+};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::{collections::BTreeSet, time::Duration};
@@ -122,7 +124,7 @@ fn run(
         (from == victim && !gone.contains(&to)) || (to == victim && !gone.contains(&from))
     };
     let last = || {
-        let pairs = pinger.ask(touches, crate::record::Pair::last_answered);
+        let pairs = pinger.ask(touches, crate::ping_record::Pair::last_answered);
         pairs
             .into_iter()
             .filter_map(|(.., last)| last)

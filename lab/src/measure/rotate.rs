@@ -1,7 +1,7 @@
 //! Measures what pings are lost while node certificates, the CA and the keys that all share are changed.
 
 use super::{PACE, certificate_end, pause, prepare, short_lived, start_whole, tell};
-use crate::{Lab, Pinger, record::LOST_AFTER, spawn::wait_until};
+use crate::{Lab, Pinger, ping_record::LOST_AFTER, process::wait_until};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;

@@ -3,8 +3,8 @@
 use super::{dial, pause, prepare, start_whole, tell};
 use crate::{
     Lab, Options, Pace,
-    delay::{Delays, round_trips_ms},
-    record::LOST_AFTER,
+    delays::{Delays, round_trips_ms},
+    ping_record::LOST_AFTER,
 };
 use anyhow::{Context, Result};
 use serde::Serialize;

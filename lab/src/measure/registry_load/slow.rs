@@ -1,7 +1,7 @@
 //! Clients that hold connections and hardly say anything: half of them within the handshake of TLS, half
 //! within the head of a request.
 
-use crate::desk::{Clients, Connection, Desk, connect};
+use crate::standalone_registry::{Clients, Connection, Desk, connect};
 use anyhow::Result;
 use std::{
     io::Write,

@@ -5,9 +5,9 @@
 
 use crate::{
     ip,
-    run::Run,
-    signals,
-    spawn::{self, Process, wait_until},
+    lab_run::Run,
+    process::{self, Process, wait_until},
+    signal_cleanup,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -58,9 +58,9 @@ impl Desk {
         if !nix::unistd::geteuid().is_root() {
             bail!("the lab needs root: it makes network namespaces");
         }
-        crate::run::clean();
+        crate::lab_run::clean();
         let run = Arc::new(Run::new()?);
-        signals::take_down_on_signals(&run, false);
+        signal_cleanup::take_down_on_signals(&run, false);
         let namespace = run.namespace("desk");
         ip::batch(None, &format!("netns add {namespace}\n"))?;
         ip::batch(
@@ -73,7 +73,7 @@ impl Desk {
             run,
             namespace,
             root,
-            program: spawn::program(),
+            program: process::program(),
             options,
             process: Mutex::default(),
         };
@@ -150,7 +150,7 @@ impl Desk {
         let arguments = ["registry", verb, "--root", &root]
             .into_iter()
             .chain(more.iter().copied());
-        spawn::run(&self.namespace, &self.program, arguments, PATIENCE)
+        process::run(&self.namespace, &self.program, arguments, PATIENCE)
     }
 
     /// The token of a new invitation, good for `uses` nodes.

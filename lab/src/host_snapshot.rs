@@ -1,6 +1,6 @@
 //! Takes a picture of a host (a node's namespace), so that before and after can be compared.
 
-use crate::{ip, spawn};
+use crate::{ip, process};
 use anyhow::Result;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,7 +68,7 @@ impl Host {
         }
         host.insert("sysctls", ip::inside(namespace, || Ok(sysctls()))?);
         let sockets = ["-H", "-n", "-a", "-t", "-u", "-w", "-x"];
-        let sockets = spawn::run(namespace, Path::new("ss"), sockets, Duration::from_secs(10))?;
+        let sockets = process::run(namespace, Path::new("ss"), sockets, Duration::from_secs(10))?;
         let lives = |line: &&str| !line.split_whitespace().any(|word| ENDED.contains(&word));
         host.insert(
             "sockets",

@@ -1,7 +1,7 @@
 //! Requests that make no sense: each call with bodies, queries and methods of every wrong kind, and certificate
 //! requests with bytes changed.
 
-use crate::desk::{Clients, Connection, Desk, request};
+use crate::standalone_registry::{Clients, Connection, Desk, request};
 use anyhow::{Context, Result};
 use rcgen::PublicKeyData;
 use rustls::pki_types::{CertificateDer, pem::PemObject};

@@ -1,7 +1,7 @@
 //! Measures whether a network outlives a long absence of its registry, in scaled time.
 
 use super::{certificate_end, pause, prepare, seconds, short_lived, start_whole, tell};
-use crate::{Lab, Pace, Pinger, spawn::wait_until};
+use crate::{Lab, Pace, Pinger, process::wait_until};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::time::{Duration, Instant};

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use lab::{
     Lab, Options, is_left_out,
     measure::{CALM, metric, start_whole},
-    spawn::wait_until,
+    process::wait_until,
 };
 use std::time::Duration;
 use wire::control::{STATUS_PATH, StatusDocument};

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use lab::{
     Lab, Options, Pace, is_left_out,
     measure::{pause, start_whole},
-    spawn::wait_until,
+    process::wait_until,
 };
 use std::time::Duration;
 

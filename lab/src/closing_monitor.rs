@@ -1,6 +1,6 @@
 //! Follows what the planners of all nodes decide, and tells whether traffic used a tunnel before it was closed.
 
-use crate::{Lab, Pinger, hops::Routes};
+use crate::{Lab, Pinger, kernel_routes::Routes};
 use anyhow::Result;
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result};
 use lab::{
-    Lab, Options, Pace, Pinger, host::Host, is_left_out, measure::start_whole, spawn::wait_until,
+    Lab, Options, Pace, Pinger, host_snapshot::Host, is_left_out, measure::start_whole,
+    process::wait_until,
 };
 use std::time::Duration;
 

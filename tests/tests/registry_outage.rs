@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use lab::{
     Lab, Options, is_left_out,
     measure::{CALM, start_whole},
-    spawn::wait_until,
+    process::wait_until,
 };
 use std::time::Duration;
 use wire::control::{TUNNELS_PATH, TunnelsDocument};

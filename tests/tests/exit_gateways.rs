@@ -4,7 +4,9 @@
 //! route of its own that leads nowhere; 4, a gateway.
 
 use anyhow::{Context, Result};
-use lab::{Lab, Node, Options, host::Host, ip, is_left_out, measure::pause, spawn::wait_until};
+use lab::{
+    Lab, Node, Options, host_snapshot::Host, ip, is_left_out, measure::pause, process::wait_until,
+};
 use std::{
     net::{SocketAddrV6, UdpSocket},
     time::Duration,

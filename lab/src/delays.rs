@@ -5,7 +5,7 @@
 //! what comes back. The nodes know nothing of it. TCP is not delayed: who measures with delays lets nobody
 //! listen there.
 
-use crate::{Lab, ip, nat::load_rules};
+use crate::{Lab, ip, nat_router::load_rules};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{

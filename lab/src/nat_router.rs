@@ -2,7 +2,7 @@
 //!
 //! miniupnpd refuses to map ports where the WAN address is not public, so the lab's internet looks public.
 
-use crate::{ip, spawn, spawn::Process};
+use crate::{ip, process, process::Process};
 use anyhow::{Context, Result, bail};
 use std::{
     fs,
@@ -81,7 +81,7 @@ impl Router {
             "link set lo up\naddr add {INSIDE}/24 dev eth0\nlink set eth0 up\nroute add default via {ROUTER}\n"
         );
         ip::batch(Some(inside), &host)?;
-        crate::underlay::allow_pings(inside)?;
+        crate::network::underlay::allow_pings(inside)?;
         ip::inside(&namespace, || {
             fs::write("/proc/sys/net/ipv4/ip_forward", "1")
                 .context("cannot make the router forward")
@@ -128,7 +128,7 @@ impl Router {
     /// Where nft cannot be asked.
     pub fn mappings(&self) -> Result<Vec<String>> {
         let arguments = ["list", "chain", "inet", "filter", "prerouting_miniupnpd"];
-        let told = spawn::run(
+        let told = process::run(
             &self.namespace,
             Path::new("nft"),
             arguments,

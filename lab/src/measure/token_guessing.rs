@@ -2,7 +2,7 @@
 //! many can be tried, and whether a good one still gets through.
 
 use super::{seconds as rounded, tell};
-use crate::desk::{Clients, Desk, request};
+use crate::standalone_registry::{Clients, Desk, request};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{

@@ -6,7 +6,7 @@
 
 use crate::{
     ip,
-    record::{Pair, Summary},
+    ping_record::{Pair, Summary},
 };
 use anyhow::{Context, Result, anyhow};
 use nix::{

@@ -1,7 +1,7 @@
 //! A node's certificate ends while it is off: it waits for the registry, renews it, and is there again.
 
 use anyhow::{Context, Result, ensure};
-use lab::{Lab, Options, is_left_out, measure::certificate_end, spawn::wait_until};
+use lab::{Lab, Options, is_left_out, measure::certificate_end, process::wait_until};
 use std::time::Duration;
 
 #[test]

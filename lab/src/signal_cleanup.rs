@@ -1,6 +1,6 @@
 //! Takes all runs down when SIGINT, SIGTERM or SIGHUP ends the process.
 
-use crate::run::Run;
+use crate::lab_run::Run;
 use std::{
     sync::{
         Arc, Mutex, Once, PoisonError, Weak,
