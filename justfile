@@ -16,7 +16,7 @@ test *args:
 unit:
     cargo test --workspace --lib --bins
 
-# Run one end-to-end test as root, such as `just e2e revoked`; WARREN_LAB_KEEP=1 keeps its logs.
+# Run one end-to-end test as root, such as `just e2e node_revoked`; WARREN_LAB_KEEP=1 keeps its logs.
 e2e name *args: build
     cargo test -p warren-tests --test {{ name }} -- --nocapture {{ args }}
 

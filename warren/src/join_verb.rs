@@ -1,8 +1,8 @@
 //! `warren join`: an invitation for an identity; `warren request` and `warren install`: the same by file.
 
 use crate::{
-    output::{fail, read_short, say},
-    unit,
+    output::{fail, print_line, read_text},
+    systemd_unit,
 };
 use config::paths::Paths;
 use std::{path::PathBuf, process::ExitCode};
@@ -40,7 +40,7 @@ impl Place {
     /// Nothing is spent where the unit that shall be started cannot be.
     fn can_start(&self, start: bool) -> Result<(), ExitCode> {
         let possible = if start {
-            unit::check(&self.root)
+            systemd_unit::check(&self.root)
         } else {
             Ok(())
         };
@@ -104,8 +104,8 @@ pub fn main(args: &Args) -> ExitCode {
 fn told(outcome: Result<Joined, JoinError>, start: bool) -> ExitCode {
     match outcome {
         Ok(joined) => {
-            say(format_args!("{} {}", joined.prefix, joined.address));
-            match if start { unit::start() } else { Ok(()) } {
+            print_line(format_args!("{} {}", joined.prefix, joined.address));
+            match if start { systemd_unit::start() } else { Ok(()) } {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error, error.exit_code()),
             }
@@ -118,7 +118,7 @@ fn told(outcome: Result<Joined, JoinError>, start: bool) -> ExitCode {
 pub fn request(args: &RequestArgs) -> ExitCode {
     match join::request(&args.place.paths(), args.place.child_uids) {
         Ok(request) => {
-            say(request.trim_end());
+            print_line(request.trim_end());
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, error.exit_code()),
@@ -131,7 +131,7 @@ pub fn install(args: &InstallArgs) -> ExitCode {
         return code;
     }
     let read =
-        read_short(&args.file).and_then(|text| serde_json::from_str(&text).map_err(Into::into));
+        read_text(&args.file).and_then(|text| serde_json::from_str(&text).map_err(Into::into));
     let enrolment: Enrolment = match read {
         Ok(enrolment) => enrolment,
         Err(error) => {

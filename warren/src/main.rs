@@ -5,7 +5,7 @@ mod output;
 mod registry_verbs;
 mod run_verb;
 mod status_verbs;
-mod unit;
+mod systemd_unit;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// One line on standard output. A reader who has gone away is no failure of ours.
-pub fn say(line: impl fmt::Display) {
+pub fn print_line(line: impl fmt::Display) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
@@ -39,7 +39,7 @@ pub fn fail(error: &dyn Error, code: u8) -> ExitCode {
 ///
 /// # Errors
 /// It cannot be read, or is no UTF-8.
-pub fn read_short(file: &Path) -> io::Result<String> {
+pub fn read_text(file: &Path) -> io::Result<String> {
     const MOST: u64 = 256 * 1024;
     let mut text = String::new();
     if file == Path::new("-") {

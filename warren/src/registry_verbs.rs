@@ -4,7 +4,7 @@ mod arguments;
 mod authority;
 mod operate;
 
-use crate::output::{fail, say};
+use crate::output::{fail, print_line};
 use clap::Subcommand;
 use config::paths::Paths;
 use ipnet::Ipv6Net;
@@ -170,7 +170,7 @@ pub fn main(args: &Args) -> ExitCode {
         Verb::Restore(args) => operate::restore(args),
         Verb::Log(args) => operate::log(args),
         Verb::Openapi(args) => {
-            say(registry::openapi::document(args.operator));
+            print_line(registry::openapi::document(args.operator));
             ExitCode::SUCCESS
         }
     }
@@ -199,9 +199,9 @@ fn init(args: &Init) -> ExitCode {
     };
     match settings::init(&args.root.places(), &new, registry::system_clock()()) {
         Ok(network) => {
-            say(format_args!("network {network}, registry {}", args.address));
+            print_line(format_args!("network {network}, registry {}", args.address));
             if let Some(folder) = &args.offline_root {
-                say(format_args!(
+                print_line(format_args!(
                     "the root's key is in {}: move it to a safe place",
                     folder.display()
                 ));
@@ -246,7 +246,7 @@ fn run(args: &Run) -> ExitCode {
             clock: registry::system_clock(),
         };
         let running = serve::start(&args.root.places(), &serving)?;
-        say(format_args!("registry listens on {}", running.address()));
+        print_line(format_args!("registry listens on {}", running.address()));
         running.run(stop).await
     });
     match served {

@@ -6,7 +6,7 @@ use super::{
     operate::{admin_code, call, done, text_of},
     settings_code,
 };
-use crate::output::{fail, say};
+use crate::output::{fail, print_line};
 use registry::{
     admin::{self, CaRequest, RequestCa, RotateCa},
     desk::CaStep,
@@ -32,7 +32,7 @@ pub(super) fn rotate_ca(args: &RotateCaArgs) -> ExitCode {
                 "/v1/authority/requests",
                 Some(&RequestCa {}),
                 |asked: CaRequest| {
-                    say(asked.csr.trim_end());
+                    print_line(asked.csr.trim_end());
                     ExitCode::SUCCESS
                 },
             );
@@ -78,7 +78,7 @@ pub(super) fn certify(args: &CertifyArgs) -> ExitCode {
         text_of(&args.file).and_then(|csr| certify_with(&args.offline_root, args.network, &csr));
     match certified {
         Ok(certificates) => {
-            say(certificates.trim_end());
+            print_line(certificates.trim_end());
             ExitCode::SUCCESS
         }
         Err(code) => code,

@@ -8,7 +8,7 @@ use super::{
     },
     settings_code,
 };
-use crate::output::{fail, read_short, say};
+use crate::output::{fail, print_line, read_text};
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use registry::{
     admin::{
@@ -49,7 +49,7 @@ const NOTHING: Option<&()> = None;
 fn print_json(document: &impl Serialize) -> ExitCode {
     match serde_json::to_string(document) {
         Ok(text) => {
-            say(text);
+            print_line(text);
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, 1),
@@ -79,13 +79,13 @@ pub(super) fn invite(args: &InviteArgs) -> ExitCode {
             if args.json {
                 return print_json(&invited);
             }
-            say(&invited.invitation);
+            print_line(&invited.invitation);
             if !args.qr {
                 return ExitCode::SUCCESS;
             }
             match QrCode::new(&invited.invitation) {
                 Ok(code) => {
-                    say(code.render::<Dense1x2>().quiet_zone(true).build());
+                    print_line(code.render::<Dense1x2>().quiet_zone(true).build());
                     ExitCode::SUCCESS
                 }
                 Err(error) => fail(&error, 1),
@@ -96,7 +96,7 @@ pub(super) fn invite(args: &InviteArgs) -> ExitCode {
 
 /// A short text, or what to end with.
 pub(super) fn text_of(file: &Path) -> Result<String, ExitCode> {
-    read_short(file).map_err(|error| {
+    read_text(file).map_err(|error| {
         let what = format!("cannot read {}: {error}", file.display());
         fail(&std::io::Error::other(what), 1)
     })
@@ -147,7 +147,7 @@ pub(super) fn list(args: &ListArgs) -> ExitCode {
                         [_, ..] => "dialable",
                     });
                 let (prefix, expires, serial) = (node.prefix, node.expires, node.serial);
-                say(format_args!(
+                print_line(format_args!(
                     "{prefix:<12} {name:<16} {state:<8} {heard:<8} until {expires}  {serial}"
                 ));
             }
@@ -166,7 +166,7 @@ pub(super) fn revoke(args: &RevokeArgs) -> ExitCode {
         "/v1/revocations",
         Some(&ask),
         |done: RevokedNode| {
-            say(format_args!(
+            print_line(format_args!(
                 "{} revoked ({} certificates)",
                 done.prefix, done.certificates
             ));
@@ -189,7 +189,7 @@ fn wait(root: &Root, wait: &Wait, done: impl Fn(&Spread) -> Option<String>) -> E
         loop {
             let spread = admin::ask::<Spread>(&root.places().admin, "GET", "/v1/spread", NOTHING)?;
             if last.replace(spread) != Some(spread) {
-                say(shown(&spread));
+                print_line(shown(&spread));
             }
             if let Some(what) = done(&spread) {
                 return Ok::<_, AdminError>(what);
@@ -201,7 +201,7 @@ fn wait(root: &Root, wait: &Wait, done: impl Fn(&Spread) -> Option<String>) -> E
         .block_on(async { tokio::time::timeout(wait.timeout, asking).await })
     {
         Ok(Ok(what)) => {
-            say(format_args!("{what}: all nodes that are there have it"));
+            print_line(format_args!("{what}: all nodes that are there have it"));
             ExitCode::SUCCESS
         }
         Ok(Err(error)) => fail(&error, admin_code(&error)),
@@ -243,7 +243,7 @@ pub(super) fn spread(args: &SpreadArgs) -> ExitCode {
             if args.json {
                 return print_json(&spread);
             }
-            say(shown(&spread));
+            print_line(shown(&spread));
             wait(&args.root, &args.wait, applied(spread.network_version))
         },
     )
@@ -260,7 +260,7 @@ pub(super) fn parameters(args: &ListArgs) -> ExitCode {
                 return print_json(&list);
             }
             for one in list.parameters {
-                say(format_args!(
+                print_line(format_args!(
                     "{:<18} {:<24} {}",
                     one.key, one.value, one.class
                 ));
@@ -271,7 +271,7 @@ pub(super) fn parameters(args: &ListArgs) -> ExitCode {
 }
 
 pub(super) fn done(root: &Root, pause: &Wait, done: &Done) -> ExitCode {
-    say(format_args!(
+    print_line(format_args!(
         "{} (network document {})",
         done.done, done.network_version
     ));
@@ -311,7 +311,7 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
         "/v1/backups",
         Some(&Backup { path }),
         |done: Done| {
-            say(done.done);
+            print_line(done.done);
             ExitCode::SUCCESS
         },
     )
@@ -320,11 +320,11 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
 pub(super) fn restore(args: &BackupArgs) -> ExitCode {
     match settings::restore(&args.root.places(), &args.file) {
         Ok(aside) => {
-            say(format_args!(
+            print_line(format_args!(
                 "restored; what was there before is {}",
                 aside.display()
             ));
-            say(
+            print_line(
                 "nodes that joined since the copy must join again; what was revoked since must be revoked again",
             );
             ExitCode::SUCCESS
@@ -341,7 +341,7 @@ pub(super) fn log(args: &LogArgs) -> ExitCode {
         NOTHING,
         |lines: Lines| {
             for line in lines.lines {
-                say(format_args!("{}  {:<8} {}", line.at, line.who, line.what));
+                print_line(format_args!("{}  {:<8} {}", line.at, line.who, line.what));
             }
             ExitCode::SUCCESS
         },
