@@ -9,7 +9,7 @@ use membership::peer_api::PeerReport;
 use os::process::{ChildEvent, EventListener, ProcessReading};
 use policies::{
     names::{Prefix, Slot, Transport},
-    orders::{CloseReason, Order},
+    orders::{CloseReason, Decision, Order},
     units::Uptime,
     world::{BabelTable, Candidate, LinkReading, ProbeReading, Sounding, View},
 };
@@ -135,7 +135,7 @@ pub struct PeerSounded {
     pub answered: bool,
 }
 
-/// An order, from the planner or the prober or an operator.
+/// An order, from the planner or from the prober.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Ordered {
@@ -190,7 +190,7 @@ pub struct Decided {
     /// When.
     pub at: Uptime,
     /// The orders of this look with the terms they were decided by; see `policies::planner`.
-    pub decisions: Vec<policies::planner::Decision>,
+    pub decisions: Vec<Decision>,
     /// What the planner thinks of each tunnel now, for `warren why`.
     pub verdicts: Vec<policies::planner::Verdict>,
 }

@@ -9,7 +9,7 @@ use policies::{
     names::{Endpoint, Prefix, Slot},
     parameters::Parameters,
     units::Uptime,
-    world::{Candidate, Phase, TunnelReading},
+    world::{Candidate, TunnelReading},
 };
 use std::{
     cell::RefCell,
@@ -142,6 +142,6 @@ impl TunnelTable {
     pub fn draining(&self) -> bool {
         self.tunnels
             .values()
-            .any(|tunnel| tunnel.phase == Phase::Draining)
+            .any(|tunnel| tunnel.phase.is_draining())
     }
 }

@@ -1,4 +1,6 @@
-//! What shall be done, and why. Each reason ends up as a metric label and in `warren why`.
+//! The orders that policies give, each with its reason.
+//!
+//! Each reason becomes a metric label and appears in `warren why`.
 
 use crate::names::{Endpoint, Prefix, Slot};
 use std::fmt;
@@ -41,8 +43,6 @@ reasons! {
         Gain = "gain",
         /// A peer that is known by the cache but missing in babeld's table: islands merge.
         MissingFromTable = "missing_from_table",
-        /// An operator asked.
-        Operator = "operator",
     }
 }
 
@@ -69,12 +69,29 @@ reasons! {
         PeerClosed = "peer_closed",
         /// The peer's certificate is revoked.
         Revoked = "revoked",
-        /// Certificates or keys have changed, which OpenVPN reads at its start only.
+        /// Certificates or keys have changed, and OpenVPN reads them only when it starts.
         Renewed = "renewed",
         /// The daemon stops.
         Shutdown = "shutdown",
-        /// An operator asked.
-        Operator = "operator",
+    }
+}
+
+impl CloseReason {
+    /// Whether a drain for this reason may be given up, so that the tunnel stays.
+    pub fn can_be_abandoned(self) -> bool {
+        match self {
+            Self::Revoked | Self::Shutdown => false,
+            Self::Unused
+            | Self::Replaced
+            | Self::Rotation
+            | Self::Duplicate
+            | Self::OverLimit
+            | Self::PeerDead
+            | Self::ProcessDied
+            | Self::DialFailed
+            | Self::PeerClosed
+            | Self::Renewed => true,
+        }
     }
 }
 
@@ -88,7 +105,7 @@ reasons! {
     }
 }
 
-/// One order of the planner.
+/// One order about a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Dial `peer` on the free slot.
@@ -123,4 +140,47 @@ pub enum Order {
         /// Why.
         reason: CloseReason,
     },
+}
+
+impl Order {
+    /// The labels of all orders, so that they can be listed before the program runs.
+    pub const LABELS: [&'static str; 4] = ["open", "drain", "undrain", "close"];
+
+    /// The metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "open",
+            Self::Drain { .. } => "drain",
+            Self::Undrain { .. } => "undrain",
+            Self::Close { .. } => "close",
+        }
+    }
+
+    /// The metric label of its reason.
+    pub fn reason_label(&self) -> &'static str {
+        match self {
+            Self::Open { reason, .. } => reason.label(),
+            Self::Drain { reason, .. } | Self::Close { reason, .. } => reason.label(),
+            Self::Undrain { reason, .. } => reason.label(),
+        }
+    }
+
+    /// The slot of the tunnel.
+    pub fn slot(&self) -> Slot {
+        match self {
+            Self::Open { slot, .. }
+            | Self::Drain { slot, .. }
+            | Self::Undrain { slot, .. }
+            | Self::Close { slot, .. } => *slot,
+        }
+    }
+}
+
+/// One order together with the terms by which it was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What shall be done.
+    pub order: Order,
+    /// The terms, for people: a sentence where numbers do not suffice, then `name=value unit`.
+    pub terms: String,
 }

@@ -15,7 +15,7 @@ use crate::{
     gain::{self, Outlook, Rule},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
-    orders::{CloseReason, OpenReason, Order},
+    orders::{CloseReason, Decision, OpenReason, Order},
     parameters::Parameters,
     rng::Rng,
     units::Uptime,
@@ -30,15 +30,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-
-/// One order together with the terms it was decided by.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Decision {
-    /// What shall be done.
-    pub order: Order,
-    /// The terms, as `name=value unit`, for people.
-    pub terms: String,
-}
 
 /// What the planner thinks of one tunnel.
 #[derive(Clone, Debug, PartialEq)]
@@ -252,7 +243,7 @@ impl Planner {
 
     fn draining(&self, picture: &Picture<'_>) -> BTreeMap<Slot, bool> {
         let drains = |slot: &Slot, link: &LinkReading| {
-            slot.role() == Role::Accepted && link.tunnel.phase == Phase::Draining
+            slot.role() == Role::Accepted && link.tunnel.phase.is_draining()
         };
         let drained = |slot: Slot, link: &LinkReading| {
             let usage = self.usage.get(&slot).map(|(_, _, usage)| usage);
@@ -366,19 +357,14 @@ impl Planner {
         }
     }
 
-    /// The closing under way; a drain that somebody else began is taken over.
+    /// The closing under way. A drain that another policy began is carried through for that policy's reason.
     fn carry_on(&mut self, picture: &Picture<'_>, plan: &mut Plan, progress: &mut Option<String>) {
         if self.closing.is_none() {
-            let draining = picture
-                .dialled()
-                .find(|link| link.tunnel.phase == Phase::Draining);
-            self.closing = draining.map(|link| {
-                Closing::begin(
-                    link.tunnel.slot,
-                    link.tunnel.peer,
-                    CloseReason::Operator,
-                    picture,
-                )
+            let mut dialled = picture.dialled();
+            self.closing = dialled.find_map(|link| {
+                let reason = link.tunnel.phase.drain_reason()?;
+                let (slot, peer) = (link.tunnel.slot, link.tunnel.peer);
+                Some(Closing::begin(slot, peer, reason, picture))
             });
         }
         let Some(mut closing) = self.closing.take() else {
@@ -440,7 +426,7 @@ impl Planner {
                         self.close(picture, slot, peer, reason, terms, plan);
                     }
                 }
-                Phase::Connecting | Phase::Draining | Phase::Closing => {}
+                Phase::Connecting | Phase::Draining { .. } | Phase::Closing => {}
             }
         }
     }

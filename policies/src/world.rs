@@ -2,6 +2,7 @@
 
 use crate::{
     names::{Endpoint, Prefix, Role, Slot},
+    orders::CloseReason,
     units::Uptime,
 };
 use std::time::Duration;
@@ -29,9 +30,59 @@ pub enum Phase {
     /// Frames pass.
     Up,
     /// Babel's hellos are kept off the slot; payload still flows.
-    Draining,
+    Draining {
+        /// Why the tunnel is to be closed.
+        reason: CloseReason,
+    },
     /// OpenVPN was told to end.
     Closing,
+}
+
+impl Phase {
+    /// The labels of all phases, so that they can be listed before the program runs.
+    pub const LABELS: [&'static str; 4] = ["connecting", "up", "draining", "closing"];
+
+    /// The name in metrics and documents.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Up => "up",
+            Self::Draining { .. } => "draining",
+            Self::Closing => "closing",
+        }
+    }
+
+    /// Why the tunnel drains; `None` where it does not.
+    pub fn drain_reason(self) -> Option<CloseReason> {
+        match self {
+            Self::Draining { reason } => Some(reason),
+            Self::Connecting | Self::Up | Self::Closing => None,
+        }
+    }
+
+    /// Whether the tunnel drains, for whatever reason.
+    pub fn is_draining(self) -> bool {
+        self.drain_reason().is_some()
+    }
+
+    /// The phase after an order to drain for `reason`: a drain that may be given up takes on the new reason.
+    pub fn drained_for(self, reason: CloseReason) -> Self {
+        match self {
+            Self::Up => Self::Draining { reason },
+            Self::Draining { reason: earlier } if earlier.can_be_abandoned() => {
+                Self::Draining { reason }
+            }
+            Self::Connecting | Self::Draining { .. } | Self::Closing => self,
+        }
+    }
+
+    /// The phase after an order to give a drain up.
+    pub fn undrained(self) -> Self {
+        match self {
+            Self::Draining { reason } if reason.can_be_abandoned() => Self::Up,
+            Self::Connecting | Self::Up | Self::Draining { .. } | Self::Closing => self,
+        }
+    }
 }
 
 /// One tunnel, as the store of what outlives the actors holds it.
@@ -222,4 +273,47 @@ pub struct World {
     pub views: Vec<View>,
     /// Slots that may take a new dialled tunnel now.
     pub free_slots: Vec<Slot>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNUSED: Phase = Phase::Draining {
+        reason: CloseReason::Unused,
+    };
+    const RENEWED: Phase = Phase::Draining {
+        reason: CloseReason::Renewed,
+    };
+    const REVOKED: Phase = Phase::Draining {
+        reason: CloseReason::Revoked,
+    };
+
+    #[test]
+    fn a_drain_begins_when_up_and_takes_on_a_later_reason_unless_it_is_final() {
+        for (before, reason, after) in [
+            (Phase::Connecting, CloseReason::Unused, Phase::Connecting),
+            (Phase::Up, CloseReason::Unused, UNUSED),
+            (UNUSED, CloseReason::Renewed, RENEWED),
+            (RENEWED, CloseReason::Revoked, REVOKED),
+            (REVOKED, CloseReason::Renewed, REVOKED),
+            (Phase::Closing, CloseReason::Revoked, Phase::Closing),
+        ] {
+            assert_eq!(before.drained_for(reason), after, "{before:?}, {reason}");
+        }
+    }
+
+    #[test]
+    fn a_drain_can_be_given_up_unless_its_reason_is_final() {
+        for (before, after) in [
+            (UNUSED, Phase::Up),
+            (RENEWED, Phase::Up),
+            (REVOKED, REVOKED),
+            (Phase::Up, Phase::Up),
+            (Phase::Connecting, Phase::Connecting),
+            (Phase::Closing, Phase::Closing),
+        ] {
+            assert_eq!(before.undrained(), after, "{before:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     num::{index, number},
     space::Space,
 };
-use policies::{link_cost::LinkCost, rng::Rng, units::Uptime};
+use policies::{link_cost::LinkCost, orders::CloseReason, rng::Rng, units::Uptime};
 
 /// One tunnel.
 #[derive(Clone, Debug)]
@@ -22,8 +22,8 @@ pub struct Tunnel {
     pub since: Uptime,
     /// What a hop over it costs, in metric.
     pub cost: u32,
-    /// Since when Babel has been taken off it.
-    pub draining: Option<Uptime>,
+    /// Since when Babel has been taken off it, and why it is to be closed.
+    pub draining: Option<(Uptime, CloseReason)>,
 }
 
 #[cfg(test)]
@@ -230,9 +230,9 @@ impl Overlay {
     }
 
     /// Takes Babel off a tunnel, or puts it back.
-    pub fn set_draining(&mut self, number: u32, since: Option<Uptime>) {
+    pub fn set_draining(&mut self, number: u32, drain: Option<(Uptime, CloseReason)>) {
         if let Some(Some(tunnel)) = self.tunnels.get_mut(index(number)) {
-            tunnel.draining = since;
+            tunnel.draining = drain;
             self.changed.extend([tunnel.dialler, tunnel.acceptor]);
         }
     }

@@ -336,7 +336,7 @@ pub fn threads() -> usize {
 mod tests {
     use super::*;
     use crate::{chance::below, overlay::Limits, space::Space};
-    use policies::{link_cost::LinkCost, rng::Rng, units::Uptime};
+    use policies::{link_cost::LinkCost, orders::CloseReason, rng::Rng, units::Uptime};
 
     /// Compares the ways with what they must be, target by target.
     #[track_caller]
@@ -429,7 +429,7 @@ mod tests {
                     let (at, node) = (number(below(&mut rng, 120)), number(below(&mut rng, 40)));
                     match rng.below(5) {
                         0 => overlay.close(at),
-                        1 => overlay.set_draining(at, Some(now)),
+                        1 => overlay.set_draining(at, Some((now, CloseReason::Unused))),
                         2 => overlay.set_draining(at, None),
                         3 if step == 3 => overlay.isolate(node),
                         _ => {

@@ -8,9 +8,9 @@ use anyhow::{Context, bail, ensure};
 use policies::{
     gain::Rule,
     names::{Endpoint, Prefix, Slot, Transport},
-    orders::Order,
+    orders::{CloseReason, Decision, Order},
     parameters::Parameters,
-    planner::{Decision, Planner, PlannerSettings},
+    planner::{Planner, PlannerSettings},
     units::Uptime,
     world::{
         BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts,
@@ -253,7 +253,9 @@ impl Tape {
         let phase = match entry.phase.as_str() {
             "connecting" => Phase::Connecting,
             "up" => Phase::Up,
-            "draining" => Phase::Draining,
+            "draining" => Phase::Draining {
+                reason: drain_reason(entry)?,
+            },
             "closing" => Phase::Closing,
             other => bail!("no phase of a tunnel: {other:?}"),
         };
@@ -295,6 +297,20 @@ impl Tape {
             },
         })
     }
+}
+
+/// Why the tunnel drains, as the recording says.
+fn drain_reason(entry: &TunnelEntry) -> anyhow::Result<CloseReason> {
+    let label = entry.drain_reason.as_deref().unwrap_or("none");
+    let mut reasons = CloseReason::ALL.iter().copied();
+    reasons
+        .find(|reason| reason.label() == label)
+        .with_context(|| {
+            format!(
+                "tunnel {} drains for an unknown reason, {label:?}",
+                entry.slot
+            )
+        })
 }
 
 /// Bytes of a full frame on a tunnel.
@@ -430,7 +446,7 @@ mod tests {
     const STATUS: &str = r#"{"version":1,"at":"2024-01-01T00:00:00Z","software":"0","prefix":"1/16","address":"fd00::1","network":"fd00::/48","pid":1,"uptime_seconds":1.0,"ready":true,"tunnels_up":{"dialled":1,"accepted":0},"nodes_known":1,"routes_installed":1,"neighbours":1,"registry":{"asked":null,"answered":null,"failure":null},"leases":[],"children":[],"actor_restarts":0}"#;
     const PEERS: &str = r#"{"version":1,"at":"2024-01-01T00:00:01Z","peers":[{"prefix":"9/16","endpoints":["udp:192.0.2.9:1194"],"confirmed_seconds_ago":3.5,"failed_seconds_ago":null,"failures":0,"slot":null}]}"#;
     const ROUTES: &str = r#"{"version":1,"at":"2024-01-01T00:00:02Z","babeld_answers":true,"neighbours":[],"routes":[{"node":"9/16","address":"fd00::9","slot":"wrn0","via":"2/16","installed":true,"metric":300,"refmetric":204}]}"#;
-    const TUNNELS: &str = r#"{"version":1,"at":"2024-01-01T00:00:03Z","tunnels":[{"slot":"wrn0","peer":"2/16","role":"dialled","transport":"udp","endpoint":"192.0.2.2:1194","phase":"up","age_seconds":900.0,"rx_bytes":1,"tx_bytes":2,"rx_bytes_per_second":0.0,"tx_bytes_per_second":0.0,"nodes_served":1,"routes":1,"rtt_seconds":null,"loss_ratio":null,"verdict":null}]}"#;
+    const TUNNELS: &str = r#"{"version":1,"at":"2024-01-01T00:00:03Z","tunnels":[{"slot":"wrn0","peer":"2/16","role":"dialled","transport":"udp","endpoint":"192.0.2.2:1194","phase":"up","drain_reason":null,"age_seconds":900.0,"rx_bytes":1,"tx_bytes":2,"rx_bytes_per_second":0.0,"tx_bytes_per_second":0.0,"nodes_served":1,"routes":1,"rtt_seconds":null,"loss_ratio":null,"verdict":null}]}"#;
 
     fn settings() -> PlannerSettings {
         PlannerSettings {

@@ -54,12 +54,8 @@ pub fn links(overlay: &Overlay, node: u32) -> Vec<LinkReading> {
         let reading = TunnelReading {
             slot: slot(tunnel, node),
             peer: prefix(*far)?,
-            phase: if draining.is_some() {
-                Phase::Draining
-            } else {
-                Phase::Up
-            },
-            since: draining.unwrap_or(tunnel.since),
+            phase: draining.map_or(Phase::Up, |(_, reason)| Phase::Draining { reason }),
+            since: draining.map_or(tunnel.since, |(since, _)| since),
             up_since: Some(tunnel.since),
             endpoint: Some(endpoint(*far)),
         };

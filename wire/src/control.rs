@@ -155,6 +155,9 @@ pub struct TunnelEntry {
     pub endpoint: Option<SocketAddr>,
     /// `connecting`, `up`, `draining` or `closing`.
     pub phase: String,
+    /// Why it drains, as the metrics' label `reason`; `None` unless its phase is `draining`.
+    #[serde(default)]
+    pub drain_reason: Option<String>,
     /// Since it came up; `None` while it connects.
     pub age_seconds: Option<f64>,
     /// Bytes received through this tunnel.

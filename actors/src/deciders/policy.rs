@@ -10,8 +10,8 @@ use crate::store::{LocalLimits, SharedRouteView};
 use actix::{Actor, Context, Handler, Recipient};
 use membership::documents::CurrentDocuments;
 use policies::{
-    orders::Order,
-    planner::{Decision, Planner},
+    orders::{Decision, Order},
+    planner::Planner,
     units::Uptime,
     world::World,
 };

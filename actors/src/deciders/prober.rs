@@ -177,7 +177,8 @@ impl Prober {
 
     /// Follows the table of tunnels: begins with those that came up, forgets those that ended.
     fn follow(&mut self, links: &[LinkReading], now: Uptime) {
-        let up = |link: &&LinkReading| matches!(link.tunnel.phase, Phase::Up | Phase::Draining);
+        let up =
+            |link: &&LinkReading| matches!(link.tunnel.phase, Phase::Up | Phase::Draining { .. });
         let mut tunnels = BTreeMap::new();
         for link in links.iter().filter(up) {
             let known = self.tunnels.remove(&link.tunnel.slot);
@@ -186,7 +187,7 @@ impl Prober {
             });
             let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, self.settings.pace, now));
             tunnel.probing.on_counters(link.counters, now);
-            if link.tunnel.phase == Phase::Draining {
+            if link.tunnel.phase.is_draining() {
                 tunnel.drains = Some(now);
             }
             tunnels.insert(link.tunnel.slot, tunnel);

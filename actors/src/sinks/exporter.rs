@@ -6,8 +6,8 @@
 mod families;
 mod process;
 
+pub(crate) use families::transport;
 pub use families::{FAMILIES, Family, Kind};
-pub(crate) use families::{phase, transport};
 
 use crate::sinks::telemetry::{Published, Snapshot};
 use actix_web::{

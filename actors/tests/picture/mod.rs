@@ -12,8 +12,8 @@ use actors::{
 use os::process::ProcessReading;
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
-    orders::{CloseReason, OpenReason, Order},
-    planner::{Decision, Verdict},
+    orders::{CloseReason, Decision, OpenReason, Order},
+    planner::Verdict,
     units::Uptime,
     world::{
         BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts,

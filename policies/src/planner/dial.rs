@@ -5,11 +5,11 @@
 //! enough tunnels are left to chance, the candidate that shortens the ways most takes a random one's
 //! place. A peer that a tunnel of either role leads to is never dialled.
 
-use super::{Decision, picture::Picture};
+use super::picture::Picture;
 use crate::{
     gain::Gain,
     names::{Prefix, Slot},
-    orders::{OpenReason, Order},
+    orders::{Decision, OpenReason, Order},
     rng::Rng,
     units::Uptime,
     world::{Candidate, Phase},

@@ -5,10 +5,10 @@
 //!                                └─ deadline, or the only way to a node ─► Undrain ordered ─► given up
 //! ```
 
-use super::{Decision, picture::Picture};
+use super::picture::Picture;
 use crate::{
     names::{Prefix, Slot},
-    orders::{AbandonReason, CloseReason, Order},
+    orders::{AbandonReason, CloseReason, Decision, Order},
     parameters::{DRAIN_DEADLINE, Parameters},
     units::Uptime,
     usage::Usage,
@@ -102,9 +102,13 @@ impl Closing {
         let Some(tunnel) = picture.tunnels.get(&self.slot).map(|link| &link.tunnel) else {
             return Step::Gone;
         };
-        if tunnel.peer != self.peer || now.since(self.told) >= PATIENCE {
+        let drains = self.stage == Stage::Drain && tunnel.phase.is_draining();
+        let overdue = now.since(self.told) >= PATIENCE && !drains;
+        if tunnel.peer != self.peer || overdue {
             return Step::Gone;
         }
+        // Another policy may have ordered the drain, too, for a reason of its own.
+        self.reason = tunnel.phase.drain_reason().unwrap_or(self.reason);
         match (tunnel.phase, self.stage) {
             (Phase::Closing, _) => Step::Wait("closing".to_owned()),
             (Phase::Connecting, _) => Step::Gone,
@@ -117,17 +121,17 @@ impl Closing {
                     reason: self.reason,
                 },
             ),
-            (Phase::Draining, Stage::Drain) => {
+            (Phase::Draining { .. }, Stage::Drain) => {
                 self.drained(picture, tunnel.since, usage, parameters)
             }
-            (Phase::Draining, Stage::Undrain) => self.again(
+            (Phase::Draining { .. }, Stage::Undrain) => self.again(
                 now,
                 Order::Undrain {
                     slot: self.slot,
                     reason: AbandonReason::Deadline,
                 },
             ),
-            (Phase::Up | Phase::Draining, Stage::Close) => self.again(
+            (Phase::Up | Phase::Draining { .. }, Stage::Close) => self.again(
                 now,
                 Order::Close {
                     slot: self.slot,
@@ -170,7 +174,9 @@ impl Closing {
             quiet.subsec_millis(),
             far.map_or("none".to_owned(), |cost| cost.to_string()),
         );
-        if let Some(node) = self.lonely(picture) {
+        let can_give_up = self.reason.can_be_abandoned();
+        let lonely = self.lonely(picture);
+        if let Some(node) = lonely.filter(|_| can_give_up) {
             return self.give_up(
                 now,
                 AbandonReason::OnlyWay,
@@ -178,7 +184,7 @@ impl Closing {
             );
         }
         let stuck = routed > 0 && dwell >= hello.saturating_mul(LAST_HELLO);
-        if stuck || dwell >= deadline(parameters) {
+        if can_give_up && (stuck || dwell >= deadline(parameters)) {
             return self.give_up(now, AbandonReason::Deadline, terms);
         }
         if is_drained(picture, self.slot, since, usage, parameters) && self.lonely_since.is_none() {

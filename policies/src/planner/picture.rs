@@ -123,7 +123,7 @@ impl<'w> Picture<'w> {
         self.tunnels.values().copied().filter(|link| {
             link.tunnel.role() == Role::Dialled
                 && match link.tunnel.phase {
-                    Phase::Connecting | Phase::Up | Phase::Draining => true,
+                    Phase::Connecting | Phase::Up | Phase::Draining { .. } => true,
                     Phase::Closing => false,
                 }
         })

@@ -11,8 +11,7 @@ use crate::{
 use policies::{
     gain::{SOUNDED, shortlist},
     names::Slot,
-    orders::Order,
-    planner::Decision,
+    orders::{Decision, Order},
     rng::Rng,
     units::Uptime,
     ways::Ways,
@@ -230,9 +229,9 @@ impl Net {
                 *failed = (now, failed.1 + 1);
                 Some(peer)
             }
-            Order::Drain { slot, .. } => {
+            Order::Drain { slot, reason } => {
                 let at = self.tunnel_at(node, slot)?;
-                self.overlay.set_draining(at, Some(now));
+                self.overlay.set_draining(at, Some((now, reason)));
                 let start = self.starts.get(index(node)).copied().unwrap_or_default();
                 self.closings
                     .entry((node, start, slot))

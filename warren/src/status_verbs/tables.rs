@@ -373,6 +373,7 @@ mod tests {
 
     fn tunnel(seconds: Option<f64>) -> TunnelEntry {
         TunnelEntry {
+            drain_reason: None,
             slot: "wrn0".into(),
             peer: "9/16".into(),
             role: "dialled".into(),

@@ -131,6 +131,13 @@ impl Common {
         }
     }
 
+    /// The drain under way has another reason from now on; it began when it began.
+    pub(super) fn set_drain_reason(&self, slot: Slot, draining: Phase) {
+        if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot) {
+            tunnel.phase = draining;
+        }
+    }
+
     pub(super) fn came_up(&self, slot: Slot, peer: Prefix) {
         let at = self.now();
         self.set_phase(slot, Phase::Up);

@@ -55,7 +55,7 @@ impl Tunnels {
                 continue;
             }
             tracing::info!(%slot, %peer, "peer revoked: its tunnel drains and is cut off");
-            self.drain(slot);
+            self.drain(slot, CloseReason::Revoked);
             let at = self.common.now() + CUT_AFTER;
             self.connections
                 .0
@@ -103,9 +103,5 @@ impl Tunnels {
             .and_then(|network| network.payload4()?.node_range(node));
         let ipv6 = self.common.settings.network.node_range(node);
         ipv4.map(IpNet::from).into_iter().chain([ipv6.into()])
-    }
-
-    pub(super) fn is_cut(&self, slot: Slot) -> bool {
-        self.connections.0.borrow().cut.contains_key(&slot)
     }
 }

@@ -213,51 +213,48 @@ impl Tunnels {
                 self.open(slot, peer, &endpoints);
             }
             // A neighbour ends tunnels, or we do: the planner says it again.
-            Order::Drain { reason, .. }
-                if reason != CloseReason::Operator && self.turn.holder().is_some() => {}
+            Order::Drain { .. } if self.turn.holder().is_some() => {}
             Order::Drain { slot, reason } => {
                 tracing::info!(%slot, %reason, "tunnel draining");
-                self.drain(slot);
+                self.drain(slot, reason);
             }
-            // Who is cut off is not taken back.
-            Order::Undrain { slot, .. } if self.is_cut(slot) => {}
             Order::Undrain { slot, reason } => {
                 tracing::info!(%slot, %reason, "drain given up");
-                self.move_phase(slot, Phase::Draining, Phase::Up, LinkOrder::Unsilence(slot));
+                self.undrain(slot);
                 self.common.links.order(LinkOrder::RequestRoutes(slot));
             }
-            Order::Close { slot, reason } => {
-                // The planner takes every drain that it did not begin for an operator's.
-                let rolls = self
-                    .connections
-                    .0
-                    .borrow_mut()
-                    .rollover
-                    .tried
-                    .remove(&slot)
-                    .is_some();
-                let ours = rolls && reason == CloseReason::Operator;
-                self.close(slot, if ours { CloseReason::Renewed } else { reason });
-            }
+            Order::Close { slot, reason } => self.close(slot, reason),
         }
     }
 
-    fn drain(&mut self, slot: Slot) {
-        let peer = self
-            .common
-            .table
-            .borrow()
-            .tunnels
-            .get(&slot)
-            .map(|tunnel| tunnel.peer);
-        if let Some(peer) = peer {
-            self.move_phase(
-                slot,
-                Phase::Up,
-                Phase::Draining,
-                LinkOrder::Silence(slot, peer),
-            );
+    /// Takes Babel off the slot; a drain under way takes on the reason unless its own is final.
+    fn drain(&self, slot: Slot, reason: CloseReason) {
+        let Some((peer, phase)) = self.peer_and_phase(slot) else {
+            return;
+        };
+        let drained = phase.drained_for(reason);
+        if phase == Phase::Up && drained != phase {
+            self.common.set_phase(slot, drained);
+            self.common.links.order(LinkOrder::Silence(slot, peer));
+        } else if drained != phase {
+            self.common.set_drain_reason(slot, drained);
         }
+    }
+
+    /// Puts Babel back on the slot, unless the drain's reason is final.
+    fn undrain(&self, slot: Slot) {
+        if let Some((_, phase)) = self.peer_and_phase(slot)
+            && phase.undrained() != phase
+        {
+            self.common.set_phase(slot, phase.undrained());
+            self.common.links.order(LinkOrder::Unsilence(slot));
+        }
+    }
+
+    fn peer_and_phase(&self, slot: Slot) -> Option<(Prefix, Phase)> {
+        let table = self.common.table.borrow();
+        let tunnel = table.tunnels.get(&slot)?;
+        Some((tunnel.peer, tunnel.phase))
     }
 
     fn open(&mut self, slot: Slot, peer: Prefix, endpoints: &[Endpoint]) {
@@ -285,20 +282,6 @@ impl Tunnels {
             up_since: None,
             endpoint: endpoints.first().copied(),
         });
-    }
-
-    fn move_phase(&self, slot: Slot, from: Phase, to: Phase, order: LinkOrder) {
-        let phase = self
-            .common
-            .table
-            .borrow()
-            .tunnels
-            .get(&slot)
-            .map(|tunnel| tunnel.phase);
-        if phase == Some(from) {
-            self.common.set_phase(slot, to);
-            self.common.links.order(order);
-        }
     }
 
     fn close(&mut self, slot: Slot, reason: CloseReason) {
@@ -385,7 +368,7 @@ impl Handler<DrainAll> for Tunnels {
         self.common.stopping.set(true);
         let slots: Vec<Slot> = self.common.table.borrow().tunnels.keys().copied().collect();
         for slot in slots {
-            self.drain(slot);
+            self.drain(slot, CloseReason::Shutdown);
         }
     }
 }

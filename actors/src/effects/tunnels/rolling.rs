@@ -5,10 +5,7 @@ use super::{
     rollover::{self, Turns},
     server::Server,
 };
-use crate::{
-    effects::link_orders::LinkOrder,
-    restart_lock::{give_all_back, take_all},
-};
+use crate::restart_lock::{give_all_back, take_all};
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use policies::{
     names::{Prefix, Slot, Transport},
@@ -208,7 +205,7 @@ impl Tunnels {
         if must {
             self.close(slot, CloseReason::Renewed)
         } else {
-            self.drain(slot)
+            self.drain(slot, CloseReason::Renewed)
         }
     }
 
@@ -232,7 +229,9 @@ impl Tunnels {
         }
         self.drained.clear();
         tracing::info!(%transport, tunnels = slots.len(), "server drains, to be started anew");
-        slots.iter().for_each(|slot| self.drain(*slot));
+        slots
+            .iter()
+            .for_each(|slot| self.drain(*slot, CloseReason::Renewed));
         if let Some(server) = self.connections.0.borrow_mut().servers.get_mut(&transport) {
             server.set_drains(Some(now));
         }
@@ -285,7 +284,7 @@ impl Tunnels {
                 rollover.rests_until = now + rollover::AGAIN;
                 drop(processes);
                 for slot in slots {
-                    self.move_phase(slot, Phase::Draining, Phase::Up, LinkOrder::Unsilence(slot));
+                    self.undrain(slot);
                 }
                 self.leave_turns(ctx);
             }

@@ -1,7 +1,7 @@
 //! Makes the documents of the control socket from a picture.
 
 use crate::sinks::{
-    exporter::{phase, transport},
+    exporter::transport,
     telemetry::{Row, Snapshot},
 };
 use os::clock::Clock;
@@ -128,7 +128,12 @@ impl<'a> View<'a> {
             role: slot.role().to_string(),
             transport: transport(row).map(|transport| transport.to_string()),
             endpoint: row.tunnel.endpoint.map(|endpoint| endpoint.address),
-            phase: phase(row.tunnel.phase).to_owned(),
+            phase: row.tunnel.phase.label().to_owned(),
+            drain_reason: row
+                .tunnel
+                .phase
+                .drain_reason()
+                .map(|reason| reason.label().to_owned()),
             age_seconds: self.ago(row.tunnel.up_since),
             rx_bytes: row.carried.rx_bytes,
             tx_bytes: row.carried.tx_bytes,

@@ -136,7 +136,7 @@ families! {
         "The node by which packets leave the network; always 1, absent where there is none.",
         |seen| seen.node.gateway().map(|gateway| (vec![s(gateway)], 1.0)).into_iter().collect();
 
-    Counter warren_decisions_total &["order", "reason"], "Orders of the planner.",
+    Counter warren_decisions_total &["order", "reason"], "Orders about tunnels: of the planner, of rolling restarts and of revocations.",
         |seen| map(&seen.node.counts.decisions, |(order, reason)| vec![s(order), s(reason)]);
     Counter warren_drains_total &["outcome"], "Planned closings that are over.",
         |seen| map(&seen.node.counts.drains, |outcome| vec![s(outcome.label())]);
@@ -275,46 +275,29 @@ fn live(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
         .collect()
 }
 
-/// The state's name, as the metrics and the control documents say it.
-pub(crate) fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Connecting => "connecting",
-        Phase::Up => "up",
-        Phase::Draining => "draining",
-        Phase::Closing => "closing",
-    }
-}
-
-const PHASES: [Phase; 4] = [
-    Phase::Connecting,
-    Phase::Up,
-    Phase::Draining,
-    Phase::Closing,
-];
-
 fn tunnels(node: &Snapshot) -> Vec<Sample> {
-    let of = |role: Role, state: Phase| {
-        let same = |row: &&Row| row.tunnel.role() == role && row.tunnel.phase == state;
+    let of = |role: Role, state: &'static str| {
+        let same = |row: &&Row| row.tunnel.role() == role && row.tunnel.phase.label() == state;
         (
-            vec![s(role), s(phase(state))],
+            vec![s(role), s(state)],
             float(count(node.rows.live().filter(same))),
         )
     };
     ROLES
         .into_iter()
-        .flat_map(|role| PHASES.map(|state| of(role, state)))
+        .flat_map(|role| Phase::LABELS.map(|state| of(role, state)))
         .collect()
 }
 
 fn states(node: &Snapshot) -> Vec<Sample> {
-    let of = |row: &Row, state: Phase| {
+    let of = |row: &Row, state: &'static str| {
         let mut labels = tunnel(row);
-        labels.push(s(phase(state)));
-        (labels, truth(row.tunnel.phase == state))
+        labels.push(s(state));
+        (labels, truth(row.tunnel.phase.label() == state))
     };
     node.rows
         .live()
-        .flat_map(|row| PHASES.map(|state| of(row, state)))
+        .flat_map(|row| Phase::LABELS.map(|state| of(row, state)))
         .collect()
 }
 

@@ -329,7 +329,8 @@ impl Snapshot {
     /// The planner looked.
     pub fn decided(&mut self, fact: Decided) {
         for decision in fact.decisions {
-            let (order, slot, peer, reason) = labels(&decision.order);
+            let (order, reason) = (decision.order.label(), decision.order.reason_label());
+            let slot = decision.order.slot();
             bump(
                 &mut Arc::make_mut(&mut self.counts).decisions,
                 (order, reason),
@@ -337,7 +338,12 @@ impl Snapshot {
             if let Some(outcome) = self.drain(&decision.order) {
                 bump(&mut Arc::make_mut(&mut self.counts).drains, outcome);
             }
-            let peer = peer.or_else(|| self.rows.peer(slot));
+            let peer = match decision.order {
+                Order::Open { peer, .. } => Some(peer),
+                Order::Drain { .. } | Order::Undrain { .. } | Order::Close { .. } => {
+                    self.rows.peer(slot)
+                }
+            };
             self.log(fact.at, order, slot, peer, reason, decision.terms);
         }
         if *self.verdicts != fact.verdicts {
@@ -412,18 +418,6 @@ impl Snapshot {
     /// An actor was made anew.
     pub fn remade(&mut self, fact: &ActorRestarted) {
         bump(&mut Arc::make_mut(&mut self.counts).remade, fact.actor);
-    }
-}
-
-/// Labels of an order and its reason; the peer, where the order names one.
-fn labels(order: &Order) -> (&'static str, Slot, Option<Prefix>, &'static str) {
-    match order {
-        Order::Open {
-            slot, peer, reason, ..
-        } => ("open", *slot, Some(*peer), reason.label()),
-        Order::Drain { slot, reason } => ("drain", *slot, None, reason.label()),
-        Order::Undrain { slot, reason } => ("undrain", *slot, None, reason.label()),
-        Order::Close { slot, reason } => ("close", *slot, None, reason.label()),
     }
 }
 

@@ -48,7 +48,7 @@ impl Row {
 
     /// Whether frames pass.
     pub fn carries(&self) -> bool {
-        self.ended.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining)
+        self.ended.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
     }
 
     fn grow(&mut self, by: LinkCounters, at: Uptime) {

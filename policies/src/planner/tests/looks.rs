@@ -460,6 +460,11 @@ fn a_duplicate_that_is_still_the_only_way_is_kept() {
 
 /// A duplicate under drain at second 5; then the world with these routes at each later second.
 fn drained(routes: &[Route], seconds: u64) -> Vec<(u64, Order)> {
+    drained_for(CloseReason::Duplicate, routes, seconds)
+}
+
+/// The same, where the tunnel drains for this reason by then.
+fn drained_for(reason: CloseReason, routes: &[Route], seconds: u64) -> Vec<(u64, Order)> {
     let mut planner = planner(4, &[]);
     let before = vec![route(5, DIAL[0], true), route(5, ACCEPT, false)];
     let mut links = vec![
@@ -467,7 +472,7 @@ fn drained(routes: &[Route], seconds: u64) -> Vec<(u64, Order)> {
         link(ACCEPT, 5, Phase::Up, 1),
     ];
     ends(&mut planner, &world(5, links.clone(), before, vec![]));
-    links[0] = link(DIAL[0], 5, Phase::Draining, 5);
+    links[0] = link(DIAL[0], 5, Phase::Draining { reason }, 5);
     links[0].tunnel.up_since = Some(Uptime::from_secs(1));
     let mut seen = Vec::new();
     for second in 6..6 + seconds {
@@ -488,6 +493,27 @@ fn a_drained_tunnel_is_closed_once_it_is_quiet_and_no_route_uses_it() {
         reason: CloseReason::Duplicate,
     };
     assert_eq!(drained(&[route(5, ACCEPT, true)], 4), [(6, close)]);
+}
+
+#[test]
+fn a_drain_that_another_policy_began_is_closed_for_that_policys_reason() {
+    for reason in [
+        CloseReason::Renewed,
+        CloseReason::Revoked,
+        CloseReason::Shutdown,
+    ] {
+        let slot = DIAL[0];
+        let close = Order::Close { slot, reason };
+        let routes = [route(5, ACCEPT, true)];
+        assert_eq!(drained_for(reason, &routes, 4), [(6, close)]);
+    }
+}
+
+#[test]
+fn a_drain_for_a_revocation_is_never_given_up() {
+    let stuck = [route(5, DIAL[0], true), route(5, ACCEPT, false)];
+    assert_eq!(drained_for(CloseReason::Revoked, &stuck, 200), []);
+    assert_eq!(drained_for(CloseReason::Revoked, &[], 200), []);
 }
 
 #[test]

@@ -33,7 +33,7 @@ struct Tunnel {
 
 impl Tunnel {
     fn usable(&self) -> bool {
-        matches!(self.phase, Phase::Up | Phase::Draining)
+        matches!(self.phase, Phase::Up | Phase::Draining { .. })
     }
 
     /// 96 a hop; a silent end makes the cost double with each second.
@@ -41,7 +41,7 @@ impl Tunnel {
         let silent = u32::try_from(now.since(self.since).as_secs())
             .unwrap()
             .min(8);
-        if self.phase == Phase::Draining {
+        if self.phase.is_draining() {
             96 << silent
         } else {
             96
@@ -223,7 +223,7 @@ impl Net {
                 peer: prefix(other),
                 // The far end of a drain sees nothing of it.
                 phase: match (tunnel.phase, end) {
-                    (Phase::Draining, 1) => Phase::Up,
+                    (Phase::Draining { .. }, 1) => Phase::Up,
                     (phase, _) => phase,
                 },
                 since: tunnel.since,
@@ -338,7 +338,7 @@ impl Net {
                         self.cut += usize::from(used);
                         Phase::Closing
                     }
-                    Order::Drain { .. } => Phase::Draining,
+                    Order::Drain { reason, .. } => Phase::Draining { reason: *reason },
                     Order::Undrain { .. } => {
                         self.given_up += 1;
                         Phase::Up

@@ -28,7 +28,7 @@ fn phase() -> impl Strategy<Value = Phase> {
     prop_oneof![
         1 => Just(Phase::Connecting),
         8 => Just(Phase::Up),
-        1 => Just(Phase::Draining),
+        1 => proptest::sample::select(CloseReason::ALL).prop_map(|reason| Phase::Draining { reason }),
         1 => Just(Phase::Closing)
     ]
 }
@@ -240,7 +240,7 @@ fn check(world: &World, plan: &Plan) {
     let draining = world
         .links
         .iter()
-        .any(|l| l.tunnel.role() == Role::Dialled && l.tunnel.phase == Phase::Draining);
+        .any(|l| l.tunnel.role() == Role::Dialled && l.tunnel.phase.is_draining());
     assert!(drains == 0 || !draining, "a second closing beside a drain");
     // A pinned peer is dialled all the same.
     let others = peers.iter().filter(|other| **other != peer(PINNED)).count();
