@@ -34,12 +34,15 @@ pub struct Guardian<A: Actor> {
     panics: Panics,
 }
 
-/// Starts an actor under a guardian; `remade` hears of each restart.
-pub fn guard<A: Actor<Context = Context<A>>>(
+/// Starts an actor under a guardian, built from `deps`, and anew from a copy of them after a panic;
+/// `remade` receives each restart.
+pub fn guard<A: Actor<Context = Context<A>>, D: Clone + 'static>(
     name: &'static str,
     remade: Option<Recipient<ActorRestarted>>,
-    make: impl Fn() -> A + 'static,
+    deps: D,
+    build: fn(D) -> A,
 ) -> Addr<Guardian<A>> {
+    let make = move || build(deps.clone());
     let panics = Panics::default();
     let actor = panics.start(make());
     Guardian {
@@ -160,9 +163,7 @@ mod tests {
         let (said, mut heard) = mpsc::unbounded_channel();
         let remade = Rc::new(RefCell::new(Vec::new()));
         let telemetry = FakeTelemetry(remade.clone()).start();
-        let parrot = guard("parrot", Some(telemetry.recipient()), move || {
-            FakeParrot(said.clone())
-        });
+        let parrot = guard("parrot", Some(telemetry.recipient()), said, FakeParrot);
         parrot.send(Say(1)).await.unwrap();
         assert_eq!(heard.recv().await, Some(1));
         parrot.send(Die).await.unwrap();
@@ -179,7 +180,7 @@ mod tests {
         system.block_on(async {
             tokio::time::pause();
             let (said, _heard) = mpsc::unbounded_channel();
-            let parrot = guard("parrot", None, move || FakeParrot(said.clone()));
+            let parrot = guard("parrot", None, said, FakeParrot);
             actix_rt::spawn(async move {
                 let mut looks = tokio::time::interval(LOOK);
                 loop {

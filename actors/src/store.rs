@@ -3,7 +3,10 @@
 //! An actor made anew asks it for a complete reading. Readers (the sampler, babeld's poller, the
 //! peer cache) take copies; only the tunnels actor writes the tunnel table.
 
+use crate::restart_lock::SharedTurn;
 use arc_swap::ArcSwap;
+use membership::{documents::DocumentStore, peer_api::SharedNodeDocument};
+use os::clock::Clock;
 use policies::{
     gain::Outlook,
     names::{Endpoint, Prefix, Slot},
@@ -21,6 +24,7 @@ use std::{
     },
 };
 use tokio::sync::Notify;
+use wire::peer::NodeDocument;
 
 /// The last reading, for whoever is not sent it: the peer API's thread and the peer client.
 pub type SharedCandidates = Arc<ArcSwap<Vec<Candidate>>>;
@@ -47,6 +51,52 @@ impl LocalLimits {
             tunnels_to_dial: parameters.tunnels_to_dial.min(self.tunnels_to_dial),
             max_accepted: parameters.max_accepted.min(self.max_accepted),
             ..parameters
+        }
+    }
+}
+
+/// The shared state that outlives every actor. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    /// The one clock.
+    pub clock: Clock,
+    /// All tunnels; only the tunnels actor writes here.
+    pub tunnels: Rc<RefCell<TunnelTable>>,
+    /// The signed documents that the node currently holds.
+    pub documents: DocumentStore,
+    /// The peers that could be dialled, as the peer cache last published them.
+    pub candidates: SharedCandidates,
+    /// The node's description of itself, which the peer API shows.
+    pub node_document: SharedNodeDocument,
+    /// This node's view of the network's routes, which the peer API shows.
+    pub route_view: SharedRouteView,
+    /// The versions of the network document with which the processes run.
+    pub applied: AppliedVersions,
+    /// The restart lock that this node grants to itself or to one neighbour.
+    pub restart_lock: SharedTurn,
+}
+
+impl Store {
+    /// The store of node `me` before it knows anything: no documents, tunnels or candidates.
+    pub fn new(clock: Clock, me: Prefix) -> Self {
+        let node_document = NodeDocument {
+            version: wire::peer::VERSION,
+            prefix: me,
+            endpoints: Vec::new(),
+            software: String::new(),
+            network_version: 0,
+            revocations_version: 0,
+            transit_price: 0,
+        };
+        Self {
+            restart_lock: SharedTurn::new(clock.clone()),
+            clock,
+            tunnels: Rc::default(),
+            documents: DocumentStore::default(),
+            candidates: SharedCandidates::default(),
+            node_document: Arc::new(ArcSwap::from_pointee(node_document)),
+            route_view: SharedRouteView::default(),
+            applied: AppliedVersions::default(),
         }
     }
 }

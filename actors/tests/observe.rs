@@ -15,7 +15,7 @@ use actors::{
     messages::{ActorRestarted, RoutesRead},
     sinks::{
         control, exporter,
-        telemetry::{self, Published, Telemetry},
+        telemetry::{self, Published, Telemetry, TelemetryDeps},
     },
 };
 use os::clock::Clock;
@@ -96,7 +96,11 @@ impl Node {
     async fn start() -> Self {
         let clock = Clock::boottime();
         let published = telemetry::publish(identity(clock.now()), &clock);
-        let telemetry = Telemetry::new(clock.clone(), published.clone()).start();
+        let telemetry = Telemetry::new(TelemetryDeps {
+            clock: clock.clone(),
+            published: published.clone(),
+        })
+        .start();
         let port = free_port();
         let listen = exporter::Listen::Tcp(([127, 0, 0, 1], port).into());
         actix_rt::spawn(exporter::serve(&listen, clock.clone(), published.clone()).unwrap());
@@ -211,7 +215,11 @@ async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
 #[actix::test]
 async fn a_telemetry_made_anew_goes_on_counting() {
     let node = Node::start().await;
-    let anew = Telemetry::new(node.clock.clone(), node.published.clone()).start();
+    let anew = Telemetry::new(TelemetryDeps {
+        clock: node.clock.clone(),
+        published: node.published.clone(),
+    })
+    .start();
     anew.do_send(ActorRestarted { actor: "planner" });
     let count = || node.published.load().counts.remade.get("planner").copied();
     until("the second restart", async || {

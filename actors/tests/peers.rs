@@ -14,8 +14,11 @@ use actix::{Actor, Context, Handler};
 use actors::{
     messages::{DocumentOffered, PeerSource, PeersReported, RoutesRead},
     restart_lock::{self, SharedTurn},
-    sources::{peer_api::PeerApi, peer_discovery::PeerDiscovery},
-    store::{SharedCandidates, SharedRouteView},
+    sources::{
+        peer_api::{PeerApi, PeerApiDeps},
+        peer_discovery::{PeerDiscovery, PeerDiscoveryDeps},
+    },
+    store::{SharedCandidates, SharedRouteView, Store},
 };
 use arc_swap::ArcSwap;
 use ca::{Ca, network, prefix};
@@ -89,17 +92,19 @@ fn serve_holding(
         ca.member(certified).server().unwrap(),
     ));
     let (sink, offered) = mpsc::unbounded_channel();
-    let turn = SharedTurn::new(Clock::of(|| Uptime::from_secs(100)));
-    PeerApi::new(
+    let store = Store {
+        documents: held,
+        node_document: node,
+        candidates: peers,
+        route_view: outlook(),
+        ..Store::new(Clock::of(|| Uptime::from_secs(100)), prefix(ASKED))
+    };
+    PeerApi::new(PeerApiDeps {
         address,
-        tls,
-        node,
-        peers,
-        held,
-        FakeTable(sink).start().recipient(),
-        outlook(),
-        turn,
-    )
+        store,
+        server_tls: tls,
+        offered: FakeTable(sink).start().recipient(),
+    })
     .start();
     offered
 }
@@ -394,13 +399,12 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
         serve(&ca, ASKED, ASKED);
         let (sink, mut told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
-        let client = PeerDiscovery::new(
-            prefix(ASKS),
-            asker(&ca, ASKS),
-            Clock::boottime(),
-            SharedCandidates::default(),
-            to,
-        );
+        let client = PeerDiscovery::new(PeerDiscoveryDeps {
+            me: prefix(ASKS),
+            store: Store::new(Clock::boottime(), prefix(ASKS)),
+            peers: asker(&ca, ASKS),
+            readers: to,
+        });
         let route = |number| Route {
             node: prefix(number),
             slot: Slot::Dialling(0),

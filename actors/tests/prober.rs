@@ -11,11 +11,11 @@ mod netns;
 
 use actix::{Actor, Context, Handler};
 use actors::{
-    deciders::prober::{Prober, ProberSettings},
+    deciders::prober::{Prober, ProberDeps, ProberSettings},
     effects::link_orders::{self, LinkOrder},
     messages::{Ordered, ProbesRead},
-    sources::sampler::{Links, Sampler},
-    store::{LostPeers, TunnelTable},
+    sources::sampler::{Links, Sampler, SamplerDeps},
+    store::{LostPeers, Store, TunnelTable},
 };
 use netns::Namespace;
 use os::clock::Clock;
@@ -182,16 +182,24 @@ fn prober() -> Begun {
         FakeSink(order).start().recipient(),
         FakeSink(tell).start().recipient(),
     );
-    let prober = Prober::new(
+    let store = Store {
+        tunnels,
+        ..Store::new(clock, settings.me)
+    };
+    let prober = Prober::new(ProberDeps {
         settings,
-        clock.clone(),
-        losses.clone(),
-        link_orders::Links::to(link),
-        order,
-        vec![tell],
-    );
+        store: store.clone(),
+        links: link_orders::Links::to(link),
+        orders: order,
+        readers: vec![tell],
+    });
     let prober = prober.start();
-    Sampler::new(ProcLinks, clock, tunnels, vec![prober.recipient()]).start();
+    Sampler::new(SamplerDeps {
+        links: ProcLinks,
+        store,
+        readers: vec![prober.recipient()],
+    })
+    .start();
     Begun {
         orders,
         told,

@@ -13,13 +13,13 @@ mod netns;
 use actix::{Actor, Addr, Context, Handler};
 use actors::{
     messages::{CandidatesMeasured, DocumentsChanged, PeerSounded},
-    sources::candidate_prober::{CandidateProber, CandidateProberSettings},
-    store::SharedCandidates,
+    sources::candidate_prober::{CandidateProber, CandidateProberDeps, CandidateProberSettings},
+    store::{SharedCandidates, Store},
 };
 use arc_swap::ArcSwap;
 use ca::{Ca, network, prefix};
 use membership::{
-    documents::{CurrentDocuments, PrivateEndpoints},
+    documents::PrivateEndpoints,
     peer_api::{PeerApiClient, PeerApiSettings},
 };
 use netns::Namespace;
@@ -126,15 +126,17 @@ impl Scouting {
             scouted: tell_scouted,
         }
         .start();
-        let scout = CandidateProber::new(
-            CandidateProberSettings::of(prefix(ME), document),
-            &CurrentDocuments::default(),
-            Clock::boottime(),
-            SharedCandidates::new(ArcSwap::from_pointee(vec![peer])),
-            asker,
-            vec![sink.clone().recipient()],
-            sink.recipient(),
-        );
+        let store = Store {
+            candidates: SharedCandidates::new(ArcSwap::from_pointee(vec![peer])),
+            ..Store::new(Clock::boottime(), prefix(ME))
+        };
+        let scout = CandidateProber::new(CandidateProberDeps {
+            settings: CandidateProberSettings::of(prefix(ME), document),
+            store,
+            peers: asker,
+            readers: vec![sink.clone().recipient()],
+            outcomes: sink.recipient(),
+        });
         Self {
             ca,
             scout: scout.start(),

@@ -13,10 +13,11 @@ use actix::{Actor, Context, Handler};
 use actors::{
     messages::{Lease, LeasesRead},
     sources::port_mapping::{
-        PortMapping,
+        PortMapping, PortMappingDeps,
         gateway::DefaultGateway,
         keeper::{Keeper, LEASE, LeaseError, LeaseSettings},
     },
+    store::Store,
 };
 use membership::documents::PrivateEndpoints;
 use netns::Namespace;
@@ -302,7 +303,12 @@ fn the_actor_tells_the_leases_as_soon_as_they_stand() {
         round(&keeper).await.unwrap();
         let (sink, mut told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
-        PortMapping::new(Rc::new(keeper), Clock::boottime(), to).start();
+        PortMapping::new(PortMappingDeps {
+            keeper: Rc::new(keeper),
+            store: Store::new(Clock::boottime(), Prefix::new(7, 16).unwrap()),
+            readers: to,
+        })
+        .start();
         let read = timeout(Duration::from_secs(9), told.recv())
             .await
             .unwrap()

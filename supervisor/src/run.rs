@@ -1,12 +1,11 @@
 //! Runs one node from its configuration to its end.
 
 use crate::{
+    actor_settings::{Environment, document_files},
     errors::StartError,
     host,
     identity::Identity,
-    late, logging,
-    parts::{Parts, document_files},
-    shutdown,
+    late, logging, shutdown,
     wiring::{self, ACTORS, Graph},
 };
 use actors::{
@@ -15,7 +14,7 @@ use actors::{
         control, exporter,
         telemetry::{self, Published},
     },
-    store::SharedCandidates,
+    store::Store,
 };
 use arc_swap::ArcSwap;
 use config::{Metrics, Settings, paths::Paths};
@@ -141,31 +140,33 @@ async fn node(
         revocations_version: 0,
         transit_price: settings.transit.price(),
     }));
-    let peers = SharedCandidates::default();
     let held = held(&identity, &paths)?;
     let private = PrivateEndpoints::new(settings.private_endpoints, held.clone());
+    let server_tls = SharedServerTls::new(ArcSwap::from_pointee(member.server()?));
+    let store = Store {
+        documents: held,
+        node_document: node,
+        ..Store::new(clock.clone(), me)
+    };
     let asked = PeerApiSettings {
         me,
         network,
         port: wire::peer::PORT,
         private,
     };
-    let graph = wiring::wire(&Parts {
+    let graph = wiring::wire(&Environment {
         settings: &settings,
         identity: &identity,
         host: &host,
         paths: &paths,
-        clock: clock.clone(),
+        store,
+        server_tls,
         kernel: kernel.clone(),
         published,
-        sender: BabelSocket::open().map_err(doing("open a socket for route requests"))?,
-        asker: PeerApiClient::new(&asked, &member)?,
+        babel_socket: BabelSocket::open().map_err(doing("open a socket for route requests"))?,
+        peers: PeerApiClient::new(&asked, &member)?,
         registry: RegistryApiClient::member(&settings.registry, &member)?,
-        node,
-        held,
-        peer_tls: SharedServerTls::new(ArcSwap::from_pointee(member.server()?)),
         mode,
-        peers,
     });
     let address = identity.network.node_address(identity.me);
     tracing::info!(prefix = %identity.me, %address, "warren runs");

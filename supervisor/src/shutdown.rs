@@ -1,6 +1,8 @@
 //! Stops the node in order: traffic first, then babeld, then OpenVPN, then what the host was given.
 
 use crate::wiring::Graph;
+use actors::effects::tunnels::{DrainAll, EndAll};
+use actors::sources::babeld::EndBabeld;
 use config::paths::Paths;
 use os::{clock::Clock, kernel::Kernel};
 use policies::parameters::DRAIN_DEADLINE;
@@ -19,6 +21,57 @@ const QUIET_SPAN: Duration = Duration::from_secs(1);
 /// babeld retracts its routes and ends in 10 ms (measured); OpenVPN, which tells its peers, in 1.1 s.
 /// Both are killed after 2 s; a little more is for their reaping.
 const CHILDREN: Duration = Duration::from_secs(4);
+
+/// The gateway gets this long to remove our mappings; after that they expire by themselves.
+const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(4);
+
+impl Graph {
+    /// Opens nothing new from now on, and takes Babel off all tunnels.
+    fn drain_all(&self) {
+        self.drain_all.do_send(DrainAll);
+    }
+
+    /// Whether any tunnel exists.
+    fn has_tunnels(&self) -> bool {
+        !self.store.tunnels.borrow().tunnels.is_empty()
+    }
+
+    /// Stops babeld, which retracts its routes.
+    fn stop_babeld(&self) {
+        self.end_babeld.do_send(EndBabeld);
+    }
+
+    fn has_babeld_exited(&self) -> bool {
+        self.routing
+            .reading()
+            .is_none_or(|babeld| babeld.pid.is_none())
+    }
+
+    /// Stops all OpenVPN processes.
+    fn stop_tunnels(&self) {
+        self.end_all.do_send(EndAll);
+    }
+
+    fn have_tunnels_exited(&self) -> bool {
+        self.connections.all_ended()
+    }
+
+    /// Removes our port mappings from the gateway, within [`LEASE_RELEASE_TIMEOUT`].
+    async fn release_leases(&self) {
+        let Some(keeper) = &self.leases else { return };
+        match tokio::time::timeout(LEASE_RELEASE_TIMEOUT, keeper.release()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = %Chain(&error), "port mappings not removed; they expire by themselves");
+            }
+            Err(_) => {
+                tracing::warn!(
+                    "the gateway did not answer; its port mappings expire by themselves"
+                );
+            }
+        }
+    }
+}
 
 /// Drains all tunnels until nobody's traffic passes through us, at most [`DRAIN_DEADLINE`].
 pub async fn drain(graph: &Graph, clock: &Clock) {
@@ -56,11 +109,11 @@ fn forwarded() -> u64 {
 
 /// Ends all children, and takes back what the host was given.
 pub async fn end(graph: &Graph, clock: &Clock, kernel: &Kernel, paths: &Paths) {
-    graph.end_babeld();
-    wait(clock, || graph.babeld_ended()).await;
-    graph.end_tunnels();
+    graph.stop_babeld();
+    wait(clock, || graph.has_babeld_exited()).await;
+    graph.stop_tunnels();
     tokio::join!(
-        wait(clock, || graph.tunnels_ended()),
+        wait(clock, || graph.have_tunnels_exited()),
         graph.release_leases()
     );
     match kernel.sweep(&paths.sysctls()).await {

@@ -1,48 +1,42 @@
-//! Wires the actors: one function, read from top to bottom.
+//! Wires the actors, rank by rank: sinks first, sources last.
 //!
-//! Four ranks: source -> decider -> effect -> sink. What is last in the flow starts first, and is
-//! handed to those before it; so a loop of addresses cannot be written.
+//! Messages flow from source to decider to effect to sink. An actor gets the addresses of its
+//! receivers when it is built, so these start before it, and a circle of addresses cannot be written.
 
-use crate::parts::{
-    Parts, babel_settings, credential_settings, document_settings, lease_settings, lower,
-    planner_settings, private_endpoints, scout_settings, tunnel_settings,
-};
-use actix::Recipient;
+use crate::actor_settings::{self as settings_of, Environment};
+use actix::{Actor, Addr, Context, Handler, Message, Recipient, dev::ToEnvelope};
 use actors::{
     deciders::{
-        policy::{Outlets, Policy},
-        prober::{FEW_ROUTES, Prober, ProberSettings},
+        policy::{Outlets, Policy, PolicyDeps},
+        prober::{Prober, ProberDeps},
     },
     effects::{
-        fallback_routes::FallbackRoutes,
+        fallback_routes::{FallbackRoutes, FallbackRoutesDeps},
         link_orders::Links,
-        tunnels::{Connections, DrainAll, EndAll, Facts, Tunnels},
+        tunnels::{Connections, DrainAll, EndAll, Facts, Tunnels, TunnelsDeps},
     },
-    guardian::guard,
-    messages::{ActorRestarted, Ordered},
-    restart_lock::SharedTurn,
-    sinks::telemetry::Telemetry,
+    guardian::{Guardian, guard},
+    messages::ActorRestarted,
+    sinks::telemetry::{Telemetry, TelemetryDeps},
     sources::{
-        babeld::{Babeld, EndBabeld, RoutingProcess},
-        candidate_prober::CandidateProber,
-        credentials::Credentials,
-        documents::Documents,
-        peer_api::PeerApi,
-        peer_cache::{CacheSettings, PeerCache},
-        peer_discovery::PeerDiscovery,
-        port_mapping::{PortMapping, gateway::DefaultGateway, keeper::Keeper},
-        process_monitor::ProcessMonitor,
-        registry_client::{RegistryClient, RegistrySettings},
-        sampler::Sampler,
+        babeld::{Babeld, BabeldDeps, EndBabeld, RoutingProcess},
+        candidate_prober::{CandidateProber, CandidateProberDeps},
+        credentials::{Credentials, CredentialsDeps},
+        documents::{Documents, DocumentsDeps},
+        peer_api::{PeerApi, PeerApiDeps},
+        peer_cache::{PeerCache, PeerCacheDeps},
+        peer_discovery::{PeerDiscovery, PeerDiscoveryDeps},
+        port_mapping::{PortMapping, PortMappingDeps, gateway::DefaultGateway, keeper::Keeper},
+        process_monitor::{ProcessMonitor, ProcessMonitorDeps},
+        registry_client::{RegistryClient, RegistryClientDeps},
+        sampler::{Sampler, SamplerDeps},
     },
-    store::{AppliedVersions, SharedRouteView, TunnelTable},
+    store::Store,
 };
 use os::process::ChildEvents;
-use policies::{planner::Planner, probe::Pace};
-use std::{cell::RefCell, net::SocketAddrV6, rc::Rc, time::Duration};
-use wire::errors::Chain;
+use std::rc::Rc;
 
-/// Names of all guarded actors.
+/// The names of all guarded actors, as logs and metrics show them.
 pub const ACTORS: [&str; 16] = [
     "telemetry",
     "tunnels",
@@ -50,9 +44,9 @@ pub const ACTORS: [&str; 16] = [
     "prober",
     "peer_cache",
     "credentials",
+    "candidate_prober",
     "documents",
     "peer_discovery",
-    "candidate_prober",
     "peer_api",
     "registry_client",
     "port_mapping",
@@ -62,455 +56,314 @@ pub const ACTORS: [&str; 16] = [
     "sampler",
 ];
 
-/// A gateway that has not let go of our mappings by then is left alone; the leases are finite.
-const RELEASE: Duration = Duration::from_secs(4);
-
-/// The running graph, as the shutdown needs it.
+/// The running actors, as the shutdown needs them.
 pub struct Graph {
-    table: Rc<RefCell<TunnelTable>>,
+    pub(crate) store: Store,
+    pub(crate) connections: Connections,
+    pub(crate) routing: RoutingProcess,
+    pub(crate) leases: Option<Rc<Keeper<DefaultGateway>>>,
+    pub(crate) drain_all: Recipient<DrainAll>,
+    pub(crate) end_all: Recipient<EndAll>,
+    pub(crate) end_babeld: Recipient<EndBabeld>,
+}
+
+/// The address of an actor under its guardian.
+type Guarded<A> = Addr<Guardian<A>>;
+
+/// What all actors of one node are built from.
+struct Wiring<'a> {
+    environment: &'a Environment<'a>,
+    store: Store,
     connections: Connections,
     routing: RoutingProcess,
-    drain_all: Recipient<DrainAll>,
-    end_all: Recipient<EndAll>,
-    end_babeld: Recipient<EndBabeld>,
-    leases: Option<Rc<Keeper<DefaultGateway>>>,
-    /// Where orders are given from outside the planner.
-    pub orders: Recipient<Ordered>,
+    links: Links,
+    telemetry: Guarded<Telemetry>,
+}
+
+/// The address of an actor, as a receiver of one kind of message.
+fn to<A, M>(actor: &Guarded<A>) -> Recipient<M>
+where
+    A: Actor<Context = Context<A>> + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result = ()> + Send + 'static,
+{
+    actor.clone().recipient()
 }
 
 /// Starts all actors.
-pub fn wire(parts: &Parts<'_>) -> Graph {
-    let Parts {
-        settings,
-        identity,
-        host,
-        paths,
-        clock,
-        kernel,
-        sender,
-        published,
-        ..
-    } = parts;
-    // The store: what outlives every actor.
-    let table = Rc::new(RefCell::new(TunnelTable {
-        dialling_slots: kernel
-            .slots()
-            .into_iter()
-            .filter(|slot| slot.role() == policies::names::Role::Dialled)
-            .collect(),
-        ..TunnelTable::default()
-    }));
-    let (connections, routing) = (Connections::default(), RoutingProcess::default());
-    let applied = AppliedVersions::default();
-    let turn = SharedTurn::new(clock.clone());
-    let links = Links::new(kernel.clone(), sender.clone(), identity.me);
-
-    // Sinks.
-    let telemetry = {
-        let (clock, published) = (clock.clone(), published.clone());
-        guard("telemetry", None, move || {
-            Telemetry::new(clock.clone(), published.clone())
-        })
-    };
-    let remade: Option<Recipient<ActorRestarted>> = Some(telemetry.clone().recipient());
-
-    // Effects.
-    let tunnels = {
-        let facts = Facts {
-            opened: telemetry.clone().recipient(),
-            came_up: telemetry.clone().recipient(),
-            closed: telemetry.clone().recipient(),
-        };
-        let (told, clock, table, connections, links) = (
-            tunnel_settings(parts),
-            clock.clone(),
-            table.clone(),
-            connections.clone(),
-            links.clone(),
-        );
-        let (events, seed) = (ChildEvents::default(), fastrand::u64(..));
-        let (held, applied) = (parts.held.clone(), applied.clone());
-        let (turn, asker) = (turn.clone(), parts.asker.clone());
-        guard("tunnels", remade.clone(), move || {
-            Tunnels::new(
-                told.clone(),
-                clock.clone(),
-                table.clone(),
-                connections.clone(),
-                links.clone(),
-                facts.clone(),
-                events.clone(),
-                held.clone(),
-                applied.clone(),
-                turn.clone(),
-                asker.clone(),
-                seed,
-            )
-        })
-    };
-
-    // Deciders and what they are told by.
-    let outlook = SharedRouteView::default();
-    let policy = {
-        let out = Outlets {
-            orders: tunnels.clone().recipient(),
-            drains: tunnels.clone().recipient(),
-            decided: vec![telemetry.clone().recipient()],
-        };
-        let (told, me) = (planner_settings(parts), identity.me);
-        let (lower, held, mode, outlook) = (
-            lower(parts),
-            parts.held.clone(),
-            parts.mode,
-            outlook.clone(),
-        );
-        guard("policy", remade.clone(), move || {
-            let planner = Planner::new(me, told.clone());
-            Policy::new(
-                planner,
-                lower,
-                &held.load(),
-                mode,
-                outlook.clone(),
-                out.clone(),
-            )
-        })
-    };
-    let prober = {
-        let told = ProberSettings {
-            me: identity.me,
-            network: identity.network,
-            pace: Pace::of(&identity.document.parameters(), FEW_ROUTES),
-        };
-        let (clock, orders) = (clock.clone(), tunnels.clone().recipient());
-        let (losses, links) = (table.borrow().losses.clone(), links.clone());
-        let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
-        guard("prober", remade.clone(), move || {
-            let (links, orders) = (links.clone(), orders.clone());
-            Prober::new(
-                told,
-                clock.clone(),
-                losses.clone(),
-                links,
-                orders,
-                readers.clone(),
-            )
-        })
-    };
-    let peers = parts.peers.clone();
-    let peer_cache = {
-        let told = CacheSettings {
-            path: paths.peer_cache(),
-            me: identity.me,
-            network: identity.network,
-            private: private_endpoints(parts),
-            held: parts.held.clone(),
-            lower: lower(parts),
-        };
-        let readers = vec![policy.clone().recipient(), telemetry.clone().recipient()];
-        let (clock, table, peers) = (clock.clone(), table.clone(), peers.clone());
-        guard("peer_cache", remade.clone(), move || {
-            PeerCache::new(
-                told.clone(),
-                clock.clone(),
-                table.clone(),
-                peers.clone(),
-                readers.clone(),
-            )
-        })
-    };
-
-    let credentials = {
-        let changed = vec![tunnels.clone().recipient(), telemetry.clone().recipient()];
-        let (told, clock, registry, asker, tls, held) = (
-            credential_settings(parts),
-            clock.clone(),
-            parts.registry.clone(),
-            parts.asker.clone(),
-            parts.peer_tls.clone(),
-            parts.held.clone(),
-        );
-        guard("credentials", remade.clone(), move || {
-            Credentials::new(
-                told.clone(),
-                clock.clone(),
-                registry.clone(),
-                asker.clone(),
-                tls.clone(),
-                held.clone(),
-                changed.clone(),
-            )
-        })
-    };
-    let scout = {
-        let (told, held) = (scout_settings(parts), parts.held.clone());
-        let (asker, clock, peers) = (parts.asker.clone(), clock.clone(), peers.clone());
-        let (readers, sounded) = (
-            vec![policy.clone().recipient()],
-            telemetry.clone().recipient(),
-        );
-        guard("candidate_prober", remade.clone(), move || {
-            let (clock, peers, asker, readers) =
-                (clock.clone(), peers.clone(), asker.clone(), readers.clone());
-            CandidateProber::new(
-                told.clone(),
-                &held.load(),
-                clock,
-                peers,
-                asker,
-                readers,
-                sounded.clone(),
-            )
-        })
-    };
-    let documents = {
-        let changed = vec![
-            tunnels.clone().recipient(),
-            credentials.recipient(),
-            policy.clone().recipient(),
-            prober.clone().recipient(),
-            peer_cache.clone().recipient(),
-            scout.clone().recipient(),
-            telemetry.clone().recipient(),
-        ];
-        let (told, clock, registry, asker, held, node) = (
-            document_settings(parts),
-            clock.clone(),
-            parts.registry.clone(),
-            parts.asker.clone(),
-            parts.held.clone(),
-            parts.node.clone(),
-        );
-        guard("documents", remade.clone(), move || {
-            Documents::new(
-                told.clone(),
-                clock.clone(),
-                registry.clone(),
-                asker.clone(),
-                held.clone(),
-                node.clone(),
-                changed.clone(),
-            )
-        })
-    };
-    let peer_client = {
-        let (asker, me, clock, peers) = (
-            parts.asker.clone(),
-            identity.me,
-            clock.clone(),
-            peers.clone(),
-        );
-        let heard = vec![peer_cache.clone().recipient()];
-        guard("peer_discovery", remade.clone(), move || {
-            PeerDiscovery::new(
-                me,
-                asker.clone(),
-                clock.clone(),
-                peers.clone(),
-                heard.clone(),
-            )
-        })
-    };
-    {
-        let address = SocketAddrV6::new(
-            identity.network.node_address(identity.me),
-            wire::peer::PORT,
-            0,
-            0,
-        );
-        let (tls, node, held) = (
-            parts.peer_tls.clone(),
-            parts.node.clone(),
-            parts.held.clone(),
-        );
-        let api = PeerApi::new(
-            address,
-            tls,
-            node,
-            peers,
-            held,
-            documents.clone().recipient(),
-            outlook,
-            turn,
-        );
-        guard("peer_api", remade.clone(), move || api.clone());
-    }
-
-    // Sources.
-    let registry_client = {
-        let told = RegistrySettings {
-            me: identity.me,
-            network: identity.network,
-            endpoints: settings.endpoints.clone(),
-            servers: host.servers.clone(),
-            private: private_endpoints(parts),
-        };
-        let (heard, asked) = (
-            vec![peer_cache.clone().recipient()],
-            vec![telemetry.clone().recipient()],
-        );
-        let (versions, applied) = (documents.clone().recipient(), applied.clone());
-        let (registry, clock, kernel, node, peers) = (
-            parts.registry.clone(),
-            clock.clone(),
-            kernel.clone(),
-            parts.node.clone(),
-            parts.peers.clone(),
-        );
-        guard("registry_client", remade.clone(), move || {
-            RegistryClient::new(
-                told.clone(),
-                registry.clone(),
-                clock.clone(),
-                kernel.clone(),
-                node.clone(),
-                heard.clone(),
-                asked.clone(),
-                versions.clone(),
-                applied.clone(),
-                peers.clone(),
-            )
-        })
-    };
-    let wanted = settings.upnp && !host.servers.is_empty();
-    let leases = wanted.then(|| Rc::new(Keeper::new(DefaultGateway, lease_settings(parts))));
-    if let Some(keeper) = &leases {
-        let readers = vec![
-            registry_client.clone().recipient(),
-            telemetry.clone().recipient(),
-        ];
-        let (keeper, clock) = (keeper.clone(), clock.clone());
-        guard("port_mapping", remade.clone(), move || {
-            PortMapping::new(keeper.clone(), clock.clone(), readers.clone())
-        });
-    }
-    {
-        let (range, kernel, sender, table) = (
-            identity.network.range(),
-            kernel.clone(),
-            sender.clone(),
-            table.clone(),
-        );
-        guard("fallback_routes", remade.clone(), move || {
-            FallbackRoutes::new(range, kernel.clone(), sender.clone(), table.clone())
-        });
-    }
-    let babeld = {
-        let readers = vec![
-            policy.clone().recipient(),
-            tunnels.clone().recipient(),
-            peer_cache.recipient(),
-            peer_client.recipient(),
-            documents.recipient(),
-            telemetry.clone().recipient(),
-        ];
-        let (told, clock, kernel, links, table, routing) = (
-            babel_settings(parts),
-            clock.clone(),
-            kernel.clone(),
-            links.clone(),
-            table.clone(),
-            routing.clone(),
-        );
-        let (events, held, applied) = (ChildEvents::default(), parts.held.clone(), applied.clone());
-        guard("babeld", remade.clone(), move || {
-            Babeld::new(
-                told.clone(),
-                clock.clone(),
-                kernel.clone(),
-                links.clone(),
-                table.clone(),
-                routing.clone(),
-                events.clone(),
-                readers.clone(),
-                held.clone(),
-                applied.clone(),
-            )
-        })
-    };
-    {
-        let (connections, routing) = (connections.clone(), routing.clone());
-        let call = Rc::new(move || {
-            let mut all = connections.readings();
-            all.splice(0..0, routing.reading());
-            all
-        });
-        let (clock, to) = (clock.clone(), telemetry.clone().recipient());
-        guard("process_monitor", remade.clone(), move || {
-            ProcessMonitor::new(clock.clone(), call.clone(), to.clone())
-        });
-    }
-    {
-        let readers = vec![
-            policy.recipient(),
-            prober.recipient(),
-            scout.recipient(),
-            telemetry.recipient(),
-        ];
-        let (kernel, clock, table) = (kernel.clone(), clock.clone(), table.clone());
-        guard("sampler", remade, move || {
-            Sampler::new(
-                kernel.clone(),
-                clock.clone(),
-                table.clone(),
-                readers.clone(),
-            )
-        });
-    }
-    Graph {
-        table,
-        leases,
+pub fn wire(environment: &Environment<'_>) -> Graph {
+    let wiring = Wiring::new(environment);
+    let tunnels = wiring.start_tunnels();
+    wiring.start_fallback_routes();
+    let (policy, prober) = wiring.start_deciders(&tunnels);
+    let sources = wiring.start_membership_sources(&tunnels, &policy, &prober);
+    let leases = wiring.start_endpoint_sources(&sources);
+    wiring.start_samplers(&policy, &prober, &sources.candidate_prober);
+    let end_babeld = to(&wiring.start_babeld(&tunnels, &policy, &sources));
+    let Wiring {
+        store,
         connections,
         routing,
-        drain_all: tunnels.clone().recipient(),
-        end_all: tunnels.clone().recipient(),
-        orders: tunnels.recipient(),
-        end_babeld: babeld.recipient(),
+        ..
+    } = wiring;
+    Graph {
+        store,
+        connections,
+        routing,
+        leases,
+        drain_all: to(&tunnels),
+        end_all: to(&tunnels),
+        end_babeld,
     }
 }
 
-impl Graph {
-    /// Begins the end: nothing new, and Babel taken off all tunnels.
-    pub fn drain_all(&self) {
-        self.drain_all.do_send(DrainAll);
-    }
+/// The sources that others send to.
+struct MembershipSources {
+    peer_cache: Guarded<PeerCache>,
+    candidate_prober: Guarded<CandidateProber>,
+    documents: Guarded<Documents>,
+    peer_discovery: Guarded<PeerDiscovery>,
+}
 
-    /// Whether any tunnel stands.
-    pub fn has_tunnels(&self) -> bool {
-        !self.table.borrow().tunnels.is_empty()
-    }
-
-    /// Ends babeld, which retracts its routes.
-    pub fn end_babeld(&self) {
-        self.end_babeld.do_send(EndBabeld);
-    }
-
-    /// Whether babeld is gone.
-    pub fn babeld_ended(&self) -> bool {
-        self.routing
-            .reading()
-            .is_none_or(|babeld| babeld.pid.is_none())
-    }
-
-    /// Ends all OpenVPN processes.
-    pub fn end_tunnels(&self) {
-        self.end_all.do_send(EndAll);
-    }
-
-    /// Takes our port mappings off the gateway; gives up after a few seconds.
-    pub async fn release_leases(&self) {
-        let Some(keeper) = &self.leases else { return };
-        match tokio::time::timeout(RELEASE, keeper.release()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error = %Chain(&error), "leases not released; they end by themselves")
-            }
-            Err(_) => tracing::warn!("the gateway did not answer; the leases end by themselves"),
+impl<'a> Wiring<'a> {
+    /// Prepares the store and starts telemetry, to which all others report.
+    fn new(environment: &'a Environment<'a>) -> Self {
+        let Environment { store, kernel, .. } = environment;
+        store.tunnels.borrow_mut().dialling_slots = settings_of::dialling_slots(kernel);
+        let links = Links::new(
+            kernel.clone(),
+            environment.babel_socket.clone(),
+            environment.identity.me,
+        );
+        let deps = TelemetryDeps {
+            clock: store.clock.clone(),
+            published: environment.published.clone(),
+        };
+        Self {
+            environment,
+            store: store.clone(),
+            connections: Connections::default(),
+            routing: RoutingProcess::default(),
+            links,
+            telemetry: guard("telemetry", None, deps, Telemetry::new),
         }
     }
 
-    /// Whether all OpenVPN processes are gone.
-    pub fn tunnels_ended(&self) -> bool {
-        self.connections.all_ended()
+    fn guard<A, D>(&self, name: &'static str, deps: D, build: fn(D) -> A) -> Guarded<A>
+    where
+        A: Actor<Context = Context<A>>,
+        D: Clone + 'static,
+    {
+        let restarts: Recipient<ActorRestarted> = to(&self.telemetry);
+        guard(name, Some(restarts), deps, build)
+    }
+
+    fn start_tunnels(&self) -> Guarded<Tunnels> {
+        let deps = TunnelsDeps {
+            settings: settings_of::tunnels(self.environment),
+            store: self.store.clone(),
+            connections: self.connections.clone(),
+            links: self.links.clone(),
+            facts: Facts {
+                opened: to(&self.telemetry),
+                came_up: to(&self.telemetry),
+                closed: to(&self.telemetry),
+            },
+            events: ChildEvents::default(),
+            peers: self.environment.peers.clone(),
+            seed: fastrand::u64(..),
+        };
+        self.guard("tunnels", deps, Tunnels::new)
+    }
+
+    fn start_fallback_routes(&self) {
+        let deps = FallbackRoutesDeps {
+            network: self.environment.identity.network.range(),
+            store: self.store.clone(),
+            kernel: self.environment.kernel.clone(),
+            socket: self.environment.babel_socket.clone(),
+        };
+        self.guard("fallback_routes", deps, FallbackRoutes::new);
+    }
+
+    fn start_deciders(&self, tunnels: &Guarded<Tunnels>) -> (Guarded<Policy>, Guarded<Prober>) {
+        let deps = PolicyDeps {
+            me: self.environment.identity.me,
+            settings: settings_of::planner(self.environment),
+            limits: settings_of::local_limits(self.environment),
+            mode: self.environment.mode,
+            store: self.store.clone(),
+            out: Outlets {
+                orders: to(tunnels),
+                drains: to(tunnels),
+                decided: vec![to(&self.telemetry)],
+            },
+        };
+        let policy = self.guard("policy", deps, Policy::new);
+        let deps = ProberDeps {
+            settings: settings_of::prober(self.environment),
+            store: self.store.clone(),
+            links: self.links.clone(),
+            orders: to(tunnels),
+            readers: vec![to(&policy), to(&self.telemetry)],
+        };
+        (policy, self.guard("prober", deps, Prober::new))
+    }
+
+    /// Starts what keeps membership current: peers, credentials, documents, and the API for others.
+    fn start_membership_sources(
+        &self,
+        tunnels: &Guarded<Tunnels>,
+        policy: &Guarded<Policy>,
+        prober: &Guarded<Prober>,
+    ) -> MembershipSources {
+        let peer_cache = self.start_peer_cache(policy);
+        let credentials = self.start_credentials(tunnels);
+        let candidate_prober = self.start_candidate_prober(policy);
+        let deps = DocumentsDeps {
+            settings: settings_of::documents(self.environment),
+            store: self.store.clone(),
+            registry: self.environment.registry.clone(),
+            peers: self.environment.peers.clone(),
+            readers: vec![
+                to(tunnels),
+                to(&credentials),
+                to(policy),
+                to(prober),
+                to(&peer_cache),
+                to(&candidate_prober),
+                to(&self.telemetry),
+            ],
+        };
+        let documents = self.guard("documents", deps, Documents::new);
+        let deps = PeerDiscoveryDeps {
+            me: self.environment.identity.me,
+            store: self.store.clone(),
+            peers: self.environment.peers.clone(),
+            readers: vec![to(&peer_cache)],
+        };
+        let peer_discovery = self.guard("peer_discovery", deps, PeerDiscovery::new);
+        let deps = PeerApiDeps {
+            address: settings_of::peer_api_address(self.environment),
+            store: self.store.clone(),
+            server_tls: self.environment.server_tls.clone(),
+            offered: to(&documents),
+        };
+        self.guard("peer_api", deps, PeerApi::new);
+        MembershipSources {
+            peer_cache,
+            candidate_prober,
+            documents,
+            peer_discovery,
+        }
+    }
+
+    fn start_peer_cache(&self, policy: &Guarded<Policy>) -> Guarded<PeerCache> {
+        let deps = PeerCacheDeps {
+            settings: settings_of::peer_cache(self.environment),
+            store: self.store.clone(),
+            readers: vec![to(policy), to(&self.telemetry)],
+        };
+        self.guard("peer_cache", deps, PeerCache::new)
+    }
+
+    fn start_credentials(&self, tunnels: &Guarded<Tunnels>) -> Guarded<Credentials> {
+        let deps = CredentialsDeps {
+            settings: settings_of::credentials(self.environment),
+            store: self.store.clone(),
+            server_tls: self.environment.server_tls.clone(),
+            registry: self.environment.registry.clone(),
+            peers: self.environment.peers.clone(),
+            readers: vec![to(tunnels), to(&self.telemetry)],
+        };
+        self.guard("credentials", deps, Credentials::new)
+    }
+
+    fn start_candidate_prober(&self, policy: &Guarded<Policy>) -> Guarded<CandidateProber> {
+        let deps = CandidateProberDeps {
+            settings: settings_of::candidate_prober(self.environment),
+            store: self.store.clone(),
+            peers: self.environment.peers.clone(),
+            readers: vec![to(policy)],
+            outcomes: to(&self.telemetry),
+        };
+        self.guard("candidate_prober", deps, CandidateProber::new)
+    }
+
+    /// Starts what makes the node reachable: announcements at the registry, and port mappings.
+    fn start_endpoint_sources(
+        &self,
+        sources: &MembershipSources,
+    ) -> Option<Rc<Keeper<DefaultGateway>>> {
+        let deps = RegistryClientDeps {
+            settings: settings_of::registry_client(self.environment),
+            store: self.store.clone(),
+            registry: self.environment.registry.clone(),
+            kernel: self.environment.kernel.clone(),
+            peers_to: to(&sources.peer_cache),
+            contacts_to: to(&self.telemetry),
+            versions_to: to(&sources.documents),
+        };
+        let registry_client = self.guard("registry_client", deps, RegistryClient::new);
+        let keeper = settings_of::lease_keeper(self.environment)?;
+        let deps = PortMappingDeps {
+            keeper: keeper.clone(),
+            store: self.store.clone(),
+            readers: vec![to(&registry_client), to(&self.telemetry)],
+        };
+        self.guard("port_mapping", deps, PortMapping::new);
+        Some(keeper)
+    }
+
+    fn start_babeld(
+        &self,
+        tunnels: &Guarded<Tunnels>,
+        policy: &Guarded<Policy>,
+        sources: &MembershipSources,
+    ) -> Guarded<Babeld> {
+        let deps = BabeldDeps {
+            settings: settings_of::babeld(self.environment),
+            store: self.store.clone(),
+            kernel: self.environment.kernel.clone(),
+            links: self.links.clone(),
+            process: self.routing.clone(),
+            events: ChildEvents::default(),
+            readers: vec![
+                to(policy),
+                to(tunnels),
+                to(&sources.peer_cache),
+                to(&sources.peer_discovery),
+                to(&sources.documents),
+                to(&self.telemetry),
+            ],
+        };
+        self.guard("babeld", deps, Babeld::new)
+    }
+
+    /// Starts what reads the host: all link counters, and the states of all processes.
+    fn start_samplers(
+        &self,
+        policy: &Guarded<Policy>,
+        prober: &Guarded<Prober>,
+        candidate_prober: &Guarded<CandidateProber>,
+    ) {
+        let deps = ProcessMonitorDeps {
+            store: self.store.clone(),
+            babeld: self.routing.clone(),
+            connections: self.connections.clone(),
+            reader: to(&self.telemetry),
+        };
+        self.guard("process_monitor", deps, ProcessMonitor::new);
+        let deps = SamplerDeps {
+            links: self.environment.kernel.clone(),
+            store: self.store.clone(),
+            readers: vec![
+                to(policy),
+                to(prober),
+                to(candidate_prober),
+                to(&self.telemetry),
+            ],
+        };
+        self.guard("sampler", deps, Sampler::new);
     }
 }

@@ -6,12 +6,13 @@ use crate::messages::{
     CandidatesMeasured, Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead,
     ProbesRead, RoutesRead, offer,
 };
+use crate::store::Store;
 use crate::store::{LocalLimits, SharedRouteView};
 use actix::{Actor, Context, Handler, Recipient};
-use membership::documents::CurrentDocuments;
 use policies::{
+    names::Prefix,
     orders::{Decision, Order},
-    planner::Planner,
+    planner::{Planner, PlannerSettings},
     units::Uptime,
     world::World,
 };
@@ -30,6 +31,23 @@ pub enum Mode {
     Act,
     /// They are logged, and nothing happens: to see what the policy would do.
     Watch,
+}
+
+/// What the policy actor is built from.
+#[derive(Clone)]
+pub struct PolicyDeps {
+    /// This node.
+    pub me: Prefix,
+    /// What the planner starts with.
+    pub settings: PlannerSettings,
+    /// The limits that the configuration and the slots set to the network's parameters.
+    pub limits: LocalLimits,
+    /// Whether orders are carried out.
+    pub mode: Mode,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The receivers of orders and decisions.
+    pub out: Outlets,
 }
 
 /// The actor that plans.
@@ -57,14 +75,18 @@ pub struct Outlets {
 
 impl Policy {
     /// `outlook` is what others are shown of us.
-    pub fn new(
-        mut planner: Planner,
-        lower: LocalLimits,
-        held: &CurrentDocuments,
-        mode: Mode,
-        outlook: SharedRouteView,
-        out: Outlets,
-    ) -> Self {
+    pub fn new(deps: PolicyDeps) -> Self {
+        let PolicyDeps {
+            me,
+            settings,
+            limits: lower,
+            mode,
+            store,
+            out,
+        } = deps;
+        let mut planner = Planner::new(me, settings);
+        let (held, outlook) = (store.documents.load_full(), store.route_view);
+
         if let Some(network) = held.network() {
             planner.set_parameters(lower.of(network.parameters()));
         }
@@ -220,6 +242,7 @@ impl Handler<CandidatesMeasured> for Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use os::clock::Clock;
     use policies::{
         gain::Rule,
         names::{Prefix, Slot},
@@ -260,26 +283,31 @@ mod tests {
         fn handle(&mut self, _: DrainsRead, _: &mut Self::Context) {}
     }
 
-    fn policy(planner: Planner, mode: Mode, sink: &actix::Addr<Sink>) -> actix::Addr<Policy> {
+    fn policy(
+        me: Prefix,
+        settings: PlannerSettings,
+        mode: Mode,
+        sink: &actix::Addr<Sink>,
+    ) -> actix::Addr<Policy> {
         let decided = vec![sink.clone().recipient()];
         let out = Outlets {
             orders: sink.clone().recipient(),
             drains: sink.clone().recipient(),
             decided,
         };
-        let lower = LocalLimits {
+        let limits = LocalLimits {
             tunnels_to_dial: 10,
             max_accepted: 30,
             distances: MOST_DISTANCES,
         };
-        Policy::new(
-            planner,
-            lower,
-            &CurrentDocuments::default(),
+        Policy::new(PolicyDeps {
+            me,
+            settings,
+            limits,
             mode,
-            SharedRouteView::default(),
+            store: Store::new(Clock::boottime(), me),
             out,
-        )
+        })
         .start()
     }
 
@@ -321,11 +349,7 @@ mod tests {
             rule: Rule::Gain,
             seed: 1,
         };
-        let policy = policy(
-            Planner::new(Prefix::new(1, 16).unwrap(), settings),
-            mode,
-            &sink,
-        );
+        let policy = policy(Prefix::new(1, 16).unwrap(), settings, mode, &sink);
         let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);
         let (confirmed, failed) = (Some(at), None);

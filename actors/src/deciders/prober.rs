@@ -5,6 +5,7 @@
 
 mod sockets;
 
+use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
     messages::{DocumentsChanged, LinksSampled, Ordered, ProbesRead, offer},
@@ -68,6 +69,21 @@ pub struct ProberSettings {
     pub network: Network,
     /// The network's pace.
     pub pace: Pace,
+}
+
+/// What the prober is built from.
+#[derive(Clone)]
+pub struct ProberDeps {
+    /// This node, its network and the pace of probes.
+    pub settings: ProberSettings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The queue of link orders.
+    pub links: Links,
+    /// The receiver of orders to close a tunnel.
+    pub orders: Recipient<Ordered>,
+    /// The receivers of each reading.
+    pub readers: Vec<Recipient<ProbesRead>>,
 }
 
 /// The actor that probes.
@@ -136,14 +152,16 @@ impl Tunnel {
 
 impl Prober {
     /// `losses` are the store's; `links` are told of peers that drain; `orders` ends tunnels; `to` hears of all readings.
-    pub fn new(
-        settings: ProberSettings,
-        clock: Clock,
-        losses: LostPeers,
-        links: Links,
-        orders: Recipient<Ordered>,
-        to: Vec<Recipient<ProbesRead>>,
-    ) -> Self {
+    pub fn new(deps: ProberDeps) -> Self {
+        let ProberDeps {
+            settings,
+            store,
+            links,
+            orders,
+            readers: to,
+        } = deps;
+        let (clock, losses) = (store.clock, store.tunnels.borrow().losses.clone());
+
         let said = SuspicionLimit::default();
         let tunnels = BTreeMap::new();
         Self {

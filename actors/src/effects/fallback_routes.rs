@@ -3,6 +3,7 @@
 //!
 //! Why there are copies stands at [`os::kernel::Kernel::shadow`].
 
+use crate::store::Store;
 use crate::store::TunnelTable;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, StreamHandler, WrapFuture};
 use ipnet::Ipv6Net;
@@ -30,6 +31,19 @@ const ASKED: u32 = 6;
 /// Destinations that are lost at once are asked for together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
+/// What the fallback routes actor is built from.
+#[derive(Clone)]
+pub struct FallbackRoutesDeps {
+    /// The range of the network whose routes are copied.
+    pub network: Ipv6Net,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The kernel that reports and takes routes.
+    pub kernel: Kernel,
+    /// The socket by which neighbours are asked for routes.
+    pub socket: BabelSocket,
+}
+
 /// The actor.
 pub struct FallbackRoutes {
     network: Ipv6Net,
@@ -44,12 +58,15 @@ pub struct FallbackRoutes {
 
 impl FallbackRoutes {
     /// Follows babeld's tables in `kernel`; asks through the tunnels in `table`, also for the way out of `network`.
-    pub fn new(
-        network: Ipv6Net,
-        kernel: Kernel,
-        sender: BabelSocket,
-        table: Rc<RefCell<TunnelTable>>,
-    ) -> Self {
+    pub fn new(deps: FallbackRoutesDeps) -> Self {
+        let FallbackRoutesDeps {
+            network,
+            store,
+            kernel,
+            socket: sender,
+        } = deps;
+        let table = store.tunnels;
+
         Self {
             network,
             kernel,

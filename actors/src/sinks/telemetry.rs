@@ -36,6 +36,15 @@ pub fn publish(identity: Identity, clock: &Clock) -> Published {
     Arc::new(ArcSwap::from_pointee(Snapshot::new(identity, booted)))
 }
 
+/// What telemetry is built from.
+#[derive(Clone)]
+pub struct TelemetryDeps {
+    /// The clock of all snapshots.
+    pub clock: Clock,
+    /// The place where each snapshot is published.
+    pub published: Published,
+}
+
 /// The actor.
 pub struct Telemetry {
     clock: Clock,
@@ -45,7 +54,8 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Goes on from the picture that was last published.
-    pub fn new(clock: Clock, published: Published) -> Self {
+    pub fn new(deps: TelemetryDeps) -> Self {
+        let TelemetryDeps { clock, published } = deps;
         let picture = Snapshot::clone(&published.load());
         Self {
             clock,

@@ -6,6 +6,7 @@ mod files;
 
 pub use files::PrepareError;
 
+use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
     messages::{ChildMailbox, ChildReported, RoutesRead, offer},
@@ -107,6 +108,25 @@ impl RoutingProcess {
 #[rtype(result = "()")]
 pub struct EndBabeld;
 
+/// What the babeld actor is built from.
+#[derive(Clone)]
+pub struct BabeldDeps {
+    /// Paths, rights and configuration of babeld.
+    pub settings: Settings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The kernel, whose exit routes and babeld routes it maintains.
+    pub kernel: Kernel,
+    /// The queue of link orders.
+    pub links: Links,
+    /// babeld's process, which outlives the actor.
+    pub process: RoutingProcess,
+    /// The queue of babeld's process events.
+    pub events: ChildEvents,
+    /// The receivers of each reading of babeld's tables.
+    pub readers: Vec<Recipient<RoutesRead>>,
+}
+
 /// The actor.
 pub struct Babeld {
     settings: Settings,
@@ -132,22 +152,24 @@ const WINDOW: Duration = Duration::from_secs(30);
 
 impl Babeld {
     /// Goes on with `process`, or starts it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "everything it will ever talk to comes through here"
-    )]
-    pub fn new(
-        settings: Settings,
-        clock: Clock,
-        kernel: Kernel,
-        links: Links,
-        table: Rc<RefCell<TunnelTable>>,
-        process: RoutingProcess,
-        events: ChildEvents,
-        readers: Vec<Recipient<RoutesRead>>,
-        held: DocumentStore,
-        applied: AppliedVersions,
-    ) -> Self {
+    pub fn new(deps: BabeldDeps) -> Self {
+        let BabeldDeps {
+            settings,
+            store,
+            kernel,
+            links,
+            process,
+            events,
+            readers,
+        } = deps;
+        let Store {
+            clock,
+            tunnels: table,
+            documents: held,
+            applied,
+            ..
+        } = store;
+
         let mut babeld = Self {
             settings,
             clock,

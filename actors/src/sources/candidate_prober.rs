@@ -6,6 +6,7 @@
 
 pub mod reset;
 
+use crate::store::Store;
 use crate::{
     messages::{
         CandidatesMeasured, DocumentsChanged, LinksSampled, PeerSounded, RoutesRead, offer,
@@ -16,7 +17,7 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, WrapFuture,
 };
 use ipnet::Ipv6Net;
-use membership::{documents::CurrentDocuments, peer_api::PeerApiClient};
+use membership::peer_api::PeerApiClient;
 use os::clock::Clock;
 use policies::{
     gain::{FRESH_REFRESHES, SOUNDED, shortlist},
@@ -73,6 +74,21 @@ impl CandidateProberSettings {
     }
 }
 
+/// What the candidate prober is built from.
+#[derive(Clone)]
+pub struct CandidateProberDeps {
+    /// This node, its network and its `tls-crypt` keys.
+    pub settings: CandidateProberSettings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The client of the peer API.
+    pub peers: PeerApiClient,
+    /// The receivers of all measurements.
+    pub readers: Vec<Recipient<CandidatesMeasured>>,
+    /// The receiver of the outcome of each single RTT probe.
+    pub outcomes: Recipient<PeerSounded>,
+}
+
 /// The actor that scouts.
 pub struct CandidateProber {
     settings: CandidateProberSettings,
@@ -93,15 +109,16 @@ pub struct CandidateProber {
 impl CandidateProber {
     /// `peers` is what the cache knows; `to` hears of all that was found out, `sounded` of each sounding.
     /// What `held` says of the network counts more than `settings`.
-    pub fn new(
-        settings: CandidateProberSettings,
-        held: &CurrentDocuments,
-        clock: Clock,
-        peers: SharedCandidates,
-        asker: PeerApiClient,
-        to: Vec<Recipient<CandidatesMeasured>>,
-        sounded: Recipient<PeerSounded>,
-    ) -> Self {
+    pub fn new(deps: CandidateProberDeps) -> Self {
+        let CandidateProberDeps {
+            settings,
+            store,
+            peers: asker,
+            readers: to,
+            outcomes: sounded,
+        } = deps;
+        let (clock, peers, held) = (store.clock, store.candidates, store.documents.load_full());
+
         let settings = held.network().map_or(settings.clone(), |network| {
             CandidateProberSettings::of(settings.me, network)
         });

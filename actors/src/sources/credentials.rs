@@ -5,6 +5,7 @@
 //! it runs (the calls to the registry and to other nodes, the peer API) takes them at once.
 
 use crate::messages::{CredentialsChanged, DocumentsChanged};
+use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use membership::certificate::{self, Certificate};
 use membership::credentials::SharedServerTls;
@@ -96,6 +97,23 @@ pub enum CredentialError {
     Bad(#[from] certificate::BadCertificate),
 }
 
+/// What the credentials actor is built from.
+#[derive(Clone)]
+pub struct CredentialsDeps {
+    /// Paths of the files, and who reads them.
+    pub settings: CredentialSettings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The TLS configuration of the peer API, which is replaced with the certificate.
+    pub server_tls: SharedServerTls,
+    /// The client of the registry, which signs renewals.
+    pub registry: RegistryApiClient,
+    /// The client of the peer API, which shows the certificate.
+    pub peers: PeerApiClient,
+    /// The receivers of changes.
+    pub readers: Vec<Recipient<CredentialsChanged>>,
+}
+
 /// The actor.
 pub struct Credentials {
     settings: CredentialSettings,
@@ -119,15 +137,21 @@ pub struct Credentials {
 
 impl Credentials {
     /// Goes on from what is on disk.
-    pub fn new(
-        settings: CredentialSettings,
-        clock: Clock,
-        registry: RegistryApiClient,
-        asker: PeerApiClient,
-        tls: SharedServerTls,
-        held: DocumentStore,
-        changed: Vec<Recipient<CredentialsChanged>>,
-    ) -> Self {
+    pub fn new(deps: CredentialsDeps) -> Self {
+        let CredentialsDeps {
+            settings,
+            store,
+            server_tls: tls,
+            registry,
+            peers: asker,
+            readers: changed,
+        } = deps;
+        let Store {
+            clock,
+            documents: held,
+            ..
+        } = store;
+
         let (chance, next) = (fastrand::f64(), clock.now());
         let barred = held.load().barred_cas();
         Self {

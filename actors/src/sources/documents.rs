@@ -6,6 +6,7 @@
 //! neighbour, and now and then with an old one, versions are compared, so that whoever was away learns.
 
 use crate::messages::{DocumentOffered, DocumentsChanged, RoutesRead, VersionsReported};
+use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use membership::{
     documents::{CurrentDocuments, DocumentFiles, DocumentStore, UpdateOutcome},
@@ -52,6 +53,21 @@ pub struct DocumentSettings {
     pub files: DocumentFiles,
 }
 
+/// What the documents actor is built from.
+#[derive(Clone)]
+pub struct DocumentsDeps {
+    /// Paths of the files, and our serial number.
+    pub settings: DocumentSettings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The client of the registry.
+    pub registry: RegistryApiClient,
+    /// The client of the peer API, by which documents spread.
+    pub peers: PeerApiClient,
+    /// The receivers of changes.
+    pub readers: Vec<Recipient<DocumentsChanged>>,
+}
+
 /// The actor.
 pub struct Documents {
     settings: DocumentSettings,
@@ -73,15 +89,21 @@ pub struct Documents {
 
 impl Documents {
     /// Goes on from what is held.
-    pub fn new(
-        settings: DocumentSettings,
-        clock: Clock,
-        registry: RegistryApiClient,
-        asker: PeerApiClient,
-        held: DocumentStore,
-        node: SharedNodeDocument,
-        changed: Vec<Recipient<DocumentsChanged>>,
-    ) -> Self {
+    pub fn new(deps: DocumentsDeps) -> Self {
+        let DocumentsDeps {
+            settings,
+            store,
+            registry,
+            peers: asker,
+            readers: changed,
+        } = deps;
+        let Store {
+            clock,
+            documents: held,
+            node_document: node,
+            ..
+        } = store;
+
         Self {
             settings,
             clock,

@@ -3,6 +3,7 @@
 //! Also passes the network's signed documents on. TCP on our node address only, TLS with certificates on
 //! both sides. Handlers read published snapshots, or hand on what was given; nothing is decided here.
 
+use crate::store::Store;
 use crate::{
     messages::DocumentOffered,
     restart_lock::SharedTurn,
@@ -69,6 +70,19 @@ pub enum ApiError {
     },
 }
 
+/// What the peer API is built from.
+#[derive(Clone)]
+pub struct PeerApiDeps {
+    /// Our node address and [`wire::peer::PORT`].
+    pub address: SocketAddrV6,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The TLS configuration of the server, with the node's certificate.
+    pub server_tls: SharedServerTls,
+    /// The receiver of documents that other nodes post.
+    pub offered: Recipient<DocumentOffered>,
+}
+
 /// The actor that keeps the server running.
 #[derive(Clone)]
 pub struct PeerApi {
@@ -105,20 +119,22 @@ struct Caller {
 impl PeerApi {
     /// Will answer at `address`: our node address, and [`wire::peer::PORT`]. `tls`: a member's
     /// [server](membership::credentials::NodeCredentials::server); when another is put there, the server begins anew.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "everything it will ever talk to comes through here"
-    )]
-    pub fn new(
-        address: SocketAddrV6,
-        tls: SharedServerTls,
-        node: SharedNodeDocument,
-        peers: SharedCandidates,
-        held: DocumentStore,
-        offered: Recipient<DocumentOffered>,
-        outlook: SharedRouteView,
-        turn: SharedTurn,
-    ) -> Self {
+    pub fn new(deps: PeerApiDeps) -> Self {
+        let PeerApiDeps {
+            address,
+            store,
+            server_tls: tls,
+            offered,
+        } = deps;
+        let Store {
+            node_document: node,
+            candidates: peers,
+            documents: held,
+            route_view: outlook,
+            restart_lock: turn,
+            ..
+        } = store;
+
         let state = State {
             node,
             peers,

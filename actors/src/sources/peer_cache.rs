@@ -7,6 +7,7 @@ pub mod directory;
 pub mod disk;
 
 use crate::store::SharedCandidates;
+use crate::store::Store;
 use crate::{
     messages::{DocumentsChanged, PeersRead, PeersReported, RoutesRead, offer},
     store::{LocalLimits, TunnelTable},
@@ -52,6 +53,17 @@ fn tunnels(lower: LocalLimits, held: &CurrentDocuments) -> u16 {
     lower.of(parameters).tunnels_to_dial
 }
 
+/// What the peer cache is built from.
+#[derive(Clone)]
+pub struct PeerCacheDeps {
+    /// The file, this node and its limits.
+    pub settings: CacheSettings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The receivers of each reading.
+    pub readers: Vec<Recipient<PeersRead>>,
+}
+
 /// The actor that remembers peers.
 pub struct PeerCache {
     clock: Clock,
@@ -68,13 +80,19 @@ pub struct PeerCache {
 impl PeerCache {
     /// Opens the file, or sets a broken one aside. `shared` holds the last reading of a predecessor,
     /// if there was one in this run.
-    pub fn new(
-        settings: CacheSettings,
-        clock: Clock,
-        tunnels: Rc<RefCell<TunnelTable>>,
-        shared: SharedCandidates,
-        to: Vec<Recipient<PeersRead>>,
-    ) -> Self {
+    pub fn new(deps: PeerCacheDeps) -> Self {
+        let PeerCacheDeps {
+            settings,
+            store,
+            readers: to,
+        } = deps;
+        let Store {
+            clock,
+            tunnels,
+            candidates: shared,
+            ..
+        } = store;
+
         let (disk, rows) = Disk::open(&settings.path);
         let private = settings.private.allowed();
         let dialable =
@@ -240,14 +258,15 @@ mod tests {
         let tunnels = Rc::new(RefCell::new(TunnelTable::default()));
         let (sink, told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
-        let table = Rc::clone(&tunnels);
-        let cache = PeerCache::new(
+        let store = Store {
+            tunnels: Rc::clone(&tunnels),
+            ..Store::new(Clock::boottime(), settings.me)
+        };
+        let cache = PeerCache::new(PeerCacheDeps {
             settings,
-            Clock::boottime(),
-            table,
-            SharedCandidates::default(),
-            to,
-        );
+            store,
+            readers: to,
+        });
         (cache.start(), told, tunnels)
     }
 

@@ -3,6 +3,7 @@
 //! babeld's table says who is there; the registry need not. Who is asked is chosen at random, a few at
 //! a time; answers are bounded and filtered, and prove nothing but what the certificate proves.
 
+use crate::store::Store;
 use crate::{
     messages::{PeerSource, PeersReported, RoutesRead},
     store::SharedCandidates,
@@ -39,6 +40,19 @@ const PACE: Duration = Duration::from_secs(3);
 /// Pace of the trickle.
 const TRICKLE: Duration = Duration::from_secs(60);
 
+/// What peer discovery is built from.
+#[derive(Clone)]
+pub struct PeerDiscoveryDeps {
+    /// This node, which is never asked.
+    pub me: Prefix,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The client of the peer API.
+    pub peers: PeerApiClient,
+    /// The receivers of answers.
+    pub readers: Vec<Recipient<PeersReported>>,
+}
+
 /// The actor that chooses whom to ask.
 pub struct PeerDiscovery {
     me: Prefix,
@@ -51,13 +65,19 @@ pub struct PeerDiscovery {
 
 impl PeerDiscovery {
     /// `peers` is what the cache knows already.
-    pub fn new(
-        me: Prefix,
-        asker: PeerApiClient,
-        clock: Clock,
-        peers: SharedCandidates,
-        to: Vec<Recipient<PeersReported>>,
-    ) -> Self {
+    pub fn new(deps: PeerDiscoveryDeps) -> Self {
+        let PeerDiscoveryDeps {
+            me,
+            store,
+            peers: asker,
+            readers: to,
+        } = deps;
+        let Store {
+            clock,
+            candidates: peers,
+            ..
+        } = store;
+
         Self {
             me,
             asker,

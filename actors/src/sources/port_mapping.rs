@@ -8,6 +8,7 @@ pub mod keeper;
 pub mod ledger;
 
 use crate::messages::{Lease, LeasesRead, offer};
+use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use gateway::Finder;
 use keeper::Keeper;
@@ -23,6 +24,17 @@ const SOONEST: Duration = Duration::from_secs(10);
 /// How long to wait where there was no gateway or it refused.
 const RETRY: Duration = Duration::from_secs(120);
 
+/// What the port mapping actor is built from.
+#[derive(Clone)]
+pub struct PortMappingDeps<F> {
+    /// The leases, which outlive the actor.
+    pub keeper: Rc<Keeper<F>>,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The receivers of each reading.
+    pub readers: Vec<Recipient<LeasesRead>>,
+}
+
 /// The actor that keeps leases.
 pub struct PortMapping<F> {
     keeper: Rc<Keeper<F>>,
@@ -32,7 +44,14 @@ pub struct PortMapping<F> {
 
 impl<F: Finder> PortMapping<F> {
     /// `keeper` is shared with whoever calls [`Keeper::release`] at the stop.
-    pub fn new(keeper: Rc<Keeper<F>>, clock: Clock, to: Vec<Recipient<LeasesRead>>) -> Self {
+    pub fn new(deps: PortMappingDeps<F>) -> Self {
+        let PortMappingDeps {
+            keeper,
+            store,
+            readers: to,
+        } = deps;
+        let clock = store.clock;
+
         Self { keeper, clock, to }
     }
 

@@ -1,38 +1,46 @@
-//! Tells now and then how all child processes do.
+//! Reports periodically which child processes run and are ready.
 
-use crate::messages::{ProcessesRead, offer};
+use crate::{
+    effects::tunnels::Connections,
+    messages::{ProcessesRead, offer},
+    sources::babeld::RoutingProcess,
+    store::Store,
+};
 use actix::{Actor, AsyncContext, Context, Recipient};
-use os::{clock::Clock, process::ProcessReading};
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
-/// How often.
+/// Interval between two readings.
 const PERIOD: Duration = Duration::from_secs(2);
+
+/// What the process monitor is built from.
+#[derive(Clone)]
+pub struct ProcessMonitorDeps {
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// babeld's process.
+    pub babeld: RoutingProcess,
+    /// OpenVPN's processes.
+    pub connections: Connections,
+    /// The receiver of each reading.
+    pub reader: Recipient<ProcessesRead>,
+}
 
 /// The actor.
 pub struct ProcessMonitor {
-    clock: Clock,
-    call: Rc<dyn Fn() -> Vec<ProcessReading>>,
-    to: Recipient<ProcessesRead>,
+    deps: ProcessMonitorDeps,
 }
 
 impl ProcessMonitor {
-    /// `call` reads all processes from the store.
-    pub fn new(
-        clock: Clock,
-        call: Rc<dyn Fn() -> Vec<ProcessReading>>,
-        to: Recipient<ProcessesRead>,
-    ) -> Self {
-        Self { clock, call, to }
+    /// Reports what these processes do.
+    pub fn new(deps: ProcessMonitorDeps) -> Self {
+        Self { deps }
     }
 
-    fn tell(&self) {
-        offer(
-            &self.to,
-            ProcessesRead {
-                at: self.clock.now(),
-                processes: (self.call)(),
-            },
-        );
+    fn report(&self) {
+        let mut processes = self.deps.connections.readings();
+        processes.splice(0..0, self.deps.babeld.reading());
+        let at = self.deps.store.clock.now();
+        offer(&self.deps.reader, ProcessesRead { at, processes });
     }
 }
 
@@ -40,6 +48,6 @@ impl Actor for ProcessMonitor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(PERIOD, |roll, _| roll.tell());
+        ctx.run_interval(PERIOD, |monitor, _| monitor.report());
     }
 }

@@ -3,6 +3,7 @@
 //! The registry is the bootstrap node of last resort, so it is asked at the start, then ever more
 //! seldom, and with each announcement; its absence is told and changes nothing else.
 
+use crate::store::Store;
 use crate::{
     messages::{LeasesRead, PeerSource, PeersReported, RegistryContacted, VersionsReported, offer},
     store::{AppliedVersions, SharedCandidates},
@@ -74,6 +75,25 @@ pub struct RegistrySettings {
     pub private: PrivateEndpoints,
 }
 
+/// What the registry client is built from.
+#[derive(Clone)]
+pub struct RegistryClientDeps {
+    /// This node, its servers and configured endpoints.
+    pub settings: RegistrySettings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The client that makes the calls.
+    pub registry: RegistryApiClient,
+    /// The kernel, which lists the addresses of uplinks.
+    pub kernel: Kernel,
+    /// The receiver of bootstrap peers.
+    pub peers_to: Recipient<PeersReported>,
+    /// The receiver of the outcome of each call.
+    pub contacts_to: Recipient<RegistryContacted>,
+    /// The receiver of the document versions that the registry reports.
+    pub versions_to: Recipient<VersionsReported>,
+}
+
 /// The actor.
 pub struct RegistryClient {
     settings: RegistrySettings,
@@ -103,22 +123,25 @@ pub struct RegistryClient {
 
 impl RegistryClient {
     /// Asks `registry` as soon as it starts.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "everything it will ever talk to comes through here"
-    )]
-    pub fn new(
-        settings: RegistrySettings,
-        registry: RegistryApiClient,
-        clock: Clock,
-        kernel: Kernel,
-        node: SharedNodeDocument,
-        heard: Vec<Recipient<PeersReported>>,
-        asked: Vec<Recipient<RegistryContacted>>,
-        versions: Recipient<VersionsReported>,
-        applied: AppliedVersions,
-        peers: SharedCandidates,
-    ) -> Self {
+    pub fn new(deps: RegistryClientDeps) -> Self {
+        let RegistryClientDeps {
+            settings,
+            store,
+            registry,
+            kernel,
+            peers_to,
+            contacts_to,
+            versions_to: versions,
+        } = deps;
+        let (heard, asked) = (vec![peers_to], vec![contacts_to]);
+        let Store {
+            clock,
+            node_document: node,
+            applied,
+            candidates: peers,
+            ..
+        } = store;
+
         let now = clock.now();
         Self {
             settings,

@@ -2,6 +2,7 @@
 //!
 //! Adds nothing and keeps nothing: a reading is complete, and the next one replaces it.
 
+use crate::store::Store;
 use crate::{
     messages::{LinksSampled, offer},
     store::TunnelTable,
@@ -38,6 +39,17 @@ impl Links for os::kernel::Kernel {
     }
 }
 
+/// What the sampler is built from.
+#[derive(Clone)]
+pub struct SamplerDeps<L> {
+    /// The links whose counters are read.
+    pub links: L,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The receivers of each reading.
+    pub readers: Vec<Recipient<LinksSampled>>,
+}
+
 /// The actor that samples.
 pub struct Sampler<L> {
     links: L,
@@ -50,12 +62,14 @@ pub struct Sampler<L> {
 
 impl<L: Links> Sampler<L> {
     /// `tunnels` says what each link carries.
-    pub fn new(
-        links: L,
-        clock: Clock,
-        tunnels: Rc<RefCell<TunnelTable>>,
-        to: Vec<Recipient<LinksSampled>>,
-    ) -> Self {
+    pub fn new(deps: SamplerDeps<L>) -> Self {
+        let SamplerDeps {
+            links,
+            store,
+            readers: to,
+        } = deps;
+        let Store { clock, tunnels, .. } = store;
+
         Self {
             links,
             clock,
@@ -191,7 +205,16 @@ mod tests {
         let (sink, mut told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
         let clock = Clock::of(|| Uptime::from_secs(9));
-        Sampler::new(links.clone(), clock, Rc::clone(&table), to).start();
+        let store = Store {
+            tunnels: Rc::clone(&table),
+            ..Store::new(clock, Prefix::new(7, 16).unwrap())
+        };
+        Sampler::new(SamplerDeps {
+            links: links.clone(),
+            store,
+            readers: to,
+        })
+        .start();
 
         check(&told.recv().await.unwrap(), &[], &[first, second]);
         table.borrow_mut().tunnels.insert(second, tunnel(second));

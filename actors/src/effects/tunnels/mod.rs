@@ -15,6 +15,7 @@ mod server;
 pub use command_line::Identity;
 pub use common::{Facts, Settings};
 
+use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
     messages::{
@@ -22,17 +23,14 @@ use crate::{
         RoutesRead,
     },
     restart_lock::SharedTurn,
-    store::{AppliedVersions, TunnelTable},
+    store::AppliedVersions,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use command_line::{client, server};
 use common::Common;
 use dial::Dial;
-use membership::{documents::DocumentStore, peer_api::PeerApiClient};
-use os::{
-    clock::Clock,
-    process::{ChildEvent, ChildEvents, ProcessReading},
-};
+use membership::peer_api::PeerApiClient;
+use os::process::{ChildEvent, ChildEvents, ProcessReading};
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     orders::{CloseReason, Order},
@@ -110,6 +108,27 @@ pub struct DrainAll;
 #[rtype(result = "()")]
 pub struct EndAll;
 
+/// What the tunnels actor is built from.
+#[derive(Clone)]
+pub struct TunnelsDeps {
+    /// This node, its servers, and how OpenVPN is run.
+    pub settings: Settings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// OpenVPN's processes, which outlive the actor.
+    pub connections: Connections,
+    /// The queue of link orders.
+    pub links: Links,
+    /// The receivers of what becomes of tunnels.
+    pub facts: Facts,
+    /// The queue of OpenVPN's process events.
+    pub events: ChildEvents,
+    /// The client of the peer API, by which neighbours are asked for their restart lock.
+    pub peers: PeerApiClient,
+    /// The seed of random delays.
+    pub seed: u64,
+}
+
 /// The actor.
 pub struct Tunnels {
     common: Common,
@@ -124,24 +143,26 @@ pub struct Tunnels {
 
 impl Tunnels {
     /// Goes on with `connections`; starts servers that are not there yet.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "everything it will ever talk to comes through here"
-    )]
-    pub fn new(
-        settings: Settings,
-        clock: Clock,
-        table: Rc<RefCell<TunnelTable>>,
-        connections: Connections,
-        links: Links,
-        facts: Facts,
-        events: ChildEvents,
-        held: DocumentStore,
-        applied: AppliedVersions,
-        turn: SharedTurn,
-        asker: PeerApiClient,
-        seed: u64,
-    ) -> Self {
+    pub fn new(deps: TunnelsDeps) -> Self {
+        let TunnelsDeps {
+            settings,
+            store,
+            connections,
+            links,
+            facts,
+            events,
+            peers: asker,
+            seed,
+        } = deps;
+        let Store {
+            clock,
+            tunnels: table,
+            documents: held,
+            applied,
+            restart_lock: turn,
+            ..
+        } = store;
+
         let most = held
             .load()
             .network()

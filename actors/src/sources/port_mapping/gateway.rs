@@ -135,6 +135,7 @@ pub trait Gateway {
 }
 
 /// Finds the gateway of the IPv4 default route.
+#[derive(Clone, Copy, Debug)]
 pub struct DefaultGateway;
 
 /// A UPnP gateway.

@@ -1,0 +1,278 @@
+//! What the actors of a node are built from, and the settings of each.
+
+use crate::{host::Host, identity::Identity};
+use actors::{
+    deciders::{
+        policy::Mode,
+        prober::{FEW_ROUTES, ProberSettings},
+    },
+    effects::tunnels,
+    sinks::telemetry::Published,
+    sources::{
+        babeld,
+        candidate_prober::CandidateProberSettings,
+        credentials::CredentialSettings,
+        documents::DocumentSettings,
+        peer_cache::CacheSettings,
+        port_mapping::{
+            gateway::DefaultGateway,
+            keeper::{Keeper, LeaseSettings},
+        },
+        registry_client::RegistrySettings,
+    },
+    store::{LocalLimits, Store},
+};
+use config::{Settings, paths::Paths};
+use membership::{
+    credentials::SharedServerTls,
+    documents::{DocumentFiles, PrivateEndpoints},
+    peer_api::PeerApiClient,
+    registry_api::RegistryApiClient,
+};
+use os::{
+    babel_socket::BabelSocket,
+    kernel::{Kernel, has_ipv6},
+};
+use policies::{
+    names::{Role, Slot},
+    parameters::Parameters,
+    planner::PlannerSettings,
+    probe::Pace,
+};
+use std::{net::SocketAddrV6, rc::Rc};
+use wire::{
+    babel::{BabelConfig, MacKey},
+    peer::MOST_DISTANCES,
+};
+
+/// What the actors of a node are built from.
+pub struct Environment<'a> {
+    /// The configuration.
+    pub settings: &'a Settings,
+    /// This node, as its certificate and the network document describe it.
+    pub identity: &'a Identity,
+    /// The programs, users and ports that were found on the host.
+    pub host: &'a Host,
+    /// The paths of all files.
+    pub paths: &'a Paths,
+    /// The shared state that outlives every actor.
+    pub store: Store,
+    /// The network namespace that the node uses.
+    pub kernel: Kernel,
+    /// The place where telemetry publishes its snapshot.
+    pub published: Published,
+    /// The socket by which neighbours are asked for routes.
+    pub babel_socket: BabelSocket,
+    /// The TLS configuration with which the peer API answers.
+    pub server_tls: SharedServerTls,
+    /// The client of other nodes' peer API.
+    pub peers: PeerApiClient,
+    /// The client of the registry.
+    pub registry: RegistryApiClient,
+    /// Whether the policy's orders are carried out.
+    pub mode: Mode,
+}
+
+pub(crate) fn documents(environment: &Environment<'_>) -> DocumentSettings {
+    DocumentSettings {
+        serial: environment.identity.serial.clone(),
+        files: document_files(environment.paths),
+    }
+}
+
+pub(crate) fn credentials(environment: &Environment<'_>) -> CredentialSettings {
+    let Environment {
+        paths,
+        host,
+        identity,
+        ..
+    } = environment;
+    CredentialSettings {
+        ca: paths.ca(),
+        certificate: paths.certificate(),
+        key: paths.key(),
+        tls_crypt: paths.tls_crypt(),
+        tls_crypt_other: paths.tls_crypt_other(),
+        reader: (host.openvpn_rights.uid, host.openvpn_rights.gid),
+        request: identity.request.clone(),
+    }
+}
+
+/// What the configuration allows of the network's parameters, and what there are slots for.
+pub(crate) fn local_limits(environment: &Environment<'_>) -> LocalLimits {
+    let most = |own: Option<u16>, slots: u16| own.unwrap_or(u16::MAX).min(slots);
+    LocalLimits {
+        tunnels_to_dial: most(
+            environment.settings.tunnels_to_dial,
+            environment.host.tunnels_to_dial,
+        ),
+        max_accepted: most(
+            environment.settings.max_accepted,
+            environment.host.max_accepted,
+        ),
+        distances: if environment.settings.transit.price() == 0 {
+            MOST_DISTANCES
+        } else {
+            0
+        },
+    }
+}
+
+/// Where the signed documents lie.
+pub(crate) fn document_files(paths: &Paths) -> DocumentFiles {
+    DocumentFiles {
+        network: paths.network(),
+        revocations: paths.revocations(),
+        revoked: paths.revoked(),
+    }
+}
+
+pub(crate) fn tunnels(environment: &Environment<'_>) -> tunnels::Settings {
+    let Environment {
+        paths,
+        host,
+        identity,
+        ..
+    } = environment;
+    tunnels::Settings {
+        me: identity.me,
+        network: identity.network,
+        openvpn: host.openvpn.clone(),
+        rights: host.openvpn_rights,
+        identity: tunnels::Identity {
+            ca: paths.ca(),
+            certificate: paths.certificate(),
+            key: paths.key(),
+            tls_crypt: paths.tls_crypt(),
+            tls_crypt_other: paths.tls_crypt_other(),
+            revoked: paths.revoked(),
+            tun_node: host.tun_node.clone(),
+            ipv6: has_ipv6(),
+        },
+        servers: host.servers.clone(),
+        max_accepted: host.max_accepted,
+        children: paths.run().join("child"),
+    }
+}
+
+pub(crate) fn planner(environment: &Environment<'_>) -> PlannerSettings {
+    PlannerSettings {
+        parameters: Parameters {
+            tunnels_to_dial: environment.host.tunnels_to_dial,
+            max_accepted: environment.host.max_accepted,
+            ..environment.identity.document.parameters()
+        },
+        pinned: environment.settings.neighbours.iter().copied().collect(),
+        rule: environment.settings.policy,
+        seed: fastrand::u64(..),
+    }
+}
+
+pub(crate) fn candidate_prober(environment: &Environment<'_>) -> CandidateProberSettings {
+    CandidateProberSettings::of(environment.identity.me, &environment.identity.document)
+}
+
+/// Whether private endpoints are believed.
+pub(crate) fn private_endpoints(environment: &Environment<'_>) -> PrivateEndpoints {
+    PrivateEndpoints::new(
+        environment.settings.private_endpoints,
+        environment.store.documents.clone(),
+    )
+}
+
+/// The slots on which the node can dial.
+pub(crate) fn dialling_slots(kernel: &Kernel) -> Vec<Slot> {
+    let slots = kernel.slots().into_iter();
+    slots.filter(|slot| slot.role() == Role::Dialled).collect()
+}
+
+pub(crate) fn prober(environment: &Environment<'_>) -> ProberSettings {
+    let identity = environment.identity;
+    ProberSettings {
+        me: identity.me,
+        network: identity.network,
+        pace: Pace::of(&identity.document.parameters(), FEW_ROUTES),
+    }
+}
+
+pub(crate) fn peer_cache(environment: &Environment<'_>) -> CacheSettings {
+    CacheSettings {
+        path: environment.paths.peer_cache(),
+        me: environment.identity.me,
+        network: environment.identity.network,
+        private: private_endpoints(environment),
+        held: environment.store.documents.clone(),
+        lower: local_limits(environment),
+    }
+}
+
+/// The address at which this node answers other members.
+pub(crate) fn peer_api_address(environment: &Environment<'_>) -> SocketAddrV6 {
+    let identity = environment.identity;
+    let address = identity.network.node_address(identity.me);
+    SocketAddrV6::new(address, wire::peer::PORT, 0, 0)
+}
+
+pub(crate) fn registry_client(environment: &Environment<'_>) -> RegistrySettings {
+    RegistrySettings {
+        me: environment.identity.me,
+        network: environment.identity.network,
+        endpoints: environment.settings.endpoints.clone(),
+        servers: environment.host.servers.clone(),
+        private: private_endpoints(environment),
+    }
+}
+
+/// The keeper of port mappings; `None` where they are off, or no server accepts tunnels.
+pub(crate) fn lease_keeper(environment: &Environment<'_>) -> Option<Rc<Keeper<DefaultGateway>>> {
+    let is_wanted = environment.settings.upnp && !environment.host.servers.is_empty();
+    is_wanted.then(|| Rc::new(Keeper::new(DefaultGateway, lease_settings(environment))))
+}
+
+fn lease_settings(environment: &Environment<'_>) -> LeaseSettings {
+    LeaseSettings {
+        me: environment.identity.me,
+        network: environment.identity.network,
+        wanted: environment.host.servers.clone(),
+        ledger: environment.paths.leases(),
+        private: private_endpoints(environment),
+    }
+}
+
+pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::Settings {
+    let Environment {
+        paths,
+        host,
+        identity,
+        kernel,
+        settings,
+        ..
+    } = environment;
+    let parameters = identity.document.parameters();
+    let folder = paths.child("babeld");
+    babeld::Settings {
+        babeld: host.babeld.clone(),
+        rights: host.babeld_rights,
+        state_folder: paths.babeld_state(),
+        seqno: paths.state().join("babel-seqno"),
+        pid_file: paths.run().join("child/babeld.pid"),
+        openvpn_uid: host.openvpn_rights.uid,
+        config: BabelConfig {
+            network: identity.network,
+            own: identity.me,
+            ipv4: identity.document.payload4(),
+            slots: kernel.slots(),
+            interfaces: settings.interfaces.clone(),
+            hello_interval: parameters.hello_interval,
+            update_interval: parameters.update_interval,
+            socket: folder.join("babeld.sock"),
+            state_file: paths.babeld_state().join("state"),
+            key: MacKey::from_hex(&identity.document.babel_key),
+            lenient: false,
+            transit_price: settings.transit.price(),
+            gateways: identity.document.gateways.iter().copied().collect(),
+            gateway: settings.gateway,
+        },
+        folder,
+    }
+}
