@@ -1,4 +1,4 @@
-//! `warren join`: an invitation for an identity; `warren request` and `warren install`: the same by file.
+//! `warren join` exchanges an invitation for an identity; `warren request` and `warren install` do the same by file.
 
 use crate::{
     output::{fail, print_line, read_text},
@@ -9,114 +9,106 @@ use std::{path::PathBuf, process::ExitCode};
 use supervisor::join::{self, JoinError, Joined, Joining};
 use wire::{invitation::Invitation, registry::Enrolment};
 
-/// What `warren join` is told.
+/// The arguments of `warren join`.
 #[derive(clap::Args)]
-pub struct Args {
-    /// The line that the registry's operator gave: warren://HOST:PORT/?pin=…&token=…
+pub struct JoinArgs {
+    /// The line that `warren registry invite` printed: warren://HOST:PORT/?pin=…&token=…
     invitation: String,
-    /// Enable the systemd unit and start the node
+    /// Enable and start the systemd unit of the node
     #[arg(long)]
     start: bool,
     #[command(flatten)]
-    place: Place,
+    files: FileArgs,
 }
 
-/// Where, and for whom.
+/// The arguments of `warren request`.
 #[derive(clap::Args)]
-struct Place {
-    /// All files lie below it
+pub struct RequestArgs {
+    #[command(flatten)]
+    files: FileArgs,
+}
+
+/// The arguments of `warren install`.
+#[derive(clap::Args)]
+pub struct InstallArgs {
+    /// The output of `warren registry sign`; - reads the standard input
+    file: PathBuf,
+    /// Enable and start the systemd unit of the node
+    #[arg(long)]
+    start: bool,
+    #[command(flatten)]
+    files: FileArgs,
+}
+
+/// Where the node's files are written, and which users own those of its child processes.
+#[derive(clap::Args)]
+struct FileArgs {
+    /// The folder below which all files of the node lie
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Run the children as these two numeric users
-    #[arg(long, value_name = "OPENVPN,BABELD", value_parser = two_uids)]
+    /// Run OpenVPN and babeld as these two numeric users
+    #[arg(long, value_name = "OPENVPN,BABELD", value_parser = parse_two_uids)]
     child_uids: Option<(u32, u32)>,
 }
 
-impl Place {
+impl FileArgs {
     fn paths(&self) -> Paths {
         Paths::new(std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone()))
     }
 
-    /// Nothing is spent where the unit that shall be started cannot be.
-    fn can_start(&self, start: bool) -> Result<(), ExitCode> {
-        let possible = if start {
-            systemd_unit::check(&self.root)
-        } else {
-            Ok(())
-        };
-        possible.map_err(|error| fail(&error, error.exit_code()))
+    /// Checks that the unit can be started, before anything is changed or an invitation is spent.
+    fn check_can_start(&self, should_start: bool) -> Result<(), ExitCode> {
+        if !should_start {
+            return Ok(());
+        }
+        systemd_unit::check_can_start(&self.root).map_err(|error| fail(&error, error.exit_code()))
     }
 }
 
-/// What `warren request` is told.
-#[derive(clap::Args)]
-pub struct RequestArgs {
-    #[command(flatten)]
-    place: Place,
-}
-
-/// What `warren install` is told.
-#[derive(clap::Args)]
-pub struct InstallArgs {
-    /// What `warren registry sign` printed; - reads the standard input
+/// The file is not the output of `warren registry sign`.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: this is not the output of `warren registry sign`", file.display())]
+struct NotAnEnrolment {
     file: PathBuf,
-    /// Enable the systemd unit and start the node
-    #[arg(long)]
-    start: bool,
-    #[command(flatten)]
-    place: Place,
+    #[source]
+    source: anyhow::Error,
 }
 
-/// Two unprivileged uids with a comma between them.
-pub fn two_uids(text: &str) -> Result<(u32, u32), String> {
-    let right = "two numbers above 0 with a comma between them, such as 60197,60198";
-    let (first, second) = text.split_once(',').ok_or(right)?;
-    let uid = |text: &str| {
+/// Parses two unprivileged uids with a comma between them.
+fn parse_two_uids(text: &str) -> Result<(u32, u32), String> {
+    let expected = "two numbers above 0 with a comma between them, such as 60197,60198";
+    let (first, second) = text.split_once(',').ok_or(expected)?;
+    let parse_uid = |text: &str| {
         text.parse()
             .ok()
             .filter(|uid: &u32| *uid > 0 && *uid < u32::MAX)
-            .ok_or(right)
+            .ok_or(expected)
     };
-    Ok((uid(first)?, uid(second)?))
+    Ok((parse_uid(first)?, parse_uid(second)?))
 }
 
-/// Joins, and prints one line: prefix and address.
-pub fn main(args: &Args) -> ExitCode {
-    if let Err(code) = args.place.can_start(args.start) {
+/// Joins a network, and prints one line with the prefix and the address of the new node.
+pub fn join(args: &JoinArgs) -> ExitCode {
+    if let Err(code) = args.files.check_can_start(args.start) {
         return code;
     }
     let invitation: Invitation = match args.invitation.parse() {
         Ok(invitation) => invitation,
         Err(error) => return fail(&error, 1),
     };
-    let paths = args.place.paths();
+    let paths = args.files.paths();
     let joining = Joining {
         invitation: &invitation,
         paths: &paths,
-        children: args.place.child_uids,
+        children: args.files.child_uids,
     };
-    told(
-        actix_rt::System::new().block_on(join::join(&joining)),
-        args.start,
-    )
+    let outcome = actix_rt::System::new().block_on(join::join(&joining));
+    report_and_start(outcome, args.start)
 }
 
-fn told(outcome: Result<Joined, JoinError>, start: bool) -> ExitCode {
-    match outcome {
-        Ok(joined) => {
-            print_line(format_args!("{} {}", joined.prefix, joined.address));
-            match if start { systemd_unit::start() } else { Ok(()) } {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&error, error.exit_code()),
-            }
-        }
-        Err(error) => fail(&error, error.exit_code()),
-    }
-}
-
-/// Prints a request for the registry's operator.
+/// Creates a key, and prints a certificate request for the registry's operator.
 pub fn request(args: &RequestArgs) -> ExitCode {
-    match join::request(&args.place.paths(), args.place.child_uids) {
+    match join::request(&args.files.paths(), args.files.child_uids) {
         Ok(request) => {
             print_line(request.trim_end());
             ExitCode::SUCCESS
@@ -125,27 +117,43 @@ pub fn request(args: &RequestArgs) -> ExitCode {
     }
 }
 
-/// Installs what the registry's operator gave back, and prints prefix and address.
+/// Installs what the registry's operator sent back, and prints the prefix and the address of the new node.
 pub fn install(args: &InstallArgs) -> ExitCode {
-    if let Err(code) = args.place.can_start(args.start) {
+    if let Err(code) = args.files.check_can_start(args.start) {
         return code;
     }
-    let read =
-        read_text(&args.file).and_then(|text| serde_json::from_str(&text).map_err(Into::into));
-    let enrolment: Enrolment = match read {
+    let enrolment: Enrolment = match read_enrolment(args) {
         Ok(enrolment) => enrolment,
-        Err(error) => {
-            let what = format!(
-                "{}: not what `warren registry sign` prints: {error}",
-                args.file.display()
-            );
-            return fail(&std::io::Error::other(what), 1);
-        }
+        Err(error) => return fail(&error, 1),
     };
-    told(
-        join::install(&args.place.paths(), args.place.child_uids, &enrolment),
-        args.start,
-    )
+    let outcome = join::install(&args.files.paths(), args.files.child_uids, &enrolment);
+    report_and_start(outcome, args.start)
+}
+
+fn read_enrolment(args: &InstallArgs) -> Result<Enrolment, NotAnEnrolment> {
+    read_text(&args.file)
+        .map_err(anyhow::Error::from)
+        .and_then(|text| Ok(serde_json::from_str(&text)?))
+        .map_err(|source| NotAnEnrolment {
+            file: args.file.clone(),
+            source,
+        })
+}
+
+/// Prints the new node's prefix and address, and starts its unit if that was asked for.
+fn report_and_start(outcome: Result<Joined, JoinError>, should_start: bool) -> ExitCode {
+    let joined = match outcome {
+        Ok(joined) => joined,
+        Err(error) => return fail(&error, error.exit_code()),
+    };
+    print_line(format_args!("{} {}", joined.prefix, joined.address));
+    if !should_start {
+        return ExitCode::SUCCESS;
+    }
+    match systemd_unit::start_unit() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, error.exit_code()),
+    }
 }
 
 #[cfg(test)]
@@ -154,13 +162,13 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Option<(u32, u32)>) {
-        assert_eq!(two_uids(text).ok(), expected, "{text}");
+        assert_eq!(parse_two_uids(text).ok(), expected, "{text}");
     }
 
     #[test]
     fn child_uids_are_two_unprivileged_numbers() {
         check("60197,60198", Some((60197, 60198)));
-        for bad in [
+        for malformed in [
             "",
             "1",
             "0,1",
@@ -170,7 +178,7 @@ mod tests {
             "-1,2",
             "4294967295,1",
         ] {
-            check(bad, None);
+            check(malformed, None);
         }
     }
 }

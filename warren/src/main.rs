@@ -1,5 +1,6 @@
-//! The command `warren`: parses, calls, prints; knows nothing of how a network works.
+//! The command `warren`: parses its arguments, calls the crate that does the work, and prints the result.
 
+mod control_client;
 mod join_verb;
 mod output;
 mod registry_verbs;
@@ -10,9 +11,14 @@ mod systemd_unit;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// A self-mending IPv6 network over OpenVPN and babeld.
+/// Shown below the list of verbs.
+const EXIT_CODES: &str = "\
+Exit codes: 0 success; 1 failure, or not ready; 2 wrong usage; 3 the daemon is not running;
+4 permission denied; 5 timeout; 78 a fault in the configuration, which a restart cannot repair.";
+
+/// A self-repairing private IPv6 network over OpenVPN and babeld.
 #[derive(Parser)]
-#[command(name = "warren", version, max_term_width = 100)]
+#[command(name = "warren", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -20,34 +26,34 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Make this machine a node of a network
-    Join(join_verb::Args),
-    /// Make a key for a machine without a way to the registry; prints a request to be signed there
+    /// Make this machine a node of a network, with an invitation
+    Join(join_verb::JoinArgs),
+    /// Print a certificate request, for a machine that cannot reach the registry
     Request(join_verb::RequestArgs),
-    /// Make this machine a node with what `warren registry sign` printed
+    /// Make this machine a node with the file that `warren registry sign` printed
     Install(join_verb::InstallArgs),
     /// Run this machine's node until SIGTERM
-    Run(run_verb::Args),
-    /// The node at a glance
-    Status(status_verbs::AskArgs),
-    /// One line a tunnel
-    Tunnels(status_verbs::AskArgs),
-    /// Whom the node could dial
-    Peers(status_verbs::AskArgs),
-    /// babeld's neighbours and routes
-    Routes(status_verbs::AskArgs),
-    /// Why tunnels were opened and closed, and what is thought of those that stand
+    Run(run_verb::RunArgs),
+    /// Show the state of the node; exits with 1 if it is not ready
+    Status(status_verbs::ShowArgs),
+    /// List the tunnels: traffic, round trip, loss, and whether the policy keeps them
+    Tunnels(status_verbs::ShowArgs),
+    /// List the peers that the node could dial
+    Peers(status_verbs::ShowArgs),
+    /// List babeld's neighbours and routes
+    Routes(status_verbs::ShowArgs),
+    /// Explain why tunnels were opened and closed, and what would close the present ones
     Why(status_verbs::WhyArgs),
-    /// Make and run a network's registry, and let nodes in
+    /// Create and run a network's registry, and let nodes in
     Registry(registry_verbs::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
-        Verb::Join(args) => join_verb::main(&args),
+        Verb::Join(args) => join_verb::join(&args),
         Verb::Request(args) => join_verb::request(&args),
         Verb::Install(args) => join_verb::install(&args),
-        Verb::Run(args) => run_verb::main(&args),
+        Verb::Run(args) => run_verb::run(&args),
         Verb::Status(args) => status_verbs::status(&args),
         Verb::Tunnels(args) => status_verbs::tunnels(&args),
         Verb::Peers(args) => status_verbs::peers(&args),

@@ -1,4 +1,4 @@
-//! Prints: answers on standard output, complaints on standard error, one line each. Reads short files.
+//! Prints results to the standard output and errors to the standard error, and reads short text files.
 
 use std::{
     error::Error,
@@ -9,14 +9,18 @@ use std::{
     process::ExitCode,
 };
 
-/// One line on standard output. A reader who has gone away is no failure of ours.
+/// Largest text that [`read_text`] returns; longer input is cut off.
+const MAX_TEXT_BYTES: u64 = 256 * 1024;
+
+/// Prints one line to the standard output. A reader that has closed the pipe is not an error.
 pub fn print_line(line: impl fmt::Display) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// `warren: WHAT: WHY: WHY` on standard error, and the exit code. An error that says several things has
-/// a line for each.
+/// Prints `warren: ERROR: CAUSE: CAUSE` to the standard error and returns the exit code.
+///
+/// An error whose own text has several lines gets the prefix on each of them.
 pub fn fail(error: &dyn Error, code: u8) -> ExitCode {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -28,24 +32,25 @@ pub fn fail(error: &dyn Error, code: u8) -> ExitCode {
         }
         source = cause.source();
     }
-    let mut err = io::stderr().lock();
+    let mut stderr = io::stderr().lock();
     for line in text.lines() {
-        let _ = writeln!(err, "warren: {line}");
+        let _ = writeln!(stderr, "warren: {line}");
     }
     ExitCode::from(code)
 }
 
-/// At most 256 KiB of text from a file, or from the standard input where it is called `-`.
+/// Reads at most 256 KiB of text from a file, or from the standard input if its name is `-`.
 ///
 /// # Errors
-/// It cannot be read, or is no UTF-8.
+/// The file cannot be read, or is not UTF-8.
 pub fn read_text(file: &Path) -> io::Result<String> {
-    const MOST: u64 = 256 * 1024;
     let mut text = String::new();
     if file == Path::new("-") {
-        io::stdin().take(MOST).read_to_string(&mut text)?;
+        io::stdin().take(MAX_TEXT_BYTES).read_to_string(&mut text)?;
     } else {
-        File::open(file)?.take(MOST).read_to_string(&mut text)?;
+        File::open(file)?
+            .take(MAX_TEXT_BYTES)
+            .read_to_string(&mut text)?;
     }
     Ok(text)
 }

@@ -5,22 +5,22 @@ use config::paths::Paths;
 use std::{path::PathBuf, process::ExitCode};
 use supervisor::run::Mode;
 
-/// What `warren run` is told.
+/// The arguments of `warren run`.
 #[derive(clap::Args)]
-pub struct Args {
-    /// The configuration; without it etc/warren/warren.yaml below the root
+pub struct RunArgs {
+    /// The configuration [default: etc/warren/warren.yaml below the root]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// All files lie below it
+    /// The folder below which all files of the node lie
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Decide and log, but open and close no tunnel; accept all the same
+    /// Decide and log, but open and close no tunnel; tunnels of others are accepted
     #[arg(long)]
     dry_run: bool,
 }
 
 /// Runs the node until SIGTERM or SIGINT.
-pub fn main(args: &Args) -> ExitCode {
+pub fn run(args: &RunArgs) -> ExitCode {
     let root = match std::path::absolute(&args.root) {
         Ok(root) => root,
         Err(error) => return fail(&error, 1),

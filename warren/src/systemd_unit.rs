@@ -1,4 +1,4 @@
-//! Enables and starts the node's systemd unit, for `--start`.
+//! Enables and starts the node's systemd unit, for the option `--start`.
 
 use std::{
     io,
@@ -6,99 +6,105 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// There where systemd runs (sd_booted(3)).
-const BOOTED: &str = "/run/systemd/system";
+/// This folder exists exactly where systemd is the init system (sd_booted(3)).
+const BOOTED_WITH_SYSTEMD: &str = "/run/systemd/system";
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 const UNIT: &str = "warren.service";
+/// More words of systemctl's error than this are not repeated.
+const MAX_QUOTED_WORDS: usize = 60;
 
-/// Why the unit does not run.
+/// The unit cannot be started, or did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum UnitError {
-    /// The unit runs in `/`.
-    #[error("--start is for --root / alone: start `warren run --root {root}` yourself")]
+    /// The node's files do not lie below `/`, where the unit expects them.
+    #[error(
+        "--start works with --root / only, which the systemd unit runs: start `warren run --root {root}` yourself"
+    )]
     OtherRoot {
-        /// What was given.
+        /// The root that was given.
         root: String,
     },
-    /// Nobody to enable it.
-    #[error("systemd does not run here: leave --start away, and start `warren run` by what does")]
-    NoSystemd,
-    /// No `systemctl`.
+    /// systemd is not the init system of this machine.
     #[error(
-        "this machine is a node now, but {SYSTEMCTL} cannot be run: systemctl enable --now {UNIT}"
+        "--start needs systemd, and systemd does not run here: omit it, and start `warren run` with your service manager"
+    )]
+    NoSystemd,
+    /// `systemctl` could not be executed.
+    #[error(
+        "this machine is a node now, but {SYSTEMCTL} cannot be run: start the unit with systemctl enable --now {UNIT}"
     )]
     Systemctl(#[source] io::Error),
-    /// It says no.
+    /// `systemctl` reported a failure.
     #[error(
-        "this machine is a node now, but its unit does not start: {why} (journalctl -u {UNIT})"
+        "this machine is a node now, but its unit does not start: {message} (see journalctl -u {UNIT})"
     )]
-    Failed {
-        /// In its words.
-        why: String,
+    StartFailed {
+        /// What `systemctl` printed, or its exit status.
+        message: String,
     },
 }
 
 impl UnitError {
-    /// 2: usage; 1: else.
+    /// Returns 2 for wrong usage, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::OtherRoot { .. } => 2,
-            Self::NoSystemd | Self::Systemctl(_) | Self::Failed { .. } => 1,
+            Self::NoSystemd | Self::Systemctl(_) | Self::StartFailed { .. } => 1,
         }
     }
 }
 
-/// Whether [`start`] can be of use: to be asked before an invitation is spent.
+/// Checks whether [`start_unit`] can work; called before an invitation is spent.
 ///
 /// # Errors
-/// Why not.
-pub fn check(root: &Path) -> Result<(), UnitError> {
-    possible(root, Path::new(BOOTED))
+/// The root is not `/`, or systemd does not run here.
+pub fn check_can_start(root: &Path) -> Result<(), UnitError> {
+    check(root, Path::new(BOOTED_WITH_SYSTEMD))
 }
 
-fn possible(root: &Path, booted: &Path) -> Result<(), UnitError> {
+fn check(root: &Path, systemd_folder: &Path) -> Result<(), UnitError> {
     if root != Path::new("/") {
         return Err(UnitError::OtherRoot {
             root: root.display().to_string(),
         });
     }
-    if booted.is_dir() {
+    if systemd_folder.is_dir() {
         Ok(())
     } else {
         Err(UnitError::NoSystemd)
     }
 }
 
-/// Enables the unit and starts it; returns once the node runs.
+/// Enables the unit and starts it; returns when the node runs.
 ///
 /// # Errors
-/// It does not.
-pub fn start() -> Result<(), UnitError> {
-    started(Path::new(SYSTEMCTL))
+/// `systemctl` cannot be executed, or reports that the unit did not start.
+pub fn start_unit() -> Result<(), UnitError> {
+    start_unit_with(Path::new(SYSTEMCTL))
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "a command that ends, not the daemon whose children are watched"
+    reason = "this is a short-lived command, not the daemon, which spawns in one place only"
 )]
-fn started(systemctl: &Path) -> Result<(), UnitError> {
+fn start_unit_with(systemctl: &Path) -> Result<(), UnitError> {
     let mut command = Command::new(systemctl);
     command.args(["enable", "--now", UNIT]).stdin(Stdio::null());
     let output = command.output().map_err(UnitError::Systemctl)?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let why = said
+    let printed = String::from_utf8_lossy(&output.stderr);
+    let message = printed
         .split_whitespace()
-        .take(60)
+        .take(MAX_QUOTED_WORDS)
         .collect::<Vec<_>>()
         .join(" ");
-    Err(UnitError::Failed {
-        why: if why.is_empty() {
+    Err(UnitError::StartFailed {
+        message: if message.is_empty() {
             output.status.to_string()
         } else {
-            why
+            message
         },
     })
 }
@@ -108,31 +114,38 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(outcome: Result<(), UnitError>, says: Option<&str>) {
-        let said = outcome.err().map(|error| error.to_string());
-        assert_eq!(said.is_some(), says.is_some(), "{said:?}");
-        assert!(said.unwrap_or_default().contains(says.unwrap_or_default()));
+    fn check_error(outcome: Result<(), UnitError>, expected_part: Option<&str>) {
+        let error = outcome.err().map(|error| error.to_string());
+        assert_eq!(error.is_some(), expected_part.is_some(), "{error:?}");
+        let (error, part) = (error.unwrap_or_default(), expected_part.unwrap_or_default());
+        assert!(error.contains(part), "{error}");
     }
 
     #[test]
     fn the_unit_can_be_started_in_the_root_of_a_machine_with_systemd() {
-        let here = Path::new("/");
-        check(possible(here, here), None);
-        check(
-            possible(here, Path::new("/nonexistent")),
+        let existing = Path::new("/");
+        check_error(check(existing, existing), None);
+        check_error(
+            check(existing, Path::new("/nonexistent")),
             Some("systemd does not run here"),
         );
-        check(
-            possible(Path::new("/srv/node"), here),
+        check_error(
+            check(Path::new("/srv/node"), existing),
             Some("--root /srv/node"),
         );
     }
 
     #[test]
-    fn a_unit_that_does_not_start_is_told_with_the_reason() {
-        check(started(Path::new("/bin/true")), None);
-        check(started(Path::new("/bin/false")), Some("exit status: 1"));
-        check(started(Path::new("/bin/cat")), Some("--now"));
-        check(started(Path::new("/nonexistent")), Some("cannot be run"));
+    fn a_unit_that_does_not_start_is_reported_with_the_reason() {
+        check_error(start_unit_with(Path::new("/bin/true")), None);
+        check_error(
+            start_unit_with(Path::new("/bin/false")),
+            Some("exit status: 1"),
+        );
+        check_error(start_unit_with(Path::new("/bin/cat")), Some("--now"));
+        check_error(
+            start_unit_with(Path::new("/nonexistent")),
+            Some("cannot be run"),
+        );
     }
 }

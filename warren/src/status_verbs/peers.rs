@@ -1,0 +1,35 @@
+//! The text of `warren peers`: one line a peer that the node could dial.
+
+use super::format::{align_right, or_dash, plain_table, printable, time_span};
+use wire::control::PeersDocument;
+
+const HEADER: [&str; 6] = [
+    "PEER",
+    "TUNNEL",
+    "CONFIRMED",
+    "LAST FAILURE",
+    "FAILURES",
+    "ENDPOINTS",
+];
+
+/// Shows the document.
+pub(super) fn render(document: &PeersDocument) -> String {
+    if document.peers.is_empty() {
+        return "no peers known".to_owned();
+    }
+    let mut table = plain_table();
+    table.set_header(HEADER);
+    let ago = |seconds: f64| format!("{} ago", time_span(seconds));
+    for peer in &document.peers {
+        table.add_row([
+            peer.prefix.clone(),
+            or_dash(peer.slot.clone()),
+            or_dash(peer.confirmed_seconds_ago.map(ago)),
+            or_dash(peer.failed_seconds_ago.map(ago)),
+            peer.failures.to_string(),
+            printable(&peer.endpoints.join(" ")),
+        ]);
+    }
+    align_right(&mut table, 4..5);
+    table.to_string()
+}

@@ -1,0 +1,162 @@
+//! Produces faults of the registry's verbs, and of the files that pass between the registry and machines.
+
+use super::{
+    network::{CHILD_UIDS, Network, WARREN, warren},
+    programs::{program, run_successfully},
+};
+use std::{fs, process::Command};
+
+/// Returns the command of a case; `None` if the case is not about the registry or its files.
+pub(super) fn command(network: &Network, case: &str) -> Option<Command> {
+    file_command(network, case)
+        .or_else(|| authority_command(network, case))
+        .or_else(|| operator_command(network, case))
+}
+
+/// Joining by file: `request`, `sign` and `install`.
+fn file_command(network: &Network, case: &str) -> Option<Command> {
+    Some(match case {
+        "install nonsense" => warren(
+            &["install", &nonsense_file(network)],
+            &network.path("newcomer"),
+        ),
+        "sign nonsense" => registry_verb(network, &["sign", &nonsense_file(network)]),
+        "sign with a bad prefix" => registry_verb(
+            network,
+            &["sign", &request_file(network, "one"), "--pin-prefix", "7"],
+        ),
+        "sign with two lengths" => {
+            let request = request_file(network, "two");
+            registry_verb(
+                network,
+                &[
+                    "sign",
+                    &request,
+                    "--pin-prefix",
+                    "77/16",
+                    "--prefix-length",
+                    "20",
+                ],
+            )
+        }
+        "sign a request twice" => {
+            let request = request_file(network, "three");
+            signed_file(network, &request);
+            registry_verb(network, &["sign", &request])
+        }
+        "request over a broken key" => {
+            fs::create_dir_all(network.path("four/etc/warren")).unwrap();
+            fs::write(
+                network.path("four/etc/warren/node.key.request"),
+                "letters\n",
+            )
+            .unwrap();
+            warren(&["request"], &network.path("four"))
+        }
+        "install without a request" => {
+            let file = signed_file(network, &request_file(network, "five"));
+            warren(&["install", &file], &network.path("newcomer"))
+        }
+        "install for another machine" => {
+            let file = signed_file(network, &request_file(network, "six"));
+            request_file(network, "seven");
+            warren(&["install", &file], &network.path("seven"))
+        }
+        _ => return None,
+    })
+}
+
+/// What an operator asks of the running registry.
+fn operator_command(network: &Network, case: &str) -> Option<Command> {
+    Some(match case {
+        "invite with a bad name" => registry_verb(network, &["invite", "--name", "a b"]),
+        "invite with a prefix of another" => {
+            registry_verb(network, &["invite", "--pin-prefix", "1/16"])
+        }
+        "revoke an unknown node" => registry_verb(network, &["revoke", "nobody"]),
+        "set out of range" => registry_verb(network, &["set", "hello-interval", "1ms"]),
+        "set an unknown key" => registry_verb(network, &["set", "nonsense", "1"]),
+        "backup over a file" => registry_verb(network, &["backup", &nonsense_file(network)]),
+        "restore while it runs" => registry_verb(network, &["restore", &nonsense_file(network)]),
+        _ => return None,
+    })
+}
+
+/// Changes of the CA, and the offline root.
+fn authority_command(network: &Network, case: &str) -> Option<Command> {
+    Some(match case {
+        "rotate out of order" => registry_verb(network, &["rotate-ca", "activate"]),
+        "stage nonsense" => registry_verb(
+            network,
+            &[
+                "rotate-ca",
+                "stage",
+                "--certificate",
+                &nonsense_file(network),
+            ],
+        ),
+        "root at another step" => registry_verb(
+            network,
+            &["rotate-ca", "activate", "--offline-root", "/nowhere"],
+        ),
+        "root made twice" => {
+            let root = network.path("root");
+            let words = [
+                "init",
+                "--address",
+                "127.0.0.1",
+                "--offline-root",
+                root.to_str().unwrap(),
+            ];
+            let words = [&["registry"], &words[..]].concat();
+            run_successfully(warren(&words, &network.path("eight")));
+            warren(&words, &network.path("nine"))
+        }
+        "certify without a root" => certify(&request_file(network, "ten"), network),
+        "certify nonsense" => certify(&nonsense_file(network), network),
+        _ => return None,
+    })
+}
+
+/// Returns `warren registry certify FILE` with a folder that holds no root.
+fn certify(file: &str, network: &Network) -> Command {
+    let mut command = program(WARREN);
+    command
+        .args(["registry", "certify", file, "--offline-root"])
+        .arg(network.path("no-root"));
+    command
+}
+
+/// Returns `warren registry WORDS` for the running registry.
+fn registry_verb(network: &Network, words: &[&str]) -> Command {
+    warren(&[&["registry"], words].concat(), &network.path("registry"))
+}
+
+/// Writes the certificate request of a machine that has not joined, and returns the path.
+fn request_file(network: &Network, name: &str) -> String {
+    let request = run_successfully(warren(
+        &["request", "--child-uids", CHILD_UIDS],
+        &network.path(name),
+    ));
+    let path = network.path(&format!("{name}.csr"));
+    fs::write(&path, request).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Lets the registry sign a request, and returns the path of the file with its answer.
+fn signed_file(network: &Network, request: &str) -> String {
+    let path = format!("{request}.json");
+    fs::write(
+        &path,
+        run_successfully(registry_verb(network, &["sign", request])),
+    )
+    .unwrap();
+    path
+}
+
+/// Writes a file that is none of the expected formats, and returns its path.
+fn nonsense_file(network: &Network) -> String {
+    let path = network.path("nonsense");
+    fs::write(&path, "nonsense").unwrap();
+    path.to_str().unwrap().to_owned()
+}
