@@ -183,16 +183,38 @@ pub struct TunnelClosed {
     pub lived: Duration,
 }
 
-/// The planner decided, or looked and decided to leave things as they are.
+/// Orders about tunnels were decided: by the planner, a rolling restart or a revocation.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Decided {
     /// When.
     pub at: Uptime,
-    /// The orders of this look with the terms they were decided by; see `policies::planner`.
+    /// The orders with the terms by which they were decided; none where the planner leaves things as they are.
     pub decisions: Vec<Decision>,
-    /// What the planner thinks of each tunnel now, for `warren why`.
-    pub verdicts: Vec<policies::planner::Verdict>,
+    /// What the planner thinks of each tunnel now, for `warren why`; `None` where another policy decided.
+    pub verdicts: Option<Vec<policies::planner::Verdict>>,
+}
+
+/// Writes the one log line of a decision.
+pub(crate) fn log_decision(decision: &Decision) {
+    let terms = decision.terms.as_str();
+    match &decision.order {
+        Order::Open {
+            slot,
+            peer,
+            endpoints: _,
+            reason,
+        } => tracing::info!(tunnel = %slot, %peer, %reason, terms, "opening tunnel"),
+        Order::Drain { slot, reason } => {
+            tracing::info!(tunnel = %slot, %reason, terms, "draining tunnel before closing it");
+        }
+        Order::Undrain { slot, reason } => {
+            tracing::info!(tunnel = %slot, %reason, terms, "keeping tunnel: its drain is given up");
+        }
+        Order::Close { slot, reason } => {
+            tracing::info!(tunnel = %slot, %reason, terms, "closing tunnel");
+        }
+    }
 }
 
 /// How far the drains of accepted tunnels are, by whatever reason they drain.

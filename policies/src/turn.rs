@@ -3,7 +3,7 @@
 //! Each node has one turn to give, to itself or to one neighbour. Who ends tunnels by plan holds its own
 //! and those of all its neighbours: so the ways that traffic moves to are not ending as well.
 
-use crate::{names::Prefix, units::Uptime};
+use crate::{names::Prefix, orders::Order, units::Uptime};
 use std::time::Duration;
 
 /// A turn that is not given back ends by itself: longer than the longest drain, a start and new dials.
@@ -47,9 +47,37 @@ impl Turn {
     }
 }
 
+/// Whether an order of the planner has to wait while `holder` holds this node's lock: nothing else is drained
+/// meanwhile. The planner repeats its order.
+pub fn is_deferred(order: &Order, holder: Option<Prefix>) -> bool {
+    match order {
+        Order::Drain { .. } => holder.is_some(),
+        Order::Open { .. } | Order::Undrain { .. } | Order::Close { .. } => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        names::Slot,
+        orders::{AbandonReason, CloseReason},
+    };
+
+    #[test]
+    fn only_drains_wait_while_a_lock_is_held() {
+        let (slot, reason) = (Slot::Dialling(0), CloseReason::Unused);
+        let holder = Prefix::new(7, 16);
+        let drain = Order::Drain { slot, reason };
+        let undrain = Order::Undrain {
+            slot,
+            reason: AbandonReason::Deadline,
+        };
+        assert!(is_deferred(&drain, holder));
+        assert!(!is_deferred(&drain, None));
+        assert!(!is_deferred(&undrain, holder));
+        assert!(!is_deferred(&Order::Close { slot, reason }, holder));
+    }
 
     /// Who asks at which second, and whether it gets the turn.
     #[track_caller]

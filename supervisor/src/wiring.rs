@@ -168,6 +168,7 @@ impl<'a> Wiring<'a> {
                 opened: to(&self.telemetry),
                 came_up: to(&self.telemetry),
                 closed: to(&self.telemetry),
+                decided: to(&self.telemetry),
             },
             events: ChildEvents::default(),
             peers: self.environment.peers.clone(),

@@ -4,14 +4,13 @@
 
 use crate::messages::{
     CandidatesMeasured, Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead,
-    ProbesRead, RoutesRead, offer,
+    ProbesRead, RoutesRead, log_decision, offer,
 };
 use crate::store::Store;
 use crate::store::{LocalLimits, SharedRouteView};
 use actix::{Actor, Context, Handler, Recipient};
 use policies::{
     names::Prefix,
-    orders::{Decision, Order},
     planner::{Planner, PlannerSettings},
     units::Uptime,
     world::World,
@@ -123,10 +122,11 @@ impl Policy {
         self.show(at);
         let plan = self.planner.look(&self.world, was_reached);
         for decision in &plan.decisions {
-            log(decision, self.mode);
             if self.mode == Mode::Watch {
+                tracing::info!(order = ?decision.order, terms = decision.terms, "would be ordered");
                 continue;
             }
+            log_decision(decision);
             self.out.orders.do_send(Ordered {
                 order: decision.order.clone(),
             });
@@ -139,43 +139,18 @@ impl Policy {
                 },
             );
         }
-        let Some(verdicts) = plan.verdicts else {
+        if plan.verdicts.is_none() {
             return;
-        };
+        }
         let decided = Decided {
             at,
             decisions: plan.decisions,
-            verdicts,
+            verdicts: plan.verdicts,
         };
         self.out
             .decided
             .iter()
             .for_each(|to| offer(to, decided.clone()));
-    }
-}
-
-fn log(decision: &Decision, mode: Mode) {
-    let terms = decision.terms.as_str();
-    if mode == Mode::Watch {
-        tracing::info!(order = ?decision.order, terms, "would be ordered");
-        return;
-    }
-    match &decision.order {
-        Order::Open {
-            slot,
-            peer,
-            endpoints: _,
-            reason,
-        } => {
-            tracing::info!(tunnel = %slot, %peer, %reason, terms, "dialling");
-        }
-        Order::Drain { slot, reason } => {
-            tracing::info!(tunnel = %slot, %reason, terms, "draining before the close");
-        }
-        Order::Undrain { slot, reason } => {
-            tracing::info!(tunnel = %slot, %reason, terms, "closing given up");
-        }
-        Order::Close { slot, reason } => tracing::info!(tunnel = %slot, %reason, terms, "closing"),
     }
 }
 
@@ -246,7 +221,7 @@ mod tests {
     use policies::{
         gain::Rule,
         names::{Prefix, Slot},
-        orders::OpenReason,
+        orders::{OpenReason, Order},
         parameters::Parameters,
         planner::PlannerSettings,
         world::Candidate,

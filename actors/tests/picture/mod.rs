@@ -151,7 +151,7 @@ fn decided(at: Uptime) -> Decided {
     Decided {
         at,
         decisions,
-        verdicts,
+        verdicts: Some(verdicts),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::command_line::Identity;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
-    messages::{TunnelCameUp, TunnelClosed, TunnelOpened},
+    messages::{Decided, TunnelCameUp, TunnelClosed, TunnelOpened},
     store::{DialHistory, TunnelTable},
 };
 use actix::Recipient;
@@ -56,6 +56,8 @@ pub struct Facts {
     pub came_up: Recipient<TunnelCameUp>,
     /// Of ended ones.
     pub closed: Recipient<TunnelClosed>,
+    /// Of orders that were decided here: by a rolling restart, or a revocation.
+    pub decided: Recipient<Decided>,
 }
 
 /// What servers and dials share.

@@ -6,10 +6,9 @@
 
 mod command_line;
 mod common;
-mod cut_off;
 mod dial;
-mod rolling;
-mod rollover;
+mod revocation;
+mod rolling_restart;
 mod server;
 
 pub use command_line::Identity;
@@ -19,8 +18,8 @@ use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
     messages::{
-        ChildMailbox, ChildReported, CredentialsChanged, DocumentsChanged, DrainsRead, Ordered,
-        RoutesRead,
+        ChildMailbox, ChildReported, CredentialsChanged, Decided, DocumentsChanged, DrainsRead,
+        Ordered, RoutesRead, log_decision,
     },
     restart_lock::SharedTurn,
     store::AppliedVersions,
@@ -33,11 +32,13 @@ use membership::peer_api::PeerApiClient;
 use os::process::{ChildEvent, ChildEvents, ProcessReading};
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
-    orders::{CloseReason, Order},
-    units::Uptime,
+    orders::{CloseReason, Decision, Order},
+    revocation::Revocation,
+    rng::Rng,
+    rolling_restart::RollingRestart,
+    turn::is_deferred,
     world::{BabelTable, Phase, TunnelReading},
 };
-use rollover::Rollover;
 use server::Server;
 use std::{
     cell::{Cell, RefCell},
@@ -60,11 +61,8 @@ pub struct Connections(Rc<RefCell<Processes>>);
 struct Processes {
     servers: BTreeMap<Transport, Server>,
     dials: BTreeMap<Slot, Dial>,
-    /// Tunnels of revoked certificates that drain, and when they end, drained or not.
-    cut: BTreeMap<Slot, (Prefix, Uptime)>,
-    /// Revoked nodes to which nothing is sent, and until when: by then babeld knows no way to them.
-    barred: BTreeMap<Prefix, Uptime>,
-    rollover: Rollover,
+    revocation: Revocation,
+    rolling_restart: RollingRestart,
     stopped: bool,
 }
 
@@ -75,15 +73,15 @@ impl Connections {
         let Processes {
             servers,
             dials,
-            rollover,
+            rolling_restart,
             ..
         } = &*processes;
         let server = |server: &Server| ProcessReading {
-            stale: server.begun() < rollover.servers_before,
+            stale: rolling_restart.is_server_outdated(server.begun()),
             ..server.reading()
         };
         let dial = |dial: &Dial| ProcessReading {
-            stale: dial.begun() < rollover.dials_before,
+            stale: rolling_restart.is_dial_outdated(dial.begun()),
             ..dial.reading()
         };
         let mut readings: Vec<_> = servers.values().map(server).collect();
@@ -139,6 +137,7 @@ pub struct Tunnels {
     applied: AppliedVersions,
     turn: SharedTurn,
     asker: PeerApiClient,
+    rng: Rng,
 }
 
 impl Tunnels {
@@ -188,6 +187,7 @@ impl Tunnels {
             applied,
             turn,
             asker,
+            rng: Rng::new(seed),
         }
     }
 
@@ -205,9 +205,9 @@ impl Tunnels {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
-        self.cut_due();
-        self.disturb();
-        self.roll_over(ctx);
+        self.step_revocation();
+        self.note_tunnel_changes();
+        self.step_rolling_restart(ctx);
         let mut processes = self.connections.0.borrow_mut();
         processes
             .servers
@@ -219,33 +219,38 @@ impl Tunnels {
             .for_each(|dial| dial.tick(&self.common));
     }
 
+    /// Carries out an order of the planner or the prober, unless this is no moment for it: the planner repeats it.
+    fn carry_out_if_possible(&mut self, order: Order) {
+        let is_planned = !matches!(order, Order::Close { .. });
+        let lock_holder = self.turn.holder();
+        if (is_planned && self.common.stopping()) || is_deferred(&order, lock_holder) {
+            return tracing::debug!(?order, ?lock_holder, "order not carried out now");
+        }
+        self.carry_out(order);
+    }
+
     fn carry_out(&mut self, order: Order) {
         match order {
-            // Nothing is planned any more while the daemon stops; the dead are still buried.
-            Order::Open { .. } | Order::Drain { .. } | Order::Undrain { .. }
-                if self.common.stopping() => {}
             Order::Open {
                 slot,
                 peer,
                 endpoints,
-                reason,
-            } => {
-                tracing::info!(%slot, %peer, %reason, "tunnel opening");
-                self.open(slot, peer, &endpoints);
-            }
-            // A neighbour ends tunnels, or we do: the planner says it again.
-            Order::Drain { .. } if self.turn.holder().is_some() => {}
-            Order::Drain { slot, reason } => {
-                tracing::info!(%slot, %reason, "tunnel draining");
-                self.drain(slot, reason);
-            }
-            Order::Undrain { slot, reason } => {
-                tracing::info!(%slot, %reason, "drain given up");
-                self.undrain(slot);
-                self.common.links.order(LinkOrder::RequestRoutes(slot));
-            }
+                reason: _,
+            } => self.open(slot, peer, &endpoints),
+            Order::Drain { slot, reason } => self.drain(slot, reason),
+            Order::Undrain { slot, reason: _ } => self.undrain(slot),
             Order::Close { slot, reason } => self.close(slot, reason),
         }
+    }
+
+    /// Logs and counts a decision that was made here.
+    fn report(&self, decision: Decision) {
+        log_decision(&decision);
+        self.common.facts.decided.do_send(Decided {
+            at: self.common.now(),
+            decisions: vec![decision],
+            verdicts: None,
+        });
     }
 
     /// Takes Babel off the slot; a drain under way takes on the reason unless its own is final.
@@ -269,6 +274,7 @@ impl Tunnels {
         {
             self.common.set_phase(slot, phase.undrained());
             self.common.links.order(LinkOrder::Unsilence(slot));
+            self.common.links.order(LinkOrder::RequestRoutes(slot));
         }
     }
 
@@ -370,7 +376,7 @@ impl Handler<Ordered> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, ordered: Ordered, _: &mut Self::Context) {
-        self.carry_out(ordered.order);
+        self.carry_out_if_possible(ordered.order);
     }
 }
 
@@ -422,7 +428,7 @@ impl Handler<DocumentsChanged> for Tunnels {
                 .max_accepted
                 .set(most.min(network.parameters.max_accepted));
         }
-        self.cut_off(&changed.revoked);
+        self.on_revoked(&changed.revoked);
     }
 }
 
@@ -430,7 +436,7 @@ impl Handler<CredentialsChanged> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, changed: CredentialsChanged, _: &mut Self::Context) {
-        self.connections.0.borrow_mut().rollover.changed(&changed);
+        self.on_files_changed(&changed);
     }
 }
 

@@ -36,8 +36,8 @@ pub(super) struct Server {
     accepted: BTreeMap<Slot, Accepted>,
     /// When its process was begun, and so read its files.
     begun: Uptime,
-    /// Since when it drains, to be started anew.
-    drains: Option<Uptime>,
+    /// Whether clients may come in; none may while it drains to restart.
+    accepts: bool,
     /// It ends because we want it to.
     restarts: bool,
 }
@@ -80,7 +80,7 @@ impl Server {
             decoder: Decoder::default(),
             accepted: BTreeMap::new(),
             begun: common.now(),
-            drains: None,
+            accepts: true,
             restarts: false,
         };
         server
@@ -199,8 +199,8 @@ impl Server {
         if common.stopping() {
             return Err("this node stops");
         }
-        if self.drains.is_some() {
-            return Err("this server is about to be started anew");
+        if !self.accepts {
+            return Err("this server is about to restart");
         }
         let held = self
             .accepted
@@ -309,7 +309,7 @@ impl Server {
     }
 
     /// Slots that clients with revoked certificates hold.
-    pub(super) fn barred(&self, held: &CurrentDocuments) -> Vec<Slot> {
+    pub(super) fn barred(&self, held: &CurrentDocuments) -> BTreeSet<Slot> {
         let barred = self
             .accepted
             .iter()
@@ -322,14 +322,9 @@ impl Server {
         self.begun
     }
 
-    /// Since when it drains.
-    pub(super) fn drains(&self) -> Option<Uptime> {
-        self.drains
-    }
-
-    /// Lets nobody in from now on; `None`: does again.
-    pub(super) fn set_drains(&mut self, since: Option<Uptime>) {
-        self.drains = since;
+    /// Lets clients in, or rejects them.
+    pub(super) fn set_accepts(&mut self, accepts: bool) {
+        self.accepts = accepts;
     }
 
     /// The slots of its clients.
@@ -339,7 +334,7 @@ impl Server {
 
     /// Ends its process, and starts another.
     pub(super) fn restart(&mut self, common: &Common) {
-        (self.drains, self.restarts) = (None, true);
+        (self.accepts, self.restarts) = (true, true);
         self.process
             .handle(Event::Unwanted, common.now(), &common.events);
         // Wanted again, it is started as soon as it has ended, and reads its files then.

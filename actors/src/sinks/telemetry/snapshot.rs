@@ -326,7 +326,7 @@ impl Snapshot {
         );
     }
 
-    /// The planner looked.
+    /// Orders were decided, or verdicts reached.
     pub fn decided(&mut self, fact: Decided) {
         for decision in fact.decisions {
             let (order, reason) = (decision.order.label(), decision.order.reason_label());
@@ -346,8 +346,10 @@ impl Snapshot {
             };
             self.log(fact.at, order, slot, peer, reason, decision.terms);
         }
-        if *self.verdicts != fact.verdicts {
-            self.verdicts = Arc::new(fact.verdicts);
+        if let Some(verdicts) = fact.verdicts
+            && *self.verdicts != verdicts
+        {
+            self.verdicts = Arc::new(verdicts);
         }
     }
 

@@ -1,8 +1,7 @@
-//! Decides when a server that drains may end: all its tunnels end with it.
+//! Decides when a draining server may restart: all its tunnels end with its process.
 
 use crate::{
     names::{Prefix, Slot},
-    units::Uptime,
     ways::Ways,
 };
 use std::{
@@ -10,45 +9,42 @@ use std::{
     time::Duration,
 };
 
-/// A server drains at least so long: the far ends' costs are read anew meanwhile.
-const LEAST: Duration = Duration::from_secs(3);
-/// A server that is not drained after this long is kept for now.
-const MOST: Duration = Duration::from_secs(20);
+/// Shortest drain of a server with tunnels: meanwhile the costs at the far ends are read again.
+const MIN_DRAIN_TIME: Duration = Duration::from_secs(3);
+/// A server that is not drained after this time keeps its process for now.
+const MAX_DRAIN_TIME: Duration = Duration::from_secs(20);
 
-/// How a server's drain stands.
+/// How far a server's drain has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerDrain {
-    /// It goes on.
+pub(super) enum ServerDrain {
+    /// Traffic still moves away.
     Wait,
     /// Nothing is routed through its tunnels any more.
     Done,
-    /// Something still is, and shall stay.
+    /// Traffic stays on its tunnels.
     GiveUp,
 }
 
-/// Looks at the drain of a server's tunnels, on `slots`, that began at `since`; `drained` says of each that
-/// the planner has looked at whether it may end.
-pub fn server_drain(
+/// Judges the drain of a server with tunnels on `slots`. `drained` says of each tunnel that the planner has seen
+/// whether it may end.
+pub(super) fn server_drain(
     slots: &BTreeSet<Slot>,
     drained: &BTreeMap<Slot, bool>,
-    since: Uptime,
-    now: Uptime,
+    drained_for: Duration,
 ) -> ServerDrain {
-    let dwell = now.since(since);
-    let all = slots
-        .iter()
-        .all(|slot| drained.get(slot).copied().unwrap_or(false));
-    if slots.is_empty() || (all && dwell >= LEAST) {
+    let is_drained = |slot: &Slot| drained.get(slot).copied().unwrap_or(false);
+    let all_drained = slots.iter().all(is_drained);
+    if slots.is_empty() || (all_drained && drained_for >= MIN_DRAIN_TIME) {
         ServerDrain::Done
-    } else if dwell >= MOST {
+    } else if drained_for >= MAX_DRAIN_TIME {
         ServerDrain::GiveUp
     } else {
         ServerDrain::Wait
     }
 }
 
-/// A node that is reached by these slots alone; `ways` were sorted with none of them staying.
-pub fn only_way(ways: &Ways, slots: &BTreeSet<Slot>) -> Option<Prefix> {
+/// A node that only these slots lead to; `ways` must have been sorted with none of these slots staying.
+pub(super) fn only_route(ways: &Ways, slots: &BTreeSet<Slot>) -> Option<Prefix> {
     slots.iter().find_map(|slot| ways.service(*slot).only_way)
 }
 
@@ -64,16 +60,15 @@ mod tests {
     #[track_caller]
     fn check(slots: &[u16], drained: &[(u16, bool)], seconds: u64, expected: ServerDrain) {
         let slots = slots.iter().copied().map(slot).collect();
-        let drained = drained
-            .iter()
-            .map(|(number, is)| (slot(*number), *is))
-            .collect();
-        let (since, now) = (Uptime::from_secs(100), Uptime::from_secs(100 + seconds));
-        assert_eq!(server_drain(&slots, &drained, since, now), expected);
+        let drained = drained.iter().map(|(number, is)| (slot(*number), *is));
+        let drained = drained.collect();
+        let drained_for = Duration::from_secs(seconds);
+        assert_eq!(server_drain(&slots, &drained, drained_for), expected);
     }
 
     #[test]
-    fn a_server_may_end_once_all_its_tunnels_may_and_is_kept_where_one_stays() {
+    fn a_server_restarts_once_all_its_tunnels_are_drained_and_stays_where_one_is_not() {
+        let one_left = [(2, true), (3, false)];
         check(&[2, 3], &[(2, true), (3, true)], 2, ServerDrain::Wait);
         check(
             &[2, 3],
@@ -81,12 +76,12 @@ mod tests {
             3,
             ServerDrain::Done,
         );
-        check(&[2, 3], &[(2, true), (3, false)], 19, ServerDrain::Wait);
-        check(&[2, 3], &[(2, true), (3, false)], 20, ServerDrain::GiveUp);
+        check(&[2, 3], &one_left, 19, ServerDrain::Wait);
+        check(&[2, 3], &one_left, 20, ServerDrain::GiveUp);
     }
 
     #[test]
-    fn what_nobody_has_looked_at_is_not_drained_and_a_server_without_tunnels_may_end_at_once() {
+    fn a_tunnel_nobody_has_judged_is_not_drained_and_a_server_without_tunnels_is() {
         check(&[2, 3], &[(2, true)], 10, ServerDrain::Wait);
         check(&[], &[], 0, ServerDrain::Done);
     }
@@ -102,10 +97,11 @@ mod tests {
             metric: 96,
             refmetric: 0,
         };
-        let goes = [slot(2)].into();
+        let leaving = [slot(2)].into();
         let only = |routes: &[(u32, u16, bool)]| {
             let routes: Vec<_> = routes.iter().copied().map(route).collect();
-            only_way(&Ways::of(&routes, node(1), |at| at != slot(2)), &goes)
+            let ways = Ways::of(&routes, node(1), |at| at != slot(2));
+            only_route(&ways, &leaving)
         };
         assert_eq!(only(&[(7, 2, true), (7, 3, false)]), None);
         assert_eq!(only(&[(7, 2, true), (8, 3, true)]), Some(node(7)));

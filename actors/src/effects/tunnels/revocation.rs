@@ -1,0 +1,74 @@
+//! Carries out what [`policies::revocation`] decides.
+
+use super::{Processes, Tunnels};
+use crate::effects::link_orders::LinkOrder;
+use ipnet::IpNet;
+use policies::{
+    names::{Prefix, Slot},
+    revocation::{RevocationOrder, Revoked},
+};
+use std::collections::BTreeSet;
+
+impl Tunnels {
+    /// Certificates of these nodes are newly revoked.
+    pub(super) fn on_revoked(&mut self, nodes: &BTreeSet<Prefix>) {
+        let orders = {
+            let current = self.common.held.load_full();
+            let mut processes = self.connections.0.borrow_mut();
+            let Processes {
+                servers,
+                revocation,
+                ..
+            } = &mut *processes;
+            let servers = servers.values();
+            let accepted: BTreeSet<Slot> =
+                servers.flat_map(|server| server.barred(&current)).collect();
+            let revoked = Revoked {
+                nodes,
+                accepted: &accepted,
+            };
+            let tunnels = &self.common.table.borrow().tunnels;
+            revocation.on_revoked(revoked, self.common.settings.me, tunnels, self.common.now())
+        };
+        self.carry_out_revocation(orders);
+    }
+
+    /// Carries out what is due of earlier revocations.
+    pub(super) fn step_revocation(&mut self) {
+        let orders = {
+            let mut processes = self.connections.0.borrow_mut();
+            let tunnels = &self.common.table.borrow().tunnels;
+            processes.revocation.step(tunnels, self.common.now())
+        };
+        self.carry_out_revocation(orders);
+    }
+
+    fn carry_out_revocation(&mut self, orders: Vec<RevocationOrder>) {
+        for order in orders {
+            match order {
+                RevocationOrder::Block(node) => self
+                    .ranges(node)
+                    .for_each(|range| self.common.links.order(LinkOrder::Block(range))),
+                RevocationOrder::Unblock(node) => self
+                    .ranges(node)
+                    .for_each(|range| self.common.links.order(LinkOrder::Unblock(range))),
+                RevocationOrder::Tunnel(decision) => {
+                    self.report(decision.clone());
+                    self.carry_out(decision.order);
+                }
+            }
+        }
+    }
+
+    /// The node's parts of the network's ranges.
+    fn ranges(&self, node: Prefix) -> impl Iterator<Item = IpNet> + use<> {
+        let ipv4 = self
+            .common
+            .held
+            .load()
+            .network()
+            .and_then(|network| network.payload4()?.node_range(node));
+        let ipv6 = self.common.settings.network.node_range(node);
+        ipv4.map(IpNet::from).into_iter().chain([ipv6.into()])
+    }
+}

@@ -1,0 +1,145 @@
+//! Carries out what [`policies::rolling_restart`] decides.
+
+use super::{Processes, Tunnels, server::Server};
+use crate::{
+    messages::CredentialsChanged,
+    restart_lock::{give_all_back, take_all},
+};
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use policies::{
+    names::{Prefix, Transport},
+    rolling_restart::{FilesChanged, RestartObservation, RestartOrder, ServerReading},
+    world::Phase,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Tunnels {
+    /// New certificates or keys are on the disk.
+    pub(super) fn on_files_changed(&self, changed: &CredentialsChanged) {
+        let change = FilesChanged {
+            at: changed.at,
+            network_version: changed.network_version,
+            servers: changed.servers,
+            dials: changed.dials,
+            start_after: changed.after,
+            force_after: changed.at_the_latest,
+        };
+        let mut processes = self.connections.0.borrow_mut();
+        processes.rolling_restart.on_files_changed(&change);
+    }
+
+    /// Takes one step towards processes that have all read the present files.
+    pub(super) fn step_rolling_restart(&mut self, ctx: &mut Context<Self>) {
+        if self.common.stopping() {
+            return;
+        }
+        for order in self.decide_restart() {
+            self.carry_out_restart(order, ctx);
+        }
+    }
+
+    fn decide_restart(&self) -> Vec<RestartOrder> {
+        let mut processes = self.connections.0.borrow_mut();
+        let Processes {
+            servers,
+            dials,
+            rolling_restart,
+            ..
+        } = &mut *processes;
+        let dials: BTreeMap<_, _> = dials
+            .iter()
+            .map(|(slot, dial)| (*slot, dial.begun()))
+            .collect();
+        let reading = |server: &Server| ServerReading {
+            started_at: server.begun(),
+            slots: server.slots(),
+        };
+        let servers: BTreeMap<_, _> = servers
+            .iter()
+            .map(|(transport, server)| (*transport, reading(server)))
+            .collect();
+        rolling_restart.step(&RestartObservation {
+            now: self.common.now(),
+            me: self.common.settings.me,
+            tunnels: &self.common.table.borrow().tunnels,
+            dials: &dials,
+            servers: &servers,
+            routes: self.routes.as_ref().map(|table| &*table.routes),
+            drained: &self.drained,
+            lock_holder: self.turn.holder(),
+        })
+    }
+
+    fn carry_out_restart(&mut self, order: RestartOrder, ctx: &mut Context<Self>) {
+        match order {
+            RestartOrder::AcquireLocks { neighbours } => self.acquire_locks(neighbours, ctx),
+            RestartOrder::ReleaseLocks { neighbours } => {
+                let me = self.common.settings.me;
+                let release = give_all_back(me, neighbours, self.turn.clone(), self.asker.clone());
+                ctx.spawn(release.into_actor(self));
+            }
+            RestartOrder::Tunnel(decision) => {
+                self.report(decision.clone());
+                self.carry_out(decision.order);
+            }
+            RestartOrder::StopAccepting { transport } => {
+                tracing::info!(%transport, "server drains, to restart with the new certificates or keys");
+                // Readings from before the drain say nothing of it.
+                self.drained.clear();
+                self.with_server(transport, |server| server.set_accepts(false));
+            }
+            RestartOrder::AcceptAgain { transport } => {
+                tracing::info!(%transport, "traffic stays on the server's tunnels; it restarts later");
+                self.with_server(transport, |server| server.set_accepts(true));
+            }
+            RestartOrder::RestartServer {
+                transport,
+                drained_for,
+                closings,
+            } => {
+                tracing::info!(%transport, drained_s = drained_for.as_secs(), "restarting server");
+                closings
+                    .into_iter()
+                    .for_each(|closing| self.report(closing));
+                self.with_server(transport, |server| server.restart(&self.common));
+            }
+            RestartOrder::ReportPostponed { transport, node } => {
+                tracing::debug!(%transport, %node, "server restarts later: it is the only route to a node");
+            }
+            RestartOrder::ReportApplied { network_version } => {
+                self.applied.by_tunnels(network_version);
+            }
+        }
+    }
+
+    fn with_server(&self, transport: Transport, change: impl FnOnce(&mut Server)) {
+        let mut processes = self.connections.0.borrow_mut();
+        if let Some(server) = processes.servers.get_mut(&transport) {
+            change(server);
+        }
+    }
+
+    fn acquire_locks(&self, neighbours: BTreeSet<Prefix>, ctx: &mut Context<Self>) {
+        let me = self.common.settings.me;
+        let (own, asker) = (self.turn.clone(), self.asker.clone());
+        let acquire = take_all(me, neighbours.clone(), own, asker).into_actor(self);
+        ctx.spawn(acquire.map(move |granted, tunnels, _| {
+            let now = tunnels.common.now();
+            let mut processes = tunnels.connections.0.borrow_mut();
+            let restart = &mut processes.rolling_restart;
+            restart.on_lock_answer(granted, neighbours, now, &mut tunnels.rng);
+        }));
+    }
+
+    /// Tells those who request our restart lock whether a tunnel is coming or going.
+    pub(super) fn note_tunnel_changes(&self) {
+        let table = self.common.table.borrow();
+        if table
+            .tunnels
+            .values()
+            .any(|tunnel| tunnel.phase != Phase::Up)
+        {
+            self.turn.disturb();
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Remembers how far this node is with the restart locks that a restart needs: its own and its neighbours'.
+
+use crate::{
+    names::{Prefix, Slot},
+    units::Uptime,
+    world::{Phase, TunnelReading},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// A request that has had no answer for this long is lost: whoever made it has been restarted.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// After a restart all tunnels must have been up for this long before the locks are released: routes follow them.
+const SETTLING_TIME: Duration = Duration::from_secs(3);
+
+/// The state of the locks; the picture is in [`rolling_restart`](super).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Locks {
+    /// None is held or requested.
+    #[default]
+    Free,
+    /// They were requested at that moment.
+    Requested(Uptime),
+    /// This node holds its own and those of these neighbours.
+    Held(BTreeSet<Prefix>),
+    /// A restart is done, and the locks are still held.
+    Settling {
+        /// The neighbours whose locks are held.
+        neighbours: BTreeSet<Prefix>,
+        /// The peers whose tunnels the restart closes.
+        peers: BTreeSet<Prefix>,
+        /// The locks are released at this moment at the latest.
+        deadline: Uptime,
+        /// Since when all tunnels have been up, and all peers back.
+        whole_since: Option<Uptime>,
+    },
+}
+
+impl Locks {
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self, Self::Held(_))
+    }
+
+    /// Whether the locks are to be requested now; notes the request if so.
+    pub(super) fn request(&mut self, now: Uptime) -> bool {
+        let can_request = match self {
+            Self::Free => true,
+            Self::Requested(at) => now.since(*at) >= ANSWER_TIMEOUT,
+            Self::Held(_) | Self::Settling { .. } => false,
+        };
+        if can_request {
+            *self = Self::Requested(now);
+        }
+        can_request
+    }
+
+    /// All requested locks were granted.
+    pub(super) fn grant(&mut self, granted: BTreeSet<Prefix>) {
+        match self {
+            Self::Free | Self::Requested(_) => *self = Self::Held(granted),
+            Self::Held(neighbours) | Self::Settling { neighbours, .. } => {
+                neighbours.extend(granted);
+            }
+        }
+    }
+
+    /// A request was rejected; whether that leaves this node without locks.
+    pub(super) fn reject(&mut self) -> bool {
+        match self {
+            Self::Free | Self::Requested(_) => {
+                *self = Self::Free;
+                true
+            }
+            Self::Held(_) | Self::Settling { .. } => false,
+        }
+    }
+
+    /// A restart begins that closes the tunnels of `peers`: the locks stay held until these are back.
+    pub(super) fn settle(&mut self, peers: BTreeSet<Prefix>, deadline: Uptime) {
+        if let Self::Held(neighbours) | Self::Settling { neighbours, .. } = self {
+            *self = Self::Settling {
+                neighbours: std::mem::take(neighbours),
+                peers,
+                deadline,
+                whole_since: None,
+            };
+        }
+    }
+
+    /// Whether nothing is to be waited for any more after a restart; `None` where none was done.
+    pub(super) fn has_settled(
+        &mut self,
+        tunnels: &BTreeMap<Slot, TunnelReading>,
+        now: Uptime,
+    ) -> Option<bool> {
+        let Self::Settling {
+            peers,
+            deadline,
+            whole_since,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let is_back = |peer: &Prefix| tunnels.values().any(|tunnel| tunnel.peer == *peer);
+        let all_up = tunnels.values().all(|tunnel| tunnel.phase == Phase::Up);
+        *whole_since = (all_up && peers.iter().all(is_back)).then(|| whole_since.unwrap_or(now));
+        let is_settled = whole_since.is_some_and(|since| now.since(since) >= SETTLING_TIME);
+        Some(is_settled || *deadline <= now)
+    }
+
+    /// The neighbours whose locks are to be released, where some are held. A request under way is not taken back:
+    /// its answer decides.
+    pub(super) fn release(&mut self) -> Option<BTreeSet<Prefix>> {
+        match std::mem::take(self) {
+            Self::Free => None,
+            Self::Requested(at) => {
+                *self = Self::Requested(at);
+                None
+            }
+            Self::Held(neighbours) | Self::Settling { neighbours, .. } => Some(neighbours),
+        }
+    }
+}
