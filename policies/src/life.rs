@@ -203,15 +203,6 @@ impl Life {
         self.failures
     }
 
-    /// When the next [`Event::Tick`] will do something; `None` where only another event will.
-    pub fn next_deadline(&self) -> Option<Uptime> {
-        match self.state {
-            State::Down { until } => self.wanted.then_some(until),
-            State::Starting { deadline } | State::Stopping { deadline, .. } => Some(deadline),
-            State::Up { .. } => None,
-        }
-    }
-
     fn started(&mut self, now: Uptime) -> State {
         self.starts = self.starts.saturating_add(1);
         self.recent_starts.push_back(now);
@@ -423,7 +414,7 @@ mod tests {
             life.on(E::Exited, at(second));
         }
         assert_eq!(life.on(E::Wanted, at(10)), None);
-        assert_eq!(life.next_deadline(), Some(at(60)));
+        assert_eq!(life.state(), State::Down { until: at(60) });
         assert_eq!(life.on(E::Tick, at(59)), None);
         assert_eq!(life.on(E::Tick, at(60)), Some(O::Spawn));
     }
@@ -434,7 +425,7 @@ mod tests {
             let mut life = Life::new(LIMITS, seed);
             life.on(E::Wanted, at(0));
             life.on(E::Exited, at(0));
-            life.next_deadline()
+            life.state()
         };
         assert_eq!(wait(1), wait(1));
         assert_ne!(wait(1), wait(2));
