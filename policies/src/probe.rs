@@ -350,10 +350,8 @@ impl Probing {
     }
 
     fn payload_sent(&self, from: &Sample, to: &Sample) -> bool {
-        let packets = to
-            .counters
-            .tx_packets
-            .saturating_sub(from.counters.tx_packets);
+        let grown = to.counters.since(from.counters);
+        let packets = grown.map_or(0, |grown| grown.tx_packets);
         let own = to.tx_frames.saturating_sub(from.tx_frames);
         packets
             > self

@@ -24,10 +24,6 @@ const WINDOW: Duration = Duration::from_millis(900);
 /// Frame bytes of one probe, request or reply: Ethernet 14, IPv6 40, ICMPv6 8, payload 8.
 pub const PROBE_FRAME_BYTES: u64 = 70;
 
-/// Time constants of the two means of [`Usage`].
-const SHORT: Duration = Duration::from_secs(10);
-const LONG: Duration = Duration::from_secs(300);
-
 /// Babel's own traffic in one direction of a link, computed from its intervals.
 ///
 /// A packet costs 66 bytes (Ethernet 14, IPv6 40, UDP 8, Babel 4); in it a hello with its time stamp
@@ -134,8 +130,6 @@ pub struct Usage {
     looked: Uptime,
     quiet_since: Option<Uptime>,
     rate: Option<BytesPerSec>,
-    short: u64,
-    long: u64,
 }
 
 impl Usage {
@@ -149,8 +143,6 @@ impl Usage {
             looked: now,
             quiet_since: None,
             rate: None,
-            short: 0,
-            long: 0,
         }
     }
 
@@ -159,18 +151,18 @@ impl Usage {
     /// A counter that went down (the link was made anew) gives no rate, and counting starts again.
     pub fn read(&mut self, counters: LinkCounters, probes: ProbeFrames, floor: Floor, now: Uptime) {
         let span = now.since(self.at);
-        if span < WINDOW && !went_down(&self.counters, &counters) {
+        let grown = counters.since(self.counters);
+        if span < WINDOW && grown.is_some() {
             return;
         }
-        let from = self.at;
-        let last = std::mem::replace(&mut self.counters, counters);
+        let from = std::mem::replace(&mut self.at, now);
+        self.counters = counters;
         let last_probes = std::mem::replace(&mut self.probes, probes);
-        self.at = now;
-        if went_down(&last, &counters) {
+        let Some(grown) = grown else {
             self.rate = None;
             self.quiet_since = None;
             return;
-        }
+        };
         let payload = |packets: u64, bytes: u64, probes: u64| {
             let allowed = floor.packets(span).saturating_add(probes);
             let own = floor
@@ -184,13 +176,13 @@ impl Usage {
         };
         let traffic = Traffic {
             in_bytes: payload(
-                counters.rx_packets.saturating_sub(last.rx_packets),
-                counters.rx_bytes.saturating_sub(last.rx_bytes),
+                grown.rx_packets,
+                grown.rx_bytes,
                 probes.rx.saturating_sub(last_probes.rx),
             ),
             out_bytes: payload(
-                counters.tx_packets.saturating_sub(last.tx_packets),
-                counters.tx_bytes.saturating_sub(last.tx_bytes),
+                grown.tx_packets,
+                grown.tx_bytes,
                 probes.tx.saturating_sub(last_probes.tx),
             ),
         };
@@ -204,23 +196,11 @@ impl Usage {
         let millis = span.as_millis().max(1);
         let rate = u64::try_from(u128::from(traffic.total()) * 1000 / millis).unwrap_or(u64::MAX);
         self.rate = Some(BytesPerSec(rate));
-        self.short = drawn(self.short, rate, span, SHORT);
-        self.long = drawn(self.long, rate, span, LONG);
     }
 
     /// Payload of both directions over the last window; `None` before there is one.
     pub fn rate(&self) -> Option<BytesPerSec> {
         self.rate
-    }
-
-    /// Mean payload of both directions, with a time constant of 10 s.
-    pub fn short(&self) -> BytesPerSec {
-        BytesPerSec(self.short)
-    }
-
-    /// Mean payload of both directions, with a time constant of 300 s.
-    pub fn long(&self) -> BytesPerSec {
-        BytesPerSec(self.long)
     }
 
     /// How long neither direction has carried payload.
@@ -239,21 +219,6 @@ impl Usage {
         self.carried = Traffic::default();
         self.looked = now;
     }
-}
-
-fn went_down(last: &LinkCounters, next: &LinkCounters) -> bool {
-    next.rx_bytes < last.rx_bytes
-        || next.tx_bytes < last.tx_bytes
-        || next.rx_packets < last.rx_packets
-        || next.tx_packets < last.tx_packets
-}
-
-/// `mean` drawn towards `value` by `span` / `constant`, at most all the way.
-fn drawn(mean: u64, value: u64, span: Duration, constant: Duration) -> u64 {
-    let part = span.min(constant).as_millis();
-    let whole = constant.as_millis().max(1);
-    let sum = u128::from(mean) * whole.saturating_sub(part) + u128::from(value) * part;
-    u64::try_from(sum / whole).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -382,27 +347,6 @@ mod tests {
             quiet.push(usage.quiet_for().as_secs());
         }
         assert_eq!(quiet, [0, 1, 2, 0]);
-    }
-
-    #[test]
-    fn the_long_mean_follows_slowly_and_the_short_one_quickly() {
-        let mut usage = Usage::new(
-            LinkCounters::default(),
-            ProbeFrames::default(),
-            Uptime::default(),
-        );
-        for second in 1..=30 {
-            let frames = ProbeFrames::default();
-            usage.read(
-                link(second * 100, second * 100_000),
-                frames,
-                floor(),
-                Uptime::from_secs(second),
-            );
-        }
-        let (short, long) = (usage.short().0, usage.long().0);
-        assert!((180_000..=200_000).contains(&short), "{short}");
-        assert!((15_000..=25_000).contains(&long), "{long}");
     }
 
     #[test]

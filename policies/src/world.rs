@@ -22,6 +22,19 @@ pub struct LinkCounters {
     pub tx_packets: u64,
 }
 
+impl LinkCounters {
+    /// What was counted since the `earlier` reading; `None` where a counter went down, since the kernel has
+    /// recreated the link meanwhile.
+    pub fn since(self, earlier: Self) -> Option<Self> {
+        Some(Self {
+            rx_bytes: self.rx_bytes.checked_sub(earlier.rx_bytes)?,
+            tx_bytes: self.tx_bytes.checked_sub(earlier.tx_bytes)?,
+            rx_packets: self.rx_packets.checked_sub(earlier.rx_packets)?,
+            tx_packets: self.tx_packets.checked_sub(earlier.tx_packets)?,
+        })
+    }
+}
+
 /// How far a tunnel's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
@@ -288,6 +301,24 @@ mod tests {
     const REVOKED: Phase = Phase::Draining {
         reason: CloseReason::Revoked,
     };
+
+    #[test]
+    fn counters_that_went_down_have_no_difference() {
+        let counters = |rx_bytes, tx_packets| LinkCounters {
+            rx_bytes,
+            tx_bytes: 7,
+            rx_packets: 2,
+            tx_packets,
+        };
+        let grown = LinkCounters {
+            rx_bytes: 30,
+            tx_packets: 1,
+            ..LinkCounters::default()
+        };
+        assert_eq!(counters(130, 6).since(counters(100, 5)), Some(grown));
+        assert_eq!(counters(130, 4).since(counters(100, 5)), None);
+        assert_eq!(counters(99, 6).since(counters(100, 5)), None);
+    }
 
     #[test]
     fn a_drain_begins_when_up_and_takes_on_a_later_reason_unless_it_is_final() {

@@ -74,7 +74,7 @@ struct Total {
 impl Total {
     /// Takes a reading; tells what came since the last one. A link made anew counts from 0.
     fn read(&mut self, now: LinkCounters) -> LinkCounters {
-        let grown = difference(now, self.last).unwrap_or(now);
+        let grown = now.since(self.last).unwrap_or(now);
         self.last = now;
         self.all = sum(self.all, grown);
         grown
@@ -209,15 +209,6 @@ fn sum(a: LinkCounters, b: LinkCounters) -> LinkCounters {
         rx_packets: a.rx_packets.saturating_add(b.rx_packets),
         tx_packets: a.tx_packets.saturating_add(b.tx_packets),
     }
-}
-
-fn difference(now: LinkCounters, before: LinkCounters) -> Option<LinkCounters> {
-    Some(LinkCounters {
-        rx_bytes: now.rx_bytes.checked_sub(before.rx_bytes)?,
-        tx_bytes: now.tx_bytes.checked_sub(before.tx_bytes)?,
-        rx_packets: now.rx_packets.checked_sub(before.rx_packets)?,
-        tx_packets: now.tx_packets.checked_sub(before.tx_packets)?,
-    })
 }
 
 /// The nearest floating-point number.
