@@ -20,7 +20,9 @@ use actors::{
 };
 use os::clock::Clock;
 use picture::{identity, links, tell};
+use policies::orders::Order;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -451,6 +453,100 @@ fn the_document_lists_each_metric_with_its_kind_labels_and_help() {
         .map(|[name, kind, _, labels, help]| [name, kind, labels, help])
         .collect();
     assert_eq!(listed, registered);
+}
+
+/// The values that `docs/METRICS.md` lists for a label: each clause's words before the colon, and its values.
+///
+/// A cell reads "`a`, `b`" or "of `x`: `a`, `b`; of `y`, `z`: `c`".
+fn documented_values(label: &str) -> Vec<(String, BTreeSet<String>)> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (_, table) = text.split_once("| label |").unwrap();
+    let start = format!("| `{label}` |");
+    let row = table.lines().find_map(|line| line.strip_prefix(&start));
+    let row = row.unwrap_or_else(|| panic!("no row for the label {label}"));
+    let clause = |clause: &str| {
+        let (scope, values) = clause.split_once(':').unwrap_or(("", clause));
+        let values = values.split('`').skip(1).step_by(2);
+        let values = values.filter(|value| !value.starts_with("warren_"));
+        let values = values.map(str::to_owned);
+        (scope.trim().replace('`', ""), values.collect())
+    };
+    row.split(';').map(clause).collect()
+}
+
+/// The labels of each sample of a metric, or of all metrics.
+fn samples(text: &str, metric: Option<&str>) -> Vec<BTreeMap<String, String>> {
+    let labels = |line: &str| {
+        let (name, rest) = line.split_once('{')?;
+        let (labels, _) = rest.split_once('}')?;
+        let pairs = labels.split("\",").filter_map(|pair| {
+            let (label, value) = pair.split_once("=\"")?;
+            Some((label.to_owned(), value.trim_end_matches('"').to_owned()))
+        });
+        metric
+            .is_none_or(|metric| metric == name)
+            .then(|| pairs.collect())
+    };
+    text.lines().filter_map(labels).collect()
+}
+
+#[actix::test]
+async fn the_document_lists_every_value_that_a_label_can_take() {
+    let node = Node::start().await;
+    let (_, text) = node.get("/metrics").await;
+    let all = samples(&text, None);
+    for label in [
+        "order",
+        "reason",
+        "role",
+        "outcome",
+        "state",
+        "direction",
+        "transport",
+    ] {
+        let values = all.iter().filter_map(|sample| sample.get(label));
+        let values = values.filter(|value| !value.is_empty()).cloned();
+        let documented = documented_values(label);
+        let documented = documented.into_iter().flat_map(|(_, values)| values);
+        assert_eq!(
+            values.collect::<BTreeSet<_>>(),
+            documented.collect(),
+            "values of the label {label}, and what docs/METRICS.md lists"
+        );
+    }
+}
+
+#[actix::test]
+async fn the_document_lists_the_reasons_of_each_order_and_of_closed_tunnels() {
+    let node = Node::start().await;
+    let (_, text) = node.get("/metrics").await;
+    let documented = documented_values("reason");
+    let listed = |word: &str| {
+        let is_named = |scope: &str| {
+            let mut words = scope.split(|c: char| !c.is_alphanumeric());
+            words.any(|other| other == word)
+        };
+        let clause = documented.iter().find(|(scope, _)| is_named(scope));
+        clause
+            .unwrap_or_else(|| panic!("no reasons of {word}"))
+            .1
+            .clone()
+    };
+    let reasons = |samples: &[BTreeMap<String, String>], order: Option<&str>| {
+        let of_order = samples
+            .iter()
+            .filter(|sample| order.is_none_or(|order| sample["order"] == order));
+        of_order
+            .map(|sample| sample["reason"].clone())
+            .collect::<BTreeSet<_>>()
+    };
+    let decisions = samples(&text, Some("warren_decisions_total"));
+    for order in Order::LABELS {
+        assert_eq!(reasons(&decisions, Some(order)), listed(order), "{order}");
+    }
+    let closed = samples(&text, Some("warren_tunnels_closed_total"));
+    assert_eq!(reasons(&closed, None), listed("close"));
 }
 
 #[actix::test]
