@@ -1,8 +1,8 @@
-//! Takes turns with the neighbours: who ends tunnels by plan asks each of them before.
+//! Acquires and releases restart locks: a node that closes tunnels by plan holds its own and its neighbours'.
 
 use membership::peer_api::PeerApiClient;
 use os::clock::Clock;
-use policies::{names::Prefix, turn::Turn};
+use policies::{names::Prefix, restart_lock::RestartLock};
 use reqwest::Method;
 use std::{
     collections::BTreeSet,
@@ -10,96 +10,95 @@ use std::{
 };
 use wire::errors::Chain;
 
-/// The turn that this node has to give; the peer API gives it to neighbours.
+/// This node's own restart lock; the peer API grants it to neighbours.
 #[derive(Clone)]
-pub struct SharedTurn {
-    turn: Arc<Mutex<Turn>>,
+pub struct SharedRestartLock {
+    lock: Arc<Mutex<RestartLock>>,
     clock: Clock,
 }
 
-impl SharedTurn {
-    /// A turn that nobody has.
+impl SharedRestartLock {
+    /// A lock that nobody holds.
     pub fn new(clock: Clock) -> Self {
         Self {
-            turn: Arc::default(),
+            lock: Arc::default(),
             clock,
         }
     }
 
-    /// Gives it to `by`; whether that was possible.
-    pub fn take(&self, by: Prefix) -> bool {
-        self.turn().take(by, self.clock.now())
+    /// Gives the lock to `node`, and returns whether that was possible.
+    pub fn acquire(&self, node: Prefix) -> bool {
+        self.lock().acquire(node, self.clock.now())
     }
 
-    /// Takes it back from `by`.
-    pub fn give_back(&self, by: Prefix) {
-        self.turn().give_back(by);
+    /// Releases the lock, if `node` still holds it.
+    pub fn release(&self, node: Prefix) {
+        self.lock().release(node);
     }
 
-    /// A tunnel here is coming or going.
-    pub fn disturb(&self) {
-        self.turn().disturb(self.clock.now());
+    /// Takes notice that a tunnel here connects, drains or closes.
+    pub fn note_tunnel_change(&self) {
+        self.lock().note_tunnel_change(self.clock.now());
     }
 
-    /// Who has it.
+    /// The node that holds the lock.
     pub fn holder(&self) -> Option<Prefix> {
-        self.turn().holder(self.clock.now())
+        self.lock().holder(self.clock.now())
     }
 
-    fn turn(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RestartLock> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Takes the turns of this node and those neighbours, in the order of prefixes, so that of two who ask
-/// for the same turns one gets on; whether it has them all. A neighbour that does not answer has no say:
-/// it is dead, or of another version.
-pub async fn take_all(
+/// Acquires the locks of this node and those neighbours, and returns whether all were granted; otherwise none is
+/// held.
+///
+/// They are acquired in the order of prefixes, so that of two nodes that want the same locks one succeeds. A
+/// neighbour that does not answer is skipped: it is dead, or runs another version.
+pub async fn acquire_all(
     me: Prefix,
     neighbours: BTreeSet<Prefix>,
-    own: SharedTurn,
-    asker: PeerApiClient,
+    own: SharedRestartLock,
+    peers: PeerApiClient,
 ) -> bool {
     let mut all = neighbours;
     all.insert(me);
     for node in &all {
-        let given = if *node == me {
-            own.take(me)
+        let is_granted = if *node == me {
+            own.acquire(me)
         } else {
-            ask(*node, &asker).await
+            request(*node, &peers).await
         };
-        if !given {
-            tracing::debug!(by = %node, "no turn to end tunnels yet");
-            let taken = all
-                .iter()
-                .take_while(|taken| *taken != node)
-                .copied()
-                .collect();
-            give_all_back(me, taken, own, asker).await;
+        if !is_granted {
+            tracing::debug!(by = %node, "restart lock not granted");
+            let acquired = all.iter().take_while(|other| *other != node);
+            release_all(me, acquired.copied().collect(), own, peers).await;
             return false;
         }
     }
     true
 }
 
-async fn ask(node: Prefix, asker: &PeerApiClient) -> bool {
-    asker.turn(node, Method::POST).await.unwrap_or_else(|error| {
-        tracing::debug!(peer = %node, error = %Chain(&error), "neighbour not asked for its turn");
+async fn request(node: Prefix, peers: &PeerApiClient) -> bool {
+    let answer = peers.turn(node, Method::POST).await;
+    answer.unwrap_or_else(|error| {
+        tracing::debug!(peer = %node, error = %Chain(&error), "no answer to the request for a restart lock");
         true
     })
 }
 
-/// Gives the turns of this node and those neighbours back. What a neighbour does not hear of ends by itself.
-pub async fn give_all_back(
+/// Releases the locks of this node and those neighbours. A lock whose release gets lost expires by itself.
+pub async fn release_all(
     me: Prefix,
     neighbours: BTreeSet<Prefix>,
-    own: SharedTurn,
-    asker: PeerApiClient,
+    own: SharedRestartLock,
+    peers: PeerApiClient,
 ) {
-    own.give_back(me);
+    own.release(me);
     for node in neighbours.iter().filter(|node| **node != me) {
-        if let Err(error) = asker.turn(*node, Method::DELETE).await {
-            tracing::debug!(peer = %node, error = %Chain(&error), "turn not given back; it ends by itself");
+        if let Err(error) = peers.turn(*node, Method::DELETE).await {
+            tracing::debug!(peer = %node, error = %Chain(&error), "restart lock not released; it expires");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! An actor made anew asks it for a complete reading. Readers (the sampler, babeld's poller, the
 //! peer cache) take copies; only the tunnels actor writes the tunnel table.
 
-use crate::restart_lock::SharedTurn;
+use crate::restart_lock::SharedRestartLock;
 use arc_swap::ArcSwap;
 use membership::{documents::DocumentStore, peer_api::SharedNodeDocument};
 use os::clock::Clock;
@@ -73,7 +73,7 @@ pub struct Store {
     /// The versions of the network document with which the processes run.
     pub applied: AppliedVersions,
     /// The restart lock that this node grants to itself or to one neighbour.
-    pub restart_lock: SharedTurn,
+    pub restart_lock: SharedRestartLock,
 }
 
 impl Store {
@@ -89,7 +89,7 @@ impl Store {
             transit_price: 0,
         };
         Self {
-            restart_lock: SharedTurn::new(clock.clone()),
+            restart_lock: SharedRestartLock::new(clock.clone()),
             clock,
             tunnels: Rc::default(),
             documents: DocumentStore::default(),

@@ -13,7 +13,7 @@ mod netns;
 use actix::{Actor, Context, Handler};
 use actors::{
     messages::{DocumentOffered, PeerSource, PeersReported, RoutesRead},
-    restart_lock::{self, SharedTurn},
+    restart_lock::{self, SharedRestartLock},
     sources::{
         peer_api::{PeerApi, PeerApiDeps},
         peer_discovery::{PeerDiscovery, PeerDiscoveryDeps},
@@ -440,19 +440,19 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
 }
 
 #[test]
-fn who_gets_not_all_turns_keeps_none_and_the_dead_have_no_say() {
+fn a_node_that_is_not_granted_all_locks_keeps_none_and_dead_neighbours_are_skipped() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, ASKED, ASKED);
         ask(&asker(&ca, ASKS)).await.unwrap();
         let all = || [prefix(ASKED), prefix(99)].into();
         for (own_is_free, expected) in [(true, true), (false, false)] {
-            let own = SharedTurn::new(Clock::of(|| Uptime::from_secs(100)));
-            assert!(own_is_free || own.take(prefix(20)));
-            let taken =
-                restart_lock::take_all(prefix(ASKS), all(), own.clone(), asker(&ca, ASKS)).await;
+            let own = SharedRestartLock::new(Clock::of(|| Uptime::from_secs(100)));
+            assert!(own_is_free || own.acquire(prefix(20)));
+            let granted =
+                restart_lock::acquire_all(prefix(ASKS), all(), own.clone(), asker(&ca, ASKS)).await;
             assert_eq!(
-                (taken, own.holder() == Some(prefix(ASKS))),
+                (granted, own.holder() == Some(prefix(ASKS))),
                 (expected, expected)
             );
         }

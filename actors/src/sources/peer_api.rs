@@ -6,7 +6,7 @@
 use crate::store::Store;
 use crate::{
     messages::DocumentOffered,
-    restart_lock::SharedTurn,
+    restart_lock::SharedRestartLock,
     store::{SharedCandidates, SharedRouteView},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
@@ -101,14 +101,14 @@ struct State {
     held: DocumentStore,
     offered: Recipient<DocumentOffered>,
     outlook: SharedRouteView,
-    turn: SharedTurn,
+    restart_lock: SharedRestartLock,
 }
 
 /// The other end of a connection, by its certificate: one that bears the address it came from.
 #[derive(Clone)]
 struct Caller {
     prefix: Prefix,
-    /// LocalLimits-case hex.
+    /// Lower-case hex.
     serial: String,
     /// SHA-256 of its key's SPKI.
     key: String,
@@ -131,7 +131,7 @@ impl PeerApi {
             candidates: peers,
             documents: held,
             route_view: outlook,
-            restart_lock: turn,
+            restart_lock,
             ..
         } = store;
 
@@ -141,7 +141,7 @@ impl PeerApi {
             held,
             offered,
             outlook,
-            turn,
+            restart_lock,
         };
         Self {
             address,
@@ -218,8 +218,8 @@ fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Serv
             .route(call_of(Kind::Network), web::post().to(offer))
             .route(call_of(Kind::Revocations), web::get().to(revocations))
             .route(call_of(Kind::Revocations), web::post().to(offer))
-            .route(TURN, web::post().to(take_turn))
-            .route(TURN, web::delete().to(give_turn_back))
+            .route(TURN, web::post().to(acquire_lock))
+            .route(TURN, web::delete().to(release_lock))
             .default_service(web::to(|| async {
                 problem(StatusCode::NOT_FOUND, "no such call")
             }))
@@ -359,18 +359,20 @@ async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     })
 }
 
-async fn take_turn(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+async fn acquire_lock(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     match caller(&request, &state) {
-        Ok(caller) if state.turn.take(caller.prefix) => HttpResponse::NoContent().finish(),
+        Ok(caller) if state.restart_lock.acquire(caller.prefix) => {
+            HttpResponse::NoContent().finish()
+        }
         Ok(_) => problem(StatusCode::CONFLICT, "tunnels here are coming or going"),
         Err(why) => problem(StatusCode::FORBIDDEN, why),
     }
 }
 
-async fn give_turn_back(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+async fn release_lock(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     match caller(&request, &state) {
         Ok(caller) => {
-            state.turn.give_back(caller.prefix);
+            state.restart_lock.release(caller.prefix);
             HttpResponse::NoContent().finish()
         }
         Err(why) => problem(StatusCode::FORBIDDEN, why),

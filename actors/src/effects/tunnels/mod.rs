@@ -21,7 +21,7 @@ use crate::{
         ChildMailbox, ChildReported, CredentialsChanged, Decided, DocumentsChanged, DrainsRead,
         Ordered, RoutesRead, log_decision,
     },
-    restart_lock::SharedTurn,
+    restart_lock::SharedRestartLock,
     store::AppliedVersions,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -33,10 +33,10 @@ use os::process::{ChildEvent, ChildEvents, ProcessReading};
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     orders::{CloseReason, Decision, Order},
+    restart_lock::is_deferred,
     revocation::Revocation,
     rng::Rng,
     rolling_restart::RollingRestart,
-    turn::is_deferred,
     world::{BabelTable, Phase, TunnelReading},
 };
 use server::Server;
@@ -135,7 +135,7 @@ pub struct Tunnels {
     /// Of accepted tunnels that drain: whether they may end.
     drained: BTreeMap<Slot, bool>,
     applied: AppliedVersions,
-    turn: SharedTurn,
+    restart_lock: SharedRestartLock,
     asker: PeerApiClient,
     rng: Rng,
 }
@@ -158,7 +158,7 @@ impl Tunnels {
             tunnels: table,
             documents: held,
             applied,
-            restart_lock: turn,
+            restart_lock,
             ..
         } = store;
 
@@ -185,7 +185,7 @@ impl Tunnels {
             routes: None,
             drained: BTreeMap::new(),
             applied,
-            turn,
+            restart_lock,
             asker,
             rng: Rng::new(seed),
         }
@@ -222,7 +222,7 @@ impl Tunnels {
     /// Carries out an order of the planner or the prober, unless this is no moment for it: the planner repeats it.
     fn carry_out_if_possible(&mut self, order: Order) {
         let is_planned = !matches!(order, Order::Close { .. });
-        let lock_holder = self.turn.holder();
+        let lock_holder = self.restart_lock.holder();
         if (is_planned && self.common.stopping()) || is_deferred(&order, lock_holder) {
             return tracing::debug!(?order, ?lock_holder, "order not carried out now");
         }

@@ -3,7 +3,7 @@
 use super::{Processes, Tunnels, server::Server};
 use crate::{
     messages::CredentialsChanged,
-    restart_lock::{give_all_back, take_all},
+    restart_lock::{acquire_all, release_all},
 };
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use policies::{
@@ -66,7 +66,7 @@ impl Tunnels {
             servers: &servers,
             routes: self.routes.as_ref().map(|table| &*table.routes),
             drained: &self.drained,
-            lock_holder: self.turn.holder(),
+            lock_holder: self.restart_lock.holder(),
         })
     }
 
@@ -75,7 +75,12 @@ impl Tunnels {
             RestartOrder::AcquireLocks { neighbours } => self.acquire_locks(neighbours, ctx),
             RestartOrder::ReleaseLocks { neighbours } => {
                 let me = self.common.settings.me;
-                let release = give_all_back(me, neighbours, self.turn.clone(), self.asker.clone());
+                let release = release_all(
+                    me,
+                    neighbours,
+                    self.restart_lock.clone(),
+                    self.asker.clone(),
+                );
                 ctx.spawn(release.into_actor(self));
             }
             RestartOrder::Tunnel(decision) => {
@@ -121,8 +126,8 @@ impl Tunnels {
 
     fn acquire_locks(&self, neighbours: BTreeSet<Prefix>, ctx: &mut Context<Self>) {
         let me = self.common.settings.me;
-        let (own, asker) = (self.turn.clone(), self.asker.clone());
-        let acquire = take_all(me, neighbours.clone(), own, asker).into_actor(self);
+        let (own, asker) = (self.restart_lock.clone(), self.asker.clone());
+        let acquire = acquire_all(me, neighbours.clone(), own, asker).into_actor(self);
         ctx.spawn(acquire.map(move |granted, tunnels, _| {
             let now = tunnels.common.now();
             let mut processes = tunnels.connections.0.borrow_mut();
@@ -139,7 +144,7 @@ impl Tunnels {
             .values()
             .any(|tunnel| tunnel.phase != Phase::Up)
         {
-            self.turn.disturb();
+            self.restart_lock.note_tunnel_change();
         }
     }
 }
