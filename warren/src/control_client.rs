@@ -107,7 +107,7 @@ pub(crate) fn get(socket: &Path, path: &str) -> Result<String, ControlError> {
     body_of_answer(&answer, socket)
 }
 
-/// Returns the body, if it is as long as its header says and the status is 200.
+/// Returns the body, if it has the length that the header announces and the status is 200.
 fn body_of_answer(answer: &str, socket: &Path) -> Result<String, ControlError> {
     let (head, body) = answer
         .split_once("\r\n\r\n")

@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Largest text that [`read_text`] returns; longer input is cut off.
+/// Largest text that [`read_text`] returns; the rest of a longer input is ignored.
 const MAX_TEXT_BYTES: u64 = 256 * 1024;
 
 /// Prints one line to the standard output. A reader that has closed the pipe is not an error.

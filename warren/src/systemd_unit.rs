@@ -39,7 +39,7 @@ pub enum UnitError {
         "this machine is a node now, but its unit does not start: {message} (see journalctl -u {UNIT})"
     )]
     StartFailed {
-        /// What `systemctl` printed, or its exit status.
+        /// The text that `systemctl` printed, or its exit status.
         message: String,
     },
 }

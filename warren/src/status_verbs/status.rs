@@ -23,7 +23,7 @@ pub(super) fn render(document: &StatusDocument) -> String {
     table.to_string()
 }
 
-/// What this node is, and whether it is ready.
+/// Returns the rows about the node itself.
 fn identity_rows(document: &StatusDocument) -> Rows {
     let mut rows = Rows::new();
     let mut add = |name: &str, value: String| rows.push((name.to_owned(), value));
@@ -51,7 +51,7 @@ fn identity_rows(document: &StatusDocument) -> Rows {
     rows
 }
 
-/// What the node sees of the network.
+/// Returns the rows about the network around the node.
 fn network_rows(document: &StatusDocument) -> Rows {
     let mut rows = Rows::new();
     let mut add = |name: &str, value: String| rows.push((name.to_owned(), value));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_names_itself_and_a_dry_run_says_so() {
+    fn a_gateway_names_itself_and_a_dry_run_is_announced() {
         let mut document: StatusDocument = serde_json::from_str(DOCUMENT).unwrap();
         document.gateway = Some("7/16".into());
         document.dry_run = true;

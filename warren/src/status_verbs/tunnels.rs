@@ -28,11 +28,7 @@ pub(super) fn render(document: &TunnelsDocument) -> String {
 fn row(tunnel: &TunnelEntry) -> [String; 15] {
     let endpoint = tunnel.endpoint.map(|endpoint| endpoint.to_string());
     let transport = tunnel.transport.as_deref().unwrap_or("-");
-    // `warren why` shows the numbers behind the verdict.
-    let verdict = tunnel
-        .verdict
-        .as_deref()
-        .map(|text| printable(split_numbers(text).0));
+    let verdict = tunnel.verdict.as_deref().map(first_clause);
     [
         tunnel.slot.clone(),
         tunnel.peer.clone(),
@@ -50,6 +46,12 @@ fn row(tunnel: &TunnelEntry) -> [String; 15] {
         format!("{transport} {}", or_dash(endpoint)),
         or_dash(verdict),
     ]
+}
+
+/// Shortens a verdict to its first clause; `warren why` shows the rest and the numbers.
+fn first_clause(verdict: &str) -> String {
+    let (sentence, _) = split_numbers(verdict);
+    printable(sentence.split(';').next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -71,7 +73,7 @@ mod tests {
         tunnel.age_seconds = Some(4_000.0);
         tunnel.rtt_seconds = Some(0.0123);
         tunnel.loss_ratio = Some(0.05);
-        tunnel.verdict = Some("kept:\u{1b}[31m fair share; rate=4 B/s".into());
+        tunnel.verdict = Some("kept:\u{1b}[31m fair share; next look in 120 s; rate=4 B/s".into());
         check(
             &tunnel,
             "wrn0 | 9/16 | dialled | up | 1h 6m | 1.2 MB | 999 B | 1.5 kB/s | 0 B/s | 2 | 3 | 12.3 ms | 5.0 % | \

@@ -76,7 +76,7 @@ fn enter_own_namespace() {
 }
 
 #[test]
-fn warren_prints_what_the_document_says_about_bad_input() {
+fn bad_input_has_the_documented_message_and_exit_code() {
     if !nix::unistd::geteuid().is_root() {
         let is_waived = std::env::var_os("WARREN_WITHOUT_ROOT").is_some();
         assert!(

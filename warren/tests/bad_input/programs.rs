@@ -12,7 +12,7 @@ use std::{
 /// No command of this test needs longer; one that does is killed.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// How a command ended, and what it printed.
+/// The exit code and the output of a command.
 #[derive(Debug)]
 pub(super) struct Outcome {
     /// `None` if it was killed.

@@ -13,7 +13,7 @@ pub(super) fn command(network: &Network, case: &str) -> Option<Command> {
         .or_else(|| operator_command(network, case))
 }
 
-/// Joining by file: `request`, `sign` and `install`.
+/// Returns the command for a case about joining by file.
 fn file_command(network: &Network, case: &str) -> Option<Command> {
     Some(match case {
         "install nonsense" => warren(
@@ -66,7 +66,7 @@ fn file_command(network: &Network, case: &str) -> Option<Command> {
     })
 }
 
-/// What an operator asks of the running registry.
+/// Returns the command for a request to the running registry.
 fn operator_command(network: &Network, case: &str) -> Option<Command> {
     Some(match case {
         "invite with a bad name" => registry_verb(network, &["invite", "--name", "a b"]),
@@ -82,7 +82,7 @@ fn operator_command(network: &Network, case: &str) -> Option<Command> {
     })
 }
 
-/// Changes of the CA, and the offline root.
+/// Returns the command for a case about the CA or its offline root.
 fn authority_command(network: &Network, case: &str) -> Option<Command> {
     Some(match case {
         "rotate out of order" => registry_verb(network, &["rotate-ca", "activate"]),
