@@ -38,7 +38,7 @@ const MOST_FLOWS: usize = 600;
 /// Groups of nodes that are near each other.
 const CLUSTERS: usize = 3;
 
-/// Round trips between nodes, in milliseconds, symmetric: [`CLUSTERS`] clusters 40 to 160 ms from each other, an access of 1 to 8 ms
+/// Round trips between nodes, in milliseconds, symmetric: `CLUSTERS` clusters 40 to 160 ms from each other, an access of 1 to 8 ms
 /// a node, and a tenth more or less for each pair.
 pub fn round_trips_ms(nodes: usize, seed: u64) -> Vec<Vec<f64>> {
     let mut rng = fastrand::Rng::with_seed(seed);

@@ -238,7 +238,7 @@ impl PeerApiClient {
         answer.map(drop).map_err(failed)
     }
 
-    /// Asks it for its [turn](crate::restart_lock) to end tunnels (`POST`), or gives it back (`DELETE`); whether it agrees.
+    /// Asks it for its restart lock to end tunnels (`POST`), or gives it back (`DELETE`); whether it agrees.
     ///
     /// # Errors
     /// It did not answer, or knows no turns.

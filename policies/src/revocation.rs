@@ -1,7 +1,7 @@
 //! Decides how revoked nodes leave the network.
 //!
 //! Their own traffic is blocked at once. Tunnels to them may carry the traffic of others, so these drain for
-//! [`DRAIN_TIME`] and are then closed, drained or not.
+//! `DRAIN_TIME` and are then closed, drained or not.
 //!
 //! ```text
 //!             ┌─ connecting ─► CLOSE

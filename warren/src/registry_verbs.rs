@@ -127,7 +127,7 @@ struct Init {
 struct Run {
     #[command(flatten)]
     root: Root,
-    /// Where to listen; [::] takes IPv4 as well
+    /// Where to listen; the default address takes IPv4 as well
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9443")]
     listen: SocketAddr,
     /// Where to serve metrics over plain HTTP [default: nowhere]

@@ -1,6 +1,6 @@
 //! Remembers where peers can be dialled, over restarts, and publishes it.
 //!
-//! What is believed and what is forgotten is decided by [`book`]; the file is [`disk`]'s. How dialling
+//! What is believed and what is forgotten is decided by [`directory`]; the file is [`disk`]'s. How dialling
 //! went comes from the store of tunnels. A node with a broken or full disk goes on from memory.
 
 pub mod directory;

@@ -1,7 +1,7 @@
 //! Speaks to the host's default gateway by UPnP IGD; decides nothing about mappings.
 //!
 //! Only the default gateway is believed, whoever else answers the search. Sizes (1 MiB, 64 levels of
-//! XML) and times (10 s a request) are bounded by `igd-next`, the number of entries by [`MOST_ENTRIES`].
+//! XML) and times (10 s a request) are bounded by `igd-next`, the number of entries by `MOST_ENTRIES`.
 
 use igd_next::{
     AddPortError, GetGenericPortMappingEntryError, PortMappingProtocol, RemovePortError,
