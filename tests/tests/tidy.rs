@@ -192,3 +192,38 @@ fn links_between_documents_lead_somewhere() {
         }
     }
 }
+
+/// The paths below a folder of the repository that a document names as `code`.
+fn named_paths(text: &str) -> BTreeSet<PathBuf> {
+    let code = text.split('`').skip(1).step_by(2);
+    // Placeholders such as NAME.rs are in capitals.
+    let is_plain = |word: &&str| {
+        word.contains('/')
+            && word.bytes().all(|byte| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-".contains(&byte)
+            })
+    };
+    let is_ours = |path: &PathBuf| {
+        let folder = path.iter().next().map(|folder| root().join(folder));
+        path.is_relative() && folder.is_some_and(|folder| folder.is_dir())
+    };
+    code.filter(is_plain)
+        .map(PathBuf::from)
+        .filter(|path| is_ours(path) && !path.starts_with("target"))
+        .collect()
+}
+
+#[test]
+fn paths_in_documents_exist() {
+    for document in tracked("md") {
+        let text = fs::read_to_string(&document).unwrap();
+        for path in named_paths(&text) {
+            assert!(
+                root().join(&path).exists(),
+                "{} names {}, which does not exist",
+                document.display(),
+                path.display()
+            );
+        }
+    }
+}
