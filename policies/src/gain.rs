@@ -9,8 +9,8 @@ use crate::{
     link_cost::LinkCost,
     names::{Endpoint, Prefix, Role},
     rng::Rng,
+    routes::RouteIndex,
     units::Uptime,
-    ways::Ways,
     world::{LinkReading, Phase, Sounding, View, World},
 };
 use std::{
@@ -105,7 +105,7 @@ impl fmt::Display for Gain {
 }
 
 /// What a tunnel to `peer` would save whose link costs `link`; `None` where it saves nothing.
-pub fn gain(ways: &Ways, peer: Prefix, link: u32, view: Option<&View>) -> Option<Gain> {
+pub fn gain(ways: &RouteIndex, peer: Prefix, link: u32, view: Option<&View>) -> Option<Gain> {
     let known = ways.get(peer)?;
     let metric = known.metric;
     let pair = u32::from(metric).saturating_sub(link);
@@ -134,7 +134,7 @@ pub fn gain(ways: &Ways, peer: Prefix, link: u32, view: Option<&View>) -> Option
         compared += 1;
     }
     let scaled = saved
-        .saturating_mul(ways.others())
+        .saturating_mul(ways.other_nodes())
         .checked_div(compared)
         .unwrap_or(0);
     let total = scaled.saturating_add(both);
@@ -170,7 +170,7 @@ impl Outlook {
             .map(|link| (link.tunnel.slot, link.tunnel.phase == Phase::Up))
             .collect();
         let routes = world.babel.as_ref().map_or(&[][..], |table| &table.routes);
-        let ways = Ways::of(routes, me, |slot| {
+        let ways = RouteIndex::new(routes, me, |slot| {
             up.get(&slot).copied().unwrap_or_default()
         });
         let accepted = || {
@@ -183,14 +183,14 @@ impl Outlook {
             let service = ways.service(link.tunnel.slot);
             (
                 link.tunnel.peer,
-                service.only_way.is_none().then_some(service.regret),
+                service.only_route.is_none().then_some(service.regret),
             )
         };
         let hash = |node: Prefix| {
             Rng::new(u64::from(node.number()) << 8 | u64::from(node.length())).bits()
         };
         let mut drawn: Vec<_> = ways
-            .known()
+            .nodes()
             .iter()
             .map(|(node, known)| (hash(*node), *node, known.metric))
             .collect();
@@ -212,7 +212,7 @@ impl Outlook {
 }
 
 /// Whom to ask for a view: the candidates whose own way a tunnel would shorten most.
-pub fn shortlist(ways: &Ways, soundings: &[Sounding], cost: LinkCost) -> Vec<Prefix> {
+pub fn shortlist(ways: &RouteIndex, soundings: &[Sounding], cost: LinkCost) -> Vec<Prefix> {
     let pair = |sounding: &Sounding| {
         let gain = gain(ways, sounding.peer, cost.of(sounding.rtt?), None)?;
         Some((std::cmp::Reverse(gain.total), sounding.peer))
@@ -288,7 +288,7 @@ impl<'a> Findings<'a> {
     }
 
     /// What a tunnel to `peer` would bring; `None` where nothing is known, or it accepts no more.
-    pub fn gain(&self, ways: &Ways, peer: Prefix, cost: LinkCost) -> Option<Gain> {
+    pub fn gain(&self, ways: &RouteIndex, peer: Prefix, cost: LinkCost) -> Option<Gain> {
         let rtt = self.rtts.get(&peer).filter(|_| !self.is_full(peer))?;
         let view = self.views.get(&peer).copied();
         gain(ways, peer, cost.of(*rtt), view)
@@ -321,7 +321,7 @@ mod tests {
     }
 
     /// Node n at metric `metrics[n]`.
-    fn ways(metrics: &[u16]) -> Ways {
+    fn ways(metrics: &[u16]) -> RouteIndex {
         let route = |(node, metric): (usize, &u16)| {
             let node = peer(u32::try_from(node).unwrap());
             Route {
@@ -333,7 +333,7 @@ mod tests {
                 refmetric: 0,
             }
         };
-        Ways::of(
+        RouteIndex::new(
             &metrics.iter().enumerate().map(route).collect::<Vec<_>>(),
             peer(99),
             |_| true,
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn where_each_node_of_the_table_stands_for_others_all_but_the_own_way_count_for_them() {
         let view = view(0, &[0, 10, 120]);
-        let ways = ways(&[100, 90, 30]).standing_for(7);
+        let ways = ways(&[100, 90, 30]).sampled(7);
         let gain = gain(&ways, peer(0), 40, Some(&view));
         assert_eq!(gain.map(|gain| gain.total), Some(7 * (40 + 50) + 120));
     }

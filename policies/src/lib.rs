@@ -16,7 +16,7 @@ pub mod restart_lock;
 pub mod revocation;
 pub mod rng;
 pub mod rolling_restart;
+pub mod routes;
 pub mod units;
 pub mod usage;
-pub mod ways;
 pub mod world;

@@ -101,7 +101,7 @@ reasons! {
         /// Traffic had not moved by the deadline.
         Deadline = "deadline",
         /// While it drained, it became the only way to some node.
-        OnlyWay = "only_way",
+        OnlyRoute = "only_route",
     }
 }
 

@@ -287,7 +287,7 @@ impl Planner {
     fn count(&mut self, world: &World, picture: &Picture<'_>) {
         let floor = Floor::of(
             &self.settings.parameters,
-            picture.ways.known().len().saturating_add(1),
+            picture.ways.nodes().len().saturating_add(1),
         );
         let frames: BTreeMap<_, _> = world
             .probes
@@ -421,7 +421,7 @@ impl Planner {
                     if self.closing.is_none()
                         && picture.told
                         && !given_up
-                        && picture.only_way(slot).is_none()
+                        && picture.only_route(slot).is_none()
                     {
                         self.close(picture, slot, peer, reason, terms, plan);
                     }

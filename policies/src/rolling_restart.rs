@@ -32,8 +32,8 @@ use crate::{
     orders::{AbandonReason, CloseReason, Decision, Order},
     parameters::DRAIN_DEADLINE,
     rng::Rng,
+    routes::RouteIndex,
     units::Uptime,
-    ways::Ways,
     world::{Phase, Route, TunnelReading},
 };
 use locks::Locks;
@@ -361,7 +361,9 @@ impl RollingRestart {
         orders: &mut Vec<RestartOrder>,
     ) {
         let stays = |slot: Slot| !server.slots.contains(&slot);
-        let ways = seen.routes.map(|routes| Ways::of(routes, seen.me, stays));
+        let ways = seen
+            .routes
+            .map(|routes| RouteIndex::new(routes, seen.me, stays));
         let node = ways.and_then(|ways| only_route(&ways, &server.slots));
         if let Some(node) = node.filter(|_| !self.is_forced(seen.now)) {
             self.paused_until = seen.now + RETRY_DELAY;

@@ -9,8 +9,8 @@ use crate::{
 };
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
+    routes::{RouteIndex, leads_back},
     units::Uptime,
-    ways::{Ways, leads_back},
     world::{
         BabelTable, INFINITY, LinkCounters, LinkReading, Neighbour, Phase, Route, TunnelReading,
         View,
@@ -221,9 +221,9 @@ pub fn loss(overlay: &Overlay, at: u32, paths: &Paths, stands_for: u32) -> Optio
         paths,
         paths.by(peer, at).map(|place| (place, Some(at))),
     );
-    let ways = Ways::of(&routes, me, |_| true).standing_for(stands_for);
+    let ways = RouteIndex::new(&routes, me, |_| true).sampled(stands_for);
     let service = ways.service(slot(tunnel, peer));
-    service.only_way.is_none().then_some(service.regret)
+    service.only_route.is_none().then_some(service.regret)
 }
 
 /// The number of a node by its name.
@@ -288,8 +288,8 @@ mod tests {
             let listed = table(&overlay, node, &paths).routes;
             assert!(listed.len() < whole.len());
             let [listed, whole] =
-                [listed, whole].map(|all| Ways::of(&all, prefix(node).unwrap(), |_| true));
-            assert_eq!(listed.known(), whole.known());
+                [listed, whole].map(|all| RouteIndex::new(&all, prefix(node).unwrap(), |_| true));
+            assert_eq!(listed.nodes(), whole.nodes());
             for (_, at) in overlay.links(node) {
                 let slot = slot(overlay.tunnel(*at).unwrap(), node);
                 assert_eq!(listed.service(slot), whole.service(slot));
@@ -303,9 +303,9 @@ mod tests {
         for at in 0..120 {
             let tunnel = overlay.tunnel(at).unwrap();
             let all = table(&overlay, tunnel.acceptor, &paths).routes;
-            let service = Ways::of(&all, prefix(tunnel.acceptor).unwrap(), |_| true)
+            let service = RouteIndex::new(&all, prefix(tunnel.acceptor).unwrap(), |_| true)
                 .service(slot(tunnel, tunnel.acceptor));
-            let expected = service.only_way.is_none().then_some(service.regret);
+            let expected = service.only_route.is_none().then_some(service.regret);
             assert_eq!(loss(&overlay, at, &paths, 1), expected);
             assert_eq!(loss(&overlay, at, &paths, 3), expected.map(|loss| loss * 3));
         }

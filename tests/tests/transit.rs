@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lab::{Lab, Options, is_left_out, measure::start_whole, process::wait_until};
-use policies::ways::leads_back;
+use policies::routes::leads_back;
 use std::time::Duration;
 use wire::control::{ROUTES_PATH, RoutesDocument};
 

@@ -23,8 +23,8 @@ use policies::{
     gain::{FRESH_REFRESHES, SOUNDED, shortlist},
     link_cost::LinkCost,
     names::{Endpoint, Prefix, Transport},
+    routes::RouteIndex,
     units::Uptime,
-    ways::Ways,
     world::{BabelTable, Candidate, LinkReading, Sounding, View},
 };
 use reset::{ResetKey, is_answer};
@@ -184,7 +184,7 @@ impl CandidateProber {
         let Some(table) = self.table.as_ref().filter(|_| !self.asking) else {
             return;
         };
-        let ways = Ways::of(&table.routes, self.settings.me, |_| true);
+        let ways = RouteIndex::new(&table.routes, self.settings.me, |_| true);
         let soundings: Vec<_> = self.soundings.values().copied().collect();
         let mut whom = shortlist(&ways, &soundings, LinkCost::default());
         let dialled = |link: &&LinkReading| link.tunnel.role() == policies::names::Role::Dialled;

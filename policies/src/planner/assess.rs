@@ -54,7 +54,7 @@ pub(super) enum Spared {
     /// It has no history.
     Young(Duration),
     /// That node would be out of reach.
-    OnlyWay(Prefix),
+    OnlyRoute(Prefix),
     /// A closing was given up a short while ago.
     GivenUp,
     /// Tunnels on this slot were closed often enough within twelve refreshes.
@@ -70,7 +70,7 @@ impl fmt::Display for Spared {
             Self::NotUp => f.write_str("not up"),
             Self::Pinned => f.write_str("pinned"),
             Self::Young(age) => write!(f, "too young to have a history, {} s", age.as_secs()),
-            Self::OnlyWay(node) => write!(f, "the only way to {node}"),
+            Self::OnlyRoute(node) => write!(f, "the only way to {node}"),
             Self::GivenUp => f.write_str("its closing was given up a short while ago"),
             Self::Restless => {
                 write!(
@@ -328,8 +328,8 @@ fn spared(picture: &Picture<'_>, one: &Assessment, shields: &Shields<'_>) -> Opt
         Some(Spared::Pinned)
     } else if !picture.told {
         Some(Spared::Blind)
-    } else if let Some(node) = picture.only_way(one.slot) {
-        Some(Spared::OnlyWay(node))
+    } else if let Some(node) = picture.only_route(one.slot) {
+        Some(Spared::OnlyRoute(node))
     } else if one.age < shields.parameters.min_age {
         Some(Spared::Young(one.age))
     } else if shields

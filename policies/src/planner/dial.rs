@@ -81,7 +81,7 @@ impl Dialling {
     pub(super) fn has_distant(&self, picture: &Picture<'_>) -> bool {
         self.ready(picture)
             .iter()
-            .any(|candidate| picture.ways.knows(candidate.peer))
+            .any(|candidate| picture.ways.reaches(candidate.peer))
     }
 
     /// All dials of this look.
@@ -127,7 +127,7 @@ impl Dialling {
         }
         let (known, unknown): (Vec<_>, Vec<_>) = others
             .into_iter()
-            .partition(|candidate| picture.ways.knows(candidate.peer));
+            .partition(|candidate| picture.ways.reaches(candidate.peer));
         // Who died stays missing for long, and must not take the place of a node that lives.
         if young || known.is_empty() {
             self.unknown(&mut round, picture, &unknown, young);
@@ -196,7 +196,7 @@ impl Dialling {
             !picture.tunnels.contains_key(slot) && now.since(*ordered) < LOST_AFTER
         });
         self.passed_over.retain(|_, until| *until > now);
-        let missing = |peer: &Prefix| picture.told && !picture.ways.knows(*peer);
+        let missing = |peer: &Prefix| picture.told && !picture.ways.reaches(*peer);
         self.missing
             .retain(|peer, _| missing(peer) && picture.candidates.contains_key(peer));
         for peer in picture.candidates.keys().filter(|peer| missing(peer)) {
@@ -223,14 +223,14 @@ impl Dialling {
         young: bool,
     ) {
         let now = picture.at;
-        let alone = picture.ways.known().is_empty();
+        let alone = picture.ways.nodes().is_empty();
         let reason = if alone {
             OpenReason::Bootstrap
         } else {
             OpenReason::MissingFromTable
         };
         let trying = picture.dialled().any(|link| {
-            link.tunnel.phase == Phase::Connecting && !picture.ways.knows(link.tunnel.peer)
+            link.tunnel.phase == Phase::Connecting && !picture.ways.reaches(link.tunnel.peer)
         });
         // Who is dead for good stays missing: outside bootstrap one try at a time is enough.
         let mut tries = if alone || young {
@@ -279,7 +279,7 @@ impl Dialling {
         wanted: usize,
     ) {
         let now = picture.at;
-        if picture.ways.known().is_empty() || picture.dialled().count() != wanted {
+        if picture.ways.nodes().is_empty() || picture.dialled().count() != wanted {
             return;
         }
         let lasting = |candidate: &&&Candidate| {

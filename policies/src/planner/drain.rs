@@ -77,7 +77,7 @@ impl Closing {
         reason: CloseReason,
         picture: &Picture<'_>,
     ) -> Self {
-        let served = picture.ways.served(slot).collect();
+        let served = picture.ways.served_nodes(slot).collect();
         let now = picture.at;
         Self {
             slot,
@@ -179,8 +179,8 @@ impl Closing {
         if let Some(node) = lonely.filter(|_| can_give_up) {
             return self.give_up(
                 now,
-                AbandonReason::OnlyWay,
-                format!("{terms} only_way_to={node}"),
+                AbandonReason::OnlyRoute,
+                format!("{terms} only_route_to={node}"),
             );
         }
         let stuck = routed > 0 && dwell >= hello.saturating_mul(LAST_HELLO);
@@ -204,7 +204,7 @@ impl Closing {
         let lost = self
             .served
             .iter()
-            .find(|node| !picture.ways.reached_without(**node, self.slot))
+            .find(|node| !picture.ways.is_reached_without(**node, self.slot))
             .copied();
         if !picture.told {
             return None;

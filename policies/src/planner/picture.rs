@@ -7,8 +7,8 @@ use crate::{
     gain::{Findings, Gain, part},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
+    routes::RouteIndex,
     units::Uptime,
-    ways::Ways,
     world::{Candidate, INFINITY, LinkReading, Phase, World},
 };
 use std::{
@@ -33,7 +33,7 @@ pub(super) struct Picture<'w> {
     /// Whether babeld told us anything; without it nothing is closed.
     pub(super) told: bool,
     /// Nodes that babeld has a finite route to, and by which slots.
-    pub(super) ways: Ways,
+    pub(super) ways: RouteIndex,
     /// What the neighbour on the slot says its receiving from us costs.
     pub(super) far_cost: BTreeMap<Slot, u16>,
     /// What was measured and asked of others.
@@ -62,9 +62,9 @@ impl<'w> Picture<'w> {
         };
         let table = world.babel.as_ref();
         let ways = table
-            .map(|table| Ways::of(&table.routes, me, stays))
+            .map(|table| RouteIndex::new(&table.routes, me, stays))
             .unwrap_or_default();
-        let ways = ways.standing_for(lens.stands_for);
+        let ways = ways.sampled(lens.stands_for);
         let dialable =
             |candidate: &&Candidate| candidate.peer != me && !candidate.endpoints.is_empty();
         let mut far_cost = BTreeMap::new();
@@ -114,8 +114,8 @@ impl<'w> Picture<'w> {
 
     /// A node that would be out of reach without the slot: it has a finite route by it, and none by
     /// another slot whose tunnel is up and stays.
-    pub(super) fn only_way(&self, slot: Slot) -> Option<Prefix> {
-        self.ways.service(slot).only_way
+    pub(super) fn only_route(&self, slot: Slot) -> Option<Prefix> {
+        self.ways.service(slot).only_route
     }
 
     /// Dialled tunnels that are not closing, in order of their slots.

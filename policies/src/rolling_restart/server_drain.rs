@@ -2,7 +2,7 @@
 
 use crate::{
     names::{Prefix, Slot},
-    ways::Ways,
+    routes::RouteIndex,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,8 +44,8 @@ pub(super) fn server_drain(
 }
 
 /// A node that only these slots lead to; `ways` must have been sorted with none of these slots staying.
-pub(super) fn only_route(ways: &Ways, slots: &BTreeSet<Slot>) -> Option<Prefix> {
-    slots.iter().find_map(|slot| ways.service(*slot).only_way)
+pub(super) fn only_route(ways: &RouteIndex, slots: &BTreeSet<Slot>) -> Option<Prefix> {
+    slots.iter().find_map(|slot| ways.service(*slot).only_route)
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
         let leaving = [slot(2)].into();
         let only = |routes: &[(u32, u16, bool)]| {
             let routes: Vec<_> = routes.iter().copied().map(route).collect();
-            let ways = Ways::of(&routes, node(1), |at| at != slot(2));
+            let ways = RouteIndex::new(&routes, node(1), |at| at != slot(2));
             only_route(&ways, &leaving)
         };
         assert_eq!(only(&[(7, 2, true), (7, 3, false)]), None);

@@ -13,8 +13,8 @@ use policies::{
     names::Slot,
     orders::{Decision, Order},
     rng::Rng,
+    routes::RouteIndex,
     units::Uptime,
-    ways::Ways,
     world::{Candidate, LinkReading, Sounding, View, World},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +55,7 @@ impl Net {
                 .collect();
             let me = prefix(node)?;
             let table = tables::table(&self.overlay, node, paths);
-            let own = Ways::of(&table.routes, me, |_| true);
+            let own = RouteIndex::new(&table.routes, me, |_| true);
             let asked = shortlist(&own, &soundings, self.settings.cost);
             let views = asked
                 .into_iter()

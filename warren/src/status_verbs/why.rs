@@ -133,7 +133,7 @@ fn close_cause(reason: CloseReason) -> &'static str {
 fn abandon_cause(reason: AbandonReason) -> &'static str {
     match reason {
         AbandonReason::Deadline => "traffic had not moved to other tunnels in time",
-        AbandonReason::OnlyWay => "it had become the only route to some node",
+        AbandonReason::OnlyRoute => "it had become the only route to some node",
     }
 }
 

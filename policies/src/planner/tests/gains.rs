@@ -277,7 +277,7 @@ fn a_tunnel_that_loses_much_gives_way_to_a_gain_that_would_not_replace_it_otherw
 }
 
 #[test]
-fn a_lossy_tunnel_that_is_the_only_way_or_pinned_or_young_stays() {
+fn a_lossy_tunnel_that_is_the_only_route_or_pinned_or_young_stays() {
     let [least, _] = replaceable()[..] else {
         panic!("two")
     };

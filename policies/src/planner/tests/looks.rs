@@ -449,7 +449,7 @@ fn a_dial_that_the_peer_forestalled_is_closed_at_once() {
 }
 
 #[test]
-fn a_duplicate_that_is_still_the_only_way_is_kept() {
+fn a_duplicate_that_is_still_the_only_route_is_kept() {
     let links = vec![
         link(DIAL[0], 5, Phase::Up, 1),
         link(ACCEPT, 5, Phase::Up, 1),
@@ -530,7 +530,7 @@ fn a_drain_whose_routes_do_not_move_is_given_up() {
 fn a_drain_that_leaves_a_node_without_another_way_is_given_up() {
     let undrain = Order::Undrain {
         slot: DIAL[0],
-        reason: AbandonReason::OnlyWay,
+        reason: AbandonReason::OnlyRoute,
     };
     assert_eq!(drained(&[route(5, DIAL[0], true)], 3), [(7, undrain)]);
 }

@@ -68,10 +68,10 @@ struct Net {
 }
 
 /// What the router made of the tunnels: their ends and costs, all ways, each node's table.
-type Routed = (Vec<([usize; 2], Option<u32>)>, Ways, Vec<BabelTable>);
+type Routed = (Vec<([usize; 2], Option<u32>)>, RouteIndex, Vec<BabelTable>);
 
 /// By destination: for each node its distance and the tunnel it leaves by.
-type Ways = Vec<Vec<(u32, Option<usize>)>>;
+type RouteIndex = Vec<Vec<(u32, Option<usize>)>>;
 
 fn prefix(node: usize) -> Prefix {
     Prefix::new(u32::try_from(node).unwrap(), 16).unwrap()
@@ -147,7 +147,7 @@ impl Net {
         found
     }
 
-    fn ways(&self) -> Ways {
+    fn ways(&self) -> RouteIndex {
         (0..self.planners.len())
             .map(|to| self.towards(to))
             .collect()

@@ -167,7 +167,7 @@ fn dialled(world: &World) -> usize {
 }
 
 /// Whether some node has a finite way by the slot and none by another tunnel that is up.
-fn only_way(world: &World, slot: Slot) -> bool {
+fn only_route(world: &World, slot: Slot) -> bool {
     let finite: Vec<_> = world.babel.iter().flat_map(|table| &table.routes).collect();
     let finite: Vec<_> = finite
         .into_iter()
@@ -219,7 +219,7 @@ fn check(world: &World, plan: &Plan) {
                     .unwrap();
                 let age = world.at.since(link.tunnel.up_since.unwrap());
                 assert_eq!((slot.role(), link.tunnel.phase), (Role::Dialled, Phase::Up));
-                assert!(!only_way(world, *slot), "the only way");
+                assert!(!only_route(world, *slot), "the only way");
                 assert!(world.babel.is_some(), "closed blindly");
                 if *reason != CloseReason::Duplicate {
                     assert!(age >= Parameters::default().min_age, "too young");

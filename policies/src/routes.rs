@@ -131,24 +131,24 @@ pub struct Service {
     /// Nodes whose installed route leaves by it.
     pub nodes: usize,
     /// What the ways to these nodes would grow by without it, in metric, ours and those of neighbours that
-    /// [follow](Known::followers) us, summed; nodes without any other way are not in it.
+    /// [follow](NodeRoute::followers) us, summed; nodes without any other way are not in it.
     pub regret: u64,
     /// The metrics of the ways to these nodes, summed: what its closing would move.
     pub moved: u64,
     /// A node that has no way but by this slot.
-    pub only_way: Option<Prefix>,
+    pub only_route: Option<Prefix>,
 }
 
 /// How a node is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct NodeRoute {
     /// Of the installed route, or of the best where none is.
     pub metric: u16,
     /// Neighbours that reach it through us, by what they announce; their routes are no other way for us.
     pub followers: u16,
 }
 
-impl Known {
+impl NodeRoute {
     /// How many ways become shorter or longer with ours: it, and the followers'.
     pub fn weight(self) -> u64 {
         u64::from(self.followers) + 1
@@ -157,21 +157,21 @@ impl Known {
 
 /// A table, sorted.
 #[derive(Clone, Debug, Default)]
-pub struct Ways {
+pub struct RouteIndex {
     /// Sorted by node, then slot, at most one of each pair: see [`key`]. They take half the room of ways.
     keys: Vec<u128>,
     /// Each node once.
-    known: Vec<(Prefix, Known)>,
+    known: Vec<(Prefix, NodeRoute)>,
     /// Each slot that has routes, sorted; whether it stays; what it is good for.
     services: Vec<(Slot, bool, Service)>,
     /// Where the table is a sample: so many nodes more are meant by each.
     more: u32,
 }
 
-impl Ways {
+impl RouteIndex {
     /// Sorts the finite routes to nodes other than `me`. `stays` says whether a slot can take over
     /// what another one carries: its tunnel is up and no drain is under way.
-    pub fn of(routes: &[Route], me: Prefix, stays: impl Fn(Slot) -> bool) -> Self {
+    pub fn new(routes: &[Route], me: Prefix, stays: impl Fn(Slot) -> bool) -> Self {
         let finite = routes
             .iter()
             .filter(|route| route.node != me && route.metric != INFINITY);
@@ -203,7 +203,7 @@ impl Ways {
     }
 
     /// The table is a sample: each node in it stands for so many, itself among them.
-    pub fn standing_for(self, nodes: u32) -> Self {
+    pub fn sampled(self, nodes: u32) -> Self {
         Self {
             more: nodes.saturating_sub(1),
             ..self
@@ -211,7 +211,7 @@ impl Ways {
     }
 
     /// How many nodes there are beside one.
-    pub fn others(&self) -> u64 {
+    pub fn other_nodes(&self) -> u64 {
         let listed = u64::try_from(self.known.len())
             .unwrap_or(u64::MAX)
             .saturating_sub(1);
@@ -245,7 +245,7 @@ impl Ways {
                 second = Some(way);
             }
         }
-        let known = Known {
+        let known = NodeRoute {
             metric: best.metric,
             followers,
         };
@@ -274,13 +274,13 @@ impl Ways {
                     let longer = u64::from(other.metric.saturating_sub(way.metric));
                     service.regret += longer * known.weight();
                 }
-                None => service.only_way = service.only_way.or(Some(way.node)),
+                None => service.only_route = service.only_route.or(Some(way.node)),
             }
         }
     }
 
     /// Whether there is a finite route to the node.
-    pub fn knows(&self, node: Prefix) -> bool {
+    pub fn reaches(&self, node: Prefix) -> bool {
         self.metric(node).is_some()
     }
 
@@ -290,7 +290,7 @@ impl Ways {
     }
 
     /// How the node is reached.
-    pub fn get(&self, node: Prefix) -> Option<Known> {
+    pub fn get(&self, node: Prefix) -> Option<NodeRoute> {
         let at = self
             .known
             .binary_search_by_key(&node, |(node, _)| *node)
@@ -299,7 +299,7 @@ impl Ways {
     }
 
     /// All nodes, sorted.
-    pub fn known(&self) -> &[(Prefix, Known)] {
+    pub fn nodes(&self) -> &[(Prefix, NodeRoute)] {
         &self.known
     }
 
@@ -315,7 +315,7 @@ impl Ways {
     }
 
     /// Nodes whose installed route leaves by the slot, sorted.
-    pub fn served(&self, slot: Slot) -> impl Iterator<Item = Prefix> + '_ {
+    pub fn served_nodes(&self, slot: Slot) -> impl Iterator<Item = Prefix> + '_ {
         let at = self.at(slot);
         let ways = self.keys.iter().filter_map(|key| way(*key));
         ways.filter(move |way| way.installed && Some(way.at) == at)
@@ -323,7 +323,7 @@ impl Ways {
     }
 
     /// Whether the node has a finite route by another slot, whatever that slot's state.
-    pub fn reached_without(&self, node: Prefix, slot: Slot) -> bool {
+    pub fn is_reached_without(&self, node: Prefix, slot: Slot) -> bool {
         let at = self.at(slot);
         let from = self
             .keys
@@ -369,11 +369,11 @@ mod tests {
 
     /// Slot 9 never stays. Nodes served, regret and the only way, of slot 0; all its installed ways move.
     #[track_caller]
-    fn check(routes: &[(u32, u16, bool, u16)], nodes: usize, regret: u64, only_way: Option<u32>) {
+    fn check(routes: &[(u32, u16, bool, u16)], nodes: usize, regret: u64, only_route: Option<u32>) {
         let routes: Vec<_> = routes.iter().copied().map(route).collect();
-        let ways = Ways::of(&routes, peer(1), |slot| slot != Slot::Dialling(9));
+        let ways = RouteIndex::new(&routes, peer(1), |slot| slot != Slot::Dialling(9));
         let own = |route: &&Route| {
-            route.slot == Slot::Dialling(0) && route.installed && ways.knows(route.node)
+            route.slot == Slot::Dialling(0) && route.installed && ways.reaches(route.node)
         };
         let moved = routes
             .iter()
@@ -384,7 +384,7 @@ mod tests {
             nodes,
             regret,
             moved,
-            only_way: only_way.map(peer),
+            only_route: only_route.map(peer),
         };
         assert_eq!(ways.service(Slot::Dialling(0)), expected);
     }
@@ -419,11 +419,11 @@ mod tests {
             ..route((2, slot, slot == 0, refmetric + link))
         };
         let all = [told(0, 50, 50), told(1, 80, announced), told(2, 60, 60)];
-        let ways = Ways::of(&all[..if with_other { 3 } else { 2 }], peer(1), |_| true);
+        let ways = RouteIndex::new(&all[..if with_other { 3 } else { 2 }], peer(1), |_| true);
         let service = ways.service(Slot::Dialling(0));
-        let only_way = (regret == 0).then(|| peer(2));
-        assert_eq!((service.regret, service.only_way), (regret, only_way));
-        assert_eq!(ways.get(peer(2)).map(Known::weight), Some(weight));
+        let only_route = (regret == 0).then(|| peer(2));
+        assert_eq!((service.regret, service.only_route), (regret, only_route));
+        assert_eq!(ways.get(peer(2)).map(NodeRoute::weight), Some(weight));
     }
 
     #[test]
@@ -438,8 +438,8 @@ mod tests {
     #[test]
     fn a_node_of_a_sample_costs_as_much_as_all_that_it_stands_for() {
         let all = [(2, 0, true, 100), (2, 1, false, 150)].map(route);
-        let service = Ways::of(&all, peer(1), |_| true)
-            .standing_for(3)
+        let service = RouteIndex::new(&all, peer(1), |_| true)
+            .sampled(3)
             .service(Slot::Dialling(0));
         assert_eq!(
             service,
@@ -447,7 +447,7 @@ mod tests {
                 nodes: 1,
                 regret: 150,
                 moved: 300,
-                only_way: None
+                only_route: None
             }
         );
     }
@@ -480,7 +480,7 @@ mod tests {
             routes in proptest::collection::vec((2u32..6, 0u16..5, any::<bool>(), 1u16..9), 0..30),
         ) {
             let routes: Vec<_> = routes.into_iter().map(route).collect();
-            let ways = Ways::of(&routes, peer(1), |_| true);
+            let ways = RouteIndex::new(&routes, peer(1), |_| true);
             for slot in (0..5).map(Slot::Dialling) {
                 let mut regret = 0;
                 let mut nodes = 0;
