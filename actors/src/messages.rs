@@ -9,9 +9,9 @@ use membership::peer_api::PeerReport;
 use os::process::{ChildEvent, EventListener, ProcessReading};
 use policies::{
     names::{Prefix, Slot, Transport},
+    observation::{BabelTable, Candidate, LinkReading, ProbeReading, Sounding, View},
     orders::{CloseReason, Decision, Order},
     units::Uptime,
-    world::{BabelTable, Candidate, LinkReading, ProbeReading, Sounding, View},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

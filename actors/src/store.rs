@@ -10,9 +10,9 @@ use os::clock::Clock;
 use policies::{
     gain::Outlook,
     names::{Endpoint, Prefix, Slot},
+    observation::{Candidate, TunnelReading},
     parameters::Parameters,
     units::Uptime,
-    world::{Candidate, TunnelReading},
 };
 use std::{
     cell::RefCell,

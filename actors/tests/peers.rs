@@ -31,8 +31,8 @@ use os::clock::Clock;
 use policies::{
     gain::Outlook,
     names::{Endpoint, Slot},
+    observation::{BabelTable, Candidate, Route},
     units::Uptime,
-    world::{BabelTable, Candidate, Route},
 };
 use std::{
     net::{IpAddr, SocketAddrV6},

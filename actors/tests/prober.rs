@@ -21,10 +21,10 @@ use netns::Namespace;
 use os::clock::Clock;
 use policies::{
     names::{Prefix, Slot},
+    observation::{LinkCounters, Phase, TunnelReading},
     orders::{CloseReason, Order},
     parameters::Parameters,
     probe::Pace,
-    world::{LinkCounters, Phase, TunnelReading},
 };
 use std::{
     cell::RefCell,

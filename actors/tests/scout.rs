@@ -24,7 +24,7 @@ use membership::{
 };
 use netns::Namespace;
 use os::clock::Clock;
-use policies::{parameters::Parameters, world::Candidate};
+use policies::{observation::Candidate, parameters::Parameters};
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},

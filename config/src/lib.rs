@@ -12,7 +12,7 @@ pub use error::{Complaint, ConfigError, EXIT_CODE};
 use policies::{
     gain::Rule,
     names::{Endpoint, Prefix},
-    world::INFINITY,
+    observation::INFINITY,
 };
 pub use read::{load, parse};
 use std::{net::SocketAddr, path::PathBuf};

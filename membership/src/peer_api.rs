@@ -10,8 +10,8 @@ use crate::{
 use arc_swap::ArcSwap;
 use policies::{
     names::{Endpoint, Prefix},
+    observation::View,
     units::Uptime,
-    world::View,
 };
 use serde::de::DeserializeOwned;
 use std::{net::SocketAddrV6, sync::Arc, time::Duration};

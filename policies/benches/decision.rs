@@ -14,14 +14,14 @@
 use policies::{
     gain::Rule,
     names::{Prefix, Slot, Transport},
+    observation::{
+        BabelTable, Candidate, LinkCounters, LinkReading, Observation, Phase, Route, Sounding,
+        TunnelReading, View,
+    },
     parameters::Parameters,
     planner::{Planner, PlannerSettings},
     rng::Rng,
     units::Uptime,
-    world::{
-        BabelTable, Candidate, LinkCounters, LinkReading, Phase, Route, Sounding, TunnelReading,
-        View, World,
-    },
 };
 use std::{
     collections::BTreeSet,
@@ -49,7 +49,7 @@ fn slot(number: u32) -> Slot {
 }
 
 /// 30 dialled and 970 accepted tunnels; routes in random order, as a hostile babeld would list them.
-fn world() -> World {
+fn world() -> Observation {
     let mut rng = Rng::new(1);
     let mut below = |bound: u64| u32::try_from(rng.below(bound)).unwrap();
     let link = |number: u32| LinkReading {
@@ -89,7 +89,7 @@ fn world() -> World {
         .collect();
     let strangers = || (0..1_024).map(|at| prefix(TUNNELS + 2 + at * 8));
     let at = Uptime::from_secs(100_000);
-    World {
+    Observation {
         at,
         links: (0..TUNNELS).map(link).collect(),
         babel: Some(BabelTable {

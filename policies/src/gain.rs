@@ -8,10 +8,10 @@
 use crate::{
     link_cost::LinkCost,
     names::{Endpoint, Prefix, Role},
+    observation::{LinkReading, Observation, Phase, Sounding, View},
     rng::Rng,
     routes::RouteIndex,
     units::Uptime,
-    world::{LinkReading, Phase, Sounding, View, World},
 };
 use std::{
     collections::BTreeMap,
@@ -163,7 +163,7 @@ pub struct Outlook {
 impl Outlook {
     /// Shows at most `most` nodes: those whose names have the least hash, so that all who know them
     /// show the same ones.
-    pub fn of(world: &World, me: Prefix, max_accepted: usize, most: usize) -> Self {
+    pub fn of(world: &Observation, me: Prefix, max_accepted: usize, most: usize) -> Self {
         let up: BTreeMap<_, _> = world
             .links
             .iter()
@@ -313,7 +313,7 @@ impl<'a> Findings<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{names::Slot, world::Route};
+    use crate::{names::Slot, observation::Route};
     use proptest::prelude::*;
 
     fn peer(number: u32) -> Prefix {
@@ -473,14 +473,14 @@ mod tests {
             (0..900).map(route).collect()
         };
         let outlook = |own: u16| {
-            let babel = Some(crate::world::BabelTable {
+            let babel = Some(crate::observation::BabelTable {
                 neighbours: Vec::new(),
                 routes: routes(own),
             });
             Outlook::of(
-                &World {
+                &Observation {
                     babel,
-                    ..World::default()
+                    ..Observation::default()
                 },
                 peer(999),
                 1,

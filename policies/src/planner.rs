@@ -15,12 +15,12 @@ use crate::{
     gain::{self, Outlook, Rule},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
+    observation::{LinkReading, Observation, Phase},
     orders::{CloseReason, Decision, OpenReason, Order},
     parameters::Parameters,
     rng::Rng,
     units::Uptime,
     usage::{Floor, ProbeFrames, Usage},
-    world::{LinkReading, Phase, World},
 };
 use assess::{Assessment, Shields};
 use dial::{Allowance, Dialling};
@@ -163,7 +163,7 @@ impl Planner {
     /// Looks at the world; `was_reached`: some peer got through to our servers in this run.
     ///
     /// To be called with each reading of the links, twice a second.
-    pub fn look(&mut self, world: &World, was_reached: bool) -> Plan {
+    pub fn look(&mut self, world: &Observation, was_reached: bool) -> Plan {
         let fresh = self
             .settings
             .parameters
@@ -216,7 +216,7 @@ impl Planner {
     }
 
     /// What others may know of how this node sees the network: metrics to `most` nodes, room, losses.
-    pub fn outlook(&self, world: &World, most: usize) -> Outlook {
+    pub fn outlook(&self, world: &Observation, most: usize) -> Outlook {
         Outlook::of(
             world,
             self.me,
@@ -284,7 +284,7 @@ impl Planner {
     }
 
     /// Feeds each tunnel's counters to its usage; a tunnel made anew begins anew.
-    fn count(&mut self, world: &World, picture: &Picture<'_>) {
+    fn count(&mut self, world: &Observation, picture: &Picture<'_>) {
         let floor = Floor::of(
             &self.settings.parameters,
             picture.ways.nodes().len().saturating_add(1),

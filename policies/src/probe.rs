@@ -5,11 +5,11 @@
 
 use crate::{
     names::{Prefix, Slot},
+    observation::{LinkCounters, ProbeCounts, ProbeReading},
     parameters::Parameters,
     recent::Counted,
     units::Uptime,
     usage::Floor,
-    world::{LinkCounters, ProbeCounts, ProbeReading},
 };
 use std::{
     collections::{BTreeMap, VecDeque},

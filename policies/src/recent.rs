@@ -1,6 +1,6 @@
 //! Counts probes over the last minute and the last ten.
 
-use crate::{units::Uptime, world::ProbeCounts};
+use crate::{observation::ProbeCounts, units::Uptime};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Loss is judged over this, less up to a step: ten minutes hold 33 to 40 probes of an idle tunnel.

@@ -12,9 +12,9 @@
 
 use crate::{
     names::{Prefix, Role, Slot},
+    observation::{Phase, TunnelReading},
     orders::{CloseReason, Decision, Order},
     units::Uptime,
-    world::{Phase, TunnelReading},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -29,12 +29,12 @@ mod server_drain;
 
 use crate::{
     names::{Prefix, Slot, Transport},
+    observation::{Phase, Route, TunnelReading},
     orders::{AbandonReason, CloseReason, Decision, Order},
     parameters::DRAIN_DEADLINE,
     rng::Rng,
     routes::RouteIndex,
     units::Uptime,
-    world::{Phase, Route, TunnelReading},
 };
 use locks::Locks;
 use server_drain::{ServerDrain, only_route, server_drain};

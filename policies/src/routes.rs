@@ -5,7 +5,7 @@
 
 use crate::{
     names::{Prefix, Slot, Transport},
-    world::{INFINITY, Route},
+    observation::{INFINITY, Route},
 };
 
 /// One finite route.

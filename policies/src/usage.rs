@@ -5,9 +5,9 @@
 //! once it is more than [`SLACK_PACKETS_A_SECOND`].
 
 use crate::{
+    observation::{LinkCounters, ProbeReading},
     parameters::Parameters,
     units::{BytesPerSec, Uptime},
-    world::{LinkCounters, ProbeReading},
 };
 use std::time::Duration;
 

@@ -18,11 +18,11 @@ use policies::{
     gain::Rule,
     link_cost::LinkCost,
     names::Slot,
+    observation::Observation,
     parameters::Parameters,
     planner::{Planner, PlannerSettings},
     rng::Rng,
     units::Uptime,
-    world::World,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -151,9 +151,9 @@ impl Net {
         planner.set_link_cost(self.settings.cost);
         planner.set_sample(self.stands_for());
         planner.set_silent();
-        let began = World {
+        let began = Observation {
             at: Uptime(self.now.0.saturating_sub(self.refresh)),
-            ..World::default()
+            ..Observation::default()
         };
         planner.look(&began, true);
         Some(planner)

@@ -8,14 +8,14 @@ use anyhow::{Context, bail, ensure};
 use policies::{
     gain::Rule,
     names::{Endpoint, Prefix, Slot, Transport},
+    observation::{
+        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Observation, Phase,
+        ProbeCounts, ProbeReading, Route, TunnelReading,
+    },
     orders::{CloseReason, Decision, Order},
     parameters::Parameters,
     planner::{Planner, PlannerSettings},
     units::Uptime,
-    world::{
-        BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts,
-        ProbeReading, Route, TunnelReading, World,
-    },
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -136,7 +136,7 @@ pub struct Replayed {
 struct Tape {
     planner: Option<Planner>,
     settings: PlannerSettings,
-    world: World,
+    world: Observation,
     reached: bool,
     /// Unix time of the first look, in nanoseconds.
     first: Option<i128>,
@@ -157,7 +157,7 @@ pub fn replay(recording: &str, settings: PlannerSettings) -> anyhow::Result<Repl
     let mut tape = Tape {
         planner: None,
         settings,
-        world: World::default(),
+        world: Observation::default(),
         reached: false,
         first: None,
         last: i128::MIN,

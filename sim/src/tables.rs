@@ -9,12 +9,12 @@ use crate::{
 };
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
-    routes::{RouteIndex, leads_back},
-    units::Uptime,
-    world::{
+    observation::{
         BabelTable, INFINITY, LinkCounters, LinkReading, Neighbour, Phase, Route, TunnelReading,
         View,
     },
+    routes::{RouteIndex, leads_back},
+    units::Uptime,
 };
 use std::net::{Ipv6Addr, SocketAddr};
 

@@ -12,7 +12,7 @@ use crate::{
 use ipnet::IpNet;
 use policies::{
     names::{Prefix, Slot},
-    world::{BabelTable, Neighbour, Route},
+    observation::{BabelTable, Neighbour, Route},
 };
 use std::{net::Ipv6Addr, time::Duration};
 
@@ -77,7 +77,7 @@ pub struct DefaultRoute {
     pub via: Prefix,
     /// Whether babeld chose it.
     pub installed: bool,
-    /// Total metric; [`INFINITY`](policies::world::INFINITY): it leads nowhere, or `gateway` is not one of the network's.
+    /// Total metric; [`INFINITY`](policies::observation::INFINITY): it leads nowhere, or `gateway` is not one of the network's.
     pub metric: u16,
     /// The metric that the neighbour announced.
     pub refmetric: u16,
@@ -193,7 +193,7 @@ impl Decoder {
             Some(Entry::Route { route, genuine }) => {
                 self.dump.table.routes.push(route);
                 // A retraction need not name whom it retracts (RFC 8966, section 4.6.9).
-                if !genuine && route.metric < policies::world::INFINITY {
+                if !genuine && route.metric < policies::observation::INFINITY {
                     self.dump.forged.push(route);
                 }
             }
@@ -481,7 +481,7 @@ mod tests {
         let line = ROUTE.replace("metric 192", "metric 65535");
         assert_eq!(
             dump(&[&line]).table.routes[0].metric,
-            policies::world::INFINITY
+            policies::observation::INFINITY
         );
     }
 

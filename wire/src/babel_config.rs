@@ -9,7 +9,7 @@ use crate::{
 use ipnet::Ipv6Net;
 use policies::{
     names::{Prefix, Slot},
-    world::INFINITY,
+    observation::INFINITY,
 };
 use std::{
     collections::BTreeSet,

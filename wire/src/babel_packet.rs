@@ -1,7 +1,7 @@
 //! Writes the few Babel packets that the daemon sends beside babeld (RFC 8966, sections 4.2 and 4.6); reads none.
 
 use ipnet::{IpNet, Ipv6Net};
-use policies::world::INFINITY;
+use policies::observation::INFINITY;
 use std::net::Ipv6Addr;
 
 /// Babel's port (RFC 8966, section 4).

@@ -11,9 +11,9 @@ use crate::store::{LocalLimits, SharedRouteView};
 use actix::{Actor, Context, Handler, Recipient};
 use policies::{
     names::Prefix,
+    observation::Observation,
     planner::{Planner, PlannerSettings},
     units::Uptime,
-    world::World,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -52,7 +52,7 @@ pub struct PolicyDeps {
 /// The actor that plans.
 pub struct Policy {
     planner: Planner,
-    world: World,
+    world: Observation,
     routes_read: Uptime,
     out: Outlets,
     mode: Mode,
@@ -89,7 +89,7 @@ impl Policy {
         if let Some(network) = held.network() {
             planner.set_parameters(lower.of(network.parameters()));
         }
-        let (world, routes_read) = (World::default(), Uptime::default());
+        let (world, routes_read) = (Observation::default(), Uptime::default());
         Self {
             planner,
             world,
@@ -221,10 +221,10 @@ mod tests {
     use policies::{
         gain::Rule,
         names::{Prefix, Slot},
+        observation::Candidate,
         orders::{OpenReason, Order},
         parameters::Parameters,
         planner::PlannerSettings,
-        world::Candidate,
     };
     use std::collections::BTreeSet;
     use tokio::sync::mpsc;

@@ -16,10 +16,10 @@ use futures_util::stream::unfold;
 use os::{clock::Clock, echo_socket::EchoReply, kernel::link_index};
 use policies::{
     names::{Prefix, Slot},
+    observation::{LinkReading, Phase},
     orders::{CloseReason, Order},
     probe::{Pace, Probing, SuspicionLimit, Verdict},
     units::Uptime,
-    world::{LinkReading, Phase},
 };
 use sockets::{Heard, Rumour, Sockets};
 use std::{

@@ -11,7 +11,7 @@ use os::{
     babel_socket::BabelSocket,
     kernel::{Destination, Kernel, KernelError, RouteChange},
 };
-use policies::world::Phase;
+use policies::observation::Phase;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},

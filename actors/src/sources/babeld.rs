@@ -22,8 +22,8 @@ use os::{
 };
 use policies::{
     life::{Event, Limits, Order, State},
+    observation::Phase,
     units::Uptime,
-    world::Phase,
 };
 use std::{cell::RefCell, ffi::OsString, io, path::PathBuf, rc::Rc, time::Duration};
 use tokio::{

@@ -23,9 +23,9 @@ use policies::{
     gain::{FRESH_REFRESHES, SOUNDED, shortlist},
     link_cost::LinkCost,
     names::{Endpoint, Prefix, Transport},
+    observation::{BabelTable, Candidate, LinkReading, Sounding, View},
     routes::RouteIndex,
     units::Uptime,
-    world::{BabelTable, Candidate, LinkReading, Sounding, View},
 };
 use reset::{ResetKey, is_answer};
 use std::{

@@ -327,7 +327,7 @@ async fn peers(
         let mut candidates: Vec<_> = state.peers.load().iter().cloned().collect();
         fastrand::shuffle(&mut candidates);
         candidates.truncate(count.count.unwrap_or(MOST_NODES).min(MOST_NODES));
-        let node = |candidate: policies::world::Candidate| Node {
+        let node = |candidate: policies::observation::Candidate| Node {
             prefix: candidate.peer,
             endpoints: candidate.endpoints,
         };

@@ -14,8 +14,8 @@ use membership::peer_api::{PeerApiClient, PeerApiError};
 use os::clock::Clock;
 use policies::{
     names::Prefix,
+    observation::{BabelTable, INFINITY},
     units::Uptime,
-    world::{BabelTable, INFINITY},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -17,8 +17,8 @@ use membership::{
 use os::{clock::Clock, kernel::Kernel};
 use policies::{
     names::{Endpoint, Prefix, Transport},
+    observation::Candidate,
     units::Uptime,
-    world::Candidate,
 };
 use reqwest::Method;
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};

@@ -11,7 +11,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture}
 use os::clock::Clock;
 use policies::{
     names::Slot,
-    world::{LinkCounters, LinkReading},
+    observation::{LinkCounters, LinkReading},
 };
 use std::{
     cell::RefCell, collections::BTreeMap, error::Error, future::Future, rc::Rc, time::Duration,
@@ -131,8 +131,8 @@ mod tests {
     use actix::Handler;
     use policies::{
         names::Prefix,
+        observation::{Phase, TunnelReading},
         units::Uptime,
-        world::{Phase, TunnelReading},
     };
     use std::convert::Infallible;
     use tokio::sync::mpsc;

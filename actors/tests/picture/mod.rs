@@ -12,13 +12,13 @@ use actors::{
 use os::process::ProcessReading;
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
-    orders::{CloseReason, Decision, OpenReason, Order},
-    planner::Verdict,
-    units::Uptime,
-    world::{
+    observation::{
         BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts,
         ProbeReading, Route, TunnelReading,
     },
+    orders::{CloseReason, Decision, OpenReason, Order},
+    planner::Verdict,
+    units::Uptime,
 };
 use std::time::Duration;
 use wire::babel::{DefaultRoute, WayOut};

@@ -13,7 +13,7 @@ use nix::sys::{
 };
 use policies::{
     names::{Role, Slot},
-    world::LinkCounters,
+    observation::LinkCounters,
 };
 use std::{
     collections::BTreeMap,

@@ -6,10 +6,10 @@ use super::{losses::Losses, picture::Picture};
 use crate::{
     gain,
     names::{Prefix, Role, Slot},
+    observation::{LinkReading, Phase},
     parameters::Parameters,
     units::{BytesPerSec, Uptime},
     usage::Usage,
-    world::{LinkReading, Phase},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -352,7 +352,7 @@ fn spared(picture: &Picture<'_>, one: &Assessment, shields: &Shields<'_>) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{ProbeCounts, ProbeReading};
+    use crate::observation::{ProbeCounts, ProbeReading};
 
     /// The share of a tunnel that serves three nodes and carries that much, where the others serve one each
     /// and carry that much, after so many of a hundred probes were lost.

@@ -9,10 +9,10 @@ use super::picture::Picture;
 use crate::{
     gain::Gain,
     names::{Prefix, Slot},
+    observation::{Candidate, Phase},
     orders::{Decision, OpenReason, Order},
     rng::Rng,
     units::Uptime,
-    world::{Candidate, Phase},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -8,11 +8,11 @@
 use super::picture::Picture;
 use crate::{
     names::{Prefix, Slot},
+    observation::Phase,
     orders::{AbandonReason, CloseReason, Decision, Order},
     parameters::{DRAIN_DEADLINE, Parameters},
     units::Uptime,
     usage::Usage,
-    world::Phase,
 };
 use std::{collections::BTreeSet, time::Duration};
 

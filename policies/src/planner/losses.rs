@@ -1,7 +1,7 @@
 //! Says how much a tunnel loses, and what is left of its worth.
 
 use super::assess::PerMille;
-use crate::world::ProbeReading;
+use crate::observation::ProbeReading;
 
 /// Fewer probes say nothing.
 const LEAST_PROBES: u32 = 20;
@@ -51,7 +51,7 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{names::Slot, world::ProbeCounts};
+    use crate::{names::Slot, observation::ProbeCounts};
     use std::time::Duration;
 
     /// What is left of a worth of 1000 after so many probes; `None`: the loss is not known.

@@ -7,9 +7,9 @@ use crate::{
     gain::{Findings, Gain, part},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
+    observation::{Candidate, INFINITY, LinkReading, Observation, Phase},
     routes::RouteIndex,
     units::Uptime,
-    world::{Candidate, INFINITY, LinkReading, Phase, World},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,7 +49,7 @@ pub(super) struct Picture<'w> {
 
 impl<'w> Picture<'w> {
     /// Findings older than `fresh` are left out.
-    pub(super) fn of(world: &'w World, me: Prefix, lens: Lens, fresh: Duration) -> Self {
+    pub(super) fn of(world: &'w Observation, me: Prefix, lens: Lens, fresh: Duration) -> Self {
         let tunnels: BTreeMap<_, _> = world
             .links
             .iter()

@@ -8,10 +8,10 @@ use super::{
 use crate::{
     gain::{Gain, Rule},
     names::{Prefix, Role, Slot},
+    observation::{Candidate, LinkReading, Phase},
     orders::CloseReason,
     rng::Rng,
     units::Uptime,
-    world::{Candidate, LinkReading, Phase},
 };
 use std::{collections::BTreeSet, time::Duration};
 

@@ -2,8 +2,8 @@
 
 use crate::{
     names::{Prefix, Slot},
+    observation::{Phase, TunnelReading},
     units::Uptime,
-    world::{Phase, TunnelReading},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

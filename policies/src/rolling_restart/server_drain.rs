@@ -51,7 +51,7 @@ pub(super) fn only_route(ways: &RouteIndex, slots: &BTreeSet<Slot>) -> Option<Pr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{names::Transport, world::Route};
+    use crate::{names::Transport, observation::Route};
 
     fn slot(number: u16) -> Slot {
         Slot::Accepting(Transport::Udp, number)

@@ -11,11 +11,11 @@ use crate::{
 use policies::{
     gain::{SOUNDED, shortlist},
     names::Slot,
+    observation::{Candidate, LinkReading, Observation, Sounding, View},
     orders::{Decision, Order},
     rng::Rng,
     routes::RouteIndex,
     units::Uptime,
-    world::{Candidate, LinkReading, Sounding, View, World},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,12 @@ const CACHE_ROUNDS: u64 = 10;
 
 impl Net {
     /// What each node that looks has gathered since its last refresh: its table, soundings, answers.
-    pub(super) fn scout(&self, due: &[u32], paths: &Paths, salt: u64) -> BTreeMap<u32, World> {
+    pub(super) fn scout(
+        &self,
+        due: &[u32],
+        paths: &Paths,
+        salt: u64,
+    ) -> BTreeMap<u32, Observation> {
         let scouted = self.parallel(due, |node| {
             let epoch = self.rounds / CACHE_ROUNDS;
             let mut rng = Rng::new(self.settings.seed ^ u64::from(node) << 20 ^ epoch << 44);
@@ -83,7 +88,7 @@ impl Net {
             let babel = Some(table);
             Some((
                 node,
-                World {
+                Observation {
                     at: self.now,
                     links,
                     babel,
@@ -126,7 +131,12 @@ impl Net {
     }
 
     /// babeld has found other ways where tunnels drain.
-    pub(super) fn renew(&self, nodes: &[u32], worlds: &mut BTreeMap<u32, World>, paths: &Paths) {
+    pub(super) fn renew(
+        &self,
+        nodes: &[u32],
+        worlds: &mut BTreeMap<u32, Observation>,
+        paths: &Paths,
+    ) {
         let tables = self.parallel(nodes, |node| {
             Some(tables::table(&self.overlay, node, paths))
         });
@@ -152,7 +162,7 @@ impl Net {
     pub(super) fn look(
         &mut self,
         nodes: &[u32],
-        worlds: &mut BTreeMap<u32, World>,
+        worlds: &mut BTreeMap<u32, Observation>,
         at: Uptime,
         ended: &mut Vec<u32>,
         happened: &mut Happened,

@@ -14,9 +14,9 @@ use os::{
 };
 use policies::{
     names::{Prefix, Slot, Transport},
+    observation::{Phase, TunnelReading},
     orders::CloseReason,
     units::Uptime,
-    world::{Phase, TunnelReading},
 };
 use std::{
     cell::{Cell, RefCell},

@@ -7,9 +7,9 @@ use os::process::{ChildEvent, Happened, Supervised};
 use policies::{
     life::{Event, Limits, State},
     names::{Endpoint, Prefix, Slot},
+    observation::Phase,
     orders::CloseReason,
     units::Uptime,
-    world::Phase,
 };
 use std::time::Duration;
 use wire::management::{self, Decoder, StateName};

@@ -32,12 +32,12 @@ use membership::peer_api::PeerApiClient;
 use os::process::{ChildEvent, ChildEvents, ProcessReading};
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
+    observation::{BabelTable, Phase, TunnelReading},
     orders::{CloseReason, Decision, Order},
     restart_lock::is_deferred,
     revocation::Revocation,
     rng::Rng,
     rolling_restart::RollingRestart,
-    world::{BabelTable, Phase, TunnelReading},
 };
 use server::Server;
 use std::{

@@ -8,8 +8,8 @@ use crate::{
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use policies::{
     names::{Prefix, Transport},
+    observation::Phase,
     rolling_restart::{FilesChanged, RestartObservation, RestartOrder, ServerReading},
-    world::Phase,
 };
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -10,9 +10,9 @@ use os::process::{ChildEvent, Happened, Supervised};
 use policies::{
     life::{Event, Limits},
     names::{Endpoint, FIRST_VLAN, Prefix, Slot, Transport},
+    observation::{Phase, TunnelReading},
     orders::CloseReason,
     units::Uptime,
-    world::{Phase, TunnelReading},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

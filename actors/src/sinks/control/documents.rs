@@ -156,7 +156,7 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn peers(&self) -> PeersDocument {
-        let entry = |peer: &policies::world::Candidate| PeerEntry {
+        let entry = |peer: &policies::observation::Candidate| PeerEntry {
             prefix: peer.peer.to_string(),
             endpoints: peer.endpoints.iter().map(ToString::to_string).collect(),
             confirmed_seconds_ago: self.ago(peer.confirmed),
@@ -184,7 +184,7 @@ impl<'a> View<'a> {
     pub(super) fn routes(&self) -> RoutesDocument {
         let network = self.node.identity.network;
         let table = self.node.babel.as_ref();
-        let neighbour = |n: &policies::world::Neighbour| NeighbourEntry {
+        let neighbour = |n: &policies::observation::Neighbour| NeighbourEntry {
             slot: n.slot.to_string(),
             peer: n.peer.to_string(),
             reach: n.reach,
@@ -193,7 +193,7 @@ impl<'a> View<'a> {
             rtt_seconds: n.rtt.as_ref().map(Duration::as_secs_f64),
             cost: n.cost,
         };
-        let route = |r: &policies::world::Route| RouteEntry {
+        let route = |r: &policies::observation::Route| RouteEntry {
             node: r.node.to_string(),
             address: network.node_address(r.node),
             slot: r.slot.to_string(),

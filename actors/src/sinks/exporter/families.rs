@@ -8,7 +8,7 @@ use crate::sinks::telemetry::{ROLES, Row, Snapshot, float};
 use membership::certificate::ca_end;
 use policies::{
     names::{Role, Slot, Transport},
-    world::{Candidate, LinkCounters, Phase},
+    observation::{Candidate, LinkCounters, Phase},
 };
 use std::{collections::BTreeMap, time::Duration};
 use wire::registry::Kind as Document;
@@ -318,7 +318,7 @@ fn tunnel_info(node: &Snapshot) -> Vec<Sample> {
     node.rows.live().map(of).collect()
 }
 
-fn probe<'a>(node: &'a Snapshot, row: &Row) -> Option<&'a policies::world::ProbeReading> {
+fn probe<'a>(node: &'a Snapshot, row: &Row) -> Option<&'a policies::observation::ProbeReading> {
     node.probes.get(&row.tunnel.slot)
 }
 
@@ -351,7 +351,7 @@ fn neighbours(node: &Snapshot) -> u64 {
 
 fn neighbour(
     node: &Snapshot,
-    value: fn(&policies::world::Neighbour) -> Option<f64>,
+    value: fn(&policies::observation::Neighbour) -> Option<f64>,
 ) -> Vec<Sample> {
     // By slot and peer, since a table that named one twice would make the whole scrape fail.
     let all = node.babel.iter().flat_map(|table| &table.neighbours);

@@ -14,10 +14,10 @@ use crate::messages::{
 use membership::documents::CurrentDocuments;
 use policies::{
     names::{Prefix, Slot},
+    observation::{BabelTable, INFINITY, ProbeReading},
     orders::Order,
     planner::Verdict,
     units::Uptime,
-    world::{BabelTable, INFINITY, ProbeReading},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -6,8 +6,8 @@
 use crate::messages::{LinksSampled, TunnelClosed, TunnelOpened};
 use policies::{
     names::{Prefix, Role, Slot},
+    observation::{LinkCounters, Phase, TunnelReading},
     units::Uptime,
-    world::{LinkCounters, Phase, TunnelReading},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -221,7 +221,7 @@ pub fn float(n: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policies::{orders::CloseReason, world::LinkReading};
+    use policies::{observation::LinkReading, orders::CloseReason};
 
     const SLOT: Slot = Slot::Dialling(0);
 

@@ -7,8 +7,8 @@ use membership::peer_api::PeerReport;
 use policies::{
     gain::SOUNDED,
     names::{Endpoint, Prefix},
+    observation::{Candidate, DEAD_FAILURES},
     units::Uptime,
-    world::{Candidate, DEAD_FAILURES},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

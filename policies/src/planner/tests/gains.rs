@@ -4,11 +4,13 @@ use super::looks::{ACCEPT, DIAL, candidate, link, peer, planner, world};
 use crate::{
     gain::Rule,
     names::Slot,
+    observation::{
+        LinkReading, Observation, Phase, ProbeCounts, ProbeReading, Route, Sounding, View,
+    },
     orders::{CloseReason, OpenReason, Order},
     parameters::Parameters,
     planner::{Plan, Planner, PlannerSettings},
     units::Uptime,
-    world::{LinkReading, Phase, ProbeCounts, ProbeReading, Route, Sounding, View, World},
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -27,7 +29,7 @@ fn route(node: u32, slot: Slot, installed: bool, metric: u16) -> Route {
 
 /// Three old dialled tunnels, to 2, 3 and 4; each is installed for its own peer, and every node has
 /// another way. Without it the ways grow by 10, 20 and 30 to the peers; node 8 is far from all.
-fn three(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<View>) -> World {
+fn three(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<View>) -> Observation {
     let links: Vec<LinkReading> = (0..3)
         .map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1))
         .collect();
@@ -47,7 +49,7 @@ fn three(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<View>) -> World {
         at: Uptime::from_secs(AT),
         rtt: rtt_ms.map(Duration::from_millis),
     };
-    World {
+    Observation {
         soundings: vec![sounding],
         views,
         ..world(AT, links, routes, vec![candidate(8, Some(1))])
@@ -66,11 +68,11 @@ fn view(of: u32, room: bool, loss: Option<u64>) -> View {
 }
 
 /// What one refresh of this world closes; no refresh is more than ten minutes away.
-fn refresh(world: &World) -> Vec<(Order, String)> {
+fn refresh(world: &Observation) -> Vec<(Order, String)> {
     refresh_of(planner(1, &[]), world)
 }
 
-fn refresh_of(mut planner: Planner, world: &World) -> Vec<(Order, String)> {
+fn refresh_of(mut planner: Planner, world: &Observation) -> Vec<(Order, String)> {
     let look = |second: u64| {
         // The readings stay as fresh as they are at first.
         let mut world = world.clone();
@@ -209,7 +211,7 @@ fn room_is_filled_by_chance_first_and_then_by_what_gains_most() {
         .map(sounding)
         .collect();
     let candidates = (3..10).map(|number| candidate(number, Some(1))).collect();
-    let world = World {
+    let world = Observation {
         soundings,
         ..world(AT, links, routes, candidates)
     };
@@ -226,7 +228,7 @@ fn room_is_filled_by_chance_first_and_then_by_what_gains_most() {
 }
 
 /// This share of a hundred probes is lost on the slot.
-fn lossy(world: World, slot: Slot, lost: u32) -> World {
+fn lossy(world: Observation, slot: Slot, lost: u32) -> Observation {
     let lately = ProbeCounts { sent: 100, lost };
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::ZERO);
     let probe = ProbeReading {
@@ -239,7 +241,7 @@ fn lossy(world: World, slot: Slot, lost: u32) -> World {
         rx_frames: 0,
         tx_frames: 0,
     };
-    World {
+    Observation {
         probes: vec![probe],
         ..world
     }
@@ -284,7 +286,7 @@ fn a_lossy_tunnel_that_is_the_only_route_or_pinned_or_young_stays() {
     let number = DIAL.iter().position(|slot| *slot == least).unwrap() + 2;
     let number = u32::try_from(number).unwrap();
     let world = || lossy(three([9_000; 3], Some(20), Vec::new()), least, 90);
-    let drained = |planner: Planner, world: &World| {
+    let drained = |planner: Planner, world: &Observation| {
         let orders = refresh_of(planner, world)
             .into_iter()
             .map(|(order, _)| order);
@@ -357,7 +359,7 @@ fn the_random_rule_fills_by_chance_alone() {
         rule: Rule::Random,
         seed: 1,
     };
-    let world = World {
+    let world = Observation {
         links: Vec::new(),
         free_slots: vec![DIAL[0]],
         ..three([1, 1, 1], Some(20), Vec::new())

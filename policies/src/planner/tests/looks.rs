@@ -4,6 +4,10 @@ use crate::{
     gain::Rule,
     link_cost::LinkCost,
     names::{Prefix, Slot, Transport},
+    observation::{
+        BabelTable, Candidate, DEAD_FAILURES, INFINITY, LinkCounters, LinkReading, Observation,
+        Phase, Route, TunnelReading,
+    },
     orders::{AbandonReason, CloseReason, OpenReason, Order},
     parameters::Parameters,
     planner::{
@@ -12,10 +16,6 @@ use crate::{
     },
     rng::Rng,
     units::Uptime,
-    world::{
-        BabelTable, Candidate, DEAD_FAILURES, INFINITY, LinkCounters, LinkReading, Phase, Route,
-        TunnelReading, World,
-    },
 };
 use std::time::Duration;
 
@@ -93,26 +93,26 @@ pub(super) fn world(
     links: Vec<LinkReading>,
     routes: Vec<Route>,
     candidates: Vec<Candidate>,
-) -> World {
+) -> Observation {
     let taken = |slot: &Slot| links.iter().any(|link| link.tunnel.slot == *slot);
     let free_slots = DIAL.into_iter().filter(|slot| !taken(slot)).collect();
     let babel = Some(BabelTable {
         neighbours: Vec::new(),
         routes,
     });
-    World {
+    Observation {
         at: Uptime::from_secs(at),
         links,
         babel,
         candidates,
         free_slots,
-        ..World::default()
+        ..Observation::default()
     }
 }
 
 /// Whom the planner dials in this world, and why, sorted.
 #[track_caller]
-fn check(planner: &mut Planner, world: &World, expected: &[(u32, OpenReason)]) {
+fn check(planner: &mut Planner, world: &Observation, expected: &[(u32, OpenReason)]) {
     let opened = |order: Order| match order {
         Order::Open { peer, reason, .. } => Some((peer.number(), reason)),
         Order::Drain { .. } | Order::Undrain { .. } | Order::Close { .. } => None,
@@ -127,7 +127,7 @@ fn check(planner: &mut Planner, world: &World, expected: &[(u32, OpenReason)]) {
 }
 
 /// All but dials.
-pub(super) fn ends(planner: &mut Planner, world: &World) -> Vec<Order> {
+pub(super) fn ends(planner: &mut Planner, world: &Observation) -> Vec<Order> {
     let orders = planner
         .look(world, true)
         .decisions

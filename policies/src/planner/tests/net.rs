@@ -3,12 +3,14 @@
 use crate::{
     gain::Rule,
     names::{Prefix, Role, Slot, Transport},
+    observation::{
+        BabelTable, Candidate, INFINITY, LinkCounters, LinkReading, Neighbour, Phase, Route,
+    },
+    observation::{Observation, TunnelReading},
     orders::{CloseReason, Order},
     parameters::Parameters,
     planner::{Planner, PlannerSettings},
     units::Uptime,
-    world::{BabelTable, Candidate, INFINITY, LinkCounters, LinkReading, Neighbour, Phase, Route},
-    world::{TunnelReading, World},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -215,7 +217,7 @@ impl Net {
         }
     }
 
-    fn world(&self, node: usize, table: BabelTable) -> World {
+    fn world(&self, node: usize, table: BabelTable) -> Observation {
         let link = |(index, end, other): (usize, usize, usize)| {
             let tunnel = &self.tunnels[index];
             let reading = TunnelReading {
@@ -245,7 +247,7 @@ impl Net {
             failures: 0,
             transit_price: 0,
         };
-        World {
+        Observation {
             at: self.now,
             links,
             babel: Some(table),

@@ -4,11 +4,11 @@ use super::looks::{candidate, link, peer};
 use crate::{
     gain::Rule,
     names::{Role, Slot, Transport},
+    observation::{BabelTable, INFINITY, LinkReading, Observation, Phase, Route, Sounding, View},
     orders::{CloseReason, Order},
     parameters::Parameters,
     planner::{Plan, Planner, PlannerSettings},
     units::Uptime,
-    world::{BabelTable, INFINITY, LinkReading, Phase, Route, Sounding, View, World},
 };
 use proptest::prelude::*;
 use std::{collections::BTreeSet, time::Duration};
@@ -103,7 +103,7 @@ fn views() -> impl Strategy<Value = Vec<View>> {
     })
 }
 
-fn worlds() -> impl Strategy<Value = World> {
+fn worlds() -> impl Strategy<Value = Observation> {
     let known = proptest::collection::btree_map(1u32..14, proptest::option::of(1u64..2_000), 0..12);
     let told = (
         proptest::option::weighted(0.9, routes()),
@@ -113,7 +113,7 @@ fn worlds() -> impl Strategy<Value = World> {
     );
     (links(), told).prop_map(|(links, (routes, known, soundings, views))| {
         let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
-        World {
+        Observation {
             at: Uptime::from_secs(2_000),
             links,
             babel: routes.map(|routes| BabelTable {
@@ -136,7 +136,7 @@ fn worlds() -> impl Strategy<Value = World> {
 }
 
 /// Looks at the same tunnels each half minute for an hour and a half: many refreshes.
-fn live(world: &World, seed: u64) -> Vec<(World, Plan)> {
+fn live(world: &Observation, seed: u64) -> Vec<(Observation, Plan)> {
     let parameters = Parameters {
         tunnels_to_dial: WANTED,
         ..Parameters::default()
@@ -149,7 +149,7 @@ fn live(world: &World, seed: u64) -> Vec<(World, Plan)> {
     };
     let mut planner = Planner::new(peer(2), settings);
     let look = |step: u64| {
-        let world = World {
+        let world = Observation {
             at: Uptime::from_secs(2_000 + 30 * step),
             ..world.clone()
         };
@@ -159,7 +159,7 @@ fn live(world: &World, seed: u64) -> Vec<(World, Plan)> {
     (0..180).map(look).collect()
 }
 
-fn dialled(world: &World) -> usize {
+fn dialled(world: &Observation) -> usize {
     let counts = |link: &&LinkReading| {
         link.tunnel.role() == Role::Dialled && link.tunnel.phase != Phase::Closing
     };
@@ -167,7 +167,7 @@ fn dialled(world: &World) -> usize {
 }
 
 /// Whether some node has a finite way by the slot and none by another tunnel that is up.
-fn only_route(world: &World, slot: Slot) -> bool {
+fn only_route(world: &Observation, slot: Slot) -> bool {
     let finite: Vec<_> = world.babel.iter().flat_map(|table| &table.routes).collect();
     let finite: Vec<_> = finite
         .into_iter()
@@ -190,7 +190,7 @@ fn only_route(world: &World, slot: Slot) -> bool {
 }
 
 #[track_caller]
-fn check(world: &World, plan: &Plan) {
+fn check(world: &Observation, plan: &Plan) {
     let mut drains = 0;
     let (mut peers, mut slots) = (BTreeSet::new(), BTreeSet::new());
     for decision in &plan.decisions {
@@ -267,7 +267,7 @@ proptest! {
         turned.soundings.reverse();
         turned.views.reverse();
         turned.babel.iter_mut().for_each(|table| table.routes.reverse());
-        let plans = |world: &World| live(world, seed).into_iter().map(|(_, plan)| plan).collect::<Vec<_>>();
+        let plans = |world: &Observation| live(world, seed).into_iter().map(|(_, plan)| plan).collect::<Vec<_>>();
         prop_assert_eq!(plans(&world), plans(&turned));
         prop_assert_eq!(plans(&world), plans(&world));
     }

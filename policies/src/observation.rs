@@ -269,7 +269,7 @@ pub struct View {
 
 /// All that a plan is made from. Each part is a complete reading; parts may differ in age.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct World {
+pub struct Observation {
     /// Now.
     pub at: Uptime,
     /// All tunnels with their counters.
