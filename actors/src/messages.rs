@@ -9,7 +9,7 @@ use membership::peer_api::PeerReport;
 use os::process::{ChildEvent, EventListener, ProcessReading};
 use policies::{
     names::{Prefix, Slot, Transport},
-    observation::{BabelTable, Candidate, LinkReading, ProbeReading, Sounding, View},
+    observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, ProbeReading},
     orders::{CloseReason, Decision, Order},
     units::Uptime,
 };
@@ -118,9 +118,9 @@ pub struct CandidatesMeasured {
     /// When.
     pub at: Uptime,
     /// Round trips, sorted by peer.
-    pub soundings: Vec<Sounding>,
+    pub candidate_rtts: Vec<CandidateRtt>,
     /// Views, sorted by peer.
-    pub views: Vec<View>,
+    pub views: Vec<PeerRouteView>,
 }
 
 /// A peer's round trip was sounded, or could not be.

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use membership::{documents::DocumentStore, peer_api::SharedNodeDocument};
 use os::clock::Clock;
 use policies::{
-    gain::Outlook,
+    gain::RouteView,
     names::{Endpoint, Prefix, Slot},
     observation::{Candidate, TunnelReading},
     parameters::Parameters,
@@ -30,7 +30,7 @@ use wire::peer::NodeDocument;
 pub type SharedCandidates = Arc<ArcSwap<Vec<Candidate>>>;
 
 /// How we see the network, for the peer API.
-pub type SharedRouteView = Arc<ArcSwap<Outlook>>;
+pub type SharedRouteView = Arc<ArcSwap<RouteView>>;
 
 /// What the node's configuration and its slots allow of the network's parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ use membership::{
 use netns::Namespace;
 use os::clock::Clock;
 use policies::{
-    gain::Outlook,
+    gain::RouteView,
     names::{Endpoint, Slot},
     observation::{BabelTable, Candidate, Route},
     units::Uptime,
@@ -111,11 +111,11 @@ fn serve_holding(
 
 /// Two metrics; room beside three accepted tunnels; a tunnel that [`ASKS`] dialled, which would be missed by 40.
 fn outlook() -> SharedRouteView {
-    Arc::new(ArcSwap::from_pointee(Outlook {
-        room: true,
+    Arc::new(ArcSwap::from_pointee(RouteView {
+        accepts_tunnels: true,
         accepted: 3,
         distances: vec![(prefix(20), 96), (prefix(21), 300)],
-        losses: [(prefix(ASKS), Some(40)), (prefix(77), Some(9))].into(),
+        regrets: [(prefix(ASKS), Some(40)), (prefix(77), Some(9))].into(),
     }))
 }
 
@@ -207,7 +207,7 @@ fn a_member_tells_a_member_how_it_sees_the_network_and_what_it_would_lose_with_i
         ask(&asker).await.unwrap();
         let view = asker.view(prefix(ASKED)).await.unwrap();
         assert_eq!(
-            (view.peer, view.room, view.accepted, view.loss),
+            (view.peer, view.accepts_tunnels, view.accepted, view.regret),
             (prefix(ASKED), true, Some(3), Some(40))
         );
         assert_eq!(view.distances, [(prefix(20), 96), (prefix(21), 300)]);

@@ -62,7 +62,7 @@ impl Handler<CandidatesMeasured> for Sink {
     type Result = ();
 
     fn handle(&mut self, reading: CandidatesMeasured, _: &mut Self::Context) {
-        let [sounding] = reading.soundings[..] else {
+        let [sounding] = reading.candidate_rtts[..] else {
             return;
         };
         let _ = self.scouted.send(sounding.rtt);

@@ -10,7 +10,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use policies::{
     names::{Endpoint, Prefix},
-    observation::View,
+    observation::PeerRouteView,
     units::Uptime,
 };
 use serde::de::DeserializeOwned;
@@ -171,7 +171,7 @@ impl PeerApiClient {
     ///
     /// # Errors
     /// It did not answer, or not what it should.
-    pub async fn view(&self, peer: Prefix) -> Result<View, PeerApiError> {
+    pub async fn view(&self, peer: Prefix) -> Result<PeerRouteView, PeerApiError> {
         let document: ViewDocument = self.get(peer, "/v1/view", ANSWER_LIMIT).await?;
         let ViewDocument {
             version: _,
@@ -193,12 +193,12 @@ impl PeerApiClient {
             .collect();
         distances.sort_unstable();
         distances.dedup_by_key(|(node, _)| *node);
-        Ok(View {
+        Ok(PeerRouteView {
             peer,
             at: Uptime::default(),
-            room,
+            accepts_tunnels: room,
             accepted,
-            loss,
+            regret: loss,
             distances,
         })
     }

@@ -15,8 +15,8 @@ use policies::{
     gain::Rule,
     names::{Prefix, Slot, Transport},
     observation::{
-        BabelTable, Candidate, LinkCounters, LinkReading, Observation, Phase, Route, Sounding,
-        TunnelReading, View,
+        BabelTable, Candidate, CandidateRtt, LinkCounters, LinkReading, Observation, PeerRouteView,
+        Phase, Route, TunnelReading,
     },
     parameters::Parameters,
     planner::{Planner, PlannerSettings},
@@ -107,9 +107,9 @@ fn world() -> Observation {
                 transit_price: 0,
             })
             .collect(),
-        soundings: strangers()
+        candidate_rtts: strangers()
             .take(120)
-            .map(|peer| Sounding {
+            .map(|peer| CandidateRtt {
                 peer,
                 at,
                 rtt: Some(Duration::from_millis(20)),
@@ -117,12 +117,12 @@ fn world() -> Observation {
             .collect(),
         views: strangers()
             .take(10)
-            .map(|peer| View {
+            .map(|peer| PeerRouteView {
                 peer,
                 at,
-                room: true,
+                accepts_tunnels: true,
                 accepted: Some(20),
-                loss: None,
+                regret: None,
                 distances: distances.clone(),
             })
             .collect(),
@@ -152,7 +152,7 @@ fn main() {
         // Each look is old enough for new verdicts, every third for a refresh.
         world.at = began + Duration::from_secs(110 * look);
         world
-            .soundings
+            .candidate_rtts
             .iter_mut()
             .for_each(|sounding| sounding.at = world.at);
         world.views.iter_mut().for_each(|view| view.at = world.at);

@@ -8,7 +8,7 @@
 use crate::{
     link_cost::LinkCost,
     names::{Endpoint, Prefix, Role},
-    observation::{LinkReading, Observation, Phase, Sounding, View},
+    observation::{CandidateRtt, LinkReading, Observation, PeerRouteView, Phase},
     rng::Rng,
     routes::RouteIndex,
     units::Uptime,
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-/// Candidates that are asked for their view at each refresh; they follow from soundings.
+/// Candidates that are asked for their view at each refresh; they follow from candidate_rtts.
 pub const SHORTLIST: usize = 5;
 /// Candidates that are sounded per refresh.
 pub const SOUNDED: u32 = 60;
@@ -105,7 +105,12 @@ impl fmt::Display for Gain {
 }
 
 /// What a tunnel to `peer` would save whose link costs `link`; `None` where it saves nothing.
-pub fn gain(ways: &RouteIndex, peer: Prefix, link: u32, view: Option<&View>) -> Option<Gain> {
+pub fn gain(
+    ways: &RouteIndex,
+    peer: Prefix,
+    link: u32,
+    view: Option<&PeerRouteView>,
+) -> Option<Gain> {
     let known = ways.get(peer)?;
     let metric = known.metric;
     let pair = u32::from(metric).saturating_sub(link);
@@ -149,18 +154,18 @@ pub fn gain(ways: &RouteIndex, peer: Prefix, link: u32, view: Option<&View>) -> 
 
 /// How we see the network, for those who ask.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outlook {
+pub struct RouteView {
     /// Whether we accept one more tunnel.
-    pub room: bool,
+    pub accepts_tunnels: bool,
     /// How many tunnels others dialled to us.
     pub accepted: u16,
     /// Our metrics to a sample of nodes, sorted.
     pub distances: Vec<(Prefix, u16)>,
     /// What we would lose without the tunnel that the peer dialled; `None`: some node would be lost.
-    pub losses: BTreeMap<Prefix, Option<u64>>,
+    pub regrets: BTreeMap<Prefix, Option<u64>>,
 }
 
-impl Outlook {
+impl RouteView {
     /// Shows at most `most` nodes: those whose names have the least hash, so that all who know them
     /// show the same ones.
     pub fn of(world: &Observation, me: Prefix, max_accepted: usize, most: usize) -> Self {
@@ -179,7 +184,7 @@ impl Outlook {
                 .iter()
                 .filter(|link| link.tunnel.role() == Role::Accepted)
         };
-        let loss = |link: &LinkReading| {
+        let regret = |link: &LinkReading| {
             let service = ways.service(link.tunnel.slot);
             (
                 link.tunnel.peer,
@@ -203,21 +208,25 @@ impl Outlook {
         distances.sort_unstable();
         let count = accepted().count();
         Self {
-            room: count < max_accepted,
+            accepts_tunnels: count < max_accepted,
             accepted: u16::try_from(count).unwrap_or(u16::MAX),
             distances,
-            losses: accepted().map(loss).collect(),
+            regrets: accepted().map(regret).collect(),
         }
     }
 }
 
 /// Whom to ask for a view: the candidates whose own way a tunnel would shorten most.
-pub fn shortlist(ways: &RouteIndex, soundings: &[Sounding], cost: LinkCost) -> Vec<Prefix> {
-    let pair = |sounding: &Sounding| {
+pub fn shortlist(
+    ways: &RouteIndex,
+    candidate_rtts: &[CandidateRtt],
+    cost: LinkCost,
+) -> Vec<Prefix> {
+    let pair = |sounding: &CandidateRtt| {
         let gain = gain(ways, sounding.peer, cost.of(sounding.rtt?), None)?;
         Some((std::cmp::Reverse(gain.total), sounding.peer))
     };
-    let mut all: Vec<_> = soundings.iter().filter_map(pair).collect();
+    let mut all: Vec<_> = candidate_rtts.iter().filter_map(pair).collect();
     all.sort_unstable();
     all.into_iter()
         .map(|(_, peer)| peer)
@@ -255,25 +264,30 @@ pub fn part(endpoint: &Endpoint) -> (bool, u32) {
     }
 }
 
-/// What soundings and views of the last refreshes say, by peer.
+/// What candidate_rtts and views of the last refreshes say, by peer.
 #[derive(Clone, Debug, Default)]
 pub struct Findings<'a> {
     rtts: BTreeMap<Prefix, Duration>,
-    views: BTreeMap<Prefix, &'a View>,
+    views: BTreeMap<Prefix, &'a PeerRouteView>,
 }
 
 impl<'a> Findings<'a> {
     /// Leaves out what is older than `fresh`.
-    pub fn of(soundings: &[Sounding], views: &'a [View], now: Uptime, fresh: Duration) -> Self {
-        let rtt = |sounding: &Sounding| {
+    pub fn of(
+        candidate_rtts: &[CandidateRtt],
+        views: &'a [PeerRouteView],
+        now: Uptime,
+        fresh: Duration,
+    ) -> Self {
+        let rtt = |sounding: &CandidateRtt| {
             sounding
                 .rtt
                 .filter(|_| now.since(sounding.at) <= fresh)
                 .map(|rtt| (sounding.peer, rtt))
         };
-        let view = |view: &&View| now.since(view.at) <= fresh;
+        let view = |view: &&PeerRouteView| now.since(view.at) <= fresh;
         Self {
-            rtts: soundings.iter().filter_map(rtt).collect(),
+            rtts: candidate_rtts.iter().filter_map(rtt).collect(),
             views: views
                 .iter()
                 .filter(view)
@@ -296,7 +310,9 @@ impl<'a> Findings<'a> {
 
     /// Whether `peer` says that it accepts no more tunnels.
     pub fn is_full(&self, peer: Prefix) -> bool {
-        self.views.get(&peer).is_some_and(|view| !view.room)
+        self.views
+            .get(&peer)
+            .is_some_and(|view| !view.accepts_tunnels)
     }
 
     /// How many tunnels others dialled to `peer`, as it says.
@@ -306,7 +322,7 @@ impl<'a> Findings<'a> {
 
     /// What `peer` says that it would lose without its tunnel to us.
     pub fn told_loss(&self, peer: Prefix) -> Option<u64> {
-        self.views.get(&peer).and_then(|view| view.loss)
+        self.views.get(&peer).and_then(|view| view.regret)
     }
 }
 
@@ -340,16 +356,16 @@ mod tests {
         )
     }
 
-    fn view(of: u32, distances: &[u16]) -> View {
+    fn view(of: u32, distances: &[u16]) -> PeerRouteView {
         let distances = distances.iter().enumerate();
         let distances =
             distances.map(|(node, metric)| (peer(u32::try_from(node).unwrap()), *metric));
-        View {
+        PeerRouteView {
             peer: peer(of),
             at: Uptime::default(),
-            room: true,
+            accepts_tunnels: true,
             accepted: None,
-            loss: None,
+            regret: None,
             distances: distances.collect(),
         }
     }
@@ -400,25 +416,25 @@ mod tests {
 
     #[test]
     fn the_nearest_by_pair_are_asked_first_and_five_at_most() {
-        let rtt = |number: u32| Sounding {
+        let rtt = |number: u32| CandidateRtt {
             peer: peer(number),
             at: Uptime::default(),
             rtt: (number != 3).then(|| Duration::from_millis(u64::from(20 * number))),
         };
-        let soundings: Vec<_> = (0..8).map(rtt).collect();
-        let listed = shortlist(&ways(&[3_000; 8]), &soundings, LinkCost::default());
+        let candidate_rtts: Vec<_> = (0..8).map(rtt).collect();
+        let listed = shortlist(&ways(&[3_000; 8]), &candidate_rtts, LinkCost::default());
         assert_eq!(listed, [0, 1, 2, 4, 5].map(peer));
     }
 
     #[test]
     fn a_full_peer_and_an_old_finding_decide_nothing() {
-        let sounding = Sounding {
+        let sounding = CandidateRtt {
             peer: peer(0),
             at: Uptime::from_secs(100),
             rtt: Some(Duration::ZERO),
         };
-        let full = [View {
-            room: false,
+        let full = [PeerRouteView {
+            accepts_tunnels: false,
             ..view(0, &[])
         }];
         let gain = |now, views| {
@@ -477,7 +493,7 @@ mod tests {
                 neighbours: Vec::new(),
                 routes: routes(own),
             });
-            Outlook::of(
+            RouteView::of(
                 &Observation {
                     babel,
                     ..Observation::default()
@@ -488,7 +504,7 @@ mod tests {
             )
         };
         let [near, far] = [outlook(10), outlook(20)];
-        let nodes = |outlook: &Outlook| {
+        let nodes = |outlook: &RouteView| {
             outlook
                 .distances
                 .iter()
@@ -496,7 +512,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!((nodes(&near), nodes(&near).len()), (nodes(&far), 50));
-        assert!(near.room && near.losses.is_empty());
+        assert!(near.accepts_tunnels && near.regrets.is_empty());
     }
 
     #[test]

@@ -240,7 +240,7 @@ impl Candidate {
 
 /// The round trip to a peer that no tunnel leads to, measured from outside the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sounding {
+pub struct CandidateRtt {
     /// Who was sounded.
     pub peer: Prefix,
     /// When.
@@ -251,18 +251,18 @@ pub struct Sounding {
 
 /// What another node says of itself when it is asked: hearsay, bounded by what we see ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct PeerRouteView {
     /// Who says so.
     pub peer: Prefix,
     /// When it was asked.
     pub at: Uptime,
     /// Whether it accepts one more tunnel.
-    pub room: bool,
+    pub accepts_tunnels: bool,
     /// How many tunnels others dialled to it; `None` where it does not say.
     pub accepted: Option<u16>,
     /// What its own ways would grow by without its tunnel to us, in metric; `None`: there is no such
     /// tunnel, or some node would be out of its reach.
-    pub loss: Option<u64>,
+    pub regret: Option<u64>,
     /// Its metric to other nodes: a sample, the same nodes for all who are asked.
     pub distances: Vec<(Prefix, u16)>,
 }
@@ -281,9 +281,9 @@ pub struct Observation {
     /// The peer cache's picture.
     pub candidates: Vec<Candidate>,
     /// Round trips to peers without a tunnel; one a peer.
-    pub soundings: Vec<Sounding>,
+    pub candidate_rtts: Vec<CandidateRtt>,
     /// What other nodes say of themselves; one a peer.
-    pub views: Vec<View>,
+    pub views: Vec<PeerRouteView>,
     /// Slots that may take a new dialled tunnel now.
     pub free_slots: Vec<Slot>,
 }

@@ -12,7 +12,7 @@ mod picture;
 mod refresh;
 
 use crate::{
-    gain::{self, Outlook, Rule},
+    gain::{self, RouteView, Rule},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
     observation::{LinkReading, Observation, Phase},
@@ -216,8 +216,8 @@ impl Planner {
     }
 
     /// What others may know of how this node sees the network: metrics to `most` nodes, room, losses.
-    pub fn outlook(&self, world: &Observation, most: usize) -> Outlook {
-        Outlook::of(
+    pub fn route_view(&self, world: &Observation, most: usize) -> RouteView {
+        RouteView::of(
             world,
             self.me,
             usize::from(self.settings.parameters.max_accepted),

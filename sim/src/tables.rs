@@ -1,7 +1,7 @@
-//! Shows a node what it really has: babeld's table, its links, soundings, what others say.
+//! Shows a node what it really has: babeld's table, its links, candidate_rtts, what others say.
 //!
 //! Nothing here is known to a node by magic: routes come from its neighbours (which tell it of ways that lead
-//! back through it, too, as babeld does on tunnels), round trips only from soundings, the rest from answers.
+//! back through it, too, as babeld does on tunnels), round trips only from candidate_rtts, the rest from answers.
 
 use crate::{
     overlay::{Overlay, Tunnel},
@@ -10,8 +10,8 @@ use crate::{
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     observation::{
-        BabelTable, INFINITY, LinkCounters, LinkReading, Neighbour, Phase, Route, TunnelReading,
-        View,
+        BabelTable, INFINITY, LinkCounters, LinkReading, Neighbour, PeerRouteView, Phase, Route,
+        TunnelReading,
     },
     routes::{RouteIndex, leads_back},
     units::Uptime,
@@ -181,7 +181,7 @@ pub fn table(overlay: &Overlay, node: u32, paths: &Paths) -> BabelTable {
 }
 
 /// What `peer` answers a candidate's question: its metrics to a sample of nodes.
-pub fn view(overlay: &Overlay, peer: u32, paths: &Paths, at: Uptime) -> Option<View> {
+pub fn view(overlay: &Overlay, peer: u32, paths: &Paths, at: Uptime) -> Option<PeerRouteView> {
     let step = paths.targets().len().div_ceil(VIEW_NODES).max(1);
     let all = paths.targets().iter().zip(paths.row(peer)).step_by(step);
     let reached = all.filter(|(_, metric)| **metric != NOWHERE);
@@ -189,12 +189,12 @@ pub fn view(overlay: &Overlay, peer: u32, paths: &Paths, at: Uptime) -> Option<V
         .filter_map(|(target, metric)| Some((prefix(*target)?, *metric)))
         .collect();
     let (room, accepted) = welcome(overlay, peer);
-    Some(View {
+    Some(PeerRouteView {
         peer: prefix(peer)?,
         at,
-        room,
+        accepts_tunnels: room,
         accepted,
-        loss: None,
+        regret: None,
         distances,
     })
 }

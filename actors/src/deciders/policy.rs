@@ -109,7 +109,7 @@ impl Policy {
         {
             self.shown = Some(at);
             self.outlook.store(Arc::new(
-                self.planner.outlook(&self.world, self.lower.distances),
+                self.planner.route_view(&self.world, self.lower.distances),
             ));
         }
     }
@@ -209,7 +209,7 @@ impl Handler<CandidatesMeasured> for Policy {
     type Result = ();
 
     fn handle(&mut self, scouted: CandidatesMeasured, _: &mut Self::Context) {
-        self.world.soundings = scouted.soundings;
+        self.world.candidate_rtts = scouted.candidate_rtts;
         self.world.views = scouted.views;
     }
 }

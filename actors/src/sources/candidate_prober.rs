@@ -23,7 +23,7 @@ use policies::{
     gain::{FRESH_REFRESHES, SOUNDED, shortlist},
     link_cost::LinkCost,
     names::{Endpoint, Prefix, Transport},
-    observation::{BabelTable, Candidate, LinkReading, Sounding, View},
+    observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView},
     routes::RouteIndex,
     units::Uptime,
 };
@@ -50,7 +50,7 @@ const ASKS: u32 = 2;
 pub struct CandidateProberSettings {
     /// Who we are.
     pub me: Prefix,
-    /// The network's range: tunnels never go out by a gateway of the network itself, nor do soundings.
+    /// The network's range: tunnels never go out by a gateway of the network itself, nor do candidate_rtts.
     pub range: Ipv6Net,
     /// How often the policy compares.
     pub refresh: Duration,
@@ -99,8 +99,8 @@ pub struct CandidateProber {
     sounded: Recipient<PeerSounded>,
     links: Vec<LinkReading>,
     table: Option<BabelTable>,
-    soundings: BTreeMap<Prefix, Sounding>,
-    views: BTreeMap<Prefix, View>,
+    candidate_rtts: BTreeMap<Prefix, CandidateRtt>,
+    views: BTreeMap<Prefix, PeerRouteView>,
     asking: bool,
     /// Those that sound and ask again and again.
     beats: Vec<SpawnHandle>,
@@ -131,7 +131,7 @@ impl CandidateProber {
             sounded,
             links: Vec::new(),
             table: None,
-            soundings: BTreeMap::new(),
+            candidate_rtts: BTreeMap::new(),
             views: BTreeMap::new(),
             asking: false,
             beats: Vec::new(),
@@ -169,7 +169,9 @@ impl CandidateProber {
         ctx.spawn(sounding.into_actor(self).map(move |rtt, scout, _| {
             let at = scout.clock.now();
             tracing::trace!(%peer, %endpoint, ?rtt, "peer sounded");
-            scout.soundings.insert(peer, Sounding { peer, at, rtt });
+            scout
+                .candidate_rtts
+                .insert(peer, CandidateRtt { peer, at, rtt });
             scout.sounded.do_send(PeerSounded {
                 at,
                 peer,
@@ -185,8 +187,8 @@ impl CandidateProber {
             return;
         };
         let ways = RouteIndex::new(&table.routes, self.settings.me, |_| true);
-        let soundings: Vec<_> = self.soundings.values().copied().collect();
-        let mut whom = shortlist(&ways, &soundings, LinkCost::default());
+        let candidate_rtts: Vec<_> = self.candidate_rtts.values().copied().collect();
+        let mut whom = shortlist(&ways, &candidate_rtts, LinkCost::default());
         let dialled = |link: &&LinkReading| link.tunnel.role() == policies::names::Role::Dialled;
         whom.extend(
             self.links
@@ -200,7 +202,7 @@ impl CandidateProber {
             let mut views = Vec::new();
             for peer in whom {
                 match asker.view(peer).await {
-                    Ok(view) => views.push(View {
+                    Ok(view) => views.push(PeerRouteView {
                         at: clock.now(),
                         ..view
                     }),
@@ -221,13 +223,13 @@ impl CandidateProber {
     fn tell(&mut self) {
         let now = self.clock.now();
         let fresh = self.settings.refresh.saturating_mul(FRESH_REFRESHES);
-        self.soundings
+        self.candidate_rtts
             .retain(|_, sounding| now.since(sounding.at) <= fresh);
         self.views.retain(|_, view| now.since(view.at) <= fresh);
-        let soundings = self.soundings.values().copied().collect();
+        let candidate_rtts = self.candidate_rtts.values().copied().collect();
         let scouted = CandidatesMeasured {
             at: now,
-            soundings,
+            candidate_rtts,
             views: self.views.values().cloned().collect(),
         };
         self.to.iter().for_each(|to| offer(to, scouted.clone()));

@@ -352,9 +352,9 @@ async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     HttpResponse::Ok().json(ViewDocument {
         version: VERSION,
         prefix: state.node.load().prefix,
-        room: outlook.room,
+        room: outlook.accepts_tunnels,
         accepted: Some(outlook.accepted),
-        loss: outlook.losses.get(&caller.prefix).copied().flatten(),
+        loss: outlook.regrets.get(&caller.prefix).copied().flatten(),
         distances: distances.collect(),
     })
 }

@@ -11,7 +11,7 @@ use crate::{
 use policies::{
     gain::{SOUNDED, shortlist},
     names::Slot,
-    observation::{Candidate, LinkReading, Observation, Sounding, View},
+    observation::{Candidate, CandidateRtt, LinkReading, Observation, PeerRouteView},
     orders::{Decision, Order},
     rng::Rng,
     routes::RouteIndex,
@@ -25,7 +25,7 @@ const CACHED: usize = 1024;
 const CACHE_ROUNDS: u64 = 10;
 
 impl Net {
-    /// What each node that looks has gathered since its last refresh: its table, soundings, answers.
+    /// What each node that looks has gathered since its last refresh: its table, candidate_rtts, answers.
     pub(super) fn scout(
         &self,
         due: &[u32],
@@ -42,7 +42,7 @@ impl Net {
                 .collect();
             let sounding = |peer: &u32| {
                 let rtt = (!self.parted(node, *peer)).then(|| span(self.space.rtt(node, *peer)));
-                Some(Sounding {
+                Some(CandidateRtt {
                     peer: prefix(*peer)?,
                     at: self.now,
                     rtt,
@@ -53,7 +53,7 @@ impl Net {
                 .filter(|peer| !self.overlay.connected(node, **peer))
                 .collect();
             Rng::new(salt ^ u64::from(node) << 20).shuffle(&mut strangers);
-            let soundings: Vec<_> = strangers
+            let candidate_rtts: Vec<_> = strangers
                 .into_iter()
                 .take(index(SOUNDED))
                 .filter_map(sounding)
@@ -61,7 +61,7 @@ impl Net {
             let me = prefix(node)?;
             let table = tables::table(&self.overlay, node, paths);
             let own = RouteIndex::new(&table.routes, me, |_| true);
-            let asked = shortlist(&own, &soundings, self.settings.cost);
+            let asked = shortlist(&own, &candidate_rtts, self.settings.cost);
             let views = asked
                 .into_iter()
                 .filter_map(|peer| tables::view(&self.overlay, node_of(peer), paths, self.now));
@@ -69,12 +69,12 @@ impl Net {
                 let peer = prefix(self.overlay.tunnel(at)?.acceptor)?;
                 let loss = tables::loss(&self.overlay, at, paths, self.stands_for());
                 let (room, accepted) = tables::welcome(&self.overlay, node_of(peer));
-                Some(View {
+                Some(PeerRouteView {
                     peer,
                     at: self.now,
-                    room,
+                    accepts_tunnels: room,
                     accepted,
-                    loss,
+                    regret: loss,
                     distances: Vec::new(),
                 })
             });
@@ -94,7 +94,7 @@ impl Net {
                     babel,
                     probes,
                     candidates,
-                    soundings,
+                    candidate_rtts,
                     views,
                     free_slots,
                 },

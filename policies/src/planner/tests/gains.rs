@@ -5,7 +5,8 @@ use crate::{
     gain::Rule,
     names::Slot,
     observation::{
-        LinkReading, Observation, Phase, ProbeCounts, ProbeReading, Route, Sounding, View,
+        CandidateRtt, LinkReading, Observation, PeerRouteView, Phase, ProbeCounts, ProbeReading,
+        Route,
     },
     orders::{CloseReason, OpenReason, Order},
     parameters::Parameters,
@@ -29,7 +30,7 @@ fn route(node: u32, slot: Slot, installed: bool, metric: u16) -> Route {
 
 /// Three old dialled tunnels, to 2, 3 and 4; each is installed for its own peer, and every node has
 /// another way. Without it the ways grow by 10, 20 and 30 to the peers; node 8 is far from all.
-fn three(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<View>) -> Observation {
+fn three(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<PeerRouteView>) -> Observation {
     let links: Vec<LinkReading> = (0..3)
         .map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1))
         .collect();
@@ -44,25 +45,25 @@ fn three(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<View>) -> Observation {
         route(8, ACCEPT, true, 3_000),
         route(8, DIAL[1], false, 3_001),
     ]);
-    let sounding = Sounding {
+    let sounding = CandidateRtt {
         peer: peer(8),
         at: Uptime::from_secs(AT),
         rtt: rtt_ms.map(Duration::from_millis),
     };
     Observation {
-        soundings: vec![sounding],
+        candidate_rtts: vec![sounding],
         views,
         ..world(AT, links, routes, vec![candidate(8, Some(1))])
     }
 }
 
-fn view(of: u32, room: bool, loss: Option<u64>) -> View {
-    View {
+fn view(of: u32, accepts_tunnels: bool, regret: Option<u64>) -> PeerRouteView {
+    PeerRouteView {
         peer: peer(of),
         at: Uptime::from_secs(AT),
-        room,
+        accepts_tunnels,
         accepted: None,
-        loss,
+        regret,
         distances: Vec::new(),
     }
 }
@@ -78,7 +79,7 @@ fn refresh_of(mut planner: Planner, world: &Observation) -> Vec<(Order, String)>
         let mut world = world.clone();
         world.at = Uptime::from_secs(AT + second);
         world
-            .soundings
+            .candidate_rtts
             .iter_mut()
             .for_each(|sounding| sounding.at = world.at);
         world.views.iter_mut().for_each(|view| view.at = world.at);
@@ -99,7 +100,7 @@ fn losses(slot: Slot, its: u16, others: u16) -> [u16; 3] {
 
 /// Which slot a gain of 2 × (3000 - link) replaces.
 #[track_caller]
-fn check(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<View>, replaced: &[Slot]) {
+fn check(loss: [u16; 3], rtt_ms: Option<u64>, views: Vec<PeerRouteView>, replaced: &[Slot]) {
     let orders = refresh(&three(loss, rtt_ms, views));
     let drain = |(order, _): &(Order, String)| match order {
         Order::Drain {
@@ -163,7 +164,7 @@ fn what_the_peer_would_lose_counts_too() {
 }
 
 /// The views of all peers, of which that on `slot` says what `change` makes of it.
-fn views_of_peers(slot: Slot, change: impl Fn(&mut View)) -> Vec<View> {
+fn views_of_peers(slot: Slot, change: impl Fn(&mut PeerRouteView)) -> Vec<PeerRouteView> {
     let mut views: Vec<_> = (2..5).map(|number| view(number, true, None)).collect();
     let at = DIAL.iter().position(|dial| *dial == slot).unwrap();
     change(&mut views[at]);
@@ -189,7 +190,7 @@ fn a_tunnel_to_a_peer_without_room_gives_way_for_half_the_gain() {
         panic!("two")
     };
     let losses = losses(one, 8_000, 9_000);
-    let room = |room| views_of_peers(one, |view| view.room = room);
+    let room = |room| views_of_peers(one, |view| view.accepts_tunnels = room);
     check(losses, Some(20), room(true), &[]);
     check(losses, Some(20), room(false), &[one]);
 }
@@ -201,18 +202,18 @@ fn room_is_filled_by_chance_first_and_then_by_what_gains_most() {
         .map(|node| route(node, DIAL[0], true, 3_000))
         .collect();
     routes.push(route(2, DIAL[1], false, 3_000));
-    let sounding = |(number, rtt_ms)| Sounding {
+    let sounding = |(number, rtt_ms)| CandidateRtt {
         peer: peer(number),
         at: Uptime::from_secs(AT),
         rtt: Some(Duration::from_millis(rtt_ms)),
     };
-    let soundings = (3..10)
+    let candidate_rtts = (3..10)
         .map(|number| (number, 10 * u64::from(number)))
         .map(sounding)
         .collect();
     let candidates = (3..10).map(|number| candidate(number, Some(1))).collect();
     let world = Observation {
-        soundings,
+        candidate_rtts,
         ..world(AT, links, routes, candidates)
     };
     let mut planner = planner(1, &[]);

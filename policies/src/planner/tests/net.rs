@@ -252,7 +252,7 @@ impl Net {
             links,
             babel: Some(table),
             probes: Vec::new(),
-            soundings: Vec::new(),
+            candidate_rtts: Vec::new(),
             views: Vec::new(),
             candidates: (0..self.planners.len()).map(candidate).collect(),
             free_slots: (0..12)

@@ -4,7 +4,9 @@ use super::looks::{candidate, link, peer};
 use crate::{
     gain::Rule,
     names::{Role, Slot, Transport},
-    observation::{BabelTable, INFINITY, LinkReading, Observation, Phase, Route, Sounding, View},
+    observation::{
+        BabelTable, CandidateRtt, INFINITY, LinkReading, Observation, PeerRouteView, Phase, Route,
+    },
     orders::{CloseReason, Order},
     parameters::Parameters,
     planner::{Plan, Planner, PlannerSettings},
@@ -61,14 +63,14 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
     proptest::collection::vec(one, 0..40)
 }
 
-fn soundings() -> impl Strategy<Value = Vec<Sounding>> {
+fn candidate_rtts() -> impl Strategy<Value = Vec<CandidateRtt>> {
     proptest::collection::btree_map(
         1u32..14,
         (1u64..4_000, proptest::option::of(0u64..600)),
         0..12,
     )
     .prop_map(|all| {
-        let sounding = |(number, (at, rtt)): (u32, (u64, Option<u64>))| Sounding {
+        let sounding = |(number, (at, rtt)): (u32, (u64, Option<u64>))| CandidateRtt {
             peer: peer(number),
             at: Uptime::from_secs(at),
             rtt: rtt.map(Duration::from_millis),
@@ -77,7 +79,7 @@ fn soundings() -> impl Strategy<Value = Vec<Sounding>> {
     })
 }
 
-fn views() -> impl Strategy<Value = Vec<View>> {
+fn views() -> impl Strategy<Value = Vec<PeerRouteView>> {
     let distances = proptest::collection::vec((1u32..14, any::<u16>()), 0..10);
     let told = (
         any::<bool>(),
@@ -85,17 +87,19 @@ fn views() -> impl Strategy<Value = Vec<View>> {
         any::<Option<u64>>(),
     );
     let one = (1u32..14, 1u64..4_000, told, distances);
-    let view = one.prop_map(|(number, at, (room, accepted, loss), distances)| View {
-        peer: peer(number),
-        at: Uptime::from_secs(at),
-        room,
-        accepted,
-        loss,
-        distances: distances
-            .into_iter()
-            .map(|(number, metric)| (peer(number), metric))
-            .collect(),
-    });
+    let view = one.prop_map(
+        |(number, at, (accepts_tunnels, accepted, regret), distances)| PeerRouteView {
+            peer: peer(number),
+            at: Uptime::from_secs(at),
+            accepts_tunnels,
+            accepted,
+            regret,
+            distances: distances
+                .into_iter()
+                .map(|(number, metric)| (peer(number), metric))
+                .collect(),
+        },
+    );
     proptest::collection::vec(view, 0..8).prop_map(|mut all| {
         let mut seen = BTreeSet::new();
         all.retain(|view| seen.insert(view.peer));
@@ -108,10 +112,10 @@ fn worlds() -> impl Strategy<Value = Observation> {
     let told = (
         proptest::option::weighted(0.9, routes()),
         known,
-        soundings(),
+        candidate_rtts(),
         views(),
     );
-    (links(), told).prop_map(|(links, (routes, known, soundings, views))| {
+    (links(), told).prop_map(|(links, (routes, known, candidate_rtts, views))| {
         let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
         Observation {
             at: Uptime::from_secs(2_000),
@@ -121,7 +125,7 @@ fn worlds() -> impl Strategy<Value = Observation> {
                 routes,
             }),
             probes: Vec::new(),
-            soundings,
+            candidate_rtts,
             views,
             candidates: known
                 .into_iter()
@@ -264,7 +268,7 @@ proptest! {
         turned.links.reverse();
         turned.candidates.reverse();
         turned.free_slots.reverse();
-        turned.soundings.reverse();
+        turned.candidate_rtts.reverse();
         turned.views.reverse();
         turned.babel.iter_mut().for_each(|table| table.routes.reverse());
         let plans = |world: &Observation| live(world, seed).into_iter().map(|(_, plan)| plan).collect::<Vec<_>>();
