@@ -157,7 +157,7 @@ fn main() {
             .for_each(|sounding| sounding.at = world.at);
         world.views.iter_mut().for_each(|view| view.at = world.at);
         let begin = Instant::now();
-        let plan = planner.look(&world, true);
+        let plan = planner.plan(&world, true);
         times.push(begin.elapsed());
         assert!(
             plan.verdicts

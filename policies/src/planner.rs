@@ -163,7 +163,7 @@ impl Planner {
     /// Looks at the world; `was_reached`: some peer got through to our servers in this run.
     ///
     /// To be called with each reading of the links, twice a second.
-    pub fn look(&mut self, world: &Observation, was_reached: bool) -> Plan {
+    pub fn plan(&mut self, world: &Observation, was_reached: bool) -> Plan {
         let fresh = self
             .settings
             .parameters

@@ -155,7 +155,7 @@ impl Net {
             at: Uptime(self.now.0.saturating_sub(self.refresh)),
             ..Observation::default()
         };
-        planner.look(&began, true);
+        planner.plan(&began, true);
         Some(planner)
     }
 

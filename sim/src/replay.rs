@@ -229,7 +229,7 @@ impl Tape {
         let Some(planner) = &mut self.planner else {
             bail!("no document of `warren status --json` before it")
         };
-        let plan = planner.look(&self.world, self.reached);
+        let plan = planner.plan(&self.world, self.reached);
         self.done.looks += 1;
         self.done.lasted_s = now.since(BEGAN).as_secs();
         let again = |decision: &Decision| decision.terms.starts_with("told again");

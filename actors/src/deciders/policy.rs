@@ -120,7 +120,7 @@ impl Policy {
             self.world.babel = None;
         }
         self.show(at);
-        let plan = self.planner.look(&self.world, was_reached);
+        let plan = self.planner.plan(&self.world, was_reached);
         for decision in &plan.decisions {
             if self.mode == Mode::Watch {
                 tracing::info!(order = ?decision.order, terms = decision.terms, "would be ordered");

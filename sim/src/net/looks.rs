@@ -185,7 +185,7 @@ impl Net {
                         world.at = at;
                         (world.links, world.free_slots) = net.links(*node);
                         let reached = net.reached.get(index(*node)).copied().unwrap_or_default();
-                        *decisions = planner.look(world, reached).decisions;
+                        *decisions = planner.plan(world, reached).decisions;
                     }
                 });
             }

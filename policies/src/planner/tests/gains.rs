@@ -83,7 +83,7 @@ fn refresh_of(mut planner: Planner, world: &Observation) -> Vec<(Order, String)>
             .iter_mut()
             .for_each(|sounding| sounding.at = world.at);
         world.views.iter_mut().for_each(|view| view.at = world.at);
-        let Plan { decisions, .. } = planner.look(&world, true);
+        let Plan { decisions, .. } = planner.plan(&world, true);
         decisions
     };
     let all: Vec<_> = (0..600).step_by(10).flat_map(look).collect();
@@ -218,7 +218,7 @@ fn room_is_filled_by_chance_first_and_then_by_what_gains_most() {
     };
     let mut planner = planner(1, &[]);
     let mut seen = Vec::new();
-    for decision in planner.look(&world, true).decisions {
+    for decision in planner.plan(&world, true).decisions {
         let Order::Open { peer, reason, .. } = decision.order else {
             panic!("{decision:?}")
         };
@@ -365,7 +365,7 @@ fn the_random_rule_fills_by_chance_alone() {
         free_slots: vec![DIAL[0]],
         ..three([1, 1, 1], Some(20), Vec::new())
     };
-    let reasons = Planner::new(peer(1), settings).look(&world, true).decisions;
+    let reasons = Planner::new(peer(1), settings).plan(&world, true).decisions;
     let fills = |order: &Order| {
         matches!(
             order,

@@ -117,7 +117,7 @@ fn check(planner: &mut Planner, world: &Observation, expected: &[(u32, OpenReaso
         Order::Open { peer, reason, .. } => Some((peer.number(), reason)),
         Order::Drain { .. } | Order::Undrain { .. } | Order::Close { .. } => None,
     };
-    let orders = planner.look(world, true).decisions;
+    let orders = planner.plan(world, true).decisions;
     let mut seen: Vec<_> = orders
         .into_iter()
         .filter_map(|decision| opened(decision.order))
@@ -129,7 +129,7 @@ fn check(planner: &mut Planner, world: &Observation, expected: &[(u32, OpenReaso
 /// All but dials.
 pub(super) fn ends(planner: &mut Planner, world: &Observation) -> Vec<Order> {
     let orders = planner
-        .look(world, true)
+        .plan(world, true)
         .decisions
         .into_iter()
         .map(|decision| decision.order);
@@ -160,7 +160,7 @@ fn peers_that_only_the_disk_remembers_are_dialled_one_in_ten_seconds() {
     let mut dialled = Vec::new();
     for second in 100..125 {
         let world = world(second, links.clone(), vec![], remembered.clone());
-        for decision in planner.look(&world, true).decisions {
+        for decision in planner.plan(&world, true).decisions {
             let Order::Open { slot, peer, .. } = decision.order else {
                 panic!("{decision:?}")
             };
@@ -182,7 +182,7 @@ fn a_peer_that_failed_waits_longer_after_each_failure() {
         };
         let tried = (0..2_000).find(|at| {
             !planner
-                .look(&world(*at, vec![], vec![], vec![failed.clone()]), true)
+                .plan(&world(*at, vec![], vec![], vec![failed.clone()]), true)
                 .decisions
                 .is_empty()
         });
@@ -215,7 +215,7 @@ fn the_dead_are_dialled_only_where_too_few_others_are_left() {
         &with(2..=4),
         &[(2, bootstrap), (3, bootstrap), (4, bootstrap)],
     );
-    let dialled = planner(1, &[]).look(&with(2..=3), true).decisions.len();
+    let dialled = planner(1, &[]).plan(&with(2..=3), true).decisions.len();
     assert_eq!(dialled, 3);
 }
 
@@ -351,7 +351,7 @@ fn a_peer_missing_in_the_table_is_dialled_and_a_pinned_one_first() {
     let world = world(5, links, routes, all);
     check(&mut planner(1, &[5]), &world, &[(5, OpenReason::Pinned)]);
     let mut planner = planner(1, &[]);
-    let dialled = planner.look(&world, true).decisions;
+    let dialled = planner.plan(&world, true).decisions;
     let Order::Open {
         peer: seen, reason, ..
     } = &dialled[0].order
@@ -546,7 +546,7 @@ fn a_node_that_nobody_reached_closes_down_to_two_after_the_grace() {
         .collect();
     let mut drained = None;
     for second in 1..1_300 {
-        let plan = planner.look(&world(second, links.clone(), routes.clone(), vec![]), false);
+        let plan = planner.plan(&world(second, links.clone(), routes.clone(), vec![]), false);
         let drain = |order: &Order| {
             matches!(
                 order,

@@ -288,7 +288,7 @@ impl Net {
         }
         for (node, table) in tables.into_iter().enumerate() {
             let world = self.world(node, table);
-            let plan = self.planners[node].look(&world, self.reached.contains(&node));
+            let plan = self.planners[node].plan(&world, self.reached.contains(&node));
             plan.decisions
                 .into_iter()
                 .for_each(|decision| self.obey(node, &decision.order, &ways));

@@ -157,7 +157,7 @@ fn live(world: &Observation, seed: u64) -> Vec<(Observation, Plan)> {
             at: Uptime::from_secs(2_000 + 30 * step),
             ..world.clone()
         };
-        let plan = planner.look(&world, seed.is_multiple_of(2));
+        let plan = planner.plan(&world, seed.is_multiple_of(2));
         (world, plan)
     };
     (0..180).map(look).collect()
