@@ -86,7 +86,7 @@ impl Store {
             software: String::new(),
             network_version: 0,
             revocations_version: 0,
-            transit_price: 0,
+            transit_cost: 0,
         };
         Self {
             restart_lock: SharedRestartLock::new(clock.clone()),

@@ -75,7 +75,7 @@ fn serve_holding(
         software: "warren".into(),
         network_version: 1,
         revocations_version: 0,
-        transit_price: 10_000,
+        transit_cost: 10_000,
     };
     let candidate = |number| Candidate {
         peer: prefix(number),
@@ -83,7 +83,7 @@ fn serve_holding(
         confirmed: None,
         failed: None,
         failures: 0,
-        transit_price: 0,
+        transit_cost: 0,
     };
     let peers = SharedCandidates::new(ArcSwap::from_pointee((20..120).map(candidate).collect()));
     let node: SharedNodeDocument = Arc::new(ArcSwap::from_pointee(node));
@@ -433,7 +433,7 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
             [PeerReport {
                 peer: prefix(ASKED),
                 endpoints,
-                transit_price: Some(10_000)
+                transit_cost: Some(10_000)
             }]
         );
     });

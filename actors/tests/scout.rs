@@ -109,7 +109,7 @@ impl Scouting {
             confirmed: None,
             failed: None,
             failures: 0,
-            transit_price: 0,
+            transit_cost: 0,
         };
         let private = PrivateEndpoints::default();
         let told = PeerApiSettings {

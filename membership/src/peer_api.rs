@@ -36,7 +36,7 @@ pub struct PeerReport {
     /// Where it can be dialled, best first.
     pub endpoints: Vec<Endpoint>,
     /// What it adds to the metric of others' routes; `None`: the one who told us does not know.
-    pub transit_price: Option<u16>,
+    pub transit_cost: Option<u16>,
 }
 
 /// Why a node's answer is of no use.
@@ -148,7 +148,7 @@ impl PeerApiClient {
         Ok(PeerReport {
             peer,
             endpoints,
-            transit_price: Some(document.transit_price),
+            transit_cost: Some(document.transit_cost),
         })
     }
 

@@ -104,7 +104,7 @@ fn world() -> Observation {
                 confirmed: Some(at),
                 failed: None,
                 failures: 0,
-                transit_price: 0,
+                transit_cost: 0,
             })
             .collect(),
         candidate_rtts: strangers()

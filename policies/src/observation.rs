@@ -228,7 +228,7 @@ pub struct Candidate {
     /// Failed dials in a row.
     pub failures: u32,
     /// What it says that it adds to the metric of others' routes; [`INFINITY`]: it tells of none.
-    pub transit_price: u16,
+    pub transit_cost: u16,
 }
 
 impl Candidate {

@@ -386,7 +386,7 @@ fn candidates(document: &PeersDocument, now: Uptime) -> anyhow::Result<Vec<Candi
             confirmed: moment(entry.confirmed_seconds_ago)?,
             failed: moment(entry.failed_seconds_ago)?,
             failures: entry.failures,
-            transit_price: entry.transit_price,
+            transit_cost: entry.transit_cost,
         });
     }
     Ok(all)

@@ -269,7 +269,7 @@ pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::Settings {
             state_file: paths.babeld_state().join("state"),
             key: MacKey::from_hex(&identity.document.babel_key),
             lenient: false,
-            transit_price: settings.transit.price(),
+            transit_cost: settings.transit.price(),
             gateways: identity.document.gateways.iter().copied().collect(),
             gateway: settings.gateway,
         },

@@ -138,7 +138,7 @@ async fn node(
         software: concat!("warren ", env!("CARGO_PKG_VERSION")).to_owned(),
         network_version: identity.document.version,
         revocations_version: 0,
-        transit_price: settings.transit.price(),
+        transit_cost: settings.transit.price(),
     }));
     let held = held(&identity, &paths)?;
     let private = PrivateEndpoints::new(settings.private_endpoints, held.clone());

@@ -72,7 +72,7 @@ pub struct BabelConfig {
     pub key: Option<MacKey>,
     /// Added to the metric of others' routes when we tell of them; 0: we carry others' traffic as any node,
     /// [`INFINITY`]: we tell of our own prefix only, and carry none.
-    pub transit_price: u16,
+    pub transit_cost: u16,
     /// The nodes whose default route is believed, as the network document has them.
     pub gateways: BTreeSet<Prefix>,
     /// Tell of the host's default route where we are one of `gateways`.
@@ -253,17 +253,17 @@ impl BabelConfig {
         text: &mut String,
         line: &impl Fn(&mut String, fmt::Arguments<'_>),
     ) {
-        if self.transit_price == 0 {
+        if self.transit_cost == 0 {
             return;
         }
         line(text, format_args!("out ip {own} allow"));
         if let Some(own) = self.ipv4.and_then(|ipv4| ipv4.node_range(self.own)) {
             line(text, format_args!("out ip {own} allow"));
         }
-        if self.transit_price == INFINITY {
+        if self.transit_cost == INFINITY {
             line(text, format_args!("out deny"));
         } else {
-            line(text, format_args!("out metric {}", self.transit_price));
+            line(text, format_args!("out metric {}", self.transit_cost));
         }
     }
 
@@ -362,7 +362,7 @@ mod tests {
             state_file: "/var/lib/warren/babeld/state".into(),
             key: Some(MacKey([0xab; 32])),
             lenient: false,
-            transit_price: 0,
+            transit_cost: 0,
             gateways: BTreeSet::new(),
             gateway: false,
         }
@@ -455,10 +455,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_transit(transit_price: u16, ipv4: Option<&str>, expected: &[&str]) {
+    fn check_transit(transit_cost: u16, ipv4: Option<&str>, expected: &[&str]) {
         let ipv4 = ipv4.and_then(|range| Network4::new(range.parse().unwrap()));
         let text = BabelConfig {
-            transit_price,
+            transit_cost,
             ipv4,
             ..config()
         }

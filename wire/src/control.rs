@@ -207,7 +207,7 @@ pub struct PeerEntry {
     pub failures: u32,
     /// What it says that it adds to the metric of others' routes; 65535: it tells of none.
     #[serde(default)]
-    pub transit_price: u16,
+    pub transit_cost: u16,
     /// The tunnel to it, where there is one.
     pub slot: Option<String>,
 }

@@ -54,7 +54,7 @@ pub struct NodeDocument {
     /// What it adds to Babel's metric of others' routes when it tells of them; 65535: it never does. Left out
     /// by older nodes, which add nothing.
     #[serde(default)]
-    pub transit_price: u16,
+    pub transit_cost: u16,
 }
 
 /// `GET /v1/peers?count=`: a random sample of the nodes that it knows endpoints of.
@@ -135,9 +135,9 @@ mod tests {
     #[test]
     fn a_node_that_says_no_price_has_none() {
         let price =
-            |json: &str| serde_json::from_str::<NodeDocument>(json).map(|node| node.transit_price);
+            |json: &str| serde_json::from_str::<NodeDocument>(json).map(|node| node.transit_cost);
         let priced = |price: &str| {
-            document("7/16", "").replace("true", &format!("1, \"transit_price\": {price}"))
+            document("7/16", "").replace("true", &format!("1, \"transit_cost\": {price}"))
         };
         assert_eq!(price(&document("7/16", "")).unwrap(), 0);
         assert_eq!(price(&priced("65535")).unwrap(), u16::MAX);

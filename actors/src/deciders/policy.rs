@@ -334,7 +334,7 @@ mod tests {
             confirmed,
             failed,
             failures: 0,
-            transit_price: 0,
+            transit_cost: 0,
         };
         policy.do_send(PeersRead {
             at,

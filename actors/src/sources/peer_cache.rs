@@ -280,7 +280,7 @@ mod tests {
         let peers = vec![PeerReport {
             peer: peer(7),
             endpoints,
-            transit_price: None,
+            transit_cost: None,
         }];
         actor.do_send(PeersReported {
             at: Uptime::from_secs(1),

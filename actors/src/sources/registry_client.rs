@@ -387,7 +387,7 @@ fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<P
     let peers = others.map(|node| PeerReport {
         peer: node.prefix,
         endpoints: node.endpoints.into_iter().filter(good).collect(),
-        transit_price: None,
+        transit_cost: None,
     });
     peers
         .filter(|peer| !peer.endpoints.is_empty())
@@ -450,7 +450,7 @@ mod tests {
                 confirmed: None,
                 failed: failing.map(|(_, ago)| Uptime::from_secs(10_000 - ago)),
                 failures: failing.map_or(0, |(failures, _)| *failures),
-                transit_price: 0,
+                transit_cost: 0,
             }
         };
         let candidates: Vec<_> = (0..all).map(candidate).collect();

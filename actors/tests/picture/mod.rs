@@ -204,7 +204,7 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
         confirmed,
         failed: None,
         failures,
-        transit_price: 0,
+        transit_cost: 0,
     };
     let candidates = vec![peer(9, Some(at), 0), peer(20, None, 0), peer(21, None, 3)];
     telemetry.do_send(PeersRead { at, candidates });

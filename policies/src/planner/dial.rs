@@ -115,7 +115,7 @@ impl Dialling {
             (
                 dead,
                 picture.findings.is_full(peer),
-                candidate.transit_price,
+                candidate.transit_cost,
                 passed_over,
             )
         });
@@ -322,7 +322,7 @@ impl Dialling {
         let gain = picture
             .gain(candidate)
             .map_or(String::new(), |gain| format!(" {gain}"));
-        let (failures, price) = (candidate.failures, candidate.transit_price);
+        let (failures, price) = (candidate.failures, candidate.transit_cost);
         let terms = format!(
             "confirmed={confirmed} failures={failures} transit-price={price} room={}",
             round.room + 1

@@ -138,7 +138,7 @@ impl<'w> Picture<'w> {
     pub(super) fn carries(&self, peer: Prefix) -> bool {
         self.candidates
             .get(&peer)
-            .is_none_or(|candidate| candidate.transit_price == 0)
+            .is_none_or(|candidate| candidate.transit_cost == 0)
     }
 
     /// What a tunnel to the candidate would bring; half where another one leads into the same part of

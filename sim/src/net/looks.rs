@@ -115,7 +115,7 @@ impl Net {
             confirmed: Some(self.now),
             failed: failed.map(|(at, _)| at),
             failures: failed.map_or(0, |(_, times)| times),
-            transit_price: 0,
+            transit_cost: 0,
         })
     }
 

@@ -162,7 +162,7 @@ impl<'a> View<'a> {
             confirmed_seconds_ago: self.ago(peer.confirmed),
             failed_seconds_ago: self.ago(peer.failed),
             failures: peer.failures,
-            transit_price: peer.transit_price,
+            transit_cost: peer.transit_cost,
             slot: self.slot_of(peer.peer).map(|slot| slot.to_string()),
         };
         let peers = self.node.peers.candidates.iter().map(entry).collect();

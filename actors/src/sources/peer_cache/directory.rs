@@ -52,7 +52,7 @@ struct Known {
     since: Option<Uptime>,
     dials: DialHistory,
     /// As it said itself in this run; 0 until then.
-    transit_price: u16,
+    transit_cost: u16,
 }
 
 /// All peers.
@@ -150,7 +150,7 @@ impl PeerDirectory {
                 confirmed: None,
                 since: None,
                 dials,
-                transit_price: 0,
+                transit_cost: 0,
             };
             self.peers.insert(row.peer, known);
         }
@@ -162,7 +162,7 @@ impl PeerDirectory {
         for candidate in candidates {
             if let Some(known) = self.peers.get_mut(&candidate.peer) {
                 known.confirmed = candidate.confirmed;
-                known.transit_price = candidate.transit_price;
+                known.transit_cost = candidate.transit_cost;
             }
         }
     }
@@ -183,7 +183,7 @@ impl PeerDirectory {
         let PeerReport {
             peer,
             mut endpoints,
-            transit_price,
+            transit_cost,
         } = heard;
         endpoints.truncate(MOST_ENDPOINTS);
         let old = self.peers.get(&peer);
@@ -199,8 +199,8 @@ impl PeerDirectory {
             return gone;
         }
         self.last += 1;
-        let transit_price = transit_price
-            .or(old.map(|old| old.transit_price))
+        let transit_cost = transit_cost
+            .or(old.map(|old| old.transit_cost))
             .unwrap_or(0);
         // New endpoints deserve a new try; the same ones do not.
         let (since, dials) = same.map_or((Some(at), DialHistory::default()), |old| {
@@ -217,7 +217,7 @@ impl PeerDirectory {
             confirmed: Some(at),
             since,
             dials,
-            transit_price,
+            transit_cost,
         };
         self.peers.insert(peer, known);
         self.changed.insert(peer);
@@ -265,14 +265,14 @@ impl PeerDirectory {
             let mut endpoints = known.endpoints.clone();
             endpoints.sort_by_key(|endpoint| known.dials.good != Some(*endpoint));
             let (failed, failures) = (known.dials.failed, known.dials.failures);
-            let (confirmed, transit_price) = (known.confirmed, known.transit_price);
+            let (confirmed, transit_cost) = (known.confirmed, known.transit_cost);
             Candidate {
                 peer: *peer,
                 endpoints,
                 confirmed,
                 failed,
                 failures,
-                transit_price,
+                transit_cost,
             }
         };
         self.peers.iter().map(candidate).collect()
@@ -360,7 +360,7 @@ mod tests {
         let said = PeerReport {
             peer: peer(number),
             endpoints,
-            transit_price: None,
+            transit_cost: None,
         };
         let heard = book.heard(source, Uptime::from_secs(seconds), vec![said]);
         assert_eq!(heard, changed);
@@ -473,14 +473,14 @@ mod tests {
     #[test]
     fn a_price_that_a_node_said_outlives_others_who_do_not_know_it() {
         let mut book = book();
-        let mut price_after = |source, transit_price| {
+        let mut price_after = |source, transit_cost| {
             let said = PeerReport {
                 peer: peer(7),
                 endpoints: vec![at(1)],
-                transit_price,
+                transit_cost,
             };
             book.heard(source, Uptime::from_secs(1), vec![said]);
-            book.candidates()[0].transit_price
+            book.candidates()[0].transit_cost
         };
         assert_eq!(price_after(PeerSource::Registry, None), 0);
         assert_eq!(price_after(PeerSource::Itself, Some(10_000)), 10_000);
@@ -583,7 +583,7 @@ mod tests {
         PeerReport {
             peer: peer(number),
             endpoints: vec![at(endpoint)],
-            transit_price: None,
+            transit_cost: None,
         }
     }
 

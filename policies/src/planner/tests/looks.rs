@@ -75,7 +75,7 @@ pub(super) fn candidate(number: u32, confirmed: Option<u64>) -> Candidate {
         confirmed: confirmed.map(Uptime::from_secs),
         failed: None,
         failures: 0,
-        transit_price: 0,
+        transit_cost: 0,
     }
 }
 
@@ -251,8 +251,8 @@ fn who_would_rather_not_carry_is_dialled_by_chance_where_no_other_is_left_and_a_
             .map(|number| route(number, DIAL[0], true))
             .collect::<Vec<_>>()
     };
-    let priced = |number, transit_price| Candidate {
-        transit_price,
+    let priced = |number, transit_cost| Candidate {
+        transit_cost,
         ..candidate(number, Some(1))
     };
     let known = [
@@ -279,9 +279,9 @@ fn a_tunnel_to_a_leaf_is_not_among_those_left_to_chance() {
             .map(|number| route(number, DIAL[0], true))
             .collect::<Vec<_>>()
     };
-    let priced = |transit_price| {
+    let priced = |transit_cost| {
         let leaf = Candidate {
-            transit_price,
+            transit_cost,
             ..candidate(2, Some(1))
         };
         let picture = world(

@@ -245,7 +245,7 @@ impl Net {
             confirmed: Some(self.now),
             failed: None,
             failures: 0,
-            transit_price: 0,
+            transit_cost: 0,
         };
         Observation {
             at: self.now,
