@@ -173,7 +173,7 @@ fn prober() -> Begun {
     let settings = ProberSettings {
         me: prefix(ME),
         network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
-        pace: Pace::of(&Parameters::default(), 8),
+        pace: Pace::new(&Parameters::default(), 8),
     };
     let (order, orders) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();

@@ -168,7 +168,7 @@ pub struct RouteView {
 impl RouteView {
     /// Shows at most `most` nodes: those whose names have the least hash, so that all who know them
     /// show the same ones.
-    pub fn of(world: &Observation, me: Prefix, max_accepted: usize, most: usize) -> Self {
+    pub fn new(world: &Observation, me: Prefix, max_accepted: usize, most: usize) -> Self {
         let up: BTreeMap<_, _> = world
             .links
             .iter()
@@ -223,7 +223,7 @@ pub fn shortlist(
     cost: LinkCost,
 ) -> Vec<Prefix> {
     let pair = |sounding: &CandidateRtt| {
-        let gain = gain(ways, sounding.peer, cost.of(sounding.rtt?), None)?;
+        let gain = gain(ways, sounding.peer, cost.metric(sounding.rtt?), None)?;
         Some((std::cmp::Reverse(gain.total), sounding.peer))
     };
     let mut all: Vec<_> = candidate_rtts.iter().filter_map(pair).collect();
@@ -273,7 +273,7 @@ pub struct Findings<'a> {
 
 impl<'a> Findings<'a> {
     /// Leaves out what is older than `fresh`.
-    pub fn of(
+    pub fn new(
         candidate_rtts: &[CandidateRtt],
         views: &'a [PeerRouteView],
         now: Uptime,
@@ -305,7 +305,7 @@ impl<'a> Findings<'a> {
     pub fn gain(&self, ways: &RouteIndex, peer: Prefix, cost: LinkCost) -> Option<Gain> {
         let rtt = self.rtts.get(&peer).filter(|_| !self.is_full(peer))?;
         let view = self.views.get(&peer).copied();
-        gain(ways, peer, cost.of(*rtt), view)
+        gain(ways, peer, cost.metric(*rtt), view)
     }
 
     /// Whether `peer` says that it accepts no more tunnels.
@@ -438,7 +438,7 @@ mod tests {
             ..view(0, &[])
         }];
         let gain = |now, views| {
-            let findings = Findings::of(
+            let findings = Findings::new(
                 &[sounding],
                 views,
                 Uptime::from_secs(now),
@@ -493,7 +493,7 @@ mod tests {
                 neighbours: Vec::new(),
                 routes: routes(own),
             });
-            RouteView::of(
+            RouteView::new(
                 &Observation {
                     babel,
                     ..Observation::default()

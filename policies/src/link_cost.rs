@@ -18,7 +18,7 @@ pub struct LinkCost {
 
 impl LinkCost {
     /// The metric of a link with that round trip.
-    pub fn of(self, rtt: Duration) -> u32 {
+    pub fn metric(self, rtt: Duration) -> u32 {
         let width = self.rtt_max.saturating_sub(self.rtt_min).as_micros().max(1);
         let above = rtt.saturating_sub(self.rtt_min).as_micros().min(width);
         let penalty = u128::from(self.max_penalty) * above / width;
@@ -44,7 +44,7 @@ mod tests {
     #[track_caller]
     fn check(rtt_ms: u64, metric: u32) {
         assert_eq!(
-            LinkCost::default().of(Duration::from_millis(rtt_ms)),
+            LinkCost::default().metric(Duration::from_millis(rtt_ms)),
             metric
         );
     }

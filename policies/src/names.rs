@@ -41,24 +41,24 @@ impl fmt::Display for Prefix {
 
 /// The text was not a name of that kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadName {
+pub struct InvalidName {
     /// What was expected, such as "a prefix P/L".
     pub expected: &'static str,
 }
 
-impl fmt::Display for BadName {
+impl fmt::Display for InvalidName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "not {}", self.expected)
     }
 }
 
-impl std::error::Error for BadName {}
+impl std::error::Error for InvalidName {}
 
 impl FromStr for Prefix {
-    type Err = BadName;
+    type Err = InvalidName;
 
-    fn from_str(text: &str) -> Result<Self, BadName> {
-        let bad = BadName {
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let bad = InvalidName {
             expected: "a prefix P/L, such as 7/16",
         };
         let (number, length) = text.split_once('/').ok_or(bad.clone())?;
@@ -93,13 +93,13 @@ impl fmt::Display for Transport {
 }
 
 impl FromStr for Transport {
-    type Err = BadName;
+    type Err = InvalidName;
 
-    fn from_str(text: &str) -> Result<Self, BadName> {
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
         match text {
             "udp" => Ok(Self::Udp),
             "tcp" => Ok(Self::Tcp),
-            _ => Err(BadName {
+            _ => Err(InvalidName {
                 expected: "a transport, udp or tcp",
             }),
         }
@@ -159,10 +159,10 @@ impl fmt::Display for Slot {
 }
 
 impl FromStr for Slot {
-    type Err = BadName;
+    type Err = InvalidName;
 
-    fn from_str(text: &str) -> Result<Self, BadName> {
-        let bad = BadName {
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let bad = InvalidName {
             expected: "a slot, such as wrn0 or wrnu.2",
         };
         let rest = text.strip_prefix("wrn").ok_or(bad.clone())?;
@@ -196,11 +196,11 @@ impl fmt::Display for Endpoint {
 }
 
 impl FromStr for Endpoint {
-    type Err = BadName;
+    type Err = InvalidName;
 
     /// `udp:192.0.2.1:1194`, `tcp:[2001:db8::1]:1194`.
-    fn from_str(text: &str) -> Result<Self, BadName> {
-        let bad = BadName {
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let bad = InvalidName {
             expected: "an endpoint, such as udp:192.0.2.1:1194",
         };
         let (transport, address) = text.split_once(':').ok_or(bad.clone())?;
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check<T: FromStr<Err = BadName> + fmt::Display>(text: &str, good: bool) {
+    fn check<T: FromStr<Err = InvalidName> + fmt::Display>(text: &str, good: bool) {
         let round_trip = text.parse::<T>().map(|name| name.to_string());
         assert_eq!(round_trip.as_deref() == Ok(text), good, "{text}");
         assert_eq!(round_trip.is_ok(), good, "{text}");

@@ -217,7 +217,7 @@ impl Planner {
 
     /// What others may know of how this node sees the network: metrics to `most` nodes, room, losses.
     pub fn route_view(&self, world: &Observation, most: usize) -> RouteView {
-        RouteView::of(
+        RouteView::new(
             world,
             self.me,
             usize::from(self.settings.parameters.max_accepted),
@@ -285,7 +285,7 @@ impl Planner {
 
     /// Feeds each tunnel's counters to its usage; a tunnel made anew begins anew.
     fn count(&mut self, world: &Observation, picture: &Picture<'_>) {
-        let floor = Floor::of(
+        let floor = Floor::new(
             &self.settings.parameters,
             picture.ways.nodes().len().saturating_add(1),
         );

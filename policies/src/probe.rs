@@ -55,7 +55,7 @@ pub struct Seq(pub u16);
 
 /// What probing says of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum Liveness {
     /// Nothing speaks against it; also said of a peer that never answered a probe, since echo may be
     /// filtered on its side.
     Alive,
@@ -93,9 +93,9 @@ pub struct Pace {
 
 impl Pace {
     /// That of the network, over whose links ways to `routes` nodes are announced.
-    pub fn of(parameters: &Parameters, routes: usize) -> Self {
+    pub fn new(parameters: &Parameters, routes: usize) -> Self {
         Self {
-            floor: Floor::of(parameters, routes),
+            floor: Floor::new(parameters, routes),
             busy: parameters.probe,
             idle: parameters.idle_probe,
         }
@@ -275,22 +275,22 @@ impl Probing {
     }
 
     /// What can be said of the peer now; pending replies should be handed over first.
-    pub fn verdict(&mut self, now: Uptime) -> Verdict {
+    pub fn liveness(&mut self, now: Uptime) -> Liveness {
         let Some(rtt) = self.rtt else {
             self.burst = None;
-            return Verdict::Alive;
+            return Liveness::Alive;
         };
         let (misses, first) = self.missed(now);
         let span = first.map(|first| now.since(first)).unwrap_or_default();
         let rtts = rtt.saturating_mul(RTTS);
         let silent = self.silent(now);
         if misses >= DEAD_MISSES && span >= DEAD_SPAN.max(rtts) && silent {
-            return Verdict::Dead;
+            return Liveness::Dead;
         }
         if let Some(burst) = self.burst {
             let over = now.since(burst.began) >= BURST_SPAN.max(rtts) && burst.sent >= BURST;
             if over && silent && self.heard <= burst.began {
-                return Verdict::Dead;
+                return Liveness::Dead;
             }
             // Frames came meanwhile, though no answer: let the ordinary count decide.
             if over && now.since(burst.began) >= BURST_SPAN.max(rtts) + STALE {
@@ -298,9 +298,9 @@ impl Probing {
             }
         }
         if misses >= SUSPECT_MISSES {
-            Verdict::Suspect
+            Liveness::Suspect
         } else {
-            Verdict::Alive
+            Liveness::Alive
         }
     }
 
@@ -416,7 +416,7 @@ mod tests {
 
     impl Link {
         fn new(payload: (u64, u64)) -> Self {
-            let pace = Pace::of(&Parameters::default(), 8);
+            let pace = Pace::new(&Parameters::default(), 8);
             Self {
                 probing: Probing::new(pace, Uptime::default()),
                 counters: LinkCounters::default(),
@@ -438,7 +438,7 @@ mod tests {
             self.millis < self.dies
         }
 
-        fn step(&mut self) -> Verdict {
+        fn step(&mut self) -> Liveness {
             self.millis += 10;
             let every = |rate: u64| rate > 0 && self.millis.is_multiple_of((1_000 / rate).max(10));
             let hello = u64::from(self.millis.is_multiple_of(1_000));
@@ -465,22 +465,22 @@ mod tests {
                 self.sent.push(self.millis);
                 self.replies.push_back((self.millis + self.rtt_millis, seq));
             }
-            self.probing.verdict(self.now())
+            self.probing.liveness(self.now())
         }
 
-        fn run(&mut self, millis: u64) -> Verdict {
+        fn run(&mut self, millis: u64) -> Liveness {
             (0..millis / 10).map(|_| self.step()).last().unwrap()
         }
 
         /// Milliseconds from the death until the verdict; `None` if none falls within `millis`.
-        fn until(&mut self, verdict: Verdict, millis: u64) -> Option<u64> {
+        fn until(&mut self, verdict: Liveness, millis: u64) -> Option<u64> {
             let from = self.millis;
             (0..millis / 10).find_map(|_| (self.step() >= verdict).then(|| self.millis - from))
         }
     }
 
     #[track_caller]
-    fn check(link: &mut Link, verdict: Verdict, within: std::ops::RangeInclusive<u64>) {
+    fn check(link: &mut Link, verdict: Liveness, within: std::ops::RangeInclusive<u64>) {
         link.dies = link.millis;
         let took = link.until(verdict, 60_000);
         assert!(
@@ -497,8 +497,8 @@ mod tests {
                     sample_offset,
                     ..Link::new((100, 100))
                 };
-                assert_eq!(link.run(20_000 + extra), Verdict::Alive);
-                check(&mut link, Verdict::Dead, 1_000..=1_280);
+                assert_eq!(link.run(20_000 + extra), Liveness::Alive);
+                check(&mut link, Liveness::Dead, 1_000..=1_280);
             }
         }
     }
@@ -507,14 +507,14 @@ mod tests {
     fn a_dead_peer_with_traffic_is_suspect_after_three_quarters_of_a_second() {
         let mut link = Link::new((100, 100));
         link.run(20_000);
-        check(&mut link, Verdict::Suspect, 490..=760);
+        check(&mut link, Liveness::Suspect, 490..=760);
     }
 
     #[test]
     fn a_dead_idle_peer_is_recognised_at_the_next_idle_probe() {
         let mut link = Link::new((0, 0));
         link.run(40_000);
-        check(&mut link, Verdict::Dead, 1_000..=16_500);
+        check(&mut link, Liveness::Dead, 1_000..=16_500);
     }
 
     #[test]
@@ -522,7 +522,7 @@ mod tests {
         let idle_probe = Duration::from_secs(3);
         let mut link = Link::new((0, 0));
         link.run(31_000);
-        link.probing.set_pace(Pace::of(
+        link.probing.set_pace(Pace::new(
             &Parameters {
                 idle_probe,
                 ..Parameters::default()
@@ -530,13 +530,13 @@ mod tests {
             8,
         ));
         let sent = link.sent.len();
-        assert_eq!(link.run(30_000), Verdict::Alive);
+        assert_eq!(link.run(30_000), Liveness::Alive);
         assert!(
             (9..=11).contains(&(link.sent.len() - sent)),
             "{:?}",
             link.sent
         );
-        check(&mut link, Verdict::Dead, 1_000..=4_500);
+        check(&mut link, Liveness::Dead, 1_000..=4_500);
     }
 
     #[test]
@@ -546,7 +546,7 @@ mod tests {
         link.dies = link.millis;
         link.run(3_000);
         link.payload = (100, 0);
-        let took = link.until(Verdict::Dead, 10_000);
+        let took = link.until(Liveness::Dead, 10_000);
         assert!(took.is_some_and(|took| took <= 1_800), "{took:?}");
     }
 
@@ -559,7 +559,7 @@ mod tests {
             link.run(100);
             let sent = link.sent.len();
             link.probing.on_suspicion(link.now());
-            let took = link.until(Verdict::Dead, 5_000);
+            let took = link.until(Liveness::Dead, 5_000);
             assert!(
                 took.is_some_and(|took| (590..=1_100).contains(&took)),
                 "{extra}: {took:?}"
@@ -574,7 +574,7 @@ mod tests {
         link.run(33_000);
         let sent = link.sent.len();
         link.probing.on_suspicion(link.now());
-        assert_eq!(link.until(Verdict::Suspect, 5_000), None);
+        assert_eq!(link.until(Liveness::Suspect, 5_000), None);
         assert!(
             (1..=3).contains(&(link.sent.len() - sent)),
             "{:?}",
@@ -588,9 +588,9 @@ mod tests {
             dies: 0,
             ..Link::new((100, 0))
         };
-        assert_eq!(link.until(Verdict::Suspect, 60_000), None);
+        assert_eq!(link.until(Liveness::Suspect, 60_000), None);
         link.probing.on_suspicion(link.now());
-        assert_eq!(link.until(Verdict::Suspect, 5_000), None);
+        assert_eq!(link.until(Liveness::Suspect, 5_000), None);
     }
 
     #[test]
@@ -598,7 +598,7 @@ mod tests {
         let mut link = Link::new((100, 100));
         link.run(20_000);
         link.rtt_millis = 1_000_000;
-        assert_eq!(link.until(Verdict::Dead, 30_000), None);
+        assert_eq!(link.until(Liveness::Dead, 30_000), None);
     }
 
     #[test]
@@ -607,8 +607,8 @@ mod tests {
             rtt_millis: 900,
             ..Link::new((100, 100))
         };
-        assert_eq!(link.until(Verdict::Suspect, 60_000), None);
-        check(&mut link, Verdict::Dead, 2_700..=4_500);
+        assert_eq!(link.until(Liveness::Suspect, 60_000), None);
+        check(&mut link, Liveness::Dead, 2_700..=4_500);
     }
 
     #[test]
@@ -655,7 +655,7 @@ mod tests {
                 .is_some_and(|rtt| rtt <= Duration::from_millis(20)),
             "{reading:?}"
         );
-        check(&mut link, Verdict::Dead, 1_000..=1_280);
+        check(&mut link, Liveness::Dead, 1_000..=1_280);
     }
 
     #[test]
@@ -665,7 +665,7 @@ mod tests {
         // Two seconds without a step; the replies wait unread.
         link.millis += 2_000;
         link.replies.clear();
-        assert_eq!(link.until(Verdict::Dead, 10_000), None);
+        assert_eq!(link.until(Liveness::Dead, 10_000), None);
     }
 
     #[test]

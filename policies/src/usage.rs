@@ -39,7 +39,7 @@ pub struct Floor {
 
 impl Floor {
     /// The floor of a link over which the ways to `routes` nodes are announced.
-    pub fn of(parameters: &Parameters, routes: usize) -> Self {
+    pub fn new(parameters: &Parameters, routes: usize) -> Self {
         let per_1000_s = |interval: Duration| {
             let millis = u64::try_from(interval.as_millis())
                 .unwrap_or(u64::MAX)
@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn floor() -> Floor {
-        Floor::of(&Parameters::default(), 8)
+        Floor::new(&Parameters::default(), 8)
     }
 
     /// The payload in one direction after readings of (milliseconds, packets, bytes, probe frames).

@@ -159,7 +159,7 @@ impl Overlay {
         let accept_slot = (2..).find(|slot| !accepted.contains(slot)).unwrap_or(2);
         let cost = self
             .cost
-            .of(crate::space::span(space.rtt(node, peer)))
+            .metric(crate::space::span(space.rtt(node, peer)))
             .max(1);
         let (dialler, acceptor) = (node, peer);
         let tunnel = Tunnel {

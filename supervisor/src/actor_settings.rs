@@ -191,7 +191,7 @@ pub(crate) fn prober(environment: &Environment<'_>) -> ProberSettings {
     ProberSettings {
         me: identity.me,
         network: identity.network,
-        pace: Pace::of(&identity.document.parameters(), FEW_ROUTES),
+        pace: Pace::new(&identity.document.parameters(), FEW_ROUTES),
     }
 }
 

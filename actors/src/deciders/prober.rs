@@ -18,7 +18,7 @@ use policies::{
     names::{Prefix, Slot},
     observation::{LinkReading, Phase},
     orders::{CloseReason, Order},
-    probe::{Pace, Probing, SuspicionLimit, Verdict},
+    probe::{Liveness, Pace, Probing, SuspicionLimit},
     units::Uptime,
 };
 use sockets::{Heard, Rumour, Sockets};
@@ -222,19 +222,19 @@ impl Prober {
         }
         let mut suspects = Vec::new();
         for (slot, tunnel) in &mut self.tunnels {
-            let verdict = tunnel.probing.verdict(now);
+            let verdict = tunnel.probing.liveness(now);
             // A server hears of its client's end 5 s late, or ends itself: that a drained tunnel falls silent is its end.
             let reason = match tunnel.drains(now) {
                 true => CloseReason::PeerClosed,
                 false => CloseReason::PeerDead,
             };
-            if verdict >= Verdict::Suspect && reason == CloseReason::PeerDead {
+            if verdict >= Liveness::Suspect && reason == CloseReason::PeerDead {
                 suspects.push(tunnel.peer);
             }
             let insist = tunnel
                 .ordered
                 .is_none_or(|ordered| now.since(ordered) >= INSIST);
-            if verdict == Verdict::Dead && insist {
+            if verdict == Liveness::Dead && insist {
                 if tunnel.ordered.is_none() {
                     tracing::info!(tunnel = %slot, peer = %tunnel.peer, %reason, "peer does not answer");
                 }
@@ -449,7 +449,7 @@ impl Handler<DocumentsChanged> for Prober {
         let Some(network) = changed.held.network() else {
             return;
         };
-        self.settings.pace = Pace::of(&network.parameters(), FEW_ROUTES);
+        self.settings.pace = Pace::new(&network.parameters(), FEW_ROUTES);
         for tunnel in self.tunnels.values_mut() {
             tunnel.probing.set_pace(self.settings.pace);
         }

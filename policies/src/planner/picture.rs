@@ -98,7 +98,7 @@ impl<'w> Picture<'w> {
             told: table.is_some(),
             ways,
             far_cost,
-            findings: Findings::of(&world.candidate_rtts, &world.views, world.at, fresh),
+            findings: Findings::new(&world.candidate_rtts, &world.views, world.at, fresh),
             losses: losses.collect(),
             link_cost: lens.link_cost,
             peers,

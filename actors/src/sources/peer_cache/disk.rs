@@ -5,7 +5,7 @@
 
 use super::directory::{Changes, MOST_PEERS, Row};
 use crate::messages::PeerSource;
-use policies::names::{BadName, Endpoint};
+use policies::names::{Endpoint, InvalidName};
 use rusqlite::Connection;
 use std::{
     fs, io,
@@ -192,7 +192,7 @@ fn endpoints_to_text(endpoints: &[Endpoint]) -> String {
         .join(" ")
 }
 
-fn endpoints_of_text(text: &str) -> Result<Vec<Endpoint>, BadName> {
+fn endpoints_of_text(text: &str) -> Result<Vec<Endpoint>, InvalidName> {
     text.split_ascii_whitespace()
         .map(str::parse::<Endpoint>)
         .collect()
