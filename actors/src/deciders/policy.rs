@@ -32,7 +32,7 @@ pub enum Mode {
     Watch,
 }
 
-/// What the policy actor is built from.
+/// The dependencies of the policy actor.
 #[derive(Clone)]
 pub struct PolicyDeps {
     /// This node.

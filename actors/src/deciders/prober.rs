@@ -71,7 +71,7 @@ pub struct ProberSettings {
     pub pace: Pace,
 }
 
-/// What the prober is built from.
+/// The dependencies of the prober.
 #[derive(Clone)]
 pub struct ProberDeps {
     /// This node, its network and the pace of probes.

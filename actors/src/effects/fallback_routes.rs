@@ -31,7 +31,7 @@ const ASKED: u32 = 6;
 /// Destinations that are lost at once are asked for together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// What the fallback routes actor is built from.
+/// The dependencies of the fallback routes actor.
 #[derive(Clone)]
 pub struct FallbackRoutesDeps {
     /// The range of the network whose routes are copied.

@@ -36,7 +36,7 @@ pub fn publish(identity: Identity, clock: &Clock) -> Published {
     Arc::new(ArcSwap::from_pointee(Snapshot::new(identity, booted)))
 }
 
-/// What telemetry is built from.
+/// The dependencies of telemetry.
 #[derive(Clone)]
 pub struct TelemetryDeps {
     /// The clock of all snapshots.

@@ -108,7 +108,7 @@ impl RoutingProcess {
 #[rtype(result = "()")]
 pub struct EndBabeld;
 
-/// What the babeld actor is built from.
+/// The dependencies of the babeld actor.
 #[derive(Clone)]
 pub struct BabeldDeps {
     /// Paths, rights and configuration of babeld.

@@ -74,7 +74,7 @@ impl CandidateProberSettings {
     }
 }
 
-/// What the candidate prober is built from.
+/// The dependencies of the candidate prober.
 #[derive(Clone)]
 pub struct CandidateProberDeps {
     /// This node, its network and its `tls-crypt` keys.

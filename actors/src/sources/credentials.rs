@@ -97,7 +97,7 @@ pub enum CredentialError {
     Bad(#[from] certificate::BadCertificate),
 }
 
-/// What the credentials actor is built from.
+/// The dependencies of the credentials actor.
 #[derive(Clone)]
 pub struct CredentialsDeps {
     /// Paths of the files, and who reads them.

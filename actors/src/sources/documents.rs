@@ -53,7 +53,7 @@ pub struct DocumentSettings {
     pub files: DocumentFiles,
 }
 
-/// What the documents actor is built from.
+/// The dependencies of the documents actor.
 #[derive(Clone)]
 pub struct DocumentsDeps {
     /// Paths of the files, and our serial number.

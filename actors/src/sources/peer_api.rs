@@ -70,7 +70,7 @@ pub enum ApiError {
     },
 }
 
-/// What the peer API is built from.
+/// The dependencies of the peer API.
 #[derive(Clone)]
 pub struct PeerApiDeps {
     /// Our node address and [`wire::peer::PORT`].

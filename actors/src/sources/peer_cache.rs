@@ -53,7 +53,7 @@ fn tunnels(lower: LocalLimits, held: &CurrentDocuments) -> u16 {
     lower.of(parameters).tunnels_to_dial
 }
 
-/// What the peer cache is built from.
+/// The dependencies of the peer cache.
 #[derive(Clone)]
 pub struct PeerCacheDeps {
     /// The file, this node and its limits.

@@ -1,16 +1,15 @@
-//! Asks nodes, over the overlay, where they can be dialled.
+//! Asks other nodes, over the overlay, where they can be dialled.
 //!
-//! babeld's table says who is there; the registry need not. Who is asked is chosen at random, a few at
-//! a time; answers are bounded and filtered, and prove nothing but what the certificate proves.
+//! The nodes are known from babeld's routes, so discovery works without the registry. A few random
+//! nodes are asked at a time. Answers are bounded and filtered; they prove no more than the
+//! certificate of the connection does.
 
-use crate::store::Store;
 use crate::{
     messages::{PeerSource, PeersReported, RoutesRead},
-    store::SharedCandidates,
+    store::{SharedCandidates, Store},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
-use membership::peer_api::PeerReport;
-use membership::peer_api::{PeerApiClient, PeerApiError};
+use membership::peer_api::{PeerApiClient, PeerApiError, PeerReport};
 use os::clock::Clock;
 use policies::{
     names::Prefix,
@@ -23,24 +22,25 @@ use std::{
 };
 use wire::errors::Chain;
 
-/// Most questions under way.
-const AT_ONCE: usize = 4;
-/// With so many dialable peers confirmed, only a trickle of questions goes on.
-const ENOUGH: usize = 32;
-/// So long an answer is believed.
-const FRESH: Duration = Duration::from_secs(1800);
-/// So soon somebody is asked again whose answer proved wrong.
-const DOUBT: Duration = Duration::from_secs(60);
-/// Who did not answer is asked again after this, doubled with each failure up to [`FRESH`].
-const RETRY: Duration = Duration::from_secs(1);
-/// Questions that may be asked in a row, and how soon one more may be.
-const BURST: u32 = 32;
-/// See [`BURST`]: 20 a minute.
-const PACE: Duration = Duration::from_secs(3);
-/// Pace of the trickle.
-const TRICKLE: Duration = Duration::from_secs(60);
+/// Largest number of requests in flight at a time.
+const MAX_CONCURRENT_REQUESTS: usize = 4;
+/// Once this many dialable peers are confirmed, requests slow down to one per [`SLOW_INTERVAL`].
+const ENOUGH_CONFIRMED_PEERS: usize = 32;
+/// An answer counts as current for this long.
+const ANSWER_LIFETIME: Duration = Duration::from_secs(1800);
+/// A node whose endpoints could not be dialled is asked again after this.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// A node that did not answer is asked again after this; the delay doubles with each failure, up to
+/// [`ANSWER_LIFETIME`].
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Number of requests that may follow each other without a pause.
+const MAX_BURST: u32 = 32;
+/// Time after which one more request is allowed once the burst is spent: 20 requests a minute.
+const REFILL_INTERVAL: Duration = Duration::from_secs(3);
+/// Interval between requests when enough peers are confirmed.
+const SLOW_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What peer discovery is built from.
+/// The dependencies of peer discovery.
 #[derive(Clone)]
 pub struct PeerDiscoveryDeps {
     /// This node, which is never asked.
@@ -53,84 +53,83 @@ pub struct PeerDiscoveryDeps {
     pub readers: Vec<Recipient<PeersReported>>,
 }
 
-/// The actor that chooses whom to ask.
+/// The actor that chooses which nodes to ask.
 pub struct PeerDiscovery {
     me: Prefix,
-    asker: PeerApiClient,
+    peers: PeerApiClient,
     clock: Clock,
-    peers: SharedCandidates,
-    to: Vec<Recipient<PeersReported>>,
-    questions: Questions,
+    candidates: SharedCandidates,
+    readers: Vec<Recipient<PeersReported>>,
+    requests: Requests,
 }
 
 impl PeerDiscovery {
-    /// `peers` is what the cache knows already.
+    /// Builds the actor; it asks whenever a reading of routes arrives.
     pub fn new(deps: PeerDiscoveryDeps) -> Self {
         let PeerDiscoveryDeps {
             me,
             store,
-            peers: asker,
-            readers: to,
+            peers,
+            readers,
         } = deps;
         let Store {
-            clock,
-            candidates: peers,
-            ..
+            clock, candidates, ..
         } = store;
-
         Self {
             me,
-            asker,
-            clock,
             peers,
-            to,
-            questions: Questions::default(),
+            clock,
+            candidates,
+            readers,
+            requests: Requests::default(),
         }
     }
 
     fn ask_some(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let fresh = |confirmed: Option<Uptime>| confirmed.is_some_and(|at| now.since(at) < FRESH);
-        let peers = self.peers.load();
-        let (mut known, mut doubted) = (BTreeSet::new(), BTreeSet::new());
-        for candidate in peers.iter() {
-            if candidate.failed.is_some() && candidate.failed > candidate.confirmed {
+        let (mut current, mut doubted) = (BTreeSet::new(), BTreeSet::new());
+        for candidate in self.candidates.load().iter() {
+            let confirmed = candidate.confirmed;
+            if candidate.failed.is_some() && candidate.failed > confirmed {
                 doubted.insert(candidate.peer);
-            } else if fresh(candidate.confirmed) {
-                known.insert(candidate.peer);
+            } else if confirmed.is_some_and(|at| now.since(at) < ANSWER_LIFETIME) {
+                current.insert(candidate.peer);
             }
         }
-        for peer in self.questions.next(&known, &doubted, now) {
-            let asker = self.asker.clone();
-            let ask = async move { asker.ask(peer).await };
+        for peer in self.requests.start_next(&current, &doubted, now) {
+            let peers = self.peers.clone();
+            let request = async move { peers.ask(peer).await };
             ctx.spawn(
-                ask.into_actor(self)
-                    .map(move |answer, client, ctx| client.answered(peer, answer, ctx)),
+                request
+                    .into_actor(self)
+                    .map(move |answer, actor, ctx| actor.handle_answer(peer, answer, ctx)),
             );
         }
     }
 
-    fn answered(
+    fn handle_answer(
         &mut self,
         peer: Prefix,
         answer: Result<PeerReport, PeerApiError>,
         ctx: &mut Context<Self>,
     ) {
         let at = self.clock.now();
-        self.questions.answered(peer, answer.is_ok(), at);
+        self.requests.finish(peer, answer.is_ok(), at);
         match answer {
-            Ok(heard) => {
-                let heard = PeersReported {
+            Ok(report) => {
+                let reported = PeersReported {
                     at,
                     source: PeerSource::Itself,
-                    peers: vec![heard],
+                    peers: vec![report],
                 };
-                // Life events of a bounded producer: at most four questions are under way.
-                self.to.iter().for_each(|to| to.do_send(heard.clone()));
+                // The number of messages is bounded: at most four requests are in flight.
+                for reader in &self.readers {
+                    reader.do_send(reported.clone());
+                }
             }
             Err(error) => {
-                tracing::debug!(%peer, error = %Chain(&error), "peer not asked");
-                ctx.run_later(RETRY, Self::ask_some);
+                tracing::debug!(%peer, error = %Chain(&error), "peer did not report its endpoints");
+                ctx.run_later(MIN_RETRY_DELAY, Self::ask_some);
             }
         }
         self.ask_some(ctx);
@@ -146,13 +145,13 @@ impl Handler<RoutesRead> for PeerDiscovery {
 
     fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {
         let Some(table) = read.table else { return };
-        self.questions.reachable = reachable(&table, self.me);
+        self.requests.reachable = reachable_nodes(&table, self.me);
         self.ask_some(ctx);
     }
 }
 
-/// All nodes that a route is installed to.
-fn reachable(table: &BabelTable, me: Prefix) -> BTreeSet<Prefix> {
+/// All other nodes to which a finite route is installed.
+fn reachable_nodes(table: &BabelTable, me: Prefix) -> BTreeSet<Prefix> {
     let routes = table
         .routes
         .iter()
@@ -163,82 +162,96 @@ fn reachable(table: &BabelTable, me: Prefix) -> BTreeSet<Prefix> {
         .collect()
 }
 
-/// Whom was asked when, and how many more may be.
+/// The schedule of requests: which nodes were asked when, and how many more may be asked now.
 #[derive(Default)]
-struct Questions {
+struct Requests {
     reachable: BTreeSet<Prefix>,
-    /// Last asked, and failures in a row.
-    asked: BTreeMap<Prefix, (Uptime, u32)>,
-    under_way: BTreeSet<Prefix>,
-    /// Questions since the burst began, and when the last one was given back.
+    /// The time of the last request to each node, and its failures in a row.
+    history: BTreeMap<Prefix, (Uptime, u32)>,
+    in_flight: BTreeSet<Prefix>,
+    /// Requests of the present burst that have not been refilled yet.
     spent: u32,
-    refilled: Uptime,
-    last: Option<Uptime>,
+    refilled_at: Uptime,
+    last_at: Option<Uptime>,
 }
 
-impl Questions {
-    /// Chooses at random whom to ask now, and notes that they are asked.
+impl Requests {
+    /// Chooses at random which nodes to ask now, and notes that requests to them are in flight.
     ///
-    /// `known` need not be asked; where dialling `doubted` failed, they may have moved.
-    fn next(
+    /// Nodes in `current` are left out. Nodes in `doubted`, which could not be dialled, may have
+    /// moved and are asked again sooner.
+    fn start_next(
         &mut self,
-        known: &BTreeSet<Prefix>,
+        current: &BTreeSet<Prefix>,
         doubted: &BTreeSet<Prefix>,
         now: Uptime,
     ) -> Vec<Prefix> {
         self.refill(now);
-        let trickles = known.len() >= ENOUGH;
-        if trickles && self.last.is_some_and(|last| now.since(last) < TRICKLE) {
+        let is_slow = current.len() >= ENOUGH_CONFIRMED_PEERS;
+        if is_slow
+            && self
+                .last_at
+                .is_some_and(|last| now.since(last) < SLOW_INTERVAL)
+        {
             return Vec::new();
         }
-        let may = if trickles { 1 } else { AT_ONCE };
-        let may = may.saturating_sub(self.under_way.len());
-        let may = may.min(usize::try_from(BURST.saturating_sub(self.spent)).unwrap_or(0));
-        self.asked.retain(|peer, _| self.reachable.contains(peer));
-        let due = |peer: &&Prefix| {
-            let longest = if doubted.contains(peer) { DOUBT } else { FRESH };
-            let rested = self
-                .asked
-                .get(peer)
-                .is_none_or(|(at, failures)| now.since(*at) >= rest(*failures).min(longest));
-            rested && !known.contains(peer) && !self.under_way.contains(peer)
+        let limit = if is_slow { 1 } else { MAX_CONCURRENT_REQUESTS };
+        let left_of_burst = usize::try_from(MAX_BURST.saturating_sub(self.spent)).unwrap_or(0);
+        let count = limit
+            .saturating_sub(self.in_flight.len())
+            .min(left_of_burst);
+        self.history.retain(|peer, _| self.reachable.contains(peer));
+        let is_due = |peer: &&Prefix| {
+            let max_delay = if doubted.contains(peer) {
+                RECHECK_INTERVAL
+            } else {
+                ANSWER_LIFETIME
+            };
+            let has_waited = self.history.get(peer).is_none_or(|(at, failures)| {
+                now.since(*at) >= delay_after(*failures).min(max_delay)
+            });
+            has_waited && !current.contains(peer) && !self.in_flight.contains(peer)
         };
-        let mut due: Vec<_> = self.reachable.iter().filter(due).copied().collect();
-        fastrand::shuffle(&mut due);
-        due.truncate(may);
-        if !due.is_empty() {
-            self.last = Some(now);
+        let mut chosen: Vec<_> = self.reachable.iter().filter(is_due).copied().collect();
+        fastrand::shuffle(&mut chosen);
+        chosen.truncate(count);
+        if !chosen.is_empty() {
+            self.last_at = Some(now);
         }
-        self.spent += u32::try_from(due.len()).unwrap_or(BURST);
-        self.under_way.extend(due.iter().copied());
-        due
+        self.spent += u32::try_from(chosen.len()).unwrap_or(MAX_BURST);
+        self.in_flight.extend(chosen.iter().copied());
+        chosen
     }
 
-    fn answered(&mut self, peer: Prefix, good: bool, now: Uptime) {
-        self.under_way.remove(&peer);
-        let failures = self.asked.get(&peer).map_or(0, |(_, failures)| *failures);
-        let failures = if good { 0 } else { failures.saturating_add(1) };
-        self.asked.insert(peer, (now, failures));
+    fn finish(&mut self, peer: Prefix, has_answered: bool, now: Uptime) {
+        self.in_flight.remove(&peer);
+        let failures = self.history.get(&peer).map_or(0, |(_, failures)| *failures);
+        let failures = if has_answered {
+            0
+        } else {
+            failures.saturating_add(1)
+        };
+        self.history.insert(peer, (now, failures));
     }
 
     fn refill(&mut self, now: Uptime) {
-        while self.spent > 0 && now.since(self.refilled) >= PACE {
+        while self.spent > 0 && now.since(self.refilled_at) >= REFILL_INTERVAL {
             self.spent -= 1;
-            self.refilled = self.refilled + PACE;
+            self.refilled_at = self.refilled_at + REFILL_INTERVAL;
         }
         if self.spent == 0 {
-            self.refilled = now;
+            self.refilled_at = now;
         }
     }
 }
 
-/// How long not to ask again after that many failures in a row.
-fn rest(failures: u32) -> Duration {
+/// The delay before a node is asked again after this many failures in a row.
+fn delay_after(failures: u32) -> Duration {
     match failures.checked_sub(1) {
-        None => FRESH,
-        Some(doublings) => RETRY
+        None => ANSWER_LIFETIME,
+        Some(doublings) => MIN_RETRY_DELAY
             .saturating_mul(2u32.saturating_pow(doublings))
-            .min(FRESH),
+            .min(ANSWER_LIFETIME),
     }
 }
 
@@ -256,67 +269,73 @@ mod tests {
         Uptime::from_secs(1000 + seconds)
     }
 
-    /// Asks at that second; answers all that were asked, well or not; tells how many they were.
+    /// Starts requests at that second, finishes them with or without an answer, and compares their number.
     #[track_caller]
-    fn check(questions: &mut Questions, known: u32, seconds: u64, good: bool, expected: usize) {
-        let asked = questions.next(&peers(0..known), &BTreeSet::new(), at(seconds));
+    fn check(
+        requests: &mut Requests,
+        current: u32,
+        seconds: u64,
+        has_answered: bool,
+        expected: usize,
+    ) {
+        let asked = requests.start_next(&peers(0..current), &BTreeSet::new(), at(seconds));
         assert_eq!(asked.len(), expected);
         for peer in asked {
-            assert!(peer.number() >= known);
-            questions.answered(peer, good, at(seconds));
+            assert!(peer.number() >= current);
+            requests.finish(peer, has_answered, at(seconds));
         }
     }
 
-    fn questions(reachable: u32) -> Questions {
-        Questions {
+    fn requests(reachable: u32) -> Requests {
+        Requests {
             reachable: peers(0..reachable),
-            ..Questions::default()
+            ..Requests::default()
         }
     }
 
     #[test]
-    fn all_of_a_small_network_are_asked_once_and_at_once() {
-        let mut questions = questions(6);
-        check(&mut questions, 0, 0, true, 4);
-        check(&mut questions, 0, 0, true, 2);
-        check(&mut questions, 0, 0, true, 0);
-        check(&mut questions, 0, 1799, true, 0);
-        check(&mut questions, 0, 1800, true, 4);
+    fn all_nodes_of_a_small_network_are_asked_at_once_and_then_left_alone() {
+        let mut requests = requests(6);
+        check(&mut requests, 0, 0, true, 4);
+        check(&mut requests, 0, 0, true, 2);
+        check(&mut requests, 0, 0, true, 0);
+        check(&mut requests, 0, 1799, true, 0);
+        check(&mut requests, 0, 1800, true, 4);
     }
 
     #[test]
-    fn at_most_four_are_under_way_and_none_twice() {
-        let mut questions = questions(9);
-        let first = questions.next(&peers(0..0), &peers(0..0), at(0));
+    fn at_most_four_requests_are_in_flight_and_no_node_is_asked_twice() {
+        let mut requests = requests(9);
+        let first = requests.start_next(&peers(0..0), &peers(0..0), at(0));
         assert_eq!(
             (
                 first.len(),
-                questions.next(&peers(0..0), &peers(0..0), at(0)).len()
+                requests.start_next(&peers(0..0), &peers(0..0), at(0)).len()
             ),
             (4, 0)
         );
-        questions.answered(first[0], true, at(0));
-        let next = questions.next(&peers(0..0), &peers(0..0), at(0));
+        requests.finish(first[0], true, at(0));
+        let next = requests.start_next(&peers(0..0), &peers(0..0), at(0));
         assert_eq!(next.len(), 1);
         assert!(!first.contains(&next[0]));
     }
 
     #[test]
-    fn who_does_not_answer_is_asked_again_ever_later() {
-        let mut questions = questions(1);
+    fn a_node_that_does_not_answer_is_asked_again_after_growing_delays() {
+        let mut requests = requests(1);
         for (seconds, expected) in [(0, 1), (0, 0), (1, 1), (2, 0), (3, 1), (6, 0), (7, 1)] {
-            check(&mut questions, 0, seconds, false, expected);
+            check(&mut requests, 0, seconds, false, expected);
         }
     }
 
     #[test]
-    fn whom_dialling_failed_is_asked_again_after_a_minute() {
-        let mut questions = questions(1);
-        check(&mut questions, 0, 0, true, 1);
+    fn a_node_that_could_not_be_dialled_is_asked_again_after_a_minute() {
+        let mut requests = requests(1);
+        check(&mut requests, 0, 0, true, 1);
         for (seconds, expected) in [(59, 0), (60, 1)] {
             assert_eq!(
-                questions
-                    .next(&BTreeSet::new(), &peers(0..1), at(seconds))
+                requests
+                    .start_next(&BTreeSet::new(), &peers(0..1), at(seconds))
                     .len(),
                 expected
             );
@@ -325,22 +344,22 @@ mod tests {
 
     #[test]
     fn a_large_network_is_asked_at_a_bounded_pace() {
-        let mut questions = questions(60_000);
+        let mut requests = requests(60_000);
         for _ in 0..8 {
-            check(&mut questions, 0, 0, true, 4);
+            check(&mut requests, 0, 0, true, 4);
         }
-        check(&mut questions, 0, 0, true, 0);
-        check(&mut questions, 0, 2, true, 0);
-        check(&mut questions, 0, 3, true, 1);
-        check(&mut questions, 0, 60, true, 4);
+        check(&mut requests, 0, 0, true, 0);
+        check(&mut requests, 0, 2, true, 0);
+        check(&mut requests, 0, 3, true, 1);
+        check(&mut requests, 0, 60, true, 4);
     }
 
     #[test]
-    fn who_knows_enough_asks_one_a_minute() {
-        let mut questions = questions(100);
-        check(&mut questions, 32, 0, true, 1);
-        check(&mut questions, 32, 0, true, 0);
-        check(&mut questions, 32, 59, true, 0);
-        check(&mut questions, 32, 60, true, 1);
+    fn a_node_that_knows_enough_peers_asks_one_a_minute() {
+        let mut requests = requests(100);
+        check(&mut requests, 32, 0, true, 1);
+        check(&mut requests, 32, 0, true, 0);
+        check(&mut requests, 32, 59, true, 0);
+        check(&mut requests, 32, 60, true, 1);
     }
 }

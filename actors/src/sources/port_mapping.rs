@@ -24,7 +24,7 @@ const SOONEST: Duration = Duration::from_secs(10);
 /// How long to wait where there was no gateway or it refused.
 const RETRY: Duration = Duration::from_secs(120);
 
-/// What the port mapping actor is built from.
+/// The dependencies of the port mapping actor.
 #[derive(Clone)]
 pub struct PortMappingDeps<F> {
     /// The leases, which outlive the actor.

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Interval between two readings.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// What the process monitor is built from.
+/// The dependencies of the process monitor.
 #[derive(Clone)]
 pub struct ProcessMonitorDeps {
     /// The shared state that outlives the actor.

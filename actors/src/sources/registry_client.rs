@@ -75,7 +75,7 @@ pub struct RegistrySettings {
     pub private: PrivateEndpoints,
 }
 
-/// What the registry client is built from.
+/// The dependencies of the registry client.
 #[derive(Clone)]
 pub struct RegistryClientDeps {
     /// This node, its servers and configured endpoints.

@@ -1,11 +1,10 @@
-//! Reads the counters of all links and tells them together with the tunnels they carry.
+//! Reads the byte counters of all links and reports them together with the tunnels that they carry.
 //!
-//! Adds nothing and keeps nothing: a reading is complete, and the next one replaces it.
+//! A reading is complete, and the next one replaces it: the actor keeps no history.
 
-use crate::store::Store;
 use crate::{
     messages::{LinksSampled, offer},
-    store::TunnelTable,
+    store::{Store, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use os::clock::Clock;
@@ -18,15 +17,15 @@ use std::{
 };
 use wire::errors::Chain;
 
-/// How often the counters are read.
+/// Interval between two readings of the counters.
 pub const PERIOD: Duration = Duration::from_millis(500);
 
-/// Where the counters come from: the kernel, or a test's own.
+/// A source of link counters: the kernel, or a fake in tests.
 pub trait Links: Clone + Unpin + 'static {
-    /// Why there are none.
+    /// The error when counters cannot be read.
     type Error: Error;
 
-    /// The counters of all slots at one moment.
+    /// Reads the counters of all slots at one moment.
     fn counters(&self) -> impl Future<Output = Result<BTreeMap<Slot, LinkCounters>, Self::Error>>;
 }
 
@@ -34,12 +33,12 @@ impl Links for os::kernel::Kernel {
     type Error = os::kernel::KernelError;
 
     async fn counters(&self) -> Result<BTreeMap<Slot, LinkCounters>, Self::Error> {
-        // One dump of 2 ms at most (503 links): not worth a thread.
+        // The dump takes at most 2 ms (503 links, measured), so it needs no thread of its own.
         Self::counters(self)
     }
 }
 
-/// What the sampler is built from.
+/// The dependencies of the sampler.
 #[derive(Clone)]
 pub struct SamplerDeps<L> {
     /// The links whose counters are read.
@@ -50,52 +49,53 @@ pub struct SamplerDeps<L> {
     pub readers: Vec<Recipient<LinksSampled>>,
 }
 
-/// The actor that samples.
+/// The actor that reads link counters.
 pub struct Sampler<L> {
     links: L,
     clock: Clock,
     tunnels: Rc<RefCell<TunnelTable>>,
-    to: Vec<Recipient<LinksSampled>>,
-    /// A read that hangs is waited for, so that reads never pile up.
-    reading: bool,
+    readers: Vec<Recipient<LinksSampled>>,
+    /// True while a read is in flight. A read that hangs delays the next, so that reads never pile up.
+    is_reading: bool,
 }
 
 impl<L: Links> Sampler<L> {
-    /// `tunnels` says what each link carries.
+    /// Builds the actor; it reads at once when started.
     pub fn new(deps: SamplerDeps<L>) -> Self {
         let SamplerDeps {
             links,
             store,
-            readers: to,
+            readers,
         } = deps;
         let Store { clock, tunnels, .. } = store;
-
         Self {
             links,
             clock,
             tunnels,
-            to,
-            reading: false,
+            readers,
+            is_reading: false,
         }
     }
 
     fn sample(&mut self, ctx: &mut Context<Self>) {
-        if std::mem::replace(&mut self.reading, true) {
+        if std::mem::replace(&mut self.is_reading, true) {
             return;
         }
         let links = self.links.clone();
         let read = async move { links.counters().await };
         ctx.spawn(
             read.into_actor(self)
-                .map(|counters, sampler, _| sampler.tell(counters)),
+                .map(|counters, sampler, _| sampler.report(counters)),
         );
     }
 
-    fn tell(&mut self, counters: Result<BTreeMap<Slot, LinkCounters>, L::Error>) {
-        self.reading = false;
+    fn report(&mut self, counters: Result<BTreeMap<Slot, LinkCounters>, L::Error>) {
+        self.is_reading = false;
         let counters = match counters {
             Ok(counters) => counters,
-            Err(error) => return tracing::warn!(error = %Chain(&error), "no link counters"),
+            Err(error) => {
+                return tracing::warn!(error = %Chain(&error), "cannot read link counters; rates and probes wait for the next reading");
+            }
         };
         let at = self.clock.now();
         let table = self.tunnels.borrow();
@@ -112,7 +112,9 @@ impl<L: Links> Sampler<L> {
             free_slots: table.free_slots(at),
             was_reached: table.was_reached,
         };
-        self.to.iter().for_each(|to| offer(to, reading.clone()));
+        for reader in &self.readers {
+            offer(reader, reading.clone());
+        }
     }
 }
 
@@ -176,34 +178,34 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(reading: &LinksSampled, links: &[(Slot, u64)], free: &[Slot]) {
-        let seen: Vec<_> = reading
+    fn check(reading: &LinksSampled, links: &[(Slot, u64)], free_slots: &[Slot]) {
+        let counted: Vec<_> = reading
             .links
             .iter()
-            .map(|l| (l.tunnel.slot, l.counters.rx_bytes))
+            .map(|link| (link.tunnel.slot, link.counters.rx_bytes))
             .collect();
-        assert_eq!(seen, links);
-        assert_eq!(reading.free_slots, free);
+        assert_eq!(counted, links);
+        assert_eq!(reading.free_slots, free_slots);
     }
 
     #[actix::test]
-    async fn each_reading_has_all_tunnels_and_the_free_slots_of_its_moment() {
+    async fn each_reading_lists_all_tunnels_and_free_slots_at_that_moment() {
         tokio::time::pause();
         let [first, second] = [Slot::Dialling(0), Slot::Dialling(1)];
-        let counted = |bytes| LinkCounters {
+        let received = |bytes| LinkCounters {
             rx_bytes: bytes,
             ..LinkCounters::default()
         };
         let links = FakeLinks(Rc::new(RefCell::new(
-            [(first, counted(5)), (second, counted(6))].into(),
+            [(first, received(5)), (second, received(6))].into(),
         )));
         let table = TunnelTable {
             dialling_slots: vec![first, second],
             ..TunnelTable::default()
         };
         let table = Rc::new(RefCell::new(table));
-        let (sink, mut told) = mpsc::unbounded_channel();
-        let to = vec![FakeSink(sink).start().recipient()];
+        let (sink, mut readings) = mpsc::unbounded_channel();
+        let readers = vec![FakeSink(sink).start().recipient()];
         let clock = Clock::of(|| Uptime::from_secs(9));
         let store = Store {
             tunnels: Rc::clone(&table),
@@ -212,14 +214,14 @@ mod tests {
         Sampler::new(SamplerDeps {
             links: links.clone(),
             store,
-            readers: to,
+            readers,
         })
         .start();
 
-        check(&told.recv().await.unwrap(), &[], &[first, second]);
+        check(&readings.recv().await.unwrap(), &[], &[first, second]);
         table.borrow_mut().tunnels.insert(second, tunnel(second));
-        check(&told.recv().await.unwrap(), &[(second, 6)], &[first]);
-        links.0.borrow_mut().insert(second, counted(700));
-        check(&told.recv().await.unwrap(), &[(second, 700)], &[first]);
+        check(&readings.recv().await.unwrap(), &[(second, 6)], &[first]);
+        links.0.borrow_mut().insert(second, received(700));
+        check(&readings.recv().await.unwrap(), &[(second, 700)], &[first]);
     }
 }

@@ -106,7 +106,7 @@ pub struct DrainAll;
 #[rtype(result = "()")]
 pub struct EndAll;
 
-/// What the tunnels actor is built from.
+/// The dependencies of the tunnels actor.
 #[derive(Clone)]
 pub struct TunnelsDeps {
     /// This node, its servers, and how OpenVPN is run.
