@@ -1,18 +1,54 @@
 //! Makes a registry's folders and files, so that nobody else can read them and none is half written.
 
-use crate::settings::SettingsError;
 use std::{
     fs, io,
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+/// A file or folder of the registry that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file is not there.
+    #[error("{} is missing: restore it from a backup of its folder", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// The action that was tried.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The content is not what it should be.
+    #[error("{}: {why}", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in words.
+        why: String,
+    },
+}
+
+impl FileError {
+    /// Whether the caller lacks the rights.
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
 
 pub(crate) fn io_error<'a>(
     what: &'static str,
     path: &'a Path,
-) -> impl Fn(io::Error) -> SettingsError + 'a {
-    move |source| SettingsError::Io {
+) -> impl Fn(io::Error) -> FileError + 'a {
+    move |source| FileError::Io {
         what,
         path: path.to_owned(),
         source,
@@ -20,7 +56,7 @@ pub(crate) fn io_error<'a>(
 }
 
 /// Makes a folder with its parents; the last is 0700, those above keep the usual rights.
-pub(crate) fn private_folder(path: &Path) -> Result<(), SettingsError> {
+pub(crate) fn private_folder(path: &Path) -> Result<(), FileError> {
     let failed = io_error("make the folder", path);
     if let Some(parent) = path.parent() {
         fs::DirBuilder::new()
@@ -38,7 +74,7 @@ pub(crate) fn private_folder(path: &Path) -> Result<(), SettingsError> {
 }
 
 /// Writes a new file, 0600, down to the disk.
-pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), SettingsError> {
+pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), FileError> {
     let failed = io_error("write", path);
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -51,12 +87,12 @@ pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), SettingsError> {
         .map_err(&failed)
 }
 
-pub(crate) fn read(path: &Path) -> Result<String, SettingsError> {
+pub(crate) fn read(path: &Path) -> Result<String, FileError> {
     fs::read_to_string(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => SettingsError::Missing {
+        io::ErrorKind::NotFound => FileError::Missing {
             path: path.to_owned(),
         },
-        _ => SettingsError::Io {
+        _ => FileError::Io {
             what: "read",
             path: path.to_owned(),
             source,
@@ -65,17 +101,36 @@ pub(crate) fn read(path: &Path) -> Result<String, SettingsError> {
 }
 
 /// Puts a file, 0600, in another's place, all at once and down to the disk.
-pub(crate) fn replace(path: &Path, text: &str) -> Result<(), SettingsError> {
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
     let failed = io_error("write", path);
     let draft = path.with_added_extension("new");
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
+    remove_file_if_exists(&draft)?;
     write_new(&draft, text)?;
     fs::rename(&draft, path).map_err(&failed)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(&failed)
+}
+
+/// Removes a file; one that is not there is as good as removed.
+pub(crate) fn remove_file_if_exists(path: &Path) -> Result<(), FileError> {
+    ignore_not_found(fs::remove_file(path)).map_err(io_error("remove", path))
+}
+
+/// Removes a folder with its content; one that is not there is as good as removed.
+pub(crate) fn remove_folder_if_exists(path: &Path) -> Result<(), FileError> {
+    ignore_not_found(fs::remove_dir_all(path)).map_err(io_error("remove", path))
+}
+
+/// Renames a file where it exists.
+pub(crate) fn rename_if_exists(from: &Path, to: &Path) -> Result<(), FileError> {
+    ignore_not_found(fs::rename(from, to)).map_err(io_error("put aside", from))
+}
+
+fn ignore_not_found(outcome: io::Result<()>) -> io::Result<()> {
+    outcome.or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })
 }

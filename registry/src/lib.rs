@@ -1,32 +1,23 @@
-//! The registry: makes a network, signs its certificates, hands out prefixes, lets newcomers in and
-//! tells them whom to dial.
+//! The registry: creates a network, signs its certificates, hands out prefixes, and lets newcomers in.
+//!
+//! Rooms, from the lowest to the highest; each knows only those before it:
+//!
+//! | room | what it holds |
+//! | --- | --- |
+//! | [`clock`], `files`, [`settings`] | time, private files, `registry.json` |
+//! | [`pki`] | certificates, the CA that signs, the offline root, certificate requests, TLS |
+//! | [`store`] | what outlives the process: the trait, and SQLite behind it |
+//! | [`init`] | creating a registry, opening it, the files of each CA, backups |
+//! | [`service`] | what each call does, one after the other; knows no HTTP |
+//! | [`http`] | the API of nodes and of the operator, its limits and its OpenAPI document |
 
-pub mod admin;
-pub mod allocator;
-pub mod api;
-pub mod authority;
-pub mod calls;
-mod copies;
-pub mod credentials;
-pub mod desk;
+pub mod clock;
 mod files;
-mod generations;
-pub mod limits;
-mod metrics;
-pub mod offline_root;
-pub mod openapi;
-mod operator_client;
-mod problem;
-mod query;
-mod queue;
-pub mod refusal;
-pub mod request;
-mod restore;
-mod seats;
-pub mod serve;
+pub mod http;
+pub mod init;
+pub mod pki;
+pub mod service;
 pub mod settings;
-pub mod sqlite;
-pub mod storage;
-mod tls;
+pub mod store;
 
-pub use desk::{WallClock, system_clock};
+pub use files::FileError;

@@ -6,7 +6,7 @@
 mod support;
 
 use rcgen::{CertificateParams, KeyPair};
-use registry::{
+use registry::http::{
     admin::{self, Revoke, RevokedNode},
     calls::{Call, Who},
 };

@@ -8,7 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData,
     SanType,
 };
-use registry::admin::{self, Revoke, RevokedNode};
+use registry::http::admin::{self, Revoke, RevokedNode};
 use support::{LIFE_S, Registry, issued, key, request};
 use wire::{
     invitation::token_text,

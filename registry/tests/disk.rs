@@ -10,7 +10,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use rcgen::CertificateParams;
-use registry::admin::{self, Listing};
+use registry::http::admin::{self, Listing};
 use std::{
     collections::BTreeSet,
     env, fs,

@@ -5,7 +5,7 @@
 mod support;
 
 use rcgen::CertificateParams;
-use registry::admin::{Invite, Invited, Lines};
+use registry::http::admin::{Invite, Invited, Lines};
 use support::{Registry, ask, check, claim_with, joined, key, request};
 use wire::invitation::{Invitation, token_text};
 

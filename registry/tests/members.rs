@@ -5,7 +5,7 @@
 mod support;
 
 use policies::names::Endpoint;
-use registry::admin::{self, Listing, Revoke, RevokedNode};
+use registry::http::admin::{self, Listing, Revoke, RevokedNode};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use support::{Identity, Registry, TTL_S, read};
 use wire::{

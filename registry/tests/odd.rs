@@ -5,7 +5,7 @@
 mod support;
 
 use rcgen::CertificateParams;
-use registry::calls::{Call, Who};
+use registry::http::calls::{Call, Who};
 use serde_json::{Value, json};
 use support::{Identity, Registry, issued, key, request};
 use wire::registry::Problem;

@@ -6,11 +6,13 @@ mod support;
 
 use rcgen::{CertificateParams, Issuer};
 use registry::{
-    admin::{AdminError, Backup, CaRequest, Done, RequestCa, RotateCa},
-    desk::CaStep,
-    offline_root::OfflineRoot,
-    request,
-    settings::{self, SettingsError},
+    http::admin::{AdminError, Backup, CaRequest, Done, RequestCa, RotateCa},
+    init::restore::restore,
+    pki::{
+        offline_root::{OfflineRoot, RootError},
+        request,
+    },
+    service::CaStep,
 };
 use std::{fs, path::Path, sync::atomic::Ordering};
 use support::{Identity, LIFE_S, Registry, START_S, apply, ask, check, key, read, request};
@@ -100,7 +102,7 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
     let folder = folder.path().join("root");
     let root = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START_S).unwrap();
     let again = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START_S);
-    assert!(matches!(again, Err(SettingsError::RootExists { .. })));
+    assert!(matches!(again, Err(RootError::Exists { .. })));
     let proven = request::read(&request(&CertificateParams::default(), &key())).unwrap();
     let certify = |now_s| root.certify(&proven, now_s).map(|pem| ders(&pem).concat());
     let number =
@@ -110,15 +112,12 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
         number(certify(START_S + 1).unwrap()),
     );
     assert!(first < second, "{first:?} {second:?}");
-    assert!(matches!(
-        certify(START_S - 1),
-        Err(SettingsError::Clock { .. })
-    ));
+    assert!(matches!(certify(START_S - 1), Err(RootError::Clock { .. })));
     assert_eq!(OfflineRoot::open(&folder).unwrap().pem(), root.pem());
     fs::remove_file(folder.join("root.key")).unwrap();
     assert!(matches!(
         OfflineRoot::open(&folder),
-        Err(SettingsError::NoRoot { .. })
+        Err(RootError::Missing { .. })
     ));
 }
 
@@ -222,7 +221,7 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
 
     // A copy of before does not bring the barred CA back.
     registry.stop();
-    settings::restore(&registry.places, &copy).unwrap();
+    restore(&registry.places, &copy).unwrap();
     registry.restart();
     let list = Revocations::read(&opened(&registry, &node, "/v1/revocations").payload).unwrap();
     assert_eq!(list.authorities, std::slice::from_ref(&first.serial));

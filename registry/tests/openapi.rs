@@ -5,7 +5,7 @@
 
 mod support;
 
-use registry::{calls::Call, openapi};
+use registry::http::{calls::Call, openapi};
 use serde_json::{Map, Value, json};
 use std::{
     io::{Read, Write},

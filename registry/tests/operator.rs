@@ -7,12 +7,12 @@ mod support;
 
 use rcgen::CertificateParams;
 use registry::{
-    admin::{
+    http::admin::{
         AdminError, Backup, Done, Invite, Lines, Listing, ParameterList, Revoke, RevokedNode,
         RotateCa, RotateKey, Set, SignFile,
     },
-    desk::{CaStep, KeyKind, Spread},
-    settings,
+    init::restore::restore,
+    service::{CaStep, KeyKind, Spread},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
@@ -439,14 +439,11 @@ fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
         "no copy made",
     );
     let lost = registry.member();
-    assert!(
-        settings::restore(&registry.places, &copy).is_err(),
-        "it runs"
-    );
+    assert!(restore(&registry.places, &copy).is_err(), "it runs");
     registry.stop();
     fs::write(registry.places.state.join("noise"), b"no database").unwrap();
-    assert!(settings::restore(&registry.places, &registry.places.state.join("noise")).is_err());
-    let aside = settings::restore(&registry.places, &copy).unwrap();
+    assert!(restore(&registry.places, &registry.places.state.join("noise")).is_err());
+    let aside = restore(&registry.places, &copy).unwrap();
     assert!(aside.exists());
     registry.restart();
     let seen = document(&network(&registry, &kept), &kept.claimed.ca);

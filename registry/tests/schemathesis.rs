@@ -54,7 +54,11 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
     };
     let place = registry.places.etc.parent().unwrap();
     let document = place.join("openapi.json");
-    fs::write(&document, registry::openapi::document(operator).to_string()).unwrap();
+    fs::write(
+        &document,
+        registry::http::openapi::document(operator).to_string(),
+    )
+    .unwrap();
     let config = folder().join(if operator {
         "operator.toml"
     } else {
@@ -106,7 +110,7 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
 
 #[test]
 fn schemathesis_finds_nothing_in_the_calls_of_nodes() {
-    let registry = Registry::without_limits(registry::system_clock()());
+    let registry = Registry::without_limits(registry::clock::system_clock()());
     let node = registry.member();
     let place = registry.places.etc.parent().unwrap().to_owned();
     let (certificate, key) = (place.join("node.crt"), place.join("node.key"));
@@ -161,7 +165,7 @@ fn bridge(socket: &Path) -> String {
 
 #[test]
 fn schemathesis_finds_nothing_in_the_operator_s_calls() {
-    let registry = Registry::without_limits(registry::system_clock()());
+    let registry = Registry::without_limits(registry::clock::system_clock()());
     let url = bridge(&registry.places.admin);
     // It would write copies of the database to whatever path it makes up.
     check(&registry, true, &url, &["--exclude-operation-id", "Backup"]);

@@ -10,8 +10,10 @@ use config::paths::Paths;
 use ipnet::Ipv6Net;
 use policies::parameters::Parameters;
 use registry::{
-    serve::{self, ServeError, Serving},
-    settings::{self, NewNetwork, Places, SettingsError},
+    FileError,
+    http::server::{self, ServeError, Serving},
+    init::{self, NewNetwork, error::RegistryError},
+    settings::Places,
 };
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use wire::invitation::RegistryAddress;
@@ -170,7 +172,7 @@ pub fn main(args: &Args) -> ExitCode {
         Verb::Restore(args) => operate::restore(args),
         Verb::Log(args) => operate::log(args),
         Verb::Openapi(args) => {
-            print_line(registry::openapi::document(args.operator));
+            print_line(registry::http::openapi::document(args.operator));
             ExitCode::SUCCESS
         }
     }
@@ -197,7 +199,7 @@ fn init(args: &Init) -> ExitCode {
         private_endpoints: args.private_endpoints,
         offline_root: args.offline_root.clone(),
     };
-    match settings::init(&args.root.places(), &new, registry::system_clock()()) {
+    match init::init(&args.root.places(), &new, registry::clock::system_clock()()) {
         Ok(network) => {
             print_line(format_args!("network {network}, registry {}", args.address));
             if let Some(folder) = &args.offline_root {
@@ -213,39 +215,38 @@ fn init(args: &Init) -> ExitCode {
 }
 
 /// 4: no permission; 78: what a restart cannot mend; 1: else.
-fn settings_code(error: &SettingsError) -> u8 {
+fn settings_code(error: &RegistryError) -> u8 {
     match error {
         error if error.is_permission() => 4,
-        SettingsError::Missing { .. } | SettingsError::Bad { .. } => 78,
-        SettingsError::Exists { .. }
-        | SettingsError::Io { .. }
-        | SettingsError::Network { .. }
-        | SettingsError::Clock { .. }
-        | SettingsError::RootExists { .. }
-        | SettingsError::NoRoot { .. }
-        | SettingsError::Running { .. }
-        | SettingsError::Document(_)
-        | SettingsError::Authority(_)
-        | SettingsError::Storage(_) => 1,
+        RegistryError::NoRegistry { .. }
+        | RegistryError::File(FileError::Missing { .. } | FileError::Bad { .. }) => 78,
+        RegistryError::Exists { .. }
+        | RegistryError::Network { .. }
+        | RegistryError::Running { .. }
+        | RegistryError::Document(_)
+        | RegistryError::File(FileError::Io { .. })
+        | RegistryError::Pki(_)
+        | RegistryError::Root(_)
+        | RegistryError::Storage(_) => 1,
     }
 }
 
 fn run(args: &Run) -> ExitCode {
     supervisor::logging::start("info");
     let served: Result<(), ServeError> = actix_rt::System::new().block_on(async {
-        let stop = serve::told_to_stop().map_err(ServeError::Run)?;
+        let stop = server::told_to_stop().map_err(ServeError::Run)?;
         let serving = Serving {
             listen: args.listen,
             metrics: args.metrics,
             per_site: if args.no_limits {
                 usize::MAX
             } else {
-                serve::PER_SITE
+                server::PER_SITE
             },
             no_limits: args.no_limits,
-            clock: registry::system_clock(),
+            clock: registry::clock::system_clock(),
         };
-        let running = serve::start(&args.root.places(), &serving)?;
+        let running = server::start(&args.root.places(), &serving)?;
         print_line(format_args!("registry listens on {}", running.address()));
         running.run(stop).await
     });

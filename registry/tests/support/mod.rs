@@ -14,10 +14,13 @@ pub use line::Line;
 
 use rcgen::{CertificateParams, KeyPair};
 use registry::{
-    admin::{self, AdminError, Invite, Invited},
-    desk::Spread,
-    serve,
-    settings::{self, NewNetwork, Places},
+    http::{
+        admin::{self, AdminError, Invite, Invited},
+        server,
+    },
+    init::{self, NewNetwork},
+    service::Spread,
+    settings::Places,
 };
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -63,7 +66,7 @@ struct How {
 
 const USUAL: How = How {
     no_limits: false,
-    per_site: serve::PER_SITE,
+    per_site: server::PER_SITE,
     offline_root: false,
 };
 
@@ -159,7 +162,7 @@ impl Registry {
             private_endpoints: false,
             offline_root: how.offline_root.then(|| at("offline")),
         };
-        settings::init(&places, &new, start_s).unwrap();
+        init::init(&places, &new, start_s).unwrap();
         let now_s = Arc::new(AtomicI64::new(start_s));
         let (address, stop, thread) = run(&places, &now_s, how).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
@@ -380,21 +383,21 @@ fn run(places: &Places, now_s: &Arc<AtomicI64>, how: How) -> Result<Started, Str
     let (tell, told) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
-            let clock: registry::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
+            let clock: registry::clock::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
             let listen = "127.0.0.1:0".parse().unwrap();
             let How {
                 no_limits,
                 per_site,
                 ..
             } = how;
-            let serving = serve::Serving {
+            let serving = server::Serving {
                 listen,
                 metrics: None,
                 per_site,
                 no_limits,
                 clock,
             };
-            let running = match serve::start(&places, &serving) {
+            let running = match server::start(&places, &serving) {
                 Ok(running) => running,
                 Err(error) => {
                     return tell

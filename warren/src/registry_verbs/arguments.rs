@@ -1,7 +1,7 @@
 //! What the operator's verbs are told.
 
 use super::{Root, seconds};
-use registry::desk::CaStep;
+use registry::service::CaStep;
 use std::{path::PathBuf, time::Duration};
 
 #[derive(clap::Args)]
@@ -207,7 +207,7 @@ pub(super) struct LogArgs {
     pub(super) root: Root,
     /// How many lines
     #[arg(long, value_name = "N", default_value_t = 50,
-        value_parser = clap::value_parser!(u32).range(0..=i64::from(registry::admin::MOST_LINES)))]
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(registry::http::admin::MOST_LINES)))]
     pub(super) lines: u32,
 }
 

@@ -8,11 +8,10 @@ use super::{
 };
 use crate::output::{fail, print_line};
 use registry::{
-    admin::{self, CaRequest, RequestCa, RotateCa},
-    desk::CaStep,
-    offline_root::OfflineRoot,
-    request,
-    settings::SettingsError,
+    http::admin::{self, CaRequest, RequestCa, RotateCa},
+    init::error::RegistryError,
+    pki::{offline_root::OfflineRoot, request},
+    service::CaStep,
 };
 use std::{io, path::Path, process::ExitCode};
 
@@ -93,8 +92,8 @@ fn certify_with(
     csr: &str,
 ) -> Result<String, ExitCode> {
     let key = request::read(csr).map_err(|error| fail(&error, 1))?;
-    let now_s = registry::system_clock()();
-    let made = || -> Result<String, SettingsError> {
+    let now_s = registry::clock::system_clock()();
+    let made = || -> Result<String, RegistryError> {
         let root = match make_for {
             Some(network) => OfflineRoot::make(folder, network, now_s)?,
             None => OfflineRoot::open(folder)?,

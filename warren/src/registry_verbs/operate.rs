@@ -11,12 +11,12 @@ use super::{
 use crate::output::{fail, print_line, read_text};
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use registry::{
-    admin::{
+    http::admin::{
         self, AdminError, Backup, Done, Invite, Invited, Lines, Listing, ParameterList, Revoke,
         RevokedNode, RotateKey, Set, SignFile,
     },
-    desk::{KeyKind, Spread},
-    settings,
+    init::restore,
+    service::{KeyKind, Spread},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{path::Path, process::ExitCode, time::Duration};
@@ -318,7 +318,7 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
 }
 
 pub(super) fn restore(args: &BackupArgs) -> ExitCode {
-    match settings::restore(&args.root.places(), &args.file) {
+    match restore::restore(&args.root.places(), &args.file) {
         Ok(aside) => {
             print_line(format_args!(
                 "restored; what was there before is {}",

@@ -1,0 +1,473 @@
+//! The operator's calls over a Unix socket, for root and the registry's own user.
+
+mod rotations;
+
+/// Where the database lies, for who copies it.
+pub(crate) struct Database(pub(crate) PathBuf);
+
+pub use crate::http::operator_client::{AdminError, ask};
+pub use rotations::{CaRequest, RequestCa, RotateCa, RotateKey};
+
+use crate::{
+    http::{
+        calls::Call,
+        problem::{Body, No, no},
+        query,
+    },
+    service::{self, Invitations, Spread, queue::Queue},
+    store::Wanted,
+};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use policies::names::Prefix;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use wire::registry::{Enrolment, VERSION};
+
+/// `POST /v1/invitations`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invite {
+    /// How long it is good, in seconds.
+    pub ttl_s: i64,
+    /// How many nodes it lets in; one where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// What people will call the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How long its prefix shall be, in bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_length: Option<u8>,
+    /// Exactly this prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Its line may be published: few may join by it from one network within an hour.
+    #[serde(default)]
+    pub anonymous: bool,
+}
+
+/// The answer to [`Invite`]; also what `--json` prints.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invited {
+    /// 1.
+    pub version: u32,
+    /// `warren://…`.
+    pub invitation: String,
+    /// RFC 3339 UTC.
+    pub expires: String,
+}
+
+/// `POST /v1/signatures`; the answer is an [`Enrolment`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignFile {
+    /// A request of PKCS #10 in PEM.
+    pub csr: String,
+    /// What people will call the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How long its prefix shall be, in bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_length: Option<u8>,
+    /// Exactly this prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+/// A certificate in the answer to `GET /v1/nodes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Whose.
+    pub prefix: String,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Lower-case hex.
+    pub serial: String,
+    /// RFC 3339 UTC.
+    pub expires: String,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// Generation of the CA that signed it.
+    pub authority: u32,
+    /// What its node announced last, unless that is too long ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Heard>,
+}
+
+/// What a node announced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Where it can be dialled.
+    pub endpoints: Vec<String>,
+    /// What it runs.
+    pub software: String,
+    /// Version of the network document that it holds.
+    pub network_version: u64,
+    /// Version of the network document that all its processes run with.
+    pub network_applied: u64,
+    /// Version of the revocations that it holds.
+    pub revocations_version: u64,
+}
+
+/// The answer to `GET /v1/nodes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// 1.
+    pub version: u32,
+    /// By prefix.
+    pub nodes: Vec<Listed>,
+}
+
+/// `POST /v1/revocations`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoke {
+    /// Name, prefix or serial number.
+    pub node: String,
+}
+
+/// The answer to [`Revoke`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedNode {
+    /// 1.
+    pub version: u32,
+    /// Whose certificates.
+    pub prefix: String,
+    /// How many certificates were live.
+    pub certificates: usize,
+    /// Version of the list that says so.
+    pub revocations_version: u64,
+}
+
+/// `PUT /v1/parameters`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Set {
+    /// Which.
+    pub key: String,
+    /// What it shall be.
+    pub value: String,
+}
+
+/// One of the answer to `GET /v1/parameters`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Which.
+    pub key: String,
+    /// What it is.
+    pub value: String,
+    /// `live`, `drain`, `restart`, or `registry`.
+    pub class: String,
+}
+
+/// The answer to `GET /v1/parameters`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterList {
+    /// 1.
+    pub version: u32,
+    /// All.
+    pub parameters: Vec<Parameter>,
+}
+
+/// What was done, in words, and the version of the network document since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// 1.
+    pub version: u32,
+    /// In words.
+    pub done: String,
+    /// Of the network document.
+    pub network_version: u64,
+}
+
+/// `POST /v1/backups`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// A file that does not exist yet; the registry writes it.
+    pub path: PathBuf,
+}
+
+/// A line of the answer to `GET /v1/log`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// RFC 3339 UTC.
+    pub at: String,
+    /// `uid N`.
+    pub who: String,
+    /// In words.
+    pub what: String,
+}
+
+/// The answer to `GET /v1/log`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lines {
+    /// 1.
+    pub version: u32,
+    /// The oldest first.
+    pub lines: Vec<Line>,
+}
+
+/// The other end of the Unix socket may administer: put there when it connected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operator {
+    pub(crate) uid: u32,
+}
+
+/// Who calls, for the log.
+fn operator(request: &HttpRequest) -> Result<String, No> {
+    let stranger = || {
+        no(
+            StatusCode::FORBIDDEN,
+            "not an operator",
+            "root or the registry's user".into(),
+            None,
+        )
+    };
+    request
+        .conn_data::<Operator>()
+        .map(|operator| format!("uid {}", operator.uid))
+        .ok_or_else(stranger)
+}
+
+fn wanted(name: Option<String>, length: Option<u8>, prefix: Option<String>) -> Result<Wanted, No> {
+    let prefix = prefix
+        .map(|text| text.parse::<Prefix>())
+        .transpose()
+        .map_err(|error| {
+            no(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "no prefix",
+                error.to_string(),
+                Some("prefix"),
+            )
+        })?;
+    Ok(Wanted {
+        name,
+        length,
+        prefix,
+    })
+}
+
+async fn invite(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let Invite {
+        ttl_s,
+        uses,
+        name,
+        prefix_length,
+        prefix,
+        anonymous,
+    } = body.read()?;
+    let wanted = wanted(name, prefix_length, prefix)?;
+    let asked = Invitations {
+        ttl_s,
+        uses: uses.unwrap_or(1),
+        wanted,
+        anonymous,
+    };
+    let service::Invited {
+        invitation,
+        expires,
+    } = queue.ask(move |desk| desk.invite(&asked, &who)).await?;
+    Ok(HttpResponse::Ok().json(Invited {
+        version: VERSION,
+        invitation: invitation.to_string(),
+        expires,
+    }))
+}
+
+async fn sign(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let SignFile {
+        csr,
+        name,
+        prefix_length,
+        prefix,
+    } = body.read()?;
+    let wanted = wanted(name, prefix_length, prefix)?;
+    let signed: Enrolment = queue
+        .ask(move |desk| desk.sign(&csr, &wanted, &who))
+        .await?;
+    Ok(HttpResponse::Ok().json(signed))
+}
+
+async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    operator(&request)?;
+    let members = queue.ask(|desk| desk.members()).await?.into_iter();
+    let nodes = members.map(
+        |service::Listed {
+             member,
+             expires,
+             name,
+             report,
+         }| Listed {
+            prefix: member.prefix.to_string(),
+            name,
+            serial: member.serial,
+            expires,
+            revoked: member.revoked_s.is_some(),
+            authority: member.authority,
+            heard: report.map(|report| Heard {
+                endpoints: report.endpoints.iter().map(ToString::to_string).collect(),
+                software: report.software,
+                network_version: report.network_version,
+                network_applied: report.network_applied,
+                revocations_version: report.revocations_version,
+            }),
+        },
+    );
+    Ok(HttpResponse::Ok().json(Listing {
+        version: VERSION,
+        nodes: nodes.collect(),
+    }))
+}
+
+async fn revoke(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let Revoke { node } = body.read()?;
+    let (prefix, certificates, revocations_version) =
+        queue.ask(move |desk| desk.revoke(&node, &who)).await?;
+    let prefix = prefix.to_string();
+    Ok(HttpResponse::Ok().json(RevokedNode {
+        version: VERSION,
+        prefix,
+        certificates,
+        revocations_version,
+    }))
+}
+
+async fn spread(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    operator(&request)?;
+    let spread: Spread = queue.ask(|desk| desk.spread()).await?;
+    Ok(HttpResponse::Ok().json(spread))
+}
+
+async fn parameters(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    operator(&request)?;
+    let all = queue.ask(|desk| Ok(desk.parameters())).await?.into_iter();
+    let parameters = all
+        .map(|one| Parameter {
+            key: one.key.into(),
+            value: one.value,
+            class: one.class.into(),
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(ParameterList {
+        version: VERSION,
+        parameters,
+    }))
+}
+
+async fn set(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let Set { key, value } = body.read()?;
+    let done = format!("{key} is {value}");
+    let network_version = queue.ask(move |desk| desk.set(&key, &value, &who)).await?;
+    Ok(HttpResponse::Ok().json(Done {
+        version: VERSION,
+        done,
+        network_version,
+    }))
+}
+
+async fn backup(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+    database: web::Data<Database>,
+) -> Result<HttpResponse, No> {
+    let who = operator(&request)?;
+    let Backup { path } = body.read()?;
+    let bad = |detail: String| {
+        no(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "no copy made",
+            detail,
+            Some("path"),
+        )
+    };
+    if !path.is_absolute() {
+        return Err(bad("the path does not begin with /".into()));
+    }
+    let (from, to) = (database.0.clone(), path.clone());
+    // Beside the desk, which goes on meanwhile.
+    let copied = web::block(move || crate::store::sqlite::copy(&from, &to)).await;
+    let copied = copied.map_err(|_| bad("the work broke off".into()))?;
+    copied.map_err(|error| bad(wire::errors::Chain(&error).to_string()))?;
+    let done = format!("copied to {}", path.display());
+    let note = format!("backup: {}", path.display());
+    let network_version = queue
+        .ask(move |desk| {
+            desk.note(&who, note)?;
+            Ok(desk.network().0)
+        })
+        .await?;
+    Ok(HttpResponse::Ok().json(Done {
+        version: VERSION,
+        done,
+        network_version,
+    }))
+}
+
+/// Most lines of the log in one answer.
+pub const MOST_LINES: u32 = 10_000;
+
+async fn log(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+    operator(&request)?;
+    let count = query::number(&request, "count", MOST_LINES.into())?.unwrap_or(100);
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let lines = queue.ask(move |desk| desk.log(count)).await?.into_iter();
+    let lines = lines
+        .map(|(at, entry)| Line {
+            at,
+            who: entry.who,
+            what: entry.what,
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(Lines {
+        version: VERSION,
+        lines,
+    }))
+}
+
+/// The operator's calls, each with its handler; those of nodes have theirs elsewhere.
+pub(crate) fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
+    match call {
+        Call::Invite => route.to(invite),
+        Call::Sign => route.to(sign),
+        Call::Nodes => route.to(list),
+        Call::Revoke => route.to(revoke),
+        Call::Spread => route.to(spread),
+        Call::Parameters => route.to(parameters),
+        Call::Set => route.to(set),
+        Call::RequestCa => route.to(rotations::request_ca),
+        Call::RotateCa => route.to(rotations::rotate_ca),
+        Call::RotateKey => route.to(rotations::rotate_key),
+        Call::Backup => route.to(backup),
+        Call::Log => route.to(log),
+        Call::Claim
+        | Call::Renew
+        | Call::Announce
+        | Call::Bootstrap
+        | Call::Network
+        | Call::Revocations => route,
+    }
+}

@@ -1,0 +1,100 @@
+//! Lets no network have more connections than its share; knows nothing of what is said on them.
+
+use crate::service::limits::Site;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// How many connections each site has.
+#[derive(Clone, Debug)]
+pub(crate) struct Seats {
+    taken: Arc<Mutex<BTreeMap<Site, usize>>>,
+    most: usize,
+}
+
+/// One connection; its end is that of the connection.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    site: Site,
+    seats: Seats,
+}
+
+impl Seats {
+    /// For at most `most` connections from each site.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            taken: Arc::default(),
+            most,
+        }
+    }
+
+    /// A seat for a connection from `site`; `None` where it has its share.
+    pub(crate) fn take(&self, site: Site) -> Option<Seat> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.get(&site).copied().unwrap_or(0);
+        if count >= self.most {
+            return None;
+        }
+        taken.insert(site, count + 1);
+        Some(Seat {
+            site,
+            seats: self.clone(),
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self
+            .seats
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match taken.get_mut(&self.site) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => {
+                taken.remove(&self.site);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    /// Lets connections come from `addresses` and stay; how many were let in.
+    #[track_caller]
+    fn check(most: usize, addresses: &[&str], let_in: usize) {
+        let seats = Seats::new(most);
+        let held: Vec<Seat> = addresses
+            .iter()
+            .filter_map(|address| seats.take(Site::from(address.parse::<IpAddr>().unwrap())))
+            .collect();
+        assert_eq!(held.len(), let_in);
+        drop(held);
+        assert!(
+            seats.taken.lock().unwrap().is_empty(),
+            "a seat was not given back"
+        );
+    }
+
+    #[test]
+    fn a_site_has_its_share_and_takes_nobody_else_s() {
+        check(2, &["45.67.0.1"; 5], 2);
+        check(2, &["45.67.0.1", "45.67.0.1", "45.67.0.1", "45.67.0.2"], 3);
+        check(
+            2,
+            &[
+                "2001:db8::1",
+                "2001:db8::2",
+                "2001:db8::3",
+                "2001:db8:0:1::1",
+            ],
+            3,
+        );
+        check(0, &["45.67.0.1"], 0);
+    }
+}

@@ -1,0 +1,12 @@
+//! The registry over HTTP: the API of nodes over TLS, the operator's API over a Unix socket, metrics.
+
+pub mod admin;
+pub mod api;
+pub mod calls;
+mod connection_limit;
+mod metrics;
+pub mod openapi;
+pub mod operator_client;
+mod problem;
+mod query;
+pub mod server;

@@ -1,0 +1,344 @@
+//! Describes all calls as OpenAPI 3.1, from the table of calls.
+
+use crate::{
+    http::{
+        admin::MOST_LINES,
+        api::LONGEST_WAIT_S,
+        calls::{Call, Who},
+    },
+    service::{LONGEST_TTL_S, MOST_USES},
+};
+use actix_web::http::Method;
+use serde_json::{Map, Value, json};
+use wire::registry::{BODY_LIMIT, MOST_NODES, SOFTWARE_LIMIT};
+
+/// A whole number.
+fn number(least: u64, most: u64) -> Value {
+    json!({"type": "integer", "minimum": least, "maximum": most})
+}
+
+/// The version of a signed document.
+fn of_document() -> Value {
+    number(0, u64::MAX)
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+/// A text with an example that is good by its form.
+fn like(example: &str) -> Value {
+    json!({"type": "string", "examples": [example]})
+}
+
+fn one_of(values: &[&str]) -> Value {
+    json!({"type": "string", "enum": values})
+}
+
+fn list(of: &Value, most: usize) -> Value {
+    json!({"type": "array", "items": of, "maxItems": most})
+}
+
+fn object(fields: &[(&str, Value)], needed: &[&str]) -> Value {
+    let fields: Map<String, Value> = fields
+        .iter()
+        .map(|(name, of)| ((*name).to_owned(), of.clone()))
+        .collect();
+    json!({"type": "object", "properties": fields, "required": needed})
+}
+
+/// A field that all documents of nodes have.
+fn version() -> (&'static str, Value) {
+    ("version", json!({"type": "integer", "const": 1}))
+}
+
+/// What may be null as well, which is as if it were left out.
+fn or_null(mut schema: Value) -> Value {
+    if let Some(kind) = schema.get_mut("type") {
+        *kind = json!([kind.take(), "null"]);
+    }
+    schema
+}
+
+/// What invitations and signatures by file may say of the node.
+fn wishes() -> [(&'static str, Value); 3] {
+    let length = json!({"type": "integer", "minimum": 1, "maximum": 32, "examples": [16]});
+    [
+        ("name", or_null(like("printer"))),
+        ("prefix_length", or_null(length)),
+        ("prefix", or_null(like("77/16"))),
+    ]
+}
+
+/// What a call takes in its body.
+pub fn body(call: Call) -> Option<Value> {
+    let step = one_of(&["stage", "activate", "retire"]);
+    let force = json!({"type": "boolean"});
+    let fields: (Vec<(&str, Value)>, Vec<&str>) = match call {
+        Call::Claim => (
+            vec![version(), ("token", text()), ("csr", text())],
+            vec!["version", "token", "csr"],
+        ),
+        Call::Renew => (vec![version(), ("csr", text())], vec!["version", "csr"]),
+        Call::Announce => (
+            vec![
+                version(),
+                (
+                    "endpoints",
+                    list(&like("udp:45.67.0.1:1194"), wire::text::FEW),
+                ),
+                (
+                    "software",
+                    json!({"type": "string", "maxLength": SOFTWARE_LIMIT}),
+                ),
+                ("network_version", of_document()),
+                ("network_applied", of_document()),
+                ("revocations_version", of_document()),
+                ("unreachable", list(&like("9/16"), wire::text::FEW)),
+            ],
+            vec!["version", "endpoints"],
+        ),
+        Call::Invite => {
+            let ttl_s = number(1, LONGEST_TTL_S.unsigned_abs());
+            let uses = or_null(number(1, MOST_USES.into()));
+            let own = vec![
+                ("ttl_s", ttl_s),
+                ("uses", uses),
+                ("anonymous", json!({"type": "boolean"})),
+            ];
+            (own.into_iter().chain(wishes()).collect(), vec!["ttl_s"])
+        }
+        Call::Sign => (
+            std::iter::once(("csr", text())).chain(wishes()).collect(),
+            vec!["csr"],
+        ),
+        Call::Revoke => (vec![("node", text())], vec!["node"]),
+        Call::Set => (
+            vec![("key", text()), ("value", text())],
+            vec!["key", "value"],
+        ),
+        Call::RequestCa => (Vec::new(), Vec::new()),
+        Call::RotateCa => (
+            vec![
+                ("step", step),
+                ("force", force),
+                ("certificate", or_null(text())),
+            ],
+            vec!["step"],
+        ),
+        Call::RotateKey => {
+            let key = one_of(&["babel", "tls-crypt"]);
+            (
+                vec![("key", key), ("step", step), ("force", force)],
+                vec!["key", "step"],
+            )
+        }
+        Call::Backup => (vec![("path", text())], vec!["path"]),
+        Call::Bootstrap
+        | Call::Network
+        | Call::Revocations
+        | Call::Nodes
+        | Call::Spread
+        | Call::Parameters
+        | Call::Log => return None,
+    };
+    let mut schema = object(&fields.0, &fields.1);
+    // Nodes of later versions may say more; an operator's tool is of the registry's own.
+    if let (Who::Operator, Some(schema)) = (call.who(), schema.as_object_mut()) {
+        schema.insert("additionalProperties".into(), false.into());
+    }
+    Some(schema)
+}
+
+/// Fields of a call's good answer.
+fn answer(call: Call) -> &'static [&'static str] {
+    match call {
+        Call::Claim => &["version", "prefix", "certificate", "ca", "network"],
+        Call::Renew => &["version", "certificate"],
+        Call::Announce => &[
+            "version",
+            "ttl_s",
+            "refused",
+            "at",
+            "network_version",
+            "revocations_version",
+        ],
+        Call::Bootstrap => &["version", "nodes", "network_version", "revocations_version"],
+        Call::Network | Call::Revocations => {
+            &["version", "payload", "key_id", "certificate", "signature"]
+        }
+        Call::Invite => &["version", "invitation", "expires"],
+        Call::Sign => &["version", "registry", "claimed"],
+        Call::Nodes => &["version", "nodes"],
+        Call::Revoke => &["version", "prefix", "certificates", "revocations_version"],
+        Call::Spread => &[
+            "version",
+            "network_version",
+            "revocations_version",
+            "nodes",
+            "heard",
+            "network_held",
+            "network_applied",
+            "revocations_held",
+            "unreachable",
+        ],
+        Call::Parameters => &["version", "parameters"],
+        Call::RequestCa => &["version", "csr", "network", "has_root"],
+        Call::Set | Call::RotateCa | Call::RotateKey | Call::Backup => {
+            &["version", "done", "network_version"]
+        }
+        Call::Log => &["version", "lines"],
+    }
+}
+
+/// What a call takes in its query.
+pub fn query(call: Call) -> Vec<(&'static str, Value)> {
+    match call {
+        Call::Bootstrap => vec![(
+            "count",
+            number(0, u64::try_from(MOST_NODES).unwrap_or(u64::MAX)),
+        )],
+        Call::Network | Call::Revocations => {
+            vec![
+                ("after", of_document()),
+                ("wait", number(0, LONGEST_WAIT_S)),
+            ]
+        }
+        Call::Log => vec![("count", number(0, MOST_LINES.into()))],
+        Call::Claim
+        | Call::Renew
+        | Call::Announce
+        | Call::Invite
+        | Call::Sign
+        | Call::Nodes
+        | Call::Revoke
+        | Call::Spread
+        | Call::Parameters
+        | Call::Set
+        | Call::RequestCa
+        | Call::RotateCa
+        | Call::RotateKey
+        | Call::Backup => Vec::new(),
+    }
+}
+
+/// Statuses of answers that are no; 500 and 503 are any call's.
+pub fn refusals(call: Call) -> Vec<u16> {
+    let own: &[u16] = match call {
+        Call::Claim => &[403, 409, 422, 429, 507],
+        Call::Renew => &[409, 422, 429],
+        Call::Announce => &[422, 429],
+        Call::Bootstrap => &[429],
+        Call::Invite | Call::RotateCa | Call::RotateKey => &[409, 422],
+        Call::Sign => &[409, 422, 507],
+        Call::Set | Call::Backup => &[422],
+        Call::Revoke => &[404],
+        Call::Network
+        | Call::Revocations
+        | Call::Nodes
+        | Call::Spread
+        | Call::Parameters
+        | Call::RequestCa
+        | Call::Log => &[],
+    };
+    let who: &[u16] = match call.who() {
+        Who::Anybody => &[],
+        Who::Member | Who::Renewer => &[401, 403],
+        Who::Operator => &[403],
+    };
+    let read: &[u16] = if call.has_body() {
+        &[400, 408, 413]
+    } else {
+        &[]
+    };
+    let asked: &[u16] = if query(call).is_empty() { &[] } else { &[400] };
+    let mut all = [own, who, read, asked, &[500, 503]].concat();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn operation(call: Call) -> Value {
+    let fields: Vec<_> = answer(call).iter().map(|name| (*name, json!({}))).collect();
+    let good = json!({"description": "Done.", "content": {"application/json": {"schema": object(&fields, answer(call))}}});
+    let mut responses = Map::from_iter([("200".to_owned(), good)]);
+    if matches!(call, Call::Network | Call::Revocations) {
+        responses.insert("204".into(), json!({"description": "Nothing newer."}));
+    }
+    for status in refusals(call) {
+        let problem = json!({"$ref": "#/components/schemas/Problem"});
+        let content = json!({"application/problem+json": {"schema": problem}});
+        responses.insert(
+            status.to_string(),
+            json!({"description": "No.", "content": content}),
+        );
+    }
+    let parameters: Vec<Value> = query(call)
+        .into_iter()
+        .map(|(name, schema)| json!({"name": name, "in": "query", "schema": schema}))
+        .collect();
+    let security = match call.who() {
+        Who::Anybody | Who::Operator => json!([]),
+        Who::Member | Who::Renewer => json!([{"certificate": []}]),
+    };
+    let mut all = json!({
+        "operationId": format!("{call:?}"),
+        "summary": call.summary(),
+        "parameters": parameters,
+        "security": security,
+        "responses": responses,
+    });
+    if let (Some(schema), Some(all)) = (body(call), all.as_object_mut()) {
+        let content = json!({"application/json": {"schema": schema}});
+        all.insert(
+            "requestBody".into(),
+            json!({"required": true, "content": content}),
+        );
+    }
+    all
+}
+
+/// The calls of nodes, or those of the operator.
+pub fn document(operator: bool) -> Value {
+    let paths = Call::by_path(operator).into_iter().map(|(path, calls)| {
+        let operations = calls.into_iter().map(|call| {
+            let method: Method = call.route().0;
+            (method.as_str().to_ascii_lowercase(), operation(call))
+        });
+        (path.to_owned(), Value::Object(operations.collect()))
+    });
+    let problem = object(
+        &[
+            ("type", text()),
+            ("title", text()),
+            ("status", number(400, 599)),
+            ("detail", text()),
+            ("field", text()),
+        ],
+        &["title", "status"],
+    );
+    let title = if operator {
+        "warren registry, for its operator"
+    } else {
+        "warren registry, for nodes"
+    };
+    let server = if operator {
+        "http+unix://run/warren-registry/admin.sock"
+    } else {
+        "https://registry.example:9443"
+    };
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": title,
+            "version": "1",
+            "description": format!("Bodies have at most {BODY_LIMIT} bytes."),
+        },
+        "servers": [{"url": server}],
+        "paths": paths.collect::<Map<_, _>>(),
+        "components": {
+            "schemas": {"Problem": problem},
+            "securitySchemes": {"certificate": {"type": "mutualTLS"}},
+        },
+    })
+}

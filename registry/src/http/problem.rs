@@ -1,0 +1,262 @@
+//! Answers that are no, as RFC 9457 has them; and bodies, which are read within limits.
+
+use crate::service::error::Refusal;
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse, ResponseError,
+    body::BoxBody,
+    dev::Payload,
+    http::{StatusCode, header},
+    web::BytesMut,
+};
+use futures_util::{StreamExt, future::LocalBoxFuture};
+use serde::de::DeserializeOwned;
+use std::{fmt, time::Duration};
+use wire::{
+    errors::Chain,
+    registry::{BODY_LIMIT, Problem},
+};
+
+/// A body that takes longer is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An answer that is no.
+#[derive(Debug)]
+pub(crate) struct No(pub(crate) Problem);
+
+impl fmt::Display for No {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.title, self.0.detail)
+    }
+}
+
+impl ResponseError for No {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut answer = HttpResponse::build(self.status_code());
+        if self.0.status == StatusCode::PAYLOAD_TOO_LARGE
+            || self.0.status == StatusCode::REQUEST_TIMEOUT
+        {
+            // The rest of what was sent is not read.
+            answer.insert_header((header::CONNECTION, "close"));
+        }
+        answer.content_type("application/problem+json").body(body)
+    }
+}
+
+pub(crate) fn no(status: StatusCode, title: &str, detail: String, field: Option<&str>) -> No {
+    No(Problem {
+        kind: "about:blank".into(),
+        title: title.into(),
+        status: status.as_u16(),
+        detail,
+        field: field.map(str::to_owned),
+    })
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        let (status, title, field) = match &refusal {
+            Refusal::Version { .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unknown version",
+                Some("version"),
+            ),
+            Refusal::Token => (StatusCode::FORBIDDEN, "token refused", Some("token")),
+            Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many failures", None),
+            Refusal::Strangers => (StatusCode::TOO_MANY_REQUESTS, "too many from there", None),
+            Refusal::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "too often", None),
+            Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", None),
+            Refusal::Request(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "request refused",
+                Some("csr"),
+            ),
+            Refusal::KeyKnown => (StatusCode::CONFLICT, "key refused", Some("csr")),
+            Refusal::LateKey => (StatusCode::CONFLICT, "key refused", Some("csr")),
+            Refusal::Full => (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None),
+            Refusal::Taken => (StatusCode::CONFLICT, "prefix taken", Some("prefix")),
+            Refusal::NameTaken => (StatusCode::CONFLICT, "name taken", Some("name")),
+            Refusal::NoCertificate => (StatusCode::UNAUTHORIZED, "certificate needed", None),
+            Refusal::NoMember => (StatusCode::FORBIDDEN, "certificate refused", None),
+            Refusal::TooEarly => (StatusCode::CONFLICT, "too early", None),
+            Refusal::NoSuchNode { .. } => (StatusCode::NOT_FOUND, "no such node", Some("node")),
+            Refusal::Value { field, .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "out of range",
+                Some(*field),
+            ),
+            Refusal::CaCertificate { .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "CA certificate refused",
+                Some("certificate"),
+            ),
+            Refusal::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
+            Refusal::NotSpread { .. } => (StatusCode::CONFLICT, "not spread yet", None),
+            Refusal::Failed(error) => {
+                tracing::error!(error = %Chain(error.as_ref()), "a request failed");
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the registry failed",
+                    None,
+                )
+            }
+        };
+        no(status, title, refusal.to_string(), field)
+    }
+}
+
+/// A document of at most [`BODY_LIMIT`] bytes that came within [`PATIENCE`], whatever its type is
+/// said to be.
+pub(crate) struct Body(Result<BytesMut, No>);
+
+impl Body {
+    /// Reads it.
+    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, No> {
+        let bytes = self.0?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let text = error.to_string();
+            // serde names a field in backquotes where it is missing or too many; it never quotes a
+            // value there.
+            let named = text
+                .split_once("field `")
+                .and_then(|(_, rest)| rest.split_once('`'));
+            let end = offset(&bytes, error.line(), error.column());
+            let field = match named {
+                Some((name, _)) => tellable(name.as_bytes()),
+                None => last_key(bytes.get(..end).unwrap_or(&bytes)),
+            };
+            let detail = format!("line {} column {}", error.line(), error.column());
+            no(
+                StatusCode::BAD_REQUEST,
+                "not the document expected",
+                detail,
+                field.as_deref(),
+            )
+        })
+    }
+}
+
+/// Where a line and a column are.
+fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
+    let ends = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at + 1);
+    let begin = std::iter::once(0)
+        .chain(ends)
+        .nth(line.saturating_sub(1))
+        .unwrap_or(0);
+    begin.saturating_add(column).min(bytes.len())
+}
+
+/// Longest name of a field that is told.
+const NAME_LIMIT: usize = 40;
+
+/// A name that can be repeated: that of a field, and not whatever was sent.
+fn tellable(name: &[u8]) -> Option<String> {
+    let good = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let told = (1..=NAME_LIMIT).contains(&name.len()) && name.iter().all(good);
+    told.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+/// The field of the outermost object whose value was being read where this beginning of JSON ends.
+fn last_key(begin: &[u8]) -> Option<String> {
+    let (mut depth, mut last, mut key) = (0usize, None, None);
+    let mut bytes = begin.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let mut text = Vec::new();
+                while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
+                    text.push(byte);
+                    text.extend(if byte == b'\\' { bytes.next() } else { None });
+                }
+                last = Some(text);
+            }
+            b':' if depth == 1 => key = last.take(),
+            _ => {}
+        }
+    }
+    tellable(&key?)
+}
+
+async fn gather(mut payload: Payload) -> Result<BytesMut, No> {
+    let mut bytes = BytesMut::new();
+    while let Some(part) = payload.next().await {
+        let part = part.map_err(|error| {
+            no(
+                StatusCode::BAD_REQUEST,
+                "broken body",
+                error.to_string(),
+                None,
+            )
+        })?;
+        if bytes.len() + part.len() > BODY_LIMIT {
+            let detail = format!("at most {BODY_LIMIT} bytes");
+            return Err(no(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body too long",
+                detail,
+                None,
+            ));
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes)
+}
+
+impl FromRequest for Body {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Self::Error>>;
+
+    fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let payload = payload.take();
+        Box::pin(async move {
+            let late = |_| {
+                let detail = format!("no whole body within {} s", PATIENCE.as_secs());
+                Err(no(StatusCode::REQUEST_TIMEOUT, "too slow", detail, None))
+            };
+            Ok(Self(
+                tokio::time::timeout(PATIENCE, gather(payload))
+                    .await
+                    .unwrap_or_else(late),
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(begin: &str, expected: Option<&str>) {
+        assert_eq!(last_key(begin.as_bytes()).as_deref(), expected, "{begin}");
+    }
+
+    #[test]
+    fn the_field_that_was_being_read_is_known() {
+        check(r#"{"version":"#, Some("version"));
+        check(r#"{"version":1,"endpoints":["a","b""#, Some("endpoints"));
+        check(r#"{"a":{"b":1},"c":"#, Some("c"));
+        check(r#"{"a":"x\":\"y","b":nu"#, Some("b"));
+        check(r#"{"a":{"b":1"#, Some("a"));
+        for nothing in ["", "[", "[1", "{", "\"", "{\"\\", "null", "{\"<b>\":"] {
+            check(nothing, None);
+        }
+    }
+
+    #[test]
+    fn a_line_and_a_column_are_found() {
+        assert_eq!(offset(b"ab\ncd", 2, 1), 4);
+        assert_eq!(offset(b"ab", 1, 9), 2);
+        assert_eq!(offset(b"", 0, 0), 0);
+    }
+}

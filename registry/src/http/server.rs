@@ -1,0 +1,347 @@
+//! Runs a registry: one TLS server for nodes, one Unix socket for the operator, until it is told to
+//! stop.
+
+use crate::{
+    clock::WallClock,
+    files,
+    http::{
+        admin::{Database, Operator},
+        api::{self, Caller},
+        connection_limit::Seats,
+        metrics::{self, Counts},
+    },
+    init::{self, backups, error::RegistryError},
+    pki::tls::{Live, TlsError},
+    service::{Desk, Shown, error::Refusal, limits::Site, queue::Queue},
+    settings::{self, Places},
+};
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::{
+    App, HttpServer,
+    dev::{Extensions, ServerHandle, Service},
+    rt::net::{TcpStream, UnixStream},
+    web,
+};
+use nix::{
+    errno::Errno,
+    sys::socket::{Shutdown, shutdown},
+};
+use std::{
+    any::Any,
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Most connections at once; beyond it the kernel's queue waits.
+const MOST_CONNECTIONS: usize = 4096;
+
+/// Most connections from one /64 of IPv6, or one IPv4 address, behind which a whole site may be.
+pub const PER_SITE: usize = 512;
+
+/// Most handshakes of TLS at once; each is over within [`PATIENCE`].
+const MOST_HANDSHAKES: usize = 1024;
+
+/// A client has this long for its TLS handshake, and for the head of a request.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What keeps a registry from running.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its files.
+    #[error(transparent)]
+    Settings(#[from] RegistryError),
+    /// Its stored documents.
+    #[error("cannot take up the registry's work")]
+    Desk(#[source] Refusal),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Metrics.
+    #[error("cannot set up metrics")]
+    Metrics(#[source] prometheus::Error),
+    /// The thread of the desk.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// A port.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The operator's socket.
+    #[error("cannot listen on {}", path.display())]
+    Socket {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another registry has the operator's socket.
+    #[error("another registry runs here: somebody listens at {}", path.display())]
+    Running {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The server broke off.
+    #[error("the server broke off")]
+    Run(#[source] io::Error),
+}
+
+/// What a certificate (DER) says.
+fn shown(certificate: &[u8]) -> Option<Shown> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let key = crate::pki::request::sha256(certificate.public_key().raw);
+    Some(Shown {
+        serial: wire::signed::hex(certificate.raw_serial()),
+        key,
+    })
+}
+
+/// Says who is on a connection; without a seat it is ended, and what comes on it is nobody's.
+fn note_caller(seats: &Seats, connection: &dyn Any, data: &mut Extensions) {
+    if let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() {
+        let (tcp, session) = stream.get_ref();
+        let Ok(address) = tcp.peer_addr() else {
+            return;
+        };
+        let Some(seat) = seats.take(Site::from(address.ip())) else {
+            tracing::debug!(from = %address.ip(), "too many connections from there");
+            // Where this fails, it is over already.
+            let _ = shutdown(tcp.as_raw_fd(), Shutdown::Both);
+            return;
+        };
+        data.insert(seat);
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        let shown = certificate.and_then(|certificate| shown(certificate));
+        data.insert(Caller {
+            address: address.ip(),
+            shown,
+        });
+    }
+}
+
+fn note_operator(connection: &dyn Any, data: &mut Extensions) {
+    if let Some(stream) = connection.downcast_ref::<UnixStream>() {
+        let own = nix::unistd::geteuid().as_raw();
+        match stream.peer_cred() {
+            Ok(other) if other.uid() == 0 || other.uid() == own => {
+                data.insert(Operator { uid: other.uid() });
+            }
+            Ok(other) => {
+                tracing::warn!(uid = other.uid(), "a stranger called the operator's socket")
+            }
+            Err(error) => tracing::warn!(%error, "cannot tell who called the operator's socket"),
+        }
+    }
+}
+
+/// Listens on `address`; `[::]` takes IPv4 too, and gives way to `0.0.0.0` where there is no IPv6.
+fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address)
+        .or_else(|error| match (address, error.raw_os_error()) {
+            (SocketAddr::V6(v6), Some(code))
+                if v6.ip().is_unspecified() && Errno::from_raw(code) == Errno::EAFNOSUPPORT =>
+            {
+                TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, v6.port()))
+            }
+            _ => Err(error),
+        })
+        .map_err(|source| ServeError::Listen { address, source })
+}
+
+fn listen_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, ServeError> {
+    let failed = |source| ServeError::Socket {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(folder) = path.parent() {
+        files::private_folder(folder).map_err(RegistryError::from)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(ServeError::Running {
+            path: path.to_owned(),
+        });
+    }
+    files::remove_file_if_exists(path).map_err(RegistryError::from)?;
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// A registry whose sockets are bound.
+pub struct Running {
+    servers: (actix_web::dev::Server, actix_web::dev::Server),
+    metrics: Option<actix_web::dev::Server>,
+    address: SocketAddr,
+    admin: PathBuf,
+}
+
+/// How a registry is to be run.
+#[derive(Clone)]
+pub struct Serving {
+    /// Where nodes are served.
+    pub listen: SocketAddr,
+    /// Where metrics are served, over plain HTTP; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Most connections from one site; [`PER_SITE`], but in tests.
+    pub per_site: usize,
+    /// Nobody is slowed down: for measurements.
+    pub no_limits: bool,
+    /// The clock.
+    pub clock: WallClock,
+}
+
+/// Opens the registry at `places` and binds its sockets; [`Running::run`] serves.
+///
+/// Must be called within an actix runtime.
+///
+/// # Errors
+/// Its files are not good, or a socket cannot be had.
+pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> {
+    let Serving {
+        listen: address,
+        clock,
+        ..
+    } = serving;
+    let (address, clock) = (*address, Arc::clone(clock));
+    let opened = init::open(places)?;
+    let live = Live::new(&opened.authorities)?;
+    let tls = live.config(&clock)?;
+    let database = settings::database(places);
+    let mut desk = Desk::new(opened, live, Arc::clone(&clock)).map_err(ServeError::Desk)?;
+    if serving.no_limits {
+        tracing::warn!("nobody is slowed down: this is for measurements only");
+        desk.lift_limits();
+    }
+    let queue = Queue::start(desk).map_err(ServeError::Thread)?;
+    let listener = listen(address)?;
+    let admin_listener = listen_admin(&places.admin)?;
+    let failed = |source| ServeError::Listen { address, source };
+    let bound = listener.local_addr().map_err(failed)?;
+
+    let (shared, counts) = (queue.clone(), Counts::new().map_err(ServeError::Metrics)?);
+    let (counted, seats) = (counts.clone(), Seats::new(serving.per_site));
+    let nodes = HttpServer::new(move || {
+        let (queue, counts) = (web::Data::new(shared.clone()), counted.clone());
+        let app = App::new().app_data(queue).wrap_fn(move |request, service| {
+            let counts = counts.clone();
+            let answer = service.call(request);
+            async move { answer.await.inspect(|answer| counts.answered(answer)) }
+        });
+        app.configure(api::common)
+            .configure(|config| api::routes(config, false))
+    })
+    .workers(1)
+    .disable_signals()
+    .max_connections(MOST_CONNECTIONS)
+    .max_connection_rate(MOST_HANDSHAKES)
+    .client_request_timeout(PATIENCE)
+    .tls_handshake_timeout(PATIENCE)
+    .shutdown_timeout(1)
+    .on_connect(move |connection, data| note_caller(&seats, connection, data))
+    .listen_rustls_0_23(listener, tls)
+    .map_err(failed)?
+    .run();
+
+    let metrics = match serving.metrics {
+        None => None,
+        Some(address) => {
+            let shared = web::Data::new((queue.clone(), counts, Arc::clone(&clock)));
+            let server = HttpServer::new(move || {
+                App::new()
+                    .app_data(shared.clone())
+                    .route("/metrics", web::get().to(metrics::serve))
+            });
+            let server = server
+                .workers(1)
+                .disable_signals()
+                .shutdown_timeout(1)
+                .listen(listen(address)?);
+            Some(
+                server
+                    .map_err(|source| ServeError::Listen { address, source })?
+                    .run(),
+            )
+        }
+    };
+
+    backups::keep(places, &database)?;
+    let socket = |source| ServeError::Socket {
+        path: places.admin.clone(),
+        source,
+    };
+    let operator = HttpServer::new(move || {
+        let queue = web::Data::new(queue.clone());
+        let database = web::Data::new(Database(database.clone()));
+        let app = App::new().app_data(queue).app_data(database);
+        app.configure(api::common)
+            .configure(|config| api::routes(config, true))
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .on_connect(note_operator)
+    .listen_uds(admin_listener)
+    .map_err(socket)?
+    .run();
+    Ok(Running {
+        servers: (nodes, operator),
+        metrics,
+        address: bound,
+        admin: places.admin.clone(),
+    })
+}
+
+impl Running {
+    /// Where nodes are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is done, then ends in order: within a second, and without its socket.
+    ///
+    /// # Errors
+    /// A server broke off by itself.
+    pub async fn run(self, stop: impl Future<Output = ()> + 'static) -> Result<(), ServeError> {
+        let (nodes, operator) = self.servers;
+        let mut handles: Vec<ServerHandle> = vec![nodes.handle(), operator.handle()];
+        if let Some(metrics) = self.metrics {
+            handles.push(metrics.handle());
+            actix_rt::spawn(metrics);
+        }
+        actix_rt::spawn(async move {
+            stop.await;
+            for handle in handles {
+                handle.stop(true).await;
+            }
+        });
+        let (nodes, operator) = futures_util::future::join(nodes, operator).await;
+        // A socket that is left behind is removed by the next start.
+        let _ = fs::remove_file(&self.admin);
+        nodes.and(operator).map_err(ServeError::Run)
+    }
+}
+
+/// Done when SIGTERM or SIGINT has come.
+///
+/// # Errors
+/// The handlers cannot be set.
+pub fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    use actix_rt::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    Ok(async move {
+        let (term, int) = (std::pin::pin!(term.recv()), std::pin::pin!(int.recv()));
+        futures_util::future::select(term, int).await;
+    })
+}

@@ -1,0 +1,182 @@
+//! Knows where the files of each CA lie: the first, and those that replaced it.
+
+use crate::{
+    files::{
+        FileError, private_folder, read, remove_file_if_exists, remove_folder_if_exists, write_new,
+    },
+    init::error::RegistryError,
+    pki::{
+        authority::{Authorities, Authority},
+        certificates::new_key,
+        credentials::{Credentials, NewCa},
+    },
+    settings::{Places, Settings, address_of},
+};
+use rcgen::KeyPair;
+use std::path::PathBuf;
+
+pub(crate) const FILES: [&str; 6] = [
+    "ca.crt",
+    "ca.key",
+    "signer.crt",
+    "signer.key",
+    "tls.crt",
+    "tls.key",
+];
+
+/// A CA that has one before it keeps that one's certificate for it.
+const CROSS: &str = "cross.crt";
+
+/// A CA that has a root above it keeps the root's certificate.
+const ROOT: &str = "root.crt";
+
+/// Where the files of a CA lie: those of the first beside `registry.json`.
+pub(crate) fn folder(places: &Places, generation: u32) -> PathBuf {
+    match generation {
+        0 | 1 => places.etc.clone(),
+        later => places.etc.join(format!("ca-{later}")),
+    }
+}
+
+/// Writes a CA's files, none over another.
+pub(crate) fn write_credentials(
+    places: &Places,
+    generation: u32,
+    made: &Credentials,
+) -> Result<(), RegistryError> {
+    let folder = folder(places, generation);
+    private_folder(&folder)?;
+    let texts = [
+        &made.ca,
+        &made.ca_key,
+        &made.signer,
+        &made.signer_key,
+        &made.tls,
+        &made.tls_key,
+    ];
+    for (name, text) in FILES.iter().zip(texts) {
+        write_new(&folder.join(name), text)?;
+    }
+    let more = [(CROSS, &made.cross), (ROOT, &made.root)];
+    for (name, text) in more.iter().filter(|(_, text)| !text.is_empty()) {
+        write_new(&folder.join(name), text)?;
+    }
+    Ok(())
+}
+
+/// Reads a CA's files.
+fn read_credentials(places: &Places, generation: u32) -> Result<Credentials, RegistryError> {
+    let folder = folder(places, generation);
+    let [ca, ca_key, signer, signer_key, tls, tls_key] = FILES.map(|name| read(&folder.join(name)));
+    let [cross, root] = [CROSS, ROOT].map(|name| match read(&folder.join(name)) {
+        Err(FileError::Missing { .. }) => Ok(String::new()),
+        read => read,
+    });
+    Ok(Credentials {
+        ca: ca?,
+        ca_key: ca_key?,
+        signer: signer?,
+        signer_key: signer_key?,
+        tls: tls?,
+        tls_key: tls_key?,
+        cross: cross?,
+        root: root?,
+    })
+}
+
+pub(crate) fn authorities(
+    places: &Places,
+    settings: &Settings,
+) -> Result<Authorities, RegistryError> {
+    let current = read_credentials(places, settings.authority)?;
+    let other = settings
+        .other_authority
+        .map(|generation| read_credentials(places, generation))
+        .transpose()?;
+    let second = settings.other_authority.zip(other.as_ref());
+    let authority = Authority::load((settings.authority, &current), second)?;
+    Ok(Authorities {
+        current,
+        other,
+        authority,
+    })
+}
+
+/// The key of the next CA, for which a root is asked, until it is used.
+fn requested(places: &Places) -> PathBuf {
+    places.etc.join("next-ca.key")
+}
+
+/// A key for the next CA, which a root shall certify; asked again, the same.
+///
+/// # Errors
+/// It could not be made, written or read.
+pub(crate) fn request_key(places: &Places) -> Result<KeyPair, RegistryError> {
+    match requested_key(places) {
+        Err(RegistryError::File(FileError::Missing { .. })) => {
+            let key = new_key()?;
+            write_new(&requested(places), &key.serialize_pem())?;
+            Ok(key)
+        }
+        found => found,
+    }
+}
+
+/// The key that [`request_key`] made.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub(crate) fn requested_key(places: &Places) -> Result<KeyPair, RegistryError> {
+    let path = requested(places);
+    let text = read(&path)?;
+    let key = KeyPair::from_pem(&text).map_err(|error| FileError::Bad {
+        path,
+        why: error.to_string(),
+    })?;
+    Ok(key)
+}
+
+/// Removes the key that [`request_key`] made, now that its CA has it.
+///
+/// # Errors
+/// It could not be removed.
+pub(crate) fn forget_request(places: &Places) -> Result<(), RegistryError> {
+    let path = requested(places);
+    Ok(remove_file_if_exists(&path)?)
+}
+
+/// Makes what the CA after the current one needs; its files are all that changes.
+///
+/// # Errors
+/// Something could not be made or written.
+pub(crate) fn make_next(
+    places: &Places,
+    settings: &Settings,
+    ca: NewCa,
+    now_s: i64,
+) -> Result<u32, RegistryError> {
+    let before = authorities(places, settings)?;
+    let generation = settings.authority + 1;
+    let hosts = [address_of(places, settings)?.host().to_owned()];
+    let mut made = Credentials::make(ca, &hosts, now_s)?;
+    if made.anchor() != before.current.anchor() {
+        made.cross(&before.current, now_s)?;
+    }
+    // What an attempt that was cut off has left belongs to nobody: no settings name it.
+    let folder = folder(places, generation);
+    remove_folder_if_exists(&folder)?;
+    write_credentials(places, generation, &made)?;
+    Ok(generation)
+}
+
+/// Removes the keys of a CA that signs no more; its certificate stays.
+///
+/// # Errors
+/// A key could not be removed.
+pub(crate) fn remove_keys(places: &Places, generation: u32) -> Result<(), RegistryError> {
+    let folder = folder(places, generation);
+    for name in FILES.iter().filter(|name| name.ends_with(".key")) {
+        remove_file_if_exists(&folder.join(name))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! The errors of a registry that is made, opened or changed by its operator.
+
+use crate::{
+    files::FileError,
+    pki::{PkiError, offline_root::RootError},
+    store::StorageError,
+};
+use ipnet::Ipv6Net;
+use std::path::PathBuf;
+use wire::registry::DocumentError;
+/// What could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// There is a registry already.
+    #[error("{} exists: there is a registry already, and nothing was changed", path.display())]
+    Exists {
+        /// What was found.
+        path: PathBuf,
+    },
+    /// None of the files of a registry is there.
+    #[error("there is no registry at {} (make one with `warren registry init`)", path.display())]
+    NoRegistry {
+        /// The settings, which are missing.
+        path: PathBuf,
+    },
+    /// It runs.
+    #[error("the registry runs: stop it first (somebody listens at {})", path.display())]
+    Running {
+        /// Its socket.
+        path: PathBuf,
+    },
+    /// A range that no network can have.
+    #[error(
+        "the network {network} must have 16 to 64 bits, no bits set after them, and room for prefixes"
+    )]
+    Network {
+        /// What was asked for.
+        network: Ipv6Net,
+    },
+    /// A number out of range.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A key or certificate cannot be created or read.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The offline root cannot be created, opened or used.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The database.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl RegistryError {
+    /// Whether the caller lacks the rights.
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::File(error) | Self::Root(RootError::File(error)) => error.is_permission(),
+            Self::Exists { .. }
+            | Self::NoRegistry { .. }
+            | Self::Running { .. }
+            | Self::Network { .. }
+            | Self::Document(_)
+            | Self::Pki(_)
+            | Self::Root(_)
+            | Self::Storage(_) => false,
+        }
+    }
+}

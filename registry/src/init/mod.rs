@@ -1,0 +1,216 @@
+//! Makes a registry, and opens one that was made.
+
+pub(crate) mod backups;
+pub(crate) mod ca_versions;
+pub mod error;
+pub mod restore;
+
+use crate::{
+    files::{FileError, io_error, private_folder, write_new},
+    init::{
+        ca_versions::{FILES, authorities, write_credentials},
+        error::RegistryError,
+    },
+    pki::{
+        authority::{Authorities, Authority},
+        credentials::{Credentials, NewCa},
+        offline_root::OfflineRoot,
+        random, random_network,
+    },
+    settings::{self, FILE, Places, Settings, address_of, database, json},
+    store::{Storage, sqlite::Sqlite},
+};
+use ipnet::Ipv6Net;
+use policies::parameters::Parameters;
+use serde::Serialize;
+use std::{fs, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use wire::{
+    invitation::RegistryAddress,
+    overlay::Network,
+    registry::{DocumentError, Kind, NetworkDocument, Revocations, static_key_text},
+    signed::{SignedDocument, hex},
+};
+/// What a new network shall be.
+#[derive(Clone, Debug)]
+pub struct NewNetwork {
+    /// Its range; `None`: a random /48 of unique local addresses.
+    pub network: Option<Ipv6Net>,
+    /// Where the registry is reached.
+    pub address: RegistryAddress,
+    /// Bits of the prefixes handed out.
+    pub prefix_length: u8,
+    /// Numbers that steer the nodes.
+    pub parameters: Parameters,
+    /// How long a node's certificate is good, in seconds.
+    pub certificate_life_s: i64,
+    /// How long an announcement is kept, in seconds.
+    pub announcement_ttl_s: i64,
+    /// How long after its end a certificate can still be renewed, and its prefix rests, in seconds.
+    pub grace_s: i64,
+    /// Whether private addresses may be announced.
+    pub private_endpoints: bool,
+    /// Where the key of a root above the CA is left; `None`: the CA has none.
+    pub offline_root: Option<PathBuf>,
+}
+
+/// Makes a network: keys, certificates, database, first documents. Returns its range.
+///
+/// # Errors
+/// There is one already, a value is out of range, or something could not be written.
+pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, RegistryError> {
+    let range = match new.network {
+        Some(range) => range,
+        None => random_network()?,
+    };
+    let fits = u32::from(range.prefix_len()) + u32::from(new.prefix_length) <= 127;
+    if Network::new(range).is_none() || !(1..=32).contains(&new.prefix_length) || !fits {
+        return Err(RegistryError::Network { network: range });
+    }
+    let document = NetworkDocument {
+        kind: Kind::Network,
+        version: 1,
+        network: range,
+        parameters: new.parameters.into(),
+        babel_key: hex(&random::<32>()?),
+        tls_crypt: static_key_text(&random::<256>()?),
+        private_endpoints: new.private_endpoints,
+        authorities: Vec::new(),
+        babel_lenient: false,
+        tls_crypt_other: None,
+        gateways: Vec::new(),
+        ipv4: None,
+        min_version: None,
+    };
+    document.check()?;
+    let settings = Settings {
+        version: 1,
+        address: new.address.to_string(),
+        prefix_length: new.prefix_length,
+        certificate_life_s: new.certificate_life_s,
+        announcement_ttl_s: new.announcement_ttl_s,
+        grace_s: new.grace_s,
+        authority: 1,
+        other_authority: None,
+        barred: Vec::new(),
+    };
+    let settings_file = places.etc.join(FILE);
+    let all = FILES.iter().map(|name| places.etc.join(name));
+    let mut all = all.chain([settings_file.clone(), database(places)]);
+    if let Some(path) = all.find(|path| path.exists()) {
+        return Err(RegistryError::Exists { path });
+    }
+    private_folder(&places.etc)?;
+    private_folder(&places.state)?;
+    let ca = match &new.offline_root {
+        None => NewCa::alone(range, 1, now_s)?,
+        Some(folder) => OfflineRoot::make(folder, range, now_s)?.new_ca(now_s)?,
+    };
+    let made = Credentials::make(ca, &[new.address.host().to_owned()], now_s)?;
+    write_credentials(places, 1, &made)?;
+    let authority = Authority::load((1, &made), None)?;
+    let mut storage = open_database(places, &settings)?;
+    let revocations = Revocations {
+        kind: Kind::Revocations,
+        version: 1,
+        revoked: Vec::new(),
+        authorities: Vec::new(),
+    };
+    keep(&mut storage, &authority, Kind::Network, 1, &document)?;
+    keep(&mut storage, &authority, Kind::Revocations, 1, &revocations)?;
+    // Last, since its presence says that all is there.
+    write_new(&settings_file, &json(&settings).map_err(shape_error)?)?;
+    Ok(range)
+}
+
+fn open_database(places: &Places, settings: &Settings) -> Result<Sqlite, RegistryError> {
+    let path = database(places);
+    // SQLite would make it with the umask's rights.
+    let file = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path);
+    file.map_err(io_error("open", &path))?;
+    Ok(Sqlite::open(
+        &path,
+        settings.prefix_length,
+        settings.grace_s,
+    )?)
+}
+
+/// Signs a document and keeps it.
+pub(crate) fn keep<T: Serialize>(
+    storage: &mut dyn Storage,
+    authority: &Authority,
+    kind: Kind,
+    version: u64,
+    document: &T,
+) -> Result<SignedDocument, RegistryError> {
+    let signed = authority.sign_document(&serde_json::to_vec(document).map_err(shape_error)?)?;
+    storage.keep_document(kind, version, &json(&signed).map_err(shape_error)?)?;
+    Ok(signed)
+}
+
+/// A registry's files, read and checked.
+pub struct Opened {
+    /// What `init` was told.
+    pub settings: Settings,
+    /// Where its files lie.
+    pub places: Places,
+    /// Its address, read.
+    pub address: RegistryAddress,
+    /// Keys and certificates.
+    pub(crate) authorities: Authorities,
+    /// The database.
+    pub storage: Sqlite,
+}
+
+/// Opens a registry that `init` made.
+///
+/// # Errors
+/// There is none, or something of it cannot be read or is not sound.
+pub fn open(places: &Places) -> Result<Opened, RegistryError> {
+    let settings = read_settings(places)?;
+    let address = address_of(places, &settings)?;
+    let authorities = authorities(places, &settings)?;
+    let path = database(places);
+    if !path.exists() {
+        // An empty one would hand out prefixes a second time.
+        return Err(FileError::Missing { path }.into());
+    }
+    let storage = open_database(places, &settings)?;
+    Ok(Opened {
+        settings,
+        places: places.clone(),
+        address,
+        authorities,
+        storage,
+    })
+}
+
+fn shape_error(error: serde_json::Error) -> DocumentError {
+    DocumentError::Shape {
+        what: "signed",
+        why: error.to_string(),
+    }
+}
+
+/// Reads the settings of a registry that exists.
+///
+/// # Errors
+/// [`RegistryError::NoRegistry`] where none of its files exists; where some do, the settings are
+/// missing or cannot be read.
+pub(crate) fn read_settings(places: &Places) -> Result<Settings, RegistryError> {
+    settings::read_settings(places).map_err(|error| match error {
+        FileError::Missing { path } if !exists_in_part(places) => {
+            RegistryError::NoRegistry { path }
+        }
+        error => error.into(),
+    })
+}
+
+/// Whether a file of a registry other than its settings is there.
+fn exists_in_part(places: &Places) -> bool {
+    let files = FILES.iter().map(|name| places.etc.join(name));
+    files.chain([database(places)]).any(|path| path.exists())
+}

@@ -1,0 +1,421 @@
+//! The network's certificate authority: composes and signs certificates and documents.
+//!
+//! Nothing of what a stranger sent but a public key ever enters a certificate.
+
+use super::{
+    BACKDATE_S, PkiError,
+    certificates::{Parsed, make, params, random_serial},
+    credentials::Credentials,
+    request::{ProvenKey, sha256},
+};
+use policies::names::Prefix;
+use rcgen::{
+    ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, SerialNumber, SigningKey,
+    SubjectPublicKeyInfo,
+};
+use std::net::IpAddr;
+use wire::{
+    chain,
+    overlay::Network,
+    signed::{OtherSignature, SignedDocument, hex, seal},
+};
+
+/// One CA with its signer of documents.
+struct Ca {
+    generation: u32,
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    der: Vec<u8>,
+    not_after_s: i64,
+    /// What who trusts it knows: its root, or itself.
+    anchor_pem: String,
+    anchor: Parsed,
+    has_root: bool,
+    signer_key: KeyPair,
+    signer_der: Vec<u8>,
+    signer_spki: Vec<u8>,
+    network: Network,
+}
+
+/// The network's certificate authority: the CA that signs now, and another while it is changed.
+pub struct Authority {
+    current: Ca,
+    other: Option<Ca>,
+}
+
+/// The CAs that settings name.
+pub(crate) struct Authorities {
+    /// That which signs.
+    pub(crate) current: Credentials,
+    /// That which is trusted too.
+    pub(crate) other: Option<Credentials>,
+    /// Both, at work.
+    pub(crate) authority: Authority,
+}
+
+/// A certificate that was just signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Lower-case hex, no leading zeros.
+    pub serial: String,
+    /// PEM; the CA's certificate follows where a root stands above it.
+    pub certificate: String,
+    /// Generation of the CA that signed it.
+    pub authority: u32,
+    /// Seconds since 1970.
+    pub not_before_s: i64,
+    /// Seconds since 1970.
+    pub not_after_s: i64,
+}
+
+impl Ca {
+    fn load(generation: u32, credentials: &Credentials) -> Result<Self, PkiError> {
+        let key = KeyPair::from_pem(&credentials.ca_key).map_err(make("use of the CA's key"))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&credentials.ca, key).map_err(make("use of the CA"))?;
+        let signer_key =
+            KeyPair::from_pem(&credentials.signer_key).map_err(make("use of the signer's key"))?;
+        let ca = Parsed::read(&credentials.ca, "the CA")?;
+        let signer = Parsed::read(&credentials.signer, "the signer's certificate")?;
+        let anchor = Parsed::read(credentials.anchor(), "the trusted CA")?;
+        let network = anchor.network().ok_or(PkiError::Stored {
+            what: "the CA's serial number (a 1 followed by the network's bits)",
+        })?;
+        Ok(Self {
+            generation,
+            issuer,
+            pem: credentials.ca.clone(),
+            der: ca.der,
+            not_after_s: ca.not_after_s,
+            anchor_pem: credentials.anchor().to_owned(),
+            anchor,
+            has_root: !credentials.root.is_empty(),
+            signer_key,
+            signer_der: signer.der,
+            signer_spki: signer.spki,
+            network,
+        })
+    }
+
+    fn sign(&self, payload: &[u8]) -> Result<SignedDocument, PkiError> {
+        let signature = self
+            .signer_key
+            .sign(payload)
+            .map_err(make("a document's signature"))?;
+        let chain = (
+            self.signer_der.as_slice(),
+            self.has_root.then_some(self.der.as_slice()),
+        );
+        Ok(seal(payload, chain, &self.signer_spki, &signature))
+    }
+}
+
+impl Authority {
+    /// Takes up the work of a network; the numbers are the CAs' generations.
+    ///
+    /// # Errors
+    /// A key or certificate cannot be read, or a CA's serial number names no network.
+    pub fn load(
+        current: (u32, &Credentials),
+        other: Option<(u32, &Credentials)>,
+    ) -> Result<Self, PkiError> {
+        let other = other
+            .map(|(generation, credentials)| Ca::load(generation, credentials))
+            .transpose()?;
+        Ok(Self {
+            current: Ca::load(current.0, current.1)?,
+            other,
+        })
+    }
+
+    /// The network's address plan, from the CA's serial number.
+    pub fn network(&self) -> Network {
+        self.current.network
+    }
+
+    /// The certificate (PEM) of the CA that nodes trust: of the root, where there is one.
+    pub fn ca_pem(&self) -> &str {
+        &self.current.anchor_pem
+    }
+
+    /// As [`Self::ca_pem`], in DER.
+    pub fn ca_der(&self) -> &[u8] {
+        &self.current.anchor.der
+    }
+
+    /// Whether a root stands above the CA that signs.
+    pub fn has_root(&self) -> bool {
+        self.current.has_root
+    }
+
+    /// Serial number and end (seconds since 1970) of the other CA, where both have the same root.
+    ///
+    /// # Errors
+    /// Its certificate has no serial number that can be barred.
+    pub(crate) fn other_between(&self) -> Result<Option<(String, i64)>, PkiError> {
+        let other = self
+            .other
+            .as_ref()
+            .filter(|other| self.current.has_root && other.has_root);
+        let Some(other) = other.filter(|other| other.anchor.der == self.current.anchor.der) else {
+            return Ok(None);
+        };
+        let number = chain::number_of(&other.der).map_err(|_| PkiError::Stored {
+            what: "the other CA",
+        })?;
+        Ok(Some((number.serial, other.not_after_s)))
+    }
+
+    /// Another CA that nodes trust too while it is changed: one with the same root is none.
+    fn other_trusted(&self) -> Option<&Ca> {
+        self.other
+            .as_ref()
+            .filter(|other| other.anchor.der != self.current.anchor.der)
+    }
+
+    /// When each CA ends, seconds since 1970, and what it is.
+    pub fn ends(&self) -> Vec<(&'static str, i64)> {
+        let role = if self.is_retiring() {
+            "retiring"
+        } else {
+            "staged"
+        };
+        let other = self.other.as_ref().map(|ca| (role, ca.not_after_s));
+        let root = self
+            .current
+            .has_root
+            .then_some(("root", self.current.anchor.not_after_s));
+        std::iter::once(("current", self.current.not_after_s))
+            .chain(other)
+            .chain(root)
+            .collect()
+    }
+
+    /// Generation of the CA that signs.
+    pub fn generation(&self) -> u32 {
+        self.current.generation
+    }
+
+    /// Whether the other CA, if there is one, is that before the current one.
+    pub fn is_retiring(&self) -> bool {
+        self.other
+            .as_ref()
+            .is_some_and(|other| other.generation < self.current.generation)
+    }
+
+    /// All CAs that nodes trust, in PEM; that of who signs is the first.
+    pub fn trusted(&self) -> Vec<String> {
+        let all = std::iter::once(&self.current).chain(self.other_trusted());
+        all.map(|ca| ca.anchor_pem.clone()).collect()
+    }
+
+    /// As [`Self::trusted`], in DER.
+    pub fn trusted_der(&self) -> Vec<Vec<u8>> {
+        std::iter::once(&self.current)
+            .chain(self.other_trusted())
+            .map(|ca| ca.anchor.der.clone())
+            .collect()
+    }
+
+    /// The CA before this one, while documents bear its signature too.
+    fn before(&self) -> Option<&Ca> {
+        self.other_trusted().filter(|_| self.is_retiring())
+    }
+
+    /// Whether a document bears the signatures that [`Self::sign_document`] would give it now.
+    pub fn signed_rightly(&self, document: &SignedDocument) -> bool {
+        let id = |ca: &Ca| wire::signed::sha256_hex(&ca.signer_spki);
+        let before = self.before().map(id);
+        document.key_id == id(&self.current)
+            && document.other.as_ref().map(|other| &other.key_id) == before.as_ref()
+    }
+
+    /// SHA-256 of the CA's SPKI, as invitations pin it.
+    pub fn pin(&self) -> [u8; 32] {
+        sha256(&self.current.anchor.spki)
+    }
+
+    /// Signs a certificate for the node `prefix` with this key, from an hour ago until `life_s`
+    /// seconds from now, but never beyond the CA's own end.
+    ///
+    /// # Errors
+    /// No random bytes, or the library refused.
+    pub fn sign_node(
+        &self,
+        prefix: Prefix,
+        key: &ProvenKey,
+        now_s: i64,
+        life_s: i64,
+    ) -> Result<Issued, PkiError> {
+        let ca = &self.current;
+        let until_s = now_s.saturating_add(life_s).min(ca.not_after_s);
+        let serial = random_serial()?;
+        let mut node = params(&prefix.to_string(), now_s, until_s)?;
+        node.serial_number = Some(SerialNumber::from_slice(&serial));
+        node.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(
+            ca.network.node_address(prefix),
+        ))];
+        node.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let key =
+            SubjectPublicKeyInfo::from_der(&key.spki).map_err(make("use of the node's key"))?;
+        let certificate = node
+            .signed_by(&key, &ca.issuer)
+            .map_err(make("the node's certificate"))?
+            .pem();
+        let between = if ca.has_root { ca.pem.as_str() } else { "" };
+        let certificate = certificate + between;
+        Ok(Issued {
+            serial: hex(&serial),
+            certificate,
+            authority: ca.generation,
+            not_before_s: now_s - BACKDATE_S,
+            not_after_s: until_s,
+        })
+    }
+
+    /// Signs a document's payload; while the CA before this one is still trusted, twice, so that who
+    /// knows either can verify it.
+    ///
+    /// # Errors
+    /// The library refused.
+    pub fn sign_document(&self, payload: &[u8]) -> Result<SignedDocument, PkiError> {
+        let mut document = self.current.sign(payload)?;
+        if let Some(before) = self.before() {
+            let SignedDocument {
+                key_id,
+                certificate,
+                issuer,
+                signature,
+                ..
+            } = before.sign(payload)?;
+            document.other = Some(OtherSignature {
+                key_id,
+                certificate,
+                issuer,
+                signature,
+            });
+        }
+        Ok(document)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::credentials::NewCa;
+    use rcgen::CertificateParams;
+    use wire::{
+        chain::ChainError,
+        signed::{SignedError, open},
+    };
+
+    const NOW_S: i64 = 1_800_000_000;
+
+    fn authority(network: &str) -> Authority {
+        let credentials = credentials(network, 1);
+        Authority::load((1, &credentials), None).unwrap()
+    }
+
+    fn credentials(network: &str, generation: u32) -> Credentials {
+        let ca = NewCa::alone(network.parse().unwrap(), generation, NOW_S).unwrap();
+        Credentials::make(ca, &["45.67.0.1".into()], NOW_S).unwrap()
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut SignedDocument), expected: Result<&[u8], SignedError>) {
+        let authority = authority("fd12:3456:789a::/48");
+        let mut document = authority.sign_document(b"{}").unwrap();
+        change(&mut document);
+        let opened = open(&document, &[authority.ca_der()]).map(|opened| opened.payload);
+        assert_eq!(opened.as_deref(), expected.as_ref().map(|good| *good));
+    }
+
+    #[test]
+    fn a_signed_document_opens_with_the_network_s_ca() {
+        check(|_| (), Ok(b"{}"));
+    }
+
+    #[test]
+    fn a_changed_document_is_not_believed() {
+        check(
+            |document| document.payload = "e30K".into(),
+            Err(SignedError::Signature),
+        );
+        check(
+            |document| document.version = 2,
+            Err(SignedError::Version { version: 2 }),
+        );
+        check(
+            |document| document.key_id = "00".repeat(32),
+            Err(SignedError::Signer {
+                why: "it is not the key that key_id names",
+            }),
+        );
+        check(
+            |document| document.payload = "=".into(),
+            Err(SignedError::Field {
+                field: "payload",
+                limit: wire::signed::PAYLOAD_LIMIT,
+            }),
+        );
+    }
+
+    #[test]
+    fn a_document_of_another_network_is_not_believed() {
+        let (ours, theirs) = (authority("fd00:1::/48"), authority("fd00:1::/48"));
+        let document = theirs.sign_document(b"{}").unwrap();
+        let said = open(&document, &[ours.ca_der()]);
+        assert_eq!(said, Err(SignedError::Chain(ChainError::Untrusted)));
+    }
+
+    #[test]
+    fn while_the_ca_is_changed_who_knows_either_reads_documents_and_who_knows_none_does_not() {
+        let (one, two) = (credentials("fd00:1::/48", 1), credentials("fd00:1::/48", 2));
+        let load =
+            |current, other: Option<(u32, &Credentials)>| Authority::load(current, other).unwrap();
+        let (alone, staged) = (load((1, &one), None), load((1, &one), Some((2, &two))));
+        let (active, retired) = (load((2, &two), Some((1, &one))), load((2, &two), None));
+        let reads = |signer: &Authority, reader: &Authority| {
+            open(&signer.sign_document(b"{}").unwrap(), &[reader.ca_der()]).is_ok()
+        };
+        assert!(
+            reads(&staged, &alone) && !reads(&staged, &retired),
+            "nothing is signed by a staged CA"
+        );
+        assert!(reads(&active, &alone) && reads(&active, &retired));
+        assert!(!reads(&retired, &alone) && reads(&retired, &retired));
+        assert!(!reads(&active, &authority("fd00:1::/48")));
+        let document = retired.sign_document(b"{}").unwrap();
+        assert!(open(&document, &[alone.ca_der(), retired.ca_der()]).is_ok());
+        let mut mixed = active.sign_document(b"{}").unwrap();
+        mixed.payload = "e30K".into();
+        assert!(open(&mixed, &[alone.ca_der(), retired.ca_der()]).is_err());
+    }
+
+    #[test]
+    fn a_node_s_certificate_cannot_sign_documents() {
+        let authority = authority("fd00:1::/48");
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let request = CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap()
+            .pem()
+            .unwrap();
+        let proven = crate::pki::request::read(&request).unwrap();
+        let node = authority
+            .sign_node(Prefix::new(7, 16).unwrap(), &proven, NOW_S, 86_400)
+            .unwrap();
+        let der = Parsed::read(&node.certificate, "node").unwrap().der;
+        let document = seal(b"{}", (&der, None), &proven.spki, &key.sign(b"{}").unwrap());
+        let said = open(&document, &[authority.ca_der()]);
+        assert_eq!(
+            said,
+            Err(SignedError::Signer {
+                why: "its common name is not that of a signer"
+            })
+        );
+    }
+}

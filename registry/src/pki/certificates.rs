@@ -1,0 +1,200 @@
+//! The profiles of certificates (RFC 5280): what a root, a CA, a signer and a node carry.
+
+use super::{PkiError, random};
+use ipnet::Ipv6Net;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    SerialNumber,
+};
+use time::OffsetDateTime;
+use wire::overlay::Network;
+
+/// Certificates begin this long before they are made, for clocks that are behind.
+pub const BACKDATE_S: i64 = 3600;
+
+/// Life of a root that is kept offline: 30 years.
+const ROOT_LIFE_S: i64 = 30 * 365 * 86_400;
+
+/// Life of the CA, of the registry's own TLS certificate and of the documents' signer: 10 years.
+pub(crate) const CA_LIFE_S: i64 = 10 * 365 * 86_400;
+
+pub(crate) fn new_key() -> Result<KeyPair, PkiError> {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"))
+}
+
+/// A random range of unique local addresses (RFC 4193): `fd` and 40 random bits, /48.
+///
+/// # Errors
+/// The system has no random bytes.
+pub fn random_network() -> Result<Ipv6Net, PkiError> {
+    let [a, b, c, d, e] = random::<5>()?;
+    let address = std::net::Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    Ok(Ipv6Net::new_assert(address, 48))
+}
+
+/// The serial number of a CA says its network: a 1 followed by the network's bits.
+pub(crate) fn serial_of_network(network: Ipv6Net) -> SerialNumber {
+    let length = u32::from(network.prefix_len());
+    let number = 1u128 << length
+        | network
+            .network()
+            .to_bits()
+            .checked_shr(128 - length)
+            .unwrap_or(0);
+    let bytes = number.to_be_bytes();
+    let first = bytes.iter().position(|byte| *byte != 0).unwrap_or(0);
+    SerialNumber::from_slice(bytes.get(first..).unwrap_or(&bytes))
+}
+
+/// 127 random bits, the highest set, so that it has neither sign nor leading zeros.
+pub(crate) fn random_serial() -> Result<[u8; 16], PkiError> {
+    let [first, rest @ ..] = random::<16>()?;
+    let mut serial = [first & 0x3f | 0x40; 16];
+    if let Some(tail) = serial.get_mut(1..) {
+        tail.copy_from_slice(&rest);
+    }
+    Ok(serial)
+}
+
+pub(crate) fn make(what: &'static str) -> impl Fn(rcgen::Error) -> PkiError {
+    move |source| PkiError::Make { what, source }
+}
+
+pub(crate) fn params(name: &str, now_s: i64, until_s: i64) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = moment(now_s - BACKDATE_S)?;
+    params.not_after = moment(until_s)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn moment(seconds: i64) -> Result<OffsetDateTime, PkiError> {
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PkiError::Time { seconds })
+}
+
+/// What a CA says of itself, below which there may be so many more.
+pub(super) fn ca_like(
+    name: &str,
+    below: u8,
+    now_s: i64,
+    until_s: i64,
+) -> Result<CertificateParams, PkiError> {
+    let mut ca = params(name, now_s, until_s)?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(ca)
+}
+
+/// What a CA that stands for itself says of itself; only the first has no generation in its name.
+pub(super) fn ca_params(
+    network: Ipv6Net,
+    generation: u32,
+    now_s: i64,
+) -> Result<CertificateParams, PkiError> {
+    let name = match generation {
+        0 | 1 => format!("warren {network}"),
+        later => format!("warren {network} {later}"),
+    };
+    let mut ca = ca_like(&name, 0, now_s, now_s + CA_LIFE_S)?;
+    ca.serial_number = Some(serial_of_network(network));
+    Ok(ca)
+}
+
+/// What a root says of itself.
+pub(crate) fn root_params(network: Ipv6Net, now_s: i64) -> Result<CertificateParams, PkiError> {
+    let mut root = ca_like(
+        &format!("warren {network} root"),
+        1,
+        now_s,
+        now_s + ROOT_LIFE_S,
+    )?;
+    root.serial_number = Some(serial_of_network(network));
+    Ok(root)
+}
+
+/// What a root says of a CA that signs.
+pub(crate) fn online_ca_params(
+    network: Ipv6Net,
+    now_s: i64,
+    until_s: i64,
+) -> Result<CertificateParams, PkiError> {
+    ca_like(&format!("warren {network} online"), 0, now_s, until_s)
+}
+
+/// The network whose bits the serial number of a trusted CA holds.
+pub(super) fn network_of_serial(serial: &[u8]) -> Option<Network> {
+    let number = serial.iter().try_fold(0u128, |number, byte| {
+        (number >> 120 == 0).then_some(number << 8 | u128::from(*byte))
+    })?;
+    let length = 127u32.checked_sub(number.leading_zeros())?;
+    let bits = number ^ 1 << length;
+    let address = std::net::Ipv6Addr::from_bits(bits.checked_shl(128 - length)?);
+    Network::new(Ipv6Net::new(address, u8::try_from(length).ok()?).ok()?)
+}
+
+/// What matters of a CA's or a signer's certificate.
+pub(crate) struct Parsed {
+    pub(crate) der: Vec<u8>,
+    pub(crate) spki: Vec<u8>,
+    pub(crate) not_after_s: i64,
+    /// Its common name.
+    pub(crate) name: String,
+    serial: Vec<u8>,
+}
+
+impl Parsed {
+    pub(crate) fn read(pem: &str, what: &'static str) -> Result<Self, PkiError> {
+        let bad = || PkiError::Stored { what };
+        let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| bad())?;
+        let certificate = block.parse_x509().map_err(|_| bad())?;
+        Ok(Self {
+            spki: certificate.public_key().raw.to_vec(),
+            serial: certificate.raw_serial().to_vec(),
+            name: certificate
+                .subject()
+                .iter_common_name()
+                .find_map(|name| name.as_str().ok())
+                .unwrap_or_default()
+                .to_owned(),
+            not_after_s: certificate.validity().not_after.timestamp(),
+            der: block.contents.clone(),
+        })
+    }
+
+    /// The network that a trusted CA is for.
+    pub(crate) fn network(&self) -> Option<Network> {
+        network_of_serial(&self.serial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_serial_number_of_a_ca_names_its_network() {
+        for network in [
+            "fd12:3456:789a::/48",
+            "2001:db8::/32",
+            "2000::/16",
+            "fd00:0:0:1::/64",
+            "fd80::/17",
+        ] {
+            let expected = Network::new(network.parse().unwrap());
+            let serial = serial_of_network(network.parse().unwrap());
+            assert_eq!(network_of_serial(&serial.to_bytes()), expected, "{network}");
+        }
+        assert_eq!(
+            serial_of_network("2001:db8:42::/48".parse().unwrap()).to_string(),
+            "01:20:01:0d:b8:00:42"
+        );
+        assert_eq!(network_of_serial(&[]), None);
+        assert_eq!(network_of_serial(&[0]), None);
+        assert_eq!(network_of_serial(&[0xff; 16]), None);
+        assert_eq!(network_of_serial(&[0xff; 20]), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! Makes the keys and certificates of a registry: a CA, a signer of documents, a server of TLS.
+
+use super::{
+    PkiError,
+    certificates::{CA_LIFE_S, Parsed, ca_like, ca_params, make, new_key, params, random_serial},
+};
+use ipnet::Ipv6Net;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SerialNumber};
+use wire::signed::SIGNER_NAME;
+
+/// All keys and certificates of one CA, in PEM; what `init` writes and `run` reads.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The CA's certificate.
+    pub ca: String,
+    /// The CA's key.
+    pub ca_key: String,
+    /// The certificate of the documents' signer.
+    pub signer: String,
+    /// The signer's key.
+    pub signer_key: String,
+    /// The registry's own certificate for TLS.
+    pub tls: String,
+    /// Its key.
+    pub tls_key: String,
+    /// The same CA certified by the one before it; empty for the first, and where both have the same root.
+    pub cross: String,
+    /// The certificate of the root that certified the CA; empty where the CA stands for itself.
+    pub root: String,
+}
+
+/// A CA before it has signed anything.
+pub(crate) struct NewCa {
+    pub(crate) certificate: String,
+    pub(crate) key: KeyPair,
+    pub(crate) root: String,
+}
+
+impl NewCa {
+    /// One that stands for itself.
+    pub(crate) fn alone(network: Ipv6Net, generation: u32, now_s: i64) -> Result<Self, PkiError> {
+        let (ca, key) = (ca_params(network, generation, now_s)?, new_key()?);
+        let certificate = ca.self_signed(&key).map_err(make("the CA"))?.pem();
+        Ok(Self {
+            certificate,
+            key,
+            root: String::new(),
+        })
+    }
+}
+
+impl Credentials {
+    /// Makes what a CA needs to serve a network; `hosts` are the names and addresses at which the
+    /// registry is reached.
+    ///
+    /// # Errors
+    /// No random bytes, a host that is neither a name nor an address, or a CA that cannot be used.
+    pub(crate) fn make(ca: NewCa, hosts: &[String], now_s: i64) -> Result<Self, PkiError> {
+        let NewCa {
+            certificate,
+            key,
+            root,
+        } = ca;
+        let until_s = (now_s + CA_LIFE_S).min(Parsed::read(&certificate, "the CA")?.not_after_s);
+        let (signer_key, tls_key) = (new_key()?, new_key()?);
+        let ca_key = key.serialize_pem();
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(make("use of the CA"))?;
+
+        let mut signer = params(SIGNER_NAME, now_s, until_s)?;
+        signer.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
+        signer.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        let signer = signer
+            .signed_by(&signer_key, &issuer)
+            .map_err(make("the signer's certificate"))?;
+
+        let mut tls = params("warren-registry", now_s, until_s)?;
+        tls.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
+        tls.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let names = CertificateParams::new(hosts).map_err(make("the registry's names"))?;
+        tls.subject_alt_names = names.subject_alt_names;
+        let tls = tls
+            .signed_by(&tls_key, &issuer)
+            .map_err(make("the registry's certificate"))?;
+
+        Ok(Self {
+            ca: certificate,
+            ca_key,
+            signer: signer.pem(),
+            signer_key: signer_key.serialize_pem(),
+            tls: tls.pem(),
+            tls_key: tls_key.serialize_pem(),
+            cross: String::new(),
+            root,
+        })
+    }
+
+    /// The certificate (PEM) that who trusts this CA knows: its root's, or its own.
+    pub(crate) fn anchor(&self) -> &str {
+        if self.root.is_empty() {
+            &self.ca
+        } else {
+            &self.root
+        }
+    }
+
+    /// Lets the CA `before` certify this one, so that who knows only that one can verify ours.
+    ///
+    /// # Errors
+    /// A key or certificate cannot be used.
+    pub(crate) fn cross(&mut self, before: &Self, now_s: i64) -> Result<(), PkiError> {
+        let key = |pem: &str| KeyPair::from_pem(pem).map_err(make("use of a CA's key"));
+        let issuer = Issuer::from_ca_cert_pem(&before.ca, key(&before.ca_key)?);
+        let mut ca = ca_like(
+            &Parsed::read(&self.ca, "the CA")?.name,
+            0,
+            now_s,
+            now_s + CA_LIFE_S,
+        )?;
+        ca.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
+        let signed = ca.signed_by(
+            &key(&self.ca_key)?,
+            &issuer.map_err(make("use of the CA before"))?,
+        );
+        self.cross = signed.map_err(make("a CA's cross certificate"))?.pem();
+        Ok(())
+    }
+}

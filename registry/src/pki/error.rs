@@ -1,0 +1,30 @@
+//! The errors of keys and certificates.
+
+/// What an authority could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// The library refused.
+    #[error("cannot make {what}")]
+    Make {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// The system has no random bytes.
+    #[error("the system gives no random bytes")]
+    NoRandom,
+    /// A moment outside the calendar.
+    #[error("{seconds} s since 1970 is outside the calendar")]
+    Time {
+        /// The moment.
+        seconds: i64,
+    },
+    /// A stored certificate that cannot be read.
+    #[error("{what} cannot be read as a certificate")]
+    Stored {
+        /// Which.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,237 @@
+//! A root above the CA that signs, whose key lies in a folder of its own: it certifies CAs and nothing else.
+//!
+//! Only `warren registry init`, `certify` and `rotate-ca` with `--offline-root` open it; a registry that runs
+//! never does.
+
+use super::{
+    PkiError,
+    certificates::{CA_LIFE_S, Parsed, make, new_key, online_ca_params, root_params},
+    credentials::NewCa,
+    random,
+    request::ProvenKey,
+};
+use crate::files::{FileError, io_error, private_folder, read, write_new};
+use ipnet::Ipv6Net;
+use rcgen::{Issuer, KeyPair, PublicKeyData, SerialNumber, SubjectPublicKeyInfo};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use wire::{
+    chain::{self, Between},
+    overlay::Network,
+    signed::hex,
+};
+
+/// Its certificate, which everybody may know.
+const CERTIFICATE: &str = "root.crt";
+
+/// Its key.
+const KEY: &str = "root.key";
+
+/// A root that cannot be created, opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// The folder holds a root already.
+    #[error("there is a root in {} already, and nothing was changed", path.display())]
+    Exists {
+        /// The folder of the root.
+        path: PathBuf,
+    },
+    /// The folder holds no root, or only its certificate.
+    #[error("there is no root in {}: root.crt or root.key is missing", path.display())]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A CA must not be older than one that the root certified before.
+    #[error("the root in {} certified a CA later than now: set the clock", path.display())]
+    Clock {
+        /// The folder of the root.
+        path: PathBuf,
+    },
+    /// A range that no network can have.
+    #[error("no network can have the range {network}")]
+    Network {
+        /// The range that was asked for.
+        network: Ipv6Net,
+    },
+    /// A file of the root cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A key or certificate cannot be created or read.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// A root, with its key.
+pub struct OfflineRoot {
+    folder: PathBuf,
+    pem: String,
+    parsed: Parsed,
+    network: Network,
+    key: KeyPair,
+}
+
+impl OfflineRoot {
+    /// Whether the folder holds one.
+    pub fn exists(folder: &Path) -> bool {
+        [CERTIFICATE, KEY]
+            .iter()
+            .any(|name| folder.join(name).symlink_metadata().is_ok())
+    }
+
+    /// Makes a root for a network, in a folder that has none.
+    ///
+    /// # Errors
+    /// It has one, or something could not be made or written.
+    pub fn make(folder: &Path, network: Ipv6Net, now_s: i64) -> Result<Self, RootError> {
+        if Self::exists(folder) {
+            return Err(RootError::Exists {
+                path: folder.to_owned(),
+            });
+        }
+        if Network::new(network).is_none() {
+            return Err(RootError::Network { network });
+        }
+        private_folder(folder)?;
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"))?;
+        let root = root_params(network, now_s)?
+            .self_signed(&key)
+            .map_err(make("the root"))?;
+        write_new(&folder.join(KEY), &key.serialize_pem())?;
+        write_new(&folder.join(CERTIFICATE), &root.pem())?;
+        Self::open(folder)
+    }
+
+    /// Opens the root of a folder.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, RootError> {
+        let (path, key_path) = (folder.join(CERTIFICATE), folder.join(KEY));
+        let read = |path: &Path| match read(path) {
+            Err(FileError::Missing { .. }) => Err(RootError::Missing {
+                path: folder.to_owned(),
+            }),
+            outcome => Ok(outcome?),
+        };
+        let pem = read(&path)?;
+        let bad = |why: &str| FileError::Bad {
+            path: path.clone(),
+            why: why.to_owned(),
+        };
+        let parsed = Parsed::read(&pem, "the root").map_err(|error| bad(&error.to_string()))?;
+        let network = parsed
+            .network()
+            .ok_or_else(|| bad("its serial number names no network"))?;
+        let key = KeyPair::from_pem(&read(&key_path)?).map_err(|error| FileError::Bad {
+            path: key_path,
+            why: error.to_string(),
+        })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            pem,
+            parsed,
+            network,
+            key,
+        })
+    }
+
+    /// Its certificate in PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// The network whose CAs it certifies.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// Certifies a CA with this key for ten years, but never beyond its own end; its certificate in PEM. A copy
+    /// stays in the folder.
+    ///
+    /// The serial number begins with the moment: a later CA has a greater one, by which nodes prefer it.
+    ///
+    /// # Errors
+    /// The clock is behind that of the last time, or something could not be made or written.
+    pub fn certify(&self, key: &ProvenKey, now_s: i64) -> Result<String, RootError> {
+        let serial = serial(now_s)?;
+        let number = Between {
+            serial: hex(&serial).trim_start_matches('0').to_owned(),
+        };
+        if self.certified()?.iter().any(|before| *before >= number) {
+            return Err(RootError::Clock {
+                path: self.folder.clone(),
+            });
+        }
+        let until_s = now_s.saturating_add(CA_LIFE_S).min(self.parsed.not_after_s);
+        let mut ca = online_ca_params(self.network.range(), now_s, until_s)?;
+        ca.serial_number = Some(SerialNumber::from_slice(&serial));
+        let issuer_key =
+            KeyPair::from_pem(&self.key.serialize_pem()).map_err(make("use of the root's key"))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&self.pem, issuer_key).map_err(make("use of the root"))?;
+        let key = SubjectPublicKeyInfo::from_der(&key.spki).map_err(make("use of the CA's key"))?;
+        let certificate = ca.signed_by(&key, &issuer).map_err(make("the CA"))?.pem();
+        write_new(
+            &self.folder.join(format!("ca-{}.crt", hex(&serial))),
+            &certificate,
+        )?;
+        Ok(certificate)
+    }
+
+    /// Makes a CA below this root, with a new key.
+    pub(crate) fn new_ca(&self, now_s: i64) -> Result<NewCa, RootError> {
+        let key = new_key()?;
+        let certificate = self.certify(
+            &ProvenKey {
+                spki: key.subject_public_key_info(),
+            },
+            now_s,
+        )?;
+        Ok(NewCa {
+            certificate,
+            key,
+            root: self.pem().to_owned(),
+        })
+    }
+
+    /// The CAs that it certified, by their copies.
+    fn certified(&self) -> Result<Vec<Between>, RootError> {
+        let failed = io_error("read", &self.folder);
+        let entries = fs::read_dir(&self.folder).map_err(&failed)?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(&failed)?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            if name.starts_with("ca-") {
+                let bad = |why: String| FileError::Bad {
+                    path: path.clone(),
+                    why,
+                };
+                let chain = chain::read_pem(read(&path)?.as_bytes())
+                    .map_err(|error| bad(error.to_string()))?;
+                let ca = chain.first().map_or(&[][..], Vec::as_slice);
+                let between = chain::number_of(ca).map_err(|error| bad(error.to_string()))?;
+                found.push(between);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// 17 octets, more than any other serial number of a network has: 1, the moment, 64 random bits.
+fn serial(now_s: i64) -> Result<[u8; 17], PkiError> {
+    let mut serial = [1; 17];
+    let parts = now_s.to_be_bytes().into_iter().chain(random::<8>()?);
+    serial
+        .iter_mut()
+        .skip(1)
+        .zip(parts)
+        .for_each(|(place, byte)| *place = byte);
+    Ok(serial)
+}

@@ -1,0 +1,221 @@
+//! The registry's side of TLS, which can be changed while it serves: its own certificate, and whose
+//! certificates it takes.
+
+use crate::{
+    clock::WallClock,
+    pki::{authority::Authorities, credentials::Credentials},
+};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::{
+        ClientHello, ResolvesServerCert, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::CertifiedKey,
+    time_provider::TimeProvider,
+};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up TLS")]
+pub struct TlsError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+fn failed<E: std::error::Error + Send + Sync + 'static>(error: E) -> TlsError {
+    TlsError(Box::new(error))
+}
+
+/// The registry's clock, by which certificates are judged too.
+struct Now(WallClock);
+
+impl fmt::Debug for Now {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Now")
+    }
+}
+
+impl TimeProvider for Now {
+    fn current_time(&self) -> Option<UnixTime> {
+        u64::try_from((self.0)())
+            .ok()
+            .map(|now_s| UnixTime::since_unix_epoch(Duration::from_secs(now_s)))
+    }
+}
+
+/// What one state of the CAs means for TLS.
+#[derive(Debug)]
+struct Material {
+    own: Arc<CertifiedKey>,
+    clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl Material {
+    fn make(authorities: &Authorities, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let Authorities { current, other, .. } = authorities;
+        let mut roots = RootCertStore::empty();
+        for credentials in std::iter::once(current).chain(other) {
+            roots
+                .add(
+                    CertificateDer::from_pem_slice(credentials.anchor().as_bytes())
+                        .map_err(failed)?,
+                )
+                .map_err(failed)?;
+        }
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(failed)?;
+        Ok(Self {
+            own: own(current, provider)?,
+            clients,
+        })
+    }
+}
+
+/// Our certificate and chain. The trusted CA goes along, so that a newcomer can compare it with the
+/// invitation's pin; and our CA's certificate by the CA before, for nodes that know only that one.
+fn own(
+    credentials: &Credentials,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, TlsError> {
+    let read = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).map_err(failed);
+    let mut chain = vec![read(&credentials.tls)?, read(&credentials.ca)?];
+    for more in [&credentials.root, &credentials.cross]
+        .into_iter()
+        .filter(|pem| !pem.is_empty())
+    {
+        chain.push(read(more)?);
+    }
+    let key = PrivateKeyDer::from_pem_slice(credentials.tls_key.as_bytes()).map_err(failed)?;
+    CertifiedKey::from_der(chain, key, provider)
+        .map(Arc::new)
+        .map_err(failed)
+}
+
+/// Both halves of TLS, shared by the server and by who changes CAs.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    material: Arc<RwLock<Arc<Material>>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Live {
+    pub(crate) fn new(authorities: &Authorities) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let material = Arc::new(Material::make(authorities, &provider)?);
+        Ok(Self {
+            material: Arc::new(RwLock::new(material)),
+            provider,
+        })
+    }
+
+    /// From the next handshake on.
+    pub(crate) fn replace(&self, authorities: &Authorities) -> Result<(), TlsError> {
+        let material = Arc::new(Material::make(authorities, &self.provider)?);
+        *self
+            .material
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = material;
+        Ok(())
+    }
+
+    /// For a server that judges certificates by `clock`.
+    pub(crate) fn config(&self, clock: &WallClock) -> Result<ServerConfig, TlsError> {
+        let now = Arc::new(Now(Arc::clone(clock)));
+        Ok(
+            ServerConfig::builder_with_details(Arc::clone(&self.provider), now)
+                .with_safe_default_protocol_versions()
+                .map_err(failed)?
+                .with_client_cert_verifier(Arc::new(self.clone()))
+                .with_cert_resolver(Arc::new(self.clone())),
+        )
+    }
+
+    fn material(&self) -> Arc<Material> {
+        Arc::clone(&self.material.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ResolvesServerCert for Live {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.material().own))
+    }
+}
+
+/// The last second of a certificate's life.
+fn end(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let end = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(end)))
+}
+
+impl ClientCertVerifier for Live {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    /// A certificate that is over passes too: its owner may be late to renew it. Whether it is any
+    /// good is the desk's to say, with each request, and for all but a renewal it is not.
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let clients = &self.material().clients;
+        let over = |error: &CertificateError| {
+            matches!(
+                error,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. }
+            )
+        };
+        match (
+            clients.verify_client_cert(end_entity, intermediates, now),
+            end(end_entity),
+        ) {
+            (Err(Error::InvalidCertificate(error)), Some(end)) if over(&error) => {
+                clients.verify_client_cert(end_entity, intermediates, end)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.material()
+            .clients
+            .verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.material()
+            .clients
+            .verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.material().clients.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,273 @@
+//! Changes the CA, in three steps. Below a root that stays nobody has to trust anything new.
+
+use super::{
+    Desk,
+    rotations::{CaStep, refuse},
+};
+use crate::{
+    files::FileError,
+    init::{ca_versions, error::RegistryError, keep},
+    pki::{authority::Authorities, certificates::Parsed, credentials::NewCa},
+    service::error::Refusal,
+    settings::{self, BarredCa, Settings},
+    store::{Storage, StorageError},
+};
+use ipnet::Ipv6Net;
+use pem::{EncodeConfig, LineEnding, Pem};
+use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
+use wire::{
+    chain,
+    registry::{Kind, MOST_BARRED, NetworkDocument, Revocations},
+    signed::{SignedDocument, open},
+};
+
+/// What a root is asked for.
+pub struct CaRequest {
+    /// A request (PKCS #10 in PEM) with the key of the next CA.
+    pub csr: String,
+    /// The network's range.
+    pub network: Ipv6Net,
+    /// A root stands above the present CA: no other will do.
+    pub has_root: bool,
+}
+
+/// What the network document must say of CAs: nothing while there was only the first.
+fn expected(authorities: &Authorities) -> Vec<String> {
+    let authority = &authorities.authority;
+    match (authority.generation(), &authorities.other) {
+        (1, None) => Vec::new(),
+        (_, _) => authority.trusted(),
+    }
+}
+
+/// Brings the documents in line with the CAs: a change of the CA may have been cut off between its
+/// files and its documents.
+pub(super) fn mend(
+    storage: &mut dyn Storage,
+    authorities: &Authorities,
+    settings: &Settings,
+) -> Result<(), Refusal> {
+    let authority = &authorities.authority;
+    let cas = authority.trusted_der();
+    let read = |storage: &dyn Storage, kind| -> Result<(Vec<u8>, SignedDocument), Refusal> {
+        let missing = StorageError::Value {
+            what: "no signed document, or one",
+        };
+        let (_, json) = storage.document(kind)?.ok_or(missing)?;
+        let signed: SignedDocument = serde_json::from_str(&json)?;
+        Ok((open(&signed, &cas)?.payload, signed))
+    };
+    let (payload, signed) = read(storage, Kind::Network)?;
+    let mut network = NetworkDocument::read(&payload)?;
+    if network.authorities != expected(authorities) || !authority.signed_rightly(&signed) {
+        network.authorities = expected(authorities);
+        network.version += 1;
+        keep(storage, authority, Kind::Network, network.version, &network)?;
+    }
+    let (payload, signed) = read(storage, Kind::Revocations)?;
+    let mut list = Revocations::read(&payload)?;
+    if list.authorities != settings.barred_serials() || !authority.signed_rightly(&signed) {
+        list.authorities = settings.barred_serials();
+        list.version += 1;
+        keep(storage, authority, Kind::Revocations, list.version, &list)?;
+    }
+    Ok(())
+}
+
+fn certificate(why: impl ToString) -> Refusal {
+    Refusal::CaCertificate {
+        why: why.to_string(),
+    }
+}
+
+fn out_of_order<T>(why: &str) -> Result<T, Refusal> {
+    Err(Refusal::Step {
+        why: why.to_owned(),
+    })
+}
+
+/// A certificate (DER) in PEM.
+fn in_pem(der: &[u8]) -> String {
+    let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&Pem::new("CERTIFICATE", der), lines)
+}
+
+impl Desk {
+    /// When each trusted CA ends, seconds since 1970, and what it is.
+    pub fn ca_ends(&self) -> Vec<(&'static str, i64)> {
+        self.authorities.authority.ends()
+    }
+
+    /// Makes the key of the next CA, and what a root is asked with to certify it; asked again, it is the same key.
+    ///
+    /// # Errors
+    /// The key could not be made or kept.
+    pub fn request_ca(&mut self, who: &str) -> Result<CaRequest, Refusal> {
+        let key = ca_versions::request_key(&self.places)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let request = params
+            .serialize_request(&key)
+            .and_then(|request| request.pem());
+        let csr = request.map_err(crate::pki::certificates::make("a request"))?;
+        self.note(who, "rotate-ca: a root is asked for the next CA".to_owned())?;
+        let authority = &self.authorities.authority;
+        Ok(CaRequest {
+            csr,
+            network: authority.network().range(),
+            has_root: authority.has_root(),
+        })
+    }
+
+    /// The next CA: one that stands for itself, or the one that a root certified.
+    fn next_ca(&self, given: Option<&str>) -> Result<NewCa, Refusal> {
+        let (authority, now_s) = (&self.authorities.authority, self.now_s());
+        let Some(text) = given else {
+            if authority.has_root() {
+                return out_of_order(
+                    "a root stands above the CA, and must certify the next one too",
+                );
+            }
+            return Ok(NewCa::alone(
+                authority.network().range(),
+                self.settings.authority + 1,
+                now_s,
+            )?);
+        };
+        let both = chain::read_pem(text.as_bytes()).map_err(certificate)?;
+        let [ca, root] = both.as_slice() else {
+            return Err(certificate(
+                "it takes two: that of the CA, and that of the root which certified it",
+            ));
+        };
+        if authority.has_root() && root != authority.ca_der() {
+            return Err(certificate(
+                "the root is not the one that the network's nodes trust",
+            ));
+        }
+        chain::verify_between(ca, &[root], now_s).map_err(certificate)?;
+        let (ca, root) = (in_pem(ca), in_pem(root));
+        if Parsed::read(&root, "the root")?.network() != Some(authority.network()) {
+            return Err(certificate("the root is another network's"));
+        }
+        let key = match ca_versions::requested_key(&self.places) {
+            Err(RegistryError::File(FileError::Missing { .. })) => {
+                return out_of_order("no root was asked for a CA");
+            }
+            found => found?,
+        };
+        if Parsed::read(&ca, "the CA")?.spki != key.subject_public_key_info() {
+            return Err(certificate(
+                "it is for another key than the root was asked with",
+            ));
+        }
+        Ok(NewCa {
+            certificate: ca,
+            key,
+            root,
+        })
+    }
+
+    /// Changes the CA, one step; says what was done, and the version of the network document. `given`, for the
+    /// first: the next CA's certificate and its root's, in PEM.
+    ///
+    /// # Errors
+    /// The step is out of order, the certificates are not good, or nodes are not ready and it is not forced.
+    pub fn rotate_ca(
+        &mut self,
+        step: CaStep,
+        given: Option<&str>,
+        force: bool,
+        who: &str,
+    ) -> Result<(String, u64), Refusal> {
+        let retiring = self.authorities.authority.is_retiring();
+        let (current, other) = (self.settings.authority, self.settings.other_authority);
+        let mut settings = self.settings.clone();
+        let done = match (step, other) {
+            (CaStep::Stage, Some(_)) => {
+                return out_of_order("a change of the CA is under way already");
+            }
+            (CaStep::Stage, None) => {
+                let ca = self.next_ca(given)?;
+                let next = ca_versions::make_next(&self.places, &self.settings, ca, self.now_s())?;
+                settings.other_authority = Some(next);
+                format!("CA {next} is made, and trusted beside CA {current}; CA {current} signs")
+            }
+            (CaStep::Activate, Some(next)) if !retiring => {
+                (settings.authority, settings.other_authority) = (next, Some(current));
+                self.activate(current, next, force)?
+            }
+            (CaStep::Activate, _) => return out_of_order("there is no new CA: stage one first"),
+            (CaStep::Retire, Some(before)) if retiring => {
+                if !force {
+                    self.need_applied()?;
+                    self.need_renewed(current)?;
+                }
+                settings.other_authority = None;
+                self.bar_other(&mut settings)?;
+                format!("CA {before} is trusted no more, and its keys are removed")
+            }
+            (CaStep::Retire, _) => {
+                return out_of_order("no CA can be retired: activate a new one first");
+            }
+        };
+        settings::replace(&self.places, &settings)?;
+        self.settings = settings;
+        self.authorities = ca_versions::authorities(&self.places, &self.settings)?;
+        self.live.replace(&self.authorities)?;
+        let trusted = expected(&self.authorities);
+        let version = self.publish(|document| document.authorities = trusted)?;
+        match (step, other) {
+            (CaStep::Stage, _) => ca_versions::forget_request(&self.places)?,
+            (CaStep::Retire, Some(before)) => {
+                self.publish_revocations()?;
+                ca_versions::remove_keys(&self.places, before)?;
+            }
+            (CaStep::Activate | CaStep::Retire, _) => {
+                self.publish_revocations()?;
+            }
+        }
+        self.note(who, format!("rotate-ca: {done}"))?;
+        Ok((done, version))
+    }
+
+    /// Before the next CA signs: all nodes must trust it, which they do for its root's sake where that stays.
+    fn activate(&mut self, current: u32, next: u32, force: bool) -> Result<String, Refusal> {
+        if self.authorities.authority.other_between()?.is_some() {
+            return Ok(format!("CA {next} signs; nodes renew below the same root"));
+        }
+        if !force {
+            self.need_applied()?;
+        }
+        let gone = self.storage.withdraw_invitations(self.now_s())?;
+        Ok(format!(
+            "CA {next} signs; {gone} invitations, which named CA {current}, are void"
+        ))
+    }
+
+    /// Bars the CA before, which the root that stays would go on to vouch for.
+    fn bar_other(&self, settings: &mut Settings) -> Result<(), Refusal> {
+        let Some((serial, until_s)) = self.authorities.authority.other_between()? else {
+            return Ok(());
+        };
+        let now_s = self.now_s();
+        settings.barred.retain(|ca| ca.until_s > now_s);
+        if settings.barred.len() >= MOST_BARRED {
+            return out_of_order("as many CAs are barred as the revocations may name");
+        }
+        settings.barred.push(BarredCa { serial, until_s });
+        Ok(())
+    }
+
+    /// Refuses unless each node has a certificate of this CA.
+    fn need_renewed(&self, generation: u32) -> Result<(), Refusal> {
+        let nodes = self.live_nodes()?;
+        let missing = nodes
+            .iter()
+            .filter(|(_, theirs)| !theirs.contains(&generation));
+        refuse(
+            missing.map(|(prefix, _)| prefix.to_string()).collect(),
+            nodes.len(),
+        )
+    }
+}

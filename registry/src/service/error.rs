@@ -1,0 +1,163 @@
+//! Why the registry's answer is no.
+
+use crate::{
+    files::FileError,
+    init::error::RegistryError,
+    pki::{PkiError, request::BadRequest, tls::TlsError},
+    store::{IssueError, StorageError},
+};
+use wire::registry::{DocumentError, VERSION};
+
+/// Why the answer is no.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A document of another version.
+    #[error("version {version} is not {VERSION}")]
+    Version {
+        /// What it said.
+        version: u32,
+    },
+    /// The token: unknown, used or expired; nobody is told which.
+    #[error("the token is unknown, used or expired")]
+    Token,
+    /// Too many failures from there, or overall.
+    #[error("too many failed claims; try again in a minute")]
+    TooMany,
+    /// Too many who joined from there by an invitation that is known to everybody.
+    #[error("enough joined from your network by this public invitation; try again in an hour")]
+    Strangers,
+    /// Too many requests of one kind by one node.
+    #[error("too many {what}; try again in a minute")]
+    TooOften {
+        /// Of what.
+        what: &'static str,
+    },
+    /// More work waits than can be done in time.
+    #[error("the registry is busy; try again in a moment")]
+    Busy,
+    /// The certificate request.
+    #[error("{0}")]
+    Request(BadRequest),
+    /// The key is another's, or was revoked.
+    #[error("this key has a certificate already, or was revoked; make a new one")]
+    KeyKnown,
+    /// No prefix is left.
+    #[error("the network has no prefix left")]
+    Full,
+    /// The prefix that was asked for is not free.
+    #[error("the prefix is somebody's, or overlaps another; revoke its node first")]
+    Taken,
+    /// The name that was asked for is not free.
+    #[error("the name is another node's, or another invitation's")]
+    NameTaken,
+    /// No certificate on TLS.
+    #[error("this needs a certificate of the network")]
+    NoCertificate,
+    /// The certificate is revoked, unknown or expired.
+    #[error("the certificate is not one of a member")]
+    NoMember,
+    /// A renewal that comes too early.
+    #[error("renewals begin in the last third of a certificate's life")]
+    TooEarly,
+    /// A renewal that comes late, with another key.
+    #[error("the certificate is over: within the grace it is renewed with its own key only")]
+    LateKey,
+    /// A node without a live certificate.
+    #[error("{node} is no name, prefix or serial number of a node with a live certificate")]
+    NoSuchNode {
+        /// What was asked for.
+        node: String,
+    },
+    /// A field of an operator's document that cannot be.
+    #[error("{value} is not {right}")]
+    Value {
+        /// Which.
+        field: &'static str,
+        /// What it is.
+        value: String,
+        /// What would be right.
+        right: String,
+    },
+    /// What a root is said to have certified.
+    #[error("{why}")]
+    CaCertificate {
+        /// In words.
+        why: String,
+    },
+    /// A step of a rotation out of order.
+    #[error("{why}")]
+    Step {
+        /// In words.
+        why: String,
+    },
+    /// A step that would cut nodes off.
+    #[error("{} of {live} nodes are not ready: {}", missing.len(), shown(missing))]
+    NotSpread {
+        /// Who.
+        missing: Vec<String>,
+        /// Of how many.
+        live: usize,
+    },
+    /// Ours to mend: nothing was issued.
+    #[error("the registry failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The first few of a list.
+fn shown(names: &[String]) -> String {
+    const MOST: usize = 8;
+    let first: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
+    let dots = if names.len() > MOST { ", …" } else { "" };
+    format!("{}{dots}", first.join(", "))
+}
+
+macro_rules! failed {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Refusal {
+            fn from(error: $error) -> Self {
+                Self::Failed(Box::new(error))
+            }
+        }
+    )*};
+}
+
+failed!(
+    StorageError,
+    PkiError,
+    RegistryError,
+    FileError,
+    TlsError,
+    wire::signed::SignedError,
+    serde_json::Error
+);
+
+impl From<DocumentError> for Refusal {
+    fn from(error: DocumentError) -> Self {
+        match error {
+            DocumentError::Value {
+                field,
+                value,
+                right,
+            } => Self::Value {
+                field,
+                value,
+                right: right.to_owned(),
+            },
+            error @ DocumentError::Shape { .. } => Self::Failed(Box::new(error)),
+        }
+    }
+}
+
+impl From<IssueError> for Refusal {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Token => Self::Token,
+            IssueError::KeyKnown => Self::KeyKnown,
+            IssueError::Full => Self::Full,
+            IssueError::Taken => Self::Taken,
+            IssueError::NameTaken => Self::NameTaken,
+            IssueError::NotLive => Self::NoMember,
+            IssueError::Sign(_) | IssueError::Storage(_) => Self::Failed(Box::new(error)),
+        }
+    }
+}

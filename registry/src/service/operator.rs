@@ -1,0 +1,263 @@
+//! Does what the operator asks: invitations, certificates by file, revocations, copies, the log.
+
+use super::{Desk, proven, rfc3339};
+use crate::{
+    pki::{random, request::sha256},
+    service::error::Refusal,
+    store::{CheckedClaim, Entry, Member, NewInvitation, Report, Wanted},
+};
+use policies::names::Prefix;
+use wire::{
+    invitation::Invitation,
+    registry::{Enrolment, VERSION},
+};
+
+/// The longest an invitation may be good: ten years.
+pub const LONGEST_TTL_S: i64 = 10 * 365 * 86_400;
+
+/// The most nodes that one invitation may let in.
+pub const MOST_USES: u32 = 10_000;
+
+/// What an invitation shall be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Invitations {
+    /// How long it is good, in seconds.
+    pub ttl_s: i64,
+    /// How many nodes it lets in.
+    pub uses: u32,
+    /// What for.
+    pub wanted: Wanted,
+    /// Its line may be published.
+    pub anonymous: bool,
+}
+
+/// An invitation, and its end.
+pub struct Invited {
+    /// What is handed to the newcomer.
+    pub invitation: Invitation,
+    /// RFC 3339 UTC.
+    pub expires: String,
+}
+
+fn bad<T>(field: &'static str, value: impl ToString, right: impl ToString) -> Result<T, Refusal> {
+    Err(Refusal::Value {
+        field,
+        value: value.to_string(),
+        right: right.to_string(),
+    })
+}
+
+/// Whether people may call a node so: letters, digits, dots, hyphens, underscores, at most 63, and
+/// nothing that could be a serial number.
+fn is_name(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let serial = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (1..=63).contains(&text.len()) && text.bytes().all(good) && !serial
+}
+
+impl Desk {
+    /// Adds to the log that only grows.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    pub(crate) fn note(&mut self, who: &str, what: String) -> Result<(), Refusal> {
+        tracing::info!(who, what, "operator");
+        let entry = Entry {
+            at_s: self.now_s(),
+            who: who.to_owned(),
+            what,
+        };
+        Ok(self.storage.log(&entry)?)
+    }
+
+    fn check_wanted(&self, wanted: &Wanted) -> Result<(), Refusal> {
+        if let Some(name) = wanted.name.as_ref().filter(|name| !is_name(name)) {
+            let shown: String = name.chars().take(63).collect();
+            return bad(
+                "name",
+                shown,
+                "1 to 63 letters, digits, dots, hyphens and underscores",
+            );
+        }
+        if let (Some(length), Some(prefix)) = (wanted.length, wanted.prefix)
+            && length != prefix.length()
+        {
+            return bad(
+                "prefix_length",
+                length,
+                format!("that of the prefix {prefix}"),
+            );
+        }
+        let most = (127 - self.authorities.authority.network().range().prefix_len()).min(32);
+        let length = wanted.prefix.map(Prefix::length).or(wanted.length);
+        match length.filter(|length| !(1..=most).contains(length)) {
+            Some(length) => bad("prefix_length", length, format!("in 1 to {most}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes an invitation.
+    ///
+    /// # Errors
+    /// A value is out of range, name or prefix are somebody's, or it could not be kept.
+    pub fn invite(&mut self, asked: &Invitations, who: &str) -> Result<Invited, Refusal> {
+        let Invitations {
+            ttl_s,
+            uses,
+            wanted,
+            anonymous,
+        } = asked;
+        if !(1..=LONGEST_TTL_S).contains(ttl_s) {
+            return bad("ttl_s", ttl_s, format!("in 1 to {LONGEST_TTL_S}"));
+        }
+        if !(1..=MOST_USES).contains(uses) {
+            return bad("uses", uses, format!("in 1 to {MOST_USES}"));
+        }
+        let one = wanted.name.is_some() || wanted.prefix.is_some();
+        if *uses > 1 && one {
+            return bad(
+                "uses",
+                uses,
+                "1, where the invitation has a name or a prefix",
+            );
+        }
+        if *anonymous && one {
+            return bad(
+                "anonymous",
+                anonymous,
+                "for an invitation that has a name or a prefix",
+            );
+        }
+        self.check_wanted(wanted)?;
+        let (token, now_s) = (random::<16>()?, self.now_s());
+        let expires_s = now_s.saturating_add(*ttl_s);
+        let kept = NewInvitation {
+            token: sha256(&token),
+            uses: *uses,
+            expires_s,
+            wanted: wanted.clone(),
+            anonymous: *anonymous,
+        };
+        self.storage.invite(&kept, now_s)?;
+        self.note(
+            who,
+            format!(
+                "invite: {uses} uses, {ttl_s} s{}{}",
+                shown(wanted),
+                if *anonymous { ", anonymous" } else { "" }
+            ),
+        )?;
+        let pin = self.authorities.authority.pin();
+        let invitation = Invitation {
+            address: self.address.clone(),
+            pin,
+            token,
+        };
+        Ok(Invited {
+            invitation,
+            expires: rfc3339(expires_s),
+        })
+    }
+
+    /// Signs a request that came by file.
+    ///
+    /// # Errors
+    /// As for a claim.
+    pub fn sign(&mut self, csr: &str, wanted: &Wanted, who: &str) -> Result<Enrolment, Refusal> {
+        let key = proven(VERSION, csr)?;
+        self.check_wanted(wanted)?;
+        let (length, now_s) = (self.settings.prefix_length, self.now_s());
+        let checked = CheckedClaim {
+            token: None,
+            key,
+            wanted: wanted.clone(),
+            length,
+            now_s,
+        };
+        let claimed = self.issue(&checked)?;
+        self.note(who, format!("sign: {}{}", claimed.prefix, shown(wanted)))?;
+        Ok(Enrolment {
+            version: VERSION,
+            registry: self.address.to_string(),
+            claimed,
+        })
+    }
+
+    /// All live certificates: with the ends of their lives, names, and what their nodes said last.
+    ///
+    /// # Errors
+    /// The database refused.
+    pub fn members(&self) -> Result<Vec<Listed>, Refusal> {
+        let now_s = self.now_s();
+        let members = self.storage.members(now_s)?.into_iter();
+        Ok(members
+            .map(|(member, name)| Listed {
+                expires: rfc3339(member.not_after_s),
+                report: self.book.report(member.prefix, now_s).cloned(),
+                name,
+                member,
+            })
+            .collect())
+    }
+
+    /// Revokes the node with this name, prefix or serial number: its certificates and keys are
+    /// barred, and the signed list says so. Its prefix, how many certificates, version of the list.
+    ///
+    /// # Errors
+    /// It has no live certificate, or it could not be kept.
+    pub fn revoke(&mut self, node: &str, who: &str) -> Result<(Prefix, usize, u64), Refusal> {
+        let unknown = || Refusal::NoSuchNode {
+            node: node.chars().take(80).collect(),
+        };
+        let prefix = self.storage.find(node)?.ok_or_else(unknown)?;
+        let now_s = self.now_s();
+        let count =
+            self.storage
+                .revoke(prefix, now_s, now_s.saturating_sub(self.settings.grace_s))?;
+        if count == 0 {
+            return Err(unknown());
+        }
+        self.book.remove(prefix);
+        let version = self.publish_revocations()?;
+        self.note(who, format!("revoke: {prefix}, {count} certificates"))?;
+        Ok((prefix, count, version))
+    }
+
+    /// The last lines of the log, the oldest first; moments in RFC 3339 UTC.
+    ///
+    /// # Errors
+    /// The database refused.
+    pub fn log(&self, count: usize) -> Result<Vec<(String, Entry)>, Refusal> {
+        let entries = self.storage.entries(count)?.into_iter();
+        Ok(entries.map(|entry| (rfc3339(entry.at_s), entry)).collect())
+    }
+}
+
+/// A certificate as the operator sees it.
+pub struct Listed {
+    /// The certificate.
+    pub member: Member,
+    /// Its end, RFC 3339 UTC.
+    pub expires: String,
+    /// What people call its node.
+    pub name: Option<String>,
+    /// What its node announced last, if that counts still.
+    pub report: Option<Report>,
+}
+
+fn shown(wanted: &Wanted) -> String {
+    let name = wanted
+        .name
+        .as_ref()
+        .map(|name| format!(", name {name}"))
+        .unwrap_or_default();
+    let prefix = wanted
+        .prefix
+        .map(|prefix| format!(", prefix {prefix}"))
+        .unwrap_or_default();
+    let length = wanted
+        .length
+        .map(|length| format!(", {length} bits"))
+        .unwrap_or_default();
+    format!("{name}{prefix}{length}")
+}

@@ -1,0 +1,188 @@
+//! The numbers that the operator may set: each has a name, a range, and a way to be applied.
+
+use super::Desk;
+use crate::{service::error::Refusal, settings};
+use policies::names::Prefix;
+use std::time::Duration;
+use wire::registry::{IPV4_RIGHT, NetworkDocument};
+
+/// One parameter as it is shown.
+pub struct Parameter {
+    /// As `warren registry set` takes it.
+    pub key: &'static str,
+    /// Its value.
+    pub value: String,
+    /// How a node takes a new value: `live`, `drain` (tunnels are made anew one by one), `restart`
+    /// (of babeld's process), or `registry`, which concerns no node.
+    pub class: &'static str,
+}
+
+fn bad<T>(field: &'static str, value: &str, right: &str) -> Result<T, Refusal> {
+    let value = value.chars().take(80).collect();
+    Err(Refusal::Value {
+        field,
+        value,
+        right: right.to_owned(),
+    })
+}
+
+fn span(key: &'static str, text: &str) -> Result<Duration, Refusal> {
+    humantime::parse_duration(text).or_else(|_| bad(key, text, "a span such as 300ms, 5m or 1h"))
+}
+
+fn ms(key: &'static str, text: &str) -> Result<u64, Refusal> {
+    u64::try_from(span(key, text)?.as_millis())
+        .or_else(|_| bad(key, text, "a span of this century"))
+}
+
+fn seconds(key: &'static str, text: &str) -> Result<i64, Refusal> {
+    let seconds = i64::try_from(span(key, text)?.as_secs()).ok();
+    let seconds = seconds.filter(|seconds| (1..=3_153_600_000).contains(seconds));
+    seconds.map_or_else(|| bad(key, text, "1s to 100 years"), Ok)
+}
+
+fn number<T: std::str::FromStr>(key: &'static str, text: &str) -> Result<T, Refusal> {
+    text.parse().or_else(|_| bad(key, text, "a whole number"))
+}
+
+fn prefixes(key: &'static str, text: &str) -> Result<Vec<Prefix>, Refusal> {
+    let items = text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
+    let list: Result<Vec<Prefix>, _> = items.map(str::parse).collect();
+    let list = list.ok().filter(|list| list.len() <= wire::text::FEW);
+    list.map_or_else(
+        || bad(key, text, "at most 16 prefixes with commas between them"),
+        Ok,
+    )
+}
+
+/// As it can be set again: whole days as days, since months have no length.
+fn shown(ms: u64) -> String {
+    const DAY_MS: u64 = 86_400_000;
+    if ms > 0 && ms.is_multiple_of(DAY_MS) {
+        return format!("{}days", ms / DAY_MS);
+    }
+    humantime::format_duration(Duration::from_millis(ms)).to_string()
+}
+
+impl Desk {
+    /// All parameters, with their values.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let document = &self.network.0;
+        let numbers = &document.parameters;
+        let seconds = |s: i64| shown(u64::try_from(s).unwrap_or(0).saturating_mul(1000));
+        let gateways: Vec<String> = document.gateways.iter().map(Prefix::to_string).collect();
+        let all = [
+            (
+                "hello-interval",
+                shown(numbers.hello_interval_ms),
+                "restart",
+            ),
+            (
+                "update-interval",
+                shown(numbers.update_interval_ms),
+                "restart",
+            ),
+            (
+                "tunnels-to-dial",
+                numbers.tunnels_to_dial.to_string(),
+                "live",
+            ),
+            ("max-accepted", numbers.max_accepted.to_string(), "live"),
+            ("refresh", shown(numbers.refresh_ms), "live"),
+            ("min-age", shown(numbers.min_age_ms), "live"),
+            ("probe", shown(numbers.probe_ms), "live"),
+            ("idle-probe", shown(numbers.idle_probe_ms), "live"),
+            (
+                "private-endpoints",
+                document.private_endpoints.to_string(),
+                "live",
+            ),
+            ("gateways", gateways.join(","), "restart"),
+            (
+                "ipv4",
+                document
+                    .ipv4
+                    .map(|range| range.to_string())
+                    .unwrap_or_default(),
+                "restart",
+            ),
+            (
+                "min-version",
+                document.min_version.clone().unwrap_or_default(),
+                "live",
+            ),
+            (
+                "certificate-life",
+                seconds(self.settings.certificate_life_s),
+                "registry",
+            ),
+            (
+                "announcement-ttl",
+                seconds(self.settings.announcement_ttl_s),
+                "registry",
+            ),
+        ];
+        all.into_iter()
+            .map(|(key, value, class)| Parameter { key, value, class })
+            .collect()
+    }
+
+    /// Sets one parameter; the version of the network document.
+    ///
+    /// # Errors
+    /// No such key, a value out of range, or it could not be kept.
+    pub fn set(&mut self, key: &str, value: &str, who: &str) -> Result<u64, Refusal> {
+        let mut next = self.network.0.clone();
+        if change(&mut next, key, value)? {
+            next.check()?;
+            self.publish(|document| *document = next)?;
+        } else {
+            let mut settings = self.settings.clone();
+            match key {
+                "certificate-life" => settings.certificate_life_s = seconds("value", value)?,
+                "announcement-ttl" => settings.announcement_ttl_s = seconds("value", value)?,
+                _ => {
+                    let keys: Vec<&str> = self.parameters().iter().map(|one| one.key).collect();
+                    return bad("key", key, &format!("one of {}", keys.join(", ")));
+                }
+            }
+            settings::replace(&self.places, &settings)?;
+            self.settings = settings;
+        }
+        let shown: String = value.chars().take(80).collect();
+        self.note(who, format!("set: {key} {shown}"))?;
+        Ok(self.network.0.version)
+    }
+}
+
+/// Changes one value of the document; false where the key is none of it.
+fn change(document: &mut NetworkDocument, key: &str, value: &str) -> Result<bool, Refusal> {
+    const V: &str = "value";
+    let numbers = &mut document.parameters;
+    match key {
+        "hello-interval" => numbers.hello_interval_ms = ms(V, value)?,
+        "update-interval" => numbers.update_interval_ms = ms(V, value)?,
+        "tunnels-to-dial" => numbers.tunnels_to_dial = number(V, value)?,
+        "max-accepted" => numbers.max_accepted = number(V, value)?,
+        "refresh" => numbers.refresh_ms = ms(V, value)?,
+        "min-age" => numbers.min_age_ms = ms(V, value)?,
+        "probe" => numbers.probe_ms = ms(V, value)?,
+        "idle-probe" => numbers.idle_probe_ms = ms(V, value)?,
+        "private-endpoints" => match value {
+            "true" => document.private_endpoints = true,
+            "false" => document.private_endpoints = false,
+            _ => return bad(V, value, "true or false"),
+        },
+        "gateways" => document.gateways = prefixes(V, value)?,
+        "ipv4" if value.is_empty() => document.ipv4 = None,
+        "ipv4" => document.ipv4 = Some(value.parse().or_else(|_| bad(V, value, IPV4_RIGHT))?),
+        "min-version" => {
+            document.min_version = Some(value.to_owned()).filter(|value| !value.is_empty())
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}

@@ -1,0 +1,247 @@
+//! Changes what all nodes share: the network document, the keys of babel and of OpenVPN.
+//!
+//! A change that could cut nodes off has three steps, and none is taken before all nodes have
+//! applied the one before: first everybody accepts the new beside the old, then it is used, then
+//! the old is accepted no more.
+
+use super::{Desk, Versions};
+use crate::{init::keep, pki::random, service::error::Refusal, store::Report};
+use policies::names::Prefix;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use wire::{
+    registry::{Kind, NetworkDocument, Revocations, VERSION, static_key_text},
+    signed::hex,
+};
+
+/// A step of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaStep {
+    /// Let everybody accept the new beside the old.
+    Stage,
+    /// Use the new.
+    Activate,
+    /// Accept the old no more.
+    Retire,
+}
+
+/// A key that all nodes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyKind {
+    /// Babel's MAC key.
+    Babel,
+    /// OpenVPN's `tls-crypt` key.
+    TlsCrypt,
+}
+
+impl KeyKind {
+    /// Under which the desk remembers the last step.
+    fn state(self) -> &'static str {
+        match self {
+            Self::Babel => "babel-step",
+            Self::TlsCrypt => "tls-crypt-step",
+        }
+    }
+}
+
+/// How far the documents have come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// 1.
+    pub version: u32,
+    /// Version of the network document here.
+    pub network_version: u64,
+    /// Version of the revocations here.
+    pub revocations_version: u64,
+    /// Nodes with a live certificate.
+    pub nodes: usize,
+    /// Of these, whose last announcement counts still.
+    pub heard: usize,
+    /// Of these, who hold this network document.
+    pub network_held: usize,
+    /// Of these, all of whose processes run with it.
+    pub network_applied: usize,
+    /// Of these, who hold these revocations.
+    pub revocations_held: usize,
+    /// Of these, whom others cannot dial.
+    pub unreachable: usize,
+}
+
+impl Desk {
+    /// Publishes the next version of the network document.
+    ///
+    /// # Errors
+    /// A value of it is out of range, or it could not be kept.
+    pub(super) fn publish(
+        &mut self,
+        change: impl FnOnce(&mut NetworkDocument),
+    ) -> Result<u64, Refusal> {
+        let mut next = self.network.0.clone();
+        change(&mut next);
+        next.version += 1;
+        next.check()?;
+        let version = next.version;
+        let authority = &self.authorities.authority;
+        let signed = keep(
+            self.storage.as_mut(),
+            authority,
+            Kind::Network,
+            version,
+            &next,
+        )?;
+        self.network = (next, signed);
+        self.tell();
+        tracing::info!(version, "network document published");
+        Ok(version)
+    }
+
+    /// Publishes the next version of the revocations.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    pub(super) fn publish_revocations(&mut self) -> Result<u64, Refusal> {
+        let (version, now_s) = (self.revocations.0 + 1, self.now_s());
+        let (revoked, authorities) = (self.storage.revoked(now_s)?, self.settings.barred_serials());
+        let list = Revocations {
+            kind: Kind::Revocations,
+            version,
+            revoked,
+            authorities,
+        };
+        let authority = &self.authorities.authority;
+        let signed = keep(
+            self.storage.as_mut(),
+            authority,
+            Kind::Revocations,
+            version,
+            &list,
+        )?;
+        self.revocations = (version, signed);
+        self.tell();
+        Ok(version)
+    }
+
+    fn tell(&self) {
+        let (network, revocations) = (self.network.0.version, self.revocations.0);
+        self.news.send_replace(Versions {
+            network,
+            revocations,
+        });
+    }
+
+    /// Nodes with a live certificate, each with the generations of the CAs of its live ones.
+    pub(super) fn live_nodes(&self) -> Result<BTreeMap<Prefix, Vec<u32>>, Refusal> {
+        let mut nodes: BTreeMap<Prefix, Vec<u32>> = BTreeMap::new();
+        for (member, _) in self.storage.members(self.now_s())? {
+            if member.revoked_s.is_none() {
+                nodes
+                    .entry(member.prefix)
+                    .or_default()
+                    .push(member.authority);
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// How far the documents have come, as the nodes announce it.
+    ///
+    /// # Errors
+    /// The database refused.
+    pub fn spread(&self) -> Result<Spread, Refusal> {
+        let now_s = self.now_s();
+        let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
+        let unreachable = self.book.unreachable_nodes(now_s).len();
+        let start = Spread {
+            version: VERSION,
+            network_version,
+            revocations_version,
+            unreachable,
+            ..Spread::default()
+        };
+        Ok(self.live_nodes()?.keys().fold(start, |mut spread, prefix| {
+            spread.nodes += 1;
+            if let Some(report) = self.book.report(*prefix, now_s) {
+                spread.heard += 1;
+                spread.network_held += usize::from(report.network_version >= network_version);
+                spread.network_applied += usize::from(report.network_applied >= network_version);
+                spread.revocations_held +=
+                    usize::from(report.revocations_version >= revocations_version);
+            }
+            spread
+        }))
+    }
+
+    /// Refuses unless all nodes with a live certificate run with the present network document.
+    pub(super) fn need_applied(&self) -> Result<(), Refusal> {
+        let (now_s, version) = (self.now_s(), self.network.0.version);
+        let nodes = self.live_nodes()?;
+        let applied = |report: &Report| report.network_applied >= version;
+        let missing = nodes
+            .keys()
+            .filter(|prefix| !self.book.report(**prefix, now_s).is_some_and(applied));
+        refuse(missing.map(Prefix::to_string).collect(), nodes.len())
+    }
+
+    /// Changes a key that all nodes share, one step; the version of the network document.
+    ///
+    /// # Errors
+    /// The step is out of order, or nodes are not ready and it is not forced.
+    pub fn rotate_key(
+        &mut self,
+        key: KeyKind,
+        step: CaStep,
+        force: bool,
+        who: &str,
+    ) -> Result<u64, Refusal> {
+        let last = self.storage.state(key.state())?;
+        let out_of_order = |why: &str| {
+            Err(Refusal::Step {
+                why: why.to_owned(),
+            })
+        };
+        let next = match (step, last.as_deref()) {
+            (CaStep::Stage, None) => Some("staged"),
+            (CaStep::Stage, Some(_)) => {
+                return out_of_order("a change of this key is under way already");
+            }
+            (CaStep::Activate, Some("staged")) => Some("active"),
+            (CaStep::Activate, _) => return out_of_order("there is no new key: stage one first"),
+            (CaStep::Retire, Some("active")) => None,
+            (CaStep::Retire, _) => {
+                return out_of_order("no key can be retired: activate a new one first");
+            }
+        };
+        if step != CaStep::Stage && !force {
+            self.need_applied()?;
+        }
+        let (mac, crypt) = (hex(&random::<32>()?), static_key_text(&random::<256>()?));
+        let version = self.publish(|document| match (key, step) {
+            (KeyKind::Babel, CaStep::Stage) => document.babel_lenient = true,
+            (KeyKind::Babel, CaStep::Activate) => document.babel_key = mac,
+            (KeyKind::Babel, CaStep::Retire) => document.babel_lenient = false,
+            (KeyKind::TlsCrypt, CaStep::Stage) => document.tls_crypt_other = Some(crypt),
+            (KeyKind::TlsCrypt, CaStep::Activate) => {
+                if let Some(other) = &mut document.tls_crypt_other {
+                    std::mem::swap(&mut document.tls_crypt, other);
+                }
+            }
+            (KeyKind::TlsCrypt, CaStep::Retire) => document.tls_crypt_other = None,
+        })?;
+        self.storage.keep_state(key.state(), next)?;
+        self.note(
+            who,
+            format!("rotate-key: {key:?}, {step:?}: network document {version}"),
+        )?;
+        Ok(version)
+    }
+}
+
+pub(super) fn refuse(missing: Vec<String>, live: usize) -> Result<(), Refusal> {
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::NotSpread { missing, live })
+    }
+}

@@ -1,0 +1,312 @@
+//! What a registry must never forget, behind one trait; knows no SQL.
+//!
+//! Whatever returns `Ok` is on the disk. Times are seconds since 1970.
+
+pub mod allocator;
+pub mod sqlite;
+
+use crate::pki::{authority::Issued, request::ProvenKey};
+use policies::names::{Endpoint, Prefix};
+use wire::registry::{Kind, Revoked};
+
+/// Why something could not be kept or found.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The database refused.
+    #[error("the registry's database: cannot {what}")]
+    Database {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The database is broken, or not of this program.
+    #[error("the registry's database at {path} is not sound: {why}")]
+    NotSound {
+        /// Where.
+        path: String,
+        /// In words.
+        why: String,
+    },
+    /// A value of the database that cannot be.
+    #[error("the registry's database holds {what} that cannot be")]
+    Value {
+        /// Which.
+        what: &'static str,
+    },
+}
+
+/// Why no certificate was issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// Unknown, used or expired: nobody is told which.
+    #[error("the token is not good")]
+    Token,
+    /// A live certificate has this key, or it was revoked.
+    #[error("the key has a certificate, or was revoked")]
+    KeyKnown,
+    /// No prefix is left.
+    #[error("no prefix is left")]
+    Full,
+    /// The prefix that the invitation names is somebody's.
+    #[error("the prefix has a live certificate, or overlaps another")]
+    Taken,
+    /// The name that the invitation gives is another's.
+    #[error("the name is another node's")]
+    NameTaken,
+    /// The certificate that is to be renewed is not live.
+    #[error("the certificate is not live")]
+    NotLive,
+    /// Signing failed.
+    #[error("cannot sign")]
+    Sign(#[source] crate::pki::PkiError),
+    /// Keeping failed; nothing was issued.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A certificate as the registry remembers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Whose.
+    pub prefix: Prefix,
+    /// Lower-case hex.
+    pub serial: String,
+    /// SHA-256 of the SPKI.
+    pub key: [u8; 32],
+    /// Begin of its life.
+    pub not_before_s: i64,
+    /// End of its life.
+    pub not_after_s: i64,
+    /// When it was revoked.
+    pub revoked_s: Option<i64>,
+    /// Generation of the CA that signed it.
+    pub authority: u32,
+}
+
+/// Signs for the prefix that the storage chose.
+pub type Sign<'a> = &'a dyn Fn(Prefix) -> Result<Issued, crate::pki::PkiError>;
+
+/// What a certificate is issued for, beside the key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// A name that people use; unique among live nodes.
+    pub name: Option<String>,
+    /// How long the prefix shall be, in bits; `None`: as the registry hands them out.
+    pub length: Option<u8>,
+    /// Exactly this prefix.
+    pub prefix: Option<Prefix>,
+}
+
+/// An invitation as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewInvitation {
+    /// SHA-256 of the token.
+    pub token: [u8; 32],
+    /// How many certificates it is good for.
+    pub uses: u32,
+    /// The end of its life.
+    pub expires_s: i64,
+    /// What they will be for.
+    pub wanted: Wanted,
+    /// Its line may be published: nobody knows who uses it.
+    pub anonymous: bool,
+}
+
+/// A claim whose request was checked.
+#[derive(Clone, Debug)]
+pub struct CheckedClaim {
+    /// SHA-256 of the token; `None`: the operator signs, and needs none.
+    pub token: Option<[u8; 32]>,
+    /// The key to be certified.
+    pub key: ProvenKey,
+    /// What for, where there is no token.
+    pub wanted: Wanted,
+    /// How long a prefix is where nobody said, in bits.
+    pub length: u8,
+    /// Now.
+    pub now_s: i64,
+}
+
+/// What a node announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Where it can be dialled; empty: nowhere.
+    pub endpoints: Vec<Endpoint>,
+    /// What it runs.
+    pub software: String,
+    /// Version of the network document that it holds.
+    pub network_version: u64,
+    /// Version of the network document that all its processes run with.
+    pub network_applied: u64,
+    /// Version of the revocations that it holds.
+    pub revocations_version: u64,
+    /// Until when this counts.
+    pub until_s: i64,
+}
+
+/// A line of the log that only grows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When.
+    pub at_s: i64,
+    /// Who did it: `uid 0`, or `a stranger` who joined by a public invitation.
+    pub who: String,
+    /// What was done, in words; never a token or a key.
+    pub what: String,
+}
+
+/// What a registry must never forget.
+pub trait Storage: Send {
+    /// Begins to gather changes; they are on the disk when [`Self::commit`] returns.
+    ///
+    /// Without it, each change is on the disk when its call returns.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn begin(&mut self) -> Result<(), StorageError>;
+
+    /// Writes what was gathered down to the disk.
+    ///
+    /// # Errors
+    /// Then nothing of it was kept.
+    fn commit(&mut self) -> Result<(), StorageError>;
+
+    /// Drops what was gathered, and what is remembered beside the database.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    fn forget(&mut self) -> Result<(), StorageError>;
+
+    /// Remembers an invitation by the hash of its token.
+    ///
+    /// # Errors
+    /// Its name or prefix is somebody's already, or it could not be kept.
+    fn invite(&mut self, invitation: &NewInvitation, now_s: i64) -> Result<(), IssueError>;
+
+    /// Whether the invitation with this hash of a token is one that may be published.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn is_anonymous(&self, token: &[u8; 32]) -> Result<bool, StorageError>;
+
+    /// Forgets all invitations that could still be used; how many there were.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    fn withdraw_invitations(&mut self, now_s: i64) -> Result<usize, StorageError>;
+
+    /// All or nothing: spends the token, takes a prefix, signs, and keeps the certificate.
+    ///
+    /// # Errors
+    /// Then nothing has changed, and the token is not spent.
+    fn claim(
+        &mut self,
+        claim: &CheckedClaim,
+        sign: Sign<'_>,
+    ) -> Result<(Prefix, Issued), IssueError>;
+
+    /// All or nothing: signs and keeps a fresh certificate for the prefix of an old one.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
+    fn renew(
+        &mut self,
+        old: &Member,
+        key: &ProvenKey,
+        now_s: i64,
+        sign: Sign<'_>,
+    ) -> Result<Issued, IssueError>;
+
+    /// The certificate with this serial number.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn member(&self, serial: &str) -> Result<Option<Member>, StorageError>;
+
+    /// All certificates of a prefix that do not end before `since_s`, the newest last, with their
+    /// PEM.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn certificates(
+        &self,
+        prefix: Prefix,
+        since_s: i64,
+    ) -> Result<Vec<(Member, String)>, StorageError>;
+
+    /// The prefix of the node with this name, prefix or serial number.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn find(&self, node: &str) -> Result<Option<Prefix>, StorageError>;
+
+    /// All certificates that are live at `now_s`, revoked ones included, by prefix; with the names
+    /// of their nodes.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn members(&self, now_s: i64) -> Result<Vec<(Member, Option<String>)>, StorageError>;
+
+    /// Remembers what a node announced.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    fn announce(&mut self, prefix: Prefix, report: &Report) -> Result<(), StorageError>;
+
+    /// What all nodes announced that counts still.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, Report)>, StorageError>;
+
+    /// Revokes all certificates of a prefix, and forgets its announcement; how many were live, or
+    /// could still have been renewed at `since_s`.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    fn revoke(&mut self, prefix: Prefix, now_s: i64, since_s: i64) -> Result<usize, StorageError>;
+
+    /// All certificates that are revoked and do not end before `since_s`.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn revoked(&self, since_s: i64) -> Result<Vec<Revoked>, StorageError>;
+
+    /// A signed document (JSON) with its version.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn document(&self, kind: Kind) -> Result<Option<(u64, String)>, StorageError>;
+
+    /// Keeps a signed document (JSON); an older version never replaces a newer.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    fn keep_document(&mut self, kind: Kind, version: u64, json: &str) -> Result<(), StorageError>;
+
+    /// A value that the desk keeps for itself.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn state(&self, key: &str) -> Result<Option<String>, StorageError>;
+
+    /// Keeps a value, or forgets it.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    fn keep_state(&mut self, key: &str, value: Option<&str>) -> Result<(), StorageError>;
+
+    /// Adds a line to the log.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    fn log(&mut self, entry: &Entry) -> Result<(), StorageError>;
+
+    /// The last `count` lines of the log, the oldest first.
+    ///
+    /// # Errors
+    /// The database refused.
+    fn entries(&self, count: usize) -> Result<Vec<Entry>, StorageError>;
+}

@@ -1,0 +1,63 @@
+//! A registry with a missing file reports that file, and never advises to create another registry.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use registry::{
+    FileError,
+    init::{self, error::RegistryError},
+};
+use std::fs;
+use support::Registry;
+
+/// Removes one file of a registry, opens the registry, and puts the file back.
+#[track_caller]
+fn check(registry: &Registry, name: &str) {
+    let folder = match name {
+        "registry.sqlite" => &registry.places.state,
+        _ => &registry.places.etc,
+    };
+    let (path, aside) = (folder.join(name), folder.join("aside"));
+    fs::rename(&path, &aside).unwrap();
+    let error = init::open(&registry.places).err().unwrap();
+    assert!(
+        matches!(&error, RegistryError::File(FileError::Missing { path: missing }) if *missing == path),
+        "{name}: {error}"
+    );
+    assert!(
+        !error.to_string().contains("warren registry init"),
+        "{error}"
+    );
+    assert!(!path.exists(), "{name} was created again");
+    fs::rename(&aside, &path).unwrap();
+}
+
+#[test]
+fn each_missing_file_is_named_together_with_the_advice_to_restore_it() {
+    let mut registry = Registry::start();
+    registry.stop();
+    for name in [
+        "registry.json",
+        "ca.crt",
+        "ca.key",
+        "signer.crt",
+        "signer.key",
+        "tls.crt",
+        "tls.key",
+        "registry.sqlite",
+    ] {
+        check(&registry, name);
+    }
+    assert!(init::open(&registry.places).is_ok());
+}
+
+#[test]
+fn only_where_none_of_its_files_exists_there_is_no_registry() {
+    let mut registry = Registry::start();
+    registry.stop();
+    fs::remove_dir_all(&registry.places.etc).unwrap();
+    fs::remove_dir_all(&registry.places.state).unwrap();
+    let error = init::open(&registry.places).err().unwrap();
+    assert!(matches!(error, RegistryError::NoRegistry { .. }), "{error}");
+}
