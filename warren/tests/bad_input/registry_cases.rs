@@ -112,6 +112,15 @@ fn authority_command(network: &Network, case: &str) -> Option<Command> {
             run_successfully(warren(&words, &network.path("eight")));
             warren(&words, &network.path("nine"))
         }
+        "registry key missing" => {
+            let root = network.path("keyless");
+            run_successfully(warren(
+                &["registry", "init", "--address", "127.0.0.1"],
+                &root,
+            ));
+            fs::remove_file(root.join("etc/warren-registry/signer.key")).unwrap();
+            warren(&["registry", "run"], &root)
+        }
         "certify without a root" => certify(&request_file(network, "ten"), network),
         "certify nonsense" => certify(&nonsense_file(network), network),
         _ => return None,
