@@ -174,6 +174,21 @@ fn nothing_is_unfinished_or_switched_off() {
     }
 }
 
+/// The anchors of a document's headings, as GitHub and GitLab make them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let heading = |line: &str| {
+        let heading = line.trim_start_matches('#');
+        (heading.len() < line.len()).then(|| heading.trim().to_lowercase())
+    };
+    let anchor = |heading: String| {
+        let kept = heading
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    text.lines().filter_map(heading).map(anchor).collect()
+}
+
 #[test]
 fn links_between_documents_lead_somewhere() {
     for path in tracked("md") {
@@ -182,13 +197,17 @@ fn links_between_documents_lead_somewhere() {
             .split("](")
             .skip(1)
             .filter_map(|rest| rest.split(')').next())
+            .filter(|link| !link.contains("://"))
         {
-            let target = link.split('#').next().unwrap();
-            if target.is_empty() || target.contains("://") {
-                continue;
-            }
-            let target = path.parent().unwrap().join(target);
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap().join(file),
+            };
             assert!(target.exists(), "{}: {link} leads nowhere", path.display());
+            let has_anchor = anchor.is_empty()
+                || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor);
+            assert!(has_anchor, "{}: {link}: no such heading", path.display());
         }
     }
 }
