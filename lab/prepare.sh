@@ -1,8 +1,8 @@
-# Sourced by ./demo and ./test: installs what is missing and finds cargo.
+# Sourced by ./demo and ./test: installs missing Debian packages, and finds cargo.
 # shellcheck shell=bash
 
-# Debian packages, each after a file that it brings.
-wanted=(
+# A file of each Debian package, and the package.
+packages_by_file=(
     /usr/sbin/openvpn:openvpn
     /usr/sbin/babeld:babeld
     /usr/sbin/miniupnpd:miniupnpd
@@ -17,42 +17,43 @@ wanted=(
     /usr/share/doc/python3-venv:python3-venv
 )
 
-# Packages that start a daemon of their own, which warren does not need and babeld's must not run.
-daemons=(babeld miniupnpd prometheus openvpn nftables)
+# Packages whose installation starts a daemon. warren does not need these daemons, and Debian's babeld must not run
+# beside warren's own.
+daemon_packages=(babeld miniupnpd prometheus openvpn nftables)
 
 missing_packages() {
     local entry
-    for entry in "${wanted[@]}"; do
+    for entry in "${packages_by_file[@]}"; do
         [ -e "${entry%%:*}" ] || echo "${entry##*:}"
     done
 }
 
-# Installs packages without starting what is in them, and puts policy-rc.d back as it was.
-install_quietly() {
+# Installs packages without starting their daemons: policy-rc.d forbids it meanwhile, and is restored afterwards.
+install_without_starting() {
     local policy=/usr/sbin/policy-rc.d saved='' failed=0 package
     if [ -e "$policy" ]; then
         saved=$(mktemp)
         cp -p "$policy" "$saved"
     fi
-    put_policy_back() {
+    restore_policy() {
         if [ -n "$saved" ]; then cp -p "$saved" "$policy" && rm -f "$saved"; else rm -f "$policy"; fi
     }
-    trap put_policy_back EXIT
+    trap restore_policy EXIT
     trap 'exit 130' INT TERM
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
     export DEBIAN_FRONTEND=noninteractive
     { apt-get update -q && apt-get install -y -q --no-install-recommends "$@"; } >&2 || failed=1
-    put_policy_back
+    restore_policy
     trap - EXIT INT TERM
     for package in "$@"; do
-        # What was not started now shall not start at the next boot either.
-        case " ${daemons[*]} " in *" $package "*) update-rc.d "$package" disable >/dev/null 2>&1 || true ;; esac
+        # The daemons shall not start at the next boot either.
+        case " ${daemon_packages[*]} " in *" $package "*) update-rc.d "$package" disable >/dev/null 2>&1 || true ;; esac
     done
     return "$failed"
 }
 
-need_packages() {
+install_missing_packages() {
     local missing
     mapfile -t missing < <(missing_packages)
     [ "${#missing[@]}" -eq 0 ] && return
@@ -61,10 +62,10 @@ need_packages() {
         return
     fi
     echo "installing: ${missing[*]}" >&2
-    install_quietly "${missing[@]}" || echo "apt could not install all of: ${missing[*]}" >&2
+    install_without_starting "${missing[@]}" || echo "apt could not install all of: ${missing[*]}" >&2
 }
 
-need_cargo() {
+find_cargo() {
     if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
         PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
     fi

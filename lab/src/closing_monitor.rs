@@ -1,6 +1,9 @@
-//! Follows what the planners of all nodes decide, and tells whether traffic used a tunnel before it was closed.
+//! Follows the decisions of all nodes' planners, and records whether traffic used a tunnel before it was closed.
 
-use crate::{Lab, Pinger, kernel_routes::Routes};
+use crate::{
+    Lab, Node, Pinger,
+    kernel_routes::{KernelRoutes, is_accepting_slot},
+};
 use anyhow::Result;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,185 +11,214 @@ use std::{
 };
 use wire::control::{DECISIONS_PATH, DecisionEntry, DecisionsDocument};
 
-/// How often the routing tables are read.
-const LOOK: Duration = Duration::from_secs(1);
-/// More than the time between a decision and our hearing of it.
-const LOOKS_KEPT: usize = 30;
+/// Interval between two readings of the routing tables.
+const ROUTES_INTERVAL: Duration = Duration::from_secs(1);
+/// Readings of the routing tables that are kept; together they cover more time than passes between a decision and
+/// the moment when we read it.
+const MAX_KEPT_ROUTES: usize = 30;
+/// Time after a closing in which pings that are inside the tunnel may still get lost.
+const AFTERMATH: Duration = Duration::from_secs(3);
 
-/// A closing that a planner ordered: from the drain on.
+/// One tunnel that a planner closes, from its decision to drain the tunnel on.
 #[derive(Clone, Debug)]
-pub struct Closing {
-    /// The node that closes.
+pub struct TunnelClosing {
+    /// The node that closes the tunnel, by its number in the lab.
     pub node: usize,
     /// The node at the other end.
     pub peer: usize,
-    /// The decision to drain, with its reason and terms.
+    /// The decision to drain, with its reason and the numbers behind it.
     pub decision: DecisionEntry,
-    /// Just before, how many nodes the closing node reached through the tunnel.
-    pub served_by_node: usize,
-    /// Just before, how many nodes the other end reached through it.
-    pub served_by_peer: usize,
-    /// From the drain's order to the closing's; `None` while it drains.
-    pub took: Option<Duration>,
-    /// The drain was given up.
-    pub abandoned: bool,
+    /// Nodes that the closing node reached through the tunnel just before.
+    pub reached_by_node: usize,
+    /// Nodes that the other end reached through the tunnel just before.
+    pub reached_by_peer: usize,
+    /// Time from the order to drain until the order to close; `None` while the tunnel drains.
+    pub duration: Option<Duration>,
+    /// Whether the planner ended the drain without closing the tunnel.
+    pub is_abandoned: bool,
 }
 
-impl Closing {
-    /// From the order to drain until three seconds after the end, on the pinger's clock.
+impl TunnelClosing {
+    /// The span, on the pinger's clock, in which the closing may lose pings.
+    ///
+    /// It starts with the order to drain and ends three seconds after the order to close.
     pub fn span(&self, pinger: &Pinger) -> (Duration, Duration) {
-        let begin = pinger.at_wall(SystemTime::from(self.decision.at));
-        (
-            begin,
-            begin + self.took.unwrap_or_default() + Duration::from_secs(3),
-        )
+        let start = pinger.at_wall_clock(SystemTime::from(self.decision.at));
+        (start, start + self.duration.unwrap_or_default() + AFTERMATH)
     }
 
-    /// Every pair is pinged; so where both ends reached a node through the tunnel, pings went through it both
-    /// ways.
-    pub fn was_used_both_ways(&self) -> bool {
-        self.served_by_node > 0 && self.served_by_peer > 0
+    /// Whether pings went through the tunnel in both directions, if all pairs of nodes are pinged.
+    pub fn was_used_in_both_directions(&self) -> bool {
+        self.reached_by_node > 0 && self.reached_by_peer > 0
     }
 }
 
-/// Follows decisions from its making on.
+/// How far the decisions of one node have been read.
+#[derive(Clone, Copy, Debug, Default)]
+struct ReadPosition {
+    /// The daemon's process id; a new daemon counts its decisions from 1 again.
+    pid: Option<u32>,
+    /// Number of the last decision that was read.
+    last_number: u64,
+}
+
+/// Follows the decisions that are made after its creation.
 #[derive(Debug)]
-pub struct Watch {
-    /// By node, the daemon's pid and the number of the last decision seen.
-    seen: BTreeMap<usize, (Option<u32>, u64)>,
-    looks: VecDeque<(SystemTime, Routes)>,
-    looked: Option<Instant>,
-    closings: Vec<Closing>,
-    news: Vec<String>,
+pub struct ClosingMonitor {
+    /// How far the decisions have been read, by node.
+    positions: BTreeMap<usize, ReadPosition>,
+    /// The latest readings of the routing tables, the oldest first.
+    routes: VecDeque<(SystemTime, KernelRoutes)>,
+    routes_read_at: Option<Instant>,
+    closings: Vec<TunnelClosing>,
+    unreported_decisions: Vec<String>,
 }
 
-impl Watch {
-    /// Decisions made before are left out.
+impl ClosingMonitor {
+    /// Starts after the decisions that the nodes have made so far.
     pub fn new(lab: &Lab) -> Self {
-        let mut watch = Self {
-            seen: BTreeMap::new(),
-            looks: VecDeque::new(),
-            looked: None,
-            closings: Vec::new(),
-            news: Vec::new(),
-        };
-        for node in lab.nodes() {
-            let document = node.ask::<DecisionsDocument>(DECISIONS_PATH).ok();
+        let position = |node: &Node| {
+            let document = node
+                .control_document::<DecisionsDocument>(DECISIONS_PATH)
+                .ok();
             let last = document.and_then(|document| Some(document.decisions.last()?.number));
-            watch
-                .seen
-                .insert(node.index(), (node.pid(), last.unwrap_or_default()));
+            ReadPosition {
+                pid: node.pid(),
+                last_number: last.unwrap_or_default(),
+            }
+        };
+        let positions = lab
+            .nodes()
+            .iter()
+            .map(|node| (node.index(), position(node)));
+        Self {
+            positions: positions.collect(),
+            routes: VecDeque::new(),
+            routes_read_at: None,
+            closings: Vec::new(),
+            unreported_decisions: Vec::new(),
         }
-        watch
     }
 
-    /// All closings so far, in the order in which they were heard of.
-    pub fn closings(&self) -> &[Closing] {
+    /// All closings so far, in the order in which they were read.
+    pub fn closings(&self) -> &[TunnelClosing] {
         &self.closings
     }
 
-    /// One line for each decision heard since the last call.
-    pub fn news(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.news)
-    }
-
-    /// Closings that were carried through.
-    pub fn completed(&self) -> impl Iterator<Item = &Closing> {
+    /// The closings that were carried out.
+    pub fn completed(&self) -> impl Iterator<Item = &TunnelClosing> {
         self.closings
             .iter()
-            .filter(|closing| closing.took.is_some())
+            .filter(|closing| closing.duration.is_some())
     }
 
-    /// Reads what is new. To be called several times a second. Nodes that do not answer are left out.
+    /// One line for each decision that was read since the last call.
+    pub fn take_decision_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unreported_decisions)
+    }
+
+    /// Reads the new decisions, and the routing tables once a second. The caller calls this several times a second.
+    /// Nodes that do not answer are skipped.
     ///
     /// # Errors
-    /// Where a node has not joined.
-    pub fn look(&mut self, lab: &Lab) -> Result<()> {
+    /// Fails if a node has not joined.
+    pub fn poll(&mut self, lab: &Lab) -> Result<()> {
         for node in lab.nodes() {
-            let Ok(document) = node.ask::<DecisionsDocument>(DECISIONS_PATH) else {
+            let Ok(document) = node.control_document::<DecisionsDocument>(DECISIONS_PATH) else {
                 continue;
             };
-            let (pid, mut last) = self.seen.get(&node.index()).copied().unwrap_or_default();
-            if pid != node.pid() {
-                last = 0;
+            let mut position = self
+                .positions
+                .get(&node.index())
+                .copied()
+                .unwrap_or_default();
+            if position.pid != node.pid() {
+                position = ReadPosition {
+                    pid: node.pid(),
+                    last_number: 0,
+                };
             }
             for decision in document.decisions {
-                if decision.number > last {
-                    last = decision.number;
-                    self.heard(lab, node.index(), decision);
+                if decision.number > position.last_number {
+                    position.last_number = decision.number;
+                    self.add_decision(lab, node.index(), decision);
                 }
             }
-            self.seen.insert(node.index(), (node.pid(), last));
+            self.positions.insert(node.index(), position);
         }
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
-            self.looked = Some(Instant::now());
-            self.looks
-                .push_back((SystemTime::now(), Routes::read(lab)?));
-            if self.looks.len() > LOOKS_KEPT {
-                self.looks.pop_front();
+        if self
+            .routes_read_at
+            .is_none_or(|read_at| read_at.elapsed() >= ROUTES_INTERVAL)
+        {
+            self.routes_read_at = Some(Instant::now());
+            self.routes
+                .push_back((SystemTime::now(), KernelRoutes::read(lab)?));
+            if self.routes.len() > MAX_KEPT_ROUTES {
+                self.routes.pop_front();
             }
         }
         Ok(())
     }
 
-    fn heard(&mut self, lab: &Lab, node: usize, decision: DecisionEntry) {
-        self.news.push(format!(
+    fn add_decision(&mut self, lab: &Lab, node: usize, decision: DecisionEntry) {
+        self.unreported_decisions.push(format!(
             "node {node}: {} {} with {} ({}) at {}",
             decision.order,
             decision.slot,
-            decision.peer.as_deref().unwrap_or("nobody"),
+            decision.peer.as_deref().unwrap_or("no peer"),
             decision.reason,
             decision.at
         ));
-        let same = |closing: &&mut Closing| {
+        let mut open_closings = self.closings.iter_mut().filter(|closing| {
             closing.node == node
                 && closing.decision.slot == decision.slot
-                && closing.took.is_none()
-                && !closing.abandoned
-        };
+                && closing.duration.is_none()
+                && !closing.is_abandoned
+        });
         match decision.order.as_str() {
-            "drain" => self.begun(lab, node, decision),
+            "drain" => self.add_closing(lab, node, decision),
             "close" => {
-                if let Some(closing) = self.closings.iter_mut().find(same) {
-                    closing.took = Duration::try_from(decision.at - closing.decision.at).ok();
+                if let Some(closing) = open_closings.next() {
+                    closing.duration = Duration::try_from(decision.at - closing.decision.at).ok();
                 }
             }
             "undrain" => {
-                if let Some(closing) = self.closings.iter_mut().find(same) {
-                    closing.abandoned = true;
+                if let Some(closing) = open_closings.next() {
+                    closing.is_abandoned = true;
                 }
             }
             _ => {}
         }
     }
 
-    fn begun(&mut self, lab: &Lab, node: usize, decision: DecisionEntry) {
-        let is_peer = |prefix: &str| Some(prefix) == decision.peer.as_deref();
-        let mut identities = lab
-            .nodes()
-            .iter()
-            .filter_map(|node| Some((node.index(), node.identity().ok()?)));
-        let Some((peer, _)) = identities.find(|(_, identity)| is_peer(&identity.prefix)) else {
+    fn add_closing(&mut self, lab: &Lab, node: usize, decision: DecisionEntry) {
+        let is_peer = |other: &&Node| {
+            let prefix = other.prefix().ok();
+            prefix.is_some() && prefix == decision.peer.as_deref()
+        };
+        let Some(peer) = lab.nodes().iter().find(is_peer).map(Node::index) else {
             return;
         };
-        let at = SystemTime::from(decision.at);
-        let before = self.looks.iter().rev().find(|(look, _)| *look < at);
-        let is_accepting = |link: &str| link.starts_with("wrnu") || link.starts_with("wrnt");
+        let decided_at = SystemTime::from(decision.at);
+        let mut readings = self.routes.iter().rev();
+        let routes_before = readings
+            .find(|(read_at, _)| *read_at < decided_at)
+            .map(|(_, routes)| routes);
         let slot = decision.slot.as_str();
-        let served_by_node = before.map_or(0, |(_, routes)| {
-            routes.served(node, peer, |link| link == slot)
+        let reached_by_node = routes_before.map_or(0, |routes| {
+            routes.destinations_via(node, peer, |link| link == slot)
         });
-        let served_by_peer =
-            before.map_or(0, |(_, routes)| routes.served(peer, node, is_accepting));
-        let closing = Closing {
+        let reached_by_peer = routes_before.map_or(0, |routes| {
+            routes.destinations_via(peer, node, is_accepting_slot)
+        });
+        self.closings.push(TunnelClosing {
             node,
             peer,
             decision,
-            served_by_node,
-            served_by_peer,
-            took: None,
-            abandoned: false,
-        };
-        self.closings.push(closing);
+            reached_by_node,
+            reached_by_peer,
+            duration: None,
+            is_abandoned: false,
+        });
     }
 }

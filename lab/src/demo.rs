@@ -1,15 +1,17 @@
-//! Shows a network that lives: it forms, loses a node, closes a tunnel that is not used.
+//! Shows a living network: it converges, closes a tunnel that is not used, and loses a node.
 //!
-//! Every figure that is printed was measured in this run.
+//! Every printed figure was measured in this run.
 
 use crate::{
     Lab, Options, Pinger,
-    closing_monitor::{Closing, Watch},
-    measure::{PACE, dial, drain::describe, pause, prepare, start_whole, tell, wait_routes},
+    closing_monitor::{ClosingMonitor, TunnelClosing},
+    measure::drain::report_closing,
     ping_record::LOST_AFTER,
-    process::wait_until,
+    pinger::{PingSchedule, all_pairs, pairs_without},
+    progress::progress,
+    wait::{pause, wait_until},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     io::Write,
     thread,
@@ -18,192 +20,195 @@ use std::{
 
 /// Nodes of the demo.
 const NODES: usize = 8;
-/// How long a closing is waited for; with all else the demo stays below three minutes.
-const CLOSING_PATIENCE: Duration = Duration::from_secs(110);
-/// An underused tunnel is preferred so long to one that is closed for another reason.
-const UNDERUSED_PATIENCE: Duration = Duration::from_secs(60);
-/// Shorter than a real network would have it, so that one sees something.
+/// Longest wait for a closing; together with everything else the demo takes less than three minutes.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(110);
+/// Time in which only the closing of an unused tunnel is shown; after it, one with any reason.
+const UNUSED_TUNNEL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Shorter than in a real network, so that something happens while one watches.
 const REFRESH: Duration = Duration::from_secs(15);
-/// The same.
+/// Shorter than in a real network, for the same reason.
 const MIN_AGE: Duration = Duration::from_secs(20);
-/// Lines of the scrape that are shown.
-const EXCERPT: usize = 8;
+/// Pause between convergence and the first ping.
+const SETTLING_TIME: Duration = Duration::from_secs(10);
+/// Interval between two readings of the decisions.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Pause after a closing, beyond the time after which a ping is lost.
+const CLOSING_AFTERMATH: Duration = Duration::from_secs(4);
+/// Time after the fault before recovery is checked, so that the fault has had an effect.
+const MIN_RECOVERY_TIME: Duration = Duration::from_secs(5);
+/// Longest wait until the surviving nodes reach each other again.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A pair has recovered if a ping of this last span was answered.
+const RECENT: Duration = Duration::from_millis(500);
+/// Lines of the metrics that are shown.
+const METRIC_LINES: usize = 8;
+/// The metrics that are shown.
+const SHOWN_METRICS: [&str; 3] = [
+    "warren_tunnel_receive_bytes_total",
+    "warren_tunnel_nodes_served",
+    "warren_decisions_total",
+];
 
-/// Runs the demo; with `keep`, stays until Ctrl-C.
+/// Runs the demo; with `keep_running`, leaves the network running until Ctrl-C.
 ///
 /// # Errors
-/// Where anything that it shows does not happen.
-pub fn show(keep: bool) -> Result<()> {
-    let options = Options {
-        nodes: NODES,
-        dial: Some(dial(NODES)),
+/// Fails if anything that the demo shows does not happen.
+pub fn run(keep_running: bool) -> Result<()> {
+    let lab = Lab::build_joined(Options {
         refresh: Some(REFRESH),
         min_age: Some(MIN_AGE),
-        ..Options::default()
-    };
-    let lab = prepare(options)?;
-    let mut summary = vec![format!("nodes joined: {NODES}")];
-    let whole = start_whole(&lab)?;
-    let hops = wait_routes(&lab)?.mean_hops().unwrap_or_default();
-    summary.push(format!("mean hops over all pairs: {hops:.2}"));
-    summary.push(format!(
-        "seconds until all pairs reach each other: {:.2}",
-        whole.as_secs_f64()
-    ));
-
-    // Nodes that dialled each other while all started close one of the two tunnels first.
-    tell("letting it settle");
-    pause(Duration::from_secs(10));
-    let mut watch = Watch::new(&lab);
-    let pinger = lab.ping(PACE)?;
-    summary.extend(closing(&lab, &pinger, &mut watch)?);
-    let excerpt = excerpt(&lab)?;
-    summary.push(death(&lab, &pinger)?);
-    summary.extend(excerpt);
+        ..Options::with_nodes(NODES)
+    })?;
+    let converged_after = lab.start_and_converge()?.as_secs_f64();
+    let routes = lab.wait_for_complete_routes()?;
+    let mean_hops = routes.mean_hops().unwrap_or_default();
+    let mut summary = vec![
+        format!("nodes joined: {NODES}"),
+        format!("mean hops over all pairs: {mean_hops:.2}"),
+        format!("seconds until all pairs reach each other: {converged_after:.2}"),
+    ];
+    // Nodes that dialled each other during the start first close one of the two tunnels.
+    progress("letting the network settle");
+    pause(SETTLING_TIME);
+    let mut monitor = ClosingMonitor::new(&lab);
+    let pinger = lab.start_pings(PingSchedule::STEADY)?;
+    summary.extend(show_closing(&lab, &pinger, &mut monitor)?);
+    let metrics = metrics_excerpt(&lab)?;
+    summary.push(show_recovery(&lab, &pinger)?);
+    summary.extend(metrics);
     drop(pinger);
 
-    let mut out = std::io::stdout();
+    let mut stdout = std::io::stdout();
     for line in summary {
-        writeln!(out, "{line}").context("cannot write to the standard output")?;
+        writeln!(stdout, "{line}").context("cannot write to the standard output")?;
     }
-    if keep {
-        how_to_look_around(&lab).iter().for_each(tell);
-        return stay();
+    if keep_running {
+        wait_for_signal(&lab);
     }
-    tell("stopping all nodes");
-    let stubborn = lab.stop_all();
-    if !stubborn.is_empty() {
-        bail!("these nodes did not stop orderly: {stubborn:?}");
-    }
+    progress("stopping all nodes");
+    let killed = lab.stop_nodes();
+    ensure!(
+        killed.is_empty(),
+        "these nodes did not stop in time and were killed: {killed:?}"
+    );
     Ok(())
 }
 
-/// Waits for the first planned closing and counts what it lost.
-fn closing(lab: &Lab, pinger: &Pinger, watch: &mut Watch) -> Result<Vec<String>> {
-    tell("waiting for a planner to close an underused tunnel");
-    let begun = Instant::now();
-    let closing: Closing = loop {
-        watch.look(lab)?;
-        watch.news().iter().for_each(tell);
-        let mut closings = watch.completed();
-        let any = begun.elapsed() > UNDERUSED_PATIENCE;
-        if let Some(closing) = closings.find(|closing| any || closing.decision.reason == "unused") {
-            break closing.clone();
-        }
-        if begun.elapsed() > CLOSING_PATIENCE {
-            bail!(
-                "no planner closed a tunnel within {} s",
-                CLOSING_PATIENCE.as_secs()
-            );
-        }
-        pause(Duration::from_millis(250));
-    };
-    describe(&closing);
+/// Waits for the first planned closing, and counts what it lost.
+fn show_closing(lab: &Lab, pinger: &Pinger, monitor: &mut ClosingMonitor) -> Result<Vec<String>> {
+    progress("waiting for a planner to close a tunnel that is not used");
+    let closing = wait_for_closing(lab, monitor)?;
+    report_closing(&closing);
     let (start, end) = closing.span(pinger);
-    pause(LOST_AFTER + Duration::from_secs(4));
-    let sum = pinger.sum_up(start, end, |_, _| true);
-    tell(format!(
-        "{} of {} pings were lost meanwhile, all pairs counted",
-        sum.lost, sum.sent
+    pause(LOST_AFTER + CLOSING_AFTERMATH);
+    let pings = pinger.summarize(start, end, all_pairs);
+    progress(format!(
+        "{} of {} pings were lost meanwhile, over all pairs",
+        pings.lost, pings.sent
     ));
-    pinger.losses(start, end, |_, _| true).iter().for_each(tell);
+    for line in pinger.describe_losses(start, end, all_pairs) {
+        progress(line);
+    }
     Ok(vec![
         format!(
             "tunnel closed by its planner: node {} {} to node {}, reason {}",
             closing.node, closing.decision.slot, closing.peer, closing.decision.reason
         ),
-        format!("what it carried: {}", closing.decision.terms),
+        format!("what the tunnel carried: {}", closing.decision.terms),
         format!(
             "packets lost during that closing: {} of {}",
-            sum.lost, sum.sent
+            pings.lost, pings.sent
         ),
     ])
 }
 
-/// Kills the node that most pairs need and waits until the others reach each other again.
-fn death(lab: &Lab, pinger: &Pinger) -> Result<String> {
-    let routes = wait_routes(lab)?;
-    let needed = |node: &usize| routes.pairs_through(*node).len();
-    let victim = (0..NODES).max_by_key(needed).context("no node")?;
-    let pairs = needed(&victim);
-    tell(format!(
-        "cutting off node {victim}, which {pairs} pairs of others need, without a word"
+fn wait_for_closing(lab: &Lab, monitor: &mut ClosingMonitor) -> Result<TunnelClosing> {
+    let start = Instant::now();
+    loop {
+        monitor.poll(lab)?;
+        for line in monitor.take_decision_lines() {
+            progress(line);
+        }
+        let accepts_any_reason = start.elapsed() > UNUSED_TUNNEL_TIMEOUT;
+        let mut closings = monitor.completed();
+        if let Some(closing) =
+            closings.find(|closing| accepts_any_reason || closing.decision.reason == "unused")
+        {
+            return Ok(closing.clone());
+        }
+        if start.elapsed() > CLOSING_TIMEOUT {
+            bail!(
+                "no planner closed a tunnel within {} s",
+                CLOSING_TIMEOUT.as_secs()
+            );
+        }
+        pause(POLL_INTERVAL);
+    }
+}
+
+/// Unplugs and kills the node that most pairs need, and measures until the others reach each other again.
+fn show_recovery(lab: &Lab, pinger: &Pinger) -> Result<String> {
+    let routes = lab.wait_for_complete_routes()?;
+    let needed_by = |node: &usize| routes.pairs_through(*node).len();
+    let victim = (0..NODES)
+        .max_by_key(needed_by)
+        .context("the lab has no node")?;
+    let pairs = needed_by(&victim);
+    progress(format!(
+        "unplugging and killing node {victim}, which {pairs} pairs of others need"
     ));
     let start = pinger.now();
-    lab.cut(victim)?;
+    lab.unplug(victim)?;
     lab.node(victim)?.kill();
-    let survives = |from: usize, to: usize| from != victim && to != victim;
-    pause(Duration::from_secs(5));
-    let healed = wait_until(Duration::from_secs(60), || {
-        let recent = pinger.now().saturating_sub(Duration::from_millis(500));
-        let alive = pinger.ask(survives, |pair| pair.last_answered() >= Some(recent));
-        alive.iter().all(|(.., alive)| *alive).then(|| pinger.now())
-    });
-    let healed = healed.context("the network did not heal within a minute")?;
+    pause(MIN_RECOVERY_TIME);
+    wait_until(RECOVERY_TIMEOUT, || {
+        let silent_pairs = pinger.silent_pairs(RECENT, pairs_without(victim));
+        silent_pairs.is_empty().then_some(())
+    })
+    .context("the other nodes did not reach each other again within a minute")?;
+    let end = pinger.now();
     pause(LOST_AFTER + Duration::from_millis(100));
-    let sum = pinger.sum_up(start, healed, survives);
-    let gap = sum.longest_gap.as_secs_f64();
-    tell(format!(
+    let pings = pinger.summarize(start, end, pairs_without(victim));
+    let gap = pings.longest_gap.as_secs_f64();
+    progress(format!(
         "the others reach each other again; the longest gap of any pair was {gap:.2} s"
     ));
-    lab.mend(victim)?;
+    lab.plug_in(victim)?;
     lab.node(victim)?.start()?;
     Ok(format!(
-        "seconds to heal after node {victim} was killed ({pairs} pairs needed it): {gap:.2}"
+        "seconds to recover after node {victim} was killed ({pairs} pairs needed it): {gap:.2}"
     ))
 }
 
 /// Some lines of one node's metrics that are not zero.
-fn excerpt(lab: &Lab) -> Result<Vec<String>> {
-    let scrape = lab.node(0)?.scrape()?;
-    let wanted = [
-        "warren_tunnel_receive_bytes_total",
-        "warren_tunnel_nodes_served",
-        "warren_decisions_total",
-    ];
-    let lines = scrape
-        .lines()
-        .filter(|line| wanted.iter().any(|name| line.starts_with(name)));
-    let lines: Vec<String> = lines
-        .filter(|line| !line.ends_with(" 0"))
-        .map(ToOwned::to_owned)
-        .collect();
-    if lines.is_empty() {
-        bail!("node 0 serves no metrics of tunnels");
-    }
-    let head = ["from the metrics of node 0:".to_owned()];
-    Ok(head
-        .into_iter()
-        .chain(
-            lines
-                .into_iter()
-                .take(EXCERPT)
-                .map(|line| format!("  {line}")),
-        )
-        .collect())
-}
-
-/// Commands to try while a lab runs.
-pub fn how_to_look_around(lab: &Lab) -> Vec<String> {
-    let Some(node) = lab.nodes().first() else {
-        return Vec::new();
+fn metrics_excerpt(lab: &Lab) -> Result<Vec<String>> {
+    let metrics = lab.node(0)?.scrape()?;
+    let is_shown = |line: &&str| {
+        let mut names = SHOWN_METRICS.iter();
+        names.any(|name| line.starts_with(name)) && !line.ends_with(" 0")
     };
-    let (namespace, root) = (node.namespace(), node.root().display());
-    vec![
-        "the network stays until Ctrl-C; look around with:".to_owned(),
-        format!("  warren tunnels --root {root}"),
-        format!("  warren why --root {root}"),
-        format!("  ip netns exec {namespace} ip -6 route show table 197"),
-        format!("  ip netns exec {namespace} curl -s http://127.0.0.1:9197/metrics"),
-        format!("  tail -f {}", node.log().display()),
-    ]
+    let lines = metrics.lines().filter(is_shown).take(METRIC_LINES);
+    let mut excerpt = vec!["from the metrics of node 0:".to_owned()];
+    excerpt.extend(lines.map(|line| format!("  {line}")));
+    ensure!(excerpt.len() > 1, "node 0 has no metrics of its tunnels");
+    Ok(excerpt)
 }
 
-/// Waits for a signal, whose handler takes the lab down.
-///
-/// # Errors
-/// Never; it does not return.
-pub fn stay() -> Result<()> {
+/// Prints commands to try on a running lab, and waits for a signal, which removes the lab and ends the process.
+pub fn wait_for_signal(lab: &Lab) -> ! {
+    progress("the network runs until Ctrl-C; to look around:");
+    if let Some(node) = lab.nodes().first() {
+        let (namespace, root) = (node.namespace(), node.root().display());
+        for command in [
+            format!("warren tunnels --root {root}"),
+            format!("warren why --root {root}"),
+            format!("ip netns exec {namespace} ip -6 route show table 197"),
+            format!("ip netns exec {namespace} curl -s http://127.0.0.1:9197/metrics"),
+            format!("tail -f {}", node.log_file().display()),
+        ] {
+            progress(format!("  {command}"));
+        }
+    }
     loop {
         thread::park();
     }

@@ -1,6 +1,6 @@
-//! Takes a picture of a host (a node's namespace), so that before and after can be compared.
+//! Takes a snapshot of a host (a node's namespace), so that its state before and after can be compared.
 
-use crate::{ip, process};
+use crate::{ip, netns, proc_files, process};
 use anyhow::Result;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,104 +9,86 @@ use std::{
     time::Duration,
 };
 
-/// Folders that a daemon with another root must leave alone.
+/// Folders in which an ordinary daemon has its files; a daemon with another root must not touch them.
 const FOLDERS: [&str; 5] = [
     "/etc/warren",
     "/run/warren",
     "/var/lib/warren",
     "/dev/warren",
-    "/tmp",
+    TEMPORARY_FOLDER,
 ];
+/// The folder in which other programs work, too.
+const TEMPORARY_FOLDER: &str = "/tmp";
 /// Counters and clocks of the kernel below `/proc/sys/net`: they change by themselves.
-const VOLATILE: [&str; 4] = [
+const VOLATILE_SYSCTLS: [&str; 4] = [
     "nf_conntrack_count",
     "stable_secret",
     "route/flush",
     "ehash_entries",
 ];
-/// States of a connection that its process has closed and only the kernel still remembers (tcp(7), RFC 9293, 3.3.2):
-/// what the other end has not acknowledged, because the tunnel to it is gone, the kernel repeats for a while.
-const ENDED: [&str; 5] = [
+/// States of a connection that its process has closed, and that only the kernel still remembers (tcp(7), RFC 9293,
+/// section 3.3.2). The kernel repeats for a while what the other end has not acknowledged, because the tunnel to
+/// it is gone.
+const CLOSED_STATES: [&str; 5] = [
     "TIME-WAIT",
     "FIN-WAIT-1",
     "FIN-WAIT-2",
     "LAST-ACK",
     "CLOSING",
 ];
-/// Words of iproute2 after which stands a number that changes by itself.
+/// Words of iproute2 that are followed by a number that changes by itself.
 const AGES: [&str; 4] = ["valid_lft", "preferred_lft", "expires", "age"];
+/// Longest time that ss(8) may take.
+const SS_TIMEOUT: Duration = Duration::from_secs(10);
+/// The listings of `ip`, each with its subject.
+const IP_LISTINGS: [(&str, &[&str]); 7] = [
+    ("links", &["-o", "-d", "link"]),
+    ("addresses", &["-o", "addr"]),
+    ("IPv4 routes", &["-4", "route", "show", "table", "all"]),
+    ("IPv6 routes", &["-6", "route", "show", "table", "all"]),
+    ("IPv4 rules", &["-4", "rule"]),
+    ("IPv6 rules", &["-6", "rule"]),
+    ("multicast groups", &["-o", "maddr"]),
+];
 
-/// What a host is made of, by subject: each line of each listing.
+/// The state of a host: by subject, the lines of its listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host(BTreeMap<&'static str, BTreeSet<String>>);
+pub struct HostSnapshot(BTreeMap<&'static str, BTreeSet<String>>);
 
-impl Host {
-    /// Takes the picture: links, addresses, routes of all tables, rules, sysctls below `net`, sockets, processes,
-    /// files in the places where an ordinary daemon would have them.
+impl HostSnapshot {
+    /// Reads links, addresses, routes of all tables, rules, sysctls below `net`, sockets, processes, and the files in
+    /// the places where an ordinary daemon would have them.
     ///
     /// # Errors
-    /// Where the namespace cannot be read.
-    pub fn of(namespace: &str) -> Result<Self> {
-        let mut host = BTreeMap::new();
-        let listings: [(&str, &[&str]); 7] = [
-            ("links", &["-o", "-d", "link"]),
-            ("addresses", &["-o", "addr"]),
-            ("routes", &["-4", "route", "show", "table", "all"]),
-            ("routes of IPv6", &["-6", "route", "show", "table", "all"]),
-            ("rules", &["-4", "rule"]),
-            ("rules of IPv6", &["-6", "rule"]),
-            ("multicast groups", &["-o", "maddr"]),
-        ];
-        for (subject, arguments) in listings {
-            host.insert(
-                subject,
-                ip::read(namespace, arguments)?
-                    .lines()
-                    .map(without_ages)
-                    .collect(),
-            );
+    /// Fails if the namespace cannot be read.
+    pub fn take(namespace: &str) -> Result<Self> {
+        let mut listings = BTreeMap::new();
+        for (subject, arguments) in IP_LISTINGS {
+            let listing = ip::output(namespace, arguments)?;
+            listings.insert(subject, listing.lines().map(without_ages).collect());
         }
-        host.insert("sysctls", ip::inside(namespace, || Ok(sysctls()))?);
-        let sockets = ["-H", "-n", "-a", "-t", "-u", "-w", "-x"];
-        let sockets = process::run(namespace, Path::new("ss"), sockets, Duration::from_secs(10))?;
-        let lives = |line: &&str| !line.split_whitespace().any(|word| ENDED.contains(&word));
-        host.insert(
-            "sockets",
-            sockets.lines().filter(lives).map(socket).collect(),
-        );
-        host.insert(
-            "processes",
-            ip::pids(namespace)
-                .iter()
-                .filter_map(|pid| process(*pid))
-                .collect(),
-        );
-        host.insert(
-            "files",
-            FOLDERS
-                .iter()
-                .flat_map(|folder| files(Path::new(folder)))
-                .collect(),
-        );
-        Ok(Self(host))
+        listings.insert("sysctls", netns::run_inside(namespace, || Ok(sysctls()))?);
+        listings.insert("sockets", sockets(namespace)?);
+        let pids = netns::pids(namespace);
+        let processes = pids
+            .iter()
+            .filter_map(|pid| Some(format!("{pid} {}", proc_files::command_line(*pid)?)));
+        listings.insert("processes", processes.collect());
+        let files = FOLDERS.iter().flat_map(|folder| files(Path::new(folder)));
+        listings.insert("files", files.collect());
+        Ok(Self(listings))
     }
 
-    /// What is gone (`-`) and what is new (`+`) in `after`, one line each.
-    pub fn changes(&self, after: &Self) -> Vec<String> {
-        let nothing = BTreeSet::new();
+    /// The lines that are gone (`-`) and those that are new (`+`) in the `later` snapshot.
+    pub fn changes_to(&self, later: &Self) -> Vec<String> {
+        let empty = BTreeSet::new();
         let mut changes = Vec::new();
         for (subject, before) in &self.0 {
-            let after = after.0.get(subject).unwrap_or(&nothing);
-            changes.extend(
-                before
-                    .difference(after)
-                    .map(|line| format!("{subject}: - {line}")),
-            );
-            changes.extend(
-                after
-                    .difference(before)
-                    .map(|line| format!("{subject}: + {line}")),
-            );
+            let after = later.0.get(subject).unwrap_or(&empty);
+            let gone = before.difference(after);
+            changes.extend(gone.map(|line| format!("{subject}: - {line}")));
+            let new = after.difference(before);
+            changes.extend(new.map(|line| format!("{subject}: + {line}")));
         }
         changes
     }
@@ -125,28 +107,29 @@ fn without_ages(line: &str) -> String {
     kept.join(" ")
 }
 
-/// Kind, state and both ends, without queue lengths.
-fn socket(line: &str) -> String {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let queues = 2..4;
-    let kept = words
-        .iter()
-        .enumerate()
-        .filter(|(place, _)| !queues.contains(place))
-        .map(|(_, word)| *word);
-    kept.collect::<Vec<_>>().join(" ")
+fn sockets(namespace: &str) -> Result<BTreeSet<String>> {
+    let options = ["-H", "-n", "-a", "-t", "-u", "-w", "-x"];
+    let listing = process::run(namespace, Path::new("ss"), options, SS_TIMEOUT)?;
+    let is_open = |line: &&str| {
+        let mut words = line.split_whitespace();
+        !words.any(|word| CLOSED_STATES.contains(&word))
+    };
+    Ok(listing
+        .lines()
+        .filter(is_open)
+        .map(without_queue_lengths)
+        .collect())
 }
 
-fn process(pid: i32) -> Option<String> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    Some(format!(
-        "{pid} {}",
-        String::from_utf8_lossy(&line).replace('\0', " ").trim()
-    ))
+/// Protocol, state and both addresses of a line of ss(8); the third and the fourth word are the queues' lengths.
+fn without_queue_lengths(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (head, tail) = words.split_at(words.len().min(2));
+    [head, tail.get(2..).unwrap_or_default()].concat().join(" ")
 }
 
 fn sysctls() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+    let mut lines = BTreeSet::new();
     let mut folders = vec![Path::new("/proc/sys/net").to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -154,43 +137,52 @@ fn sysctls() -> BTreeSet<String> {
             let name = path.to_string_lossy().into_owned();
             if path.is_dir() {
                 folders.push(path);
-            } else if !VOLATILE.iter().any(|volatile| name.ends_with(volatile)) {
+            } else if !VOLATILE_SYSCTLS
+                .iter()
+                .any(|volatile| name.ends_with(volatile))
+            {
                 let value = fs::read_to_string(&path).unwrap_or_else(|error| describe(&error));
-                found.insert(format!("{name} = {}", value.trim()));
+                lines.insert(format!("{name} = {}", value.trim()));
             }
         }
     }
-    found
+    lines
 }
 
 fn describe(error: &io::Error) -> String {
     format!("({})", error.kind())
 }
 
-/// Everything below the folder; of `/tmp`, where others work too, only what warren or its children could make.
-fn files(folder: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(here) = folders.pop() {
-        for entry in fs::read_dir(&here).into_iter().flatten().flatten() {
+/// Everything below the folder; in `/tmp`, where other programs work too, only what warren or its children may
+/// have created.
+fn files(top_folder: &Path) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    let mut folders = vec![top_folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
-            let ours = ["warren", "openvpn", "babel"]
-                .iter()
-                .any(|word| name.contains(word));
-            let of_a_lab = ["warren-lab-", ".warren-lab-", "warren-kept-"]
-                .iter()
-                .any(|begin| name.starts_with(begin));
-            if here == Path::new("/tmp") && (!ours || of_a_lab) {
+            if folder == Path::new(TEMPORARY_FOLDER) && !can_be_from_a_daemon(&name) {
                 continue;
             }
             if path.is_dir() && !path.is_symlink() {
                 folders.push(path.clone());
             }
-            found.insert(path.to_string_lossy().into_owned());
+            paths.insert(path.to_string_lossy().into_owned());
         }
     }
-    found
+    paths
+}
+
+/// Whether warren or one of its children may have created a file of that name in `/tmp`, rather than a lab.
+fn can_be_from_a_daemon(name: &str) -> bool {
+    let has_a_daemon_s_name = ["warren", "openvpn", "babel"]
+        .iter()
+        .any(|word| name.contains(word));
+    let is_from_a_lab = ["warren-lab-", ".warren-lab-", "warren-kept-"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+    has_a_daemon_s_name && !is_from_a_lab
 }
 
 #[cfg(test)]
@@ -198,27 +190,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_by_itself_is_left_out() {
+    fn numbers_that_change_by_themselves_are_removed() {
         let line = "1: lo inet 127.0.0.1/8 scope host lo valid_lft 4711sec preferred_lft 42sec";
         assert_eq!(without_ages(line), "1: lo inet 127.0.0.1/8 scope host lo");
         assert_eq!(
-            socket("udp UNCONN 0 768 0.0.0.0:1194 0.0.0.0:*"),
+            without_queue_lengths("udp UNCONN 0 768 0.0.0.0:1194 0.0.0.0:*"),
             "udp UNCONN 0.0.0.0:1194 0.0.0.0:*"
         );
     }
 
     #[test]
-    fn what_is_gone_and_what_is_new_is_named() {
-        let host = |lines: &[&str]| {
-            Host(BTreeMap::from([(
+    fn a_lab_s_own_files_are_not_taken_for_a_daemon_s() {
+        assert!(can_be_from_a_daemon("openvpn_cc_1.tmp"));
+        assert!(!can_be_from_a_daemon("warren-lab-abcde"));
+        assert!(!can_be_from_a_daemon("notes.txt"));
+    }
+
+    #[test]
+    fn gone_and_new_lines_are_listed() {
+        let snapshot = |lines: &[&str]| {
+            HostSnapshot(BTreeMap::from([(
                 "links",
                 lines.iter().map(|line| (*line).to_owned()).collect(),
             )]))
         };
         assert_eq!(
-            host(&["lo", "eth0"]).changes(&host(&["lo", "wrn0"])),
+            snapshot(&["lo", "eth0"]).changes_to(&snapshot(&["lo", "wrn0"])),
             ["links: - eth0", "links: + wrn0"]
         );
-        assert!(host(&["lo"]).changes(&host(&["lo"])).is_empty());
+        assert!(snapshot(&["lo"]).changes_to(&snapshot(&["lo"])).is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! Asks one question over HTTP/1.0, on a Unix socket or inside a namespace, and reads the whole answer.
+//! Sends one `GET` over HTTP/1.0, on a Unix socket or inside a namespace, and reads the whole response.
 
-use crate::ip;
-use anyhow::{Context, Result, bail};
+use crate::netns;
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -10,57 +10,54 @@ use std::{
     time::Duration,
 };
 
-/// How long one read or write may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// More than any answer of a node.
-const LONGEST: u64 = 64 << 20;
+/// Longest time for one connect, read or write.
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that are read of a response; a node's responses are smaller.
+const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 
-/// `GET path` on a Unix socket.
+/// Sends `GET path` on a Unix socket and returns the body.
 ///
 /// # Errors
-/// Where nobody answers, or not with status 200.
+/// Fails if nothing answers, or if the status is not 200.
 pub fn get_unix(socket: &Path, path: &str) -> Result<String> {
-    let context = || format!("cannot ask {} for {path}", socket.display());
-    let stream = UnixStream::connect(socket).with_context(context)?;
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .with_context(context)?;
-    stream
-        .set_write_timeout(Some(PATIENCE))
-        .with_context(context)?;
-    exchange(stream, path).with_context(context)
+    let request = || {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(IO_TIMEOUT))?;
+        stream.set_write_timeout(Some(IO_TIMEOUT))?;
+        get(stream, path)
+    };
+    request().with_context(|| format!("GET {path} on {} failed", socket.display()))
 }
 
-/// `GET path` at an address inside a namespace.
+/// Sends `GET path` to an address inside a namespace and returns the body.
 ///
 /// # Errors
-/// Where nobody answers, or not with status 200.
+/// Fails if nothing answers, or if the status is not 200.
 pub fn get_inside(namespace: &str, address: SocketAddr, path: &str) -> Result<String> {
-    let context = || format!("cannot ask {address} in {namespace} for {path}");
-    ip::inside(namespace, || {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(context)?;
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .with_context(context)?;
-        stream
-            .set_write_timeout(Some(PATIENCE))
-            .with_context(context)?;
-        exchange(stream, path).with_context(context)
-    })
+    let request = || {
+        let stream = TcpStream::connect_timeout(&address, IO_TIMEOUT)?;
+        stream.set_read_timeout(Some(IO_TIMEOUT))?;
+        stream.set_write_timeout(Some(IO_TIMEOUT))?;
+        get(stream, path)
+    };
+    netns::run_inside(namespace, request)
+        .with_context(|| format!("GET {path} from {address} in {namespace} failed"))
 }
 
-fn exchange(mut stream: impl Read + Write, path: &str) -> Result<String> {
-    // In version 1.0 the answer ends with the connection and is never sent in chunks.
+fn get(mut stream: impl Read + Write, path: &str) -> Result<String> {
+    // In version 1.0 the response ends with the connection and is never sent in chunks.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: warren\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(LONGEST).read_to_end(&mut answer)?;
-    let answer = String::from_utf8(answer).context("the answer is not UTF-8")?;
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-        bail!("the answer has no body")
+    let mut response = Vec::new();
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
+    let response = String::from_utf8(response).context("the response is not UTF-8")?;
+    let Some((head, body)) = response.split_once("\r\n\r\n") else {
+        bail!("the response has no body")
     };
     let status = head.split_whitespace().nth(1).unwrap_or_default();
-    if status != "200" {
-        bail!("the answer has status {status}: {}", body.trim());
-    }
+    ensure!(
+        status == "200",
+        "the response has status {status}: {}",
+        body.trim()
+    );
     Ok(body.to_owned())
 }

@@ -1,171 +1,182 @@
-//! Reads which way the nodes' kernels would send, hop by hop, and counts.
+//! Reads the nodes' routing tables, and follows the paths that their kernels would use.
 
 use crate::{ip, network::Lab};
 use anyhow::{Context, Result};
 use ipnet::Ipv6Net;
 use serde::Deserialize;
-use std::{collections::BTreeMap, net::Ipv6Addr, thread, time::Instant};
+use std::{collections::BTreeMap, net::Ipv6Addr, thread};
 use wire::overlay;
 
-/// The table that babeld writes to.
-const TABLE: &str = "197";
-/// A longer way is a loop.
-const LONGEST: usize = 64;
+/// Number of the table that babeld writes to.
+const BABELD_TABLE: &str = "197";
+/// Hops of a path, above which it is taken for a loop.
+const MAX_HOPS: usize = 64;
 
-/// One step of a way.
+/// Whether this link is a slot of an accepted tunnel, on the TAP of the UDP or the TCP server.
+pub fn is_accepting_slot(link: &str) -> bool {
+    link.starts_with("wrnu.") || link.starts_with("wrnt.")
+}
+
+/// Whether this link is a slot of a dialled tunnel.
+pub fn is_dialling_slot(link: &str) -> bool {
+    let number = link.strip_prefix("wrn");
+    number.is_some_and(|number| number.parse::<u16>().is_ok())
+}
+
+/// One hop of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// The next node, by number.
-    pub to: usize,
-    /// The link it leaves by.
+    /// The next node, by its number in the lab.
+    pub next_node: usize,
+    /// The link that the packet leaves by.
     pub link: String,
 }
 
-/// All routes between the nodes at one moment.
+/// All routes between the lab's nodes at one moment.
 #[derive(Clone, Debug)]
-pub struct Routes {
-    /// When they were read.
-    pub at: Instant,
-    /// By node; in it by destination.
+pub struct KernelRoutes {
+    /// The next hop towards each destination, by node and then by destination.
     hops: Vec<BTreeMap<usize, Hop>>,
 }
 
-/// As `ip -json route` tells it.
+/// One route, as `ip -json route` prints it.
 #[derive(Deserialize)]
-struct Line {
+struct RouteEntry {
     dst: String,
     gateway: Option<Ipv6Addr>,
     dev: Option<String>,
 }
 
-impl Routes {
-    /// Reads the tables of all nodes of the lab; that of a node that has none is empty.
+impl KernelRoutes {
+    /// Reads the tables of all nodes of the lab. A table that cannot be read counts as empty.
     ///
     /// # Errors
-    /// Where a node has not joined.
+    /// Fails if a node has not joined.
     pub fn read(lab: &Lab) -> Result<Self> {
-        let at = Instant::now();
         let mut addresses = Vec::new();
-        let mut neighbours = BTreeMap::new();
+        let mut nodes_by_link_local = BTreeMap::new();
         for node in lab.nodes() {
             let identity = node.identity()?;
             addresses.push(identity.address);
             let prefix = identity
                 .prefix
                 .parse()
-                .with_context(|| format!("prefix {}", identity.prefix))?;
-            neighbours.insert(overlay::link_local(prefix), node.index());
+                .with_context(|| format!("node {} has prefix {}", node.index(), identity.prefix))?;
+            nodes_by_link_local.insert(overlay::link_local(prefix), node.index());
         }
-        let tables: Vec<String> = thread::scope(|scope| {
-            let ask =
-                |namespace| ip::read(namespace, &["-6", "-json", "route", "show", "table", TABLE]);
-            let readers: Vec<_> = lab
-                .nodes()
-                .iter()
-                .map(|node| scope.spawn(move || ask(node.namespace())))
-                .collect();
-            readers
-                .into_iter()
-                .map(|reader| reader.join().ok().and_then(Result::ok).unwrap_or_default())
-                .collect()
-        });
-        let hops = tables
+        let hops = read_tables(lab)
             .iter()
-            .map(|table| hops_of(table, &addresses, &neighbours))
+            .map(|table| parse_table(table, &addresses, &nodes_by_link_local))
             .collect();
-        Ok(Self { at, hops })
+        Ok(Self { hops })
     }
 
-    /// The next step from `from` towards `to`.
-    pub fn hop(&self, from: usize, to: usize) -> Option<&Hop> {
+    /// The next hop from `from` towards `to`.
+    pub fn next_hop(&self, from: usize, to: usize) -> Option<&Hop> {
         self.hops.get(from)?.get(&to)
     }
 
-    /// The nodes on the way from `from` to `to`, the latter included; `None` where the way ends or loops.
-    pub fn way(&self, from: usize, to: usize) -> Option<Vec<usize>> {
-        let mut way = Vec::new();
-        let mut here = from;
-        while here != to {
-            here = self.hop(here, to)?.to;
-            way.push(here);
-            if way.len() > LONGEST {
+    /// The nodes on the path from `from` to `to`, `to` included; `None` if there is no route somewhere, or a loop.
+    pub fn path(&self, from: usize, to: usize) -> Option<Vec<usize>> {
+        let mut path = Vec::new();
+        let mut current = from;
+        while current != to {
+            current = self.next_hop(current, to)?.next_node;
+            path.push(current);
+            if path.len() > MAX_HOPS {
                 return None;
             }
         }
-        Some(way)
+        Some(path)
     }
 
-    /// All ordered pairs.
+    /// All ordered pairs of nodes.
     pub fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let all = 0..self.hops.len();
-        all.clone()
-            .flat_map(move |from| all.clone().map(move |to| (from, to)))
+        let nodes = 0..self.hops.len();
+        nodes
+            .clone()
+            .flat_map(move |from| nodes.clone().map(move |to| (from, to)))
             .filter(|(from, to)| from != to)
     }
 
-    /// Pairs whose way leads through `transit` without ending there.
+    /// The pairs whose path leads through `transit` and does not end there.
     pub fn pairs_through(&self, transit: usize) -> Vec<(usize, usize)> {
-        let through = |(from, to): &(usize, usize)| {
-            let way = self.way(*from, *to).unwrap_or_default();
-            *to != transit && way.contains(&transit)
+        let leads_through = |(from, to): &(usize, usize)| {
+            let path = self.path(*from, *to).unwrap_or_default();
+            *from != transit && *to != transit && path.contains(&transit)
         };
-        self.pairs()
-            .filter(|pair| pair.0 != transit)
-            .filter(through)
-            .collect()
+        self.pairs().filter(leads_through).collect()
     }
 
-    /// Destinations that `from` reaches over a link to `to`; of the links, those that `wanted` lets in.
-    pub fn served(&self, from: usize, to: usize, wanted: impl Fn(&str) -> bool) -> usize {
+    /// How many destinations `from` reaches over `next_node` by the selected links.
+    pub fn destinations_via(
+        &self,
+        from: usize,
+        next_node: usize,
+        is_selected: impl Fn(&str) -> bool,
+    ) -> usize {
         let table = self.hops.get(from).into_iter().flat_map(BTreeMap::values);
         table
-            .filter(|hop| hop.to == to && wanted(&hop.link))
+            .filter(|hop| hop.next_node == next_node && is_selected(&hop.link))
             .count()
     }
 
-    /// Mean number of hops over all pairs; `None` where a pair has no way.
+    /// The mean number of hops over all pairs; `None` if a pair has no path.
     pub fn mean_hops(&self) -> Option<f64> {
         let mut hops = 0u32;
         let mut pairs = 0u32;
         for (from, to) in self.pairs() {
-            hops += u32::try_from(self.way(from, to)?.len()).ok()?;
+            hops += u32::try_from(self.path(from, to)?.len()).ok()?;
             pairs += 1;
         }
         (pairs > 0).then(|| f64::from(hops) / f64::from(pairs))
     }
 }
 
-fn hops_of(
+/// Reads the tables of all nodes at the same time, so that they fit together.
+fn read_tables(lab: &Lab) -> Vec<String> {
+    let arguments = ["-6", "-json", "route", "show", "table", BABELD_TABLE];
+    thread::scope(|scope| {
+        let readers: Vec<_> = lab
+            .nodes()
+            .iter()
+            .map(|node| scope.spawn(move || ip::output(node.namespace(), &arguments)))
+            .collect();
+        readers
+            .into_iter()
+            .map(|reader| reader.join().ok().and_then(Result::ok).unwrap_or_default())
+            .collect()
+    })
+}
+
+/// The hops of one node's table, by destination.
+fn parse_table(
     table: &str,
     addresses: &[Ipv6Addr],
-    neighbours: &BTreeMap<Ipv6Addr, usize>,
+    nodes_by_link_local: &BTreeMap<Ipv6Addr, usize>,
 ) -> BTreeMap<usize, Hop> {
-    let lines: Vec<Line> = serde_json::from_str(table).unwrap_or_default();
+    let entries: Vec<RouteEntry> = serde_json::from_str(table).unwrap_or_default();
     let mut hops = BTreeMap::new();
-    for line in lines {
-        let range = line
+    for entry in entries {
+        let address = || entry.dst.parse::<Ipv6Addr>().ok();
+        let range = entry
             .dst
             .parse()
             .ok()
-            .or_else(|| line.dst.parse::<Ipv6Addr>().ok().map(Ipv6Net::from));
-        let to = line
+            .or_else(|| address().map(Ipv6Net::from));
+        let next_node = entry
             .gateway
-            .and_then(|gateway| neighbours.get(&gateway).copied());
-        let (Some(range), Some(to), Some(link)) = (range, to, line.dev) else {
+            .and_then(|gateway| nodes_by_link_local.get(&gateway).copied());
+        let (Some(range), Some(next_node), Some(link)) = (range, next_node, entry.dev) else {
             continue;
         };
-        let ends = addresses
+        let destinations = addresses
             .iter()
             .enumerate()
             .filter(|(_, address)| range.contains(*address));
-        for (end, _) in ends {
-            hops.insert(
-                end,
-                Hop {
-                    to,
-                    link: link.clone(),
-                },
-            );
+        for (destination, _) in destinations {
+            let link = link.clone();
+            hops.insert(destination, Hop { next_node, link });
         }
     }
     hops
@@ -175,12 +186,12 @@ fn hops_of(
 mod tests {
     use super::*;
 
-    /// A line of three nodes; 1 is in the middle.
-    fn line() -> Routes {
+    /// The routes of three nodes in a line; node 1 is in the middle.
+    fn routes_of_a_line() -> KernelRoutes {
         let addresses: Vec<Ipv6Addr> = (0..3)
             .map(|n| format!("fd00:0:0:{n}::1").parse().unwrap())
             .collect();
-        let neighbours: BTreeMap<Ipv6Addr, usize> = (0..3)
+        let nodes_by_link_local: BTreeMap<Ipv6Addr, usize> = (0..3)
             .map(|n| (format!("fe80::10:0:{n}").parse().unwrap(), n))
             .collect();
         let route = |to: usize, via: usize, link: &str| {
@@ -195,39 +206,51 @@ mod tests {
         ];
         let hops = tables
             .iter()
-            .map(|table| hops_of(table, &addresses, &neighbours))
+            .map(|table| parse_table(table, &addresses, &nodes_by_link_local))
             .collect();
-        Routes {
-            at: Instant::now(),
-            hops,
-        }
+        KernelRoutes { hops }
     }
 
     #[test]
-    fn the_ends_of_a_line_meet_through_its_middle() {
-        let routes = line();
-        assert_eq!(routes.way(0, 2), Some(vec![1, 2]));
-        assert_eq!(routes.way(0, 1), Some(vec![1]));
+    fn the_ends_of_a_line_reach_each_other_through_its_middle() {
+        let routes = routes_of_a_line();
+        assert_eq!(routes.path(0, 2), Some(vec![1, 2]));
+        assert_eq!(routes.path(0, 1), Some(vec![1]));
         assert_eq!(routes.pairs_through(1), [(0, 2), (2, 0)]);
         assert_eq!(routes.pairs_through(0), []);
         assert_eq!(routes.mean_hops(), Some(8.0 / 6.0));
-        assert_eq!(routes.served(0, 1, |link| link == "wrn0"), 2);
-        assert_eq!(routes.served(0, 1, |link| link == "wrn1"), 0);
+        assert_eq!(routes.destinations_via(0, 1, is_dialling_slot), 2);
+        assert_eq!(routes.destinations_via(0, 1, is_accepting_slot), 0);
+        assert_eq!(routes.destinations_via(1, 0, is_accepting_slot), 1);
     }
 
     #[test]
-    fn a_way_that_ends_or_loops_is_none() {
-        let mut routes = line();
+    fn there_is_no_path_where_a_route_is_missing_or_loops() {
+        let mut routes = routes_of_a_line();
         routes.hops[1].insert(
             2,
             Hop {
-                to: 0,
+                next_node: 0,
                 link: "wrnu.2".into(),
             },
         );
-        assert_eq!(routes.way(0, 2), None);
+        assert_eq!(routes.path(0, 2), None);
         routes.hops[1].clear();
-        assert_eq!(routes.way(0, 2), None);
+        assert_eq!(routes.path(0, 2), None);
         assert_eq!(routes.mean_hops(), None);
+    }
+
+    #[test]
+    fn a_server_s_tap_is_no_slot() {
+        for (link, is_dialling, is_accepting) in [
+            ("wrn0", true, false),
+            ("wrnu.2", false, true),
+            ("wrnt.2", false, true),
+            ("wrnu", false, false),
+            ("eth0", false, false),
+        ] {
+            assert_eq!(is_dialling_slot(link), is_dialling, "{link}");
+            assert_eq!(is_accepting_slot(link), is_accepting, "{link}");
+        }
     }
 }

@@ -1,11 +1,40 @@
-//! Builds a whole network on one machine: nodes in network namespaces, with the real `warren`, OpenVPN and
-//! babeld, and measures what it does.
+//! The lab: whole networks on one machine, with the real `warren`, OpenVPN and babeld in network namespaces, and
+//! measurements of what they do.
 //!
-//! The lab knows the nodes only from outside: it runs commands, asks control sockets, reads kernel tables and
-//! sends pings. No certificate, cache or configuration is written here: `warren join` does that.
-//! Everything needs root.
+//! The lab handles nodes only from outside: it runs commands, reads control sockets and kernel tables, and sends pings.
+//! It writes no certificate, cache or configuration itself; `warren join` does. Everything needs root. `warren-lab` is
+//! the command (`main.rs`); `tests/` uses the same library.
+//!
+//! A test or a measurement has four steps:
+//!
+//! 1. [`Lab::build_converged`] builds namespaces and links, lets nodes join, starts them, and waits until every node
+//!    reaches every other one.
+//! 2. [`Lab::start_pings`] pings all pairs, usually every 10 ms.
+//! 3. Something happens: [`Node::kill`], [`Lab::unplug`], [`Lab::revoke`], or the planners close tunnels by themselves.
+//! 4. [`Pinger::summarize`] counts the pings that were lost in a span, and the longest gap.
+//!
+//! # Where do I …?
+//!
+//! | task | place |
+//! | --- | --- |
+//! | change what a lab is built with | [`Options`] |
+//! | change addresses, cables or routers | `network/build.rs`, `network/underlay.rs`, [`nat_router`] |
+//! | run a command of the registry's operator | `network/registry.rs` |
+//! | start, stop, configure or query one node | [`Node`] |
+//! | add delays between nodes | [`delays`] |
+//! | learn which path a packet takes | [`kernel_routes`] |
+//! | follow the planners' decisions | [`closing_monitor`] |
+//! | check that a host is as it was before | [`host_snapshot`] |
+//! | load or attack a registry without nodes | [`standalone_registry`], [`registry_connection`] |
+//! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
+//! | change what `./demo` shows | [`demo`] |
+//!
+//! Each run has a folder `/tmp/warren-lab-NAME` and namespaces `wl-NAME-…` ([`lab_run`]). They disappear with the [`Lab`],
+//! with a signal, or at the next start after a crash. `WARREN_LAB_KEEP=1` keeps the folder with its logs;
+//! `WARREN_PROGRAM` names another `warren` to run.
 
 pub mod closing_monitor;
+mod convergence;
 pub mod delays;
 pub mod demo;
 pub mod host_snapshot;
@@ -15,16 +44,21 @@ pub mod kernel_routes;
 pub mod lab_run;
 pub mod measure;
 pub mod nat_router;
+pub mod netns;
 pub mod network;
 pub mod node;
 pub mod ping_record;
 pub mod pinger;
+pub mod proc_files;
 pub mod process;
+pub mod progress;
+pub mod registry_connection;
 pub mod signal_cleanup;
 pub mod skipped_tests;
 pub mod standalone_registry;
+pub mod wait;
 
 pub use network::{Lab, Options};
 pub use node::Node;
-pub use pinger::{Pace, Pinger};
-pub use skipped_tests::is_left_out;
+pub use pinger::{PingSchedule, Pinger};
+pub use skipped_tests::is_skipped_without_root;

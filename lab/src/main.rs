@@ -1,297 +1,243 @@
 //! The command `warren-lab`: builds a network on this machine, shows it, and measures it.
+//!
+//! To add a measurement, add a variant to [`Measurement`] and its arm to [`Measurement::run`].
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lab::{
-    Options, demo, lab_run,
-    measure::{self, recover::Fault, rotate::Change, tell},
+    Lab, Options, demo, lab_run,
+    measure::{self, recover::Fault, rotate::Change},
 };
 use serde::Serialize;
-use std::{io::Write, process::ExitCode};
+use serde_json::Value;
+use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
-/// A whole network in namespaces on this machine, with real processes. Needs root.
+/// Builds whole networks in namespaces on this machine, with real processes. Needs root.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
-    verb: Verb,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum Command {
     /// Build a network and leave it running until Ctrl-C.
     Up {
-        /// How many nodes.
+        /// Number of nodes.
         #[arg(long, default_value_t = 8)]
         nodes: usize,
-        /// Tunnels that each node dials.
+        /// Tunnels that each node dials [default: 2, or 3 from 12 nodes on].
         #[arg(long)]
         dial: Option<u16>,
-        /// Leave the files of the run behind.
+        /// Keep the files of the run, as /tmp/warren-kept-NAME.
         #[arg(long)]
         keep: bool,
     },
-    /// Show what a network does, and what was measured.
+    /// Show what a network does: convergence, a planned closing, recovery from a fault.
     Demo {
-        /// Stay until Ctrl-C, to look around.
+        /// Leave the network running until Ctrl-C, to look around.
         #[arg(long)]
         keep: bool,
     },
     /// Measure one thing. The last line of the output is JSON.
     Measure {
         #[command(subcommand)]
-        what: What,
+        measurement: Measurement,
+        /// Print only the JSON.
+        #[arg(long, global = true)]
+        json: bool,
     },
     /// Remove what dead runs have left.
     Clean,
 }
 
 #[derive(Subcommand)]
-enum What {
-    /// From starting all nodes at once until every pair answers.
+enum Measurement {
+    /// The time from starting all nodes at once until every pair reaches each other.
     Converge {
-        /// How many nodes.
+        /// Number of nodes.
         #[arg(long, default_value_t = 8)]
         nodes: usize,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
-    /// Memory, CPU and bytes of a network that carries nothing.
+    /// Memory, processor time and bytes of an idle network.
     Idle {
-        /// How many nodes.
+        /// Number of nodes.
         #[arg(long, default_value_t = 8)]
         nodes: usize,
-        /// How long.
+        /// Length of the measurement.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
     /// Packets lost by planned closings.
     Drain {
-        /// Closings by planners that are waited for.
+        /// Closings by planners to wait for.
         #[arg(long, default_value_t = 10)]
         closings: usize,
-        /// Nodes that are stopped orderly afterwards.
+        /// Nodes to stop with SIGTERM afterwards.
         #[arg(long, default_value_t = 3)]
         stops: usize,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
-    /// Certificates that one token gives to many who claim at once.
+    /// Certificates that one token yields if many clients claim at once.
     ClaimRace {
-        /// How many claims.
+        /// Claims at the same time.
         #[arg(long, default_value_t = 50)]
         claims: usize,
-        /// How often; half of the rounds kill the registry meanwhile.
+        /// Number of rounds; in every second one the registry is killed meanwhile.
         #[arg(long, default_value_t = 10)]
         rounds: usize,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
-    /// Wrong tokens that are taken, and how many can be tried.
-    Guess {
-        /// Wrong tokens with the limits off.
+    /// Wrong tokens that a registry accepts, and how many can be tried.
+    TokenGuessing {
+        /// Wrong tokens to send without rate limits.
         #[arg(long, default_value_t = 1_000_000)]
         guesses: u64,
-        /// How long each attacker tries with the limits on.
+        /// Time that each attacker guesses with rate limits.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
-    /// Certificates lost or doubled by a registry that is killed at random moments.
+    /// Certificates that a registry loses or issues twice if it is killed at random moments.
     RegistryCrash {
-        /// Certificates to be issued.
+        /// Certificates to issue.
         #[arg(long, default_value_t = 10_000)]
         issues: usize,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
-    /// Good claims and renewals a second among slow connections and hostile requests.
+    /// Valid claims and renewals a second among slow connections and malformed requests.
     RegistryLoad {
-        /// Slow connections.
+        /// Number of slow connections.
         #[arg(long, default_value_t = 200)]
         slow: usize,
-        /// Odd requests.
+        /// Malformed requests to send afterwards.
         #[arg(long, default_value_t = 100_000)]
-        odd: u64,
-        /// How long good claims are made.
+        malformed: u64,
+        /// Length of each phase of valid requests, 1 to 25 s.
         #[arg(long, default_value_t = 15)]
         seconds: u64,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
-    /// Mean round trips between nodes that lie unequally far apart, before and after some rounds of the
-    /// policy, and beside chance.
+    /// Mean round trips between unequally distant nodes, before and after some refreshes, compared with chance.
     Rtt {
-        /// How many nodes.
+        /// Number of nodes.
         #[arg(long, default_value_t = 12)]
         nodes: usize,
         /// Refreshes between before and after.
         #[arg(long, default_value_t = 10)]
         rounds: u32,
-        /// What the round trips between the nodes are drawn by.
+        /// Seed from which the round trips between the nodes are drawn.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
-    /// By which kind of link three nodes accept tunnels here.
-    Slots {
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
-    },
-    /// How soon a newcomer gets its first answer.
-    Join {
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
-    },
+    /// The kind of link by which three nodes accept tunnels here.
+    AcceptingSlots,
+    /// The time until a newcomer gets its first reply.
+    Join,
     /// Thirty days without the registry, in scaled time.
-    RegistryAway {
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
-    },
-    /// What is lost while certificates, the CA and keys are changed.
+    RegistryOutage,
+    /// Packets lost while certificates, the CA and keys are changed.
     Rotate {
-        /// What is changed, in this order.
+        /// The changes to make, in this order.
         #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["certificates", "ca", "tls-crypt", "babel"])]
         changes: Vec<Change>,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
-    /// How soon a revoked node is gone, and what the others lose.
+    /// The time until a revoked node has left the network, and what the others lose.
     Revoke {
-        /// How many nodes.
+        /// Number of nodes.
         #[arg(long, default_value_t = 16)]
         nodes: usize,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
-    /// Time without each other after a sudden death.
+    /// The time for which pairs of nodes do not reach each other after a sudden fault.
     Recover {
-        /// What dies.
+        /// The fault to measure.
         #[arg(long, value_enum)]
         fault: Fault,
-        /// JSON only.
-        #[arg(long)]
-        json: bool,
     },
 }
 
+impl Measurement {
+    /// Measures, and returns the result as JSON.
+    fn run(self) -> Result<String> {
+        match self {
+            Self::Converge { nodes } => to_json(measure::converge::measure(nodes)?),
+            Self::Idle { nodes, seconds } => to_json(measure::idle::measure(nodes, seconds)?),
+            Self::Drain { closings, stops } => to_json(measure::drain::measure(closings, stops)?),
+            Self::ClaimRace { claims, rounds } => {
+                to_json(measure::claim_race::measure(claims, rounds)?)
+            }
+            Self::TokenGuessing { guesses, seconds } => {
+                to_json(measure::token_guessing::measure(guesses, seconds)?)
+            }
+            Self::RegistryCrash { issues } => to_json(measure::registry_crash::measure(issues)?),
+            Self::RegistryLoad {
+                slow,
+                malformed,
+                seconds,
+            } => to_json(measure::registry_load::measure(slow, malformed, seconds)?),
+            Self::Rtt {
+                nodes,
+                rounds,
+                seed,
+            } => to_json(measure::rtt::measure(nodes, rounds, seed)?),
+            Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
+            Self::Join => to_json(measure::join::measure()?),
+            Self::RegistryOutage => to_json(measure::registry_outage::measure()?),
+            Self::Rotate { changes } => to_json(measure::rotate::measure(&changes)?),
+            Self::Revoke { nodes } => to_json(measure::revoke::measure(nodes)?),
+            Self::Recover { fault } => to_json(measure::recover::measure(fault)?),
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    match done(Arguments::parse().verb) {
+    match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // What failed because a signal takes the lab down is no failure of its own.
-            lab::signal_cleanup::end_if_interrupted();
-            // Nobody who closed our stderr wants to hear of it.
+            // If a signal is removing the lab, that is why the command failed, and not worth an error.
+            lab::signal_cleanup::block_if_interrupted();
+            // A user who closed our standard error does not want the message.
             writeln!(std::io::stderr(), "warren-lab: {error:#}").ok();
             ExitCode::FAILURE
         }
     }
 }
 
-fn done(verb: Verb) -> Result<()> {
-    match verb {
-        Verb::Up { nodes, dial, keep } => up(nodes, dial, keep),
-        Verb::Demo { keep } => demo::show(keep),
-        Verb::Measure { what } => measured(what),
-        Verb::Clean => {
-            for name in lab_run::clean() {
-                print(format!("removed what run {name} had left"))?;
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up { nodes, dial, keep } => run_network(nodes, dial, keep),
+        Command::Demo { keep } => demo::run(keep),
+        Command::Measure { measurement, json } => print_result(&measurement.run()?, json),
+        Command::Clean => {
+            for name in lab_run::remove_dead_runs() {
+                print(&format!("removed what run {name} had left"))?;
             }
             Ok(())
         }
     }
 }
 
-fn up(nodes: usize, dial: Option<u16>, keep_files: bool) -> Result<()> {
-    let dial = dial.or(Some(measure::dial(nodes)));
-    let lab = measure::prepare(Options {
-        nodes,
-        dial,
-        keep_files,
-        ..Options::default()
-    })?;
-    measure::start_whole(&lab)?;
-    for line in demo::how_to_look_around(&lab) {
-        tell(line);
+fn run_network(nodes: usize, dial: Option<u16>, keep_files: bool) -> Result<()> {
+    let mut options = Options::with_nodes(nodes);
+    options.keep_files = keep_files;
+    if dial.is_some() {
+        options.tunnels_to_dial = dial;
     }
-    demo::stay()
+    let lab = Lab::build_converged(options)?;
+    demo::wait_for_signal(&lab)
 }
 
-fn measured(what: What) -> Result<()> {
-    match what {
-        What::Converge { nodes, json } => result(&measure::converge::measure(nodes)?, json),
-        What::Idle {
-            nodes,
-            seconds,
-            json,
-        } => result(&measure::idle::measure(nodes, seconds)?, json),
-        What::Drain {
-            closings,
-            stops,
-            json,
-        } => result(&measure::drain::measure(closings, stops)?, json),
-        What::ClaimRace {
-            claims,
-            rounds,
-            json,
-        } => result(&measure::claim_race::measure(claims, rounds)?, json),
-        What::Guess {
-            guesses,
-            seconds,
-            json,
-        } => result(&measure::token_guessing::measure(guesses, seconds)?, json),
-        What::RegistryCrash { issues, json } => {
-            result(&measure::registry_crash::measure(issues)?, json)
-        }
-        What::RegistryLoad {
-            slow,
-            odd,
-            seconds,
-            json,
-        } => result(&measure::registry_load::measure(slow, odd, seconds)?, json),
-        What::Rtt {
-            nodes,
-            rounds,
-            seed,
-            json,
-        } => result(&measure::rtt::measure(nodes, rounds, seed)?, json),
-        What::Slots { json } => result(&measure::accepting_slots::measure()?, json),
-        What::Join { json } => result(&measure::join::measure()?, json),
-        What::RegistryAway { json } => result(&measure::registry_outage::measure()?, json),
-        What::Rotate { changes, json } => result(&measure::rotate::measure(&changes)?, json),
-        What::Revoke { nodes, json } => result(&measure::revoke::measure(nodes)?, json),
-        What::Recover { fault, json } => result(&measure::recover::measure(fault)?, json),
-    }
+fn to_json(result: impl Serialize) -> Result<String> {
+    serde_json::to_string(&result).context("cannot convert the result to JSON")
 }
 
-/// JSON as the last line; for people, each figure on a line of its own before.
-fn result(result: &impl Serialize, json: bool) -> Result<()> {
-    let value = serde_json::to_value(result).context("the result is no JSON")?;
-    if let (false, Some(figures)) = (json, value.as_object()) {
+/// Prints JSON as the last line and, unless `json_only`, each figure on a line of its own before.
+fn print_result(json: &str, json_only: bool) -> Result<()> {
+    if !json_only {
+        let figures: BTreeMap<String, Value> = serde_json::from_str(json)?;
         for (name, figure) in figures {
-            print(format!("{name}: {figure}"))?;
+            print(&format!("{name}: {figure}"))?;
         }
     }
-    print(serde_json::to_string(result).context("the result is no JSON")?)
+    print(json)
 }
 
-fn print(line: String) -> Result<()> {
+fn print(line: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output")
 }

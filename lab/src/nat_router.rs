@@ -1,25 +1,32 @@
-//! A site behind NAT: a router with nftables masquerading and a real miniupnpd, and a LAN behind it.
+//! A site behind NAT: a router with nftables masquerading and a real miniupnpd, and a LAN with one node.
 //!
-//! miniupnpd refuses to map ports where the WAN address is not public, so the lab's internet looks public.
+//! miniupnpd maps no ports if the WAN address is not public; the lab's internet therefore has addresses that look
+//! public.
 
-use crate::{ip, process, process::Process};
-use anyhow::{Context, Result, bail};
+use crate::{
+    ip, netns,
+    network::underlay::allow_ping_sockets,
+    process::{self, Process, run_with_input},
+};
+use anyhow::{Context, Result};
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-/// The router's own address on the LAN.
-pub const ROUTER: &str = "192.168.77.1";
+/// The router's address on the LAN.
+pub const ROUTER_ADDRESS: &str = "192.168.77.1";
 /// The node's address on the LAN.
-pub const INSIDE: &str = "192.168.77.2";
+pub const NODE_ADDRESS: &str = "192.168.77.2";
+/// Longest time that nft(8) may take.
+const NFT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What miniupnpd wants to find; each statement on a line of its own, or nft calls it a syntax error.
-const RULES: &str = "
+/// The chains that miniupnpd expects, and masquerading. Each statement has a line of its own, because nft reports a
+/// syntax error otherwise.
+const NFT_RULES: &str = "
 table inet filter {
     chain miniupnpd { }
     chain prerouting_miniupnpd { }
@@ -45,7 +52,7 @@ table inet filter {
 }
 ";
 
-const CONFIG: &str = "
+const MINIUPNPD_CONFIGURATION: &str = "
 ext_ifname=eth0
 listening_ip=lan0
 enable_upnp=yes
@@ -64,104 +71,75 @@ deny 0-65535 0.0.0.0/0 0-65535
 
 /// The router of one site, with a LAN of one node.
 #[derive(Debug)]
-pub struct Router {
+pub struct NatRouter {
     namespace: String,
     folder: PathBuf,
-    upnp: Mutex<Option<Process>>,
+    miniupnpd: Mutex<Option<Process>>,
 }
 
-impl Router {
-    /// Makes the LAN between `namespace`, which has its uplink already, and `inside`, and starts miniupnpd.
-    pub(crate) fn new(namespace: String, inside: &str, folder: PathBuf) -> Result<Self> {
-        let lan = format!(
-            "link add lan0 type veth peer name eth0 netns {inside}\naddr add {ROUTER}/24 dev lan0\nlink set lan0 up\n"
+impl NatRouter {
+    /// Creates the LAN between `namespace`, which has its uplink already, and `node_namespace`; starts miniupnpd.
+    pub(crate) fn build(namespace: String, node_namespace: &str, folder: PathBuf) -> Result<Self> {
+        let router_lines = format!(
+            "link add lan0 type veth peer name eth0 netns {node_namespace}\naddr add {ROUTER_ADDRESS}/24 dev lan0\nlink set lan0 up\n"
         );
-        ip::batch(Some(&namespace), &lan)?;
-        let host = format!(
-            "link set lo up\naddr add {INSIDE}/24 dev eth0\nlink set eth0 up\nroute add default via {ROUTER}\n"
+        ip::batch(Some(&namespace), &router_lines)?;
+        let node_lines = format!(
+            "link set lo up\naddr add {NODE_ADDRESS}/24 dev eth0\nlink set eth0 up\nroute add default via {ROUTER_ADDRESS}\n"
         );
-        ip::batch(Some(inside), &host)?;
-        crate::network::underlay::allow_pings(inside)?;
-        ip::inside(&namespace, || {
-            fs::write("/proc/sys/net/ipv4/ip_forward", "1")
-                .context("cannot make the router forward")
-        })?;
-        load_rules(&namespace, RULES)?;
+        ip::batch(Some(node_namespace), &node_lines)?;
+        allow_ping_sockets(node_namespace)?;
+        netns::write_sysctl(&namespace, "net/ipv4/ip_forward", "1")?;
+        load_nft_rules(&namespace, NFT_RULES)?;
         let router = Self {
             namespace,
             folder,
-            upnp: Mutex::default(),
+            miniupnpd: Mutex::default(),
         };
-        router.start_upnp()?;
+        router.start_miniupnpd()?;
         Ok(router)
     }
 
-    /// The router's namespace.
-    pub fn namespace(&self) -> &str {
-        &self.namespace
-    }
-
-    /// Starts miniupnpd, without any mapping.
-    ///
-    /// # Errors
-    /// Where it cannot be started.
-    pub fn start_upnp(&self) -> Result<()> {
-        let config = self.folder.join("miniupnpd.conf");
-        fs::write(&config, CONFIG).with_context(|| format!("cannot write {}", config.display()))?;
+    fn start_miniupnpd(&self) -> Result<()> {
+        let configuration = self.folder.join("miniupnpd.conf");
+        fs::write(&configuration, MINIUPNPD_CONFIGURATION)
+            .with_context(|| format!("cannot write {}", configuration.display()))?;
         let pid_file = self.folder.join("miniupnpd.pid");
         let arguments = [
             "-d".as_ref(),
             "-f".as_ref(),
-            config.as_os_str(),
+            configuration.as_os_str(),
             "-P".as_ref(),
             pid_file.as_os_str(),
         ];
         let log = self.folder.join("miniupnpd.log");
         let process = Process::start(&self.namespace, Path::new("miniupnpd"), arguments, &log)?;
-        *self.upnp.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+        *self
+            .miniupnpd
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(process);
         Ok(())
     }
 
-    /// The port mappings that stand now, one line of nft each.
+    /// The present port mappings, one line of nft each.
     ///
     /// # Errors
-    /// Where nft cannot be asked.
+    /// Fails if nft fails.
     pub fn mappings(&self) -> Result<Vec<String>> {
         let arguments = ["list", "chain", "inet", "filter", "prerouting_miniupnpd"];
-        let told = process::run(
-            &self.namespace,
-            Path::new("nft"),
-            arguments,
-            Duration::from_secs(10),
-        )?;
-        Ok(told
-            .lines()
-            .map(str::trim)
+        let listing = process::run(&self.namespace, Path::new("nft"), arguments, NFT_TIMEOUT)?;
+        let lines = listing.lines().map(str::trim);
+        Ok(lines
             .filter(|line| line.contains("dnat"))
             .map(ToOwned::to_owned)
             .collect())
     }
 }
 
-pub(crate) fn load_rules(namespace: &str, rules: &str) -> Result<()> {
+/// Loads nftables rules into the namespace.
+pub(crate) fn load_nft_rules(namespace: &str, rules: &str) -> Result<()> {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, "nft", "-f", "-"]);
-    let mut nft = command
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start nft")?;
-    if let Some(mut stdin) = nft.stdin.take() {
-        stdin
-            .write_all(rules.as_bytes())
-            .context("cannot write to nft")?;
-    }
-    let output = nft.wait_with_output().context("cannot wait for nft")?;
-    if !output.status.success() {
-        bail!(
-            "nft refused: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(())
+    run_with_input(&mut command, rules)
+        .with_context(|| format!("nft cannot load the rules in {namespace} (package nftables)"))
 }

@@ -1,8 +1,11 @@
 //! One node of the lab, handled from outside: its namespace, its folder, its daemon.
 
-use crate::{http, ip, lab_run::stat_field, process, process::Process};
+use crate::{
+    http, netns,
+    proc_files::{command_line, is_running, parent_pid},
+    process::{self, Process, last_lines},
+};
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeMap,
@@ -15,21 +18,23 @@ use std::{
     time::Duration,
 };
 
-/// How long an orderly stop may take: its drain has 20 s, every child 2 s, then it is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(40);
-/// How long `warren join` may take.
-const JOIN_PATIENCE: Duration = Duration::from_secs(20);
-/// Where a node of the lab serves its metrics, in its own namespace.
-const METRICS: &str = "127.0.0.1:9197";
-/// Who the children of all nodes run as: OpenVPN, babeld. Nobody else has these.
+/// Longest wait until a daemon exits after SIGTERM: its drain takes up to 20 s, each child up to 2 s.
+const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+/// Longest time that one command in the node's namespace may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+/// The address at which a node of the lab serves its metrics, in its own namespace.
+const METRICS_ADDRESS: &str = "127.0.0.1:9197";
+/// The user ids of all nodes' OpenVPN and babeld processes. No other process has them.
 const CHILD_UIDS: &str = "61197,61198";
+/// Lines of the daemon's log that an error quotes.
+const QUOTED_LOG_LINES: usize = 20;
 
-/// Who a node is in the network, as `warren join` told.
+/// The node's identity in the network, as `warren join` printed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// `7/16`.
+    /// The node's prefix, such as `7/16`.
     pub prefix: String,
-    /// The node's own address.
+    /// The node's own address in the network.
     pub address: Ipv6Addr,
 }
 
@@ -45,8 +50,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that has not joined yet. Everything of it lies below `root`.
-    pub fn new(index: usize, namespace: String, root: PathBuf, program: PathBuf) -> Self {
+    /// Describes a node that has not joined yet. All its files will be below `root`.
+    pub(crate) fn new(index: usize, namespace: String, root: PathBuf, program: PathBuf) -> Self {
         Self {
             index,
             namespace,
@@ -67,75 +72,77 @@ impl Node {
         &self.namespace
     }
 
-    /// What its daemon takes as root.
+    /// The folder that its daemon uses as root.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// What its daemon printed.
-    pub fn log(&self) -> PathBuf {
+    /// The file with what its daemon printed, over all its starts.
+    pub fn log_file(&self) -> PathBuf {
         self.root.join("warren.log")
     }
 
-    /// Who it is.
+    /// The last `count` lines of its log.
+    pub fn log_tail(&self, count: usize) -> String {
+        last_lines(&self.log_file(), count)
+    }
+
+    /// Its identity in the network.
     ///
     /// # Errors
-    /// Where it has not joined.
+    /// Fails if it has not joined.
     pub fn identity(&self) -> Result<&Identity> {
         self.identity
             .get()
             .ok_or_else(|| anyhow!("node {} has not joined", self.index))
     }
 
-    /// Joins the network.
+    /// Its prefix in the network, such as `7/16`.
     ///
     /// # Errors
-    /// Where `warren join` refuses, or prints something else than a prefix and an address.
-    pub fn join(&self, invitation: &str) -> Result<&Identity> {
-        let root = self.root.as_os_str();
-        let arguments = [
-            "join".as_ref(),
-            invitation.as_ref(),
-            "--root".as_ref(),
-            root,
-        ];
-        let arguments = arguments
-            .into_iter()
-            .chain(["--child-uids".as_ref(), OsStr::new(CHILD_UIDS)]);
-        let told = process::run(&self.namespace, &self.program, arguments, JOIN_PATIENCE)?;
-        let identity =
-            identity_of(&told).with_context(|| format!("warren join printed {told:?}"))?;
-        Ok(self.identity.get_or_init(|| identity))
+    /// Fails if it has not joined.
+    pub fn prefix(&self) -> Result<&str> {
+        Ok(&self.identity()?.prefix)
     }
 
-    /// Makes a key, and what the registry is asked with.
+    /// Joins the network with an invitation.
     ///
     /// # Errors
-    /// Where `warren request` refuses.
-    pub fn request(&self) -> Result<String> {
-        self.warren(&["request", "--child-uids", CHILD_UIDS])
+    /// Fails if `warren join` fails, or prints no prefix or no address.
+    pub fn join(&self, invitation: &str) -> Result<()> {
+        let output = self.warren_command(&["join", invitation, "--child-uids", CHILD_UIDS])?;
+        self.set_identity(&output)
     }
 
-    /// Joins the network with what the registry's operator brought.
+    /// Creates a key and returns the signing request that the operator carries to the registry.
     ///
     /// # Errors
-    /// Where `warren install` refuses, or prints something else than a prefix and an address.
-    pub fn install(&self, answer: &Path) -> Result<&Identity> {
-        let told = self.warren(&[
-            "install",
-            &answer.to_string_lossy(),
-            "--child-uids",
-            CHILD_UIDS,
-        ])?;
-        let identity =
-            identity_of(&told).with_context(|| format!("warren install printed {told:?}"))?;
-        Ok(self.identity.get_or_init(|| identity))
+    /// Fails if `warren request` fails.
+    pub fn create_signing_request(&self) -> Result<String> {
+        self.warren_command(&["request", "--child-uids", CHILD_UIDS])
     }
 
-    /// Sets one documented top-level key of the node's configuration, as an operator would: for the next start.
+    /// Joins the network with the file that the operator carried back from the registry.
     ///
     /// # Errors
-    /// Where it has not joined, or the file cannot be written.
+    /// Fails if `warren install` fails, or prints no prefix or no address.
+    pub fn install(&self, answer: &Path) -> Result<()> {
+        let answer = answer.to_string_lossy();
+        let output = self.warren_command(&["install", &answer, "--child-uids", CHILD_UIDS])?;
+        self.set_identity(&output)
+    }
+
+    fn set_identity(&self, output: &str) -> Result<()> {
+        let identity = parse_identity(output)
+            .with_context(|| format!("node {}: warren printed {output:?}", self.index))?;
+        self.identity.get_or_init(|| identity);
+        Ok(())
+    }
+
+    /// Sets one top-level key of the node's configuration file, for the next start.
+    ///
+    /// # Errors
+    /// Fails if the node has not joined, or if the file cannot be written.
     pub fn configure(&self, key: &str, value: &str) -> Result<()> {
         let path = self.root.join("etc/warren/warren.yaml");
         let context = || format!("cannot edit {}", path.display());
@@ -150,173 +157,187 @@ impl Node {
     /// Starts the daemon.
     ///
     /// # Errors
-    /// Where it runs already, or cannot be started.
+    /// Fails if the daemon already runs, or cannot be started.
     pub fn start(&self) -> Result<()> {
         let mut daemon = self.daemon();
         if daemon
             .as_ref()
-            .is_some_and(|process| process.ended().is_none())
+            .is_some_and(|process| process.exit_status().is_none())
         {
-            bail!("node {} runs already", self.index);
+            bail!("the daemon of node {} already runs", self.index);
         }
         let arguments = ["run".as_ref(), "--root".as_ref(), self.root.as_os_str()];
+        let log = self.log_file();
         *daemon = Some(Process::start(
             &self.namespace,
             &self.program,
             arguments,
-            &self.log(),
+            &log,
         )?);
         Ok(())
     }
 
-    /// Ends the daemon orderly, and waits. `None` where it ran not, or SIGKILL was needed.
+    /// Stops the daemon with SIGTERM, and waits. Returns `None` if it did not run, or if SIGKILL was needed.
     pub fn stop(&self) -> Option<ExitStatus> {
-        self.daemon().take()?.stop(STOP_PATIENCE)
+        self.daemon().take()?.stop(STOP_TIMEOUT)
     }
 
-    /// SIGKILL for the daemon alone, and waits until it is reaped.
+    /// Stops the daemon with SIGTERM, and requires that it exits in time and with success.
+    ///
+    /// # Errors
+    /// Fails if the daemon did not run, needed SIGKILL, or failed. The error quotes the end of its log.
+    pub fn stop_cleanly(&self) -> Result<()> {
+        match self.stop() {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("{}", self.describe(&format!("exited with {status}"))),
+            None => bail!("{}", self.describe("did not stop in time, or did not run")),
+        }
+    }
+
+    /// Sends SIGKILL to the daemon alone, and waits until it is reaped.
     pub fn kill(&self) {
         if let Some(process) = self.daemon().take() {
             process.kill();
         }
     }
 
-    /// Sends the daemon a signal.
-    pub fn signal(&self, signal: Signal) {
-        if let Some(process) = self.daemon().as_ref() {
-            process.signal(signal);
-        }
+    /// The exit status of a daemon that exited by itself; `None` while it runs or if it was never started.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.daemon().as_ref().and_then(Process::exit_status)
     }
 
-    /// How the daemon ended by itself; `None` while it runs or where it was never started.
-    pub fn ended(&self) -> Option<ExitStatus> {
-        self.daemon().as_ref().and_then(Process::ended)
-    }
-
-    /// Waits until the daemon has ended by itself.
-    pub fn wait(&self, patience: Duration) -> Option<ExitStatus> {
-        process::wait_until(patience, || self.ended())
-    }
-
-    /// The daemon's pid while it runs.
+    /// The daemon's process id while it runs.
     pub fn pid(&self) -> Option<u32> {
         let daemon = self.daemon();
         let process = daemon
             .as_ref()
-            .filter(|process| process.ended().is_none())?;
+            .filter(|process| process.exit_status().is_none())?;
         Some(process.pid())
     }
 
-    /// Pids of the daemon's children, zombies left out, with their command lines.
+    /// Process ids and command lines of the daemon's children; zombies are not counted.
     pub fn children(&self) -> BTreeMap<u32, String> {
         let Some(daemon) = self.pid() else {
             return BTreeMap::new();
         };
-        let pids = ip::pids(&self.namespace)
-            .into_iter()
-            .filter_map(|pid| u32::try_from(pid).ok());
-        let children = pids.filter(|pid| stat_field(*pid, 4) == Some(daemon.to_string()));
-        let alive = children.filter(|pid| stat_field(*pid, 3).is_some_and(|state| state != "Z"));
-        alive.map(|pid| (pid, command_line(pid))).collect()
+        let mut processes = self.processes();
+        processes.retain(|pid, _| parent_pid(*pid) == Some(daemon));
+        processes
     }
 
-    /// Pids of everything that lives in the node's namespace, zombies left out.
+    /// Process ids and command lines of all processes in the node's namespace; zombies are not counted.
     pub fn processes(&self) -> BTreeMap<u32, String> {
-        let pids = ip::pids(&self.namespace)
+        netns::pids(&self.namespace)
             .into_iter()
-            .filter_map(|pid| u32::try_from(pid).ok());
-        let alive = pids.filter(|pid| stat_field(*pid, 3).is_some_and(|state| state != "Z"));
-        alive.map(|pid| (pid, command_line(pid))).collect()
+            .filter(|pid| is_running(*pid))
+            .map(|pid| (pid, command_line(pid).unwrap_or_default()))
+            .collect()
     }
 
-    /// One document of the control socket.
+    /// Fetches a document from the daemon's control socket.
     ///
     /// # Errors
-    /// Where the daemon does not answer, or with another document.
-    pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    /// Fails if the daemon does not answer, or answers with another kind of document.
+    pub fn control_document<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let socket = self.root.join("run/warren/control.sock");
-        let answer = http::get_unix(&socket, path)?;
-        serde_json::from_str(&answer)
-            .with_context(|| format!("node {} answered {path} strangely", self.index))
+        let document = http::get_unix(&socket, path)?;
+        serde_json::from_str(&document)
+            .with_context(|| format!("node {} answered {path} with {document:?}", self.index))
     }
 
-    /// The node's metrics, as Prometheus would read them.
+    /// Reads the node's metrics, as Prometheus would.
     ///
     /// # Errors
-    /// Where the exporter does not answer.
+    /// Fails if the exporter does not answer.
     pub fn scrape(&self) -> Result<String> {
-        let address: SocketAddr = METRICS.parse().context("the metrics' address")?;
+        let address: SocketAddr = METRICS_ADDRESS
+            .parse()
+            .context("cannot parse the address of the metrics")?;
         http::get_inside(&self.namespace, address, "/metrics")
+    }
+
+    /// The value of one sample of the node's metrics; `sample` is the metric's name with its labels.
+    ///
+    /// # Errors
+    /// Fails if the exporter does not answer, or has no such sample.
+    pub fn metric(&self, sample: &str) -> Result<u64> {
+        let text = self.scrape()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(sample));
+        let value = line.with_context(|| format!("node {} has no sample {sample}", self.index))?;
+        value
+            .trim()
+            .parse()
+            .with_context(|| format!("node {} has {sample} {value}", self.index))
+    }
+
+    /// When the node's certificate expires, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Fails as [`Node::metric`] does.
+    pub fn certificate_expiry(&self) -> Result<u64> {
+        self.metric("warren_certificate_expiry_timestamp_seconds")
     }
 
     /// Runs `warren ARGUMENTS --root ROOT` in the node's namespace and returns what it printed.
     ///
     /// # Errors
-    /// Where it fails.
-    pub fn warren(&self, arguments: &[&str]) -> Result<String> {
+    /// Fails if the command fails or takes longer than 20 s.
+    pub fn warren_command(&self, arguments: &[&str]) -> Result<String> {
         let root = self.root.to_string_lossy();
-        let arguments = arguments.iter().copied().chain(["--root", &root]);
-        process::run(&self.namespace, &self.program, arguments, JOIN_PATIENCE)
+        let arguments = [arguments, &["--root", &root]].concat();
+        self.run_program(&self.program, &arguments)
     }
 
     /// Runs a program in the node's namespace and returns what it printed.
     ///
     /// # Errors
-    /// Where it fails or takes longer than 20 s.
+    /// Fails if the program fails or takes longer than 20 s.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        process::run(
-            &self.namespace,
-            Path::new(program),
-            arguments,
-            JOIN_PATIENCE,
+        self.run_program(Path::new(program), arguments)
+    }
+
+    fn run_program(&self, program: &Path, arguments: &[impl AsRef<OsStr>]) -> Result<String> {
+        process::run(&self.namespace, program, arguments, COMMAND_TIMEOUT)
+    }
+
+    /// A sentence about the node, for errors and assertions, followed by the end of its log.
+    pub fn describe(&self, event: &str) -> String {
+        format!(
+            "node {} {event}; its log ends with:\n{}",
+            self.index,
+            self.log_tail(QUOTED_LOG_LINES)
         )
     }
-
-    /// The last `lines` lines of its log.
-    pub fn log_tail(&self, lines: usize) -> String {
-        tail(&self.log(), lines)
-    }
 }
 
-/// The last `lines` lines of a file; empty where it cannot be read.
-pub fn tail(file: &Path, lines: usize) -> String {
-    let text = fs::read(file).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let all: Vec<&str> = text.lines().collect();
-    all.get(all.len().saturating_sub(lines)..)
-        .unwrap_or_default()
-        .join("\n")
-}
-
-fn command_line(pid: u32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&line)
-        .replace('\0', " ")
-        .trim()
-        .to_owned()
-}
-
-/// The same lines, but `key: value` in the place of the key's own line or, where it has none, at the end.
+/// The same lines, with `key: value` instead of the key's own line or, if it has none, at the end.
 fn with_key(text: &str, key: &str, value: &str) -> String {
-    let set = format!("{key}: {value}");
+    let new_line = format!("{key}: {value}");
     let has_key = |line: &&str| {
         line.strip_prefix(key)
             .is_some_and(|rest| rest.starts_with(':'))
     };
-    let found = text.lines().any(|line| has_key(&line));
-    let lines = text
-        .lines()
-        .map(|line| if has_key(&line) { set.as_str() } else { line });
-    let end = (!found).then_some(set.as_str());
-    lines.chain(end).map(|line| format!("{line}\n")).collect()
+    let is_present = text.lines().any(|line| has_key(&line));
+    let lines = text.lines().map(|line| {
+        if has_key(&line) {
+            new_line.as_str()
+        } else {
+            line
+        }
+    });
+    let added_line = (!is_present).then_some(new_line.as_str());
+    lines
+        .chain(added_line)
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 /// The first word that is a prefix, and the first that is an address.
-fn identity_of(told: &str) -> Result<Identity> {
-    let words = || told.split(|letter: char| letter.is_whitespace() || ",;()".contains(letter));
+fn parse_identity(output: &str) -> Result<Identity> {
+    let words = || output.split(|letter: char| letter.is_whitespace() || ",;()".contains(letter));
     let address = words()
         .find_map(|word| word.parse().ok())
-        .context("no address among it")?;
+        .context("no word of it is an IPv6 address")?;
     let is_prefix = |word: &str| {
         let numbers = word.split_once('/');
         numbers.is_some_and(|(number, length)| {
@@ -325,7 +346,7 @@ fn identity_of(told: &str) -> Result<Identity> {
     };
     let prefix = words()
         .find(|word| is_prefix(word))
-        .context("no prefix among it")?
+        .context("no word of it is a prefix")?
         .to_owned();
     Ok(Identity { prefix, address })
 }
@@ -335,12 +356,12 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(told: &str, expected: Option<(&str, &str)>) {
+    fn check(output: &str, expected: Option<(&str, &str)>) {
         let expected = expected.map(|(prefix, address)| Identity {
             prefix: prefix.to_owned(),
             address: address.parse().unwrap(),
         });
-        assert_eq!(identity_of(told).ok(), expected, "{told}");
+        assert_eq!(parse_identity(output).ok(), expected, "{output}");
     }
 
     #[test]
@@ -353,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_takes_its_own_line_or_a_new_one() {
+    fn a_key_replaces_its_own_line_or_gets_a_new_one() {
         let text = "# listen: x\nlisten: { udp: 1194 }\nlog: info\n";
         assert_eq!(
             with_key(text, "log", "debug"),
@@ -366,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_identity_is_none() {
+    fn half_an_identity_is_rejected() {
         check("7/16", None);
         check("fd12::1", None);
         check("", None);

@@ -1,55 +1,58 @@
-//! Keeps what became of each ping of one ordered pair, and sums it up over any span of time.
+//! Records what became of each ping of one ordered pair, and sums it up over any span of time.
 //!
-//! Pure: moments are spans since the pinger's start, told by the caller.
+//! Pure: all moments are spans since the pinger's start, and the caller passes them in.
 
 use std::time::Duration;
 
-/// A ping without an answer after this long is lost, even if an answer comes later.
+/// A ping without a reply after this time is lost, even if a reply comes later.
 pub const LOST_AFTER: Duration = Duration::from_secs(2);
 
-/// One ping.
+/// One echo request and when its first reply came.
 #[derive(Clone, Copy, Debug)]
-struct Echo {
-    sent: Duration,
-    answered: Option<Duration>,
+struct Ping {
+    sent_at: Duration,
+    answered_at: Option<Duration>,
 }
 
-impl Echo {
-    fn is_in_time(&self) -> bool {
-        self.answered
-            .is_some_and(|at| at.saturating_sub(self.sent) <= LOST_AFTER)
+impl Ping {
+    /// Time from the request to the reply; `None` if the ping is lost.
+    fn round_trip(&self) -> Option<Duration> {
+        let round_trip = self.answered_at?.saturating_sub(self.sent_at);
+        (round_trip <= LOST_AFTER).then_some(round_trip)
     }
 }
 
 /// All pings from one node to another, in the order of sending.
 #[derive(Clone, Debug, Default)]
-pub struct Pair {
-    echoes: Vec<Echo>,
-    /// The number after that of the latest ping answered.
-    next: usize,
+pub struct PingRecord {
+    pings: Vec<Ping>,
+    /// One more than the highest number of an answered ping; 0 while none is answered.
+    next_number: usize,
+    /// When a second or later reply to a ping came.
     duplicates: Vec<Duration>,
+    /// When a reply came after the reply to a later ping.
     reordered: Vec<Duration>,
 }
 
 /// What became of the pings that were sent within a span.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Sent, and old enough to be judged.
+pub struct PingSummary {
+    /// Pings that were sent, and are old enough to be judged.
     pub sent: u64,
-    /// Answered in time.
+    /// Pings that were answered within [`LOST_AFTER`].
     pub answered: u64,
-    /// Not answered within [`LOST_AFTER`].
+    /// Pings that were not answered within [`LOST_AFTER`].
     pub lost: u64,
-    /// Answers that came again, within the span.
+    /// Second and later replies to a ping that came within the span.
     pub duplicates: u64,
-    /// Answers that came after that of a later ping, within the span.
+    /// Replies within the span that came after the reply to a later ping.
     pub reordered: u64,
-    /// The longest time between the sending of two consecutive answered pings, the ends of the span taken for
-    /// answered.
+    /// The longest time between the sending of two consecutive answered pings. Both ends of the span count as answered
+    /// pings.
     pub longest_gap: Duration,
 }
 
-impl Summary {
+impl PingSummary {
     /// Adds another pair's pings; the longer gap stays.
     pub fn add(&mut self, other: Self) {
         self.sent += other.sent;
@@ -61,108 +64,114 @@ impl Summary {
     }
 }
 
-impl Pair {
-    /// A ping goes out now; its number.
-    pub fn send(&mut self, now: Duration) -> usize {
-        self.echoes.push(Echo {
-            sent: now,
-            answered: None,
+impl PingRecord {
+    /// Records that a ping is sent now, and returns its number.
+    pub fn add_request(&mut self, now: Duration) -> usize {
+        self.pings.push(Ping {
+            sent_at: now,
+            answered_at: None,
         });
-        self.echoes.len() - 1
+        self.pings.len() - 1
     }
 
-    /// The ping with that number is answered now.
-    pub fn answer(&mut self, number: usize, now: Duration) {
-        let Some(echo) = self.echoes.get_mut(number) else {
+    /// Records that a reply to the ping with this number comes now.
+    pub fn add_reply(&mut self, number: usize, now: Duration) {
+        let Some(ping) = self.pings.get_mut(number) else {
             return;
         };
-        if echo.answered.is_some() {
+        if ping.answered_at.is_some() {
             return self.duplicates.push(now);
         }
-        echo.answered = Some(now);
-        if number < self.next {
+        ping.answered_at = Some(now);
+        if number < self.next_number {
             self.reordered.push(now);
         }
-        self.next = self.next.max(number + 1);
+        self.next_number = self.next_number.max(number + 1);
     }
 
-    /// Whether any ping was answered.
+    /// Whether any ping of the record was answered.
     pub fn is_answered(&self) -> bool {
-        self.next > 0
+        self.next_number > 0
     }
 
-    /// When the first answer came of a ping sent at `from` or later.
-    pub fn first_answer(&self, from: Duration) -> Option<Duration> {
-        self.since(from)
+    /// When the first reply came to a ping that was sent at `from` or later.
+    pub fn first_reply(&self, from: Duration) -> Option<Duration> {
+        self.sent_since(from)
             .iter()
-            .filter_map(|echo| echo.answered)
+            .filter_map(|ping| ping.answered_at)
             .min()
     }
 
-    /// When the latest ping that was answered had been sent.
+    /// When the latest of the answered pings was sent.
     pub fn last_answered(&self) -> Option<Duration> {
-        self.echoes
+        self.pings
             .iter()
             .rev()
-            .find(|echo| echo.answered.is_some())
-            .map(|echo| echo.sent)
+            .find(|ping| ping.answered_at.is_some())
+            .map(|ping| ping.sent_at)
     }
 
-    /// When the pings were sent that [`Pair::sum_up`] counts as lost.
-    pub fn losses(&self, from: Duration, to: Duration, now: Duration) -> Vec<Duration> {
-        let to = to.min(now.saturating_sub(LOST_AFTER));
-        let within = self.since(from).iter().take_while(|echo| echo.sent < to);
-        within
-            .filter(|echo| !echo.is_in_time())
-            .map(|echo| echo.sent)
+    /// When those pings were sent that [`PingRecord::summarize`] counts as lost.
+    pub fn lost_pings(&self, from: Duration, to: Duration, now: Duration) -> Vec<Duration> {
+        self.sent_within(from, to.min(judged_until(now)))
+            .filter(|ping| ping.round_trip().is_none())
+            .map(|ping| ping.sent_at)
             .collect()
     }
 
-    /// The mean round trip of the pings sent from `from` on and before `to`; `None` where none was answered in time.
+    /// The mean round trip of the pings sent from `from` on and before `to`; `None` if none was answered in time.
     pub fn mean_round_trip(&self, from: Duration, to: Duration) -> Option<Duration> {
-        let within = self
-            .since(from)
-            .iter()
-            .take_while(|echo| echo.sent < to)
-            .filter(|echo| echo.is_in_time());
-        let trips = within.filter_map(|echo| Some(echo.answered?.saturating_sub(echo.sent)));
-        let (sum, count) = trips.fold((Duration::ZERO, 0u32), |(sum, count), trip| {
-            (sum + trip, count + 1)
+        let round_trips = self.sent_within(from, to).filter_map(Ping::round_trip);
+        let (sum, count) = round_trips.fold((Duration::ZERO, 0u32), |(sum, count), round_trip| {
+            (sum + round_trip, count + 1)
         });
         sum.checked_div(count)
     }
 
-    fn since(&self, from: Duration) -> &[Echo] {
-        let first = self.echoes.partition_point(|echo| echo.sent < from);
-        self.echoes.get(first..).unwrap_or_default()
-    }
-
-    /// Sums up the pings sent from `from` on and before `to`; what was sent within [`LOST_AFTER`] before `now`
-    /// is not judged.
-    pub fn sum_up(&self, from: Duration, to: Duration, now: Duration) -> Summary {
-        let to = to.min(now.saturating_sub(LOST_AFTER));
-        let inside =
-            |moments: &[Duration]| moments.iter().filter(|at| (from..to).contains(*at)).count();
-        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        let mut summary = Summary {
-            duplicates: count(inside(&self.duplicates)),
-            reordered: count(inside(&self.reordered)),
-            ..Summary::default()
+    /// Sums up the pings sent from `from` on and before `to`. Pings sent within [`LOST_AFTER`] before `now` are not
+    /// judged, since a reply may still come.
+    pub fn summarize(&self, from: Duration, to: Duration, now: Duration) -> PingSummary {
+        let to = to.min(judged_until(now));
+        let count_within = |moments: &[Duration]| {
+            let count = moments.iter().filter(|at| (from..to).contains(*at)).count();
+            u64::try_from(count).unwrap_or(u64::MAX)
         };
-        let mut last = from;
-        for echo in self.since(from).iter().take_while(|echo| echo.sent < to) {
+        let mut summary = PingSummary {
+            duplicates: count_within(&self.duplicates),
+            reordered: count_within(&self.reordered),
+            ..PingSummary::default()
+        };
+        let mut last_answered = from;
+        for ping in self.sent_within(from, to) {
             summary.sent += 1;
-            if echo.is_in_time() {
+            if ping.round_trip().is_some() {
                 summary.answered += 1;
-                summary.longest_gap = summary.longest_gap.max(echo.sent.saturating_sub(last));
-                last = echo.sent;
+                let gap = ping.sent_at.saturating_sub(last_answered);
+                summary.longest_gap = summary.longest_gap.max(gap);
+                last_answered = ping.sent_at;
             } else {
                 summary.lost += 1;
             }
         }
-        summary.longest_gap = summary.longest_gap.max(to.saturating_sub(last));
+        summary.longest_gap = summary.longest_gap.max(to.saturating_sub(last_answered));
         summary
     }
+
+    fn sent_since(&self, from: Duration) -> &[Ping] {
+        let first = self.pings.partition_point(|ping| ping.sent_at < from);
+        self.pings.get(first..).unwrap_or_default()
+    }
+
+    fn sent_within(&self, from: Duration, to: Duration) -> impl Iterator<Item = &Ping> {
+        self.sent_since(from)
+            .iter()
+            .take_while(move |ping| ping.sent_at < to)
+    }
+}
+
+/// The moment before which a ping must have been sent to be judged.
+fn judged_until(now: Duration) -> Duration {
+    now.saturating_sub(LOST_AFTER)
 }
 
 #[cfg(test)]
@@ -173,87 +182,88 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    /// Pings each 10 ms from 0 on; `answers` are (number, moment in ms); judged from 0 to 100 ms, at 10 s.
+    /// Ten pings are sent, one every 10 ms from 0 on; `replies` are pairs of number and moment in ms. The summary covers
+    /// 0 to 100 ms and is made at 10 s.
     #[track_caller]
-    fn check(answers: &[(usize, u64)], expected: Summary) {
-        let mut pair = Pair::default();
+    fn check(replies: &[(usize, u64)], expected: PingSummary) {
+        let mut record = PingRecord::default();
         for number in 0..10 {
-            pair.send(ms(number * 10));
+            record.add_request(ms(number * 10));
         }
-        for (number, at) in answers {
-            pair.answer(*number, ms(*at));
+        for (number, at) in replies {
+            record.add_reply(*number, ms(*at));
         }
-        let summary = pair.sum_up(ms(0), ms(100), ms(10_000));
+        let summary = record.summarize(ms(0), ms(100), ms(10_000));
         assert_eq!(summary, expected);
-        let losses = pair.losses(ms(0), ms(100), ms(10_000)).len();
-        assert_eq!(u64::try_from(losses).unwrap(), summary.lost);
+        let lost = record.lost_pings(ms(0), ms(100), ms(10_000)).len();
+        assert_eq!(u64::try_from(lost).unwrap(), summary.lost);
     }
 
     #[test]
-    fn without_an_answer_all_is_lost_and_the_gap_is_the_span() {
+    fn without_a_reply_all_pings_are_lost_and_the_gap_is_the_whole_span() {
         check(
             &[],
-            Summary {
+            PingSummary {
                 sent: 10,
                 lost: 10,
                 longest_gap: ms(100),
-                ..Summary::default()
+                ..PingSummary::default()
             },
         );
     }
 
     #[test]
-    fn the_gap_lies_between_the_sending_of_answered_pings() {
-        let answers = [(0, 5), (1, 15), (6, 65), (7, 75), (8, 85), (9, 95)];
+    fn the_gap_is_between_the_sending_of_answered_pings() {
+        let replies = [(0, 5), (1, 15), (6, 65), (7, 75), (8, 85), (9, 95)];
         check(
-            &answers,
-            Summary {
+            &replies,
+            PingSummary {
                 sent: 10,
                 answered: 6,
                 lost: 4,
                 longest_gap: ms(50),
-                ..Summary::default()
+                ..PingSummary::default()
             },
         );
     }
 
     #[test]
-    fn an_answer_after_two_seconds_is_too_late() {
-        let all = |last: u64| -> Vec<(usize, u64)> {
+    fn a_reply_after_more_than_two_seconds_is_too_late() {
+        let replies = |last: u64| -> Vec<(usize, u64)> {
             (0..9).map(|n| (n, 91)).chain([(9, last)]).collect()
         };
-        let good = Summary {
+        let all_answered = PingSummary {
             sent: 10,
             answered: 10,
             longest_gap: ms(10),
-            ..Summary::default()
+            ..PingSummary::default()
         };
-        check(&all(90 + 2000), good);
+        check(&replies(90 + 2000), all_answered);
         check(
-            &all(90 + 2001),
-            Summary {
+            &replies(90 + 2001),
+            PingSummary {
                 answered: 9,
                 lost: 1,
                 longest_gap: ms(20),
-                ..good
+                ..all_answered
             },
         );
     }
 
     #[test]
     fn duplicates_and_reordering_are_counted_apart_from_loss() {
-        let mut answers: Vec<(usize, u64)> = (0..10).map(|number| (number, 95)).collect();
-        answers.swap(3, 4);
-        answers.push((9, 96));
-        let expected = Summary {
+        let mut replies: Vec<(usize, u64)> = (0..10).map(|number| (number, 95)).collect();
+        replies.swap(3, 4);
+        replies.push((9, 96));
+        let expected = PingSummary {
             sent: 10,
             answered: 10,
             longest_gap: ms(10),
-            ..Summary::default()
+            ..PingSummary::default()
         };
         check(
-            &answers,
-            Summary {
+            &replies,
+            PingSummary {
                 duplicates: 1,
                 reordered: 1,
                 ..expected
@@ -262,11 +272,11 @@ mod tests {
     }
 
     #[test]
-    fn what_may_still_be_answered_is_not_judged() {
-        let mut pair = Pair::default();
+    fn pings_that_may_still_be_answered_are_not_judged() {
+        let mut record = PingRecord::default();
         for number in 0..300 {
-            pair.send(ms(number * 10));
+            record.add_request(ms(number * 10));
         }
-        assert_eq!(pair.sum_up(ms(0), ms(3000), ms(3000)).sent, 100);
+        assert_eq!(record.summarize(ms(0), ms(3000), ms(3000)).sent, 100);
     }
 }

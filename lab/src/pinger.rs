@@ -1,12 +1,14 @@
-//! Pings all ordered pairs of nodes at once and keeps what became of each ping.
+//! Pings all ordered pairs of nodes at once, and records what became of each ping.
 //!
-//! One thread a node, in the node's namespace, with one ping socket bound to the node's address (the kernel
-//! hands such a socket the answers to its own pings only). The answers are matched by a number in the payload, so
-//! that losses, duplicates and reordering are told apart.
+//! Each node has one thread in its namespace, with one ping socket bound to the node's address. The kernel passes
+//! such a socket the replies to its own requests only. A number in the payload matches replies to requests, so
+//! that losses, duplicates and reordering are counted apart.
+//!
+//! All moments are spans since the pinger's start, as [`Pinger::now`] returns them.
 
 use crate::{
-    ip,
-    ping_record::{Pair, Summary},
+    netns,
+    ping_record::{PingRecord, PingSummary},
 };
 use anyhow::{Context, Result, anyhow};
 use nix::{
@@ -29,19 +31,26 @@ use std::{
 
 /// Type of an ICMPv6 echo request (RFC 4443).
 const ECHO_REQUEST: u8 = 128;
-/// Room for the answers of all pairs while the thread waits for its turn, in bytes.
-const BUFFER: usize = 8 << 20;
+/// Bytes of each socket's buffers: room for the replies of all pairs while the thread is not scheduled.
+const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+/// Longest wait of poll(2) if the time until the next ping does not fit into its argument, in milliseconds.
+const POLL_TIMEOUT_MS: u8 = 10;
 
-/// When each pair is pinged.
+/// The moments at which each pair is pinged.
 #[derive(Clone, Copy, Debug)]
-pub enum Pace {
-    /// At this interval, until the pinger is dropped.
+pub enum PingSchedule {
+    /// Pings go out at this interval until the pinger is dropped.
     Every(Duration),
-    /// At this interval, until the pair has answered once.
+    /// Pings go out at this interval until the pair has had one reply.
     UntilAnswered(Duration),
 }
 
-impl Pace {
+impl PingSchedule {
+    /// The schedule for measuring losses and gaps: every pair every 10 ms.
+    pub const STEADY: Self = Self::Every(Duration::from_millis(10));
+    /// The schedule for waiting until every pair has answered once.
+    pub const UNTIL_ANSWERED: Self = Self::UntilAnswered(Duration::from_millis(50));
+
     fn interval(self) -> Duration {
         match self {
             Self::Every(interval) | Self::UntilAnswered(interval) => interval,
@@ -49,269 +58,290 @@ impl Pace {
     }
 }
 
-/// Who is pinged from where: a namespace and the node's address.
-pub type Place = (String, Ipv6Addr);
+/// A node that takes part in the pings.
+#[derive(Clone, Debug)]
+pub struct PingHost {
+    /// The network namespace that the node lives in.
+    pub namespace: String,
+    /// The address that it pings from and is pinged at.
+    pub address: Ipv6Addr,
+}
+
+/// Selects all ordered pairs.
+pub fn all_pairs(_from: usize, _to: usize) -> bool {
+    true
+}
+
+/// Selects the pairs that this node is an end of.
+pub fn pairs_with(node: usize) -> impl Fn(usize, usize) -> bool + Copy {
+    move |from, to| from == node || to == node
+}
+
+/// Selects the pairs that this node is no end of.
+pub fn pairs_without(node: usize) -> impl Fn(usize, usize) -> bool + Copy {
+    move |from, to| from != node && to != node
+}
 
 /// Pings until it is dropped.
 #[derive(Debug)]
 pub struct Pinger {
-    epoch: Instant,
-    stop: Arc<AtomicBool>,
+    start: Instant,
+    should_stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    /// By source; in it by destination, the source's own entry stays empty.
-    pairs: Vec<Arc<Mutex<Vec<Pair>>>>,
+    /// By source, and in it by destination; the source's own record stays empty.
+    records: Vec<Arc<Mutex<Vec<PingRecord>>>>,
 }
 
 impl Pinger {
-    /// Begins to ping between all `places`. The addresses need not exist yet.
+    /// Starts to ping between all `hosts`. Their addresses need not exist yet.
     ///
     /// # Errors
-    /// Where a namespace cannot be entered or gives no ping socket.
-    pub fn start(places: &[Place], pace: Pace) -> Result<Self> {
-        let epoch = Instant::now();
-        let stop = Arc::new(AtomicBool::new(false));
+    /// Fails if a namespace cannot be entered or provides no ping socket.
+    pub fn start(hosts: &[PingHost], schedule: PingSchedule) -> Result<Self> {
         let mut pinger = Self {
-            epoch,
-            stop,
+            start: Instant::now(),
+            should_stop: Arc::new(AtomicBool::new(false)),
             threads: Vec::new(),
-            pairs: Vec::new(),
+            records: Vec::new(),
         };
         let (opened, openings) = channel();
-        let addresses: Vec<Ipv6Addr> = places.iter().map(|(_, address)| *address).collect();
-        let count = u32::try_from(places.len()).unwrap_or(u32::MAX).max(1);
+        let addresses: Vec<Ipv6Addr> = hosts.iter().map(|host| host.address).collect();
+        let count = u32::try_from(hosts.len()).unwrap_or(u32::MAX).max(1);
         let mut delay = Duration::ZERO;
-        for (source, (namespace, _)) in places.iter().enumerate() {
-            let pairs = Arc::new(Mutex::new(vec![Pair::default(); places.len()]));
-            let stop = Arc::clone(&pinger.stop);
+        for (source, host) in hosts.iter().enumerate() {
+            let records = Arc::new(Mutex::new(vec![PingRecord::default(); hosts.len()]));
             let worker = Worker {
                 source,
                 addresses: addresses.clone(),
-                epoch,
-                pace,
-                stop,
-                pairs: Arc::clone(&pairs),
+                start: pinger.start,
+                schedule,
+                should_stop: Arc::clone(&pinger.should_stop),
+                records: Arc::clone(&records),
             };
-            let (namespace, opened) = (namespace.clone(), opened.clone());
-            pinger.pairs.push(pairs);
+            let (namespace, opened) = (host.namespace.clone(), opened.clone());
+            pinger.records.push(records);
             pinger.threads.push(thread::spawn(move || {
                 worker.run(&namespace, delay, &opened)
             }));
-            // The sources take turns, so that not all pings of an interval go out at once.
-            delay += pace.interval() / count;
+            // The sources start one after the other, so that not all pings of an interval leave at once.
+            delay += schedule.interval() / count;
         }
         drop(opened);
-        openings.iter().take(places.len()).collect::<Result<()>>()?;
+        openings.iter().take(hosts.len()).collect::<Result<()>>()?;
         Ok(pinger)
     }
 
-    /// Time since the start: the clock of all that is asked below.
+    /// The present moment, as the time since the pinger's start.
     pub fn now(&self) -> Duration {
-        self.epoch.elapsed()
+        self.start.elapsed()
     }
 
-    /// What moment of this pinger's clock that was.
-    pub fn at(&self, moment: Instant) -> Duration {
-        moment.saturating_duration_since(self.epoch)
+    /// Converts a moment of the wall clock, which must not be in the future.
+    pub fn at_wall_clock(&self, moment: SystemTime) -> Duration {
+        let age = SystemTime::now().duration_since(moment).unwrap_or_default();
+        self.now().saturating_sub(age)
     }
 
-    /// What moment of this pinger's clock that was by the wall clock.
-    pub fn at_wall(&self, moment: SystemTime) -> Duration {
-        let ago = SystemTime::now().duration_since(moment).unwrap_or_default();
-        self.now().saturating_sub(ago)
+    fn records_of(&self, source: usize) -> Option<MutexGuard<'_, Vec<PingRecord>>> {
+        self.records
+            .get(source)
+            .map(|records| records.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn source(&self, from: usize) -> Option<MutexGuard<'_, Vec<Pair>>> {
-        self.pairs
-            .get(from)
-            .map(|pairs| pairs.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Asks each ordered pair of those that `wanted` lets in.
-    pub fn ask<T>(
+    /// Evaluates `read` on the record of each selected pair; returns source, destination and value.
+    pub fn read_records<T>(
         &self,
-        wanted: impl Fn(usize, usize) -> bool,
-        mut question: impl FnMut(&Pair) -> T,
+        is_selected: impl Fn(usize, usize) -> bool,
+        mut read: impl FnMut(&PingRecord) -> T,
     ) -> Vec<(usize, usize, T)> {
-        let mut answers = Vec::new();
-        for from in 0..self.pairs.len() {
-            let Some(pairs) = self.source(from) else {
+        let mut values = Vec::new();
+        for from in 0..self.records.len() {
+            let Some(records) = self.records_of(from) else {
                 continue;
             };
-            for (to, pair) in pairs
-                .iter()
-                .enumerate()
-                .filter(|(to, _)| *to != from && wanted(from, *to))
-            {
-                answers.push((from, to, question(pair)));
+            let pairs = records.iter().enumerate();
+            for (to, record) in pairs.filter(|(to, _)| *to != from && is_selected(from, *to)) {
+                values.push((from, to, read(record)));
             }
         }
-        answers
+        values
     }
 
-    /// When the last of the wanted pairs got its first answer to a ping sent at `from` or later; `None` while
-    /// one has none.
+    /// When the last of the selected pairs got its first reply to a ping sent at `from` or later; `None` while a pair
+    /// has none.
     pub fn all_answered(
         &self,
         from: Duration,
-        wanted: impl Fn(usize, usize) -> bool,
+        is_selected: impl Fn(usize, usize) -> bool,
     ) -> Option<Duration> {
-        let firsts = self.ask(wanted, |pair| pair.first_answer(from));
-        firsts
+        self.read_records(is_selected, |record| record.first_reply(from))
             .into_iter()
-            .map(|(.., first)| first)
-            .try_fold(Duration::ZERO, |last, first| Some(last.max(first?)))
+            .try_fold(Duration::ZERO, |last, (.., first)| Some(last.max(first?)))
     }
 
-    /// Sums up the wanted pairs' pings sent from `from` on and before `to`.
-    pub fn sum_up(
+    /// The selected pairs without a reply to any ping that was sent within the last `span`.
+    pub fn silent_pairs(
+        &self,
+        span: Duration,
+        is_selected: impl Fn(usize, usize) -> bool,
+    ) -> Vec<(usize, usize)> {
+        let since = self.now().saturating_sub(span);
+        self.read_records(is_selected, |record| record.last_answered() >= Some(since))
+            .into_iter()
+            .filter(|(.., is_answered)| !is_answered)
+            .map(|(from, to, _)| (from, to))
+            .collect()
+    }
+
+    /// Sums up the selected pairs' pings sent from `from` on and before `to`.
+    pub fn summarize(
         &self,
         from: Duration,
         to: Duration,
-        wanted: impl Fn(usize, usize) -> bool,
-    ) -> Summary {
+        is_selected: impl Fn(usize, usize) -> bool,
+    ) -> PingSummary {
         let now = self.now();
-        let mut total = Summary::default();
-        self.ask(wanted, |pair| total.add(pair.sum_up(from, to, now)));
+        let mut total = PingSummary::default();
+        self.read_records(is_selected, |record| {
+            total.add(record.summarize(from, to, now))
+        });
         total
     }
-}
 
-impl Pinger {
-    /// In which seconds of this pinger's clock the wanted pairs lost pings, how many, and which pair most.
-    pub fn losses(
+    /// One line for each second in which selected pairs lost pings: how many, and which pair lost most.
+    pub fn describe_losses(
         &self,
         from: Duration,
         to: Duration,
-        wanted: impl Fn(usize, usize) -> bool,
+        is_selected: impl Fn(usize, usize) -> bool,
     ) -> Vec<String> {
         let now = self.now();
         let mut seconds = BTreeMap::<u64, BTreeMap<(usize, usize), usize>>::new();
-        for (source, target, losses) in self.ask(wanted, |pair| pair.losses(from, to, now)) {
-            for loss in losses {
-                *seconds
-                    .entry(loss.as_secs())
-                    .or_default()
-                    .entry((source, target))
-                    .or_default() += 1;
+        let lost = self.read_records(is_selected, |record| record.lost_pings(from, to, now));
+        for (source, target, moments) in lost {
+            for moment in moments {
+                let pairs = seconds.entry(moment.as_secs()).or_default();
+                *pairs.entry((source, target)).or_default() += 1;
             }
         }
-        let describe = |(second, pairs): (u64, BTreeMap<(usize, usize), usize>)| {
-            let lost: usize = pairs.values().sum();
-            let most = pairs
-                .iter()
-                .max_by_key(|(_, lost)| **lost)
-                .map(|(pair, lost)| (*pair, *lost));
-            format!(
-                "second {second}: {lost} lost by {} pairs, most {most:?}",
-                pairs.len()
-            )
-        };
-        seconds.into_iter().map(describe).collect()
+        seconds.into_iter().map(describe_second).collect()
     }
+}
+
+fn describe_second((second, pairs): (u64, BTreeMap<(usize, usize), usize>)) -> String {
+    let total: usize = pairs.values().sum();
+    let worst_pair = pairs.iter().max_by_key(|(_, lost)| **lost);
+    let worst = worst_pair.map_or_else(String::new, |((from, to), lost)| {
+        format!(", most by {from} to {to}: {lost}")
+    });
+    format!(
+        "  second {second} of the pings: {total} lost by {} pairs{worst}",
+        pairs.len()
+    )
 }
 
 impl Drop for Pinger {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.should_stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // A worker that panicked has said so on stderr.
+            // A worker that panicked has printed its panic already.
             drop(thread.join());
         }
     }
 }
 
-/// The thread of one source.
+/// The state of one source's thread.
 struct Worker {
     source: usize,
     addresses: Vec<Ipv6Addr>,
-    epoch: Instant,
-    pace: Pace,
-    stop: Arc<AtomicBool>,
-    pairs: Arc<Mutex<Vec<Pair>>>,
+    start: Instant,
+    schedule: PingSchedule,
+    should_stop: Arc<AtomicBool>,
+    records: Arc<Mutex<Vec<PingRecord>>>,
 }
 
 impl Worker {
     fn run(self, namespace: &str, delay: Duration, opened: &Sender<Result<()>>) {
-        let socket = match self.open(namespace) {
+        let socket = match self.open_socket(namespace) {
             Ok(socket) => socket,
             Err(error) => return drop(opened.send(Err(error))),
         };
         drop(opened.send(Ok(())));
-        let mut next = Instant::now() + delay;
-        while !self.stop.load(Ordering::Relaxed) {
+        let mut next_round = Instant::now() + delay;
+        while !self.should_stop.load(Ordering::Relaxed) {
             let now = Instant::now();
-            if now >= next {
-                self.send(&socket);
-                // Where we came late, the missed turns are left out, not made up for.
-                next = (next + self.pace.interval()).max(now);
+            if now >= next_round {
+                self.send_round(&socket);
+                // After a delay the missed rounds are skipped, not made up for.
+                next_round = (next_round + self.schedule.interval()).max(now);
             }
-            let rest = next.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::from(10u8));
+            let remaining = next_round.saturating_duration_since(Instant::now());
+            let timeout =
+                PollTimeout::try_from(remaining).unwrap_or(PollTimeout::from(POLL_TIMEOUT_MS));
             let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-            // Interrupted: the next turn polls again.
+            // If a signal interrupts poll(2), the next iteration polls again.
             poll(&mut fds, timeout).ok();
-            self.receive(&socket);
+            self.receive_replies(&socket);
         }
     }
 
-    fn open(&self, namespace: &str) -> Result<UdpSocket> {
-        ip::enter(namespace)?;
-        let own = self
+    fn open_socket(&self, namespace: &str) -> Result<UdpSocket> {
+        netns::enter(namespace)?;
+        let address = self
             .addresses
             .get(self.source)
-            .ok_or_else(|| anyhow!("no such source"))?;
-        let context = || format!("cannot open a ping socket in {namespace}");
-        let socket =
-            Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::ICMPV6)).with_context(context)?;
-        // The node's address comes and goes with its daemon; the socket stays.
-        socket.set_freebind_v6(true).with_context(context)?;
-        socket
-            .bind(&SocketAddr::from((*own, 0)).into())
-            .with_context(context)?;
-        socket.set_nonblocking(true).with_context(context)?;
-        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).with_context(context)?;
-        setsockopt(&socket, sockopt::SndBufForce, &BUFFER).with_context(context)?;
-        Ok(UdpSocket::from(socket))
+            .ok_or_else(|| anyhow!("there is no source {}", self.source))?;
+        let open = || {
+            let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::ICMPV6))?;
+            // The node's address comes and goes with its daemon; the socket stays.
+            socket.set_freebind_v6(true)?;
+            socket.bind(&SocketAddr::from((*address, 0)).into())?;
+            socket.set_nonblocking(true)?;
+            setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES)?;
+            setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER_BYTES)?;
+            Ok::<UdpSocket, anyhow::Error>(UdpSocket::from(socket))
+        };
+        open().with_context(|| format!("cannot open a ping socket in {namespace}"))
     }
 
-    fn pairs(&self) -> MutexGuard<'_, Vec<Pair>> {
-        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn records(&self) -> MutexGuard<'_, Vec<PingRecord>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, socket: &UdpSocket) {
-        let mut pairs = self.pairs();
-        let targets = self.addresses.iter().zip(pairs.iter_mut()).enumerate();
-        for (target, (address, pair)) in targets.filter(|(target, _)| *target != self.source) {
-            if matches!(self.pace, Pace::UntilAnswered(_)) && pair.is_answered() {
+    fn send_round(&self, socket: &UdpSocket) {
+        let mut records = self.records();
+        let targets = self.addresses.iter().zip(records.iter_mut()).enumerate();
+        for (target, (address, record)) in targets.filter(|(target, _)| *target != self.source) {
+            if matches!(self.schedule, PingSchedule::UntilAnswered(_)) && record.is_answered() {
                 continue;
             }
-            let number = pair.send(self.epoch.elapsed());
-            // What the kernel refuses (no route, no address yet) stays without an answer, and so is lost.
+            let number = record.add_request(self.start.elapsed());
+            // A request that the kernel rejects (no route, no address yet) gets no reply and so counts as lost.
             drop(socket.send_to(
-                &request(target, number),
+                &echo_request(target, number),
                 SocketAddrV6::new(*address, 0, 0, 0),
             ));
         }
     }
 
-    fn receive(&self, socket: &UdpSocket) {
+    fn receive_replies(&self, socket: &UdpSocket) {
         let mut buffer = [0; 128];
-        let mut pairs = None;
+        let mut records = None;
         while let Ok(length) = socket.recv(&mut buffer) {
-            let now = self.epoch.elapsed();
-            let Some((target, number)) = buffer.get(..length).and_then(read) else {
+            let now = self.start.elapsed();
+            let Some((target, number)) = buffer.get(..length).and_then(parse_reply) else {
                 continue;
             };
-            let pairs = pairs.get_or_insert_with(|| self.pairs());
-            if let Some(pair) = pairs.get_mut(target) {
-                pair.answer(number, now);
+            let records = records.get_or_insert_with(|| self.records());
+            if let Some(record) = records.get_mut(target) {
+                record.add_reply(number, now);
             }
         }
     }
 }
 
-/// An echo request; the kernel fills in checksum and identifier.
-fn request(target: usize, number: usize) -> [u8; 24] {
+/// An echo request whose payload is the target's and the request's number; the kernel fills in checksum and identifier.
+fn echo_request(target: usize, number: usize) -> [u8; 24] {
     let mut packet = [0; 24];
     let (header, payload) = packet.split_at_mut(8);
     if let Some(kind) = header.first_mut() {
@@ -323,12 +353,12 @@ fn request(target: usize, number: usize) -> [u8; 24] {
     packet
 }
 
-/// Target and number of the request that this answers.
-fn read(packet: &[u8]) -> Option<(usize, usize)> {
+/// The target and the number of the request that this packet replies to.
+fn parse_reply(packet: &[u8]) -> Option<(usize, usize)> {
     let (target, rest) = packet.get(8..)?.split_first_chunk::<8>()?;
     let (number, _) = rest.split_first_chunk::<8>()?;
-    let whole = |bytes: [u8; 8]| usize::try_from(u64::from_be_bytes(bytes)).ok();
-    Some((whole(*target)?, whole(*number)?))
+    let to_usize = |bytes: [u8; 8]| usize::try_from(u64::from_be_bytes(bytes)).ok();
+    Some((to_usize(*target)?, to_usize(*number)?))
 }
 
 #[cfg(test)]
@@ -336,9 +366,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_names_its_request() {
-        assert_eq!(read(&request(7, 123_456)), Some((7, 123_456)));
-        assert_eq!(read(&request(7, 123_456)[..23]), None);
-        assert_eq!(read(&[]), None);
+    fn a_reply_names_its_request() {
+        assert_eq!(parse_reply(&echo_request(7, 123_456)), Some((7, 123_456)));
+        assert_eq!(parse_reply(&echo_request(7, 123_456)[..23]), None);
+        assert_eq!(parse_reply(&[]), None);
+    }
+
+    #[test]
+    fn pairs_with_and_without_a_node_are_all_pairs() {
+        for (from, to) in [(0, 1), (1, 0), (1, 2)] {
+            assert!(all_pairs(from, to));
+            assert_ne!(pairs_with(0)(from, to), pairs_without(0)(from, to));
+        }
+        assert!(pairs_with(0)(1, 0));
     }
 }

@@ -1,10 +1,11 @@
-//! Starts the lab's processes, so that none outlives it.
+//! Starts the lab's processes inside network namespaces, so that none of them outlives the lab.
 //!
-//! The parent death signal follows the thread that spawned, not the process: so all are spawned by one thread
-//! that lives as long as the lab's process. It is set by setpriv(1) between fork and exec, which keeps this
-//! crate free of unsafe code.
+//! The kernel sends the parent death signal when the *thread* that spawned a child exits (prctl(2)). A single
+//! thread, which lives as long as the lab's process, therefore spawns all children. setpriv(1) sets the signal
+//! between fork and exec, which keeps this crate free of unsafe code.
 
-use anyhow::{Context, Result, anyhow};
+use crate::wait::wait_until;
+use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -12,8 +13,8 @@ use nix::{
 use std::{
     env,
     ffi::OsStr,
-    fs::OpenOptions,
-    io,
+    fs::{self, OpenOptions},
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -21,27 +22,31 @@ use std::{
         mpsc::{Sender, channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// A command, and where to answer.
-type Request = (Command, Sender<io::Result<Child>>);
+/// Longest wait for the kernel to end a process after SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn spawner() -> &'static Sender<Request> {
-    static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
+/// A command to spawn, and the channel that takes the result.
+type SpawnRequest = (Command, Sender<io::Result<Child>>);
+
+/// The channel to the thread that spawns all children.
+fn spawner() -> &'static Sender<SpawnRequest> {
+    static SPAWNER: OnceLock<Sender<SpawnRequest>> = OnceLock::new();
     SPAWNER.get_or_init(|| {
-        let (requests, inbox) = channel::<Request>();
+        let (requests, inbox) = channel::<SpawnRequest>();
         thread::spawn(move || {
-            for (mut command, answer) in inbox {
-                // Nobody waits for an answer that nobody takes.
-                drop(answer.send(command.spawn()));
+            for (mut command, reply) in inbox {
+                // The send fails only if the requesting thread is gone.
+                drop(reply.send(command.spawn()));
             }
         });
         requests
     })
 }
 
-/// A long-lived process inside a namespace. It gets SIGKILL when it is dropped or when the lab dies.
+/// A long-lived process inside a namespace. It gets SIGKILL when this value is dropped or when the lab dies.
 #[derive(Debug)]
 pub struct Process {
     child: Mutex<Child>,
@@ -50,10 +55,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` inside the namespace; what it prints is appended to `log`.
+    /// Starts `program` inside the namespace, and appends what it prints to the file `log`.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// Fails if the program cannot be started.
     pub fn start<S: AsRef<OsStr>>(
         namespace: &str,
         program: &Path,
@@ -66,15 +71,17 @@ impl Process {
             .append(true)
             .open(log)
             .with_context(context)?;
-        let mut command = inside(namespace, program);
-        command.args(arguments).stdin(Stdio::null());
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]);
+        command.args(["setpriv", "--pdeathsig", "KILL", "--"]);
+        command.arg(program).args(arguments).stdin(Stdio::null());
         command
             .stdout(output.try_clone().with_context(context)?)
             .stderr(output);
-        let (answer, result) = channel();
+        let (reply, result) = channel();
         spawner()
-            .send((command, answer))
-            .map_err(|_| anyhow!("the spawning thread is gone"))?;
+            .send((command, reply))
+            .map_err(|_| anyhow!("the thread that spawns processes is gone"))?;
         let child = result.recv().with_context(context)?.with_context(context)?;
         Ok(Self {
             pid: child.id(),
@@ -83,18 +90,18 @@ impl Process {
         })
     }
 
-    /// Its process id, the same from the start to the end.
+    /// Its process id. `ip` and setpriv(1) replace themselves, so the id is the program's own.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Where it prints to.
-    pub fn log(&self) -> &Path {
-        &self.log
+    /// The last lines that it printed.
+    pub fn log_tail(&self, lines: usize) -> String {
+        last_lines(&self.log, lines)
     }
 
-    /// How it ended; `None` while it runs.
-    pub fn ended(&self) -> Option<ExitStatus> {
+    /// Its exit status; `None` while it runs.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
         self.child
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -103,32 +110,32 @@ impl Process {
             .flatten()
     }
 
-    /// Sends a signal, unless it has ended.
-    pub fn signal(&self, signal: Signal) {
-        if let (None, Ok(pid)) = (self.ended(), i32::try_from(self.pid)) {
+    /// Sends it a signal, unless it has exited.
+    pub fn send_signal(&self, signal: Signal) {
+        if let (None, Ok(pid)) = (self.exit_status(), i32::try_from(self.pid)) {
             kill(Pid::from_raw(pid), signal).ok();
         }
     }
 
-    /// Waits for its end for at most `patience`.
-    pub fn wait(&self, patience: Duration) -> Option<ExitStatus> {
-        wait_until(patience, || self.ended())
+    /// Waits until it exits; `None` if it still runs after `timeout`.
+    pub fn wait_for_exit(&self, timeout: Duration) -> Option<ExitStatus> {
+        wait_until(timeout, || self.exit_status())
     }
 
-    /// SIGTERM, and SIGKILL after `patience`. `None` where SIGKILL was needed.
-    pub fn stop(&self, patience: Duration) -> Option<ExitStatus> {
-        self.signal(Signal::SIGTERM);
-        let status = self.wait(patience);
+    /// Sends SIGTERM, and SIGKILL after `timeout`. Returns `None` if SIGKILL was needed.
+    pub fn stop(&self, timeout: Duration) -> Option<ExitStatus> {
+        self.send_signal(Signal::SIGTERM);
+        let status = self.wait_for_exit(timeout);
         if status.is_none() {
             self.kill();
         }
         status
     }
 
-    /// SIGKILL, and waits until it is reaped.
+    /// Sends SIGKILL, and waits until the process is reaped.
     pub fn kill(&self) {
-        self.signal(Signal::SIGKILL);
-        self.wait(Duration::from_secs(5));
+        self.send_signal(Signal::SIGKILL);
+        self.wait_for_exit(KILL_TIMEOUT);
     }
 }
 
@@ -138,81 +145,80 @@ impl Drop for Process {
     }
 }
 
-fn inside(namespace: &str, program: &Path) -> Command {
-    let mut command = Command::new("ip");
-    command
-        .args([
-            "netns",
-            "exec",
-            namespace,
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            "--",
-        ])
-        .arg(program);
-    command
-}
-
-/// Runs a short command to its end inside the namespace, for at most `patience`, and returns what it printed to
-/// its standard output.
+/// Runs a short command inside the namespace, and returns what it printed to its standard output.
 ///
 /// # Errors
-/// Where it cannot be started, fails, or takes too long: with its exit status and what it said.
+/// Fails if the command cannot be started, fails, or runs longer than `timeout`. The error quotes its exit
+/// status and its standard error.
 pub fn run<S: AsRef<OsStr>>(
     namespace: &str,
     program: &Path,
     arguments: impl IntoIterator<Item = S>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<String> {
+    let seconds = timeout.as_secs().max(1).to_string();
     let mut command = Command::new("ip");
-    command.args([
-        "netns",
-        "exec",
-        namespace,
-        "timeout",
-        "-k",
-        "1",
-        &patience.as_secs().max(1).to_string(),
-    ]);
+    command.args(["netns", "exec", namespace, "timeout", "-k", "1", &seconds]);
     let output = command
         .arg(program)
         .args(arguments)
         .stdin(Stdio::null())
-        .output();
-    let output =
-        output.with_context(|| format!("cannot run {} in {namespace}", program.display()))?;
+        .output()
+        .with_context(|| format!("cannot run {} in {namespace}", program.display()))?;
     if !output.status.success() {
-        return Err(anyhow!(
-            "{} in {namespace} ended with {}: {}",
+        bail!(
+            "{} in {namespace} failed with {}: {}",
             program.display(),
             output.status,
             String::from_utf8_lossy(&output.stderr).trim()
-        ));
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Asks every 10 ms until there is an answer, for at most `patience`.
-pub fn wait_until<T>(patience: Duration, mut answer: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let found = answer();
-        if found.is_some() || Instant::now() >= deadline {
-            return found;
-        }
-        thread::sleep(Duration::from_millis(10));
+/// Runs a command that reads `input` from its standard input; what it prints to its standard output is discarded.
+///
+/// # Errors
+/// Fails if the command cannot be started or fails. The error quotes its standard error.
+pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<()> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start the command")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin
+            .write_all(input.as_bytes())
+            .context("cannot write to its standard input")?;
     }
+    let output = child.wait_with_output().context("cannot wait for it")?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
-/// The `warren` beside our own program, or what `WARREN_PROGRAM` names, or whatever stands in `PATH`.
-pub(crate) fn program() -> PathBuf {
+/// The last `count` lines of a file; empty if the file cannot be read.
+pub(crate) fn last_lines(file: &Path, count: usize) -> String {
+    let bytes = fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .get(lines.len().saturating_sub(count)..)
+        .unwrap_or_default()
+        .join("\n")
+}
+
+/// The `warren` that the lab runs: what `WARREN_PROGRAM` names, else the one beside our own program, else the one
+/// in `PATH`.
+pub(crate) fn warren_program() -> PathBuf {
     if let Some(path) = env::var_os("WARREN_PROGRAM") {
         return PathBuf::from(path);
     }
-    let own = env::current_exe().unwrap_or_default();
-    // A test's program lies one folder deeper.
-    let folders = own.ancestors().skip(1).take(2);
+    let own_program = env::current_exe().unwrap_or_default();
+    // Cargo puts the programs of tests one folder deeper.
+    let folders = own_program.ancestors().skip(1).take(2);
     let found = folders
         .map(|folder| folder.join("warren"))
         .find(|path| path.is_file());

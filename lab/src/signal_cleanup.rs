@@ -1,6 +1,11 @@
-//! Takes all runs down when SIGINT, SIGTERM or SIGHUP ends the process.
+//! Removes all runs of this process when SIGINT, SIGTERM or SIGHUP ends it.
 
-use crate::lab_run::Run;
+use crate::lab_run::LabRun;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+    low_level::emulate_default_handler,
+};
 use std::{
     sync::{
         Arc, Mutex, Once, PoisonError, Weak,
@@ -9,45 +14,46 @@ use std::{
     thread,
 };
 
-/// Runs to take down when a signal ends us.
-static ALIVE: Mutex<Vec<(Weak<Run>, bool)>> = Mutex::new(Vec::new());
+/// The runs that a signal removes, each with whether its files are kept.
+static RUNS: Mutex<Vec<(Weak<LabRun>, bool)>> = Mutex::new(Vec::new());
 
-/// A signal is taking all runs down, and then the process.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Whether a signal is removing all runs and is about to end the process.
+static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Waits for the end of the process where a signal is about to end it; else returns at once.
-pub fn end_if_interrupted() {
-    while INTERRUPTED.load(Ordering::Relaxed) {
+/// Blocks for ever if a signal is about to end the process; returns at once otherwise.
+///
+/// A caller that has failed calls this first: if the run was removed under its feet, the failure is not its own.
+pub fn block_if_interrupted() {
+    while IS_INTERRUPTED.load(Ordering::Relaxed) {
         thread::park();
     }
 }
 
-/// From now on a signal takes this run down before it ends the process.
-pub(crate) fn take_down_on_signals(run: &Arc<Run>, keep_files: bool) {
-    static ONCE: Once = Once::new();
-    ALIVE
-        .lock()
+/// Makes the signals remove this run, too, before they end the process.
+pub(crate) fn remove_on_signal(run: &Arc<LabRun>, keep_files: bool) {
+    static HANDLER: Once = Once::new();
+    RUNS.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push((Arc::downgrade(run), keep_files));
-    ONCE.call_once(|| {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+    HANDLER.call_once(|| {
+        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
             return;
         };
         thread::spawn(move || {
             for signal in signals.forever() {
-                INTERRUPTED.store(true, Ordering::Relaxed);
-                for (run, keep) in ALIVE
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .drain(..)
-                {
-                    if let Some(run) = run.upgrade() {
-                        run.remove(keep);
-                    }
-                }
-                drop(signal_hook::low_level::emulate_default_handler(signal));
+                IS_INTERRUPTED.store(true, Ordering::Relaxed);
+                remove_all_runs();
+                drop(emulate_default_handler(signal));
             }
         });
     });
+}
+
+fn remove_all_runs() {
+    let mut runs = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
+    for (run, keep_files) in runs.drain(..) {
+        if let Some(run) = run.upgrade() {
+            run.remove(keep_files);
+        }
+    }
 }

@@ -41,7 +41,7 @@ fn own_mounts() -> bool {
             Ok("1"),
             "this test needs root"
         );
-        let listed = env::var_os("WARREN_LEFT_OUT")
+        let listed = env::var_os("WARREN_SKIPPED_TESTS")
             .map(|path| fs::OpenOptions::new().append(true).open(path));
         if let Some(Ok(mut listed)) = listed {
             writeln!(listed, "a registry on a full disk").ok();

@@ -1,1 +1,1 @@
-//! End-to-end tests live in `tests/`.
+//! The end-to-end tests are in `tests/`; each file describes a topology and a fault in its first lines.

@@ -1,8 +1,11 @@
-//! Tunnels are accepted on VLAN links where the kernel has 8021q, and elsewhere on macvlans under two BPF
-//! programs: three nodes each, here and in a User Mode Linux whose kernel has 8021q.
+//! Tunnels are accepted on VLAN links if the kernel has 8021q, and otherwise on macvlans under two BPF programs. Each
+//! kind is tested with three nodes: here, and in a User Mode Linux whose kernel has 8021q.
 
-use anyhow::{Context, Result};
-use lab::{is_left_out, measure::accepting_slots::Slots};
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Lab, Options, ip, is_skipped_without_root,
+    measure::accepting_slots::{self, AcceptingSlots},
+};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -10,80 +13,99 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// User Mode Linux, of Debian's package user-mode-linux.
+/// User Mode Linux, from Debian's package user-mode-linux.
 const KERNEL: &str = "/usr/bin/linux.uml";
-/// How long three nodes may take on one slow CPU, in seconds.
-const PATIENCE: &str = "420";
+/// Longest time that three nodes may take on one slow processor, in seconds.
+const GUEST_TIMEOUT_SECONDS: &str = "420";
+/// Lines of the guest's console that an error quotes.
+const QUOTED_CONSOLE_LINES: usize = 40;
 
 #[test]
-fn this_machine_accepts_tunnels_by_what_its_kernel_has() -> Result<()> {
-    if is_left_out("accepting_slots") {
+fn this_machine_accepts_tunnels_on_the_kind_of_link_that_its_kernel_has() -> Result<()> {
+    if is_skipped_without_root("accepting_slots") {
         return Ok(());
     }
-    let slots = lab::measure::accepting_slots::measure()?;
-    assert_eq!(slots.kind, if has_8021q()? { "vlan" } else { "macvlan" });
+    let expected = if has_8021q()? { "vlan" } else { "macvlan" };
+    assert_eq!(accepting_slots::measure()?.link_kind, expected);
     Ok(())
 }
 
-/// Whether the kernel makes VLAN links, tried in a namespace of our own.
+/// Whether the kernel can create VLAN links; tried in a namespace of our own.
 fn has_8021q() -> Result<bool> {
-    let lab = lab::Lab::new(lab::Options {
+    let lab = Lab::build(Options {
         nodes: 1,
-        ..lab::Options::default()
+        ..Options::default()
     })?;
-    let namespace = lab.node(0)?.namespace();
-    Ok(lab::ip::batch(
-        Some(namespace),
-        "link add link eth0 name try.2 type vlan id 2\n",
-    )
-    .is_ok())
+    let line = "link add link eth0 name try.2 type vlan id 2\n";
+    Ok(ip::batch(Some(lab.node(0)?.namespace()), line).is_ok())
 }
 
 #[test]
-fn a_kernel_with_8021q_accepts_tunnels_by_vlan() -> Result<()> {
-    if is_left_out("accepting_slots: User Mode Linux") {
+fn a_kernel_with_8021q_accepts_tunnels_on_vlan_links() -> Result<()> {
+    if is_skipped_without_root("accepting_slots: User Mode Linux") {
         return Ok(());
     }
-    anyhow::ensure!(
+    ensure!(
         Path::new(KERNEL).exists(),
         "{KERNEL} is missing: install user-mode-linux"
     );
-    let own = std::env::current_exe()?;
-    let programs = own.ancestors().nth(2).context("no folder of programs")?;
+    let test_program = std::env::current_exe()?;
+    let programs = test_program
+        .ancestors()
+        .nth(2)
+        .context("cannot find the folder of the programs")?;
     let folder =
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("uml-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let result = boot(&folder, programs);
+    let output = measure_in_guest(&folder, programs);
     let console = fs::read_to_string(folder.join("console")).unwrap_or_default();
     fs::remove_dir_all(&folder)?;
-    let told =
-        result.with_context(|| format!("the guest's console ends with:\n{}", end_of(&console)))?;
-    let last = told
-        .lines()
-        .last()
-        .with_context(|| format!("no result; console:\n{}", end_of(&console)))?;
-    let slots: Slots =
-        serde_json::from_str(last).with_context(|| format!("console:\n{}", end_of(&console)))?;
-    assert_eq!(slots.kind, "vlan");
+    let slots = output
+        .and_then(|output| parse_result(&output))
+        .with_context(|| format!("the guest's console ends with:\n{}", last_lines(&console)))?;
+    assert_eq!(slots.link_kind, "vlan");
     Ok(())
 }
 
-fn end_of(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().collect();
-    lines
-        .get(lines.len().saturating_sub(40)..)
-        .unwrap_or_default()
-        .join("\n")
+fn parse_result(output: &str) -> Result<AcceptingSlots> {
+    let json = output
+        .lines()
+        .last()
+        .context("the guest's result is empty")?;
+    serde_json::from_str(json).context("the guest's result is not JSON")
 }
 
-/// Boots the guest on this machine's files; its first process measures, writes to `folder/result`, and halts.
-fn boot(folder: &Path, programs: &Path) -> Result<String> {
+fn last_lines(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().collect();
+    let first = lines.len().saturating_sub(QUOTED_CONSOLE_LINES);
+    lines.get(first..).unwrap_or_default().join("\n")
+}
+
+/// Boots a guest on this machine's files. Its first process measures, writes `folder/result`, and powers the guest off.
+fn measure_in_guest(folder: &Path, programs: &Path) -> Result<String> {
     let init = folder.join("init");
     let result = folder.join("result");
-    fs::write(
-        &init,
-        format!(
-            "#!/bin/sh
+    fs::write(&init, init_script(programs, &result))?;
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+    let console = fs::File::create(folder.join("console"))?;
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    command.args(["timeout", "-k", "5", GUEST_TIMEOUT_SECONDS]);
+    command.args([KERNEL, "mem=1200M", "rootfstype=hostfs", "rw"]);
+    command.args(["root=/dev/root", "con=null", "con0=fd:0,fd:1"]);
+    command.arg(format!("init={}", init.display()));
+    command
+        .stdin(Stdio::null())
+        .stdout(console.try_clone()?)
+        .stderr(console);
+    command.status().context("cannot boot User Mode Linux")?;
+    fs::read_to_string(&result).context("the guest wrote no result")
+}
+
+fn init_script(programs: &Path, result: &Path) -> String {
+    let (programs, result) = (programs.display(), result.display());
+    format!(
+        "#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -98,41 +120,10 @@ mkdir -p /tmp/root/lib/modules
 ln -s /usr/lib/uml/modules/$(uname -r) /tmp/root/lib/modules/
 for m in tun 8021q veth bridge ipv6; do modprobe -d /tmp/root $m; done
 ip link set lo up
-{programs}/warren-lab measure slots --json >{result}
-echo \"ended with $?\"
+{programs}/warren-lab measure accepting-slots --json >{result}
+echo \"warren-lab exited with $?\"
 echo o >/proc/sysrq-trigger
 sleep 5
-",
-            programs = programs.display(),
-            result = result.display()
-        ),
-    )?;
-    fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
-    let console = fs::File::create(folder.join("console"))?;
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--pdeathsig",
-        "KILL",
-        "--",
-        "timeout",
-        "-k",
-        "5",
-        PATIENCE,
-        KERNEL,
-    ]);
-    command.args([
-        "mem=1200M",
-        "rootfstype=hostfs",
-        "rw",
-        "root=/dev/root",
-        "con=null",
-        "con0=fd:0,fd:1",
-    ]);
-    command.arg(format!("init={}", init.display()));
-    command
-        .stdin(Stdio::null())
-        .stdout(console.try_clone()?)
-        .stderr(console);
-    command.status().context("cannot boot User Mode Linux")?;
-    fs::read_to_string(&result).context("the guest wrote no result")
+"
+    )
 }

@@ -1,11 +1,11 @@
-//! Each actor of a running daemon panics once; the network carries on and no child is touched.
+//! Each actor of a running daemon panics once; the network carries on, and no child process is touched.
 
 use anyhow::{Result, bail, ensure};
 use lab::{
-    Lab, Node, Options, is_left_out,
-    measure::{PACE, pause, start_whole},
+    Lab, Node, Options, PingSchedule, is_skipped_without_root,
     ping_record::LOST_AFTER,
-    process::wait_until,
+    pinger::all_pairs,
+    wait::{pause, wait_until},
 };
 use std::{
     fs,
@@ -14,83 +14,84 @@ use std::{
     time::Duration,
 };
 
-/// The counter that names all actors.
+/// The metric that counts restarts; it has a sample for every actor.
 const RESTARTS: &str = "warren_actor_restarts_total{actor=\"";
-/// Counts the restarts of others; nobody counts its own.
-const COUNTS: &str = "telemetry";
+/// The actor that counts the others' restarts, and therefore not its own.
+const COUNTING_ACTOR: &str = "telemetry";
+/// Longest wait until an actor that panicked is restarted.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which the new actors have made their first probes and have read links and routing tables.
+const SETTLING_TIME: Duration = Duration::from_secs(15);
 
-/// Restarts by actor, as the node's metrics tell.
-fn restarts(metrics: &str) -> Vec<(String, u64)> {
-    let line = |line: &str| {
-        let (name, count) = line.strip_prefix(RESTARTS)?.split_once("\"} ")?;
-        Some((name.to_owned(), count.trim().parse().ok()?))
+/// The number of restarts of each actor, as the node's metrics show them.
+fn parse_restarts(metrics: &str) -> Vec<(String, u64)> {
+    let parse_line = |line: &str| {
+        let (actor, count) = line.strip_prefix(RESTARTS)?.split_once("\"} ")?;
+        Some((actor.to_owned(), count.trim().parse().ok()?))
     };
-    metrics.lines().filter_map(line).collect()
+    metrics.lines().filter_map(parse_line).collect()
 }
 
-fn panic_of(node: &Node, actor: &str) -> Result<()> {
+fn make_panic(node: &Node, actor: &str) -> Result<()> {
     let mut stream = UnixStream::connect(node.root().join("run/warren/control.sock"))?;
     write!(
         stream,
         "POST /v1/panics/{actor} HTTP/1.0\r\nContent-Length: 0\r\n\r\n"
     )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    ensure!(answer.starts_with("HTTP/1.0 202"), "{actor}: {answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    ensure!(response.starts_with("HTTP/1.0 202"), "{actor}: {response}");
+    Ok(())
+}
+
+/// Waits until the actor's restart is logged and counted.
+fn wait_for_restart(node: &Node, actor: &str) -> Result<()> {
+    let logged_line = format!("actor died and is made anew actor=\"{actor}\"");
+    let has_restarted = || {
+        let is_logged = fs::read_to_string(node.log_file())
+            .ok()?
+            .contains(&logged_line);
+        let is_counted = parse_restarts(&node.scrape().ok()?).contains(&(actor.to_owned(), 1));
+        (is_logged && (is_counted || actor == COUNTING_ACTOR)).then_some(())
+    };
+    if wait_until(RESTART_TIMEOUT, has_restarted).is_none() {
+        bail!("{}", node.describe(&format!("did not restart {actor}")));
+    }
     Ok(())
 }
 
 #[test]
 fn every_actor_may_panic_once_and_the_network_carries_on() -> Result<()> {
-    if is_left_out("actors_panic") {
+    if is_skipped_without_root("actors_panic") {
         return Ok(());
     }
-    let lab = Lab::joined(Options {
-        nodes: 4,
-        dial: Some(2),
-        ..Options::default()
-    })?;
-    start_whole(&lab)?;
-    let pinger = lab.ping(PACE)?;
+    let lab = Lab::build_converged(Options::with_nodes(4))?;
+    let pinger = lab.start_pings(PingSchedule::STEADY)?;
     let node = lab.node(0)?;
-    // The policy may close and dial tunnels meanwhile; servers and babeld stay.
-    let lasting = || {
-        let client = |child: &String| child.contains("--client ");
-        let children: Vec<u32> = node
-            .children()
-            .into_iter()
-            .filter(|(_, child)| !client(child))
-            .map(|(pid, _)| pid)
-            .collect();
-        (children, node.pid())
+    // The policy may close and dial tunnels meanwhile, but the servers, babeld and the daemon must stay.
+    let lasting_processes = || {
+        let mut children = node.children();
+        children.retain(|_, command_line| !command_line.contains("--client "));
+        (children.into_keys().collect::<Vec<_>>(), node.pid())
     };
-    let before = lasting();
-    let actors = restarts(&node.scrape()?);
-    ensure!(actors.len() > 10, "only {actors:?} are known");
+    let before = lasting_processes();
+    let actors = parse_restarts(&node.scrape()?);
+    ensure!(actors.len() > 10, "the metrics have only {actors:?}");
     let start = pinger.now();
     for (actor, _) in &actors {
-        panic_of(node, actor)?;
-        let line = format!("actor died and is made anew actor=\"{actor}\"");
-        let remade = || {
-            let told = fs::read_to_string(node.log()).ok()?.contains(&line);
-            let counted = restarts(&node.scrape().ok()?).contains(&(actor.clone(), 1));
-            (told && (counted || actor == COUNTS)).then_some(())
-        };
-        if wait_until(Duration::from_secs(10), remade).is_none() {
-            bail!("{actor} was not made anew: {}", node.log_tail(20));
-        }
+        make_panic(node, actor)?;
+        wait_for_restart(node, actor)?;
     }
-    // Probes, samples and tables of the new actors must have come by then.
-    pause(Duration::from_secs(15));
+    pause(SETTLING_TIME);
     let end = pinger.now();
     pause(LOST_AFTER);
-    let sum = pinger.sum_up(start, end, |_, _| true);
-    assert_eq!(sum.lost, 0, "{sum:?}");
-    assert_eq!(lasting(), before);
+    let pings = pinger.summarize(start, end, all_pairs);
+    assert_eq!(pings.lost, 0, "{pings:?}");
+    assert_eq!(lasting_processes(), before);
     assert_eq!(before.0.len(), 3, "two servers and babeld");
-    for (actor, count) in restarts(&node.scrape()?) {
-        assert_eq!(count, u64::from(actor != COUNTS), "{actor}");
+    for (actor, count) in parse_restarts(&node.scrape()?) {
+        assert_eq!(count, u64::from(actor != COUNTING_ACTOR), "{actor}");
     }
-    assert_eq!(lab.stop_all(), [0; 0]);
+    assert_eq!(lab.stop_nodes(), [0; 0]);
     Ok(())
 }

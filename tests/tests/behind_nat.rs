@@ -1,76 +1,82 @@
-//! A node behind NAT gets a port mapping from a real gateway, is dialled through it, and leaves none behind.
+//! A node behind NAT gets a port mapping from a real router, is dialled through it, and leaves no mapping behind.
 
 use anyhow::{Context, Result};
-use lab::{Lab, Options, is_left_out, measure::start_whole, process::wait_until};
+use lab::{Lab, Node, Options, is_skipped_without_root, wait::wait_until};
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};
 
+/// The number of the node behind NAT.
+const INSIDE: usize = 3;
+/// The address of its router on the internet.
+const ROUTER_ADDRESS: &str = "45.67.2.4";
+/// Longest wait until the node has a lease of a port mapping.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait until another node dials it.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(90);
+
 #[test]
-fn a_node_behind_nat_is_dialled_through_its_mapping_which_ends_with_it() -> Result<()> {
-    if is_left_out("behind_nat") {
+fn a_node_behind_nat_is_dialled_through_its_mapping_which_disappears_with_the_node() -> Result<()> {
+    if is_skipped_without_root("behind_nat") {
         return Ok(());
     }
-    let inside = 3;
-    let behind_nat = BTreeSet::from([inside]);
-    let lab = Lab::joined(Options {
+    let lab = Lab::build_joined(Options {
         nodes: 4,
-        dial: Some(3),
-        behind_nat,
+        tunnels_to_dial: Some(3),
+        nodes_behind_nat: BTreeSet::from([INSIDE]),
         ..Options::default()
     })?;
-    let node = lab.node(inside)?;
-    let prefix = node.identity()?.prefix.clone();
-    let router = lab.routers().first().context("no router")?;
-    // It dials one only, so that two others must dial it.
+    let node = lab.node(INSIDE)?;
+    let router = lab.nat_routers().first().context("there is no router")?;
+    // It dials only one node, so that the two others must dial it.
     node.configure("tunnels-to-dial", "1")?;
     assert_eq!(router.mappings()?, [""; 0]);
-    start_whole(&lab)?;
+    lab.start_and_converge()?;
 
-    let outside: IpAddr = "45.67.2.4".parse()?;
-    let leased = wait_until(Duration::from_secs(60), || {
-        let status: StatusDocument = node.ask(STATUS_PATH).ok()?;
-        let good = !status.leases.is_empty()
-            && status
-                .leases
-                .iter()
-                .all(|lease| lease.external.ip() == outside);
-        good.then_some(status.leases.len())
-    });
-    let leases =
-        leased.with_context(|| format!("no lease within a minute: {}", node.log_tail(20)))?;
-    assert_eq!(router.mappings()?.len(), leases, "{:?}", router.mappings()?);
-
-    let dialled = wait_until(Duration::from_secs(90), || {
-        let others = lab.nodes().iter().filter(|other| other.index() != inside);
-        others
-            .filter_map(|other| other.ask::<TunnelsDocument>(TUNNELS_PATH).ok())
-            .find(|document| {
-                document.tunnels.iter().any(|tunnel| {
-                    tunnel.peer == prefix
-                        && tunnel.role == "dialled"
-                        && tunnel.phase == "up"
-                        && tunnel
-                            .endpoint
-                            .is_some_and(|endpoint| endpoint.ip() == outside)
-                })
-            })
-    });
-    dialled.context("nobody dialled the node behind NAT within 90 s")?;
+    let leases = wait_for_leases(node)?;
+    let mappings = router.mappings()?;
+    assert_eq!(mappings.len(), leases, "{mappings:?}");
+    wait_until(DIAL_TIMEOUT, || is_dialled(&lab, node).ok()?.then_some(()))
+        .context("no node dialled the node behind NAT within 90 s")?;
 
     node.kill();
     node.start()?;
-    let again = wait_until(Duration::from_secs(60), || {
-        let status: StatusDocument = node.ask(STATUS_PATH).ok()?;
-        (status.leases.len() == leases).then_some(())
-    });
-    again.with_context(|| format!("no lease after kill and start: {}", node.log_tail(20)))?;
-    assert_eq!(router.mappings()?.len(), leases, "{:?}", router.mappings()?);
+    assert_eq!(wait_for_leases(node)?, leases);
+    let mappings = router.mappings()?;
+    assert_eq!(mappings.len(), leases, "{mappings:?}");
 
-    assert!(
-        node.stop().is_some_and(|status| status.success()),
-        "{}",
-        node.log_tail(20)
-    );
+    node.stop_cleanly()?;
     assert_eq!(router.mappings()?, [""; 0]);
     Ok(())
+}
+
+/// Waits until the node has leases, all of them on its router, and returns their number.
+fn wait_for_leases(node: &Node) -> Result<usize> {
+    let router: IpAddr = ROUTER_ADDRESS.parse()?;
+    let leases = wait_until(LEASE_TIMEOUT, || {
+        let status: StatusDocument = node.control_document(STATUS_PATH).ok()?;
+        let leases = status.leases;
+        let are_on_router = leases.iter().all(|lease| lease.external.ip() == router);
+        (!leases.is_empty() && are_on_router).then_some(leases.len())
+    });
+    leases.with_context(|| node.describe("got no lease within a minute"))
+}
+
+/// Whether another node has dialled this one through its router.
+fn is_dialled(lab: &Lab, node: &Node) -> Result<bool> {
+    let (prefix, router) = (node.prefix()?, ROUTER_ADDRESS.parse::<IpAddr>()?);
+    for other in lab.nodes().iter().filter(|other| other.index() != INSIDE) {
+        let tunnels: TunnelsDocument = other.control_document(TUNNELS_PATH)?;
+        let has_dialled = tunnels.tunnels.iter().any(|tunnel| {
+            tunnel.peer == prefix
+                && tunnel.role == "dialled"
+                && tunnel.phase == "up"
+                && tunnel
+                    .endpoint
+                    .is_some_and(|endpoint| endpoint.ip() == router)
+        });
+        if has_dialled {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

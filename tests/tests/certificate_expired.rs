@@ -1,53 +1,50 @@
-//! A node's certificate ends while it is off: it waits for the registry, renews it, and is there again.
+//! A node's certificate expires while its daemon does not run: the daemon waits for the registry, renews the
+//! certificate, and is part of the network again.
 
 use anyhow::{Context, Result, ensure};
-use lab::{Lab, Options, is_left_out, measure::certificate_end, process::wait_until};
+use lab::{Lab, Options, is_skipped_without_root, wait::wait_until};
 use std::time::Duration;
 
+/// Lifetime of the node's certificate.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(10);
+/// What the daemon logs while it waits for the registry.
+const WAITING_LINE: &str = "the certificate expired on";
+
 #[test]
-fn a_node_that_is_late_waits_for_the_registry_or_the_end_and_renews_its_certificate() -> Result<()>
-{
-    if is_left_out("late_node") {
+fn a_daemon_with_an_expired_certificate_waits_for_the_registry_and_renews_it() -> Result<()> {
+    if is_skipped_without_root("certificate_expired") {
         return Ok(());
     }
-    let life = Some(Duration::from_secs(10));
-    let lab = Lab::joined(Options {
+    let lab = Lab::build_joined(Options {
         nodes: 1,
-        certificate_life: life,
+        certificate_life: Some(CERTIFICATE_LIFE),
         ..Options::default()
     })?;
     lab.stop_registry();
     let node = lab.node(0)?;
     let certificate = node.root().join("etc/warren/node.crt");
-    let ends = [
-        "x509",
-        "-noout",
-        "-checkend",
-        "0",
-        "-in",
-        &certificate.to_string_lossy(),
-    ]
-    .map(str::to_owned);
-    let ends: Vec<&str> = ends.iter().map(String::as_str).collect();
-    let ended = wait_until(Duration::from_secs(30), || {
-        node.command("openssl", &ends).err().map(drop)
+    let certificate = certificate.to_string_lossy();
+    let check_expiry = ["x509", "-noout", "-checkend", "0", "-in", &certificate];
+    let expired = wait_until(Duration::from_secs(30), || {
+        node.command("openssl", &check_expiry).err()
     });
-    ended.context("the certificate does not end")?;
+    expired.context("the certificate did not expire within 30 s")?;
 
     node.start()?;
-    let line = "the certificate expired on";
-    let said = wait_until(Duration::from_secs(20), || {
-        node.log_tail(20).contains(line).then_some(())
-    });
-    said.with_context(|| format!("it does not say why it waits: {}", node.log_tail(20)))?;
-    ensure!(node.ended().is_none(), "it gave up: {}", node.log_tail(20));
-    let stopped = node.stop().context("it does not stop")?;
-    ensure!(stopped.success(), "{stopped}: {}", node.log_tail(20));
+    let is_waiting = || node.log_tail(20).contains(WAITING_LINE).then_some(());
+    wait_until(Duration::from_secs(20), is_waiting)
+        .with_context(|| node.describe("did not log why it waits"))?;
+    ensure!(
+        node.exit_status().is_none(),
+        "{}",
+        node.describe("gave up waiting")
+    );
+    node.stop_cleanly()?;
     node.start()?;
 
     lab.start_registry()?;
-    let runs = wait_until(Duration::from_secs(60), || certificate_end(node).ok());
-    runs.with_context(|| format!("it is not back: {}", node.log_tail(20)))?;
-    node.stop().context("it does not stop")?;
+    let expiry = wait_until(Duration::from_secs(60), || node.certificate_expiry().ok());
+    expiry.with_context(|| node.describe("did not come back within a minute"))?;
+    node.stop().context("the daemon did not stop in time")?;
     Ok(())
 }

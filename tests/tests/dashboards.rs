@@ -8,9 +8,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
-    Lab, Options, http, is_left_out,
-    measure::{PACE, start_whole, tell},
-    process::{Process, wait_until},
+    Lab, Options, PingSchedule, http, is_skipped_without_root, process::Process,
+    progress::progress, wait::wait_until,
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, fmt::Write, fs, net::SocketAddr, path::PathBuf, time::Duration};
@@ -236,19 +235,19 @@ fn start_prometheus(lab: &Lab) -> Result<Process> {
 
 #[test]
 fn no_query_of_the_board_is_in_error_or_empty_on_a_network_under_load() -> Result<()> {
-    if is_left_out("dashboards") {
+    if is_skipped_without_root("dashboards") {
         return Ok(());
     }
-    let lab = Lab::joined(Options {
+    let lab = Lab::build_joined(Options {
         nodes: NODES,
-        dial: Some(2),
+        tunnels_to_dial: Some(2),
         ..Options::default()
     })?;
     for node in lab.nodes() {
         node.configure("metrics", &format!("'[::]:{METRICS_PORT}'"))?;
     }
-    start_whole(&lab)?;
-    let _load = lab.ping(PACE)?;
+    lab.start_and_converge()?;
+    let _load = lab.start_pings(PingSchedule::STEADY)?;
     let prometheus = start_prometheus(&lab)?;
     let (namespace, board) = (lab.node(0)?.namespace(), board());
     let queries = queries(&board);
@@ -258,7 +257,7 @@ fn no_query_of_the_board_is_in_error_or_empty_on_a_network_under_load() -> Resul
         last.is_empty().then_some(())
     });
     if good.is_none() {
-        let log = lab::node::tail(prometheus.log(), 20);
+        let log = prometheus.log_tail(20);
         bail!(
             "{} complaints:\n{}\nthe last words of Prometheus:\n{log}",
             last.len(),
@@ -268,7 +267,7 @@ fn no_query_of_the_board_is_in_error_or_empty_on_a_network_under_load() -> Resul
     let nodes = ask(namespace, "sum(up{job=\"warren\"})")?;
     let (shown, asked) = (panels(&board).len(), queries.len());
     let nodes_scraped = nodes.first().copied().unwrap_or_default();
-    tell(format!(
+    progress(format!(
         "board: {shown} panels, {asked} queries, empty 0, errors 0; {nodes_scraped} nodes scraped"
     ));
     ensure!(
@@ -280,15 +279,15 @@ fn no_query_of_the_board_is_in_error_or_empty_on_a_network_under_load() -> Resul
 
 #[test]
 fn promtool_has_no_complaint_about_a_live_node_and_the_rules() -> Result<()> {
-    if is_left_out("dashboards") {
+    if is_skipped_without_root("dashboards") {
         return Ok(());
     }
-    let lab = Lab::joined(Options {
+    let lab = Lab::build_joined(Options {
         nodes: 2,
-        dial: Some(1),
+        tunnels_to_dial: Some(1),
         ..Options::default()
     })?;
-    start_whole(&lab)?;
+    lab.start_and_converge()?;
     let file = lab.folder().join("scrape.txt");
     fs::write(&file, lab.node(0)?.scrape()?)?;
     let node = lab.node(0)?;

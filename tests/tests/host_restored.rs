@@ -1,106 +1,84 @@
-//! What a node changes of its host is there again after it: after an orderly stop, and after a sudden death and
-//! another start.
+//! What a daemon changes on its host is as before after an orderly stop, and after a kill followed by a start and a
+//! stop.
 
 use anyhow::{Context, Result};
 use lab::{
-    Lab, Options, Pace, Pinger, host_snapshot::Host, is_left_out, measure::start_whole,
-    process::wait_until,
+    Lab, Node, Options, host_snapshot::HostSnapshot, is_skipped_without_root, wait::wait_until,
 };
 use std::time::Duration;
 
 #[test]
 fn a_host_is_as_before_after_a_stop_and_after_a_kill_a_start_and_a_stop() -> Result<()> {
-    if is_left_out("leaves_nothing_behind") {
+    if is_skipped_without_root("host_restored") {
         return Ok(());
     }
-    let lab = Lab::joined(Options {
+    let lab = Lab::build_joined(Options {
         nodes: 3,
         ..Options::default()
     })?;
     let node = lab.node(0)?;
-    let before = Host::of(node.namespace())?;
-    start_whole(&lab)?;
-    assert!(!before.changes(&Host::of(node.namespace())?).is_empty());
-    assert!(
-        node.stop().is_some_and(|status| status.success()),
-        "{}",
-        node.log_tail(20)
-    );
-    assert_eq!(before.changes(&Host::of(node.namespace())?), [""; 0]);
+    let before = HostSnapshot::take(node.namespace())?;
+    let changes =
+        || Ok::<_, anyhow::Error>(before.changes_to(&HostSnapshot::take(node.namespace())?));
+    lab.start_and_converge()?;
+    assert!(!changes()?.is_empty());
+    node.stop_cleanly()?;
+    assert_eq!(changes()?, [""; 0]);
 
     node.start()?;
-    is_back(&lab)?;
+    lab.wait_for_convergence()?;
     node.kill();
-    wait_until(Duration::from_secs(2), || {
-        node.processes().is_empty().then_some(())
-    })
-    .context("children outlived their daemon by 2 s")?;
+    let all_gone = || node.processes().is_empty().then_some(());
+    wait_until(Duration::from_secs(2), all_gone)
+        .with_context(|| node.describe("was killed, but its children live on after 2 s"))?;
     node.start()?;
-    is_back(&lab)?;
-    assert!(
-        node.stop().is_some_and(|status| status.success()),
-        "{}",
-        node.log_tail(20)
-    );
-    assert_eq!(before.changes(&Host::of(node.namespace())?), [""; 0]);
+    lab.wait_for_convergence()?;
+    node.stop_cleanly()?;
+    assert_eq!(changes()?, [""; 0]);
     Ok(())
 }
 
-fn is_back(lab: &Lab) -> Result<()> {
-    let pinger = Pinger::start(
-        &lab.places()?,
-        Pace::UntilAnswered(Duration::from_millis(50)),
-    )?;
-    let back = wait_until(Duration::from_secs(60), || {
-        pinger.all_answered(Duration::ZERO, |_, _| true)
-    });
-    back.context("the node did not come back within a minute")
-        .map(drop)
-}
-
 #[test]
-fn a_host_that_lives_on_router_advertisements_keeps_its_default_route() -> Result<()> {
-    if is_left_out("leaves_nothing_behind: router advertisements") {
+fn a_host_with_a_default_route_from_router_advertisements_keeps_it() -> Result<()> {
+    if is_skipped_without_root("host_restored: router advertisements") {
         return Ok(());
     }
-    let lab = Lab::joined(Options {
+    let lab = Lab::build_joined(Options {
         nodes: 2,
         ..Options::default()
     })?;
     let node = lab.node(0)?;
-    let default_route = || {
-        let routes = node
-            .command("ip", &["-6", "route", "show", "default", "proto", "ra"])
-            .ok()?;
-        (!routes.trim().is_empty()).then_some(routes)
-    };
-    wait_until(Duration::from_secs(10), || {
-        lab.advertise_router().ok()?;
-        default_route()
-    })
-    .context("the advertisement made no default route")?;
-    start_whole(&lab)?;
-    let accept = node.command(
-        "sysctl",
-        &[
-            "net.ipv6.conf.eth0.accept_ra",
-            "net.ipv6.conf.all.forwarding",
-        ],
-    )?;
-    default_route()
-        .with_context(|| format!("the default route is gone once warren runs: {accept}"))?;
-    // It must go on to take advertisements, too: the route is made anew.
+    wait_for_advertised_route(&lab, node)
+        .context("the advertisement created no default route before warren runs")?;
+    lab.start_and_converge()?;
+    let sysctls = [
+        "net.ipv6.conf.eth0.accept_ra",
+        "net.ipv6.conf.all.forwarding",
+    ];
+    let sysctls = node.command("sysctl", &sysctls)?;
+    advertised_route(node)
+        .with_context(|| format!("the default route is gone while warren runs: {sysctls}"))?;
+    // The host must go on to accept advertisements, too, so that a lost route comes back.
     node.command("ip", &["-6", "route", "del", "default"])?;
-    wait_until(Duration::from_secs(10), || {
-        lab.advertise_router().ok()?;
-        default_route()
-    })
-    .context("advertisements are not taken any more while warren runs")?;
-    assert!(
-        node.stop().is_some_and(|status| status.success()),
-        "{}",
-        node.log_tail(20)
-    );
-    default_route().context("the default route is gone after the stop")?;
+    wait_for_advertised_route(&lab, node)
+        .context("the host no longer accepts advertisements while warren runs")?;
+    node.stop_cleanly()?;
+    advertised_route(node).context("the default route is gone after the stop")?;
     Ok(())
+}
+
+/// The node's default route from a router advertisement.
+fn advertised_route(node: &Node) -> Option<String> {
+    let arguments = ["-6", "route", "show", "default", "proto", "ra"];
+    let routes = node.command("ip", &arguments).ok()?;
+    (!routes.trim().is_empty()).then_some(routes)
+}
+
+/// Sends router advertisements until the node has a default route from one.
+fn wait_for_advertised_route(lab: &Lab, node: &Node) -> Result<String> {
+    let route = wait_until(Duration::from_secs(10), || {
+        lab.send_router_advertisement().ok()?;
+        advertised_route(node)
+    });
+    route.context("no default route within 10 s")
 }

@@ -1,71 +1,62 @@
-//! Nodes that are started at once find each other and become one network.
+//! Nodes that are started at the same time find each other and form one network.
 
 use anyhow::{Context, Result};
-use lab::{
-    Lab, Options, is_left_out,
-    measure::{start_whole, wait_routes},
-    process::wait_until,
-};
-use std::{collections::BTreeMap, fs, time::Duration};
+use lab::{Lab, Options, is_skipped_without_root, wait::wait_until};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, time::Duration};
 use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};
 
+/// Longest wait until both ends of every tunnel list it; what a node lists may be a second old.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(10);
+
 #[test]
-fn six_nodes_that_dial_two_each_reach_each_other_and_their_children_have_no_root() -> Result<()> {
-    if is_left_out("network_forms") {
+fn six_nodes_that_dial_two_each_reach_each_other_and_their_children_are_not_root() -> Result<()> {
+    if is_skipped_without_root("network_forms") {
         return Ok(());
     }
-    let lab = Lab::joined(Options {
-        nodes: 6,
-        dial: Some(2),
-        ..Options::default()
-    })?;
-    start_whole(&lab)?;
-    let hops = wait_routes(&lab)?
+    let lab = Lab::build_converged(Options::with_nodes(6))?;
+    let routes = lab.wait_for_complete_routes()?;
+    let mean_hops = routes
         .mean_hops()
-        .context("a table is not whole")?;
-    assert!(hops >= 1.0, "{hops}");
+        .context("a routing table is incomplete")?;
+    assert!(mean_hops >= 1.0, "{mean_hops}");
     for node in lab.nodes() {
-        let status: StatusDocument = node.ask(STATUS_PATH)?;
+        let status: StatusDocument = node.control_document(STATUS_PATH)?;
         let identity = node.identity()?;
-        assert_eq!(
-            (&status.prefix, status.address.to_string()),
-            (&identity.prefix, identity.address.to_string())
-        );
-        for (pid, command) in node.children() {
+        assert_eq!(status.prefix, identity.prefix);
+        assert_eq!(status.address.to_string(), identity.address.to_string());
+        let children = node.children();
+        for (pid, command) in &children {
             assert!(
                 command.contains("openvpn") || command.contains("babeld"),
                 "{command}"
             );
-            let of = fs::metadata(format!("/proc/{pid}"))?;
-            assert_ne!(std::os::unix::fs::MetadataExt::uid(&of), 0, "{command}");
+            let owner = fs::metadata(format!("/proc/{pid}"))?.uid();
+            assert_ne!(owner, 0, "{command}");
         }
-        assert!(node.children().len() >= 3, "{:?}", node.children());
+        assert!(children.len() >= 3, "{children:?}");
     }
-    // Each tunnel is seen at both of its ends; what a node tells may be a second old.
-    let seen = |ends: &BTreeMap<_, usize>| ends.len() >= 5 && ends.values().all(|seen| *seen >= 2);
-    let both = wait_until(Duration::from_secs(10), || {
-        both_ends(&lab).ok().filter(seen)
+    let are_complete = |listings: &BTreeMap<_, usize>| {
+        listings.len() >= 5 && listings.values().all(|count| *count >= 2)
+    };
+    let complete_listings = wait_until(LISTING_TIMEOUT, || {
+        count_listings(&lab).ok().filter(are_complete)
     });
-    assert!(both.is_some(), "{:?}", both_ends(&lab)?);
-    assert_eq!(lab.stop_all(), [0; 0]);
+    assert!(complete_listings.is_some(), "{:?}", count_listings(&lab)?);
+    assert_eq!(lab.stop_nodes(), [0; 0]);
     Ok(())
 }
 
-/// How many tunnels that are up each pair of nodes tells of, both ends counted.
-fn both_ends(lab: &Lab) -> Result<BTreeMap<[String; 2], usize>> {
-    let mut ends = BTreeMap::new();
+/// How often tunnels that are up are listed between each pair of nodes; each end lists a tunnel once.
+fn count_listings(lab: &Lab) -> Result<BTreeMap<[String; 2], usize>> {
+    let mut listings = BTreeMap::new();
     for node in lab.nodes() {
-        let own = node.identity()?.prefix.clone();
-        let tunnels: TunnelsDocument = node.ask(TUNNELS_PATH)?;
-        for tunnel in tunnels
-            .tunnels
-            .into_iter()
-            .filter(|tunnel| tunnel.phase == "up")
-        {
-            let mut pair = [own.clone(), tunnel.peer];
+        let document: TunnelsDocument = node.control_document(TUNNELS_PATH)?;
+        let tunnels = document.tunnels.into_iter();
+        for tunnel in tunnels.filter(|tunnel| tunnel.phase == "up") {
+            let mut pair = [node.prefix()?.to_owned(), tunnel.peer];
             pair.sort();
-            *ends.entry(pair).or_default() += 1;
+            *listings.entry(pair).or_default() += 1;
         }
     }
-    Ok(ends)
+    Ok(listings)
 }

@@ -1,36 +1,37 @@
-//! A node that others need dies without a word; the others find another way, and it comes back by itself.
+//! A node that others need is killed without notice; the others find other paths, and the node comes back by itself.
 
 use anyhow::{Context, Result};
 use lab::{
-    Lab, Options, is_left_out,
-    lab_run::stat_field,
-    measure::{PACE, pause, start_whole, wait_routes},
+    Lab, Options, PingSchedule, is_skipped_without_root,
     ping_record::LOST_AFTER,
-    process::wait_until,
+    pinger::{all_pairs, pairs_without},
+    proc_files::is_running,
+    wait::{pause, wait_until},
 };
 use std::time::Duration;
 
+/// Nodes of the network.
+const NODES: usize = 6;
+/// Time in which the others find other paths.
+const RECOVERY_TIME: Duration = Duration::from_secs(8);
+/// The longest gap that a pair of other nodes may have. Without any recovery it would be the whole recovery time.
+const MAX_GAP: Duration = Duration::from_secs(5);
+
 #[test]
-fn a_needed_node_is_killed_the_others_heal_and_it_comes_back() -> Result<()> {
-    if is_left_out("node_killed") {
+fn a_needed_node_is_killed_the_others_recover_and_it_comes_back() -> Result<()> {
+    if is_skipped_without_root("node_killed") {
         return Ok(());
     }
-    let nodes = 6;
-    let lab = Lab::joined(Options {
-        nodes,
-        dial: Some(2),
-        ..Options::default()
-    })?;
-    start_whole(&lab)?;
-    let pinger = lab.ping(PACE)?;
+    let lab = Lab::build_converged(Options::with_nodes(NODES))?;
+    let pinger = lab.start_pings(PingSchedule::STEADY)?;
     pause(Duration::from_secs(5));
-    let routes = wait_routes(&lab)?;
-    let victim = (0..nodes)
+    let routes = lab.wait_for_complete_routes()?;
+    let victim = (0..NODES)
         .max_by_key(|node| routes.pairs_through(*node).len())
-        .context("no node")?;
+        .context("the lab has no node")?;
     assert!(
         !routes.pairs_through(victim).is_empty(),
-        "no node is transit"
+        "no pair of nodes needs another node"
     );
 
     let node = lab.node(victim)?;
@@ -38,26 +39,22 @@ fn a_needed_node_is_killed_the_others_heal_and_it_comes_back() -> Result<()> {
     assert!(!children.is_empty());
     let start = pinger.now();
     node.kill();
-    let alive = |pid: &u32| stat_field(*pid, 3).is_some_and(|state| state != "Z");
-    let gone = wait_until(Duration::from_secs(2), || {
-        (!children.keys().any(alive)).then_some(())
-    });
-    gone.context("children outlived their daemon by 2 s")?;
+    let all_gone = || (!children.keys().any(|pid| is_running(*pid))).then_some(());
+    wait_until(Duration::from_secs(2), all_gone)
+        .with_context(|| node.describe("was killed, but its children live on after 2 s"))?;
 
-    let survives = |from: usize, to: usize| from != victim && to != victim;
-    pause(Duration::from_secs(8));
+    pause(RECOVERY_TIME);
     let end = pinger.now();
     pause(LOST_AFTER);
-    let sum = pinger.sum_up(start, end, survives);
-    // Without any healing the gap would be the whole 8 s.
-    assert!(sum.longest_gap < Duration::from_secs(5), "{sum:?}");
+    let pings = pinger.summarize(start, end, pairs_without(victim));
+    assert!(pings.longest_gap < MAX_GAP, "{pings:?}");
 
-    let again = pinger.now();
+    let restarted_at = pinger.now();
     node.start()?;
     wait_until(Duration::from_secs(60), || {
-        pinger.all_answered(again, |_, _| true)
+        pinger.all_answered(restarted_at, all_pairs)
     })
-    .with_context(|| format!("node {victim} did not come back: {}", node.log_tail(20)))?;
-    assert_eq!(lab.stop_all(), [0; 0]);
+    .with_context(|| node.describe("did not come back within a minute"))?;
+    assert_eq!(lab.stop_nodes(), [0; 0]);
     Ok(())
 }

@@ -1,92 +1,99 @@
-//! A network whose CA has a root above it: nodes reach each other, the CA is replaced, and its certificates
-//! are refused by the real OpenVPN from then on.
+//! A network whose CA is below an offline root: nodes reach each other, the CA is replaced, and the real OpenVPN rejects
+//! certificates of the old CA from then on.
 
 use anyhow::{Context, Result};
 use lab::{
-    Lab, Node, Options, Pace, is_left_out,
-    measure::{pause, start_whole},
-    process::wait_until,
+    Lab, Node, Options, PingSchedule, Pinger, is_skipped_without_root,
+    pinger::all_pairs,
+    wait::{pause, wait_until},
 };
 use std::{fs, time::Duration};
 
-/// One certificate in PEM begins so.
-const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-/// Long enough that no certificate is renewed for its age, short enough that what follows a renewal is soon.
-const LIFE: Duration = Duration::from_secs(2400);
-const PATIENCE: Duration = Duration::from_secs(240);
+/// The line that starts each certificate in PEM.
+const PEM_START: &str = "-----BEGIN CERTIFICATE-----";
+/// So long that no certificate is renewed because of its age, and so short that the restarts after a renewal are soon.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(2400);
+/// Longest time that one step may take.
+const STEP_TIMEOUT: Duration = Duration::from_secs(240);
+/// Time for which a node with a certificate of the old CA tries to connect.
+const RETURN_ATTEMPTS: Duration = Duration::from_secs(20);
 
-/// The CA between that a node's certificate brings along.
-fn between(node: &Node) -> Option<String> {
+/// The intermediate CA that the node's certificate file contains after the certificate.
+fn intermediate_ca(node: &Node) -> Option<String> {
     let chain = fs::read_to_string(node.root().join("etc/warren/node.crt")).ok()?;
-    let (_, ca) = chain.rsplit_once(BEGIN)?;
-    (chain.matches(BEGIN).count() == 2).then(|| ca.to_owned())
+    let (_, ca) = chain.rsplit_once(PEM_START)?;
+    (chain.matches(PEM_START).count() == 2).then(|| ca.to_owned())
 }
 
-fn rotate(lab: &Lab, words: &[&str]) -> Result<()> {
-    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
-    lab.registry_command("rotate-ca", &words).map(drop)
+fn rotate_ca(lab: &Lab, arguments: &[&str]) -> Result<()> {
+    lab.registry_command("rotate-ca", arguments).map(drop)
+}
+
+fn wait_for_replies(pinger: &Pinger) -> Result<Duration> {
+    let start = pinger.now();
+    wait_until(STEP_TIMEOUT, || pinger.all_answered(start, all_pairs))
+        .context("the nodes do not reach each other")
+}
+
+/// Checks where the root's certificate and key are.
+fn check_root_files(lab: &Lab) -> Result<()> {
+    let offline = lab.offline_root_folder();
+    let online = lab.registry_root().join("etc/warren-registry");
+    assert!(offline.join("root.key").exists());
+    assert!(!online.join("root.key").exists());
+    let root = fs::read_to_string(offline.join("root.crt"))?;
+    for node in lab.nodes() {
+        let trusted = fs::read_to_string(node.root().join("etc/warren/ca.crt"))?;
+        assert_eq!(trusted, root);
+    }
+    Ok(())
 }
 
 #[test]
-fn below_an_offline_root_the_ca_is_replaced_and_who_has_the_old_one_s_word_waits_for_the_registry()
--> Result<()> {
-    if is_left_out("offline_root") {
+fn a_replaced_ca_is_rejected_and_a_node_that_was_absent_returns_by_the_registry() -> Result<()> {
+    if is_skipped_without_root("offline_root") {
         return Ok(());
     }
-    let options = Options {
+    let lab = Lab::build_joined(Options {
         nodes: 2,
-        dial: Some(1),
-        offline_root: true,
+        tunnels_to_dial: Some(1),
+        has_offline_root: true,
+        certificate_life: Some(CERTIFICATE_LIFE),
         ..Options::default()
-    };
-    let lab = Lab::joined(Options {
-        certificate_life: Some(LIFE),
-        ..options
     })?;
-    let (folder, etc) = (
-        lab.offline_root(),
-        lab.registry_root().join("etc/warren-registry"),
-    );
-    let root = fs::read_to_string(folder.join("root.crt"))?;
-    assert!(folder.join("root.key").exists() && !etc.join("root.key").exists());
-    let (stays, away) = (lab.node(0)?, lab.node(1)?);
-    let first = between(stays).context("no chain in node.crt")?;
-    for node in lab.nodes() {
-        assert_eq!(
-            fs::read_to_string(node.root().join("etc/warren/ca.crt"))?,
-            root
-        );
-    }
-    start_whole(&lab)?;
-    let pinger = lab.ping(Pace::Every(Duration::from_millis(50)))?;
-    let whole = |from: Duration| wait_until(PATIENCE, || pinger.all_answered(from, |_, _| true));
-    whole(pinger.now()).context("the nodes do not reach each other")?;
+    check_root_files(&lab)?;
+    let (present, absent) = (lab.node(0)?, lab.node(1)?);
+    let first_ca = intermediate_ca(present).context("node.crt contains no intermediate CA")?;
+    lab.start_and_converge()?;
+    let pinger = lab.start_pings(PingSchedule::Every(Duration::from_millis(50)))?;
+    wait_for_replies(&pinger)?;
 
-    rotate(
-        &lab,
-        &["stage", "--offline-root", &folder.to_string_lossy()],
-    )?;
-    away.stop();
-    rotate(&lab, &["activate"])?;
-    let renewed = || between(stays).filter(|ca| *ca != first);
-    let second = wait_until(PATIENCE, renewed).context("the node that stays has not renewed")?;
-    rotate(&lab, &["retire", "--force"])?;
-    let barred = || {
-        fs::read_dir(stays.root().join("var/lib/warren/revoked"))
-            .ok()?
-            .next()
-            .map(drop)
-    };
-    wait_until(PATIENCE, barred).context("the node that stays does not bar the old CA")?;
+    let offline_root = lab.offline_root_folder();
+    let offline_root = offline_root.to_string_lossy();
+    rotate_ca(&lab, &["stage", "--offline-root", &offline_root])?;
+    absent.stop();
+    rotate_ca(&lab, &["activate"])?;
+    let second_ca = wait_until(STEP_TIMEOUT, || {
+        intermediate_ca(present).filter(|ca| *ca != first_ca)
+    });
+    let second_ca = second_ca.context("the present node has not renewed its certificate")?;
+    rotate_ca(&lab, &["retire", "--force"])?;
+    let revoked_folder = present.root().join("var/lib/warren/revoked");
+    let revokes_a_ca = || fs::read_dir(&revoked_folder).ok()?.next().map(drop);
+    wait_until(STEP_TIMEOUT, revokes_a_ca)
+        .context("the present node does not revoke the old CA")?;
 
     lab.stop_registry();
-    let back = pinger.now();
-    away.start()?;
-    pause(Duration::from_secs(20));
-    let let_in = pinger.sum_up(back, pinger.now(), |_, _| true).answered;
-    assert_eq!(let_in, 0, "a certificate of the barred CA was taken");
+    let restarted_at = pinger.now();
+    absent.start()?;
+    pause(RETURN_ATTEMPTS);
+    let pings = pinger.summarize(restarted_at, pinger.now(), all_pairs);
+    assert_eq!(
+        pings.answered, 0,
+        "a certificate of the revoked CA was accepted"
+    );
     lab.start_registry()?;
-    whole(pinger.now()).context("the node that was away does not come back")?;
-    assert_eq!(between(away), Some(second));
+    wait_for_replies(&pinger).context("the absent node does not return")?;
+    assert_eq!(intermediate_ca(absent), Some(second_ca));
     Ok(())
 }

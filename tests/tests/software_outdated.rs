@@ -1,46 +1,38 @@
-//! The network asks for newer software: each node says so, and goes on.
+//! The network requires newer software: each node reports this, and goes on.
 
 use anyhow::{Context, Result};
 use lab::{
-    Lab, Options, is_left_out,
-    measure::{CALM, metric, start_whole},
-    process::wait_until,
+    Lab, Options, PingSchedule, is_skipped_without_root, pinger::all_pairs, wait::wait_until,
 };
 use std::time::Duration;
 use wire::control::{STATUS_PATH, StatusDocument};
 
+/// The metric that is 1 while the network requires newer software.
+const METRIC: &str = "warren_upgrade_wanted";
+/// A version that no node has.
+const REQUIRED_VERSION: &str = "99.0.0";
+
 #[test]
-fn a_node_that_is_too_old_says_so_and_goes_on() -> Result<()> {
-    if is_left_out("upgrade_wanted") {
+fn an_outdated_node_reports_that_it_is_outdated_and_goes_on() -> Result<()> {
+    if is_skipped_without_root("software_outdated") {
         return Ok(());
     }
-    let lab = Lab::joined(Options {
+    let lab = Lab::build_converged(Options {
         nodes: 2,
         ..Options::default()
     })?;
-    start_whole(&lab)?;
-    lab.registry_command("set", &["min-version".to_owned(), "99.0.0".to_owned()])?;
+    lab.registry_command("set", &["min-version", REQUIRED_VERSION])?;
     for node in lab.nodes() {
-        let says = || {
-            metric(node, "warren_upgrade_wanted")
-                .ok()
-                .filter(|wanted| *wanted == 1)
-        };
-        let said = wait_until(Duration::from_secs(120), says);
-        said.with_context(|| {
-            format!(
-                "node {} does not say so: {}",
-                node.index(),
-                node.log_tail(10)
-            )
-        })?;
-        let status: StatusDocument = node.ask(STATUS_PATH)?;
-        assert_eq!(status.upgrade_to.as_deref(), Some("99.0.0"));
+        let is_reported = || (node.metric(METRIC).ok()? == 1).then_some(());
+        wait_until(Duration::from_secs(120), is_reported)
+            .with_context(|| node.describe("does not report that it is outdated"))?;
+        let status: StatusDocument = node.control_document(STATUS_PATH)?;
+        assert_eq!(status.upgrade_to.as_deref(), Some(REQUIRED_VERSION));
     }
-    let pinger = lab.ping(CALM)?;
-    let answered = wait_until(Duration::from_secs(20), || {
-        pinger.all_answered(Duration::ZERO, |_, _| true)
+    let pinger = lab.start_pings(PingSchedule::UNTIL_ANSWERED)?;
+    let answered_at = wait_until(Duration::from_secs(20), || {
+        pinger.all_answered(Duration::ZERO, all_pairs)
     });
-    answered.context("a node that is too old does not answer any more")?;
+    answered_at.context("an outdated node no longer answers")?;
     Ok(())
 }

@@ -1,118 +1,134 @@
-//! A leaf carries nobody's traffic, a node to be avoided tells of others at its price, and ways that lead back are known for it.
+//! A leaf carries no traffic of others, a node with `transit: avoid` announces others at its transit cost, and the policy
+//! recognises routes that lead back.
 
-use anyhow::Result;
-use lab::{Lab, Options, is_left_out, measure::start_whole, process::wait_until};
+use anyhow::{Context, Result};
+use lab::{Lab, Options, is_skipped_without_root, wait::wait_until};
 use policies::routes::leads_back;
 use std::time::Duration;
-use wire::control::{ROUTES_PATH, RoutesDocument};
+use wire::control::{ROUTES_PATH, RouteEntry, RoutesDocument};
 
-/// What `transit: avoid` adds.
-const PRICE: u16 = 10_000;
+/// Nodes of each network.
+const NODES: usize = 6;
+/// The metric that `transit: avoid` adds.
+const TRANSIT_COST: u16 = 10_000;
+/// The metric of a route that cannot be used (RFC 8966, section 3.5.5).
+const INFINITY: u16 = u16::MAX;
+/// Longest wait until routes are as expected.
+const ROUTES_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Metrics of the routes to third nodes that others have been told by `teller`, infinite ones left out.
-fn told_by(lab: &Lab, teller: usize) -> Result<Vec<u16>> {
-    let teller = lab.node(teller)?.identity()?.prefix.clone();
+fn routes_of(lab: &Lab, index: usize) -> Result<Vec<RouteEntry>> {
+    let document: RoutesDocument = lab.node(index)?.control_document(ROUTES_PATH)?;
+    Ok(document.routes)
+}
+
+/// Finite metrics of the routes to third nodes that other nodes have received from `announcer`.
+fn metrics_announced_by(lab: &Lab, announcer: usize) -> Result<Vec<u16>> {
+    let announcer = lab.node(announcer)?.prefix()?;
     let mut metrics = Vec::new();
     for node in lab.nodes() {
-        let own = node.identity()?.prefix.clone();
-        let routes = node.ask::<RoutesDocument>(ROUTES_PATH)?.routes;
-        let told = routes.iter().filter(|route| {
-            let third = route.node != teller && route.node != own;
-            route.via == teller && third && route.metric != u16::MAX
+        let own_prefix = node.prefix()?;
+        let routes = routes_of(lab, node.index())?.into_iter();
+        let announced = routes.filter(|route| {
+            let is_third_node = route.node != announcer && route.node != own_prefix;
+            route.via == announcer && is_third_node && route.metric != INFINITY
         });
-        metrics.extend(told.map(|route| route.metric));
+        metrics.extend(announced.map(|route| route.metric));
     }
     Ok(metrics)
 }
 
 #[test]
-fn a_leaf_is_no_way_and_a_node_to_be_avoided_a_dear_one() -> Result<()> {
-    if is_left_out("transit") {
+fn a_leaf_announces_no_route_and_a_node_to_be_avoided_only_expensive_ones() -> Result<()> {
+    if is_skipped_without_root("transit") {
         return Ok(());
     }
-    let lab = Lab::joined(Options {
-        nodes: 6,
-        dial: Some(2),
-        ..Options::default()
-    })?;
-    lab.node(0)?.configure("transit", "leaf")?;
-    lab.node(1)?.configure("transit", "avoid")?;
-    start_whole(&lab)?;
-    // Its neighbours hear of others by an ordinary node and by the dear one.
-    let told = wait_until(Duration::from_secs(60), || {
-        let all = [told_by(&lab, 2), told_by(&lab, 1)];
-        let told = all.into_iter().collect::<Result<Vec<_>>>();
-        told.map_or(None, |told| {
-            told.iter().all(|one| !one.is_empty()).then_some(told)
+    let (leaf, avoided, ordinary) = (0, 1, 2);
+    let lab = Lab::build_joined(Options::with_nodes(NODES))?;
+    lab.node(leaf)?.configure("transit", "leaf")?;
+    lab.node(avoided)?.configure("transit", "avoid")?;
+    lab.start_and_converge()?;
+    let announced_by = |index: usize| {
+        wait_until(ROUTES_TIMEOUT, || {
+            let metrics = metrics_announced_by(&lab, index).ok()?;
+            (!metrics.is_empty()).then_some(metrics)
         })
-    });
-    let told = told.unwrap_or_default();
-    let [ordinary, dear] = told.as_slice() else {
-        anyhow::bail!("nobody was told of others")
+        .with_context(|| format!("node {index} announced no route to a third node"))
     };
+    let ordinary_metrics = announced_by(ordinary)?;
     assert!(
-        ordinary.iter().any(|metric| *metric < PRICE),
-        "{ordinary:?}"
+        ordinary_metrics.iter().any(|metric| *metric < TRANSIT_COST),
+        "{ordinary_metrics:?}"
     );
-    assert!(dear.iter().all(|metric| *metric >= PRICE), "{dear:?}");
-    assert_eq!(
-        told_by(&lab, 0)?,
-        Vec::<u16>::new(),
-        "the leaf told of others"
+    let avoided_metrics = announced_by(avoided)?;
+    assert!(
+        avoided_metrics.iter().all(|metric| *metric >= TRANSIT_COST),
+        "{avoided_metrics:?}"
     );
+    assert_eq!(metrics_announced_by(&lab, leaf)?, [0; 0]);
     Ok(())
 }
 
-/// Routes that lead from a neighbour of this node through it, and how many of these the neighbour announces to it so
-/// that the policy knows them for what they are.
-fn led_back(lab: &Lab, node: usize) -> Result<(usize, usize)> {
-    let node = lab.node(node)?;
-    let own = node.identity()?.prefix.clone();
-    let ours = node.ask::<RoutesDocument>(ROUTES_PATH)?.routes;
-    let is_known = |by: &str, to: &str| {
-        let to_it = || ours.iter().filter(|route| route.node == to);
-        let metric = to_it().find(|route| route.installed)?.metric;
-        let back = to_it().find(|route| route.via == by)?;
-        Some(leads_back(back.metric, back.refmetric, metric))
-    };
-    let (mut through, mut known) = (0, 0);
-    for neighbour in lab.nodes() {
-        let name = neighbour.identity()?.prefix.clone();
-        let routes = neighbour.ask::<RoutesDocument>(ROUTES_PATH)?.routes;
-        for route in routes
-            .iter()
-            .filter(|route| route.via == own && route.installed && route.node != own)
-        {
-            through += 1;
-            known += usize::from(is_known(&name, &route.node).unwrap_or_default());
+/// Routes of neighbours that lead through one node or several nodes.
+#[derive(Clone, Copy, Debug, Default)]
+struct RoutesThrough {
+    /// All such routes.
+    count: usize,
+    /// Those that the neighbour announces to the node, and that the policy recognises as leading back to it.
+    recognised: usize,
+}
+
+impl RoutesThrough {
+    fn add(self, other: Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            recognised: self.recognised + other.recognised,
         }
     }
-    Ok((through, known))
+}
+
+fn routes_through(lab: &Lab, index: usize) -> Result<RoutesThrough> {
+    let own_prefix = lab.node(index)?.prefix()?;
+    let own_routes = routes_of(lab, index)?;
+    let is_recognised = |neighbour: &str, destination: &str| {
+        let routes = || own_routes.iter().filter(|route| route.node == destination);
+        let metric = routes().find(|route| route.installed)?.metric;
+        let back = routes().find(|route| route.via == neighbour)?;
+        Some(leads_back(back.metric, back.refmetric, metric))
+    };
+    let mut through = RoutesThrough::default();
+    for neighbour in lab.nodes() {
+        for route in routes_of(lab, neighbour.index())? {
+            if route.via == own_prefix && route.installed && route.node != own_prefix {
+                let recognised = is_recognised(neighbour.prefix()?, &route.node);
+                through.count += 1;
+                through.recognised += usize::from(recognised.unwrap_or_default());
+            }
+        }
+    }
+    Ok(through)
 }
 
 #[test]
-fn a_neighbour_announces_ways_that_lead_back_so_that_they_are_known_for_it() -> Result<()> {
-    if is_left_out("transit") {
+fn a_neighbour_announces_routes_that_lead_back_so_that_the_policy_recognises_them() -> Result<()> {
+    if is_skipped_without_root("transit") {
         return Ok(());
     }
-    let lab = Lab::joined(Options {
-        nodes: 6,
-        dial: Some(1),
+    let lab = Lab::build_converged(Options {
+        nodes: NODES,
+        tunnels_to_dial: Some(1),
         ..Options::default()
     })?;
-    start_whole(&lab)?;
-    let mut last = (0, 0);
-    let all_known = wait_until(Duration::from_secs(60), || {
-        let all: Result<Vec<_>> = (0..6).map(|node| led_back(&lab, node)).collect();
-        last = all
+    let mut last_reading = RoutesThrough::default();
+    let all_recognised = wait_until(ROUTES_TIMEOUT, || {
+        let readings: Result<Vec<_>> = (0..NODES)
+            .map(|index| routes_through(&lab, index))
+            .collect();
+        last_reading = readings
             .ok()?
             .into_iter()
-            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        (last.0 > 0 && last.0 == last.1).then_some(())
+            .fold(RoutesThrough::default(), RoutesThrough::add);
+        (last_reading.count > 0 && last_reading.count == last_reading.recognised).then_some(())
     });
-    assert!(
-        all_known.is_some(),
-        "ways through others, and known for it: {last:?}"
-    );
+    assert!(all_recognised.is_some(), "{last_reading:?}");
     Ok(())
 }

@@ -1,93 +1,91 @@
-//! Tells by which kind of kernel link this machine's nodes accept tunnels, and whether frames pass.
+//! Measures by which kind of kernel link this machine's nodes accept tunnels, and whether frames pass.
 
-use super::{prepare, seconds, start_whole};
-use crate::{Lab, Options, ip};
-use anyhow::{Context, Result, bail};
+use crate::{Lab, Options, ip, kernel_routes::is_accepting_slot, progress::seconds};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// What `measure slots` prints.
+/// The output of `measure accepting-slots`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Slots {
-    /// `vlan` where the kernel has 8021q, else `macvlan`.
-    pub kind: String,
-    /// Accepting slots that carried frames both ways.
-    pub used: usize,
-    /// From the start until all three nodes reached each other.
+pub struct AcceptingSlots {
+    /// The kind of link: `vlan` if the kernel has 8021q, `macvlan` otherwise.
+    pub link_kind: String,
+    /// Accepting slots that carried frames in both directions.
+    pub used_slots: usize,
+    /// Time from the start until all three nodes reached each other.
     pub seconds: f64,
 }
 
-/// As `ip -json -details -stats link` tells it.
+/// One link, as `ip -json -details -stats link` prints it.
 #[derive(Deserialize)]
 struct Link {
     ifname: String,
-    linkinfo: Option<Info>,
-    stats64: Option<Counters>,
+    linkinfo: Option<LinkInfo>,
+    stats64: Option<LinkStatistics>,
 }
 
 #[derive(Deserialize)]
-struct Info {
+struct LinkInfo {
     info_kind: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Counters {
-    rx: Counter,
-    tx: Counter,
+struct LinkStatistics {
+    rx: DirectionStatistics,
+    tx: DirectionStatistics,
 }
 
 #[derive(Deserialize)]
-struct Counter {
+struct DirectionStatistics {
     packets: u64,
 }
 
-/// Three nodes, each a tunnel away from each other.
+/// Measures once, with three nodes that each have a tunnel to each other.
 ///
 /// # Errors
-/// Where the network does not become whole, the kinds differ, or no accepting slot carried anything.
-pub fn measure() -> Result<Slots> {
-    let lab = prepare(Options {
-        nodes: 3,
-        dial: Some(2),
-        ..Options::default()
-    })?;
-    let whole = start_whole(&lab)?;
+/// Fails if the network does not converge, if the kinds differ, or if no accepting slot carried frames in both directions.
+pub fn measure() -> Result<AcceptingSlots> {
+    let lab = Lab::build_joined(Options::with_nodes(3))?;
+    let duration = lab.start_and_converge()?;
     let mut kinds = BTreeSet::new();
-    let mut used = 0;
-    for (kind, counters) in accepting(&lab)? {
-        used += usize::from(counters.rx.packets > 0 && counters.tx.packets > 0);
+    let mut used_slots = 0;
+    for (kind, statistics) in read_accepting_slots(&lab)? {
+        let is_used = statistics.rx.packets > 0 && statistics.tx.packets > 0;
+        used_slots += usize::from(is_used);
         kinds.insert(kind);
     }
-    let kind = kinds.pop_first().context("there are no accepting slots")?;
-    if !kinds.is_empty() {
-        bail!("accepting slots are of more than one kind: {kind} and {kinds:?}");
-    }
-    if used == 0 {
-        bail!("no accepting slot carried frames both ways");
-    }
-    Ok(Slots {
-        kind,
-        used,
-        seconds: seconds(whole),
+    let link_kind = kinds.pop_first().context("there are no accepting slots")?;
+    ensure!(
+        kinds.is_empty(),
+        "accepting slots are of more than one kind: {link_kind} and {kinds:?}"
+    );
+    ensure!(
+        used_slots > 0,
+        "no accepting slot carried frames in both directions"
+    );
+    Ok(AcceptingSlots {
+        link_kind,
+        used_slots,
+        seconds: seconds(duration),
     })
 }
 
-fn accepting(lab: &Lab) -> Result<Vec<(String, Counters)>> {
-    let mut found = Vec::new();
+/// Kind and statistics of all nodes' accepting slots.
+fn read_accepting_slots(lab: &Lab) -> Result<Vec<(String, LinkStatistics)>> {
+    let mut slots = Vec::new();
     for node in lab.nodes() {
-        let told = ip::read(node.namespace(), &["-json", "-details", "-stats", "link"])?;
-        let links: Vec<Link> =
-            serde_json::from_str(&told).context("ip told of its links strangely")?;
-        for link in links {
-            if !link.ifname.starts_with("wrnu.") && !link.ifname.starts_with("wrnt.") {
-                continue;
-            }
+        let listing = ip::output(node.namespace(), &["-json", "-details", "-stats", "link"])?;
+        let links: Vec<Link> = serde_json::from_str(&listing)
+            .with_context(|| format!("cannot parse ip's links of node {}", node.index()))?;
+        for link in links
+            .into_iter()
+            .filter(|link| is_accepting_slot(&link.ifname))
+        {
             let kind = link.linkinfo.and_then(|info| info.info_kind);
-            let (Some(kind), Some(counters)) = (kind, link.stats64) else {
-                continue;
-            };
-            found.push((kind, counters));
+            if let (Some(kind), Some(statistics)) = (kind, link.stats64) {
+                slots.push((kind, statistics));
+            }
         }
     }
-    Ok(found)
+    Ok(slots)
 }

@@ -1,33 +1,28 @@
-//! Measures how long a network takes from nothing until every pair of nodes answers.
+//! Measures how long a network takes from nothing until every pair of nodes reaches each other.
 
-use super::{dial, prepare, seconds, start_whole};
-use crate::Options;
+use crate::{Lab, Options, progress::seconds};
 use anyhow::Result;
 use serde::Serialize;
 
-/// What `measure converge` prints.
+/// The output of `measure converge`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Converge {
+pub struct Convergence {
     /// Nodes of the lab.
     pub nodes: usize,
-    /// From starting all daemons at once, with empty caches and the registry up, until the last ordered pair got
-    /// its first answer.
+    /// Time from starting all daemons at once, with empty caches and a running registry, until the last ordered pair
+    /// got its first reply.
     pub seconds: f64,
 }
 
-/// Measures it once.
+/// Measures once.
 ///
 /// # Errors
-/// Where the lab cannot be built or the network does not become whole.
-pub fn measure(nodes: usize) -> Result<Converge> {
-    let lab = prepare(Options {
+/// Fails if the lab cannot be built or the network does not converge.
+pub fn measure(nodes: usize) -> Result<Convergence> {
+    let lab = Lab::build_joined(Options::with_nodes(nodes))?;
+    let duration = lab.start_and_converge()?;
+    Ok(Convergence {
         nodes,
-        dial: Some(dial(nodes)),
-        ..Options::default()
-    })?;
-    let span = start_whole(&lab)?;
-    Ok(Converge {
-        nodes,
-        seconds: seconds(span),
+        seconds: seconds(duration),
     })
 }

@@ -1,138 +1,130 @@
-//! Measures what a node costs that has nothing to do: memory, CPU, and bytes on its tunnels.
+//! Measures what an idle node costs: memory, processor time, and bytes on its tunnels.
 
-use super::{dial, pause, prepare, start_whole, tell};
-use crate::{Lab, Node, Options, lab_run::stat_field};
+use crate::{
+    Lab, Node, Options,
+    proc_files::{cpu_seconds, private_kib, resident_kib},
+    progress::{progress, round},
+    wait::pause,
+};
 use anyhow::{Context, Result};
 use serde::Serialize;
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 use wire::control::{TUNNELS_PATH, TunnelsDocument};
 
-/// Clock ticks a second in `/proc`: USER_HZ, 100 on every architecture Linux runs on today but alpha.
-const TICKS: f64 = 100.0;
-/// Between convergence and the first reading, so that start-up work is over.
-const SETTLE: Duration = Duration::from_secs(10);
+/// Pause between convergence and the first reading, so that the work of the start is over.
+const SETTLING_TIME: Duration = Duration::from_secs(10);
 
-/// What `measure idle` prints: the worst of all nodes.
+/// The output of `measure idle`: the worst values of all nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Idle {
+pub struct IdleCost {
     /// Nodes of the lab.
     pub nodes: usize,
-    /// How long was measured.
+    /// Length of the measurement.
     pub seconds: u64,
     /// Resident memory of the daemon at the end.
     pub daemon_rss_kib_max: u64,
-    /// Of it, what no other process shares.
+    /// The part of the daemon's memory that it shares with no other process.
     pub daemon_private_kib_max: u64,
-    /// CPU of the daemon, user and system.
+    /// Processor time of the daemon, in user and system mode.
     pub daemon_cpu_seconds_max: f64,
-    /// CPU of its children together.
+    /// Processor time of the daemon's children together.
     pub children_cpu_seconds_max: f64,
-    /// Bytes of both directions on a dialled tunnel's link, mean over all that stood from begin to end.
+    /// Bytes per second of both directions on a dialled tunnel's link: the mean over all tunnels that were up at both
+    /// readings.
     pub overhead_bytes_per_tunnel_second: f64,
 }
 
-/// Builds a lab, lets it come to rest, and reads twice.
+/// Identifies a dialled tunnel: the node's number, the slot and the peer.
+type TunnelId = (usize, String, String);
+
+/// Processor time of one node so far, in seconds.
+struct NodeCpu {
+    daemon: f64,
+    children: f64,
+}
+
+/// Measures once: builds a lab, lets it settle, and takes two readings.
 ///
 /// # Errors
-/// Where the lab cannot be built, or a daemon does not answer.
-pub fn measure(nodes: usize, seconds: u64) -> Result<Idle> {
-    let lab = prepare(Options {
-        nodes,
-        dial: Some(dial(nodes)),
-        ..Options::default()
-    })?;
-    start_whole(&lab)?;
-    pause(SETTLE);
-    let cpu_before = cpu(&lab)?;
-    let bytes_before = bytes(&lab)?;
-    tell(format!("measuring for {seconds} s"));
+/// Fails if the lab cannot be built, or if a daemon does not answer.
+pub fn measure(nodes: usize, seconds: u64) -> Result<IdleCost> {
+    let lab = Lab::build_converged(Options::with_nodes(nodes))?;
+    pause(SETTLING_TIME);
+    let cpu_before = read_cpu(&lab)?;
+    let bytes_before = read_tunnel_bytes(&lab)?;
+    progress(format!("measuring for {seconds} s"));
     pause(Duration::from_secs(seconds));
-    let bytes_after = bytes(&lab)?;
-    let cpu_after = cpu(&lab)?;
+    let bytes_after = read_tunnel_bytes(&lab)?;
+    let cpu_after = read_cpu(&lab)?;
 
-    let mut idle = Idle {
+    let mut cost = IdleCost {
         nodes,
         seconds,
-        ..Idle::default()
+        ..IdleCost::default()
     };
-    for ((daemon, children), (daemon_before, children_before)) in cpu_after.iter().zip(&cpu_before)
-    {
-        idle.daemon_cpu_seconds_max = idle.daemon_cpu_seconds_max.max(daemon - daemon_before);
-        idle.children_cpu_seconds_max = idle
-            .children_cpu_seconds_max
-            .max(children - children_before);
+    for (after, before) in cpu_after.iter().zip(&cpu_before) {
+        let daemon = round(after.daemon - before.daemon, 2);
+        let children = round(after.children - before.children, 2);
+        cost.daemon_cpu_seconds_max = cost.daemon_cpu_seconds_max.max(daemon);
+        cost.children_cpu_seconds_max = cost.children_cpu_seconds_max.max(children);
     }
     for node in lab.nodes() {
-        let pid = node.pid().context("a daemon has ended")?;
-        idle.daemon_rss_kib_max = idle
-            .daemon_rss_kib_max
-            .max(kib(pid, "status", &["VmRSS:"])?);
-        let private = kib(pid, "smaps_rollup", &["Private_Clean:", "Private_Dirty:"])?;
-        idle.daemon_private_kib_max = idle.daemon_private_kib_max.max(private);
+        let pid = daemon_pid(node)?;
+        cost.daemon_rss_kib_max = cost.daemon_rss_kib_max.max(resident_kib(pid)?);
+        cost.daemon_private_kib_max = cost.daemon_private_kib_max.max(private_kib(pid)?);
     }
-    let both = bytes_after
+    cost.overhead_bytes_per_tunnel_second =
+        bytes_per_tunnel_second(&bytes_before, &bytes_after, seconds);
+    Ok(cost)
+}
+
+fn bytes_per_tunnel_second(
+    before: &BTreeMap<TunnelId, u64>,
+    after: &BTreeMap<TunnelId, u64>,
+    seconds: u64,
+) -> f64 {
+    let increases: Vec<u64> = after
         .iter()
-        .filter_map(|(tunnel, after)| after.checked_sub(*bytes_before.get(tunnel)?));
-    let spent: Vec<u64> = both.collect();
-    tell(format!("{} tunnels stood from begin to end", spent.len()));
-    let tunnels = u32::try_from(spent.len()).unwrap_or(u32::MAX).max(1);
-    let total = u32::try_from(spent.iter().sum::<u64>()).unwrap_or(u32::MAX);
-    let span = f64::from(u32::try_from(seconds).unwrap_or(u32::MAX));
-    idle.overhead_bytes_per_tunnel_second =
-        round(f64::from(total) / f64::from(tunnels) / span, 10.0);
-    idle.daemon_cpu_seconds_max = round(idle.daemon_cpu_seconds_max, 100.0);
-    idle.children_cpu_seconds_max = round(idle.children_cpu_seconds_max, 100.0);
-    Ok(idle)
+        .filter_map(|(tunnel, bytes)| bytes.checked_sub(*before.get(tunnel)?))
+        .collect();
+    progress(format!(
+        "{} tunnels were up at both readings",
+        increases.len()
+    ));
+    let tunnels = u32::try_from(increases.len()).unwrap_or(u32::MAX).max(1);
+    let bytes = u32::try_from(increases.iter().sum::<u64>()).unwrap_or(u32::MAX);
+    let span = u32::try_from(seconds).unwrap_or(u32::MAX);
+    round(f64::from(bytes) / f64::from(tunnels) / f64::from(span), 1)
 }
 
-fn round(number: f64, parts: f64) -> f64 {
-    (number * parts).round() / parts
+fn daemon_pid(node: &Node) -> Result<u32> {
+    node.pid()
+        .with_context(|| format!("the daemon of node {} has exited", node.index()))
 }
 
-/// CPU seconds of each daemon, and of its children.
-fn cpu(lab: &Lab) -> Result<Vec<(f64, f64)>> {
-    let of = |node: &Node| {
-        let daemon = node.pid().context("a daemon has ended")?;
-        Ok((spent(daemon), node.children().into_keys().map(spent).sum()))
+fn read_cpu(lab: &Lab) -> Result<Vec<NodeCpu>> {
+    let read = |node: &Node| {
+        Ok(NodeCpu {
+            daemon: cpu_seconds(daemon_pid(node)?),
+            children: node.children().into_keys().map(cpu_seconds).sum(),
+        })
     };
-    lab.nodes().iter().map(of).collect()
+    lab.nodes().iter().map(read).collect()
 }
 
-fn spent(pid: u32) -> f64 {
-    // User and system time: fields 14 and 15 of proc(5).
-    let ticks = [14, 15]
-        .into_iter()
-        .filter_map(|field| stat_field(pid, field)?.parse::<u32>().ok());
-    f64::from(ticks.sum::<u32>()) / TICKS
-}
-
-/// The sum of these lines of `/proc/PID/FILE`, in KiB.
-fn kib(pid: u32, file: &str, names: &[&str]) -> Result<u64> {
-    let path = format!("/proc/{pid}/{file}");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let wanted = text
-        .lines()
-        .filter(|line| names.iter().any(|name| line.starts_with(name)));
-    Ok(wanted
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum())
-}
-
-/// Bytes of both directions of every dialled tunnel that is up, by node, slot and peer.
-fn bytes(lab: &Lab) -> Result<BTreeMap<(usize, String, String), u64>> {
-    let mut all = BTreeMap::new();
+/// Bytes of both directions of every dialled tunnel that is up.
+fn read_tunnel_bytes(lab: &Lab) -> Result<BTreeMap<TunnelId, u64>> {
+    let mut bytes = BTreeMap::new();
     for node in lab.nodes() {
-        let document: TunnelsDocument = node.ask(TUNNELS_PATH)?;
-        for tunnel in document
-            .tunnels
-            .into_iter()
-            .filter(|tunnel| tunnel.role == "dialled" && tunnel.phase == "up")
-        {
-            all.insert(
-                (node.index(), tunnel.slot, tunnel.peer),
-                tunnel.rx_bytes + tunnel.tx_bytes,
-            );
+        let document: TunnelsDocument = node.control_document(TUNNELS_PATH)?;
+        for tunnel in document.tunnels {
+            if tunnel.role == "dialled" && tunnel.phase == "up" {
+                bytes.insert(
+                    (node.index(), tunnel.slot, tunnel.peer),
+                    tunnel.rx_bytes + tunnel.tx_bytes,
+                );
+            }
         }
     }
-    Ok(all)
+    Ok(bytes)
 }

@@ -1,107 +1,113 @@
-//! Measures how long a newcomer needs from nothing to the first answered ping of a node's address.
+//! Measures how long a newcomer takes from nothing to the first reply of another node.
 
-use super::{dial, seconds, tell};
-use crate::{Lab, Options, Pace, Pinger, process::wait_until};
+use crate::{
+    Lab, Options,
+    network::tunnels_to_dial,
+    pinger::{PingSchedule, Pinger, all_pairs},
+    progress::{progress, round, seconds},
+    wait::wait_until,
+};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Nodes that are there before.
-const LIVING: usize = 4;
-/// Newcomers with an invitation, and as many by file.
-const JOINS: usize = 5;
-/// A newcomer that hears of nobody after this long never will.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Nodes that run before the newcomers join.
+const EARLIER_NODES: usize = 4;
+/// Newcomers with an invitation; as many others join by file.
+const NEWCOMERS: usize = 5;
+/// A newcomer that gets no reply within this time never will.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Interval between two pings of a newcomer.
+const PING_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What `measure join` prints.
+/// The output of `measure join`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Join {
-    /// Newcomers, one after the other, by invitation.
+pub struct JoinTimes {
+    /// Newcomers that joined by invitation, one after the other.
     pub joins: usize,
-    /// The longest time from the command `warren join` until a ping to a node of the network was answered; the
-    /// daemon was started as soon as the command had ended.
+    /// The longest time from the start of `warren join` until a node of the network answered a ping. The daemon was
+    /// started as soon as the command had finished.
     pub seconds_max: f64,
-    /// The mean.
+    /// The mean of these times.
     pub seconds_mean: f64,
-    /// Newcomers whose request and certificate were carried by file.
+    /// Newcomers whose signing request and certificate were carried by file.
     pub joins_by_file: usize,
-    /// The longest time of these.
+    /// The longest time of a newcomer that joined by file.
     pub seconds_by_file_max: f64,
 }
 
 /// Measures once.
 ///
 /// # Errors
-/// Where the lab cannot be built, or a newcomer gets no answer within a minute.
-pub fn measure() -> Result<Join> {
-    let nodes = LIVING + 2 * JOINS;
-    let lab = prepare_living(nodes)?;
-    let mut told = Join::default();
+/// Fails if the lab cannot be built, or if a newcomer gets no reply within a minute.
+pub fn measure() -> Result<JoinTimes> {
+    let nodes = EARLIER_NODES + 2 * NEWCOMERS;
+    let lab = build_with_earlier_nodes(nodes)?;
+    let mut times = JoinTimes::default();
     let mut sum = 0.0;
-    for node in LIVING..LIVING + JOINS {
-        let span = seconds(run(&lab, node, |lab, node| {
-            lab.node(node)?.join(&lab.invite()?).map(drop)
-        })?);
-        told.joins += 1;
-        sum += span;
-        told.seconds_max = told.seconds_max.max(span);
+    for index in EARLIER_NODES..EARLIER_NODES + NEWCOMERS {
+        let span = measure_newcomer(&lab, index, |lab, index| {
+            lab.node(index)?.join(&lab.invite(&[])?)
+        })?;
+        times.joins += 1;
+        sum += seconds(span);
+        times.seconds_max = times.seconds_max.max(seconds(span));
     }
-    for node in LIVING + JOINS..nodes {
-        let span = seconds(run(&lab, node, Lab::join_by_file)?);
-        told.joins_by_file += 1;
-        told.seconds_by_file_max = told.seconds_by_file_max.max(span);
+    for index in EARLIER_NODES + NEWCOMERS..nodes {
+        let span = measure_newcomer(&lab, index, Lab::join_by_file)?;
+        times.joins_by_file += 1;
+        times.seconds_by_file_max = times.seconds_by_file_max.max(seconds(span));
     }
-    told.seconds_mean = (sum / f64::from(u32::try_from(told.joins)?) * 1000.0).round() / 1000.0;
-    Ok(told)
+    times.seconds_mean = round(sum / f64::from(u32::try_from(times.joins)?), 3);
+    Ok(times)
 }
 
-/// A network in which only the first nodes have joined and run.
-fn prepare_living(nodes: usize) -> Result<Lab> {
-    let lab = Lab::new(Options {
+/// Builds a network in which only the first nodes have joined and run.
+fn build_with_earlier_nodes(nodes: usize) -> Result<Lab> {
+    let lab = Lab::build(Options {
         nodes,
-        dial: Some(dial(LIVING)),
+        tunnels_to_dial: Some(tunnels_to_dial(EARLIER_NODES)),
         ..Options::default()
     })?;
     lab.init_registry()?;
     lab.start_registry()?;
-    for node in lab.nodes().iter().take(LIVING) {
-        node.join(&lab.invite()?)?;
+    for node in lab.nodes().iter().take(EARLIER_NODES) {
+        node.join(&lab.invite(&[])?)?;
         node.start()?;
     }
-    let places: Vec<_> = lab.places_of(0..LIVING)?;
-    let pinger = Pinger::start(&places, super::CALM)?;
-    wait_until(PATIENCE, || {
-        pinger.all_answered(Duration::ZERO, |_, _| true)
+    let hosts = lab.ping_hosts(0..EARLIER_NODES)?;
+    let pinger = Pinger::start(&hosts, PingSchedule::UNTIL_ANSWERED)?;
+    wait_until(REPLY_TIMEOUT, || {
+        pinger.all_answered(Duration::ZERO, all_pairs)
     })
-    .context("not whole")?;
-    tell(format!("{LIVING} nodes live"));
+    .context("the first nodes do not reach each other within a minute")?;
+    progress(format!("{EARLIER_NODES} nodes run"));
     Ok(lab)
 }
 
-fn run(lab: &Lab, node: usize, join: impl FnOnce(&Lab, usize) -> Result<()>) -> Result<Duration> {
-    let begun = Instant::now();
-    join(lab, node)?;
-    let joined = begun.elapsed();
-    lab.node(node)?.start()?;
-    let mut places = lab.places_of(0..1)?;
-    places.extend(lab.places_of(node..node + 1)?);
-    let pinger = Pinger::start(&places, Pace::UntilAnswered(Duration::from_millis(10)))?;
-    let answered = wait_until(PATIENCE, || {
+/// Lets one node join by `join`, starts it, and returns the time until node 0 answered its ping.
+fn measure_newcomer(
+    lab: &Lab,
+    index: usize,
+    join: impl FnOnce(&Lab, usize) -> Result<()>,
+) -> Result<Duration> {
+    let start = Instant::now();
+    join(lab, index)?;
+    let joined_after = start.elapsed();
+    let node = lab.node(index)?;
+    node.start()?;
+    let mut hosts = lab.ping_hosts(0..1)?;
+    hosts.extend(lab.ping_hosts(index..index + 1)?);
+    let pinger = Pinger::start(&hosts, PingSchedule::UntilAnswered(PING_INTERVAL))?;
+    let answered_at = wait_until(REPLY_TIMEOUT, || {
         pinger.all_answered(Duration::ZERO, |from, _| from == 1)
     });
-    let answered = answered.with_context(|| {
-        format!(
-            "node {node} got no answer: {}",
-            lab.node(node)
-                .map(|node| node.log_tail(15))
-                .unwrap_or_default()
-        )
-    })?;
-    // The pinger's clock began after the command.
-    let span = begun.elapsed().saturating_sub(pinger.now()) + answered;
-    tell(format!(
-        "node {node}: joined after {:.2} s, first answer after {:.2} s",
-        joined.as_secs_f64(),
+    let answered_at = answered_at.with_context(|| node.describe("got no reply within a minute"))?;
+    // The pinger's clock started after the command.
+    let span = start.elapsed().saturating_sub(pinger.now()) + answered_at;
+    progress(format!(
+        "node {index}: joined after {:.2} s, first reply after {:.2} s",
+        joined_after.as_secs_f64(),
         span.as_secs_f64()
     ));
     Ok(span)

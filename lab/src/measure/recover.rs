@@ -1,10 +1,15 @@
-//! Measures how long pairs of nodes are without each other after a sudden death.
+//! Measures how long pairs of nodes do not reach each other after a sudden fault.
 
-use super::{PACE, dial, pause, prepare, seconds, start_whole, tell, wait_routes};
 use crate::{
-    Lab, Options, Pinger, kernel_routes::Routes, ping_record::LOST_AFTER, process::wait_until,
+    Lab, Node, Options, Pinger,
+    kernel_routes::{KernelRoutes, is_accepting_slot, is_dialling_slot},
+    ping_record::LOST_AFTER,
+    pinger::{PingSchedule, all_pairs, pairs_with},
+    proc_files::is_running,
+    progress::{progress, seconds},
+    wait::{pause, wait_until},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use nix::{
     sys::signal::{Signal, kill},
@@ -17,61 +22,79 @@ use std::{
 };
 use wire::control::{STATUS_PATH, StatusDocument};
 
-/// Deaths that are measured.
+/// Faults that are measured.
 const RUNS: usize = 5;
-/// How many nodes the lab has.
+/// Nodes of the lab.
 const NODES: usize = 8;
-/// How long the survivors may need to reach each other again.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Children of a killed daemon must be gone by then.
-const CHILDREN_GONE: Duration = Duration::from_secs(2);
-/// Between a repair and the next death.
-const REST: Duration = Duration::from_secs(15);
+/// Longest wait until the surviving pairs reach each other again.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait until all nodes reach each other after the repair.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest time that the children of a killed daemon may live on.
+const CHILDREN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before the first fault, and between a repair and the next fault.
+const SETTLING_TIME: Duration = Duration::from_secs(15);
+/// Time after a fault before recovery is checked, so that the fault has had an effect.
+const MIN_RECOVERY_TIME: Duration = Duration::from_secs(8);
+/// A pair has recovered if a ping of this last span was answered.
+const RECENT: Duration = Duration::from_millis(500);
 
-/// What dies.
+/// The fault to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// A node that others need vanishes without a word: its cable is taken out.
+    /// A node that others need loses its cable without notice.
     CutNode,
     /// An OpenVPN client that pairs need gets SIGKILL.
     KillOpenvpn,
-    /// A needed node's babeld gets SIGKILL.
+    /// The babeld of a needed node gets SIGKILL.
     KillBabeld,
-    /// A needed node's daemon gets SIGKILL.
+    /// The daemon of a needed node gets SIGKILL.
     KillDaemon,
 }
 
-/// What `measure recover` prints: the worst of all runs.
+impl Fault {
+    /// The fault's name on the command line.
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Whether the victim stays a node of the network, so that its own pairs must recover, too.
+    fn spares_the_node(self) -> bool {
+        match self {
+            Self::CutNode | Self::KillDaemon => false,
+            Self::KillOpenvpn | Self::KillBabeld => true,
+        }
+    }
+}
+
+/// The output of `measure recover`: the worst values of all runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Recover {
-    /// What died.
+pub struct Recovery {
+    /// The fault that was measured.
     pub fault: Fault,
-    /// How often.
+    /// The number of faults.
     pub runs: usize,
-    /// The longest gap of any surviving pair, at 10 ms pings.
+    /// The longest gap of any surviving pair, with pings at intervals of 10 ms.
     pub seconds_max: f64,
     /// The most pings that one surviving pair lost in one run.
     pub lost_max: u64,
-    /// Where daemons die: the longest time until all their children were gone, zombies apart.
+    /// If the daemon was killed: the longest time until all its children were gone; zombies count as gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub children_gone_seconds_max: Option<f64>,
 }
 
-/// Measures once, with another victim each time.
+/// Measures five faults, with another victim each time.
 ///
 /// # Errors
-/// Where the lab cannot be built, no victim is left, or a network does not heal.
-pub fn measure(fault: Fault) -> Result<Recover> {
-    let lab = prepare(Options {
-        nodes: NODES,
-        dial: Some(dial(NODES)),
-        ..Options::default()
-    })?;
-    start_whole(&lab)?;
-    pause(REST);
-    let pinger = lab.ping(PACE)?;
-    let mut recover = Recover {
+/// Fails if the lab cannot be built, if no node is needed by others, or if a network does not recover.
+pub fn measure(fault: Fault) -> Result<Recovery> {
+    let lab = Lab::build_converged(Options::with_nodes(NODES))?;
+    pause(SETTLING_TIME);
+    let pinger = lab.start_pings(PingSchedule::STEADY)?;
+    let mut recovery = Recovery {
         fault,
         runs: 0,
         seconds_max: 0.0,
@@ -79,208 +102,218 @@ pub fn measure(fault: Fault) -> Result<Recover> {
         children_gone_seconds_max: None,
     };
     let mut victims = BTreeSet::new();
-    while recover.runs < RUNS {
-        let death = run(&lab, &pinger, fault, &mut victims)?;
-        recover.runs += 1;
-        recover.seconds_max = recover.seconds_max.max(seconds(death.gap));
-        recover.lost_max = recover.lost_max.max(death.lost);
-        let children = death.children_gone.map(seconds);
-        recover.children_gone_seconds_max = match (recover.children_gone_seconds_max, children) {
-            (Some(before), Some(now)) => Some(before.max(now)),
-            (before, now) => before.or(now),
-        };
+    while recovery.runs < RUNS {
+        let effect = measure_fault(&lab, &pinger, fault, &mut victims)?;
+        recovery.runs += 1;
+        recovery.seconds_max = recovery.seconds_max.max(seconds(effect.longest_gap));
+        recovery.lost_max = recovery.lost_max.max(effect.most_lost);
+        if let Some(children_gone) = effect.children_gone.map(seconds) {
+            let before = recovery.children_gone_seconds_max.unwrap_or_default();
+            recovery.children_gone_seconds_max = Some(before.max(children_gone));
+        }
     }
-    Ok(recover)
+    Ok(recovery)
 }
 
-/// What one death cost.
-struct Death {
+/// The effect of one fault on the surviving pairs.
+struct FaultEffect {
     /// The longest gap of a surviving pair.
-    gap: Duration,
-    /// The most pings lost of one.
-    lost: u64,
-    /// How long a dead daemon's children lived on.
+    longest_gap: Duration,
+    /// The most pings that one surviving pair lost.
+    most_lost: u64,
+    /// The time for which the killed daemon's children lived on.
     children_gone: Option<Duration>,
 }
 
-fn run(lab: &Lab, pinger: &Pinger, fault: Fault, victims: &mut BTreeSet<usize>) -> Result<Death> {
-    let routes = wait_routes(lab)?;
-    let victim = match choose(lab, &routes, victims) {
-        Some(victim) => victim,
-        None => {
-            tell("every node that others need was a victim already: once more from the first");
-            victims.clear();
-            choose(lab, &routes, victims).context("no node is left that others need")?
-        }
-    };
-    victims.insert(victim);
-    let through = routes.pairs_through(victim).len();
-    tell(format!(
-        "{} strikes node {victim}: {through} pairs need it, {} nodes reach it by tunnels they accepted",
-        fault
-            .to_possible_value()
-            .map(|value| value.get_name().to_owned())
-            .unwrap_or_default(),
-        accepted_from(lab, &routes, victim)
+fn measure_fault(
+    lab: &Lab,
+    pinger: &Pinger,
+    fault: Fault,
+    victims: &mut BTreeSet<usize>,
+) -> Result<FaultEffect> {
+    let routes = lab.wait_for_complete_routes()?;
+    let victim = choose_victim(lab, &routes, victims)?;
+    progress(format!(
+        "{} hits node {victim}: {} pairs of others need it, {} nodes reach others by tunnels that they accepted from it",
+        fault.name(),
+        routes.pairs_through(victim).len(),
+        accepting_neighbours(lab, &routes, victim)
     ));
-    let pause_before = pinger.now();
-    let children_gone = strike(lab, &routes, fault, victim)?;
-    let struck = pinger.now();
-    // A node without underlay or daemon has no pairs; one that lost a child keeps them.
-    let survives = |from: usize, to: usize| match fault {
-        Fault::CutNode | Fault::KillDaemon => from != victim && to != victim,
-        Fault::KillOpenvpn | Fault::KillBabeld => true,
+    let start = pinger.now();
+    let children_gone = inflict(lab, &routes, fault, victim)?;
+    let inflicted_at = pinger.now();
+    let survives =
+        |from: usize, to: usize| fault.spares_the_node() || !pairs_with(victim)(from, to);
+    pause(MIN_RECOVERY_TIME);
+    let all_recovered = || {
+        let silent_pairs = pinger.silent_pairs(RECENT, survives);
+        silent_pairs.is_empty().then_some(())
     };
-    // Not before the death could have been noticed at all.
-    pause(Duration::from_secs(8));
-    let whole = || {
-        let recent = pinger.now().saturating_sub(Duration::from_millis(500));
-        pinger
-            .ask(survives, |pair| pair.last_answered() >= Some(recent))
-            .iter()
-            .all(|(.., alive)| *alive)
-            .then_some(())
-    };
-    if wait_until(PATIENCE, whole).is_none() {
-        bail!(
-            "not healed after {} s: {}",
-            PATIENCE.as_secs(),
-            silent(lab, pinger, survives)?
+    if wait_until(RECOVERY_TIMEOUT, all_recovered).is_none() {
+        anyhow::bail!(
+            "the network did not recover within {} s: {}",
+            RECOVERY_TIMEOUT.as_secs(),
+            describe_silent_pairs(lab, pinger, survives)?
         );
     }
     let end = pinger.now();
     pause(LOST_AFTER + Duration::from_millis(100));
-    let now = pinger.now();
-    let sums = pinger.ask(survives, |pair| pair.sum_up(pause_before, end, now));
-    let gap = sums
-        .iter()
-        .map(|(.., sum)| sum.longest_gap)
-        .max()
-        .unwrap_or_default();
-    let lost = sums
-        .iter()
-        .map(|(.., sum)| sum.lost)
-        .max()
-        .unwrap_or_default();
-    let hurt = sums.iter().filter(|(.., sum)| sum.lost > 0).count();
-    let worst = sums
-        .iter()
-        .max_by_key(|(.., sum)| sum.longest_gap)
-        .map(|(from, to, _)| (*from, *to));
-    tell(format!(
-        "{hurt} pairs hurt; longest gap {:.3} s (pair {worst:?}), most lost {lost}",
-        gap.as_secs_f64()
+    let (longest_gap, most_lost) = sum_up_pairs(pinger, (start, end), survives);
+    progress(format!(
+        "recovered {:.1} s after the fault",
+        (end - inflicted_at).as_secs_f64()
     ));
-    tell(format!(
-        "mended {:.1} s after the fault",
-        (end - struck).as_secs_f64()
-    ));
-    mend(lab, pinger, fault, victim)?;
-    Ok(Death {
-        gap,
-        lost,
+    repair(lab, pinger, fault, victim)?;
+    Ok(FaultEffect {
+        longest_gap,
+        most_lost,
         children_gone,
     })
 }
 
-/// Who does not reach whom, and the way that the kernels would take.
-fn silent(lab: &Lab, pinger: &Pinger, survives: impl Fn(usize, usize) -> bool) -> Result<String> {
-    let routes = Routes::read(lab)?;
-    let recent = pinger.now().saturating_sub(Duration::from_millis(500));
-    let pairs = pinger.ask(survives, |pair| pair.last_answered() >= Some(recent));
-    let silent = pairs.iter().filter(|(.., alive)| !alive);
-    let told =
-        silent.map(|(from, to, _)| format!("{from} to {to} by {:?}", routes.way(*from, *to)));
-    Ok(told.collect::<Vec<_>>().join("; "))
+/// The longest gap of any pair, and the most pings that one pair lost.
+fn sum_up_pairs(
+    pinger: &Pinger,
+    (start, end): (Duration, Duration),
+    survives: impl Fn(usize, usize) -> bool,
+) -> (Duration, u64) {
+    let now = pinger.now();
+    let summaries = pinger.read_records(survives, |record| record.summarize(start, end, now));
+    let affected = summaries.iter().filter(|(.., summary)| summary.lost > 0);
+    let most_lost = summaries.iter().map(|(.., summary)| summary.lost).max();
+    let most_lost = most_lost.unwrap_or_default();
+    let worst = summaries
+        .iter()
+        .max_by_key(|(.., summary)| summary.longest_gap);
+    let longest_gap = worst.map_or(Duration::ZERO, |(.., summary)| summary.longest_gap);
+    progress(format!(
+        "{} pairs lost pings; longest gap {:.3} s (pair {:?}), most lost by one pair {most_lost}",
+        affected.count(),
+        longest_gap.as_secs_f64(),
+        worst.map(|(from, to, _)| (*from, *to))
+    ));
+    (longest_gap, most_lost)
 }
 
-/// The node that most pairs need, of those that were no victim yet.
-fn choose(lab: &Lab, routes: &Routes, victims: &BTreeSet<usize>) -> Option<usize> {
-    let fresh = (0..lab.nodes().len()).filter(|node| !victims.contains(node));
-    let needed = fresh
+/// The pairs without a recent reply, each with the path that the kernels would use.
+fn describe_silent_pairs(
+    lab: &Lab,
+    pinger: &Pinger,
+    survives: impl Fn(usize, usize) -> bool,
+) -> Result<String> {
+    let routes = KernelRoutes::read(lab)?;
+    let silent_pairs = pinger.silent_pairs(RECENT, survives).into_iter();
+    let descriptions =
+        silent_pairs.map(|(from, to)| format!("{from} to {to} by {:?}", routes.path(from, to)));
+    Ok(descriptions.collect::<Vec<_>>().join("; "))
+}
+
+/// Chooses a node that others need and that was no victim yet, and adds it to the victims. If all were, starts over.
+fn choose_victim(lab: &Lab, routes: &KernelRoutes, victims: &mut BTreeSet<usize>) -> Result<usize> {
+    let mut victim = most_needed_node(lab, routes, victims);
+    if victim.is_none() {
+        progress("every node that others need was a victim already: starting over");
+        victims.clear();
+        victim = most_needed_node(lab, routes, victims);
+    }
+    let victim = victim.context("there is no node that others need")?;
+    victims.insert(victim);
+    Ok(victim)
+}
+
+/// The node that most pairs need, of those that were no victim yet. Nodes that a neighbour reaches as acceptor come
+/// first, so that the fault must be noticed from that end, too.
+fn most_needed_node(lab: &Lab, routes: &KernelRoutes, victims: &BTreeSet<usize>) -> Option<usize> {
+    (0..lab.nodes().len())
+        .filter(|node| !victims.contains(node))
         .map(|node| (routes.pairs_through(node).len(), node))
-        .filter(|(pairs, _)| *pairs > 0);
-    // Where an acceptor is among those that need it, its death must be noticed from that end too.
-    needed
-        .max_by_key(|(pairs, node)| (accepted_from(lab, routes, *node).min(1), *pairs))
+        .filter(|(pairs, _)| *pairs > 0)
+        .max_by_key(|(pairs, node)| (accepting_neighbours(lab, routes, *node).min(1), *pairs))
         .map(|(_, node)| node)
 }
 
-/// Nodes that send to others through a tunnel that the victim dialled, so must notice as acceptors.
-fn accepted_from(lab: &Lab, routes: &Routes, victim: usize) -> usize {
-    let is_accepting = |link: &str| link.starts_with("wrnu") || link.starts_with("wrnt");
-    // More than the victim itself is reached that way.
+/// Nodes that reach others through a tunnel that the victim dialled, and so must notice the fault as acceptors.
+fn accepting_neighbours(lab: &Lab, routes: &KernelRoutes, victim: usize) -> usize {
+    // One destination is the victim itself.
     (0..lab.nodes().len())
-        .filter(|node| routes.served(*node, victim, is_accepting) > 1)
+        .filter(|node| routes.destinations_via(*node, victim, is_accepting_slot) > 1)
         .count()
 }
 
-/// Kills; where it was a daemon, says how long its children lived on.
-fn strike(lab: &Lab, routes: &Routes, fault: Fault, victim: usize) -> Result<Option<Duration>> {
+/// Inflicts the fault. If it kills a daemon, returns how long the daemon's children lived on.
+fn inflict(
+    lab: &Lab,
+    routes: &KernelRoutes,
+    fault: Fault,
+    victim: usize,
+) -> Result<Option<Duration>> {
     let node = lab.node(victim)?;
     match fault {
-        Fault::CutNode => lab.cut(victim)?,
-        Fault::KillDaemon => {
-            let children: Vec<u32> = node.children().into_keys().collect();
-            let killed = Instant::now();
-            node.kill();
-            let gone = || children.iter().all(|pid| !is_alive(*pid)).then_some(());
-            wait_until(CHILDREN_GONE, gone).context("children outlived their daemon by 2 s")?;
-            let took = killed.elapsed();
-            tell(format!(
-                "its {} children were gone after {:.3} s",
-                children.len(),
-                took.as_secs_f64()
-            ));
-            return Ok(Some(took));
-        }
-        Fault::KillBabeld => kill_child(lab, victim, "babeld")?,
+        Fault::CutNode => lab.unplug(victim)?,
+        Fault::KillDaemon => return kill_daemon(node).map(Some),
+        Fault::KillBabeld => kill_child(node, "babeld")?,
         Fault::KillOpenvpn => {
-            let used = (0..lab.nodes().len()).flat_map(|to| {
-                let hop = routes.hop(victim, to)?;
-                hop.link
-                    .strip_prefix("wrn")
-                    .filter(|rest| rest.parse::<u16>().is_ok())
-                    .map(|_| hop.link.clone())
-            });
-            let slot = used
-                .last()
+            let slot = (0..lab.nodes().len())
+                .filter_map(|to| Some(routes.next_hop(victim, to)?.link.as_str()))
+                .rfind(|link| is_dialling_slot(link))
                 .context("the victim sends through no tunnel that it dialled")?;
-            kill_child(lab, victim, &slot)?;
+            kill_child(node, slot)?;
         }
     }
     Ok(None)
 }
 
-fn is_alive(pid: u32) -> bool {
-    crate::lab_run::stat_field(pid, 3).is_some_and(|state| state != "Z")
+/// Kills the daemon, and returns how long its children lived on.
+fn kill_daemon(node: &Node) -> Result<Duration> {
+    let children: Vec<u32> = node.children().into_keys().collect();
+    let killed_at = Instant::now();
+    node.kill();
+    let all_gone = || children.iter().all(|pid| !is_running(*pid)).then_some(());
+    wait_until(CHILDREN_TIMEOUT, all_gone)
+        .with_context(|| node.describe("was killed, but its children live on after 2 s"))?;
+    let duration = killed_at.elapsed();
+    progress(format!(
+        "its {} children were gone after {:.3} s",
+        children.len(),
+        duration.as_secs_f64()
+    ));
+    Ok(duration)
 }
 
-fn kill_child(lab: &Lab, victim: usize, name: &str) -> Result<()> {
-    let status: StatusDocument = lab.node(victim)?.ask(STATUS_PATH)?;
+fn kill_child(node: &Node, name: &str) -> Result<()> {
+    let status: StatusDocument = node.control_document(STATUS_PATH)?;
     let child = status
         .children
         .iter()
         .find(|child| child.name == name)
         .and_then(|child| child.pid);
-    let pid = child.with_context(|| format!("node {victim} has no child {name}"))?;
-    tell(format!("killing {name} of node {victim}, pid {pid}"));
-    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL).context("cannot kill it")
+    let pid = child.with_context(|| format!("node {} has no child {name}", node.index()))?;
+    progress(format!(
+        "killing {name} of node {}, pid {pid}",
+        node.index()
+    ));
+    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)
+        .with_context(|| format!("cannot kill {name}, pid {pid}"))
 }
 
-/// Undoes the fault and waits until all is as before.
-fn mend(lab: &Lab, pinger: &Pinger, fault: Fault, victim: usize) -> Result<()> {
+/// Undoes the fault, and waits until all nodes reach each other again.
+fn repair(lab: &Lab, pinger: &Pinger, fault: Fault, victim: usize) -> Result<()> {
+    let node = lab.node(victim)?;
     match fault {
-        Fault::CutNode => lab.mend(victim)?,
-        Fault::KillDaemon => lab.node(victim)?.start()?,
+        Fault::CutNode => lab.plug_in(victim)?,
+        Fault::KillDaemon => node.start()?,
         Fault::KillOpenvpn | Fault::KillBabeld => {}
     }
-    let from = pinger.now();
-    let back = wait_until(PATIENCE * 2, || pinger.all_answered(from, |_, _| true));
-    if back.is_none() {
-        bail!("node {victim} did not come back");
-    }
-    tell(format!("node {victim} is back"));
-    pause(REST);
+    let repaired_at = pinger.now();
+    let returned_at = wait_until(REPAIR_TIMEOUT, || {
+        pinger.all_answered(repaired_at, all_pairs)
+    });
+    ensure!(
+        returned_at.is_some(),
+        "{}",
+        node.describe("did not come back")
+    );
+    progress(format!("node {victim} is back"));
+    pause(SETTLING_TIME);
     Ok(())
 }

@@ -1,13 +1,16 @@
-//! Measures what a registry forgets that is killed at random moments while it issues certificates.
+//! Measures what a registry loses if it is killed at random moments while it issues certificates.
 
-use super::{seconds as rounded, tell};
-use crate::standalone_registry::{Clients, Desk, request};
+use crate::{
+    progress::{progress, seconds as rounded_seconds},
+    registry_connection::{RegistryConnector, new_key_and_csr},
+    standalone_registry::StandaloneRegistry,
+};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -15,149 +18,168 @@ use std::{
 };
 use wire::registry::Claimed;
 
-/// Claims at the same time.
-const LINES: usize = 8;
+/// Clients at the same time.
+const CLIENTS: usize = 8;
+/// Uses of each token.
+const TOKEN_USES: u32 = 10_000;
+/// Certificates that are expected of each token; fewer than its uses, since claims may be repeated.
+const CERTIFICATES_PER_TOKEN: usize = 5_000;
+/// Range of the time between a start and the next kill, in milliseconds.
+const KILL_AFTER_MS: std::ops::Range<u64> = 50..800;
+/// Pause before a client whose connection failed connects again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
+/// Kills between two lines of progress.
+const KILLS_PER_PROGRESS_LINE: usize = 20;
 
-/// What `measure registry-crash` prints.
+/// The output of `measure registry-crash`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Crash {
-    /// Certificates that nodes got.
+pub struct CrashLosses {
+    /// Certificates that clients received.
     pub issued: usize,
-    /// SIGKILLs.
+    /// The number of times the registry got SIGKILL.
     pub kills: usize,
-    /// How long it took.
+    /// Time that all claims took.
     pub seconds: f64,
-    /// Certificates that nodes got, and the registry does not know.
+    /// Certificates that clients received and that the registry does not know.
     pub unrecorded: usize,
-    /// Certificates that the registry knows, and nobody got: their answers were cut off.
+    /// Certificates that the registry knows and that no client received, because the kill came before the response.
     pub unanswered: usize,
-    /// Serial numbers that are there twice.
-    pub serials_twice: usize,
-    /// Prefixes that two nodes have.
-    pub live_prefixes_twice: usize,
-    /// Claims with a good token that were refused.
-    pub refused: usize,
+    /// Serial numbers that the registry has more than once.
+    pub duplicate_serials: usize,
+    /// Prefixes that more than one node has.
+    pub duplicate_prefixes: usize,
+    /// Claims with a valid token that were rejected.
+    pub rejected: usize,
 }
 
-/// Issues at least `issues` certificates, and kills the registry meanwhile.
+/// The results of all claims so far.
+#[derive(Default)]
+struct Claims {
+    received: Mutex<Vec<Claimed>>,
+    rejected: AtomicUsize,
+    should_stop: AtomicBool,
+}
+
+impl Claims {
+    fn received(&self) -> MutexGuard<'_, Vec<Claimed>> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets clients claim at least that many certificates, and kills the registry meanwhile.
 ///
 /// # Errors
-/// Where it cannot be started again.
-pub fn measure(issues: usize) -> Result<Crash> {
-    let desk = Desk::start(&["--prefix-length", "24"], &["--no-limits"])?;
-    let tokens: Vec<String> = (0..issues.div_ceil(5_000))
-        .map(|_| desk.token(10_000))
+/// Fails if the registry cannot be started again.
+pub fn measure(certificates: usize) -> Result<CrashLosses> {
+    let registry = StandaloneRegistry::start(&["--prefix-length", "24"], &["--no-limits"])?;
+    let tokens: Vec<String> = (0..certificates.div_ceil(CERTIFICATES_PER_TOKEN))
+        .map(|_| registry.create_token(TOKEN_USES))
         .collect::<Result<_>>()?;
-    let (got, refused) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-    let (over, clients, start) = (AtomicBool::new(false), desk.clients(None)?, Instant::now());
-    let done = || got.lock().unwrap_or_else(PoisonError::into_inner).len() >= issues;
+    let connector = registry.connector(None)?;
+    let claims = Claims::default();
+    let start = Instant::now();
     let kills = thread::scope(|scope| {
-        let lines: Vec<_> = (0..LINES)
-            .map(|line| {
-                let token = tokens
-                    .get(line % tokens.len().max(1))
-                    .map_or("", String::as_str);
-                let (desk, clients, got, refused, over) = (&desk, &clients, &got, &refused, &over);
-                scope.spawn(move || claims(desk, clients, token, got, refused, over))
+        let clients = scope.spawn(|| {
+            registry.run_clients(CLIENTS, |client| {
+                let token = tokens.get(client % tokens.len().max(1));
+                claim_until_stopped(&connector, token.map_or("", String::as_str), &claims)
             })
-            .collect();
-        let mut kills = 0;
-        let mut killing = || -> Result<()> {
-            while !done() {
-                thread::sleep(Duration::from_millis(fastrand::u64(50..800)));
-                desk.kill();
-                kills += 1;
-                desk.run_again()?;
-                if kills % 20 == 0 {
-                    let so_far = got.lock().unwrap_or_else(PoisonError::into_inner).len();
-                    tell(format!("{so_far} issued, killed {kills} times"));
-                }
-            }
-            Ok(())
-        };
-        let outcome = killing();
-        over.store(true, Ordering::Relaxed);
-        for line in lines {
-            line.join().ok().context("a claim panicked")??;
-        }
-        outcome.map(|()| kills)
+        });
+        let outcome = kill_repeatedly(&registry, certificates, &claims);
+        claims.should_stop.store(true, Ordering::Relaxed);
+        clients.join().ok().context("the clients panicked")??;
+        outcome
     })?;
-    let got = got.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut crash = Crash {
-        issued: got.len(),
+    let mut losses = CrashLosses {
+        issued: claims.received().len(),
         kills,
-        seconds: rounded(start.elapsed()),
-        ..Crash::default()
+        seconds: rounded_seconds(start.elapsed()),
+        rejected: claims.rejected.load(Ordering::Relaxed),
+        ..CrashLosses::default()
     };
-    crash.refused = refused.load(Ordering::Relaxed);
-    compare(&desk, &got, &mut crash)?;
-    Ok(crash)
+    compare_with_registry(&registry, &claims.received(), &mut losses)?;
+    Ok(losses)
 }
 
-/// Claims one certificate after the other, on one connection as long as it lasts.
-fn claims(
-    desk: &Desk,
-    clients: &Clients,
-    token: &str,
-    got: &Mutex<Vec<Claimed>>,
-    refused: &AtomicUsize,
-    over: &AtomicBool,
-) -> Result<()> {
-    desk.enter()?;
-    let mut line = None;
-    while !over.load(Ordering::Relaxed) {
-        let csr = request()?.1;
-        let Some(connection) = line.as_mut() else {
-            line = clients.connect(None).ok();
-            if line.is_none() {
-                thread::sleep(Duration::from_millis(10));
+/// Kills the registry and starts it again until clients have received that many certificates. Returns the number of
+/// kills.
+fn kill_repeatedly(
+    registry: &StandaloneRegistry,
+    certificates: usize,
+    claims: &Claims,
+) -> Result<usize> {
+    let mut kills = 0;
+    while claims.received().len() < certificates {
+        thread::sleep(Duration::from_millis(fastrand::u64(KILL_AFTER_MS)));
+        registry.kill();
+        kills += 1;
+        registry.start_again()?;
+        if kills % KILLS_PER_PROGRESS_LINE == 0 {
+            let received = claims.received().len();
+            progress(format!("{received} certificates issued, {kills} kills"));
+        }
+    }
+    Ok(kills)
+}
+
+/// Claims one certificate after the other, and opens a new connection only if the last one broke.
+fn claim_until_stopped(connector: &RegistryConnector, token: &str, claims: &Claims) -> Result<()> {
+    let mut connection = None;
+    while !claims.should_stop.load(Ordering::Relaxed) {
+        let csr = new_key_and_csr()?.1;
+        let Some(open) = connection.as_mut() else {
+            connection = connector.connect(None).ok();
+            if connection.is_none() {
+                thread::sleep(RECONNECT_PAUSE);
             }
             continue;
         };
-        match connection.claim(token, &csr) {
+        match open.claim(token, &csr) {
             Ok((200, body)) => {
-                got.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(serde_json::from_str(&body)?);
+                let claimed = serde_json::from_str(&body)?;
+                claims.received().push(claimed);
             }
             Ok(_) => {
-                refused.fetch_add(1, Ordering::Relaxed);
-                line = None;
+                claims.rejected.fetch_add(1, Ordering::Relaxed);
+                connection = None;
             }
-            Err(_) => line = None,
+            Err(_) => connection = None,
         }
     }
     Ok(())
 }
 
-/// What the nodes have against what the registry knows.
-fn compare(desk: &Desk, got: &[Claimed], crash: &mut Crash) -> Result<()> {
-    let listing: serde_json::Value = serde_json::from_str(&desk.command("list", &["--json"])?)?;
-    let nodes = listing
-        .get("nodes")
-        .and_then(serde_json::Value::as_array)
-        .context("no list of nodes")?;
-    let text = |node: &serde_json::Value, key: &str| Some(node.get(key)?.as_str()?.to_owned());
-    let known: Vec<(String, String)> = nodes
-        .iter()
-        .filter_map(|node| Some((text(node, "serial")?, text(node, "prefix")?)))
-        .collect();
-    let mut serials: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut prefixes: BTreeMap<&str, usize> = BTreeMap::new();
-    for (serial, prefix) in &known {
-        *serials.entry(serial).or_default() += 1;
-        *prefixes.entry(prefix).or_default() += 1;
+/// Compares what the clients received with what the registry knows.
+fn compare_with_registry(
+    registry: &StandaloneRegistry,
+    received: &[Claimed],
+    losses: &mut CrashLosses,
+) -> Result<()> {
+    let known = registry.list_nodes()?;
+    let serials = count_each(known.iter().map(|node| node.serial.clone()));
+    let prefixes = count_each(known.iter().map(|node| node.prefix.clone()));
+    for claimed in received {
+        let serial = wire::signed::serial_of_pem(&claimed.certificate)
+            .context("the registry issued something that is no certificate")?;
+        losses.unrecorded += usize::from(!serials.contains_key(&serial));
     }
-    let twice =
-        |counts: &BTreeMap<&str, usize>| counts.values().filter(|count| **count > 1).count();
-    (crash.serials_twice, crash.live_prefixes_twice) = (twice(&serials), twice(&prefixes));
-    let mut theirs: BTreeMap<String, usize> = BTreeMap::new();
-    for claimed in got {
-        let serial = wire::signed::serial_of_pem(&claimed.certificate).context("no certificate")?;
-        crash.unrecorded += usize::from(!serials.contains_key(serial.as_str()));
-        *theirs.entry(claimed.prefix.to_string()).or_default() += 1;
-    }
-    crash.live_prefixes_twice += theirs.values().filter(|count| **count > 1).count();
-    crash.unanswered = (known.len() + crash.unrecorded).saturating_sub(got.len());
+    let received_prefixes = count_each(received.iter().map(|claimed| claimed.prefix.to_string()));
+    losses.duplicate_serials = duplicates(&serials);
+    losses.duplicate_prefixes = duplicates(&prefixes) + duplicates(&received_prefixes);
+    losses.unanswered = (known.len() + losses.unrecorded).saturating_sub(received.len());
     Ok(())
+}
+
+/// Counts how often each name occurs.
+fn count_each(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+/// The number of names that occur more than once.
+fn duplicates(counts: &BTreeMap<String, usize>) -> usize {
+    counts.values().filter(|count| **count > 1).count()
 }

@@ -1,333 +1,271 @@
-//! Measures how many good claims and renewals a second a registry answers, all on its disk, among slow
-//! connections and odd requests; and what odd requests leave behind.
+//! Measures how many valid claims and renewals a second a registry answers, all stored on its disk, among slow
+//! connections and malformed requests; and what malformed requests leave behind.
 //!
-//! The clients run on the same processors as the registry, and take about as much of them.
+//! The clients run on the same processors as the registry, and use about as much processor time.
 
 mod malformed;
+mod phase;
 mod slow;
 
-use super::{seconds as rounded, tell};
-use crate::standalone_registry::{Clients, Desk, csr, request};
+use crate::{
+    proc_files::resident_kib,
+    progress::{progress, seconds as rounded_seconds},
+    registry_connection::{RegistryConnector, csr_for, new_key_and_csr},
+    standalone_registry::StandaloneRegistry,
+};
 use anyhow::{Context, Result};
+use phase::{Phase, measure_phase};
 use rcgen::KeyPair;
 use serde::Serialize;
 use std::{
-    collections::BTreeMap,
-    fs,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 use wire::registry::{Claimed, Renewal, VERSION};
 
-/// Good clients at the same time.
-const LINES: usize = 32;
-/// Life of a certificate: so long that all claims are made in its first two thirds.
-const LIFE_S: u64 = 90;
-/// Most claims a second that requests are prepared for.
-const MOST_PER_SECOND: usize = 2_500;
-/// Clock ticks a second in `/proc`.
-const TICKS: f64 = 100.0;
+/// Lifetime of a certificate in seconds: so long that all claims are made in its first two thirds.
+const CERTIFICATE_LIFE_SECONDS: u64 = 90;
+/// Claims per second for which signing requests are prepared.
+const MAX_CLAIMS_PER_SECOND: usize = 2_500;
+/// The shortest and the longest phase in seconds; with longer ones, certificates would expire.
+const PHASE_SECONDS: (u64, u64) = (1, 25);
+/// Tokens that are created.
+const TOKENS: usize = 20;
+/// Uses of each token.
+const TOKEN_USES: u32 = 10_000;
+/// Claims that are made with each token.
+const CLAIMS_PER_TOKEN: usize = 9_000;
+/// Time for the slow and the malformed clients to get started.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Time after the last third of a certificate's lifetime has started before it is renewed.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(2);
 
-/// What `measure registry-load` prints. Processor seconds are those of the registry alone.
+/// The output of `measure registry-load`. Processor time is that of the registry alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Load {
-    /// Connections that send a byte twice a second.
-    pub slow: usize,
-    /// Claims, each client keeping its connection.
+pub struct RegistryLoad {
+    /// Connections that send one byte twice a second.
+    pub slow_connections: usize,
+    /// Claims on connections that each client keeps.
     pub claims: Phase,
-    /// Claims, each with a new connection.
-    pub fresh_claims: Phase,
-    /// Renewals, each with a new connection and its own certificate.
+    /// Claims on a new connection each.
+    pub claims_on_new_connections: Phase,
+    /// Renewals, each on a new connection and with the node's own certificate.
     pub renewals: Phase,
-    /// Odd requests after that.
-    pub odd: u64,
-    /// How long they took.
-    pub odd_seconds: f64,
-    /// Of them, answered with a certificate for a key that nobody proved to have.
-    pub odd_signed_wrongly: u64,
-    /// Of them, answered with 2xx though they made no sense, or 5xx.
-    pub odd_wrong_status: u64,
-    /// Of them, answered with 4xx that is no problem document.
-    pub odd_without_problem: u64,
-    /// Memory of the registry before them.
+    /// Malformed requests after these phases.
+    pub malformed_requests: u64,
+    /// Time that the malformed requests took.
+    pub malformed_seconds: f64,
+    /// Malformed requests that got a certificate for a key that nobody proved to own.
+    pub malformed_signed_wrongly: u64,
+    /// Malformed requests that got a 2xx although they made no sense, or a 5xx.
+    pub malformed_wrong_status: u64,
+    /// Malformed requests that got a 4xx without a problem document.
+    pub malformed_without_problem: u64,
+    /// Memory of the registry before the malformed requests.
     pub rss_kib_before: u64,
-    /// And after them.
+    /// Memory of the registry after the malformed requests.
     pub rss_kib_after: u64,
-    /// And after them again.
+    /// Memory of the registry after the same number of malformed requests again.
     pub rss_kib_after_again: u64,
 }
 
-/// One kind of good requests.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Phase {
-    /// Good answers.
-    pub good: usize,
-    /// Good ones that were refused, or got no answer.
-    pub refused: usize,
-    /// Good answers a second.
-    pub per_second: f64,
-    /// 50 of 100 were faster.
-    pub p50_ms: f64,
-    /// 99 of 100 were faster.
-    pub p99_ms: f64,
-    /// Processor time of each thread of the registry for each good answer, microseconds.
-    pub cpu_us: BTreeMap<String, f64>,
-}
+/// A node that has claimed a certificate, and its key in PEM.
+type Member = (Claimed, String);
 
 /// Puts the load on a registry.
 ///
 /// # Errors
-/// Where it does not answer.
-pub fn measure(slow: usize, odd: u64, seconds: u64) -> Result<Load> {
-    let life = format!("{LIFE_S}s");
-    let desk = Desk::start(&["--prefix-length", "24", "--certificate-life", &life], &[])?;
-    let span = Duration::from_secs(seconds.clamp(1, 25));
-    let tokens: Vec<String> = (0..20).map(|_| desk.token(10_000)).collect::<Result<_>>()?;
-    let count = MOST_PER_SECOND * usize::try_from(span.as_secs())?;
-    tell(format!("preparing {count} requests"));
-    let requests = prepared(count)?;
-    let mut load = Load {
-        slow,
-        odd,
-        ..Load::default()
+/// Fails if the registry does not answer.
+pub fn measure(
+    slow_connections: usize,
+    malformed_requests: u64,
+    seconds: u64,
+) -> Result<RegistryLoad> {
+    let life = format!("{CERTIFICATE_LIFE_SECONDS}s");
+    let init_options = ["--prefix-length", "24", "--certificate-life", &life];
+    let registry = StandaloneRegistry::start(&init_options, &[])?;
+    let span = Duration::from_secs(seconds.clamp(PHASE_SECONDS.0, PHASE_SECONDS.1));
+    let mut load = RegistryLoad {
+        slow_connections,
+        malformed_requests,
+        ..RegistryLoad::default()
     };
-    let over = AtomicBool::new(false);
-    let clients = desk.clients(None)?;
-    let members = Mutex::new(Vec::new());
+    let mut valid_clients = ValidClients::prepare(&registry, span)?;
+    let connector = &registry.connector(None)?;
+    let should_stop = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
-        let dribbling = scope.spawn(|| slow::dribble(&desk, &clients, slow, &over));
-        let hostile = scope.spawn(|| malformed::steadily(&desk, &clients, &over));
-        thread::sleep(Duration::from_secs(2));
-        let outcome = phases(
-            &desk, &clients, &tokens, &requests, span, &members, &mut load,
-        );
-        over.store(true, Ordering::Relaxed);
-        dribbling.join().ok().context("a slow client panicked")??;
-        hostile.join().ok().context("a hostile client panicked")??;
+        let slow = scope.spawn(|| {
+            registry.run_clients(1, |_| {
+                slow::keep_slow_connections(connector, slow_connections, &should_stop);
+                Ok(())
+            })
+        });
+        let malformed = scope.spawn(|| {
+            registry.run_clients(1, |_| malformed::send_steadily(connector, &should_stop))
+        });
+        thread::sleep(WARM_UP);
+        let outcome = valid_clients.measure_phases(&mut load);
+        should_stop.store(true, Ordering::Relaxed);
+        slow.join().ok().context("the slow clients panicked")??;
+        malformed
+            .join()
+            .ok()
+            .context("the malformed client panicked")??;
         outcome
     })?;
-    load.rss_kib_before = rss_kib(&desk)?;
-    tell(format!("{odd} odd requests"));
-    let start = Instant::now();
-    let tally = malformed::all(
-        &desk,
-        &clients,
-        tokens.last().map_or("", String::as_str),
-        odd,
-    )?;
-    load.odd_seconds = rounded(start.elapsed());
-    load.odd_signed_wrongly = tally.signed_wrongly.load(Ordering::Relaxed);
-    load.odd_wrong_status = tally.wrong_status.load(Ordering::Relaxed);
-    load.odd_without_problem = tally.without_problem.load(Ordering::Relaxed);
-    load.rss_kib_after = rss_kib(&desk)?;
-    malformed::all(
-        &desk,
-        &clients,
-        tokens.last().map_or("", String::as_str),
-        odd,
-    )?;
-    load.rss_kib_after_again = rss_kib(&desk)?;
+    let token = valid_clients.last_token();
+    measure_malformed(&registry, connector, token, &mut load)?;
     Ok(load)
 }
 
-type Member = (Claimed, String);
-
-fn phases(
-    desk: &Desk,
-    clients: &Clients,
-    tokens: &[String],
-    requests: &[(KeyPair, String)],
-    span: Duration,
-    members: &Mutex<Vec<Member>>,
-    load: &mut Load,
+fn measure_malformed(
+    registry: &StandaloneRegistry,
+    connector: &RegistryConnector,
+    token: &str,
+    load: &mut RegistryLoad,
 ) -> Result<()> {
-    let begin = Instant::now();
-    let (kept, fresh) = requests.split_at(requests.len() * 2 / 3);
-    let claim = |requests: &'static str| tell(requests);
-    claim("claims on kept connections");
-    let token = |number: usize| tokens.get(number / 9_000).map_or("", String::as_str);
-    load.claims = phase(
-        desk,
-        span,
-        kept,
-        || None,
-        |line, number, (key, csr)| {
-            let connection = match line {
-                Some(connection) => connection,
-                None => line.insert(clients.connect(None)?),
-            };
-            let (status, body) = connection.claim(token(number), csr)?;
-            keep(members, status, &body, key)?;
-            Ok(status == 200)
-        },
-    )?;
-    claim("claims on new connections");
-    load.fresh_claims = phase(
-        desk,
-        span,
-        fresh,
-        || (),
-        |_, number, (key, csr)| {
-            let number = number + 9_000 * (tokens.len() / 2);
-            let (status, body) = clients.connect(None)?.claim(token(number), csr)?;
-            keep(members, status, &body, key)?;
-            Ok(status == 200)
-        },
-    )?;
-    let members = std::mem::take(&mut *members.lock().unwrap_or_else(PoisonError::into_inner));
-    let third = Duration::from_secs(LIFE_S * 2 / 3 + 2);
-    tell(format!(
-        "{} members wait for the last third of their certificates",
-        members.len()
-    ));
-    // Those of the first phase are over soonest; all claims were made by now.
-    thread::sleep((third + span).saturating_sub(begin.elapsed()));
-    claim("renewals");
-    load.renewals = phase(
-        desk,
-        span,
-        &members,
-        || (),
-        |_, _, (claimed, key)| {
-            let key = KeyPair::from_pem(key)?;
-            let clients = desk.clients(Some((&claimed.certificate, &key)))?;
-            let renewal = Renewal {
-                version: VERSION,
-                csr: csr(&key)?,
-            };
-            let body = serde_json::to_vec(&renewal)?;
-            let (status, _) = clients.connect(None)?.call("POST", "/v1/renewals", &body)?;
-            Ok(status == 200)
-        },
-    )?;
+    let requests = load.malformed_requests;
+    load.rss_kib_before = resident_kib(registry.pid()?)?;
+    progress(format!("{requests} malformed requests"));
+    let start = Instant::now();
+    let counts = malformed::send_all(registry, connector, token, requests)?;
+    load.malformed_seconds = rounded_seconds(start.elapsed());
+    load.malformed_signed_wrongly = counts.signed_wrongly.into_inner();
+    load.malformed_wrong_status = counts.wrong_status.into_inner();
+    load.malformed_without_problem = counts.without_problem.into_inner();
+    load.rss_kib_after = resident_kib(registry.pid()?)?;
+    malformed::send_all(registry, connector, token, requests)?;
+    load.rss_kib_after_again = resident_kib(registry.pid()?)?;
     Ok(())
 }
 
-fn keep(members: &Mutex<Vec<Member>>, status: u16, body: &str, key: &KeyPair) -> Result<()> {
-    if status == 200 {
+/// The clients whose requests are valid: they claim certificates, and later renew them.
+struct ValidClients<'a> {
+    registry: &'a StandaloneRegistry,
+    connector: RegistryConnector,
+    tokens: Vec<String>,
+    /// Keys and signing requests, so that the phases need not create them.
+    requests: Vec<(KeyPair, String)>,
+    /// Length of each phase.
+    span: Duration,
+    members: Mutex<Vec<Member>>,
+}
+
+impl<'a> ValidClients<'a> {
+    fn prepare(registry: &'a StandaloneRegistry, span: Duration) -> Result<Self> {
+        let count = MAX_CLAIMS_PER_SECOND * usize::try_from(span.as_secs())?;
+        progress(format!("preparing {count} signing requests"));
+        let tokens = (0..TOKENS).map(|_| registry.create_token(TOKEN_USES));
+        let requests = (0..count).map(|_| new_key_and_csr());
+        Ok(Self {
+            registry,
+            connector: registry.connector(None)?,
+            tokens: tokens.collect::<Result<_>>()?,
+            requests: requests.collect::<Result<_>>()?,
+            span,
+            members: Mutex::default(),
+        })
+    }
+
+    fn last_token(&self) -> &str {
+        self.tokens.last().map_or("", String::as_str)
+    }
+
+    /// The token of the claim with this number.
+    fn token(&self, number: usize) -> &str {
+        let token = self.tokens.get(number / CLAIMS_PER_TOKEN);
+        token.map_or("", String::as_str)
+    }
+
+    fn measure_phases(&mut self, load: &mut RegistryLoad) -> Result<()> {
+        let start = Instant::now();
+        let (kept, new) = self.requests.split_at(self.requests.len() * 2 / 3);
+        progress("claims on kept connections");
+        load.claims = self.claim_on_kept_connections(kept)?;
+        progress("claims on new connections");
+        load.claims_on_new_connections = self.claim_on_new_connections(new)?;
+        let members = self.members.get_mut();
+        let members = std::mem::take(members.unwrap_or_else(PoisonError::into_inner));
+        progress(format!(
+            "{} members wait for the last third of their certificates' lifetime",
+            members.len()
+        ));
+        // All claims have been made by now. The certificates of the first phase expire first.
+        let last_third = Duration::from_secs(CERTIFICATE_LIFE_SECONDS * 2 / 3) + RENEWAL_MARGIN;
+        thread::sleep((last_third + self.span).saturating_sub(start.elapsed()));
+        progress("renewals");
+        load.renewals = self.renew(&members)?;
+        Ok(())
+    }
+
+    fn claim_on_kept_connections(&self, requests: &[(KeyPair, String)]) -> Result<Phase> {
+        measure_phase(
+            self.registry,
+            self.span,
+            requests,
+            || None,
+            |kept, number, (key, csr)| {
+                let connection = match kept {
+                    Some(connection) => connection,
+                    None => kept.insert(self.connector.connect(None)?),
+                };
+                let (status, body) = connection.claim(self.token(number), csr)?;
+                self.add_member(status, &body, key)
+            },
+        )
+    }
+
+    fn claim_on_new_connections(&self, requests: &[(KeyPair, String)]) -> Result<Phase> {
+        // The second half of the tokens has not been used by the phase before.
+        let first_number = CLAIMS_PER_TOKEN * (self.tokens.len() / 2);
+        measure_phase(
+            self.registry,
+            self.span,
+            requests,
+            || (),
+            |(), number, (key, csr)| {
+                let token = self.token(first_number + number);
+                let (status, body) = self.connector.connect(None)?.claim(token, csr)?;
+                self.add_member(status, &body, key)
+            },
+        )
+    }
+
+    fn renew(&self, members: &[Member]) -> Result<Phase> {
+        measure_phase(
+            self.registry,
+            self.span,
+            members,
+            || (),
+            |(), _, (claimed, key)| {
+                let key = KeyPair::from_pem(key)?;
+                let identity = Some((claimed.certificate.as_str(), &key));
+                let mut connection = self.registry.connector(identity)?.connect(None)?;
+                let renewal = Renewal {
+                    version: VERSION,
+                    csr: csr_for(&key)?,
+                };
+                let body = serde_json::to_vec(&renewal)?;
+                let (status, _) = connection.request("POST", "/v1/renewals", &body)?;
+                Ok(status == 200)
+            },
+        )
+    }
+
+    /// Stores an accepted claim; returns whether it was accepted.
+    fn add_member(&self, status: u16, body: &str, key: &KeyPair) -> Result<bool> {
+        if status != 200 {
+            return Ok(false);
+        }
         let member = (serde_json::from_str(body)?, key.serialize_pem());
-        members
+        self.members
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(member);
+        Ok(true)
     }
-    Ok(())
-}
-
-fn prepared(count: usize) -> Result<Vec<(KeyPair, String)>> {
-    (0..count).map(|_| request()).collect()
-}
-
-/// Does one request of `items` after the other on [`LINES`] threads, for `span` or until there are no more.
-fn phase<T: Sync, L>(
-    desk: &Desk,
-    span: Duration,
-    items: &[T],
-    line: impl Fn() -> L + Sync,
-    ask: impl Fn(&mut L, usize, &T) -> Result<bool> + Sync,
-) -> Result<Phase> {
-    let (next, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let (cpu_before, start) = (cpu(desk)?, Instant::now());
-    let times = thread::scope(|scope| {
-        let lines: Vec<_> = (0..LINES)
-            .map(|_| {
-                scope.spawn(|| -> Result<Vec<Duration>> {
-                    desk.enter()?;
-                    let (mut line, mut times) = (line(), Vec::new());
-                    while start.elapsed() < span {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(item) = items.get(number) else { break };
-                        let begin = Instant::now();
-                        match ask(&mut line, number, item) {
-                            Ok(true) => times.push(begin.elapsed()),
-                            Ok(false) | Err(_) => {
-                                refused.fetch_add(1, Ordering::Relaxed);
-                            }
-                        }
-                    }
-                    Ok(times)
-                })
-            })
-            .collect();
-        let mut times = Vec::new();
-        for line in lines {
-            times.extend(line.join().ok().context("a client panicked")??);
-        }
-        Ok::<_, anyhow::Error>(times)
-    })?;
-    let (took, cpu_after) = (start.elapsed(), cpu(desk)?);
-    Ok(summed_up(
-        times,
-        refused.into_inner(),
-        took,
-        &cpu_before,
-        &cpu_after,
-    ))
-}
-
-fn summed_up(
-    mut times: Vec<Duration>,
-    refused: usize,
-    took: Duration,
-    before: &BTreeMap<String, f64>,
-    after: &BTreeMap<String, f64>,
-) -> Phase {
-    times.sort_unstable();
-    let good = times.len();
-    let at = |percent: usize| {
-        times
-            .get(good.saturating_sub(1) * percent / 100)
-            .copied()
-            .unwrap_or_default()
-    };
-    let ms = |span: Duration| (span.as_secs_f64() * 100_000.0).round() / 100.0;
-    let count = f64::from(u32::try_from(good).unwrap_or(u32::MAX)).max(1.0);
-    let spent = |(name, seconds): (&String, &f64)| {
-        let seconds = seconds - before.get(name).copied().unwrap_or_default();
-        (name.clone(), (seconds * 1e6 / count).round())
-    };
-    Phase {
-        good,
-        refused,
-        per_second: (count / took.as_secs_f64()).round(),
-        p50_ms: ms(at(50)),
-        p99_ms: ms(at(99)),
-        cpu_us: after
-            .iter()
-            .map(spent)
-            .filter(|(_, spent)| *spent >= 1.0)
-            .collect(),
-    }
-}
-
-/// Processor seconds of the registry's threads, by their names.
-fn cpu(desk: &Desk) -> Result<BTreeMap<String, f64>> {
-    let mut all = BTreeMap::new();
-    for task in fs::read_dir(format!("/proc/{}/task", desk.pid()?))? {
-        let text = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
-        let Some((head, tail)) = text.rsplit_once(')') else {
-            continue;
-        };
-        let name = head.split_once('(').map_or("", |(_, name)| name).to_owned();
-        let ticks = tail
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<f64>().ok());
-        *all.entry(name).or_default() += ticks.sum::<f64>() / TICKS;
-    }
-    Ok(all)
-}
-
-fn rss_kib(desk: &Desk) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{}/status", desk.pid()?))?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }

@@ -1,129 +1,150 @@
-//! Measures whether a network outlives a long absence of its registry, in scaled time.
+//! Measures whether a network survives a long outage of its registry, in scaled time.
 
-use super::{certificate_end, pause, prepare, seconds, short_lived, start_whole, tell};
-use crate::{Lab, Pace, Pinger, process::wait_until};
-use anyhow::{Context, Result, bail};
+use super::short_lived_certificates;
+use crate::{
+    Lab, Node, Pinger,
+    pinger::{PingSchedule, pairs_with},
+    progress::{progress, seconds},
+    wait::{pause, wait_until},
+};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::time::{Duration, Instant};
+use wire::control::{TUNNELS_PATH, TunnelsDocument};
 
-/// How many nodes the lab has.
+/// Nodes of the lab.
 const NODES: usize = 6;
-/// Stands for the year of an ordinary certificate, so that a day is about a second.
-const LIFE: Duration = Duration::from_secs(365);
-/// The registry goes before the last third of the certificates' lives begins, when they would be renewed.
-const GONE_FROM: Duration = Duration::from_secs(225);
-/// And stays away for thirty days.
-const DAYS_AWAY: u32 = 30;
-/// One day.
+/// Lifetime of a certificate. It stands for a year, so that a day is one second.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(365);
+/// Length of a scaled day.
 const DAY: Duration = Duration::from_secs(1);
-/// These lose all their tunnels meanwhile.
-const CUT: [usize; 2] = [NODES - 2, NODES - 1];
-/// So long their cables are out.
-const CUT_FOR: Duration = Duration::from_secs(12);
-/// How long they may look for the others, and how long renewals may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// When the outage starts: just before the last third of the certificates' lifetime, in which they would be renewed.
+const OUTAGE_START: Duration = Duration::from_secs(225);
+/// Length of the outage in days.
+const OUTAGE_DAYS: u32 = 30;
+/// The nodes that lose all their tunnels during the outage.
+const ISOLATED_NODES: [usize; 2] = [NODES - 2, NODES - 1];
+/// Time for which these nodes are unplugged.
+const ISOLATION: Duration = Duration::from_secs(12);
+/// Longest wait until an isolated node reaches all others again.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest wait until all nodes have renewed their certificates after the outage.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time after the first certificates' expiry before reachability is checked.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(20);
+/// Time for which reachability is checked.
+const REACHABILITY_CHECK: Duration = Duration::from_secs(10);
+/// Interval between two pings of a pair.
+const PING_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What `measure registry-away` prints.
+/// The output of `measure registry-outage`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct RegistryAway {
-    /// A virtual day lasts so many seconds; a certificate lives 365 of them.
+pub struct RegistryOutage {
+    /// Length of a scaled day in seconds; a certificate lives 365 of them.
     pub seconds_per_day: u64,
-    /// Virtual days without the registry; renewals became due meanwhile.
-    pub days_away: u32,
-    /// Nodes that renewed their certificate after its return.
-    pub renewed: usize,
-    /// Nodes that somebody did not reach after the end of the first certificates.
-    pub nodes_lost: usize,
-    /// Nodes that lost all tunnels while the registry was away, and found the network again without it.
-    pub found_again: usize,
-    /// How long that took, from the moment when their cables were back.
-    pub seconds_found_again_max: f64,
+    /// Scaled days without the registry; renewals became due meanwhile.
+    pub outage_days: u32,
+    /// Nodes that renewed their certificate after the outage.
+    pub renewed_nodes: usize,
+    /// Nodes that some other node did not reach after the first certificates had expired.
+    pub unreachable_nodes: usize,
+    /// Nodes that lost all tunnels during the outage, and reached the network again without the registry.
+    pub reconnected_nodes: usize,
+    /// The longest time that this took, from the moment when the nodes were plugged in again.
+    pub reconnect_seconds_max: f64,
 }
 
 /// Measures once.
 ///
 /// # Errors
-/// Where the lab cannot be built.
-pub fn measure() -> Result<RegistryAway> {
-    let begun = Instant::now();
-    let lab = prepare(short_lived(NODES, LIFE))?;
-    start_whole(&lab)?;
-    let pinger = lab.ping(Pace::Every(Duration::from_millis(100)))?;
-    let mut told = RegistryAway {
+/// Fails if the lab cannot be built, if certificates are renewed before the outage, or if an isolated node does not
+/// reconnect.
+pub fn measure() -> Result<RegistryOutage> {
+    let start = Instant::now();
+    let lab = Lab::build_converged(short_lived_certificates(NODES, CERTIFICATE_LIFE))?;
+    let pinger = lab.start_pings(PingSchedule::Every(PING_INTERVAL))?;
+    let mut outage = RegistryOutage {
         seconds_per_day: DAY.as_secs(),
-        days_away: DAYS_AWAY,
-        ..RegistryAway::default()
+        outage_days: OUTAGE_DAYS,
+        ..RegistryOutage::default()
     };
-    let ends = lab
-        .nodes()
-        .iter()
-        .map(certificate_end)
-        .collect::<Result<Vec<_>>>()?;
-    tell("the registry goes soon; until then all is ordinary");
-    pause(GONE_FROM.saturating_sub(begun.elapsed()));
-    let early = lab
-        .nodes()
-        .iter()
-        .zip(&ends)
-        .filter(|(node, end)| certificate_end(node).ok() != Some(**end));
-    if early.count() > 0 {
-        bail!("certificates were renewed before the registry went: nothing is measured");
-    }
+    let first_expiries = certificate_expiries(&lab)?;
+    progress("waiting for the start of the outage");
+    pause(OUTAGE_START.saturating_sub(start.elapsed()));
+    ensure!(
+        certificate_expiries(&lab)? == first_expiries,
+        "certificates were renewed before the outage, so that nothing can be measured"
+    );
     lab.stop_registry();
-    tell("the registry is gone");
-    let gone = Instant::now();
-    lose_tunnels(&lab, &pinger, &mut told)?;
-    pause((DAY * DAYS_AWAY).saturating_sub(gone.elapsed()));
+    progress("the registry is stopped");
+    let stopped_at = Instant::now();
+    isolate_nodes(&lab, &pinger, &mut outage)?;
+    pause((DAY * OUTAGE_DAYS).saturating_sub(stopped_at.elapsed()));
     lab.start_registry()?;
-    tell(format!(
-        "the registry is back after {:.0} s",
-        gone.elapsed().as_secs_f64()
+    progress(format!(
+        "the registry runs again after {:.0} s",
+        stopped_at.elapsed().as_secs_f64()
     ));
-    let renewed = || {
-        lab.nodes()
-            .iter()
-            .zip(&ends)
-            .filter(|(node, end)| certificate_end(node).ok() > Some(**end))
-            .count()
+    outage.renewed_nodes = wait_for_renewals(&lab, &first_expiries);
+    progress(format!(
+        "{} of {NODES} nodes have renewed their certificates",
+        outage.renewed_nodes
+    ));
+    // After the expiry of the first certificates, tunnels that were accepted with them must still work.
+    pause((CERTIFICATE_LIFE + EXPIRY_MARGIN).saturating_sub(start.elapsed()));
+    let check_start = pinger.now();
+    pause(REACHABILITY_CHECK);
+    let is_unreachable = |node: &usize| {
+        pinger
+            .all_answered(check_start, pairs_with(*node))
+            .is_none()
     };
-    wait_until(PATIENCE, || (renewed() == NODES).then_some(()));
-    told.renewed = renewed();
-    tell(format!("{} of {NODES} nodes have renewed", told.renewed));
-    // The first certificates end, and all that was let in with them must hold.
-    pause((LIFE + Duration::from_secs(20)).saturating_sub(begun.elapsed()));
-    let from = pinger.now();
-    pause(Duration::from_secs(10));
-    told.nodes_lost = (0..NODES)
-        .filter(|node| {
-            pinger
-                .all_answered(from, |one, other| one == *node || other == *node)
-                .is_none()
-        })
-        .count();
-    Ok(told)
+    outage.unreachable_nodes = (0..NODES).filter(is_unreachable).count();
+    Ok(outage)
 }
 
-/// Two nodes are off the underlay until they have no tunnel, and then find the others without the registry.
-fn lose_tunnels(lab: &Lab, pinger: &Pinger, told: &mut RegistryAway) -> Result<()> {
-    CUT.iter().try_for_each(|node| lab.cut(*node))?;
-    pause(CUT_FOR);
-    for node in CUT {
-        let tunnels: wire::control::TunnelsDocument =
-            lab.node(node)?.ask(wire::control::TUNNELS_PATH)?;
+fn certificate_expiries(lab: &Lab) -> Result<Vec<u64>> {
+    lab.nodes().iter().map(Node::certificate_expiry).collect()
+}
+
+/// Waits until all nodes have renewed their certificates, or until the timeout. Returns how many have.
+fn wait_for_renewals(lab: &Lab, first_expiries: &[u64]) -> usize {
+    let renewed_nodes = || {
+        let nodes = lab.nodes().iter().zip(first_expiries);
+        nodes
+            .filter(|(node, first)| node.certificate_expiry().ok() > Some(**first))
+            .count()
+    };
+    wait_until(RENEWAL_TIMEOUT, || (renewed_nodes() == NODES).then_some(()));
+    renewed_nodes()
+}
+
+/// Unplugs two nodes until they have no tunnel, and measures how soon they reach the others without the registry.
+fn isolate_nodes(lab: &Lab, pinger: &Pinger, outage: &mut RegistryOutage) -> Result<()> {
+    for node in ISOLATED_NODES {
+        lab.unplug(node)?;
+    }
+    pause(ISOLATION);
+    for index in ISOLATED_NODES {
+        let tunnels: TunnelsDocument = lab.node(index)?.control_document(TUNNELS_PATH)?;
         if tunnels.tunnels.iter().any(|tunnel| tunnel.phase == "up") {
-            tell(format!("node {node} still takes some tunnel for good"));
+            progress(format!("node {index} still believes that a tunnel is up"));
         }
     }
-    CUT.iter().try_for_each(|node| lab.mend(*node))?;
-    let back = pinger.now();
-    for node in CUT {
-        let whole = || pinger.all_answered(back, |one, other| one == node || other == node);
-        let found = wait_until(PATIENCE, whole).with_context(|| format!("node {node} is lost"))?;
-        let span = seconds(found.saturating_sub(back));
-        told.found_again += 1;
-        told.seconds_found_again_max = told.seconds_found_again_max.max(span);
-        tell(format!(
-            "node {node} has found the network again after {span} s"
+    for node in ISOLATED_NODES {
+        lab.plug_in(node)?;
+    }
+    let plugged_in_at = pinger.now();
+    for index in ISOLATED_NODES {
+        let reached_all = || pinger.all_answered(plugged_in_at, pairs_with(index));
+        let reached_at = wait_until(RECONNECT_TIMEOUT, reached_all).with_context(|| {
+            format!("node {index} does not reach the network again without the registry")
+        })?;
+        let span = seconds(reached_at.saturating_sub(plugged_in_at));
+        outage.reconnected_nodes += 1;
+        outage.reconnect_seconds_max = outage.reconnect_seconds_max.max(span);
+        progress(format!(
+            "node {index} reaches all others again after {span} s"
         ));
     }
     Ok(())

@@ -1,46 +1,58 @@
-//! Measures what pings are lost while node certificates, the CA and the keys that all share are changed.
+//! Measures which pings are lost while node certificates, the CA and the keys that all nodes share are changed.
 
-use super::{PACE, certificate_end, pause, prepare, short_lived, start_whole, tell};
-use crate::{Lab, Pinger, ping_record::LOST_AFTER, process::wait_until};
-use anyhow::{Context, Result};
+use super::short_lived_certificates;
+use crate::{
+    Lab, Node, Pinger,
+    ping_record::LOST_AFTER,
+    pinger::{PingSchedule, all_pairs},
+    progress::progress,
+    wait::{pause, wait_until},
+};
+use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use serde::Serialize;
 use std::time::Duration;
 
-/// How many nodes the lab has.
+/// Nodes of the lab.
 const NODES: usize = 6;
-/// Stands for a year: certificates are renewed and processes started anew in its last third.
-const LIFE: Duration = Duration::from_secs(600);
-/// Between convergence and the first ping.
-const SETTLE: Duration = Duration::from_secs(15);
-/// How long one step may take.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// After a step all is quiet for so long.
-const REST: Duration = Duration::from_secs(5);
+/// Lifetime of a certificate. It stands for a year; renewals and restarts happen in its last third.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(600);
+/// Pause between convergence and the first ping.
+const SETTLING_TIME: Duration = Duration::from_secs(15);
+/// Longest time that one step may take.
+const STEP_TIMEOUT: Duration = Duration::from_secs(600);
+/// Pause before a step that the registry rejected is tried again, because some node is not ready yet.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Time after a change whose pings still count for the change.
+const AFTERMATH: Duration = Duration::from_secs(5);
+/// Time that a new document takes to reach all nodes.
+const ROLLOUT_TIME: Duration = Duration::from_secs(3);
+/// The steps of changing the CA or a key.
+const STEPS: [&str; 3] = ["stage", "activate", "retire"];
 
-/// What `measure rotate` prints: pings lost by what was changed.
+/// The output of `measure rotate`: lost pings by what was changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Rotate {
-    /// Pings sent between all pairs at 10 ms.
+pub struct RotationLosses {
+    /// Pings sent between all pairs, at intervals of 10 ms.
     pub sent: u64,
-    /// Lost in all.
+    /// Pings lost during all changes together.
     pub lost: u64,
-    /// While all node certificates were renewed, and all OpenVPN processes started anew.
+    /// Pings lost while all node certificates were renewed and all OpenVPN processes restarted.
     pub lost_certificates: u64,
-    /// While the CA was changed, in three steps.
+    /// Pings lost while the CA was changed, in three steps.
     pub lost_ca: u64,
-    /// While the `tls-crypt` key was changed, in three steps.
+    /// Pings lost while the `tls-crypt` key was changed, in three steps.
     pub lost_tls_crypt: u64,
-    /// While Babel's key was changed, in three steps; no tunnel uses it.
+    /// Pings lost while Babel's key was changed, in three steps. No tunnel uses this key.
     pub lost_babel: u64,
-    /// Processes that were started anew meanwhile, over all nodes.
+    /// Starts of processes meanwhile, over all nodes.
     pub restarts: u64,
 }
 
-/// What is changed.
+/// A credential that can be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Change {
-    /// Node certificates, in the last third of their lives.
+    /// The node certificates, in the last third of their lifetime.
     Certificates,
     /// The CA, in three steps.
     Ca,
@@ -50,173 +62,160 @@ pub enum Change {
     Babel,
 }
 
+impl Change {
+    /// The change's name in progress lines and errors.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Certificates => "node certificates",
+            Self::Ca => "CA",
+            Self::TlsCrypt => "tls-crypt key",
+            Self::Babel => "Babel's key",
+        }
+    }
+
+    /// Carries the change out, and waits until no process uses old files any more.
+    fn carry_out(self, lab: &Lab) -> Result<()> {
+        match self {
+            Self::Certificates => {
+                wait_for_renewals(lab)?;
+                wait_for_restarts(lab)
+            }
+            Self::Ca => rotate(lab, "rotate-ca", &[]),
+            Self::TlsCrypt => rotate(lab, "rotate-key", &["tls-crypt"]),
+            Self::Babel => rotate(lab, "rotate-key", &["babel"]),
+        }
+    }
+
+    /// The count of the pings that this change lost.
+    fn lost(self, losses: &mut RotationLosses) -> &mut u64 {
+        match self {
+            Self::Certificates => &mut losses.lost_certificates,
+            Self::Ca => &mut losses.lost_ca,
+            Self::TlsCrypt => &mut losses.lost_tls_crypt,
+            Self::Babel => &mut losses.lost_babel,
+        }
+    }
+}
+
 /// Measures once.
 ///
 /// # Errors
-/// Where the lab cannot be built, or a step does not reach all nodes.
-pub fn measure(changes: &[Change]) -> Result<Rotate> {
-    let lab = prepare(short_lived(NODES, LIFE))?;
-    start_whole(&lab)?;
-    pause(SETTLE);
-    let pinger = lab.ping(PACE)?;
-    let before = starts(&lab)?;
-    let mut told = Rotate::default();
-    let mut phase = Phase {
-        lab: &lab,
-        pinger: &pinger,
-        told: &mut told,
-    };
+/// Fails if the lab cannot be built, or if a step does not reach all nodes.
+pub fn measure(changes: &[Change]) -> Result<RotationLosses> {
+    let lab = Lab::build_converged(short_lived_certificates(NODES, CERTIFICATE_LIFE))?;
+    pause(SETTLING_TIME);
+    let pinger = lab.start_pings(PingSchedule::STEADY)?;
+    let starts_before = count_process_starts(&lab)?;
+    let mut losses = RotationLosses::default();
     for change in changes {
-        let steps = |verb: &str, words: &[&str]| {
-            ["stage", "activate", "retire"].iter().try_for_each(|step| {
-                rotate(&lab, verb, &[words, &[*step]].concat())?;
-                none_stale(&lab)
-            })
-        };
-        match change {
-            Change::Certificates => phase.run(
-                "node certificates",
-                |told| &mut told.lost_certificates,
-                || {
-                    all_renewed(&lab)?;
-                    none_stale(&lab)
-                },
-            )?,
-            Change::Ca => phase.run("CA", |told| &mut told.lost_ca, || steps("rotate-ca", &[]))?,
-            Change::TlsCrypt => phase.run(
-                "tls-crypt",
-                |told| &mut told.lost_tls_crypt,
-                || steps("rotate-key", &["tls-crypt"]),
-            )?,
-            Change::Babel => {
-                phase.run(
-                    "babel",
-                    |told| &mut told.lost_babel,
-                    || steps("rotate-key", &["babel"]),
-                )?;
+        measure_change(&lab, &pinger, *change, &mut losses)?;
+    }
+    losses.restarts = count_process_starts(&lab)?.saturating_sub(starts_before);
+    Ok(losses)
+}
+
+fn measure_change(
+    lab: &Lab,
+    pinger: &Pinger,
+    change: Change,
+    losses: &mut RotationLosses,
+) -> Result<()> {
+    let name = change.name();
+    let start = pinger.now();
+    progress(format!(
+        "{name}: started at second {:.1} of the pings",
+        start.as_secs_f64()
+    ));
+    let outcome = change.carry_out(lab);
+    let duration = pinger.now().saturating_sub(start);
+    pause(AFTERMATH + LOST_AFTER);
+    let summary = pinger.summarize(start, pinger.now(), all_pairs);
+    progress(format!(
+        "{name}: {} of {} pings lost in {:.0} s",
+        summary.lost,
+        summary.sent,
+        duration.as_secs_f64()
+    ));
+    for line in pinger.describe_losses(start, pinger.now(), all_pairs) {
+        progress(line);
+    }
+    *change.lost(losses) += summary.lost;
+    losses.lost += summary.lost;
+    losses.sent += summary.sent;
+    outcome.with_context(|| format!("{name}; rollout: {}", describe_rollout(lab)))
+}
+
+fn certificate_expiries(lab: &Lab) -> Result<Vec<u64>> {
+    lab.nodes().iter().map(Node::certificate_expiry).collect()
+}
+
+/// Waits until each node's certificate expires later than the present one.
+fn wait_for_renewals(lab: &Lab) -> Result<()> {
+    let before = certificate_expiries(lab)?;
+    let all_renewed = || {
+        let now = certificate_expiries(lab).ok()?;
+        let mut pairs = now.iter().zip(&before);
+        pairs.all(|(now, before)| now > before).then_some(())
+    };
+    wait_until(STEP_TIMEOUT, all_renewed).context("some node has not renewed its certificate")
+}
+
+/// Carries out the three steps of a change, each once all processes use the files of the step before.
+fn rotate(lab: &Lab, verb: &str, arguments: &[&str]) -> Result<()> {
+    for step in STEPS {
+        take_step(lab, verb, &[arguments, &[step]].concat())?;
+        wait_for_restarts(lab)?;
+    }
+    Ok(())
+}
+
+/// Runs one command of the registry, again and again until all nodes are ready for it.
+fn take_step(lab: &Lab, verb: &str, arguments: &[&str]) -> Result<()> {
+    let mut last_error = None;
+    let done = wait_until(STEP_TIMEOUT, || {
+        match lab.registry_command(verb, arguments) {
+            Ok(_) => Some(()),
+            Err(error) => {
+                last_error = Some(error);
+                pause(RETRY_PAUSE);
+                None
             }
         }
-    }
-    told.restarts = starts(&lab)?.saturating_sub(before);
-    Ok(told)
-}
-
-/// Waits until each node's certificate ends later than it does now.
-fn all_renewed(lab: &Lab) -> Result<()> {
-    let ends = lab
-        .nodes()
-        .iter()
-        .map(certificate_end)
-        .collect::<Result<Vec<_>>>()?;
-    let renewed = || {
-        let now = lab
-            .nodes()
-            .iter()
-            .map(certificate_end)
-            .collect::<Result<Vec<_>>>()
-            .ok()?;
-        now.iter()
-            .zip(&ends)
-            .all(|(now, before)| now > before)
-            .then_some(())
-    };
-    wait_until(PATIENCE, renewed).context("not all certificates were renewed")
-}
-
-/// Which of the counts.
-type Counter = fn(&mut Rotate) -> &mut u64;
-
-struct Phase<'a> {
-    lab: &'a Lab,
-    pinger: &'a Pinger,
-    told: &'a mut Rotate,
-}
-
-impl Phase<'_> {
-    fn run(
-        &mut self,
-        what: &str,
-        lost: Counter,
-        change: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
-        let begun = self.pinger.now();
-        tell(format!(
-            "{what}: begun at second {:.1} of the pings",
-            begun.as_secs_f64()
-        ));
-        let done = change();
-        let ended = self.pinger.now();
-        pause(REST + LOST_AFTER);
-        let sum = self.pinger.sum_up(begun, self.pinger.now(), |_, _| true);
-        tell(format!(
-            "{what}: {} of {} pings lost in {:.0} s",
-            sum.lost,
-            sum.sent,
-            (ended - begun).as_secs_f64()
-        ));
-        self.pinger
-            .losses(begun, self.pinger.now(), |_, _| true)
-            .into_iter()
-            .for_each(tell);
-        *lost(self.told) += sum.lost;
-        self.told.lost += sum.lost;
-        self.told.sent += sum.sent;
-        done.with_context(|| format!("{what}; spread: {}", spread(self.lab)))
-    }
-}
-
-/// One step; tried until all nodes are ready for it.
-fn rotate(lab: &Lab, verb: &str, words: &[&str]) -> Result<()> {
-    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
-    let mut said = None;
-    let done = wait_until(PATIENCE, || match lab.registry_command(verb, &words) {
-        Ok(_) => Some(()),
-        Err(error) => {
-            said = Some(error);
-            pause(Duration::from_secs(1));
-            None
-        }
     });
-    tell(format!("{verb} {}", words.join(" ")));
-    match (done, said) {
-        (None, Some(error)) => Err(error),
-        _ => Ok(()),
-    }
+    progress(format!("{verb} {}", arguments.join(" ")));
+    done.ok_or_else(|| last_error.unwrap_or_else(|| anyhow!("{verb} was not tried")))
 }
 
-fn spread(lab: &Lab) -> String {
-    lab.registry_command("spread", &["--json".to_owned()])
+fn describe_rollout(lab: &Lab) -> String {
+    lab.registry_command("spread", &["--json"])
         .unwrap_or_else(|error| format!("{error:#}"))
 }
 
-/// Waits until every process of every node runs with the files that are on disk, and the document of the registry.
-fn none_stale(lab: &Lab) -> Result<()> {
-    // The news travels first.
-    pause(Duration::from_secs(3));
-    let fresh = || {
-        let texts: Vec<String> = lab
-            .nodes()
-            .iter()
-            .filter_map(|node| node.scrape().ok())
-            .collect();
-        let stale = |line: &str| line.starts_with("warren_process_stale{") && !line.ends_with(" 0");
-        let whole = texts.len() == lab.nodes().len();
-        (whole && !texts.iter().any(|text| text.lines().any(stale))).then_some(())
+/// Waits until every process of every node uses the files on its disk, and these are of the registry's documents.
+fn wait_for_restarts(lab: &Lab) -> Result<()> {
+    pause(ROLLOUT_TIME);
+    let is_stale = |line: &str| line.starts_with("warren_process_stale{") && !line.ends_with(" 0");
+    let all_current = || {
+        let has_no_stale_process = |node: &Node| {
+            let metrics = node.scrape();
+            metrics.is_ok_and(|metrics| !metrics.lines().any(is_stale))
+        };
+        lab.nodes().iter().all(has_no_stale_process).then_some(())
     };
-    wait_until(PATIENCE, fresh).context("some processes still have old files")
+    wait_until(STEP_TIMEOUT, all_current).context("some processes still use old files")
 }
 
-/// Starts of all processes of all nodes.
-fn starts(lab: &Lab) -> Result<u64> {
-    let mut sum = 0;
+/// How often processes have been started so far, over all nodes.
+fn count_process_starts(lab: &Lab) -> Result<u64> {
+    let mut starts = 0;
     for node in lab.nodes() {
-        let text = node.scrape()?;
-        let counts = text
+        let metrics = node.scrape()?;
+        let samples = metrics
             .lines()
             .filter_map(|line| line.strip_prefix("warren_process_starts_total{"));
-        sum += counts
-            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok())
+        starts += samples
+            .filter_map(|sample| sample.rsplit(' ').next()?.parse::<u64>().ok())
             .sum::<u64>();
     }
-    Ok(sum)
+    Ok(starts)
 }

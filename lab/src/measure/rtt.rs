@@ -1,128 +1,126 @@
-//! Measures how near the policy brings nodes that lie unequally far apart, beside chance.
+//! Measures how far the policy shortens round trips between nodes that are unequally distant, compared with chance.
 
-use super::{dial, pause, prepare, start_whole, tell};
 use crate::{
-    Lab, Options, Pace,
+    Lab, Options,
     delays::{Delays, round_trips_ms},
+    network::tunnels_to_dial,
     ping_record::LOST_AFTER,
+    pinger::{PingSchedule, all_pairs},
+    progress::{progress, round},
+    wait::pause,
 };
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::time::Duration;
 
-/// Shorter than the shipped one, so that ten rounds take five minutes and not an hour.
+/// Shorter than the shipped refresh, so that ten rounds take five minutes and not an hour.
 const REFRESH: Duration = Duration::from_secs(24);
 /// Twice the refresh, as shipped.
 const MIN_AGE: Duration = Duration::from_secs(48);
-/// How often every pair is pinged, and for how long.
-const PACE: Pace = Pace::Every(Duration::from_millis(250));
-/// Likewise.
-const SPAN: Duration = Duration::from_secs(15);
+/// Interval between two pings of a pair.
+const PING_INTERVAL: Duration = Duration::from_millis(250);
+/// Length of each measurement of the round trips.
+const PING_SPAN: Duration = Duration::from_secs(15);
 
 /// Mean round trips over all ordered pairs, through the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Means {
-    /// Once all pairs answer.
+pub struct MeanRoundTrips {
+    /// The mean once the network has converged.
     pub before_ms: f64,
-    /// After the rounds.
+    /// The mean after the rounds.
     pub after_ms: f64,
 }
 
-/// What `measure rtt` prints.
+/// The output of `measure rtt`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct RoundTrips {
-    /// How many nodes.
+pub struct RttComparison {
+    /// Nodes of the lab.
     pub nodes: usize,
-    /// Tunnels that each dialled.
-    pub dial: u16,
-    /// Refreshes between before and after.
+    /// Tunnels that each node dialled.
+    pub tunnels_to_dial: u16,
+    /// Refreshes between the two measurements.
     pub rounds: u32,
-    /// What the round trips between the nodes were drawn by.
+    /// The seed from which the round trips between the nodes were drawn.
     pub seed: u64,
     /// The mean if every pair had a tunnel of its own.
     pub direct_ms: f64,
-    /// With the policy as shipped.
-    pub gain: Means,
-    /// With the random rule.
-    pub random: Means,
+    /// The means with the policy `gain`, as shipped.
+    pub gain: MeanRoundTrips,
+    /// The means with the policy `random`.
+    pub random: MeanRoundTrips,
 }
 
-/// Measures once with each rule, between the same delays.
+/// Measures once with each policy, between the same delays.
 ///
 /// # Errors
-/// Where the lab cannot be built, or a pair answers no ping.
-pub fn measure(nodes: usize, rounds: u32, seed: u64) -> Result<RoundTrips> {
-    let trips = round_trips_ms(nodes, seed);
-    let direct = trips.iter().enumerate().flat_map(|(from, row)| {
-        row.iter()
-            .enumerate()
-            .filter(move |(to, _)| *to != from)
-            .map(|(_, trip)| *trip)
+/// Fails if the lab cannot be built, or if a pair answers no ping.
+pub fn measure(nodes: usize, rounds: u32, seed: u64) -> Result<RttComparison> {
+    let delays = round_trips_ms(nodes, seed);
+    let direct = delays.iter().enumerate().flat_map(|(from, row)| {
+        let others = row.iter().enumerate().filter(move |(to, _)| *to != from);
+        others.map(|(_, round_trip)| *round_trip)
     });
-    let direct_ms = mean(direct).context("one node has nobody to ping")?;
-    let gain = by_rule(&trips, rounds, "gain")?;
-    let random = by_rule(&trips, rounds, "random")?;
-    Ok(RoundTrips {
+    Ok(RttComparison {
         nodes,
-        dial: dial(nodes),
+        tunnels_to_dial: tunnels_to_dial(nodes),
         rounds,
         seed,
-        direct_ms,
-        gain,
-        random,
+        direct_ms: mean(direct).context("a single node has no pairs")?,
+        gain: measure_policy(&delays, rounds, "gain")?,
+        random: measure_policy(&delays, rounds, "random")?,
     })
 }
 
-fn by_rule(trips: &[Vec<f64>], rounds: u32, rule: &str) -> Result<Means> {
-    let nodes = trips.len();
-    let lab = prepare(Options {
-        nodes,
-        dial: Some(dial(nodes)),
+fn measure_policy(delays: &[Vec<f64>], rounds: u32, policy: &str) -> Result<MeanRoundTrips> {
+    let lab = Lab::build_joined(Options {
         refresh: Some(REFRESH),
         min_age: Some(MIN_AGE),
-        ..Options::default()
+        ..Options::with_nodes(delays.len())
     })?;
     for node in lab.nodes() {
-        node.configure("policy", rule)?;
+        node.configure("policy", policy)?;
         // Only datagrams are delayed.
         node.configure("listen", "{ udp: 1194, tcp: 0 }")?;
     }
-    let _delays = Delays::start(&lab, trips)?;
-    start_whole(&lab)?;
-    let before_ms = measured(&lab)?;
-    tell(format!(
-        "policy {rule}: mean round trip {before_ms} ms; {rounds} rounds now"
+    let _relay = Delays::start(&lab, delays)?;
+    lab.start_and_converge()?;
+    let before_ms = measure_mean_round_trip(&lab)?;
+    progress(format!(
+        "policy {policy}: mean round trip {before_ms} ms, waiting for {rounds} refreshes"
     ));
-    // The first comes after one refresh at the least and two at the most, one and a half on the average.
-    pause(
-        REFRESH
-            .saturating_mul(rounds)
-            .saturating_add(REFRESH / 2)
-            .saturating_sub(SPAN),
-    );
-    let after_ms = measured(&lab)?;
-    tell(format!("policy {rule}: mean round trip {after_ms} ms"));
-    lab.stop_all();
-    Ok(Means {
+    // The first refresh comes after one to two intervals, one and a half on average.
+    let waiting_time = REFRESH.saturating_mul(rounds).saturating_add(REFRESH / 2);
+    pause(waiting_time.saturating_sub(PING_SPAN));
+    let after_ms = measure_mean_round_trip(&lab)?;
+    progress(format!("policy {policy}: mean round trip {after_ms} ms"));
+    lab.stop_nodes();
+    Ok(MeanRoundTrips {
         before_ms,
         after_ms,
     })
 }
 
-fn measured(lab: &Lab) -> Result<f64> {
-    let pinger = lab.ping(PACE)?;
-    pause(SPAN.saturating_add(LOST_AFTER));
-    let trips = pinger.ask(
-        |_, _| true,
-        |pair| pair.mean_round_trip(Duration::ZERO, SPAN),
-    );
-    let trips: Option<Vec<_>> = trips.into_iter().map(|(.., trip)| trip).collect();
-    let trips = trips.context("a pair answered no ping")?;
-    mean(trips.into_iter().map(|trip| trip.as_secs_f64() * 1_000.0)).context("there are no pairs")
+fn measure_mean_round_trip(lab: &Lab) -> Result<f64> {
+    let pinger = lab.start_pings(PingSchedule::Every(PING_INTERVAL))?;
+    pause(PING_SPAN.saturating_add(LOST_AFTER));
+    let round_trips = pinger.read_records(all_pairs, |record| {
+        record.mean_round_trip(Duration::ZERO, PING_SPAN)
+    });
+    let round_trips: Option<Vec<_>> = round_trips
+        .into_iter()
+        .map(|(.., round_trip)| round_trip)
+        .collect();
+    let round_trips = round_trips.context("a pair answered no ping")?;
+    let milliseconds = round_trips
+        .into_iter()
+        .map(|round_trip| round_trip.as_secs_f64() * 1_000.0);
+    mean(milliseconds).context("a single node has no pairs")
 }
 
-/// Rounded to a tenth; `None` of nothing.
-fn mean(all: impl Iterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = all.fold((0.0, 0.0), |(sum, count), one| (sum + one, count + 1.0));
-    (count > 0.0).then(|| (sum / count * 10.0).round() / 10.0)
+/// The mean, rounded to one decimal place; `None` if there are no numbers.
+fn mean(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = numbers.fold((0.0, 0.0), |(sum, count), number| {
+        (sum + number, count + 1.0)
+    });
+    (count > 0.0).then(|| round(sum / count, 1))
 }

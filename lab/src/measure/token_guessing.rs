@@ -1,8 +1,12 @@
-//! Measures what guessing tokens brings: with the limits off how many wrong ones are taken, with them on how
-//! many can be tried, and whether a good one still gets through.
+//! Measures what guessing tokens achieves: without rate limits, how many wrong tokens are accepted; with them, how many
+//! guesses are possible, and whether a valid claim still succeeds.
 
-use super::{seconds as rounded, tell};
-use crate::standalone_registry::{Clients, Desk, request};
+use super::RequestBudget;
+use crate::{
+    progress::{progress, seconds as rounded_seconds},
+    registry_connection::{RegistryConnector, new_key_and_csr},
+    standalone_registry::StandaloneRegistry,
+};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{
@@ -13,211 +17,207 @@ use std::{
 };
 use wire::invitation::token_text;
 
-/// Connections of one attacker; each is used for many guesses.
-const LINES: usize = 8;
+/// Connections at the same time without limits; each serves many guesses.
+const UNLIMITED_CONNECTIONS: usize = 8;
+/// Threads of an attacker with limits.
+const ATTACKER_THREADS: u16 = 4;
+/// Guesses per connection with limits: a new connection costs the attacker more than the registry's rejection.
+const GUESSES_PER_CONNECTION: usize = 10;
+/// Pause between two valid claims.
+const VALID_CLAIM_PAUSE: Duration = Duration::from_secs(1);
 
-/// What `measure guess` prints.
+/// The output of `measure token-guessing`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Guess {
-    /// Wrong tokens with the limits off.
+pub struct TokenGuessing {
+    /// Wrong tokens that were sent without limits.
     pub guesses: u64,
-    /// Of these, taken.
+    /// Wrong tokens that were accepted, with and without limits.
     pub accepted: u64,
-    /// Of these, answered otherwise than 403.
+    /// Wrong tokens that were answered with neither 200 nor 403, without limits.
     pub other_answers: u64,
-    /// How long that took.
+    /// Time that the guesses without limits took.
     pub seconds: f64,
-    /// With the limits on: how long each attacker tried.
+    /// Time that each attacker guessed with limits.
     pub limited_seconds: u64,
-    /// Tries from one /64 a minute.
-    pub one_network_tries_per_minute: u64,
-    /// Of these, looked up; the others are told to wait.
-    pub one_network_through_per_minute: u64,
-    /// Tries from a thousand /64s a minute.
-    pub thousand_networks_tries_per_minute: u64,
-    /// Of these, looked up.
-    pub thousand_networks_through_per_minute: u64,
-    /// Good claims meanwhile, from networks of their own.
-    pub good_claims: u64,
-    /// Of these, refused.
-    pub good_claims_refused: u64,
-    /// The longest that a good claim took.
-    pub good_claim_seconds_max: f64,
+    /// Guesses per minute from one /64.
+    pub one_network_guesses_per_minute: u64,
+    /// Guesses of these that were looked up; the others got the answer to wait.
+    pub one_network_lookups_per_minute: u64,
+    /// Guesses per minute from a thousand /64s.
+    pub thousand_networks_guesses_per_minute: u64,
+    /// Guesses of these that were looked up.
+    pub thousand_networks_lookups_per_minute: u64,
+    /// Valid claims meanwhile, each from a network of its own.
+    pub valid_claims: u64,
+    /// Valid claims that were rejected.
+    pub valid_claims_rejected: u64,
+    /// The longest time that a valid claim took.
+    pub valid_claim_seconds_max: f64,
 }
 
-/// What an attacker was answered.
+/// Counts of the answers to an attacker's guesses.
 #[derive(Default)]
-struct Tally {
-    tries: AtomicU64,
-    taken: AtomicU64,
+struct GuessCounts {
+    guesses: AtomicU64,
+    accepted: AtomicU64,
+    /// The registry looked the token up and rejected it.
     looked_up: AtomicU64,
-    told_to_wait: AtomicU64,
 }
 
-impl Tally {
+impl GuessCounts {
     fn count(&self, status: u16) {
-        self.tries.fetch_add(1, Ordering::Relaxed);
+        increment(&self.guesses);
         match status {
-            200 => self.taken.fetch_add(1, Ordering::Relaxed),
-            403 => self.looked_up.fetch_add(1, Ordering::Relaxed),
-            429 => self.told_to_wait.fetch_add(1, Ordering::Relaxed),
-            _ => 0,
-        };
+            200 => increment(&self.accepted),
+            403 => increment(&self.looked_up),
+            // The answer 429 asks the attacker to wait.
+            _ => {}
+        }
     }
 }
 
-fn read(count: &AtomicU64) -> u64 {
-    count.load(Ordering::Relaxed)
+fn increment(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Guesses `guesses` times without limits, then for `seconds` each from one network and from a thousand.
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Sends `guesses` wrong tokens without limits, and then guesses for `seconds` each from one network and from a
+/// thousand.
 ///
 /// # Errors
-/// Where the registry does not answer.
-pub fn measure(guesses: u64, seconds: u64) -> Result<Guess> {
-    let mut guess = Guess {
+/// Fails if the registry does not answer.
+pub fn measure(guesses: u64, seconds: u64) -> Result<TokenGuessing> {
+    let mut result = TokenGuessing {
         guesses,
         limited_seconds: seconds,
-        ..Guess::default()
+        ..TokenGuessing::default()
     };
     if guesses > 0 {
-        tell(format!("{guesses} wrong tokens with the limits off"));
-        let desk = Desk::start(&[], &["--no-limits"])?;
-        let start = Instant::now();
-        let tally = unlimited(&desk, guesses)?;
-        guess.seconds = rounded(start.elapsed());
-        guess.accepted = read(&tally.taken);
-        guess.other_answers = read(&tally.tries) - read(&tally.taken) - read(&tally.looked_up);
+        progress(format!("{guesses} wrong tokens without limits"));
+        let (counts, span) = guess_without_limits(guesses)?;
+        result.seconds = rounded_seconds(span);
+        result.accepted = read(&counts.accepted);
+        result.other_answers = guesses - read(&counts.accepted) - read(&counts.looked_up);
     }
-    let minute = |count: u64| count * 60 / seconds.max(1);
     for networks in [1u16, 1_000] {
-        tell(format!(
-            "limits on, an attacker from {networks} networks, {seconds} s"
+        progress(format!(
+            "with limits, an attacker from {networks} networks for {seconds} s"
         ));
-        let desk = Desk::start(&[], &[])?;
-        let (tally, good) = limited(&desk, networks, Duration::from_secs(seconds))?;
-        let (tries, through) = (minute(read(&tally.tries)), minute(read(&tally.looked_up)));
+        let (counts, valid) = guess_with_limits(networks, Duration::from_secs(seconds))?;
+        let per_minute = |count: &AtomicU64| read(count) * 60 / seconds.max(1);
+        let (guesses, lookups) = (per_minute(&counts.guesses), per_minute(&counts.looked_up));
         if networks == 1 {
-            (
-                guess.one_network_tries_per_minute,
-                guess.one_network_through_per_minute,
-            ) = (tries, through);
+            result.one_network_guesses_per_minute = guesses;
+            result.one_network_lookups_per_minute = lookups;
         } else {
-            guess.thousand_networks_tries_per_minute = tries;
-            guess.thousand_networks_through_per_minute = through;
+            result.thousand_networks_guesses_per_minute = guesses;
+            result.thousand_networks_lookups_per_minute = lookups;
         }
-        guess.accepted += read(&tally.taken);
-        guess.good_claims += good.claims;
-        guess.good_claims_refused += good.refused;
-        guess.good_claim_seconds_max = guess.good_claim_seconds_max.max(rounded(good.slowest));
+        result.accepted += read(&counts.accepted);
+        result.valid_claims += valid.claims;
+        result.valid_claims_rejected += valid.rejected;
+        let slowest = rounded_seconds(valid.slowest);
+        result.valid_claim_seconds_max = result.valid_claim_seconds_max.max(slowest);
     }
-    Ok(guess)
+    Ok(result)
 }
 
-fn wrong() -> String {
+fn random_token() -> String {
     token_text(&fastrand::u128(..).to_be_bytes())
 }
 
-fn unlimited(desk: &Desk, guesses: u64) -> Result<Tally> {
-    let (tally, clients) = (Tally::default(), desk.clients(None)?);
-    let left = AtomicU64::new(guesses);
-    thread::scope(|scope| {
-        let guessing: Vec<_> = (0..LINES)
-            .map(|_| {
-                scope.spawn(|| {
-                    desk.enter()?;
-                    let csr = request()?.1;
-                    let mut line = clients.connect(None)?;
-                    let another = |left: u64| left.checked_sub(1);
-                    while left
-                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, another)
-                        .is_ok()
-                    {
-                        tally.count(line.claim(&wrong(), &csr)?.0);
-                    }
-                    Ok::<(), anyhow::Error>(())
-                })
-            })
-            .collect();
-        guessing
-            .into_iter()
-            .try_for_each(|one| one.join().ok().context("a guess panicked")?)
+/// Returns also the time that the guesses took.
+fn guess_without_limits(guesses: u64) -> Result<(GuessCounts, Duration)> {
+    let registry = StandaloneRegistry::start(&[], &["--no-limits"])?;
+    let connector = registry.connector(None)?;
+    let counts = GuessCounts::default();
+    let budget = RequestBudget::new(guesses);
+    let start = Instant::now();
+    registry.run_clients(UNLIMITED_CONNECTIONS, |_| {
+        let csr = new_key_and_csr()?.1;
+        let mut connection = connector.connect(None)?;
+        while budget.take_one() {
+            counts.count(connection.claim(&random_token(), &csr)?.0);
+        }
+        Ok(())
     })?;
-    Ok(tally)
+    Ok((counts, start.elapsed()))
 }
 
-/// Good claims, made while somebody guesses.
+/// Valid claims that were made while an attacker guessed.
 #[derive(Default)]
-struct Good {
+struct ValidClaims {
     claims: u64,
-    refused: u64,
+    rejected: u64,
     slowest: Duration,
 }
 
-/// The `n`th network of an attacker, 2001:db8:1:N::/64; an address of it.
-fn network(n: u16) -> Ipv6Addr {
+fn guess_with_limits(networks: u16, span: Duration) -> Result<(GuessCounts, ValidClaims)> {
+    let registry = StandaloneRegistry::start(&[], &[])?;
+    let connector = registry.connector(None)?;
+    let token = registry.create_token(10_000)?;
+    let counts = GuessCounts::default();
+    let end = Instant::now() + span;
+    let valid = thread::scope(|scope| {
+        let valid = scope
+            .spawn(|| registry.run_clients(1, |_| claim_once_a_second(&connector, &token, end)));
+        registry.run_clients(usize::from(ATTACKER_THREADS), |thread| {
+            attack(&connector, &counts, thread, networks, end)
+        })?;
+        valid.join().ok().context("the valid client panicked")?
+    })?;
+    let valid = valid.into_iter().next().unwrap_or_default();
+    Ok((counts, valid))
+}
+
+/// An address in network number `n` of the attacker, 2001:db8:1:N::/64.
+fn attacker_address(n: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 1, n, 0, 0, 0, 1)
 }
 
-fn limited(desk: &Desk, networks: u16, span: Duration) -> Result<(Tally, Good)> {
-    let (tally, clients, token) = (Tally::default(), desk.clients(None)?, desk.token(10_000)?);
-    let end = Instant::now() + span;
-    let good = thread::scope(|scope| {
-        let guessing: Vec<_> = (0..4u16)
-            .map(|line| {
-                let (tally, clients) = (&tally, &clients);
-                scope.spawn(move || attack(desk, clients, tally, line, networks, end))
-            })
-            .collect();
-        let good = scope.spawn(|| claims(desk, &clients, &token, end));
-        guessing
-            .into_iter()
-            .try_for_each(|one| one.join().ok().context("a guess panicked")?)?;
-        good.join().ok().context("a claim panicked")?
-    })?;
-    Ok((tally, good))
-}
-
-/// A quarter of an attack: from each of its networks in turn, as often as it can. A connection is used for a
-/// few guesses, since a new one costs the attacker more than the registry's no.
+/// One thread of an attack, which cycles through every fourth network as fast as it can.
 fn attack(
-    desk: &Desk,
-    clients: &Clients,
-    tally: &Tally,
-    line: u16,
+    connector: &RegistryConnector,
+    counts: &GuessCounts,
+    thread: usize,
     networks: u16,
     end: Instant,
 ) -> Result<()> {
-    desk.enter()?;
-    let csr = request()?.1;
-    let mut turn = u64::from(line);
+    let csr = new_key_and_csr()?.1;
+    let mut round = u64::try_from(thread)?;
     while Instant::now() < end {
-        let from = network(u16::try_from(turn % u64::from(networks)).unwrap_or(0));
-        turn += 4;
-        let mut connection = clients.connect(Some(from))?;
-        for _ in 0..10 {
-            tally.count(connection.claim(&wrong(), &csr)?.0);
+        let network = u16::try_from(round % u64::from(networks)).unwrap_or(0);
+        round += u64::from(ATTACKER_THREADS);
+        let mut connection = connector.connect(Some(attacker_address(network)))?;
+        for _ in 0..GUESSES_PER_CONNECTION {
+            counts.count(connection.claim(&random_token(), &csr)?.0);
         }
     }
     Ok(())
 }
 
-/// One good claim a second, each from a network of its own.
-fn claims(desk: &Desk, clients: &Clients, token: &str, end: Instant) -> Result<Good> {
-    desk.enter()?;
-    let mut good = Good::default();
+/// Makes one valid claim a second, each from a network of its own.
+fn claim_once_a_second(
+    connector: &RegistryConnector,
+    token: &str,
+    end: Instant,
+) -> Result<ValidClaims> {
+    let mut valid = ValidClaims::default();
     for number in 0.. {
         if Instant::now() >= end {
             break;
         }
-        let csr = request()?.1;
+        let csr = new_key_and_csr()?.1;
         let from = Ipv6Addr::new(0x2001, 0xdb8, 2, number, 0, 0, 0, 1);
         let start = Instant::now();
-        let (status, _) = clients.connect(Some(from))?.claim(token, &csr)?;
-        good.slowest = good.slowest.max(start.elapsed());
-        good.claims += 1;
-        good.refused += u64::from(status != 200);
-        thread::sleep(Duration::from_secs(1));
+        let (status, _) = connector.connect(Some(from))?.claim(token, &csr)?;
+        valid.slowest = valid.slowest.max(start.elapsed());
+        valid.claims += 1;
+        valid.rejected += u64::from(status != 200);
+        thread::sleep(VALID_CLAIM_PAUSE);
     }
-    Ok(good)
+    Ok(valid)
 }

@@ -1,46 +1,45 @@
-//! What lies below the overlay: cables, addresses, and the lab's IPv6 router.
+//! The network below the overlay: cables, addresses, and the lab's IPv6 router.
 
-use crate::ip;
-use anyhow::{Context, Result};
+use super::Lab;
+use crate::{ip, netns};
+use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::{
-    fs,
-    net::{Ipv6Addr, SocketAddr},
-};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The address of the bridge, which is everybody's router on the lab's internet.
+pub(super) const BRIDGE_ADDRESS: &str = "45.67.0.1";
+/// Length in bits of the prefix that all addresses on the lab's internet share.
+pub(super) const UNDERLAY_PREFIX_LENGTH: u8 = 16;
 
 /// The bridge's end of the node's cable.
-pub(crate) fn port(index: usize) -> String {
+pub(super) fn bridge_port(index: usize) -> String {
     format!("n{index}")
 }
 
-/// Gives a namespace its one uplink.
-pub(crate) fn host(namespace: &str, address: &str, length: u8, gateway: &str) -> Result<()> {
-    trust_addresses(namespace)?;
+/// Configures a namespace's only uplink with this address on the lab's internet.
+pub(super) fn configure_uplink(namespace: &str, address: &str) -> Result<()> {
+    skip_duplicate_address_detection(namespace)?;
     let lines = format!(
-        "link set lo up\naddr add {address}/{length} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"
+        "link set lo up\naddr add {address}/{UNDERLAY_PREFIX_LENGTH} dev eth0\nlink set eth0 up\nroute add default via {BRIDGE_ADDRESS}\n"
     );
     ip::batch(Some(namespace), &lines)?;
-    allow_pings(namespace)
+    allow_ping_sockets(namespace)
 }
 
-/// Leaves out duplicate address detection on the uplink: a host that is compared before and after must not be
-/// in the middle of it.
-pub(crate) fn trust_addresses(namespace: &str) -> Result<()> {
-    ip::inside(namespace, || {
-        fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0")
-            .context("cannot leave out duplicate address detection")
-    })
+/// Disables duplicate address detection on the uplink, so that no snapshot of the host is taken in the middle of it.
+fn skip_duplicate_address_detection(namespace: &str) -> Result<()> {
+    netns::write_sysctl(namespace, "net/ipv6/conf/eth0/accept_dad", "0")
 }
 
-/// Lets root's group make ping sockets: the kernel then hands each socket its own answers only.
-pub(crate) fn allow_pings(namespace: &str) -> Result<()> {
-    ip::inside(namespace, || {
-        fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").context("cannot allow ping sockets")
-    })
+/// Lets root's group open ping sockets. The kernel passes such a socket only the replies to its own requests.
+pub(crate) fn allow_ping_sockets(namespace: &str) -> Result<()> {
+    netns::write_sysctl(namespace, "net/ipv4/ping_group_range", "0 0")
 }
 
-/// A router advertisement without its checksum, which the kernel fills in: router lifetime 1800 s, and the prefix
-/// 2a0c:5c80::/64, on link and for addresses, valid and preferred for about a day.
+/// A router advertisement (RFC 4861) without its checksum, which the kernel fills in.
+///
+/// The router's lifetime is 1800 s. The prefix 2a0c:5c80::/64 is on link and usable for addresses, and both its
+/// lifetimes are about a day.
 #[rustfmt::skip]
 const ROUTER_ADVERTISEMENT: [u8; 48] = [
     134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -48,18 +47,57 @@ const ROUTER_ADVERTISEMENT: [u8; 48] = [
     0x2a, 0x0c, 0x5c, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
 
-/// Sends one router advertisement to all on the bridge.
-pub(crate) fn advertise_router(namespace: &str) -> Result<()> {
-    ip::inside(namespace, || {
-        let context = "cannot send a router advertisement";
-        let socket =
-            Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).context(context)?;
-        socket.bind_device(Some(b"internet")).context(context)?;
-        socket.set_multicast_hops_v6(255).context(context)?;
-        let all_nodes = SocketAddr::from((Ipv6Addr::from_bits((0xff02 << 112) + 1), 0));
-        socket
-            .send_to(&ROUTER_ADVERTISEMENT, &all_nodes.into())
-            .context(context)?;
-        Ok(())
-    })
+impl Lab {
+    /// Unplugs the node's cable from the bridge. The node's own end stays up, so the node gets no notice.
+    ///
+    /// # Errors
+    /// Fails if the kernel rejects the change.
+    pub fn unplug(&self, index: usize) -> Result<()> {
+        let line = format!("link set {} nomaster\n", bridge_port(index));
+        ip::batch(Some(&self.internet_namespace()), &line)
+    }
+
+    /// Plugs the node's cable into the bridge again.
+    ///
+    /// # Errors
+    /// Fails if the kernel rejects the change.
+    pub fn plug_in(&self, index: usize) -> Result<()> {
+        let line = format!("link set {} master internet\n", bridge_port(index));
+        ip::batch(Some(&self.internet_namespace()), &line)
+    }
+
+    /// Gives the node another address on the internet, as a provider would: `45.67.3.(index+1)`.
+    ///
+    /// # Errors
+    /// Fails if the node is behind NAT, or if the kernel rejects the change.
+    pub fn change_address(&self, index: usize) -> Result<Ipv4Addr> {
+        ensure!(
+            !self.is_behind_nat(index),
+            "node {index} is behind NAT and has no address on the internet"
+        );
+        let last_byte = u8::try_from(index + 1).context("there are more nodes than addresses")?;
+        let address = Ipv4Addr::new(45, 67, 3, last_byte);
+        let lines = format!(
+            "addr flush dev eth0 scope global\naddr add {address}/{UNDERLAY_PREFIX_LENGTH} dev eth0\nroute add default via {BRIDGE_ADDRESS}\n"
+        );
+        ip::batch(Some(self.node(index)?.namespace()), &lines)?;
+        Ok(address)
+    }
+
+    /// Sends one router advertisement, with an IPv6 prefix and the bridge as default router, to all on the internet.
+    ///
+    /// # Errors
+    /// Fails if the kernel rejects the packet.
+    pub fn send_router_advertisement(&self) -> Result<()> {
+        let all_nodes = SocketAddr::from((Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0));
+        netns::run_inside(&self.internet_namespace(), || {
+            let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
+            socket.bind_device(Some(b"internet"))?;
+            // Receivers drop an advertisement with a smaller hop limit (RFC 4861, section 6.1.2).
+            socket.set_multicast_hops_v6(255)?;
+            socket.send_to(&ROUTER_ADVERTISEMENT, &all_nodes.into())?;
+            Ok(())
+        })
+        .context("cannot send a router advertisement")
+    }
 }

@@ -1,24 +1,31 @@
-//! Requests that make no sense: each call with bodies, queries and methods of every wrong kind, and certificate
-//! requests with bytes changed.
+//! Malformed requests: calls with bodies, queries and methods of every wrong kind, and certificate signing requests with
+//! changed bytes.
 
-use crate::standalone_registry::{Clients, Connection, Desk, request};
-use anyhow::{Context, Result};
-use rcgen::PublicKeyData;
+use super::super::RequestBudget;
+use crate::{
+    registry_connection::{RegistryConnection, RegistryConnector, Response, new_key_and_csr},
+    standalone_registry::StandaloneRegistry,
+};
+use anyhow::Result;
+use rcgen::{KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
+    net::Ipv6Addr,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 use wire::registry::{Claimed, Problem};
 
-/// Connections at once.
-const LINES: u64 = 4;
+/// Connections at the same time when requests are sent as fast as possible.
+const CONNECTIONS: usize = 4;
+/// Interval between two requests of the steady client.
+const STEADY_INTERVAL: Duration = Duration::from_millis(10);
+/// The steady client's address. It is in another network than the valid clients, which its failures must not slow
+/// down.
+const STEADY_CLIENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 1);
 
-/// Where the steady attacker comes from.
-const ELSEWHERE: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 1);
-
-/// Which calls there are.
+/// Methods and paths, some of which exist.
 const CALLS: [(&str, &str); 8] = [
     ("POST", "/v1/claims"),
     ("POST", "/v1/renewals"),
@@ -30,7 +37,7 @@ const CALLS: [(&str, &str); 8] = [
     ("GET", "/v1/nothing/../../etc/passwd"),
 ];
 
-/// Bodies that are no document of any call.
+/// Bodies that are no valid document of any call.
 const BODIES: [&[u8]; 12] = [
     b"",
     b"{",
@@ -46,31 +53,31 @@ const BODIES: [&[u8]; 12] = [
     b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
 ];
 
-/// What came of them.
+/// Responses that the registry should not have given.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct WrongResponses {
     pub(super) signed_wrongly: AtomicU64,
     pub(super) wrong_status: AtomicU64,
     pub(super) without_problem: AtomicU64,
 }
 
-/// A good request with up to four characters changed.
-fn changed(csr: &str) -> String {
+/// A valid signing request with up to four characters changed.
+fn change_characters(csr: &str) -> String {
     let mut bytes = csr.as_bytes().to_vec();
     for _ in 0..fastrand::usize(1..=4) {
-        let at = fastrand::usize(..bytes.len());
-        if let Some(byte) = bytes.get_mut(at) {
+        let position = fastrand::usize(..bytes.len());
+        if let Some(byte) = bytes.get_mut(position) {
             *byte = *fastrand::choice(b"ABCDEFGHabcdefgh0123+/=- ").unwrap_or(&b'A');
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// One odd request on a connection; what it was answered.
-fn one(line: &mut Connection, token: &str, csr: &str) -> Result<(u16, String)> {
+/// Sends one malformed request of a random kind.
+fn send_one(connection: &mut RegistryConnection, token: &str, csr: &str) -> Result<Response> {
     match fastrand::u8(..10) {
-        0..4 => line.claim(token, &changed(csr)),
-        4 => line.claim(
+        0..4 => connection.claim(token, &change_characters(csr)),
+        4 => connection.claim(
             &"x".repeat(fastrand::usize(..200)),
             &"y".repeat(fastrand::usize(..12_000)),
         ),
@@ -78,107 +85,91 @@ fn one(line: &mut Connection, token: &str, csr: &str) -> Result<(u16, String)> {
             let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
                 .take(fastrand::usize(..9_000))
                 .collect();
-            line.call("POST", "/v1/claims", &noise)
+            connection.request("POST", "/v1/claims", &noise)
         }
         _ => {
-            let (method, call) = CALLS
-                .get(fastrand::usize(..CALLS.len()))
-                .copied()
-                .unwrap_or_default();
-            line.call(
-                method,
-                call,
-                BODIES
-                    .get(fastrand::usize(..BODIES.len()))
-                    .copied()
-                    .unwrap_or_default(),
-            )
+            let (method, path) = fastrand::choice(CALLS).unwrap_or_default();
+            let body = fastrand::choice(BODIES).unwrap_or_default();
+            connection.request(method, path, body)
         }
     }
 }
 
-/// Whether a certificate is for this very key.
-fn is_for(body: &str, key: &rcgen::KeyPair) -> bool {
+/// Whether the response contains a certificate for this very key.
+fn is_for_key(body: &str, key: &KeyPair) -> bool {
     let claimed: Option<Claimed> = serde_json::from_str(body).ok();
-    let der = claimed
+    let certificate = claimed
         .and_then(|claimed| CertificateDer::from_pem_slice(claimed.certificate.as_bytes()).ok());
-    let point = key.der_bytes();
-    der.is_some_and(|der| der.windows(point.len()).any(|part| part == point))
+    let public_key = key.der_bytes();
+    certificate.is_some_and(|certificate| {
+        certificate
+            .windows(public_key.len())
+            .any(|bytes| bytes == public_key)
+    })
 }
 
-fn judge(tally: &Tally, (status, body): &(u16, String), key: &rcgen::KeyPair) {
-    match status {
-        // A changed character may leave the request what it was.
-        200 if is_for(body, key) => {}
-        200 => {
-            tally.signed_wrongly.fetch_add(1, Ordering::Relaxed);
-        }
+fn judge(wrong: &WrongResponses, (status, body): &Response, key: &KeyPair) {
+    let counter = match status {
+        // A changed character may leave the meaning of the request unchanged.
+        200 if is_for_key(body, key) => return,
+        200 => &wrong.signed_wrongly,
         400..=499 => {
             let problem: Option<Problem> = serde_json::from_str(body).ok();
-            if problem.is_none_or(|problem| problem.title.is_empty() || problem.status != *status) {
-                tally.without_problem.fetch_add(1, Ordering::Relaxed);
+            if problem.is_some_and(|problem| !problem.title.is_empty() && problem.status == *status)
+            {
+                return;
+            }
+            &wrong.without_problem
+        }
+        _ => &wrong.wrong_status,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Sends `count` malformed requests as fast as possible.
+///
+/// # Errors
+/// Fails if the registry can no longer be reached.
+pub(super) fn send_all(
+    registry: &StandaloneRegistry,
+    connector: &RegistryConnector,
+    token: &str,
+    count: u64,
+) -> Result<WrongResponses> {
+    let wrong = WrongResponses::default();
+    let budget = RequestBudget::new(count);
+    registry.run_clients(CONNECTIONS, |_| {
+        let (key, csr) = new_key_and_csr()?;
+        let mut connection = connector.connect(None)?;
+        while budget.take_one() {
+            match send_one(&mut connection, token, &csr) {
+                Ok(response) => judge(&wrong, &response, &key),
+                // The registry may close the connection of a client that sends too much.
+                Err(_) => connection = connector.connect(None)?,
             }
         }
-        _ => {
-            tally.wrong_status.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Sends `count` odd requests as fast as it can.
-///
-/// # Errors
-/// Where the registry cannot be reached any more.
-pub(super) fn all(desk: &Desk, clients: &Clients, token: &str, count: u64) -> Result<Tally> {
-    let (tally, left) = (Tally::default(), AtomicU64::new(count));
-    thread::scope(|scope| {
-        let lines: Vec<_> = (0..LINES)
-            .map(|_| {
-                scope.spawn(|| -> Result<()> {
-                    desk.enter()?;
-                    let (key, csr) = request()?;
-                    let mut line = clients.connect(None)?;
-                    let another = |left: u64| left.checked_sub(1);
-                    while left
-                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, another)
-                        .is_ok()
-                    {
-                        match one(&mut line, token, &csr) {
-                            Ok(answer) => judge(&tally, &answer, &key),
-                            // It may hang up on who sends too much.
-                            Err(_) => line = clients.connect(None)?,
-                        }
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        lines
-            .into_iter()
-            .try_for_each(|line| line.join().ok().context("a hostile client panicked")?)
+        Ok(())
     })?;
-    Ok(tally)
+    Ok(wrong)
 }
 
-/// Sends about 100 odd requests a second until `over`.
+/// Sends about 100 malformed requests a second until `should_stop`.
 ///
 /// # Errors
-/// Where the registry's namespace cannot be entered.
-pub(super) fn steadily(desk: &Desk, clients: &Clients, over: &AtomicBool) -> Result<()> {
-    desk.enter()?;
-    let csr = request()?.1;
-    let mut line = None;
-    while !over.load(Ordering::Relaxed) {
-        match line.as_mut() {
-            // From elsewhere than the good ones, whom its failures must not slow down.
-            None => line = clients.connect(Some(ELSEWHERE)).ok(),
-            Some(connection) => {
-                if one(connection, "x", &csr).is_err() {
-                    line = None;
+/// Fails if no signing request can be created.
+pub(super) fn send_steadily(connector: &RegistryConnector, should_stop: &AtomicBool) -> Result<()> {
+    let csr = new_key_and_csr()?.1;
+    let mut connection = None;
+    while !should_stop.load(Ordering::Relaxed) {
+        match connection.as_mut() {
+            None => connection = connector.connect(Some(STEADY_CLIENT)).ok(),
+            Some(open) => {
+                if send_one(open, "x", &csr).is_err() {
+                    connection = None;
                 }
             }
         }
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(STEADY_INTERVAL);
     }
     Ok(())
 }

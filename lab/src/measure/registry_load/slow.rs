@@ -1,8 +1,7 @@
-//! Clients that hold connections and hardly say anything: half of them within the handshake of TLS, half
-//! within the head of a request.
+//! Clients that hold connections and send almost nothing: half of them within the TLS handshake, half within the head of
+//! a request.
 
-use crate::standalone_registry::{Clients, Connection, Desk, connect};
-use anyhow::Result;
+use crate::registry_connection::{RegistryConnection, RegistryConnector, connect_tcp};
 use std::{
     io::Write,
     net::TcpStream,
@@ -11,65 +10,76 @@ use std::{
     time::Duration,
 };
 
-/// Begin of a client's first record of TLS, which says that 500 bytes will follow.
-const HELLO: &[u8] = &[22, 3, 1, 1, 244, 1, 0, 1, 240, 3, 3];
-/// Begin of a request that never ends.
-const HEAD: &[u8] = b"GET /v1/network HTTP/1.1\r\nhost: registry\r\nx-slow: ";
+/// The start of a client's first TLS record, which announces 500 bytes.
+const CLIENT_HELLO: &[u8] = &[22, 3, 1, 1, 244, 1, 0, 1, 240, 3, 3];
+/// Bytes of the handshake after which the client starts over, before the announced record is complete.
+const MAX_HANDSHAKE_BYTES: usize = 400;
+/// The start of a request that never ends.
+const REQUEST_HEAD: &[u8] = b"GET /v1/network HTTP/1.1\r\nhost: registry\r\nx-slow: ";
+/// Interval between two bytes of a connection.
+const BYTE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// One slow client; made anew when the registry has had enough of it.
-enum Slow {
-    Handshake(Option<TcpStream>, usize),
-    Head(Option<Box<Connection>>, usize),
+/// One slow connection, with the number of bytes sent so far.
+struct Slow<T> {
+    connection: Option<T>,
+    sent_bytes: usize,
 }
 
-impl Slow {
-    /// Says one more byte.
-    fn dribble(&mut self, clients: &Clients) {
-        match self {
-            Self::Handshake(line @ None, said) => (*line, *said) = (connect(None).ok(), 0),
-            Self::Handshake(Some(line), said) => {
-                let byte = HELLO.get(*said).copied().unwrap_or(0);
-                *said += 1;
-                if line.write_all(&[byte]).is_err() || *said > 400 {
-                    *self = Self::Handshake(None, 0);
-                }
-            }
-            Self::Head(line @ None, said) => {
-                (*line, *said) = (clients.connect(None).ok().map(Box::new), 0)
-            }
-            Self::Head(Some(line), said) => {
-                let byte = HEAD.get(*said).copied().unwrap_or(b'x');
-                *said += 1;
-                if line.dribble(byte).is_err() {
-                    *self = Self::Head(None, 0);
-                }
-            }
+impl<T> Slow<T> {
+    fn new() -> Self {
+        Self {
+            connection: None,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Sends one more byte, or opens a connection if there is none. Drops the connection if `send` returns `false`.
+    fn advance(
+        &mut self,
+        connect: impl FnOnce() -> Option<T>,
+        send: impl FnOnce(&mut T, usize) -> bool,
+    ) {
+        let Some(connection) = self.connection.as_mut() else {
+            self.connection = connect();
+            self.sent_bytes = 0;
+            return;
+        };
+        let is_open = send(connection, self.sent_bytes);
+        self.sent_bytes += 1;
+        if !is_open {
+            self.connection = None;
         }
     }
 }
 
-/// Keeps `count` slow connections until `over`.
-///
-/// # Errors
-/// Where the registry's namespace cannot be entered.
-pub(super) fn dribble(
-    desk: &Desk,
-    clients: &Clients,
+fn send_handshake_byte(stream: &mut TcpStream, position: usize) -> bool {
+    let byte = CLIENT_HELLO.get(position).copied().unwrap_or(0);
+    stream.write_all(&[byte]).is_ok() && position < MAX_HANDSHAKE_BYTES
+}
+
+fn send_head_byte(connection: &mut RegistryConnection, position: usize) -> bool {
+    let byte = REQUEST_HEAD.get(position).copied().unwrap_or(b'x');
+    connection.send_byte(byte).is_ok()
+}
+
+/// Keeps `count` slow connections open until `should_stop`.
+pub(super) fn keep_slow_connections(
+    connector: &RegistryConnector,
     count: usize,
-    over: &AtomicBool,
-) -> Result<()> {
-    desk.enter()?;
-    let kind = |n| {
-        if n % 2 == 0 {
-            Slow::Handshake(None, 0)
-        } else {
-            Slow::Head(None, 0)
+    should_stop: &AtomicBool,
+) {
+    let heads = count / 2;
+    let mut in_handshake: Vec<Slow<TcpStream>> = Vec::new();
+    in_handshake.resize_with(count - heads, Slow::new);
+    let mut in_head: Vec<Slow<RegistryConnection>> = Vec::new();
+    in_head.resize_with(heads, Slow::new);
+    while !should_stop.load(Ordering::Relaxed) {
+        for slow in &mut in_handshake {
+            slow.advance(|| connect_tcp(None).ok(), send_handshake_byte);
         }
-    };
-    let mut all: Vec<Slow> = (0..count).map(kind).collect();
-    while !over.load(Ordering::Relaxed) {
-        all.iter_mut().for_each(|slow| slow.dribble(clients));
-        thread::sleep(Duration::from_millis(500));
+        for slow in &mut in_head {
+            slow.advance(|| connector.connect(None).ok(), send_head_byte);
+        }
+        thread::sleep(BYTE_INTERVAL);
     }
-    Ok(())
 }
