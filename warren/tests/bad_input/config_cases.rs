@@ -12,7 +12,7 @@ use std::{
 pub(super) const NOBODY: u32 = 65_534;
 
 /// Returns a root below which nobody has joined.
-pub(super) fn empty_root(root: &Path) -> PathBuf {
+fn empty_root(root: &Path) -> PathBuf {
     root.with_file_name("nowhere")
 }
 

@@ -22,7 +22,12 @@ mod registry_cases;
 use expected::Row;
 use network::Network;
 use programs::{Outcome, program, run, run_successfully, run_until_printed};
-use std::{any::Any, net::TcpListener, path::Path, process::Command};
+use std::{
+    any::Any,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// A command that meets the fault, and what must be kept alive while it runs.
 struct Case {
@@ -65,6 +70,14 @@ fn check(row: &Row, root: &Path, outcome: &Outcome) {
     assert!(!printed.contains("panicked"), "{}: {outcome:?}", row.case);
 }
 
+/// Returns the value of `--root`, which messages name.
+fn root_argument(command: &Command) -> Option<PathBuf> {
+    let mut after = command
+        .get_args()
+        .skip_while(|argument| *argument != "--root");
+    after.nth(1).map(PathBuf::from)
+}
+
 /// Moves this thread, and all that it starts, to a new network namespace.
 fn enter_own_namespace() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
@@ -99,12 +112,8 @@ fn bad_input_has_the_documented_message_and_exit_code() {
             continue;
         }
         let case = case(&network, &row.case, &root);
-        let outcome = run(case.command);
-        let root = if row.case == "config missing" {
-            config_cases::empty_root(&root)
-        } else {
-            root
-        };
-        check(row, &root, &outcome);
+        // A case may use a root of its own.
+        let root = root_argument(&case.command).unwrap_or(root);
+        check(row, &root, &run(case.command));
     }
 }
