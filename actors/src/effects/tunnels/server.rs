@@ -177,7 +177,7 @@ impl Server {
             .borrow_mut()
             .resting
             .insert(slot, common.now() + KILLED_REST);
-        Some((slot, CloseReason::PeerClosed))
+        Some((slot, self.closed_for(CloseReason::PeerClosed)))
     }
 
     /// The VLAN that the client gets, or why it is refused.
@@ -281,7 +281,17 @@ impl Server {
         let slot = *slot;
         self.accepted.remove(&slot);
         common.links.order(LinkOrder::Down(slot));
-        Some((slot, CloseReason::PeerClosed))
+        Some((slot, self.closed_for(CloseReason::PeerClosed)))
+    }
+
+    /// The reason for which a tunnel closes: while the server restarts, its clients leave because of that, and
+    /// answer no probes.
+    fn closed_for(&self, reason: CloseReason) -> CloseReason {
+        if self.restarts {
+            CloseReason::Renewed
+        } else {
+            reason
+        }
     }
 
     /// Throws the client of a slot out; its tunnel has then ended. `None` where the slot is free.
@@ -292,12 +302,7 @@ impl Server {
         reason: CloseReason,
     ) -> Option<Ended> {
         let accepted = self.accepted.remove(&slot)?;
-        // Its clients leave before the process ends; that they answer no probe then is no death.
-        let reason = if self.restarts {
-            CloseReason::Renewed
-        } else {
-            reason
-        };
+        let reason = self.closed_for(reason);
         common.links.order(LinkOrder::Down(slot));
         self.process.say(management::client_kill(accepted.client));
         common
