@@ -22,7 +22,7 @@ use std::{
     },
     time::Duration,
 };
-use wire::{babel::WayOut, registry::Kind, signed::SignedDocument};
+use wire::{babel::ExitRoutes, registry::DocumentKind, signed::SignedDocument};
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -64,7 +64,7 @@ pub struct RoutesRead {
     /// `None`: babeld is down or did not answer.
     pub table: Option<BabelTable>,
     /// The ways out of the network; none where `table` is.
-    pub way_out: WayOut,
+    pub exit_routes: ExitRoutes,
 }
 
 /// The prober's picture of all tunnels.
@@ -311,7 +311,7 @@ pub struct VersionsReported {
 #[rtype(result = "()")]
 pub struct DocumentsChanged {
     /// Which; `None`: this is what was held from the start.
-    pub kind: Option<Kind>,
+    pub kind: Option<DocumentKind>,
     /// All that is held now.
     pub held: Arc<CurrentDocuments>,
     /// The nodes of which a certificate is newly revoked.

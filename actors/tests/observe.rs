@@ -205,7 +205,7 @@ async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
     node.telemetry.do_send(RoutesRead {
         at: node.clock.now(),
         table: None,
-        way_out: wire::babel::WayOut::default(),
+        exit_routes: wire::babel::ExitRoutes::default(),
     });
     until("not ready", async || {
         (node.get("/readyz").await.0 == 503).then_some(())
@@ -260,7 +260,7 @@ async fn the_control_socket_tells_what_was_told() {
     );
     assert_eq!(
         (
-            status.children.len(),
+            status.processes.len(),
             status.leases.len(),
             status.actor_restarts
         ),
@@ -268,7 +268,7 @@ async fn the_control_socket_tells_what_was_told() {
     );
     assert_eq!(
         (
-            status.gateway.as_deref(),
+            status.exit_gateway.as_deref(),
             status.nodes_known,
             status.routes_installed
         ),
@@ -302,7 +302,7 @@ async fn the_control_socket_tells_what_was_told() {
         (true, 4, 2)
     );
     let out: Vec<_> = routes
-        .defaults
+        .exit_routes
         .iter()
         .map(|out| (out.gateway.as_str(), out.installed))
         .collect();

@@ -42,7 +42,7 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 use wire::{
     peer::{NodeDocument, PeersDocument},
-    registry::Kind,
+    registry::DocumentKind,
 };
 
 const PORT: u16 = 326;
@@ -322,18 +322,18 @@ fn a_member_is_given_the_document_that_is_held_and_gives_a_newer_one() {
         ask(&asker).await.unwrap();
         assert_eq!(
             asker
-                .document(prefix(ASKED), Kind::Revocations)
+                .document(prefix(ASKED), DocumentKind::Revocations)
                 .await
                 .unwrap(),
             old
         );
-        let none = asker.document(prefix(ASKED), Kind::Network).await;
+        let none = asker.document(prefix(ASKED), DocumentKind::Network).await;
         assert!(
             matches!(&none, Err(PeerApiError::Http { source, .. }) if source.is_status()),
             "{none:?}"
         );
         asker
-            .post(prefix(ASKED), Kind::Revocations, &new)
+            .post(prefix(ASKED), DocumentKind::Revocations, &new)
             .await
             .unwrap();
         let DocumentOffered { from, document } = offered.recv().await.unwrap();
@@ -347,11 +347,11 @@ fn only_a_newer_document_that_the_ca_vouches_for_is_taken() {
     let held = ca.holding(&ca.revocations(7, 9)).load_full();
     assert!(matches!(
         held.take(&ca.revocations(8, 9)),
-        Ok(UpdateOutcome::New(Kind::Revocations, _))
+        Ok(UpdateOutcome::New(DocumentKind::Revocations, _))
     ));
     assert!(matches!(
         held.take(&ca.revocations(6, 9)),
-        Ok(UpdateOutcome::Older(Kind::Revocations))
+        Ok(UpdateOutcome::Older(DocumentKind::Revocations))
     ));
     assert!(matches!(
         held.take(&ca.revocations(7, 9)),
@@ -420,7 +420,7 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
         client.start().do_send(RoutesRead {
             at: Uptime::from_secs(1),
             table,
-            way_out: wire::babel::WayOut::default(),
+            exit_routes: wire::babel::ExitRoutes::default(),
         });
         let heard = timeout(Duration::from_secs(5), told.recv())
             .await

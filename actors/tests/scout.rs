@@ -33,7 +33,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::timeout,
 };
-use wire::registry::{Kind, NetworkDocument, static_key_text};
+use wire::registry::{DocumentKind, NetworkDocument, static_key_text};
 
 const ME: u32 = 1;
 const PEER: u32 = 2;
@@ -76,7 +76,7 @@ fn document(version: u64, refresh_s: u64, key: u8, other: Option<u8>) -> Network
         ..Parameters::default()
     };
     NetworkDocument {
-        kind: Kind::Network,
+        kind: DocumentKind::Network,
         version,
         network: network().range(),
         parameters: parameters.into(),
@@ -148,7 +148,7 @@ impl Scouting {
     /// From now on the network is that.
     fn change(&self, document: &NetworkDocument) {
         let held = self.ca.holding(&self.ca.sealed(document)).load_full();
-        let kind = Some(Kind::Network);
+        let kind = Some(DocumentKind::Network);
         self.scout.do_send(DocumentsChanged {
             kind,
             held,

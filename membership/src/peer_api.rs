@@ -18,8 +18,11 @@ use std::{net::SocketAddrV6, sync::Arc, time::Duration};
 use wire::{
     endpoints::dialable,
     overlay::Network,
-    peer::{ANSWER_LIMIT, DOCUMENT_LIMIT, NodeDocument, TURN, ViewDocument, call_of},
-    registry::Kind,
+    peer::{
+        ANSWER_LIMIT, DOCUMENT_LIMIT, NodeDocument, RESTART_LOCK_PATH, RouteViewDocument,
+        document_path,
+    },
+    registry::DocumentKind,
     signed::SignedDocument,
 };
 
@@ -172,13 +175,13 @@ impl PeerApiClient {
     /// # Errors
     /// It did not answer, or not what it should.
     pub async fn view(&self, peer: Prefix) -> Result<PeerRouteView, PeerApiError> {
-        let document: ViewDocument = self.get(peer, "/v1/view", ANSWER_LIMIT).await?;
-        let ViewDocument {
+        let document: RouteViewDocument = self.get(peer, "/v1/route-view", ANSWER_LIMIT).await?;
+        let RouteViewDocument {
             version: _,
             prefix,
-            room,
+            accepts_tunnels,
             accepted,
-            loss,
+            regret,
             distances,
         } = document;
         if prefix != peer {
@@ -196,9 +199,9 @@ impl PeerApiClient {
         Ok(PeerRouteView {
             peer,
             at: Uptime::default(),
-            accepts_tunnels: room,
+            accepts_tunnels,
             accepted,
-            regret: loss,
+            regret,
             distances,
         })
     }
@@ -207,8 +210,12 @@ impl PeerApiClient {
     ///
     /// # Errors
     /// It did not answer, or not what it should.
-    pub async fn document(&self, peer: Prefix, kind: Kind) -> Result<SignedDocument, PeerApiError> {
-        self.get(peer, call_of(kind), DOCUMENT_LIMIT).await
+    pub async fn document(
+        &self,
+        peer: Prefix,
+        kind: DocumentKind,
+    ) -> Result<SignedDocument, PeerApiError> {
+        self.get(peer, document_path(kind), DOCUMENT_LIMIT).await
     }
 
     /// Gives it a signed document.
@@ -218,13 +225,13 @@ impl PeerApiClient {
     pub async fn post(
         &self,
         peer: Prefix,
-        kind: Kind,
+        kind: DocumentKind,
         document: &SignedDocument,
     ) -> Result<(), PeerApiError> {
         let failed = |source| PeerApiError::Http { peer, source };
         let body = serde_json::to_vec(document)
             .map_err(|source| PeerApiError::Document { peer, source })?;
-        let url = self.url(peer, call_of(kind));
+        let url = self.url(peer, document_path(kind));
         let request = self
             .http
             .load()
@@ -247,7 +254,7 @@ impl PeerApiClient {
         let answer = self
             .http
             .load()
-            .request(method, self.url(peer, TURN))
+            .request(method, self.url(peer, RESTART_LOCK_PATH))
             .send()
             .await
             .map_err(failed)?;

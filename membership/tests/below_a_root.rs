@@ -15,7 +15,7 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 use wire::{
-    registry::{Kind, NetworkDocument, Revocations, static_key_text},
+    registry::{DocumentKind, NetworkDocument, Revocations, static_key_text},
     signed::{SIGNER_NAME, SignedDocument, seal},
 };
 
@@ -84,7 +84,7 @@ impl Ca {
 
 fn network(version: u64, authorities: &[&Ca]) -> NetworkDocument {
     NetworkDocument {
-        kind: Kind::Network,
+        kind: DocumentKind::Network,
         version,
         network: "fd12:3456:789a::/48".parse().unwrap(),
         parameters: Parameters::default().into(),
@@ -103,7 +103,7 @@ fn network(version: u64, authorities: &[&Ca]) -> NetworkDocument {
 fn list(version: u64, barred: &[&str]) -> Revocations {
     let authorities = barred.iter().map(ToString::to_string).collect();
     Revocations {
-        kind: Kind::Revocations,
+        kind: DocumentKind::Revocations,
         version,
         revoked: Vec::new(),
         authorities,
@@ -138,10 +138,10 @@ fn a_later_ca_outruns_an_earlier_one_whatever_the_versions() {
         &first.signs(true, &network(u64::MAX, &[])),
     );
     let held = taken(&held, &second.signs(true, &network(3, &[])));
-    assert_eq!(held.version(Kind::Network), 3);
+    assert_eq!(held.version(DocumentKind::Network), 3);
     let again = held.take(&first.signs(true, &network(u64::MAX, &[])));
     assert!(
-        matches!(again, Ok(UpdateOutcome::Older(Kind::Network))),
+        matches!(again, Ok(UpdateOutcome::Older(DocumentKind::Network))),
         "{again:?}"
     );
     let held = taken(&held, &first.signs(true, &list(u64::MAX, &[])));

@@ -17,7 +17,7 @@ use registry::{
 use std::{fs, path::Path, sync::atomic::Ordering};
 use support::{Identity, LIFE_S, Registry, START_S, apply, ask, check, key, read, request};
 use wire::{
-    chain::{self, Between},
+    chain::{self, IntermediateCa},
     invitation::token_text,
     registry::{NetworkDocument, Renewal, Renewed, Revocations, VERSION},
     signed::{self, SignedDocument},
@@ -29,7 +29,7 @@ fn ders(pem: &str) -> Vec<Vec<u8>> {
 }
 
 /// The CA between that stands behind a chain in PEM; `None`: nobody does.
-fn between(chain: &str, trusted: &str) -> Option<Between> {
+fn between(chain: &str, trusted: &str) -> Option<IntermediateCa> {
     chain::verify(&ders(chain), &ders(trusted), None)
         .ok()?
         .between

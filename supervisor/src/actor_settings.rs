@@ -42,7 +42,7 @@ use policies::{
 use std::{net::SocketAddrV6, rc::Rc};
 use wire::{
     babel::{BabelConfig, MacKey},
-    peer::MOST_DISTANCES,
+    peer::MAX_DISTANCES,
 };
 
 /// What the actors of a node are built from.
@@ -111,7 +111,7 @@ pub(crate) fn local_limits(environment: &Environment<'_>) -> LocalLimits {
             environment.host.max_accepted,
         ),
         distances: if environment.settings.transit.price() == 0 {
-            MOST_DISTANCES
+            MAX_DISTANCES
         } else {
             0
         },

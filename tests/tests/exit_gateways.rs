@@ -18,7 +18,7 @@ use std::{
 use wire::{
     babel_packet::{GROUP, PORT},
     control::{
-        DefaultEntry, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH,
+        ExitRouteEntry, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH,
         TunnelsDocument,
     },
     overlay::{Network, router_id},
@@ -153,7 +153,7 @@ fn exit_gateway(node: &Node) -> Result<Option<String>> {
     Ok(status.gateway)
 }
 
-fn exit_routes(node: &Node) -> Result<Vec<DefaultEntry>> {
+fn exit_routes(node: &Node) -> Result<Vec<ExitRouteEntry>> {
     let document: RoutesDocument = node.control_document(ROUTES_PATH)?;
     Ok(document.defaults)
 }

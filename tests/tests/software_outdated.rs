@@ -27,7 +27,7 @@ fn an_outdated_node_reports_that_it_is_outdated_and_goes_on() -> Result<()> {
         wait_until(Duration::from_secs(120), is_reported)
             .with_context(|| node.describe("does not report that it is outdated"))?;
         let status: StatusDocument = node.control_document(STATUS_PATH)?;
-        assert_eq!(status.upgrade_to.as_deref(), Some(REQUIRED_VERSION));
+        assert_eq!(status.minimum_version.as_deref(), Some(REQUIRED_VERSION));
     }
     let pinger = lab.start_pings(PingSchedule::UNTIL_ANSWERED)?;
     let answered_at = wait_until(Duration::from_secs(20), || {

@@ -48,7 +48,7 @@ pub struct Dump {
     /// Node prefixes that babeld announces for this machine: our own, and no other.
     pub announced: Vec<Prefix>,
     /// The ways out of the network.
-    pub way_out: WayOut,
+    pub exit_routes: ExitRoutes,
     /// Routes whose router id is not that of the node whose range they name: somebody lies.
     pub forged: Vec<Route>,
     /// Neighbours and routes that are not of the network or not on slots.
@@ -59,7 +59,7 @@ pub struct Dump {
 
 /// What babeld knows of the default route for the network's packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WayOut {
+pub struct ExitRoutes {
     /// As it is told through each neighbour, installed or not.
     pub routes: Vec<DefaultRoute>,
     /// babeld tells of this machine's own.
@@ -93,7 +93,7 @@ impl Dump {
         let lists = [
             self.table.neighbours.len(),
             self.table.routes.len(),
-            self.way_out.routes.len(),
+            self.exit_routes.routes.len(),
         ];
         lists.into_iter().fold(0, usize::saturating_add)
     }
@@ -197,8 +197,8 @@ impl Decoder {
                     self.dump.forged.push(route);
                 }
             }
-            Some(Entry::AnnouncedDefault) => self.dump.way_out.own = true,
-            Some(Entry::Default(route)) => self.dump.way_out.routes.push(route),
+            Some(Entry::AnnouncedDefault) => self.dump.exit_routes.own = true,
+            Some(Entry::Default(route)) => self.dump.exit_routes.routes.push(route),
             Some(Entry::Foreign) => self.dump.foreign = self.dump.foreign.saturating_add(1),
         }
     }
@@ -526,8 +526,8 @@ mod tests {
             refmetric: 96,
         };
         assert_eq!(
-            dump.way_out,
-            WayOut {
+            dump.exit_routes,
+            ExitRoutes {
                 routes: vec![expected],
                 own: true
             }

@@ -23,12 +23,12 @@ const PEM_LIMIT: usize = 16 * 1024;
 /// A CA between: one that a trusted root certified. Roots number them by time, so that of two the
 /// later is the greater.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Between {
+pub struct IntermediateCa {
     /// Its certificate's serial number, as [`serial::normal`] spells it.
     pub serial: String,
 }
 
-impl Ord for Between {
+impl Ord for IntermediateCa {
     /// Numbers without leading zeros: the longer is the greater.
     fn cmp(&self, other: &Self) -> Ordering {
         self.serial
@@ -38,7 +38,7 @@ impl Ord for Between {
     }
 }
 
-impl PartialOrd for Between {
+impl PartialOrd for IntermediateCa {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -50,7 +50,7 @@ pub struct Issuer {
     /// The trusted CA, by its place among those that were given.
     pub trusted: usize,
     /// The CA between; `None`: the trusted one signed the certificate itself.
-    pub between: Option<Between>,
+    pub between: Option<IntermediateCa>,
 }
 
 /// Why a chain is not believed.
@@ -171,7 +171,7 @@ pub fn verify_between<T: AsRef<[u8]>>(
     ca: &[u8],
     roots: &[T],
     at_s: i64,
-) -> Result<Between, ChainError> {
+) -> Result<IntermediateCa, ChainError> {
     let ca = parse(ca, BETWEEN)?;
     may_sign(&ca, BETWEEN, 0)?;
     let found = roots
@@ -193,16 +193,16 @@ fn parse<'a>(der: &'a [u8], which: &'static str) -> Result<X509Certificate<'a>, 
 ///
 /// # Errors
 /// It is no certificate, or has no such number.
-pub fn number_of(ca: &[u8]) -> Result<Between, ChainError> {
+pub fn number_of(ca: &[u8]) -> Result<IntermediateCa, ChainError> {
     number(&parse(ca, BETWEEN)?)
 }
 
-fn number(ca: &X509Certificate<'_>) -> Result<Between, ChainError> {
+fn number(ca: &X509Certificate<'_>) -> Result<IntermediateCa, ChainError> {
     let bad = ChainError::Bad {
         which: BETWEEN,
         why: "has a serial number that is too long",
     };
-    Ok(Between {
+    Ok(IntermediateCa {
         serial: serial::of_octets(ca.raw_serial()).ok_or(bad)?,
     })
 }

@@ -65,18 +65,18 @@ pub struct StatusDocument {
     pub neighbours: u64,
     /// The node by which packets leave the network, this one included; none where no gateway is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<String>,
+    pub exit_gateway: Option<String>,
     /// The registry, as last asked.
     pub registry: RegistryState,
     /// Port mappings on gateways.
     pub leases: Vec<LeaseEntry>,
     /// Supervised processes, sorted by name.
-    pub children: Vec<ChildEntry>,
+    pub processes: Vec<ProcessEntry>,
     /// Actors made anew after a panic since the start.
     pub actor_restarts: u64,
     /// The least release that the network asks for, where that is newer than `software`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upgrade_to: Option<String>,
+    pub minimum_version: Option<String>,
 }
 
 /// A number for each end of tunnels that we can be.
@@ -93,12 +93,12 @@ pub struct RoleCounts {
 pub struct RegistryState {
     /// When it last was asked; `None`: not yet.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub asked: Option<OffsetDateTime>,
+    pub last_request_at: Option<OffsetDateTime>,
     /// When it last answered.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub answered: Option<OffsetDateTime>,
+    pub last_answer_at: Option<OffsetDateTime>,
     /// Why the last asking failed; `None`: it answered, or was not asked yet.
-    pub failure: Option<String>,
+    pub last_error: Option<String>,
 }
 
 /// A port mapping on a gateway.
@@ -112,12 +112,12 @@ pub struct LeaseEntry {
     pub external: SocketAddr,
     /// When it ends unless renewed.
     #[serde(with = "time::serde::rfc3339")]
-    pub until: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
 }
 
 /// A supervised process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChildEntry {
+pub struct ProcessEntry {
     /// `babeld`, `server-udp`, `wrn0` …
     pub name: String,
     /// While it runs.
@@ -228,7 +228,7 @@ pub struct RoutesDocument {
     pub routes: Vec<RouteEntry>,
     /// Default routes for the network's packets, installed or not.
     #[serde(default)]
-    pub defaults: Vec<DefaultEntry>,
+    pub exit_routes: Vec<ExitRouteEntry>,
 }
 
 /// A Babel neighbour on a slot.
@@ -271,7 +271,7 @@ pub struct RouteEntry {
 
 /// A default route of babeld, for the network's packets only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DefaultEntry {
+pub struct ExitRouteEntry {
     /// The node that is said to lead out of the network.
     pub gateway: String,
     /// The slot it leaves by.
@@ -362,11 +362,11 @@ mod tests {
         let at = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
         check(
             &RegistryState {
-                asked: Some(at),
-                answered: None,
-                failure: Some("no route".into()),
+                last_request_at: Some(at),
+                last_answer_at: None,
+                last_error: Some("no route".into()),
             },
-            r#"{"asked":"2023-11-14T22:13:20Z","answered":null,"failure":"no route"}"#,
+            r#"{"last_request_at":"2023-11-14T22:13:20Z","last_answer_at":null,"last_error":"no route"}"#,
         );
     }
 

@@ -1,7 +1,7 @@
 //! What members tell each other over the overlay: where they can be dialled, and what they hold.
 
 use crate::{
-    registry::{Kind, Node},
+    registry::{DocumentKind, Node},
     text,
 };
 use policies::names::{Endpoint, Prefix};
@@ -13,23 +13,23 @@ pub const PORT: u16 = 326;
 /// Most bytes of any answer of the peer API.
 pub const ANSWER_LIMIT: usize = 64 * 1024;
 
-/// Most bytes of a signed document, which is passed on by `GET` and `POST` of [`call_of`] its kind.
+/// Most bytes of a signed document, which is passed on by `GET` and `POST` of [`document_path`] its kind.
 pub const DOCUMENT_LIMIT: usize = 2 * 1024 * 1024;
 
 /// The call by which a signed document is passed on.
-pub fn call_of(kind: Kind) -> &'static str {
+pub fn document_path(kind: DocumentKind) -> &'static str {
     match kind {
-        Kind::Network => "/v1/network",
-        Kind::Revocations => "/v1/revocations",
+        DocumentKind::Network => "/v1/network",
+        DocumentKind::Revocations => "/v1/revocations",
     }
 }
 
 /// The call by which a node is asked for its turn to end tunnels by plan (`POST`: 204 given, 409 not now),
 /// and is given it back (`DELETE`: 204).
-pub const TURN: &str = "/v1/turn";
+pub const RESTART_LOCK_PATH: &str = "/v1/restart-lock";
 
 /// Most nodes in one sample.
-pub const MOST_NODES: usize = 64;
+pub const MAX_NODES: usize = 64;
 
 /// The version of all documents in this file.
 pub const VERSION: u32 = 1;
@@ -62,33 +62,33 @@ pub struct NodeDocument {
 pub struct PeersDocument {
     /// [`VERSION`].
     pub version: u32,
-    /// At most [`MOST_NODES`].
-    #[serde(deserialize_with = "text::at_most::<MOST_NODES, _, _>")]
+    /// At most [`MAX_NODES`].
+    #[serde(deserialize_with = "text::at_most::<MAX_NODES, _, _>")]
     pub nodes: Vec<Node>,
 }
 
 /// Most metrics in one view: 20 kB of JSON.
-pub const MOST_DISTANCES: usize = 512;
+pub const MAX_DISTANCES: usize = 512;
 
-/// `GET /v1/view`: how a node sees the network, for those who think of dialling it, or of leaving it.
+/// `GET /v1/route-view`: how a node sees the network, for those who think of dialling it, or of leaving it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ViewDocument {
+pub struct RouteViewDocument {
     /// [`VERSION`].
     pub version: u32,
     /// Who; must be the node that was asked.
     #[serde(with = "text::one")]
     pub prefix: Prefix,
     /// Whether it accepts one more tunnel.
-    pub room: bool,
+    pub accepts_tunnels: bool,
     /// How many tunnels others dialled to it; absent at older nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<u16>,
     /// What its ways would grow by without the tunnel that the asker dialled, in metric, summed over all
     /// nodes; absent: there is no such tunnel, or some node would be out of reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss: Option<u64>,
+    pub regret: Option<u64>,
     /// Its metrics to some nodes, the same ones at all nodes as far as they are known.
-    #[serde(deserialize_with = "text::at_most::<MOST_DISTANCES, _, _>")]
+    #[serde(deserialize_with = "text::at_most::<MAX_DISTANCES, _, _>")]
     pub distances: Vec<Distance>,
 }
 
@@ -162,15 +162,18 @@ mod tests {
         let distance = r#"{"node":"7/16","metric":96}"#;
         let view = |count: usize| {
             let distances = vec![distance; count].join(",");
-            format!(r#"{{"version":1,"prefix":"7/16","room":true,"distances":[{distances}]}}"#)
+            format!(
+                r#"{{"version":1,"prefix":"7/16","accepts_tunnels":true,"distances":[{distances}]}}"#
+            )
         };
-        let read: ViewDocument = serde_json::from_str(&view(MOST_DISTANCES)).unwrap();
-        assert_eq!((read.loss, read.distances.len()), (None, MOST_DISTANCES));
+        let read: RouteViewDocument = serde_json::from_str(&view(MAX_DISTANCES)).unwrap();
+        assert_eq!((read.regret, read.distances.len()), (None, MAX_DISTANCES));
         assert_eq!(
-            serde_json::from_str::<ViewDocument>(&serde_json::to_string(&read).unwrap()).unwrap(),
+            serde_json::from_str::<RouteViewDocument>(&serde_json::to_string(&read).unwrap())
+                .unwrap(),
             read
         );
-        assert!(serde_json::from_str::<ViewDocument>(&view(MOST_DISTANCES + 1)).is_err());
-        assert!(view(MOST_DISTANCES).len() < ANSWER_LIMIT);
+        assert!(serde_json::from_str::<RouteViewDocument>(&view(MAX_DISTANCES + 1)).is_err());
+        assert!(view(MAX_DISTANCES).len() < ANSWER_LIMIT);
     }
 }

@@ -4,7 +4,7 @@
 mod network;
 
 pub use network::{
-    DocumentError, IPV4_RIGHT, MOST_AUTHORITIES, NetworkDocument, ParametersDocument, static_key,
+    DocumentError, IPV4_RIGHT, MAX_AUTHORITIES, NetworkDocument, ParametersDocument, static_key,
     static_key_text,
 };
 
@@ -25,7 +25,7 @@ pub const BODY_LIMIT: usize = 8 * 1024;
 pub const ANSWER_LIMIT: usize = 2 * 1024 * 1024;
 
 /// Most nodes in one bootstrap answer.
-pub const MOST_NODES: usize = 64;
+pub const MAX_NODES: usize = 64;
 
 /// `POST /v1/claims`: an invitation's token for a certificate.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,8 +160,8 @@ pub struct Node {
 pub struct Bootstrap {
     /// [`VERSION`].
     pub version: u32,
-    /// At most [`MOST_NODES`]; empty where the network has no others yet.
-    #[serde(deserialize_with = "text::at_most::<MOST_NODES, _, _>")]
+    /// At most [`MAX_NODES`]; empty where the network has no others yet.
+    #[serde(deserialize_with = "text::at_most::<MAX_NODES, _, _>")]
     pub nodes: Vec<Node>,
     /// Version of the network document at the registry.
     pub network_version: u64,
@@ -172,7 +172,7 @@ pub struct Bootstrap {
 /// What a payload is, so that none passes for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum DocumentKind {
     /// [`NetworkDocument`].
     Network,
     /// [`Revocations`].
@@ -182,8 +182,8 @@ pub enum Kind {
 /// Payload of the signed document `revocations`: complete, never a difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocations {
-    /// [`Kind::Revocations`].
-    pub kind: Kind,
+    /// [`DocumentKind::Revocations`].
+    pub kind: DocumentKind,
     /// Grows with each change; a node never goes back.
     pub version: u64,
     /// All that stand.
@@ -193,13 +193,13 @@ pub struct Revocations {
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "text::at_most::<MOST_BARRED, _, _>"
+        deserialize_with = "text::at_most::<MAX_REVOKED_CAS, _, _>"
     )]
     pub authorities: Vec<String>,
 }
 
 /// Most CAs in [`Revocations::authorities`].
-pub const MOST_BARRED: usize = 64;
+pub const MAX_REVOKED_CAS: usize = 64;
 
 /// A certificate that is no longer good, and its key with it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -243,7 +243,7 @@ impl Revocations {
         };
         let document: Self =
             serde_json::from_slice(payload).map_err(|error| shape(error.to_string()))?;
-        if document.kind != Kind::Revocations {
+        if document.kind != DocumentKind::Revocations {
             return Err(shape("it is of another kind".into()));
         }
         Ok(document)

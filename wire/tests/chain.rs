@@ -7,7 +7,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
 };
-use wire::chain::{Between, ChainError, read_pem, verify, verify_between};
+use wire::chain::{ChainError, IntermediateCa, read_pem, verify, verify_between};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A CA at work.
@@ -100,7 +100,7 @@ fn check(
     let said = said.map(|found| {
         assert_eq!(
             found.between,
-            Some(Between {
+            Some(IntermediateCa {
                 serial: "100".into()
             })
         )
@@ -397,7 +397,7 @@ fn a_ca_between_is_one_that_a_root_certified() {
 
 #[test]
 fn of_two_cas_below_a_root_the_one_with_the_greater_number_is_the_later() {
-    let numbered = |serial: &str| Between {
+    let numbered = |serial: &str| IntermediateCa {
         serial: serial.into(),
     };
     assert!(numbered("ff") < numbered("100") && numbered("100") < numbered("101"));

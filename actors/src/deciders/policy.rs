@@ -228,7 +228,7 @@ mod tests {
     };
     use std::collections::BTreeSet;
     use tokio::sync::mpsc;
-    use wire::peer::MOST_DISTANCES;
+    use wire::peer::MAX_DISTANCES;
 
     struct Sink(mpsc::UnboundedSender<Order>, mpsc::UnboundedSender<Decided>);
 
@@ -273,7 +273,7 @@ mod tests {
         let limits = LocalLimits {
             tunnels_to_dial: 10,
             max_accepted: 30,
-            distances: MOST_DISTANCES,
+            distances: MAX_DISTANCES,
         };
         Policy::new(PolicyDeps {
             me,

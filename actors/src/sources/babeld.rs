@@ -32,9 +32,9 @@ use tokio::{
 };
 use wire::errors::Chain;
 use wire::{
-    babel::{self, BabelConfig, Decoder, MacKey, Reply, WayOut},
+    babel::{self, BabelConfig, Decoder, ExitRoutes, MacKey, Reply},
     overlay::Network,
-    registry::Kind,
+    registry::DocumentKind,
 };
 
 /// How often the life is looked at, and the tables are read while a tunnel drains.
@@ -228,7 +228,7 @@ impl Babeld {
             self.restart_at = None;
             return self
                 .applied
-                .by_babeld(self.held.load().version(Kind::Network));
+                .by_babeld(self.held.load().version(DocumentKind::Network));
         }
         let at = *self
             .restart_at
@@ -289,12 +289,12 @@ impl Babeld {
     fn answered(&mut self, answer: io::Result<babel::Dump>) {
         self.asking = false;
         let at = self.clock.now();
-        let mut way_out = WayOut::default();
+        let mut exit_routes = ExitRoutes::default();
         let table = match answer {
             Ok(dump) => {
                 self.came_up(at);
-                self.follow_default(dump.way_out.own);
-                way_out = dump.way_out;
+                self.follow_default(dump.exit_routes.own);
+                exit_routes = dump.exit_routes;
                 for route in &dump.forged {
                     tracing::warn!(node = %route.node, via = %route.via, "a route's router id is not its node's");
                 }
@@ -305,7 +305,11 @@ impl Babeld {
                 None
             }
         };
-        let reading = RoutesRead { at, table, way_out };
+        let reading = RoutesRead {
+            at,
+            table,
+            exit_routes,
+        };
         self.readers
             .iter()
             .for_each(|to| offer(to, reading.clone()));

@@ -29,7 +29,7 @@ use std::{
 use wire::errors::Chain;
 use wire::{
     chain,
-    registry::{Kind, NetworkDocument, Renewal, Renewed, VERSION},
+    registry::{DocumentKind, NetworkDocument, Renewal, Renewed, VERSION},
 };
 
 /// How often it is looked whether a renewal is due.
@@ -306,7 +306,7 @@ impl Credentials {
             .as_ref()
             .is_some_and(|(chain, _)| held.is_superseded(chain))
         {
-            self.fulfilled = held.version(Kind::Network);
+            self.fulfilled = held.version(DocumentKind::Network);
         }
         let not_after_s = own.and_then(|(_, own)| u64::try_from(own.not_after_s).ok());
         let window = WINDOW.min(old_rest / 16);
@@ -471,7 +471,7 @@ impl Handler<DocumentsChanged> for Credentials {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
-        if changed.kind != Some(Kind::Revocations)
+        if changed.kind != Some(DocumentKind::Revocations)
             && let Err(error) = self.follow(&changed.held)
         {
             tracing::error!(error = %Chain(&error), "the network's new CAs or keys are not in use");

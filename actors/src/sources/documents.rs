@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 use wire::errors::Chain;
-use wire::{peer::NodeDocument, registry::Kind, signed::SignedDocument};
+use wire::{peer::NodeDocument, registry::DocumentKind, signed::SignedDocument};
 
 /// Ours.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -124,7 +124,7 @@ impl Documents {
 
     /// Takes a document, if it is news. `from`: who gave it; `None`: the registry.
     fn take(&mut self, document: SignedDocument, from: Option<Prefix>, ctx: &mut Context<Self>) {
-        let same = [Kind::Network, Kind::Revocations];
+        let same = [DocumentKind::Network, DocumentKind::Revocations];
         let held = self.held.load_full();
         if same
             .into_iter()
@@ -163,7 +163,7 @@ impl Documents {
     /// On disk before it counts: a version once seen is never gone back from.
     fn write(
         &mut self,
-        kind: Kind,
+        kind: DocumentKind,
         next: Arc<CurrentDocuments>,
         from: Option<Prefix>,
         ctx: &mut Context<Self>,
@@ -185,7 +185,7 @@ impl Documents {
 
     fn publish(
         &mut self,
-        kind: Kind,
+        kind: DocumentKind,
         next: Arc<CurrentDocuments>,
         from: Option<Prefix>,
         ctx: &mut Context<Self>,
@@ -195,7 +195,7 @@ impl Documents {
         let from_whom = from.map_or_else(|| "registry".to_owned(), |peer| peer.to_string());
         tracing::info!(document = ?kind, version, from = from_whom, "signed document taken");
         self.say_what_is_held();
-        if kind == Kind::Network {
+        if kind == DocumentKind::Network {
             self.say_what_is_asked();
         }
         if next.bars(&self.settings.serial) && !before.bars(&self.settings.serial) {
@@ -234,8 +234,10 @@ impl Documents {
 
     fn say_what_is_held(&self) {
         let held = self.held.load();
-        let (network_version, revocations_version) =
-            (held.version(Kind::Network), held.version(Kind::Revocations));
+        let (network_version, revocations_version) = (
+            held.version(DocumentKind::Network),
+            held.version(DocumentKind::Revocations),
+        );
         self.node.rcu(|node| NodeDocument {
             network_version,
             revocations_version,
@@ -244,7 +246,7 @@ impl Documents {
     }
 
     /// Gives a neighbour what we hold; tries `tries` times.
-    fn post(&mut self, peer: Prefix, kind: Kind, tries: u32, ctx: &mut Context<Self>) {
+    fn post(&mut self, peer: Prefix, kind: DocumentKind, tries: u32, ctx: &mut Context<Self>) {
         let Some(document) = self.held.load().signed(kind).cloned() else {
             return;
         };
@@ -281,8 +283,8 @@ impl Documents {
 
     fn compared(&mut self, peer: Prefix, node: &NodeDocument, ctx: &mut Context<Self>) {
         let theirs = [
-            (Kind::Network, node.network_version),
-            (Kind::Revocations, node.revocations_version),
+            (DocumentKind::Network, node.network_version),
+            (DocumentKind::Revocations, node.revocations_version),
         ];
         for (kind, version) in theirs {
             let ours = self.held.load().version(kind);
@@ -318,7 +320,7 @@ impl Documents {
         }
         let (registry, version) = (
             self.registry.clone(),
-            self.held.load().version(Kind::Revocations),
+            self.held.load().version(DocumentKind::Revocations),
         );
         let call = format!("/v1/revocations?after={version}&wait={HELD_OPEN_S}");
         let longest = Duration::from_secs(HELD_OPEN_S + 10);
@@ -417,10 +419,10 @@ impl Handler<VersionsReported> for Documents {
     fn handle(&mut self, heard: VersionsReported, ctx: &mut Self::Context) {
         let held = self.held.load_full();
         // A lower one may be that of a later CA.
-        if heard.network != held.version(Kind::Network) {
+        if heard.network != held.version(DocumentKind::Network) {
             self.fetch(0, "/v1/network", ctx);
         }
-        if heard.revocations != held.version(Kind::Revocations) {
+        if heard.revocations != held.version(DocumentKind::Revocations) {
             self.fetch(1, "/v1/revocations", ctx);
         }
     }

@@ -38,9 +38,10 @@ use wire::errors::Chain;
 use wire::{
     chain,
     peer::{
-        DOCUMENT_LIMIT, Distance, MOST_NODES, PeersDocument, TURN, VERSION, ViewDocument, call_of,
+        DOCUMENT_LIMIT, Distance, MAX_NODES, PeersDocument, RESTART_LOCK_PATH, RouteViewDocument,
+        VERSION, document_path,
     },
-    registry::{Kind, Node},
+    registry::{DocumentKind, Node},
 };
 
 /// The node address may appear a moment after us.
@@ -213,13 +214,19 @@ fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Serv
             .app_data(web::PayloadConfig::new(DOCUMENT_LIMIT))
             .route("/v1/node", web::get().to(node))
             .route("/v1/peers", web::get().to(peers))
-            .route("/v1/view", web::get().to(view))
-            .route(call_of(Kind::Network), web::get().to(network))
-            .route(call_of(Kind::Network), web::post().to(offer))
-            .route(call_of(Kind::Revocations), web::get().to(revocations))
-            .route(call_of(Kind::Revocations), web::post().to(offer))
-            .route(TURN, web::post().to(acquire_lock))
-            .route(TURN, web::delete().to(release_lock))
+            .route("/v1/route-view", web::get().to(view))
+            .route(document_path(DocumentKind::Network), web::get().to(network))
+            .route(document_path(DocumentKind::Network), web::post().to(offer))
+            .route(
+                document_path(DocumentKind::Revocations),
+                web::get().to(revocations),
+            )
+            .route(
+                document_path(DocumentKind::Revocations),
+                web::post().to(offer),
+            )
+            .route(RESTART_LOCK_PATH, web::post().to(acquire_lock))
+            .route(RESTART_LOCK_PATH, web::delete().to(release_lock))
             .default_service(web::to(|| async {
                 problem(StatusCode::NOT_FOUND, "no such call")
             }))
@@ -284,14 +291,14 @@ async fn node(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
 }
 
 async fn network(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    document(&request, &state, Kind::Network)
+    document(&request, &state, DocumentKind::Network)
 }
 
 async fn revocations(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    document(&request, &state, Kind::Revocations)
+    document(&request, &state, DocumentKind::Revocations)
 }
 
-fn document(request: &HttpRequest, state: &State, kind: Kind) -> HttpResponse {
+fn document(request: &HttpRequest, state: &State, kind: DocumentKind) -> HttpResponse {
     match state.held.load().signed(kind) {
         Some(document) => answer(request, state, || (**document).clone()),
         None => problem(StatusCode::NOT_FOUND, "no such document is held"),
@@ -326,7 +333,7 @@ async fn peers(
     answer(&request, &state, || {
         let mut candidates: Vec<_> = state.peers.load().iter().cloned().collect();
         fastrand::shuffle(&mut candidates);
-        candidates.truncate(count.count.unwrap_or(MOST_NODES).min(MOST_NODES));
+        candidates.truncate(count.count.unwrap_or(MAX_NODES).min(MAX_NODES));
         let node = |candidate: policies::observation::Candidate| Node {
             prefix: candidate.peer,
             endpoints: candidate.endpoints,
@@ -349,12 +356,12 @@ async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
         node: *node,
         metric: *metric,
     });
-    HttpResponse::Ok().json(ViewDocument {
+    HttpResponse::Ok().json(RouteViewDocument {
         version: VERSION,
         prefix: state.node.load().prefix,
-        room: outlook.accepts_tunnels,
+        accepts_tunnels: outlook.accepts_tunnels,
         accepted: Some(outlook.accepted),
-        loss: outlook.regrets.get(&caller.prefix).copied().flatten(),
+        regret: outlook.regrets.get(&caller.prefix).copied().flatten(),
         distances: distances.collect(),
     })
 }

@@ -231,7 +231,7 @@ impl RegistryClient {
         found.sort_by_key(|endpoint| endpoint.transport);
         let all = endpoints.iter().chain(&found).copied();
         all.filter(|endpoint| seen.insert(*endpoint))
-            .take(crate::sources::peer_cache::directory::MOST_ENDPOINTS)
+            .take(crate::sources::peer_cache::directory::MAX_ENDPOINTS)
             .collect()
     }
 

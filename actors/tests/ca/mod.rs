@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::net::IpAddr;
 use wire::{
     overlay::Network,
-    registry::{Kind, Revocations, Revoked},
+    registry::{DocumentKind, Revocations, Revoked},
     signed::{SIGNER_NAME, SignedDocument, seal},
 };
 
@@ -77,7 +77,7 @@ impl Ca {
             key: "00".repeat(32),
         };
         self.sealed(&Revocations {
-            kind: Kind::Revocations,
+            kind: DocumentKind::Revocations,
             version,
             revoked: vec![revoked],
             authorities: vec![],

@@ -21,7 +21,7 @@ use policies::{
     units::Uptime,
 };
 use std::time::Duration;
-use wire::babel::{DefaultRoute, WayOut};
+use wire::babel::{DefaultRoute, ExitRoutes};
 
 const DIALLED: Slot = Slot::Dialling(0);
 const ACCEPTED: Slot = Slot::Accepting(Transport::Tcp, 2);
@@ -107,7 +107,7 @@ fn table() -> BabelTable {
 }
 
 /// A gateway whose way is used, and somebody who is none.
-fn way_out() -> WayOut {
+fn exit_routes() -> ExitRoutes {
     let route = |gateway, slot, via, installed, metric| DefaultRoute {
         gateway: prefix(gateway),
         slot,
@@ -120,7 +120,7 @@ fn way_out() -> WayOut {
         route(11, ACCEPTED, 11, false, 65535),
         route(12, DIALLED, 9, true, 192),
     ];
-    WayOut { routes, own: false }
+    ExitRoutes { routes, own: false }
 }
 
 fn decided(at: Uptime) -> Decided {
@@ -180,7 +180,7 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(RoutesRead {
         at,
         table: Some(table()),
-        way_out: way_out(),
+        exit_routes: exit_routes(),
     });
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
     let lately = ProbeCounts { sent: 40, lost: 1 };

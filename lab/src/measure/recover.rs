@@ -283,7 +283,7 @@ fn kill_daemon(node: &Node) -> Result<Duration> {
 fn kill_child(node: &Node, name: &str) -> Result<()> {
     let status: StatusDocument = node.control_document(STATUS_PATH)?;
     let child = status
-        .children
+        .processes
         .iter()
         .find(|child| child.name == name)
         .and_then(|child| child.pid);

@@ -8,8 +8,8 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
 use std::{collections::BTreeSet, fmt, sync::Arc};
 use wire::{
-    chain::{self, Between, Issuer},
-    registry::{DocumentError, Kind, NetworkDocument, Revocations, Revoked},
+    chain::{self, IntermediateCa, Issuer},
+    registry::{DocumentError, DocumentKind, NetworkDocument, Revocations, Revoked},
     serial,
     signed::{self, Opened, SignedDocument, SignedError},
 };
@@ -66,11 +66,11 @@ pub enum DocumentRejected {
 #[derive(Debug)]
 pub enum UpdateOutcome {
     /// It is newer: what is held from now on.
-    New(Kind, Box<CurrentDocuments>),
+    New(DocumentKind, Box<CurrentDocuments>),
     /// It is the one that is held.
     Same,
     /// We hold a newer one.
-    Older(Kind),
+    Older(DocumentKind),
 }
 
 /// What is held. A clone is cheap. Prints without the network's keys.
@@ -87,12 +87,15 @@ struct One<T> {
     signed: Arc<SignedDocument>,
     read: Arc<T>,
     /// The CA between, where a root stands behind it.
-    by: Option<Between>,
+    by: Option<IntermediateCa>,
 }
 
 impl fmt::Debug for CurrentDocuments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (network, revocations) = (self.version(Kind::Network), self.version(Kind::Revocations));
+        let (network, revocations) = (
+            self.version(DocumentKind::Network),
+            self.version(DocumentKind::Revocations),
+        );
         write!(
             f,
             "CurrentDocuments {{ network: {network}, revocations: {revocations}, .. }}"
@@ -113,7 +116,7 @@ struct List {
 /// What each payload begins with.
 #[derive(Deserialize)]
 struct Head {
-    kind: Kind,
+    kind: DocumentKind,
     version: u64,
 }
 
@@ -134,7 +137,10 @@ impl CurrentDocuments {
     /// # Errors
     /// No CA that we trust vouches for it, or it says what cannot be.
     pub fn take(&self, document: &SignedDocument) -> Result<UpdateOutcome, DocumentRejected> {
-        let same = [self.signed(Kind::Network), self.signed(Kind::Revocations)];
+        let same = [
+            self.signed(DocumentKind::Network),
+            self.signed(DocumentKind::Revocations),
+        ];
         if same.into_iter().flatten().any(|held| **held == *document) {
             return Ok(UpdateOutcome::Same);
         }
@@ -161,7 +167,7 @@ impl CurrentDocuments {
         }
         let (mut next, document) = (self.clone(), Arc::new(document.clone()));
         match head.kind {
-            Kind::Network => {
+            DocumentKind::Network => {
                 let read = NetworkDocument::read(&payload)?;
                 if self
                     .network()
@@ -178,7 +184,7 @@ impl CurrentDocuments {
                     by: by.between,
                 });
             }
-            Kind::Revocations => {
+            DocumentKind::Revocations => {
                 let list = Arc::new(List::new(Revocations::read(&payload)?));
                 next.revocations = Some(One {
                     signed: document,
@@ -208,10 +214,10 @@ impl CurrentDocuments {
     }
 
     /// The CA between that stands behind a document.
-    fn by(&self, kind: Kind) -> Option<&Between> {
+    fn by(&self, kind: DocumentKind) -> Option<&IntermediateCa> {
         match kind {
-            Kind::Network => self.network.as_ref().and_then(|one| one.by.as_ref()),
-            Kind::Revocations => self.revocations.as_ref().and_then(|one| one.by.as_ref()),
+            DocumentKind::Network => self.network.as_ref().and_then(|one| one.by.as_ref()),
+            DocumentKind::Revocations => self.revocations.as_ref().and_then(|one| one.by.as_ref()),
         }
     }
 
@@ -229,8 +235,8 @@ impl CurrentDocuments {
         let by = chain::verify(chain, &self.cas, None)
             .ok()
             .and_then(|by| by.between);
-        let later = |ca: Between| {
-            [Kind::Network, Kind::Revocations]
+        let later = |ca: IntermediateCa| {
+            [DocumentKind::Network, DocumentKind::Revocations]
                 .into_iter()
                 .any(|kind| self.by(kind).is_some_and(|by| *by > ca))
         };
@@ -243,10 +249,10 @@ impl CurrentDocuments {
     }
 
     /// The document as it was signed.
-    pub fn signed(&self, kind: Kind) -> Option<&Arc<SignedDocument>> {
+    pub fn signed(&self, kind: DocumentKind) -> Option<&Arc<SignedDocument>> {
         match kind {
-            Kind::Network => self.network.as_ref().map(|one| &one.signed),
-            Kind::Revocations => self.revocations.as_ref().map(|one| &one.signed),
+            DocumentKind::Network => self.network.as_ref().map(|one| &one.signed),
+            DocumentKind::Revocations => self.revocations.as_ref().map(|one| &one.signed),
         }
     }
 
@@ -256,10 +262,10 @@ impl CurrentDocuments {
     }
 
     /// Version of a document; 0: none is held.
-    pub fn version(&self, kind: Kind) -> u64 {
+    pub fn version(&self, kind: DocumentKind) -> u64 {
         match kind {
-            Kind::Network => self.network().map_or(0, |document| document.version),
-            Kind::Revocations => self.list().map_or(0, |list| list.version),
+            DocumentKind::Network => self.network().map_or(0, |document| document.version),
+            DocumentKind::Revocations => self.list().map_or(0, |list| list.version),
         }
     }
 

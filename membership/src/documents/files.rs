@@ -12,7 +12,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
-use wire::{registry::Kind, serial, signed::SignedDocument};
+use wire::{registry::DocumentKind, serial, signed::SignedDocument};
 
 /// Where the documents lie.
 #[derive(Clone, Debug)]
@@ -93,12 +93,12 @@ impl DocumentFiles {
     ///
     /// # Errors
     /// The disk refused; what was there before stands.
-    pub fn write(&self, kind: Kind, held: &CurrentDocuments) -> Result<(), FileError> {
+    pub fn write(&self, kind: DocumentKind, held: &CurrentDocuments) -> Result<(), FileError> {
         let path = match kind {
-            Kind::Network => &self.network,
-            Kind::Revocations => &self.revocations,
+            DocumentKind::Network => &self.network,
+            DocumentKind::Revocations => &self.revocations,
         };
-        if kind == Kind::Revocations {
+        if kind == DocumentKind::Revocations {
             self.bar(held)?;
         }
         let Some(document) = held.signed(kind) else {

@@ -15,7 +15,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use std::{net::IpAddr, time::Duration};
-use wire::registry::{Announcement, Claim, MOST_NODES, Renewal};
+use wire::registry::{Announcement, Claim, MAX_NODES, Renewal};
 
 /// The longest that a call for news is held open, in seconds.
 pub(crate) const LONGEST_WAIT_S: u64 = 60;
@@ -102,9 +102,9 @@ async fn announce(
 
 async fn bootstrap(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     let shown = shown(&request)?;
-    let most = u64::try_from(MOST_NODES).unwrap_or(u64::MAX);
+    let most = u64::try_from(MAX_NODES).unwrap_or(u64::MAX);
     let count = query::number(&request, "count", most)?.unwrap_or(10);
-    let count = usize::try_from(count).unwrap_or(MOST_NODES);
+    let count = usize::try_from(count).unwrap_or(MAX_NODES);
     let told = queue.ask(move |desk| {
         let member = desk.member(&shown)?;
         desk.bootstrap(&member, count)

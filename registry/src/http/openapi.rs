@@ -10,7 +10,7 @@ use crate::{
 };
 use actix_web::http::Method;
 use serde_json::{Map, Value, json};
-use wire::registry::{BODY_LIMIT, MOST_NODES, SOFTWARE_LIMIT};
+use wire::registry::{BODY_LIMIT, MAX_NODES, SOFTWARE_LIMIT};
 
 /// A whole number.
 fn number(least: u64, most: u64) -> Value {
@@ -196,7 +196,7 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
     match call {
         Call::Bootstrap => vec![(
             "count",
-            number(0, u64::try_from(MOST_NODES).unwrap_or(u64::MAX)),
+            number(0, u64::try_from(MAX_NODES).unwrap_or(u64::MAX)),
         )],
         Call::Network | Call::Revocations => {
             vec![

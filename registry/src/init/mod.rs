@@ -27,7 +27,7 @@ use std::{fs, os::unix::fs::OpenOptionsExt, path::PathBuf};
 use wire::{
     invitation::RegistryAddress,
     overlay::Network,
-    registry::{DocumentError, Kind, NetworkDocument, Revocations, static_key_text},
+    registry::{DocumentError, DocumentKind, NetworkDocument, Revocations, static_key_text},
     signed::{SignedDocument, hex},
 };
 /// What a new network shall be.
@@ -67,7 +67,7 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Re
         return Err(RegistryError::Network { network: range });
     }
     let document = NetworkDocument {
-        kind: Kind::Network,
+        kind: DocumentKind::Network,
         version: 1,
         network: range,
         parameters: new.parameters.into(),
@@ -110,13 +110,25 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Re
     let authority = Authority::load((1, &made), None)?;
     let mut storage = open_database(places, &settings)?;
     let revocations = Revocations {
-        kind: Kind::Revocations,
+        kind: DocumentKind::Revocations,
         version: 1,
         revoked: Vec::new(),
         authorities: Vec::new(),
     };
-    keep(&mut storage, &authority, Kind::Network, 1, &document)?;
-    keep(&mut storage, &authority, Kind::Revocations, 1, &revocations)?;
+    keep(
+        &mut storage,
+        &authority,
+        DocumentKind::Network,
+        1,
+        &document,
+    )?;
+    keep(
+        &mut storage,
+        &authority,
+        DocumentKind::Revocations,
+        1,
+        &revocations,
+    )?;
     // Last, since its presence says that all is there.
     write_new(&settings_file, &json(&settings).map_err(shape_error)?)?;
     Ok(range)
@@ -142,7 +154,7 @@ fn open_database(places: &Places, settings: &Settings) -> Result<Sqlite, Registr
 pub(crate) fn keep<T: Serialize>(
     storage: &mut dyn Storage,
     authority: &Authority,
-    kind: Kind,
+    kind: DocumentKind,
     version: u64,
     document: &T,
 ) -> Result<SignedDocument, RegistryError> {

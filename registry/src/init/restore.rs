@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use wire::{
-    registry::{Kind, NetworkDocument, Revocations},
+    registry::{DocumentKind, NetworkDocument, Revocations},
     signed::{SignedDocument, open},
 };
 
@@ -75,11 +75,23 @@ fn leap(
         let opened = open(&signed, &authority.trusted_der()).map_err(|_| bad("a signature"));
         opened.map(|opened| opened.payload)
     };
-    let mut network = NetworkDocument::read(&payload(storage, Kind::Network)?)?;
+    let mut network = NetworkDocument::read(&payload(storage, DocumentKind::Network)?)?;
     network.version += VERSIONS;
-    keep(storage, authority, Kind::Network, network.version, &network)?;
-    let mut list = Revocations::read(&payload(storage, Kind::Revocations)?)?;
+    keep(
+        storage,
+        authority,
+        DocumentKind::Network,
+        network.version,
+        &network,
+    )?;
+    let mut list = Revocations::read(&payload(storage, DocumentKind::Revocations)?)?;
     list.version += VERSIONS;
-    keep(storage, authority, Kind::Revocations, list.version, &list)?;
+    keep(
+        storage,
+        authority,
+        DocumentKind::Revocations,
+        list.version,
+        &list,
+    )?;
     Ok(())
 }

@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use wire::{
-    chain::{self, Between},
+    chain::{self, IntermediateCa},
     overlay::Network,
     signed::hex,
 };
@@ -157,7 +157,7 @@ impl OfflineRoot {
     /// The clock is behind that of the last time, or something could not be made or written.
     pub fn certify(&self, key: &ProvenKey, now_s: i64) -> Result<String, RootError> {
         let serial = serial(now_s)?;
-        let number = Between {
+        let number = IntermediateCa {
             serial: hex(&serial).trim_start_matches('0').to_owned(),
         };
         if self.certified()?.iter().any(|before| *before >= number) {
@@ -198,7 +198,7 @@ impl OfflineRoot {
     }
 
     /// The CAs that it certified, by their copies.
-    fn certified(&self) -> Result<Vec<Between>, RootError> {
+    fn certified(&self) -> Result<Vec<IntermediateCa>, RootError> {
         let failed = io_error("read", &self.folder);
         let entries = fs::read_dir(&self.folder).map_err(&failed)?;
         let mut found = Vec::new();

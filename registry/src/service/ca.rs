@@ -17,7 +17,7 @@ use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
 use wire::{
     chain,
-    registry::{Kind, MOST_BARRED, NetworkDocument, Revocations},
+    registry::{DocumentKind, MAX_REVOKED_CAS, NetworkDocument, Revocations},
     signed::{SignedDocument, open},
 };
 
@@ -57,19 +57,31 @@ pub(super) fn mend(
         let signed: SignedDocument = serde_json::from_str(&json)?;
         Ok((open(&signed, &cas)?.payload, signed))
     };
-    let (payload, signed) = read(storage, Kind::Network)?;
+    let (payload, signed) = read(storage, DocumentKind::Network)?;
     let mut network = NetworkDocument::read(&payload)?;
     if network.authorities != expected(authorities) || !authority.signed_rightly(&signed) {
         network.authorities = expected(authorities);
         network.version += 1;
-        keep(storage, authority, Kind::Network, network.version, &network)?;
+        keep(
+            storage,
+            authority,
+            DocumentKind::Network,
+            network.version,
+            &network,
+        )?;
     }
-    let (payload, signed) = read(storage, Kind::Revocations)?;
+    let (payload, signed) = read(storage, DocumentKind::Revocations)?;
     let mut list = Revocations::read(&payload)?;
     if list.authorities != settings.barred_serials() || !authority.signed_rightly(&signed) {
         list.authorities = settings.barred_serials();
         list.version += 1;
-        keep(storage, authority, Kind::Revocations, list.version, &list)?;
+        keep(
+            storage,
+            authority,
+            DocumentKind::Revocations,
+            list.version,
+            &list,
+        )?;
     }
     Ok(())
 }
@@ -252,7 +264,7 @@ impl Desk {
         };
         let now_s = self.now_s();
         settings.barred.retain(|ca| ca.until_s > now_s);
-        if settings.barred.len() >= MOST_BARRED {
+        if settings.barred.len() >= MAX_REVOKED_CAS {
             return out_of_order("as many CAs are barred as the revocations may name");
         }
         settings.barred.push(BarredCa { serial, until_s });

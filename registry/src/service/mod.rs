@@ -40,8 +40,8 @@ use wire::{
     endpoints::dialable,
     invitation::{RegistryAddress, token_from_text},
     registry::{
-        Announced, Announcement, Bootstrap, Claim, Claimed, Kind, MOST_NODES, NetworkDocument,
-        Refused, Renewal, Renewed, Revocations, SOFTWARE_LIMIT, VERSION,
+        Announced, Announcement, Bootstrap, Claim, Claimed, DocumentKind, MAX_NODES,
+        NetworkDocument, Refused, Renewal, Renewed, Revocations, SOFTWARE_LIMIT, VERSION,
     },
     signed::SignedDocument,
 };
@@ -88,7 +88,7 @@ pub struct Desk {
 /// A stored document and its payload.
 fn stored(
     storage: &dyn Storage,
-    kind: Kind,
+    kind: DocumentKind,
     authority: &Authority,
 ) -> Result<(Vec<u8>, SignedDocument), Refusal> {
     let missing = StorageError::Value {
@@ -104,7 +104,7 @@ fn network_of(
     storage: &dyn Storage,
     authority: &Authority,
 ) -> Result<(NetworkDocument, SignedDocument), Refusal> {
-    let (payload, signed) = stored(storage, Kind::Network, authority)?;
+    let (payload, signed) = stored(storage, DocumentKind::Network, authority)?;
     Ok((NetworkDocument::read(&payload)?, signed))
 }
 
@@ -112,7 +112,7 @@ fn revocations_of(
     storage: &dyn Storage,
     authority: &Authority,
 ) -> Result<(u64, SignedDocument), Refusal> {
-    let (payload, signed) = stored(storage, Kind::Revocations, authority)?;
+    let (payload, signed) = stored(storage, DocumentKind::Revocations, authority)?;
     Ok((Revocations::read(&payload)?.version, signed))
 }
 
@@ -416,7 +416,7 @@ impl Desk {
         })
     }
 
-    /// Random nodes that can be dialled, at most `count` and [`MOST_NODES`].
+    /// Random nodes that can be dialled, at most `count` and [`MAX_NODES`].
     ///
     /// # Errors
     /// Asked too often.
@@ -427,7 +427,7 @@ impl Desk {
                 what: "questions for nodes",
             });
         }
-        let nodes = self.book.some(member.prefix, count.min(MOST_NODES), now_s);
+        let nodes = self.book.some(member.prefix, count.min(MAX_NODES), now_s);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
         Ok(Bootstrap {
             version: VERSION,

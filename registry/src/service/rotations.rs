@@ -10,7 +10,7 @@ use policies::names::Prefix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use wire::{
-    registry::{Kind, NetworkDocument, Revocations, VERSION, static_key_text},
+    registry::{DocumentKind, NetworkDocument, Revocations, VERSION, static_key_text},
     signed::hex,
 };
 
@@ -87,7 +87,7 @@ impl Desk {
         let signed = keep(
             self.storage.as_mut(),
             authority,
-            Kind::Network,
+            DocumentKind::Network,
             version,
             &next,
         )?;
@@ -105,7 +105,7 @@ impl Desk {
         let (version, now_s) = (self.revocations.0 + 1, self.now_s());
         let (revoked, authorities) = (self.storage.revoked(now_s)?, self.settings.barred_serials());
         let list = Revocations {
-            kind: Kind::Revocations,
+            kind: DocumentKind::Revocations,
             version,
             revoked,
             authorities,
@@ -114,7 +114,7 @@ impl Desk {
         let signed = keep(
             self.storage.as_mut(),
             authority,
-            Kind::Revocations,
+            DocumentKind::Revocations,
             version,
             &list,
         )?;

@@ -7,7 +7,7 @@ pub mod sqlite;
 
 use crate::pki::{authority::Issued, request::ProvenKey};
 use policies::names::{Endpoint, Prefix};
-use wire::registry::{Kind, Revoked};
+use wire::registry::{DocumentKind, Revoked};
 
 /// Why something could not be kept or found.
 #[derive(Debug, thiserror::Error)]
@@ -278,13 +278,18 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// The database refused.
-    fn document(&self, kind: Kind) -> Result<Option<(u64, String)>, StorageError>;
+    fn document(&self, kind: DocumentKind) -> Result<Option<(u64, String)>, StorageError>;
 
     /// Keeps a signed document (JSON); an older version never replaces a newer.
     ///
     /// # Errors
     /// It could not be kept.
-    fn keep_document(&mut self, kind: Kind, version: u64, json: &str) -> Result<(), StorageError>;
+    fn keep_document(
+        &mut self,
+        kind: DocumentKind,
+        version: u64,
+        json: &str,
+    ) -> Result<(), StorageError>;
 
     /// A value that the desk keeps for itself.
     ///

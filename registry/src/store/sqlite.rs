@@ -17,7 +17,7 @@ use crate::{
 use policies::names::Prefix;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::{path::Path, time::Duration};
-use wire::registry::{Kind, Revoked};
+use wire::registry::{DocumentKind, Revoked};
 
 /// Spent and expired invitations are forgotten after this: 7 days.
 const INVITATION_REST_S: i64 = 7 * 86_400;
@@ -434,11 +434,16 @@ impl Storage for Sqlite {
         .collect()
     }
 
-    fn document(&self, kind: Kind) -> Result<Option<(u64, String)>, StorageError> {
+    fn document(&self, kind: DocumentKind) -> Result<Option<(u64, String)>, StorageError> {
         self.stored_document(kind)
     }
 
-    fn keep_document(&mut self, kind: Kind, version: u64, json: &str) -> Result<(), StorageError> {
+    fn keep_document(
+        &mut self,
+        kind: DocumentKind,
+        version: u64,
+        json: &str,
+    ) -> Result<(), StorageError> {
         self.store_document(kind, version, json)
     }
 

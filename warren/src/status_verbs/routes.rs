@@ -1,7 +1,7 @@
 //! The text of `warren routes`: babeld's neighbours, its routes to nodes, and its routes to exit gateways.
 
 use super::format::{align_right, metric, milliseconds, or_dash, plain_table, yes_or_dash};
-use wire::control::{DefaultEntry, NeighbourEntry, RouteEntry, RoutesDocument};
+use wire::control::{ExitRouteEntry, NeighbourEntry, RouteEntry, RoutesDocument};
 
 /// Shows the document.
 pub(super) fn render(document: &RoutesDocument) -> String {
@@ -9,8 +9,8 @@ pub(super) fn render(document: &RoutesDocument) -> String {
         return "babeld does not answer".to_owned();
     }
     let mut parts = vec![neighbours(&document.neighbours), routes(&document.routes)];
-    if !document.defaults.is_empty() {
-        parts.push(exit_routes(&document.defaults));
+    if !document.exit_routes.is_empty() {
+        parts.push(exit_routes(&document.exit_routes));
     }
     parts.join("\n\n")
 }
@@ -58,7 +58,7 @@ fn routes(entries: &[RouteEntry]) -> String {
     table.to_string()
 }
 
-fn exit_routes(entries: &[DefaultEntry]) -> String {
+fn exit_routes(entries: &[ExitRouteEntry]) -> String {
     let mut table = plain_table();
     table.set_header(["EXIT GATEWAY", "VIA", "TUNNEL", "METRIC", "INSTALLED"]);
     for entry in entries {
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn exit_routes_have_a_table_of_their_own() {
         let text = r#"{"version":1,"at":"2023-11-14T22:13:20.5Z","babeld_answers":true,"neighbours":[],"routes":[],
-            "defaults":[{"gateway":"9/16","slot":"wrn0","via":"8/16","installed":true,"metric":192,"refmetric":96}]}"#;
+            "exit_routes":[{"gateway":"9/16","slot":"wrn0","via":"8/16","installed":true,"metric":192,"refmetric":96}]}"#;
         let shown = render(&serde_json::from_str(text).unwrap());
         let words: Vec<_> = shown.lines().last().unwrap().split_whitespace().collect();
         assert_eq!(words.join(" "), "9/16 8/16 wrn0 192 yes");

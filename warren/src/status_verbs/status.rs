@@ -1,7 +1,7 @@
 //! The text of `warren status`: one fact a line.
 
 use super::format::{DRY_RUN, plain_table, printable, time_span, utc_time};
-use wire::control::{ChildEntry, LeaseEntry, RegistryState, StatusDocument};
+use wire::control::{LeaseEntry, ProcessEntry, RegistryState, StatusDocument};
 
 /// The rows of the table: what, and how it is.
 type Rows = Vec<(String, String)>;
@@ -11,7 +11,7 @@ pub(super) fn render(document: &StatusDocument) -> String {
     let mut rows = identity_rows(document);
     rows.extend(network_rows(document));
     rows.extend(document.leases.iter().map(lease_row));
-    rows.extend(document.children.iter().map(process_row));
+    rows.extend(document.processes.iter().map(process_row));
     if document.actor_restarts > 0 {
         let count = document.actor_restarts.to_string();
         rows.push(("actor restarts".to_owned(), count));
@@ -40,7 +40,7 @@ fn identity_rows(document: &StatusDocument) -> Rows {
     }
     let (software, pid) = (&document.software, document.pid);
     add("software", format!("warren {software}, pid {pid}"));
-    if let Some(minimum) = &document.upgrade_to {
+    if let Some(minimum) = &document.minimum_version {
         let minimum = printable(minimum);
         add(
             "upgrade needed",
@@ -63,7 +63,7 @@ fn network_rows(document: &StatusDocument) -> Rows {
     add("neighbours", document.neighbours.to_string());
     add("nodes known", document.nodes_known.to_string());
     add("routes installed", document.routes_installed.to_string());
-    if let Some(gateway) = &document.gateway {
+    if let Some(gateway) = &document.exit_gateway {
         let is_own = *gateway == document.prefix;
         let shown = if is_own { "this node" } else { gateway };
         add("exit gateway", shown.to_owned());
@@ -73,8 +73,12 @@ fn network_rows(document: &StatusDocument) -> Rows {
 }
 
 fn registry_state(state: &RegistryState) -> String {
-    let failure = state.failure.as_deref().map(printable);
-    match (state.asked, state.answered.map(utc_time), failure) {
+    let failure = state.last_error.as_deref().map(printable);
+    match (
+        state.last_request_at,
+        state.last_answer_at.map(utc_time),
+        failure,
+    ) {
         (None, ..) => "not asked yet".to_owned(),
         (Some(_), Some(time), None) => format!("answered at {time}"),
         (Some(_), Some(time), Some(failure)) => {
@@ -88,14 +92,14 @@ fn registry_state(state: &RegistryState) -> String {
 
 fn lease_row(lease: &LeaseEntry) -> (String, String) {
     let (transport, port, external) = (&lease.transport, lease.internal_port, lease.external);
-    let expiry = utc_time(lease.until);
+    let expiry = utc_time(lease.expires_at);
     (
         "port mapping".to_owned(),
         format!("{transport} {external} to port {port}, expires at {expiry}"),
     )
 }
 
-fn process_row(process: &ChildEntry) -> (String, String) {
+fn process_row(process: &ProcessEntry) -> (String, String) {
     let state = match (process.pid, process.ready) {
         (Some(pid), true) => format!("ready, pid {pid}"),
         (Some(pid), false) => format!("starting, pid {pid}"),
@@ -122,9 +126,9 @@ mod tests {
     /// A node with one process, whose registry does not answer any more.
     const DOCUMENT: &str = r#"{"version":1,"at":"2023-11-14T22:13:20.5Z","software":"0.1.0","prefix":"7/16",
         "address":"fd00::7:0:0:0:1","network":"fd00::/48","pid":4242,"uptime_seconds":4000.0,"ready":true,
-        "tunnels_up":{"dialled":2,"accepted":1},"nodes_known":8,"routes_installed":8,"neighbours":3,"gateway":"9/16",
-        "registry":{"asked":"2023-11-14T22:13:20Z","answered":"2023-11-14T22:03:20Z","failure":"no\u001broute"},
-        "leases":[],"children":[{"name":"babeld","pid":4243,"ready":true,"starts":1}],"actor_restarts":0}"#;
+        "tunnels_up":{"dialled":2,"accepted":1},"nodes_known":8,"routes_installed":8,"neighbours":3,"exit_gateway":"9/16",
+        "registry":{"last_request_at":"2023-11-14T22:13:20Z","last_answer_at":"2023-11-14T22:03:20Z","last_error":"no\u001broute"},
+        "leases":[],"processes":[{"name":"babeld","pid":4243,"ready":true,"starts":1}],"actor_restarts":0}"#;
 
     #[track_caller]
     fn check(document: &StatusDocument, expected_line: &str) {
@@ -155,7 +159,7 @@ mod tests {
     #[test]
     fn a_gateway_names_itself_and_a_dry_run_is_announced() {
         let mut document: StatusDocument = serde_json::from_str(DOCUMENT).unwrap();
-        document.gateway = Some("7/16".into());
+        document.exit_gateway = Some("7/16".into());
         document.dry_run = true;
         check(&document, "exit gateway this node");
         check(&document, &format!("policy {DRY_RUN}"));

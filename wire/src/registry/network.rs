@@ -1,6 +1,6 @@
 //! The network's own document: what all nodes must agree upon, and the keys that they share.
 
-use super::Kind;
+use super::DocumentKind;
 use crate::{
     overlay::{Network, Network4},
     text,
@@ -15,8 +15,8 @@ use std::time::Duration;
 /// Its keys are secrets of the network: the document goes to members only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkDocument {
-    /// [`Kind::Network`].
-    pub kind: Kind,
+    /// [`DocumentKind::Network`].
+    pub kind: DocumentKind,
     /// Grows with each change; a node never goes back.
     pub version: u64,
     /// The network's range.
@@ -35,7 +35,7 @@ pub struct NetworkDocument {
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "text::at_most::<MOST_AUTHORITIES, _, _>"
+        deserialize_with = "text::at_most::<MAX_AUTHORITIES, _, _>"
     )]
     pub authorities: Vec<String>,
     /// Babel's packets are taken with a wrong MAC or none: while its key is changed, since babeld
@@ -61,7 +61,7 @@ pub struct NetworkDocument {
 pub const IPV4_RIGHT: &str = "a range of 8 to 24 bits without host bits, such as 10.0.0.0/8";
 
 /// Most CAs in one document.
-pub const MOST_AUTHORITIES: usize = 3;
+pub const MAX_AUTHORITIES: usize = 3;
 
 /// Most characters of one CA in PEM.
 const AUTHORITY_LIMIT: usize = 4096;
@@ -151,7 +151,7 @@ impl NetworkDocument {
                 right,
             })
         };
-        if self.kind != Kind::Network {
+        if self.kind != DocumentKind::Network {
             return bad("kind", "another".into(), "network");
         }
         if Network::new(self.network).is_none() {
@@ -400,7 +400,7 @@ mod tests {
 
     fn document() -> NetworkDocument {
         NetworkDocument {
-            kind: Kind::Network,
+            kind: DocumentKind::Network,
             version: 1,
             network: "fd12:3456:789a::/48".parse().unwrap(),
             parameters: Parameters::default().into(),
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn each_bad_value_is_named() {
-        check(|d| d.kind = Kind::Revocations, Some("kind"));
+        check(|d| d.kind = DocumentKind::Revocations, Some("kind"));
         check(
             |d| d.network = "fd00::1/48".parse().unwrap(),
             Some("network is fd00::1/48"),

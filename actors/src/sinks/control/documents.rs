@@ -12,8 +12,8 @@ use policies::{
 use std::{net::IpAddr, time::Duration};
 use time::OffsetDateTime;
 use wire::control::{
-    ChildEntry, DecisionEntry, DecisionsDocument, DefaultEntry, LeaseEntry, NeighbourEntry,
-    PeerEntry, PeersDocument, RegistryState, RoleCounts, RouteEntry, RoutesDocument,
+    DecisionEntry, DecisionsDocument, ExitRouteEntry, LeaseEntry, NeighbourEntry, PeerEntry,
+    PeersDocument, ProcessEntry, RegistryState, RoleCounts, RouteEntry, RoutesDocument,
     StatusDocument, TunnelEntry, TunnelsDocument, VERSION, VerdictEntry,
 };
 
@@ -77,11 +77,11 @@ impl<'a> View<'a> {
             nodes_known: node.nodes_known,
             routes_installed: node.routes_installed,
             neighbours: number(neighbours),
-            gateway: node.gateway().map(|gateway| gateway.to_string()),
+            exit_gateway: node.gateway().map(|gateway| gateway.to_string()),
             registry: RegistryState {
-                asked: node.registry.asked.map(|at| self.time(at)),
-                answered: node.registry.answered.map(|at| self.time(at)),
-                failure: node.registry.failure.clone(),
+                last_request_at: node.registry.asked.map(|at| self.time(at)),
+                last_answer_at: node.registry.answered.map(|at| self.time(at)),
+                last_error: node.registry.failure.clone(),
             },
             leases: node
                 .leases
@@ -89,13 +89,13 @@ impl<'a> View<'a> {
                 .iter()
                 .map(|lease| self.lease(lease))
                 .collect(),
-            children: node.processes.processes.iter().map(child).collect(),
+            processes: node.processes.processes.iter().map(child).collect(),
             actor_restarts: node
                 .counts
                 .remade
                 .values()
                 .fold(0, |all, count| all.saturating_add(*count)),
-            upgrade_to: node.wants_newer().map(str::to_owned),
+            minimum_version: node.wants_newer().map(str::to_owned),
         }
     }
 
@@ -104,7 +104,7 @@ impl<'a> View<'a> {
             transport: lease.transport.to_string(),
             internal_port: lease.internal_port,
             external: lease.external,
-            until: self.time(lease.until),
+            expires_at: self.time(lease.until),
         }
     }
 
@@ -202,7 +202,7 @@ impl<'a> View<'a> {
             metric: r.metric,
             refmetric: r.refmetric,
         };
-        let default = |r: &wire::babel::DefaultRoute| DefaultEntry {
+        let default = |r: &wire::babel::DefaultRoute| ExitRouteEntry {
             gateway: r.gateway.to_string(),
             slot: r.slot.to_string(),
             via: r.via.to_string(),
@@ -224,7 +224,7 @@ impl<'a> View<'a> {
                 .flat_map(|table| &table.routes)
                 .map(route)
                 .collect(),
-            defaults: self.node.way_out.routes.iter().map(default).collect(),
+            exit_routes: self.node.exit_routes.routes.iter().map(default).collect(),
         }
     }
 
@@ -257,8 +257,8 @@ impl<'a> View<'a> {
     }
 }
 
-fn child(process: &os::process::ProcessReading) -> ChildEntry {
-    ChildEntry {
+fn child(process: &os::process::ProcessReading) -> ProcessEntry {
+    ProcessEntry {
         name: process.name.clone(),
         pid: process.pid,
         ready: process.ready,

@@ -11,7 +11,7 @@ use policies::{
     observation::{Candidate, LinkCounters, Phase},
 };
 use std::{collections::BTreeMap, time::Duration};
-use wire::registry::Kind as Document;
+use wire::registry::DocumentKind as Document;
 
 /// What a scrape reads.
 pub(super) struct Seen<'a> {

@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use wire::{
-    babel::{DefaultRoute, WayOut},
+    babel::{DefaultRoute, ExitRoutes},
     control::DECISIONS_KEPT,
     overlay::Network,
 };
@@ -105,7 +105,7 @@ pub struct Snapshot {
     /// babeld's tables; `None` while it is down.
     pub babel: Option<Arc<BabelTable>>,
     /// The ways out of the network.
-    pub way_out: Arc<WayOut>,
+    pub exit_routes: Arc<ExitRoutes>,
     /// When babeld last answered.
     pub babel_answered: Option<Uptime>,
     /// Routes by slot.
@@ -151,7 +151,7 @@ impl Snapshot {
             booted,
             rows: Rows::default(),
             babel: None,
-            way_out: Arc::default(),
+            exit_routes: Arc::default(),
             babel_answered: None,
             served: Arc::default(),
             nodes_known: 0,
@@ -217,13 +217,13 @@ impl Snapshot {
     pub fn gateway(&self) -> Option<Prefix> {
         let used = |route: &&DefaultRoute| route.installed && route.metric != INFINITY;
         let others = || {
-            self.way_out
+            self.exit_routes
                 .routes
                 .iter()
                 .find(used)
                 .map(|route| route.gateway)
         };
-        if self.way_out.own {
+        if self.exit_routes.own {
             Some(self.identity.prefix)
         } else {
             others()
@@ -237,8 +237,8 @@ impl Snapshot {
 
     /// babeld was read.
     pub fn routes(&mut self, reading: RoutesRead) {
-        if *self.way_out != reading.way_out {
-            self.way_out = Arc::new(reading.way_out);
+        if *self.exit_routes != reading.exit_routes {
+            self.exit_routes = Arc::new(reading.exit_routes);
         }
         let Some(table) = reading.table else {
             self.babel = None;

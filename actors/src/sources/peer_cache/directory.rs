@@ -16,11 +16,11 @@ use std::{
 };
 
 /// Most peers that are ever remembered.
-pub const MOST_PEERS: usize = 1024;
+pub const MAX_PEERS: usize = 1024;
 /// So many are remembered in any case: enough that some of them live after a restart.
 pub const LEAST_PEERS: usize = 200;
 /// Most endpoints of one peer.
-pub const MOST_ENDPOINTS: usize = 8;
+pub const MAX_ENDPOINTS: usize = 8;
 /// So long a node's own word is better than anybody's, and the registry's better than another peer's.
 const FIRST_HAND: Duration = Duration::from_secs(3600);
 
@@ -69,13 +69,13 @@ pub struct PeerDirectory {
 }
 
 /// How many peers are worth remembering: as many as are sounded while `tunnels` are replaced one after the other
-/// (`docs/POLICY.md`), of the nodes `seen`; [`LEAST_PEERS`] to [`MOST_PEERS`].
+/// (`docs/POLICY.md`), of the nodes `seen`; [`LEAST_PEERS`] to [`MAX_PEERS`].
 fn room(tunnels: u16, seen: usize) -> usize {
     let sounded = u32::from(tunnels).saturating_mul(SOUNDED);
     usize::try_from(sounded)
         .unwrap_or(usize::MAX)
         .min(seen)
-        .clamp(LEAST_PEERS, MOST_PEERS)
+        .clamp(LEAST_PEERS, MAX_PEERS)
 }
 
 impl Known {
@@ -134,7 +134,7 @@ impl PeerDirectory {
                 .endpoints
                 .into_iter()
                 .filter(|endpoint| good(*endpoint))
-                .take(MOST_ENDPOINTS)
+                .take(MAX_ENDPOINTS)
                 .collect();
             if row.peer == self.me || endpoints.is_empty() {
                 continue;
@@ -185,7 +185,7 @@ impl PeerDirectory {
             mut endpoints,
             transit_cost,
         } = heard;
-        endpoints.truncate(MOST_ENDPOINTS);
+        endpoints.truncate(MAX_ENDPOINTS);
         let old = self.peers.get(&peer);
         let same = old.filter(|old| old.endpoints == endpoints);
         let news = same.is_none() || source == PeerSource::Gossip;

@@ -3,7 +3,7 @@
 //! WAL and `synchronous = NORMAL`: after a crash of ours nothing is broken or lost, after a loss of
 //! power the last seconds may be. That is right for a cache. A file that cannot be used is set aside.
 
-use super::directory::{Changes, MOST_PEERS, Row};
+use super::directory::{Changes, MAX_PEERS, Row};
 use crate::messages::PeerSource;
 use policies::names::{Endpoint, InvalidName};
 use rusqlite::Connection;
@@ -132,7 +132,7 @@ fn read(connection: &Connection) -> Result<Vec<Row>, DiskError> {
     let mut statement = connection.prepare(
         "SELECT prefix, endpoints, source, heard, failures FROM peer ORDER BY heard DESC LIMIT ?1",
     )?;
-    let most = i64::try_from(MOST_PEERS).unwrap_or(i64::MAX);
+    let most = i64::try_from(MAX_PEERS).unwrap_or(i64::MAX);
     let mut rows = statement.query([most])?;
     let mut peers = Vec::new();
     while let Some(row) = rows.next()? {

@@ -4,12 +4,12 @@ use super::{Sqlite, cannot, prefix_of};
 use crate::store::{Report, StorageError};
 use policies::names::{Endpoint, Prefix};
 use rusqlite::{OptionalExtension, Row, params};
-use wire::registry::Kind;
+use wire::registry::DocumentKind;
 
-fn name_of(kind: Kind) -> &'static str {
+fn name_of(kind: DocumentKind) -> &'static str {
     match kind {
-        Kind::Network => "network",
-        Kind::Revocations => "revocations",
+        DocumentKind::Network => "network",
+        DocumentKind::Revocations => "revocations",
     }
 }
 
@@ -107,7 +107,7 @@ impl Sqlite {
 
     pub(super) fn stored_document(
         &self,
-        kind: Kind,
+        kind: DocumentKind,
     ) -> Result<Option<(u64, String)>, StorageError> {
         self.connection
             .prepare_cached("SELECT version, json FROM documents WHERE kind = ?1")
@@ -132,7 +132,7 @@ impl Sqlite {
 
     pub(super) fn store_document(
         &mut self,
-        kind: Kind,
+        kind: DocumentKind,
         version: u64,
         json: &str,
     ) -> Result<(), StorageError> {
