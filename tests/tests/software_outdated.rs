@@ -8,7 +8,7 @@ use std::time::Duration;
 use wire::control::{STATUS_PATH, StatusDocument};
 
 /// The metric that is 1 while the network requires newer software.
-const METRIC: &str = "warren_upgrade_wanted";
+const METRIC: &str = "warren_software_outdated";
 /// A version that no node has.
 const REQUIRED_VERSION: &str = "99.0.0";
 

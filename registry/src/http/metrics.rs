@@ -36,7 +36,7 @@ impl Counts {
         };
         let answers = IntCounterVec::new(
             Opts::new(
-                "warren_registry_answers_total",
+                "warren_registry_responses_total",
                 "Answers to nodes, by call and status of HTTP.",
             ),
             &["call", "status"],
@@ -65,11 +65,11 @@ impl Counts {
                 &["role"],
             )?,
             jobs: gauge(
-                "warren_registry_jobs",
+                "warren_registry_requests",
                 "Requests that went through the desk since the start.",
             )?,
             batches: gauge(
-                "warren_registry_batches",
+                "warren_registry_transactions",
                 "Transactions in which they were written.",
             )?,
             now: gauge(

@@ -132,7 +132,7 @@ families! {
         |seen| one([], float(seen.node.routes_installed));
     Gauge warren_nodes_known &[], "Other nodes that babeld has a route to.",
         |seen| one([], float(seen.node.nodes_known));
-    Gauge warren_way_out_info &["gateway"],
+    Gauge warren_exit_gateway_info &["gateway"],
         "The node by which packets leave the network; always 1, absent where there is none.",
         |seen| seen.node.gateway().map(|gateway| (vec![s(gateway)], 1.0)).into_iter().collect();
 
@@ -142,7 +142,7 @@ families! {
         |seen| map(&seen.node.counts.drains, |outcome| vec![s(outcome.label())]);
     Counter warren_tunnels_opened_total &["role"], "Tunnels begun, or peers let in.",
         |seen| map(&seen.node.counts.opened, |role| vec![s(role)]);
-    Counter warren_tunnels_came_up_total &["role"], "Tunnels that came up.",
+    Counter warren_tunnels_connected_total &["role"], "Tunnels that came up.",
         |seen| map(&seen.node.counts.came_up, |role| vec![s(role)]);
     Counter warren_tunnels_closed_total &["role", "reason"], "Tunnels that ended.",
         |seen| map(&seen.node.counts.closed, |(role, reason)| vec![s(role), s(reason)]);
@@ -163,7 +163,7 @@ families! {
     Gauge warren_peer_cache_entries &["state"],
         "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",
         |seen| cache(seen.node);
-    Counter warren_soundings_total &["outcome"],
+    Counter warren_candidate_probes_total &["outcome"],
         "Times that the round trip to a peer without a tunnel was measured by the first packet of a dial.",
         |seen| vec![
         (vec![s("answered")], float(seen.node.counts.soundings_answered)),
@@ -171,7 +171,7 @@ families! {
     ];
     Gauge warren_registry_up &[], "Whether the registry answered when last asked.",
         |seen| one([], truth(seen.node.registry_up()));
-    Gauge warren_registry_answered_timestamp_seconds &[],
+    Gauge warren_registry_last_answer_timestamp_seconds &[],
         "When the registry last answered; absent until it has.",
         |seen| maybe(seen.node.registry.answered.map(|at| seen.node.unix(at).as_secs_f64()));
     Counter warren_registry_requests_total &["outcome"], "Times that the registry was asked.",
@@ -185,7 +185,7 @@ families! {
         (vec![s("network")], float(seen.node.held.version(Document::Network))),
         (vec![s("revocations")], float(seen.node.held.version(Document::Revocations))),
     ];
-    Gauge warren_upgrade_wanted &[], "Whether the network asks for newer software than this (min-version).",
+    Gauge warren_software_outdated &[], "Whether the network asks for newer software than this (min-version).",
         |seen| one([], truth(seen.node.wants_newer().is_some()));
     Gauge warren_revoked_certificates &[], "Certificates on the list of revocations that the node holds.",
         |seen| one([], float(u64::try_from(seen.node.held.revoked_count()).unwrap_or(u64::MAX)));
