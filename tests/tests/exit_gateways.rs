@@ -150,12 +150,12 @@ fn name_gateways(lab: &Lab, gateways: &[usize]) -> Result<()> {
 
 fn exit_gateway(node: &Node) -> Result<Option<String>> {
     let status: StatusDocument = node.control_document(STATUS_PATH)?;
-    Ok(status.gateway)
+    Ok(status.exit_gateway)
 }
 
 fn exit_routes(node: &Node) -> Result<Vec<ExitRouteEntry>> {
     let document: RoutesDocument = node.control_document(ROUTES_PATH)?;
-    Ok(document.defaults)
+    Ok(document.exit_routes)
 }
 
 /// Waits until the node reports that its packets leave the network by this gateway, or by none.
