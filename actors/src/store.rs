@@ -8,10 +8,10 @@ use arc_swap::ArcSwap;
 use membership::{documents::DocumentStore, peer_api::SharedNodeDocument};
 use os::clock::Clock;
 use policies::{
-    gain::RouteView,
     names::{Endpoint, Prefix, Slot},
     observation::{Candidate, TunnelReading},
     parameters::Parameters,
+    route_view::RouteView,
     units::Uptime,
 };
 use std::{

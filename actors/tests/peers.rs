@@ -29,9 +29,9 @@ use membership::{
 use netns::Namespace;
 use os::clock::Clock;
 use policies::{
-    gain::RouteView,
     names::{Endpoint, Slot},
     observation::{BabelTable, Candidate, Route},
+    route_view::RouteView,
     units::Uptime,
 };
 use std::{

@@ -24,7 +24,7 @@ use policies::{
     observation::{LinkCounters, Phase, TunnelReading},
     orders::{CloseReason, Order},
     parameters::Parameters,
-    probe::Pace,
+    probe::ProbePace,
 };
 use std::{
     cell::RefCell,
@@ -173,7 +173,7 @@ fn prober() -> Begun {
     let settings = ProberSettings {
         me: prefix(ME),
         network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
-        pace: Pace::new(&Parameters::default(), 8),
+        pace: ProbePace::new(&Parameters::default(), 8),
     };
     let (order, orders) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();

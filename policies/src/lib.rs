@@ -1,6 +1,6 @@
-//! Decides what a node shall do; reads nothing and does nothing.
+//! Decides what a node does; reads nothing and carries nothing out.
 //!
-//! Time, world and random seed are arguments (law 1 of `docs/ARCHITECTURE.md`): the same inputs give
+//! Time, observations and random seeds are arguments (law 1 of `docs/ARCHITECTURE.md`). So the same inputs give
 //! the same orders on any machine, in the daemon and in a simulator alike. Only `std` is used.
 
 pub mod gain;
@@ -12,11 +12,12 @@ pub mod orders;
 pub mod parameters;
 pub mod planner;
 pub mod probe;
-pub mod recent;
+pub mod probe_history;
 pub mod restart_lock;
 pub mod revocation;
 pub mod rng;
 pub mod rolling_restart;
+pub mod route_view;
 pub mod routes;
 pub mod units;
 pub mod usage;

@@ -1,16 +1,18 @@
-//! Turns a round trip into what babeld will make a link cost.
+//! Computes what babeld will make a link cost from its round trip.
 
 use std::time::Duration;
 
-/// What a link costs by its round trip, in Babel's metric: a hop, and a penalty that grows linearly
-/// from one round trip to another. The very numbers babeld is told (`rtt-min` and so on).
+/// The cost of a link by its round trip, in Babel's metric: a hop, and a penalty that grows linearly between two
+/// round trips.
+///
+/// babeld is configured with the same numbers (`rtt-min` and so on).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkCost {
-    /// Metric of a link without penalty, all hellos arriving.
+    /// Metric of a link without penalty, when all hellos arrive.
     pub hop: u16,
-    /// No penalty up to this round trip.
+    /// Up to this round trip there is no penalty.
     pub rtt_min: Duration,
-    /// The full penalty from this round trip on; above `rtt_min`.
+    /// From this round trip on the penalty is full; above `rtt_min`.
     pub rtt_max: Duration,
     /// The full penalty, in metric.
     pub max_penalty: u16,
@@ -42,15 +44,13 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(rtt_ms: u64, metric: u32) {
-        assert_eq!(
-            LinkCost::default().metric(Duration::from_millis(rtt_ms)),
-            metric
-        );
+    fn check(rtt_ms: u64, expected: u32) {
+        let metric = LinkCost::default().metric(Duration::from_millis(rtt_ms));
+        assert_eq!(metric, expected);
     }
 
     #[test]
-    fn a_hop_costs_as_much_as_ten_milliseconds_and_the_penalty_ends_at_half_a_second() {
+    fn the_penalty_begins_at_ten_milliseconds_and_is_full_at_half_a_second() {
         check(0, 96);
         check(10, 96);
         check(20, 96 + 102);

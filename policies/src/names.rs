@@ -1,11 +1,11 @@
-//! What things are called: nodes, slots, transports. Each name has one spelling.
+//! The names of nodes, slots, transports and endpoints. Each name has one spelling.
 
 use std::{fmt, str::FromStr};
 
 /// A node's part of the network's IPv6 range: the bits that follow the network's own.
 ///
-/// Written `P/L` as in the certificate's common name: decimal ASCII, no sign, no leading zero (but
-/// "0" itself), `L` in 1..=32, `P < 2^L`; parsing and printing round-trip exactly.
+/// It is written `P/L`, as in the certificate's common name: decimal ASCII, no sign, no leading zero (but "0"
+/// itself), `L` in 1..=32, `P < 2^L`. Parsing and printing round-trip exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     number: u32,
@@ -13,10 +13,10 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Fewest and most bits that a prefix has.
+    /// The fewest and the most bits that a prefix has.
     pub const LENGTHS: (u8, u8) = (1, 32);
 
-    /// `None` unless `length` is in 1..=32 and `number < 2^length`.
+    /// A prefix; `None` unless `length` is in 1..=32 and `number < 2^length`.
     pub fn new(number: u32, length: u8) -> Option<Self> {
         let in_range = (1..=32).contains(&length) && u64::from(number) < 1u64 << length;
         in_range.then_some(Self { number, length })
@@ -27,7 +27,7 @@ impl Prefix {
         self.number
     }
 
-    /// How many bits follow the network's, 1..=32.
+    /// The number of bits after the network's, 1..=32.
     pub fn length(self) -> u8 {
         self.length
     }
@@ -39,10 +39,10 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// The text was not a name of that kind.
+/// The error of a text that is no name of the expected kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidName {
-    /// What was expected, such as "a prefix P/L".
+    /// The kind of name that was expected, such as "a prefix P/L".
     pub expected: &'static str,
 }
 
@@ -58,28 +58,28 @@ impl FromStr for Prefix {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let bad = InvalidName {
+        let invalid = InvalidName {
             expected: "a prefix P/L, such as 7/16",
         };
-        let (number, length) = text.split_once('/').ok_or(bad.clone())?;
-        let number: u32 = number.parse().map_err(|_| bad.clone())?;
-        let length: u8 = length.parse().map_err(|_| bad.clone())?;
-        let prefix = Self::new(number, length).ok_or(bad.clone())?;
-        // Refuses "+7/16" and "07/16", which Rust's number parser takes.
+        let (number, length) = text.split_once('/').ok_or(invalid.clone())?;
+        let number: u32 = number.parse().map_err(|_| invalid.clone())?;
+        let length: u8 = length.parse().map_err(|_| invalid.clone())?;
+        let prefix = Self::new(number, length).ok_or(invalid.clone())?;
+        // Rust's number parser accepts "+7/16" and "07/16", which are not the one spelling.
         if prefix.to_string() == text {
             Ok(prefix)
         } else {
-            Err(bad)
+            Err(invalid)
         }
     }
 }
 
-/// How OpenVPN's packets travel below.
+/// The protocol that carries OpenVPN's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
-    /// Preferred.
+    /// The preferred transport.
     Udp,
-    /// The fallback where UDP does not pass.
+    /// The fallback for networks that UDP does not pass.
     Tcp,
 }
 
@@ -106,12 +106,12 @@ impl FromStr for Transport {
     }
 }
 
-/// Which end of a tunnel we are.
+/// The end of a tunnel that this node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// We are the OpenVPN client.
+    /// This node is the OpenVPN client.
     Dialled,
-    /// A client of our server.
+    /// The peer is a client of this node's server.
     Accepted,
 }
 
@@ -124,22 +124,22 @@ impl fmt::Display for Role {
     }
 }
 
-/// The first accepting slot; VLAN 1 is where OpenVPN puts clients without a `vlan-pvid`.
+/// The VLAN of the first accepting slot; OpenVPN puts clients without a `vlan-pvid` into VLAN 1.
 pub const FIRST_VLAN: u16 = 2;
 
-/// A kernel link made at start and kept for the daemon's whole life: the place of one tunnel.
+/// The place of one tunnel: a kernel link that is made at start and kept as long as the daemon runs.
 ///
-/// Printed as the link's name: `wrn0`, `wrnu.2`, `wrnt.2`.
+/// It is printed as the link's name: `wrn0`, `wrnu.2`, `wrnt.2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Slot {
-    /// A TAP of ours, `wrnK`, K from 0.
+    /// The TAP `wrnK`, K from 0.
     Dialling(u16),
-    /// VLAN N, 2..=4094, on the TAP of our server of that transport: `wrnu.N` or `wrnt.N`.
+    /// VLAN N, 2..=4094, on the TAP of this node's server of that transport: `wrnu.N` or `wrnt.N`.
     Accepting(Transport, u16),
 }
 
 impl Slot {
-    /// Dialled for a dialling slot, accepted for an accepting one.
+    /// The role of tunnels on this slot.
     pub fn role(self) -> Role {
         match self {
             Self::Dialling(_) => Role::Dialled,
@@ -162,30 +162,32 @@ impl FromStr for Slot {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let bad = InvalidName {
+        let invalid = InvalidName {
             expected: "a slot, such as wrn0 or wrnu.2",
         };
-        let rest = text.strip_prefix("wrn").ok_or(bad.clone())?;
-        let number = |digits: &str| digits.parse::<u16>().map_err(|_| bad.clone());
-        let slot = match (rest.strip_prefix("u."), rest.strip_prefix("t.")) {
-            (Some(vlan), _) => Self::Accepting(Transport::Udp, number(vlan)?),
-            (_, Some(vlan)) => Self::Accepting(Transport::Tcp, number(vlan)?),
-            _ => Self::Dialling(number(rest)?),
+        let rest = text.strip_prefix("wrn").ok_or(invalid.clone())?;
+        let number = |digits: &str| digits.parse::<u16>().map_err(|_| invalid.clone());
+        let slot = if let Some(vlan) = rest.strip_prefix("u.") {
+            Self::Accepting(Transport::Udp, number(vlan)?)
+        } else if let Some(vlan) = rest.strip_prefix("t.") {
+            Self::Accepting(Transport::Tcp, number(vlan)?)
+        } else {
+            Self::Dialling(number(rest)?)
         };
         if slot.to_string() == text {
             Ok(slot)
         } else {
-            Err(bad)
+            Err(invalid)
         }
     }
 }
 
-/// Where a node's OpenVPN server can be dialled.
+/// An address at which a node's OpenVPN server can be dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
-    /// Address and port of the underlay.
+    /// Address and port in the underlay.
     pub address: std::net::SocketAddr,
-    /// UDP or TCP.
+    /// The transport, UDP or TCP.
     pub transport: Transport,
 }
 
@@ -198,20 +200,20 @@ impl fmt::Display for Endpoint {
 impl FromStr for Endpoint {
     type Err = InvalidName;
 
-    /// `udp:192.0.2.1:1194`, `tcp:[2001:db8::1]:1194`.
+    /// Parses `udp:192.0.2.1:1194` or `tcp:[2001:db8::1]:1194`.
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let bad = InvalidName {
+        let invalid = InvalidName {
             expected: "an endpoint, such as udp:192.0.2.1:1194",
         };
-        let (transport, address) = text.split_once(':').ok_or(bad.clone())?;
+        let (transport, address) = text.split_once(':').ok_or(invalid.clone())?;
         let endpoint = Self {
-            address: address.parse().map_err(|_| bad.clone())?,
+            address: address.parse().map_err(|_| invalid.clone())?,
             transport: transport.parse()?,
         };
         if endpoint.to_string() == text {
             Ok(endpoint)
         } else {
-            Err(bad)
+            Err(invalid)
         }
     }
 }
@@ -221,42 +223,42 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check<T: FromStr<Err = InvalidName> + fmt::Display>(text: &str, good: bool) {
+    fn check<T: FromStr<Err = InvalidName> + fmt::Display>(text: &str, is_valid: bool) {
         let round_trip = text.parse::<T>().map(|name| name.to_string());
-        assert_eq!(round_trip.as_deref() == Ok(text), good, "{text}");
-        assert_eq!(round_trip.is_ok(), good, "{text}");
+        assert_eq!(round_trip.as_deref() == Ok(text), is_valid, "{text}");
+        assert_eq!(round_trip.is_ok(), is_valid, "{text}");
     }
 
     #[test]
     fn a_prefix_has_one_spelling() {
-        for good in ["0/1", "7/16", "65535/16", "4294967295/32"] {
-            check::<Prefix>(good, true);
+        for text in ["0/1", "7/16", "65535/16", "4294967295/32"] {
+            check::<Prefix>(text, true);
         }
-        for bad in [
+        for text in [
             "", "7", "+7/16", "07/16", "7/016", "65536/16", "0/0", "0/33", "１/16", "7/16 ",
         ] {
-            check::<Prefix>(bad, false);
+            check::<Prefix>(text, false);
         }
     }
 
     #[test]
     fn a_slot_has_one_spelling() {
-        for good in ["wrn0", "wrn12", "wrnu.2", "wrnt.30"] {
-            check::<Slot>(good, true);
+        for text in ["wrn0", "wrn12", "wrnu.2", "wrnt.30"] {
+            check::<Slot>(text, true);
         }
-        for bad in [
+        for text in [
             "", "wrn", "wrn01", "wrnu", "wrnu2", "wrnx.2", "wrn-1", "eth0",
         ] {
-            check::<Slot>(bad, false);
+            check::<Slot>(text, false);
         }
     }
 
     #[test]
     fn an_endpoint_has_one_spelling() {
-        for good in ["udp:192.0.2.1:1194", "tcp:[2001:db8::1]:1194"] {
-            check::<Endpoint>(good, true);
+        for text in ["udp:192.0.2.1:1194", "tcp:[2001:db8::1]:1194"] {
+            check::<Endpoint>(text, true);
         }
-        for bad in [
+        for text in [
             "",
             "udp:",
             "udp:host:1",
@@ -264,7 +266,7 @@ mod tests {
             "udp:192.0.2.1",
             "udp:[2001:DB8::1]:1",
         ] {
-            check::<Endpoint>(bad, false);
+            check::<Endpoint>(text, false);
         }
     }
 }

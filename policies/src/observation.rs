@@ -1,4 +1,4 @@
-//! Readings: complete pictures of the node, each taken at one moment; never differences.
+//! Observations of the node: each part is complete and taken at one moment, never a difference.
 
 use crate::{
     names::{Endpoint, Prefix, Role, Slot},
@@ -7,24 +7,24 @@ use crate::{
 };
 use std::time::Duration;
 
-/// What the kernel counted on one slot since the link was made (`IFLA_STATS64`).
+/// The kernel's counters of one slot since its link was made (`IFLA_STATS64`).
 ///
-/// Received and sent as seen from this node, frame bytes with Ethernet headers.
+/// Received and sent are meant as seen from this node; bytes are frame bytes with Ethernet headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
-    /// Bytes received.
+    /// Number of bytes received.
     pub rx_bytes: u64,
-    /// Bytes sent.
+    /// Number of bytes sent.
     pub tx_bytes: u64,
-    /// Frames received.
+    /// Number of frames received.
     pub rx_packets: u64,
-    /// Frames sent.
+    /// Number of frames sent.
     pub tx_packets: u64,
 }
 
 impl LinkCounters {
-    /// What was counted since the `earlier` reading; `None` where a counter went down, since the kernel has
-    /// recreated the link meanwhile.
+    /// The counts since the `earlier` reading; `None` if a counter went down, since the kernel has recreated the
+    /// link in between.
     pub fn since(self, earlier: Self) -> Option<Self> {
         Some(Self {
             rx_bytes: self.rx_bytes.checked_sub(earlier.rx_bytes)?,
@@ -35,19 +35,20 @@ impl LinkCounters {
     }
 }
 
-/// How far a tunnel's life has come.
+/// The stage of a tunnel's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// OpenVPN runs but has not said CONNECTED (dialled), or CONNECT is answered but not ESTABLISHED.
+    /// OpenVPN runs, but has not reported CONNECTED (dialled), or has not reported ESTABLISHED after the answer to
+    /// CONNECT (accepted).
     Connecting,
-    /// Frames pass.
+    /// Frames pass the tunnel.
     Up,
     /// Babel's hellos are kept off the slot; payload still flows.
     Draining {
-        /// Why the tunnel is to be closed.
+        /// The reason for which the tunnel is to be closed.
         reason: CloseReason,
     },
-    /// OpenVPN was told to end.
+    /// OpenVPN has been told to end.
     Closing,
 }
 
@@ -65,7 +66,7 @@ impl Phase {
         }
     }
 
-    /// Why the tunnel drains; `None` where it does not.
+    /// The reason for which the tunnel drains; `None` if it does not drain.
     pub fn drain_reason(self) -> Option<CloseReason> {
         match self {
             Self::Draining { reason } => Some(reason),
@@ -73,12 +74,12 @@ impl Phase {
         }
     }
 
-    /// Whether the tunnel drains, for whatever reason.
+    /// Returns whether the tunnel drains, for whatever reason.
     pub fn is_draining(self) -> bool {
         self.drain_reason().is_some()
     }
 
-    /// The phase after an order to drain for `reason`: a drain that may be given up takes on the new reason.
+    /// The phase after an order to drain for `reason`. A drain that may be given up takes on the new reason.
     pub fn drained_for(self, reason: CloseReason) -> Self {
         match self {
             Self::Up => Self::Draining { reason },
@@ -89,7 +90,7 @@ impl Phase {
         }
     }
 
-    /// The phase after an order to give a drain up.
+    /// The phase after an order to give the drain up.
     pub fn undrained(self) -> Self {
         match self {
             Self::Draining { reason } if reason.can_be_abandoned() => Self::Up,
@@ -98,25 +99,25 @@ impl Phase {
     }
 }
 
-/// One tunnel, as the store of what outlives the actors holds it.
+/// One tunnel, as the store that outlives the actors holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelReading {
-    /// Where it lives.
+    /// The slot that the tunnel has to itself.
     pub slot: Slot,
-    /// Who is at the other end, proven by certificate.
+    /// The node at the other end, proven by its certificate.
     pub peer: Prefix,
-    /// How far it has come.
+    /// The stage of its life.
     pub phase: Phase,
-    /// When it entered `phase`.
+    /// The moment at which it entered `phase`.
     pub since: Uptime,
-    /// When it came up; `None` while it connects.
+    /// The moment at which it came up; `None` while it connects.
     pub up_since: Option<Uptime>,
-    /// Where we dialled, or whence the peer came.
+    /// The endpoint that this node dialled, or the address that the peer came from.
     pub endpoint: Option<Endpoint>,
 }
 
 impl TunnelReading {
-    /// Which end we are.
+    /// The end of the tunnel that this node is.
     pub fn role(&self) -> Role {
         self.slot.role()
     }
@@ -125,7 +126,7 @@ impl TunnelReading {
 /// A tunnel together with its link's counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkReading {
-    /// The tunnel.
+    /// The tunnel's state.
     pub tunnel: TunnelReading,
     /// Its slot's counters at the same moment.
     pub counters: LinkCounters,
@@ -134,19 +135,19 @@ pub struct LinkReading {
 /// A Babel neighbour (RFC 8966, section 3.2.4) on a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// The slot it was heard on.
+    /// The slot that its hellos arrive on.
     pub slot: Slot,
-    /// Who it is, by its deterministic link-local address.
+    /// The node, by its deterministic link-local address.
     pub peer: Prefix,
-    /// Bit vector of received multicast hellos, newest in the highest bit.
+    /// Bit vector of received multicast hellos, the newest in the highest bit.
     pub reach: u16,
     /// Cost of receiving from it.
     pub rxcost: u16,
-    /// Cost that it advertised to us.
+    /// Cost that it advertised to this node.
     pub txcost: u16,
-    /// Round trip as babeld measures it, where it does.
+    /// Round trip as babeld measures it, if it does.
     pub rtt: Option<Duration>,
-    /// Cost of the link; 65535 = unreachable.
+    /// Cost of the link; 65535 means unreachable.
     pub cost: u16,
 }
 
@@ -158,13 +159,13 @@ pub const INFINITY: u16 = 65535;
 pub struct Route {
     /// The destination node.
     pub node: Prefix,
-    /// The slot it leaves by.
+    /// The slot that packets leave by.
     pub slot: Slot,
-    /// The neighbour it goes through.
+    /// The neighbour that announced the route.
     pub via: Prefix,
-    /// Whether babeld chose it.
+    /// Whether babeld has installed the route in the kernel.
     pub installed: bool,
-    /// Total metric; [`INFINITY`] = unreachable.
+    /// Total metric; [`INFINITY`] means unreachable.
     pub metric: u16,
     /// The metric that the neighbour announced.
     pub refmetric: u16,
@@ -179,60 +180,60 @@ pub struct BabelTable {
     pub routes: Vec<Route>,
 }
 
-/// Probes counted over a span.
+/// Counts of probes over a span.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeCounts {
-    /// Sent.
+    /// Number of probes sent.
     pub sent: u32,
-    /// Of these, unanswered past their time.
+    /// Number of these that were not answered in time.
     pub lost: u32,
 }
 
-/// What the prober knows of one tunnel.
+/// The prober's knowledge of one tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeReading {
-    /// The slot probed.
+    /// The slot that is probed.
     pub slot: Slot,
-    /// Smoothed round trip; `None` while no probe was answered.
+    /// Smoothed round trip; `None` as long as no probe was answered.
     pub rtt: Option<Duration>,
     /// Mean deviation of the round trip.
     pub jitter: Duration,
-    /// Probes sent in the last minute.
+    /// Number of probes sent in the last minute.
     pub sent: u32,
-    /// Of these, unanswered past their time.
+    /// Number of these that were not answered in time.
     pub lost: u32,
-    /// Counted over the last [`LOSS_SPAN`](crate::recent::LOSS_SPAN): enough of an idle tunnel, too, to tell
-    /// how much it loses.
-    pub lately: ProbeCounts,
-    /// Frames received since the tunnel came up that are probing and no payload: replies to ours,
-    /// requests of the peer where the prober hears them.
+    /// Counts over the last [`LOSS_SPAN`](crate::probe_history::LOSS_SPAN), which is long enough to judge the loss
+    /// of an idle tunnel, too.
+    pub recent: ProbeCounts,
+    /// Frames received since the tunnel came up that are probing and no payload: replies to our probes, and the
+    /// peer's requests if the prober sees them.
     pub rx_frames: u64,
-    /// Frames sent since then that are probing: our requests, the kernel's replies to the peer's.
+    /// Frames sent since then that are probing: our requests, and the kernel's replies to the peer's.
     pub tx_frames: u64,
 }
 
-/// A peer that failed so often in a row counts as dead.
+/// A peer counts as dead after this number of failed dials in a row.
 pub const DEAD_FAILURES: u32 = 3;
 
 /// A peer that could be dialled, as the peer cache knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Who.
+    /// The node.
     pub peer: Prefix,
-    /// Where, best first; never empty.
+    /// Its endpoints, best first; never empty.
     pub endpoints: Vec<Endpoint>,
-    /// When its endpoints were last confirmed, in this run; `None` when only the disk remembers it.
+    /// The moment at which its endpoints were last confirmed in this run; `None` if only the disk remembers it.
     pub confirmed: Option<Uptime>,
-    /// When the last dial failed.
+    /// The moment at which the last dial failed.
     pub failed: Option<Uptime>,
-    /// Failed dials in a row.
+    /// Number of failed dials in a row.
     pub failures: u32,
-    /// What it says that it adds to the metric of others' routes; [`INFINITY`]: it tells of none.
+    /// The metric that it adds to routes of others, by its own account; [`INFINITY`] if it announces none of them.
     pub transit_cost: u16,
 }
 
 impl Candidate {
-    /// Whether it counts as dead: it is dialled when there is nobody else, and forgotten first.
+    /// Returns whether it counts as dead: it is then dialled only if nobody else is left, and removed first.
     pub fn is_dead(&self) -> bool {
         self.failures >= DEAD_FAILURES
     }
@@ -241,48 +242,48 @@ impl Candidate {
 /// The round trip to a peer that no tunnel leads to, measured from outside the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CandidateRtt {
-    /// Who was sounded.
+    /// The node that was probed.
     pub peer: Prefix,
-    /// When.
+    /// The moment of the probe.
     pub at: Uptime,
-    /// The least round trip seen; `None` where nothing came back: it may still be dialled.
+    /// The shortest round trip seen; `None` if nothing came back, which does not exclude a dial.
     pub rtt: Option<Duration>,
 }
 
-/// What another node says of itself when it is asked: hearsay, bounded by what we see ourselves.
+/// A peer's route view: its own account, bounded by what this node sees itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerRouteView {
-    /// Who says so.
+    /// The node that gave the account.
     pub peer: Prefix,
-    /// When it was asked.
+    /// The moment at which it was asked.
     pub at: Uptime,
     /// Whether it accepts one more tunnel.
     pub accepts_tunnels: bool,
-    /// How many tunnels others dialled to it; `None` where it does not say.
+    /// Number of tunnels that others dialled to it; `None` if it does not report that.
     pub accepted: Option<u16>,
-    /// What its own ways would grow by without its tunnel to us, in metric; `None`: there is no such
+    /// The metric by which its own routes would grow without its tunnel to this node; `None` if there is no such
     /// tunnel, or some node would be out of its reach.
     pub regret: Option<u64>,
-    /// Its metric to other nodes: a sample, the same nodes for all who are asked.
+    /// Its metric to other nodes: a sample, the same nodes for all who ask.
     pub distances: Vec<(Prefix, u16)>,
 }
 
-/// All that a plan is made from. Each part is a complete reading; parts may differ in age.
+/// All that a plan is made from. Each part is complete; parts may differ in age.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// Now.
+    /// The present moment.
     pub at: Uptime,
     /// All tunnels with their counters.
     pub links: Vec<LinkReading>,
-    /// babeld's tables; `None` until the first dump, or while babeld is down.
+    /// babeld's tables; `None` until the first dump, and while babeld is down.
     pub babel: Option<BabelTable>,
-    /// The prober's picture.
+    /// The prober's readings, one per tunnel.
     pub probes: Vec<ProbeReading>,
-    /// The peer cache's picture.
+    /// The peer cache's candidates.
     pub candidates: Vec<Candidate>,
-    /// Round trips to peers without a tunnel; one a peer.
+    /// Round trips to peers without a tunnel, one per peer.
     pub candidate_rtts: Vec<CandidateRtt>,
-    /// What other nodes say of themselves; one a peer.
+    /// The route views of other nodes, one per peer.
     pub views: Vec<PeerRouteView>,
     /// Slots that may take a new dialled tunnel now.
     pub free_slots: Vec<Slot>,

@@ -5,7 +5,7 @@
 use crate::names::{Endpoint, Prefix, Slot};
 use std::fmt;
 
-/// Declares an enum of reasons: a closed list with one label each.
+/// Declares an enum of reasons: a closed list, with one label each.
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)* }) => {
         $(#[$doc])*
@@ -13,10 +13,10 @@ macro_rules! reasons {
         pub enum $name { $($(#[$vdoc])* $variant,)* }
 
         impl $name {
-            /// All of them, so that every label can be listed before the program runs.
+            /// All reasons, so that every label can be listed before the program runs.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The metric label: snake case.
+            /// The metric label, in snake case.
             pub fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label,)* }
             }
@@ -31,47 +31,47 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a tunnel is opened.
+    /// The reason to open a tunnel.
     OpenReason {
-        /// We have no tunnel, or babeld's table holds no other node.
+        /// This node has no tunnel, or babeld's table holds no other node.
         Bootstrap = "bootstrap",
-        /// A pinned peer of the configuration has no tunnel.
+        /// A peer that the configuration pins has no tunnel.
         Pinned = "pinned",
-        /// Fewer dialled tunnels than wanted: a random or distant node is chosen.
+        /// There are fewer dialled tunnels than wanted, and the peer was drawn at random.
         Fill = "fill",
-        /// It shortens our ways, and its own, more than any other candidate.
+        /// A tunnel to the peer shortens both ends' routes more than one to any other candidate.
         Gain = "gain",
-        /// A peer that is known by the cache but missing in babeld's table: islands merge.
+        /// The cache knows the peer, but babeld's table has no route to it; so islands merge.
         MissingFromTable = "missing_from_table",
     }
 }
 
 reasons! {
-    /// Why a tunnel ends.
+    /// The reason to close a tunnel, or for its end.
     CloseReason {
-        /// Significantly less used than the others.
+        /// The tunnel was used significantly less than the others.
         Unused = "unused",
-        /// Another peer shortens more ways than this tunnel does.
+        /// A tunnel to another peer shortens more routes than this one does.
         Replaced = "replaced",
-        /// No traffic anywhere: rotated so that a bad topology does not freeze.
+        /// There was no traffic anywhere; a random tunnel is closed so that a bad topology does not freeze.
         Rotation = "rotation",
-        /// Both nodes dialled each other; the lower prefix closes its own.
+        /// Both nodes dialled each other; the one with the lower prefix closes its own tunnel.
         Duplicate = "duplicate",
-        /// More dialled tunnels than allowed (limit lowered, or nobody can reach us).
+        /// There were more dialled tunnels than allowed: the limit was lowered, or no peer can reach this node.
         OverLimit = "over_limit",
-        /// The prober gave its verdict, or OpenVPN ended by itself.
+        /// The peer answered no probes, or OpenVPN noticed its silence.
         PeerDead = "peer_dead",
-        /// Our own OpenVPN process ended unasked.
+        /// This node's own OpenVPN process exited unexpectedly.
         ProcessDied = "process_died",
-        /// It never connected.
+        /// The dial never connected.
         DialFailed = "dial_failed",
-        /// The peer refused us or ended the session.
+        /// The peer rejected this node, or closed the tunnel.
         PeerClosed = "peer_closed",
         /// The peer's certificate is revoked.
         Revoked = "revoked",
         /// Certificates or keys have changed, and OpenVPN reads them only when it starts.
         Renewed = "renewed",
-        /// The daemon stops.
+        /// The daemon is stopping.
         Shutdown = "shutdown",
     }
 }
@@ -96,11 +96,11 @@ impl CloseReason {
 }
 
 reasons! {
-    /// Why a planned closing was given up.
+    /// The reason to give a drain up.
     AbandonReason {
-        /// Traffic had not moved by the deadline.
+        /// Traffic had not moved away by the deadline.
         Deadline = "deadline",
-        /// While it drained, it became the only way to some node.
+        /// While the tunnel drained, it became the only route to some node.
         OnlyRoute = "only_route",
     }
 }
@@ -108,36 +108,36 @@ reasons! {
 /// One order about a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Dial `peer` on the free slot.
+    /// Dial a peer on a free slot.
     Open {
-        /// A free dialling slot.
+        /// The dialling slot, which is free.
         slot: Slot,
-        /// Whom.
+        /// The peer to dial.
         peer: Prefix,
-        /// Where, best first.
+        /// The endpoints to try, best first.
         endpoints: Vec<Endpoint>,
-        /// Why.
+        /// The reason for the metric label and `warren why`.
         reason: OpenReason,
     },
     /// Take Babel off the slot, so that traffic moves away.
     Drain {
-        /// The tunnel.
+        /// The slot of the tunnel.
         slot: Slot,
-        /// Why.
+        /// The reason for the metric label and `warren why`.
         reason: CloseReason,
     },
-    /// Put Babel back on the slot: the closing is given up.
+    /// Put Babel back on the slot, since the drain is given up.
     Undrain {
-        /// The tunnel.
+        /// The slot of the tunnel.
         slot: Slot,
-        /// Why.
+        /// The reason for the metric label and `warren why`.
         reason: AbandonReason,
     },
-    /// End OpenVPN.
+    /// End OpenVPN's process or session.
     Close {
-        /// The tunnel.
+        /// The slot of the tunnel.
         slot: Slot,
-        /// Why.
+        /// The reason for the metric label and `warren why`.
         reason: CloseReason,
     },
 }
@@ -156,7 +156,7 @@ impl Order {
         }
     }
 
-    /// The metric label of its reason.
+    /// The metric label of the order's reason.
     pub fn reason_label(&self) -> &'static str {
         match self {
             Self::Open { reason, .. } => reason.label(),
@@ -165,7 +165,7 @@ impl Order {
         }
     }
 
-    /// The slot of the tunnel.
+    /// The slot that the order is about.
     pub fn slot(&self) -> Slot {
         match self {
             Self::Open { slot, .. }
@@ -179,8 +179,8 @@ impl Order {
 /// One order together with the terms by which it was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What shall be done.
+    /// The order.
     pub order: Order,
-    /// The terms, for people: a sentence where numbers do not suffice, then `name=value unit`.
+    /// The terms, for people: a sentence if numbers do not suffice, then `name=value unit`.
     pub terms: String,
 }

@@ -1,30 +1,32 @@
-//! Numbers that steer a node, with their defaults. The registry signs the network's, the node's
-//! configuration may lower some (`docs/OPERATIONS.md` lists them).
+//! Numbers that steer a node, with their defaults.
+//!
+//! The registry signs the network's numbers; a node's configuration may lower some of them
+//! (`docs/OPERATIONS.md` lists them).
 
 use std::time::Duration;
 
-/// Network parameters, one value each for the whole network.
+/// The network's parameters: one value each for all nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// Babel's hello interval, 0.5 s to 15 s. 1 s costs about 0.2 kB/s a tunnel and direction.
+    /// Babel's hello interval, 0.5 s to 15 s. One second costs about 0.2 kB/s per tunnel and direction.
     pub hello_interval: Duration,
-    /// Babel's update interval, 4 s to 120 s; large, since routes are asked for when a tunnel comes up
-    /// or a way is lost.
+    /// Babel's update interval, 4 s to 120 s. It can be long, since routes are requested when a tunnel comes up or
+    /// a route is lost.
     pub update_interval: Duration,
     /// Tunnels that a node dials, 1 to 30.
     pub tunnels_to_dial: u16,
     /// Tunnels that a node accepts, 0 to 250.
     pub max_accepted: u16,
-    /// How often the policy may close one tunnel and dial others (± 10 %), 30 s to 1 h.
+    /// Interval (± 10 %) at which the planner may close one tunnel and dial others, 30 s to 1 h.
     pub refresh: Duration,
-    /// Younger tunnels are spared: they have no history.
+    /// Tunnels younger than this are spared, since they have no history.
     pub min_age: Duration,
-    /// Between two probes of a tunnel that payload uses, or whose peer is suspected; 0.25 s to 5 s. A peer is dead
-    /// after four misses.
+    /// Interval between two probes of a tunnel that carries payload, or whose peer is suspected; 0.25 s to 5 s. A
+    /// peer is dead after four misses.
     pub probe: Duration,
-    /// Between two probes of an idle tunnel, 1 s to 5 min.
+    /// Interval between two probes of an idle tunnel, 1 s to 5 min.
     pub idle_probe: Duration,
-    /// The network carries IPv4, too: babeld tells of twice as many routes.
+    /// Whether the network carries IPv4, too; babeld then announces twice as many routes.
     pub ipv4: bool,
 }
 
@@ -44,5 +46,5 @@ impl Default for Parameters {
     }
 }
 
-/// A tunnel that has not moved its traffic after this long is kept.
+/// A tunnel whose traffic has not moved away after this time is kept.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);

@@ -12,13 +12,14 @@ mod picture;
 mod refresh;
 
 use crate::{
-    gain::{self, RouteView, Rule},
+    gain::{self, Rule},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
     observation::{LinkReading, Observation, Phase},
     orders::{CloseReason, Decision, OpenReason, Order},
     parameters::Parameters,
     rng::Rng,
+    route_view::RouteView,
     units::Uptime,
     usage::{Floor, ProbeFrames, Usage},
 };
@@ -168,7 +169,7 @@ impl Planner {
             .settings
             .parameters
             .refresh
-            .saturating_mul(gain::FRESH_REFRESHES);
+            .saturating_mul(gain::VALID_REFRESHES);
         let picture = Picture::of(world, self.me, self.lens, fresh);
         let now = picture.at;
         let began = self.begin(now);

@@ -1,21 +1,21 @@
-//! Draws numbers from a seed: chance that can be repeated.
+//! Draws random numbers from a seed, so that a run can be repeated.
 //!
-//! Splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014). Good for
-//! spreading moments and choosing peers; of no use for secrets.
+//! The generator is Splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014). It is
+//! good for spreading moments and choosing peers, and useless for secrets.
 
 use std::time::Duration;
 
-/// A stream of numbers; the same seed gives the same stream.
+/// A stream of random numbers; the same seed gives the same stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// A stream of its own for each seed.
+    /// Starts the stream of that seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Draws the next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -24,13 +24,13 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`; zero where `bound` is zero. The bias is below `bound` / 2^64.
+    /// Draws a number below `bound`; zero if `bound` is zero. The bias is below `bound` / 2^64.
     pub fn below(&mut self, bound: u64) -> u64 {
         let product = u128::from(self.bits()) * u128::from(bound);
         u64::try_from(product >> 64).unwrap_or(0)
     }
 
-    /// A span from `from` to `to`, in milliseconds; `from` where `to` is not above it.
+    /// Draws a span from `from` to `to`, in whole milliseconds; `from` if `to` is not above it.
     pub fn span(&mut self, from: Duration, to: Duration) -> Duration {
         let width = u64::try_from(to.saturating_sub(from).as_millis()).unwrap_or(u64::MAX);
         from.saturating_add(Duration::from_millis(self.below(width.saturating_add(1))))
@@ -40,8 +40,8 @@ impl Rng {
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for end in (1..items.len()).rev() {
             let bound = u64::try_from(end).unwrap_or(0).saturating_add(1);
-            let other = usize::try_from(self.below(bound)).unwrap_or(0);
-            items.swap(end, other);
+            let chosen = usize::try_from(self.below(bound)).unwrap_or(0);
+            items.swap(end, chosen);
         }
     }
 }

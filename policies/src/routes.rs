@@ -1,311 +1,218 @@
-//! Sorts babeld's routes: who is reached by which slot, and what the loss of a slot would cost.
+//! Indexes babeld's routes: which slot leads to which node, and what closing a slot's tunnel would cost.
 //!
-//! Sees one table; knows nothing of how it came about. All results are the same in whatever order the
-//! routes come.
+//! An index is made from one table; how the table came about does not matter. The results do not depend on the
+//! order of the routes.
+
+mod route_key;
+mod slot_index;
 
 use crate::{
-    names::{Prefix, Slot, Transport},
+    names::{Prefix, Slot},
     observation::{INFINITY, Route},
 };
+use route_key::{IndexedRoute, METRIC_BITS, NODE_SHIFT, decode, key, node_bits};
+use slot_index::SlotIndex;
 
-/// One finite route.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    node: Prefix,
-    installed: bool,
-    metric: u16,
-    /// The metric that the neighbour announced.
-    refmetric: u16,
-    /// Where the slot stands among the services.
-    at: usize,
-}
+/// The metrics that neighbours announce may be older than ours by one part in so many of the link's cost.
+const LAG_PART: u32 = 8;
 
-/// Whether the neighbour that announced `refmetric` for a node reaches it through us, where our own metric to it is
-/// `ours` and `metric` is that by way of the neighbour: it announces what our way and the link between us cost, all
-/// but an eighth of the link, since what it announced may be older than what we know. babeld announces such routes
-/// on tunnels, too (it does no split horizon there).
+/// Returns whether the neighbour that announced `refmetric` for a node reaches it through this node.
+///
+/// `ours` is this node's own metric to that node, and `metric` the metric through the neighbour. A neighbour that
+/// goes through us announces our metric plus the cost of the link between us. The announcement may lag behind, so
+/// an eighth of the link's cost may be missing. babeld announces such routes on tunnels, too, since it does no
+/// split horizon there.
 pub fn leads_back(metric: u16, refmetric: u16, ours: u16) -> bool {
     let link = u32::from(metric.saturating_sub(refmetric));
     u32::from(refmetric) + link / LAG_PART >= u32::from(ours) + link
 }
 
-/// What neighbours announce may lag behind by one part in so many of the link.
-const LAG_PART: u32 = 8;
-
-/// Bits of a key below node and slot: whether the route is not installed, its metric and that announced.
-const METRIC_BITS: u32 = 33;
-
-/// Bits of a key below the node.
-const NODE_SHIFT: u32 = 16 + METRIC_BITS;
-
-/// A route as one number; their order is node, slot, installed ones first, metric. Numbers are sorted three
-/// times as fast as routes.
-fn key(route: &Route, at: u16) -> u128 {
-    let metrics = u64::from(route.metric) << 16 | u64::from(route.refmetric);
-    let rest = u64::from(!route.installed) << 32 | metrics;
-    u128::from(node_bits(route.node)) << NODE_SHIFT
-        | u128::from(u64::from(at) << METRIC_BITS | rest)
-}
-
-/// The bits of the node in a key.
-fn node_bits(node: Prefix) -> u64 {
-    u64::from(node.number()) << 8 | u64::from(node.length())
-}
-
-/// The way that [`key`] made that number of.
-fn way(key: u128) -> Option<Way> {
-    let [.., n3, n2, n1, n0, length, s1, s0, _, _, _, _, _] = (key << 7).to_be_bytes();
-    let [.., i, m1, m0, r1, r0] = key.to_be_bytes();
-    let at = usize::from(u16::from_be_bytes([s1, s0]));
-    let node = Prefix::new(u32::from_be_bytes([n3, n2, n1, n0]), length)?;
-    let [metric, refmetric] = [[m1, m0], [r1, r0]].map(u16::from_be_bytes);
-    Some(Way {
-        node,
-        installed: i & 1 == 0,
-        metric,
-        refmetric,
-        at,
-    })
-}
-
-/// The slots of a table.
-struct Slots {
-    /// Sorted.
-    all: Vec<Slot>,
-    /// By kind, then by number: where the slot stands in `all`.
-    places: [Vec<u16>; 3],
-}
-
-impl Slots {
-    fn of(slots: impl Iterator<Item = Slot>) -> Self {
-        const ABSENT: u16 = u16::MAX;
-        let mut places: [Vec<u16>; 3] = Default::default();
-        for (kind, number) in slots.map(place) {
-            let Some(places) = places.get_mut(kind) else {
-                continue;
-            };
-            if places.len() <= number {
-                places.resize(number + 1, ABSENT);
-            }
-            if let Some(place) = places.get_mut(number) {
-                *place = 0;
-            }
-        }
-        let mut all = Vec::new();
-        for (kind, places) in (0..).zip(&mut places) {
-            let here = (0..).zip(places).filter(|(_, place)| **place != ABSENT);
-            for (number, place) in here {
-                *place = u16::try_from(all.len()).unwrap_or(ABSENT);
-                all.push(match kind {
-                    0 => Slot::Dialling(number),
-                    1 => Slot::Accepting(Transport::Udp, number),
-                    _ => Slot::Accepting(Transport::Tcp, number),
-                });
-            }
-        }
-        Self { all, places }
-    }
-
-    fn at(&self, slot: Slot) -> u16 {
-        let (kind, number) = place(slot);
-        self.places
-            .get(kind)
-            .and_then(|places| places.get(number))
-            .copied()
-            .unwrap_or_default()
-    }
-}
-
-/// Kind and number of a slot; pairs stand in the order of slots.
-fn place(slot: Slot) -> (usize, usize) {
-    match slot {
-        Slot::Dialling(number) => (0, number.into()),
-        Slot::Accepting(Transport::Udp, number) => (1, number.into()),
-        Slot::Accepting(Transport::Tcp, number) => (2, number.into()),
-    }
-}
-
-/// What one slot is good for.
+/// The use of one slot's tunnel for the routes of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// Nodes whose installed route leaves by it.
+    /// Number of nodes whose installed route leaves by the slot.
     pub nodes: usize,
-    /// What the ways to these nodes would grow by without it, in metric, ours and those of neighbours that
-    /// [follow](NodeRoute::followers) us, summed; nodes without any other way are not in it.
+    /// The metric by which the routes to these nodes would grow without the slot, summed over our routes and those
+    /// of neighbours that [follow](NodeRoute::followers) us. Nodes without any other route are not counted.
     pub regret: u64,
-    /// The metrics of the ways to these nodes, summed: what its closing would move.
+    /// The metrics of the routes to these nodes, summed: closing the tunnel would move that much.
     pub moved: u64,
-    /// A node that has no way but by this slot.
+    /// A node that no route leads to but by this slot.
     pub only_route: Option<Prefix>,
 }
 
-/// How a node is reached.
+/// The route to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeRoute {
-    /// Of the installed route, or of the best where none is.
+    /// The metric of the installed route, or of the best route if none is installed.
     pub metric: u16,
-    /// Neighbours that reach it through us, by what they announce; their routes are no other way for us.
+    /// Number of neighbours that reach the node through us, by their announcements; their routes are no
+    /// alternative for us.
     pub followers: u16,
 }
 
 impl NodeRoute {
-    /// How many ways become shorter or longer with ours: it, and the followers'.
+    /// The number of nodes whose route becomes shorter or longer with ours: this node, and its followers.
     pub fn weight(self) -> u64 {
         u64::from(self.followers) + 1
     }
 }
 
-/// A table, sorted.
+/// A table of routes, indexed by node and slot.
 #[derive(Clone, Debug, Default)]
 pub struct RouteIndex {
-    /// Sorted by node, then slot, at most one of each pair: see [`key`]. They take half the room of ways.
+    /// Keys of the routes, sorted by node, then slot; at most one of each pair. A key takes half the memory of a route.
     keys: Vec<u128>,
-    /// Each node once.
-    known: Vec<(Prefix, NodeRoute)>,
-    /// Each slot that has routes, sorted; whether it stays; what it is good for.
+    /// Each node once, sorted.
+    nodes: Vec<(Prefix, NodeRoute)>,
+    /// Each slot that has routes, sorted; whether its tunnel stays; its use.
     services: Vec<(Slot, bool, Service)>,
-    /// Where the table is a sample: so many nodes more are meant by each.
-    more: u32,
+    /// If the table is a sample: the number of further nodes that each of its nodes stands for.
+    further_nodes: u32,
 }
 
 impl RouteIndex {
-    /// Sorts the finite routes to nodes other than `me`. `stays` says whether a slot can take over
-    /// what another one carries: its tunnel is up and no drain is under way.
+    /// Indexes the finite routes to nodes other than `me`. `stays` tells for a slot whether its tunnel can take
+    /// over the routes of another one: it is up, and does not drain.
     pub fn new(routes: &[Route], me: Prefix, stays: impl Fn(Slot) -> bool) -> Self {
         let finite = routes
             .iter()
             .filter(|route| route.node != me && route.metric != INFINITY);
-        let slots = Slots::of(finite.clone().map(|route| route.slot));
+        let slots = SlotIndex::new(finite.clone().map(|route| route.slot));
         let mut keys = Vec::with_capacity(routes.len());
-        keys.extend(finite.map(|route| key(route, slots.at(route.slot))));
+        keys.extend(finite.map(|route| key(route, slots.position(route.slot))));
         keys.sort_unstable();
         // Of several routes to a node by one slot the installed one counts, or the best.
         keys.dedup_by_key(|key| *key >> METRIC_BITS);
         let services: Vec<_> = slots
-            .all
+            .slots
             .iter()
             .map(|slot| (*slot, stays(*slot), Service::default()))
             .collect();
-        let mut sorted = Self {
-            known: Vec::new(),
+        let mut index = Self {
+            nodes: Vec::new(),
             services,
             keys: Vec::new(),
-            more: 0,
+            further_nodes: 0,
         };
-        let mut group = Vec::new();
+        let mut to_node = Vec::new();
         for keys in keys.chunk_by(|a, b| a >> NODE_SHIFT == b >> NODE_SHIFT) {
-            group.clear();
-            group.extend(keys.iter().filter_map(|key| way(*key)));
-            sorted.serve(&group);
+            to_node.clear();
+            to_node.extend(keys.iter().filter_map(|key| decode(*key)));
+            index.add_node(&to_node);
         }
-        sorted.keys = keys;
-        sorted
+        index.keys = keys;
+        index
     }
 
-    /// The table is a sample: each node in it stands for so many, itself among them.
+    /// Takes the table for a sample, each node of which stands for this number of nodes, itself included.
     pub fn sampled(self, nodes: u32) -> Self {
         Self {
-            more: nodes.saturating_sub(1),
+            further_nodes: nodes.saturating_sub(1),
             ..self
         }
     }
 
-    /// How many nodes there are beside one.
+    /// The number of nodes but one.
     pub fn other_nodes(&self) -> u64 {
-        let listed = u64::try_from(self.known.len())
+        let listed = u64::try_from(self.nodes.len())
             .unwrap_or(u64::MAX)
             .saturating_sub(1);
         self.scaled(listed)
     }
 
     fn scaled(&self, sum: u64) -> u64 {
-        sum.saturating_mul(u64::from(self.more).saturating_add(1))
+        sum.saturating_mul(u64::from(self.further_nodes).saturating_add(1))
     }
 
-    /// Adds up what the ways to one node say of their slots.
-    fn serve(&mut self, group: &[Way]) {
-        let Some(best) = group.iter().min_by_key(|way| (!way.installed, way.metric)) else {
+    /// Adds the routes to one node to the services of their slots.
+    fn add_node(&mut self, routes: &[IndexedRoute]) {
+        let Some(best) = routes
+            .iter()
+            .min_by_key(|route| (!route.installed, route.metric))
+        else {
             return;
         };
-        // The two best of those that stay: the second counts where the first is the one that goes.
-        let (mut first, mut second, mut followers) = (None::<&Way>, None::<&Way>, 0u16);
-        let stays = |way: &&Way| {
-            self.services
-                .get(way.at)
-                .is_some_and(|(_, stays, _)| *stays)
+        // The two best routes by slots that stay; the second counts where the first is by the slot in question.
+        let (mut first, mut second) = (None::<&IndexedRoute>, None::<&IndexedRoute>);
+        let mut followers = 0u16;
+        let stays = |route: &&IndexedRoute| {
+            let service = self.services.get(route.slot_position);
+            service.is_some_and(|(_, stays, _)| *stays)
         };
-        for way in group.iter().filter(stays) {
-            if !way.installed && leads_back(way.metric, way.refmetric, best.metric) {
+        for route in routes.iter().filter(stays) {
+            if !route.installed && leads_back(route.metric, route.refmetric, best.metric) {
                 followers = followers.saturating_add(1);
                 continue;
             }
-            if first.is_none_or(|first| way.metric < first.metric) {
-                second = first.replace(way);
-            } else if second.is_none_or(|second| way.metric < second.metric) {
-                second = Some(way);
+            if first.is_none_or(|first| route.metric < first.metric) {
+                second = first.replace(route);
+            } else if second.is_none_or(|second| route.metric < second.metric) {
+                second = Some(route);
             }
         }
-        let known = NodeRoute {
+        let node_route = NodeRoute {
             metric: best.metric,
             followers,
         };
-        self.known.push((best.node, known));
-        let instead = |at: usize| {
-            if first.is_some_and(|way| way.at == at) {
+        self.nodes.push((best.node, node_route));
+        let alternative_to = |position: usize| {
+            if first.is_some_and(|route| route.slot_position == position) {
                 second
             } else {
                 first
             }
         };
-        for way in group {
-            let other = instead(way.at);
-            if !way.installed && other.is_some() {
+        for route in routes {
+            let alternative = alternative_to(route.slot_position);
+            if !route.installed && alternative.is_some() {
                 continue;
             }
-            let Some((.., service)) = self.services.get_mut(way.at) else {
+            let Some((.., service)) = self.services.get_mut(route.slot_position) else {
                 continue;
             };
-            if way.installed {
+            if route.installed {
                 service.nodes += 1;
-                service.moved += u64::from(way.metric);
+                service.moved += u64::from(route.metric);
             }
-            match other {
-                Some(other) => {
-                    let longer = u64::from(other.metric.saturating_sub(way.metric));
-                    service.regret += longer * known.weight();
+            match alternative {
+                Some(alternative) => {
+                    let longer = u64::from(alternative.metric.saturating_sub(route.metric));
+                    service.regret += longer * node_route.weight();
                 }
-                None => service.only_route = service.only_route.or(Some(way.node)),
+                None => service.only_route = service.only_route.or(Some(route.node)),
             }
         }
     }
 
-    /// Whether there is a finite route to the node.
+    /// Returns whether there is a finite route to the node.
     pub fn reaches(&self, node: Prefix) -> bool {
-        self.metric(node).is_some()
+        self.get(node).is_some()
     }
 
     /// The metric to the node.
     pub fn metric(&self, node: Prefix) -> Option<u16> {
-        self.get(node).map(|known| known.metric)
+        self.get(node).map(|route| route.metric)
     }
 
-    /// How the node is reached.
+    /// The route to the node.
     pub fn get(&self, node: Prefix) -> Option<NodeRoute> {
-        let at = self
-            .known
+        let position = self
+            .nodes
             .binary_search_by_key(&node, |(node, _)| *node)
             .ok()?;
-        self.known.get(at).map(|(_, known)| *known)
+        self.nodes.get(position).map(|(_, route)| *route)
     }
 
-    /// All nodes, sorted.
+    /// All nodes that a finite route leads to, sorted.
     pub fn nodes(&self) -> &[(Prefix, NodeRoute)] {
-        &self.known
+        &self.nodes
     }
 
-    /// What the slot is good for.
+    /// The use of the slot.
     pub fn service(&self, slot: Slot) -> Service {
-        let service = self.at(slot).and_then(|at| self.services.get(at));
+        let position = self.position(slot);
+        let service = position.and_then(|position| self.services.get(position));
         let service = service.map(|(.., service)| *service).unwrap_or_default();
         Service {
             regret: self.scaled(service.regret),
@@ -314,32 +221,30 @@ impl RouteIndex {
         }
     }
 
-    /// Nodes whose installed route leaves by the slot, sorted.
+    /// The nodes whose installed route leaves by the slot, sorted.
     pub fn served_nodes(&self, slot: Slot) -> impl Iterator<Item = Prefix> + '_ {
-        let at = self.at(slot);
-        let ways = self.keys.iter().filter_map(|key| way(*key));
-        ways.filter(move |way| way.installed && Some(way.at) == at)
-            .map(|way| way.node)
+        let position = self.position(slot);
+        let routes = self.keys.iter().filter_map(|key| decode(*key));
+        routes
+            .filter(move |route| route.installed && Some(route.slot_position) == position)
+            .map(|route| route.node)
     }
 
-    /// Whether the node has a finite route by another slot, whatever that slot's state.
+    /// Returns whether the node has a finite route by another slot, whatever the state of that slot.
     pub fn is_reached_without(&self, node: Prefix, slot: Slot) -> bool {
-        let at = self.at(slot);
-        let from = self
+        let position = self.position(slot);
+        let start = self
             .keys
             .partition_point(|key| key >> NODE_SHIFT < node_bits(node).into());
-        let ways = self
-            .keys
-            .get(from..)
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|key| way(*key));
-        ways.take_while(|way| way.node == node)
-            .any(|way| Some(way.at) != at)
+        let keys = self.keys.get(start..).unwrap_or_default();
+        let routes = keys.iter().filter_map(|key| decode(*key));
+        routes
+            .take_while(|route| route.node == node)
+            .any(|route| Some(route.slot_position) != position)
     }
 
-    /// Where the slot stands among the services.
-    fn at(&self, slot: Slot) -> Option<usize> {
+    /// The position of the slot among the services.
+    fn position(&self, slot: Slot) -> Option<usize> {
         self.services
             .binary_search_by_key(&slot, |(slot, ..)| *slot)
             .ok()
@@ -347,157 +252,4 @@ impl RouteIndex {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn peer(number: u32) -> Prefix {
-        Prefix::new(number, 16).unwrap()
-    }
-
-    fn route((node, slot, installed, metric): (u32, u16, bool, u16)) -> Route {
-        let (node, slot) = (peer(node), Slot::Dialling(slot));
-        Route {
-            node,
-            slot,
-            via: node,
-            installed,
-            metric,
-            refmetric: 0,
-        }
-    }
-
-    /// Slot 9 never stays. Nodes served, regret and the only way, of slot 0; all its installed ways move.
-    #[track_caller]
-    fn check(routes: &[(u32, u16, bool, u16)], nodes: usize, regret: u64, only_route: Option<u32>) {
-        let routes: Vec<_> = routes.iter().copied().map(route).collect();
-        let ways = RouteIndex::new(&routes, peer(1), |slot| slot != Slot::Dialling(9));
-        let own = |route: &&Route| {
-            route.slot == Slot::Dialling(0) && route.installed && ways.reaches(route.node)
-        };
-        let moved = routes
-            .iter()
-            .filter(own)
-            .map(|route| u64::from(route.metric))
-            .sum();
-        let expected = Service {
-            nodes,
-            regret,
-            moved,
-            only_route: only_route.map(peer),
-        };
-        assert_eq!(ways.service(Slot::Dialling(0)), expected);
-    }
-
-    #[test]
-    fn regret_is_what_the_next_best_ways_cost_more() {
-        check(
-            &[(2, 0, true, 100), (2, 1, false, 150), (2, 2, false, 130)],
-            1,
-            30,
-            None,
-        );
-        check(
-            &[
-                (2, 0, true, 100),
-                (2, 1, false, 150),
-                (3, 0, true, 10),
-                (3, 1, false, 11),
-            ],
-            2,
-            51,
-            None,
-        );
-        check(&[(2, 0, false, 100), (2, 1, true, 90)], 0, 0, None);
-    }
-
-    /// Our way to node 2 costs 100; a neighbour beyond a link of 80 announces that metric, another one 60 beyond 60.
-    #[track_caller]
-    fn check_follower(announced: u16, weight: u64, regret: u64, with_other: bool) {
-        let told = |slot: u16, link: u16, refmetric: u16| Route {
-            refmetric,
-            ..route((2, slot, slot == 0, refmetric + link))
-        };
-        let all = [told(0, 50, 50), told(1, 80, announced), told(2, 60, 60)];
-        let ways = RouteIndex::new(&all[..if with_other { 3 } else { 2 }], peer(1), |_| true);
-        let service = ways.service(Slot::Dialling(0));
-        let only_route = (regret == 0).then(|| peer(2));
-        assert_eq!((service.regret, service.only_route), (regret, only_route));
-        assert_eq!(ways.get(peer(2)).map(NodeRoute::weight), Some(weight));
-    }
-
-    #[test]
-    fn a_way_that_leads_back_through_us_counts_as_ours_and_is_no_other_way() {
-        check_follower(180, 2, 2 * 20, true);
-        check_follower(170, 2, 2 * 20, true);
-        check_follower(169, 1, 20, true);
-        check_follower(180, 2, 0, false);
-        check_follower(90, 1, 70, false);
-    }
-
-    #[test]
-    fn a_node_of_a_sample_costs_as_much_as_all_that_it_stands_for() {
-        let all = [(2, 0, true, 100), (2, 1, false, 150)].map(route);
-        let service = RouteIndex::new(&all, peer(1), |_| true)
-            .sampled(3)
-            .service(Slot::Dialling(0));
-        assert_eq!(
-            service,
-            Service {
-                nodes: 1,
-                regret: 150,
-                moved: 300,
-                only_route: None
-            }
-        );
-    }
-
-    #[test]
-    fn a_next_best_way_that_is_even_shorter_is_no_gain() {
-        check(&[(2, 0, true, 100), (2, 1, false, 90)], 1, 0, None);
-    }
-
-    #[test]
-    fn a_node_without_another_way_is_named_and_ways_that_go_do_not_count() {
-        check(
-            &[
-                (2, 0, true, 100),
-                (2, 9, false, 150),
-                (3, 0, true, 5),
-                (3, 1, false, 6),
-            ],
-            2,
-            1,
-            Some(2),
-        );
-        check(&[(2, 0, false, 100)], 0, 0, Some(2));
-        check(&[(2, 0, true, INFINITY), (1, 0, true, 5)], 0, 0, None);
-    }
-
-    proptest! {
-        #[test]
-        fn regret_agrees_with_its_definition(
-            routes in proptest::collection::vec((2u32..6, 0u16..5, any::<bool>(), 1u16..9), 0..30),
-        ) {
-            let routes: Vec<_> = routes.into_iter().map(route).collect();
-            let ways = RouteIndex::new(&routes, peer(1), |_| true);
-            for slot in (0..5).map(Slot::Dialling) {
-                let mut regret = 0;
-                let mut nodes = 0;
-                for node in (2..6).map(peer) {
-                    let by = |wanted: bool| routes.iter().filter(move |r| r.node == node && (r.slot == slot) == wanted);
-                    let Some(own) = by(true).filter(|r| r.installed).map(|r| r.metric).min() else { continue };
-                    nodes += 1;
-                    // Of several routes to a node by one slot an installed one counts.
-                    let best = |slot| {
-                        let of_slot = routes.iter().filter(move |r| r.node == node && r.slot == slot);
-                        of_slot.map(|r| (!r.installed, r.metric)).min().map(|(_, metric)| metric)
-                    };
-                    let other = by(false).filter_map(|r| best(r.slot)).min();
-                    regret += other.map_or(0, |other| u64::from(other.saturating_sub(own)));
-                }
-                prop_assert_eq!((ways.service(slot).nodes, ways.service(slot).regret), (nodes, regret));
-            }
-        }
-    }
-}
+mod tests;

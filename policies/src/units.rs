@@ -1,23 +1,23 @@
-//! Numbers that never travel without their unit.
+//! Numbers that carry their unit.
 
 use std::{fmt, ops::Add, time::Duration};
 
-/// A moment: time since the machine booted, suspend included (`CLOCK_BOOTTIME`).
+/// A moment: the time since the machine booted, suspend included (`CLOCK_BOOTTIME`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uptime(pub Duration);
 
 impl Uptime {
-    /// The span from `earlier` to here; zero where `earlier` lies in the future.
+    /// The span from `earlier` to this moment; zero if `earlier` lies in the future.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// A moment `seconds` after boot, for tests and simulators.
+    /// The moment `seconds` after boot, for tests and simulators.
     pub const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// A moment `millis` milliseconds after boot, for tests and simulators.
+    /// The moment `millis` milliseconds after boot, for tests and simulators.
     pub const fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }

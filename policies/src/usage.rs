@@ -1,8 +1,8 @@
-//! Turns a tunnel's counters into the payload it carried.
+//! Computes the payload that a tunnel carried from its counters.
 //!
-//! Sees the readings of one link, in order. What is not payload is computed, not guessed: Babel's own
-//! packets from its intervals ([`Floor`]), probes from the prober's count. The rest counts as payload
-//! once it is more than [`SLACK_PACKETS_A_SECOND`].
+//! It takes the readings of one link, in order. Frames that are no payload are computed, not guessed: Babel's own
+//! packets from its intervals ([`Floor`]), probes from the prober's count. The rest counts as payload if it is more
+//! than [`SLACK_PACKETS_PER_SECOND`].
 
 use crate::{
     observation::{LinkCounters, ProbeReading},
@@ -11,24 +11,24 @@ use crate::{
 };
 use std::time::Duration;
 
-/// What may pass above the floor before it counts as payload: the peer's probes (4 a second while its
-/// end is busy), neighbour discovery, Babel's requests and triggered updates.
-pub const SLACK_PACKETS_A_SECOND: u64 = 5;
+/// Packets above the floor that do not count as payload yet: the peer's probes (4 per second while its end is busy),
+/// neighbour discovery, Babel's requests and triggered updates.
+pub const SLACK_PACKETS_PER_SECOND: u64 = 5;
 
-/// Packets that fall on one side of a window's edge or the other.
+/// Packets that may fall on either side of a window's edges.
 const EDGE_PACKETS: u64 = 2;
 
-/// Counters are compared over at least this span: in a shorter one a single hello is a rate.
-const WINDOW: Duration = Duration::from_millis(900);
+/// Counters are compared over at least this span; in a shorter one a single hello would look like a rate.
+const MIN_WINDOW: Duration = Duration::from_millis(900);
 
-/// Frame bytes of one probe, request or reply: Ethernet 14, IPv6 40, ICMPv6 8, payload 8.
+/// Frame bytes of one probe, request or reply: Ethernet 14, IPv6 40, ICMPv6 8, data 8.
 pub const PROBE_FRAME_BYTES: u64 = 70;
 
 /// Babel's own traffic in one direction of a link, computed from its intervals.
 ///
-/// A packet costs 66 bytes (Ethernet 14, IPv6 40, UDP 8, Babel 4); in it a hello with its time stamp
-/// has 14 (RFC 8966, 4.6.5; RFC 9616), an IHU 26, a route with router id and next hop at most 44. A
-/// hello goes every interval, an IHU every third, and 30 routes fill a packet.
+/// A packet costs 66 bytes (Ethernet 14, IPv6 40, UDP 8, Babel 4). Inside it a hello with its time stamp takes 14
+/// (RFC 8966, 4.6.5; RFC 9616), an IHU 26, a route with router id and next hop at most 44. A hello is sent every
+/// interval, an IHU every third, and 30 routes fill a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Floor {
     /// Packets in 1000 s.
@@ -38,7 +38,7 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// The floor of a link over which the ways to `routes` nodes are announced.
+    /// The floor of a link over which routes to `routes` nodes are announced.
     pub fn new(parameters: &Parameters, routes: usize) -> Self {
         let per_1000_s = |interval: Duration| {
             let millis = u64::try_from(interval.as_millis())
@@ -68,9 +68,9 @@ impl Floor {
         Self { packets, bytes }
     }
 
-    /// The most packets in `span` that are no payload, slack and edges included.
+    /// Most packets in `span` that are no payload, slack and edges included.
     pub fn packets(self, span: Duration) -> u64 {
-        let slack = SLACK_PACKETS_A_SECOND * 1000;
+        let slack = SLACK_PACKETS_PER_SECOND * 1000;
         scaled(self.packets.saturating_add(slack), span).saturating_add(EDGE_PACKETS)
     }
 
@@ -78,35 +78,44 @@ impl Floor {
     pub fn bytes(self, span: Duration) -> u64 {
         scaled(self.bytes, span)
     }
+
+    /// The payload among the frames of one direction in `span`, of which `probes` are probes; in frame bytes.
+    fn payload(self, packets: u64, bytes: u64, probes: u64, span: Duration) -> u64 {
+        if packets <= self.packets(span).saturating_add(probes) {
+            return 0;
+        }
+        let probe_bytes = probes.saturating_mul(PROBE_FRAME_BYTES);
+        bytes.saturating_sub(self.bytes(span).saturating_add(probe_bytes))
+    }
 }
 
-/// `in_1000_s` × `span`, rounded down.
+/// The count in `span` of something that occurs `in_1000_s` times in 1000 s, rounded down.
 fn scaled(in_1000_s: u64, span: Duration) -> u64 {
     u64::try_from(u128::from(in_1000_s) * span.as_millis() / 1_000_000).unwrap_or(u64::MAX)
 }
 
-/// Bytes per direction, as seen from this node.
+/// Payload per direction, as seen from this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Payload received, frame bytes.
-    pub in_bytes: u64,
-    /// Payload sent, frame bytes.
-    pub out_bytes: u64,
+    /// Payload received, in frame bytes.
+    pub rx_bytes: u64,
+    /// Payload sent, in frame bytes.
+    pub tx_bytes: u64,
 }
 
 impl Traffic {
-    /// Both directions.
+    /// The payload of both directions, in frame bytes.
     pub fn total(self) -> u64 {
-        self.in_bytes.saturating_add(self.out_bytes)
+        self.rx_bytes.saturating_add(self.tx_bytes)
     }
 }
 
-/// Frames that the prober counted on a link since it began; they are not payload.
+/// Frames that the prober counted on a link since the tunnel came up; they are not payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeFrames {
-    /// Received: replies to ours, requests of the peer.
+    /// Frames received: replies to our probes, and the peer's requests.
     pub rx: u64,
-    /// Sent: our requests, the kernel's replies.
+    /// Frames sent: our requests, and the kernel's replies.
     pub tx: u64,
 }
 
@@ -119,28 +128,28 @@ impl From<&ProbeReading> for ProbeFrames {
     }
 }
 
-/// What one tunnel carries.
+/// The payload that one tunnel carries.
 #[derive(Clone, Debug)]
 pub struct Usage {
     counters: LinkCounters,
     probes: ProbeFrames,
-    at: Uptime,
-    /// Since the last [`Usage::look`].
+    read_at: Uptime,
+    /// Payload since the last [`Usage::start_count`].
     carried: Traffic,
-    looked: Uptime,
+    count_started_at: Uptime,
     quiet_since: Option<Uptime>,
     rate: Option<BytesPerSec>,
 }
 
 impl Usage {
-    /// Begins with the first reading; nothing before it counts.
+    /// Starts with the first reading; nothing before it counts.
     pub fn new(counters: LinkCounters, probes: ProbeFrames, now: Uptime) -> Self {
         Self {
             counters,
             probes,
-            at: now,
+            read_at: now,
             carried: Traffic::default(),
-            looked: now,
+            count_started_at: now,
             quiet_since: None,
             rate: None,
         }
@@ -148,14 +157,14 @@ impl Usage {
 
     /// Takes the next reading; readings closer than 0.9 s are taken together.
     ///
-    /// A counter that went down (the link was made anew) gives no rate, and counting starts again.
+    /// A counter that went down, since the link was recreated, gives no rate, and counting starts again.
     pub fn read(&mut self, counters: LinkCounters, probes: ProbeFrames, floor: Floor, now: Uptime) {
-        let span = now.since(self.at);
+        let span = now.since(self.read_at);
         let grown = counters.since(self.counters);
-        if span < WINDOW && grown.is_some() {
+        if span < MIN_WINDOW && grown.is_some() {
             return;
         }
-        let from = std::mem::replace(&mut self.at, now);
+        let last_read_at = std::mem::replace(&mut self.read_at, now);
         self.counters = counters;
         let last_probes = std::mem::replace(&mut self.probes, probes);
         let Some(grown) = grown else {
@@ -163,61 +172,44 @@ impl Usage {
             self.quiet_since = None;
             return;
         };
-        let payload = |packets: u64, bytes: u64, probes: u64| {
-            let allowed = floor.packets(span).saturating_add(probes);
-            let own = floor
-                .bytes(span)
-                .saturating_add(probes.saturating_mul(PROBE_FRAME_BYTES));
-            if packets > allowed {
-                bytes.saturating_sub(own)
-            } else {
-                0
-            }
-        };
+        let rx_probes = probes.rx.saturating_sub(last_probes.rx);
+        let tx_probes = probes.tx.saturating_sub(last_probes.tx);
         let traffic = Traffic {
-            in_bytes: payload(
-                grown.rx_packets,
-                grown.rx_bytes,
-                probes.rx.saturating_sub(last_probes.rx),
-            ),
-            out_bytes: payload(
-                grown.tx_packets,
-                grown.tx_bytes,
-                probes.tx.saturating_sub(last_probes.tx),
-            ),
+            rx_bytes: floor.payload(grown.rx_packets, grown.rx_bytes, rx_probes, span),
+            tx_bytes: floor.payload(grown.tx_packets, grown.tx_bytes, tx_probes, span),
         };
-        self.count(traffic, from, span);
+        self.count(traffic, last_read_at, span);
     }
 
-    fn count(&mut self, traffic: Traffic, from: Uptime, span: Duration) {
-        self.carried.in_bytes = self.carried.in_bytes.saturating_add(traffic.in_bytes);
-        self.carried.out_bytes = self.carried.out_bytes.saturating_add(traffic.out_bytes);
-        self.quiet_since = (traffic.total() == 0).then(|| self.quiet_since.unwrap_or(from));
+    fn count(&mut self, traffic: Traffic, since: Uptime, span: Duration) {
+        self.carried.rx_bytes = self.carried.rx_bytes.saturating_add(traffic.rx_bytes);
+        self.carried.tx_bytes = self.carried.tx_bytes.saturating_add(traffic.tx_bytes);
+        self.quiet_since = (traffic.total() == 0).then(|| self.quiet_since.unwrap_or(since));
         let millis = span.as_millis().max(1);
         let rate = u64::try_from(u128::from(traffic.total()) * 1000 / millis).unwrap_or(u64::MAX);
         self.rate = Some(BytesPerSec(rate));
     }
 
-    /// Payload of both directions over the last window; `None` before there is one.
+    /// Payload of both directions over the last window; `None` before the first window is over.
     pub fn rate(&self) -> Option<BytesPerSec> {
         self.rate
     }
 
-    /// How long neither direction has carried payload.
+    /// The time for which neither direction has carried payload.
     pub fn quiet_for(&self) -> Duration {
         self.quiet_since
-            .map_or(Duration::ZERO, |since| self.at.since(since))
+            .map_or(Duration::ZERO, |since| self.read_at.since(since))
     }
 
-    /// Payload since the last look, and the span it was carried in.
+    /// The payload since the last [`Usage::start_count`], and the span it was carried in.
     pub fn carried(&self, now: Uptime) -> (Traffic, Duration) {
-        (self.carried, now.since(self.looked))
+        (self.carried, now.since(self.count_started_at))
     }
 
-    /// Begins a new count.
-    pub fn look(&mut self, now: Uptime) {
+    /// Starts a new count of the payload.
+    pub fn start_count(&mut self, now: Uptime) {
         self.carried = Traffic::default();
-        self.looked = now;
+        self.count_started_at = now;
     }
 }
 
@@ -238,7 +230,7 @@ mod tests {
         Floor::new(&Parameters::default(), 8)
     }
 
-    /// The payload in one direction after readings of (milliseconds, packets, bytes, probe frames).
+    /// Checks the payload in one direction after readings of (milliseconds, packets, bytes, probe frames).
     #[track_caller]
     fn check(readings: &[(u64, u64, u64, u64)], carried: u64) {
         let mut usage = Usage::new(
@@ -262,8 +254,8 @@ mod tests {
         assert_eq!(
             traffic,
             Traffic {
-                in_bytes: carried,
-                out_bytes: carried
+                rx_bytes: carried,
+                tx_bytes: carried
             },
             "{readings:?}"
         );
@@ -279,16 +271,16 @@ mod tests {
 
     #[test]
     fn probes_of_both_ends_are_no_payload() {
-        // Ours counted by the prober, the peer's 5 within the slack.
+        // Our own probes are counted by the prober; the peer's 5 are within the slack.
         check(&[(1_000, 5 + 5 + 2, 900, 5)], 0);
     }
 
     #[test]
     fn payload_is_the_bytes_above_the_floor() {
-        let own = floor().bytes(Duration::from_secs(1));
-        check(&[(1_000, 102, 10_000 + own, 0)], 10_000);
+        let babel = floor().bytes(Duration::from_secs(1));
+        check(&[(1_000, 102, 10_000 + babel, 0)], 10_000);
         check(
-            &[(1_000, 102, 10_000 + own + 4 * PROBE_FRAME_BYTES, 4)],
+            &[(1_000, 102, 10_000 + babel + 4 * PROBE_FRAME_BYTES, 4)],
             10_000,
         );
     }

@@ -328,14 +328,14 @@ fn probe(entry: &TunnelEntry, slot: Slot) -> Option<ProbeReading> {
     let (jitter, rx_frames, tx_frames) = (Duration::ZERO, 0, 0);
     let lost = crate::num::whole(entry.loss_ratio.unwrap_or(0.0).clamp(0.0, 1.0) * 100.0);
     // Of how many probes that is the share is not told: too few, perhaps, to decide anything.
-    let lately = ProbeCounts::default();
+    let recent = ProbeCounts::default();
     Some(ProbeReading {
         slot,
         rtt: Some(rtt),
         jitter,
         sent: 100,
         lost,
-        lately,
+        recent,
         rx_frames,
         tx_frames,
     })

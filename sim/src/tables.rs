@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn no_two_nodes_share_a_part_of_the_underlay() {
         let mut parts: Vec<_> = (0..5_000)
-            .map(|n| policies::gain::part(&endpoint(n)))
+            .map(|n| policies::gain::underlay_area(&endpoint(n)))
             .collect();
         parts.sort_unstable();
         parts.dedup();

@@ -37,7 +37,7 @@ use policies::{
     names::{Role, Slot},
     parameters::Parameters,
     planner::PlannerSettings,
-    probe::Pace,
+    probe::ProbePace,
 };
 use std::{net::SocketAddrV6, rc::Rc};
 use wire::{
@@ -191,7 +191,7 @@ pub(crate) fn prober(environment: &Environment<'_>) -> ProberSettings {
     ProberSettings {
         me: identity.me,
         network: identity.network,
-        pace: Pace::new(&identity.document.parameters(), FEW_ROUTES),
+        pace: ProbePace::new(&identity.document.parameters(), FEW_ROUTES),
     }
 }
 

@@ -18,7 +18,7 @@ use policies::{
     names::{Prefix, Slot},
     observation::{LinkReading, Phase},
     orders::{CloseReason, Order},
-    probe::{Liveness, Pace, Probing, SuspicionLimit},
+    probe::{Liveness, ProbePace, Probing, SuspicionLimit},
     units::Uptime,
 };
 use sockets::{Heard, Rumour, Sockets};
@@ -68,7 +68,7 @@ pub struct ProberSettings {
     /// From prefixes to addresses.
     pub network: Network,
     /// The network's pace.
-    pub pace: Pace,
+    pub pace: ProbePace,
 }
 
 /// The dependencies of the prober.
@@ -119,7 +119,7 @@ struct Tunnel {
 }
 
 impl Tunnel {
-    fn new(reading: &LinkReading, pace: Pace, now: Uptime) -> Self {
+    fn new(reading: &LinkReading, pace: ProbePace, now: Uptime) -> Self {
         let (peer, up_since) = (reading.tunnel.peer, reading.tunnel.up_since);
         let link = link_index(reading.tunnel.slot);
         Self {
@@ -145,7 +145,7 @@ impl Tunnel {
     fn alert(&self, now: Uptime) -> bool {
         let overdue =
             self.sent > self.answered && self.sent.is_some_and(|sent| now.since(sent) >= OVERDUE);
-        overdue && self.probing.busy(now)
+        overdue && self.probing.is_busy(now)
             || self.rumour.is_some_and(|heard| now.since(heard) < ALERT)
     }
 }
@@ -388,7 +388,7 @@ fn probe(sockets: Option<&Sockets>, slot: Slot, tunnel: &mut Tunnel, now: Uptime
     let Some(sockets) = sockets else { return };
     tunnel.link = tunnel.link.or_else(|| link_index(slot));
     let Some(link) = tunnel.link else { return };
-    let Some(seq) = tunnel.probing.due(now) else {
+    let Some(seq) = tunnel.probing.next_probe(now) else {
         return;
     };
     tunnel.sent = Some(now);
@@ -449,7 +449,7 @@ impl Handler<DocumentsChanged> for Prober {
         let Some(network) = changed.held.network() else {
             return;
         };
-        self.settings.pace = Pace::new(&network.parameters(), FEW_ROUTES);
+        self.settings.pace = ProbePace::new(&network.parameters(), FEW_ROUTES);
         for tunnel in self.tunnels.values_mut() {
             tunnel.probing.set_pace(self.settings.pace);
         }

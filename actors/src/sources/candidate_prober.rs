@@ -20,7 +20,7 @@ use ipnet::Ipv6Net;
 use membership::peer_api::PeerApiClient;
 use os::clock::Clock;
 use policies::{
-    gain::{FRESH_REFRESHES, SOUNDED, shortlist},
+    gain::{PROBED_PER_REFRESH, VALID_REFRESHES, shortlist},
     link_cost::LinkCost,
     names::{Endpoint, Prefix, Transport},
     observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView},
@@ -143,7 +143,7 @@ impl CandidateProber {
         for beat in std::mem::take(&mut self.beats) {
             ctx.cancel_future(beat);
         }
-        let pace = (self.settings.refresh / SOUNDED).max(PATIENCE);
+        let pace = (self.settings.refresh / PROBED_PER_REFRESH).max(PATIENCE);
         self.beats.push(ctx.run_interval(pace, Self::sound));
         self.beats
             .push(ctx.run_interval(self.settings.refresh / ASKS, Self::ask));
@@ -222,7 +222,7 @@ impl CandidateProber {
 
     fn tell(&mut self) {
         let now = self.clock.now();
-        let fresh = self.settings.refresh.saturating_mul(FRESH_REFRESHES);
+        let fresh = self.settings.refresh.saturating_mul(VALID_REFRESHES);
         self.candidate_rtts
             .retain(|_, sounding| now.since(sounding.at) <= fresh);
         self.views.retain(|_, view| now.since(view.at) <= fresh);

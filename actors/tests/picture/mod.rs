@@ -183,14 +183,14 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
         exit_routes: exit_routes(),
     });
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
-    let lately = ProbeCounts { sent: 40, lost: 1 };
+    let recent = ProbeCounts { sent: 40, lost: 1 };
     let probe = |slot| ProbeReading {
         slot,
         rtt,
         jitter,
         sent: 10,
         lost: 1,
-        lately,
+        recent,
         rx_frames: 0,
         tx_frames: 0,
     };

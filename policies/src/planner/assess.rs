@@ -135,7 +135,7 @@ impl Assessment {
 
     /// The least gain that is worth closing it.
     pub(super) fn worth(&self) -> u64 {
-        gain::worth(self.loss, self.moved, self.rest, self.crowded)
+        gain::required_gain(self.loss, self.moved, self.rest, self.crowded)
     }
 
     /// The least comes first to be closed.
@@ -257,17 +257,17 @@ fn measure(picture: &Picture<'_>, usage: Option<&Usage>, link: &LinkReading) -> 
         share: None,
         threshold: UNUSED,
         regret: service.regret,
-        loss: weigh(gain::loss(
+        loss: weigh(gain::closing_loss(
             service.regret,
-            picture.findings.told_loss(tunnel.peer),
+            picture.measurements.peer_regret(tunnel.peer),
         )),
         moved: weigh(service.moved),
         losses,
         rest: 0,
         random: false,
-        accepted: picture.findings.accepted(tunnel.peer),
+        accepted: picture.measurements.accepted(tunnel.peer),
         needed: false,
-        crowded: picture.findings.is_full(tunnel.peer),
+        crowded: picture.measurements.is_full(tunnel.peer),
     }
 }
 
@@ -365,7 +365,7 @@ mod tests {
             jitter: Duration::ZERO,
             sent: 0,
             lost: 0,
-            lately: ProbeCounts { sent: 100, lost },
+            recent: ProbeCounts { sent: 100, lost },
             rx_frames: 0,
             tx_frames: 0,
         };

@@ -114,7 +114,7 @@ impl Dialling {
             let passed_over = self.passed_over.contains_key(&peer);
             (
                 dead,
-                picture.findings.is_full(peer),
+                picture.measurements.is_full(peer),
                 candidate.transit_cost,
                 passed_over,
             )

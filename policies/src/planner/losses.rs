@@ -20,7 +20,7 @@ impl Losses {
     /// `None` where too few probes were sent, or none was answered: that is an echo kept off, since a
     /// tunnel that carries nothing is dead.
     pub(super) fn of(probe: &ProbeReading) -> Option<Self> {
-        let (sent, lost) = (probe.lately.sent, probe.lately.lost);
+        let (sent, lost) = (probe.recent.sent, probe.recent.lost);
         let answers = probe.rtt.is_some() && lost < sent;
         let known = sent >= LEAST_PROBES && answers;
         let share = (u64::from(lost) * ALL).checked_div(u64::from(sent))?;
@@ -63,7 +63,7 @@ mod tests {
             jitter: Duration::ZERO,
             sent: 0,
             lost: 0,
-            lately: ProbeCounts { sent, lost },
+            recent: ProbeCounts { sent, lost },
             rx_frames: 0,
             tx_frames: 0,
         };

@@ -4,7 +4,7 @@
 
 use super::losses::Losses;
 use crate::{
-    gain::{Findings, Gain, part},
+    gain::{Gain, Measurements, underlay_area},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
     observation::{Candidate, INFINITY, LinkReading, Observation, Phase},
@@ -37,7 +37,7 @@ pub(super) struct Picture<'w> {
     /// What the neighbour on the slot says its receiving from us costs.
     pub(super) far_cost: BTreeMap<Slot, u16>,
     /// What was measured and asked of others.
-    pub(super) findings: Findings<'w>,
+    pub(super) measurements: Measurements<'w>,
     /// How much tunnels lose, where it is known.
     pub(super) losses: BTreeMap<Slot, Losses>,
     link_cost: LinkCost,
@@ -48,7 +48,7 @@ pub(super) struct Picture<'w> {
 }
 
 impl<'w> Picture<'w> {
-    /// Findings older than `fresh` are left out.
+    /// Measurements older than `fresh` are left out.
     pub(super) fn of(world: &'w Observation, me: Prefix, lens: Lens, fresh: Duration) -> Self {
         let tunnels: BTreeMap<_, _> = world
             .links
@@ -78,7 +78,7 @@ impl<'w> Picture<'w> {
         let endpoints = tunnels
             .values()
             .filter_map(|link| link.tunnel.endpoint.as_ref());
-        let mut parts: Vec<_> = endpoints.map(part).collect();
+        let mut parts: Vec<_> = endpoints.map(underlay_area).collect();
         parts.sort_unstable();
         let losses = world
             .probes
@@ -98,7 +98,7 @@ impl<'w> Picture<'w> {
             told: table.is_some(),
             ways,
             far_cost,
-            findings: Findings::new(&world.candidate_rtts, &world.views, world.at, fresh),
+            measurements: Measurements::new(&world.candidate_rtts, &world.views, world.at, fresh),
             losses: losses.collect(),
             link_cost: lens.link_cost,
             peers,
@@ -145,9 +145,9 @@ impl<'w> Picture<'w> {
     /// the underlay.
     pub(super) fn gain(&self, candidate: &Candidate) -> Option<Gain> {
         let gain = self
-            .findings
+            .measurements
             .gain(&self.ways, candidate.peer, self.link_cost)?;
-        let there = candidate.endpoints.first().map(part);
+        let there = candidate.endpoints.first().map(underlay_area);
         let near_another = there.is_some_and(|there| self.parts.binary_search(&there).is_ok());
         let total = if near_another {
             gain.total / 2

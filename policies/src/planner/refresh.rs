@@ -97,7 +97,7 @@ impl Planner {
         self.unused_before = unused.map(|one| (one.slot, one.peer)).collect();
         self.usage
             .values_mut()
-            .for_each(|(.., usage)| usage.look(now));
+            .for_each(|(.., usage)| usage.start_count(now));
     }
 
     fn close_one(&mut self, picture: &Picture<'_>, all: &[Assessment], plan: &mut Plan) {
@@ -122,7 +122,7 @@ impl Planner {
         }
         let replaced = replaced(&open, self.dialling.best_gain(picture));
         // Where round trips are known, and nothing but them counts, gains decide alone.
-        let measured = !traffic && picture.findings.measured();
+        let measured = !traffic && picture.measurements.has_rtts();
         let Some(choice) = replaced.or_else(|| self.unused(&open, traffic).filter(|_| !measured))
         else {
             return;

@@ -9,7 +9,7 @@ use crate::{
     tables::{self, endpoint, node_of, prefix},
 };
 use policies::{
-    gain::{SOUNDED, shortlist},
+    gain::{PROBED_PER_REFRESH, shortlist},
     names::Slot,
     observation::{Candidate, CandidateRtt, LinkReading, Observation, PeerRouteView},
     orders::{Decision, Order},
@@ -55,7 +55,7 @@ impl Net {
             Rng::new(salt ^ u64::from(node) << 20).shuffle(&mut strangers);
             let candidate_rtts: Vec<_> = strangers
                 .into_iter()
-                .take(index(SOUNDED))
+                .take(index(PROBED_PER_REFRESH))
                 .filter_map(sounding)
                 .collect();
             let me = prefix(node)?;

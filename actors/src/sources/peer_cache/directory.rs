@@ -5,7 +5,7 @@
 use crate::{messages::PeerSource, store::DialHistory};
 use membership::peer_api::PeerReport;
 use policies::{
-    gain::SOUNDED,
+    gain::PROBED_PER_REFRESH,
     names::{Endpoint, Prefix},
     observation::{Candidate, DEAD_FAILURES},
     units::Uptime,
@@ -71,7 +71,7 @@ pub struct PeerDirectory {
 /// How many peers are worth remembering: as many as are sounded while `tunnels` are replaced one after the other
 /// (`docs/POLICY.md`), of the nodes `seen`; [`LEAST_PEERS`] to [`MAX_PEERS`].
 fn room(tunnels: u16, seen: usize) -> usize {
-    let sounded = u32::from(tunnels).saturating_mul(SOUNDED);
+    let sounded = u32::from(tunnels).saturating_mul(PROBED_PER_REFRESH);
     usize::try_from(sounded)
         .unwrap_or(usize::MAX)
         .min(seen)

@@ -230,7 +230,7 @@ fn room_is_filled_by_chance_first_and_then_by_what_gains_most() {
 
 /// This share of a hundred probes is lost on the slot.
 fn lossy(world: Observation, slot: Slot, lost: u32) -> Observation {
-    let lately = ProbeCounts { sent: 100, lost };
+    let recent = ProbeCounts { sent: 100, lost };
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::ZERO);
     let probe = ProbeReading {
         slot,
@@ -238,7 +238,7 @@ fn lossy(world: Observation, slot: Slot, lost: u32) -> Observation {
         jitter,
         sent: 4,
         lost: 0,
-        lately,
+        recent,
         rx_frames: 0,
         tx_frames: 0,
     };

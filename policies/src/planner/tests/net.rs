@@ -70,10 +70,10 @@ struct Net {
 }
 
 /// What the router made of the tunnels: their ends and costs, all ways, each node's table.
-type Routed = (Vec<([usize; 2], Option<u32>)>, RouteIndex, Vec<BabelTable>);
+type Routed = (Vec<([usize; 2], Option<u32>)>, Paths, Vec<BabelTable>);
 
 /// By destination: for each node its distance and the tunnel it leaves by.
-type RouteIndex = Vec<Vec<(u32, Option<usize>)>>;
+type Paths = Vec<Vec<(u32, Option<usize>)>>;
 
 fn prefix(node: usize) -> Prefix {
     Prefix::new(u32::try_from(node).unwrap(), 16).unwrap()
@@ -149,7 +149,7 @@ impl Net {
         found
     }
 
-    fn ways(&self) -> RouteIndex {
+    fn ways(&self) -> Paths {
         (0..self.planners.len())
             .map(|to| self.towards(to))
             .collect()
