@@ -8,23 +8,18 @@ mod support;
 use rcgen::CertificateParams;
 use registry::{
     http::admin::{
-        AdminError, Backup, Done, Invite, Lines, Listing, ParameterList, Revoke, RevokedNode,
-        RotateCa, RotateKey, Set, SignFile,
+        Backup, Done, Invite, Lines, Listing, ParameterList, Revoke, RevokedNode, Set, SignFile,
     },
     init::restore::restore,
-    service::{CaStep, KeyKind, Spread},
+    service::Spread,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use std::{
-    fs,
-    io::{Read, Write},
-};
+use std::fs;
 use support::{
     Identity, LIFE_S, Registry, apply, ask, check, claim_with, joined, key, read, request,
 };
 use wire::{
-    invitation::token_text,
-    registry::{Enrolment, NetworkDocument, Renewal, Renewed, Revocations, VERSION},
+    registry::{Enrolment, NetworkDocument, Revocations},
     signed::{self, SignedDocument},
 };
 
@@ -222,172 +217,6 @@ fn news_of_the_network_document_come_to_who_waits() {
             2
         );
     });
-}
-
-fn rotate(registry: &Registry, step: CaStep, force: bool) -> Result<Done, AdminError> {
-    ask(
-        registry,
-        "POST",
-        "/v1/authority",
-        &RotateCa {
-            step,
-            force,
-            certificate: None,
-        },
-    )
-}
-
-/// Whether who trusts `ca` alone can speak with the registry.
-fn reaches(registry: &Registry, who: &Identity, ca: &str) -> bool {
-    let mut tls = registry.connect(Some(who), ca);
-    if tls
-        .write_all(b"GET /v1/network HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        .is_err()
-    {
-        return false;
-    }
-    let mut answer = Vec::new();
-    let _ = tls.read_to_end(&mut answer);
-    answer.starts_with(b"HTTP/1.1 200")
-}
-
-#[test]
-fn the_ca_changes_in_three_steps_and_nobody_who_keeps_up_is_cut_off() {
-    let mut registry = Registry::start();
-    let mut node = registry.member();
-    let old = node.claimed.ca.clone();
-    check(
-        rotate(&registry, CaStep::Activate, false),
-        "step out of order",
-    );
-    check(rotate(&registry, CaStep::Retire, true), "step out of order");
-
-    rotate(&registry, CaStep::Stage, false).unwrap();
-    check(rotate(&registry, CaStep::Stage, false), "step out of order");
-    let staged = document(&network(&registry, &node), &old);
-    assert_eq!(
-        (staged.authorities.len(), &staged.authorities[0]),
-        (2, &old)
-    );
-    let new = staged.authorities[1].clone();
-    assert!(
-        !reaches(&registry, &node, &new),
-        "nothing is signed by a staged CA"
-    );
-    assert_eq!(registry.member().claimed.ca, old);
-    check(rotate(&registry, CaStep::Activate, false), "not spread yet");
-    registry.restart();
-    apply(&registry, &node);
-    check(rotate(&registry, CaStep::Activate, false), "not spread yet");
-    let revoke = Revoke {
-        node: "2/16".into(),
-    };
-    let _: RevokedNode = registry.order("POST", "/v1/revocations", &revoke);
-    apply(&registry, &node);
-
-    let invitation = registry.invite(600);
-    rotate(&registry, CaStep::Activate, false).unwrap();
-    let csr = request(&CertificateParams::default(), &key());
-    assert_eq!(registry.claim(&token_text(&invitation.token), &csr).0, 403);
-    registry.restart();
-    assert!(reaches(&registry, &node, &old) && reaches(&registry, &node, &new));
-    let both = network(&registry, &node);
-    assert_eq!(
-        document(&both, &old).authorities,
-        [new.clone(), old.clone()]
-    );
-    assert_eq!(
-        document(&both, &new).authorities,
-        [new.clone(), old.clone()]
-    );
-    let newcomer = registry.member();
-    assert_eq!(newcomer.claimed.ca, new);
-    apply(&registry, &node);
-    apply(&registry, &newcomer);
-    check(rotate(&registry, CaStep::Retire, false), "not spread yet");
-
-    let renewal = Renewal {
-        version: VERSION,
-        csr: request(&CertificateParams::default(), &node.key),
-    };
-    let renewed: Renewed = registry.ask(&node, "POST", "/v1/renewals", &renewal);
-    let former = std::mem::replace(&mut node.claimed.certificate, renewed.certificate);
-    apply(&registry, &node);
-    rotate(&registry, CaStep::Retire, false).unwrap();
-    registry.restart();
-    assert!(reaches(&registry, &node, &new) && reaches(&registry, &newcomer, &new));
-    let now = network(&registry, &node);
-    assert!(signed::open(&now, &[der(&old)]).is_err());
-    assert_eq!(document(&now, &new).authorities, std::slice::from_ref(&new));
-    node.claimed.certificate = former;
-    assert!(
-        !reaches(&registry, &node, &new),
-        "a certificate of the old CA is good no more"
-    );
-    assert!(!registry.places.etc.join("ca.key").exists());
-
-    // Another round begins where this one ended.
-    rotate(&registry, CaStep::Stage, false).unwrap();
-    registry.restart();
-    assert_eq!(
-        document(&network(&registry, &newcomer), &new)
-            .authorities
-            .len(),
-        2
-    );
-}
-
-#[test]
-fn keys_change_in_three_steps() {
-    let registry = Registry::start();
-    let node = registry.member();
-    let step = |key, step| {
-        ask::<Done>(
-            &registry,
-            "POST",
-            "/v1/keys",
-            &RotateKey {
-                key,
-                step,
-                force: false,
-            },
-        )
-    };
-    let now = || document(&network(&registry, &node), &node.claimed.ca);
-    let first = now();
-    for key in [KeyKind::Babel, KeyKind::TlsCrypt] {
-        check(step(key, CaStep::Activate), "step out of order");
-        step(key, CaStep::Stage).unwrap();
-        check(step(key, CaStep::Activate), "not spread yet");
-        apply(&registry, &node);
-        let staged = now();
-        assert_eq!(
-            (&staged.babel_key, &staged.tls_crypt),
-            match key {
-                KeyKind::Babel => (&first.babel_key, &first.tls_crypt),
-                KeyKind::TlsCrypt => (&staged.babel_key, &first.tls_crypt),
-            }
-        );
-        check(step(key, CaStep::Retire), "step out of order");
-        step(key, CaStep::Activate).unwrap();
-        apply(&registry, &node);
-        let active = now();
-        match key {
-            KeyKind::Babel => assert!(active.babel_key != first.babel_key && active.babel_lenient),
-            KeyKind::TlsCrypt => {
-                assert_eq!(Some(&active.tls_crypt), staged.tls_crypt_other.as_ref());
-                assert_eq!(Some(&first.tls_crypt), active.tls_crypt_other.as_ref());
-            }
-        }
-        step(key, CaStep::Retire).unwrap();
-        let retired = now();
-        assert!(!retired.babel_lenient && retired.tls_crypt_other.is_none());
-        assert_eq!(
-            (&retired.babel_key, &retired.tls_crypt),
-            (&active.babel_key, &active.tls_crypt)
-        );
-        apply(&registry, &node);
-    }
 }
 
 #[test]

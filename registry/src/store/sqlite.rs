@@ -3,6 +3,7 @@
 
 mod copies;
 mod issue;
+mod opening;
 mod peers;
 
 pub use copies::{copy, verify};
@@ -22,19 +23,6 @@ use wire::registry::{DocumentKind, Revoked};
 /// Spent and expired invitations are forgotten after this: 7 days.
 const INVITATION_REST_S: i64 = 7 * 86_400;
 
-/// `PRAGMA application_id`: "wrnR".
-const APPLICATION_ID: i32 = 0x7772_6e52;
-
-/// What makes each version of the tables out of the one before.
-const VERSIONS: [&str; 3] = [
-    include_str!("sqlite/schema.sql"),
-    include_str!("sqlite/schema-2.sql"),
-    include_str!("sqlite/schema-3.sql"),
-];
-
-/// How long another process may hold the database, such as a copy, before we give up.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// The registry's memory on disk.
 pub struct Sqlite {
     connection: Connection,
@@ -49,92 +37,7 @@ fn cannot(what: &'static str) -> impl Fn(rusqlite::Error) -> StorageError {
     move |source| StorageError::Database { what, source }
 }
 
-/// Whether the database at `connection` is whole; `path` is for the complaint.
-fn check(connection: &Connection, path: &str) -> Result<(), StorageError> {
-    let verdict = connection
-        .pragma_query_value(None, "integrity_check", |row| row.get::<_, String>(0))
-        .map_err(cannot("check it"))?;
-    if verdict == "ok" {
-        Ok(())
-    } else {
-        Err(StorageError::NotSound {
-            path: path.to_owned(),
-            why: verdict,
-        })
-    }
-}
-
 impl Sqlite {
-    /// Opens the database at `path`, makes it where there is none, and checks that it is sound.
-    ///
-    /// `length` is that of the prefixes handed out, 1..=32; `grace_s` how long a prefix rests.
-    ///
-    /// # Errors
-    /// It cannot be opened, is broken, or was written by another program or a later version.
-    pub fn open(path: &Path, length: u8, grace_s: i64) -> Result<Self, StorageError> {
-        let connection = Connection::open(path).map_err(cannot("open it"))?;
-        Self::prepare(connection, &path.display().to_string(), length, grace_s)
-    }
-
-    fn prepare(
-        mut connection: Connection,
-        path: &str,
-        length: u8,
-        grace_s: i64,
-    ) -> Result<Self, StorageError> {
-        let unsound = |why: String| StorageError::NotSound {
-            path: path.to_owned(),
-            why,
-        };
-        connection
-            .busy_timeout(PATIENCE)
-            .map_err(cannot("set it up"))?;
-        connection
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;",
-            )
-            .map_err(cannot("set it up"))?;
-        connection.set_prepared_statement_cache_capacity(64);
-        let pragma =
-            |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-        let version = pragma("user_version").map_err(cannot("read its version"))?;
-        let program = pragma("application_id").map_err(cannot("read its program"))?;
-        if !matches!((program, version), (0, 0) | (APPLICATION_ID, _)) {
-            return Err(unsound("another program made it".into()));
-        }
-        let done = usize::try_from(version).unwrap_or(usize::MAX);
-        let missing = VERSIONS.get(done..).ok_or_else(|| {
-            unsound(format!(
-                "it has version {version}, and {} is known",
-                VERSIONS.len()
-            ))
-        })?;
-        if !missing.is_empty() {
-            let failed = cannot("make its tables");
-            let begin = TransactionBehavior::Immediate;
-            let making = connection
-                .transaction_with_behavior(begin)
-                .map_err(&failed)?;
-            missing
-                .iter()
-                .try_for_each(|script| making.execute_batch(script))
-                .map_err(&failed)?;
-            making
-                .pragma_update(None, "application_id", APPLICATION_ID)
-                .map_err(&failed)?;
-            making.commit().map_err(&failed)?;
-        }
-        check(&connection, path)?;
-        let allocator = allocated(&connection, length, path)?;
-        Ok(Self {
-            connection,
-            allocator,
-            length,
-            grace_s,
-            swept_s: None,
-        })
-    }
-
     /// Does several things of which all or none is kept.
     fn together<T, E: From<StorageError>>(
         &mut self,
@@ -200,31 +103,6 @@ impl Sqlite {
     }
 }
 
-/// The allocator as the table of prefixes has it.
-fn allocated(connection: &Connection, length: u8, path: &str) -> Result<Allocator, StorageError> {
-    let mut allocator = Allocator::new(length);
-    let failed = cannot("read its prefixes");
-    let mut all = connection
-        .prepare("SELECT number, length FROM prefixes")
-        .map_err(&failed)?;
-    let rows = all
-        .query_map([], |row| Ok(prefix_of(row, 0)))
-        .map_err(&failed)?;
-    for row in rows {
-        let prefix = row
-            .map_err(&failed)?
-            .ok_or(StorageError::Value { what: "a prefix" })?;
-        if !allocator.take(prefix) {
-            let why = format!("prefix {prefix} overlaps another");
-            return Err(StorageError::NotSound {
-                path: path.to_owned(),
-                why,
-            });
-        }
-    }
-    Ok(allocator)
-}
-
 /// The prefix in columns `at` and `at + 1`.
 fn prefix_of(row: &Row<'_>, at: usize) -> Option<Prefix> {
     Prefix::new(row.get(at).ok()?, row.get(at + 1).ok()?)
@@ -269,7 +147,7 @@ impl Storage for Sqlite {
                 .map_err(cannot("roll back"))?;
         }
         let path = self.connection.path().unwrap_or_default().to_owned();
-        self.allocator = allocated(&self.connection, self.length, &path)?;
+        self.allocator = opening::allocated(&self.connection, self.length, &path)?;
         self.swept_s = None;
         Ok(())
     }
@@ -511,9 +389,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sqlite");
         let connection = Connection::open(&path).unwrap();
-        connection.execute_batch(VERSIONS[0]).unwrap();
+        connection.execute_batch(opening::MIGRATIONS[0]).unwrap();
         connection
-            .pragma_update(None, "application_id", APPLICATION_ID)
+            .pragma_update(None, "application_id", opening::APPLICATION_ID)
             .unwrap();
         connection.execute_batch(change).unwrap();
         drop(connection);

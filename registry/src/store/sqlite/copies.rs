@@ -1,6 +1,9 @@
 //! Copies the database, checks copies, and leaves room for what a copy does not know.
 
-use super::{APPLICATION_ID, PATIENCE, Sqlite, cannot, check};
+use super::{
+    Sqlite, cannot,
+    opening::{APPLICATION_ID, BUSY_TIMEOUT, check},
+};
 use crate::store::StorageError;
 use rusqlite::{Connection, params};
 use std::path::Path;
@@ -15,7 +18,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
     })?;
     let connection = Connection::open(from).map_err(cannot("open it"))?;
     connection
-        .busy_timeout(PATIENCE)
+        .busy_timeout(BUSY_TIMEOUT)
         .map_err(cannot("set it up"))?;
     connection
         .execute("VACUUM INTO ?1", [text])

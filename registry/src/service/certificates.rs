@@ -1,0 +1,158 @@
+//! Issues certificates for claims, and renews them.
+
+use super::*;
+
+impl Desk {
+    /// Issues a certificate.
+    pub(super) fn issue(&mut self, checked: &CheckedClaim) -> Result<Claimed, IssueError> {
+        let (authority, life_s) = (
+            &self.authorities.authority,
+            self.settings.certificate_life_s,
+        );
+        let sign = |prefix| authority.sign_node(prefix, &checked.key, checked.now_s, life_s);
+        let (prefix, issued) = self.storage.claim(checked, &sign)?;
+        Ok(Claimed {
+            version: VERSION,
+            prefix,
+            certificate: issued.certificate,
+            ca: authority.ca_pem().to_owned(),
+            network: self.network.1.clone(),
+        })
+    }
+
+    /// A token for a certificate; `from` is where the request came from.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was issued then.
+    pub fn claim(
+        &mut self,
+        from: IpAddr,
+        claim: &Claim,
+        key: ProvenKey,
+    ) -> Result<Claimed, Refusal> {
+        let (site, now_s) = (Site::from(from), self.now_s());
+        if !self.failures.may_try(site, now_s) {
+            return Err(Refusal::TooMany);
+        }
+        // A text that is no token goes the same way as an unknown one.
+        let token = token_from_text(&claim.token).map_or([0; 32], |token| sha256(&token));
+        let anonymous = self.storage.is_anonymous(&token)?;
+        if anonymous && !self.pace.may_join(site, now_s) {
+            return Err(Refusal::Strangers);
+        }
+        let (length, wanted) = (self.settings.prefix_length, Wanted::default());
+        let claimed = self
+            .issue(&CheckedClaim {
+                token: Some(token),
+                key,
+                wanted,
+                length,
+                now_s,
+            })
+            .inspect_err(|error| {
+                if matches!(error, IssueError::Token) {
+                    self.failures.note(site, now_s);
+                }
+            })?;
+        if anonymous {
+            self.pace.joined(site, now_s);
+            self.note(
+                "a stranger",
+                format!(
+                    "joined by a public invitation: {}, from {from}",
+                    claimed.prefix
+                ),
+            )?;
+        }
+        tracing::info!(prefix = %claimed.prefix, from = %from, anonymous, "certificate issued");
+        Ok(claimed)
+    }
+
+    /// The member whose certificate this is, as we recorded it: who stole a CA's key may sign our serial
+    /// numbers, but not with our members' keys.
+    fn recorded(
+        &self,
+        shown: &Shown,
+        good: impl FnOnce(&Member) -> bool,
+    ) -> Result<Member, Refusal> {
+        let ours = self
+            .storage
+            .member(&shown.serial)?
+            .filter(|member| member.key == shown.key);
+        ours.filter(good).ok_or(Refusal::NoMember)
+    }
+
+    /// The member whose certificate was shown, if it still is one.
+    ///
+    /// # Errors
+    /// Unknown, revoked or expired.
+    pub fn member(&self, shown: &Shown) -> Result<Member, Refusal> {
+        let now_s = self.now_s();
+        self.recorded(shown, |member| {
+            member.revoked_s.is_none() && member.not_after_s > now_s
+        })
+    }
+
+    /// The member whose certificate was shown, if it may be renewed: the grace counts.
+    ///
+    /// # Errors
+    /// Unknown, revoked, or over for too long.
+    pub fn renewable(&self, shown: &Shown) -> Result<Member, Refusal> {
+        let since_s = self.now_s().saturating_sub(self.settings.grace_s);
+        self.recorded(shown, |member| {
+            member.revoked_s.is_none() && member.not_after_s > since_s
+        })
+    }
+
+    /// A fresh certificate for the prefix of the one that was shown.
+    ///
+    /// # Errors
+    /// Too early or too late, or the key is another's.
+    pub fn renew(&mut self, shown: &Shown, key: &ProvenKey) -> Result<Renewed, Refusal> {
+        let (old, now_s) = (self.renewable(shown)?, self.now_s());
+        let hash = key.hash();
+        if old.not_after_s <= now_s && hash != old.key {
+            return Err(Refusal::LateKey);
+        }
+        let later = self.storage.certificates(old.prefix, now_s)?;
+        let later: Vec<_> = later
+            .into_iter()
+            .filter(|(member, _)| member.not_before_s > old.not_before_s)
+            .collect();
+        let wanted = |member: &Member| member.key == hash && !self.is_due(member, now_s);
+        // The answer was lost: here it is again.
+        if let Some((_, certificate)) = later.iter().rev().find(|(member, _)| wanted(member)) {
+            return Ok(Renewed {
+                version: VERSION,
+                certificate: certificate.clone(),
+            });
+        }
+        if !self.is_due(&old, now_s) {
+            return Err(Refusal::TooEarly);
+        }
+        if later.len() >= MOST_RENEWALS {
+            return Err(Refusal::TooOften {
+                what: "renewals of one certificate",
+            });
+        }
+        let (authority, life_s) = (
+            &self.authorities.authority,
+            self.settings.certificate_life_s,
+        );
+        let sign = |prefix| authority.sign_node(prefix, key, now_s, life_s);
+        let issued = self.storage.renew(&old, key, now_s, &sign)?;
+        tracing::info!(prefix = %old.prefix, serial = issued.serial, "certificate renewed");
+        Ok(Renewed {
+            version: VERSION,
+            certificate: issued.certificate,
+        })
+    }
+
+    /// Whether a certificate may be renewed: in the last third of its life, or as soon as its CA is
+    /// no longer the one that signs.
+    fn is_due(&self, member: &Member, now_s: i64) -> bool {
+        let life_s = member.not_after_s - member.not_before_s - BACKDATE_S;
+        member.authority != self.authorities.authority.generation()
+            || member.not_after_s - now_s <= life_s / 3
+    }
+}

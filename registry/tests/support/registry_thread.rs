@@ -1,0 +1,54 @@
+//! Runs a registry in a thread of its own, with a clock that the test sets.
+
+use super::*;
+
+#[derive(Debug)]
+pub(super) struct Then(pub(super) i64);
+
+impl rustls::time_provider::TimeProvider for Then {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        let since = Duration::from_secs(self.0.try_into().unwrap());
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(since))
+    }
+}
+
+pub(super) type Started = (SocketAddr, tokio::sync::oneshot::Sender<()>, JoinHandle<()>);
+
+pub(super) fn run(places: &Places, now_s: &Arc<AtomicI64>, how: How) -> Result<Started, String> {
+    let (places, now_s) = (places.clone(), Arc::clone(now_s));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let clock: registry::clock::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
+            let listen = "127.0.0.1:0".parse().unwrap();
+            let How {
+                no_limits,
+                per_site,
+                ..
+            } = how;
+            let serving = server::Serving {
+                listen,
+                metrics: None,
+                per_site,
+                no_limits,
+                clock,
+            };
+            let running = match server::start(&places, &serving) {
+                Ok(running) => running,
+                Err(error) => {
+                    return tell
+                        .send(Err(wire::errors::Chain(&error).to_string()))
+                        .unwrap();
+                }
+            };
+            tell.send(Ok(running.address())).unwrap();
+            let stop = async move {
+                let _ = stopped.await;
+            };
+            running.run(stop).await.unwrap();
+        });
+    });
+    let address = told.recv_timeout(Duration::from_secs(30)).unwrap()?;
+    Ok((address, stop, thread))
+}

@@ -1,0 +1,76 @@
+//! Shortcuts of the tests: keys, requests, claims, and what an answer must be.
+
+use super::*;
+
+/// Expects a no with this title.
+#[track_caller]
+pub fn check<T>(asked: Result<T, AdminError>, title: &str) {
+    let said = match asked {
+        Err(AdminError::No { title, .. }) => title,
+        Err(other) => other.to_string(),
+        Ok(_) => "yes".to_owned(),
+    };
+    assert_eq!(said, title);
+}
+
+/// Makes one of the operator's calls.
+pub fn ask<T: serde::de::DeserializeOwned>(
+    registry: &Registry,
+    method: &str,
+    call: &str,
+    document: &impl serde::Serialize,
+) -> Result<T, AdminError> {
+    admin::ask(&registry.places.admin, method, call, Some(document))
+}
+
+/// Invites somebody, who claims at once.
+pub fn claim_with(registry: &Registry, invite: &Invite) -> (u16, String) {
+    let invited: Invited = registry.order("POST", "/v1/invitations", invite);
+    let invitation: Invitation = invited.invitation.parse().unwrap();
+    registry.claim(
+        &token_text(&invitation.token),
+        &request(&CertificateParams::default(), &key()),
+    )
+}
+
+/// What a good claim brought.
+#[track_caller]
+pub fn joined(answer: &(u16, String)) -> Claimed {
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    serde_json::from_str(&answer.1).unwrap()
+}
+
+pub fn key() -> KeyPair {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
+}
+
+pub fn request(wishes: &CertificateParams, key: &KeyPair) -> String {
+    wishes.serialize_request(key).unwrap().pem().unwrap()
+}
+
+/// All certificates that the database holds, in PEM.
+pub fn issued(places: &Places) -> Vec<String> {
+    let database = rusqlite::Connection::open(places.state.join("registry.sqlite")).unwrap();
+    let mut all = database
+        .prepare("SELECT certificate FROM certificates")
+        .unwrap();
+    let rows = all.query_map([], |row| row.get(0)).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+pub fn read(path: &std::path::Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+/// A node says that it holds and has applied everything.
+pub fn apply(registry: &Registry, who: &Identity) {
+    let spread: Spread = registry.order("GET", "/v1/spread", &());
+    let announcement = Announcement {
+        version: VERSION,
+        network_version: spread.network_version,
+        network_applied: spread.network_version,
+        revocations_version: spread.revocations_version,
+        ..Announcement::default()
+    };
+    let _: Announced = registry.ask(who, "PUT", "/v1/nodes/self", &announcement);
+}
