@@ -167,6 +167,24 @@ fn opened(registry: &Registry, who: &Identity, call: &str) -> signed::Opened {
     signed::open(&document, &ders(&who.claimed.ca)).unwrap()
 }
 
+/// What a thief of a CA's key can make: a certificate with a member's serial number, but another key.
+fn forge(node: &Identity, stolen: &str, stolen_ca: &str) -> Identity {
+    let chain = ders(&node.claimed.certificate);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+    let (mut forged, theirs) = (CertificateParams::default(), key());
+    forged.serial_number = Some(parsed.raw_serial().to_vec().into());
+    forged.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let issuer =
+        Issuer::from_ca_cert_pem(stolen_ca, rcgen::KeyPair::from_pem(stolen).unwrap()).unwrap();
+    let forged = forged.signed_by(&theirs, &issuer).unwrap().pem() + stolen_ca;
+    let mut thief = Identity {
+        claimed: node.claimed.clone(),
+        key: theirs,
+    };
+    thief.claimed.certificate = forged;
+    thief
+}
+
 #[test]
 fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     let mut registry = Registry::with_offline_root();
@@ -232,20 +250,7 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
         between(&away.claimed.certificate, &away.claimed.ca),
         Some(second)
     );
-    // Who has the stolen key signs the serial number of a member, but not with the member's key.
-    let chain = ders(&node.claimed.certificate);
-    let (_, parsed) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
-    let (mut forged, theirs) = (CertificateParams::default(), key());
-    forged.serial_number = Some(parsed.raw_serial().to_vec().into());
-    forged.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-    let issuer =
-        Issuer::from_ca_cert_pem(&stolen_ca, rcgen::KeyPair::from_pem(&stolen).unwrap()).unwrap();
-    let forged = forged.signed_by(&theirs, &issuer).unwrap().pem() + &stolen_ca;
-    let mut thief = Identity {
-        claimed: node.claimed.clone(),
-        key: theirs,
-    };
-    thief.claimed.certificate = forged;
+    let thief = forge(&node, &stolen, &stolen_ca);
     assert_eq!(registry.call(Some(&thief), "GET", "/v1/network", "").0, 403);
 }
 

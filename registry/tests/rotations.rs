@@ -57,6 +57,31 @@ fn reaches(registry: &Registry, who: &Identity, ca: &str) -> bool {
     answer.starts_with(b"HTTP/1.1 200")
 }
 
+/// Activates a staged CA, and returns a newcomer that trusts it alone.
+fn activate(registry: &mut Registry, node: &Identity, old: &str, new: &str) -> Identity {
+    let invitation = registry.invite(600);
+    rotate(registry, CaStep::Activate, false).unwrap();
+    let csr = request(&CertificateParams::default(), &key());
+    assert_eq!(registry.claim(&token_text(&invitation.token), &csr).0, 403);
+    registry.restart();
+    assert!(reaches(registry, node, old) && reaches(registry, node, new));
+    let both = network(registry, node);
+    assert_eq!(
+        document(&both, old).authorities,
+        [new.to_owned(), old.to_owned()]
+    );
+    assert_eq!(
+        document(&both, new).authorities,
+        [new.to_owned(), old.to_owned()]
+    );
+    let newcomer = registry.member();
+    assert_eq!(newcomer.claimed.ca, *new);
+    apply(registry, node);
+    apply(registry, &newcomer);
+    check(rotate(registry, CaStep::Retire, false), "not spread yet");
+    newcomer
+}
+
 #[test]
 fn the_ca_changes_in_three_steps_and_nobody_who_keeps_up_is_cut_off() {
     let mut registry = Registry::start();
@@ -91,26 +116,7 @@ fn the_ca_changes_in_three_steps_and_nobody_who_keeps_up_is_cut_off() {
     let _: RevokedNode = registry.order("POST", "/v1/revocations", &revoke);
     apply(&registry, &node);
 
-    let invitation = registry.invite(600);
-    rotate(&registry, CaStep::Activate, false).unwrap();
-    let csr = request(&CertificateParams::default(), &key());
-    assert_eq!(registry.claim(&token_text(&invitation.token), &csr).0, 403);
-    registry.restart();
-    assert!(reaches(&registry, &node, &old) && reaches(&registry, &node, &new));
-    let both = network(&registry, &node);
-    assert_eq!(
-        document(&both, &old).authorities,
-        [new.clone(), old.clone()]
-    );
-    assert_eq!(
-        document(&both, &new).authorities,
-        [new.clone(), old.clone()]
-    );
-    let newcomer = registry.member();
-    assert_eq!(newcomer.claimed.ca, new);
-    apply(&registry, &node);
-    apply(&registry, &newcomer);
-    check(rotate(&registry, CaStep::Retire, false), "not spread yet");
+    let newcomer = activate(&mut registry, &node, &old, &new);
 
     let renewal = Renewal {
         version: VERSION,

@@ -70,6 +70,35 @@ fn wishes() -> [(&'static str, Value); 3] {
     ]
 }
 
+/// The fields of an announcement.
+fn announcement_fields() -> Vec<(&'static str, Value)> {
+    vec![
+        version(),
+        (
+            "endpoints",
+            list(&like("udp:45.67.0.1:1194"), wire::text::FEW),
+        ),
+        (
+            "software",
+            json!({"type": "string", "maxLength": SOFTWARE_LIMIT}),
+        ),
+        ("network_version", of_document()),
+        ("network_applied", of_document()),
+        ("revocations_version", of_document()),
+        ("unreachable", list(&like("9/16"), wire::text::FEW)),
+    ]
+}
+
+/// The fields of a new invitation.
+fn invitation_fields() -> Vec<(&'static str, Value)> {
+    let own = [
+        ("ttl_s", number(1, LONGEST_TTL_S.unsigned_abs())),
+        ("uses", or_null(number(1, MOST_USES.into()))),
+        ("anonymous", json!({"type": "boolean"})),
+    ];
+    own.into_iter().chain(wishes()).collect()
+}
+
 /// What a call takes in its body.
 pub fn body(call: Call) -> Option<Value> {
     let step = one_of(&["stage", "activate", "retire"]);
@@ -80,34 +109,8 @@ pub fn body(call: Call) -> Option<Value> {
             vec!["version", "token", "csr"],
         ),
         Call::Renew => (vec![version(), ("csr", text())], vec!["version", "csr"]),
-        Call::Announce => (
-            vec![
-                version(),
-                (
-                    "endpoints",
-                    list(&like("udp:45.67.0.1:1194"), wire::text::FEW),
-                ),
-                (
-                    "software",
-                    json!({"type": "string", "maxLength": SOFTWARE_LIMIT}),
-                ),
-                ("network_version", of_document()),
-                ("network_applied", of_document()),
-                ("revocations_version", of_document()),
-                ("unreachable", list(&like("9/16"), wire::text::FEW)),
-            ],
-            vec!["version", "endpoints"],
-        ),
-        Call::Invite => {
-            let ttl_s = number(1, LONGEST_TTL_S.unsigned_abs());
-            let uses = or_null(number(1, MOST_USES.into()));
-            let own = vec![
-                ("ttl_s", ttl_s),
-                ("uses", uses),
-                ("anonymous", json!({"type": "boolean"})),
-            ];
-            (own.into_iter().chain(wishes()).collect(), vec!["ttl_s"])
-        }
+        Call::Announce => (announcement_fields(), vec!["version", "endpoints"]),
+        Call::Invite => (invitation_fields(), vec!["ttl_s"]),
         Call::Sign => (
             std::iter::once(("csr", text())).chain(wishes()).collect(),
             vec!["csr"],

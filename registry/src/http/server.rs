@@ -227,10 +227,37 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
     let failed = |source| ServeError::Listen { address, source };
     let bound = listener.local_addr().map_err(failed)?;
 
-    let (shared, counts) = (queue.clone(), Counts::new().map_err(ServeError::Metrics)?);
-    let (counted, seats) = (counts.clone(), Seats::new(serving.per_site));
-    let nodes = HttpServer::new(move || {
-        let (queue, counts) = (web::Data::new(shared.clone()), counted.clone());
+    let counts = Counts::new().map_err(ServeError::Metrics)?;
+    let limit = Seats::new(serving.per_site);
+    let nodes =
+        serve_nodes(queue.clone(), counts.clone(), limit, (listener, tls)).map_err(failed)?;
+    let metrics = serving
+        .metrics
+        .map(|address| serve_metrics(address, (queue.clone(), counts, Arc::clone(&clock))))
+        .transpose()?;
+    backups::keep(places, &database)?;
+    let socket = |source| ServeError::Socket {
+        path: places.admin.clone(),
+        source,
+    };
+    let operator = serve_operator(queue, database, admin_listener).map_err(socket)?;
+    Ok(Running {
+        servers: (nodes, operator),
+        metrics,
+        address: bound,
+        admin: places.admin.clone(),
+    })
+}
+
+/// Serves the calls of nodes over TLS, and limits the connections of each site.
+fn serve_nodes(
+    queue: Queue,
+    counts: Counts,
+    limit: Seats,
+    (listener, tls): (TcpListener, rustls::ServerConfig),
+) -> io::Result<actix_web::dev::Server> {
+    let server = HttpServer::new(move || {
+        let (queue, counts) = (web::Data::new(queue.clone()), counts.clone());
         let app = App::new().app_data(queue).wrap_fn(move |request, service| {
             let counts = counts.clone();
             let answer = service.call(request);
@@ -246,39 +273,38 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
     .client_request_timeout(PATIENCE)
     .tls_handshake_timeout(PATIENCE)
     .shutdown_timeout(1)
-    .on_connect(move |connection, data| note_caller(&seats, connection, data))
-    .listen_rustls_0_23(listener, tls)
-    .map_err(failed)?
-    .run();
+    .on_connect(move |connection, data| note_caller(&limit, connection, data))
+    .listen_rustls_0_23(listener, tls)?;
+    Ok(server.run())
+}
 
-    let metrics = match serving.metrics {
-        None => None,
-        Some(address) => {
-            let shared = web::Data::new((queue.clone(), counts, Arc::clone(&clock)));
-            let server = HttpServer::new(move || {
-                App::new()
-                    .app_data(shared.clone())
-                    .route("/metrics", web::get().to(metrics::serve))
-            });
-            let server = server
-                .workers(1)
-                .disable_signals()
-                .shutdown_timeout(1)
-                .listen(listen(address)?);
-            Some(
-                server
-                    .map_err(|source| ServeError::Listen { address, source })?
-                    .run(),
-            )
-        }
-    };
+/// Serves the metrics of the registry without TLS.
+fn serve_metrics(
+    address: SocketAddr,
+    shared: (Queue, Counts, WallClock),
+) -> Result<actix_web::dev::Server, ServeError> {
+    let shared = web::Data::new(shared);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(shared.clone())
+            .route("/metrics", web::get().to(metrics::serve))
+    });
+    let server = server
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(1)
+        .listen(listen(address)?)
+        .map_err(|source| ServeError::Listen { address, source })?;
+    Ok(server.run())
+}
 
-    backups::keep(places, &database)?;
-    let socket = |source| ServeError::Socket {
-        path: places.admin.clone(),
-        source,
-    };
-    let operator = HttpServer::new(move || {
+/// Serves the operator's calls over the Unix socket.
+fn serve_operator(
+    queue: Queue,
+    database: PathBuf,
+    listener: std::os::unix::net::UnixListener,
+) -> io::Result<actix_web::dev::Server> {
+    let server = HttpServer::new(move || {
         let queue = web::Data::new(queue.clone());
         let database = web::Data::new(Database(database.clone()));
         let app = App::new().app_data(queue).app_data(database);
@@ -289,15 +315,8 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
     .disable_signals()
     .shutdown_timeout(1)
     .on_connect(note_operator)
-    .listen_uds(admin_listener)
-    .map_err(socket)?
-    .run();
-    Ok(Running {
-        servers: (nodes, operator),
-        metrics,
-        address: bound,
-        admin: places.admin.clone(),
-    })
+    .listen_uds(listener)?;
+    Ok(server.run())
 }
 
 impl Running {

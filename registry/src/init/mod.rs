@@ -66,33 +66,9 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Re
     if Network::new(range).is_none() || !(1..=32).contains(&new.prefix_length) || !fits {
         return Err(RegistryError::Network { network: range });
     }
-    let document = NetworkDocument {
-        kind: DocumentKind::Network,
-        version: 1,
-        network: range,
-        parameters: new.parameters.into(),
-        babel_key: hex(&random::<32>()?),
-        tls_crypt: static_key_text(&random::<256>()?),
-        private_endpoints: new.private_endpoints,
-        authorities: Vec::new(),
-        babel_lenient: false,
-        tls_crypt_other: None,
-        gateways: Vec::new(),
-        ipv4: None,
-        min_version: None,
-    };
+    let document = first_document(new, range)?;
     document.check()?;
-    let settings = Settings {
-        version: 1,
-        address: new.address.to_string(),
-        prefix_length: new.prefix_length,
-        certificate_life_s: new.certificate_life_s,
-        announcement_ttl_s: new.announcement_ttl_s,
-        grace_s: new.grace_s,
-        authority: 1,
-        other_authority: None,
-        barred: Vec::new(),
-    };
+    let settings = first_settings(new);
     let settings_file = places.etc.join(FILE);
     let all = FILES.iter().map(|name| places.etc.join(name));
     let mut all = all.chain([settings_file.clone(), database(places)]);
@@ -132,6 +108,40 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Re
     // Last, since its presence says that all is there.
     write_new(&settings_file, &json(&settings).map_err(shape_error)?)?;
     Ok(range)
+}
+
+/// The network document of a new network, with fresh keys.
+fn first_document(new: &NewNetwork, range: Ipv6Net) -> Result<NetworkDocument, RegistryError> {
+    Ok(NetworkDocument {
+        kind: DocumentKind::Network,
+        version: 1,
+        network: range,
+        parameters: new.parameters.into(),
+        babel_key: hex(&random::<32>()?),
+        tls_crypt: static_key_text(&random::<256>()?),
+        private_endpoints: new.private_endpoints,
+        authorities: Vec::new(),
+        babel_lenient: false,
+        tls_crypt_other: None,
+        gateways: Vec::new(),
+        ipv4: None,
+        min_version: None,
+    })
+}
+
+/// The settings of a new network, whose first CA signs.
+fn first_settings(new: &NewNetwork) -> Settings {
+    Settings {
+        version: 1,
+        address: new.address.to_string(),
+        prefix_length: new.prefix_length,
+        certificate_life_s: new.certificate_life_s,
+        announcement_ttl_s: new.announcement_ttl_s,
+        grace_s: new.grace_s,
+        authority: 1,
+        other_authority: None,
+        barred: Vec::new(),
+    }
 }
 
 fn open_database(places: &Places, settings: &Settings) -> Result<Sqlite, RegistryError> {
