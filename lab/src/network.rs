@@ -93,7 +93,7 @@ impl Lab {
             node.join(&lab.invite(&[])?)?;
         }
         progress(format!(
-            "{nodes} nodes have joined; their files are in {}",
+            "all nodes have joined; their files are in {}",
             lab.folder().display()
         ));
         Ok(lab)
