@@ -46,11 +46,11 @@ fn make_panic(node: &Node, actor: &str) -> Result<()> {
 
 /// Waits until the actor's restart is logged and counted.
 fn wait_for_restart(node: &Node, actor: &str) -> Result<()> {
-    let logged_line = format!("actor died and is made anew actor=\"{actor}\"");
+    let actor_field = format!("actor=\"{actor}\"");
     let has_restarted = || {
-        let is_logged = fs::read_to_string(node.log_file())
-            .ok()?
-            .contains(&logged_line);
+        let log = fs::read_to_string(node.log_file()).ok()?;
+        let mut errors = log.lines().filter(|line| line.contains("ERROR"));
+        let is_logged = errors.any(|line| line.contains(&actor_field));
         let is_counted = parse_restarts(&node.scrape().ok()?).contains(&(actor.to_owned(), 1));
         (is_logged && (is_counted || actor == COUNTING_ACTOR)).then_some(())
     };

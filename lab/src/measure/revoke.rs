@@ -28,8 +28,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 const TUNNELS_CLOSED: Duration = Duration::from_secs(12);
 /// Time for which a node that was absent when it was revoked tries to return.
 const RETURN_ATTEMPTS: Duration = Duration::from_secs(20);
-/// What OpenVPN's client-connect handler logs if it rejects a revoked node.
-const REJECTION: &str = "revoked certificate refused";
+/// Part of the line that a daemon logs if it rejects a revoked node's connection.
+const REJECTION: &str = "revoked certificate";
 
 /// The output of `measure revoke`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
