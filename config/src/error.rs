@@ -1,8 +1,8 @@
-//! What can be wrong with a configuration, and how it is said: one line each.
+//! The errors of a configuration, each printed in one line.
 
 use std::{fmt, io, path::PathBuf};
 
-/// The daemon's exit code for what a restart cannot mend (`EX_CONFIG` of sysexits.h).
+/// The daemon's exit code for faults that a restart cannot repair (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CODE: u8 = 78;
 
 /// The configuration cannot be used.
@@ -11,28 +11,28 @@ pub enum ConfigError {
     /// It cannot be read: missing, forbidden, a folder.
     #[error("{}: cannot read the configuration", file.display())]
     Read {
-        /// Which file.
+        /// The configuration file.
         file: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// It is no file.
     #[error("{}: is no file; a configuration in YAML belongs there", file.display())]
     NotAFile {
-        /// Which path.
+        /// The path that was given.
         file: PathBuf,
     },
     /// Nothing but spaces and comments in it.
     #[error("{}: is empty; at least `registry: https://HOST:PORT` is needed", file.display())]
     Empty {
-        /// Which file.
+        /// The configuration file.
         file: PathBuf,
     },
-    /// Not text, or too long for a configuration.
+    /// The file is not text, or too long for a configuration.
     #[error("{}: is no UTF-8 text of at most {limit} bytes", file.display())]
     NotText {
-        /// Which file.
+        /// The configuration file.
         file: PathBuf,
         /// Most bytes taken.
         limit: u64,
@@ -40,17 +40,17 @@ pub enum ConfigError {
     /// It is no YAML.
     #[error("{}:{line}: {text}", file.display())]
     Syntax {
-        /// Which file.
+        /// The configuration file.
         file: PathBuf,
-        /// Where the parser stopped; from 1.
+        /// The line at which the parser stopped, from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's message.
         text: String,
     },
     /// Keys or values are wrong.
     #[error("{}", Listed { file, complaints })]
     Values {
-        /// Which file.
+        /// The configuration file.
         file: PathBuf,
         /// At least one, in the order of the file.
         complaints: Vec<Complaint>,
@@ -58,7 +58,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What the process ends with.
+    /// Returns the exit code of the process.
     pub fn exit_code(&self) -> u8 {
         EXIT_CODE
     }
@@ -67,13 +67,13 @@ impl ConfigError {
 /// One thing that is wrong with a key or a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
-    /// Where; from 1. `None` for a key that is missing.
+    /// The line, from 1; `None` for a missing key.
     pub line: Option<usize>,
     /// Which key, such as `listen.udp` or `endpoints[0]`.
     pub key: String,
-    /// What stands there.
+    /// The value that was found.
     pub value: String,
-    /// What would be right.
+    /// A valid value, in words.
     pub right: String,
 }
 

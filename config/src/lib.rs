@@ -33,49 +33,50 @@ pub struct Settings {
     pub neighbours: Vec<Prefix>,
     /// Links on which babeld itself speaks.
     pub interfaces: Vec<String>,
-    /// Whether others may route through us.
+    /// Which traffic of other nodes this node carries.
     pub transit: Transit,
     /// Carry others' packets out of the network, by the host's own default route, where the network names us a gateway.
     pub gateway: bool,
-    /// By what the policy chooses tunnels.
+    /// The rule by which the policy chooses tunnels.
     pub policy: Rule,
     /// The policy decides and logs, but opens and closes no tunnel.
     pub dry_run: bool,
-    /// Only to lower what the network says.
+    /// An own limit of accepted tunnels, which can only lower the network's.
     pub max_accepted: Option<u16>,
-    /// Only to lower what the network says.
+    /// An own limit of dialled tunnels, which can only lower the network's.
     pub tunnels_to_dial: Option<u16>,
-    /// Who OpenVPN runs as.
+    /// The user of OpenVPN processes.
     pub openvpn_user: ChildUser,
-    /// Who babeld runs as.
+    /// The user of babeld.
     pub babeld_user: ChildUser,
     /// Ask the gateway for port mappings.
     pub upnp: bool,
     /// Believe peers' private addresses.
     pub private_endpoints: bool,
-    /// Where metrics are served.
+    /// The address of the metrics endpoint.
     pub metrics: Metrics,
     /// The filter of log lines: a level, or `target=level` joined by commas.
     pub log: String,
 }
 
-/// Whether others may route through us.
+/// The readiness of a node to carry the traffic of others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transit {
     /// As any node.
     #[default]
     Normal,
-    /// Only where nothing else is left.
+    /// Carries others' traffic only where no other route is left.
     Avoid,
-    /// Never.
+    /// Never carries the traffic of others.
     Leaf,
 }
 
 impl Transit {
-    /// What is added to the metric of others' routes when we tell of them. [`INFINITY`]: they are not told of.
+    /// Returns the cost that is added to the metric of others' routes when we announce them; at
+    /// [`INFINITY`] we do not announce them.
     ///
-    /// 10,000 is about the cost of two links at the dearest (5,096 each, beyond 500 ms), and six nodes in a row
-    /// that are to be avoided still make a way.
+    /// 10,000 is about the cost of two of the most expensive links (5,096 each, beyond 500 ms),
+    /// and six such nodes in a row still form a usable route.
     pub fn price(self) -> u16 {
         match self {
             Self::Normal => 0,
@@ -94,13 +95,13 @@ pub enum ChildUser {
     Id(u32),
 }
 
-/// Where metrics are served.
+/// The address of the metrics endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Metrics {
     /// HTTP on TCP.
     Tcp(SocketAddr),
     /// HTTP on a Unix socket.
     Unix(PathBuf),
-    /// Nowhere.
+    /// Metrics are not served.
     Off,
 }

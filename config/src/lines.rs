@@ -11,7 +11,7 @@ pub(crate) enum Step {
     Item(usize),
 }
 
-/// Line, from 1, on which the node at `path` begins; `None` where it cannot be told.
+/// Returns the line, from 1, on which the node at `path` begins; `None` if it is unknown.
 pub(crate) fn line_of(text: &str, path: &[Step]) -> Option<usize> {
     // An alias is copied where it is used, and copies of copies could grow without bound.
     if text.contains('*') && text.contains('&') {

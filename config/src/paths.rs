@@ -1,4 +1,5 @@
-//! Where files lie. All hang below one root, so that many nodes live side by side in a lab.
+//! The paths of all files. All lie below one root, so that many nodes can run side by side in a
+//! lab.
 
 use std::path::{Path, PathBuf};
 
@@ -58,7 +59,7 @@ impl Paths {
         self.etc().join("network.json")
     }
 
-    /// `/var/lib/warren`, 0711.
+    /// The folder of state, `/var/lib/warren`, 0711.
     pub fn state(&self) -> PathBuf {
         self.at("var/lib/warren")
     }
@@ -93,7 +94,7 @@ impl Paths {
         self.state().join("babeld")
     }
 
-    /// `/run/warren`, 0711.
+    /// The folder of sockets and pids, `/run/warren`, 0711.
     pub fn run(&self) -> PathBuf {
         self.at("run/warren")
     }

@@ -26,11 +26,11 @@ const LIMIT: u64 = 64 * 1024;
 const MAX_ITEMS: usize = 256;
 /// Tunnels' port, as OpenVPN's own.
 pub(crate) const PORT: u16 = 1194;
-/// Where metrics are served by default.
+/// The default address of the metrics endpoint.
 pub(crate) const METRICS: &str = "127.0.0.1:9197";
-/// Whom OpenVPN runs as by default.
+/// The default user of OpenVPN.
 pub(crate) const OPENVPN_USER: &str = "warren-openvpn";
-/// Whom babeld runs as by default.
+/// The default user of babeld.
 pub(crate) const BABELD_USER: &str = "warren-babel";
 /// The default filter of log lines.
 pub(crate) const LOG: &str = "info";
@@ -121,7 +121,8 @@ fn values(file: PathBuf, text: &str, faults: Vec<Fault>) -> ConfigError {
     ConfigError::Values { file, complaints }
 }
 
-/// Nothing where a key without a default is missing or wrong; faults say what else is wrong.
+/// Returns `None` if a key without a default is missing or wrong; `faults` collects everything
+/// that is wrong.
 fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     let [
         registry,

@@ -106,7 +106,7 @@ fn one_of(keys: &[&str]) -> String {
     format!("one of {}", keys.join(", "))
 }
 
-/// `listen.udp`, `endpoints[0]`.
+/// Formats a path as `listen.udp` or `endpoints[0]`.
 pub(crate) fn name(path: &[Step]) -> String {
     let mut name = String::new();
     for step in path {

@@ -24,12 +24,12 @@ const MAX_LINE: usize = 1024;
 /// Most neighbours and routes that are kept of one dump: 10^4 nodes by 40 neighbours, twice.
 const MAX_ENTRIES: usize = 800_000;
 
-/// What ended with `ok`, `no` or `bad`.
+/// The status line with which babeld ends its answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// babeld is ready: said once, when the connection opens.
+    /// babeld's greeting: sent once, when the connection opens.
     Greeting {
-        /// Such as `babeld-1.12.1`; empty where it did not say.
+        /// The version that babeld reports, such as `babeld-1.12.1`; empty if it reports none.
         version: String,
     },
     /// The answer to [`DUMP`].
@@ -38,7 +38,7 @@ pub enum Reply {
     Refused(String),
 }
 
-/// babeld's picture at one moment.
+/// babeld's tables at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
     /// Neighbours on slots, and routes towards nodes through them.
@@ -47,7 +47,7 @@ pub struct Dump {
     pub interfaces: Vec<(Slot, bool)>,
     /// Node prefixes that babeld announces for this machine: our own, and no other.
     pub announced: Vec<Prefix>,
-    /// The ways out of the network.
+    /// The default routes for packets from the network's range.
     pub exit_routes: ExitRoutes,
     /// Routes whose router id is not that of the node whose range they name: somebody lies.
     pub forged: Vec<Route>,
@@ -60,22 +60,22 @@ pub struct Dump {
 /// What babeld knows of the default route for the network's packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExitRoutes {
-    /// As it is told through each neighbour, installed or not.
+    /// The routes learnt from each neighbour, installed or not.
     pub routes: Vec<DefaultRoute>,
-    /// babeld tells of this machine's own.
+    /// Whether babeld announces this machine's own default route.
     pub own: bool,
 }
 
-/// A way out of the network, for packets from its range only.
+/// A default route for packets from the network's range only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefaultRoute {
-    /// The node that is said to lead out.
+    /// The exit gateway that the route's router id names.
     pub gateway: Prefix,
     /// The slot it leaves by.
     pub slot: Slot,
     /// The neighbour it goes through.
     pub via: Prefix,
-    /// Whether babeld chose it.
+    /// Whether babeld selected the route.
     pub installed: bool,
     /// Total metric; [`INFINITY`](policies::observation::INFINITY): it leads nowhere, or `gateway` is not one of the network's.
     pub metric: u16,
@@ -84,7 +84,7 @@ pub struct DefaultRoute {
 }
 
 impl Dump {
-    /// How many slots babeld sees up.
+    /// Returns how many slots babeld sees up.
     pub fn interfaces_up(&self) -> usize {
         self.interfaces.iter().filter(|(_, up)| *up).count()
     }
@@ -99,7 +99,7 @@ impl Dump {
     }
 }
 
-/// Turns the bytes of one connection to babeld's local socket into replies.
+/// Parses the bytes of one connection to babeld's local socket into replies.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     network: Network,
@@ -108,7 +108,7 @@ pub struct Decoder {
     dump: Dump,
 }
 
-/// What one line says of what we look for.
+/// The content of one line, as far as it concerns us.
 enum Entry {
     Interface(Slot, bool),
     Neighbour(Neighbour),
@@ -192,7 +192,7 @@ impl Decoder {
             Some(Entry::Announced(prefix)) => self.dump.announced.push(prefix),
             Some(Entry::Route { route, genuine }) => {
                 self.dump.table.routes.push(route);
-                // A retraction need not name whom it retracts (RFC 8966, section 4.6.9).
+                // A retraction need not name its originator (RFC 8966, section 4.6.9).
                 if !genuine && route.metric < policies::observation::INFINITY {
                     self.dump.forged.push(route);
                 }
@@ -266,7 +266,7 @@ impl Decoder {
         })
     }
 
-    /// `None`: unreadable.
+    /// Parses the destination of a route; `None` if it cannot be read.
     fn destination(&self, fields: Fields<'_>) -> Option<Destination> {
         let range: IpNet = fields.get("prefix")?.parse().ok()?;
         let from: IpNet = fields.get("from")?.parse().ok()?;
@@ -286,12 +286,12 @@ impl Decoder {
     }
 }
 
-/// Where a route leads.
+/// The destination of a route.
 enum Destination {
     Node(Prefix),
     /// Out of the network, for its own packets.
     Outside,
-    /// No node's range, or bound to another source.
+    /// A range that belongs to no node, or a route bound to another source.
     Foreign,
 }
 
@@ -394,7 +394,7 @@ mod tests {
     use crate::overlay::link_local;
     use proptest::prelude::*;
 
-    /// What a babeld 1.12.1 with two neighbours said: greeting and one dump.
+    /// The output of a babeld 1.12.1 with two neighbours: greeting and one dump.
     const REAL: &[u8] = include_bytes!("../tests/data/babeld-1.12.1-dump.txt");
 
     fn network() -> Network {

@@ -47,7 +47,8 @@ impl fmt::Debug for MacKey {
     }
 }
 
-/// All that one babeld is told. The file holds the key: only babeld's user may read it.
+/// The complete configuration of one babeld. The file holds the MAC key, so only babeld's user may
+/// read it.
 #[derive(Clone, Debug)]
 pub struct BabelConfig {
     /// The network's range.
@@ -64,18 +65,19 @@ pub struct BabelConfig {
     pub hello_interval: Duration,
     /// 4 s to 120 s.
     pub update_interval: Duration,
-    /// Where babeld opens its read-only socket; absolute.
+    /// The absolute path of babeld's read-only socket.
     pub socket: PathBuf,
     /// Where babeld reads and writes its sequence number; absolute.
     pub state_file: PathBuf,
     /// The network's key, for `interfaces`.
     pub key: Option<MacKey>,
-    /// Added to the metric of others' routes when we tell of them; 0: we carry others' traffic as any node,
-    /// [`INFINITY`]: we tell of our own prefix only, and carry none.
+    /// The cost that is added to the metric of others' routes when we announce them. At 0 we carry
+    /// others' traffic like any node; at [`INFINITY`] we announce our own prefix only, and carry
+    /// none.
     pub transit_cost: u16,
     /// The nodes whose default route is believed, as the network document has them.
     pub gateways: BTreeSet<Prefix>,
-    /// Tell of the host's default route where we are one of `gateways`.
+    /// Announce the host's default route if we are one of `gateways`.
     pub gateway: bool,
     /// Take packets with another MAC, or none, on `interfaces`: while the network's key is changed.
     pub lenient: bool,
@@ -89,10 +91,10 @@ pub enum BadConfig {
         "babeld cannot use the path {0:?}: it must be absolute, printable, without quotes and backslashes"
     )]
     Path(PathBuf),
-    /// No name of a link.
+    /// The name cannot be that of a link.
     #[error("{0:?} is no name of a link: 1 to 15 letters, digits or any of -_.")]
     Interface(String),
-    /// Without a key, whoever is on that link could steer our routes.
+    /// Without a key, anybody on that link could steer our routes.
     #[error("babeld speaks on {0:?} only with the network's key, and there is none")]
     NoKey(String),
 }
@@ -101,19 +103,21 @@ pub enum BadConfig {
 const PROTOCOL: u8 = 197;
 /// Table for babeld's routes, so that they can be flushed without touching others.
 const EXPORT_TABLE: u32 = 197;
-/// Table for the default route that gateways tell of, beside [`EXPORT_TABLE`] since the host's own routes count more.
+/// The table for default routes of exit gateways. It is separate from [`EXPORT_TABLE`], because
+/// the host's own routes take precedence over it.
 const DEFAULT_TABLE: u32 = 199;
 /// The kernel's main table, where our own `unreachable` route lies, and the host's default route.
 const IMPORT_TABLE: u32 = 254;
 /// Protocol number of routes that were made by hand (linux/rtnetlink.h: `RTPROT_BOOT`); babeld takes them for its own
 /// only where they are named.
 const BOOT: u8 = 3;
-/// 96 (a hop) for about 10 ms, up to 500 ms; babeld's defaults say nothing beyond 120 ms.
+/// The RTT cost: 96 (one hop) for about 10 ms, up to 500 ms. babeld's own defaults do not
+/// distinguish round trips above 120 ms.
 const RTT: &str =
     "enable-timestamps true rtt-min 10 rtt-max 500 max-rtt-penalty 5000 rtt-decay 125";
 
 impl BabelConfig {
-    /// Whether the host's default route, while it has one, is told to the network.
+    /// Returns whether the host's default route, while it has one, is announced to the network.
     pub fn tells_of_default(&self) -> bool {
         self.gateway && self.gateways.contains(&self.own)
     }
@@ -211,8 +215,8 @@ impl BabelConfig {
         );
     }
 
-    /// The default route, for packets from the network's range and no others: who may tell us of one, and whether we
-    /// tell of ours.
+    /// Writes the filters for the default route of packets from the network's range: from which
+    /// nodes it is accepted, and whether we announce ours.
     fn filter_default(&self, text: &mut String, line: &impl Fn(&mut String, fmt::Arguments<'_>)) {
         if self.gateways.is_empty() {
             return;
@@ -225,7 +229,8 @@ impl BabelConfig {
                 format_args!("in {default} id {} allow", router_id_text(*gateway)),
             );
         }
-        // Others' counts as none, but is heard: who has lost the way takes it back under its own router id.
+        // Routes of other originators become unusable (metric 65534) but are not denied, because
+        // babeld 1.12.1 retracts a route that it has lost under its own router id.
         line(
             text,
             format_args!("in {default} metric {}", INFINITY.saturating_sub(1)),
@@ -246,7 +251,7 @@ impl BabelConfig {
         }
     }
 
-    /// What our neighbours hear of others' routes.
+    /// Writes the cost at which our neighbours see the routes of others.
     fn filter_transit(
         &self,
         own: Ipv6Net,

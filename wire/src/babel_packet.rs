@@ -13,7 +13,7 @@ pub const MOST: usize = 60;
 
 const MAGIC: u8 = 42;
 const VERSION: u8 = 2;
-/// IHU, "I heard you" (RFC 8966, section 4.6.6).
+/// The TLV type IHU, "I heard you" (RFC 8966, section 4.6.6).
 const IHU: u8 = 5;
 /// Route Request (RFC 8966, section 4.6.10).
 const REQUEST: u8 = 9;
@@ -34,8 +34,8 @@ pub fn request_all() -> Vec<u8> {
     packet(vec![REQUEST, 2, WILDCARD, 0])
 }
 
-/// A packet that asks for the ways to these destinations, the first [`MOST`] of them; each is answered,
-/// by a retraction where there is none.
+/// Builds a packet with Route Requests for these destinations, at most the first [`MOST`] of them.
+/// Each is answered, by a retraction if there is no route.
 pub fn request_some(destinations: &[IpNet]) -> Vec<u8> {
     packet(
         destinations
@@ -46,18 +46,19 @@ pub fn request_some(destinations: &[IpNet]) -> Vec<u8> {
     )
 }
 
-/// A packet that says to whoever hears it: sending to me costs that much (96 is a good hop, 65535 is unreachable).
+/// Builds a packet that announces the cost of sending to us (96 is a good hop, 65535 is
+/// unreachable).
 pub fn heard_you(cost: u16) -> Vec<u8> {
     let ([cost_high, cost_low], [high, low]) = (cost.to_be_bytes(), IHU_INTERVAL.to_be_bytes());
     packet(vec![IHU, 6, WILDCARD, 0, cost_high, cost_low, high, low])
 }
 
-/// A packet that asks for the way out of the network: the default route for packets from `network`.
+/// Builds a packet that requests the default route for packets from `network`.
 pub fn request_default(network: Ipv6Net) -> Vec<u8> {
     with_source(vec![REQUEST, 0, IPV6, 0], network)
 }
 
-/// A packet that says: through me there is no way out of the network.
+/// Builds a packet that retracts our default route for packets from `network`.
 pub fn retract_default(network: Ipv6Net) -> Vec<u8> {
     // Neither flags, prefix, left out bytes, interval nor sequence number; of a retraction they do not count.
     let [high, low] = INFINITY.to_be_bytes();
@@ -67,7 +68,7 @@ pub fn retract_default(network: Ipv6Net) -> Vec<u8> {
     )
 }
 
-/// A packet of this TLV, its length not said yet, for packets from `source` only.
+/// Starts a packet with this TLV for packets from `source` only; the length is filled in later.
 fn with_source(mut tlv: Vec<u8>, source: Ipv6Net) -> Vec<u8> {
     let bits = source.prefix_len();
     let bytes = bits.div_ceil(8);

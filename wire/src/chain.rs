@@ -1,7 +1,8 @@
-//! Verifies chains of certificates: one, at most one CA between, and a CA that is trusted.
+//! Verifies chains of certificates: a certificate, at most one intermediate CA, and a trusted CA.
 //!
-//! Whatever believes a certificate asks here; only TLS itself, in OpenVPN and rustls, looks again. Chains
-//! come from strangers: they are bounded, and taken exactly as they are, without a search for a way.
+//! Every decision to believe a certificate is made here; only TLS itself, in OpenVPN and rustls,
+//! verifies again. Chains come from strangers: they are bounded, and taken in the order in which
+//! they were sent, without a search for another path.
 
 use crate::serial;
 use std::cmp::Ordering;
@@ -44,7 +45,7 @@ impl PartialOrd for IntermediateCa {
     }
 }
 
-/// Who stands behind a certificate.
+/// The issuer that vouches for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
     /// The trusted CA, by its place among those that were given.
@@ -53,22 +54,22 @@ pub struct Issuer {
     pub between: Option<IntermediateCa>,
 }
 
-/// Why a chain is not believed.
+/// The reason why a chain is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// No PEM, or something else in it.
+    /// The text is not PEM, or holds something other than certificates.
     #[error("it is no PEM of certificates, of at most {PEM_LIMIT} bytes")]
     Pem,
     /// None, or more than a chain may have.
     #[error("it has {count} certificates, not 1 to {MOST_CERTIFICATES}")]
     Count {
-        /// How many.
+        /// The number of certificates in the chain.
         count: usize,
     },
-    /// Not to be parsed, or too long.
+    /// The certificate cannot be parsed, or is too long.
     #[error("{which} is no X.509 certificate of at most {CERTIFICATE_LIMIT} bytes")]
     Malformed {
-        /// Which.
+        /// The place of the certificate in the chain.
         which: &'static str,
     },
     /// The last certificate is none of the trusted CAs'.
@@ -77,9 +78,9 @@ pub enum ChainError {
     /// Well-formed and signed, but not good.
     #[error("{which} {why}")]
     Bad {
-        /// Which.
+        /// The place of the certificate in the chain.
         which: &'static str,
-        /// In words.
+        /// The violated rule, in words.
         why: &'static str,
     },
 }
@@ -111,14 +112,16 @@ pub fn read_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, ChainError> {
     }
 }
 
-/// Who stands behind the first certificate of a chain (DER): names, signatures and lengths of paths fit,
-/// who signs is a CA that may, and nothing ends after its CA. The first is no CA.
+/// Verifies the first certificate of a chain (DER) and returns its issuer. Names, signatures and
+/// path lengths must fit, each signer must be a CA that may sign, and no certificate may outlive
+/// its CA. The first certificate must not be a CA.
 ///
-/// `at_s`: the moment, in seconds since 1970, at which all must be good. `None` where a clock has no
-/// say: what TLS asks is left to TLS, and what does not end with its certificate is no worse for its end.
+/// `at_s` is the moment, in seconds since 1970, at which all certificates must be valid. Pass
+/// `None` if the clock shall not decide: TLS checks the time itself, and a document does not
+/// expire with the certificate of its signer.
 ///
 /// # Errors
-/// Says which certificate is not to be believed.
+/// Names the certificate that is rejected.
 pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
     chain: &[C],
     trusted: &[T],
@@ -189,10 +192,10 @@ fn parse<'a>(der: &'a [u8], which: &'static str) -> Result<X509Certificate<'a>, 
     }
 }
 
-/// The number of a CA between (DER), whoever certified it.
+/// Returns the serial number of an intermediate CA (DER), whoever certified it.
 ///
 /// # Errors
-/// It is no certificate, or has no such number.
+/// The certificate cannot be parsed, or has no such serial number.
 pub fn number_of(ca: &[u8]) -> Result<IntermediateCa, ChainError> {
     number(&parse(ca, BETWEEN)?)
 }
@@ -227,7 +230,7 @@ fn below(
     }
 }
 
-/// Said of a certificate that the CA at hand did not sign.
+/// The error about a certificate that the CA at hand did not sign.
 const FOREIGN: &str = "is not signed by its CA";
 
 /// Whether `ca`, below which are so many CAs, may have signed `of`, and did.
@@ -279,7 +282,7 @@ fn may_sign(
     }
 }
 
-/// Whether nothing else speaks against it.
+/// Checks all other properties of a certificate.
 fn good(
     certificate: &X509Certificate<'_>,
     which: &'static str,

@@ -1,4 +1,4 @@
-//! What OpenVPN tells the daemon of one client: the lines of a `>CLIENT:ENV` block.
+//! Parses what OpenVPN reports of one client: the lines of a `>CLIENT:ENV` block.
 
 use policies::names::Prefix;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,8 @@ pub(crate) const MAX_ENV_LINES: usize = 256;
 /// Most bytes of one client's environment that are looked at.
 const MAX_ENV_BYTES: usize = 64 * 1024;
 
-/// What OpenVPN tells of a client. Everything else of its environment (the peer's own words) is dropped.
+/// The facts that OpenVPN reports of a client. The rest of its environment, which the peer
+/// controls, is dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientEnv {
     /// The name that OpenVPN took from the certificate.
@@ -21,9 +22,9 @@ pub struct ClientEnv {
     pub serial: Option<String>,
     /// The same of the CA's that signed it.
     pub ca_serial: Option<String>,
-    /// Whence it comes, before authentication.
+    /// The source address before authentication.
     pub untrusted: Option<SocketAddr>,
-    /// Whence it comes, proven.
+    /// The source address after authentication.
     pub trusted: Option<SocketAddr>,
     /// The environment was beyond 256 lines or 64 KiB; what is here may lack something.
     pub truncated: bool,
@@ -41,15 +42,16 @@ impl ClientEnv {
         self.x509_cn.as_deref()?.parse().ok()
     }
 
-    /// Whence it comes: proven where that is told.
+    /// Returns the authenticated source address if it is reported, else the unauthenticated one.
     pub fn address(&self) -> Option<SocketAddr> {
         self.trusted.or(self.untrusted)
     }
 }
 
-/// The client that a log line of the server says has taken its leave (`--explicit-exit-notify`).
+/// Returns the client that, according to a log line of the server, has ended its session
+/// (`--explicit-exit-notify`).
 ///
-/// The management socket tells of it without saying who (`>NOTIFY:info,remote-exit,EXIT`), and its
+/// The management socket reports this without a name (`>NOTIFY:info,remote-exit,EXIT`), and its
 /// DISCONNECT comes 5 s later. Format: `P/L/ADDRESS:PORT SIGTERM[soft,remote-exit] received, …`.
 pub fn leave_of_log(text: &str) -> Option<(Prefix, SocketAddr)> {
     let (who, what) = text.split_once(' ')?;
@@ -65,7 +67,7 @@ pub fn leave_of_log(text: &str) -> Option<(Prefix, SocketAddr)> {
     ))
 }
 
-/// What is told of an environment while its lines come.
+/// An environment whose lines are still arriving.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EnvBlock {
     pub(crate) env: ClientEnv,

@@ -1,10 +1,10 @@
-//! The documents of the control socket: what `warren status`, `tunnels`, `peers`, `routes` and `why`
-//! show, and what their `--json` prints.
+//! The documents of the control socket: what `warren status`, `tunnels`, `peers`, `routes` and
+//! `why` show, and what their `--json` prints.
 //!
-//! One object each with `"version": 1`; names in snake case, bytes, seconds and ratios in base units,
-//! times in RFC 3339 UTC. Names of nodes and slots stand as text in their one spelling. A field that
-//! could not be told is `null`, never left out. New fields may come within a version; readers skip
-//! what they do not know.
+//! Each is one object with `"version": 1`. Names are in snake case; bytes, seconds and ratios in
+//! base units; times in RFC 3339 UTC. Names of nodes and slots appear in their canonical spelling.
+//! A field whose value is unknown is `null`, never left out. A version may gain fields; readers
+//! skip fields that they do not know.
 
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,15 +13,15 @@ use time::OffsetDateTime;
 /// The version that all documents of this file carry.
 pub const VERSION: u32 = 1;
 
-/// Where [`StatusDocument`] is got.
+/// The path of [`StatusDocument`].
 pub const STATUS_PATH: &str = "/v1/status";
-/// Where [`TunnelsDocument`] is got.
+/// The path of [`TunnelsDocument`].
 pub const TUNNELS_PATH: &str = "/v1/tunnels";
-/// Where [`PeersDocument`] is got.
+/// The path of [`PeersDocument`].
 pub const PEERS_PATH: &str = "/v1/peers";
-/// Where [`RoutesDocument`] is got.
+/// The path of [`RoutesDocument`].
 pub const ROUTES_PATH: &str = "/v1/routes";
-/// Where [`DecisionsDocument`] is got.
+/// The path of [`DecisionsDocument`].
 pub const DECISIONS_PATH: &str = "/v1/decisions";
 
 /// How many past decisions are kept for `warren why`.
@@ -30,9 +30,9 @@ pub const DECISIONS_KEPT: usize = 256;
 /// The node at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusDocument {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// When the document was made.
+    /// The time at which the document was created.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// Version of the daemon's software.
@@ -48,7 +48,7 @@ pub struct StatusDocument {
     pub network: String,
     /// Pid of the daemon.
     pub pid: u32,
-    /// How long the daemon runs.
+    /// The time for which the daemon has run.
     pub uptime_seconds: f64,
     /// The policy's orders are logged and not carried out.
     #[serde(default)]
@@ -61,7 +61,7 @@ pub struct StatusDocument {
     pub nodes_known: u64,
     /// Routes that babeld installed.
     pub routes_installed: u64,
-    /// Neighbours that babeld hears.
+    /// The number of Babel neighbours.
     pub neighbours: u64,
     /// The node by which packets leave the network, this one included; none where no gateway is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ pub struct StatusDocument {
     pub leases: Vec<LeaseEntry>,
     /// Supervised processes, sorted by name.
     pub processes: Vec<ProcessEntry>,
-    /// Actors made anew after a panic since the start.
+    /// The number of actors restarted after a panic since the start.
     pub actor_restarts: u64,
     /// The least release that the network asks for, where that is newer than `software`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,13 +88,13 @@ pub struct RoleCounts {
     pub accepted: u64,
 }
 
-/// How asking the registry went.
+/// The outcome of the requests to the registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryState {
-    /// When it last was asked; `None`: not yet.
+    /// The time of the last request; `None` before the first.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_request_at: Option<OffsetDateTime>,
-    /// When it last answered.
+    /// The time of the last answer.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_answer_at: Option<OffsetDateTime>,
     /// Why the last asking failed; `None`: it answered, or was not asked yet.
@@ -106,11 +106,11 @@ pub struct RegistryState {
 pub struct LeaseEntry {
     /// `udp` or `tcp`.
     pub transport: String,
-    /// Our port.
+    /// The port on this host.
     pub internal_port: u16,
     /// Address and port on the gateway.
     pub external: SocketAddr,
-    /// When it ends unless renewed.
+    /// The time at which the mapping expires unless it is renewed.
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
 }
@@ -122,18 +122,18 @@ pub struct ProcessEntry {
     pub name: String,
     /// While it runs.
     pub pid: Option<u32>,
-    /// It told us that it is ready.
+    /// Whether the process reported that it is ready.
     pub ready: bool,
     /// Starts since the daemon began, the first included.
     pub starts: u32,
 }
 
-/// All tunnels.
+/// The document of all tunnels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TunnelsDocument {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// When the document was made.
+    /// The time at which the document was created.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// Dialling slots first, then accepting ones, by number.
@@ -151,7 +151,7 @@ pub struct TunnelEntry {
     pub role: String,
     /// `udp` or `tcp`; `None` until a dialled tunnel has its endpoint.
     pub transport: Option<String>,
-    /// Where we dialled, or whence the peer came.
+    /// The endpoint that we dialled, or the address that the peer came from.
     pub endpoint: Option<SocketAddr>,
     /// `connecting`, `up`, `draining` or `closing`.
     pub phase: String,
@@ -183,9 +183,9 @@ pub struct TunnelEntry {
 /// Peers that could be dialled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeersDocument {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// When the document was made.
+    /// The time at which the document was created.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// Sorted by prefix.
@@ -195,29 +195,29 @@ pub struct PeersDocument {
 /// A peer of the cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerEntry {
-    /// `9/16`.
+    /// The peer's prefix, such as `9/16`.
     pub prefix: String,
     /// `udp:192.0.2.1:1194` …, best first.
     pub endpoints: Vec<String>,
     /// When its endpoints were last confirmed in this run; `None`: only the disk remembers it.
     pub confirmed_seconds_ago: Option<f64>,
-    /// When the last dial failed.
+    /// The time since the last dial failed.
     pub failed_seconds_ago: Option<f64>,
     /// Failed dials in a row.
     pub failures: u32,
-    /// What it says that it adds to the metric of others' routes; 65535: it tells of none.
+    /// The cost that the peer adds to the metric of others' routes; 65535 if it announces none.
     #[serde(default)]
     pub transit_cost: u16,
     /// The tunnel to it, where there is one.
     pub slot: Option<String>,
 }
 
-/// babeld's tables.
+/// The tables of babeld.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoutesDocument {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// When the document was made.
+    /// The time at which the document was created.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// babeld answered when last asked; where it did not, the lists below are empty.
@@ -234,9 +234,9 @@ pub struct RoutesDocument {
 /// A Babel neighbour on a slot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NeighbourEntry {
-    /// The slot it was heard on.
+    /// The slot on which the neighbour was heard.
     pub slot: String,
-    /// Who it is.
+    /// The neighbour's prefix.
     pub peer: String,
     /// Bit vector of received hellos, newest in the highest of 16 bits.
     pub reach: u16,
@@ -253,7 +253,7 @@ pub struct NeighbourEntry {
 /// A route of babeld towards a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteEntry {
-    /// The destination.
+    /// The prefix of the destination.
     pub node: String,
     /// The destination's address in the network.
     pub address: Ipv6Addr,
@@ -272,7 +272,7 @@ pub struct RouteEntry {
 /// A default route of babeld, for the network's packets only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRouteEntry {
-    /// The node that is said to lead out of the network.
+    /// The exit gateway to which the route leads.
     pub gateway: String,
     /// The slot it leaves by.
     pub slot: String,
@@ -289,9 +289,9 @@ pub struct ExitRouteEntry {
 /// What was decided lately, and what the planner thinks now: `warren why`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecisionsDocument {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// When the document was made.
+    /// The time at which the document was created.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// The policy's orders are logged and not carried out.
@@ -303,19 +303,19 @@ pub struct DecisionsDocument {
     pub verdicts: Vec<VerdictEntry>,
 }
 
-/// One decision.
+/// One decision of the policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionEntry {
     /// Counts all decisions of this run from 1, so that a reader can go on where it stopped.
     pub number: u64,
-    /// When.
+    /// The time of the decision.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// `open`, `drain`, `undrain` or `close`.
     pub order: String,
-    /// Where.
+    /// The slot that the order concerns.
     pub slot: String,
-    /// With whom; `None` where the slot held no known tunnel.
+    /// The node at the other end; `None` if the slot held no known tunnel.
     pub peer: Option<String>,
     /// The label of the reason, as in the metrics.
     pub reason: String,
@@ -326,7 +326,7 @@ pub struct DecisionEntry {
 /// The planner's opinion of one tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerdictEntry {
-    /// The tunnel.
+    /// The slot of the tunnel.
     pub slot: String,
     /// The node at its other end, where known.
     pub peer: Option<String>,

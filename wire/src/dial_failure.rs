@@ -1,8 +1,9 @@
-//! Tells from a line of OpenVPN's log why a dial failed; the exit code and `>STATE:` do not say it.
+//! Finds in a line of OpenVPN's log why a dial failed; the exit code and `>STATE:` do not reveal
+//! it.
 
 use policies::names::Prefix;
 
-/// Why a dial failed, as far as OpenVPN's log tells.
+/// The reason why a dial failed, as far as OpenVPN's log reveals it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DialFailure {
     /// The other end's certificate names another node than we dialled.
@@ -21,7 +22,7 @@ pub enum DialFailure {
     ConnectionRefused,
     /// No answer in time: nobody there, a firewall, or our own certificate is refused.
     NoAnswer,
-    /// No way to that address.
+    /// No route to that address exists.
     Unreachable,
     /// TLS failed for another reason.
     Tls,
@@ -86,7 +87,7 @@ const FAILURES: &[(&str, DialFailure)] = &[
     ("TLS handshake failed", DialFailure::Tls),
 ];
 
-/// The reason for a failed dial that a line of the log tells, if it does.
+/// Returns the reason for a failed dial that a log line reveals, if any.
 pub fn reason_of_log(text: &str) -> Option<DialFailure> {
     FAILURES
         .iter()
@@ -94,9 +95,10 @@ pub fn reason_of_log(text: &str) -> Option<DialFailure> {
         .map(|(_, failure)| *failure)
 }
 
-/// Whose revoked certificate OpenVPN has just refused, if a line of its log says so.
+/// Returns the name whose revoked certificate OpenVPN has just rejected, if a log line reports
+/// that.
 ///
-/// The name has been verified by then: OpenVPN looks at the chain first.
+/// OpenVPN verifies the chain first, so the name is genuine.
 pub fn revoked_of_log(text: &str) -> Option<Prefix> {
     let (_, rest) = text.split_once("VERIFY CRL: depth=0, ")?;
     let (subject, _) = rest.strip_suffix(" is revoked")?.rsplit_once(", serial=")?;
@@ -112,7 +114,7 @@ mod tests {
         assert_eq!(reason_of_log(text), expected, "{text}");
     }
 
-    /// All but the last three lines were said by OpenVPN 2.6.14.
+    /// All but the last three lines are from OpenVPN 2.6.14.
     #[test]
     fn the_log_tells_why_a_dial_failed() {
         use DialFailure as F;

@@ -1,4 +1,5 @@
-//! The datagram that says "I drain the tunnel that this comes through"; whoever hears it may do the same.
+//! The datagram that announces "I drain the tunnel that this comes through", so that the receiver
+//! may drain its direction too.
 //!
 //! ```text
 //! 0..4  "wrnD"
@@ -6,8 +7,8 @@
 //! 5..8  zero
 //! ```
 //!
-//! It goes to the port of [`crate::suspicion`], from one end's link-local address to the other's. All that a liar gains
-//! is that less traffic goes through a tunnel of his own.
+//! It goes to the port of [`crate::suspicion`], from one end's link-local address to the other's.
+//! A liar only achieves that less traffic passes through its own tunnel.
 
 /// The whole datagram; every other one is refused.
 pub const DRAIN_NOTICE: [u8; 8] = *b"wrnD\x01\0\0\0";

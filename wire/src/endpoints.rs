@@ -1,7 +1,7 @@
-//! Says which endpoints may be dialled at all; knows nothing of who announced them.
+//! Decides which endpoints may be dialled at all, whoever announced them.
 //!
-//! A tunnel inside the network itself, to ourselves, or to an address that means another thing on
-//! every host, would at best waste a slot. Classes after the IANA special-purpose registries
+//! A tunnel inside the network itself, to ourselves, or to an address that has another meaning on
+//! every host would at best waste a slot. The classes follow the IANA special-purpose registries
 //! (RFC 6890 and its successors).
 
 use crate::overlay::Network;
@@ -11,16 +11,16 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// Why an endpoint is not dialled.
+/// The reason why an endpoint is not dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointRefusal {
-    /// Port 0.
+    /// The port is 0.
     NoPort,
-    /// `0.0.0.0/8`, `::`.
+    /// The address is unspecified: `0.0.0.0/8`, `::`.
     Unspecified,
-    /// `127.0.0.0/8`, `::1`.
+    /// The address is a loopback address: `127.0.0.0/8`, `::1`.
     Loopback,
-    /// `169.254.0.0/16`, `fe80::/10`.
+    /// The address is link-local: `169.254.0.0/16`, `fe80::/10`.
     LinkLocal,
     /// Multicast or broadcast.
     Multicast,

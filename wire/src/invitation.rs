@@ -9,16 +9,16 @@ pub const TOKEN_BYTES: usize = 16;
 /// Most characters of an invitation.
 const LONGEST: usize = 512;
 
-/// `warren://HOST:PORT/?pin=…&token=…`. Printing and parsing round-trip exactly.
+/// An invitation, `warren://HOST:PORT/?pin=…&token=…`. Printing and parsing round-trip exactly.
 ///
-/// Whoever holds it can join once: it is never logged.
+/// Its holder can join once, so it is never logged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invitation {
     /// `HOST:PORT` as in a URL: an IPv6 address stands in brackets.
     pub address: RegistryAddress,
     /// SHA-256 of the SPKI of the network's CA.
     pub pin: [u8; 32],
-    /// Works once.
+    /// The secret token, which works once.
     pub token: [u8; TOKEN_BYTES],
 }
 

@@ -1,13 +1,13 @@
-//! Cuts a stream of bytes into lines, each within a limit; does not know what they say.
+//! Splits a stream of bytes into lines of limited length; the content does not matter.
 //!
-//! However the stream is split into pieces, the lines are the same.
+//! The lines are the same however the stream is divided into pieces.
 
 /// One line of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     /// The line without its end. Bytes that are no UTF-8 become U+FFFD.
     Text(String),
-    /// It was longer than the limit and is lost; said once, at the line's end.
+    /// The line exceeded the limit and is lost; reported once, at its end.
     Oversize,
 }
 

@@ -1,7 +1,8 @@
-//! Reads what OpenVPN 2.6 says on its management socket, and writes commands to it.
+//! Parses what OpenVPN 2.6 sends on its management socket, and writes commands to it.
 //!
-//! A [`Decoder`] takes bytes and gives [`Event`]s; it knows nothing of sockets, processes or time.
-//! Formats: OpenVPN's `doc/management-notes.txt`, and what a real pair said (`tests/data`).
+//! A [`Decoder`] takes bytes and returns [`Event`]s; it knows nothing of sockets, processes or
+//! time. Formats: OpenVPN's `doc/management-notes.txt`, and recordings of a real pair
+//! (`tests/data`).
 
 pub use crate::{
     client_env::{ClientEnv, leave_of_log},
@@ -25,7 +26,7 @@ pub struct ClientId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub u64);
 
-/// Something that OpenVPN said.
+/// A message from OpenVPN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It waits for `hold release`.
@@ -34,34 +35,34 @@ pub enum Event {
     State(State),
     /// A client wants in: answer by [`client_auth`] or [`client_deny`].
     ClientConnect {
-        /// Who.
+        /// The client.
         cid: ClientId,
-        /// To be named in the answer.
+        /// The key id, which the answer must repeat.
         kid: KeyId,
-        /// What is known of it.
+        /// The facts that are known of the client.
         env: ClientEnv,
     },
     /// A client negotiates new keys (hourly): answer as for a new one.
     ClientReauth {
-        /// Who.
+        /// The client.
         cid: ClientId,
-        /// To be named in the answer.
+        /// The key id, which the answer must repeat.
         kid: KeyId,
-        /// What is known of it.
+        /// The facts that are known of the client.
         env: ClientEnv,
     },
     /// Frames pass between us and the client.
     ClientEstablished {
-        /// Who.
+        /// The client.
         cid: ClientId,
-        /// What is known of it.
+        /// The facts that are known of the client.
         env: ClientEnv,
     },
     /// The client is gone.
     ClientDisconnect {
-        /// Who.
+        /// The client.
         cid: ClientId,
-        /// What is known of it.
+        /// The facts that are known of the client.
         env: ClientEnv,
     },
     /// `>NOTIFY:SEVERITY,KIND,TEXT`, such as `info,remote-exit,EXIT`.
@@ -70,7 +71,7 @@ pub enum Event {
         severity: String,
         /// `remote-exit`, `server-pushed-halt` …
         kind: String,
-        /// The rest.
+        /// The text after the keyword.
         text: String,
     },
     /// A line of its log.
@@ -86,24 +87,25 @@ pub enum Event {
     Error(String),
     /// The greeting and the like.
     Info(String),
-    /// OpenVPN ends.
+    /// OpenVPN reports a fatal error and exits.
     Fatal(String),
-    /// The server refused us (its `client-deny`); OpenVPN ends with code 0 and does not say it again.
+    /// The server rejected us (its `client-deny`). OpenVPN exits with code 0 and does not repeat
+    /// this.
     AuthFailed,
     /// Bytes of the connection since its start (client), as OpenVPN counts: not those of the link.
     ByteCount {
-        /// From the network.
+        /// Bytes received from the network.
         rx_bytes: u64,
-        /// To the network.
+        /// Bytes sent to the network.
         tx_bytes: u64,
     },
     /// Bytes of one client since its start (server).
     ClientByteCount {
-        /// Whose.
+        /// The client that the counters belong to.
         cid: ClientId,
-        /// From the network.
+        /// Bytes received from the network.
         rx_bytes: u64,
-        /// To the network.
+        /// Bytes sent to the network.
         tx_bytes: u64,
     },
     /// A line beyond 8 KiB was dropped.
@@ -112,21 +114,21 @@ pub enum Event {
     Other(String),
 }
 
-/// What `>STATE:` says.
+/// The content of a `>STATE:` message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Which state.
+    /// The name of the state.
     pub name: StateName,
-    /// Why: `SUCCESS`, `tls-error`, `ping-exit`, `exit-with-notification` …; often empty.
+    /// The detail: `SUCCESS`, `tls-error`, `ping-exit`, `exit-with-notification` …; often empty.
     pub detail: String,
-    /// The peer's address, where the state tells it.
+    /// The peer's address, if the state includes it.
     pub remote: Option<SocketAddr>,
 }
 
 /// States of an OpenVPN process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateName {
-    /// It begins.
+    /// OpenVPN starts to connect.
     Connecting,
     /// It looks a name up.
     Resolve,
@@ -146,7 +148,7 @@ pub enum StateName {
     AddRoutes,
     /// Ready: a client's frames pass, a server listens.
     Connected,
-    /// It begins anew, for the reason in the detail.
+    /// OpenVPN restarts, for the reason in the detail.
     Reconnecting,
     /// It ends, for the reason in the detail.
     Exiting,
@@ -154,16 +156,16 @@ pub enum StateName {
     Unknown,
 }
 
-/// How OpenVPN flags a line of its log.
+/// The flag of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogLevel {
-    /// `F`
+    /// A fatal error, `F`.
     Fatal,
-    /// `N`
+    /// A non-fatal error, `N`.
     Error,
-    /// `W`
+    /// A warning, `W`.
     Warning,
-    /// `I`
+    /// An informational message, `I`.
     Info,
     /// `D`, or none.
     Debug,
@@ -189,7 +191,7 @@ impl Block {
     }
 }
 
-/// Turns the bytes of one management connection into events.
+/// Parses the bytes of one management connection into events.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     lines: Lines,
@@ -292,7 +294,7 @@ fn numbers<const N: usize>(text: &str) -> Option<[u64; N]> {
     numbers?.try_into().ok()
 }
 
-/// `TIME,NAME,DETAIL,LOCAL4,REMOTE,PORT,…`
+/// Parses `TIME,NAME,DETAIL,LOCAL4,REMOTE,PORT,…`.
 fn state(text: &str) -> Option<State> {
     let mut fields = text.split(',');
     let _time: u64 = fields.next()?.parse().ok()?;
@@ -322,7 +324,7 @@ fn state(text: &str) -> Option<State> {
     })
 }
 
-/// `TIME,FLAGS,TEXT`
+/// Parses `TIME,FLAGS,TEXT`.
 fn log(rest: &str) -> Option<Event> {
     let mut fields = rest.splitn(3, ',');
     let _time: u64 = fields.next()?.parse().ok()?;
@@ -376,7 +378,8 @@ pub fn client_deny(cid: ClientId, kid: KeyId, reason: &str) -> String {
     format!("client-deny {} {} \"{reason}\"\n", cid.0, kid.0)
 }
 
-/// Ends a client's session. UDP: it is told at once, and its DISCONNECT follows within 5 s.
+/// Ends a client's session. Over UDP the client is notified at once, and its DISCONNECT follows
+/// within 5 s.
 pub fn client_kill(cid: ClientId) -> String {
     format!("client-kill {}\n", cid.0)
 }

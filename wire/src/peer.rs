@@ -1,4 +1,5 @@
-//! What members tell each other over the overlay: where they can be dialled, and what they hold.
+//! The documents that members exchange over the overlay: endpoints, and the versions of documents
+//! that they hold.
 
 use crate::{
     registry::{DocumentKind, Node},
@@ -24,8 +25,8 @@ pub fn document_path(kind: DocumentKind) -> &'static str {
     }
 }
 
-/// The call by which a node is asked for its turn to end tunnels by plan (`POST`: 204 given, 409 not now),
-/// and is given it back (`DELETE`: 204).
+/// The path of the restart lock: `POST` acquires it (204: granted, 409: not now), `DELETE`
+/// releases it (204).
 pub const RESTART_LOCK_PATH: &str = "/v1/restart-lock";
 
 /// Most nodes in one sample.
@@ -37,9 +38,9 @@ pub const VERSION: u32 = 1;
 /// `GET /v1/node`: a node about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeDocument {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// Who; must be the node that was asked.
+    /// The node's prefix; must be that of the node that was asked.
     #[serde(with = "text::one")]
     pub prefix: Prefix,
     /// Where it can be dialled, best first; empty where nobody can reach it.
@@ -51,8 +52,8 @@ pub struct NodeDocument {
     pub network_version: u64,
     /// Version of the revocations that it holds; 0: none.
     pub revocations_version: u64,
-    /// What it adds to Babel's metric of others' routes when it tells of them; 65535: it never does. Left out
-    /// by older nodes, which add nothing.
+    /// The cost that the node adds to Babel's metric of others' routes when it announces them;
+    /// 65535 if it never does. Older nodes, which add nothing, leave the field out.
     #[serde(default)]
     pub transit_cost: u16,
 }
@@ -60,9 +61,9 @@ pub struct NodeDocument {
 /// `GET /v1/peers?count=`: a random sample of the nodes that it knows endpoints of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeersDocument {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// At most [`MAX_NODES`].
+    /// The nodes, at most [`MAX_NODES`].
     #[serde(deserialize_with = "text::at_most::<MAX_NODES, _, _>")]
     pub nodes: Vec<Node>,
 }
@@ -73,18 +74,19 @@ pub const MAX_DISTANCES: usize = 512;
 /// `GET /v1/route-view`: how a node sees the network, for those who think of dialling it, or of leaving it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteViewDocument {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// Who; must be the node that was asked.
+    /// The node's prefix; must be that of the node that was asked.
     #[serde(with = "text::one")]
     pub prefix: Prefix,
-    /// Whether it accepts one more tunnel.
+    /// Whether the node accepts one more tunnel.
     pub accepts_tunnels: bool,
     /// How many tunnels others dialled to it; absent at older nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<u16>,
-    /// What its ways would grow by without the tunnel that the asker dialled, in metric, summed over all
-    /// nodes; absent: there is no such tunnel, or some node would be out of reach.
+    /// The growth of its routes, in metric summed over all nodes, without the tunnel that the
+    /// asking node dialled. Absent if there is no such tunnel, or if some node would become
+    /// unreachable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regret: Option<u64>,
     /// Its metrics to some nodes, the same ones at all nodes as far as they are known.
@@ -92,13 +94,13 @@ pub struct RouteViewDocument {
     pub distances: Vec<Distance>,
 }
 
-/// One metric.
+/// The metric of one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distance {
-    /// To whom.
+    /// The destination's prefix.
     #[serde(with = "text::one")]
     pub node: Prefix,
-    /// Babel's metric.
+    /// The metric (RFC 8966).
     pub metric: u16,
 }
 

@@ -1,5 +1,5 @@
-//! What nodes and the registry tell each other: claims, announcements, bootstrap, and the network's
-//! own document. `docs/ARCHITECTURE.md` lists the calls.
+//! The documents that nodes and the registry exchange: claims, announcements, bootstrap, and the
+//! network's own document.
 
 mod network;
 
@@ -30,9 +30,9 @@ pub const MAX_NODES: usize = 64;
 /// `POST /v1/claims`: an invitation's token for a certificate.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// From the invitation; works once.
+    /// The token of the invitation; it works once.
     pub token: String,
     /// A request of PKCS #10 in PEM. Only its public key (P-256) is taken.
     pub csr: String,
@@ -41,7 +41,7 @@ pub struct Claim {
 /// The answer to a [`Claim`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claimed {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
     /// The node's part of the network.
     #[serde(with = "text::one")]
@@ -50,14 +50,15 @@ pub struct Claimed {
     pub certificate: String,
     /// The network's CA (PEM); its SPKI's SHA-256 is the invitation's pin.
     pub ca: String,
-    /// A [`NetworkDocument`].
+    /// The signed [`NetworkDocument`].
     pub network: SignedDocument,
 }
 
-/// What a machine without a way to the registry gets by file, once its request was signed.
+/// The answer that a machine without a route to the registry gets by file, once its request was
+/// signed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolment {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
     /// `HOST:PORT` of the registry, for later.
     pub registry: String,
@@ -72,7 +73,7 @@ pub struct Enrolment {
 /// was lost, gets the same certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewal {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
     /// A request of PKCS #10 in PEM, with the old key or a new one.
     pub csr: String,
@@ -81,7 +82,7 @@ pub struct Renewal {
 /// The answer to a [`Renewal`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewed {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
     /// The node's new certificate (PEM).
     pub certificate: String,
@@ -90,7 +91,7 @@ pub struct Renewed {
 /// `PUT /v1/nodes/self`: where the node can be dialled, and what it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
     /// Best first; empty takes the announcement back.
     #[serde(with = "text::few")]
@@ -98,7 +99,7 @@ pub struct Announcement {
     /// What the node runs, at most [`SOFTWARE_LIMIT`] printable characters of ASCII.
     #[serde(default)]
     pub software: String,
-    /// Version of the network document that it holds; 0: none told.
+    /// The version of the network document that the node holds; 0 if it reports none.
     #[serde(default)]
     pub network_version: u64,
     /// Version of the network document with which all its processes run.
@@ -107,7 +108,7 @@ pub struct Announcement {
     /// Version of the revocations that it holds and acts upon.
     #[serde(default)]
     pub revocations_version: u64,
-    /// Nodes that it was told of and could not dial.
+    /// The nodes that were handed to it and that it could not dial.
     #[serde(default, with = "text::few")]
     pub unreachable: Vec<Prefix>,
 }
@@ -118,11 +119,11 @@ pub const SOFTWARE_LIMIT: usize = 64;
 /// The answer to an [`Announcement`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
-    /// How long it is kept, in seconds.
+    /// The lifetime of the announcement, in seconds.
     pub ttl_s: u64,
-    /// Endpoints that others will not be told.
+    /// The endpoints that are not passed on to other nodes.
     pub refused: Vec<Refused>,
     /// The registry's clock, RFC 3339 UTC.
     pub at: String,
@@ -134,31 +135,31 @@ pub struct Announced {
     pub revocations_version: u64,
 }
 
-/// An endpoint that others will not be told.
+/// An endpoint that is not passed on to other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// Which.
+    /// The endpoint.
     #[serde(with = "text::one")]
     pub endpoint: Endpoint,
-    /// In words.
+    /// The reason, in words.
     pub why: String,
 }
 
 /// A node with its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// Who.
+    /// The node's prefix.
     #[serde(with = "text::one")]
     pub prefix: Prefix,
-    /// Where, best first.
+    /// The node's endpoints, best first.
     #[serde(with = "text::few")]
     pub endpoints: Vec<Endpoint>,
 }
 
-/// `GET /v1/bootstrap?count=`: random nodes that announced themselves, not the asker.
+/// `GET /v1/bootstrap?count=`: random nodes that announced themselves, without the asking node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bootstrap {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
     /// At most [`MAX_NODES`]; empty where the network has no others yet.
     #[serde(deserialize_with = "text::at_most::<MAX_NODES, _, _>")]
@@ -173,16 +174,16 @@ pub struct Bootstrap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DocumentKind {
-    /// [`NetworkDocument`].
+    /// The payload is a [`NetworkDocument`].
     Network,
-    /// [`Revocations`].
+    /// The payload is a list of [`Revocations`].
     Revocations,
 }
 
 /// Payload of the signed document `revocations`: complete, never a difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocations {
-    /// [`DocumentKind::Revocations`].
+    /// The kind of the payload: [`DocumentKind::Revocations`].
     pub kind: DocumentKind,
     /// Grows with each change; a node never goes back.
     pub version: u64,
@@ -204,19 +205,20 @@ pub const MAX_REVOKED_CAS: usize = 64;
 /// A certificate that is no longer good, and its key with it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Revoked {
-    /// Whose.
+    /// The prefix of the revoked node.
     #[serde(with = "text::one")]
     pub prefix: Prefix,
     /// Serial number, lower-case hex without leading zeros.
     pub serial: String,
-    /// SHA-256 of the SPKI (DER), lower-case hex: the key is barred, whatever certificate holds it.
+    /// SHA-256 of the SPKI (DER), in lower-case hex. The key is blocked, whatever certificate
+    /// holds it.
     pub key: String,
 }
 
 /// An error, as RFC 9457 has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// `about:blank` where the title says it all.
+    /// The problem type; `about:blank` if the title is enough.
     #[serde(rename = "type", default)]
     pub kind: String,
     /// Short and always the same for the same problem.

@@ -49,21 +49,21 @@ pub struct OtherSignature {
     pub signature: String,
 }
 
-/// Why a signed document is not believed.
+/// The reason why a signed document is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignedError {
     /// An envelope of another version.
     #[error("signed document has version {version}, not 1")]
     Version {
-        /// What it says.
+        /// The version that was found.
         version: u32,
     },
     /// A field is no base64, or too long.
     #[error("signed document: {field} is no base64 of at most {limit} bytes")]
     Field {
-        /// Which.
+        /// The field.
         field: &'static str,
-        /// In bytes.
+        /// The limit in bytes.
         limit: usize,
     },
     /// Nobody who is trusted stands behind the signer.
@@ -72,7 +72,7 @@ pub enum SignedError {
     /// The signer's certificate is not one for signing documents.
     #[error("the signer's certificate is not good: {why}")]
     Signer {
-        /// In words.
+        /// The violated rule, in words.
         why: &'static str,
     },
     /// The signature does not fit the payload.
@@ -102,20 +102,20 @@ pub fn seal(
 /// A document that is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// What was signed.
+    /// The signed payload.
     pub payload: Vec<u8>,
-    /// Who stands behind its signer.
+    /// The issuer of the signer's certificate.
     pub by: Issuer,
 }
 
-/// Opens a document, once its signature and its signer's certificate are verified against the CAs (DER)
-/// that are trusted: one that stands behind one of its signatures is enough.
+/// Opens a document after its signature and its signer's certificate have been verified against
+/// the trusted CAs (DER). One valid signature is enough.
 ///
-/// Time is not looked at: a document is replaced by a newer version, it does not expire, and a node
-/// whose clock is wrong must still read it.
+/// The time is not checked: a document is replaced by a newer version and does not expire, and a
+/// node with a wrong clock must still be able to read it.
 ///
 /// # Errors
-/// Says which part is not to be believed, of the first signature.
+/// Names the part of the first signature that is rejected.
 pub fn open<T: AsRef<[u8]>>(document: &SignedDocument, cas: &[T]) -> Result<Opened, SignedError> {
     if document.version != 1 {
         return Err(SignedError::Version {
@@ -219,7 +219,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
-/// Lower-case hex.
+/// Converts bytes to lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes

@@ -1,4 +1,5 @@
-//! The datagram that says "I suspect that node P/L is dead"; it proves nothing and only makes others look.
+//! The datagram that announces "I suspect that node P/L is dead". It proves nothing and only makes
+//! others probe.
 //!
 //! ```text
 //! 0..4   "wrnS"
@@ -19,17 +20,17 @@ pub const SIZE: usize = 20;
 const MAGIC: [u8; 4] = *b"wrnS";
 const VERSION: u8 = 1;
 
-/// One suspicion.
+/// A suspicion about one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspicion {
-    /// Who may be dead.
+    /// The prefix of the node that may be dead.
     pub peer: Prefix,
-    /// Tells the copies of one suspicion from another suspicion.
+    /// A number that identifies the copies of one suspicion.
     pub nonce: u64,
 }
 
 impl Suspicion {
-    /// The datagram.
+    /// Encodes the datagram.
     pub fn encode(self) -> [u8; SIZE] {
         let [m0, m1, m2, m3] = MAGIC;
         let [p0, p1, p2, p3] = self.peer.number().to_be_bytes();

@@ -10,7 +10,7 @@ fn parse(text: &str) -> Result<Settings, ConfigError> {
     super::parse(Path::new("w.yaml"), text.as_bytes())
 }
 
-/// What is said of a good configuration with these lines after its first.
+/// Returns the complaints about a good configuration with these lines after its first.
 #[track_caller]
 fn check(lines: &str, expected: &str) {
     check_text(&format!("{GOOD}{lines}"), expected);

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Its keys are secrets of the network: the document goes to members only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkDocument {
-    /// [`DocumentKind::Network`].
+    /// The kind of the payload: [`DocumentKind::Network`].
     pub kind: DocumentKind,
     /// Grows with each change; a node never goes back.
     pub version: u64,
@@ -52,12 +52,13 @@ pub struct NetworkDocument {
     /// IPv4 range for payload; none: the network carries IPv6 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv4: Option<Ipv4Net>,
-    /// Nodes that run older software than this are to say so; `MAJOR.MINOR.PATCH`.
+    /// The oldest software (`MAJOR.MINOR.PATCH`) that the network accepts; older nodes report that
+    /// they are outdated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<String>,
 }
 
-/// What is right for [`NetworkDocument::ipv4`].
+/// A valid value of [`NetworkDocument::ipv4`], in words.
 pub const IPV4_RIGHT: &str = "a range of 8 to 24 bits without host bits, such as 10.0.0.0/8";
 
 /// Most CAs in one document.
@@ -94,13 +95,13 @@ fn idle_probe_ms() -> u64 {
     ParametersDocument::from(Parameters::default()).idle_probe_ms
 }
 
-/// Why a document is not believed.
+/// The reason why a document is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    /// No JSON of that shape.
+    /// The text is not JSON of the expected shape.
     #[error("the {what} document is not well-formed: {why}")]
     Shape {
-        /// Which document.
+        /// The document that was read.
         what: &'static str,
         /// The parser's words.
         why: String,
@@ -108,11 +109,11 @@ pub enum DocumentError {
     /// A value that cannot be.
     #[error("the network document's {field} is {value}, not {right}")]
     Value {
-        /// Which.
+        /// The field.
         field: &'static str,
-        /// What it is; never a key.
+        /// The value that was found; never a key.
         value: String,
-        /// What would be right.
+        /// A valid value, in words.
         right: &'static str,
     },
 }
@@ -139,10 +140,10 @@ impl NetworkDocument {
         Ok(document)
     }
 
-    /// Whether each value can be.
+    /// Checks that each value is possible.
     ///
     /// # Errors
-    /// Names the field and what would be right.
+    /// Names the field and a valid value.
     pub fn check(&self) -> Result<(), DocumentError> {
         let bad = |field, value: String, right| {
             Err(DocumentError::Value {
@@ -302,7 +303,7 @@ pub fn static_key_text(bytes: &[u8; 256]) -> String {
 }
 
 impl ParametersDocument {
-    /// Whether each value lies in its range.
+    /// Checks that each value lies in its range.
     ///
     /// # Errors
     /// Names the first that does not.
