@@ -6,10 +6,10 @@ use std::{fs, path::Path, time::Duration};
 use wire::chain::{self, ChainError};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// What matters of a certificate.
+/// The parts of a node's certificate that the daemon uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Whose.
+    /// The prefix of the node.
     pub prefix: Prefix,
     /// Serial number, lower-case hex without leading zeros.
     pub serial: String,
@@ -21,10 +21,10 @@ pub struct Certificate {
     key: Vec<u8>,
 }
 
-/// Why a fresh certificate is not taken.
+/// The reason why a fresh certificate is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCertificate {
-    /// No certificate of a node.
+    /// The certificate is not that of a node.
     #[error("it is no certificate of a node")]
     Malformed,
     /// None of the CAs that we trust stands behind it.
@@ -33,7 +33,7 @@ pub enum BadCertificate {
     /// For somebody else.
     #[error("it is for another node or another key")]
     NotOurs,
-    /// Not better than the old one.
+    /// The certificate does not live longer than the old one.
     #[error("it does not live longer than the old one")]
     Older,
 }
@@ -67,7 +67,7 @@ impl Certificate {
             .saturating_sub(self.not_after_s.saturating_sub(self.not_before_s) / 3)
     }
 
-    /// What is left of its life.
+    /// Returns the remaining lifetime.
     pub fn rest(&self, now_s: i64) -> Duration {
         Duration::from_secs(u64::try_from(self.not_after_s.saturating_sub(now_s)).unwrap_or(0))
     }

@@ -24,12 +24,12 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer};
 /// Why no TLS can be made of the files.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// Not what it should be.
+    /// The text is not the expected PEM.
     #[error("cannot read the {what} as PEM")]
     Pem {
         /// `CA certificate`, `certificate`, `key`.
         what: &'static str,
-        /// What is wrong.
+        /// The parser's error.
         #[source]
         source: pem::Error,
     },
@@ -44,10 +44,10 @@ pub enum CredentialsError {
     Verifier(#[from] VerifierBuilderError),
 }
 
-/// TLS by which the peer API answers; its server begins anew when this changes.
+/// The TLS configuration with which the peer API answers; its server restarts when this changes.
 pub type SharedServerTls = Arc<ArcSwap<ServerConfig>>;
 
-/// What proves that we are a member. Prints without the key.
+/// The node's certificate and key, which prove its membership. The debug output omits the key.
 pub struct NodeCredentials {
     cas: Vec<CertificateDer<'static>>,
     chain: Vec<CertificateDer<'static>>,
@@ -129,7 +129,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// What a certificate of a node says of it.
+/// The identity that a node's certificate states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
     /// Its one common name.

@@ -26,57 +26,58 @@ use wire::{
     signed::SignedDocument,
 };
 
-/// How long an answer may take.
+/// Largest time that an answer may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Our own document; whoever learns of new endpoints publishes a new one.
+/// This node's own document; whoever learns of new endpoints publishes a new one.
 pub type SharedNodeDocument = Arc<ArcSwap<NodeDocument>>;
 
-/// What was heard of one peer.
+/// The endpoints of one peer, as reported by it or by another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerReport {
-    /// Who.
+    /// The prefix of the peer.
     pub peer: Prefix,
-    /// Where it can be dialled, best first.
+    /// The endpoints of the peer, best first.
     pub endpoints: Vec<Endpoint>,
-    /// What it adds to the metric of others' routes; `None`: the one who told us does not know.
+    /// The cost that the peer adds to the metric of others' routes; `None` if the reporter does
+    /// not know it.
     pub transit_cost: Option<u16>,
 }
 
-/// Why a node's answer is of no use.
+/// The reason why a node's answer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerApiError {
     /// No connection, no such certificate, no answer in time.
     #[error("cannot ask {peer}")]
     Http {
-        /// Who was asked.
+        /// The node that was asked.
         peer: Prefix,
-        /// What failed.
+        /// The client's error.
         #[source]
         source: reqwest::Error,
     },
     /// Longer than any honest one.
     #[error("{peer} answered more than {limit} bytes")]
     TooLong {
-        /// Who was asked.
+        /// The node that was asked.
         peer: Prefix,
-        /// In bytes.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// Not a document of this version.
+    /// The answer is not a document of this version.
     #[error("{peer} answered no document of ours")]
     Document {
-        /// Who was asked.
+        /// The node that was asked.
         peer: Prefix,
-        /// What is wrong.
+        /// The parser's error.
         #[source]
         source: serde_json::Error,
     },
     /// It speaks of another node.
     #[error("{peer} answered as {answered}")]
     OtherNode {
-        /// Who was asked.
+        /// The node that was asked.
         peer: Prefix,
-        /// Who it says it is.
+        /// The node that the answer is about.
         answered: Prefix,
     },
 }
@@ -91,10 +92,10 @@ pub struct PeerApiClient {
     private: PrivateEndpoints,
 }
 
-/// What the client must know.
+/// The settings of the client.
 #[derive(Clone, Debug)]
 pub struct PeerApiSettings {
-    /// Who we are.
+    /// This node.
     pub me: Prefix,
     /// The network: from a prefix to an address.
     pub network: Network,
@@ -139,10 +140,10 @@ impl PeerApiClient {
         Ok(())
     }
 
-    /// Where that node can be dialled, by its own word; empty where it says nowhere.
+    /// Returns the endpoints of a node, as it reports them; empty if it reports none.
     ///
     /// # Errors
-    /// It did not answer, or not what it should.
+    /// It did not answer, or not with what it should.
     pub async fn ask(&self, peer: Prefix) -> Result<PeerReport, PeerApiError> {
         let document = self.node(peer).await?;
         let private = self.private.allowed();
@@ -155,10 +156,10 @@ impl PeerApiClient {
         })
     }
 
-    /// What that node says of itself.
+    /// Returns a node's document about itself.
     ///
     /// # Errors
-    /// It did not answer, or not what it should.
+    /// It did not answer, or not with what it should.
     pub async fn node(&self, peer: Prefix) -> Result<NodeDocument, PeerApiError> {
         let document: NodeDocument = self.get(peer, "/v1/node", ANSWER_LIMIT).await?;
         if document.prefix != peer {
@@ -170,10 +171,10 @@ impl PeerApiClient {
         Ok(document)
     }
 
-    /// How that node sees the network; when it was asked is the caller's to say.
+    /// Returns a node's view of the network's routes; the caller adds the time of the request.
     ///
     /// # Errors
-    /// It did not answer, or not what it should.
+    /// It did not answer, or not with what it should.
     pub async fn view(&self, peer: Prefix) -> Result<PeerRouteView, PeerApiError> {
         let document: RouteViewDocument = self.get(peer, "/v1/route-view", ANSWER_LIMIT).await?;
         let RouteViewDocument {
@@ -245,11 +246,16 @@ impl PeerApiClient {
         answer.map(drop).map_err(failed)
     }
 
-    /// Asks it for its restart lock to end tunnels (`POST`), or gives it back (`DELETE`); whether it agrees.
+    /// Acquires a node's restart lock (`POST`), or releases it (`DELETE`); returns whether the
+    /// node agreed.
     ///
     /// # Errors
-    /// It did not answer, or knows no turns.
-    pub async fn turn(&self, peer: Prefix, method: reqwest::Method) -> Result<bool, PeerApiError> {
+    /// It did not answer, or knows no restart lock.
+    pub async fn restart_lock(
+        &self,
+        peer: Prefix,
+        method: reqwest::Method,
+    ) -> Result<bool, PeerApiError> {
         let failed = |source| PeerApiError::Http { peer, source };
         let answer = self
             .http

@@ -22,7 +22,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A call that took longer has failed.
 const WHOLE: Duration = Duration::from_secs(10);
 
-/// Why a call brought no answer.
+/// The reason why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryApiError {
     /// Certificates or keys that cannot be used.
@@ -31,40 +31,40 @@ pub enum RegistryApiError {
     /// Nobody there, or the connection broke.
     #[error("the registry at {url} cannot be reached")]
     Unreachable {
-        /// `https://HOST:PORT`.
+        /// The registry's address, `https://HOST:PORT`.
         url: String,
-        /// Why.
+        /// The client's error.
         #[source]
         source: reqwest::Error,
     },
     /// It took too long.
     #[error("the registry at {url} did not answer in time")]
     TimedOut {
-        /// `https://HOST:PORT`.
+        /// The registry's address, `https://HOST:PORT`.
         url: String,
     },
-    /// Whoever answers there has not the key that the invitation names.
+    /// The server has another key than the one that the invitation names.
     #[error("{url} is not the registry that the invitation names: its CA has another key")]
     WrongPin {
-        /// `https://HOST:PORT`.
+        /// The registry's address, `https://HOST:PORT`.
         url: String,
     },
     /// The answer is no.
     #[error("the registry says {status}: {title}: {detail}")]
     No {
-        /// Of HTTP.
+        /// The HTTP status.
         status: u16,
         /// Always the same for the same problem.
         title: String,
-        /// In words.
+        /// The explanation, in words.
         detail: String,
     },
     /// Too long, or not the document expected.
     #[error("the registry at {url} gave an answer that cannot be read: {why}")]
     Unreadable {
-        /// `https://HOST:PORT`.
+        /// The registry's address, `https://HOST:PORT`.
         url: String,
-        /// In words.
+        /// The fault, in words.
         why: String,
     },
 }

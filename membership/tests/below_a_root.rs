@@ -163,9 +163,9 @@ fn a_barred_ca_is_believed_nothing_and_its_certificates_are_to_be_renewed() {
     // Barred by a list alone, as if the network document had not come yet.
     let held = taken(&held, &second.signs(true, &list(2, &["100"])));
     assert!(held.is_superseded(&old) && !held.is_superseded(&new));
-    assert!(held.bars("0100") && !held.bars("0200"));
+    assert!(held.is_ca_revoked("0100") && !held.is_ca_revoked("0200"));
     assert_eq!(
-        (held.serials().collect::<Vec<_>>(), held.barred_cas()),
+        (held.serials().collect::<Vec<_>>(), held.revoked_ca_count()),
         (vec!["100"], 1)
     );
     for document in [
@@ -173,7 +173,7 @@ fn a_barred_ca_is_believed_nothing_and_its_certificates_are_to_be_renewed() {
         first.signs(true, &list(9, &[])),
     ] {
         let said = held.take(&document);
-        assert!(matches!(said, Err(DocumentRejected::BarredCa)), "{said:?}");
+        assert!(matches!(said, Err(DocumentRejected::RevokedCa)), "{said:?}");
     }
     // Nobody bars the later CA by the earlier one's word.
     let held = taken(&holding(&[&root]), &second.signs(true, &list(1, &[])));

@@ -1,8 +1,9 @@
-//! Sends the few Babel packets that are ours and not babeld's; hears none.
+//! Sends the few Babel packets of our own, beside babeld's; receives none.
 //!
-//! babeld asks when a neighbour is new to it and when a way is lost, each question once or a few times; a lost question
-//! or a lost answer then costs an update interval. And it has no word for "go, but do not hurry". Why we may speak
-//! beside it stands in `docs/decisions/0003-own-babel-packets.md`.
+//! babeld asks a new neighbour for its routes, and asks when a route is lost, once or a few times
+//! each. A lost request or a lost answer then costs an update interval. babeld also has no message
+//! for "prefer another route, this one still works". The reasons why the daemon may send packets
+//! beside babeld are in `docs/decisions/0003-own-babel-packets.md`.
 
 use crate::{echo_socket::NETWORK_CONTROL, kernel::link_index};
 use ipnet::{IpNet, Ipv6Net};
@@ -46,7 +47,7 @@ impl BabelSocket {
         );
     }
 
-    /// Asks it for the ways to some destinations.
+    /// Requests the neighbour's routes to some destinations.
     pub fn request_some(&self, slot: Slot, destinations: &[IpNet]) {
         for part in destinations.chunks(babel_packet::MOST) {
             self.send(
@@ -58,7 +59,7 @@ impl BabelSocket {
         }
     }
 
-    /// Asks it for the way out of the network.
+    /// Requests the neighbour's default route for packets from the network's range.
     pub fn request_default(&self, slot: Slot, network: Ipv6Net) {
         self.send(
             slot,
@@ -68,7 +69,7 @@ impl BabelSocket {
         );
     }
 
-    /// Tells it that there is no way out of the network through us.
+    /// Retracts our default route at the neighbour.
     pub fn retract_default(&self, slot: Slot, network: Ipv6Net) {
         self.send(
             slot,
@@ -78,17 +79,18 @@ impl BabelSocket {
         );
     }
 
-    /// Tells the babeld at the other end of a slot that sending to us costs that much.
+    /// Announces to the babeld at the other end of a slot that sending to us has this cost.
     pub fn raise_cost(&self, slot: Slot, peer: Prefix, cost: u16) {
         self.send(
             slot,
             overlay::link_local(peer),
             babel_packet::PORT,
-            &babel_packet::heard_you(cost),
+            &babel_packet::ihu(cost),
         );
     }
 
-    /// Tells the daemon there that we drain, so that it raises the cost for our babeld.
+    /// Announces to the daemon at the other end that we drain, so that it raises the cost for our
+    /// babeld.
     pub fn notify_drain(&self, slot: Slot, peer: Prefix) {
         self.send(
             slot,

@@ -3,7 +3,7 @@
 use policies::units::Uptime;
 use std::{sync::Arc, time::Duration};
 
-/// Tells the moment; handed to whoever must know it, so that tests own it.
+/// Reads the time since boot; a value that is handed around, so that tests can supply their own.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Uptime + Send + Sync>);
 
@@ -18,12 +18,12 @@ impl Clock {
         }))
     }
 
-    /// A clock that tells what `tell` says.
-    pub fn of(tell: impl Fn() -> Uptime + Send + Sync + 'static) -> Self {
-        Self(Arc::new(tell))
+    /// Builds a clock that returns what `read` returns.
+    pub fn from_fn(read: impl Fn() -> Uptime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
     }
 
-    /// Now.
+    /// Returns the present moment.
     pub fn now(&self) -> Uptime {
         (self.0)()
     }

@@ -27,10 +27,10 @@ pub struct Echo {
     cookie: [u8; 8],
 }
 
-/// Somebody answered.
+/// An ICMPv6 echo reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EchoReply {
-    /// Who.
+    /// The link-local address of the sender.
     pub from: Ipv6Addr,
     /// The index of the link it came in by; 0 where the address is not link-local.
     pub link: u32,

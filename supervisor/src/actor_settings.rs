@@ -47,7 +47,7 @@ use wire::{
 
 /// What the actors of a node are built from.
 pub struct Environment<'a> {
-    /// The configuration.
+    /// The configuration of the node.
     pub settings: &'a Settings,
     /// This node, as its certificate and the network document describe it.
     pub identity: &'a Identity,
@@ -69,7 +69,7 @@ pub struct Environment<'a> {
     pub peers: PeerApiClient,
     /// The client of the registry.
     pub registry: RegistryApiClient,
-    /// Whether the policy's orders are carried out.
+    /// Decides whether the policy's orders are carried out.
     pub mode: Mode,
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn local_limits(environment: &Environment<'_>) -> LocalLimits {
     }
 }
 
-/// Where the signed documents lie.
+/// Returns the paths of the signed documents.
 pub(crate) fn document_files(paths: &Paths) -> DocumentFiles {
     DocumentFiles {
         network: paths.network(),
@@ -172,7 +172,7 @@ pub(crate) fn candidate_prober(environment: &Environment<'_>) -> CandidateProber
     CandidateProberSettings::of(environment.identity.me, &environment.identity.document)
 }
 
-/// Whether private endpoints are believed.
+/// Returns whether private endpoints are believed.
 pub(crate) fn private_endpoints(environment: &Environment<'_>) -> PrivateEndpoints {
     PrivateEndpoints::new(
         environment.settings.private_endpoints,

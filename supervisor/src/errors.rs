@@ -6,35 +6,35 @@ use membership::{
 use os::kernel::KernelError;
 use std::{io, path::PathBuf};
 
-/// A start that failed. The text says what, where, and what would be right.
+/// A start that failed. The text names the fault, its place, and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration.
+    /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
-    /// Not root.
+    /// The user is not root.
     #[error("warren run needs root: it makes links and routes (try: sudo warren run)")]
     NotRoot,
     /// A certificate, key or network document.
     #[error("{path}: {why}", path = path.display())]
     Identity {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong, and what would be right.
+        /// The fault, and what would be right.
         why: String,
     },
     /// A program is missing.
     #[error("{program} is not installed (looked in {looked}): apt install {program}")]
     NoProgram {
-        /// Which.
+        /// The name of the program.
         program: &'static str,
-        /// Where it was looked for.
+        /// The folders that were searched.
         looked: &'static str,
     },
     /// A child's user is missing.
     #[error("child-users: user {name} does not exist: install the package, or give a number")]
     NoUser {
-        /// Which.
+        /// The name of the user.
         name: String,
     },
     /// A port is taken.
@@ -44,19 +44,19 @@ pub enum StartError {
     PortTaken {
         /// `udp` or `tcp`.
         transport: &'static str,
-        /// Which.
+        /// The number of the port.
         port: u16,
     },
-    /// Another babeld.
+    /// Another routing daemon holds Babel's port.
     #[error("another routing daemon holds UDP port 6696: stop it (systemctl disable --now babeld)")]
     AnotherBabeld,
     /// Another warren with the same root.
     #[error("another warren runs here already (pid {pid}): stop it first")]
     AlreadyRuns {
-        /// Which.
+        /// The pid of the running daemon.
         pid: String,
     },
-    /// The kernel.
+    /// The kernel rejected a change.
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// TLS among nodes.
@@ -68,28 +68,29 @@ pub enum StartError {
     /// A file or folder.
     #[error("cannot open or make {path}", path = path.display())]
     Folder {
-        /// Which.
+        /// The path of the folder or file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// A file of the node's state.
     #[error(transparent)]
     State(#[from] FileError),
-    /// The runtime.
+    /// The runtime could not be set up.
     #[error("cannot {doing}")]
     Runtime {
-        /// What was tried.
+        /// The action that was tried.
         doing: &'static str,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
 impl StartError {
-    /// The exit code: 78 (`EX_CONFIG`) for what a restart cannot mend, so that systemd need not try.
+    /// Returns the exit code: 78 (`EX_CONFIG`) for what a restart cannot repair, so that systemd
+    /// need not try.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_)

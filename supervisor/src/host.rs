@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where programs are looked for.
+/// The folders in which programs are searched.
 const LOOKED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Babel's port (RFC 8966, section 5).
@@ -28,16 +28,16 @@ const SPARE_SLOTS: u16 = 2;
 /// the same, the copies of `actors::effects::fallback_routes` bridge (docs/decisions/0002-fallback-route-table.md).
 const BABELD_NICE: i32 = -10;
 
-/// What the host offers.
+/// The programs, users and ports that the host offers.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// OpenVPN's executable.
+    /// The path of OpenVPN's executable.
     pub openvpn: PathBuf,
-    /// babeld's executable.
+    /// The path of babeld's executable.
     pub babeld: PathBuf,
     /// The rights of OpenVPN processes.
     pub openvpn_rights: Rights,
-    /// babeld's rights.
+    /// The rights of babeld.
     pub babeld_rights: Rights,
     /// The tun node to open, where not `/dev/net/tun`.
     pub tun_node: Option<PathBuf>,
@@ -66,7 +66,7 @@ pub fn need_root() -> Result<(), StartError> {
 ///
 /// # Errors
 ///
-/// Says what is missing or taken.
+/// Names what is missing or in use.
 pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError> {
     let openvpn = find("openvpn")?;
     let babeld = find("babeld")?;

@@ -14,9 +14,9 @@ use wire::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Who this node is.
+/// The identity of this node, read from its files.
 pub struct Identity {
-    /// Its prefix, as its certificate says.
+    /// The prefix of the node, from its certificate.
     pub me: Prefix,
     /// The network's address plan.
     pub network: Network,
@@ -32,7 +32,7 @@ pub struct Identity {
     pub request: String,
     /// End of the certificate's life, seconds since 1970.
     pub expires_s: i64,
-    /// The same for people. It may be past: [`late`](crate::late) sees to that.
+    /// The same for people. It may be past: [`renew_expired`](crate::renew_expired) sees to that.
     pub expires: String,
 }
 
@@ -73,7 +73,7 @@ impl Identity {
         let chain = certificates(&path)?;
         chain::verify(&chain, &cas, None).map_err(|error| {
             let why = format!(
-                "{error} ({} says which are): join this network",
+                "{error} ({} names the nodes): join this network",
                 ca_path.display()
             );
             wrong(&path, why)

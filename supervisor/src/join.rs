@@ -36,11 +36,11 @@ pub const OPENVPN_UID: u32 = 60_197;
 /// Used for babeld where its user does not exist.
 pub const BABELD_UID: u32 = 60_198;
 
-/// What joining was asked with.
+/// The arguments of joining.
 pub struct Joining<'a> {
-    /// The invitation.
+    /// The invitation that is used.
     pub invitation: &'a Invitation,
-    /// Where files go.
+    /// The paths of the files to write.
     pub paths: &'a Paths,
     /// Uids of OpenVPN and babeld; `None`: the package's users, or two fixed numbers without them.
     pub children: Option<(u32, u32)>,
@@ -55,23 +55,23 @@ pub struct Joined {
     pub address: Ipv6Addr,
 }
 
-/// Why a machine did not become a node.
+/// The reason why a machine did not become a node.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// It is one already.
     #[error("{} exists: this machine has joined already, and nothing was changed", path.display())]
     Exists {
-        /// What was found.
+        /// The file that exists already.
         path: PathBuf,
     },
     /// A file or folder.
     #[error("cannot {what} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The action that was tried.
         what: &'static str,
-        /// On what.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -81,13 +81,13 @@ pub enum JoinError {
     /// The registry does not take the invitation.
     #[error("the invitation is not good: it was used, has expired, or is none of this registry's")]
     Refused,
-    /// The registry did not answer, or said no.
+    /// The registry did not answer, or rejected the request.
     #[error(transparent)]
     Call(RegistryApiError),
     /// What the registry gave is not what it should be.
     #[error("the registry's answer is not good: {why}")]
     Answer {
-        /// In words.
+        /// The fault, in words.
         why: String,
     },
 }
@@ -125,10 +125,11 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Joi
     }
 }
 
-/// Spends the invitation, and writes key, certificates, network document and configuration.
+/// Uses the invitation, and writes key, certificates, network document and configuration.
 ///
 /// # Errors
-/// See [`JoinError`]; where the registry was not reached or said no, no file is left behind.
+/// See [`JoinError`]; if the registry was not reached or rejected the request, no file is left
+/// behind.
 pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
     let Joining {
         invitation,
@@ -158,11 +159,11 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
     users.write(paths, &url, &claimed, draft, address)
 }
 
-/// Makes a key for a machine without a way to the registry, keeps it aside, and returns the request
-/// that is to be signed there; asked again, the request is for the same key.
+/// Creates a key for a machine without a route to the registry, keeps it aside, and returns the
+/// request that is to be signed there. A second call returns a request for the same key.
 ///
 /// # Errors
-/// The machine has an identity, or the key cannot be made or written.
+/// The machine has an identity, or the key cannot be created or written.
 pub fn request(paths: &Paths, children: Option<(u32, u32)>) -> Result<String, JoinError> {
     let users = Users::prepare(paths, children)?;
     let path = requested(paths);
@@ -176,9 +177,9 @@ pub fn request(paths: &Paths, children: Option<(u32, u32)>) -> Result<String, Jo
     csr(&key)
 }
 
-/// Takes what the registry made of a [`request`]: writes all that `run` needs.
+/// Takes the registry's answer to a [`request`], and writes all that `run` needs.
 ///
-/// Whoever brings the file decides which network this machine belongs to: there is no pin.
+/// The person who brings the file decides which network this machine belongs to: there is no pin.
 ///
 /// # Errors
 /// See [`JoinError`]; nothing is written then.
@@ -213,12 +214,12 @@ pub fn install(
     Ok(joined)
 }
 
-/// Where the key of a request waits.
+/// Returns the path of the key of a pending request.
 fn requested(paths: &Paths) -> PathBuf {
     paths.key().with_added_extension("request")
 }
 
-/// As whom the children will run.
+/// The users that the children will run as.
 struct Users {
     openvpn: ChildUser,
     babeld: ChildUser,
@@ -254,7 +255,7 @@ impl Users {
         Ok(Self { openvpn, babeld })
     }
 
-    /// Who reads the key.
+    /// Returns the uid and gid that may read the key.
     fn reader(&self) -> (u32, u32) {
         owner(&self.openvpn)
     }
@@ -294,7 +295,7 @@ impl Users {
     }
 }
 
-/// A request that says nothing but the key.
+/// Builds a certificate request that contains nothing but the key.
 pub(crate) fn csr(key: &KeyPair) -> Result<String, JoinError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();

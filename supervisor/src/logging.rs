@@ -1,4 +1,4 @@
-//! Where log lines go: standard error, which systemd's journal reads; and what a panic says.
+//! Sends log lines to standard error, which systemd's journal reads, and logs panics.
 
 use std::io::IsTerminal;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -6,9 +6,9 @@ use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::Subsc
 /// Sends log lines to standard error; `filter` is a level, or `target=level` joined by commas
 /// (`tracing_subscriber::filter::Targets`).
 ///
-/// A panic is logged as an error with its place, since a guardian will mend it.
+/// A panic is logged as an error with its place, since a guardian will restart the actor.
 pub fn start(filter: &str) {
-    // actix-web tells of each worker; whoever names its target still hears it.
+    // actix-web logs each worker; a filter that names its target still shows that.
     let quiet = format!("actix_server=warn,actix_web=warn,{filter}");
     let (filter, bad) = match quiet.parse::<Targets>() {
         Ok(targets) => (targets, false),

@@ -5,7 +5,7 @@ use crate::{
     errors::StartError,
     host,
     identity::Identity,
-    late, logging, shutdown,
+    logging, renew_expired, shutdown,
     wiring::{self, ACTORS, Graph},
 };
 use actors::{
@@ -31,7 +31,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use wire::errors::Chain;
 use wire::peer::NodeDocument;
 
-/// Whether the policy's orders are carried out.
+/// Decides whether the policy's orders are carried out.
 pub type Mode = policy::Mode;
 
 /// Runs the node whose configuration is `config_file`, until SIGTERM or SIGINT.
@@ -102,7 +102,7 @@ async fn node(
     let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(doing("take signals"))?;
     let _claim = claim(&paths)?;
-    let says = |line: &str| {
+    let report = |line: &str| {
         notify(&[
             sd_notify::NotifyState::Ready,
             sd_notify::NotifyState::Status(line),
@@ -110,8 +110,8 @@ async fn node(
     };
     let old = member(&paths)?;
     let identity = tokio::select! {
-        renewed = late::renewed(identity, &settings.registry, &old, &paths, says) => renewed?,
-        () = until_told(&mut signals) => return Ok(ExitCode::SUCCESS),
+        renewed = renew_expired::renew_if_expired(identity, &settings.registry, &old, &paths, report) => renewed?,
+        () = until_stopped(&mut signals) => return Ok(ExitCode::SUCCESS),
     };
     let clock = Clock::boottime();
     let kernel = Kernel::open(paths.root())?;
@@ -174,13 +174,13 @@ async fn node(
         sd_notify::NotifyState::Ready,
         sd_notify::NotifyState::Status(""),
     ]);
-    until_told(&mut signals).await;
+    until_stopped(&mut signals).await;
     notify(&[sd_notify::NotifyState::Stopping]);
     stop(&graph, &clock, &kernel, &paths, &mut signals).await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves metrics and the control socket; where that fails the node runs on without, and says so.
+/// Serves metrics and the control socket; if that fails, the node runs without them and logs why.
 fn serve(
     settings: &Settings,
     host: &host::Host,
@@ -214,7 +214,7 @@ fn serve(
     }
 }
 
-async fn until_told(signals: &mut signal_hook_tokio::Signals) {
+async fn until_stopped(signals: &mut signal_hook_tokio::Signals) {
     while let Some(signal) = signals.next().await {
         match signal {
             SIGHUP => tracing::warn!("the configuration is read at the start only: restart warren"),
@@ -233,7 +233,7 @@ async fn stop(
     tracing::info!("stopping: draining first; a second signal stops at once");
     tokio::select! {
         () = shutdown::drain(graph, clock) => {}
-        () = until_told(signals) => tracing::info!("stopping at once"),
+        () = until_stopped(signals) => tracing::info!("stopping at once"),
     }
     let limit = Duration::from_secs(15);
     if tokio::time::timeout(limit, shutdown::end(graph, clock, kernel, paths))
@@ -245,13 +245,13 @@ async fn stop(
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    // Without systemd there is nobody to tell.
+    // Without systemd nobody receives the notification.
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd not told");
+        tracing::debug!(%error, "systemd not notified");
     }
 }
 
-/// Holds the lock that says that warren runs with this root.
+/// Holds the lock that marks this root as in use by a running warren.
 fn claim(paths: &Paths) -> Result<nix::fcntl::Flock<std::fs::File>, StartError> {
     let path = paths.pid_file();
     let failed = |source| StartError::Folder {

@@ -15,11 +15,12 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Transit has moved away once no more than this many packets were forwarded in [`QUIET_SPAN`].
 const QUIET_PACKETS: u64 = 2;
 
-/// See [`QUIET_PACKETS`].
+/// The span over which [`QUIET_PACKETS`] are counted.
 const QUIET_SPAN: Duration = Duration::from_secs(1);
 
-/// babeld retracts its routes and ends in 10 ms (measured); OpenVPN, which tells its peers, in 1.1 s.
-/// Both are killed after 2 s; a little more is for their reaping.
+/// The deadline of the children's exit. babeld retracts its routes and exits in 10 ms (measured),
+/// OpenVPN, which notifies its peers, in 1.1 s. Both are killed after 2 s; the rest is for reaping
+/// them.
 const CHILDREN: Duration = Duration::from_secs(4);
 
 /// The gateway gets this long to remove our mappings; after that they expire by themselves.
@@ -31,7 +32,7 @@ impl Graph {
         self.drain_all.do_send(DrainAll);
     }
 
-    /// Whether any tunnel exists.
+    /// Returns whether any tunnel exists.
     fn has_tunnels(&self) -> bool {
         !self.store.tunnels.borrow().tunnels.is_empty()
     }
@@ -76,10 +77,10 @@ impl Graph {
 /// Drains all tunnels until nobody's traffic passes through us, at most [`DRAIN_DEADLINE`].
 pub async fn drain(graph: &Graph, clock: &Clock) {
     graph.drain_all();
-    let begun = clock.now();
-    let mut quiet_since = begun;
+    let started = clock.now();
+    let mut quiet_since = started;
     let mut last = forwarded();
-    while clock.now().since(begun) < DRAIN_DEADLINE && graph.has_tunnels() {
+    while clock.now().since(started) < DRAIN_DEADLINE && graph.has_tunnels() {
         tokio::time::sleep(LOOK).await;
         let now = forwarded();
         if now.saturating_sub(last) > QUIET_PACKETS {
@@ -87,7 +88,7 @@ pub async fn drain(graph: &Graph, clock: &Clock) {
         }
         if clock.now().since(quiet_since) >= QUIET_SPAN {
             tracing::info!(
-                seconds = clock.now().since(begun).as_secs_f32(),
+                seconds = clock.now().since(started).as_secs_f32(),
                 "no transit left"
             );
             return;
@@ -140,8 +141,8 @@ pub async fn end(graph: &Graph, clock: &Clock, kernel: &Kernel, paths: &Paths) {
 }
 
 async fn wait(clock: &Clock, done: impl Fn() -> bool) {
-    let begun = clock.now();
-    while !done() && clock.now().since(begun) < CHILDREN {
+    let started = clock.now();
+    while !done() && clock.now().since(started) < CHILDREN {
         tokio::time::sleep(LOOK).await;
     }
 }

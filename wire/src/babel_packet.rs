@@ -48,7 +48,7 @@ pub fn request_some(destinations: &[IpNet]) -> Vec<u8> {
 
 /// Builds a packet that announces the cost of sending to us (96 is a good hop, 65535 is
 /// unreachable).
-pub fn heard_you(cost: u16) -> Vec<u8> {
+pub fn ihu(cost: u16) -> Vec<u8> {
     let ([cost_high, cost_low], [high, low]) = (cost.to_be_bytes(), IHU_INTERVAL.to_be_bytes());
     packet(vec![IHU, 6, WILDCARD, 0, cost_high, cost_low, high, low])
 }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_cost_is_said_to_everybody_on_the_link() {
-        assert_eq!(heard_you(2048), [42, 2, 0, 8, 5, 6, 0, 0, 8, 0, 0x0b, 0xb8]);
+        assert_eq!(ihu(2048), [42, 2, 0, 8, 5, 6, 0, 0, 8, 0, 0x0b, 0xb8]);
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl FallbackRoutes {
 
     fn read_all(&self, ctx: &mut Context<Self>) {
         let kernel = self.kernel.clone();
-        self.carry_out(ctx, async move { kernel.shadow_all().await });
+        self.carry_out(ctx, async move { kernel.copy_all_routes().await });
     }
 }
 
@@ -167,7 +167,7 @@ impl StreamHandler<RouteChange> for FallbackRoutes {
             RouteChange::Added(to, route) => {
                 self.turn(to);
                 let kernel = self.kernel.clone();
-                self.carry_out(ctx, async move { kernel.shadow(*route).await });
+                self.carry_out(ctx, async move { kernel.copy_route(*route).await });
             }
             RouteChange::Gone(to) => {
                 let turn = self.turn(to);

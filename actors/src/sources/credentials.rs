@@ -153,7 +153,7 @@ impl Credentials {
         } = store;
 
         let (chance, next) = (fastrand::f64(), clock.now());
-        let barred = held.load().barred_cas();
+        let barred = held.load().revoked_ca_count();
         Self {
             settings,
             clock,
@@ -389,8 +389,8 @@ impl Credentials {
         {
             self.next = self.next.min(self.clock.now() + SOON.mul_f64(self.chance));
         }
-        if self.barred != held.barred_cas() {
-            self.barred = held.barred_cas();
+        if self.barred != held.revoked_ca_count() {
+            self.barred = held.revoked_ca_count();
             tracing::info!(cas = self.barred, "CAs below the root are barred");
             self.tell(self.rest().min(BARRED), false, true);
         }
@@ -402,7 +402,10 @@ impl Credentials {
             return Duration::ZERO;
         };
         let (held, rest) = (self.held.load(), own.rest(now_s()));
-        match (held.bars_ca_of(&chain), held.is_superseded(&chain)) {
+        match (
+            held.is_ca_of_chain_revoked(&chain),
+            held.is_superseded(&chain),
+        ) {
             (true, _) => rest.min(BARRED),
             (false, true) => rest.min(SUPERSEDED),
             (false, false) => rest,

@@ -198,7 +198,8 @@ impl Documents {
         if kind == DocumentKind::Network {
             self.say_what_is_asked();
         }
-        if next.bars(&self.settings.serial) && !before.bars(&self.settings.serial) {
+        if next.is_ca_revoked(&self.settings.serial) && !before.is_ca_revoked(&self.settings.serial)
+        {
             tracing::error!(
                 "this node's certificate is revoked: nobody lets it in any more; join again"
             );

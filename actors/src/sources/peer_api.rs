@@ -404,7 +404,9 @@ fn caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> 
     };
     let held = state.held.load();
     let serials = std::iter::once(&caller.serial).chain(&caller.cas);
-    if serials.into_iter().any(|serial| held.bars(serial)) || held.bars_key(&caller.key) {
+    if serials.into_iter().any(|serial| held.is_ca_revoked(serial))
+        || held.is_key_blocked(&caller.key)
+    {
         return Err("the certificate is revoked");
     }
     Ok(caller.clone())

@@ -206,7 +206,7 @@ mod tests {
         let table = Rc::new(RefCell::new(table));
         let (sink, mut readings) = mpsc::unbounded_channel();
         let readers = vec![FakeSink(sink).start().recipient()];
-        let clock = Clock::of(|| Uptime::from_secs(9));
+        let clock = Clock::from_fn(|| Uptime::from_secs(9));
         let store = Store {
             tunnels: Rc::clone(&table),
             ..Store::new(clock, Prefix::new(7, 16).unwrap())

@@ -14,11 +14,11 @@ use wire::{
     signed::{self, Opened, SignedDocument, SignedError},
 };
 
-/// What the node holds now; whoever must know reads it without asking anybody.
+/// The documents that the node currently holds; readers load a snapshot without asking an actor.
 pub type DocumentStore = Arc<ArcSwap<CurrentDocuments>>;
 
-/// Whether private endpoints are announced, believed and dialled: where this node's configuration says so,
-/// or the network does.
+/// Whether private endpoints are announced, believed and dialled: if this node's configuration or
+/// the network allows it.
 #[derive(Clone, Debug, Default)]
 pub struct PrivateEndpoints {
     own: bool,
@@ -26,12 +26,12 @@ pub struct PrivateEndpoints {
 }
 
 impl PrivateEndpoints {
-    /// `own`: what the configuration says.
+    /// Combines the setting `own` of this node's configuration with the network's.
     pub fn new(own: bool, held: DocumentStore) -> Self {
         Self { own, held }
     }
 
-    /// Whether they are, now.
+    /// Returns whether they are allowed now.
     pub fn allowed(&self) -> bool {
         self.own
             || self
@@ -42,13 +42,13 @@ impl PrivateEndpoints {
     }
 }
 
-/// Why a document is not taken.
+/// The reason why a document is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentRejected {
     /// Its signature or signer.
     #[error("not signed as it should be")]
     Signature(#[from] SignedError),
-    /// What it says.
+    /// The payload is signed, but not understood.
     #[error("signed, but not to be understood")]
     Payload(#[from] DocumentError),
     /// The network's range is for ever.
@@ -56,13 +56,13 @@ pub enum DocumentRejected {
     OtherNetwork,
     /// The root outlives the CAs below it.
     #[error("the CA that signed it is good no more")]
-    BarredCa,
-    /// Whom to trust is the root's to say, not that of a CA below it.
+    RevokedCa,
+    /// Only the root decides which CAs are trusted, not a CA below it.
     #[error("it names other CAs than are trusted, and was signed below a root")]
     OtherTrust,
 }
 
-/// What became of a document.
+/// The outcome of offering a document.
 #[derive(Debug)]
 pub enum UpdateOutcome {
     /// It is newer: what is held from now on.
@@ -73,7 +73,8 @@ pub enum UpdateOutcome {
     Older(DocumentKind),
 }
 
-/// What is held. A clone is cheap. Prints without the network's keys.
+/// The documents that the node currently holds. A clone is cheap. The debug output omits the
+/// network's keys.
 #[derive(Clone, Default)]
 pub struct CurrentDocuments {
     cas: Arc<Vec<CertificateDer<'static>>>,
@@ -113,7 +114,7 @@ struct List {
     keys: BTreeSet<String>,
 }
 
-/// What each payload begins with.
+/// The first fields of each payload.
 #[derive(Deserialize)]
 struct Head {
     kind: DocumentKind,
@@ -129,13 +130,13 @@ impl CurrentDocuments {
         }
     }
 
-    /// Verifies a document and compares it with what is held.
+    /// Verifies a document and compares it with the current one.
     ///
-    /// Below a root a document of a later CA is newer than any of an earlier one, whatever their versions: so
-    /// who stole a CA's key outruns its successor by no number.
+    /// Below a root, a document of a later CA is newer than any of an earlier one, whatever their
+    /// versions. So a stolen CA key cannot outrun its successor by a large version number.
     ///
     /// # Errors
-    /// No CA that we trust vouches for it, or it says what cannot be.
+    /// No trusted CA vouches for the document, or its content is impossible.
     pub fn take(&self, document: &SignedDocument) -> Result<UpdateOutcome, DocumentRejected> {
         let same = [
             self.signed(DocumentKind::Network),
@@ -145,8 +146,12 @@ impl CurrentDocuments {
             return Ok(UpdateOutcome::Same);
         }
         let Opened { payload, by } = signed::open(document, &self.cas)?;
-        if by.between.as_ref().is_some_and(|ca| self.bars(&ca.serial)) {
-            return Err(DocumentRejected::BarredCa);
+        if by
+            .between
+            .as_ref()
+            .is_some_and(|ca| self.is_ca_revoked(&ca.serial))
+        {
+            return Err(DocumentRejected::RevokedCa);
         }
         let head: Head =
             serde_json::from_slice(&payload).map_err(|error| DocumentError::Shape {
@@ -221,16 +226,16 @@ impl CurrentDocuments {
         }
     }
 
-    /// Whether the CA that a chain brings along is barred.
-    pub fn bars_ca_of<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
+    /// Returns whether the CA that a chain contains is revoked.
+    pub fn is_ca_of_chain_revoked<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
         let numbers = chain.iter().skip(1).map(|ca| chain::number_of(ca.as_ref()));
         numbers
             .into_iter()
-            .any(|ca| ca.is_ok_and(|ca| self.bars(&ca.serial)))
+            .any(|ca| ca.is_ok_and(|ca| self.is_ca_revoked(&ca.serial)))
     }
 
-    /// Whether a certificate with this chain should be renewed for its CA's sake: it is barred, or a later
-    /// one signs.
+    /// Returns whether a certificate with this chain should be renewed because of its CA: the CA
+    /// is revoked, or a later one signs.
     pub fn is_superseded<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
         let by = chain::verify(chain, &self.cas, None)
             .ok()
@@ -240,7 +245,7 @@ impl CurrentDocuments {
                 .into_iter()
                 .any(|kind| self.by(kind).is_some_and(|by| *by > ca))
         };
-        self.bars_ca_of(chain) || by.is_some_and(later)
+        self.is_ca_of_chain_revoked(chain) || by.is_some_and(later)
     }
 
     /// The CAs that are trusted.
@@ -273,7 +278,7 @@ impl CurrentDocuments {
         self.revocations.as_ref().map(|one| &*one.read)
     }
 
-    /// How many certificates are revoked.
+    /// Returns the number of revoked certificates.
     pub fn revoked_count(&self) -> usize {
         self.list().map_or(0, |list| list.all.len())
     }
@@ -285,13 +290,13 @@ impl CurrentDocuments {
             .flat_map(|list| list.serials.union(&list.authorities).map(String::as_str))
     }
 
-    /// How many CAs are barred.
-    pub fn barred_cas(&self) -> usize {
+    /// Returns the number of revoked CAs.
+    pub fn revoked_ca_count(&self) -> usize {
         self.list().map_or(0, |list| list.authorities.len())
     }
 
     /// Whether the certificate with this serial number, a node's or a CA's, is revoked; what is no number is.
-    pub fn bars(&self, serial_hex: &str) -> bool {
+    pub fn is_ca_revoked(&self, serial_hex: &str) -> bool {
         let listed = |list: &List, serial: &String| {
             list.serials.contains(serial) || list.authorities.contains(serial)
         };
@@ -299,8 +304,8 @@ impl CurrentDocuments {
             .is_none_or(|serial| self.list().is_some_and(|list| listed(list, &serial)))
     }
 
-    /// Whether the key, by the SHA-256 of its SPKI, is barred whatever certificate holds it.
-    pub fn bars_key(&self, sha256_hex: &str) -> bool {
+    /// Returns whether a key, given by the SHA-256 of its SPKI, is blocked in any certificate.
+    pub fn is_key_blocked(&self, sha256_hex: &str) -> bool {
         self.list()
             .is_some_and(|list| list.keys.contains(sha256_hex))
     }

@@ -14,7 +14,7 @@ use std::{
 };
 use wire::{registry::DocumentKind, serial, signed::SignedDocument};
 
-/// Where the documents lie.
+/// The paths of the documents.
 #[derive(Clone, Debug)]
 pub struct DocumentFiles {
     /// The network document, 0600.
@@ -43,10 +43,11 @@ fn failed<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> FileE
     }
 }
 
-/// Replaces a file as a whole: it is the old one or the new one at any moment, whoever dies.
+/// Replaces a file atomically: at any moment, also after a crash, it has the old or the new
+/// content.
 ///
 /// # Errors
-/// It could not be written; the old one stands.
+/// The file could not be written; the old content stays.
 pub fn replace(
     path: &Path,
     text: &[u8],
@@ -108,10 +109,10 @@ impl DocumentFiles {
         replace(path, &text.map_err(failed("write", path))?, 0o600, None)
     }
 
-    /// Makes the folder say what `held` says.
+    /// Brings the folder of revoked serial numbers in line with `held`.
     ///
     /// # Errors
-    /// The disk refused.
+    /// The disk rejected it.
     pub fn bar(&self, held: &CurrentDocuments) -> Result<(), FileError> {
         let folder = &self.revoked;
         fs::create_dir_all(folder).map_err(failed("make", folder))?;

@@ -1,10 +1,11 @@
 //! Two BPF programs that make macvlans of a server's TAP behave like VLAN links, for kernels
 //! without 8021q.
 //!
-//! Ingress turns the tag of a frame into the MAC of the accepting slot that owns that VLAN, and
-//! macvlan's own receive handler delivers and counts it; egress turns the slot's MAC into the tag.
-//! Everything else is dropped. Instruction set: RFC 9669; helpers and `struct __sk_buff`:
-//! linux/bpf.h. Attached as TCX (Linux 6.6): stays with the link, outlives us.
+//! Ingress replaces the tag of a frame by the MAC of the accepting slot that owns that VLAN;
+//! macvlan's own receive handler then delivers and counts the frame. Egress replaces the slot's
+//! MAC by the tag. Everything else is dropped. Instruction set: RFC 9669; helpers and `struct
+//! __sk_buff`: linux/bpf.h. The programs are attached as TCX (Linux 6.6): they stay with the link
+//! and outlive the daemon.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper")]
 
 use super::KernelError;
@@ -184,7 +185,7 @@ fn ingress() -> Vec<Instruction> {
 fn egress() -> Vec<Instruction> {
     assemble(vec![
         copy(R6, R1),
-        // The source MAC says which slot sent the frame; the TAP itself has nothing to say.
+        // The source MAC identifies the slot that sent the frame; the TAP itself sends nothing.
         set(R2, 6),
         copy(R3, FP),
         add(R3, i32::from(MAC)),

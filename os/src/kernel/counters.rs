@@ -28,10 +28,10 @@ const NLMSG_DONE: u16 = 3;
 /// `NLM_F_REQUEST | NLM_F_DUMP`
 const REQUEST_DUMP: u16 = 0x301;
 const IFLA_STATS_LINK_64: u16 = 1;
-/// `IFLA_STATS_FILTER_BIT(IFLA_STATS_LINK_64)`
+/// The filter `IFLA_STATS_FILTER_BIT(IFLA_STATS_LINK_64)`.
 const FILTER_LINK_64: u32 = 1;
 const MESSAGE_HEADER: usize = 16;
-/// `struct if_stats_msg`
+/// The size of `struct if_stats_msg`.
 const STATS_HEADER: usize = 12;
 /// Bytes of each received frame that links of 8021q do not count, and TAPs and macvlans do.
 const ETHERNET_HEADER: u64 = 14;
@@ -136,7 +136,7 @@ fn scan(
         let message = rest.get(..length).filter(|_| length >= MESSAGE_HEADER);
         let message = message.ok_or_else(malformed)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        // What an earlier dump left behind when it failed half-way.
+        // Answers that are left over from an earlier dump that failed half-way.
         if u32_at(message, 8) != Some(sequence) {
             continue;
         }

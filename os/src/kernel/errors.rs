@@ -6,7 +6,7 @@ use std::{io, path::PathBuf};
 /// The kernel refused, or was not asked because it could not work.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// No netlink socket could be had.
+    /// The netlink socket could not be opened.
     #[error("cannot open a netlink socket")]
     Open(#[source] io::Error),
     /// A request was refused; the source is the kernel's reason.
@@ -20,25 +20,25 @@ pub enum KernelError {
     /// The task that holds the netlink socket has ended, and with it the runtime.
     #[error("cannot {doing}: the netlink connection has ended")]
     Ended {
-        /// What was tried.
+        /// The action that was tried.
         doing: String,
     },
     /// An answer that does not fit the question.
     #[error("cannot {doing}: the kernel's answer is malformed")]
     Malformed {
-        /// What was tried.
+        /// The action that was tried.
         doing: String,
     },
     /// The slot was not made by this handle.
     #[error("there is no slot {slot}")]
     NoSlot {
-        /// Which.
+        /// The slot.
         slot: Slot,
     },
     /// The number does not name a slot that can be made.
     #[error("{slot} cannot be a slot")]
     BadSlot {
-        /// Which.
+        /// The slot.
         slot: Slot,
     },
     /// Accepting slots can be had neither from 8021q nor from macvlan and BPF.
@@ -47,7 +47,7 @@ pub enum KernelError {
     /// The server's TAP must be made before its accepting slots.
     #[error("the TAP {name} was not made")]
     NoServer {
-        /// Its name.
+        /// The name of the link.
         name: &'static str,
     },
     /// The loopback link is down, so the node's address would not work.
@@ -56,7 +56,7 @@ pub enum KernelError {
     /// The root's path does not fit into a link's alias.
     #[error("the path {} is too long for a link's alias", root.display())]
     LongRoot {
-        /// The root.
+        /// The root folder.
         root: PathBuf,
     },
     /// The ledger of changed settings could not be read or written.
@@ -64,9 +64,9 @@ pub enum KernelError {
     Ledger {
         /// "read", "write" …
         doing: &'static str,
-        /// Where it lies.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -1,11 +1,13 @@
-//! The rules by which packets from the network's range find the way out of it; the host's own packets never meet them.
+//! The rules that lead packets from the network's range to an exit gateway; the host's own packets
+//! never match them.
 //!
 //! ```text
-//! 32002  from NETWORK  main, all but its default route: the host's own links and routes count more
+//! 32002  from NETWORK  main, without its default route: the host's own links and routes take
+//! precedence
 //! 32003  from NETWORK  unreachable for what OpenVPN sends: no tunnel inside itself
 //! 32004  from NETWORK  babeld's default route
-//! 32005  from NETWORK  the copy of it, for the moment of a change
-//! 32006  from NETWORK  unreachable, but on a gateway: nobody else's default route is a way out of the network
+//! 32005  from NETWORK  its fallback copy, for the moment of a change
+//! 32006  from NETWORK  unreachable, except on a gateway: no other node's default route is an exit
 //! ```
 
 use super::{Kernel, KernelError, request::Request};
@@ -24,7 +26,7 @@ pub(super) const DEFAULT_COPY: u8 = 200;
 /// Priorities of the rules; the first and the last.
 pub const EXIT_RULE_PRIORITIES: (u32, u32) = (32002, 32006);
 
-/// How a node stands to the way out of its network.
+/// The role of a node in exit routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// The network has no gateway: its packets are routed as the host's.
@@ -64,16 +66,16 @@ impl Kernel {
     }
 }
 
-/// Where a rule looks.
+/// The action of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// In the main table, for anything but a default route.
     Host,
-    /// In a table of ours.
+    /// The lookup continues in one of our tables.
     Table(u8),
     /// Nowhere, for packets of OpenVPN.
     NowhereForTunnels,
-    /// Nowhere.
+    /// The destination is unreachable.
     Nowhere,
 }
 
@@ -121,7 +123,7 @@ fn delete(priority: u32, place: Place) -> Request {
     Request::change(format!("delete rule {priority}"), message).forgive(forgiven)
 }
 
-/// As much of a rule as tells it from others.
+/// The attributes that distinguish a rule from others.
 fn rule(priority: u32, place: Place) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = AddressFamily::Inet6;

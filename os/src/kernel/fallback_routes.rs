@@ -1,7 +1,7 @@
-//! A second table that remembers babeld's routes a moment longer.
+//! A second table that keeps babeld's routes for a moment after babeld deleted them.
 //!
-//! babeld changes a route by deleting it and adding the next one; in between the kernel knows no way.
-//! What is deleted there still stands here, so that the packets of that moment go the old way.
+//! babeld changes a route by deleting it and adding the next one. In between the kernel would have
+//! no route; the copy here leads the packets of that moment along the old path.
 
 use super::{
     DEFAULT_TABLE, Kernel, KernelError, TABLE,
@@ -33,23 +33,24 @@ pub type Destination = IpNet;
 /// Each of babeld's tables, and that of its copies.
 const COPIES: [(u8, u8); 2] = [(TABLE, FALLBACK_TABLE), (DEFAULT_TABLE, DEFAULT_COPY)];
 
-/// What happened to babeld's table.
+/// A change of babeld's table.
 #[derive(Clone, Debug)]
 pub enum RouteChange {
-    /// A way was added or replaced.
+    /// A route was added or replaced.
     Added(Destination, Box<RouteMessage>),
-    /// The way is gone, or leads nowhere.
+    /// The route was deleted, or became unreachable.
     Gone(Destination),
     /// Some changes were lost: all must be read again.
     Lost,
 }
 
 impl Kernel {
-    /// Tells of every change of babeld's tables from now on. Must be called within a tokio runtime.
+    /// Returns a stream of all changes of babeld's tables from now on. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
     ///
-    /// No netlink socket.
+    /// The netlink socket cannot be opened.
     pub fn watch_routes(
         &self,
     ) -> Result<impl Stream<Item = RouteChange> + Unpin + use<>, KernelError> {
@@ -62,12 +63,12 @@ impl Kernel {
         })))
     }
 
-    /// Copies a way.
+    /// Copies a route into the fallback table.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
-    pub async fn shadow(&self, route: RouteMessage) -> Result<(), KernelError> {
+    /// The kernel rejects it.
+    pub async fn copy_route(&self, route: RouteMessage) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::NewRoute(copy(route));
         // The link may have gone down in between.
         let forgiven: &[Errno] = &[
@@ -80,11 +81,11 @@ impl Kernel {
             .await
     }
 
-    /// Forgets the way to a destination.
+    /// Deletes the copy of the route to a destination.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
+    /// The kernel rejects it.
     pub async fn unshadow(&self, to: Destination) -> Result<(), KernelError> {
         let mut message = RouteMessage::default();
         let (family, address) = match to.addr() {
@@ -101,7 +102,10 @@ impl Kernel {
         message
             .attributes
             .push(RouteAttribute::Destination(address));
-        let request = Request::change("forget a route", RouteNetlinkMessage::DelRoute(message));
+        let request = Request::change(
+            "delete a copied route",
+            RouteNetlinkMessage::DelRoute(message),
+        );
         self.ask(request.forgive(&[Errno::ESRCH])).await
     }
 
@@ -110,11 +114,11 @@ impl Kernel {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub async fn shadow_all(&self) -> Result<(), KernelError> {
+    pub async fn copy_all_routes(&self) -> Result<(), KernelError> {
         for family in FAMILIES {
             for (table, copies) in COPIES {
                 let all = self.routes(family, table).await?;
-                let real: Vec<RouteMessage> = all.into_iter().filter(is_way).collect();
+                let real: Vec<RouteMessage> = all.into_iter().filter(is_usable).collect();
                 let known: Vec<Destination> = real.iter().filter_map(followed).collect();
                 for stale in self
                     .routes(family, copies)
@@ -127,7 +131,7 @@ impl Kernel {
                     }
                 }
                 for route in real {
-                    self.shadow(route).await?;
+                    self.copy_route(route).await?;
                 }
             }
         }
@@ -146,15 +150,15 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<RouteChange> {
         return None;
     }
     let to = followed(&route)?;
-    let way = added && is_way(&route);
-    Some(if way {
+    let is_added = added && is_usable(&route);
+    Some(if is_added {
         RouteChange::Added(to, Box::new(route))
     } else {
         RouteChange::Gone(to)
     })
 }
 
-fn is_way(route: &RouteMessage) -> bool {
+fn is_usable(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Unicast
 }
 
@@ -177,7 +181,8 @@ pub(super) fn destination(route: &RouteMessage) -> Option<Destination> {
     IpNet::new(address, route.header.destination_prefix_length).ok()
 }
 
-/// The copy of a default route needs no source: the rule that leads to it says whose it is.
+/// The copy of a default route needs no source, because the rule that leads to it already matches
+/// the source.
 fn copy(mut route: RouteMessage) -> RouteMessage {
     route.header.table = if route.header.table == DEFAULT_TABLE {
         DEFAULT_COPY
@@ -186,7 +191,7 @@ fn copy(mut route: RouteMessage) -> RouteMessage {
     };
     route.header.source_prefix_length = 0;
     route.header.protocol = PROTOCOL;
-    // What the kernel told of its state is not part of the route.
+    // The kernel's state flags are not part of the route.
     route.header.flags &= RouteFlags::Onlink;
     route.attributes.retain(|part| {
         matches!(

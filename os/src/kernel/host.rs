@@ -26,7 +26,7 @@ pub const TABLE: u8 = 197;
 pub const RULE_PRIORITY: u32 = 32000;
 /// Our rules: which table is looked into, and with which priority.
 const RULES: [(u8, u32); 2] = [(TABLE, RULE_PRIORITY), (FALLBACK_TABLE, FALLBACK_PRIORITY)];
-/// What routes there are.
+/// The address families of routes.
 pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet6, AddressFamily::Inet];
 /// Protocol number of our own routes.
 pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
@@ -37,7 +37,8 @@ pub const NODE_METRIC: u32 = 4_294_967;
 /// Metric of the `unreachable` route of the network's range.
 pub const NETWORK_METRIC: u32 = 4_294_968;
 
-/// Metric of the `unreachable` route of a barred node: any route of babeld's (1024) loses against it.
+/// Metric of the `unreachable` route of a blocked node; it takes precedence over any route of
+/// babeld's (1024).
 const BAR_METRIC: u32 = 1;
 
 impl Kernel {
@@ -112,11 +113,12 @@ impl Kernel {
             .try_for_each(|slot| sysctl::forward_ipv4(&slot.to_string(), network.is_some()))
     }
 
-    /// Makes a node's range unreachable, whatever way babeld knows to it. Does nothing twice.
+    /// Makes a node's range unreachable, whatever routes babeld knows. Has no effect the second
+    /// time.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
+    /// The kernel rejects it.
     pub async fn bar(&self, range: IpNet) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::NewRoute(unreachable(range, TABLE, BAR_METRIC));
         self.ask(Request::create(format!("bar {range}"), message).forgive(&[Errno::EEXIST]))
@@ -336,9 +338,9 @@ fn node_address(route: &RouteMessage) -> Option<IpAddr> {
     (metric == NODE_METRIC).then_some(address)
 }
 
-/// Deletes exactly this route, by what tells it from others.
+/// Builds a request that deletes exactly this route, by the attributes that distinguish it.
 fn delete(mut route: RouteMessage) -> Request {
-    let tells = |part: &RouteAttribute| {
+    let distinguishes = |part: &RouteAttribute| {
         matches!(
             part,
             RouteAttribute::Destination(_)
@@ -350,7 +352,7 @@ fn delete(mut route: RouteMessage) -> Request {
                 | RouteAttribute::Table(_)
         )
     };
-    route.attributes.retain(tells);
+    route.attributes.retain(distinguishes);
     // Flags of the answer, such as a missing carrier, are not the route's.
     route.header.flags = rtnetlink::packet_route::route::RouteFlags::empty();
     // Unreachable routes are shown on lo, which is not how they were made.

@@ -26,10 +26,10 @@ struct Ledger {
     changes: Vec<Change>,
 }
 
-/// One setting.
+/// One changed setting of the host.
 #[derive(Debug, Deserialize, Serialize)]
 struct Change {
-    /// Below `/proc/sys`.
+    /// The path of the setting below `/proc/sys`.
     path: String,
     old: String,
     new: String,
@@ -60,20 +60,22 @@ impl Kernel {
         if changes.is_empty() {
             return Ok(());
         }
-        let place = place().map_err(KernelError::refused("tell boot and network namespace"))?;
-        let book = Ledger {
+        let place = place().map_err(KernelError::refused(
+            "read the boot id and network namespace",
+        ))?;
+        let content = Ledger {
             version: 1,
             place,
             changes,
         };
-        write(ledger, &book).map_err(|source| KernelError::Ledger {
+        write(ledger, &content).map_err(|source| KernelError::Ledger {
             doing: "write",
             path: ledger.into(),
             source,
         })?;
         // Forwarding of the single links follows from that of all.
         let follows = |change: &&Change| change.path == FORWARDING || !is_forwarding(&change.path);
-        for change in book.changes.iter().filter(follows) {
+        for change in content.changes.iter().filter(follows) {
             sysctl::write(&change.path, &change.new).map_err(KernelError::refused(format!(
                 "set {} to {}",
                 change.path, change.new
@@ -97,12 +99,15 @@ impl Kernel {
                 source,
             }
         };
-        let Some(book) = read(ledger).map_err(failed("read"))? else {
+        let Some(content) = read(ledger).map_err(failed("read"))? else {
             return Ok(0);
         };
-        let here = place().map_err(KernelError::refused("tell boot and network namespace"))?;
-        let restored = if book.place == here {
-            restore(&book.changes).map_err(KernelError::refused("restore the host's settings"))?
+        let here = place().map_err(KernelError::refused(
+            "read the boot id and network namespace",
+        ))?;
+        let restored = if content.place == here {
+            restore(&content.changes)
+                .map_err(KernelError::refused("restore the host's settings"))?
         } else {
             0
         };
@@ -111,8 +116,8 @@ impl Kernel {
     }
 }
 
-/// What forwarding will change. Writing `all/forwarding` changes that of `default` and of every
-/// link, so each of them is remembered too.
+/// Lists the settings that forwarding will change. Writing `all/forwarding` changes that of
+/// `default` and of every link, so each of them is remembered too.
 fn planned() -> io::Result<Vec<Change>> {
     let change = |path: String, old: String, new: &str| Change {
         path,
@@ -198,22 +203,23 @@ fn read(path: &Path) -> io::Result<Option<Ledger>> {
         Ok(found) if found.len() > LARGEST => return Err(io::ErrorKind::FileTooLarge.into()),
         Ok(_) => fs::read_to_string(path)?,
     };
-    let book: Ledger = serde_json::from_str(&text)?;
-    // Whoever could write the file could already write settings; yet nothing but ours is touched.
+    let content: Ledger = serde_json::from_str(&text)?;
+    // An attacker who could write the file could already write settings; yet only our own settings
+    // are restored.
     let ours = |change: &Change| {
         let under = change.path.strip_prefix("net/ipv6/conf/");
         let parts: Option<Vec<&str>> = under.map(|under| under.split('/').collect());
         matches!(parts.as_deref(), Some([link, "forwarding" | "accept_ra"]) if *link != ".." && *link != ".")
     };
-    if book.version == 1 && book.changes.iter().all(ours) {
-        Ok(Some(book))
+    if content.version == 1 && content.changes.iter().all(ours) {
+        Ok(Some(content))
     } else {
         Err(io::ErrorKind::InvalidData.into())
     }
 }
 
 /// Whole and durable, or not at all.
-fn write(path: &Path, book: &Ledger) -> io::Result<()> {
+fn write(path: &Path, content: &Ledger) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -221,7 +227,7 @@ fn write(path: &Path, book: &Ledger) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&fresh)?;
-    file.write_all(&serde_json::to_vec_pretty(book)?)?;
+    file.write_all(&serde_json::to_vec_pretty(content)?)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     let directory = path

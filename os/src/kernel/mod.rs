@@ -1,8 +1,8 @@
 //! Kernel links, addresses, routes and settings, by netlink, `ioctl`, `bpf` and `/proc/sys`.
 //!
-//! Knows slots by their names only: nothing of tunnels, peers or processes. Everything it makes
-//! can be told from what others made (alias, route protocol, rule priority), so that
-//! [`Kernel::sweep`] finds the residue of a dead predecessor and touches nothing else.
+//! Knows slots by their names only, and nothing of tunnels, peers or processes. Everything it
+//! creates is marked (alias, route protocol, rule priority), so that [`Kernel::sweep`] finds the
+//! residue of a dead predecessor and touches nothing else.
 
 mod bpf;
 mod counters;
@@ -49,7 +49,7 @@ struct State {
     slots: BTreeMap<Slot, u32>,
     /// Interface index of the TAP of each server.
     servers: BTreeMap<Transport, u32>,
-    /// What [`Kernel::accepting_kind`] found, once it was asked.
+    /// The result of [`Kernel::accepting_kind`], once it was determined.
     accepting: Option<Option<AcceptingKind>>,
     counters: Option<Counters>,
 }

@@ -11,11 +11,12 @@ use rtnetlink::{
     packet_route::RouteNetlinkMessage,
 };
 
-/// Requests under way at once. Their answers must fit into the socket's buffer (208 KiB as a rule,
-/// about 1 KiB each): the kernel drops what does not, and the request would wait for ever.
+/// Largest number of pending requests. Their answers must fit into the socket's buffer (208 KiB as
+/// a rule, about 1 KiB each); the kernel drops what does not fit, and the request would wait for
+/// ever.
 const AT_ONCE: usize = 64;
 
-/// One change, what it is for, and which refusals mean that it was done already.
+/// One change, its purpose, and the errors that mean that it was already done.
 pub(super) struct Request {
     doing: String,
     message: RouteNetlinkMessage,
@@ -54,7 +55,7 @@ impl Request {
         Self::new(doing, message, 0)
     }
 
-    /// These refusals are taken for success.
+    /// Treats these errors as success.
     pub(super) fn forgive(self, forgiven: &'static [Errno]) -> Self {
         Self { forgiven, ..self }
     }
@@ -66,8 +67,8 @@ impl Kernel {
         self.ask_all([request]).await
     }
 
-    /// Carries out changes in their order, without waiting between them; the first failure is told
-    /// when all were tried.
+    /// Carries out changes in order, without waiting between them; returns the first failure after
+    /// all were tried.
     pub(super) async fn ask_all(
         &self,
         requests: impl IntoIterator<Item = Request>,
@@ -83,7 +84,7 @@ impl Kernel {
     async fn ask_some(&self, requests: impl Iterator<Item = Request>) -> Result<(), KernelError> {
         let mut netlink = self.netlink.clone();
         let mut first = Ok(());
-        let mut under_way = Vec::new();
+        let mut pending = Vec::new();
         for Request {
             doing,
             message,
@@ -94,11 +95,11 @@ impl Kernel {
             let mut message = NetlinkMessage::from(message);
             message.header.flags = flags;
             match netlink.request(message) {
-                Ok(answers) => under_way.push((doing, forgiven, answers)),
+                Ok(answers) => pending.push((doing, forgiven, answers)),
                 Err(_) => first = first.and(Err(KernelError::Ended { doing })),
             }
         }
-        for (doing, forgiven, answers) in under_way {
+        for (doing, forgiven, answers) in pending {
             first = first.and(acknowledged(doing, forgiven, answers).await);
         }
         first

@@ -1,4 +1,4 @@
-//! Makes slots, and turns them on, off, silent and audible again.
+//! Creates slots, sets them up or down, and silences them for Babel.
 
 use super::{Kernel, KernelError, bpf, request::Request, sysctl, tun::Tap};
 use nix::{errno::Errno, net::if_::if_nametoindex};
@@ -26,7 +26,7 @@ const LAST_VLAN: u16 = 4094;
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
 const TABLE_LOCAL: u32 = 255;
 
-/// What accepting slots are made of.
+/// The kind of link that accepting slots are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptingKind {
     /// VLAN links of the kernel's 8021q.
@@ -224,8 +224,8 @@ impl Kernel {
         Ok(Slot::Accepting(transport, vlan))
     }
 
-    /// TAPs with our alias, MAC and MTU. They persist only when they carry the alias, so that a
-    /// death in between leaves nothing that could not be told to be ours.
+    /// Creates TAPs with our alias, MAC and MTU. They persist only once they carry the alias, so
+    /// that a crash in between leaves nothing that could not be recognized as ours.
     async fn make_taps(
         &self,
         named: Vec<(String, [u8; 6])>,
@@ -299,7 +299,7 @@ impl Kernel {
     pub async fn unsilence(&self, slot: Slot) -> Result<(), KernelError> {
         // Appended: all slots have a route of this destination, and replacing takes another's.
         let message = RouteNetlinkMessage::NewRoute(multicast_route(self.index(slot)?));
-        let request = Request::append(format!("let {slot} be heard"), message);
+        let request = Request::append(format!("unsilence {slot}"), message);
         self.ask(request.forgive(&[Errno::EEXIST, Errno::ENETDOWN]))
             .await
     }

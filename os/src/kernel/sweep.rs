@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{
 };
 use std::path::Path;
 
-/// What a sweep found and removed.
+/// The counts of what a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Links with a name and the alias of ours.
@@ -21,16 +21,16 @@ pub struct Swept {
 }
 
 impl Kernel {
-    /// Removes all residue of a predecessor with the same root, and all that this handle made:
-    /// babeld's routes, the rule, our routes and the node's address, our links, the changed
-    /// settings.
+    /// Removes all residue of a predecessor with the same root, and everything that this handle
+    /// created: babeld's routes, the rules, our routes and the node's address, our links, and the
+    /// changed settings.
     ///
-    /// For the start and for the orderly stop; the children must be dead and reaped, since an
-    /// OpenVPN whose TAP vanishes spins. Every part is tried, and the first failure told.
+    /// It is for the start and for the orderly stop. The children must be dead and reaped, since
+    /// an OpenVPN whose TAP vanishes spins. Every part is tried; the first failure is returned.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
+    /// The kernel rejects a change.
     pub async fn sweep(&self, ledger: &Path) -> Result<Swept, KernelError> {
         let babel = self.flush_babel_routes().await;
         let host = self.leave_host().await;

@@ -27,9 +27,9 @@ pub(super) fn mute(link: &str) -> Result<(), KernelError> {
     set(&ipv6(link, "disable_ipv6"), "1")
 }
 
-/// Lets a link's IPv4 packets through to other links, or not, whatever the host says of all its links; and takes
-/// them from a sender to whom the way back may leave by another link (`rp_filter` 2, the larger of link's and
-/// host's counts: ip-sysctl.rst).
+/// Allows or forbids forwarding of a link's IPv4 packets, whatever the host's setting for all
+/// links is. Also accepts packets from a sender to which the path back leaves by another link
+/// (`rp_filter` 2; the larger of the link's and the host's value counts: ip-sysctl.rst).
 pub(super) fn forward_ipv4(link: &str, on: bool) -> Result<(), KernelError> {
     if on {
         set(&format!("net/ipv4/conf/{link}/rp_filter"), "2")?;

@@ -33,7 +33,8 @@ pub struct Gateway {
     pub address: IpAddr,
 }
 
-/// Whether sockets of `udp6` can be made here; else OpenVPN must be told `udp4` and `tcp4-server`.
+/// Returns whether sockets of `udp6` can be opened here; if not, OpenVPN needs `udp4` and
+/// `tcp4-server`.
 pub fn has_ipv6() -> bool {
     socket(
         Family::Inet6,

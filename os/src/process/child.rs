@@ -1,7 +1,8 @@
-//! One child process: its start, its words (log lines, management bytes), its end.
+//! One child process: its start, its output (log lines, management bytes), its exit.
 //!
-//! Knows nothing of what the child is for. Each child has one task on the main thread that reads
-//! what it says; a hung reader never blocks the child, since its end of the log pipe does not block.
+//! Knows nothing of the child's purpose. Each child has one task on the main thread that reads its
+//! output. A hung reader never blocks the child, since the child's end of the log pipe is
+//! non-blocking.
 
 use super::{events::ChildEvents, log::Log, rights::Rights};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -27,7 +28,7 @@ use tokio::{
 /// Bytes read at once.
 pub(super) const CHUNK: usize = 4096;
 
-/// What to start, and with which rights.
+/// A program to start, with its rights.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// Names the child in logs, metrics and its folder; `[a-z0-9.-]`.
@@ -36,41 +37,41 @@ pub struct Program {
     pub path: PathBuf,
     /// Its arguments; nothing in them comes from outside unparsed.
     pub args: Vec<OsString>,
-    /// What it may do.
+    /// The rights of the process.
     pub rights: Rights,
     /// Where its pid is written, root's own, so that a next start finds a leftover.
     pub pid_file: PathBuf,
-    /// The socket that the child connects to (`--management-client`); made anew at each start.
+    /// The socket that the child connects to (`--management-client`); created again at each start.
     pub management: Option<PathBuf>,
 }
 
-/// Why a child did not start.
+/// The reason why a child did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     /// The log pipe.
     #[error("cannot make a log pipe for {name}")]
     Pipe {
-        /// The child.
+        /// The name of the child.
         name: String,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// The management socket.
     #[error("cannot listen on {path}", path = path.display())]
     Listen {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// fork or exec.
     #[error("cannot start {path}", path = path.display())]
     Exec {
-        /// What.
+        /// The path of the executable.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -79,20 +80,20 @@ pub enum SpawnError {
 /// Something happened to a child.
 #[derive(Clone, Debug)]
 pub struct ChildEvent {
-    /// Which child.
+    /// The name of the child.
     pub name: String,
     /// Which of its lives: its pid.
     pub pid: u32,
-    /// What.
+    /// The event.
     pub happened: Happened,
 }
 
-/// See [`ChildEvent`].
+/// The kinds of a [`ChildEvent`].
 #[derive(Clone, Debug)]
 pub enum Happened {
     /// It connected to its management socket.
     ManagementConnected,
-    /// It said something there.
+    /// It sent these bytes on its management socket.
     Management(Vec<u8>),
     /// It wrote a line to its log, at most 1,024 bytes, without control characters.
     Logged(String),
@@ -199,7 +200,7 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) {
-        // ESRCH: it ended in between, and its exit is on the way to us.
+        // ESRCH: the process has exited meanwhile, and its exit event will follow.
         if let Err(error) = pidfd_send_signal(&self.pidfd, signal)
             && error != rustix::io::Errno::SRCH
         {
@@ -207,10 +208,10 @@ impl Child {
         }
     }
 
-    /// Says something on its management socket, once it is connected.
-    pub fn say(&self, words: String) {
+    /// Sends a command on its management socket, once it is connected.
+    pub fn send_command(&self, command: String) {
         // The receiver is gone only when the child is.
-        let _ = self.words.send(words);
+        let _ = self.words.send(command);
     }
 }
 
@@ -287,7 +288,7 @@ pub fn kill_leftover(pid_file: &Path) -> bool {
     pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
 }
 
-/// The task that reads what one child says until it ends.
+/// The task that reads the output of one child until it exits.
 struct Watch {
     name: String,
     pid: u32,
@@ -308,7 +309,7 @@ impl Watch {
                 status = process.wait() => break exit_code(status),
                 lines = self.log.read() => self.logged(lines),
                 accepted = accept(self.listener.as_ref()) => {
-                    // One client only; whoever comes later finds nobody listening.
+                    // Only one client is accepted; later ones find no listener.
                     self.listener = None;
                     self.stream = accepted.ok();
                     self.send(Happened::ManagementConnected);
@@ -317,7 +318,7 @@ impl Watch {
                     Ok(1..) => self.send(Happened::Management(chunk.get(..read.unwrap_or(0)).unwrap_or_default().to_vec())),
                     Ok(0) | Err(_) => self.stream = None,
                 },
-                Some(words) = self.spoken.recv(), if self.stream.is_some() => self.say(&words).await,
+                Some(command) = self.spoken.recv(), if self.stream.is_some() => self.write_command(&command).await,
             }
         };
         let rest = self.log.rest();
@@ -351,7 +352,7 @@ impl Watch {
         }
     }
 
-    async fn say(&mut self, words: &str) {
+    async fn write_command(&mut self, words: &str) {
         let Some(stream) = &mut self.stream else {
             return;
         };

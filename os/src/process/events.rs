@@ -12,7 +12,7 @@ const MAX_WAITING_EVENTS: usize = 4096;
 
 /// A receiver of events, such as an actor's mailbox.
 pub trait EventListener {
-    /// Whether the receiver still exists.
+    /// Returns whether the receiver still exists.
     fn is_connected(&self) -> bool;
     /// Hands an event over without waiting.
     fn deliver(&self, event: ChildEvent);

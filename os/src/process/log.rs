@@ -7,14 +7,14 @@ use tokio::{io::AsyncReadExt, net::unix::pipe, time::Instant};
 /// Longest log line that is kept, in bytes; the rest of a longer one is cut.
 const LINE_CAP: usize = 1024;
 
-/// Log lines a second that are passed on; more are dropped and told by one line.
+/// Log lines a second that are passed on; the number of those dropped is reported in one line.
 const LINES_PER_SECOND: u32 = 200;
 
 /// A child that writes more lines a second than this for [`FLOOD_SECONDS`] is killed: OpenVPN whose
 /// TAP was taken away writes 245,000 a second for ever (measured).
 const FLOOD_LINES_PER_SECOND: u32 = 20_000;
 
-/// See [`FLOOD_LINES_PER_SECOND`].
+/// Seconds of [`FLOOD_LINES_PER_SECOND`] in a row that count as a flood.
 const FLOOD_SECONDS: u32 = 3;
 
 /// Cuts a child's output into lines, and lets only so many a second pass.
@@ -80,10 +80,10 @@ impl Log {
     }
 
     fn pass(&mut self, line: &[u8]) -> Option<String> {
-        let mut told = None;
+        let mut dropped_note = None;
         if self.second.elapsed() >= Duration::from_secs(1) {
             let dropped = self.lines.saturating_sub(LINES_PER_SECOND);
-            told = (dropped > 0).then(|| format!("{dropped} log lines dropped"));
+            dropped_note = (dropped > 0).then(|| format!("{dropped} log lines dropped"));
             self.flooded = if self.lines > FLOOD_LINES_PER_SECOND {
                 self.flooded + 1
             } else {
@@ -94,13 +94,13 @@ impl Log {
         }
         self.lines = self.lines.saturating_add(1);
         if self.lines > LINES_PER_SECOND {
-            return told;
+            return dropped_note;
         }
         let clean = String::from_utf8_lossy(line).replace(|c: char| c.is_control(), "");
-        Some(told.map_or(clean.clone(), |dropped| format!("{clean} ({dropped})")))
+        Some(dropped_note.map_or(clean.clone(), |dropped| format!("{clean} ({dropped})")))
     }
 
-    /// Whether the child writes without end.
+    /// Returns whether the child writes without pause.
     pub(super) fn floods(&self) -> bool {
         self.flooded >= FLOOD_SECONDS
     }

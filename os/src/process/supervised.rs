@@ -1,6 +1,6 @@
-//! A child together with its life: who starts it, when it is ended, what it last said.
+//! A child together with its life cycle: its starts, its stop, its last log lines.
 //!
-//! The decisions are `policies::life`'s; this carries them out.
+//! `policies::life` decides; this carries the decisions out.
 
 use super::{Child, ChildEvent, ChildEvents, Happened, Program};
 use policies::{
@@ -10,14 +10,14 @@ use policies::{
 use std::collections::VecDeque;
 use wire::errors::Chain;
 
-/// How a supervised process does.
+/// The state of a supervised process, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessReading {
     /// `babeld`, `server-udp`, `server-tcp`, `wrn0` …
     pub name: String,
     /// Its pid while it runs.
     pub pid: Option<u32>,
-    /// Whether it told us that it is ready.
+    /// Whether the process has reported that it is ready.
     pub ready: bool,
     /// Starts since the daemon began, the first included.
     pub starts: u32,
@@ -48,7 +48,8 @@ impl Supervised {
         }
     }
 
-    /// Tells the life what happened; the order must be [carried out](Self::carry_out).
+    /// Feeds an event to the life cycle; the returned order must be [carried
+    /// out](Self::carry_out).
     #[must_use]
     pub fn on(&mut self, event: Event, now: Uptime) -> Option<Order> {
         self.life.on(event, now)
@@ -109,11 +110,11 @@ impl Supervised {
         if asked_for {
             tracing::debug!(child = self.program.name, code, "child ended");
         } else {
-            let said: Vec<String> = self.tail.drain(..).collect();
+            let tail: Vec<String> = self.tail.drain(..).collect();
             tracing::info!(
                 child = self.program.name,
                 code,
-                last_lines = said.join(" | "),
+                last_lines = tail.join(" | "),
                 "child ended unasked"
             );
         }
@@ -124,24 +125,24 @@ impl Supervised {
         self.tail.iter().map(String::as_str)
     }
 
-    /// Says something on its management socket.
-    pub fn say(&self, words: String) {
+    /// Sends a command on its management socket.
+    pub fn send_command(&self, command: String) {
         if let Some(child) = &self.child {
-            child.say(words);
+            child.send_command(command);
         }
     }
 
-    /// Whether the process exists.
+    /// Returns whether the process exists.
     pub fn runs(&self) -> bool {
         self.child.is_some()
     }
 
-    /// Where its life stands.
+    /// Returns the state of its life cycle.
     pub fn state(&self) -> State {
         self.life.state()
     }
 
-    /// How it does.
+    /// Returns a reading of the process.
     pub fn reading(&self) -> ProcessReading {
         ProcessReading {
             name: self.program.name.clone(),

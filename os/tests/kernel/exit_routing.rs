@@ -90,14 +90,14 @@ fn a_copy_bridges_the_moment_in_which_the_way_out_changes() {
             .await
             .unwrap();
         run(&format!("ip -6 route add {BY_BABEL}"));
-        k.shadow_all().await.unwrap();
+        k.copy_all_routes().await.unwrap();
         run(&format!("ip -6 route del {BY_BABEL}"));
         assert_eq!(out(INSIDE).as_deref(), Some("wrn0"));
         assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
         k.unshadow("::/0".parse().unwrap()).await.unwrap();
         assert_eq!(out(INSIDE), None);
         run(&format!("ip -6 route add {BY_BABEL}"));
-        k.shadow_all().await.unwrap();
+        k.copy_all_routes().await.unwrap();
         // The next daemon finds babeld's route and its copy.
         let next = Kernel::open(place.folder.path()).unwrap();
         assert_eq!(next.sweep(&place.ledger()).await.unwrap().routes, 2 + 3);

@@ -96,7 +96,7 @@ impl Common {
     }
 
     pub(super) fn is_revoked(&self, serial: &str) -> bool {
-        self.held.load().bars(serial)
+        self.held.load().is_ca_revoked(serial)
     }
 
     pub(super) fn stopping(&self) -> bool {

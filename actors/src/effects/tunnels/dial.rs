@@ -94,7 +94,7 @@ impl Dial {
         match &event.happened {
             Happened::ManagementConnected => {
                 self.decoder = Decoder::default();
-                self.process.say(format!(
+                self.process.send_command(format!(
                     "{}{}",
                     management::STATE_ON,
                     management::HOLD_RELEASE
@@ -114,7 +114,9 @@ impl Dial {
 
     fn said(&mut self, common: &Common, event: management::Event) {
         match event {
-            management::Event::Hold => self.process.say(management::HOLD_RELEASE.to_owned()),
+            management::Event::Hold => self
+                .process
+                .send_command(management::HOLD_RELEASE.to_owned()),
             management::Event::State(state) => match state.name {
                 StateName::Connected if !self.was_up || !self.is_up() => self.came_up(common),
                 StateName::Exiting | StateName::Reconnecting => self.goes(&state.detail),

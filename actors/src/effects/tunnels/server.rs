@@ -97,7 +97,7 @@ impl Server {
         match &event.happened {
             Happened::ManagementConnected => {
                 self.decoder = Decoder::default();
-                self.process.say(format!(
+                self.process.send_command(format!(
                     "{}{}",
                     management::STATE_ON,
                     management::HOLD_RELEASE
@@ -135,7 +135,9 @@ impl Server {
 
     fn said(&mut self, common: &Common, event: management::Event) -> Option<Ended> {
         match event {
-            management::Event::Hold => self.process.say(management::HOLD_RELEASE.to_owned()),
+            management::Event::Hold => self
+                .process
+                .send_command(management::HOLD_RELEASE.to_owned()),
             management::Event::State(state) if state.name == StateName::Connected => {
                 tracing::info!(transport = %self.transport, "server listens");
                 self.process
@@ -151,8 +153,9 @@ impl Server {
                         Some(management::client_deny(cid, kid, refusal))
                     }
                 };
-                self.process
-                    .say(answer.unwrap_or_else(|| management::client_deny(cid, kid, "no slot")));
+                self.process.send_command(
+                    answer.unwrap_or_else(|| management::client_deny(cid, kid, "no slot")),
+                );
             }
             management::Event::ClientEstablished { cid, .. } => self.established(common, cid),
             management::Event::ClientDisconnect { cid, .. } => {
@@ -304,7 +307,8 @@ impl Server {
         let accepted = self.accepted.remove(&slot)?;
         let reason = self.closed_for(reason);
         common.links.order(LinkOrder::Down(slot));
-        self.process.say(management::client_kill(accepted.client));
+        self.process
+            .send_command(management::client_kill(accepted.client));
         common
             .table
             .borrow_mut()
@@ -315,10 +319,12 @@ impl Server {
 
     /// Slots that clients with revoked certificates hold.
     pub(super) fn barred(&self, held: &CurrentDocuments) -> BTreeSet<Slot> {
-        let barred = self
-            .accepted
-            .iter()
-            .filter(|(_, accepted)| accepted.serials.iter().any(|serial| held.bars(serial)));
+        let barred = self.accepted.iter().filter(|(_, accepted)| {
+            accepted
+                .serials
+                .iter()
+                .any(|serial| held.is_ca_revoked(serial))
+        });
         barred.map(|(slot, _)| *slot).collect()
     }
 

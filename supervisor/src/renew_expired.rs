@@ -1,7 +1,7 @@
-//! Renews a certificate that has ended while the node was away, before anything else is begun.
+//! Renews a certificate that expired while the node was off, before anything else starts.
 //!
-//! The registry renews late ones within its grace. While it is away it is asked again and again, since
-//! nobody shall have to come for that; only its no is final.
+//! The registry renews expired certificates within its grace. While it cannot be reached, the
+//! renewal is retried, so that no operator has to intervene; only an explicit rejection is final.
 
 use crate::{errors::StartError, identity::Identity};
 use actors::sources::credentials::CredentialError;
@@ -30,17 +30,17 @@ pub fn now_s() -> i64 {
     i64::try_from(wall().as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Renews the certificate of `identity`, and reads it again; at once where it has not ended. `says` hears of
-/// the first try that failed.
+/// Renews the certificate of `identity` and reads it again; returns at once if it has not expired.
+/// `report` receives one line about the first try that failed.
 ///
 /// # Errors
 /// The registry does not renew it, or a file cannot be read or written.
-pub async fn renewed(
+pub async fn renew_if_expired(
     identity: Identity,
     registry: &str,
     member: &NodeCredentials,
     paths: &Paths,
-    says: impl Fn(&str),
+    report: impl Fn(&str),
 ) -> Result<Identity, StartError> {
     if identity.expires_s > now_s() {
         return Ok(identity);
@@ -50,7 +50,7 @@ pub async fn renewed(
         version: VERSION,
         csr: identity.request.clone(),
     };
-    let (mut wait, mut told) = (FIRST, false);
+    let (mut wait, mut is_reported) = (FIRST, false);
     loop {
         let answer = registry
             .send::<Renewed>(Method::POST, "/v1/renewals", &renewal)
@@ -76,14 +76,14 @@ pub async fn renewed(
             }
             Err(error) => Chain(&error).to_string(),
         };
-        if !told {
+        if !is_reported {
             let line = format!(
                 "{}; it is renewed as soon as the registry does that: {why}",
                 ended(&identity)
             );
             tracing::warn!("{line}");
-            says(&line);
-            told = true;
+            report(&line);
+            is_reported = true;
         }
         tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
         wait = (wait * 2).min(LONGEST);
