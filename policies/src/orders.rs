@@ -184,3 +184,21 @@ pub struct Decision {
     /// The terms, for people: a sentence if numbers do not suffice, then `name=value unit`.
     pub terms: String,
 }
+
+/// The terms of an order that is given again.
+const REPEATED: &str = "ordered again, since the first order had no visible effect";
+
+impl Decision {
+    /// The repetition of an order whose effect no reading shows.
+    pub fn repeated(order: Order) -> Self {
+        Self {
+            order,
+            terms: REPEATED.to_owned(),
+        }
+    }
+
+    /// Returns whether the same order was given before.
+    pub fn is_repeated(&self) -> bool {
+        self.terms == REPEATED
+    }
+}

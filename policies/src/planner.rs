@@ -1,111 +1,116 @@
 //! Decides which tunnels to open and close.
 //!
-//! Looks at one complete picture after another and remembers only what pictures cannot show: the
-//! traffic since the last refresh, the closing under way, when what may be done next. The rules and
-//! their formulas are in `docs/POLICY.md`.
+//! The planner is given one complete observation after another. It remembers only what observations cannot show: the
+//! traffic since the last refresh, the closing under way, and when it may act next. `docs/POLICY.md` has the rules
+//! and their formulas.
 
-mod assess;
-mod dial;
-mod drain;
-mod losses;
-mod picture;
+mod assessment;
+mod closing;
+mod closings;
+mod dialling;
+mod history;
+mod loss_ratio;
+mod per_mille;
 mod refresh;
+mod snapshot;
+mod spare_reason;
+mod verdicts;
 
 use crate::{
     gain::{self, Rule},
     link_cost::LinkCost,
-    names::{Prefix, Role, Slot},
-    observation::{LinkReading, Observation, Phase},
-    orders::{CloseReason, Decision, OpenReason, Order},
+    names::{Prefix, Slot},
+    observation::{LinkReading, Observation},
+    orders::{Decision, OpenReason, Order},
     parameters::Parameters,
     rng::Rng,
     route_view::RouteView,
     units::Uptime,
-    usage::{Floor, ProbeFrames, Usage},
+    usage::Usage,
 };
-use assess::{Assessment, Shields};
-use dial::{Allowance, Dialling};
-use drain::{Closing, Step};
-use picture::{Lens, Picture};
+use assessment::{Assessment, assess};
+use closing::Closing;
+use dialling::{Allowance, Dialling};
+use history::TrackedTunnel;
+use snapshot::{Snapshot, ViewSettings};
+use spare_reason::SpareConditions;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-/// What the planner thinks of one tunnel.
+/// The planner's opinion of one tunnel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// The tunnel.
+    /// The slot of the tunnel.
     pub slot: Slot,
-    /// One line: kept or closing, and by which rule.
+    /// One line: whether the tunnel is kept or closing, and by which rule.
     pub text: String,
 }
 
-/// What one look gives.
+/// The result of planning once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// New orders; each is given once, and again only after seconds without effect.
+    /// New orders. Each is given once, and repeated only after seconds without effect.
     pub decisions: Vec<Decision>,
-    /// One a tunnel, in order of slots; made anew with each order and every five seconds.
+    /// One verdict per tunnel, in the order of slots; renewed with each order and every five seconds.
     pub verdicts: Option<Vec<Verdict>>,
-    /// Accepted tunnels that drain, and whether they may end; who drains them decides.
+    /// Accepted tunnels that drain, and whether each carries nothing any more; the policy that drains them decides.
     pub draining: BTreeMap<Slot, bool>,
 }
 
-/// What a planner is made with.
+/// The settings that a planner starts with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannerSettings {
-    /// The network's parameters, lowered where the node's configuration says so.
+    /// The network's parameters, lowered if the node's configuration says so.
     pub parameters: Parameters,
-    /// Peers that are always kept.
+    /// Peers whose tunnels are always kept.
     pub pinned: BTreeSet<Prefix>,
-    /// By what tunnels are chosen.
+    /// The rule by which tunnels are chosen.
     pub rule: Rule,
-    /// Chance of this run.
+    /// The seed of all random choices.
     pub seed: u64,
 }
 
-/// A node nobody ever reached keeps so many dialled tunnels.
+/// Number of dialled tunnels of a node that nobody has reached.
 const UNREACHED_LIMIT: usize = 2;
-/// So many refreshes pass before a node that nobody reached takes that for lasting.
+/// Number of refreshes before a node that nobody has reached applies [`UNREACHED_LIMIT`].
 const UNREACHED_GRACE: u32 = 2;
-/// A tunnel whose closing was given up is left alone for so many refreshes.
-const GIVEN_UP_REFRESHES: u32 = 4;
-/// No slot's tunnel is closed by plan more than [`assess::MOST_CLOSINGS`] times in so many refreshes: an
-/// hour, at the default.
-const REST_REFRESHES: u32 = 12;
-/// Verdicts are made anew this often.
-const VERDICT_PACE: Duration = Duration::from_secs(5);
+/// Interval between two renewals of the verdicts.
+const VERDICT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Decides for one node.
+/// Plans for one node.
 #[derive(Clone, Debug)]
 pub struct Planner {
     me: Prefix,
     settings: PlannerSettings,
-    lens: Lens,
-    /// Whether verdicts are made.
-    explains: bool,
+    view_settings: ViewSettings,
+    /// Whether plans contain verdicts.
+    has_verdicts: bool,
     rng: Rng,
-    began: Option<Uptime>,
+    started_at: Option<Uptime>,
     next_refresh: Uptime,
+    /// The earliest moment for the next closing above the limit.
     next_over_limit: Uptime,
     next_verdicts: Uptime,
-    usage: BTreeMap<Slot, (Prefix, Option<Uptime>, Usage)>,
+    tracked: BTreeMap<Slot, TrackedTunnel>,
     closing: Option<Closing>,
+    /// Slots whose closing was given up, and until when their tunnels are spared.
     given_up: BTreeMap<Slot, Uptime>,
     /// Tunnels that were significantly unused at the last refresh.
     unused_before: BTreeSet<(Slot, Prefix)>,
-    /// Tunnels that were dialled for what they gain; all others came by chance.
+    /// Tunnels that were dialled for their gain; all others came by chance.
     chosen: BTreeSet<(Slot, Prefix)>,
-    /// Draws the lots among the others.
+    /// Draws which of the others are left to chance.
     salt: u64,
     dialling: Dialling,
     /// Refreshes since the last planned closing.
-    refreshes: u32,
-    /// Refreshes between two closings that nodes served decide alone.
-    patience: u32,
+    rest: u32,
+    /// Refreshes between two closings that the number of nodes served decides alone.
+    closing_interval: u32,
+    /// Tunnels that were closed as duplicates while they connected.
     closed_connecting: BTreeMap<Slot, Uptime>,
-    /// When tunnels on a slot were closed by plan within the last [`REST_REFRESHES`].
+    /// When tunnels on a slot were closed by plan lately.
     closings: BTreeMap<Slot, Vec<Uptime>>,
 }
 
@@ -117,343 +122,154 @@ impl Planner {
         Self {
             me,
             settings,
-            lens: Lens {
+            view_settings: ViewSettings {
                 link_cost: LinkCost::default(),
-                stands_for: 1,
+                nodes_per_entry: 1,
             },
-            explains: true,
+            has_verdicts: true,
             rng,
-            began: None,
+            started_at: None,
             next_refresh: Uptime::default(),
             next_over_limit: Uptime::default(),
             next_verdicts: Uptime::default(),
-            usage: BTreeMap::new(),
+            tracked: BTreeMap::new(),
             closing: None,
             given_up: BTreeMap::new(),
             unused_before: BTreeSet::new(),
             chosen: BTreeSet::new(),
             salt,
             dialling: Dialling::new(salt),
-            refreshes: 0,
-            patience: 1,
+            rest: 0,
+            closing_interval: 1,
             closed_connecting: BTreeMap::new(),
             closings: BTreeMap::new(),
         }
     }
 
-    /// Replaces the network's parameters from the next look on.
+    /// Replaces the network's parameters from the next plan on.
     pub fn set_parameters(&mut self, parameters: Parameters) {
         self.settings.parameters = parameters;
     }
 
-    /// Judges links by another cost than babeld's, from the next look on: for simulators.
+    /// Rates links by another cost than babeld's from the next plan on; for simulators.
     pub fn set_link_cost(&mut self, link_cost: LinkCost) {
-        self.lens.link_cost = link_cost;
+        self.view_settings.link_cost = link_cost;
     }
 
-    /// The tables that are looked at are samples: each node in them stands for so many.
-    pub fn set_sample(&mut self, stands_for: u32) {
-        self.lens.stands_for = stands_for;
+    /// Takes tables for samples, each node of which stands for this number of nodes; for simulators.
+    pub fn set_sample(&mut self, nodes_per_entry: u32) {
+        self.view_settings.nodes_per_entry = nodes_per_entry;
     }
 
-    /// Makes no verdicts from the next look on: for simulators, where nobody reads them.
-    pub fn set_silent(&mut self) {
-        self.explains = false;
+    /// Makes no verdicts from the next plan on; for simulators, where nobody reads them.
+    pub fn disable_verdicts(&mut self) {
+        self.has_verdicts = false;
     }
 
-    /// Looks at the world; `was_reached`: some peer got through to our servers in this run.
+    /// Decides what to do now; `was_reached` tells whether some peer has connected to this node's servers in this run.
     ///
-    /// To be called with each reading of the links, twice a second.
-    pub fn plan(&mut self, world: &Observation, was_reached: bool) -> Plan {
-        let fresh = self
-            .settings
-            .parameters
-            .refresh
-            .saturating_mul(gain::VALID_REFRESHES);
-        let picture = Picture::of(world, self.me, self.lens, fresh);
-        let now = picture.at;
-        let began = self.begin(now);
-        self.count(world, &picture);
+    /// It is to be called with each reading of the links, twice a second.
+    pub fn plan(&mut self, observation: &Observation, was_reached: bool) -> Plan {
+        let max_age = self.refreshes(gain::VALID_REFRESHES);
+        let snapshot = Snapshot::new(observation, self.me, self.view_settings, max_age);
+        let now = snapshot.at;
+        let started_at = self.start(now);
+        self.track(observation, &snapshot);
         let mut plan = Plan {
-            draining: self.draining(&picture),
+            draining: self.accepted_drains(&snapshot),
             ..Plan::default()
         };
-        let limit = self.limit(began, now, was_reached);
+        let limit = self.limit(started_at, now, was_reached);
         let mut progress = None;
-        self.carry_on(&picture, &mut plan, &mut progress);
-        self.duplicates(&picture, &mut plan);
-        let refresh = self.next_refresh <= now;
-        let over = picture.dialled().count() > limit && self.next_over_limit <= now;
-        if refresh || over {
-            let all = self.assess(&picture);
-            self.over_limit(&picture, &all, limit, &mut plan);
-            if refresh {
-                self.refresh(&picture, &all, limit, &mut plan);
+        self.continue_closing(&snapshot, &mut plan, &mut progress);
+        self.close_duplicate(&snapshot, &mut plan);
+        let is_refresh = self.next_refresh <= now;
+        let is_over_limit = snapshot.dialled().count() > limit && self.next_over_limit <= now;
+        if is_refresh || is_over_limit {
+            let assessments = self.assess(&snapshot);
+            self.close_over_limit(&snapshot, &assessments, limit, &mut plan);
+            if is_refresh {
+                self.refresh(&snapshot, &assessments, limit, &mut plan);
             }
         }
-        let by_chance = self.by_chance(&picture).count();
-        let random = self
-            .settings
-            .rule
-            .random_slots(limit)
-            .saturating_sub(by_chance);
+        let random = self.settings.rule.random_slots(limit);
         let allowance = Allowance {
             wanted: limit,
-            one_more: limit == self.wanted(),
-            began,
-            random,
+            allows_one_more: limit == self.wanted(),
+            started_at,
+            random: random.saturating_sub(self.by_chance(&snapshot).count()),
         };
+        let pinned = &self.settings.pinned;
         let dials = self
             .dialling
-            .dial(&picture, &self.settings.pinned, allowance, &mut self.rng);
-        self.remember_gains(&dials);
+            .dial(&snapshot, pinned, allowance, &mut self.rng);
+        self.note_gains(&dials);
         plan.decisions.extend(dials);
-        if self.explains && (self.next_verdicts <= now || !plan.decisions.is_empty()) {
-            self.next_verdicts = now + VERDICT_PACE;
-            let all = self.assess(&picture);
-            plan.verdicts = Some(self.verdicts(&picture, &all, limit, progress.as_deref()));
+        if self.has_verdicts && (self.next_verdicts <= now || !plan.decisions.is_empty()) {
+            self.next_verdicts = now + VERDICT_INTERVAL;
+            let assessments = self.assess(&snapshot);
+            let verdicts = self.verdicts(&snapshot, &assessments, limit, progress.as_deref());
+            plan.verdicts = Some(verdicts);
         }
         plan
     }
 
-    /// What others may know of how this node sees the network: metrics to `most` nodes, room, losses.
-    pub fn route_view(&self, world: &Observation, most: usize) -> RouteView {
-        RouteView::new(
-            world,
-            self.me,
-            usize::from(self.settings.parameters.max_accepted),
-            most,
-        )
+    /// This node's route view, with the metrics of at most `max_distances` nodes.
+    pub fn route_view(&self, observation: &Observation, max_distances: usize) -> RouteView {
+        let max_accepted = usize::from(self.settings.parameters.max_accepted);
+        RouteView::new(observation, self.me, max_accepted, max_distances)
     }
 
-    /// When tunnels are compared next.
+    /// The moment at which tunnels are compared next.
     pub fn next_refresh(&self) -> Uptime {
         self.next_refresh
     }
 
-    fn begin(&mut self, now: Uptime) -> Uptime {
-        if let Some(began) = self.began {
-            return began;
-        }
-        self.began = Some(now);
-        let refresh = self.settings.parameters.refresh;
-        // Nodes that start together must not refresh together.
-        self.next_refresh = now + self.rng.span(refresh, refresh.saturating_mul(2));
-        now
+    /// The span of that number of refreshes.
+    fn refreshes(&self, count: u32) -> Duration {
+        self.settings.parameters.refresh.saturating_mul(count)
     }
 
-    fn draining(&self, picture: &Picture<'_>) -> BTreeMap<Slot, bool> {
-        let drains = |slot: &Slot, link: &LinkReading| {
-            slot.role() == Role::Accepted && link.tunnel.phase.is_draining()
-        };
-        let drained = |slot: Slot, link: &LinkReading| {
-            let usage = self.usage.get(&slot).map(|(_, _, usage)| usage);
-            drain::is_drained(
-                picture,
-                slot,
-                link.tunnel.since,
-                usage,
-                &self.settings.parameters,
-            )
-        };
-        let all = picture
-            .tunnels
-            .iter()
-            .filter(|(slot, link)| drains(slot, link));
-        all.map(|(slot, link)| (*slot, drained(*slot, link)))
-            .collect()
+    /// The moment of the first plan, which also sets the first refresh.
+    fn start(&mut self, now: Uptime) -> Uptime {
+        if let Some(started_at) = self.started_at {
+            return started_at;
+        }
+        self.started_at = Some(now);
+        // Nodes that start together must not refresh together.
+        let (earliest, latest) = (self.refreshes(1), self.refreshes(2));
+        self.next_refresh = now + self.rng.span(earliest, latest);
+        now
     }
 
     fn wanted(&self) -> usize {
         usize::from(self.settings.parameters.tunnels_to_dial)
     }
 
-    /// Nodes behind closed gateways would fill everybody's servers; while nobody can tell yet who is
-    /// one, all dial what they want, so that a network that starts together is whole at once.
-    fn limit(&self, began: Uptime, now: Uptime, was_reached: bool) -> usize {
-        let grace = self
-            .settings
-            .parameters
-            .refresh
-            .saturating_mul(UNREACHED_GRACE);
-        let unreached = !was_reached && now.since(began) >= grace;
-        if unreached {
+    /// The number of dialled tunnels now allowed.
+    ///
+    /// Nodes behind closed gateways would fill everybody's servers, so a node that nobody reaches dials few. While no
+    /// node can know yet whether it is one, all dial what they want, so that a network that starts together is whole
+    /// at once.
+    fn limit(&self, started_at: Uptime, now: Uptime, was_reached: bool) -> usize {
+        let grace = self.refreshes(UNREACHED_GRACE);
+        let is_unreached = !was_reached && now.since(started_at) >= grace;
+        if is_unreached {
             self.wanted().min(UNREACHED_LIMIT)
         } else {
             self.wanted()
         }
     }
 
-    /// Feeds each tunnel's counters to its usage; a tunnel made anew begins anew.
-    fn count(&mut self, world: &Observation, picture: &Picture<'_>) {
-        let floor = Floor::new(
-            &self.settings.parameters,
-            picture.ways.nodes().len().saturating_add(1),
-        );
-        let frames: BTreeMap<_, _> = world
-            .probes
-            .iter()
-            .map(|probe| (probe.slot, ProbeFrames::from(probe)))
-            .collect();
-        self.lost(picture);
-        self.usage.retain(|slot, (peer, up_since, _)| {
-            picture
-                .tunnels
-                .get(slot)
-                .is_some_and(|link| link.tunnel.peer == *peer && link.tunnel.up_since == *up_since)
-        });
-        for (slot, link) in &picture.tunnels {
-            let probes = frames.get(slot).copied().unwrap_or_default();
-            let begin = || {
-                (
-                    link.tunnel.peer,
-                    link.tunnel.up_since,
-                    Usage::new(link.counters, probes, picture.at),
-                )
-            };
-            let (_, _, usage) = self.usage.entry(*slot).or_insert_with(begin);
-            usage.read(link.counters, probes, floor, picture.at);
-        }
-        self.chosen.retain(|(slot, peer)| {
-            let same = picture
-                .tunnels
-                .get(slot)
-                .is_some_and(|link| link.tunnel.peer == *peer);
-            same || self.dialling.is_pending(*peer)
-        });
-        self.given_up.retain(|_, until| *until > picture.at);
-        let rest = self
-            .settings
-            .parameters
-            .refresh
-            .saturating_mul(REST_REFRESHES);
-        self.closings.retain(|_, moments| {
-            moments.retain(|moment| picture.at.since(*moment) < rest);
-            !moments.is_empty()
-        });
-        self.closed_connecting
-            .retain(|slot, _| picture.tunnels.contains_key(slot));
-    }
-
-    /// Tunnels that ended unasked: a better topology is looked for sooner, and a peer whose tunnel did
-    /// not live long is not the next to be dialled.
-    fn lost(&mut self, picture: &Picture<'_>) {
-        let parameters = &self.settings.parameters;
-        let passed_over = picture.at
-            + parameters
-                .refresh
-                .saturating_mul(refresh::PASSED_OVER_REFRESHES);
-        for (slot, (peer, up_since, _)) in &self.usage {
-            let ours = self
-                .closing
-                .as_ref()
-                .is_some_and(|closing| closing.slot == *slot);
-            if slot.role() == Role::Accepted || ours || picture.tunnels.contains_key(slot) {
-                continue;
-            }
-            self.patience = 1;
-            if up_since.is_some_and(|since| picture.at.since(since) < parameters.min_age) {
-                self.dialling.pass_over(*peer, passed_over);
-            }
-        }
-    }
-
-    /// The closing under way. A drain that another policy began is carried through for that policy's reason.
-    fn carry_on(&mut self, picture: &Picture<'_>, plan: &mut Plan, progress: &mut Option<String>) {
-        if self.closing.is_none() {
-            let mut dialled = picture.dialled();
-            self.closing = dialled.find_map(|link| {
-                let reason = link.tunnel.phase.drain_reason()?;
-                let (slot, peer) = (link.tunnel.slot, link.tunnel.peer);
-                Some(Closing::begin(slot, peer, reason, picture))
-            });
-        }
-        let Some(mut closing) = self.closing.take() else {
-            return;
-        };
-        let usage = self.usage.get(&closing.slot).map(|(_, _, usage)| usage);
-        match closing.step(picture, usage, &self.settings.parameters) {
-            Step::Gone => return,
-            Step::GivenUp => {
-                let rest = self
-                    .settings
-                    .parameters
-                    .refresh
-                    .saturating_mul(GIVEN_UP_REFRESHES);
-                self.given_up.insert(closing.slot, picture.at + rest);
-                return;
-            }
-            Step::Wait(text) => *progress = Some(text),
-            Step::Order(decision) => {
-                *progress = Some(decision.terms.clone());
-                plan.decisions.push(decision);
-            }
-        }
-        self.closing = Some(closing);
-    }
-
-    /// Of two nodes that dialled each other the one with the lower prefix closes its own.
-    fn duplicates(&mut self, picture: &Picture<'_>, plan: &mut Plan) {
-        let accepted: BTreeSet<_> = picture
-            .tunnels
-            .values()
-            .filter(|link| link.tunnel.role() == Role::Accepted && link.tunnel.phase == Phase::Up)
-            .map(|link| link.tunnel.peer)
-            .collect();
-        let doubled = |peer: Prefix| self.me < peer && accepted.contains(&peer);
-        let doubles: Vec<_> = picture
-            .dialled()
-            .filter(|link| doubled(link.tunnel.peer))
-            .collect();
-        for link in doubles {
-            let (slot, peer) = (link.tunnel.slot, link.tunnel.peer);
-            let reason = CloseReason::Duplicate;
-            let terms = format!("peer={peer} dialled us too, ours={}", self.me);
-            match link.tunnel.phase {
-                Phase::Connecting if !self.closed_connecting.contains_key(&slot) => {
-                    self.closed_connecting.insert(slot, picture.at);
-                    plan.decisions.push(Decision {
-                        order: Order::Close { slot, reason },
-                        terms,
-                    });
-                }
-                Phase::Up => {
-                    let given_up = self.given_up.contains_key(&slot);
-                    if self.closing.is_none()
-                        && picture.told
-                        && !given_up
-                        && picture.only_route(slot).is_none()
-                    {
-                        self.close(picture, slot, peer, reason, terms, plan);
-                    }
-                }
-                Phase::Connecting | Phase::Draining { .. } | Phase::Closing => {}
-            }
-        }
-    }
-
-    fn close(
-        &mut self,
-        picture: &Picture<'_>,
-        slot: Slot,
-        peer: Prefix,
-        reason: CloseReason,
-        terms: String,
-        plan: &mut Plan,
-    ) {
-        self.closing = Some(Closing::begin(slot, peer, reason, picture));
-        self.closings.entry(slot).or_default().push(picture.at);
-        plan.decisions.push(Decision {
-            order: Order::Drain { slot, reason },
-            terms,
-        });
+    fn usage(&self, slot: Slot) -> Option<&Usage> {
+        self.tracked.get(&slot).map(|tracked| &tracked.usage)
     }
 
     fn is_chosen(&self, link: &LinkReading) -> bool {
         self.chosen.contains(&(link.tunnel.slot, link.tunnel.peer))
     }
 
-    fn remember_gains(&mut self, dials: &[Decision]) {
+    fn note_gains(&mut self, dials: &[Decision]) {
         for dial in dials {
             if let Order::Open {
                 slot,
@@ -467,21 +283,18 @@ impl Planner {
         }
     }
 
-    fn assess(&self, picture: &Picture<'_>) -> Vec<Assessment> {
-        let usage: BTreeMap<_, _> = self
-            .usage
-            .iter()
-            .map(|(slot, (.., usage))| (*slot, usage))
-            .collect();
-        let shields = Shields {
+    fn assess(&self, snapshot: &Snapshot<'_>) -> Vec<Assessment> {
+        let tracked = self.tracked.iter();
+        let usage = tracked.map(|(slot, tracked)| (*slot, &tracked.usage));
+        let conditions = SpareConditions {
             parameters: &self.settings.parameters,
             pinned: &self.settings.pinned,
             given_up: &self.given_up,
             closings: &self.closings,
-            random: &self.random(picture),
-            rest: self.refreshes,
+            random: &self.random(snapshot),
+            rest: self.rest,
         };
-        assess::assess(picture, &usage, &shields)
+        assess(snapshot, &usage.collect(), &conditions)
     }
 }
 

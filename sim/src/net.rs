@@ -150,7 +150,7 @@ impl Net {
         let mut planner = Planner::new(prefix(node)?, settings);
         planner.set_link_cost(self.settings.cost);
         planner.set_sample(self.stands_for());
-        planner.set_silent();
+        planner.disable_verdicts();
         let began = Observation {
             at: Uptime(self.now.0.saturating_sub(self.refresh)),
             ..Observation::default()

@@ -232,11 +232,10 @@ impl Tape {
         let plan = planner.plan(&self.world, self.reached);
         self.done.looks += 1;
         self.done.lasted_s = now.since(BEGAN).as_secs();
-        let again = |decision: &Decision| decision.terms.starts_with("told again");
         let fresh = plan
             .decisions
             .into_iter()
-            .filter(|decision| !again(decision));
+            .filter(|decision| !decision.is_repeated());
         self.done
             .orders
             .extend(fresh.map(|decision| told(decision, now)));

@@ -1,6 +1,8 @@
-//! The planner as a whole: single looks, random worlds, and a simulated network.
+//! Tests the planner as a whole: single plans, random observations, and a simulated network.
 
-mod gains;
-mod looks;
-mod net;
-mod worlds;
+mod closing;
+mod dialling;
+mod fixtures;
+mod random_observations;
+mod replacing;
+mod simulated_network;

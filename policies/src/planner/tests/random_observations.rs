@@ -1,6 +1,6 @@
-//! Laws that hold in any world, possible or not.
+//! Laws that hold for any observation, possible or not.
 
-use super::looks::{candidate, link, peer};
+use super::fixtures::{candidate, link, peer};
 use crate::{
     gain::Rule,
     names::{Role, Slot, Transport},
@@ -36,10 +36,10 @@ fn phase() -> impl Strategy<Value = Phase> {
 }
 
 fn links() -> impl Strategy<Value = Vec<LinkReading>> {
-    let one = (0u16..10, 1u32..9, phase(), 1u64..2_000);
-    proptest::collection::vec(one, 0..10).prop_map(|all| {
+    let drawn = (0u16..10, 1u32..9, phase(), 1u64..2_000);
+    proptest::collection::vec(drawn, 0..10).prop_map(|drawn| {
         let mut taken = BTreeSet::new();
-        let mut links: Vec<_> = all
+        let mut links: Vec<_> = drawn
             .into_iter()
             .map(|(n, p, phase, at)| link(slot(n), p, phase, at))
             .collect();
@@ -70,23 +70,23 @@ fn candidate_rtts() -> impl Strategy<Value = Vec<CandidateRtt>> {
         0..12,
     )
     .prop_map(|all| {
-        let sounding = |(number, (at, rtt)): (u32, (u64, Option<u64>))| CandidateRtt {
+        let measured = |(number, (at, rtt)): (u32, (u64, Option<u64>))| CandidateRtt {
             peer: peer(number),
             at: Uptime::from_secs(at),
             rtt: rtt.map(Duration::from_millis),
         };
-        all.into_iter().map(sounding).collect()
+        all.into_iter().map(measured).collect()
     })
 }
 
 fn views() -> impl Strategy<Value = Vec<PeerRouteView>> {
     let distances = proptest::collection::vec((1u32..14, any::<u16>()), 0..10);
-    let told = (
+    let report = (
         any::<bool>(),
         proptest::option::of(0u16..8),
         any::<Option<u64>>(),
     );
-    let one = (1u32..14, 1u64..4_000, told, distances);
+    let one = (1u32..14, 1u64..4_000, report, distances);
     let view = one.prop_map(
         |(number, at, (accepts_tunnels, accepted, regret), distances)| PeerRouteView {
             peer: peer(number),
@@ -107,15 +107,15 @@ fn views() -> impl Strategy<Value = Vec<PeerRouteView>> {
     })
 }
 
-fn worlds() -> impl Strategy<Value = Observation> {
+fn observations() -> impl Strategy<Value = Observation> {
     let known = proptest::collection::btree_map(1u32..14, proptest::option::of(1u64..2_000), 0..12);
-    let told = (
+    let parts = (
         proptest::option::weighted(0.9, routes()),
         known,
         candidate_rtts(),
         views(),
     );
-    (links(), told).prop_map(|(links, (routes, known, candidate_rtts, views))| {
+    (links(), parts).prop_map(|(links, (routes, known, candidate_rtts, views))| {
         let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
         Observation {
             at: Uptime::from_secs(2_000),
@@ -139,8 +139,8 @@ fn worlds() -> impl Strategy<Value = Observation> {
     })
 }
 
-/// Looks at the same tunnels each half minute for an hour and a half: many refreshes.
-fn live(world: &Observation, seed: u64) -> Vec<(Observation, Plan)> {
+/// Plans for the same tunnels every half minute of an hour and a half, which contains many refreshes.
+fn plans(observation: &Observation, seed: u64) -> Vec<(Observation, Plan)> {
     let parameters = Parameters {
         tunnels_to_dial: WANTED,
         ..Parameters::default()
@@ -152,33 +152,37 @@ fn live(world: &Observation, seed: u64) -> Vec<(Observation, Plan)> {
         seed,
     };
     let mut planner = Planner::new(peer(2), settings);
-    let look = |step: u64| {
-        let world = Observation {
+    let plan = |step: u64| {
+        let observation = Observation {
             at: Uptime::from_secs(2_000 + 30 * step),
-            ..world.clone()
+            ..observation.clone()
         };
-        let plan = planner.plan(&world, seed.is_multiple_of(2));
-        (world, plan)
+        let plan = planner.plan(&observation, seed.is_multiple_of(2));
+        (observation, plan)
     };
-    (0..180).map(look).collect()
+    (0..180).map(plan).collect()
 }
 
-fn dialled(world: &Observation) -> usize {
+fn dialled(observation: &Observation) -> usize {
     let counts = |link: &&LinkReading| {
         link.tunnel.role() == Role::Dialled && link.tunnel.phase != Phase::Closing
     };
-    world.links.iter().filter(counts).count()
+    observation.links.iter().filter(counts).count()
 }
 
-/// Whether some node has a finite way by the slot and none by another tunnel that is up.
-fn only_route(world: &Observation, slot: Slot) -> bool {
-    let finite: Vec<_> = world.babel.iter().flat_map(|table| &table.routes).collect();
+/// Returns whether some node has a finite route by the slot, and none by another tunnel that is up.
+fn only_route(observation: &Observation, slot: Slot) -> bool {
+    let finite: Vec<_> = observation
+        .babel
+        .iter()
+        .flat_map(|table| &table.routes)
+        .collect();
     let finite: Vec<_> = finite
         .into_iter()
         .filter(|r| r.metric != INFINITY && r.node != peer(2))
         .collect();
     let up = |other: Slot| {
-        world
+        observation
             .links
             .iter()
             .any(|l| l.tunnel.slot == other && l.tunnel.phase == Phase::Up)
@@ -194,7 +198,7 @@ fn only_route(world: &Observation, slot: Slot) -> bool {
 }
 
 #[track_caller]
-fn check(world: &Observation, plan: &Plan) {
+fn check(observation: &Observation, plan: &Plan) {
     let mut drains = 0;
     let (mut peers, mut slots) = (BTreeSet::new(), BTreeSet::new());
     for decision in &plan.decisions {
@@ -207,24 +211,29 @@ fn check(world: &Observation, plan: &Plan) {
             } => {
                 assert!(*other != peer(2) && !endpoints.is_empty());
                 assert!(
-                    world.free_slots.contains(slot) && slots.insert(*slot) && peers.insert(*other)
+                    observation.free_slots.contains(slot)
+                        && slots.insert(*slot)
+                        && peers.insert(*other)
                 );
                 assert!(
-                    world.links.iter().all(|link| link.tunnel.peer != *other),
+                    observation
+                        .links
+                        .iter()
+                        .all(|link| link.tunnel.peer != *other),
                     "already a tunnel"
                 );
             }
             Order::Drain { slot, reason } => {
                 drains += 1;
-                let link = world
+                let link = observation
                     .links
                     .iter()
                     .find(|link| link.tunnel.slot == *slot)
                     .unwrap();
-                let age = world.at.since(link.tunnel.up_since.unwrap());
+                let age = observation.at.since(link.tunnel.up_since.unwrap());
                 assert_eq!((slot.role(), link.tunnel.phase), (Role::Dialled, Phase::Up));
-                assert!(!only_route(world, *slot), "the only way");
-                assert!(world.babel.is_some(), "closed blindly");
+                assert!(!only_route(observation, *slot), "the only route");
+                assert!(observation.babel.is_some(), "closed blindly");
                 if *reason != CloseReason::Duplicate {
                     assert!(age >= Parameters::default().min_age, "too young");
                     assert_ne!(link.tunnel.peer, peer(PINNED), "pinned");
@@ -232,7 +241,7 @@ fn check(world: &Observation, plan: &Plan) {
             }
             Order::Close { slot, .. } | Order::Undrain { slot, .. } => {
                 assert!(
-                    world
+                    observation
                         .links
                         .iter()
                         .any(|link| link.tunnel.slot == *slot && slot.role() == Role::Dialled)
@@ -241,14 +250,14 @@ fn check(world: &Observation, plan: &Plan) {
         }
     }
     assert!(drains <= 1, "two planned closings at once");
-    let draining = world
+    let draining = observation
         .links
         .iter()
         .any(|l| l.tunnel.role() == Role::Dialled && l.tunnel.phase.is_draining());
     assert!(drains == 0 || !draining, "a second closing beside a drain");
     // A pinned peer is dialled all the same.
     let others = peers.iter().filter(|other| **other != peer(PINNED)).count();
-    let above = dialled(world) + others > usize::from(WANTED) + 1;
+    let above = dialled(observation) + others > usize::from(WANTED) + 1;
     assert!(!above || others == 0, "above the limit");
 }
 
@@ -256,23 +265,25 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_world_makes_the_planner_break_its_laws(world in worlds(), seed in any::<u64>()) {
-        for (world, plan) in live(&world, seed) {
-            check(&world, &plan);
+    fn no_observation_makes_the_planner_break_its_laws(observation in observations(), seed in any::<u64>()) {
+        for (observation, plan) in plans(&observation, seed) {
+            check(&observation, &plan);
         }
     }
 
     #[test]
-    fn the_order_of_entries_decides_nothing(world in worlds(), seed in any::<u64>()) {
-        let mut turned = world.clone();
-        turned.links.reverse();
-        turned.candidates.reverse();
-        turned.free_slots.reverse();
-        turned.candidate_rtts.reverse();
-        turned.views.reverse();
-        turned.babel.iter_mut().for_each(|table| table.routes.reverse());
-        let plans = |world: &Observation| live(world, seed).into_iter().map(|(_, plan)| plan).collect::<Vec<_>>();
-        prop_assert_eq!(plans(&world), plans(&turned));
-        prop_assert_eq!(plans(&world), plans(&world));
+    fn the_order_of_entries_decides_nothing(observation in observations(), seed in any::<u64>()) {
+        let mut reversed = observation.clone();
+        reversed.links.reverse();
+        reversed.candidates.reverse();
+        reversed.free_slots.reverse();
+        reversed.candidate_rtts.reverse();
+        reversed.views.reverse();
+        reversed.babel.iter_mut().for_each(|table| table.routes.reverse());
+        let only_plans = |observation: &Observation| -> Vec<Plan> {
+            plans(observation, seed).into_iter().map(|(_, plan)| plan).collect()
+        };
+        prop_assert_eq!(only_plans(&observation), only_plans(&reversed));
+        prop_assert_eq!(only_plans(&observation), only_plans(&observation));
     }
 }

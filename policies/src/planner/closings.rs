@@ -1,0 +1,124 @@
+//! Begins and continues planned closings, one at a time, and watches the drains of others.
+
+use super::{
+    Plan, Planner,
+    closing::{Closing, Step, is_drained},
+    snapshot::Snapshot,
+};
+use crate::{
+    names::{Prefix, Role, Slot},
+    observation::{LinkReading, Phase},
+    orders::{CloseReason, Decision, Order},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Number of refreshes for which a tunnel is left alone after its closing was given up.
+const GIVEN_UP_REFRESHES: u32 = 4;
+
+impl Planner {
+    /// Accepted tunnels that drain, and whether each carries nothing any more.
+    pub(super) fn accepted_drains(&self, snapshot: &Snapshot<'_>) -> BTreeMap<Slot, bool> {
+        let drains = |slot: &Slot, link: &LinkReading| {
+            slot.role() == Role::Accepted && link.tunnel.phase.is_draining()
+        };
+        let carries_nothing = |slot: Slot, link: &LinkReading| {
+            let parameters = &self.settings.parameters;
+            let since = link.tunnel.since;
+            is_drained(snapshot, slot, since, self.usage(slot), parameters)
+        };
+        let tunnels = snapshot.tunnels.iter();
+        tunnels
+            .filter(|(slot, link)| drains(slot, link))
+            .map(|(slot, link)| (*slot, carries_nothing(*slot, link)))
+            .collect()
+    }
+
+    /// Continues the closing under way. A drain that another policy began is carried through for that policy's reason.
+    pub(super) fn continue_closing(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        plan: &mut Plan,
+        progress: &mut Option<String>,
+    ) {
+        if self.closing.is_none() {
+            let mut dialled = snapshot.dialled();
+            self.closing = dialled.find_map(|link| {
+                let reason = link.tunnel.phase.drain_reason()?;
+                let (slot, peer) = (link.tunnel.slot, link.tunnel.peer);
+                Some(Closing::new(slot, peer, reason, snapshot))
+            });
+        }
+        let Some(mut closing) = self.closing.take() else {
+            return;
+        };
+        let usage = self.usage(closing.slot);
+        match closing.step(snapshot, usage, &self.settings.parameters) {
+            Step::Gone => return,
+            Step::GivenUp => {
+                let spared_until = snapshot.at + self.refreshes(GIVEN_UP_REFRESHES);
+                self.given_up.insert(closing.slot, spared_until);
+                return;
+            }
+            Step::Wait(text) => *progress = Some(text),
+            Step::Order(decision) => {
+                *progress = Some(decision.terms.clone());
+                plan.decisions.push(decision);
+            }
+        }
+        self.closing = Some(closing);
+    }
+
+    /// Of two nodes that dialled each other the one with the lower prefix closes its own tunnel.
+    pub(super) fn close_duplicate(&mut self, snapshot: &Snapshot<'_>, plan: &mut Plan) {
+        let is_accepted = |link: &&&LinkReading| {
+            link.tunnel.role() == Role::Accepted && link.tunnel.phase == Phase::Up
+        };
+        let accepted = snapshot.tunnels.values().filter(is_accepted);
+        let accepted: BTreeSet<Prefix> = accepted.map(|link| link.tunnel.peer).collect();
+        let is_duplicate = |link: &&LinkReading| {
+            let peer = link.tunnel.peer;
+            self.me < peer && accepted.contains(&peer)
+        };
+        let duplicates: Vec<_> = snapshot.dialled().filter(is_duplicate).collect();
+        for link in duplicates {
+            let (slot, peer) = (link.tunnel.slot, link.tunnel.peer);
+            let reason = CloseReason::Duplicate;
+            let terms = format!(
+                "this node has the lower prefix, and closes its own tunnel; me={} peer={peer}",
+                self.me
+            );
+            match link.tunnel.phase {
+                Phase::Connecting if !self.closed_connecting.contains_key(&slot) => {
+                    self.closed_connecting.insert(slot, snapshot.at);
+                    let order = Order::Close { slot, reason };
+                    plan.decisions.push(Decision { order, terms });
+                }
+                Phase::Up => {
+                    let can_close = self.closing.is_none()
+                        && snapshot.is_table_known
+                        && !self.given_up.contains_key(&slot)
+                        && snapshot.only_route(slot).is_none();
+                    if can_close {
+                        self.begin_closing(snapshot, (slot, peer), reason, terms, plan);
+                    }
+                }
+                Phase::Connecting | Phase::Draining { .. } | Phase::Closing => {}
+            }
+        }
+    }
+
+    /// Begins to close a tunnel by plan, with a drain.
+    pub(super) fn begin_closing(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        (slot, peer): (Slot, Prefix),
+        reason: CloseReason,
+        terms: String,
+        plan: &mut Plan,
+    ) {
+        self.closing = Some(Closing::new(slot, peer, reason, snapshot));
+        self.closings.entry(slot).or_default().push(snapshot.at);
+        let order = Order::Drain { slot, reason };
+        plan.decisions.push(Decision { order, terms });
+    }
+}
