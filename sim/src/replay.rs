@@ -442,7 +442,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const STATUS: &str = r#"{"version":1,"at":"2024-01-01T00:00:00Z","software":"0","prefix":"1/16","address":"fd00::1","network":"fd00::/48","pid":1,"uptime_seconds":1.0,"ready":true,"tunnels_up":{"dialled":1,"accepted":0},"nodes_known":1,"routes_installed":1,"neighbours":1,"registry":{"asked":null,"answered":null,"failure":null},"leases":[],"children":[],"actor_restarts":0}"#;
+    const STATUS: &str = r#"{"version":1,"at":"2024-01-01T00:00:00Z","software":"0","prefix":"1/16","address":"fd00::1","network":"fd00::/48","pid":1,"uptime_seconds":1.0,"ready":true,"tunnels_up":{"dialled":1,"accepted":0},"nodes_known":1,"routes_installed":1,"neighbours":1,"registry":{"last_request_at":null,"last_answer_at":null,"last_error":null},"leases":[],"processes":[],"actor_restarts":0}"#;
     const PEERS: &str = r#"{"version":1,"at":"2024-01-01T00:00:01Z","peers":[{"prefix":"9/16","endpoints":["udp:192.0.2.9:1194"],"confirmed_seconds_ago":3.5,"failed_seconds_ago":null,"failures":0,"slot":null}]}"#;
     const ROUTES: &str = r#"{"version":1,"at":"2024-01-01T00:00:02Z","babeld_answers":true,"neighbours":[],"routes":[{"node":"9/16","address":"fd00::9","slot":"wrn0","via":"2/16","installed":true,"metric":300,"refmetric":204}]}"#;
     const TUNNELS: &str = r#"{"version":1,"at":"2024-01-01T00:00:03Z","tunnels":[{"slot":"wrn0","peer":"2/16","role":"dialled","transport":"udp","endpoint":"192.0.2.2:1194","phase":"up","drain_reason":null,"age_seconds":900.0,"rx_bytes":1,"tx_bytes":2,"rx_bytes_per_second":0.0,"tx_bytes_per_second":0.0,"nodes_served":1,"routes":1,"rtt_seconds":null,"loss_ratio":null,"verdict":null}]}"#;
