@@ -1,7 +1,7 @@
-//! Makes an actor anew after a panic.
+//! Restarts an actor after a panic.
 //!
-//! A guardian has the stable address; what it is sent it passes on to the actor of the day. actix's
-//! own `Supervisor` does not come back from a panic: the actor is dropped and its mailbox closed.
+//! A guardian has the stable address, and passes messages on to the present actor. actix's own
+//! `Supervisor` does not survive a panic: the actor is dropped and its mailbox closed.
 
 pub mod panics;
 
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// More than this many restarts within [`BUDGET_SPAN`] ends the daemon (as OTP's intensity).
 const BUDGET: usize = 5;
 
-/// See [`BUDGET`].
+/// The span in which [`BUDGET`] restarts are allowed.
 const BUDGET_SPAN: Duration = Duration::from_secs(60);
 
 /// `EX_SOFTWARE` of sysexits: an actor died more often than its budget allows.
@@ -34,8 +34,8 @@ pub struct Guardian<A: Actor> {
     panics: Panics,
 }
 
-/// Starts an actor under a guardian, built from `deps`, and anew from a copy of them after a panic;
-/// `remade` receives each restart.
+/// Starts an actor under a guardian. The actor is built from `deps`, and again from a copy of them
+/// after a panic; `restarts` receives each restart.
 pub fn guard<A: Actor<Context = Context<A>>, D: Clone + 'static>(
     name: &'static str,
     remade: Option<Recipient<ActorRestarted>>,
@@ -75,7 +75,7 @@ impl<A: Actor<Context = Context<A>>> Guardian<A> {
             ctx.stop();
             return actix::System::current().stop_with_code(EXIT_OVER_BUDGET);
         }
-        tracing::error!(actor = self.name, "actor died and is made anew");
+        tracing::error!(actor = self.name, "actor panicked and was restarted");
         self.actor = self.panics.start((self.make)());
         if let Some(remade) = &self.remade {
             remade.do_send(ActorRestarted { actor: self.name });
@@ -119,7 +119,7 @@ mod tests {
     #[rtype(result = "()")]
     struct Say(u32);
 
-    /// Says again what it hears, or dies.
+    /// Repeats the numbers that it receives, or panics.
     struct FakeParrot(mpsc::UnboundedSender<u32>);
 
     impl Actor for FakeParrot {
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Hears of restarts.
+    /// Records restarts.
     struct FakeTelemetry(Rc<RefCell<Vec<&'static str>>>);
 
     impl Actor for FakeTelemetry {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn an_actor_that_panicked_is_made_anew_within_a_second_and_its_restart_is_told() {
+    async fn an_actor_that_panicked_is_restarted_within_a_second_and_the_restart_is_reported() {
         tokio::time::pause();
         let (said, mut heard) = mpsc::unbounded_channel();
         let remade = Rc::new(RefCell::new(Vec::new()));

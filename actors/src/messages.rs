@@ -1,7 +1,8 @@
-//! What actors tell each other: facts in the past tense, orders in the imperative.
+//! The messages between actors: facts in the past tense, orders in the imperative.
 //!
-//! All have result `()`: nobody waits for an answer. A reading is complete and replaces the one
-//! before it ([`offer`]); life events and orders come from bounded producers and go by `do_send`.
+//! All have the result `()`, so no actor waits for another. A reading is complete and replaces the
+//! one before it ([`offer`]); life-cycle events and orders come from bounded producers and go by
+//! `do_send`.
 
 use actix::{Message, Recipient};
 use membership::documents::CurrentDocuments;
@@ -45,7 +46,7 @@ pub fn dropped_readings() -> u64 {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct LinksSampled {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
     /// Every tunnel with its link's counters.
     pub links: Vec<LinkReading>,
@@ -59,25 +60,25 @@ pub struct LinksSampled {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct RoutesRead {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
     /// `None`: babeld is down or did not answer.
     pub table: Option<BabelTable>,
-    /// The ways out of the network; none where `table` is.
+    /// The default routes for packets from the network's range; empty if `table` is `None`.
     pub exit_routes: ExitRoutes,
 }
 
-/// The prober's picture of all tunnels.
+/// The prober has a new reading of all tunnels.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ProbesRead {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
     /// One entry a tunnel.
     pub probes: Vec<ProbeReading>,
 }
 
-/// Who told us of a peer.
+/// The source of a report about a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerSource {
     /// The registry's bootstrap answer.
@@ -88,14 +89,14 @@ pub enum PeerSource {
     Gossip,
 }
 
-/// Somebody told us where peers can be dialled. Already filtered: no own, loopback, link-local,
-/// overlay or (unless configured) private endpoint.
+/// Somebody reported where peers can be dialled. The endpoints are filtered: none is our own,
+/// loopback, link-local, in the overlay or (unless configured) private.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct PeersReported {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
-    /// From whom.
+    /// The source of the report.
     pub source: PeerSource,
     /// Of each peer.
     pub peers: Vec<PeerReport>,
@@ -105,17 +106,17 @@ pub struct PeersReported {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct PeersRead {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
     /// Sorted by prefix.
     pub candidates: Vec<Candidate>,
 }
 
-/// What was found out about peers without a tunnel, and what others say of themselves.
+/// Round trips to peers without a tunnel were measured, or route views of peers were fetched.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct CandidatesMeasured {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
     /// Round trips, sorted by peer.
     pub candidate_rtts: Vec<CandidateRtt>,
@@ -123,15 +124,15 @@ pub struct CandidatesMeasured {
     pub views: Vec<PeerRouteView>,
 }
 
-/// A peer's round trip was sounded, or could not be.
+/// One RTT probe of a candidate has ended.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct PeerSounded {
-    /// When.
+pub struct CandidateProbed {
+    /// The time of the reading.
     pub at: Uptime,
-    /// Whose.
+    /// The candidate.
     pub peer: Prefix,
-    /// Whether anything came back in time.
+    /// Whether an answer came in time.
     pub answered: bool,
 }
 
@@ -139,31 +140,31 @@ pub struct PeerSounded {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Ordered {
-    /// What shall be done.
+    /// The order.
     pub order: Order,
 }
 
-/// A dialled tunnel was begun or a peer was let in.
+/// A tunnel was dialled, or a peer was let in.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelOpened {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
-    /// Where.
+    /// The slot.
     pub slot: Slot,
-    /// With whom.
+    /// The peer.
     pub peer: Prefix,
 }
 
-/// Frames pass.
+/// A tunnel came up: frames pass.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelCameUp {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
-    /// Where.
+    /// The slot.
     pub slot: Slot,
-    /// With whom.
+    /// The peer.
     pub peer: Prefix,
 }
 
@@ -171,13 +172,13 @@ pub struct TunnelCameUp {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelClosed {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
-    /// Where it was.
+    /// The slot that the tunnel had.
     pub slot: Slot,
-    /// With whom.
+    /// The peer.
     pub peer: Prefix,
-    /// Why.
+    /// The reason of the close.
     pub reason: CloseReason,
     /// How long it was up; zero where it never was.
     pub lived: Duration,
@@ -187,7 +188,7 @@ pub struct TunnelClosed {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Decided {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
     /// The orders with the terms by which they were decided; none where the planner leaves things as they are.
     pub decisions: Vec<Decision>,
@@ -221,7 +222,7 @@ pub(crate) fn log_decision(decision: &Decision) {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct DrainsRead {
-    /// Whether each may end without loss.
+    /// Whether each draining tunnel may be closed without loss.
     pub tunnels: BTreeMap<Slot, bool>,
 }
 
@@ -229,7 +230,7 @@ pub struct DrainsRead {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct LeasesRead {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
     /// All that stand now.
     pub leases: Vec<Lease>,
@@ -240,11 +241,11 @@ pub struct LeasesRead {
 pub struct Lease {
     /// UDP or TCP.
     pub transport: Transport,
-    /// Our port.
+    /// The port on this host.
     pub internal_port: u16,
     /// The gateway's address and port.
     pub external: SocketAddr,
-    /// When it ends unless renewed.
+    /// The time at which the lease expires unless it is renewed.
     pub until: Uptime,
 }
 
@@ -270,7 +271,7 @@ impl EventListener for ChildMailbox {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ProcessesRead {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
     /// Sorted by name.
     pub processes: Vec<ProcessReading>,
@@ -280,9 +281,9 @@ pub struct ProcessesRead {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct RegistryContacted {
-    /// When.
+    /// The time of the reading.
     pub at: Uptime,
-    /// One line that says why not.
+    /// The error in one line, if the call failed.
     pub failure: Option<String>,
 }
 
@@ -290,13 +291,13 @@ pub struct RegistryContacted {
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct DocumentOffered {
-    /// Who gave it, as its certificate says.
+    /// The sender, as its certificate states.
     pub from: Prefix,
-    /// What it gave.
+    /// The document that was posted.
     pub document: SignedDocument,
 }
 
-/// The registry told which versions of the signed documents it has.
+/// The registry reported the versions of its signed documents.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct VersionsReported {
@@ -313,14 +314,14 @@ pub struct DocumentsChanged {
     /// Which; `None`: this is what was held from the start.
     pub kind: Option<DocumentKind>,
     /// All that is held now.
-    pub held: Arc<CurrentDocuments>,
+    pub documents: Arc<CurrentDocuments>,
     /// The nodes of which a certificate is newly revoked.
     pub revoked: BTreeSet<Prefix>,
 }
 
-/// Certificate, CAs or keys on disk are others now, or (neither servers nor dials) were looked at.
+/// Certificates, CAs or keys on disk were replaced, or (neither servers nor dials) were checked.
 ///
-/// OpenVPN reads them at its start only, so that its processes must be started anew in time.
+/// OpenVPN reads them at its start only, so its processes must be restarted in time.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct CredentialsChanged {
@@ -328,11 +329,11 @@ pub struct CredentialsChanged {
     pub at: Uptime,
     /// Version of the network document that the disk agrees with.
     pub network_version: u64,
-    /// Servers must be started anew.
+    /// Whether the servers must be restarted.
     pub servers: bool,
-    /// Dialled tunnels must be made anew.
+    /// Whether dialled tunnels must be restarted.
     pub dials: bool,
-    /// Not to be begun before this long: so nodes take turns.
+    /// No restart happens before this span has passed, so that nodes do not restart at once.
     pub after: Duration,
     /// From then on whatever cannot be drained is ended all the same.
     pub at_the_latest: Duration,
@@ -340,10 +341,10 @@ pub struct CredentialsChanged {
     pub not_after_s: Option<u64>,
 }
 
-/// A guardian made an actor anew.
+/// A guardian restarted an actor.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ActorRestarted {
-    /// Which.
+    /// The name of the actor.
     pub actor: &'static str,
 }

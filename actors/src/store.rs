@@ -1,7 +1,7 @@
-//! What outlives an actor: one store on the main thread, outside every actor.
+//! The shared state on the main thread, which outlives every actor.
 //!
-//! An actor made anew asks it for a complete reading. Readers (the sampler, babeld's poller, the
-//! peer cache) take copies; only the tunnels actor writes the tunnel table.
+//! A restarted actor reads the present state here. Readers (the sampler, babeld's poller, the peer
+//! cache) take copies; only the tunnels actor writes the tunnel table.
 
 use crate::restart_lock::SharedRestartLock;
 use arc_swap::ArcSwap;
@@ -26,7 +26,8 @@ use std::{
 use tokio::sync::Notify;
 use wire::peer::NodeDocument;
 
-/// The last reading, for whoever is not sent it: the peer API's thread and the peer client.
+/// The last reading of the peer cache, for those that do not receive it: the peer API's thread and
+/// peer discovery.
 pub type SharedCandidates = Arc<ArcSwap<Vec<Candidate>>>;
 
 /// How we see the network, for the peer API.
@@ -39,8 +40,8 @@ pub struct LocalLimits {
     pub tunnels_to_dial: u16,
     /// Most tunnels to accept.
     pub max_accepted: u16,
-    /// Most metrics that others are shown: none where we would rather not carry their traffic, so that a tunnel
-    /// to us is worth the way to us and no more.
+    /// Most metrics that other nodes are shown. It is 0 where we would rather not carry their
+    /// traffic, so that a tunnel to us is worth the path to us and no more.
     pub distances: usize,
 }
 
@@ -106,7 +107,7 @@ impl Store {
 pub struct DialHistory {
     /// Failed dials in a row.
     pub failures: u32,
-    /// When the last one failed.
+    /// The time of the last failure.
     pub failed: Option<Uptime>,
     /// The endpoint that last came up.
     pub good: Option<Endpoint>,
@@ -168,7 +169,7 @@ impl AppliedVersions {
 pub struct TunnelTable {
     /// By slot; a slot without an entry holds no tunnel.
     pub tunnels: BTreeMap<Slot, TunnelReading>,
-    /// By peer.
+    /// The history of dials, by peer.
     pub dials: BTreeMap<Prefix, DialHistory>,
     /// All dialling slots that exist.
     pub dialling_slots: Vec<Slot>,

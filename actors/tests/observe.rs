@@ -1,4 +1,4 @@
-//! Fills the picture through telemetry's mailbox and reads it as others do: by Prometheus, by promtool,
+//! Fills the snapshot through telemetry's mailbox and reads it as others do: by Prometheus, by promtool,
 //! and over the control socket.
 
 #![expect(
@@ -8,132 +8,30 @@
     reason = "all of it is tests, helpers included; they start promtool and Prometheus"
 )]
 
-mod picture;
+mod exporting_node;
+mod snapshot;
 
-use actix::{Actor, Addr};
+use actix::Actor;
 use actors::{
     messages::{ActorRestarted, RoutesRead},
     sinks::{
-        control, exporter,
-        telemetry::{self, Published, Telemetry, TelemetryDeps},
+        control,
+        telemetry::{self, Telemetry, TelemetryDeps},
     },
 };
+use exporting_node::*;
 use os::clock::Clock;
-use picture::{identity, links, tell};
-use policies::orders::Order;
+use snapshot::identity;
 use std::{
-    collections::{BTreeMap, BTreeSet},
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
-    time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, UnixStream},
-};
+use tokio::net::{TcpStream, UnixStream};
 use wire::control::{
     DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument,
     STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
 };
-
-/// Looks ten times a second; gives up after 30 s.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let mut ticks = tokio::time::interval(Duration::from_millis(100));
-    for _ in 0..300 {
-        ticks.tick().await;
-        if let Some(found) = look().await {
-            return found;
-        }
-    }
-    panic!("waited in vain for {what}");
-}
-
-async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> (u16, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (
-        head.split(' ').nth(1).unwrap().parse().unwrap(),
-        body.to_owned(),
-    )
-}
-
-/// A folder that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("warren-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
-/// An exporter on a free port of loopback with a full picture behind it.
-struct Node {
-    telemetry: Addr<Telemetry>,
-    published: Published,
-    clock: Clock,
-    port: u16,
-}
-
-impl Node {
-    async fn start() -> Self {
-        let clock = Clock::boottime();
-        let published = telemetry::publish(identity(clock.now()), &clock);
-        let telemetry = Telemetry::new(TelemetryDeps {
-            clock: clock.clone(),
-            published: published.clone(),
-        })
-        .start();
-        let port = free_port();
-        let listen = exporter::Listen::Tcp(([127, 0, 0, 1], port).into());
-        actix_rt::spawn(exporter::serve(&listen, clock.clone(), published.clone()).unwrap());
-        tell(&telemetry, clock.now());
-        let node = Self {
-            telemetry,
-            published,
-            clock,
-            port,
-        };
-        node.sample(0);
-        node.sample(100_000);
-        until("the picture", async || {
-            (node.published.load().routes_installed > 0).then_some(())
-        })
-        .await;
-        node
-    }
-
-    fn sample(&self, bytes: u64) {
-        self.telemetry.do_send(links(self.clock.now(), bytes));
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        get(
-            TcpStream::connect(("127.0.0.1", self.port)).await.unwrap(),
-            path,
-        )
-        .await
-    }
-}
 
 #[actix::test]
 async fn promtool_has_no_complaint_and_the_numbers_are_those_told() {
@@ -413,148 +311,4 @@ async fn a_real_prometheus_finds_traffic_routes_and_decisions() {
         .await;
     }
     prometheus.kill().await.unwrap();
-}
-
-/// The first cells of a table's rows in `docs/METRICS.md`, without their back quotes.
-fn listed() -> Vec<[String; 5]> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
-    let text = std::fs::read_to_string(file).unwrap();
-    let (table, _) = text.split_once("| label |").unwrap();
-    let cells = |line: &str| {
-        let cells = line
-            .trim_matches('|')
-            .split('|')
-            .map(|cell| cell.trim().replace('`', ""));
-        <[String; 5]>::try_from(cells.collect::<Vec<_>>()).unwrap()
-    };
-    table
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .map(cells)
-        .collect()
-}
-
-#[test]
-fn the_document_lists_each_metric_with_its_kind_labels_and_help() {
-    let registered: Vec<_> = exporter::FAMILIES
-        .iter()
-        .map(|family| {
-            let kind = format!("{:?}", family.kind).to_lowercase();
-            [
-                family.name.to_owned(),
-                kind,
-                family.labels.join(", "),
-                family.help.to_owned(),
-            ]
-        })
-        .collect();
-    let listed: Vec<_> = listed()
-        .into_iter()
-        .map(|[name, kind, _, labels, help]| [name, kind, labels, help])
-        .collect();
-    assert_eq!(listed, registered);
-}
-
-/// The values that `docs/METRICS.md` lists for a label: each clause's words before the colon, and its values.
-///
-/// A cell reads "`a`, `b`" or "of `x`: `a`, `b`; of `y`, `z`: `c`".
-fn documented_values(label: &str) -> Vec<(String, BTreeSet<String>)> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
-    let text = std::fs::read_to_string(file).unwrap();
-    let (_, table) = text.split_once("| label |").unwrap();
-    let start = format!("| `{label}` |");
-    let row = table.lines().find_map(|line| line.strip_prefix(&start));
-    let row = row.unwrap_or_else(|| panic!("no row for the label {label}"));
-    let clause = |clause: &str| {
-        let (scope, values) = clause.split_once(':').unwrap_or(("", clause));
-        let values = values.split('`').skip(1).step_by(2);
-        let values = values.filter(|value| !value.starts_with("warren_"));
-        let values = values.map(str::to_owned);
-        (scope.trim().replace('`', ""), values.collect())
-    };
-    row.split(';').map(clause).collect()
-}
-
-/// The labels of each sample of a metric, or of all metrics.
-fn samples(text: &str, metric: Option<&str>) -> Vec<BTreeMap<String, String>> {
-    let labels = |line: &str| {
-        let (name, rest) = line.split_once('{')?;
-        let (labels, _) = rest.split_once('}')?;
-        let pairs = labels.split("\",").filter_map(|pair| {
-            let (label, value) = pair.split_once("=\"")?;
-            Some((label.to_owned(), value.trim_end_matches('"').to_owned()))
-        });
-        metric
-            .is_none_or(|metric| metric == name)
-            .then(|| pairs.collect())
-    };
-    text.lines().filter_map(labels).collect()
-}
-
-#[actix::test]
-async fn the_document_lists_every_value_that_a_label_can_take() {
-    let node = Node::start().await;
-    let (_, text) = node.get("/metrics").await;
-    let all = samples(&text, None);
-    for label in [
-        "order",
-        "reason",
-        "role",
-        "outcome",
-        "state",
-        "direction",
-        "transport",
-    ] {
-        let values = all.iter().filter_map(|sample| sample.get(label));
-        let values = values.filter(|value| !value.is_empty()).cloned();
-        let documented = documented_values(label);
-        let documented = documented.into_iter().flat_map(|(_, values)| values);
-        assert_eq!(
-            values.collect::<BTreeSet<_>>(),
-            documented.collect(),
-            "values of the label {label}, and what docs/METRICS.md lists"
-        );
-    }
-}
-
-#[actix::test]
-async fn the_document_lists_the_reasons_of_each_order_and_of_closed_tunnels() {
-    let node = Node::start().await;
-    let (_, text) = node.get("/metrics").await;
-    let documented = documented_values("reason");
-    let listed = |word: &str| {
-        let is_named = |scope: &str| {
-            let mut words = scope.split(|c: char| !c.is_alphanumeric());
-            words.any(|other| other == word)
-        };
-        let clause = documented.iter().find(|(scope, _)| is_named(scope));
-        clause
-            .unwrap_or_else(|| panic!("no reasons of {word}"))
-            .1
-            .clone()
-    };
-    let reasons = |samples: &[BTreeMap<String, String>], order: Option<&str>| {
-        let of_order = samples
-            .iter()
-            .filter(|sample| order.is_none_or(|order| sample["order"] == order));
-        of_order
-            .map(|sample| sample["reason"].clone())
-            .collect::<BTreeSet<_>>()
-    };
-    let decisions = samples(&text, Some("warren_decisions_total"));
-    for order in Order::LABELS {
-        assert_eq!(reasons(&decisions, Some(order)), listed(order), "{order}");
-    }
-    let closed = samples(&text, Some("warren_tunnels_closed_total"));
-    assert_eq!(reasons(&closed, None), listed("close"));
-}
-
-#[actix::test]
-async fn a_full_picture_has_a_sample_of_every_metric() {
-    let node = Node::start().await;
-    let (_, text) = node.get("/metrics").await;
-    for family in exporter::FAMILIES {
-        let typed = format!("# TYPE {} ", family.name);
-        assert!(text.contains(&typed), "{} has no sample", family.name);
-    }
 }

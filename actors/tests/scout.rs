@@ -12,7 +12,7 @@ mod netns;
 
 use actix::{Actor, Addr, Context, Handler};
 use actors::{
-    messages::{CandidatesMeasured, DocumentsChanged, PeerSounded},
+    messages::{CandidateProbed, CandidatesMeasured, DocumentsChanged},
     sources::candidate_prober::{CandidateProber, CandidateProberDeps, CandidateProberSettings},
     store::{SharedCandidates, Store},
 };
@@ -49,10 +49,10 @@ impl Actor for Sink {
     type Context = Context<Self>;
 }
 
-impl Handler<PeerSounded> for Sink {
+impl Handler<CandidateProbed> for Sink {
     type Result = ();
 
-    fn handle(&mut self, fact: PeerSounded, _: &mut Self::Context) {
+    fn handle(&mut self, fact: CandidateProbed, _: &mut Self::Context) {
         assert_eq!(fact.peer, prefix(PEER));
         let _ = self.sounded.send(fact.answered);
     }
@@ -151,7 +151,7 @@ impl Scouting {
         let kind = Some(DocumentKind::Network);
         self.scout.do_send(DocumentsChanged {
             kind,
-            held,
+            documents: held,
             revoked: Default::default(),
         });
     }

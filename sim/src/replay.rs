@@ -111,9 +111,9 @@ pub struct Ordered {
     pub at_s: u64,
     /// `open`, `drain`, `undrain` or `close`.
     pub order: &'static str,
-    /// Where.
+    /// The slot.
     pub slot: String,
-    /// Why.
+    /// The reason.
     pub reason: &'static str,
     /// What it was decided by.
     pub terms: String,

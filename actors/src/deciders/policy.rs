@@ -198,7 +198,7 @@ impl Handler<DocumentsChanged> for Policy {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
-        if let Some(network) = changed.held.network() {
+        if let Some(network) = changed.documents.network() {
             self.planner
                 .set_parameters(self.lower.of(network.parameters()));
         }

@@ -4,6 +4,7 @@
 //! sockets. Suspicion makes others probe; nobody believes anything but its own probes.
 
 mod sockets;
+mod tunnel;
 
 use crate::store::Store;
 use crate::{
@@ -27,6 +28,7 @@ use std::{
     net::Ipv6Addr,
     time::Duration,
 };
+use tunnel::Tunnel;
 use wire::errors::Chain;
 use wire::{
     overlay::{Network, link_local},
@@ -99,55 +101,6 @@ pub struct Prober {
     said: SuspicionLimit,
     told: Option<Uptime>,
     timer: Option<SpawnHandle>,
-}
-
-/// One tunnel under probe.
-struct Tunnel {
-    peer: Prefix,
-    /// When it came up: tells it from a later one on the same slot.
-    up_since: Option<Uptime>,
-    address: Ipv6Addr,
-    /// The link's index; looked up anew after a failure.
-    link: Option<u32>,
-    probing: Probing,
-    sent: Option<Uptime>,
-    answered: Option<Uptime>,
-    rumour: Option<Uptime>,
-    ordered: Option<Uptime>,
-    /// When we drained this tunnel, or the peer said that it does.
-    drains: Option<Uptime>,
-}
-
-impl Tunnel {
-    fn new(reading: &LinkReading, pace: ProbePace, now: Uptime) -> Self {
-        let (peer, up_since) = (reading.tunnel.peer, reading.tunnel.up_since);
-        let link = link_index(reading.tunnel.slot);
-        Self {
-            peer,
-            up_since,
-            address: link_local(peer),
-            link,
-            probing: Probing::new(pace, now),
-            sent: None,
-            answered: None,
-            rumour: None,
-            ordered: None,
-            drains: None,
-        }
-    }
-
-    /// Whether either end is about to close this tunnel.
-    fn drains(&self, now: Uptime) -> bool {
-        self.drains.is_some_and(|said| now.since(said) < DRAINS_FOR)
-    }
-
-    /// Whether a verdict may fall at any moment.
-    fn alert(&self, now: Uptime) -> bool {
-        let overdue =
-            self.sent > self.answered && self.sent.is_some_and(|sent| now.since(sent) >= OVERDUE);
-        overdue && self.probing.is_busy(now)
-            || self.rumour.is_some_and(|heard| now.since(heard) < ALERT)
-    }
 }
 
 impl Prober {
@@ -446,7 +399,7 @@ impl Handler<DocumentsChanged> for Prober {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, ctx: &mut Self::Context) {
-        let Some(network) = changed.held.network() else {
+        let Some(network) = changed.documents.network() else {
             return;
         };
         self.settings.pace = ProbePace::new(&network.parameters(), FEW_ROUTES);

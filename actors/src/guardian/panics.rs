@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 /// Actors that shall panic.
 static WANTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Whether panics can be had.
+/// Whether this build can panic on demand.
 pub const AVAILABLE: bool = cfg!(debug_assertions);
 
 /// Wants the actor of that name to panic; its guardian sees to it at its next look.
@@ -32,9 +32,9 @@ impl Panics {
         if !AVAILABLE {
             return actor.start();
         }
-        let told = Rc::clone(&self.0);
+        let wanted = Rc::clone(&self.0);
         A::create(|ctx| {
-            ctx.spawn(wrap_future(panic_when(told)));
+            ctx.spawn(wrap_future(panic_when(wanted)));
             actor
         })
     }
@@ -53,7 +53,7 @@ impl Panics {
 }
 
 #[expect(clippy::panic, reason = "it is what this is for")]
-async fn panic_when(told: Rc<Notify>) {
-    told.notified().await;
+async fn panic_when(wanted: Rc<Notify>) {
+    wanted.notified().await;
     panic!("somebody wanted this actor to panic");
 }

@@ -29,7 +29,7 @@ use std::{
 };
 use wire::control::{DECISIONS_PATH, PEERS_PATH, Problem, ROUTES_PATH, STATUS_PATH, TUNNELS_PATH};
 
-/// Who may ask, and where.
+/// The socket, and the users that may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// The socket; a dead one at that path is replaced.
@@ -46,13 +46,13 @@ pub enum ControlError {
     /// Something else lies at the path.
     #[error("{path} is there and is no socket")]
     NoSocket {
-        /// The path.
+        /// The path of the file.
         path: PathBuf,
     },
     /// A daemon answers at the path.
     #[error("another daemon answers at {path}")]
     UpdateOutcome {
-        /// The path.
+        /// The path of the file.
         path: PathBuf,
     },
     /// The socket cannot be made, or its rights not be set.
@@ -60,9 +60,9 @@ pub enum ControlError {
     Io {
         /// `look at`, `remove`, `bind` ….
         what: &'static str,
-        /// The path.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         source: io::Error,
     },
 }
@@ -185,7 +185,7 @@ fn text(document: &impl Serialize) -> String {
     serde_json::to_string(document).unwrap_or_default()
 }
 
-/// Answers an admitted caller with a document of the newest picture.
+/// Answers an admitted caller with a document made of the newest snapshot.
 fn answer<D: Serialize>(
     request: &HttpRequest,
     published: &Published,
@@ -198,8 +198,8 @@ fn answer<D: Serialize>(
             return problem(StatusCode::FORBIDDEN, "this user may not ask the daemon");
         }
     }
-    let picture = published.load();
-    let document = make(&View::new(&picture, clock));
+    let snapshot = published.load();
+    let document = make(&View::new(&snapshot, clock));
     HttpResponse::Ok()
         .content_type("application/json")
         .body(text(&document))

@@ -1,13 +1,15 @@
-//! Serves the newest picture as Prometheus metrics, and says whether the node is healthy and ready.
+//! Serves the newest snapshot as Prometheus metrics, and reports whether the node is healthy and
+//! ready.
 //!
-//! `GET /metrics` (text format 0.0.4), `/healthz` and `/readyz`, on TCP or on a Unix socket. A scrape
-//! reads what telemetry published and asks no actor.
+//! `GET /metrics` (text format 0.0.4), `/healthz` and `/readyz`, on TCP or on a Unix socket. A
+//! scrape reads what telemetry published and asks no actor.
 
 mod families;
 mod process;
+mod samples;
 
-pub(crate) use families::transport;
 pub use families::{FAMILIES, Family, Kind};
+pub(crate) use samples::transport;
 
 use crate::sinks::telemetry::{Published, Snapshot};
 use actix_web::{
@@ -23,7 +25,7 @@ use prometheus::{
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use wire::errors::Chain;
 
-/// Where metrics are served.
+/// The address of the metrics endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
     /// HTTP on TCP.
@@ -40,7 +42,7 @@ pub enum ExporterError {
     Bind {
         /// The address or path.
         at: String,
-        /// Why.
+        /// The underlying error.
         source: io::Error,
     },
     /// A metric's name or label is wrong: a mistake in [`FAMILIES`].
@@ -86,7 +88,7 @@ pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Serv
         .map_err(|source| ExporterError::Bind { at, source })
 }
 
-/// A registry with all metrics of the published picture.
+/// Builds a Prometheus registry with all metrics of the published snapshot.
 ///
 /// # Errors
 /// A name or label that Prometheus does not allow.
@@ -102,17 +104,17 @@ pub fn registry(published: Published) -> Result<Registry, prometheus::Error> {
     };
     let descs = FAMILIES.iter().map(desc).collect::<Result<_, _>>()?;
     let registry = Registry::new();
-    registry.register(Box::new(Pictures { published, descs }))?;
+    registry.register(Box::new(SnapshotCollector { published, descs }))?;
     Ok(registry)
 }
 
-/// Turns the picture of the moment into metric families.
-struct Pictures {
+/// Converts the current snapshot into metric families.
+struct SnapshotCollector {
     published: Published,
     descs: Vec<Desc>,
 }
 
-impl Collector for Pictures {
+impl Collector for SnapshotCollector {
     fn desc(&self) -> Vec<&Desc> {
         self.descs.iter().collect()
     }
@@ -189,7 +191,11 @@ async fn metrics(registry: web::Data<Registry>) -> HttpResponse {
 /// 200 while telemetry goes on publishing.
 async fn healthz(published: web::Data<Published>, clock: web::Data<Clock>) -> HttpResponse {
     let healthy = clock.now().since(published.load().at) < HEALTHY;
-    answer(healthy, "healthy\n", "no picture was taken lately\n")
+    answer(
+        healthy,
+        "healthy\n",
+        "telemetry has published no snapshot lately\n",
+    )
 }
 
 /// 200 while the node is part of its network, or could be.

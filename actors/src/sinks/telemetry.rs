@@ -4,33 +4,34 @@
 //! socket read without asking anybody. Decides nothing and sends nothing.
 
 mod counts;
+mod records;
 mod snapshot;
 mod traffic;
 
 pub use counts::{Counts, DrainOutcome, ROLES};
-pub use snapshot::{Entry, Identity, Registry, STALE, Served, Snapshot};
+pub use snapshot::{Entry, Identity, RegistryContact, STALE, Served, Snapshot};
 pub use traffic::{Row, Rows, SHOWN_AFTER_END, float};
 
 use crate::messages::{
-    ActorRestarted, CredentialsChanged, Decided, DocumentsChanged, LeasesRead, LinksSampled,
-    PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead, TunnelCameUp,
-    TunnelClosed, TunnelOpened, dropped_readings,
+    ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, LeasesRead,
+    LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead,
+    TunnelCameUp, TunnelClosed, TunnelOpened, dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
 use os::clock::{Clock, wall};
 use std::{sync::Arc, time::Duration};
 
-/// Where the newest picture lies.
+/// The place of the newest snapshot.
 pub type Published = Arc<ArcSwap<Snapshot>>;
 
-/// How often a new picture is published.
+/// Interval between two published snapshots.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The wall clock is believed to have been set when it is off by more than this.
 const STEP: Duration = Duration::from_secs(1);
 
-/// The place for pictures, with an empty one in it; outlives the actor.
+/// Creates the place for snapshots, with an empty one in it; it outlives the actor.
 pub fn publish(identity: Identity, clock: &Clock) -> Published {
     let booted = wall().saturating_sub(clock.now().0);
     Arc::new(ArcSwap::from_pointee(Snapshot::new(identity, booted)))
@@ -45,35 +46,35 @@ pub struct TelemetryDeps {
     pub published: Published,
 }
 
-/// The actor.
+/// The actor that counts, and publishes snapshots.
 pub struct Telemetry {
     clock: Clock,
-    picture: Snapshot,
+    snapshot: Snapshot,
     published: Published,
 }
 
 impl Telemetry {
-    /// Goes on from the picture that was last published.
+    /// Goes on from the snapshot that was last published.
     pub fn new(deps: TelemetryDeps) -> Self {
         let TelemetryDeps { clock, published } = deps;
-        let picture = Snapshot::clone(&published.load());
+        let snapshot = Snapshot::clone(&published.load());
         Self {
             clock,
-            picture,
+            snapshot,
             published,
         }
     }
 
     fn publish(&mut self) {
         let now = self.clock.now();
-        self.picture.at = now;
-        self.picture.readings_dropped = dropped_readings();
+        self.snapshot.at = now;
+        self.snapshot.readings_dropped = dropped_readings();
         // Kept while the two clocks agree, so that time stamps do not tremble.
         let booted = wall().saturating_sub(now.0);
-        if booted.abs_diff(self.picture.booted) > STEP {
-            self.picture.booted = booted;
+        if booted.abs_diff(self.snapshot.booted) > STEP {
+            self.snapshot.booted = booted;
         }
-        self.published.store(Arc::new(self.picture.clone()));
+        self.published.store(Arc::new(self.snapshot.clone()));
     }
 }
 
@@ -85,14 +86,14 @@ impl Actor for Telemetry {
     }
 }
 
-/// Says what a message changes in the picture.
+/// Declares how each message changes the snapshot.
 macro_rules! takes {
-    ($($message:ident: |$picture:ident, $fact:ident| $change:expr;)*) => {$(
+    ($($message:ident: |$snapshot:ident, $fact:ident| $change:expr;)*) => {$(
         impl Handler<$message> for Telemetry {
             type Result = ();
 
             fn handle(&mut self, $fact: $message, _: &mut Self::Context) {
-                let $picture = &mut self.picture;
+                let $snapshot = &mut self.snapshot;
                 $change;
             }
         }
@@ -100,19 +101,19 @@ macro_rules! takes {
 }
 
 takes! {
-    LinksSampled: |picture, reading| picture.rows.sampled(reading);
-    RoutesRead: |picture, reading| picture.routes(reading);
-    ProbesRead: |picture, reading| picture.probed(reading);
-    PeersRead: |picture, reading| picture.peers = Arc::new(reading);
-    LeasesRead: |picture, reading| picture.leases = Arc::new(reading);
-    ProcessesRead: |picture, reading| picture.processes = Arc::new(reading);
-    Decided: |picture, fact| picture.decided(fact);
-    TunnelOpened: |picture, fact| picture.opened(&fact);
-    TunnelCameUp: |picture, fact| picture.came_up(&fact);
-    TunnelClosed: |picture, fact| picture.closed(&fact);
-    PeerSounded: |picture, fact| picture.sounded(fact);
-    RegistryContacted: |picture, fact| picture.asked(fact);
-    DocumentsChanged: |picture, fact| picture.held = fact.held;
-    CredentialsChanged: |picture, fact| picture.certificate_not_after = fact.not_after_s;
-    ActorRestarted: |picture, fact| picture.remade(&fact);
+    LinksSampled: |snapshot, reading| snapshot.rows.sampled(reading);
+    RoutesRead: |snapshot, reading| snapshot.routes(reading);
+    ProbesRead: |snapshot, reading| snapshot.probed(reading);
+    PeersRead: |snapshot, reading| snapshot.peers = Arc::new(reading);
+    LeasesRead: |snapshot, reading| snapshot.leases = Arc::new(reading);
+    ProcessesRead: |snapshot, reading| snapshot.processes = Arc::new(reading);
+    Decided: |snapshot, fact| snapshot.decided(fact);
+    TunnelOpened: |snapshot, fact| snapshot.opened(&fact);
+    TunnelCameUp: |snapshot, fact| snapshot.came_up(&fact);
+    TunnelClosed: |snapshot, fact| snapshot.closed(&fact);
+    CandidateProbed: |snapshot, fact| snapshot.candidate_probed(fact);
+    RegistryContacted: |snapshot, fact| snapshot.registry_contacted(fact);
+    DocumentsChanged: |snapshot, fact| snapshot.documents = fact.documents;
+    CredentialsChanged: |snapshot, fact| snapshot.certificate_not_after = fact.not_after_s;
+    ActorRestarted: |snapshot, fact| snapshot.actor_restarted(&fact);
 }

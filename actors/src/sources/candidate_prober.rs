@@ -9,7 +9,7 @@ pub mod reset;
 use crate::store::Store;
 use crate::{
     messages::{
-        CandidatesMeasured, DocumentsChanged, LinksSampled, PeerSounded, RoutesRead, offer,
+        CandidateProbed, CandidatesMeasured, DocumentsChanged, LinksSampled, RoutesRead, offer,
     },
     store::SharedCandidates,
 };
@@ -86,7 +86,7 @@ pub struct CandidateProberDeps {
     /// The receivers of all measurements.
     pub readers: Vec<Recipient<CandidatesMeasured>>,
     /// The receiver of the outcome of each single RTT probe.
-    pub outcomes: Recipient<PeerSounded>,
+    pub outcomes: Recipient<CandidateProbed>,
 }
 
 /// The actor that scouts.
@@ -96,7 +96,7 @@ pub struct CandidateProber {
     peers: SharedCandidates,
     asker: PeerApiClient,
     to: Vec<Recipient<CandidatesMeasured>>,
-    sounded: Recipient<PeerSounded>,
+    sounded: Recipient<CandidateProbed>,
     links: Vec<LinkReading>,
     table: Option<BabelTable>,
     candidate_rtts: BTreeMap<Prefix, CandidateRtt>,
@@ -172,7 +172,7 @@ impl CandidateProber {
             scout
                 .candidate_rtts
                 .insert(peer, CandidateRtt { peer, at, rtt });
-            scout.sounded.do_send(PeerSounded {
+            scout.sounded.do_send(CandidateProbed {
                 at,
                 peer,
                 answered: rtt.is_some(),
@@ -305,7 +305,7 @@ impl Handler<DocumentsChanged> for CandidateProber {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, ctx: &mut Self::Context) {
-        let Some(network) = changed.held.network() else {
+        let Some(network) = changed.documents.network() else {
             return;
         };
         let settings = CandidateProberSettings::of(self.settings.me, network);

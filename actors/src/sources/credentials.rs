@@ -77,9 +77,9 @@ pub enum CredentialError {
     /// One of them cannot be read.
     #[error("cannot read {path}", path = path.display())]
     Read {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },
@@ -475,10 +475,10 @@ impl Handler<DocumentsChanged> for Credentials {
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         if changed.kind != Some(DocumentKind::Revocations)
-            && let Err(error) = self.follow(&changed.held)
+            && let Err(error) = self.follow(&changed.documents)
         {
             tracing::error!(error = %Chain(&error), "the network's new CAs or keys are not in use");
         }
-        self.look_at_cas(&changed.held);
+        self.look_at_cas(&changed.documents);
     }
 }

@@ -207,7 +207,7 @@ impl Documents {
         let revoked = next.revoked_since(&before);
         let changed = DocumentsChanged {
             kind: Some(kind),
-            held: next,
+            documents: next,
             revoked,
         };
         self.changed
@@ -395,7 +395,7 @@ impl Actor for Documents {
         self.say_what_is_asked();
         let changed = DocumentsChanged {
             kind: None,
-            held: self.held.load_full(),
+            documents: self.held.load_full(),
             revoked: BTreeSet::new(),
         };
         self.changed

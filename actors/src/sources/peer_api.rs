@@ -63,9 +63,9 @@ pub enum ApiError {
     /// Not there yet, or taken.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },

@@ -175,7 +175,8 @@ impl Handler<DocumentsChanged> for PeerCache {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
-        self.book.set_tunnels(tunnels(self.lower, &changed.held));
+        self.book
+            .set_tunnels(tunnels(self.lower, &changed.documents));
         let forgotten = changed
             .revoked
             .iter()

@@ -29,7 +29,7 @@ pub enum AdminError {
     Io {
         /// The socket.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },
@@ -38,7 +38,7 @@ pub enum AdminError {
     No {
         /// Always the same for the same problem.
         title: String,
-        /// In words.
+        /// The explanation, in words.
         detail: String,
     },
     /// Not HTTP, or not the document expected.

@@ -69,18 +69,18 @@ pub enum ServeError {
     /// A port.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },
     /// The operator's socket.
     #[error("cannot listen on {}", path.display())]
     Socket {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },

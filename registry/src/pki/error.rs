@@ -6,9 +6,9 @@ pub enum PkiError {
     /// The library refused.
     #[error("cannot make {what}")]
     Make {
-        /// What.
+        /// What was tried.
         what: &'static str,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: rcgen::Error,
     },
@@ -24,7 +24,7 @@ pub enum PkiError {
     /// A stored certificate that cannot be read.
     #[error("{what} cannot be read as a certificate")]
     Stored {
-        /// Which.
+        /// What was tried.
         what: &'static str,
     },
 }

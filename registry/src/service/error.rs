@@ -71,7 +71,7 @@ pub enum Refusal {
     /// A field of an operator's document that cannot be.
     #[error("{value} is not {right}")]
     Value {
-        /// Which.
+        /// The field.
         field: &'static str,
         /// What it is.
         value: String,
@@ -81,13 +81,13 @@ pub enum Refusal {
     /// What a root is said to have certified.
     #[error("{why}")]
     CaCertificate {
-        /// In words.
+        /// The fault, in words.
         why: String,
     },
     /// A step of a rotation out of order.
     #[error("{why}")]
     Step {
-        /// In words.
+        /// The fault, in words.
         why: String,
     },
     /// A step that would cut nodes off.

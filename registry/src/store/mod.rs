@@ -17,22 +17,22 @@ pub enum StorageError {
     Database {
         /// What was tried.
         what: &'static str,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: rusqlite::Error,
     },
     /// The database is broken, or not of this program.
     #[error("the registry's database at {path} is not sound: {why}")]
     NotSound {
-        /// Where.
+        /// The path of the file.
         path: String,
-        /// In words.
+        /// The fault, in words.
         why: String,
     },
     /// A value of the database that cannot be.
     #[error("the registry's database holds {what} that cannot be")]
     Value {
-        /// Which.
+        /// What was tried.
         what: &'static str,
     },
 }
@@ -69,7 +69,7 @@ pub enum IssueError {
 /// A certificate as the registry remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Whose.
+    /// The prefix of the node.
     pub prefix: Prefix,
     /// Lower-case hex.
     pub serial: String,

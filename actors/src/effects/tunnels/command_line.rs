@@ -130,7 +130,7 @@ pub(super) fn server(
 /// One way to try to reach a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// Where.
+    /// The endpoint.
     pub(super) endpoint: Endpoint,
     /// With the key that others may use while the network's key is changed.
     pub(super) other_key: bool,

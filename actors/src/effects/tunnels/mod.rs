@@ -6,6 +6,7 @@
 
 mod command_line;
 mod common;
+mod connections;
 mod dial;
 mod revocation;
 mod rolling_restart;
@@ -13,6 +14,8 @@ mod server;
 
 pub use command_line::Identity;
 pub use common::{Facts, Settings};
+pub use connections::Connections;
+use connections::Processes;
 
 use crate::store::Store;
 use crate::{
@@ -52,49 +55,6 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// A dialling slot rests this long after a tunnel.
 const REST: Duration = Duration::from_secs(2);
-
-/// All OpenVPN processes of this node: what outlives the actor.
-#[derive(Clone, Default)]
-pub struct Connections(Rc<RefCell<Processes>>);
-
-#[derive(Default)]
-struct Processes {
-    servers: BTreeMap<Transport, Server>,
-    dials: BTreeMap<Slot, Dial>,
-    revocation: Revocation,
-    rolling_restart: RollingRestart,
-    stopped: bool,
-}
-
-impl Connections {
-    /// How the processes do, sorted by name.
-    pub fn readings(&self) -> Vec<ProcessReading> {
-        let processes = self.0.borrow();
-        let Processes {
-            servers,
-            dials,
-            rolling_restart,
-            ..
-        } = &*processes;
-        let server = |server: &Server| ProcessReading {
-            stale: rolling_restart.is_server_outdated(server.begun()),
-            ..server.reading()
-        };
-        let dial = |dial: &Dial| ProcessReading {
-            stale: rolling_restart.is_dial_outdated(dial.begun()),
-            ..dial.reading()
-        };
-        let mut readings: Vec<_> = servers.values().map(server).collect();
-        readings.extend(dials.values().map(dial));
-        readings.sort_by(|a, b| a.name.cmp(&b.name));
-        readings
-    }
-
-    /// Whether no process is left.
-    pub fn all_ended(&self) -> bool {
-        self.readings().iter().all(|process| process.pid.is_none())
-    }
-}
 
 /// The end begins: no tunnel is opened or let in from now on, and Babel is taken off all that stand.
 #[derive(Clone, Copy, Debug, actix::Message)]
@@ -422,7 +382,7 @@ impl Handler<DocumentsChanged> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
-        if let Some(network) = changed.held.network() {
+        if let Some(network) = changed.documents.network() {
             let most = self.common.settings.max_accepted;
             self.common
                 .max_accepted

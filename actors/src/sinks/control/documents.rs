@@ -1,4 +1,4 @@
-//! Makes the documents of the control socket from a picture.
+//! Builds the documents of the control socket from a snapshot.
 
 use crate::sinks::{
     exporter::transport,
@@ -17,7 +17,7 @@ use wire::control::{
     StatusDocument, TunnelEntry, TunnelsDocument, VERSION, VerdictEntry,
 };
 
-/// A picture, looked at now.
+/// A snapshot, and the moment at which it is read.
 pub(super) struct View<'a> {
     node: &'a Snapshot,
     now: Uptime,
@@ -62,7 +62,7 @@ impl<'a> View<'a> {
             prefix: identity.prefix.to_string(),
             address: IpAddr::V6(identity.network.node_address(identity.prefix)),
             address4: node
-                .held
+                .documents
                 .network()
                 .and_then(|network| network.payload4()?.node_address(identity.prefix)),
             network: identity.network.range().to_string(),

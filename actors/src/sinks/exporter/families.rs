@@ -4,27 +4,23 @@
 //! slots; never an address, a time or a text from outside.
 
 use super::process::Process;
-use crate::sinks::telemetry::{ROLES, Row, Snapshot, float};
-use membership::certificate::ca_end;
-use policies::{
-    names::{Role, Slot, Transport},
-    observation::{Candidate, LinkCounters, Phase},
-};
-use std::{collections::BTreeMap, time::Duration};
+use super::samples::*;
+use crate::sinks::telemetry::{Snapshot, float};
+use std::time::Duration;
 use wire::registry::DocumentKind as Document;
 
-/// What a scrape reads.
+/// The values that a scrape reads.
 pub(super) struct Seen<'a> {
-    /// The node.
+    /// The snapshot of the node.
     pub(super) node: &'a Snapshot,
-    /// The daemon's own process; `None` where /proc does not tell.
+    /// The daemon's own process; `None` if /proc cannot be read.
     pub(super) process: Option<Process>,
 }
 
 /// Counter or gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
     /// Goes up and down.
     Gauge,
@@ -33,15 +29,15 @@ pub enum Kind {
 /// One sample: a value for each label, in order, and the number.
 pub(super) type Sample = (Vec<String>, f64);
 
-/// A metric.
+/// The description of one metric.
 pub struct Family {
-    /// Full name.
+    /// The full name.
     pub name: &'static str,
     /// Counter or gauge.
     pub kind: Kind,
     /// Names of its labels.
     pub labels: &'static [&'static str],
-    /// What it says, in one line.
+    /// The help text, one line.
     pub help: &'static str,
     pub(super) read: fn(&Seen) -> Vec<Sample>,
 }
@@ -71,7 +67,7 @@ families! {
     Gauge warren_ca_expiry_timestamp_seconds &["ca"],
         "When a CA that the node trusts ends; two while the network's CA is exchanged.",
         |seen| cas(seen.node);
-    Gauge warren_snapshot_timestamp_seconds &[], "When the picture that is served was taken.",
+    Gauge warren_snapshot_timestamp_seconds &[], "When the snapshot that is served was taken.",
         |seen| one([], seen.node.unix(seen.node.at).as_secs_f64());
 
     Gauge warren_tunnels &["role", "state"],
@@ -120,7 +116,7 @@ families! {
 
     Gauge warren_babel_up &[], "Whether babeld answered within the last 10 s.",
         |seen| one([], truth(seen.node.babel_up()));
-    Gauge warren_neighbours &[], "Neighbours that babeld hears on slots.",
+    Gauge warren_neighbours &[], "Babel neighbours on slots.",
         |seen| one([], float(neighbours(seen.node)));
     Gauge warren_neighbour_cost &["tunnel", "peer"], "Babel's cost of the link; 65535 is unreachable.",
         |seen| neighbour(seen.node, |n| Some(f64::from(n.cost)));
@@ -140,7 +136,7 @@ families! {
         |seen| map(&seen.node.counts.decisions, |(order, reason)| vec![s(order), s(reason)]);
     Counter warren_drains_total &["outcome"], "Planned closings that are over.",
         |seen| map(&seen.node.counts.drains, |outcome| vec![s(outcome.label())]);
-    Counter warren_tunnels_opened_total &["role"], "Tunnels begun, or peers let in.",
+    Counter warren_tunnels_opened_total &["role"], "Tunnels opened, or peers let in.",
         |seen| map(&seen.node.counts.opened, |role| vec![s(role)]);
     Counter warren_tunnels_connected_total &["role"], "Tunnels that came up.",
         |seen| map(&seen.node.counts.came_up, |role| vec![s(role)]);
@@ -166,8 +162,8 @@ families! {
     Counter warren_candidate_probes_total &["outcome"],
         "Times that the round trip to a peer without a tunnel was measured by the first packet of a dial.",
         |seen| vec![
-        (vec![s("answered")], float(seen.node.counts.soundings_answered)),
-        (vec![s("unanswered")], float(seen.node.counts.soundings_unanswered)),
+        (vec![s("answered")], float(seen.node.counts.candidate_probes_answered)),
+        (vec![s("unanswered")], float(seen.node.counts.candidate_probes_unanswered)),
     ];
     Gauge warren_registry_up &[], "Whether the registry answered when last asked.",
         |seen| one([], truth(seen.node.registry_up()));
@@ -182,17 +178,17 @@ families! {
     Gauge warren_document_version &["document"],
         "Version of the signed document that the node holds; 0: none.",
         |seen| vec![
-        (vec![s("network")], float(seen.node.held.version(Document::Network))),
-        (vec![s("revocations")], float(seen.node.held.version(Document::Revocations))),
+        (vec![s("network")], float(seen.node.documents.version(Document::Network))),
+        (vec![s("revocations")], float(seen.node.documents.version(Document::Revocations))),
     ];
     Gauge warren_software_outdated &[], "Whether the network asks for newer software than this (min-version).",
         |seen| one([], truth(seen.node.wants_newer().is_some()));
     Gauge warren_revoked_certificates &[], "Certificates on the list of revocations that the node holds.",
-        |seen| one([], float(u64::try_from(seen.node.held.revoked_count()).unwrap_or(u64::MAX)));
+        |seen| one([], float(u64::try_from(seen.node.documents.revoked_count()).unwrap_or(u64::MAX)));
     Counter warren_readings_dropped_total &[],
         "Readings that a full mailbox refused; the next one replaced each.",
         |seen| one([], float(seen.node.readings_dropped));
-    Counter warren_actor_restarts_total &["actor"], "Actors made anew after a panic.",
+    Counter warren_actor_restarts_total &["actor"], "Actors restarted after a panic.",
         |seen| map(&seen.node.counts.remade, |actor| vec![s(actor)]);
 
     Counter process_cpu_seconds_total &[], "CPU time of the daemon, user and system, without its children.",
@@ -211,218 +207,5 @@ families! {
         |seen| own(seen, |p| Some(seen.node.booted.as_secs_f64() + p.started_seconds));
 }
 
-fn s(text: impl ToString) -> String {
-    text.to_string()
-}
-
-fn truth(yes: bool) -> f64 {
-    if yes { 1.0 } else { 0.0 }
-}
-
-fn one<const N: usize>(labels: [&str; N], value: f64) -> Vec<Sample> {
-    vec![(labels.into_iter().map(s).collect(), value)]
-}
-
-fn maybe(value: Option<f64>) -> Vec<Sample> {
-    value.into_iter().map(|value| (Vec::new(), value)).collect()
-}
-
-fn count<T>(items: impl Iterator<Item = T>) -> u64 {
-    items.fold(0, |count, _| count + 1)
-}
-
-fn map<K>(counts: &BTreeMap<K, u64>, labels: impl Fn(&K) -> Vec<String>) -> Vec<Sample> {
-    counts
-        .iter()
-        .map(|(key, count)| (labels(key), float(*count)))
-        .collect()
-}
-
-fn cas(node: &Snapshot) -> Vec<Sample> {
-    let ends: BTreeMap<_, _> = node.held.cas().iter().filter_map(ca_end).collect();
-    let seconds = |end: i64| u64::try_from(end).map_or(0.0, float);
-    ends.into_iter()
-        .map(|(name, end)| (vec![name], seconds(end)))
-        .collect()
-}
-
-fn node_info(node: &Snapshot) -> Vec<Sample> {
-    let identity = &node.identity;
-    let address = identity.network.node_address(identity.prefix);
-    vec![(
-        vec![s(identity.prefix), s(address), s(identity.network.range())],
-        1.0,
-    )]
-}
-
-fn tunnel(row: &Row) -> Vec<String> {
-    vec![s(row.tunnel.slot), s(row.tunnel.peer), s(row.tunnel.role())]
-}
-
-/// Tunnels that exist and those that ended lately.
-fn rows(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
-    node.rows
-        .all()
-        .filter_map(|row| Some((tunnel(row), value(row)?)))
-        .collect()
-}
-
-/// Tunnels that exist.
-fn live(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
-    node.rows
-        .live()
-        .filter_map(|row| Some((tunnel(row), value(row)?)))
-        .collect()
-}
-
-fn tunnels(node: &Snapshot) -> Vec<Sample> {
-    let of = |role: Role, state: &'static str| {
-        let same = |row: &&Row| row.tunnel.role() == role && row.tunnel.phase.label() == state;
-        (
-            vec![s(role), s(state)],
-            float(count(node.rows.live().filter(same))),
-        )
-    };
-    ROLES
-        .into_iter()
-        .flat_map(|role| Phase::LABELS.map(|state| of(role, state)))
-        .collect()
-}
-
-fn states(node: &Snapshot) -> Vec<Sample> {
-    let of = |row: &Row, state: &'static str| {
-        let mut labels = tunnel(row);
-        labels.push(s(state));
-        (labels, truth(row.tunnel.phase.label() == state))
-    };
-    node.rows
-        .live()
-        .flat_map(|row| Phase::LABELS.map(|state| of(row, state)))
-        .collect()
-}
-
-/// What a tunnel's packets travel by below; told by the slot where we accept, else by the endpoint.
-pub(crate) fn transport(row: &Row) -> Option<Transport> {
-    match row.tunnel.slot {
-        Slot::Accepting(transport, _) => Some(transport),
-        Slot::Dialling(_) => row.tunnel.endpoint.map(|endpoint| endpoint.transport),
-    }
-}
-
-fn tunnel_info(node: &Snapshot) -> Vec<Sample> {
-    let of = |row: &Row| {
-        let mut labels = tunnel(row);
-        labels.push(transport(row).map(s).unwrap_or_default());
-        (labels, 1.0)
-    };
-    node.rows.live().map(of).collect()
-}
-
-fn probe<'a>(node: &'a Snapshot, row: &Row) -> Option<&'a policies::observation::ProbeReading> {
-    node.probes.get(&row.tunnel.slot)
-}
-
-fn jitter(node: &Snapshot, row: &Row) -> Option<f64> {
-    let probe = probe(node, row).filter(|probe| probe.rtt.is_some())?;
-    Some(probe.jitter.as_secs_f64())
-}
-
-fn loss(node: &Snapshot, row: &Row) -> Option<f64> {
-    let probe = probe(node, row).filter(|probe| probe.sent > 0)?;
-    Some(f64::from(probe.lost) / f64::from(probe.sent))
-}
-
-fn traffic(
-    node: &Snapshot,
-    rx: fn(&LinkCounters) -> u64,
-    tx: fn(&LinkCounters) -> u64,
-) -> Vec<Sample> {
-    let of = |role: Role| {
-        let total = node.rows.total(role);
-        [("receive", rx(&total)), ("transmit", tx(&total))]
-            .map(|(direction, value)| (vec![s(direction), s(role)], float(value)))
-    };
-    ROLES.into_iter().flat_map(of).collect()
-}
-
-fn neighbours(node: &Snapshot) -> u64 {
-    count(node.babel.iter().flat_map(|table| &table.neighbours))
-}
-
-fn neighbour(
-    node: &Snapshot,
-    value: fn(&policies::observation::Neighbour) -> Option<f64>,
-) -> Vec<Sample> {
-    // By slot and peer, since a table that named one twice would make the whole scrape fail.
-    let all = node.babel.iter().flat_map(|table| &table.neighbours);
-    let all: BTreeMap<_, _> = all
-        .filter_map(|n| Some(((n.slot, n.peer), value(n)?)))
-        .collect();
-    all.into_iter()
-        .map(|((slot, peer), value)| (vec![s(slot), s(peer)], value))
-        .collect()
-}
-
-fn processes(node: &Snapshot, value: fn(&os::process::ProcessReading) -> f64) -> Vec<Sample> {
-    let all: BTreeMap<_, _> = node
-        .processes
-        .processes
-        .iter()
-        .map(|p| (p.name.clone(), value(p)))
-        .collect();
-    all.into_iter()
-        .map(|(name, value)| (vec![name], value))
-        .collect()
-}
-
-const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];
-
-fn leases(node: &Snapshot) -> Vec<Sample> {
-    let of = |transport: Transport| {
-        let same = node
-            .leases
-            .leases
-            .iter()
-            .filter(|lease| lease.transport == transport);
-        (vec![s(transport)], float(count(same)))
-    };
-    TRANSPORTS.map(of).to_vec()
-}
-
-fn lease_ends(node: &Snapshot) -> Vec<Sample> {
-    let of = |transport: Transport| {
-        let same = node
-            .leases
-            .leases
-            .iter()
-            .filter(|lease| lease.transport == transport);
-        let first = same.map(|lease| lease.until).min()?;
-        Some((vec![s(transport)], node.unix(first).as_secs_f64()))
-    };
-    TRANSPORTS.into_iter().filter_map(of).collect()
-}
-
-fn cache(node: &Snapshot) -> Vec<Sample> {
-    let failing = |peer: &Candidate| peer.failures > 0;
-    let state = |peer: &Candidate| match (failing(peer), peer.confirmed) {
-        (true, _) => "failing",
-        (false, Some(_)) => "confirmed",
-        (false, None) => "remembered",
-    };
-    let of = |name: &str| {
-        let same = node
-            .peers
-            .candidates
-            .iter()
-            .filter(|peer| state(peer) == name);
-        (vec![s(name)], float(count(same)))
-    };
-    ["confirmed", "failing", "remembered"].map(of).to_vec()
-}
-
-fn own(seen: &Seen, value: impl Fn(&Process) -> Option<f64>) -> Vec<Sample> {
-    maybe(seen.process.as_ref().and_then(value))
-}
-
-/// How old a picture may be before the daemon is called unhealthy.
+/// The age of a snapshot from which the daemon counts as unhealthy.
 pub(super) const HEALTHY: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! The daemon's own process, as /proc tells.
+//! Reads the figures of the daemon's own process from /proc.
 
 use crate::sinks::telemetry::float;
 use procfs::{ProcError, process::LimitValue};
@@ -16,7 +16,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Reads /proc/self.
+    /// Reads the figures from /proc/self.
     pub(super) fn read() -> Result<Self, ProcError> {
         let process = procfs::process::Process::myself()?;
         let stat = process.stat()?;

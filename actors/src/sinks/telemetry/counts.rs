@@ -1,4 +1,4 @@
-//! What is counted by event. Every label that can be is there from the start, at 0.
+//! The counters of events. Every possible label is present from the start, at 0.
 
 use policies::{
     names::Role,
@@ -6,7 +6,7 @@ use policies::{
 };
 use std::collections::BTreeMap;
 
-/// What became of a planned closing.
+/// The outcome of a planned close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DrainOutcome {
     /// Traffic had moved; the tunnel was closed.
@@ -36,9 +36,9 @@ impl DrainOutcome {
 pub struct Counts {
     /// By labels of order and reason; all that can be are listed from the start.
     pub decisions: BTreeMap<(&'static str, &'static str), u64>,
-    /// By outcome; likewise.
+    /// Planned closes that ended, by outcome.
     pub drains: BTreeMap<DrainOutcome, u64>,
-    /// Tunnels begun, by role.
+    /// Tunnels opened, by role.
     pub opened: BTreeMap<Role, u64>,
     /// Tunnels that came up, by role.
     pub came_up: BTreeMap<Role, u64>,
@@ -48,11 +48,11 @@ pub struct Counts {
     pub registry_answered: u64,
     /// Times that it did not.
     pub registry_failed: u64,
-    /// Soundings that brought a round trip.
-    pub soundings_answered: u64,
-    /// Soundings that nothing came back of in time.
-    pub soundings_unanswered: u64,
-    /// Actors made anew, by name.
+    /// RTT probes of candidates that were answered.
+    pub candidate_probes_answered: u64,
+    /// RTT probes of candidates that were not answered in time.
+    pub candidate_probes_unanswered: u64,
+    /// Actors restarted after a panic, by name.
     pub remade: BTreeMap<&'static str, u64>,
 }
 
@@ -92,14 +92,14 @@ impl Counts {
             closed: closed.map(|key| (key, 0)).collect(),
             registry_answered: 0,
             registry_failed: 0,
-            soundings_answered: 0,
-            soundings_unanswered: 0,
+            candidate_probes_answered: 0,
+            candidate_probes_unanswered: 0,
             remade: actors.iter().map(|actor| (*actor, 0)).collect(),
         }
     }
 }
 
-/// Adds one.
+/// Adds one to a counter.
 pub(super) fn bump<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
     let count = counts.entry(key).or_default();
     *count = count.saturating_add(1);

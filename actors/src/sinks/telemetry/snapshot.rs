@@ -1,14 +1,16 @@
-//! One consistent picture of the node, kept up to date by what actors tell; knows nothing of who asks.
+//! One consistent snapshot of the node, kept up to date by the messages of actors.
 //!
-//! All that must survive a death of the telemetry actor is in it, so that the actor made anew goes on
-//! from the last one published. Parts are shared ([`Arc`]) between pictures and copied on change.
+//! Everything that must survive a restart of the telemetry actor is in it, so that the restarted
+//! actor goes on from the last one published. Parts are shared ([`Arc`]) between snapshots and
+//! copied on change.
 
+pub use super::records::{Entry, Identity, RegistryContact, Served};
 use super::{
     counts::{Counts, DrainOutcome, bump},
     traffic::{Row, Rows},
 };
 use crate::messages::{
-    ActorRestarted, Decided, LeasesRead, PeerSounded, PeersRead, ProbesRead, ProcessesRead,
+    ActorRestarted, CandidateProbed, Decided, LeasesRead, PeersRead, ProbesRead, ProcessesRead,
     RegistryContacted, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
 };
 use membership::documents::CurrentDocuments;
@@ -27,86 +29,27 @@ use std::{
 use wire::{
     babel::{DefaultRoute, ExitRoutes},
     control::DECISIONS_KEPT,
-    overlay::Network,
 };
 
 /// A table or answer older than this no longer counts as an answer.
 pub const STALE: Duration = Duration::from_secs(10);
 
-/// What never changes while the daemon runs.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// This node.
-    pub prefix: Prefix,
-    /// Its network.
-    pub network: Network,
-    /// Version of the software.
-    pub software: &'static str,
-    /// Commit that the software was built from, or `unknown`.
-    pub revision: &'static str,
-    /// Names of all guarded actors, so that their restarts are counted from 0.
-    pub actors: Vec<&'static str>,
-    /// Orders of the policy are logged only.
-    pub dry_run: bool,
-    /// When the daemon began.
-    pub started: Uptime,
-}
-
-/// A decision, or the end of a tunnel, as the log for `warren why` holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Counts from 1.
-    pub number: u64,
-    /// When.
-    pub at: Uptime,
-    /// `open`, `drain`, `undrain`, `close`, or `closed` for the end itself.
-    pub order: &'static str,
-    /// Where.
-    pub slot: Slot,
-    /// With whom.
-    pub peer: Option<Prefix>,
-    /// The label of the reason.
-    pub reason: &'static str,
-    /// What it was decided by.
-    pub terms: String,
-}
-
-/// How the registry was when last asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Registry {
-    /// When it last was asked.
-    pub asked: Option<Uptime>,
-    /// When it last answered.
-    pub answered: Option<Uptime>,
-    /// Why not, where the last asking failed.
-    pub failure: Option<String>,
-}
-
-/// The routes through one slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Served {
-    /// Nodes that installed routes reach through it.
-    pub nodes: u64,
-    /// All routes through it, installed or not.
-    pub routes: u64,
-}
-
-/// The picture. Moments are [`Uptime`]; [`Snapshot::unix`] turns them into wall time.
+/// The snapshot. Moments are [`Uptime`]; [`Snapshot::unix`] converts them to wall time.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When it was published.
+    /// The time at which it was published.
     pub at: Uptime,
     /// The wall clock's time, since 1970 UTC, when the machine booted.
     pub booted: Duration,
-    /// What never changes.
+    /// The facts that never change.
     pub identity: Arc<Identity>,
     /// All tunnels, those that ended lately too.
     pub rows: Rows,
     /// babeld's tables; `None` while it is down.
     pub babel: Option<Arc<BabelTable>>,
-    /// The ways out of the network.
+    /// The default routes for packets from the network's range.
     pub exit_routes: Arc<ExitRoutes>,
-    /// When babeld last answered.
+    /// The time of babeld's last answer.
     pub babel_answered: Option<Uptime>,
     /// Routes by slot.
     pub served: Arc<BTreeMap<Slot, Served>>,
@@ -114,21 +57,21 @@ pub struct Snapshot {
     pub nodes_known: u64,
     /// Routes that babeld installed.
     pub routes_installed: u64,
-    /// The prober's picture.
+    /// The last reading of the prober.
     pub probes: Arc<BTreeMap<Slot, ProbeReading>>,
-    /// The peer cache's picture.
+    /// The last reading of the peer cache.
     pub peers: Arc<PeersRead>,
-    /// All leases.
+    /// The last reading of the leases.
     pub leases: Arc<LeasesRead>,
     /// All supervised processes.
     pub processes: Arc<ProcessesRead>,
-    /// The registry.
-    pub registry: Arc<Registry>,
+    /// The state of the registry, as last seen.
+    pub registry: Arc<RegistryContact>,
     /// The signed documents.
-    pub held: Arc<CurrentDocuments>,
+    pub documents: Arc<CurrentDocuments>,
     /// End of the node's certificate, seconds since 1970 UTC.
     pub certificate_not_after: Option<u64>,
-    /// What is counted by event.
+    /// The counters of events.
     pub counts: Arc<Counts>,
     /// The last decisions, oldest first.
     pub log: Arc<VecDeque<Arc<Entry>>>,
@@ -143,7 +86,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The picture before anything was told.
+    /// The snapshot before any message.
     pub fn new(identity: Identity, booted: Duration) -> Self {
         let at = identity.started;
         Self {
@@ -170,7 +113,7 @@ impl Snapshot {
                 processes: Vec::new(),
             }),
             registry: Arc::default(),
-            held: Arc::default(),
+            documents: Arc::default(),
             certificate_not_after: None,
             counts: Arc::new(Counts::new(&identity.actors)),
             log: Arc::default(),
@@ -208,7 +151,7 @@ impl Snapshot {
 
     /// The least release that the network asks for, where that is newer than ours.
     pub fn wants_newer(&self) -> Option<&str> {
-        self.held
+        self.documents
             .network()?
             .asks_for_newer_than(self.identity.software)
     }
@@ -285,7 +228,7 @@ impl Snapshot {
         );
     }
 
-    /// A tunnel was begun.
+    /// Takes note of an opened tunnel.
     pub fn opened(&mut self, fact: &TunnelOpened) {
         bump(
             &mut Arc::make_mut(&mut self.counts).opened,
@@ -353,7 +296,7 @@ impl Snapshot {
         }
     }
 
-    /// Follows planned closings; tells the outcome of one that is over.
+    /// Follows planned closes; returns the outcome of one that ended.
     fn drain(&mut self, order: &Order) -> Option<DrainOutcome> {
         let draining = Arc::make_mut(&mut self.draining);
         match order {
@@ -392,19 +335,19 @@ impl Snapshot {
         }
     }
 
-    /// A peer was sounded.
-    pub fn sounded(&mut self, fact: PeerSounded) {
+    /// Counts an RTT probe of a candidate.
+    pub fn candidate_probed(&mut self, fact: CandidateProbed) {
         let counts = Arc::make_mut(&mut self.counts);
         let count = if fact.answered {
-            &mut counts.soundings_answered
+            &mut counts.candidate_probes_answered
         } else {
-            &mut counts.soundings_unanswered
+            &mut counts.candidate_probes_unanswered
         };
         *count = count.saturating_add(1);
     }
 
     /// The registry answered or did not.
-    pub fn asked(&mut self, fact: RegistryContacted) {
+    pub fn registry_contacted(&mut self, fact: RegistryContacted) {
         let counts = Arc::make_mut(&mut self.counts);
         let registry = Arc::make_mut(&mut self.registry);
         registry.asked = Some(fact.at);
@@ -417,8 +360,8 @@ impl Snapshot {
         registry.failure = fact.failure;
     }
 
-    /// An actor was made anew.
-    pub fn remade(&mut self, fact: &ActorRestarted) {
+    /// Counts the restart of an actor.
+    pub fn actor_restarted(&mut self, fact: &ActorRestarted) {
         bump(&mut Arc::make_mut(&mut self.counts).remade, fact.actor);
     }
 }

@@ -22,7 +22,7 @@ const SMOOTHING_S: f64 = 5.0;
 pub struct Row {
     /// As last read.
     pub tunnel: TunnelReading,
-    /// When it ended.
+    /// The time at which the tunnel closed.
     pub ended: Option<Uptime>,
     /// Frames through this tunnel since it was opened.
     pub carried: LinkCounters,
@@ -46,7 +46,7 @@ impl Row {
         }
     }
 
-    /// Whether frames pass.
+    /// Returns whether frames pass.
     pub fn carries(&self) -> bool {
         self.ended.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
     }
@@ -64,7 +64,7 @@ impl Row {
     }
 }
 
-/// What a slot carried in all its tunnels.
+/// The traffic of a slot in all its tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Total {
     last: LinkCounters,
@@ -72,7 +72,7 @@ struct Total {
 }
 
 impl Total {
-    /// Takes a reading; tells what came since the last one. A link made anew counts from 0.
+    /// Takes a reading, and returns the growth since the last one. A recreated link counts from 0.
     fn read(&mut self, now: LinkCounters) -> LinkCounters {
         let grown = now.since(self.last).unwrap_or(now);
         self.last = now;
@@ -81,7 +81,7 @@ impl Total {
     }
 }
 
-/// All tunnels.
+/// The rows of all tunnels.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     live: BTreeMap<Slot, Row>,
@@ -144,7 +144,8 @@ impl Rows {
         });
     }
 
-    /// A tunnel was begun: its counters start at 0, even when the same peer was there before.
+    /// Takes note of an opened tunnel: its counters start at 0, even if the same peer was there
+    /// before.
     pub fn opened(&mut self, fact: &TunnelOpened) {
         let (slot, peer, since) = (fact.slot, fact.peer, fact.at);
         let ended = self.live.remove(&slot);
@@ -161,7 +162,8 @@ impl Rows {
         self.begin(Row::new(tunnel));
     }
 
-    /// A tunnel ended; tells what it carried. A reading taken before comes too late.
+    /// Takes note of a closed tunnel, and returns its traffic. A reading taken before the close
+    /// comes too late.
     pub fn closed(&mut self, fact: &TunnelClosed) -> Option<LinkCounters> {
         let row = self
             .live
@@ -327,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_made_anew_counts_from_zero_and_loses_nothing() {
+    fn a_recreated_link_counts_from_zero_and_loses_nothing() {
         let mut rows = Rows::default();
         rows.sampled(sample(1, &[(SLOT, 7, 100)]));
         rows.sampled(sample(2, &[(SLOT, 7, 30)]));

@@ -16,9 +16,9 @@ pub enum PrepareError {
     /// A file.
     #[error("cannot write {path}", path = path.display())]
     Write {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },

@@ -27,7 +27,7 @@ const FIRST_HAND: Duration = Duration::from_secs(3600);
 /// One peer as the disk keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Who.
+    /// The peer.
     pub peer: Prefix,
     /// Where, best first.
     pub endpoints: Vec<Endpoint>,

@@ -52,9 +52,9 @@ pub enum LeaseError {
     /// What cannot be remembered is not asked for.
     #[error("cannot write the lease ledger {}", path.display())]
     Ledger {
-        /// Where.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },

@@ -57,7 +57,7 @@ pub struct SignFile {
 /// A certificate in the answer to `GET /v1/nodes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// Whose.
+    /// The prefix of the node.
     pub prefix: String,
     /// What people call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,7 +124,7 @@ pub struct RevokedNode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Set {
-    /// Which.
+    /// The key.
     pub key: String,
     /// What it shall be.
     pub value: String,
@@ -133,7 +133,7 @@ pub struct Set {
 /// One of the answer to `GET /v1/parameters`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameter {
-    /// Which.
+    /// The key.
     pub key: String,
     /// What it is.
     pub value: String,
@@ -176,7 +176,7 @@ pub struct Line {
     pub at: String,
     /// `uid N`.
     pub who: String,
-    /// In words.
+    /// What was tried.
     pub what: String,
 }
 

@@ -46,7 +46,7 @@ pub struct RotateCa {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RotateKey {
-    /// Which key.
+    /// The key.
     pub key: KeyKind,
     /// Which step.
     pub step: CaStep,

@@ -3,8 +3,8 @@
 use actix::Addr;
 use actors::{
     messages::{
-        ActorRestarted, CredentialsChanged, Decided, DocumentsChanged, Lease, LeasesRead,
-        LinksSampled, PeerSounded, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
+        ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, Lease,
+        LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
         RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
     },
     sinks::telemetry::{Identity, Telemetry},
@@ -106,7 +106,7 @@ fn table() -> BabelTable {
     }
 }
 
-/// A gateway whose way is used, and somebody who is none.
+/// A default route that is installed, and one that is unreachable.
 fn exit_routes() -> ExitRoutes {
     let route = |gateway, slot, via, installed, metric| DefaultRoute {
         gateway: prefix(gateway),
@@ -155,8 +155,9 @@ fn decided(at: Uptime) -> Decided {
     }
 }
 
-/// A node with one tunnel each way and one that ended, three decisions, a lease and all else.
-pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
+/// Sends the messages of a node with one tunnel each way, one that closed, three decisions, a lease
+/// and all else.
+pub fn send_everything(telemetry: &Addr<Telemetry>, at: Uptime) {
     let (slot, peer) = (Slot::Dialling(1), prefix(8));
     telemetry.do_send(TunnelOpened { at, slot, peer });
     let (reason, lived) = (CloseReason::Unused, Duration::from_secs(60));
@@ -177,6 +178,13 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
         slot: DIALLED,
         peer: prefix(9),
     });
+    send_readings(telemetry, at);
+    send_host_state(telemetry, at);
+    send_membership(telemetry, at);
+}
+
+/// The readings of babeld, the prober and the peer cache, and the decisions made of them.
+fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(RoutesRead {
         at,
         table: Some(table()),
@@ -209,6 +217,10 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     let candidates = vec![peer(9, Some(at), 0), peer(20, None, 0), peer(21, None, 3)];
     telemetry.do_send(PeersRead { at, candidates });
     telemetry.do_send(decided(at));
+}
+
+/// The lease, the processes, and the outcomes of single probes and calls.
+fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
     let external = "203.0.113.5:1194".parse().unwrap();
     let until = at + Duration::from_secs(600);
     let lease = Lease {
@@ -232,12 +244,16 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
         at,
         processes: vec![child("babeld"), child("wrn0")],
     });
-    telemetry.do_send(PeerSounded {
+    telemetry.do_send(CandidateProbed {
         at,
         peer: prefix(20),
         answered: true,
     });
     telemetry.do_send(RegistryContacted { at, failure: None });
+}
+
+/// The documents, the credentials, and the restart of an actor.
+fn send_membership(telemetry: &Addr<Telemetry>, at: Uptime) {
     let key = rcgen::KeyPair::generate().unwrap();
     let ca = rcgen::CertificateParams::default()
         .self_signed(&key)
@@ -247,7 +263,7 @@ pub fn tell(telemetry: &Addr<Telemetry>, at: Uptime) {
     let held = std::sync::Arc::new(membership::documents::CurrentDocuments::new(vec![ca]));
     telemetry.do_send(DocumentsChanged {
         kind: None,
-        held,
+        documents: held,
         revoked: Default::default(),
     });
     telemetry.do_send(CredentialsChanged {

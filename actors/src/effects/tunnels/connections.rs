@@ -1,0 +1,46 @@
+//! OpenVPN's processes, which outlive the actor that looks after them.
+
+use super::*;
+
+/// All OpenVPN processes of this node: what outlives the actor.
+#[derive(Clone, Default)]
+pub struct Connections(pub(super) Rc<RefCell<Processes>>);
+
+#[derive(Default)]
+pub(super) struct Processes {
+    pub(super) servers: BTreeMap<Transport, Server>,
+    pub(super) dials: BTreeMap<Slot, Dial>,
+    pub(super) revocation: Revocation,
+    pub(super) rolling_restart: RollingRestart,
+    pub(super) stopped: bool,
+}
+
+impl Connections {
+    /// How the processes do, sorted by name.
+    pub fn readings(&self) -> Vec<ProcessReading> {
+        let processes = self.0.borrow();
+        let Processes {
+            servers,
+            dials,
+            rolling_restart,
+            ..
+        } = &*processes;
+        let server = |server: &Server| ProcessReading {
+            stale: rolling_restart.is_server_outdated(server.begun()),
+            ..server.reading()
+        };
+        let dial = |dial: &Dial| ProcessReading {
+            stale: rolling_restart.is_dial_outdated(dial.begun()),
+            ..dial.reading()
+        };
+        let mut readings: Vec<_> = servers.values().map(server).collect();
+        readings.extend(dials.values().map(dial));
+        readings.sort_by(|a, b| a.name.cmp(&b.name));
+        readings
+    }
+
+    /// Whether no process is left.
+    pub fn all_ended(&self) -> bool {
+        self.readings().iter().all(|process| process.pid.is_none())
+    }
+}

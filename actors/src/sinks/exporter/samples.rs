@@ -1,0 +1,230 @@
+//! Reads the samples of each metric from a snapshot.
+
+use super::families::{Sample, Seen};
+use super::process::Process;
+use crate::sinks::telemetry::{ROLES, Row, Snapshot, float};
+use membership::certificate::ca_end;
+use policies::{
+    names::{Role, Slot, Transport},
+    observation::{Candidate, LinkCounters, Phase},
+};
+use std::collections::BTreeMap;
+
+pub(super) fn s(text: impl ToString) -> String {
+    text.to_string()
+}
+
+pub(super) fn truth(yes: bool) -> f64 {
+    if yes { 1.0 } else { 0.0 }
+}
+
+pub(super) fn one<const N: usize>(labels: [&str; N], value: f64) -> Vec<Sample> {
+    vec![(labels.into_iter().map(s).collect(), value)]
+}
+
+pub(super) fn maybe(value: Option<f64>) -> Vec<Sample> {
+    value.into_iter().map(|value| (Vec::new(), value)).collect()
+}
+
+pub(super) fn count<T>(items: impl Iterator<Item = T>) -> u64 {
+    items.fold(0, |count, _| count + 1)
+}
+
+pub(super) fn map<K>(counts: &BTreeMap<K, u64>, labels: impl Fn(&K) -> Vec<String>) -> Vec<Sample> {
+    counts
+        .iter()
+        .map(|(key, count)| (labels(key), float(*count)))
+        .collect()
+}
+
+pub(super) fn cas(node: &Snapshot) -> Vec<Sample> {
+    let ends: BTreeMap<_, _> = node.documents.cas().iter().filter_map(ca_end).collect();
+    let seconds = |end: i64| u64::try_from(end).map_or(0.0, float);
+    ends.into_iter()
+        .map(|(name, end)| (vec![name], seconds(end)))
+        .collect()
+}
+
+pub(super) fn node_info(node: &Snapshot) -> Vec<Sample> {
+    let identity = &node.identity;
+    let address = identity.network.node_address(identity.prefix);
+    vec![(
+        vec![s(identity.prefix), s(address), s(identity.network.range())],
+        1.0,
+    )]
+}
+
+pub(super) fn tunnel(row: &Row) -> Vec<String> {
+    vec![s(row.tunnel.slot), s(row.tunnel.peer), s(row.tunnel.role())]
+}
+
+/// Tunnels that exist and those that ended lately.
+pub(super) fn rows(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
+    node.rows
+        .all()
+        .filter_map(|row| Some((tunnel(row), value(row)?)))
+        .collect()
+}
+
+/// Tunnels that exist.
+pub(super) fn live(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
+    node.rows
+        .live()
+        .filter_map(|row| Some((tunnel(row), value(row)?)))
+        .collect()
+}
+
+pub(super) fn tunnels(node: &Snapshot) -> Vec<Sample> {
+    let of = |role: Role, state: &'static str| {
+        let same = |row: &&Row| row.tunnel.role() == role && row.tunnel.phase.label() == state;
+        (
+            vec![s(role), s(state)],
+            float(count(node.rows.live().filter(same))),
+        )
+    };
+    ROLES
+        .into_iter()
+        .flat_map(|role| Phase::LABELS.map(|state| of(role, state)))
+        .collect()
+}
+
+pub(super) fn states(node: &Snapshot) -> Vec<Sample> {
+    let of = |row: &Row, state: &'static str| {
+        let mut labels = tunnel(row);
+        labels.push(s(state));
+        (labels, truth(row.tunnel.phase.label() == state))
+    };
+    node.rows
+        .live()
+        .flat_map(|row| Phase::LABELS.map(|state| of(row, state)))
+        .collect()
+}
+
+/// The transport below a tunnel: from the slot if we accepted it, else from the endpoint.
+pub(crate) fn transport(row: &Row) -> Option<Transport> {
+    match row.tunnel.slot {
+        Slot::Accepting(transport, _) => Some(transport),
+        Slot::Dialling(_) => row.tunnel.endpoint.map(|endpoint| endpoint.transport),
+    }
+}
+
+pub(super) fn tunnel_info(node: &Snapshot) -> Vec<Sample> {
+    let of = |row: &Row| {
+        let mut labels = tunnel(row);
+        labels.push(transport(row).map(s).unwrap_or_default());
+        (labels, 1.0)
+    };
+    node.rows.live().map(of).collect()
+}
+
+pub(super) fn probe<'a>(
+    node: &'a Snapshot,
+    row: &Row,
+) -> Option<&'a policies::observation::ProbeReading> {
+    node.probes.get(&row.tunnel.slot)
+}
+
+pub(super) fn jitter(node: &Snapshot, row: &Row) -> Option<f64> {
+    let probe = probe(node, row).filter(|probe| probe.rtt.is_some())?;
+    Some(probe.jitter.as_secs_f64())
+}
+
+pub(super) fn loss(node: &Snapshot, row: &Row) -> Option<f64> {
+    let probe = probe(node, row).filter(|probe| probe.sent > 0)?;
+    Some(f64::from(probe.lost) / f64::from(probe.sent))
+}
+
+pub(super) fn traffic(
+    node: &Snapshot,
+    rx: fn(&LinkCounters) -> u64,
+    tx: fn(&LinkCounters) -> u64,
+) -> Vec<Sample> {
+    let of = |role: Role| {
+        let total = node.rows.total(role);
+        [("receive", rx(&total)), ("transmit", tx(&total))]
+            .map(|(direction, value)| (vec![s(direction), s(role)], float(value)))
+    };
+    ROLES.into_iter().flat_map(of).collect()
+}
+
+pub(super) fn neighbours(node: &Snapshot) -> u64 {
+    count(node.babel.iter().flat_map(|table| &table.neighbours))
+}
+
+pub(super) fn neighbour(
+    node: &Snapshot,
+    value: fn(&policies::observation::Neighbour) -> Option<f64>,
+) -> Vec<Sample> {
+    // By slot and peer, since a table that named one twice would make the whole scrape fail.
+    let all = node.babel.iter().flat_map(|table| &table.neighbours);
+    let all: BTreeMap<_, _> = all
+        .filter_map(|n| Some(((n.slot, n.peer), value(n)?)))
+        .collect();
+    all.into_iter()
+        .map(|((slot, peer), value)| (vec![s(slot), s(peer)], value))
+        .collect()
+}
+
+pub(super) fn processes(
+    node: &Snapshot,
+    value: fn(&os::process::ProcessReading) -> f64,
+) -> Vec<Sample> {
+    let all: BTreeMap<_, _> = node
+        .processes
+        .processes
+        .iter()
+        .map(|p| (p.name.clone(), value(p)))
+        .collect();
+    all.into_iter()
+        .map(|(name, value)| (vec![name], value))
+        .collect()
+}
+
+pub(super) const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+
+pub(super) fn leases(node: &Snapshot) -> Vec<Sample> {
+    let of = |transport: Transport| {
+        let same = node
+            .leases
+            .leases
+            .iter()
+            .filter(|lease| lease.transport == transport);
+        (vec![s(transport)], float(count(same)))
+    };
+    TRANSPORTS.map(of).to_vec()
+}
+
+pub(super) fn lease_ends(node: &Snapshot) -> Vec<Sample> {
+    let of = |transport: Transport| {
+        let same = node
+            .leases
+            .leases
+            .iter()
+            .filter(|lease| lease.transport == transport);
+        let first = same.map(|lease| lease.until).min()?;
+        Some((vec![s(transport)], node.unix(first).as_secs_f64()))
+    };
+    TRANSPORTS.into_iter().filter_map(of).collect()
+}
+
+pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {
+    let failing = |peer: &Candidate| peer.failures > 0;
+    let state = |peer: &Candidate| match (failing(peer), peer.confirmed) {
+        (true, _) => "failing",
+        (false, Some(_)) => "confirmed",
+        (false, None) => "remembered",
+    };
+    let of = |name: &str| {
+        let same = node
+            .peers
+            .candidates
+            .iter()
+            .filter(|peer| state(peer) == name);
+        (vec![s(name)], float(count(same)))
+    };
+    ["confirmed", "failing", "remembered"].map(of).to_vec()
+}
+
+pub(super) fn own(seen: &Seen, value: impl Fn(&Process) -> Option<f64>) -> Vec<Sample> {
+    maybe(seen.process.as_ref().and_then(value))
+}
