@@ -1,5 +1,7 @@
 //! From the text of `warren.yaml` to [`Settings`]: which keys there are, and what each takes.
 
+mod values;
+
 use crate::{
     ChildUser, Complaint, ConfigError, Metrics, Settings, Transit,
     lines::{Step, last_line_of_key, line_of},
@@ -18,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
+use values::*;
 use wire::endpoints::{EndpointRefusal, class_of};
 
 /// Most bytes of a configuration.
@@ -159,29 +162,14 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     let transit = transit
         .and_then(|tree| word(&tree, TRANSIT, faults))
         .unwrap_or_default();
-    let gateway = gateway.is_some_and(|tree| {
-        let on = flag(&tree, faults).unwrap_or(false);
-        if on && transit == Transit::Leaf {
-            faults.push(tree.fault("false with transit: leaf, which carries nobody's traffic"));
-        }
-        on
-    });
-    let max_accepted = max_accepted
-        .and_then(|tree| tree.read("a number from 0 to 250", faults, |v| number(v, 0, 250)));
-    let tunnels_to_dial = tunnels_to_dial
-        .and_then(|tree| tree.read("a number from 1 to 30", faults, |v| number(v, 1, 30)));
+    let gateway = gateway.is_some_and(|tree| is_gateway(&tree, transit, faults));
     let metrics = metrics.and_then(|tree| tree.read(METRICS_RIGHT, faults, metrics_of));
     let log = log.and_then(|tree| tree.read(LOG_RIGHT, faults, log_of));
     Some(Settings {
         listen_udp: udp.and_then(|tree| port(&tree, faults)).unwrap_or(PORT),
         listen_tcp: tcp.and_then(|tree| port(&tree, faults)).unwrap_or(PORT),
         endpoints,
-        neighbours: list(
-            neighbours,
-            "a list of prefixes, such as [7/16]",
-            faults,
-            parsed::<Prefix>,
-        ),
+        neighbours: list(neighbours, NEIGHBOURS, faults, parsed::<Prefix>),
         interfaces: list(interfaces, INTERFACES, faults, interface),
         transit,
         gateway,
@@ -189,20 +177,43 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         dry_run: dry_run
             .and_then(|tree| flag(&tree, faults))
             .unwrap_or(false),
-        max_accepted,
-        tunnels_to_dial,
-        openvpn_user: openvpn
-            .and_then(|tree| user(&tree, faults))
-            .unwrap_or_else(|| named(OPENVPN_USER)),
-        babeld_user: babeld
-            .and_then(|tree| user(&tree, faults))
-            .unwrap_or_else(|| named(BABELD_USER)),
+        max_accepted: max_accepted.and_then(|tree| accepted_limit(&tree, faults)),
+        tunnels_to_dial: tunnels_to_dial.and_then(|tree| dialled_limit(&tree, faults)),
+        openvpn_user: user_or(openvpn, OPENVPN_USER, faults),
+        babeld_user: user_or(babeld, BABELD_USER, faults),
         upnp: upnp.unwrap_or(true),
         private_endpoints: private,
         metrics: metrics.or_else(|| metrics_of(&Value::from(METRICS)))?,
         log: log.unwrap_or_else(|| LOG.to_owned()),
         registry: self::registry(registry, faults)?,
     })
+}
+
+const NEIGHBOURS: &str = "a list of prefixes, such as [7/16]";
+
+fn is_gateway(tree: &Tree<'_>, transit: Transit, faults: &mut Vec<Fault>) -> bool {
+    let is_on = flag(tree, faults).unwrap_or(false);
+    if is_on && transit == Transit::Leaf {
+        faults.push(tree.fault("false with transit: leaf, which carries nobody's traffic"));
+    }
+    is_on
+}
+
+fn accepted_limit(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<u16> {
+    tree.read("a number from 0 to 250", faults, |value| {
+        number(value, 0, 250)
+    })
+}
+
+fn dialled_limit(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<u16> {
+    tree.read("a number from 1 to 30", faults, |value| {
+        number(value, 1, 30)
+    })
+}
+
+fn user_or(tree: Option<Tree<'_>>, default: &str, faults: &mut Vec<Fault>) -> ChildUser {
+    tree.and_then(|tree| user(&tree, faults))
+        .unwrap_or_else(|| named(default))
 }
 
 const KEYS: [&str; 16] = [
@@ -242,159 +253,6 @@ const LOG_RIGHT: &str =
 
 fn text(value: &Value) -> Option<&str> {
     value.as_str()
-}
-
-fn number(value: &Value, least: u16, most: u16) -> Option<u16> {
-    let number = u16::try_from(value.as_u64()?).ok()?;
-    (least..=most).contains(&number).then_some(number)
-}
-
-fn port(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<u16> {
-    tree.read("a port from 1 to 65535, or 0: do not accept", faults, |v| {
-        number(v, 0, u16::MAX)
-    })
-}
-
-fn flag(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<bool> {
-    tree.read("true or false", faults, Value::as_bool)
-}
-
-fn word<T: Copy>(tree: &Tree<'_>, words: &[(&str, T)], faults: &mut Vec<Fault>) -> Option<T> {
-    let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
-    tree.read(&format!("one of {}", names.join(", ")), faults, |value| {
-        let text = text(value)?;
-        words
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, meaning)| *meaning)
-    })
-}
-
-fn named(name: &str) -> ChildUser {
-    ChildUser::Name(name.to_owned())
-}
-
-/// Names as useradd(8) takes them.
-fn user(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<ChildUser> {
-    tree.read(USER, faults, |value| {
-        if let Some(id) = value.as_u64() {
-            let id = u32::try_from(id)
-                .ok()
-                .filter(|id| (1..u32::MAX).contains(id));
-            return id.map(ChildUser::Id);
-        }
-        let name = text(value)?;
-        let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
-        let good = first && name.len() <= 32 && name.chars().all(plain) && name != "root";
-        good.then(|| named(name))
-    })
-}
-
-/// A list of texts, no two alike.
-fn list<T: Ord + Clone>(
-    tree: Option<Tree<'_>>,
-    right: &str,
-    faults: &mut Vec<Fault>,
-    take: impl Fn(&str) -> Option<T>,
-) -> Vec<T> {
-    let Some(tree) = tree else { return Vec::new() };
-    let items = tree.items(right, faults);
-    if items.len() > MAX_ITEMS {
-        faults.push(tree.fault(&format!("at most {MAX_ITEMS} items")));
-        return Vec::new();
-    }
-    let mut seen = BTreeSet::new();
-    let mut list = Vec::new();
-    for item in items {
-        let Some(taken) = item.read(right, faults, |value| take(text(value)?)) else {
-            continue;
-        };
-        if seen.insert(taken.clone()) {
-            list.push(taken);
-        } else {
-            faults.push(item.fault("each only once"));
-        }
-    }
-    list
-}
-
-fn parsed<T: FromStr>(text: &str) -> Option<T> {
-    text.parse().ok()
-}
-
-fn endpoint(text: &str, private: bool) -> Option<Endpoint> {
-    let endpoint: Endpoint = parsed(text)?;
-    let good = match class_of(endpoint.address.ip()) {
-        None => true,
-        Some(EndpointRefusal::Private) => private,
-        Some(_) => false,
-    };
-    (good && endpoint.address.port() != 0).then_some(endpoint)
-}
-
-fn interface(name: &str) -> Option<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let good =
-        (1..=15).contains(&name.len()) && name.chars().all(plain) && !name.starts_with("wrn");
-    (good && name != "." && name != "..").then(|| name.to_owned())
-}
-
-fn metrics_of(value: &Value) -> Option<Metrics> {
-    let text = text(value)?;
-    if text == "off" {
-        return Some(Metrics::Off);
-    }
-    let path = text.strip_prefix("unix:").unwrap_or(text);
-    if path.starts_with('/') {
-        let good = path.len() < 100 && !path.contains(char::is_control);
-        return good.then(|| Metrics::Unix(path.into()));
-    }
-    let address: SocketAddr = parsed(text)?;
-    (address.port() != 0).then_some(Metrics::Tcp(address))
-}
-
-fn log_of(value: &Value) -> Option<String> {
-    let text = text(value)?;
-    let plain = |c: char| c.is_ascii_graphic() || c == ' ';
-    let good = (1..=1024).contains(&text.len()) && text.chars().all(plain);
-    good.then(|| text.to_owned())
-}
-
-fn registry(tree: Option<Tree<'_>>, faults: &mut Vec<Fault>) -> Option<String> {
-    let Some(tree) = tree else {
-        let path = vec![Step::Key("registry".into())];
-        faults.push(Fault {
-            path,
-            value: "missing".into(),
-            right: REGISTRY.into(),
-        });
-        return None;
-    };
-    tree.read(REGISTRY, faults, |value| {
-        let url = text(value)?;
-        let (host, port) = url.strip_prefix("https://")?.rsplit_once(':')?;
-        let port_good =
-            parsed::<u16>(port).is_some_and(|number| number != 0 && number.to_string() == port);
-        (port_good && host_good(host)).then(|| url.to_owned())
-    })
-}
-
-/// A DNS name, an IPv4 address, or an IPv6 address in brackets.
-fn host_good(host: &str) -> bool {
-    if let Some(inside) = host.strip_prefix('[') {
-        return inside
-            .strip_suffix(']')
-            .and_then(parsed::<Ipv6Addr>)
-            .is_some();
-    }
-    let label = |label: &str| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        (1..=63).contains(&label.len()) && label.chars().all(plain) && !label.starts_with('-')
-    };
-    let numbers = host.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let address = parsed::<IpAddr>(host).is_some();
-    host.len() <= 253 && host.split('.').all(label) && (address || !numbers)
 }
 
 #[cfg(test)]

@@ -91,6 +91,33 @@ fn held(identity: &Identity, paths: &Paths) -> Result<DocumentStore, StartError>
     Ok(DocumentStore::new(ArcSwap::from_pointee(held)))
 }
 
+/// Publishes the first, empty snapshot of this node.
+fn publish(identity: &Identity, mode: Mode, clock: &Clock) -> Published {
+    let identity = telemetry::Identity {
+        prefix: identity.me,
+        network: identity.network,
+        software: env!("CARGO_PKG_VERSION"),
+        revision: option_env!("WARREN_REVISION").unwrap_or("unknown"),
+        actors: ACTORS.to_vec(),
+        dry_run: mode == Mode::Watch,
+        started: clock.now(),
+    };
+    telemetry::publish(identity, clock)
+}
+
+/// The document about this node that the peer API shows first.
+fn node_document(settings: &Settings, identity: &Identity) -> SharedNodeDocument {
+    SharedNodeDocument::new(ArcSwap::from_pointee(NodeDocument {
+        version: wire::peer::VERSION,
+        prefix: identity.me,
+        endpoints: settings.endpoints.clone(),
+        software: concat!("warren ", env!("CARGO_PKG_VERSION")).to_owned(),
+        network_version: identity.document.version,
+        revocations_version: 0,
+        transit_cost: settings.transit.price(),
+    }))
+}
+
 async fn node(
     settings: Settings,
     identity: Identity,
@@ -116,43 +143,20 @@ async fn node(
     let clock = Clock::boottime();
     let kernel = Kernel::open(paths.root())?;
     host::prepare(&mut host, &kernel, &identity, &paths).await?;
-    let published = telemetry::publish(
-        telemetry::Identity {
-            prefix: identity.me,
-            network: identity.network,
-            software: env!("CARGO_PKG_VERSION"),
-            revision: option_env!("WARREN_REVISION").unwrap_or("unknown"),
-            actors: ACTORS.to_vec(),
-            dry_run: mode == Mode::Watch,
-            started: clock.now(),
-        },
-        &clock,
-    );
+    let published = publish(&identity, mode, &clock);
     serve(&settings, &host, &paths, &clock, &published);
-    let (me, network) = (identity.me, identity.network);
     let member = member(&paths)?;
-    let node = SharedNodeDocument::new(ArcSwap::from_pointee(NodeDocument {
-        version: wire::peer::VERSION,
-        prefix: me,
-        endpoints: settings.endpoints.clone(),
-        software: concat!("warren ", env!("CARGO_PKG_VERSION")).to_owned(),
-        network_version: identity.document.version,
-        revocations_version: 0,
-        transit_cost: settings.transit.price(),
-    }));
-    let held = held(&identity, &paths)?;
-    let private = PrivateEndpoints::new(settings.private_endpoints, held.clone());
     let server_tls = SharedServerTls::new(ArcSwap::from_pointee(member.server()?));
     let store = Store {
-        documents: held,
-        node_document: node,
-        ..Store::new(clock.clone(), me)
+        documents: held(&identity, &paths)?,
+        node_document: node_document(&settings, &identity),
+        ..Store::new(clock.clone(), identity.me)
     };
-    let asked = PeerApiSettings {
-        me,
-        network,
+    let peer_api = PeerApiSettings {
+        me: identity.me,
+        network: identity.network,
         port: wire::peer::PORT,
-        private,
+        private: PrivateEndpoints::new(settings.private_endpoints, store.documents.clone()),
     };
     let graph = wiring::wire(&Environment {
         settings: &settings,
@@ -164,7 +168,7 @@ async fn node(
         kernel: kernel.clone(),
         published,
         babel_socket: BabelSocket::open().map_err(doing("open a socket for route requests"))?,
-        peers: PeerApiClient::new(&asked, &member)?,
+        peers: PeerApiClient::new(&peer_api, &member)?,
         registry: RegistryApiClient::member(&settings.registry, &member)?,
         mode,
     });

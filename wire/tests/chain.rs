@@ -2,117 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod certificates;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
+use certificates::*;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
 };
 use wire::chain::{ChainError, IntermediateCa, read_pem, verify, verify_between};
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-/// A CA at work.
-struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    der: Vec<u8>,
-}
-
-fn named(name: &str, serial: u64) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.serial_number = Some(serial.into());
-    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2030, 1, 1));
-    params
-}
-
-fn ca_params(name: &str, serial: u64, below: u8) -> CertificateParams {
-    let mut params = named(name, serial);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params
-}
-
-impl Ca {
-    fn root(params: CertificateParams) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let der = params.self_signed(&key).unwrap().der().to_vec();
-        Self {
-            issuer: Issuer::new(params, key),
-            der,
-        }
-    }
-
-    fn below(&self, params: CertificateParams) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let der = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
-        Self {
-            issuer: Issuer::new(params, key),
-            der,
-        }
-    }
-
-    fn sign(&self, params: &CertificateParams) -> Vec<u8> {
-        params
-            .signed_by(&KeyPair::generate().unwrap(), &self.issuer)
-            .unwrap()
-            .der()
-            .to_vec()
-    }
-}
-
-fn root() -> Ca {
-    Ca::root(ca_params("root", 1, 1))
-}
-
-fn between(root: &Ca) -> Ca {
-    root.below(ca_params("between", 0x100, 0))
-}
-
-fn leaf() -> CertificateParams {
-    named("7/16", 7)
-}
-
-/// 2025-01-01.
-const NOW_S: i64 = 1_735_689_600;
-/// 2030-01-02.
-const OVER_S: i64 = 1_893_542_400;
-
-/// Whether a chain through a CA between is good, and why not; each may be changed.
-#[track_caller]
-fn check(
-    at_s: Option<i64>,
-    make_root: impl FnOnce(&mut CertificateParams),
-    make_between: impl FnOnce(&mut CertificateParams),
-    make_leaf: impl FnOnce(&mut CertificateParams),
-    expected: Result<(), (&str, &str)>,
-) {
-    let (mut root, mut ca, mut leaf) = (
-        ca_params("root", 1, 1),
-        ca_params("between", 0x100, 0),
-        self::leaf(),
-    );
-    make_root(&mut root);
-    make_between(&mut ca);
-    make_leaf(&mut leaf);
-    let root = Ca::root(root);
-    let ca = root.below(ca);
-    let said = verify(&[&ca.sign(&leaf), &ca.der], &[&root.der], at_s);
-    let expected = expected.map_err(|(which, why)| (which.to_owned(), why.to_owned()));
-    let said = said.map(|found| {
-        assert_eq!(
-            found.between,
-            Some(IntermediateCa {
-                serial: "100".into()
-            })
-        )
-    });
-    let said = said.map_err(|error| match error {
-        ChainError::Bad { which, why } => (which.to_owned(), why.to_owned()),
-        other => (String::new(), other.to_string()),
-    });
-    assert_eq!(said, expected);
-}
-
-fn as_it_is(_: &mut CertificateParams) {}
 
 #[test]
 fn a_chain_is_good_with_and_without_a_ca_between() {
@@ -214,62 +113,37 @@ fn who_signs_is_a_ca_that_may() {
     let unfit = |params: &mut CertificateParams| {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature]
     };
-    check(
-        None,
-        as_it_is,
-        none,
-        as_it_is,
-        Err(("the CA between", "is none of a CA")),
-    );
-    check(
-        None,
-        as_it_is,
-        explicit,
-        as_it_is,
-        Err(("the CA between", "is none of a CA")),
-    );
-    check(
-        None,
-        none,
-        as_it_is,
-        as_it_is,
-        Err(("the trusted CA", "is none of a CA")),
-    );
-    check(
-        None,
-        as_it_is,
-        unfit,
-        as_it_is,
-        Err(("the CA between", "is not for signing certificates")),
-    );
-    check(
-        None,
-        unfit,
-        as_it_is,
-        as_it_is,
-        Err(("the trusted CA", "is not for signing certificates")),
-    );
-    check(
-        None,
-        as_it_is,
-        |ca| ca.key_usages = Vec::new(),
-        as_it_is,
-        Err(("the CA between", "is not for signing certificates")),
-    );
-    check(
-        None,
-        |root| root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
-        as_it_is,
-        as_it_is,
-        Err(("the trusted CA", "allows no CA below it")),
-    );
-    check(
-        None,
-        as_it_is,
-        as_it_is,
-        |leaf| leaf.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
-        Err(("the certificate", "is one of a CA")),
-    );
+    type Change = fn(&mut CertificateParams);
+    let no_ca = "is none of a CA";
+    let no_signer = "is not for signing certificates";
+    let cases: [(Change, Change, Change, (&'static str, &'static str)); 8] = [
+        (as_it_is, none, as_it_is, ("the CA between", no_ca)),
+        (as_it_is, explicit, as_it_is, ("the CA between", no_ca)),
+        (none, as_it_is, as_it_is, ("the trusted CA", no_ca)),
+        (as_it_is, unfit, as_it_is, ("the CA between", no_signer)),
+        (unfit, as_it_is, as_it_is, ("the trusted CA", no_signer)),
+        (
+            as_it_is,
+            |ca| ca.key_usages = Vec::new(),
+            as_it_is,
+            ("the CA between", no_signer),
+        ),
+        (
+            |root| root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
+            as_it_is,
+            as_it_is,
+            ("the trusted CA", "allows no CA below it"),
+        ),
+        (
+            as_it_is,
+            as_it_is,
+            |leaf| leaf.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
+            ("the certificate", "is one of a CA"),
+        ),
+    ];
+    for (root, ca, leaf, complaint) in cases {
+        check(None, root, ca, leaf, Err(complaint));
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@
 mod sockets;
 mod tunnel;
 
+mod sending;
+
 use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
@@ -22,6 +24,7 @@ use policies::{
     probe::{Liveness, ProbePace, Probing, SuspicionLimit},
     units::Uptime,
 };
+use sending::*;
 use sockets::{Heard, Rumour, Sockets};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -333,21 +336,6 @@ impl Prober {
         if any {
             self.tick(ctx);
         }
-    }
-}
-
-/// Sends the probe that is due, if any.
-fn probe(sockets: Option<&Sockets>, slot: Slot, tunnel: &mut Tunnel, now: Uptime) {
-    let Some(sockets) = sockets else { return };
-    tunnel.link = tunnel.link.or_else(|| link_index(slot));
-    let Some(link) = tunnel.link else { return };
-    let Some(seq) = tunnel.probing.next_probe(now) else {
-        return;
-    };
-    tunnel.sent = Some(now);
-    if let Err(error) = sockets.probe(tunnel.address, link, seq.0) {
-        tracing::debug!(tunnel = %slot, %error, "probe not sent");
-        tunnel.link = None;
     }
 }
 

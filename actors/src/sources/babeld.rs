@@ -6,6 +6,12 @@ mod files;
 
 pub use files::PrepareError;
 
+mod dump;
+
+mod host_routes;
+
+mod settings;
+
 use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
@@ -13,6 +19,7 @@ use crate::{
     store::{AppliedVersions, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use dump::*;
 use files::prepare;
 use membership::documents::DocumentStore;
 use os::{
@@ -25,6 +32,7 @@ use policies::{
     observation::Phase,
     units::Uptime,
 };
+pub use settings::Settings;
 use std::{cell::RefCell, ffi::OsString, io, path::PathBuf, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -54,43 +62,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// babeld opens its socket at once; the first time may take the making of interfaces.
 const START: Duration = Duration::from_secs(10);
-
-/// What the actor is told once.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// babeld's executable.
-    pub babeld: PathBuf,
-    /// Its rights.
-    pub rights: Rights,
-    /// Its folder for socket and configuration, 0700 of its user.
-    pub folder: PathBuf,
-    /// Its folder for the state file, 0700 of its user.
-    pub state_folder: PathBuf,
-    /// Where the last sequence number is kept, root's own.
-    pub seqno: PathBuf,
-    /// Where its pid is kept, root's own.
-    pub pid_file: PathBuf,
-    /// OpenVPN's user, whose packets never leave the network's range for the way out.
-    pub openvpn_uid: u32,
-    /// What it is told.
-    pub config: BabelConfig,
-}
-
-impl Settings {
-    fn config_file(&self) -> PathBuf {
-        self.folder.join("babeld.conf")
-    }
-
-    /// babeld sends an urgent update or request once more after half of the interval that `-h` and `-H` say:
-    /// with its default of 4 s a lost one costs 2 s. The file can set intervals by link only.
-    fn args(&self) -> Vec<OsString> {
-        let hello = self.config.hello_interval.as_secs_f64().to_string();
-        let words = ["-h", &hello, "-H", &hello, "-I", "", "-c"]
-            .map(OsString::from)
-            .into_iter();
-        words.chain([self.config_file().into()]).collect()
-    }
-}
 
 /// babeld's process: what outlives the actor.
 #[derive(Clone, Default)]
@@ -356,65 +327,6 @@ impl Babeld {
         }
         self.told_of_default = told;
     }
-
-    /// Makes the host carry IPv4, and packets out of the network, as the network wants it.
-    fn carry(&self, ctx: &mut Context<Self>) {
-        let (kernel, config) = (self.kernel.clone(), &self.settings.config);
-        let (ipv4, own, network) = (config.ipv4, config.own, config.network);
-        let exit = if config.gateways.is_empty() {
-            Exit::None
-        } else if config.tells_of_default() {
-            Exit::Own(self.settings.openvpn_uid)
-        } else {
-            Exit::Others(self.settings.openvpn_uid)
-        };
-        let carried = async move {
-            [
-                kernel.carry_ipv4(ipv4, own).await,
-                kernel.carry_default(network, exit).await,
-            ]
-        };
-        ctx.spawn(carried.into_actor(self).map(|carried, _, _| {
-            for error in carried.into_iter().filter_map(Result::err) {
-                tracing::warn!(error = %Chain(&error), "the host does not carry what the network wants");
-            }
-        }));
-    }
-
-    fn flush(&self, ctx: &mut Context<Self>) {
-        let kernel = self.kernel.clone();
-        let flushed = async move { kernel.flush_babel_routes().await };
-        ctx.spawn(flushed.into_actor(self).map(|flushed, _, _| {
-            if let Err(error) = flushed {
-                tracing::warn!(error = %Chain(&error), "babeld's routes not flushed");
-            }
-        }));
-    }
-}
-
-/// Asks babeld for its tables once.
-async fn ask(socket: PathBuf, network: Network) -> io::Result<babel::Dump> {
-    let asked = async {
-        let mut stream = UnixStream::connect(&socket).await?;
-        let mut decoder = Decoder::new(network);
-        let mut chunk = [0; 4096];
-        loop {
-            let count = stream.read(&mut chunk).await?;
-            if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            for reply in decoder.feed(chunk.get(..count).unwrap_or_default()) {
-                match reply {
-                    Reply::Greeting { .. } => stream.write_all(babel::DUMP.as_bytes()).await?,
-                    Reply::Dump(dump) => return Ok(dump),
-                    Reply::Refused(reason) => return Err(io::Error::other(reason)),
-                }
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, asked)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl Actor for Babeld {

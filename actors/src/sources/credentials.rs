@@ -4,9 +4,17 @@
 //! its start only (OpenVPN) is told to be started anew ([`CredentialsChanged`]); what can take them while
 //! it runs (the calls to the registry and to other nodes, the peer API) takes them at once.
 
+mod files;
+
+mod error;
+
+mod settings;
+
 use crate::messages::{CredentialsChanged, DocumentsChanged};
 use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+pub use error::CredentialError;
+use files::*;
 use membership::certificate::{self, Certificate};
 use membership::credentials::SharedServerTls;
 use membership::{
@@ -19,6 +27,7 @@ use os::clock::{Clock, wall};
 use policies::units::Uptime;
 use reqwest::Method;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+pub use settings::{CredentialSettings, CredentialsDeps};
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -51,68 +60,6 @@ const BARRED: Duration = Duration::from_secs(300);
 /// Nodes begin to start processes anew within this, spread by chance, and within a sixteenth of what is left
 /// of the old certificate's life; then they take turns.
 const WINDOW: Duration = Duration::from_secs(600);
-
-/// What the actor is told once.
-#[derive(Clone, Debug)]
-pub struct CredentialSettings {
-    /// The CAs (PEM).
-    pub ca: PathBuf,
-    /// The node's certificate (PEM).
-    pub certificate: PathBuf,
-    /// The node's key (PEM), which stays.
-    pub key: PathBuf,
-    /// The `tls-crypt` key.
-    pub tls_crypt: PathBuf,
-    /// The key that others may use while it is changed; there only then.
-    pub tls_crypt_other: PathBuf,
-    /// Uid and gid of OpenVPN, who reads the keys.
-    pub reader: (u32, u32),
-    /// The request (PKCS #10 in PEM) with which the certificate is renewed.
-    pub request: String,
-}
-
-/// The files cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CredentialError {
-    /// One of them cannot be read.
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        /// The path of the file.
-        path: PathBuf,
-        /// The underlying error.
-        #[source]
-        source: io::Error,
-    },
-    /// One of them cannot be written.
-    #[error(transparent)]
-    Write(#[from] FileError),
-    /// They do not fit together.
-    #[error(transparent)]
-    NodeCredentials(#[from] membership::credentials::CredentialsError),
-    /// The registry's client does not take them.
-    #[error(transparent)]
-    Call(#[from] RegistryApiError),
-    /// The fresh certificate is not good.
-    #[error("the registry gave a certificate that is not good")]
-    Bad(#[from] certificate::BadCertificate),
-}
-
-/// The dependencies of the credentials actor.
-#[derive(Clone)]
-pub struct CredentialsDeps {
-    /// Paths of the files, and who reads them.
-    pub settings: CredentialSettings,
-    /// The shared state that outlives the actor.
-    pub store: Store,
-    /// The TLS configuration of the peer API, which is replaced with the certificate.
-    pub server_tls: SharedServerTls,
-    /// The client of the registry, which signs renewals.
-    pub registry: RegistryApiClient,
-    /// The client of the peer API, which shows the certificate.
-    pub peers: PeerApiClient,
-    /// The receivers of changes.
-    pub readers: Vec<Recipient<CredentialsChanged>>,
-}
 
 /// The actor.
 pub struct Credentials {
@@ -418,47 +365,6 @@ impl Credentials {
             .map(|(_, own)| own.rest(now_s()))
             .unwrap_or_default()
     }
-}
-
-fn now_s() -> i64 {
-    i64::try_from(wall().as_secs()).unwrap_or(i64::MAX)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
-    fs::read(path).map_err(|source| CredentialError::Read {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// The certificates in a PEM file, whatever their order.
-fn trusted(pem: &[u8]) -> BTreeSet<Vec<u8>> {
-    CertificateDer::pem_slice_iter(pem)
-        .filter_map(Result::ok)
-        .map(|ca| ca.to_vec())
-        .collect()
-}
-
-fn bundle(network: &NetworkDocument) -> String {
-    network
-        .authorities
-        .iter()
-        .map(|ca| format!("{}\n", ca.trim_end()))
-        .collect()
-}
-
-/// Whether the file had to be written.
-fn write_changed(
-    path: &Path,
-    text: &[u8],
-    mode: u32,
-    owner: Option<(u32, u32)>,
-) -> Result<bool, CredentialError> {
-    let differs = fs::read(path).map_or(true, |old| old != text);
-    if differs {
-        replace(path, text, mode, owner)?;
-    }
-    Ok(differs)
 }
 
 impl Actor for Credentials {

@@ -3,6 +3,8 @@
 //! Also passes the network's signed documents on. TCP on our node address only, TLS with certificates on
 //! both sides. Handlers read published snapshots, or hand on what was given; nothing is decided here.
 
+mod handlers;
+
 use crate::store::Store;
 use crate::{
     messages::DocumentOffered,
@@ -18,6 +20,7 @@ use actix_web::{
     rt::net::TcpStream,
     web,
 };
+use handlers::*;
 use membership::peer_api::SharedNodeDocument;
 use membership::{
     credentials::{self, Named, SharedServerTls},
@@ -284,145 +287,4 @@ fn verify(connection: &dyn Any, data: &mut Extensions) {
     if let Some(caller) = caller {
         data.insert(caller);
     }
-}
-
-async fn node(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    answer(&request, &state, || (**state.node.load()).clone())
-}
-
-async fn network(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    document(&request, &state, DocumentKind::Network)
-}
-
-async fn revocations(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    document(&request, &state, DocumentKind::Revocations)
-}
-
-fn document(request: &HttpRequest, state: &State, kind: DocumentKind) -> HttpResponse {
-    match state.held.load().signed(kind) {
-        Some(document) => answer(request, state, || (**document).clone()),
-        None => problem(StatusCode::NOT_FOUND, "no such document is held"),
-    }
-}
-
-/// Hands a signed document on to be verified; whether it is taken is not said.
-async fn offer(request: HttpRequest, body: web::Bytes, state: web::Data<State>) -> HttpResponse {
-    let from = match caller(&request, &state) {
-        Ok(caller) => caller.prefix,
-        Err(why) => return problem(StatusCode::FORBIDDEN, why),
-    };
-    let Ok(document) = serde_json::from_slice(&body) else {
-        return problem(StatusCode::BAD_REQUEST, "no signed document");
-    };
-    match state.offered.try_send(DocumentOffered { from, document }) {
-        Ok(()) => HttpResponse::Accepted().finish(),
-        Err(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "too many documents"),
-    }
-}
-
-#[derive(Deserialize)]
-struct Count {
-    count: Option<usize>,
-}
-
-async fn peers(
-    request: HttpRequest,
-    count: web::Query<Count>,
-    state: web::Data<State>,
-) -> HttpResponse {
-    answer(&request, &state, || {
-        let mut candidates: Vec<_> = state.peers.load().iter().cloned().collect();
-        fastrand::shuffle(&mut candidates);
-        candidates.truncate(count.count.unwrap_or(MAX_NODES).min(MAX_NODES));
-        let node = |candidate: policies::observation::Candidate| Node {
-            prefix: candidate.peer,
-            endpoints: candidate.endpoints,
-        };
-        PeersDocument {
-            version: VERSION,
-            nodes: candidates.into_iter().map(node).collect(),
-        }
-    })
-}
-
-/// How we see the network; what we would lose is told to whom it concerns only.
-async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let caller = match caller(&request, &state) {
-        Ok(caller) => caller,
-        Err(why) => return problem(StatusCode::FORBIDDEN, why),
-    };
-    let outlook = state.outlook.load();
-    let distances = outlook.distances.iter().map(|(node, metric)| Distance {
-        node: *node,
-        metric: *metric,
-    });
-    HttpResponse::Ok().json(RouteViewDocument {
-        version: VERSION,
-        prefix: state.node.load().prefix,
-        accepts_tunnels: outlook.accepts_tunnels,
-        accepted: Some(outlook.accepted),
-        regret: outlook.regrets.get(&caller.prefix).copied().flatten(),
-        distances: distances.collect(),
-    })
-}
-
-async fn acquire_lock(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    match caller(&request, &state) {
-        Ok(caller) if state.restart_lock.acquire(caller.prefix) => {
-            HttpResponse::NoContent().finish()
-        }
-        Ok(_) => problem(StatusCode::CONFLICT, "tunnels here are coming or going"),
-        Err(why) => problem(StatusCode::FORBIDDEN, why),
-    }
-}
-
-async fn release_lock(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    match caller(&request, &state) {
-        Ok(caller) => {
-            state.restart_lock.release(caller.prefix);
-            HttpResponse::NoContent().finish()
-        }
-        Err(why) => problem(StatusCode::FORBIDDEN, why),
-    }
-}
-
-fn answer<T: Serialize>(
-    request: &HttpRequest,
-    state: &State,
-    document: impl FnOnce() -> T,
-) -> HttpResponse {
-    match caller(request, state) {
-        Ok(_) => HttpResponse::Ok().json(document()),
-        Err(why) => problem(StatusCode::FORBIDDEN, why),
-    }
-}
-
-/// Who calls, or why it is refused; asked at each request, since a certificate may be revoked while a connection is open.
-fn caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
-    let Some(caller) = request.conn_data::<Caller>() else {
-        return Err("the certificate does not bear the address you come from");
-    };
-    let held = state.held.load();
-    let serials = std::iter::once(&caller.serial).chain(&caller.cas);
-    if serials.into_iter().any(|serial| held.is_ca_revoked(serial))
-        || held.is_key_blocked(&caller.key)
-    {
-        return Err("the certificate is revoked");
-    }
-    Ok(caller.clone())
-}
-
-/// An error as RFC 9457 wants it.
-fn problem(status: StatusCode, title: &str) -> HttpResponse {
-    #[derive(Serialize)]
-    struct Problem<'a> {
-        status: u16,
-        title: &'a str,
-    }
-    HttpResponse::build(status)
-        .content_type("application/problem+json")
-        .json(Problem {
-            status: status.as_u16(),
-            title,
-        })
 }

@@ -118,6 +118,15 @@ pub enum DocumentError {
     },
 }
 
+/// The error about a field with an impossible value.
+fn wrong(field: &'static str, value: impl ToString, right: &'static str) -> DocumentError {
+    DocumentError::Value {
+        field,
+        value: value.to_string(),
+        right,
+    }
+}
+
 impl NetworkDocument {
     /// The least release that the network asks for, where that is newer than `ours` (`MAJOR.MINOR.PATCH`).
     pub fn asks_for_newer_than(&self, ours: &str) -> Option<&str> {
@@ -145,71 +154,54 @@ impl NetworkDocument {
     /// # Errors
     /// Names the field and a valid value.
     pub fn check(&self) -> Result<(), DocumentError> {
-        let bad = |field, value: String, right| {
-            Err(DocumentError::Value {
-                field,
-                value,
-                right,
-            })
-        };
         if self.kind != DocumentKind::Network {
-            return bad("kind", "another".into(), "network");
+            return Err(wrong("kind", "another", "network"));
         }
         if Network::new(self.network).is_none() {
-            return bad(
-                "network",
-                self.network.to_string(),
-                "a range of 16 to 64 bits without host bits",
-            );
+            let right = "a range of 16 to 64 bits without host bits";
+            return Err(wrong("network", self.network, right));
         }
-        let is_hex = |text: &str| {
-            text.bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        if self.babel_key.len() != 64 || !is_hex(&self.babel_key) {
-            return bad("babel_key", "hidden".into(), "32 bytes in lower-case hex");
-        }
-        if static_key(&self.tls_crypt).is_none() {
-            return bad(
-                "tls_crypt",
-                "hidden".into(),
-                "an OpenVPN static key V1 of 2048 bits",
-            );
-        }
-        if self
-            .tls_crypt_other
-            .as_ref()
-            .is_some_and(|key| static_key(key).is_none())
-        {
-            return bad(
-                "tls_crypt_other",
-                "hidden".into(),
-                "an OpenVPN static key V1 of 2048 bits",
-            );
-        }
+        self.check_keys()?;
         if self
             .authorities
             .iter()
             .any(|pem| certificate(pem).is_none())
         {
-            return bad(
+            return Err(wrong(
                 "authorities",
-                "something else".into(),
+                "something else",
                 "certificates in PEM",
-            );
+            ));
         }
-        if let Some(version) = self
-            .min_version
-            .as_ref()
-            .filter(|version| !is_release(version))
-        {
-            let shown = version.chars().take(40).collect();
-            return bad("min_version", shown, "MAJOR.MINOR.PATCH");
+        let is_wrong = |version: &&String| !is_release(version);
+        if let Some(version) = self.min_version.as_ref().filter(is_wrong) {
+            let shown: String = version.chars().take(40).collect();
+            return Err(wrong("min_version", shown, "MAJOR.MINOR.PATCH"));
         }
         if let Some(ipv4) = self.ipv4.filter(|ipv4| Network4::new(*ipv4).is_none()) {
-            return bad("ipv4", ipv4.to_string(), IPV4_RIGHT);
+            return Err(wrong("ipv4", ipv4, IPV4_RIGHT));
         }
         self.parameters.check()
+    }
+
+    /// Checks the keys; their values never appear in the error.
+    fn check_keys(&self) -> Result<(), DocumentError> {
+        let is_hex = |text: &str| {
+            text.bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if self.babel_key.len() != 64 || !is_hex(&self.babel_key) {
+            return Err(wrong("babel_key", "hidden", "32 bytes in lower-case hex"));
+        }
+        let right = "an OpenVPN static key V1 of 2048 bits";
+        if static_key(&self.tls_crypt).is_none() {
+            return Err(wrong("tls_crypt", "hidden", right));
+        }
+        let is_wrong = |key: &String| static_key(key).is_none();
+        if self.tls_crypt_other.as_ref().is_some_and(is_wrong) {
+            return Err(wrong("tls_crypt_other", "hidden", right));
+        }
+        Ok(())
     }
 
     /// The CAs of the document (DER), the one that signs now first.

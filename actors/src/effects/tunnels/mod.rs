@@ -11,11 +11,13 @@ mod dial;
 mod revocation;
 mod rolling_restart;
 mod server;
+mod stopping;
 
 pub use command_line::Identity;
 pub use common::{Facts, Settings};
 pub use connections::Connections;
 use connections::Processes;
+pub use stopping::{DrainAll, EndAll};
 
 use crate::store::Store;
 use crate::{
@@ -55,16 +57,6 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// A dialling slot rests this long after a tunnel.
 const REST: Duration = Duration::from_secs(2);
-
-/// The end begins: no tunnel is opened or let in from now on, and Babel is taken off all that stand.
-#[derive(Clone, Copy, Debug, actix::Message)]
-#[rtype(result = "()")]
-pub struct DrainAll;
-
-/// Ends all OpenVPN processes.
-#[derive(Clone, Copy, Debug, actix::Message)]
-#[rtype(result = "()")]
-pub struct EndAll;
 
 /// The dependencies of the tunnels actor.
 #[derive(Clone)]
@@ -345,36 +337,6 @@ impl Handler<ChildReported> for Tunnels {
 
     fn handle(&mut self, ChildReported(event): ChildReported, _: &mut Self::Context) {
         self.child(&event);
-    }
-}
-
-impl Handler<DrainAll> for Tunnels {
-    type Result = ();
-
-    fn handle(&mut self, _: DrainAll, _: &mut Self::Context) {
-        self.common.stopping.set(true);
-        let slots: Vec<Slot> = self.common.table.borrow().tunnels.keys().copied().collect();
-        for slot in slots {
-            self.drain(slot, CloseReason::Shutdown);
-        }
-    }
-}
-
-impl Handler<EndAll> for Tunnels {
-    type Result = ();
-
-    fn handle(&mut self, _: EndAll, _: &mut Self::Context) {
-        self.common.stopping.set(true);
-        let mut processes = self.connections.0.borrow_mut();
-        processes.stopped = true;
-        processes
-            .dials
-            .values_mut()
-            .for_each(|dial| dial.close(&self.common, CloseReason::Shutdown));
-        processes
-            .servers
-            .values_mut()
-            .for_each(|server| server.stop(&self.common));
     }
 }
 

@@ -376,69 +376,40 @@ mod tests {
         assert_eq!(seen, known);
     }
 
+    /// Reports one endpoint of node 7 at that second, and compares which endpoint is known then.
+    #[track_caller]
+    fn report_7(
+        directory: &mut PeerDirectory,
+        (source, second, endpoint): (PeerSource, u64, u32),
+        has_changed: bool,
+        known: u32,
+    ) {
+        check(
+            directory,
+            (source, second, 7, &[endpoint]),
+            has_changed,
+            &[(7, &[known])],
+        );
+    }
+
     #[test]
-    fn a_nodes_own_word_counts_more_than_anybodys_while_it_is_fresh_and_no_dial_failed() {
+    fn a_nodes_own_report_counts_more_than_others_while_it_is_fresh_and_no_dial_failed() {
         let mut book = book();
-        check(
-            &mut book,
-            (PeerSource::Gossip, 1, 7, &[1]),
-            true,
-            &[(7, &[1])],
-        );
-        check(
-            &mut book,
-            (PeerSource::Itself, 2, 7, &[2]),
-            true,
-            &[(7, &[2])],
-        );
-        check(
-            &mut book,
-            (PeerSource::Gossip, 3, 7, &[3]),
-            false,
-            &[(7, &[2])],
-        );
-        check(
-            &mut book,
-            (PeerSource::Registry, 4, 7, &[4]),
-            false,
-            &[(7, &[2])],
-        );
+        report_7(&mut book, (PeerSource::Gossip, 1, 1), true, 1);
+        report_7(&mut book, (PeerSource::Itself, 2, 2), true, 2);
+        report_7(&mut book, (PeerSource::Gossip, 3, 3), false, 2);
+        report_7(&mut book, (PeerSource::Registry, 4, 4), false, 2);
         let failed = DialHistory {
             failures: 1,
             failed: Some(Uptime::from_secs(5)),
             good: None,
         };
         assert!(book.dialled(&[(peer(7), failed)].into()));
-        check(
-            &mut book,
-            (PeerSource::Registry, 6, 7, &[4]),
-            true,
-            &[(7, &[4])],
-        );
-        check(
-            &mut book,
-            (PeerSource::Gossip, 7, 7, &[3]),
-            false,
-            &[(7, &[4])],
-        );
-        check(
-            &mut book,
-            (PeerSource::Itself, 8, 7, &[2]),
-            true,
-            &[(7, &[2])],
-        );
-        check(
-            &mut book,
-            (PeerSource::Registry, 3608, 7, &[5]),
-            true,
-            &[(7, &[5])],
-        );
-        check(
-            &mut book,
-            (PeerSource::Gossip, 7208, 7, &[3]),
-            true,
-            &[(7, &[3])],
-        );
+        report_7(&mut book, (PeerSource::Registry, 6, 4), true, 4);
+        report_7(&mut book, (PeerSource::Gossip, 7, 3), false, 4);
+        report_7(&mut book, (PeerSource::Itself, 8, 2), true, 2);
+        report_7(&mut book, (PeerSource::Registry, 3608, 5), true, 5);
+        report_7(&mut book, (PeerSource::Gossip, 7208, 3), true, 3);
     }
 
     #[test]

@@ -1,0 +1,28 @@
+//! Reads the tables of babeld over its local socket.
+
+use super::*;
+
+/// Asks babeld for its tables once.
+pub(super) async fn ask(socket: PathBuf, network: Network) -> io::Result<babel::Dump> {
+    let asked = async {
+        let mut stream = UnixStream::connect(&socket).await?;
+        let mut decoder = Decoder::new(network);
+        let mut chunk = [0; 4096];
+        loop {
+            let count = stream.read(&mut chunk).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            for reply in decoder.feed(chunk.get(..count).unwrap_or_default()) {
+                match reply {
+                    Reply::Greeting { .. } => stream.write_all(babel::DUMP.as_bytes()).await?,
+                    Reply::Dump(dump) => return Ok(dump),
+                    Reply::Refused(reason) => return Err(io::Error::other(reason)),
+                }
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

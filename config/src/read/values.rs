@@ -1,0 +1,160 @@
+//! Reads single values; each rejection names a valid value.
+
+use super::*;
+
+pub(super) fn number(value: &Value, least: u16, most: u16) -> Option<u16> {
+    let number = u16::try_from(value.as_u64()?).ok()?;
+    (least..=most).contains(&number).then_some(number)
+}
+
+pub(super) fn port(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<u16> {
+    tree.read("a port from 1 to 65535, or 0: do not accept", faults, |v| {
+        number(v, 0, u16::MAX)
+    })
+}
+
+pub(super) fn flag(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<bool> {
+    tree.read("true or false", faults, Value::as_bool)
+}
+
+pub(super) fn word<T: Copy>(
+    tree: &Tree<'_>,
+    words: &[(&str, T)],
+    faults: &mut Vec<Fault>,
+) -> Option<T> {
+    let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
+    tree.read(&format!("one of {}", names.join(", ")), faults, |value| {
+        let text = text(value)?;
+        words
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, meaning)| *meaning)
+    })
+}
+
+pub(super) fn named(name: &str) -> ChildUser {
+    ChildUser::Name(name.to_owned())
+}
+
+/// Names as useradd(8) takes them.
+pub(super) fn user(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<ChildUser> {
+    tree.read(USER, faults, |value| {
+        if let Some(id) = value.as_u64() {
+            let id = u32::try_from(id)
+                .ok()
+                .filter(|id| (1..u32::MAX).contains(id));
+            return id.map(ChildUser::Id);
+        }
+        let name = text(value)?;
+        let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+        let good = first && name.len() <= 32 && name.chars().all(plain) && name != "root";
+        good.then(|| named(name))
+    })
+}
+
+/// A list of texts, no two alike.
+pub(super) fn list<T: Ord + Clone>(
+    tree: Option<Tree<'_>>,
+    right: &str,
+    faults: &mut Vec<Fault>,
+    take: impl Fn(&str) -> Option<T>,
+) -> Vec<T> {
+    let Some(tree) = tree else { return Vec::new() };
+    let items = tree.items(right, faults);
+    if items.len() > MAX_ITEMS {
+        faults.push(tree.fault(&format!("at most {MAX_ITEMS} items")));
+        return Vec::new();
+    }
+    let mut seen = BTreeSet::new();
+    let mut list = Vec::new();
+    for item in items {
+        let Some(taken) = item.read(right, faults, |value| take(text(value)?)) else {
+            continue;
+        };
+        if seen.insert(taken.clone()) {
+            list.push(taken);
+        } else {
+            faults.push(item.fault("each only once"));
+        }
+    }
+    list
+}
+
+pub(super) fn parsed<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+pub(super) fn endpoint(text: &str, private: bool) -> Option<Endpoint> {
+    let endpoint: Endpoint = parsed(text)?;
+    let good = match class_of(endpoint.address.ip()) {
+        None => true,
+        Some(EndpointRefusal::Private) => private,
+        Some(_) => false,
+    };
+    (good && endpoint.address.port() != 0).then_some(endpoint)
+}
+
+pub(super) fn interface(name: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let good =
+        (1..=15).contains(&name.len()) && name.chars().all(plain) && !name.starts_with("wrn");
+    (good && name != "." && name != "..").then(|| name.to_owned())
+}
+
+pub(super) fn metrics_of(value: &Value) -> Option<Metrics> {
+    let text = text(value)?;
+    if text == "off" {
+        return Some(Metrics::Off);
+    }
+    let path = text.strip_prefix("unix:").unwrap_or(text);
+    if path.starts_with('/') {
+        let good = path.len() < 100 && !path.contains(char::is_control);
+        return good.then(|| Metrics::Unix(path.into()));
+    }
+    let address: SocketAddr = parsed(text)?;
+    (address.port() != 0).then_some(Metrics::Tcp(address))
+}
+
+pub(super) fn log_of(value: &Value) -> Option<String> {
+    let text = text(value)?;
+    let plain = |c: char| c.is_ascii_graphic() || c == ' ';
+    let good = (1..=1024).contains(&text.len()) && text.chars().all(plain);
+    good.then(|| text.to_owned())
+}
+
+pub(super) fn registry(tree: Option<Tree<'_>>, faults: &mut Vec<Fault>) -> Option<String> {
+    let Some(tree) = tree else {
+        let path = vec![Step::Key("registry".into())];
+        faults.push(Fault {
+            path,
+            value: "missing".into(),
+            right: REGISTRY.into(),
+        });
+        return None;
+    };
+    tree.read(REGISTRY, faults, |value| {
+        let url = text(value)?;
+        let (host, port) = url.strip_prefix("https://")?.rsplit_once(':')?;
+        let port_good =
+            parsed::<u16>(port).is_some_and(|number| number != 0 && number.to_string() == port);
+        (port_good && host_good(host)).then(|| url.to_owned())
+    })
+}
+
+/// A DNS name, an IPv4 address, or an IPv6 address in brackets.
+pub(super) fn host_good(host: &str) -> bool {
+    if let Some(inside) = host.strip_prefix('[') {
+        return inside
+            .strip_suffix(']')
+            .and_then(parsed::<Ipv6Addr>)
+            .is_some();
+    }
+    let label = |label: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        (1..=63).contains(&label.len()) && label.chars().all(plain) && !label.starts_with('-')
+    };
+    let numbers = host.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let address = parsed::<IpAddr>(host).is_some();
+    host.len() <= 253 && host.split('.').all(label) && (address || !numbers)
+}

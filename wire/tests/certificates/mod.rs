@@ -1,0 +1,109 @@
+//! Builds CAs and certificates for the tests of chains.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+
+use super::*;
+
+/// A CA at work.
+pub(crate) struct Ca {
+    pub(crate) issuer: Issuer<'static, KeyPair>,
+    pub(crate) der: Vec<u8>,
+}
+
+pub(crate) fn named(name: &str, serial: u64) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.serial_number = Some(serial.into());
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2030, 1, 1));
+    params
+}
+
+pub(crate) fn ca_params(name: &str, serial: u64, below: u8) -> CertificateParams {
+    let mut params = named(name, serial);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+impl Ca {
+    pub(crate) fn root(params: CertificateParams) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        Self {
+            issuer: Issuer::new(params, key),
+            der,
+        }
+    }
+
+    pub(crate) fn below(&self, params: CertificateParams) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let der = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
+        Self {
+            issuer: Issuer::new(params, key),
+            der,
+        }
+    }
+
+    pub(crate) fn sign(&self, params: &CertificateParams) -> Vec<u8> {
+        params
+            .signed_by(&KeyPair::generate().unwrap(), &self.issuer)
+            .unwrap()
+            .der()
+            .to_vec()
+    }
+}
+
+pub(crate) fn root() -> Ca {
+    Ca::root(ca_params("root", 1, 1))
+}
+
+pub(crate) fn between(root: &Ca) -> Ca {
+    root.below(ca_params("between", 0x100, 0))
+}
+
+pub(crate) fn leaf() -> CertificateParams {
+    named("7/16", 7)
+}
+
+/// 2025-01-01.
+pub(crate) const NOW_S: i64 = 1_735_689_600;
+/// 2030-01-02.
+pub(crate) const OVER_S: i64 = 1_893_542_400;
+
+/// Whether a chain through a CA between is good, and why not; each may be changed.
+#[track_caller]
+pub(crate) fn check(
+    at_s: Option<i64>,
+    make_root: impl FnOnce(&mut CertificateParams),
+    make_between: impl FnOnce(&mut CertificateParams),
+    make_leaf: impl FnOnce(&mut CertificateParams),
+    expected: Result<(), (&str, &str)>,
+) {
+    let (mut root, mut ca, mut leaf) = (
+        ca_params("root", 1, 1),
+        ca_params("between", 0x100, 0),
+        self::leaf(),
+    );
+    make_root(&mut root);
+    make_between(&mut ca);
+    make_leaf(&mut leaf);
+    let root = Ca::root(root);
+    let ca = root.below(ca);
+    let said = verify(&[&ca.sign(&leaf), &ca.der], &[&root.der], at_s);
+    let expected = expected.map_err(|(which, why)| (which.to_owned(), why.to_owned()));
+    let said = said.map(|found| {
+        assert_eq!(
+            found.between,
+            Some(IntermediateCa {
+                serial: "100".into()
+            })
+        )
+    });
+    let said = said.map_err(|error| match error {
+        ChainError::Bad { which, why } => (which.to_owned(), why.to_owned()),
+        other => (String::new(), other.to_string()),
+    });
+    assert_eq!(said, expected);
+}
+
+pub(crate) fn as_it_is(_: &mut CertificateParams) {}
