@@ -83,9 +83,9 @@ pub struct Gain {
     pub link: u32,
     /// The metric saved, summed over nodes and both ends.
     pub total: u64,
-    /// Whether the candidate's route view was known. Without it only the route to the candidate counts.
+    /// The candidate's route view was known; without it only the route to the candidate counts.
     pub viewed: bool,
-    /// Whether another tunnel leads into the same area of the underlay, which halves the total.
+    /// Another tunnel leads into the same area of the underlay, which halves the total.
     pub near_another: bool,
 }
 
@@ -124,10 +124,13 @@ pub fn gain(
         let Some(to_node) = routes.get(*node) else {
             continue;
         };
-        let ours = to_node.metric;
+        let our_metric = to_node.metric;
         // Neither end can be farther from a node than through the other end.
-        let theirs = (*reported).clamp(ours.saturating_sub(metric), ours.saturating_add(metric));
-        let (ours, theirs) = (u32::from(ours), u32::from(theirs));
+        let theirs = (*reported).clamp(
+            our_metric.saturating_sub(metric),
+            our_metric.saturating_add(metric),
+        );
+        let (ours, theirs) = (u32::from(our_metric), u32::from(theirs));
         let we_save = ours.saturating_sub(theirs.saturating_add(link));
         let they_save = theirs.saturating_sub(ours.saturating_add(link));
         saved = saved

@@ -1,25 +1,25 @@
 //! Decides when a child process is started, asked to end, and killed.
 //!
-//! One table for all children (OpenVPN, babeld). Knows nothing of pids, pipes or signals: it is told
-//! what happened and answers with at most one order.
+//! One table serves all children (OpenVPN, babeld). It knows nothing of pids, pipes or signals: it takes events, and
+//! answers each with at most one order.
 
 use crate::{rng::Rng, units::Uptime};
 use std::{collections::VecDeque, time::Duration};
 
-/// How patient a life is. The defaults are law 5 of `docs/ARCHITECTURE.md`.
+/// The time limits of a child's life. The defaults are law 5 of `docs/ARCHITECTURE.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// A child that is not ready this long after its start is stopped.
     pub start: Duration,
     /// A child that lives this long after SIGTERM gets SIGKILL.
     pub stop: Duration,
-    /// The first wait after an unwanted end; doubles with each, up to half as much again by chance.
+    /// The first delay after an unwanted exit. It doubles with each, and up to half of it is added at random.
     pub back_off_from: Duration,
-    /// The longest wait.
+    /// The longest delay after an unwanted exit.
     pub back_off_to: Duration,
-    /// Up this long, a child has its earlier ends forgiven.
+    /// Once a child has been up for this long, its earlier exits no longer count.
     pub forgive: Duration,
-    /// At most this many starts a minute, wanted or not.
+    /// Most starts per minute, wanted or not.
     pub starts_a_minute: usize,
 }
 
@@ -36,7 +36,7 @@ impl Default for Limits {
     }
 }
 
-/// Where a child stands.
+/// The state of a child.
 ///
 /// ```text
 ///             Wanted or Tick, wanted and until <= now: SPAWN
@@ -54,57 +54,57 @@ impl Default for Limits {
 ///                                    └──────────────────────────┘ ◄─┘ (again each stop deadline)
 /// ```
 ///
-/// Whether it is wanted is remembered beside the state: a child wanted again while it stops is started
-/// after its end, and one that ends by itself is started again after the back-off.
+/// Whether the child is wanted is remembered beside the state. A child that is wanted again while it stops is started
+/// after its exit, and one that exits by itself is started again after the back-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Not there; not started before `until`.
+    /// The child does not run, and is not started before `until`.
     Down {
-        /// End of the back-off.
+        /// The end of the back-off.
         until: Uptime,
     },
-    /// Spawned, not yet ready.
+    /// The child was spawned and is not ready yet.
     Starting {
-        /// When we lose patience.
+        /// The moment at which it is stopped if it is still not ready.
         deadline: Uptime,
     },
-    /// It told us that it is ready.
+    /// The child has reported that it is ready.
     Up {
-        /// When it did.
+        /// The moment of that report.
         since: Uptime,
     },
-    /// Asked to end.
+    /// The child was asked to end.
     Stopping {
-        /// When it is killed (again).
+        /// The moment at which it is killed, or killed again.
         deadline: Uptime,
-        /// It was stopped because it never became ready: its end counts for the back-off.
+        /// It was stopped because it never became ready, so its exit counts for the back-off.
         failed: bool,
     },
 }
 
-/// What happened to a child, or to our wish for it.
+/// An event in a child's life, or a change of the wish for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Event {
-    /// It shall run.
+    /// The child shall run.
     Wanted,
-    /// It shall not run.
+    /// The child shall not run.
     Unwanted,
-    /// It told us that it is ready.
+    /// The child has reported that it is ready.
     Ready,
-    /// It has ended, or could not be spawned.
+    /// The child has exited, or could not be spawned.
     Exited,
     /// Time has passed.
     Tick,
 }
 
-/// What shall be done with a child.
+/// An order about a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
-    /// Start it.
+    /// Spawn the process.
     Spawn,
-    /// Ask it to end (SIGTERM).
+    /// Ask the process to end (SIGTERM).
     Stop,
-    /// End it (SIGKILL).
+    /// Kill the process (SIGKILL).
     Kill,
 }
 
@@ -114,14 +114,14 @@ pub struct Life {
     limits: Limits,
     state: State,
     wanted: bool,
-    /// Unwanted ends in a row.
+    /// Unwanted exits in a row.
     failures: u32,
     starts: u64,
     recent_starts: VecDeque<Uptime>,
     rng: Rng,
 }
 
-/// The span of the start budget.
+/// The span over which starts are limited.
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Life {
@@ -140,7 +140,7 @@ impl Life {
         }
     }
 
-    /// Takes one event; what it answers must be done.
+    /// Takes one event; the order that it returns must be carried out.
     pub fn on(&mut self, event: Event, now: Uptime) -> Option<Order> {
         use {Event as E, Order as O, State as S};
         match event {
@@ -183,22 +183,22 @@ impl Life {
         order
     }
 
-    /// Where it stands.
+    /// The state that the child is in.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// Whether it shall run.
+    /// Returns whether the child shall run.
     pub fn wanted(&self) -> bool {
         self.wanted
     }
 
-    /// Starts since the beginning, the first included.
+    /// The number of starts so far, the first included.
     pub fn starts(&self) -> u64 {
         self.starts
     }
 
-    /// Unwanted ends in a row; zero again after [`Limits::forgive`].
+    /// The number of unwanted exits in a row; zero again after [`Limits::forgive`].
     pub fn failures(&self) -> u32 {
         self.failures
     }
@@ -214,7 +214,7 @@ impl Life {
         }
     }
 
-    /// After an end that nobody wished.
+    /// The state after an exit that was not wanted.
     fn ended(&mut self, now: Uptime, was_up: Duration) -> State {
         if was_up >= self.limits.forgive {
             self.failures = 0;
@@ -231,7 +231,7 @@ impl Life {
         }
     }
 
-    /// `at`, or later where the starts of the last minute are used up.
+    /// The moment `at`, or a later one if the starts of the last minute are used up.
     fn allowed(&self, at: Uptime) -> Uptime {
         if self.recent_starts.len() < self.limits.starts_a_minute.max(1) {
             return at;
@@ -260,7 +260,7 @@ mod tests {
         Uptime::from_secs(seconds)
     }
 
-    /// A life that went through `events` (at seconds), and its last answer.
+    /// A life after these `events` (at seconds), and its last order.
     fn live(events: &[(u64, Event)]) -> (Life, Option<Order>) {
         let mut life = Life::new(LIMITS, 1);
         let last = events
@@ -295,7 +295,7 @@ mod tests {
     const TO_STOPPING: &[(u64, Event)] = &[(0, E::Wanted), (1, E::Ready), (2, E::Unwanted)];
     const TO_WAITING: &[(u64, Event)] = &[(0, E::Wanted), (1, E::Ready), (2, E::Exited)];
 
-    /// Every state with every event, before and after its deadline.
+    /// Each state with each event, before and after its deadline.
     #[test]
     fn every_cell_of_the_table_is_as_drawn() {
         type Row = (

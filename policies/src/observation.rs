@@ -48,7 +48,7 @@ pub enum Phase {
         /// The reason for which the tunnel is to be closed.
         reason: CloseReason,
     },
-    /// OpenVPN has been told to end.
+    /// OpenVPN has been ordered to end.
     Closing,
 }
 
@@ -218,7 +218,7 @@ pub const DEAD_FAILURES: u32 = 3;
 /// A peer that could be dialled, as the peer cache knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// The node.
+    /// The node that can be dialled.
     pub peer: Prefix,
     /// Its endpoints, best first; never empty.
     pub endpoints: Vec<Endpoint>,
@@ -257,7 +257,7 @@ pub struct PeerRouteView {
     pub peer: Prefix,
     /// The moment at which it was asked.
     pub at: Uptime,
-    /// Whether it accepts one more tunnel.
+    /// It accepts one more tunnel.
     pub accepts_tunnels: bool,
     /// Number of tunnels that others dialled to it; `None` if it does not report that.
     pub accepted: Option<u16>,

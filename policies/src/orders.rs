@@ -179,7 +179,7 @@ impl Order {
 /// One order together with the terms by which it was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The order.
+    /// The order that is to be carried out.
     pub order: Order,
     /// The terms, for people: a sentence if numbers do not suffice, then `name=value unit`.
     pub terms: String,

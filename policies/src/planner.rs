@@ -1,7 +1,7 @@
 //! Decides which tunnels to open and close.
 //!
 //! The planner is given one complete observation after another. It remembers only what observations cannot show: the
-//! traffic since the last refresh, the closing under way, and when it may act next. `docs/POLICY.md` has the rules
+//! traffic since the last refresh, the present closing, and when it may act next. `docs/POLICY.md` has the rules
 //! and their formulas.
 
 mod assessment;
@@ -62,7 +62,7 @@ pub struct Plan {
 /// The settings that a planner starts with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannerSettings {
-    /// The network's parameters, lowered if the node's configuration says so.
+    /// The network's parameters, lowered by the node's configuration.
     pub parameters: Parameters,
     /// Peers whose tunnels are always kept.
     pub pinned: BTreeSet<Prefix>,
@@ -85,7 +85,7 @@ pub struct Planner {
     me: Prefix,
     settings: PlannerSettings,
     view_settings: ViewSettings,
-    /// Whether plans contain verdicts.
+    /// Plans contain verdicts.
     has_verdicts: bool,
     rng: Rng,
     started_at: Option<Uptime>,
@@ -166,7 +166,7 @@ impl Planner {
         self.has_verdicts = false;
     }
 
-    /// Decides what to do now; `was_reached` tells whether some peer has connected to this node's servers in this run.
+    /// Decides what to do now. `was_reached` is true once some peer has connected to this node's servers in this run.
     ///
     /// It is to be called with each reading of the links, twice a second.
     pub fn plan(&mut self, observation: &Observation, was_reached: bool) -> Plan {

@@ -193,7 +193,7 @@ impl Probing {
         }
     }
 
-    /// Reacts to somebody else's suspicion: three probes at once, unless such a burst is under way.
+    /// Reacts to somebody else's suspicion: three probes at once, unless such a burst is not over yet.
     pub fn on_suspicion(&mut self, now: Uptime) {
         if self.burst.is_none() {
             self.burst = Some(Burst {

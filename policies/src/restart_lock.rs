@@ -8,23 +8,23 @@ use std::time::Duration;
 
 /// A lock that is not released expires after this time: longer than the longest drain, a start and new dials.
 const HOLD_TIME: Duration = Duration::from_secs(60);
-/// Nobody acquires the lock for this long after a tunnel here has changed: routes still move.
-const CALM_TIME: Duration = Duration::from_secs(2);
+/// Nobody acquires the lock for this long after a tunnel here has changed, since routes still move.
+const SETTLING_TIME: Duration = Duration::from_secs(2);
 
 /// The restart lock of one node.
 #[derive(Clone, Debug, Default)]
 pub struct RestartLock {
     /// The holder, and when its lock expires.
     holder: Option<(Prefix, Uptime)>,
-    /// From this moment on tunnels count as calm.
-    calm_from: Uptime,
+    /// The moment from which on the routes count as settled.
+    settled_from: Uptime,
 }
 
 impl RestartLock {
     /// Gives the lock to `node`, which may hold it already, and returns whether that was possible.
     pub fn acquire(&mut self, node: Prefix, now: Uptime) -> bool {
         let holder = self.holder(now);
-        let is_free = holder.is_none() && self.calm_from <= now;
+        let is_free = holder.is_none() && self.settled_from <= now;
         let is_granted = is_free || holder == Some(node);
         if is_granted {
             self.holder = Some((node, now + HOLD_TIME));
@@ -39,7 +39,7 @@ impl RestartLock {
 
     /// Takes notice that a tunnel of this node is not simply up: it connects, drains or closes.
     pub fn note_tunnel_change(&mut self, now: Uptime) {
-        self.calm_from = now + CALM_TIME;
+        self.settled_from = now + SETTLING_TIME;
     }
 
     /// The node that holds the lock.

@@ -37,7 +37,7 @@ pub struct Revoked<'a> {
     pub accepted: &'a BTreeSet<Slot>,
 }
 
-/// What shall be done.
+/// One order of a revocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RevocationOrder {
     /// Send nothing to the node any more.
@@ -48,7 +48,7 @@ pub enum RevocationOrder {
     Tunnel(Decision),
 }
 
-/// The revocations under way.
+/// The revocations that are not completed yet.
 #[derive(Clone, Debug, Default)]
 pub struct Revocation {
     /// Tunnels of revoked certificates that drain, and when each is closed at the latest.
@@ -201,7 +201,7 @@ mod tests {
         revocation.on_revoked(revoked, node(1), &tunnels(all), at(100))
     }
 
-    /// What is ordered of tunnels, without the terms.
+    /// The orders about tunnels, without their terms.
     fn of_tunnels(orders: Vec<RevocationOrder>) -> Vec<Order> {
         let tunnel = |order| match order {
             RevocationOrder::Tunnel(decision) => Some(decision.order),
@@ -239,17 +239,17 @@ mod tests {
 
     #[test]
     fn a_dialled_tunnel_goes_by_its_peer_and_an_accepted_one_by_its_certificate() {
-        let all = [
+        let tunnels = [
             (DIALLED, 7, Phase::Up),
             (Slot::Dialling(1), 8, Phase::Up),
             (ACCEPTED, 7, Phase::Up),
             (Slot::Accepting(Transport::Udp, 3), 9, Phase::Up),
         ];
         let mut revocation = Revocation::default();
-        let orders = of_tunnels(revoke(&mut revocation, &[7], &[], &all));
+        let orders = of_tunnels(revoke(&mut revocation, &[7], &[], &tunnels));
         assert_eq!(orders, [drain(DIALLED)]);
         let mut revocation = Revocation::default();
-        let orders = of_tunnels(revoke(&mut revocation, &[7], &[ACCEPTED], &all));
+        let orders = of_tunnels(revoke(&mut revocation, &[7], &[ACCEPTED], &tunnels));
         assert_eq!(orders, [drain(DIALLED), drain(ACCEPTED)]);
     }
 
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn each_order_says_whose_certificate_is_revoked() {
+    fn each_order_names_the_node_whose_certificate_is_revoked() {
         let mut revocation = Revocation::default();
         for order in revoke(&mut revocation, &[7], &[], &[(DIALLED, 7, Phase::Up)]) {
             if let RevocationOrder::Tunnel(decision) = order {

@@ -25,11 +25,16 @@
 //! A server without tunnels restarts without locks. So does everything once the restart is forced.
 
 mod locks;
+mod observation;
+mod orders;
 mod server_drain;
+
+pub use observation::{FilesChanged, RestartObservation, ServerReading};
+pub use orders::RestartOrder;
 
 use crate::{
     names::{Prefix, Slot, Transport},
-    observation::{Phase, Route, TunnelReading},
+    observation::{Phase, TunnelReading},
     orders::{AbandonReason, CloseReason, Decision, Order},
     parameters::DRAIN_DEADLINE,
     rng::Rng,
@@ -53,134 +58,22 @@ const LOCK_RETRY_DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration
 /// Longest wait for the peers whose tunnels a restart has closed.
 const MAX_WAIT_FOR_PEERS: Duration = Duration::from_secs(15);
 
-/// New certificates or keys are on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FilesChanged {
-    /// When they were written: processes that started earlier run with the old ones.
-    pub at: Uptime,
-    /// Version of the network document that the files agree with.
-    pub network_version: u64,
-    /// Whether servers must restart.
-    pub servers: bool,
-    /// Whether dialled tunnels must be dialled again.
-    pub dials: bool,
-    /// No process restarts before this time has passed; nodes choose different ones.
-    pub start_after: Duration,
-    /// After this time processes restart even if they cannot be drained.
-    pub force_after: Duration,
-}
-
-/// What is known of a server's process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerReading {
-    /// When it started, and read its files.
-    pub started_at: Uptime,
-    /// The slots of its clients.
-    pub slots: BTreeSet<Slot>,
-}
-
-/// All that one step sees.
-#[derive(Clone, Copy, Debug)]
-pub struct RestartObservation<'a> {
-    /// The present moment.
-    pub now: Uptime,
-    /// This node.
-    pub me: Prefix,
-    /// All tunnels.
-    pub tunnels: &'a BTreeMap<Slot, TunnelReading>,
-    /// When the process of each dialled tunnel started.
-    pub dials: &'a BTreeMap<Slot, Uptime>,
-    /// The servers.
-    pub servers: &'a BTreeMap<Transport, ServerReading>,
-    /// babeld's routes; `None` while it does not answer.
-    pub routes: Option<&'a [Route]>,
-    /// Accepted tunnels that drain, and whether each may end without loss.
-    pub drained: &'a BTreeMap<Slot, bool>,
-    /// Who holds this node's own restart lock.
-    pub lock_holder: Option<Prefix>,
-}
-
-impl RestartObservation<'_> {
-    fn all_tunnels_up(&self) -> bool {
-        self.tunnels
-            .values()
-            .all(|tunnel| tunnel.phase == Phase::Up)
-    }
-
-    /// The neighbours whose locks a restart needs, beside this node's own.
-    ///
-    /// These are all peers of tunnels, so two nodes exclude each other only if they share a tunnel or a neighbour.
-    /// A rule that lets more nodes restart at once changes this set, and nothing else.
-    fn required_locks(&self) -> BTreeSet<Prefix> {
-        self.tunnels.values().map(|tunnel| tunnel.peer).collect()
-    }
-}
-
-/// What shall be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RestartOrder {
-    /// Request this node's restart lock and those of these neighbours; the answer goes to
-    /// [`RollingRestart::on_lock_answer`].
-    AcquireLocks {
-        /// The neighbours.
-        neighbours: BTreeSet<Prefix>,
-    },
-    /// Release this node's restart lock and those of these neighbours.
-    ReleaseLocks {
-        /// The neighbours.
-        neighbours: BTreeSet<Prefix>,
-    },
-    /// Carry out an order about a tunnel.
-    Tunnel(Decision),
-    /// Let no client in any more: the server drains.
-    StopAccepting {
-        /// Which server.
-        transport: Transport,
-    },
-    /// Let clients in again: the server stays as it is for now.
-    AcceptAgain {
-        /// Which server.
-        transport: Transport,
-    },
-    /// End the server's process, and start another one.
-    RestartServer {
-        /// Which server.
-        transport: Transport,
-        /// How long it drained.
-        drained_for: Duration,
-        /// The tunnels that close with it; nothing else is to be done for them.
-        closings: Vec<Decision>,
-    },
-    /// Tell that the server waits, since `node` can be reached by its tunnels alone.
-    ReportPostponed {
-        /// Which server.
-        transport: Transport,
-        /// The node that would be out of reach.
-        node: Prefix,
-    },
-    /// Tell that all processes run with this version of the network document.
-    ReportApplied {
-        /// The version.
-        network_version: u64,
-    },
-}
-
-/// What is to restart, and how far that has come.
+/// The state of a rolling restart.
 #[derive(Clone, Debug, Default)]
 pub struct RollingRestart {
     /// Servers that started before this moment run with old files.
     servers_outdated_before: Uptime,
     /// Dialled tunnels that started before this moment run with old files.
     dials_outdated_before: Uptime,
-    /// No process restarts before this moment.
+    /// The moment before which no process restarts.
     start_at: Uptime,
-    /// From this moment on processes restart even if they cannot be drained.
+    /// The moment from which on processes restart even if they cannot be drained.
     force_at: Option<Uptime>,
     /// The version of the network document that the files agree with.
     network_version: u64,
-    /// No further restart happens before this moment.
+    /// The end of the pause after the last restart or attempt.
     paused_until: Uptime,
-    /// When each dialled tunnel was last drained to restart.
+    /// The moment at which each dialled tunnel was last drained to restart.
     attempts: BTreeMap<Slot, Uptime>,
     /// The restart locks of this node and its neighbours.
     locks: Locks,
@@ -189,7 +82,7 @@ pub struct RollingRestart {
 }
 
 impl RollingRestart {
-    /// Takes notice of new files.
+    /// Takes notice of new files: processes that started before run with the old ones.
     pub fn on_files_changed(&mut self, change: &FilesChanged) {
         self.network_version = change.network_version;
         if !change.servers && !change.dials {
@@ -222,12 +115,12 @@ impl RollingRestart {
         }
     }
 
-    /// Whether a server that started at that moment runs with old files.
+    /// Returns whether a server that started at that moment runs with old files.
     pub fn is_server_outdated(&self, started_at: Uptime) -> bool {
         started_at < self.servers_outdated_before
     }
 
-    /// Whether a dialled tunnel that started at that moment runs with old files.
+    /// Returns whether a dialled tunnel that started at that moment runs with old files.
     pub fn is_dial_outdated(&self, started_at: Uptime) -> bool {
         started_at < self.dials_outdated_before
     }
@@ -260,11 +153,11 @@ impl RollingRestart {
             return orders;
         }
         let is_forced = self.is_forced(seen.now);
-        if !self.can_start(seen.now) || !(seen.all_tunnels_up() || is_forced) {
+        if !self.can_start(seen.now) || !(seen.are_all_tunnels_up() || is_forced) {
             return orders;
         }
         let dial = dials.find(|(slot, _)| self.can_attempt(**slot, seen.now));
-        // Servers come first: whoever dials a restarted server does so with its own new files, and need not
+        // Servers come first: a peer that dials a restarted server does so with its own new files, and need not
         // restart that tunnel once more.
         match (server, dial) {
             (Some((transport, server)), _) if server.slots.is_empty() => {
@@ -296,7 +189,7 @@ impl RollingRestart {
             .is_none_or(|at| now.since(*at) >= RETRY_DELAY)
     }
 
-    /// Whether all required locks are held; requests them where nothing speaks against it.
+    /// Returns whether all required locks are held; requests them if they can be requested.
     fn hold_locks(
         &mut self,
         seen: &RestartObservation<'_>,
@@ -361,10 +254,10 @@ impl RollingRestart {
         orders: &mut Vec<RestartOrder>,
     ) {
         let stays = |slot: Slot| !server.slots.contains(&slot);
-        let ways = seen
+        let index = seen
             .routes
             .map(|routes| RouteIndex::new(routes, seen.me, stays));
-        let node = ways.and_then(|ways| only_route(&ways, &server.slots));
+        let node = index.and_then(|index| only_route(&index, &server.slots));
         if let Some(node) = node.filter(|_| !self.is_forced(seen.now)) {
             self.paused_until = seen.now + RETRY_DELAY;
             orders.push(RestartOrder::ReportPostponed { transport, node });
@@ -447,14 +340,14 @@ impl RollingRestart {
         self.draining_server = None;
         self.paused_until = seen.now + RETRY_DELAY;
         orders.push(RestartOrder::AcceptAgain { transport });
-        let ours = |slot: &Slot| {
+        let drains_with_server = |slot: &Slot| {
             let reason = seen
                 .tunnels
                 .get(slot)
                 .map(|tunnel| tunnel.phase.drain_reason());
             reason.flatten() == Some(CloseReason::Renewed)
         };
-        for slot in server.slots.iter().copied().filter(ours) {
+        for slot in server.slots.iter().copied().filter(drains_with_server) {
             let reason = AbandonReason::Deadline;
             orders.push(RestartOrder::Tunnel(Decision {
                 order: Order::Undrain { slot, reason },

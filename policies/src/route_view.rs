@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// This node's account of its tunnels and routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteView {
-    /// Whether this node accepts one more tunnel.
+    /// This node accepts one more tunnel.
     pub accepts_tunnels: bool,
     /// Number of tunnels that others dialled to this node.
     pub accepted: u16,

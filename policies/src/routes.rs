@@ -72,7 +72,7 @@ pub struct RouteIndex {
 }
 
 impl RouteIndex {
-    /// Indexes the finite routes to nodes other than `me`. `stays` tells for a slot whether its tunnel can take
+    /// Indexes the finite routes to nodes other than `me`. `stays` returns for a slot whether its tunnel can take
     /// over the routes of another one: it is up, and does not drain.
     pub fn new(routes: &[Route], me: Prefix, stays: impl Fn(Slot) -> bool) -> Self {
         let finite = routes

@@ -59,13 +59,13 @@ pub(super) struct Assessment {
     pub(super) loss_ratio: Option<LossRatio>,
     /// Refreshes since the last closing by plan.
     pub(super) rest: u32,
-    /// Whether it is left to chance, so that no gain elsewhere takes its place.
+    /// It is left to chance, so that no gain elsewhere takes its place.
     pub(super) random: bool,
     /// Number of tunnels that the peer accepted, if it reports that.
     pub(super) accepted: Option<u16>,
-    /// Whether few nodes dialled the peer, so that no gain elsewhere takes the tunnel's place.
+    /// Few nodes dialled the peer, so that no gain elsewhere takes the tunnel's place.
     pub(super) needed: bool,
-    /// Whether the peer accepts no more tunnels.
+    /// The peer accepts no more tunnels.
     pub(super) crowded: bool,
 }
 

@@ -30,7 +30,7 @@ const UNREACHABLE_TIME: Duration = Duration::from_secs(1);
 /// that have not moved after ten have no alternative.
 const LAST_HELLO: u32 = 10;
 /// The cost at which the far end receives from us, once it has moved. It is 96 while all hellos arrive, and this high
-/// after four missed ones; a daemon that is told of the drain announces more at once. The far end then uses any other
+/// after four missed ones; a daemon that knows of the drain announces more at once. The far end then uses any other
 /// path that is not 14 hops longer.
 const FAR_END_MOVED_COST: u16 = 96 * 16;
 /// After this number of hello intervals without news of its cost the far end is taken to have moved.
@@ -199,8 +199,8 @@ impl Closing {
         let unreachable = served.find(|node| !snapshot.routes.is_reached_without(*node, self.slot));
         let since = unreachable.map(|_| self.unreachable_since.unwrap_or(snapshot.at));
         self.unreachable_since = since;
-        let lasts = since.is_some_and(|since| snapshot.at.since(since) >= UNREACHABLE_TIME);
-        unreachable.filter(|_| lasts)
+        let is_lasting = since.is_some_and(|since| snapshot.at.since(since) >= UNREACHABLE_TIME);
+        unreachable.filter(|_| is_lasting)
     }
 
     fn give_up(&mut self, now: Uptime, reason: AbandonReason, terms: String) -> Step {

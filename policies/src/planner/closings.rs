@@ -33,7 +33,7 @@ impl Planner {
             .collect()
     }
 
-    /// Continues the closing under way. A drain that another policy began is carried through for that policy's reason.
+    /// Continues the present closing. A drain that another policy began is carried through for that policy's reason.
     pub(super) fn continue_closing(
         &mut self,
         snapshot: &Snapshot<'_>,

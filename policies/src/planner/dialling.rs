@@ -36,7 +36,7 @@ const MIN_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Longest delay before a failed peer is dialled again, without the random part.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(600);
 
-/// What dialling remembers between two plans.
+/// The memory of dialling between two plans.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dialling {
     /// Makes this node's back-offs differ from its neighbours'.
@@ -51,14 +51,14 @@ pub(super) struct Dialling {
     passed_over: BTreeMap<Prefix, Uptime>,
 }
 
-/// What one plan may dial.
+/// The dials that one plan may order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
     /// Number of dialled tunnels wanted.
     pub(super) wanted: usize,
     /// Whether a missing peer may be dialled on top of them.
     pub(super) allows_one_more: bool,
-    /// When the planner started.
+    /// The moment of the first plan.
     pub(super) started_at: Uptime,
     /// Number of dialled tunnels that are still to be left to chance.
     pub(super) random: usize,

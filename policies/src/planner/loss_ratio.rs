@@ -3,13 +3,13 @@
 use super::per_mille::PerMille;
 use crate::observation::ProbeReading;
 
-/// With fewer probes the loss is not known.
+/// Least number of probes from which the loss is known.
 const MIN_PROBES: u32 = 20;
 /// Up to this ratio a tunnel loses no more than any path through the internet. Beyond it TCP has at most
 /// 1.2/√0.05 = 5.5 segments under way (Mathis et al. 1997).
 const MAX_TOLERATED_LOSS: PerMille = PerMille(50);
-/// The ratio of all probes.
-const WHOLE: u64 = 1_000;
+/// The ratio of all probes, in thousandths.
+const ALL_PROBES: u64 = 1_000;
 
 /// The share of a tunnel's probes that is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl LossRatio {
         let (sent, lost) = (probe.recent.sent, probe.recent.lost);
         let is_answered = probe.rtt.is_some() && lost < sent;
         let is_known = sent >= MIN_PROBES && is_answered;
-        let ratio = (u64::from(lost) * WHOLE).checked_div(u64::from(sent))?;
+        let ratio = (u64::from(lost) * ALL_PROBES).checked_div(u64::from(sent))?;
         is_known.then_some(Self(PerMille(ratio)))
     }
 
@@ -41,8 +41,8 @@ impl LossRatio {
         if !self.exceeds_limit() {
             return worth;
         }
-        let answered = WHOLE.saturating_sub(self.0.0);
-        let discount = |worth: u64| worth.saturating_mul(answered) / WHOLE;
+        let answered = ALL_PROBES.saturating_sub(self.0.0);
+        let discount = |worth: u64| worth.saturating_mul(answered) / ALL_PROBES;
         discount(discount(worth))
     }
 }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-/// How an observation is interpreted.
+/// The settings by which an observation is interpreted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ViewSettings {
     /// The cost of links by their round trip.

@@ -41,7 +41,7 @@ pub(super) enum SpareReason {
 }
 
 impl SpareReason {
-    /// What the phase alone says.
+    /// The reason that the phase alone gives.
     pub(super) fn of_phase(phase: Phase) -> Option<Self> {
         match phase {
             Phase::Up => None,
@@ -87,7 +87,7 @@ pub(super) struct SpareConditions<'a> {
 }
 
 impl SpareConditions<'_> {
-    /// What spares a tunnel that is up.
+    /// The reason to spare a tunnel that is up.
     pub(super) fn spare(
         &self,
         snapshot: &Snapshot<'_>,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Planner {
-    /// One verdict per tunnel. `progress` tells how far the closing under way has come.
+    /// One verdict per tunnel. `progress` describes the present closing.
     pub(super) fn verdicts(
         &self,
         snapshot: &Snapshot<'_>,

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-/// A request that has had no answer for this long is lost: whoever made it has been restarted.
+/// A request without an answer after this time is lost: the actor that made it has been restarted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// After a restart all tunnels must have been up for this long before the locks are released: routes follow them.
 const SETTLING_TIME: Duration = Duration::from_secs(3);
 
-/// The state of the locks; the picture is in [`rolling_restart`](super).
+/// The state of the locks; [`rolling_restart`](super) has a diagram.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Locks {
     /// None is held or requested.
@@ -43,7 +43,7 @@ impl Locks {
         matches!(self, Self::Held(_))
     }
 
-    /// Whether the locks are to be requested now; notes the request if so.
+    /// Returns whether the locks are to be requested now; notes the request if so.
     pub(super) fn request(&mut self, now: Uptime) -> bool {
         let can_request = match self {
             Self::Free => true,
@@ -56,7 +56,7 @@ impl Locks {
         can_request
     }
 
-    /// All requested locks were granted.
+    /// Takes the answer that all requested locks are granted.
     pub(super) fn grant(&mut self, granted: BTreeSet<Prefix>) {
         match self {
             Self::Free | Self::Requested(_) => *self = Self::Held(granted),
@@ -66,7 +66,7 @@ impl Locks {
         }
     }
 
-    /// A request was rejected; whether that leaves this node without locks.
+    /// Takes the rejection of a request; returns whether this node is now without locks.
     pub(super) fn reject(&mut self) -> bool {
         match self {
             Self::Free | Self::Requested(_) => {
@@ -77,7 +77,7 @@ impl Locks {
         }
     }
 
-    /// A restart begins that closes the tunnels of `peers`: the locks stay held until these are back.
+    /// Keeps the locks after a restart that closes the tunnels of `peers`, until these are back.
     pub(super) fn settle(&mut self, peers: BTreeSet<Prefix>, deadline: Uptime) {
         if let Self::Held(neighbours) | Self::Settling { neighbours, .. } = self {
             *self = Self::Settling {
@@ -89,7 +89,7 @@ impl Locks {
         }
     }
 
-    /// Whether nothing is to be waited for any more after a restart; `None` where none was done.
+    /// Returns whether all is settled after a restart; `None` if there was none.
     pub(super) fn has_settled(
         &mut self,
         tunnels: &BTreeMap<Slot, TunnelReading>,
@@ -111,8 +111,8 @@ impl Locks {
         Some(is_settled || *deadline <= now)
     }
 
-    /// The neighbours whose locks are to be released, where some are held. A request under way is not taken back:
-    /// its answer decides.
+    /// Gives up all locks, and returns the neighbours whose locks are to be released, if any are held. A request
+    /// that is not answered yet stays: its answer decides.
     pub(super) fn release(&mut self) -> Option<BTreeSet<Prefix>> {
         match std::mem::take(self) {
             Self::Free => None,

@@ -14,7 +14,7 @@ const MIN_DRAIN_TIME: Duration = Duration::from_secs(3);
 /// A server that is not drained after this time keeps its process for now.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(20);
 
-/// How far a server's drain has come.
+/// The judgement of a server's drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerDrain {
     /// Traffic still moves away.
@@ -25,8 +25,8 @@ pub(super) enum ServerDrain {
     GiveUp,
 }
 
-/// Judges the drain of a server with tunnels on `slots`. `drained` says of each tunnel that the planner has seen
-/// whether it may end.
+/// Judges the drain of a server with tunnels on `slots`. `drained` holds the planner's judgement of each tunnel:
+/// whether it carries nothing any more.
 pub(super) fn server_drain(
     slots: &BTreeSet<Slot>,
     drained: &BTreeMap<Slot, bool>,
@@ -43,9 +43,10 @@ pub(super) fn server_drain(
     }
 }
 
-/// A node that only these slots lead to; `ways` must have been sorted with none of these slots staying.
-pub(super) fn only_route(ways: &RouteIndex, slots: &BTreeSet<Slot>) -> Option<Prefix> {
-    slots.iter().find_map(|slot| ways.service(*slot).only_route)
+/// A node that only these slots lead to; `index` must have been made with none of these slots staying.
+pub(super) fn only_route(index: &RouteIndex, slots: &BTreeSet<Slot>) -> Option<Prefix> {
+    let mut slots = slots.iter();
+    slots.find_map(|slot| index.service(*slot).only_route)
 }
 
 #[cfg(test)]
@@ -100,8 +101,8 @@ mod tests {
         let leaving = [slot(2)].into();
         let only = |routes: &[(u32, u16, bool)]| {
             let routes: Vec<_> = routes.iter().copied().map(route).collect();
-            let ways = RouteIndex::new(&routes, node(1), |at| at != slot(2));
-            only_route(&ways, &leaving)
+            let index = RouteIndex::new(&routes, node(1), |at| at != slot(2));
+            only_route(&index, &leaving)
         };
         assert_eq!(only(&[(7, 2, true), (7, 3, false)]), None);
         assert_eq!(only(&[(7, 2, true), (8, 3, true)]), Some(node(7)));

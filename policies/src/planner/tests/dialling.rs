@@ -293,7 +293,7 @@ fn at_the_limit_one_more_is_dialled_only_for_a_peer_missing_for_half_a_minute() 
         route(4, DIAL[2], true),
     ];
     let mut planner = planner(1, &[]);
-    let at = |second| {
+    let observed = |second| {
         observation(
             second,
             links.clone(),
@@ -301,8 +301,12 @@ fn at_the_limit_one_more_is_dialled_only_for_a_peer_missing_for_half_a_minute() 
             vec![candidate(8, Some(1))],
         )
     };
-    check(&mut planner, &at(100), &[]);
-    check(&mut planner, &at(129), &[]);
-    check(&mut planner, &at(130), &[(8, OpenReason::MissingFromTable)]);
-    check(&mut planner, &at(131), &[]);
+    check(&mut planner, &observed(100), &[]);
+    check(&mut planner, &observed(129), &[]);
+    check(
+        &mut planner,
+        &observed(130),
+        &[(8, OpenReason::MissingFromTable)],
+    );
+    check(&mut planner, &observed(131), &[]);
 }

@@ -76,7 +76,7 @@ pub(super) fn candidate(number: u32, confirmed: Option<u64>) -> Candidate {
     }
 }
 
-/// Dialling slots.
+/// All dialling slots of the node.
 pub(super) const DIAL: [Slot; 5] = [
     Slot::Dialling(0),
     Slot::Dialling(1),

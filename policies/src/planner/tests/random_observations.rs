@@ -50,7 +50,7 @@ fn links() -> impl Strategy<Value = Vec<LinkReading>> {
 
 fn routes() -> impl Strategy<Value = Vec<Route>> {
     let metric = prop_oneof![5 => 1u16..6_000, 1 => Just(INFINITY)];
-    let one = (1u32..10, 0u16..10, any::<bool>(), metric).prop_map(
+    let route = (1u32..10, 0u16..10, any::<bool>(), metric).prop_map(
         |(node, number, installed, metric)| Route {
             node: peer(node),
             slot: slot(number),
@@ -60,7 +60,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
             refmetric: 0,
         },
     );
-    proptest::collection::vec(one, 0..40)
+    proptest::collection::vec(route, 0..40)
 }
 
 fn candidate_rtts() -> impl Strategy<Value = Vec<CandidateRtt>> {
@@ -69,13 +69,13 @@ fn candidate_rtts() -> impl Strategy<Value = Vec<CandidateRtt>> {
         (1u64..4_000, proptest::option::of(0u64..600)),
         0..12,
     )
-    .prop_map(|all| {
+    .prop_map(|drawn| {
         let measured = |(number, (at, rtt)): (u32, (u64, Option<u64>))| CandidateRtt {
             peer: peer(number),
             at: Uptime::from_secs(at),
             rtt: rtt.map(Duration::from_millis),
         };
-        all.into_iter().map(measured).collect()
+        drawn.into_iter().map(measured).collect()
     })
 }
 
@@ -86,8 +86,8 @@ fn views() -> impl Strategy<Value = Vec<PeerRouteView>> {
         proptest::option::of(0u16..8),
         any::<Option<u64>>(),
     );
-    let one = (1u32..14, 1u64..4_000, report, distances);
-    let view = one.prop_map(
+    let drawn = (1u32..14, 1u64..4_000, report, distances);
+    let view = drawn.prop_map(
         |(number, at, (accepts_tunnels, accepted, regret), distances)| PeerRouteView {
             peer: peer(number),
             at: Uptime::from_secs(at),
@@ -100,10 +100,10 @@ fn views() -> impl Strategy<Value = Vec<PeerRouteView>> {
                 .collect(),
         },
     );
-    proptest::collection::vec(view, 0..8).prop_map(|mut all| {
+    proptest::collection::vec(view, 0..8).prop_map(|mut views| {
         let mut seen = BTreeSet::new();
-        all.retain(|view| seen.insert(view.peer));
-        all
+        views.retain(|view| seen.insert(view.peer));
+        views
     })
 }
 
