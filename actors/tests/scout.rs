@@ -106,8 +106,8 @@ impl Scouting {
         let peer = Candidate {
             peer: prefix(PEER),
             endpoints: vec![format!("udp:{endpoint}").parse().unwrap()],
-            confirmed: None,
-            failed: None,
+            confirmed_at: None,
+            failed_at: None,
             failures: 0,
             transit_cost: 0,
         };

@@ -100,8 +100,8 @@ fn observation() -> Observation {
             .map(|peer| Candidate {
                 peer,
                 endpoints: vec!["udp:198.51.100.1:1194".parse().unwrap()],
-                confirmed: Some(now),
-                failed: None,
+                confirmed_at: Some(now),
+                failed_at: None,
                 failures: 0,
                 transit_cost: 0,
             })

@@ -223,9 +223,9 @@ pub struct Candidate {
     /// Its endpoints, best first; never empty.
     pub endpoints: Vec<Endpoint>,
     /// The moment at which its endpoints were last confirmed in this run; `None` if only the disk remembers it.
-    pub confirmed: Option<Uptime>,
+    pub confirmed_at: Option<Uptime>,
     /// The moment at which the last dial failed.
-    pub failed: Option<Uptime>,
+    pub failed_at: Option<Uptime>,
     /// Number of failed dials in a row.
     pub failures: u32,
     /// The metric that it adds to routes of others, by its own account; [`INFINITY`] if it announces none of them.

@@ -327,12 +327,12 @@ mod tests {
         let policy = policy(Prefix::new(1, 16).unwrap(), settings, mode, &sink);
         let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);
-        let (confirmed, failed) = (Some(at), None);
+        let (confirmed_at, failed_at) = (Some(at), None);
         let candidate = Candidate {
             peer: peer(),
             endpoints,
-            confirmed,
-            failed,
+            confirmed_at,
+            failed_at,
             failures: 0,
             transit_cost: 0,
         };

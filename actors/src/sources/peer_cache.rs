@@ -314,6 +314,6 @@ mod tests {
             .await
             .unwrap();
         check(&reading, &[(7, 2)]);
-        assert_eq!(reading.candidates[0].confirmed, None);
+        assert_eq!(reading.candidates[0].confirmed_at, None);
     }
 }

@@ -89,8 +89,8 @@ impl PeerDiscovery {
         let now = self.clock.now();
         let (mut current, mut doubted) = (BTreeSet::new(), BTreeSet::new());
         for candidate in self.candidates.load().iter() {
-            let confirmed = candidate.confirmed;
-            if candidate.failed.is_some() && candidate.failed > confirmed {
+            let confirmed = candidate.confirmed_at;
+            if candidate.failed_at.is_some() && candidate.failed_at > confirmed {
                 doubted.insert(candidate.peer);
             } else if confirmed.is_some_and(|at| now.since(at) < ANSWER_LIFETIME) {
                 current.insert(candidate.peer);

@@ -319,7 +319,7 @@ fn undialled(candidates: &[Candidate], now: Uptime) -> Vec<Prefix> {
         .iter()
         .filter(|candidate| candidate.failures >= UNDIALLED_FAILURES);
     let lately: Vec<_> = failing
-        .filter(|candidate| candidate.failed.is_some_and(lately))
+        .filter(|candidate| candidate.failed_at.is_some_and(lately))
         .collect();
     if lately.len().saturating_mul(2) > candidates.len() {
         return Vec::new();
@@ -363,8 +363,8 @@ mod tests {
             Candidate {
                 peer: Prefix::new(number, 16).unwrap(),
                 endpoints: Vec::new(),
-                confirmed: None,
-                failed: failing.map(|(_, ago)| Uptime::from_secs(10_000 - ago)),
+                confirmed_at: None,
+                failed_at: failing.map(|(_, ago)| Uptime::from_secs(10_000 - ago)),
                 failures: failing.map_or(0, |(failures, _)| *failures),
                 transit_cost: 0,
             }

@@ -40,8 +40,8 @@ pub(crate) fn serve_holding(
     let candidate = |number| Candidate {
         peer: prefix(number),
         endpoints: vec![endpoint("tcp:45.67.0.9:443")],
-        confirmed: None,
-        failed: None,
+        confirmed_at: None,
+        failed_at: None,
         failures: 0,
         transit_cost: 0,
     };

@@ -209,8 +209,8 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
     let peer = |number, confirmed, failures| Candidate {
         peer: prefix(number),
         endpoints: vec![endpoint()],
-        confirmed,
-        failed: None,
+        confirmed_at: confirmed,
+        failed_at: None,
         failures,
         transit_cost: 0,
     };

@@ -327,7 +327,7 @@ impl Dialling {
         };
         self.pending.insert(slot, (candidate.peer, now));
         self.next_fill = now + FILL_INTERVAL;
-        let confirmed = candidate.confirmed.map_or("never".to_owned(), |moment| {
+        let confirmed = candidate.confirmed_at.map_or("never".to_owned(), |moment| {
             format!("{} s ago", now.since(moment).as_secs())
         });
         let gain = snapshot
@@ -353,7 +353,7 @@ impl Dialling {
 
 /// Returns whether the candidate's endpoints were confirmed within the last hour.
 fn is_confirmed(candidate: &Candidate, now: Uptime) -> bool {
-    let confirmed = candidate.confirmed;
+    let confirmed = candidate.confirmed_at;
     confirmed.is_some_and(|moment| now.since(moment) < CONFIRMATION_LIFETIME)
 }
 
@@ -366,5 +366,5 @@ fn retry_at(candidate: &Candidate, salt: u64) -> Option<Uptime> {
     // The delay is the same in each plan, but differs by peer and number of failures.
     let seed = u64::from(candidate.peer.number()) << 32 | u64::from(candidate.failures);
     let delay = Rng::new(seed ^ salt).span(delay, delay.saturating_add(delay / 2));
-    candidate.failed.map(|failed| failed + delay)
+    candidate.failed_at.map(|failed| failed + delay)
 }

@@ -112,8 +112,8 @@ impl Net {
         Some(Candidate {
             peer: prefix(peer)?,
             endpoints: vec![endpoint(peer)],
-            confirmed: Some(self.now),
-            failed: failed.map(|(at, _)| at),
+            confirmed_at: Some(self.now),
+            failed_at: failed.map(|(at, _)| at),
             failures: failed.map_or(0, |(_, times)| times),
             transit_cost: 0,
         })

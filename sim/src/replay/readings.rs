@@ -86,8 +86,8 @@ pub(super) fn candidates(document: &PeersDocument, now: Uptime) -> anyhow::Resul
                 .iter()
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?,
-            confirmed: moment(entry.confirmed_seconds_ago)?,
-            failed: moment(entry.failed_seconds_ago)?,
+            confirmed_at: moment(entry.confirmed_seconds_ago)?,
+            failed_at: moment(entry.failed_seconds_ago)?,
             failures: entry.failures,
             transit_cost: entry.transit_cost,
         });

@@ -159,8 +159,8 @@ impl<'a> View<'a> {
         let entry = |peer: &policies::observation::Candidate| PeerEntry {
             prefix: peer.peer.to_string(),
             endpoints: peer.endpoints.iter().map(ToString::to_string).collect(),
-            confirmed_seconds_ago: self.ago(peer.confirmed),
-            failed_seconds_ago: self.ago(peer.failed),
+            confirmed_seconds_ago: self.ago(peer.confirmed_at),
+            failed_seconds_ago: self.ago(peer.failed_at),
             failures: peer.failures,
             transit_cost: peer.transit_cost,
             slot: self.slot_of(peer.peer).map(|slot| slot.to_string()),

@@ -209,7 +209,7 @@ pub(super) fn lease_ends(node: &Snapshot) -> Vec<Sample> {
 
 pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {
     let failing = |peer: &Candidate| peer.failures > 0;
-    let state = |peer: &Candidate| match (failing(peer), peer.confirmed) {
+    let state = |peer: &Candidate| match (failing(peer), peer.confirmed_at) {
         (true, _) => "failing",
         (false, Some(_)) => "confirmed",
         (false, None) => "remembered",

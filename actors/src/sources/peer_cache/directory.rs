@@ -161,7 +161,7 @@ impl PeerDirectory {
     pub fn resume(&mut self, candidates: &[Candidate]) {
         for candidate in candidates {
             if let Some(known) = self.peers.get_mut(&candidate.peer) {
-                known.confirmed = candidate.confirmed;
+                known.confirmed = candidate.confirmed_at;
                 known.transit_cost = candidate.transit_cost;
             }
         }
@@ -269,8 +269,8 @@ impl PeerDirectory {
             Candidate {
                 peer: *peer,
                 endpoints,
-                confirmed,
-                failed,
+                confirmed_at: confirmed,
+                failed_at: failed,
                 failures,
                 transit_cost,
             }
@@ -695,7 +695,7 @@ mod tests {
         assert_eq!(
             (
                 candidates[0].peer,
-                candidates[0].confirmed,
+                candidates[0].confirmed_at,
                 candidates[0].failures
             ),
             (peer(7), None, 2)

@@ -70,7 +70,7 @@ fn a_peer_that_failed_waits_longer_after_each_failure() {
     for (failures, waits_s) in [(1, 2..=3), (2, 4..=6), (5, 32..=48), (30, 600..=900)] {
         let mut planner = planner(9, &[]);
         let failed = Candidate {
-            failed: Some(Uptime::from_secs(0)),
+            failed_at: Some(Uptime::from_secs(0)),
             failures,
             ..candidate(1, Some(0))
         };
@@ -93,7 +93,7 @@ fn a_peer_that_failed_waits_longer_after_each_failure() {
 #[test]
 fn dead_peers_are_dialled_only_if_too_few_others_are_left() {
     let dead = |number| Candidate {
-        failed: Some(Uptime::from_secs(1)),
+        failed_at: Some(Uptime::from_secs(1)),
         failures: DEAD_FAILURES,
         ..candidate(number, Some(9_999))
     };

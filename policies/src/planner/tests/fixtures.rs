@@ -69,8 +69,8 @@ pub(super) fn candidate(number: u32, confirmed: Option<u64>) -> Candidate {
     Candidate {
         peer: peer(number),
         endpoints: vec!["udp:192.0.2.1:1194".parse().unwrap()],
-        confirmed: confirmed.map(Uptime::from_secs),
-        failed: None,
+        confirmed_at: confirmed.map(Uptime::from_secs),
+        failed_at: None,
         failures: 0,
         transit_cost: 0,
     }

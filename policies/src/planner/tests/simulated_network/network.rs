@@ -141,8 +141,8 @@ impl Network {
         let candidate = |peer: usize| Candidate {
             peer: prefix(peer),
             endpoints: vec!["udp:192.0.2.1:1194".parse().unwrap()],
-            confirmed: Some(self.now),
-            failed: None,
+            confirmed_at: Some(self.now),
+            failed_at: None,
             failures: 0,
             transit_cost: 0,
         };
