@@ -118,7 +118,7 @@ const RTT: &str =
 
 impl BabelConfig {
     /// Returns whether the host's default route, while it has one, is announced to the network.
-    pub fn tells_of_default(&self) -> bool {
+    pub fn announces_default(&self) -> bool {
         self.gateway && self.gateways.contains(&self.own)
     }
 
@@ -239,7 +239,7 @@ impl BabelConfig {
             text,
             format_args!("install {default} table {DEFAULT_TABLE}"),
         );
-        if self.tells_of_default() {
+        if self.announces_default() {
             line(
                 text,
                 format_args!("redistribute ip ::/0 eq 0 src-prefix {range}"),

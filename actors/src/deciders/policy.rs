@@ -1,6 +1,6 @@
-//! Hands the latest readings to the planner and its orders to whoever carries them out.
+//! Hands the latest readings to the planner, and its orders to the actors that carry them out.
 //!
-//! Decides nothing: what a reading means is known in `policies::planner` alone.
+//! Decides nothing: only `policies::planner` knows what a reading means.
 
 use crate::messages::{
     CandidatesMeasured, Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead,
@@ -17,13 +17,13 @@ use policies::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Tables older than this are no picture any more: whoever reads them has died, or babeld hangs.
+/// Older tables are ignored: their reader has died, or babeld hangs.
 const STALE: Duration = Duration::from_secs(15);
 
-/// How often others' picture of us is made anew.
-const OUTLOOK_PACE: Duration = Duration::from_secs(10);
+/// Interval between two route views that are published for other nodes.
+const ROUTE_VIEW_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What becomes of orders.
+/// What happens to orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// They are carried out.
@@ -37,11 +37,11 @@ pub enum Mode {
 pub struct PolicyDeps {
     /// This node.
     pub me: Prefix,
-    /// What the planner starts with.
+    /// The settings that the planner starts with.
     pub settings: PlannerSettings,
     /// The limits that the configuration and the slots set to the network's parameters.
     pub limits: LocalLimits,
-    /// Whether orders are carried out.
+    /// Decides whether orders are carried out.
     pub mode: Mode,
     /// The shared state that outlives the actor.
     pub store: Store,
@@ -56,24 +56,24 @@ pub struct Policy {
     routes_read: Uptime,
     out: Outlets,
     mode: Mode,
-    outlook: SharedRouteView,
+    route_view: SharedRouteView,
     shown: Option<Uptime>,
     lower: LocalLimits,
 }
 
-/// Who hears of what is decided.
+/// The receivers of orders and decisions.
 #[derive(Clone)]
 pub struct Outlets {
     /// Carries orders out.
     pub orders: Recipient<Ordered>,
     /// Drains tunnels of its own accord, and asks how far that is.
     pub drains: Recipient<DrainsRead>,
-    /// Hears of each order with its terms, and of verdicts.
+    /// The receivers of each decision with its terms, and of verdicts.
     pub decided: Vec<Recipient<Decided>>,
 }
 
 impl Policy {
-    /// `outlook` is what others are shown of us.
+    /// Builds the actor with a planner that has no history.
     pub fn new(deps: PolicyDeps) -> Self {
         let PolicyDeps {
             me,
@@ -84,7 +84,7 @@ impl Policy {
             out,
         } = deps;
         let mut planner = Planner::new(me, settings);
-        let (held, outlook) = (store.documents.load_full(), store.route_view);
+        let (held, route_view) = (store.documents.load_full(), store.route_view);
 
         if let Some(network) = held.network() {
             planner.set_parameters(lower.of(network.parameters()));
@@ -96,7 +96,7 @@ impl Policy {
             routes_read,
             out,
             mode,
-            outlook,
+            route_view,
             shown: None,
             lower,
         }
@@ -105,10 +105,10 @@ impl Policy {
     fn show(&mut self, at: Uptime) {
         if self
             .shown
-            .is_none_or(|shown| at.since(shown) >= OUTLOOK_PACE)
+            .is_none_or(|shown| at.since(shown) >= ROUTE_VIEW_INTERVAL)
         {
             self.shown = Some(at);
-            self.outlook.store(Arc::new(
+            self.route_view.store(Arc::new(
                 self.planner.route_view(&self.world, self.lower.distances),
             ));
         }
@@ -208,9 +208,9 @@ impl Handler<DocumentsChanged> for Policy {
 impl Handler<CandidatesMeasured> for Policy {
     type Result = ();
 
-    fn handle(&mut self, scouted: CandidatesMeasured, _: &mut Self::Context) {
-        self.world.candidate_rtts = scouted.candidate_rtts;
-        self.world.views = scouted.views;
+    fn handle(&mut self, measured: CandidatesMeasured, _: &mut Self::Context) {
+        self.world.candidate_rtts = measured.candidate_rtts;
+        self.world.views = measured.views;
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!((s, p, reason), (slot, peer, OpenReason::Bootstrap));
     }
 
-    /// A lonely node that has just heard of [`peer`], and has [`SLOT`] free.
+    /// A node without tunnels that has just learnt of [`peer`], and has [`SLOT`] free.
     struct Lonely {
         policy: actix::Addr<Policy>,
         sampled: LinksSampled,
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn readings_become_orders_that_are_told_to_both_sides_once() {
+    async fn readings_become_orders_that_reach_both_receivers_once() {
         let Lonely {
             policy,
             sampled,
@@ -366,8 +366,8 @@ mod tests {
         let at = sampled.at;
         policy.do_send(sampled);
         check(ordered.recv().await, SLOT, peer());
-        let told = decided.recv().await.unwrap();
-        assert_eq!(told.decisions.len(), 1);
+        let reported = decided.recv().await.unwrap();
+        assert_eq!(reported.decisions.len(), 1);
         policy
             .send(ProbesRead {
                 at,
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn who_only_watches_tells_of_orders_and_gives_none() {
+    async fn in_watch_mode_orders_are_reported_and_not_given() {
         let Lonely {
             mut ordered,
             mut decided,

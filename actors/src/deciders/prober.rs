@@ -25,7 +25,7 @@ use policies::{
     units::Uptime,
 };
 use sending::*;
-use sockets::{Heard, Rumour, Sockets};
+use sockets::{Datagram, Rumour, Sockets};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv6Addr,
@@ -46,8 +46,8 @@ const OVERDUE: Duration = Duration::from_millis(100);
 const ALERT: Duration = Duration::from_secs(2);
 /// No tunnel is probed because of rumours more often than this: what a liar can gain.
 const RUMOUR_PACE: Duration = Duration::from_secs(1);
-/// How often the readings are told.
-const TELL: Duration = Duration::from_secs(1);
+/// Interval between two readings that are sent.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// An order to end a dead tunnel is repeated until the tunnel is gone.
 const INSIST: Duration = Duration::from_secs(1);
 /// When the three copies of a suspicion go out: datagrams get lost.
@@ -56,7 +56,8 @@ const COPIES: [Duration; 3] = [
     Duration::from_millis(300),
     Duration::from_millis(700),
 ];
-/// A peer that says it drains a tunnel closes it by then or gives it up; a little more than its deadline of 20 s.
+/// The time within which a peer that announced a drain closes the tunnel or gives up; a little
+/// more than its deadline of 20 s.
 const DRAINS_FOR: Duration = Duration::from_secs(30);
 /// How long to wait before the sockets are tried again.
 const REOPEN: Duration = Duration::from_secs(5);
@@ -65,12 +66,12 @@ const REOPEN: Duration = Duration::from_secs(5);
 /// packet in an update interval.
 pub const FEW_ROUTES: usize = 30;
 
-/// What the prober must know.
+/// The settings of the prober.
 #[derive(Clone, Copy, Debug)]
 pub struct ProberSettings {
-    /// Who we are.
+    /// This node.
     pub me: Prefix,
-    /// From prefixes to addresses.
+    /// The network, which maps prefixes to addresses.
     pub network: Network,
     /// The network's pace.
     pub pace: ProbePace,
@@ -101,13 +102,13 @@ pub struct Prober {
     to: Vec<Recipient<ProbesRead>>,
     sockets: Option<Sockets>,
     tunnels: BTreeMap<Slot, Tunnel>,
-    said: SuspicionLimit,
-    told: Option<Uptime>,
+    suspicion_limit: SuspicionLimit,
+    reported_at: Option<Uptime>,
     timer: Option<SpawnHandle>,
 }
 
 impl Prober {
-    /// `losses` are the store's; `links` are told of peers that drain; `orders` ends tunnels; `to` hears of all readings.
+    /// Builds the actor; its sockets are opened when it starts.
     pub fn new(deps: ProberDeps) -> Self {
         let ProberDeps {
             settings,
@@ -118,7 +119,7 @@ impl Prober {
         } = deps;
         let (clock, losses) = (store.clock, store.tunnels.borrow().losses.clone());
 
-        let said = SuspicionLimit::default();
+        let suspicion_limit = SuspicionLimit::default();
         let tunnels = BTreeMap::new();
         Self {
             settings,
@@ -129,8 +130,8 @@ impl Prober {
             to,
             sockets: None,
             tunnels,
-            said,
-            told: None,
+            suspicion_limit,
+            reported_at: None,
             timer: None,
         }
     }
@@ -139,7 +140,7 @@ impl Prober {
         match Sockets::open() {
             Ok(sockets) => {
                 ctx.add_stream(sockets.replies());
-                ctx.add_stream(sockets.heard());
+                ctx.add_stream(sockets.datagrams());
                 self.sockets = Some(sockets);
             }
             Err(error) => {
@@ -149,7 +150,7 @@ impl Prober {
         }
     }
 
-    /// Follows the table of tunnels: begins with those that came up, forgets those that ended.
+    /// Follows the table of tunnels: starts with those that came up, drops those that closed.
     fn follow(&mut self, links: &[LinkReading], now: Uptime) {
         let up =
             |link: &&LinkReading| matches!(link.tunnel.phase, Phase::Up | Phase::Draining { .. });
@@ -169,7 +170,7 @@ impl Prober {
         self.tunnels = tunnels;
     }
 
-    /// Judges, probes, tells, and arms the timer for the next time.
+    /// Judges, probes and reports, and sets the timer for the next time.
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         // Answers that wait unread must not count as missing.
@@ -179,7 +180,8 @@ impl Prober {
         let mut suspects = Vec::new();
         for (slot, tunnel) in &mut self.tunnels {
             let verdict = tunnel.probing.liveness(now);
-            // A server hears of its client's end 5 s late, or ends itself: that a drained tunnel falls silent is its end.
+            // A server learns of its client's exit 5 s late, or exits itself; so a drained tunnel
+            // that falls silent counts as closed.
             let reason = match tunnel.drains(now) {
                 true => CloseReason::PeerClosed,
                 false => CloseReason::PeerDead,
@@ -205,16 +207,19 @@ impl Prober {
         }
         suspects
             .into_iter()
-            .for_each(|peer| self.say(peer, now, ctx));
-        self.tell(now);
+            .for_each(|peer| self.spread_suspicion(peer, now, ctx));
+        self.report(now);
         self.arm(now, ctx);
     }
 
-    fn tell(&mut self, now: Uptime) {
-        if self.told.is_some_and(|told| now.since(told) < TELL) {
+    fn report(&mut self, now: Uptime) {
+        if self
+            .reported_at
+            .is_some_and(|at| now.since(at) < REPORT_INTERVAL)
+        {
             return;
         }
-        self.told = Some(now);
+        self.reported_at = Some(now);
         let readings = self
             .tunnels
             .iter()
@@ -253,9 +258,10 @@ impl Prober {
         }
     }
 
-    /// Tells all neighbours but the suspect through their tunnels, and the suspect by whatever route.
-    fn say(&mut self, peer: Prefix, now: Uptime, ctx: &mut Context<Self>) {
-        if !self.said.allow(peer, now) {
+    /// Reports the suspicion to all neighbours but the suspect through their tunnels, and to the
+    /// suspect by any route.
+    fn spread_suspicion(&mut self, peer: Prefix, now: Uptime, ctx: &mut Context<Self>) {
+        if !self.suspicion_limit.allow(peer, now) {
             return;
         }
         tracing::debug!(%peer, "peer is suspect");
@@ -280,17 +286,18 @@ impl Prober {
             .filter(|tunnel| tunnel.peer != suspicion.peer)
         {
             if let Some(link) = tunnel.link {
-                sockets.say(suspicion, tunnel.address, link);
+                sockets.send_suspicion(suspicion, tunnel.address, link);
             }
         }
-        sockets.say(
+        sockets.send_suspicion(
             suspicion,
             self.settings.network.node_address(suspicion.peer),
             0,
         );
     }
 
-    /// The peer at the other end drains a tunnel: our way through it becomes a bad one too.
+    /// Reacts to a drain by the peer at the other end: sending through this tunnel becomes costly
+    /// for us too.
     fn drains(&mut self, from: Ipv6Addr, link: u32) {
         let by_it = |tunnel: &Tunnel| tunnel.link == Some(link) && tunnel.address == from;
         let now = self.clock.now();
@@ -302,7 +309,7 @@ impl Prober {
     }
 
     /// Somebody inside suspects a peer of ours, or us: then it is the tunnel to the sender that is dead.
-    fn heard(&mut self, rumour: Rumour, ctx: &mut Context<Self>) {
+    fn handle_rumour(&mut self, rumour: Rumour, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let Rumour {
             from,
@@ -326,7 +333,7 @@ impl Prober {
         for tunnel in self.tunnels.values_mut().filter(concerned) {
             if tunnel
                 .rumour
-                .is_none_or(|heard| now.since(heard) >= RUMOUR_PACE)
+                .is_none_or(|last| now.since(last) >= RUMOUR_PACE)
             {
                 tunnel.rumour = Some(now);
                 tunnel.probing.on_suspicion(now);
@@ -364,7 +371,8 @@ impl StreamHandler<BTreeSet<Prefix>> for Prober {
     /// OpenVPN's own word that a peer is gone is as good a reason to suspect it as missing answers.
     fn handle(&mut self, lost: BTreeSet<Prefix>, ctx: &mut Self::Context) {
         let now = self.clock.now();
-        lost.into_iter().for_each(|peer| self.say(peer, now, ctx));
+        lost.into_iter()
+            .for_each(|peer| self.spread_suspicion(peer, now, ctx));
     }
 }
 
@@ -374,11 +382,11 @@ impl StreamHandler<EchoReply> for Prober {
     }
 }
 
-impl StreamHandler<Heard> for Prober {
-    fn handle(&mut self, heard: Heard, ctx: &mut Self::Context) {
-        match heard {
-            Heard::Rumour(rumour) => self.heard(rumour, ctx),
-            Heard::DrainNotice { from, link } => self.drains(from, link),
+impl StreamHandler<Datagram> for Prober {
+    fn handle(&mut self, datagram: Datagram, ctx: &mut Self::Context) {
+        match datagram {
+            Datagram::Rumour(rumour) => self.handle_rumour(rumour, ctx),
+            Datagram::DrainNotice { from, link } => self.drains(from, link),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Keeps the copies of babeld's routes: follows at once what is added, and a moment later what is deleted;
-//! asks the neighbours for what is lost.
+//! Keeps the copies of babeld's routes: adds copies at once, and deletes them a moment after the
+//! route; asks the neighbours for lost routes.
 //!
-//! Why there are copies stands at [`os::kernel::Kernel::shadow`].
+//! [`os::kernel::Kernel::copy_route`] explains the copies.
 
 use crate::store::Store;
 use crate::store::TunnelTable;
@@ -20,12 +20,12 @@ use std::{
 };
 use wire::errors::Chain;
 
-/// babeld adds the next way 1 to 20 ms after it deleted the last (measured, busy machine); whoever has
-/// no way after this long has none.
+/// babeld adds the next route 1 to 20 ms after it deleted the last (measured, busy machine). A
+/// destination that has no route after this span has lost it.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// For a destination without a way the neighbours are asked so often, each time after twice the wait, from
-/// [`GRACE`] on: over 19 s altogether. Nobody has a way to a node that died.
+/// Number of requests for a destination without a route, each after twice the wait, starting at
+/// [`GRACE`]: 19 s altogether. No node has a route to a node that died.
 const ASKED: u32 = 6;
 
 /// Destinations that are lost at once are asked for together.
@@ -44,7 +44,7 @@ pub struct FallbackRoutesDeps {
     pub socket: BabelSocket,
 }
 
-/// The actor.
+/// The actor that keeps the fallback routes.
 pub struct FallbackRoutes {
     network: Ipv6Net,
     kernel: Kernel,
@@ -53,11 +53,12 @@ pub struct FallbackRoutes {
     /// Destinations that the neighbours will be asked for in a moment.
     wanted: BTreeSet<Destination>,
     /// How often each destination changed: a deletion counts only if nothing came after it.
-    turns: BTreeMap<Destination, u64>,
+    changes: BTreeMap<Destination, u64>,
 }
 
 impl FallbackRoutes {
-    /// Follows babeld's tables in `kernel`; asks through the tunnels in `table`, also for the way out of `network`.
+    /// Builds the actor; it follows babeld's tables in the kernel, and asks through all tunnels,
+    /// also for the default route.
     pub fn new(deps: FallbackRoutesDeps) -> Self {
         let FallbackRoutesDeps {
             network,
@@ -73,14 +74,14 @@ impl FallbackRoutes {
             sender,
             table,
             wanted: BTreeSet::new(),
-            turns: BTreeMap::new(),
+            changes: BTreeMap::new(),
         }
     }
 
-    fn turn(&mut self, to: Destination) -> u64 {
-        let turn = self.turns.entry(to).or_default();
-        *turn = turn.wrapping_add(1);
-        *turn
+    fn note_change(&mut self, to: Destination) -> u64 {
+        let change = self.changes.entry(to).or_default();
+        *change = change.wrapping_add(1);
+        *change
     }
 
     fn carry_out(
@@ -95,30 +96,30 @@ impl FallbackRoutes {
         }));
     }
 
-    fn forget(&mut self, to: Destination, turn: u64, ctx: &mut Context<Self>) {
-        if self.turns.get(&to) == Some(&turn) {
+    fn delete_copy(&mut self, to: Destination, change: u64, ctx: &mut Context<Self>) {
+        if self.changes.get(&to) == Some(&change) {
             let kernel = self.kernel.clone();
             self.carry_out(ctx, async move { kernel.unshadow(to).await });
-            self.seek(to, turn, 0, ctx);
+            self.seek(to, change, 0, ctx);
         }
     }
 
-    /// Asks for a way to `to` until there is one, or it was asked for often enough.
-    fn seek(&mut self, to: Destination, turn: u64, asked: u32, ctx: &mut Context<Self>) {
-        if self.turns.get(&to) != Some(&turn) {
+    /// Requests a route to `to` until there is one, or until it was requested often enough.
+    fn seek(&mut self, to: Destination, change: u64, asked: u32, ctx: &mut Context<Self>) {
+        if self.changes.get(&to) != Some(&change) {
             return;
         }
         if asked == ASKED {
-            self.turns.remove(&to);
+            self.changes.remove(&to);
             return;
         }
         if self.wanted.is_empty() {
-            ctx.run_later(TOGETHER, |shadow, _| shadow.ask());
+            ctx.run_later(TOGETHER, |fallback, _| fallback.ask());
         }
         self.wanted.insert(to);
         let wait = GRACE.saturating_mul(1 << asked);
-        ctx.run_later(wait, move |shadow, ctx| {
-            shadow.seek(to, turn, asked.saturating_add(1), ctx)
+        ctx.run_later(wait, move |fallback, ctx| {
+            fallback.seek(to, change, asked.saturating_add(1), ctx)
         });
     }
 
@@ -126,7 +127,7 @@ impl FallbackRoutes {
         let mut wanted = std::mem::take(&mut self.wanted);
         tracing::debug!(
             destinations = wanted.len(),
-            "asking neighbours for lost ways"
+            "requesting lost routes from the neighbours"
         );
         let out = wanted.remove(&Ipv6Net::default().into());
         let wanted: Vec<Destination> = wanted.into_iter().collect();
@@ -165,13 +166,15 @@ impl StreamHandler<RouteChange> for FallbackRoutes {
     fn handle(&mut self, change: RouteChange, ctx: &mut Self::Context) {
         match change {
             RouteChange::Added(to, route) => {
-                self.turn(to);
+                self.note_change(to);
                 let kernel = self.kernel.clone();
                 self.carry_out(ctx, async move { kernel.copy_route(*route).await });
             }
             RouteChange::Gone(to) => {
-                let turn = self.turn(to);
-                ctx.run_later(GRACE, move |shadow, ctx| shadow.forget(to, turn, ctx));
+                let change = self.note_change(to);
+                ctx.run_later(GRACE, move |fallback, ctx| {
+                    fallback.delete_copy(to, change, ctx)
+                });
             }
             RouteChange::Lost => self.read_all(ctx),
         }

@@ -1,7 +1,7 @@
-//! Does what is ordered with kernel links, one after the other.
+//! Carries out orders about kernel links, one after the other.
 //!
 //! Orders for one slot must not overtake each other, so all pass through one queue on the main
-//! thread; whoever gives them does not wait.
+//! thread; the actor that gives an order does not wait.
 
 use ipnet::{IpNet, Ipv6Net};
 use os::{babel_socket::BabelSocket, kernel::Kernel};
@@ -10,27 +10,27 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::errors::Chain;
 
-/// An order for one slot, or about the ways to one node. Each does nothing the second time.
+/// An order about one slot, or about the routes to one node. Each has no effect the second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkOrder {
     /// Give it its link-local address and set it up.
     Up(Slot),
     /// Set it down: for the dead only, since the living far end waits for hellos.
     Down(Slot),
-    /// Take its multicast route away, so that Babel's hellos can neither leave nor come, and tell the peer at the other
-    /// end that this way is a bad one.
+    /// Remove its multicast route, so that Babel's hellos can neither leave nor come, and announce
+    /// to the peer that sending to us is costly.
     Silence(Slot, Prefix),
-    /// The peer at the other end has done so: tell it the same.
+    /// The peer has silenced its end: announce the same cost to it.
     RaiseCost(Slot, Prefix),
     /// Put the multicast route back.
     Unsilence(Slot),
     /// Ask the neighbour there for all its routes, soon and once more: it or our babeld is new.
     RequestRoutes(Slot),
-    /// Tell the neighbour there that we lead out of the network, which has this range, no more, and ask whether it does.
+    /// Retract our default route for this range at the neighbour, and request the neighbour's.
     RetractDefault(Slot, Ipv6Net),
     /// Send nothing to that node any more, neither our own packets nor those of others.
     Block(IpNet),
-    /// Send to it again, where there is a way.
+    /// Send to it again, if there is a route.
     Unblock(IpNet),
 }
 
@@ -38,20 +38,20 @@ pub enum LinkOrder {
 /// second such question within two seconds, so that a lost answer is had again only after that.
 const REQUEST_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(2500)];
 
-/// What a draining link costs its far end at once: twenty hops, or 200 ms, so that all but very bad ways are better.
-/// Hellos that it misses multiply this; eight seconds later the link counts as unreachable (measured), and whoever has
-/// found no other way by then is cut off.
+/// The cost of a draining link, announced to the far end at once: twenty hops, or 200 ms, so that
+/// all but very bad routes are better. Missed hellos multiply it; eight seconds later the link
+/// counts as unreachable (measured), and a node that has found no other route by then is cut off.
 const DRAINING_COST: u16 = 2048;
 
-/// Waits before it is told so, and told again lest one packet be lost; babeld's own word, if one was on its way, comes
-/// before the second.
+/// Delays before the cost is announced, and announced again in case a packet was lost; an IHU of
+/// babeld's own that was already sent arrives before the second.
 const RAISE_AFTER: [Duration; 3] = [
     Duration::from_millis(0),
     Duration::from_millis(100),
     Duration::from_millis(300),
 ];
 
-/// Where link orders are given.
+/// The queue of link orders.
 #[derive(Clone)]
 pub struct Links(mpsc::UnboundedSender<LinkOrder>);
 
@@ -87,12 +87,12 @@ async fn carry_out(
     me: Prefix,
     order: LinkOrder,
 ) -> Result<(), os::kernel::KernelError> {
-    let repeat = |say: Box<dyn Fn(&BabelSocket)>| {
+    let repeat = |send: Box<dyn Fn(&BabelSocket)>| {
         let sender = sender.clone();
         actix_rt::spawn(async move {
             for after in RAISE_AFTER {
                 tokio::time::sleep(after).await;
-                say(&sender);
+                send(&sender);
             }
         });
     };

@@ -49,16 +49,16 @@ use wire::{
 const TICK: Duration = Duration::from_millis(250);
 
 /// The tables are read every so many ticks: 2 s.
-const CALM: u32 = 8;
+const STEADY: u32 = 8;
 
 /// Likewise in the first [`YOUNG`] after babeld's start: 0.5 s.
 const LIVELY: u32 = 2;
 
-/// See [`LIVELY`].
+/// The time after its start for which babeld is read every [`LIVELY`] ticks.
 const YOUNG: Duration = Duration::from_secs(30);
 
 /// babeld answers a dump of 150 lines in 0.6 ms (measured); its eighth connection would block for ever.
-const PATIENCE: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// babeld opens its socket at once; the first time may take the making of interfaces.
 const START: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ const START: Duration = Duration::from_secs(10);
 pub struct RoutingProcess(Rc<RefCell<Option<Supervised>>>);
 
 impl RoutingProcess {
-    /// How it does.
+    /// Returns a reading of the process.
     pub fn reading(&self) -> Option<ProcessReading> {
         self.0.borrow().as_ref().map(Supervised::reading)
     }
@@ -98,7 +98,7 @@ pub struct BabeldDeps {
     pub readers: Vec<Recipient<RoutesRead>>,
 }
 
-/// The actor.
+/// The actor that runs babeld and reads its tables.
 pub struct Babeld {
     settings: Settings,
     clock: Clock,
@@ -110,15 +110,16 @@ pub struct Babeld {
     readers: Vec<Recipient<RoutesRead>>,
     held: DocumentStore,
     applied: AppliedVersions,
-    /// When babeld is started anew for the sake of the network document.
+    /// The time at which babeld restarts because of a new network document.
     restart_at: Option<Uptime>,
-    /// babeld told of the host's default route when it was last asked.
-    told_of_default: bool,
+    /// Whether babeld announced the host's default route at the last reading.
+    announces_default: bool,
     ticks: u32,
     asking: bool,
 }
 
-/// Nodes start their babeld anew within this, by chance, since each takes its transit away for seconds.
+/// The span over which nodes spread the restart of their babeld at random, since each takes its
+/// transit away for seconds.
 const WINDOW: Duration = Duration::from_secs(30);
 
 impl Babeld {
@@ -153,11 +154,11 @@ impl Babeld {
             held,
             applied,
             restart_at: None,
-            told_of_default: false,
+            announces_default: false,
             ticks: 0,
             asking: false,
         };
-        // What runs already was told what is held by now, or will be.
+        // A running babeld already has the configuration of the current documents, or will get it.
         babeld.settings.config = babeld.wanted();
         babeld
     }
@@ -187,8 +188,8 @@ impl Babeld {
         }
     }
 
-    /// Starts babeld anew where the network document wants another configuration: it cannot change the
-    /// intervals or the keys of links that it has.
+    /// Restarts babeld if the network document requires another configuration. babeld cannot
+    /// change the intervals or the keys of existing links.
     fn follow(&mut self, ctx: &mut Context<Self>) {
         let (now, wanted) = (self.clock.now(), self.wanted());
         let same = match (wanted.text(), self.settings.config.text()) {
@@ -208,7 +209,7 @@ impl Babeld {
             self.restart_at = None;
             self.settings.config = wanted;
             self.carry(ctx);
-            tracing::info!("babeld is started anew with the network's new parameters");
+            tracing::info!("babeld restarts with the network's new parameters");
             self.handle_life(Event::Unwanted);
             self.handle_life(Event::Wanted);
         }
@@ -245,7 +246,7 @@ impl Babeld {
             Some(State::Starting { .. }) => 1,
             _ if self.table.borrow().draining() => 1,
             Some(State::Up { since }) if self.clock.now().since(since) < YOUNG => LIVELY,
-            Some(State::Up { .. }) => CALM,
+            Some(State::Up { .. }) => STEADY,
             Some(State::Down { .. } | State::Stopping { .. }) | None => return,
         };
         if self.asking || !self.ticks.is_multiple_of(every) {
@@ -312,9 +313,12 @@ impl Babeld {
 
     /// babeld 1.12.1 takes a route back under the name of another one (`check_xroutes` of its xroute.c), so that
     /// neighbours would believe in our default route for minutes after the host has lost it.
-    fn follow_default(&mut self, told: bool) {
-        if self.told_of_default && !told && self.settings.config.tells_of_default() {
-            tracing::info!("the host has no default route any more: the network is told");
+    fn follow_default(&mut self, announces_default: bool) {
+        if self.announces_default && !announces_default && self.settings.config.announces_default()
+        {
+            tracing::info!(
+                "the host has no default route any more; it is retracted from the network"
+            );
             let (network, table) = (self.settings.config.network.range(), self.table.borrow());
             let up = table
                 .tunnels
@@ -325,7 +329,7 @@ impl Babeld {
                     .order(LinkOrder::RetractDefault(tunnel.slot, network))
             });
         }
-        self.told_of_default = told;
+        self.announces_default = announces_default;
     }
 }
 

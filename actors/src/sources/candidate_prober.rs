@@ -1,8 +1,8 @@
-//! Learns how near peers are that no tunnel leads to, and what they and our neighbours say of themselves.
+//! Measures the round trip to peers without a tunnel, and fetches the route views of some peers.
 //!
-//! A peer's round trip is sounded by the first packet of a dial, at the port that a dial would use; one
-//! peer at each beat, drawn at random. Who does not answer is unknown, not dead. Views are asked for over
-//! the overlay, of few: those that are worth it, as [`policies::gain::shortlist`] says.
+//! The round trip is that of the first packet of a dial, at the port that a dial would use; one
+//! random peer is probed at a time. A peer that does not answer is unknown, not dead. Route views
+//! are fetched over the overlay from the few peers that [`policies::gain::shortlist`] selects.
 
 pub mod reset;
 
@@ -39,20 +39,20 @@ use wire::errors::Chain;
 use wire::registry::{NetworkDocument, static_key};
 
 /// How long an answer is waited for: more than babeld makes a difference of.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Packets to one peer: the first often waits for somebody's neighbour discovery.
 const PACKETS: u32 = 2;
 /// Views are asked for so often in a refresh.
 const ASKS: u32 = 2;
 
-/// What the scout must know.
+/// The settings of the candidate prober.
 #[derive(Clone, Debug)]
 pub struct CandidateProberSettings {
-    /// Who we are.
+    /// This node.
     pub me: Prefix,
     /// The network's range: tunnels never go out by a gateway of the network itself, nor do candidate_rtts.
     pub range: Ipv6Net,
-    /// How often the policy compares.
+    /// The interval at which the policy compares tunnels.
     pub refresh: Duration,
     /// The network's `tls-crypt` key, then the one that others may use while it is changed.
     pub keys: Rc<[ResetKey]>,
@@ -89,33 +89,32 @@ pub struct CandidateProberDeps {
     pub outcomes: Recipient<CandidateProbed>,
 }
 
-/// The actor that scouts.
+/// The actor that probes candidates.
 pub struct CandidateProber {
     settings: CandidateProberSettings,
     clock: Clock,
     peers: SharedCandidates,
-    asker: PeerApiClient,
+    peer_api: PeerApiClient,
     to: Vec<Recipient<CandidatesMeasured>>,
-    sounded: Recipient<CandidateProbed>,
+    outcomes: Recipient<CandidateProbed>,
     links: Vec<LinkReading>,
     table: Option<BabelTable>,
     candidate_rtts: BTreeMap<Prefix, CandidateRtt>,
     views: BTreeMap<Prefix, PeerRouteView>,
     asking: bool,
-    /// Those that sound and ask again and again.
+    /// The handles of the two periodic tasks.
     beats: Vec<SpawnHandle>,
 }
 
 impl CandidateProber {
-    /// `peers` is what the cache knows; `to` hears of all that was found out, `sounded` of each sounding.
-    /// What `held` says of the network counts more than `settings`.
+    /// Builds the actor; the current network document takes precedence over `settings`.
     pub fn new(deps: CandidateProberDeps) -> Self {
         let CandidateProberDeps {
             settings,
             store,
-            peers: asker,
+            peers: peer_api,
             readers: to,
-            outcomes: sounded,
+            outcomes,
         } = deps;
         let (clock, peers, held) = (store.clock, store.candidates, store.documents.load_full());
 
@@ -126,9 +125,9 @@ impl CandidateProber {
             settings,
             clock,
             peers,
-            asker,
+            peer_api,
             to,
-            sounded,
+            outcomes,
             links: Vec::new(),
             table: None,
             candidate_rtts: BTreeMap::new(),
@@ -138,19 +137,19 @@ impl CandidateProber {
         }
     }
 
-    /// Sounds and asks as often as the refresh wants it.
+    /// Starts the periodic probes and fetches at the pace of the refresh interval.
     fn arm(&mut self, ctx: &mut Context<Self>) {
         for beat in std::mem::take(&mut self.beats) {
             ctx.cancel_future(beat);
         }
-        let pace = (self.settings.refresh / PROBED_PER_REFRESH).max(PATIENCE);
-        self.beats.push(ctx.run_interval(pace, Self::sound));
+        let pace = (self.settings.refresh / PROBED_PER_REFRESH).max(PROBE_TIMEOUT);
+        self.beats.push(ctx.run_interval(pace, Self::probe_one));
         self.beats
             .push(ctx.run_interval(self.settings.refresh / ASKS, Self::ask));
     }
 
-    /// Sounds one peer that no tunnel leads to, by chance.
-    fn sound(&mut self, ctx: &mut Context<Self>) {
+    /// Probes one random peer without a tunnel.
+    fn probe_one(&mut self, ctx: &mut Context<Self>) {
         let (keys, range) = (self.settings.keys.clone(), self.settings.range);
         let neighbours: BTreeSet<_> = self.links.iter().map(|link| link.tunnel.peer).collect();
         let peers = self.peers.load();
@@ -165,43 +164,43 @@ impl CandidateProber {
             return;
         };
         let (peer, clock) = (candidate.peer, self.clock.clone());
-        let sounding = async move { round_trip(&keys, range, endpoint, &clock).await };
-        ctx.spawn(sounding.into_actor(self).map(move |rtt, scout, _| {
-            let at = scout.clock.now();
-            tracing::trace!(%peer, %endpoint, ?rtt, "peer sounded");
-            scout
+        let probe = async move { round_trip(&keys, range, endpoint, &clock).await };
+        ctx.spawn(probe.into_actor(self).map(move |rtt, prober, _| {
+            let at = prober.clock.now();
+            tracing::trace!(%peer, %endpoint, ?rtt, "candidate probed");
+            prober
                 .candidate_rtts
                 .insert(peer, CandidateRtt { peer, at, rtt });
-            scout.sounded.do_send(CandidateProbed {
+            prober.outcomes.do_send(CandidateProbed {
                 at,
                 peer,
                 answered: rtt.is_some(),
             });
-            scout.tell();
+            prober.report();
         }));
     }
 
-    /// Asks those for their views who are worth it, and whom we dialled.
+    /// Fetches the route views of the shortlisted peers and of those that we dialled.
     fn ask(&mut self, ctx: &mut Context<Self>) {
         let Some(table) = self.table.as_ref().filter(|_| !self.asking) else {
             return;
         };
-        let ways = RouteIndex::new(&table.routes, self.settings.me, |_| true);
+        let routes = RouteIndex::new(&table.routes, self.settings.me, |_| true);
         let candidate_rtts: Vec<_> = self.candidate_rtts.values().copied().collect();
-        let mut whom = shortlist(&ways, &candidate_rtts, LinkCost::default());
+        let mut chosen = shortlist(&routes, &candidate_rtts, LinkCost::default());
         let dialled = |link: &&LinkReading| link.tunnel.role() == policies::names::Role::Dialled;
-        whom.extend(
+        chosen.extend(
             self.links
                 .iter()
                 .filter(dialled)
                 .map(|link| link.tunnel.peer),
         );
         self.asking = true;
-        let (asker, clock) = (self.asker.clone(), self.clock.clone());
+        let (peer_api, clock) = (self.peer_api.clone(), self.clock.clone());
         let asked = async move {
             let mut views = Vec::new();
-            for peer in whom {
-                match asker.view(peer).await {
+            for peer in chosen {
+                match peer_api.view(peer).await {
                     Ok(view) => views.push(PeerRouteView {
                         at: clock.now(),
                         ..view
@@ -211,32 +210,32 @@ impl CandidateProber {
             }
             views
         };
-        ctx.spawn(asked.into_actor(self).map(|views, scout, _| {
-            scout.asking = false;
-            scout
+        ctx.spawn(asked.into_actor(self).map(|views, prober, _| {
+            prober.asking = false;
+            prober
                 .views
                 .extend(views.into_iter().map(|view| (view.peer, view)));
-            scout.tell();
+            prober.report();
         }));
     }
 
-    fn tell(&mut self) {
+    fn report(&mut self) {
         let now = self.clock.now();
         let fresh = self.settings.refresh.saturating_mul(VALID_REFRESHES);
         self.candidate_rtts
-            .retain(|_, sounding| now.since(sounding.at) <= fresh);
+            .retain(|_, measured| now.since(measured.at) <= fresh);
         self.views.retain(|_, view| now.since(view.at) <= fresh);
         let candidate_rtts = self.candidate_rtts.values().copied().collect();
-        let scouted = CandidatesMeasured {
+        let measured = CandidatesMeasured {
             at: now,
             candidate_rtts,
             views: self.views.values().cloned().collect(),
         };
-        self.to.iter().for_each(|to| offer(to, scouted.clone()));
+        self.to.iter().for_each(|to| offer(to, measured.clone()));
     }
 }
 
-/// The endpoint whose round trip tells of the tunnel to be.
+/// Returns the endpoint at which the tunnel would be dialled.
 fn by_udp(candidate: &Candidate) -> Option<Endpoint> {
     candidate
         .endpoints
@@ -286,7 +285,7 @@ async fn packet_back(
     let seconds = u32::try_from(began.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);
     socket.send(&key.packet(session, seconds)?).await.ok()?;
     let mut answer = [0; 256];
-    let length = timeout(PATIENCE, socket.recv(&mut answer))
+    let length = timeout(PROBE_TIMEOUT, socket.recv(&mut answer))
         .await
         .ok()?
         .ok()?;

@@ -1,8 +1,9 @@
-//! Keeps the node's certificate, its CAs and the network's `tls-crypt` keys fresh on disk and in use.
+//! Keeps the node's certificate, its CAs and the network's `tls-crypt` keys current on disk and in
+//! use.
 //!
-//! A certificate is renewed in the last third of its life, with the same key. What reads these files at
-//! its start only (OpenVPN) is told to be started anew ([`CredentialsChanged`]); what can take them while
-//! it runs (the calls to the registry and to other nodes, the peer API) takes them at once.
+//! A certificate is renewed in the last third of its life, with the same key. OpenVPN reads these
+//! files at its start only, so its restart is requested ([`CredentialsChanged`]). The calls to the
+//! registry and to other nodes and the peer API use new files at once.
 
 mod files;
 
@@ -55,18 +56,18 @@ const COMPLAIN: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_secs(30);
 /// Once a later CA signs no more than this counts as left of the life of what the earlier one signed: a day.
 const SUPERSEDED: Duration = Duration::from_secs(86_400);
-/// Once a CA is barred no more than this counts as left of the life of what it signed.
-const BARRED: Duration = Duration::from_secs(300);
-/// Nodes begin to start processes anew within this, spread by chance, and within a sixteenth of what is left
-/// of the old certificate's life; then they take turns.
+/// The remaining lifetime of a revoked CA's certificates counts as no more than this.
+const REVOKED_CA_REST: Duration = Duration::from_secs(300);
+/// Nodes spread the first restart of a process at random over this span, or over a sixteenth of
+/// the old certificate's remaining lifetime if that is shorter. The restart locks order the rest.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// The actor.
+/// The actor that keeps credentials current.
 pub struct Credentials {
     settings: CredentialSettings,
     clock: Clock,
     registry: RegistryApiClient,
-    asker: PeerApiClient,
+    peer_api: PeerApiClient,
     tls: SharedServerTls,
     held: DocumentStore,
     changed: Vec<Recipient<CredentialsChanged>>,
@@ -76,8 +77,8 @@ pub struct Credentials {
     next: Uptime,
     wait: Duration,
     complained: Option<Uptime>,
-    /// How many CAs were barred when tunnels were last begun anew for that.
-    barred: usize,
+    /// The number of revoked CAs when dialled tunnels were last restarted for that.
+    revoked_cas: usize,
     /// The network document whose wishes our files fulfil.
     fulfilled: u64,
 }
@@ -90,7 +91,7 @@ impl Credentials {
             store,
             server_tls: tls,
             registry,
-            peers: asker,
+            peers: peer_api,
             readers: changed,
         } = deps;
         let Store {
@@ -100,12 +101,12 @@ impl Credentials {
         } = store;
 
         let (chance, next) = (fastrand::f64(), clock.now());
-        let barred = held.load().revoked_ca_count();
+        let revoked_cas = held.load().revoked_ca_count();
         Self {
             settings,
             clock,
             registry,
-            asker,
+            peer_api,
             tls,
             held,
             changed,
@@ -114,7 +115,7 @@ impl Credentials {
             next,
             wait: FIRST,
             complained: None,
-            barred,
+            revoked_cas,
             fulfilled: 0,
         }
     }
@@ -240,13 +241,13 @@ impl Credentials {
         } = &self.settings;
         let member = NodeCredentials::from_pem(&read(ca)?, &read(certificate)?, &read(key)?)?;
         self.registry.renew(&member)?;
-        self.asker.renew(&member)?;
+        self.peer_api.renew(&member)?;
         self.tls.store(Arc::new(member.server()?));
-        self.tell(old_rest, servers, dials);
+        self.report(old_rest, servers, dials);
         Ok(())
     }
 
-    fn tell(&mut self, old_rest: Duration, servers: bool, dials: bool) {
+    fn report(&mut self, old_rest: Duration, servers: bool, dials: bool) {
         let (own, held) = (self.own(), self.held.load_full());
         // Where a later CA signs, its document is not followed before our certificate is the later one's too.
         if !own
@@ -271,7 +272,7 @@ impl Credentials {
             .for_each(|to| to.do_send(changed.clone()));
     }
 
-    /// Writes what the network document says of CAs and keys, where the disk says otherwise.
+    /// Writes the CAs and keys of the network document, where they differ from those on disk.
     fn follow(&mut self, held: &CurrentDocuments) -> Result<(), CredentialError> {
         let Some(network) = held.network() else {
             return Ok(());
@@ -285,7 +286,7 @@ impl Credentials {
         } = &self.settings;
         let mut cas = false;
         if !network.authorities.is_empty() {
-            // Their order says who signs; that matters to nobody who only verifies.
+            // The order of the CAs says which one signs; it does not matter for verification.
             cas = trusted(&fs::read(ca).unwrap_or_default()) != trusted(bundle(network).as_bytes());
             let other = write_changed(ca, bundle(network).as_bytes(), 0o644, None)?;
             if other {
@@ -322,13 +323,13 @@ impl Credentials {
             self.use_files(self.rest(), true, true)
         } else {
             // Who has dialled keeps its key; it is the servers that others must be able to dial.
-            self.tell(self.rest(), keys, false);
+            self.report(self.rest(), keys, false);
             Ok(())
         }
     }
 
-    /// Renews soon where a later CA signs now, and begins tunnels anew where a CA is barred: whoever we have
-    /// dialled may have shown a certificate of it.
+    /// Renews soon if a later CA signs now, and restarts dialled tunnels if a CA is revoked: a
+    /// peer that we dialled may have shown a certificate of it.
     fn look_at_cas(&mut self, held: &CurrentDocuments) {
         if self
             .own()
@@ -336,10 +337,10 @@ impl Credentials {
         {
             self.next = self.next.min(self.clock.now() + SOON.mul_f64(self.chance));
         }
-        if self.barred != held.revoked_ca_count() {
-            self.barred = held.revoked_ca_count();
-            tracing::info!(cas = self.barred, "CAs below the root are barred");
-            self.tell(self.rest().min(BARRED), false, true);
+        if self.revoked_cas != held.revoked_ca_count() {
+            self.revoked_cas = held.revoked_ca_count();
+            tracing::info!(cas = self.revoked_cas, "CAs below the root are revoked");
+            self.report(self.rest().min(REVOKED_CA_REST), false, true);
         }
     }
 
@@ -353,7 +354,7 @@ impl Credentials {
             held.is_ca_of_chain_revoked(&chain),
             held.is_superseded(&chain),
         ) {
-            (true, _) => rest.min(BARRED),
+            (true, _) => rest.min(REVOKED_CA_REST),
             (false, true) => rest.min(SUPERSEDED),
             (false, false) => rest,
         }
@@ -371,7 +372,7 @@ impl Actor for Credentials {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.tell(self.rest(), false, false);
+        self.report(self.rest(), false, false);
         ctx.run_interval(TICK, Self::tick);
     }
 }

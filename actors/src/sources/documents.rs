@@ -1,9 +1,10 @@
-//! Holds the two signed documents (network, revocations): takes newer ones, keeps them on disk, and
+//! Keeps the two signed documents (network, revocations): accepts newer ones, stores them, and
 //! passes them on to the neighbours at once.
 //!
-//! The registry is asked by some nodes at any time (eight of all, by chance), with a question that is
-//! held open until there is news; who gets news posts it to its neighbours, they to theirs. With a new
-//! neighbour, and now and then with an old one, versions are compared, so that whoever was away learns.
+//! Eight random nodes on average hold a request open at the registry, which answers when a
+//! document changes. A node that gets a newer document posts it to its neighbours, and they to
+//! theirs. Versions are also compared with each new neighbour, and now and then with an old one,
+//! so that nodes that were off catch up.
 
 mod fetching;
 
@@ -25,7 +26,7 @@ use std::{
 use wire::errors::Chain;
 use wire::{peer::NodeDocument, registry::DocumentKind, signed::SignedDocument};
 
-/// Ours.
+/// The version of this software.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// So many nodes, on the average, hold a question at the registry open.
 const LISTENERS: usize = 8;
@@ -39,19 +40,19 @@ const FIRST: Duration = Duration::from_secs(1);
 const COMPARE: Duration = Duration::from_secs(30);
 /// A neighbour that did not answer is tried again after this, so many times.
 const AGAIN: Duration = Duration::from_secs(1);
-/// See [`AGAIN`].
+/// Number of tries, [`AGAIN`] apart.
 const TRIES: u32 = 4;
 /// One peer's documents are looked at so often at most: a verification costs a fifth of a millisecond.
 const PACE: Duration = Duration::from_millis(250);
 /// Documents that wait for the disk.
 const MOST_WAITING: usize = 8;
 
-/// What the actor is told once.
+/// The settings of the documents actor.
 #[derive(Clone, Debug)]
 pub struct DocumentSettings {
     /// Serial number of our own certificate, hex.
     pub serial: String,
-    /// Where the documents are kept.
+    /// The paths of the stored documents.
     pub files: DocumentFiles,
 }
 
@@ -70,14 +71,14 @@ pub struct DocumentsDeps {
     pub readers: Vec<Recipient<DocumentsChanged>>,
 }
 
-/// The actor.
+/// The actor that keeps the signed documents.
 pub struct Documents {
     settings: DocumentSettings,
     clock: Clock,
     registry: RegistryApiClient,
-    asker: PeerApiClient,
+    peer_api: PeerApiClient,
     held: DocumentStore,
-    /// Our own document, which says what we hold.
+    /// The document about this node, which states the versions that it holds.
     node: SharedNodeDocument,
     changed: Vec<Recipient<DocumentsChanged>>,
     neighbours: BTreeSet<Prefix>,
@@ -96,7 +97,7 @@ impl Documents {
             settings,
             store,
             registry,
-            peers: asker,
+            peers: peer_api,
             readers: changed,
         } = deps;
         let Store {
@@ -110,7 +111,7 @@ impl Documents {
             settings,
             clock,
             registry,
-            asker,
+            peer_api,
             held,
             node,
             changed,
@@ -194,11 +195,11 @@ impl Documents {
     ) {
         let before = self.held.swap(Arc::clone(&next));
         let version = next.version(kind);
-        let from_whom = from.map_or_else(|| "registry".to_owned(), |peer| peer.to_string());
-        tracing::info!(document = ?kind, version, from = from_whom, "signed document taken");
-        self.say_what_is_held();
+        let source = from.map_or_else(|| "registry".to_owned(), |peer| peer.to_string());
+        tracing::info!(document = ?kind, version, from = source, "newer signed document accepted");
+        self.publish_versions();
         if kind == DocumentKind::Network {
-            self.say_what_is_asked();
+            self.warn_if_outdated();
         }
         if next.is_ca_revoked(&self.settings.serial) && !before.is_ca_revoked(&self.settings.serial)
         {
@@ -222,8 +223,8 @@ impl Documents {
         }
     }
 
-    /// Older software than the network asks for goes on, and says so.
-    fn say_what_is_asked(&self) {
+    /// Older software than the network asks for keeps running, and logs a warning.
+    fn warn_if_outdated(&self) {
         let held = self.held.load();
         let network = held.network();
         if let Some(least) = network.and_then(|network| network.asks_for_newer_than(VERSION)) {
@@ -235,7 +236,7 @@ impl Documents {
         }
     }
 
-    fn say_what_is_held(&self) {
+    fn publish_versions(&self) {
         let held = self.held.load();
         let (network_version, revocations_version) = (
             held.version(DocumentKind::Network),
@@ -253,8 +254,8 @@ impl Documents {
         let Some(document) = self.held.load().signed(kind).cloned() else {
             return;
         };
-        let asker = self.asker.clone();
-        let post = async move { asker.post(peer, kind, &document).await };
+        let peer_api = self.peer_api.clone();
+        let post = async move { peer_api.post(peer, kind, &document).await };
         ctx.spawn(post.into_actor(self).map(move |done, documents, ctx| {
             let Err(error) = done else { return };
             tracing::debug!(%peer, document = ?kind, error = %Chain(&error), "signed document not passed on");
@@ -274,8 +275,8 @@ impl Actor for Documents {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.say_what_is_held();
-        self.say_what_is_asked();
+        self.publish_versions();
+        self.warn_if_outdated();
         let changed = DocumentsChanged {
             kind: None,
             documents: self.held.load_full(),
@@ -300,13 +301,13 @@ impl Handler<DocumentOffered> for Documents {
 impl Handler<VersionsReported> for Documents {
     type Result = ();
 
-    fn handle(&mut self, heard: VersionsReported, ctx: &mut Self::Context) {
+    fn handle(&mut self, reported: VersionsReported, ctx: &mut Self::Context) {
         let held = self.held.load_full();
         // A lower one may be that of a later CA.
-        if heard.network != held.version(DocumentKind::Network) {
+        if reported.network != held.version(DocumentKind::Network) {
             self.fetch(0, "/v1/network", ctx);
         }
-        if heard.revocations != held.version(DocumentKind::Revocations) {
+        if reported.revocations != held.version(DocumentKind::Revocations) {
             self.fetch(1, "/v1/revocations", ctx);
         }
     }

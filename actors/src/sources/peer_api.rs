@@ -1,7 +1,9 @@
-//! Answers other members over the overlay: where we can be dialled, and whom else we know.
+//! Serves the peer API: tells other members over the overlay where this node and others can be
+//! dialled.
 //!
-//! Also passes the network's signed documents on. TCP on our node address only, TLS with certificates on
-//! both sides. Handlers read published snapshots, or hand on what was given; nothing is decided here.
+//! Also passes on the network's signed documents. It listens on TCP on the node address only, with
+//! TLS certificates on both sides. Handlers read published snapshots, or pass on what was posted;
+//! nothing is decided here.
 
 mod handlers;
 
@@ -56,14 +58,14 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Most connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
 /// For a handshake, and for a request's head.
-const PATIENCE: Duration = Duration::from_secs(3);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// An idle connection is kept this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// Why the API does not answer.
+/// The reason why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// Not there yet, or taken.
+    /// The address is not there yet, or in use.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
@@ -104,7 +106,7 @@ struct State {
     peers: SharedCandidates,
     held: DocumentStore,
     offered: Recipient<DocumentOffered>,
-    outlook: SharedRouteView,
+    route_view: SharedRouteView,
     restart_lock: SharedRestartLock,
 }
 
@@ -112,7 +114,7 @@ struct State {
 #[derive(Clone)]
 struct Caller {
     prefix: Prefix,
-    /// Lower-case hex.
+    /// The serial number of its certificate, in lower-case hex.
     serial: String,
     /// SHA-256 of its key's SPKI.
     key: String,
@@ -121,8 +123,7 @@ struct Caller {
 }
 
 impl PeerApi {
-    /// Will answer at `address`: our node address, and [`wire::peer::PORT`]. `tls`: a member's
-    /// [server](membership::credentials::NodeCredentials::server); when another is put there, the server begins anew.
+    /// Builds the actor; its server restarts whenever `server_tls` is replaced.
     pub fn new(deps: PeerApiDeps) -> Self {
         let PeerApiDeps {
             address,
@@ -134,7 +135,7 @@ impl PeerApi {
             node_document: node,
             candidates: peers,
             documents: held,
-            route_view: outlook,
+            route_view,
             restart_lock,
             ..
         } = store;
@@ -144,7 +145,7 @@ impl PeerApi {
             peers,
             held,
             offered,
-            outlook,
+            route_view,
             restart_lock,
         };
         Self {
@@ -177,7 +178,7 @@ impl PeerApi {
         }
     }
 
-    /// Ends the server where its certificate is not the present one; it begins anew by itself.
+    /// Stops the server if its certificate is not the present one; it then starts again.
     fn look(&mut self, ctx: &mut Context<Self>) {
         let present = self.tls.load_full();
         if self
@@ -238,8 +239,8 @@ fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Serv
     .worker_max_blocking_threads(1)
     .max_connections(CONNECTIONS)
     .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(PATIENCE)
-    .tls_handshake_timeout(PATIENCE)
+    .client_request_timeout(HEAD_TIMEOUT)
+    .tls_handshake_timeout(HEAD_TIMEOUT)
     .disable_signals()
     .shutdown_timeout(1)
     .on_connect(verify)

@@ -24,10 +24,10 @@ use wire::overlay::Network;
 
 /// How often dials are looked at and changes are written.
 const TICK: Duration = Duration::from_secs(1);
-/// How often the reading is sent even when nothing has changed, for actors made anew.
+/// Interval at which the reading is sent even if nothing changed, for restarted actors.
 const REPEAT: Duration = Duration::from_secs(5);
 
-/// What the cache must know.
+/// The settings of the peer cache.
 #[derive(Clone, Debug)]
 pub struct CacheSettings {
     /// The file; its folder exists.
@@ -40,11 +40,11 @@ pub struct CacheSettings {
     pub private: PrivateEndpoints,
     /// The network's parameters, of which the size follows, lie there.
     pub held: DocumentStore,
-    /// What of them holds here.
+    /// The local limits, which lower the network's parameters.
     pub lower: LocalLimits,
 }
 
-/// How many tunnels we dial.
+/// Returns the number of tunnels that we dial.
 fn tunnels(lower: LocalLimits, held: &CurrentDocuments) -> u16 {
     let parameters = held
         .network()
@@ -71,9 +71,9 @@ pub struct PeerCache {
     shared: SharedCandidates,
     to: Vec<Recipient<PeersRead>>,
     lower: LocalLimits,
-    book: PeerDirectory,
+    directory: PeerDirectory,
     disk: Disk,
-    told: Option<Uptime>,
+    reported_at: Option<Uptime>,
     writing: bool,
 }
 
@@ -98,27 +98,29 @@ impl PeerCache {
         let dialable =
             |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
         let lower = settings.lower;
-        let mut book = PeerDirectory::new(settings.me, self::tunnels(lower, &settings.held.load()));
-        book.remember(rows, dialable);
-        book.resume(&shared.load());
+        let mut directory =
+            PeerDirectory::new(settings.me, self::tunnels(lower, &settings.held.load()));
+        directory.remember(rows, dialable);
+        directory.resume(&shared.load());
         Self {
             clock,
             tunnels,
             shared,
             to,
             lower,
-            book,
+            directory,
             disk,
-            told: None,
+            reported_at: None,
             writing: false,
         }
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let changed = self.book.dialled(&self.tunnels.borrow().dials);
-        if changed || self.told.is_none_or(|told| now.since(told) >= REPEAT) {
-            self.tell(now);
+        let changed = self.directory.dialled(&self.tunnels.borrow().dials);
+        let is_due = self.reported_at.is_none_or(|at| now.since(at) >= REPEAT);
+        if changed || is_due {
+            self.report(now);
         }
         if !self.writing {
             self.write(ctx);
@@ -127,7 +129,7 @@ impl PeerCache {
 
     /// Writes off this thread, one batch at a time, so that a slow disk delays nobody.
     fn write(&mut self, ctx: &mut Context<Self>) {
-        let changes = self.book.changes();
+        let changes = self.directory.changes();
         if changes.is_empty() {
             return;
         }
@@ -138,14 +140,14 @@ impl PeerCache {
             cache.writing = false;
             if let Ok((Err(error), changes)) = done {
                 tracing::warn!(error = %Chain(&error), "peers not written to disk");
-                cache.book.unwritten(changes);
+                cache.directory.unwritten(changes);
             }
         }));
     }
 
-    fn tell(&mut self, at: Uptime) {
-        self.told = Some(at);
-        let candidates = self.book.candidates();
+    fn report(&mut self, at: Uptime) {
+        self.reported_at = Some(at);
+        let candidates = self.directory.candidates();
         self.shared.store(Arc::new(candidates.clone()));
         let reading = PeersRead { at, candidates };
         self.to.iter().for_each(|to| offer(to, reading.clone()));
@@ -164,9 +166,12 @@ impl Actor for PeerCache {
 impl Handler<PeersReported> for PeerCache {
     type Result = ();
 
-    fn handle(&mut self, heard: PeersReported, _: &mut Self::Context) {
-        if self.book.heard(heard.source, heard.at, heard.peers) {
-            self.tell(self.clock.now());
+    fn handle(&mut self, reported: PeersReported, _: &mut Self::Context) {
+        if self
+            .directory
+            .take(reported.source, reported.at, reported.peers)
+        {
+            self.report(self.clock.now());
         }
     }
 }
@@ -175,14 +180,14 @@ impl Handler<DocumentsChanged> for PeerCache {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
-        self.book
+        self.directory
             .set_tunnels(tunnels(self.lower, &changed.documents));
         let forgotten = changed
             .revoked
             .iter()
-            .filter(|peer| self.book.forget(**peer));
+            .filter(|peer| self.directory.remove(**peer));
         if forgotten.count() > 0 {
-            self.tell(self.clock.now());
+            self.report(self.clock.now());
         }
     }
 }
@@ -193,7 +198,7 @@ impl Handler<RoutesRead> for PeerCache {
     fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
         let Some(table) = read.table else { return };
         let nodes: BTreeSet<_> = table.routes.iter().map(|route| route.node).collect();
-        self.book.saw(nodes.len());
+        self.directory.note_node_count(nodes.len());
     }
 }
 
@@ -257,7 +262,7 @@ mod tests {
             },
         };
         let tunnels = Rc::new(RefCell::new(TunnelTable::default()));
-        let (sink, told) = mpsc::unbounded_channel();
+        let (sink, readings) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
         let store = Store {
             tunnels: Rc::clone(&tunnels),
@@ -268,15 +273,15 @@ mod tests {
             store,
             readers: to,
         });
-        (cache.start(), told, tunnels)
+        (cache.start(), readings, tunnels)
     }
 
     #[actix::test]
-    async fn what_is_heard_is_told_at_once_and_known_to_the_next_run() {
+    async fn a_report_is_published_at_once_and_known_to_the_next_run() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
-        let (actor, mut told, tunnels) = cache(&path);
-        check(&told.recv().await.unwrap(), &[]);
+        let (actor, mut readings, tunnels) = cache(&path);
+        check(&readings.recv().await.unwrap(), &[]);
         let endpoints = vec!["udp:45.67.0.1:1194".parse().unwrap()];
         let peers = vec![PeerReport {
             peer: peer(7),
@@ -288,19 +293,19 @@ mod tests {
             source: PeerSource::Itself,
             peers,
         });
-        check(&told.recv().await.unwrap(), &[(7, 0)]);
+        check(&readings.recv().await.unwrap(), &[(7, 0)]);
         tunnels
             .borrow_mut()
             .dials
             .entry(peer(7))
             .or_default()
             .failures = 2;
-        check(&told.recv().await.unwrap(), &[(7, 2)]);
+        check(&readings.recv().await.unwrap(), &[(7, 2)]);
 
         let next_run = async {
             loop {
-                let (_, mut told, _) = cache(&path);
-                let reading = told.recv().await.unwrap();
+                let (_, mut readings, _) = cache(&path);
+                let reading = readings.recv().await.unwrap();
                 if reading
                     .candidates
                     .first()

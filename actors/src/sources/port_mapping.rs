@@ -1,7 +1,7 @@
-//! Keeps port mappings on the host's gateway, and tells which ones stand.
+//! Keeps port mappings on the host's gateway, and reports which ones exist.
 //!
-//! The work of a round is in [`keeper`]; this actor only says when. A network without such a gateway
-//! is ordinary: it is asked again every few minutes, and nobody is told.
+//! The work of a round is in [`keeper`]; this actor only decides when. A network without such a
+//! gateway is ordinary: it is tried again every few minutes, without a warning.
 
 pub mod gateway;
 pub mod keeper;
@@ -17,7 +17,7 @@ use policies::units::Uptime;
 use std::{rc::Rc, time::Duration};
 use wire::errors::Chain;
 
-/// How often the gateway's table is looked at: it forgets all when it restarts.
+/// Interval between two readings of the gateway's table, which it loses when it restarts.
 const LOOK: Duration = Duration::from_secs(300);
 /// Shorter leases than twice this are lost.
 const SOONEST: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub struct PortMapping<F> {
 }
 
 impl<F: Finder> PortMapping<F> {
-    /// `keeper` is shared with whoever calls [`Keeper::release`] at the stop.
+    /// Builds the actor; the shutdown shares `keeper`, to call [`Keeper::release`].
     pub fn new(deps: PortMappingDeps<F>) -> Self {
         let PortMappingDeps {
             keeper,

@@ -17,15 +17,15 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub struct ProcessMonitorDeps {
     /// The shared state that outlives the actor.
     pub store: Store,
-    /// babeld's process.
+    /// The process of babeld.
     pub babeld: RoutingProcess,
-    /// OpenVPN's processes.
+    /// The processes of OpenVPN.
     pub connections: Connections,
     /// The receiver of each reading.
     pub reader: Recipient<ProcessesRead>,
 }
 
-/// The actor.
+/// The actor that reports on processes.
 pub struct ProcessMonitor {
     deps: ProcessMonitorDeps,
 }

@@ -1,7 +1,7 @@
-//! Speaks with the registry: announces where we can be dialled, and asks for peers.
+//! Announces at the registry where this node can be dialled, and asks it for peers.
 //!
-//! The registry is the bootstrap node of last resort, so it is asked at the start, then ever more
-//! seldom, and with each announcement; its absence is told and changes nothing else.
+//! The registry is the bootstrap node of last resort: it is asked at the start, then less and less
+//! often, and with each announcement. Its absence is reported and changes nothing else.
 
 mod announcements;
 
@@ -53,16 +53,16 @@ const COMPLAIN: Duration = Duration::from_secs(600);
 /// New versions that we hold are announced within this.
 const SPREAD: Duration = Duration::from_secs(3);
 
-/// So many dials in a row must have failed before the registry is told.
+/// Number of failed dials in a row after which a peer is reported to the registry.
 const UNDIALLED_FAILURES: u32 = 3;
 
-/// Dials that failed longer ago say nothing.
+/// Failed dials before this span do not count.
 const UNDIALLED_LATELY: Duration = Duration::from_secs(600);
 
 /// Our uplinks' addresses are read again this often.
 const ADDRESSES: Duration = Duration::from_secs(30);
 
-/// What the actor is told once.
+/// The settings of the registry client.
 #[derive(Clone, Debug)]
 pub struct RegistrySettings {
     /// Who we are: never a peer of our own.
@@ -71,7 +71,7 @@ pub struct RegistrySettings {
     pub network: Network,
     /// Endpoints that the operator knows better.
     pub endpoints: Vec<Endpoint>,
-    /// Our servers.
+    /// The transports and ports of our servers.
     pub servers: Vec<(Transport, u16)>,
     /// Announce and believe private addresses.
     pub private: PrivateEndpoints,
@@ -96,15 +96,16 @@ pub struct RegistryClientDeps {
     pub versions_to: Recipient<VersionsReported>,
 }
 
-/// The actor.
+/// The actor that talks to the registry.
 pub struct RegistryClient {
     settings: RegistrySettings,
     registry: RegistryApiClient,
     clock: Clock,
     kernel: Kernel,
-    /// Our own document, which the peer API shows; its endpoints are ours to tell.
+    /// The document about this node, which the peer API shows; this actor keeps its endpoints
+    /// current.
     node: SharedNodeDocument,
-    heard: Vec<Recipient<PeersReported>>,
+    peer_readers: Vec<Recipient<PeersReported>>,
     asked: Vec<Recipient<RegistryContacted>>,
     versions: Recipient<VersionsReported>,
     applied: AppliedVersions,
@@ -117,7 +118,7 @@ pub struct RegistryClient {
     ask_at: Uptime,
     wait: Duration,
     busy: bool,
-    /// When the log last said that the registry is away.
+    /// The time at which the log last reported that the registry is away.
     complained: Option<Uptime>,
     /// An announcement for the sake of what we hold is near.
     hurries: bool,
@@ -135,7 +136,7 @@ impl RegistryClient {
             contacts_to,
             versions_to: versions,
         } = deps;
-        let (heard, asked) = (vec![peers_to], vec![contacts_to]);
+        let (peer_readers, asked) = (vec![peers_to], vec![contacts_to]);
         let Store {
             clock,
             node_document: node,
@@ -151,7 +152,7 @@ impl RegistryClient {
             clock,
             kernel,
             node,
-            heard,
+            peer_readers,
             asked,
             versions,
             applied,
@@ -186,7 +187,7 @@ impl RegistryClient {
             if announced.endpoints != announcement.endpoints {
                 self.announce_at = now;
             } else if *announced != announcement && !self.hurries {
-                // All nodes get a new document at once, and shall not all tell so at once.
+                // All nodes get a new document at once, so they spread their announcements.
                 self.hurries = true;
                 self.announce_at = self.announce_at.min(now + SPREAD.mul_f64(fastrand::f64()));
             }
@@ -244,16 +245,18 @@ impl RegistryClient {
                     ..
                 } = &self.settings;
                 let peers = named(bootstrap.nodes, *me, *network, private.allowed());
-                let heard = PeersReported {
+                let reported = PeersReported {
                     at,
                     source: PeerSource::Registry,
                     peers,
                 };
-                self.heard.iter().for_each(|to| to.do_send(heard.clone()));
+                self.peer_readers
+                    .iter()
+                    .for_each(|to| to.do_send(reported.clone()));
                 self.versions(bootstrap.network_version, bootstrap.revocations_version);
-                self.told(None);
+                self.report_contact(None);
             }
-            Err(error) => self.told(Some(Chain(&error).to_string())),
+            Err(error) => self.report_contact(Some(Chain(&error).to_string())),
         }
     }
 
@@ -274,7 +277,7 @@ impl RegistryClient {
         wait.mul_f64(0.5 + fastrand::f64())
     }
 
-    fn told(&mut self, failure: Option<String>) {
+    fn report_contact(&mut self, failure: Option<String>) {
         let at = self.clock.now();
         match &failure {
             Some(failure)
@@ -296,7 +299,7 @@ impl RegistryClient {
     }
 }
 
-/// Whom an answer names, with where they can be dialled: no more than were asked for.
+/// Returns the peers of an answer with their endpoints: no more than were asked for.
 fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<PeerReport> {
     let good = |endpoint: &Endpoint| dialable(*endpoint, network, private).is_ok();
     let others = nodes.into_iter().filter(|node| node.prefix != me);
@@ -311,8 +314,8 @@ fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<P
         .collect()
 }
 
-/// Peers whose every endpoint was tried in vain lately, again and again; nobody where these are most of all:
-/// then it is we who have no way out.
+/// Returns peers of which every endpoint was tried in vain lately, several times. Returns none if
+/// that holds for most peers, since then this node itself is cut off.
 fn undialled(candidates: &[Candidate], now: Uptime) -> Vec<Prefix> {
     let lately = |failed: Uptime| now.since(failed) < UNDIALLED_LATELY;
     let failing = candidates
@@ -355,9 +358,10 @@ impl Handler<LeasesRead> for RegistryClient {
 mod tests {
     use super::*;
 
-    /// Of `all` peers, those with these (failures, seconds since the last): how many are told of.
+    /// Returns how many of `all` peers, with these (failures, seconds since the last), are
+    /// reported.
     #[track_caller]
-    fn check(all: u32, failing: &[(u32, u64)], told: usize) {
+    fn check(all: u32, failing: &[(u32, u64)], reported: usize) {
         let candidate = |number: u32| {
             let failing = failing.get(usize::try_from(number).unwrap());
             Candidate {
@@ -372,7 +376,7 @@ mod tests {
         let candidates: Vec<_> = (0..all).map(candidate).collect();
         assert_eq!(
             undialled(&candidates, Uptime::from_secs(10_000)).len(),
-            told
+            reported
         );
     }
 
@@ -391,20 +395,20 @@ mod tests {
     }
 
     #[test]
-    fn who_could_not_be_dialled_again_and_again_is_told_of() {
+    fn a_peer_that_could_not_be_dialled_repeatedly_is_reported() {
         check(4, &[(2, 10)], 0);
         check(4, &[(3, 10)], 1);
         check(4, &[(3, 600)], 0);
     }
 
     #[test]
-    fn who_can_dial_hardly_anybody_tells_of_nobody() {
+    fn a_node_that_can_dial_hardly_any_peer_reports_none() {
         check(4, &[(3, 10), (3, 10)], 2);
         check(4, &[(3, 10), (3, 10), (3, 10)], 0);
     }
 
     #[test]
-    fn no_more_are_told_of_than_an_announcement_takes() {
+    fn no_more_are_reported_than_an_announcement_takes() {
         check(1000, &[(3, 10); 400], wire::text::FEW);
     }
 }

@@ -18,7 +18,7 @@ use wire::{
 /// After an error of a socket it is left alone for so long, so that no error can spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Why there are no sockets.
+/// The reason why the sockets cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketsError {
     /// CAP_NET_RAW is missing, or file descriptors.
@@ -29,7 +29,7 @@ pub(super) enum SocketsError {
     Suspicion(#[source] io::Error),
 }
 
-/// A suspicion, and who said it.
+/// A suspicion and its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rumour {
     pub(super) from: Ipv6Addr,
@@ -38,16 +38,16 @@ pub(super) struct Rumour {
     pub(super) suspicion: Suspicion,
 }
 
-/// What comes in on the port of suspicions.
+/// A datagram on the port of suspicions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Datagram {
     /// Somebody is suspect.
     Rumour(Rumour),
     /// The node at that address, on the link of that index, drains the tunnel between us.
     DrainNotice { from: Ipv6Addr, link: u32 },
 }
 
-impl Heard {
+impl Datagram {
     fn read(datagram: &[u8], from: SocketAddrV6) -> Option<Self> {
         let (from, link) = (*from.ip(), from.scope_id());
         if datagram == DRAIN_NOTICE {
@@ -63,7 +63,7 @@ impl Heard {
     }
 }
 
-/// Both sockets.
+/// The echo socket and the socket of suspicions.
 pub(super) struct Sockets {
     echo: Rc<Echo>,
     suspicion: Rc<UdpSocket>,
@@ -87,7 +87,7 @@ impl Sockets {
     }
 
     /// Sends one copy; a lost one is repeated by the sender of them.
-    pub(super) fn say(&self, suspicion: Suspicion, to: Ipv6Addr, link: u32) {
+    pub(super) fn send_suspicion(&self, suspicion: Suspicion, to: Ipv6Addr, link: u32) {
         let to = SocketAddr::V6(SocketAddrV6::new(to, PORT, 0, link));
         if let Err(error) = self.suspicion.try_send_to(&suspicion.encode(), to) {
             tracing::debug!(%to, %error, "suspicion not sent");
@@ -107,7 +107,7 @@ impl Sockets {
     }
 
     /// All well-formed suspicions and notices from now on.
-    pub(super) fn heard(&self) -> impl Stream<Item = Heard> + use<> {
+    pub(super) fn datagrams(&self) -> impl Stream<Item = Datagram> + use<> {
         unfold(Rc::clone(&self.suspicion), |socket| async move {
             // One byte more than a good one, so that a longer one shows.
             let mut bytes = [0; SIZE + 1];
@@ -115,10 +115,10 @@ impl Sockets {
                 let received = socket.recv_from(&mut bytes).await;
                 match received {
                     Ok((length, SocketAddr::V6(from))) => {
-                        if let Some(heard) =
-                            Heard::read(bytes.get(..length).unwrap_or_default(), from)
+                        if let Some(datagram) =
+                            Datagram::read(bytes.get(..length).unwrap_or_default(), from)
                         {
-                            return Some((heard, socket));
+                            return Some((datagram, socket));
                         }
                     }
                     Ok((_, SocketAddr::V4(_))) => {}

@@ -1,21 +1,21 @@
-//! What the prober knows of one tunnel.
+//! The state of one tunnel, as the prober sees it.
 
 use super::*;
 
 /// One tunnel under probe.
 pub(super) struct Tunnel {
     pub(super) peer: Prefix,
-    /// When it came up: tells it from a later one on the same slot.
+    /// The time at which it came up, which distinguishes it from a later tunnel on the same slot.
     pub(super) up_since: Option<Uptime>,
     pub(super) address: Ipv6Addr,
-    /// The link's index; looked up anew after a failure.
+    /// The index of the link; read again after a failure.
     pub(super) link: Option<u32>,
     pub(super) probing: Probing,
     pub(super) sent: Option<Uptime>,
     pub(super) answered: Option<Uptime>,
     pub(super) rumour: Option<Uptime>,
     pub(super) ordered: Option<Uptime>,
-    /// When we drained this tunnel, or the peer said that it does.
+    /// The time at which we drained this tunnel, or the peer announced a drain.
     pub(super) drains: Option<Uptime>,
 }
 
@@ -39,14 +39,15 @@ impl Tunnel {
 
     /// Whether either end is about to close this tunnel.
     pub(super) fn drains(&self, now: Uptime) -> bool {
-        self.drains.is_some_and(|said| now.since(said) < DRAINS_FOR)
+        self.drains
+            .is_some_and(|since| now.since(since) < DRAINS_FOR)
     }
 
-    /// Whether a verdict may fall at any moment.
+    /// Returns whether a verdict may be due at any moment.
     pub(super) fn alert(&self, now: Uptime) -> bool {
         let overdue =
             self.sent > self.answered && self.sent.is_some_and(|sent| now.since(sent) >= OVERDUE);
         overdue && self.probing.is_busy(now)
-            || self.rumour.is_some_and(|heard| now.since(heard) < ALERT)
+            || self.rumour.is_some_and(|since| now.since(since) < ALERT)
     }
 }

@@ -9,10 +9,10 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 /// MTU of every link and tunnel.
 const MTU: &str = "1400";
 
-/// AEAD only.
+/// The ciphers, AEAD only.
 const CIPHERS: &str = "AES-256-GCM:CHACHA20-POLY1305";
 
-/// Room above our own limit, so that a refusal is ours and carries a reason.
+/// Room above our own limit, so that the daemon itself rejects a client and gives a reason.
 const SPARE_CLIENTS: u16 = 10;
 
 /// DocumentFiles and settings that all OpenVPN processes of a node share.
@@ -127,18 +127,19 @@ pub(super) fn server(
     args.0
 }
 
-/// One way to try to reach a peer.
+/// One attempt to reach a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// The endpoint.
+    /// The endpoint that is dialled.
     pub(super) endpoint: Endpoint,
     /// With the key that others may use while the network's key is changed.
     pub(super) other_key: bool,
 }
 
-/// The client on `slot` that makes that attempt and takes nobody but `peer` for its server.
+/// Builds the command line of the client on `slot` that makes that attempt and accepts only `peer`
+/// as its server.
 ///
-/// Any reason to begin anew ends the process instead, so that the daemon decides.
+/// The process exits on anything that would make it restart, so that the daemon decides.
 pub(super) fn client(
     identity: &Identity,
     slot: Slot,

@@ -1,4 +1,5 @@
-//! What servers and dials share: settings, the tunnel table, and who hears of changes.
+//! The values that servers and dials share: settings, the tunnel table, and the receivers of
+//! facts.
 
 use super::command_line::Identity;
 use crate::{
@@ -26,14 +27,14 @@ use std::{
 };
 use wire::overlay::Network;
 
-/// What the tunnels actor is told once.
+/// The settings of the tunnels actor.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// This node.
     pub me: Prefix,
     /// Its network: from a prefix to a range.
     pub network: Network,
-    /// OpenVPN's executable.
+    /// The path of OpenVPN's executable.
     pub openvpn: PathBuf,
     /// The rights of OpenVPN processes.
     pub rights: Rights,
@@ -47,10 +48,10 @@ pub struct Settings {
     pub children: PathBuf,
 }
 
-/// Who hears of tunnels.
+/// The receivers of facts about tunnels.
 #[derive(Clone)]
 pub struct Facts {
-    /// Of begun ones.
+    /// The receiver of opened tunnels.
     pub opened: Recipient<TunnelOpened>,
     /// Of those that came up.
     pub came_up: Recipient<TunnelCameUp>,
@@ -60,7 +61,7 @@ pub struct Facts {
     pub decided: Recipient<Decided>,
 }
 
-/// What servers and dials share.
+/// The values that servers and dials share.
 pub(super) struct Common {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
@@ -71,7 +72,7 @@ pub(super) struct Common {
     pub(super) seed: u64,
     pub(super) held: DocumentStore,
     pub(super) stopping: Cell<bool>,
-    /// At most what the settings say, for which there are slots.
+    /// The limit of accepted tunnels; at most that of the settings, for which there are slots.
     pub(super) max_accepted: Cell<u16>,
 }
 
@@ -133,7 +134,7 @@ impl Common {
         }
     }
 
-    /// The drain under way has another reason from now on; it began when it began.
+    /// Gives the running drain another reason; its start stays.
     pub(super) fn set_drain_reason(&self, slot: Slot, draining: Phase) {
         if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot) {
             tunnel.phase = draining;

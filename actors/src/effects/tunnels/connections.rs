@@ -16,7 +16,7 @@ pub(super) struct Processes {
 }
 
 impl Connections {
-    /// How the processes do, sorted by name.
+    /// Returns the readings of all processes, sorted by name.
     pub fn readings(&self) -> Vec<ProcessReading> {
         let processes = self.0.borrow();
         let Processes {
@@ -26,11 +26,11 @@ impl Connections {
             ..
         } = &*processes;
         let server = |server: &Server| ProcessReading {
-            stale: rolling_restart.is_server_outdated(server.begun()),
+            stale: rolling_restart.is_server_outdated(server.started_at()),
             ..server.reading()
         };
         let dial = |dial: &Dial| ProcessReading {
-            stale: rolling_restart.is_dial_outdated(dial.begun()),
+            stale: rolling_restart.is_dial_outdated(dial.started_at()),
             ..dial.reading()
         };
         let mut readings: Vec<_> = servers.values().map(server).collect();
@@ -39,7 +39,7 @@ impl Connections {
         readings
     }
 
-    /// Whether no process is left.
+    /// Returns whether no process is left.
     pub fn all_ended(&self) -> bool {
         self.readings().iter().all(|process| process.pid.is_none())
     }

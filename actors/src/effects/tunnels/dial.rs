@@ -1,6 +1,6 @@
-//! One dialled tunnel: the OpenVPN client of one slot, from the first endpoint to its end.
+//! One dialled tunnel: the OpenVPN client of one slot, from the first endpoint to its exit.
 //!
-//! Decides nothing about whom to dial; tries the endpoints in the order given.
+//! The choice of the peer is not made here; endpoints are tried in the order given.
 
 use super::{Common, client, command_line::Attempt};
 use os::process::{ChildEvent, Happened, Supervised};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use wire::management::{self, Decoder, StateName};
 
 /// A dial that is not CONNECTED after this long goes on to the next endpoint.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The client of one slot.
 #[derive(Debug)]
@@ -25,12 +25,12 @@ pub(super) struct Dial {
     /// What was not tried yet, best first, after what is being tried.
     untried: Vec<Attempt>,
     endpoint: Endpoint,
-    /// When it was begun, and so read its files.
-    begun: Uptime,
+    /// The time at which the process started, and so read its files.
+    started_at: Uptime,
     process: Supervised,
     decoder: Decoder,
     was_up: bool,
-    /// Why it ends, once that is known.
+    /// The reason of the close, once it is known.
     ending: Option<CloseReason>,
 }
 
@@ -55,7 +55,7 @@ impl Dial {
             ),
         );
         let limits = Limits {
-            start: PATIENCE,
+            start: CONNECT_TIMEOUT,
             ..Limits::default()
         };
         let seed = common.seed ^ u64::from(peer.number());
@@ -64,7 +64,7 @@ impl Dial {
             peer,
             untried: untried.to_vec(),
             endpoint: first.endpoint,
-            begun: common.now(),
+            started_at: common.now(),
             process: Supervised::new(program, limits, seed),
             decoder: Decoder::default(),
             was_up: false,
@@ -75,7 +75,7 @@ impl Dial {
         Some(dial)
     }
 
-    /// Ends it for `reason`; [`took`](Self::took) tells when it has ended.
+    /// Closes it for `reason`; [`took`](Self::took) returns when it is closed.
     pub(super) fn close(&mut self, common: &Common, reason: CloseReason) {
         if self.ending.is_none() {
             self.ending = Some(reason);
@@ -103,7 +103,7 @@ impl Dial {
             }
             Happened::Management(bytes) => {
                 for event in self.decoder.feed(bytes) {
-                    self.said(common, event);
+                    self.handle_event(common, event);
                 }
                 None
             }
@@ -112,7 +112,7 @@ impl Dial {
         }
     }
 
-    fn said(&mut self, common: &Common, event: management::Event) {
+    fn handle_event(&mut self, common: &Common, event: management::Event) {
         match event {
             management::Event::Hold => self
                 .process
@@ -122,11 +122,12 @@ impl Dial {
                 StateName::Exiting | StateName::Reconnecting => self.goes(&state.detail),
                 _ => {}
             },
-            // All that tells a server's orderly end: the state says only that we said goodbye too.
+            // The only sign of a server's orderly exit: the state says merely that we sent an exit
+            // notification too.
             management::Event::Notify { kind, .. } if kind.starts_with("server-pushed-") => {
                 self.goes(&kind)
             }
-            // All that tells a refusal: with an exit notification the state says nothing else.
+            // The only sign of a rejection: with an exit notification the state says nothing else.
             management::Event::AuthFailed => {
                 self.ending.get_or_insert(CloseReason::PeerClosed);
             }
@@ -154,7 +155,7 @@ impl Dial {
         common.came_up(self.slot, self.peer);
     }
 
-    /// OpenVPN says why it ends.
+    /// Takes note of OpenVPN's reason to exit.
     fn goes(&mut self, detail: &str) {
         if self.ending.is_some() {
             return;
@@ -178,7 +179,7 @@ impl Dial {
             return Some(reason);
         }
         if self.was_up && code < 0 {
-            // Killed by a signal: a crash, mended in place after the back-off.
+            // Killed by a signal: a crash, repaired in place after the back-off.
             common.set_phase(self.slot, Phase::Connecting);
             tracing::warn!(slot = %self.slot, peer = %self.peer, code, "OpenVPN was killed; it is started again");
             return None;
@@ -199,7 +200,7 @@ impl Dial {
             return Some(CloseReason::DialFailed);
         }
         let attempt = self.untried.remove(0);
-        (self.endpoint, self.begun) = (attempt.endpoint, common.now());
+        (self.endpoint, self.started_at) = (attempt.endpoint, common.now());
         let management = common.management(&self.slot.to_string());
         self.process.set_args(client(
             &common.settings.identity,
@@ -234,17 +235,17 @@ impl Dial {
             .handle(Event::Tick, common.now(), &common.events);
     }
 
-    /// Whom it dials.
+    /// Returns the peer that it dials.
     pub(super) fn peer(&self) -> Prefix {
         self.peer
     }
 
-    /// When its present process was begun.
-    pub(super) fn begun(&self) -> Uptime {
-        self.begun
+    /// Returns the time at which its present process started.
+    pub(super) fn started_at(&self) -> Uptime {
+        self.started_at
     }
 
-    /// How its process does.
+    /// Returns a reading of its process.
     pub(super) fn reading(&self) -> os::process::ProcessReading {
         self.process.reading()
     }

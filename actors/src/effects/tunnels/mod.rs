@@ -1,8 +1,9 @@
-//! Carries out orders about tunnels, with real OpenVPN processes, and tells what became of them.
+//! Carries out orders about tunnels, with real OpenVPN processes, and reports what becomes of
+//! them.
 //!
-//! Decides only what OpenVPN asks at once: whether a client may come in. What outlives the actor
-//! (processes, the tunnel table) lies in [`Connections`] and the store; an actor made anew goes on
-//! with them.
+//! It decides only what OpenVPN asks at once: whether a client may come in. The processes and the
+//! tunnel table outlive the actor in [`Connections`] and the store; a restarted actor goes on with
+//! them.
 
 mod command_line;
 mod common;
@@ -52,7 +53,7 @@ use std::{
     time::Duration,
 };
 
-/// How often lives are looked at.
+/// Interval between two looks at the lives of processes.
 const TICK: Duration = Duration::from_millis(250);
 
 /// A dialling slot rests this long after a tunnel.
@@ -79,7 +80,7 @@ pub struct TunnelsDeps {
     pub seed: u64,
 }
 
-/// The actor.
+/// The actor that runs OpenVPN.
 pub struct Tunnels {
     common: Common,
     connections: Connections,
@@ -88,7 +89,7 @@ pub struct Tunnels {
     drained: BTreeMap<Slot, bool>,
     applied: AppliedVersions,
     restart_lock: SharedRestartLock,
-    asker: PeerApiClient,
+    peer_api: PeerApiClient,
     rng: Rng,
 }
 
@@ -102,7 +103,7 @@ impl Tunnels {
             links,
             facts,
             events,
-            peers: asker,
+            peers: peer_api,
             seed,
         } = deps;
         let Store {
@@ -138,7 +139,7 @@ impl Tunnels {
             drained: BTreeMap::new(),
             applied,
             restart_lock,
-            asker,
+            peer_api,
             rng: Rng::new(seed),
         }
     }
@@ -205,7 +206,7 @@ impl Tunnels {
         });
     }
 
-    /// Takes Babel off the slot; a drain under way takes on the reason unless its own is final.
+    /// Takes Babel off the slot; a running drain takes on the reason unless its own is final.
     fn drain(&self, slot: Slot, reason: CloseReason) {
         let Some((peer, phase)) = self.peer_and_phase(slot) else {
             return;

@@ -21,8 +21,9 @@ impl Tunnels {
                 ..
             } = &mut *processes;
             let servers = servers.values();
-            let accepted: BTreeSet<Slot> =
-                servers.flat_map(|server| server.barred(&current)).collect();
+            let accepted: BTreeSet<Slot> = servers
+                .flat_map(|server| server.revoked_slots(&current))
+                .collect();
             let revoked = Revoked {
                 nodes,
                 accepted: &accepted,

@@ -48,10 +48,10 @@ impl Tunnels {
         } = &mut *processes;
         let dials: BTreeMap<_, _> = dials
             .iter()
-            .map(|(slot, dial)| (*slot, dial.begun()))
+            .map(|(slot, dial)| (*slot, dial.started_at()))
             .collect();
         let reading = |server: &Server| ServerReading {
-            started_at: server.begun(),
+            started_at: server.started_at(),
             slots: server.slots(),
         };
         let servers: BTreeMap<_, _> = servers
@@ -79,7 +79,7 @@ impl Tunnels {
                     me,
                     neighbours,
                     self.restart_lock.clone(),
-                    self.asker.clone(),
+                    self.peer_api.clone(),
                 );
                 ctx.spawn(release.into_actor(self));
             }
@@ -89,7 +89,7 @@ impl Tunnels {
             }
             RestartOrder::StopAccepting { transport } => {
                 tracing::info!(%transport, "server drains, to restart with the new certificates or keys");
-                // Readings from before the drain say nothing of it.
+                // Readings from before the drain are not about it.
                 self.drained.clear();
                 self.with_server(transport, |server| server.set_accepts(false));
             }
@@ -126,8 +126,8 @@ impl Tunnels {
 
     fn acquire_locks(&self, neighbours: BTreeSet<Prefix>, ctx: &mut Context<Self>) {
         let me = self.common.settings.me;
-        let (own, asker) = (self.restart_lock.clone(), self.asker.clone());
-        let acquire = acquire_all(me, neighbours.clone(), own, asker).into_actor(self);
+        let (own, peer_api) = (self.restart_lock.clone(), self.peer_api.clone());
+        let acquire = acquire_all(me, neighbours.clone(), own, peer_api).into_actor(self);
         ctx.spawn(acquire.map(move |granted, tunnels, _| {
             let now = tunnels.common.now();
             let mut processes = tunnels.connections.0.borrow_mut();
@@ -136,7 +136,7 @@ impl Tunnels {
         }));
     }
 
-    /// Tells those who request our restart lock whether a tunnel is coming or going.
+    /// Shows nodes that request our restart lock whether a tunnel opens or closes.
     pub(super) fn note_tunnel_changes(&self) {
         let table = self.common.table.borrow();
         if table

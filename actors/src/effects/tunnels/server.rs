@@ -1,7 +1,7 @@
-//! One OpenVPN server and the tunnels it accepted: each client gets an accepting slot to itself.
+//! One OpenVPN server and the tunnels it accepts: each client gets an accepting slot to itself.
 //!
-//! The daemon answers each CONNECT and REAUTH: by the certificate's name and serial number, never by
-//! what the peer says of itself.
+//! The daemon answers each CONNECT and REAUTH by the certificate's name and serial number, never
+//! by what the peer claims.
 
 use super::{Common, server};
 use crate::effects::link_orders::LinkOrder;
@@ -34,8 +34,8 @@ pub(super) struct Server {
     process: Supervised,
     decoder: Decoder,
     accepted: BTreeMap<Slot, Accepted>,
-    /// When its process was begun, and so read its files.
-    begun: Uptime,
+    /// The time at which its process started, and so read its files.
+    started_at: Uptime,
     /// Whether clients may come in; none may while it drains to restart.
     accepts: bool,
     /// It ends because we want it to.
@@ -47,7 +47,7 @@ struct Accepted {
     peer: Prefix,
     /// Who holds the slot; a late DISCONNECT of an earlier session does not free it.
     client: ClientId,
-    /// Whence it came.
+    /// The source address of the client.
     from: Option<SocketAddr>,
     /// Serial numbers of its certificate and of its CA's, hex.
     serials: [String; 2],
@@ -79,7 +79,7 @@ impl Server {
             process: Supervised::new(program, limits, common.seed),
             decoder: Decoder::default(),
             accepted: BTreeMap::new(),
-            begun: common.now(),
+            started_at: common.now(),
             accepts: true,
             restarts: false,
         };
@@ -108,7 +108,7 @@ impl Server {
                 let events = self.decoder.feed(bytes);
                 events
                     .into_iter()
-                    .filter_map(|event| self.said(common, event))
+                    .filter_map(|event| self.handle_event(common, event))
                     .collect()
             }
             Happened::Logged(line) => {
@@ -133,7 +133,7 @@ impl Server {
         }
     }
 
-    fn said(&mut self, common: &Common, event: management::Event) -> Option<Ended> {
+    fn handle_event(&mut self, common: &Common, event: management::Event) -> Option<Ended> {
         match event {
             management::Event::Hold => self
                 .process
@@ -147,10 +147,10 @@ impl Server {
             | management::Event::ClientReauth { cid, kid, env } => {
                 let answer = match self.admit(common, cid, &env) {
                     Ok(vlan) => management::client_auth(cid, kid, vlan),
-                    Err(refusal) => {
+                    Err(reason) => {
                         let name = env.node().map(|peer| peer.to_string()).unwrap_or_default();
-                        tracing::info!(peer = name, from = ?env.address(), refusal, "client refused");
-                        Some(management::client_deny(cid, kid, refusal))
+                        tracing::info!(peer = name, from = ?env.address(), reason, "client rejected");
+                        Some(management::client_deny(cid, kid, reason))
                     }
                 };
                 self.process.send_command(
@@ -166,7 +166,8 @@ impl Server {
         None
     }
 
-    /// A client took its leave: its tunnel has ended, though OpenVPN tells so only 5 s later.
+    /// A client has ended its session: its tunnel is closed, though OpenVPN reports that only 5 s
+    /// later.
     fn left(&mut self, common: &Common, line: &str) -> Option<Ended> {
         let (peer, from) = management::leave_of_log(line)?;
         let mut held = self.accepted.iter();
@@ -197,7 +198,7 @@ impl Server {
         let serials =
             [&env.serial, &env.ca_serial].map(|serial| serial.clone().unwrap_or_default());
         if serials.iter().any(|serial| common.is_revoked(serial)) {
-            return Err("the certificate is revoked, or its CA barred");
+            return Err("the certificate or its CA is revoked");
         }
         if common.stopping() {
             return Err("this node stops");
@@ -318,19 +319,19 @@ impl Server {
     }
 
     /// Slots that clients with revoked certificates hold.
-    pub(super) fn barred(&self, held: &CurrentDocuments) -> BTreeSet<Slot> {
-        let barred = self.accepted.iter().filter(|(_, accepted)| {
+    pub(super) fn revoked_slots(&self, held: &CurrentDocuments) -> BTreeSet<Slot> {
+        let revoked = self.accepted.iter().filter(|(_, accepted)| {
             accepted
                 .serials
                 .iter()
                 .any(|serial| held.is_ca_revoked(serial))
         });
-        barred.map(|(slot, _)| *slot).collect()
+        revoked.map(|(slot, _)| *slot).collect()
     }
 
-    /// When its present process was begun.
-    pub(super) fn begun(&self) -> Uptime {
-        self.begun
+    /// Returns the time at which its present process started.
+    pub(super) fn started_at(&self) -> Uptime {
+        self.started_at
     }
 
     /// Lets clients in, or rejects them.
@@ -351,7 +352,7 @@ impl Server {
         // Wanted again, it is started as soon as it has ended, and reads its files then.
         self.process
             .handle(Event::Wanted, common.now(), &common.events);
-        self.begun = common.now();
+        self.started_at = common.now();
     }
 
     /// Time has passed.
@@ -366,7 +367,7 @@ impl Server {
             .handle(Event::Unwanted, common.now(), &common.events);
     }
 
-    /// How its process does.
+    /// Returns a reading of its process.
     pub(super) fn reading(&self) -> os::process::ProcessReading {
         self.process.reading()
     }

@@ -22,7 +22,7 @@ pub(super) async fn ask(socket: PathBuf, network: Network) -> io::Result<babel::
             }
         }
     };
-    tokio::time::timeout(PATIENCE, asked)
+    tokio::time::timeout(READ_TIMEOUT, asked)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

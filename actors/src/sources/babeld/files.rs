@@ -13,7 +13,7 @@ use wire::babel;
 /// babeld could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// A file.
+    /// A file could not be written.
     #[error("cannot write {path}", path = path.display())]
     Write {
         /// The path of the file.
@@ -22,12 +22,12 @@ pub enum PrepareError {
         #[source]
         source: io::Error,
     },
-    /// The configuration.
+    /// The configuration could not be written.
     #[error("cannot write babeld's configuration")]
     Config(#[source] babel::BadConfig),
 }
 
-/// Makes folders, configuration and state file anew, and takes away what would hinder a start.
+/// Writes folders, configuration and state file again, and removes what would hinder a start.
 pub(super) fn prepare(settings: &Settings) -> Result<(), PrepareError> {
     let Rights { uid, gid, .. } = settings.rights;
     for folder in [&settings.folder, &settings.state_folder] {

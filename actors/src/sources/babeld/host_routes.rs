@@ -9,7 +9,7 @@ impl Babeld {
         let (ipv4, own, network) = (config.ipv4, config.own, config.network);
         let exit = if config.gateways.is_empty() {
             Exit::None
-        } else if config.tells_of_default() {
+        } else if config.announces_default() {
             Exit::Own(self.settings.openvpn_uid)
         } else {
             Exit::Others(self.settings.openvpn_uid)

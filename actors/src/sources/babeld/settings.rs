@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// What the actor is told once.
+/// The settings of the babeld actor.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// babeld's executable.
+    /// The path of babeld's executable.
     pub babeld: PathBuf,
-    /// Its rights.
+    /// The rights of the process.
     pub rights: Rights,
     /// Its folder for socket and configuration, 0700 of its user.
     pub folder: PathBuf,
@@ -15,11 +15,12 @@ pub struct Settings {
     pub state_folder: PathBuf,
     /// Where the last sequence number is kept, root's own.
     pub seqno: PathBuf,
-    /// Where its pid is kept, root's own.
+    /// The path of the pid file, which belongs to root.
     pub pid_file: PathBuf,
-    /// OpenVPN's user, whose packets never leave the network's range for the way out.
+    /// The uid of OpenVPN, whose packets from the network's range are never sent to an exit
+    /// gateway.
     pub openvpn_uid: u32,
-    /// What it is told.
+    /// The content of the configuration file.
     pub config: BabelConfig,
 }
 
@@ -28,8 +29,9 @@ impl Settings {
         self.folder.join("babeld.conf")
     }
 
-    /// babeld sends an urgent update or request once more after half of the interval that `-h` and `-H` say:
-    /// with its default of 4 s a lost one costs 2 s. The file can set intervals by link only.
+    /// babeld repeats an urgent update or request after half of the interval that `-h` and `-H`
+    /// give; with its default of 4 s a lost one costs 2 s. The configuration file can set
+    /// intervals by link only.
     pub(super) fn args(&self) -> Vec<OsString> {
         let hello = self.config.hello_interval.as_secs_f64().to_string();
         let words = ["-h", &hello, "-H", &hello, "-I", "", "-c"]

@@ -60,7 +60,8 @@ impl ResetKey {
     }
 }
 
-/// Whether a datagram looks like a server's answer. Who forges it gains a dial.
+/// Returns whether a datagram looks like a server's answer. A forger only gains that it is
+/// dialled.
 pub fn is_answer(datagram: &[u8]) -> bool {
     datagram.first() == Some(&SERVER_RESET) && datagram.len() >= LEAST_ANSWER
 }

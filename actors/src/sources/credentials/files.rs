@@ -29,7 +29,7 @@ pub(super) fn bundle(network: &NetworkDocument) -> String {
         .collect()
 }
 
-/// Whether the file had to be written.
+/// Writes a file if its content differs; returns whether it did.
 pub(super) fn write_changed(
     path: &Path,
     text: &[u8],

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What the actor is told once.
+/// The settings of the credentials actor.
 #[derive(Clone, Debug)]
 pub struct CredentialSettings {
     /// The CAs (PEM).

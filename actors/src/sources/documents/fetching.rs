@@ -5,8 +5,8 @@ use super::*;
 impl Documents {
     /// Compares versions with a node; who has the older one gets the newer.
     pub(super) fn compare(&mut self, peer: Prefix, tries: u32, ctx: &mut Context<Self>) {
-        let asker = self.asker.clone();
-        let ask = async move { asker.node(peer).await };
+        let peer_api = self.peer_api.clone();
+        let ask = async move { peer_api.node(peer).await };
         ctx.spawn(
             ask.into_actor(self)
                 .map(move |answer, documents, ctx| match answer {
@@ -33,8 +33,8 @@ impl Documents {
             if version < ours {
                 self.post(peer, kind, TRIES, ctx);
             } else if version > ours {
-                let asker = self.asker.clone();
-                let get = async move { asker.document(peer, kind).await };
+                let peer_api = self.peer_api.clone();
+                let get = async move { peer_api.document(peer, kind).await };
                 ctx.spawn(get.into_actor(self).map(move |answer, documents, ctx| {
                     documents.got_from_peer(peer, answer, ctx);
                 }));

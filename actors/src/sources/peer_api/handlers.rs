@@ -21,7 +21,7 @@ pub(super) fn document(request: &HttpRequest, state: &State, kind: DocumentKind)
     }
 }
 
-/// Hands a signed document on to be verified; whether it is taken is not said.
+/// Hands a signed document on for verification; the answer does not reveal whether it is accepted.
 pub(super) async fn offer(
     request: HttpRequest,
     body: web::Bytes,
@@ -65,23 +65,23 @@ pub(super) async fn peers(
     })
 }
 
-/// How we see the network; what we would lose is told to whom it concerns only.
+/// Answers with our route view; the regret of a tunnel is shown to its peer only.
 pub(super) async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let caller = match caller(&request, &state) {
         Ok(caller) => caller,
         Err(why) => return problem(StatusCode::FORBIDDEN, why),
     };
-    let outlook = state.outlook.load();
-    let distances = outlook.distances.iter().map(|(node, metric)| Distance {
+    let route_view = state.route_view.load();
+    let distances = route_view.distances.iter().map(|(node, metric)| Distance {
         node: *node,
         metric: *metric,
     });
     HttpResponse::Ok().json(RouteViewDocument {
         version: VERSION,
         prefix: state.node.load().prefix,
-        accepts_tunnels: outlook.accepts_tunnels,
-        accepted: Some(outlook.accepted),
-        regret: outlook.regrets.get(&caller.prefix).copied().flatten(),
+        accepts_tunnels: route_view.accepts_tunnels,
+        accepted: Some(route_view.accepted),
+        regret: route_view.regrets.get(&caller.prefix).copied().flatten(),
         distances: distances.collect(),
     })
 }

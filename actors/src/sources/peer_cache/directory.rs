@@ -29,11 +29,11 @@ const FIRST_HAND: Duration = Duration::from_secs(3600);
 pub struct Row {
     /// The peer.
     pub peer: Prefix,
-    /// Where, best first.
+    /// The endpoints, best first.
     pub endpoints: Vec<Endpoint>,
-    /// By whom we know.
+    /// The source of the endpoints.
     pub source: PeerSource,
-    /// A peer heard of later has a higher number.
+    /// A sequence number: a peer reported later has a higher one.
     pub heard: u64,
     /// Failed dials in a row.
     pub failures: u32,
@@ -48,19 +48,19 @@ struct Known {
     source: PeerSource,
     heard: u64,
     confirmed: Option<Uptime>,
-    /// Since when these are its endpoints; dials that failed before say nothing of them.
+    /// The time since which these are its endpoints; earlier failed dials do not concern them.
     since: Option<Uptime>,
     dials: DialHistory,
-    /// As it said itself in this run; 0 until then.
+    /// The cost that the peer itself reported in this run; 0 until then.
     transit_cost: u16,
 }
 
-/// All peers.
+/// All known peers.
 pub struct PeerDirectory {
     me: Prefix,
     peers: BTreeMap<Prefix, Known>,
     changed: BTreeSet<Prefix>,
-    /// Number of the last that was heard.
+    /// The sequence number of the last report.
     last: u64,
     /// Tunnels that we dial.
     tunnels: u16,
@@ -68,18 +68,19 @@ pub struct PeerDirectory {
     seen: usize,
 }
 
-/// How many peers are worth remembering: as many as are sounded while `tunnels` are replaced one after the other
-/// (`docs/POLICY.md`), of the nodes `seen`; [`LEAST_PEERS`] to [`MAX_PEERS`].
+/// Returns how many peers are worth remembering: as many as are probed while `tunnels` are
+/// replaced one after the other (`docs/POLICY.md`), at most the number of known nodes; from
+/// [`LEAST_PEERS`] to [`MAX_PEERS`].
 fn room(tunnels: u16, seen: usize) -> usize {
-    let sounded = u32::from(tunnels).saturating_mul(PROBED_PER_REFRESH);
-    usize::try_from(sounded)
+    let probed = u32::from(tunnels).saturating_mul(PROBED_PER_REFRESH);
+    usize::try_from(probed)
         .unwrap_or(usize::MAX)
         .min(seen)
         .clamp(LEAST_PEERS, MAX_PEERS)
 }
 
 impl Known {
-    /// Told in this run by the node itself, at least once.
+    /// Returns whether the peer itself reported its endpoints in this run.
     fn is_first_hand(&self) -> bool {
         self.source == PeerSource::Itself && self.confirmed.is_some()
     }
@@ -102,7 +103,7 @@ impl Known {
 }
 
 impl PeerDirectory {
-    /// An empty book of the node `me` that dials so many tunnels.
+    /// Creates an empty directory for node `me`, which dials this many tunnels.
     pub fn new(me: Prefix, tunnels: u16) -> Self {
         Self {
             me,
@@ -114,20 +115,21 @@ impl PeerDirectory {
         }
     }
 
-    /// So many tunnels are dialled from now on.
+    /// Sets the number of tunnels that are dialled from now on.
     pub fn set_tunnels(&mut self, tunnels: u16) {
         self.tunnels = tunnels;
         self.evict();
     }
 
-    /// So many other nodes are there. Fewer than before may be away for now only, and are no reason to forget.
-    pub fn saw(&mut self, nodes: usize) {
+    /// Takes note of the number of other nodes. A lower number may be temporary, and is no reason
+    /// to drop peers.
+    pub fn note_node_count(&mut self, nodes: usize) {
         self.seen = self.seen.max(nodes);
     }
 
     /// Takes over what the disk held; endpoints that `good` refuses are dropped.
     pub fn remember(&mut self, rows: Vec<Row>, good: impl Fn(Endpoint) -> bool) {
-        self.saw(rows.len());
+        self.note_node_count(rows.len());
         for row in rows {
             self.last = self.last.max(row.heard);
             let endpoints: Vec<_> = row
@@ -167,24 +169,24 @@ impl PeerDirectory {
         }
     }
 
-    /// Somebody told us of peers; says whether anything has changed.
-    pub fn heard(&mut self, source: PeerSource, at: Uptime, peers: Vec<PeerReport>) -> bool {
+    /// Takes reports about peers; returns whether anything changed.
+    pub fn take(&mut self, source: PeerSource, at: Uptime, peers: Vec<PeerReport>) -> bool {
         let mut changed = false;
-        for heard in peers {
-            if heard.peer != self.me {
-                changed |= self.hear(source, at, heard);
+        for report in peers {
+            if report.peer != self.me {
+                changed |= self.take_one(source, at, report);
             }
         }
         self.evict();
         changed
     }
 
-    fn hear(&mut self, source: PeerSource, at: Uptime, heard: PeerReport) -> bool {
+    fn take_one(&mut self, source: PeerSource, at: Uptime, report: PeerReport) -> bool {
         let PeerReport {
             peer,
             mut endpoints,
             transit_cost,
-        } = heard;
+        } = report;
         endpoints.truncate(MAX_ENDPOINTS);
         let old = self.peers.get(&peer);
         let same = old.filter(|old| old.endpoints == endpoints);
@@ -193,7 +195,7 @@ impl PeerDirectory {
             return false;
         }
         if endpoints.is_empty() {
-            // Who cannot be dialled is no candidate. Only the node itself can say so.
+            // A peer that cannot be dialled is no candidate. Only the peer itself can report that.
             let gone = source == PeerSource::Itself && self.peers.remove(&peer).is_some();
             self.changed.extend(gone.then_some(peer));
             return gone;
@@ -206,7 +208,7 @@ impl PeerDirectory {
         let (since, dials) = same.map_or((Some(at), DialHistory::default()), |old| {
             (old.since, old.dials)
         });
-        // Whoever repeats a node's own word does not make it less.
+        // A repetition of a peer's own report does not lower its rank.
         let source = same
             .filter(|old| old.is_first_hand())
             .map_or(source, |old| old.source);
@@ -224,14 +226,14 @@ impl PeerDirectory {
         true
     }
 
-    /// Forgets a peer, as if it had never been heard of; says whether it was known.
-    pub fn forget(&mut self, peer: Prefix) -> bool {
+    /// Removes a peer; returns whether it was known.
+    pub fn remove(&mut self, peer: Prefix) -> bool {
         let known = self.peers.remove(&peer).is_some();
         self.changed.extend(known.then_some(peer));
         known
     }
 
-    /// How dialling went; says whether anything has changed.
+    /// Takes the history of dials; returns whether anything changed.
     pub fn dialled(&mut self, dials: &BTreeMap<Prefix, DialHistory>) -> bool {
         let mut changed = false;
         for (peer, dials) in dials {
@@ -278,7 +280,7 @@ impl PeerDirectory {
         self.peers.iter().map(candidate).collect()
     }
 
-    /// What has changed since the last call.
+    /// Returns the changes since the last call.
     pub fn changes(&mut self) -> Changes {
         let row = |peer: Prefix| {
             let known = self.peers.get(&peer)?;
@@ -301,7 +303,8 @@ impl PeerDirectory {
         self.changed.extend(changes.into_keys());
     }
 
-    /// Forgets what is too much. Who was only named, by others or by the registry, fills half of the room at most.
+    /// Drops surplus peers. Peers named only by others or by the registry fill half of the room at
+    /// most.
     fn evict(&mut self) {
         let room = room(self.tunnels, self.seen);
         self.evict_above(room / 2, |known| known.source == PeerSource::Gossip);
@@ -309,8 +312,9 @@ impl PeerDirectory {
         self.evict_above(room, |_| true);
     }
 
-    /// Leaves `most` of that kind. Forgets the dead first, then who did not speak for itself in this run; among equals
-    /// whom dialling failed most, then who was named longest ago.
+    /// Keeps `most` of that kind. Dead peers are dropped first, then those that did not report
+    /// themselves in this run; among equals the one with most failed dials, then the one named
+    /// longest ago.
     fn evict_above(&mut self, most: usize, kind: impl Fn(&Known) -> bool) {
         let of_kind = self.peers.iter().filter(|(_, known)| kind(known));
         let mut order: Vec<_> = of_kind
@@ -343,28 +347,28 @@ mod tests {
             .unwrap()
     }
 
-    fn book() -> PeerDirectory {
+    fn directory() -> PeerDirectory {
         PeerDirectory::new(peer(0), 10)
     }
 
-    /// Lets `source` say at that second that the peer can be dialled at those endpoints.
+    /// Reports at that second, as `source`, that the peer can be dialled at those endpoints.
     #[track_caller]
     fn check(
-        book: &mut PeerDirectory,
-        said: (PeerSource, u64, u32, &[u32]),
+        directory: &mut PeerDirectory,
+        report: (PeerSource, u64, u32, &[u32]),
         changed: bool,
         known: &[(u32, &[u32])],
     ) {
-        let (source, seconds, number, endpoints) = said;
+        let (source, seconds, number, endpoints) = report;
         let endpoints = endpoints.iter().map(|number| at(*number)).collect();
-        let said = PeerReport {
+        let report = PeerReport {
             peer: peer(number),
             endpoints,
             transit_cost: None,
         };
-        let heard = book.heard(source, Uptime::from_secs(seconds), vec![said]);
-        assert_eq!(heard, changed);
-        let seen: Vec<_> = book
+        let has_changed = directory.take(source, Uptime::from_secs(seconds), vec![report]);
+        assert_eq!(has_changed, changed);
+        let seen: Vec<_> = directory
             .candidates()
             .into_iter()
             .map(|c| (c.peer, c.endpoints))
@@ -394,47 +398,47 @@ mod tests {
 
     #[test]
     fn a_nodes_own_report_counts_more_than_others_while_it_is_fresh_and_no_dial_failed() {
-        let mut book = book();
-        report_7(&mut book, (PeerSource::Gossip, 1, 1), true, 1);
-        report_7(&mut book, (PeerSource::Itself, 2, 2), true, 2);
-        report_7(&mut book, (PeerSource::Gossip, 3, 3), false, 2);
-        report_7(&mut book, (PeerSource::Registry, 4, 4), false, 2);
+        let mut directory = directory();
+        report_7(&mut directory, (PeerSource::Gossip, 1, 1), true, 1);
+        report_7(&mut directory, (PeerSource::Itself, 2, 2), true, 2);
+        report_7(&mut directory, (PeerSource::Gossip, 3, 3), false, 2);
+        report_7(&mut directory, (PeerSource::Registry, 4, 4), false, 2);
         let failed = DialHistory {
             failures: 1,
             failed: Some(Uptime::from_secs(5)),
             good: None,
         };
-        assert!(book.dialled(&[(peer(7), failed)].into()));
-        report_7(&mut book, (PeerSource::Registry, 6, 4), true, 4);
-        report_7(&mut book, (PeerSource::Gossip, 7, 3), false, 4);
-        report_7(&mut book, (PeerSource::Itself, 8, 2), true, 2);
-        report_7(&mut book, (PeerSource::Registry, 3608, 5), true, 5);
-        report_7(&mut book, (PeerSource::Gossip, 7208, 3), true, 3);
+        assert!(directory.dialled(&[(peer(7), failed)].into()));
+        report_7(&mut directory, (PeerSource::Registry, 6, 4), true, 4);
+        report_7(&mut directory, (PeerSource::Gossip, 7, 3), false, 4);
+        report_7(&mut directory, (PeerSource::Itself, 8, 2), true, 2);
+        report_7(&mut directory, (PeerSource::Registry, 3608, 5), true, 5);
+        report_7(&mut directory, (PeerSource::Gossip, 7208, 3), true, 3);
     }
 
     #[test]
     fn what_the_registry_repeats_stays_the_nodes_own_word() {
-        let mut book = book();
+        let mut directory = directory();
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Itself, 1, 7, &[2]),
             true,
             &[(7, &[2])],
         );
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Registry, 2, 7, &[2]),
             true,
             &[(7, &[2])],
         );
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Registry, 3, 7, &[4]),
             false,
             &[(7, &[2])],
         );
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Gossip, 3, 7, &[2]),
             false,
             &[(7, &[2])],
@@ -442,16 +446,16 @@ mod tests {
     }
 
     #[test]
-    fn a_price_that_a_node_said_outlives_others_who_do_not_know_it() {
-        let mut book = book();
+    fn a_cost_that_a_node_reported_outlives_reports_of_others_who_do_not_know_it() {
+        let mut directory = directory();
         let mut price_after = |source, transit_cost| {
-            let said = PeerReport {
+            let report = PeerReport {
                 peer: peer(7),
                 endpoints: vec![at(1)],
                 transit_cost,
             };
-            book.heard(source, Uptime::from_secs(1), vec![said]);
-            book.candidates()[0].transit_cost
+            directory.take(source, Uptime::from_secs(1), vec![report]);
+            directory.candidates()[0].transit_cost
         };
         assert_eq!(price_after(PeerSource::Registry, None), 0);
         assert_eq!(price_after(PeerSource::Itself, Some(10_000)), 10_000);
@@ -460,40 +464,45 @@ mod tests {
     }
 
     #[test]
-    fn only_a_node_itself_can_say_that_it_cannot_be_dialled() {
-        let mut book = book();
+    fn only_a_node_itself_can_report_that_it_cannot_be_dialled() {
+        let mut directory = directory();
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Registry, 1, 7, &[1]),
             true,
             &[(7, &[1])],
         );
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Gossip, 2, 7, &[]),
             false,
             &[(7, &[1])],
         );
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Registry, 2, 7, &[]),
             false,
             &[(7, &[1])],
         );
-        check(&mut book, (PeerSource::Itself, 2, 7, &[]), true, &[]);
-        assert_eq!(book.changes(), [(peer(7), None)].into());
+        check(&mut directory, (PeerSource::Itself, 2, 7, &[]), true, &[]);
+        assert_eq!(directory.changes(), [(peer(7), None)].into());
     }
 
     #[test]
     fn we_are_no_peer_of_our_own() {
-        check(&mut book(), (PeerSource::Registry, 1, 0, &[1]), false, &[]);
+        check(
+            &mut directory(),
+            (PeerSource::Registry, 1, 0, &[1]),
+            false,
+            &[],
+        );
     }
 
     #[test]
     fn the_endpoint_that_came_up_is_first_and_new_endpoints_deserve_a_new_try() {
-        let mut book = book();
+        let mut directory = directory();
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Itself, 1, 7, &[1, 2]),
             true,
             &[(7, &[1, 2])],
@@ -504,34 +513,34 @@ mod tests {
             failed,
             good: Some(at(2)),
         };
-        assert!(book.dialled(&[(peer(7), dials)].into()));
-        assert!(!book.dialled(&[(peer(7), dials)].into()));
+        assert!(directory.dialled(&[(peer(7), dials)].into()));
+        assert!(!directory.dialled(&[(peer(7), dials)].into()));
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Itself, 3, 7, &[1, 2]),
             true,
             &[(7, &[2, 1])],
         );
-        assert_eq!(book.candidates()[0].failures, 3);
+        assert_eq!(directory.candidates()[0].failures, 3);
         check(
-            &mut book,
+            &mut directory,
             (PeerSource::Itself, 4, 7, &[3]),
             true,
             &[(7, &[3])],
         );
-        book.dialled(&[(peer(7), dials)].into());
-        assert_eq!(book.candidates()[0].failures, 0);
+        directory.dialled(&[(peer(7), dials)].into());
+        assert_eq!(directory.candidates()[0].failures, 0);
         let later = DialHistory {
             failures: 4,
             failed: Some(Uptime::from_secs(5)),
             good: None,
         };
-        assert!(book.dialled(&[(peer(7), later)].into()));
-        assert_eq!(book.candidates()[0].failures, 4);
+        assert!(directory.dialled(&[(peer(7), later)].into()));
+        assert_eq!(directory.candidates()[0].failures, 4);
     }
 
     #[test]
-    fn as_many_are_worth_remembering_as_are_sounded_while_all_tunnels_are_replaced() {
+    fn as_many_are_worth_remembering_as_are_probed_while_all_tunnels_are_replaced() {
         for (tunnels, seen, expected) in [
             (10, 5000, 600),
             (10, 400, 400),
@@ -562,28 +571,35 @@ mod tests {
         numbers.map(|number| named(number, number)).collect()
     }
 
-    fn kept(book: &PeerDirectory, numbers: std::ops::Range<u32>) -> usize {
+    fn kept(directory: &PeerDirectory, numbers: std::ops::Range<u32>) -> usize {
         let of = |candidate: &Candidate| {
             numbers.contains(&candidate.peer.number())
                 && candidate.endpoints == [at(candidate.peer.number())]
         };
-        book.candidates()
+        directory
+            .candidates()
             .iter()
             .filter(|candidate| of(candidate))
             .count()
     }
 
     #[test]
-    fn the_book_follows_the_number_of_tunnels_and_of_nodes() {
-        let mut book = book();
-        book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..701));
-        assert_eq!(book.candidates().len(), 200);
-        book.saw(5000);
-        book.saw(3);
-        book.heard(PeerSource::Itself, Uptime::from_secs(2), some(1..701));
-        assert_eq!((book.candidates().len(), kept(&book, 101..701)), (600, 600));
-        book.set_tunnels(5);
-        assert_eq!((book.candidates().len(), kept(&book, 401..701)), (300, 300));
+    fn the_directory_follows_the_number_of_tunnels_and_of_nodes() {
+        let mut directory = directory();
+        directory.take(PeerSource::Itself, Uptime::from_secs(1), some(1..701));
+        assert_eq!(directory.candidates().len(), 200);
+        directory.note_node_count(5000);
+        directory.note_node_count(3);
+        directory.take(PeerSource::Itself, Uptime::from_secs(2), some(1..701));
+        assert_eq!(
+            (directory.candidates().len(), kept(&directory, 101..701)),
+            (600, 600)
+        );
+        directory.set_tunnels(5);
+        assert_eq!(
+            (directory.candidates().len(), kept(&directory, 401..701)),
+            (300, 300)
+        );
     }
 
     #[test]
@@ -595,22 +611,22 @@ mod tests {
             heard: u64::from(number),
             failures: 0,
         };
-        let mut book = book();
-        book.remember((1..501).map(row).collect(), |_| true);
-        assert_eq!(kept(&book, 1..501), 500);
+        let mut directory = directory();
+        directory.remember((1..501).map(row).collect(), |_| true);
+        assert_eq!(kept(&directory, 1..501), 500);
     }
 
     #[test]
-    fn hearsay_fills_half_of_the_book_at_most() {
-        let mut book = book();
-        book.saw(5000);
-        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
-        book.heard(PeerSource::Gossip, Uptime::from_secs(2), some(1000..4000));
+    fn gossip_fills_half_of_the_directory_at_most() {
+        let mut directory = directory();
+        directory.note_node_count(5000);
+        directory.take(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
+        directory.take(PeerSource::Gossip, Uptime::from_secs(2), some(1000..4000));
         assert_eq!(
             (
-                kept(&book, 1..401),
-                kept(&book, 3700..4000),
-                book.candidates().len()
+                kept(&directory, 1..401),
+                kept(&directory, 3700..4000),
+                directory.candidates().len()
             ),
             (300, 300, 600)
         );
@@ -618,45 +634,55 @@ mod tests {
 
     #[test]
     fn a_registry_that_lies_pushes_out_and_bends_nobody_who_spoke_for_itself() {
-        let mut book = book();
-        book.saw(5000);
-        book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..551));
+        let mut directory = directory();
+        directory.note_node_count(5000);
+        directory.take(PeerSource::Itself, Uptime::from_secs(1), some(1..551));
         let invented = |number: u32| named(number % 3000 + 1, number % 3000 + 10_000);
         for first in (0..6000u32).step_by(16) {
-            book.heard(
+            directory.take(
                 PeerSource::Registry,
                 Uptime::from_secs(2),
                 (first..first + 16).map(invented).collect(),
             );
         }
-        assert_eq!((kept(&book, 1..551), book.candidates().len()), (550, 600));
+        assert_eq!(
+            (kept(&directory, 1..551), directory.candidates().len()),
+            (550, 600)
+        );
     }
 
     #[test]
-    fn a_registry_fills_half_of_an_empty_book_at_most_and_leaves_room_for_who_speaks_for_itself() {
-        let mut book = book();
-        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
-        assert_eq!((kept(&book, 301..401), book.candidates().len()), (100, 100));
-        book.heard(PeerSource::Itself, Uptime::from_secs(2), some(1000..1150));
+    fn a_registry_fills_half_of_an_empty_directory_at_most_and_leaves_room_for_first_hand_reports()
+    {
+        let mut directory = directory();
+        directory.take(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
         assert_eq!(
-            (kept(&book, 1000..1150), book.candidates().len()),
+            (kept(&directory, 301..401), directory.candidates().len()),
+            (100, 100)
+        );
+        directory.take(PeerSource::Itself, Uptime::from_secs(2), some(1000..1150));
+        assert_eq!(
+            (kept(&directory, 1000..1150), directory.candidates().len()),
             (150, 200)
         );
     }
 
     #[test]
     fn the_dead_are_kept_while_there_is_room_and_forgotten_first_when_there_is_none() {
-        let mut book = book();
-        book.heard(PeerSource::Itself, Uptime::from_secs(1), some(1..151));
-        book.heard(PeerSource::Registry, Uptime::from_secs(1), some(1000..1050));
+        let mut directory = directory();
+        directory.take(PeerSource::Itself, Uptime::from_secs(1), some(1..151));
+        directory.take(PeerSource::Registry, Uptime::from_secs(1), some(1000..1050));
         let dials = |failures| DialHistory {
             failures,
             failed: Some(Uptime::from_secs(2)),
             good: None,
         };
-        book.dialled(&[(peer(150), dials(DEAD_FAILURES)), (peer(149), dials(1))].into());
-        assert_eq!((kept(&book, 1..151), kept(&book, 1000..1050)), (150, 50));
-        let dead: Vec<_> = book
+        directory.dialled(&[(peer(150), dials(DEAD_FAILURES)), (peer(149), dials(1))].into());
+        assert_eq!(
+            (kept(&directory, 1..151), kept(&directory, 1000..1050)),
+            (150, 50)
+        );
+        let dead: Vec<_> = directory
             .candidates()
             .iter()
             .filter(|c| c.is_dead())
@@ -664,22 +690,25 @@ mod tests {
             .collect();
         assert_eq!(dead, [peer(150)]);
         // First the dead, though it spoke for itself; then who was only named.
-        book.heard(PeerSource::Itself, Uptime::from_secs(3), some(500..501));
+        directory.take(PeerSource::Itself, Uptime::from_secs(3), some(500..501));
         assert_eq!(
             (
-                kept(&book, 1..150),
-                kept(&book, 150..151),
-                kept(&book, 1000..1050)
+                kept(&directory, 1..150),
+                kept(&directory, 150..151),
+                kept(&directory, 1000..1050)
             ),
             (149, 0, 50)
         );
-        book.heard(PeerSource::Itself, Uptime::from_secs(4), some(501..502));
-        assert_eq!((kept(&book, 1..150), kept(&book, 1000..1050)), (149, 49));
+        directory.take(PeerSource::Itself, Uptime::from_secs(4), some(501..502));
+        assert_eq!(
+            (kept(&directory, 1..150), kept(&directory, 1000..1050)),
+            (149, 49)
+        );
     }
 
     #[test]
     fn what_the_disk_held_is_taken_over_without_a_moment_of_confirmation() {
-        let mut book = book();
+        let mut directory = directory();
         let row = |number, endpoint| Row {
             peer: peer(number),
             endpoints: vec![at(endpoint)],
@@ -687,10 +716,10 @@ mod tests {
             heard: 5,
             failures: 2,
         };
-        book.remember(vec![row(7, 1), row(8, 2), row(0, 3)], |endpoint| {
+        directory.remember(vec![row(7, 1), row(8, 2), row(0, 3)], |endpoint| {
             endpoint != at(2)
         });
-        let candidates = book.candidates();
+        let candidates = directory.candidates();
         assert_eq!(candidates.len(), 1);
         assert_eq!(
             (
@@ -700,6 +729,6 @@ mod tests {
             ),
             (peer(7), None, 2)
         );
-        assert!(book.changes().is_empty());
+        assert!(directory.changes().is_empty());
     }
 }

@@ -28,13 +28,13 @@ const TABLES: &str = "
     ) STRICT;
     PRAGMA user_version = 1;";
 
-/// Why the file is of no use.
+/// The reason why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// It cannot be made or opened.
     #[error("cannot open the peer cache")]
     Open(#[source] io::Error),
-    /// SQLite says so.
+    /// SQLite reports an error.
     #[error("cannot use the peer cache")]
     Sql(#[from] rusqlite::Error),
     /// It was written by a later version, or is no peer cache.
@@ -52,8 +52,8 @@ pub struct Disk(Option<Arc<Mutex<Connection>>>);
 impl Disk {
     /// Opens the file and reads all rows.
     ///
-    /// A broken file is renamed to `NAME.broken` and begun anew; where that fails too, nothing is kept.
-    /// A node never refuses to start because of its cache.
+    /// A broken file is renamed to `NAME.broken` and created again; if that fails too, nothing is
+    /// stored. A node never refuses to start because of its cache.
     pub fn open(path: &Path) -> (Self, Vec<Row>) {
         let opened = open(path).or_else(|error| {
             tracing::warn!(path = %path.display(), error = %Chain(&error), "peer cache set aside");
@@ -149,7 +149,7 @@ fn read(connection: &Connection) -> Result<Vec<Row>, DiskError> {
             endpoints_of_text(endpoints),
             source_of_text(source),
         );
-        // A row that says nothing is no reason to lose the others.
+        // A row that cannot be read must not cost the others.
         let (Ok(peer), Ok(endpoints), Some(source)) = names else {
             continue;
         };
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_cache_of_ours_is_set_aside_and_begun_anew() {
+    fn a_file_that_is_no_peer_cache_is_set_aside_and_created_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         let later = folder.path().join("later.db");
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_says_nothing_does_not_cost_the_others() {
+    fn a_row_that_cannot_be_read_does_not_cost_the_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         check(&path, &[]).write(&changes(&[row(1)])).unwrap();

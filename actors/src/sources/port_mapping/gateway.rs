@@ -1,7 +1,8 @@
-//! Speaks to the host's default gateway by UPnP IGD; decides nothing about mappings.
+//! Speaks UPnP IGD with the host's default gateway; decides nothing about mappings.
 //!
-//! Only the default gateway is believed, whoever else answers the search. Sizes (1 MiB, 64 levels of
-//! XML) and times (10 s a request) are bounded by `igd-next`, the number of entries by `MOST_ENTRIES`.
+//! Only the default gateway is believed, whoever else answers the search. Sizes (1 MiB, 64 levels
+//! of XML) and times (10 s a request) are bounded by `igd-next`, the number of entries by
+//! `MOST_ENTRIES`.
 
 use igd_next::{
     AddPortError, GetGenericPortMappingEntryError, PortMappingProtocol, RemovePortError,
@@ -27,21 +28,21 @@ const SEARCH: Duration = Duration::from_secs(3);
 /// UDP port of SSDP (UPnP Device Architecture 1.1, section 1.3).
 const SSDP_PORT: u16 = 1900;
 
-/// Why the gateway could not be asked, or said no.
+/// The reason why the gateway could not be asked, or rejected a request.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// No IPv4 default route.
+    /// The host has no IPv4 default route.
     #[error("there is no default gateway")]
     NoDefault,
     /// Reading the routes or asking for our address failed.
-    #[error("cannot tell the default gateway")]
+    #[error("cannot read the default route")]
     Unknown(#[source] io::Error),
     /// It does not speak UPnP, or something else answered.
     #[error("gateway {gateway} does not answer as a UPnP gateway")]
     Search {
         /// The default gateway.
         gateway: Ipv4Addr,
-        /// What the search said.
+        /// The error of the search.
         #[source]
         source: igd_next::SearchError,
     },
@@ -50,24 +51,24 @@ pub enum GatewayError {
     Foreign {
         /// The default gateway.
         gateway: Ipv4Addr,
-        /// Who answered.
+        /// The address that answered.
         answered: IpAddr,
     },
     /// Another client of the gateway has the port (718).
     #[error("port is taken by another client")]
     PortInUse,
-    /// Only leases without an end are known (725).
+    /// The gateway only knows leases without an end (error 725).
     #[error("gateway knows only leases without an end")]
     OnlyPermanent,
     /// External and internal port must be the same (724).
     #[error("gateway maps a port only to the same port")]
     SamePortOnly,
-    /// Anything else that it said, or its silence.
+    /// Any other error of the gateway, or no answer.
     #[error("gateway refused to {verb}")]
     Refused {
-        /// What was asked.
+        /// The request that was made.
         verb: &'static str,
-        /// What it said.
+        /// The error of the request.
         #[source]
         source: Box<dyn Error>,
     },
@@ -86,11 +87,11 @@ pub struct Entry {
     pub transport: Transport,
     /// The gateway's port.
     pub external_port: u16,
-    /// Where it leads, as the gateway wrote it.
+    /// The target of the mapping, as the gateway wrote it.
     pub client: String,
     /// The port there.
     pub internal_port: u16,
-    /// Who asked for it, in words.
+    /// The description that the requester gave.
     pub description: String,
     /// Time left; `None` for a lease without an end.
     pub left: Option<Duration>,
@@ -98,19 +99,19 @@ pub struct Entry {
 
 /// Finds the host's gateway: the real one, or a test's own.
 pub trait Finder: 'static {
-    /// What is found.
+    /// The type of the gateway that is found.
     type Gateway: Gateway;
 
-    /// Searches anew: hosts move.
+    /// Searches again, since hosts move.
     fn find(&self) -> impl Future<Output = Result<Self::Gateway, GatewayError>>;
 }
 
 /// A gateway that maps ports.
 pub trait Gateway {
-    /// Our address on the way to it.
+    /// Returns our address on the path to the gateway.
     fn local(&self) -> Ipv4Addr;
 
-    /// Its address in the internet, as it says; `None` where it has none.
+    /// Returns the gateway's internet address, as it reports it; `None` if it has none.
     fn external(&self) -> impl Future<Output = Result<Option<IpAddr>, GatewayError>>;
 
     /// All mappings that it shows us.
@@ -159,7 +160,8 @@ impl Finder for DefaultGateway {
         let gateway = default_gateway(&routes.map_err(GatewayError::Unknown)?);
         let gateway = gateway.ok_or(GatewayError::NoDefault)?;
         let local = local_towards(gateway).map_err(GatewayError::Unknown)?;
-        // Everybody hears the multicast; the gateway alone is asked where another was quicker.
+        // The multicast reaches every device; the gateway alone is asked if another one was
+        // quicker.
         let everybody = SearchOptions::default().broadcast_address;
         let mut found = search(local, everybody, gateway).await;
         if !matches!(&found, Ok(found) if found.addr.ip() == gateway) {
@@ -191,7 +193,7 @@ impl Gateway for Igd {
             Err(igd_next::GetExternalIpError::RequestError(
                 igd_next::RequestError::InvalidResponse(_),
             )) => Ok(None),
-            Err(error) => Err(GatewayError::refused("tell its address")(error.into())),
+            Err(error) => Err(GatewayError::refused("report its address")(error.into())),
         }
     }
 
@@ -275,7 +277,7 @@ async fn search(
         .map_err(|source| GatewayError::Search { gateway, source })
 }
 
-/// Our own address on the way to the gateway; sends nothing.
+/// Returns our own address on the path to the gateway, without sending anything.
 fn local_towards(gateway: Ipv4Addr) -> io::Result<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect((gateway, SSDP_PORT))?;

@@ -1,7 +1,7 @@
-//! Decides which port mappings to ask a gateway for, to renew and to remove.
+//! Decides which port mappings to request from a gateway, to renew and to remove.
 //!
-//! A mapping of ours bears our description and leads to our address. It is written to the ledger
-//! before it is asked for, so that whoever comes after a crash knows what may be left.
+//! Our mappings carry our description and lead to our address. A mapping is written to the ledger
+//! before it is requested, so that the next run knows after a crash what may be left.
 
 use super::{
     gateway::{Entry, Finder, Gateway, GatewayError},
@@ -29,16 +29,16 @@ const TRIES: usize = 8;
 /// The first port that is tried where our own is taken: of the dynamic range (RFC 6335).
 const DYNAMIC: std::ops::RangeInclusive<u16> = 49152..=65535;
 
-/// Why there is no lease.
+/// The reason why there is no lease.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// See the source.
+    /// The gateway rejected the request; the source says why.
     #[error("the gateway gave no lease")]
     Gateway(#[from] GatewayError),
-    /// The gateway is itself behind another one, or says nonsense.
+    /// The gateway is itself behind another one, or reports an impossible address.
     #[error("the gateway's external address is not reachable from the internet: {address:?}")]
     NotRoutable {
-        /// What it said.
+        /// The address that it reported.
         address: Option<IpAddr>,
     },
     /// All tried external ports were taken.
@@ -46,10 +46,10 @@ pub enum LeaseError {
     NoPort {
         /// UDP or TCP.
         transport: Transport,
-        /// Ours.
+        /// The port on this host.
         port: u16,
     },
-    /// What cannot be remembered is not asked for.
+    /// A mapping that cannot be written to the ledger is not requested.
     #[error("cannot write the lease ledger {}", path.display())]
     Ledger {
         /// The path of the file.
@@ -60,7 +60,7 @@ pub enum LeaseError {
     },
 }
 
-/// What is to be kept.
+/// The mappings to keep.
 #[derive(Clone, Debug)]
 pub struct LeaseSettings {
     /// Who we are; the description of our mappings is `warren P/L`.
@@ -93,9 +93,11 @@ impl<F: Finder> Keeper<F> {
         }
     }
 
-    /// Asks for what is missing, renews what is half over, removes what is ours and not wanted.
+    /// Requests missing mappings, renews those that are half over, and removes ours that are not
+    /// wanted.
     ///
-    /// Tells the leases that stand, as the gateway's own table shows them; none after [`Self::release`].
+    /// Returns the leases that exist, as the gateway's own table shows them; none after
+    /// [`Self::release`].
     ///
     /// # Errors
     /// No lease could be had at all, and why.
@@ -136,7 +138,7 @@ impl<F: Finder> Keeper<F> {
         }
     }
 
-    /// Removes all mappings of ours; afterwards rounds do nothing. Waits for a round that is under way.
+    /// Removes all our mappings; later rounds do nothing. Waits for a running round.
     ///
     /// # Errors
     /// The gateway could not be asked; then the ledger keeps what is left, for the next start.
@@ -507,7 +509,8 @@ mod tests {
         }
     }
 
-    /// Runs a round; tells the mappings of the table afterwards, as `port client:port description`.
+    /// Runs a round; returns the mappings of the table afterwards, as `port client:port
+    /// description`.
     #[track_caller]
     fn check(case: &Case, external_ports: usize, table: &[&str]) -> Vec<Lease> {
         let round = case.keeper.round(Uptime::from_secs(1));

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_ledger_is_set_aside_and_begun_anew() {
+    fn a_broken_ledger_is_set_aside_and_created_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases.json");
         for broken in [

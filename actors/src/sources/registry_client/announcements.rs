@@ -3,7 +3,8 @@
 use super::*;
 
 impl RegistryClient {
-    /// Where we can be dialled, best first: what the operator says, leases, uplinks; UDP before TCP.
+    /// Returns the endpoints of this node, best first: configured ones, leases, uplinks; UDP
+    /// before TCP.
     pub(super) fn endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
             endpoints,
@@ -45,7 +46,7 @@ impl RegistryClient {
         });
         // What we could not dial rides along; it is no reason to announce.
         let unreachable = undialled(&self.peers.load(), self.clock.now());
-        let (registry, said) = (
+        let (registry, sent) = (
             self.registry.clone(),
             Announcement {
                 unreachable,
@@ -54,7 +55,7 @@ impl RegistryClient {
         );
         let call = async move {
             registry
-                .send::<Announced>(Method::PUT, "/v1/nodes/self", &said)
+                .send::<Announced>(Method::PUT, "/v1/nodes/self", &sent)
                 .await
         };
         ctx.spawn(
@@ -66,14 +67,14 @@ impl RegistryClient {
     pub(super) fn was_announced(
         &mut self,
         answer: Result<Announced, RegistryApiError>,
-        said: Announcement,
+        announcement: Announcement,
     ) {
         self.busy = false;
         let now = self.clock.now();
         match answer {
             Ok(announced) => {
                 let first = self.announced.is_none();
-                self.announced = Some(said);
+                self.announced = Some(announcement);
                 let third = Duration::from_secs(announced.ttl_s) / 3;
                 self.announce_at = now + third.clamp(Duration::from_secs(1), ANNOUNCE);
                 for refused in announced.refused {
@@ -84,11 +85,11 @@ impl RegistryClient {
                 if !first {
                     self.ask_at = now;
                 }
-                self.told(None);
+                self.report_contact(None);
             }
             Err(error) => {
                 self.announce_at = now + self.next_wait();
-                self.told(Some(Chain(&error).to_string()));
+                self.report_contact(Some(Chain(&error).to_string()));
             }
         }
     }
