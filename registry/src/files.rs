@@ -38,7 +38,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Whether the caller lacks the rights.
+    /// Returns whether the caller lacks the rights.
     pub fn is_permission(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }

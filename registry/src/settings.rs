@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use wire::invitation::RegistryAddress;
 
-/// Where a registry's files lie.
+/// The folders and paths of a registry's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
     /// Keys, certificates, settings; 0700.
@@ -16,53 +16,53 @@ pub struct Places {
     pub admin: PathBuf,
 }
 
-/// `registry.json`: what `init` was told and `run` needs.
+/// The content of `registry.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// 1.
+    /// The version of the file: 1.
     pub version: u32,
-    /// `HOST:PORT` as invitations say it.
+    /// The registry's `HOST:PORT`, as invitations state it.
     pub address: String,
     /// Bits of the prefixes handed out, 1..=32.
     pub prefix_length: u8,
     /// How long a node's certificate is good, in seconds.
     pub certificate_life_s: i64,
-    /// How long an announcement is kept, in seconds.
+    /// The lifetime of an announcement, in seconds.
     pub announcement_ttl_s: i64,
     /// How long after its end a certificate can still be renewed with the same key, and its prefix
     /// is nobody else's, in seconds.
     #[serde(default = "month")]
     pub grace_s: i64,
-    /// Generation of the CA that signs.
+    /// The version of the CA that signs.
     #[serde(default = "first")]
     pub authority: u32,
-    /// Generation of another CA that is trusted, while it is changed.
+    /// The version of another CA that is trusted during a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_authority: Option<u32>,
-    /// CAs below the root that are good no more, as the revocations say.
+    /// The revoked CAs below the root, as in the list of revocations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub barred: Vec<BarredCa>,
+    pub revoked: Vec<RevokedCa>,
 }
 
 /// A CA below the root that is good no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BarredCa {
+pub struct RevokedCa {
     /// Its certificate's serial number, lower-case hex without leading zeros.
     pub serial: String,
-    /// When it would have ended, seconds since 1970.
+    /// The time at which it would have expired, in seconds since 1970.
     pub until_s: i64,
 }
 
 impl Settings {
-    /// What the revocations shall say of CAs.
-    pub(crate) fn barred_serials(&self) -> Vec<String> {
-        self.barred.iter().map(|ca| ca.serial.clone()).collect()
+    /// Returns the serial numbers of revoked CAs.
+    pub(crate) fn revoked_ca_serials(&self) -> Vec<String> {
+        self.revoked.iter().map(|ca| ca.serial.clone()).collect()
     }
 }
 
-/// The grace where nobody said another: 30 days.
+/// The default grace: 30 days.
 pub fn month() -> i64 {
     30 * 86_400
 }
@@ -99,7 +99,7 @@ pub(crate) fn address_of(
     })
 }
 
-/// Where the database lies.
+/// Returns the path of the database.
 pub(crate) fn database(places: &Places) -> PathBuf {
     places.state.join("registry.sqlite")
 }

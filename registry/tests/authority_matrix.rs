@@ -8,7 +8,7 @@ mod support;
 use rcgen::{CertificateParams, KeyPair};
 use registry::http::{
     admin::{self, Revoke, RevokedNode},
-    calls::{Call, Who},
+    calls::{AllowedCaller, Call},
 };
 use std::{
     io::{Read, Write},
@@ -45,11 +45,12 @@ const CALLERS: [Caller; 7] = [
 
 /// Whether a caller over TLS is let in to a call; the body is none that does anything.
 fn let_in(call: Call, caller: Caller) -> bool {
-    match (call.who(), caller) {
-        (Who::Anybody, Caller::Foreigner) => false,
-        (Who::Anybody, _) => true,
-        (Who::Member | Who::Renewer, Caller::Member) | (Who::Renewer, Caller::Late) => true,
-        (Who::Member | Who::Renewer | Who::Operator, _) => false,
+    match (call.allowed_caller(), caller) {
+        (AllowedCaller::Anybody, Caller::Foreigner) => false,
+        (AllowedCaller::Anybody, _) => true,
+        (AllowedCaller::Member | AllowedCaller::Renewer, Caller::Member)
+        | (AllowedCaller::Renewer, Caller::Late) => true,
+        (AllowedCaller::Member | AllowedCaller::Renewer | AllowedCaller::Operator, _) => false,
     }
 }
 
@@ -122,7 +123,9 @@ fn each_call_lets_in_whom_it_is_for_and_nobody_else() {
             let good = match (let_in(call, caller), status) {
                 (true, Some(200 | 400)) => true,
                 (false, None) => caller == Caller::Foreigner,
-                (false, Some(status)) if call.who() == Who::Operator => matches!(status, 404 | 405),
+                (false, Some(status)) if call.allowed_caller() == AllowedCaller::Operator => {
+                    matches!(status, 404 | 405)
+                }
                 (false, Some(status)) => matches!(status, 401 | 403),
                 (true, _) => false,
             };
@@ -139,7 +142,7 @@ fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
     let registry = Registry::start();
     for call in Call::ALL
         .into_iter()
-        .filter(|call| call.who() == Who::Operator)
+        .filter(|call| call.allowed_caller() == AllowedCaller::Operator)
     {
         let (method, path) = call.route();
         let asked: Result<serde_json::Value, _> = admin::ask(

@@ -5,7 +5,7 @@
 mod support;
 
 use rcgen::CertificateParams;
-use registry::http::calls::{Call, Who};
+use registry::http::calls::{AllowedCaller, Call};
 use serde_json::{Value, json};
 use support::{Identity, Registry, issued, key, request};
 use wire::registry::Problem;
@@ -127,7 +127,7 @@ fn what_is_too_long_no_json_or_too_deep_is_a_problem_too() {
     let long = format!("{{\"version\":1,\"token\":\"{}\"}}", "x".repeat(9_000));
     for call in Call::ALL
         .into_iter()
-        .filter(|call| call.who() != Who::Operator && call.has_body())
+        .filter(|call| call.allowed_caller() != AllowedCaller::Operator && call.has_body())
     {
         for body in ["", "{", "null", "[]", "\"\"", "\u{feff}{}", &deep, &long] {
             check(&registry, &node, call, body);

@@ -237,14 +237,14 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     );
     assert!(!registry.places.etc.join("ca.key").exists());
 
-    // A copy of before does not bring the barred CA back.
+    // A copy of before does not bring the revoked CA back.
     registry.stop();
     restore(&registry.places, &copy).unwrap();
     registry.restart();
     let list = Revocations::read(&opened(&registry, &node, "/v1/revocations").payload).unwrap();
     assert_eq!(list.authorities, std::slice::from_ref(&first.serial));
 
-    // Who was away all the while comes back with a certificate of the barred CA, and renews.
+    // Who was away all the while comes back with a certificate of the revoked CA, and renews.
     renew(&registry, &mut away);
     assert_eq!(
         between(&away.claimed.certificate, &away.claimed.ca),

@@ -3,7 +3,7 @@
 mod documents;
 mod rotations;
 
-/// Where the database lies, for who copies it.
+/// The path of the database, for backups.
 pub(crate) struct Database(pub(crate) PathBuf);
 
 pub use crate::http::operator_client::{AdminError, ask};
@@ -30,7 +30,7 @@ pub(crate) struct Operator {
     pub(crate) uid: u32,
 }
 
-/// Who calls, for the log.
+/// Returns the caller's uid, for the audit log.
 fn operator(request: &HttpRequest) -> Result<String, No> {
     let stranger = || {
         no(
@@ -89,7 +89,9 @@ async fn invite(
     let service::Invited {
         invitation,
         expires,
-    } = queue.ask(move |desk| desk.invite(&asked, &who)).await?;
+    } = queue
+        .ask(move |service| service.invite(&asked, &who))
+        .await?;
     Ok(HttpResponse::Ok().json(Invited {
         version: VERSION,
         invitation: invitation.to_string(),
@@ -111,28 +113,28 @@ async fn sign(
     } = body.read()?;
     let wanted = wanted(name, prefix_length, prefix)?;
     let signed: Enrolment = queue
-        .ask(move |desk| desk.sign(&csr, &wanted, &who))
+        .ask(move |service| service.sign(&csr, &wanted, &who))
         .await?;
     Ok(HttpResponse::Ok().json(signed))
 }
 
 async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     operator(&request)?;
-    let members = queue.ask(|desk| desk.members()).await?.into_iter();
+    let members = queue.ask(|service| service.members()).await?.into_iter();
     let nodes = members.map(
-        |service::Listed {
+        |service::NodeEntry {
              member,
              expires,
              name,
              report,
-         }| Listed {
+         }| NodeEntry {
             prefix: member.prefix.to_string(),
             name,
             serial: member.serial,
             expires,
             revoked: member.revoked_s.is_some(),
             authority: member.authority,
-            heard: report.map(|report| Heard {
+            heard: report.map(|report| AnnouncementEntry {
                 endpoints: report.endpoints.iter().map(ToString::to_string).collect(),
                 software: report.software,
                 network_version: report.network_version,
@@ -154,8 +156,9 @@ async fn revoke(
 ) -> Result<HttpResponse, No> {
     let who = operator(&request)?;
     let Revoke { node } = body.read()?;
-    let (prefix, certificates, revocations_version) =
-        queue.ask(move |desk| desk.revoke(&node, &who)).await?;
+    let (prefix, certificates, revocations_version) = queue
+        .ask(move |service| service.revoke(&node, &who))
+        .await?;
     let prefix = prefix.to_string();
     Ok(HttpResponse::Ok().json(RevokedNode {
         version: VERSION,
@@ -167,13 +170,16 @@ async fn revoke(
 
 async fn spread(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     operator(&request)?;
-    let spread: Spread = queue.ask(|desk| desk.spread()).await?;
+    let spread: Spread = queue.ask(|service| service.spread()).await?;
     Ok(HttpResponse::Ok().json(spread))
 }
 
 async fn parameters(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     operator(&request)?;
-    let all = queue.ask(|desk| Ok(desk.parameters())).await?.into_iter();
+    let all = queue
+        .ask(|service| Ok(service.parameters()))
+        .await?
+        .into_iter();
     let parameters = all
         .map(|one| Parameter {
             key: one.key.into(),
@@ -195,7 +201,9 @@ async fn set(
     let who = operator(&request)?;
     let Set { key, value } = body.read()?;
     let done = format!("{key} is {value}");
-    let network_version = queue.ask(move |desk| desk.set(&key, &value, &who)).await?;
+    let network_version = queue
+        .ask(move |service| service.set(&key, &value, &who))
+        .await?;
     Ok(HttpResponse::Ok().json(Done {
         version: VERSION,
         done,
@@ -223,16 +231,16 @@ async fn backup(
         return Err(bad("the path does not begin with /".into()));
     }
     let (from, to) = (database.0.clone(), path.clone());
-    // Beside the desk, which goes on meanwhile.
+    // Copies the database beside the service, which keeps working meanwhile.
     let copied = web::block(move || crate::store::sqlite::copy(&from, &to)).await;
     let copied = copied.map_err(|_| bad("the work broke off".into()))?;
     copied.map_err(|error| bad(wire::errors::Chain(&error).to_string()))?;
     let done = format!("copied to {}", path.display());
     let note = format!("backup: {}", path.display());
     let network_version = queue
-        .ask(move |desk| {
-            desk.note(&who, note)?;
-            Ok(desk.network().0)
+        .ask(move |service| {
+            service.note(&who, note)?;
+            Ok(service.network().0)
         })
         .await?;
     Ok(HttpResponse::Ok().json(Done {
@@ -243,13 +251,16 @@ async fn backup(
 }
 
 /// Most lines of the log in one answer.
-pub const MOST_LINES: u32 = 10_000;
+pub const MAX_LOG_ENTRIES: u32 = 10_000;
 
 async fn log(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
     operator(&request)?;
-    let count = query::number(&request, "count", MOST_LINES.into())?.unwrap_or(100);
+    let count = query::number(&request, "count", MAX_LOG_ENTRIES.into())?.unwrap_or(100);
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    let lines = queue.ask(move |desk| desk.log(count)).await?.into_iter();
+    let lines = queue
+        .ask(move |service| service.log(count))
+        .await?
+        .into_iter();
     let lines = lines
         .map(|(at, entry)| Line {
             at,

@@ -1,4 +1,4 @@
-//! The calls that nodes make: reads a request, asks the desk, writes an answer.
+//! The calls of nodes: reads a request, calls the service, writes the response.
 
 use crate::{
     http::{
@@ -6,7 +6,9 @@ use crate::{
         problem::{Body, No, no},
         query,
     },
-    service::{Shown, check_version, error::Refusal, proven, queue::Queue, renewal_key},
+    service::{
+        ShownCertificate, check_version, error::ServiceError, proven, queue::Queue, renewal_key,
+    },
 };
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
@@ -20,13 +22,13 @@ use wire::registry::{Announcement, Claim, MAX_NODES, Renewal};
 /// The longest that a call for news is held open, in seconds.
 pub(crate) const LONGEST_WAIT_S: u64 = 60;
 
-/// Whom a TLS connection comes from: put into each request by the server.
+/// The other end of a TLS connection; the server puts it into each request.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     /// Address of the other end.
     pub(crate) address: IpAddr,
     /// The certificate that it proved to own, verified against the CA.
-    pub(crate) shown: Option<Shown>,
+    pub(crate) shown: Option<ShownCertificate>,
 }
 
 fn answer<T: Serialize>(document: &T) -> Result<HttpResponse, No> {
@@ -48,8 +50,8 @@ fn caller(request: &HttpRequest) -> Result<Caller, No> {
 }
 
 /// The caller's certificate.
-fn shown(request: &HttpRequest) -> Result<Shown, No> {
-    Ok(caller(request)?.shown.ok_or(Refusal::NoCertificate)?)
+fn shown(request: &HttpRequest) -> Result<ShownCertificate, No> {
+    Ok(caller(request)?.shown.ok_or(ServiceError::NoCertificate)?)
 }
 
 async fn claim(
@@ -60,7 +62,11 @@ async fn claim(
     let from = caller(&request)?.address;
     let claim: Claim = body.read()?;
     let key = proven(claim.version, &claim.csr)?;
-    answer(&queue.ask(move |desk| desk.claim(from, &claim, key)).await?)
+    answer(
+        &queue
+            .ask(move |service| service.claim(from, &claim, key))
+            .await?,
+    )
 }
 
 async fn renew(
@@ -71,10 +77,10 @@ async fn renew(
     let shown = shown(&request)?;
     let read = || -> Result<_, No> { Ok(renewal_key(&body.read::<Renewal>()?)?) };
     let key = read();
-    // Who may not renew is told so first, whatever was sent.
-    let asked = move |desk: &mut crate::service::Desk| {
-        desk.renewable(&shown)?;
-        key.map(|key| desk.renew(&shown, &key))
+    // A caller that may not renew gets that error first, whatever it sent.
+    let asked = move |service: &mut crate::service::RegistryService| {
+        service.renewable(&shown)?;
+        key.map(|key| service.renew(&shown, &key))
             .map_or_else(|no| Ok(Err(no)), |renewed| renewed.map(Ok))
     };
     answer(&queue.ask(asked).await??)
@@ -87,12 +93,12 @@ async fn announce(
 ) -> Result<HttpResponse, No> {
     let shown = shown(&request)?;
     let said = body.read::<Announcement>();
-    let asked = move |desk: &mut crate::service::Desk| {
-        let member = desk.member(&shown)?;
+    let asked = move |service: &mut crate::service::RegistryService| {
+        let member = service.member(&shown)?;
         match said {
             Ok(said) => {
                 check_version(said.version)?;
-                desk.announce(&member, &said).map(Ok)
+                service.announce(&member, &said).map(Ok)
             }
             Err(no) => Ok(Err(no)),
         }
@@ -105,9 +111,9 @@ async fn bootstrap(request: HttpRequest, queue: web::Data<Queue>) -> Result<Http
     let most = u64::try_from(MAX_NODES).unwrap_or(u64::MAX);
     let count = query::number(&request, "count", most)?.unwrap_or(10);
     let count = usize::try_from(count).unwrap_or(MAX_NODES);
-    let told = queue.ask(move |desk| {
-        let member = desk.member(&shown)?;
-        desk.bootstrap(&member, count)
+    let told = queue.ask(move |service| {
+        let member = service.member(&shown)?;
+        service.bootstrap(&member, count)
     });
     answer(&told.await?)
 }
@@ -124,12 +130,12 @@ async fn news(
     let wait = query::number(&request, "wait", LONGEST_WAIT_S)?.unwrap_or(0);
     let read = || {
         let shown = shown.clone();
-        queue.ask(move |desk| {
-            desk.member(&shown)?;
+        queue.ask(move |service| {
+            service.member(&shown)?;
             Ok(if call == Call::Network {
-                desk.network()
+                service.network()
             } else {
-                desk.revocations()
+                service.revocations()
             })
         })
     };

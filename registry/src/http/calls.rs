@@ -3,9 +3,9 @@
 
 use actix_web::http::Method;
 
-/// Who may make a call.
+/// The callers that may make a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Who {
+pub enum AllowedCaller {
     /// Anybody; a token decides.
     Anybody,
     /// A node with a live certificate.
@@ -16,7 +16,7 @@ pub enum Who {
     Operator,
 }
 
-/// A call.
+/// A call of the registry's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "`Call::summary` says it")]
 pub enum Call {
@@ -87,12 +87,14 @@ impl Call {
         }
     }
 
-    /// Who may make it.
-    pub fn who(self) -> Who {
+    /// Returns who may make the call.
+    pub fn allowed_caller(self) -> AllowedCaller {
         match self {
-            Self::Claim => Who::Anybody,
-            Self::Renew => Who::Renewer,
-            Self::Announce | Self::Bootstrap | Self::Network | Self::Revocations => Who::Member,
+            Self::Claim => AllowedCaller::Anybody,
+            Self::Renew => AllowedCaller::Renewer,
+            Self::Announce | Self::Bootstrap | Self::Network | Self::Revocations => {
+                AllowedCaller::Member
+            }
             Self::Invite
             | Self::Sign
             | Self::Nodes
@@ -104,11 +106,11 @@ impl Call {
             | Self::RotateCa
             | Self::RotateKey
             | Self::Backup
-            | Self::Log => Who::Operator,
+            | Self::Log => AllowedCaller::Operator,
         }
     }
 
-    /// What it is for, in a line.
+    /// Returns its purpose in one line.
     pub fn summary(self) -> &'static str {
         match self {
             Self::Claim => "An invitation's token for a certificate",
@@ -132,14 +134,14 @@ impl Call {
         }
     }
 
-    /// Whether it has a body.
+    /// Returns whether the request has a body.
     pub fn has_body(self) -> bool {
         self.route().0 != Method::GET
     }
 
     /// The calls over the Unix socket, or those over TLS; by path, since a path may have several.
     pub fn by_path(operator: bool) -> Vec<(&'static str, Vec<Self>)> {
-        let mine = |call: &Self| (call.who() == Who::Operator) == operator;
+        let mine = |call: &Self| (call.allowed_caller() == AllowedCaller::Operator) == operator;
         let mut paths: Vec<(&'static str, Vec<Self>)> = Vec::new();
         for call in Self::ALL.into_iter().filter(mine) {
             let (_, path) = call.route();

@@ -1,4 +1,4 @@
-//! Lets no network have more connections than its share; knows nothing of what is said on them.
+//! Limits the number of connections of each network, whatever they carry.
 
 use crate::service::limits::Site;
 use std::{
@@ -6,21 +6,21 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// How many connections each site has.
+/// The number of connections of each site.
 #[derive(Clone, Debug)]
-pub(crate) struct Seats {
+pub(crate) struct ConnectionLimit {
     taken: Arc<Mutex<BTreeMap<Site, usize>>>,
     most: usize,
 }
 
 /// One connection; its end is that of the connection.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct ConnectionPermit {
     site: Site,
-    seats: Seats,
+    limit: ConnectionLimit,
 }
 
-impl Seats {
+impl ConnectionLimit {
     /// For at most `most` connections from each site.
     pub(crate) fn new(most: usize) -> Self {
         Self {
@@ -29,25 +29,25 @@ impl Seats {
         }
     }
 
-    /// A seat for a connection from `site`; `None` where it has its share.
-    pub(crate) fn take(&self, site: Site) -> Option<Seat> {
+    /// Returns a permit for a connection from `site`; `None` if the site has reached its limit.
+    pub(crate) fn take(&self, site: Site) -> Option<ConnectionPermit> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.get(&site).copied().unwrap_or(0);
         if count >= self.most {
             return None;
         }
         taken.insert(site, count + 1);
-        Some(Seat {
+        Some(ConnectionPermit {
             site,
-            seats: self.clone(),
+            limit: self.clone(),
         })
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut taken = self
-            .seats
+            .limit
             .taken
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -68,16 +68,16 @@ mod tests {
     /// Lets connections come from `addresses` and stay; how many were let in.
     #[track_caller]
     fn check(most: usize, addresses: &[&str], let_in: usize) {
-        let seats = Seats::new(most);
-        let held: Vec<Seat> = addresses
+        let limit = ConnectionLimit::new(most);
+        let held: Vec<ConnectionPermit> = addresses
             .iter()
-            .filter_map(|address| seats.take(Site::from(address.parse::<IpAddr>().unwrap())))
+            .filter_map(|address| limit.take(Site::from(address.parse::<IpAddr>().unwrap())))
             .collect();
         assert_eq!(held.len(), let_in);
         drop(held);
         assert!(
-            seats.taken.lock().unwrap().is_empty(),
-            "a seat was not given back"
+            limit.taken.lock().unwrap().is_empty(),
+            "a permit was not given back"
         );
     }
 

@@ -1,4 +1,4 @@
-//! What the registry tells of itself: Prometheus text over plain HTTP, for its operator.
+//! Serves the registry's metrics as Prometheus text over plain HTTP, for its operator.
 
 use crate::{clock::WallClock, service::queue::Queue};
 use actix_web::{HttpResponse, dev::ServiceResponse, web};
@@ -66,7 +66,7 @@ impl Counts {
             )?,
             jobs: gauge(
                 "warren_registry_requests",
-                "Requests that went through the desk since the start.",
+                "Requests that went through the service since the start.",
             )?,
             batches: gauge(
                 "warren_registry_transactions",
@@ -98,11 +98,13 @@ fn signed(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// `GET /metrics`.
+/// Serves `GET /metrics`.
 pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> HttpResponse {
     let (queue, counts, clock) = shared.get_ref();
     let families = &counts.0;
-    let told = queue.ask(|desk| Ok((desk.spread()?, desk.ca_ends()))).await;
+    let told = queue
+        .ask(|service| Ok((service.spread()?, service.ca_ends())))
+        .await;
     let Ok((spread, ends)) = told else {
         return HttpResponse::InternalServerError().body("the registry cannot read its state\n");
     };

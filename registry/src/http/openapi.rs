@@ -2,11 +2,11 @@
 
 use crate::{
     http::{
-        admin::MOST_LINES,
+        admin::MAX_LOG_ENTRIES,
         api::LONGEST_WAIT_S,
-        calls::{Call, Who},
+        calls::{AllowedCaller, Call},
     },
-    service::{LONGEST_TTL_S, MOST_USES},
+    service::{MAX_TTL_S, MAX_USES},
 };
 use actix_web::http::Method;
 use serde_json::{Map, Value, json};
@@ -60,7 +60,7 @@ fn or_null(mut schema: Value) -> Value {
     schema
 }
 
-/// What invitations and signatures by file may say of the node.
+/// The properties of a node that an invitation or a signature by file may fix.
 fn wishes() -> [(&'static str, Value); 3] {
     let length = json!({"type": "integer", "minimum": 1, "maximum": 32, "examples": [16]});
     [
@@ -92,14 +92,14 @@ fn announcement_fields() -> Vec<(&'static str, Value)> {
 /// The fields of a new invitation.
 fn invitation_fields() -> Vec<(&'static str, Value)> {
     let own = [
-        ("ttl_s", number(1, LONGEST_TTL_S.unsigned_abs())),
-        ("uses", or_null(number(1, MOST_USES.into()))),
+        ("ttl_s", number(1, MAX_TTL_S.unsigned_abs())),
+        ("uses", or_null(number(1, MAX_USES.into()))),
         ("anonymous", json!({"type": "boolean"})),
     ];
     own.into_iter().chain(wishes()).collect()
 }
 
-/// What a call takes in its body.
+/// Returns the schema of a call's body.
 pub fn body(call: Call) -> Option<Value> {
     let step = one_of(&["stage", "activate", "retire"]);
     let force = json!({"type": "boolean"});
@@ -146,8 +146,10 @@ pub fn body(call: Call) -> Option<Value> {
         | Call::Log => return None,
     };
     let mut schema = object(&fields.0, &fields.1);
-    // Nodes of later versions may say more; an operator's tool is of the registry's own.
-    if let (Who::Operator, Some(schema)) = (call.who(), schema.as_object_mut()) {
+    // Nodes of later versions may send more fields; an operator's tool has the registry's own
+    // version.
+    if let (AllowedCaller::Operator, Some(schema)) = (call.allowed_caller(), schema.as_object_mut())
+    {
         schema.insert("additionalProperties".into(), false.into());
     }
     Some(schema)
@@ -194,7 +196,7 @@ fn answer(call: Call) -> &'static [&'static str] {
     }
 }
 
-/// What a call takes in its query.
+/// Returns the parameters of a call's query.
 pub fn query(call: Call) -> Vec<(&'static str, Value)> {
     match call {
         Call::Bootstrap => vec![(
@@ -207,7 +209,7 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
                 ("wait", number(0, LONGEST_WAIT_S)),
             ]
         }
-        Call::Log => vec![("count", number(0, MOST_LINES.into()))],
+        Call::Log => vec![("count", number(0, MAX_LOG_ENTRIES.into()))],
         Call::Claim
         | Call::Renew
         | Call::Announce
@@ -244,10 +246,10 @@ pub fn refusals(call: Call) -> Vec<u16> {
         | Call::RequestCa
         | Call::Log => &[],
     };
-    let who: &[u16] = match call.who() {
-        Who::Anybody => &[],
-        Who::Member | Who::Renewer => &[401, 403],
-        Who::Operator => &[403],
+    let who: &[u16] = match call.allowed_caller() {
+        AllowedCaller::Anybody => &[],
+        AllowedCaller::Member | AllowedCaller::Renewer => &[401, 403],
+        AllowedCaller::Operator => &[403],
     };
     let read: &[u16] = if call.has_body() {
         &[400, 408, 413]
@@ -280,9 +282,9 @@ fn operation(call: Call) -> Value {
         .into_iter()
         .map(|(name, schema)| json!({"name": name, "in": "query", "schema": schema}))
         .collect();
-    let security = match call.who() {
-        Who::Anybody | Who::Operator => json!([]),
-        Who::Member | Who::Renewer => json!([{"certificate": []}]),
+    let security = match call.allowed_caller() {
+        AllowedCaller::Anybody | AllowedCaller::Operator => json!([]),
+        AllowedCaller::Member | AllowedCaller::Renewer => json!([{"certificate": []}]),
     };
     let mut all = json!({
         "operationId": format!("{call:?}"),

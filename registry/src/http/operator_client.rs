@@ -9,31 +9,31 @@ use std::{
 };
 use wire::registry::Problem;
 
-/// Why the operator's call failed.
+/// The reason why the operator's call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// Nobody listens.
+    /// The registry does not run.
     #[error("the registry does not run: nobody listens at {}", path.display())]
     NotRunning {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
     },
-    /// Not for us.
+    /// The user may not use the socket.
     #[error("no permission to use {}", path.display())]
     NoPermission {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
     },
     /// The call broke off.
     #[error("cannot talk to the registry at {}", path.display())]
     Io {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
         /// The underlying error.
         #[source]
         source: io::Error,
     },
-    /// It said no.
+    /// The registry rejected the call.
     #[error("the registry says: {title}: {detail}")]
     No {
         /// Always the same for the same problem.
@@ -41,10 +41,10 @@ pub enum AdminError {
         /// The explanation, in words.
         detail: String,
     },
-    /// Not HTTP, or not the document expected.
+    /// The answer is not HTTP, or not the expected document.
     #[error("the registry at {} gave an answer that cannot be read", path.display())]
     Unreadable {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
     },
 }

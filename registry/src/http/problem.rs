@@ -1,6 +1,6 @@
 //! Answers that are no, as RFC 9457 has them; and bodies, which are read within limits.
 
-use crate::service::error::Refusal;
+use crate::service::error::ServiceError;
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError,
     body::BoxBody,
@@ -57,46 +57,48 @@ pub(crate) fn no(status: StatusCode, title: &str, detail: String, field: Option<
     })
 }
 
-impl From<Refusal> for No {
-    fn from(refusal: Refusal) -> Self {
+impl From<ServiceError> for No {
+    fn from(refusal: ServiceError) -> Self {
         let (status, title, field) = match &refusal {
-            Refusal::Version { .. } => (
+            ServiceError::Version { .. } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "unknown version",
                 Some("version"),
             ),
-            Refusal::Token => (StatusCode::FORBIDDEN, "token refused", Some("token")),
-            Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many failures", None),
-            Refusal::Strangers => (StatusCode::TOO_MANY_REQUESTS, "too many from there", None),
-            Refusal::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "too often", None),
-            Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", None),
-            Refusal::Request(_) => (
+            ServiceError::Token => (StatusCode::FORBIDDEN, "token refused", Some("token")),
+            ServiceError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many failures", None),
+            ServiceError::Strangers => (StatusCode::TOO_MANY_REQUESTS, "too many from there", None),
+            ServiceError::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "too often", None),
+            ServiceError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", None),
+            ServiceError::Request(_) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "request refused",
                 Some("csr"),
             ),
-            Refusal::KeyKnown => (StatusCode::CONFLICT, "key refused", Some("csr")),
-            Refusal::LateKey => (StatusCode::CONFLICT, "key refused", Some("csr")),
-            Refusal::Full => (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None),
-            Refusal::Taken => (StatusCode::CONFLICT, "prefix taken", Some("prefix")),
-            Refusal::NameTaken => (StatusCode::CONFLICT, "name taken", Some("name")),
-            Refusal::NoCertificate => (StatusCode::UNAUTHORIZED, "certificate needed", None),
-            Refusal::NoMember => (StatusCode::FORBIDDEN, "certificate refused", None),
-            Refusal::TooEarly => (StatusCode::CONFLICT, "too early", None),
-            Refusal::NoSuchNode { .. } => (StatusCode::NOT_FOUND, "no such node", Some("node")),
-            Refusal::Value { field, .. } => (
+            ServiceError::KeyKnown => (StatusCode::CONFLICT, "key refused", Some("csr")),
+            ServiceError::LateKey => (StatusCode::CONFLICT, "key refused", Some("csr")),
+            ServiceError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None),
+            ServiceError::Taken => (StatusCode::CONFLICT, "prefix taken", Some("prefix")),
+            ServiceError::NameTaken => (StatusCode::CONFLICT, "name taken", Some("name")),
+            ServiceError::NoCertificate => (StatusCode::UNAUTHORIZED, "certificate needed", None),
+            ServiceError::NoMember => (StatusCode::FORBIDDEN, "certificate refused", None),
+            ServiceError::TooEarly => (StatusCode::CONFLICT, "too early", None),
+            ServiceError::NoSuchNode { .. } => {
+                (StatusCode::NOT_FOUND, "no such node", Some("node"))
+            }
+            ServiceError::Value { field, .. } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "out of range",
                 Some(*field),
             ),
-            Refusal::CaCertificate { .. } => (
+            ServiceError::CaCertificate { .. } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "CA certificate refused",
                 Some("certificate"),
             ),
-            Refusal::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
-            Refusal::NotSpread { .. } => (StatusCode::CONFLICT, "not spread yet", None),
-            Refusal::Failed(error) => {
+            ServiceError::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
+            ServiceError::NotSpread { .. } => (StatusCode::CONFLICT, "not spread yet", None),
+            ServiceError::Failed(error) => {
                 tracing::error!(error = %Chain(error.as_ref()), "a request failed");
                 (
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -109,12 +111,12 @@ impl From<Refusal> for No {
     }
 }
 
-/// A document of at most [`BODY_LIMIT`] bytes that came within [`PATIENCE`], whatever its type is
-/// said to be.
+/// A document of at most [`BODY_LIMIT`] bytes that arrived within [`PATIENCE`], whatever its
+/// content type.
 pub(crate) struct Body(Result<BytesMut, No>);
 
 impl Body {
-    /// Reads it.
+    /// Parses the document.
     pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, No> {
         let bytes = self.0?;
         serde_json::from_slice(&bytes).map_err(|error| {
@@ -140,7 +142,7 @@ impl Body {
     }
 }
 
-/// Where a line and a column are.
+/// The position of the error, as line and column.
 fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
     let ends = bytes
         .iter()
@@ -154,7 +156,7 @@ fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
     begin.saturating_add(column).min(bytes.len())
 }
 
-/// Longest name of a field that is told.
+/// Longest field name that an error repeats.
 const NAME_LIMIT: usize = 40;
 
 /// A name that can be repeated: that of a field, and not whatever was sent.

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
     use actix_web::test::TestRequest;
 
-    /// `None`: refused.
+    /// `None` means that the query is rejected.
     #[track_caller]
     fn check(query: &str, expected: Option<Option<u64>>) {
         let request = TestRequest::with_uri(&format!("/?{query}")).to_http_request();

@@ -1,5 +1,5 @@
-//! Runs a registry: one TLS server for nodes, one Unix socket for the operator, until it is told to
-//! stop.
+//! Runs a registry until it is stopped: one TLS server for nodes, one Unix socket for the
+//! operator.
 
 use crate::{
     clock::WallClock,
@@ -7,12 +7,12 @@ use crate::{
     http::{
         admin::{Database, Operator},
         api::{self, Caller},
-        connection_limit::Seats,
+        connection_limit::ConnectionLimit,
         metrics::{self, Counts},
     },
     init::{self, backups, error::RegistryError},
     pki::tls::{Live, TlsError},
-    service::{Desk, Shown, error::Refusal, limits::Site, queue::Queue},
+    service::{RegistryService, ShownCertificate, error::ServiceError, limits::Site, queue::Queue},
     settings::{self, Places},
 };
 use actix_tls::accept::rustls_0_23::TlsStream;
@@ -37,39 +37,39 @@ use std::{
 };
 
 /// Most connections at once; beyond it the kernel's queue waits.
-const MOST_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: usize = 4096;
 
 /// Most connections from one /64 of IPv6, or one IPv4 address, behind which a whole site may be.
 pub const PER_SITE: usize = 512;
 
-/// Most handshakes of TLS at once; each is over within [`PATIENCE`].
-const MOST_HANDSHAKES: usize = 1024;
+/// Largest number of concurrent TLS handshakes; each ends within [`PATIENCE`].
+const MAX_HANDSHAKES: usize = 1024;
 
 /// A client has this long for its TLS handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What keeps a registry from running.
+/// The reason why a registry does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Its files.
+    /// A file cannot be used.
     #[error(transparent)]
     Settings(#[from] RegistryError),
     /// Its stored documents.
     #[error("cannot take up the registry's work")]
-    Desk(#[source] Refusal),
-    /// TLS.
+    RegistryService(#[source] ServiceError),
+    /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Metrics.
+    /// The metrics cannot be set up.
     #[error("cannot set up metrics")]
     Metrics(#[source] prometheus::Error),
-    /// The thread of the desk.
+    /// The thread of the service cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
-    /// A port.
+    /// The port cannot be used.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
+        /// The address to listen on.
         address: SocketAddr,
         /// The underlying error.
         #[source]
@@ -87,7 +87,7 @@ pub enum ServeError {
     /// Another registry has the operator's socket.
     #[error("another registry runs here: somebody listens at {}", path.display())]
     Running {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
     },
     /// The server broke off.
@@ -95,30 +95,31 @@ pub enum ServeError {
     Run(#[source] io::Error),
 }
 
-/// What a certificate (DER) says.
-fn shown(certificate: &[u8]) -> Option<Shown> {
+/// Returns the identity that a certificate (DER) states.
+fn shown(certificate: &[u8]) -> Option<ShownCertificate> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let key = crate::pki::request::sha256(certificate.public_key().raw);
-    Some(Shown {
+    Some(ShownCertificate {
         serial: wire::signed::hex(certificate.raw_serial()),
         key,
     })
 }
 
-/// Says who is on a connection; without a seat it is ended, and what comes on it is nobody's.
-fn note_caller(seats: &Seats, connection: &dyn Any, data: &mut Extensions) {
+/// Attaches the caller to a connection; without a permit the connection is closed, and its
+/// requests have no caller.
+fn note_caller(limit: &ConnectionLimit, connection: &dyn Any, data: &mut Extensions) {
     if let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() {
         let (tcp, session) = stream.get_ref();
         let Ok(address) = tcp.peer_addr() else {
             return;
         };
-        let Some(seat) = seats.take(Site::from(address.ip())) else {
+        let Some(permit) = limit.take(Site::from(address.ip())) else {
             tracing::debug!(from = %address.ip(), "too many connections from there");
             // Where this fails, it is over already.
             let _ = shutdown(tcp.as_raw_fd(), Shutdown::Both);
             return;
         };
-        data.insert(seat);
+        data.insert(permit);
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         let shown = certificate.and_then(|certificate| shown(certificate));
         data.insert(Caller {
@@ -143,7 +144,7 @@ fn note_operator(connection: &dyn Any, data: &mut Extensions) {
     }
 }
 
-/// Listens on `address`; `[::]` takes IPv4 too, and gives way to `0.0.0.0` where there is no IPv6.
+/// Listens on `address`; `[::]` takes IPv4 too, and falls back to `0.0.0.0` if there is no IPv6.
 fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address)
         .or_else(|error| match (address, error.raw_os_error()) {
@@ -184,10 +185,10 @@ pub struct Running {
     admin: PathBuf,
 }
 
-/// How a registry is to be run.
+/// The options with which a registry runs.
 #[derive(Clone)]
 pub struct Serving {
-    /// Where nodes are served.
+    /// The address for nodes.
     pub listen: SocketAddr,
     /// Where metrics are served, over plain HTTP; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
@@ -195,7 +196,7 @@ pub struct Serving {
     pub per_site: usize,
     /// Nobody is slowed down: for measurements.
     pub no_limits: bool,
-    /// The clock.
+    /// The clock by which certificates are judged.
     pub clock: WallClock,
 }
 
@@ -216,19 +217,20 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
     let live = Live::new(&opened.authorities)?;
     let tls = live.config(&clock)?;
     let database = settings::database(places);
-    let mut desk = Desk::new(opened, live, Arc::clone(&clock)).map_err(ServeError::Desk)?;
+    let mut service = RegistryService::new(opened, live, Arc::clone(&clock))
+        .map_err(ServeError::RegistryService)?;
     if serving.no_limits {
         tracing::warn!("nobody is slowed down: this is for measurements only");
-        desk.lift_limits();
+        service.lift_limits();
     }
-    let queue = Queue::start(desk).map_err(ServeError::Thread)?;
+    let queue = Queue::start(service).map_err(ServeError::Thread)?;
     let listener = listen(address)?;
     let admin_listener = listen_admin(&places.admin)?;
     let failed = |source| ServeError::Listen { address, source };
     let bound = listener.local_addr().map_err(failed)?;
 
     let counts = Counts::new().map_err(ServeError::Metrics)?;
-    let limit = Seats::new(serving.per_site);
+    let limit = ConnectionLimit::new(serving.per_site);
     let nodes =
         serve_nodes(queue.clone(), counts.clone(), limit, (listener, tls)).map_err(failed)?;
     let metrics = serving
@@ -253,7 +255,7 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
 fn serve_nodes(
     queue: Queue,
     counts: Counts,
-    limit: Seats,
+    limit: ConnectionLimit,
     (listener, tls): (TcpListener, rustls::ServerConfig),
 ) -> io::Result<actix_web::dev::Server> {
     let server = HttpServer::new(move || {
@@ -268,8 +270,8 @@ fn serve_nodes(
     })
     .workers(1)
     .disable_signals()
-    .max_connections(MOST_CONNECTIONS)
-    .max_connection_rate(MOST_HANDSHAKES)
+    .max_connections(MAX_CONNECTIONS)
+    .max_connection_rate(MAX_HANDSHAKES)
     .client_request_timeout(PATIENCE)
     .tls_handshake_timeout(PATIENCE)
     .shutdown_timeout(1)
@@ -320,7 +322,7 @@ fn serve_operator(
 }
 
 impl Running {
-    /// Where nodes are served.
+    /// Returns the address for nodes.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

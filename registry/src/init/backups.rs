@@ -13,7 +13,7 @@ use std::{
 };
 use wire::errors::Chain;
 
-/// How often.
+/// Interval between two backups.
 const EACH: Duration = Duration::from_secs(3600);
 
 /// So many copies are kept, the oldest is replaced.

@@ -31,8 +31,8 @@ const CROSS: &str = "cross.crt";
 const ROOT: &str = "root.crt";
 
 /// Where the files of a CA lie: those of the first beside `registry.json`.
-pub(crate) fn folder(places: &Places, generation: u32) -> PathBuf {
-    match generation {
+pub(crate) fn folder(places: &Places, version: u32) -> PathBuf {
+    match version {
         0 | 1 => places.etc.clone(),
         later => places.etc.join(format!("ca-{later}")),
     }
@@ -41,10 +41,10 @@ pub(crate) fn folder(places: &Places, generation: u32) -> PathBuf {
 /// Writes a CA's files, none over another.
 pub(crate) fn write_credentials(
     places: &Places,
-    generation: u32,
+    version: u32,
     made: &Credentials,
 ) -> Result<(), RegistryError> {
-    let folder = folder(places, generation);
+    let folder = folder(places, version);
     private_folder(&folder)?;
     let texts = [
         &made.ca,
@@ -65,8 +65,8 @@ pub(crate) fn write_credentials(
 }
 
 /// Reads a CA's files.
-fn read_credentials(places: &Places, generation: u32) -> Result<Credentials, RegistryError> {
-    let folder = folder(places, generation);
+fn read_credentials(places: &Places, version: u32) -> Result<Credentials, RegistryError> {
+    let folder = folder(places, version);
     let [ca, ca_key, signer, signer_key, tls, tls_key] = FILES.map(|name| read(&folder.join(name)));
     let [cross, root] = [CROSS, ROOT].map(|name| match read(&folder.join(name)) {
         Err(FileError::Missing { .. }) => Ok(String::new()),
@@ -91,7 +91,7 @@ pub(crate) fn authorities(
     let current = read_credentials(places, settings.authority)?;
     let other = settings
         .other_authority
-        .map(|generation| read_credentials(places, generation))
+        .map(|version| read_credentials(places, version))
         .transpose()?;
     let second = settings.other_authority.zip(other.as_ref());
     let authority = Authority::load((settings.authority, &current), second)?;
@@ -140,7 +140,7 @@ pub(crate) fn requested_key(places: &Places) -> Result<KeyPair, RegistryError> {
 ///
 /// # Errors
 /// It could not be removed.
-pub(crate) fn forget_request(places: &Places) -> Result<(), RegistryError> {
+pub(crate) fn remove_requested_key(places: &Places) -> Result<(), RegistryError> {
     let path = requested(places);
     Ok(remove_file_if_exists(&path)?)
 }
@@ -156,25 +156,25 @@ pub(crate) fn make_next(
     now_s: i64,
 ) -> Result<u32, RegistryError> {
     let before = authorities(places, settings)?;
-    let generation = settings.authority + 1;
+    let version = settings.authority + 1;
     let hosts = [address_of(places, settings)?.host().to_owned()];
     let mut made = Credentials::make(ca, &hosts, now_s)?;
     if made.anchor() != before.current.anchor() {
         made.cross(&before.current, now_s)?;
     }
-    // What an attempt that was cut off has left belongs to nobody: no settings name it.
-    let folder = folder(places, generation);
+    // Files of an interrupted attempt are not named by any settings, so they can be removed.
+    let folder = folder(places, version);
     remove_folder_if_exists(&folder)?;
-    write_credentials(places, generation, &made)?;
-    Ok(generation)
+    write_credentials(places, version, &made)?;
+    Ok(version)
 }
 
 /// Removes the keys of a CA that signs no more; its certificate stays.
 ///
 /// # Errors
 /// A key could not be removed.
-pub(crate) fn remove_keys(places: &Places, generation: u32) -> Result<(), RegistryError> {
-    let folder = folder(places, generation);
+pub(crate) fn remove_keys(places: &Places, version: u32) -> Result<(), RegistryError> {
+    let folder = folder(places, version);
     for name in FILES.iter().filter(|name| name.ends_with(".key")) {
         remove_file_if_exists(&folder.join(name))?;
     }

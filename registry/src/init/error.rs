@@ -8,13 +8,13 @@ use crate::{
 use ipnet::Ipv6Net;
 use std::path::PathBuf;
 use wire::registry::DocumentError;
-/// What could not be made or read.
+/// The reason why a registry cannot be created, opened or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// There is a registry already.
     #[error("{} exists: there is a registry already, and nothing was changed", path.display())]
     Exists {
-        /// What was found.
+        /// The file that exists already.
         path: PathBuf,
     },
     /// None of the files of a registry is there.
@@ -23,10 +23,10 @@ pub enum RegistryError {
         /// The settings, which are missing.
         path: PathBuf,
     },
-    /// It runs.
+    /// The registry runs.
     #[error("the registry runs: stop it first (somebody listens at {})", path.display())]
     Running {
-        /// Its socket.
+        /// The path of its socket.
         path: PathBuf,
     },
     /// A range that no network can have.
@@ -34,7 +34,7 @@ pub enum RegistryError {
         "the network {network} must have 16 to 64 bits, no bits set after them, and room for prefixes"
     )]
     Network {
-        /// What was asked for.
+        /// The range that was asked for.
         network: Ipv6Net,
     },
     /// A number out of range.
@@ -49,13 +49,13 @@ pub enum RegistryError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The database.
+    /// The database cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
 impl RegistryError {
-    /// Whether the caller lacks the rights.
+    /// Returns whether the caller lacks the rights.
     pub fn is_permission(&self) -> bool {
         match self {
             Self::File(error) | Self::Root(RootError::File(error)) => error.is_permission(),

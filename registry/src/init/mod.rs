@@ -30,12 +30,12 @@ use wire::{
     registry::{DocumentError, DocumentKind, NetworkDocument, Revocations, static_key_text},
     signed::{SignedDocument, hex},
 };
-/// What a new network shall be.
+/// The properties of a new network.
 #[derive(Clone, Debug)]
 pub struct NewNetwork {
     /// Its range; `None`: a random /48 of unique local addresses.
     pub network: Option<Ipv6Net>,
-    /// Where the registry is reached.
+    /// The address at which the registry is reached.
     pub address: RegistryAddress,
     /// Bits of the prefixes handed out.
     pub prefix_length: u8,
@@ -43,7 +43,7 @@ pub struct NewNetwork {
     pub parameters: Parameters,
     /// How long a node's certificate is good, in seconds.
     pub certificate_life_s: i64,
-    /// How long an announcement is kept, in seconds.
+    /// The lifetime of an announcement, in seconds.
     pub announcement_ttl_s: i64,
     /// How long after its end a certificate can still be renewed, and its prefix rests, in seconds.
     pub grace_s: i64,
@@ -105,7 +105,7 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Re
         1,
         &revocations,
     )?;
-    // Last, since its presence says that all is there.
+    // The settings are written last, since their presence means that everything else is there.
     write_new(&settings_file, &json(&settings).map_err(shape_error)?)?;
     Ok(range)
 }
@@ -140,7 +140,7 @@ fn first_settings(new: &NewNetwork) -> Settings {
         grace_s: new.grace_s,
         authority: 1,
         other_authority: None,
-        barred: Vec::new(),
+        revoked: Vec::new(),
     }
 }
 
@@ -175,22 +175,22 @@ pub(crate) fn keep<T: Serialize>(
 
 /// A registry's files, read and checked.
 pub struct Opened {
-    /// What `init` was told.
+    /// The settings of the registry.
     pub settings: Settings,
-    /// Where its files lie.
+    /// The paths of its files.
     pub places: Places,
     /// Its address, read.
     pub address: RegistryAddress,
     /// Keys and certificates.
     pub(crate) authorities: Authorities,
-    /// The database.
+    /// The database of the registry.
     pub storage: Sqlite,
 }
 
-/// Opens a registry that `init` made.
+/// Opens a registry that `init` created.
 ///
 /// # Errors
-/// There is none, or something of it cannot be read or is not sound.
+/// There is none, or some part of it is missing, unreadable or not sound.
 pub fn open(places: &Places) -> Result<Opened, RegistryError> {
     let settings = read_settings(places)?;
     let address = address_of(places, &settings)?;

@@ -23,13 +23,13 @@ const VERSIONS: u64 = 1000;
 /// So many prefixes after the last of the copy are not handed out: they may have been, since.
 const PREFIXES: usize = 1000;
 
-/// Puts the copy at `file` in the database's place; where the old one lies now.
+/// Replaces the database by the copy at `file`; returns the path to which the old one was moved.
 ///
-/// What has happened since the copy is lost: nodes that joined must join again, revocations must be
-/// made again.
+/// Everything that happened since the copy is lost: nodes that joined must join again, revocations
+/// must be repeated.
 ///
 /// # Errors
-/// The registry runs, the copy is not sound, or something could not be written.
+/// The registry runs, the copy is not sound, or a file could not be written.
 pub fn restore(places: &Places, file: &Path) -> Result<PathBuf, RegistryError> {
     if UnixStream::connect(&places.admin).is_ok() {
         return Err(RegistryError::Running {
@@ -60,7 +60,7 @@ pub fn restore(places: &Places, file: &Path) -> Result<PathBuf, RegistryError> {
     Ok(aside)
 }
 
-/// Publishes both documents anew, under versions that no node has seen.
+/// Publishes both documents again, under versions that no node has seen.
 fn leap(
     storage: &mut dyn Storage,
     authority: &crate::pki::authority::Authority,

@@ -22,7 +22,7 @@ use wire::{
 
 /// One CA with its signer of documents.
 struct Ca {
-    generation: u32,
+    version: u32,
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     der: Vec<u8>,
@@ -60,7 +60,7 @@ pub struct Issued {
     pub serial: String,
     /// PEM; the CA's certificate follows where a root stands above it.
     pub certificate: String,
-    /// Generation of the CA that signed it.
+    /// The version of the CA that signed it.
     pub authority: u32,
     /// Seconds since 1970.
     pub not_before_s: i64,
@@ -69,7 +69,7 @@ pub struct Issued {
 }
 
 impl Ca {
-    fn load(generation: u32, credentials: &Credentials) -> Result<Self, PkiError> {
+    fn load(version: u32, credentials: &Credentials) -> Result<Self, PkiError> {
         let key = KeyPair::from_pem(&credentials.ca_key).map_err(make("use of the CA's key"))?;
         let issuer =
             Issuer::from_ca_cert_pem(&credentials.ca, key).map_err(make("use of the CA"))?;
@@ -82,7 +82,7 @@ impl Ca {
             what: "the CA's serial number (a 1 followed by the network's bits)",
         })?;
         Ok(Self {
-            generation,
+            version,
             issuer,
             pem: credentials.ca.clone(),
             der: ca.der,
@@ -111,7 +111,7 @@ impl Ca {
 }
 
 impl Authority {
-    /// Takes up the work of a network; the numbers are the CAs' generations.
+    /// Loads the CAs of a network; the numbers are their versions.
     ///
     /// # Errors
     /// A key or certificate cannot be read, or a CA's serial number names no network.
@@ -120,7 +120,7 @@ impl Authority {
         other: Option<(u32, &Credentials)>,
     ) -> Result<Self, PkiError> {
         let other = other
-            .map(|(generation, credentials)| Ca::load(generation, credentials))
+            .map(|(version, credentials)| Ca::load(version, credentials))
             .transpose()?;
         Ok(Self {
             current: Ca::load(current.0, current.1)?,
@@ -148,10 +148,11 @@ impl Authority {
         self.current.has_root
     }
 
-    /// Serial number and end (seconds since 1970) of the other CA, where both have the same root.
+    /// Returns serial number and expiry (seconds since 1970) of the other CA, if both have the
+    /// same root.
     ///
     /// # Errors
-    /// Its certificate has no serial number that can be barred.
+    /// Its certificate has no serial number that can be revoked.
     pub(crate) fn other_between(&self) -> Result<Option<(String, i64)>, PkiError> {
         let other = self
             .other
@@ -191,16 +192,16 @@ impl Authority {
             .collect()
     }
 
-    /// Generation of the CA that signs.
-    pub fn generation(&self) -> u32 {
-        self.current.generation
+    /// Returns the version of the CA that signs.
+    pub fn version(&self) -> u32 {
+        self.current.version
     }
 
     /// Whether the other CA, if there is one, is that before the current one.
     pub fn is_retiring(&self) -> bool {
         self.other
             .as_ref()
-            .is_some_and(|other| other.generation < self.current.generation)
+            .is_some_and(|other| other.version < self.current.version)
     }
 
     /// All CAs that nodes trust, in PEM; that of who signs is the first.
@@ -270,7 +271,7 @@ impl Authority {
         Ok(Issued {
             serial: hex(&serial),
             certificate,
-            authority: ca.generation,
+            authority: ca.version,
             not_before_s: now_s - BACKDATE_S,
             not_after_s: until_s,
         })
@@ -319,8 +320,8 @@ mod tests {
         Authority::load((1, &credentials), None).unwrap()
     }
 
-    fn credentials(network: &str, generation: u32) -> Credentials {
-        let ca = NewCa::alone(network.parse().unwrap(), generation, NOW_S).unwrap();
+    fn credentials(network: &str, version: u32) -> Credentials {
+        let ca = NewCa::alone(network.parse().unwrap(), version, NOW_S).unwrap();
         Credentials::make(ca, &["45.67.0.1".into()], NOW_S).unwrap()
     }
 

@@ -32,7 +32,8 @@ pub fn random_network() -> Result<Ipv6Net, PkiError> {
     Ok(Ipv6Net::new_assert(address, 48))
 }
 
-/// The serial number of a CA says its network: a 1 followed by the network's bits.
+/// Returns the serial number of a CA, which encodes its network: a 1 followed by the network's
+/// bits.
 pub(crate) fn serial_of_network(network: Ipv6Net) -> SerialNumber {
     let length = u32::from(network.prefix_len());
     let number = 1u128 << length
@@ -76,7 +77,7 @@ fn moment(seconds: i64) -> Result<OffsetDateTime, PkiError> {
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PkiError::Time { seconds })
 }
 
-/// What a CA says of itself, below which there may be so many more.
+/// The parameters of a CA with this path length.
 pub(super) fn ca_like(
     name: &str,
     below: u8,
@@ -89,13 +90,13 @@ pub(super) fn ca_like(
     Ok(ca)
 }
 
-/// What a CA that stands for itself says of itself; only the first has no generation in its name.
+/// The parameters of a self-signed CA; only the first has no version in its name.
 pub(super) fn ca_params(
     network: Ipv6Net,
-    generation: u32,
+    version: u32,
     now_s: i64,
 ) -> Result<CertificateParams, PkiError> {
-    let name = match generation {
+    let name = match version {
         0 | 1 => format!("warren {network}"),
         later => format!("warren {network} {later}"),
     };
@@ -104,7 +105,7 @@ pub(super) fn ca_params(
     Ok(ca)
 }
 
-/// What a root says of itself.
+/// The parameters of a root.
 pub(crate) fn root_params(network: Ipv6Net, now_s: i64) -> Result<CertificateParams, PkiError> {
     let mut root = ca_like(
         &format!("warren {network} root"),
@@ -116,7 +117,7 @@ pub(crate) fn root_params(network: Ipv6Net, now_s: i64) -> Result<CertificatePar
     Ok(root)
 }
 
-/// What a root says of a CA that signs.
+/// The parameters of a signing CA below a root.
 pub(crate) fn online_ca_params(
     network: Ipv6Net,
     now_s: i64,

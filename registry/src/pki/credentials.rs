@@ -21,7 +21,7 @@ pub struct Credentials {
     pub signer_key: String,
     /// The registry's own certificate for TLS.
     pub tls: String,
-    /// Its key.
+    /// The key of the TLS certificate.
     pub tls_key: String,
     /// The same CA certified by the one before it; empty for the first, and where both have the same root.
     pub cross: String,
@@ -38,8 +38,8 @@ pub(crate) struct NewCa {
 
 impl NewCa {
     /// One that stands for itself.
-    pub(crate) fn alone(network: Ipv6Net, generation: u32, now_s: i64) -> Result<Self, PkiError> {
-        let (ca, key) = (ca_params(network, generation, now_s)?, new_key()?);
+    pub(crate) fn alone(network: Ipv6Net, version: u32, now_s: i64) -> Result<Self, PkiError> {
+        let (ca, key) = (ca_params(network, version, now_s)?, new_key()?);
         let certificate = ca.self_signed(&key).map_err(make("the CA"))?.pem();
         Ok(Self {
             certificate,

@@ -1,12 +1,12 @@
 //! The errors of keys and certificates.
 
-/// What an authority could not do.
+/// The reason why a key or certificate cannot be created or used.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// The library refused.
     #[error("cannot make {what}")]
     Make {
-        /// What was tried.
+        /// The object that could not be created.
         what: &'static str,
         /// The underlying error.
         #[source]
@@ -18,13 +18,13 @@ pub enum PkiError {
     /// A moment outside the calendar.
     #[error("{seconds} s since 1970 is outside the calendar")]
     Time {
-        /// The moment.
+        /// The moment, in seconds since 1970.
         seconds: i64,
     },
     /// A stored certificate that cannot be read.
     #[error("{what} cannot be read as a certificate")]
     Stored {
-        /// What was tried.
+        /// The object that could not be read.
         what: &'static str,
     },
 }

@@ -26,7 +26,7 @@ use wire::{
 /// Its certificate, which everybody may know.
 const CERTIFICATE: &str = "root.crt";
 
-/// Its key.
+/// The file of the root's key.
 const KEY: &str = "root.key";
 
 /// A root that cannot be created, opened or used.
@@ -41,7 +41,7 @@ pub enum RootError {
     /// The folder holds no root, or only its certificate.
     #[error("there is no root in {}: root.crt or root.key is missing", path.display())]
     Missing {
-        /// The folder.
+        /// The folder of the root.
         path: PathBuf,
     },
     /// A CA must not be older than one that the root certified before.
@@ -74,7 +74,7 @@ pub struct OfflineRoot {
 }
 
 impl OfflineRoot {
-    /// Whether the folder holds one.
+    /// Returns whether the folder holds a root, or a part of one.
     pub fn exists(folder: &Path) -> bool {
         [CERTIFICATE, KEY]
             .iter()

@@ -27,29 +27,29 @@ pub struct ProvenKey {
 }
 
 impl ProvenKey {
-    /// SHA-256 of the SPKI: by this a key is known and barred.
+    /// Returns SHA-256 of the SPKI, by which a key is known and blocked.
     pub fn hash(&self) -> [u8; 32] {
         sha256(&self.spki)
     }
 }
 
-/// SHA-256.
+/// Returns SHA-256 of the bytes.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash
 }
 
-/// Why a certificate request is not taken.
+/// The reason why a certificate request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
     /// More than 4 KiB.
     #[error("a certificate request has at most {PEM_LIMIT} bytes")]
     TooLong,
-    /// Not one PEM block `CERTIFICATE REQUEST`.
+    /// The text is not one PEM block `CERTIFICATE REQUEST`.
     #[error("not a certificate request in PEM")]
     NoPem,
-    /// Not PKCS #10.
+    /// The block is not PKCS #10.
     #[error("not a certificate request of PKCS #10")]
     NoDer,
     /// Another kind of key.
@@ -57,7 +57,7 @@ pub enum BadRequest {
         "the key is neither an ECDSA key on P-256 nor an RSA key of 2048 to 4096 bits with e = 65537"
     )]
     KeyClass,
-    /// Not signed with SHA-256 by that very key.
+    /// The request is not signed with SHA-256 by its own key.
     #[error("the request is not signed with its own key and SHA-256")]
     Signature,
 }

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-/// Why TLS cannot be set up.
+/// The reason why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up TLS")]
 pub struct TlsError(#[source] Box<dyn std::error::Error + Send + Sync>);
@@ -118,7 +118,7 @@ impl Live {
         })
     }
 
-    /// From the next handshake on.
+    /// Replaces the certificates from the next handshake on.
     pub(crate) fn replace(&self, authorities: &Authorities) -> Result<(), TlsError> {
         let material = Arc::new(Material::make(authorities, &self.provider)?);
         *self
@@ -167,8 +167,8 @@ impl ClientCertVerifier for Live {
         &[]
     }
 
-    /// A certificate that is over passes too: its owner may be late to renew it. Whether it is any
-    /// good is the desk's to say, with each request, and for all but a renewal it is not.
+    /// An expired certificate passes too, because its owner may be late to renew it. The service
+    /// decides with each request what it may do: nothing but a renewal.
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -2,16 +2,20 @@
 
 use super::*;
 
-impl Desk {
+impl RegistryService {
     /// Remembers where a member can be dialled, and what it holds; endpoints that nobody should dial
     /// are left out.
     ///
     /// # Errors
     /// It could not be kept.
-    pub fn announce(&mut self, member: &Member, said: &Announcement) -> Result<Announced, Refusal> {
+    pub fn announce(
+        &mut self,
+        member: &Member,
+        said: &Announcement,
+    ) -> Result<Announced, ServiceError> {
         let now_s = self.now_s();
         if !self.pace.announcement(member.prefix, now_s) {
-            return Err(Refusal::TooOften {
+            return Err(ServiceError::TooOften {
                 what: "announcements",
             });
         }
@@ -20,7 +24,7 @@ impl Desk {
             || !software.bytes().all(|byte| (b' '..=b'~').contains(&byte))
         {
             let right = format!("at most {SOFTWARE_LIMIT} printable characters of ASCII");
-            return Err(Refusal::Value {
+            return Err(ServiceError::Value {
                 field: "software",
                 value: "it".into(),
                 right,
@@ -49,13 +53,13 @@ impl Desk {
             network_version: said.network_version,
             network_applied: said.network_applied,
             revocations_version: said.revocations_version,
-            // Nobody is told of a node whose certificate is over.
+            // A node whose certificate has expired is not handed to others.
             until_s: now_s.saturating_add(ttl_s).min(member.not_after_s),
         };
         self.storage.announce(member.prefix, &report)?;
         tracing::debug!(prefix = %member.prefix, endpoints = report.endpoints.len(), "announcement kept");
-        self.book.announce(member.prefix, report);
-        self.book
+        self.directory.announce(member.prefix, report);
+        self.directory
             .unreachable(member.prefix, &said.unreachable, now_s);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
         let (at, ttl_s) = (rfc3339(now_s), u64::try_from(ttl_s).unwrap_or(0));
@@ -73,14 +77,16 @@ impl Desk {
     ///
     /// # Errors
     /// Asked too often.
-    pub fn bootstrap(&mut self, member: &Member, count: usize) -> Result<Bootstrap, Refusal> {
+    pub fn bootstrap(&mut self, member: &Member, count: usize) -> Result<Bootstrap, ServiceError> {
         let now_s = self.now_s();
         if !self.pace.bootstrap(member.prefix, now_s) {
-            return Err(Refusal::TooOften {
+            return Err(ServiceError::TooOften {
                 what: "questions for nodes",
             });
         }
-        let nodes = self.book.some(member.prefix, count.min(MAX_NODES), now_s);
+        let nodes = self
+            .directory
+            .select(member.prefix, count.min(MAX_NODES), now_s);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
         Ok(Bootstrap {
             version: VERSION,

@@ -1,15 +1,15 @@
 //! Changes the CA, in three steps. Below a root that stays nobody has to trust anything new.
 
 use super::{
-    Desk,
+    RegistryService,
     rotations::{CaStep, refuse},
 };
 use crate::{
     files::FileError,
     init::{ca_versions, error::RegistryError, keep},
     pki::{authority::Authorities, certificates::Parsed, credentials::NewCa},
-    service::error::Refusal,
-    settings::{self, BarredCa, Settings},
+    service::error::ServiceError,
+    settings::{self, RevokedCa, Settings},
     store::{Storage, StorageError},
 };
 use ipnet::Ipv6Net;
@@ -21,7 +21,7 @@ use wire::{
     signed::{SignedDocument, open},
 };
 
-/// What a root is asked for.
+/// The request to a root for the next CA.
 pub struct CaRequest {
     /// A request (PKCS #10 in PEM) with the key of the next CA.
     pub csr: String,
@@ -31,25 +31,25 @@ pub struct CaRequest {
     pub has_root: bool,
 }
 
-/// What the network document must say of CAs: nothing while there was only the first.
+/// Returns the CAs that the network document must list: none while there was only the first.
 fn expected(authorities: &Authorities) -> Vec<String> {
     let authority = &authorities.authority;
-    match (authority.generation(), &authorities.other) {
+    match (authority.version(), &authorities.other) {
         (1, None) => Vec::new(),
         (_, _) => authority.trusted(),
     }
 }
 
-/// Brings the documents in line with the CAs: a change of the CA may have been cut off between its
-/// files and its documents.
-pub(super) fn mend(
+/// Brings the documents in line with the CAs, in case a change of the CA was interrupted between
+/// its files and its documents.
+pub(super) fn repair(
     storage: &mut dyn Storage,
     authorities: &Authorities,
     settings: &Settings,
-) -> Result<(), Refusal> {
+) -> Result<(), ServiceError> {
     let authority = &authorities.authority;
     let cas = authority.trusted_der();
-    let read = |storage: &dyn Storage, kind| -> Result<(Vec<u8>, SignedDocument), Refusal> {
+    let read = |storage: &dyn Storage, kind| -> Result<(Vec<u8>, SignedDocument), ServiceError> {
         let missing = StorageError::Value {
             what: "no signed document, or one",
         };
@@ -72,8 +72,8 @@ pub(super) fn mend(
     }
     let (payload, signed) = read(storage, DocumentKind::Revocations)?;
     let mut list = Revocations::read(&payload)?;
-    if list.authorities != settings.barred_serials() || !authority.signed_rightly(&signed) {
-        list.authorities = settings.barred_serials();
+    if list.authorities != settings.revoked_ca_serials() || !authority.signed_rightly(&signed) {
+        list.authorities = settings.revoked_ca_serials();
         list.version += 1;
         keep(
             storage,
@@ -86,14 +86,14 @@ pub(super) fn mend(
     Ok(())
 }
 
-fn certificate(why: impl ToString) -> Refusal {
-    Refusal::CaCertificate {
+fn certificate(why: impl ToString) -> ServiceError {
+    ServiceError::CaCertificate {
         why: why.to_string(),
     }
 }
 
-fn out_of_order<T>(why: &str) -> Result<T, Refusal> {
-    Err(Refusal::Step {
+fn out_of_order<T>(why: &str) -> Result<T, ServiceError> {
+    Err(ServiceError::Step {
         why: why.to_owned(),
     })
 }
@@ -104,7 +104,7 @@ fn in_pem(der: &[u8]) -> String {
     pem::encode_config(&Pem::new("CERTIFICATE", der), lines)
 }
 
-impl Desk {
+impl RegistryService {
     /// When each trusted CA ends, seconds since 1970, and what it is.
     pub fn ca_ends(&self) -> Vec<(&'static str, i64)> {
         self.authorities.authority.ends()
@@ -114,7 +114,7 @@ impl Desk {
     ///
     /// # Errors
     /// The key could not be made or kept.
-    pub fn request_ca(&mut self, who: &str) -> Result<CaRequest, Refusal> {
+    pub fn request_ca(&mut self, who: &str) -> Result<CaRequest, ServiceError> {
         let key = ca_versions::request_key(&self.places)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -132,7 +132,7 @@ impl Desk {
     }
 
     /// The next CA: one that stands for itself, or the one that a root certified.
-    fn next_ca(&self, given: Option<&str>) -> Result<NewCa, Refusal> {
+    fn next_ca(&self, given: Option<&str>) -> Result<NewCa, ServiceError> {
         let (authority, now_s) = (&self.authorities.authority, self.now_s());
         let Some(text) = given else {
             if authority.has_root() {
@@ -180,18 +180,20 @@ impl Desk {
         })
     }
 
-    /// Changes the CA, one step; says what was done, and the version of the network document. `given`, for the
-    /// first: the next CA's certificate and its root's, in PEM.
+    /// Takes one step of a change of the CA; returns what was done, and the version of the network
+    /// document. For the first step `given` holds the next CA's certificate and its root's, in
+    /// PEM.
     ///
     /// # Errors
-    /// The step is out of order, the certificates are not good, or nodes are not ready and it is not forced.
+    /// The step is out of order, the certificates are not good, or nodes are not ready and it is
+    /// not forced.
     pub fn rotate_ca(
         &mut self,
         step: CaStep,
         given: Option<&str>,
         force: bool,
         who: &str,
-    ) -> Result<(String, u64), Refusal> {
+    ) -> Result<(String, u64), ServiceError> {
         let retiring = self.authorities.authority.is_retiring();
         let (current, other) = (self.settings.authority, self.settings.other_authority);
         let mut settings = self.settings.clone();
@@ -230,7 +232,7 @@ impl Desk {
         let trusted = expected(&self.authorities);
         let version = self.publish(|document| document.authorities = trusted)?;
         match (step, other) {
-            (CaStep::Stage, _) => ca_versions::forget_request(&self.places)?,
+            (CaStep::Stage, _) => ca_versions::remove_requested_key(&self.places)?,
             (CaStep::Retire, Some(before)) => {
                 self.publish_revocations()?;
                 ca_versions::remove_keys(&self.places, before)?;
@@ -244,7 +246,7 @@ impl Desk {
     }
 
     /// Before the next CA signs: all nodes must trust it, which they do for its root's sake where that stays.
-    fn activate(&mut self, current: u32, next: u32, force: bool) -> Result<String, Refusal> {
+    fn activate(&mut self, current: u32, next: u32, force: bool) -> Result<String, ServiceError> {
         if self.authorities.authority.other_between()?.is_some() {
             return Ok(format!("CA {next} signs; nodes renew below the same root"));
         }
@@ -257,26 +259,26 @@ impl Desk {
         ))
     }
 
-    /// Bars the CA before, which the root that stays would go on to vouch for.
-    fn bar_other(&self, settings: &mut Settings) -> Result<(), Refusal> {
+    /// Revokes the previous CA, for which the root, which stays, would otherwise still vouch.
+    fn bar_other(&self, settings: &mut Settings) -> Result<(), ServiceError> {
         let Some((serial, until_s)) = self.authorities.authority.other_between()? else {
             return Ok(());
         };
         let now_s = self.now_s();
-        settings.barred.retain(|ca| ca.until_s > now_s);
-        if settings.barred.len() >= MAX_REVOKED_CAS {
-            return out_of_order("as many CAs are barred as the revocations may name");
+        settings.revoked.retain(|ca| ca.until_s > now_s);
+        if settings.revoked.len() >= MAX_REVOKED_CAS {
+            return out_of_order("as many CAs are revoked as the revocations may name");
         }
-        settings.barred.push(BarredCa { serial, until_s });
+        settings.revoked.push(RevokedCa { serial, until_s });
         Ok(())
     }
 
     /// Refuses unless each node has a certificate of this CA.
-    fn need_renewed(&self, generation: u32) -> Result<(), Refusal> {
+    fn need_renewed(&self, version: u32) -> Result<(), ServiceError> {
         let nodes = self.live_nodes()?;
         let missing = nodes
             .iter()
-            .filter(|(_, theirs)| !theirs.contains(&generation));
+            .filter(|(_, theirs)| !theirs.contains(&version));
         refuse(
             missing.map(|(prefix, _)| prefix.to_string()).collect(),
             nodes.len(),

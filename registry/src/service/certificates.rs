@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl Desk {
+impl RegistryService {
     /// Issues a certificate.
     pub(super) fn issue(&mut self, checked: &CheckedClaim) -> Result<Claimed, IssueError> {
         let (authority, life_s) = (
@@ -20,25 +20,25 @@ impl Desk {
         })
     }
 
-    /// A token for a certificate; `from` is where the request came from.
+    /// Issues a certificate for a token; `from` is the source of the request.
     ///
     /// # Errors
-    /// [`Refusal`]; nothing was issued then.
+    /// [`ServiceError`]; nothing was issued then.
     pub fn claim(
         &mut self,
         from: IpAddr,
         claim: &Claim,
         key: ProvenKey,
-    ) -> Result<Claimed, Refusal> {
+    ) -> Result<Claimed, ServiceError> {
         let (site, now_s) = (Site::from(from), self.now_s());
         if !self.failures.may_try(site, now_s) {
-            return Err(Refusal::TooMany);
+            return Err(ServiceError::TooMany);
         }
-        // A text that is no token goes the same way as an unknown one.
+        // A text that is no token is handled like an unknown token.
         let token = token_from_text(&claim.token).map_or([0; 32], |token| sha256(&token));
         let anonymous = self.storage.is_anonymous(&token)?;
         if anonymous && !self.pace.may_join(site, now_s) {
-            return Err(Refusal::Strangers);
+            return Err(ServiceError::Strangers);
         }
         let (length, wanted) = (self.settings.prefix_length, Wanted::default());
         let claimed = self
@@ -72,21 +72,21 @@ impl Desk {
     /// numbers, but not with our members' keys.
     fn recorded(
         &self,
-        shown: &Shown,
+        shown: &ShownCertificate,
         good: impl FnOnce(&Member) -> bool,
-    ) -> Result<Member, Refusal> {
+    ) -> Result<Member, ServiceError> {
         let ours = self
             .storage
             .member(&shown.serial)?
             .filter(|member| member.key == shown.key);
-        ours.filter(good).ok_or(Refusal::NoMember)
+        ours.filter(good).ok_or(ServiceError::NoMember)
     }
 
     /// The member whose certificate was shown, if it still is one.
     ///
     /// # Errors
     /// Unknown, revoked or expired.
-    pub fn member(&self, shown: &Shown) -> Result<Member, Refusal> {
+    pub fn member(&self, shown: &ShownCertificate) -> Result<Member, ServiceError> {
         let now_s = self.now_s();
         self.recorded(shown, |member| {
             member.revoked_s.is_none() && member.not_after_s > now_s
@@ -97,7 +97,7 @@ impl Desk {
     ///
     /// # Errors
     /// Unknown, revoked, or over for too long.
-    pub fn renewable(&self, shown: &Shown) -> Result<Member, Refusal> {
+    pub fn renewable(&self, shown: &ShownCertificate) -> Result<Member, ServiceError> {
         let since_s = self.now_s().saturating_sub(self.settings.grace_s);
         self.recorded(shown, |member| {
             member.revoked_s.is_none() && member.not_after_s > since_s
@@ -108,11 +108,15 @@ impl Desk {
     ///
     /// # Errors
     /// Too early or too late, or the key is another's.
-    pub fn renew(&mut self, shown: &Shown, key: &ProvenKey) -> Result<Renewed, Refusal> {
+    pub fn renew(
+        &mut self,
+        shown: &ShownCertificate,
+        key: &ProvenKey,
+    ) -> Result<Renewed, ServiceError> {
         let (old, now_s) = (self.renewable(shown)?, self.now_s());
         let hash = key.hash();
         if old.not_after_s <= now_s && hash != old.key {
-            return Err(Refusal::LateKey);
+            return Err(ServiceError::LateKey);
         }
         let later = self.storage.certificates(old.prefix, now_s)?;
         let later: Vec<_> = later
@@ -128,10 +132,10 @@ impl Desk {
             });
         }
         if !self.is_due(&old, now_s) {
-            return Err(Refusal::TooEarly);
+            return Err(ServiceError::TooEarly);
         }
-        if later.len() >= MOST_RENEWALS {
-            return Err(Refusal::TooOften {
+        if later.len() >= MAX_RENEWALS {
+            return Err(ServiceError::TooOften {
                 what: "renewals of one certificate",
             });
         }
@@ -152,7 +156,7 @@ impl Desk {
     /// no longer the one that signs.
     fn is_due(&self, member: &Member, now_s: i64) -> bool {
         let life_s = member.not_after_s - member.not_before_s - BACKDATE_S;
-        member.authority != self.authorities.authority.generation()
+        member.authority != self.authorities.authority.version()
             || member.not_after_s - now_s <= life_s / 3
     }
 }

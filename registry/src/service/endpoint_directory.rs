@@ -5,39 +5,39 @@ use policies::names::Prefix;
 use std::collections::{BTreeMap, BTreeSet};
 use wire::registry::Node;
 
-/// So many others must say that a node cannot be dialled, before it is told last: one may lie, or
-/// sit behind a broken firewall.
+/// Number of other nodes that must report a node as unreachable before it is handed out last: a
+/// single reporter may lie, or sit behind a broken firewall.
 const WITNESSES: usize = 2;
 
-/// Most witnesses that are remembered of one node.
-const MOST_WITNESSES: usize = 8;
+/// Most reporters that are remembered of one node.
+const MAX_REPORTERS: usize = 8;
 
-/// What a witness said is forgotten after this.
-const WITNESS_S: i64 = 600;
+/// A report expires after this.
+const REPORT_LIFETIME_S: i64 = 600;
 
 #[derive(Debug, Default)]
 struct Line {
     report: Report,
-    /// How often others were told of it.
+    /// The number of times the node was handed to others.
     told: u64,
-    /// Who could not dial it, and when.
-    witnesses: Vec<(Prefix, i64)>,
+    /// The nodes that could not dial it, and when they reported that.
+    reporters: Vec<(Prefix, i64)>,
 }
 
 impl Line {
     fn is_unreachable(&self, now_s: i64) -> bool {
-        let fresh = |(_, at_s): &&(Prefix, i64)| (0..WITNESS_S).contains(&(now_s - at_s));
-        self.witnesses.iter().filter(fresh).count() >= WITNESSES
+        let fresh = |(_, at_s): &&(Prefix, i64)| (0..REPORT_LIFETIME_S).contains(&(now_s - at_s));
+        self.reporters.iter().filter(fresh).count() >= WITNESSES
     }
 }
 
 /// All that was announced and counts still.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct EndpointDirectory {
     lines: BTreeMap<Prefix, Line>,
 }
 
-impl Book {
+impl EndpointDirectory {
     pub(super) fn new(all: Vec<(Prefix, Report)>) -> Self {
         let lines = all.into_iter().map(|(prefix, report)| {
             (
@@ -53,8 +53,8 @@ impl Book {
         }
     }
 
-    /// A node announced itself. A new one begins where the others are, so that it is not told to
-    /// everybody at once; one whose endpoints are others now has no witnesses against it.
+    /// Takes an announcement. A new node starts with the count of the others, so that it is not
+    /// handed to everybody at once; a node with new endpoints loses the reports against it.
     pub(super) fn announce(&mut self, prefix: Prefix, report: Report) {
         let least = self
             .lines
@@ -66,21 +66,21 @@ impl Book {
             ..Line::default()
         });
         if line.report.endpoints != report.endpoints {
-            line.witnesses.clear();
+            line.reporters.clear();
             line.told = line.told.max(least);
         }
         line.report = report;
     }
 
-    /// `witness` could not dial these.
-    pub(super) fn unreachable(&mut self, witness: Prefix, nodes: &[Prefix], now_s: i64) {
-        for node in nodes.iter().filter(|node| **node != witness) {
+    /// Notes that `reporter` could not dial these nodes.
+    pub(super) fn unreachable(&mut self, reporter: Prefix, nodes: &[Prefix], now_s: i64) {
+        for node in nodes.iter().filter(|node| **node != reporter) {
             if let Some(line) = self.lines.get_mut(node) {
-                line.witnesses.retain(|(other, _)| *other != witness);
-                if line.witnesses.len() >= MOST_WITNESSES {
-                    line.witnesses.remove(0);
+                line.reporters.retain(|(other, _)| *other != reporter);
+                if line.reporters.len() >= MAX_REPORTERS {
+                    line.reporters.remove(0);
                 }
-                line.witnesses.push((witness, now_s));
+                line.reporters.push((reporter, now_s));
             }
         }
     }
@@ -89,9 +89,9 @@ impl Book {
         self.lines.remove(&prefix);
     }
 
-    /// Up to `count` nodes that can be dialled, never `asker`: those of whom others were told least,
-    /// at random among equals; those that cannot be dialled come last.
-    pub(super) fn some(&mut self, asker: Prefix, count: usize, now_s: i64) -> Vec<Node> {
+    /// Returns up to `count` nodes that can be dialled, without `asker`: those that were handed
+    /// out least, at random among equals; those reported as unreachable come last.
+    pub(super) fn select(&mut self, asker: Prefix, count: usize, now_s: i64) -> Vec<Node> {
         self.lines.retain(|_, line| line.report.until_s > now_s);
         let good = self
             .lines
@@ -121,7 +121,7 @@ impl Book {
         told.collect()
     }
 
-    /// What a node said last.
+    /// Returns the last announcement of a node.
     pub(super) fn report(&self, prefix: Prefix, now_s: i64) -> Option<&Report> {
         self.lines
             .get(&prefix)
@@ -155,11 +155,11 @@ mod tests {
         }
     }
 
-    /// `nodes` have announced themselves; `askers` ask for `count` each: the least and the most that
-    /// any node was told.
+    /// Lets `askers` ask for `count` of `nodes` each; returns the least and the most that any node
+    /// was handed out.
     #[track_caller]
     fn check(nodes: u32, askers: u32, count: usize, expected: (usize, usize)) {
-        let mut book = Book::new(
+        let mut directory = EndpointDirectory::new(
             (1..=nodes)
                 .map(|number| (prefix(number), report(10)))
                 .collect(),
@@ -167,7 +167,7 @@ mod tests {
         let mut told: BTreeMap<Prefix, usize> =
             (1..=nodes).map(|number| (prefix(number), 0)).collect();
         for asker in 0..askers {
-            let some = book.some(prefix(1_000 + asker), count, 0);
+            let some = directory.select(prefix(1_000 + asker), count, 0);
             let distinct: BTreeSet<_> = some.iter().map(|node| node.prefix).collect();
             assert_eq!(distinct.len(), some.len(), "told twice in one answer");
             some.iter()
@@ -188,15 +188,16 @@ mod tests {
 
     #[test]
     fn who_announces_later_is_not_told_to_everybody() {
-        let mut book = Book::new(
+        let mut directory = EndpointDirectory::new(
             (1..=10)
                 .map(|number| (prefix(number), report(10)))
                 .collect(),
         );
-        (0..100).for_each(|asker| drop(book.some(prefix(1_000 + asker), 5, 0)));
-        book.announce(prefix(11), report(10));
+        (0..100).for_each(|asker| drop(directory.select(prefix(1_000 + asker), 5, 0)));
+        directory.announce(prefix(11), report(10));
         let hits = (0..11).filter(|asker| {
-            book.some(prefix(2_000 + asker), 1, 0)
+            directory
+                .select(prefix(2_000 + asker), 1, 0)
                 .iter()
                 .any(|node| node.prefix == prefix(11))
         });
@@ -205,20 +206,20 @@ mod tests {
 
     #[test]
     fn who_cannot_be_dialled_comes_last_and_one_witness_does_not_count() {
-        let mut book = Book::new(
+        let mut directory = EndpointDirectory::new(
             (1..=3)
                 .map(|number| (prefix(number), report(10_000)))
                 .collect(),
         );
-        let told = |book: &mut Book, now_s| {
-            let nodes = book.some(prefix(9), 2, now_s);
+        let told = |directory: &mut EndpointDirectory, now_s| {
+            let nodes = directory.select(prefix(9), 2, now_s);
             nodes.iter().any(|node| node.prefix == prefix(1))
         };
-        (0..4).for_each(|_| book.unreachable(prefix(2), &[prefix(1)], 0));
-        assert!((0..9).any(|_| told(&mut book, 0)));
-        book.unreachable(prefix(3), &[prefix(1)], 0);
-        assert!(!(0..9).any(|_| told(&mut book, 0)));
-        assert_eq!(book.some(prefix(9), 3, 0).len(), 3);
-        assert!((0..9).any(|_| told(&mut book, WITNESS_S)));
+        (0..4).for_each(|_| directory.unreachable(prefix(2), &[prefix(1)], 0));
+        assert!((0..9).any(|_| told(&mut directory, 0)));
+        directory.unreachable(prefix(3), &[prefix(1)], 0);
+        assert!(!(0..9).any(|_| told(&mut directory, 0)));
+        assert_eq!(directory.select(prefix(9), 3, 0).len(), 3);
+        assert!((0..9).any(|_| told(&mut directory, REPORT_LIFETIME_S)));
     }
 }

@@ -1,4 +1,4 @@
-//! Why the registry's answer is no.
+//! The errors that the service reports to its callers.
 
 use crate::{
     files::FileError,
@@ -8,16 +8,16 @@ use crate::{
 };
 use wire::registry::{DocumentError, VERSION};
 
-/// Why the answer is no.
+/// The reason why a call is rejected.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum ServiceError {
     /// A document of another version.
     #[error("version {version} is not {VERSION}")]
     Version {
-        /// What it said.
+        /// The version of the request.
         version: u32,
     },
-    /// The token: unknown, used or expired; nobody is told which.
+    /// The token is unknown, used or expired; the answer does not reveal which.
     #[error("the token is unknown, used or expired")]
     Token,
     /// Too many failures from there, or overall.
@@ -29,7 +29,7 @@ pub enum Refusal {
     /// Too many requests of one kind by one node.
     #[error("too many {what}; try again in a minute")]
     TooOften {
-        /// Of what.
+        /// The kind of request.
         what: &'static str,
     },
     /// More work waits than can be done in time.
@@ -41,7 +41,7 @@ pub enum Refusal {
     /// The key is another's, or was revoked.
     #[error("this key has a certificate already, or was revoked; make a new one")]
     KeyKnown,
-    /// No prefix is left.
+    /// All prefixes of the network are in use.
     #[error("the network has no prefix left")]
     Full,
     /// The prefix that was asked for is not free.
@@ -50,7 +50,7 @@ pub enum Refusal {
     /// The name that was asked for is not free.
     #[error("the name is another node's, or another invitation's")]
     NameTaken,
-    /// No certificate on TLS.
+    /// The connection has no client certificate.
     #[error("this needs a certificate of the network")]
     NoCertificate,
     /// The certificate is revoked, unknown or expired.
@@ -65,20 +65,20 @@ pub enum Refusal {
     /// A node without a live certificate.
     #[error("{node} is no name, prefix or serial number of a node with a live certificate")]
     NoSuchNode {
-        /// What was asked for.
+        /// The name that was asked for.
         node: String,
     },
     /// A field of an operator's document that cannot be.
     #[error("{value} is not {right}")]
     Value {
-        /// The field.
+        /// The field of the document.
         field: &'static str,
-        /// What it is.
+        /// The value that was sent.
         value: String,
-        /// What would be right.
+        /// A valid value, in words.
         right: String,
     },
-    /// What a root is said to have certified.
+    /// The CA certificate is not what the root should have signed.
     #[error("{why}")]
     CaCertificate {
         /// The fault, in words.
@@ -93,12 +93,12 @@ pub enum Refusal {
     /// A step that would cut nodes off.
     #[error("{} of {live} nodes are not ready: {}", missing.len(), shown(missing))]
     NotSpread {
-        /// Who.
+        /// The nodes that are not ready.
         missing: Vec<String>,
         /// Of how many.
         live: usize,
     },
-    /// Ours to mend: nothing was issued.
+    /// A fault of the registry itself; nothing was issued.
     #[error("the registry failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -113,7 +113,7 @@ fn shown(names: &[String]) -> String {
 
 macro_rules! failed {
     ($($error:ty),*) => {$(
-        impl From<$error> for Refusal {
+        impl From<$error> for ServiceError {
             fn from(error: $error) -> Self {
                 Self::Failed(Box::new(error))
             }
@@ -131,7 +131,7 @@ failed!(
     serde_json::Error
 );
 
-impl From<DocumentError> for Refusal {
+impl From<DocumentError> for ServiceError {
     fn from(error: DocumentError) -> Self {
         match error {
             DocumentError::Value {
@@ -148,7 +148,7 @@ impl From<DocumentError> for Refusal {
     }
 }
 
-impl From<IssueError> for Refusal {
+impl From<IssueError> for ServiceError {
     fn from(error: IssueError) -> Self {
         match error {
             IssueError::Token => Self::Token,

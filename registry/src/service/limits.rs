@@ -28,7 +28,7 @@ impl From<IpAddr> for Site {
     }
 }
 
-/// A count that begins anew after a span.
+/// A count that restarts after a span.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     since_s: i64,
@@ -60,7 +60,7 @@ impl Count {
     }
 }
 
-/// Counts by key, each for `SPAN_S` seconds, and never more than [`MOST_KEYS`].
+/// Counts by key, each for `SPAN_S` seconds, and never more than [`MAX_KEYS`].
 #[derive(Clone, Debug)]
 struct Counts<K, const SPAN_S: i64>(BTreeMap<K, Count>);
 
@@ -78,10 +78,10 @@ impl<K: Ord, const SPAN_S: i64> Counts<K, SPAN_S> {
     }
 
     fn note(&mut self, key: K, now_s: i64) {
-        if self.0.len() >= MOST_KEYS {
+        if self.0.len() >= MAX_KEYS {
             self.0.retain(|_, count| !count.is_over(SPAN_S, now_s));
         }
-        if self.0.len() >= MOST_KEYS {
+        if self.0.len() >= MAX_KEYS {
             // Rather let somebody guess once more than shut out everybody.
             self.0.clear();
         }
@@ -89,8 +89,8 @@ impl<K: Ord, const SPAN_S: i64> Counts<K, SPAN_S> {
     }
 }
 
-/// Most sites or nodes that are told apart.
-const MOST_KEYS: usize = 65_536;
+/// Most sites or nodes that are counted separately.
+const MAX_KEYS: usize = 65_536;
 
 /// The failures of the last minute.
 ///
@@ -112,7 +112,7 @@ impl Failures {
         }
     }
 
-    /// Whether `site` may try at `now_s`.
+    /// Returns whether `site` may try at `now_s`.
     pub fn may_try(&mut self, site: Site, now_s: i64) -> bool {
         let most = if self.all.so_far(SPAN_S, now_s) < OVERALL {
             PER_SITE
@@ -135,7 +135,7 @@ pub const BOOTSTRAPS: usize = 60;
 /// Announcements that one member may make within [`SPAN_S`].
 pub const ANNOUNCEMENTS: usize = 60;
 
-/// An hour.
+/// The length of an hour, in seconds.
 const HOUR_S: i64 = 3_600;
 
 /// Strangers from one site who may join within an hour, by an invitation that is known to everybody.
@@ -169,7 +169,7 @@ impl Pace {
         self.off || Self::count(&mut self.announcements, prefix, now_s, ANNOUNCEMENTS)
     }
 
-    /// Whether a stranger from `site` may join.
+    /// Returns whether a newcomer from `site` may join by a public invitation.
     pub fn may_join(&self, site: Site, now_s: i64) -> bool {
         self.off || self.strangers.so_far(&site, now_s) < STRANGERS
     }
@@ -197,7 +197,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Lets `tries` fail, one after the other, and says how many were let through.
+    /// Lets `tries` fail in a row, and returns how many were allowed.
     #[track_caller]
     fn check(tries: &[(&str, i64)], let_through: usize) {
         let mut failures = Failures::default();

@@ -1,6 +1,7 @@
-//! Answers what nodes and the operator ask of a registry; knows nothing of HTTP.
+//! The service of a registry: carries out what nodes and the operator ask for; knows nothing of
+//! HTTP.
 //!
-//! Everything goes through one desk, one after the other.
+//! All calls pass through it one after the other.
 
 mod announcements;
 mod ca;
@@ -14,7 +15,7 @@ pub(crate) mod queue;
 mod rotations;
 
 pub use ca::CaRequest;
-pub use operator::{Invitations, Invited, LONGEST_TTL_S, Listed, MOST_USES};
+pub use operator::{Invitations, Invited, MAX_TTL_S, MAX_USES, NodeEntry};
 pub use rotations::{CaStep, KeyKind, Spread};
 
 use crate::{
@@ -27,13 +28,13 @@ use crate::{
         tls::Live,
     },
     service::{
-        error::Refusal,
+        error::ServiceError,
         limits::{Failures, Pace, Site},
     },
     settings::{self, Places, Settings},
     store::{CheckedClaim, IssueError, Member, Report, Storage, StorageError, Wanted},
 };
-use endpoint_directory::Book;
+use endpoint_directory::EndpointDirectory;
 use policies::names::Endpoint;
 use std::net::IpAddr;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -50,11 +51,11 @@ use wire::{
 
 /// Certificates that one certificate may be renewed to with new keys: answers get lost, but not for
 /// ever.
-const MOST_RENEWALS: usize = 5;
+const MAX_RENEWALS: usize = 5;
 
-/// What a caller's certificate says, which it proved to own.
+/// The identity in a caller's certificate, whose key it has proved to own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownCertificate {
     /// Serial number, lower-case hex.
     pub serial: String,
     /// SHA-256 of the SPKI.
@@ -71,7 +72,7 @@ pub struct Versions {
 }
 
 /// A registry at work.
-pub struct Desk {
+pub struct RegistryService {
     settings: Settings,
     places: Places,
     address: RegistryAddress,
@@ -83,7 +84,7 @@ pub struct Desk {
     news: watch::Sender<Versions>,
     failures: Failures,
     pace: Pace,
-    book: Book,
+    directory: EndpointDirectory,
     clock: WallClock,
 }
 
@@ -92,7 +93,7 @@ fn stored(
     storage: &dyn Storage,
     kind: DocumentKind,
     authority: &Authority,
-) -> Result<(Vec<u8>, SignedDocument), Refusal> {
+) -> Result<(Vec<u8>, SignedDocument), ServiceError> {
     let missing = StorageError::Value {
         what: "no signed document, or one",
     };
@@ -105,7 +106,7 @@ fn stored(
 fn network_of(
     storage: &dyn Storage,
     authority: &Authority,
-) -> Result<(NetworkDocument, SignedDocument), Refusal> {
+) -> Result<(NetworkDocument, SignedDocument), ServiceError> {
     let (payload, signed) = stored(storage, DocumentKind::Network, authority)?;
     Ok((NetworkDocument::read(&payload)?, signed))
 }
@@ -113,17 +114,17 @@ fn network_of(
 fn revocations_of(
     storage: &dyn Storage,
     authority: &Authority,
-) -> Result<(u64, SignedDocument), Refusal> {
+) -> Result<(u64, SignedDocument), ServiceError> {
     let (payload, signed) = stored(storage, DocumentKind::Revocations, authority)?;
     Ok((Revocations::read(&payload)?.version, signed))
 }
 
-impl Desk {
+impl RegistryService {
     /// Sits down at an opened registry.
     ///
     /// # Errors
     /// A stored document is not good.
-    pub(crate) fn new(opened: Opened, live: Live, clock: WallClock) -> Result<Self, Refusal> {
+    pub(crate) fn new(opened: Opened, live: Live, clock: WallClock) -> Result<Self, ServiceError> {
         let Opened {
             settings,
             places,
@@ -132,14 +133,14 @@ impl Desk {
             storage,
         } = opened;
         let mut storage: Box<dyn Storage> = Box::new(storage);
-        ca::mend(storage.as_mut(), &authorities, &settings)?;
+        ca::repair(storage.as_mut(), &authorities, &settings)?;
         let network = network_of(storage.as_ref(), &authorities.authority)?;
         let revocations = revocations_of(storage.as_ref(), &authorities.authority)?;
         let versions = Versions {
             network: network.0.version,
             revocations: revocations.0,
         };
-        let book = Book::new(storage.announced((clock)())?);
+        let directory = EndpointDirectory::new(storage.announced((clock)())?);
         Ok(Self {
             settings,
             places,
@@ -152,7 +153,7 @@ impl Desk {
             news: watch::Sender::new(versions),
             failures: Failures::default(),
             pace: Pace::default(),
-            book,
+            directory,
             clock,
         })
     }
@@ -171,7 +172,7 @@ impl Desk {
     ///
     /// # Errors
     /// The database refused.
-    pub(crate) fn begin(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn begin(&mut self) -> Result<(), ServiceError> {
         Ok(self.storage.begin()?)
     }
 
@@ -179,7 +180,7 @@ impl Desk {
     ///
     /// # Errors
     /// Then nothing of it was kept, and what is remembered beside the disk is that of before.
-    pub(crate) fn commit(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn commit(&mut self) -> Result<(), ServiceError> {
         Ok(self.storage.commit()?)
     }
 
@@ -187,15 +188,15 @@ impl Desk {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn forget(&mut self) -> Result<(), Refusal> {
-        self.storage.forget()?;
+    pub(crate) fn roll_back(&mut self) -> Result<(), ServiceError> {
+        self.storage.roll_back()?;
         self.settings = settings::read_settings(&self.places)?;
         self.authorities = ca_versions::authorities(&self.places, &self.settings)?;
         self.live.replace(&self.authorities)?;
-        ca::mend(self.storage.as_mut(), &self.authorities, &self.settings)?;
+        ca::repair(self.storage.as_mut(), &self.authorities, &self.settings)?;
         self.network = network_of(self.storage.as_ref(), &self.authorities.authority)?;
         self.revocations = revocations_of(self.storage.as_ref(), &self.authorities.authority)?;
-        self.book = Book::new(self.storage.announced(self.now_s())?);
+        self.directory = EndpointDirectory::new(self.storage.announced(self.now_s())?);
         Ok(())
     }
 
@@ -209,7 +210,7 @@ impl Desk {
         self.revocations.clone()
     }
 
-    /// Tells the versions of the documents when they change.
+    /// Returns a channel that shows the versions of the documents when they change.
     pub fn news(&self) -> watch::Receiver<Versions> {
         self.news.subscribe()
     }
@@ -219,16 +220,16 @@ impl Desk {
 ///
 /// # Errors
 /// Another version, or the first check of the request that failed.
-pub(crate) fn proven(version: u32, csr: &str) -> Result<ProvenKey, Refusal> {
+pub(crate) fn proven(version: u32, csr: &str) -> Result<ProvenKey, ServiceError> {
     check_version(version)?;
-    request::read(csr).map_err(Refusal::Request)
+    request::read(csr).map_err(ServiceError::Request)
 }
 
-pub(crate) fn check_version(version: u32) -> Result<(), Refusal> {
+pub(crate) fn check_version(version: u32) -> Result<(), ServiceError> {
     if version == VERSION {
         Ok(())
     } else {
-        Err(Refusal::Version { version })
+        Err(ServiceError::Version { version })
     }
 }
 
@@ -236,7 +237,7 @@ pub(crate) fn check_version(version: u32) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// See [`proven`].
-pub(crate) fn renewal_key(renewal: &Renewal) -> Result<ProvenKey, Refusal> {
+pub(crate) fn renewal_key(renewal: &Renewal) -> Result<ProvenKey, ServiceError> {
     proven(renewal.version, &renewal.csr)
 }
 

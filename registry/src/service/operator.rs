@@ -1,9 +1,9 @@
 //! Does what the operator asks: invitations, certificates by file, revocations, copies, the log.
 
-use super::{Desk, proven, rfc3339};
+use super::{RegistryService, proven, rfc3339};
 use crate::{
     pki::{random, request::sha256},
-    service::error::Refusal,
+    service::error::ServiceError,
     store::{CheckedClaim, Entry, Member, NewInvitation, Report, Wanted},
 };
 use policies::names::Prefix;
@@ -13,19 +13,19 @@ use wire::{
 };
 
 /// The longest an invitation may be good: ten years.
-pub const LONGEST_TTL_S: i64 = 10 * 365 * 86_400;
+pub const MAX_TTL_S: i64 = 10 * 365 * 86_400;
 
 /// The most nodes that one invitation may let in.
-pub const MOST_USES: u32 = 10_000;
+pub const MAX_USES: u32 = 10_000;
 
-/// What an invitation shall be.
+/// The properties of an invitation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Invitations {
-    /// How long it is good, in seconds.
+    /// The lifetime of the invitation, in seconds.
     pub ttl_s: i64,
-    /// How many nodes it lets in.
+    /// The number of nodes that it lets in.
     pub uses: u32,
-    /// What for.
+    /// The properties of the nodes that it lets in.
     pub wanted: Wanted,
     /// Its line may be published.
     pub anonymous: bool,
@@ -33,14 +33,18 @@ pub struct Invitations {
 
 /// An invitation, and its end.
 pub struct Invited {
-    /// What is handed to the newcomer.
+    /// The invitation for the newcomer.
     pub invitation: Invitation,
     /// RFC 3339 UTC.
     pub expires: String,
 }
 
-fn bad<T>(field: &'static str, value: impl ToString, right: impl ToString) -> Result<T, Refusal> {
-    Err(Refusal::Value {
+fn bad<T>(
+    field: &'static str,
+    value: impl ToString,
+    right: impl ToString,
+) -> Result<T, ServiceError> {
+    Err(ServiceError::Value {
         field,
         value: value.to_string(),
         right: right.to_string(),
@@ -55,12 +59,12 @@ fn is_name(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(good) && !serial
 }
 
-impl Desk {
+impl RegistryService {
     /// Adds to the log that only grows.
     ///
     /// # Errors
     /// It could not be kept.
-    pub(crate) fn note(&mut self, who: &str, what: String) -> Result<(), Refusal> {
+    pub(crate) fn note(&mut self, who: &str, what: String) -> Result<(), ServiceError> {
         tracing::info!(who, what, "operator");
         let entry = Entry {
             at_s: self.now_s(),
@@ -70,7 +74,7 @@ impl Desk {
         Ok(self.storage.log(&entry)?)
     }
 
-    fn check_wanted(&self, wanted: &Wanted) -> Result<(), Refusal> {
+    fn check_wanted(&self, wanted: &Wanted) -> Result<(), ServiceError> {
         if let Some(name) = wanted.name.as_ref().filter(|name| !is_name(name)) {
             let shown: String = name.chars().take(63).collect();
             return bad(
@@ -100,18 +104,18 @@ impl Desk {
     ///
     /// # Errors
     /// A value is out of range, name or prefix are somebody's, or it could not be kept.
-    pub fn invite(&mut self, asked: &Invitations, who: &str) -> Result<Invited, Refusal> {
+    pub fn invite(&mut self, asked: &Invitations, who: &str) -> Result<Invited, ServiceError> {
         let Invitations {
             ttl_s,
             uses,
             wanted,
             anonymous,
         } = asked;
-        if !(1..=LONGEST_TTL_S).contains(ttl_s) {
-            return bad("ttl_s", ttl_s, format!("in 1 to {LONGEST_TTL_S}"));
+        if !(1..=MAX_TTL_S).contains(ttl_s) {
+            return bad("ttl_s", ttl_s, format!("in 1 to {MAX_TTL_S}"));
         }
-        if !(1..=MOST_USES).contains(uses) {
-            return bad("uses", uses, format!("in 1 to {MOST_USES}"));
+        if !(1..=MAX_USES).contains(uses) {
+            return bad("uses", uses, format!("in 1 to {MAX_USES}"));
         }
         let one = wanted.name.is_some() || wanted.prefix.is_some();
         if *uses > 1 && one {
@@ -163,7 +167,12 @@ impl Desk {
     ///
     /// # Errors
     /// As for a claim.
-    pub fn sign(&mut self, csr: &str, wanted: &Wanted, who: &str) -> Result<Enrolment, Refusal> {
+    pub fn sign(
+        &mut self,
+        csr: &str,
+        wanted: &Wanted,
+        who: &str,
+    ) -> Result<Enrolment, ServiceError> {
         let key = proven(VERSION, csr)?;
         self.check_wanted(wanted)?;
         let (length, now_s) = (self.settings.prefix_length, self.now_s());
@@ -183,30 +192,32 @@ impl Desk {
         })
     }
 
-    /// All live certificates: with the ends of their lives, names, and what their nodes said last.
+    /// Returns all live certificates with their expiry, their names, and the last announcements of
+    /// their nodes.
     ///
     /// # Errors
-    /// The database refused.
-    pub fn members(&self) -> Result<Vec<Listed>, Refusal> {
+    /// The database failed.
+    pub fn members(&self) -> Result<Vec<NodeEntry>, ServiceError> {
         let now_s = self.now_s();
         let members = self.storage.members(now_s)?.into_iter();
         Ok(members
-            .map(|(member, name)| Listed {
+            .map(|(member, name)| NodeEntry {
                 expires: rfc3339(member.not_after_s),
-                report: self.book.report(member.prefix, now_s).cloned(),
+                report: self.directory.report(member.prefix, now_s).cloned(),
                 name,
                 member,
             })
             .collect())
     }
 
-    /// Revokes the node with this name, prefix or serial number: its certificates and keys are
-    /// barred, and the signed list says so. Its prefix, how many certificates, version of the list.
+    /// Revokes the node with this name, prefix or serial number: blocks its certificates and keys,
+    /// and lists them in the signed revocations. Returns its prefix, the number of certificates,
+    /// and the version of the list.
     ///
     /// # Errors
-    /// It has no live certificate, or it could not be kept.
-    pub fn revoke(&mut self, node: &str, who: &str) -> Result<(Prefix, usize, u64), Refusal> {
-        let unknown = || Refusal::NoSuchNode {
+    /// It has no live certificate, or the change could not be stored.
+    pub fn revoke(&mut self, node: &str, who: &str) -> Result<(Prefix, usize, u64), ServiceError> {
+        let unknown = || ServiceError::NoSuchNode {
             node: node.chars().take(80).collect(),
         };
         let prefix = self.storage.find(node)?.ok_or_else(unknown)?;
@@ -217,7 +228,7 @@ impl Desk {
         if count == 0 {
             return Err(unknown());
         }
-        self.book.remove(prefix);
+        self.directory.remove(prefix);
         let version = self.publish_revocations()?;
         self.note(who, format!("revoke: {prefix}, {count} certificates"))?;
         Ok((prefix, count, version))
@@ -227,19 +238,19 @@ impl Desk {
     ///
     /// # Errors
     /// The database refused.
-    pub fn log(&self, count: usize) -> Result<Vec<(String, Entry)>, Refusal> {
+    pub fn log(&self, count: usize) -> Result<Vec<(String, Entry)>, ServiceError> {
         let entries = self.storage.entries(count)?.into_iter();
         Ok(entries.map(|entry| (rfc3339(entry.at_s), entry)).collect())
     }
 }
 
 /// A certificate as the operator sees it.
-pub struct Listed {
-    /// The certificate.
+pub struct NodeEntry {
+    /// The certificate and its state.
     pub member: Member,
     /// Its end, RFC 3339 UTC.
     pub expires: String,
-    /// What people call its node.
+    /// The name of the node.
     pub name: Option<String>,
     /// What its node announced last, if that counts still.
     pub report: Option<Report>,

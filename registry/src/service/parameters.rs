@@ -1,7 +1,7 @@
-//! The numbers that the operator may set: each has a name, a range, and a way to be applied.
+//! The parameters that the operator may set: each has a name, a range, and an effect on nodes.
 
-use super::Desk;
-use crate::{service::error::Refusal, settings};
+use super::RegistryService;
+use crate::{service::error::ServiceError, settings};
 use policies::names::Prefix;
 use std::time::Duration;
 use wire::registry::{IPV4_RIGHT, NetworkDocument};
@@ -10,42 +10,42 @@ use wire::registry::{IPV4_RIGHT, NetworkDocument};
 pub struct Parameter {
     /// As `warren registry set` takes it.
     pub key: &'static str,
-    /// Its value.
+    /// The value of the parameter.
     pub value: String,
-    /// How a node takes a new value: `live`, `drain` (tunnels are made anew one by one), `restart`
-    /// (of babeld's process), or `registry`, which concerns no node.
+    /// The effect of a new value on a node: `live`, `drain` (tunnels are replaced one by one),
+    /// `restart` (of babeld), or `registry` (no effect on nodes).
     pub class: &'static str,
 }
 
-fn bad<T>(field: &'static str, value: &str, right: &str) -> Result<T, Refusal> {
+fn bad<T>(field: &'static str, value: &str, right: &str) -> Result<T, ServiceError> {
     let value = value.chars().take(80).collect();
-    Err(Refusal::Value {
+    Err(ServiceError::Value {
         field,
         value,
         right: right.to_owned(),
     })
 }
 
-fn span(key: &'static str, text: &str) -> Result<Duration, Refusal> {
+fn span(key: &'static str, text: &str) -> Result<Duration, ServiceError> {
     humantime::parse_duration(text).or_else(|_| bad(key, text, "a span such as 300ms, 5m or 1h"))
 }
 
-fn ms(key: &'static str, text: &str) -> Result<u64, Refusal> {
+fn ms(key: &'static str, text: &str) -> Result<u64, ServiceError> {
     u64::try_from(span(key, text)?.as_millis())
         .or_else(|_| bad(key, text, "a span of this century"))
 }
 
-fn seconds(key: &'static str, text: &str) -> Result<i64, Refusal> {
+fn seconds(key: &'static str, text: &str) -> Result<i64, ServiceError> {
     let seconds = i64::try_from(span(key, text)?.as_secs()).ok();
     let seconds = seconds.filter(|seconds| (1..=3_153_600_000).contains(seconds));
     seconds.map_or_else(|| bad(key, text, "1s to 100 years"), Ok)
 }
 
-fn number<T: std::str::FromStr>(key: &'static str, text: &str) -> Result<T, Refusal> {
+fn number<T: std::str::FromStr>(key: &'static str, text: &str) -> Result<T, ServiceError> {
     text.parse().or_else(|_| bad(key, text, "a whole number"))
 }
 
-fn prefixes(key: &'static str, text: &str) -> Result<Vec<Prefix>, Refusal> {
+fn prefixes(key: &'static str, text: &str) -> Result<Vec<Prefix>, ServiceError> {
     let items = text
         .split(',')
         .map(str::trim)
@@ -67,7 +67,7 @@ fn shown(ms: u64) -> String {
     humantime::format_duration(Duration::from_millis(ms)).to_string()
 }
 
-impl Desk {
+impl RegistryService {
     /// All parameters, with their values.
     pub fn parameters(&self) -> Vec<Parameter> {
         let document = &self.network.0;
@@ -134,7 +134,7 @@ impl Desk {
     ///
     /// # Errors
     /// No such key, a value out of range, or it could not be kept.
-    pub fn set(&mut self, key: &str, value: &str, who: &str) -> Result<u64, Refusal> {
+    pub fn set(&mut self, key: &str, value: &str, who: &str) -> Result<u64, ServiceError> {
         let mut next = self.network.0.clone();
         if change(&mut next, key, value)? {
             next.check()?;
@@ -159,7 +159,7 @@ impl Desk {
 }
 
 /// Changes one value of the document; false where the key is none of it.
-fn change(document: &mut NetworkDocument, key: &str, value: &str) -> Result<bool, Refusal> {
+fn change(document: &mut NetworkDocument, key: &str, value: &str) -> Result<bool, ServiceError> {
     const V: &str = "value";
     let numbers = &mut document.parameters;
     match key {

@@ -1,9 +1,9 @@
-//! Gives the desk its work one after the other on a thread of its own, and answers when it is on
-//! the disk.
+//! Feeds the service with calls, one after the other, on a thread of its own, and answers each
+//! when its result is on disk.
 //!
-//! What waits is done together and written together: one fsync serves all answers of a batch.
+//! Calls that wait are carried out and written together, so that one fsync serves a whole batch.
 
-use crate::service::{Desk, Versions, error::Refusal};
+use crate::service::{RegistryService, Versions, error::ServiceError};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -15,18 +15,18 @@ use std::{
 };
 use tokio::sync::{oneshot, watch};
 
-/// Most work that waits; who comes then is told that we are busy.
-const MOST_WAITING: usize = 1024;
+/// Most calls that may wait; further callers get the error that the registry is busy.
+const MAX_WAITING: usize = 1024;
 
 /// Most work in one batch.
-const MOST_TOGETHER: usize = 128;
+const MAX_TOGETHER: usize = 128;
 
 /// Sends an answer, once it is known whether it is on the disk.
 type Finish = Box<dyn FnOnce(bool) + Send>;
-/// The second is false where the desk failed: then nothing of the batch is kept.
-type Job = Box<dyn FnOnce(&mut Desk) -> (Finish, bool) + Send>;
+/// The second value is false if the service failed; then nothing of the batch is stored.
+type Job = Box<dyn FnOnce(&mut RegistryService) -> (Finish, bool) + Send>;
 
-/// Where work is handed in.
+/// The entrance of the queue.
 #[derive(Clone)]
 pub(crate) struct Queue {
     jobs: SyncSender<Job>,
@@ -34,7 +34,7 @@ pub(crate) struct Queue {
     done: Arc<Done>,
 }
 
-/// What was done since the start.
+/// The counts since the start.
 #[derive(Default)]
 struct Done {
     jobs: AtomicU64,
@@ -46,38 +46,38 @@ struct Done {
 #[error("{0}")]
 struct Because(&'static str);
 
-fn lost(why: &'static str) -> Refusal {
-    Refusal::Failed(Box::new(Because(why)))
+fn lost(why: &'static str) -> ServiceError {
+    ServiceError::Failed(Box::new(Because(why)))
 }
 
 impl Queue {
-    /// Lets a thread work at the desk until the last [`Queue`] is gone.
+    /// Starts a thread that serves calls until the last [`Queue`] is dropped.
     ///
     /// # Errors
-    /// The thread cannot be had.
-    pub(crate) fn start(desk: Desk) -> std::io::Result<Self> {
-        let news = desk.news();
-        let (jobs, inbox) = sync_channel(MOST_WAITING);
+    /// The thread cannot be started.
+    pub(crate) fn start(service: RegistryService) -> std::io::Result<Self> {
+        let news = service.news();
+        let (jobs, inbox) = sync_channel(MAX_WAITING);
         let done = Arc::new(Done::default());
         let counted = Arc::clone(&done);
         thread::Builder::new()
-            .name("desk".into())
-            .spawn(move || work(desk, &inbox, &counted))?;
+            .name("service".into())
+            .spawn(move || work(service, &inbox, &counted))?;
         Ok(Self { jobs, news, done })
     }
 
-    /// Has something done at the desk.
+    /// Has a closure called with the service.
     ///
     /// # Errors
-    /// The desk's, or it could not be written, or too much waits.
+    /// The error of the service, a write that failed, or too many waiting calls.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Desk) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        work: impl FnOnce(&mut RegistryService) -> Result<T, ServiceError> + Send + 'static,
+    ) -> Result<T, ServiceError> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |desk| {
-            let outcome = work(desk);
-            let good = !matches!(outcome, Err(Refusal::Failed(_)));
+        let job: Job = Box::new(move |service| {
+            let outcome = work(service);
+            let good = !matches!(outcome, Err(ServiceError::Failed(_)));
             let finish = move |written: bool| {
                 let outcome = match outcome {
                     Ok(_) if !written => Err(lost("nothing could be written")),
@@ -89,8 +89,8 @@ impl Queue {
             (Box::new(finish), good)
         });
         self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => Refusal::Busy,
-            TrySendError::Disconnected(_) => lost("the desk is closed"),
+            TrySendError::Full(_) => ServiceError::Busy,
+            TrySendError::Disconnected(_) => lost("the service is closed"),
         })?;
         answered
             .await
@@ -105,18 +105,18 @@ impl Queue {
         )
     }
 
-    /// Tells the versions of the documents when they change.
+    /// Publishes the versions of the documents when they change.
     pub(crate) fn news(&self) -> watch::Receiver<Versions> {
         self.news.clone()
     }
 }
 
-fn work(mut desk: Desk, inbox: &Receiver<Job>, done: &Done) {
+fn work(mut service: RegistryService, inbox: &Receiver<Job>, done: &Done) {
     while let Ok(first) = inbox.recv() {
-        let batch = std::iter::once(first).chain(inbox.try_iter().take(MOST_TOGETHER - 1));
-        let (finishes, written) = match desk.begin() {
-            Ok(()) => together(&mut desk, batch),
-            // They shall be told; what they wanted is not done.
+        let batch = std::iter::once(first).chain(inbox.try_iter().take(MAX_TOGETHER - 1));
+        let (finishes, written) = match service.begin() {
+            Ok(()) => together(&mut service, batch),
+            // These callers get the error; nothing of what they wanted was done.
             Err(error) => {
                 tracing::error!(error = %wire::errors::Chain(&error), "the registry cannot write");
                 batch.for_each(drop);
@@ -133,12 +133,15 @@ fn work(mut desk: Desk, inbox: &Receiver<Job>, done: &Done) {
 }
 
 /// Does a batch; whether it is on the disk.
-fn together(desk: &mut Desk, batch: impl Iterator<Item = Job>) -> (Vec<Finish>, bool) {
+fn together(
+    service: &mut RegistryService,
+    batch: impl Iterator<Item = Job>,
+) -> (Vec<Finish>, bool) {
     let mut finishes = Vec::new();
     let mut whole = true;
     for job in batch {
-        // A panic may have left the desk halfway: then nothing of the batch is kept.
-        match catch_unwind(AssertUnwindSafe(|| job(desk))) {
+        // A panic may have left the service in between, so nothing of the batch is stored.
+        match catch_unwind(AssertUnwindSafe(|| job(service))) {
             Ok((finish, good)) => {
                 finishes.push(finish);
                 whole &= good;
@@ -147,13 +150,13 @@ fn together(desk: &mut Desk, batch: impl Iterator<Item = Job>) -> (Vec<Finish>, 
         }
     }
     let written = whole
-        && desk
+        && service
             .commit()
             .inspect_err(|error| {
                 tracing::error!(error = %wire::errors::Chain(error), "the registry cannot write");
             })
             .is_ok();
-    if !written && let Err(error) = desk.forget() {
+    if !written && let Err(error) = service.roll_back() {
         tracing::error!(error = %wire::errors::Chain(&error), "the registry cannot go back to its disk");
     }
     (finishes, written)

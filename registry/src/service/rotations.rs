@@ -4,8 +4,8 @@
 //! applied the one before: first everybody accepts the new beside the old, then it is used, then
 //! the old is accepted no more.
 
-use super::{Desk, Versions};
-use crate::{init::keep, pki::random, service::error::Refusal, store::Report};
+use super::{RegistryService, Versions};
+use crate::{init::keep, pki::random, service::error::ServiceError, store::Report};
 use policies::names::Prefix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// Under which the desk remembers the last step.
+    /// The key under which the service stores the last step.
     fn state(self) -> &'static str {
         match self {
             Self::Babel => "babel-step",
@@ -46,10 +46,10 @@ impl KeyKind {
     }
 }
 
-/// How far the documents have come.
+/// The state of a rollout: how many nodes hold which versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
-    /// 1.
+    /// The version of the document: 1.
     pub version: u32,
     /// Version of the network document here.
     pub network_version: u64,
@@ -65,11 +65,11 @@ pub struct Spread {
     pub network_applied: usize,
     /// Of these, who hold these revocations.
     pub revocations_held: usize,
-    /// Of these, whom others cannot dial.
+    /// Of these, the number that others cannot dial.
     pub unreachable: usize,
 }
 
-impl Desk {
+impl RegistryService {
     /// Publishes the next version of the network document.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl Desk {
     pub(super) fn publish(
         &mut self,
         change: impl FnOnce(&mut NetworkDocument),
-    ) -> Result<u64, Refusal> {
+    ) -> Result<u64, ServiceError> {
         let mut next = self.network.0.clone();
         change(&mut next);
         next.version += 1;
@@ -101,9 +101,12 @@ impl Desk {
     ///
     /// # Errors
     /// It could not be kept.
-    pub(super) fn publish_revocations(&mut self) -> Result<u64, Refusal> {
+    pub(super) fn publish_revocations(&mut self) -> Result<u64, ServiceError> {
         let (version, now_s) = (self.revocations.0 + 1, self.now_s());
-        let (revoked, authorities) = (self.storage.revoked(now_s)?, self.settings.barred_serials());
+        let (revoked, authorities) = (
+            self.storage.revoked(now_s)?,
+            self.settings.revoked_ca_serials(),
+        );
         let list = Revocations {
             kind: DocumentKind::Revocations,
             version,
@@ -131,8 +134,8 @@ impl Desk {
         });
     }
 
-    /// Nodes with a live certificate, each with the generations of the CAs of its live ones.
-    pub(super) fn live_nodes(&self) -> Result<BTreeMap<Prefix, Vec<u32>>, Refusal> {
+    /// The nodes with a live certificate, each with the versions of the CAs that signed them.
+    pub(super) fn live_nodes(&self) -> Result<BTreeMap<Prefix, Vec<u32>>, ServiceError> {
         let mut nodes: BTreeMap<Prefix, Vec<u32>> = BTreeMap::new();
         for (member, _) in self.storage.members(self.now_s())? {
             if member.revoked_s.is_none() {
@@ -149,10 +152,10 @@ impl Desk {
     ///
     /// # Errors
     /// The database refused.
-    pub fn spread(&self) -> Result<Spread, Refusal> {
+    pub fn spread(&self) -> Result<Spread, ServiceError> {
         let now_s = self.now_s();
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
-        let unreachable = self.book.unreachable_nodes(now_s).len();
+        let unreachable = self.directory.unreachable_nodes(now_s).len();
         let start = Spread {
             version: VERSION,
             network_version,
@@ -162,7 +165,7 @@ impl Desk {
         };
         Ok(self.live_nodes()?.keys().fold(start, |mut spread, prefix| {
             spread.nodes += 1;
-            if let Some(report) = self.book.report(*prefix, now_s) {
+            if let Some(report) = self.directory.report(*prefix, now_s) {
                 spread.heard += 1;
                 spread.network_held += usize::from(report.network_version >= network_version);
                 spread.network_applied += usize::from(report.network_applied >= network_version);
@@ -174,13 +177,13 @@ impl Desk {
     }
 
     /// Refuses unless all nodes with a live certificate run with the present network document.
-    pub(super) fn need_applied(&self) -> Result<(), Refusal> {
+    pub(super) fn need_applied(&self) -> Result<(), ServiceError> {
         let (now_s, version) = (self.now_s(), self.network.0.version);
         let nodes = self.live_nodes()?;
         let applied = |report: &Report| report.network_applied >= version;
         let missing = nodes
             .keys()
-            .filter(|prefix| !self.book.report(**prefix, now_s).is_some_and(applied));
+            .filter(|prefix| !self.directory.report(**prefix, now_s).is_some_and(applied));
         refuse(missing.map(Prefix::to_string).collect(), nodes.len())
     }
 
@@ -194,10 +197,10 @@ impl Desk {
         step: CaStep,
         force: bool,
         who: &str,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<u64, ServiceError> {
         let last = self.storage.state(key.state())?;
         let out_of_order = |why: &str| {
-            Err(Refusal::Step {
+            Err(ServiceError::Step {
                 why: why.to_owned(),
             })
         };
@@ -238,10 +241,10 @@ impl Desk {
     }
 }
 
-pub(super) fn refuse(missing: Vec<String>, live: usize) -> Result<(), Refusal> {
+pub(super) fn refuse(missing: Vec<String>, live: usize) -> Result<(), ServiceError> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(Refusal::NotSpread { missing, live })
+        Err(ServiceError::NotSpread { missing, live })
     }
 }

@@ -101,7 +101,7 @@ impl Allocator {
         self.take_block(prefix.into())
     }
 
-    /// Whether all of a prefix is free.
+    /// Returns whether all of a prefix is free.
     pub fn is_free(&self, prefix: Prefix) -> bool {
         self.around(prefix.into()).is_some()
     }

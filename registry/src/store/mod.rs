@@ -1,6 +1,6 @@
-//! What a registry must never forget, behind one trait; knows no SQL.
+//! The persistent state of a registry, behind one trait; knows no SQL.
 //!
-//! Whatever returns `Ok` is on the disk. Times are seconds since 1970.
+//! When an operation returns `Ok`, its change is on disk. Times are seconds since 1970.
 
 pub mod allocator;
 pub mod sqlite;
@@ -9,13 +9,13 @@ use crate::pki::{authority::Issued, request::ProvenKey};
 use policies::names::{Endpoint, Prefix};
 use wire::registry::{DocumentKind, Revoked};
 
-/// Why something could not be kept or found.
+/// The reason why something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The database refused.
     #[error("the registry's database: cannot {what}")]
     Database {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
         /// The underlying error.
         #[source]
@@ -32,21 +32,21 @@ pub enum StorageError {
     /// A value of the database that cannot be.
     #[error("the registry's database holds {what} that cannot be")]
     Value {
-        /// What was tried.
+        /// The value that is wrong.
         what: &'static str,
     },
 }
 
-/// Why no certificate was issued.
+/// The reason why no certificate was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// Unknown, used or expired: nobody is told which.
+    /// The token is unknown, used or expired; the answer does not reveal which.
     #[error("the token is not good")]
     Token,
     /// A live certificate has this key, or it was revoked.
     #[error("the key has a certificate, or was revoked")]
     KeyKnown,
-    /// No prefix is left.
+    /// All prefixes are in use.
     #[error("no prefix is left")]
     Full,
     /// The prefix that the invitation names is somebody's.
@@ -58,7 +58,7 @@ pub enum IssueError {
     /// The certificate that is to be renewed is not live.
     #[error("the certificate is not live")]
     NotLive,
-    /// Signing failed.
+    /// The certificate could not be signed.
     #[error("cannot sign")]
     Sign(#[source] crate::pki::PkiError),
     /// Keeping failed; nothing was issued.
@@ -71,7 +71,7 @@ pub enum IssueError {
 pub struct Member {
     /// The prefix of the node.
     pub prefix: Prefix,
-    /// Lower-case hex.
+    /// The serial number, in lower-case hex.
     pub serial: String,
     /// SHA-256 of the SPKI.
     pub key: [u8; 32],
@@ -79,9 +79,9 @@ pub struct Member {
     pub not_before_s: i64,
     /// End of its life.
     pub not_after_s: i64,
-    /// When it was revoked.
+    /// The time of the revocation.
     pub revoked_s: Option<i64>,
-    /// Generation of the CA that signed it.
+    /// The version of the CA that signed it.
     pub authority: u32,
 }
 
@@ -104,11 +104,11 @@ pub struct Wanted {
 pub struct NewInvitation {
     /// SHA-256 of the token.
     pub token: [u8; 32],
-    /// How many certificates it is good for.
+    /// The number of certificates that it allows.
     pub uses: u32,
     /// The end of its life.
     pub expires_s: i64,
-    /// What they will be for.
+    /// The properties of the nodes that it lets in.
     pub wanted: Wanted,
     /// Its line may be published: nobody knows who uses it.
     pub anonymous: bool,
@@ -121,20 +121,20 @@ pub struct CheckedClaim {
     pub token: Option<[u8; 32]>,
     /// The key to be certified.
     pub key: ProvenKey,
-    /// What for, where there is no token.
+    /// The properties of the node, if there is no token.
     pub wanted: Wanted,
-    /// How long a prefix is where nobody said, in bits.
+    /// The length of a prefix if none is asked for, in bits.
     pub length: u8,
-    /// Now.
+    /// The present time.
     pub now_s: i64,
 }
 
-/// What a node announced.
+/// The announcement of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Where it can be dialled; empty: nowhere.
+    /// The endpoints; empty if the node cannot be dialled.
     pub endpoints: Vec<Endpoint>,
-    /// What it runs.
+    /// The software that the node runs.
     pub software: String,
     /// Version of the network document that it holds.
     pub network_version: u64,
@@ -149,7 +149,7 @@ pub struct Report {
 /// A line of the log that only grows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// When.
+    /// The time of the entry.
     pub at_s: i64,
     /// Who did it: `uid 0`, or `a stranger` who joined by a public invitation.
     pub who: String,
@@ -157,7 +157,7 @@ pub struct Entry {
     pub what: String,
 }
 
-/// What a registry must never forget.
+/// The persistent state of a registry.
 pub trait Storage: Send {
     /// Begins to gather changes; they are on the disk when [`Self::commit`] returns.
     ///
@@ -177,7 +177,7 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// The database cannot be read.
-    fn forget(&mut self) -> Result<(), StorageError>;
+    fn roll_back(&mut self) -> Result<(), StorageError>;
 
     /// Remembers an invitation by the hash of its token.
     ///
@@ -191,10 +191,10 @@ pub trait Storage: Send {
     /// The database refused.
     fn is_anonymous(&self, token: &[u8; 32]) -> Result<bool, StorageError>;
 
-    /// Forgets all invitations that could still be used; how many there were.
+    /// Deletes all invitations that could still be used; returns their number.
     ///
     /// # Errors
-    /// It could not be kept.
+    /// The change could not be stored.
     fn withdraw_invitations(&mut self, now_s: i64) -> Result<usize, StorageError>;
 
     /// All or nothing: spends the token, takes a prefix, signs, and keeps the certificate.
@@ -255,17 +255,17 @@ pub trait Storage: Send {
     /// It could not be kept.
     fn announce(&mut self, prefix: Prefix, report: &Report) -> Result<(), StorageError>;
 
-    /// What all nodes announced that counts still.
+    /// Returns all announcements that are still valid.
     ///
     /// # Errors
-    /// The database refused.
+    /// The database failed.
     fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, Report)>, StorageError>;
 
-    /// Revokes all certificates of a prefix, and forgets its announcement; how many were live, or
-    /// could still have been renewed at `since_s`.
+    /// Revokes all certificates of a prefix and deletes its announcement; returns how many were
+    /// live, or could still have been renewed at `since_s`.
     ///
     /// # Errors
-    /// It could not be kept.
+    /// The change could not be stored.
     fn revoke(&mut self, prefix: Prefix, now_s: i64, since_s: i64) -> Result<usize, StorageError>;
 
     /// All certificates that are revoked and do not end before `since_s`.
@@ -291,16 +291,16 @@ pub trait Storage: Send {
         json: &str,
     ) -> Result<(), StorageError>;
 
-    /// A value that the desk keeps for itself.
+    /// Returns a value that the service stores for itself.
     ///
     /// # Errors
-    /// The database refused.
+    /// The database failed.
     fn state(&self, key: &str) -> Result<Option<String>, StorageError>;
 
-    /// Keeps a value, or forgets it.
+    /// Stores a value, or deletes it.
     ///
     /// # Errors
-    /// It could not be kept.
+    /// The change could not be stored.
     fn keep_state(&mut self, key: &str, value: Option<&str>) -> Result<(), StorageError>;
 
     /// Adds a line to the log.

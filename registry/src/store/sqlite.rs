@@ -65,7 +65,8 @@ impl Sqlite {
         outcome
     }
 
-    /// Forgets what is long over, and lets prefixes go whose rest has ended; at most once a second.
+    /// Deletes what expired long ago, and frees prefixes whose rest has ended; at most once a
+    /// second.
     fn sweep(&mut self, now_s: i64) -> Result<(), StorageError> {
         if self.swept_s.replace(now_s) == Some(now_s) {
             return Ok(());
@@ -140,7 +141,7 @@ impl Storage for Sqlite {
             .map_err(cannot("write to the disk"))
     }
 
-    fn forget(&mut self) -> Result<(), StorageError> {
+    fn roll_back(&mut self) -> Result<(), StorageError> {
         if !self.connection.is_autocommit() {
             self.connection
                 .execute_batch("ROLLBACK")

@@ -62,13 +62,13 @@ pub const TTL_S: i64 = 900;
 
 /// How a registry differs from what an operator runs.
 #[derive(Clone, Copy)]
-struct How {
+struct Options {
     no_limits: bool,
     per_site: usize,
     offline_root: bool,
 }
 
-const USUAL: How = How {
+const USUAL: Options = Options {
     no_limits: false,
     per_site: server::PER_SITE,
     offline_root: false,
@@ -79,7 +79,7 @@ pub struct Registry {
     pub places: Places,
     pub now_s: Arc<AtomicI64>,
     pub address: SocketAddr,
-    how: How,
+    how: Options,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     folder: tempfile::TempDir,
@@ -100,7 +100,7 @@ impl Registry {
     pub fn with_offline_root() -> Self {
         Self::make(
             START_S,
-            How {
+            Options {
                 offline_root: true,
                 ..USUAL
             },
@@ -125,7 +125,7 @@ impl Registry {
 
     /// Has as many connections from one address, and no more.
     pub fn with_share(per_site: usize) -> Self {
-        Self::make(START_S, How { per_site, ..USUAL }, |_| {})
+        Self::make(START_S, Options { per_site, ..USUAL }, |_| {})
     }
 
     /// Keeps its database in a folder that was prepared.
@@ -137,7 +137,7 @@ impl Registry {
     pub fn without_limits(now_s: i64) -> Self {
         Self::make(
             now_s,
-            How {
+            Options {
                 no_limits: true,
                 ..USUAL
             },
@@ -145,7 +145,7 @@ impl Registry {
         )
     }
 
-    fn make(start_s: i64, how: How, prepare: impl FnOnce(&std::path::Path)) -> Self {
+    fn make(start_s: i64, how: Options, prepare: impl FnOnce(&std::path::Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
         let places = Places {

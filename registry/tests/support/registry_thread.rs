@@ -14,7 +14,11 @@ impl rustls::time_provider::TimeProvider for Then {
 
 pub(super) type Started = (SocketAddr, tokio::sync::oneshot::Sender<()>, JoinHandle<()>);
 
-pub(super) fn run(places: &Places, now_s: &Arc<AtomicI64>, how: How) -> Result<Started, String> {
+pub(super) fn run(
+    places: &Places,
+    now_s: &Arc<AtomicI64>,
+    how: Options,
+) -> Result<Started, String> {
     let (places, now_s) = (places.clone(), Arc::clone(now_s));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (tell, told) = mpsc::channel();
@@ -22,7 +26,7 @@ pub(super) fn run(places: &Places, now_s: &Arc<AtomicI64>, how: How) -> Result<S
         actix_rt::System::new().block_on(async move {
             let clock: registry::clock::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
             let listen = "127.0.0.1:0".parse().unwrap();
-            let How {
+            let Options {
                 no_limits,
                 per_site,
                 ..

@@ -207,7 +207,7 @@ pub(super) struct LogArgs {
     pub(super) root: Root,
     /// How many lines
     #[arg(long, value_name = "N", default_value_t = 50,
-        value_parser = clap::value_parser!(u32).range(0..=i64::from(registry::http::admin::MOST_LINES)))]
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(registry::http::admin::MAX_LOG_ENTRIES)))]
     pub(super) lines: u32,
 }
 

@@ -3,19 +3,19 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// `POST /v1/invitations`.
+/// The body of `POST /v1/invitations`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invite {
-    /// How long it is good, in seconds.
+    /// The lifetime of the invitation, in seconds.
     pub ttl_s: i64,
-    /// How many nodes it lets in; one where nothing is said.
+    /// The number of nodes that it lets in; one if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u32>,
-    /// What people will call the node.
+    /// The name of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How long its prefix shall be, in bits.
+    /// The length of the node's prefix, in bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_length: Option<u8>,
     /// Exactly this prefix.
@@ -29,9 +29,9 @@ pub struct Invite {
 /// The answer to [`Invite`]; also what `--json` prints.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invited {
-    /// 1.
+    /// The version of the document: 1.
     pub version: u32,
-    /// `warren://…`.
+    /// The invitation, `warren://…`.
     pub invitation: String,
     /// RFC 3339 UTC.
     pub expires: String,
@@ -43,10 +43,10 @@ pub struct Invited {
 pub struct SignFile {
     /// A request of PKCS #10 in PEM.
     pub csr: String,
-    /// What people will call the node.
+    /// The name of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How long its prefix shall be, in bits.
+    /// The length of the node's prefix, in bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_length: Option<u8>,
     /// Exactly this prefix.
@@ -56,31 +56,31 @@ pub struct SignFile {
 
 /// A certificate in the answer to `GET /v1/nodes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listed {
+pub struct NodeEntry {
     /// The prefix of the node.
     pub prefix: String,
-    /// What people call it.
+    /// The name of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Lower-case hex.
+    /// The serial number, in lower-case hex.
     pub serial: String,
     /// RFC 3339 UTC.
     pub expires: String,
-    /// Whether it was revoked.
+    /// Whether the certificate is revoked.
     pub revoked: bool,
-    /// Generation of the CA that signed it.
+    /// The version of the CA that signed it.
     pub authority: u32,
     /// What its node announced last, unless that is too long ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heard: Option<Heard>,
+    pub heard: Option<AnnouncementEntry>,
 }
 
-/// What a node announced.
+/// The announcement of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
-    /// Where it can be dialled.
+pub struct AnnouncementEntry {
+    /// The endpoints at which it can be dialled.
     pub endpoints: Vec<String>,
-    /// What it runs.
+    /// The software that it runs.
     pub software: String,
     /// Version of the network document that it holds.
     pub network_version: u64,
@@ -93,13 +93,13 @@ pub struct Heard {
 /// The answer to `GET /v1/nodes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// 1.
+    /// The version of the document: 1.
     pub version: u32,
-    /// By prefix.
-    pub nodes: Vec<Listed>,
+    /// The nodes, sorted by prefix.
+    pub nodes: Vec<NodeEntry>,
 }
 
-/// `POST /v1/revocations`.
+/// The body of `POST /v1/revocations`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revoke {
@@ -110,32 +110,32 @@ pub struct Revoke {
 /// The answer to [`Revoke`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevokedNode {
-    /// 1.
+    /// The version of the document: 1.
     pub version: u32,
-    /// Whose certificates.
+    /// The prefix of the revoked node.
     pub prefix: String,
-    /// How many certificates were live.
+    /// The number of live certificates that were revoked.
     pub certificates: usize,
-    /// Version of the list that says so.
+    /// The version of the list that contains them.
     pub revocations_version: u64,
 }
 
-/// `PUT /v1/parameters`.
+/// The body of `PUT /v1/parameters`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Set {
-    /// The key.
+    /// The name of the parameter.
     pub key: String,
-    /// What it shall be.
+    /// The new value.
     pub value: String,
 }
 
 /// One of the answer to `GET /v1/parameters`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameter {
-    /// The key.
+    /// The name of the parameter.
     pub key: String,
-    /// What it is.
+    /// The present value.
     pub value: String,
     /// `live`, `drain`, `restart`, or `registry`.
     pub class: String,
@@ -144,24 +144,24 @@ pub struct Parameter {
 /// The answer to `GET /v1/parameters`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParameterList {
-    /// 1.
+    /// The version of the document: 1.
     pub version: u32,
-    /// All.
+    /// All parameters.
     pub parameters: Vec<Parameter>,
 }
 
 /// What was done, in words, and the version of the network document since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// 1.
+    /// The version of the document: 1.
     pub version: u32,
-    /// In words.
+    /// The change that was made, in words.
     pub done: String,
     /// Of the network document.
     pub network_version: u64,
 }
 
-/// `POST /v1/backups`.
+/// The body of `POST /v1/backups`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backup {
@@ -174,16 +174,16 @@ pub struct Backup {
 pub struct Line {
     /// RFC 3339 UTC.
     pub at: String,
-    /// `uid N`.
+    /// The caller, as `uid N`.
     pub who: String,
-    /// What was tried.
+    /// The call.
     pub what: String,
 }
 
 /// The answer to `GET /v1/log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lines {
-    /// 1.
+    /// The version of the document: 1.
     pub version: u32,
     /// The oldest first.
     pub lines: Vec<Line>,

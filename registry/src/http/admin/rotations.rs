@@ -18,7 +18,7 @@ pub struct RequestCa {}
 /// The answer to [`RequestCa`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaRequest {
-    /// 1.
+    /// The version of the document: 1.
     pub version: u32,
     /// A request of PKCS #10 in PEM, with the key of the next CA.
     pub csr: String,
@@ -28,11 +28,11 @@ pub struct CaRequest {
     pub has_root: bool,
 }
 
-/// `POST /v1/authority`.
+/// The body of `POST /v1/authority`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RotateCa {
-    /// Which step.
+    /// The step of the rotation.
     pub step: CaStep,
     /// Even where nodes are not ready.
     #[serde(default)]
@@ -42,13 +42,13 @@ pub struct RotateCa {
     pub certificate: Option<String>,
 }
 
-/// `POST /v1/keys`.
+/// The body of `POST /v1/keys`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RotateKey {
-    /// The key.
+    /// The key that is replaced.
     pub key: KeyKind,
-    /// Which step.
+    /// The step of the rotation.
     pub step: CaStep,
     /// Even where nodes are not ready.
     #[serde(default)]
@@ -66,7 +66,7 @@ pub(super) async fn request_ca(
         csr,
         network,
         has_root,
-    } = queue.ask(move |desk| desk.request_ca(&who)).await?;
+    } = queue.ask(move |service| service.request_ca(&who)).await?;
     Ok(HttpResponse::Ok().json(CaRequest {
         version: VERSION,
         csr,
@@ -86,7 +86,8 @@ pub(super) async fn rotate_ca(
         force,
         certificate,
     } = body.read()?;
-    let rotated = queue.ask(move |desk| desk.rotate_ca(step, certificate.as_deref(), force, &who));
+    let rotated =
+        queue.ask(move |service| service.rotate_ca(step, certificate.as_deref(), force, &who));
     let (done, network_version) = rotated.await?;
     Ok(HttpResponse::Ok().json(Done {
         version: VERSION,
@@ -103,7 +104,7 @@ pub(super) async fn rotate_key(
     let who = operator(&request)?;
     let RotateKey { key, step, force } = body.read()?;
     let network_version = queue
-        .ask(move |desk| desk.rotate_key(key, step, force, &who))
+        .ask(move |service| service.rotate_key(key, step, force, &who))
         .await?;
     let done = match step {
         CaStep::Stage => "the new key is accepted beside the old",

@@ -26,10 +26,10 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
         .map_err(cannot("copy itself"))
 }
 
-/// Whether a file is a sound database of a registry; reads all of it.
+/// Checks that a file is a sound database of a registry; reads all of it.
 ///
 /// # Errors
-/// It is not, or cannot be read.
+/// It is not sound, or cannot be read.
 pub fn verify(path: &Path) -> Result<(), StorageError> {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = Connection::open_with_flags(path, flags).map_err(cannot("open it"))?;

@@ -13,7 +13,8 @@ fn numbers(prefix: Option<Prefix>) -> (Option<u32>, Option<u8>) {
     (prefix.map(Prefix::number), prefix.map(Prefix::length))
 }
 
-/// Whether a key may have a certificate for `prefix`: it is not barred, and nobody else has it live.
+/// Returns whether a key may have a certificate for `prefix`: it is not blocked, and no other node
+/// has it.
 fn key_is_free(
     connection: &Connection,
     key: &[u8; 32],
@@ -72,7 +73,7 @@ fn keep_certificate(
     Ok(())
 }
 
-/// Who has a name.
+/// Returns the prefix of the node that has this name.
 fn owner(connection: &Connection, name: &str) -> rusqlite::Result<Option<Prefix>> {
     connection
         .prepare_cached("SELECT number, length FROM prefixes WHERE name = ?1")?

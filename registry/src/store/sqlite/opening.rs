@@ -31,9 +31,10 @@ pub(super) fn check(connection: &Connection, path: &str) -> Result<(), StorageEr
 }
 
 impl Sqlite {
-    /// Opens the database at `path`, makes it where there is none, and checks that it is sound.
+    /// Opens the database at `path`, creates it if there is none, and checks that it is sound.
     ///
-    /// `length` is that of the prefixes handed out, 1..=32; `grace_s` how long a prefix rests.
+    /// `length` is that of the prefixes handed out, 1..=32; `grace_s` the time for which a prefix
+    /// rests.
     ///
     /// # Errors
     /// It cannot be opened, is broken, or was written by another program or a later version.
