@@ -163,9 +163,10 @@ pub fn bears_address(certificate: &CertificateDer<'_>, address: IpAddr) -> bool 
     let Ok(Some(names)) = certificate.subject_alternative_name() else {
         return false;
     };
-    names.value.general_names.iter().any(|name| match name {
-        GeneralName::IPAddress(bytes) => <[u8; 16]>::try_from(*bytes)
-            .is_ok_and(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)) == address),
-        _ => false,
+    names.value.general_names.iter().any(|name| {
+        let GeneralName::IPAddress(bytes) = name else {
+            return false;
+        };
+        <[u8; 16]>::try_from(*bytes).is_ok_and(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)) == address)
     })
 }

@@ -88,15 +88,14 @@ pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), FileError> {
 }
 
 pub(crate) fn read(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => FileError::Missing {
-            path: path.to_owned(),
-        },
-        _ => FileError::Io {
-            what: "read",
-            path: path.to_owned(),
-            source,
-        },
+    fs::read_to_string(path).map_err(|source| {
+        let path = path.to_owned();
+        if source.kind() == io::ErrorKind::NotFound {
+            FileError::Missing { path }
+        } else {
+            let what = "read";
+            FileError::Io { what, path, source }
+        }
     })
 }
 
@@ -129,8 +128,8 @@ pub(crate) fn rename_if_exists(from: &Path, to: &Path) -> Result<(), FileError> 
 }
 
 fn ignore_not_found(outcome: io::Result<()>) -> io::Result<()> {
-    outcome.or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    })
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
 }

@@ -96,7 +96,12 @@ impl Cast {
             Caller::ForgedProxy => {
                 "x-forwarded-for: 127.0.0.1\r\nforwarded: for=127.0.0.1\r\nx-real-ip: ::1\r\nx-ssl-client-verify: SUCCESS\r\n"
             }
-            _ => "",
+            Caller::Nobody
+            | Caller::Member
+            | Caller::Late
+            | Caller::Gone
+            | Caller::Revoked
+            | Caller::Foreigner => "",
         };
         let identity = match caller {
             Caller::Nobody | Caller::ForgedProxy => None,

@@ -113,9 +113,10 @@ impl JoinError {
 
 impl From<RegistryApiError> for JoinError {
     fn from(error: RegistryApiError) -> Self {
-        match error {
-            RegistryApiError::No { status: 403, .. } => Self::Refused,
-            other => Self::Call(other),
+        if matches!(error, RegistryApiError::No { status: 403, .. }) {
+            Self::Refused
+        } else {
+            Self::Call(error)
         }
     }
 }

@@ -73,6 +73,10 @@ impl ControlError {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "io::ErrorKind is not exhaustive"
+    )]
     fn from_io(source: io::Error, socket: &Path) -> Self {
         let socket = socket.to_owned();
         match source.kind() {

@@ -61,9 +61,13 @@ pub fn dialable(
     if endpoint.address.port() == 0 {
         return Err(EndpointRefusal::NoPort);
     }
-    let class = match endpoint.address.ip() {
-        IpAddr::V6(address) if network.range().contains(&address) => Some(EndpointRefusal::Overlay),
-        address => class_of(address),
+    let address = endpoint.address.ip();
+    let is_in_overlay =
+        matches!(address, IpAddr::V6(address) if network.range().contains(&address));
+    let class = if is_in_overlay {
+        Some(EndpointRefusal::Overlay)
+    } else {
+        class_of(address)
     };
     match class {
         None => Ok(()),

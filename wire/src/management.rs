@@ -428,17 +428,25 @@ mod tests {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other events are of no client"
+    )]
+    fn client_event(event: Event) -> Option<(&'static str, u64, u64, ClientEnv)> {
+        match event {
+            Event::ClientConnect { cid, kid, env } => Some(("connect", cid.0, kid.0, env)),
+            Event::ClientReauth { cid, kid, env } => Some(("reauth", cid.0, kid.0, env)),
+            Event::ClientEstablished { cid, env } => Some(("established", cid.0, 0, env)),
+            Event::ClientDisconnect { cid, env } => Some(("disconnect", cid.0, 0, env)),
+            _ => None,
+        }
+    }
+
     #[test]
     fn a_real_server_tells_the_life_of_its_client() {
         let lives: Vec<_> = events(SERVER)
             .into_iter()
-            .filter_map(|event| match event {
-                Event::ClientConnect { cid, kid, env } => Some(("connect", cid.0, kid.0, env)),
-                Event::ClientReauth { cid, kid, env } => Some(("reauth", cid.0, kid.0, env)),
-                Event::ClientEstablished { cid, env } => Some(("established", cid.0, 0, env)),
-                Event::ClientDisconnect { cid, env } => Some(("disconnect", cid.0, 0, env)),
-                _ => None,
-            })
+            .filter_map(client_event)
             .collect();
         let kinds: Vec<_> = lives
             .iter()
@@ -483,9 +491,12 @@ mod tests {
     #[test]
     fn nothing_that_a_real_pair_says_is_unknown_but_the_answer_to_status() {
         let unknown = |stream| {
-            events(stream).into_iter().filter_map(|event| match event {
-                Event::Other(text) => Some(text),
-                _ => None,
+            events(stream).into_iter().filter_map(|event| {
+                if let Event::Other(text) = event {
+                    Some(text)
+                } else {
+                    None
+                }
             })
         };
         assert_eq!(unknown(CLIENT).count(), 0);

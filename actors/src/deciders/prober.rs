@@ -8,6 +8,8 @@ mod tunnel;
 
 mod sending;
 
+mod settings;
+
 use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, Links},
@@ -25,6 +27,7 @@ use policies::{
     units::Uptime,
 };
 use sending::*;
+pub use settings::{ProberDeps, ProberSettings};
 use sockets::{Datagram, Rumour, Sockets};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,32 +68,6 @@ const REOPEN: Duration = Duration::from_secs(5);
 /// Routes announced over a link, for the floor below which traffic is Babel's own; each 30 more cost one
 /// packet in an update interval.
 pub const FEW_ROUTES: usize = 30;
-
-/// The settings of the prober.
-#[derive(Clone, Copy, Debug)]
-pub struct ProberSettings {
-    /// This node.
-    pub me: Prefix,
-    /// The network, which maps prefixes to addresses.
-    pub network: Network,
-    /// The network's pace.
-    pub pace: ProbePace,
-}
-
-/// The dependencies of the prober.
-#[derive(Clone)]
-pub struct ProberDeps {
-    /// This node, its network and the pace of probes.
-    pub settings: ProberSettings,
-    /// The shared state that outlives the actor.
-    pub store: Store,
-    /// The queue of link orders.
-    pub links: Links,
-    /// The receiver of orders to close a tunnel.
-    pub orders: Recipient<Ordered>,
-    /// The receivers of each reading.
-    pub readers: Vec<Recipient<ProbesRead>>,
-}
 
 /// The actor that probes.
 pub struct Prober {

@@ -4,6 +4,11 @@
 //! creates is marked (alias, route protocol, rule priority), so that [`Kernel::sweep`] finds the
 //! residue of a dead predecessor and touches nothing else.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the attributes of netlink messages are not exhaustive"
+)]
+
 mod bpf;
 mod counters;
 mod errors;

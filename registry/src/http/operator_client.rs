@@ -63,16 +63,7 @@ pub fn ask<T: serde::de::DeserializeOwned>(
     document: Option<&impl Serialize>,
 ) -> Result<T, AdminError> {
     let path = || socket.to_owned();
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            AdminError::NotRunning { path: path() }
-        }
-        io::ErrorKind::PermissionDenied => AdminError::NoPermission { path: path() },
-        _ => AdminError::Io {
-            path: path(),
-            source,
-        },
-    };
+    let failed = |source: io::Error| socket_error(path(), source);
     let unreadable = || AdminError::Unreadable { path: path() };
     let sent = match document {
         Some(document) => serde_json::to_string(document).map_err(|_| unreadable())?,
@@ -99,4 +90,18 @@ pub fn ask<T: serde::de::DeserializeOwned>(
     }
     let Problem { title, detail, .. } = serde_json::from_str(body).map_err(|_| unreadable())?;
     Err(AdminError::No { title, detail })
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "io::ErrorKind is not exhaustive"
+)]
+fn socket_error(path: PathBuf, source: io::Error) -> AdminError {
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            AdminError::NotRunning { path }
+        }
+        io::ErrorKind::PermissionDenied => AdminError::NoPermission { path },
+        _ => AdminError::Io { path, source },
+    }
 }

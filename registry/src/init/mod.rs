@@ -227,7 +227,9 @@ pub(crate) fn read_settings(places: &Places) -> Result<Settings, RegistryError> 
         FileError::Missing { path } if !exists_in_part(places) => {
             RegistryError::NoRegistry { path }
         }
-        error => error.into(),
+        error @ (FileError::Missing { .. } | FileError::Io { .. } | FileError::Bad { .. }) => {
+            error.into()
+        }
     })
 }
 

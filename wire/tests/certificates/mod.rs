@@ -99,9 +99,12 @@ pub(crate) fn check(
             })
         )
     });
-    let said = said.map_err(|error| match error {
-        ChainError::Bad { which, why } => (which.to_owned(), why.to_owned()),
-        other => (String::new(), other.to_string()),
+    let said = said.map_err(|error| {
+        if let ChainError::Bad { which, why } = error {
+            (which.to_owned(), why.to_owned())
+        } else {
+            (String::new(), error.to_string())
+        }
     });
     assert_eq!(said, expected);
 }

@@ -120,7 +120,17 @@ impl Dial {
             management::Event::State(state) => match state.name {
                 StateName::Connected if !self.was_up || !self.is_up() => self.came_up(common),
                 StateName::Exiting | StateName::Reconnecting => self.goes(&state.detail),
-                _ => {}
+                StateName::Connecting
+                | StateName::Resolve
+                | StateName::TcpConnect
+                | StateName::Wait
+                | StateName::Auth
+                | StateName::AuthPending
+                | StateName::GetConfig
+                | StateName::AssignIp
+                | StateName::AddRoutes
+                | StateName::Connected
+                | StateName::Unknown => {}
             },
             // The only sign of a server's orderly exit: the state says merely that we sent an exit
             // notification too.
@@ -131,7 +141,20 @@ impl Dial {
             management::Event::AuthFailed => {
                 self.ending.get_or_insert(CloseReason::PeerClosed);
             }
-            _ => {}
+            management::Event::ClientConnect { .. }
+            | management::Event::ClientReauth { .. }
+            | management::Event::ClientEstablished { .. }
+            | management::Event::ClientDisconnect { .. }
+            | management::Event::Notify { .. }
+            | management::Event::Log { .. }
+            | management::Event::Success(_)
+            | management::Event::Error(_)
+            | management::Event::Info(_)
+            | management::Event::Fatal(_)
+            | management::Event::ByteCount { .. }
+            | management::Event::ClientByteCount { .. }
+            | management::Event::Oversize
+            | management::Event::Other(_) => {}
         }
     }
 

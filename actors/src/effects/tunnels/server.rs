@@ -161,7 +161,18 @@ impl Server {
             management::Event::ClientDisconnect { cid, .. } => {
                 return self.disconnected(common, cid);
             }
-            _ => {}
+            management::Event::State(_)
+            | management::Event::Notify { .. }
+            | management::Event::Log { .. }
+            | management::Event::Success(_)
+            | management::Event::Error(_)
+            | management::Event::Info(_)
+            | management::Event::Fatal(_)
+            | management::Event::AuthFailed
+            | management::Event::ByteCount { .. }
+            | management::Event::ClientByteCount { .. }
+            | management::Event::Oversize
+            | management::Event::Other(_) => {}
         }
         None
     }

@@ -1,0 +1,29 @@
+//! The settings and dependencies of the prober.
+
+use super::*;
+
+/// The settings of the prober.
+#[derive(Clone, Copy, Debug)]
+pub struct ProberSettings {
+    /// This node.
+    pub me: Prefix,
+    /// The network, which maps prefixes to addresses.
+    pub network: Network,
+    /// The network's pace.
+    pub pace: ProbePace,
+}
+
+/// The dependencies of the prober.
+#[derive(Clone)]
+pub struct ProberDeps {
+    /// This node, its network and the pace of probes.
+    pub settings: ProberSettings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The queue of link orders.
+    pub links: Links,
+    /// The receiver of orders to close a tunnel.
+    pub orders: Recipient<Ordered>,
+    /// The receivers of each reading.
+    pub readers: Vec<Recipient<ProbesRead>>,
+}
