@@ -10,6 +10,7 @@
 //! | check a certificate, or read its subject and lifetime | [`certificate`] |
 //! | set up TLS with the node's certificate | [`credentials`] |
 //! | call the registry | [`registry_api`] |
+//! | renew the certificate | [`renewal`] |
 //! | call another node | [`peer_api`] |
 
 pub mod certificate;
@@ -17,3 +18,4 @@ pub mod credentials;
 pub mod documents;
 pub mod peer_api;
 pub mod registry_api;
+pub mod renewal;

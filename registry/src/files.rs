@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
+use wire::errors::ignore_not_found;
 
 /// A file or folder of the registry that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -125,11 +126,4 @@ pub(crate) fn remove_folder_if_exists(path: &Path) -> Result<(), FileError> {
 /// Renames a file where it exists.
 pub(crate) fn rename_if_exists(from: &Path, to: &Path) -> Result<(), FileError> {
     ignore_not_found(fs::rename(from, to)).map_err(io_error("put aside", from))
-}
-
-fn ignore_not_found(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
 }

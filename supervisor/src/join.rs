@@ -19,6 +19,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown},
     path::{Path, PathBuf},
 };
+use wire::errors::some_if_found;
 use wire::{
     chain,
     invitation::{Invitation, RegistryAddress, token_text},
@@ -171,10 +172,9 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
 pub fn request(paths: &Paths, children: Option<(u32, u32)>) -> Result<String, JoinError> {
     let users = Users::prepare(paths, children)?;
     let path = requested(paths);
-    match fs::read_to_string(&path) {
-        Ok(text) => return csr(&KeyPair::from_pem(&text).map_err(JoinError::Key)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io_error("read", &path)(error)),
+    let kept = some_if_found(fs::read_to_string(&path)).map_err(io_error("read", &path))?;
+    if let Some(text) = kept {
+        return csr(&KeyPair::from_pem(&text).map_err(JoinError::Key)?);
     }
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
     Draft::write(&path, &key.serialize_pem(), 0o600, Some(users.reader()))?.keep()?;

@@ -4,19 +4,17 @@
 //! renewal is retried, so that no operator has to intervene; only an explicit rejection is final.
 
 use crate::{errors::StartError, identity::Identity};
-use actors::sources::credentials::CredentialError;
 use config::paths::Paths;
 use membership::{
     certificate::{BadCertificate, Certificate},
     credentials::NodeCredentials,
-    documents::replace,
     registry_api::{RegistryApiClient, RegistryApiError},
+    renewal::{self, RenewalError},
 };
 use os::clock::wall;
-use reqwest::Method;
 use std::time::Duration;
 use wire::errors::Chain;
-use wire::registry::{Renewal, Renewed, VERSION};
+use wire::registry::Renewed;
 
 /// The first wait after a try that failed, ± 50 %; it doubles.
 const FIRST: Duration = Duration::from_secs(5);
@@ -46,15 +44,9 @@ pub async fn renew_if_expired(
         return Ok(identity);
     }
     let registry = RegistryApiClient::member(registry, member)?;
-    let renewal = Renewal {
-        version: VERSION,
-        csr: identity.request.clone(),
-    };
     let (mut wait, mut is_reported) = (FIRST, false);
     loop {
-        let answer = registry
-            .send::<Renewed>(Method::POST, "/v1/renewals", &renewal)
-            .await;
+        let answer = renewal::request(&registry, identity.request.clone()).await;
         let why = match answer {
             Ok(renewed) => match install(&identity, &renewed, paths) {
                 Ok(()) => return Identity::read(paths),
@@ -94,15 +86,10 @@ fn ended(identity: &Identity) -> String {
     format!("the certificate expired on {}", identity.expires)
 }
 
-fn install(identity: &Identity, renewed: &Renewed, paths: &Paths) -> Result<(), CredentialError> {
-    let (_, old) = Certificate::of_file(&paths.certificate()).ok_or(BadCertificate::Malformed)?;
-    let fresh = old.follows(&renewed.certificate, &identity.cas)?;
-    replace(
-        &paths.certificate(),
-        renewed.certificate.as_bytes(),
-        0o644,
-        None,
-    )?;
+fn install(identity: &Identity, renewed: &Renewed, paths: &Paths) -> Result<(), RenewalError> {
+    let path = paths.certificate();
+    let (_, old) = Certificate::of_file(&path).ok_or(BadCertificate::Malformed)?;
+    let fresh = renewal::install(renewed, &old, &identity.cas, &path)?;
     tracing::info!(serial = fresh.serial, "certificate renewed after its end");
     Ok(())
 }

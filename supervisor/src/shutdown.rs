@@ -7,7 +7,7 @@ use config::paths::Paths;
 use os::{clock::Clock, kernel::Kernel};
 use policies::parameters::DRAIN_DEADLINE;
 use std::{fs, time::Duration};
-use wire::errors::Chain;
+use wire::errors::{Chain, ignore_not_found};
 
 /// How often it is looked whether a step is done.
 const LOOK: Duration = Duration::from_millis(100);
@@ -129,9 +129,7 @@ pub async fn end(graph: &Graph, clock: &Clock, kernel: &Kernel, paths: &Paths) {
         } else {
             fs::remove_file(&path)
         };
-        if let Err(error) = removed
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
+        if let Err(error) = ignore_not_found(removed) {
             tracing::warn!(path = %path.display(), %error, "cannot remove");
         }
     }

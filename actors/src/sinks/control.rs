@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 use wire::control::{DECISIONS_PATH, PEERS_PATH, Problem, ROUTES_PATH, STATUS_PATH, TUNNELS_PATH};
+use wire::errors::some_if_found;
 
 /// The socket, and the users that may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,15 +129,12 @@ fn listen(access: &Access) -> Result<UnixListener, ControlError> {
 
 /// Removes a socket that nobody listens on.
 fn clear(path: &Path) -> Result<(), ControlError> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("look at", path)(error)),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(ControlError::NoSocket {
-                path: path.to_owned(),
-            });
-        }
-        Ok(_) => {}
+    let found = some_if_found(fs::symlink_metadata(path)).map_err(failed("look at", path))?;
+    let Some(found) = found else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        return Err(ControlError::NoSocket {
+            path: path.to_owned(),
+        });
     }
     if UnixStream::connect(path).is_ok() {
         return Err(ControlError::UpdateOutcome {

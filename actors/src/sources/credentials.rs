@@ -16,8 +16,8 @@ use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 pub use error::CredentialError;
 use files::*;
-use membership::certificate::{self, Certificate};
 use membership::credentials::SharedServerTls;
+use membership::{certificate::Certificate, renewal};
 use membership::{
     credentials::NodeCredentials,
     documents::{CurrentDocuments, DocumentStore, FileError, replace},
@@ -26,7 +26,6 @@ use membership::{
 };
 use os::clock::{Clock, wall};
 use policies::units::Uptime;
-use reqwest::Method;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 pub use settings::{CredentialSettings, CredentialsDeps};
 use std::{
@@ -36,10 +35,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use wire::errors::Chain;
+use wire::errors::{Chain, ignore_not_found};
 use wire::{
     chain,
-    registry::{DocumentKind, NetworkDocument, Renewal, Renewed, VERSION},
+    registry::{DocumentKind, NetworkDocument, Renewed},
 };
 
 /// How often it is looked whether a renewal is due.
@@ -145,19 +144,11 @@ impl Credentials {
         }
         self.busy = true;
         let (registry, request) = (self.registry.clone(), self.settings.request.clone());
-        let renewal = Renewal {
-            version: VERSION,
-            csr: request,
-        };
-        let call = async move {
-            registry
-                .send::<Renewed>(Method::POST, "/v1/renewals", &renewal)
-                .await
-        };
+        let call = async move { renewal::request(&registry, request).await };
         ctx.spawn(call.into_actor(self).map(move |answer, credentials, _| {
             credentials.busy = false;
             let done = answer
-                .map_err(CredentialError::from)
+                .map_err(|error| CredentialError::Renewal(error.into()))
                 .and_then(|renewed| credentials.renewed(&own, &renewed));
             match done {
                 Ok(()) => {}
@@ -188,14 +179,9 @@ impl Credentials {
     }
 
     fn renewed(&mut self, old: &Certificate, renewed: &Renewed) -> Result<(), CredentialError> {
-        let fresh = old.follows(&renewed.certificate, self.held.load().cas())?;
         let old_rest = self.rest_for_others();
-        replace(
-            &self.settings.certificate,
-            renewed.certificate.as_bytes(),
-            0o644,
-            None,
-        )?;
+        let (held, path) = (self.held.load(), &self.settings.certificate);
+        let fresh = renewal::install(renewed, old, held.cas(), path)?;
         tracing::info!(
             serial = fresh.serial,
             days = fresh.rest(now_s()).as_secs() / 86_400,
@@ -297,15 +283,10 @@ impl Credentials {
             Some(other) => {
                 write_changed(tls_crypt_other, other.as_bytes(), 0o600, Some(*reader))?;
             }
-            None => match fs::remove_file(tls_crypt_other) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(CredentialError::Read {
-                        path: tls_crypt_other.clone(),
-                        source,
-                    });
-                }
-                Ok(()) | Err(_) => {}
-            },
+            None => ignore_not_found(fs::remove_file(tls_crypt_other)).map_err(|source| {
+                let path = tls_crypt_other.clone();
+                CredentialError::Read { path, source }
+            })?,
         }
         let keys = write_changed(
             tls_crypt,

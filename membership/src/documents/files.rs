@@ -12,6 +12,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
+use wire::errors::some_if_found;
 use wire::{registry::DocumentKind, serial, signed::SignedDocument};
 
 /// The paths of the documents.
@@ -81,11 +82,9 @@ impl DocumentFiles {
     /// # Errors
     /// There is a file, but no document in it.
     pub fn revocations(&self) -> Result<Option<SignedDocument>, FileError> {
-        let text = match fs::read(&self.revocations) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("read", &self.revocations)(error)),
-        };
+        let text = some_if_found(fs::read(&self.revocations))
+            .map_err(failed("read", &self.revocations))?;
+        let Some(text) = text else { return Ok(None) };
         let read = serde_json::from_slice(&text).map_err(io::Error::from);
         read.map(Some).map_err(failed("read", &self.revocations))
     }

@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
+use wire::errors::some_if_found;
 
 const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 const CONF: &str = "/proc/sys/net/ipv6/conf";
@@ -160,11 +161,9 @@ fn restore(changes: &[Change]) -> io::Result<usize> {
     // Writing `all/forwarding` overwrites every link's, so all are looked at before.
     let mut stands = Vec::new();
     for change in changes {
-        match sysctl::read(&change.path) {
-            Ok(value) => stands.push((change, value)),
-            // The link is gone, and its settings with it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        // A link that is gone took its settings with it.
+        if let Some(value) = some_if_found(sysctl::read(&change.path))? {
+            stands.push((change, value));
         }
     }
     let all = stands.iter().find(|(change, _)| change.path == FORWARDING);
@@ -197,12 +196,13 @@ fn place() -> io::Result<String> {
 }
 
 fn read(path: &Path) -> io::Result<Option<Ledger>> {
-    let text = match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-        Ok(found) if found.len() > LARGEST => return Err(io::ErrorKind::FileTooLarge.into()),
-        Ok(_) => fs::read_to_string(path)?,
+    let Some(found) = some_if_found(fs::metadata(path))? else {
+        return Ok(None);
     };
+    if found.len() > LARGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let text = fs::read_to_string(path)?;
     let content: Ledger = serde_json::from_str(&text)?;
     // An attacker who could write the file could already write settings; yet only our own settings
     // are restored.

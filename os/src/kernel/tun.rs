@@ -11,6 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
 };
+use wire::errors::ignore_not_found;
 
 /// The kernel's own tun node.
 pub const TUN: &str = "/dev/net/tun";
@@ -132,10 +133,7 @@ fn make_node(path: &Path, gid: u32) -> io::Result<()> {
         fs::create_dir_all(directory)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    ignore_not_found(fs::remove_file(path))?;
     let (major, minor) = TUN_DEVICE;
     mknod(
         path,

@@ -24,6 +24,7 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::pipe},
     sync::mpsc,
 };
+use wire::errors::ignore_not_found;
 
 /// Bytes read at once.
 pub(super) const CHUNK: usize = 4096;
@@ -239,9 +240,7 @@ fn listen(path: &Path, rights: Rights) -> Result<UnixListener, SpawnError> {
 }
 
 fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
+    if let Err(error) = ignore_not_found(fs::remove_file(path)) {
         tracing::warn!(path = %path.display(), %error, "cannot remove a file");
     }
 }

@@ -1,6 +1,7 @@
 //! Files that `join` has written and that vanish again unless joining succeeds.
 
 use super::*;
+use wire::errors::ignore_not_found;
 
 /// A file under another name until all are there; removed if it is not kept.
 pub(super) struct Draft {
@@ -18,10 +19,7 @@ impl Draft {
     ) -> Result<Self, JoinError> {
         let draft = path.with_added_extension("new");
         let failed = io_error("write", &draft);
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
+        ignore_not_found(fs::remove_file(&draft)).map_err(&failed)?;
         let open = fs::OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use wire::babel;
+use wire::errors::ignore_not_found;
 
 /// babeld could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -44,15 +45,10 @@ pub(super) fn prepare(settings: &Settings) -> Result<(), PrepareError> {
         &settings.config_file(),
         &settings.config.state_file,
     ] {
-        match fs::remove_file(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(PrepareError::Write {
-                    path: path.clone(),
-                    source,
-                });
-            }
-            Ok(()) | Err(_) => {}
-        }
+        ignore_not_found(fs::remove_file(path)).map_err(|source| PrepareError::Write {
+            path: path.clone(),
+            source,
+        })?;
     }
     let seqno = next_seqno(&settings.seqno);
     write(&settings.seqno, &babel::state_file(seqno), None)?;

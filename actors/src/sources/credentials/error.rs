@@ -23,7 +23,7 @@ pub enum CredentialError {
     /// The registry's client does not take them.
     #[error(transparent)]
     Call(#[from] RegistryApiError),
-    /// The fresh certificate is not good.
-    #[error("the registry gave a certificate that is not good")]
-    Bad(#[from] certificate::BadCertificate),
+    /// The certificate is not renewed.
+    #[error(transparent)]
+    Renewal(#[from] renewal::RenewalError),
 }

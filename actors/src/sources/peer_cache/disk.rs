@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
-use wire::errors::Chain;
+use wire::errors::{Chain, ignore_not_found};
 
 /// `user_version` of the tables below.
 const VERSION: i64 = 1;
@@ -174,12 +174,8 @@ fn set_aside(path: &Path) {
             PathBuf::from(name)
         };
         let (old, new) = (beside(suffix), beside(&format!(".broken{suffix}")));
-        match fs::rename(&old, new) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                tracing::warn!(path = %old.display(), %error, "cannot set the file aside")
-            }
+        if let Err(error) = ignore_not_found(fs::rename(&old, new)) {
+            tracing::warn!(path = %old.display(), %error, "cannot set the file aside");
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
+use wire::errors::some_if_found;
 
 /// Most bytes of a ledger that are read.
 const LIMIT: u64 = 64 * 1024;
@@ -56,11 +57,10 @@ mod text {
 /// The file is there but cannot be read or set aside.
 pub fn read(path: &Path) -> io::Result<Vec<Mapping>> {
     let mut bytes = Vec::new();
-    match fs::File::open(path) {
-        Ok(file) => file.take(LIMIT).read_to_end(&mut bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+    let Some(file) = some_if_found(fs::File::open(path))? else {
+        return Ok(Vec::new());
     };
+    file.take(LIMIT).read_to_end(&mut bytes)?;
     match serde_json::from_slice::<Document>(&bytes) {
         Ok(Document {
             version: 1,
