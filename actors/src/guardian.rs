@@ -62,7 +62,7 @@ impl<A: Actor<Context = Context<A>>> Guardian<A> {
         if self.actor.connected() {
             return;
         }
-        let now = tokio::time::Instant::now();
+        let now = os::clock::runtime_now();
         self.deaths.push_back(now);
         self.deaths
             .retain(|death| now.duration_since(*death) < BUDGET_SPAN);

@@ -6,7 +6,7 @@
 use crate::restart_lock::SharedRestartLock;
 use arc_swap::ArcSwap;
 use membership::{documents::DocumentStore, peer_api::SharedNodeDocument};
-use os::clock::Clock;
+use os::{clock::Clock, randomness::Randomness};
 use policies::{
     names::{Endpoint, Prefix, Slot},
     observation::{Candidate, TunnelReading},
@@ -61,6 +61,8 @@ impl LocalLimits {
 pub struct Store {
     /// The one clock.
     pub clock: Clock,
+    /// The source of random numbers.
+    pub random: Randomness,
     /// All tunnels; only the tunnels actor writes here.
     pub tunnels: Rc<RefCell<TunnelTable>>,
     /// The signed documents that the node currently holds.
@@ -92,6 +94,7 @@ impl Store {
         Self {
             restart_lock: SharedRestartLock::new(clock.clone()),
             clock,
+            random: Randomness::from_system(),
             tunnels: Rc::default(),
             documents: DocumentStore::default(),
             candidates: SharedCandidates::default(),

@@ -37,10 +37,7 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
+use tokio::{sync::mpsc, time::timeout};
 use wire::{
     drain_notice::DRAIN_NOTICE,
     overlay::{Network, link_local},
@@ -168,7 +165,7 @@ fn prober() -> Begun {
 
 /// Waits for the order and says how long it took.
 async fn check(orders: &mut mpsc::UnboundedReceiver<Ordered>, within: Duration) {
-    let from = Instant::now();
+    let from = os::clock::runtime_now();
     let ordered = timeout(within, orders.recv()).await;
     let took = from.elapsed();
     let close = Order::Close {

@@ -36,3 +36,10 @@ pub fn wall() -> Duration {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
+
+/// The runtime's clock, which a test can pause and advance; for spans between two moments of one
+/// process.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads time")]
+pub fn runtime_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}

@@ -11,9 +11,11 @@
 //! | send an echo request through one link | [`echo_socket`] |
 //! | send a Babel packet of our own | [`babel_socket`] |
 //! | read the time | [`clock::Clock`] |
+//! | draw a random number | [`randomness::Randomness`] |
 
 pub mod babel_socket;
 pub mod clock;
 pub mod echo_socket;
 pub mod kernel;
 pub mod process;
+pub mod randomness;

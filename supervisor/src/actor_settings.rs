@@ -164,7 +164,7 @@ pub(crate) fn planner(environment: &Environment<'_>) -> PlannerSettings {
         },
         pinned: environment.settings.neighbours.iter().copied().collect(),
         rule: environment.settings.policy,
-        seed: fastrand::u64(..),
+        seed: environment.store.random.bits(),
     }
 }
 
@@ -236,6 +236,7 @@ fn lease_settings(environment: &Environment<'_>) -> LeaseSettings {
         wanted: environment.host.servers.clone(),
         ledger: environment.paths.leases(),
         private: private_endpoints(environment),
+        random: environment.store.random.clone(),
     }
 }
 

@@ -12,6 +12,7 @@ use membership::{
     renewal::{self, RenewalError},
 };
 use os::clock::wall;
+use os::randomness::Randomness;
 use std::time::Duration;
 use wire::errors::Chain;
 use wire::registry::Renewed;
@@ -44,6 +45,7 @@ pub async fn renew_if_expired(
         return Ok(identity);
     }
     let registry = RegistryApiClient::member(registry, member)?;
+    let random = Randomness::from_system();
     let (mut wait, mut is_reported) = (FIRST, false);
     loop {
         let answer = renewal::request(&registry, identity.request.clone()).await;
@@ -77,7 +79,7 @@ pub async fn renew_if_expired(
             report(&line);
             is_reported = true;
         }
-        tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
+        tokio::time::sleep(random.around(wait)).await;
         wait = (wait * 2).min(LONGEST);
     }
 }

@@ -172,7 +172,7 @@ impl<'a> Wiring<'a> {
             },
             events: ChildEvents::default(),
             peers: self.environment.peers.clone(),
-            seed: fastrand::u64(..),
+            seed: self.store.random.bits(),
         };
         self.guard("tunnels", deps, Tunnels::new)
     }

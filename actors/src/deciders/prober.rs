@@ -18,6 +18,7 @@ use crate::{
 };
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
 use futures_util::stream::unfold;
+use os::randomness::Randomness;
 use os::{clock::Clock, echo_socket::EchoReply, kernel::link_index};
 use policies::{
     names::{Prefix, Slot},
@@ -73,6 +74,7 @@ pub const FEW_ROUTES: usize = 30;
 pub struct Prober {
     settings: ProberSettings,
     clock: Clock,
+    random: Randomness,
     losses: LostPeers,
     links: Links,
     orders: Recipient<Ordered>,
@@ -94,13 +96,15 @@ impl Prober {
             orders,
             readers: to,
         } = deps;
-        let (clock, losses) = (store.clock, store.tunnels.borrow().losses.clone());
+        let losses = store.tunnels.borrow().losses.clone();
+        let (clock, random) = (store.clock, store.random);
 
         let suspicion_limit = SuspicionLimit::default();
         let tunnels = BTreeMap::new();
         Self {
             settings,
             clock,
+            random,
             losses,
             links,
             orders,
@@ -244,7 +248,7 @@ impl Prober {
         tracing::debug!(%peer, "peer is suspect");
         let suspicion = Suspicion {
             peer,
-            nonce: fastrand::u64(..),
+            nonce: self.random.bits(),
         };
         for wait in COPIES {
             if wait.is_zero() {

@@ -22,6 +22,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, Wr
 use dump::*;
 use files::prepare;
 use membership::documents::DocumentStore;
+use os::randomness::Randomness;
 use os::{
     clock::Clock,
     kernel::{Exit, Kernel},
@@ -102,6 +103,7 @@ pub struct BabeldDeps {
 pub struct Babeld {
     settings: Settings,
     clock: Clock,
+    random: Randomness,
     kernel: Kernel,
     links: Links,
     table: Rc<RefCell<TunnelTable>>,
@@ -136,6 +138,7 @@ impl Babeld {
         } = deps;
         let Store {
             clock,
+            random,
             tunnels: table,
             documents: held,
             applied,
@@ -145,6 +148,7 @@ impl Babeld {
         let mut babeld = Self {
             settings,
             clock,
+            random,
             kernel,
             links,
             table,
@@ -202,9 +206,10 @@ impl Babeld {
                 .applied
                 .by_babeld(self.held.load().version(DocumentKind::Network));
         }
+        let random = self.random.clone();
         let at = *self
             .restart_at
-            .get_or_insert_with(|| now + WINDOW.mul_f64(fastrand::f64()));
+            .get_or_insert_with(|| now + WINDOW.mul_f64(random.fraction()));
         if at <= now {
             self.restart_at = None;
             self.settings.config = wanted;
@@ -226,7 +231,7 @@ impl Babeld {
         };
         if order == Order::Spawn {
             process.set_args(self.settings.args());
-            if let Err(error) = prepare(&self.settings) {
+            if let Err(error) = prepare(&self.settings, &self.random) {
                 tracing::error!(error = %Chain(&error), "babeld not started");
                 let _ = process.on(Event::Exited, now);
                 return;
@@ -354,7 +359,7 @@ impl Actor for Babeld {
                     start: START,
                     ..Limits::default()
                 },
-                fastrand::u64(..),
+                self.random.bits(),
             )
         });
         self.carry(ctx);

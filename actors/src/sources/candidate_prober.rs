@@ -19,6 +19,7 @@ use actix::{
 use ipnet::Ipv6Net;
 use membership::peer_api::PeerApiClient;
 use os::clock::Clock;
+use os::randomness::Randomness;
 use policies::{
     gain::{PROBED_PER_REFRESH, VALID_REFRESHES, shortlist},
     link_cost::LinkCost,
@@ -93,6 +94,7 @@ pub struct CandidateProberDeps {
 pub struct CandidateProber {
     settings: CandidateProberSettings,
     clock: Clock,
+    random: Randomness,
     peers: SharedCandidates,
     peer_api: PeerApiClient,
     to: Vec<Recipient<CandidatesMeasured>>,
@@ -116,7 +118,8 @@ impl CandidateProber {
             readers: to,
             outcomes,
         } = deps;
-        let (clock, peers, held) = (store.clock, store.candidates, store.documents.load_full());
+        let (clock, random) = (store.clock, store.random);
+        let (peers, held) = (store.candidates, store.documents.load_full());
 
         let settings = held.network().map_or(settings.clone(), |network| {
             CandidateProberSettings::of(settings.me, network)
@@ -124,6 +127,7 @@ impl CandidateProber {
         Self {
             settings,
             clock,
+            random,
             peers,
             peer_api,
             to,
@@ -157,14 +161,15 @@ impl CandidateProber {
             .iter()
             .filter(|candidate| !neighbours.contains(&candidate.peer))
             .collect();
-        let Some(candidate) = fastrand::choice(&distant) else {
+        let Some(candidate) = self.random.choose(&distant) else {
             return;
         };
         let Some(endpoint) = by_udp(candidate) else {
             return;
         };
-        let (peer, clock) = (candidate.peer, self.clock.clone());
-        let probe = async move { round_trip(&keys, range, endpoint, &clock).await };
+        let peer = candidate.peer;
+        let (clock, random) = (self.clock.clone(), self.random.clone());
+        let probe = async move { round_trip(&keys, range, endpoint, (&clock, &random)).await };
         ctx.spawn(probe.into_actor(self).map(move |rtt, prober, _| {
             let at = prober.clock.now();
             tracing::trace!(%peer, %endpoint, ?rtt, "candidate probed");
@@ -249,12 +254,12 @@ async fn round_trip(
     keys: &[ResetKey],
     range: Ipv6Net,
     endpoint: Endpoint,
-    clock: &Clock,
+    (clock, random): (&Clock, &Randomness),
 ) -> Option<Duration> {
     for key in keys {
         let mut least = None;
         for _ in 0..PACKETS {
-            let rtt = packet_back(key, range, endpoint, clock).await;
+            let rtt = packet_back(key, range, endpoint, (clock, random)).await;
             least = least.into_iter().chain(rtt).min();
         }
         if least.is_some() {
@@ -269,7 +274,7 @@ async fn packet_back(
     key: &ResetKey,
     range: Ipv6Net,
     endpoint: Endpoint,
-    clock: &Clock,
+    (clock, random): (&Clock, &Randomness),
 ) -> Option<Duration> {
     let any = match endpoint.address.ip() {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -281,7 +286,7 @@ async fn packet_back(
         return None;
     }
     let began = clock.now();
-    let session = fastrand::u64(..).to_be_bytes();
+    let session = random.bits().to_be_bytes();
     let seconds = u32::try_from(began.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);
     socket.send(&key.packet(session, seconds)?).await.ok()?;
     let mut answer = [0; 256];

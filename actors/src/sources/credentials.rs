@@ -25,6 +25,7 @@ use membership::{
     registry_api::{RegistryApiClient, RegistryApiError},
 };
 use os::clock::{Clock, wall};
+use os::randomness::Randomness;
 use policies::units::Uptime;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 pub use settings::{CredentialSettings, CredentialsDeps};
@@ -65,6 +66,7 @@ const WINDOW: Duration = Duration::from_secs(600);
 pub struct Credentials {
     settings: CredentialSettings,
     clock: Clock,
+    random: Randomness,
     registry: RegistryApiClient,
     peer_api: PeerApiClient,
     tls: SharedServerTls,
@@ -95,15 +97,17 @@ impl Credentials {
         } = deps;
         let Store {
             clock,
+            random,
             documents: held,
             ..
         } = store;
 
-        let (chance, next) = (fastrand::f64(), clock.now());
+        let (chance, next) = (random.fraction(), clock.now());
         let revoked_cas = held.load().revoked_ca_count();
         Self {
             settings,
             clock,
+            random,
             registry,
             peer_api,
             tls,
@@ -200,7 +204,7 @@ impl Credentials {
         } else {
             LAST.min(rest / 10).max(FIRST)
         };
-        self.next = now + self.wait.min(longest).mul_f64(0.5 + fastrand::f64());
+        self.next = now + self.wait.min(longest).mul_f64(0.5 + self.random.fraction());
         self.wait = (self.wait * 2).min(longest);
         if self
             .complained

@@ -17,6 +17,7 @@ use membership::{
     registry_api::{RegistryApiClient, RegistryApiError},
 };
 use os::clock::Clock;
+use os::randomness::Randomness;
 use policies::{names::Prefix, units::Uptime};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -75,6 +76,7 @@ pub struct DocumentsDeps {
 pub struct Documents {
     settings: DocumentSettings,
     clock: Clock,
+    random: Randomness,
     registry: RegistryApiClient,
     peer_api: PeerApiClient,
     held: DocumentStore,
@@ -102,6 +104,7 @@ impl Documents {
         } = deps;
         let Store {
             clock,
+            random,
             documents: held,
             node_document: node,
             ..
@@ -110,6 +113,7 @@ impl Documents {
         Self {
             settings,
             clock,
+            random,
             registry,
             peer_api,
             held,
@@ -266,11 +270,6 @@ impl Documents {
     }
 }
 
-/// The span ± 50 %.
-fn spread(span: Duration) -> Duration {
-    span.mul_f64(0.5 + fastrand::f64())
-}
-
 impl Actor for Documents {
     type Context = Context<Self>;
 
@@ -286,7 +285,7 @@ impl Actor for Documents {
             .iter()
             .for_each(|to| to.do_send(changed.clone()));
         self.listen(ctx);
-        ctx.run_later(spread(COMPARE), Self::compare_with_one);
+        ctx.run_later(self.random.around(COMPARE), Self::compare_with_one);
     }
 }
 

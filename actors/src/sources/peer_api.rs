@@ -28,6 +28,7 @@ use membership::{
     credentials::{self, Named, SharedServerTls},
     documents::DocumentStore,
 };
+use os::randomness::Randomness;
 use policies::names::Prefix;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,7 @@ pub struct PeerApi {
 
 #[derive(Clone)]
 struct State {
+    random: Randomness,
     node: SharedNodeDocument,
     peers: SharedCandidates,
     held: DocumentStore,
@@ -132,6 +134,7 @@ impl PeerApi {
             offered,
         } = deps;
         let Store {
+            random,
             node_document: node,
             candidates: peers,
             documents: held,
@@ -141,6 +144,7 @@ impl PeerApi {
         } = store;
 
         let state = State {
+            random,
             node,
             peers,
             held,

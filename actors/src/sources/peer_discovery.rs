@@ -11,6 +11,7 @@ use crate::{
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use membership::peer_api::{PeerApiClient, PeerApiError, PeerReport};
 use os::clock::Clock;
+use os::randomness::Randomness;
 use policies::{
     names::Prefix,
     observation::{BabelTable, INFINITY},
@@ -58,6 +59,7 @@ pub struct PeerDiscovery {
     me: Prefix,
     peers: PeerApiClient,
     clock: Clock,
+    random: Randomness,
     candidates: SharedCandidates,
     readers: Vec<Recipient<PeersReported>>,
     requests: Requests,
@@ -73,12 +75,16 @@ impl PeerDiscovery {
             readers,
         } = deps;
         let Store {
-            clock, candidates, ..
+            clock,
+            random,
+            candidates,
+            ..
         } = store;
         Self {
             me,
             peers,
             clock,
+            random,
             candidates,
             readers,
             requests: Requests::default(),
@@ -96,7 +102,10 @@ impl PeerDiscovery {
                 current.insert(candidate.peer);
             }
         }
-        for peer in self.requests.start_next(&current, &doubted, now) {
+        for peer in self
+            .requests
+            .start_next(&current, &doubted, now, &self.random)
+        {
             let peers = self.peers.clone();
             let request = async move { peers.ask(peer).await };
             ctx.spawn(
@@ -185,6 +194,7 @@ impl Requests {
         current: &BTreeSet<Prefix>,
         doubted: &BTreeSet<Prefix>,
         now: Uptime,
+        random: &Randomness,
     ) -> Vec<Prefix> {
         self.refill(now);
         let is_slow = current.len() >= ENOUGH_CONFIRMED_PEERS;
@@ -213,7 +223,7 @@ impl Requests {
             has_waited && !current.contains(peer) && !self.in_flight.contains(peer)
         };
         let mut chosen: Vec<_> = self.reachable.iter().filter(is_due).copied().collect();
-        fastrand::shuffle(&mut chosen);
+        random.shuffle(&mut chosen);
         chosen.truncate(count);
         if !chosen.is_empty() {
             self.last_at = Some(now);
@@ -278,7 +288,12 @@ mod tests {
         has_answered: bool,
         expected: usize,
     ) {
-        let asked = requests.start_next(&peers(0..current), &BTreeSet::new(), at(seconds));
+        let asked = requests.start_next(
+            &peers(0..current),
+            &BTreeSet::new(),
+            at(seconds),
+            &Randomness::from_seed(1),
+        );
         assert_eq!(asked.len(), expected);
         for peer in asked {
             assert!(peer.number() >= current);
@@ -306,16 +321,20 @@ mod tests {
     #[test]
     fn at_most_four_requests_are_in_flight_and_no_node_is_asked_twice() {
         let mut requests = requests(9);
-        let first = requests.start_next(&peers(0..0), &peers(0..0), at(0));
+        let first =
+            requests.start_next(&peers(0..0), &peers(0..0), at(0), &Randomness::from_seed(1));
         assert_eq!(
             (
                 first.len(),
-                requests.start_next(&peers(0..0), &peers(0..0), at(0)).len()
+                requests
+                    .start_next(&peers(0..0), &peers(0..0), at(0), &Randomness::from_seed(1))
+                    .len()
             ),
             (4, 0)
         );
         requests.finish(first[0], true, at(0));
-        let next = requests.start_next(&peers(0..0), &peers(0..0), at(0));
+        let next =
+            requests.start_next(&peers(0..0), &peers(0..0), at(0), &Randomness::from_seed(1));
         assert_eq!(next.len(), 1);
         assert!(!first.contains(&next[0]));
     }
@@ -335,7 +354,12 @@ mod tests {
         for (seconds, expected) in [(59, 0), (60, 1)] {
             assert_eq!(
                 requests
-                    .start_next(&BTreeSet::new(), &peers(0..1), at(seconds))
+                    .start_next(
+                        &BTreeSet::new(),
+                        &peers(0..1),
+                        at(seconds),
+                        &Randomness::from_seed(1)
+                    )
                     .len(),
                 expected
             );

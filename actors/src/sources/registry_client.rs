@@ -16,6 +16,7 @@ use membership::{
     peer_api::{PeerReport, SharedNodeDocument},
     registry_api::{RegistryApiClient, RegistryApiError},
 };
+use os::randomness::Randomness;
 use os::{clock::Clock, kernel::Kernel};
 use policies::{
     names::{Endpoint, Prefix, Transport},
@@ -101,6 +102,7 @@ pub struct RegistryClient {
     settings: RegistrySettings,
     registry: RegistryApiClient,
     clock: Clock,
+    random: Randomness,
     kernel: Kernel,
     /// The document about this node, which the peer API shows; this actor keeps its endpoints
     /// current.
@@ -139,6 +141,7 @@ impl RegistryClient {
         let (peer_readers, asked) = (vec![peers_to], vec![contacts_to]);
         let Store {
             clock,
+            random,
             node_document: node,
             applied,
             candidates: peers,
@@ -150,6 +153,7 @@ impl RegistryClient {
             settings,
             registry,
             clock,
+            random,
             kernel,
             node,
             peer_readers,
@@ -189,7 +193,9 @@ impl RegistryClient {
             } else if *announced != announcement && !self.hurries {
                 // All nodes get a new document at once, so they spread their announcements.
                 self.hurries = true;
-                self.announce_at = self.announce_at.min(now + SPREAD.mul_f64(fastrand::f64()));
+                self.announce_at = self
+                    .announce_at
+                    .min(now + SPREAD.mul_f64(self.random.fraction()));
             }
         }
         if self.announce_at <= now {
@@ -274,7 +280,7 @@ impl RegistryClient {
     fn next_wait(&mut self) -> Duration {
         let wait = self.wait;
         self.wait = (wait * 2).min(LAST);
-        wait.mul_f64(0.5 + fastrand::f64())
+        self.random.around(wait)
     }
 
     fn report_contact(&mut self, failure: Option<String>) {

@@ -1,6 +1,7 @@
 //! A child's log: lines of bounded length, and so many a second.
 
 use super::child::CHUNK;
+use crate::clock::runtime_now;
 use std::time::Duration;
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::Instant};
 
@@ -32,7 +33,7 @@ impl Log {
         Self {
             pipe: Some(pipe),
             partial: Vec::new(),
-            second: Instant::now(),
+            second: runtime_now(),
             lines: 0,
             flooded: 0,
         }
@@ -89,7 +90,7 @@ impl Log {
             } else {
                 0
             };
-            self.second = Instant::now();
+            self.second = runtime_now();
             self.lines = 0;
         }
         self.lines = self.lines.saturating_add(1);

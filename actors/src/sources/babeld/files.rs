@@ -2,6 +2,7 @@
 
 use super::Settings;
 use os::process::Rights;
+use os::randomness::Randomness;
 use std::{
     fs, io,
     io::Write,
@@ -29,7 +30,7 @@ pub enum PrepareError {
 }
 
 /// Writes folders, configuration and state file again, and removes what would hinder a start.
-pub(super) fn prepare(settings: &Settings) -> Result<(), PrepareError> {
+pub(super) fn prepare(settings: &Settings, random: &Randomness) -> Result<(), PrepareError> {
     let Rights { uid, gid, .. } = settings.rights;
     for folder in [&settings.folder, &settings.state_folder] {
         let failed = |source| PrepareError::Write {
@@ -50,7 +51,7 @@ pub(super) fn prepare(settings: &Settings) -> Result<(), PrepareError> {
             source,
         })?;
     }
-    let seqno = next_seqno(&settings.seqno);
+    let seqno = next_seqno(&settings.seqno, random);
     write(&settings.seqno, &babel::state_file(seqno), None)?;
     write(
         &settings.config.state_file,
@@ -63,11 +64,11 @@ pub(super) fn prepare(settings: &Settings) -> Result<(), PrepareError> {
 
 /// An older number than the one last announced would make us unreachable for minutes, so each start
 /// begins a thousand further on.
-fn next_seqno(path: &Path) -> u16 {
+fn next_seqno(path: &Path, random: &Randomness) -> u16 {
     let last = fs::read_to_string(path)
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    babel::next_seqno(last.unwrap_or_else(|| fastrand::u16(..)))
+    babel::next_seqno(last.unwrap_or_else(|| random.port(0..=u16::MAX)))
 }
 
 fn write(path: &Path, text: &str, owner: Option<(u32, u32)>) -> Result<(), PrepareError> {

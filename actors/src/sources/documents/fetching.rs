@@ -56,8 +56,8 @@ impl Documents {
 
     /// Holds a question open at the registry, or leaves that to others.
     pub(super) fn listen(&mut self, ctx: &mut Context<Self>) {
-        if fastrand::usize(..self.nodes.max(1)) >= LISTENERS {
-            ctx.run_later(spread(DICE), Self::listen);
+        if self.random.index(self.nodes) >= LISTENERS {
+            ctx.run_later(self.random.around(DICE), Self::listen);
             return;
         }
         let (registry, version) = (
@@ -86,7 +86,8 @@ impl Documents {
                 }
             };
             documents.got_from_registry(answer, ctx);
-            ctx.run_later(spread(wait), Self::listen);
+            let pause = documents.random.around(wait);
+            ctx.run_later(pause, Self::listen);
         }));
     }
 
@@ -116,9 +117,9 @@ impl Documents {
 
     pub(super) fn compare_with_one(&mut self, ctx: &mut Context<Self>) {
         let neighbours: Vec<Prefix> = self.neighbours.iter().copied().collect();
-        if let Some(peer) = fastrand::choice(neighbours) {
-            self.compare(peer, 1, ctx);
+        if let Some(peer) = self.random.choose(&neighbours) {
+            self.compare(*peer, 1, ctx);
         }
-        ctx.run_later(spread(COMPARE), Self::compare_with_one);
+        ctx.run_later(self.random.around(COMPARE), Self::compare_with_one);
     }
 }

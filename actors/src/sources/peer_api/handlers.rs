@@ -52,7 +52,7 @@ pub(super) async fn peers(
 ) -> HttpResponse {
     answer(&request, &state, || {
         let mut candidates: Vec<_> = state.peers.load().iter().cloned().collect();
-        fastrand::shuffle(&mut candidates);
+        state.random.shuffle(&mut candidates);
         candidates.truncate(count.count.unwrap_or(MAX_NODES).min(MAX_NODES));
         let node = |candidate: policies::observation::Candidate| Node {
             prefix: candidate.peer,

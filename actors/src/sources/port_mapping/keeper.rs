@@ -9,6 +9,7 @@ use super::{
 };
 use crate::messages::Lease;
 use membership::documents::PrivateEndpoints;
+use os::randomness::Randomness;
 use policies::{
     names::{Endpoint, Prefix, Transport},
     units::Uptime,
@@ -73,6 +74,8 @@ pub struct LeaseSettings {
     pub ledger: PathBuf,
     /// Believe a private external address, as in a laboratory or a campus network.
     pub private: PrivateEndpoints,
+    /// The source of random ports.
+    pub random: Randomness,
 }
 
 /// Keeps the leases of one node; outlives the actor that asks for rounds.
@@ -232,7 +235,7 @@ impl<F: Finder> Keeper<F> {
         internal: SocketAddrV4,
         first: Option<u16>,
     ) -> Result<(), LeaseError> {
-        let random = std::iter::repeat_with(|| fastrand::u16(DYNAMIC));
+        let random = std::iter::repeat_with(|| self.settings.random.port(DYNAMIC));
         let ports = first
             .into_iter()
             .chain([internal.port()])
@@ -500,6 +503,7 @@ mod tests {
             wanted: vec![(Transport::Udp, 1194)],
             ledger,
             private: PrivateEndpoints::default(),
+            random: Randomness::from_seed(1),
         };
         let keeper = Keeper::new(gateway.clone(), settings);
         Case {
