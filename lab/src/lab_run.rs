@@ -56,7 +56,12 @@ impl LabRun {
         );
         remove_dead_runs();
         let run = Arc::new(Self::create()?);
-        signal_cleanup::remove_on_signal(&run, keep_files);
+        let on_signal = Arc::downgrade(&run);
+        signal_cleanup::on_signal(move || {
+            if let Some(run) = on_signal.upgrade() {
+                run.remove(keep_files);
+            }
+        });
         Ok(run)
     }
 

@@ -1,6 +1,5 @@
 //! Removes all runs of this process when SIGINT, SIGTERM or SIGHUP ends it.
 
-use crate::lab_run::LabRun;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
@@ -8,14 +7,14 @@ use signal_hook::{
 };
 use std::{
     sync::{
-        Arc, Mutex, Once, PoisonError, Weak,
+        Mutex, Once, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
 };
 
-/// The runs that a signal removes, each with whether its files are kept.
-static RUNS: Mutex<Vec<(Weak<LabRun>, bool)>> = Mutex::new(Vec::new());
+/// The removals of all runs, which a signal starts.
+static REMOVALS: Mutex<Vec<Box<dyn Fn() + Send>>> = Mutex::new(Vec::new());
 
 /// Whether a signal is removing all runs and is about to end the process.
 static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -29,12 +28,13 @@ pub fn block_if_interrupted() {
     }
 }
 
-/// Makes the signals remove this run, too, before they end the process.
-pub(crate) fn remove_on_signal(run: &Arc<LabRun>, keep_files: bool) {
+/// Makes the signals call `remove` before they end the process.
+pub(crate) fn on_signal(remove: impl Fn() + Send + 'static) {
     static HANDLER: Once = Once::new();
-    RUNS.lock()
+    REMOVALS
+        .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .push((Arc::downgrade(run), keep_files));
+        .push(Box::new(remove));
     HANDLER.call_once(|| {
         let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
             return;
@@ -50,10 +50,8 @@ pub(crate) fn remove_on_signal(run: &Arc<LabRun>, keep_files: bool) {
 }
 
 fn remove_all_runs() {
-    let mut runs = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
-    for (run, keep_files) in runs.drain(..) {
-        if let Some(run) = run.upgrade() {
-            run.remove(keep_files);
-        }
+    let mut removals = REMOVALS.lock().unwrap_or_else(PoisonError::into_inner);
+    for remove in removals.drain(..) {
+        remove();
     }
 }

@@ -7,7 +7,7 @@
 pub use crate::babel_config::{BabelConfig, BadConfig, MacKey, next_seqno, state_file};
 use crate::{
     lines::{Line, Lines},
-    overlay::{Network, node_of_link_local, node_of_router_id, router_id},
+    overlay::{Network, node_of_link_local, node_of_router_id, router_id_text},
 };
 use ipnet::IpNet;
 use policies::{
@@ -370,13 +370,6 @@ fn milliseconds(text: &str) -> Option<Duration> {
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// A router id as babeld writes it: `02:58:00:10:00:00:00:07`.
-pub(crate) fn router_id_text(prefix: Prefix) -> String {
-    router_id(prefix)
-        .map(|byte| format!("{byte:02x}"))
-        .join(":")
 }
 
 fn node_of_router_id_text(text: &str) -> Option<Prefix> {

@@ -2,10 +2,7 @@
 //!
 //! Keywords: babeld(8), "Configuration file format". All of it was taken by a real babeld.
 
-use crate::{
-    babel::router_id_text,
-    overlay::{Network, Network4},
-};
+use crate::overlay::{Network, Network4, router_id_text};
 use ipnet::Ipv6Net;
 use policies::{
     names::{Prefix, Slot},

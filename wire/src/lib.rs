@@ -10,6 +10,7 @@ pub mod dial_failure;
 pub mod drain_notice;
 pub mod endpoints;
 pub mod errors;
+pub mod hex;
 pub mod invitation;
 pub mod lines;
 pub mod management;

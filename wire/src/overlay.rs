@@ -135,6 +135,13 @@ pub fn node_of_router_id(id: [u8; 8]) -> Option<Prefix> {
     (router_id(prefix) == id).then_some(prefix)
 }
 
+/// A router id as babeld writes it: `02:58:00:10:00:00:00:07`.
+pub fn router_id_text(prefix: Prefix) -> String {
+    router_id(prefix)
+        .map(|byte| format!("{byte:02x}"))
+        .join(":")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ pub fn normal(hex: &str) -> Option<String> {
 
 /// The same of a certificate's raw octets.
 pub fn of_octets(octets: &[u8]) -> Option<String> {
-    normal(&crate::signed::hex(octets))
+    normal(&crate::hex::hex(octets))
 }
 
 /// The number in decimal, as OpenVPN names the files of revoked serial numbers.

@@ -6,6 +6,7 @@
 //! that no node's and no server's certificate will do.
 
 use crate::chain::{self, CERTIFICATE_LIMIT, ChainError, Issuer};
+pub use crate::hex::hex;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::{digest, signature};
 use serde::{Deserialize, Serialize};
@@ -217,16 +218,4 @@ pub fn serial_of_pem(pem: &str) -> Option<String> {
 /// SHA-256 in lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-/// Converts bytes to lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }

@@ -15,13 +15,14 @@ use crate::sinks::telemetry::{Published, Snapshot};
 use actix_web::{
     App, HttpResponse, HttpServer, dev::Server, http::header::ContentType, middleware, web,
 };
-use families::{HEALTHY, Sample, Seen};
+use families::HEALTHY;
 use os::clock::Clock;
 use prometheus::{
     Registry, TextEncoder,
     core::{Collector, Desc},
     proto,
 };
+use samples::{Sample, Seen};
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use wire::errors::Chain;
 

@@ -10,7 +10,11 @@
 //! 32006  from NETWORK  unreachable, except on a gateway: no other node's default route is an exit
 //! ```
 
-use super::{Kernel, KernelError, request::Request};
+use super::{
+    Kernel, KernelError,
+    numbers::{DEFAULT_COPY, DEFAULT_TABLE},
+    request::Request,
+};
 use nix::errno::Errno;
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -18,13 +22,6 @@ use rtnetlink::packet_route::{
     rule::{RuleAction, RuleAttribute, RuleMessage, RuleUidRange},
 };
 use wire::overlay::Network;
-
-/// The routing table of babeld's default route.
-pub const DEFAULT_TABLE: u8 = 199;
-/// The table of its copy.
-pub(super) const DEFAULT_COPY: u8 = 200;
-/// Priorities of the rules; the first and the last.
-pub const EXIT_RULE_PRIORITIES: (u32, u32) = (32002, 32006);
 
 /// The role of a node in exit routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

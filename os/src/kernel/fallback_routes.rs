@@ -4,9 +4,8 @@
 //! no route; the copy here leads the packets of that moment along the old path.
 
 use super::{
-    DEFAULT_TABLE, Kernel, KernelError, TABLE,
-    exit_routing::DEFAULT_COPY,
-    host::{FAMILIES, PROTOCOL},
+    Kernel, KernelError,
+    numbers::{DEFAULT_COPY, DEFAULT_TABLE, FALLBACK_TABLE, FAMILIES, PROTOCOL, TABLE},
     request::Request,
 };
 use futures_util::{Stream, StreamExt};
@@ -21,11 +20,6 @@ use rtnetlink::{
     },
 };
 use std::net::IpAddr;
-
-/// The table of the copies.
-pub const FALLBACK_TABLE: u8 = 198;
-/// Priority of the rule that looks into it: after babeld's own table.
-pub const FALLBACK_PRIORITY: u32 = 32001;
 
 /// A destination; `::/0` is what lies outside the network, for its packets.
 pub type Destination = IpNet;

@@ -1,8 +1,14 @@
 //! The node's address and routes on the host, and babeld's leavings.
 
 use super::{
-    DEFAULT_TABLE, FALLBACK_PRIORITY, FALLBACK_TABLE, Kernel, KernelError, exit_routing,
-    request::Request, slots::address_message, sysctl,
+    Kernel, KernelError, exit_routing,
+    numbers::{
+        BABEL_PROTOCOL, DEFAULT_COPY, DEFAULT_TABLE, FALLBACK_PRIORITY, FALLBACK_TABLE, FAMILIES,
+        PROTOCOL, RULE_PRIORITY, TABLE,
+    },
+    request::Request,
+    slots::address_message,
+    sysctl,
 };
 use ipnet::{IpNet, Ipv4Net};
 use nix::{errno::Errno, net::if_::if_nametoindex};
@@ -13,25 +19,15 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         address::AddressHeaderFlags,
         link::{LinkFlags, LinkMessage},
-        route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
+        route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
         rule::{RuleAction, RuleAttribute, RuleMessage},
     },
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::overlay::{Network, Network4, first_address};
 
-/// The routing table that babeld fills.
-pub const TABLE: u8 = 197;
-/// Priority of the rule that looks into [`TABLE`].
-pub const RULE_PRIORITY: u32 = 32000;
 /// Our rules: which table is looked into, and with which priority.
 const RULES: [(u8, u32); 2] = [(TABLE, RULE_PRIORITY), (FALLBACK_TABLE, FALLBACK_PRIORITY)];
-/// The address families of routes.
-pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet6, AddressFamily::Inet];
-/// Protocol number of our own routes.
-pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
-/// Protocol number of babeld's routes (linux/rtnetlink.h: `RTPROT_BABEL`).
-const BABEL: RouteProtocol = RouteProtocol::Babel;
 /// Metric of the `unreachable` route of the node's range: any real route of it wins.
 pub const NODE_METRIC: u32 = 4_294_967;
 /// Metric of the `unreachable` route of the network's range.
@@ -158,9 +154,7 @@ impl Kernel {
                     .map(delete),
             );
         }
-        let copies = self
-            .routes(AddressFamily::Inet6, exit_routing::DEFAULT_COPY)
-            .await?;
+        let copies = self.routes(AddressFamily::Inet6, DEFAULT_COPY).await?;
         requests.extend(copies.into_iter().map(delete));
         let found = requests.len();
         requests.extend(
@@ -189,7 +183,7 @@ impl Kernel {
         doomed.extend(self.routes(AddressFamily::Inet6, DEFAULT_TABLE).await?);
         let by_us = |route: &RouteMessage| {
             let by = |part: &RouteAttribute| matches!(part, RouteAttribute::Oif(index) if ours.contains(index));
-            route.header.protocol == BABEL && route.attributes.iter().any(by)
+            route.header.protocol == BABEL_PROTOCOL && route.attributes.iter().any(by)
         };
         doomed.extend(strays.into_iter().filter(by_us));
         let found = doomed.len();

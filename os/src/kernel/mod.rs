@@ -16,6 +16,7 @@ mod exit_routing;
 mod fallback_routes;
 mod host;
 mod ledger;
+mod numbers;
 mod request;
 mod slots;
 mod sweep;
@@ -24,9 +25,12 @@ mod tun;
 mod underlay;
 
 pub use errors::KernelError;
-pub use exit_routing::{DEFAULT_TABLE, EXIT_RULE_PRIORITIES, Exit};
-pub use fallback_routes::{Destination, FALLBACK_PRIORITY, FALLBACK_TABLE, RouteChange};
-pub use host::{NETWORK_METRIC, NODE_METRIC, RULE_PRIORITY, TABLE};
+pub use exit_routing::Exit;
+pub use fallback_routes::{Destination, RouteChange};
+pub use host::{NETWORK_METRIC, NODE_METRIC};
+pub use numbers::{
+    DEFAULT_TABLE, EXIT_RULE_PRIORITIES, FALLBACK_PRIORITY, FALLBACK_TABLE, RULE_PRIORITY, TABLE,
+};
 pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;
 pub use tun::{TUN, make_tun_node};

@@ -4,7 +4,11 @@
 //! output. A hung reader never blocks the child, since the child's end of the log pipe is
 //! non-blocking.
 
-use super::{events::ChildEvents, log::Log, rights::Rights};
+use super::{
+    events::ChildEvents,
+    log::{CHUNK, Log},
+    rights::Rights,
+};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     ffi::OsString,
@@ -25,9 +29,6 @@ use tokio::{
     sync::mpsc,
 };
 use wire::errors::ignore_not_found;
-
-/// Bytes read at once.
-pub(super) const CHUNK: usize = 4096;
 
 /// A program to start, with its rights.
 #[derive(Clone, Debug)]

@@ -1,9 +1,11 @@
 //! A child's log: lines of bounded length, and so many a second.
 
-use super::child::CHUNK;
 use crate::clock::runtime_now;
 use std::time::Duration;
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::Instant};
+
+/// Bytes read at once.
+pub(super) const CHUNK: usize = 4096;
 
 /// Longest log line that is kept, in bytes; the rest of a longer one is cut.
 const LINE_CAP: usize = 1024;

@@ -155,9 +155,9 @@ pub(super) fn assess(
             .accepted
             .is_some_and(|accepted| accepted < conditions.parameters.tunnels_to_dial);
         assessment.rest = conditions.rest;
-        assessment.spared = assessment
-            .spared
-            .or_else(|| conditions.spare(snapshot, assessment));
+        assessment.spared = assessment.spared.or_else(|| {
+            conditions.spare(snapshot, (assessment.slot, assessment.peer), assessment.age)
+        });
     }
     assessments
 }

@@ -1,6 +1,6 @@
 //! Decides what spares a tunnel from being closed, whatever its use.
 
-use super::{assessment::Assessment, snapshot::Snapshot};
+use super::snapshot::Snapshot;
 use crate::{
     names::{Prefix, Role, Slot},
     observation::Phase,
@@ -87,25 +87,25 @@ pub(super) struct SpareConditions<'a> {
 }
 
 impl SpareConditions<'_> {
-    /// The reason to spare a tunnel that is up.
+    /// The reason to spare a tunnel that has been up for `age`.
     pub(super) fn spare(
         &self,
         snapshot: &Snapshot<'_>,
-        assessment: &Assessment,
+        (slot, peer): (Slot, Prefix),
+        age: Duration,
     ) -> Option<SpareReason> {
-        let slot = assessment.slot;
         let given_up = self.given_up.get(&slot);
         let closings = self.closings.get(&slot);
         if slot.role() == Role::Accepted {
             Some(SpareReason::Accepted)
-        } else if self.pinned.contains(&assessment.peer) {
+        } else if self.pinned.contains(&peer) {
             Some(SpareReason::Pinned)
         } else if !snapshot.is_table_known {
             Some(SpareReason::NoTable)
         } else if let Some(node) = snapshot.only_route(slot) {
             Some(SpareReason::OnlyRoute(node))
-        } else if assessment.age < self.parameters.min_age {
-            Some(SpareReason::Young(assessment.age))
+        } else if age < self.parameters.min_age {
+            Some(SpareReason::Young(age))
         } else if given_up.is_some_and(|until| *until > snapshot.at) {
             Some(SpareReason::GivenUp)
         } else if closings.is_some_and(|moments| moments.len() >= MAX_CLOSINGS) {

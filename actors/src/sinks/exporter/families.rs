@@ -3,19 +3,10 @@
 //! `docs/METRICS.md` lists the same. Labels come from closed lists or are bounded by the number of
 //! slots; never an address, a time or a text from outside.
 
-use super::process::Process;
 use super::samples::*;
-use crate::sinks::telemetry::{Snapshot, float};
+use crate::sinks::telemetry::float;
 use std::time::Duration;
 use wire::registry::DocumentKind as Document;
-
-/// The values that a scrape reads.
-pub(super) struct Seen<'a> {
-    /// The snapshot of the node.
-    pub(super) node: &'a Snapshot,
-    /// The daemon's own process; `None` if /proc cannot be read.
-    pub(super) process: Option<Process>,
-}
 
 /// Counter or gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +16,6 @@ pub enum Kind {
     /// Goes up and down.
     Gauge,
 }
-
-/// One sample: a value for each label, in order, and the number.
-pub(super) type Sample = (Vec<String>, f64);
 
 /// The description of one metric.
 pub struct Family {

@@ -1,6 +1,5 @@
 //! Reads the samples of each metric from a snapshot.
 
-use super::families::{Sample, Seen};
 use super::process::Process;
 use crate::sinks::telemetry::{ROLES, Row, Snapshot, float};
 use membership::certificate::ca_end;
@@ -9,6 +8,17 @@ use policies::{
     observation::{Candidate, LinkCounters, Phase},
 };
 use std::collections::BTreeMap;
+
+/// The values that a scrape reads.
+pub(super) struct Seen<'a> {
+    /// The snapshot of the node.
+    pub(super) node: &'a Snapshot,
+    /// The daemon's own process; `None` if /proc cannot be read.
+    pub(super) process: Option<Process>,
+}
+
+/// One sample: a value for each label, in order, and the number.
+pub(super) type Sample = (Vec<String>, f64);
 
 pub(super) fn s(text: impl ToString) -> String {
     text.to_string()
