@@ -12,23 +12,24 @@ use policies::{link_cost::LinkCost, rng::Rng};
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
 
-/// What is compared.
+/// The settings of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Limits of each node.
     pub limits: Limits,
-    /// Refreshes.
+    /// The number of refreshes.
     pub rounds: usize,
-    /// Chance.
+    /// The seed of the random numbers.
     pub seed: u64,
 }
 
-/// How one policy did.
+/// The results of one policy.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Course {
-    /// Mean of the shortest ways after each round, round 0 first: milliseconds, or metric.
+    /// The mean length of the shortest paths after each round, with the start as round 0; in
+    /// milliseconds or as a metric.
     pub mean_ms: Vec<f64>,
-    /// Ways that ran over a tunnel when it was closed, summed over all rounds.
+    /// The number of paths that used a tunnel when it was closed, summed over all rounds.
     pub disturbed_routes: u64,
     /// The same for each round.
     pub disturbed: Vec<u64>,
@@ -36,7 +37,7 @@ pub struct Course {
     pub replaced_share: Vec<f64>,
     /// Dials in all rounds, and those that were refused.
     pub dials: u64,
-    /// See above.
+    /// The dials that the peer refused, summed over all rounds.
     pub refused_dials: u64,
     /// Closings given up.
     pub given_up: u64,
@@ -59,11 +60,12 @@ impl Course {
 /// The last line of the output.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
-    /// Mean of the shortest ways if each node passed on for all others: nothing is better.
+    /// The mean length of the shortest paths if every node forwarded for all others: the lower
+    /// bound.
     pub optimum_ms: f64,
     /// Mean round trip without an overlay.
     pub direct_ms: f64,
-    /// By name.
+    /// The results by the policy's name.
     pub policies: BTreeMap<&'static str, Course>,
 }
 

@@ -15,17 +15,17 @@ const SOURCES: usize = 256;
 /// The last line of the output.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Distance {
-    /// How many nodes.
+    /// The number of nodes.
     pub nodes: usize,
-    /// How many each dials.
+    /// The number of nodes that each node dials.
     pub k: usize,
-    /// Mean over all pairs of different nodes that have a way.
+    /// The mean over all pairs of different nodes that have a path.
     pub mean_hops: f64,
     /// Half the width of its confidence interval of 95 %, as to the nodes drawn.
     pub interval: f64,
     /// The longest seen.
     pub most_hops: u32,
-    /// Pairs without a way, as a part of all.
+    /// The pairs without a path, as a share of all pairs.
     pub torn: f64,
 }
 

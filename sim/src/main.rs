@@ -49,7 +49,7 @@ enum Command {
     Replay(replay::Replay),
 }
 
-/// Where the nodes are.
+/// The positions of the nodes.
 #[derive(Args)]
 struct Place {
     /// Square matrix of round trips in milliseconds, one row a line.
@@ -72,7 +72,7 @@ impl Place {
     }
 }
 
-/// How many tunnels a node has.
+/// The number of tunnels of a node.
 #[derive(Args)]
 struct Degree {
     /// Tunnels that a node dials.
@@ -92,7 +92,7 @@ impl Degree {
     }
 }
 
-/// What a way costs.
+/// The cost of a path.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Model {
     /// The sum of round trips.
@@ -109,13 +109,13 @@ struct Compare {
     place: Place,
     #[command(flatten)]
     degree: Degree,
-    /// Refreshes.
+    /// The number of refreshes.
     #[arg(long, default_value_t = 100)]
     rounds: usize,
-    /// What a way costs.
+    /// The cost of a path.
     #[arg(long, value_enum, default_value_t = Model::Both)]
     model: Model,
-    /// Only this policy.
+    /// Runs only this policy.
     #[arg(long, value_parser = compare::POLICIES)]
     only: Option<String>,
     /// One line of JSON at the end.
@@ -163,10 +163,10 @@ impl Compare {
 
 #[derive(Args)]
 struct Distance {
-    /// How many nodes.
+    /// The number of nodes.
     #[arg(long)]
     nodes: usize,
-    /// How many each node dials.
+    /// The number of nodes that each node dials.
     #[arg(long)]
     k: usize,
     /// Chance; the same seed gives the same overlay.
@@ -258,7 +258,7 @@ impl Resilience {
     }
 }
 
-/// `A:B`.
+/// Parses a pair of numbers, written `A:B`.
 fn pair<T: std::str::FromStr>(text: &str) -> Result<(u64, T), String> {
     let parse = || {
         let (first, second) = text.split_once(':')?;
@@ -267,7 +267,7 @@ fn pair<T: std::str::FromStr>(text: &str) -> Result<(u64, T), String> {
     parse().ok_or_else(|| format!("not two numbers with a colon between: {text:?}"))
 }
 
-/// What the run took.
+/// Prints the time that the run took and the most memory that it used.
 fn cost(began: Instant) -> anyhow::Result<()> {
     let mebibytes =
         run::peak_memory().map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));

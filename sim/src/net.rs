@@ -35,46 +35,47 @@ pub const PARTS: u32 = 24;
 const DRAINED: Duration = Duration::from_secs(8);
 /// How long after that the last look at a drain comes.
 const LONELY: Duration = Duration::from_secs(2);
-/// An hour.
+/// One hour of simulated time.
 const HOUR: Duration = Duration::from_secs(3600);
 /// Between two dials of a node.
 const DIAL_PACE: Duration = Duration::from_secs(6);
-/// Where ways are found to so many nodes or fewer, nodes fill their slots in turns.
+/// If paths are computed to at most this many nodes, the nodes fill their slots in turns.
 const FEW: usize = 64;
 /// Looks at which a node may dial in a part.
 const DIAL_LOOKS: u32 = 3;
 
-/// What a network is made with.
+/// The settings of a simulated network.
 #[derive(Clone, Debug)]
 pub struct NetSettings {
     /// Babel's metric, or pure latency.
     pub cost: LinkCost,
-    /// Ways are found to so many nodes, drawn anew in each part; to all, where there are fewer.
+    /// The number of targets of the computed paths, drawn anew in each part of a round. In smaller
+    /// networks every node is a target.
     pub targets: usize,
     /// Parts of a round.
     pub parts: u32,
-    /// Chance.
+    /// The seed of the random numbers.
     pub seed: u64,
 }
 
-/// What happened in one round.
+/// The events of one round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Happened {
     /// Tunnels closed by plan.
     pub closed: u64,
     /// Closings given up.
     pub given_up: u64,
-    /// Ways (of one node to one other) that ran over a tunnel when it was closed.
+    /// The number of paths, from one node to one other, that used a tunnel when it was closed.
     pub disturbed: u64,
-    /// Dials.
+    /// The number of dials.
     pub dials: u64,
     /// Dials that the peer refused: it was full.
     pub refused: u64,
 }
 
-/// One network.
+/// One simulated network.
 pub struct Net {
-    /// Where the nodes are.
+    /// The positions of the nodes.
     pub space: Space,
     /// The tunnels.
     pub overlay: Overlay,
@@ -86,11 +87,11 @@ pub struct Net {
     alive: Vec<bool>,
     /// Of each node the dials that failed, by peer: when, and how often in a row.
     failed: Vec<BTreeMap<u32, (Uptime, u32)>>,
-    /// Nodes that tell everybody that everything is at their place.
+    /// The nodes that announce every prefix as their own.
     pub liars: Vec<u32>,
     /// Pairs that cannot dial each other: nodes on different sides.
     pub sides: Option<Vec<bool>>,
-    /// How often each node has started.
+    /// The number of starts of each node.
     starts: Vec<u32>,
     /// When tunnels on a slot were closed by plan, by node, its start, and slot.
     closings: BTreeMap<(u32, u32, Slot), Vec<Uptime>>,
@@ -159,12 +160,13 @@ impl Net {
         Some(planner)
     }
 
-    /// Where ways are found to a sample, each node of it stands for so many.
+    /// If paths are computed to a sample of the nodes, each node of the sample stands for this
+    /// many nodes.
     fn stands_for(&self) -> u32 {
         whole(many(self.space.nodes()) / many(self.settings.targets.max(1))).max(1)
     }
 
-    /// The nodes that ways are found to now; sorted.
+    /// The targets of the computed paths at present, sorted.
     fn targets(&mut self) -> Vec<u32> {
         let living: Vec<_> = (0u32..)
             .zip(&self.alive)
@@ -179,14 +181,14 @@ impl Net {
             .collect()
     }
 
-    /// The ways as they are now, to all living nodes or a sample of them.
+    /// The present paths to all living nodes, or to a sample of them.
     pub fn paths(&mut self) -> Paths {
         let targets = self.targets();
         self.paths.renew(&mut self.overlay, &targets, &self.liars);
         self.paths.clone()
     }
 
-    /// Whether the node lives.
+    /// Whether the node is alive.
     pub fn lives(&self, node: u32) -> bool {
         self.alive.get(index(node)).copied().unwrap_or_default()
     }
@@ -199,7 +201,7 @@ impl Net {
         }
     }
 
-    /// A node starts, without history; whom it dials first is left to chance.
+    /// Starts a node without history. It dials its first peers at random.
     pub fn start(&mut self, node: u32) {
         let planner = self.planner(node);
         for (all, value) in [(&mut self.alive, true), (&mut self.reached, true)] {
@@ -234,7 +236,8 @@ impl Net {
         side(node) != side(peer)
     }
 
-    /// From now on two halves do not hear each other; their tunnels die.
+    /// Separates the network into two halves that do not reach each other. The tunnels between
+    /// them fail.
     pub fn part_in_two(&mut self, sides: Vec<bool>) {
         self.sides = Some(sides);
         for node in 0..number(self.space.nodes()) {
@@ -272,7 +275,8 @@ impl Net {
         self.now = self.now + self.refresh / self.settings.parts.max(1);
         let now = self.now;
         let paths = self.paths();
-        // Where ways are found to few nodes only, not all shall dial these at the same time.
+        // If paths are computed to few nodes only, not all nodes shall dial these at the same
+        // time.
         let parts = self.settings.parts.max(1);
         let turn = |node: u32| paths.targets().len() > FEW || node % parts == part % parts;
         let due = |node: &u32| {
@@ -316,7 +320,8 @@ impl Net {
     }
 }
 
-/// How many ways ran over one of those tunnels; scaled up where ways were found to a sample only.
+/// Counts the paths that used one of these tunnels. If paths are computed to a sample only, the
+/// count is scaled to all nodes.
 pub fn disturbed(overlay: &Overlay, paths: &Paths, closed: &[u32]) -> u64 {
     let ends = |at: &u32| {
         overlay

@@ -1,4 +1,4 @@
-//! Turns numbers of one kind into another, each in one place.
+//! Conversions between number types, each defined once.
 
 /// A node's or tunnel's number as an index.
 pub fn index(number: u32) -> usize {

@@ -64,7 +64,7 @@ impl Progress {
 pub struct Series {
     /// For the legend.
     pub name: String,
-    /// From left to right.
+    /// The points, ordered by their first coordinate.
     pub points: Vec<(f64, f64)>,
 }
 

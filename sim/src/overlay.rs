@@ -1,4 +1,4 @@
-//! Who has a tunnel to whom.
+//! The tunnels between the simulated nodes.
 
 use crate::{
     chance::below,
@@ -10,17 +10,17 @@ use policies::{link_cost::LinkCost, orders::CloseReason, rng::Rng, units::Uptime
 /// One tunnel.
 #[derive(Clone, Debug)]
 pub struct Tunnel {
-    /// Who dialled.
+    /// The node that dialled.
     pub dialler: u32,
-    /// Who accepted.
+    /// The node that accepted.
     pub acceptor: u32,
     /// Its slot at the dialler: `wrnK`.
     pub dial_slot: u16,
     /// Its slot at the acceptor: a VLAN from 2.
     pub accept_slot: u16,
-    /// When it came up.
+    /// The time at which the tunnel came up.
     pub since: Uptime,
-    /// What a hop over it costs, in metric.
+    /// The metric of a hop over the tunnel.
     pub cost: u32,
     /// Since when Babel has been taken off it, and why it is to be closed.
     pub draining: Option<(Uptime, CloseReason)>,
@@ -38,10 +38,10 @@ impl Tunnel {
     }
 }
 
-/// How many tunnels a node may have.
+/// The maximum numbers of tunnels of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Dialled.
+    /// The maximum number of tunnels that the node dialled.
     pub dial: usize,
     /// Of both roles.
     pub degree: usize,
@@ -75,7 +75,7 @@ impl Overlay {
         }
     }
 
-    /// Each node dials as many others as it wants, at random, in turns.
+    /// Each node dials its full number of random peers, in turns.
     pub fn random(space: &Space, limits: Limits, cost: LinkCost, rng: &mut Rng) -> Self {
         let nodes = space.nodes();
         let mut overlay = Self::new(nodes, limits, cost);
@@ -103,7 +103,7 @@ impl Overlay {
         self.links(node).len() < self.limits.degree
     }
 
-    /// What each node may have.
+    /// The maximum numbers of tunnels of each node.
     pub fn limits(&self) -> Limits {
         self.limits
     }
@@ -216,7 +216,7 @@ impl Overlay {
         }
     }
 
-    /// One tunnel.
+    /// The tunnel with this number, or `None` if it is closed.
     pub fn tunnel(&self, number: u32) -> Option<&Tunnel> {
         self.tunnels.get(index(number)).and_then(Option::as_ref)
     }
@@ -254,12 +254,12 @@ impl Overlay {
             .filter(own)
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub fn nodes(&self) -> usize {
         self.links.len()
     }
 
-    /// How many tunnels stand.
+    /// The number of open tunnels.
     pub fn count(&self) -> usize {
         self.tunnels.len() - self.vacant.len()
     }

@@ -10,13 +10,13 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// No way.
+/// The metric that means "no path".
 pub const NOWHERE: u16 = u16::MAX;
-/// No tunnel.
+/// The number that means "no tunnel".
 const NONE: u32 = u32::MAX;
-/// So many targets at a time.
+/// The number of targets that are computed at once.
 const LANES: usize = 16;
-/// What a node knows of these.
+/// The metrics of one node to these targets.
 type Lanes = [u16; LANES];
 
 /// The arcs of an overlay, node by node; tunnels under drain are left out.
@@ -28,7 +28,7 @@ struct Arcs {
     arcs: Vec<(u32, u16)>,
     /// The tunnel of each arc.
     tunnels: Vec<u32>,
-    /// How many each node has.
+    /// The number of neighbours of each node.
     counts: Vec<usize>,
 }
 
@@ -159,19 +159,19 @@ impl Arcs {
     }
 }
 
-/// The ways of all nodes to some, as they were at one moment.
+/// The paths of all nodes to some targets at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Paths {
     arcs: Arc<Arcs>,
-    /// Where the ways lead to.
+    /// The targets of the paths.
     targets: Vec<u32>,
     /// Metrics of the first node to all targets, of the second, and so on.
     rows: Vec<u16>,
 }
 
 impl Paths {
-    /// Finds the ways to these targets as they are now. The overlay must be the one that was seen the last time,
-    /// and nobody else may ask it what has changed.
+    /// Computes the present paths to these targets. The overlay must be the one of the last call,
+    /// and nobody else may take its list of changes.
     pub fn renew(&mut self, overlay: &mut Overlay, targets: &[u32], liars: &[u32]) {
         Arc::make_mut(&mut self.arcs).renew(overlay);
         let arcs = &*self.arcs;
@@ -199,12 +199,12 @@ impl Paths {
         }
     }
 
-    /// Where the ways lead to.
+    /// The targets of the paths.
     pub fn targets(&self) -> &[u32] {
         &self.targets
     }
 
-    /// The node's metric to each target; [`NOWHERE`] where there is no way.
+    /// The node's metric to each target; [`NOWHERE`] if there is no path.
     pub fn row(&self, node: u32) -> &[u16] {
         let width = self.targets.len();
         self.rows
@@ -212,7 +212,8 @@ impl Paths {
             .unwrap_or_default()
     }
 
-    /// The first tunnel from the node to each target; `None` at the target, at liars, and where there is no way.
+    /// The first tunnel from the node to each target; `None` at the target, at liars, and if there
+    /// is no path.
     pub fn firsts(&self, node: u32) -> Vec<Option<u32>> {
         // By the place of the arc, of which the least counts: so the compiler compares several at once.
         let mut firsts = vec![u16::MAX; self.targets.len()];
@@ -232,7 +233,7 @@ impl Paths {
             .collect()
     }
 
-    /// The places of the targets to which the node's way begins with that tunnel.
+    /// The indices of the targets to which the node's path begins with that tunnel.
     pub fn by(&self, node: u32, tunnel: u32) -> impl Iterator<Item = usize> + '_ {
         let arc = self.arcs.with_tunnels(node).find(|(.., at)| *at == tunnel);
         let pairs = arc.into_iter().flat_map(move |(far, cost, _)| {
@@ -244,7 +245,7 @@ impl Paths {
         pairs.filter(move |place| self.next(node, *place).is_some_and(|(_, at)| at == tunnel))
     }
 
-    /// The next node on the way to the target at that place, and the tunnel there.
+    /// The next node on the path to the target with that index, and the tunnel to it.
     fn next(&self, node: u32, place: usize) -> Option<(u32, u32)> {
         let metric = |node: u32| self.row(node).get(place).copied().unwrap_or(NOWHERE);
         let own = metric(node);
@@ -255,7 +256,8 @@ impl Paths {
         first.map(|(far, _, at)| (far, at))
     }
 
-    /// Where the way to the target at that place ends: there, or at a liar, or here, where there is no way.
+    /// The last node of the path to the target with that index: the target, a liar, or, without a
+    /// path, the node itself.
     pub fn end(&self, node: u32, place: usize) -> u32 {
         let mut at = node;
         while let Some((next, _)) = self.next(at, place) {
@@ -264,7 +266,7 @@ impl Paths {
         at
     }
 
-    /// How many ways lead over these tunnels: number, and both ends.
+    /// The paths over these tunnels: their number, and both ends of each.
     pub fn over(&self, tunnels: &[(u32, [u32; 2])]) -> usize {
         let width = self.targets.len();
         let mut over = vec![false; self.rows.len()];
@@ -298,7 +300,8 @@ impl Paths {
         count
     }
 
-    /// Mean metric of all ways that exist, and the share of pairs that have none, among nodes that count.
+    /// The mean metric of all paths, and the share of pairs without a path, among the nodes that
+    /// count.
     pub fn mean(&self, counts: impl Fn(u32) -> bool) -> (f64, f64) {
         let (mut sum, mut pairs, mut torn) = (0u64, 0u64, 0u64);
         let counted: Vec<_> = self.targets.iter().map(|target| counts(*target)).collect();
@@ -322,12 +325,13 @@ impl Paths {
     }
 }
 
-/// Whether a way of metric `own` may begin with a link of that cost to one that has the `rest`.
+/// Whether a path of metric `own` may begin with a link of that cost to a node whose metric is
+/// `rest`.
 fn leads(own: u16, cost: u16, rest: u16) -> bool {
     (own != NOWHERE) & (own > rest) & (own.wrapping_sub(rest) == cost)
 }
 
-/// How many threads are worth having.
+/// The useful number of threads on this machine.
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -338,7 +342,7 @@ mod tests {
     use crate::{chance::below, overlay::Limits, space::Space};
     use policies::{link_cost::LinkCost, orders::CloseReason, rng::Rng, units::Uptime};
 
-    /// Compares the ways with what they must be, target by target.
+    /// Checks the paths against their definition, target by target.
     #[track_caller]
     fn check(ways: &Paths, overlay: &Overlay, liars: &[u32]) {
         let nodes = number(overlay.nodes());
@@ -391,7 +395,7 @@ mod tests {
         }
     }
 
-    /// Follows each way to see whether it leads over one of the tunnels.
+    /// Follows each path to find whether it uses one of the tunnels.
     #[track_caller]
     fn check_over(ways: &Paths, overlay: &Overlay, tunnels: &[u32]) {
         let mut count = 0;

@@ -34,7 +34,7 @@ const BEGAN: Uptime = Uptime(Duration::from_secs(100_000_000));
 /// Most bytes of a recording: a week of documents of 10 kB, twice a minute.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// What to replay.
+/// The recording and the settings of a replay.
 #[derive(clap::Args)]
 pub struct Replay {
     /// What `warren status`, `peers`, `routes` and `tunnels` printed with `--json`, again and again.
@@ -97,7 +97,7 @@ impl Replay {
     }
 }
 
-/// One document of a recording, told apart by its fields.
+/// One document of a recording. Its fields tell its kind.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Document {
@@ -116,26 +116,26 @@ pub struct Ordered {
     pub order: &'static str,
     /// The slot.
     pub slot: String,
-    /// The reason.
+    /// The reason of the order.
     pub reason: &'static str,
-    /// What it was decided by.
+    /// The inputs of the decision.
     pub terms: String,
 }
 
-/// What a replay gives.
+/// The result of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Replayed {
     /// Looks: documents of tunnels.
     pub looks: u64,
     /// Seconds from the first to the last look.
     pub lasted_s: u64,
-    /// In their order.
+    /// The orders, in the order of time.
     pub orders: Vec<Ordered>,
     /// What the planner thinks of each tunnel at the last look: slot and text.
     pub verdicts: Vec<(String, String)>,
 }
 
-/// What has been read so far.
+/// The documents that have been read so far.
 struct Tape {
     planner: Option<Planner>,
     settings: PlannerSettings,
@@ -287,7 +287,8 @@ impl Tape {
             endpoint: endpoint.map(|(address, transport)| Endpoint { address, transport }),
         };
         let (rx_bytes, tx_bytes) = (entry.rx_bytes, entry.tx_bytes);
-        // Frames are not told: as many as full ones would be, so that hellos alone do not look like use.
+        // The recording has no frame counts. Full frames are assumed, so that hellos alone do not
+        // count as use.
         let (rx_packets, tx_packets) = (rx_bytes / FRAME_BYTES, tx_bytes / FRAME_BYTES);
         Ok(LinkReading {
             tunnel,

@@ -1,4 +1,5 @@
-//! Kills a part of all nodes at once: who of the others can still talk, before anything is mended?
+//! Kills a share of all nodes at once, and counts the others that still reach each other before
+//! any repair.
 
 use crate::{
     chance::{interval, sample},
@@ -13,7 +14,7 @@ use crate::{
 use policies::rng::Rng;
 use serde::Serialize;
 
-/// What is measured.
+/// The settings of the measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Limits of each node.
@@ -24,7 +25,7 @@ pub struct Plan {
     pub trials: usize,
     /// Networks that each policy makes of different random overlays.
     pub networks: u64,
-    /// Chance.
+    /// The seed of the random numbers.
     pub seed: u64,
 }
 
@@ -32,11 +33,11 @@ pub struct Plan {
 /// width of its confidence interval.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Share alive.
+    /// The share of nodes that are alive.
     pub alive: f64,
     /// Left as chance made it.
     pub random: (f64, f64),
-    /// Ours.
+    /// The results of warren's overlay.
     pub warren: (f64, f64),
     /// The fewest-routes rule.
     pub fewest_routes: (f64, f64),

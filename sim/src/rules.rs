@@ -21,7 +21,7 @@ pub enum Rule {
 
 /// A network of nodes that follow a rule.
 pub struct Ruled {
-    /// Where the nodes are.
+    /// The positions of the nodes.
     pub space: Space,
     /// The tunnels.
     pub overlay: Overlay,
@@ -42,7 +42,7 @@ impl Ruled {
         }
     }
 
-    /// All ways as they are now.
+    /// All present paths.
     pub fn paths(&mut self) -> &Paths {
         let targets: Vec<_> = (0..number(self.space.nodes())).collect();
         self.paths.renew(&mut self.overlay, &targets, &[]);

@@ -10,41 +10,41 @@ use crate::{
 use policies::rng::Rng;
 use serde::Serialize;
 
-/// What befalls the network.
+/// The faults that the network suffers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fate {
-    /// Refreshes.
+    /// The number of refreshes.
     pub rounds: u64,
-    /// Share of the nodes that die in each round, and start anew in the next.
+    /// The share of the nodes that fail in each round, and start anew in the next.
     pub churn: f64,
     /// In that round so many of the nodes (a share) die for good.
     pub mass_death: Option<(u64, f64)>,
-    /// From that round on, for so many rounds, two halves do not hear each other.
+    /// The first round of a partition into two halves, and its length in rounds.
     pub partition: Option<(u64, u64)>,
     /// Share of the nodes that lose all their tunnels in every second round, at random.
     pub flapping: f64,
 }
 
-/// One round.
+/// The results of one round.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Round {
-    /// Which.
+    /// The number of the round.
     pub round: u64,
-    /// Mean of the shortest ways between living nodes.
+    /// The mean length of the shortest paths between living nodes.
     pub mean: f64,
-    /// Share of pairs of living nodes that have no way.
+    /// The share of the pairs of living nodes that have no path.
     pub torn: f64,
-    /// Tunnels.
+    /// The number of tunnels.
     pub tunnels: usize,
     /// Closed by plan.
     pub closed: u64,
-    /// Given up.
+    /// The number of dials that were given up.
     pub given_up: u64,
     /// Dials, and those that were refused because the peer was full.
     pub dials: u64,
-    /// See above.
+    /// The dials that the peer refused.
     pub refused: u64,
-    /// Ways that ran over a tunnel when it was closed.
+    /// The number of paths that used a tunnel when it was closed.
     pub disturbed: u64,
 }
 
@@ -61,7 +61,8 @@ pub struct Course {
     pub refused_share: f64,
     /// Most tunnels of one node at the end of any round, as a part of its limit.
     pub fullest: f64,
-    /// Ways through liars that do not end there, as a part of all: before the first round, and at the
+    /// The paths that end at a liar instead of their target, as a share of all: before the first
+    /// round, and at the
     /// end.
     pub through_liars: (f64, f64),
 }
@@ -161,8 +162,8 @@ fn fullest(net: &Net) -> f64 {
     (0..number(net.space.nodes())).map(part).fold(0.0, f64::max)
 }
 
-/// Ways that end or pass at a liar without being meant for it: where the way to the target is longer
-/// than that to a liar, the liar's claim has won.
+/// The paths that a liar draws to itself: if the path to the target is longer than that to a liar,
+/// the liar's announcement wins.
 fn through_liars(net: &Net, paths: &Paths) -> f64 {
     let (mut caught, mut all) = (0u64, 0u64);
     if net.liars.is_empty() {
@@ -237,7 +238,7 @@ pub fn table(course: &Course, unit: &str) -> String {
     crate::output::table(&header, shown.map(row))
 }
 
-/// The most memory this process has ever held, in bytes; `None` where the kernel does not tell.
+/// The maximum memory of this process so far, in bytes; `None` if the kernel does not say.
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

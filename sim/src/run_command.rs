@@ -8,25 +8,26 @@ pub(super) struct Run {
     place: Place,
     #[command(flatten)]
     degree: Degree,
-    /// Refreshes.
+    /// The number of refreshes.
     #[arg(long, default_value_t = 100)]
     rounds: u64,
-    /// What a way costs: `both` is the same as `latency` here.
+    /// The cost of a path: `both` is the same as `latency` here.
     #[arg(long, value_enum, default_value_t = Model::Latency)]
     model: Model,
-    /// Ways are found to so many nodes, drawn anew in each part of a round: 512, above 1,000 nodes 64.
+    /// The number of targets of the computed paths, drawn anew in each part of a round: 512, above
+    /// 1,000 nodes 64.
     #[arg(long)]
     targets: Option<usize>,
-    /// Parts of a round in which nodes look at the same picture.
+    /// The parts of a round. All nodes of a part decide on the same state.
     #[arg(long, default_value_t = net::PARTS)]
     parts: u32,
-    /// Share of the nodes that die in each round and start anew in the next.
+    /// The share of the nodes that fail in each round and start anew in the next.
     #[arg(long, default_value_t = 0.0)]
     churn: f64,
     /// In that round that share of the nodes dies for good.
     #[arg(long, value_name = "ROUND:SHARE", value_parser = pair::<f64>)]
     mass_death: Option<(u64, f64)>,
-    /// From that round on, for so many rounds, two halves do not hear each other.
+    /// The first round of a partition into two halves, and its length in rounds.
     #[arg(long, value_name = "ROUND:ROUNDS", value_parser = pair::<u64>)]
     partition: Option<(u64, u64)>,
     /// Share of the nodes that lose all their tunnels in every second round, at random.

@@ -130,7 +130,7 @@ impl Net {
         (links, free)
     }
 
-    /// babeld has found other ways where tunnels drain.
+    /// babeld has moved the paths from the draining tunnels.
     pub(super) fn renew(
         &self,
         nodes: &[u32],

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Why the tunnel drains, as the recording says.
+/// The reason of the tunnel's drain in the recording.
 pub(super) fn drain_reason(entry: &TunnelEntry) -> anyhow::Result<CloseReason> {
     let label = entry.drain_reason.as_deref().unwrap_or("none");
     let mut reasons = CloseReason::ALL.iter().copied();
@@ -19,7 +19,8 @@ pub(super) fn drain_reason(entry: &TunnelEntry) -> anyhow::Result<CloseReason> {
 /// Bytes of a full frame on a tunnel.
 pub(super) const FRAME_BYTES: u64 = 1_400;
 
-/// The moment `seconds` ago, to the second: a tunnel that stays must not seem to come up anew.
+/// The time `seconds` ago, rounded to a second, so that an unchanged tunnel does not seem to be a
+/// new one.
 pub(super) fn before(now: Uptime, seconds: f64) -> anyhow::Result<Uptime> {
     let age = Duration::try_from_secs_f64(seconds).context("no number of seconds ago")?;
     let nanos = now.0.saturating_sub(age) + Duration::from_millis(500);
@@ -30,7 +31,8 @@ pub(super) fn probe(entry: &TunnelEntry, slot: Slot) -> Option<ProbeReading> {
     let rtt = Duration::try_from_secs_f64(entry.rtt_seconds?).ok()?;
     let (jitter, rx_frames, tx_frames) = (Duration::ZERO, 0, 0);
     let lost = crate::num::whole(entry.loss_ratio.unwrap_or(0.0).clamp(0.0, 1.0) * 100.0);
-    // Of how many probes that is the share is not told: too few, perhaps, to decide anything.
+    // The recording does not say how many probes the share is of: they may be too few to decide
+    // anything.
     let recent = ProbeCounts::default();
     Some(ProbeReading {
         slot,

@@ -37,7 +37,7 @@ pub struct Invited {
     pub expires: String,
 }
 
-/// `POST /v1/signatures`; the answer is an [`Enrolment`].
+/// `POST /v1/signatures`; the answer is a [`wire::registry::Enrolment`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignFile {
