@@ -7,13 +7,13 @@ use wire::invitation::RegistryAddress;
 
 /// The folders and paths of a registry's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct RegistryPaths {
     /// Keys, certificates, settings; 0700.
-    pub etc: PathBuf,
+    pub config_dir: PathBuf,
     /// The database; 0700.
-    pub state: PathBuf,
+    pub state_dir: PathBuf,
     /// The socket of the administration; its folder is 0700.
-    pub admin: PathBuf,
+    pub admin_socket: PathBuf,
 }
 
 /// The content of `registry.json`.
@@ -75,8 +75,8 @@ fn first() -> u32 {
 ///
 /// # Errors
 /// They could not be written.
-pub(crate) fn replace(places: &Places, settings: &Settings) -> Result<(), FileError> {
-    let path = places.etc.join(FILE);
+pub(crate) fn replace(paths: &RegistryPaths, settings: &Settings) -> Result<(), FileError> {
+    let path = paths.config_dir.join(FILE);
     let text = json(settings).map_err(|error| FileError::Bad {
         path: path.clone(),
         why: error.to_string(),
@@ -88,25 +88,25 @@ pub(crate) fn replace(places: &Places, settings: &Settings) -> Result<(), FileEr
 pub(crate) const FILE: &str = "registry.json";
 
 pub(crate) fn address_of(
-    places: &Places,
+    paths: &RegistryPaths,
     settings: &Settings,
 ) -> Result<RegistryAddress, FileError> {
     RegistryAddress::parse(&settings.address, wire::registry::PORT).map_err(|error| {
         FileError::Bad {
-            path: places.etc.join(FILE),
+            path: paths.config_dir.join(FILE),
             why: error.to_string(),
         }
     })
 }
 
 /// Returns the path of the database.
-pub(crate) fn database(places: &Places) -> PathBuf {
-    places.state.join("registry.sqlite")
+pub(crate) fn database(paths: &RegistryPaths) -> PathBuf {
+    paths.state_dir.join("registry.sqlite")
 }
 
 /// Reads and checks `registry.json`.
-pub(crate) fn read_settings(places: &Places) -> Result<Settings, FileError> {
-    let file = places.etc.join(FILE);
+pub(crate) fn read_settings(paths: &RegistryPaths) -> Result<Settings, FileError> {
+    let file = paths.config_dir.join(FILE);
     let bad = |why: String| FileError::Bad {
         path: file.clone(),
         why,

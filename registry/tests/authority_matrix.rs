@@ -7,7 +7,7 @@ mod support;
 
 use rcgen::{CertificateParams, KeyPair};
 use registry::http::{
-    admin::{self, Revoke, RevokedNode},
+    admin::{self, RevokeRequest, RevokedNode},
     calls::{AllowedCaller, Call},
 };
 use std::{
@@ -72,7 +72,7 @@ impl Cast {
         let late = registry.member();
         registry.pass(LIFE_S + 60);
         let (member, revoked) = (registry.member(), registry.member());
-        let ask = Revoke {
+        let ask = RevokeRequest {
             node: revoked.claimed.prefix.to_string(),
         };
         let _: RevokedNode = registry.order("POST", "/v1/revocations", &ask);
@@ -151,14 +151,14 @@ fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
     {
         let (method, path) = call.route();
         let asked: Result<serde_json::Value, _> = admin::ask(
-            &registry.places.admin,
+            &registry.paths.admin_socket,
             method.as_str(),
             path,
             Some(&serde_json::json!({})),
         );
         let good = match &asked {
             Ok(_) => true,
-            Err(admin::AdminError::No { title, .. }) => title == "not the document expected",
+            Err(admin::AdminError::Rejected { title, .. }) => title == "not the document expected",
             Err(_) => false,
         };
         assert!(good, "{call:?}: {:?}", asked.err());
@@ -170,7 +170,7 @@ fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
     let open = |path: &std::path::Path| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
     };
-    let socket = registry.places.admin.clone();
+    let socket = registry.paths.admin_socket.clone();
     socket.ancestors().take(3).for_each(open);
     let ask = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
                s.sendall(b'GET /v1/nodes HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n')\nprint(s.recv(64))";
@@ -195,14 +195,14 @@ fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-fn renew(registry: &Registry, who: &Identity, key: &KeyPair) -> (u16, String) {
+fn renew(registry: &Registry, identity: &Identity, key: &KeyPair) -> (u16, String) {
     let renewal = Renewal {
         version: VERSION,
         csr: request(&CertificateParams::default(), key),
     };
     let body = serde_json::to_string(&renewal).unwrap();
     registry
-        .try_call(Some(who), "POST", "/v1/renewals", "", &body)
+        .try_call(Some(identity), "POST", "/v1/renewals", "", &body)
         .unwrap()
 }
 
@@ -212,7 +212,7 @@ fn check(age_s: i64, own_key: bool, revoked: bool, expected: u16) {
     let registry = Registry::start();
     let node = registry.member();
     if revoked {
-        let ask = Revoke {
+        let ask = RevokeRequest {
             node: node.claimed.prefix.to_string(),
         };
         let _: RevokedNode = registry.order("POST", "/v1/revocations", &ask);
@@ -271,7 +271,7 @@ fn who_lost_the_answer_gets_the_same_certificate_again_and_nobody_gets_many() {
     assert_eq!(status, 429, "{body}");
     assert_eq!(
         serde_json::from_str::<Problem>(&body).unwrap().title,
-        "too often"
+        "too many requests"
     );
     assert_eq!(certificate(renew(&registry, &node, &new_key)), first);
 }

@@ -8,7 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData,
     SanType,
 };
-use registry::http::admin::{self, Revoke, RevokedNode};
+use registry::http::admin::{self, RevokeRequest, RevokedNode};
 use support::{LIFE_S, Registry, issued, key, request};
 use wire::{
     invitation::token_text,
@@ -47,10 +47,10 @@ fn check(claimed: &Claimed, key: &KeyPair) {
         .unwrap();
 }
 
-fn claim(registry: &Registry, wishes: &CertificateParams) -> (Claimed, KeyPair) {
+fn claim(registry: &Registry, requested_properties: &CertificateParams) -> (Claimed, KeyPair) {
     let key = key();
     let token = token_text(&registry.invite(60).token);
-    let (status, body) = registry.claim(&token, &request(wishes, &key));
+    let (status, body) = registry.claim(&token, &request(requested_properties, &key));
     assert_eq!(status, 200, "{body}");
     (serde_json::from_str(&body).unwrap(), key)
 }
@@ -83,27 +83,29 @@ fn of_fifty_claims_at_once_with_one_token_exactly_one_gets_a_certificate() {
             .all(|status| [200, 403, 429].contains(status)),
         "{statuses:?}"
     );
-    assert_eq!(issued(&registry.places).len(), 1);
+    assert_eq!(issued(&registry.paths).len(), 1);
 }
 
 #[test]
 fn a_request_s_wishes_are_not_heard() {
     let registry = Registry::start();
-    let mut wishes = CertificateParams::new(["registry.example".to_owned()]).unwrap();
-    wishes.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    wishes.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    wishes
+    let mut requested_properties = CertificateParams::new(["registry.example".to_owned()]).unwrap();
+    requested_properties.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    requested_properties.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    requested_properties
         .subject_alt_names
         .push(SanType::IpAddress("fd12:3456:789a:1::1".parse().unwrap()));
-    wishes.distinguished_name.push(DnType::CommonName, "1/16");
-    wishes
+    requested_properties
+        .distinguished_name
+        .push(DnType::CommonName, "1/16");
+    requested_properties
         .distinguished_name
         .push(DnType::CustomDnType(vec![2, 5, 4, 3]), "2/16");
-    wishes
+    requested_properties
         .distinguished_name
         .push(DnType::OrganizationName, "warren-metadata");
     for _ in 0..2 {
-        let (claimed, key) = claim(&registry, &wishes);
+        let (claimed, key) = claim(&registry, &requested_properties);
         check(&claimed, &key);
     }
 }
@@ -128,7 +130,7 @@ fn unknown_used_expired_and_malformed_tokens_get_the_same_answer() {
     assert_eq!(answers[0].0, 403);
     let problem: Problem = serde_json::from_str(&answers[0].1).unwrap();
     assert_eq!(problem.field.as_deref(), Some("token"));
-    assert_eq!(issued(&registry.places).len(), 1);
+    assert_eq!(issued(&registry.paths).len(), 1);
 }
 
 #[test]
@@ -184,11 +186,11 @@ fn one_key_gets_one_certificate_and_none_once_it_was_revoked() {
             .0
     };
     assert_eq!(again(), 409);
-    let ask = Revoke {
+    let ask = RevokeRequest {
         node: node.claimed.prefix.to_string(),
     };
     let done: RevokedNode = admin::ask(
-        &registry.places.admin,
+        &registry.paths.admin_socket,
         "POST",
         "/v1/revocations",
         Some(&ask),
@@ -203,13 +205,13 @@ fn one_key_gets_one_certificate_and_none_once_it_was_revoked() {
 fn a_certificate_is_renewed_in_the_last_third_of_its_life_and_for_its_owner_alone() {
     let registry = Registry::start();
     let (mut node, other) = (registry.member(), registry.member());
-    let renew = |who: &support::Identity, key: &KeyPair| {
+    let renew = |identity: &support::Identity, key: &KeyPair| {
         let renewal = Renewal {
             version: VERSION,
             csr: request(&CertificateParams::default(), key),
         };
         registry.call(
-            Some(who),
+            Some(identity),
             "POST",
             "/v1/renewals",
             &serde_json::to_string(&renewal).unwrap(),

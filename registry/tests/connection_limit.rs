@@ -36,7 +36,7 @@ fn from(address: [u8; 4], registry: &Registry) -> TcpStream {
 
 /// Whether who comes from `address` gets an answer to a call; its connection.
 fn is_served(registry: &Registry, address: [u8; 4]) -> Option<impl Read + Write> {
-    let ca = support::read(&registry.places.etc.join("ca.crt"));
+    let ca = support::read(&registry.paths.config_dir.join("ca.crt"));
     let mut tls = registry.connect_on(from(address, registry), None, &ca);
     tls.write_all(b"GET /v1/network HTTP/1.1\r\nhost: registry\r\n\r\n")
         .ok()?;

@@ -10,7 +10,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use rcgen::CertificateParams;
-use registry::http::admin::{self, Listing};
+use registry::http::admin::{self, NodeList};
 use std::{
     collections::BTreeSet,
     env, fs,
@@ -83,7 +83,7 @@ fn on_a_full_disk_nothing_is_issued_that_is_not_recorded_and_with_room_it_goes_o
         return;
     }
     let mut registry = Registry::with_state(|state| disk(state, "1m", MsFlags::empty()));
-    let state = registry.places.state.clone();
+    let state = registry.paths.state_dir.clone();
     let (mut answered, mut refused) = (Vec::new(), Vec::new());
     let tokens: Vec<String> = (0..40)
         .map(|_| token_text(&registry.invite(86_400).token))
@@ -113,7 +113,7 @@ fn on_a_full_disk_nothing_is_issued_that_is_not_recorded_and_with_room_it_goes_o
     );
     let ends = |registry: &Registry, answered: &[Claimed]| {
         let told = serials(answered.iter().map(|claimed| claimed.certificate.as_str()));
-        let all = issued(&registry.places);
+        let all = issued(&registry.paths);
         assert!(
             told.is_subset(&serials(all.iter().map(String::as_str))),
             "issued, and not recorded"
@@ -132,7 +132,7 @@ fn on_a_full_disk_nothing_is_issued_that_is_not_recorded_and_with_room_it_goes_o
     ends(&registry, &answered);
     registry.restart();
     ends(&registry, &answered);
-    assert_eq!(issued(&registry.places).len(), tokens.len());
+    assert_eq!(issued(&registry.paths).len(), tokens.len());
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn with_a_wrong_byte_in_its_database_a_registry_gives_nothing_twice_or_does_not_
     let given: Vec<Claimed> = (0..40).map(|_| registry.member().claimed).collect();
     let owned: BTreeSet<_> = given.iter().map(|claimed| claimed.prefix).collect();
     registry.stop();
-    let path = registry.places.state.join("registry.sqlite");
+    let path = registry.paths.state_dir.join("registry.sqlite");
     let whole = fs::read(&path).unwrap();
     let mut random = fastrand::Rng::with_seed(35);
     let (mut refused, mut served) = (0, 0);
@@ -153,7 +153,7 @@ fn with_a_wrong_byte_in_its_database_a_registry_gives_nothing_twice_or_does_not_
         let at = random.usize(..bytes.len());
         bytes[at] ^= 1 << random.u8(..8);
         for name in ["registry.sqlite-wal", "registry.sqlite-shm"] {
-            let _ = fs::remove_file(registry.places.state.join(name));
+            let _ = fs::remove_file(registry.paths.state_dir.join(name));
         }
         fs::write(&path, bytes).unwrap();
         if let Err(why) = registry.try_restart() {
@@ -173,7 +173,12 @@ fn with_a_wrong_byte_in_its_database_a_registry_gives_nothing_twice_or_does_not_
         } else {
             assert!([403, 500].contains(&status), "byte {at}: {status} {body}");
         }
-        let listed = admin::ask::<Listing>(&registry.places.admin, "GET", "/v1/nodes", None::<&()>);
+        let listed = admin::ask::<NodeList>(
+            &registry.paths.admin_socket,
+            "GET",
+            "/v1/nodes",
+            None::<&()>,
+        );
         if let Ok(listed) = listed {
             let serials: BTreeSet<_> = listed.nodes.iter().map(|node| &node.serial).collect();
             assert_eq!(

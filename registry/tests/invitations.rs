@@ -1,30 +1,30 @@
-//! Lets people in by invitations with wishes, with several uses, and by one that everybody knows.
+//! Lets people in by invitations with requested_properties, with several uses, and by one that everybody knows.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod support;
 
 use rcgen::CertificateParams;
-use registry::http::admin::{Invite, Invited, Lines};
+use registry::http::admin::{AuditLog, InviteRequest, InviteResponse};
 use support::{Registry, ask, check, claim_with, joined, key, request};
 use wire::invitation::{Invitation, token_text};
 
 #[test]
 fn an_invitation_gives_what_was_asked_for() {
     let registry = Registry::start();
-    let invite = Invite {
+    let invite = InviteRequest {
         ttl_s: 60,
-        ..Invite::default()
+        ..InviteRequest::default()
     };
     let wide = joined(&claim_with(
         &registry,
-        &Invite {
+        &InviteRequest {
             prefix_length: Some(12),
             ..invite.clone()
         },
     ));
     assert_eq!(wide.prefix.to_string(), "1/12");
-    let pinned = Invite {
+    let pinned = InviteRequest {
         prefix: Some("77/16".into()),
         name: Some("printer".into()),
         ..invite.clone()
@@ -34,23 +34,23 @@ fn an_invitation_gives_what_was_asked_for() {
         "77/16"
     );
     check(
-        ask::<Invited>(&registry, "POST", "/v1/invitations", &pinned),
+        ask::<InviteResponse>(&registry, "POST", "/v1/invitations", &pinned),
         "name taken",
     );
-    let unnamed = Invite {
+    let unnamed = InviteRequest {
         name: None,
         ..pinned.clone()
     };
     check(
-        ask::<Invited>(&registry, "POST", "/v1/invitations", &unnamed),
+        ask::<InviteResponse>(&registry, "POST", "/v1/invitations", &unnamed),
         "prefix taken",
     );
-    let inside = Invite {
+    let inside = InviteRequest {
         prefix: Some("154/17".into()),
         ..invite.clone()
     };
     check(
-        ask::<Invited>(&registry, "POST", "/v1/invitations", &inside),
+        ask::<InviteResponse>(&registry, "POST", "/v1/invitations", &inside),
         "prefix taken",
     );
 }
@@ -58,7 +58,7 @@ fn an_invitation_gives_what_was_asked_for() {
 #[test]
 fn an_invitation_with_a_value_out_of_range_is_rejected() {
     let registry = Registry::start();
-    let changes: [fn(&mut Invite); 7] = [
+    let changes: [fn(&mut InviteRequest); 7] = [
         |invite| invite.ttl_s = 0,
         |invite| invite.uses = Some(0),
         |invite| (invite.uses, invite.name) = (Some(2), Some("two".into())),
@@ -67,32 +67,32 @@ fn an_invitation_with_a_value_out_of_range_is_rejected() {
         |invite| invite.prefix_length = Some(33),
         |invite| (invite.anonymous, invite.name) = (true, Some("three".into())),
     ];
-    let rejected = |change: fn(&mut Invite), title: &str| {
-        let mut invite = Invite {
+    let rejected = |change: fn(&mut InviteRequest), title: &str| {
+        let mut invite = InviteRequest {
             ttl_s: 60,
-            ..Invite::default()
+            ..InviteRequest::default()
         };
         change(&mut invite);
         check(
-            ask::<Invited>(&registry, "POST", "/v1/invitations", &invite),
+            ask::<InviteResponse>(&registry, "POST", "/v1/invitations", &invite),
             title,
         );
     };
     for change in changes {
         rejected(change, "out of range");
     }
-    rejected(|invite| invite.prefix = Some("7".into()), "no prefix");
+    rejected(|invite| invite.prefix = Some("7".into()), "not a prefix");
 }
 
 #[test]
 fn an_invitation_is_good_as_often_as_it_says() {
     let registry = Registry::start();
-    let ask = Invite {
+    let ask = InviteRequest {
         ttl_s: 60,
         uses: Some(3),
-        ..Invite::default()
+        ..InviteRequest::default()
     };
-    let invited: Invited = registry.order("POST", "/v1/invitations", &ask);
+    let invited: InviteResponse = registry.order("POST", "/v1/invitations", &ask);
     let token = token_text(&invited.invitation.parse::<Invitation>().unwrap().token);
     let statuses: Vec<u16> = (0..5)
         .map(|_| {
@@ -108,14 +108,14 @@ fn an_invitation_is_good_as_often_as_it_says() {
 fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holder_of_another_is_let_in()
  {
     let registry = Registry::start();
-    let ask = Invite {
+    let ask = InviteRequest {
         ttl_s: 60,
         uses: Some(100),
         prefix_length: Some(24),
         anonymous: true,
-        ..Invite::default()
+        ..InviteRequest::default()
     };
-    let invited: Invited = registry.order("POST", "/v1/invitations", &ask);
+    let invited: InviteResponse = registry.order("POST", "/v1/invitations", &ask);
     let token = token_text(&invited.invitation.parse::<Invitation>().unwrap().token);
     let claim = || registry.claim(&token, &request(&CertificateParams::default(), &key()));
     for _ in 0..3 {
@@ -126,19 +126,18 @@ fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holde
     assert!(said.contains("public invitation"), "{said}");
     joined(&claim_with(
         &registry,
-        &Invite {
+        &InviteRequest {
             ttl_s: 60,
-            ..Invite::default()
+            ..InviteRequest::default()
         },
     ));
-    let lines: Lines = registry.order("GET", "/v1/log", &());
+    let log: AuditLog = registry.order("GET", "/v1/audit-log", &());
     let logged = |words: &str| {
-        lines
-            .lines
+        log.entries
             .iter()
-            .filter(|line| line.what.contains(words))
+            .filter(|entry| entry.action.contains(words))
             .count()
     };
-    assert_eq!(logged("100 uses, 60 s, 24 bits, anonymous"), 1, "{lines:?}");
-    assert_eq!(logged("joined by a public invitation: "), 3, "{lines:?}");
+    assert_eq!(logged("100 uses, 60 s, 24 bits, anonymous"), 1, "{log:?}");
+    assert_eq!(logged("joined by a public invitation: "), 3, "{log:?}");
 }

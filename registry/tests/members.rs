@@ -5,7 +5,7 @@
 mod support;
 
 use policies::names::Endpoint;
-use registry::http::admin::{self, Listing, Revoke, RevokedNode};
+use registry::http::admin::{self, NodeList, RevokeRequest, RevokedNode};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use support::{Identity, Registry, TTL_S, read};
 use wire::{
@@ -21,13 +21,13 @@ const CALLS: [(&str, &str); 5] = [
     ("GET", "/v1/revocations"),
 ];
 
-fn announce(registry: &Registry, who: &Identity, endpoints: &[&str]) -> Announced {
+fn announce(registry: &Registry, identity: &Identity, endpoints: &[&str]) -> Announced {
     let endpoints = endpoints
         .iter()
         .map(|text| text.parse::<Endpoint>().unwrap())
         .collect();
     registry.ask(
-        who,
+        identity,
         "PUT",
         "/v1/nodes/self",
         &Announcement {
@@ -40,8 +40,8 @@ fn announce(registry: &Registry, who: &Identity, endpoints: &[&str]) -> Announce
 
 /// Compares whom `who` is told to dial with `expected`: prefix and endpoints, in any order.
 #[track_caller]
-fn check(registry: &Registry, who: &Identity, expected: &[(&Identity, &[&str])]) {
-    let told: Bootstrap = registry.ask(who, "GET", "/v1/bootstrap?count=8", &());
+fn check(registry: &Registry, identity: &Identity, expected: &[(&Identity, &[&str])]) {
+    let told: Bootstrap = registry.ask(identity, "GET", "/v1/bootstrap?count=8", &());
     let mut told: Vec<(String, Vec<String>)> = told
         .nodes
         .iter()
@@ -66,11 +66,11 @@ fn check(registry: &Registry, who: &Identity, expected: &[(&Identity, &[&str])])
 }
 
 fn revoke(registry: &Registry, node: &Identity) {
-    let ask = Revoke {
+    let ask = RevokeRequest {
         node: node.claimed.prefix.to_string(),
     };
     let done: RevokedNode = admin::ask(
-        &registry.places.admin,
+        &registry.paths.admin_socket,
         "POST",
         "/v1/revocations",
         Some(&ask),
@@ -180,8 +180,13 @@ fn a_revoked_node_is_out_at_once_and_the_signed_list_says_so() {
         );
     }
     check(&registry, &second, &[]);
-    let listing: Listing =
-        admin::ask(&registry.places.admin, "GET", "/v1/nodes", None::<&Revoke>).unwrap();
+    let listing: NodeList = admin::ask(
+        &registry.paths.admin_socket,
+        "GET",
+        "/v1/nodes",
+        None::<&RevokeRequest>,
+    )
+    .unwrap();
     assert_eq!(
         listing
             .nodes
@@ -209,8 +214,9 @@ fn the_network_s_document_is_signed_and_for_members() {
     let node = registry.member();
     let signed: SignedDocument = registry.ask(&node, "GET", "/v1/network", &());
     assert!(signed == node.claimed.network);
-    let ca = CertificateDer::from_pem_slice(read(&registry.places.etc.join("ca.crt")).as_bytes())
-        .unwrap();
+    let ca =
+        CertificateDer::from_pem_slice(read(&registry.paths.config_dir.join("ca.crt")).as_bytes())
+            .unwrap();
     let document = NetworkDocument::read(&signed::open(&signed, &[&ca]).unwrap().payload).unwrap();
     assert_eq!(
         (document.version, document.network.to_string()),

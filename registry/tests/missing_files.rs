@@ -15,12 +15,12 @@ use support::Registry;
 #[track_caller]
 fn check(registry: &Registry, name: &str) {
     let folder = match name {
-        "registry.sqlite" => &registry.places.state,
-        _ => &registry.places.etc,
+        "registry.sqlite" => &registry.paths.state_dir,
+        _ => &registry.paths.config_dir,
     };
     let (path, aside) = (folder.join(name), folder.join("aside"));
     fs::rename(&path, &aside).unwrap();
-    let error = init::open(&registry.places).err().unwrap();
+    let error = init::open(&registry.paths).err().unwrap();
     assert!(
         matches!(&error, RegistryError::File(FileError::Missing { path: missing }) if *missing == path),
         "{name}: {error}"
@@ -49,15 +49,15 @@ fn each_missing_file_is_named_together_with_the_advice_to_restore_it() {
     ] {
         check(&registry, name);
     }
-    assert!(init::open(&registry.places).is_ok());
+    assert!(init::open(&registry.paths).is_ok());
 }
 
 #[test]
 fn only_where_none_of_its_files_exists_there_is_no_registry() {
     let mut registry = Registry::start();
     registry.stop();
-    fs::remove_dir_all(&registry.places.etc).unwrap();
-    fs::remove_dir_all(&registry.places.state).unwrap();
-    let error = init::open(&registry.places).err().unwrap();
+    fs::remove_dir_all(&registry.paths.config_dir).unwrap();
+    fs::remove_dir_all(&registry.paths.state_dir).unwrap();
+    let error = init::open(&registry.paths).err().unwrap();
     assert!(matches!(error, RegistryError::NoRegistry { .. }), "{error}");
 }

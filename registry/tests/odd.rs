@@ -25,22 +25,22 @@ fn good(call: Call) -> Option<Value> {
         | Call::Sign
         | Call::Nodes
         | Call::Revoke
-        | Call::Spread
+        | Call::Rollout
         | Call::Parameters
         | Call::Set
         | Call::RequestCa
         | Call::RotateCa
         | Call::RotateKey
         | Call::Backup
-        | Call::Log => None,
+        | Call::AuditLog => None,
     }
 }
 
 /// Expects a 4xx with a problem document; the field that it names.
 #[track_caller]
-fn check(registry: &Registry, who: &Identity, call: Call, body: &str) -> Option<String> {
+fn check(registry: &Registry, identity: &Identity, call: Call, body: &str) -> Option<String> {
     let (method, path) = call.route();
-    let (status, answer) = registry.call(Some(who), method.as_str(), path, body);
+    let (status, answer) = registry.call(Some(identity), method.as_str(), path, body);
     assert!((400..500).contains(&status), "{call:?}: {status} to {body}");
     let problem: Problem = serde_json::from_str(&answer).unwrap();
     assert_eq!(problem.status, status);
@@ -152,7 +152,7 @@ fn of_thousands_of_changed_requests_none_is_signed_for_another_key() {
     let node = registry.member();
     let csr = request(&CertificateParams::default(), &key());
     let mut random = fastrand::Rng::with_seed(7);
-    let before = issued(&registry.places).len();
+    let before = issued(&registry.paths).len();
     let mut line = registry.line(Some(&node));
     for _ in 0..3_000 {
         let mut bytes = csr.clone().into_bytes();
@@ -169,5 +169,5 @@ fn of_thousands_of_changed_requests_none_is_signed_for_another_key() {
         // Too early for a good one, which a changed character may have left good.
         assert!([400, 409, 422].contains(&status), "{status}: {text}");
     }
-    assert_eq!(issued(&registry.places).len(), before);
+    assert_eq!(issued(&registry.paths).len(), before);
 }

@@ -6,13 +6,15 @@ mod support;
 
 use rcgen::{CertificateParams, Issuer};
 use registry::{
-    http::admin::{AdminError, Backup, CaRequest, Done, RequestCa, RotateCa},
+    http::admin::{
+        AdminError, BackupRequest, CaSigningRequest, ChangeResult, NextCaRequest, RotateCaRequest,
+    },
     init::restore::restore,
     pki::{
         offline_root::{OfflineRoot, RootError},
         request,
     },
-    service::CaStep,
+    service::RotationStep,
 };
 use std::{fs, path::Path, sync::atomic::Ordering};
 use support::{Identity, LIFE_S, Registry, START_S, apply, ask, check, key, read, request};
@@ -48,7 +50,7 @@ fn a_node_trusts_the_root_alone_and_its_certificate_and_documents_bring_the_ca_b
     let ca = between(&node.claimed.certificate, &root).unwrap();
     assert_eq!(
         ders(&node.claimed.certificate)[1],
-        ders(&read(&registry.places.etc.join("ca.crt")))[0]
+        ders(&read(&registry.paths.config_dir.join("ca.crt")))[0]
     );
     let network: SignedDocument = registry.ask(&node, "GET", "/v1/network", &());
     let opened = signed::open(&network, &ders(&root)).unwrap();
@@ -63,7 +65,13 @@ fn a_node_trusts_the_root_alone_and_its_certificate_and_documents_bring_the_ca_b
     let opened = signed::open(&list, &ders(&root)).unwrap();
     assert_eq!(Revocations::read(&opened.payload).unwrap().version, 1);
     // The CA between is trusted for the root's sake, and for nothing of its own.
-    assert!(signed::open(&list, &ders(&read(&registry.places.etc.join("ca.crt")))).is_err());
+    assert!(
+        signed::open(
+            &list,
+            &ders(&read(&registry.paths.config_dir.join("ca.crt")))
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -85,14 +93,14 @@ fn the_root_s_key_is_in_its_folder_only_and_the_registry_runs_without_it() {
     let mut registry = Registry::with_offline_root();
     let secret = read(&registry.offline_root().join("root.key"));
     fs::remove_dir_all(registry.offline_root()).unwrap();
-    for entry in fs::read_dir(&registry.places.etc).unwrap() {
+    for entry in fs::read_dir(&registry.paths.config_dir).unwrap() {
         let path = entry.unwrap().path();
         assert!(!read(&path).contains(secret.trim()), "{}", path.display());
     }
     registry.restart();
     assert_eq!(
         registry.member().claimed.ca,
-        read(&registry.places.etc.join("root.crt"))
+        read(&registry.paths.config_dir.join("root.crt"))
     );
 }
 
@@ -123,7 +131,8 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
 
 /// What a root in that folder makes of the registry's next CA.
 fn certified(registry: &Registry, folder: &Path) -> String {
-    let asked: CaRequest = registry.order("POST", "/v1/authority/requests", &RequestCa {});
+    let asked: CaSigningRequest =
+        registry.order("POST", "/v1/authority/requests", &NextCaRequest {});
     let now_s = registry.now_s.load(Ordering::SeqCst);
     let root = if OfflineRoot::exists(folder) {
         OfflineRoot::open(folder).unwrap()
@@ -137,15 +146,15 @@ fn certified(registry: &Registry, folder: &Path) -> String {
 
 fn rotate(
     registry: &Registry,
-    step: CaStep,
+    step: RotationStep,
     given: Option<String>,
     force: bool,
-) -> Result<Done, AdminError> {
+) -> Result<ChangeResult, AdminError> {
     ask(
         registry,
         "POST",
         "/v1/authority",
-        &RotateCa {
+        &RotateCaRequest {
             step,
             force,
             certificate: given,
@@ -162,9 +171,9 @@ fn renew(registry: &Registry, node: &mut Identity) {
     node.claimed.certificate = renewed.certificate;
 }
 
-fn opened(registry: &Registry, who: &Identity, call: &str) -> signed::Opened {
-    let document: SignedDocument = registry.ask(who, "GET", call, &());
-    signed::open(&document, &ders(&who.claimed.ca)).unwrap()
+fn opened(registry: &Registry, identity: &Identity, call: &str) -> signed::Opened {
+    let document: SignedDocument = registry.ask(identity, "GET", call, &());
+    signed::open(&document, &ders(&identity.claimed.ca)).unwrap()
 }
 
 /// What a thief of a CA's key can make: a certificate with a member's serial number, but another key.
@@ -190,21 +199,21 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     let mut registry = Registry::with_offline_root();
     let (mut node, mut away) = (registry.member(), registry.member());
     let first = between(&node.claimed.certificate, &node.claimed.ca).unwrap();
-    let stolen = read(&registry.places.etc.join("ca.key"));
-    let stolen_ca = read(&registry.places.etc.join("ca.crt"));
+    let stolen = read(&registry.paths.config_dir.join("ca.key"));
+    let stolen_ca = read(&registry.paths.config_dir.join("ca.crt"));
     let invitation = registry.invite(600);
     registry.pass(60);
 
     check(
-        rotate(&registry, CaStep::Stage, None, true),
+        rotate(&registry, RotationStep::Stage, None, true),
         "step out of order",
     );
     let given = certified(&registry, &registry.offline_root());
-    rotate(&registry, CaStep::Stage, Some(given), false).unwrap();
+    rotate(&registry, RotationStep::Stage, Some(given), false).unwrap();
     registry.restart();
-    assert!(!registry.places.etc.join("next-ca.key").exists());
+    assert!(!registry.paths.config_dir.join("next-ca.key").exists());
     // Nothing has to be applied first, since nobody has to trust anything new.
-    rotate(&registry, CaStep::Activate, None, false).unwrap();
+    rotate(&registry, RotationStep::Activate, None, false).unwrap();
     registry.restart();
     let network = opened(&registry, &node, "/v1/network");
     let second = network.by.between.unwrap();
@@ -222,12 +231,13 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     );
     apply(&registry, &node);
     check(
-        rotate(&registry, CaStep::Retire, None, false),
-        "not spread yet",
+        rotate(&registry, RotationStep::Retire, None, false),
+        "nodes not ready",
     );
-    let copy = registry.places.state.join("copy.sqlite");
-    let _: Done = registry.order("POST", "/v1/backups", &Backup { path: copy.clone() });
-    rotate(&registry, CaStep::Retire, None, true).unwrap();
+    let copy = registry.paths.state_dir.join("copy.sqlite");
+    let _: ChangeResult =
+        registry.order("POST", "/v1/backups", &BackupRequest { path: copy.clone() });
+    rotate(&registry, RotationStep::Retire, None, true).unwrap();
     registry.restart();
     let list = opened(&registry, &node, "/v1/revocations");
     assert_eq!(list.by.between, Some(second.clone()));
@@ -235,11 +245,11 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
         Revocations::read(&list.payload).unwrap().authorities,
         std::slice::from_ref(&first.serial)
     );
-    assert!(!registry.places.etc.join("ca.key").exists());
+    assert!(!registry.paths.config_dir.join("ca.key").exists());
 
     // A copy of before does not bring the revoked CA back.
     registry.stop();
-    restore(&registry.places, &copy).unwrap();
+    restore(&registry.paths, &copy).unwrap();
     registry.restart();
     let list = Revocations::read(&opened(&registry, &node, "/v1/revocations").payload).unwrap();
     assert_eq!(list.authorities, std::slice::from_ref(&first.serial));
@@ -260,20 +270,20 @@ fn only_the_root_s_certificate_for_the_key_that_was_asked_for_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     registry.pass(60);
     let ours = registry.offline_root();
-    let stage = |given: &str| rotate(&registry, CaStep::Stage, Some(given.to_owned()), true);
-    check(stage("x"), "CA certificate refused");
+    let stage = |given: &str| rotate(&registry, RotationStep::Stage, Some(given.to_owned()), true);
+    check(stage("x"), "CA certificate rejected");
     let foreign = certified(&registry, &folder.path().join("other"));
-    check(stage(&foreign), "CA certificate refused");
+    check(stage(&foreign), "CA certificate rejected");
     registry.pass(1);
     let good = certified(&registry, &ours);
     let (ca, root) = good.split_at(good.rfind("-----BEGIN").unwrap());
-    check(stage(ca), "CA certificate refused");
-    check(stage(&format!("{root}{ca}")), "CA certificate refused");
-    check(stage(&format!("{good}{root}")), "CA certificate refused");
+    check(stage(ca), "CA certificate rejected");
+    check(stage(&format!("{root}{ca}")), "CA certificate rejected");
+    check(stage(&format!("{good}{root}")), "CA certificate rejected");
     let (_, foreign_root) = foreign.split_at(foreign.rfind("-----BEGIN").unwrap());
     check(
         stage(&format!("{ca}{foreign_root}")),
-        "CA certificate refused",
+        "CA certificate rejected",
     );
     // Another key than that of the request.
     registry.pass(1);
@@ -285,7 +295,7 @@ fn only_the_root_s_certificate_for_the_key_that_was_asked_for_is_taken() {
         .unwrap();
     check(
         stage(&format!("{stranger}{root}")),
-        "CA certificate refused",
+        "CA certificate rejected",
     );
     stage(&good).unwrap();
     check(stage(&good), "step out of order");
@@ -298,17 +308,17 @@ fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
     let old = node.claimed.ca.clone();
     let folder = registry.offline_root();
     let given = certified(&registry, &folder);
-    rotate(&registry, CaStep::Stage, Some(given), false).unwrap();
+    rotate(&registry, RotationStep::Stage, Some(given), false).unwrap();
     registry.restart();
     let root = read(&folder.join("root.crt"));
     let staged = NetworkDocument::read(&opened(&registry, &node, "/v1/network").payload).unwrap();
     assert_eq!(staged.authorities, [old.clone(), root.clone()]);
     check(
-        rotate(&registry, CaStep::Activate, None, false),
-        "not spread yet",
+        rotate(&registry, RotationStep::Activate, None, false),
+        "nodes not ready",
     );
     apply(&registry, &node);
-    rotate(&registry, CaStep::Activate, None, false).unwrap();
+    rotate(&registry, RotationStep::Activate, None, false).unwrap();
     registry.restart();
     // Who knows only one of the two reads the documents and finds the registry by it.
     assert!(opened(&registry, &node, "/v1/network").by.between.is_none());
@@ -317,7 +327,7 @@ fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
     assert!(opened(&registry, &node, "/v1/network").by.between.is_some());
     assert!(between(&node.claimed.certificate, &root).is_some());
     apply(&registry, &node);
-    rotate(&registry, CaStep::Retire, None, false).unwrap();
+    rotate(&registry, RotationStep::Retire, None, false).unwrap();
     registry.restart();
     let list = opened(&registry, &node, "/v1/revocations");
     assert!(
@@ -328,7 +338,7 @@ fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
     );
     assert_eq!(registry.member().claimed.ca, root);
     check(
-        rotate(&registry, CaStep::Stage, None, true),
+        rotate(&registry, RotationStep::Stage, None, true),
         "step out of order",
     );
 }

@@ -91,16 +91,16 @@ fn bad(schema: &Value) -> Vec<Value> {
 /// Status and body of a call, by a member or by the operator.
 fn ask(
     registry: &Registry,
-    who: &Identity,
+    identity: &Identity,
     operator: bool,
     method: &str,
     path: &str,
     body: &str,
 ) -> (u16, String) {
     if !operator {
-        return registry.call(Some(who), method, path, body);
+        return registry.call(Some(identity), method, path, body);
     }
-    let mut socket = UnixStream::connect(&registry.places.admin).unwrap();
+    let mut socket = UnixStream::connect(&registry.paths.admin_socket).unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
     write!(socket, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
     let mut answer = String::new();

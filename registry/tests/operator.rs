@@ -8,10 +8,11 @@ mod support;
 use rcgen::CertificateParams;
 use registry::{
     http::admin::{
-        Backup, Done, Invite, Lines, Listing, ParameterList, Revoke, RevokedNode, Set, SignFile,
+        AuditLog, BackupRequest, ChangeResult, InviteRequest, NodeList, ParameterList,
+        RevokeRequest, RevokedNode, SetRequest, SignRequest,
     },
     init::restore::restore,
-    service::Spread,
+    service::Rollout,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::fs;
@@ -31,21 +32,21 @@ fn document(signed: &SignedDocument, ca: &str) -> NetworkDocument {
     NetworkDocument::read(&signed::open(signed, &[der(ca)]).unwrap().payload).unwrap()
 }
 
-fn network(registry: &Registry, who: &Identity) -> SignedDocument {
-    registry.ask(who, "GET", "/v1/network", &())
+fn network(registry: &Registry, identity: &Identity) -> SignedDocument {
+    registry.ask(identity, "GET", "/v1/network", &())
 }
 
 #[test]
 fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_operator_alone() {
     let registry = Registry::start();
-    let named = Invite {
+    let named = InviteRequest {
         ttl_s: 60,
         name: Some("printer".into()),
-        ..Invite::default()
+        ..InviteRequest::default()
     };
     let first = joined(&claim_with(&registry, &named));
     let (second, third) = (registry.member(), registry.member());
-    let listing: Listing = registry.order("GET", "/v1/nodes", &());
+    let listing: NodeList = registry.order("GET", "/v1/nodes", &());
     let serial = listing
         .nodes
         .iter()
@@ -62,7 +63,7 @@ fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_o
         let done: RevokedNode = registry.order(
             "POST",
             "/v1/revocations",
-            &Revoke {
+            &RevokeRequest {
                 node: node.to_owned(),
             },
         );
@@ -72,23 +73,25 @@ fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_o
                 &registry,
                 "POST",
                 "/v1/revocations",
-                &Revoke {
+                &RevokeRequest {
                     node: node.to_owned(),
                 },
             ),
             "no such node",
         );
     }
-    let again = Invite {
+    let again = InviteRequest {
         prefix: Some(first.prefix.to_string()),
         ..named
     };
     assert_eq!(joined(&claim_with(&registry, &again)).prefix, first.prefix);
     assert!(registry.member().claimed.prefix.number() > third.claimed.prefix.number());
-    let log: Lines = registry.order("GET", "/v1/log?count=3", &());
-    assert_eq!(log.lines.len(), 3);
+    let log: AuditLog = registry.order("GET", "/v1/audit-log?count=3", &());
+    assert_eq!(log.entries.len(), 3);
     assert!(
-        log.lines.iter().all(|line| line.who.starts_with("uid ")),
+        log.entries
+            .iter()
+            .all(|entry| entry.actor.starts_with("uid ")),
         "{log:?}"
     );
 }
@@ -97,10 +100,10 @@ fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_o
 fn a_request_by_file_is_signed_without_a_token() {
     let registry = Registry::start();
     let csr = request(&CertificateParams::default(), &key());
-    let ask = SignFile {
+    let ask = SignRequest {
         csr,
         name: Some("island".into()),
-        ..SignFile::default()
+        ..SignRequest::default()
     };
     let signed: Enrolment = registry.order("POST", "/v1/signatures", &ask);
     assert_eq!(signed.registry, "127.0.0.1:9443");
@@ -110,19 +113,19 @@ fn a_request_by_file_is_signed_without_a_token() {
     );
     check(
         self::ask::<Enrolment>(&registry, "POST", "/v1/signatures", &ask),
-        "key refused",
+        "key rejected",
     );
     check(
         self::ask::<Enrolment>(
             &registry,
             "POST",
             "/v1/signatures",
-            &SignFile {
+            &SignRequest {
                 csr: "x".into(),
                 ..ask
             },
         ),
-        "request refused",
+        "certificate request rejected",
     );
 }
 
@@ -131,11 +134,11 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
     let registry = Registry::start();
     let node = registry.member();
     let set = |key: &str, value: &str| {
-        ask::<Done>(
+        ask::<ChangeResult>(
             &registry,
             "PUT",
             "/v1/parameters",
-            &Set {
+            &SetRequest {
                 key: key.into(),
                 value: value.into(),
             },
@@ -204,10 +207,10 @@ fn news_of_the_network_document_come_to_who_waits() {
         let waiting = scope.spawn(|| {
             registry.ask::<SignedDocument>(&node, "GET", "/v1/network?after=1&wait=60", &())
         });
-        let _: Done = registry.order(
+        let _: ChangeResult = registry.order(
             "PUT",
             "/v1/parameters",
-            &Set {
+            &SetRequest {
                 key: "refresh".into(),
                 value: "1m".into(),
             },
@@ -223,56 +226,62 @@ fn news_of_the_network_document_come_to_who_waits() {
 fn the_spread_is_what_nodes_announce_and_silent_ones_do_not_count() {
     let registry = Registry::start();
     let (first, second) = (registry.member(), registry.member());
-    let spread = || registry.order::<Spread>("GET", "/v1/spread", &());
-    assert_eq!((spread().nodes, spread().heard), (2, 0));
+    let rollout = || registry.order::<Rollout>("GET", "/v1/rollout", &());
+    assert_eq!((rollout().nodes, rollout().announced), (2, 0));
     apply(&registry, &first);
-    let now = spread();
+    let now = rollout();
     assert_eq!(
         (
-            now.heard,
-            now.network_held,
+            now.announced,
+            now.network_received,
             now.network_applied,
-            now.revocations_held
+            now.revocations_received
         ),
         (1, 1, 1, 1)
     );
     let _: RevokedNode = registry.order(
         "POST",
         "/v1/revocations",
-        &Revoke {
+        &RevokeRequest {
             node: second.claimed.prefix.to_string(),
         },
     );
-    let now = spread();
+    let now = rollout();
     assert_eq!(
-        (now.nodes, now.heard, now.network_held, now.revocations_held),
+        (
+            now.nodes,
+            now.announced,
+            now.network_received,
+            now.revocations_received
+        ),
         (1, 1, 1, 0)
     );
     registry.pass(support::TTL_S);
-    assert_eq!(spread().heard, 0);
+    assert_eq!(rollout().announced, 0);
 }
 
 #[test]
 fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
     let mut registry = Registry::start();
     let kept = registry.member();
-    let copy = registry.places.state.join("copy.sqlite");
-    let _: Done = registry.order("POST", "/v1/backups", &Backup { path: copy.clone() });
+    let copy = registry.paths.state_dir.join("copy.sqlite");
+    let _: ChangeResult =
+        registry.order("POST", "/v1/backups", &BackupRequest { path: copy.clone() });
     check(
-        ask::<Done>(
+        ask::<ChangeResult>(
             &registry,
             "POST",
             "/v1/backups",
-            &Backup { path: copy.clone() },
+            &BackupRequest { path: copy.clone() },
         ),
-        "no copy made",
+        "no backup made",
     );
     let lost = registry.member();
-    assert!(restore(&registry.places, &copy).is_err(), "it runs");
+    assert!(restore(&registry.paths, &copy).is_err(), "it runs");
     registry.stop();
-    fs::write(registry.places.state.join("noise"), b"no database").unwrap();
-    assert!(restore(&registry.places, &registry.places.state.join("noise")).is_err());
-    let aside = restore(&registry.places, &copy).unwrap();
+    fs::write(registry.paths.state_dir.join("noise"), b"no database").unwrap();
+    assert!(restore(&registry.paths, &registry.paths.state_dir.join("noise")).is_err());
+    let aside = restore(&registry.paths, &copy).unwrap();
     assert!(aside.exists());
     registry.restart();
     let seen = document(&network(&registry, &kept), &kept.claimed.ca);
@@ -290,14 +299,14 @@ fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
 #[test]
 fn the_names_of_nodes_outlive_their_certificates_no_longer_than_their_prefixes() {
     let registry = Registry::start();
-    let named = Invite {
+    let named = InviteRequest {
         ttl_s: 60,
         name: Some("printer".into()),
-        ..Invite::default()
+        ..InviteRequest::default()
     };
     let first = joined(&claim_with(&registry, &named));
     registry.pass(LIFE_S + 1);
     let second = joined(&claim_with(&registry, &named));
     assert_ne!(first.prefix, second.prefix);
-    assert!(!read(&registry.places.etc.join("registry.json")).contains("printer"));
+    assert!(!read(&registry.paths.config_dir.join("registry.json")).contains("printer"));
 }

@@ -52,7 +52,7 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
     let Some(tool) = tool() else {
         return;
     };
-    let place = registry.places.etc.parent().unwrap();
+    let place = registry.paths.config_dir.parent().unwrap();
     let document = place.join("openapi.json");
     fs::write(
         &document,
@@ -112,11 +112,11 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
 fn schemathesis_finds_nothing_in_the_calls_of_nodes() {
     let registry = Registry::without_limits(registry::clock::system_clock()());
     let node = registry.member();
-    let place = registry.places.etc.parent().unwrap().to_owned();
+    let place = registry.paths.config_dir.parent().unwrap().to_owned();
     let (certificate, key) = (place.join("node.crt"), place.join("node.key"));
     fs::write(&certificate, &node.claimed.certificate).unwrap();
     fs::write(&key, node.key.serialize_pem()).unwrap();
-    let ca = registry.places.etc.join("ca.crt");
+    let ca = registry.paths.config_dir.join("ca.crt");
     let paths = [&ca, &certificate, &key].map(|path| path.to_str().unwrap());
     let tls = [
         "--tls-verify",
@@ -166,7 +166,7 @@ fn bridge(socket: &Path) -> String {
 #[test]
 fn schemathesis_finds_nothing_in_the_operator_s_calls() {
     let registry = Registry::without_limits(registry::clock::system_clock()());
-    let url = bridge(&registry.places.admin);
+    let url = bridge(&registry.paths.admin_socket);
     // It would write copies of the database to whatever path it makes up.
     check(&registry, true, &url, &["--exclude-operation-id", "Backup"]);
 }

@@ -11,9 +11,9 @@ use ipnet::Ipv6Net;
 use policies::parameters::Parameters;
 use registry::{
     FileError,
-    http::server::{self, ServeError, Serving},
+    http::server::{self, ServeError, ServerOptions},
     init::{self, NewNetwork, error::RegistryError},
-    settings::Places,
+    settings::RegistryPaths,
 };
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use wire::invitation::RegistryAddress;
@@ -44,7 +44,7 @@ enum Verb {
     /// Set one of the network's parameters
     Set(arguments::SetArgs),
     /// Show how far the signed documents have come
-    Spread(arguments::SpreadArgs),
+    Rollout(arguments::RolloutArgs),
     /// Change the CA, in three steps
     RotateCa(arguments::RotateCaArgs),
     /// Certify a registry's next CA with the root's key, where no registry need be
@@ -56,7 +56,7 @@ enum Verb {
     /// Put a copy in the database's place, while the registry is down
     Restore(arguments::BackupArgs),
     /// Show what operators did
-    Log(arguments::LogArgs),
+    AuditLog(arguments::AuditLogArgs),
     /// Print the OpenAPI document of the calls over HTTP
     Openapi(arguments::OpenapiArgs),
 }
@@ -69,13 +69,13 @@ struct Root {
 }
 
 impl Root {
-    fn places(&self) -> Places {
+    fn paths(&self) -> RegistryPaths {
         let root = std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone());
         let paths = Paths::new(root);
-        Places {
-            etc: paths.registry_etc(),
-            state: paths.registry_state(),
-            admin: paths.registry_admin(),
+        RegistryPaths {
+            config_dir: paths.registry_etc(),
+            state_dir: paths.registry_state(),
+            admin_socket: paths.registry_admin(),
         }
     }
 }
@@ -164,13 +164,13 @@ pub fn main(args: &Args) -> ExitCode {
         Verb::Revoke(args) => operate::revoke(args),
         Verb::Parameters(args) => operate::parameters(args),
         Verb::Set(args) => operate::set(args),
-        Verb::Spread(args) => operate::spread(args),
+        Verb::Rollout(args) => operate::rollout(args),
         Verb::RotateCa(args) => authority::rotate_ca(args),
         Verb::Certify(args) => authority::certify(args),
         Verb::RotateKey(args) => operate::rotate_key(args),
         Verb::Backup(args) => operate::backup(args),
         Verb::Restore(args) => operate::restore(args),
-        Verb::Log(args) => operate::log(args),
+        Verb::AuditLog(args) => operate::audit_log(args),
         Verb::Openapi(args) => {
             print_line(registry::http::openapi::document(args.operator));
             ExitCode::SUCCESS
@@ -199,7 +199,7 @@ fn init(args: &Init) -> ExitCode {
         private_endpoints: args.private_endpoints,
         offline_root: args.offline_root.clone(),
     };
-    match init::init(&args.root.places(), &new, registry::clock::system_clock()()) {
+    match init::init(&args.root.paths(), &new, registry::clock::system_clock()()) {
         Ok(network) => {
             print_line(format_args!("network {network}, registry {}", args.address));
             if let Some(folder) = &args.offline_root {
@@ -234,19 +234,19 @@ fn settings_code(error: &RegistryError) -> u8 {
 fn run(args: &Run) -> ExitCode {
     supervisor::logging::start("info");
     let served: Result<(), ServeError> = actix_rt::System::new().block_on(async {
-        let stop = server::told_to_stop().map_err(ServeError::Run)?;
-        let serving = Serving {
+        let stop = server::stop_signal().map_err(ServeError::Run)?;
+        let serving = ServerOptions {
             listen: args.listen,
             metrics: args.metrics,
-            per_site: if args.no_limits {
+            max_per_network: if args.no_limits {
                 usize::MAX
             } else {
-                server::PER_SITE
+                server::MAX_PER_NETWORK
             },
             no_limits: args.no_limits,
             clock: registry::clock::system_clock(),
         };
-        let running = server::start(&args.root.places(), &serving)?;
+        let running = server::start(&args.root.paths(), &serving)?;
         print_line(format_args!("registry listens on {}", running.address()));
         running.run(stop).await
     });

@@ -187,7 +187,7 @@ fn take_step(lab: &Lab, verb: &str, arguments: &[&str]) -> Result<()> {
 }
 
 fn describe_rollout(lab: &Lab) -> String {
-    lab.registry_command("spread", &["--json"])
+    lab.registry_command("rollout", &["--json"])
         .unwrap_or_else(|error| format!("{error:#}"))
 }
 

@@ -8,16 +8,16 @@ pub(crate) struct Database(pub(crate) PathBuf);
 
 pub use crate::http::operator_client::{AdminError, ask};
 pub use documents::*;
-pub use rotations::{CaRequest, RequestCa, RotateCa, RotateKey};
+pub use rotations::{CaSigningRequest, NextCaRequest, RotateCaRequest, RotateKeyRequest};
 
 use crate::{
     http::{
         calls::Call,
-        problem::{Body, No, no},
+        problem::{ApiError, Body, api_error},
         query,
     },
-    service::{self, Invitations, Spread, queue::Queue},
-    store::Wanted,
+    service::{self, InvitationRequest, Rollout, queue::Queue},
+    store::NodeProperties,
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use policies::names::Prefix;
@@ -31,9 +31,9 @@ pub(crate) struct Operator {
 }
 
 /// Returns the caller's uid, for the audit log.
-fn operator(request: &HttpRequest) -> Result<String, No> {
+fn operator_name(request: &HttpRequest) -> Result<String, ApiError> {
     let stranger = || {
-        no(
+        api_error(
             StatusCode::FORBIDDEN,
             "not an operator",
             "root or the registry's user".into(),
@@ -46,19 +46,23 @@ fn operator(request: &HttpRequest) -> Result<String, No> {
         .ok_or_else(stranger)
 }
 
-fn wanted(name: Option<String>, length: Option<u8>, prefix: Option<String>) -> Result<Wanted, No> {
+fn wanted(
+    name: Option<String>,
+    length: Option<u8>,
+    prefix: Option<String>,
+) -> Result<NodeProperties, ApiError> {
     let prefix = prefix
         .map(|text| text.parse::<Prefix>())
         .transpose()
         .map_err(|error| {
-            no(
+            api_error(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "no prefix",
+                "not a prefix",
                 error.to_string(),
                 Some("prefix"),
             )
         })?;
-    Ok(Wanted {
+    Ok(NodeProperties {
         name,
         length,
         prefix,
@@ -69,9 +73,9 @@ async fn invite(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let Invite {
+) -> Result<HttpResponse, ApiError> {
+    let operator = operator_name(&request)?;
+    let InviteRequest {
         ttl_s,
         uses,
         name,
@@ -80,22 +84,22 @@ async fn invite(
         anonymous,
     } = body.read()?;
     let wanted = wanted(name, prefix_length, prefix)?;
-    let asked = Invitations {
+    let asked = InvitationRequest {
         ttl_s,
         uses: uses.unwrap_or(1),
         wanted,
         anonymous,
     };
-    let service::Invited {
+    let service::CreatedInvitation {
         invitation,
-        expires,
+        expires_at,
     } = queue
-        .ask(move |service| service.invite(&asked, &who))
+        .ask(move |service| service.invite(&asked, &operator))
         .await?;
-    Ok(HttpResponse::Ok().json(Invited {
+    Ok(HttpResponse::Ok().json(InviteResponse {
         version: VERSION,
         invitation: invitation.to_string(),
-        expires,
+        expires_at,
     }))
 }
 
@@ -103,9 +107,9 @@ async fn sign(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let SignFile {
+) -> Result<HttpResponse, ApiError> {
+    let operator = operator_name(&request)?;
+    let SignRequest {
         csr,
         name,
         prefix_length,
@@ -113,28 +117,28 @@ async fn sign(
     } = body.read()?;
     let wanted = wanted(name, prefix_length, prefix)?;
     let signed: Enrolment = queue
-        .ask(move |service| service.sign(&csr, &wanted, &who))
+        .ask(move |service| service.sign(&csr, &wanted, &operator))
         .await?;
     Ok(HttpResponse::Ok().json(signed))
 }
 
-async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    operator(&request)?;
+async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, ApiError> {
+    operator_name(&request)?;
     let members = queue.ask(|service| service.members()).await?.into_iter();
     let nodes = members.map(
         |service::NodeEntry {
              member,
-             expires,
+             expires_at,
              name,
              report,
          }| NodeEntry {
             prefix: member.prefix.to_string(),
             name,
             serial: member.serial,
-            expires,
+            expires_at,
             revoked: member.revoked_s.is_some(),
             authority: member.authority,
-            heard: report.map(|report| AnnouncementEntry {
+            announcement: report.map(|report| AnnouncementEntry {
                 endpoints: report.endpoints.iter().map(ToString::to_string).collect(),
                 software: report.software,
                 network_version: report.network_version,
@@ -143,7 +147,7 @@ async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpRespo
             }),
         },
     );
-    Ok(HttpResponse::Ok().json(Listing {
+    Ok(HttpResponse::Ok().json(NodeList {
         version: VERSION,
         nodes: nodes.collect(),
     }))
@@ -153,11 +157,11 @@ async fn revoke(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let Revoke { node } = body.read()?;
+) -> Result<HttpResponse, ApiError> {
+    let operator = operator_name(&request)?;
+    let RevokeRequest { node } = body.read()?;
     let (prefix, certificates, revocations_version) = queue
-        .ask(move |service| service.revoke(&node, &who))
+        .ask(move |service| service.revoke(&node, &operator))
         .await?;
     let prefix = prefix.to_string();
     Ok(HttpResponse::Ok().json(RevokedNode {
@@ -168,14 +172,17 @@ async fn revoke(
     }))
 }
 
-async fn spread(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    operator(&request)?;
-    let spread: Spread = queue.ask(|service| service.spread()).await?;
-    Ok(HttpResponse::Ok().json(spread))
+async fn rollout(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, ApiError> {
+    operator_name(&request)?;
+    let rollout: Rollout = queue.ask(|service| service.rollout()).await?;
+    Ok(HttpResponse::Ok().json(rollout))
 }
 
-async fn parameters(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    operator(&request)?;
+async fn parameters(
+    request: HttpRequest,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, ApiError> {
+    operator_name(&request)?;
     let all = queue
         .ask(|service| Ok(service.parameters()))
         .await?
@@ -197,16 +204,16 @@ async fn set(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let Set { key, value } = body.read()?;
-    let done = format!("{key} is {value}");
+) -> Result<HttpResponse, ApiError> {
+    let operator = operator_name(&request)?;
+    let SetRequest { key, value } = body.read()?;
+    let summary = format!("{key} is {value}");
     let network_version = queue
-        .ask(move |service| service.set(&key, &value, &who))
+        .ask(move |service| service.set(&key, &value, &operator))
         .await?;
-    Ok(HttpResponse::Ok().json(Done {
+    Ok(HttpResponse::Ok().json(ChangeResult {
         version: VERSION,
-        done,
+        summary,
         network_version,
     }))
 }
@@ -216,13 +223,13 @@ async fn backup(
     body: Body,
     queue: web::Data<Queue>,
     database: web::Data<Database>,
-) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let Backup { path } = body.read()?;
+) -> Result<HttpResponse, ApiError> {
+    let operator = operator_name(&request)?;
+    let BackupRequest { path } = body.read()?;
     let bad = |detail: String| {
-        no(
+        api_error(
             StatusCode::UNPROCESSABLE_ENTITY,
-            "no copy made",
+            "no backup made",
             detail,
             Some("path"),
         )
@@ -235,42 +242,45 @@ async fn backup(
     let copied = web::block(move || crate::store::sqlite::copy(&from, &to)).await;
     let copied = copied.map_err(|_| bad("the work broke off".into()))?;
     copied.map_err(|error| bad(wire::errors::Chain(&error).to_string()))?;
-    let done = format!("copied to {}", path.display());
+    let summary = format!("copied to {}", path.display());
     let note = format!("backup: {}", path.display());
     let network_version = queue
         .ask(move |service| {
-            service.note(&who, note)?;
+            service.audit(&operator, note)?;
             Ok(service.network().0)
         })
         .await?;
-    Ok(HttpResponse::Ok().json(Done {
+    Ok(HttpResponse::Ok().json(ChangeResult {
         version: VERSION,
-        done,
+        summary,
         network_version,
     }))
 }
 
 /// Most lines of the log in one answer.
-pub const MAX_LOG_ENTRIES: u32 = 10_000;
+pub const MAX_AUDIT_LOG_ENTRIES: u32 = 10_000;
 
-async fn log(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
-    operator(&request)?;
-    let count = query::number(&request, "count", MAX_LOG_ENTRIES.into())?.unwrap_or(100);
+async fn audit_log(
+    request: HttpRequest,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, ApiError> {
+    operator_name(&request)?;
+    let count = query::number(&request, "count", MAX_AUDIT_LOG_ENTRIES.into())?.unwrap_or(100);
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    let lines = queue
-        .ask(move |service| service.log(count))
+    let entries = queue
+        .ask(move |service| service.audit_log(count))
         .await?
         .into_iter();
-    let lines = lines
-        .map(|(at, entry)| Line {
+    let entries = entries
+        .map(|(at, entry)| AuditLogEntry {
             at,
-            who: entry.who,
-            what: entry.what,
+            actor: entry.actor,
+            action: entry.action,
         })
         .collect();
-    Ok(HttpResponse::Ok().json(Lines {
+    Ok(HttpResponse::Ok().json(AuditLog {
         version: VERSION,
-        lines,
+        entries,
     }))
 }
 
@@ -281,14 +291,14 @@ pub(crate) fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         Call::Sign => route.to(sign),
         Call::Nodes => route.to(list),
         Call::Revoke => route.to(revoke),
-        Call::Spread => route.to(spread),
+        Call::Rollout => route.to(rollout),
         Call::Parameters => route.to(parameters),
         Call::Set => route.to(set),
         Call::RequestCa => route.to(rotations::request_ca),
         Call::RotateCa => route.to(rotations::rotate_ca),
         Call::RotateKey => route.to(rotations::rotate_key),
         Call::Backup => route.to(backup),
-        Call::Log => route.to(log),
+        Call::AuditLog => route.to(audit_log),
         Call::Claim
         | Call::Renew
         | Call::Announce

@@ -3,7 +3,7 @@
 use crate::{
     http::{
         calls::Call,
-        problem::{Body, No, no},
+        problem::{ApiError, Body, api_error},
         query,
     },
     service::{
@@ -20,7 +20,7 @@ use std::{net::IpAddr, time::Duration};
 use wire::registry::{Announcement, Claim, MAX_NODES, Renewal};
 
 /// The longest that a call for news is held open, in seconds.
-pub(crate) const LONGEST_WAIT_S: u64 = 60;
+pub(crate) const MAX_WAIT_SECONDS: u64 = 60;
 
 /// The other end of a TLS connection; the server puts it into each request.
 #[derive(Clone, Debug)]
@@ -31,15 +31,15 @@ pub(crate) struct Caller {
     pub(crate) shown: Option<ShownCertificate>,
 }
 
-fn answer<T: Serialize>(document: &T) -> Result<HttpResponse, No> {
+fn answer<T: Serialize>(document: &T) -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(document))
 }
 
-fn caller(request: &HttpRequest) -> Result<Caller, No> {
+fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {
     let unknown = || {
-        no(
+        api_error(
             StatusCode::INTERNAL_SERVER_ERROR,
             "unknown caller",
             String::new(),
@@ -50,7 +50,7 @@ fn caller(request: &HttpRequest) -> Result<Caller, No> {
 }
 
 /// The caller's certificate.
-fn shown(request: &HttpRequest) -> Result<ShownCertificate, No> {
+fn shown(request: &HttpRequest) -> Result<ShownCertificate, ApiError> {
     Ok(caller(request)?.shown.ok_or(ServiceError::NoCertificate)?)
 }
 
@@ -58,7 +58,7 @@ async fn claim(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
+) -> Result<HttpResponse, ApiError> {
     let from = caller(&request)?.address;
     let claim: Claim = body.read()?;
     let key = proven(claim.version, &claim.csr)?;
@@ -73,9 +73,9 @@ async fn renew(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
+) -> Result<HttpResponse, ApiError> {
     let shown = shown(&request)?;
-    let read = || -> Result<_, No> { Ok(renewal_key(&body.read::<Renewal>()?)?) };
+    let read = || -> Result<_, ApiError> { Ok(renewal_key(&body.read::<Renewal>()?)?) };
     let key = read();
     // A caller that may not renew gets that error first, whatever it sent.
     let asked = move |service: &mut crate::service::RegistryService| {
@@ -90,7 +90,7 @@ async fn announce(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
+) -> Result<HttpResponse, ApiError> {
     let shown = shown(&request)?;
     let said = body.read::<Announcement>();
     let asked = move |service: &mut crate::service::RegistryService| {
@@ -106,7 +106,10 @@ async fn announce(
     answer(&queue.ask(asked).await??)
 }
 
-async fn bootstrap(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpResponse, No> {
+async fn bootstrap(
+    request: HttpRequest,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, ApiError> {
     let shown = shown(&request)?;
     let most = u64::try_from(MAX_NODES).unwrap_or(u64::MAX);
     let count = query::number(&request, "count", most)?.unwrap_or(10);
@@ -124,10 +127,10 @@ async fn news(
     call: Call,
     request: HttpRequest,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
+) -> Result<HttpResponse, ApiError> {
     let shown = shown(&request)?;
     let after = query::number(&request, "after", u64::MAX)?.unwrap_or(0);
-    let wait = query::number(&request, "wait", LONGEST_WAIT_S)?.unwrap_or(0);
+    let wait = query::number(&request, "wait", MAX_WAIT_SECONDS)?.unwrap_or(0);
     let read = || {
         let shown = shown.clone();
         queue.ask(move |service| {
@@ -161,8 +164,8 @@ async fn news(
     }
 }
 
-async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, No> {
-    Err(no(
+async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    Err(api_error(
         StatusCode::NOT_FOUND,
         "no such call",
         format!("{} {}", request.method(), request.path()),
@@ -173,7 +176,7 @@ async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, No> {
 /// `allow` are the methods that there are.
 async fn other_method(request: HttpRequest, allow: String) -> HttpResponse {
     let detail = format!("{} {}", request.method(), request.path());
-    let mut answer = no(
+    let mut answer = api_error(
         StatusCode::METHOD_NOT_ALLOWED,
         "no such method here",
         detail,
@@ -221,13 +224,13 @@ fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         | Call::Sign
         | Call::Nodes
         | Call::Revoke
-        | Call::Spread
+        | Call::Rollout
         | Call::Parameters
         | Call::Set
         | Call::RequestCa
         | Call::RotateCa
         | Call::RotateKey
         | Call::Backup
-        | Call::Log => crate::http::admin::handler(call, route),
+        | Call::AuditLog => crate::http::admin::handler(call, route),
     }
 }

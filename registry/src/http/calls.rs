@@ -30,14 +30,14 @@ pub enum Call {
     Sign,
     Nodes,
     Revoke,
-    Spread,
+    Rollout,
     Parameters,
     Set,
     RequestCa,
     RotateCa,
     RotateKey,
     Backup,
-    Log,
+    AuditLog,
 }
 
 impl Call {
@@ -53,14 +53,14 @@ impl Call {
         Self::Sign,
         Self::Nodes,
         Self::Revoke,
-        Self::Spread,
+        Self::Rollout,
         Self::Parameters,
         Self::Set,
         Self::RequestCa,
         Self::RotateCa,
         Self::RotateKey,
         Self::Backup,
-        Self::Log,
+        Self::AuditLog,
     ];
 
     /// Method and path.
@@ -76,14 +76,14 @@ impl Call {
             Self::Sign => (Method::POST, "/v1/signatures"),
             Self::Nodes => (Method::GET, "/v1/nodes"),
             Self::Revoke => (Method::POST, "/v1/revocations"),
-            Self::Spread => (Method::GET, "/v1/spread"),
+            Self::Rollout => (Method::GET, "/v1/rollout"),
             Self::Parameters => (Method::GET, "/v1/parameters"),
             Self::Set => (Method::PUT, "/v1/parameters"),
             Self::RequestCa => (Method::POST, "/v1/authority/requests"),
             Self::RotateCa => (Method::POST, "/v1/authority"),
             Self::RotateKey => (Method::POST, "/v1/keys"),
             Self::Backup => (Method::POST, "/v1/backups"),
-            Self::Log => (Method::GET, "/v1/log"),
+            Self::AuditLog => (Method::GET, "/v1/audit-log"),
         }
     }
 
@@ -99,14 +99,14 @@ impl Call {
             | Self::Sign
             | Self::Nodes
             | Self::Revoke
-            | Self::Spread
+            | Self::Rollout
             | Self::Parameters
             | Self::Set
             | Self::RequestCa
             | Self::RotateCa
             | Self::RotateKey
             | Self::Backup
-            | Self::Log => AllowedCaller::Operator,
+            | Self::AuditLog => AllowedCaller::Operator,
         }
     }
 
@@ -123,14 +123,14 @@ impl Call {
             Self::Sign => "Sign a request that came by file",
             Self::Nodes => "All live certificates",
             Self::Revoke => "Revoke a node",
-            Self::Spread => "How far the documents have come",
+            Self::Rollout => "How far the documents have come",
             Self::Parameters => "All parameters",
             Self::Set => "Set a parameter",
             Self::RequestCa => "Make the key of the next CA, and what a root is asked with",
             Self::RotateCa => "Change the CA, one step",
             Self::RotateKey => "Change a key of the network, one step",
             Self::Backup => "Copy the database to a new file",
-            Self::Log => "The last lines of the log",
+            Self::AuditLog => "The last lines of the log",
         }
     }
 

@@ -1,6 +1,6 @@
 //! Limits the number of connections of each network, whatever they carry.
 
-use crate::service::limits::Site;
+use crate::service::limits::SourceNetwork;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -9,14 +9,14 @@ use std::{
 /// The number of connections of each site.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionLimit {
-    taken: Arc<Mutex<BTreeMap<Site, usize>>>,
+    taken: Arc<Mutex<BTreeMap<SourceNetwork, usize>>>,
     most: usize,
 }
 
 /// One connection; its end is that of the connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
-    site: Site,
+    site: SourceNetwork,
     limit: ConnectionLimit,
 }
 
@@ -30,7 +30,7 @@ impl ConnectionLimit {
     }
 
     /// Returns a permit for a connection from `site`; `None` if the site has reached its limit.
-    pub(crate) fn take(&self, site: Site) -> Option<ConnectionPermit> {
+    pub(crate) fn take(&self, site: SourceNetwork) -> Option<ConnectionPermit> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.get(&site).copied().unwrap_or(0);
         if count >= self.most {
@@ -71,7 +71,9 @@ mod tests {
         let limit = ConnectionLimit::new(most);
         let held: Vec<ConnectionPermit> = addresses
             .iter()
-            .filter_map(|address| limit.take(Site::from(address.parse::<IpAddr>().unwrap())))
+            .filter_map(|address| {
+                limit.take(SourceNetwork::from(address.parse::<IpAddr>().unwrap()))
+            })
             .collect();
         assert_eq!(held.len(), let_in);
         drop(held);

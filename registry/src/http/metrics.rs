@@ -103,15 +103,15 @@ pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> Http
     let (queue, counts, clock) = shared.get_ref();
     let families = &counts.0;
     let told = queue
-        .ask(|service| Ok((service.spread()?, service.ca_ends())))
+        .ask(|service| Ok((service.rollout()?, service.ca_expiries())))
         .await;
-    let Ok((spread, ends)) = told else {
+    let Ok((rollout, ends)) = told else {
         return HttpResponse::InternalServerError().body("the registry cannot read its state\n");
     };
     let nodes = [
-        ("live", spread.nodes),
-        ("heard", spread.heard),
-        ("unreachable", spread.unreachable),
+        ("live", rollout.nodes),
+        ("announced", rollout.announced),
+        ("unreachable", rollout.unreachable),
     ];
     for (state, count) in nodes {
         families
@@ -120,8 +120,8 @@ pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> Http
             .set(signed(count));
     }
     for (document, version) in [
-        ("network", spread.network_version),
-        ("revocations", spread.revocations_version),
+        ("network", rollout.network_version),
+        ("revocations", rollout.revocations_version),
     ] {
         families
             .versions
@@ -129,9 +129,9 @@ pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> Http
             .set(i64::try_from(version).unwrap_or(i64::MAX));
     }
     for (document, state, count) in [
-        ("network", "held", spread.network_held),
-        ("network", "applied", spread.network_applied),
-        ("revocations", "held", spread.revocations_held),
+        ("network", "received", rollout.network_received),
+        ("network", "applied", rollout.network_applied),
+        ("revocations", "received", rollout.revocations_received),
     ] {
         families
             .held

@@ -2,8 +2,8 @@
 
 use crate::{
     http::{
-        admin::MAX_LOG_ENTRIES,
-        api::LONGEST_WAIT_S,
+        admin::MAX_AUDIT_LOG_ENTRIES,
+        api::MAX_WAIT_SECONDS,
         calls::{AllowedCaller, Call},
     },
     service::{MAX_TTL_S, MAX_USES},
@@ -61,7 +61,7 @@ fn or_null(mut schema: Value) -> Value {
 }
 
 /// The properties of a node that an invitation or a signature by file may fix.
-fn wishes() -> [(&'static str, Value); 3] {
+fn requested_properties() -> [(&'static str, Value); 3] {
     let length = json!({"type": "integer", "minimum": 1, "maximum": 32, "examples": [16]});
     [
         ("name", or_null(like("printer"))),
@@ -96,7 +96,7 @@ fn invitation_fields() -> Vec<(&'static str, Value)> {
         ("uses", or_null(number(1, MAX_USES.into()))),
         ("anonymous", json!({"type": "boolean"})),
     ];
-    own.into_iter().chain(wishes()).collect()
+    own.into_iter().chain(requested_properties()).collect()
 }
 
 /// Returns the schema of a call's body.
@@ -112,7 +112,9 @@ pub fn body(call: Call) -> Option<Value> {
         Call::Announce => (announcement_fields(), vec!["version", "endpoints"]),
         Call::Invite => (invitation_fields(), vec!["ttl_s"]),
         Call::Sign => (
-            std::iter::once(("csr", text())).chain(wishes()).collect(),
+            std::iter::once(("csr", text()))
+                .chain(requested_properties())
+                .collect(),
             vec!["csr"],
         ),
         Call::Revoke => (vec![("node", text())], vec!["node"]),
@@ -141,9 +143,9 @@ pub fn body(call: Call) -> Option<Value> {
         | Call::Network
         | Call::Revocations
         | Call::Nodes
-        | Call::Spread
+        | Call::Rollout
         | Call::Parameters
-        | Call::Log => return None,
+        | Call::AuditLog => return None,
     };
     let mut schema = object(&fields.0, &fields.1);
     // Nodes of later versions may send more fields; an operator's tool has the registry's own
@@ -172,27 +174,27 @@ fn answer(call: Call) -> &'static [&'static str] {
         Call::Network | Call::Revocations => {
             &["version", "payload", "key_id", "certificate", "signature"]
         }
-        Call::Invite => &["version", "invitation", "expires"],
+        Call::Invite => &["version", "invitation", "expires_at"],
         Call::Sign => &["version", "registry", "claimed"],
         Call::Nodes => &["version", "nodes"],
         Call::Revoke => &["version", "prefix", "certificates", "revocations_version"],
-        Call::Spread => &[
+        Call::Rollout => &[
             "version",
             "network_version",
             "revocations_version",
             "nodes",
-            "heard",
-            "network_held",
+            "announced",
+            "network_received",
             "network_applied",
-            "revocations_held",
+            "revocations_received",
             "unreachable",
         ],
         Call::Parameters => &["version", "parameters"],
         Call::RequestCa => &["version", "csr", "network", "has_root"],
         Call::Set | Call::RotateCa | Call::RotateKey | Call::Backup => {
-            &["version", "done", "network_version"]
+            &["version", "summary", "network_version"]
         }
-        Call::Log => &["version", "lines"],
+        Call::AuditLog => &["version", "entries"],
     }
 }
 
@@ -206,10 +208,10 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
         Call::Network | Call::Revocations => {
             vec![
                 ("after", of_document()),
-                ("wait", number(0, LONGEST_WAIT_S)),
+                ("wait", number(0, MAX_WAIT_SECONDS)),
             ]
         }
-        Call::Log => vec![("count", number(0, MAX_LOG_ENTRIES.into()))],
+        Call::AuditLog => vec![("count", number(0, MAX_AUDIT_LOG_ENTRIES.into()))],
         Call::Claim
         | Call::Renew
         | Call::Announce
@@ -217,7 +219,7 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
         | Call::Sign
         | Call::Nodes
         | Call::Revoke
-        | Call::Spread
+        | Call::Rollout
         | Call::Parameters
         | Call::Set
         | Call::RequestCa
@@ -228,7 +230,7 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
 }
 
 /// Statuses of answers that are no; 500 and 503 are any call's.
-pub fn refusals(call: Call) -> Vec<u16> {
+pub fn error_statuses(call: Call) -> Vec<u16> {
     let own: &[u16] = match call {
         Call::Claim => &[403, 409, 422, 429, 507],
         Call::Renew => &[409, 422, 429],
@@ -241,12 +243,12 @@ pub fn refusals(call: Call) -> Vec<u16> {
         Call::Network
         | Call::Revocations
         | Call::Nodes
-        | Call::Spread
+        | Call::Rollout
         | Call::Parameters
         | Call::RequestCa
-        | Call::Log => &[],
+        | Call::AuditLog => &[],
     };
-    let who: &[u16] = match call.allowed_caller() {
+    let operator: &[u16] = match call.allowed_caller() {
         AllowedCaller::Anybody => &[],
         AllowedCaller::Member | AllowedCaller::Renewer => &[401, 403],
         AllowedCaller::Operator => &[403],
@@ -257,7 +259,7 @@ pub fn refusals(call: Call) -> Vec<u16> {
         &[]
     };
     let asked: &[u16] = if query(call).is_empty() { &[] } else { &[400] };
-    let mut all = [own, who, read, asked, &[500, 503]].concat();
+    let mut all = [own, operator, read, asked, &[500, 503]].concat();
     all.sort_unstable();
     all.dedup();
     all
@@ -270,12 +272,12 @@ fn operation(call: Call) -> Value {
     if matches!(call, Call::Network | Call::Revocations) {
         responses.insert("204".into(), json!({"description": "Nothing newer."}));
     }
-    for status in refusals(call) {
+    for status in error_statuses(call) {
         let problem = json!({"$ref": "#/components/schemas/Problem"});
         let content = json!({"application/problem+json": {"schema": problem}});
         responses.insert(
             status.to_string(),
-            json!({"description": "No.", "content": content}),
+            json!({"description": "The request was rejected.", "content": content}),
         );
     }
     let parameters: Vec<Value> = query(call)

@@ -34,8 +34,8 @@ pub enum AdminError {
         source: io::Error,
     },
     /// The registry rejected the call.
-    #[error("the registry says: {title}: {detail}")]
-    No {
+    #[error("the registry rejected the request: {title}: {detail}")]
+    Rejected {
         /// Always the same for the same problem.
         title: String,
         /// The explanation, in words.
@@ -89,7 +89,7 @@ pub fn ask<T: serde::de::DeserializeOwned>(
         return serde_json::from_str(body).map_err(|_| unreadable());
     }
     let Problem { title, detail, .. } = serde_json::from_str(body).map_err(|_| unreadable())?;
-    Err(AdminError::No { title, detail })
+    Err(AdminError::Rejected { title, detail })
 }
 
 #[expect(

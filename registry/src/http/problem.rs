@@ -21,15 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An answer that is no.
 #[derive(Debug)]
-pub(crate) struct No(pub(crate) Problem);
+pub(crate) struct ApiError(pub(crate) Problem);
 
-impl fmt::Display for No {
+impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.title, self.0.detail)
     }
 }
 
-impl ResponseError for No {
+impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
@@ -47,8 +47,13 @@ impl ResponseError for No {
     }
 }
 
-pub(crate) fn no(status: StatusCode, title: &str, detail: String, field: Option<&str>) -> No {
-    No(Problem {
+pub(crate) fn api_error(
+    status: StatusCode,
+    title: &str,
+    detail: String,
+    field: Option<&str>,
+) -> ApiError {
+    ApiError(Problem {
         kind: "about:blank".into(),
         title: title.into(),
         status: status.as_u16(),
@@ -57,33 +62,43 @@ pub(crate) fn no(status: StatusCode, title: &str, detail: String, field: Option<
     })
 }
 
-impl From<ServiceError> for No {
-    fn from(refusal: ServiceError) -> Self {
-        let (status, title, field) = match &refusal {
+impl From<ServiceError> for ApiError {
+    fn from(error: ServiceError) -> Self {
+        let (status, title, field) = match &error {
             ServiceError::Version { .. } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "unknown version",
                 Some("version"),
             ),
-            ServiceError::Token => (StatusCode::FORBIDDEN, "token refused", Some("token")),
-            ServiceError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many failures", None),
-            ServiceError::Strangers => (StatusCode::TOO_MANY_REQUESTS, "too many from there", None),
-            ServiceError::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "too often", None),
+            ServiceError::Token => (StatusCode::FORBIDDEN, "token rejected", Some("token")),
+            ServiceError::TooManyFailedClaims => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many failed claims",
+                None,
+            ),
+            ServiceError::TooManyFromNetwork => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many from this network",
+                None,
+            ),
+            ServiceError::TooOften { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "too many requests", None)
+            }
             ServiceError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", None),
             ServiceError::Request(_) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "request refused",
+                "certificate request rejected",
                 Some("csr"),
             ),
-            ServiceError::KeyKnown => (StatusCode::CONFLICT, "key refused", Some("csr")),
-            ServiceError::LateKey => (StatusCode::CONFLICT, "key refused", Some("csr")),
+            ServiceError::KeyKnown => (StatusCode::CONFLICT, "key rejected", Some("csr")),
+            ServiceError::LateKey => (StatusCode::CONFLICT, "key rejected", Some("csr")),
             ServiceError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None),
-            ServiceError::Taken => (StatusCode::CONFLICT, "prefix taken", Some("prefix")),
+            ServiceError::PrefixTaken => (StatusCode::CONFLICT, "prefix taken", Some("prefix")),
             ServiceError::NameTaken => (StatusCode::CONFLICT, "name taken", Some("name")),
             ServiceError::NoCertificate => (StatusCode::UNAUTHORIZED, "certificate needed", None),
-            ServiceError::NoMember => (StatusCode::FORBIDDEN, "certificate refused", None),
+            ServiceError::NotAMember => (StatusCode::FORBIDDEN, "certificate rejected", None),
             ServiceError::TooEarly => (StatusCode::CONFLICT, "too early", None),
-            ServiceError::NoSuchNode { .. } => {
+            ServiceError::UnknownNode { .. } => {
                 (StatusCode::NOT_FOUND, "no such node", Some("node"))
             }
             ServiceError::Value { field, .. } => (
@@ -93,11 +108,11 @@ impl From<ServiceError> for No {
             ),
             ServiceError::CaCertificate { .. } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "CA certificate refused",
+                "CA certificate rejected",
                 Some("certificate"),
             ),
             ServiceError::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
-            ServiceError::NotSpread { .. } => (StatusCode::CONFLICT, "not spread yet", None),
+            ServiceError::NodesNotReady { .. } => (StatusCode::CONFLICT, "nodes not ready", None),
             ServiceError::Failed(error) => {
                 tracing::error!(error = %Chain(error.as_ref()), "a request failed");
                 (
@@ -107,17 +122,17 @@ impl From<ServiceError> for No {
                 )
             }
         };
-        no(status, title, refusal.to_string(), field)
+        api_error(status, title, error.to_string(), field)
     }
 }
 
 /// A document of at most [`BODY_LIMIT`] bytes that arrived within [`PATIENCE`], whatever its
 /// content type.
-pub(crate) struct Body(Result<BytesMut, No>);
+pub(crate) struct Body(Result<BytesMut, ApiError>);
 
 impl Body {
     /// Parses the document.
-    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, No> {
+    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         let bytes = self.0?;
         serde_json::from_slice(&bytes).map_err(|error| {
             let text = error.to_string();
@@ -128,11 +143,11 @@ impl Body {
                 .and_then(|(_, rest)| rest.split_once('`'));
             let end = offset(&bytes, error.line(), error.column());
             let field = match named {
-                Some((name, _)) => tellable(name.as_bytes()),
+                Some((name, _)) => printable_name(name.as_bytes()),
                 None => last_key(bytes.get(..end).unwrap_or(&bytes)),
             };
             let detail = format!("line {} column {}", error.line(), error.column());
-            no(
+            api_error(
                 StatusCode::BAD_REQUEST,
                 "not the document expected",
                 detail,
@@ -160,7 +175,7 @@ fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
 const NAME_LIMIT: usize = 40;
 
 /// A name that can be repeated: that of a field, and not whatever was sent.
-fn tellable(name: &[u8]) -> Option<String> {
+fn printable_name(name: &[u8]) -> Option<String> {
     let good = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     let told = (1..=NAME_LIMIT).contains(&name.len()) && name.iter().all(good);
     told.then(|| String::from_utf8_lossy(name).into_owned())
@@ -186,14 +201,14 @@ fn last_key(begin: &[u8]) -> Option<String> {
             _ => {}
         }
     }
-    tellable(&key?)
+    printable_name(&key?)
 }
 
-async fn gather(mut payload: Payload) -> Result<BytesMut, No> {
+async fn gather(mut payload: Payload) -> Result<BytesMut, ApiError> {
     let mut bytes = BytesMut::new();
     while let Some(part) = payload.next().await {
         let part = part.map_err(|error| {
-            no(
+            api_error(
                 StatusCode::BAD_REQUEST,
                 "broken body",
                 error.to_string(),
@@ -202,7 +217,7 @@ async fn gather(mut payload: Payload) -> Result<BytesMut, No> {
         })?;
         if bytes.len() + part.len() > BODY_LIMIT {
             let detail = format!("at most {BODY_LIMIT} bytes");
-            return Err(no(
+            return Err(api_error(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body too long",
                 detail,
@@ -223,7 +238,12 @@ impl FromRequest for Body {
         Box::pin(async move {
             let late = |_| {
                 let detail = format!("no whole body within {} s", PATIENCE.as_secs());
-                Err(no(StatusCode::REQUEST_TIMEOUT, "too slow", detail, None))
+                Err(api_error(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "too slow",
+                    detail,
+                    None,
+                ))
             };
             Ok(Self(
                 tokio::time::timeout(PATIENCE, gather(payload))

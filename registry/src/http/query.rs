@@ -1,15 +1,19 @@
 //! Reads numbers from a call's query within their ranges, and names the one that is wrong.
 
-use crate::http::problem::{No, no};
+use crate::http::problem::{ApiError, api_error};
 use actix_web::{HttpRequest, http::StatusCode, web::Query};
 
 /// The number `name` of a query, at most `most`; `None` where it is not there.
 ///
 /// # Errors
 /// It is no whole number up to `most`, or there twice.
-pub(crate) fn number(request: &HttpRequest, name: &str, most: u64) -> Result<Option<u64>, No> {
+pub(crate) fn number(
+    request: &HttpRequest,
+    name: &str,
+    most: u64,
+) -> Result<Option<u64>, ApiError> {
     let bad = |detail: String| {
-        no(
+        api_error(
             StatusCode::BAD_REQUEST,
             "query not understood",
             detail,
@@ -46,7 +50,7 @@ mod tests {
         let request = TestRequest::with_uri(&format!("/?{query}")).to_http_request();
         let read = number(&request, "count", 64);
         assert_eq!(read.as_ref().ok().copied(), expected, "{query}");
-        if let Err(No(problem)) = read {
+        if let Err(ApiError(problem)) = read {
             assert_eq!(
                 (problem.status, problem.field.as_deref()),
                 (400, Some("count"))

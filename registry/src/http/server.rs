@@ -11,9 +11,11 @@ use crate::{
         metrics::{self, Counts},
     },
     init::{self, backups, error::RegistryError},
-    pki::tls::{Live, TlsError},
-    service::{RegistryService, ShownCertificate, error::ServiceError, limits::Site, queue::Queue},
-    settings::{self, Places},
+    pki::tls::{ReloadableTls, TlsError},
+    service::{
+        RegistryService, ShownCertificate, error::ServiceError, limits::SourceNetwork, queue::Queue,
+    },
+    settings::{self, RegistryPaths},
 };
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
@@ -40,7 +42,7 @@ use std::{
 const MAX_CONNECTIONS: usize = 4096;
 
 /// Most connections from one /64 of IPv6, or one IPv4 address, behind which a whole site may be.
-pub const PER_SITE: usize = 512;
+pub const MAX_PER_NETWORK: usize = 512;
 
 /// Largest number of concurrent TLS handshakes; each ends within [`PATIENCE`].
 const MAX_HANDSHAKES: usize = 1024;
@@ -113,7 +115,7 @@ fn note_caller(limit: &ConnectionLimit, connection: &dyn Any, data: &mut Extensi
         let Ok(address) = tcp.peer_addr() else {
             return;
         };
-        let Some(permit) = limit.take(Site::from(address.ip())) else {
+        let Some(permit) = limit.take(SourceNetwork::from(address.ip())) else {
             tracing::debug!(from = %address.ip(), "too many connections from there");
             // Where this fails, it is over already.
             let _ = shutdown(tcp.as_raw_fd(), Shutdown::Both);
@@ -139,7 +141,9 @@ fn note_operator(connection: &dyn Any, data: &mut Extensions) {
             Ok(other) => {
                 tracing::warn!(uid = other.uid(), "a stranger called the operator's socket")
             }
-            Err(error) => tracing::warn!(%error, "cannot tell who called the operator's socket"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell operator called the operator's socket")
+            }
         }
     }
 }
@@ -187,36 +191,36 @@ pub struct Running {
 
 /// The options with which a registry runs.
 #[derive(Clone)]
-pub struct Serving {
+pub struct ServerOptions {
     /// The address for nodes.
     pub listen: SocketAddr,
     /// Where metrics are served, over plain HTTP; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
-    /// Most connections from one site; [`PER_SITE`], but in tests.
-    pub per_site: usize,
+    /// Most connections from one site; [`MAX_PER_NETWORK`], but in tests.
+    pub max_per_network: usize,
     /// Nobody is slowed down: for measurements.
     pub no_limits: bool,
     /// The clock by which certificates are judged.
     pub clock: WallClock,
 }
 
-/// Opens the registry at `places` and binds its sockets; [`Running::run`] serves.
+/// Opens the registry at `paths` and binds its sockets; [`Running::run`] serves.
 ///
 /// Must be called within an actix runtime.
 ///
 /// # Errors
 /// Its files are not good, or a socket cannot be had.
-pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> {
-    let Serving {
+pub fn start(paths: &RegistryPaths, serving: &ServerOptions) -> Result<Running, ServeError> {
+    let ServerOptions {
         listen: address,
         clock,
         ..
     } = serving;
     let (address, clock) = (*address, Arc::clone(clock));
-    let opened = init::open(places)?;
-    let live = Live::new(&opened.authorities)?;
+    let opened = init::open(paths)?;
+    let live = ReloadableTls::new(&opened.authorities)?;
     let tls = live.config(&clock)?;
-    let database = settings::database(places);
+    let database = settings::database(paths);
     let mut service = RegistryService::new(opened, live, Arc::clone(&clock))
         .map_err(ServeError::RegistryService)?;
     if serving.no_limits {
@@ -225,21 +229,21 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
     }
     let queue = Queue::start(service).map_err(ServeError::Thread)?;
     let listener = listen(address)?;
-    let admin_listener = listen_admin(&places.admin)?;
+    let admin_listener = listen_admin(&paths.admin_socket)?;
     let failed = |source| ServeError::Listen { address, source };
     let bound = listener.local_addr().map_err(failed)?;
 
     let counts = Counts::new().map_err(ServeError::Metrics)?;
-    let limit = ConnectionLimit::new(serving.per_site);
+    let limit = ConnectionLimit::new(serving.max_per_network);
     let nodes =
         serve_nodes(queue.clone(), counts.clone(), limit, (listener, tls)).map_err(failed)?;
     let metrics = serving
         .metrics
         .map(|address| serve_metrics(address, (queue.clone(), counts, Arc::clone(&clock))))
         .transpose()?;
-    backups::keep(places, &database)?;
+    backups::keep(paths, &database)?;
     let socket = |source| ServeError::Socket {
-        path: places.admin.clone(),
+        path: paths.admin_socket.clone(),
         source,
     };
     let operator = serve_operator(queue, database, admin_listener).map_err(socket)?;
@@ -247,7 +251,7 @@ pub fn start(places: &Places, serving: &Serving) -> Result<Running, ServeError> 
         servers: (nodes, operator),
         metrics,
         address: bound,
-        admin: places.admin.clone(),
+        admin: paths.admin_socket.clone(),
     })
 }
 
@@ -355,7 +359,7 @@ impl Running {
 ///
 /// # Errors
 /// The handlers cannot be set.
-pub fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     use actix_rt::signal::unix::{SignalKind, signal};
     let (mut term, mut int) = (
         signal(SignalKind::terminate())?,

@@ -3,7 +3,7 @@
 use crate::{
     files::{self, remove_file_if_exists},
     init::error::RegistryError,
-    settings::Places,
+    settings::RegistryPaths,
     store::sqlite,
 };
 use std::{
@@ -24,8 +24,8 @@ const KEPT: usize = 24;
 ///
 /// # Errors
 /// The folder cannot be made.
-pub(crate) fn keep(places: &Places, database: &Path) -> Result<(), RegistryError> {
-    let folder = places.state.join("copies");
+pub(crate) fn keep(paths: &RegistryPaths, database: &Path) -> Result<(), RegistryError> {
+    let folder = paths.state_dir.join("copies");
     files::private_folder(&folder)?;
     let database = database.to_owned();
     actix_rt::spawn(async move {

@@ -10,7 +10,7 @@ use crate::{
         certificates::new_key,
         credentials::{Credentials, NewCa},
     },
-    settings::{Places, Settings, address_of},
+    settings::{RegistryPaths, Settings, address_of},
 };
 use rcgen::KeyPair;
 use std::path::PathBuf;
@@ -31,20 +31,20 @@ const CROSS: &str = "cross.crt";
 const ROOT: &str = "root.crt";
 
 /// Where the files of a CA lie: those of the first beside `registry.json`.
-pub(crate) fn folder(places: &Places, version: u32) -> PathBuf {
+pub(crate) fn folder(paths: &RegistryPaths, version: u32) -> PathBuf {
     match version {
-        0 | 1 => places.etc.clone(),
-        later => places.etc.join(format!("ca-{later}")),
+        0 | 1 => paths.config_dir.clone(),
+        later => paths.config_dir.join(format!("ca-{later}")),
     }
 }
 
 /// Writes a CA's files, none over another.
 pub(crate) fn write_credentials(
-    places: &Places,
+    paths: &RegistryPaths,
     version: u32,
     made: &Credentials,
 ) -> Result<(), RegistryError> {
-    let folder = folder(places, version);
+    let folder = folder(paths, version);
     private_folder(&folder)?;
     let texts = [
         &made.ca,
@@ -65,8 +65,8 @@ pub(crate) fn write_credentials(
 }
 
 /// Reads a CA's files.
-fn read_credentials(places: &Places, version: u32) -> Result<Credentials, RegistryError> {
-    let folder = folder(places, version);
+fn read_credentials(paths: &RegistryPaths, version: u32) -> Result<Credentials, RegistryError> {
+    let folder = folder(paths, version);
     let [ca, ca_key, signer, signer_key, tls, tls_key] = FILES.map(|name| read(&folder.join(name)));
     let [cross, root] = [CROSS, ROOT].map(|name| match read(&folder.join(name)) {
         Err(FileError::Missing { .. }) => Ok(String::new()),
@@ -85,13 +85,13 @@ fn read_credentials(places: &Places, version: u32) -> Result<Credentials, Regist
 }
 
 pub(crate) fn authorities(
-    places: &Places,
+    paths: &RegistryPaths,
     settings: &Settings,
 ) -> Result<Authorities, RegistryError> {
-    let current = read_credentials(places, settings.authority)?;
+    let current = read_credentials(paths, settings.authority)?;
     let other = settings
         .other_authority
-        .map(|version| read_credentials(places, version))
+        .map(|version| read_credentials(paths, version))
         .transpose()?;
     let second = settings.other_authority.zip(other.as_ref());
     let authority = Authority::load((settings.authority, &current), second)?;
@@ -103,19 +103,19 @@ pub(crate) fn authorities(
 }
 
 /// The key of the next CA, for which a root is asked, until it is used.
-fn requested(places: &Places) -> PathBuf {
-    places.etc.join("next-ca.key")
+fn requested(paths: &RegistryPaths) -> PathBuf {
+    paths.config_dir.join("next-ca.key")
 }
 
 /// A key for the next CA, which a root shall certify; asked again, the same.
 ///
 /// # Errors
 /// It could not be made, written or read.
-pub(crate) fn request_key(places: &Places) -> Result<KeyPair, RegistryError> {
-    match requested_key(places) {
+pub(crate) fn request_key(paths: &RegistryPaths) -> Result<KeyPair, RegistryError> {
+    match requested_key(paths) {
         Err(RegistryError::File(FileError::Missing { .. })) => {
             let key = new_key()?;
-            write_new(&requested(places), &key.serialize_pem())?;
+            write_new(&requested(paths), &key.serialize_pem())?;
             Ok(key)
         }
         found => found,
@@ -126,8 +126,8 @@ pub(crate) fn request_key(places: &Places) -> Result<KeyPair, RegistryError> {
 ///
 /// # Errors
 /// There is none, or it cannot be read.
-pub(crate) fn requested_key(places: &Places) -> Result<KeyPair, RegistryError> {
-    let path = requested(places);
+pub(crate) fn requested_key(paths: &RegistryPaths) -> Result<KeyPair, RegistryError> {
+    let path = requested(paths);
     let text = read(&path)?;
     let key = KeyPair::from_pem(&text).map_err(|error| FileError::Bad {
         path,
@@ -140,8 +140,8 @@ pub(crate) fn requested_key(places: &Places) -> Result<KeyPair, RegistryError> {
 ///
 /// # Errors
 /// It could not be removed.
-pub(crate) fn remove_requested_key(places: &Places) -> Result<(), RegistryError> {
-    let path = requested(places);
+pub(crate) fn remove_requested_key(paths: &RegistryPaths) -> Result<(), RegistryError> {
+    let path = requested(paths);
     Ok(remove_file_if_exists(&path)?)
 }
 
@@ -149,23 +149,23 @@ pub(crate) fn remove_requested_key(places: &Places) -> Result<(), RegistryError>
 ///
 /// # Errors
 /// Something could not be made or written.
-pub(crate) fn make_next(
-    places: &Places,
+pub(crate) fn create_next_ca(
+    paths: &RegistryPaths,
     settings: &Settings,
     ca: NewCa,
     now_s: i64,
 ) -> Result<u32, RegistryError> {
-    let before = authorities(places, settings)?;
+    let before = authorities(paths, settings)?;
     let version = settings.authority + 1;
-    let hosts = [address_of(places, settings)?.host().to_owned()];
+    let hosts = [address_of(paths, settings)?.host().to_owned()];
     let mut made = Credentials::make(ca, &hosts, now_s)?;
     if made.anchor() != before.current.anchor() {
         made.cross(&before.current, now_s)?;
     }
     // Files of an interrupted attempt are not named by any settings, so they can be removed.
-    let folder = folder(places, version);
+    let folder = folder(paths, version);
     remove_folder_if_exists(&folder)?;
-    write_credentials(places, version, &made)?;
+    write_credentials(paths, version, &made)?;
     Ok(version)
 }
 
@@ -173,8 +173,8 @@ pub(crate) fn make_next(
 ///
 /// # Errors
 /// A key could not be removed.
-pub(crate) fn remove_keys(places: &Places, version: u32) -> Result<(), RegistryError> {
-    let folder = folder(places, version);
+pub(crate) fn remove_keys(paths: &RegistryPaths, version: u32) -> Result<(), RegistryError> {
+    let folder = folder(paths, version);
     for name in FILES.iter().filter(|name| name.ends_with(".key")) {
         remove_file_if_exists(&folder.join(name))?;
     }

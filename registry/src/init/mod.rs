@@ -17,7 +17,7 @@ use crate::{
         offline_root::OfflineRoot,
         random, random_network,
     },
-    settings::{self, FILE, Places, Settings, address_of, database, json},
+    settings::{self, FILE, RegistryPaths, Settings, address_of, database, json},
     store::{Storage, sqlite::Sqlite},
 };
 use ipnet::Ipv6Net;
@@ -57,7 +57,7 @@ pub struct NewNetwork {
 ///
 /// # Errors
 /// There is one already, a value is out of range, or something could not be written.
-pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, RegistryError> {
+pub fn init(paths: &RegistryPaths, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, RegistryError> {
     let range = match new.network {
         Some(range) => range,
         None => random_network()?,
@@ -69,22 +69,22 @@ pub fn init(places: &Places, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, Re
     let document = first_document(new, range)?;
     document.check()?;
     let settings = first_settings(new);
-    let settings_file = places.etc.join(FILE);
-    let all = FILES.iter().map(|name| places.etc.join(name));
-    let mut all = all.chain([settings_file.clone(), database(places)]);
+    let settings_file = paths.config_dir.join(FILE);
+    let all = FILES.iter().map(|name| paths.config_dir.join(name));
+    let mut all = all.chain([settings_file.clone(), database(paths)]);
     if let Some(path) = all.find(|path| path.exists()) {
         return Err(RegistryError::Exists { path });
     }
-    private_folder(&places.etc)?;
-    private_folder(&places.state)?;
+    private_folder(&paths.config_dir)?;
+    private_folder(&paths.state_dir)?;
     let ca = match &new.offline_root {
         None => NewCa::alone(range, 1, now_s)?,
         Some(folder) => OfflineRoot::make(folder, range, now_s)?.new_ca(now_s)?,
     };
     let made = Credentials::make(ca, &[new.address.host().to_owned()], now_s)?;
-    write_credentials(places, 1, &made)?;
+    write_credentials(paths, 1, &made)?;
     let authority = Authority::load((1, &made), None)?;
-    let mut storage = open_database(places, &settings)?;
+    let mut storage = open_database(paths, &settings)?;
     let revocations = Revocations {
         kind: DocumentKind::Revocations,
         version: 1,
@@ -144,8 +144,8 @@ fn first_settings(new: &NewNetwork) -> Settings {
     }
 }
 
-fn open_database(places: &Places, settings: &Settings) -> Result<Sqlite, RegistryError> {
-    let path = database(places);
+fn open_database(paths: &RegistryPaths, settings: &Settings) -> Result<Sqlite, RegistryError> {
+    let path = database(paths);
     // SQLite would make it with the umask's rights.
     let file = fs::OpenOptions::new()
         .append(true)
@@ -169,7 +169,7 @@ pub(crate) fn keep<T: Serialize>(
     document: &T,
 ) -> Result<SignedDocument, RegistryError> {
     let signed = authority.sign_document(&serde_json::to_vec(document).map_err(shape_error)?)?;
-    storage.keep_document(kind, version, &json(&signed).map_err(shape_error)?)?;
+    storage.store_document(kind, version, &json(&signed).map_err(shape_error)?)?;
     Ok(signed)
 }
 
@@ -178,7 +178,7 @@ pub struct Opened {
     /// The settings of the registry.
     pub settings: Settings,
     /// The paths of its files.
-    pub places: Places,
+    pub paths: RegistryPaths,
     /// Its address, read.
     pub address: RegistryAddress,
     /// Keys and certificates.
@@ -191,19 +191,19 @@ pub struct Opened {
 ///
 /// # Errors
 /// There is none, or some part of it is missing, unreadable or not sound.
-pub fn open(places: &Places) -> Result<Opened, RegistryError> {
-    let settings = read_settings(places)?;
-    let address = address_of(places, &settings)?;
-    let authorities = authorities(places, &settings)?;
-    let path = database(places);
+pub fn open(paths: &RegistryPaths) -> Result<Opened, RegistryError> {
+    let settings = read_settings(paths)?;
+    let address = address_of(paths, &settings)?;
+    let authorities = authorities(paths, &settings)?;
+    let path = database(paths);
     if !path.exists() {
         // An empty one would hand out prefixes a second time.
         return Err(FileError::Missing { path }.into());
     }
-    let storage = open_database(places, &settings)?;
+    let storage = open_database(paths, &settings)?;
     Ok(Opened {
         settings,
-        places: places.clone(),
+        paths: paths.clone(),
         address,
         authorities,
         storage,
@@ -222,11 +222,9 @@ fn shape_error(error: serde_json::Error) -> DocumentError {
 /// # Errors
 /// [`RegistryError::NoRegistry`] where none of its files exists; where some do, the settings are
 /// missing or cannot be read.
-pub(crate) fn read_settings(places: &Places) -> Result<Settings, RegistryError> {
-    settings::read_settings(places).map_err(|error| match error {
-        FileError::Missing { path } if !exists_in_part(places) => {
-            RegistryError::NoRegistry { path }
-        }
+pub(crate) fn read_settings(paths: &RegistryPaths) -> Result<Settings, RegistryError> {
+    settings::read_settings(paths).map_err(|error| match error {
+        FileError::Missing { path } if !exists_in_part(paths) => RegistryError::NoRegistry { path },
         error @ (FileError::Missing { .. } | FileError::Io { .. } | FileError::Bad { .. }) => {
             error.into()
         }
@@ -234,7 +232,7 @@ pub(crate) fn read_settings(places: &Places) -> Result<Settings, RegistryError> 
 }
 
 /// Whether a file of a registry other than its settings is there.
-fn exists_in_part(places: &Places) -> bool {
-    let files = FILES.iter().map(|name| places.etc.join(name));
-    files.chain([database(places)]).any(|path| path.exists())
+fn exists_in_part(paths: &RegistryPaths) -> bool {
+    let files = FILES.iter().map(|name| paths.config_dir.join(name));
+    files.chain([database(paths)]).any(|path| path.exists())
 }

@@ -3,7 +3,7 @@
 use crate::{
     files::{io_error, rename_if_exists},
     init::{self, error::RegistryError, keep},
-    settings::{Places, database},
+    settings::{RegistryPaths, database},
     store::{Storage, StorageError, sqlite},
 };
 use std::{
@@ -30,15 +30,15 @@ const PREFIXES: usize = 1000;
 ///
 /// # Errors
 /// The registry runs, the copy is not sound, or a file could not be written.
-pub fn restore(places: &Places, file: &Path) -> Result<PathBuf, RegistryError> {
-    if UnixStream::connect(&places.admin).is_ok() {
+pub fn restore(paths: &RegistryPaths, file: &Path) -> Result<PathBuf, RegistryError> {
+    if UnixStream::connect(&paths.admin_socket).is_ok() {
         return Err(RegistryError::Running {
-            path: places.admin.clone(),
+            path: paths.admin_socket.clone(),
         });
     }
     sqlite::verify(file)?;
-    let settings = init::read_settings(places)?;
-    let path = database(places);
+    let settings = init::read_settings(paths)?;
+    let path = database(paths);
     let draft = path.with_added_extension("new");
     fs::copy(file, &draft).map_err(io_error("write", &draft))?;
     fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))
@@ -52,8 +52,8 @@ pub fn restore(places: &Places, file: &Path) -> Result<PathBuf, RegistryError> {
         rename_if_exists(&with(&path), &with(&aside))?;
     }
     fs::rename(&draft, &path).map_err(io_error("put in place", &path))?;
-    let mut opened = init::open(places)?;
-    leap(&mut opened.storage, &opened.authorities.authority)?;
+    let mut opened = init::open(paths)?;
+    publish_beyond_known_versions(&mut opened.storage, &opened.authorities.authority)?;
     opened
         .storage
         .leave_gap(PREFIXES, settings.certificate_life_s)?;
@@ -61,7 +61,7 @@ pub fn restore(places: &Places, file: &Path) -> Result<PathBuf, RegistryError> {
 }
 
 /// Publishes both documents again, under versions that no node has seen.
-fn leap(
+fn publish_beyond_known_versions(
     storage: &mut dyn Storage,
     authority: &crate::pki::authority::Authority,
 ) -> Result<(), RegistryError> {

@@ -55,7 +55,7 @@ pub(crate) struct Authorities {
 
 /// A certificate that was just signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issued {
+pub struct IssuedCertificate {
     /// Lower-case hex, no leading zeros.
     pub serial: String,
     /// PEM; the CA's certificate follows where a root stands above it.
@@ -247,7 +247,7 @@ impl Authority {
         key: &ProvenKey,
         now_s: i64,
         life_s: i64,
-    ) -> Result<Issued, PkiError> {
+    ) -> Result<IssuedCertificate, PkiError> {
         let ca = &self.current;
         let until_s = now_s.saturating_add(life_s).min(ca.not_after_s);
         let serial = random_serial()?;
@@ -268,7 +268,7 @@ impl Authority {
             .pem();
         let between = if ca.has_root { ca.pem.as_str() } else { "" };
         let certificate = certificate + between;
-        Ok(Issued {
+        Ok(IssuedCertificate {
             serial: hex(&serial),
             certificate,
             authority: ca.version,

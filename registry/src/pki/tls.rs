@@ -103,12 +103,12 @@ fn own(
 
 /// Both halves of TLS, shared by the server and by who changes CAs.
 #[derive(Clone, Debug)]
-pub(crate) struct Live {
+pub(crate) struct ReloadableTls {
     material: Arc<RwLock<Arc<Material>>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl Live {
+impl ReloadableTls {
     pub(crate) fn new(authorities: &Authorities) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let material = Arc::new(Material::make(authorities, &provider)?);
@@ -145,7 +145,7 @@ impl Live {
     }
 }
 
-impl ResolvesServerCert for Live {
+impl ResolvesServerCert for ReloadableTls {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.material().own))
     }
@@ -158,7 +158,7 @@ fn end(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
     Some(UnixTime::since_unix_epoch(Duration::from_secs(end)))
 }
 
-impl ClientCertVerifier for Live {
+impl ClientCertVerifier for ReloadableTls {
     fn client_auth_mandatory(&self) -> bool {
         false
     }

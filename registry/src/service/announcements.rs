@@ -47,7 +47,7 @@ impl RegistryService {
             }
         }
         let ttl_s = self.settings.announcement_ttl_s;
-        let report = Report {
+        let report = StoredAnnouncement {
             endpoints: kept,
             software: said.software.clone(),
             network_version: said.network_version,

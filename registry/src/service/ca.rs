@@ -2,7 +2,7 @@
 
 use super::{
     RegistryService,
-    rotations::{CaStep, refuse},
+    rotations::{RotationStep, refuse},
 };
 use crate::{
     files::FileError,
@@ -22,7 +22,7 @@ use wire::{
 };
 
 /// The request to a root for the next CA.
-pub struct CaRequest {
+pub struct CaSigningRequest {
     /// A request (PKCS #10 in PEM) with the key of the next CA.
     pub csr: String,
     /// The network's range.
@@ -106,7 +106,7 @@ fn in_pem(der: &[u8]) -> String {
 
 impl RegistryService {
     /// When each trusted CA ends, seconds since 1970, and what it is.
-    pub fn ca_ends(&self) -> Vec<(&'static str, i64)> {
+    pub fn ca_expiries(&self) -> Vec<(&'static str, i64)> {
         self.authorities.authority.ends()
     }
 
@@ -114,17 +114,20 @@ impl RegistryService {
     ///
     /// # Errors
     /// The key could not be made or kept.
-    pub fn request_ca(&mut self, who: &str) -> Result<CaRequest, ServiceError> {
-        let key = ca_versions::request_key(&self.places)?;
+    pub fn request_ca(&mut self, operator: &str) -> Result<CaSigningRequest, ServiceError> {
+        let key = ca_versions::request_key(&self.paths)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let request = params
             .serialize_request(&key)
             .and_then(|request| request.pem());
         let csr = request.map_err(crate::pki::certificates::make("a request"))?;
-        self.note(who, "rotate-ca: a root is asked for the next CA".to_owned())?;
+        self.audit(
+            operator,
+            "rotate-ca: a root is asked for the next CA".to_owned(),
+        )?;
         let authority = &self.authorities.authority;
-        Ok(CaRequest {
+        Ok(CaSigningRequest {
             csr,
             network: authority.network().range(),
             has_root: authority.has_root(),
@@ -162,7 +165,7 @@ impl RegistryService {
         if Parsed::read(&root, "the root")?.network() != Some(authority.network()) {
             return Err(certificate("the root is another network's"));
         }
-        let key = match ca_versions::requested_key(&self.places) {
+        let key = match ca_versions::requested_key(&self.paths) {
             Err(RegistryError::File(FileError::Missing { .. })) => {
                 return out_of_order("no root was asked for a CA");
             }
@@ -189,59 +192,62 @@ impl RegistryService {
     /// not forced.
     pub fn rotate_ca(
         &mut self,
-        step: CaStep,
+        step: RotationStep,
         given: Option<&str>,
         force: bool,
-        who: &str,
+        operator: &str,
     ) -> Result<(String, u64), ServiceError> {
         let retiring = self.authorities.authority.is_retiring();
         let (current, other) = (self.settings.authority, self.settings.other_authority);
         let mut settings = self.settings.clone();
         let done = match (step, other) {
-            (CaStep::Stage, Some(_)) => {
+            (RotationStep::Stage, Some(_)) => {
                 return out_of_order("a change of the CA is under way already");
             }
-            (CaStep::Stage, None) => {
+            (RotationStep::Stage, None) => {
                 let ca = self.next_ca(given)?;
-                let next = ca_versions::make_next(&self.places, &self.settings, ca, self.now_s())?;
+                let next =
+                    ca_versions::create_next_ca(&self.paths, &self.settings, ca, self.now_s())?;
                 settings.other_authority = Some(next);
                 format!("CA {next} is made, and trusted beside CA {current}; CA {current} signs")
             }
-            (CaStep::Activate, Some(next)) if !retiring => {
+            (RotationStep::Activate, Some(next)) if !retiring => {
                 (settings.authority, settings.other_authority) = (next, Some(current));
                 self.activate(current, next, force)?
             }
-            (CaStep::Activate, _) => return out_of_order("there is no new CA: stage one first"),
-            (CaStep::Retire, Some(before)) if retiring => {
+            (RotationStep::Activate, _) => {
+                return out_of_order("there is no new CA: stage one first");
+            }
+            (RotationStep::Retire, Some(before)) if retiring => {
                 if !force {
-                    self.need_applied()?;
-                    self.need_renewed(current)?;
+                    self.require_applied()?;
+                    self.require_renewed(current)?;
                 }
                 settings.other_authority = None;
-                self.bar_other(&mut settings)?;
+                self.revoke_other_ca(&mut settings)?;
                 format!("CA {before} is trusted no more, and its keys are removed")
             }
-            (CaStep::Retire, _) => {
+            (RotationStep::Retire, _) => {
                 return out_of_order("no CA can be retired: activate a new one first");
             }
         };
-        settings::replace(&self.places, &settings)?;
+        settings::replace(&self.paths, &settings)?;
         self.settings = settings;
-        self.authorities = ca_versions::authorities(&self.places, &self.settings)?;
+        self.authorities = ca_versions::authorities(&self.paths, &self.settings)?;
         self.live.replace(&self.authorities)?;
         let trusted = expected(&self.authorities);
         let version = self.publish(|document| document.authorities = trusted)?;
         match (step, other) {
-            (CaStep::Stage, _) => ca_versions::remove_requested_key(&self.places)?,
-            (CaStep::Retire, Some(before)) => {
+            (RotationStep::Stage, _) => ca_versions::remove_requested_key(&self.paths)?,
+            (RotationStep::Retire, Some(before)) => {
                 self.publish_revocations()?;
-                ca_versions::remove_keys(&self.places, before)?;
+                ca_versions::remove_keys(&self.paths, before)?;
             }
-            (CaStep::Activate | CaStep::Retire, _) => {
+            (RotationStep::Activate | RotationStep::Retire, _) => {
                 self.publish_revocations()?;
             }
         }
-        self.note(who, format!("rotate-ca: {done}"))?;
+        self.audit(operator, format!("rotate-ca: {done}"))?;
         Ok((done, version))
     }
 
@@ -251,16 +257,16 @@ impl RegistryService {
             return Ok(format!("CA {next} signs; nodes renew below the same root"));
         }
         if !force {
-            self.need_applied()?;
+            self.require_applied()?;
         }
-        let gone = self.storage.withdraw_invitations(self.now_s())?;
+        let gone = self.storage.delete_open_invitations(self.now_s())?;
         Ok(format!(
             "CA {next} signs; {gone} invitations, which named CA {current}, are void"
         ))
     }
 
     /// Revokes the previous CA, for which the root, which stays, would otherwise still vouch.
-    fn bar_other(&self, settings: &mut Settings) -> Result<(), ServiceError> {
+    fn revoke_other_ca(&self, settings: &mut Settings) -> Result<(), ServiceError> {
         let Some((serial, until_s)) = self.authorities.authority.other_between()? else {
             return Ok(());
         };
@@ -274,7 +280,7 @@ impl RegistryService {
     }
 
     /// Refuses unless each node has a certificate of this CA.
-    fn need_renewed(&self, version: u32) -> Result<(), ServiceError> {
+    fn require_renewed(&self, version: u32) -> Result<(), ServiceError> {
         let nodes = self.live_nodes()?;
         let missing = nodes
             .iter()

@@ -30,17 +30,17 @@ impl RegistryService {
         claim: &Claim,
         key: ProvenKey,
     ) -> Result<Claimed, ServiceError> {
-        let (site, now_s) = (Site::from(from), self.now_s());
-        if !self.failures.may_try(site, now_s) {
-            return Err(ServiceError::TooMany);
+        let (site, now_s) = (SourceNetwork::from(from), self.now_s());
+        if !self.failures.can_try(site, now_s) {
+            return Err(ServiceError::TooManyFailedClaims);
         }
         // A text that is no token is handled like an unknown token.
         let token = token_from_text(&claim.token).map_or([0; 32], |token| sha256(&token));
         let anonymous = self.storage.is_anonymous(&token)?;
-        if anonymous && !self.pace.may_join(site, now_s) {
-            return Err(ServiceError::Strangers);
+        if anonymous && !self.pace.can_join(site, now_s) {
+            return Err(ServiceError::TooManyFromNetwork);
         }
-        let (length, wanted) = (self.settings.prefix_length, Wanted::default());
+        let (length, wanted) = (self.settings.prefix_length, NodeProperties::default());
         let claimed = self
             .issue(&CheckedClaim {
                 token: Some(token),
@@ -56,7 +56,7 @@ impl RegistryService {
             })?;
         if anonymous {
             self.pace.joined(site, now_s);
-            self.note(
+            self.audit(
                 "a stranger",
                 format!(
                     "joined by a public invitation: {}, from {from}",
@@ -79,7 +79,7 @@ impl RegistryService {
             .storage
             .member(&shown.serial)?
             .filter(|member| member.key == shown.key);
-        ours.filter(good).ok_or(ServiceError::NoMember)
+        ours.filter(good).ok_or(ServiceError::NotAMember)
     }
 
     /// The member whose certificate was shown, if it still is one.

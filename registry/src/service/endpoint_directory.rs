@@ -1,13 +1,13 @@
 //! Knows which nodes can be dialled, and spreads newcomers over them.
 
-use crate::store::Report;
+use crate::store::StoredAnnouncement;
 use policies::names::Prefix;
 use std::collections::{BTreeMap, BTreeSet};
 use wire::registry::Node;
 
 /// Number of other nodes that must report a node as unreachable before it is handed out last: a
 /// single reporter may lie, or sit behind a broken firewall.
-const WITNESSES: usize = 2;
+const MIN_REPORTERS: usize = 2;
 
 /// Most reporters that are remembered of one node.
 const MAX_REPORTERS: usize = 8;
@@ -17,7 +17,7 @@ const REPORT_LIFETIME_S: i64 = 600;
 
 #[derive(Debug, Default)]
 struct Line {
-    report: Report,
+    report: StoredAnnouncement,
     /// The number of times the node was handed to others.
     told: u64,
     /// The nodes that could not dial it, and when they reported that.
@@ -27,7 +27,7 @@ struct Line {
 impl Line {
     fn is_unreachable(&self, now_s: i64) -> bool {
         let fresh = |(_, at_s): &&(Prefix, i64)| (0..REPORT_LIFETIME_S).contains(&(now_s - at_s));
-        self.reporters.iter().filter(fresh).count() >= WITNESSES
+        self.reporters.iter().filter(fresh).count() >= MIN_REPORTERS
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) struct EndpointDirectory {
 }
 
 impl EndpointDirectory {
-    pub(super) fn new(all: Vec<(Prefix, Report)>) -> Self {
+    pub(super) fn new(all: Vec<(Prefix, StoredAnnouncement)>) -> Self {
         let lines = all.into_iter().map(|(prefix, report)| {
             (
                 prefix,
@@ -55,7 +55,7 @@ impl EndpointDirectory {
 
     /// Takes an announcement. A new node starts with the count of the others, so that it is not
     /// handed to everybody at once; a node with new endpoints loses the reports against it.
-    pub(super) fn announce(&mut self, prefix: Prefix, report: Report) {
+    pub(super) fn announce(&mut self, prefix: Prefix, report: StoredAnnouncement) {
         let least = self
             .lines
             .values()
@@ -122,7 +122,7 @@ impl EndpointDirectory {
     }
 
     /// Returns the last announcement of a node.
-    pub(super) fn report(&self, prefix: Prefix, now_s: i64) -> Option<&Report> {
+    pub(super) fn report(&self, prefix: Prefix, now_s: i64) -> Option<&StoredAnnouncement> {
         self.lines
             .get(&prefix)
             .map(|line| &line.report)
@@ -147,11 +147,11 @@ mod tests {
         Prefix::new(number, 16).unwrap()
     }
 
-    fn report(until_s: i64) -> Report {
-        Report {
+    fn report(until_s: i64) -> StoredAnnouncement {
+        StoredAnnouncement {
             endpoints: vec!["udp:45.67.0.1:1194".parse().unwrap()],
             until_s,
-            ..Report::default()
+            ..StoredAnnouncement::default()
         }
     }
 

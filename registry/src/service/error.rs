@@ -22,10 +22,10 @@ pub enum ServiceError {
     Token,
     /// Too many failures from there, or overall.
     #[error("too many failed claims; try again in a minute")]
-    TooMany,
+    TooManyFailedClaims,
     /// Too many who joined from there by an invitation that is known to everybody.
     #[error("enough joined from your network by this public invitation; try again in an hour")]
-    Strangers,
+    TooManyFromNetwork,
     /// Too many requests of one kind by one node.
     #[error("too many {what}; try again in a minute")]
     TooOften {
@@ -46,7 +46,7 @@ pub enum ServiceError {
     Full,
     /// The prefix that was asked for is not free.
     #[error("the prefix is somebody's, or overlaps another; revoke its node first")]
-    Taken,
+    PrefixTaken,
     /// The name that was asked for is not free.
     #[error("the name is another node's, or another invitation's")]
     NameTaken,
@@ -55,7 +55,7 @@ pub enum ServiceError {
     NoCertificate,
     /// The certificate is revoked, unknown or expired.
     #[error("the certificate is not one of a member")]
-    NoMember,
+    NotAMember,
     /// A renewal that comes too early.
     #[error("renewals begin in the last third of a certificate's life")]
     TooEarly,
@@ -64,7 +64,7 @@ pub enum ServiceError {
     LateKey,
     /// A node without a live certificate.
     #[error("{node} is no name, prefix or serial number of a node with a live certificate")]
-    NoSuchNode {
+    UnknownNode {
         /// The name that was asked for.
         node: String,
     },
@@ -92,7 +92,7 @@ pub enum ServiceError {
     },
     /// A step that would cut nodes off.
     #[error("{} of {live} nodes are not ready: {}", missing.len(), shown(missing))]
-    NotSpread {
+    NodesNotReady {
         /// The nodes that are not ready.
         missing: Vec<String>,
         /// Of how many.
@@ -154,9 +154,9 @@ impl From<IssueError> for ServiceError {
             IssueError::Token => Self::Token,
             IssueError::KeyKnown => Self::KeyKnown,
             IssueError::Full => Self::Full,
-            IssueError::Taken => Self::Taken,
+            IssueError::PrefixTaken => Self::PrefixTaken,
             IssueError::NameTaken => Self::NameTaken,
-            IssueError::NotLive => Self::NoMember,
+            IssueError::NotLive => Self::NotAMember,
             IssueError::Sign(_) | IssueError::Storage(_) => Self::Failed(Box::new(error)),
         }
     }

@@ -6,10 +6,10 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-/// Failures that one site may have within [`SPAN_S`].
-pub const PER_SITE: usize = 5;
+/// FailedClaimLimit that one site may have within [`SPAN_S`].
+pub const MAX_PER_NETWORK: usize = 5;
 
-/// Failures that all together may have within [`SPAN_S`] before each site has one try left.
+/// FailedClaimLimit that all together may have within [`SPAN_S`] before each site has one try left.
 pub const OVERALL: usize = 100;
 
 /// Seconds after which a failure is forgotten.
@@ -17,9 +17,9 @@ pub const SPAN_S: i64 = 60;
 
 /// Where a request came from: one IPv4 address, or one /64 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Site(Ipv6Addr);
+pub struct SourceNetwork(Ipv6Addr);
 
-impl From<IpAddr> for Site {
+impl From<IpAddr> for SourceNetwork {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(address.to_ipv6_mapped()),
@@ -97,13 +97,13 @@ const MAX_KEYS: usize = 65_536;
 /// Where all together have failed too often, each site still has one try: who guesses from a
 /// thousand networks must not shut out who holds a good token.
 #[derive(Clone, Debug, Default)]
-pub struct Failures {
-    sites: Counts<Site, SPAN_S>,
+pub struct FailedClaimLimit {
+    sites: Counts<SourceNetwork, SPAN_S>,
     all: Count,
     off: bool,
 }
 
-impl Failures {
+impl FailedClaimLimit {
     /// Lets everybody try, for measurements.
     pub fn off() -> Self {
         Self {
@@ -113,9 +113,9 @@ impl Failures {
     }
 
     /// Returns whether `site` may try at `now_s`.
-    pub fn may_try(&mut self, site: Site, now_s: i64) -> bool {
+    pub fn can_try(&mut self, site: SourceNetwork, now_s: i64) -> bool {
         let most = if self.all.so_far(SPAN_S, now_s) < OVERALL {
-            PER_SITE
+            MAX_PER_NETWORK
         } else {
             1
         };
@@ -123,7 +123,7 @@ impl Failures {
     }
 
     /// `site` failed at `now_s`.
-    pub fn note(&mut self, site: Site, now_s: i64) {
+    pub fn note(&mut self, site: SourceNetwork, now_s: i64) {
         self.sites.note(site, now_s);
         self.all.note(SPAN_S, now_s);
     }
@@ -138,19 +138,19 @@ pub const ANNOUNCEMENTS: usize = 60;
 /// The length of an hour, in seconds.
 const HOUR_S: i64 = 3_600;
 
-/// Strangers from one site who may join within an hour, by an invitation that is known to everybody.
+/// TooManyFromNetwork from one site who may join within an hour, by an invitation that is known to everybody.
 pub const STRANGERS: usize = 3;
 
 /// What members asked within the last minute, and who joined within the hour.
 #[derive(Clone, Debug, Default)]
-pub struct Pace {
+pub struct RequestLimits {
     bootstraps: Counts<Prefix, SPAN_S>,
     announcements: Counts<Prefix, SPAN_S>,
-    strangers: Counts<Site, HOUR_S>,
+    strangers: Counts<SourceNetwork, HOUR_S>,
     off: bool,
 }
 
-impl Pace {
+impl RequestLimits {
     /// Lets everybody ask, for measurements.
     pub fn off() -> Self {
         Self {
@@ -170,12 +170,12 @@ impl Pace {
     }
 
     /// Returns whether a newcomer from `site` may join by a public invitation.
-    pub fn may_join(&self, site: Site, now_s: i64) -> bool {
+    pub fn can_join(&self, site: SourceNetwork, now_s: i64) -> bool {
         self.off || self.strangers.so_far(&site, now_s) < STRANGERS
     }
 
     /// A stranger from `site` has joined.
-    pub fn joined(&mut self, site: Site, now_s: i64) {
+    pub fn joined(&mut self, site: SourceNetwork, now_s: i64) {
         self.strangers.note(site, now_s);
     }
 
@@ -200,10 +200,10 @@ mod tests {
     /// Lets `tries` fail in a row, and returns how many were allowed.
     #[track_caller]
     fn check(tries: &[(&str, i64)], let_through: usize) {
-        let mut failures = Failures::default();
+        let mut failures = FailedClaimLimit::default();
         let passed = tries.iter().filter(|(address, at_s)| {
-            let site = Site::from(address.parse::<IpAddr>().unwrap());
-            let may = failures.may_try(site, *at_s);
+            let site = SourceNetwork::from(address.parse::<IpAddr>().unwrap());
+            let may = failures.can_try(site, *at_s);
             if may {
                 failures.note(site, *at_s);
             }

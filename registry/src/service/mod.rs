@@ -14,9 +14,9 @@ mod parameters;
 pub(crate) mod queue;
 mod rotations;
 
-pub use ca::CaRequest;
-pub use operator::{Invitations, Invited, MAX_TTL_S, MAX_USES, NodeEntry};
-pub use rotations::{CaStep, KeyKind, Spread};
+pub use ca::CaSigningRequest;
+pub use operator::{CreatedInvitation, InvitationRequest, MAX_TTL_S, MAX_USES, NodeEntry};
+pub use rotations::{Rollout, RotationStep, SharedKey};
 
 use crate::{
     clock::WallClock,
@@ -25,14 +25,16 @@ use crate::{
         authority::{Authorities, Authority},
         certificates::BACKDATE_S,
         request::{self, ProvenKey, sha256},
-        tls::Live,
+        tls::ReloadableTls,
     },
     service::{
         error::ServiceError,
-        limits::{Failures, Pace, Site},
+        limits::{FailedClaimLimit, RequestLimits, SourceNetwork},
     },
-    settings::{self, Places, Settings},
-    store::{CheckedClaim, IssueError, Member, Report, Storage, StorageError, Wanted},
+    settings::{self, RegistryPaths, Settings},
+    store::{
+        CheckedClaim, IssueError, Member, NodeProperties, Storage, StorageError, StoredAnnouncement,
+    },
 };
 use endpoint_directory::EndpointDirectory;
 use policies::names::Endpoint;
@@ -74,16 +76,16 @@ pub struct Versions {
 /// A registry at work.
 pub struct RegistryService {
     settings: Settings,
-    places: Places,
+    paths: RegistryPaths,
     address: RegistryAddress,
     authorities: Authorities,
-    live: Live,
+    live: ReloadableTls,
     storage: Box<dyn Storage>,
     network: (NetworkDocument, SignedDocument),
     revocations: (u64, SignedDocument),
     news: watch::Sender<Versions>,
-    failures: Failures,
-    pace: Pace,
+    failures: FailedClaimLimit,
+    pace: RequestLimits,
     directory: EndpointDirectory,
     clock: WallClock,
 }
@@ -124,10 +126,14 @@ impl RegistryService {
     ///
     /// # Errors
     /// A stored document is not good.
-    pub(crate) fn new(opened: Opened, live: Live, clock: WallClock) -> Result<Self, ServiceError> {
+    pub(crate) fn new(
+        opened: Opened,
+        live: ReloadableTls,
+        clock: WallClock,
+    ) -> Result<Self, ServiceError> {
         let Opened {
             settings,
-            places,
+            paths,
             address,
             authorities,
             storage,
@@ -143,7 +149,7 @@ impl RegistryService {
         let directory = EndpointDirectory::new(storage.announced((clock)())?);
         Ok(Self {
             settings,
-            places,
+            paths,
             address,
             authorities,
             live,
@@ -151,8 +157,8 @@ impl RegistryService {
             network,
             revocations,
             news: watch::Sender::new(versions),
-            failures: Failures::default(),
-            pace: Pace::default(),
+            failures: FailedClaimLimit::default(),
+            pace: RequestLimits::default(),
             directory,
             clock,
         })
@@ -160,8 +166,8 @@ impl RegistryService {
 
     /// Lets everybody guess tokens as often as they like: for measurements.
     pub(crate) fn lift_limits(&mut self) {
-        self.failures = Failures::off();
-        self.pace = Pace::off();
+        self.failures = FailedClaimLimit::off();
+        self.pace = RequestLimits::off();
     }
 
     fn now_s(&self) -> i64 {
@@ -190,8 +196,8 @@ impl RegistryService {
     /// It cannot be read.
     pub(crate) fn roll_back(&mut self) -> Result<(), ServiceError> {
         self.storage.roll_back()?;
-        self.settings = settings::read_settings(&self.places)?;
-        self.authorities = ca_versions::authorities(&self.places, &self.settings)?;
+        self.settings = settings::read_settings(&self.paths)?;
+        self.authorities = ca_versions::authorities(&self.paths, &self.settings)?;
         self.live.replace(&self.authorities)?;
         ca::repair(self.storage.as_mut(), &self.authorities, &self.settings)?;
         self.network = network_of(self.storage.as_ref(), &self.authorities.authority)?;

@@ -4,7 +4,7 @@ use super::{RegistryService, proven, rfc3339};
 use crate::{
     pki::{random, request::sha256},
     service::error::ServiceError,
-    store::{CheckedClaim, Entry, Member, NewInvitation, Report, Wanted},
+    store::{AuditEntry, CheckedClaim, Member, NewInvitation, NodeProperties, StoredAnnouncement},
 };
 use policies::names::Prefix;
 use wire::{
@@ -20,23 +20,23 @@ pub const MAX_USES: u32 = 10_000;
 
 /// The properties of an invitation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Invitations {
+pub struct InvitationRequest {
     /// The lifetime of the invitation, in seconds.
     pub ttl_s: i64,
     /// The number of nodes that it lets in.
     pub uses: u32,
     /// The properties of the nodes that it lets in.
-    pub wanted: Wanted,
+    pub wanted: NodeProperties,
     /// Its line may be published.
     pub anonymous: bool,
 }
 
 /// An invitation, and its end.
-pub struct Invited {
+pub struct CreatedInvitation {
     /// The invitation for the newcomer.
     pub invitation: Invitation,
     /// RFC 3339 UTC.
-    pub expires: String,
+    pub expires_at: String,
 }
 
 fn bad<T>(
@@ -64,17 +64,17 @@ impl RegistryService {
     ///
     /// # Errors
     /// It could not be kept.
-    pub(crate) fn note(&mut self, who: &str, what: String) -> Result<(), ServiceError> {
-        tracing::info!(who, what, "operator");
-        let entry = Entry {
+    pub(crate) fn audit(&mut self, actor: &str, action: String) -> Result<(), ServiceError> {
+        tracing::info!(actor, action, "recorded in the audit log");
+        let entry = AuditEntry {
             at_s: self.now_s(),
-            who: who.to_owned(),
-            what,
+            actor: actor.to_owned(),
+            action,
         };
-        Ok(self.storage.log(&entry)?)
+        Ok(self.storage.append_audit_entry(&entry)?)
     }
 
-    fn check_wanted(&self, wanted: &Wanted) -> Result<(), ServiceError> {
+    fn check_wanted(&self, wanted: &NodeProperties) -> Result<(), ServiceError> {
         if let Some(name) = wanted.name.as_ref().filter(|name| !is_name(name)) {
             let shown: String = name.chars().take(63).collect();
             return bad(
@@ -104,8 +104,12 @@ impl RegistryService {
     ///
     /// # Errors
     /// A value is out of range, name or prefix are somebody's, or it could not be kept.
-    pub fn invite(&mut self, asked: &Invitations, who: &str) -> Result<Invited, ServiceError> {
-        let Invitations {
+    pub fn invite(
+        &mut self,
+        asked: &InvitationRequest,
+        operator: &str,
+    ) -> Result<CreatedInvitation, ServiceError> {
+        let InvitationRequest {
             ttl_s,
             uses,
             wanted,
@@ -143,8 +147,8 @@ impl RegistryService {
             anonymous: *anonymous,
         };
         self.storage.invite(&kept, now_s)?;
-        self.note(
-            who,
+        self.audit(
+            operator,
             format!(
                 "invite: {uses} uses, {ttl_s} s{}{}",
                 shown(wanted),
@@ -157,9 +161,9 @@ impl RegistryService {
             pin,
             token,
         };
-        Ok(Invited {
+        Ok(CreatedInvitation {
             invitation,
-            expires: rfc3339(expires_s),
+            expires_at: rfc3339(expires_s),
         })
     }
 
@@ -170,8 +174,8 @@ impl RegistryService {
     pub fn sign(
         &mut self,
         csr: &str,
-        wanted: &Wanted,
-        who: &str,
+        wanted: &NodeProperties,
+        operator: &str,
     ) -> Result<Enrolment, ServiceError> {
         let key = proven(VERSION, csr)?;
         self.check_wanted(wanted)?;
@@ -184,7 +188,10 @@ impl RegistryService {
             now_s,
         };
         let claimed = self.issue(&checked)?;
-        self.note(who, format!("sign: {}{}", claimed.prefix, shown(wanted)))?;
+        self.audit(
+            operator,
+            format!("sign: {}{}", claimed.prefix, shown(wanted)),
+        )?;
         Ok(Enrolment {
             version: VERSION,
             registry: self.address.to_string(),
@@ -202,7 +209,7 @@ impl RegistryService {
         let members = self.storage.members(now_s)?.into_iter();
         Ok(members
             .map(|(member, name)| NodeEntry {
-                expires: rfc3339(member.not_after_s),
+                expires_at: rfc3339(member.not_after_s),
                 report: self.directory.report(member.prefix, now_s).cloned(),
                 name,
                 member,
@@ -216,8 +223,12 @@ impl RegistryService {
     ///
     /// # Errors
     /// It has no live certificate, or the change could not be stored.
-    pub fn revoke(&mut self, node: &str, who: &str) -> Result<(Prefix, usize, u64), ServiceError> {
-        let unknown = || ServiceError::NoSuchNode {
+    pub fn revoke(
+        &mut self,
+        node: &str,
+        operator: &str,
+    ) -> Result<(Prefix, usize, u64), ServiceError> {
+        let unknown = || ServiceError::UnknownNode {
             node: node.chars().take(80).collect(),
         };
         let prefix = self.storage.find(node)?.ok_or_else(unknown)?;
@@ -230,7 +241,7 @@ impl RegistryService {
         }
         self.directory.remove(prefix);
         let version = self.publish_revocations()?;
-        self.note(who, format!("revoke: {prefix}, {count} certificates"))?;
+        self.audit(operator, format!("revoke: {prefix}, {count} certificates"))?;
         Ok((prefix, count, version))
     }
 
@@ -238,8 +249,8 @@ impl RegistryService {
     ///
     /// # Errors
     /// The database refused.
-    pub fn log(&self, count: usize) -> Result<Vec<(String, Entry)>, ServiceError> {
-        let entries = self.storage.entries(count)?.into_iter();
+    pub fn audit_log(&self, count: usize) -> Result<Vec<(String, AuditEntry)>, ServiceError> {
+        let entries = self.storage.audit_entries(count)?.into_iter();
         Ok(entries.map(|entry| (rfc3339(entry.at_s), entry)).collect())
     }
 }
@@ -249,14 +260,14 @@ pub struct NodeEntry {
     /// The certificate and its state.
     pub member: Member,
     /// Its end, RFC 3339 UTC.
-    pub expires: String,
+    pub expires_at: String,
     /// The name of the node.
     pub name: Option<String>,
     /// What its node announced last, if that counts still.
-    pub report: Option<Report>,
+    pub report: Option<StoredAnnouncement>,
 }
 
-fn shown(wanted: &Wanted) -> String {
+fn shown(wanted: &NodeProperties) -> String {
     let name = wanted
         .name
         .as_ref()

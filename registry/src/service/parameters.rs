@@ -134,7 +134,7 @@ impl RegistryService {
     ///
     /// # Errors
     /// No such key, a value out of range, or it could not be kept.
-    pub fn set(&mut self, key: &str, value: &str, who: &str) -> Result<u64, ServiceError> {
+    pub fn set(&mut self, key: &str, value: &str, operator: &str) -> Result<u64, ServiceError> {
         let mut next = self.network.0.clone();
         if change(&mut next, key, value)? {
             next.check()?;
@@ -149,11 +149,11 @@ impl RegistryService {
                     return bad("key", key, &format!("one of {}", keys.join(", ")));
                 }
             }
-            settings::replace(&self.places, &settings)?;
+            settings::replace(&self.paths, &settings)?;
             self.settings = settings;
         }
         let shown: String = value.chars().take(80).collect();
-        self.note(who, format!("set: {key} {shown}"))?;
+        self.audit(operator, format!("set: {key} {shown}"))?;
         Ok(self.network.0.version)
     }
 }

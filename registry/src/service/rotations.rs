@@ -5,7 +5,7 @@
 //! the old is accepted no more.
 
 use super::{RegistryService, Versions};
-use crate::{init::keep, pki::random, service::error::ServiceError, store::Report};
+use crate::{init::keep, pki::random, service::error::ServiceError, store::StoredAnnouncement};
 use policies::names::Prefix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use wire::{
 /// A step of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum CaStep {
+pub enum RotationStep {
     /// Let everybody accept the new beside the old.
     Stage,
     /// Use the new.
@@ -29,14 +29,14 @@ pub enum CaStep {
 /// A key that all nodes share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum KeyKind {
+pub enum SharedKey {
     /// Babel's MAC key.
     Babel,
     /// OpenVPN's `tls-crypt` key.
     TlsCrypt,
 }
 
-impl KeyKind {
+impl SharedKey {
     /// The key under which the service stores the last step.
     fn state(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl KeyKind {
 
 /// The state of a rollout: how many nodes hold which versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spread {
+pub struct Rollout {
     /// The version of the document: 1.
     pub version: u32,
     /// Version of the network document here.
@@ -58,13 +58,13 @@ pub struct Spread {
     /// Nodes with a live certificate.
     pub nodes: usize,
     /// Of these, whose last announcement counts still.
-    pub heard: usize,
+    pub announced: usize,
     /// Of these, who hold this network document.
-    pub network_held: usize,
+    pub network_received: usize,
     /// Of these, all of whose processes run with it.
     pub network_applied: usize,
     /// Of these, who hold these revocations.
-    pub revocations_held: usize,
+    pub revocations_received: usize,
     /// Of these, the number that others cannot dial.
     pub unreachable: usize,
 }
@@ -152,35 +152,40 @@ impl RegistryService {
     ///
     /// # Errors
     /// The database refused.
-    pub fn spread(&self) -> Result<Spread, ServiceError> {
+    pub fn rollout(&self) -> Result<Rollout, ServiceError> {
         let now_s = self.now_s();
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
         let unreachable = self.directory.unreachable_nodes(now_s).len();
-        let start = Spread {
+        let start = Rollout {
             version: VERSION,
             network_version,
             revocations_version,
             unreachable,
-            ..Spread::default()
+            ..Rollout::default()
         };
-        Ok(self.live_nodes()?.keys().fold(start, |mut spread, prefix| {
-            spread.nodes += 1;
-            if let Some(report) = self.directory.report(*prefix, now_s) {
-                spread.heard += 1;
-                spread.network_held += usize::from(report.network_version >= network_version);
-                spread.network_applied += usize::from(report.network_applied >= network_version);
-                spread.revocations_held +=
-                    usize::from(report.revocations_version >= revocations_version);
-            }
-            spread
-        }))
+        Ok(self
+            .live_nodes()?
+            .keys()
+            .fold(start, |mut rollout, prefix| {
+                rollout.nodes += 1;
+                if let Some(report) = self.directory.report(*prefix, now_s) {
+                    rollout.announced += 1;
+                    rollout.network_received +=
+                        usize::from(report.network_version >= network_version);
+                    rollout.network_applied +=
+                        usize::from(report.network_applied >= network_version);
+                    rollout.revocations_received +=
+                        usize::from(report.revocations_version >= revocations_version);
+                }
+                rollout
+            }))
     }
 
     /// Refuses unless all nodes with a live certificate run with the present network document.
-    pub(super) fn need_applied(&self) -> Result<(), ServiceError> {
+    pub(super) fn require_applied(&self) -> Result<(), ServiceError> {
         let (now_s, version) = (self.now_s(), self.network.0.version);
         let nodes = self.live_nodes()?;
-        let applied = |report: &Report| report.network_applied >= version;
+        let applied = |report: &StoredAnnouncement| report.network_applied >= version;
         let missing = nodes
             .keys()
             .filter(|prefix| !self.directory.report(**prefix, now_s).is_some_and(applied));
@@ -193,10 +198,10 @@ impl RegistryService {
     /// The step is out of order, or nodes are not ready and it is not forced.
     pub fn rotate_key(
         &mut self,
-        key: KeyKind,
-        step: CaStep,
+        key: SharedKey,
+        step: RotationStep,
         force: bool,
-        who: &str,
+        operator: &str,
     ) -> Result<u64, ServiceError> {
         let last = self.storage.state(key.state())?;
         let out_of_order = |why: &str| {
@@ -205,36 +210,38 @@ impl RegistryService {
             })
         };
         let next = match (step, last.as_deref()) {
-            (CaStep::Stage, None) => Some("staged"),
-            (CaStep::Stage, Some(_)) => {
+            (RotationStep::Stage, None) => Some("staged"),
+            (RotationStep::Stage, Some(_)) => {
                 return out_of_order("a change of this key is under way already");
             }
-            (CaStep::Activate, Some("staged")) => Some("active"),
-            (CaStep::Activate, _) => return out_of_order("there is no new key: stage one first"),
-            (CaStep::Retire, Some("active")) => None,
-            (CaStep::Retire, _) => {
+            (RotationStep::Activate, Some("staged")) => Some("active"),
+            (RotationStep::Activate, _) => {
+                return out_of_order("there is no new key: stage one first");
+            }
+            (RotationStep::Retire, Some("active")) => None,
+            (RotationStep::Retire, _) => {
                 return out_of_order("no key can be retired: activate a new one first");
             }
         };
-        if step != CaStep::Stage && !force {
-            self.need_applied()?;
+        if step != RotationStep::Stage && !force {
+            self.require_applied()?;
         }
         let (mac, crypt) = (hex(&random::<32>()?), static_key_text(&random::<256>()?));
         let version = self.publish(|document| match (key, step) {
-            (KeyKind::Babel, CaStep::Stage) => document.babel_lenient = true,
-            (KeyKind::Babel, CaStep::Activate) => document.babel_key = mac,
-            (KeyKind::Babel, CaStep::Retire) => document.babel_lenient = false,
-            (KeyKind::TlsCrypt, CaStep::Stage) => document.tls_crypt_other = Some(crypt),
-            (KeyKind::TlsCrypt, CaStep::Activate) => {
+            (SharedKey::Babel, RotationStep::Stage) => document.babel_lenient = true,
+            (SharedKey::Babel, RotationStep::Activate) => document.babel_key = mac,
+            (SharedKey::Babel, RotationStep::Retire) => document.babel_lenient = false,
+            (SharedKey::TlsCrypt, RotationStep::Stage) => document.tls_crypt_other = Some(crypt),
+            (SharedKey::TlsCrypt, RotationStep::Activate) => {
                 if let Some(other) = &mut document.tls_crypt_other {
                     std::mem::swap(&mut document.tls_crypt, other);
                 }
             }
-            (KeyKind::TlsCrypt, CaStep::Retire) => document.tls_crypt_other = None,
+            (SharedKey::TlsCrypt, RotationStep::Retire) => document.tls_crypt_other = None,
         })?;
         self.storage.keep_state(key.state(), next)?;
-        self.note(
-            who,
+        self.audit(
+            operator,
             format!("rotate-key: {key:?}, {step:?}: network document {version}"),
         )?;
         Ok(version)
@@ -245,6 +252,6 @@ pub(super) fn refuse(missing: Vec<String>, live: usize) -> Result<(), ServiceErr
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(ServiceError::NotSpread { missing, live })
+        Err(ServiceError::NodesNotReady { missing, live })
     }
 }

@@ -5,7 +5,7 @@
 pub mod allocator;
 pub mod sqlite;
 
-use crate::pki::{authority::Issued, request::ProvenKey};
+use crate::pki::{authority::IssuedCertificate, request::ProvenKey};
 use policies::names::{Endpoint, Prefix};
 use wire::registry::{DocumentKind, Revoked};
 
@@ -51,7 +51,7 @@ pub enum IssueError {
     Full,
     /// The prefix that the invitation names is somebody's.
     #[error("the prefix has a live certificate, or overlaps another")]
-    Taken,
+    PrefixTaken,
     /// The name that the invitation gives is another's.
     #[error("the name is another node's")]
     NameTaken,
@@ -86,11 +86,11 @@ pub struct Member {
 }
 
 /// Signs for the prefix that the storage chose.
-pub type Sign<'a> = &'a dyn Fn(Prefix) -> Result<Issued, crate::pki::PkiError>;
+pub type Sign<'a> = &'a dyn Fn(Prefix) -> Result<IssuedCertificate, crate::pki::PkiError>;
 
 /// What a certificate is issued for, beside the key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct NodeProperties {
     /// A name that people use; unique among live nodes.
     pub name: Option<String>,
     /// How long the prefix shall be, in bits; `None`: as the registry hands them out.
@@ -109,7 +109,7 @@ pub struct NewInvitation {
     /// The end of its life.
     pub expires_s: i64,
     /// The properties of the nodes that it lets in.
-    pub wanted: Wanted,
+    pub wanted: NodeProperties,
     /// Its line may be published: nobody knows who uses it.
     pub anonymous: bool,
 }
@@ -122,7 +122,7 @@ pub struct CheckedClaim {
     /// The key to be certified.
     pub key: ProvenKey,
     /// The properties of the node, if there is no token.
-    pub wanted: Wanted,
+    pub wanted: NodeProperties,
     /// The length of a prefix if none is asked for, in bits.
     pub length: u8,
     /// The present time.
@@ -131,7 +131,7 @@ pub struct CheckedClaim {
 
 /// The announcement of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct StoredAnnouncement {
     /// The endpoints; empty if the node cannot be dialled.
     pub endpoints: Vec<Endpoint>,
     /// The software that the node runs.
@@ -148,13 +148,13 @@ pub struct Report {
 
 /// A line of the log that only grows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct AuditEntry {
     /// The time of the entry.
     pub at_s: i64,
     /// Who did it: `uid 0`, or `a stranger` who joined by a public invitation.
-    pub who: String,
+    pub actor: String,
     /// What was done, in words; never a token or a key.
-    pub what: String,
+    pub action: String,
 }
 
 /// The persistent state of a registry.
@@ -195,7 +195,7 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// The change could not be stored.
-    fn withdraw_invitations(&mut self, now_s: i64) -> Result<usize, StorageError>;
+    fn delete_open_invitations(&mut self, now_s: i64) -> Result<usize, StorageError>;
 
     /// All or nothing: spends the token, takes a prefix, signs, and keeps the certificate.
     ///
@@ -205,7 +205,7 @@ pub trait Storage: Send {
         &mut self,
         claim: &CheckedClaim,
         sign: Sign<'_>,
-    ) -> Result<(Prefix, Issued), IssueError>;
+    ) -> Result<(Prefix, IssuedCertificate), IssueError>;
 
     /// All or nothing: signs and keeps a fresh certificate for the prefix of an old one.
     ///
@@ -217,7 +217,7 @@ pub trait Storage: Send {
         key: &ProvenKey,
         now_s: i64,
         sign: Sign<'_>,
-    ) -> Result<Issued, IssueError>;
+    ) -> Result<IssuedCertificate, IssueError>;
 
     /// The certificate with this serial number.
     ///
@@ -253,13 +253,14 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// It could not be kept.
-    fn announce(&mut self, prefix: Prefix, report: &Report) -> Result<(), StorageError>;
+    fn announce(&mut self, prefix: Prefix, report: &StoredAnnouncement)
+    -> Result<(), StorageError>;
 
     /// Returns all announcements that are still valid.
     ///
     /// # Errors
     /// The database failed.
-    fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, Report)>, StorageError>;
+    fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError>;
 
     /// Revokes all certificates of a prefix and deletes its announcement; returns how many were
     /// live, or could still have been renewed at `since_s`.
@@ -284,7 +285,7 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// It could not be kept.
-    fn keep_document(
+    fn store_document(
         &mut self,
         kind: DocumentKind,
         version: u64,
@@ -307,11 +308,11 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// It could not be kept.
-    fn log(&mut self, entry: &Entry) -> Result<(), StorageError>;
+    fn append_audit_entry(&mut self, entry: &AuditEntry) -> Result<(), StorageError>;
 
     /// The last `count` lines of the log, the oldest first.
     ///
     /// # Errors
     /// The database refused.
-    fn entries(&self, count: usize) -> Result<Vec<Entry>, StorageError>;
+    fn audit_entries(&self, count: usize) -> Result<Vec<AuditEntry>, StorageError>;
 }

@@ -9,10 +9,10 @@ mod peers;
 pub use copies::{copy, verify};
 
 use crate::{
-    pki::{authority::Issued, request::ProvenKey},
+    pki::{authority::IssuedCertificate, request::ProvenKey},
     store::{
-        CheckedClaim, Entry, IssueError, Member, NewInvitation, Report, Sign, Storage,
-        StorageError, allocator::Allocator,
+        AuditEntry, CheckedClaim, IssueError, Member, NewInvitation, Sign, Storage, StorageError,
+        StoredAnnouncement, allocator::Allocator,
     },
 };
 use policies::names::Prefix;
@@ -164,7 +164,7 @@ impl Storage for Sqlite {
             .map_err(cannot("find an invitation"))
     }
 
-    fn withdraw_invitations(&mut self, now_s: i64) -> Result<usize, StorageError> {
+    fn delete_open_invitations(&mut self, now_s: i64) -> Result<usize, StorageError> {
         self.connection
             .execute(
                 "DELETE FROM invitations WHERE used < uses AND expires_s > ?1",
@@ -177,7 +177,7 @@ impl Storage for Sqlite {
         &mut self,
         checked: &CheckedClaim,
         sign: Sign<'_>,
-    ) -> Result<(Prefix, Issued), IssueError> {
+    ) -> Result<(Prefix, IssuedCertificate), IssueError> {
         self.sweep(checked.now_s)?;
         self.issue(checked, sign)
     }
@@ -188,7 +188,7 @@ impl Storage for Sqlite {
         key: &ProvenKey,
         now_s: i64,
         sign: Sign<'_>,
-    ) -> Result<Issued, IssueError> {
+    ) -> Result<IssuedCertificate, IssueError> {
         self.issue_again(old, key, now_s, sign)
     }
 
@@ -263,11 +263,15 @@ impl Storage for Sqlite {
         .collect()
     }
 
-    fn announce(&mut self, prefix: Prefix, report: &Report) -> Result<(), StorageError> {
+    fn announce(
+        &mut self,
+        prefix: Prefix,
+        report: &StoredAnnouncement,
+    ) -> Result<(), StorageError> {
         self.keep_report(prefix, report)
     }
 
-    fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, Report)>, StorageError> {
+    fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError> {
         self.reports(now_s)
     }
 
@@ -317,13 +321,13 @@ impl Storage for Sqlite {
         self.stored_document(kind)
     }
 
-    fn keep_document(
+    fn store_document(
         &mut self,
         kind: DocumentKind,
         version: u64,
         json: &str,
     ) -> Result<(), StorageError> {
-        self.store_document(kind, version, json)
+        self.store_document_row(kind, version, json)
     }
 
     fn state(&self, key: &str) -> Result<Option<String>, StorageError> {
@@ -347,17 +351,17 @@ impl Storage for Sqlite {
         kept.map(|_| ()).map_err(cannot("keep its state"))
     }
 
-    fn log(&mut self, entry: &Entry) -> Result<(), StorageError> {
+    fn append_audit_entry(&mut self, entry: &AuditEntry) -> Result<(), StorageError> {
         self.connection
             .execute(
                 "INSERT INTO log (at_s, who, what) VALUES (?1, ?2, ?3)",
-                params![entry.at_s, entry.who, entry.what],
+                params![entry.at_s, entry.actor, entry.action],
             )
             .map(|_| ())
             .map_err(cannot("write to its log"))
     }
 
-    fn entries(&self, count: usize) -> Result<Vec<Entry>, StorageError> {
+    fn audit_entries(&self, count: usize) -> Result<Vec<AuditEntry>, StorageError> {
         let failed = cannot("read its log");
         let limit = i64::try_from(count).unwrap_or(i64::MAX);
         let mut all = self
@@ -365,13 +369,13 @@ impl Storage for Sqlite {
             .prepare_cached("SELECT at_s, who, what FROM log ORDER BY id DESC LIMIT ?1")
             .map_err(&failed)?;
         let entry = |row: &Row<'_>| {
-            Ok(Entry {
+            Ok(AuditEntry {
                 at_s: row.get(0)?,
-                who: row.get(1)?,
-                what: row.get(2)?,
+                actor: row.get(1)?,
+                action: row.get(2)?,
             })
         };
-        let mut entries: Vec<Entry> = all
+        let mut entries: Vec<AuditEntry> = all
             .query_map([limit], entry)
             .and_then(Iterator::collect)
             .map_err(&failed)?;
@@ -398,7 +402,7 @@ mod tests {
         drop(connection);
         let opened = Sqlite::open(&path, 16, 0);
         match complaint {
-            None => assert_eq!(opened.unwrap().entries(9).unwrap(), []),
+            None => assert_eq!(opened.unwrap().audit_entries(9).unwrap(), []),
             Some(words) => {
                 let said = opened.err().unwrap().to_string();
                 assert!(said.contains(words), "{said:?} does not say {words:?}");
@@ -440,7 +444,7 @@ mod tests {
             let fake_sign = |prefix: Prefix| {
                 let (serial, certificate) =
                     (format!("{:x}", fastrand::u128(..)), prefix.to_string());
-                Ok(Issued {
+                Ok(IssuedCertificate {
                     serial,
                     certificate,
                     authority: 1,
@@ -448,7 +452,7 @@ mod tests {
                     not_after_s: 100,
                 })
             };
-            let wanted = crate::store::Wanted::default();
+            let wanted = crate::store::NodeProperties::default();
             sqlite.claim(
                 &CheckedClaim {
                     token: None,
@@ -477,10 +481,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut sqlite = Sqlite::open(&folder.path().join("a.sqlite"), 16, 0).unwrap();
         sqlite
-            .log(&Entry {
+            .append_audit_entry(&AuditEntry {
                 at_s: 1,
-                who: "uid 0".into(),
-                what: "x".into(),
+                actor: "uid 0".into(),
+                action: "x".into(),
             })
             .unwrap();
         assert!(sqlite.connection.execute("DELETE FROM log", []).is_err());
@@ -490,6 +494,6 @@ mod tests {
                 .execute("UPDATE log SET what = 'y'", [])
                 .is_err()
         );
-        assert_eq!(sqlite.entries(9).unwrap().len(), 1);
+        assert_eq!(sqlite.audit_entries(9).unwrap().len(), 1);
     }
 }

@@ -10,15 +10,15 @@ use std::{
 /// See [`Registry::line`].
 pub struct Line<'a> {
     registry: &'a Registry,
-    who: Option<&'a Identity>,
+    identity: Option<&'a Identity>,
     stream: Option<StreamOwned<ClientConnection, TcpStream>>,
 }
 
 impl<'a> Line<'a> {
-    pub fn new(registry: &'a Registry, who: Option<&'a Identity>) -> Self {
+    pub fn new(registry: &'a Registry, identity: Option<&'a Identity>) -> Self {
         Self {
             registry,
-            who,
+            identity,
             stream: None,
         }
     }
@@ -39,7 +39,7 @@ impl<'a> Line<'a> {
         let ca = self.registry.trusted();
         let stream = self
             .stream
-            .get_or_insert_with(|| self.registry.connect(self.who, &ca));
+            .get_or_insert_with(|| self.registry.connect(self.identity, &ca));
         let length = body.len();
         let text = format!(
             "{method} {call} HTTP/1.1\r\nhost: registry\r\ncontent-length: {length}\r\n\r\n{body}"

@@ -19,12 +19,12 @@ pub use shortcuts::*;
 use rcgen::{CertificateParams, KeyPair};
 use registry::{
     http::{
-        admin::{self, AdminError, Invite, Invited},
+        admin::{self, AdminError, InviteRequest, InviteResponse},
         server,
     },
     init::{self, NewNetwork},
-    service::Spread,
-    settings::Places,
+    service::Rollout,
+    settings::RegistryPaths,
 };
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -64,19 +64,19 @@ pub const TTL_S: i64 = 900;
 #[derive(Clone, Copy)]
 struct Options {
     no_limits: bool,
-    per_site: usize,
+    max_per_network: usize,
     offline_root: bool,
 }
 
 const USUAL: Options = Options {
     no_limits: false,
-    per_site: server::PER_SITE,
+    max_per_network: server::MAX_PER_NETWORK,
     offline_root: false,
 };
 
 /// A registry that runs in a thread of its own, with its files in a folder of its own.
 pub struct Registry {
-    pub places: Places,
+    pub paths: RegistryPaths,
     pub now_s: Arc<AtomicI64>,
     pub address: SocketAddr,
     how: Options,
@@ -115,17 +115,24 @@ impl Registry {
 
     /// The CA that nodes trust.
     pub fn trusted(&self) -> String {
-        let root = self.places.etc.join("root.crt");
+        let root = self.paths.config_dir.join("root.crt");
         read(&if root.exists() {
             root
         } else {
-            self.places.etc.join("ca.crt")
+            self.paths.config_dir.join("ca.crt")
         })
     }
 
     /// Has as many connections from one address, and no more.
-    pub fn with_share(per_site: usize) -> Self {
-        Self::make(START_S, Options { per_site, ..USUAL }, |_| {})
+    pub fn with_share(max_per_network: usize) -> Self {
+        Self::make(
+            START_S,
+            Options {
+                max_per_network,
+                ..USUAL
+            },
+            |_| {},
+        )
     }
 
     /// Keeps its database in a folder that was prepared.
@@ -148,13 +155,13 @@ impl Registry {
     fn make(start_s: i64, how: Options, prepare: impl FnOnce(&std::path::Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
-        let places = Places {
-            etc: at("etc"),
-            state: at("state"),
-            admin: at("run/admin.sock"),
+        let paths = RegistryPaths {
+            config_dir: at("etc"),
+            state_dir: at("state"),
+            admin_socket: at("run/admin.sock"),
         };
-        fs::create_dir(&places.state).unwrap();
-        prepare(&places.state);
+        fs::create_dir(&paths.state_dir).unwrap();
+        prepare(&paths.state_dir);
         let new = NewNetwork {
             network: Some("fd12:3456:789a::/48".parse().unwrap()),
             address: wire::invitation::RegistryAddress::parse("127.0.0.1", 9443).unwrap(),
@@ -166,12 +173,12 @@ impl Registry {
             private_endpoints: false,
             offline_root: how.offline_root.then(|| at("offline")),
         };
-        init::init(&places, &new, start_s).unwrap();
+        init::init(&paths, &new, start_s).unwrap();
         let now_s = Arc::new(AtomicI64::new(start_s));
-        let (address, stop, thread) = run(&places, &now_s, how).unwrap();
+        let (address, stop, thread) = run(&paths, &now_s, how).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
         Self {
-            places,
+            paths,
             now_s,
             address,
             how,
@@ -189,7 +196,7 @@ impl Registry {
     /// As [`Self::restart`]; why it does not start.
     pub fn try_restart(&mut self) -> Result<(), String> {
         self.end();
-        let (address, stop, thread) = run(&self.places, &self.now_s, self.how)?;
+        let (address, stop, thread) = run(&self.paths, &self.now_s, self.how)?;
         (self.address, self.stop, self.thread) = (address, Some(stop), Some(thread));
         Ok(())
     }
@@ -211,12 +218,17 @@ impl Registry {
     }
 
     pub fn invite(&self, ttl_s: i64) -> Invitation {
-        let ask = Invite {
+        let ask = InviteRequest {
             ttl_s,
-            ..Invite::default()
+            ..InviteRequest::default()
         };
-        let invited: Invited =
-            admin::ask(&self.places.admin, "POST", "/v1/invitations", Some(&ask)).unwrap();
+        let invited: InviteResponse = admin::ask(
+            &self.paths.admin_socket,
+            "POST",
+            "/v1/invitations",
+            Some(&ask),
+        )
+        .unwrap();
         invited.invitation.parse().unwrap()
     }
 
@@ -228,7 +240,7 @@ impl Registry {
         call: &str,
         document: &impl serde::Serialize,
     ) -> T {
-        admin::ask(&self.places.admin, method, call, Some(document)).unwrap()
+        admin::ask(&self.paths.admin_socket, method, call, Some(document)).unwrap()
     }
 
     /// A node that has joined.
@@ -260,24 +272,24 @@ impl Registry {
     /// Makes one call; status and body.
     pub fn call(
         &self,
-        who: Option<&Identity>,
+        identity: Option<&Identity>,
         method: &str,
         call: &str,
         body: &str,
     ) -> (u16, String) {
-        self.try_call(who, method, call, "", body).unwrap()
+        self.try_call(identity, method, call, "", body).unwrap()
     }
 
     /// As [`Self::call`] with more headers; `None` where the connection ends without an answer.
     pub fn try_call(
         &self,
-        who: Option<&Identity>,
+        identity: Option<&Identity>,
         method: &str,
         call: &str,
         headers: &str,
         body: &str,
     ) -> Option<(u16, String)> {
-        let mut tls = self.connect(who, &self.trusted());
+        let mut tls = self.connect(identity, &self.trusted());
         let length = body.len();
         let head =
             format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n{headers}");
@@ -297,17 +309,17 @@ impl Registry {
     /// A connection by whoever trusts `ca` alone.
     pub fn connect(
         &self,
-        who: Option<&Identity>,
+        identity: Option<&Identity>,
         ca: &str,
     ) -> StreamOwned<ClientConnection, TcpStream> {
-        self.connect_on(TcpStream::connect(self.address).unwrap(), who, ca)
+        self.connect_on(TcpStream::connect(self.address).unwrap(), identity, ca)
     }
 
     /// As [`Self::connect`], on a connection that is there.
     pub fn connect_on(
         &self,
         tcp: TcpStream,
-        who: Option<&Identity>,
+        identity: Option<&Identity>,
         ca: &str,
     ) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
@@ -318,7 +330,7 @@ impl Registry {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let mut config = match who {
+        let mut config = match identity {
             None => config.with_no_client_auth(),
             Some(identity) => {
                 let certificates = identity.claimed.certificate.as_bytes();
@@ -339,21 +351,21 @@ impl Registry {
     }
 
     /// A connection for many calls, which is made anew where the registry ends it.
-    pub fn line<'a>(&'a self, who: Option<&'a Identity>) -> Line<'a> {
-        Line::new(self, who)
+    pub fn line<'a>(&'a self, identity: Option<&'a Identity>) -> Line<'a> {
+        Line::new(self, identity)
     }
 
     /// As [`Self::call`]; fails the test unless the answer is 200 and a document.
     #[track_caller]
     pub fn ask<T: serde::de::DeserializeOwned>(
         &self,
-        who: &Identity,
+        identity: &Identity,
         method: &str,
         call: &str,
         document: &impl serde::Serialize,
     ) -> T {
         let (status, body) = self.call(
-            Some(who),
+            Some(identity),
             method,
             call,
             &serde_json::to_string(document).unwrap(),

@@ -15,11 +15,11 @@ impl rustls::time_provider::TimeProvider for Then {
 pub(super) type Started = (SocketAddr, tokio::sync::oneshot::Sender<()>, JoinHandle<()>);
 
 pub(super) fn run(
-    places: &Places,
+    paths: &RegistryPaths,
     now_s: &Arc<AtomicI64>,
     how: Options,
 ) -> Result<Started, String> {
-    let (places, now_s) = (places.clone(), Arc::clone(now_s));
+    let (paths, now_s) = (paths.clone(), Arc::clone(now_s));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (tell, told) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -28,17 +28,17 @@ pub(super) fn run(
             let listen = "127.0.0.1:0".parse().unwrap();
             let Options {
                 no_limits,
-                per_site,
+                max_per_network,
                 ..
             } = how;
-            let serving = server::Serving {
+            let serving = server::ServerOptions {
                 listen,
                 metrics: None,
-                per_site,
+                max_per_network,
                 no_limits,
                 clock,
             };
-            let running = match server::start(&places, &serving) {
+            let running = match server::start(&paths, &serving) {
                 Ok(running) => running,
                 Err(error) => {
                     return tell

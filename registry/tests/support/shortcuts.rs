@@ -6,7 +6,7 @@ use super::*;
 #[track_caller]
 pub fn check<T>(asked: Result<T, AdminError>, title: &str) {
     let said = match asked {
-        Err(AdminError::No { title, .. }) => title,
+        Err(AdminError::Rejected { title, .. }) => title,
         Err(other) => other.to_string(),
         Ok(_) => "yes".to_owned(),
     };
@@ -20,12 +20,12 @@ pub fn ask<T: serde::de::DeserializeOwned>(
     call: &str,
     document: &impl serde::Serialize,
 ) -> Result<T, AdminError> {
-    admin::ask(&registry.places.admin, method, call, Some(document))
+    admin::ask(&registry.paths.admin_socket, method, call, Some(document))
 }
 
 /// Invites somebody, who claims at once.
-pub fn claim_with(registry: &Registry, invite: &Invite) -> (u16, String) {
-    let invited: Invited = registry.order("POST", "/v1/invitations", invite);
+pub fn claim_with(registry: &Registry, invite: &InviteRequest) -> (u16, String) {
+    let invited: InviteResponse = registry.order("POST", "/v1/invitations", invite);
     let invitation: Invitation = invited.invitation.parse().unwrap();
     registry.claim(
         &token_text(&invitation.token),
@@ -44,13 +44,17 @@ pub fn key() -> KeyPair {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
 }
 
-pub fn request(wishes: &CertificateParams, key: &KeyPair) -> String {
-    wishes.serialize_request(key).unwrap().pem().unwrap()
+pub fn request(requested_properties: &CertificateParams, key: &KeyPair) -> String {
+    requested_properties
+        .serialize_request(key)
+        .unwrap()
+        .pem()
+        .unwrap()
 }
 
 /// All certificates that the database holds, in PEM.
-pub fn issued(places: &Places) -> Vec<String> {
-    let database = rusqlite::Connection::open(places.state.join("registry.sqlite")).unwrap();
+pub fn issued(paths: &RegistryPaths) -> Vec<String> {
+    let database = rusqlite::Connection::open(paths.state_dir.join("registry.sqlite")).unwrap();
     let mut all = database
         .prepare("SELECT certificate FROM certificates")
         .unwrap();
@@ -63,14 +67,14 @@ pub fn read(path: &std::path::Path) -> String {
 }
 
 /// A node says that it holds and has applied everything.
-pub fn apply(registry: &Registry, who: &Identity) {
-    let spread: Spread = registry.order("GET", "/v1/spread", &());
+pub fn apply(registry: &Registry, identity: &Identity) {
+    let rollout: Rollout = registry.order("GET", "/v1/rollout", &());
     let announcement = Announcement {
         version: VERSION,
-        network_version: spread.network_version,
-        network_applied: spread.network_version,
-        revocations_version: spread.revocations_version,
+        network_version: rollout.network_version,
+        network_applied: rollout.network_version,
+        revocations_version: rollout.revocations_version,
         ..Announcement::default()
     };
-    let _: Announced = registry.ask(who, "PUT", "/v1/nodes/self", &announcement);
+    let _: Announced = registry.ask(identity, "PUT", "/v1/nodes/self", &announcement);
 }

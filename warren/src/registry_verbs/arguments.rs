@@ -1,7 +1,7 @@
 //! What the operator's verbs are told.
 
 use super::{Root, seconds};
-use registry::service::CaStep;
+use registry::service::RotationStep;
 use std::{path::PathBuf, time::Duration};
 
 #[derive(clap::Args)]
@@ -18,7 +18,7 @@ pub(super) struct InviteArgs {
     #[arg(long, conflicts_with_all = ["name", "pin_prefix"])]
     pub(super) anonymous: bool,
     #[command(flatten)]
-    pub(super) wanted: WantedArgs,
+    pub(super) wanted: NodePropertyArgs,
     /// Show it as a QR code too
     #[arg(long)]
     pub(super) qr: bool,
@@ -28,7 +28,7 @@ pub(super) struct InviteArgs {
 }
 
 #[derive(clap::Args)]
-pub(super) struct WantedArgs {
+pub(super) struct NodePropertyArgs {
     /// What people will call the node
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
@@ -47,7 +47,7 @@ pub(super) struct SignArgs {
     /// What `warren request` printed; - reads the standard input
     pub(super) file: PathBuf,
     #[command(flatten)]
-    pub(super) wanted: WantedArgs,
+    pub(super) wanted: NodePropertyArgs,
 }
 
 #[derive(clap::Args)]
@@ -92,7 +92,7 @@ pub(super) struct SetArgs {
 }
 
 #[derive(clap::Args)]
-pub(super) struct SpreadArgs {
+pub(super) struct RolloutArgs {
     #[command(flatten)]
     pub(super) root: Root,
     #[command(flatten)]
@@ -112,7 +112,7 @@ pub(super) enum Step {
     Retire,
 }
 
-impl From<Step> for CaStep {
+impl From<Step> for RotationStep {
     fn from(step: Step) -> Self {
         match step {
             Step::Stage => Self::Stage,
@@ -202,12 +202,12 @@ pub(super) struct BackupArgs {
 }
 
 #[derive(clap::Args)]
-pub(super) struct LogArgs {
+pub(super) struct AuditLogArgs {
     #[command(flatten)]
     pub(super) root: Root,
     /// How many lines
     #[arg(long, value_name = "N", default_value_t = 50,
-        value_parser = clap::value_parser!(u32).range(0..=i64::from(registry::http::admin::MAX_LOG_ENTRIES)))]
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(registry::http::admin::MAX_AUDIT_LOG_ENTRIES)))]
     pub(super) lines: u32,
 }
 

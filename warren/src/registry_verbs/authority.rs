@@ -8,10 +8,10 @@ use super::{
 };
 use crate::output::{fail, print_line};
 use registry::{
-    http::admin::{self, CaRequest, RequestCa, RotateCa},
+    http::admin::{self, CaSigningRequest, NextCaRequest, RotateCaRequest},
     init::error::RegistryError,
     pki::{offline_root::OfflineRoot, request},
-    service::CaStep,
+    service::RotationStep,
 };
 use std::{io, path::Path, process::ExitCode};
 
@@ -29,16 +29,16 @@ pub(super) fn rotate_ca(args: &RotateCaArgs) -> ExitCode {
                 &args.root,
                 "POST",
                 "/v1/authority/requests",
-                Some(&RequestCa {}),
-                |asked: CaRequest| {
+                Some(&NextCaRequest {}),
+                |asked: CaSigningRequest| {
                     print_line(asked.csr.trim_end());
                     ExitCode::SUCCESS
                 },
             );
         }
-        CaVerb::Stage => CaStep::Stage,
-        CaVerb::Activate => CaStep::Activate,
-        CaVerb::Retire => CaStep::Retire,
+        CaVerb::Stage => RotationStep::Stage,
+        CaVerb::Activate => RotationStep::Activate,
+        CaVerb::Retire => RotationStep::Retire,
     };
     let certificate = match (&args.certificate, &args.offline_root) {
         (Some(file), _) => text_of(file).map(Some),
@@ -49,7 +49,7 @@ pub(super) fn rotate_ca(args: &RotateCaArgs) -> ExitCode {
         Ok(certificate) => certificate,
         Err(code) => return code,
     };
-    let ask = RotateCa {
+    let ask = RotateCaRequest {
         step,
         force: args.force,
         certificate,
@@ -61,11 +61,11 @@ pub(super) fn rotate_ca(args: &RotateCaArgs) -> ExitCode {
 
 /// Lets the root in that folder certify the running registry's next CA.
 fn certified(root: &Root, folder: &Path) -> Result<String, ExitCode> {
-    let asked: Result<CaRequest, _> = admin::ask(
-        &root.places().admin,
+    let asked: Result<CaSigningRequest, _> = admin::ask(
+        &root.paths().admin_socket,
         "POST",
         "/v1/authority/requests",
-        Some(&RequestCa {}),
+        Some(&NextCaRequest {}),
     );
     let asked = asked.map_err(|error| fail(&error, admin_code(&error)))?;
     let first = (!asked.has_root && !OfflineRoot::exists(folder)).then_some(asked.network);

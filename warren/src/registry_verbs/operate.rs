@@ -3,8 +3,8 @@
 use super::{
     Root,
     arguments::{
-        BackupArgs, InviteArgs, Key, ListArgs, LogArgs, RevokeArgs, RotateKeyArgs, SetArgs,
-        SignArgs, SpreadArgs, Wait, WantedArgs,
+        AuditLogArgs, BackupArgs, InviteArgs, Key, ListArgs, NodePropertyArgs, RevokeArgs,
+        RolloutArgs, RotateKeyArgs, SetArgs, SignArgs, Wait,
     },
     settings_code,
 };
@@ -12,11 +12,12 @@ use crate::output::{fail, print_line, read_text};
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use registry::{
     http::admin::{
-        self, AdminError, Backup, Done, Invite, Invited, Lines, Listing, ParameterList, Revoke,
-        RevokedNode, RotateKey, Set, SignFile,
+        self, AdminError, AuditLog, BackupRequest, ChangeResult, InviteRequest, InviteResponse,
+        NodeList, ParameterList, RevokeRequest, RevokedNode, RotateKeyRequest, SetRequest,
+        SignRequest,
     },
     init::restore,
-    service::{KeyKind, Spread},
+    service::{Rollout, SharedKey},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{path::Path, process::ExitCode, time::Duration};
@@ -26,7 +27,7 @@ pub(super) fn admin_code(error: &AdminError) -> u8 {
     match error {
         AdminError::NotRunning { .. } => 3,
         AdminError::NoPermission { .. } => 4,
-        AdminError::Io { .. } | AdminError::No { .. } | AdminError::Unreadable { .. } => 1,
+        AdminError::Io { .. } | AdminError::Rejected { .. } | AdminError::Unreadable { .. } => 1,
     }
 }
 
@@ -38,7 +39,7 @@ pub(super) fn call<T: DeserializeOwned>(
     document: Option<&impl Serialize>,
     then: impl FnOnce(T) -> ExitCode,
 ) -> ExitCode {
-    match admin::ask::<T>(&root.places().admin, method, path, document) {
+    match admin::ask::<T>(&root.paths().admin_socket, method, path, document) {
         Ok(answer) => then(answer),
         Err(error) => fail(&error, admin_code(&error)),
     }
@@ -57,12 +58,12 @@ fn print_json(document: &impl Serialize) -> ExitCode {
 }
 
 pub(super) fn invite(args: &InviteArgs) -> ExitCode {
-    let WantedArgs {
+    let NodePropertyArgs {
         name,
         prefix_length,
         pin_prefix,
     } = &args.wanted;
-    let ask = Invite {
+    let ask = InviteRequest {
         ttl_s: args.ttl,
         uses: Some(args.uses),
         name: name.clone(),
@@ -75,7 +76,7 @@ pub(super) fn invite(args: &InviteArgs) -> ExitCode {
         "POST",
         "/v1/invitations",
         Some(&ask),
-        |invited: Invited| {
+        |invited: InviteResponse| {
             if args.json {
                 return print_json(&invited);
             }
@@ -107,12 +108,12 @@ pub(super) fn sign(args: &SignArgs) -> ExitCode {
         Ok(csr) => csr,
         Err(code) => return code,
     };
-    let WantedArgs {
+    let NodePropertyArgs {
         name,
         prefix_length,
         pin_prefix,
     } = &args.wanted;
-    let ask = SignFile {
+    let ask = SignRequest {
         csr,
         name: name.clone(),
         prefix_length: *prefix_length,
@@ -133,20 +134,20 @@ pub(super) fn list(args: &ListArgs) -> ExitCode {
         "GET",
         "/v1/nodes",
         NOTHING,
-        |listing: Listing| {
+        |listing: NodeList| {
             if args.json {
                 return print_json(&listing);
             }
             for node in listing.nodes {
                 let state = if node.revoked { "revoked" } else { "live" };
                 let name = node.name.as_deref().unwrap_or("-");
-                let heard = node
-                    .heard
-                    .map_or("silent", |heard| match heard.endpoints.as_slice() {
-                        [] => "heard",
-                        [_, ..] => "dialable",
-                    });
-                let (prefix, expires, serial) = (node.prefix, node.expires, node.serial);
+                let heard =
+                    node.announcement
+                        .map_or("silent", |heard| match heard.endpoints.as_slice() {
+                            [] => "heard",
+                            [_, ..] => "dialable",
+                        });
+                let (prefix, expires, serial) = (node.prefix, node.expires_at, node.serial);
                 print_line(format_args!(
                     "{prefix:<12} {name:<16} {state:<8} {heard:<8} until {expires}  {serial}"
                 ));
@@ -157,7 +158,7 @@ pub(super) fn list(args: &ListArgs) -> ExitCode {
 }
 
 pub(super) fn revoke(args: &RevokeArgs) -> ExitCode {
-    let ask = Revoke {
+    let ask = RevokeRequest {
         node: args.node.clone(),
     };
     call(
@@ -171,27 +172,29 @@ pub(super) fn revoke(args: &RevokeArgs) -> ExitCode {
                 done.prefix, done.certificates
             ));
             let version = done.revocations_version;
-            wait(&args.root, &args.wait, |spread| {
-                (spread.revocations_version >= version && spread.revocations_held >= spread.heard)
-                    .then(|| format!("revocations {}", spread.revocations_version))
+            wait(&args.root, &args.wait, |rollout| {
+                (rollout.revocations_version >= version
+                    && rollout.revocations_received >= rollout.announced)
+                    .then(|| format!("revocations {}", rollout.revocations_version))
             })
         },
     )
 }
 
 /// Waits until `done`, where that is asked for; tells how far it has come when that changes.
-fn wait(root: &Root, wait: &Wait, done: impl Fn(&Spread) -> Option<String>) -> ExitCode {
+fn wait(root: &Root, wait: &Wait, done: impl Fn(&Rollout) -> Option<String>) -> ExitCode {
     if !wait.wait {
         return ExitCode::SUCCESS;
     }
     let asking = async {
         let mut last = None;
         loop {
-            let spread = admin::ask::<Spread>(&root.places().admin, "GET", "/v1/spread", NOTHING)?;
-            if last.replace(spread) != Some(spread) {
-                print_line(shown(&spread));
+            let rollout =
+                admin::ask::<Rollout>(&root.paths().admin_socket, "GET", "/v1/rollout", NOTHING)?;
+            if last.replace(rollout) != Some(rollout) {
+                print_line(shown(&rollout));
             }
-            if let Some(what) = done(&spread) {
+            if let Some(what) = done(&rollout) {
                 return Ok::<_, AdminError>(what);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -212,39 +215,39 @@ fn wait(root: &Root, wait: &Wait, done: impl Fn(&Spread) -> Option<String>) -> E
     }
 }
 
-fn shown(spread: &Spread) -> String {
+fn shown(rollout: &Rollout) -> String {
     format!(
         "{} nodes, {} heard of; revocations {}: {} hold them; network {}: {} hold it, {} have applied it",
-        spread.nodes,
-        spread.heard,
-        spread.revocations_version,
-        spread.revocations_held,
-        spread.network_version,
-        spread.network_held,
-        spread.network_applied
+        rollout.nodes,
+        rollout.announced,
+        rollout.revocations_version,
+        rollout.revocations_received,
+        rollout.network_version,
+        rollout.network_received,
+        rollout.network_applied
     )
 }
 
 /// Whether all nodes that are there have applied the network document of this version.
-fn applied(version: u64) -> impl Fn(&Spread) -> Option<String> {
-    move |spread| {
-        (spread.network_version >= version && spread.network_applied >= spread.heard)
-            .then(|| format!("network {}", spread.network_version))
+fn applied(version: u64) -> impl Fn(&Rollout) -> Option<String> {
+    move |rollout| {
+        (rollout.network_version >= version && rollout.network_applied >= rollout.announced)
+            .then(|| format!("network {}", rollout.network_version))
     }
 }
 
-pub(super) fn spread(args: &SpreadArgs) -> ExitCode {
+pub(super) fn rollout(args: &RolloutArgs) -> ExitCode {
     call(
         &args.root,
         "GET",
-        "/v1/spread",
+        "/v1/rollout",
         NOTHING,
-        |spread: Spread| {
+        |rollout: Rollout| {
             if args.json {
-                return print_json(&spread);
+                return print_json(&rollout);
             }
-            print_line(shown(&spread));
-            wait(&args.root, &args.wait, applied(spread.network_version))
+            print_line(shown(&rollout));
+            wait(&args.root, &args.wait, applied(rollout.network_version))
         },
     )
 }
@@ -270,16 +273,16 @@ pub(super) fn parameters(args: &ListArgs) -> ExitCode {
     )
 }
 
-pub(super) fn done(root: &Root, pause: &Wait, done: &Done) -> ExitCode {
+pub(super) fn done(root: &Root, pause: &Wait, done: &ChangeResult) -> ExitCode {
     print_line(format_args!(
         "{} (network document {})",
-        done.done, done.network_version
+        done.summary, done.network_version
     ));
     wait(root, pause, applied(done.network_version))
 }
 
 pub(super) fn set(args: &SetArgs) -> ExitCode {
-    let ask = Set {
+    let ask = SetRequest {
         key: args.key.clone(),
         value: args.value.clone(),
     };
@@ -290,10 +293,10 @@ pub(super) fn set(args: &SetArgs) -> ExitCode {
 
 pub(super) fn rotate_key(args: &RotateKeyArgs) -> ExitCode {
     let key = match args.key {
-        Key::Babel => KeyKind::Babel,
-        Key::TlsCrypt => KeyKind::TlsCrypt,
+        Key::Babel => SharedKey::Babel,
+        Key::TlsCrypt => SharedKey::TlsCrypt,
     };
-    let ask = RotateKey {
+    let ask = RotateKeyRequest {
         key,
         step: args.step.into(),
         force: args.force,
@@ -309,16 +312,16 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
         &args.root,
         "POST",
         "/v1/backups",
-        Some(&Backup { path }),
-        |done: Done| {
-            print_line(done.done);
+        Some(&BackupRequest { path }),
+        |done: ChangeResult| {
+            print_line(done.summary);
             ExitCode::SUCCESS
         },
     )
 }
 
 pub(super) fn restore(args: &BackupArgs) -> ExitCode {
-    match restore::restore(&args.root.places(), &args.file) {
+    match restore::restore(&args.root.paths(), &args.file) {
         Ok(aside) => {
             print_line(format_args!(
                 "restored; what was there before is {}",
@@ -333,15 +336,18 @@ pub(super) fn restore(args: &BackupArgs) -> ExitCode {
     }
 }
 
-pub(super) fn log(args: &LogArgs) -> ExitCode {
+pub(super) fn audit_log(args: &AuditLogArgs) -> ExitCode {
     call(
         &args.root,
         "GET",
-        &format!("/v1/log?count={}", args.lines),
+        &format!("/v1/audit-log?count={}", args.lines),
         NOTHING,
-        |lines: Lines| {
-            for line in lines.lines {
-                print_line(format_args!("{}  {:<8} {}", line.at, line.who, line.what));
+        |log: AuditLog| {
+            for entry in log.entries {
+                print_line(format_args!(
+                    "{}  {:<8} {}",
+                    entry.at, entry.actor, entry.action
+                ));
             }
             ExitCode::SUCCESS
         },

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// The body of `POST /v1/invitations`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Invite {
+pub struct InviteRequest {
     /// The lifetime of the invitation, in seconds.
     pub ttl_s: i64,
     /// The number of nodes that it lets in; one if it is left out.
@@ -26,21 +26,21 @@ pub struct Invite {
     pub anonymous: bool,
 }
 
-/// The answer to [`Invite`]; also what `--json` prints.
+/// The answer to [`InviteRequest`]; also what `--json` prints.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Invited {
+pub struct InviteResponse {
     /// The version of the document: 1.
     pub version: u32,
     /// The invitation, `warren://…`.
     pub invitation: String,
     /// RFC 3339 UTC.
-    pub expires: String,
+    pub expires_at: String,
 }
 
 /// `POST /v1/signatures`; the answer is a [`wire::registry::Enrolment`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SignFile {
+pub struct SignRequest {
     /// A request of PKCS #10 in PEM.
     pub csr: String,
     /// The name of the node.
@@ -65,14 +65,14 @@ pub struct NodeEntry {
     /// The serial number, in lower-case hex.
     pub serial: String,
     /// RFC 3339 UTC.
-    pub expires: String,
+    pub expires_at: String,
     /// Whether the certificate is revoked.
     pub revoked: bool,
     /// The version of the CA that signed it.
     pub authority: u32,
     /// What its node announced last, unless that is too long ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heard: Option<AnnouncementEntry>,
+    pub announcement: Option<AnnouncementEntry>,
 }
 
 /// The announcement of a node.
@@ -92,7 +92,7 @@ pub struct AnnouncementEntry {
 
 /// The answer to `GET /v1/nodes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listing {
+pub struct NodeList {
     /// The version of the document: 1.
     pub version: u32,
     /// The nodes, sorted by prefix.
@@ -102,12 +102,12 @@ pub struct Listing {
 /// The body of `POST /v1/revocations`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Revoke {
+pub struct RevokeRequest {
     /// Name, prefix or serial number.
     pub node: String,
 }
 
-/// The answer to [`Revoke`].
+/// The answer to [`RevokeRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevokedNode {
     /// The version of the document: 1.
@@ -123,7 +123,7 @@ pub struct RevokedNode {
 /// The body of `PUT /v1/parameters`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Set {
+pub struct SetRequest {
     /// The name of the parameter.
     pub key: String,
     /// The new value.
@@ -152,11 +152,11 @@ pub struct ParameterList {
 
 /// What was done, in words, and the version of the network document since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub struct ChangeResult {
     /// The version of the document: 1.
     pub version: u32,
     /// The change that was made, in words.
-    pub done: String,
+    pub summary: String,
     /// Of the network document.
     pub network_version: u64,
 }
@@ -164,27 +164,27 @@ pub struct Done {
 /// The body of `POST /v1/backups`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Backup {
+pub struct BackupRequest {
     /// A file that does not exist yet; the registry writes it.
     pub path: PathBuf,
 }
 
-/// A line of the answer to `GET /v1/log`.
+/// A line of the answer to `GET /v1/audit-log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub struct AuditLogEntry {
     /// RFC 3339 UTC.
     pub at: String,
     /// The caller, as `uid N`.
-    pub who: String,
+    pub actor: String,
     /// The call.
-    pub what: String,
+    pub action: String,
 }
 
-/// The answer to `GET /v1/log`.
+/// The answer to `GET /v1/audit-log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lines {
+pub struct AuditLog {
     /// The version of the document: 1.
     pub version: u32,
     /// The oldest first.
-    pub lines: Vec<Line>,
+    pub entries: Vec<AuditLogEntry>,
 }

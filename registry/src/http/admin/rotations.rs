@@ -1,9 +1,9 @@
 //! The operator's calls that change the CA, and keys that all nodes share.
 
-use super::{Done, operator};
+use super::{ChangeResult, operator_name};
 use crate::{
-    http::problem::{Body, No},
-    service::{self, CaStep, KeyKind, queue::Queue},
+    http::problem::{ApiError, Body},
+    service::{self, RotationStep, SharedKey, queue::Queue},
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use ipnet::Ipv6Net;
@@ -13,11 +13,11 @@ use wire::registry::VERSION;
 /// `POST /v1/authority/requests`: asks for nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RequestCa {}
+pub struct NextCaRequest {}
 
-/// The answer to [`RequestCa`].
+/// The answer to [`NextCaRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CaRequest {
+pub struct CaSigningRequest {
     /// The version of the document: 1.
     pub version: u32,
     /// A request of PKCS #10 in PEM, with the key of the next CA.
@@ -31,9 +31,9 @@ pub struct CaRequest {
 /// The body of `POST /v1/authority`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RotateCa {
+pub struct RotateCaRequest {
     /// The step of the rotation.
-    pub step: CaStep,
+    pub step: RotationStep,
     /// Even where nodes are not ready.
     #[serde(default)]
     pub force: bool,
@@ -45,11 +45,11 @@ pub struct RotateCa {
 /// The body of `POST /v1/keys`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RotateKey {
+pub struct RotateKeyRequest {
     /// The key that is replaced.
-    pub key: KeyKind,
+    pub key: SharedKey,
     /// The step of the rotation.
-    pub step: CaStep,
+    pub step: RotationStep,
     /// Even where nodes are not ready.
     #[serde(default)]
     pub force: bool,
@@ -59,15 +59,17 @@ pub(super) async fn request_ca(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let RequestCa {} = body.read()?;
-    let service::CaRequest {
+) -> Result<HttpResponse, ApiError> {
+    let operator = operator_name(&request)?;
+    let NextCaRequest {} = body.read()?;
+    let service::CaSigningRequest {
         csr,
         network,
         has_root,
-    } = queue.ask(move |service| service.request_ca(&who)).await?;
-    Ok(HttpResponse::Ok().json(CaRequest {
+    } = queue
+        .ask(move |service| service.request_ca(&operator))
+        .await?;
+    Ok(HttpResponse::Ok().json(CaSigningRequest {
         version: VERSION,
         csr,
         network,
@@ -79,19 +81,19 @@ pub(super) async fn rotate_ca(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let RotateCa {
+) -> Result<HttpResponse, ApiError> {
+    let operator = operator_name(&request)?;
+    let RotateCaRequest {
         step,
         force,
         certificate,
     } = body.read()?;
     let rotated =
-        queue.ask(move |service| service.rotate_ca(step, certificate.as_deref(), force, &who));
-    let (done, network_version) = rotated.await?;
-    Ok(HttpResponse::Ok().json(Done {
+        queue.ask(move |service| service.rotate_ca(step, certificate.as_deref(), force, &operator));
+    let (summary, network_version) = rotated.await?;
+    Ok(HttpResponse::Ok().json(ChangeResult {
         version: VERSION,
-        done,
+        summary,
         network_version,
     }))
 }
@@ -100,20 +102,20 @@ pub(super) async fn rotate_key(
     request: HttpRequest,
     body: Body,
     queue: web::Data<Queue>,
-) -> Result<HttpResponse, No> {
-    let who = operator(&request)?;
-    let RotateKey { key, step, force } = body.read()?;
+) -> Result<HttpResponse, ApiError> {
+    let operator = operator_name(&request)?;
+    let RotateKeyRequest { key, step, force } = body.read()?;
     let network_version = queue
-        .ask(move |service| service.rotate_key(key, step, force, &who))
+        .ask(move |service| service.rotate_key(key, step, force, &operator))
         .await?;
-    let done = match step {
-        CaStep::Stage => "the new key is accepted beside the old",
-        CaStep::Activate => "the new key is used",
-        CaStep::Retire => "the old key is accepted no more",
+    let summary = match step {
+        RotationStep::Stage => "the new key is accepted beside the old",
+        RotationStep::Activate => "the new key is used",
+        RotationStep::Retire => "the old key is accepted no more",
     };
-    Ok(HttpResponse::Ok().json(Done {
+    Ok(HttpResponse::Ok().json(ChangeResult {
         version: VERSION,
-        done: done.into(),
+        summary: summary.into(),
         network_version,
     }))
 }

@@ -2,8 +2,8 @@
 
 use super::{Sqlite, cannot, prefix_of};
 use crate::{
-    pki::{authority::Issued, request::ProvenKey},
-    store::{CheckedClaim, IssueError, Member, NewInvitation, Sign, StorageError, Wanted},
+    pki::{authority::IssuedCertificate, request::ProvenKey},
+    store::{CheckedClaim, IssueError, Member, NewInvitation, NodeProperties, Sign, StorageError},
 };
 use policies::names::Prefix;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -43,7 +43,7 @@ fn keep_certificate(
     connection: &Connection,
     prefix: Prefix,
     key: &[u8; 32],
-    issued: &Issued,
+    issued: &IssuedCertificate,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
@@ -119,7 +119,7 @@ impl Sqlite {
         if let Some(prefix) = wanted.prefix {
             self.sweep(now_s)?;
             if !self.prefix_is_free(prefix, now_s)? {
-                return Err(IssueError::Taken);
+                return Err(IssueError::PrefixTaken);
             }
         }
         let number = wanted.prefix.map(Prefix::number);
@@ -154,7 +154,7 @@ impl Sqlite {
     }
 
     /// Spends the token; what it is good for.
-    fn spend(&self, token: &[u8; 32], now_s: i64) -> Result<Wanted, IssueError> {
+    fn spend(&self, token: &[u8; 32], now_s: i64) -> Result<NodeProperties, IssueError> {
         let failed = cannot("spend an invitation");
         self.connection
             .prepare_cached(
@@ -168,7 +168,7 @@ impl Sqlite {
                         let number: Option<u32> = row.get(1)?;
                         let prefix =
                             number.zip(length).and_then(|(number, length)| Prefix::new(number, length));
-                        Ok(Wanted { name: row.get(0)?, length, prefix })
+                        Ok(NodeProperties { name: row.get(0)?, length, prefix })
                     })
                     .optional()
             })
@@ -181,7 +181,7 @@ impl Sqlite {
         &mut self,
         checked: &CheckedClaim,
         sign: Sign<'_>,
-    ) -> Result<(Prefix, Issued), IssueError> {
+    ) -> Result<(Prefix, IssuedCertificate), IssueError> {
         let failed = cannot("issue a certificate");
         let (mut taken, since_s) = (None, checked.now_s.saturating_sub(self.grace_s));
         let outcome = self.together("issue a certificate", |this| {
@@ -195,7 +195,7 @@ impl Sqlite {
             }
             let prefix = match wanted.prefix {
                 Some(prefix) if !this.prefix_is_free(prefix, checked.now_s)? => {
-                    return Err(IssueError::Taken);
+                    return Err(IssueError::PrefixTaken);
                 }
                 Some(prefix) => {
                     // It may be resting: then it is taken already.
@@ -255,7 +255,7 @@ impl Sqlite {
         key: &ProvenKey,
         now_s: i64,
         sign: Sign<'_>,
-    ) -> Result<Issued, IssueError> {
+    ) -> Result<IssuedCertificate, IssueError> {
         let failed = cannot("renew a certificate");
         let since_s = now_s.saturating_sub(self.grace_s);
         self.together("renew a certificate", |this| {

@@ -1,7 +1,7 @@
 //! Keeps what nodes announced, and the signed documents.
 
 use super::{Sqlite, cannot, prefix_of};
-use crate::store::{Report, StorageError};
+use crate::store::{StorageError, StoredAnnouncement};
 use policies::names::{Endpoint, Prefix};
 use rusqlite::{OptionalExtension, Row, params};
 use wire::registry::DocumentKind;
@@ -18,7 +18,7 @@ fn signed(version: u64) -> i64 {
     i64::try_from(version).unwrap_or(i64::MAX)
 }
 
-fn report_of(row: &Row<'_>) -> rusqlite::Result<Option<(Prefix, Report)>> {
+fn report_of(row: &Row<'_>) -> rusqlite::Result<Option<(Prefix, StoredAnnouncement)>> {
     let text: String = row.get(2)?;
     let endpoints = text
         .split_terminator(' ')
@@ -28,7 +28,7 @@ fn report_of(row: &Row<'_>) -> rusqlite::Result<Option<(Prefix, Report)>> {
         row.get::<_, i64>(at)
             .map(|version| u64::try_from(version).unwrap_or(0))
     };
-    let report = Report {
+    let report = StoredAnnouncement {
         endpoints: Vec::new(),
         software: row.get(3)?,
         network_version: version(4)?,
@@ -40,7 +40,7 @@ fn report_of(row: &Row<'_>) -> rusqlite::Result<Option<(Prefix, Report)>> {
         prefix_of(row, 0).map(|prefix| {
             (
                 prefix,
-                Report {
+                StoredAnnouncement {
                     endpoints,
                     ..report
                 },
@@ -54,7 +54,7 @@ impl Sqlite {
     pub(super) fn keep_report(
         &mut self,
         prefix: Prefix,
-        report: &Report,
+        report: &StoredAnnouncement,
     ) -> Result<(), StorageError> {
         let endpoints = report
             .endpoints
@@ -87,7 +87,10 @@ impl Sqlite {
             .map_err(cannot("keep an announcement"))
     }
 
-    pub(super) fn reports(&self, now_s: i64) -> Result<Vec<(Prefix, Report)>, StorageError> {
+    pub(super) fn reports(
+        &self,
+        now_s: i64,
+    ) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError> {
         let failed = cannot("find announcements");
         let mut find = self
             .connection
@@ -130,7 +133,7 @@ impl Sqlite {
             .transpose()
     }
 
-    pub(super) fn store_document(
+    pub(super) fn store_document_row(
         &mut self,
         kind: DocumentKind,
         version: u64,
