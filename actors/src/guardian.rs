@@ -160,17 +160,17 @@ mod tests {
     #[actix::test]
     async fn an_actor_that_panicked_is_restarted_within_a_second_and_the_restart_is_reported() {
         tokio::time::pause();
-        let (said, mut heard) = mpsc::unbounded_channel();
+        let (word, mut words) = mpsc::unbounded_channel();
         let remade = Rc::new(RefCell::new(Vec::new()));
         let telemetry = FakeTelemetry(remade.clone()).start();
-        let parrot = guard("parrot", Some(telemetry.recipient()), said, FakeParrot);
+        let parrot = guard("parrot", Some(telemetry.recipient()), word, FakeParrot);
         parrot.send(Say(1)).await.unwrap();
-        assert_eq!(heard.recv().await, Some(1));
+        assert_eq!(words.recv().await, Some(1));
         parrot.send(Die).await.unwrap();
         tokio::time::advance(Duration::from_millis(999)).await;
         tokio::task::yield_now().await;
         parrot.send(Say(2)).await.unwrap();
-        assert_eq!(heard.recv().await, Some(2));
+        assert_eq!(words.recv().await, Some(2));
         assert_eq!(*remade.borrow(), ["parrot"]);
     }
 
@@ -179,8 +179,8 @@ mod tests {
         let system = actix::System::new();
         system.block_on(async {
             tokio::time::pause();
-            let (said, _heard) = mpsc::unbounded_channel();
-            let parrot = guard("parrot", None, said, FakeParrot);
+            let (word, _heard) = mpsc::unbounded_channel();
+            let parrot = guard("parrot", None, word, FakeParrot);
             actix_rt::spawn(async move {
                 let mut looks = tokio::time::interval(LOOK);
                 loop {

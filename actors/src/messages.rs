@@ -124,7 +124,7 @@ pub struct CandidatesMeasured {
     pub views: Vec<PeerRouteView>,
 }
 
-/// One RTT probe of a candidate has ended.
+/// One RTT probe of a candidate is complete.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct CandidateProbed {
@@ -168,7 +168,7 @@ pub struct TunnelCameUp {
     pub peer: Prefix,
 }
 
-/// A tunnel has ended.
+/// A tunnel is closed.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelClosed {
@@ -335,7 +335,7 @@ pub struct CredentialsChanged {
     pub dials: bool,
     /// No restart happens before this span has passed, so that nodes do not restart at once.
     pub after: Duration,
-    /// From then on whatever cannot be drained is ended all the same.
+    /// From then on a tunnel that cannot be drained is closed undrained.
     pub at_the_latest: Duration,
     /// End of the certificate's life, seconds since 1970.
     pub not_after_s: Option<u64>,

@@ -116,7 +116,7 @@ pub struct DialHistory {
     pub good: Option<Endpoint>,
 }
 
-/// Peers whose tunnel has ended without anybody here wishing it; read by one reader, who is woken.
+/// Peers whose tunnel closed without an order of this node. One reader waits for them.
 #[derive(Clone, Debug, Default)]
 pub struct LostPeers(Rc<(RefCell<BTreeSet<Prefix>>, Notify)>);
 

@@ -21,7 +21,7 @@ use std::{
     str::FromStr,
 };
 use values::*;
-use wire::endpoints::{EndpointRefusal, class_of};
+use wire::endpoints::{EndpointError, class_of};
 
 /// Most bytes of a configuration.
 const LIMIT: u64 = 64 * 1024;
@@ -85,15 +85,15 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<Settings, ConfigError> {
 }
 
 fn syntax(file: PathBuf, text: &str, error: &serde_yaml::Error) -> ConfigError {
-    let said = error.to_string();
+    let message = error.to_string();
     let line = error.location().map_or(1, |location| location.line());
-    let duplicate = said
+    let duplicate = message
         .split_once("duplicate entry with key \"")
         .and_then(|(_, rest)| rest.split_once('"'))
         .map(|(key, _)| key.to_owned());
     let Some(key) = duplicate else {
         // The position stands before the text already.
-        let text = one_line(said.split(" at line ").next().unwrap_or_default().trim());
+        let text = one_line(message.split(" at line ").next().unwrap_or_default().trim());
         return ConfigError::Syntax {
             file,
             line,

@@ -49,7 +49,7 @@ impl BabelSocket {
 
     /// Requests the neighbour's routes to some destinations.
     pub fn request_some(&self, slot: Slot, destinations: &[IpNet]) {
-        for part in destinations.chunks(babel_packet::MOST) {
+        for part in destinations.chunks(babel_packet::MAX_REQUESTS) {
             self.send(
                 slot,
                 babel_packet::GROUP,

@@ -164,9 +164,9 @@ impl Life {
             (S::Stopping { deadline, failed }, E::Tick) if deadline <= now => {
                 (stopping(failed), Some(O::Kill))
             }
-            (S::Up { since }, E::Exited) => (self.ended(now, now.since(since)), None),
+            (S::Up { since }, E::Exited) => (self.after_exit(now, now.since(since)), None),
             (S::Starting { .. } | S::Stopping { failed: true, .. }, E::Exited) => {
-                (self.ended(now, Duration::ZERO), None)
+                (self.after_exit(now, Duration::ZERO), None)
             }
             (S::Stopping { failed: false, .. }, E::Exited) => (
                 S::Down {
@@ -215,7 +215,7 @@ impl Life {
     }
 
     /// The state after an exit that was not wanted.
-    fn ended(&mut self, now: Uptime, was_up: Duration) -> State {
+    fn after_exit(&mut self, now: Uptime, was_up: Duration) -> State {
         if was_up >= self.limits.forgive {
             self.failures = 0;
         }

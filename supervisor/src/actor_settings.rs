@@ -100,13 +100,13 @@ pub(crate) fn credentials(environment: &Environment<'_>) -> CredentialSettings {
 
 /// What the configuration allows of the network's parameters, and what there are slots for.
 pub(crate) fn local_limits(environment: &Environment<'_>) -> LocalLimits {
-    let most = |own: Option<u16>, slots: u16| own.unwrap_or(u16::MAX).min(slots);
+    let capped = |own: Option<u16>, slots: u16| own.unwrap_or(u16::MAX).min(slots);
     LocalLimits {
-        tunnels_to_dial: most(
+        tunnels_to_dial: capped(
             environment.settings.tunnels_to_dial,
             environment.host.tunnels_to_dial,
         ),
-        max_accepted: most(
+        max_accepted: capped(
             environment.settings.max_accepted,
             environment.host.max_accepted,
         ),
@@ -202,7 +202,7 @@ pub(crate) fn peer_cache(environment: &Environment<'_>) -> CacheSettings {
         network: environment.identity.network,
         private: private_endpoints(environment),
         held: environment.store.documents.clone(),
-        lower: local_limits(environment),
+        local_limits: local_limits(environment),
     }
 }
 

@@ -73,7 +73,7 @@ pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError
     let openvpn_rights = rights(&settings.openvpn_user, false, 0)?;
     let babeld_rights = rights(&settings.babeld_user, true, BABELD_NICE)?;
     let parameters = identity.document.parameters();
-    let lower = |own: Option<u16>, network: u16| own.map_or(network, |own| own.min(network));
+    let capped = |own: Option<u16>, network: u16| own.map_or(network, |own| own.min(network));
     let ports = [
         (Transport::Udp, settings.listen_udp),
         (Transport::Tcp, settings.listen_tcp),
@@ -86,8 +86,8 @@ pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError
         babeld_rights,
         tun_node: None,
         servers,
-        tunnels_to_dial: lower(settings.tunnels_to_dial, parameters.tunnels_to_dial),
-        max_accepted: lower(settings.max_accepted, parameters.max_accepted),
+        tunnels_to_dial: capped(settings.tunnels_to_dial, parameters.tunnels_to_dial),
+        max_accepted: capped(settings.max_accepted, parameters.max_accepted),
     })
 }
 

@@ -61,7 +61,7 @@ pub async fn renew_if_expired(
             ) => {
                 let why = format!(
                     "{}, and is not renewed any more ({error}): join again",
-                    ended(&identity)
+                    describe_expiry(&identity)
                 );
                 return Err(StartError::Identity {
                     path: paths.certificate(),
@@ -73,7 +73,7 @@ pub async fn renew_if_expired(
         if !is_reported {
             let line = format!(
                 "{}; it is renewed as soon as the registry does that: {why}",
-                ended(&identity)
+                describe_expiry(&identity)
             );
             tracing::warn!("{line}");
             report(&line);
@@ -84,7 +84,7 @@ pub async fn renew_if_expired(
     }
 }
 
-fn ended(identity: &Identity) -> String {
+fn describe_expiry(identity: &Identity) -> String {
     format!("the certificate expired on {}", identity.expires)
 }
 

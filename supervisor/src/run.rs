@@ -50,8 +50,8 @@ pub fn run(config_file: &Path, paths: &Paths, mode: Mode) -> Result<ExitCode, St
     let host = host::look(&settings, &identity)?;
     host::make_folders(paths)?;
     let system = actix::System::new();
-    let ended = system.block_on(node(settings, identity, host, paths.clone(), mode))?;
-    Ok(ended)
+    let outcome = system.block_on(node(settings, identity, host, paths.clone(), mode))?;
+    Ok(outcome)
 }
 
 fn member(paths: &Paths) -> Result<NodeCredentials, StartError> {
@@ -70,8 +70,8 @@ fn member(paths: &Paths) -> Result<NodeCredentials, StartError> {
 
 /// The signed documents as the disk has them; a list of revocations that cannot be believed is left out,
 /// since the registry and the neighbours have it too.
-fn held(identity: &Identity, paths: &Paths) -> Result<DocumentStore, StartError> {
-    let mut held = CurrentDocuments::new(identity.cas.clone());
+fn load_documents(identity: &Identity, paths: &Paths) -> Result<DocumentStore, StartError> {
+    let mut documents = CurrentDocuments::new(identity.cas.clone());
     let files = document_files(paths);
     let revocations = files.revocations().unwrap_or_else(|error| {
         tracing::warn!(error = %Chain(&error), "the stored revocations are left out");
@@ -81,14 +81,14 @@ fn held(identity: &Identity, paths: &Paths) -> Result<DocumentStore, StartError>
         .into_iter()
         .flatten()
     {
-        match held.take(&document) {
-            Ok(UpdateOutcome::New(_, next)) => held = *next,
+        match documents.take(&document) {
+            Ok(UpdateOutcome::New(_, next)) => documents = *next,
             Ok(UpdateOutcome::Same | UpdateOutcome::Older(_)) => {}
             Err(error) => tracing::warn!(error = %Chain(&error), "a stored document is left out"),
         }
     }
-    files.bar(&held)?;
-    Ok(DocumentStore::new(ArcSwap::from_pointee(held)))
+    files.bar(&documents)?;
+    Ok(DocumentStore::new(ArcSwap::from_pointee(documents)))
 }
 
 /// Publishes the first, empty snapshot of this node.
@@ -148,7 +148,7 @@ async fn node(
     let member = member(&paths)?;
     let server_tls = SharedServerTls::new(ArcSwap::from_pointee(member.server()?));
     let store = Store {
-        documents: held(&identity, &paths)?,
+        documents: load_documents(&identity, &paths)?,
         node_document: node_document(&settings, &identity),
         ..Store::new(clock.clone(), identity.me)
     };

@@ -54,7 +54,7 @@ impl Graph {
     }
 
     fn have_tunnels_exited(&self) -> bool {
-        self.connections.all_ended()
+        self.connections.have_all_exited()
     }
 
     /// Removes our port mappings from the gateway, within [`LEASE_RELEASE_TIMEOUT`].

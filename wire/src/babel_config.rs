@@ -185,10 +185,10 @@ impl BabelConfig {
     fn filters(&self, text: &mut String, line: &impl Fn(&mut String, fmt::Arguments<'_>)) {
         let (network, own) = (self.network.range(), self.network.node_range(self.own));
         line(text, format_args!("in ip {own} deny"));
-        let (least, most) = lengths(network.prefix_len(), 128);
+        let (shortest, longest) = lengths(network.prefix_len(), 128);
         line(
             text,
-            format_args!("in ip {network} ge {least} le {most} allow"),
+            format_args!("in ip {network} ge {shortest} le {longest} allow"),
         );
         if let Some(ipv4) = self.ipv4 {
             self.filter_ipv4(ipv4, text, line);
@@ -289,20 +289,20 @@ impl BabelConfig {
                 format_args!("install ip {network} pref-src {address}"),
             );
         }
-        let (least, most) = lengths(network.prefix_len(), 32);
+        let (shortest, longest) = lengths(network.prefix_len(), 32);
         line(
             text,
-            format_args!("in ip {network} ge {least} le {most} allow"),
+            format_args!("in ip {network} ge {shortest} le {longest} allow"),
         );
     }
 }
 
-/// Fewest and most bits of a node's range in a network of that many; an address has `all`.
+/// Shortest and longest prefix length, in bits, of a node's range in a network of that many; an address has `all`.
 fn lengths(network: u8, all: u8) -> (u8, u8) {
-    let (least, most) = Prefix::LENGTHS;
+    let (shortest, longest) = Prefix::LENGTHS;
     (
-        network.saturating_add(least),
-        network.saturating_add(most).min(all),
+        network.saturating_add(shortest),
+        network.saturating_add(longest).min(all),
     )
 }
 

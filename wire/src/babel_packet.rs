@@ -9,7 +9,7 @@ pub const PORT: u16 = 6696;
 /// All Babel speakers on a link (RFC 8966, section 4).
 pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
 /// So many destinations fit into one packet whatever their lengths: 20 bytes each, on links of 1280 bytes and more.
-pub const MOST: usize = 60;
+pub const MAX_REQUESTS: usize = 60;
 
 const MAGIC: u8 = 42;
 const VERSION: u8 = 2;
@@ -34,13 +34,13 @@ pub fn request_all() -> Vec<u8> {
     packet(vec![REQUEST, 2, WILDCARD, 0])
 }
 
-/// Builds a packet with Route Requests for these destinations, at most the first [`MOST`] of them.
+/// Builds a packet with Route Requests for these destinations, at most the first [`MAX_REQUESTS`] of them.
 /// Each is answered, by a retraction if there is no route.
 pub fn request_some(destinations: &[IpNet]) -> Vec<u8> {
     packet(
         destinations
             .iter()
-            .take(MOST)
+            .take(MAX_REQUESTS)
             .flat_map(|to| request(*to))
             .collect(),
     )
@@ -103,7 +103,7 @@ fn request(to: IpNet) -> Vec<u8> {
 }
 
 fn packet(body: Vec<u8>) -> Vec<u8> {
-    // At most MOST requests of 20 bytes.
+    // At most MAX_REQUESTS requests of 20 bytes.
     let [high, low] = u16::try_from(body.len()).unwrap_or_default().to_be_bytes();
     [MAGIC, VERSION, high, low]
         .into_iter()
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_packet_never_outgrows_a_link() {
         let host: IpNet = "fd00::1/128".parse().unwrap();
-        assert_eq!(request_some(&vec![host; 1000]).len(), 4 + MOST * 20);
+        assert_eq!(request_some(&vec![host; 1000]).len(), 4 + MAX_REQUESTS * 20);
         assert!(request_some(&vec![host; 1000]).len() <= 1280 - 48);
     }
 }

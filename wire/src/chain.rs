@@ -13,7 +13,7 @@ use x509_parser::{
 };
 
 /// Most certificates of a chain, without the one that is trusted.
-pub const MOST_CERTIFICATES: usize = 2;
+pub const MAX_CERTIFICATES: usize = 2;
 
 /// Most bytes of a certificate in DER.
 pub const CERTIFICATE_LIMIT: usize = 4096;
@@ -61,7 +61,7 @@ pub enum ChainError {
     #[error("it is no PEM of certificates, of at most {PEM_LIMIT} bytes")]
     Pem,
     /// None, or more than a chain may have.
-    #[error("it has {count} certificates, not 1 to {MOST_CERTIFICATES}")]
+    #[error("it has {count} certificates, not 1 to {MAX_CERTIFICATES}")]
     Count {
         /// The number of certificates in the chain.
         count: usize,
@@ -267,7 +267,7 @@ fn may_sign(
             if found
                 .value
                 .path_len_constraint
-                .is_some_and(|most| most < cas_below) =>
+                .is_some_and(|limit| limit < cas_below) =>
         {
             return bad("allows no CA below it");
         }
@@ -298,7 +298,7 @@ fn good(
         return bad("is not good yet");
     }
     if at_s.is_some_and(|at_s| at_s > end) {
-        return bad("has ended");
+        return bad("has expired");
     }
     let known = |extension: &ParsedExtension<'_>| {
         matches!(

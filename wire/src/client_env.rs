@@ -48,7 +48,7 @@ impl ClientEnv {
     }
 }
 
-/// Returns the client that, according to a log line of the server, has ended its session
+/// Returns the client that, according to a log line of the server, has closed its session
 /// (`--explicit-exit-notify`).
 ///
 /// The management socket reports this without a name (`>NOTIFY:info,remote-exit,EXIT`), and its

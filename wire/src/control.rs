@@ -234,7 +234,7 @@ pub struct RoutesDocument {
 /// A Babel neighbour on a slot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NeighbourEntry {
-    /// The slot on which the neighbour was heard.
+    /// The slot on which babeld receives the neighbour's hellos.
     pub slot: String,
     /// The neighbour's prefix.
     pub peer: String,

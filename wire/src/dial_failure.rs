@@ -159,13 +159,13 @@ mod tests {
 
     #[test]
     fn the_log_names_a_revoked_peer() {
-        let told = |text: &str| revoked_of_log(text).map(|peer| peer.to_string());
+        let revoked = |text: &str| revoked_of_log(text).map(|peer| peer.to_string());
         let line =
             "45.67.1.3:40312 VERIFY CRL: depth=0, CN=7/16, serial=316663873929282 is revoked";
-        assert_eq!(told(line).as_deref(), Some("7/16"));
-        assert_eq!(told("VERIFY CRL: depth=0, CN=7/16, serial=3"), None);
+        assert_eq!(revoked(line).as_deref(), Some("7/16"));
+        assert_eq!(revoked("VERIFY CRL: depth=0, CN=7/16, serial=3"), None);
         assert_eq!(
-            told("VERIFY CRL: depth=1, CN=7/16, serial=3 is revoked"),
+            revoked("VERIFY CRL: depth=1, CN=7/16, serial=3 is revoked"),
             None
         );
         check(line, Some(DialFailure::Revoked));

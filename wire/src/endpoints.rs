@@ -13,7 +13,7 @@ use std::{
 
 /// The reason why an endpoint is not dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EndpointRefusal {
+pub enum EndpointError {
     /// The port is 0.
     NoPort,
     /// The address is unspecified: `0.0.0.0/8`, `::`.
@@ -32,7 +32,7 @@ pub enum EndpointRefusal {
     Reserved,
 }
 
-impl fmt::Display for EndpointRefusal {
+impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoPort => "it has no port",
@@ -47,7 +47,7 @@ impl fmt::Display for EndpointRefusal {
     }
 }
 
-impl std::error::Error for EndpointRefusal {}
+impl std::error::Error for EndpointError {}
 
 /// Whether `endpoint` may be dialled by a member of `network`.
 ///
@@ -57,59 +57,59 @@ pub fn dialable(
     endpoint: Endpoint,
     network: Network,
     allow_private: bool,
-) -> Result<(), EndpointRefusal> {
+) -> Result<(), EndpointError> {
     if endpoint.address.port() == 0 {
-        return Err(EndpointRefusal::NoPort);
+        return Err(EndpointError::NoPort);
     }
     let address = endpoint.address.ip();
     let is_in_overlay =
         matches!(address, IpAddr::V6(address) if network.range().contains(&address));
     let class = if is_in_overlay {
-        Some(EndpointRefusal::Overlay)
+        Some(EndpointError::Overlay)
     } else {
         class_of(address)
     };
     match class {
         None => Ok(()),
-        Some(EndpointRefusal::Private) if allow_private => Ok(()),
+        Some(EndpointError::Private) if allow_private => Ok(()),
         Some(refusal) => Err(refusal),
     }
 }
 
 /// The class for which an address is refused whatever the network; `None` for a public one.
-pub fn class_of(address: IpAddr) -> Option<EndpointRefusal> {
+pub fn class_of(address: IpAddr) -> Option<EndpointError> {
     match address {
         IpAddr::V4(address) => class_of_v4(address),
         IpAddr::V6(address) => class_of_v6(address),
     }
 }
 
-fn class_of_v4(address: Ipv4Addr) -> Option<EndpointRefusal> {
+fn class_of_v4(address: Ipv4Addr) -> Option<EndpointError> {
     match address.octets() {
-        [0, ..] => Some(EndpointRefusal::Unspecified),
-        [127, ..] => Some(EndpointRefusal::Loopback),
-        [169, 254, ..] => Some(EndpointRefusal::LinkLocal),
+        [0, ..] => Some(EndpointError::Unspecified),
+        [127, ..] => Some(EndpointError::Loopback),
+        [169, 254, ..] => Some(EndpointError::LinkLocal),
         [10, ..] | [192, 168, ..] | [172, 16..=31, ..] | [100, 64..=127, ..] => {
-            Some(EndpointRefusal::Private)
+            Some(EndpointError::Private)
         }
-        [224..=239, ..] | [255, 255, 255, 255] => Some(EndpointRefusal::Multicast),
-        [240..=255, ..] => Some(EndpointRefusal::Reserved),
+        [224..=239, ..] | [255, 255, 255, 255] => Some(EndpointError::Multicast),
+        [240..=255, ..] => Some(EndpointError::Reserved),
         [..] => None,
     }
 }
 
-fn class_of_v6(address: Ipv6Addr) -> Option<EndpointRefusal> {
+fn class_of_v6(address: Ipv6Addr) -> Option<EndpointError> {
     if address.is_unspecified() {
-        return Some(EndpointRefusal::Unspecified);
+        return Some(EndpointError::Unspecified);
     }
     if address.is_loopback() {
-        return Some(EndpointRefusal::Loopback);
+        return Some(EndpointError::Loopback);
     }
     match address.segments() {
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0x64, 0xff9b, ..] => Some(EndpointRefusal::Reserved),
-        [0xfe80..=0xfebf, ..] => Some(EndpointRefusal::LinkLocal),
-        [0xff00..=0xffff, ..] => Some(EndpointRefusal::Multicast),
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Some(EndpointRefusal::Private),
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0x64, 0xff9b, ..] => Some(EndpointError::Reserved),
+        [0xfe80..=0xfebf, ..] => Some(EndpointError::LinkLocal),
+        [0xff00..=0xffff, ..] => Some(EndpointError::Multicast),
+        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Some(EndpointError::Private),
         [..] => None,
     }
 }
@@ -119,14 +119,14 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(endpoint: &str, expected: Result<(), EndpointRefusal>) {
+    fn check(endpoint: &str, expected: Result<(), EndpointError>) {
         let network = Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
         assert_eq!(
             dialable(endpoint.parse().unwrap(), network, false),
             expected,
             "{endpoint}"
         );
-        let private = expected == Err(EndpointRefusal::Private);
+        let private = expected == Err(EndpointError::Private);
         let allowed = if private { Ok(()) } else { expected };
         assert_eq!(
             dialable(endpoint.parse().unwrap(), network, true),
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn each_class_of_address_is_refused_by_its_name() {
-        use EndpointRefusal as R;
+        use EndpointError as R;
         for (bad, why) in [
             ("udp:45.67.0.1:0", R::NoPort),
             ("udp:0.1.2.3:1", R::Unspecified),

@@ -29,7 +29,7 @@ impl Lines {
         }
     }
 
-    /// Takes the next piece of the stream and returns the lines that it ended, in order.
+    /// Takes the next piece of the stream and returns the lines that it completed, in order.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();

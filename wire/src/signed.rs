@@ -41,7 +41,7 @@ pub struct SignedDocument {
 
 /// A second signature over the same payload; the fields are those of [`SignedDocument`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "said at `SignedDocument`")]
+#[allow(missing_docs, reason = "documented at `SignedDocument`")]
 pub struct OtherSignature {
     pub key_id: String,
     pub certificate: String,

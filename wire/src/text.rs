@@ -58,7 +58,7 @@ pub mod few {
         D: Deserializer<'de>,
     {
         from.deserialize_seq(Names {
-            most: FEW,
+            max: FEW,
             kind: PhantomData,
         })
     }
@@ -68,7 +68,7 @@ pub mod few {
 pub const FEW: usize = 16;
 
 struct Names<T> {
-    most: usize,
+    max: usize,
     kind: PhantomData<T>,
 }
 
@@ -76,13 +76,13 @@ impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Names<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of at most {} names", self.most)
+        write!(f, "a list of at most {} names", self.max)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
         let mut names = Vec::new();
         while let Some(text) = items.next_element::<std::borrow::Cow<'de, str>>()? {
-            if names.len() >= self.most {
+            if names.len() >= self.max {
                 return Err(de::Error::invalid_length(names.len() + 1, &self));
             }
             names.push(
@@ -95,7 +95,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Names<T> {
 }
 
 struct Items<T> {
-    most: usize,
+    max: usize,
     kind: PhantomData<T>,
 }
 
@@ -103,13 +103,13 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of at most {} items", self.most)
+        write!(f, "a list of at most {} items", self.max)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
-            if list.len() >= self.most {
+            if list.len() >= self.max {
                 return Err(de::Error::invalid_length(list.len() + 1, &self));
             }
             list.push(item);
@@ -118,17 +118,17 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
     }
 }
 
-/// Reads a list of at most `MOST` documents, for `#[serde(deserialize_with = …)]`.
+/// Reads a list of at most `MAX` documents, for `#[serde(deserialize_with = …)]`.
 ///
 /// # Errors
 /// Too many items, or one that is no such document.
-pub fn at_most<'de, const MOST: usize, T, D>(from: D) -> Result<Vec<T>, D::Error>
+pub fn at_most<'de, const MAX: usize, T, D>(from: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
     from.deserialize_seq(Items {
-        most: MOST,
+        max: MAX,
         kind: PhantomData,
     })
 }

@@ -62,7 +62,7 @@ fn a_clock_decides_only_where_it_is_asked() {
         as_it_is,
         as_it_is,
         as_it_is,
-        Err(("the CA between", "has ended")),
+        Err(("the CA between", "has expired")),
     );
     check(
         Some(NOW_S),
@@ -76,7 +76,7 @@ fn a_clock_decides_only_where_it_is_asked() {
         as_it_is,
         as_it_is,
         |leaf| leaf.not_after = date_time_ymd(2024, 1, 1),
-        Err(("the certificate", "has ended")),
+        Err(("the certificate", "has expired")),
     );
     check(
         Some(NOW_S),
@@ -89,18 +89,18 @@ fn a_clock_decides_only_where_it_is_asked() {
 
 #[test]
 fn nothing_outlives_its_ca() {
-    let late = |params: &mut CertificateParams| params.not_after = date_time_ymd(2031, 1, 1);
+    let not_after = |params: &mut CertificateParams| params.not_after = date_time_ymd(2031, 1, 1);
     check(
         None,
         as_it_is,
         as_it_is,
-        late,
+        not_after,
         Err(("the certificate", "ends after its CA")),
     );
     check(
         None,
         as_it_is,
-        late,
+        not_after,
         as_it_is,
         Err(("the CA between", "ends after its CA")),
     );

@@ -58,7 +58,7 @@ pub struct Policy {
     mode: Mode,
     route_view: SharedRouteView,
     shown: Option<Uptime>,
-    lower: LocalLimits,
+    local_limits: LocalLimits,
 }
 
 /// The receivers of orders and decisions.
@@ -78,16 +78,16 @@ impl Policy {
         let PolicyDeps {
             me,
             settings,
-            limits: lower,
+            limits: local_limits,
             mode,
             store,
             out,
         } = deps;
         let mut planner = Planner::new(me, settings);
-        let (held, route_view) = (store.documents.load_full(), store.route_view);
+        let (documents, route_view) = (store.documents.load_full(), store.route_view);
 
-        if let Some(network) = held.network() {
-            planner.set_parameters(lower.of(network.parameters()));
+        if let Some(network) = documents.network() {
+            planner.set_parameters(local_limits.of(network.parameters()));
         }
         let (world, routes_read) = (Observation::default(), Uptime::default());
         Self {
@@ -98,7 +98,7 @@ impl Policy {
             mode,
             route_view,
             shown: None,
-            lower,
+            local_limits,
         }
     }
 
@@ -109,7 +109,7 @@ impl Policy {
         {
             self.shown = Some(at);
             self.route_view.store(Arc::new(
-                self.planner.route_view(&self.world, self.lower.distances),
+                self.planner.route_view(&self.world, self.local_limits.distances),
             ));
         }
     }
@@ -200,7 +200,7 @@ impl Handler<DocumentsChanged> for Policy {
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         if let Some(network) = changed.documents.network() {
             self.planner
-                .set_parameters(self.lower.of(network.parameters()));
+                .set_parameters(self.local_limits.of(network.parameters()));
         }
     }
 }

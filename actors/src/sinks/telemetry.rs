@@ -10,7 +10,7 @@ mod traffic;
 
 pub use counts::{Counts, DrainOutcome, ROLES};
 pub use snapshot::{Entry, Identity, RegistryContact, STALE, Served, Snapshot};
-pub use traffic::{Row, Rows, SHOWN_AFTER_END, float};
+pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, LeasesRead,

@@ -140,7 +140,7 @@ impl Babeld {
             clock,
             random,
             tunnels: table,
-            documents: held,
+            documents,
             applied,
             ..
         } = store;
@@ -170,8 +170,8 @@ impl Babeld {
     /// The configuration as the network document wants it.
     fn wanted(&self) -> BabelConfig {
         let config = self.settings.config.clone();
-        let held = self.held.load();
-        let Some(network) = held.network() else {
+        let documents = self.documents.load();
+        let Some(network) = documents.network() else {
             return config;
         };
         let parameters = network.parameters();
@@ -204,7 +204,7 @@ impl Babeld {
             self.restart_at = None;
             return self
                 .applied
-                .by_babeld(self.held.load().version(DocumentKind::Network));
+                .by_babeld(self.documents.load().version(DocumentKind::Network));
         }
         let random = self.random.clone();
         let at = *self
@@ -378,7 +378,7 @@ impl Handler<ChildReported> for Babeld {
             .0
             .borrow_mut()
             .as_mut()
-            .is_some_and(|process| process.took(&event, now));
+            .is_some_and(|process| process.handle_child_event(&event, now));
         if took && matches!(event.happened, Happened::Exited { .. }) {
             self.flush(ctx);
         }

@@ -119,9 +119,9 @@ impl CandidateProber {
             outcomes,
         } = deps;
         let (clock, random) = (store.clock, store.random);
-        let (peers, held) = (store.candidates, store.documents.load_full());
+        let (peers, documents) = (store.candidates, store.documents.load_full());
 
-        let settings = held.network().map_or(settings.clone(), |network| {
+        let settings = documents.network().map_or(settings.clone(), |network| {
             CandidateProberSettings::of(settings.me, network)
         });
         Self {

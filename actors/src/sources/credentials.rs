@@ -48,7 +48,7 @@ const TICK: Duration = Duration::from_secs(1);
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest wait, also bounded by a tenth of what is left of the certificate's life.
 const LAST: Duration = Duration::from_secs(3600);
-/// The longest wait once the certificate has ended.
+/// The longest wait between two attempts once the certificate has expired.
 const LATE: Duration = Duration::from_secs(300);
 /// A renewal that goes on failing is logged this often.
 const COMPLAIN: Duration = Duration::from_secs(3600);
@@ -98,12 +98,12 @@ impl Credentials {
         let Store {
             clock,
             random,
-            documents: held,
+            documents,
             ..
         } = store;
 
         let (chance, next) = (random.fraction(), clock.now());
-        let revoked_cas = held.load().revoked_ca_count();
+        let revoked_cas = documents.load().revoked_ca_count();
         Self {
             settings,
             clock,
@@ -164,16 +164,16 @@ impl Credentials {
     /// When it shall be renewed, seconds since 1970: in the first tenth of the last third, by chance; at
     /// once where another CA signs now.
     fn due_s(&self, chain: &[Vec<u8>], own: &Certificate) -> i64 {
-        let held = self.held.load();
-        let signs = held
+        let documents = self.documents.load();
+        let signs = documents
             .network()
             .is_some_and(|network| !network.authorities.is_empty());
         let other_ca = signs
-            && held
+            && documents
                 .cas()
                 .first()
                 .is_some_and(|ca| chain::verify(chain, &[ca], None).is_err());
-        if other_ca || held.is_superseded(chain) {
+        if other_ca || documents.is_superseded(chain) {
             return 0;
         }
         let third =
@@ -184,8 +184,8 @@ impl Credentials {
 
     fn renewed(&mut self, old: &Certificate, renewed: &Renewed) -> Result<(), CredentialError> {
         let old_rest = self.rest_for_others();
-        let (held, path) = (self.held.load(), &self.settings.certificate);
-        let fresh = renewal::install(renewed, old, held.cas(), path)?;
+        let (documents, path) = (self.documents.load(), &self.settings.certificate);
+        let fresh = renewal::install(renewed, old, documents.cas(), path)?;
         tracing::info!(
             serial = fresh.serial,
             days = fresh.rest(now_s()).as_secs() / 86_400,
@@ -238,13 +238,13 @@ impl Credentials {
     }
 
     fn report(&mut self, old_rest: Duration, servers: bool, dials: bool) {
-        let (own, held) = (self.own(), self.held.load_full());
+        let (own, documents) = (self.own(), self.documents.load_full());
         // Where a later CA signs, its document is not followed before our certificate is the later one's too.
         if !own
             .as_ref()
-            .is_some_and(|(chain, _)| held.is_superseded(chain))
+            .is_some_and(|(chain, _)| documents.is_superseded(chain))
         {
-            self.fulfilled = held.version(DocumentKind::Network);
+            self.fulfilled = documents.version(DocumentKind::Network);
         }
         let not_after_s = own.and_then(|(_, own)| u64::try_from(own.not_after_s).ok());
         let window = WINDOW.min(old_rest / 16);
@@ -263,8 +263,8 @@ impl Credentials {
     }
 
     /// Writes the CAs and keys of the network document, where they differ from those on disk.
-    fn follow(&mut self, held: &CurrentDocuments) -> Result<(), CredentialError> {
-        let Some(network) = held.network() else {
+    fn follow(&mut self, documents: &CurrentDocuments) -> Result<(), CredentialError> {
+        let Some(network) = documents.network() else {
             return Ok(());
         };
         let CredentialSettings {
@@ -315,15 +315,15 @@ impl Credentials {
 
     /// Renews soon if a later CA signs now, and restarts dialled tunnels if a CA is revoked: a
     /// peer that we dialled may have shown a certificate of it.
-    fn look_at_cas(&mut self, held: &CurrentDocuments) {
+    fn look_at_cas(&mut self, documents: &CurrentDocuments) {
         if self
             .own()
-            .is_some_and(|(chain, _)| held.is_superseded(&chain))
+            .is_some_and(|(chain, _)| documents.is_superseded(&chain))
         {
             self.next = self.next.min(self.clock.now() + SOON.mul_f64(self.chance));
         }
-        if self.revoked_cas != held.revoked_ca_count() {
-            self.revoked_cas = held.revoked_ca_count();
+        if self.revoked_cas != documents.revoked_ca_count() {
+            self.revoked_cas = documents.revoked_ca_count();
             tracing::info!(cas = self.revoked_cas, "CAs below the root are revoked");
             self.report(self.rest().min(REVOKED_CA_REST), false, true);
         }
@@ -334,7 +334,7 @@ impl Credentials {
         let Some((chain, own)) = self.own() else {
             return Duration::ZERO;
         };
-        let (held, rest) = (self.held.load(), own.rest(now_s()));
+        let (documents, rest) = (self.documents.load(), own.rest(now_s()));
         match (
             held.is_ca_of_chain_revoked(&chain),
             held.is_superseded(&chain),

@@ -46,7 +46,7 @@ const TRIES: u32 = 4;
 /// One peer's documents are looked at so often at most: a verification costs a fifth of a millisecond.
 const PACE: Duration = Duration::from_millis(250);
 /// Documents that wait for the disk.
-const MOST_WAITING: usize = 8;
+const MAX_WAITING_DOCUMENTS: usize = 8;
 
 /// The settings of the documents actor.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ impl Documents {
         let Store {
             clock,
             random,
-            documents: held,
+            documents,
             node_document: node,
             ..
         } = store;
@@ -132,16 +132,16 @@ impl Documents {
     /// Takes a document, if it is news. `from`: who gave it; `None`: the registry.
     fn take(&mut self, document: SignedDocument, from: Option<Prefix>, ctx: &mut Context<Self>) {
         let same = [DocumentKind::Network, DocumentKind::Revocations];
-        let held = self.held.load_full();
+        let documents = self.documents.load_full();
         if same
             .into_iter()
-            .filter_map(|kind| held.signed(kind))
+            .filter_map(|kind| documents.signed(kind))
             .any(|known| **known == document)
         {
             return;
         }
         if self.writing {
-            self.waiting.truncate(MOST_WAITING - 1);
+            self.waiting.truncate(MAX_WAITING_DOCUMENTS - 1);
             return self.waiting.push_back((document, from));
         }
         let now = self.clock.now();
@@ -152,7 +152,7 @@ impl Documents {
                 return;
             }
         }
-        match held.take(&document) {
+        match documents.take(&document) {
             Ok(UpdateOutcome::New(kind, next)) => self.write(kind, Arc::new(*next), from, ctx),
             Ok(UpdateOutcome::Same) => {}
             Ok(UpdateOutcome::Older(kind)) => {
@@ -176,8 +176,8 @@ impl Documents {
         ctx: &mut Context<Self>,
     ) {
         self.writing = true;
-        let (files, held) = (self.settings.files.clone(), Arc::clone(&next));
-        let write = tokio::task::spawn_blocking(move || files.write(kind, &held));
+        let (files, documents) = (self.settings.files.clone(), Arc::clone(&next));
+        let write = tokio::task::spawn_blocking(move || files.write(kind, &documents));
         ctx.spawn(write.into_actor(self).map(move |done, documents, ctx| {
             if let Ok(Err(error)) = done {
                 tracing::error!(error = %Chain(&error), "a signed document is not on disk; it counts all the same");
@@ -197,7 +197,7 @@ impl Documents {
         from: Option<Prefix>,
         ctx: &mut Context<Self>,
     ) {
-        let before = self.held.swap(Arc::clone(&next));
+        let before = self.documents.swap(Arc::clone(&next));
         let version = next.version(kind);
         let source = from.map_or_else(|| "registry".to_owned(), |peer| peer.to_string());
         tracing::info!(document = ?kind, version, from = source, "newer signed document accepted");
@@ -229,9 +229,9 @@ impl Documents {
 
     /// Older software than the network asks for keeps running, and logs a warning.
     fn warn_if_outdated(&self) {
-        let held = self.held.load();
-        let network = held.network();
-        if let Some(least) = network.and_then(|network| network.asks_for_newer_than(VERSION)) {
+        let documents = self.documents.load();
+        let network = documents.network();
+        if let Some(least) = network.and_then(|network| network.required_release_above(VERSION)) {
             tracing::warn!(
                 least,
                 ours = VERSION,
@@ -241,7 +241,7 @@ impl Documents {
     }
 
     fn publish_versions(&self) {
-        let held = self.held.load();
+        let documents = self.documents.load();
         let (network_version, revocations_version) = (
             held.version(DocumentKind::Network),
             held.version(DocumentKind::Revocations),
@@ -255,7 +255,7 @@ impl Documents {
 
     /// Gives a neighbour what we hold; tries `tries` times.
     fn post(&mut self, peer: Prefix, kind: DocumentKind, tries: u32, ctx: &mut Context<Self>) {
-        let Some(document) = self.held.load().signed(kind).cloned() else {
+        let Some(document) = self.documents.load().signed(kind).cloned() else {
             return;
         };
         let peer_api = self.peer_api.clone();
@@ -278,7 +278,7 @@ impl Actor for Documents {
         self.warn_if_outdated();
         let changed = DocumentsChanged {
             kind: None,
-            documents: self.held.load_full(),
+            documents: self.documents.load_full(),
             revoked: BTreeSet::new(),
         };
         self.changed
@@ -301,12 +301,12 @@ impl Handler<VersionsReported> for Documents {
     type Result = ();
 
     fn handle(&mut self, reported: VersionsReported, ctx: &mut Self::Context) {
-        let held = self.held.load_full();
+        let documents = self.documents.load_full();
         // A lower one may be that of a later CA.
-        if reported.network != held.version(DocumentKind::Network) {
+        if reported.network != documents.version(DocumentKind::Network) {
             self.fetch(0, "/v1/network", ctx);
         }
-        if reported.revocations != held.version(DocumentKind::Revocations) {
+        if reported.revocations != documents.version(DocumentKind::Revocations) {
             self.fetch(1, "/v1/revocations", ctx);
         }
     }

@@ -1,4 +1,4 @@
-//! Serves the peer API: tells other members over the overlay where this node and others can be
+//! Serves the peer API: tells other nodes over the overlay where this node and others can be
 //! dialled.
 //!
 //! Also passes on the network's signed documents. It listens on TCP on the node address only, with
@@ -137,7 +137,7 @@ impl PeerApi {
             random,
             node_document: node,
             candidates: peers,
-            documents: held,
+            documents,
             route_view,
             restart_lock,
             ..
@@ -169,8 +169,8 @@ impl PeerApi {
                 (self.served, self.handle) = (Some(tls), Some(server.handle()));
                 tracing::debug!(address = %self.address, "peer API answers");
                 self.retry = RETRY;
-                ctx.spawn(server.into_actor(self).map(|ended, api, ctx| {
-                    tracing::debug!(?ended, "peer API ended");
+                ctx.spawn(server.into_actor(self).map(|result, api, ctx| {
+                    tracing::debug!(?result, "peer API server exited");
                     api.handle = None;
                     api.again(ctx);
                 }));

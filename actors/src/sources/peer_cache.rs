@@ -41,16 +41,16 @@ pub struct CacheSettings {
     /// The network's parameters, of which the size follows, lie there.
     pub held: DocumentStore,
     /// The local limits, which lower the network's parameters.
-    pub lower: LocalLimits,
+    pub local_limits: LocalLimits,
 }
 
 /// Returns the number of tunnels that we dial.
-fn tunnels(lower: LocalLimits, held: &CurrentDocuments) -> u16 {
-    let parameters = held
+fn tunnels(local_limits: LocalLimits, documents: &CurrentDocuments) -> u16 {
+    let parameters = documents
         .network()
         .map(|network| network.parameters())
         .unwrap_or_default();
-    lower.of(parameters).tunnels_to_dial
+    local_limits.of(parameters).tunnels_to_dial
 }
 
 /// The dependencies of the peer cache.
@@ -70,7 +70,7 @@ pub struct PeerCache {
     tunnels: Rc<RefCell<TunnelTable>>,
     shared: SharedCandidates,
     to: Vec<Recipient<PeersRead>>,
-    lower: LocalLimits,
+    local_limits: LocalLimits,
     directory: PeerDirectory,
     disk: Disk,
     reported_at: Option<Uptime>,
@@ -97,9 +97,9 @@ impl PeerCache {
         let private = settings.private.allowed();
         let dialable =
             |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
-        let lower = settings.lower;
+        let local_limits = settings.local_limits;
         let mut directory =
-            PeerDirectory::new(settings.me, self::tunnels(lower, &settings.held.load()));
+            PeerDirectory::new(settings.me, self::tunnels(local_limits, &settings.documents.load()));
         directory.remember(rows, dialable);
         directory.resume(&shared.load());
         Self {
@@ -107,7 +107,7 @@ impl PeerCache {
             tunnels,
             shared,
             to,
-            lower,
+            local_limits,
             directory,
             disk,
             reported_at: None,
@@ -181,7 +181,7 @@ impl Handler<DocumentsChanged> for PeerCache {
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         self.directory
-            .set_tunnels(tunnels(self.lower, &changed.documents));
+            .set_tunnels(tunnels(self.local_limits, &changed.documents));
         let forgotten = changed
             .revoked
             .iter()
@@ -255,7 +255,7 @@ mod tests {
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             private: PrivateEndpoints::default(),
             held: DocumentStore::default(),
-            lower: LocalLimits {
+            local_limits: LocalLimits {
                 tunnels_to_dial: 10,
                 max_accepted: 10,
                 distances: 0,

@@ -2,9 +2,9 @@
 
 use super::*;
 
-pub(super) fn number(value: &Value, least: u16, most: u16) -> Option<u16> {
+pub(super) fn number(value: &Value, min: u16, max: u16) -> Option<u16> {
     let number = u16::try_from(value.as_u64()?).ok()?;
-    (least..=most).contains(&number).then_some(number)
+    (min..=max).contains(&number).then_some(number)
 }
 
 pub(super) fn port(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<u16> {
@@ -89,7 +89,7 @@ pub(super) fn endpoint(text: &str, private: bool) -> Option<Endpoint> {
     let endpoint: Endpoint = parsed(text)?;
     let good = match class_of(endpoint.address.ip()) {
         None => true,
-        Some(EndpointRefusal::Private) => private,
+        Some(EndpointError::Private) => private,
         Some(_) => false,
     };
     (good && endpoint.address.port() != 0).then_some(endpoint)

@@ -27,15 +27,15 @@ pub struct PrivateEndpoints {
 
 impl PrivateEndpoints {
     /// Combines the setting `own` of this node's configuration with the network's.
-    pub fn new(own: bool, held: DocumentStore) -> Self {
-        Self { own, held }
+    pub fn new(own: bool, documents: DocumentStore) -> Self {
+        Self { own, documents }
     }
 
     /// Returns whether they are allowed now.
     pub fn allowed(&self) -> bool {
         self.own
             || self
-                .held
+                .documents
                 .load()
                 .network()
                 .is_some_and(|network| network.private_endpoints)
@@ -65,9 +65,9 @@ pub enum DocumentRejected {
 /// The outcome of offering a document.
 #[derive(Debug)]
 pub enum UpdateOutcome {
-    /// It is newer: what is held from now on.
+    /// The document is newer than the current one, and is current from now on.
     New(DocumentKind, Box<CurrentDocuments>),
-    /// It is the one that is held.
+    /// The document equals the current one.
     Same,
     /// We hold a newer one.
     Older(DocumentKind),
@@ -142,7 +142,7 @@ impl CurrentDocuments {
             self.signed(DocumentKind::Network),
             self.signed(DocumentKind::Revocations),
         ];
-        if same.into_iter().flatten().any(|held| **held == *document) {
+        if same.into_iter().flatten().any(|current| **current == *document) {
             return Ok(UpdateOutcome::Same);
         }
         let Opened { payload, by } = signed::open(document, &self.cas)?;
@@ -158,13 +158,13 @@ impl CurrentDocuments {
                 what: "signed",
                 why: error.to_string(),
             })?;
-        let (offered, held) = (
+        let (offered, current) = (
             (by.between.as_ref(), head.version),
             (self.by(head.kind), self.version(head.kind)),
         );
-        if offered <= held {
+        if offered <= current {
             // Two documents of one version are a registry's fault; the first is kept.
-            return Ok(if offered < held {
+            return Ok(if offered < current {
                 UpdateOutcome::Older(head.kind)
             } else {
                 UpdateOutcome::Same
@@ -266,7 +266,7 @@ impl CurrentDocuments {
         self.network.as_ref().map(|one| &one.read)
     }
 
-    /// Version of a document; 0: none is held.
+    /// Version of a document; 0 if there is none.
     pub fn version(&self, kind: DocumentKind) -> u64 {
         match kind {
             DocumentKind::Network => self.network().map_or(0, |document| document.version),

@@ -93,31 +93,31 @@ impl DocumentFiles {
     ///
     /// # Errors
     /// The disk refused; what was there before stands.
-    pub fn write(&self, kind: DocumentKind, held: &CurrentDocuments) -> Result<(), FileError> {
+    pub fn write(&self, kind: DocumentKind, documents: &CurrentDocuments) -> Result<(), FileError> {
         let path = match kind {
             DocumentKind::Network => &self.network,
             DocumentKind::Revocations => &self.revocations,
         };
         if kind == DocumentKind::Revocations {
-            self.bar(held)?;
+            self.bar(documents)?;
         }
-        let Some(document) = held.signed(kind) else {
+        let Some(document) = documents.signed(kind) else {
             return Ok(());
         };
         let text = serde_json::to_vec(&**document).map_err(io::Error::from);
         replace(path, &text.map_err(failed("write", path))?, 0o600, None)
     }
 
-    /// Brings the folder of revoked serial numbers in line with `held`.
+    /// Brings the folder of revoked serial numbers in line with `documents`.
     ///
     /// # Errors
     /// The disk rejected it.
-    pub fn bar(&self, held: &CurrentDocuments) -> Result<(), FileError> {
+    pub fn bar(&self, documents: &CurrentDocuments) -> Result<(), FileError> {
         let folder = &self.revoked;
         fs::create_dir_all(folder).map_err(failed("make", folder))?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
             .map_err(failed("open", folder))?;
-        let wanted: BTreeSet<String> = held.serials().filter_map(serial::decimal).collect();
+        let wanted: BTreeSet<String> = documents.serials().filter_map(serial::decimal).collect();
         let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
         let there: BTreeSet<String> = entries
             .filter_map(Result::ok)

@@ -17,9 +17,9 @@ pub enum KernelError {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// The task that holds the netlink socket has ended, and with it the runtime.
-    #[error("cannot {doing}: the netlink connection has ended")]
-    Ended {
+    /// The task that owns the netlink socket has exited, and with it the runtime.
+    #[error("cannot {doing}: the netlink connection is closed")]
+    ConnectionClosed {
         /// The action that was tried.
         doing: String,
     },

@@ -96,7 +96,7 @@ impl Kernel {
             message.header.flags = flags;
             match netlink.request(message) {
                 Ok(answers) => pending.push((doing, forgiven, answers)),
-                Err(_) => first = first.and(Err(KernelError::Ended { doing })),
+                Err(_) => first = first.and(Err(KernelError::ConnectionClosed { doing })),
             }
         }
         for (doing, forgiven, answers) in pending {
@@ -115,7 +115,7 @@ impl Kernel {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let mut netlink = self.netlink.clone();
-        let mut answers = netlink.request(message).map_err(|_| KernelError::Ended {
+        let mut answers = netlink.request(message).map_err(|_| KernelError::ConnectionClosed {
             doing: doing.into(),
         })?;
         while let Some(answer) = answers.next().await {

@@ -99,7 +99,7 @@ pub enum Happened {
     Management(Vec<u8>),
     /// It wrote a line to its log, at most 1,024 bytes, without control characters.
     Logged(String),
-    /// It ended and was reaped.
+    /// The process exited and was reaped.
     Exited {
         /// Exit code, or the signal as a negative number.
         code: i32,

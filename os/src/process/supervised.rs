@@ -80,7 +80,7 @@ impl Supervised {
     }
 
     /// Whether the event is of this child's present life; log lines are kept, an end is noted.
-    pub fn took(&mut self, event: &ChildEvent, now: Uptime) -> bool {
+    pub fn handle_child_event(&mut self, event: &ChildEvent, now: Uptime) -> bool {
         if self
             .child
             .as_ref()
@@ -96,26 +96,26 @@ impl Supervised {
                 }
                 self.tail.push_back(line.clone());
             }
-            Happened::Exited { code } => self.ended(*code, now),
+            Happened::Exited { code } => self.exited(*code, now),
             Happened::ManagementConnected | Happened::Management(_) => {}
         }
         true
     }
 
-    fn ended(&mut self, code: i32, now: Uptime) {
+    fn exited(&mut self, code: i32, now: Uptime) {
         let asked_for = matches!(self.life.state(), State::Stopping { .. });
         self.child = None;
         // The order after an end is the next tick's.
         let _ = self.life.on(Event::Exited, now);
         if asked_for {
-            tracing::debug!(child = self.program.name, code, "child ended");
+            tracing::debug!(child = self.program.name, code, "child exited");
         } else {
             let tail: Vec<String> = self.tail.drain(..).collect();
             tracing::info!(
                 child = self.program.name,
                 code,
                 last_lines = tail.join(" | "),
-                "child ended unasked"
+                "child exited unexpectedly"
             );
         }
     }

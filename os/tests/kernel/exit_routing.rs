@@ -1,6 +1,6 @@
 //! Which packets leave the network's range, and by what.
 
-use crate::place::{NOBODY, check, make_uplink, me, run, way};
+use crate::place::{NOBODY, check, make_uplink, me, exit_link, run};
 use os::kernel::{Exit, Kernel};
 use wire::overlay::Network;
 
@@ -14,7 +14,7 @@ fn network() -> Network {
 }
 
 fn out(from: &str) -> Option<String> {
-    way(&format!("{OUTSIDE} from {from}"))
+    exit_link(&format!("{OUTSIDE} from {from}"))
 }
 
 async fn host(k: &Kernel) {
@@ -47,14 +47,14 @@ fn the_networks_packets_leave_by_a_gateway_or_not_at_all_and_the_hosts_as_ever()
         run(&format!("ip -6 route add {BY_BABEL}"));
         assert_eq!(out(INSIDE).as_deref(), Some("wrn0"));
         assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
-        assert_eq!(way(OUTSIDE).as_deref(), Some("up0"));
+        assert_eq!(exit_link(OUTSIDE).as_deref(), Some("up0"));
         // The host's own neighbours are nearer than a gateway, and an unknown node is not outside.
         assert_eq!(
-            way(&format!("2001:db8:1::9 from {INSIDE}")).as_deref(),
+            exit_link(&format!("2001:db8:1::9 from {INSIDE}")).as_deref(),
             Some("up0")
         );
-        assert_eq!(way(&format!("2001:db8:42:99::1 from {INSIDE}")), None);
-        assert_eq!(way(&format!("{OUTSIDE} from {INSIDE} uid {NOBODY}")), None);
+        assert_eq!(exit_link(&format!("2001:db8:42:99::1 from {INSIDE}")), None);
+        assert_eq!(exit_link(&format!("{OUTSIDE} from {INSIDE} uid {NOBODY}")), None);
         k.carry_default(network(), Exit::None).await.unwrap();
         assert_eq!(run("ip -6 rule"), before);
     });

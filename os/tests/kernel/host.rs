@@ -1,6 +1,6 @@
 //! What the node changes on its host, and how it is put back.
 
-use crate::place::{NOBODY, check, make_slots, make_uplink, me, picture, run};
+use crate::place::{NOBODY, check, make_slots, make_uplink, me, host_state, run};
 use os::kernel::{self, Kernel};
 use std::fs;
 
@@ -13,7 +13,7 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
         run("ip tuntap add wrn99 mode tap");
         fs::write("/proc/sys/net/ipv6/conf/up1/forwarding", "1").unwrap();
         fs::write("/proc/sys/net/ipv6/conf/up0/accept_ra", "1").unwrap();
-        let before = picture();
+        let before = host_state();
         let k = &place.kernel;
         make_slots(k).await;
         let network = wire::overlay::Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
@@ -41,7 +41,7 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
         let swept = next.sweep(&place.ledger()).await.unwrap();
         assert_eq!(swept.links, 12 + 2 + 6);
         assert_eq!(swept.routes, 1 + 3, "babeld's, ours, and the address");
-        assert_eq!(picture(), before);
+        assert_eq!(host_state(), before);
         assert!(!place.ledger().exists());
     });
 }

@@ -82,7 +82,7 @@ pub(crate) fn run(command: &str) -> String {
     clippy::disallowed_methods,
     reason = "the test looks at the kernel with iproute2's eyes"
 )]
-pub(crate) fn way(asked: &str) -> Option<String> {
+pub(crate) fn exit_link(asked: &str) -> Option<String> {
     let words = "-6 -oneline route get".split(' ').chain(asked.split(' '));
     let output = Command::new("ip").args(words).output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
@@ -93,7 +93,7 @@ pub(crate) fn way(asked: &str) -> Option<String> {
 }
 
 /// Everything that can be seen of the namespace: links, addresses, routes, rules, settings.
-pub(crate) fn picture() -> String {
+pub(crate) fn host_state() -> String {
     let mut all = String::new();
     for command in [
         "ip -d link",

@@ -73,7 +73,7 @@ fn is_false(value: &bool) -> bool {
 
 /// [`Parameters`], times in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "said at `Parameters`")]
+#[allow(missing_docs, reason = "documented at `Parameters`")]
 pub struct ParametersDocument {
     pub hello_interval_ms: u64,
     pub update_interval_ms: u64,
@@ -128,8 +128,8 @@ fn wrong(field: &'static str, value: impl ToString, right: &'static str) -> Docu
 }
 
 impl NetworkDocument {
-    /// The least release that the network asks for, where that is newer than `ours` (`MAJOR.MINOR.PATCH`).
-    pub fn asks_for_newer_than(&self, ours: &str) -> Option<&str> {
+    /// The least release that the network requires, where that is newer than `ours` (`MAJOR.MINOR.PATCH`).
+    pub fn required_release_above(&self, ours: &str) -> Option<&str> {
         let least = self.min_version.as_deref()?;
         (release(ours)? < release(least)?).then_some(least)
     }
@@ -417,26 +417,26 @@ mod tests {
         match complaint {
             None => assert!(read == Ok(changed)),
             Some(words) => {
-                let said = read.err().unwrap().to_string();
-                assert!(said.contains(words), "{said:?} does not say {words:?}");
+                let message = read.err().unwrap().to_string();
+                assert!(message.contains(words), "{message:?} lacks {words:?}");
             }
         }
     }
 
     #[test]
-    fn older_software_than_the_network_asks_for_is_told_apart_by_numbers() {
-        let asks = |least: Option<&str>, ours: &str| {
+    fn releases_are_compared_number_by_number() {
+        let required = |least: Option<&str>, ours: &str| {
             let network = NetworkDocument {
                 min_version: least.map(str::to_owned),
                 ..document()
             };
-            network.asks_for_newer_than(ours).map(str::to_owned)
+            network.required_release_above(ours).map(str::to_owned)
         };
-        assert_eq!(asks(Some("0.10.0"), "0.9.9"), Some("0.10.0".to_owned()));
-        assert_eq!(asks(Some("0.10.0"), "0.10.0"), None);
-        assert_eq!(asks(Some("0.10.0"), "1.0.0-rc.1"), None);
-        assert_eq!(asks(Some("0.10.0"), "unknown"), None);
-        assert_eq!(asks(None, "0.0.1"), None);
+        assert_eq!(required(Some("0.10.0"), "0.9.9"), Some("0.10.0".to_owned()));
+        assert_eq!(required(Some("0.10.0"), "0.10.0"), None);
+        assert_eq!(required(Some("0.10.0"), "1.0.0-rc.1"), None);
+        assert_eq!(required(Some("0.10.0"), "unknown"), None);
+        assert_eq!(required(None, "0.0.1"), None);
     }
 
     #[test]

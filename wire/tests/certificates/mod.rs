@@ -89,9 +89,9 @@ pub(crate) fn check(
     make_leaf(&mut leaf);
     let root = Ca::root(root);
     let ca = root.below(ca);
-    let said = verify(&[&ca.sign(&leaf), &ca.der], &[&root.der], at_s);
+    let result = verify(&[&ca.sign(&leaf), &ca.der], &[&root.der], at_s);
     let expected = expected.map_err(|(which, why)| (which.to_owned(), why.to_owned()));
-    let said = said.map(|found| {
+    let result = result.map(|found| {
         assert_eq!(
             found.between,
             Some(IntermediateCa {
@@ -99,14 +99,14 @@ pub(crate) fn check(
             })
         )
     });
-    let said = said.map_err(|error| {
+    let result = result.map_err(|error| {
         if let ChainError::Bad { which, why } = error {
             (which.to_owned(), why.to_owned())
         } else {
             (String::new(), error.to_string())
         }
     });
-    assert_eq!(said, expected);
+    assert_eq!(result, expected);
 }
 
 pub(crate) fn as_it_is(_: &mut CertificateParams) {}

@@ -70,7 +70,7 @@ pub(super) struct Common {
     pub(super) facts: Facts,
     pub(super) events: ChildEvents,
     pub(super) seed: u64,
-    pub(super) held: DocumentStore,
+    pub(super) documents: DocumentStore,
     pub(super) stopping: Cell<bool>,
     /// The limit of accepted tunnels; at most that of the settings, for which there are slots.
     pub(super) max_accepted: Cell<u16>,
@@ -97,7 +97,7 @@ impl Common {
     }
 
     pub(super) fn is_revoked(&self, serial: &str) -> bool {
-        self.held.load().is_ca_revoked(serial)
+        self.documents.load().is_ca_revoked(serial)
     }
 
     pub(super) fn stopping(&self) -> bool {
@@ -153,7 +153,7 @@ impl Common {
         self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });
     }
 
-    pub(super) fn ended(&self, slot: Slot, reason: CloseReason) {
+    pub(super) fn report_closed(&self, slot: Slot, reason: CloseReason) {
         let Some(tunnel) = self.table.borrow_mut().tunnels.remove(&slot) else {
             return;
         };

@@ -40,7 +40,7 @@ impl Connections {
     }
 
     /// Returns whether no process is left.
-    pub fn all_ended(&self) -> bool {
+    pub fn have_all_exited(&self) -> bool {
         self.readings().iter().all(|process| process.pid.is_none())
     }
 }

@@ -85,10 +85,10 @@ impl Dial {
         }
     }
 
-    /// Takes an event of its process; why the tunnel has ended, once it has.
-    pub(super) fn took(&mut self, common: &Common, event: &ChildEvent) -> Option<CloseReason> {
+    /// Handles an event of the client's process; returns why the tunnel is closed, once it is.
+    pub(super) fn handle_child_event(&mut self, common: &Common, event: &ChildEvent) -> Option<CloseReason> {
         let now = common.now();
-        if !self.process.took(event, now) {
+        if !self.process.handle_child_event(event, now) {
             return None;
         }
         match &event.happened {
@@ -276,8 +276,8 @@ impl Dial {
 
 /// Each endpoint; while the network's key is changed, then each once more with the other key.
 fn attempts(common: &Common, endpoints: &[Endpoint]) -> Vec<Attempt> {
-    let held = common.held.load();
-    let changing = held
+    let documents = common.documents.load();
+    let changing = documents
         .network()
         .is_some_and(|network| network.tls_crypt_other.is_some());
     let keys = if changing {

@@ -109,17 +109,17 @@ impl Tunnels {
         let Store {
             clock,
             tunnels: table,
-            documents: held,
+            documents,
             applied,
             restart_lock,
             ..
         } = store;
 
-        let most = held
+        let network_limit = documents
             .load()
             .network()
             .map_or(u16::MAX, |network| network.parameters.max_accepted);
-        let max_accepted = Cell::new(settings.max_accepted.min(most));
+        let max_accepted = Cell::new(settings.max_accepted.min(network_limit));
         let common = Common {
             settings,
             clock,
@@ -281,7 +281,7 @@ impl Tunnels {
                 if let Some((slot, reason)) =
                     server.and_then(|server| server.close(&self.common, slot, reason))
                 {
-                    self.common.ended(slot, reason);
+                    self.common.report_closed(slot, reason);
                 }
             }
         }
@@ -291,16 +291,16 @@ impl Tunnels {
         let common = &self.common;
         let mut processes = self.connections.0.borrow_mut();
         for server in processes.servers.values_mut() {
-            for (slot, reason) in server.took(common, event) {
-                common.ended(slot, reason);
+            for (slot, reason) in server.handle_child_event(common, event) {
+                common.report_closed(slot, reason);
             }
         }
-        let ended: Vec<_> = processes
+        let closed: Vec<_> = processes
             .dials
             .iter_mut()
-            .filter_map(|(slot, dial)| dial.took(common, event).map(|reason| (*slot, reason)))
+            .filter_map(|(slot, dial)| dial.handle_child_event(common, event).map(|reason| (*slot, reason)))
             .collect();
-        for (slot, reason) in ended {
+        for (slot, reason) in closed {
             if processes.dials.remove(&slot).is_some() {
                 common
                     .table
@@ -308,7 +308,7 @@ impl Tunnels {
                     .resting
                     .insert(slot, common.now() + REST);
             }
-            common.ended(slot, reason);
+            common.report_closed(slot, reason);
         }
     }
 }
@@ -346,10 +346,10 @@ impl Handler<DocumentsChanged> for Tunnels {
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         if let Some(network) = changed.documents.network() {
-            let most = self.common.settings.max_accepted;
+            let local_limit = self.common.settings.max_accepted;
             self.common
                 .max_accepted
-                .set(most.min(network.parameters.max_accepted));
+                .set(local_limit.min(network.parameters.max_accepted));
         }
         self.on_revoked(&changed.revoked);
     }

@@ -13,7 +13,7 @@ impl Tunnels {
     /// Certificates of these nodes are newly revoked.
     pub(super) fn on_revoked(&mut self, nodes: &BTreeSet<Prefix>) {
         let orders = {
-            let current = self.common.held.load_full();
+            let current = self.common.documents.load_full();
             let mut processes = self.connections.0.borrow_mut();
             let Processes {
                 servers,
@@ -65,7 +65,7 @@ impl Tunnels {
     fn ranges(&self, node: Prefix) -> impl Iterator<Item = IpNet> + use<> {
         let ipv4 = self
             .common
-            .held
+            .documents
             .load()
             .network()
             .and_then(|network| network.payload4()?.node_range(node));

@@ -53,8 +53,8 @@ struct Accepted {
     serials: [String; 2],
 }
 
-/// An accepted tunnel has ended.
-pub(super) type Ended = (Slot, CloseReason);
+/// An accepted tunnel is closed.
+pub(super) type ClosedTunnel = (Slot, CloseReason);
 
 impl Server {
     /// Starts the server.
@@ -89,9 +89,9 @@ impl Server {
         server
     }
 
-    /// Takes an event of its process; which tunnels have ended by it.
-    pub(super) fn took(&mut self, common: &Common, event: &ChildEvent) -> Vec<Ended> {
-        if !self.process.took(event, common.now()) {
+    /// Handles an event of the server's process; returns the tunnels that are closed by it.
+    pub(super) fn handle_child_event(&mut self, common: &Common, event: &ChildEvent) -> Vec<ClosedTunnel> {
+        if !self.process.handle_child_event(event, common.now()) {
             return Vec::new();
         }
         match &event.happened {
@@ -115,7 +115,7 @@ impl Server {
                 if let Some(peer) = revoked_of_log(line) {
                     tracing::info!(%peer, transport = %self.transport, "revoked certificate refused");
                 }
-                self.left(common, line).into_iter().collect()
+                self.client_left(common, line).into_iter().collect()
             }
             Happened::Exited { .. } => {
                 let slots: Vec<Slot> = std::mem::take(&mut self.accepted).into_keys().collect();
@@ -133,7 +133,7 @@ impl Server {
         }
     }
 
-    fn handle_event(&mut self, common: &Common, event: management::Event) -> Option<Ended> {
+    fn handle_event(&mut self, common: &Common, event: management::Event) -> Option<ClosedTunnel> {
         match event {
             management::Event::Hold => self
                 .process
@@ -177,13 +177,13 @@ impl Server {
         None
     }
 
-    /// A client has ended its session: its tunnel is closed, though OpenVPN reports that only 5 s
+    /// A client has closed its session: its tunnel is closed, though OpenVPN reports that only 5 s
     /// later.
-    fn left(&mut self, common: &Common, line: &str) -> Option<Ended> {
+    fn client_left(&mut self, common: &Common, line: &str) -> Option<ClosedTunnel> {
         let (peer, from) = management::leave_of_log(line)?;
-        let mut held = self.accepted.iter();
+        let mut accepted_tunnels = self.accepted.iter();
         let (slot, _) =
-            held.find(|(_, accepted)| accepted.peer == peer && accepted.from == Some(from))?;
+            accepted_tunnels.find(|(_, accepted)| accepted.peer == peer && accepted.from == Some(from))?;
         let slot = *slot;
         self.accepted.remove(&slot);
         common.links.order(LinkOrder::Down(slot));
@@ -217,12 +217,12 @@ impl Server {
         if !self.accepts {
             return Err("this server is about to restart");
         }
-        let held = self
+        let existing = self
             .accepted
             .iter()
             .find(|(_, accepted)| accepted.peer == peer)
             .map(|(slot, _)| *slot);
-        let slot = match held {
+        let slot = match existing {
             Some(slot) => slot,
             None => self
                 .free_slot(common)
@@ -281,8 +281,8 @@ impl Server {
     }
 
     fn established(&mut self, common: &Common, client: ClientId) {
-        let mut held = self.accepted.iter();
-        let Some((slot, accepted)) = held.find(|(_, accepted)| accepted.client == client) else {
+        let mut accepted_tunnels = self.accepted.iter();
+        let Some((slot, accepted)) = accepted_tunnels.find(|(_, accepted)| accepted.client == client) else {
             return;
         };
         common.table.borrow_mut().was_reached = true;
@@ -290,9 +290,9 @@ impl Server {
         common.came_up(*slot, accepted.peer);
     }
 
-    fn disconnected(&mut self, common: &Common, client: ClientId) -> Option<Ended> {
-        let mut held = self.accepted.iter();
-        let (slot, _) = held.find(|(_, accepted)| accepted.client == client)?;
+    fn disconnected(&mut self, common: &Common, client: ClientId) -> Option<ClosedTunnel> {
+        let mut accepted_tunnels = self.accepted.iter();
+        let (slot, _) = accepted_tunnels.find(|(_, accepted)| accepted.client == client)?;
         let slot = *slot;
         self.accepted.remove(&slot);
         common.links.order(LinkOrder::Down(slot));
@@ -309,13 +309,13 @@ impl Server {
         }
     }
 
-    /// Throws the client of a slot out; its tunnel has then ended. `None` where the slot is free.
+    /// Disconnects the client of a slot, which closes its tunnel. `None` where the slot is free.
     pub(super) fn close(
         &mut self,
         common: &Common,
         slot: Slot,
         reason: CloseReason,
-    ) -> Option<Ended> {
+    ) -> Option<ClosedTunnel> {
         let accepted = self.accepted.remove(&slot)?;
         let reason = self.closed_for(reason);
         common.links.order(LinkOrder::Down(slot));
@@ -330,12 +330,12 @@ impl Server {
     }
 
     /// Slots that clients with revoked certificates hold.
-    pub(super) fn revoked_slots(&self, held: &CurrentDocuments) -> BTreeSet<Slot> {
+    pub(super) fn revoked_slots(&self, documents: &CurrentDocuments) -> BTreeSet<Slot> {
         let revoked = self.accepted.iter().filter(|(_, accepted)| {
             accepted
                 .serials
                 .iter()
-                .any(|serial| held.is_ca_revoked(serial))
+                .any(|serial| documents.is_ca_revoked(serial))
         });
         revoked.map(|(slot, _)| *slot).collect()
     }
@@ -360,7 +360,7 @@ impl Server {
         (self.accepts, self.restarts) = (true, true);
         self.process
             .handle(Event::Unwanted, common.now(), &common.events);
-        // Wanted again, it is started as soon as it has ended, and reads its files then.
+        // Wanted again, it is started as soon as it has exited, and reads its files then.
         self.process
             .handle(Event::Wanted, common.now(), &common.events);
         self.started_at = common.now();

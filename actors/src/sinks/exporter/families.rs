@@ -96,10 +96,10 @@ families! {
         "Share of our probes of the last minute that got no answer, 0 to 1.",
         |seen| live(seen.node, |row| loss(seen.node, row));
     Counter warren_traffic_bytes_total &["direction", "role"],
-        "Frame bytes through all tunnels, ended ones included.",
+        "Frame bytes through all tunnels, closed ones included.",
         |seen| traffic(seen.node, |c| c.rx_bytes, |c| c.tx_bytes);
     Counter warren_traffic_packets_total &["direction", "role"],
-        "Frames through all tunnels, ended ones included.",
+        "Frames through all tunnels, closed ones included.",
         |seen| traffic(seen.node, |c| c.rx_packets, |c| c.tx_packets);
 
     Gauge warren_babel_up &[], "Whether babeld answered within the last 10 s.",
@@ -128,7 +128,7 @@ families! {
         |seen| map(&seen.node.counts.opened, |role| vec![s(role)]);
     Counter warren_tunnels_connected_total &["role"], "Tunnels that came up.",
         |seen| map(&seen.node.counts.came_up, |role| vec![s(role)]);
-    Counter warren_tunnels_closed_total &["role", "reason"], "Tunnels that ended.",
+    Counter warren_tunnels_closed_total &["role", "reason"], "Closed tunnels.",
         |seen| map(&seen.node.counts.closed, |(role, reason)| vec![s(role), s(reason)]);
 
     Gauge warren_process_up &["process"], "Whether the supervised process runs and is ready.",

@@ -68,7 +68,7 @@ pub(super) fn tunnel(row: &Row) -> Vec<String> {
     vec![s(row.tunnel.slot), s(row.tunnel.peer), s(row.tunnel.role())]
 }
 
-/// Tunnels that exist and those that ended lately.
+/// Tunnels that exist and those closed lately.
 pub(super) fn rows(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
     node.rows
         .all()

@@ -13,7 +13,7 @@ pub enum DrainOutcome {
     Completed,
     /// The tunnel was kept.
     Abandoned,
-    /// The tunnel ended by itself meanwhile.
+    /// The tunnel closed for another reason meanwhile.
     Interrupted,
 }
 
@@ -36,13 +36,13 @@ impl DrainOutcome {
 pub struct Counts {
     /// By labels of order and reason; all that can be are listed from the start.
     pub decisions: BTreeMap<(&'static str, &'static str), u64>,
-    /// Planned closes that ended, by outcome.
+    /// Completed planned closes, by outcome.
     pub drains: BTreeMap<DrainOutcome, u64>,
     /// Tunnels opened, by role.
     pub opened: BTreeMap<Role, u64>,
     /// Tunnels that came up, by role.
     pub came_up: BTreeMap<Role, u64>,
-    /// Tunnels that ended, by role and reason.
+    /// Closed tunnels, by role and reason.
     pub closed: BTreeMap<(Role, CloseReason), u64>,
     /// Times that the registry answered.
     pub registry_answered: u64,

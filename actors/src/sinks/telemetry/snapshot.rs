@@ -43,7 +43,7 @@ pub struct Snapshot {
     pub booted: Duration,
     /// The facts that never change.
     pub identity: Arc<Identity>,
-    /// All tunnels, those that ended lately too.
+    /// All tunnels, including those closed in the last half minute.
     pub rows: Rows,
     /// babeld's tables; `None` while it is down.
     pub babel: Option<Arc<BabelTable>>,
@@ -153,7 +153,7 @@ impl Snapshot {
     pub fn wants_newer(&self) -> Option<&str> {
         self.documents
             .network()?
-            .asks_for_newer_than(self.identity.software)
+            .required_release_above(self.identity.software)
     }
 
     /// The node by which packets leave the network: ourselves, or the gateway of the default route that is used.
@@ -245,7 +245,7 @@ impl Snapshot {
         );
     }
 
-    /// A tunnel ended.
+    /// A tunnel was closed.
     pub fn closed(&mut self, fact: &TunnelClosed) {
         let counts = Arc::make_mut(&mut self.counts);
         bump(&mut counts.closed, (fact.slot.role(), fact.reason));
@@ -296,7 +296,7 @@ impl Snapshot {
         }
     }
 
-    /// Follows planned closes; returns the outcome of one that ended.
+    /// Follows planned closes; returns the outcome of one that is complete.
     fn drain(&mut self, order: &Order) -> Option<DrainOutcome> {
         let draining = Arc::make_mut(&mut self.draining);
         match order {

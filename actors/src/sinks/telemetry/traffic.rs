@@ -11,8 +11,8 @@ use policies::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
-/// A tunnel that ended is shown this long, so that two scrapes 15 s apart see its last bytes.
-pub const SHOWN_AFTER_END: Duration = Duration::from_secs(30);
+/// A closed tunnel is shown this long, so that two scrapes 15 s apart see its last bytes.
+pub const SHOWN_AFTER_CLOSE: Duration = Duration::from_secs(30);
 
 /// Rates are smoothed over this time.
 const SMOOTHING_S: f64 = 5.0;
@@ -23,7 +23,7 @@ pub struct Row {
     /// As last read.
     pub tunnel: TunnelReading,
     /// The time at which the tunnel closed.
-    pub ended: Option<Uptime>,
+    pub closed: Option<Uptime>,
     /// Frames through this tunnel since it was opened.
     pub carried: LinkCounters,
     /// Bytes per second received, smoothed.
@@ -38,7 +38,7 @@ impl Row {
         let carried = LinkCounters::default();
         Self {
             tunnel,
-            ended: None,
+            closed: None,
             carried,
             rx_rate: 0.0,
             tx_rate: 0.0,
@@ -48,7 +48,7 @@ impl Row {
 
     /// Returns whether frames pass.
     pub fn carries(&self) -> bool {
-        self.ended.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
+        self.closed.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
     }
 
     fn grow(&mut self, by: LinkCounters, at: Uptime) {
@@ -85,7 +85,7 @@ impl Total {
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     live: BTreeMap<Slot, Row>,
-    ended: Vec<Row>,
+    closed: Vec<Row>,
     totals: BTreeMap<Slot, Total>,
 }
 
@@ -95,9 +95,9 @@ impl Rows {
         self.live.values()
     }
 
-    /// Tunnels that exist, then those that ended lately.
+    /// Tunnels that exist, then those closed less than [`SHOWN_AFTER_CLOSE`] ago.
     pub fn all(&self) -> impl Iterator<Item = &Row> {
-        self.live.values().chain(&self.ended)
+        self.live.values().chain(&self.closed)
     }
 
     /// Who is at the other end of a slot.
@@ -113,13 +113,13 @@ impl Rows {
         })
     }
 
-    /// Takes a complete reading: tunnels that are not in it have ended.
+    /// Takes a complete reading: tunnels that are not in it are closed.
     pub fn sampled(&mut self, reading: LinksSampled) {
         let at = reading.at;
         let mut before = std::mem::take(&mut self.live);
         for link in reading.links {
             let slot = link.tunnel.slot;
-            if self.ended_after(slot, link.tunnel.peer, at) {
+            if self.closed_after(slot, link.tunnel.peer, at) {
                 continue;
             }
             let same = |row: &Row| row.tunnel.peer == link.tunnel.peer;
@@ -138,9 +138,9 @@ impl Rows {
             .grow(grown, at);
         }
         before.into_values().for_each(|row| self.end(Some(row), at));
-        self.ended.retain(|row| {
-            row.ended
-                .is_some_and(|ended| at.since(ended) < SHOWN_AFTER_END)
+        self.closed.retain(|row| {
+            row.closed
+                .is_some_and(|closed| at.since(closed) < SHOWN_AFTER_CLOSE)
         });
     }
 
@@ -148,8 +148,8 @@ impl Rows {
     /// before.
     pub fn opened(&mut self, fact: &TunnelOpened) {
         let (slot, peer, since) = (fact.slot, fact.peer, fact.at);
-        let ended = self.live.remove(&slot);
-        self.end(ended, since);
+        let closed = self.live.remove(&slot);
+        self.retire(closed, since);
         let phase = Phase::Connecting;
         let tunnel = TunnelReading {
             slot,
@@ -175,28 +175,28 @@ impl Rows {
     }
 
     /// Whether this tunnel's end is already known to lie after `at`.
-    fn ended_after(&self, slot: Slot, peer: Prefix, at: Uptime) -> bool {
+    fn closed_after(&self, slot: Slot, peer: Prefix, at: Uptime) -> bool {
         let same = |row: &&Row| row.tunnel.slot == slot && row.tunnel.peer == peer;
-        self.ended
+        self.closed
             .iter()
             .filter(same)
-            .any(|row| row.ended.is_some_and(|ended| at <= ended))
+            .any(|row| row.closed.is_some_and(|closed| at <= closed))
     }
 
-    /// Enters a row; an ended tunnel with the same peer on the same slot would be the same series.
+    /// Enters a row; a closed tunnel with the same peer on the same slot would be the same series.
     fn begin(&mut self, row: Row) -> &mut Row {
         let slot = row.tunnel.slot;
-        self.ended
+        self.closed
             .retain(|old| old.tunnel.slot != slot || old.tunnel.peer != row.tunnel.peer);
         self.live.entry(slot).insert_entry(row).into_mut()
     }
 
     fn end(&mut self, row: Option<Row>, at: Uptime) {
         let Some(row) = row else { return };
-        self.ended
+        self.closed
             .retain(|old| old.tunnel.slot != row.tunnel.slot || old.tunnel.peer != row.tunnel.peer);
-        self.ended.push(Row {
-            ended: Some(at),
+        self.closed.push(Row {
+            closed: Some(at),
             rx_rate: 0.0,
             tx_rate: 0.0,
             ..row
@@ -265,7 +265,7 @@ mod tests {
         }
     }
 
-    /// Rows as (peer, bytes received, ended).
+    /// Rows as (peer, bytes received, closed).
     #[track_caller]
     fn check(rows: &Rows, expected: &[(u32, u64, bool)]) {
         let seen: Vec<_> = rows
@@ -274,7 +274,7 @@ mod tests {
                 (
                     row.tunnel.peer.number(),
                     row.carried.rx_bytes,
-                    row.ended.is_some(),
+                    row.closed.is_some(),
                 )
             })
             .collect();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_tunnel_is_shown_for_half_a_minute() {
+    fn a_closed_tunnel_is_shown_for_half_a_minute() {
         let mut rows = Rows::default();
         rows.sampled(sample(1, &[(SLOT, 7, 100)]));
         assert_eq!(rows.closed(&closed(2, 7)).unwrap().rx_bytes, 100);

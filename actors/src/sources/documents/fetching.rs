@@ -29,7 +29,7 @@ impl Documents {
             (DocumentKind::Revocations, node.revocations_version),
         ];
         for (kind, version) in theirs {
-            let ours = self.held.load().version(kind);
+            let ours = self.documents.load().version(kind);
             if version < ours {
                 self.post(peer, kind, TRIES, ctx);
             } else if version > ours {
@@ -62,7 +62,7 @@ impl Documents {
         }
         let (registry, version) = (
             self.registry.clone(),
-            self.held.load().version(DocumentKind::Revocations),
+            self.documents.load().version(DocumentKind::Revocations),
         );
         let call = format!("/v1/revocations?after={version}&wait={HELD_OPEN_S}");
         let longest = Duration::from_secs(HELD_OPEN_S + 10);

@@ -15,9 +15,9 @@ pub(super) async fn revocations(request: HttpRequest, state: web::Data<State>) -
 }
 
 pub(super) fn document(request: &HttpRequest, state: &State, kind: DocumentKind) -> HttpResponse {
-    match state.held.load().signed(kind) {
+    match state.documents.load().signed(kind) {
         Some(document) => answer(request, state, || (**document).clone()),
-        None => problem(StatusCode::NOT_FOUND, "no such document is held"),
+        None => problem(StatusCode::NOT_FOUND, "this node has no such document"),
     }
 }
 
@@ -122,10 +122,10 @@ pub(super) fn caller(request: &HttpRequest, state: &State) -> Result<Caller, &'s
     let Some(caller) = request.conn_data::<Caller>() else {
         return Err("the certificate does not bear the address you come from");
     };
-    let held = state.held.load();
+    let documents = state.documents.load();
     let serials = std::iter::once(&caller.serial).chain(&caller.cas);
-    if serials.into_iter().any(|serial| held.is_ca_revoked(serial))
-        || held.is_key_blocked(&caller.key)
+    if serials.into_iter().any(|serial| documents.is_ca_revoked(serial))
+        || documents.is_key_blocked(&caller.key)
     {
         return Err("the certificate is revoked");
     }

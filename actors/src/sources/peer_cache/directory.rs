@@ -312,10 +312,10 @@ impl PeerDirectory {
         self.evict_above(room, |_| true);
     }
 
-    /// Keeps `most` of that kind. Dead peers are dropped first, then those that did not report
+    /// Keeps `limit` peers of that kind. Dead peers are dropped first, then those that did not report
     /// themselves in this run; among equals the one with most failed dials, then the one named
     /// longest ago.
-    fn evict_above(&mut self, most: usize, kind: impl Fn(&Known) -> bool) {
+    fn evict_above(&mut self, limit: usize, kind: impl Fn(&Known) -> bool) {
         let of_kind = self.peers.iter().filter(|(_, known)| kind(known));
         let mut order: Vec<_> = of_kind
             .map(|(peer, known)| {
@@ -324,7 +324,7 @@ impl PeerDirectory {
                 (lives, known.is_first_hand(), worst, known.heard, *peer)
             })
             .collect();
-        let excess = order.len().saturating_sub(most);
+        let excess = order.len().saturating_sub(limit);
         order.sort_unstable();
         for (.., peer) in order.into_iter().take(excess) {
             self.peers.remove(&peer);

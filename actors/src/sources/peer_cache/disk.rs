@@ -132,8 +132,8 @@ fn read(connection: &Connection) -> Result<Vec<Row>, DiskError> {
     let mut statement = connection.prepare(
         "SELECT prefix, endpoints, source, heard, failures FROM peer ORDER BY heard DESC LIMIT ?1",
     )?;
-    let most = i64::try_from(MAX_PEERS).unwrap_or(i64::MAX);
-    let mut rows = statement.query([most])?;
+    let limit = i64::try_from(MAX_PEERS).unwrap_or(i64::MAX);
+    let mut rows = statement.query([limit])?;
     let mut peers = Vec::new();
     while let Some(row) = rows.next()? {
         let texts = (

@@ -2,7 +2,7 @@
 //!
 //! Only the default gateway is believed, whoever else answers the search. Sizes (1 MiB, 64 levels
 //! of XML) and times (10 s a request) are bounded by `igd-next`, the number of entries by
-//! `MOST_ENTRIES`.
+//! `MAX_ENTRIES`.
 
 use igd_next::{
     AddPortError, GetGenericPortMappingEntryError, PortMappingProtocol, RemovePortError,
@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Most entries of a gateway's table that are read.
-const MOST_ENTRIES: u32 = 128;
+const MAX_ENTRIES: u32 = 128;
 /// How long a search waits for the gateway's answer.
 const SEARCH: Duration = Duration::from_secs(3);
 /// UDP port of SSDP (UPnP Device Architecture 1.1, section 1.3).
@@ -199,7 +199,7 @@ impl Gateway for Igd {
 
     async fn entries(&self) -> Result<Vec<Entry>, GatewayError> {
         let mut entries = Vec::new();
-        for index in 0..MOST_ENTRIES {
+        for index in 0..MAX_ENTRIES {
             let entry = match self.gateway.get_generic_port_mapping_entry(index).await {
                 Ok(entry) => entry,
                 Err(GetGenericPortMappingEntryError::SpecifiedArrayIndexInvalid) => break,
