@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Records restarts.
+    /// A fake telemetry, which records restarts.
     struct FakeTelemetry(Rc<RefCell<Vec<&'static str>>>);
 
     impl Actor for FakeTelemetry {

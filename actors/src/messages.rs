@@ -130,7 +130,7 @@ pub struct CandidatesMeasured {
 pub struct CandidateProbed {
     /// The time of the reading.
     pub at: Uptime,
-    /// The candidate.
+    /// The prefix of the probed node.
     pub peer: Prefix,
     /// Whether an answer came in time.
     pub answered: bool,
@@ -140,7 +140,7 @@ pub struct CandidateProbed {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Ordered {
-    /// The order.
+    /// The order, with its reason.
     pub order: Order,
 }
 
@@ -148,11 +148,11 @@ pub struct Ordered {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelOpened {
-    /// The time of the reading.
+    /// The time of the event.
     pub at: Uptime,
-    /// The slot.
+    /// The slot of the tunnel.
     pub slot: Slot,
-    /// The peer.
+    /// The prefix of the node at the other end.
     pub peer: Prefix,
 }
 
@@ -160,11 +160,11 @@ pub struct TunnelOpened {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelCameUp {
-    /// The time of the reading.
+    /// The time of the event.
     pub at: Uptime,
-    /// The slot.
+    /// The slot of the tunnel.
     pub slot: Slot,
-    /// The peer.
+    /// The prefix of the node at the other end.
     pub peer: Prefix,
 }
 
@@ -172,11 +172,11 @@ pub struct TunnelCameUp {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelClosed {
-    /// The time of the reading.
+    /// The time of the event.
     pub at: Uptime,
     /// The slot that the tunnel had.
     pub slot: Slot,
-    /// The peer.
+    /// The prefix of the node at the other end.
     pub peer: Prefix,
     /// The reason of the close.
     pub reason: CloseReason,
@@ -301,31 +301,31 @@ pub struct DocumentOffered {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct VersionsReported {
-    /// Of the network document.
+    /// The version of the network document.
     pub network: u64,
-    /// Of the revocations.
+    /// The version of the revocation list.
     pub revocations: u64,
 }
 
-/// A newer signed document is held from now on.
+/// A newer signed document has become current.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct DocumentsChanged {
-    /// Which; `None`: this is what was held from the start.
+    /// The kind of the new document; `None` for the first message, about the documents loaded at the start.
     pub kind: Option<DocumentKind>,
-    /// All that is held now.
+    /// All current documents.
     pub documents: Arc<CurrentDocuments>,
     /// The nodes of which a certificate is newly revoked.
     pub revoked: BTreeSet<Prefix>,
 }
 
-/// Certificates, CAs or keys on disk were replaced, or (neither servers nor dials) were checked.
+/// Certificates, CAs or keys on disk were replaced; or, if neither `servers` nor `dials` is set, were checked and are current.
 ///
 /// OpenVPN reads them at its start only, so its processes must be restarted in time.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct CredentialsChanged {
-    /// When: processes that were started before have the old ones.
+    /// The time of the replacement: processes started earlier use the old files.
     pub at: Uptime,
     /// Version of the network document that the disk agrees with.
     pub network_version: u64,
@@ -333,11 +333,11 @@ pub struct CredentialsChanged {
     pub servers: bool,
     /// Whether dialled tunnels must be restarted.
     pub dials: bool,
-    /// No restart happens before this span has passed, so that nodes do not restart at once.
+    /// Delay before the first restart, so that not all nodes restart at the same time.
     pub after: Duration,
-    /// From then on a tunnel that cannot be drained is closed undrained.
+    /// Delay after which a tunnel that cannot be drained is closed undrained.
     pub at_the_latest: Duration,
-    /// End of the certificate's life, seconds since 1970.
+    /// The certificate's notAfter, in seconds since 1970; `None` if it cannot be read.
     pub not_after_s: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Lets the scout sound a real OpenVPN server while the network's key changes, and a port that is silent.
+//! Tests of the candidate prober: it probes a real OpenVPN server while the network's key changes, and a silent port.
 
 #![expect(
     clippy::unwrap_used,
@@ -37,12 +37,12 @@ use wire::registry::{DocumentKind, NetworkDocument, static_key_text};
 
 const ME: u32 = 1;
 const PEER: u32 = 2;
-/// Longer than any sounding may take: a beat, then two packets a second each, by either of two keys.
+/// Longer than any RTT probe takes: one scheduling interval, then two packets a second apart for each of two keys.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 struct Sink {
-    sounded: tokio::sync::mpsc::UnboundedSender<bool>,
-    scouted: tokio::sync::mpsc::UnboundedSender<Option<Duration>>,
+    answered: tokio::sync::mpsc::UnboundedSender<bool>,
+    rtts: tokio::sync::mpsc::UnboundedSender<Option<Duration>>,
 }
 
 impl Actor for Sink {
@@ -54,7 +54,7 @@ impl Handler<CandidateProbed> for Sink {
 
     fn handle(&mut self, fact: CandidateProbed, _: &mut Self::Context) {
         assert_eq!(fact.peer, prefix(PEER));
-        let _ = self.sounded.send(fact.answered);
+        let _ = self.answered.send(fact.answered);
     }
 }
 
@@ -62,10 +62,10 @@ impl Handler<CandidatesMeasured> for Sink {
     type Result = ();
 
     fn handle(&mut self, reading: CandidatesMeasured, _: &mut Self::Context) {
-        let [sounding] = reading.candidate_rtts[..] else {
+        let [candidate] = reading.candidate_rtts[..] else {
             return;
         };
-        let _ = self.scouted.send(sounding.rtt);
+        let _ = self.rtts.send(candidate.rtt);
     }
 }
 
@@ -92,15 +92,15 @@ fn document(version: u64, refresh_s: u64, key: u8, other: Option<u8>) -> Network
     }
 }
 
-/// A scout that knows one peer, at that port, and what it tells.
-struct Scouting {
+/// A candidate prober that knows one peer, at that endpoint, and what it reports.
+struct Probing {
     ca: Ca,
-    scout: Addr<CandidateProber>,
-    sounded: UnboundedReceiver<bool>,
-    scouted: UnboundedReceiver<Option<Duration>>,
+    prober: Addr<CandidateProber>,
+    answered: UnboundedReceiver<bool>,
+    rtts: UnboundedReceiver<Option<Duration>>,
 }
 
-impl Scouting {
+impl Probing {
     fn start(endpoint: &str, document: &NetworkDocument) -> Self {
         let ca = Ca::new();
         let peer = Candidate {
@@ -112,57 +112,57 @@ impl Scouting {
             transit_cost: 0,
         };
         let private = PrivateEndpoints::default();
-        let told = PeerApiSettings {
+        let client_settings = PeerApiSettings {
             me: prefix(ME),
             network: network(),
             port: 1,
             private,
         };
-        let asker = PeerApiClient::new(&told, &ca.member(ME)).unwrap();
-        let (tell_sounded, sounded) = unbounded_channel();
-        let (tell_scouted, scouted) = unbounded_channel();
+        let client = PeerApiClient::new(&client_settings, &ca.member(ME)).unwrap();
+        let (report_answered, answered) = unbounded_channel();
+        let (report_rtts, rtts) = unbounded_channel();
         let sink = Sink {
-            sounded: tell_sounded,
-            scouted: tell_scouted,
+            answered: report_answered,
+            rtts: report_rtts,
         }
         .start();
         let store = Store {
             candidates: SharedCandidates::new(ArcSwap::from_pointee(vec![peer])),
             ..Store::new(Clock::boottime(), prefix(ME))
         };
-        let scout = CandidateProber::new(CandidateProberDeps {
+        let prober = CandidateProber::new(CandidateProberDeps {
             settings: CandidateProberSettings::of(prefix(ME), document),
             store,
-            peers: asker,
+            peers: client,
             readers: vec![sink.clone().recipient()],
             outcomes: sink.recipient(),
         });
         Self {
             ca,
-            scout: scout.start(),
-            sounded,
-            scouted,
+            prober: prober.start(),
+            answered,
+            rtts,
         }
     }
 
     /// From now on the network is that.
     fn change(&self, document: &NetworkDocument) {
-        let held = self.ca.holding(&self.ca.sealed(document)).load_full();
+        let documents = self.ca.holding(&self.ca.sealed(document)).load_full();
         let kind = Some(DocumentKind::Network);
-        self.scout.do_send(DocumentsChanged {
+        self.prober.do_send(DocumentsChanged {
             kind,
-            documents: held,
+            documents,
             revoked: Default::default(),
         });
     }
 
-    /// What the next sounding brings, or the first one that brings what is expected: one may be under way.
+    /// Waits for a probe with the expected outcome; one with the settings of before may be under way.
     async fn check(&mut self, answered: bool) {
         let found = async {
             loop {
                 let (fact, rtt) = (
-                    self.sounded.recv().await.unwrap(),
-                    self.scouted.recv().await.unwrap(),
+                    self.answered.recv().await.unwrap(),
+                    self.rtts.recv().await.unwrap(),
                 );
                 assert_eq!(fact, rtt.is_some());
                 assert!(rtt.is_none_or(|rtt| rtt < Duration::from_secs(1)));
@@ -197,11 +197,11 @@ async fn server(folder: &Path, port: u16, key: u8) -> Child {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
-    let mut said = String::new();
+    let mut output = String::new();
     loop {
         let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap();
-        let line = line.unwrap_or_else(|| panic!("openvpn ended: {said}"));
-        said.push_str(&line);
+        let line = line.unwrap_or_else(|| panic!("openvpn exited: {output}"));
+        output.push_str(&line);
         if line.contains("Initialization Sequence Completed") {
             server.stdout = Some(lines.into_inner().into_inner());
             return server;
@@ -217,33 +217,33 @@ fn a_server_answers_as_soon_as_the_network_document_has_its_key() {
     Namespace::new().actors(|| async {
         let folder = tempfile::tempdir().unwrap();
         let _server = server(folder.path(), 1194, 0xb).await;
-        // A refresh of an hour sounds once a minute: the changed one counts at once, too.
-        let mut scouting = Scouting::start("127.0.0.1:1194", &document(1, 3600, 0xa, None));
-        scouting.change(&document(2, 60, 0xa, None));
-        scouting.check(false).await;
-        scouting.change(&document(3, 60, 0xa, Some(0xb)));
-        scouting.check(true).await;
-        scouting.change(&document(4, 60, 0xc, None));
-        scouting.check(false).await;
-        scouting.change(&document(5, 60, 0xb, None));
-        scouting.check(true).await;
+        // With a refresh of an hour a candidate is probed once a minute; the changed interval counts at once, too.
+        let mut probing = Probing::start("127.0.0.1:1194", &document(1, 3600, 0xa, None));
+        probing.change(&document(2, 60, 0xa, None));
+        probing.check(false).await;
+        probing.change(&document(3, 60, 0xa, Some(0xb)));
+        probing.check(true).await;
+        probing.change(&document(4, 60, 0xc, None));
+        probing.check(false).await;
+        probing.change(&document(5, 60, 0xb, None));
+        probing.check(true).await;
     });
 }
 
 #[test]
-fn who_does_not_answer_is_given_up_by_the_deadline_and_stays_unknown() {
+fn a_silent_candidate_has_no_round_trip_after_the_deadline() {
     if !netns::can() {
         return;
     }
     Namespace::new().actors(|| async {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
-        let mut scouting = Scouting::start(
+        let mut probing = Probing::start(
             &format!("127.0.0.1:{port}"),
             &document(1, 60, 0xa, Some(0xb)),
         );
-        scouting.check(false).await;
-        // It was knocked at, by either key.
+        probing.check(false).await;
+        // It received packets made with either key.
         let mut packet = [0; 64];
         for _ in 0..4 {
             assert_eq!(
@@ -258,7 +258,7 @@ fn who_does_not_answer_is_given_up_by_the_deadline_and_stays_unknown() {
 }
 
 #[test]
-fn nobody_is_sounded_by_way_of_the_network_itself() {
+fn no_candidate_is_probed_through_the_network_itself() {
     if !netns::can() {
         return;
     }
@@ -272,11 +272,11 @@ fn nobody_is_sounded_by_way_of_the_network_itself() {
     namespace.actors(|| async {
         let silent = UdpSocket::bind("[::]:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
-        let mut scouting = Scouting::start(
+        let mut probing = Probing::start(
             &format!("[2001:db8:9::5]:{port}"),
             &document(1, 60, 0xa, None),
         );
-        scouting.check(false).await;
-        assert!(silent.try_recv(&mut [0; 64]).is_err(), "it was sounded");
+        probing.check(false).await;
+        assert!(silent.try_recv(&mut [0; 64]).is_err(), "it was probed");
     });
 }

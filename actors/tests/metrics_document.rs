@@ -152,7 +152,7 @@ async fn the_document_lists_the_reasons_of_each_order_and_of_closed_tunnels() {
 }
 
 #[actix::test]
-async fn a_full_picture_has_a_sample_of_every_metric() {
+async fn a_full_snapshot_has_a_sample_of_every_metric() {
     let node = Node::start().await;
     let (_, text) = node.get("/metrics").await;
     for family in exporter::FAMILIES {

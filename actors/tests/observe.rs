@@ -34,7 +34,7 @@ use wire::control::{
 };
 
 #[actix::test]
-async fn promtool_has_no_complaint_and_the_numbers_are_those_told() {
+async fn promtool_accepts_the_metrics_and_the_numbers_are_those_reported() {
     let node = Node::start().await;
     let (status, text) = node.get("/metrics").await;
     assert_eq!(status, 200);
@@ -86,10 +86,10 @@ async fn promtool_has_no_complaint_and_the_numbers_are_those_told() {
         .unwrap()
         .write_all(text.as_bytes())
         .unwrap();
-    let said = promtool.wait_with_output().unwrap();
-    let complaint = [said.stdout, said.stderr].concat();
+    let output = promtool.wait_with_output().unwrap();
+    let complaint = [output.stdout, output.stderr].concat();
     assert!(
-        said.status.success() && complaint.is_empty(),
+        output.status.success() && complaint.is_empty(),
         "{}",
         String::from_utf8_lossy(&complaint)
     );
@@ -115,12 +115,12 @@ async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
 #[actix::test]
 async fn a_telemetry_made_anew_goes_on_counting() {
     let node = Node::start().await;
-    let anew = Telemetry::new(TelemetryDeps {
+    let restarted = Telemetry::new(TelemetryDeps {
         clock: node.clock.clone(),
         published: node.published.clone(),
     })
     .start();
-    anew.do_send(ActorRestarted { actor: "planner" });
+    restarted.do_send(ActorRestarted { actor: "planner" });
     let count = || node.published.load().counts.remade.get("planner").copied();
     until("the second restart", async || {
         (count() == Some(2)).then_some(())
@@ -207,7 +207,7 @@ async fn the_control_socket_tells_what_was_told() {
     assert_eq!(out, [("11/16", false), ("12/16", true)]);
     let decisions: DecisionsDocument = document(&path, DECISIONS_PATH).await;
     assert!(decisions.dry_run);
-    let told = |entry: &wire::control::DecisionEntry| {
+    let summary = |entry: &wire::control::DecisionEntry| {
         (entry.number, entry.order.clone(), entry.peer.clone())
     };
     let expected = [
@@ -219,7 +219,7 @@ async fn the_control_socket_tells_what_was_told() {
     let expected =
         expected.map(|(number, order, peer)| (number, order.to_owned(), Some(peer.to_owned())));
     assert_eq!(
-        decisions.decisions.iter().map(told).collect::<Vec<_>>(),
+        decisions.decisions.iter().map(summary).collect::<Vec<_>>(),
         expected
     );
 

@@ -49,42 +49,42 @@ use wire::{
 };
 
 const PORT: u16 = 326;
-const ASKED: u32 = 7;
-const ASKS: u32 = 8;
+const SERVER: u32 = 7;
+const CLIENT: u32 = 8;
 
 #[test]
-fn a_member_tells_a_member_where_it_can_be_dialled() {
+fn a_member_gets_the_endpoints_of_another_member() {
     check(|| async {
         let ca = Ca::new();
-        serve(&ca, ASKED, ASKED);
-        let endpoints = ask(&asker(&ca, ASKS)).await.unwrap().endpoints;
+        serve(&ca, SERVER, SERVER);
+        let endpoints = ask(&client(&ca, CLIENT)).await.unwrap().endpoints;
         assert_eq!(endpoints, [endpoint("udp:45.67.0.1:1194")]);
     });
 }
 
 #[test]
-fn a_member_tells_a_member_how_it_sees_the_network_and_what_it_would_lose_with_it() {
+fn a_member_gets_the_route_view_of_another_member_and_the_regret_of_their_tunnel() {
     check(|| async {
         let ca = Ca::new();
-        serve(&ca, ASKED, ASKED);
-        let asker = asker(&ca, ASKS);
-        ask(&asker).await.unwrap();
-        let view = asker.view(prefix(ASKED)).await.unwrap();
+        serve(&ca, SERVER, SERVER);
+        let client = client(&ca, CLIENT);
+        ask(&client).await.unwrap();
+        let view = client.view(prefix(SERVER)).await.unwrap();
         assert_eq!(
             (view.peer, view.accepts_tunnels, view.accepted, view.regret),
-            (prefix(ASKED), true, Some(3), Some(40))
+            (prefix(SERVER), true, Some(3), Some(40))
         );
         assert_eq!(view.distances, [(prefix(20), 96), (prefix(21), 300)]);
     });
 }
 
 #[test]
-fn who_has_no_certificate_of_the_network_gets_no_answer_and_is_not_believed() {
+fn a_client_without_a_certificate_of_the_network_gets_no_answer() {
     check(|| async {
         let (ca, other) = (Ca::new(), Ca::new());
-        serve(&ca, ASKED, ASKED);
-        ask(&asker(&ca, ASKS)).await.unwrap();
-        let foreign = ask(&asker(&other, ASKS)).await;
+        serve(&ca, SERVER, SERVER);
+        ask(&client(&ca, CLIENT)).await.unwrap();
+        let foreign = ask(&client(&other, CLIENT)).await;
         assert!(
             matches!(foreign, Err(PeerApiError::Http { .. })),
             "{foreign:?}"
@@ -96,8 +96,8 @@ fn who_has_no_certificate_of_the_network_gets_no_answer_and_is_not_believed() {
 fn a_member_that_comes_from_an_address_not_its_own_is_refused() {
     check(|| async {
         let ca = Ca::new();
-        serve(&ca, ASKED, ASKED);
-        let answer = ask(&asker(&ca, 9)).await;
+        serve(&ca, SERVER, SERVER);
+        let answer = ask(&client(&ca, 9)).await;
         let Err(PeerApiError::Http { source, .. }) = answer else {
             panic!("{answer:?}")
         };
@@ -109,8 +109,8 @@ fn a_member_that_comes_from_an_address_not_its_own_is_refused() {
 fn a_member_that_answers_at_an_address_not_its_own_is_not_believed() {
     check(|| async {
         let ca = Ca::new();
-        serve(&ca, 9, ASKED);
-        let answer = ask(&asker(&ca, ASKS)).await;
+        serve(&ca, 9, SERVER);
+        let answer = ask(&client(&ca, CLIENT)).await;
         assert!(
             matches!(&answer, Err(PeerApiError::Http { source, .. }) if source.is_connect()),
             "{answer:?}"
@@ -119,14 +119,14 @@ fn a_member_that_answers_at_an_address_not_its_own_is_not_believed() {
 }
 
 #[test]
-fn a_member_is_told_a_random_sample_of_peers_no_larger_than_it_asks_for() {
+fn a_member_gets_a_random_sample_of_peers_no_larger_than_requested() {
     check(|| async {
         let ca = Ca::new();
-        serve(&ca, ASKED, ASKED);
-        ask(&asker(&ca, ASKS)).await.unwrap();
+        serve(&ca, SERVER, SERVER);
+        ask(&client(&ca, CLIENT)).await.unwrap();
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(ca.member(ASKS).client().unwrap())
-            .local_address(IpAddr::V6(network().node_address(prefix(ASKS))))
+            .tls_backend_preconfigured(ca.member(CLIENT).client().unwrap())
+            .local_address(IpAddr::V6(network().node_address(prefix(CLIENT))))
             .build()
             .unwrap();
         let mut samples = Vec::new();
@@ -136,7 +136,7 @@ fn a_member_is_told_a_random_sample_of_peers_no_larger_than_it_asks_for() {
             ("", 64),
             ("?count=9999", 64),
         ] {
-            let address = network().node_address(prefix(ASKED));
+            let address = network().node_address(prefix(SERVER));
             let answer = http
                 .get(format!("https://[{address}]:{PORT}/v1/peers{query}"))
                 .send()
@@ -147,7 +147,7 @@ fn a_member_is_told_a_random_sample_of_peers_no_larger_than_it_asks_for() {
             samples.push(document.nodes);
         }
         assert_ne!(samples[0], samples[1]);
-        let address = network().node_address(prefix(ASKED));
+        let address = network().node_address(prefix(SERVER));
         let bad = http
             .get(format!("https://[{address}]:{PORT}/v1/peers?count=x"))
             .send()
@@ -167,8 +167,8 @@ fn a_member_is_told_a_random_sample_of_peers_no_larger_than_it_asks_for() {
 fn a_member_whose_certificate_is_revoked_is_refused() {
     check(|| async {
         let ca = Ca::new();
-        serve_holding(&ca, ASKED, ASKED, ca.holding(&ca.revocations(1, ASKS)));
-        let answer = ask(&asker(&ca, ASKS)).await;
+        serve_holding(&ca, SERVER, SERVER, ca.holding(&ca.revocations(1, CLIENT)));
+        let answer = ask(&client(&ca, CLIENT)).await;
         let Err(PeerApiError::Http { source, .. }) = answer else {
             panic!("{answer:?}")
         };
@@ -177,31 +177,31 @@ fn a_member_whose_certificate_is_revoked_is_refused() {
 }
 
 #[test]
-fn a_member_is_given_the_document_that_is_held_and_gives_a_newer_one() {
+fn a_member_gets_the_current_document_and_posts_a_newer_one() {
     check(|| async {
         let ca = Ca::new();
         let (old, new) = (ca.revocations(1, 9), ca.revocations(2, 9));
-        let mut offered = serve_holding(&ca, ASKED, ASKED, ca.holding(&old));
-        let asker = asker(&ca, ASKS);
-        ask(&asker).await.unwrap();
+        let mut offered = serve_holding(&ca, SERVER, SERVER, ca.holding(&old));
+        let client = client(&ca, CLIENT);
+        ask(&client).await.unwrap();
         assert_eq!(
-            asker
-                .document(prefix(ASKED), DocumentKind::Revocations)
+            client
+                .document(prefix(SERVER), DocumentKind::Revocations)
                 .await
                 .unwrap(),
             old
         );
-        let none = asker.document(prefix(ASKED), DocumentKind::Network).await;
+        let none = client.document(prefix(SERVER), DocumentKind::Network).await;
         assert!(
             matches!(&none, Err(PeerApiError::Http { source, .. }) if source.is_status()),
             "{none:?}"
         );
-        asker
-            .post(prefix(ASKED), DocumentKind::Revocations, &new)
+        client
+            .post(prefix(SERVER), DocumentKind::Revocations, &new)
             .await
             .unwrap();
         let DocumentOffered { from, document } = offered.recv().await.unwrap();
-        assert_eq!((from, document), (prefix(ASKS), new));
+        assert_eq!((from, document), (prefix(CLIENT), new));
     });
 }
 
@@ -238,8 +238,8 @@ fn only_a_newer_document_that_the_ca_vouches_for_is_taken() {
 fn an_answer_about_another_node_is_not_believed() {
     check(|| async {
         let ca = Ca::new();
-        serve(&ca, ASKED, 9);
-        let answer = ask(&asker(&ca, ASKS)).await;
+        serve(&ca, SERVER, 9);
+        let answer = ask(&client(&ca, CLIENT)).await;
         assert!(
             matches!(answer, Err(PeerApiError::OtherNode { .. })),
             "{answer:?}"
@@ -262,16 +262,16 @@ impl Handler<PeersReported> for FakeSink {
 }
 
 #[test]
-fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
+fn a_node_of_babels_table_is_asked_and_its_answer_is_reported() {
     check(|| async {
         let ca = Ca::new();
-        serve(&ca, ASKED, ASKED);
+        serve(&ca, SERVER, SERVER);
         let (sink, mut told) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
         let client = PeerDiscovery::new(PeerDiscoveryDeps {
-            me: prefix(ASKS),
-            store: Store::new(Clock::boottime(), prefix(ASKS)),
-            peers: asker(&ca, ASKS),
+            me: prefix(CLIENT),
+            store: Store::new(Clock::boottime(), prefix(CLIENT)),
+            peers: client(&ca, CLIENT),
             readers: to,
         });
         let route = |number| Route {
@@ -284,7 +284,7 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
         };
         let table = Some(BabelTable {
             neighbours: vec![],
-            routes: vec![route(ASKED), route(ASKS)],
+            routes: vec![route(SERVER), route(CLIENT)],
         });
         client.start().do_send(RoutesRead {
             at: Uptime::from_secs(1),
@@ -300,7 +300,7 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
         assert_eq!(
             heard.peers,
             [PeerReport {
-                peer: prefix(ASKED),
+                peer: prefix(SERVER),
                 endpoints,
                 transit_cost: Some(10_000)
             }]
@@ -312,16 +312,17 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_told() {
 fn a_node_that_is_not_granted_all_locks_keeps_none_and_dead_neighbours_are_skipped() {
     check(|| async {
         let ca = Ca::new();
-        serve(&ca, ASKED, ASKED);
-        ask(&asker(&ca, ASKS)).await.unwrap();
-        let all = || [prefix(ASKED), prefix(99)].into();
+        serve(&ca, SERVER, SERVER);
+        ask(&client(&ca, CLIENT)).await.unwrap();
+        let all = || [prefix(SERVER), prefix(99)].into();
         for (own_is_free, expected) in [(true, true), (false, false)] {
             let own = SharedRestartLock::new(Clock::from_fn(|| Uptime::from_secs(100)));
             assert!(own_is_free || own.acquire(prefix(20)));
             let granted =
-                restart_lock::acquire_all(prefix(ASKS), all(), own.clone(), asker(&ca, ASKS)).await;
+                restart_lock::acquire_all(prefix(CLIENT), all(), own.clone(), client(&ca, CLIENT))
+                    .await;
             assert_eq!(
-                (granted, own.holder() == Some(prefix(ASKS))),
+                (granted, own.holder() == Some(prefix(CLIENT))),
                 (expected, expected)
             );
         }

@@ -295,14 +295,14 @@ impl Handler<LeasesRead> for FakeSink {
 }
 
 #[test]
-fn the_actor_tells_the_leases_as_soon_as_they_stand() {
+fn the_actor_reports_the_leases_as_soon_as_the_router_granted_them() {
     if !netns::can() {
         return;
     }
     let site = Site::new("45.67.0.1");
     check(&site, 7, |keeper| async move {
         round(&keeper).await.unwrap();
-        let (sink, mut told) = mpsc::unbounded_channel();
+        let (sink, mut readings) = mpsc::unbounded_channel();
         let to = vec![FakeSink(sink).start().recipient()];
         PortMapping::new(PortMappingDeps {
             keeper: Rc::new(keeper),
@@ -310,7 +310,7 @@ fn the_actor_tells_the_leases_as_soon_as_they_stand() {
             readers: to,
         })
         .start();
-        let read = timeout(Duration::from_secs(9), told.recv())
+        let read = timeout(Duration::from_secs(9), readings.recv())
             .await
             .unwrap()
             .unwrap();

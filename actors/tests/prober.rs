@@ -79,7 +79,7 @@ const DEATH: &str = "nft 'table inet death {
     }
 }'";
 
-/// Hands on what it is told.
+/// Hands on what it is readings.
 struct FakeSink<M>(mpsc::UnboundedSender<M>);
 
 impl<M: Unpin + 'static> Actor for FakeSink<M> {
@@ -95,14 +95,14 @@ impl<M: actix::Message<Result = ()> + Unpin + 'static> Handler<M> for FakeSink<M
 }
 
 /// What a prober that has just begun does.
-struct Begun {
+struct StartedProber {
     orders: mpsc::UnboundedReceiver<Ordered>,
-    told: mpsc::UnboundedReceiver<ProbesRead>,
+    readings: mpsc::UnboundedReceiver<ProbesRead>,
     links: mpsc::UnboundedReceiver<LinkOrder>,
     losses: LostPeers,
 }
 
-fn prober() -> Begun {
+fn prober() -> StartedProber {
     let clock = Clock::boottime();
     let now = clock.now();
     let tunnel = |(slot, peer)| {
@@ -131,7 +131,7 @@ fn prober() -> Begun {
         pace: ProbePace::new(&Parameters::default(), 8),
     };
     let (order, orders) = mpsc::unbounded_channel();
-    let (tell, told) = mpsc::unbounded_channel();
+    let (tell, readings) = mpsc::unbounded_channel();
     let (link, links) = mpsc::unbounded_channel();
     let (order, tell) = (
         FakeSink(order).start().recipient(),
@@ -155,15 +155,15 @@ fn prober() -> Begun {
         readers: vec![prober.recipient()],
     })
     .start();
-    Begun {
+    StartedProber {
         orders,
-        told,
+        readings,
         links,
         losses,
     }
 }
 
-/// Waits for the order and says how long it took.
+/// Waits for the order and prints how long it took.
 async fn check(orders: &mut mpsc::UnboundedReceiver<Ordered>, within: Duration) {
     let from = os::clock::runtime_now();
     let ordered = timeout(within, orders.recv()).await;
@@ -180,10 +180,10 @@ async fn check(orders: &mut mpsc::UnboundedReceiver<Ordered>, within: Duration) 
     eprintln!("ordered after {took:?}");
 }
 
-/// Waits until both tunnels have a round trip, and says which.
-async fn until_answered(told: &mut mpsc::UnboundedReceiver<ProbesRead>) {
+/// Waits until both tunnels have a round trip of less than 250 ms.
+async fn until_answered(readings: &mut mpsc::UnboundedReceiver<ProbesRead>) {
     loop {
-        let read = timeout(Duration::from_secs(5), told.recv())
+        let read = timeout(Duration::from_secs(5), readings.recv())
             .await
             .unwrap()
             .unwrap();
@@ -215,40 +215,41 @@ fn traffic() -> tokio::task::JoinHandle<()> {
 }
 
 #[test]
-fn a_silent_death_under_traffic_is_found_within_two_seconds_and_neighbours_hear_of_it() {
+fn a_silent_death_under_traffic_is_detected_within_two_seconds_and_reported_to_neighbours() {
     if !netns::can() {
         return;
     }
     let (we, they) = two_peers();
-    let ears = they.on(|| UdpSocket::bind("[::]:327").unwrap());
+    let suspicions = they.on(|| UdpSocket::bind("[::]:327").unwrap());
     we.actors(move || async move {
-        let Begun {
+        let StartedProber {
             mut orders,
-            mut told,
+            mut readings,
             ..
         } = prober();
-        until_answered(&mut told).await;
+        until_answered(&mut readings).await;
         let traffic = traffic();
         for _ in 0..3 {
-            told.recv().await.unwrap();
+            readings.recv().await.unwrap();
         }
         they.sh(DEATH);
         check(&mut orders, Duration::from_secs(2)).await;
         traffic.abort();
         // Two seconds: all copies are under way.
-        told.recv().await.unwrap();
-        told.recv().await.unwrap();
-        assert_eq!(they.on(move || heard(&ears)), 3);
+        readings.recv().await.unwrap();
+        readings.recv().await.unwrap();
+        assert_eq!(they.on(move || count_suspicions(&suspicions)), 3);
     });
 }
 
 /// How many copies of one suspicion of [`DIES`] wait unread.
-fn heard(ears: &UdpSocket) -> usize {
-    ears.set_read_timeout(Some(Duration::from_millis(100)))
+fn count_suspicions(suspicions: &UdpSocket) -> usize {
+    suspicions
+        .set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();
     let mut bytes = [0; 100];
     let mut copies = Vec::new();
-    while let Ok(length) = ears.recv(&mut bytes) {
+    while let Ok(length) = suspicions.recv(&mut bytes) {
         copies.push(Suspicion::decode(&bytes[..length]).unwrap());
     }
     assert!(
@@ -261,43 +262,43 @@ fn heard(ears: &UdpSocket) -> usize {
 }
 
 #[test]
-fn neighbours_hear_of_a_tunnel_that_was_lost() {
+fn a_lost_tunnel_is_reported_to_neighbours() {
     if !netns::can() {
         return;
     }
     let (we, they) = two_peers();
-    let ears = they.on(|| UdpSocket::bind("[::]:327").unwrap());
+    let suspicions = they.on(|| UdpSocket::bind("[::]:327").unwrap());
     we.actors(move || async move {
-        let Begun {
-            mut told,
+        let StartedProber {
+            mut readings,
             losses,
             orders: _orders,
             ..
         } = prober();
-        until_answered(&mut told).await;
+        until_answered(&mut readings).await;
         losses.note(prefix(DIES));
-        told.recv().await.unwrap();
+        readings.recv().await.unwrap();
         losses.note(prefix(DIES));
-        told.recv().await.unwrap();
-        assert_eq!(they.on(move || heard(&ears)), 3);
+        readings.recv().await.unwrap();
+        assert_eq!(they.on(move || count_suspicions(&suspicions)), 3);
     });
 }
 
 #[test]
-fn a_suspicion_makes_an_idle_tunnel_to_the_dead_end_soon_and_leaves_a_living_one_alone() {
+fn a_suspicion_closes_an_idle_tunnel_to_a_dead_peer_soon_and_keeps_a_living_one() {
     if !netns::can() {
         return;
     }
     let (we, they) = two_peers();
     we.actors(move || async move {
-        let Begun {
+        let StartedProber {
             mut orders,
-            mut told,
+            mut readings,
             ..
         } = prober();
-        until_answered(&mut told).await;
+        until_answered(&mut readings).await;
         let they = Rc::new(they);
-        let say = |peer: u32| {
+        let send_suspicion = |peer: u32| {
             they.on(move || {
                 let index = nix::net::if_::if_nametoindex("lives").unwrap();
                 let to = SocketAddrV6::new(link_local(prefix(ME)), PORT, 0, index);
@@ -313,34 +314,34 @@ fn a_suspicion_makes_an_idle_tunnel_to_the_dead_end_soon_and_leaves_a_living_one
             });
         };
         for _ in 0..3 {
-            told.recv().await.unwrap();
+            readings.recv().await.unwrap();
         }
-        say(DIES);
-        say(LIVES);
+        send_suspicion(DIES);
+        send_suspicion(LIVES);
         let early = timeout(Duration::from_secs(3), orders.recv()).await;
         assert!(early.is_err(), "{early:?}");
         they.sh(DEATH);
         let silent = timeout(Duration::from_millis(1500), orders.recv()).await;
         assert!(silent.is_err(), "{silent:?}");
-        say(DIES);
+        send_suspicion(DIES);
         check(&mut orders, Duration::from_secs(2)).await;
     });
 }
 
 #[test]
-fn a_peer_that_drains_is_told_that_its_tunnel_became_a_bad_way_and_nobody_else_is() {
+fn only_a_draining_peer_gets_a_high_cost_for_its_tunnel() {
     if !netns::can() {
         return;
     }
     let (we, they) = two_peers();
     we.actors(move || async move {
-        let Begun {
+        let StartedProber {
             mut links,
-            mut told,
+            mut readings,
             orders: _orders,
             ..
         } = prober();
-        until_answered(&mut told).await;
+        until_answered(&mut readings).await;
         they.on(|| {
             let lives = nix::net::if_::if_nametoindex("lives").unwrap();
             let to = SocketAddrV6::new(link_local(prefix(ME)), PORT, 0, lives);

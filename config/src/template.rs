@@ -42,7 +42,7 @@ policy: gain
 # Decide and log, but open and close no tunnel; accept all the same.
 dry-run: false
 
-# Fewer accepted tunnels (0 to 250) or dialled tunnels (1 to 30) than the network says.
+# Fewer accepted tunnels (0 to 250) or dialled tunnels (1 to 30) than the network allows.
 # max-accepted: 30
 # tunnels-to-dial: 10
 
@@ -52,7 +52,7 @@ child-users: {{ openvpn: {openvpn}, babeld: {babeld} }}
 # Ask the gateway for port mappings (UPnP): auto or off.
 upnp: auto
 
-# Believe, and tell, private addresses (10.0.0.0/8 and the like) as endpoints.
+# Accept and announce private addresses (10.0.0.0/8 and the like) as endpoints.
 private-endpoints: false
 
 # Where metrics are served: ADDRESS:PORT, the absolute path of a unix socket, or off.

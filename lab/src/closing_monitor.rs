@@ -34,7 +34,7 @@ pub struct TunnelClosing {
     pub reached_by_peer: usize,
     /// Time from the order to drain until the order to close; `None` while the tunnel drains.
     pub duration: Option<Duration>,
-    /// Whether the planner ended the drain without closing the tunnel.
+    /// Whether the planner gave up the drain without closing the tunnel.
     pub is_abandoned: bool,
 }
 

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_reply_all_pings_are_lost_and_the_gap_is_the_whole_span() {
+    fn without_a_reply_all_pings_are_lost_and_the_gap_is_the_span_of_the_record() {
         check(
             &[],
             PingSummary {

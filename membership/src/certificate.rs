@@ -68,7 +68,7 @@ impl Certificate {
     }
 
     /// Returns the remaining lifetime.
-    pub fn rest(&self, now_s: i64) -> Duration {
+    pub fn remaining(&self, now_s: i64) -> Duration {
         Duration::from_secs(u64::try_from(self.not_after_s.saturating_sub(now_s)).unwrap_or(0))
     }
 

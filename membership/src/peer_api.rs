@@ -95,7 +95,7 @@ pub struct PeerApiClient {
 /// The settings of the client.
 #[derive(Clone, Debug)]
 pub struct PeerApiSettings {
-    /// This node.
+    /// The prefix of this node.
     pub me: Prefix,
     /// The network: from a prefix to an address.
     pub network: Network,

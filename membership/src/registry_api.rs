@@ -20,7 +20,7 @@ use wire::registry::{ANSWER_LIMIT, Problem};
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// A call that took longer has failed.
-const WHOLE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The reason why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +132,7 @@ impl RegistryApiClient {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
-            .timeout(WHOLE)
+            .timeout(REQUEST_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(10))
             .build()
             .map_err(tls_error)
@@ -267,7 +267,7 @@ fn is_wrong_pin(error: &(dyn Error + 'static)) -> bool {
         .downcast_ref::<std::io::Error>()
         .and_then(std::io::Error::get_ref)
     {
-        Some(held) => is_wrong_pin(held),
+        Some(source) => is_wrong_pin(source),
         None => false,
     }
 }

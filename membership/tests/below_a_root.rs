@@ -100,8 +100,8 @@ fn network(version: u64, authorities: &[&Ca]) -> NetworkDocument {
     }
 }
 
-fn list(version: u64, barred: &[&str]) -> Revocations {
-    let authorities = barred.iter().map(ToString::to_string).collect();
+fn list(version: u64, revoked_ca: &[&str]) -> Revocations {
+    let authorities = revoked_ca.iter().map(ToString::to_string).collect();
     Revocations {
         kind: DocumentKind::Revocations,
         version,
@@ -153,14 +153,14 @@ fn a_later_ca_outruns_an_earlier_one_whatever_the_versions() {
 }
 
 #[test]
-fn a_barred_ca_is_believed_nothing_and_its_certificates_are_to_be_renewed() {
+fn documents_of_a_revoked_ca_are_rejected_and_its_certificates_are_renewed() {
     let (root, first, second) = cast();
     let held = taken(&holding(&[&root]), &first.signs(true, &network(5, &[])));
     let (old, new) = (first.node(), second.node());
     assert!(!held.is_superseded(&old) && !held.is_superseded(&new));
     let signs = taken(&held, &second.signs(true, &network(6, &[])));
     assert!(signs.is_superseded(&old) && !signs.is_superseded(&new));
-    // Barred by a list alone, as if the network document had not come yet.
+    // Revoked by a list alone, as if the network document had not come yet.
     let held = taken(&held, &second.signs(true, &list(2, &["100"])));
     assert!(held.is_superseded(&old) && !held.is_superseded(&new));
     assert!(held.is_ca_revoked("0100") && !held.is_ca_revoked("0200"));
@@ -172,13 +172,19 @@ fn a_barred_ca_is_believed_nothing_and_its_certificates_are_to_be_renewed() {
         first.signs(true, &network(9, &[])),
         first.signs(true, &list(9, &[])),
     ] {
-        let said = held.take(&document);
-        assert!(matches!(said, Err(DocumentRejected::RevokedCa)), "{said:?}");
+        let outcome = held.take(&document);
+        assert!(
+            matches!(outcome, Err(DocumentRejected::RevokedCa)),
+            "{outcome:?}"
+        );
     }
     // Nobody bars the later CA by the earlier one's word.
     let held = taken(&holding(&[&root]), &second.signs(true, &list(1, &[])));
-    let said = held.take(&first.signs(true, &list(9, &["200"])));
-    assert!(matches!(said, Ok(UpdateOutcome::Older(_))), "{said:?}");
+    let outcome = held.take(&first.signs(true, &list(9, &["200"])));
+    assert!(
+        matches!(outcome, Ok(UpdateOutcome::Older(_))),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -186,9 +192,9 @@ fn a_ca_below_a_root_brings_in_no_other_ca_and_does_not_give_up_the_root() {
     let (root, first, _) = cast();
     let (thief, rival) = (Ca::alone("thief", 0), Ca::alone("root", 1));
     let check = |held: &CurrentDocuments, authorities: &[&Ca], good: bool| {
-        let said = held.take(&first.signs(true, &network(7, authorities)));
-        let refused = matches!(said, Err(DocumentRejected::OtherTrust));
-        assert_eq!((said.is_ok(), refused), (good, !good), "{said:?}");
+        let outcome = held.take(&first.signs(true, &network(7, authorities)));
+        let refused = matches!(outcome, Err(DocumentRejected::OtherTrust));
+        assert_eq!((outcome.is_ok(), refused), (good, !good), "{outcome:?}");
     };
     let held = holding(&[&root]);
     check(&held, &[], true);

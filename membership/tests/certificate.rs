@@ -103,6 +103,9 @@ fn the_last_third_of_three_years_is_the_last_year() {
         "{}",
         read.last_third_s()
     );
-    assert_eq!(read.rest(read.not_after_s - 60), Duration::from_secs(60));
-    assert_eq!(read.rest(read.not_after_s + 60), Duration::ZERO);
+    assert_eq!(
+        read.remaining(read.not_after_s - 60),
+        Duration::from_secs(60)
+    );
+    assert_eq!(read.remaining(read.not_after_s + 60), Duration::ZERO);
 }

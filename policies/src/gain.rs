@@ -181,12 +181,13 @@ pub fn closing_loss(regret: u64, peer_regret: Option<u64>) -> u64 {
 
 /// The least gain for which a tunnel is replaced (its *worth* in `docs/POLICY.md`).
 ///
-/// `moved` is the metric of all routes that move, `rest` the number of refreshes since the last closing by plan. A
+/// `moved` is the metric of all routes that move, `refreshes_since_close` the number of refreshes since the last closing by plan. A
 /// tunnel is worth less if its peer is `crowded`, which means that it accepts no more.
-pub fn required_gain(loss: u64, moved: u64, rest: u32, crowded: bool) -> u64 {
+pub fn required_gain(loss: u64, moved: u64, refreshes_since_close: u32, crowded: bool) -> u64 {
     let (numerator, denominator) = LOSS_FRACTION;
-    let unrest = moved / MOVED_PART.saturating_mul(u64::from(rest).saturating_add(1));
-    let worth = (loss.saturating_mul(numerator) / denominator).saturating_add(unrest);
+    let disturbance =
+        moved / MOVED_PART.saturating_mul(u64::from(refreshes_since_close).saturating_add(1));
+    let worth = (loss.saturating_mul(numerator) / denominator).saturating_add(disturbance);
     let worth = if crowded { worth / CROWDED_PART } else { worth };
     worth.saturating_add(1)
 }

@@ -105,7 +105,7 @@ pub struct Planner {
     salt: u64,
     dialling: Dialling,
     /// Refreshes since the last planned closing.
-    rest: u32,
+    refreshes_since_close: u32,
     /// Refreshes between two closings that the number of nodes served decides alone.
     closing_interval: u32,
     /// Tunnels that were closed as duplicates while they connected.
@@ -139,7 +139,7 @@ impl Planner {
             chosen: BTreeSet::new(),
             salt,
             dialling: Dialling::new(salt),
-            rest: 0,
+            refreshes_since_close: 0,
             closing_interval: 1,
             closed_connecting: BTreeMap::new(),
             closings: BTreeMap::new(),
@@ -292,7 +292,7 @@ impl Planner {
             given_up: &self.given_up,
             closings: &self.closings,
             random: &self.random(snapshot),
-            rest: self.rest,
+            refreshes_since_close: self.refreshes_since_close,
         };
         assess(snapshot, &usage.collect(), &conditions)
     }

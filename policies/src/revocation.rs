@@ -137,7 +137,7 @@ impl Revocation {
                     reason: CloseReason::Revoked,
                 };
                 let terms = format!(
-                    "the certificate of {peer} is revoked, and the time to drain is over; drain_time={} s",
+                    "the certificate of {peer} is revoked, and the time to drain has elapsed; drain_time={} s",
                     DRAIN_TIME.as_secs()
                 );
                 orders.push(RevocationOrder::Tunnel(Decision { order, terms }));

@@ -231,7 +231,7 @@ impl RollingRestart {
             Decision {
                 order: Order::Close { slot, reason },
                 terms: format!(
-                    "OpenVPN runs with old certificates or keys, and the time to drain its tunnel is over; \
+                    "OpenVPN runs with old certificates or keys, and the time to drain its tunnel has elapsed; \
                      running_for={running_for} s"
                 ),
             }
@@ -339,7 +339,7 @@ impl RollingRestart {
     ) {
         self.draining_server = None;
         self.paused_until = seen.now + RETRY_DELAY;
-        orders.push(RestartOrder::AcceptAgain { transport });
+        orders.push(RestartOrder::ResumeAccepting { transport });
         let drains_with_server = |slot: &Slot| {
             let reason = seen
                 .tunnels

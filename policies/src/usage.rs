@@ -190,7 +190,7 @@ impl Usage {
         self.rate = Some(BytesPerSec(rate));
     }
 
-    /// Payload of both directions over the last window; `None` before the first window is over.
+    /// Payload of both directions over the last window; `None` before the first window is complete.
     pub fn rate(&self) -> Option<BytesPerSec> {
         self.rate
     }

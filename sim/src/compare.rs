@@ -197,13 +197,13 @@ pub fn table(comparison: &Comparison, unit: &str) -> String {
                 .map_or(String::new(), |mean| format!("{mean:.1}"))
         };
         row.extend(chosen.iter().map(at));
-        let late = course
+        let second_half = course
             .replaced_share
             .get(course.replaced_share.len() / 2..)
             .unwrap_or_default();
-        let most = late.iter().copied().fold(0.0, f64::max);
+        let max_share = second_half.iter().copied().fold(0.0, f64::max);
         row.push(course.disturbed_routes.to_string());
-        row.push(format!("at most {:.1} %", most * 100.0));
+        row.push(format!("at most {:.1} %", max_share * 100.0));
         row.push(format!("{} of {}", course.refused_dials, course.dials));
         row
     };

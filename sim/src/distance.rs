@@ -1,4 +1,4 @@
-//! Counts hops in random overlays: re6stnet's table, made anew.
+//! Counts hops in random overlays: computed for comparison with re6stnet's table.
 //!
 //! Each node draws `k` others, with replacement; two nodes that drew each other have one tunnel.
 
@@ -24,7 +24,7 @@ pub struct Distance {
     /// Half the width of its confidence interval of 95 %, as to the nodes drawn.
     pub interval: f64,
     /// The longest seen.
-    pub most_hops: u32,
+    pub max_hops: u32,
     /// The pairs without a path, as a share of all pairs.
     pub torn: f64,
 }
@@ -127,13 +127,13 @@ pub fn distance(nodes: usize, k: usize, seed: u64, threads: usize) -> Distance {
             .collect()
     });
     let others = u64::try_from(nodes).unwrap_or(u64::MAX) - 1;
-    let (mut hops, mut met, mut most) = (Vec::new(), 0u64, 0);
+    let (mut hops, mut connected_pairs, mut max_hops) = (Vec::new(), 0u64, 0);
     for rings in &rings {
         let reached: u64 = rings.iter().skip(1).sum();
         let sum: u64 = (0u64..).zip(rings).map(|(hops, count)| hops * count).sum();
         hops.push(real(sum) / real(reached.max(1)));
-        met += reached;
-        most = most.max(number(rings.len().saturating_sub(1)));
+        connected_pairs += reached;
+        max_hops = max_hops.max(number(rings.len().saturating_sub(1)));
     }
     let all = others * u64::try_from(rings.len()).unwrap_or(u64::MAX);
     let (mean_hops, interval) = interval(&hops);
@@ -142,8 +142,8 @@ pub fn distance(nodes: usize, k: usize, seed: u64, threads: usize) -> Distance {
         k,
         mean_hops,
         interval,
-        most_hops: most,
-        torn: crate::num::share(all - met, all),
+        max_hops,
+        torn: crate::num::share(all - connected_pairs, all),
     }
 }
 
@@ -151,7 +151,7 @@ pub fn distance(nodes: usize, k: usize, seed: u64, threads: usize) -> Distance {
 mod tests {
     use super::*;
 
-    /// re6stnet's table says `hops`, over all pairs, a node and itself included.
+    /// Compares with `hops` of re6stnet's table, a mean over all pairs, those of a node with itself included.
     #[track_caller]
     fn check(nodes: usize, k: usize, hops: f64) {
         let found = distance(nodes, k, 1, 2);

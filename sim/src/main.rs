@@ -195,7 +195,7 @@ impl Distance {
             found.k,
             found.mean_hops,
             found.interval,
-            found.most_hops,
+            found.max_hops,
             found.torn * 100.0
         ))?;
         cost(began)?;

@@ -1,14 +1,14 @@
 //! A network of planners: the very ones that run in the daemon, each on its own table.
 //!
-//! A round is one refresh. It passes in parts; in each part those nodes look whose planner's refresh
-//! falls into it, all at once and on the same tables. Then tunnels under drain carry no routes, ways
-//! are found anew, and the planners look again, close, and dial.
+//! A round is one refresh. It passes in parts; in each part the nodes plan whose planner's refresh
+//! falls into it, all of them on the same tables. Then draining tunnels carry no routes, the
+//! paths are computed again, and the planners plan again, close, and dial.
 
-mod looks;
+mod planning;
 
 use crate::{
     chance::{below, sample},
-    num::{index, many, number, whole},
+    num::{index, many, number, round_to_u32},
     overlay::{Limits, Overlay},
     paths::Paths,
     space::Space,
@@ -49,7 +49,7 @@ const DIAL_LOOKS: u32 = 3;
 pub struct NetSettings {
     /// Babel's metric, or pure latency.
     pub cost: LinkCost,
-    /// The number of targets of the computed paths, drawn anew in each part of a round. In smaller
+    /// The number of targets of the computed paths, drawn again in each part of a round. In smaller
     /// networks every node is a target.
     pub targets: usize,
     /// Parts of a round.
@@ -77,11 +77,11 @@ pub struct Happened {
 pub struct Net {
     /// The positions of the nodes.
     pub space: Space,
-    /// The tunnels.
+    /// All tunnels of the network.
     pub overlay: Overlay,
     paths: Paths,
     settings: NetSettings,
-    /// Each at its place, but while it looks.
+    /// The planner of each node; `None` while it plans in another thread.
     planners: Vec<Option<Planner>>,
     reached: Vec<bool>,
     alive: Vec<bool>,
@@ -163,7 +163,7 @@ impl Net {
     /// If paths are computed to a sample of the nodes, each node of the sample stands for this
     /// many nodes.
     fn stands_for(&self) -> u32 {
-        whole(many(self.space.nodes()) / many(self.settings.targets.max(1))).max(1)
+        round_to_u32(many(self.space.nodes()) / many(self.settings.targets.max(1))).max(1)
     }
 
     /// The targets of the computed paths at present, sorted.
@@ -249,16 +249,20 @@ impl Net {
         }
     }
 
-    /// Most closings by plan on one slot within any hour.
-    pub fn most_closings_per_hour(&self) -> usize {
-        let most = |moments: &Vec<Uptime>| {
+    /// The largest number of planned closes on one slot within any hour.
+    pub fn max_closings_per_hour(&self) -> usize {
+        let max_in_an_hour = |moments: &Vec<Uptime>| {
             let within = |first: &Uptime| {
-                let late = |moment: &&Uptime| **moment >= *first && moment.since(*first) < HOUR;
-                moments.iter().filter(late).count()
+                let in_hour = |moment: &&Uptime| **moment >= *first && moment.since(*first) < HOUR;
+                moments.iter().filter(in_hour).count()
             };
             moments.iter().map(within).max().unwrap_or(0)
         };
-        self.closings.values().map(most).max().unwrap_or(0)
+        self.closings
+            .values()
+            .map(max_in_an_hour)
+            .max()
+            .unwrap_or(0)
     }
 
     /// One refresh passes.
@@ -278,34 +282,35 @@ impl Net {
         // If paths are computed to few nodes only, not all nodes shall dial these at the same
         // time.
         let parts = self.settings.parts.max(1);
-        let turn = |node: u32| paths.targets().len() > FEW || node % parts == part % parts;
+        let may_fill = |node: u32| paths.targets().len() > FEW || node % parts == part % parts;
         let due = |node: &u32| {
             let planner = self.planners.get(index(*node)).and_then(Option::as_ref);
-            let fills =
-                || turn(*node) && self.overlay.dialled(*node).count() < self.overlay.limits().dial;
+            let fills = || {
+                may_fill(*node) && self.overlay.dialled(*node).count() < self.overlay.limits().dial
+            };
             self.lives(*node)
                 && planner.is_some_and(|planner| planner.next_refresh() <= now || fills())
         };
         let mut due: Vec<_> = (0..number(self.space.nodes())).filter(due).collect();
         self.rng.shuffle(&mut due);
         let salt = self.rng.bits();
-        let mut worlds = self.scout(&due, &paths, salt);
+        let mut observations_of = self.observe(&due, &paths, salt);
         let mut drained = Vec::new();
-        self.look(&due, &mut worlds, now, &mut drained, happened);
+        self.plan(&due, &mut observations_of, now, &mut drained, happened);
         if !drained.is_empty() {
             self.paths
                 .renew(&mut self.overlay, paths.targets(), &self.liars);
             let short = |node: &u32| self.dialled_that_stay(*node) < self.overlay.limits().dial;
             let concerned: Vec<_> = due.iter().copied().filter(short).collect();
-            self.renew(&concerned, &mut worlds, &self.paths);
+            self.renew(&concerned, &mut observations_of, &self.paths);
         }
         let mut closed = Vec::new();
         for at in [now + DRAINED, now + DRAINED + LONELY] {
-            let under_way = drained.iter().filter(|at| !closed.contains(*at));
-            let closing: Vec<_> = under_way
+            let still_draining = drained.iter().filter(|at| !closed.contains(*at));
+            let closing: Vec<_> = still_draining
                 .filter_map(|at| Some(self.overlay.tunnel(*at)?.dialler))
                 .collect();
-            self.look(&closing, &mut worlds, at, &mut closed, happened);
+            self.plan(&closing, &mut observations_of, at, &mut closed, happened);
         }
         happened.disturbed += disturbed(&self.overlay, &paths, &closed);
         happened.closed += u64::try_from(closed.len()).unwrap_or(0);
@@ -315,7 +320,13 @@ impl Net {
                 |node: &u32| self.overlay.dialled(*node).count() < self.overlay.limits().dial;
             let wanting: Vec<_> = due.iter().copied().filter(wants).collect();
             let at = now + DRAINED + LONELY + DIAL_PACE * step;
-            self.look(&wanting, &mut worlds, at, &mut Vec::new(), happened);
+            self.plan(
+                &wanting,
+                &mut observations_of,
+                at,
+                &mut Vec::new(),
+                happened,
+            );
         }
     }
 }

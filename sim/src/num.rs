@@ -27,9 +27,9 @@ pub fn many(count: usize) -> f64 {
 /// The nearest whole number, 0 to 2^32 - 1.
 #[expect(
     clippy::as_conversions,
-    reason = "std has no other way from a real number to a whole one"
+    reason = "std offers no other conversion from a float to an integer"
 )]
-pub fn whole(real: f64) -> u32 {
+pub fn round_to_u32(real: f64) -> u32 {
     real.round().clamp(0.0, f64::from(u32::MAX)) as u32
 }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use policies::{link_cost::LinkCost, orders::CloseReason, rng::Rng, units::Uptime};
 
-/// One tunnel.
+/// One tunnel between two nodes.
 #[derive(Clone, Debug)]
 pub struct Tunnel {
     /// The node that dialled.
@@ -43,11 +43,11 @@ impl Tunnel {
 pub struct Limits {
     /// The maximum number of tunnels that the node dialled.
     pub dial: usize,
-    /// Of both roles.
+    /// The maximum number of tunnels of both roles.
     pub degree: usize,
 }
 
-/// All tunnels.
+/// The tunnels of all nodes.
 #[derive(Clone, Debug)]
 pub struct Overlay {
     /// By number; numbers are not used again before the vacant ones are.
@@ -55,7 +55,7 @@ pub struct Overlay {
     vacant: Vec<u32>,
     /// For each node its tunnels: the far end and the tunnel's number.
     links: Vec<Vec<(u32, u32)>>,
-    /// Nodes whose tunnels came, went, began or ceased to drain since somebody asked.
+    /// Nodes whose tunnels were opened, closed, drained or undrained since the last call of `take_changed`.
     changed: Vec<u32>,
     limits: Limits,
     cost: LinkCost,

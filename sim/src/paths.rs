@@ -1,6 +1,6 @@
-//! Finds the shortest ways to some nodes, as Babel does once it has settled.
+//! Finds the shortest paths to some nodes, as Babel does once it has settled.
 //!
-//! Nodes take turns in asking their neighbours (Bellman and Ford), for sixteen targets at a time: what a neighbour
+//! Each node in turn compares what its neighbours know (Bellman and Ford), for sixteen targets at a time: what a neighbour
 //! knows of these lies together, and few instructions compare all of it. Targets are shared among threads, and the
 //! result does not depend on how.
 
@@ -344,9 +344,9 @@ mod tests {
 
     /// Checks the paths against their definition, target by target.
     #[track_caller]
-    fn check(ways: &Paths, overlay: &Overlay, liars: &[u32]) {
+    fn check(paths: &Paths, overlay: &Overlay, liars: &[u32]) {
         let nodes = number(overlay.nodes());
-        for (place, target) in ways.targets().iter().enumerate() {
+        for (place, target) in paths.targets().iter().enumerate() {
             let mut plain = vec![u32::from(NOWHERE); overlay.nodes()];
             liars
                 .iter()
@@ -367,13 +367,13 @@ mod tests {
                 }
             }
             for node in 0..nodes {
-                let own = ways.row(node)[place];
+                let own = paths.row(node)[place];
                 assert_eq!(u32::from(own), plain[index(node)]);
-                let first = ways.firsts(node)[place];
-                assert_eq!(first, ways.next(node, place).map(|(_, at)| at));
+                let first = paths.firsts(node)[place];
+                assert_eq!(first, paths.next(node, place).map(|(_, at)| at));
                 assert_eq!(first.is_none(), own == 0 || own == NOWHERE);
                 let by =
-                    |(_, at): &(u32, u32)| ways.by(node, *at).any(|by| by == place).then_some(*at);
+                    |(_, at): &(u32, u32)| paths.by(node, *at).any(|by| by == place).then_some(*at);
                 assert_eq!(
                     overlay
                         .links(node)
@@ -385,10 +385,10 @@ mod tests {
                 if let Some(tunnel) = first.map(|at| overlay.tunnel(at).unwrap()) {
                     assert!(tunnel.draining.is_none());
                     assert_eq!(
-                        u32::from(own - ways.row(tunnel.far(node))[place]),
+                        u32::from(own - paths.row(tunnel.far(node))[place]),
                         tunnel.cost
                     );
-                    let end = ways.end(node, place);
+                    let end = paths.end(node, place);
                     assert!(end == *target || liars.contains(&end));
                 }
             }
@@ -397,13 +397,14 @@ mod tests {
 
     /// Follows each path to find whether it uses one of the tunnels.
     #[track_caller]
-    fn check_over(ways: &Paths, overlay: &Overlay, tunnels: &[u32]) {
+    fn check_over(paths: &Paths, overlay: &Overlay, tunnels: &[u32]) {
         let mut count = 0;
         for (node, place) in
-            (0..40).flat_map(|node| (0..ways.targets().len()).map(move |place| (node, place)))
+            (0..40).flat_map(|node| (0..paths.targets().len()).map(move |place| (node, place)))
         {
-            let steps =
-                std::iter::successors(ways.next(node, place), |(node, _)| ways.next(*node, place));
+            let steps = std::iter::successors(paths.next(node, place), |(node, _)| {
+                paths.next(*node, place)
+            });
             count += usize::from(steps.into_iter().any(|(_, at)| tunnels.contains(&at)));
         }
         let ends = |at: &u32| {
@@ -412,22 +413,22 @@ mod tests {
                 .map(|tunnel| (*at, [tunnel.dialler, tunnel.acceptor]))
         };
         let tunnels: Vec<_> = tunnels.iter().filter_map(ends).collect();
-        assert_eq!(ways.over(&tunnels), count);
+        assert_eq!(paths.over(&tunnels), count);
     }
 
     #[test]
-    fn the_ways_are_the_shortest_while_tunnels_drain_close_and_open_and_targets_change() {
+    fn paths_are_the_shortest_while_tunnels_drain_close_and_open_and_targets_change() {
         let limits = Limits { dial: 3, degree: 9 };
         for seed in 0..20 {
             let (space, mut rng) = (Space::synthetic(40, seed), Rng::new(seed));
             let mut overlay = Overlay::random(&space, limits, LinkCost::default(), &mut rng);
-            let mut ways = Paths::default();
+            let mut paths = Paths::default();
             for step in 0..6 {
                 let targets: Vec<_> = (0..40).filter(|_| rng.below(4) != 0).collect();
                 let liars: &[u32] = if seed % 2 == 0 { &[] } else { &[3, 9] };
-                ways.renew(&mut overlay, &targets, liars);
-                check(&ways, &overlay, liars);
-                check_over(&ways, &overlay, &[3, 30, 77]);
+                paths.renew(&mut overlay, &targets, liars);
+                check(&paths, &overlay, liars);
+                check_over(&paths, &overlay, &[3, 30, 77]);
                 let now = Uptime::from_secs(step);
                 for _ in 0..rng.below(30) {
                     let (at, node) = (number(below(&mut rng, 120)), number(below(&mut rng, 40)));

@@ -1,4 +1,4 @@
-//! Feeds what a real node was recorded to see to the planner, and tells what it would have ordered.
+//! Replays the recorded readings of a real node to the planner, and prints the orders that it would have given.
 //!
 //! A recording is what `warren status`, `peers`, `routes` and `tunnels` print with `--json`, one document
 //! after another, in whatever lines. Each tunnels' document is one look at all that came before it. Orders
@@ -31,8 +31,8 @@ use wire::control::{PeersDocument, RoutesDocument, StatusDocument, TunnelEntry, 
 
 /// The moment of the first document: long enough after the machine's start for any age.
 const BEGAN: Uptime = Uptime(Duration::from_secs(100_000_000));
-/// Most bytes of a recording: a week of documents of 10 kB, twice a minute.
-const MOST_BYTES: u64 = 256 << 20;
+/// The maximum size of a recording in bytes: a week of documents of 10 kB, twice a minute.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// The recording and the settings of a replay.
 #[derive(clap::Args)]
@@ -68,13 +68,12 @@ impl Replay {
         let mut text = String::new();
         let file =
             std::fs::File::open(&self.recording).with_context(|| format!("cannot open {path}"))?;
-        let read = file.take(MOST_BYTES + 1).read_to_string(&mut text);
+        let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
         let bytes = read.with_context(|| format!("cannot read {path}"))?;
-        let most = MOST_BYTES;
         ensure!(
-            u64::try_from(bytes)? <= most,
+            u64::try_from(bytes)? <= MAX_BYTES,
             "{path} is larger than {} MiB",
-            most >> 20
+            MAX_BYTES >> 20
         );
         let parameters = Parameters {
             tunnels_to_dial: self.tunnels_to_dial,
@@ -97,7 +96,7 @@ impl Replay {
     }
 }
 
-/// One document of a recording. Its fields tell its kind.
+/// One document of a recording. Its kind follows from its fields.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Document {
@@ -110,11 +109,11 @@ enum Document {
 /// An order that the planner would have given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ordered {
-    /// Seconds since the first look.
+    /// Seconds since the first document.
     pub at_s: u64,
     /// `open`, `drain`, `undrain` or `close`.
     pub order: &'static str,
-    /// The slot.
+    /// The slot of the tunnel.
     pub slot: String,
     /// The reason of the order.
     pub reason: &'static str,
@@ -155,7 +154,7 @@ struct Tape {
 /// # Errors
 ///
 /// A document that is none of the four, that names something no node could, or comes before the status;
-/// it is told by its number, from 1.
+/// the error names its number, from 1.
 pub fn replay(recording: &str, settings: PlannerSettings) -> anyhow::Result<Replayed> {
     let mut tape = Tape {
         planner: None,
@@ -241,7 +240,7 @@ impl Tape {
             .filter(|decision| !decision.is_repeated());
         self.done
             .orders
-            .extend(fresh.map(|decision| told(decision, now)));
+            .extend(fresh.map(|decision| ordered(decision, now)));
         if let Some(verdicts) = plan.verdicts {
             let one =
                 |verdict: policies::planner::Verdict| (verdict.slot.to_string(), verdict.text);
@@ -302,7 +301,7 @@ impl Tape {
     }
 }
 
-fn told(decision: Decision, now: Uptime) -> Ordered {
+fn ordered(decision: Decision, now: Uptime) -> Ordered {
     let (order, slot, reason, peer) = match decision.order {
         Order::Open {
             slot, peer, reason, ..

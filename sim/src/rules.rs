@@ -23,7 +23,7 @@ pub enum Rule {
 pub struct Ruled {
     /// The positions of the nodes.
     pub space: Space,
-    /// The tunnels.
+    /// All tunnels of the network.
     pub overlay: Overlay,
     paths: Paths,
     rule: Rule,

@@ -1,21 +1,21 @@
-//! Lets a network of planners live through churn, deaths, partitions, flapping peers and liars.
+//! Runs a network of planners through churn, deaths, partitions, flapping peers and liars.
 
 use crate::{
     chance::{below, sample, unit},
     net::{Happened, Net},
-    num::{index, many, number, real, share, whole},
+    num::{index, many, number, real, round_to_u32, share},
     output::Progress,
     paths::Paths,
 };
 use policies::rng::Rng;
 use serde::Serialize;
 
-/// The faults that the network suffers.
+/// The faults of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fate {
     /// The number of refreshes.
     pub rounds: u64,
-    /// The share of the nodes that fail in each round, and start anew in the next.
+    /// The share of the nodes that fail in each round, and start again in the next.
     pub churn: f64,
     /// In that round so many of the nodes (a share) die for good.
     pub mass_death: Option<(u64, f64)>,
@@ -36,7 +36,7 @@ pub struct Round {
     pub torn: f64,
     /// The number of tunnels.
     pub tunnels: usize,
-    /// Closed by plan.
+    /// The number of tunnels closed by plan.
     pub closed: u64,
     /// The number of dials that were given up.
     pub given_up: u64,
@@ -48,18 +48,18 @@ pub struct Round {
     pub disturbed: u64,
 }
 
-/// The whole course.
+/// The results of all rounds.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Course {
     /// Nodes at the beginning.
     pub nodes: usize,
     /// Each round, the state before the first at the front.
     pub rounds: Vec<Round>,
-    /// Most closings by plan on one slot within any hour.
-    pub most_closings_per_slot_and_hour: usize,
+    /// The largest number of planned closes on one slot within any hour.
+    pub max_closings_per_slot_and_hour: usize,
     /// Dials that were refused, as a part of all.
     pub refused_share: f64,
-    /// Most tunnels of one node at the end of any round, as a part of its limit.
+    /// The largest number of tunnels of one node at the end of any round, as a share of its limit.
     pub fullest: f64,
     /// The paths that end at a liar instead of their target, as a share of all: before the first
     /// round, and at the
@@ -67,7 +67,7 @@ pub struct Course {
     pub through_liars: (f64, f64),
 }
 
-/// Lives through it all.
+/// Runs all rounds with their faults.
 pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let nodes = net.space.nodes();
@@ -81,7 +81,7 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
     course.through_liars.0 = through_liars(net, &paths);
     course
         .rounds
-        .push(told(net, &paths, 0, Happened::default(), per_ms));
+        .push(summarize(net, &paths, 0, Happened::default(), per_ms));
     let mut gone: Vec<u32> = Vec::new();
     for round in 1..=fate.rounds {
         let back = std::mem::take(&mut gone);
@@ -90,10 +90,10 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
                 net.die(node);
             }
         }
-        if let Some((from, lasts)) = fate.partition {
+        if let Some((from, length)) = fate.partition {
             if from == round {
                 net.part_in_two((0..nodes).map(|_| below(&mut rng, 2) == 1).collect());
-            } else if from + lasts == round {
+            } else if from + length == round {
                 net.sides = None;
             }
         }
@@ -113,14 +113,14 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
         let paths = net.paths();
         course
             .rounds
-            .push(told(net, &paths, round, happened, per_ms));
+            .push(summarize(net, &paths, round, happened, per_ms));
         course.fullest = course.fullest.max(fullest(net));
         if round == fate.rounds {
             course.through_liars.1 = through_liars(net, &paths);
         }
         progress.step();
     }
-    course.most_closings_per_slot_and_hour = net.most_closings_per_hour();
+    course.max_closings_per_slot_and_hour = net.max_closings_per_hour();
     let sum = |what: fn(&Round) -> u64| course.rounds.iter().map(what).sum::<u64>();
     course.refused_share = share(sum(|round| round.refused), sum(|round| round.dials));
     course
@@ -128,11 +128,11 @@ pub fn run(net: &mut Net, fate: Fate, seed: u64, per_ms: f64) -> Course {
 
 /// A share of all nodes, at random.
 fn some(rng: &mut Rng, nodes: usize, share: f64) -> Vec<u32> {
-    let count = index(whole(many(nodes) * share));
+    let count = index(round_to_u32(many(nodes) * share));
     sample(rng, nodes, count).into_iter().map(number).collect()
 }
 
-fn told(net: &Net, paths: &Paths, round: u64, happened: Happened, per_ms: f64) -> Round {
+fn summarize(net: &Net, paths: &Paths, round: u64, happened: Happened, per_ms: f64) -> Round {
     let (mean, torn) = paths.mean(|node| net.lives(node));
     let Happened {
         closed,
@@ -284,7 +284,7 @@ mod tests {
             usize::try_from(fate.rounds).unwrap() + 1
         );
         assert!(
-            course.fullest <= 1.0 && course.most_closings_per_slot_and_hour <= 2,
+            course.fullest <= 1.0 && course.max_closings_per_slot_and_hour <= 2,
             "{course:?}"
         );
         assert_eq!(course.rounds.last().unwrap().torn, torn);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn who_survives_the_death_of_half_finds_together_again() {
+    fn survivors_reconnect_after_half_of_the_nodes_died() {
         let course = check(
             Fate {
                 rounds: 8,
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn two_halves_that_did_not_hear_each_other_merge_again() {
+    fn two_halves_merge_after_a_partition() {
         let course = check(
             Fate {
                 rounds: 12,

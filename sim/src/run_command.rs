@@ -14,14 +14,14 @@ pub(super) struct Run {
     /// The cost of a path: `both` is the same as `latency` here.
     #[arg(long, value_enum, default_value_t = Model::Latency)]
     model: Model,
-    /// The number of targets of the computed paths, drawn anew in each part of a round: 512, above
+    /// The number of targets of the computed paths, drawn again in each part of a round: 512, above
     /// 1,000 nodes 64.
     #[arg(long)]
     targets: Option<usize>,
     /// The parts of a round. All nodes of a part decide on the same state.
     #[arg(long, default_value_t = net::PARTS)]
     parts: u32,
-    /// The share of the nodes that fail in each round and start anew in the next.
+    /// The share of the nodes that fail in each round and start again in the next.
     #[arg(long, default_value_t = 0.0)]
     churn: f64,
     /// In that round that share of the nodes dies for good.
@@ -62,7 +62,7 @@ impl Run {
         };
         let attractive = drawn(
             &mut rng,
-            num::index(num::whole(num::many(nodes) * self.attractive)),
+            num::index(num::round_to_u32(num::many(nodes) * self.attractive)),
         );
         let space = match attractive.is_empty() {
             true => space,
@@ -97,12 +97,12 @@ impl Run {
             "dials refused {:.2} %, fullest node at {:.0} % of its limit, closings per slot and hour at most {}",
             course.refused_share * 100.0,
             course.fullest * 100.0,
-            course.most_closings_per_slot_and_hour
+            course.max_closings_per_slot_and_hour
         ))?;
         if self.liars > 0 {
             let (before, after) = course.through_liars;
             output::say(&format!(
-                "ways caught by liars: {:.2} % at first, {:.2} % at the end",
+                "paths that end at liars: {:.2} % at first, {:.2} % at the end",
                 before * 100.0,
                 after * 100.0
             ))?;

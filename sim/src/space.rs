@@ -5,7 +5,7 @@
 
 use crate::{
     chance::{below, normal, unit},
-    num::{index, number, whole},
+    num::{index, number, round_to_u32},
 };
 use anyhow::{Context, bail};
 use policies::rng::Rng;
@@ -21,10 +21,10 @@ pub enum Space {
     Measured {
         /// Nodes on a side.
         nodes: usize,
-        /// Symmetric.
+        /// A square matrix of measured round trips; it is symmetric.
         rtts: Vec<Tenths>,
     },
-    /// Made up.
+    /// A synthetic space, by formula.
     Synthetic(Synthetic),
     /// Some nodes are a third as far from everybody: very attractive.
     Attractive(Box<Space>, BTreeSet<u32>),
@@ -46,7 +46,7 @@ const CLUSTER_MS: f64 = 6.0;
 const ACCESS: (f64, f64) = (2.0, 1.0);
 /// Deviation of the logarithm of a pair's detour: routes follow contracts, not geodesics.
 const DETOUR: f64 = 0.3;
-/// Longest round trip, so that a metric of 16 bits holds any way.
+/// Longest round trip, so that a metric of 16 bits holds any path.
 const LONGEST: Tenths = 30_000;
 
 impl Space {
@@ -92,7 +92,7 @@ impl Space {
         };
         let rtt = |a: usize, b: usize| match a == b {
             true => 0,
-            false => whole((cell(a, b) + cell(b, a)) * 5.0).clamp(1, LONGEST),
+            false => round_to_u32((cell(a, b) + cell(b, a)) * 5.0).clamp(1, LONGEST),
         };
         let rtts = (0..nodes)
             .flat_map(|a| (0..nodes).map(move |b| (a, b)))
@@ -164,36 +164,37 @@ impl Space {
         }
     }
 
-    /// The mean round trip over all pairs, and the mean of the shortest ways when each node may pass
+    /// The mean round trip over all pairs, and the mean of the shortest paths when each node may pass
     /// on for all others: nothing can be better. In milliseconds.
     pub fn bounds(&self) -> (f64, f64) {
         let nodes = number(self.nodes());
-        let mut ways: Vec<Vec<Tenths>> = (0..nodes)
+        let mut paths: Vec<Vec<Tenths>> = (0..nodes)
             .map(|a| (0..nodes).map(|b| self.rtt(a, b)).collect())
             .collect();
-        let direct = mean_ms(&ways);
+        let direct = mean_ms(&paths);
         for middle in 0..self.nodes() {
-            let Some(through) = ways.get(middle).cloned() else {
+            let Some(through) = paths.get(middle).cloned() else {
                 continue;
             };
-            for row in &mut ways {
+            for row in &mut paths {
                 let Some(first) = row.get(middle).copied() else {
                     continue;
                 };
-                for (way, second) in row.iter_mut().zip(&through) {
-                    *way = (*way).min(first + second);
+                for (path, second) in row.iter_mut().zip(&through) {
+                    *path = (*path).min(first + second);
                 }
             }
         }
-        (direct, mean_ms(&ways))
+        (direct, mean_ms(&paths))
     }
 }
 
-fn mean_ms(ways: &[Vec<Tenths>]) -> f64 {
-    let nodes = crate::num::many(ways.len());
-    ways.iter()
+fn mean_ms(paths: &[Vec<Tenths>]) -> f64 {
+    let nodes = crate::num::many(paths.len());
+    paths
+        .iter()
         .flatten()
-        .map(|way| f64::from(*way))
+        .map(|path| f64::from(*path))
         .sum::<f64>()
         / (nodes * (nodes - 1.0))
         / 10.0
@@ -211,7 +212,7 @@ impl Synthetic {
         let far = ((one.0 - other.0).powi(2) + (one.1 - other.1).powi(2)).sqrt();
         let mut rng = Rng::new(self.seed ^ (u64::from(a) << 32 | u64::from(b)));
         let detour = (DETOUR * normal(&mut rng)).exp();
-        whole((far * detour + one.2 + other.2) * 10.0).clamp(1, LONGEST)
+        round_to_u32((far * detour + one.2 + other.2) * 10.0).clamp(1, LONGEST)
     }
 }
 
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_better_than_the_shortest_ways_of_the_whole_mesh() {
+    fn the_shortest_paths_of_the_full_mesh_are_a_lower_bound() {
         let (direct, optimum) = Space::synthetic(60, 1).bounds();
         assert!(
             optimum < direct && optimum > direct / 2.0,

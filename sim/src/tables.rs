@@ -1,7 +1,7 @@
 //! Shows a node what it really has: babeld's table, its links, candidate_rtts, what others say.
 //!
-//! Nothing here is known to a node by magic: routes come from its neighbours (which tell it of ways that lead
-//! back through it, too, as babeld does on tunnels), round trips only from candidate_rtts, the rest from answers.
+//! Nothing here is known to a node by magic: routes come from its neighbours (which also announce routes that lead
+//! back through it, as babeld does on tunnels), round trips only from candidate_rtts, the rest from answers.
 
 use crate::{
     overlay::{Overlay, Tunnel},
@@ -210,7 +210,7 @@ pub fn welcome(overlay: &Overlay, node: u32) -> (bool, Option<u16>) {
 
 /// What the acceptor of a tunnel answers its dialler: what it would lose without it.
 ///
-/// Only ways that lead through the tunnel count in that, so only these are looked at; each target stands for so many
+/// Only routes that lead through the tunnel count in that, so only these are looked at; each target stands for so many
 /// nodes.
 pub fn loss(overlay: &Overlay, at: u32, paths: &Paths, stands_for: u32) -> Option<u64> {
     let tunnel = overlay.tunnel(at)?;
@@ -221,8 +221,8 @@ pub fn loss(overlay: &Overlay, at: u32, paths: &Paths, stands_for: u32) -> Optio
         paths,
         paths.by(peer, at).map(|place| (place, Some(at))),
     );
-    let ways = RouteIndex::new(&routes, me, |_| true).sampled(stands_for);
-    let service = ways.service(slot(tunnel, peer));
+    let index = RouteIndex::new(&routes, me, |_| true).sampled(stands_for);
+    let service = index.service(slot(tunnel, peer));
     service.only_route.is_none().then_some(service.regret)
 }
 
@@ -270,13 +270,13 @@ mod tests {
     fn what_a_table_leaves_out_decides_nothing() {
         let (overlay, paths) = overlay();
         for node in 0..40 {
-            let mut whole = Vec::new();
+            let mut complete = Vec::new();
             for (target, (far, at)) in (0..40)
                 .flat_map(|target| overlay.links(node).iter().map(move |link| (target, link)))
             {
                 let tunnel = overlay.tunnel(*at).unwrap();
                 let refmetric = paths.row(*far)[index(target)];
-                whole.push(Route {
+                complete.push(Route {
                     node: prefix(target).unwrap(),
                     slot: slot(tunnel, node),
                     via: prefix(*far).unwrap(),
@@ -286,13 +286,13 @@ mod tests {
                 });
             }
             let listed = table(&overlay, node, &paths).routes;
-            assert!(listed.len() < whole.len());
-            let [listed, whole] =
-                [listed, whole].map(|all| RouteIndex::new(&all, prefix(node).unwrap(), |_| true));
-            assert_eq!(listed.nodes(), whole.nodes());
+            assert!(listed.len() < complete.len());
+            let [listed, complete] = [listed, complete]
+                .map(|all| RouteIndex::new(&all, prefix(node).unwrap(), |_| true));
+            assert_eq!(listed.nodes(), complete.nodes());
             for (_, at) in overlay.links(node) {
                 let slot = slot(overlay.tunnel(*at).unwrap(), node);
-                assert_eq!(listed.service(slot), whole.service(slot));
+                assert_eq!(listed.service(slot), complete.service(slot));
             }
         }
     }

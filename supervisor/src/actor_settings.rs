@@ -201,7 +201,7 @@ pub(crate) fn peer_cache(environment: &Environment<'_>) -> CacheSettings {
         me: environment.identity.me,
         network: environment.identity.network,
         private: private_endpoints(environment),
-        held: environment.store.documents.clone(),
+        documents: environment.store.documents.clone(),
         local_limits: local_limits(environment),
     }
 }

@@ -22,7 +22,7 @@ const PROMETHEUS: SocketAddr =
 /// Where nodes serve their metrics here: on all addresses, the one in the network among them.
 const METRICS_PORT: u16 = 9197;
 /// Queries are asked again until they are all good, or for this long.
-const PATIENCE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(90);
 /// Panels whose newest value must be above zero.
 const ABOVE_ZERO: &[&str] = &[
     "Ready",
@@ -252,7 +252,7 @@ fn no_query_of_the_board_is_in_error_or_empty_on_a_network_under_load() -> Resul
     let (namespace, board) = (lab.node(0)?.namespace(), board());
     let queries = queries(&board);
     let mut last = vec!["nothing was asked".to_owned()];
-    let good = wait_until(PATIENCE, || {
+    let good = wait_until(DEADLINE, || {
         last = complaints(namespace, &queries);
         last.is_empty().then_some(())
     });
@@ -292,7 +292,7 @@ fn promtool_has_no_complaint_about_a_live_node_and_the_rules() -> Result<()> {
     fs::write(&file, lab.node(0)?.scrape()?)?;
     let node = lab.node(0)?;
     // promtool reads metrics from its standard input only.
-    let said = node.command(
+    let output = node.command(
         "sh",
         &[
             "-c",
@@ -300,7 +300,7 @@ fn promtool_has_no_complaint_about_a_live_node_and_the_rules() -> Result<()> {
             &file.to_string_lossy(),
         ],
     )?;
-    ensure!(said.is_empty(), "promtool check metrics: {said}");
+    ensure!(output.is_empty(), "promtool check metrics: {output}");
     let rules = repository().join("dashboards/prometheus");
     for (verb, name) in [("check", "warren.rules.yml"), ("test", "warren.tests.yml")] {
         node.command(

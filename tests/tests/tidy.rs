@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Lines that a source file may have before its tests.
-const MOST_LINES: usize = 400;
+const MAX_LINES: usize = 400;
 
 /// The packages that each package may depend on, as in the table of `docs/ARCHITECTURE.md`; the names
 /// stand without their `warren-`.
@@ -129,11 +129,11 @@ fn crates_depend_downwards_only() {
 fn files_are_short_before_their_tests() {
     let long: Vec<_> = tracked("rs")
         .into_iter()
-        .filter(|path| lines_before_tests(&fs::read_to_string(path).unwrap()) > MOST_LINES)
+        .filter(|path| lines_before_tests(&fs::read_to_string(path).unwrap()) > MAX_LINES)
         .collect();
     assert!(
         long.is_empty(),
-        "longer than {MOST_LINES} lines before their tests: {long:?}"
+        "longer than {MAX_LINES} lines before their tests: {long:?}"
     );
 }
 

@@ -43,7 +43,7 @@ pub(crate) enum ControlError {
         #[source]
         source: io::Error,
     },
-    /// The answer ended early, or is not HTTP.
+    /// The answer is incomplete, or is not HTTP.
     #[error("the daemon's answer is incomplete")]
     Incomplete,
     /// The daemon answered with an error.

@@ -18,7 +18,7 @@ use registry::{
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use wire::invitation::RegistryAddress;
 
-/// What `warren registry` is told.
+/// The arguments of `warren registry`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -214,7 +214,7 @@ fn init(args: &Init) -> ExitCode {
     }
 }
 
-/// 4: no permission; 78: what a restart cannot mend; 1: else.
+/// 4: no permission; 78: an error that a restart cannot repair; 1: else.
 fn settings_code(error: &RegistryError) -> u8 {
     match error {
         error if error.is_permission() => 4,

@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_out_is_none_of_the_nodes_and_names_its_gateway() {
+    fn the_exit_route_is_no_route_to_a_node_and_names_its_gateway() {
         let line = ROUTE.replace("fd00:1:2:9::/64 from ::/0", "::/0 from fd00:1:2::/48");
         let dump = dump(&[
             &line,

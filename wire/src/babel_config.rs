@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_file_reads_so() {
+    fn the_whole_file_is_as_expected() {
         let hex = "ab".repeat(32);
         let slot = "type tunnel link-quality true hello-interval 0.50 update-interval 30.00 \
             enable-timestamps true rtt-min 10 rtt-max 500 max-rtt-penalty 5000 rtt-decay 125";
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn others_routes_are_told_at_a_price_or_not_at_all_and_our_own_as_ever() {
+    fn routes_of_others_are_announced_at_the_transit_cost_or_not_at_all() {
         check_transit(0, None, &[]);
         check_transit(
             10_000,
@@ -514,10 +514,11 @@ mod tests {
     }
 
     #[test]
-    fn a_default_route_is_believed_of_gateways_only_and_told_only_where_network_and_node_want_it() {
+    fn a_default_route_is_accepted_from_gateways_only_and_announced_only_where_network_and_node_want_it()
+     {
         const IN: &str = "in ip ::/0 eq 0 src-ip fd00:1:2::/48 src-eq 48 id 02:58:00:10:00:00:00:0";
         const INSTALL: &str = "install ip ::/0 eq 0 src-ip fd00:1:2::/48 src-eq 48 table 199";
-        const TOLD: [&str; 2] = [
+        const ANNOUNCED: [&str; 2] = [
             "redistribute ip ::/0 eq 0 src-prefix fd00:1:2::/48",
             "redistribute ip ::/0 eq 0 proto 3 src-prefix fd00:1:2::/48",
         ];
@@ -527,7 +528,11 @@ mod tests {
         check_default(&[], true, &[]);
         check_default(&[9, 8], true, &[&by(8), &by(9), NONE, INSTALL]);
         check_default(&[7, 8], false, &[&by(8), NONE, INSTALL]);
-        check_default(&[7, 8], true, &[&by(8), NONE, INSTALL, TOLD[0], TOLD[1]]);
+        check_default(
+            &[7, 8],
+            true,
+            &[&by(8), NONE, INSTALL, ANNOUNCED[0], ANNOUNCED[1]],
+        );
     }
 
     #[test]

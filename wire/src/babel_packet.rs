@@ -147,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_is_said_to_everybody_on_the_link() {
+    fn a_cost_is_sent_to_all_routers_on_the_link() {
         assert_eq!(ihu(2048), [42, 2, 0, 8, 5, 6, 0, 0, 8, 0, 0x0b, 0xb8]);
     }
 
     #[test]
-    fn the_way_out_is_asked_for_and_taken_back_for_the_networks_packets_only() {
+    fn the_exit_route_is_requested_and_retracted_for_the_networks_packets_only() {
         let network = "fd00:1:2::/48".parse().unwrap();
         let source = [128, 7, 48, 0xfd, 0, 0, 1, 0, 2];
         assert_eq!(

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_rfc_3339_and_what_cannot_be_told_is_null() {
+    fn times_are_rfc_3339_and_unknown_ones_are_null() {
         let at = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
         check(
             &RegistryState {

@@ -116,7 +116,7 @@ mod tests {
 
     /// All but the last three lines are from OpenVPN 2.6.14.
     #[test]
-    fn the_log_tells_why_a_dial_failed() {
+    fn the_log_says_why_a_dial_failed() {
         use DialFailure as F;
         check(
             "VERIFY X509NAME ERROR: CN=1/16, must be 7/16",
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_line_tells_no_failure() {
+    fn an_ordinary_line_is_no_failure() {
         for text in [
             "",
             "VERIFY OK: depth=0, CN=1/16",

@@ -28,7 +28,7 @@ pub enum EndpointError {
     Overlay,
     /// RFC 1918, carrier-grade NAT, unique local: means another host elsewhere.
     Private,
-    /// Reserved for other uses (`240.0.0.0/4`, IPv4 within IPv6 and the like).
+    /// Reserved for other uses (`240.0.0.0/4`, IPv4-mapped IPv6 addresses).
     Reserved,
 }
 
@@ -72,7 +72,7 @@ pub fn dialable(
     match class {
         None => Ok(()),
         Some(EndpointError::Private) if allow_private => Ok(()),
-        Some(refusal) => Err(refusal),
+        Some(error) => Err(error),
     }
 }
 

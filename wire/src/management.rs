@@ -35,7 +35,7 @@ pub enum Event {
     State(State),
     /// A client wants in: answer by [`client_auth`] or [`client_deny`].
     ClientConnect {
-        /// The client.
+        /// The number of the client.
         cid: ClientId,
         /// The key id, which the answer must repeat.
         kid: KeyId,
@@ -44,7 +44,7 @@ pub enum Event {
     },
     /// A client negotiates new keys (hourly): answer as for a new one.
     ClientReauth {
-        /// The client.
+        /// The number of the client.
         cid: ClientId,
         /// The key id, which the answer must repeat.
         kid: KeyId,
@@ -53,14 +53,14 @@ pub enum Event {
     },
     /// Frames pass between us and the client.
     ClientEstablished {
-        /// The client.
+        /// The number of the client.
         cid: ClientId,
         /// The facts that are known of the client.
         env: ClientEnv,
     },
     /// The client is gone.
     ClientDisconnect {
-        /// The client.
+        /// The number of the client.
         cid: ClientId,
         /// The facts that are known of the client.
         env: ClientEnv,
@@ -85,7 +85,7 @@ pub enum Event {
     Success(String),
     /// A command failed.
     Error(String),
-    /// The greeting and the like.
+    /// The greeting, or another line that carries no event.
     Info(String),
     /// OpenVPN reports a fatal error and exits.
     Fatal(String),
@@ -294,7 +294,7 @@ fn numbers<const N: usize>(text: &str) -> Option<[u64; N]> {
     numbers?.try_into().ok()
 }
 
-/// Parses `TIME,NAME,DETAIL,LOCAL4,REMOTE,PORT,…`.
+/// Parses the state line `TIME,NAME,DETAIL,LOCAL4,REMOTE,PORT,…`.
 fn state(text: &str) -> Option<State> {
     let mut fields = text.split(',');
     let _time: u64 = fields.next()?.parse().ok()?;
@@ -324,7 +324,7 @@ fn state(text: &str) -> Option<State> {
     })
 }
 
-/// Parses `TIME,FLAGS,TEXT`.
+/// Parses the log line `TIME,FLAGS,TEXT`.
 fn log(rest: &str) -> Option<Event> {
     let mut fields = rest.splitn(3, ',');
     let _time: u64 = fields.next()?.parse().ok()?;
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_server_tells_the_life_of_its_client() {
+    fn a_real_server_reports_the_life_of_its_client() {
         let lives: Vec<_> = events(SERVER)
             .into_iter()
             .filter_map(client_event)
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_client_tells_its_states() {
+    fn a_real_client_reports_its_states() {
         let states: Vec<_> = events(CLIENT)
             .into_iter()
             .filter(|event| matches!(event, Event::State(_)))
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_a_real_pair_says_is_unknown_but_the_answer_to_status() {
+    fn every_line_of_a_real_pair_is_known_but_the_answer_to_status() {
         let unknown = |stream| {
             events(stream).into_iter().filter_map(|event| {
                 if let Event::Other(text) = event {

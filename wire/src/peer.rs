@@ -113,7 +113,8 @@ mod tests {
         let read = serde_json::from_str::<NodeDocument>(json);
         assert_eq!(read.is_ok(), good, "{json}: {read:?}");
         if let Ok(document) = read {
-            let read_back = serde_json::from_str(&serde_json::to_string(&document).unwrap()).unwrap();
+            let read_back =
+                serde_json::from_str(&serde_json::to_string(&document).unwrap()).unwrap();
             assert_eq!(document, read_back);
         }
     }

@@ -138,7 +138,7 @@ pub struct Announced {
 /// An endpoint that is not passed on to other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// The endpoint.
+    /// The endpoint that was announced.
     #[serde(with = "text::one")]
     pub endpoint: Endpoint,
     /// The reason, in words.

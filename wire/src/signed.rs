@@ -62,7 +62,7 @@ pub enum SignedError {
     /// A field is no base64, or too long.
     #[error("signed document: {field} is no base64 of at most {limit} bytes")]
     Field {
-        /// The field.
+        /// The name of the JSON field.
         field: &'static str,
         /// The limit in bytes.
         limit: usize,

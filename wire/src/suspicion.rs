@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_the_picture() {
+    fn the_bytes_are_those_of_the_documented_layout() {
         let expected = b"wrnS\x01\x10\0\0\0\0\0\x07\x01\x02\x03\x04\x05\x06\x07\x08";
         assert_eq!(&suspicion().encode(), expected);
     }

@@ -35,7 +35,7 @@ pub enum Mode {
 /// The dependencies of the policy actor.
 #[derive(Clone)]
 pub struct PolicyDeps {
-    /// This node.
+    /// The prefix of this node.
     pub me: Prefix,
     /// The settings that the planner starts with.
     pub settings: PlannerSettings,
@@ -109,7 +109,8 @@ impl Policy {
         {
             self.shown = Some(at);
             self.route_view.store(Arc::new(
-                self.planner.route_view(&self.world, self.local_limits.distances),
+                self.planner
+                    .route_view(&self.world, self.local_limits.distances),
             ));
         }
     }

@@ -40,7 +40,7 @@ const REQUEST_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from
 
 /// The cost of a draining link, announced to the far end at once: twenty hops, or 200 ms, so that
 /// all but very bad routes are better. Missed hellos multiply it; eight seconds later the link
-/// counts as unreachable (measured), and a node that has found no other route by then is cut off.
+/// counts as unreachable (measured), and a node that has found no other route by then becomes unreachable.
 const DRAINING_COST: u16 = 2048;
 
 /// Delays before the cost is announced, and announced again in case a packet was lost; an IHU of

@@ -110,7 +110,7 @@ pub struct Babeld {
     process: RoutingProcess,
     events: ChildEvents,
     readers: Vec<Recipient<RoutesRead>>,
-    held: DocumentStore,
+    documents: DocumentStore,
     applied: AppliedVersions,
     /// The time at which babeld restarts because of a new network document.
     restart_at: Option<Uptime>,
@@ -155,7 +155,7 @@ impl Babeld {
             process,
             events,
             readers,
-            held,
+            documents,
             applied,
             restart_at: None,
             announces_default: false,

@@ -49,7 +49,7 @@ const ASKS: u32 = 2;
 /// The settings of the candidate prober.
 #[derive(Clone, Debug)]
 pub struct CandidateProberSettings {
-    /// This node.
+    /// The prefix of this node.
     pub me: Prefix,
     /// The network's range: tunnels never go out by a gateway of the network itself, nor do candidate_rtts.
     pub range: Ipv6Net,

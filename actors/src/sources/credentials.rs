@@ -49,7 +49,7 @@ const FIRST: Duration = Duration::from_secs(5);
 /// The longest wait, also bounded by a tenth of what is left of the certificate's life.
 const LAST: Duration = Duration::from_secs(3600);
 /// The longest wait between two attempts once the certificate has expired.
-const LATE: Duration = Duration::from_secs(300);
+const MAX_RETRY_AFTER_EXPIRY: Duration = Duration::from_secs(300);
 /// A renewal that goes on failing is logged this often.
 const COMPLAIN: Duration = Duration::from_secs(3600);
 /// A later CA below the same root is used within this, spread by chance.
@@ -57,9 +57,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// Once a later CA signs no more than this counts as left of the life of what the earlier one signed: a day.
 const SUPERSEDED: Duration = Duration::from_secs(86_400);
 /// The remaining lifetime of a revoked CA's certificates counts as no more than this.
-const REVOKED_CA_REST: Duration = Duration::from_secs(300);
+const REMAINING_WITH_REVOKED_CA: Duration = Duration::from_secs(300);
 /// Nodes spread the first restart of a process at random over this span, or over a sixteenth of
-/// the old certificate's remaining lifetime if that is shorter. The restart locks order the rest.
+/// the old certificate's remaining lifetime if that is shorter. The restart locks order the remaining.
 const WINDOW: Duration = Duration::from_secs(600);
 
 /// The actor that keeps credentials current.
@@ -70,7 +70,7 @@ pub struct Credentials {
     registry: RegistryApiClient,
     peer_api: PeerApiClient,
     tls: SharedServerTls,
-    held: DocumentStore,
+    documents: DocumentStore,
     changed: Vec<Recipient<CredentialsChanged>>,
     /// 0 to 1: where in the spans that all nodes share this one acts.
     chance: f64,
@@ -111,7 +111,7 @@ impl Credentials {
             registry,
             peer_api,
             tls,
-            held,
+            documents,
             changed,
             chance,
             busy: false,
@@ -141,9 +141,10 @@ impl Credentials {
         let due_s = self.due_s(&chain, &own);
         let now_s = now_s();
         if now_s < due_s {
-            let rest = Duration::from_secs(u64::try_from(due_s.saturating_sub(now_s)).unwrap_or(0));
+            let remaining =
+                Duration::from_secs(u64::try_from(due_s.saturating_sub(now_s)).unwrap_or(0));
             // Looked at again now and then, since clocks are set and CAs change.
-            self.next = now + rest.clamp(TICK, Duration::from_secs(60));
+            self.next = now + remaining.clamp(TICK, Duration::from_secs(60));
             return;
         }
         self.busy = true;
@@ -183,26 +184,26 @@ impl Credentials {
     }
 
     fn renewed(&mut self, old: &Certificate, renewed: &Renewed) -> Result<(), CredentialError> {
-        let old_rest = self.rest_for_others();
+        let old_remaining = self.remaining_until_others_reject();
         let (documents, path) = (self.documents.load(), &self.settings.certificate);
         let fresh = renewal::install(renewed, old, documents.cas(), path)?;
         tracing::info!(
             serial = fresh.serial,
-            days = fresh.rest(now_s()).as_secs() / 86_400,
+            days = fresh.remaining(now_s()).as_secs() / 86_400,
             "certificate renewed"
         );
         (self.wait, self.complained) = (FIRST, None);
         self.next = self.clock.now() + TICK;
-        self.use_files(old_rest, true, true)
+        self.use_files(old_remaining, true, true)
     }
 
     fn failed(&mut self, own: &Certificate, error: &CredentialError) {
         let now = self.clock.now();
-        let rest = own.rest(now_s());
-        let longest = if rest.is_zero() {
-            LATE
+        let remaining = own.remaining(now_s());
+        let longest = if remaining.is_zero() {
+            MAX_RETRY_AFTER_EXPIRY
         } else {
-            LAST.min(rest / 10).max(FIRST)
+            LAST.min(remaining / 10).max(FIRST)
         };
         self.next = now + self.wait.min(longest).mul_f64(0.5 + self.random.fraction());
         self.wait = (self.wait * 2).min(longest);
@@ -211,7 +212,7 @@ impl Credentials {
             .is_none_or(|last| now.since(last) >= COMPLAIN)
         {
             self.complained = Some(now);
-            let days_left = rest.as_secs() / 86_400;
+            let days_left = remaining.as_secs() / 86_400;
             tracing::warn!(error = %Chain(error), days_left, "certificate not renewed yet; it is tried again");
         }
     }
@@ -219,7 +220,7 @@ impl Credentials {
     /// Lets everybody use what is on disk now.
     fn use_files(
         &mut self,
-        old_rest: Duration,
+        old_remaining: Duration,
         servers: bool,
         dials: bool,
     ) -> Result<(), CredentialError> {
@@ -233,11 +234,11 @@ impl Credentials {
         self.registry.renew(&member)?;
         self.peer_api.renew(&member)?;
         self.tls.store(Arc::new(member.server()?));
-        self.report(old_rest, servers, dials);
+        self.report(old_remaining, servers, dials);
         Ok(())
     }
 
-    fn report(&mut self, old_rest: Duration, servers: bool, dials: bool) {
+    fn report(&mut self, old_remaining: Duration, servers: bool, dials: bool) {
         let (own, documents) = (self.own(), self.documents.load_full());
         // Where a later CA signs, its document is not followed before our certificate is the later one's too.
         if !own
@@ -247,14 +248,14 @@ impl Credentials {
             self.fulfilled = documents.version(DocumentKind::Network);
         }
         let not_after_s = own.and_then(|(_, own)| u64::try_from(own.not_after_s).ok());
-        let window = WINDOW.min(old_rest / 16);
+        let window = WINDOW.min(old_remaining / 16);
         let changed = CredentialsChanged {
             at: self.clock.now(),
             network_version: self.fulfilled,
             servers,
             dials,
             after: window.mul_f64(self.chance),
-            at_the_latest: old_rest.saturating_sub(old_rest / 8),
+            at_the_latest: old_remaining.saturating_sub(old_remaining / 8),
             not_after_s,
         };
         self.changed
@@ -280,7 +281,8 @@ impl Credentials {
             cas = trusted(&fs::read(ca).unwrap_or_default()) != trusted(bundle(network).as_bytes());
             let other = write_changed(ca, bundle(network).as_bytes(), 0o644, None)?;
             if other {
-                self.next = self.clock.now() + WINDOW.min(self.rest() / 16).mul_f64(self.chance);
+                self.next =
+                    self.clock.now() + WINDOW.min(self.remaining() / 16).mul_f64(self.chance);
             }
         }
         match &network.tls_crypt_other {
@@ -305,10 +307,10 @@ impl Credentials {
             tracing::info!("the network's tls-crypt key is another");
         }
         if cas {
-            self.use_files(self.rest(), true, true)
+            self.use_files(self.remaining(), true, true)
         } else {
             // Who has dialled keeps its key; it is the servers that others must be able to dial.
-            self.report(self.rest(), keys, false);
+            self.report(self.remaining(), keys, false);
             Ok(())
         }
     }
@@ -325,30 +327,30 @@ impl Credentials {
         if self.revoked_cas != documents.revoked_ca_count() {
             self.revoked_cas = documents.revoked_ca_count();
             tracing::info!(cas = self.revoked_cas, "CAs below the root are revoked");
-            self.report(self.rest().min(REVOKED_CA_REST), false, true);
+            self.report(self.remaining().min(REMAINING_WITH_REVOKED_CA), false, true);
         }
     }
 
     /// What is left of the time in which others take our certificate.
-    fn rest_for_others(&self) -> Duration {
+    fn remaining_until_others_reject(&self) -> Duration {
         let Some((chain, own)) = self.own() else {
             return Duration::ZERO;
         };
-        let (documents, rest) = (self.documents.load(), own.rest(now_s()));
+        let (documents, remaining) = (self.documents.load(), own.remaining(now_s()));
         match (
-            held.is_ca_of_chain_revoked(&chain),
-            held.is_superseded(&chain),
+            documents.is_ca_of_chain_revoked(&chain),
+            documents.is_superseded(&chain),
         ) {
-            (true, _) => rest.min(REVOKED_CA_REST),
-            (false, true) => rest.min(SUPERSEDED),
-            (false, false) => rest,
+            (true, _) => remaining.min(REMAINING_WITH_REVOKED_CA),
+            (false, true) => remaining.min(SUPERSEDED),
+            (false, false) => remaining,
         }
     }
 
     /// What is left of the life of our certificate.
-    fn rest(&self) -> Duration {
+    fn remaining(&self) -> Duration {
         self.own()
-            .map(|(_, own)| own.rest(now_s()))
+            .map(|(_, own)| own.remaining(now_s()))
             .unwrap_or_default()
     }
 }
@@ -357,7 +359,7 @@ impl Actor for Credentials {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.report(self.rest(), false, false);
+        self.report(self.remaining(), false, false);
         ctx.run_interval(TICK, Self::tick);
     }
 }

@@ -32,7 +32,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// So many nodes, on the average, hold a question at the registry open.
 const LISTENERS: usize = 8;
 /// How long the registry holds it, in seconds; at most 60.
-const HELD_OPEN_S: u64 = 50;
+const LONG_POLL_S: u64 = 50;
 /// A node that holds no question open throws its dice again after this, ± 50 %.
 const DICE: Duration = Duration::from_secs(60);
 /// The first wait after a registry that did not answer; it doubles up to [`DICE`].
@@ -40,8 +40,8 @@ const FIRST: Duration = Duration::from_secs(1);
 /// Versions are compared with one neighbour this often, ± 50 %.
 const COMPARE: Duration = Duration::from_secs(30);
 /// A neighbour that did not answer is tried again after this, so many times.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Number of tries, [`AGAIN`] apart.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Number of tries, [`RETRY_DELAY`] apart.
 const TRIES: u32 = 4;
 /// One peer's documents are looked at so often at most: a verification costs a fifth of a millisecond.
 const PACE: Duration = Duration::from_millis(250);
@@ -79,7 +79,7 @@ pub struct Documents {
     random: Randomness,
     registry: RegistryApiClient,
     peer_api: PeerApiClient,
-    held: DocumentStore,
+    documents: DocumentStore,
     /// The document about this node, which states the versions that it holds.
     node: SharedNodeDocument,
     changed: Vec<Recipient<DocumentsChanged>>,
@@ -116,7 +116,7 @@ impl Documents {
             random,
             registry,
             peer_api,
-            held,
+            documents,
             node,
             changed,
             neighbours: BTreeSet::new(),
@@ -243,8 +243,8 @@ impl Documents {
     fn publish_versions(&self) {
         let documents = self.documents.load();
         let (network_version, revocations_version) = (
-            held.version(DocumentKind::Network),
-            held.version(DocumentKind::Revocations),
+            documents.version(DocumentKind::Network),
+            documents.version(DocumentKind::Revocations),
         );
         self.node.rcu(|node| NodeDocument {
             network_version,
@@ -264,7 +264,7 @@ impl Documents {
             let Err(error) = done else { return };
             tracing::debug!(%peer, document = ?kind, error = %Chain(&error), "signed document not passed on");
             if tries > 1 && documents.neighbours.contains(&peer) {
-                ctx.run_later(AGAIN, move |documents, ctx| documents.post(peer, kind, tries - 1, ctx));
+                ctx.run_later(RETRY_DELAY, move |documents, ctx| documents.post(peer, kind, tries - 1, ctx));
             }
         }));
     }

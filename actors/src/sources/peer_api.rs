@@ -69,7 +69,7 @@ pub enum ApiError {
     /// The address is not there yet, or in use.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
+        /// The address and port of the server.
         address: SocketAddr,
         /// The underlying error.
         #[source]
@@ -106,7 +106,7 @@ struct State {
     random: Randomness,
     node: SharedNodeDocument,
     peers: SharedCandidates,
-    held: DocumentStore,
+    documents: DocumentStore,
     offered: Recipient<DocumentOffered>,
     route_view: SharedRouteView,
     restart_lock: SharedRestartLock,
@@ -147,7 +147,7 @@ impl PeerApi {
             random,
             node,
             peers,
-            held,
+            documents,
             offered,
             route_view,
             restart_lock,

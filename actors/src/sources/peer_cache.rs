@@ -39,7 +39,7 @@ pub struct CacheSettings {
     /// Keep private addresses that the file holds.
     pub private: PrivateEndpoints,
     /// The network's parameters, of which the size follows, lie there.
-    pub held: DocumentStore,
+    pub documents: DocumentStore,
     /// The local limits, which lower the network's parameters.
     pub local_limits: LocalLimits,
 }
@@ -98,8 +98,10 @@ impl PeerCache {
         let dialable =
             |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
         let local_limits = settings.local_limits;
-        let mut directory =
-            PeerDirectory::new(settings.me, self::tunnels(local_limits, &settings.documents.load()));
+        let mut directory = PeerDirectory::new(
+            settings.me,
+            self::tunnels(local_limits, &settings.documents.load()),
+        );
         directory.remember(rows, dialable);
         directory.resume(&shared.load());
         Self {
@@ -254,7 +256,7 @@ mod tests {
             me: peer(0),
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             private: PrivateEndpoints::default(),
-            held: DocumentStore::default(),
+            documents: DocumentStore::default(),
             local_limits: LocalLimits {
                 tunnels_to_dial: 10,
                 max_accepted: 10,

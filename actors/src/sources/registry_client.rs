@@ -321,7 +321,7 @@ fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<P
 }
 
 /// Returns peers of which every endpoint was tried in vain lately, several times. Returns none if
-/// that holds for most peers, since then this node itself is cut off.
+/// that holds for most peers, since then this node itself is unreachable.
 fn undialled(candidates: &[Candidate], now: Uptime) -> Vec<Prefix> {
     let lately = |failed: Uptime| now.since(failed) < UNDIALLED_LATELY;
     let failing = candidates

@@ -21,7 +21,7 @@ use wire::{
     signed::{SIGNER_NAME, SignedDocument, seal},
 };
 
-/// Node `number`.
+/// The prefix of node `number`.
 pub fn prefix(number: u32) -> Prefix {
     Prefix::new(number, 16).unwrap()
 }
@@ -69,7 +69,7 @@ impl Ca {
         )
     }
 
-    /// A list that says that the certificate of node `revoked` is.
+    /// A list by which the certificate of node `revoked` is.
     pub fn revocations(&self, version: u64, revoked: u32) -> SignedDocument {
         let revoked = Revoked {
             prefix: prefix(revoked),

@@ -14,7 +14,7 @@ use std::{
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A network namespace: a thread that lives in it and does what it is told.
+/// A network namespace: a thread that lives in it and runs the work that it receives.
 pub struct Namespace {
     work: Option<Sender<Work>>,
     thread: Option<JoinHandle<()>>,
@@ -42,19 +42,19 @@ impl Namespace {
 
     /// Does something in it and waits for the result.
     pub fn on<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (tell, told) = channel();
-        let work = Box::new(move || drop(tell.send(work())));
+        let (send_result, result) = channel();
+        let work = Box::new(move || drop(send_result.send(work())));
         self.work.as_ref().unwrap().send(work).unwrap();
-        told.recv().unwrap()
+        result.recv().unwrap()
     }
 
-    /// Runs a command line in it, which must succeed; tells what it printed.
+    /// Runs a command line in it, which must succeed; returns its standard output.
     pub fn sh(&self, line: &str) -> String {
         let line = line.to_owned();
         self.on(move || sh(&line))
     }
 
-    /// Lets actors live in it until `test` is over.
+    /// Runs an actix system in it until `test` returns.
     pub fn actors<F: Future<Output = ()>>(&self, test: impl FnOnce() -> F + Send + 'static) {
         self.on(move || actix::System::new().block_on(test()));
     }
@@ -67,7 +67,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs a command line in the namespace of this thread, which must succeed; tells what it printed.
+/// Runs a command line in the namespace of this thread, which must succeed; returns its standard output.
 pub fn sh(line: &str) -> String {
     #[expect(
         clippy::disallowed_methods,
@@ -82,7 +82,7 @@ pub fn sh(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether namespaces can be made; says so where they cannot.
+/// Whether namespaces can be created; prints a line where they cannot.
 pub fn can() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {

@@ -13,21 +13,21 @@ pub(crate) fn endpoint(text: &str) -> Endpoint {
     text.parse().unwrap()
 }
 
-/// Node [`ASKED`] answers with the certificate of node `certified` that `ca` signed, as node `says`.
-pub(crate) fn serve(ca: &Ca, certified: u32, says: u32) {
-    serve_holding(ca, certified, says, DocumentStore::default());
+/// Node [`SERVER`] answers with the certificate of node `certified` that `ca` signed, and claims to be node `claimed`.
+pub(crate) fn serve(ca: &Ca, certified: u32, claimed: u32) {
+    serve_holding(ca, certified, claimed, DocumentStore::default());
 }
 
-/// The same; it holds those documents. What it is given arrives at the receiver.
+/// As [`serve`], with these current documents. Documents that are posted arrive at the receiver.
 pub(crate) fn serve_holding(
     ca: &Ca,
     certified: u32,
-    says: u32,
-    held: DocumentStore,
+    claimed: u32,
+    documents: DocumentStore,
 ) -> mpsc::UnboundedReceiver<DocumentOffered> {
     let node = NodeDocument {
         version: wire::peer::VERSION,
-        prefix: prefix(says),
+        prefix: prefix(claimed),
         endpoints: vec![
             endpoint("udp:45.67.0.1:1194"),
             endpoint("udp:127.0.0.1:1194"),
@@ -47,46 +47,46 @@ pub(crate) fn serve_holding(
     };
     let peers = SharedCandidates::new(ArcSwap::from_pointee((20..120).map(candidate).collect()));
     let node: SharedNodeDocument = Arc::new(ArcSwap::from_pointee(node));
-    let address = SocketAddrV6::new(network().node_address(prefix(ASKED)), PORT, 0, 0);
+    let address = SocketAddrV6::new(network().node_address(prefix(SERVER)), PORT, 0, 0);
     let tls = Arc::new(ArcSwap::from_pointee(
         ca.member(certified).server().unwrap(),
     ));
     let (sink, offered) = mpsc::unbounded_channel();
     let store = Store {
-        documents: held,
+        documents,
         node_document: node,
         candidates: peers,
-        route_view: outlook(),
-        ..Store::new(Clock::from_fn(|| Uptime::from_secs(100)), prefix(ASKED))
+        route_view: route_view(),
+        ..Store::new(Clock::from_fn(|| Uptime::from_secs(100)), prefix(SERVER))
     };
     PeerApi::new(PeerApiDeps {
         address,
         store,
         server_tls: tls,
-        offered: FakeTable(sink).start().recipient(),
+        offered: FakeDocuments(sink).start().recipient(),
     })
     .start();
     offered
 }
 
-/// Two metrics; room beside three accepted tunnels; a tunnel that [`ASKS`] dialled, which would be missed by 40.
-pub(crate) fn outlook() -> SharedRouteView {
+/// Two metrics; room beside three accepted tunnels; a tunnel that [`CLIENT`] dialled, which would be missed by 40.
+pub(crate) fn route_view() -> SharedRouteView {
     Arc::new(ArcSwap::from_pointee(RouteView {
         accepts_tunnels: true,
         accepted: 3,
         distances: vec![(prefix(20), 96), (prefix(21), 300)],
-        regrets: [(prefix(ASKS), Some(40)), (prefix(77), Some(9))].into(),
+        regrets: [(prefix(CLIENT), Some(40)), (prefix(77), Some(9))].into(),
     }))
 }
 
-/// Where documents are put down.
-pub(crate) struct FakeTable(mpsc::UnboundedSender<DocumentOffered>);
+/// Receives the posted documents.
+pub(crate) struct FakeDocuments(mpsc::UnboundedSender<DocumentOffered>);
 
-impl Actor for FakeTable {
+impl Actor for FakeDocuments {
     type Context = Context<Self>;
 }
 
-impl Handler<DocumentOffered> for FakeTable {
+impl Handler<DocumentOffered> for FakeDocuments {
     type Result = ();
 
     fn handle(&mut self, offered: DocumentOffered, _: &mut Self::Context) {
@@ -94,10 +94,10 @@ impl Handler<DocumentOffered> for FakeTable {
     }
 }
 
-/// Node [`ASKS`], with the certificate of node `certified` that `ca` signed.
-pub(crate) fn asker(ca: &Ca, certified: u32) -> PeerApiClient {
+/// Node [`CLIENT`], with the certificate of node `certified` that `ca` signed.
+pub(crate) fn client(ca: &Ca, certified: u32) -> PeerApiClient {
     let settings = PeerApiSettings {
-        me: prefix(ASKS),
+        me: prefix(CLIENT),
         network: network(),
         port: PORT,
         private: PrivateEndpoints::default(),
@@ -111,24 +111,24 @@ pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 's
         return;
     }
     let namespace = Namespace::new();
-    for number in [ASKED, ASKS] {
+    for number in [SERVER, CLIENT] {
         let address = network().node_address(prefix(number));
         namespace.sh(&format!("ip addr add {address}/128 dev lo nodad"));
     }
     namespace.actors(test);
 }
 
-/// Asks until the server has begun.
-pub(crate) async fn ask(asker: &PeerApiClient) -> Result<PeerReport, PeerApiError> {
+/// Repeats the request until the server listens.
+pub(crate) async fn ask(client: &PeerApiClient) -> Result<PeerReport, PeerApiError> {
     for _ in 0..100 {
-        match asker.ask(prefix(ASKED)).await {
+        match client.ask(prefix(SERVER)).await {
             Err(PeerApiError::Http { source, .. }) if too_early(&source) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             answer => return answer,
         }
     }
-    asker.ask(prefix(ASKED)).await
+    client.ask(prefix(SERVER)).await
 }
 
 pub(crate) fn too_early(error: &reqwest::Error) -> bool {

@@ -1,4 +1,4 @@
-//! What a made-up node tells telemetry: a fact or a reading of every kind.
+//! What a made-up node sends to telemetry: a fact or a reading of every kind.
 
 use actix::Addr;
 use actors::{

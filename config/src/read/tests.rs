@@ -18,11 +18,11 @@ fn check(lines: &str, expected: &str) {
 
 #[track_caller]
 fn check_text(text: &str, expected: &str) {
-    let said = parse(text).map_or_else(
+    let message = parse(text).map_or_else(
         |error| error.to_string(),
         |settings| format!("{settings:?}"),
     );
-    assert_eq!(said, expected, "{text}");
+    assert_eq!(message, expected, "{text}");
 }
 
 fn defaults() -> Settings {
@@ -54,7 +54,7 @@ fn the_registry_is_the_only_key_without_a_default() {
 }
 
 #[test]
-fn the_template_says_the_defaults() {
+fn the_template_shows_the_defaults() {
     let text = template(
         "https://registry.example:9443",
         &named("warren-openvpn"),
@@ -191,7 +191,7 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
 }
 
 #[test]
-fn a_key_given_twice_is_refused_at_its_second_line() {
+fn a_duplicate_key_is_rejected_at_its_second_line() {
     check(
         "log: info\nlog: debug\n",
         "w.yaml:3: log: given twice: expected each key once",
@@ -203,7 +203,7 @@ fn a_key_given_twice_is_refused_at_its_second_line() {
 }
 
 #[test]
-fn all_that_is_wrong_is_said_in_the_order_of_the_file() {
+fn all_errors_are_reported_in_the_order_of_the_file() {
     check_text(
         "log: ''\nregistry: http://x:1\n",
         &format!(
@@ -214,7 +214,7 @@ fn all_that_is_wrong_is_said_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_missing_registry_is_said_so() {
+fn a_missing_registry_is_reported() {
     check_text(
         "log: info\n",
         &format!("w.yaml: registry: missing: expected {REGISTRY}"),
@@ -232,7 +232,7 @@ fn a_file_without_content_is_empty() {
 }
 
 #[test]
-fn what_is_no_yaml_is_said_with_its_line() {
+fn a_syntax_error_is_reported_with_its_line() {
     check(
         "listen: { udp: 1\nlog: info\n",
         "w.yaml:3: not YAML: did not find expected ',' or '}'",

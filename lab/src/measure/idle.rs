@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
 use wire::control::{TUNNELS_PATH, TunnelsDocument};
 
-/// Pause between convergence and the first reading, so that the work of the start is over.
+/// Pause between convergence and the first reading, so that the work of the start is done.
 const SETTLING_TIME: Duration = Duration::from_secs(10);
 
 /// The output of `measure idle`: the worst values of all nodes.

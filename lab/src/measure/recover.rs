@@ -106,7 +106,7 @@ pub fn measure(fault: Fault) -> Result<Recovery> {
         let effect = measure_fault(&lab, &pinger, fault, &mut victims)?;
         recovery.runs += 1;
         recovery.seconds_max = recovery.seconds_max.max(seconds(effect.longest_gap));
-        recovery.lost_max = recovery.lost_max.max(effect.most_lost);
+        recovery.lost_max = recovery.lost_max.max(effect.max_lost);
         if let Some(children_gone) = effect.children_gone.map(seconds) {
             let before = recovery.children_gone_seconds_max.unwrap_or_default();
             recovery.children_gone_seconds_max = Some(before.max(children_gone));
@@ -120,7 +120,7 @@ struct FaultEffect {
     /// The longest gap of a surviving pair.
     longest_gap: Duration,
     /// The most pings that one surviving pair lost.
-    most_lost: u64,
+    max_lost: u64,
     /// The time for which the killed daemon's children lived on.
     children_gone: Option<Duration>,
 }
@@ -158,7 +158,7 @@ fn measure_fault(
     }
     let end = pinger.now();
     pause(LOST_AFTER + Duration::from_millis(100));
-    let (longest_gap, most_lost) = sum_up_pairs(pinger, (start, end), survives);
+    let (longest_gap, max_lost) = sum_up_pairs(pinger, (start, end), survives);
     progress(format!(
         "recovered {:.1} s after the fault",
         (end - inflicted_at).as_secs_f64()
@@ -166,7 +166,7 @@ fn measure_fault(
     repair(lab, pinger, fault, victim)?;
     Ok(FaultEffect {
         longest_gap,
-        most_lost,
+        max_lost,
         children_gone,
     })
 }
@@ -180,19 +180,19 @@ fn sum_up_pairs(
     let now = pinger.now();
     let summaries = pinger.read_records(survives, |record| record.summarize(start, end, now));
     let affected = summaries.iter().filter(|(.., summary)| summary.lost > 0);
-    let most_lost = summaries.iter().map(|(.., summary)| summary.lost).max();
-    let most_lost = most_lost.unwrap_or_default();
+    let max_lost = summaries.iter().map(|(.., summary)| summary.lost).max();
+    let max_lost = max_lost.unwrap_or_default();
     let worst = summaries
         .iter()
         .max_by_key(|(.., summary)| summary.longest_gap);
     let longest_gap = worst.map_or(Duration::ZERO, |(.., summary)| summary.longest_gap);
     progress(format!(
-        "{} pairs lost pings; longest gap {:.3} s (pair {:?}), most lost by one pair {most_lost}",
+        "{} pairs lost pings; longest gap {:.3} s (pair {:?}), most lost by one pair {max_lost}",
         affected.count(),
         longest_gap.as_secs_f64(),
         worst.map(|(from, to, _)| (*from, *to))
     ));
-    (longest_gap, most_lost)
+    (longest_gap, max_lost)
 }
 
 /// The pairs without a recent reply, each with the path that the kernels would use.
@@ -210,11 +210,11 @@ fn describe_silent_pairs(
 
 /// Chooses a node that others need and that was no victim yet, and adds it to the victims. If all were, starts over.
 fn choose_victim(lab: &Lab, routes: &KernelRoutes, victims: &mut BTreeSet<usize>) -> Result<usize> {
-    let mut victim = most_needed_node(lab, routes, victims);
+    let mut victim = busiest_transit_node(lab, routes, victims);
     if victim.is_none() {
         progress("every node that others need was a victim already: starting over");
         victims.clear();
-        victim = most_needed_node(lab, routes, victims);
+        victim = busiest_transit_node(lab, routes, victims);
     }
     let victim = victim.context("there is no node that others need")?;
     victims.insert(victim);
@@ -223,7 +223,11 @@ fn choose_victim(lab: &Lab, routes: &KernelRoutes, victims: &mut BTreeSet<usize>
 
 /// The node that most pairs need, of those that were no victim yet. Nodes that a neighbour reaches as acceptor come
 /// first, so that the fault must be noticed from that end, too.
-fn most_needed_node(lab: &Lab, routes: &KernelRoutes, victims: &BTreeSet<usize>) -> Option<usize> {
+fn busiest_transit_node(
+    lab: &Lab,
+    routes: &KernelRoutes,
+    victims: &BTreeSet<usize>,
+) -> Option<usize> {
     (0..lab.nodes().len())
         .filter(|node| !victims.contains(node))
         .map(|node| (routes.pairs_through(node).len(), node))

@@ -22,7 +22,7 @@ pub type DocumentStore = Arc<ArcSwap<CurrentDocuments>>;
 #[derive(Clone, Debug, Default)]
 pub struct PrivateEndpoints {
     own: bool,
-    held: DocumentStore,
+    documents: DocumentStore,
 }
 
 impl PrivateEndpoints {
@@ -138,11 +138,7 @@ impl CurrentDocuments {
     /// # Errors
     /// No trusted CA vouches for the document, or its content is impossible.
     pub fn take(&self, document: &SignedDocument) -> Result<UpdateOutcome, DocumentRejected> {
-        let same = [
-            self.signed(DocumentKind::Network),
-            self.signed(DocumentKind::Revocations),
-        ];
-        if same.into_iter().flatten().any(|current| **current == *document) {
+        if self.is_current(document) {
             return Ok(UpdateOutcome::Same);
         }
         let Opened { payload, by } = signed::open(document, &self.cas)?;
@@ -199,6 +195,14 @@ impl CurrentDocuments {
             }
         }
         Ok(UpdateOutcome::New(head.kind, Box::new(next)))
+    }
+
+    /// Whether the document is one of the current ones, byte for byte.
+    fn is_current(&self, document: &SignedDocument) -> bool {
+        [DocumentKind::Network, DocumentKind::Revocations]
+            .into_iter()
+            .filter_map(|kind| self.signed(kind))
+            .any(|current| **current == *document)
     }
 
     /// The CAs that a document names, if it may: one that a CA below a root signed can neither bring in

@@ -124,7 +124,7 @@ fn request(sequence: u32) -> Vec<u8> {
     bytes
 }
 
-/// Hands every entry of this dump to `each`; whether the dump is over.
+/// Hands every entry of this dump to `each`; returns whether the dump is complete.
 fn scan(
     mut rest: &[u8],
     sequence: u32,

@@ -32,13 +32,13 @@ pub enum KernelError {
     /// The slot was not made by this handle.
     #[error("there is no slot {slot}")]
     NoSlot {
-        /// The slot.
+        /// The slot that was named.
         slot: Slot,
     },
     /// The number does not name a slot that can be made.
     #[error("{slot} cannot be a slot")]
     BadSlot {
-        /// The slot.
+        /// The slot that was named.
         slot: Slot,
     },
     /// Accepting slots can be had neither from 8021q nor from macvlan and BPF.

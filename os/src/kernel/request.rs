@@ -115,9 +115,11 @@ impl Kernel {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let mut netlink = self.netlink.clone();
-        let mut answers = netlink.request(message).map_err(|_| KernelError::ConnectionClosed {
-            doing: doing.into(),
-        })?;
+        let mut answers = netlink
+            .request(message)
+            .map_err(|_| KernelError::ConnectionClosed {
+                doing: doing.into(),
+            })?;
         while let Some(answer) = answers.next().await {
             match answer.payload {
                 NetlinkPayload::InnerMessage(entry) => each(entry),

@@ -84,9 +84,9 @@ pub enum SpawnError {
 pub struct ChildEvent {
     /// The name of the child.
     pub name: String,
-    /// Which of its lives: its pid.
+    /// The pid, which tells this process from an earlier one of the same name.
     pub pid: u32,
-    /// The event.
+    /// What happened to the process.
     pub happened: Happened,
 }
 

@@ -1,6 +1,6 @@
 //! Which packets leave the network's range, and by what.
 
-use crate::place::{NOBODY, check, make_uplink, me, exit_link, run};
+use crate::place::{NOBODY, check, exit_link, make_uplink, me, run};
 use os::kernel::{Exit, Kernel};
 use wire::overlay::Network;
 
@@ -54,7 +54,10 @@ fn the_networks_packets_leave_by_a_gateway_or_not_at_all_and_the_hosts_as_ever()
             Some("up0")
         );
         assert_eq!(exit_link(&format!("2001:db8:42:99::1 from {INSIDE}")), None);
-        assert_eq!(exit_link(&format!("{OUTSIDE} from {INSIDE} uid {NOBODY}")), None);
+        assert_eq!(
+            exit_link(&format!("{OUTSIDE} from {INSIDE} uid {NOBODY}")),
+            None
+        );
         k.carry_default(network(), Exit::None).await.unwrap();
         assert_eq!(run("ip -6 rule"), before);
     });
@@ -82,7 +85,7 @@ fn a_gateway_uses_its_hosts_default_route_and_others_only_without_one() {
 }
 
 #[test]
-fn a_copy_bridges_the_moment_in_which_the_way_out_changes() {
+fn a_copy_bridges_the_moment_in_which_the_exit_route_changes() {
     check(|place| async move {
         let k = &place.kernel;
         host(k).await;

@@ -1,6 +1,6 @@
 //! What the node changes on its host, and how it is put back.
 
-use crate::place::{NOBODY, check, make_slots, make_uplink, me, host_state, run};
+use crate::place::{NOBODY, check, host_state, make_slots, make_uplink, me, run};
 use os::kernel::{self, Kernel};
 use std::fs;
 
@@ -177,7 +177,7 @@ fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
 }
 
 #[test]
-fn the_underlay_is_told_without_our_links() {
+fn the_underlay_is_reported_without_our_links() {
     check(|place| async move {
         let k = &place.kernel;
         make_slots(k).await;

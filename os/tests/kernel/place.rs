@@ -85,8 +85,8 @@ pub(crate) fn run(command: &str) -> String {
 pub(crate) fn exit_link(asked: &str) -> Option<String> {
     let words = "-6 -oneline route get".split(' ').chain(asked.split(' '));
     let output = Command::new("ip").args(words).output().unwrap();
-    let told = String::from_utf8(output.stdout).unwrap();
-    let (_, link) = told
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (_, link) = printed
         .split_once(" dev ")
         .filter(|_| output.status.success())?;
     link.split(' ').next().map(ToOwned::to_owned)
@@ -125,17 +125,20 @@ fn settings(folder: &Path, all: &mut String) {
     }
 }
 
-/// Looks until the kernel has done what it does when it likes: carriers are told up to a second late.
+/// Looks until the kernel has done what it does when it likes: carriers are output up to a second late.
 #[track_caller]
 pub(crate) fn until(command: &str, shows: impl Fn(&str) -> bool) {
     let clock = os::clock::Clock::boottime();
-    let begun = clock.now();
+    let started = clock.now();
     loop {
         let seen = run(command);
         if shows(&seen) {
             return;
         }
-        assert!(clock.now().since(begun).as_secs() < 10, "{command}: {seen}");
+        assert!(
+            clock.now().since(started).as_secs() < 10,
+            "{command}: {seen}"
+        );
     }
 }
 

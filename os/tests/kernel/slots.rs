@@ -9,7 +9,7 @@ use policies::names::Transport;
 use std::{fs, path::Path};
 
 #[test]
-fn slots_are_made_as_the_design_says() {
+fn slots_are_created_with_their_names_settings_and_aliases() {
     check(|place| async move {
         let k = &place.kernel;
         make_slots(k).await;
@@ -88,7 +88,7 @@ fn a_frame_with_tag_n_reaches_slot_n_and_the_answer_has_tag_n() {
 }
 
 #[test]
-fn a_frame_that_is_no_slot_s_is_heard_by_nobody() {
+fn a_frame_of_no_slot_reaches_no_link() {
     check(|place| async move {
         let (tap, _kernel) = accepting(&place).await;
         let two = frames::mac(2);
@@ -165,14 +165,14 @@ fn each_slot_counts_its_own_frames_and_no_others() {
 }
 
 #[test]
-fn a_silenced_slot_sends_no_multicast_until_it_is_let_be_heard() {
+fn a_silenced_slot_sends_no_multicast_until_it_is_unsilenced() {
     check(|place| async move {
         let k = &place.kernel;
         k.make_dialling_slots(0..3, me(), NOBODY).await.unwrap();
         // Before its first carrier, when the kernel has not made the route yet.
         k.unsilence(slot("wrn1")).await.unwrap();
         let _carriers = ["wrn0", "wrn1", "wrn2"].map(Tap::open);
-        let heard = |slots: [&str; 3]| {
+        let received = |slots: [&str; 3]| {
             slots.map(|name| {
                 let socket = std::net::UdpSocket::bind("[::]:0").unwrap();
                 let index = k.index(slot(name)).unwrap();
@@ -182,15 +182,15 @@ fn a_silenced_slot_sends_no_multicast_until_it_is_let_be_heard() {
         };
         let names = ["wrn0", "wrn1", "wrn2"];
         until_ready(&names);
-        assert_eq!(heard(names), [true, true, true]);
+        assert_eq!(received(names), [true, true, true]);
         let routes = run("ip -6 route show table local type multicast");
         for _ in 0..2 {
             k.silence(slot("wrn1")).await.unwrap();
-            assert_eq!(heard(names), [true, false, true]);
+            assert_eq!(received(names), [true, false, true]);
         }
         for _ in 0..2 {
             k.unsilence(slot("wrn1")).await.unwrap();
-            assert_eq!(heard(names), [true, true, true]);
+            assert_eq!(received(names), [true, true, true]);
         }
         let sorted = |text: &str| {
             let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -204,7 +204,7 @@ fn a_silenced_slot_sends_no_multicast_until_it_is_let_be_heard() {
         k.unsilence(slot("wrn1")).await.unwrap();
         k.set_up(slot("wrn1"), me()).await.unwrap();
         until_ready(&names);
-        assert_eq!(heard(names), [true, true, true], "down and up again");
+        assert_eq!(received(names), [true, true, true], "down and up again");
         assert!(run("ip -6 addr show wrn1").contains("fe80::10:0:7/64 scope link nodad"));
     });
 }
@@ -270,7 +270,7 @@ fn seventy_two_slots_are_made_within_a_second() {
     check(|place| async move {
         let clock = os::clock::Clock::boottime();
         let k = &place.kernel;
-        let begun = clock.now();
+        let started = clock.now();
         k.make_dialling_slots(0..12, me(), NOBODY).await.unwrap();
         for transport in [Transport::Udp, Transport::Tcp] {
             k.make_server_tap(transport, NOBODY).await.unwrap();
@@ -278,7 +278,7 @@ fn seventy_two_slots_are_made_within_a_second() {
                 .await
                 .unwrap();
         }
-        let took = clock.now().since(begun);
+        let took = clock.now().since(started);
         assert_eq!(k.slots().len(), 72);
         assert!(took.as_secs() < 1, "{took:?}");
     });

@@ -137,7 +137,7 @@ fn the_regret_that_a_peer_reports_is_bounded_by_ours() {
 }
 
 #[test]
-fn the_required_gain_shrinks_with_rest_and_halves_for_a_crowded_peer() {
+fn the_required_gain_shrinks_with_each_refresh_without_a_close_and_halves_for_a_crowded_peer() {
     let at_once = |loss, moved| required_gain(loss, moved, 0, false);
     assert_eq!(
         [at_once(0, 0), at_once(100, 0), at_once(100, 240)],

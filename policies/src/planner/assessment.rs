@@ -58,7 +58,7 @@ pub(super) struct Assessment {
     /// The loss ratio of its probes; `None` if it is not known.
     pub(super) loss_ratio: Option<LossRatio>,
     /// Refreshes since the last closing by plan.
-    pub(super) rest: u32,
+    pub(super) refreshes_since_close: u32,
     /// It is left to chance, so that no gain elsewhere takes its place.
     pub(super) random: bool,
     /// Number of tunnels that the peer accepted, if it reports that.
@@ -82,7 +82,12 @@ impl Assessment {
 
     /// The least gain for which it is replaced.
     pub(super) fn required_gain(&self) -> u64 {
-        gain::required_gain(self.loss, self.moved, self.rest, self.crowded)
+        gain::required_gain(
+            self.loss,
+            self.moved,
+            self.refreshes_since_close,
+            self.crowded,
+        )
     }
 
     /// The order in which tunnels are closed as unused: the least is closed first.
@@ -154,7 +159,7 @@ pub(super) fn assess(
         assessment.needed = assessment
             .accepted
             .is_some_and(|accepted| accepted < conditions.parameters.tunnels_to_dial);
-        assessment.rest = conditions.rest;
+        assessment.refreshes_since_close = conditions.refreshes_since_close;
         assessment.spared = assessment.spared.or_else(|| {
             conditions.spare(snapshot, (assessment.slot, assessment.peer), assessment.age)
         });
@@ -191,7 +196,7 @@ fn measure(snapshot: &Snapshot<'_>, usage: Option<&Usage>, link: &LinkReading) -
         loss: discount(gain::closing_loss(service.regret, peer_regret)),
         moved: discount(service.moved),
         loss_ratio,
-        rest: 0,
+        refreshes_since_close: 0,
         random: false,
         accepted: snapshot.measurements.accepted(tunnel.peer),
         needed: false,
@@ -289,7 +294,7 @@ mod tests {
             loss: 0,
             moved: 0,
             loss_ratio: LossRatio::new(&probe),
-            rest: 0,
+            refreshes_since_close: 0,
             random: false,
             accepted: None,
             needed: false,

@@ -221,7 +221,7 @@ impl Dialling {
         }
     }
 
-    /// Candidates that no tunnel or order leads to and whose back-off is over, sorted by prefix.
+    /// Candidates that no tunnel or order leads to and whose back-off has elapsed, sorted by prefix.
     fn ready<'o>(&self, snapshot: &Snapshot<'o>) -> Vec<&'o Candidate> {
         let is_ready = |candidate: &&Candidate| {
             !snapshot.has_tunnel_to(candidate.peer)

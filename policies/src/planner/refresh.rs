@@ -71,7 +71,7 @@ impl Planner {
         let now = snapshot.at;
         let tenth = self.settings.parameters.refresh / 10;
         self.next_refresh = now + self.rng.span(tenth * 9, tenth.saturating_mul(11));
-        self.rest = self.rest.saturating_add(1);
+        self.refreshes_since_close = self.refreshes_since_close.saturating_add(1);
         if self.closing.is_none()
             && snapshot.dialled().count() >= limit
             && self.dialling.has_distant_candidate(snapshot)
@@ -123,8 +123,8 @@ impl Planner {
             reason,
             terms,
         } = choice;
-        let terms = format!("{terms}{tunnel} refreshes={}", self.rest);
-        self.rest = 0;
+        let terms = format!("{terms}{tunnel} refreshes={}", self.refreshes_since_close);
+        self.refreshes_since_close = 0;
         let refreshes = if tunnel.is_lossy() {
             LOSSY_PASSED_OVER_REFRESHES
         } else {
@@ -143,7 +143,7 @@ impl Planner {
         };
         let lasting = closable.iter().filter(is_lasting);
         let least = lasting.min_by_key(|tunnel| tunnel.rank()).copied();
-        let may_close = has_traffic || self.rest >= self.closing_interval;
+        let may_close = has_traffic || self.refreshes_since_close >= self.closing_interval;
         if let Some(tunnel) = least.filter(|_| may_close) {
             return Some(Choice {
                 tunnel,
@@ -151,7 +151,7 @@ impl Planner {
                 terms: String::new(),
             });
         }
-        if has_traffic || self.rest < ROTATION_REFRESHES {
+        if has_traffic || self.refreshes_since_close < ROTATION_REFRESHES {
             return None;
         }
         self.rotate(closable)

@@ -83,7 +83,7 @@ pub(super) struct SpareConditions<'a> {
     /// Slots of tunnels that are left to chance.
     pub(super) random: &'a BTreeSet<Slot>,
     /// Refreshes since the last closing by plan.
-    pub(super) rest: u32,
+    pub(super) refreshes_since_close: u32,
 }
 
 impl SpareConditions<'_> {

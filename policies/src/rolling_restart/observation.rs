@@ -1,4 +1,4 @@
-//! What a rolling restart is told of the node.
+//! The observation of the node on which a rolling restart decides.
 
 use crate::{
     names::{Prefix, Slot, Transport},

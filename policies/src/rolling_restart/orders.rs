@@ -28,7 +28,7 @@ pub enum RestartOrder {
         transport: Transport,
     },
     /// Let clients in again, since the server stays as it is for now.
-    AcceptAgain {
+    ResumeAccepting {
         /// The transport of the server.
         transport: Transport,
     },

@@ -177,7 +177,7 @@ fn short(order: &RestartOrder) -> String {
             )
         }
         RestartOrder::StopAccepting { transport } => format!("stop accepting {transport}"),
-        RestartOrder::AcceptAgain { transport } => format!("accept again {transport}"),
+        RestartOrder::ResumeAccepting { transport } => format!("accept again {transport}"),
         RestartOrder::RestartServer {
             transport,
             closings,

@@ -30,7 +30,7 @@ pub(super) fn before(now: Uptime, seconds: f64) -> anyhow::Result<Uptime> {
 pub(super) fn probe(entry: &TunnelEntry, slot: Slot) -> Option<ProbeReading> {
     let rtt = Duration::try_from_secs_f64(entry.rtt_seconds?).ok()?;
     let (jitter, rx_frames, tx_frames) = (Duration::ZERO, 0, 0);
-    let lost = crate::num::whole(entry.loss_ratio.unwrap_or(0.0).clamp(0.0, 1.0) * 100.0);
+    let lost = crate::num::round_to_u32(entry.loss_ratio.unwrap_or(0.0).clamp(0.0, 1.0) * 100.0);
     // The recording does not say how many probes the share is of: they may be too few to decide
     // anything.
     let recent = ProbeCounts::default();

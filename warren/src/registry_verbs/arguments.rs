@@ -1,4 +1,4 @@
-//! What the operator's verbs are told.
+//! The arguments of the operator's verbs.
 
 use super::{Root, seconds};
 use registry::service::RotationStep;
@@ -146,10 +146,10 @@ pub(super) enum CaVerb {
 pub(super) struct RotateCaArgs {
     #[command(flatten)]
     pub(super) root: Root,
-    /// Which step
+    /// The step to carry out
     #[arg(value_enum)]
     pub(super) step: CaVerb,
-    /// Even where nodes are not ready: they will have to join anew, or below a root that stays be cut off until they
+    /// Even where nodes are not ready: they will have to join again, or below a root that stays be disconnected until they
     /// have asked the registry for a certificate
     #[arg(long)]
     pub(super) force: bool,
@@ -180,13 +180,13 @@ pub(super) struct CertifyArgs {
 pub(super) struct RotateKeyArgs {
     #[command(flatten)]
     pub(super) root: Root,
-    /// Which key
+    /// The key to replace
     #[arg(value_enum)]
     pub(super) key: Key,
-    /// Which step
+    /// The step to carry out
     #[arg(value_enum)]
     pub(super) step: Step,
-    /// Even where nodes are not ready: they will be cut off until they are
+    /// Even where nodes are not ready: they will be disconnected until they are
     #[arg(long)]
     pub(super) force: bool,
     #[command(flatten)]

@@ -31,7 +31,7 @@ pub(super) fn admin_code(error: &AdminError) -> u8 {
     }
 }
 
-/// Makes one call, and does something with its answer; or says why there is none.
+/// Makes one call, and does something with its answer; or the reason why there is none.
 pub(super) fn call<T: DeserializeOwned>(
     root: &Root,
     method: &str,
@@ -141,15 +141,15 @@ pub(super) fn list(args: &ListArgs) -> ExitCode {
             for node in listing.nodes {
                 let state = if node.revoked { "revoked" } else { "live" };
                 let name = node.name.as_deref().unwrap_or("-");
-                let heard =
-                    node.announcement
-                        .map_or("silent", |heard| match heard.endpoints.as_slice() {
-                            [] => "heard",
-                            [_, ..] => "dialable",
-                        });
+                let announced = node.announcement.map_or("silent", |announced| {
+                    match announced.endpoints.as_slice() {
+                        [] => "announced",
+                        [_, ..] => "dialable",
+                    }
+                });
                 let (prefix, expires, serial) = (node.prefix, node.expires_at, node.serial);
                 print_line(format_args!(
-                    "{prefix:<12} {name:<16} {state:<8} {heard:<8} until {expires}  {serial}"
+                    "{prefix:<12} {name:<16} {state:<8} {announced:<8} until {expires}  {serial}"
                 ));
             }
             ExitCode::SUCCESS
@@ -181,7 +181,7 @@ pub(super) fn revoke(args: &RevokeArgs) -> ExitCode {
     )
 }
 
-/// Waits until `done`, where that is asked for; tells how far it has come when that changes.
+/// Waits until `done`, where that is asked for; reports the progress when that changes.
 fn wait(root: &Root, wait: &Wait, done: impl Fn(&Rollout) -> Option<String>) -> ExitCode {
     if !wait.wait {
         return ExitCode::SUCCESS;
@@ -217,7 +217,7 @@ fn wait(root: &Root, wait: &Wait, done: impl Fn(&Rollout) -> Option<String>) -> 
 
 fn shown(rollout: &Rollout) -> String {
     format!(
-        "{} nodes, {} heard of; revocations {}: {} hold them; network {}: {} hold it, {} have applied it",
+        "{} nodes, {} announced themselves; revocations {}: {} hold them; network {}: {} hold it, {} have applied it",
         rollout.nodes,
         rollout.announced,
         rollout.revocations_version,

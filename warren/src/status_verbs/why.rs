@@ -121,7 +121,7 @@ fn close_cause(reason: CloseReason) -> &'static str {
         CloseReason::PeerDead => "the peer does not answer any more",
         CloseReason::ProcessDied => "its OpenVPN process exited unexpectedly",
         CloseReason::DialFailed => "no connection to the peer came about",
-        CloseReason::PeerClosed => "the peer rejected it or ended the session",
+        CloseReason::PeerClosed => "the peer rejected it or closed the session",
         CloseReason::Revoked => "the peer's certificate is revoked",
         CloseReason::Renewed => {
             "certificates or keys have changed, and OpenVPN reads them only when it starts"

@@ -32,7 +32,7 @@ pub(super) fn command(network: &Network, case: &str, root: &Path) -> Option<Comm
     Some(warren(&["run"], root))
 }
 
-/// Signs the node's key again, with a certificate that ended in 2021.
+/// Signs the node's key again, with a certificate that expired in 2021.
 fn expire_certificate(network: &Network, root: &Path) {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap();
     let registry = network.path("registry").join("etc/warren-registry");

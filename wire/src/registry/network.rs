@@ -109,7 +109,7 @@ pub enum DocumentError {
     /// A value that cannot be.
     #[error("the network document's {field} is {value}, not {right}")]
     Value {
-        /// The field.
+        /// The name of the JSON field.
         field: &'static str,
         /// The value that was found; never a key.
         value: String,

@@ -65,9 +65,9 @@ pub(crate) fn leaf() -> CertificateParams {
     named("7/16", 7)
 }
 
-/// 2025-01-01.
+/// The date 2025-01-01, in seconds since 1970.
 pub(crate) const NOW_S: i64 = 1_735_689_600;
-/// 2030-01-02.
+/// The date 2030-01-02, in seconds since 1970.
 pub(crate) const OVER_S: i64 = 1_893_542_400;
 
 /// Whether a chain through a CA between is good, and why not; each may be changed.

@@ -5,7 +5,7 @@ use super::*;
 /// The settings of the prober.
 #[derive(Clone, Copy, Debug)]
 pub struct ProberSettings {
-    /// This node.
+    /// The prefix of this node.
     pub me: Prefix,
     /// The network, which maps prefixes to addresses.
     pub network: Network,

@@ -30,7 +30,7 @@ use wire::overlay::Network;
 /// The settings of the tunnels actor.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// This node.
+    /// The prefix of this node.
     pub me: Prefix,
     /// Its network: from a prefix to a range.
     pub network: Network,

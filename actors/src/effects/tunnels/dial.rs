@@ -86,7 +86,11 @@ impl Dial {
     }
 
     /// Handles an event of the client's process; returns why the tunnel is closed, once it is.
-    pub(super) fn handle_child_event(&mut self, common: &Common, event: &ChildEvent) -> Option<CloseReason> {
+    pub(super) fn handle_child_event(
+        &mut self,
+        common: &Common,
+        event: &ChildEvent,
+    ) -> Option<CloseReason> {
         let now = common.now();
         if !self.process.handle_child_event(event, now) {
             return None;

@@ -57,7 +57,7 @@ use std::{
 const TICK: Duration = Duration::from_millis(250);
 
 /// A dialling slot rests this long after a tunnel.
-const REST: Duration = Duration::from_secs(2);
+const RESTART_PAUSE: Duration = Duration::from_secs(2);
 
 /// The dependencies of the tunnels actor.
 #[derive(Clone)]
@@ -128,7 +128,7 @@ impl Tunnels {
             facts,
             events,
             seed,
-            held,
+            documents,
             stopping: Cell::new(false),
             max_accepted,
         };
@@ -298,7 +298,10 @@ impl Tunnels {
         let closed: Vec<_> = processes
             .dials
             .iter_mut()
-            .filter_map(|(slot, dial)| dial.handle_child_event(common, event).map(|reason| (*slot, reason)))
+            .filter_map(|(slot, dial)| {
+                dial.handle_child_event(common, event)
+                    .map(|reason| (*slot, reason))
+            })
             .collect();
         for (slot, reason) in closed {
             if processes.dials.remove(&slot).is_some() {
@@ -306,7 +309,7 @@ impl Tunnels {
                     .table
                     .borrow_mut()
                     .resting
-                    .insert(slot, common.now() + REST);
+                    .insert(slot, common.now() + RESTART_PAUSE);
             }
             common.report_closed(slot, reason);
         }

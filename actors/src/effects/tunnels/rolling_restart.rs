@@ -93,7 +93,7 @@ impl Tunnels {
                 self.drained.clear();
                 self.with_server(transport, |server| server.set_accepts(false));
             }
-            RestartOrder::AcceptAgain { transport } => {
+            RestartOrder::ResumeAccepting { transport } => {
                 tracing::info!(%transport, "traffic stays on the server's tunnels; it restarts later");
                 self.with_server(transport, |server| server.set_accepts(true));
             }

@@ -25,7 +25,7 @@ use wire::{
 };
 
 /// After `client-kill` OpenVPN keeps a UDP client for 4.6 to 5.0 s (measured); its slot rests longer.
-const KILLED_REST: Duration = Duration::from_secs(6);
+const RECONNECT_BAN: Duration = Duration::from_secs(6);
 
 /// The server of one transport.
 #[derive(Debug)]
@@ -90,7 +90,11 @@ impl Server {
     }
 
     /// Handles an event of the server's process; returns the tunnels that are closed by it.
-    pub(super) fn handle_child_event(&mut self, common: &Common, event: &ChildEvent) -> Vec<ClosedTunnel> {
+    pub(super) fn handle_child_event(
+        &mut self,
+        common: &Common,
+        event: &ChildEvent,
+    ) -> Vec<ClosedTunnel> {
         if !self.process.handle_child_event(event, common.now()) {
             return Vec::new();
         }
@@ -182,8 +186,8 @@ impl Server {
     fn client_left(&mut self, common: &Common, line: &str) -> Option<ClosedTunnel> {
         let (peer, from) = management::leave_of_log(line)?;
         let mut accepted_tunnels = self.accepted.iter();
-        let (slot, _) =
-            accepted_tunnels.find(|(_, accepted)| accepted.peer == peer && accepted.from == Some(from))?;
+        let (slot, _) = accepted_tunnels
+            .find(|(_, accepted)| accepted.peer == peer && accepted.from == Some(from))?;
         let slot = *slot;
         self.accepted.remove(&slot);
         common.links.order(LinkOrder::Down(slot));
@@ -191,7 +195,7 @@ impl Server {
             .table
             .borrow_mut()
             .resting
-            .insert(slot, common.now() + KILLED_REST);
+            .insert(slot, common.now() + RECONNECT_BAN);
         Some((slot, self.closed_for(CloseReason::PeerClosed)))
     }
 
@@ -282,7 +286,9 @@ impl Server {
 
     fn established(&mut self, common: &Common, client: ClientId) {
         let mut accepted_tunnels = self.accepted.iter();
-        let Some((slot, accepted)) = accepted_tunnels.find(|(_, accepted)| accepted.client == client) else {
+        let Some((slot, accepted)) =
+            accepted_tunnels.find(|(_, accepted)| accepted.client == client)
+        else {
             return;
         };
         common.table.borrow_mut().was_reached = true;
@@ -325,7 +331,7 @@ impl Server {
             .table
             .borrow_mut()
             .resting
-            .insert(slot, common.now() + KILLED_REST);
+            .insert(slot, common.now() + RECONNECT_BAN);
         Some((slot, reason))
     }
 

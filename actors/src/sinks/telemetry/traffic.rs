@@ -126,7 +126,7 @@ impl Rows {
             let row = match before.remove(&slot) {
                 Some(row) if same(&row) => row,
                 other => {
-                    self.end(other, at);
+                    self.retire(other, at);
                     Row::new(link.tunnel.clone())
                 }
             };
@@ -137,7 +137,9 @@ impl Rows {
             })
             .grow(grown, at);
         }
-        before.into_values().for_each(|row| self.end(Some(row), at));
+        before
+            .into_values()
+            .for_each(|row| self.retire(Some(row), at));
         self.closed.retain(|row| {
             row.closed
                 .is_some_and(|closed| at.since(closed) < SHOWN_AFTER_CLOSE)
@@ -170,7 +172,7 @@ impl Rows {
             .remove(&fact.slot)
             .filter(|row| row.tunnel.peer == fact.peer)?;
         let carried = row.carried;
-        self.end(Some(row), fact.at);
+        self.retire(Some(row), fact.at);
         Some(carried)
     }
 
@@ -191,7 +193,7 @@ impl Rows {
         self.live.entry(slot).insert_entry(row).into_mut()
     }
 
-    fn end(&mut self, row: Option<Row>, at: Uptime) {
+    fn retire(&mut self, row: Option<Row>, at: Uptime) {
         let Some(row) = row else { return };
         self.closed
             .retain(|old| old.tunnel.slot != row.tunnel.slot || old.tunnel.peer != row.tunnel.peer);

@@ -14,7 +14,7 @@ impl Documents {
                     Err(error) => {
                         tracing::debug!(%peer, error = %Chain(&error), "versions not compared");
                         if tries > 1 && documents.neighbours.contains(&peer) {
-                            ctx.run_later(AGAIN, move |documents, ctx| {
+                            ctx.run_later(RETRY_DELAY, move |documents, ctx| {
                                 documents.compare(peer, tries - 1, ctx)
                             });
                         }
@@ -64,15 +64,15 @@ impl Documents {
             self.registry.clone(),
             self.documents.load().version(DocumentKind::Revocations),
         );
-        let call = format!("/v1/revocations?after={version}&wait={HELD_OPEN_S}");
-        let longest = Duration::from_secs(HELD_OPEN_S + 10);
+        let call = format!("/v1/revocations?after={version}&wait={LONG_POLL_S}");
+        let longest = Duration::from_secs(LONG_POLL_S + 10);
         let ask = async move { registry.news::<SignedDocument>(&call, longest).await };
         ctx.spawn(ask.into_actor(self).map(|answer, documents, ctx| {
             let wait = match &answer {
                 Ok(Some(_)) => {
                     documents.wait = FIRST;
                     // Its version has grown, or it is one that we do not believe.
-                    AGAIN
+                    RETRY_DELAY
                 }
                 Ok(None) => {
                     documents.wait = FIRST;

@@ -124,7 +124,9 @@ pub(super) fn caller(request: &HttpRequest, state: &State) -> Result<Caller, &'s
     };
     let documents = state.documents.load();
     let serials = std::iter::once(&caller.serial).chain(&caller.cas);
-    if serials.into_iter().any(|serial| documents.is_ca_revoked(serial))
+    if serials
+        .into_iter()
+        .any(|serial| documents.is_ca_revoked(serial))
         || documents.is_key_blocked(&caller.key)
     {
         return Err("the certificate is revoked");

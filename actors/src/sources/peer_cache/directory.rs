@@ -27,14 +27,14 @@ const FIRST_HAND: Duration = Duration::from_secs(3600);
 /// One peer as the disk keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The peer.
+    /// The prefix of the peer.
     pub peer: Prefix,
     /// The endpoints, best first.
     pub endpoints: Vec<Endpoint>,
     /// The source of the endpoints.
     pub source: PeerSource,
     /// A sequence number: a peer reported later has a higher one.
-    pub heard: u64,
+    pub last_report: u64,
     /// Failed dials in a row.
     pub failures: u32,
 }
@@ -46,7 +46,7 @@ pub type Changes = BTreeMap<Prefix, Option<Row>>;
 struct Known {
     endpoints: Vec<Endpoint>,
     source: PeerSource,
-    heard: u64,
+    last_report: u64,
     confirmed: Option<Uptime>,
     /// The time since which these are its endpoints; earlier failed dials do not concern them.
     since: Option<Uptime>,
@@ -131,7 +131,7 @@ impl PeerDirectory {
     pub fn remember(&mut self, rows: Vec<Row>, good: impl Fn(Endpoint) -> bool) {
         self.note_node_count(rows.len());
         for row in rows {
-            self.last = self.last.max(row.heard);
+            self.last = self.last.max(row.last_report);
             let endpoints: Vec<_> = row
                 .endpoints
                 .into_iter()
@@ -148,7 +148,7 @@ impl PeerDirectory {
             let known = Known {
                 endpoints,
                 source: row.source,
-                heard: row.heard,
+                last_report: row.last_report,
                 confirmed: None,
                 since: None,
                 dials,
@@ -215,7 +215,7 @@ impl PeerDirectory {
         let known = Known {
             endpoints,
             source,
-            heard: self.last,
+            last_report: self.last,
             confirmed: Some(at),
             since,
             dials,
@@ -288,7 +288,7 @@ impl PeerDirectory {
                 peer,
                 endpoints: known.endpoints.clone(),
                 source: known.source,
-                heard: known.heard,
+                last_report: known.last_report,
                 failures: known.dials.failures,
             })
         };
@@ -321,7 +321,13 @@ impl PeerDirectory {
             .map(|(peer, known)| {
                 let failures = known.dials.failures;
                 let (lives, worst) = (failures < DEAD_FAILURES, std::cmp::Reverse(failures));
-                (lives, known.is_first_hand(), worst, known.heard, *peer)
+                (
+                    lives,
+                    known.is_first_hand(),
+                    worst,
+                    known.last_report,
+                    *peer,
+                )
             })
             .collect();
         let excess = order.len().saturating_sub(limit);
@@ -603,12 +609,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_disk_held_is_not_forgotten_for_want_of_a_table() {
+    fn peers_of_the_disk_are_kept_while_there_is_no_babel_table() {
         let row = |number| Row {
             peer: peer(number),
             endpoints: vec![at(number)],
             source: PeerSource::Itself,
-            heard: u64::from(number),
+            last_report: u64::from(number),
             failures: 0,
         };
         let mut directory = directory();
@@ -707,13 +713,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_disk_held_is_taken_over_without_a_moment_of_confirmation() {
+    fn peers_of_the_disk_are_loaded_as_unconfirmed() {
         let mut directory = directory();
         let row = |number, endpoint| Row {
             peer: peer(number),
             endpoints: vec![at(endpoint)],
             source: PeerSource::Itself,
-            heard: 5,
+            last_report: 5,
             failures: 2,
         };
         directory.remember(vec![row(7, 1), row(8, 2), row(0, 3)], |endpoint| {

@@ -23,7 +23,7 @@ const TABLES: &str = "
         prefix TEXT PRIMARY KEY,     -- P/L
         endpoints TEXT NOT NULL,     -- best first, with spaces between
         source TEXT NOT NULL,        -- registry, itself, gossip
-        heard INTEGER NOT NULL,      -- a peer heard of later has a higher number
+        heard INTEGER NOT NULL,      -- number of the last report of this peer, ascending
         failures INTEGER NOT NULL    -- failed dials in a row
     ) STRICT;
     PRAGMA user_version = 1;";
@@ -91,7 +91,7 @@ impl Disk {
                         endpoints_to_text(&row.endpoints),
                         source_to_text(row.source),
                         // SQLite's integers are signed.
-                        i64::try_from(row.heard).unwrap_or(i64::MAX),
+                        i64::try_from(row.last_report).unwrap_or(i64::MAX),
                         row.failures,
                     ),
                 )?,
@@ -153,13 +153,13 @@ fn read(connection: &Connection) -> Result<Vec<Row>, DiskError> {
         let (Ok(peer), Ok(endpoints), Some(source)) = names else {
             continue;
         };
-        let heard = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
+        let last_report = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
         let failures = u32::try_from(row.get::<_, i64>(4)?).unwrap_or(0);
         peers.push(Row {
             peer,
             endpoints,
             source,
-            heard,
+            last_report,
             failures,
         });
     }
@@ -221,7 +221,7 @@ mod tests {
             peer: Prefix::new(number, 16).unwrap(),
             endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(),
             source: PeerSource::Itself,
-            heard: u64::from(number),
+            last_report: u64::from(number),
             failures: 3,
         }
     }

@@ -23,7 +23,7 @@ use std::{
 use wire::errors::Chain;
 use wire::{endpoints::dialable, overlay::Network};
 
-/// The lease that is asked for; it is renewed when half of it is over.
+/// The lease that is asked for; it is renewed after half of it.
 pub const LEASE: Duration = Duration::from_secs(3600);
 /// How many external ports are tried before the next round.
 const TRIES: usize = 8;

@@ -1,4 +1,4 @@
-//! Lets nodes gather what they can know, look at it, and carries their orders out.
+//! Builds the observation of each node, lets its planner decide, and carries out its orders.
 
 use super::{Happened, Net};
 use crate::{
@@ -25,14 +25,14 @@ const CACHED: usize = 1024;
 const CACHE_ROUNDS: u64 = 10;
 
 impl Net {
-    /// What each node that looks has gathered since its last refresh: its table, candidate_rtts, answers.
-    pub(super) fn scout(
+    /// Returns the observation of each node that plans: its table, and the round trips and answers since its last refresh.
+    pub(super) fn observe(
         &self,
         due: &[u32],
         paths: &Paths,
         salt: u64,
     ) -> BTreeMap<u32, Observation> {
-        let scouted = self.parallel(due, |node| {
+        let observations = self.parallel(due, |node| {
             let epoch = self.rounds / CACHE_ROUNDS;
             let mut rng = Rng::new(self.settings.seed ^ u64::from(node) << 20 ^ epoch << 44);
             let cached: Vec<_> = sample(&mut rng, paths.targets().len(), CACHED + 1)
@@ -40,7 +40,7 @@ impl Net {
                 .filter_map(|at| paths.targets().get(at).copied())
                 .filter(|peer| *peer != node)
                 .collect();
-            let sounding = |peer: &u32| {
+            let measure = |peer: &u32| {
                 let rtt = (!self.parted(node, *peer)).then(|| span(self.space.rtt(node, *peer)));
                 Some(CandidateRtt {
                     peer: prefix(*peer)?,
@@ -56,7 +56,7 @@ impl Net {
             let candidate_rtts: Vec<_> = strangers
                 .into_iter()
                 .take(index(PROBED_PER_REFRESH))
-                .filter_map(sounding)
+                .filter_map(measure)
                 .collect();
             let me = prefix(node)?;
             let table = tables::table(&self.overlay, node, paths);
@@ -65,7 +65,7 @@ impl Net {
             let views = asked
                 .into_iter()
                 .filter_map(|peer| tables::view(&self.overlay, node_of(peer), paths, self.now));
-            let told = self.overlay.dialled(node).filter_map(|at| {
+            let dialled_peers = self.overlay.dialled(node).filter_map(|at| {
                 let peer = prefix(self.overlay.tunnel(at)?.acceptor)?;
                 let loss = tables::loss(&self.overlay, at, paths, self.stands_for());
                 let (room, accepted) = tables::welcome(&self.overlay, node_of(peer));
@@ -78,7 +78,7 @@ impl Net {
                     distances: Vec::new(),
                 })
             });
-            let views = views.chain(told).collect();
+            let views = views.chain(dialled_peers).collect();
             let candidates = cached
                 .into_iter()
                 .filter_map(|peer| self.candidate(node, peer))
@@ -100,7 +100,7 @@ impl Net {
                 },
             ))
         });
-        scouted.into_iter().collect()
+        observations.into_iter().collect()
     }
 
     fn candidate(&self, node: u32, peer: u32) -> Option<Candidate> {
@@ -130,19 +130,19 @@ impl Net {
         (links, free)
     }
 
-    /// babeld has moved the paths from the draining tunnels.
+    /// Replaces the tables by those after babeld has moved its routes off the draining tunnels.
     pub(super) fn renew(
         &self,
         nodes: &[u32],
-        worlds: &mut BTreeMap<u32, Observation>,
+        observations_of: &mut BTreeMap<u32, Observation>,
         paths: &Paths,
     ) {
         let tables = self.parallel(nodes, |node| {
             Some(tables::table(&self.overlay, node, paths))
         });
         for (node, table) in nodes.iter().zip(tables) {
-            if let Some(world) = worlds.get_mut(node) {
-                world.babel = Some(table);
+            if let Some(observation) = observations_of.get_mut(node) {
+                observation.babel = Some(table);
             }
         }
     }
@@ -157,54 +157,54 @@ impl Net {
         self.overlay.dialled(node).filter(stays).count()
     }
 
-    /// The nodes look at their worlds as they are now, and their orders are carried out; `ended` gets
-    /// the tunnels that are to drain, or to close.
-    pub(super) fn look(
+    /// The nodes plan on their observations of this moment, and their orders are carried out; tunnels
+    /// that start to drain or are to be closed are added to `draining_or_closed`.
+    pub(super) fn plan(
         &mut self,
         nodes: &[u32],
-        worlds: &mut BTreeMap<u32, Observation>,
+        observations_of: &mut BTreeMap<u32, Observation>,
         at: Uptime,
-        ended: &mut Vec<u32>,
+        draining_or_closed: &mut Vec<u32>,
         happened: &mut Happened,
     ) {
-        let mut looking = Vec::with_capacity(nodes.len());
+        let mut planning = Vec::with_capacity(nodes.len());
         for node in nodes {
-            let Some(world) = worlds.remove(node) else {
+            let Some(observation) = observations_of.remove(node) else {
                 continue;
             };
             if let Some(planner) = self.planners.get_mut(index(*node)).and_then(Option::take) {
-                looking.push(((*node, planner, world), Vec::new()));
+                planning.push(((*node, planner, observation), Vec::new()));
             }
         }
-        let part = looking.len().div_ceil(threads()).max(1);
+        let part = planning.len().div_ceil(threads()).max(1);
         let net = &*self;
         std::thread::scope(|scope| {
-            for part in looking.chunks_mut(part) {
+            for part in planning.chunks_mut(part) {
                 scope.spawn(move || {
-                    for ((node, planner, world), decisions) in part {
-                        world.at = at;
-                        (world.links, world.free_slots) = net.links(*node);
+                    for ((node, planner, observation), decisions) in part {
+                        observation.at = at;
+                        (observation.links, observation.free_slots) = net.links(*node);
                         let reached = net.reached.get(index(*node)).copied().unwrap_or_default();
-                        *decisions = planner.plan(world, reached).decisions;
+                        *decisions = planner.plan(observation, reached).decisions;
                     }
                 });
             }
         });
-        for ((node, planner, mut world), decisions) in looking {
+        for ((node, planner, mut observation), decisions) in planning {
             if let Some(place) = self.planners.get_mut(index(node)) {
                 *place = Some(planner);
             }
             for decision in decisions {
-                let tried = self.obey(node, decision, ended, happened);
+                let tried = self.obey(node, decision, draining_or_closed, happened);
                 let candidate = tried.and_then(|peer| self.candidate(node, peer));
                 if let Some(candidate) = candidate {
                     let same = |other: &&mut Candidate| other.peer == candidate.peer;
-                    if let Some(place) = world.candidates.iter_mut().find(same) {
+                    if let Some(place) = observation.candidates.iter_mut().find(same) {
                         *place = candidate;
                     }
                 }
             }
-            worlds.insert(node, world);
+            observations_of.insert(node, observation);
         }
     }
 
@@ -213,7 +213,7 @@ impl Net {
         &mut self,
         node: u32,
         decision: Decision,
-        ended: &mut Vec<u32>,
+        draining_or_closed: &mut Vec<u32>,
         happened: &mut Happened,
     ) -> Option<u32> {
         let now = self.now;
@@ -247,7 +247,7 @@ impl Net {
                     .entry((node, start, slot))
                     .or_default()
                     .push(now);
-                ended.push(at);
+                draining_or_closed.push(at);
                 None
             }
             Order::Undrain { slot, .. } => {
@@ -256,7 +256,7 @@ impl Net {
                 None
             }
             Order::Close { slot, .. } => {
-                ended.extend(self.tunnel_at(node, slot));
+                draining_or_closed.extend(self.tunnel_at(node, slot));
                 None
             }
             Order::Open {
