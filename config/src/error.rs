@@ -8,7 +8,7 @@ pub const EXIT_CODE: u8 = 78;
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It cannot be read: missing, forbidden, a folder.
+    /// The file cannot be read: it is missing, forbidden, or a folder.
     #[error("{}: cannot read the configuration", file.display())]
     Read {
         /// The configuration file.
@@ -17,13 +17,13 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
-    /// It is no file.
+    /// The path is no regular file.
     #[error("{}: is no file; a configuration in YAML belongs there", file.display())]
     NotAFile {
         /// The path that was given.
         file: PathBuf,
     },
-    /// Nothing but spaces and comments in it.
+    /// The file has nothing but spaces and comments.
     #[error("{}: is empty; at least `registry: https://HOST:PORT` is needed", file.display())]
     Empty {
         /// The configuration file.
@@ -34,10 +34,10 @@ pub enum ConfigError {
     NotText {
         /// The configuration file.
         file: PathBuf,
-        /// Most bytes taken.
+        /// The maximum size of a configuration in bytes.
         limit: u64,
     },
-    /// It is no YAML.
+    /// The file is not YAML.
     #[error("{}:{line}: {text}", file.display())]
     Syntax {
         /// The configuration file.
@@ -52,7 +52,7 @@ pub enum ConfigError {
     Values {
         /// The configuration file.
         file: PathBuf,
-        /// At least one, in the order of the file.
+        /// The errors, at least one, in the order of the file.
         complaints: Vec<Complaint>,
     },
 }
@@ -69,7 +69,7 @@ impl ConfigError {
 pub struct Complaint {
     /// The line, from 1; `None` for a missing key.
     pub line: Option<usize>,
-    /// Which key, such as `listen.udp` or `endpoints[0]`.
+    /// The key, such as `listen.udp` or `endpoints[0]`.
     pub key: String,
     /// The value that was found.
     pub value: String,

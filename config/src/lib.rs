@@ -23,35 +23,35 @@ pub use template::template;
 pub struct Settings {
     /// `https://HOST:PORT` of the registry.
     pub registry: String,
-    /// Our servers' port for UDP; 0: do not accept.
+    /// The port of our UDP server; 0 accepts no tunnels by UDP.
     pub listen_udp: u16,
-    /// Our servers' port for TCP; 0: do not accept.
+    /// The port of our TCP server; 0 accepts no tunnels by TCP.
     pub listen_tcp: u16,
-    /// Addresses that others shall dial, when the operator knows better.
+    /// Endpoints to announce in place of those that are found.
     pub endpoints: Vec<Endpoint>,
-    /// Pinned peers: always kept.
+    /// Pinned peers, whose tunnels are always kept.
     pub neighbours: Vec<Prefix>,
     /// Links on which babeld itself speaks.
     pub interfaces: Vec<String>,
     /// Which traffic of other nodes this node carries.
     pub transit: Transit,
-    /// Carry others' packets out of the network, by the host's own default route, where the network names us a gateway.
+    /// Act as an exit gateway by the host's own default route, if the network document names this node as one.
     pub gateway: bool,
     /// The rule by which the policy chooses tunnels.
     pub policy: Rule,
-    /// The policy decides and logs, but opens and closes no tunnel.
+    /// Whether the policy only logs its decisions, and opens and closes no tunnel.
     pub dry_run: bool,
-    /// An own limit of accepted tunnels, which can only lower the network's.
+    /// The local limit of accepted tunnels, which can only lower the network's.
     pub max_accepted: Option<u16>,
-    /// An own limit of dialled tunnels, which can only lower the network's.
+    /// The local limit of dialled tunnels, which can only lower the network's.
     pub tunnels_to_dial: Option<u16>,
     /// The user of OpenVPN processes.
     pub openvpn_user: ChildUser,
     /// The user of babeld.
     pub babeld_user: ChildUser,
-    /// Ask the gateway for port mappings.
+    /// Whether the router is asked for port mappings.
     pub upnp: bool,
-    /// Believe peers' private addresses.
+    /// Whether private addresses are announced and accepted as endpoints.
     pub private_endpoints: bool,
     /// The address of the metrics endpoint.
     pub metrics: Metrics,
@@ -62,7 +62,7 @@ pub struct Settings {
 /// The readiness of a node to carry the traffic of others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transit {
-    /// As any node.
+    /// Carries others' traffic like any node.
     #[default]
     Normal,
     /// Carries others' traffic only where no other route is left.
@@ -89,9 +89,9 @@ impl Transit {
 /// An unprivileged user, by name or number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChildUser {
-    /// Looked up at start.
+    /// The name of a user, which is looked up at the start.
     Name(String),
-    /// Used as both uid and gid.
+    /// A number, which is used as both uid and gid.
     Id(u32),
 }
 

@@ -1,4 +1,4 @@
-//! Finds the line of a key in a YAML text that was already found to be good.
+//! Finds the line of a key in a YAML text that was parsed without an error.
 
 use saphyr::{LoadableYamlNode, MarkedYaml, YamlData};
 

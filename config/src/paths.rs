@@ -79,7 +79,7 @@ impl Paths {
         self.state().join("revoked")
     }
 
-    /// The lease ledger (JSON), 0600: mappings asked for, written before they are asked.
+    /// The lease ledger (JSON), 0600: port mappings, written before the router is asked for them.
     pub fn leases(&self) -> PathBuf {
         self.state().join("leases.json")
     }

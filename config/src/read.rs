@@ -1,4 +1,4 @@
-//! From the text of `warren.yaml` to [`Settings`]: which keys there are, and what each takes.
+//! Converts the text of `warren.yaml` to [`Settings`]: all keys and their values.
 
 mod values;
 
@@ -23,11 +23,11 @@ use std::{
 use values::*;
 use wire::endpoints::{EndpointError, class_of};
 
-/// Most bytes of a configuration.
+/// The maximum size of a configuration in bytes.
 const LIMIT: u64 = 64 * 1024;
-/// Most items of a list.
+/// The maximum number of items of a list.
 const MAX_ITEMS: usize = 256;
-/// Tunnels' port, as OpenVPN's own.
+/// The default port of tunnels: OpenVPN's own.
 pub(crate) const PORT: u16 = 1194;
 /// The default address of the metrics endpoint.
 pub(crate) const METRICS: &str = "127.0.0.1:9197";
@@ -47,7 +47,7 @@ pub fn load(file: &Path) -> Result<Settings, ConfigError> {
         file: file.to_owned(),
         source,
     };
-    // A fifo would block at open, a device never end.
+    // A FIFO would block at open, and a device has no end.
     let metadata = std::fs::metadata(file).map_err(unread)?;
     if !metadata.is_file() {
         return Err(ConfigError::NotAFile {

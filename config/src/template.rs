@@ -52,7 +52,7 @@ child-users: {{ openvpn: {openvpn}, babeld: {babeld} }}
 # Ask the gateway for port mappings (UPnP): auto or off.
 upnp: auto
 
-# Accept and announce private addresses (10.0.0.0/8 and the like) as endpoints.
+# Accept and announce private addresses (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7) as endpoints.
 private-endpoints: false
 
 # Where metrics are served: ADDRESS:PORT, the absolute path of a unix socket, or off.

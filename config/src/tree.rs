@@ -1,6 +1,6 @@
 //! Reads values out of a parsed YAML tree and notes what is wrong, without stopping at the first.
 //!
-//! Knows no key of ours; `read` does.
+//! It knows no key of `warren.yaml`; the module `read` does.
 
 use crate::lines::Step;
 use serde_yaml::Value;
@@ -21,7 +21,7 @@ pub(crate) struct Fault {
     pub(crate) right: String,
 }
 
-/// Longest part of a value that is shown, characters.
+/// The maximum length of a value in a message, in characters.
 const SHOWN: usize = 60;
 
 impl<'a> Tree<'a> {
@@ -124,7 +124,7 @@ pub(crate) fn name(path: &[Step]) -> String {
     }
 }
 
-/// The text without characters that would break a line or steer a terminal.
+/// The text without characters that break a line or control a terminal.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })

@@ -1,7 +1,7 @@
 //! Reads the dumps of babeld 1.12.1 into a [`BabelTable`].
 //!
-//! A [`Decoder`] takes the bytes of the local socket and gives [`Reply`]s. What does not belong to the
-//! network, or lies on other links than slots, is counted and dropped. babeld 1.12.1 may print freed
+//! A [`Decoder`] turns the bytes of the local socket into [`Reply`]s. Entries outside the network's
+//! range, or on links that are no slots, are counted and dropped. babeld 1.12.1 may print freed
 //! memory after `flush interface`, so any line may be garbage.
 
 pub use crate::babel_config::{BabelConfig, BadConfig, MacKey, next_seqno, state_file};
@@ -19,9 +19,9 @@ use std::{net::Ipv6Addr, time::Duration};
 /// Asks for all interfaces, neighbours and routes.
 pub const DUMP: &str = "dump\n";
 
-/// Longest line taken, bytes; babeld's own buffer for a command.
+/// Longest line that is parsed, in bytes: the size of babeld's own buffer for a command.
 const MAX_LINE: usize = 1024;
-/// Most neighbours and routes that are kept of one dump: 10^4 nodes by 40 neighbours, twice.
+/// The maximum number of neighbours and of routes that are kept of one dump: 10^4 nodes by 40 neighbours, twice.
 const MAX_ENTRIES: usize = 800_000;
 
 /// The status line with which babeld ends its answer to a command.
@@ -34,7 +34,7 @@ pub enum Reply {
     },
     /// The answer to [`DUMP`].
     Dump(Dump),
-    /// The answer to a command that babeld does not take, with its reason.
+    /// The answer to a command that babeld rejects, with its reason.
     Refused(String),
 }
 
@@ -49,11 +49,11 @@ pub struct Dump {
     pub announced: Vec<Prefix>,
     /// The default routes for packets from the network's range.
     pub exit_routes: ExitRoutes,
-    /// Routes whose router id is not that of the node whose range they name: somebody lies.
+    /// Routes whose router id is not that of the node whose range they name: a node announces a false one.
     pub forged: Vec<Route>,
-    /// Neighbours and routes that are not of the network or not on slots.
+    /// Number of neighbours and routes outside the network's range or on links that are no slots.
     pub foreign: u32,
-    /// Lines that could not be read, or did not fit.
+    /// Number of lines that could not be parsed, or were beyond the limits.
     pub garbage: u32,
 }
 
@@ -71,13 +71,13 @@ pub struct ExitRoutes {
 pub struct DefaultRoute {
     /// The exit gateway that the route's router id names.
     pub gateway: Prefix,
-    /// The slot it leaves by.
+    /// The slot by which packets leave.
     pub slot: Slot,
-    /// The neighbour it goes through.
+    /// The neighbour that is the next hop.
     pub via: Prefix,
     /// Whether babeld selected the route.
     pub installed: bool,
-    /// Total metric; [`INFINITY`](policies::observation::INFINITY): it leads nowhere, or `gateway` is not one of the network's.
+    /// Total metric; [`INFINITY`](policies::observation::INFINITY) if the route is unreachable, or `gateway` is none of the network's gateways.
     pub metric: u16,
     /// The metric that the neighbour announced.
     pub refmetric: u16,
@@ -108,7 +108,7 @@ pub struct Decoder {
     dump: Dump,
 }
 
-/// The content of one line, as far as it concerns us.
+/// The content of one line that the daemon uses.
 enum Entry {
     Interface(Slot, bool),
     Neighbour(Neighbour),
@@ -130,7 +130,7 @@ impl Decoder {
         }
     }
 
-    /// Takes the next bytes, however cut, and returns the replies that they completed.
+    /// Takes the next bytes, split at any place, and returns the replies that they completed.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Reply> {
         let lines = self.lines.feed(bytes);
         lines
@@ -289,7 +289,7 @@ impl Decoder {
 /// The destination of a route.
 enum Destination {
     Node(Prefix),
-    /// Out of the network, for its own packets.
+    /// The default route for packets from the network's range.
     Outside,
     /// A range that belongs to no node, or a route bound to another source.
     Foreign,
@@ -589,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_told_apart_by_their_link_local_address() {
+    fn neighbours_are_distinguished_by_their_link_local_address() {
         let line = format!(
             "add neighbour 1 address {} if wrnu.2 reach c000 ureach 0000 rxcost 96 txcost 256 rtt 0.204 rttcost 0 cost 99",
             link_local(node(9))

@@ -1,6 +1,6 @@
-//! Writes babeld 1.12.1's configuration file and its state file; knows nothing of where they lie.
+//! Writes babeld 1.12.1's configuration file and its state file; the paths are the caller's.
 //!
-//! Keywords: babeld(8), "Configuration file format". All of it was taken by a real babeld.
+//! Keywords: babeld(8), "Configuration file format". A test starts a real babeld with each form.
 
 use crate::overlay::{Network, Network4, router_id_text};
 use ipnet::Ipv6Net;
@@ -20,7 +20,7 @@ use std::{
 pub struct MacKey(pub [u8; 32]);
 
 impl MacKey {
-    /// From 64 lower-case hexadecimal digits, as the network document has it.
+    /// Reads 64 lower-case hexadecimal digits, the form of the network document.
     pub fn from_hex(text: &str) -> Option<Self> {
         if text.len() != 64 {
             return None;
@@ -56,11 +56,11 @@ pub struct BabelConfig {
     pub own: Prefix,
     /// All slots, up or not: babeld must know them from the start.
     pub slots: Vec<Slot>,
-    /// Other links on which babeld shall speak, such as a LAN; only with a key.
+    /// Other links on which babeld speaks, such as a LAN; they require `key`.
     pub interfaces: Vec<String>,
-    /// 0.5 s to 15 s; babeld counts in hundredths of a second.
+    /// The hello interval, 0.5 s to 15 s, in steps of a hundredth of a second.
     pub hello_interval: Duration,
-    /// 4 s to 120 s.
+    /// The update interval, 4 s to 120 s.
     pub update_interval: Duration,
     /// The absolute path of babeld's read-only socket.
     pub socket: PathBuf,
@@ -72,26 +72,26 @@ pub struct BabelConfig {
     /// others' traffic like any node; at [`INFINITY`] we announce our own prefix only, and carry
     /// none.
     pub transit_cost: u16,
-    /// The nodes whose default route is believed, as the network document has them.
+    /// The nodes whose default route is accepted: the gateways of the network document.
     pub gateways: BTreeSet<Prefix>,
     /// Announce the host's default route if we are one of `gateways`.
     pub gateway: bool,
-    /// Take packets with another MAC, or none, on `interfaces`: while the network's key is changed.
+    /// Accept packets with another MAC, or none, on `interfaces`, while the network's key is changed.
     pub lenient: bool,
 }
 
 /// The configuration cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadConfig {
-    /// babeld takes no relative path, and its grammar no quotes, controls or backslashes in one.
+    /// The path is relative, or has quotes, control characters or backslashes, which babeld's grammar cannot hold.
     #[error(
         "babeld cannot use the path {0:?}: it must be absolute, printable, without quotes and backslashes"
     )]
     Path(PathBuf),
-    /// The name cannot be that of a link.
+    /// The text is not the name of a kernel link.
     #[error("{0:?} is no name of a link: 1 to 15 letters, digits or any of -_.")]
     Interface(String),
-    /// Without a key, anybody on that link could steer our routes.
+    /// An interface is set without a key, so that anybody on that link could change our routes.
     #[error("babeld speaks on {0:?} only with the network's key, and there is none")]
     NoKey(String),
 }
@@ -269,7 +269,7 @@ impl BabelConfig {
         }
     }
 
-    /// The same for IPv4; nobody has a part where the network's range leaves too few bits for its prefix.
+    /// Writes the filters for IPv4; a node has no IPv4 range if the network's leaves too few bits for its prefix.
     fn filter_ipv4(
         &self,
         ipv4: Network4,
@@ -337,7 +337,7 @@ fn hundredths(span: Duration) -> String {
 }
 
 /// The sequence number to begin the next babeld with, so that its announcements are newer than any of
-/// the last one's: RFC 8966 compares modulo 2^16, and one life does not use 1,000 numbers.
+/// the last one's: RFC 8966 compares modulo 2^16, and one run of babeld uses fewer than 1,000 numbers.
 pub fn next_seqno(last: u16) -> u16 {
     last.wrapping_add(1000)
 }

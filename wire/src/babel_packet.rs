@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 pub const PORT: u16 = 6696;
 /// All Babel speakers on a link (RFC 8966, section 4).
 pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
-/// So many destinations fit into one packet whatever their lengths: 20 bytes each, on links of 1280 bytes and more.
+/// The maximum number of destinations that fit into one packet, whatever their lengths: 20 bytes each, on links of 1280 bytes and more.
 pub const MAX_REQUESTS: usize = 60;
 
 const MAGIC: u8 = 42;
@@ -19,16 +19,16 @@ const IHU: u8 = 5;
 const REQUEST: u8 = 9;
 /// Update (RFC 8966, section 4.6.9).
 const UPDATE: u8 = 8;
-/// The sub-TLV of a source prefix (RFC 9079, section 7.1); who does not know it must leave out the whole TLV.
+/// The sub-TLV of a source prefix (RFC 9079, section 7.1); a router that does not know it must ignore the whole TLV.
 const SOURCE_PREFIX: u8 = 128;
-/// Hundredths of a second until the next IHU; babeld believes the last one three times as long.
+/// Hundredths of a second until the next IHU; babeld uses the last one for three times as long.
 const IHU_INTERVAL: u16 = 3000;
 /// Address encodings (RFC 8966, section 4.1.4).
 const WILDCARD: u8 = 0;
 const IPV4: u8 = 1;
 const IPV6: u8 = 2;
 
-/// A packet that asks for all routes. A stock babeld answers it with its whole table, unless it sent that
+/// A packet that asks for all routes. babeld answers it with its whole table, unless it sent that table
 /// on the same link within the last two seconds.
 pub fn request_all() -> Vec<u8> {
     packet(vec![REQUEST, 2, WILDCARD, 0])
@@ -60,7 +60,7 @@ pub fn request_default(network: Ipv6Net) -> Vec<u8> {
 
 /// Builds a packet that retracts our default route for packets from `network`.
 pub fn retract_default(network: Ipv6Net) -> Vec<u8> {
-    // Neither flags, prefix, left out bytes, interval nor sequence number; of a retraction they do not count.
+    // Flags, prefix length, omitted bytes, interval and sequence number are zero: a retraction does not use them.
     let [high, low] = INFINITY.to_be_bytes();
     with_source(
         vec![UPDATE, 0, IPV6, 0, 0, 0, 0, 0, 0, 0, high, low],

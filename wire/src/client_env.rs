@@ -3,9 +3,9 @@
 use policies::names::Prefix;
 use std::net::{IpAddr, SocketAddr};
 
-/// Most lines of one client's environment that are looked at.
+/// The maximum number of lines of one client's environment that are parsed.
 pub(crate) const MAX_ENV_LINES: usize = 256;
-/// Most bytes of one client's environment that are looked at.
+/// The maximum size of one client's environment that is parsed, in bytes.
 const MAX_ENV_BYTES: usize = 64 * 1024;
 
 /// The facts that OpenVPN reports of a client. The rest of its environment, which the peer
@@ -20,20 +20,20 @@ pub struct ClientEnv {
     pub second_cn: bool,
     /// The certificate's serial number: lower-case hex, two digits a byte, no leading zero byte.
     pub serial: Option<String>,
-    /// The same of the CA's that signed it.
+    /// The serial number of the CA that signed it, in the same form.
     pub ca_serial: Option<String>,
     /// The source address before authentication.
     pub untrusted: Option<SocketAddr>,
     /// The source address after authentication.
     pub trusted: Option<SocketAddr>,
-    /// The environment was beyond 256 lines or 64 KiB; what is here may lack something.
+    /// The environment had more than 256 lines or 64 KiB, so fields may be missing.
     pub truncated: bool,
 }
 
 impl ClientEnv {
     /// The node that the certificate names: exactly one common name, on which all agree.
     ///
-    /// `None` means: do not let it in.
+    /// `None` means that the client must be rejected.
     pub fn node(&self) -> Option<Prefix> {
         let agreed = self.common_name.is_some() && self.common_name == self.x509_cn;
         if !agreed || self.second_cn || self.truncated {
@@ -120,7 +120,7 @@ pub(crate) fn address(text: &str) -> Option<IpAddr> {
 /// Serial numbers have at most 20 octets (RFC 5280, section 4.1.2.2), which is 49 decimal digits.
 const MAX_SERIAL_DIGITS: usize = 49;
 
-/// A decimal number as bytes, most significant first, in hex; `None` where it is none or too long.
+/// A decimal number as bytes, most significant first, in hex; `None` if the text is no number or too long.
 fn hex_of_decimal(text: &str) -> Option<String> {
     if text.is_empty() || text.len() > MAX_SERIAL_DIGITS {
         return None;

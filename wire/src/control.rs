@@ -27,7 +27,7 @@ pub const DECISIONS_PATH: &str = "/v1/decisions";
 /// How many past decisions are kept for `warren why`.
 pub const DECISIONS_KEPT: usize = 256;
 
-/// The node at a glance.
+/// The state of the node in one document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusDocument {
     /// The version of the document: [`VERSION`].
@@ -50,7 +50,7 @@ pub struct StatusDocument {
     pub pid: u32,
     /// The time for which the daemon has run.
     pub uptime_seconds: f64,
-    /// The policy's orders are logged and not carried out.
+    /// Whether the policy's orders are logged and not carried out.
     #[serde(default)]
     pub dry_run: bool,
     /// babeld runs and answers, and at least one tunnel is up or the registry answered.
@@ -294,7 +294,7 @@ pub struct DecisionsDocument {
     /// The time at which the document was created.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// The policy's orders are logged and not carried out.
+    /// Whether the policy's orders are logged and not carried out.
     #[serde(default)]
     pub dry_run: bool,
     /// The last [`DECISIONS_KEPT`], oldest first.

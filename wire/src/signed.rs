@@ -1,7 +1,7 @@
 //! Documents that the network's registry signed and anybody may pass on.
 //!
 //! A mirror can withhold them, but neither change them nor, since each holds a version that only
-//! grows, bring back an old one to who saw a newer. The signing key is certified by the CA for
+//! grows, bring back an old one to a node that saw a newer one. The signing key is certified by the CA for
 //! this and nothing else: common name [`SIGNER_NAME`], extended key usage code signing alone, so
 //! that no node's and no server's certificate will do.
 
@@ -18,7 +18,7 @@ pub const SIGNER_NAME: &str = "warren-metadata";
 /// Most bytes of a payload.
 pub const PAYLOAD_LIMIT: usize = 1024 * 1024;
 
-/// A payload with its signature, self-contained: who has the CA can verify it.
+/// A payload with its signature. It is self-contained: whoever has the CA can verify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedDocument {
     /// Version of this envelope, 1. The payload holds its own, which grows.
@@ -34,7 +34,7 @@ pub struct SignedDocument {
     pub issuer: Option<String>,
     /// Base64 of the signature: ECDSA P-256 with SHA-256, ASN.1, over the payload's bytes.
     pub signature: String,
-    /// The same by the signer of another CA, while the network's CA is changed.
+    /// A second signature, by the signer of another CA, while the network's CA is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other: Option<OtherSignature>,
 }
@@ -67,7 +67,7 @@ pub enum SignedError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// Nobody who is trusted stands behind the signer.
+    /// No trusted CA certified the signer.
     #[error("the signer's certificate is not good: {0}")]
     Chain(ChainError),
     /// The signer's certificate is not one for signing documents.
@@ -100,7 +100,7 @@ pub fn seal(
     }
 }
 
-/// A document that is believed.
+/// A verified document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
     /// The signed payload.

@@ -1,4 +1,4 @@
-//! Carries names through serde as their one spelling; lists are bounded while they are read.
+//! Converts names to and from their canonical text for serde; lists are bounded while they are read.
 
 use serde::{
     Deserialize, Deserializer, Serializer,
@@ -13,7 +13,7 @@ pub mod one {
     /// Writes the text.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The errors of the serializer.
     pub fn serialize<T: fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
     }
@@ -21,7 +21,7 @@ pub mod one {
     /// Reads the text.
     ///
     /// # Errors
-    /// The text is no such name.
+    /// The text cannot be parsed as such a name.
     pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
     where
         T: FromStr<Err: fmt::Display>,
@@ -40,7 +40,7 @@ pub mod few {
     /// Writes the list.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The errors of the serializer.
     pub fn serialize<T: fmt::Display, S: Serializer>(
         values: &[T],
         to: S,
@@ -48,7 +48,7 @@ pub mod few {
         to.collect_seq(values.iter().map(T::to_string))
     }
 
-    /// Reads the list, and stops at the first name too many.
+    /// Reads the list, and stops at the first name beyond the limit.
     ///
     /// # Errors
     /// Too many names, or a text that is no such name.
@@ -64,7 +64,7 @@ pub mod few {
     }
 }
 
-/// Most names in a [`few`] list: no node has more endpoints than this.
+/// The maximum number of names in a [`few`] list: no node has more endpoints than this.
 pub const FEW: usize = 16;
 
 struct Names<T> {

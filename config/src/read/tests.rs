@@ -1,4 +1,4 @@
-//! Reads configurations that are good, and complains of those that are not.
+//! Tests of the configuration: valid texts, and the errors of invalid ones.
 
 use super::*;
 use crate::template;

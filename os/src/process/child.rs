@@ -84,7 +84,7 @@ pub enum SpawnError {
 pub struct ChildEvent {
     /// The name of the child.
     pub name: String,
-    /// The pid, which tells this process from an earlier one of the same name.
+    /// The pid, which distinguishes this process from an earlier one of the same name.
     pub pid: u32,
     /// What happened to the process.
     pub happened: Happened,

@@ -17,11 +17,11 @@ use std::time::Duration;
 pub struct NetworkDocument {
     /// The kind of the payload: [`DocumentKind::Network`].
     pub kind: DocumentKind,
-    /// Grows with each change; a node never goes back.
+    /// The version, which grows with each change; a node never accepts an older one.
     pub version: u64,
     /// The network's range.
     pub network: Ipv6Net,
-    /// Numbers that steer the nodes.
+    /// The parameters that all nodes use.
     pub parameters: ParametersDocument,
     /// Babel's MAC key, 32 bytes in hex, for babeld's `type hmac-sha256`.
     pub babel_key: String,
@@ -30,26 +30,26 @@ pub struct NetworkDocument {
     /// Whether private addresses may be announced and dialled.
     #[serde(default)]
     pub private_endpoints: bool,
-    /// CAs (PEM) whose certificates are good, the one that signs now first. Empty: the one that the
-    /// node got when it joined. While the CA is changed there are two.
+    /// The trusted CAs (PEM); the first one signs at present. If the list is empty, nodes trust the CA
+    /// that they got when they joined. While the CA is changed there are two.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
         deserialize_with = "text::at_most::<MAX_AUTHORITIES, _, _>"
     )]
     pub authorities: Vec<String>,
-    /// Babel's packets are taken with a wrong MAC or none: while its key is changed, since babeld
+    /// Babel packets with a wrong MAC or none are accepted: while its key is changed, since babeld
     /// has one key per interface.
     #[serde(default, skip_serializing_if = "is_false")]
     pub babel_lenient: bool,
-    /// The key that others may still, or already, use in place of `tls_crypt` while it is changed:
-    /// who dials tries it second.
+    /// The key that other nodes may use in place of `tls_crypt` while it is changed. A dialling node
+    /// tries it second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_crypt_other: Option<String>,
-    /// Nodes that may announce routes out of the network.
+    /// The exit gateways: nodes that may announce a default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "text::few")]
     pub gateways: Vec<Prefix>,
-    /// IPv4 range for payload; none: the network carries IPv6 only.
+    /// The IPv4 range for payload; `None` if the network carries IPv6 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv4: Option<Ipv4Net>,
     /// The oldest software (`MAJOR.MINOR.PATCH`) that the network accepts; older nodes report that
@@ -61,10 +61,10 @@ pub struct NetworkDocument {
 /// A valid value of [`NetworkDocument::ipv4`], in words.
 pub const IPV4_RIGHT: &str = "a range of 8 to 24 bits without host bits, such as 10.0.0.0/8";
 
-/// Most CAs in one document.
+/// The maximum number of CAs in one document.
 pub const MAX_AUTHORITIES: usize = 3;
 
-/// Most characters of one CA in PEM.
+/// The maximum length of one CA in PEM, in characters.
 const AUTHORITY_LIMIT: usize = 4096;
 
 fn is_false(value: &bool) -> bool {
@@ -103,10 +103,10 @@ pub enum DocumentError {
     Shape {
         /// The document that was read.
         what: &'static str,
-        /// The parser's words.
+        /// The parser's message.
         why: String,
     },
-    /// A value that cannot be.
+    /// A field has an impossible value.
     #[error("the network document's {field} is {value}, not {right}")]
     Value {
         /// The name of the JSON field.
@@ -128,7 +128,7 @@ fn wrong(field: &'static str, value: impl ToString, right: &'static str) -> Docu
 }
 
 impl NetworkDocument {
-    /// The least release that the network requires, where that is newer than `ours` (`MAJOR.MINOR.PATCH`).
+    /// The oldest release that the network accepts, if that is newer than `ours` (`MAJOR.MINOR.PATCH`).
     pub fn required_release_above(&self, ours: &str) -> Option<&str> {
         let least = self.min_version.as_deref()?;
         (release(ours)? < release(least)?).then_some(least)
@@ -241,8 +241,7 @@ fn certificate(pem: &str) -> Option<Vec<u8>> {
     Some(block.contents)
 }
 
-/// Three decimal numbers of at most 6 digits.
-/// The three numbers of a release; what follows a hyphen or a plus sign is left aside. `None` where it is none.
+/// The three numbers of a release; text after a hyphen or a plus sign is ignored. Each number has at most 6 digits; otherwise `None`.
 fn release(text: &str) -> Option<[u32; 3]> {
     let numbers = text
         .split(['-', '+'])
@@ -262,10 +261,10 @@ fn is_release(text: &str) -> bool {
     text.split('.').count() == 3 && text.split('.').all(number)
 }
 
-/// Most characters of an OpenVPN static key, comments included.
+/// The maximum length of an OpenVPN static key in characters, comments included.
 const STATIC_KEY_LIMIT: usize = 2048;
 
-/// The 256 bytes of an OpenVPN static key V1; `None` where the text is none.
+/// The 256 bytes of an OpenVPN static key V1; `None` if the text is no such key.
 pub fn static_key(text: &str) -> Option<Vec<u8>> {
     const BEGIN: &str = "-----BEGIN OpenVPN Static key V1-----\n";
     const END: &str = "\n-----END OpenVPN Static key V1-----";
@@ -326,7 +325,7 @@ impl ParametersDocument {
                 0..=250,
                 "0 to 250",
             ),
-            // Networks keep to 30 s and more; a laboratory may be quicker.
+            // Real networks use 30 s or more; a lab may use less.
             (
                 "refresh_ms",
                 self.refresh_ms,
@@ -371,7 +370,7 @@ impl ParametersDocument {
 }
 
 impl From<Parameters> for ParametersDocument {
-    /// Spans are cut to whole milliseconds.
+    /// Durations are truncated to milliseconds.
     fn from(parameters: Parameters) -> Self {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self {
