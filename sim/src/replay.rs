@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_recording_is_told_by_the_number_of_the_document() {
+    fn an_error_names_the_number_of_the_document() {
         check(&[STATUS, "{}"], Err("document 2 is none of warren's"));
         check(&[STATUS, "[[["], Err("document 2 is none of warren's"));
         check(

@@ -197,7 +197,7 @@ pub(super) struct RotateKeyArgs {
 pub(super) struct BackupArgs {
     #[command(flatten)]
     pub(super) root: Root,
-    /// The copy
+    /// The path of the backup file
     pub(super) file: PathBuf,
 }
 
