@@ -54,6 +54,18 @@ fn the_registry_is_the_only_key_without_a_default() {
 }
 
 #[test]
+fn every_key_has_a_row_in_the_manual_and_a_line_for_the_fuzzer() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manual = std::fs::read_to_string(root.join("docs/OPERATIONS.md")).unwrap();
+    let corpus = std::fs::read_to_string(root.join("fuzz/corpus/config/all.yaml")).unwrap();
+    for key in KEYS {
+        assert!(manual.contains(&format!("\n| `{key}` | ")), "{key}");
+        assert!(corpus.contains(&format!("{key}: ")), "{key}");
+    }
+    parse(&corpus).unwrap();
+}
+
+#[test]
 fn the_template_shows_the_defaults() {
     let text = template(
         "https://registry.example:9443",
