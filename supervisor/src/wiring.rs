@@ -19,7 +19,7 @@ use actors::{
     messages::ActorRestarted,
     sinks::telemetry::{Telemetry, TelemetryDeps},
     sources::{
-        babeld::{Babeld, BabeldDeps, EndBabeld, RoutingProcess},
+        babeld::{Babeld, BabeldDeps, BabeldProcess, EndBabeld},
         candidate_prober::{CandidateProber, CandidateProberDeps},
         credentials::{Credentials, CredentialsDeps},
         documents::{Documents, DocumentsDeps},
@@ -60,7 +60,7 @@ pub const ACTORS: [&str; 16] = [
 pub struct Graph {
     pub(crate) store: Store,
     pub(crate) connections: Connections,
-    pub(crate) routing: RoutingProcess,
+    pub(crate) routing: BabeldProcess,
     pub(crate) leases: Option<Rc<Keeper<DefaultGateway>>>,
     pub(crate) drain_all: Recipient<DrainAll>,
     pub(crate) end_all: Recipient<EndAll>,
@@ -75,7 +75,7 @@ struct Wiring<'a> {
     environment: &'a Environment<'a>,
     store: Store,
     connections: Connections,
-    routing: RoutingProcess,
+    routing: BabeldProcess,
     links: Links,
     telemetry: Guarded<Telemetry>,
 }
@@ -143,7 +143,7 @@ impl<'a> Wiring<'a> {
             environment,
             store: store.clone(),
             connections: Connections::default(),
-            routing: RoutingProcess::default(),
+            routing: BabeldProcess::default(),
             links,
             telemetry: guard("telemetry", None, deps, Telemetry::new),
         }

@@ -1,6 +1,6 @@
-//! Keeps the routing daemon running and reads its tables.
+//! Keeps babeld running and reads its tables.
 //!
-//! Dumps are polled: `monitor` doubles babeld's cost. Knows nothing of what routes are good for.
+//! The tables are polled with `dump`, since `monitor` doubles babeld's CPU time. The policy decides what the routes mean.
 
 mod files;
 
@@ -46,36 +46,39 @@ use wire::{
     registry::DocumentKind,
 };
 
-/// How often the life is looked at, and the tables are read while a tunnel drains.
-const TICK: Duration = Duration::from_millis(250);
+/// Interval at which the state of the process is checked, and the tables are read while babeld starts or a tunnel drains.
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The tables are read every so many ticks: 2 s.
-const STEADY: u32 = 8;
+/// Ticks between two readings of the tables: 2 s.
+const READ_TICKS: u32 = 8;
 
-/// Likewise in the first [`YOUNG`] after babeld's start: 0.5 s.
-const LIVELY: u32 = 2;
+/// Ticks between two readings in the first [`EARLY_SPAN`] after babeld's start, and between two checks for a new network
+/// document: 0.5 s.
+const EARLY_READ_TICKS: u32 = 2;
 
-/// The time after its start for which babeld is read every [`LIVELY`] ticks.
-const YOUNG: Duration = Duration::from_secs(30);
+/// Span after babeld's start in which its tables are read every [`EARLY_READ_TICKS`].
+const EARLY_SPAN: Duration = Duration::from_secs(30);
 
-/// babeld answers a dump of 150 lines in 0.6 ms (measured); its eighth connection would block for ever.
+/// Maximum duration of a dump. babeld answers one of 150 lines in 0.6 ms (measured). A dump must not hang, since babeld serves
+/// only so many local connections at once: the eighth would block forever.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// babeld opens its socket at once; the first time may take the making of interfaces.
-const START: Duration = Duration::from_secs(10);
+/// Maximum time until babeld answers after its start. It opens its socket at once, but at the first start it may have to wait for
+/// its interfaces.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// babeld's process: what outlives the actor.
+/// The process of babeld, which outlives the actor.
 #[derive(Clone, Default)]
-pub struct RoutingProcess(Rc<RefCell<Option<Supervised>>>);
+pub struct BabeldProcess(Rc<RefCell<Option<Supervised>>>);
 
-impl RoutingProcess {
+impl BabeldProcess {
     /// Returns a reading of the process.
     pub fn reading(&self) -> Option<ProcessReading> {
         self.0.borrow().as_ref().map(Supervised::reading)
     }
 }
 
-/// Ends babeld, so that it retracts its routes.
+/// Stops babeld with SIGTERM, so that it retracts its routes.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
 pub struct EndBabeld;
@@ -83,16 +86,16 @@ pub struct EndBabeld;
 /// The dependencies of the babeld actor.
 #[derive(Clone)]
 pub struct BabeldDeps {
-    /// Paths, rights and configuration of babeld.
+    /// The paths, rights and configuration of babeld.
     pub settings: Settings,
     /// The shared state that outlives the actor.
     pub store: Store,
-    /// The kernel, whose exit routes and babeld routes it maintains.
+    /// The kernel, in which the actor configures exit routes and flushes routes of a stopped babeld.
     pub kernel: Kernel,
     /// The queue of link orders.
     pub links: Links,
     /// babeld's process, which outlives the actor.
-    pub process: RoutingProcess,
+    pub process: BabeldProcess,
     /// The queue of babeld's process events.
     pub events: ChildEvents,
     /// The receivers of each reading of babeld's tables.
@@ -107,7 +110,7 @@ pub struct Babeld {
     kernel: Kernel,
     links: Links,
     table: Rc<RefCell<TunnelTable>>,
-    process: RoutingProcess,
+    process: BabeldProcess,
     events: ChildEvents,
     readers: Vec<Recipient<RoutesRead>>,
     documents: DocumentStore,
@@ -117,15 +120,16 @@ pub struct Babeld {
     /// Whether babeld announced the host's default route at the last reading.
     announces_default: bool,
     ticks: u32,
-    asking: bool,
+    /// Whether a dump is in flight.
+    is_reading: bool,
 }
 
-/// The span over which nodes spread the restart of their babeld at random, since each takes its
-/// transit away for seconds.
-const WINDOW: Duration = Duration::from_secs(30);
+/// Span over which nodes spread the restart of their babeld at random, since each restart interrupts transit through the node
+/// for seconds.
+const RESTART_WINDOW: Duration = Duration::from_secs(30);
 
 impl Babeld {
-    /// Goes on with `process`, or starts it.
+    /// Builds the actor; it takes over `process` if babeld runs already, and starts babeld if not.
     pub fn new(deps: BabeldDeps) -> Self {
         let BabeldDeps {
             settings,
@@ -160,47 +164,47 @@ impl Babeld {
             restart_at: None,
             announces_default: false,
             ticks: 0,
-            asking: false,
+            is_reading: false,
         };
-        // A running babeld already has the configuration of the current documents, or will get it.
-        babeld.settings.config = babeld.wanted();
+        // A running babeld already has this configuration, or gets it at its next start.
+        babeld.settings.config = babeld.wanted_config();
         babeld
     }
 
-    /// The configuration as the network document wants it.
-    fn wanted(&self) -> BabelConfig {
+    /// Returns the configuration that the network document requires.
+    fn wanted_config(&self) -> BabelConfig {
         let config = self.settings.config.clone();
         let documents = self.documents.load();
         let Some(network) = documents.network() else {
             return config;
         };
         let parameters = network.parameters();
-        let on_lan = !config.interfaces.is_empty();
+        let has_lan = !config.interfaces.is_empty();
         BabelConfig {
             hello_interval: parameters.hello_interval,
             update_interval: parameters.update_interval,
-            // Without a LAN nothing is signed (docs/decisions/0001-no-mac-on-tunnels.md).
-            key: if on_lan {
+            // Packets carry a MAC (RFC 8967) only on a LAN, see docs/decisions/0001-no-mac-on-tunnels.md.
+            key: if has_lan {
                 MacKey::from_hex(&network.babel_key)
             } else {
                 None
             },
-            lenient: on_lan && network.babel_lenient,
+            lenient: has_lan && network.babel_lenient,
             ipv4: network.payload4(),
             gateways: network.gateways.iter().copied().collect(),
             ..config
         }
     }
 
-    /// Restarts babeld if the network document requires another configuration. babeld cannot
-    /// change the intervals or the keys of existing links.
-    fn follow(&mut self, ctx: &mut Context<Self>) {
-        let (now, wanted) = (self.clock.now(), self.wanted());
-        let same = match (wanted.text(), self.settings.config.text()) {
-            (Ok(wanted), Ok(is)) => wanted == is,
+    /// Restarts babeld if the network document requires another configuration, since babeld cannot change the intervals or keys
+    /// of existing interfaces.
+    fn restart_if_config_changed(&mut self, ctx: &mut Context<Self>) {
+        let (now, wanted) = (self.clock.now(), self.wanted_config());
+        let is_unchanged = match (wanted.text(), self.settings.config.text()) {
+            (Ok(wanted), Ok(current)) => wanted == current,
             _ => true,
         };
-        if same {
+        if is_unchanged {
             self.restart_at = None;
             return self
                 .applied
@@ -209,18 +213,19 @@ impl Babeld {
         let random = self.random.clone();
         let at = *self
             .restart_at
-            .get_or_insert_with(|| now + WINDOW.mul_f64(random.fraction()));
+            .get_or_insert_with(|| now + RESTART_WINDOW.mul_f64(random.fraction()));
         if at <= now {
             self.restart_at = None;
             self.settings.config = wanted;
-            self.carry(ctx);
-            tracing::info!("babeld restarts with the network's new parameters");
-            self.handle_life(Event::Unwanted);
-            self.handle_life(Event::Wanted);
+            self.configure_host(ctx);
+            tracing::info!("babeld restarts with the new parameters of the network document");
+            self.handle_event(Event::Unwanted);
+            self.handle_event(Event::Wanted);
         }
     }
 
-    fn handle_life(&mut self, event: Event) {
+    /// Passes an event to the state machine of the process, and carries out the order that follows.
+    fn handle_event(&mut self, event: Event) {
         let now = self.clock.now();
         let mut process = self.process.0.borrow_mut();
         let Some(process) = process.as_mut() else {
@@ -232,7 +237,7 @@ impl Babeld {
         if order == Order::Spawn {
             process.set_args(self.settings.args());
             if let Err(error) = prepare(&self.settings, &self.random) {
-                tracing::error!(error = %Chain(&error), "babeld not started");
+                tracing::error!(error = %Chain(&error), "cannot start babeld; the start is tried again");
                 let _ = process.on(Event::Exited, now);
                 return;
             }
@@ -241,39 +246,42 @@ impl Babeld {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
-        self.handle_life(Event::Tick);
+        self.handle_event(Event::Tick);
         self.ticks = self.ticks.wrapping_add(1);
         let state = self.process.0.borrow().as_ref().map(Supervised::state);
-        if matches!(state, Some(State::Up { .. })) && self.ticks.is_multiple_of(LIVELY) {
-            self.follow(ctx);
+        if matches!(state, Some(State::Up { .. })) && self.ticks.is_multiple_of(EARLY_READ_TICKS) {
+            self.restart_if_config_changed(ctx);
         }
-        let every = match state {
+        let interval_ticks = match state {
             Some(State::Starting { .. }) => 1,
             _ if self.table.borrow().draining() => 1,
-            Some(State::Up { since }) if self.clock.now().since(since) < YOUNG => LIVELY,
-            Some(State::Up { .. }) => STEADY,
+            Some(State::Up { since }) if self.clock.now().since(since) < EARLY_SPAN => {
+                EARLY_READ_TICKS
+            }
+            Some(State::Up { .. }) => READ_TICKS,
             Some(State::Down { .. } | State::Stopping { .. }) | None => return,
         };
-        if self.asking || !self.ticks.is_multiple_of(every) {
+        if self.is_reading || !self.ticks.is_multiple_of(interval_ticks) {
             return;
         }
-        self.asking = true;
+        self.is_reading = true;
         let socket = self.settings.config.socket.clone();
-        let asked = ask(socket, self.settings.config.network).into_actor(self);
-        ctx.spawn(asked.map(|answer, babeld, _| babeld.answered(answer)));
+        let dump = read_dump(socket, self.settings.config.network).into_actor(self);
+        ctx.spawn(dump.map(|answer, babeld, _| babeld.handle_dump(answer)));
     }
 
-    fn answered(&mut self, answer: io::Result<babel::Dump>) {
-        self.asking = false;
+    /// Reports the tables that babeld answered with, or that it did not answer.
+    fn handle_dump(&mut self, answer: io::Result<babel::Dump>) {
+        self.is_reading = false;
         let at = self.clock.now();
         let mut exit_routes = ExitRoutes::default();
         let table = match answer {
             Ok(dump) => {
-                self.came_up(at);
-                self.follow_default(dump.exit_routes.own);
+                self.mark_ready();
+                self.retract_lost_default(dump.exit_routes.own);
                 exit_routes = dump.exit_routes;
                 for route in &dump.forged {
-                    tracing::warn!(node = %route.node, via = %route.via, "a route's router id is not its node's");
+                    tracing::warn!(node = %route.node, via = %route.via, "a route has the router id of another node than the one it leads to");
                 }
                 Some(dump.table)
             }
@@ -289,47 +297,48 @@ impl Babeld {
         };
         self.readers
             .iter()
-            .for_each(|to| offer(to, reading.clone()));
+            .for_each(|reader| offer(reader, reading.clone()));
     }
 
-    fn came_up(&mut self, _at: Uptime) {
-        let starting = {
+    /// Marks a starting babeld as ready, and requests all routes from the neighbours.
+    fn mark_ready(&mut self) {
+        let is_starting = {
             let process = self.process.0.borrow();
             matches!(
                 process.as_ref().map(Supervised::state),
                 Some(State::Starting { .. })
             )
         };
-        if !starting {
+        if !is_starting {
             return;
         }
-        self.handle_life(Event::Ready);
+        self.handle_event(Event::Ready);
         tracing::info!("babeld answers");
-        // Neighbours of an earlier babeld would wait for the next periodic update.
+        // Neighbours that knew an earlier babeld would send their routes only with the next periodic update.
         let table = self.table.borrow();
-        let up = table
+        let up_tunnels = table
             .tunnels
             .values()
             .filter(|tunnel| tunnel.phase == Phase::Up);
-        for tunnel in up {
+        for tunnel in up_tunnels {
             self.links.order(LinkOrder::RequestRoutes(tunnel.slot));
         }
     }
 
-    /// babeld 1.12.1 takes a route back under the name of another one (`check_xroutes` of its xroute.c), so that
-    /// neighbours would believe in our default route for minutes after the host has lost it.
-    fn follow_default(&mut self, announces_default: bool) {
+    /// Retracts our default route from the neighbours once the host has lost its own.
+    ///
+    /// babeld 1.12.1 sends the retraction under the name of another route (`check_xroutes` in its xroute.c), so that neighbours
+    /// would keep our default route for minutes.
+    fn retract_lost_default(&mut self, announces_default: bool) {
         if self.announces_default && !announces_default && self.settings.config.announces_default()
         {
-            tracing::info!(
-                "the host has no default route any more; it is retracted from the network"
-            );
+            tracing::info!("the host has lost its default route; it is retracted from the network");
             let (network, table) = (self.settings.config.network.range(), self.table.borrow());
-            let up = table
+            let up_tunnels = table
                 .tunnels
                 .values()
                 .filter(|tunnel| tunnel.phase == Phase::Up);
-            up.for_each(|tunnel| {
+            up_tunnels.for_each(|tunnel| {
                 self.links
                     .order(LinkOrder::RetractDefault(tunnel.slot, network))
             });
@@ -356,15 +365,15 @@ impl Actor for Babeld {
             Supervised::new(
                 program,
                 Limits {
-                    start: START,
+                    start: START_TIMEOUT,
                     ..Limits::default()
                 },
                 self.random.bits(),
             )
         });
-        self.carry(ctx);
-        self.handle_life(Event::Wanted);
-        ctx.run_interval(TICK, Self::tick);
+        self.configure_host(ctx);
+        self.handle_event(Event::Wanted);
+        ctx.run_interval(TICK_INTERVAL, Self::tick);
     }
 }
 
@@ -373,14 +382,14 @@ impl Handler<ChildReported> for Babeld {
 
     fn handle(&mut self, ChildReported(event): ChildReported, ctx: &mut Self::Context) {
         let now = self.clock.now();
-        let took = self
+        let is_ours = self
             .process
             .0
             .borrow_mut()
             .as_mut()
             .is_some_and(|process| process.handle_child_event(&event, now));
-        if took && matches!(event.happened, Happened::Exited { .. }) {
-            self.flush(ctx);
+        if is_ours && matches!(event.happened, Happened::Exited { .. }) {
+            self.flush_routes(ctx);
         }
     }
 }
@@ -389,6 +398,6 @@ impl Handler<EndBabeld> for Babeld {
     type Result = ();
 
     fn handle(&mut self, _: EndBabeld, _: &mut Self::Context) {
-        self.handle_life(Event::Unwanted);
+        self.handle_event(Event::Unwanted);
     }
 }

@@ -1,16 +1,16 @@
-//! Reports periodically which child processes run and are ready.
+//! Periodically reports the state of the child processes.
 
 use crate::{
     effects::tunnels::Connections,
     messages::{ProcessesRead, offer},
-    sources::babeld::RoutingProcess,
+    sources::babeld::BabeldProcess,
     store::Store,
 };
 use actix::{Actor, AsyncContext, Context, Recipient};
 use std::time::Duration;
 
 /// Interval between two readings.
-const PERIOD: Duration = Duration::from_secs(2);
+const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The dependencies of the process monitor.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub struct ProcessMonitorDeps {
     /// The shared state that outlives the actor.
     pub store: Store,
     /// The process of babeld.
-    pub babeld: RoutingProcess,
+    pub babeld: BabeldProcess,
     /// The processes of OpenVPN.
     pub connections: Connections,
     /// The receiver of each reading.
@@ -31,7 +31,7 @@ pub struct ProcessMonitor {
 }
 
 impl ProcessMonitor {
-    /// Reports what these processes do.
+    /// Builds the actor; its first reading follows one interval after the start.
     pub fn new(deps: ProcessMonitorDeps) -> Self {
         Self { deps }
     }
@@ -48,6 +48,6 @@ impl Actor for ProcessMonitor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(PERIOD, |monitor, _| monitor.report());
+        ctx.run_interval(READ_INTERVAL, |monitor, _| monitor.report());
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the byte counters of all links and reports them together with the tunnels that they carry.
+//! Reads the byte counters of all links, and reports them together with the tunnels on those links.
 //!
 //! A reading is complete, and the next one replaces it: the actor keeps no history.
 
@@ -179,12 +179,12 @@ mod tests {
 
     #[track_caller]
     fn check(reading: &LinksSampled, links: &[(Slot, u64)], free_slots: &[Slot]) {
-        let counted: Vec<_> = reading
+        let rx_bytes: Vec<_> = reading
             .links
             .iter()
             .map(|link| (link.tunnel.slot, link.counters.rx_bytes))
             .collect();
-        assert_eq!(counted, links);
+        assert_eq!(rx_bytes, links);
         assert_eq!(reading.free_slots, free_slots);
     }
 

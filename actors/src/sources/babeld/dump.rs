@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// Asks babeld for its tables once.
-pub(super) async fn ask(socket: PathBuf, network: Network) -> io::Result<babel::Dump> {
-    let asked = async {
+/// Requests one dump of babeld's tables, and waits for all of it.
+pub(super) async fn read_dump(socket: PathBuf, network: Network) -> io::Result<babel::Dump> {
+    let dump = async {
         let mut stream = UnixStream::connect(&socket).await?;
         let mut decoder = Decoder::new(network);
         let mut chunk = [0; 4096];
@@ -22,7 +22,7 @@ pub(super) async fn ask(socket: PathBuf, network: Network) -> io::Result<babel::
             }
         }
     };
-    tokio::time::timeout(READ_TIMEOUT, asked)
+    tokio::time::timeout(READ_TIMEOUT, dump)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -1,4 +1,4 @@
-//! Writes the files that a babeld is started with.
+//! Writes the files with which babeld starts.
 
 use super::Settings;
 use os::process::Rights;
@@ -12,10 +12,10 @@ use std::{
 use wire::babel;
 use wire::errors::ignore_not_found;
 
-/// babeld could not be prepared.
+/// The reason why the files for babeld could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// A file could not be written.
+    /// A file or folder could not be written.
     #[error("cannot write {path}", path = path.display())]
     Write {
         /// The path of the file.
@@ -24,12 +24,12 @@ pub enum PrepareError {
         #[source]
         source: io::Error,
     },
-    /// The configuration could not be written.
-    #[error("cannot write babeld's configuration")]
+    /// A value cannot be expressed in babeld's configuration.
+    #[error("cannot express babeld's configuration")]
     Config(#[source] babel::BadConfig),
 }
 
-/// Writes folders, configuration and state file again, and removes what would hinder a start.
+/// Creates the folders, removes the socket of an earlier babeld, and writes the configuration and the state file.
 pub(super) fn prepare(settings: &Settings, random: &Randomness) -> Result<(), PrepareError> {
     let Rights { uid, gid, .. } = settings.rights;
     for folder in [&settings.folder, &settings.state_folder] {
@@ -62,13 +62,14 @@ pub(super) fn prepare(settings: &Settings, random: &Randomness) -> Result<(), Pr
     write(&settings.config_file(), &text, Some((uid, gid)))
 }
 
-/// An older number than the one last announced would make us unreachable for minutes, so each start
-/// begins a thousand further on.
+/// Returns the sequence number that babeld starts with: a thousand above the last one.
+///
+/// With a lower number than the last one announced, other nodes would reject our routes for minutes.
 fn next_seqno(path: &Path, random: &Randomness) -> u16 {
-    let last = fs::read_to_string(path)
+    let stored = fs::read_to_string(path)
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    babel::next_seqno(last.unwrap_or_else(|| random.port(0..=u16::MAX)))
+    babel::next_seqno(stored.unwrap_or_else(|| random.port(0..=u16::MAX)))
 }
 
 fn write(path: &Path, text: &str, owner: Option<(u32, u32)>) -> Result<(), PrepareError> {

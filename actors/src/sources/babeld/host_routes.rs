@@ -1,10 +1,10 @@
-//! Adapts the host to babeld: exit routes, IPv4 payload, and the routes of a dead babeld.
+//! Configures the host's kernel for babeld: exit routes and IPv4 payload. Also flushes the routes of an exited babeld.
 
 use super::*;
 
 impl Babeld {
-    /// Makes the host carry IPv4, and packets out of the network, as the network wants it.
-    pub(super) fn carry(&self, ctx: &mut Context<Self>) {
+    /// Configures IPv4 payload and the exit route as the network document requires.
+    pub(super) fn configure_host(&self, ctx: &mut Context<Self>) {
         let (kernel, config) = (self.kernel.clone(), &self.settings.config);
         let (ipv4, own, network) = (config.ipv4, config.own, config.network);
         let exit = if config.gateways.is_empty() {
@@ -14,25 +14,26 @@ impl Babeld {
         } else {
             Exit::Others(self.settings.openvpn_uid)
         };
-        let carried = async move {
+        let results = async move {
             [
                 kernel.carry_ipv4(ipv4, own).await,
                 kernel.carry_default(network, exit).await,
             ]
         };
-        ctx.spawn(carried.into_actor(self).map(|carried, _, _| {
-            for error in carried.into_iter().filter_map(Result::err) {
-                tracing::warn!(error = %Chain(&error), "the host does not carry what the network wants");
+        ctx.spawn(results.into_actor(self).map(|results, _, _| {
+            for error in results.into_iter().filter_map(Result::err) {
+                tracing::warn!(error = %Chain(&error), "cannot configure the host for IPv4 payload or the exit route");
             }
         }));
     }
 
-    pub(super) fn flush(&self, ctx: &mut Context<Self>) {
+    /// Removes the routes that an exited babeld left in the kernel.
+    pub(super) fn flush_routes(&self, ctx: &mut Context<Self>) {
         let kernel = self.kernel.clone();
-        let flushed = async move { kernel.flush_babel_routes().await };
-        ctx.spawn(flushed.into_actor(self).map(|flushed, _, _| {
-            if let Err(error) = flushed {
-                tracing::warn!(error = %Chain(&error), "babeld's routes not flushed");
+        let result = async move { kernel.flush_babel_routes().await };
+        ctx.spawn(result.into_actor(self).map(|result, _, _| {
+            if let Err(error) = result {
+                tracing::warn!(error = %Chain(&error), "cannot remove the routes of the exited babeld");
             }
         }));
     }

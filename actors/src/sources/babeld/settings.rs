@@ -1,4 +1,4 @@
-//! The settings of babeld.
+//! The settings of the babeld actor.
 
 use super::*;
 
@@ -7,20 +7,20 @@ use super::*;
 pub struct Settings {
     /// The path of babeld's executable.
     pub babeld: PathBuf,
-    /// The rights of the process.
+    /// The user, group and capabilities of the process.
     pub rights: Rights,
-    /// Its folder for socket and configuration, 0700 of its user.
+    /// The folder of the socket and the configuration, 0700 and owned by babeld's user.
     pub folder: PathBuf,
-    /// Its folder for the state file, 0700 of its user.
+    /// The folder of the state file, 0700 and owned by babeld's user.
     pub state_folder: PathBuf,
-    /// Where the last sequence number is kept, root's own.
+    /// The path of our copy of the last sequence number, which belongs to root.
     pub seqno: PathBuf,
     /// The path of the pid file, which belongs to root.
     pub pid_file: PathBuf,
     /// The uid of OpenVPN, whose packets from the network's range are never sent to an exit
     /// gateway.
     pub openvpn_uid: u32,
-    /// The content of the configuration file.
+    /// The configuration with which babeld starts next.
     pub config: BabelConfig,
 }
 
@@ -29,9 +29,10 @@ impl Settings {
         self.folder.join("babeld.conf")
     }
 
-    /// babeld repeats an urgent update or request after half of the interval that `-h` and `-H`
-    /// give; with its default of 4 s a lost one costs 2 s. The configuration file can set
-    /// intervals by link only.
+    /// Returns the command line.
+    ///
+    /// babeld repeats an urgent update or request after half of the interval in `-h` and `-H`. With its default of 4 s, the loss
+    /// of one costs 2 s. The configuration file can set these intervals only per interface.
     pub(super) fn args(&self) -> Vec<OsString> {
         let hello = self.config.hello_interval.as_secs_f64().to_string();
         let words = ["-h", &hello, "-H", &hello, "-I", "", "-c"]
