@@ -1,7 +1,7 @@
-//! Remembers where peers can be dialled, over restarts, and publishes it.
+//! Remembers the endpoints of peers across restarts, and publishes them.
 //!
-//! What is believed and what is forgotten is decided by [`directory`]; the file is [`disk`]'s. How dialling
-//! went comes from the store of tunnels. A node with a broken or full disk goes on from memory.
+//! [`directory`] decides which reports count and which peers are dropped; [`disk`] reads and writes the file. The results of
+//! dials come from the shared table of tunnels. A node with a broken or full disk continues from memory.
 
 pub mod directory;
 pub mod disk;
@@ -22,30 +22,30 @@ use std::{cell::RefCell, collections::BTreeSet, path::PathBuf, rc::Rc, sync::Arc
 use wire::errors::Chain;
 use wire::overlay::Network;
 
-/// How often dials are looked at and changes are written.
-const TICK: Duration = Duration::from_secs(1);
-/// Interval at which the reading is sent even if nothing changed, for restarted actors.
-const REPEAT: Duration = Duration::from_secs(5);
+/// Interval at which the results of dials are read and changes are written to disk.
+const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum interval between two readings. One is sent even if nothing has changed, for actors that have restarted.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The settings of the peer cache.
 #[derive(Clone, Debug)]
 pub struct CacheSettings {
-    /// The file; its folder exists.
+    /// The path of the file, in an existing folder.
     pub path: PathBuf,
-    /// Who we are: never a peer of our own.
+    /// This node, which is never its own peer.
     pub me: Prefix,
-    /// Endpoints inside it are never kept.
+    /// The network; endpoints inside its range are dropped.
     pub network: Network,
-    /// Keep private addresses that the file holds.
+    /// Whether stored endpoints with private addresses are loaded.
     pub private: PrivateEndpoints,
-    /// The network's parameters, of which the size follows, lie there.
+    /// Holds the parameters that set the cache's size.
     pub documents: DocumentStore,
-    /// The local limits, which lower the network's parameters.
+    /// This node's own limits, which may be lower than the network's parameters.
     pub local_limits: LocalLimits,
 }
 
-/// Returns the number of tunnels that we dial.
-fn tunnels(local_limits: LocalLimits, documents: &CurrentDocuments) -> u16 {
+/// Returns the number of tunnels that this node dials.
+fn tunnels_to_dial(local_limits: LocalLimits, documents: &CurrentDocuments) -> u16 {
     let parameters = documents
         .network()
         .map(|network| network.parameters())
@@ -56,7 +56,7 @@ fn tunnels(local_limits: LocalLimits, documents: &CurrentDocuments) -> u16 {
 /// The dependencies of the peer cache.
 #[derive(Clone)]
 pub struct PeerCacheDeps {
-    /// The file, this node and its limits.
+    /// The file, this node, its network and its limits.
     pub settings: CacheSettings,
     /// The shared state that outlives the actor.
     pub store: Store,
@@ -68,81 +68,83 @@ pub struct PeerCacheDeps {
 pub struct PeerCache {
     clock: Clock,
     tunnels: Rc<RefCell<TunnelTable>>,
-    shared: SharedCandidates,
-    to: Vec<Recipient<PeersRead>>,
+    published: SharedCandidates,
+    readers: Vec<Recipient<PeersRead>>,
     local_limits: LocalLimits,
     directory: PeerDirectory,
     disk: Disk,
     reported_at: Option<Uptime>,
-    writing: bool,
+    is_writing: bool,
 }
 
 impl PeerCache {
-    /// Opens the file, or sets a broken one aside. `shared` holds the last reading of a predecessor,
-    /// if there was one in this run.
+    /// Opens the file, or renames a broken one and starts with an empty one. After a restart of the actor, the store contains the
+    /// reading that the earlier one published last.
     pub fn new(deps: PeerCacheDeps) -> Self {
         let PeerCacheDeps {
             settings,
             store,
-            readers: to,
+            readers,
         } = deps;
         let Store {
             clock,
             tunnels,
-            candidates: shared,
+            candidates: published,
             ..
         } = store;
 
         let (disk, rows) = Disk::open(&settings.path);
         let private = settings.private.allowed();
-        let dialable =
+        let is_dialable =
             |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
         let local_limits = settings.local_limits;
         let mut directory = PeerDirectory::new(
             settings.me,
-            self::tunnels(local_limits, &settings.documents.load()),
+            tunnels_to_dial(local_limits, &settings.documents.load()),
         );
-        directory.remember(rows, dialable);
-        directory.resume(&shared.load());
+        directory.load(rows, is_dialable);
+        directory.restore_unstored(&published.load());
         Self {
             clock,
             tunnels,
-            shared,
-            to,
+            published,
+            readers,
             local_limits,
             directory,
             disk,
             reported_at: None,
-            writing: false,
+            is_writing: false,
         }
     }
 
-    fn tick(&mut self, ctx: &mut Context<Self>) {
+    fn update(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let changed = self.directory.dialled(&self.tunnels.borrow().dials);
-        let is_due = self.reported_at.is_none_or(|at| now.since(at) >= REPEAT);
+        let changed = self.directory.update_dials(&self.tunnels.borrow().dials);
+        let is_due = self
+            .reported_at
+            .is_none_or(|at| now.since(at) >= REPORT_INTERVAL);
         if changed || is_due {
             self.report(now);
         }
-        if !self.writing {
-            self.write(ctx);
+        if !self.is_writing {
+            self.write_changes(ctx);
         }
     }
 
-    /// Writes off this thread, one batch at a time, so that a slow disk delays nobody.
-    fn write(&mut self, ctx: &mut Context<Self>) {
-        let changes = self.directory.changes();
+    /// Writes the changes to disk on another thread, one batch at a time, so that a slow disk delays no actor.
+    fn write_changes(&mut self, ctx: &mut Context<Self>) {
+        let changes = self.directory.take_changes();
         if changes.is_empty() {
             return;
         }
-        self.writing = true;
+        self.is_writing = true;
         let disk = self.disk.clone();
         let write = tokio::task::spawn_blocking(move || (disk.write(&changes), changes));
-        ctx.spawn(write.into_actor(self).map(|done, cache, _| {
-            cache.writing = false;
-            if let Ok((Err(error), changes)) = done {
-                tracing::warn!(error = %Chain(&error), "peers not written to disk");
-                cache.directory.unwritten(changes);
+        ctx.spawn(write.into_actor(self).map(|result, cache, _| {
+            cache.is_writing = false;
+            if let Ok((Err(error), changes)) = result {
+                tracing::warn!(error = %Chain(&error), "cannot write the peer cache to disk; the write is tried again");
+                cache.directory.mark_unwritten(changes);
             }
         }));
     }
@@ -150,9 +152,11 @@ impl PeerCache {
     fn report(&mut self, at: Uptime) {
         self.reported_at = Some(at);
         let candidates = self.directory.candidates();
-        self.shared.store(Arc::new(candidates.clone()));
+        self.published.store(Arc::new(candidates.clone()));
         let reading = PeersRead { at, candidates };
-        self.to.iter().for_each(|to| offer(to, reading.clone()));
+        self.readers
+            .iter()
+            .for_each(|reader| offer(reader, reading.clone()));
     }
 }
 
@@ -160,8 +164,8 @@ impl Actor for PeerCache {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.tick(ctx);
-        ctx.run_interval(TICK, Self::tick);
+        self.update(ctx);
+        ctx.run_interval(UPDATE_INTERVAL, Self::update);
     }
 }
 
@@ -171,7 +175,7 @@ impl Handler<PeersReported> for PeerCache {
     fn handle(&mut self, reported: PeersReported, _: &mut Self::Context) {
         if self
             .directory
-            .take(reported.source, reported.at, reported.peers)
+            .apply_reports(reported.source, reported.at, reported.peers)
         {
             self.report(self.clock.now());
         }
@@ -183,12 +187,12 @@ impl Handler<DocumentsChanged> for PeerCache {
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         self.directory
-            .set_tunnels(tunnels(self.local_limits, &changed.documents));
-        let forgotten = changed
+            .set_tunnels(tunnels_to_dial(self.local_limits, &changed.documents));
+        let removed = changed
             .revoked
             .iter()
             .filter(|peer| self.directory.remove(**peer));
-        if forgotten.count() > 0 {
+        if removed.count() > 0 {
             self.report(self.clock.now());
         }
     }
@@ -243,8 +247,8 @@ mod tests {
         assert_eq!(seen, expected);
     }
 
-    /// A cache on that file, its readings, and the tunnels' store.
-    fn cache(
+    /// Starts a cache on that file; returns it with its readings and its table of tunnels.
+    fn start_cache(
         path: &std::path::Path,
     ) -> (
         actix::Addr<PeerCache>,
@@ -265,7 +269,7 @@ mod tests {
         };
         let tunnels = Rc::new(RefCell::new(TunnelTable::default()));
         let (sink, readings) = mpsc::unbounded_channel();
-        let to = vec![FakeSink(sink).start().recipient()];
+        let readers = vec![FakeSink(sink).start().recipient()];
         let store = Store {
             tunnels: Rc::clone(&tunnels),
             ..Store::new(Clock::boottime(), settings.me)
@@ -273,16 +277,16 @@ mod tests {
         let cache = PeerCache::new(PeerCacheDeps {
             settings,
             store,
-            readers: to,
+            readers,
         });
         (cache.start(), readings, tunnels)
     }
 
     #[actix::test]
-    async fn a_report_is_published_at_once_and_known_to_the_next_run() {
+    async fn a_report_is_published_at_once_and_loaded_by_the_next_run() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
-        let (actor, mut readings, tunnels) = cache(&path);
+        let (actor, mut readings, tunnels) = start_cache(&path);
         check(&readings.recv().await.unwrap(), &[]);
         let endpoints = vec!["udp:45.67.0.1:1194".parse().unwrap()];
         let peers = vec![PeerReport {
@@ -306,7 +310,7 @@ mod tests {
 
         let next_run = async {
             loop {
-                let (_, mut readings, _) = cache(&path);
+                let (_, mut readings, _) = start_cache(&path);
                 let reading = readings.recv().await.unwrap();
                 if reading
                     .candidates

@@ -1,4 +1,4 @@
-//! What is believed of peers, in memory: whose word counts more, and who is forgotten first.
+//! The known peers and their endpoints, in memory. Decides which of two reports counts, and which peers are dropped first.
 //!
 //! Reads no clock and no disk.
 
@@ -15,16 +15,17 @@ use std::{
     time::Duration,
 };
 
-/// Most peers that are ever remembered.
+/// Maximum number of peers in the directory.
 pub const MAX_PEERS: usize = 1024;
-/// So many are remembered in any case: enough that some of them live after a restart.
-pub const LEAST_PEERS: usize = 200;
-/// Most endpoints of one peer.
+/// Minimum capacity of the directory: enough that some endpoints still work after a restart of this node.
+pub const MIN_CAPACITY: usize = 200;
+/// Maximum number of endpoints of a peer.
 pub const MAX_ENDPOINTS: usize = 8;
-/// So long a node's own word is better than anybody's, and the registry's better than another peer's.
-const FIRST_HAND: Duration = Duration::from_secs(3600);
+/// Time for which a node's report about itself outweighs all other reports, and the registry's report outweighs those of other
+/// nodes.
+const PRECEDENCE_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// One peer as the disk keeps it.
+/// A peer as it is stored on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The prefix of the peer.
@@ -33,67 +34,68 @@ pub struct Row {
     pub endpoints: Vec<Endpoint>,
     /// The source of the endpoints.
     pub source: PeerSource,
-    /// A sequence number: a peer reported later has a higher one.
+    /// The sequence number of the last report about the peer; a later report has a higher one.
     pub last_report: u64,
     /// Failed dials in a row.
     pub failures: u32,
 }
 
-/// What is to be written: the new state of each changed peer, `None` for a forgotten one.
+/// The changes to be written to disk: the new row of each changed peer, `None` for a dropped one.
 pub type Changes = BTreeMap<Prefix, Option<Row>>;
 
+/// A peer in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Known {
+struct KnownPeer {
     endpoints: Vec<Endpoint>,
     source: PeerSource,
     last_report: u64,
+    /// The time of the last report in this run.
     confirmed: Option<Uptime>,
-    /// The time since which these are its endpoints; earlier failed dials do not concern them.
-    since: Option<Uptime>,
+    /// The time since which these are its endpoints; earlier failed dials concern other endpoints.
+    endpoints_since: Option<Uptime>,
     dials: DialHistory,
     /// The cost that the peer itself reported in this run; 0 until then.
     transit_cost: u16,
 }
 
-/// All known peers.
+/// All known peers, and the changes that are not on disk yet.
 pub struct PeerDirectory {
     me: Prefix,
-    peers: BTreeMap<Prefix, Known>,
+    peers: BTreeMap<Prefix, KnownPeer>,
     changed: BTreeSet<Prefix>,
     /// The sequence number of the last report.
-    last: u64,
-    /// Tunnels that we dial.
+    last_report: u64,
+    /// The number of tunnels that this node dials.
     tunnels: u16,
-    /// Most nodes that were there at once, as far as we know.
-    seen: usize,
+    /// The highest number of other nodes that was ever observed.
+    max_node_count: usize,
 }
 
-/// Returns how many peers are worth remembering: as many as are probed while `tunnels` are
-/// replaced one after the other (`docs/POLICY.md`), at most the number of known nodes; from
-/// [`LEAST_PEERS`] to [`MAX_PEERS`].
-fn room(tunnels: u16, seen: usize) -> usize {
+/// Returns the number of peers to keep: as many as are probed while `tunnels` tunnels are replaced one after the other
+/// (`docs/POLICY-REASONS.md`), but not more than there are nodes, and from [`MIN_CAPACITY`] to [`MAX_PEERS`].
+fn capacity(tunnels: u16, max_node_count: usize) -> usize {
     let probed = u32::from(tunnels).saturating_mul(PROBED_PER_REFRESH);
     usize::try_from(probed)
         .unwrap_or(usize::MAX)
-        .min(seen)
-        .clamp(LEAST_PEERS, MAX_PEERS)
+        .min(max_node_count)
+        .clamp(MIN_CAPACITY, MAX_PEERS)
 }
 
-impl Known {
+impl KnownPeer {
     /// Returns whether the peer itself reported its endpoints in this run.
     fn is_first_hand(&self) -> bool {
         self.source == PeerSource::Itself && self.confirmed.is_some()
     }
 
-    /// Whose word does not count against what is known.
+    /// Returns whether what is known outweighs a report from `source`.
     fn outweighs(&self, source: PeerSource, at: Uptime) -> bool {
-        let lately = self
+        let is_recent = self
             .confirmed
-            .is_some_and(|confirmed| at.since(confirmed) < FIRST_HAND);
-        lately
+            .is_some_and(|confirmed| at.since(confirmed) < PRECEDENCE_LIFETIME);
+        is_recent
             && match source {
                 PeerSource::Itself => false,
-                // Where a dial failed, the registry may know what has changed.
+                // If a dial has failed, the registry may know newer endpoints.
                 PeerSource::Registry => {
                     self.source == PeerSource::Itself && self.dials.failures == 0
                 }
@@ -109,33 +111,32 @@ impl PeerDirectory {
             me,
             peers: BTreeMap::new(),
             changed: BTreeSet::new(),
-            last: 0,
+            last_report: 0,
             tunnels,
-            seen: 0,
+            max_node_count: 0,
         }
     }
 
-    /// Sets the number of tunnels that are dialled from now on.
+    /// Sets the number of tunnels that this node dials, and drops the peers that are too many with it.
     pub fn set_tunnels(&mut self, tunnels: u16) {
         self.tunnels = tunnels;
         self.evict();
     }
 
-    /// Takes note of the number of other nodes. A lower number may be temporary, and is no reason
-    /// to drop peers.
+    /// Records the number of other nodes. A lower number than before may be temporary, so it has no effect.
     pub fn note_node_count(&mut self, nodes: usize) {
-        self.seen = self.seen.max(nodes);
+        self.max_node_count = self.max_node_count.max(nodes);
     }
 
-    /// Takes over what the disk held; endpoints that `good` refuses are dropped.
-    pub fn remember(&mut self, rows: Vec<Row>, good: impl Fn(Endpoint) -> bool) {
+    /// Loads the rows from disk, without the endpoints that `is_dialable` rejects.
+    pub fn load(&mut self, rows: Vec<Row>, is_dialable: impl Fn(Endpoint) -> bool) {
         self.note_node_count(rows.len());
         for row in rows {
-            self.last = self.last.max(row.last_report);
+            self.last_report = self.last_report.max(row.last_report);
             let endpoints: Vec<_> = row
                 .endpoints
                 .into_iter()
-                .filter(|endpoint| good(*endpoint))
+                .filter(|endpoint| is_dialable(*endpoint))
                 .take(MAX_ENDPOINTS)
                 .collect();
             if row.peer == self.me || endpoints.is_empty() {
@@ -145,12 +146,12 @@ impl PeerDirectory {
                 failures: row.failures,
                 ..DialHistory::default()
             };
-            let known = Known {
+            let known = KnownPeer {
                 endpoints,
                 source: row.source,
                 last_report: row.last_report,
                 confirmed: None,
-                since: None,
+                endpoints_since: None,
                 dials,
                 transit_cost: 0,
             };
@@ -159,8 +160,8 @@ impl PeerDirectory {
         self.evict();
     }
 
-    /// Takes over from a predecessor in this run what the disk does not hold: when it was confirmed, its price.
-    pub fn resume(&mut self, candidates: &[Candidate]) {
+    /// Restores from the last reading of this run what the disk does not store: when each peer was confirmed, and its transit cost.
+    pub fn restore_unstored(&mut self, candidates: &[Candidate]) {
         for candidate in candidates {
             if let Some(known) = self.peers.get_mut(&candidate.peer) {
                 known.confirmed = candidate.confirmed_at;
@@ -169,19 +170,24 @@ impl PeerDirectory {
         }
     }
 
-    /// Takes reports about peers; returns whether anything changed.
-    pub fn take(&mut self, source: PeerSource, at: Uptime, peers: Vec<PeerReport>) -> bool {
+    /// Applies reports about peers; returns whether anything changed.
+    pub fn apply_reports(
+        &mut self,
+        source: PeerSource,
+        at: Uptime,
+        peers: Vec<PeerReport>,
+    ) -> bool {
         let mut changed = false;
         for report in peers {
             if report.peer != self.me {
-                changed |= self.take_one(source, at, report);
+                changed |= self.apply_report(source, at, report);
             }
         }
         self.evict();
         changed
     }
 
-    fn take_one(&mut self, source: PeerSource, at: Uptime, report: PeerReport) -> bool {
+    fn apply_report(&mut self, source: PeerSource, at: Uptime, report: PeerReport) -> bool {
         let PeerReport {
             peer,
             mut endpoints,
@@ -189,35 +195,37 @@ impl PeerDirectory {
         } = report;
         endpoints.truncate(MAX_ENDPOINTS);
         let old = self.peers.get(&peer);
-        let same = old.filter(|old| old.endpoints == endpoints);
-        let news = same.is_none() || source == PeerSource::Gossip;
-        if news && old.is_some_and(|old| old.outweighs(source, at)) {
+        let unchanged = old.filter(|old| old.endpoints == endpoints);
+        // A report that confirms what is known always counts, unless it comes from another node.
+        let needs_precedence = unchanged.is_none() || source == PeerSource::Gossip;
+        if needs_precedence && old.is_some_and(|old| old.outweighs(source, at)) {
             return false;
         }
         if endpoints.is_empty() {
-            // A peer that cannot be dialled is no candidate. Only the peer itself can report that.
-            let gone = source == PeerSource::Itself && self.peers.remove(&peer).is_some();
-            self.changed.extend(gone.then_some(peer));
-            return gone;
+            // A peer without endpoints cannot be dialled. Only its own report of that counts.
+            let is_removed = source == PeerSource::Itself && self.peers.remove(&peer).is_some();
+            self.changed.extend(is_removed.then_some(peer));
+            return is_removed;
         }
-        self.last += 1;
+        self.last_report += 1;
         let transit_cost = transit_cost
             .or(old.map(|old| old.transit_cost))
             .unwrap_or(0);
-        // New endpoints deserve a new try; the same ones do not.
-        let (since, dials) = same.map_or((Some(at), DialHistory::default()), |old| {
-            (old.since, old.dials)
-        });
-        // A repetition of a peer's own report does not lower its rank.
-        let source = same
+        // The results of dials are kept with the same endpoints, and cleared with new ones.
+        let (endpoints_since, dials) = unchanged
+            .map_or((Some(at), DialHistory::default()), |old| {
+                (old.endpoints_since, old.dials)
+            });
+        // If the registry repeats a peer's own report, it still counts as the peer's own.
+        let source = unchanged
             .filter(|old| old.is_first_hand())
             .map_or(source, |old| old.source);
-        let known = Known {
+        let known = KnownPeer {
             endpoints,
             source,
-            last_report: self.last,
+            last_report: self.last_report,
             confirmed: Some(at),
-            since,
+            endpoints_since,
             dials,
             transit_cost,
         };
@@ -233,17 +241,17 @@ impl PeerDirectory {
         known
     }
 
-    /// Takes the history of dials; returns whether anything changed.
-    pub fn dialled(&mut self, dials: &BTreeMap<Prefix, DialHistory>) -> bool {
+    /// Applies the results of dials; returns whether anything changed.
+    pub fn update_dials(&mut self, dials: &BTreeMap<Prefix, DialHistory>) -> bool {
         let mut changed = false;
         for (peer, dials) in dials {
             let Some(known) = self.peers.get_mut(peer) else {
                 continue;
             };
-            let old_endpoints = dials
+            let is_about_old_endpoints = dials
                 .failed
-                .is_some_and(|failed| Some(failed) <= known.since);
-            let dials = if old_endpoints {
+                .is_some_and(|failed| Some(failed) <= known.endpoints_since);
+            let dials = if is_about_old_endpoints {
                 DialHistory {
                     failures: 0,
                     failed: None,
@@ -261,9 +269,9 @@ impl PeerDirectory {
         changed
     }
 
-    /// All peers, sorted; the endpoint that last came up is first.
+    /// Returns all peers by ascending prefix. The endpoint of a peer at which a tunnel last came up is first.
     pub fn candidates(&self) -> Vec<Candidate> {
-        let candidate = |(peer, known): (&Prefix, &Known)| {
+        let candidate = |(peer, known): (&Prefix, &KnownPeer)| {
             let mut endpoints = known.endpoints.clone();
             endpoints.sort_by_key(|endpoint| known.dials.good != Some(*endpoint));
             let (failed, failures) = (known.dials.failed, known.dials.failures);
@@ -280,8 +288,8 @@ impl PeerDirectory {
         self.peers.iter().map(candidate).collect()
     }
 
-    /// Returns the changes since the last call.
-    pub fn changes(&mut self) -> Changes {
+    /// Returns the changes since the last call, to be written to disk.
+    pub fn take_changes(&mut self) -> Changes {
         let row = |peer: Prefix| {
             let known = self.peers.get(&peer)?;
             Some(Row {
@@ -298,33 +306,33 @@ impl PeerDirectory {
             .collect()
     }
 
-    /// Those changes did not reach the disk: the next ones bring them again.
-    pub fn unwritten(&mut self, changes: Changes) {
+    /// Records that these changes did not reach the disk, so that the next ones include them.
+    pub fn mark_unwritten(&mut self, changes: Changes) {
         self.changed.extend(changes.into_keys());
     }
 
-    /// Drops surplus peers. Peers named only by others or by the registry fill half of the room at
-    /// most.
+    /// Drops the peers above the capacity. Peers that only other nodes reported may fill half of it, and peers that only the
+    /// registry reported the other half.
     fn evict(&mut self) {
-        let room = room(self.tunnels, self.seen);
-        self.evict_above(room / 2, |known| known.source == PeerSource::Gossip);
-        self.evict_above(room / 2, |known| known.source == PeerSource::Registry);
-        self.evict_above(room, |_| true);
+        let capacity = capacity(self.tunnels, self.max_node_count);
+        self.evict_above(capacity / 2, |known| known.source == PeerSource::Gossip);
+        self.evict_above(capacity / 2, |known| known.source == PeerSource::Registry);
+        self.evict_above(capacity, |_| true);
     }
 
-    /// Keeps `limit` peers of that kind. Dead peers are dropped first, then those that did not report
-    /// themselves in this run; among equals the one with most failed dials, then the one named
-    /// longest ago.
-    fn evict_above(&mut self, limit: usize, kind: impl Fn(&Known) -> bool) {
+    /// Keeps at most `limit` peers of a kind. Dead peers are dropped first, then those that did not report themselves in this
+    /// run. Among equals, the peer with the most failed dials is dropped first, then the one with the oldest report.
+    fn evict_above(&mut self, limit: usize, kind: impl Fn(&KnownPeer) -> bool) {
         let of_kind = self.peers.iter().filter(|(_, known)| kind(known));
         let mut order: Vec<_> = of_kind
             .map(|(peer, known)| {
                 let failures = known.dials.failures;
-                let (lives, worst) = (failures < DEAD_FAILURES, std::cmp::Reverse(failures));
+                let (is_alive, most_failures_first) =
+                    (failures < DEAD_FAILURES, std::cmp::Reverse(failures));
                 (
-                    lives,
+                    is_alive,
                     known.is_first_hand(),
-                    worst,
+                    most_failures_first,
                     known.last_report,
                     *peer,
                 )
@@ -347,7 +355,7 @@ mod tests {
         Prefix::new(number, 16).unwrap()
     }
 
-    fn at(number: u32) -> Endpoint {
+    fn numbered_endpoint(number: u32) -> Endpoint {
         format!("udp:45.67.{}.{}:1194", number / 256, number % 256)
             .parse()
             .unwrap()
@@ -357,7 +365,8 @@ mod tests {
         PeerDirectory::new(peer(0), 10)
     }
 
-    /// Reports at that second, as `source`, that the peer can be dialled at those endpoints.
+    /// Applies a report (source, second, peer, endpoints), and compares whether it changed anything and which endpoints are known
+    /// after it.
     #[track_caller]
     fn check(
         directory: &mut PeerDirectory,
@@ -366,13 +375,16 @@ mod tests {
         known: &[(u32, &[u32])],
     ) {
         let (source, seconds, number, endpoints) = report;
-        let endpoints = endpoints.iter().map(|number| at(*number)).collect();
+        let endpoints = endpoints
+            .iter()
+            .map(|number| numbered_endpoint(*number))
+            .collect();
         let report = PeerReport {
             peer: peer(number),
             endpoints,
             transit_cost: None,
         };
-        let has_changed = directory.take(source, Uptime::from_secs(seconds), vec![report]);
+        let has_changed = directory.apply_reports(source, Uptime::from_secs(seconds), vec![report]);
         assert_eq!(has_changed, changed);
         let seen: Vec<_> = directory
             .candidates()
@@ -381,7 +393,7 @@ mod tests {
             .collect();
         let known: Vec<(_, Vec<_>)> = known
             .iter()
-            .map(|(n, e)| (peer(*n), e.iter().map(|n| at(*n)).collect()))
+            .map(|(n, e)| (peer(*n), e.iter().map(|n| numbered_endpoint(*n)).collect()))
             .collect();
         assert_eq!(seen, known);
     }
@@ -403,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_own_report_counts_more_than_others_while_it_is_fresh_and_no_dial_failed() {
+    fn a_nodes_own_report_outweighs_others_for_an_hour_unless_a_dial_fails() {
         let mut directory = directory();
         report_7(&mut directory, (PeerSource::Gossip, 1, 1), true, 1);
         report_7(&mut directory, (PeerSource::Itself, 2, 2), true, 2);
@@ -414,7 +426,7 @@ mod tests {
             failed: Some(Uptime::from_secs(5)),
             good: None,
         };
-        assert!(directory.dialled(&[(peer(7), failed)].into()));
+        assert!(directory.update_dials(&[(peer(7), failed)].into()));
         report_7(&mut directory, (PeerSource::Registry, 6, 4), true, 4);
         report_7(&mut directory, (PeerSource::Gossip, 7, 3), false, 4);
         report_7(&mut directory, (PeerSource::Itself, 8, 2), true, 2);
@@ -423,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_registry_repeats_stays_the_nodes_own_word() {
+    fn a_nodes_own_report_that_the_registry_repeats_still_counts_as_its_own() {
         let mut directory = directory();
         check(
             &mut directory,
@@ -452,21 +464,21 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_that_a_node_reported_outlives_reports_of_others_who_do_not_know_it() {
+    fn reports_without_a_transit_cost_keep_the_cost_that_the_node_itself_reported() {
         let mut directory = directory();
-        let mut price_after = |source, transit_cost| {
+        let mut transit_cost_after = |source, transit_cost| {
             let report = PeerReport {
                 peer: peer(7),
-                endpoints: vec![at(1)],
+                endpoints: vec![numbered_endpoint(1)],
                 transit_cost,
             };
-            directory.take(source, Uptime::from_secs(1), vec![report]);
+            directory.apply_reports(source, Uptime::from_secs(1), vec![report]);
             directory.candidates()[0].transit_cost
         };
-        assert_eq!(price_after(PeerSource::Registry, None), 0);
-        assert_eq!(price_after(PeerSource::Itself, Some(10_000)), 10_000);
-        assert_eq!(price_after(PeerSource::Registry, None), 10_000);
-        assert_eq!(price_after(PeerSource::Itself, Some(0)), 0);
+        assert_eq!(transit_cost_after(PeerSource::Registry, None), 0);
+        assert_eq!(transit_cost_after(PeerSource::Itself, Some(10_000)), 10_000);
+        assert_eq!(transit_cost_after(PeerSource::Registry, None), 10_000);
+        assert_eq!(transit_cost_after(PeerSource::Itself, Some(0)), 0);
     }
 
     #[test]
@@ -491,11 +503,11 @@ mod tests {
             &[(7, &[1])],
         );
         check(&mut directory, (PeerSource::Itself, 2, 7, &[]), true, &[]);
-        assert_eq!(directory.changes(), [(peer(7), None)].into());
+        assert_eq!(directory.take_changes(), [(peer(7), None)].into());
     }
 
     #[test]
-    fn we_are_no_peer_of_our_own() {
+    fn reports_about_this_node_are_ignored() {
         check(
             &mut directory(),
             (PeerSource::Registry, 1, 0, &[1]),
@@ -505,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoint_that_came_up_is_first_and_new_endpoints_deserve_a_new_try() {
+    fn the_endpoint_that_came_up_is_first_and_new_endpoints_clear_the_failures() {
         let mut directory = directory();
         check(
             &mut directory,
@@ -517,10 +529,10 @@ mod tests {
         let dials = DialHistory {
             failures: 3,
             failed,
-            good: Some(at(2)),
+            good: Some(numbered_endpoint(2)),
         };
-        assert!(directory.dialled(&[(peer(7), dials)].into()));
-        assert!(!directory.dialled(&[(peer(7), dials)].into()));
+        assert!(directory.update_dials(&[(peer(7), dials)].into()));
+        assert!(!directory.update_dials(&[(peer(7), dials)].into()));
         check(
             &mut directory,
             (PeerSource::Itself, 3, 7, &[1, 2]),
@@ -534,20 +546,20 @@ mod tests {
             true,
             &[(7, &[3])],
         );
-        directory.dialled(&[(peer(7), dials)].into());
+        directory.update_dials(&[(peer(7), dials)].into());
         assert_eq!(directory.candidates()[0].failures, 0);
         let later = DialHistory {
             failures: 4,
             failed: Some(Uptime::from_secs(5)),
             good: None,
         };
-        assert!(directory.dialled(&[(peer(7), later)].into()));
+        assert!(directory.update_dials(&[(peer(7), later)].into()));
         assert_eq!(directory.candidates()[0].failures, 4);
     }
 
     #[test]
-    fn as_many_are_worth_remembering_as_are_probed_while_all_tunnels_are_replaced() {
-        for (tunnels, seen, expected) in [
+    fn the_capacity_is_the_number_of_peers_probed_while_all_tunnels_are_replaced_within_limits() {
+        for (tunnels, nodes, expected) in [
             (10, 5000, 600),
             (10, 400, 400),
             (10, 7, 200),
@@ -558,80 +570,91 @@ mod tests {
             (u16::MAX, usize::MAX, 1024),
         ] {
             assert_eq!(
-                room(tunnels, seen),
+                capacity(tunnels, nodes),
                 expected,
-                "{tunnels} tunnels, {seen} nodes"
+                "{tunnels} tunnels, {nodes} nodes"
             );
         }
     }
 
-    fn named(number: u32, endpoint: u32) -> PeerReport {
+    fn report_of(number: u32, endpoint: u32) -> PeerReport {
         PeerReport {
             peer: peer(number),
-            endpoints: vec![at(endpoint)],
+            endpoints: vec![numbered_endpoint(endpoint)],
             transit_cost: None,
         }
     }
 
-    fn some(numbers: std::ops::Range<u32>) -> Vec<PeerReport> {
-        numbers.map(|number| named(number, number)).collect()
+    fn reports(numbers: std::ops::Range<u32>) -> Vec<PeerReport> {
+        numbers.map(|number| report_of(number, number)).collect()
     }
 
-    fn kept(directory: &PeerDirectory, numbers: std::ops::Range<u32>) -> usize {
-        let of = |candidate: &Candidate| {
+    /// Counts the known peers in a range of numbers that have the endpoint of the same number.
+    fn count_kept(directory: &PeerDirectory, numbers: std::ops::Range<u32>) -> usize {
+        let is_kept = |candidate: &Candidate| {
             numbers.contains(&candidate.peer.number())
-                && candidate.endpoints == [at(candidate.peer.number())]
+                && candidate.endpoints == [numbered_endpoint(candidate.peer.number())]
         };
         directory
             .candidates()
             .iter()
-            .filter(|candidate| of(candidate))
+            .filter(|candidate| is_kept(candidate))
             .count()
     }
 
     #[test]
-    fn the_directory_follows_the_number_of_tunnels_and_of_nodes() {
+    fn the_capacity_changes_with_the_numbers_of_tunnels_and_nodes() {
         let mut directory = directory();
-        directory.take(PeerSource::Itself, Uptime::from_secs(1), some(1..701));
+        directory.apply_reports(PeerSource::Itself, Uptime::from_secs(1), reports(1..701));
         assert_eq!(directory.candidates().len(), 200);
         directory.note_node_count(5000);
         directory.note_node_count(3);
-        directory.take(PeerSource::Itself, Uptime::from_secs(2), some(1..701));
+        directory.apply_reports(PeerSource::Itself, Uptime::from_secs(2), reports(1..701));
         assert_eq!(
-            (directory.candidates().len(), kept(&directory, 101..701)),
+            (
+                directory.candidates().len(),
+                count_kept(&directory, 101..701)
+            ),
             (600, 600)
         );
         directory.set_tunnels(5);
         assert_eq!(
-            (directory.candidates().len(), kept(&directory, 401..701)),
+            (
+                directory.candidates().len(),
+                count_kept(&directory, 401..701)
+            ),
             (300, 300)
         );
     }
 
     #[test]
-    fn peers_of_the_disk_are_kept_while_there_is_no_babel_table() {
+    fn loaded_peers_are_kept_before_babels_table_is_known() {
         let row = |number| Row {
             peer: peer(number),
-            endpoints: vec![at(number)],
+            endpoints: vec![numbered_endpoint(number)],
             source: PeerSource::Itself,
             last_report: u64::from(number),
             failures: 0,
         };
         let mut directory = directory();
-        directory.remember((1..501).map(row).collect(), |_| true);
-        assert_eq!(kept(&directory, 1..501), 500);
+        directory.load((1..501).map(row).collect(), |_| true);
+        assert_eq!(count_kept(&directory, 1..501), 500);
     }
 
     #[test]
-    fn gossip_fills_half_of_the_directory_at_most() {
+    fn gossip_fills_at_most_half_of_the_directory() {
         let mut directory = directory();
         directory.note_node_count(5000);
-        directory.take(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
-        directory.take(PeerSource::Gossip, Uptime::from_secs(2), some(1000..4000));
+        directory.apply_reports(PeerSource::Registry, Uptime::from_secs(1), reports(1..401));
+        directory.apply_reports(
+            PeerSource::Gossip,
+            Uptime::from_secs(2),
+            reports(1000..4000),
+        );
         assert_eq!(
             (
-                kept(&directory, 1..401),
-                kept(&directory, 3700..4000),
+                count_kept(&directory, 1..401),
+                count_kept(&directory, 3700..4000),
                 directory.candidates().len()
             ),
             (300, 300, 600)
@@ -639,53 +662,70 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_that_lies_pushes_out_and_bends_nobody_who_spoke_for_itself() {
+    fn a_lying_registry_neither_displaces_nor_changes_peers_that_reported_themselves() {
         let mut directory = directory();
         directory.note_node_count(5000);
-        directory.take(PeerSource::Itself, Uptime::from_secs(1), some(1..551));
-        let invented = |number: u32| named(number % 3000 + 1, number % 3000 + 10_000);
+        directory.apply_reports(PeerSource::Itself, Uptime::from_secs(1), reports(1..551));
+        let invented = |number: u32| report_of(number % 3000 + 1, number % 3000 + 10_000);
         for first in (0..6000u32).step_by(16) {
-            directory.take(
+            directory.apply_reports(
                 PeerSource::Registry,
                 Uptime::from_secs(2),
                 (first..first + 16).map(invented).collect(),
             );
         }
         assert_eq!(
-            (kept(&directory, 1..551), directory.candidates().len()),
+            (count_kept(&directory, 1..551), directory.candidates().len()),
             (550, 600)
         );
     }
 
     #[test]
-    fn a_registry_fills_half_of_an_empty_directory_at_most_and_leaves_room_for_first_hand_reports()
-    {
+    fn the_registry_fills_at_most_half_of_an_empty_directory_and_leaves_room_for_first_hand_reports()
+     {
         let mut directory = directory();
-        directory.take(PeerSource::Registry, Uptime::from_secs(1), some(1..401));
+        directory.apply_reports(PeerSource::Registry, Uptime::from_secs(1), reports(1..401));
         assert_eq!(
-            (kept(&directory, 301..401), directory.candidates().len()),
+            (
+                count_kept(&directory, 301..401),
+                directory.candidates().len()
+            ),
             (100, 100)
         );
-        directory.take(PeerSource::Itself, Uptime::from_secs(2), some(1000..1150));
+        directory.apply_reports(
+            PeerSource::Itself,
+            Uptime::from_secs(2),
+            reports(1000..1150),
+        );
         assert_eq!(
-            (kept(&directory, 1000..1150), directory.candidates().len()),
+            (
+                count_kept(&directory, 1000..1150),
+                directory.candidates().len()
+            ),
             (150, 200)
         );
     }
 
     #[test]
-    fn the_dead_are_kept_while_there_is_room_and_forgotten_first_when_there_is_none() {
+    fn dead_peers_are_kept_while_there_is_room_and_dropped_first_when_there_is_none() {
         let mut directory = directory();
-        directory.take(PeerSource::Itself, Uptime::from_secs(1), some(1..151));
-        directory.take(PeerSource::Registry, Uptime::from_secs(1), some(1000..1050));
+        directory.apply_reports(PeerSource::Itself, Uptime::from_secs(1), reports(1..151));
+        directory.apply_reports(
+            PeerSource::Registry,
+            Uptime::from_secs(1),
+            reports(1000..1050),
+        );
         let dials = |failures| DialHistory {
             failures,
             failed: Some(Uptime::from_secs(2)),
             good: None,
         };
-        directory.dialled(&[(peer(150), dials(DEAD_FAILURES)), (peer(149), dials(1))].into());
+        directory.update_dials(&[(peer(150), dials(DEAD_FAILURES)), (peer(149), dials(1))].into());
         assert_eq!(
-            (kept(&directory, 1..151), kept(&directory, 1000..1050)),
+            (
+                count_kept(&directory, 1..151),
+                count_kept(&directory, 1000..1050)
+            ),
             (150, 50)
         );
         let dead: Vec<_> = directory
@@ -695,35 +735,38 @@ mod tests {
             .map(|c| c.peer)
             .collect();
         assert_eq!(dead, [peer(150)]);
-        // First the dead, though it spoke for itself; then who was only named.
-        directory.take(PeerSource::Itself, Uptime::from_secs(3), some(500..501));
+        // The dead peer is dropped first, although it reported itself; then peers that only the registry reported.
+        directory.apply_reports(PeerSource::Itself, Uptime::from_secs(3), reports(500..501));
         assert_eq!(
             (
-                kept(&directory, 1..150),
-                kept(&directory, 150..151),
-                kept(&directory, 1000..1050)
+                count_kept(&directory, 1..150),
+                count_kept(&directory, 150..151),
+                count_kept(&directory, 1000..1050)
             ),
             (149, 0, 50)
         );
-        directory.take(PeerSource::Itself, Uptime::from_secs(4), some(501..502));
+        directory.apply_reports(PeerSource::Itself, Uptime::from_secs(4), reports(501..502));
         assert_eq!(
-            (kept(&directory, 1..150), kept(&directory, 1000..1050)),
+            (
+                count_kept(&directory, 1..150),
+                count_kept(&directory, 1000..1050)
+            ),
             (149, 49)
         );
     }
 
     #[test]
-    fn peers_of_the_disk_are_loaded_as_unconfirmed() {
+    fn loaded_peers_are_unconfirmed() {
         let mut directory = directory();
         let row = |number, endpoint| Row {
             peer: peer(number),
-            endpoints: vec![at(endpoint)],
+            endpoints: vec![numbered_endpoint(endpoint)],
             source: PeerSource::Itself,
             last_report: 5,
             failures: 2,
         };
-        directory.remember(vec![row(7, 1), row(8, 2), row(0, 3)], |endpoint| {
-            endpoint != at(2)
+        directory.load(vec![row(7, 1), row(8, 2), row(0, 3)], |endpoint| {
+            endpoint != numbered_endpoint(2)
         });
         let candidates = directory.candidates();
         assert_eq!(candidates.len(), 1);
@@ -735,6 +778,6 @@ mod tests {
             ),
             (peer(7), None, 2)
         );
-        assert!(directory.changes().is_empty());
+        assert!(directory.take_changes().is_empty());
     }
 }

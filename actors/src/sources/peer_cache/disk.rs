@@ -1,7 +1,7 @@
-//! Keeps rows of peers in an SQLite file; knows nothing of what they are for.
+//! Stores the peers in an SQLite file.
 //!
-//! WAL and `synchronous = NORMAL`: after a crash of ours nothing is broken or lost, after a loss of
-//! power the last seconds may be. That is right for a cache. A file that cannot be used is set aside.
+//! With WAL and `synchronous = NORMAL`, a crash of the daemon loses nothing, and a power failure at most the last seconds,
+//! which is enough for a cache. A file that cannot be used is renamed, and a new one is created.
 
 use super::directory::{Changes, MAX_PEERS, Row};
 use crate::messages::PeerSource;
@@ -15,15 +15,15 @@ use std::{
 };
 use wire::errors::{Chain, ignore_not_found};
 
-/// `user_version` of the tables below.
-const VERSION: i64 = 1;
+/// The `user_version` of the tables below.
+const TABLES_VERSION: i64 = 1;
 
 const TABLES: &str = "
     CREATE TABLE peer (
         prefix TEXT PRIMARY KEY,     -- P/L
-        endpoints TEXT NOT NULL,     -- best first, with spaces between
+        endpoints TEXT NOT NULL,     -- best first, separated by spaces
         source TEXT NOT NULL,        -- registry, itself, gossip
-        heard INTEGER NOT NULL,      -- number of the last report of this peer, ascending
+        heard INTEGER NOT NULL,      -- sequence number of the last report about this peer
         failures INTEGER NOT NULL    -- failed dials in a row
     ) STRICT;
     PRAGMA user_version = 1;";
@@ -31,48 +31,48 @@ const TABLES: &str = "
 /// The reason why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// It cannot be made or opened.
+    /// It cannot be created or opened.
     #[error("cannot open the peer cache")]
     Open(#[source] io::Error),
     /// SQLite reports an error.
     #[error("cannot use the peer cache")]
     Sql(#[from] rusqlite::Error),
-    /// It was written by a later version, or is no peer cache.
-    #[error("peer cache has version {0}")]
+    /// It was written by a later version of warren, or is another database.
+    #[error("peer cache has version {0}, not 1")]
     Version(i64),
-    /// Its pages contradict each other.
+    /// SQLite's `quick_check` found a fault.
     #[error("peer cache is broken: {0}")]
     Broken(String),
 }
 
-/// The file; nothing where there can be none.
+/// The open file; `None` if it cannot be used, so that nothing is stored.
 #[derive(Clone)]
 pub struct Disk(Option<Arc<Mutex<Connection>>>);
 
 impl Disk {
     /// Opens the file and reads all rows.
     ///
-    /// A broken file is renamed to `NAME.broken` and created again; if that fails too, nothing is
-    /// stored. A node never refuses to start because of its cache.
+    /// A broken file is renamed to `NAME.broken` and created again. If that fails too, nothing is stored: a node starts even
+    /// without its cache.
     pub fn open(path: &Path) -> (Self, Vec<Row>) {
         let opened = open(path).or_else(|error| {
-            tracing::warn!(path = %path.display(), error = %Chain(&error), "peer cache set aside");
-            set_aside(path);
+            tracing::warn!(path = %path.display(), error = %Chain(&error), "peer cache cannot be used; it is renamed to NAME.broken and created again");
+            rename_broken(path);
             open(path)
         });
         match opened {
             Ok((connection, rows)) => (Self(Some(Arc::new(Mutex::new(connection)))), rows),
             Err(error) => {
-                tracing::error!(path = %path.display(), error = %Chain(&error), "peers are not kept on disk");
+                tracing::error!(path = %path.display(), error = %Chain(&error), "cannot create the peer cache; peers are lost when the daemon restarts");
                 (Self(None), Vec::new())
             }
         }
     }
 
-    /// Writes all changes or none. Blocks on the disk: not for the actors' thread.
+    /// Writes all changes in one transaction. Blocks on the disk, so it must not run on the actors' thread.
     ///
     /// # Errors
-    /// The disk refused, as when it is full; the file is what it was.
+    /// SQLite cannot write, for example because the disk is full; the file is unchanged.
     pub fn write(&self, changes: &Changes) -> Result<(), DiskError> {
         let Some(connection) = &self.0 else {
             return Ok(());
@@ -88,8 +88,8 @@ impl Disk {
                     "INSERT OR REPLACE INTO peer VALUES (?1, ?2, ?3, ?4, ?5)",
                     (
                         peer.to_string(),
-                        endpoints_to_text(&row.endpoints),
-                        source_to_text(row.source),
+                        format_endpoints(&row.endpoints),
+                        format_source(row.source),
                         // SQLite's integers are signed.
                         i64::try_from(row.last_report).unwrap_or(i64::MAX),
                         row.failures,
@@ -102,7 +102,7 @@ impl Disk {
 }
 
 fn open(path: &Path) -> Result<(Connection, Vec<Row>), DiskError> {
-    // Made here, so that it is nobody else's to read; SQLite gives its side files the same mode.
+    // Created before SQLite opens it, so that only root can read it; SQLite gives its WAL files the same mode.
     fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -117,18 +117,18 @@ fn open(path: &Path) -> Result<(Connection, Vec<Row>), DiskError> {
     )?;
     match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
         0 => connection.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?,
-        VERSION => {}
+        TABLES_VERSION => {}
         other => return Err(DiskError::Version(other)),
     }
     let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if check != "ok" {
         return Err(DiskError::Broken(check));
     }
-    let rows = read(&connection)?;
+    let rows = read_rows(&connection)?;
     Ok((connection, rows))
 }
 
-fn read(connection: &Connection) -> Result<Vec<Row>, DiskError> {
+fn read_rows(connection: &Connection) -> Result<Vec<Row>, DiskError> {
     let mut statement = connection.prepare(
         "SELECT prefix, endpoints, source, heard, failures FROM peer ORDER BY heard DESC LIMIT ?1",
     )?;
@@ -144,13 +144,13 @@ fn read(connection: &Connection) -> Result<Vec<Row>, DiskError> {
         let (Ok(peer), Ok(endpoints), Ok(source)) = texts else {
             continue;
         };
-        let names = (
+        let values = (
             peer.parse(),
-            endpoints_of_text(endpoints),
-            source_of_text(source),
+            parse_endpoints(endpoints),
+            parse_source(source),
         );
-        // A row that cannot be read must not cost the others.
-        let (Ok(peer), Ok(endpoints), Some(source)) = names else {
+        // A row that cannot be parsed is skipped, so that the others are not lost.
+        let (Ok(peer), Ok(endpoints), Some(source)) = values else {
             continue;
         };
         let last_report = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
@@ -166,21 +166,25 @@ fn read(connection: &Connection) -> Result<Vec<Row>, DiskError> {
     Ok(peers)
 }
 
-fn set_aside(path: &Path) {
+/// Renames the database and its WAL files to `NAME.broken…`.
+fn rename_broken(path: &Path) {
     for suffix in ["", "-wal", "-shm"] {
-        let beside = |more: &str| {
+        let with_suffix = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
-            name.push(more);
+            name.push(suffix);
             PathBuf::from(name)
         };
-        let (old, new) = (beside(suffix), beside(&format!(".broken{suffix}")));
+        let (old, new) = (
+            with_suffix(suffix),
+            with_suffix(&format!(".broken{suffix}")),
+        );
         if let Err(error) = ignore_not_found(fs::rename(&old, new)) {
-            tracing::warn!(path = %old.display(), %error, "cannot set the file aside");
+            tracing::warn!(path = %old.display(), %error, "cannot rename a file of the broken peer cache");
         }
     }
 }
 
-fn endpoints_to_text(endpoints: &[Endpoint]) -> String {
+fn format_endpoints(endpoints: &[Endpoint]) -> String {
     endpoints
         .iter()
         .map(ToString::to_string)
@@ -188,13 +192,13 @@ fn endpoints_to_text(endpoints: &[Endpoint]) -> String {
         .join(" ")
 }
 
-fn endpoints_of_text(text: &str) -> Result<Vec<Endpoint>, InvalidName> {
+fn parse_endpoints(text: &str) -> Result<Vec<Endpoint>, InvalidName> {
     text.split_ascii_whitespace()
         .map(str::parse::<Endpoint>)
         .collect()
 }
 
-fn source_to_text(source: PeerSource) -> &'static str {
+fn format_source(source: PeerSource) -> &'static str {
     match source {
         PeerSource::Registry => "registry",
         PeerSource::Itself => "itself",
@@ -202,11 +206,11 @@ fn source_to_text(source: PeerSource) -> &'static str {
     }
 }
 
-fn source_of_text(text: &str) -> Option<PeerSource> {
+fn parse_source(text: &str) -> Option<PeerSource> {
     let sources = [PeerSource::Registry, PeerSource::Itself, PeerSource::Gossip];
     sources
         .into_iter()
-        .find(|source| source_to_text(*source) == text)
+        .find(|source| format_source(*source) == text)
 }
 
 #[cfg(test)]
@@ -241,21 +245,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_by_the_next_run_latest_first() {
+    fn written_rows_are_read_by_the_next_run_with_the_latest_report_first() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         check(&path, &[])
             .write(&changes(&[row(1), row(2), row(3)]))
             .unwrap();
-        let gone = [(row(2).peer, None)].into();
+        let removal = [(row(2).peer, None)].into();
         check(&path, &[row(3), row(2), row(1)])
-            .write(&gone)
+            .write(&removal)
             .unwrap();
         check(&path, &[row(3), row(1)]);
     }
 
     #[test]
-    fn the_files_are_nobody_elses_to_read() {
+    fn only_the_owner_can_read_the_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         let disk = check(&path, &[]);
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_peer_cache_is_set_aside_and_created_again() {
+    fn a_file_that_is_no_peer_cache_is_renamed_and_created_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         let later = folder.path().join("later.db");
@@ -292,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_cannot_be_read_does_not_cost_the_others() {
+    fn a_row_that_cannot_be_parsed_is_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         check(&path, &[]).write(&changes(&[row(1)])).unwrap();
@@ -310,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_folder_nothing_is_kept_and_nothing_fails() {
+    fn without_a_folder_nothing_is_stored_and_nothing_fails() {
         let (disk, rows) = Disk::open(Path::new("/nonexistent/peers.db"));
         assert!(rows.is_empty());
         disk.write(&changes(&[row(1)])).unwrap();
