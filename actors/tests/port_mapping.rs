@@ -161,11 +161,11 @@ fn settings(folder: &Path, me: u32) -> LeaseSettings {
 /// Rounds until the gateway answers: it may just have started.
 async fn round(keeper: &Keeper<DefaultGateway>) -> Result<Vec<Lease>, LeaseError> {
     for _ in 0..3 {
-        if let Ok(leases) = keeper.round(Uptime::from_secs(100)).await {
+        if let Ok(leases) = keeper.update_mappings(Uptime::from_secs(100)).await {
             return Ok(leases);
         }
     }
-    keeper.round(Uptime::from_secs(100)).await
+    keeper.update_mappings(Uptime::from_secs(100)).await
 }
 
 /// Does something with a keeper of node `me` in the host's namespace.
@@ -225,7 +225,7 @@ fn both_ports_are_leased_renewed_after_a_restart_of_the_gateway_and_released() {
 
     check(&site, 7, |keeper| async move {
         keeper.release().await.unwrap();
-        assert_eq!(keeper.round(Uptime::from_secs(100)).await.unwrap(), []);
+        assert_eq!(keeper.update_mappings(Uptime::from_secs(100)).await.unwrap(), []);
     });
     assert_eq!(site.forwarded(), [""; 0]);
 }

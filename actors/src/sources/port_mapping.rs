@@ -1,7 +1,7 @@
 //! Keeps port mappings on the host's gateway, and reports which ones exist.
 //!
-//! The work of a round is in [`keeper`]; this actor only decides when. A network without such a
-//! gateway is ordinary: it is tried again every few minutes, without a warning.
+//! This actor schedules the rounds; [`keeper`] carries them out. Many networks have no such gateway, so a failed round is
+//! repeated every few minutes without a warning.
 
 pub mod gateway;
 pub mod keeper;
@@ -17,17 +17,17 @@ use policies::units::Uptime;
 use std::{rc::Rc, time::Duration};
 use wire::errors::Chain;
 
-/// Interval between two readings of the gateway's table, which it loses when it restarts.
-const LOOK: Duration = Duration::from_secs(300);
-/// Shorter leases than twice this are lost.
-const SOONEST: Duration = Duration::from_secs(10);
-/// How long to wait where there was no gateway or it refused.
-const RETRY: Duration = Duration::from_secs(120);
+/// Maximum interval between two rounds. The gateway's table is read in each, since a gateway loses it when it restarts.
+const MAX_ROUND_INTERVAL: Duration = Duration::from_secs(300);
+/// Minimum interval between two rounds. Leases shorter than twice this expire before renewal.
+const MIN_ROUND_INTERVAL: Duration = Duration::from_secs(10);
+/// Delay before the next round if there is no gateway, or if it rejected the requests.
+const RETRY_DELAY: Duration = Duration::from_secs(120);
 
 /// The dependencies of the port mapping actor.
 #[derive(Clone)]
 pub struct PortMappingDeps<F> {
-    /// The leases, which outlive the actor.
+    /// The keeper of the leases, which outlives the actor.
     pub keeper: Rc<Keeper<F>>,
     /// The shared state that outlives the actor.
     pub store: Store,
@@ -39,43 +39,49 @@ pub struct PortMappingDeps<F> {
 pub struct PortMapping<F> {
     keeper: Rc<Keeper<F>>,
     clock: Clock,
-    to: Vec<Recipient<LeasesRead>>,
+    readers: Vec<Recipient<LeasesRead>>,
 }
 
 impl<F: Finder> PortMapping<F> {
-    /// Builds the actor; the shutdown shares `keeper`, to call [`Keeper::release`].
+    /// Builds the actor. The shutdown has the same `keeper`, to call [`Keeper::release`].
     pub fn new(deps: PortMappingDeps<F>) -> Self {
         let PortMappingDeps {
             keeper,
             store,
-            readers: to,
+            readers,
         } = deps;
-        let clock = store.clock;
-
-        Self { keeper, clock, to }
+        Self {
+            keeper,
+            clock: store.clock,
+            readers,
+        }
     }
 
-    fn round(&mut self, ctx: &mut Context<Self>) {
+    /// Runs a round, reports the leases, and schedules the next round.
+    fn run_round(&mut self, ctx: &mut Context<Self>) {
         let keeper = Rc::clone(&self.keeper);
         let now = self.clock.now();
-        let round = async move { keeper.round(now).await };
-        ctx.spawn(round.into_actor(self).map(|result, upnp, ctx| {
-            let (leases, wait) = match result {
+        let round = async move { keeper.update_mappings(now).await };
+        ctx.spawn(round.into_actor(self).map(|result, actor, ctx| {
+            let (leases, delay) = match result {
                 Ok(leases) => {
-                    let wait = next_look(&leases, upnp.clock.now());
-                    (leases, wait)
+                    let delay = next_round_delay(&leases, actor.clock.now());
+                    (leases, delay)
                 }
                 Err(error) => {
                     tracing::debug!(error = %Chain(&error), "no port mapping");
-                    (Vec::new(), RETRY)
+                    (Vec::new(), RETRY_DELAY)
                 }
             };
             let reading = LeasesRead {
-                at: upnp.clock.now(),
+                at: actor.clock.now(),
                 leases,
             };
-            upnp.to.iter().for_each(|to| offer(to, reading.clone()));
-            ctx.run_later(wait, Self::round);
+            actor
+                .readers
+                .iter()
+                .for_each(|reader| offer(reader, reading.clone()));
+            ctx.run_later(delay, Self::run_round);
         }));
     }
 }
@@ -84,16 +90,16 @@ impl<F: Finder> Actor for PortMapping<F> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.round(ctx);
+        self.run_round(ctx);
     }
 }
 
-/// At half of the shortest lease, but not too often and not too seldom.
-fn next_look(leases: &[Lease], now: Uptime) -> Duration {
-    let lefts = leases.iter().map(|lease| lease.until.since(now));
-    lefts
-        .min()
-        .map_or(LOOK, |left| (left / 2).clamp(SOONEST, LOOK))
+/// Returns the delay before the next round: half of the shortest remaining lease, within the limits above.
+fn next_round_delay(leases: &[Lease], now: Uptime) -> Duration {
+    let remaining = leases.iter().map(|lease| lease.until.since(now));
+    remaining.min().map_or(MAX_ROUND_INTERVAL, |shortest| {
+        (shortest / 2).clamp(MIN_ROUND_INTERVAL, MAX_ROUND_INTERVAL)
+    })
 }
 
 #[cfg(test)]
@@ -102,22 +108,22 @@ mod tests {
     use policies::names::Transport;
 
     #[track_caller]
-    fn check(lefts_s: &[u64], expected_s: u64) {
-        let lease = |left: &u64| Lease {
+    fn check(remaining_s: &[u64], expected_s: u64) {
+        let lease = |remaining_s: &u64| Lease {
             transport: Transport::Udp,
             internal_port: 1194,
             external: "45.67.0.1:1194".parse().unwrap(),
-            until: Uptime::from_secs(100 + left),
+            until: Uptime::from_secs(100 + remaining_s),
         };
-        let leases: Vec<_> = lefts_s.iter().map(lease).collect();
+        let leases: Vec<_> = remaining_s.iter().map(lease).collect();
         assert_eq!(
-            next_look(&leases, Uptime::from_secs(100)),
+            next_round_delay(&leases, Uptime::from_secs(100)),
             Duration::from_secs(expected_s)
         );
     }
 
     #[test]
-    fn a_gateway_that_shortens_leases_is_asked_sooner() {
+    fn the_next_round_starts_after_half_of_the_shortest_lease_within_limits() {
         check(&[], 300);
         check(&[3600, 3600], 300);
         check(&[3600, 120], 60);

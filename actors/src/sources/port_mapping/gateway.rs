@@ -1,8 +1,7 @@
-//! Speaks UPnP IGD with the host's default gateway; decides nothing about mappings.
+//! A client of UPnP IGD for the host's default gateway.
 //!
-//! Only the default gateway is believed, whoever else answers the search. Sizes (1 MiB, 64 levels
-//! of XML) and times (10 s a request) are bounded by `igd-next`, the number of entries by
-//! `MAX_ENTRIES`.
+//! Only the default gateway is accepted, even if other devices answer the search. `igd-next` limits the size of an answer (1 MiB,
+//! 64 levels of XML) and the duration of a request (10 s); `MAX_ENTRIES` limits the number of entries.
 
 use igd_next::{
     AddPortError, GetGenericPortMappingEntryError, PortMappingProtocol, RemovePortError,
@@ -21,23 +20,23 @@ use std::{
     time::Duration,
 };
 
-/// Most entries of a gateway's table that are read.
+/// Maximum number of entries that are read from a gateway's table.
 const MAX_ENTRIES: u32 = 128;
-/// How long a search waits for the gateway's answer.
-const SEARCH: Duration = Duration::from_secs(3);
-/// UDP port of SSDP (UPnP Device Architecture 1.1, section 1.3).
+/// Maximum duration of a search for the gateway.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// The UDP port of SSDP (UPnP Device Architecture 1.1, section 1.3).
 const SSDP_PORT: u16 = 1900;
 
-/// The reason why the gateway could not be asked, or rejected a request.
+/// The reason why the gateway could not be found, or a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// The host has no IPv4 default route.
     #[error("there is no default gateway")]
-    NoDefault,
-    /// Reading the routes or asking for our address failed.
+    NoDefaultRoute,
+    /// The default route, or our address on it, cannot be read from the kernel.
     #[error("cannot read the default route")]
-    Unknown(#[source] io::Error),
-    /// It does not speak UPnP, or something else answered.
+    Routes(#[source] io::Error),
+    /// The gateway does not answer a UPnP search, or its description cannot be read.
     #[error("gateway {gateway} does not answer as a UPnP gateway")]
     Search {
         /// The default gateway.
@@ -46,28 +45,28 @@ pub enum GatewayError {
         #[source]
         source: igd_next::SearchError,
     },
-    /// A device that is not the default gateway wants to be it.
-    #[error("{answered} answered in place of gateway {gateway} and is not believed")]
-    Foreign {
+    /// Another device than the default gateway answered the search.
+    #[error("{answered} answered in place of gateway {gateway} and is ignored")]
+    OtherDevice {
         /// The default gateway.
         gateway: Ipv4Addr,
         /// The address that answered.
         answered: IpAddr,
     },
-    /// Another client of the gateway has the port (718).
-    #[error("port is taken by another client")]
+    /// Another client of the gateway uses the port (UPnP error 718).
+    #[error("the port is taken by another client")]
     PortInUse,
-    /// The gateway only knows leases without an end (error 725).
-    #[error("gateway knows only leases without an end")]
+    /// The gateway grants only leases that never expire (UPnP error 725).
+    #[error("the gateway grants only leases that never expire")]
     OnlyPermanent,
-    /// External and internal port must be the same (724).
-    #[error("gateway maps a port only to the same port")]
+    /// The external and the internal port must be the same (UPnP error 724).
+    #[error("the gateway maps a port only to the same port")]
     SamePortOnly,
-    /// Any other error of the gateway, or no answer.
-    #[error("gateway refused to {verb}")]
-    Refused {
-        /// The request that was made.
-        verb: &'static str,
+    /// The gateway reported another error, or did not answer.
+    #[error("the gateway did not {action}")]
+    Failed {
+        /// The requested action.
+        action: &'static str,
         /// The error of the request.
         #[source]
         source: Box<dyn Error>,
@@ -75,49 +74,49 @@ pub enum GatewayError {
 }
 
 impl GatewayError {
-    fn refused(verb: &'static str) -> impl FnOnce(Box<dyn Error>) -> Self {
-        move |source| Self::Refused { verb, source }
+    fn failed_to(action: &'static str) -> impl FnOnce(Box<dyn Error>) -> Self {
+        move |source| Self::Failed { action, source }
     }
 }
 
-/// An entry of the gateway's table of mappings.
+/// A port mapping in the gateway's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// UDP or TCP.
     pub transport: Transport,
-    /// The gateway's port.
+    /// The port on the gateway.
     pub external_port: u16,
-    /// The target of the mapping, as the gateway wrote it.
+    /// The address that the mapping leads to, as the gateway spells it.
     pub client: String,
-    /// The port there.
+    /// The port at that address.
     pub internal_port: u16,
-    /// The description that the requester gave.
+    /// The description that the client gave in its request.
     pub description: String,
-    /// Time left; `None` for a lease without an end.
-    pub left: Option<Duration>,
+    /// The remaining time of the lease; `None` if it never expires.
+    pub remaining: Option<Duration>,
 }
 
-/// Finds the host's gateway: the real one, or a test's own.
+/// Finds the host's gateway: the real one, or a test's fake.
 pub trait Finder: 'static {
     /// The type of the gateway that is found.
     type Gateway: Gateway;
 
-    /// Searches again, since hosts move.
+    /// Searches the gateway. Each round searches again, since the host may have moved to another network.
     fn find(&self) -> impl Future<Output = Result<Self::Gateway, GatewayError>>;
 }
 
 /// A gateway that maps ports.
 pub trait Gateway {
-    /// Returns our address on the path to the gateway.
-    fn local(&self) -> Ipv4Addr;
+    /// Returns the host's address towards the gateway.
+    fn local_address(&self) -> Ipv4Addr;
 
-    /// Returns the gateway's internet address, as it reports it; `None` if it has none.
-    fn external(&self) -> impl Future<Output = Result<Option<IpAddr>, GatewayError>>;
+    /// Fetches the gateway's address on the internet, as it reports it; `None` if it has none.
+    fn external_address(&self) -> impl Future<Output = Result<Option<IpAddr>, GatewayError>>;
 
-    /// All mappings that it shows us.
+    /// Fetches all mappings that the gateway shows to this host.
     fn entries(&self) -> impl Future<Output = Result<Vec<Entry>, GatewayError>>;
 
-    /// Asks for a mapping to `internal`; `lease` zero: without an end.
+    /// Requests a mapping to `internal`. A `lease` of zero never expires.
     fn add(
         &self,
         transport: Transport,
@@ -127,7 +126,7 @@ pub trait Gateway {
         description: &str,
     ) -> impl Future<Output = Result<(), GatewayError>>;
 
-    /// Removes a mapping; one that is gone already is fine.
+    /// Removes a mapping. It is no error if there is none.
     fn remove(
         &self,
         transport: Transport,
@@ -157,19 +156,18 @@ impl Finder for DefaultGateway {
 
     async fn find(&self) -> Result<Igd, GatewayError> {
         let routes = std::fs::read_to_string("/proc/thread-self/net/route");
-        let gateway = default_gateway(&routes.map_err(GatewayError::Unknown)?);
-        let gateway = gateway.ok_or(GatewayError::NoDefault)?;
-        let local = local_towards(gateway).map_err(GatewayError::Unknown)?;
-        // The multicast reaches every device; the gateway alone is asked if another one was
-        // quicker.
-        let everybody = SearchOptions::default().broadcast_address;
-        let mut found = search(local, everybody, gateway).await;
+        let gateway = default_gateway(&routes.map_err(GatewayError::Routes)?);
+        let gateway = gateway.ok_or(GatewayError::NoDefaultRoute)?;
+        let local = local_towards(gateway).map_err(GatewayError::Routes)?;
+        // Every device gets the multicast. If another device answers first, the search is repeated with the gateway alone.
+        let multicast = SearchOptions::default().broadcast_address;
+        let mut found = search(local, multicast, gateway).await;
         if !matches!(&found, Ok(found) if found.addr.ip() == gateway) {
             found = search(local, SocketAddr::from((gateway, SSDP_PORT)), gateway).await;
         }
         let found = found?;
         if found.addr.ip() != gateway {
-            return Err(GatewayError::Foreign {
+            return Err(GatewayError::OtherDevice {
                 gateway,
                 answered: found.addr.ip(),
             });
@@ -182,18 +180,20 @@ impl Finder for DefaultGateway {
 }
 
 impl Gateway for Igd {
-    fn local(&self) -> Ipv4Addr {
+    fn local_address(&self) -> Ipv4Addr {
         self.local
     }
 
-    async fn external(&self) -> Result<Option<IpAddr>, GatewayError> {
+    async fn external_address(&self) -> Result<Option<IpAddr>, GatewayError> {
         match self.gateway.get_external_ip().await {
             Ok(address) => Ok(Some(address)),
-            // An empty address: the gateway has none that the internet could reach.
+            // The gateway reports an empty address if it has none on the internet.
             Err(igd_next::GetExternalIpError::RequestError(
                 igd_next::RequestError::InvalidResponse(_),
             )) => Ok(None),
-            Err(error) => Err(GatewayError::refused("report its address")(error.into())),
+            Err(error) => Err(GatewayError::failed_to("report its external address")(
+                error.into(),
+            )),
         }
     }
 
@@ -203,7 +203,9 @@ impl Gateway for Igd {
             let entry = match self.gateway.get_generic_port_mapping_entry(index).await {
                 Ok(entry) => entry,
                 Err(GetGenericPortMappingEntryError::SpecifiedArrayIndexInvalid) => break,
-                Err(error) => return Err(GatewayError::refused("list its mappings")(error.into())),
+                Err(error) => {
+                    return Err(GatewayError::failed_to("list its mappings")(error.into()));
+                }
             };
             let lease = Duration::from_secs(u64::from(entry.lease_duration));
             entries.push(Entry {
@@ -215,7 +217,7 @@ impl Gateway for Igd {
                 client: entry.internal_client,
                 internal_port: entry.internal_port,
                 description: entry.port_mapping_description,
-                left: (!lease.is_zero()).then_some(lease),
+                remaining: (!lease.is_zero()).then_some(lease),
             });
         }
         Ok(entries)
@@ -231,14 +233,14 @@ impl Gateway for Igd {
     ) -> Result<(), GatewayError> {
         let lease = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
         let internal = SocketAddr::V4(internal);
-        let asked = self.gateway.add_port(
+        let request = self.gateway.add_port(
             protocol(transport),
             external_port,
             internal,
             lease,
             description,
         );
-        asked.await.map_err(|error| match error {
+        request.await.map_err(|error| match error {
             AddPortError::PortInUse => GatewayError::PortInUse,
             AddPortError::OnlyPermanentLeasesSupported => GatewayError::OnlyPermanent,
             AddPortError::SamePortValuesRequired => GatewayError::SamePortOnly,
@@ -246,7 +248,7 @@ impl Gateway for Igd {
             | AddPortError::InternalPortZeroInvalid
             | AddPortError::ExternalPortZeroInvalid
             | AddPortError::DescriptionTooLong
-            | AddPortError::RequestError(_) => GatewayError::refused("map a port")(error.into()),
+            | AddPortError::RequestError(_) => GatewayError::failed_to("map a port")(error.into()),
         })
     }
 
@@ -257,27 +259,28 @@ impl Gateway for Igd {
             .await
         {
             Ok(()) | Err(RemovePortError::NoSuchPortMapping) => Ok(()),
-            Err(error) => Err(GatewayError::refused("remove a mapping")(error.into())),
+            Err(error) => Err(GatewayError::failed_to("remove a mapping")(error.into())),
         }
     }
 }
 
+/// Sends a UPnP search to `target`, and reads the description of the device that answers first.
 async fn search(
     local: Ipv4Addr,
-    asked: SocketAddr,
+    target: SocketAddr,
     gateway: Ipv4Addr,
 ) -> Result<IgdGateway<Tokio>, GatewayError> {
     let mut options = SearchOptions::default();
     options.bind_addr = SocketAddr::from((local, 0));
-    options.broadcast_address = asked;
-    options.timeout = Some(SEARCH);
-    options.single_search_timeout = Some(SEARCH);
+    options.broadcast_address = target;
+    options.timeout = Some(SEARCH_TIMEOUT);
+    options.single_search_timeout = Some(SEARCH_TIMEOUT);
     search_gateway(options)
         .await
         .map_err(|source| GatewayError::Search { gateway, source })
 }
 
-/// Returns our own address on the path to the gateway, without sending anything.
+/// Returns the host's address towards the gateway. Nothing is sent.
 fn local_towards(gateway: Ipv4Addr) -> io::Result<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect((gateway, SSDP_PORT))?;
@@ -287,18 +290,19 @@ fn local_towards(gateway: Ipv4Addr) -> io::Result<Ipv4Addr> {
     }
 }
 
-/// The gateway of the default route with the lowest metric, in the text of `/proc/net/route`.
+/// Finds the gateway of the default route with the lowest metric, in the text of `/proc/net/route`.
 fn default_gateway(routes: &str) -> Option<Ipv4Addr> {
-    const VIA_GATEWAY: u32 = 0x2; // RTF_GATEWAY
+    /// The flag of a route through a gateway, from linux/route.h.
+    const RTF_GATEWAY: u32 = 0x2;
     let route = |line: &str| {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let mut hex = || u32::from_str_radix(fields.next()?, 16).ok();
         let (destination, gateway, flags) = (hex()?, hex()?, hex()?);
         let metric: u32 = fields.nth(2)?.parse().ok()?;
         let mask = u32::from_str_radix(fields.next()?, 16).ok()?;
-        let default = destination == 0 && mask == 0 && flags & VIA_GATEWAY != 0;
+        let is_default = destination == 0 && mask == 0 && flags & RTF_GATEWAY != 0;
         // The kernel prints the address's bytes as a number in the host's own order.
-        default.then(|| (metric, Ipv4Addr::from(gateway.to_ne_bytes())))
+        is_default.then(|| (metric, Ipv4Addr::from(gateway.to_ne_bytes())))
     };
     routes
         .lines()
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_route_with_the_lowest_metric_names_the_gateway() {
+    fn the_gateway_is_that_of_the_default_route_with_the_lowest_metric() {
         check("", None);
         check(
             "eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\n",

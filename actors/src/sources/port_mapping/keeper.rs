@@ -1,7 +1,7 @@
 //! Decides which port mappings to request from a gateway, to renew and to remove.
 //!
-//! Our mappings carry our description and lead to our address. A mapping is written to the ledger
-//! before it is requested, so that the next run knows after a crash what may be left.
+//! A mapping is ours if it has our description and leads to our address. It is written to the ledger before it is requested,
+//! so that after a crash the next run can remove it.
 
 use super::{
     gateway::{Entry, Finder, Gateway, GatewayError},
@@ -23,26 +23,26 @@ use std::{
 use wire::errors::Chain;
 use wire::{endpoints::dialable, overlay::Network};
 
-/// The lease that is asked for; it is renewed after half of it.
+/// Duration of the leases that are requested. A lease is renewed when half of it has passed.
 pub const LEASE: Duration = Duration::from_secs(3600);
-/// How many external ports are tried before the next round.
-const TRIES: usize = 8;
-/// The first port that is tried where our own is taken: of the dynamic range (RFC 6335).
-const DYNAMIC: std::ops::RangeInclusive<u16> = 49152..=65535;
+/// Maximum number of external ports that are tried for a mapping in one round.
+const MAX_ATTEMPTS: usize = 8;
+/// The dynamic port range (RFC 6335), from which random ports are tried if our own port is taken.
+const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 
-/// The reason why there is no lease.
+/// The reason why a round gained no lease.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// The gateway rejected the request; the source says why.
-    #[error("the gateway gave no lease")]
+    /// The gateway was not found or rejected a request; the source says which.
+    #[error("cannot get a lease from the gateway")]
     Gateway(#[from] GatewayError),
-    /// The gateway is itself behind another one, or reports an impossible address.
+    /// The gateway is itself behind another gateway, or reports an address that is not usable.
     #[error("the gateway's external address is not reachable from the internet: {address:?}")]
     NotRoutable {
         /// The address that it reported.
         address: Option<IpAddr>,
     },
-    /// All tried external ports were taken.
+    /// All external ports that were tried are taken.
     #[error("no free port for {transport} {port} on the gateway")]
     NoPort {
         /// UDP or TCP.
@@ -50,8 +50,8 @@ pub enum LeaseError {
         /// The port on this host.
         port: u16,
     },
-    /// A mapping that cannot be written to the ledger is not requested.
-    #[error("cannot write the lease ledger {}", path.display())]
+    /// The ledger cannot be read or written; without it, no mapping is requested.
+    #[error("cannot read or write the lease ledger {}", path.display())]
     Ledger {
         /// The path of the file.
         path: PathBuf,
@@ -64,91 +64,93 @@ pub enum LeaseError {
 /// The mappings to keep.
 #[derive(Clone, Debug)]
 pub struct LeaseSettings {
-    /// Who we are; the description of our mappings is `warren P/L`.
+    /// This node; the description of its mappings is `warren P/L`.
     pub me: Prefix,
-    /// The network, whose own addresses are no external addresses.
+    /// The network, whose addresses cannot be external addresses of a gateway.
     pub network: Network,
-    /// Which of our ports shall be reachable.
+    /// The ports of this host that should be reachable.
     pub wanted: Vec<(Transport, u16)>,
-    /// The ledger file; its folder exists.
+    /// The path of the ledger, in an existing folder.
     pub ledger: PathBuf,
-    /// Believe a private external address, as in a laboratory or a campus network.
+    /// Whether a private external address is accepted, as in a laboratory or a campus network.
     pub private: PrivateEndpoints,
     /// The source of random ports.
     pub random: Randomness,
 }
 
-/// Keeps the leases of one node; outlives the actor that asks for rounds.
+/// Keeps the leases of one node. It outlives the actor that schedules the rounds.
 pub struct Keeper<F> {
     settings: LeaseSettings,
-    /// `true` once released: no round may map anything after that.
-    released: tokio::sync::Mutex<bool>,
+    /// Whether the leases were released; no round may map anything after that. A round holds the lock until it ends.
+    is_released: tokio::sync::Mutex<bool>,
     finder: F,
 }
 
 impl<F: Finder> Keeper<F> {
-    /// Does nothing yet.
+    /// Builds a keeper; it does nothing before the first round.
     pub fn new(finder: F, settings: LeaseSettings) -> Self {
         Self {
             settings,
-            released: tokio::sync::Mutex::new(false),
+            is_released: tokio::sync::Mutex::new(false),
             finder,
         }
     }
 
-    /// Requests missing mappings, renews those that are half over, and removes ours that are not
-    /// wanted.
+    /// Runs a round: requests missing mappings, renews those of which half has passed, and removes ours that are not wanted.
     ///
-    /// Returns the leases that exist, as the gateway's own table shows them; none after
-    /// [`Self::release`].
+    /// Returns the leases that the gateway's table shows after that; none after [`Self::release`].
     ///
     /// # Errors
-    /// No lease could be had at all, and why.
-    pub async fn round(&self, now: Uptime) -> Result<Vec<Lease>, LeaseError> {
-        let released = self.released.lock().await;
-        if *released {
+    /// There is no lease at all; the error is the last one that occurred.
+    pub async fn update_mappings(&self, now: Uptime) -> Result<Vec<Lease>, LeaseError> {
+        let is_released = self.is_released.lock().await;
+        if *is_released {
             return Ok(Vec::new());
         }
         let gateway = self.finder.find().await?;
         let entries = gateway.entries().await?;
         self.remove_leftovers(&gateway, &entries).await;
-        let address = self.routable(gateway.external().await?)?;
+        let address = self.check_routable(gateway.external_address().await?)?;
         let mut failure = None;
         for (transport, port) in self.settings.wanted.iter().copied() {
-            let internal = SocketAddrV4::new(gateway.local(), port);
-            let standing = entries
+            let internal = SocketAddrV4::new(gateway.local_address(), port);
+            let existing = entries
                 .iter()
                 .find(|entry| self.leads_to(entry, transport, internal));
-            if standing.is_some_and(|entry| entry.left.is_some_and(|left| left > LEASE / 2)) {
+            if existing.is_some_and(|entry| {
+                entry
+                    .remaining
+                    .is_some_and(|remaining| remaining > LEASE / 2)
+            }) {
                 continue;
             }
-            let first = standing.map(|entry| entry.external_port);
+            let current_port = existing.map(|entry| entry.external_port);
             if let Err(error) = self
-                .map(&gateway, &entries, transport, internal, first)
+                .request_mapping(&gateway, &entries, transport, internal, current_port)
                 .await
             {
                 failure = Some(error);
             }
         }
-        let leases = self.read_back(&gateway, address, now).await?;
+        let leases = self.read_leases(&gateway, address, now).await?;
         match failure {
             Some(error) if leases.is_empty() => Err(error),
             Some(error) => {
-                tracing::warn!(error = %Chain(&error), "port not mapped");
+                tracing::warn!(error = %Chain(&error), "cannot map a port on the gateway; the next round tries again");
                 Ok(leases)
             }
             None => Ok(leases),
         }
     }
 
-    /// Removes all our mappings; later rounds do nothing. Waits for a running round.
+    /// Removes all our mappings; later rounds do nothing. Waits until a running round has ended.
     ///
     /// # Errors
-    /// The gateway could not be asked; then the ledger keeps what is left, for the next start.
+    /// A mapping could not be removed. The ledger still contains it, so that the next run removes it.
     pub async fn release(&self) -> Result<(), LeaseError> {
-        let mut released = self.released.lock().await;
-        *released = true;
-        if self.remembered().await?.is_empty() {
+        let mut is_released = self.is_released.lock().await;
+        *is_released = true;
+        if self.read_ledger().await?.is_empty() {
             return Ok(());
         }
         let gateway = self.finder.find().await?;
@@ -156,7 +158,7 @@ impl<F: Finder> Keeper<F> {
         for entry in entries.iter().filter(|entry| self.is_ours(entry, &gateway)) {
             gateway.remove(entry.transport, entry.external_port).await?;
         }
-        self.remember(Vec::new()).await
+        self.write_ledger(Vec::new()).await
     }
 
     fn description(&self) -> String {
@@ -164,7 +166,8 @@ impl<F: Finder> Keeper<F> {
     }
 
     fn is_ours(&self, entry: &Entry, gateway: &F::Gateway) -> bool {
-        entry.description == self.description() && entry.client == gateway.local().to_string()
+        entry.description == self.description()
+            && entry.client == gateway.local_address().to_string()
     }
 
     fn leads_to(&self, entry: &Entry, transport: Transport, internal: SocketAddrV4) -> bool {
@@ -174,8 +177,9 @@ impl<F: Finder> Keeper<F> {
             && entry.internal_port == internal.port()
     }
 
-    fn routable(&self, address: Option<IpAddr>) -> Result<IpAddr, LeaseError> {
-        let routable = |address: &IpAddr| {
+    /// Returns the gateway's external address if nodes on the internet can reach it.
+    fn check_routable(&self, address: Option<IpAddr>) -> Result<IpAddr, LeaseError> {
+        let is_routable = |address: &IpAddr| {
             let endpoint = Endpoint {
                 address: SocketAddr::new(*address, 1),
                 transport: Transport::Udp,
@@ -188,31 +192,32 @@ impl<F: Finder> Keeper<F> {
             .is_ok()
         };
         address
-            .filter(routable)
+            .filter(is_routable)
             .ok_or(LeaseError::NotRoutable { address })
     }
 
-    /// Removes mappings of ours to ports we no longer want, and second ones to the same port; also
-    /// those that the ledger remembers from an address we no longer have, where the gateway lets us.
+    /// Removes our mappings to ports that are not wanted, and second mappings to the same port. Also removes, if the gateway
+    /// permits it, mappings in the ledger that lead to an earlier address of this host.
     async fn remove_leftovers(&self, gateway: &F::Gateway, entries: &[Entry]) {
-        let remembered = self.remembered().await.unwrap_or_default();
-        let mut kept = Vec::new();
+        let recorded = self.read_ledger().await.unwrap_or_default();
+        let mut kept_targets = Vec::new();
         for entry in entries
             .iter()
             .filter(|entry| entry.description == self.description())
         {
-            let to = (entry.transport, entry.internal_port);
-            let ours = self.is_ours(entry, gateway);
-            if ours && self.settings.wanted.contains(&to) && !kept.contains(&to) {
-                kept.push(to);
+            let target = (entry.transport, entry.internal_port);
+            let is_ours = self.is_ours(entry, gateway);
+            if is_ours && self.settings.wanted.contains(&target) && !kept_targets.contains(&target)
+            {
+                kept_targets.push(target);
                 continue;
             }
-            let known = remembered.iter().any(|mapping| {
+            let is_recorded = recorded.iter().any(|mapping| {
                 mapping.transport == entry.transport
                     && mapping.external_port == entry.external_port
                     && mapping.internal.ip().to_string() == entry.client
             });
-            if !(ours || known) {
+            if !(is_ours || is_recorded) {
                 continue;
             }
             match gateway.remove(entry.transport, entry.external_port).await {
@@ -221,42 +226,45 @@ impl<F: Finder> Keeper<F> {
                     external_port = entry.external_port,
                     "port mapping of an earlier run removed"
                 ),
-                Err(error) => tracing::debug!(error = %Chain(&error), "old port mapping stays"),
+                Err(error) => {
+                    tracing::debug!(error = %Chain(&error), "cannot remove an old port mapping; the next round tries again")
+                }
             }
         }
     }
 
-    /// Asks for one mapping: at the port it had, else at our own port, else at random ones.
-    async fn map(
+    /// Requests one mapping: at its current external port, else at the internal port number, else at random ports.
+    async fn request_mapping(
         &self,
         gateway: &F::Gateway,
         entries: &[Entry],
         transport: Transport,
         internal: SocketAddrV4,
-        first: Option<u16>,
+        current_port: Option<u16>,
     ) -> Result<(), LeaseError> {
-        let random = std::iter::repeat_with(|| self.settings.random.port(DYNAMIC));
-        let ports = first
+        let random = std::iter::repeat_with(|| self.settings.random.port(DYNAMIC_PORTS));
+        let ports = current_port
             .into_iter()
             .chain([internal.port()])
             .chain(random)
-            .take(TRIES);
-        // A gateway silently overwrites another mapping of the same client: never ask for a taken port.
-        let taken = |port: u16| {
-            let same = |entry: &&Entry| entry.transport == transport && entry.external_port == port;
+            .take(MAX_ATTEMPTS);
+        // A gateway silently overwrites another mapping of the same client, so a taken port is never requested.
+        let is_taken = |port: u16| {
+            let is_at_port =
+                |entry: &&Entry| entry.transport == transport && entry.external_port == port;
             entries
                 .iter()
-                .find(same)
+                .find(is_at_port)
                 .is_some_and(|entry| !self.leads_to(entry, transport, internal))
         };
-        for port in ports.filter(|port| !taken(*port)) {
-            self.intend(Mapping {
+        for port in ports.filter(|port| !is_taken(*port)) {
+            self.record(Mapping {
                 transport,
                 external_port: port,
                 internal,
             })
             .await?;
-            match self.ask(gateway, transport, port, internal).await {
+            match self.add_mapping(gateway, transport, port, internal).await {
                 Ok(()) => return Ok(()),
                 Err(GatewayError::PortInUse | GatewayError::SamePortOnly) => {}
                 Err(error) => return Err(error.into()),
@@ -268,7 +276,8 @@ impl<F: Finder> Keeper<F> {
         })
     }
 
-    async fn ask(
+    /// Requests a lease that expires, or one that never does if the gateway grants no other.
+    async fn add_mapping(
         &self,
         gateway: &F::Gateway,
         transport: Transport,
@@ -280,18 +289,18 @@ impl<F: Finder> Keeper<F> {
             .add(transport, port, internal, LEASE, &description)
             .await
         {
-            // Removed at the stop, or by the next start, since the ledger has it.
+            // The ledger contains it, so the shutdown or the next run removes it.
             Err(GatewayError::OnlyPermanent) => {
                 gateway
                     .add(transport, port, internal, Duration::ZERO, &description)
                     .await
             }
-            done => done,
+            result => result,
         }
     }
 
-    /// The leases that the gateway's table shows; the ledger is cut down to them.
-    async fn read_back(
+    /// Returns the leases that the gateway's table shows, and reduces the ledger to our mappings in it.
+    async fn read_leases(
         &self,
         gateway: &F::Gateway,
         address: IpAddr,
@@ -300,7 +309,7 @@ impl<F: Finder> Keeper<F> {
         let entries = gateway.entries().await?;
         let (mut leases, mut mappings) = (Vec::new(), Vec::new());
         for entry in entries.iter().filter(|entry| self.is_ours(entry, gateway)) {
-            let internal = SocketAddrV4::new(gateway.local(), entry.internal_port);
+            let internal = SocketAddrV4::new(gateway.local_address(), entry.internal_port);
             let (transport, external_port) = (entry.transport, entry.external_port);
             mappings.push(Mapping {
                 transport,
@@ -316,49 +325,51 @@ impl<F: Finder> Keeper<F> {
                     transport,
                     internal_port: entry.internal_port,
                     external: SocketAddr::new(address, external_port),
-                    until: now + entry.left.unwrap_or(LEASE),
+                    until: now + entry.remaining.unwrap_or(LEASE),
                 });
             }
         }
         leases.sort_by_key(|lease| (lease.transport, lease.internal_port, lease.external.port()));
-        if self.remembered().await? != mappings {
-            self.remember(mappings).await?;
+        if self.read_ledger().await? != mappings {
+            self.write_ledger(mappings).await?;
         }
         Ok(leases)
     }
 
-    async fn intend(&self, mapping: Mapping) -> Result<(), LeaseError> {
-        let mut mappings = self.remembered().await?;
+    /// Adds a mapping to the ledger, before it is requested.
+    async fn record(&self, mapping: Mapping) -> Result<(), LeaseError> {
+        let mut mappings = self.read_ledger().await?;
         if mappings.contains(&mapping) {
             return Ok(());
         }
         mappings.push(mapping);
-        self.remember(mappings).await
+        self.write_ledger(mappings).await
     }
 
-    async fn remembered(&self) -> Result<Vec<Mapping>, LeaseError> {
+    async fn read_ledger(&self) -> Result<Vec<Mapping>, LeaseError> {
         let path = self.settings.ledger.clone();
-        self.on_disk(move || ledger::read(&path)).await
+        self.run_blocking(move || ledger::read(&path)).await
     }
 
-    async fn remember(&self, mappings: Vec<Mapping>) -> Result<(), LeaseError> {
+    async fn write_ledger(&self, mappings: Vec<Mapping>) -> Result<(), LeaseError> {
         let path = self.settings.ledger.clone();
-        self.on_disk(move || ledger::write(&path, &mappings)).await
+        self.run_blocking(move || ledger::write(&path, &mappings))
+            .await
     }
 
-    /// A disk may be slow: never on the actors' thread.
-    async fn on_disk<T: Send + 'static>(
+    /// Runs `work` on another thread, since a slow disk must not block the actors.
+    async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, LeaseError> {
-        let done = tokio::task::spawn_blocking(work)
+        let result = tokio::task::spawn_blocking(work)
             .await
             .map_err(io::Error::other);
-        let failed = |source| LeaseError::Ledger {
+        let ledger_error = |source| LeaseError::Ledger {
             path: self.settings.ledger.clone(),
             source,
         };
-        done.and_then(|result| result).map_err(failed)
+        result.and_then(|result| result).map_err(ledger_error)
     }
 }
 
@@ -370,13 +381,13 @@ mod tests {
     const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
     const OTHER: &str = "192.168.1.9";
 
-    /// A table of mappings in memory.
+    /// A gateway with a table of mappings in memory.
     #[derive(Clone)]
     struct FakeGateway {
         table: Rc<RefCell<Vec<Entry>>>,
         external: Option<IpAddr>,
-        /// The longest lease; `None`: only leases without an end.
-        longest: Option<Duration>,
+        /// The longest lease that it grants; `None` if its leases never expire.
+        max_lease: Option<Duration>,
         ledger: PathBuf,
     }
 
@@ -389,11 +400,11 @@ mod tests {
     }
 
     impl Gateway for FakeGateway {
-        fn local(&self) -> Ipv4Addr {
+        fn local_address(&self) -> Ipv4Addr {
             LOCAL
         }
 
-        async fn external(&self) -> Result<Option<IpAddr>, GatewayError> {
+        async fn external_address(&self) -> Result<Option<IpAddr>, GatewayError> {
             Ok(self.external)
         }
 
@@ -416,24 +427,24 @@ mod tests {
             };
             assert!(
                 ledger::read(&self.ledger).unwrap().contains(&mapping),
-                "asked before it was written"
+                "requested before it was written to the ledger"
             );
-            if self.longest.is_none() && !lease.is_zero() {
+            if self.max_lease.is_none() && !lease.is_zero() {
                 return Err(GatewayError::OnlyPermanent);
             }
             let mut table = self.table.borrow_mut();
-            let same = |entry: &Entry| {
+            let is_at_port = |entry: &Entry| {
                 entry.transport == transport && entry.external_port == external_port
             };
             if table
                 .iter()
-                .any(|entry| same(entry) && entry.client != LOCAL.to_string())
+                .any(|entry| is_at_port(entry) && entry.client != LOCAL.to_string())
             {
                 return Err(GatewayError::PortInUse);
             }
-            table.retain(|entry| !same(entry));
+            table.retain(|entry| !is_at_port(entry));
             table.push(Entry {
-                left: self.longest.map(|longest| longest.min(lease)),
+                remaining: self.max_lease.map(|max_lease| max_lease.min(lease)),
                 ..entry(
                     transport,
                     external_port,
@@ -466,35 +477,40 @@ mod tests {
         description: &str,
     ) -> Entry {
         let (client, description) = (client.into(), description.into());
-        let left = Some(Duration::from_secs(60));
+        let remaining = Some(Duration::from_secs(60));
         Entry {
             transport,
             external_port,
             client,
             internal_port,
             description,
-            left,
+            remaining,
         }
     }
 
-    struct Case {
+    /// A keeper, with the gateway that it uses.
+    struct Fixture {
         gateway: FakeGateway,
         keeper: Keeper<FakeGateway>,
         _folder: tempfile::TempDir,
     }
 
-    fn case(table: Vec<Entry>) -> Case {
-        case_of(table, Some("45.67.0.1".parse().unwrap()), Some(LEASE))
+    fn fixture(table: Vec<Entry>) -> Fixture {
+        fixture_of(table, Some("45.67.0.1".parse().unwrap()), Some(LEASE))
     }
 
-    fn case_of(table: Vec<Entry>, external: Option<IpAddr>, longest: Option<Duration>) -> Case {
+    fn fixture_of(
+        table: Vec<Entry>,
+        external: Option<IpAddr>,
+        max_lease: Option<Duration>,
+    ) -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let ledger = folder.path().join("leases.json");
         let table = Rc::new(RefCell::new(table));
         let gateway = FakeGateway {
             table,
             external,
-            longest,
+            max_lease,
             ledger: ledger.clone(),
         };
         let settings = LeaseSettings {
@@ -506,31 +522,31 @@ mod tests {
             random: Randomness::from_seed(1),
         };
         let keeper = Keeper::new(gateway.clone(), settings);
-        Case {
+        Fixture {
             gateway,
             keeper,
             _folder: folder,
         }
     }
 
-    /// Runs a round; returns the mappings of the table afterwards, as `port client:port
-    /// description`.
+    /// Runs a round, compares the number of leases and the gateway's table after it, and returns the leases. An entry of the
+    /// table reads `transport port client:port description`.
     #[track_caller]
-    fn check(case: &Case, external_ports: usize, table: &[&str]) -> Vec<Lease> {
-        let round = case.keeper.round(Uptime::from_secs(1));
+    fn check(fixture: &Fixture, lease_count: usize, table: &[&str]) -> Vec<Lease> {
+        let round = fixture.keeper.update_mappings(Uptime::from_secs(1));
         let leases = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap()
             .block_on(round);
         let leases = leases.unwrap_or_default();
-        assert_eq!(leases.len(), external_ports, "{leases:?}");
+        assert_eq!(leases.len(), lease_count, "{leases:?}");
         let text = |e: &Entry| {
             format!(
                 "{} {} {}:{} {}",
                 e.transport, e.external_port, e.client, e.internal_port, e.description
             )
         };
-        let seen: Vec<_> = case.gateway.table.borrow().iter().map(text).collect();
+        let seen: Vec<_> = fixture.gateway.table.borrow().iter().map(text).collect();
         assert_eq!(seen, table);
         leases
     }
@@ -538,46 +554,46 @@ mod tests {
     const OURS: &str = "udp 1194 192.168.1.2:1194 warren 7/16";
 
     #[test]
-    fn our_own_port_is_asked_for_first_and_the_lease_has_an_end() {
-        let case = case(vec![]);
-        let leases = check(&case, 1, &[OURS]);
+    fn the_internal_port_number_is_requested_first_with_a_lease_that_expires() {
+        let fixture = fixture(vec![]);
+        let leases = check(&fixture, 1, &[OURS]);
         assert_eq!(leases[0].external, "45.67.0.1:1194".parse().unwrap());
         assert_eq!(leases[0].until, Uptime::from_secs(3601));
-        check(&case, 1, &[OURS]);
+        check(&fixture, 1, &[OURS]);
     }
 
     #[test]
-    fn a_lease_is_renewed_when_half_of_it_is_over_and_one_without_end_gets_one() {
-        for left in [Some(LEASE / 2), None] {
+    fn a_lease_is_renewed_when_half_of_it_has_passed_or_if_it_never_expires() {
+        for remaining in [Some(LEASE / 2), None] {
             let old = Entry {
-                left,
+                remaining,
                 ..entry(Transport::Udp, 1194, "192.168.1.2", 1194, "warren 7/16")
             };
-            let leases = check(&case(vec![old]), 1, &[OURS]);
+            let leases = check(&fixture(vec![old]), 1, &[OURS]);
             assert_eq!(leases[0].until, Uptime::from_secs(3601));
         }
         let fresh = Entry {
-            left: Some(LEASE * 3 / 4),
+            remaining: Some(LEASE * 3 / 4),
             ..entry(Transport::Udp, 1194, "192.168.1.2", 1194, "warren 7/16")
         };
-        let leases = check(&case(vec![fresh]), 1, &[OURS]);
+        let leases = check(&fixture(vec![fresh]), 1, &[OURS]);
         assert_eq!(leases[0].until, Uptime::from_secs(2701));
     }
 
     #[test]
-    fn a_taken_port_leads_to_another_one_and_nobody_is_overwritten() {
+    fn if_the_port_is_taken_another_one_is_requested_and_no_mapping_is_overwritten() {
         for client in [OTHER, "192.168.1.2"] {
-            let case = case(vec![entry(Transport::Udp, 1194, client, 80, "web")]);
+            let fixture = fixture(vec![entry(Transport::Udp, 1194, client, 80, "web")]);
             let first = format!("udp 1194 {client}:80 web");
-            let round = case.keeper.round(Uptime::from_secs(1));
+            let round = fixture.keeper.update_mappings(Uptime::from_secs(1));
             let leases = tokio::runtime::Builder::new_current_thread()
                 .build()
                 .unwrap()
                 .block_on(round);
             let port = leases.unwrap()[0].external.port();
-            assert!(DYNAMIC.contains(&port));
+            assert!(DYNAMIC_PORTS.contains(&port));
             check(
-                &case,
+                &fixture,
                 1,
                 &[&first, &format!("udp {port} 192.168.1.2:1194 warren 7/16")],
             );
@@ -585,8 +601,8 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_of_ours_are_removed_and_those_of_others_are_not() {
-        let case = case(vec![
+    fn our_unwanted_mappings_are_removed_and_those_of_others_are_not() {
+        let fixture = fixture(vec![
             entry(Transport::Udp, 5000, "192.168.1.2", 1194, "warren 7/16"),
             entry(Transport::Udp, 5001, "192.168.1.2", 1194, "warren 7/16"),
             entry(Transport::Tcp, 5002, "192.168.1.2", 443, "warren 7/16"),
@@ -594,7 +610,7 @@ mod tests {
             entry(Transport::Tcp, 5004, "192.168.1.2", 443, "warren 8/16"),
         ]);
         check(
-            &case,
+            &fixture,
             1,
             &[
                 "tcp 5003 192.168.1.9:443 warren 7/16",
@@ -605,8 +621,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_of_our_former_address_is_removed_by_the_ledger() {
-        let case = case(vec![entry(
+    fn a_mapping_in_the_ledger_to_an_earlier_address_is_removed() {
+        let fixture = fixture(vec![entry(
             Transport::Udp,
             5003,
             OTHER,
@@ -619,12 +635,12 @@ mod tests {
             external_port: 5003,
             internal,
         };
-        ledger::write(&case.gateway.ledger, &[mapping]).unwrap();
-        check(&case, 1, &[OURS]);
+        ledger::write(&fixture.gateway.ledger, &[mapping]).unwrap();
+        check(&fixture, 1, &[OURS]);
     }
 
     #[test]
-    fn nothing_is_asked_of_a_gateway_that_the_internet_cannot_reach() {
+    fn no_mapping_is_requested_from_a_gateway_that_the_internet_cannot_reach() {
         for external in [
             None,
             Some("10.0.0.1"),
@@ -633,28 +649,28 @@ mod tests {
             Some("127.0.0.1"),
         ] {
             let external = external.map(|address| address.parse().unwrap());
-            check(&case_of(vec![], external, Some(LEASE)), 0, &[]);
+            check(&fixture_of(vec![], external, Some(LEASE)), 0, &[]);
         }
     }
 
     #[test]
-    fn a_gateway_without_finite_leases_gives_one_without_an_end_and_the_ledger_knows() {
-        let case = case_of(vec![], Some("45.67.0.1".parse().unwrap()), None);
-        check(&case, 1, &[OURS]);
-        assert_eq!(ledger::read(&case.gateway.ledger).unwrap().len(), 1);
+    fn a_lease_that_never_expires_is_accepted_and_stays_in_the_ledger() {
+        let fixture = fixture_of(vec![], Some("45.67.0.1".parse().unwrap()), None);
+        check(&fixture, 1, &[OURS]);
+        assert_eq!(ledger::read(&fixture.gateway.ledger).unwrap().len(), 1);
     }
 
     #[test]
-    fn after_a_release_nothing_is_left_and_rounds_do_nothing() {
-        let case = case(vec![]);
-        check(&case, 1, &[OURS]);
-        let release = case.keeper.release();
+    fn after_a_release_no_mapping_is_left_and_rounds_do_nothing() {
+        let fixture = fixture(vec![]);
+        check(&fixture, 1, &[OURS]);
+        let release = fixture.keeper.release();
         tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap()
             .block_on(release)
             .unwrap();
-        check(&case, 0, &[]);
-        assert_eq!(ledger::read(&case.gateway.ledger).unwrap(), []);
+        check(&fixture, 0, &[]);
+        assert_eq!(ledger::read(&fixture.gateway.ledger).unwrap(), []);
     }
 }

@@ -1,5 +1,6 @@
-//! Remembers, on disk, the port mappings that we asked gateways for, so that a later run can remove
-//! what this one left behind. Written before a mapping is asked for; knows nothing of gateways.
+//! Stores on disk the port mappings that were requested from gateways, so that a later run can remove those that are left.
+//!
+//! The keeper writes each mapping before it requests it.
 
 use policies::names::Transport;
 use serde::{Deserialize, Serialize};
@@ -12,15 +13,15 @@ use std::{
 };
 use wire::errors::some_if_found;
 
-/// Most bytes of a ledger that are read.
-const LIMIT: u64 = 64 * 1024;
+/// Maximum number of bytes that are read from a ledger.
+const MAX_LEDGER_BYTES: u64 = 64 * 1024;
 
-/// A mapping that was, or was about to be, asked for.
+/// A mapping that was requested, or was about to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mapping {
-    /// The gateway's port.
+    /// The port on the gateway.
     pub external_port: u16,
-    /// Our address and port.
+    /// The address and port on this host.
     pub internal: SocketAddrV4,
     /// UDP or TCP.
     #[serde(with = "text")]
@@ -51,53 +52,53 @@ mod text {
     }
 }
 
-/// Reads the ledger; a missing one is empty, a broken one is set aside as `NAME.broken`.
+/// Reads the ledger. A missing file counts as empty; a broken one is renamed to `NAME.broken` and counts as empty, too.
 ///
 /// # Errors
-/// The file is there but cannot be read or set aside.
+/// The file exists but cannot be read, or cannot be renamed.
 pub fn read(path: &Path) -> io::Result<Vec<Mapping>> {
     let mut bytes = Vec::new();
     let Some(file) = some_if_found(fs::File::open(path))? else {
         return Ok(Vec::new());
     };
-    file.take(LIMIT).read_to_end(&mut bytes)?;
+    file.take(MAX_LEDGER_BYTES).read_to_end(&mut bytes)?;
     match serde_json::from_slice::<Document>(&bytes) {
         Ok(Document {
             version: 1,
             mappings,
         }) => Ok(mappings),
         Ok(_) | Err(_) => {
-            let aside = beside(path, ".broken");
-            tracing::warn!(path = %path.display(), aside = %aside.display(), "broken lease ledger set aside");
-            fs::rename(path, aside).map(|()| Vec::new())
+            let renamed = with_suffix(path, ".broken");
+            tracing::warn!(path = %path.display(), renamed = %renamed.display(), "broken lease ledger renamed; mappings of earlier runs are not removed");
+            fs::rename(path, renamed).map(|()| Vec::new())
         }
     }
 }
 
-/// Replaces the ledger durably: after a crash it is the old one or the new one, whole.
+/// Replaces the ledger atomically and durably: even after a crash, it is completely the old one or the new one.
 ///
 /// # Errors
-/// The disk refused.
+/// The disk cannot be written.
 pub fn write(path: &Path, mappings: &[Mapping]) -> io::Result<()> {
     let document = Document {
         version: 1,
         mappings: mappings.to_vec(),
     };
-    let new = beside(path, ".new");
+    let draft = with_suffix(path, ".new");
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&new)?;
+        .open(&draft)?;
     file.write_all(&serde_json::to_vec(&document)?)?;
     file.sync_all()?;
-    fs::rename(&new, path)?;
+    fs::rename(&draft, path)?;
     path.parent()
         .map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_and_a_missing_ledger_is_empty() {
+    fn written_mappings_are_read_and_a_missing_ledger_is_empty() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases.json");
         check(&path, &[]);
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_ledger_is_set_aside_and_created_again() {
+    fn a_broken_ledger_is_renamed_and_counts_as_empty() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases.json");
         for broken in [
@@ -146,7 +147,7 @@ mod tests {
             check(&path, &[]);
             assert!(!path.exists());
             assert_eq!(
-                fs::read_to_string(beside(&path, ".broken")).unwrap(),
+                fs::read_to_string(with_suffix(&path, ".broken")).unwrap(),
                 broken
             );
         }
