@@ -131,7 +131,7 @@ impl Probing {
             ..Store::new(Clock::boottime(), prefix(ME))
         };
         let prober = CandidateProber::new(CandidateProberDeps {
-            settings: CandidateProberSettings::of(prefix(ME), document),
+            settings: CandidateProberSettings::from_network(prefix(ME), document),
             store,
             peers: client,
             readers: vec![sink.clone().recipient()],

@@ -169,7 +169,7 @@ pub(crate) fn planner(environment: &Environment<'_>) -> PlannerSettings {
 }
 
 pub(crate) fn candidate_prober(environment: &Environment<'_>) -> CandidateProberSettings {
-    CandidateProberSettings::of(environment.identity.me, &environment.identity.document)
+    CandidateProberSettings::from_network(environment.identity.me, &environment.identity.document)
 }
 
 /// Returns whether private endpoints are believed.

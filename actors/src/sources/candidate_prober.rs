@@ -1,8 +1,8 @@
 //! Measures the round trip to peers without a tunnel, and fetches the route views of some peers.
 //!
-//! The round trip is that of the first packet of a dial, at the port that a dial would use; one
-//! random peer is probed at a time. A peer that does not answer is unknown, not dead. Route views
-//! are fetched over the overlay from the few peers that [`policies::gain::shortlist`] selects.
+//! A probe sends the first packet of a dial to the port that a dial would use. One random peer is probed at a time. A peer
+//! that does not answer counts as unmeasured, not as dead. Route views are fetched over the overlay from the few peers that
+//! [`policies::gain::shortlist`] selects, and from those that we dialled.
 
 pub mod reset;
 
@@ -39,29 +39,29 @@ use tokio::{net::UdpSocket, time::timeout};
 use wire::errors::Chain;
 use wire::registry::{NetworkDocument, static_key};
 
-/// How long an answer is waited for: more than babeld makes a difference of.
+/// Maximum wait for an answer. It is longer than any round trip that still changes babeld's cost.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Packets to one peer: the first often waits for somebody's neighbour discovery.
-const PACKETS: u32 = 2;
-/// Views are asked for so often in a refresh.
-const ASKS: u32 = 2;
+/// Packets in a probe of one peer. The first one is often delayed by neighbour discovery on its path.
+const PACKETS_PER_PROBE: u32 = 2;
+/// Number of times that route views are fetched per refresh interval.
+const FETCHES_PER_REFRESH: u32 = 2;
 
 /// The settings of the candidate prober.
 #[derive(Clone, Debug)]
 pub struct CandidateProberSettings {
     /// The prefix of this node.
     pub me: Prefix,
-    /// The network's range: tunnels never go out by a gateway of the network itself, nor do candidate_rtts.
+    /// The network's range. Tunnels never run through the network itself (through its exit gateway), nor do candidate probes.
     pub range: Ipv6Net,
     /// The interval at which the policy compares tunnels.
     pub refresh: Duration,
-    /// The network's `tls-crypt` key, then the one that others may use while it is changed.
+    /// The network's `tls-crypt` key, then the one that other nodes may use during a key rotation.
     pub keys: Rc<[ResetKey]>,
 }
 
 impl CandidateProberSettings {
-    /// As the network document has them.
-    pub fn of(me: Prefix, network: &NetworkDocument) -> Self {
+    /// Reads the settings from the network document.
+    pub fn from_network(me: Prefix, network: &NetworkDocument) -> Self {
         let texts = std::iter::once(&network.tls_crypt).chain(&network.tls_crypt_other);
         let keys = texts
             .filter_map(|text| ResetKey::new(&static_key(text)?))
@@ -97,15 +97,15 @@ pub struct CandidateProber {
     random: Randomness,
     peers: SharedCandidates,
     peer_api: PeerApiClient,
-    to: Vec<Recipient<CandidatesMeasured>>,
+    readers: Vec<Recipient<CandidatesMeasured>>,
     outcomes: Recipient<CandidateProbed>,
     links: Vec<LinkReading>,
     table: Option<BabelTable>,
     candidate_rtts: BTreeMap<Prefix, CandidateRtt>,
     views: BTreeMap<Prefix, PeerRouteView>,
-    asking: bool,
+    is_fetching_views: bool,
     /// The handles of the two periodic tasks.
-    beats: Vec<SpawnHandle>,
+    timers: Vec<SpawnHandle>,
 }
 
 impl CandidateProber {
@@ -115,14 +115,14 @@ impl CandidateProber {
             settings,
             store,
             peers: peer_api,
-            readers: to,
+            readers,
             outcomes,
         } = deps;
         let (clock, random) = (store.clock, store.random);
         let (peers, documents) = (store.candidates, store.documents.load_full());
 
         let settings = documents.network().map_or(settings.clone(), |network| {
-            CandidateProberSettings::of(settings.me, network)
+            CandidateProberSettings::from_network(settings.me, network)
         });
         Self {
             settings,
@@ -130,46 +130,49 @@ impl CandidateProber {
             random,
             peers,
             peer_api,
-            to,
+            readers,
             outcomes,
             links: Vec::new(),
             table: None,
             candidate_rtts: BTreeMap::new(),
             views: BTreeMap::new(),
-            asking: false,
-            beats: Vec::new(),
+            is_fetching_views: false,
+            timers: Vec::new(),
         }
     }
 
-    /// Starts the periodic probes and fetches at the pace of the refresh interval.
-    fn arm(&mut self, ctx: &mut Context<Self>) {
-        for beat in std::mem::take(&mut self.beats) {
-            ctx.cancel_future(beat);
+    /// Starts the periodic probes and fetches, at intervals that follow from the refresh interval.
+    fn start_timers(&mut self, ctx: &mut Context<Self>) {
+        for timer in std::mem::take(&mut self.timers) {
+            ctx.cancel_future(timer);
         }
-        let pace = (self.settings.refresh / PROBED_PER_REFRESH).max(PROBE_TIMEOUT);
-        self.beats.push(ctx.run_interval(pace, Self::probe_one));
-        self.beats
-            .push(ctx.run_interval(self.settings.refresh / ASKS, Self::ask));
+        let probe_interval = (self.settings.refresh / PROBED_PER_REFRESH).max(PROBE_TIMEOUT);
+        self.timers
+            .push(ctx.run_interval(probe_interval, Self::probe_random_peer));
+        self.timers.push(ctx.run_interval(
+            self.settings.refresh / FETCHES_PER_REFRESH,
+            Self::fetch_views,
+        ));
     }
 
     /// Probes one random peer without a tunnel.
-    fn probe_one(&mut self, ctx: &mut Context<Self>) {
+    fn probe_random_peer(&mut self, ctx: &mut Context<Self>) {
         let (keys, range) = (self.settings.keys.clone(), self.settings.range);
         let neighbours: BTreeSet<_> = self.links.iter().map(|link| link.tunnel.peer).collect();
         let peers = self.peers.load();
-        let distant: Vec<_> = peers
+        let without_tunnel: Vec<_> = peers
             .iter()
             .filter(|candidate| !neighbours.contains(&candidate.peer))
             .collect();
-        let Some(candidate) = self.random.choose(&distant) else {
+        let Some(candidate) = self.random.choose(&without_tunnel) else {
             return;
         };
-        let Some(endpoint) = by_udp(candidate) else {
+        let Some(endpoint) = first_udp_endpoint(candidate) else {
             return;
         };
         let peer = candidate.peer;
         let (clock, random) = (self.clock.clone(), self.random.clone());
-        let probe = async move { round_trip(&keys, range, endpoint, (&clock, &random)).await };
+        let probe = async move { measure_rtt(&keys, range, endpoint, (&clock, &random)).await };
         ctx.spawn(probe.into_actor(self).map(move |rtt, prober, _| {
             let at = prober.clock.now();
             tracing::trace!(%peer, %endpoint, ?rtt, "candidate probed");
@@ -186,23 +189,23 @@ impl CandidateProber {
     }
 
     /// Fetches the route views of the shortlisted peers and of those that we dialled.
-    fn ask(&mut self, ctx: &mut Context<Self>) {
-        let Some(table) = self.table.as_ref().filter(|_| !self.asking) else {
+    fn fetch_views(&mut self, ctx: &mut Context<Self>) {
+        let Some(table) = self.table.as_ref().filter(|_| !self.is_fetching_views) else {
             return;
         };
         let routes = RouteIndex::new(&table.routes, self.settings.me, |_| true);
         let candidate_rtts: Vec<_> = self.candidate_rtts.values().copied().collect();
         let mut chosen = shortlist(&routes, &candidate_rtts, LinkCost::default());
-        let dialled = |link: &&LinkReading| link.tunnel.role() == policies::names::Role::Dialled;
+        let is_dialled = |link: &&LinkReading| link.tunnel.role() == policies::names::Role::Dialled;
         chosen.extend(
             self.links
                 .iter()
-                .filter(dialled)
+                .filter(is_dialled)
                 .map(|link| link.tunnel.peer),
         );
-        self.asking = true;
+        self.is_fetching_views = true;
         let (peer_api, clock) = (self.peer_api.clone(), self.clock.clone());
-        let asked = async move {
+        let fetch = async move {
             let mut views = Vec::new();
             for peer in chosen {
                 match peer_api.view(peer).await {
@@ -210,13 +213,15 @@ impl CandidateProber {
                         at: clock.now(),
                         ..view
                     }),
-                    Err(error) => tracing::debug!(%peer, error = %Chain(&error), "no view"),
+                    Err(error) => {
+                        tracing::debug!(%peer, error = %Chain(&error), "cannot fetch a route view")
+                    }
                 }
             }
             views
         };
-        ctx.spawn(asked.into_actor(self).map(|views, prober, _| {
-            prober.asking = false;
+        ctx.spawn(fetch.into_actor(self).map(|views, prober, _| {
+            prober.is_fetching_views = false;
             prober
                 .views
                 .extend(views.into_iter().map(|view| (view.peer, view)));
@@ -224,24 +229,27 @@ impl CandidateProber {
         }));
     }
 
+    /// Drops outdated measurements and reports the others.
     fn report(&mut self) {
         let now = self.clock.now();
-        let fresh = self.settings.refresh.saturating_mul(VALID_REFRESHES);
+        let max_age = self.settings.refresh.saturating_mul(VALID_REFRESHES);
         self.candidate_rtts
-            .retain(|_, measured| now.since(measured.at) <= fresh);
-        self.views.retain(|_, view| now.since(view.at) <= fresh);
+            .retain(|_, measured| now.since(measured.at) <= max_age);
+        self.views.retain(|_, view| now.since(view.at) <= max_age);
         let candidate_rtts = self.candidate_rtts.values().copied().collect();
         let measured = CandidatesMeasured {
             at: now,
             candidate_rtts,
             views: self.views.values().cloned().collect(),
         };
-        self.to.iter().for_each(|to| offer(to, measured.clone()));
+        self.readers
+            .iter()
+            .for_each(|reader| offer(reader, measured.clone()));
     }
 }
 
-/// Returns the endpoint at which the tunnel would be dialled.
-fn by_udp(candidate: &Candidate) -> Option<Endpoint> {
+/// Returns the best UDP endpoint, at which the peer would be dialled.
+fn first_udp_endpoint(candidate: &Candidate) -> Option<Endpoint> {
     candidate
         .endpoints
         .iter()
@@ -249,59 +257,61 @@ fn by_udp(candidate: &Candidate) -> Option<Endpoint> {
         .find(|endpoint| endpoint.transport == Transport::Udp)
 }
 
-/// The least round trip of a few packets; `None` where nothing came back, by whichever key.
-async fn round_trip(
+/// Measures the shortest round trip of a few packets with the first key that the peer answers; `None` if it answers none.
+async fn measure_rtt(
     keys: &[ResetKey],
     range: Ipv6Net,
     endpoint: Endpoint,
     (clock, random): (&Clock, &Randomness),
 ) -> Option<Duration> {
     for key in keys {
-        let mut least = None;
-        for _ in 0..PACKETS {
-            let rtt = packet_back(key, range, endpoint, (clock, random)).await;
-            least = least.into_iter().chain(rtt).min();
+        let mut shortest = None;
+        for _ in 0..PACKETS_PER_PROBE {
+            let rtt = probe_once(key, range, endpoint, (clock, random)).await;
+            shortest = shortest.into_iter().chain(rtt).min();
         }
-        if least.is_some() {
-            return least;
+        if shortest.is_some() {
+            return shortest;
         }
     }
     None
 }
 
-/// The round trip of one packet. Its socket is its own, so that no later packet takes its late answer for theirs.
-async fn packet_back(
+/// Measures the round trip of one packet. Each packet has a socket of its own, so that a late answer is never taken for the
+/// answer to a later packet.
+async fn probe_once(
     key: &ResetKey,
     range: Ipv6Net,
     endpoint: Endpoint,
     (clock, random): (&Clock, &Randomness),
 ) -> Option<Duration> {
-    let any = match endpoint.address.ip() {
+    let local = match endpoint.address.ip() {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let socket = UdpSocket::bind(any).await.ok()?;
+    let socket = UdpSocket::bind(local).await.ok()?;
     socket.connect(endpoint.address).await.ok()?;
+    // The route to the peer leads through the network itself.
     if matches!(socket.local_addr().ok()?.ip(), IpAddr::V6(own) if range.contains(&own)) {
         return None;
     }
-    let began = clock.now();
+    let sent_at = clock.now();
     let session = random.bits().to_be_bytes();
-    let seconds = u32::try_from(began.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);
+    let seconds = u32::try_from(sent_at.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);
     socket.send(&key.packet(session, seconds)?).await.ok()?;
     let mut answer = [0; 256];
     let length = timeout(PROBE_TIMEOUT, socket.recv(&mut answer))
         .await
         .ok()?
         .ok()?;
-    is_answer(answer.get(..length)?).then(|| clock.now().since(began))
+    is_answer(answer.get(..length)?).then(|| clock.now().since(sent_at))
 }
 
 impl Actor for CandidateProber {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.arm(ctx);
+        self.start_timers(ctx);
     }
 }
 
@@ -312,11 +322,11 @@ impl Handler<DocumentsChanged> for CandidateProber {
         let Some(network) = changed.documents.network() else {
             return;
         };
-        let settings = CandidateProberSettings::of(self.settings.me, network);
-        let other_pace = settings.refresh != self.settings.refresh;
+        let settings = CandidateProberSettings::from_network(self.settings.me, network);
+        let has_other_interval = settings.refresh != self.settings.refresh;
         self.settings = settings;
-        if other_pace {
-            self.arm(ctx);
+        if has_other_interval {
+            self.start_timers(ctx);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Asks other nodes, over the overlay, where they can be dialled.
 //!
-//! The nodes are known from babeld's routes, so discovery works without the registry. A few random
-//! nodes are asked at a time. Answers are bounded and filtered; they prove no more than the
-//! certificate of the connection does.
+//! The nodes are known from babeld's routes, so discovery works without the registry. A few random nodes are asked at a time.
+//! Answers are limited in size, and filtered. The certificate proves which node answers; nothing proves that the answer is
+//! true.
 
 use crate::{
     messages::{PeerSource, PeersReported, RoutesRead},
@@ -23,22 +23,21 @@ use std::{
 };
 use wire::errors::Chain;
 
-/// Largest number of requests in flight at a time.
+/// Maximum number of requests in flight.
 const MAX_CONCURRENT_REQUESTS: usize = 4;
-/// Once this many dialable peers are confirmed, requests slow down to one per [`SLOW_INTERVAL`].
+/// Number of confirmed peers from which on requests slow down to one per [`SLOW_INTERVAL`].
 const ENOUGH_CONFIRMED_PEERS: usize = 32;
-/// An answer counts as current for this long.
+/// Time for which an answer counts as current.
 const ANSWER_LIFETIME: Duration = Duration::from_secs(1800);
-/// A node whose endpoints could not be dialled is asked again after this.
+/// Delay before a node is asked again whose endpoints could not be dialled.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// A node that did not answer is asked again after this; the delay doubles with each failure, up to
-/// [`ANSWER_LIFETIME`].
+/// Delay before a node that did not answer is first asked again. It doubles with each failure, up to [`ANSWER_LIFETIME`].
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Number of requests that may follow each other without a pause.
+/// Maximum number of requests in a burst.
 const MAX_BURST: u32 = 32;
 /// Time after which one more request is allowed once the burst is spent: 20 requests a minute.
 const REFILL_INTERVAL: Duration = Duration::from_secs(3);
-/// Interval between requests when enough peers are confirmed.
+/// Interval between two requests once enough peers are confirmed.
 const SLOW_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The dependencies of peer discovery.
@@ -54,7 +53,7 @@ pub struct PeerDiscoveryDeps {
     pub readers: Vec<Recipient<PeersReported>>,
 }
 
-/// The actor that chooses which nodes to ask.
+/// The actor that asks other nodes for their endpoints.
 pub struct PeerDiscovery {
     me: Prefix,
     peers: PeerApiClient,
@@ -91,20 +90,21 @@ impl PeerDiscovery {
         }
     }
 
-    fn ask_some(&mut self, ctx: &mut Context<Self>) {
+    /// Starts as many requests as are due now.
+    fn start_requests(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let (mut current, mut doubted) = (BTreeSet::new(), BTreeSet::new());
+        let (mut current, mut undialable) = (BTreeSet::new(), BTreeSet::new());
         for candidate in self.candidates.load().iter() {
             let confirmed = candidate.confirmed_at;
             if candidate.failed_at.is_some() && candidate.failed_at > confirmed {
-                doubted.insert(candidate.peer);
+                undialable.insert(candidate.peer);
             } else if confirmed.is_some_and(|at| now.since(at) < ANSWER_LIFETIME) {
                 current.insert(candidate.peer);
             }
         }
         for peer in self
             .requests
-            .start_next(&current, &doubted, now, &self.random)
+            .start_next(&current, &undialable, now, &self.random)
         {
             let peers = self.peers.clone();
             let request = async move { peers.ask(peer).await };
@@ -138,10 +138,10 @@ impl PeerDiscovery {
             }
             Err(error) => {
                 tracing::debug!(%peer, error = %Chain(&error), "peer did not report its endpoints");
-                ctx.run_later(MIN_RETRY_DELAY, Self::ask_some);
+                ctx.run_later(MIN_RETRY_DELAY, Self::start_requests);
             }
         }
-        self.ask_some(ctx);
+        self.start_requests(ctx);
     }
 }
 
@@ -155,11 +155,11 @@ impl Handler<RoutesRead> for PeerDiscovery {
     fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {
         let Some(table) = read.table else { return };
         self.requests.reachable = reachable_nodes(&table, self.me);
-        self.ask_some(ctx);
+        self.start_requests(ctx);
     }
 }
 
-/// All other nodes to which a finite route is installed.
+/// Returns all other nodes to which babeld has installed a route.
 fn reachable_nodes(table: &BabelTable, me: Prefix) -> BTreeSet<Prefix> {
     let routes = table
         .routes
@@ -178,21 +178,21 @@ struct Requests {
     /// The time of the last request to each node, and its failures in a row.
     history: BTreeMap<Prefix, (Uptime, u32)>,
     in_flight: BTreeSet<Prefix>,
-    /// Requests of the present burst that have not been refilled yet.
+    /// The number of requests that count towards [`MAX_BURST`]; one is taken off per [`REFILL_INTERVAL`].
     spent: u32,
     refilled_at: Uptime,
-    last_at: Option<Uptime>,
+    last_request_at: Option<Uptime>,
 }
 
 impl Requests {
     /// Chooses at random which nodes to ask now, and notes that requests to them are in flight.
     ///
-    /// Nodes in `current` are left out. Nodes in `doubted`, which could not be dialled, may have
-    /// moved and are asked again sooner.
+    /// Nodes in `current`, whose answers are current, are left out. Nodes in `undialable` could not be dialled: they may have
+    /// moved, so they are asked again sooner.
     fn start_next(
         &mut self,
         current: &BTreeSet<Prefix>,
-        doubted: &BTreeSet<Prefix>,
+        undialable: &BTreeSet<Prefix>,
         now: Uptime,
         random: &Randomness,
     ) -> Vec<Prefix> {
@@ -200,7 +200,7 @@ impl Requests {
         let is_slow = current.len() >= ENOUGH_CONFIRMED_PEERS;
         if is_slow
             && self
-                .last_at
+                .last_request_at
                 .is_some_and(|last| now.since(last) < SLOW_INTERVAL)
         {
             return Vec::new();
@@ -212,7 +212,7 @@ impl Requests {
             .min(left_of_burst);
         self.history.retain(|peer, _| self.reachable.contains(peer));
         let is_due = |peer: &&Prefix| {
-            let max_delay = if doubted.contains(peer) {
+            let max_delay = if undialable.contains(peer) {
                 RECHECK_INTERVAL
             } else {
                 ANSWER_LIFETIME
@@ -226,7 +226,7 @@ impl Requests {
         random.shuffle(&mut chosen);
         chosen.truncate(count);
         if !chosen.is_empty() {
-            self.last_at = Some(now);
+            self.last_request_at = Some(now);
         }
         self.spent += u32::try_from(chosen.len()).unwrap_or(MAX_BURST);
         self.in_flight.extend(chosen.iter().copied());
@@ -255,7 +255,7 @@ impl Requests {
     }
 }
 
-/// The delay before a node is asked again after this many failures in a row.
+/// Returns the delay before a node is asked again after this many failures in a row.
 fn delay_after(failures: u32) -> Duration {
     match failures.checked_sub(1) {
         None => ANSWER_LIFETIME,
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn all_nodes_of_a_small_network_are_asked_at_once_and_then_left_alone() {
+    fn all_nodes_of_a_small_network_are_asked_at_once_and_again_when_their_answers_expire() {
         let mut requests = requests(6);
         check(&mut requests, 0, 0, true, 4);
         check(&mut requests, 0, 0, true, 2);
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_network_is_asked_at_a_bounded_pace() {
+    fn the_rate_of_requests_is_limited_in_a_large_network() {
         let mut requests = requests(60_000);
         for _ in 0..8 {
             check(&mut requests, 0, 0, true, 4);
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_knows_enough_peers_asks_one_a_minute() {
+    fn a_node_with_enough_confirmed_peers_sends_one_request_a_minute() {
         let mut requests = requests(100);
         check(&mut requests, 32, 0, true, 1);
         check(&mut requests, 32, 0, true, 0);

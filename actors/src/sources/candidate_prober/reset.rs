@@ -1,22 +1,24 @@
-//! Makes the first packet of an OpenVPN client, which a server with the same `tls-crypt` key answers at
-//! once and without keeping anything: 54 bytes there, 66 back, no line in its log (measured, 2.6.14).
+//! Encodes the first packet of an OpenVPN client, which serves as an RTT probe.
 //!
-//! Format: OpenVPN's `doc/tls-crypt-v2.txt` and `tls_crypt.c`: opcode and session, packet id and time,
-//! HMAC-SHA256 over all that and the plain text, the plain text by AES-256-CTR.
+//! A server with the same `tls-crypt` key answers at once and keeps no state: 54 bytes to the server, 66 bytes back, no line in
+//! its log (measured with OpenVPN 2.6.14).
+//!
+//! The format is described in OpenVPN's `doc/tls-crypt-v2.txt` and `tls_crypt.c`: opcode and session id, packet id and time, an
+//! HMAC-SHA256 tag over these and the plaintext, and the plaintext encrypted with AES-256-CTR.
 
 use ring::{
     aead::quic::{AES_256, HeaderProtectionKey},
     hmac,
 };
 
-/// `P_CONTROL_HARD_RESET_CLIENT_V2`, key 0.
+/// The opcode `P_CONTROL_HARD_RESET_CLIENT_V2`, with key id 0.
 const CLIENT_RESET: u8 = 7 << 3;
-/// `P_CONTROL_HARD_RESET_SERVER_V2`, key 0.
+/// The opcode `P_CONTROL_HARD_RESET_SERVER_V2`, with key id 0.
 const SERVER_RESET: u8 = 8 << 3;
-/// Of an answer: opcode, session, packet id and time, tag; then the ids that it confirms, encrypted.
-const LEAST_ANSWER: usize = 1 + 8 + 8 + 32 + 1;
+/// Minimum length of an answer in bytes: opcode, session id, packet id and time, tag, and the encrypted acknowledgements.
+const MIN_ANSWER_LENGTH: usize = 1 + 8 + 8 + 32 + 1;
 
-/// The network's `tls-crypt` key, as a client uses it. Prints without the key.
+/// The network's `tls-crypt` key, as a client uses it. The debug output omits the key.
 pub struct ResetKey {
     cipher: HeaderProtectionKey,
     hmac: hmac::Key,
@@ -29,11 +31,11 @@ impl std::fmt::Debug for ResetKey {
 }
 
 impl ResetKey {
-    /// From the 256 bytes of a static key: the second half is what clients send by.
+    /// Reads the 256 bytes of a static key; `None` for another length. Clients encrypt and sign with the second half.
     pub fn new(key: &[u8]) -> Option<Self> {
         let (cipher, hmac) = (key.get(128..160)?, key.get(192..224)?);
-        // QUIC's header protection is one block of AES, of which it uses five bytes (RFC 9001, 5.4.3).
-        // The first five bytes of AES in counter mode are the same, and more are not needed.
+        // ring has no AES-CTR. QUIC's header protection encrypts one block with AES and returns its first five bytes (RFC 9001,
+        // 5.4.3). They equal the first five bytes of the keystream of AES-CTR, and the plaintext has no more than five.
         let cipher = HeaderProtectionKey::new(&AES_256, cipher).ok()?;
         (key.len() == 256).then(|| Self {
             cipher,
@@ -41,29 +43,34 @@ impl ResetKey {
         })
     }
 
-    /// The packet of a new session at `time_s` (any clock).
+    /// Encodes the first packet of a new session. `time_s` is in seconds, of any clock.
     pub fn packet(&self, session: [u8; 8], time_s: u32) -> Option<Vec<u8>> {
         let mut packet = vec![CLIENT_RESET];
         packet.extend_from_slice(&session);
         packet.extend_from_slice(&1u32.to_be_bytes());
         packet.extend_from_slice(&time_s.to_be_bytes());
-        // Confirms nothing, and is message 0.
-        let plain = [0u8; 5];
-        let mut signed = hmac::Context::with_key(&self.hmac);
-        signed.update(&packet);
-        signed.update(&plain);
-        let tag = signed.sign();
-        let stream = self.cipher.new_mask(tag.as_ref().get(..16)?).ok()?;
+        // The plaintext acknowledges no packet, and has message id 0.
+        let plaintext = [0u8; 5];
+        let mut authenticated = hmac::Context::with_key(&self.hmac);
+        authenticated.update(&packet);
+        authenticated.update(&plaintext);
+        let tag = authenticated.sign();
+        let keystream = self.cipher.new_mask(tag.as_ref().get(..16)?).ok()?;
         packet.extend_from_slice(tag.as_ref());
-        packet.extend(plain.iter().zip(stream).map(|(plain, mask)| plain ^ mask));
+        packet.extend(
+            plaintext
+                .iter()
+                .zip(keystream)
+                .map(|(plaintext, mask)| plaintext ^ mask),
+        );
         Some(packet)
     }
 }
 
-/// Returns whether a datagram looks like a server's answer. A forger only gains that it is
-/// dialled.
+/// Returns whether a datagram looks like a server's answer. The tag is not verified: the sender of a forged answer only gains
+/// that we may dial it.
 pub fn is_answer(datagram: &[u8]) -> bool {
-    datagram.first() == Some(&SERVER_RESET) && datagram.len() >= LEAST_ANSWER
+    datagram.first() == Some(&SERVER_RESET) && datagram.len() >= MIN_ANSWER_LENGTH
 }
 
 #[cfg(test)]
@@ -71,12 +78,12 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(datagram: &[u8], good: bool) {
-        assert_eq!(is_answer(datagram), good);
+    fn check(datagram: &[u8], expected: bool) {
+        assert_eq!(is_answer(datagram), expected);
     }
 
     #[test]
-    fn the_packet_is_the_one_that_an_independent_implementation_makes() {
+    fn the_packet_equals_that_of_an_independent_implementation() {
         let key: Vec<u8> = (0..=255).collect();
         let packet = ResetKey::new(&key)
             .unwrap()
@@ -90,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_length_is_none() {
+    fn a_key_of_another_length_is_rejected() {
         assert!(ResetKey::new(&[0; 255]).is_none() && ResetKey::new(&[0; 257]).is_none());
     }
 
