@@ -1,4 +1,4 @@
-//! Compares docs/METRICS.md with what a node exports: metrics, kinds, labels and their values.
+//! Compares docs/METRICS.md with the metrics that a node exports: names, kinds, labels and label values.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,8 +17,8 @@ use std::{
     path::Path,
 };
 
-/// The first cells of a table's rows in `docs/METRICS.md`, without their back quotes.
-fn listed() -> Vec<[String; 5]> {
+/// Reads the five cells of each row in the first table of `docs/METRICS.md`, without back quotes.
+fn documented_metrics() -> Vec<[String; 5]> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
     let text = std::fs::read_to_string(file).unwrap();
     let (table, _) = text.split_once("| label |").unwrap();
@@ -50,14 +50,15 @@ fn the_document_lists_each_metric_with_its_kind_labels_and_help() {
             ]
         })
         .collect();
-    let listed: Vec<_> = listed()
+    let documented: Vec<_> = documented_metrics()
         .into_iter()
         .map(|[name, kind, _, labels, help]| [name, kind, labels, help])
         .collect();
-    assert_eq!(listed, registered);
+    assert_eq!(documented, registered);
 }
 
-/// The values that `docs/METRICS.md` lists for a label: each clause's words before the colon, and its values.
+/// Reads the values that `docs/METRICS.md` lists for a label: for each clause, the text before the colon and the values after
+/// it.
 ///
 /// A cell reads "`a`, `b`" or "of `x`: `a`, `b`; of `y`, `z`: `c`".
 fn documented_values(label: &str) -> Vec<(String, BTreeSet<String>)> {
@@ -77,11 +78,11 @@ fn documented_values(label: &str) -> Vec<(String, BTreeSet<String>)> {
     row.split(';').map(clause).collect()
 }
 
-/// The labels of each sample of a metric, or of all metrics.
-fn samples(text: &str, metric: Option<&str>) -> Vec<BTreeMap<String, String>> {
+/// Returns the labels of each sample of a metric; of all samples if `metric` is `None`.
+fn sample_labels(text: &str, metric: Option<&str>) -> Vec<BTreeMap<String, String>> {
     let labels = |line: &str| {
-        let (name, rest) = line.split_once('{')?;
-        let (labels, _) = rest.split_once('}')?;
+        let (name, labels) = line.split_once('{')?;
+        let (labels, _) = labels.split_once('}')?;
         let pairs = labels.split("\",").filter_map(|pair| {
             let (label, value) = pair.split_once("=\"")?;
             Some((label.to_owned(), value.trim_end_matches('"').to_owned()))
@@ -97,7 +98,7 @@ fn samples(text: &str, metric: Option<&str>) -> Vec<BTreeMap<String, String>> {
 async fn the_document_lists_every_value_that_a_label_can_take() {
     let node = Node::start().await;
     let (_, text) = node.get("/metrics").await;
-    let all = samples(&text, None);
+    let all = sample_labels(&text, None);
     for label in [
         "order",
         "reason",
@@ -143,11 +144,11 @@ async fn the_document_lists_the_reasons_of_each_order_and_of_closed_tunnels() {
             .map(|sample| sample["reason"].clone())
             .collect::<BTreeSet<_>>()
     };
-    let decisions = samples(&text, Some("warren_decisions_total"));
+    let decisions = sample_labels(&text, Some("warren_decisions_total"));
     for order in Order::LABELS {
         assert_eq!(reasons(&decisions, Some(order)), listed(order), "{order}");
     }
-    let closed = samples(&text, Some("warren_tunnels_closed_total"));
+    let closed = sample_labels(&text, Some("warren_tunnels_closed_total"));
     assert_eq!(reasons(&closed, None), listed("close"));
 }
 
@@ -156,7 +157,7 @@ async fn a_full_snapshot_has_a_sample_of_every_metric() {
     let node = Node::start().await;
     let (_, text) = node.get("/metrics").await;
     for family in exporter::FAMILIES {
-        let typed = format!("# TYPE {} ", family.name);
-        assert!(text.contains(&typed), "{} has no sample", family.name);
+        let type_line = format!("# TYPE {} ", family.name);
+        assert!(text.contains(&type_line), "{} has no sample", family.name);
     }
 }

@@ -1,5 +1,4 @@
-//! Fills the snapshot through telemetry's mailbox and reads it as others do: by Prometheus, by promtool,
-//! and over the control socket.
+//! Sends messages to telemetry, and reads its snapshot as users do: with promtool, with Prometheus, and over the control socket.
 
 #![expect(
     clippy::unwrap_used,
@@ -34,7 +33,7 @@ use wire::control::{
 };
 
 #[actix::test]
-async fn promtool_accepts_the_metrics_and_the_numbers_are_those_reported() {
+async fn promtool_accepts_the_metrics_and_the_values_are_those_that_were_sent() {
     let node = Node::start().await;
     let (status, text) = node.get("/metrics").await;
     assert_eq!(status, 200);
@@ -58,7 +57,7 @@ async fn promtool_accepts_the_metrics_and_the_numbers_are_those_reported() {
         r#"warren_candidate_probes_total{outcome="unanswered"} 0"#,
         r#"warren_leases{transport="udp"} 1"#,
         r#"warren_process_up{process="babeld"} 1"#,
-        r#"warren_actor_restarts_total{actor="planner"} 1"#,
+        r#"warren_actor_restarts_total{actor="policy"} 1"#,
         r#"warren_actor_restarts_total{actor="tunnels"} 0"#,
         "warren_routes_installed 3",
         "warren_nodes_known 3",
@@ -87,16 +86,16 @@ async fn promtool_accepts_the_metrics_and_the_numbers_are_those_reported() {
         .write_all(text.as_bytes())
         .unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let complaint = [output.stdout, output.stderr].concat();
+    let messages = [output.stdout, output.stderr].concat();
     assert!(
-        output.status.success() && complaint.is_empty(),
+        output.status.success() && messages.is_empty(),
         "{}",
-        String::from_utf8_lossy(&complaint)
+        String::from_utf8_lossy(&messages)
     );
 }
 
 #[actix::test]
-async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
+async fn the_node_stays_healthy_but_is_not_ready_when_babeld_does_not_answer() {
     let node = Node::start().await;
     assert_eq!(node.get("/healthz").await.0, 200);
     assert_eq!(node.get("/readyz").await.0, 200);
@@ -105,7 +104,7 @@ async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
         table: None,
         exit_routes: wire::babel::ExitRoutes::default(),
     });
-    until("not ready", async || {
+    wait_until("answer 503 of /readyz", async || {
         (node.get("/readyz").await.0 == 503).then_some(())
     })
     .await;
@@ -113,30 +112,31 @@ async fn the_node_is_healthy_and_no_longer_ready_when_babeld_falls_silent() {
 }
 
 #[actix::test]
-async fn a_telemetry_made_anew_goes_on_counting() {
+async fn a_restarted_telemetry_continues_counting() {
     let node = Node::start().await;
     let restarted = Telemetry::new(TelemetryDeps {
         clock: node.clock.clone(),
         published: node.published.clone(),
     })
     .start();
-    restarted.do_send(ActorRestarted { actor: "planner" });
-    let count = || node.published.load().counts.remade.get("planner").copied();
-    until("the second restart", async || {
+    restarted.do_send(ActorRestarted { actor: "policy" });
+    let count = || node.published.load().counts.remade.get("policy").copied();
+    wait_until("second restart in the counters", async || {
         (count() == Some(2)).then_some(())
     })
     .await;
     assert_eq!(node.published.load().log.len(), 4);
 }
 
-async fn document<D: for<'a> serde::Deserialize<'a>>(socket: &Path, path: &str) -> D {
+/// Fetches a document from the control socket.
+async fn fetch_document<D: for<'a> serde::Deserialize<'a>>(socket: &Path, path: &str) -> D {
     let (status, body) = get(UnixStream::connect(socket).await.unwrap(), path).await;
     assert_eq!(status, 200, "{body}");
     serde_json::from_str(&body).unwrap()
 }
 
 #[actix::test]
-async fn the_control_socket_tells_what_was_told() {
+async fn the_control_socket_serves_the_values_that_were_sent() {
     let node = Node::start().await;
     let folder = Folder::new("control");
     let path = folder.0.join("control.sock");
@@ -148,7 +148,7 @@ async fn the_control_socket_tells_what_was_told() {
     let serve = || control::serve(access.clone(), node.clock.clone(), node.published.clone());
     actix_rt::spawn(serve().unwrap());
 
-    let status: StatusDocument = document(&path, STATUS_PATH).await;
+    let status: StatusDocument = fetch_document(&path, STATUS_PATH).await;
     assert_eq!((status.prefix.as_str(), status.ready), ("7/16", true));
     assert_eq!(status.address.to_string(), "fd12:3456:789a:7::1");
     assert!(status.dry_run);
@@ -172,7 +172,7 @@ async fn the_control_socket_tells_what_was_told() {
         ),
         (Some("12/16"), 3, 3)
     );
-    let tunnels: TunnelsDocument = document(&path, TUNNELS_PATH).await;
+    let tunnels: TunnelsDocument = fetch_document(&path, TUNNELS_PATH).await;
     let first = &tunnels.tunnels[0];
     assert_eq!(
         (first.slot.as_str(), first.peer.as_str(), first.rx_bytes),
@@ -183,14 +183,14 @@ async fn the_control_socket_tells_what_was_told() {
         (2, Some(0.1), Some(0.01))
     );
     assert_eq!(first.verdict.as_deref(), Some("kept: carries a fair share"));
-    let peers: PeersDocument = document(&path, PEERS_PATH).await;
+    let peers: PeersDocument = fetch_document(&path, PEERS_PATH).await;
     let slots: Vec<_> = peers
         .peers
         .iter()
         .map(|peer| peer.slot.as_deref())
         .collect();
     assert_eq!(slots, [Some("wrn0"), None, None]);
-    let routes: RoutesDocument = document(&path, ROUTES_PATH).await;
+    let routes: RoutesDocument = fetch_document(&path, ROUTES_PATH).await;
     assert_eq!(
         (
             routes.babeld_answers,
@@ -199,13 +199,13 @@ async fn the_control_socket_tells_what_was_told() {
         ),
         (true, 4, 2)
     );
-    let out: Vec<_> = routes
+    let exits: Vec<_> = routes
         .exit_routes
         .iter()
-        .map(|out| (out.gateway.as_str(), out.installed))
+        .map(|exit| (exit.gateway.as_str(), exit.installed))
         .collect();
-    assert_eq!(out, [("11/16", false), ("12/16", true)]);
-    let decisions: DecisionsDocument = document(&path, DECISIONS_PATH).await;
+    assert_eq!(exits, [("11/16", false), ("12/16", true)]);
+    let decisions: DecisionsDocument = fetch_document(&path, DECISIONS_PATH).await;
     assert!(decisions.dry_run);
     let summary = |entry: &wire::control::DecisionEntry| {
         (entry.number, entry.order.clone(), entry.peer.clone())
@@ -240,7 +240,7 @@ async fn the_control_socket_tells_what_was_told() {
 }
 
 #[actix::test]
-async fn a_dead_socket_is_replaced_and_anything_else_is_left() {
+async fn a_socket_without_a_server_is_replaced_and_another_file_is_not() {
     let clock = Clock::boottime();
     let published = telemetry::publish(identity(clock.now()), &clock);
     let folder = Folder::new("dead");
@@ -269,7 +269,7 @@ async fn a_dead_socket_is_replaced_and_anything_else_is_left() {
 }
 
 #[actix::test]
-async fn a_real_prometheus_finds_traffic_routes_and_decisions() {
+async fn prometheus_scrapes_traffic_routes_and_decisions() {
     let node = Node::start().await;
     let folder = Folder::new("prometheus");
     let port = free_port();
@@ -301,7 +301,7 @@ async fn a_real_prometheus_finds_traffic_routes_and_decisions() {
             "/api/v1/query?query={}",
             query.replace('>', "%3E").replace('=', "%3D")
         );
-        until(query, async || {
+        wait_until(query, async || {
             bytes += 10_000;
             node.sample(bytes);
             let (status, body) =

@@ -1,4 +1,4 @@
-//! A node's telemetry with an exporter on a free port, for tests that scrape it.
+//! A node's telemetry, with an exporter on a free port for tests that scrape it.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
     dead_code,
     unreachable_pub,
     unused_imports,
-    reason = "each test takes what it needs"
+    reason = "each test uses a part of this"
 )]
 
 use crate::snapshot::{identity, links, send_everything};
@@ -39,16 +39,16 @@ use wire::control::{
     STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
 };
 
-/// Looks ten times a second; gives up after 30 s.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+/// Calls `probe` ten times a second until it returns a value; panics after 30 s.
+pub async fn wait_until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..300 {
         ticks.tick().await;
-        if let Some(found) = look().await {
+        if let Some(found) = probe().await {
             return found;
         }
     }
-    panic!("waited in vain for {what}");
+    panic!("no {what} within 30 s");
 }
 
 pub async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> (u16, String) {
@@ -63,7 +63,7 @@ pub async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) ->
     )
 }
 
-/// A folder that goes with the test.
+/// A temporary folder that is removed at the end of the test.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -88,7 +88,7 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// An exporter on a free port of loopback with a full snapshot behind it.
+/// A telemetry actor with a full snapshot, and an exporter on a free port of loopback.
 pub struct Node {
     pub telemetry: Addr<Telemetry>,
     pub published: Published,
@@ -117,7 +117,7 @@ impl Node {
         };
         node.sample(0);
         node.sample(100_000);
-        until("the snapshot", async || {
+        wait_until("snapshot", async || {
             (node.published.load().routes_installed > 0).then_some(())
         })
         .await;

@@ -1,4 +1,4 @@
-//! Reads link counters from /proc/net/dev, for tests without the netlink code.
+//! Reads link counters from /proc/net/dev, for tests that do without netlink.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,7 +8,7 @@
 
 use super::*;
 
-/// Counters of the links of this thread's namespace.
+/// The links in the network namespace of this thread.
 #[derive(Clone)]
 pub(crate) struct ProcLinks;
 

@@ -1,4 +1,4 @@
-//! What a made-up node sends to telemetry: a fact or a reading of every kind.
+//! The messages of a made-up node to telemetry: a fact or a reading of every kind.
 
 use actix::Addr;
 use actors::{
@@ -40,7 +40,7 @@ pub fn identity(now: Uptime) -> Identity {
         network: wire::overlay::Network::new("fd12:3456:789a::/48".parse().unwrap()).unwrap(),
         software: "1.2.3",
         revision: "unknown",
-        actors: vec!["tunnels", "planner"],
+        actors: vec!["tunnels", "policy"],
         dry_run: true,
         started: now,
     }
@@ -155,8 +155,7 @@ fn decided(at: Uptime) -> Decided {
     }
 }
 
-/// Sends the messages of a node with one tunnel each way, one that closed, three decisions, a lease
-/// and all else.
+/// Sends the messages of a node with one tunnel in each direction, one closed tunnel, three decisions, a lease and so on.
 pub fn send_everything(telemetry: &Addr<Telemetry>, at: Uptime) {
     let (slot, peer) = (Slot::Dialling(1), prefix(8));
     telemetry.do_send(TunnelOpened { at, slot, peer });
@@ -183,7 +182,7 @@ pub fn send_everything(telemetry: &Addr<Telemetry>, at: Uptime) {
     send_membership(telemetry, at);
 }
 
-/// The readings of babeld, the prober and the peer cache, and the decisions made of them.
+/// Sends the readings of babeld, the prober and the peer cache, and the decisions of the policy.
 fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(RoutesRead {
         at,
@@ -219,7 +218,7 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(decided(at));
 }
 
-/// The lease, the processes, and the outcomes of single probes and calls.
+/// Sends the lease, the processes, and the outcomes of a candidate probe and of a call to the registry.
 fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
     let external = "203.0.113.5:1194".parse().unwrap();
     let until = at + Duration::from_secs(600);
@@ -252,7 +251,7 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(RegistryContacted { at, failure: None });
 }
 
-/// The documents, the credentials, and the restart of an actor.
+/// Sends the documents, the credentials, and the restart of an actor.
 fn send_membership(telemetry: &Addr<Telemetry>, at: Uptime) {
     let key = rcgen::KeyPair::generate().unwrap();
     let ca = rcgen::CertificateParams::default()
@@ -260,10 +259,10 @@ fn send_membership(telemetry: &Addr<Telemetry>, at: Uptime) {
         .unwrap()
         .der()
         .clone();
-    let held = std::sync::Arc::new(membership::documents::CurrentDocuments::new(vec![ca]));
+    let documents = std::sync::Arc::new(membership::documents::CurrentDocuments::new(vec![ca]));
     telemetry.do_send(DocumentsChanged {
         kind: None,
-        documents: held,
+        documents,
         revoked: Default::default(),
     });
     telemetry.do_send(CredentialsChanged {
@@ -275,5 +274,5 @@ fn send_membership(telemetry: &Addr<Telemetry>, at: Uptime) {
         at_the_latest: Duration::ZERO,
         not_after_s: Some(2_000_000_000),
     });
-    telemetry.do_send(ActorRestarted { actor: "planner" });
+    telemetry.do_send(ActorRestarted { actor: "policy" });
 }
