@@ -211,10 +211,10 @@ async fn server(folder: &Path, port: u16, key: u8) -> Child {
 
 #[test]
 fn a_server_answers_as_soon_as_the_network_document_has_its_key() {
-    if !netns::can() {
+    if !netns::can_create() {
         return;
     }
-    Namespace::new().actors(|| async {
+    Namespace::new().run_actors(|| async {
         let folder = tempfile::tempdir().unwrap();
         let _server = server(folder.path(), 1194, 0xb).await;
         // With a refresh of an hour a candidate is probed once a minute; the changed interval counts at once, too.
@@ -232,10 +232,10 @@ fn a_server_answers_as_soon_as_the_network_document_has_its_key() {
 
 #[test]
 fn a_silent_candidate_has_no_round_trip_after_the_deadline() {
-    if !netns::can() {
+    if !netns::can_create() {
         return;
     }
-    Namespace::new().actors(|| async {
+    Namespace::new().run_actors(|| async {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
         let mut probing = Probing::start(
@@ -259,7 +259,7 @@ fn a_silent_candidate_has_no_round_trip_after_the_deadline() {
 
 #[test]
 fn no_candidate_is_probed_through_the_network_itself() {
-    if !netns::can() {
+    if !netns::can_create() {
         return;
     }
     let namespace = Namespace::new();
@@ -269,7 +269,7 @@ fn no_candidate_is_probed_through_the_network_itself() {
     namespace.sh(&format!(
         "ip -6 route add local 2001:db8:9::/64 dev lo src {own}"
     ));
-    namespace.actors(|| async {
+    namespace.run_actors(|| async {
         let silent = UdpSocket::bind("[::]:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
         let mut probing = Probing::start(

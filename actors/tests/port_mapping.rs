@@ -1,4 +1,4 @@
-//! Keeps leases on a real miniupnpd between network namespaces.
+//! Tests port mappings with a real miniupnpd, between network namespaces.
 
 #![allow(
     clippy::unwrap_used,
@@ -66,7 +66,7 @@ struct Site {
 }
 
 impl Site {
-    /// `wan` is the router's address towards the internet.
+    /// Creates the site; `wan` is the router's address on the internet.
     fn new(wan: &str) -> Self {
         let (router, host) = (Namespace::new(), Namespace::new());
         let folder = tempfile::tempdir().unwrap();
@@ -99,15 +99,15 @@ impl Site {
             folder,
             daemon: None,
         };
-        site.start();
+        site.start_daemon();
         site
     }
 
-    fn start(&mut self) {
+    fn start_daemon(&mut self) {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         let (config, pid) = (path("miniupnpd.conf"), path("pid"));
         let _ = std::fs::remove_file(&pid);
-        let daemon = self.router.on(move || {
+        let daemon = self.router.run(move || {
             #[expect(clippy::disallowed_methods, reason = "the gateway of the test")]
             let mut daemon = Command::new("miniupnpd");
             daemon
@@ -119,31 +119,31 @@ impl Site {
         self.daemon = Some(daemon);
     }
 
-    fn kill(&mut self) {
+    fn kill_daemon(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill().unwrap();
             daemon.wait().unwrap();
         }
     }
 
-    /// The ports that the router forwards, as nftables holds them.
-    fn forwarded(&self) -> Vec<String> {
+    /// Returns the router's forwarding rules, as nftables lists them.
+    fn forwarding_rules(&self) -> Vec<String> {
         let rules = self
             .router
             .sh("nft list chain inet filter prerouting_miniupnpd");
-        let mut ports: Vec<_> = rules
+        let mut forwarding: Vec<_> = rules
             .lines()
             .filter(|line| line.contains("dnat"))
             .map(|line| line.trim().to_owned())
             .collect();
-        ports.sort();
-        ports
+        forwarding.sort();
+        forwarding
     }
 }
 
 impl Drop for Site {
     fn drop(&mut self) {
-        self.kill();
+        self.kill_daemon();
     }
 }
 
@@ -158,8 +158,8 @@ fn settings(folder: &Path, me: u32) -> LeaseSettings {
     }
 }
 
-/// Rounds until the gateway answers: it may just have started.
-async fn round(keeper: &Keeper<DefaultGateway>) -> Result<Vec<Lease>, LeaseError> {
+/// Runs rounds until one succeeds, since the gateway may just have started.
+async fn run_round(keeper: &Keeper<DefaultGateway>) -> Result<Vec<Lease>, LeaseError> {
     for _ in 0..3 {
         if let Ok(leases) = keeper.update_mappings(Uptime::from_secs(100)).await {
             return Ok(leases);
@@ -168,7 +168,7 @@ async fn round(keeper: &Keeper<DefaultGateway>) -> Result<Vec<Lease>, LeaseError
     keeper.update_mappings(Uptime::from_secs(100)).await
 }
 
-/// Does something with a keeper of node `me` in the host's namespace.
+/// Runs a test with a keeper of node `me` in the host's namespace.
 fn check<F: Future<Output = ()>>(
     site: &Site,
     me: u32,
@@ -176,17 +176,17 @@ fn check<F: Future<Output = ()>>(
 ) {
     let settings = settings(site.folder.path(), me);
     site.host
-        .actors(move || test(Keeper::new(DefaultGateway, settings)));
+        .run_actors(move || test(Keeper::new(DefaultGateway, settings)));
 }
 
 #[test]
-fn both_ports_are_leased_renewed_after_a_restart_of_the_gateway_and_released() {
-    if !netns::can() {
+fn both_ports_are_mapped_renewed_after_a_restart_of_the_gateway_and_released() {
+    if !netns::can_create() {
         return;
     }
     let mut site = Site::new("45.67.0.1");
     check(&site, 7, |keeper| async move {
-        let leases = round(&keeper).await.unwrap();
+        let leases = run_round(&keeper).await.unwrap();
         let seen: Vec<_> = leases
             .iter()
             .map(|l| (l.transport, l.internal_port, l.external))
@@ -206,14 +206,19 @@ fn both_ports_are_leased_renewed_after_a_restart_of_the_gateway_and_released() {
                 .all(|lease| lease.until <= end && end.since(lease.until) < Duration::from_secs(9))
         );
     });
-    assert_eq!(site.forwarded().len(), 2, "{:?}", site.forwarded());
-    let before = site.forwarded();
+    assert_eq!(
+        site.forwarding_rules().len(),
+        2,
+        "{:?}",
+        site.forwarding_rules()
+    );
+    let before = site.forwarding_rules();
 
-    // A gateway that was killed and started again holds our mappings without an end.
-    site.kill();
-    site.start();
+    // After a restart, the gateway lists our mappings as leases that never expire.
+    site.kill_daemon();
+    site.start_daemon();
     check(&site, 7, |keeper| async move {
-        let leases = round(&keeper).await.unwrap();
+        let leases = run_round(&keeper).await.unwrap();
         assert_eq!(leases.len(), 2, "{leases:?}");
         assert!(
             leases
@@ -221,27 +226,33 @@ fn both_ports_are_leased_renewed_after_a_restart_of_the_gateway_and_released() {
                 .all(|lease| lease.until <= Uptime::from_secs(100) + LEASE)
         );
     });
-    assert_eq!(site.forwarded(), before);
+    assert_eq!(site.forwarding_rules(), before);
 
     check(&site, 7, |keeper| async move {
         keeper.release().await.unwrap();
-        assert_eq!(keeper.update_mappings(Uptime::from_secs(100)).await.unwrap(), []);
+        assert_eq!(
+            keeper
+                .update_mappings(Uptime::from_secs(100))
+                .await
+                .unwrap(),
+            []
+        );
     });
-    assert_eq!(site.forwarded(), [""; 0]);
+    assert_eq!(site.forwarding_rules(), [""; 0]);
 }
 
 #[test]
-fn what_a_killed_run_left_is_taken_over_and_other_peoples_ports_are_left_alone() {
-    if !netns::can() {
+fn mappings_of_a_killed_run_are_reused_and_those_of_another_node_are_not_touched() {
+    if !netns::can_create() {
         return;
     }
     let site = Site::new("45.67.0.1");
-    // Another node on the same host, same ports; its ledger is its own.
+    // Another node on the same host has the same ports and a ledger of its own.
     let other = tempfile::tempdir().unwrap();
     let others = settings(other.path(), 8);
-    site.host.actors(move || async move {
+    site.host.run_actors(move || async move {
         assert_eq!(
-            round(&Keeper::new(DefaultGateway, others))
+            run_round(&Keeper::new(DefaultGateway, others))
                 .await
                 .unwrap()
                 .len(),
@@ -250,34 +261,44 @@ fn what_a_killed_run_left_is_taken_over_and_other_peoples_ports_are_left_alone()
     });
     for _ in 0..2 {
         check(&site, 7, |keeper| async move {
-            let leases = round(&keeper).await.unwrap();
+            let leases = run_round(&keeper).await.unwrap();
             assert_eq!(leases.len(), 2, "{leases:?}");
             assert!(leases.iter().all(|lease| lease.external.port() != 1194));
         });
-        assert_eq!(site.forwarded().len(), 4, "{:?}", site.forwarded());
+        assert_eq!(
+            site.forwarding_rules().len(),
+            4,
+            "{:?}",
+            site.forwarding_rules()
+        );
     }
     check(
         &site,
         7,
         |keeper| async move { keeper.release().await.unwrap() },
     );
-    assert_eq!(site.forwarded().len(), 2, "{:?}", site.forwarded());
+    assert_eq!(
+        site.forwarding_rules().len(),
+        2,
+        "{:?}",
+        site.forwarding_rules()
+    );
 }
 
 #[test]
-fn a_gateway_behind_another_one_is_asked_for_nothing() {
-    if !netns::can() {
+fn no_mapping_is_requested_from_a_gateway_behind_another_one() {
+    if !netns::can_create() {
         return;
     }
     let site = Site::new("10.9.8.7");
     check(&site, 7, |keeper| async move {
-        let refused = round(&keeper).await;
+        let result = run_round(&keeper).await;
         assert!(
-            matches!(refused, Err(LeaseError::NotRoutable { .. })),
-            "{refused:?}"
+            matches!(result, Err(LeaseError::NotRoutable { .. })),
+            "{result:?}"
         );
     });
-    assert_eq!(site.forwarded(), [""; 0]);
+    assert_eq!(site.forwarding_rules(), [""; 0]);
 }
 
 struct FakeSink(mpsc::UnboundedSender<LeasesRead>);
@@ -295,19 +316,19 @@ impl Handler<LeasesRead> for FakeSink {
 }
 
 #[test]
-fn the_actor_reports_the_leases_as_soon_as_the_router_granted_them() {
-    if !netns::can() {
+fn the_actor_reports_the_leases_after_its_first_round() {
+    if !netns::can_create() {
         return;
     }
     let site = Site::new("45.67.0.1");
     check(&site, 7, |keeper| async move {
-        round(&keeper).await.unwrap();
+        run_round(&keeper).await.unwrap();
         let (sink, mut readings) = mpsc::unbounded_channel();
-        let to = vec![FakeSink(sink).start().recipient()];
+        let readers = vec![FakeSink(sink).start().recipient()];
         PortMapping::new(PortMappingDeps {
             keeper: Rc::new(keeper),
             store: Store::new(Clock::boottime(), Prefix::new(7, 16).unwrap()),
-            readers: to,
+            readers,
         })
         .start();
         let read = timeout(Duration::from_secs(9), readings.recv())

@@ -1,4 +1,4 @@
-//! Probes real links between network namespaces, and lets peers die without a word.
+//! Tests the prober on real links between network namespaces, with peers that fall silent.
 
 #![allow(
     clippy::unwrap_used,
@@ -52,25 +52,25 @@ const ME: u32 = 1;
 const DIES: u32 = 7;
 const LIVES: u32 = 8;
 
-/// We in one namespace with `wrn0` to [`DIES`] and `wrn1` to [`LIVES`], both in the other namespace.
+/// Creates two namespaces: one for this node, with `wrn0` to [`DIES`] and `wrn1` to [`LIVES`], and one for both peers.
 fn two_peers() -> (Namespace, Namespace) {
-    let (we, they) = (Namespace::new(), Namespace::new());
+    let (own, peers) = (Namespace::new(), Namespace::new());
     for (slot, far, peer) in [("wrn0", "dies", DIES), ("wrn1", "lives", LIVES)] {
         let (ours, theirs) = (link_local(prefix(ME)), link_local(prefix(peer)));
-        we.sh(&format!(
-            "ip link add {slot} type veth peer name {far} netns {they}
+        own.sh(&format!(
+            "ip link add {slot} type veth peer name {far} netns {peers}
              ip link set {slot} addrgenmode none; ip addr add {ours}/64 dev {slot} nodad; ip link set {slot} up",
-            they = they.id
+            peers = peers.id
         ));
-        they.sh(&format!(
+        peers.sh(&format!(
             "ip link set {far} addrgenmode none; ip addr add {theirs}/64 dev {far} nodad; ip link set {far} up"
         ));
     }
-    (we, they)
+    (own, peers)
 }
 
-/// Not a frame more leaves or enters [`DIES`], and no carrier tells of it.
-const DEATH: &str = "nft 'table inet death {
+/// The command that drops all frames from and to [`DIES`]; the carrier of the link stays up.
+const DROP_FRAMES: &str = "nft 'table inet death {
     chain in { type filter hook input priority 0
                iifname dies drop
     }
@@ -79,7 +79,7 @@ const DEATH: &str = "nft 'table inet death {
     }
 }'";
 
-/// Hands on what it is readings.
+/// Forwards the messages that it gets to a channel.
 struct FakeSink<M>(mpsc::UnboundedSender<M>);
 
 impl<M: Unpin + 'static> Actor for FakeSink<M> {
@@ -94,15 +94,16 @@ impl<M: actix::Message<Result = ()> + Unpin + 'static> Handler<M> for FakeSink<M
     }
 }
 
-/// What a prober that has just begun does.
-struct StartedProber {
+/// The messages of a running prober, and the lost peers that it reads.
+struct RunningProber {
     orders: mpsc::UnboundedReceiver<Ordered>,
     readings: mpsc::UnboundedReceiver<ProbesRead>,
     links: mpsc::UnboundedReceiver<LinkOrder>,
-    losses: LostPeers,
+    lost_peers: LostPeers,
 }
 
-fn prober() -> StartedProber {
+/// Starts a prober and a sampler, with an established tunnel to each peer.
+fn start_prober() -> RunningProber {
     let clock = Clock::boottime();
     let now = clock.now();
     let tunnel = |(slot, peer)| {
@@ -124,18 +125,18 @@ fn prober() -> StartedProber {
         tunnels,
         ..TunnelTable::default()
     }));
-    let losses = tunnels.borrow().losses.clone();
+    let lost_peers = tunnels.borrow().losses.clone();
     let settings = ProberSettings {
         me: prefix(ME),
         network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
         pace: ProbePace::new(&Parameters::default(), 8),
     };
     let (order, orders) = mpsc::unbounded_channel();
-    let (tell, readings) = mpsc::unbounded_channel();
+    let (report, readings) = mpsc::unbounded_channel();
     let (link, links) = mpsc::unbounded_channel();
-    let (order, tell) = (
+    let (order, report) = (
         FakeSink(order).start().recipient(),
-        FakeSink(tell).start().recipient(),
+        FakeSink(report).start().recipient(),
     );
     let store = Store {
         tunnels,
@@ -146,7 +147,7 @@ fn prober() -> StartedProber {
         store: store.clone(),
         links: link_orders::Links::to(link),
         orders: order,
-        readers: vec![tell],
+        readers: vec![report],
     });
     let prober = prober.start();
     Sampler::new(SamplerDeps {
@@ -155,19 +156,19 @@ fn prober() -> StartedProber {
         readers: vec![prober.recipient()],
     })
     .start();
-    StartedProber {
+    RunningProber {
         orders,
         readings,
         links,
-        losses,
+        lost_peers,
     }
 }
 
-/// Waits for the order and prints how long it took.
-async fn check(orders: &mut mpsc::UnboundedReceiver<Ordered>, within: Duration) {
-    let from = os::clock::runtime_now();
+/// Waits for the order to close the tunnel to the dead peer, and prints how long it took.
+async fn check_closed(orders: &mut mpsc::UnboundedReceiver<Ordered>, within: Duration) {
+    let start = os::clock::runtime_now();
     let ordered = timeout(within, orders.recv()).await;
-    let took = from.elapsed();
+    let elapsed = start.elapsed();
     let close = Order::Close {
         slot: Slot::Dialling(0),
         reason: CloseReason::PeerDead,
@@ -175,13 +176,13 @@ async fn check(orders: &mut mpsc::UnboundedReceiver<Ordered>, within: Duration) 
     assert_eq!(
         ordered.ok().flatten().map(|ordered| ordered.order),
         Some(close),
-        "after {took:?}"
+        "after {elapsed:?}"
     );
-    eprintln!("ordered after {took:?}");
+    eprintln!("ordered after {elapsed:?}");
 }
 
-/// Waits until both tunnels have a round trip of less than 250 ms.
-async fn until_answered(readings: &mut mpsc::UnboundedReceiver<ProbesRead>) {
+/// Waits until both tunnels have a round trip, which must be less than 250 ms.
+async fn wait_for_rtts(readings: &mut mpsc::UnboundedReceiver<ProbesRead>) {
     loop {
         let read = timeout(Duration::from_secs(5), readings.recv())
             .await
@@ -199,8 +200,8 @@ async fn until_answered(readings: &mut mpsc::UnboundedReceiver<ProbesRead>) {
     }
 }
 
-/// Sends payload through `wrn0`, a packet each 20 ms, as long as it is not dropped.
-fn traffic() -> tokio::task::JoinHandle<()> {
+/// Sends a packet through `wrn0` every 20 ms until the task is aborted.
+fn start_traffic() -> tokio::task::JoinHandle<()> {
     let index = nix::net::if_::if_nametoindex("wrn0").unwrap();
     let socket = UdpSocket::bind("[::]:0").unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -215,34 +216,35 @@ fn traffic() -> tokio::task::JoinHandle<()> {
 }
 
 #[test]
-fn a_silent_death_under_traffic_is_detected_within_two_seconds_and_reported_to_neighbours() {
-    if !netns::can() {
+fn a_peer_that_falls_silent_under_traffic_is_detected_within_two_seconds_and_reported_to_neighbours()
+ {
+    if !netns::can_create() {
         return;
     }
-    let (we, they) = two_peers();
-    let suspicions = they.on(|| UdpSocket::bind("[::]:327").unwrap());
-    we.actors(move || async move {
-        let StartedProber {
+    let (own, peers) = two_peers();
+    let suspicions = peers.run(|| UdpSocket::bind("[::]:327").unwrap());
+    own.run_actors(move || async move {
+        let RunningProber {
             mut orders,
             mut readings,
             ..
-        } = prober();
-        until_answered(&mut readings).await;
-        let traffic = traffic();
+        } = start_prober();
+        wait_for_rtts(&mut readings).await;
+        let traffic = start_traffic();
         for _ in 0..3 {
             readings.recv().await.unwrap();
         }
-        they.sh(DEATH);
-        check(&mut orders, Duration::from_secs(2)).await;
+        peers.sh(DROP_FRAMES);
+        check_closed(&mut orders, Duration::from_secs(2)).await;
         traffic.abort();
-        // Two seconds: all copies are under way.
+        // After two more readings, two seconds later, all copies have been sent.
         readings.recv().await.unwrap();
         readings.recv().await.unwrap();
-        assert_eq!(they.on(move || count_suspicions(&suspicions)), 3);
+        assert_eq!(peers.run(move || count_suspicions(&suspicions)), 3);
     });
 }
 
-/// How many copies of one suspicion of [`DIES`] wait unread.
+/// Counts the unread copies of the suspicion of [`DIES`], which must be equal.
 fn count_suspicions(suspicions: &UdpSocket) -> usize {
     suspicions
         .set_read_timeout(Some(Duration::from_millis(100)))
@@ -263,43 +265,44 @@ fn count_suspicions(suspicions: &UdpSocket) -> usize {
 
 #[test]
 fn a_lost_tunnel_is_reported_to_neighbours() {
-    if !netns::can() {
+    if !netns::can_create() {
         return;
     }
-    let (we, they) = two_peers();
-    let suspicions = they.on(|| UdpSocket::bind("[::]:327").unwrap());
-    we.actors(move || async move {
-        let StartedProber {
+    let (own, peers) = two_peers();
+    let suspicions = peers.run(|| UdpSocket::bind("[::]:327").unwrap());
+    own.run_actors(move || async move {
+        let RunningProber {
             mut readings,
-            losses,
+            lost_peers,
             orders: _orders,
             ..
-        } = prober();
-        until_answered(&mut readings).await;
-        losses.note(prefix(DIES));
+        } = start_prober();
+        wait_for_rtts(&mut readings).await;
+        lost_peers.note(prefix(DIES));
         readings.recv().await.unwrap();
-        losses.note(prefix(DIES));
+        lost_peers.note(prefix(DIES));
         readings.recv().await.unwrap();
-        assert_eq!(they.on(move || count_suspicions(&suspicions)), 3);
+        assert_eq!(peers.run(move || count_suspicions(&suspicions)), 3);
     });
 }
 
 #[test]
-fn a_suspicion_closes_an_idle_tunnel_to_a_dead_peer_soon_and_keeps_a_living_one() {
-    if !netns::can() {
+fn a_suspicion_closes_an_idle_tunnel_to_a_dead_peer_within_two_seconds_but_not_one_to_a_live_peer()
+{
+    if !netns::can_create() {
         return;
     }
-    let (we, they) = two_peers();
-    we.actors(move || async move {
-        let StartedProber {
+    let (own, peers) = two_peers();
+    own.run_actors(move || async move {
+        let RunningProber {
             mut orders,
             mut readings,
             ..
-        } = prober();
-        until_answered(&mut readings).await;
-        let they = Rc::new(they);
+        } = start_prober();
+        wait_for_rtts(&mut readings).await;
+        let peers = Rc::new(peers);
         let send_suspicion = |peer: u32| {
-            they.on(move || {
+            peers.run(move || {
                 let index = nix::net::if_::if_nametoindex("lives").unwrap();
                 let to = SocketAddrV6::new(link_local(prefix(ME)), PORT, 0, index);
                 let suspicion = Suspicion {
@@ -320,29 +323,29 @@ fn a_suspicion_closes_an_idle_tunnel_to_a_dead_peer_soon_and_keeps_a_living_one(
         send_suspicion(LIVES);
         let early = timeout(Duration::from_secs(3), orders.recv()).await;
         assert!(early.is_err(), "{early:?}");
-        they.sh(DEATH);
+        peers.sh(DROP_FRAMES);
         let silent = timeout(Duration::from_millis(1500), orders.recv()).await;
         assert!(silent.is_err(), "{silent:?}");
         send_suspicion(DIES);
-        check(&mut orders, Duration::from_secs(2)).await;
+        check_closed(&mut orders, Duration::from_secs(2)).await;
     });
 }
 
 #[test]
-fn only_a_draining_peer_gets_a_high_cost_for_its_tunnel() {
-    if !netns::can() {
+fn only_a_valid_drain_notice_raises_the_cost_of_a_tunnel() {
+    if !netns::can_create() {
         return;
     }
-    let (we, they) = two_peers();
-    we.actors(move || async move {
-        let StartedProber {
+    let (own, peers) = two_peers();
+    own.run_actors(move || async move {
+        let RunningProber {
             mut links,
             mut readings,
             orders: _orders,
             ..
-        } = prober();
-        until_answered(&mut readings).await;
-        they.on(|| {
+        } = start_prober();
+        wait_for_rtts(&mut readings).await;
+        peers.run(|| {
             let lives = nix::net::if_::if_nametoindex("lives").unwrap();
             let to = SocketAddrV6::new(link_local(prefix(ME)), PORT, 0, lives);
             let socket = UdpSocket::bind("[::]:0").unwrap();

@@ -1,11 +1,11 @@
-//! Gives a test network namespaces of its own, as many as it needs; they go with their threads.
+//! Network namespaces for tests. Each exists as long as the thread that lives in it.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
     reason = "a helper of tests"
 )]
-#![allow(dead_code, unreachable_pub, reason = "each test takes what it needs")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of this")]
 
 use std::{
     sync::mpsc::{Receiver, Sender, channel},
@@ -18,45 +18,45 @@ type Work = Box<dyn FnOnce() + Send>;
 pub struct Namespace {
     work: Option<Sender<Work>>,
     thread: Option<JoinHandle<()>>,
-    /// Names the namespace to `ip link set … netns`.
+    /// The name of the namespace for `ip link set … netns`: the id of its thread.
     pub id: String,
 }
 
 impl Namespace {
-    /// A new namespace with `lo` up.
+    /// Creates a namespace with `lo` up.
     pub fn new() -> Self {
-        let (work, todo): (Sender<Work>, Receiver<Work>) = channel();
+        let (work, queue): (Sender<Work>, Receiver<Work>) = channel();
         let thread = spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            todo.into_iter().for_each(|work| work());
+            queue.into_iter().for_each(|work| work());
         });
         let mut namespace = Self {
             work: Some(work),
             thread: Some(thread),
             id: String::new(),
         };
-        namespace.id = namespace.on(|| nix::unistd::gettid().to_string());
+        namespace.id = namespace.run(|| nix::unistd::gettid().to_string());
         namespace.sh("ip link set lo up");
         namespace
     }
 
-    /// Does something in it and waits for the result.
-    pub fn on<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    /// Runs `work` in the namespace, and waits for its result.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (send_result, result) = channel();
         let work = Box::new(move || drop(send_result.send(work())));
         self.work.as_ref().unwrap().send(work).unwrap();
         result.recv().unwrap()
     }
 
-    /// Runs a command line in it, which must succeed; returns its standard output.
+    /// Runs a command line in the namespace, which must succeed; returns its standard output.
     pub fn sh(&self, line: &str) -> String {
         let line = line.to_owned();
-        self.on(move || sh(&line))
+        self.run(move || sh(&line))
     }
 
-    /// Runs an actix system in it until `test` returns.
-    pub fn actors<F: Future<Output = ()>>(&self, test: impl FnOnce() -> F + Send + 'static) {
-        self.on(move || actix::System::new().block_on(test()));
+    /// Runs an actix system in the namespace until `test` ends.
+    pub fn run_actors<F: Future<Output = ()>>(&self, test: impl FnOnce() -> F + Send + 'static) {
+        self.run(move || actix::System::new().block_on(test()));
     }
 }
 
@@ -82,11 +82,11 @@ pub fn sh(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether namespaces can be created; prints a line where they cannot.
-pub fn can() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
+/// Returns whether namespaces can be created, which needs root; prints a line if not.
+pub fn can_create() -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
         eprintln!("skipped: needs root");
     }
-    root
+    is_root
 }

@@ -107,7 +107,7 @@ pub(crate) fn client(ca: &Ca, certified: u32) -> PeerApiClient {
 
 /// Runs a test in a namespace where both node addresses are.
 pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    if !netns::can() {
+    if !netns::can_create() {
         return;
     }
     let namespace = Namespace::new();
@@ -115,7 +115,7 @@ pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 's
         let address = network().node_address(prefix(number));
         namespace.sh(&format!("ip addr add {address}/128 dev lo nodad"));
     }
-    namespace.actors(test);
+    namespace.run_actors(test);
 }
 
 /// Repeats the request until the server listens.
