@@ -34,7 +34,7 @@ fn ders(pem: &str) -> Vec<Vec<u8>> {
 fn between(chain: &str, trusted: &str) -> Option<IntermediateCa> {
     chain::verify(&ders(chain), &ders(trusted), None)
         .ok()?
-        .between
+        .intermediate
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_node_trusts_the_root_alone_and_its_certificate_and_documents_bring_the_ca_b
     );
     let network: SignedDocument = registry.ask(&node, "GET", "/v1/network", &());
     let opened = signed::open(&network, &ders(&root)).unwrap();
-    assert_eq!(opened.by.between.as_ref(), Some(&ca));
+    assert_eq!(opened.by.intermediate.as_ref(), Some(&ca));
     assert!(
         NetworkDocument::read(&opened.payload)
             .unwrap()
@@ -114,7 +114,7 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
     let proven = request::read(&request(&CertificateParams::default(), &key())).unwrap();
     let certify = |now_s| root.certify(&proven, now_s).map(|pem| ders(&pem).concat());
     let number =
-        |der: Vec<u8>| chain::verify_between(&der, &ders(root.pem()), START_S + 10).unwrap();
+        |der: Vec<u8>| chain::verify_intermediate(&der, &ders(root.pem()), START_S + 10).unwrap();
     let (first, second) = (
         number(certify(START_S).unwrap()),
         number(certify(START_S + 1).unwrap()),
@@ -216,7 +216,7 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     rotate(&registry, RotationStep::Activate, None, false).unwrap();
     registry.restart();
     let network = opened(&registry, &node, "/v1/network");
-    let second = network.by.between.unwrap();
+    let second = network.by.intermediate.unwrap();
     assert!(first < second, "{first:?} {second:?}");
     let authorities = NetworkDocument::read(&network.payload).unwrap().authorities;
     assert_eq!(authorities, std::slice::from_ref(&node.claimed.ca));
@@ -240,7 +240,7 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     rotate(&registry, RotationStep::Retire, None, true).unwrap();
     registry.restart();
     let list = opened(&registry, &node, "/v1/revocations");
-    assert_eq!(list.by.between, Some(second.clone()));
+    assert_eq!(list.by.intermediate, Some(second.clone()));
     assert_eq!(
         Revocations::read(&list.payload).unwrap().authorities,
         std::slice::from_ref(&first.serial)
@@ -321,10 +321,20 @@ fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
     rotate(&registry, RotationStep::Activate, None, false).unwrap();
     registry.restart();
     // Who knows only one of the two reads the documents and finds the registry by it.
-    assert!(opened(&registry, &node, "/v1/network").by.between.is_none());
+    assert!(
+        opened(&registry, &node, "/v1/network")
+            .by
+            .intermediate
+            .is_none()
+    );
     renew(&registry, &mut node);
     node.claimed.ca = root.clone();
-    assert!(opened(&registry, &node, "/v1/network").by.between.is_some());
+    assert!(
+        opened(&registry, &node, "/v1/network")
+            .by
+            .intermediate
+            .is_some()
+    );
     assert!(between(&node.claimed.certificate, &root).is_some());
     apply(&registry, &node);
     rotate(&registry, RotationStep::Retire, None, false).unwrap();

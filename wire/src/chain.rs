@@ -21,8 +21,8 @@ pub const CERTIFICATE_LIMIT: usize = 4096;
 /// Most bytes of a chain in PEM.
 const PEM_LIMIT: usize = 16 * 1024;
 
-/// A CA between: one that a trusted root certified. Roots number them by time, so that of two the
-/// later is the greater.
+/// An intermediate CA: one that a trusted root certified. A root numbers its intermediate CAs by time, so that
+/// of two CAs the later one is the greater.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntermediateCa {
     /// Its certificate's serial number, as [`serial::normal`] spells it.
@@ -30,7 +30,7 @@ pub struct IntermediateCa {
 }
 
 impl Ord for IntermediateCa {
-    /// Numbers without leading zeros: the longer is the greater.
+    /// Compares hex numbers without leading zeros: the longer one is the greater.
     fn cmp(&self, other: &Self) -> Ordering {
         self.serial
             .len()
@@ -48,10 +48,10 @@ impl PartialOrd for IntermediateCa {
 /// The issuer that vouches for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
-    /// The trusted CA, by its place among those that were given.
+    /// The index of the trusted CA among those that were passed.
     pub trusted: usize,
-    /// The CA between; `None`: the trusted one signed the certificate itself.
-    pub between: Option<IntermediateCa>,
+    /// The intermediate CA; `None` if the trusted CA signed the certificate itself.
+    pub intermediate: Option<IntermediateCa>,
 }
 
 /// The reason why a chain is rejected.
@@ -86,7 +86,7 @@ pub enum ChainError {
 }
 
 const LEAF: &str = "the certificate";
-const BETWEEN: &str = "the CA between";
+const INTERMEDIATE: &str = "the intermediate CA";
 const TRUSTED: &str = "the trusted CA";
 
 /// The certificates (DER) of a chain in PEM, in their order.
@@ -127,16 +127,16 @@ pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
     trusted: &[T],
     at_s: Option<i64>,
 ) -> Result<Issuer, ChainError> {
-    let (leaf, between) = match chain {
+    let (leaf, intermediate) = match chain {
         [leaf] => (parse(leaf.as_ref(), LEAF)?, None),
-        [leaf, between] => (
+        [leaf, intermediate] => (
             parse(leaf.as_ref(), LEAF)?,
-            Some(parse(between.as_ref(), BETWEEN)?),
+            Some(parse(intermediate.as_ref(), INTERMEDIATE)?),
         ),
         _ => return Err(ChainError::Count { count: chain.len() }),
     };
-    if let Some(ca) = &between {
-        signs((ca, BETWEEN), (&leaf, LEAF), 0, at_s)?;
+    if let Some(ca) = &intermediate {
+        signs((ca, INTERMEDIATE), (&leaf, LEAF), 0, at_s)?;
     }
     if leaf
         .basic_constraints()
@@ -148,14 +148,16 @@ pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
         });
     }
     good(&leaf, LEAF, at_s)?;
-    let top = between.as_ref().map_or((&leaf, LEAF), |ca| (ca, BETWEEN));
+    let top = intermediate
+        .as_ref()
+        .map_or((&leaf, LEAF), |ca| (ca, INTERMEDIATE));
     let mut why = None;
     for (place, root) in trusted.iter().enumerate() {
-        match below(top, root.as_ref(), u32::from(between.is_some()), at_s) {
+        match below(top, root.as_ref(), u32::from(intermediate.is_some()), at_s) {
             Ok(()) => {
                 return Ok(Issuer {
                     trusted: place,
-                    between: between.as_ref().map(number).transpose()?,
+                    intermediate: intermediate.as_ref().map(number).transpose()?,
                 });
             }
             // Of several CAs the one that signed it knows best what is wrong.
@@ -166,20 +168,21 @@ pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
     Err(why.unwrap_or(ChainError::Untrusted))
 }
 
-/// Which CA between this is (DER), if one of these roots (DER) certified it and it is good at `at_s`.
+/// Verifies that one of these roots (DER) certified an intermediate CA (DER), and that both are valid at `at_s`, in
+/// seconds since 1970.
 ///
 /// # Errors
 /// See [`verify`].
-pub fn verify_between<T: AsRef<[u8]>>(
+pub fn verify_intermediate<T: AsRef<[u8]>>(
     ca: &[u8],
     roots: &[T],
     at_s: i64,
 ) -> Result<IntermediateCa, ChainError> {
-    let ca = parse(ca, BETWEEN)?;
-    may_sign(&ca, BETWEEN, 0)?;
+    let ca = parse(ca, INTERMEDIATE)?;
+    may_sign(&ca, INTERMEDIATE, 0)?;
     let found = roots
         .iter()
-        .map(|root| below((&ca, BETWEEN), root.as_ref(), 1, Some(at_s)));
+        .map(|root| below((&ca, INTERMEDIATE), root.as_ref(), 1, Some(at_s)));
     let found = found.reduce(|first, next| if first.is_ok() { first } else { next });
     found.unwrap_or(Err(ChainError::Untrusted))?;
     number(&ca)
@@ -197,12 +200,12 @@ fn parse<'a>(der: &'a [u8], which: &'static str) -> Result<X509Certificate<'a>, 
 /// # Errors
 /// The certificate cannot be parsed, or has no such serial number.
 pub fn number_of(ca: &[u8]) -> Result<IntermediateCa, ChainError> {
-    number(&parse(ca, BETWEEN)?)
+    number(&parse(ca, INTERMEDIATE)?)
 }
 
 fn number(ca: &X509Certificate<'_>) -> Result<IntermediateCa, ChainError> {
     let bad = ChainError::Bad {
-        which: BETWEEN,
+        which: INTERMEDIATE,
         why: "has a serial number that is too long",
     };
     Ok(IntermediateCa {
@@ -210,21 +213,21 @@ fn number(ca: &X509Certificate<'_>) -> Result<IntermediateCa, ChainError> {
     })
 }
 
-/// Whether that trusted CA certified `top`, with so many CAs between.
+/// Checks that this trusted CA certified `top`, with this number of intermediate CAs below the trusted one.
 fn below(
     top: (&X509Certificate<'_>, &'static str),
     root: &[u8],
-    between: u32,
+    intermediates: u32,
     at_s: Option<i64>,
 ) -> Result<(), ChainError> {
     let root = parse(root, TRUSTED)?;
-    if between > 0 && top.0.subject().as_raw() == root.subject().as_raw() {
+    if intermediates > 0 && top.0.subject().as_raw() == root.subject().as_raw() {
         return Err(ChainError::Bad {
-            which: BETWEEN,
+            which: INTERMEDIATE,
             why: "has the name of a trusted CA",
         });
     }
-    match signs((&root, TRUSTED), top, between, at_s) {
+    match signs((&root, TRUSTED), top, intermediates, at_s) {
         Err(ChainError::Bad { why: FOREIGN, .. }) => Err(ChainError::Untrusted),
         outcome => outcome,
     }

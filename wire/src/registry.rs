@@ -170,8 +170,8 @@ pub struct Bootstrap {
     pub revocations_version: u64,
 }
 
-/// What a payload is, so that none passes for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The kind of a signed payload, which is part of the payload, so that no kind can pass for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DocumentKind {
     /// The payload is a [`NetworkDocument`].

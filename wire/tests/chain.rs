@@ -10,11 +10,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
 };
-use wire::chain::{ChainError, IntermediateCa, read_pem, verify, verify_between};
+use wire::chain::{ChainError, IntermediateCa, read_pem, verify, verify_intermediate};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 #[test]
-fn a_chain_is_good_with_and_without_a_ca_between() {
+fn a_chain_is_good_with_and_without_an_intermediate_ca() {
     check(Some(NOW_S), as_it_is, as_it_is, as_it_is, Ok(()));
     check(None, as_it_is, as_it_is, as_it_is, Ok(()));
     check(
@@ -45,7 +45,7 @@ fn a_chain_is_good_with_and_without_a_ca_between() {
         Some(NOW_S),
     )
     .unwrap();
-    assert_eq!((found.trusted, found.between), (1, None));
+    assert_eq!((found.trusted, found.intermediate), (1, None));
 }
 
 #[test]
@@ -62,14 +62,14 @@ fn a_clock_decides_only_where_it_is_asked() {
         as_it_is,
         as_it_is,
         as_it_is,
-        Err(("the CA between", "has expired")),
+        Err(("the intermediate CA", "has expired")),
     );
     check(
         Some(NOW_S),
         as_it_is,
         |ca| ca.not_before = date_time_ymd(2029, 1, 1),
         as_it_is,
-        Err(("the CA between", "is not good yet")),
+        Err(("the intermediate CA", "is not good yet")),
     );
     check(
         Some(NOW_S),
@@ -102,7 +102,7 @@ fn nothing_outlives_its_ca() {
         as_it_is,
         not_after,
         as_it_is,
-        Err(("the CA between", "ends after its CA")),
+        Err(("the intermediate CA", "ends after its CA")),
     );
 }
 
@@ -117,16 +117,21 @@ fn who_signs_is_a_ca_that_may() {
     let no_ca = "is none of a CA";
     let no_signer = "is not for signing certificates";
     let cases: [(Change, Change, Change, (&'static str, &'static str)); 8] = [
-        (as_it_is, none, as_it_is, ("the CA between", no_ca)),
-        (as_it_is, explicit, as_it_is, ("the CA between", no_ca)),
+        (as_it_is, none, as_it_is, ("the intermediate CA", no_ca)),
+        (as_it_is, explicit, as_it_is, ("the intermediate CA", no_ca)),
         (none, as_it_is, as_it_is, ("the trusted CA", no_ca)),
-        (as_it_is, unfit, as_it_is, ("the CA between", no_signer)),
+        (
+            as_it_is,
+            unfit,
+            as_it_is,
+            ("the intermediate CA", no_signer),
+        ),
         (unfit, as_it_is, as_it_is, ("the trusted CA", no_signer)),
         (
             as_it_is,
             |ca| ca.key_usages = Vec::new(),
             as_it_is,
-            ("the CA between", no_signer),
+            ("the intermediate CA", no_signer),
         ),
         (
             |root| root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
@@ -156,7 +161,13 @@ fn what_is_critical_must_be_known() {
     };
     let why = "has a critical extension that is not known here";
     check(None, as_it_is, as_it_is, odd, Err(("the certificate", why)));
-    check(None, as_it_is, odd, as_it_is, Err(("the CA between", why)));
+    check(
+        None,
+        as_it_is,
+        odd,
+        as_it_is,
+        Err(("the intermediate CA", why)),
+    );
 }
 
 /// A chain that others made.
@@ -169,7 +180,7 @@ fn refused(chain: &[&[u8]], trusted: &[&Ca], expected: &ChainError) {
 #[test]
 fn strangers_stand_for_nobody() {
     let (root, stranger) = (root(), self::root());
-    let (ca, theirs) = (between(&root), between(&stranger));
+    let (ca, theirs) = (intermediate(&root), intermediate(&stranger));
     let (ours, foreign) = (ca.sign(&leaf()), theirs.sign(&leaf()));
     refused(&[&foreign, &theirs.der], &[&root], &ChainError::Untrusted);
     refused(&[&ours, &ca.der], &[&stranger], &ChainError::Untrusted);
@@ -185,7 +196,7 @@ fn strangers_stand_for_nobody() {
     // A node is no CA, whoever it signs for.
     let node = ca.below(leaf());
     let unfit = ChainError::Bad {
-        which: "the CA between",
+        which: "the intermediate CA",
         why: "is none of a CA",
     };
     refused(&[&node.sign(&named("8/16", 8)), &node.der], &[&ca], &unfit);
@@ -194,7 +205,7 @@ fn strangers_stand_for_nobody() {
 #[test]
 fn a_chain_is_neither_longer_nor_in_another_order_than_it_must_be() {
     let root = root();
-    let ca = between(&root);
+    let ca = intermediate(&root);
     let signed = ca.sign(&leaf());
     refused(&[], &[&root], &ChainError::Count { count: 0 });
     refused(
@@ -209,7 +220,7 @@ fn a_chain_is_neither_longer_nor_in_another_order_than_it_must_be() {
     refused(&[&ca.der, &signed], &[&root], &unsigned);
     // What the root signed itself needs no root beside it.
     let trusted = ChainError::Bad {
-        which: "the CA between",
+        which: "the intermediate CA",
         why: "has the name of a trusted CA",
     };
     refused(&[&root.sign(&leaf()), &root.der], &[&root], &trusted);
@@ -218,21 +229,21 @@ fn a_chain_is_neither_longer_nor_in_another_order_than_it_must_be() {
 #[test]
 fn what_is_malformed_or_too_long_is_no_certificate() {
     let root = root();
-    let ca = between(&root);
+    let ca = intermediate(&root);
     let signed = ca.sign(&leaf());
     let no = |which| ChainError::Malformed { which };
     refused(&[&[], &ca.der], &[&root], &no("the certificate"));
-    refused(&[&signed, &[0x30, 0]], &[&root], &no("the CA between"));
+    refused(&[&signed, &[0x30, 0]], &[&root], &no("the intermediate CA"));
     refused(
         &[&[&signed[..], &[0]].concat(), &ca.der],
         &[&root],
         &no("the certificate"),
     );
-    let mut long = ca_params("between", 0x100, 0);
+    let mut long = ca_params("intermediate", 0x100, 0);
     long.distinguished_name
         .push(DnType::OrganizationName, "x".repeat(4096));
     let long = root.below(long);
-    refused(&[&signed, &long.der], &[&root], &no("the CA between"));
+    refused(&[&signed, &long.der], &[&root], &no("the intermediate CA"));
     // What is signed begins after the head of the whole.
     let (_, parsed) = X509Certificate::from_der(&signed).unwrap();
     let part: &[u8] = parsed.tbs_certificate.as_ref();
@@ -251,12 +262,12 @@ fn what_is_malformed_or_too_long_is_no_certificate() {
 }
 
 #[test]
-fn a_ca_between_is_one_that_a_root_certified() {
+fn an_intermediate_ca_is_one_that_a_root_certified() {
     let (root, stranger) = (root(), self::root());
-    let ca = between(&root);
+    let ca = intermediate(&root);
     let check = |der: &[u8], trusted: &[&Ca], at_s| {
         let trusted: Vec<&[u8]> = trusted.iter().map(|ca| &ca.der[..]).collect();
-        verify_between(der, &trusted, at_s).map(|found| found.serial)
+        verify_intermediate(der, &trusted, at_s).map(|found| found.serial)
     };
     assert_eq!(check(&ca.der, &[&stranger, &root], NOW_S), Ok("100".into()));
     assert_eq!(

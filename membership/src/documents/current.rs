@@ -143,7 +143,7 @@ impl CurrentDocuments {
         }
         let Opened { payload, by } = signed::open(document, &self.cas)?;
         if by
-            .between
+            .intermediate
             .as_ref()
             .is_some_and(|ca| self.is_ca_revoked(&ca.serial))
         {
@@ -155,7 +155,7 @@ impl CurrentDocuments {
                 why: error.to_string(),
             })?;
         let (offered, current) = (
-            (by.between.as_ref(), head.version),
+            (by.intermediate.as_ref(), head.version),
             (self.by(head.kind), self.version(head.kind)),
         );
         if offered <= current {
@@ -182,7 +182,7 @@ impl CurrentDocuments {
                 next.network = Some(One {
                     signed: document,
                     read: Arc::new(read),
-                    by: by.between,
+                    by: by.intermediate,
                 });
             }
             DocumentKind::Revocations => {
@@ -190,7 +190,7 @@ impl CurrentDocuments {
                 next.revocations = Some(One {
                     signed: document,
                     read: list,
-                    by: by.between,
+                    by: by.intermediate,
                 });
             }
         }
@@ -212,7 +212,7 @@ impl CurrentDocuments {
         cas: Vec<CertificateDer<'static>>,
         by: &Issuer,
     ) -> Result<Vec<CertificateDer<'static>>, DocumentRejected> {
-        let root = by.between.as_ref().and_then(|_| self.cas.get(by.trusted));
+        let root = by.intermediate.as_ref().and_then(|_| self.cas.get(by.trusted));
         let good = root
             .is_none_or(|root| cas.contains(root) && cas.iter().all(|ca| self.cas.contains(ca)));
         if good {
@@ -243,7 +243,7 @@ impl CurrentDocuments {
     pub fn is_superseded<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
         let by = chain::verify(chain, &self.cas, None)
             .ok()
-            .and_then(|by| by.between);
+            .and_then(|by| by.intermediate);
         let later = |ca: IntermediateCa| {
             [DocumentKind::Network, DocumentKind::Revocations]
                 .into_iter()

@@ -160,7 +160,7 @@ impl RegistryService {
                 "the root is not the one that the network's nodes trust",
             ));
         }
-        chain::verify_between(ca, &[root], now_s).map_err(certificate)?;
+        chain::verify_intermediate(ca, &[root], now_s).map_err(certificate)?;
         let (ca, root) = (in_pem(ca), in_pem(root));
         if Parsed::read(&root, "the root")?.network() != Some(authority.network()) {
             return Err(certificate("the root is another network's"));

@@ -57,8 +57,8 @@ pub(crate) fn root() -> Ca {
     Ca::root(ca_params("root", 1, 1))
 }
 
-pub(crate) fn between(root: &Ca) -> Ca {
-    root.below(ca_params("between", 0x100, 0))
+pub(crate) fn intermediate(root: &Ca) -> Ca {
+    root.below(ca_params("intermediate", 0x100, 0))
 }
 
 pub(crate) fn leaf() -> CertificateParams {
@@ -70,22 +70,23 @@ pub(crate) const NOW_S: i64 = 1_735_689_600;
 /// The date 2030-01-02, in seconds since 1970.
 pub(crate) const OVER_S: i64 = 1_893_542_400;
 
-/// Whether a chain through a CA between is good, and why not; each may be changed.
+/// Verifies a chain through an intermediate CA, and compares the result. The closures may change each certificate before it
+/// is signed.
 #[track_caller]
 pub(crate) fn check(
     at_s: Option<i64>,
     make_root: impl FnOnce(&mut CertificateParams),
-    make_between: impl FnOnce(&mut CertificateParams),
+    make_intermediate: impl FnOnce(&mut CertificateParams),
     make_leaf: impl FnOnce(&mut CertificateParams),
     expected: Result<(), (&str, &str)>,
 ) {
     let (mut root, mut ca, mut leaf) = (
         ca_params("root", 1, 1),
-        ca_params("between", 0x100, 0),
+        ca_params("intermediate", 0x100, 0),
         self::leaf(),
     );
     make_root(&mut root);
-    make_between(&mut ca);
+    make_intermediate(&mut ca);
     make_leaf(&mut leaf);
     let root = Ca::root(root);
     let ca = root.below(ca);
@@ -93,7 +94,7 @@ pub(crate) fn check(
     let expected = expected.map_err(|(which, why)| (which.to_owned(), why.to_owned()));
     let result = result.map(|found| {
         assert_eq!(
-            found.between,
+            found.intermediate,
             Some(IntermediateCa {
                 serial: "100".into()
             })
