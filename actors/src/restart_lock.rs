@@ -81,7 +81,7 @@ pub async fn acquire_all(
 }
 
 async fn request(node: Prefix, peers: &PeerApiClient) -> bool {
-    let answer = peers.restart_lock(node, Method::POST).await;
+    let answer = peers.call_restart_lock(node, Method::POST).await;
     answer.unwrap_or_else(|error| {
         tracing::debug!(peer = %node, error = %Chain(&error), "no answer to the request for a restart lock");
         true
@@ -97,7 +97,7 @@ pub async fn release_all(
 ) {
     own.release(me);
     for node in neighbours.iter().filter(|node| **node != me) {
-        if let Err(error) = peers.restart_lock(*node, Method::DELETE).await {
+        if let Err(error) = peers.call_restart_lock(*node, Method::DELETE).await {
             tracing::debug!(peer = %node, error = %Chain(&error), "restart lock not released; it expires");
         }
     }

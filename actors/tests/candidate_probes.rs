@@ -1,4 +1,4 @@
-//! Tests of the candidate prober: it probes a real OpenVPN server while the network's key changes, and a silent port.
+//! Tests the candidate prober with a real OpenVPN server while the network's key changes, and with a silent port.
 
 #![expect(
     clippy::unwrap_used,
@@ -37,28 +37,29 @@ use wire::registry::{DocumentKind, NetworkDocument, static_key_text};
 
 const ME: u32 = 1;
 const PEER: u32 = 2;
-/// Longer than any RTT probe takes: one scheduling interval, then two packets a second apart for each of two keys.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Maximum wait for an outcome. A probe takes at most one scheduling interval and a second for each of two packets with each of
+/// two keys.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-struct Sink {
-    answered: tokio::sync::mpsc::UnboundedSender<bool>,
+struct FakeSink {
+    outcomes: tokio::sync::mpsc::UnboundedSender<bool>,
     rtts: tokio::sync::mpsc::UnboundedSender<Option<Duration>>,
 }
 
-impl Actor for Sink {
+impl Actor for FakeSink {
     type Context = Context<Self>;
 }
 
-impl Handler<CandidateProbed> for Sink {
+impl Handler<CandidateProbed> for FakeSink {
     type Result = ();
 
     fn handle(&mut self, fact: CandidateProbed, _: &mut Self::Context) {
         assert_eq!(fact.peer, prefix(PEER));
-        let _ = self.answered.send(fact.answered);
+        let _ = self.outcomes.send(fact.answered);
     }
 }
 
-impl Handler<CandidatesMeasured> for Sink {
+impl Handler<CandidatesMeasured> for FakeSink {
     type Result = ();
 
     fn handle(&mut self, reading: CandidatesMeasured, _: &mut Self::Context) {
@@ -69,8 +70,8 @@ impl Handler<CandidatesMeasured> for Sink {
     }
 }
 
-/// A network document with that key, and another that counts too; a refresh of `refresh_s`.
-fn document(version: u64, refresh_s: u64, key: u8, other: Option<u8>) -> NetworkDocument {
+/// A network document with this `tls-crypt` key, possibly a second one, and a refresh interval of `refresh_s`.
+fn document(version: u64, refresh_s: u64, key: u8, other_key: Option<u8>) -> NetworkDocument {
     let parameters = Parameters {
         refresh: Duration::from_secs(refresh_s),
         ..Parameters::default()
@@ -85,22 +86,22 @@ fn document(version: u64, refresh_s: u64, key: u8, other: Option<u8>) -> Network
         private_endpoints: false,
         authorities: Vec::new(),
         babel_lenient: false,
-        tls_crypt_other: other.map(|other| static_key_text(&[other; 256])),
+        tls_crypt_other: other_key.map(|key| static_key_text(&[key; 256])),
         gateways: Vec::new(),
         ipv4: None,
         min_version: None,
     }
 }
 
-/// A candidate prober that knows one peer, at that endpoint, and what it reports.
-struct Probing {
+/// A running candidate prober that knows one peer, and the outcomes that it reports.
+struct RunningProber {
     ca: Ca,
     prober: Addr<CandidateProber>,
-    answered: UnboundedReceiver<bool>,
+    outcomes: UnboundedReceiver<bool>,
     rtts: UnboundedReceiver<Option<Duration>>,
 }
 
-impl Probing {
+impl RunningProber {
     fn start(endpoint: &str, document: &NetworkDocument) -> Self {
         let ca = Ca::new();
         let peer = Candidate {
@@ -118,12 +119,12 @@ impl Probing {
             port: 1,
             private,
         };
-        let client = PeerApiClient::new(&client_settings, &ca.member(ME)).unwrap();
-        let (report_answered, answered) = unbounded_channel();
-        let (report_rtts, rtts) = unbounded_channel();
-        let sink = Sink {
-            answered: report_answered,
-            rtts: report_rtts,
+        let client = PeerApiClient::new(&client_settings, &ca.node_credentials(ME)).unwrap();
+        let (outcome_sender, outcomes) = unbounded_channel();
+        let (rtt_sender, rtts) = unbounded_channel();
+        let sink = FakeSink {
+            outcomes: outcome_sender,
+            rtts: rtt_sender,
         }
         .start();
         let store = Store {
@@ -140,14 +141,17 @@ impl Probing {
         Self {
             ca,
             prober: prober.start(),
-            answered,
+            outcomes,
             rtts,
         }
     }
 
-    /// From now on the network is that.
-    fn change(&self, document: &NetworkDocument) {
-        let documents = self.ca.holding(&self.ca.sealed(document)).load_full();
+    /// Makes `document` the current network document.
+    fn change_network(&self, document: &NetworkDocument) {
+        let documents = self
+            .ca
+            .documents_with(&self.ca.sign_document(document))
+            .load_full();
         let kind = Some(DocumentKind::Network);
         self.prober.do_send(DocumentsChanged {
             kind,
@@ -156,27 +160,27 @@ impl Probing {
         });
     }
 
-    /// Waits for a probe with the expected outcome; one with the settings of before may be under way.
-    async fn check(&mut self, answered: bool) {
-        let found = async {
+    /// Waits for a probe with the expected outcome. A probe with the earlier settings may still be in flight.
+    async fn check(&mut self, expected: bool) {
+        let wait = async {
             loop {
-                let (fact, rtt) = (
-                    self.answered.recv().await.unwrap(),
+                let (answered, rtt) = (
+                    self.outcomes.recv().await.unwrap(),
                     self.rtts.recv().await.unwrap(),
                 );
-                assert_eq!(fact, rtt.is_some());
+                assert_eq!(answered, rtt.is_some());
                 assert!(rtt.is_none_or(|rtt| rtt < Duration::from_secs(1)));
-                if fact == answered {
+                if answered == expected {
                     return;
                 }
             }
         };
-        timeout(DEADLINE, found).await.unwrap();
+        timeout(TIMEOUT, wait).await.unwrap();
     }
 }
 
-/// An OpenVPN server of this namespace that takes packets by that key; ready when this returns.
-async fn server(folder: &Path, port: u16, key: u8) -> Child {
+/// Starts an OpenVPN server in this namespace with this `tls-crypt` key, and waits until it is ready.
+async fn start_server(folder: &Path, port: u16, key: u8) -> Child {
     let pair = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::default()
         .self_signed(&pair)
@@ -199,7 +203,7 @@ async fn server(folder: &Path, port: u16, key: u8) -> Child {
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let mut output = String::new();
     loop {
-        let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap();
+        let line = timeout(TIMEOUT, lines.next_line()).await.unwrap().unwrap();
         let line = line.unwrap_or_else(|| panic!("openvpn exited: {output}"));
         output.push_str(&line);
         if line.contains("Initialization Sequence Completed") {
@@ -210,44 +214,44 @@ async fn server(folder: &Path, port: u16, key: u8) -> Child {
 }
 
 #[test]
-fn a_server_answers_as_soon_as_the_network_document_has_its_key() {
+fn a_server_answers_once_the_network_document_has_its_key() {
     if !netns::can_create() {
         return;
     }
     Namespace::new().run_actors(|| async {
         let folder = tempfile::tempdir().unwrap();
-        let _server = server(folder.path(), 1194, 0xb).await;
-        // With a refresh of an hour a candidate is probed once a minute; the changed interval counts at once, too.
-        let mut probing = Probing::start("127.0.0.1:1194", &document(1, 3600, 0xa, None));
-        probing.change(&document(2, 60, 0xa, None));
-        probing.check(false).await;
-        probing.change(&document(3, 60, 0xa, Some(0xb)));
-        probing.check(true).await;
-        probing.change(&document(4, 60, 0xc, None));
-        probing.check(false).await;
-        probing.change(&document(5, 60, 0xb, None));
-        probing.check(true).await;
+        let _server = start_server(folder.path(), 1194, 0xb).await;
+        // With a refresh interval of an hour, one candidate a minute is probed. The shorter interval must take effect at once.
+        let mut prober = RunningProber::start("127.0.0.1:1194", &document(1, 3600, 0xa, None));
+        prober.change_network(&document(2, 60, 0xa, None));
+        prober.check(false).await;
+        prober.change_network(&document(3, 60, 0xa, Some(0xb)));
+        prober.check(true).await;
+        prober.change_network(&document(4, 60, 0xc, None));
+        prober.check(false).await;
+        prober.change_network(&document(5, 60, 0xb, None));
+        prober.check(true).await;
     });
 }
 
 #[test]
-fn a_silent_candidate_has_no_round_trip_after_the_deadline() {
+fn a_candidate_that_does_not_answer_in_time_has_no_round_trip() {
     if !netns::can_create() {
         return;
     }
     Namespace::new().run_actors(|| async {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
-        let mut probing = Probing::start(
+        let mut prober = RunningProber::start(
             &format!("127.0.0.1:{port}"),
             &document(1, 60, 0xa, Some(0xb)),
         );
-        probing.check(false).await;
-        // It received packets made with either key.
+        prober.check(false).await;
+        // It received the two packets of each key.
         let mut packet = [0; 64];
         for _ in 0..4 {
             assert_eq!(
-                timeout(DEADLINE, silent.recv(&mut packet))
+                timeout(TIMEOUT, silent.recv(&mut packet))
                     .await
                     .unwrap()
                     .unwrap(),
@@ -264,7 +268,7 @@ fn no_candidate_is_probed_through_the_network_itself() {
     }
     let namespace = Namespace::new();
     let own = network().node_address(prefix(ME));
-    // As on a host whose only IPv6 address is the network's.
+    // The only IPv6 address of this host is that of the network.
     namespace.sh(&format!("ip addr add {own}/128 dev lo nodad"));
     namespace.sh(&format!(
         "ip -6 route add local 2001:db8:9::/64 dev lo src {own}"
@@ -272,11 +276,11 @@ fn no_candidate_is_probed_through_the_network_itself() {
     namespace.run_actors(|| async {
         let silent = UdpSocket::bind("[::]:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
-        let mut probing = Probing::start(
+        let mut prober = RunningProber::start(
             &format!("[2001:db8:9::5]:{port}"),
             &document(1, 60, 0xa, None),
         );
-        probing.check(false).await;
+        prober.check(false).await;
         assert!(silent.try_recv(&mut [0; 64]).is_err(), "it was probed");
     });
 }

@@ -1,4 +1,4 @@
-//! Lets members ask each other over real TLS, and outsiders try.
+//! Tests the peer API over real TLS, with nodes of the network and with strangers.
 
 #![allow(
     clippy::unwrap_used,
@@ -53,23 +53,26 @@ const SERVER: u32 = 7;
 const CLIENT: u32 = 8;
 
 #[test]
-fn a_member_gets_the_endpoints_of_another_member() {
+fn a_node_gets_the_endpoints_of_another_node() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, SERVER, SERVER);
-        let endpoints = ask(&client(&ca, CLIENT)).await.unwrap().endpoints;
+        let endpoints = fetch_from_server(&client(&ca, CLIENT))
+            .await
+            .unwrap()
+            .endpoints;
         assert_eq!(endpoints, [endpoint("udp:45.67.0.1:1194")]);
     });
 }
 
 #[test]
-fn a_member_gets_the_route_view_of_another_member_and_the_regret_of_their_tunnel() {
+fn a_node_gets_the_route_view_of_another_node_and_the_regret_of_their_tunnel() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, SERVER, SERVER);
         let client = client(&ca, CLIENT);
-        ask(&client).await.unwrap();
-        let view = client.view(prefix(SERVER)).await.unwrap();
+        fetch_from_server(&client).await.unwrap();
+        let view = client.fetch_route_view(prefix(SERVER)).await.unwrap();
         assert_eq!(
             (view.peer, view.accepts_tunnels, view.accepted, view.regret),
             (prefix(SERVER), true, Some(3), Some(40))
@@ -83,8 +86,8 @@ fn a_client_without_a_certificate_of_the_network_gets_no_answer() {
     check(|| async {
         let (ca, other) = (Ca::new(), Ca::new());
         serve(&ca, SERVER, SERVER);
-        ask(&client(&ca, CLIENT)).await.unwrap();
-        let foreign = ask(&client(&other, CLIENT)).await;
+        fetch_from_server(&client(&ca, CLIENT)).await.unwrap();
+        let foreign = fetch_from_server(&client(&other, CLIENT)).await;
         assert!(
             matches!(foreign, Err(PeerApiError::Http { .. })),
             "{foreign:?}"
@@ -93,11 +96,11 @@ fn a_client_without_a_certificate_of_the_network_gets_no_answer() {
 }
 
 #[test]
-fn a_member_that_comes_from_an_address_not_its_own_is_refused() {
+fn a_node_that_connects_from_an_address_not_its_own_is_rejected() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, SERVER, SERVER);
-        let answer = ask(&client(&ca, 9)).await;
+        let answer = fetch_from_server(&client(&ca, 9)).await;
         let Err(PeerApiError::Http { source, .. }) = answer else {
             panic!("{answer:?}")
         };
@@ -106,11 +109,11 @@ fn a_member_that_comes_from_an_address_not_its_own_is_refused() {
 }
 
 #[test]
-fn a_member_that_answers_at_an_address_not_its_own_is_not_believed() {
+fn a_server_at_an_address_that_is_not_in_its_certificate_is_rejected() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, 9, SERVER);
-        let answer = ask(&client(&ca, CLIENT)).await;
+        let answer = fetch_from_server(&client(&ca, CLIENT)).await;
         assert!(
             matches!(&answer, Err(PeerApiError::Http { source, .. }) if source.is_connect()),
             "{answer:?}"
@@ -119,13 +122,13 @@ fn a_member_that_answers_at_an_address_not_its_own_is_not_believed() {
 }
 
 #[test]
-fn a_member_gets_a_random_sample_of_peers_no_larger_than_requested() {
+fn a_node_gets_a_random_sample_of_peers_no_larger_than_requested() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, SERVER, SERVER);
-        ask(&client(&ca, CLIENT)).await.unwrap();
+        fetch_from_server(&client(&ca, CLIENT)).await.unwrap();
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(ca.member(CLIENT).client().unwrap())
+            .tls_backend_preconfigured(ca.node_credentials(CLIENT).peer_client_config().unwrap())
             .local_address(IpAddr::V6(network().node_address(prefix(CLIENT))))
             .build()
             .unwrap();
@@ -164,11 +167,16 @@ fn a_member_gets_a_random_sample_of_peers_no_larger_than_requested() {
 }
 
 #[test]
-fn a_member_whose_certificate_is_revoked_is_refused() {
+fn a_node_with_a_revoked_certificate_is_rejected() {
     check(|| async {
         let ca = Ca::new();
-        serve_holding(&ca, SERVER, SERVER, ca.holding(&ca.revocations(1, CLIENT)));
-        let answer = ask(&client(&ca, CLIENT)).await;
+        serve_with_documents(
+            &ca,
+            SERVER,
+            SERVER,
+            ca.documents_with(&ca.revocations(1, CLIENT)),
+        );
+        let answer = fetch_from_server(&client(&ca, CLIENT)).await;
         let Err(PeerApiError::Http { source, .. }) = answer else {
             panic!("{answer:?}")
         };
@@ -177,27 +185,29 @@ fn a_member_whose_certificate_is_revoked_is_refused() {
 }
 
 #[test]
-fn a_member_gets_the_current_document_and_posts_a_newer_one() {
+fn a_node_gets_the_current_document_and_posts_a_newer_one() {
     check(|| async {
         let ca = Ca::new();
         let (old, new) = (ca.revocations(1, 9), ca.revocations(2, 9));
-        let mut offered = serve_holding(&ca, SERVER, SERVER, ca.holding(&old));
+        let mut offered = serve_with_documents(&ca, SERVER, SERVER, ca.documents_with(&old));
         let client = client(&ca, CLIENT);
-        ask(&client).await.unwrap();
+        fetch_from_server(&client).await.unwrap();
         assert_eq!(
             client
-                .document(prefix(SERVER), DocumentKind::Revocations)
+                .fetch_signed_document(prefix(SERVER), DocumentKind::Revocations)
                 .await
                 .unwrap(),
             old
         );
-        let none = client.document(prefix(SERVER), DocumentKind::Network).await;
+        let none = client
+            .fetch_signed_document(prefix(SERVER), DocumentKind::Network)
+            .await;
         assert!(
             matches!(&none, Err(PeerApiError::Http { source, .. }) if source.is_status()),
             "{none:?}"
         );
         client
-            .post(prefix(SERVER), DocumentKind::Revocations, &new)
+            .post_signed_document(prefix(SERVER), DocumentKind::Revocations, &new)
             .await
             .unwrap();
         let DocumentOffered { from, document } = offered.recv().await.unwrap();
@@ -206,40 +216,40 @@ fn a_member_gets_the_current_document_and_posts_a_newer_one() {
 }
 
 #[test]
-fn only_a_newer_document_that_the_ca_vouches_for_is_taken() {
+fn only_a_newer_document_that_the_ca_vouches_for_is_accepted() {
     let (ca, other) = (Ca::new(), Ca::new());
-    let held = ca.holding(&ca.revocations(7, 9)).load_full();
+    let current = ca.documents_with(&ca.revocations(7, 9)).load_full();
     assert!(matches!(
-        held.take(&ca.revocations(8, 9)),
+        current.accept_document(&ca.revocations(8, 9)),
         Ok(UpdateOutcome::New(DocumentKind::Revocations, _))
     ));
     assert!(matches!(
-        held.take(&ca.revocations(6, 9)),
+        current.accept_document(&ca.revocations(6, 9)),
         Ok(UpdateOutcome::Older(DocumentKind::Revocations))
     ));
     assert!(matches!(
-        held.take(&ca.revocations(7, 9)),
+        current.accept_document(&ca.revocations(7, 9)),
         Ok(UpdateOutcome::Same)
     ));
-    assert!(held.take(&other.revocations(8, 9)).is_err());
+    assert!(current.accept_document(&other.revocations(8, 9)).is_err());
     assert!(
-        held.is_ca_revoked("09")
-            && held.is_ca_revoked("9")
-            && !held.is_ca_revoked("0a")
-            && held.is_ca_revoked("no number")
+        current.is_serial_revoked("09")
+            && current.is_serial_revoked("9")
+            && !current.is_serial_revoked("0a")
+            && current.is_serial_revoked("no number")
     );
-    let Ok(UpdateOutcome::New(_, next)) = held.take(&ca.revocations(8, 10)) else {
-        panic!("not taken")
+    let Ok(UpdateOutcome::New(_, next)) = current.accept_document(&ca.revocations(8, 10)) else {
+        panic!("not accepted")
     };
-    assert_eq!(next.revoked_since(&held), [prefix(10)].into());
+    assert_eq!(next.revoked_since(&current), [prefix(10)].into());
 }
 
 #[test]
-fn an_answer_about_another_node_is_not_believed() {
+fn an_answer_about_another_node_is_rejected() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, SERVER, 9);
-        let answer = ask(&client(&ca, CLIENT)).await;
+        let answer = fetch_from_server(&client(&ca, CLIENT)).await;
         assert!(
             matches!(answer, Err(PeerApiError::OtherNode { .. })),
             "{answer:?}"
@@ -256,23 +266,23 @@ impl Actor for FakeSink {
 impl Handler<PeersReported> for FakeSink {
     type Result = ();
 
-    fn handle(&mut self, heard: PeersReported, _: &mut Self::Context) {
-        let _ = self.0.send(heard);
+    fn handle(&mut self, reported: PeersReported, _: &mut Self::Context) {
+        let _ = self.0.send(reported);
     }
 }
 
 #[test]
-fn a_node_of_babels_table_is_asked_and_its_answer_is_reported() {
+fn a_node_in_babels_table_is_asked_and_its_answer_is_reported() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, SERVER, SERVER);
-        let (sink, mut told) = mpsc::unbounded_channel();
-        let to = vec![FakeSink(sink).start().recipient()];
+        let (sink, mut reports) = mpsc::unbounded_channel();
+        let readers = vec![FakeSink(sink).start().recipient()];
         let client = PeerDiscovery::new(PeerDiscoveryDeps {
             me: prefix(CLIENT),
             store: Store::new(Clock::boottime(), prefix(CLIENT)),
             peers: client(&ca, CLIENT),
-            readers: to,
+            readers,
         });
         let route = |number| Route {
             node: prefix(number),
@@ -291,14 +301,14 @@ fn a_node_of_babels_table_is_asked_and_its_answer_is_reported() {
             table,
             exit_routes: wire::babel::ExitRoutes::default(),
         });
-        let heard = timeout(Duration::from_secs(5), told.recv())
+        let reported = timeout(Duration::from_secs(5), reports.recv())
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(heard.source, PeerSource::Itself);
+        assert_eq!(reported.source, PeerSource::Itself);
         let endpoints = vec![endpoint("udp:45.67.0.1:1194")];
         assert_eq!(
-            heard.peers,
+            reported.peers,
             [PeerReport {
                 peer: prefix(SERVER),
                 endpoints,
@@ -309,15 +319,15 @@ fn a_node_of_babels_table_is_asked_and_its_answer_is_reported() {
 }
 
 #[test]
-fn a_node_that_is_not_granted_all_locks_keeps_none_and_dead_neighbours_are_skipped() {
+fn a_node_that_does_not_get_all_restart_locks_keeps_none_and_dead_neighbours_are_skipped() {
     check(|| async {
         let ca = Ca::new();
         serve(&ca, SERVER, SERVER);
-        ask(&client(&ca, CLIENT)).await.unwrap();
+        fetch_from_server(&client(&ca, CLIENT)).await.unwrap();
         let all = || [prefix(SERVER), prefix(99)].into();
-        for (own_is_free, expected) in [(true, true), (false, false)] {
+        for (is_own_free, expected) in [(true, true), (false, false)] {
             let own = SharedRestartLock::new(Clock::from_fn(|| Uptime::from_secs(100)));
-            assert!(own_is_free || own.acquire(prefix(20)));
+            assert!(is_own_free || own.acquire(prefix(20)));
             let granted =
                 restart_lock::acquire_all(prefix(CLIENT), all(), own.clone(), client(&ca, CLIENT))
                     .await;

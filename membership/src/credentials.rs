@@ -1,7 +1,7 @@
-//! Our certificate and key, and TLS between members made of them.
+//! The node's certificate and key, and the TLS configurations that are made from them.
 //!
-//! Both ends show a certificate that the network's CA signed; a server's must bear the address that was
-//! asked, a client's the address it comes from. Knows nothing of HTTP.
+//! Both ends of a connection present a certificate that the network's CA signed. A server's certificate must
+//! contain the address that the client dialled, a client's the address that it connects from. Knows nothing of HTTP.
 
 use arc_swap::ArcSwap;
 use policies::names::Prefix;
@@ -21,30 +21,30 @@ use std::{
 };
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
-/// Why no TLS can be made of the files.
+/// The reason why no TLS configuration can be made from the files.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// The text is not the expected PEM.
-    #[error("cannot read the {what} as PEM")]
+    #[error("cannot read the {content} as PEM")]
     Pem {
-        /// `CA certificate`, `certificate`, `key`.
-        what: &'static str,
+        /// The expected content: `CA certificate`, `certificate` or `key`.
+        content: &'static str,
         /// The parser's error.
         #[source]
         source: pem::Error,
     },
-    /// They do not fit together, or are of a kind that we do not use.
+    /// The key does not belong to the certificate, or rustls does not support their algorithms.
     #[error("cannot use the CA certificate, certificate and key for TLS")]
     Tls(#[from] rustls::Error),
-    /// The HTTP client does not take them.
-    #[error("cannot make an HTTP client of the certificate and key")]
+    /// The HTTP client cannot be built with the certificate and key.
+    #[error("cannot build an HTTP client with the certificate and key")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The CA certificate cannot verify clients.
+    /// The CA certificate cannot be used to verify clients.
     #[error("cannot verify members with the CA certificate")]
     Verifier(#[from] VerifierBuilderError),
 }
 
-/// The TLS configuration with which the peer API answers; its server restarts when this changes.
+/// The TLS configuration of the peer API's server, which restarts whenever this changes.
 pub type SharedServerTls = Arc<ArcSwap<ServerConfig>>;
 
 /// The node's certificate and key, which prove its membership. The debug output omits the key.
@@ -64,53 +64,55 @@ impl NodeCredentials {
     /// Reads the contents of `ca.crt`, `node.crt` and `node.key`.
     ///
     /// # Errors
-    /// One of them is no PEM of its kind.
+    /// One of them is not PEM of the expected kind.
     pub fn from_pem(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
-        let bad = |what| move |source| CredentialsError::Pem { what, source };
+        let bad_pem = |content| move |source| CredentialsError::Pem { content, source };
         Ok(Self {
             cas: CertificateDer::pem_slice_iter(ca)
                 .collect::<Result<_, _>>()
-                .map_err(bad("CA certificate"))?,
+                .map_err(bad_pem("CA certificate"))?,
             chain: CertificateDer::pem_slice_iter(certificate)
                 .collect::<Result<_, _>>()
-                .map_err(bad("certificate"))?,
-            key: PrivateKeyDer::from_pem_slice(key).map_err(bad("key"))?,
+                .map_err(bad_pem("certificate"))?,
+            key: PrivateKeyDer::from_pem_slice(key).map_err(bad_pem("key"))?,
         })
     }
 
-    /// TLS 1.3 towards members: only the network's CA is trusted.
+    /// Returns the configuration for calls to other nodes: TLS 1.3, and only the network's CAs are trusted.
     ///
     /// # Errors
-    /// The files do not fit together.
-    pub fn client(&self) -> Result<ClientConfig, CredentialsError> {
-        let mut config = ClientConfig::builder_with_provider(provider())
+    /// The key does not belong to the certificate, or a CA certificate cannot be used.
+    pub fn peer_client_config(&self) -> Result<ClientConfig, CredentialsError> {
+        let mut config = ClientConfig::builder_with_provider(crypto_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(self.roots()?)
+            .with_root_certificates(self.root_store()?)
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
 
-    /// TLS towards the registry.
+    /// Returns the configuration for calls to the registry: rustls' default TLS versions, and only the network's CAs are trusted.
     ///
     /// # Errors
-    /// The files do not fit together.
-    pub fn registry_client(&self) -> Result<ClientConfig, CredentialsError> {
-        let config = ClientConfig::builder_with_provider(provider())
+    /// The key does not belong to the certificate, or a CA certificate cannot be used.
+    pub fn registry_client_config(&self) -> Result<ClientConfig, CredentialsError> {
+        let config = ClientConfig::builder_with_provider(crypto_provider())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(self.roots()?)
+            .with_root_certificates(self.root_store()?)
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
         Ok(config)
     }
 
-    /// TLS 1.3 for members only: who has no certificate of the network's CA does not get in.
+    /// Returns the configuration of the peer API's server: TLS 1.3, and every client must present a certificate of the
+    /// network's CA.
     ///
     /// # Errors
-    /// The files do not fit together.
-    pub fn server(&self) -> Result<ServerConfig, CredentialsError> {
-        let roots = Arc::new(self.roots()?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
-        let mut config = ServerConfig::builder_with_provider(provider())
+    /// The key does not belong to the certificate, or a CA certificate cannot be used.
+    pub fn server_config(&self) -> Result<ServerConfig, CredentialsError> {
+        let roots = Arc::new(self.root_store()?);
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots, crypto_provider()).build()?;
+        let mut config = ServerConfig::builder_with_provider(crypto_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
@@ -118,44 +120,44 @@ impl NodeCredentials {
         Ok(config)
     }
 
-    fn roots(&self) -> Result<RootCertStore, CredentialsError> {
+    fn root_store(&self) -> Result<RootCertStore, CredentialsError> {
         let mut roots = RootCertStore::empty();
         self.cas.iter().try_for_each(|ca| roots.add(ca.clone()))?;
         Ok(roots)
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
 /// The identity that a node's certificate states.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
-    /// Its one common name.
+pub struct CertificateIdentity {
+    /// The node's prefix, which is the certificate's only common name.
     pub prefix: Prefix,
     /// Serial number, lower-case hex.
     pub serial: String,
-    /// SHA-256 of its key's SPKI, lower-case hex.
+    /// SHA-256 of the public key's SPKI, lower-case hex.
     pub key: String,
 }
 
-/// Reads a node's certificate; `None` where it is none.
-pub fn named(certificate: &[u8]) -> Option<Named> {
+/// Reads the identity from a node's certificate (DER); `None` if it is not a node's.
+pub fn read_identity(certificate: &[u8]) -> Option<CertificateIdentity> {
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
     let mut names = certificate.subject().iter_common_name();
     let (name, None) = (names.next()?, names.next()) else {
         return None;
     };
-    Some(Named {
+    Some(CertificateIdentity {
         prefix: name.as_str().ok()?.parse().ok()?,
         serial: wire::serial::of_octets(certificate.raw_serial())?,
         key: wire::signed::sha256_hex(certificate.public_key().raw),
     })
 }
 
-/// Whether the certificate bears that address as an iPAddress of its subject alternative names.
-pub fn bears_address(certificate: &CertificateDer<'_>, address: IpAddr) -> bool {
+/// Returns whether an iPAddress among the certificate's subject alternative names is this address.
+pub fn has_address(certificate: &CertificateDer<'_>, address: IpAddr) -> bool {
     let Ok((_, certificate)) = x509_parser::certificate::X509Certificate::from_der(certificate)
     else {
         return false;

@@ -1,12 +1,12 @@
-//! What makes this machine a member of its network, and how it speaks to the other members.
+//! The node's membership in its network: signed documents, certificate and key, and the clients of other members.
 //!
-//! The signed documents that the node currently holds, its certificate and key with the TLS
-//! configurations made of them, and the clients of the registry's API and of other nodes' peer API.
-//! Knows no actor, no schedule and no policy: when something is fetched or renewed is decided above.
+//! This crate holds the current signed documents, makes TLS configurations from the certificate and key, and calls the
+//! registry's API and other nodes' peer API. It knows no actor, no schedule and no policy: its callers decide when
+//! something is fetched or renewed.
 //!
 //! | to … | start at |
 //! | --- | --- |
-//! | ask what the network's parameters, keys or revocations are | [`documents::CurrentDocuments`] |
+//! | read the network's parameters, keys or revocations | [`documents::CurrentDocuments`] |
 //! | check a certificate, or read its subject and lifetime | [`certificate`] |
 //! | set up TLS with the node's certificate | [`credentials`] |
 //! | call the registry | [`registry_api`] |

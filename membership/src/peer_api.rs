@@ -1,7 +1,7 @@
-//! Calls other nodes over the overlay, with our certificate on the connection.
+//! Calls the peer API of other nodes over the overlay, with the node's certificate on the connection.
 //!
-//! Answers are bounded in size and time, and filtered; they prove nothing but what the certificate
-//! proves.
+//! Answers are limited in size and time, and endpoints that nobody could dial are dropped. The certificate proves which
+//! node answers; nothing proves that the answer is true.
 
 use crate::{
     credentials::{CredentialsError, NodeCredentials},
@@ -26,9 +26,9 @@ use wire::{
     signed::SignedDocument,
 };
 
-/// Largest time that an answer may take.
+/// Maximum duration of a call, with its connection and answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// This node's own document; whoever learns of new endpoints publishes a new one.
+/// The document about this node; the actors that change its endpoints or versions publish a new one.
 pub type SharedNodeDocument = Arc<ArcSwap<NodeDocument>>;
 
 /// The endpoints of one peer, as reported by it or by another node.
@@ -46,43 +46,43 @@ pub struct PeerReport {
 /// The reason why a node's answer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerApiError {
-    /// No connection, no such certificate, no answer in time.
-    #[error("cannot ask {peer}")]
+    /// The connection failed, TLS rejected a certificate, or the answer was late or an HTTP error.
+    #[error("cannot call {peer}")]
     Http {
-        /// The node that was asked.
+        /// The node that was called.
         peer: Prefix,
         /// The client's error.
         #[source]
         source: reqwest::Error,
     },
-    /// Longer than any honest one.
-    #[error("{peer} answered more than {limit} bytes")]
+    /// The answer is longer than a valid one can be.
+    #[error("{peer} answered with more than {limit} bytes")]
     TooLong {
-        /// The node that was asked.
+        /// The node that was called.
         peer: Prefix,
         /// The limit in bytes.
         limit: usize,
     },
     /// The answer is not a document of this version.
-    #[error("{peer} answered no document of ours")]
+    #[error("{peer} answered with something other than the expected document")]
     Document {
-        /// The node that was asked.
+        /// The node that was called.
         peer: Prefix,
         /// The parser's error.
         #[source]
         source: serde_json::Error,
     },
-    /// It speaks of another node.
+    /// The answer is about another node.
     #[error("{peer} answered as {answered}")]
     OtherNode {
-        /// The node that was asked.
+        /// The node that was called.
         peer: Prefix,
         /// The node that the answer is about.
         answered: Prefix,
     },
 }
 
-/// Asks members; cheap to clone. Its clones share the certificate that they show.
+/// A client of the peer API of all nodes; cheap to clone. All clones share one certificate.
 #[derive(Clone)]
 pub struct PeerApiClient {
     http: Arc<ArcSwap<reqwest::Client>>,
@@ -97,22 +97,22 @@ pub struct PeerApiClient {
 pub struct PeerApiSettings {
     /// The prefix of this node.
     pub me: Prefix,
-    /// The network: from a prefix to an address.
+    /// The network, which maps a prefix to a node address.
     pub network: Network,
-    /// The others' port: [`wire::peer::PORT`].
+    /// The port of other nodes' peer API: [`wire::peer::PORT`].
     pub port: u16,
-    /// Believe private endpoints.
+    /// Whether endpoints with private addresses are accepted.
     pub private: PrivateEndpoints,
 }
 
 impl PeerApiClient {
-    /// Comes from our node address, so that the other end can compare it with our certificate.
+    /// Builds a client that connects from the node address, which the server compares with the certificate.
     ///
     /// # Errors
-    /// No TLS can be made of the certificate and key.
+    /// TLS cannot be set up with the certificate and key.
     pub fn new(
         settings: &PeerApiSettings,
-        member: &NodeCredentials,
+        credentials: &NodeCredentials,
     ) -> Result<Self, CredentialsError> {
         let (me, network, port, private) = (
             settings.me,
@@ -120,7 +120,11 @@ impl PeerApiClient {
             settings.port,
             settings.private.clone(),
         );
-        let http = Arc::new(ArcSwap::from_pointee(http(network, me, member)?));
+        let http = Arc::new(ArcSwap::from_pointee(http_client(
+            network,
+            me,
+            credentials,
+        )?));
         Ok(Self {
             http,
             me,
@@ -130,25 +134,29 @@ impl PeerApiClient {
         })
     }
 
-    /// From the next question on it, and each clone of it, shows that member's certificate.
+    /// Replaces the certificate and key of this client and of all its clones, from the next call on.
     ///
     /// # Errors
-    /// No TLS can be made of the certificate and key.
-    pub fn renew(&self, member: &NodeCredentials) -> Result<(), CredentialsError> {
+    /// TLS cannot be set up with the certificate and key; the client keeps the old ones.
+    pub fn replace_credentials(
+        &self,
+        credentials: &NodeCredentials,
+    ) -> Result<(), CredentialsError> {
         self.http
-            .store(Arc::new(http(self.network, self.me, member)?));
+            .store(Arc::new(http_client(self.network, self.me, credentials)?));
         Ok(())
     }
 
-    /// Returns the endpoints of a node, as it reports them; empty if it reports none.
+    /// Fetches the endpoints and transit cost that a node reports about itself. Endpoints that nobody could dial are
+    /// dropped, so that the list may be empty.
     ///
     /// # Errors
-    /// It did not answer, or not with what it should.
-    pub async fn ask(&self, peer: Prefix) -> Result<PeerReport, PeerApiError> {
-        let document = self.node(peer).await?;
-        let private = self.private.allowed();
-        let good = |endpoint: &Endpoint| dialable(*endpoint, self.network, private).is_ok();
-        let endpoints = document.endpoints.into_iter().filter(good).collect();
+    /// The call failed, or the answer is not the expected document.
+    pub async fn fetch_endpoints(&self, peer: Prefix) -> Result<PeerReport, PeerApiError> {
+        let document = self.fetch_node_document(peer).await?;
+        let private = self.private.are_allowed();
+        let is_dialable = |endpoint: &Endpoint| dialable(*endpoint, self.network, private).is_ok();
+        let endpoints = document.endpoints.into_iter().filter(is_dialable).collect();
         Ok(PeerReport {
             peer,
             endpoints,
@@ -156,11 +164,11 @@ impl PeerApiClient {
         })
     }
 
-    /// Returns a node's document about itself.
+    /// Fetches a node's document about itself.
     ///
     /// # Errors
-    /// It did not answer, or not with what it should.
-    pub async fn node(&self, peer: Prefix) -> Result<NodeDocument, PeerApiError> {
+    /// The call failed, or the answer is not the expected document.
+    pub async fn fetch_node_document(&self, peer: Prefix) -> Result<NodeDocument, PeerApiError> {
         let document: NodeDocument = self.get(peer, "/v1/node", ANSWER_LIMIT).await?;
         if document.prefix != peer {
             return Err(PeerApiError::OtherNode {
@@ -171,11 +179,11 @@ impl PeerApiClient {
         Ok(document)
     }
 
-    /// Returns a node's view of the network's routes; the caller adds the time of the request.
+    /// Fetches a node's view of the network's routes. Its `at` is zero: the caller sets it to the time of the answer.
     ///
     /// # Errors
-    /// It did not answer, or not with what it should.
-    pub async fn view(&self, peer: Prefix) -> Result<PeerRouteView, PeerApiError> {
+    /// The call failed, or the answer is not the expected document.
+    pub async fn fetch_route_view(&self, peer: Prefix) -> Result<PeerRouteView, PeerApiError> {
         let document: RouteViewDocument = self.get(peer, "/v1/route-view", ANSWER_LIMIT).await?;
         let RouteViewDocument {
             version: _,
@@ -193,7 +201,7 @@ impl PeerApiClient {
         }
         let mut distances: Vec<_> = distances
             .into_iter()
-            .map(|one| (one.node, one.metric))
+            .map(|distance| (distance.node, distance.metric))
             .collect();
         distances.sort_unstable();
         distances.dedup_by_key(|(node, _)| *node);
@@ -207,11 +215,11 @@ impl PeerApiClient {
         })
     }
 
-    /// The signed document that it holds; not verified here.
+    /// Fetches a node's current signed document. The caller must verify it.
     ///
     /// # Errors
-    /// It did not answer, or not what it should.
-    pub async fn document(
+    /// The call failed, or the answer is not a signed document.
+    pub async fn fetch_signed_document(
         &self,
         peer: Prefix,
         kind: DocumentKind,
@@ -219,17 +227,17 @@ impl PeerApiClient {
         self.get(peer, document_path(kind), DOCUMENT_LIMIT).await
     }
 
-    /// Gives it a signed document.
+    /// Posts a signed document to a node. Success only means that the node will verify it.
     ///
     /// # Errors
-    /// It did not take it.
-    pub async fn post(
+    /// The call failed, or the node rejected the document unread.
+    pub async fn post_signed_document(
         &self,
         peer: Prefix,
         kind: DocumentKind,
         document: &SignedDocument,
     ) -> Result<(), PeerApiError> {
-        let failed = |source| PeerApiError::Http { peer, source };
+        let http_error = |source| PeerApiError::Http { peer, source };
         let body = serde_json::to_vec(document)
             .map_err(|source| PeerApiError::Document { peer, source })?;
         let url = self.url(peer, document_path(kind));
@@ -243,54 +251,55 @@ impl PeerApiClient {
             .send()
             .await
             .and_then(reqwest::Response::error_for_status);
-        answer.map(drop).map_err(failed)
+        answer.map(drop).map_err(http_error)
     }
 
     /// Acquires a node's restart lock (`POST`), or releases it (`DELETE`); returns whether the
     /// node agreed.
     ///
     /// # Errors
-    /// It did not answer, or knows no restart lock.
-    pub async fn restart_lock(
+    /// The call failed, or the node's software has no restart lock.
+    pub async fn call_restart_lock(
         &self,
         peer: Prefix,
         method: reqwest::Method,
     ) -> Result<bool, PeerApiError> {
-        let failed = |source| PeerApiError::Http { peer, source };
+        let http_error = |source| PeerApiError::Http { peer, source };
         let answer = self
             .http
             .load()
             .request(method, self.url(peer, RESTART_LOCK_PATH))
             .send()
             .await
-            .map_err(failed)?;
-        let refused = answer.status() == reqwest::StatusCode::CONFLICT;
-        if refused {
+            .map_err(http_error)?;
+        let is_rejected = answer.status() == reqwest::StatusCode::CONFLICT;
+        if is_rejected {
             Ok(false)
         } else {
-            answer.error_for_status().map(|_| true).map_err(failed)
+            answer.error_for_status().map(|_| true).map_err(http_error)
         }
     }
 
-    fn url(&self, peer: Prefix, call: &str) -> String {
+    fn url(&self, peer: Prefix, path: &str) -> String {
         let address = SocketAddrV6::new(self.network.node_address(peer), self.port, 0, 0);
-        format!("https://{address}{call}")
+        format!("https://{address}{path}")
     }
 
     async fn get<T: DeserializeOwned>(
         &self,
         peer: Prefix,
-        call: &str,
+        path: &str,
         limit: usize,
     ) -> Result<T, PeerApiError> {
-        let failed = |source| PeerApiError::Http { peer, source };
-        let request = self.http.load().get(self.url(peer, call));
-        let asked = request.send().await;
-        let mut response = asked
+        let http_error = |source| PeerApiError::Http { peer, source };
+        let request = self.http.load().get(self.url(peer, path));
+        let mut response = request
+            .send()
+            .await
             .and_then(reqwest::Response::error_for_status)
-            .map_err(failed)?;
+            .map_err(http_error)?;
         let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        while let Some(chunk) = response.chunk().await.map_err(http_error)? {
             if answer.len() + chunk.len() > limit {
                 return Err(PeerApiError::TooLong { peer, limit });
             }
@@ -300,13 +309,13 @@ impl PeerApiClient {
     }
 }
 
-fn http(
+fn http_client(
     network: Network,
     me: Prefix,
-    member: &NodeCredentials,
+    credentials: &NodeCredentials,
 ) -> Result<reqwest::Client, CredentialsError> {
     let http = reqwest::Client::builder()
-        .tls_backend_preconfigured(member.client()?)
+        .tls_backend_preconfigured(credentials.peer_client_config()?)
         .local_address(std::net::IpAddr::V6(network.node_address(me)))
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

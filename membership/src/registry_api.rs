@@ -1,4 +1,4 @@
-//! Makes one call to a registry, bounded in time and size; knows nothing of when and why.
+//! Calls the registry's API, with limits on time and size. The caller decides when and why.
 
 use crate::credentials::NodeCredentials;
 use arc_swap::ArcSwap;
@@ -16,19 +16,19 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{error::Error, sync::Arc, time::Duration};
 use wire::registry::{ANSWER_LIMIT, Problem};
 
-/// A registry that does not take the connection within this is away.
-const CONNECT: Duration = Duration::from_secs(5);
+/// Maximum duration of a connection attempt, with its TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A call that took longer has failed.
+/// Maximum duration of a call that is not a long poll.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The reason why a call brought no answer.
+/// The reason why a call to the registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryApiError {
-    /// Certificates or keys that cannot be used.
+    /// TLS cannot be set up with the certificates and key.
     #[error("cannot set up TLS for the registry")]
     Tls(#[source] Box<dyn Error + Send + Sync>),
-    /// Nobody there, or the connection broke.
+    /// No connection was made, or it broke.
     #[error("the registry at {url} cannot be reached")]
     Unreachable {
         /// The registry's address, `https://HOST:PORT`.
@@ -37,34 +37,34 @@ pub enum RegistryApiError {
         #[source]
         source: reqwest::Error,
     },
-    /// It took too long.
+    /// The connection or the answer took too long.
     #[error("the registry at {url} did not answer in time")]
     TimedOut {
         /// The registry's address, `https://HOST:PORT`.
         url: String,
     },
-    /// The server has another key than the one that the invitation names.
+    /// No CA in the server's chain has the key that the invitation names.
     #[error("{url} is not the registry that the invitation names: its CA has another key")]
     WrongPin {
         /// The registry's address, `https://HOST:PORT`.
         url: String,
     },
-    /// The answer is no.
-    #[error("the registry says {status}: {title}: {detail}")]
-    No {
+    /// The registry answered with an HTTP error.
+    #[error("the registry rejected the request with HTTP status {status}: {title}: {detail}")]
+    Rejected {
         /// The HTTP status.
         status: u16,
-        /// Always the same for the same problem.
+        /// The title of the problem document (RFC 9457), which is the same for the same kind of problem.
         title: String,
-        /// The explanation, in words.
+        /// The detail of the problem document, about this request.
         detail: String,
     },
-    /// Too long, or not the document expected.
-    #[error("the registry at {url} gave an answer that cannot be read: {why}")]
+    /// The answer is too long, or not the expected document.
+    #[error("the registry at {url} sent an answer that cannot be read: {why}")]
     Unreadable {
         /// The registry's address, `https://HOST:PORT`.
         url: String,
-        /// The fault, in words.
+        /// The fault that was found, in words.
         why: String,
     },
 }
@@ -73,7 +73,7 @@ fn tls_error<E: Error + Send + Sync + 'static>(error: E) -> RegistryApiError {
     RegistryApiError::Tls(Box::new(error))
 }
 
-/// A client of one registry. Its clones share the certificate that they show.
+/// A client of one registry. All clones share one certificate.
 #[derive(Clone, Debug)]
 pub struct RegistryApiClient {
     client: Arc<ArcSwap<Client>>,
@@ -81,13 +81,14 @@ pub struct RegistryApiClient {
 }
 
 impl RegistryApiClient {
-    /// For a newcomer, who knows the registry by the SHA-256 of its CA's SPKI only.
+    /// Builds a client for a machine that is about to join. It has no certificate, and knows of the registry only the
+    /// SHA-256 of its CA's SPKI.
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub fn pinned(url: &str, pin: [u8; 32]) -> Result<Self, RegistryApiError> {
+    pub fn with_pinned_ca(url: &str, pin: [u8; 32]) -> Result<Self, RegistryApiError> {
         let provider = Arc::new(provider::default_provider());
-        let verifier = Arc::new(Pinned {
+        let verifier = Arc::new(PinnedCaVerifier {
             pin,
             provider: Arc::clone(&provider),
         });
@@ -97,102 +98,111 @@ impl RegistryApiClient {
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        Self::with(url, config)
+        Self::with_tls(url, config)
     }
 
-    /// For a member, who trusts the network's CA alone and shows its own certificate.
+    /// Builds a client for a node. It trusts only the network's CAs, and presents the node's certificate.
     ///
     /// # Errors
-    /// TLS cannot be set up with these.
-    pub fn member(url: &str, member: &NodeCredentials) -> Result<Self, RegistryApiError> {
-        Self::with(url, member.registry_client().map_err(tls_error)?)
+    /// TLS cannot be set up with the certificate and key.
+    pub fn with_credentials(
+        url: &str,
+        credentials: &NodeCredentials,
+    ) -> Result<Self, RegistryApiError> {
+        Self::with_tls(
+            url,
+            credentials.registry_client_config().map_err(tls_error)?,
+        )
     }
 
-    /// From the next call on it, and each clone of it, shows that member's certificate.
+    /// Replaces the certificate and key of this client and of all its clones, from the next call on.
     ///
     /// # Errors
-    /// TLS cannot be set up with it.
-    pub fn renew(&self, member: &NodeCredentials) -> Result<(), RegistryApiError> {
-        let client = Self::client(member.registry_client().map_err(tls_error)?)?;
+    /// TLS cannot be set up with the certificate and key; the client keeps the old ones.
+    pub fn replace_credentials(
+        &self,
+        credentials: &NodeCredentials,
+    ) -> Result<(), RegistryApiError> {
+        let client = Self::http_client(credentials.registry_client_config().map_err(tls_error)?)?;
         self.client.store(Arc::new(client));
         Ok(())
     }
 
-    fn with(url: &str, config: ClientConfig) -> Result<Self, RegistryApiError> {
-        let client = Arc::new(ArcSwap::from_pointee(Self::client(config)?));
+    fn with_tls(url: &str, config: ClientConfig) -> Result<Self, RegistryApiError> {
+        let client = Arc::new(ArcSwap::from_pointee(Self::http_client(config)?));
         Ok(Self {
             client,
             url: url.trim_end_matches('/').to_owned(),
         })
     }
 
-    fn client(config: ClientConfig) -> Result<Client, RegistryApiError> {
+    fn http_client(config: ClientConfig) -> Result<Client, RegistryApiError> {
         Client::builder()
             .tls_backend_preconfigured(config)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(10))
             .build()
             .map_err(tls_error)
     }
 
-    /// Reads a document.
+    /// Fetches a document.
     ///
     /// # Errors
-    /// No answer, or not the document.
-    pub async fn get<T: DeserializeOwned>(&self, call: &str) -> Result<T, RegistryApiError> {
-        self.ask(Method::GET, call, None).await
+    /// The call failed, or the answer is not the expected document.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, RegistryApiError> {
+        self.call(Method::GET, path, None).await
     }
 
-    /// Reads a document that the registry gives only once there is news; `None`: there was none within
-    /// the time that the call names. Takes at most `longest`.
+    /// Fetches a document by a long poll: the registry answers once there is a newer one, or after the time that the path
+    /// states. Returns `None` if there was no newer one. `timeout` limits the whole call.
     ///
     /// # Errors
-    /// No answer, or not the document.
-    pub async fn news<T: DeserializeOwned>(
+    /// The call failed, or the answer is not the expected document.
+    pub async fn long_poll<T: DeserializeOwned>(
         &self,
-        call: &str,
-        longest: Duration,
+        path: &str,
+        timeout: Duration,
     ) -> Result<Option<T>, RegistryApiError> {
-        let request = self.request(Method::GET, call, None).timeout(longest);
-        match self.answer(request).await? {
+        let request = self.request(Method::GET, path, None).timeout(timeout);
+        match self.read_answer(request).await? {
             (StatusCode::NO_CONTENT, _) => Ok(None),
-            (status, bytes) => self.document(status, &bytes).map(Some),
+            (status, bytes) => self.parse_answer(status, &bytes).map(Some),
         }
     }
 
-    /// Sends a document, and reads the answer.
+    /// Sends a document, and returns the document in the answer.
     ///
     /// # Errors
-    /// No answer, or it is no, or not the document expected.
+    /// The call failed, or the answer is not the expected document.
     pub async fn send<T: DeserializeOwned>(
         &self,
         method: Method,
-        call: &str,
+        path: &str,
         document: &impl Serialize,
     ) -> Result<T, RegistryApiError> {
         let body =
             serde_json::to_vec(document).map_err(|error| self.unreadable(error.to_string()))?;
-        self.ask(method, call, Some(body)).await
+        self.call(method, path, Some(body)).await
     }
 
-    async fn ask<T: DeserializeOwned>(
+    async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
-        call: &str,
+        path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, RegistryApiError> {
-        let (status, bytes) = self.answer(self.request(method, call, body)).await?;
-        self.document(status, &bytes)
+        let (status, bytes) = self.read_answer(self.request(method, path, body)).await?;
+        self.parse_answer(status, &bytes)
     }
 
-    fn request(&self, method: Method, call: &str, body: Option<Vec<u8>>) -> RequestBuilder {
+    fn request(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> RequestBuilder {
         let request = self
             .client
             .load()
-            .request(method, format!("{}{call}", self.url));
+            .request(method, format!("{}{path}", self.url));
         match body {
             Some(body) => request
                 .header("content-type", "application/json")
@@ -201,13 +211,20 @@ impl RegistryApiClient {
         }
     }
 
-    async fn answer(
+    async fn read_answer(
         &self,
         request: RequestBuilder,
     ) -> Result<(StatusCode, Vec<u8>), RegistryApiError> {
-        let mut answer = request.send().await.map_err(|error| self.failed(error))?;
+        let mut answer = request
+            .send()
+            .await
+            .map_err(|error| self.call_error(error))?;
         let mut bytes = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(|error| self.failed(error))? {
+        while let Some(part) = answer
+            .chunk()
+            .await
+            .map_err(|error| self.call_error(error))?
+        {
             if bytes.len() + part.len() > ANSWER_LIMIT {
                 return Err(self.unreadable(format!("it is longer than {ANSWER_LIMIT} bytes")));
             }
@@ -216,7 +233,7 @@ impl RegistryApiClient {
         Ok((answer.status(), bytes))
     }
 
-    fn document<T: DeserializeOwned>(
+    fn parse_answer<T: DeserializeOwned>(
         &self,
         status: StatusCode,
         bytes: &[u8],
@@ -226,7 +243,7 @@ impl RegistryApiClient {
                 .map_err(|error| self.unreadable(error.to_string()));
         }
         let problem: Problem = serde_json::from_slice(bytes).unwrap_or_default();
-        Err(RegistryApiError::No {
+        Err(RegistryApiError::Rejected {
             status: status.as_u16(),
             title: printable(&problem.title),
             detail: printable(&problem.detail),
@@ -240,14 +257,14 @@ impl RegistryApiClient {
         }
     }
 
-    fn failed(&self, source: reqwest::Error) -> RegistryApiError {
+    fn call_error(&self, source: reqwest::Error) -> RegistryApiError {
         let url = self.url.clone();
         if source.is_timeout() {
             return RegistryApiError::TimedOut { url };
         }
         let mut cause: Option<&(dyn Error + 'static)> = Some(&source);
         while let Some(error) = cause {
-            if is_wrong_pin(error) {
+            if is_pin_error(error) {
                 return RegistryApiError::WrongPin { url };
             }
             cause = error.source();
@@ -256,23 +273,26 @@ impl RegistryApiClient {
     }
 }
 
-/// rustls' error travels inside `io::Error`s, which show the cause of what they hold as their source,
-/// but never what they hold.
-fn is_wrong_pin(error: &(dyn Error + 'static)) -> bool {
-    let wrong = rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+/// Returns whether the error comes from [`PinnedCaVerifier`].
+///
+/// rustls' error is wrapped in `io::Error`s. The `source` of an `io::Error` skips the wrapped error itself, so each one must
+/// be unwrapped.
+fn is_pin_error(error: &(dyn Error + 'static)) -> bool {
+    let pin_error =
+        rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-        return *tls == wrong;
+        return *tls == pin_error;
     }
     match error
         .downcast_ref::<std::io::Error>()
         .and_then(std::io::Error::get_ref)
     {
-        Some(source) => is_wrong_pin(source),
+        Some(wrapped) => is_pin_error(wrapped),
         None => false,
     }
 }
 
-/// What another program wrote, fit for one line of ours.
+/// Makes another program's text fit for one line of a log: at most 200 characters, without control characters.
 fn printable(text: &str) -> String {
     text.chars()
         .take(200)
@@ -280,15 +300,15 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-/// Takes a server whose chain holds a CA with this pin, if that CA stands behind its certificate for the
-/// name that was called.
+/// Accepts a server whose chain contains the CA with the pinned key, if that CA issued the server's certificate and the
+/// certificate is for the host name in the URL.
 #[derive(Debug)]
-struct Pinned {
+struct PinnedCaVerifier {
     pin: [u8; 32],
     provider: Arc<CryptoProvider>,
 }
 
-impl Pinned {
+impl PinnedCaVerifier {
     fn has_pin(&self, certificate: &CertificateDer<'_>) -> bool {
         let parsed = x509_parser::parse_x509_certificate(certificate);
         parsed.is_ok_and(|(_, certificate)| {
@@ -298,7 +318,7 @@ impl Pinned {
     }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedCaVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -307,12 +327,12 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let wrong =
+        let pin_error =
             rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
         let ca = intermediates
             .iter()
             .find(|certificate| self.has_pin(certificate))
-            .ok_or(wrong)?;
+            .ok_or(pin_error)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
@@ -327,8 +347,8 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, known)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -337,8 +357,8 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, known)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

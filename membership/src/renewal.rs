@@ -1,6 +1,6 @@
-//! Renews the node's certificate: asks the registry, checks the answer, and replaces the file.
+//! Renews the node's certificate: requests a new one from the registry, checks it, and replaces the file.
 //!
-//! When a renewal is due, and what follows from it, is decided above.
+//! The caller decides when a renewal is due, and which processes restart after it.
 
 use crate::{
     certificate::{BadCertificate, Certificate},
@@ -18,15 +18,15 @@ pub enum RenewalError {
     /// The registry did not answer, or rejected the request.
     #[error(transparent)]
     Call(#[from] RegistryApiError),
-    /// The fresh certificate is not good.
-    #[error("the registry gave a certificate that is not good")]
+    /// The registry's certificate may not replace the old one.
+    #[error("the registry returned a certificate that cannot replace the present one")]
     Bad(#[from] BadCertificate),
-    /// The fresh certificate cannot be written.
+    /// The new certificate cannot be written.
     #[error(transparent)]
     Write(#[from] FileError),
 }
 
-/// Asks the registry for a fresh certificate; `csr` is a request (PKCS #10, PEM) with the node's key.
+/// Requests a new certificate from the registry; `csr` is a certificate request (PKCS #10, PEM) for the node's key.
 ///
 /// # Errors
 /// The registry did not answer, or rejected the request.
@@ -43,18 +43,17 @@ pub async fn request(
         .await
 }
 
-/// Checks a fresh certificate against the old one and the trusted CAs, and puts it in the place of
-/// the file at `path`.
+/// Checks a new certificate against the old one and the trusted CAs, and replaces the file at `path` with it.
 ///
 /// # Errors
-/// The certificate is not good, or cannot be written; then the old one stays.
+/// The new certificate is rejected or cannot be written; the old one stays in place.
 pub fn install(
     renewed: &Renewed,
     old: &Certificate,
     cas: &[CertificateDer<'_>],
     path: &Path,
 ) -> Result<Certificate, RenewalError> {
-    let fresh = old.follows(&renewed.certificate, cas)?;
+    let new = old.check_successor(&renewed.certificate, cas)?;
     replace(path, renewed.certificate.as_bytes(), 0o644, None)?;
-    Ok(fresh)
+    Ok(new)
 }

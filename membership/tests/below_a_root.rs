@@ -1,4 +1,5 @@
-//! Takes documents below a root: of CAs that replace each other, and of a thief who holds the key of one.
+//! Tests which documents are accepted below a root: from intermediate CAs that replace each other, and from a thief with the
+//! key of one.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,66 +20,76 @@ use wire::{
     signed::{SIGNER_NAME, SignedDocument, seal},
 };
 
-/// A CA at work.
+/// A CA with its key.
 struct Ca {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
     pem: String,
 }
 
-fn named(name: &str) -> CertificateParams {
+fn params_named(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params
 }
 
-fn ca_params(name: &str, serial: u64, below: u8) -> CertificateParams {
-    let mut params = named(name);
+fn ca_params(name: &str, serial: u64, path_length: u8) -> CertificateParams {
+    let mut params = params_named(name);
     params.serial_number = Some(serial.into());
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     params
 }
 
 impl Ca {
-    fn alone(name: &str, below: u8) -> Self {
-        let (params, key) = (ca_params(name, 1, below), KeyPair::generate().unwrap());
-        let made = params.self_signed(&key).unwrap();
+    fn self_signed(name: &str, path_length: u8) -> Self {
+        let (params, key) = (
+            ca_params(name, 1, path_length),
+            KeyPair::generate().unwrap(),
+        );
+        let certificate = params.self_signed(&key).unwrap();
         Self {
-            der: made.der().clone(),
-            pem: made.pem(),
+            der: certificate.der().clone(),
+            pem: certificate.pem(),
             issuer: Issuer::new(params, key),
         }
     }
 
-    fn below(root: &Self, serial: u64) -> Self {
+    fn intermediate(root: &Self, serial: u64) -> Self {
         let (params, key) = (ca_params("online", serial, 0), KeyPair::generate().unwrap());
-        let made = params.signed_by(&key, &root.issuer).unwrap();
+        let certificate = params.signed_by(&key, &root.issuer).unwrap();
         Self {
-            der: made.der().clone(),
-            pem: made.pem(),
+            der: certificate.der().clone(),
+            pem: certificate.pem(),
             issuer: Issuer::new(params, key),
         }
     }
 
-    /// A document by a signer of this CA; `between`: a root stands above it.
-    fn signs(&self, between: bool, document: &impl serde::Serialize) -> SignedDocument {
-        let mut params = named(SIGNER_NAME);
+    /// Signs a document with a new signer's certificate of this CA. The envelope contains the CA too if `is_intermediate`.
+    fn sign_document(
+        &self,
+        is_intermediate: bool,
+        document: &impl serde::Serialize,
+    ) -> SignedDocument {
+        let mut params = params_named(SIGNER_NAME);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let payload = serde_json::to_vec(document).unwrap();
         let signature = key.sign(&payload).unwrap();
-        let chain = (&certificate.der()[..], between.then_some(&self.der[..]));
+        let chain = (
+            &certificate.der()[..],
+            is_intermediate.then_some(&self.der[..]),
+        );
         seal(&payload, chain, &key.subject_public_key_info(), &signature)
     }
 
-    /// The chain of a node's certificate.
-    fn node(&self) -> Vec<CertificateDer<'static>> {
-        let made = named("7/16")
+    /// Issues a node's certificate; returns its chain.
+    fn node_chain(&self) -> Vec<CertificateDer<'static>> {
+        let certificate = params_named("7/16")
             .signed_by(&KeyPair::generate().unwrap(), &self.issuer)
             .unwrap();
-        vec![made.der().clone(), self.der.clone()]
+        vec![certificate.der().clone(), self.der.clone()]
     }
 }
 
@@ -100,8 +111,8 @@ fn network(version: u64, authorities: &[&Ca]) -> NetworkDocument {
     }
 }
 
-fn list(version: u64, revoked_ca: &[&str]) -> Revocations {
-    let authorities = revoked_ca.iter().map(ToString::to_string).collect();
+fn revocations(version: u64, revoked_cas: &[&str]) -> Revocations {
+    let authorities = revoked_cas.iter().map(ToString::to_string).collect();
     Revocations {
         kind: DocumentKind::Revocations,
         version,
@@ -110,77 +121,96 @@ fn list(version: u64, revoked_ca: &[&str]) -> Revocations {
     }
 }
 
-/// What is held after that document, which must be taken.
+/// Returns the current documents after `document`, which must be accepted as a newer one.
 #[track_caller]
-fn taken(held: &CurrentDocuments, document: &SignedDocument) -> CurrentDocuments {
-    match held.take(document) {
+fn accept(current: &CurrentDocuments, document: &SignedDocument) -> CurrentDocuments {
+    match current.accept_document(document) {
         Ok(UpdateOutcome::New(_, next)) => *next,
-        other => panic!("{other:?}"),
+        outcome => panic!("{outcome:?}"),
     }
 }
 
-fn holding(cas: &[&Ca]) -> CurrentDocuments {
+/// The documents of a node that trusts these CAs and has none yet.
+fn trusting(cas: &[&Ca]) -> CurrentDocuments {
     CurrentDocuments::new(cas.iter().map(|ca| ca.der.clone()).collect())
 }
 
-/// A root, and two CAs that it certified one after the other.
-fn cast() -> (Ca, Ca, Ca) {
-    let root = Ca::alone("root", 1);
-    let (first, second) = (Ca::below(&root, 0x100), Ca::below(&root, 0x200));
+/// A root, and two intermediate CAs that it certified one after the other.
+fn root_and_two_cas() -> (Ca, Ca, Ca) {
+    let root = Ca::self_signed("root", 1);
+    let (first, second) = (
+        Ca::intermediate(&root, 0x100),
+        Ca::intermediate(&root, 0x200),
+    );
     (root, first, second)
 }
 
 #[test]
-fn a_later_ca_outruns_an_earlier_one_whatever_the_versions() {
-    let (root, first, second) = cast();
-    let held = taken(
-        &holding(&[&root]),
-        &first.signs(true, &network(u64::MAX, &[])),
+fn a_document_of_a_later_ca_replaces_one_of_an_earlier_ca_whatever_the_versions() {
+    let (root, first, second) = root_and_two_cas();
+    let current = accept(
+        &trusting(&[&root]),
+        &first.sign_document(true, &network(u64::MAX, &[])),
     );
-    let held = taken(&held, &second.signs(true, &network(3, &[])));
-    assert_eq!(held.version(DocumentKind::Network), 3);
-    let again = held.take(&first.signs(true, &network(u64::MAX, &[])));
+    let current = accept(&current, &second.sign_document(true, &network(3, &[])));
+    assert_eq!(current.version(DocumentKind::Network), 3);
+    let again = current.accept_document(&first.sign_document(true, &network(u64::MAX, &[])));
     assert!(
         matches!(again, Ok(UpdateOutcome::Older(DocumentKind::Network))),
         "{again:?}"
     );
-    let held = taken(&held, &first.signs(true, &list(u64::MAX, &[])));
-    let held = taken(&held, &second.signs(true, &list(1, &[])));
+    let current = accept(
+        &current,
+        &first.sign_document(true, &revocations(u64::MAX, &[])),
+    );
+    let current = accept(&current, &second.sign_document(true, &revocations(1, &[])));
     assert!(matches!(
-        held.take(&second.signs(true, &list(1, &[]))),
+        current.accept_document(&second.sign_document(true, &revocations(1, &[]))),
         Ok(UpdateOutcome::Same)
     ));
 }
 
 #[test]
 fn documents_of_a_revoked_ca_are_rejected_and_its_certificates_are_renewed() {
-    let (root, first, second) = cast();
-    let held = taken(&holding(&[&root]), &first.signs(true, &network(5, &[])));
-    let (old, new) = (first.node(), second.node());
-    assert!(!held.is_superseded(&old) && !held.is_superseded(&new));
-    let signs = taken(&held, &second.signs(true, &network(6, &[])));
-    assert!(signs.is_superseded(&old) && !signs.is_superseded(&new));
-    // Revoked by a list alone, as if the network document had not come yet.
-    let held = taken(&held, &second.signs(true, &list(2, &["100"])));
-    assert!(held.is_superseded(&old) && !held.is_superseded(&new));
-    assert!(held.is_ca_revoked("0100") && !held.is_ca_revoked("0200"));
+    let (root, first, second) = root_and_two_cas();
+    let current = accept(
+        &trusting(&[&root]),
+        &first.sign_document(true, &network(5, &[])),
+    );
+    let (old, new) = (first.node_chain(), second.node_chain());
+    assert!(!current.is_superseded(&old) && !current.is_superseded(&new));
+    let with_second_ca = accept(&current, &second.sign_document(true, &network(6, &[])));
+    assert!(with_second_ca.is_superseded(&old) && !with_second_ca.is_superseded(&new));
+    // The revocation list of the second CA suffices: its network document may arrive later.
+    let current = accept(
+        &current,
+        &second.sign_document(true, &revocations(2, &["100"])),
+    );
+    assert!(current.is_superseded(&old) && !current.is_superseded(&new));
+    assert!(current.is_serial_revoked("0100") && !current.is_serial_revoked("0200"));
     assert_eq!(
-        (held.serials().collect::<Vec<_>>(), held.revoked_ca_count()),
+        (
+            current.revoked_serials().collect::<Vec<_>>(),
+            current.revoked_ca_count()
+        ),
         (vec!["100"], 1)
     );
     for document in [
-        first.signs(true, &network(9, &[])),
-        first.signs(true, &list(9, &[])),
+        first.sign_document(true, &network(9, &[])),
+        first.sign_document(true, &revocations(9, &[])),
     ] {
-        let outcome = held.take(&document);
+        let outcome = current.accept_document(&document);
         assert!(
             matches!(outcome, Err(DocumentRejected::RevokedCa)),
             "{outcome:?}"
         );
     }
-    // Nobody bars the later CA by the earlier one's word.
-    let held = taken(&holding(&[&root]), &second.signs(true, &list(1, &[])));
-    let outcome = held.take(&first.signs(true, &list(9, &["200"])));
+    // The earlier CA cannot revoke the later one.
+    let current = accept(
+        &trusting(&[&root]),
+        &second.sign_document(true, &revocations(1, &[])),
+    );
+    let outcome = current.accept_document(&first.sign_document(true, &revocations(9, &["200"])));
     assert!(
         matches!(outcome, Ok(UpdateOutcome::Older(_))),
         "{outcome:?}"
@@ -188,34 +218,51 @@ fn documents_of_a_revoked_ca_are_rejected_and_its_certificates_are_renewed() {
 }
 
 #[test]
-fn a_ca_below_a_root_brings_in_no_other_ca_and_does_not_give_up_the_root() {
-    let (root, first, _) = cast();
-    let (thief, rival) = (Ca::alone("thief", 0), Ca::alone("root", 1));
-    let check = |held: &CurrentDocuments, authorities: &[&Ca], good: bool| {
-        let outcome = held.take(&first.signs(true, &network(7, authorities)));
-        let refused = matches!(outcome, Err(DocumentRejected::OtherTrust));
-        assert_eq!((outcome.is_ok(), refused), (good, !good), "{outcome:?}");
+fn a_document_below_an_intermediate_ca_can_neither_add_a_ca_nor_remove_the_root() {
+    let (root, first, _) = root_and_two_cas();
+    let (thief, rival) = (Ca::self_signed("thief", 0), Ca::self_signed("root", 1));
+    let check = |current: &CurrentDocuments, authorities: &[&Ca], is_accepted: bool| {
+        let outcome = current.accept_document(&first.sign_document(true, &network(7, authorities)));
+        let is_other_trust = matches!(outcome, Err(DocumentRejected::OtherTrust));
+        assert_eq!(
+            (outcome.is_ok(), is_other_trust),
+            (is_accepted, !is_accepted),
+            "{outcome:?}"
+        );
     };
-    let held = holding(&[&root]);
-    check(&held, &[], true);
-    check(&held, &[&root], true);
-    check(&held, &[&root, &thief], false);
-    check(&held, &[&thief], false);
-    check(&held, &[&rival], false);
-    // A CA that stood for itself before there was a root is let go.
-    check(&holding(&[&thief, &root]), &[&root], true);
-    check(&holding(&[&thief, &root]), &[&thief], false);
+    let current = trusting(&[&root]);
+    check(&current, &[], true);
+    check(&current, &[&root], true);
+    check(&current, &[&root, &thief], false);
+    check(&current, &[&thief], false);
+    check(&current, &[&rival], false);
+    // A CA that was trusted before the root may be removed.
+    check(&trusting(&[&thief, &root]), &[&root], true);
+    check(&trusting(&[&thief, &root]), &[&thief], false);
 }
 
 #[test]
-fn a_network_changes_from_a_ca_that_stands_for_itself_to_a_root() {
-    let (root, first, _) = cast();
-    let old = Ca::alone("old", 0);
-    let held = taken(&holding(&[&old]), &old.signs(false, &network(1, &[])));
-    let held = taken(&held, &old.signs(false, &network(2, &[&old, &root])));
-    assert_eq!(held.cas().len(), 2);
-    let held = taken(&held, &first.signs(true, &network(3, &[&root, &old])));
-    let held = taken(&held, &first.signs(true, &network(4, &[&root])));
-    assert_eq!(held.cas(), [root.der]);
-    assert!(held.take(&old.signs(false, &network(9, &[&old]))).is_err());
+fn a_network_changes_from_a_trusted_ca_without_a_root_to_a_root() {
+    let (root, first, _) = root_and_two_cas();
+    let old = Ca::self_signed("old", 0);
+    let current = accept(
+        &trusting(&[&old]),
+        &old.sign_document(false, &network(1, &[])),
+    );
+    let current = accept(
+        &current,
+        &old.sign_document(false, &network(2, &[&old, &root])),
+    );
+    assert_eq!(current.cas().len(), 2);
+    let current = accept(
+        &current,
+        &first.sign_document(true, &network(3, &[&root, &old])),
+    );
+    let current = accept(&current, &first.sign_document(true, &network(4, &[&root])));
+    assert_eq!(current.cas(), [root.der]);
+    assert!(
+        current
+            .accept_document(&old.sign_document(false, &network(9, &[&old])))
+            .is_err()
+    );
 }

@@ -1,4 +1,4 @@
-//! Judges certificates that a registry might give.
+//! Tests which certificates of a registry may replace the present one.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -23,7 +23,7 @@ fn ca() -> Ca {
     (Issuer::new(params, key), der)
 }
 
-/// A certificate of node `number` for three years until the begin of `year`.
+/// A certificate of node `number` that is valid for three years and expires on 1 January of `year`.
 fn certificate(
     ca: &Ca,
     key: &KeyPair,
@@ -52,40 +52,40 @@ fn pem(der: &CertificateDer<'_>) -> String {
 
 #[track_caller]
 fn check(
-    fresh: impl FnOnce(&Ca, &KeyPair) -> CertificateDer<'static>,
+    make_new: impl FnOnce(&Ca, &KeyPair) -> CertificateDer<'static>,
     expected: Result<i64, BadCertificate>,
 ) {
     let (ca, key) = (ca(), KeyPair::generate().unwrap());
     let old = Certificate::read(&[certificate(&ca, &key, 7, 1, 2030)]).unwrap();
-    let followed = old.follows(&pem(&fresh(&ca, &key)), std::slice::from_ref(&ca.1));
-    assert_eq!(followed.map(|read| read.not_after_s), expected);
+    let result = old.check_successor(&pem(&make_new(&ca, &key)), std::slice::from_ref(&ca.1));
+    assert_eq!(result.map(|new| new.not_after_s), expected);
 }
 
 #[test]
-fn a_certificate_follows_that_is_for_the_same_node_and_key_and_lives_longer() {
+fn a_certificate_is_replaced_only_by_one_for_the_same_node_and_key_that_expires_later() {
     check(
         |ca, key| certificate(ca, key, 7, 2, 2031),
         Ok(1_924_992_000),
     );
     check(
         |ca, key| certificate(ca, key, 7, 2, 2029),
-        Err(BadCertificate::Older),
+        Err(BadCertificate::NotNewer),
     );
     check(
         |ca, key| certificate(ca, key, 7, 1, 2030),
-        Err(BadCertificate::Older),
+        Err(BadCertificate::NotNewer),
     );
     check(
         |ca, key| certificate(ca, key, 8, 2, 2031),
-        Err(BadCertificate::NotOurs),
+        Err(BadCertificate::OtherHolder),
     );
     check(
         |ca, _| certificate(ca, &KeyPair::generate().unwrap(), 7, 2, 2031),
-        Err(BadCertificate::NotOurs),
+        Err(BadCertificate::OtherHolder),
     );
     check(
         |_, key| certificate(&self::ca(), key, 7, 2, 2031),
-        Err(BadCertificate::Foreign(ChainError::Untrusted)),
+        Err(BadCertificate::Chain(ChainError::Untrusted)),
     );
     check(
         |_, _| CertificateDer::from(vec![0x30, 0]),
@@ -96,16 +96,19 @@ fn a_certificate_follows_that_is_for_the_same_node_and_key_and_lives_longer() {
 #[test]
 fn the_last_third_of_three_years_is_the_last_year() {
     let (ca, key) = (ca(), KeyPair::generate().unwrap());
-    let read = Certificate::read(&[certificate(&ca, &key, 7, 1, 2030)]).unwrap();
-    let year_begins_s = 1_861_920_000;
+    let certificate = Certificate::read(&[certificate(&ca, &key, 7, 1, 2030)]).unwrap();
+    let last_year_start_s = 1_861_920_000;
     assert!(
-        read.last_third_s().abs_diff(year_begins_s) < 86_400,
+        certificate.last_third_start_s().abs_diff(last_year_start_s) < 86_400,
         "{}",
-        read.last_third_s()
+        certificate.last_third_start_s()
     );
     assert_eq!(
-        read.remaining(read.not_after_s - 60),
+        certificate.remaining_lifetime(certificate.not_after_s - 60),
         Duration::from_secs(60)
     );
-    assert_eq!(read.remaining(read.not_after_s + 60), Duration::ZERO);
+    assert_eq!(
+        certificate.remaining_lifetime(certificate.not_after_s + 60),
+        Duration::ZERO
+    );
 }

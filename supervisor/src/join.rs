@@ -114,7 +114,7 @@ impl JoinError {
 
 impl From<RegistryApiError> for JoinError {
     fn from(error: RegistryApiError) -> Self {
-        if matches!(error, RegistryApiError::No { status: 403, .. }) {
+        if matches!(error, RegistryApiError::Rejected { status: 403, .. }) {
             Self::Refused
         } else {
             Self::Call(error)
@@ -156,7 +156,7 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
         token: token_text(&invitation.token),
         csr: csr(&key)?,
     };
-    let registry = RegistryApiClient::pinned(&url, invitation.pin)?;
+    let registry = RegistryApiClient::with_pinned_ca(&url, invitation.pin)?;
     let claimed: Claimed = registry
         .send(reqwest::Method::POST, "/v1/claims", &claim)
         .await?;

@@ -44,7 +44,7 @@ pub async fn renew_if_expired(
     if identity.expires_s > now_s() {
         return Ok(identity);
     }
-    let registry = RegistryApiClient::member(registry, member)?;
+    let registry = RegistryApiClient::with_credentials(registry, member)?;
     let random = Randomness::from_system();
     let (mut wait, mut is_reported) = (FIRST, false);
     loop {
@@ -55,7 +55,7 @@ pub async fn renew_if_expired(
                 Err(error) => Chain(&error).to_string(),
             },
             Err(
-                error @ RegistryApiError::No {
+                error @ RegistryApiError::Rejected {
                     status: REFUSED, ..
                 },
             ) => {
@@ -90,7 +90,7 @@ fn describe_expiry(identity: &Identity) -> String {
 
 fn install(identity: &Identity, renewed: &Renewed, paths: &Paths) -> Result<(), RenewalError> {
     let path = paths.certificate();
-    let (_, old) = Certificate::of_file(&path).ok_or(BadCertificate::Malformed)?;
+    let (_, old) = Certificate::read_file(&path).ok_or(BadCertificate::Malformed)?;
     let fresh = renewal::install(renewed, &old, &identity.cas, &path)?;
     tracing::info!(serial = fresh.serial, "certificate renewed after its end");
     Ok(())

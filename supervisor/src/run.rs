@@ -73,7 +73,7 @@ fn member(paths: &Paths) -> Result<NodeCredentials, StartError> {
 fn load_documents(identity: &Identity, paths: &Paths) -> Result<DocumentStore, StartError> {
     let mut documents = CurrentDocuments::new(identity.cas.clone());
     let files = document_files(paths);
-    let revocations = files.revocations().unwrap_or_else(|error| {
+    let revocations = files.read_revocations().unwrap_or_else(|error| {
         tracing::warn!(error = %Chain(&error), "the stored revocations are left out");
         None
     });
@@ -81,13 +81,13 @@ fn load_documents(identity: &Identity, paths: &Paths) -> Result<DocumentStore, S
         .into_iter()
         .flatten()
     {
-        match documents.take(&document) {
+        match documents.accept_document(&document) {
             Ok(UpdateOutcome::New(_, next)) => documents = *next,
             Ok(UpdateOutcome::Same | UpdateOutcome::Older(_)) => {}
             Err(error) => tracing::warn!(error = %Chain(&error), "a stored document is left out"),
         }
     }
-    files.bar(&documents)?;
+    files.write_revoked_serials(&documents)?;
     Ok(DocumentStore::new(ArcSwap::from_pointee(documents)))
 }
 
@@ -146,7 +146,7 @@ async fn node(
     let published = publish(&identity, mode, &clock);
     serve(&settings, &host, &paths, &clock, &published);
     let member = member(&paths)?;
-    let server_tls = SharedServerTls::new(ArcSwap::from_pointee(member.server()?));
+    let server_tls = SharedServerTls::new(ArcSwap::from_pointee(member.server_config()?));
     let store = Store {
         documents: load_documents(&identity, &paths)?,
         node_document: node_document(&settings, &identity),
@@ -169,7 +169,7 @@ async fn node(
         published,
         babel_socket: BabelSocket::open().map_err(doing("open a socket for route requests"))?,
         peers: PeerApiClient::new(&peer_api, &member)?,
-        registry: RegistryApiClient::member(&settings.registry, &member)?,
+        registry: RegistryApiClient::with_credentials(&settings.registry, &member)?,
         mode,
     });
     let address = identity.network.node_address(identity.me);

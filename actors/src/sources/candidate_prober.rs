@@ -208,7 +208,7 @@ impl CandidateProber {
         let fetch = async move {
             let mut views = Vec::new();
             for peer in chosen {
-                match peer_api.view(peer).await {
+                match peer_api.fetch_route_view(peer).await {
                     Ok(view) => views.push(PeerRouteView {
                         at: clock.now(),
                         ..view

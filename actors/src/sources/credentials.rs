@@ -1,9 +1,8 @@
-//! Keeps the node's certificate, its CAs and the network's `tls-crypt` keys current on disk and in
-//! use.
+//! Keeps the node's certificate, the trusted CAs and the network's `tls-crypt` keys current, on disk and in use.
 //!
-//! A certificate is renewed in the last third of its life, with the same key. OpenVPN reads these
-//! files at its start only, so its restart is requested ([`CredentialsChanged`]). The calls to the
-//! registry and to other nodes and the peer API use new files at once.
+//! The certificate is renewed in the last third of its validity, with the same key. OpenVPN reads these files only when it
+//! starts, so this actor requests restarts ([`CredentialsChanged`]). The peer API and the clients of the registry and of other
+//! nodes use new files at once.
 
 mod files;
 
@@ -42,25 +41,25 @@ use wire::{
     registry::{DocumentKind, NetworkDocument, Renewed},
 };
 
-/// How often it is looked whether a renewal is due.
-const TICK: Duration = Duration::from_secs(1);
-/// The first wait after a renewal that failed, ± 50 %; it doubles.
-const FIRST: Duration = Duration::from_secs(5);
-/// The longest wait, also bounded by a tenth of what is left of the certificate's life.
-const LAST: Duration = Duration::from_secs(3600);
-/// The longest wait between two attempts once the certificate has expired.
-const MAX_RETRY_AFTER_EXPIRY: Duration = Duration::from_secs(300);
-/// A renewal that goes on failing is logged this often.
-const COMPLAIN: Duration = Duration::from_secs(3600);
-/// A later CA below the same root is used within this, spread by chance.
-const SOON: Duration = Duration::from_secs(30);
-/// Once a later CA signs no more than this counts as left of the life of what the earlier one signed: a day.
-const SUPERSEDED: Duration = Duration::from_secs(86_400);
-/// The remaining lifetime of a revoked CA's certificates counts as no more than this.
-const REMAINING_WITH_REVOKED_CA: Duration = Duration::from_secs(300);
-/// Nodes spread the first restart of a process at random over this span, or over a sixteenth of
-/// the old certificate's remaining lifetime if that is shorter. The restart locks order the remaining.
-const WINDOW: Duration = Duration::from_secs(600);
+/// Interval between checks whether a renewal is due.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Delay before a failed renewal is first retried, ± 50 %. It doubles with each failure.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Maximum delay between two attempts; a tenth of the certificate's remaining lifetime if that is shorter.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(3600);
+/// Maximum delay between two attempts once the certificate has expired.
+const MAX_RETRY_DELAY_AFTER_EXPIRY: Duration = Duration::from_secs(300);
+/// Minimum interval between two warnings about a renewal that keeps failing.
+const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
+/// Span over which nodes spread their renewals at random when a later intermediate CA of the same root starts to sign.
+const LATER_CA_WINDOW: Duration = Duration::from_secs(30);
+/// Maximum remaining lifetime that a certificate of an earlier intermediate CA counts with once a later one signs: a day.
+const MAX_REMAINING_WHEN_SUPERSEDED: Duration = Duration::from_secs(86_400);
+/// Maximum remaining lifetime that a certificate of a revoked CA counts with.
+const MAX_REMAINING_WHEN_CA_REVOKED: Duration = Duration::from_secs(300);
+/// Span over which nodes spread at random their first restart of a process, and their renewals after a change of the trusted
+/// CAs. A sixteenth of the old certificate's remaining lifetime, if that is shorter. The restart locks order all later restarts.
+const SPREAD_WINDOW: Duration = Duration::from_secs(600);
 
 /// The actor that keeps credentials current.
 pub struct Credentials {
@@ -69,31 +68,33 @@ pub struct Credentials {
     random: Randomness,
     registry: RegistryApiClient,
     peer_api: PeerApiClient,
-    tls: SharedServerTls,
+    server_tls: SharedServerTls,
     documents: DocumentStore,
-    changed: Vec<Recipient<CredentialsChanged>>,
-    /// 0 to 1: where in the spans that all nodes share this one acts.
-    chance: f64,
-    busy: bool,
-    next: Uptime,
-    wait: Duration,
-    complained: Option<Uptime>,
-    /// The number of revoked CAs when dialled tunnels were last restarted for that.
-    revoked_cas: usize,
-    /// The network document whose wishes our files fulfil.
-    fulfilled: u64,
+    readers: Vec<Recipient<CredentialsChanged>>,
+    /// This node's random share, 0 to 1, of each time window over which all nodes spread an action.
+    window_share: f64,
+    is_renewing: bool,
+    next_check_at: Uptime,
+    /// Delay before the next retry if the renewal fails.
+    retry_delay: Duration,
+    /// The time of the last warning about the present series of failures.
+    warned_at: Option<Uptime>,
+    /// The number of revoked CAs for which the restart of dialled tunnels was already requested.
+    handled_ca_revocations: usize,
+    /// The version of the network document that our files match.
+    applied_network_version: u64,
 }
 
 impl Credentials {
-    /// Goes on from what is on disk.
+    /// Builds the actor; it uses the files that are on disk.
     pub fn new(deps: CredentialsDeps) -> Self {
         let CredentialsDeps {
             settings,
             store,
-            server_tls: tls,
+            server_tls,
             registry,
             peers: peer_api,
-            readers: changed,
+            readers,
         } = deps;
         let Store {
             clock,
@@ -102,123 +103,139 @@ impl Credentials {
             ..
         } = store;
 
-        let (chance, next) = (random.fraction(), clock.now());
-        let revoked_cas = documents.load().revoked_ca_count();
+        let (window_share, next_check_at) = (random.fraction(), clock.now());
+        let handled_ca_revocations = documents.load().revoked_ca_count();
         Self {
             settings,
             clock,
             random,
             registry,
             peer_api,
-            tls,
+            server_tls,
             documents,
-            changed,
-            chance,
-            busy: false,
-            next,
-            wait: FIRST,
-            complained: None,
-            revoked_cas,
-            fulfilled: 0,
+            readers,
+            window_share,
+            is_renewing: false,
+            next_check_at,
+            retry_delay: MIN_RETRY_DELAY,
+            warned_at: None,
+            handled_ca_revocations,
+            applied_network_version: 0,
         }
     }
 
-    fn own(&self) -> Option<(Vec<Vec<u8>>, Certificate)> {
-        Certificate::of_file(&self.settings.certificate)
+    /// Reads the node's certificate, with its chain (DER).
+    fn read_certificate(&self) -> Option<(Vec<Vec<u8>>, Certificate)> {
+        Certificate::read_file(&self.settings.certificate)
     }
 
-    fn tick(&mut self, ctx: &mut Context<Self>) {
+    fn renew_if_due(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        if self.busy || self.next > now {
+        if self.is_renewing || self.next_check_at > now {
             return;
         }
-        let Some((chain, own)) = self.own() else {
-            self.next = now + LAST;
+        let Some((chain, certificate)) = self.read_certificate() else {
+            self.next_check_at = now + MAX_RETRY_DELAY;
             return tracing::error!(
-                "the node's certificate cannot be read any more; it is not renewed"
+                "the node's certificate can no longer be read, so it is not renewed: restore node.crt, or join again"
             );
         };
-        let due_s = self.due_s(&chain, &own);
+        let due_s = self.renewal_due_s(&chain, &certificate);
         let now_s = now_s();
         if now_s < due_s {
-            let remaining =
+            let until_due =
                 Duration::from_secs(u64::try_from(due_s.saturating_sub(now_s)).unwrap_or(0));
-            // Looked at again now and then, since clocks are set and CAs change.
-            self.next = now + remaining.clamp(TICK, Duration::from_secs(60));
+            // Checked every minute, since the wall clock may be set and another CA may sign.
+            self.next_check_at = now + until_due.clamp(CHECK_INTERVAL, Duration::from_secs(60));
             return;
         }
-        self.busy = true;
+        self.is_renewing = true;
         let (registry, request) = (self.registry.clone(), self.settings.request.clone());
         let call = async move { renewal::request(&registry, request).await };
         ctx.spawn(call.into_actor(self).map(move |answer, credentials, _| {
-            credentials.busy = false;
-            let done = answer
+            credentials.is_renewing = false;
+            let result = answer
                 .map_err(|error| CredentialError::Renewal(error.into()))
-                .and_then(|renewed| credentials.renewed(&own, &renewed));
-            match done {
-                Ok(()) => {}
-                Err(error) => credentials.failed(&own, &error),
+                .and_then(|renewed| credentials.install_renewed(&certificate, &renewed));
+            if let Err(error) = result {
+                credentials.schedule_retry(&certificate, &error);
             }
         }));
     }
 
-    /// When it shall be renewed, seconds since 1970: in the first tenth of the last third, by chance; at
-    /// once where another CA signs now.
-    fn due_s(&self, chain: &[Vec<u8>], own: &Certificate) -> i64 {
+    /// Returns the time at which the certificate should be renewed, in seconds since 1970: at random in the first tenth of the
+    /// last third of its validity, or at once (0) if another CA signs now.
+    ///
+    /// The validity counts from notBefore, which the registry sets an hour before it issues the certificate. So the last third
+    /// begins 20 minutes earlier than if it were counted from the issue.
+    fn renewal_due_s(&self, chain: &[Vec<u8>], certificate: &Certificate) -> i64 {
         let documents = self.documents.load();
-        let signs = documents
+        let has_listed_cas = documents
             .network()
             .is_some_and(|network| !network.authorities.is_empty());
-        let other_ca = signs
+        // The first listed CA is the one that signs now.
+        let is_by_other_ca = has_listed_cas
             && documents
                 .cas()
                 .first()
                 .is_some_and(|ca| chain::verify(chain, &[ca], None).is_err());
-        if other_ca || documents.is_superseded(chain) {
+        if is_by_other_ca || documents.is_superseded(chain) {
             return 0;
         }
-        let third =
-            Duration::from_secs(u64::try_from(own.not_after_s - own.last_third_s()).unwrap_or(0));
-        let later = i64::try_from(third.mul_f64(self.chance / 10.0).as_secs()).unwrap_or(0);
-        own.last_third_s().saturating_add(later)
+        let third = Duration::from_secs(
+            u64::try_from(certificate.not_after_s - certificate.last_third_start_s()).unwrap_or(0),
+        );
+        let delay_s = i64::try_from(third.mul_f64(self.window_share / 10.0).as_secs()).unwrap_or(0);
+        certificate.last_third_start_s().saturating_add(delay_s)
     }
 
-    fn renewed(&mut self, old: &Certificate, renewed: &Renewed) -> Result<(), CredentialError> {
+    /// Installs the registry's new certificate and puts it to use.
+    fn install_renewed(
+        &mut self,
+        old: &Certificate,
+        renewed: &Renewed,
+    ) -> Result<(), CredentialError> {
         let old_remaining = self.remaining_until_others_reject();
         let (documents, path) = (self.documents.load(), &self.settings.certificate);
-        let fresh = renewal::install(renewed, old, documents.cas(), path)?;
+        let new = renewal::install(renewed, old, documents.cas(), path)?;
         tracing::info!(
-            serial = fresh.serial,
-            days = fresh.remaining(now_s()).as_secs() / 86_400,
+            serial = new.serial,
+            days = new.remaining_lifetime(now_s()).as_secs() / 86_400,
             "certificate renewed"
         );
-        (self.wait, self.complained) = (FIRST, None);
-        self.next = self.clock.now() + TICK;
-        self.use_files(old_remaining, true, true)
+        (self.retry_delay, self.warned_at) = (MIN_RETRY_DELAY, None);
+        self.next_check_at = self.clock.now() + CHECK_INTERVAL;
+        self.apply_files(old_remaining, true, true)
     }
 
-    fn failed(&mut self, own: &Certificate, error: &CredentialError) {
+    /// Schedules the next attempt after a failed renewal, and logs a warning now and then.
+    fn schedule_retry(&mut self, certificate: &Certificate, error: &CredentialError) {
         let now = self.clock.now();
-        let remaining = own.remaining(now_s());
-        let longest = if remaining.is_zero() {
-            MAX_RETRY_AFTER_EXPIRY
+        let remaining = certificate.remaining_lifetime(now_s());
+        let max_delay = if remaining.is_zero() {
+            MAX_RETRY_DELAY_AFTER_EXPIRY
         } else {
-            LAST.min(remaining / 10).max(FIRST)
+            MAX_RETRY_DELAY.min(remaining / 10).max(MIN_RETRY_DELAY)
         };
-        self.next = now + self.wait.min(longest).mul_f64(0.5 + self.random.fraction());
-        self.wait = (self.wait * 2).min(longest);
+        self.next_check_at = now
+            + self
+                .retry_delay
+                .min(max_delay)
+                .mul_f64(0.5 + self.random.fraction());
+        self.retry_delay = (self.retry_delay * 2).min(max_delay);
         if self
-            .complained
-            .is_none_or(|last| now.since(last) >= COMPLAIN)
+            .warned_at
+            .is_none_or(|last| now.since(last) >= WARNING_INTERVAL)
         {
-            self.complained = Some(now);
+            self.warned_at = Some(now);
             let days_left = remaining.as_secs() / 86_400;
-            tracing::warn!(error = %Chain(error), days_left, "certificate not renewed yet; it is tried again");
+            tracing::warn!(error = %Chain(error), days_left, "certificate not renewed; the renewal is tried again");
         }
     }
 
-    /// Lets everybody use what is on disk now.
-    fn use_files(
+    /// Puts the files on disk to use: replaces the certificate of all clients and of the peer API, and requests restarts of
+    /// OpenVPN.
+    fn apply_files(
         &mut self,
         old_remaining: Duration,
         servers: bool,
@@ -230,41 +247,48 @@ impl Credentials {
             key,
             ..
         } = &self.settings;
-        let member = NodeCredentials::from_pem(&read(ca)?, &read(certificate)?, &read(key)?)?;
-        self.registry.renew(&member)?;
-        self.peer_api.renew(&member)?;
-        self.tls.store(Arc::new(member.server()?));
+        let credentials =
+            NodeCredentials::from_pem(&read_file(ca)?, &read_file(certificate)?, &read_file(key)?)?;
+        self.registry.replace_credentials(&credentials)?;
+        self.peer_api.replace_credentials(&credentials)?;
+        self.server_tls
+            .store(Arc::new(credentials.server_config()?));
         self.report(old_remaining, servers, dials);
         Ok(())
     }
 
+    /// Sends [`CredentialsChanged`]; `old_remaining` is the time for which other nodes accept the old files.
     fn report(&mut self, old_remaining: Duration, servers: bool, dials: bool) {
-        let (own, documents) = (self.own(), self.documents.load_full());
-        // Where a later CA signs, its document is not followed before our certificate is the later one's too.
+        let (own, documents) = (self.read_certificate(), self.documents.load_full());
+        // A network document of a later intermediate CA counts as applied only once that CA has issued our certificate, too.
         if !own
             .as_ref()
             .is_some_and(|(chain, _)| documents.is_superseded(chain))
         {
-            self.fulfilled = documents.version(DocumentKind::Network);
+            self.applied_network_version = documents.version(DocumentKind::Network);
         }
-        let not_after_s = own.and_then(|(_, own)| u64::try_from(own.not_after_s).ok());
-        let window = WINDOW.min(old_remaining / 16);
+        let not_after_s =
+            own.and_then(|(_, certificate)| u64::try_from(certificate.not_after_s).ok());
+        let window = SPREAD_WINDOW.min(old_remaining / 16);
         let changed = CredentialsChanged {
             at: self.clock.now(),
-            network_version: self.fulfilled,
+            network_version: self.applied_network_version,
             servers,
             dials,
-            after: window.mul_f64(self.chance),
+            after: window.mul_f64(self.window_share),
             at_the_latest: old_remaining.saturating_sub(old_remaining / 8),
             not_after_s,
         };
-        self.changed
+        self.readers
             .iter()
-            .for_each(|to| to.do_send(changed.clone()));
+            .for_each(|reader| reader.do_send(changed.clone()));
     }
 
-    /// Writes the CAs and keys of the network document, where they differ from those on disk.
-    fn follow(&mut self, documents: &CurrentDocuments) -> Result<(), CredentialError> {
+    /// Writes the CAs and keys of the network document to disk if they differ, and requests the restarts that follow.
+    fn apply_network_document(
+        &mut self,
+        documents: &CurrentDocuments,
+    ) -> Result<(), CredentialError> {
         let Some(network) = documents.network() else {
             return Ok(());
         };
@@ -275,82 +299,100 @@ impl Credentials {
             reader,
             ..
         } = &self.settings;
-        let mut cas = false;
+        let mut has_other_cas = false;
         if !network.authorities.is_empty() {
-            // The order of the CAs says which one signs; it does not matter for verification.
-            cas = trusted(&fs::read(ca).unwrap_or_default()) != trusted(bundle(network).as_bytes());
-            let other = write_changed(ca, bundle(network).as_bytes(), 0o644, None)?;
-            if other {
-                self.next =
-                    self.clock.now() + WINDOW.min(self.remaining() / 16).mul_f64(self.chance);
+            let bundle = ca_bundle(network);
+            // The first CA is the one that signs. For verification the order does not matter.
+            has_other_cas =
+                parse_cas(&fs::read(ca).unwrap_or_default()) != parse_cas(bundle.as_bytes());
+            if write_if_different(ca, bundle.as_bytes(), 0o644, None)? {
+                self.next_check_at = self.clock.now()
+                    + SPREAD_WINDOW
+                        .min(self.remaining_lifetime() / 16)
+                        .mul_f64(self.window_share);
             }
         }
         match &network.tls_crypt_other {
             Some(other) => {
-                write_changed(tls_crypt_other, other.as_bytes(), 0o600, Some(*reader))?;
+                write_if_different(tls_crypt_other, other.as_bytes(), 0o600, Some(*reader))?;
             }
             None => ignore_not_found(fs::remove_file(tls_crypt_other)).map_err(|source| {
                 let path = tls_crypt_other.clone();
                 CredentialError::Read { path, source }
             })?,
         }
-        let keys = write_changed(
+        let has_other_key = write_if_different(
             tls_crypt,
             network.tls_crypt.as_bytes(),
             0o600,
             Some(*reader),
         )?;
-        if cas {
-            tracing::info!(cas = network.authorities.len(), "other CAs are trusted");
+        if has_other_cas {
+            tracing::info!(
+                cas = network.authorities.len(),
+                "the set of trusted CAs has changed"
+            );
         }
-        if keys {
-            tracing::info!("the network's tls-crypt key is another");
+        if has_other_key {
+            tracing::info!("the network's tls-crypt key has changed");
         }
-        if cas {
-            self.use_files(self.remaining(), true, true)
+        if has_other_cas {
+            self.apply_files(self.remaining_lifetime(), true, true)
         } else {
-            // Who has dialled keeps its key; it is the servers that others must be able to dial.
-            self.report(self.remaining(), keys, false);
+            // Running clients keep their key; only servers must restart.
+            self.report(self.remaining_lifetime(), has_other_key, false);
             Ok(())
         }
     }
 
-    /// Renews soon if a later CA signs now, and restarts dialled tunnels if a CA is revoked: a
-    /// peer that we dialled may have shown a certificate of it.
-    fn look_at_cas(&mut self, documents: &CurrentDocuments) {
+    /// Renews the certificate soon if a later intermediate CA signs now. If more CAs are revoked, requests the restart of dialled
+    /// tunnels, since a peer that we dialled may have presented a certificate of a revoked CA.
+    fn react_to_ca_changes(&mut self, documents: &CurrentDocuments) {
         if self
-            .own()
+            .read_certificate()
             .is_some_and(|(chain, _)| documents.is_superseded(&chain))
         {
-            self.next = self.next.min(self.clock.now() + SOON.mul_f64(self.chance));
+            self.next_check_at = self
+                .next_check_at
+                .min(self.clock.now() + LATER_CA_WINDOW.mul_f64(self.window_share));
         }
-        if self.revoked_cas != documents.revoked_ca_count() {
-            self.revoked_cas = documents.revoked_ca_count();
-            tracing::info!(cas = self.revoked_cas, "CAs below the root are revoked");
-            self.report(self.remaining().min(REMAINING_WITH_REVOKED_CA), false, true);
+        if self.handled_ca_revocations != documents.revoked_ca_count() {
+            self.handled_ca_revocations = documents.revoked_ca_count();
+            tracing::info!(
+                cas = self.handled_ca_revocations,
+                "intermediate CAs are revoked; dialled tunnels restart"
+            );
+            self.report(
+                self.remaining_lifetime().min(MAX_REMAINING_WHEN_CA_REVOKED),
+                false,
+                true,
+            );
         }
     }
 
-    /// What is left of the time in which others take our certificate.
+    /// Returns the time for which other nodes still accept our certificate.
     fn remaining_until_others_reject(&self) -> Duration {
-        let Some((chain, own)) = self.own() else {
+        let Some((chain, certificate)) = self.read_certificate() else {
             return Duration::ZERO;
         };
-        let (documents, remaining) = (self.documents.load(), own.remaining(now_s()));
+        let (documents, remaining) = (
+            self.documents.load(),
+            certificate.remaining_lifetime(now_s()),
+        );
         match (
             documents.is_ca_of_chain_revoked(&chain),
             documents.is_superseded(&chain),
         ) {
-            (true, _) => remaining.min(REMAINING_WITH_REVOKED_CA),
-            (false, true) => remaining.min(SUPERSEDED),
+            (true, _) => remaining.min(MAX_REMAINING_WHEN_CA_REVOKED),
+            (false, true) => remaining.min(MAX_REMAINING_WHEN_SUPERSEDED),
             (false, false) => remaining,
         }
     }
 
-    /// What is left of the life of our certificate.
-    fn remaining(&self) -> Duration {
-        self.own()
-            .map(|(_, own)| own.remaining(now_s()))
+    /// Returns the time until our certificate expires; zero if it cannot be read.
+    fn remaining_lifetime(&self) -> Duration {
+        self.read_certificate()
+            .map(|(_, certificate)| certificate.remaining_lifetime(now_s()))
             .unwrap_or_default()
     }
 }
@@ -359,8 +401,8 @@ impl Actor for Credentials {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.report(self.remaining(), false, false);
-        ctx.run_interval(TICK, Self::tick);
+        self.report(self.remaining_lifetime(), false, false);
+        ctx.run_interval(CHECK_INTERVAL, Self::renew_if_due);
     }
 }
 
@@ -369,10 +411,10 @@ impl Handler<DocumentsChanged> for Credentials {
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         if changed.kind != Some(DocumentKind::Revocations)
-            && let Err(error) = self.follow(&changed.documents)
+            && let Err(error) = self.apply_network_document(&changed.documents)
         {
-            tracing::error!(error = %Chain(&error), "the network's new CAs or keys are not in use");
+            tracing::error!(error = %Chain(&error), "the network's new CAs or keys cannot be used");
         }
-        self.look_at_cas(&changed.documents);
+        self.react_to_ca_changes(&changed.documents);
     }
 }

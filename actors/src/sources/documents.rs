@@ -1,10 +1,9 @@
-//! Keeps the two signed documents (network, revocations): accepts newer ones, stores them, and
-//! passes them on to the neighbours at once.
+//! Keeps the two signed documents (network document, revocation list): accepts newer ones, stores them, and passes them on to
+//! the neighbours at once.
 //!
-//! Eight random nodes on average hold a request open at the registry, which answers when a
-//! document changes. A node that gets a newer document posts it to its neighbours, and they to
-//! theirs. Versions are also compared with each new neighbour, and now and then with an old one,
-//! so that nodes that were off catch up.
+//! On average eight random nodes have a long poll open at the registry, which answers when a document changes. A node that
+//! gets a newer document posts it to its neighbours, and they post it to theirs. Each node also compares versions with
+//! every new neighbour, and regularly with a random one, so that nodes that were offline catch up.
 
 mod fetching;
 
@@ -28,45 +27,46 @@ use wire::errors::Chain;
 use wire::{peer::NodeDocument, registry::DocumentKind, signed::SignedDocument};
 
 /// The version of this software.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// So many nodes, on the average, hold a question at the registry open.
-const LISTENERS: usize = 8;
-/// How long the registry holds it, in seconds; at most 60.
+const SOFTWARE_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Average number of nodes with an open long poll at the registry.
+const MEAN_LISTENERS: usize = 8;
+/// Time after which the registry answers a long poll without news, in seconds; the registry allows at most 60.
 const LONG_POLL_S: u64 = 50;
-/// A node that holds no question open throws its dice again after this, ± 50 %.
-const DICE: Duration = Duration::from_secs(60);
-/// The first wait after a registry that did not answer; it doubles up to [`DICE`].
-const FIRST: Duration = Duration::from_secs(1);
-/// Versions are compared with one neighbour this often, ± 50 %.
-const COMPARE: Duration = Duration::from_secs(30);
-/// A neighbour that did not answer is tried again after this, so many times.
+/// Interval at which a node without an open long poll draws again whether to open one, ± 50 %.
+const LISTENER_REDRAW_INTERVAL: Duration = Duration::from_secs(60);
+/// Delay before a failed long poll is first retried, ± 50 %. It doubles with each failure, up to
+/// [`LISTENER_REDRAW_INTERVAL`].
+const MIN_POLL_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Interval at which versions are compared with a random neighbour, ± 50 %.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
+/// Delay before a failed call to a neighbour is retried, and between two long polls if the first one brought a document.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Number of tries, [`RETRY_DELAY`] apart.
-const TRIES: u32 = 4;
-/// One peer's documents are looked at so often at most: a verification costs a fifth of a millisecond.
-const PACE: Duration = Duration::from_millis(250);
-/// Documents that wait for the disk.
-const MAX_WAITING_DOCUMENTS: usize = 8;
+/// Maximum number of calls to a neighbour that does not answer, [`RETRY_DELAY`] apart.
+const MAX_ATTEMPTS: u32 = 4;
+/// Minimum interval between two documents of one peer that are verified. A verification takes 0.2 ms of CPU time.
+const MIN_DOCUMENT_INTERVAL: Duration = Duration::from_millis(250);
+/// Maximum number of documents that wait while another one is written to disk.
+const MAX_QUEUED_DOCUMENTS: usize = 8;
 
 /// The settings of the documents actor.
 #[derive(Clone, Debug)]
 pub struct DocumentSettings {
-    /// Serial number of our own certificate, hex.
+    /// The serial number of this node's certificate, in hex.
     pub serial: String,
-    /// The paths of the stored documents.
+    /// The paths at which the documents are stored.
     pub files: DocumentFiles,
 }
 
 /// The dependencies of the documents actor.
 #[derive(Clone)]
 pub struct DocumentsDeps {
-    /// Paths of the files, and our serial number.
+    /// The paths of the files, and the serial number of this node's certificate.
     pub settings: DocumentSettings,
     /// The shared state that outlives the actor.
     pub store: Store,
     /// The client of the registry.
     pub registry: RegistryApiClient,
-    /// The client of the peer API, by which documents spread.
+    /// The client of the peer API, through which nodes pass documents on.
     pub peers: PeerApiClient,
     /// The receivers of changes.
     pub readers: Vec<Recipient<DocumentsChanged>>,
@@ -80,33 +80,38 @@ pub struct Documents {
     registry: RegistryApiClient,
     peer_api: PeerApiClient,
     documents: DocumentStore,
-    /// The document about this node, which states the versions that it holds.
-    node: SharedNodeDocument,
-    changed: Vec<Recipient<DocumentsChanged>>,
+    /// The document about this node, which states the versions of its current documents.
+    node_document: SharedNodeDocument,
+    readers: Vec<Recipient<DocumentsChanged>>,
     neighbours: BTreeSet<Prefix>,
-    nodes: usize,
-    looked_at: BTreeMap<Prefix, Uptime>,
-    waiting: VecDeque<(SignedDocument, Option<Prefix>)>,
-    writing: bool,
-    fetching: BTreeSet<u64>,
-    wait: Duration,
+    /// The number of nodes in babeld's table, with this one.
+    node_count: usize,
+    /// The time of the last document of each peer.
+    last_document_at: BTreeMap<Prefix, Uptime>,
+    /// Documents that wait for the disk, each with the peer that sent it; `None` for the registry.
+    queue: VecDeque<(SignedDocument, Option<Prefix>)>,
+    is_writing: bool,
+    /// The kinds of document for which a request to the registry is in flight.
+    fetching: BTreeSet<DocumentKind>,
+    /// Delay before the next long poll if this one fails.
+    poll_retry_delay: Duration,
 }
 
 impl Documents {
-    /// Goes on from what is held.
+    /// Builds the actor; it uses the current documents in the store.
     pub fn new(deps: DocumentsDeps) -> Self {
         let DocumentsDeps {
             settings,
             store,
             registry,
             peers: peer_api,
-            readers: changed,
+            readers,
         } = deps;
         let Store {
             clock,
             random,
             documents,
-            node_document: node,
+            node_document,
             ..
         } = store;
 
@@ -117,79 +122,84 @@ impl Documents {
             registry,
             peer_api,
             documents,
-            node,
-            changed,
+            node_document,
+            readers,
             neighbours: BTreeSet::new(),
-            nodes: 0,
-            looked_at: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            writing: false,
+            node_count: 0,
+            last_document_at: BTreeMap::new(),
+            queue: VecDeque::new(),
+            is_writing: false,
             fetching: BTreeSet::new(),
-            wait: FIRST,
+            poll_retry_delay: MIN_POLL_RETRY_DELAY,
         }
     }
 
-    /// Takes a document, if it is news. `from`: who gave it; `None`: the registry.
-    fn take(&mut self, document: SignedDocument, from: Option<Prefix>, ctx: &mut Context<Self>) {
-        let same = [DocumentKind::Network, DocumentKind::Revocations];
+    /// Accepts a document if it is newer, and answers an older one with the current one. `from` is the peer that sent it; `None`
+    /// means the registry.
+    fn handle_document(
+        &mut self,
+        document: SignedDocument,
+        from: Option<Prefix>,
+        ctx: &mut Context<Self>,
+    ) {
         let documents = self.documents.load_full();
-        if same
-            .into_iter()
-            .filter_map(|kind| documents.signed(kind))
-            .any(|known| **known == document)
-        {
+        if documents.is_current(&document) {
             return;
         }
-        if self.writing {
-            self.waiting.truncate(MAX_WAITING_DOCUMENTS - 1);
-            return self.waiting.push_back((document, from));
+        if self.is_writing {
+            self.queue.truncate(MAX_QUEUED_DOCUMENTS - 1);
+            return self.queue.push_back((document, from));
         }
         let now = self.clock.now();
         if let Some(peer) = from {
-            self.looked_at.retain(|_, at| now.since(*at) < PACE);
-            if self.looked_at.insert(peer, now).is_some() {
-                tracing::debug!(%peer, "a peer gives documents too often");
+            self.last_document_at
+                .retain(|_, at| now.since(*at) < MIN_DOCUMENT_INTERVAL);
+            if self.last_document_at.insert(peer, now).is_some() {
+                tracing::debug!(%peer, "document ignored: the peer sends too many");
                 return;
             }
         }
-        match documents.take(&document) {
-            Ok(UpdateOutcome::New(kind, next)) => self.write(kind, Arc::new(*next), from, ctx),
+        match documents.accept_document(&document) {
+            Ok(UpdateOutcome::New(kind, next)) => {
+                self.store_document(kind, Arc::new(*next), from, ctx)
+            }
             Ok(UpdateOutcome::Same) => {}
             Ok(UpdateOutcome::Older(kind)) => {
                 if let Some(peer) = from {
-                    self.post(peer, kind, TRIES, ctx);
+                    self.post_document(peer, kind, MAX_ATTEMPTS, ctx);
                 }
             }
             Err(error) => {
                 let from = from.map_or_else(|| "the registry".to_owned(), |peer| peer.to_string());
-                tracing::warn!(from, error = %Chain(&error), "a signed document is not believed");
+                tracing::warn!(from, error = %Chain(&error), "signed document rejected");
             }
         }
     }
 
-    /// On disk before it counts: a version once seen is never gone back from.
-    fn write(
+    /// Writes a document to disk before it becomes current, so that a restart never returns to an older version.
+    fn store_document(
         &mut self,
         kind: DocumentKind,
         next: Arc<CurrentDocuments>,
         from: Option<Prefix>,
         ctx: &mut Context<Self>,
     ) {
-        self.writing = true;
+        self.is_writing = true;
         let (files, documents) = (self.settings.files.clone(), Arc::clone(&next));
         let write = tokio::task::spawn_blocking(move || files.write(kind, &documents));
-        ctx.spawn(write.into_actor(self).map(move |done, documents, ctx| {
-            if let Ok(Err(error)) = done {
-                tracing::error!(error = %Chain(&error), "a signed document is not on disk; it counts all the same");
+        ctx.spawn(write.into_actor(self).map(move |result, documents, ctx| {
+            if let Ok(Err(error)) = result {
+                tracing::error!(error = %Chain(&error), "cannot write a signed document to disk; it is used all the same, until the next restart");
             }
-            documents.writing = false;
+            documents.is_writing = false;
             documents.publish(kind, next, from, ctx);
-            if let Some((document, from)) = documents.waiting.pop_front() {
-                documents.take(document, from, ctx);
+            if let Some((document, from)) = documents.queue.pop_front() {
+                documents.handle_document(document, from, ctx);
             }
         }));
     }
 
+    /// Makes a document current, and passes it on to all neighbours but `from`.
     fn publish(
         &mut self,
         kind: DocumentKind,
@@ -205,10 +215,11 @@ impl Documents {
         if kind == DocumentKind::Network {
             self.warn_if_outdated();
         }
-        if next.is_ca_revoked(&self.settings.serial) && !before.is_ca_revoked(&self.settings.serial)
+        if next.is_serial_revoked(&self.settings.serial)
+            && !before.is_serial_revoked(&self.settings.serial)
         {
             tracing::error!(
-                "this node's certificate is revoked: nobody lets it in any more; join again"
+                "this node's certificate is revoked: no other node accepts it any more; join again"
             );
         }
         let revoked = next.revoked_since(&before);
@@ -217,54 +228,63 @@ impl Documents {
             documents: next,
             revoked,
         };
-        self.changed
+        self.readers
             .iter()
-            .for_each(|to| to.do_send(changed.clone()));
+            .for_each(|reader| reader.do_send(changed.clone()));
         for peer in self.neighbours.clone() {
             if Some(peer) != from {
-                self.post(peer, kind, TRIES, ctx);
+                self.post_document(peer, kind, MAX_ATTEMPTS, ctx);
             }
         }
     }
 
-    /// Older software than the network asks for keeps running, and logs a warning.
+    /// Logs a warning if the network requires newer software. The node keeps running.
     fn warn_if_outdated(&self) {
         let documents = self.documents.load();
         let network = documents.network();
-        if let Some(least) = network.and_then(|network| network.required_release_above(VERSION)) {
+        if let Some(required) =
+            network.and_then(|network| network.required_release_above(SOFTWARE_VERSION))
+        {
             tracing::warn!(
-                least,
-                ours = VERSION,
-                "the network asks for newer software: upgrade warren"
+                required,
+                installed = SOFTWARE_VERSION,
+                "the network requires newer software: upgrade warren"
             );
         }
     }
 
+    /// States the versions of the current documents in the document about this node.
     fn publish_versions(&self) {
         let documents = self.documents.load();
         let (network_version, revocations_version) = (
             documents.version(DocumentKind::Network),
             documents.version(DocumentKind::Revocations),
         );
-        self.node.rcu(|node| NodeDocument {
+        self.node_document.rcu(|node| NodeDocument {
             network_version,
             revocations_version,
             ..(**node).clone()
         });
     }
 
-    /// Gives a neighbour what we hold; tries `tries` times.
-    fn post(&mut self, peer: Prefix, kind: DocumentKind, tries: u32, ctx: &mut Context<Self>) {
-        let Some(document) = self.documents.load().signed(kind).cloned() else {
+    /// Posts the current document of a kind to a peer, with up to `attempts_left` attempts while it is a neighbour.
+    fn post_document(
+        &mut self,
+        peer: Prefix,
+        kind: DocumentKind,
+        attempts_left: u32,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(document) = self.documents.load().signed_document(kind).cloned() else {
             return;
         };
         let peer_api = self.peer_api.clone();
-        let post = async move { peer_api.post(peer, kind, &document).await };
-        ctx.spawn(post.into_actor(self).map(move |done, documents, ctx| {
-            let Err(error) = done else { return };
+        let call = async move { peer_api.post_signed_document(peer, kind, &document).await };
+        ctx.spawn(call.into_actor(self).map(move |result, documents, ctx| {
+            let Err(error) = result else { return };
             tracing::debug!(%peer, document = ?kind, error = %Chain(&error), "signed document not passed on");
-            if tries > 1 && documents.neighbours.contains(&peer) {
-                ctx.run_later(RETRY_DELAY, move |documents, ctx| documents.post(peer, kind, tries - 1, ctx));
+            if attempts_left > 1 && documents.neighbours.contains(&peer) {
+                ctx.run_later(RETRY_DELAY, move |documents, ctx| documents.post_document(peer, kind, attempts_left - 1, ctx));
             }
         }));
     }
@@ -281,11 +301,14 @@ impl Actor for Documents {
             documents: self.documents.load_full(),
             revoked: BTreeSet::new(),
         };
-        self.changed
+        self.readers
             .iter()
-            .for_each(|to| to.do_send(changed.clone()));
-        self.listen(ctx);
-        ctx.run_later(self.random.around(COMPARE), Self::compare_with_one);
+            .for_each(|reader| reader.do_send(changed.clone()));
+        self.long_poll_or_wait(ctx);
+        ctx.run_later(
+            self.random.around(COMPARE_INTERVAL),
+            Self::compare_with_random_neighbour,
+        );
     }
 }
 
@@ -293,7 +316,7 @@ impl Handler<DocumentOffered> for Documents {
     type Result = ();
 
     fn handle(&mut self, offered: DocumentOffered, ctx: &mut Self::Context) {
-        self.take(offered.document, Some(offered.from), ctx);
+        self.handle_document(offered.document, Some(offered.from), ctx);
     }
 }
 
@@ -302,12 +325,12 @@ impl Handler<VersionsReported> for Documents {
 
     fn handle(&mut self, reported: VersionsReported, ctx: &mut Self::Context) {
         let documents = self.documents.load_full();
-        // A lower one may be that of a later CA.
+        // A different version may be newer although it is lower: that of a later intermediate CA.
         if reported.network != documents.version(DocumentKind::Network) {
-            self.fetch(0, "/v1/network", ctx);
+            self.fetch_from_registry(DocumentKind::Network, "/v1/network", ctx);
         }
         if reported.revocations != documents.version(DocumentKind::Revocations) {
-            self.fetch(1, "/v1/revocations", ctx);
+            self.fetch_from_registry(DocumentKind::Revocations, "/v1/revocations", ctx);
         }
     }
 }
@@ -318,16 +341,16 @@ impl Handler<RoutesRead> for Documents {
     fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {
         let Some(table) = read.table else { return };
         let nodes: BTreeSet<Prefix> = table.routes.iter().map(|route| route.node).collect();
-        self.nodes = nodes.len().saturating_add(1);
+        self.node_count = nodes.len().saturating_add(1);
         let neighbours: BTreeSet<Prefix> = table
             .neighbours
             .iter()
-            .filter(|one| one.cost < u16::MAX)
-            .map(|one| one.peer)
+            .filter(|neighbour| neighbour.cost < u16::MAX)
+            .map(|neighbour| neighbour.peer)
             .collect();
         let old = std::mem::replace(&mut self.neighbours, neighbours);
         for peer in self.neighbours.clone().difference(&old) {
-            self.compare(*peer, TRIES, ctx);
+            self.compare_versions(*peer, MAX_ATTEMPTS, ctx);
         }
     }
 }

@@ -1,9 +1,8 @@
-//! Serves the peer API: tells other nodes over the overlay where this node and others can be
-//! dialled.
+//! Serves the peer API, from which other nodes learn over the overlay where this node and others can be dialled.
 //!
-//! Also passes on the network's signed documents. It listens on TCP on the node address only, with
-//! TLS certificates on both sides. Handlers read published snapshots, or pass on what was posted;
-//! nothing is decided here.
+//! Nodes also exchange signed documents, route views and restart locks through it. It listens on TCP on the node address
+//! only, and both sides present a TLS certificate. The handlers read published snapshots or forward what was posted; other
+//! actors decide.
 
 mod handlers;
 
@@ -25,7 +24,7 @@ use actix_web::{
 use handlers::*;
 use membership::peer_api::SharedNodeDocument;
 use membership::{
-    credentials::{self, Named, SharedServerTls},
+    credentials::{self, CertificateIdentity, SharedServerTls},
     documents::DocumentStore,
 };
 use os::randomness::Randomness;
@@ -50,23 +49,24 @@ use wire::{
     registry::{DocumentKind, Node},
 };
 
-/// The node address may appear a moment after us.
-const RETRY: Duration = Duration::from_millis(250);
-/// See [`RETRY`]; doubled up to this.
-const SLOWEST_RETRY: Duration = Duration::from_secs(10);
-/// How often it is looked whether the certificate is another.
-const LOOK: Duration = Duration::from_secs(1);
-/// Most connections at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
-/// For a handshake, and for a request's head.
+/// Delay before a failed start of the server is first retried, since the node address may appear a moment later. It doubles
+/// with each failure.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(250);
+/// Maximum delay between two attempts to start the server.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
+/// Interval between checks whether the certificate was replaced.
+const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of open connections; further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// Maximum duration of a TLS handshake, and of the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
-/// An idle connection is kept this long.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Time after which an idle connection is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The reason why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The address is not there yet, or in use.
+    /// The address does not exist yet, or the port is in use.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address and port of the server.
@@ -80,7 +80,7 @@ pub enum ApiError {
 /// The dependencies of the peer API.
 #[derive(Clone)]
 pub struct PeerApiDeps {
-    /// Our node address and [`wire::peer::PORT`].
+    /// The node address, and [`wire::peer::PORT`].
     pub address: SocketAddrV6,
     /// The shared state that outlives the actor.
     pub store: Store,
@@ -94,17 +94,18 @@ pub struct PeerApiDeps {
 #[derive(Clone)]
 pub struct PeerApi {
     address: SocketAddrV6,
-    tls: SharedServerTls,
-    served: Option<Arc<ServerConfig>>,
+    server_tls: SharedServerTls,
+    /// The TLS configuration with which the server was started.
+    served_tls: Option<Arc<ServerConfig>>,
     handle: Option<ServerHandle>,
     state: State,
-    retry: Duration,
+    retry_delay: Duration,
 }
 
 #[derive(Clone)]
 struct State {
     random: Randomness,
-    node: SharedNodeDocument,
+    node_document: SharedNodeDocument,
     peers: SharedCandidates,
     documents: DocumentStore,
     offered: Recipient<DocumentOffered>,
@@ -112,15 +113,15 @@ struct State {
     restart_lock: SharedRestartLock,
 }
 
-/// The other end of a connection, by its certificate: one that bears the address it came from.
+/// The identity of a client whose certificate contains the address that it connects from.
 #[derive(Clone)]
 struct Caller {
     prefix: Prefix,
-    /// The serial number of its certificate, in lower-case hex.
+    /// The serial number of its certificate, in lower-case hex without leading zeros.
     serial: String,
-    /// SHA-256 of its key's SPKI.
+    /// SHA-256 of its key's SPKI, in lower-case hex.
     key: String,
-    /// Serial numbers of the CAs that it showed along.
+    /// The serial numbers of the CAs that it presented with its certificate.
     cas: Vec<String>,
 }
 
@@ -130,12 +131,12 @@ impl PeerApi {
         let PeerApiDeps {
             address,
             store,
-            server_tls: tls,
+            server_tls,
             offered,
         } = deps;
         let Store {
             random,
-            node_document: node,
+            node_document,
             candidates: peers,
             documents,
             route_view,
@@ -145,7 +146,7 @@ impl PeerApi {
 
         let state = State {
             random,
-            node,
+            node_document,
             peers,
             documents,
             offered,
@@ -154,50 +155,50 @@ impl PeerApi {
         };
         Self {
             address,
-            tls,
-            served: None,
+            server_tls,
+            served_tls: None,
             handle: None,
             state,
-            retry: RETRY,
+            retry_delay: MIN_RETRY_DELAY,
         }
     }
 
     fn serve(&mut self, ctx: &mut Context<Self>) {
-        let tls = self.tls.load_full();
-        match server(self.address, (*tls).clone(), self.state.clone()) {
+        let tls = self.server_tls.load_full();
+        match build_server(self.address, (*tls).clone(), self.state.clone()) {
             Ok(server) => {
-                (self.served, self.handle) = (Some(tls), Some(server.handle()));
-                tracing::debug!(address = %self.address, "peer API answers");
-                self.retry = RETRY;
+                (self.served_tls, self.handle) = (Some(tls), Some(server.handle()));
+                tracing::debug!(address = %self.address, "peer API listens");
+                self.retry_delay = MIN_RETRY_DELAY;
                 ctx.spawn(server.into_actor(self).map(|result, api, ctx| {
                     tracing::debug!(?result, "peer API server exited");
                     api.handle = None;
-                    api.again(ctx);
+                    api.retry_later(ctx);
                 }));
             }
             Err(error) => {
-                tracing::debug!(error = %Chain(&error), "peer API waits");
-                self.again(ctx);
+                tracing::debug!(error = %Chain(&error), "cannot start the peer API; the start is tried again");
+                self.retry_later(ctx);
             }
         }
     }
 
-    /// Stops the server if its certificate is not the present one; it then starts again.
-    fn look(&mut self, ctx: &mut Context<Self>) {
-        let present = self.tls.load_full();
+    /// Stops the server if its certificate was replaced; it then starts again with the new one.
+    fn restart_if_replaced(&mut self, ctx: &mut Context<Self>) {
+        let current = self.server_tls.load_full();
         if self
-            .served
+            .served_tls
             .as_ref()
-            .is_some_and(|served| !Arc::ptr_eq(served, &present))
+            .is_some_and(|served| !Arc::ptr_eq(served, &current))
             && let Some(handle) = self.handle.take()
         {
             ctx.spawn(handle.stop(true).into_actor(self));
         }
     }
 
-    fn again(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_later(self.retry, Self::serve);
-        self.retry = (self.retry * 2).min(SLOWEST_RETRY);
+    fn retry_later(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_later(self.retry_delay, Self::serve);
+        self.retry_delay = (self.retry_delay * 2).min(MAX_RETRY_DELAY);
     }
 }
 
@@ -206,54 +207,64 @@ impl Actor for PeerApi {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.serve(ctx);
-        ctx.run_interval(LOOK, Self::look);
+        ctx.run_interval(CERTIFICATE_CHECK_INTERVAL, Self::restart_if_replaced);
     }
 }
 
-fn server(address: SocketAddrV6, tls: ServerConfig, state: State) -> Result<Server, ApiError> {
-    let failed = |source| ApiError::Listen {
+fn build_server(
+    address: SocketAddrV6,
+    tls: ServerConfig,
+    state: State,
+) -> Result<Server, ApiError> {
+    let listen_error = |source| ApiError::Listen {
         address: address.into(),
         source,
     };
-    let listener = listener(address).map_err(failed)?;
+    let listener = bind_listener(address).map_err(listen_error)?;
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
             .app_data(web::PayloadConfig::new(DOCUMENT_LIMIT))
-            .route("/v1/node", web::get().to(node))
-            .route("/v1/peers", web::get().to(peers))
-            .route("/v1/route-view", web::get().to(view))
-            .route(document_path(DocumentKind::Network), web::get().to(network))
-            .route(document_path(DocumentKind::Network), web::post().to(offer))
+            .route("/v1/node", web::get().to(get_node))
+            .route("/v1/peers", web::get().to(get_peers))
+            .route("/v1/route-view", web::get().to(get_route_view))
             .route(
-                document_path(DocumentKind::Revocations),
-                web::get().to(revocations),
+                document_path(DocumentKind::Network),
+                web::get().to(get_network),
+            )
+            .route(
+                document_path(DocumentKind::Network),
+                web::post().to(post_document),
             )
             .route(
                 document_path(DocumentKind::Revocations),
-                web::post().to(offer),
+                web::get().to(get_revocations),
+            )
+            .route(
+                document_path(DocumentKind::Revocations),
+                web::post().to(post_document),
             )
             .route(RESTART_LOCK_PATH, web::post().to(acquire_lock))
             .route(RESTART_LOCK_PATH, web::delete().to(release_lock))
             .default_service(web::to(|| async {
-                problem(StatusCode::NOT_FOUND, "no such call")
+                problem(StatusCode::NOT_FOUND, "unknown path")
             }))
     })
     .workers(1)
     .worker_max_blocking_threads(1)
-    .max_connections(CONNECTIONS)
-    .keep_alive(KEEP_ALIVE)
+    .max_connections(MAX_CONNECTIONS)
+    .keep_alive(IDLE_TIMEOUT)
     .client_request_timeout(HEAD_TIMEOUT)
     .tls_handshake_timeout(HEAD_TIMEOUT)
     .disable_signals()
     .shutdown_timeout(1)
-    .on_connect(verify)
+    .on_connect(identify_caller)
     .listen_rustls_0_23(listener, tls)
-    .map_err(failed)?;
+    .map_err(listen_error)?;
     Ok(server.run())
 }
 
-fn listener(address: SocketAddrV6) -> io::Result<TcpListener> {
+fn bind_listener(address: SocketAddrV6) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_only_v6(true)?;
     socket.set_reuse_address(true)?;
@@ -263,22 +274,22 @@ fn listener(address: SocketAddrV6) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Notes who calls, if the certificate is the one of the address that the connection comes from.
-fn verify(connection: &dyn Any, data: &mut Extensions) {
+/// Stores the identity of the caller with the connection, if the certificate contains the address that it comes from.
+fn identify_caller(connection: &dyn Any, data: &mut Extensions) {
     let caller = connection
         .downcast_ref::<TlsStream<TcpStream>>()
         .and_then(|stream| {
             let (tcp, tls) = stream.get_ref();
             let from = tcp.peer_addr().ok()?;
             let (certificate, cas) = tls.peer_certificates()?.split_first()?;
-            if !credentials::bears_address(certificate, from.ip()) {
+            if !credentials::has_address(certificate, from.ip()) {
                 return None;
             }
-            let Named {
+            let CertificateIdentity {
                 prefix,
                 serial,
                 key,
-            } = credentials::named(certificate)?;
+            } = credentials::read_identity(certificate)?;
             let cas = cas
                 .iter()
                 .map(|ca| chain::number_of(ca).map(|ca| ca.serial));

@@ -94,7 +94,7 @@ impl PeerCache {
         } = store;
 
         let (disk, rows) = Disk::open(&settings.path);
-        let private = settings.private.allowed();
+        let private = settings.private.are_allowed();
         let is_dialable =
             |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
         let local_limits = settings.local_limits;

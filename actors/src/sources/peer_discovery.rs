@@ -107,7 +107,7 @@ impl PeerDiscovery {
             .start_next(&current, &undialable, now, &self.random)
         {
             let peers = self.peers.clone();
-            let request = async move { peers.ask(peer).await };
+            let request = async move { peers.fetch_endpoints(peer).await };
             ctx.spawn(
                 request
                     .into_actor(self)

@@ -1,7 +1,7 @@
-//! Announces at the registry where this node can be dialled, and asks it for peers.
+//! Announces this node's endpoints to the registry, and requests peers from it.
 //!
-//! The registry is the bootstrap node of last resort: it is asked at the start, then less and less
-//! often, and with each announcement. Its absence is reported and changes nothing else.
+//! The registry is the bootstrap node of last resort. It is asked for peers at the start, then at growing intervals, and after
+//! each announcement. If it does not answer, that is reported and changes nothing else.
 
 mod announcements;
 
@@ -33,48 +33,48 @@ use wire::{
     registry::{Announced, Announcement, Bootstrap, Node, VERSION},
 };
 
-/// How often it is looked whether something is due.
-const TICK: Duration = Duration::from_millis(250);
+/// Interval between checks whether a call is due.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The first wait between two questions, ± 50 %; it doubles.
-const FIRST: Duration = Duration::from_secs(1);
+/// Delay after the first request for peers, ± 50 %. It doubles with each request, and with each announcement that fails.
+const MIN_CALL_DELAY: Duration = Duration::from_secs(1);
 
-/// The longest wait.
-const LAST: Duration = Duration::from_secs(60);
+/// Maximum delay between two requests for peers.
+const MAX_CALL_DELAY: Duration = Duration::from_secs(60);
 
-/// Peers asked for at once.
-const COUNT: usize = 16;
+/// Number of peers that a request asks for.
+const REQUESTED_PEERS: usize = 16;
 
-/// Renewed at a third of the life that the registry gave; this long where it gave none yet.
-const ANNOUNCE: Duration = Duration::from_secs(300);
+/// Maximum interval between two announcements; a third of the lifetime that the registry grants if that is shorter.
+const MAX_ANNOUNCE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// A registry that stays away is logged this often.
-const COMPLAIN: Duration = Duration::from_secs(600);
+/// Minimum interval between two warnings about a registry that does not answer.
+const WARNING_INTERVAL: Duration = Duration::from_secs(600);
 
-/// New versions that we hold are announced within this.
-const SPREAD: Duration = Duration::from_secs(3);
+/// Span over which nodes spread at random the announcement of new document versions.
+const EARLY_ANNOUNCE_WINDOW: Duration = Duration::from_secs(3);
 
 /// Number of failed dials in a row after which a peer is reported to the registry.
-const UNDIALLED_FAILURES: u32 = 3;
+const UNREACHABLE_FAILURES: u32 = 3;
 
-/// Failed dials before this span do not count.
-const UNDIALLED_LATELY: Duration = Duration::from_secs(600);
+/// Maximum age of the last failed dial of a peer that is reported to the registry.
+const MAX_FAILURE_AGE: Duration = Duration::from_secs(600);
 
-/// Our uplinks' addresses are read again this often.
-const ADDRESSES: Duration = Duration::from_secs(30);
+/// Interval at which the addresses of the host's uplinks are read.
+const ADDRESS_READ_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The settings of the registry client.
 #[derive(Clone, Debug)]
 pub struct RegistrySettings {
-    /// Who we are: never a peer of our own.
+    /// This node, which is never its own peer.
     pub me: Prefix,
-    /// Endpoints inside it are never taken.
+    /// The network; endpoints inside its range are dropped.
     pub network: Network,
-    /// Endpoints that the operator knows better.
+    /// The endpoints that the operator configured.
     pub endpoints: Vec<Endpoint>,
-    /// The transports and ports of our servers.
+    /// The transports and ports of this node's servers.
     pub servers: Vec<(Transport, u16)>,
-    /// Announce and believe private addresses.
+    /// Whether endpoints with private addresses are announced and accepted.
     pub private: PrivateEndpoints,
 }
 
@@ -104,30 +104,30 @@ pub struct RegistryClient {
     clock: Clock,
     random: Randomness,
     kernel: Kernel,
-    /// The document about this node, which the peer API shows; this actor keeps its endpoints
-    /// current.
-    node: SharedNodeDocument,
+    /// The document about this node, which the peer API serves; this actor keeps its endpoints current.
+    node_document: SharedNodeDocument,
     peer_readers: Vec<Recipient<PeersReported>>,
-    asked: Vec<Recipient<RegistryContacted>>,
-    versions: Recipient<VersionsReported>,
+    contact_readers: Vec<Recipient<RegistryContacted>>,
+    version_reader: Recipient<VersionsReported>,
     applied: AppliedVersions,
     peers: SharedCandidates,
     leases: Vec<Endpoint>,
     uplinks: Vec<Endpoint>,
-    looked: Option<Uptime>,
-    announced: Option<Announcement>,
+    addresses_read_at: Option<Uptime>,
+    /// The last announcement that the registry accepted, without unreachable peers.
+    last_announcement: Option<Announcement>,
     announce_at: Uptime,
-    ask_at: Uptime,
-    wait: Duration,
-    busy: bool,
-    /// The time at which the log last reported that the registry is away.
-    complained: Option<Uptime>,
-    /// An announcement for the sake of what we hold is near.
-    hurries: bool,
+    request_peers_at: Uptime,
+    call_delay: Duration,
+    is_calling: bool,
+    /// The time of the last warning that the registry does not answer; `None` once it has answered.
+    warned_at: Option<Uptime>,
+    /// Whether the next announcement was moved forward because of new document versions.
+    is_early_announcement_due: bool,
 }
 
 impl RegistryClient {
-    /// Asks `registry` as soon as it starts.
+    /// Builds the actor; it calls the registry as soon as it starts.
     pub fn new(deps: RegistryClientDeps) -> Self {
         let RegistryClientDeps {
             settings,
@@ -136,13 +136,13 @@ impl RegistryClient {
             kernel,
             peers_to,
             contacts_to,
-            versions_to: versions,
+            versions_to: version_reader,
         } = deps;
-        let (peer_readers, asked) = (vec![peers_to], vec![contacts_to]);
+        let (peer_readers, contact_readers) = (vec![peers_to], vec![contacts_to]);
         let Store {
             clock,
             random,
-            node_document: node,
+            node_document,
             applied,
             candidates: peers,
             ..
@@ -155,93 +155,93 @@ impl RegistryClient {
             clock,
             random,
             kernel,
-            node,
+            node_document,
             peer_readers,
-            asked,
-            versions,
+            contact_readers,
+            version_reader,
             applied,
             peers,
             leases: Vec::new(),
             uplinks: Vec::new(),
-            looked: None,
-            announced: None,
+            addresses_read_at: None,
+            last_announcement: None,
             announce_at: now,
-            ask_at: now,
-            wait: FIRST,
-            busy: false,
-            complained: None,
-            hurries: false,
+            request_peers_at: now,
+            call_delay: MIN_CALL_DELAY,
+            is_calling: false,
+            warned_at: None,
+            is_early_announcement_due: false,
         }
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         if self
-            .looked
-            .is_none_or(|looked| now.since(looked) >= ADDRESSES)
+            .addresses_read_at
+            .is_none_or(|at| now.since(at) >= ADDRESS_READ_INTERVAL)
         {
-            self.looked = Some(now);
-            return self.look(ctx);
+            self.addresses_read_at = Some(now);
+            return self.read_addresses(ctx);
         }
-        if self.busy {
+        if self.is_calling {
             return;
         }
-        let announcement = self.announcement();
-        if let Some(announced) = &self.announced {
-            if announced.endpoints != announcement.endpoints {
+        let announcement = self.build_announcement();
+        if let Some(last) = &self.last_announcement {
+            if last.endpoints != announcement.endpoints {
                 self.announce_at = now;
-            } else if *announced != announcement && !self.hurries {
-                // All nodes get a new document at once, so they spread their announcements.
-                self.hurries = true;
+            } else if *last != announcement && !self.is_early_announcement_due {
+                // All nodes get a new document at the same time, so they spread their announcements.
+                self.is_early_announcement_due = true;
                 self.announce_at = self
                     .announce_at
-                    .min(now + SPREAD.mul_f64(self.random.fraction()));
+                    .min(now + EARLY_ANNOUNCE_WINDOW.mul_f64(self.random.fraction()));
             }
         }
         if self.announce_at <= now {
-            self.announce(announcement, ctx);
-        } else if self.ask_at <= now {
-            self.ask(ctx);
+            self.send_announcement(announcement, ctx);
+        } else if self.request_peers_at <= now {
+            self.request_peers(ctx);
         }
     }
 
-    /// Reads the addresses of our uplinks.
-    fn look(&self, ctx: &mut Context<Self>) {
+    /// Reads the addresses of the host's uplinks.
+    fn read_addresses(&self, ctx: &mut Context<Self>) {
         let kernel = self.kernel.clone();
         let read = async move { kernel.addresses().await };
         ctx.spawn(read.into_actor(self).map(|read, client, _| match read {
             Ok(addresses) => {
                 let servers = client.settings.servers.clone();
-                let each = addresses.iter().flat_map(|found| {
+                let endpoints = addresses.iter().flat_map(|found| {
                     servers.iter().map(|(transport, port)| Endpoint {
                         address: SocketAddr::new(found.address, *port),
                         transport: *transport,
                     })
                 });
-                client.uplinks = each.collect();
+                client.uplinks = endpoints.collect();
             }
-            Err(error) => tracing::warn!(error = %Chain(&error), "uplinks not read"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "cannot read the addresses of uplinks; the endpoints stay as announced"),
         }));
     }
 
-    fn ask(&mut self, ctx: &mut Context<Self>) {
-        self.busy = true;
+    fn request_peers(&mut self, ctx: &mut Context<Self>) {
+        self.is_calling = true;
         let registry = self.registry.clone();
         let call = async move {
             registry
-                .get::<Bootstrap>(&format!("/v1/bootstrap?count={COUNT}"))
+                .get::<Bootstrap>(&format!("/v1/bootstrap?count={REQUESTED_PEERS}"))
                 .await
         };
         ctx.spawn(
             call.into_actor(self)
-                .map(|answer, client, _| client.answered(answer)),
+                .map(|answer, client, _| client.handle_peers(answer)),
         );
     }
 
-    fn answered(&mut self, answer: Result<Bootstrap, RegistryApiError>) {
-        self.busy = false;
+    fn handle_peers(&mut self, answer: Result<Bootstrap, RegistryApiError>) {
+        self.is_calling = false;
         let at = self.clock.now();
-        self.ask_at = at + self.next_wait();
+        self.request_peers_at = at + self.next_call_delay();
         match answer {
             Ok(bootstrap) => {
                 let RegistrySettings {
@@ -250,7 +250,7 @@ impl RegistryClient {
                     private,
                     ..
                 } = &self.settings;
-                let peers = named(bootstrap.nodes, *me, *network, private.allowed());
+                let peers = peer_reports(bootstrap.nodes, *me, *network, private.are_allowed());
                 let reported = PeersReported {
                     at,
                     source: PeerSource::Registry,
@@ -258,17 +258,17 @@ impl RegistryClient {
                 };
                 self.peer_readers
                     .iter()
-                    .for_each(|to| to.do_send(reported.clone()));
-                self.versions(bootstrap.network_version, bootstrap.revocations_version);
+                    .for_each(|reader| reader.do_send(reported.clone()));
+                self.report_versions(bootstrap.network_version, bootstrap.revocations_version);
                 self.report_contact(None);
             }
             Err(error) => self.report_contact(Some(Chain(&error).to_string())),
         }
     }
 
-    fn versions(&self, network: u64, revocations: u64) {
+    fn report_versions(&self, network: u64, revocations: u64) {
         offer(
-            &self.versions,
+            &self.version_reader,
             VersionsReported {
                 network,
                 revocations,
@@ -276,64 +276,70 @@ impl RegistryClient {
         );
     }
 
-    /// This wait ± 50 %; the next one is twice as long.
-    fn next_wait(&mut self) -> Duration {
-        let wait = self.wait;
-        self.wait = (wait * 2).min(LAST);
-        self.random.around(wait)
+    /// Returns the delay before the next call, ± 50 %, and doubles it for the call after that.
+    fn next_call_delay(&mut self) -> Duration {
+        let delay = self.call_delay;
+        self.call_delay = (delay * 2).min(MAX_CALL_DELAY);
+        self.random.around(delay)
     }
 
+    /// Logs and reports whether the registry answered a call.
     fn report_contact(&mut self, failure: Option<String>) {
         let at = self.clock.now();
         match &failure {
             Some(failure)
                 if self
-                    .complained
-                    .is_none_or(|last| at.since(last) >= COMPLAIN) =>
+                    .warned_at
+                    .is_none_or(|last| at.since(last) >= WARNING_INTERVAL) =>
             {
-                self.complained = Some(at);
-                tracing::warn!(failure, "the registry is away; the node goes on without");
+                self.warned_at = Some(at);
+                tracing::warn!(
+                    failure,
+                    "the registry does not answer; the node continues without it"
+                );
             }
-            Some(failure) => tracing::debug!(failure, "the registry is still away"),
-            None if self.complained.take().is_some() => {
+            Some(failure) => tracing::debug!(failure, "the registry still does not answer"),
+            None if self.warned_at.take().is_some() => {
                 tracing::info!("the registry answers again")
             }
-            None => tracing::debug!("registry answered"),
+            None => tracing::debug!("the registry answered"),
         }
-        let asked = RegistryContacted { at, failure };
-        self.asked.iter().for_each(|to| offer(to, asked.clone()));
+        let contact = RegistryContacted { at, failure };
+        self.contact_readers
+            .iter()
+            .for_each(|reader| offer(reader, contact.clone()));
     }
 }
 
-/// Returns the peers of an answer with their endpoints: no more than were asked for.
-fn named(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<PeerReport> {
-    let good = |endpoint: &Endpoint| dialable(*endpoint, network, private).is_ok();
+/// Returns the dialable peers of an answer, at most as many as were requested.
+fn peer_reports(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<PeerReport> {
+    let is_dialable = |endpoint: &Endpoint| dialable(*endpoint, network, private).is_ok();
     let others = nodes.into_iter().filter(|node| node.prefix != me);
     let peers = others.map(|node| PeerReport {
         peer: node.prefix,
-        endpoints: node.endpoints.into_iter().filter(good).collect(),
+        endpoints: node.endpoints.into_iter().filter(is_dialable).collect(),
         transit_cost: None,
     });
     peers
         .filter(|peer| !peer.endpoints.is_empty())
-        .take(COUNT)
+        .take(REQUESTED_PEERS)
         .collect()
 }
 
-/// Returns peers of which every endpoint was tried in vain lately, several times. Returns none if
-/// that holds for most peers, since then this node itself is unreachable.
-fn undialled(candidates: &[Candidate], now: Uptime) -> Vec<Prefix> {
-    let lately = |failed: Uptime| now.since(failed) < UNDIALLED_LATELY;
+/// Returns peers that recently could not be dialled several times in a row. Returns none if these are more than half of all
+/// peers, since then the fault is probably on this node's side.
+fn unreachable_peers(candidates: &[Candidate], now: Uptime) -> Vec<Prefix> {
+    let is_recent = |failed: Uptime| now.since(failed) < MAX_FAILURE_AGE;
     let failing = candidates
         .iter()
-        .filter(|candidate| candidate.failures >= UNDIALLED_FAILURES);
-    let lately: Vec<_> = failing
-        .filter(|candidate| candidate.failed_at.is_some_and(lately))
+        .filter(|candidate| candidate.failures >= UNREACHABLE_FAILURES);
+    let unreachable: Vec<_> = failing
+        .filter(|candidate| candidate.failed_at.is_some_and(is_recent))
         .collect();
-    if lately.len().saturating_mul(2) > candidates.len() {
+    if unreachable.len().saturating_mul(2) > candidates.len() {
         return Vec::new();
     }
-    lately
+    unreachable
         .iter()
         .map(|candidate| candidate.peer)
         .take(wire::text::FEW)
@@ -344,7 +350,7 @@ impl Actor for RegistryClient {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(TICK, Self::tick);
+        ctx.run_interval(CHECK_INTERVAL, Self::tick);
     }
 }
 
@@ -364,10 +370,10 @@ impl Handler<LeasesRead> for RegistryClient {
 mod tests {
     use super::*;
 
-    /// Returns how many of `all` peers, with these (failures, seconds since the last), are
-    /// reported.
+    /// Checks how many of `peer_count` peers are reported as unreachable. `failing` holds the number of failures of the first
+    /// peers, and the seconds since the last failure.
     #[track_caller]
-    fn check(all: u32, failing: &[(u32, u64)], reported: usize) {
+    fn check(peer_count: u32, failing: &[(u32, u64)], reported: usize) {
         let candidate = |number: u32| {
             let failing = failing.get(usize::try_from(number).unwrap());
             Candidate {
@@ -379,15 +385,15 @@ mod tests {
                 transit_cost: 0,
             }
         };
-        let candidates: Vec<_> = (0..all).map(candidate).collect();
+        let candidates: Vec<_> = (0..peer_count).map(candidate).collect();
         assert_eq!(
-            undialled(&candidates, Uptime::from_secs(10_000)).len(),
+            unreachable_peers(&candidates, Uptime::from_secs(10_000)).len(),
             reported
         );
     }
 
     #[test]
-    fn an_answer_brings_no_more_than_was_asked_for_and_nobody_who_cannot_be_dialled() {
+    fn at_most_the_requested_number_of_peers_is_taken_from_an_answer_and_only_dialable_ones() {
         let node = |number: u32, endpoint: &str| Node {
             prefix: Prefix::new(number, 16).unwrap(),
             endpoints: vec![endpoint.parse().unwrap()],
@@ -395,26 +401,26 @@ mod tests {
         let mut nodes = vec![node(1, "udp:45.67.0.1:1194"), node(2, "udp:127.0.0.1:1194")];
         nodes.extend((3..100).map(|number| node(number, "udp:45.67.0.2:1194")));
         let network = Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
-        let peers = named(nodes, Prefix::new(1, 16).unwrap(), network, false);
-        let numbers: Vec<_> = peers.iter().map(|named| named.peer.number()).collect();
+        let peers = peer_reports(nodes, Prefix::new(1, 16).unwrap(), network, false);
+        let numbers: Vec<_> = peers.iter().map(|report| report.peer.number()).collect();
         assert_eq!(numbers, (3..19).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_peer_that_could_not_be_dialled_repeatedly_is_reported() {
+    fn a_peer_is_reported_as_unreachable_after_three_recent_failures() {
         check(4, &[(2, 10)], 0);
         check(4, &[(3, 10)], 1);
         check(4, &[(3, 600)], 0);
     }
 
     #[test]
-    fn a_node_that_can_dial_hardly_any_peer_reports_none() {
+    fn a_node_that_fails_to_dial_most_peers_reports_none() {
         check(4, &[(3, 10), (3, 10)], 2);
         check(4, &[(3, 10), (3, 10), (3, 10)], 0);
     }
 
     #[test]
-    fn no_more_are_reported_than_an_announcement_takes() {
+    fn the_number_of_reported_peers_is_limited() {
         check(1000, &[(3, 10); 400], wire::text::FEW);
     }
 }

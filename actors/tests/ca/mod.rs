@@ -1,7 +1,7 @@
-//! Makes CAs and members for tests.
+//! Issues certificates and signs documents for tests.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests")]
-#![allow(dead_code, unreachable_pub, reason = "each test takes what it needs")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of this")]
 
 use arc_swap::ArcSwap;
 use membership::{
@@ -31,7 +31,7 @@ pub fn network() -> Network {
     Network::new("2001:db8:42::/48".parse().unwrap()).unwrap()
 }
 
-/// A CA that signs nodes.
+/// A CA for nodes and signers.
 pub struct Ca {
     pub issuer: Issuer<'static, KeyPair>,
     pub pem: String,
@@ -49,8 +49,8 @@ impl Ca {
         }
     }
 
-    /// A document signed as it should be.
-    pub fn sealed(&self, document: &impl serde::Serialize) -> SignedDocument {
+    /// Signs a document with a new signer's certificate of this CA.
+    pub fn sign_document(&self, document: &impl serde::Serialize) -> SignedDocument {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params
@@ -69,14 +69,14 @@ impl Ca {
         )
     }
 
-    /// A list by which the certificate of node `revoked` is.
+    /// Signs a list that revokes the certificate of node `revoked`.
     pub fn revocations(&self, version: u64, revoked: u32) -> SignedDocument {
         let revoked = Revoked {
             prefix: prefix(revoked),
             serial: format!("{revoked:x}"),
             key: "00".repeat(32),
         };
-        self.sealed(&Revocations {
+        self.sign_document(&Revocations {
             kind: DocumentKind::Revocations,
             version,
             revoked: vec![revoked],
@@ -84,18 +84,19 @@ impl Ca {
         })
     }
 
-    /// What a node holds that has taken that document.
-    pub fn holding(&self, document: &SignedDocument) -> DocumentStore {
+    /// Returns the documents of a node that has accepted this one.
+    pub fn documents_with(&self, document: &SignedDocument) -> DocumentStore {
         let der = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
-        let Ok(UpdateOutcome::New(_, held)) = CurrentDocuments::new(vec![der]).take(document)
+        let Ok(UpdateOutcome::New(_, documents)) =
+            CurrentDocuments::new(vec![der]).accept_document(document)
         else {
-            panic!("not taken")
+            panic!("not accepted")
         };
-        DocumentStore::new(ArcSwap::from_pointee(*held))
+        DocumentStore::new(ArcSwap::from_pointee(*documents))
     }
 
-    /// The member with the address of node `number`.
-    pub fn member(&self, number: u32) -> NodeCredentials {
+    /// Issues the credentials of node `number`.
+    pub fn node_credentials(&self, number: u32) -> NodeCredentials {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(
             network().node_address(prefix(number)),

@@ -1,4 +1,4 @@
-//! Serves the peer API of one node, and builds clients of it, for the tests of the peer API.
+//! Helpers of the peer API's tests: they start the server of one node, and build clients.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,13 +13,14 @@ pub(crate) fn endpoint(text: &str) -> Endpoint {
     text.parse().unwrap()
 }
 
-/// Node [`SERVER`] answers with the certificate of node `certified` that `ca` signed, and claims to be node `claimed`.
+/// Starts the peer API at the address of node [`SERVER`], with the certificate of node `certified` and a document about node
+/// `claimed`.
 pub(crate) fn serve(ca: &Ca, certified: u32, claimed: u32) {
-    serve_holding(ca, certified, claimed, DocumentStore::default());
+    serve_with_documents(ca, certified, claimed, DocumentStore::default());
 }
 
-/// As [`serve`], with these current documents. Documents that are posted arrive at the receiver.
-pub(crate) fn serve_holding(
+/// Like [`serve`], with these current documents. Returns the receiver of posted documents.
+pub(crate) fn serve_with_documents(
     ca: &Ca,
     certified: u32,
     claimed: u32,
@@ -49,7 +50,7 @@ pub(crate) fn serve_holding(
     let node: SharedNodeDocument = Arc::new(ArcSwap::from_pointee(node));
     let address = SocketAddrV6::new(network().node_address(prefix(SERVER)), PORT, 0, 0);
     let tls = Arc::new(ArcSwap::from_pointee(
-        ca.member(certified).server().unwrap(),
+        ca.node_credentials(certified).server_config().unwrap(),
     ));
     let (sink, offered) = mpsc::unbounded_channel();
     let store = Store {
@@ -69,7 +70,7 @@ pub(crate) fn serve_holding(
     offered
 }
 
-/// Two metrics; room beside three accepted tunnels; a tunnel that [`CLIENT`] dialled, which would be missed by 40.
+/// A route view with two distances and three accepted tunnels. The tunnel that [`CLIENT`] dialled has a regret of 40.
 pub(crate) fn route_view() -> SharedRouteView {
     Arc::new(ArcSwap::from_pointee(RouteView {
         accepts_tunnels: true,
@@ -79,7 +80,7 @@ pub(crate) fn route_view() -> SharedRouteView {
     }))
 }
 
-/// Receives the posted documents.
+/// Stands in for the documents actor, and forwards posted documents to a channel.
 pub(crate) struct FakeDocuments(mpsc::UnboundedSender<DocumentOffered>);
 
 impl Actor for FakeDocuments {
@@ -94,7 +95,7 @@ impl Handler<DocumentOffered> for FakeDocuments {
     }
 }
 
-/// Node [`CLIENT`], with the certificate of node `certified` that `ca` signed.
+/// Builds the client of node [`CLIENT`], with the certificate of node `certified`.
 pub(crate) fn client(ca: &Ca, certified: u32) -> PeerApiClient {
     let settings = PeerApiSettings {
         me: prefix(CLIENT),
@@ -102,10 +103,10 @@ pub(crate) fn client(ca: &Ca, certified: u32) -> PeerApiClient {
         port: PORT,
         private: PrivateEndpoints::default(),
     };
-    PeerApiClient::new(&settings, &ca.member(certified)).unwrap()
+    PeerApiClient::new(&settings, &ca.node_credentials(certified)).unwrap()
 }
 
-/// Runs a test in a namespace where both node addresses are.
+/// Runs a test in a network namespace that has both node addresses.
 pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     if !netns::can_create() {
         return;
@@ -118,29 +119,29 @@ pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 's
     namespace.run_actors(test);
 }
 
-/// Repeats the request until the server listens.
-pub(crate) async fn ask(client: &PeerApiClient) -> Result<PeerReport, PeerApiError> {
+/// Fetches the endpoints of node [`SERVER`], and retries until the server listens.
+pub(crate) async fn fetch_from_server(client: &PeerApiClient) -> Result<PeerReport, PeerApiError> {
     for _ in 0..100 {
-        match client.ask(prefix(SERVER)).await {
-            Err(PeerApiError::Http { source, .. }) if too_early(&source) => {
+        match client.fetch_endpoints(prefix(SERVER)).await {
+            Err(PeerApiError::Http { source, .. }) if is_not_listening_yet(&source) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             answer => return answer,
         }
     }
-    client.ask(prefix(SERVER)).await
+    client.fetch_endpoints(prefix(SERVER)).await
 }
 
-pub(crate) fn too_early(error: &reqwest::Error) -> bool {
+/// Returns whether the server does not listen yet, or its address does not exist yet.
+fn is_not_listening_yet(error: &reqwest::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         let io = error.downcast_ref::<std::io::Error>();
-        // An address is there a moment after it was added.
-        let early = [
+        let kinds = [
             std::io::ErrorKind::ConnectionRefused,
             std::io::ErrorKind::NetworkUnreachable,
         ];
-        if io.is_some_and(|error| early.contains(&error.kind())) {
+        if io.is_some_and(|error| kinds.contains(&error.kind())) {
             return true;
         }
         source = error.source();

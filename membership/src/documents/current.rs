@@ -1,6 +1,6 @@
-//! The two signed documents that a node holds: verified, and never older than before.
+//! The node's current signed documents. Each is verified, and is never replaced by an older one.
 //!
-//! Knows nothing of where documents come from and where they go.
+//! The callers fetch, store and distribute the documents.
 
 use arc_swap::ArcSwap;
 use policies::names::Prefix;
@@ -14,26 +14,29 @@ use wire::{
     signed::{self, Opened, SignedDocument, SignedError},
 };
 
-/// The documents that the node currently holds; readers load a snapshot without asking an actor.
+/// The node's current documents; readers load a snapshot without a message to an actor.
 pub type DocumentStore = Arc<ArcSwap<CurrentDocuments>>;
 
-/// Whether private endpoints are announced, believed and dialled: if this node's configuration or
-/// the network allows it.
+/// Decides whether endpoints with private addresses are announced, accepted and dialled. Either this node's configuration or
+/// the network document can allow them.
 #[derive(Clone, Debug, Default)]
 pub struct PrivateEndpoints {
-    own: bool,
+    is_allowed_by_config: bool,
     documents: DocumentStore,
 }
 
 impl PrivateEndpoints {
-    /// Combines the setting `own` of this node's configuration with the network's.
-    pub fn new(own: bool, documents: DocumentStore) -> Self {
-        Self { own, documents }
+    /// Combines the setting in this node's configuration with that in the network document.
+    pub fn new(is_allowed_by_config: bool, documents: DocumentStore) -> Self {
+        Self {
+            is_allowed_by_config,
+            documents,
+        }
     }
 
-    /// Returns whether they are allowed now.
-    pub fn allowed(&self) -> bool {
-        self.own
+    /// Returns whether private endpoints are allowed by the current documents.
+    pub fn are_allowed(&self) -> bool {
+        self.is_allowed_by_config
             || self
                 .documents
                 .load()
@@ -45,20 +48,21 @@ impl PrivateEndpoints {
 /// The reason why a document is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentRejected {
-    /// Its signature or signer.
-    #[error("not signed as it should be")]
+    /// The signature or the signer's certificate is not valid.
+    #[error("its signature or its signer's certificate is not valid")]
     Signature(#[from] SignedError),
-    /// The payload is signed, but not understood.
-    #[error("signed, but not to be understood")]
+    /// The signature is valid, but the payload is not.
+    #[error("its signature is valid, but its content is not")]
     Payload(#[from] DocumentError),
-    /// The network's range is for ever.
-    #[error("the network document is of another network")]
+    /// The network document has another range than the present one. A network's range never changes.
+    #[error("it is the network document of another network")]
     OtherNetwork,
-    /// The root outlives the CAs below it.
-    #[error("the CA that signed it is good no more")]
+    /// The intermediate CA above the signer is revoked.
+    #[error("the intermediate CA of its signer is revoked")]
     RevokedCa,
-    /// Only the root decides which CAs are trusted, not a CA below it.
-    #[error("it names other CAs than are trusted, and was signed below a root")]
+    /// The document would add a trusted CA or remove the root, but an intermediate CA vouches for it. Only the root's holder
+    /// may do that.
+    #[error("it changes the trusted CAs, which a signer below an intermediate CA may not do")]
     OtherTrust,
 }
 
@@ -69,26 +73,25 @@ pub enum UpdateOutcome {
     New(DocumentKind, Box<CurrentDocuments>),
     /// The document equals the current one.
     Same,
-    /// We hold a newer one.
+    /// The current document is newer.
     Older(DocumentKind),
 }
 
-/// The documents that the node currently holds. A clone is cheap. The debug output omits the
-/// network's keys.
+/// The node's current documents and the CAs that it trusts. A clone is cheap. The debug output omits the network's keys.
 #[derive(Clone, Default)]
 pub struct CurrentDocuments {
     cas: Arc<Vec<CertificateDer<'static>>>,
-    network: Option<One<NetworkDocument>>,
-    revocations: Option<One<List>>,
+    network: Option<Verified<NetworkDocument>>,
+    revocations: Option<Verified<RevocationIndex>>,
 }
 
-/// A document that was verified.
+/// A document whose signature was verified, with its parsed payload.
 #[derive(Clone)]
-struct One<T> {
+struct Verified<T> {
     signed: Arc<SignedDocument>,
-    read: Arc<T>,
-    /// The CA between, where a root stands behind it.
-    by: Option<IntermediateCa>,
+    payload: Arc<T>,
+    /// The intermediate CA above the signer; `None` if a trusted CA issued the signer's certificate itself.
+    intermediate: Option<IntermediateCa>,
 }
 
 impl fmt::Debug for CurrentDocuments {
@@ -104,17 +107,18 @@ impl fmt::Debug for CurrentDocuments {
     }
 }
 
-/// The revocations, ready to be asked.
+/// The revocation list, indexed for look-ups. Serial numbers are spelled as by [`serial::normal`].
 #[derive(Clone)]
-struct List {
+struct RevocationIndex {
     version: u64,
-    all: BTreeSet<Revoked>,
-    serials: BTreeSet<String>,
-    authorities: BTreeSet<String>,
-    keys: BTreeSet<String>,
+    entries: BTreeSet<Revoked>,
+    node_serials: BTreeSet<String>,
+    ca_serials: BTreeSet<String>,
+    /// SHA-256 of each blocked key's SPKI, in lower-case hex.
+    blocked_keys: BTreeSet<String>,
 }
 
-/// The first fields of each payload.
+/// The fields that both kinds of payload begin with.
 #[derive(Deserialize)]
 struct Head {
     kind: DocumentKind,
@@ -122,7 +126,7 @@ struct Head {
 }
 
 impl CurrentDocuments {
-    /// Nothing, by a node that trusts these CAs.
+    /// Holds no document yet; trusts these CAs.
     pub fn new(cas: Vec<CertificateDer<'static>>) -> Self {
         Self {
             cas: Arc::new(cas),
@@ -130,22 +134,29 @@ impl CurrentDocuments {
         }
     }
 
-    /// Verifies a document and compares it with the current one.
+    /// Verifies a document and compares it with the current one. Returns the documents that are current from now on if it is
+    /// newer; `self` stays as it is.
     ///
-    /// Below a root, a document of a later CA is newer than any of an earlier one, whatever their
-    /// versions. So a stolen CA key cannot outrun its successor by a large version number.
+    /// Below a root, a document of a later intermediate CA is newer than any document of an earlier one, whatever their
+    /// versions. So the thief of a CA's key cannot prevail over the next CA by a large version number.
     ///
     /// # Errors
-    /// No trusted CA vouches for the document, or its content is impossible.
-    pub fn take(&self, document: &SignedDocument) -> Result<UpdateOutcome, DocumentRejected> {
+    /// No trusted CA vouches for the document, or its content is not valid.
+    pub fn accept_document(
+        &self,
+        document: &SignedDocument,
+    ) -> Result<UpdateOutcome, DocumentRejected> {
         if self.is_current(document) {
             return Ok(UpdateOutcome::Same);
         }
-        let Opened { payload, by } = signed::open(document, &self.cas)?;
-        if by
+        let Opened {
+            payload,
+            by: issuer,
+        } = signed::open(document, &self.cas)?;
+        if issuer
             .intermediate
             .as_ref()
-            .is_some_and(|ca| self.is_ca_revoked(&ca.serial))
+            .is_some_and(|ca| self.is_serial_revoked(&ca.serial))
         {
             return Err(DocumentRejected::RevokedCa);
         }
@@ -155,11 +166,11 @@ impl CurrentDocuments {
                 why: error.to_string(),
             })?;
         let (offered, current) = (
-            (by.intermediate.as_ref(), head.version),
-            (self.by(head.kind), self.version(head.kind)),
+            (issuer.intermediate.as_ref(), head.version),
+            (self.intermediate_ca(head.kind), self.version(head.kind)),
         );
         if offered <= current {
-            // Two documents of one version are a registry's fault; the first is kept.
+            // A registry never signs two documents with the same version; should it happen, the first one stays.
             return Ok(if offered < current {
                 UpdateOutcome::Older(head.kind)
             } else {
@@ -169,173 +180,185 @@ impl CurrentDocuments {
         let (mut next, document) = (self.clone(), Arc::new(document.clone()));
         match head.kind {
             DocumentKind::Network => {
-                let read = NetworkDocument::read(&payload)?;
+                let network = NetworkDocument::read(&payload)?;
                 if self
                     .network()
-                    .is_some_and(|known| known.network != read.network)
+                    .is_some_and(|current| current.network != network.network)
                 {
                     return Err(DocumentRejected::OtherNetwork);
                 }
-                if !read.authorities.is_empty() {
-                    next.cas = Arc::new(self.may_trust(cas_of(&read)?, &by)?);
+                if !network.authorities.is_empty() {
+                    next.cas = Arc::new(self.check_new_cas(parse_cas(&network)?, &issuer)?);
                 }
-                next.network = Some(One {
+                next.network = Some(Verified {
                     signed: document,
-                    read: Arc::new(read),
-                    by: by.intermediate,
+                    payload: Arc::new(network),
+                    intermediate: issuer.intermediate,
                 });
             }
             DocumentKind::Revocations => {
-                let list = Arc::new(List::new(Revocations::read(&payload)?));
-                next.revocations = Some(One {
+                let index = RevocationIndex::new(Revocations::read(&payload)?);
+                next.revocations = Some(Verified {
                     signed: document,
-                    read: list,
-                    by: by.intermediate,
+                    payload: Arc::new(index),
+                    intermediate: issuer.intermediate,
                 });
             }
         }
         Ok(UpdateOutcome::New(head.kind, Box::new(next)))
     }
 
-    /// Whether the document is one of the current ones, byte for byte.
-    fn is_current(&self, document: &SignedDocument) -> bool {
+    /// Returns whether the document is one of the current ones, byte for byte.
+    pub fn is_current(&self, document: &SignedDocument) -> bool {
         [DocumentKind::Network, DocumentKind::Revocations]
             .into_iter()
-            .filter_map(|kind| self.signed(kind))
+            .filter_map(|kind| self.signed_document(kind))
             .any(|current| **current == *document)
     }
 
-    /// The CAs that a document names, if it may: one that a CA below a root signed can neither bring in
-    /// another nor give up that root.
-    fn may_trust(
+    /// Returns the CAs that a network document lists, if its issuer may change to them: a document below an intermediate CA
+    /// must keep that CA's root, and must not add a CA.
+    fn check_new_cas(
         &self,
         cas: Vec<CertificateDer<'static>>,
-        by: &Issuer,
+        issuer: &Issuer,
     ) -> Result<Vec<CertificateDer<'static>>, DocumentRejected> {
-        let root = by.intermediate.as_ref().and_then(|_| self.cas.get(by.trusted));
-        let good = root
+        let root = issuer
+            .intermediate
+            .as_ref()
+            .and_then(|_| self.cas.get(issuer.trusted));
+        let is_permitted = root
             .is_none_or(|root| cas.contains(root) && cas.iter().all(|ca| self.cas.contains(ca)));
-        if good {
+        if is_permitted {
             Ok(cas)
         } else {
             Err(DocumentRejected::OtherTrust)
         }
     }
 
-    /// The CA between that stands behind a document.
-    fn by(&self, kind: DocumentKind) -> Option<&IntermediateCa> {
+    /// Returns the intermediate CA above the signer of the current document of this kind.
+    fn intermediate_ca(&self, kind: DocumentKind) -> Option<&IntermediateCa> {
         match kind {
-            DocumentKind::Network => self.network.as_ref().and_then(|one| one.by.as_ref()),
-            DocumentKind::Revocations => self.revocations.as_ref().and_then(|one| one.by.as_ref()),
+            DocumentKind::Network => self.network.as_ref()?.intermediate.as_ref(),
+            DocumentKind::Revocations => self.revocations.as_ref()?.intermediate.as_ref(),
         }
     }
 
-    /// Returns whether the CA that a chain contains is revoked.
+    /// Returns whether the intermediate CA in a chain (DER) is revoked.
     pub fn is_ca_of_chain_revoked<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
-        let numbers = chain.iter().skip(1).map(|ca| chain::number_of(ca.as_ref()));
-        numbers
-            .into_iter()
-            .any(|ca| ca.is_ok_and(|ca| self.is_ca_revoked(&ca.serial)))
+        let mut cas = chain.iter().skip(1).map(|ca| chain::number_of(ca.as_ref()));
+        cas.any(|ca| ca.is_ok_and(|ca| self.is_serial_revoked(&ca.serial)))
     }
 
-    /// Returns whether a certificate with this chain should be renewed because of its CA: the CA
-    /// is revoked, or a later one signs.
+    /// Returns whether a certificate with this chain (DER) should be renewed because of its intermediate CA: the CA is revoked,
+    /// or a later one has signed a current document.
     pub fn is_superseded<C: AsRef<[u8]>>(&self, chain: &[C]) -> bool {
-        let by = chain::verify(chain, &self.cas, None)
+        let own = chain::verify(chain, &self.cas, None)
             .ok()
-            .and_then(|by| by.intermediate);
-        let later = |ca: IntermediateCa| {
+            .and_then(|issuer| issuer.intermediate);
+        let has_later_ca = |own: IntermediateCa| {
             [DocumentKind::Network, DocumentKind::Revocations]
                 .into_iter()
-                .any(|kind| self.by(kind).is_some_and(|by| *by > ca))
+                .filter_map(|kind| self.intermediate_ca(kind))
+                .any(|ca| *ca > own)
         };
-        self.is_ca_of_chain_revoked(chain) || by.is_some_and(later)
+        self.is_ca_of_chain_revoked(chain) || own.is_some_and(has_later_ca)
     }
 
-    /// The CAs that are trusted.
+    /// Returns the trusted CAs (DER).
     pub fn cas(&self) -> &[CertificateDer<'static>] {
         &self.cas
     }
 
-    /// The document as it was signed.
-    pub fn signed(&self, kind: DocumentKind) -> Option<&Arc<SignedDocument>> {
+    /// Returns the current document of this kind in its signed form, to be stored or sent to other nodes.
+    pub fn signed_document(&self, kind: DocumentKind) -> Option<&Arc<SignedDocument>> {
         match kind {
-            DocumentKind::Network => self.network.as_ref().map(|one| &one.signed),
-            DocumentKind::Revocations => self.revocations.as_ref().map(|one| &one.signed),
+            DocumentKind::Network => self.network.as_ref().map(|network| &network.signed),
+            DocumentKind::Revocations => self.revocations.as_ref().map(|list| &list.signed),
         }
     }
 
-    /// The network as it shall be.
+    /// Returns the current network document.
     pub fn network(&self) -> Option<&Arc<NetworkDocument>> {
-        self.network.as_ref().map(|one| &one.read)
+        self.network.as_ref().map(|network| &network.payload)
     }
 
-    /// Version of a document; 0 if there is none.
+    /// Returns the version of the current document of this kind; 0 if there is none.
     pub fn version(&self, kind: DocumentKind) -> u64 {
         match kind {
             DocumentKind::Network => self.network().map_or(0, |document| document.version),
-            DocumentKind::Revocations => self.list().map_or(0, |list| list.version),
+            DocumentKind::Revocations => self.revocation_index().map_or(0, |index| index.version),
         }
     }
 
-    fn list(&self) -> Option<&List> {
-        self.revocations.as_ref().map(|one| &*one.read)
+    fn revocation_index(&self) -> Option<&RevocationIndex> {
+        self.revocations.as_ref().map(|list| &*list.payload)
     }
 
     /// Returns the number of revoked certificates.
     pub fn revoked_count(&self) -> usize {
-        self.list().map_or(0, |list| list.all.len())
+        self.revocation_index()
+            .map_or(0, |index| index.entries.len())
     }
 
-    /// All revoked serial numbers, those of CAs too, as [`serial::normal`] spells them.
-    pub fn serials(&self) -> impl Iterator<Item = &str> {
-        self.list()
+    /// Returns all revoked serial numbers, of nodes and of CAs, as [`serial::normal`] spells them.
+    pub fn revoked_serials(&self) -> impl Iterator<Item = &str> {
+        self.revocation_index()
             .into_iter()
-            .flat_map(|list| list.serials.union(&list.authorities).map(String::as_str))
+            .flat_map(|index| index.node_serials.union(&index.ca_serials))
+            .map(String::as_str)
     }
 
     /// Returns the number of revoked CAs.
     pub fn revoked_ca_count(&self) -> usize {
-        self.list().map_or(0, |list| list.authorities.len())
+        self.revocation_index()
+            .map_or(0, |index| index.ca_serials.len())
     }
 
-    /// Whether the certificate with this serial number, a node's or a CA's, is revoked; what is no number is.
-    pub fn is_ca_revoked(&self, serial_hex: &str) -> bool {
-        let listed = |list: &List, serial: &String| {
-            list.serials.contains(serial) || list.authorities.contains(serial)
+    /// Returns whether the certificate with this serial number, a node's or a CA's, is revoked. A malformed number counts as
+    /// revoked.
+    pub fn is_serial_revoked(&self, serial_hex: &str) -> bool {
+        let is_listed = |index: &RevocationIndex, serial: &String| {
+            index.node_serials.contains(serial) || index.ca_serials.contains(serial)
         };
-        serial::normal(serial_hex)
-            .is_none_or(|serial| self.list().is_some_and(|list| listed(list, &serial)))
+        serial::normal(serial_hex).is_none_or(|serial| {
+            self.revocation_index()
+                .is_some_and(|index| is_listed(index, &serial))
+        })
     }
 
-    /// Returns whether a key, given by the SHA-256 of its SPKI, is blocked in any certificate.
+    /// Returns whether a key is blocked, in whichever certificate it appears. `sha256_hex` is the SHA-256 of its SPKI.
     pub fn is_key_blocked(&self, sha256_hex: &str) -> bool {
-        self.list()
-            .is_some_and(|list| list.keys.contains(sha256_hex))
+        self.revocation_index()
+            .is_some_and(|index| index.blocked_keys.contains(sha256_hex))
     }
 
-    /// The nodes of which a certificate was revoked between `before` and now.
-    pub fn revoked_since(&self, before: &Self) -> BTreeSet<Prefix> {
-        let Some(now) = self.list() else {
+    /// Returns the nodes with a certificate that these documents revoke and the `earlier` ones do not.
+    pub fn revoked_since(&self, earlier: &Self) -> BTreeSet<Prefix> {
+        let Some(index) = self.revocation_index() else {
             return BTreeSet::new();
         };
-        let known =
-            |revoked: &&Revoked| before.list().is_some_and(|list| list.all.contains(revoked));
-        now.all
+        let was_revoked = |revoked: &&Revoked| {
+            earlier
+                .revocation_index()
+                .is_some_and(|index| index.entries.contains(revoked))
+        };
+        index
+            .entries
             .iter()
-            .filter(|revoked| !known(revoked))
+            .filter(|revoked| !was_revoked(revoked))
             .map(|revoked| revoked.prefix)
             .collect()
     }
 }
 
-/// The CAs that a document names.
-fn cas_of(network: &NetworkDocument) -> Result<Vec<CertificateDer<'static>>, DocumentError> {
-    let read = |pem: &String| CertificateDer::from_pem_slice(pem.as_bytes());
+/// Parses the CAs that a network document lists.
+fn parse_cas(network: &NetworkDocument) -> Result<Vec<CertificateDer<'static>>, DocumentError> {
+    let parse = |pem: &String| CertificateDer::from_pem_slice(pem.as_bytes());
     network
         .authorities
         .iter()
-        .map(read)
+        .map(parse)
         .collect::<Result<_, _>>()
         .map_err(|error| DocumentError::Shape {
             what: "network",
@@ -343,22 +366,22 @@ fn cas_of(network: &NetworkDocument) -> Result<Vec<CertificateDer<'static>>, Doc
         })
 }
 
-impl List {
-    fn new(document: Revocations) -> Self {
-        let revoked = &document.revoked;
+impl RevocationIndex {
+    fn new(list: Revocations) -> Self {
         Self {
-            version: document.version,
-            serials: revoked
+            version: list.version,
+            node_serials: list
+                .revoked
                 .iter()
-                .filter_map(|one| serial::normal(&one.serial))
+                .filter_map(|entry| serial::normal(&entry.serial))
                 .collect(),
-            authorities: document
+            ca_serials: list
                 .authorities
                 .iter()
-                .filter_map(|one| serial::normal(one))
+                .filter_map(|serial| serial::normal(serial))
                 .collect(),
-            keys: revoked.iter().map(|one| one.key.clone()).collect(),
-            all: document.revoked.into_iter().collect(),
+            blocked_keys: list.revoked.iter().map(|entry| entry.key.clone()).collect(),
+            entries: list.revoked.into_iter().collect(),
         }
     }
 }

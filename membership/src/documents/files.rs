@@ -1,8 +1,8 @@
-//! DocumentFiles of the signed documents: what the node holds survives its end.
+//! Stores the signed documents, so that they survive a restart of the daemon.
 //!
-//! OpenVPN itself refuses revoked certificates, on either side and at each handshake, by a folder with
-//! one empty file a serial number (`--crl-verify FOLDER dir`). It has no end, unlike a list of X.509,
-//! whose end would lock everybody out.
+//! OpenVPN itself rejects revoked certificates, as client and as server, at each handshake. It reads them from a folder with
+//! an empty file for each revoked serial number (`--crl-verify FOLDER dir`). Unlike an X.509 CRL, such a folder has no
+//! nextUpdate; once a CRL's has passed, OpenVPN would reject every certificate.
 
 use super::current::CurrentDocuments;
 use std::{
@@ -20,35 +20,34 @@ use wire::{registry::DocumentKind, serial, signed::SignedDocument};
 pub struct DocumentFiles {
     /// The network document, 0600.
     pub network: PathBuf,
-    /// The list of revocations, 0600.
+    /// The revocation list, 0600.
     pub revocations: PathBuf,
-    /// The folder of revoked serial numbers, 0755: OpenVPN reads it.
+    /// The folder of revoked serial numbers, 0755, since OpenVPN reads it as another user.
     pub revoked: PathBuf,
 }
 
-/// A file could not be read or written.
+/// An operation on a file failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what} {path}", path = path.display())]
+#[error("cannot {action} {path}", path = path.display())]
 pub struct FileError {
-    what: &'static str,
+    action: &'static str,
     path: PathBuf,
     #[source]
     source: io::Error,
 }
 
-fn failed<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> FileError + 'a {
+fn file_error<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> FileError + 'a {
     move |source| FileError {
-        what,
+        action,
         path: path.to_owned(),
         source,
     }
 }
 
-/// Replaces a file atomically: at any moment, also after a crash, it has the old or the new
-/// content.
+/// Replaces a file atomically: even after a crash, it has either the old or the new content.
 ///
 /// # Errors
-/// The file could not be written; the old content stays.
+/// The file cannot be written; the old content stays.
 pub fn replace(
     path: &Path,
     text: &[u8],
@@ -63,75 +62,80 @@ pub fn replace(
         .write(true)
         .mode(mode)
         .open(&draft);
-    let mut file = open.map_err(failed("write", &draft))?;
+    let mut file = open.map_err(file_error("write", &draft))?;
     file.write_all(text)
         .and_then(|()| file.sync_all())
-        .map_err(failed("write", &draft))?;
-    // The mode of a draft that somebody left is not ours.
+        .map_err(file_error("write", &draft))?;
+    // An interrupted call may have left a draft with another mode, which `open` does not change.
     file.set_permissions(fs::Permissions::from_mode(mode))
-        .map_err(failed("write", &draft))?;
+        .map_err(file_error("write", &draft))?;
     if let Some((uid, gid)) = owner {
-        chown(&draft, Some(uid), Some(gid)).map_err(failed("give away", &draft))?;
+        chown(&draft, Some(uid), Some(gid)).map_err(file_error("change the owner of", &draft))?;
     }
-    fs::rename(&draft, path).map_err(failed("put in place", path))
+    fs::rename(&draft, path).map_err(file_error("replace", path))
 }
 
 impl DocumentFiles {
-    /// The stored revocations, not verified yet; `None` where there are none or they cannot be read.
+    /// Reads the stored revocation list; `None` if there is no file. The caller must verify it.
     ///
     /// # Errors
-    /// There is a file, but no document in it.
-    pub fn revocations(&self) -> Result<Option<SignedDocument>, FileError> {
+    /// The file cannot be read, or does not contain a signed document.
+    pub fn read_revocations(&self) -> Result<Option<SignedDocument>, FileError> {
         let text = some_if_found(fs::read(&self.revocations))
-            .map_err(failed("read", &self.revocations))?;
+            .map_err(file_error("read", &self.revocations))?;
         let Some(text) = text else { return Ok(None) };
-        let read = serde_json::from_slice(&text).map_err(io::Error::from);
-        read.map(Some).map_err(failed("read", &self.revocations))
+        let document = serde_json::from_slice(&text).map_err(io::Error::from);
+        document
+            .map(Some)
+            .map_err(file_error("read", &self.revocations))
     }
 
-    /// Writes what has changed. Blocks.
+    /// Writes the current document of this kind and, for the revocation list, the folder of revoked serial numbers. Blocks.
     ///
     /// # Errors
-    /// The disk refused; what was there before stands.
+    /// A file cannot be written; the stored document is the earlier one.
     pub fn write(&self, kind: DocumentKind, documents: &CurrentDocuments) -> Result<(), FileError> {
         let path = match kind {
             DocumentKind::Network => &self.network,
             DocumentKind::Revocations => &self.revocations,
         };
         if kind == DocumentKind::Revocations {
-            self.bar(documents)?;
+            self.write_revoked_serials(documents)?;
         }
-        let Some(document) = documents.signed(kind) else {
+        let Some(document) = documents.signed_document(kind) else {
             return Ok(());
         };
         let text = serde_json::to_vec(&**document).map_err(io::Error::from);
-        replace(path, &text.map_err(failed("write", path))?, 0o600, None)
+        replace(path, &text.map_err(file_error("write", path))?, 0o600, None)
     }
 
-    /// Brings the folder of revoked serial numbers in line with `documents`.
+    /// Creates and removes files in the folder of revoked serial numbers, so that it agrees with `documents`. Blocks.
     ///
     /// # Errors
-    /// The disk rejected it.
-    pub fn bar(&self, documents: &CurrentDocuments) -> Result<(), FileError> {
+    /// A file cannot be created or removed.
+    pub fn write_revoked_serials(&self, documents: &CurrentDocuments) -> Result<(), FileError> {
         let folder = &self.revoked;
-        fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        fs::create_dir_all(folder).map_err(file_error("create", folder))?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
-            .map_err(failed("open", folder))?;
-        let wanted: BTreeSet<String> = documents.serials().filter_map(serial::decimal).collect();
-        let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
-        let there: BTreeSet<String> = entries
+            .map_err(file_error("set the mode of", folder))?;
+        let wanted: BTreeSet<String> = documents
+            .revoked_serials()
+            .filter_map(serial::decimal)
+            .collect();
+        let entries = fs::read_dir(folder).map_err(file_error("read", folder))?;
+        let existing: BTreeSet<String> = entries
             .filter_map(Result::ok)
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect();
-        for name in wanted.difference(&there) {
+        for name in wanted.difference(&existing) {
             let path = folder.join(name);
             fs::File::create(&path)
                 .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o644)))
-                .map_err(failed("write", &path))?;
+                .map_err(file_error("write", &path))?;
         }
-        for name in there.difference(&wanted) {
+        for name in existing.difference(&wanted) {
             let path = folder.join(name);
-            fs::remove_file(&path).map_err(failed("remove", &path))?;
+            fs::remove_file(&path).map_err(file_error("remove", &path))?;
         }
         Ok(())
     }

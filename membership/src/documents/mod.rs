@@ -1,4 +1,5 @@
-//! The two signed documents of a network (parameters and keys; revocations), as this node holds them.
+//! The current versions of the network's two signed documents: the network document (parameters and keys) and the revocation
+//! list.
 
 mod current;
 mod files;

@@ -97,7 +97,7 @@ impl Common {
     }
 
     pub(super) fn is_revoked(&self, serial: &str) -> bool {
-        self.documents.load().is_ca_revoked(serial)
+        self.documents.load().is_serial_revoked(serial)
     }
 
     pub(super) fn stopping(&self) -> bool {

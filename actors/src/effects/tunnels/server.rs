@@ -341,7 +341,7 @@ impl Server {
             accepted
                 .serials
                 .iter()
-                .any(|serial| documents.is_ca_revoked(serial))
+                .any(|serial| documents.is_serial_revoked(serial))
         });
         revoked.map(|(slot, _)| *slot).collect()
     }

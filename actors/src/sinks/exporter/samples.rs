@@ -2,7 +2,7 @@
 
 use super::process::Process;
 use crate::sinks::telemetry::{ROLES, Row, Snapshot, float};
-use membership::certificate::ca_end;
+use membership::certificate::ca_name_and_expiry;
 use policies::{
     names::{Role, Slot, Transport},
     observation::{Candidate, LinkCounters, Phase},
@@ -48,7 +48,12 @@ pub(super) fn map<K>(counts: &BTreeMap<K, u64>, labels: impl Fn(&K) -> Vec<Strin
 }
 
 pub(super) fn cas(node: &Snapshot) -> Vec<Sample> {
-    let ends: BTreeMap<_, _> = node.documents.cas().iter().filter_map(ca_end).collect();
+    let ends: BTreeMap<_, _> = node
+        .documents
+        .cas()
+        .iter()
+        .filter_map(ca_name_and_expiry)
+        .collect();
     let seconds = |end: i64| u64::try_from(end).map_or(0.0, float);
     ends.into_iter()
         .map(|(name, end)| (vec![name], seconds(end)))

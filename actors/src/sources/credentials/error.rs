@@ -1,12 +1,12 @@
-//! The errors of credentials.
+//! The error of the credentials actor.
 
 use super::*;
 
-/// The files cannot be used.
+/// The reason why credentials could not be read, written, used or renewed.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// One of them cannot be read.
-    #[error("cannot read {path}", path = path.display())]
+    /// A file cannot be read or removed.
+    #[error("cannot read or remove {path}", path = path.display())]
     Read {
         /// The path of the file.
         path: PathBuf,
@@ -14,16 +14,16 @@ pub enum CredentialError {
         #[source]
         source: io::Error,
     },
-    /// One of them cannot be written.
+    /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] FileError),
-    /// They do not fit together.
+    /// TLS cannot be set up with the files.
     #[error(transparent)]
     NodeCredentials(#[from] membership::credentials::CredentialsError),
-    /// The registry's client does not take them.
+    /// The registry's client cannot be built with the files.
     #[error(transparent)]
     Call(#[from] RegistryApiError),
-    /// The certificate is not renewed.
+    /// The certificate was not renewed.
     #[error(transparent)]
     Renewal(#[from] renewal::RenewalError),
 }

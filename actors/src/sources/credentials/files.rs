@@ -1,27 +1,29 @@
-//! Reads and writes the files of credentials.
+//! Reads and writes the credential files.
 
 use super::*;
 
+/// Returns the wall-clock time, in seconds since 1970.
 pub(super) fn now_s() -> i64 {
     i64::try_from(wall().as_secs()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CredentialError> {
     fs::read(path).map_err(|source| CredentialError::Read {
         path: path.to_owned(),
         source,
     })
 }
 
-/// The certificates in a PEM file, whatever their order.
-pub(super) fn trusted(pem: &[u8]) -> BTreeSet<Vec<u8>> {
+/// Parses the certificates (DER) in a PEM file as a set, so that their order does not matter.
+pub(super) fn parse_cas(pem: &[u8]) -> BTreeSet<Vec<u8>> {
     CertificateDer::pem_slice_iter(pem)
         .filter_map(Result::ok)
         .map(|ca| ca.to_vec())
         .collect()
 }
 
-pub(super) fn bundle(network: &NetworkDocument) -> String {
+/// Joins the CAs of a network document into the text of one PEM file.
+pub(super) fn ca_bundle(network: &NetworkDocument) -> String {
     network
         .authorities
         .iter()
@@ -29,16 +31,16 @@ pub(super) fn bundle(network: &NetworkDocument) -> String {
         .collect()
 }
 
-/// Writes a file if its content differs; returns whether it did.
-pub(super) fn write_changed(
+/// Writes a file if its content differs from `text`; returns whether it did.
+pub(super) fn write_if_different(
     path: &Path,
     text: &[u8],
     mode: u32,
     owner: Option<(u32, u32)>,
 ) -> Result<bool, CredentialError> {
-    let differs = fs::read(path).map_or(true, |old| old != text);
-    if differs {
+    let is_different = fs::read(path).map_or(true, |old| old != text);
+    if is_different {
         replace(path, text, mode, owner)?;
     }
-    Ok(differs)
+    Ok(is_different)
 }

@@ -1,21 +1,26 @@
-//! Compares the versions of documents with other nodes and the registry, and fetches newer ones.
+//! Compares document versions with other nodes and the registry, and fetches newer documents.
 
 use super::*;
 
 impl Documents {
-    /// Compares versions with a node; who has the older one gets the newer.
-    pub(super) fn compare(&mut self, peer: Prefix, tries: u32, ctx: &mut Context<Self>) {
+    /// Compares versions with a node; the side with the older document gets the newer one.
+    pub(super) fn compare_versions(
+        &mut self,
+        peer: Prefix,
+        attempts_left: u32,
+        ctx: &mut Context<Self>,
+    ) {
         let peer_api = self.peer_api.clone();
-        let ask = async move { peer_api.node(peer).await };
+        let call = async move { peer_api.fetch_node_document(peer).await };
         ctx.spawn(
-            ask.into_actor(self)
+            call.into_actor(self)
                 .map(move |answer, documents, ctx| match answer {
-                    Ok(node) => documents.compared(peer, &node, ctx),
+                    Ok(node) => documents.exchange_documents(peer, &node, ctx),
                     Err(error) => {
-                        tracing::debug!(%peer, error = %Chain(&error), "versions not compared");
-                        if tries > 1 && documents.neighbours.contains(&peer) {
+                        tracing::debug!(%peer, error = %Chain(&error), "cannot compare document versions");
+                        if attempts_left > 1 && documents.neighbours.contains(&peer) {
                             ctx.run_later(RETRY_DELAY, move |documents, ctx| {
-                                documents.compare(peer, tries - 1, ctx)
+                                documents.compare_versions(peer, attempts_left - 1, ctx)
                             });
                         }
                     }
@@ -23,7 +28,13 @@ impl Documents {
         );
     }
 
-    pub(super) fn compared(&mut self, peer: Prefix, node: &NodeDocument, ctx: &mut Context<Self>) {
+    /// Posts each document that is older at the peer, and fetches each one that is newer there.
+    pub(super) fn exchange_documents(
+        &mut self,
+        peer: Prefix,
+        node: &NodeDocument,
+        ctx: &mut Context<Self>,
+    ) {
         let theirs = [
             (DocumentKind::Network, node.network_version),
             (DocumentKind::Revocations, node.revocations_version),
@@ -31,95 +42,113 @@ impl Documents {
         for (kind, version) in theirs {
             let ours = self.documents.load().version(kind);
             if version < ours {
-                self.post(peer, kind, TRIES, ctx);
+                self.post_document(peer, kind, MAX_ATTEMPTS, ctx);
             } else if version > ours {
                 let peer_api = self.peer_api.clone();
-                let get = async move { peer_api.document(peer, kind).await };
-                ctx.spawn(get.into_actor(self).map(move |answer, documents, ctx| {
-                    documents.got_from_peer(peer, answer, ctx);
+                let call = async move { peer_api.fetch_signed_document(peer, kind).await };
+                ctx.spawn(call.into_actor(self).map(move |answer, documents, ctx| {
+                    documents.handle_peer_answer(peer, answer, ctx);
                 }));
             }
         }
     }
 
-    pub(super) fn got_from_peer(
+    pub(super) fn handle_peer_answer(
         &mut self,
         peer: Prefix,
         answer: Result<SignedDocument, PeerApiError>,
         ctx: &mut Context<Self>,
     ) {
         match answer {
-            Ok(document) => self.take(document, Some(peer), ctx),
-            Err(error) => tracing::debug!(%peer, error = %Chain(&error), "signed document not got"),
+            Ok(document) => self.handle_document(document, Some(peer), ctx),
+            Err(error) => {
+                tracing::debug!(%peer, error = %Chain(&error), "cannot fetch a signed document")
+            }
         }
     }
 
-    /// Holds a question open at the registry, or leaves that to others.
-    pub(super) fn listen(&mut self, ctx: &mut Context<Self>) {
-        if self.random.index(self.nodes) >= LISTENERS {
-            ctx.run_later(self.random.around(DICE), Self::listen);
+    /// Opens a long poll at the registry, or leaves that to other nodes for now: with the probability at which
+    /// [`MEAN_LISTENERS`] nodes of the network have one open.
+    pub(super) fn long_poll_or_wait(&mut self, ctx: &mut Context<Self>) {
+        if self.random.index(self.node_count) >= MEAN_LISTENERS {
+            ctx.run_later(
+                self.random.around(LISTENER_REDRAW_INTERVAL),
+                Self::long_poll_or_wait,
+            );
             return;
         }
         let (registry, version) = (
             self.registry.clone(),
             self.documents.load().version(DocumentKind::Revocations),
         );
-        let call = format!("/v1/revocations?after={version}&wait={LONG_POLL_S}");
-        let longest = Duration::from_secs(LONG_POLL_S + 10);
-        let ask = async move { registry.news::<SignedDocument>(&call, longest).await };
-        ctx.spawn(ask.into_actor(self).map(|answer, documents, ctx| {
-            let wait = match &answer {
+        let path = format!("/v1/revocations?after={version}&wait={LONG_POLL_S}");
+        let timeout = Duration::from_secs(LONG_POLL_S + 10);
+        let call = async move { registry.long_poll::<SignedDocument>(&path, timeout).await };
+        ctx.spawn(call.into_actor(self).map(|answer, documents, ctx| {
+            let delay = match &answer {
                 Ok(Some(_)) => {
-                    documents.wait = FIRST;
-                    // Its version has grown, or it is one that we do not believe.
+                    documents.poll_retry_delay = MIN_POLL_RETRY_DELAY;
+                    // A pause, since the next poll would bring a document that we reject again and again.
                     RETRY_DELAY
                 }
                 Ok(None) => {
-                    documents.wait = FIRST;
+                    documents.poll_retry_delay = MIN_POLL_RETRY_DELAY;
                     Duration::ZERO
                 }
                 Err(error) => {
-                    tracing::debug!(error = %Chain(error), "no news of the registry");
-                    let wait = documents.wait;
-                    documents.wait = (wait * 2).min(DICE);
-                    wait
+                    tracing::debug!(error = %Chain(error), "long poll at the registry failed");
+                    let delay = documents.poll_retry_delay;
+                    documents.poll_retry_delay = (delay * 2).min(LISTENER_REDRAW_INTERVAL);
+                    delay
                 }
             };
-            documents.got_from_registry(answer, ctx);
-            let pause = documents.random.around(wait);
-            ctx.run_later(pause, Self::listen);
+            documents.handle_registry_answer(answer, ctx);
+            let delay = documents.random.around(delay);
+            ctx.run_later(delay, Self::long_poll_or_wait);
         }));
     }
 
-    pub(super) fn got_from_registry(
+    pub(super) fn handle_registry_answer(
         &mut self,
         answer: Result<Option<SignedDocument>, RegistryApiError>,
         ctx: &mut Context<Self>,
     ) {
         match answer {
-            Ok(Some(document)) => self.take(document, None, ctx),
+            Ok(Some(document)) => self.handle_document(document, None, ctx),
             Ok(None) => {}
-            Err(error) => tracing::debug!(error = %Chain(&error), "registry gave no document"),
+            Err(error) => {
+                tracing::debug!(error = %Chain(&error), "cannot fetch a signed document from the registry")
+            }
         }
     }
 
-    pub(super) fn fetch(&mut self, number: u64, call: &'static str, ctx: &mut Context<Self>) {
-        if !self.fetching.insert(number) {
+    /// Fetches a document from the registry, unless a request for it is in flight.
+    pub(super) fn fetch_from_registry(
+        &mut self,
+        kind: DocumentKind,
+        path: &'static str,
+        ctx: &mut Context<Self>,
+    ) {
+        if !self.fetching.insert(kind) {
             return;
         }
         let registry = self.registry.clone();
-        let get = async move { registry.get::<SignedDocument>(call).await };
-        ctx.spawn(get.into_actor(self).map(move |answer, documents, ctx| {
-            documents.fetching.remove(&number);
-            documents.got_from_registry(answer.map(Some), ctx);
+        let call = async move { registry.get::<SignedDocument>(path).await };
+        ctx.spawn(call.into_actor(self).map(move |answer, documents, ctx| {
+            documents.fetching.remove(&kind);
+            documents.handle_registry_answer(answer.map(Some), ctx);
         }));
     }
 
-    pub(super) fn compare_with_one(&mut self, ctx: &mut Context<Self>) {
+    /// Compares versions with one random neighbour, and schedules the next comparison.
+    pub(super) fn compare_with_random_neighbour(&mut self, ctx: &mut Context<Self>) {
         let neighbours: Vec<Prefix> = self.neighbours.iter().copied().collect();
         if let Some(peer) = self.random.choose(&neighbours) {
-            self.compare(*peer, 1, ctx);
+            self.compare_versions(*peer, 1, ctx);
         }
-        ctx.run_later(self.random.around(COMPARE), Self::compare_with_one);
+        ctx.run_later(
+            self.random.around(COMPARE_INTERVAL),
+            Self::compare_with_random_neighbour,
+        );
     }
 }

@@ -1,73 +1,82 @@
-//! The handlers of the peer API; each reads a published snapshot, or passes on what was posted.
+//! The handlers of the peer API. Each reads a published snapshot, or forwards what was posted.
 
 use super::*;
 
-pub(super) async fn node(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    answer(&request, &state, || (**state.node.load()).clone())
+pub(super) async fn get_node(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    answer(&request, &state, || (**state.node_document.load()).clone())
 }
 
-pub(super) async fn network(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    document(&request, &state, DocumentKind::Network)
+pub(super) async fn get_network(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    answer_document(&request, &state, DocumentKind::Network)
 }
 
-pub(super) async fn revocations(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    document(&request, &state, DocumentKind::Revocations)
+pub(super) async fn get_revocations(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    answer_document(&request, &state, DocumentKind::Revocations)
 }
 
-pub(super) fn document(request: &HttpRequest, state: &State, kind: DocumentKind) -> HttpResponse {
-    match state.documents.load().signed(kind) {
+/// Answers with the current signed document of this kind.
+fn answer_document(request: &HttpRequest, state: &State, kind: DocumentKind) -> HttpResponse {
+    match state.documents.load().signed_document(kind) {
         Some(document) => answer(request, state, || (**document).clone()),
-        None => problem(StatusCode::NOT_FOUND, "this node has no such document"),
+        None => problem(
+            StatusCode::NOT_FOUND,
+            "this node has no document of this kind yet",
+        ),
     }
 }
 
-/// Hands a signed document on for verification; the answer does not reveal whether it is accepted.
-pub(super) async fn offer(
+/// Forwards a signed document for verification. The answer does not reveal whether it will be accepted.
+pub(super) async fn post_document(
     request: HttpRequest,
     body: web::Bytes,
     state: web::Data<State>,
 ) -> HttpResponse {
-    let from = match caller(&request, &state) {
+    let from = match check_caller(&request, &state) {
         Ok(caller) => caller.prefix,
         Err(why) => return problem(StatusCode::FORBIDDEN, why),
     };
     let Ok(document) = serde_json::from_slice(&body) else {
-        return problem(StatusCode::BAD_REQUEST, "no signed document");
+        return problem(StatusCode::BAD_REQUEST, "the body is not a signed document");
     };
     match state.offered.try_send(DocumentOffered { from, document }) {
         Ok(()) => HttpResponse::Accepted().finish(),
-        Err(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "too many documents"),
+        Err(_) => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many documents wait for verification; post it again later",
+        ),
     }
 }
 
+/// The query of a request for peers.
 #[derive(Deserialize)]
-pub(super) struct Count {
+pub(super) struct PeersQuery {
+    /// Maximum number of peers in the answer.
     count: Option<usize>,
 }
 
-pub(super) async fn peers(
+pub(super) async fn get_peers(
     request: HttpRequest,
-    count: web::Query<Count>,
+    query: web::Query<PeersQuery>,
     state: web::Data<State>,
 ) -> HttpResponse {
     answer(&request, &state, || {
         let mut candidates: Vec<_> = state.peers.load().iter().cloned().collect();
         state.random.shuffle(&mut candidates);
-        candidates.truncate(count.count.unwrap_or(MAX_NODES).min(MAX_NODES));
-        let node = |candidate: policies::observation::Candidate| Node {
+        candidates.truncate(query.count.unwrap_or(MAX_NODES).min(MAX_NODES));
+        let to_node = |candidate: policies::observation::Candidate| Node {
             prefix: candidate.peer,
             endpoints: candidate.endpoints,
         };
         PeersDocument {
             version: VERSION,
-            nodes: candidates.into_iter().map(node).collect(),
+            nodes: candidates.into_iter().map(to_node).collect(),
         }
     })
 }
 
-/// Answers with our route view; the regret of a tunnel is shown to its peer only.
-pub(super) async fn view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let caller = match caller(&request, &state) {
+/// Answers with our route view. The regret of a tunnel is sent only to its peer.
+pub(super) async fn get_route_view(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    let caller = match check_caller(&request, &state) {
         Ok(caller) => caller,
         Err(why) => return problem(StatusCode::FORBIDDEN, why),
     };
@@ -78,7 +87,7 @@ pub(super) async fn view(request: HttpRequest, state: web::Data<State>) -> HttpR
     });
     HttpResponse::Ok().json(RouteViewDocument {
         version: VERSION,
-        prefix: state.node.load().prefix,
+        prefix: state.node_document.load().prefix,
         accepts_tunnels: route_view.accepts_tunnels,
         accepted: Some(route_view.accepted),
         regret: route_view.regrets.get(&caller.prefix).copied().flatten(),
@@ -87,17 +96,20 @@ pub(super) async fn view(request: HttpRequest, state: web::Data<State>) -> HttpR
 }
 
 pub(super) async fn acquire_lock(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    match caller(&request, &state) {
+    match check_caller(&request, &state) {
         Ok(caller) if state.restart_lock.acquire(caller.prefix) => {
             HttpResponse::NoContent().finish()
         }
-        Ok(_) => problem(StatusCode::CONFLICT, "tunnels here are coming or going"),
+        Ok(_) => problem(
+            StatusCode::CONFLICT,
+            "the restart lock is taken: another neighbour or this node restarts tunnels",
+        ),
         Err(why) => problem(StatusCode::FORBIDDEN, why),
     }
 }
 
 pub(super) async fn release_lock(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    match caller(&request, &state) {
+    match check_caller(&request, &state) {
         Ok(caller) => {
             state.restart_lock.release(caller.prefix);
             HttpResponse::NoContent().finish()
@@ -106,35 +118,37 @@ pub(super) async fn release_lock(request: HttpRequest, state: web::Data<State>) 
     }
 }
 
-pub(super) fn answer<T: Serialize>(
+/// Answers a permitted caller with a document.
+fn answer<T: Serialize>(
     request: &HttpRequest,
     state: &State,
     document: impl FnOnce() -> T,
 ) -> HttpResponse {
-    match caller(request, state) {
+    match check_caller(request, state) {
         Ok(_) => HttpResponse::Ok().json(document()),
         Err(why) => problem(StatusCode::FORBIDDEN, why),
     }
 }
 
-/// Who calls, or why it is refused; asked at each request, since a certificate may be revoked while a connection is open.
-pub(super) fn caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
+/// Returns the identity of the caller, or the reason why the request is rejected. This is checked at each request, since a
+/// certificate may be revoked while a connection is open.
+fn check_caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
     let Some(caller) = request.conn_data::<Caller>() else {
-        return Err("the certificate does not bear the address you come from");
+        return Err("the certificate does not contain the address of the connection");
     };
     let documents = state.documents.load();
     let serials = std::iter::once(&caller.serial).chain(&caller.cas);
     if serials
         .into_iter()
-        .any(|serial| documents.is_ca_revoked(serial))
+        .any(|serial| documents.is_serial_revoked(serial))
         || documents.is_key_blocked(&caller.key)
     {
-        return Err("the certificate is revoked");
+        return Err("the certificate, its CA or its key is revoked");
     }
     Ok(caller.clone())
 }
 
-/// An error as RFC 9457 wants it.
+/// Builds an error answer in the format of RFC 9457.
 pub(super) fn problem(status: StatusCode, title: &str) -> HttpResponse {
     #[derive(Serialize)]
     struct Problem<'a> {

@@ -187,7 +187,7 @@ impl<F: Finder> Keeper<F> {
             dialable(
                 endpoint,
                 self.settings.network,
-                self.settings.private.allowed(),
+                self.settings.private.are_allowed(),
             )
             .is_ok()
         };

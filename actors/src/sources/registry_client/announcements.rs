@@ -1,18 +1,18 @@
-//! Announces at the registry where this node can be dialled.
+//! Announces this node's endpoints, software and document versions to the registry.
 
 use super::*;
 
 impl RegistryClient {
-    /// Returns the endpoints of this node, best first: configured ones, leases, uplinks; UDP
-    /// before TCP.
-    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of uplinks, of these UDP before
+    /// TCP.
+    fn own_endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
             endpoints,
             network,
             private,
             ..
         } = &self.settings;
-        let private = private.allowed();
+        let private = private.are_allowed();
         let mut seen = BTreeSet::new();
         let mut found = self.leases.clone();
         found.extend(&self.uplinks);
@@ -24,11 +24,11 @@ impl RegistryClient {
             .collect()
     }
 
-    pub(super) fn announcement(&self) -> Announcement {
-        let node = self.node.load();
+    pub(super) fn build_announcement(&self) -> Announcement {
+        let node = self.node_document.load();
         Announcement {
             version: VERSION,
-            endpoints: self.endpoints(),
+            endpoints: self.own_endpoints(),
             software: node.software.clone(),
             network_version: node.network_version,
             network_applied: self.applied.by_all(),
@@ -37,15 +37,19 @@ impl RegistryClient {
         }
     }
 
-    pub(super) fn announce(&mut self, announcement: Announcement, ctx: &mut Context<Self>) {
-        (self.busy, self.hurries) = (true, false);
+    pub(super) fn send_announcement(
+        &mut self,
+        announcement: Announcement,
+        ctx: &mut Context<Self>,
+    ) {
+        (self.is_calling, self.is_early_announcement_due) = (true, false);
         let endpoints = announcement.endpoints.clone();
-        self.node.rcu(|node| NodeDocument {
+        self.node_document.rcu(|node| NodeDocument {
             endpoints: endpoints.clone(),
             ..(**node).clone()
         });
-        // What we could not dial rides along; it is no reason to announce.
-        let unreachable = undialled(&self.peers.load(), self.clock.now());
+        // Unreachable peers are added only here, so that a change of them does not cause an announcement.
+        let unreachable = unreachable_peers(&self.peers.load(), self.clock.now());
         let (registry, sent) = (
             self.registry.clone(),
             Announcement {
@@ -60,35 +64,35 @@ impl RegistryClient {
         };
         ctx.spawn(
             call.into_actor(self)
-                .map(|answer, client, _| client.was_announced(answer, announcement)),
+                .map(|answer, client, _| client.handle_announced(answer, announcement)),
         );
     }
 
-    pub(super) fn was_announced(
+    fn handle_announced(
         &mut self,
         answer: Result<Announced, RegistryApiError>,
         announcement: Announcement,
     ) {
-        self.busy = false;
+        self.is_calling = false;
         let now = self.clock.now();
         match answer {
             Ok(announced) => {
-                let first = self.announced.is_none();
-                self.announced = Some(announcement);
+                let is_first = self.last_announcement.is_none();
+                self.last_announcement = Some(announcement);
                 let third = Duration::from_secs(announced.ttl_s) / 3;
-                self.announce_at = now + third.clamp(Duration::from_secs(1), ANNOUNCE);
-                for refused in announced.refused {
-                    tracing::warn!(endpoint = %refused.endpoint, why = refused.why, "registry refuses an endpoint");
+                self.announce_at = now + third.clamp(Duration::from_secs(1), MAX_ANNOUNCE_INTERVAL);
+                for rejected in announced.refused {
+                    tracing::warn!(endpoint = %rejected.endpoint, why = rejected.why, "the registry rejected an endpoint; it is not announced to other nodes");
                 }
-                self.versions(announced.network_version, announced.revocations_version);
-                // The registry is asked with each announcement.
-                if !first {
-                    self.ask_at = now;
+                self.report_versions(announced.network_version, announced.revocations_version);
+                // Peers are requested after each announcement. After the first one, a request is due anyway.
+                if !is_first {
+                    self.request_peers_at = now;
                 }
                 self.report_contact(None);
             }
             Err(error) => {
-                self.announce_at = now + self.next_wait();
+                self.announce_at = now + self.next_call_delay();
                 self.report_contact(Some(Chain(&error).to_string()));
             }
         }
