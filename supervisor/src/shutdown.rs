@@ -2,7 +2,7 @@
 
 use crate::wiring::Graph;
 use actors::effects::tunnels::{DrainAll, EndAll};
-use actors::sources::babeld::EndBabeld;
+use actors::sources::babeld::StopBabeld;
 use config::paths::Paths;
 use os::{clock::Clock, kernel::Kernel};
 use policies::parameters::DRAIN_DEADLINE;
@@ -39,7 +39,7 @@ impl Graph {
 
     /// Stops babeld, which retracts its routes.
     fn stop_babeld(&self) {
-        self.end_babeld.do_send(EndBabeld);
+        self.stop_babeld.do_send(StopBabeld);
     }
 
     fn has_babeld_exited(&self) -> bool {

@@ -19,7 +19,7 @@ use actors::{
     messages::ActorRestarted,
     sinks::telemetry::{Telemetry, TelemetryDeps},
     sources::{
-        babeld::{Babeld, BabeldDeps, BabeldProcess, EndBabeld},
+        babeld::{Babeld, BabeldDeps, BabeldProcess, StopBabeld},
         candidate_prober::{CandidateProber, CandidateProberDeps},
         credentials::{Credentials, CredentialsDeps},
         documents::{Documents, DocumentsDeps},
@@ -64,7 +64,7 @@ pub struct Graph {
     pub(crate) leases: Option<Rc<Keeper<DefaultGateway>>>,
     pub(crate) drain_all: Recipient<DrainAll>,
     pub(crate) end_all: Recipient<EndAll>,
-    pub(crate) end_babeld: Recipient<EndBabeld>,
+    pub(crate) stop_babeld: Recipient<StopBabeld>,
 }
 
 /// The address of an actor under its guardian.
@@ -99,7 +99,7 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
     let sources = wiring.start_membership_sources(&tunnels, &policy, &prober);
     let leases = wiring.start_endpoint_sources(&sources);
     wiring.start_samplers(&policy, &prober, &sources.candidate_prober);
-    let end_babeld = to(&wiring.start_babeld(&tunnels, &policy, &sources));
+    let stop_babeld = to(&wiring.start_babeld(&tunnels, &policy, &sources));
     let Wiring {
         store,
         connections,
@@ -113,7 +113,7 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
         leases,
         drain_all: to(&tunnels),
         end_all: to(&tunnels),
-        end_babeld,
+        stop_babeld,
     }
 }
 

@@ -59,8 +59,8 @@ const EARLY_READ_TICKS: u32 = 2;
 /// Span after babeld's start in which its tables are read every [`EARLY_READ_TICKS`].
 const EARLY_SPAN: Duration = Duration::from_secs(30);
 
-/// Maximum duration of a dump. babeld answers one of 150 lines in 0.6 ms (measured). A dump must not hang, since babeld serves
-/// only so many local connections at once: the eighth would block forever.
+/// Maximum duration of a dump; babeld sends 150 lines in 0.6 ms (measured). A connection that hangs must be closed, since babeld
+/// never answers the eighth one at a time.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum time until babeld answers after its start. It opens its socket at once, but at the first start it may have to wait for
@@ -81,7 +81,7 @@ impl BabeldProcess {
 /// Stops babeld with SIGTERM, so that it retracts its routes.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct EndBabeld;
+pub struct StopBabeld;
 
 /// The dependencies of the babeld actor.
 #[derive(Clone)]
@@ -394,10 +394,10 @@ impl Handler<ChildReported> for Babeld {
     }
 }
 
-impl Handler<EndBabeld> for Babeld {
+impl Handler<StopBabeld> for Babeld {
     type Result = ();
 
-    fn handle(&mut self, _: EndBabeld, _: &mut Self::Context) {
+    fn handle(&mut self, _: StopBabeld, _: &mut Self::Context) {
         self.handle_event(Event::Unwanted);
     }
 }

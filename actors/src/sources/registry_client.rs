@@ -174,7 +174,8 @@ impl RegistryClient {
         }
     }
 
-    fn tick(&mut self, ctx: &mut Context<Self>) {
+    /// Starts the one call that is most due, if none is in flight.
+    fn call_if_due(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         if self
             .addresses_read_at
@@ -350,7 +351,7 @@ impl Actor for RegistryClient {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(CHECK_INTERVAL, Self::tick);
+        ctx.run_interval(CHECK_INTERVAL, Self::call_if_due);
     }
 }
 

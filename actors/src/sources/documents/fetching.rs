@@ -29,12 +29,7 @@ impl Documents {
     }
 
     /// Posts each document that is older at the peer, and fetches each one that is newer there.
-    pub(super) fn exchange_documents(
-        &mut self,
-        peer: Prefix,
-        node: &NodeDocument,
-        ctx: &mut Context<Self>,
-    ) {
+    fn exchange_documents(&mut self, peer: Prefix, node: &NodeDocument, ctx: &mut Context<Self>) {
         let theirs = [
             (DocumentKind::Network, node.network_version),
             (DocumentKind::Revocations, node.revocations_version),
@@ -53,7 +48,7 @@ impl Documents {
         }
     }
 
-    pub(super) fn handle_peer_answer(
+    fn handle_peer_answer(
         &mut self,
         peer: Prefix,
         answer: Result<SignedDocument, PeerApiError>,
@@ -88,7 +83,7 @@ impl Documents {
             let delay = match &answer {
                 Ok(Some(_)) => {
                     documents.poll_retry_delay = MIN_POLL_RETRY_DELAY;
-                    // A pause, since the next poll would bring a document that we reject again and again.
+                    // If we reject the document, the next poll returns it again at once; the pause limits that.
                     RETRY_DELAY
                 }
                 Ok(None) => {
@@ -108,7 +103,7 @@ impl Documents {
         }));
     }
 
-    pub(super) fn handle_registry_answer(
+    fn handle_registry_answer(
         &mut self,
         answer: Result<Option<SignedDocument>, RegistryApiError>,
         ctx: &mut Context<Self>,

@@ -50,7 +50,7 @@ struct KnownPeer {
     source: PeerSource,
     last_report: u64,
     /// The time of the last report in this run.
-    confirmed: Option<Uptime>,
+    confirmed_at: Option<Uptime>,
     /// The time since which these are its endpoints; earlier failed dials concern other endpoints.
     endpoints_since: Option<Uptime>,
     dials: DialHistory,
@@ -62,7 +62,8 @@ struct KnownPeer {
 pub struct PeerDirectory {
     me: Prefix,
     peers: BTreeMap<Prefix, KnownPeer>,
-    changed: BTreeSet<Prefix>,
+    /// The peers whose changes are not on disk yet.
+    unwritten: BTreeSet<Prefix>,
     /// The sequence number of the last report.
     last_report: u64,
     /// The number of tunnels that this node dials.
@@ -84,13 +85,13 @@ fn capacity(tunnels: u16, max_node_count: usize) -> usize {
 impl KnownPeer {
     /// Returns whether the peer itself reported its endpoints in this run.
     fn is_first_hand(&self) -> bool {
-        self.source == PeerSource::Itself && self.confirmed.is_some()
+        self.source == PeerSource::Itself && self.confirmed_at.is_some()
     }
 
     /// Returns whether what is known outweighs a report from `source`.
     fn outweighs(&self, source: PeerSource, at: Uptime) -> bool {
         let is_recent = self
-            .confirmed
+            .confirmed_at
             .is_some_and(|confirmed| at.since(confirmed) < PRECEDENCE_LIFETIME);
         is_recent
             && match source {
@@ -110,7 +111,7 @@ impl PeerDirectory {
         Self {
             me,
             peers: BTreeMap::new(),
-            changed: BTreeSet::new(),
+            unwritten: BTreeSet::new(),
             last_report: 0,
             tunnels,
             max_node_count: 0,
@@ -150,7 +151,7 @@ impl PeerDirectory {
                 endpoints,
                 source: row.source,
                 last_report: row.last_report,
-                confirmed: None,
+                confirmed_at: None,
                 endpoints_since: None,
                 dials,
                 transit_cost: 0,
@@ -164,7 +165,7 @@ impl PeerDirectory {
     pub fn restore_unstored(&mut self, candidates: &[Candidate]) {
         for candidate in candidates {
             if let Some(known) = self.peers.get_mut(&candidate.peer) {
-                known.confirmed = candidate.confirmed_at;
+                known.confirmed_at = candidate.confirmed_at;
                 known.transit_cost = candidate.transit_cost;
             }
         }
@@ -204,7 +205,7 @@ impl PeerDirectory {
         if endpoints.is_empty() {
             // A peer without endpoints cannot be dialled. Only its own report of that counts.
             let is_removed = source == PeerSource::Itself && self.peers.remove(&peer).is_some();
-            self.changed.extend(is_removed.then_some(peer));
+            self.unwritten.extend(is_removed.then_some(peer));
             return is_removed;
         }
         self.last_report += 1;
@@ -224,20 +225,20 @@ impl PeerDirectory {
             endpoints,
             source,
             last_report: self.last_report,
-            confirmed: Some(at),
+            confirmed_at: Some(at),
             endpoints_since,
             dials,
             transit_cost,
         };
         self.peers.insert(peer, known);
-        self.changed.insert(peer);
+        self.unwritten.insert(peer);
         true
     }
 
     /// Removes a peer; returns whether it was known.
     pub fn remove(&mut self, peer: Prefix) -> bool {
         let known = self.peers.remove(&peer).is_some();
-        self.changed.extend(known.then_some(peer));
+        self.unwritten.extend(known.then_some(peer));
         known
     }
 
@@ -262,7 +263,7 @@ impl PeerDirectory {
             };
             if known.dials != dials {
                 known.dials = dials;
-                self.changed.insert(*peer);
+                self.unwritten.insert(*peer);
                 changed = true;
             }
         }
@@ -275,7 +276,7 @@ impl PeerDirectory {
             let mut endpoints = known.endpoints.clone();
             endpoints.sort_by_key(|endpoint| known.dials.good != Some(*endpoint));
             let (failed, failures) = (known.dials.failed, known.dials.failures);
-            let (confirmed, transit_cost) = (known.confirmed, known.transit_cost);
+            let (confirmed, transit_cost) = (known.confirmed_at, known.transit_cost);
             Candidate {
                 peer: *peer,
                 endpoints,
@@ -300,7 +301,7 @@ impl PeerDirectory {
                 failures: known.dials.failures,
             })
         };
-        std::mem::take(&mut self.changed)
+        std::mem::take(&mut self.unwritten)
             .into_iter()
             .map(|peer| (peer, row(peer)))
             .collect()
@@ -308,11 +309,11 @@ impl PeerDirectory {
 
     /// Records that these changes did not reach the disk, so that the next ones include them.
     pub fn mark_unwritten(&mut self, changes: Changes) {
-        self.changed.extend(changes.into_keys());
+        self.unwritten.extend(changes.into_keys());
     }
 
     /// Drops the peers above the capacity. Peers that only other nodes reported may fill half of it, and peers that only the
-    /// registry reported the other half.
+    /// registry reported may fill another half.
     fn evict(&mut self) {
         let capacity = capacity(self.tunnels, self.max_node_count);
         self.evict_above(capacity / 2, |known| known.source == PeerSource::Gossip);
@@ -342,7 +343,7 @@ impl PeerDirectory {
         order.sort_unstable();
         for (.., peer) in order.into_iter().take(excess) {
             self.peers.remove(&peer);
-            self.changed.insert(peer);
+            self.unwritten.insert(peer);
         }
     }
 }
