@@ -84,11 +84,6 @@ pub struct DefaultRoute {
 }
 
 impl Dump {
-    /// Returns how many slots babeld sees up.
-    pub fn interfaces_up(&self) -> usize {
-        self.interfaces.iter().filter(|(_, up)| *up).count()
-    }
-
     fn entries(&self) -> usize {
         let lists = [
             self.table.neighbours.len(),
@@ -426,7 +421,6 @@ mod tests {
             dump.interfaces,
             [(Slot::Dialling(0), true), (Slot::Dialling(1), true)]
         );
-        assert_eq!(dump.interfaces_up(), 2);
         assert_eq!(dump.announced, [node(8)]);
         let peers: Vec<_> = dump
             .table

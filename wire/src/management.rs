@@ -354,8 +354,6 @@ fn notify(rest: &str) -> Option<Event> {
 
 /// Asks for `>STATE:` lines from now on.
 pub const STATE_ON: &str = "state on\n";
-/// Asks for `>LOG:` lines from now on.
-pub const LOG_ON: &str = "log on\n";
 /// Lets a held process begin.
 pub const HOLD_RELEASE: &str = "hold release\n";
 /// Asks for an orderly end.
