@@ -46,25 +46,25 @@ macro_rules! families {
 families! {
     Gauge warren_build_info &["version", "revision"], "Software of the daemon; always 1.",
         |seen| one([seen.node.identity.software, seen.node.identity.revision], 1.0);
-    Gauge warren_node_info &["prefix", "address", "network"], "Who the node is; always 1.",
+    Gauge warren_node_info &["prefix", "address", "network"], "Identity of the node; always 1.",
         |seen| node_info(seen.node);
     Gauge warren_ready &[], "Whether babeld answers and a tunnel is up or the registry answered.",
         |seen| one([], truth(seen.node.ready()));
-    Gauge warren_certificate_expiry_timestamp_seconds &[], "When the node's certificate ends.",
+    Gauge warren_certificate_expiry_timestamp_seconds &[], "When the node's certificate expires.",
         |seen| maybe(seen.node.certificate_not_after.map(float));
     Gauge warren_ca_expiry_timestamp_seconds &["ca"],
-        "When a CA that the node trusts ends; two while the network's CA is exchanged.",
+        "When a CA certificate that the node trusts expires; two while the network's CA is replaced.",
         |seen| cas(seen.node);
     Gauge warren_snapshot_timestamp_seconds &[], "When the snapshot that is served was taken.",
         |seen| one([], seen.node.unix(seen.node.at).as_secs_f64());
 
     Gauge warren_tunnels &["role", "state"],
-        "Tunnels by the end that we are and how far their life has come.",
+        "Tunnels by role and state.",
         |seen| tunnels(seen.node);
     Gauge warren_tunnel_info &["tunnel", "peer", "role", "transport"],
-        "A tunnel's transport below; always 1.",
+        "Transport protocol of the tunnel; always 1.",
         |seen| tunnel_info(seen.node);
-    Gauge warren_tunnel_up TUNNEL, "Whether frames pass; 0 also for half a minute after the end.",
+    Gauge warren_tunnel_up TUNNEL, "Whether frames pass; 0 also for half a minute after the close.",
         |seen| rows(seen.node, |row| Some(truth(row.carries())));
     Gauge warren_tunnel_state &["tunnel", "peer", "role", "state"],
         "1 for the state that the tunnel is in, 0 for the others.",
@@ -122,9 +122,9 @@ families! {
 
     Counter warren_decisions_total &["order", "reason"], "Orders about tunnels: of the planner, of rolling restarts and of revocations.",
         |seen| map(&seen.node.counts.decisions, |(order, reason)| vec![s(order), s(reason)]);
-    Counter warren_drains_total &["outcome"], "Planned closings that are over.",
+    Counter warren_drains_total &["outcome"], "Drains that have ended.",
         |seen| map(&seen.node.counts.drains, |outcome| vec![s(outcome.label())]);
-    Counter warren_tunnels_opened_total &["role"], "Tunnels opened, or peers let in.",
+    Counter warren_tunnels_opened_total &["role"], "Tunnels dialled or accepted.",
         |seen| map(&seen.node.counts.opened, |role| vec![s(role)]);
     Counter warren_tunnels_connected_total &["role"], "Tunnels that came up.",
         |seen| map(&seen.node.counts.came_up, |role| vec![s(role)]);
@@ -137,44 +137,44 @@ families! {
         "Starts of the supervised process, the first included.",
         |seen| processes(seen.node, |p| f64::from(p.starts));
     Gauge warren_process_stale &["process"],
-        "Whether the process runs with certificates or keys that are others on disk by now.",
+        "Whether the process still uses certificates or keys that have been replaced on disk.",
         |seen| processes(seen.node, |p| truth(p.stale));
-    Gauge warren_leases &["transport"], "Port mappings that gateways hold for us.",
+    Gauge warren_leases &["transport"], "Port mappings on gateways.",
         |seen| leases(seen.node);
     Gauge warren_lease_expiry_timestamp_seconds &["transport"],
-        "When the port mapping that ends first ends unless renewed.",
+        "When the first port mapping expires unless it is renewed.",
         |seen| lease_ends(seen.node);
     Gauge warren_peer_cache_entries &["state"],
         "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",
         |seen| cache(seen.node);
     Counter warren_candidate_probes_total &["outcome"],
-        "Times that the round trip to a peer without a tunnel was measured by the first packet of a dial.",
+        "RTT probes of peers without a tunnel, each by the first packet of a dial.",
         |seen| vec![
         (vec![s("answered")], float(seen.node.counts.candidate_probes_answered)),
         (vec![s("unanswered")], float(seen.node.counts.candidate_probes_unanswered)),
     ];
-    Gauge warren_registry_up &[], "Whether the registry answered when last asked.",
+    Gauge warren_registry_up &[], "Whether the registry answered the last call.",
         |seen| one([], truth(seen.node.registry_up()));
     Gauge warren_registry_last_answer_timestamp_seconds &[],
         "When the registry last answered; absent until it has.",
         |seen| maybe(seen.node.registry.answered.map(|at| seen.node.unix(at).as_secs_f64()));
-    Counter warren_registry_requests_total &["outcome"], "Times that the registry was asked.",
+    Counter warren_registry_requests_total &["outcome"], "Calls to the registry.",
         |seen| vec![
         (vec![s("answered")], float(seen.node.counts.registry_answered)),
         (vec![s("failed")], float(seen.node.counts.registry_failed)),
     ];
     Gauge warren_document_version &["document"],
-        "Version of the signed document that the node holds; 0: none.",
+        "Version of the current signed document; 0 if there is none.",
         |seen| vec![
         (vec![s("network")], float(seen.node.documents.version(Document::Network))),
         (vec![s("revocations")], float(seen.node.documents.version(Document::Revocations))),
     ];
-    Gauge warren_software_outdated &[], "Whether the network asks for newer software than this (min-version).",
+    Gauge warren_software_outdated &[], "Whether the network requires newer software than this (min-version).",
         |seen| one([], truth(seen.node.wants_newer().is_some()));
-    Gauge warren_revoked_certificates &[], "Certificates on the list of revocations that the node holds.",
+    Gauge warren_revoked_certificates &[], "Certificates on the current revocation list.",
         |seen| one([], float(u64::try_from(seen.node.documents.revoked_count()).unwrap_or(u64::MAX)));
     Counter warren_readings_dropped_total &[],
-        "Readings that a full mailbox refused; the next one replaced each.",
+        "Readings dropped because a mailbox was full; the next reading replaced each.",
         |seen| one([], float(seen.node.readings_dropped));
     Counter warren_actor_restarts_total &["actor"], "Actors restarted after a panic.",
         |seen| map(&seen.node.counts.remade, |actor| vec![s(actor)]);
@@ -191,7 +191,7 @@ families! {
         |seen| own(seen, |p| p.max_fds);
     Gauge process_threads &[], "Threads of the daemon.",
         |seen| own(seen, |p| Some(p.threads));
-    Gauge process_start_time_seconds &[], "When the daemon began.",
+    Gauge process_start_time_seconds &[], "When the daemon started.",
         |seen| own(seen, |p| Some(seen.node.booted.as_secs_f64() + p.started_seconds));
 }
 
