@@ -1,9 +1,9 @@
-//! Sends the few Babel packets of our own, beside babeld's; receives none.
+//! Sends the Babel packets that the daemon itself sends, in addition to those of babeld; receives none.
 //!
-//! babeld asks a new neighbour for its routes, and asks when a route is lost, once or a few times
-//! each. A lost request or a lost answer then costs an update interval. babeld also has no message
-//! for "prefer another route, this one still works". The reasons why the daemon may send packets
-//! beside babeld are in `docs/decisions/0003-own-babel-packets.md`.
+//! babeld requests routes from a new neighbour, and when it lost a route, but only once or a few times.
+//! If a request or an answer gets lost, the route is missing until the next periodic update. Also, babeld
+//! cannot announce that a link still works but that another one should be preferred.
+//! `docs/decisions/0003-own-babel-packets.md` explains why the daemon may send such packets.
 
 use crate::{echo_socket::NETWORK_CONTROL, kernel::link_index};
 use ipnet::{IpNet, Ipv6Net};
@@ -16,7 +16,7 @@ use std::{
 };
 use wire::{babel_packet, drain_notice::DRAIN_NOTICE, overlay, suspicion};
 
-/// The socket. Its packets come from the link-local address of the slot that they leave by.
+/// A UDP socket for packets to neighbours. The source of a packet is the link-local address of the slot by which it leaves.
 #[derive(Clone)]
 pub struct BabelSocket(Rc<UdpSocket>);
 
@@ -25,19 +25,19 @@ impl BabelSocket {
     ///
     /// # Errors
     ///
-    /// File descriptors are missing.
+    /// Too many files are open.
     pub fn open() -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_only_v6(true)?;
         socket.set_nonblocking(true)?;
         socket.set_tclass_v6(NETWORK_CONTROL)?;
-        // Our own babeld would take ourselves for a neighbour.
+        // This node's own babeld would otherwise receive the packets, and take this node for a neighbour.
         socket.set_multicast_loop_v6(false)?;
         socket.set_multicast_hops_v6(1)?;
         Ok(Self(Rc::new(socket.into())))
     }
 
-    /// Asks the neighbour at the other end of a slot for all its routes.
+    /// Requests all routes of the neighbour on a slot.
     pub fn request_all(&self, slot: Slot) {
         self.send(
             slot,
@@ -47,7 +47,7 @@ impl BabelSocket {
         );
     }
 
-    /// Requests the neighbour's routes to some destinations.
+    /// Requests the neighbour's routes to these destinations.
     pub fn request_some(&self, slot: Slot, destinations: &[IpNet]) {
         for part in destinations.chunks(babel_packet::MAX_REQUESTS) {
             self.send(
@@ -69,7 +69,7 @@ impl BabelSocket {
         );
     }
 
-    /// Retracts our default route at the neighbour.
+    /// Retracts, at the neighbour, this node's default route for packets from the network's range.
     pub fn retract_default(&self, slot: Slot, network: Ipv6Net) {
         self.send(
             slot,
@@ -79,7 +79,7 @@ impl BabelSocket {
         );
     }
 
-    /// Announces to the babeld at the other end of a slot that sending to us has this cost.
+    /// Announces to the babeld at the other end of a slot that sending to this node has this cost.
     pub fn raise_cost(&self, slot: Slot, peer: Prefix, cost: u16) {
         self.send(
             slot,
@@ -89,8 +89,8 @@ impl BabelSocket {
         );
     }
 
-    /// Announces to the daemon at the other end that we drain, so that it raises the cost for our
-    /// babeld.
+    /// Announces to the daemon at the other end that this node drains the tunnel, so that the other end announces a
+    /// higher cost to this node's babeld.
     pub fn notify_drain(&self, slot: Slot, peer: Prefix) {
         self.send(
             slot,
@@ -100,7 +100,7 @@ impl BabelSocket {
         );
     }
 
-    /// What cannot be sent (the link is down, or silent) is not worth a word.
+    /// Sends a packet. A failure is logged at debug level only, since a link may well be down or silenced.
     fn send(&self, slot: Slot, to: Ipv6Addr, port: u16, packet: &[u8]) {
         let Some(link) = link_index(slot) else { return };
         let to = SocketAddr::V6(SocketAddrV6::new(to, port, 0, link));

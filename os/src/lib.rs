@@ -1,13 +1,13 @@
-//! The operating system below a node: kernel links, addresses and routes, child processes, raw
+//! A node's interface to the operating system: kernel links, addresses and routes, child processes, raw
 //! sockets, and the clock.
 //!
-//! Knows no actor and nothing of what the node decides. Here alone processes are spawned and time is
-//! read; `clippy.toml` refuses both elsewhere.
+//! This crate knows no actor and nothing of what the node decides. Only this crate spawns processes and reads the
+//! time; `clippy.toml` forbids both elsewhere.
 //!
 //! | to … | start at |
 //! | --- | --- |
 //! | create slots, set them up or down, install addresses and routes | [`kernel::Kernel`] |
-//! | start OpenVPN or babeld, and follow what it reports | [`process::Child`], [`process::Supervised`] |
+//! | start OpenVPN or babeld, and receive its output | [`process::Child`], [`process::Supervised`] |
 //! | send an echo request through one link | [`echo_socket`] |
 //! | send a Babel packet of our own | [`babel_socket`] |
 //! | read the time | [`clock::Clock`] |

@@ -1,6 +1,6 @@
-//! The one source of random numbers of a node, seeded once; tests seed it themselves.
+//! A node's generator of random numbers, which is seeded once; tests choose the seed.
 //!
-//! It is not for secrets: those come from the system's generator.
+//! It must not be used for secrets; those come from the system's generator.
 
 use std::{
     fmt,
@@ -13,12 +13,12 @@ use std::{
 pub struct Randomness(Arc<Mutex<fastrand::Rng>>);
 
 impl Randomness {
-    /// A generator with a seed from the system.
+    /// Builds a generator with a seed from the system.
     pub fn from_system() -> Self {
         Self(Arc::new(Mutex::new(fastrand::Rng::new())))
     }
 
-    /// A generator that yields the same numbers for the same seed.
+    /// Builds a generator that yields the same numbers for the same seed.
     pub fn from_seed(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
     }
@@ -33,7 +33,7 @@ impl Randomness {
         self.generator().f64()
     }
 
-    /// Returns a random number of this range.
+    /// Returns a random port of this range.
     pub fn port(&self, range: std::ops::RangeInclusive<u16>) -> u16 {
         self.generator().u16(range)
     }
@@ -43,7 +43,7 @@ impl Randomness {
         self.generator().usize(..length.max(1))
     }
 
-    /// Returns a random span from 0.5 to 1.5 times this one.
+    /// Returns a random duration from 0.5 to 1.5 times `span`.
     pub fn around(&self, span: Duration) -> Duration {
         span.mul_f64(0.5 + self.fraction())
     }

@@ -1,12 +1,12 @@
-//! One child process: its start, its output (log lines, management bytes), its exit.
+//! One child process: its start, its output (log lines and management bytes) and its exit.
 //!
-//! Knows nothing of the child's purpose. Each child has one task on the main thread that reads its
-//! output. A hung reader never blocks the child, since the child's end of the log pipe is
+//! This module does not know what the child is for. For each child, one task on the main thread reads its
+//! output. A daemon that hangs does not block the child, since the child's end of the log pipe is
 //! non-blocking.
 
 use super::{
     events::ChildEvents,
-    log::{CHUNK, Log},
+    log::{CHUNK_BYTES, Log},
     rights::Rights,
 };
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -30,28 +30,31 @@ use tokio::{
 };
 use wire::errors::ignore_not_found;
 
+/// Time within which a child must read a command from its management socket.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A program to start, with its rights.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// Names the child in logs, metrics and its folder; `[a-z0-9.-]`.
+    /// The name of the child in logs and metrics, and of its folder; it matches `[a-z0-9.-]+`.
     pub name: String,
-    /// Absolute path of the executable.
+    /// The absolute path of the executable.
     pub path: PathBuf,
-    /// Its arguments; nothing in them comes from outside unparsed.
+    /// The arguments. No text from other nodes may be part of them unless it was parsed.
     pub args: Vec<OsString>,
     /// The rights of the process.
     pub rights: Rights,
-    /// Where its pid is written, root's own, so that a next start finds a leftover.
+    /// The file for the pid, which only root can write. From it, the next daemon knows which child was left running.
     pub pid_file: PathBuf,
-    /// The socket that the child connects to (`--management-client`); created again at each start.
+    /// The path of the socket to which the child connects (`--management-client`); it is created at each start.
     pub management: Option<PathBuf>,
 }
 
-/// The reason why a child did not start.
+/// The error if a child cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The log pipe.
-    #[error("cannot make a log pipe for {name}")]
+    /// The log pipe could not be created.
+    #[error("cannot create a log pipe for {name}")]
     Pipe {
         /// The name of the child.
         name: String,
@@ -59,7 +62,7 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
-    /// The management socket.
+    /// The management socket could not be created.
     #[error("cannot listen on {path}", path = path.display())]
     Listen {
         /// The path of the socket.
@@ -68,7 +71,7 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
-    /// fork or exec.
+    /// fork or exec failed.
     #[error("cannot start {path}", path = path.display())]
     Exec {
         /// The path of the executable.
@@ -79,7 +82,7 @@ pub enum SpawnError {
     },
 }
 
-/// Something happened to a child.
+/// An event of a child process.
 #[derive(Clone, Debug)]
 pub struct ChildEvent {
     /// The name of the child.
@@ -93,38 +96,37 @@ pub struct ChildEvent {
 /// The kinds of a [`ChildEvent`].
 #[derive(Clone, Debug)]
 pub enum Happened {
-    /// It connected to its management socket.
+    /// The child connected to its management socket.
     ManagementConnected,
-    /// It sent these bytes on its management socket.
+    /// The child sent these bytes by its management socket.
     Management(Vec<u8>),
-    /// It wrote a line to its log, at most 1,024 bytes, without control characters.
+    /// The child wrote this line to its log: at most 1,024 bytes, without control characters.
     Logged(String),
     /// The process exited and was reaped.
     Exited {
-        /// Exit code, or the signal as a negative number.
+        /// The exit code, or the number of the signal as a negative number.
         code: i32,
     },
 }
 
-/// A running child. Dropping it lets the child run; its management socket then closes, and OpenVPN
-/// ends by itself.
+/// A running child. If this value is dropped, the child continues to run.
 #[derive(Debug)]
 pub struct Child {
     pid: u32,
     pidfd: OwnedFd,
-    words: mpsc::UnboundedSender<String>,
+    commands: mpsc::UnboundedSender<String>,
 }
 
 impl Child {
-    /// Starts the program; what happens to it goes to `events`.
+    /// Starts the program; `events` receives what it does.
     ///
     /// # Errors
     ///
-    /// Nothing was started, and nothing is left behind but the folder.
+    /// The program could not be started. Only the folder of its management socket is left behind.
     #[expect(
         clippy::disallowed_methods,
         unsafe_code,
-        reason = "the one place that spawns"
+        reason = "this is the one place that starts processes"
     )]
     pub fn start(program: &Program, events: &ChildEvents) -> Result<Self, SpawnError> {
         let listener = program
@@ -154,55 +156,59 @@ impl Child {
             .stdin(std::process::Stdio::null())
             .stderr(write_end.try_clone().map_err(pipe)?)
             .stdout(write_end);
-        // SAFETY: `assume` makes system calls only; it neither allocates nor locks.
+        // SAFETY: `assume` only makes system calls; it neither allocates memory nor takes a lock.
         unsafe { command.pre_exec(move || rights.assume(parent)) };
         let mut command = tokio::process::Command::from(command);
         let process = command.spawn().map_err(exec)?;
         drop(command);
         let pid = process
             .id()
-            .ok_or_else(|| exec(io::Error::other("it is gone already")))?;
-        // The child is not reaped yet, so this pid is still its own.
+            .ok_or_else(|| exec(io::Error::other("the process has exited already")))?;
+        // The child is not reaped yet, so no other process can have this pid.
         let raw = i32::try_from(pid)
             .ok()
             .and_then(rustix::process::Pid::from_raw);
-        let raw = raw.ok_or_else(|| exec(io::Error::other("odd pid")))?;
+        let raw = raw.ok_or_else(|| exec(io::Error::other("the pid is out of range")))?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|error| exec(error.into()))?;
-        note_pid(&program.pid_file, pid);
-        let (words, spoken) = mpsc::unbounded_channel();
+        write_pid_file(&program.pid_file, pid);
+        let (commands, queued_commands) = mpsc::unbounded_channel();
         let log = pipe::Receiver::from_owned_fd(read_end).map_err(pipe)?;
-        let watch = Watch {
+        let watcher = Watcher {
             name: program.name.clone(),
             pid,
             events: events.clone(),
             listener,
             stream: None,
-            spoken,
+            commands: queued_commands,
             log: Log::new(log),
             pid_file: program.pid_file.clone(),
             management: program.management.clone(),
         };
-        tokio::task::spawn_local(watch.run(process));
-        Ok(Self { pid, pidfd, words })
+        tokio::task::spawn_local(watcher.run(process));
+        Ok(Self {
+            pid,
+            pidfd,
+            commands,
+        })
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Asks it to end (SIGTERM).
+    /// Sends SIGTERM to the process.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Ends it (SIGKILL).
+    /// Sends SIGKILL to the process.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
     }
 
     fn signal(&self, signal: Signal) {
-        // ESRCH: the process has exited meanwhile, and its exit event will follow.
+        // ESRCH: the process has already exited; the event of its exit will follow.
         if let Err(error) = pidfd_send_signal(&self.pidfd, signal)
             && error != rustix::io::Errno::SRCH
         {
@@ -210,16 +216,16 @@ impl Child {
         }
     }
 
-    /// Sends a command on its management socket, once it is connected.
+    /// Sends a command to the child by its management socket, as soon as the child has connected to it.
     pub fn send_command(&self, command: String) {
-        // The receiver is gone only when the child is.
-        let _ = self.words.send(command);
+        // Sending fails only if the child has exited.
+        let _ = self.commands.send(command);
     }
 }
 
 fn log_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
-    // Non-blocking on the child's end as well: a daemon that hangs must not stop the data plane.
+    // The child's end does not block either, since a daemon that hangs must not stop OpenVPN.
     Ok(rustix::pipe::pipe_with(flags)?)
 }
 
@@ -246,30 +252,32 @@ fn remove(path: &Path) {
     }
 }
 
-/// Start time of a process, in clock ticks after boot (proc_pid_stat(5), field 22).
-fn started(pid: u32) -> Option<u64> {
+/// Returns the start time of a process, in clock ticks after boot (proc_pid_stat(5), field 22).
+fn start_time(pid: u32) -> Option<u64> {
     let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
     process.stat().ok().map(|stat| stat.starttime)
 }
 
-fn note_pid(path: &Path, pid: u32) {
-    let Some(started) = started(pid) else { return };
-    if let Err(error) = fs::write(path, format!("{pid} {started}\n")) {
+fn write_pid_file(path: &Path, pid: u32) {
+    let Some(start_time) = start_time(pid) else {
+        return;
+    };
+    if let Err(error) = fs::write(path, format!("{pid} {start_time}\n")) {
         tracing::warn!(path = %path.display(), %error, "cannot write a pid file");
     }
 }
 
-/// Kills the child that a dead predecessor left behind, if the pid file still names that very
-/// process (pid and start time). True where there was one.
+/// Kills the child that an earlier daemon left running, if a process with the pid and the start time of the pid
+/// file still exists. Returns whether there was one.
 pub fn kill_leftover(pid_file: &Path) -> bool {
     let Ok(text) = fs::read_to_string(pid_file) else {
         return false;
     };
     remove(pid_file);
-    let Some((pid, started_then)) = text.trim().split_once(' ') else {
+    let Some((pid, recorded_start)) = text.trim().split_once(' ') else {
         return false;
     };
-    let (Ok(pid), Ok(started_then)) = (pid.parse::<u32>(), started_then.parse::<u64>()) else {
+    let (Ok(pid), Ok(recorded_start)) = (pid.parse::<u32>(), recorded_start.parse::<u64>()) else {
         return false;
     };
     let Some(raw) = i32::try_from(pid)
@@ -281,35 +289,35 @@ pub fn kill_leftover(pid_file: &Path) -> bool {
     let Ok(pidfd) = pidfd_open(raw, PidfdFlags::empty()) else {
         return false;
     };
-    // Asked after the pidfd was opened: a pid used again in between would show another start time.
-    if started(pid) != Some(started_then) {
+    // The start time is read after the pidfd was opened, so it belongs to the process that would be killed.
+    if start_time(pid) != Some(recorded_start) {
         return false;
     }
     pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
 }
 
 /// The task that reads the output of one child until it exits.
-struct Watch {
+struct Watcher {
     name: String,
     pid: u32,
     events: ChildEvents,
     listener: Option<UnixListener>,
     stream: Option<UnixStream>,
-    spoken: mpsc::UnboundedReceiver<String>,
+    commands: mpsc::UnboundedReceiver<String>,
     log: Log,
     pid_file: PathBuf,
     management: Option<PathBuf>,
 }
 
-impl Watch {
+impl Watcher {
     async fn run(mut self, mut process: tokio::process::Child) {
-        let mut chunk = [0; CHUNK];
+        let mut chunk = [0; CHUNK_BYTES];
         let code = loop {
             tokio::select! {
                 status = process.wait() => break exit_code(status),
-                lines = self.log.read() => self.logged(lines),
+                lines = self.log.read() => self.send_lines(lines),
                 accepted = accept(self.listener.as_ref()) => {
-                    // Only one client is accepted; later ones find no listener.
+                    // Only one connection is accepted: dropping the listener rejects later ones.
                     self.listener = None;
                     self.stream = accepted.ok();
                     self.send(Happened::ManagementConnected);
@@ -318,11 +326,11 @@ impl Watch {
                     Ok(1..) => self.send(Happened::Management(chunk.get(..read.unwrap_or(0)).unwrap_or_default().to_vec())),
                     Ok(0) | Err(_) => self.stream = None,
                 },
-                Some(command) = self.spoken.recv(), if self.stream.is_some() => self.write_command(&command).await,
+                Some(command) = self.commands.recv(), if self.stream.is_some() => self.write_command(&command).await,
             }
         };
-        let rest = self.log.rest();
-        self.logged(rest);
+        let lines = self.log.read_remaining();
+        self.send_lines(lines);
         remove(&self.pid_file);
         if let Some(path) = &self.management {
             remove(path);
@@ -338,27 +346,27 @@ impl Watch {
         });
     }
 
-    fn logged(&self, lines: Vec<String>) {
+    fn send_lines(&self, lines: Vec<String>) {
         lines
             .into_iter()
             .for_each(|line| self.send(Happened::Logged(line)));
-        if self.log.floods()
+        if self.log.is_flooding()
             && let Some(pid) = i32::try_from(self.pid)
                 .ok()
                 .and_then(rustix::process::Pid::from_raw)
         {
-            tracing::error!(child = self.name, "child floods its log and is killed");
+            tracing::error!(child = self.name, "child floods its log; killing it");
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
 
-    async fn write_command(&mut self, words: &str) {
+    async fn write_command(&mut self, command: &str) {
         let Some(stream) = &mut self.stream else {
             return;
         };
-        // A child that does not read its socket for this long is as good as gone.
+        // A child that does not read its socket for this long hangs, so its connection is closed.
         let written =
-            tokio::time::timeout(Duration::from_secs(2), stream.write_all(words.as_bytes())).await;
+            tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(command.as_bytes())).await;
         if !matches!(written, Ok(Ok(()))) {
             self.stream = None;
         }

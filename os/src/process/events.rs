@@ -1,20 +1,20 @@
-//! The queue between children and the actor that currently looks after them.
+//! The queue between child processes and the actor that supervises them.
 //!
-//! Children outlive that actor. While it is restarted, the events of its children wait here, and are
-//! handed over in order.
+//! Children outlive that actor. While it is restarted, the events of its children wait in this queue, and are
+//! then delivered in order.
 
 use super::{ChildEvent, Happened};
 use std::{cell::RefCell, collections::VecDeque, fmt, rc::Rc};
 
-/// Events kept while nobody listens. Beyond that, log lines are dropped first, and then new events:
-/// an actor is restarted within a second.
+/// Maximum number of events that wait while there is no listener. Beyond it, log lines are dropped first,
+/// then new events. It is ample, since an actor is restarted within a second.
 const MAX_WAITING_EVENTS: usize = 4096;
 
 /// A receiver of events, such as an actor's mailbox.
 pub trait EventListener {
     /// Returns whether the receiver still exists.
     fn is_connected(&self) -> bool;
-    /// Hands an event over without waiting.
+    /// Delivers an event without waiting.
     fn deliver(&self, event: ChildEvent);
 }
 
@@ -29,7 +29,7 @@ struct Queue {
 }
 
 impl ChildEvents {
-    /// Sends all events to `listener` from now on, beginning with those that waited.
+    /// Delivers all events to `listener` from now on, beginning with those that waited.
     pub fn attach(&self, listener: Box<dyn EventListener>) {
         let mut queue = self.0.borrow_mut();
         for event in queue.waiting.drain(..) {
@@ -38,7 +38,7 @@ impl ChildEvents {
         queue.listener = Some(listener);
     }
 
-    /// Hands an event to the listener, or keeps it until there is one.
+    /// Delivers an event to the listener, or keeps it until there is one.
     pub fn send(&self, event: ChildEvent) {
         let mut queue = self.0.borrow_mut();
         match &queue.listener {

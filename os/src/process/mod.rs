@@ -1,7 +1,7 @@
-//! Child processes: spawning with rights dropped, watching, ending. The one place that spawns.
+//! Child processes: starts them with dropped rights, reads their output, and stops them. No other module starts processes.
 //!
-//! All children are spawned from the main thread, since the parent death signal is per thread
-//! (PR_SET_PDEATHSIG(2const)): a child spawned elsewhere dies with that thread.
+//! All children are started from the main thread. Their parent death signal refers to the thread that started them
+//! (PR_SET_PDEATHSIG(2const)), so a child of another thread would be killed when that thread exits.
 
 mod child;
 mod events;

@@ -1,6 +1,6 @@
-//! What a child may do, and how rights are given up between fork and exec.
+//! The rights of a child, and how a new child gives up all others between fork and exec.
 //!
-//! Only direct system calls are made there: after fork nothing may allocate or lock.
+//! Between fork and exec, the code only makes system calls, since it must neither allocate memory nor take a lock.
 
 use rustix::{
     process::{Signal, getppid, set_parent_process_death_signal, setpriority_process},
@@ -11,26 +11,26 @@ use std::io;
 /// The rights of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// Real, effective and saved user, never 0.
+    /// The real, effective and saved user id; never 0.
     pub uid: u32,
-    /// Likewise its only group.
+    /// The real, effective and saved group id; the child has no other group.
     pub gid: u32,
-    /// `CAP_NET_ADMIN` and `CAP_NET_RAW`, and nothing else; without them no capability at all.
+    /// Whether the child has `CAP_NET_ADMIN` and `CAP_NET_RAW`. It never has any other capability.
     pub network: bool,
-    /// Scheduling priority, -20 to 19 (setpriority(2)); a nimble child is never held up in the middle
-    /// of a change of routes, which is a deletion and an addition.
+    /// The nice value, -20 to 19 (setpriority(2)). babeld has a low one, so that it is not interrupted between the
+    /// deletion of a route and the addition of the next one.
     pub nice: i32,
 }
 
-/// Every capability that Linux 6 knows, by number (linux/capability.h, `CAP_LAST_CAP` 40).
-const KNOWN: u64 = (1 << 41) - 1;
+/// The set of all capabilities of Linux 6, one bit each (linux/capability.h, `CAP_LAST_CAP` 40).
+const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
 
 impl Rights {
-    /// Gives up all else. To be called in the child, between fork and exec.
+    /// Gives up all other rights of the calling process. It must be called in the child, between fork and exec.
     ///
     /// # Errors
     ///
-    /// The system call that failed; the child must then not go on.
+    /// A system call failed; the child must then not execute the program.
     pub(super) fn assume(self, parent: u32) -> io::Result<()> {
         let kept = if self.network {
             CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW
@@ -56,9 +56,10 @@ impl Rights {
             thread::configure_capability_in_ambient_set(capability, true)?;
         }
         thread::set_no_new_privs(true)?;
-        // Set after the change of user, which clears it. SIGTERM, so that babeld retracts its routes.
+        // The kernel clears this signal when the user changes, so it is set afterwards. It is SIGTERM, so that
+        // babeld retracts its routes.
         set_parent_process_death_signal(Some(Signal::TERM))?;
-        // The daemon may have died before the line above.
+        // If the daemon exited before the signal was set, the child would never get it.
         let orphaned =
             getppid().is_none_or(|pid| pid.as_raw_nonzero().get().unsigned_abs() != parent);
         if orphaned {
@@ -72,11 +73,11 @@ impl Rights {
 fn drop_bounding_set(kept: CapabilitySet) -> io::Result<()> {
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
-        if KNOWN & 1 << bit == 0 || kept.contains(capability) {
+        if ALL_CAPABILITIES & 1 << bit == 0 || kept.contains(capability) {
             continue;
         }
         match thread::remove_capability_from_bounding_set(capability) {
-            // An older kernel does not know it.
+            // EINVAL: an older kernel does not know this capability.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,6 +1,6 @@
-//! A child together with its life cycle: its starts, its stop, its last log lines.
+//! A child process together with its life cycle and its last log lines.
 //!
-//! `policies::life` decides; this carries the decisions out.
+//! `policies::life` decides when the process is started, stopped and killed; this module carries that out.
 
 use super::{Child, ChildEvent, ChildEvents, Happened, Program};
 use policies::{
@@ -13,20 +13,20 @@ use wire::errors::Chain;
 /// The state of a supervised process, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessReading {
-    /// `babeld`, `server-udp`, `server-tcp`, `wrn0` …
+    /// The name of the process: `babeld`, `server-udp`, `server-tcp`, `wrn0` …
     pub name: String,
-    /// Its pid while it runs.
+    /// The pid while the process runs.
     pub pid: Option<u32>,
     /// Whether the process has reported that it is ready.
     pub ready: bool,
-    /// Starts since the daemon began, the first included.
+    /// Number of starts since the daemon started, including the first.
     pub starts: u32,
-    /// Certificates or keys that it read at its start are others by now.
+    /// Whether the certificates or keys that it read at its start have been replaced since.
     pub stale: bool,
 }
 
-/// Log lines of a child that are shown after an unwanted end.
-const TAIL: usize = 20;
+/// Number of last log lines of a child that are logged if it exits unexpectedly.
+const MAX_TAIL_LINES: usize = 20;
 
 /// One supervised process.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// A process that is not wanted yet; `seed` spreads its back-off.
+    /// Builds a process that is not to run yet. `seed` makes the back-off of different processes differ.
     pub fn new(program: Program, limits: Limits, seed: u64) -> Self {
         Self {
             program,
@@ -48,21 +48,20 @@ impl Supervised {
         }
     }
 
-    /// Feeds an event to the life cycle; the returned order must be [carried
-    /// out](Self::carry_out).
+    /// Passes an event to the life cycle. The caller must [carry out](Self::carry_out) the returned order.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Uptime) -> Option<Order> {
         self.life.on(event, now)
     }
 
-    /// Spawns, stops or kills; what happens then goes to `events`.
+    /// Starts, stops or kills the process; `events` receives what it does.
     pub fn carry_out(&mut self, order: Order, now: Uptime, events: &ChildEvents) {
         match (order, &self.child) {
             (Order::Spawn, _) => match Child::start(&self.program, events) {
                 Ok(child) => self.child = Some(child),
                 Err(error) => {
                     tracing::error!(child = self.program.name, error = %Chain(&error), "child not started");
-                    // No order can follow a failed start but the next tick's.
+                    // This returns no order; the next tick does.
                     let _ = self.life.on(Event::Exited, now);
                 }
             },
@@ -72,14 +71,14 @@ impl Supervised {
         }
     }
 
-    /// [`on`](Self::on) and [`carry_out`](Self::carry_out) in one.
+    /// Passes an event to the life cycle, and carries out the order that follows.
     pub fn handle(&mut self, event: Event, now: Uptime, events: &ChildEvents) {
         if let Some(order) = self.on(event, now) {
             self.carry_out(order, now, events);
         }
     }
 
-    /// Whether the event is of this child's present life; log lines are kept, an end is noted.
+    /// Handles an event of the child; returns false if it belongs to another or an earlier process.
     pub fn handle_child_event(&mut self, event: &ChildEvent, now: Uptime) -> bool {
         if self
             .child
@@ -91,23 +90,23 @@ impl Supervised {
         match &event.happened {
             Happened::Logged(line) => {
                 tracing::debug!(child = self.program.name, "{line}");
-                if self.tail.len() == TAIL {
+                if self.tail.len() == MAX_TAIL_LINES {
                     self.tail.pop_front();
                 }
                 self.tail.push_back(line.clone());
             }
-            Happened::Exited { code } => self.exited(*code, now),
+            Happened::Exited { code } => self.on_exit(*code, now),
             Happened::ManagementConnected | Happened::Management(_) => {}
         }
         true
     }
 
-    fn exited(&mut self, code: i32, now: Uptime) {
-        let asked_for = matches!(self.life.state(), State::Stopping { .. });
+    fn on_exit(&mut self, code: i32, now: Uptime) {
+        let is_expected = matches!(self.life.state(), State::Stopping { .. });
         self.child = None;
-        // The order after an end is the next tick's.
+        // This returns no order; the next tick does.
         let _ = self.life.on(Event::Exited, now);
-        if asked_for {
+        if is_expected {
             tracing::debug!(child = self.program.name, code, "child exited");
         } else {
             let tail: Vec<String> = self.tail.drain(..).collect();
@@ -120,29 +119,29 @@ impl Supervised {
         }
     }
 
-    /// The last log lines, oldest first.
+    /// Returns the last log lines, oldest first.
     pub fn tail(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.tail.iter().map(String::as_str)
     }
 
-    /// Sends a command on its management socket.
+    /// Sends a command to the process by its management socket.
     pub fn send_command(&self, command: String) {
         if let Some(child) = &self.child {
             child.send_command(command);
         }
     }
 
-    /// Returns whether the process exists.
+    /// Returns whether the process runs.
     pub fn runs(&self) -> bool {
         self.child.is_some()
     }
 
-    /// Returns the state of its life cycle.
+    /// Returns the state of the life cycle.
     pub fn state(&self) -> State {
         self.life.state()
     }
 
-    /// Returns a reading of the process.
+    /// Returns the state of the process for display.
     pub fn reading(&self) -> ProcessReading {
         ProcessReading {
             name: self.program.name.clone(),
@@ -153,7 +152,7 @@ impl Supervised {
         }
     }
 
-    /// Changes the program of the next start.
+    /// Changes the arguments with which the process is started next time.
     pub fn set_args(&mut self, args: Vec<std::ffi::OsString>) {
         self.program.args = args;
     }
