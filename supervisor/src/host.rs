@@ -222,7 +222,7 @@ pub async fn prepare(
     let Rights { uid, gid, .. } = host.openvpn_rights;
     let node = kernel::make_tun_node(&paths.tun_node(), uid, gid)?;
     host.tun_node = (node != Path::new("/dev/net/tun")).then_some(node);
-    kernel.forward(&paths.sysctls())?;
+    kernel.enable_forwarding(&paths.sysctls())?;
     kernel.join_host(identity.network, identity.me).await?;
     kernel
         .make_dialling_slots(

@@ -1,7 +1,7 @@
-//! Keeps the copies of babeld's routes: adds copies at once, and deletes them a moment after the
-//! route; asks the neighbours for lost routes.
+//! Keeps the fallback route table: copies each route of babeld at once, and deletes the copy a moment after
+//! babeld deleted the route. Then it requests a new route from the neighbours.
 //!
-//! [`os::kernel::Kernel::copy_route`] explains the copies.
+//! `os/src/kernel/fallback_routes.rs` explains what the copies are for.
 
 use crate::store::Store;
 use crate::store::TunnelTable;
@@ -20,16 +20,19 @@ use std::{
 };
 use wire::errors::Chain;
 
-/// babeld adds the next route 1 to 20 ms after it deleted the last (measured, busy machine). A
-/// destination that has no route after this span has lost it.
-const GRACE: Duration = Duration::from_millis(300);
+/// Time for which the copy of a deleted route is kept. babeld adds the next route 1 to 20 ms after it
+/// deleted the last one (measured, busy machine); a destination without a route after this time has lost it.
+const COPY_LIFETIME: Duration = Duration::from_millis(300);
 
-/// Number of requests for a destination without a route, each after twice the wait, starting at
-/// [`GRACE`]: 19 s altogether. No node has a route to a node that died.
-const ASKED: u32 = 6;
+/// Delay between the first and the second request for a route; it doubles with each further request.
+const FIRST_REQUEST_DELAY: Duration = COPY_LIFETIME;
 
-/// Destinations that are lost at once are asked for together.
-const TOGETHER: Duration = Duration::from_millis(20);
+/// Number of requests for the route to one destination, which take 19 s altogether. Then the destination
+/// counts as dead, since no node has a route to it.
+const MAX_REQUESTS: u32 = 6;
+
+/// Time for which lost destinations are collected, so that one packet requests all of them.
+const REQUEST_BATCH_TIME: Duration = Duration::from_millis(20);
 
 /// The dependencies of the fallback routes actor.
 #[derive(Clone)]
@@ -38,47 +41,46 @@ pub struct FallbackRoutesDeps {
     pub network: Ipv6Net,
     /// The shared state that outlives the actor.
     pub store: Store,
-    /// The kernel that reports and takes routes.
+    /// The kernel, which reports babeld's routes and holds the copies.
     pub kernel: Kernel,
-    /// The socket by which neighbours are asked for routes.
+    /// The socket for requests to neighbours.
     pub socket: BabelSocket,
 }
 
-/// The actor that keeps the fallback routes.
+/// The actor that keeps the fallback route table.
 pub struct FallbackRoutes {
     network: Ipv6Net,
     kernel: Kernel,
-    sender: BabelSocket,
-    table: Rc<RefCell<TunnelTable>>,
-    /// Destinations that the neighbours will be asked for in a moment.
-    wanted: BTreeSet<Destination>,
-    /// How often each destination changed: a deletion counts only if nothing came after it.
+    socket: BabelSocket,
+    tunnels: Rc<RefCell<TunnelTable>>,
+    /// Destinations to which routes are requested with the next batch.
+    batch: BTreeSet<Destination>,
+    /// The number of changes of the route to each destination. By it a delayed action sees whether
+    /// the route has changed again meanwhile.
     changes: BTreeMap<Destination, u64>,
 }
 
 impl FallbackRoutes {
-    /// Builds the actor; it follows babeld's tables in the kernel, and asks through all tunnels,
-    /// also for the default route.
+    /// Builds the actor; it copies routes once it is started.
     pub fn new(deps: FallbackRoutesDeps) -> Self {
         let FallbackRoutesDeps {
             network,
             store,
             kernel,
-            socket: sender,
+            socket,
         } = deps;
-        let table = store.tunnels;
-
         Self {
             network,
             kernel,
-            sender,
-            table,
-            wanted: BTreeSet::new(),
+            socket,
+            tunnels: store.tunnels,
+            batch: BTreeSet::new(),
             changes: BTreeMap::new(),
         }
     }
 
-    fn note_change(&mut self, to: Destination) -> u64 {
+    /// Counts a change of the route to `to`, and returns its number.
+    fn count_change(&mut self, to: Destination) -> u64 {
         let change = self.changes.entry(to).or_default();
         *change = change.wrapping_add(1);
         *change
@@ -89,62 +91,71 @@ impl FallbackRoutes {
         ctx: &mut Context<Self>,
         change: impl Future<Output = Result<(), KernelError>> + 'static,
     ) {
-        ctx.spawn(change.into_actor(self).map(|done, _, _| {
-            if let Err(error) = done {
-                tracing::debug!(error = %Chain(&error), "route not copied");
+        ctx.spawn(change.into_actor(self).map(|result, _, _| {
+            if let Err(error) = result {
+                tracing::debug!(error = %Chain(&error), "fallback route table not changed");
             }
         }));
     }
 
+    /// Deletes the copy of a deleted route and requests a new route, unless the route has changed since.
     fn delete_copy(&mut self, to: Destination, change: u64, ctx: &mut Context<Self>) {
         if self.changes.get(&to) == Some(&change) {
             let kernel = self.kernel.clone();
-            self.carry_out(ctx, async move { kernel.unshadow(to).await });
-            self.seek(to, change, 0, ctx);
+            self.carry_out(ctx, async move { kernel.delete_copy(to).await });
+            self.request_route(to, change, 0, ctx);
         }
     }
 
-    /// Requests a route to `to` until there is one, or until it was requested often enough.
-    fn seek(&mut self, to: Destination, change: u64, asked: u32, ctx: &mut Context<Self>) {
+    /// Requests a route to `to`, and repeats that with growing delays until there is one, at most
+    /// [`MAX_REQUESTS`] times.
+    fn request_route(
+        &mut self,
+        to: Destination,
+        change: u64,
+        requests_sent: u32,
+        ctx: &mut Context<Self>,
+    ) {
         if self.changes.get(&to) != Some(&change) {
             return;
         }
-        if asked == ASKED {
+        if requests_sent == MAX_REQUESTS {
             self.changes.remove(&to);
             return;
         }
-        if self.wanted.is_empty() {
-            ctx.run_later(TOGETHER, |fallback, _| fallback.ask());
+        if self.batch.is_empty() {
+            ctx.run_later(REQUEST_BATCH_TIME, |fallback, _| fallback.send_batch());
         }
-        self.wanted.insert(to);
-        let wait = GRACE.saturating_mul(1 << asked);
-        ctx.run_later(wait, move |fallback, ctx| {
-            fallback.seek(to, change, asked.saturating_add(1), ctx)
+        self.batch.insert(to);
+        let delay = FIRST_REQUEST_DELAY.saturating_mul(1 << requests_sent);
+        ctx.run_later(delay, move |fallback, ctx| {
+            fallback.request_route(to, change, requests_sent.saturating_add(1), ctx)
         });
     }
 
-    fn ask(&mut self) {
-        let mut wanted = std::mem::take(&mut self.wanted);
+    /// Requests routes to all destinations of the batch from each neighbour.
+    fn send_batch(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
         tracing::debug!(
-            destinations = wanted.len(),
+            destinations = batch.len(),
             "requesting lost routes from the neighbours"
         );
-        let out = wanted.remove(&Ipv6Net::default().into());
-        let wanted: Vec<Destination> = wanted.into_iter().collect();
-        let table = self.table.borrow();
+        let has_default = batch.remove(&Ipv6Net::default().into());
+        let destinations: Vec<Destination> = batch.into_iter().collect();
+        let table = self.tunnels.borrow();
         for tunnel in table
             .tunnels
             .values()
             .filter(|tunnel| tunnel.phase == Phase::Up)
         {
-            self.sender.request_some(tunnel.slot, &wanted);
-            if out {
-                self.sender.request_default(tunnel.slot, self.network);
+            self.socket.request_some(tunnel.slot, &destinations);
+            if has_default {
+                self.socket.request_default(tunnel.slot, self.network);
             }
         }
     }
 
-    fn read_all(&self, ctx: &mut Context<Self>) {
+    fn copy_all(&self, ctx: &mut Context<Self>) {
         let kernel = self.kernel.clone();
         self.carry_out(ctx, async move { kernel.copy_all_routes().await });
     }
@@ -156,9 +167,11 @@ impl Actor for FallbackRoutes {
     fn started(&mut self, ctx: &mut Self::Context) {
         match self.kernel.watch_routes() {
             Ok(changes) => drop(ctx.add_stream(changes)),
-            Err(error) => tracing::warn!(error = %Chain(&error), "routes are not copied"),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "cannot watch babeld's routes; there are no fallback routes")
+            }
         }
-        self.read_all(ctx);
+        self.copy_all(ctx);
     }
 }
 
@@ -166,17 +179,17 @@ impl StreamHandler<RouteChange> for FallbackRoutes {
     fn handle(&mut self, change: RouteChange, ctx: &mut Self::Context) {
         match change {
             RouteChange::Added(to, route) => {
-                self.note_change(to);
+                self.count_change(to);
                 let kernel = self.kernel.clone();
                 self.carry_out(ctx, async move { kernel.copy_route(*route).await });
             }
-            RouteChange::Gone(to) => {
-                let change = self.note_change(to);
-                ctx.run_later(GRACE, move |fallback, ctx| {
+            RouteChange::Deleted(to) => {
+                let change = self.count_change(to);
+                ctx.run_later(COPY_LIFETIME, move |fallback, ctx| {
                     fallback.delete_copy(to, change, ctx)
                 });
             }
-            RouteChange::Lost => self.read_all(ctx),
+            RouteChange::Overrun => self.copy_all(ctx),
         }
     }
 }

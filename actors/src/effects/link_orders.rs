@@ -1,7 +1,7 @@
-//! Carries out orders about kernel links, one after the other.
+//! A queue of orders about kernel links, and the task that carries them out one after the other.
 //!
-//! Orders for one slot must not overtake each other, so all pass through one queue on the main
-//! thread; the actor that gives an order does not wait.
+//! Two orders about one slot must not overtake each other, so all orders pass through one queue on the main
+//! thread. The actor that gives an order does not wait for it.
 
 use ipnet::{IpNet, Ipv6Net};
 use os::{babel_socket::BabelSocket, kernel::Kernel};
@@ -10,42 +10,46 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::errors::Chain;
 
-/// An order about one slot, or about the routes to one node. Each has no effect the second time.
+/// An order about one slot, or about the range of one node. Giving an order twice has the same effect as once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkOrder {
-    /// Give it its link-local address and set it up.
+    /// Give the slot its link-local address, and set it up.
     Up(Slot),
-    /// Set it down: for the dead only, since the living far end waits for hellos.
+    /// Set the slot down. This is only for a tunnel whose peer is gone: a peer that is still there would have
+    /// to miss several hellos before it used another route.
     Down(Slot),
-    /// Remove its multicast route, so that Babel's hellos can neither leave nor come, and announce
-    /// to the peer that sending to us is costly.
+    /// Remove the slot's multicast route, so that no hello of babeld leaves by it, and announce to the peer
+    /// that sending to this node is costly.
     Silence(Slot, Prefix),
-    /// The peer has silenced its end: announce the same cost to it.
+    /// Announce to the peer, which has silenced its end, that sending to this node is costly.
     RaiseCost(Slot, Prefix),
-    /// Put the multicast route back.
+    /// Restore the slot's multicast route.
     Unsilence(Slot),
-    /// Ask the neighbour there for all its routes, soon and once more: it or our babeld is new.
+    /// Request all routes from the neighbour on the slot, twice; for a new tunnel or a restarted babeld.
     RequestRoutes(Slot),
-    /// Retract our default route for this range at the neighbour, and request the neighbour's.
+    /// Retract this node's default route for packets from this range at the neighbour, and request the
+    /// neighbour's.
     RetractDefault(Slot, Ipv6Net),
-    /// Send nothing to that node any more, neither our own packets nor those of others.
+    /// Send and forward no packet to this range.
     Block(IpNet),
-    /// Send to it again, if there is a route.
+    /// Send and forward packets to this range again.
     Unblock(IpNet),
 }
 
-/// Waits before a neighbour is asked, and asked once more. babeld's own hellos come first; and a neighbour's babeld answers no
-/// second such question within two seconds, so that a lost answer is had again only after that.
-const REQUEST_AFTER: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(2500)];
+/// Delays before the first and between the first and the second request for all routes. The first leaves time for
+/// babeld's own hellos. The second is for a lost answer: babeld answers such a request of one neighbour only once
+/// within two seconds.
+const ROUTE_REQUEST_DELAYS: [Duration; 2] =
+    [Duration::from_millis(300), Duration::from_millis(2500)];
 
-/// The cost of a draining link, announced to the far end at once: twenty hops, or 200 ms, so that
-/// all but very bad routes are better. Missed hellos multiply it; eight seconds later the link
-/// counts as unreachable (measured), and a node that has found no other route by then becomes unreachable.
+/// The cost of a draining link, which is announced to the peer at once. It equals twenty hops, or 200 ms, so
+/// that all but very bad routes are better. Missed hellos multiply it. After eight seconds the link counts as
+/// unreachable (measured), and so does any node to which no other route was found by then.
 const DRAINING_COST: u16 = 2048;
 
-/// Delays before the cost is announced, and announced again in case a packet was lost; an IHU of
-/// babeld's own that was already sent arrives before the second.
-const RAISE_AFTER: [Duration; 3] = [
+/// Delays before each announcement of a cost or a retraction; the later ones are for lost packets. An IHU that babeld
+/// had already sent arrives before the second announcement.
+const ANNOUNCEMENT_DELAYS: [Duration; 3] = [
     Duration::from_millis(0),
     Duration::from_millis(100),
     Duration::from_millis(300),
@@ -58,9 +62,9 @@ pub struct Links(mpsc::UnboundedSender<LinkOrder>);
 impl Links {
     /// Starts the task that carries orders out with `kernel` and `sender`.
     pub fn new(kernel: Kernel, sender: BabelSocket, me: Prefix) -> Self {
-        let (orders, mut given) = mpsc::unbounded_channel();
+        let (orders, mut queue) = mpsc::unbounded_channel();
         actix_rt::spawn(async move {
-            while let Some(order) = given.recv().await {
+            while let Some(order) = queue.recv().await {
                 if let Err(error) = carry_out(&kernel, &sender, me, order).await {
                     tracing::warn!(?order, error = %Chain(&error), "link order failed");
                 }
@@ -69,14 +73,14 @@ impl Links {
         Self(orders)
     }
 
-    /// A queue whose orders end in `to`, for tests.
-    pub fn to(to: mpsc::UnboundedSender<LinkOrder>) -> Self {
-        Self(to)
+    /// Builds a queue that only forwards its orders to `receiver`, for tests.
+    pub fn to(receiver: mpsc::UnboundedSender<LinkOrder>) -> Self {
+        Self(receiver)
     }
 
-    /// Gives an order; it is carried out after those given before.
+    /// Adds an order to the queue; it is carried out after all earlier orders.
     pub fn order(&self, order: LinkOrder) {
-        // The task ends only with the runtime.
+        // Fails only if the runtime has stopped the task.
         let _ = self.0.send(order);
     }
 }
@@ -87,11 +91,11 @@ async fn carry_out(
     me: Prefix,
     order: LinkOrder,
 ) -> Result<(), os::kernel::KernelError> {
-    let repeat = |send: Box<dyn Fn(&BabelSocket)>| {
+    let announce = |send: Box<dyn Fn(&BabelSocket)>| {
         let sender = sender.clone();
         actix_rt::spawn(async move {
-            for after in RAISE_AFTER {
-                tokio::time::sleep(after).await;
+            for delay in ANNOUNCEMENT_DELAYS {
+                tokio::time::sleep(delay).await;
                 send(&sender);
             }
         });
@@ -101,33 +105,33 @@ async fn carry_out(
         LinkOrder::Down(slot) => kernel.set_down(slot).await,
         LinkOrder::Silence(slot, peer) => {
             kernel.silence(slot).await?;
-            repeat(Box::new(move |sender| {
+            announce(Box::new(move |sender| {
                 sender.raise_cost(slot, peer, DRAINING_COST);
                 sender.notify_drain(slot, peer);
             }));
             Ok(())
         }
         LinkOrder::RaiseCost(slot, peer) => {
-            repeat(Box::new(move |sender| {
+            announce(Box::new(move |sender| {
                 sender.raise_cost(slot, peer, DRAINING_COST)
             }));
             Ok(())
         }
         LinkOrder::RetractDefault(slot, network) => {
-            repeat(Box::new(move |sender| {
+            announce(Box::new(move |sender| {
                 sender.retract_default(slot, network);
                 sender.request_default(slot, network);
             }));
             Ok(())
         }
         LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
-        LinkOrder::Block(range) => kernel.bar(range).await,
-        LinkOrder::Unblock(range) => kernel.unbar(range).await,
+        LinkOrder::Block(range) => kernel.block(range).await,
+        LinkOrder::Unblock(range) => kernel.unblock(range).await,
         LinkOrder::RequestRoutes(slot) => {
             let sender = sender.clone();
             actix_rt::spawn(async move {
-                for after in REQUEST_AFTER {
-                    tokio::time::sleep(after).await;
+                for delay in ROUTE_REQUEST_DELAYS {
+                    tokio::time::sleep(delay).await;
                     sender.request_all(slot);
                 }
             });

@@ -1,11 +1,11 @@
-//! Two BPF programs that make macvlans of a server's TAP behave like VLAN links, for kernels
+//! Two BPF programs that make macvlans on a server's TAP behave like VLAN links, for kernels
 //! without 8021q.
 //!
-//! Ingress replaces the tag of a frame by the MAC of the accepting slot that owns that VLAN;
-//! macvlan's own receive handler then delivers and counts the frame. Egress replaces the slot's
-//! MAC by the tag. Everything else is dropped. Instruction set: RFC 9669; helpers and `struct
-//! __sk_buff`: linux/bpf.h. The programs are attached as TCX (Linux 6.6): they stay with the link
-//! and outlive the daemon.
+//! The ingress program removes the VLAN tag of a frame and writes the MAC of that VLAN's accepting slot
+//! as the destination; the macvlan driver then delivers and counts the frame. The egress program adds the tag
+//! of the slot whose MAC is the source. All other frames are dropped. RFC 9669 defines the instruction set,
+//! linux/bpf.h the helpers and `struct __sk_buff`. The programs are attached as TCX (Linux 6.6), so they
+//! stay with the link and outlive the daemon.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper")]
 
 use super::KernelError;
@@ -18,9 +18,10 @@ use std::{
 /// One instruction: opcode, registers, 16-bit offset, 32-bit immediate, in the machine's order.
 type Instruction = [u8; 8];
 
-/// An instruction, or a jump to the end where the frame is dropped.
+/// An instruction, or a conditional jump to the end of the program, where the frame is dropped.
 enum Step {
-    Do(Instruction),
+    Plain(Instruction),
+    /// Opcode of the comparison, register, value to compare with.
     DropIf(u8, Register, i32),
 }
 
@@ -51,13 +52,14 @@ const VLAN_PRESENT: i16 = 20;
 const VLAN_TCI: i16 = 24;
 const VLAN_PROTO: i16 = 28;
 
-/// `PACKET_OTHERHOST` of linux/if_packet.h: no stack takes the frame unless a macvlan does.
+/// `PACKET_OTHERHOST` of linux/if_packet.h: the host ignores the frame unless a macvlan receives it.
 const OTHER_HOST: i32 = 3;
-/// Where the slot's MAC lies on the stack, and its last two bytes, the VLAN.
+/// Offset of the slot's MAC from the frame pointer.
 const MAC: i16 = -8;
+/// Offset of the last two bytes of the MAC, which are the VLAN number.
 const MAC_VLAN: i16 = -4;
 
-// enum tcx_action_base: hand on, drop.
+// enum tcx_action_base: pass the frame on, drop it.
 const NEXT: i32 = -1;
 const DROP: i32 = 2;
 
@@ -79,53 +81,53 @@ fn instruction(
 }
 
 fn copy(dst: Register, src: Register) -> Step {
-    Step::Do(instruction(0xbf, dst, src, 0, 0))
+    Step::Plain(instruction(0xbf, dst, src, 0, 0))
 }
 
 fn set(dst: Register, value: i32) -> Step {
-    Step::Do(instruction(0xb7, dst, 0, 0, value))
+    Step::Plain(instruction(0xb7, dst, 0, 0, value))
 }
 
 fn add(dst: Register, value: i32) -> Step {
-    Step::Do(instruction(0x07, dst, 0, 0, value))
+    Step::Plain(instruction(0x07, dst, 0, 0, value))
 }
 
 fn and(dst: Register, value: i32) -> Step {
-    Step::Do(instruction(0x57, dst, 0, 0, value))
+    Step::Plain(instruction(0x57, dst, 0, 0, value))
 }
 
-/// Between host and network order, 16 bits.
+/// Converts 16 bits between host and network byte order.
 fn swap16(dst: Register) -> Step {
-    Step::Do(instruction(0xdc, dst, 0, 0, 16))
+    Step::Plain(instruction(0xdc, dst, 0, 0, 16))
 }
 
 fn load32(dst: Register, src: Register, offset: i16) -> Step {
-    Step::Do(instruction(0x61, dst, src, offset, 0))
+    Step::Plain(instruction(0x61, dst, src, offset, 0))
 }
 
 fn load16(dst: Register, src: Register, offset: i16) -> Step {
-    Step::Do(instruction(0x69, dst, src, offset, 0))
+    Step::Plain(instruction(0x69, dst, src, offset, 0))
 }
 
 fn store16(dst: Register, src: Register, offset: i16) -> Step {
-    Step::Do(instruction(0x6b, dst, src, offset, 0))
+    Step::Plain(instruction(0x6b, dst, src, offset, 0))
 }
 
 fn store32_value(dst: Register, offset: i16, value: i32) -> Step {
-    Step::Do(instruction(0x62, dst, 0, offset, value))
+    Step::Plain(instruction(0x62, dst, 0, offset, value))
 }
 
 fn call(helper: i32) -> Step {
-    Step::Do(instruction(0x85, 0, 0, 0, helper))
+    Step::Plain(instruction(0x85, 0, 0, 0, helper))
 }
 
-/// Ends each program: the frame goes on, and behind it the place that drops it.
+/// Builds a program from its steps. It appends the two ends: one passes the frame on, the other drops it.
 fn assemble(steps: Vec<Step>) -> Vec<Instruction> {
     let exit = instruction(0x95, 0, 0, 0, 0);
-    let give = |verdict| instruction(0xb7, R0, 0, 0, verdict);
+    let return_value = |action| instruction(0xb7, R0, 0, 0, action);
     let drop_at = steps.len() + 2;
     let line = |(at, step): (usize, Step)| match step {
-        Step::Do(instruction) => instruction,
+        Step::Plain(instruction) => instruction,
         Step::DropIf(opcode, register, value) => {
             // Programs are shorter than 64 instructions.
             let offset = i16::try_from(drop_at - at - 1).unwrap_or(i16::MAX);
@@ -133,16 +135,16 @@ fn assemble(steps: Vec<Step>) -> Vec<Instruction> {
         }
     };
     let mut code: Vec<Instruction> = steps.into_iter().enumerate().map(line).collect();
-    code.extend([give(NEXT), exit, give(DROP), exit]);
+    code.extend([return_value(NEXT), exit, return_value(DROP), exit]);
     code
 }
 
-/// 802.1Q's EtherType as the kernel holds it: network order in a number.
+/// The EtherType of 802.1Q, in network byte order, as the kernel stores it.
 fn ether_type_8021q() -> i32 {
     i32::from(0x8100_u16.to_be())
 }
 
-/// The first four bytes of an accepting slot's MAC, as one number of the machine.
+/// The first four bytes of the MAC of any accepting slot, as a number in host byte order.
 fn mac_head() -> i32 {
     let [a, b, c, d, _, _] = wire::overlay::accepting_mac(0);
     i32::from_ne_bytes([a, b, c, d])
@@ -151,7 +153,7 @@ fn mac_head() -> i32 {
 fn ingress() -> Vec<Instruction> {
     assemble(vec![
         copy(R6, R1),
-        // One tag, and that an 802.1Q one.
+        // The frame must have exactly one tag, of 802.1Q.
         load32(R0, R6, VLAN_PRESENT),
         Step::DropIf(EQUAL, R0, 0),
         load32(R0, R6, VLAN_PROTO),
@@ -168,7 +170,7 @@ fn ingress() -> Vec<Instruction> {
         set(R2, OTHER_HOST),
         call(CHANGE_TYPE),
         Step::DropIf(NOT_EQUAL, R0, 0),
-        // The destination MAC becomes that of the slot which owns the VLAN.
+        // The destination MAC becomes that of the slot for this VLAN.
         store32_value(FP, MAC, mac_head()),
         store16(FP, R7, MAC_VLAN),
         copy(R1, R6),
@@ -185,7 +187,7 @@ fn ingress() -> Vec<Instruction> {
 fn egress() -> Vec<Instruction> {
     assemble(vec![
         copy(R6, R1),
-        // The source MAC identifies the slot that sent the frame; the TAP itself sends nothing.
+        // The source MAC identifies the slot that sent the frame; the TAP itself sends no frames.
         set(R2, 6),
         copy(R3, FP),
         add(R3, i32::from(MAC)),
@@ -237,7 +239,8 @@ struct Attach {
     expected_revision: u64,
 }
 
-/// Loads both programs and attaches them to a TAP that has none yet (a second attach would stack).
+/// Loads both programs, and attaches them to a TAP. Must be called once for each TAP, since programs of a second
+/// call would run in addition.
 pub(super) fn attach(tap: &str, index: u32) -> Result<(), KernelError> {
     for (code, attach_type) in [(ingress(), TCX_INGRESS), (egress(), TCX_EGRESS)] {
         load(&code)
@@ -250,7 +253,7 @@ pub(super) fn attach(tap: &str, index: u32) -> Result<(), KernelError> {
 }
 
 fn load(code: &[Instruction]) -> io::Result<OwnedFd> {
-    // The helpers that change frames are open to GPL-compatible programs only.
+    // The kernel offers helpers that change frames only to programs with a GPL-compatible licence.
     let license = c"GPL";
     let mut prog_name = [0; 16];
     prog_name
@@ -270,7 +273,7 @@ fn load(code: &[Instruction]) -> io::Result<OwnedFd> {
         prog_name,
     };
     let fd = bpf(PROG_LOAD, &attributes)?;
-    // SAFETY: the kernel has just made this descriptor for us (close-on-exec is its default).
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -292,8 +295,8 @@ fn address<T>(pointer: *const T) -> u64 {
 }
 
 fn bpf<T>(command: c_long, attributes: &T) -> io::Result<i32> {
-    // SAFETY: `attributes` is a prefix of union bpf_attr of the given size (the kernel takes the
-    // rest for zero), and what its addresses point to outlives the call.
+    // SAFETY: `attributes` is a prefix of union bpf_attr of the given size (the kernel
+    // takes missing fields for zero), and the memory at its addresses outlives the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn ingress_has_the_words_that_were_proven() {
+    fn ingress_has_the_instructions_that_were_tested_on_a_kernel() {
         check(
             ingress(),
             &[
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn egress_has_the_words_that_were_proven() {
+    fn egress_has_the_instructions_that_were_tested_on_a_kernel() {
         check(
             egress(),
             &[

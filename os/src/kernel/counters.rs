@@ -1,7 +1,8 @@
 //! Reads the counters of all links by one `RTM_GETSTATS` dump on a socket of its own.
 //!
-//! Hand-made, since it runs twice a second for ever: one request of 28 bytes, one buffer, and of
-//! each entry the first 32 bytes. Formats: linux/netlink.h, linux/if_link.h.
+//! The messages are encoded and decoded here, without a library, since this runs twice a second: one request of
+//! 28 bytes, one buffer, and the first 32 bytes of each entry. linux/netlink.h and linux/if_link.h define the
+//! formats.
 
 use super::{AcceptingKind, Kernel, KernelError};
 use nix::sys::{
@@ -33,10 +34,10 @@ const FILTER_LINK_64: u32 = 1;
 const MESSAGE_HEADER: usize = 16;
 /// The size of `struct if_stats_msg`.
 const STATS_HEADER: usize = 12;
-/// Bytes of each received frame that links of 8021q do not count, and TAPs and macvlans do.
+/// Size of the Ethernet header. VLAN links do not count it in received bytes, but TAPs and macvlans do.
 const ETHERNET_HEADER: u64 = 14;
-/// The kernel fills at most this much of a dump in one go.
-const BUFFER: usize = 32 * 1024;
+/// Size of the receive buffer; the kernel sends at most this much of a dump at once.
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// A socket for dumps of counters, with its buffer.
 pub(super) struct Counters {
@@ -46,17 +47,19 @@ pub(super) struct Counters {
 }
 
 impl Kernel {
-    /// Counters of every slot of this handle since the slot was made.
+    /// Returns the counters of each slot of this handle since the slot was created. A slot that somebody deleted
+    /// is missing.
     ///
-    /// One system call asks and two or three read; none of them waits for anything but the kernel.
+    /// It takes one system call to send the request, and two or three to receive the answer, which the kernel has
+    /// ready at once.
     ///
     /// # Errors
     ///
-    /// The kernel refuses. A slot that somebody deleted is missing from the answer.
+    /// The kernel rejects the request, or its answer is malformed.
     pub fn counters(&self) -> Result<BTreeMap<Slot, LinkCounters>, KernelError> {
         let doing = || KernelError::refused("read the links' counters");
         let mut state = self.state();
-        let vlan = state.accepting == Some(Some(AcceptingKind::Vlan));
+        let has_vlan_links = state.accepting == Some(Some(AcceptingKind::Vlan));
         let slots: BTreeMap<u32, Slot> = state
             .slots
             .iter()
@@ -69,7 +72,7 @@ impl Kernel {
         let mut all = BTreeMap::new();
         let read = counters.read(|index, mut link| {
             if let Some(slot) = slots.get(&index) {
-                if vlan && slot.role() == Role::Accepted {
+                if has_vlan_links && slot.role() == Role::Accepted {
                     let headers = link.rx_packets.saturating_mul(ETHERNET_HEADER);
                     link.rx_bytes = link.rx_bytes.saturating_add(headers);
                 }
@@ -89,12 +92,12 @@ impl Counters {
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::NetlinkRoute,
         )?;
-        // The answer lies ready when the request returns; should it not, nobody hangs.
+        // The answer is ready when the request returns. If it ever is not, the daemon does not hang.
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(1, 0))?;
         Ok(Self {
             socket,
             sequence: 0,
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; BUFFER_BYTES],
         })
     }
 
@@ -118,31 +121,33 @@ fn request(sequence: u32) -> Vec<u8> {
     bytes.extend(RTM_GETSTATS.to_ne_bytes());
     bytes.extend(REQUEST_DUMP.to_ne_bytes());
     bytes.extend(sequence.to_ne_bytes());
-    // Port id of the sender, family and padding, interface index.
+    // Port id of the sender; family and padding; interface index.
     bytes.extend([0; 12]);
     bytes.extend(FILTER_LINK_64.to_ne_bytes());
     bytes
 }
 
-/// Hands every entry of this dump to `each`; returns whether the dump is complete.
+/// Calls `each` with every entry of this dump; returns whether the dump is complete.
 fn scan(
-    mut rest: &[u8],
+    mut messages: &[u8],
     sequence: u32,
     each: &mut impl FnMut(u32, LinkCounters),
 ) -> io::Result<bool> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
-    while !rest.is_empty() {
-        let length = usize::try_from(u32_at(rest, 0).ok_or_else(malformed)?).unwrap_or(0);
-        let message = rest.get(..length).filter(|_| length >= MESSAGE_HEADER);
+    while !messages.is_empty() {
+        let length = usize::try_from(u32_at(messages, 0).ok_or_else(malformed)?).unwrap_or(0);
+        let message = messages.get(..length).filter(|_| length >= MESSAGE_HEADER);
         let message = message.ok_or_else(malformed)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        // Answers that are left over from an earlier dump that failed half-way.
+        messages = messages
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+        // Messages that an earlier dump left unread when it failed are skipped.
         if u32_at(message, 8) != Some(sequence) {
             continue;
         }
         match u16_at(message, 4).ok_or_else(malformed)? {
             RTM_NEWSTATS => {
-                let (index, link) = entry(message).ok_or_else(malformed)?;
+                let (index, link) = decode_entry(message).ok_or_else(malformed)?;
                 each(index, link);
             }
             NLMSG_DONE => return Ok(true),
@@ -157,15 +162,16 @@ fn scan(
     Ok(false)
 }
 
-fn entry(message: &[u8]) -> Option<(u32, LinkCounters)> {
+/// Returns the interface index and the counters of one entry.
+fn decode_entry(message: &[u8]) -> Option<(u32, LinkCounters)> {
     let index = u32_at(message, MESSAGE_HEADER + 4)?;
-    let mut rest = message.get(MESSAGE_HEADER + STATS_HEADER..)?;
+    let mut attributes = message.get(MESSAGE_HEADER + STATS_HEADER..)?;
     loop {
-        let length = usize::from(u16_at(rest, 0)?);
-        let kind = u16_at(rest, 2)?;
-        let value = rest.get(4..length)?;
+        let length = usize::from(u16_at(attributes, 0)?);
+        let kind = u16_at(attributes, 2)?;
+        let value = attributes.get(4..length)?;
         if kind == IFLA_STATS_LINK_64 {
-            // struct rtnl_link_stats64 begins with these.
+            // These are the first fields of struct rtnl_link_stats64.
             let link = LinkCounters {
                 rx_packets: u64_at(value, 0)?,
                 tx_packets: u64_at(value, 8)?,
@@ -174,7 +180,7 @@ fn entry(message: &[u8]) -> Option<(u32, LinkCounters)> {
             };
             return Some((index, link));
         }
-        rest = rest.get(length.next_multiple_of(4)..)?;
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
 }
 
@@ -227,10 +233,13 @@ mod tests {
     #[track_caller]
     fn check(bytes: &[u8], expected: Option<(Vec<(u32, u64)>, bool)>) {
         let mut seen = Vec::new();
-        let over = scan(bytes, 7, &mut |index, link| {
+        let is_complete = scan(bytes, 7, &mut |index, link| {
             seen.push((index, link.rx_bytes))
         });
-        assert_eq!(over.ok().map(|over| (seen, over)), expected);
+        assert_eq!(
+            is_complete.ok().map(|is_complete| (seen, is_complete)),
+            expected
+        );
     }
 
     fn counters(rx_bytes: u64) -> [u64; 25] {
@@ -240,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_this_dump_are_read_until_it_is_over() {
+    fn entries_of_this_dump_are_read_until_it_is_complete() {
         let mut bytes = message(RTM_NEWSTATS, 7, 3, counters(100));
         bytes.extend(message(RTM_NEWSTATS, 6, 4, counters(200)));
         bytes.extend(message(RTM_NEWSTATS, 7, 5, counters(300)));
@@ -250,15 +259,15 @@ mod tests {
     }
 
     #[test]
-    fn a_message_cut_anywhere_is_refused_without_a_panic() {
-        let whole = message(RTM_NEWSTATS, 7, 3, counters(100));
-        for length in 1..whole.len() {
-            check(&whole[..length], None);
+    fn a_truncated_message_is_an_error_and_causes_no_panic() {
+        let complete = message(RTM_NEWSTATS, 7, 3, counters(100));
+        for length in 1..complete.len() {
+            check(&complete[..length], None);
         }
     }
 
     #[test]
-    fn a_message_that_lies_about_its_length_is_refused() {
+    fn a_message_with_a_wrong_length_field_is_an_error() {
         for length in [0_u32, 15, 16, 27, 35, 1 << 20, u32::MAX] {
             let mut bytes = message(RTM_NEWSTATS, 7, 3, counters(100));
             bytes[..4].copy_from_slice(&length.to_ne_bytes());

@@ -1,18 +1,18 @@
-//! What can go wrong with the kernel, and what was tried.
+//! Errors of requests to the kernel, each with the action that was tried.
 
 use policies::names::Slot;
 use std::{io, path::PathBuf};
 
-/// The kernel refused, or was not asked because it could not work.
+/// The kernel rejected a request, or the request cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The netlink socket could not be opened.
     #[error("cannot open a netlink socket")]
     Open(#[source] io::Error),
-    /// A request was refused; the source is the kernel's reason.
+    /// The kernel rejected a request, for the reason in the source.
     #[error("cannot {doing}")]
     Refused {
-        /// What was tried, such as "set link wrn0 up".
+        /// The action that was tried, such as "set link wrn0 up".
         doing: String,
         /// The kernel's reason.
         source: io::Error,
@@ -23,37 +23,39 @@ pub enum KernelError {
         /// The action that was tried.
         doing: String,
     },
-    /// An answer that does not fit the question.
+    /// The kernel's answer is not a valid answer to the request.
     #[error("cannot {doing}: the kernel's answer is malformed")]
     Malformed {
         /// The action that was tried.
         doing: String,
     },
-    /// The slot was not made by this handle.
+    /// This handle did not create the slot.
     #[error("there is no slot {slot}")]
     NoSlot {
         /// The slot that was named.
         slot: Slot,
     },
-    /// The number does not name a slot that can be made.
+    /// No slot with this number can be created.
     #[error("{slot} cannot be a slot")]
     BadSlot {
         /// The slot that was named.
         slot: Slot,
     },
-    /// Accepting slots can be had neither from 8021q nor from macvlan and BPF.
-    #[error("this kernel gives neither VLAN links nor BPF programs, so tunnels cannot be accepted")]
+    /// The kernel supports neither VLAN links (8021q) nor macvlans with BPF programs, so it has no accepting slots.
+    #[error(
+        "this kernel supports neither VLAN links nor BPF programs, so tunnels cannot be accepted"
+    )]
     CannotAccept,
-    /// The server's TAP must be made before its accepting slots.
-    #[error("the TAP {name} was not made")]
+    /// The server's TAP must be created before its accepting slots.
+    #[error("the TAP {name} was not created")]
     NoServer {
         /// The name of the link.
         name: &'static str,
     },
-    /// The loopback link is down, so the node's address would not work.
+    /// The loopback link is down, so the node's address could not be used.
     #[error("link lo is down")]
     LoopbackDown,
-    /// The root's path does not fit into a link's alias.
+    /// The path of the root does not fit into a link's alias.
     #[error("the path {} is too long for a link's alias", root.display())]
     LongRoot {
         /// The root folder.

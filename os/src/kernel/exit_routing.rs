@@ -1,18 +1,17 @@
-//! The rules that lead packets from the network's range to an exit gateway; the host's own packets
-//! never match them.
+//! Routing rules by which packets from the network's range reach an exit gateway. Packets from the host's other
+//! addresses match none of them.
 //!
 //! ```text
-//! 32002  from NETWORK  main, without its default route: the host's own links and routes take
-//! precedence
-//! 32003  from NETWORK  unreachable for what OpenVPN sends: no tunnel inside itself
-//! 32004  from NETWORK  babeld's default route
-//! 32005  from NETWORK  its fallback copy, for the moment of a change
-//! 32006  from NETWORK  unreachable, except on a gateway: no other node's default route is an exit
+//! 32002  from NETWORK  main table without its default route: the host's own networks take precedence
+//! 32003  from NETWORK  unreachable, for packets of OpenVPN: no tunnel runs inside itself
+//! 32004  from NETWORK  table of babeld's default route
+//! 32005  from NETWORK  table of its copy, for the moment in which babeld changes it
+//! 32006  from NETWORK  unreachable, except on a gateway: only gateways use their host's default route
 //! ```
 
 use super::{
     Kernel, KernelError,
-    numbers::{DEFAULT_COPY, DEFAULT_TABLE},
+    numbers::{DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE},
     request::Request,
 };
 use nix::errno::Errno;
@@ -26,81 +25,82 @@ use wire::overlay::Network;
 /// The role of a node in exit routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// The network has no gateway: its packets are routed as the host's.
+    /// The network has no gateway; its packets are routed as those of the host.
     None,
-    /// Others are gateways: the network's packets leave it through them or not at all. What this user (OpenVPN's)
-    /// sends does not.
+    /// Only other nodes are gateways: packets leave the network through them or not at all. Packets of this
+    /// uid (that of OpenVPN) never do.
     Others(u32),
-    /// This node is one: the network's packets leave it by the host's default route or, while it has none, through
-    /// others; likewise not those of this user.
+    /// This node is a gateway: packets leave the network by the host's default route or, while it has none,
+    /// through other gateways. Packets of this uid (that of OpenVPN) never do.
     Own(u32),
 }
 
 impl Kernel {
-    /// Makes the rules for packets from the network's range what they shall be. Does nothing twice.
+    /// Adds the rules that this role requires, and deletes the others. A second call changes nothing.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
-    pub async fn carry_default(&self, network: Network, exit: Exit) -> Result<(), KernelError> {
-        let wanted = |place: &Place| match exit {
+    /// The kernel rejects a change.
+    pub async fn apply_exit_rules(&self, network: Network, exit: Exit) -> Result<(), KernelError> {
+        let is_needed = |action: &Action| match exit {
             Exit::None => false,
             Exit::Others(_) => true,
-            Exit::Own(_) => *place != Place::Nowhere,
+            Exit::Own(_) => *action != Action::Unreachable,
         };
         let uid = match exit {
             Exit::None => None,
             Exit::Others(uid) | Exit::Own(uid) => Some(uid),
         };
-        let requests = PLACES.into_iter().map(|(priority, place)| {
-            if wanted(&place) {
-                make(network, priority, place, uid)
+        let requests = RULES.into_iter().map(|(priority, action)| {
+            if is_needed(&action) {
+                add_rule(network, priority, action, uid)
             } else {
-                delete(priority, place)
+                delete_rule(priority, action)
             }
         });
-        self.ask_all(requests).await
+        self.execute_all(requests).await
     }
 }
 
-/// The action of a rule.
+/// The action of a rule for packets from the network's range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In the main table, for anything but a default route.
-    Host,
-    /// The lookup continues in one of our tables.
-    Table(u8),
-    /// Nowhere, for packets of OpenVPN.
-    NowhereForTunnels,
-    /// The destination is unreachable.
-    Nowhere,
+enum Action {
+    /// Looks up a route in the main table, but ignores its default route.
+    LookupMain,
+    /// Looks up a route in one of the node's own tables.
+    Lookup(u8),
+    /// Makes the destination unreachable for packets of OpenVPN.
+    UnreachableForOpenvpn,
+    /// Makes the destination unreachable.
+    Unreachable,
 }
 
-const PLACES: [(u32, Place); 5] = [
-    (32002, Place::Host),
-    (32003, Place::NowhereForTunnels),
-    (32004, Place::Table(DEFAULT_TABLE)),
-    (32005, Place::Table(DEFAULT_COPY)),
-    (32006, Place::Nowhere),
+/// All rules, by priority.
+const RULES: [(u32, Action); 5] = [
+    (32002, Action::LookupMain),
+    (32003, Action::UnreachableForOpenvpn),
+    (32004, Action::Lookup(DEFAULT_TABLE)),
+    (32005, Action::Lookup(DEFAULT_FALLBACK_TABLE)),
+    (32006, Action::Unreachable),
 ];
 
-/// Deletes all the rules, whichever network's they are.
+/// Builds requests that delete all rules, of whatever network they are.
 pub(super) fn delete_all() -> impl Iterator<Item = Request> {
-    PLACES
+    RULES
         .into_iter()
-        .map(|(priority, place)| delete(priority, place))
+        .map(|(priority, action)| delete_rule(priority, action))
 }
 
-fn make(network: Network, priority: u32, place: Place, uid: Option<u32>) -> Request {
-    let mut message = rule(priority, place);
+fn add_rule(network: Network, priority: u32, action: Action, uid: Option<u32>) -> Request {
+    let mut message = rule_message(priority, action);
     let range = network.range();
     message.header.src_len = range.prefix_len();
     message
         .attributes
         .push(RuleAttribute::Source(range.network().into()));
-    match (place, uid) {
-        (Place::Host, _) => message.attributes.push(RuleAttribute::SuppressPrefixLen(0)),
-        (Place::NowhereForTunnels, Some(uid)) => {
+    match (action, uid) {
+        (Action::LookupMain, _) => message.attributes.push(RuleAttribute::SuppressPrefixLen(0)),
+        (Action::UnreachableForOpenvpn, Some(uid)) => {
             message
                 .attributes
                 .push(RuleAttribute::UidRange(RuleUidRange {
@@ -108,26 +108,26 @@ fn make(network: Network, priority: u32, place: Place, uid: Option<u32>) -> Requ
                     end: uid,
                 }));
         }
-        (Place::Table(_) | Place::Nowhere | Place::NowhereForTunnels, _) => {}
+        (Action::Lookup(_) | Action::Unreachable | Action::UnreachableForOpenvpn, _) => {}
     }
     let message = RouteNetlinkMessage::NewRule(message);
-    Request::create(format!("make rule {priority}"), message).forgive(&[Errno::EEXIST])
+    Request::create(format!("add rule {priority}"), message).forgive(&[Errno::EEXIST])
 }
 
-fn delete(priority: u32, place: Place) -> Request {
-    let message = RouteNetlinkMessage::DelRule(rule(priority, place));
+fn delete_rule(priority: u32, action: Action) -> Request {
+    let message = RouteNetlinkMessage::DelRule(rule_message(priority, action));
     let forgiven: &[Errno] = &[Errno::ENOENT, Errno::EAFNOSUPPORT];
     Request::change(format!("delete rule {priority}"), message).forgive(forgiven)
 }
 
-/// The attributes that distinguish a rule from others.
-fn rule(priority: u32, place: Place) -> RuleMessage {
+/// Returns a rule with only those attributes that distinguish it from others.
+fn rule_message(priority: u32, action: Action) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = AddressFamily::Inet6;
-    (message.header.table, message.header.action) = match place {
-        Place::Host => (RouteHeader::RT_TABLE_MAIN, RuleAction::ToTable),
-        Place::Table(table) => (table, RuleAction::ToTable),
-        Place::NowhereForTunnels | Place::Nowhere => (0, RuleAction::Unreachable),
+    (message.header.table, message.header.action) = match action {
+        Action::LookupMain => (RouteHeader::RT_TABLE_MAIN, RuleAction::ToTable),
+        Action::Lookup(table) => (table, RuleAction::ToTable),
+        Action::UnreachableForOpenvpn | Action::Unreachable => (0, RuleAction::Unreachable),
     };
     message.attributes.push(RuleAttribute::Priority(priority));
     message

@@ -1,11 +1,11 @@
-//! A second table that keeps babeld's routes for a moment after babeld deleted them.
+//! The fallback route table, which keeps copies of babeld's routes for a moment after babeld deleted them.
 //!
-//! babeld changes a route by deleting it and adding the next one. In between the kernel would have
-//! no route; the copy here leads the packets of that moment along the old path.
+//! babeld changes a route by deleting it and adding the next one. In between, the kernel would have
+//! no route, so packets of that moment use the copy of the old route.
 
 use super::{
     Kernel, KernelError,
-    numbers::{DEFAULT_COPY, DEFAULT_TABLE, FALLBACK_TABLE, FAMILIES, PROTOCOL, TABLE},
+    numbers::{DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE, FALLBACK_TABLE, FAMILIES, PROTOCOL, TABLE},
     request::Request,
 };
 use futures_util::{Stream, StreamExt};
@@ -21,21 +21,24 @@ use rtnetlink::{
 };
 use std::net::IpAddr;
 
-/// A destination; `::/0` is what lies outside the network, for its packets.
+/// The destination of a route; `::/0` is the destination of the default route to an exit gateway.
 pub type Destination = IpNet;
 
-/// Each of babeld's tables, and that of its copies.
-const COPIES: [(u8, u8); 2] = [(TABLE, FALLBACK_TABLE), (DEFAULT_TABLE, DEFAULT_COPY)];
+/// Each of babeld's tables, with the table for its copies.
+const TABLE_PAIRS: [(u8, u8); 2] = [
+    (TABLE, FALLBACK_TABLE),
+    (DEFAULT_TABLE, DEFAULT_FALLBACK_TABLE),
+];
 
-/// A change of babeld's table.
+/// A change of one of babeld's tables.
 #[derive(Clone, Debug)]
 pub enum RouteChange {
     /// A route was added or replaced.
     Added(Destination, Box<RouteMessage>),
-    /// The route was deleted, or became unreachable.
-    Gone(Destination),
-    /// Some changes were lost: all must be read again.
-    Lost,
+    /// A route was deleted, or became unreachable.
+    Deleted(Destination),
+    /// The kernel dropped some messages about changes, so the whole tables must be read again.
+    Overrun,
 }
 
 impl Kernel {
@@ -53,25 +56,25 @@ impl Kernel {
             rtnetlink::new_multicast_connection(&groups).map_err(KernelError::Open)?;
         tokio::spawn(connection);
         Ok(Box::pin(messages.filter_map(|(message, _)| {
-            std::future::ready(change(message.payload))
+            std::future::ready(route_change(message.payload))
         })))
     }
 
-    /// Copies a route into the fallback table.
+    /// Copies a route of babeld into the fallback route table, or into that of the default route.
     ///
     /// # Errors
     ///
     /// The kernel rejects it.
     pub async fn copy_route(&self, route: RouteMessage) -> Result<(), KernelError> {
-        let message = RouteNetlinkMessage::NewRoute(copy(route));
-        // The link may have gone down in between.
+        let message = RouteNetlinkMessage::NewRoute(copy_of(route));
+        // The link may have gone down since the route was reported.
         let forgiven: &[Errno] = &[
             Errno::ENODEV,
             Errno::ENETDOWN,
             Errno::EHOSTUNREACH,
             Errno::EINVAL,
         ];
-        self.ask(Request::replace("copy a route", message).forgive(forgiven))
+        self.execute(Request::replace("copy a route", message).forgive(forgiven))
             .await
     }
 
@@ -80,7 +83,7 @@ impl Kernel {
     /// # Errors
     ///
     /// The kernel rejects it.
-    pub async fn unshadow(&self, to: Destination) -> Result<(), KernelError> {
+    pub async fn delete_copy(&self, to: Destination) -> Result<(), KernelError> {
         let mut message = RouteMessage::default();
         let (family, address) = match to.addr() {
             IpAddr::V4(address) => (AddressFamily::Inet, RouteAddress::Inet(address)),
@@ -89,7 +92,7 @@ impl Kernel {
         message.header.address_family = family;
         message.header.destination_prefix_length = to.prefix_len();
         message.header.table = if to.prefix_len() == 0 {
-            DEFAULT_COPY
+            DEFAULT_FALLBACK_TABLE
         } else {
             FALLBACK_TABLE
         };
@@ -100,31 +103,32 @@ impl Kernel {
             "delete a copied route",
             RouteNetlinkMessage::DelRoute(message),
         );
-        self.ask(request.forgive(&[Errno::ESRCH])).await
+        self.execute(request.forgive(&[Errno::ESRCH])).await
     }
 
-    /// Makes the copies equal to babeld's tables.
+    /// Copies all routes of babeld, and deletes the copies of routes that no longer exist.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
+    /// The kernel rejects a change.
     pub async fn copy_all_routes(&self) -> Result<(), KernelError> {
         for family in FAMILIES {
-            for (table, copies) in COPIES {
+            for (table, fallback_table) in TABLE_PAIRS {
                 let all = self.routes(family, table).await?;
-                let real: Vec<RouteMessage> = all.into_iter().filter(is_usable).collect();
-                let known: Vec<Destination> = real.iter().filter_map(followed).collect();
-                for stale in self
-                    .routes(family, copies)
+                let usable: Vec<RouteMessage> = all.into_iter().filter(is_usable).collect();
+                let destinations: Vec<Destination> =
+                    usable.iter().filter_map(copied_destination).collect();
+                for copy in self
+                    .routes(family, fallback_table)
                     .await?
                     .iter()
-                    .filter_map(followed)
+                    .filter_map(copied_destination)
                 {
-                    if !known.contains(&stale) {
-                        self.unshadow(stale).await?;
+                    if !destinations.contains(&copy) {
+                        self.delete_copy(copy).await?;
                     }
                 }
-                for route in real {
+                for route in usable {
                     self.copy_route(route).await?;
                 }
             }
@@ -133,22 +137,24 @@ impl Kernel {
     }
 }
 
-fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<RouteChange> {
-    let (route, added) = match payload {
+fn route_change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<RouteChange> {
+    let (route, is_new) = match payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => (route, true),
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)) => (route, false),
-        NetlinkPayload::Overrun(_) => return Some(RouteChange::Lost),
+        NetlinkPayload::Overrun(_) => return Some(RouteChange::Overrun),
         _ => return None,
     };
-    if !COPIES.iter().any(|(table, _)| *table == route.header.table) {
+    if !TABLE_PAIRS
+        .iter()
+        .any(|(table, _)| *table == route.header.table)
+    {
         return None;
     }
-    let to = followed(&route)?;
-    let is_added = added && is_usable(&route);
-    Some(if is_added {
+    let to = copied_destination(&route)?;
+    Some(if is_new && is_usable(&route) {
         RouteChange::Added(to, Box::new(route))
     } else {
-        RouteChange::Gone(to)
+        RouteChange::Deleted(to)
     })
 }
 
@@ -156,10 +162,10 @@ fn is_usable(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Unicast
 }
 
-/// Where a route of one of babeld's tables, or a copy, leads.
-fn followed(route: &RouteMessage) -> Option<Destination> {
+/// Returns the destination of a route in one of babeld's tables, or of a copy; `None` if the route is not copied.
+fn copied_destination(route: &RouteMessage) -> Option<Destination> {
     match route.header.table {
-        DEFAULT_TABLE | DEFAULT_COPY => {
+        DEFAULT_TABLE | DEFAULT_FALLBACK_TABLE => {
             (route.header.destination_prefix_length == 0).then(|| Ipv6Net::default().into())
         }
         _ => destination(route),
@@ -175,11 +181,11 @@ pub(super) fn destination(route: &RouteMessage) -> Option<Destination> {
     IpNet::new(address, route.header.destination_prefix_length).ok()
 }
 
-/// The copy of a default route needs no source, because the rule that leads to it already matches
-/// the source.
-fn copy(mut route: RouteMessage) -> RouteMessage {
+/// Returns the copy of a route. The copy of a default route needs no source prefix, since the rule that
+/// leads to its table already matches the source.
+fn copy_of(mut route: RouteMessage) -> RouteMessage {
     route.header.table = if route.header.table == DEFAULT_TABLE {
-        DEFAULT_COPY
+        DEFAULT_FALLBACK_TABLE
     } else {
         FALLBACK_TABLE
     };

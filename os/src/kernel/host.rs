@@ -1,10 +1,10 @@
-//! The node's address and routes on the host, and babeld's leavings.
+//! Gives the host the node's address, routes and rules, and removes them, and also the routes that a dead babeld left.
 
 use super::{
     Kernel, KernelError, exit_routing,
     numbers::{
-        BABEL_PROTOCOL, DEFAULT_COPY, DEFAULT_TABLE, FALLBACK_PRIORITY, FALLBACK_TABLE, FAMILIES,
-        PROTOCOL, RULE_PRIORITY, TABLE,
+        BABEL_PROTOCOL, DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE, FALLBACK_PRIORITY, FALLBACK_TABLE,
+        FAMILIES, PROTOCOL, RULE_PRIORITY, TABLE,
     },
     request::Request,
     slots::address_message,
@@ -26,48 +26,48 @@ use rtnetlink::{
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::overlay::{Network, Network4, first_address};
 
-/// Our rules: which table is looked into, and with which priority.
+/// The tables for which the node adds a rule, with the priority of each rule.
 const RULES: [(u8, u32); 2] = [(TABLE, RULE_PRIORITY), (FALLBACK_TABLE, FALLBACK_PRIORITY)];
-/// Metric of the `unreachable` route of the node's range: any real route of it wins.
+/// Metric of the `unreachable` route for the node's own range; any other route takes precedence.
 pub const NODE_METRIC: u32 = 4_294_967;
-/// Metric of the `unreachable` route of the network's range.
+/// Metric of the `unreachable` route for the network's range.
 pub const NETWORK_METRIC: u32 = 4_294_968;
 
-/// Metric of the `unreachable` route of a blocked node; it takes precedence over any route of
-/// babeld's (1024).
-const BAR_METRIC: u32 = 1;
+/// Metric of the `unreachable` route for a blocked range; it takes precedence over babeld's routes, which
+/// have metric 1024.
+const BLOCK_METRIC: u32 = 1;
 
 impl Kernel {
-    /// Gives the host the node's address (on `lo`), the `unreachable` routes of the node's and the
-    /// network's range, and the rule that looks into babeld's table. Does nothing twice.
+    /// Gives the host the node's address (on `lo`), `unreachable` routes for the node's and the
+    /// network's range, and the rules for babeld's table and the fallback route table. A second call changes nothing.
     ///
     /// # Errors
     ///
-    /// Link `lo` is down, or the kernel refuses.
+    /// Link `lo` is down, or the kernel rejects a change.
     pub async fn join_host(&self, network: Network, me: Prefix) -> Result<(), KernelError> {
         let lo = loopback()?;
         if !self.is_up(lo).await? {
             return Err(KernelError::LoopbackDown);
         }
         let range = network.node_range(me);
-        // The node's route first: by it a later sweep knows the address.
-        self.ask_all([
+        // The node's route comes first, since a later sweep derives the address from it.
+        self.execute_all([
             make_unreachable(range.into(), NODE_METRIC),
             make_unreachable(network.range().into(), NETWORK_METRIC),
-            give_address(lo, network.node_address(me).into()),
+            add_address(lo, network.node_address(me).into()),
         ])
         .await?;
-        self.ask_all(make_rules(AddressFamily::Inet6)).await
+        self.execute_all(make_rules(AddressFamily::Inet6)).await
     }
 
-    /// Makes the host's part in the network's IPv4 what it shall be: the node's address (on `lo`), the
-    /// `unreachable` routes, the rules, and forwarding of what comes in by slots, of nothing else. With
-    /// `None` all of it goes. Does nothing twice.
+    /// Gives the host the node's IPv4 address (on `lo`), `unreachable` routes, rules, and forwarding of
+    /// IPv4 packets that arrive on slots, as the network's IPv4 range requires. Removes all of these if
+    /// `network` is `None`. A second call changes nothing.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
-    pub async fn carry_ipv4(
+    /// The kernel rejects a change.
+    pub async fn apply_ipv4(
         &self,
         network: Option<Network4>,
         me: Prefix,
@@ -85,10 +85,10 @@ impl Kernel {
             .await?
         {
             if route.header.protocol == PROTOCOL
-                && !wanted.iter().any(|wanted| is_that(&route, wanted))
+                && !wanted.iter().any(|wanted| matches_route(&route, wanted))
             {
-                requests.extend(node_address(&route).map(|address| take_address(lo, address)));
-                requests.push(delete(route));
+                requests.extend(node_address(&route).map(|address| delete_address(lo, address)));
+                requests.push(delete_route(route));
             }
         }
         requests.extend(
@@ -96,66 +96,69 @@ impl Kernel {
                 .into_iter()
                 .map(|(range, metric)| make_unreachable(range, metric)),
         );
-        requests.extend(own.map(|own| give_address(lo, first_address(own).into())));
+        requests.extend(own.map(|own| add_address(lo, first_address(own).into())));
         let rules = if network.is_some() {
             make_rules
         } else {
             delete_rules
         };
         requests.extend(rules(AddressFamily::Inet));
-        self.ask_all(requests).await?;
+        self.execute_all(requests).await?;
         self.slots()
             .iter()
-            .try_for_each(|slot| sysctl::forward_ipv4(&slot.to_string(), network.is_some()))
+            .try_for_each(|slot| sysctl::set_ipv4_forwarding(&slot.to_string(), network.is_some()))
     }
 
-    /// Makes a node's range unreachable, whatever routes babeld knows. Has no effect the second
-    /// time.
+    /// Makes a node's range unreachable, whatever routes babeld knows. A second call changes nothing.
     ///
     /// # Errors
     ///
-    /// The kernel rejects it.
-    pub async fn bar(&self, range: IpNet) -> Result<(), KernelError> {
-        let message = RouteNetlinkMessage::NewRoute(unreachable(range, TABLE, BAR_METRIC));
-        self.ask(Request::create(format!("bar {range}"), message).forgive(&[Errno::EEXIST]))
+    /// The kernel rejects the change.
+    pub async fn block(&self, range: IpNet) -> Result<(), KernelError> {
+        let message = RouteNetlinkMessage::NewRoute(unreachable(range, TABLE, BLOCK_METRIC));
+        self.execute(Request::create(format!("block {range}"), message).forgive(&[Errno::EEXIST]))
             .await
     }
 
-    /// Takes [`Self::bar`] back.
+    /// Makes a range reachable again that [`Self::block`] made unreachable. A second call changes nothing.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
-    pub async fn unbar(&self, range: IpNet) -> Result<(), KernelError> {
-        let message = RouteNetlinkMessage::DelRoute(unreachable(range, TABLE, BAR_METRIC));
-        self.ask(Request::change(format!("bar {range} no more"), message).forgive(&[Errno::ESRCH]))
+    /// The kernel rejects the change.
+    pub async fn unblock(&self, range: IpNet) -> Result<(), KernelError> {
+        let message = RouteNetlinkMessage::DelRoute(unreachable(range, TABLE, BLOCK_METRIC));
+        self.execute(Request::change(format!("unblock {range}"), message).forgive(&[Errno::ESRCH]))
             .await
     }
 
-    /// Takes away what [`Self::join_host`] gave, whichever node's it was; how many things.
+    /// Removes the addresses, routes, copies of routes and rules of any node on this host; returns the number of
+    /// addresses and routes.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
+    /// The kernel rejects a change.
     pub(super) async fn leave_host(&self) -> Result<usize, KernelError> {
         let lo = loopback()?;
         let mut requests = Vec::new();
         for family in FAMILIES {
             for route in self.routes(family, RouteHeader::RT_TABLE_MAIN).await? {
                 if route.header.protocol == PROTOCOL {
-                    requests.extend(node_address(&route).map(|address| take_address(lo, address)));
-                    requests.push(delete(route));
+                    requests
+                        .extend(node_address(&route).map(|address| delete_address(lo, address)));
+                    requests.push(delete_route(route));
                 }
             }
             requests.extend(
                 self.routes(family, FALLBACK_TABLE)
                     .await?
                     .into_iter()
-                    .map(delete),
+                    .map(delete_route),
             );
         }
-        let copies = self.routes(AddressFamily::Inet6, DEFAULT_COPY).await?;
-        requests.extend(copies.into_iter().map(delete));
+        let copies = self
+            .routes(AddressFamily::Inet6, DEFAULT_FALLBACK_TABLE)
+            .await?;
+        requests.extend(copies.into_iter().map(delete_route));
         let found = requests.len();
         requests.extend(
             FAMILIES
@@ -163,35 +166,36 @@ impl Kernel {
                 .flat_map(delete_rules)
                 .chain(exit_routing::delete_all()),
         );
-        self.ask_all(requests).await?;
+        self.execute_all(requests).await?;
         Ok(found)
     }
 
-    /// Deletes what a dead babeld left: all of its tables, and its routes in main that leave by our
-    /// slots; how many.
+    /// Deletes the routes of a babeld that has exited: all routes of its tables, and its routes in the main table
+    /// that leave by slots of this node. Returns how many there were.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
+    /// The kernel rejects a change.
     pub async fn flush_babel_routes(&self) -> Result<usize, KernelError> {
-        let ours: Vec<u32> = self.state().slots.values().copied().collect();
-        let (mut doomed, mut strays) = (Vec::new(), Vec::new());
+        let slot_indexes: Vec<u32> = self.state().slots.values().copied().collect();
+        let (mut leftover, mut main) = (Vec::new(), Vec::new());
         for family in FAMILIES {
-            doomed.extend(self.routes(family, TABLE).await?);
-            strays.extend(self.routes(family, RouteHeader::RT_TABLE_MAIN).await?);
+            leftover.extend(self.routes(family, TABLE).await?);
+            main.extend(self.routes(family, RouteHeader::RT_TABLE_MAIN).await?);
         }
-        doomed.extend(self.routes(AddressFamily::Inet6, DEFAULT_TABLE).await?);
-        let by_us = |route: &RouteMessage| {
-            let by = |part: &RouteAttribute| matches!(part, RouteAttribute::Oif(index) if ours.contains(index));
-            route.header.protocol == BABEL_PROTOCOL && route.attributes.iter().any(by)
+        leftover.extend(self.routes(AddressFamily::Inet6, DEFAULT_TABLE).await?);
+        let is_babelds = |route: &RouteMessage| {
+            let is_slot = |part: &RouteAttribute| matches!(part, RouteAttribute::Oif(index) if slot_indexes.contains(index));
+            route.header.protocol == BABEL_PROTOCOL && route.attributes.iter().any(is_slot)
         };
-        doomed.extend(strays.into_iter().filter(by_us));
-        let found = doomed.len();
-        self.ask_all(doomed.into_iter().map(delete)).await?;
-        Ok(found)
+        leftover.extend(main.into_iter().filter(is_babelds));
+        let count = leftover.len();
+        self.execute_all(leftover.into_iter().map(delete_route))
+            .await?;
+        Ok(count)
     }
 
-    /// All routes of one table.
+    /// Returns all routes of one table.
     pub(super) async fn routes(
         &self,
         family: AddressFamily,
@@ -199,7 +203,7 @@ impl Kernel {
     ) -> Result<Vec<RouteMessage>, KernelError> {
         let mut query = RouteMessage::default();
         query.header.address_family = family;
-        // The kernel filters by it where it can (Linux 4.20), and else ignores it.
+        // Linux 4.20 and later filter by the table; an older kernel lists all routes.
         query
             .attributes
             .push(RouteAttribute::Table(u32::from(table)));
@@ -228,7 +232,7 @@ impl Kernel {
         Ok(up)
     }
 
-    /// Calls `each` with every link.
+    /// Calls `each` with each link of the network namespace.
     pub(super) async fn links(&self, mut each: impl FnMut(LinkMessage)) -> Result<(), KernelError> {
         let query = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.dump("list links", query, |entry| {
@@ -282,19 +286,19 @@ fn delete_rules(family: AddressFamily) -> [Request; RULES.len()] {
     })
 }
 
-fn give_address(lo: u32, address: IpAddr) -> Request {
+fn add_address(lo: u32, address: IpAddr) -> Request {
     let mut message = address_message(lo, address, if address.is_ipv4() { 32 } else { 128 });
     message.header.flags = AddressHeaderFlags::Nodad;
     Request::replace(
-        "give lo the node's address",
+        "add the node's address to lo",
         RouteNetlinkMessage::NewAddress(message),
     )
 }
 
-fn take_address(lo: u32, address: IpAddr) -> Request {
+fn delete_address(lo: u32, address: IpAddr) -> Request {
     let message = address_message(lo, address, if address.is_ipv4() { 32 } else { 128 });
     let message = RouteNetlinkMessage::DelAddress(message);
-    Request::change("take the node's address from lo", message).forgive(&[Errno::EADDRNOTAVAIL])
+    Request::change("delete the node's address from lo", message).forgive(&[Errno::EADDRNOTAVAIL])
 }
 
 fn rule(family: AddressFamily, table: u8, priority: u32) -> RuleMessage {
@@ -306,13 +310,15 @@ fn rule(family: AddressFamily, table: u8, priority: u32) -> RuleMessage {
     message
 }
 
-/// Whether this is the route of that range with that metric.
-fn is_that(route: &RouteMessage, (range, metric): &(IpNet, u32)) -> bool {
-    let has = |part: &RouteAttribute| matches!(part, RouteAttribute::Priority(is) if is == metric);
-    super::fallback_routes::destination(route) == Some(*range) && route.attributes.iter().any(has)
+/// Returns whether this is the route to the given range with the given metric.
+fn matches_route(route: &RouteMessage, (range, metric): &(IpNet, u32)) -> bool {
+    let has_metric =
+        |part: &RouteAttribute| matches!(part, RouteAttribute::Priority(is) if is == metric);
+    super::fallback_routes::destination(route) == Some(*range)
+        && route.attributes.iter().any(has_metric)
 }
 
-/// The node's address, where this is the route of a node's range.
+/// Returns the address of the node for whose range this route was made; `None` if it is another route.
 fn node_address(route: &RouteMessage) -> Option<IpAddr> {
     use rtnetlink::packet_route::route::RouteAddress;
     let metric = route.attributes.iter().find_map(|part| match part {
@@ -332,8 +338,8 @@ fn node_address(route: &RouteMessage) -> Option<IpAddr> {
     (metric == NODE_METRIC).then_some(address)
 }
 
-/// Builds a request that deletes exactly this route, by the attributes that distinguish it.
-fn delete(mut route: RouteMessage) -> Request {
+/// Builds a request that deletes exactly this route, by the attributes that distinguish it from others.
+fn delete_route(mut route: RouteMessage) -> Request {
     let distinguishes = |part: &RouteAttribute| {
         matches!(
             part,
@@ -347,9 +353,9 @@ fn delete(mut route: RouteMessage) -> Request {
         )
     };
     route.attributes.retain(distinguishes);
-    // Flags of the answer, such as a missing carrier, are not the route's.
+    // The kernel's answer contains flags of the link's state, such as a missing carrier, which would not match.
     route.header.flags = rtnetlink::packet_route::route::RouteFlags::empty();
-    // Unreachable routes are shown on lo, which is not how they were made.
+    // The kernel reports unreachable routes with link lo, with which they were not created.
     if route.header.kind != RouteType::Unicast {
         route
             .attributes

@@ -1,7 +1,8 @@
-//! Changes settings of the host, and remembers on disk what they were before.
+//! Turns on IPv6 forwarding, and records the old values of the changed settings in a ledger on disk, from
+//! which they are restored.
 //!
-//! The ledger is durable before the first setting changes. It holds for one boot and one network
-//! namespace; a setting that somebody else changed after us is left as it is.
+//! The ledger is on disk before the first setting is changed. It is valid for one boot and one network
+//! namespace. A setting that somebody else has changed since is not restored.
 
 use super::{Kernel, KernelError, sysctl};
 use serde::{Deserialize, Serialize};
@@ -14,15 +15,15 @@ use std::{
 use wire::errors::some_if_found;
 
 const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
-const CONF: &str = "/proc/sys/net/ipv6/conf";
-/// Larger ledgers are not ours: a host with 10,000 links writes 1 MB.
-const LARGEST: u64 = 16 << 20;
+const LINK_SETTINGS: &str = "/proc/sys/net/ipv6/conf";
+/// Maximum size of a ledger that is read, in bytes; that of a host with 10,000 links has 1 MB.
+const MAX_LEDGER_BYTES: u64 = 16 << 20;
 
-/// All changes, in the order in which they were made.
+/// The old and new values of all changed settings, in the order of the changes.
 #[derive(Debug, Deserialize, Serialize)]
 struct Ledger {
     version: u32,
-    /// Boot and network namespace.
+    /// The boot and the network namespace in which the settings were changed.
     place: String,
     changes: Vec<Change>,
 }
@@ -37,27 +38,26 @@ struct Change {
 }
 
 impl Kernel {
-    /// Makes the host forward IPv6, and keeps the addresses and routes that its links have from
-    /// router advertisements: `accept_ra` becomes 2 on links that heed them now.
+    /// Turns on the forwarding of IPv6 packets. Links that accept router advertisements continue to do so, since
+    /// their `accept_ra` is set to 2.
     ///
-    /// The ledger of old values at `ledger` is written first. Does nothing on a host that forwards
-    /// already.
+    /// The old values are written to the file `ledger` first. If the host already forwards, nothing is changed.
     ///
     /// # Errors
     ///
-    /// An older ledger stands (call [`Kernel::sweep`] first), it cannot be written, or a setting
-    /// cannot.
-    pub fn forward(&self, ledger: &Path) -> Result<(), KernelError> {
+    /// An older ledger exists (call [`Kernel::sweep`] first), the ledger cannot be written, or a setting
+    /// cannot be changed.
+    pub fn enable_forwarding(&self, ledger: &Path) -> Result<(), KernelError> {
         if ledger.exists() {
             let source = io::ErrorKind::AlreadyExists.into();
             return Err(KernelError::Ledger {
-                doing: "begin",
+                doing: "create",
                 path: ledger.into(),
                 source,
             });
         }
         let read = KernelError::refused("read the host's settings");
-        let changes = planned().map_err(read)?;
+        let changes = plan_changes().map_err(read)?;
         if changes.is_empty() {
             return Ok(());
         }
@@ -74,9 +74,10 @@ impl Kernel {
             path: ledger.into(),
             source,
         })?;
-        // Forwarding of the single links follows from that of all.
-        let follows = |change: &&Change| change.path == FORWARDING || !is_forwarding(&change.path);
-        for change in content.changes.iter().filter(follows) {
+        // Writing `all/forwarding` changes that of each link, so the links' need not be written.
+        let must_be_written =
+            |change: &&Change| change.path == FORWARDING || !is_forwarding(&change.path);
+        for change in content.changes.iter().filter(must_be_written) {
             sysctl::write(&change.path, &change.new).map_err(KernelError::refused(format!(
                 "set {} to {}",
                 change.path, change.new
@@ -85,12 +86,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// Puts every setting of the ledger back and removes the ledger; how many were put back. No
-    /// ledger, nothing to do.
+    /// Restores the settings of the ledger, if there is one, and removes the ledger. Returns how many were restored.
     ///
     /// # Errors
     ///
-    /// The ledger cannot be read or removed, or a setting cannot be written; then it stands.
+    /// The ledger cannot be read or removed, or a setting cannot be written. The ledger is kept then.
     pub fn restore_sysctls(&self, ledger: &Path) -> Result<usize, KernelError> {
         let failed = |doing| {
             let path = PathBuf::from(ledger);
@@ -117,9 +117,9 @@ impl Kernel {
     }
 }
 
-/// Lists the settings that forwarding will change. Writing `all/forwarding` changes that of
-/// `default` and of every link, so each of them is remembered too.
-fn planned() -> io::Result<Vec<Change>> {
+/// Lists the settings that will change when forwarding is turned on. Writing `all/forwarding` changes that of
+/// `default` and of every link, so each of them is listed, too.
+fn plan_changes() -> io::Result<Vec<Change>> {
     let change = |path: String, old: String, new: &str| Change {
         path,
         old,
@@ -130,16 +130,16 @@ fn planned() -> io::Result<Vec<Change>> {
     }
     let mut changes = Vec::new();
     let mut links: Vec<String> = Vec::new();
-    for entry in fs::read_dir(CONF)? {
-        // Names of links are bytes; a name that is not UTF-8 is not forwarded for.
+    for entry in fs::read_dir(LINK_SETTINGS)? {
+        // A link whose name is not UTF-8 is left out, so its setting is not restored.
         links.extend(entry?.file_name().into_string().ok());
     }
     links.sort();
     links.retain(|link| link != "all");
     for link in &links {
         let path = sysctl::ipv6(link, "accept_ra");
-        let heeds = sysctl::read(&sysctl::ipv6(link, "forwarding"))? == "0";
-        if link != "default" && link != "lo" && heeds && sysctl::read(&path)? == "1" {
+        let is_host = sysctl::read(&sysctl::ipv6(link, "forwarding"))? == "0";
+        if link != "default" && link != "lo" && is_host && sysctl::read(&path)? == "1" {
             changes.push(change(path, "1".into(), "2"));
         }
     }
@@ -156,39 +156,39 @@ fn is_forwarding(path: &str) -> bool {
     path.ends_with("/forwarding")
 }
 
-/// Puts back what still is as we set it, the last change first; how many.
+/// Restores each setting that still has the value that this node gave it; returns how many changed by that.
 fn restore(changes: &[Change]) -> io::Result<usize> {
-    // Writing `all/forwarding` overwrites every link's, so all are looked at before.
-    let mut stands = Vec::new();
+    // Writing `all/forwarding` overwrites that of every link, so all values are read before.
+    let mut present = Vec::new();
     for change in changes {
-        // A link that is gone took its settings with it.
+        // The settings of a link that was deleted do not exist any more.
         if let Some(value) = some_if_found(sysctl::read(&change.path))? {
-            stands.push((change, value));
+            present.push((change, value));
         }
     }
-    let all = stands.iter().find(|(change, _)| change.path == FORWARDING);
-    let switched = all.is_some_and(|(change, value)| *value == change.new);
-    if let Some((change, _)) = all.filter(|_| switched) {
+    let all = present.iter().find(|(change, _)| change.path == FORWARDING);
+    let is_unchanged = all.is_some_and(|(change, value)| *value == change.new);
+    if let Some((change, _)) = all.filter(|_| is_unchanged) {
         sysctl::write(FORWARDING, &change.old)?;
     }
-    for (change, value) in &stands {
+    for (change, value) in &present {
         let target = if *value == change.new {
             &change.old
         } else {
             value
         };
-        let single = change.path != FORWARDING;
-        let moved = sysctl::read(&change.path)? != *target;
-        if single && moved {
+        let is_of_one_link = change.path != FORWARDING;
+        let differs = sysctl::read(&change.path)? != *target;
+        if is_of_one_link && differs {
             sysctl::write(&change.path, target)?;
         }
     }
-    let restored =
+    let is_restored =
         |(change, value): &&(&Change, String)| *value == change.new && *value != change.old;
-    Ok(stands.iter().filter(restored).count())
+    Ok(present.iter().filter(is_restored).count())
 }
 
-/// Names this boot and this thread's network namespace.
+/// Returns the id of this boot and the network namespace of this thread.
 fn place() -> io::Result<String> {
     let boot = sysctl::read("kernel/random/boot_id")?;
     let namespace = fs::read_link("/proc/thread-self/ns/net")?;
@@ -199,37 +199,36 @@ fn read(path: &Path) -> io::Result<Option<Ledger>> {
     let Some(found) = some_if_found(fs::metadata(path))? else {
         return Ok(None);
     };
-    if found.len() > LARGEST {
+    if found.len() > MAX_LEDGER_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     let text = fs::read_to_string(path)?;
     let content: Ledger = serde_json::from_str(&text)?;
-    // An attacker who could write the file could already write settings; yet only our own settings
-    // are restored.
-    let ours = |change: &Change| {
+    // Only settings that this node changes are restored, whatever the file says.
+    let is_known = |change: &Change| {
         let under = change.path.strip_prefix("net/ipv6/conf/");
         let parts: Option<Vec<&str>> = under.map(|under| under.split('/').collect());
         matches!(parts.as_deref(), Some([link, "forwarding" | "accept_ra"]) if *link != ".." && *link != ".")
     };
-    if content.version == 1 && content.changes.iter().all(ours) {
+    if content.version == 1 && content.changes.iter().all(is_known) {
         Ok(Some(content))
     } else {
         Err(io::ErrorKind::InvalidData.into())
     }
 }
 
-/// Whole and durable, or not at all.
+/// Writes the ledger atomically: after a crash the file is either complete or absent.
 fn write(path: &Path, content: &Ledger) -> io::Result<()> {
-    let fresh = path.with_extension("new");
+    let draft = path.with_extension("new");
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&fresh)?;
+        .open(&draft)?;
     file.write_all(&serde_json::to_vec_pretty(content)?)?;
     file.sync_all()?;
-    fs::rename(&fresh, path)?;
+    fs::rename(&draft, path)?;
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());

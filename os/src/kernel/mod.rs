@@ -1,8 +1,8 @@
 //! Kernel links, addresses, routes and settings, by netlink, `ioctl`, `bpf` and `/proc/sys`.
 //!
-//! Knows slots by their names only, and nothing of tunnels, peers or processes. Everything it
-//! creates is marked (alias, route protocol, rule priority), so that [`Kernel::sweep`] finds the
-//! residue of a dead predecessor and touches nothing else.
+//! This module knows slots only as names of links, and nothing of tunnels, peers or processes. Everything it
+//! creates is marked by an alias, a route protocol or a rule priority. By these marks [`Kernel::sweep`]
+//! finds what an earlier daemon left, and removes nothing else.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -44,7 +44,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// One network namespace, as one node uses it. Cheap to clone: all clones are one handle.
+/// A handle to one network namespace, for one node. Clones share its state.
 #[derive(Clone)]
 pub struct Kernel {
     netlink: rtnetlink::Handle,
@@ -54,32 +54,32 @@ pub struct Kernel {
 
 #[derive(Default)]
 struct State {
-    /// Interface index of each slot that we made.
+    /// The interface index of each slot that this handle created.
     slots: BTreeMap<Slot, u32>,
-    /// Interface index of the TAP of each server.
+    /// The interface index of each server's TAP.
     servers: BTreeMap<Transport, u32>,
-    /// The result of [`Kernel::accepting_kind`], once it was determined.
+    /// The result of [`Kernel::accepting_kind`]; the outer option is `None` until it is known.
     accepting: Option<Option<AcceptingKind>>,
     counters: Option<Counters>,
 }
 
-/// The index of a slot's link in this namespace; `None` where there is no such link.
+/// Returns the index of a slot's link in this namespace; `None` if there is no such link.
 pub fn link_index(slot: Slot) -> Option<u32> {
     nix::net::if_::if_nametoindex(slot.to_string().as_str()).ok()
 }
 
 impl Kernel {
-    /// Opens the kernel's interfaces for the node whose files lie below `root`.
+    /// Opens a handle for the node whose files are below `root`.
     ///
-    /// Belongs to the network namespace of the calling thread, which must also be that of every
-    /// later caller. Must be called within a tokio runtime, on which it leaves one task.
+    /// The handle belongs to the network namespace of the calling thread, and must be used only in that
+    /// namespace. The function must be called within a tokio runtime, on which it spawns a task.
     ///
     /// # Errors
     ///
-    /// No netlink socket, or a `root` too long for a link's alias (248 bytes).
+    /// The netlink socket cannot be opened, or `root` is longer than a link's alias can hold (248 bytes).
     pub fn open(root: &Path) -> Result<Self, KernelError> {
         let alias = format!("warren {}", root.display());
-        // IFALIASZ of linux/if.h, with its NUL.
+        // IFALIASZ of linux/if.h is 256, with the final NUL.
         if alias.len() > 255 {
             return Err(KernelError::LongRoot {
                 root: root.to_owned(),
@@ -95,16 +95,16 @@ impl Kernel {
         })
     }
 
-    /// Every slot that this handle made, sorted.
+    /// Returns all slots that this handle created, sorted.
     pub fn slots(&self) -> Vec<Slot> {
         self.state().slots.keys().copied().collect()
     }
 
-    /// The interface index of a slot.
+    /// Returns the interface index of a slot.
     ///
     /// # Errors
     ///
-    /// [`KernelError::NoSlot`] where this handle has not made it.
+    /// [`KernelError::NoSlot`] if this handle did not create the slot.
     pub fn index(&self, slot: Slot) -> Result<u32, KernelError> {
         self.state()
             .slots

@@ -1,4 +1,4 @@
-//! Netlink requests: sent in order without waiting, then all answers awaited.
+//! Netlink requests. Many are sent in order without waiting, and then all answers are awaited.
 
 use super::{Kernel, KernelError};
 use futures_util::{Stream, StreamExt};
@@ -11,12 +11,11 @@ use rtnetlink::{
     packet_route::RouteNetlinkMessage,
 };
 
-/// Largest number of pending requests. Their answers must fit into the socket's buffer (208 KiB as
-/// a rule, about 1 KiB each); the kernel drops what does not fit, and the request would wait for
-/// ever.
-const AT_ONCE: usize = 64;
+/// Maximum number of pending requests. Their answers, about 1 KiB each, must fit into the socket's receive
+/// buffer (208 KiB by default). The kernel drops answers that do not fit, and then a request would wait for ever.
+const MAX_PENDING: usize = 64;
 
-/// One change, its purpose, and the errors that mean that it was already done.
+/// One change, its description for errors, and the errors that count as success.
 pub(super) struct Request {
     doing: String,
     message: RouteNetlinkMessage,
@@ -35,22 +34,22 @@ impl Request {
         }
     }
 
-    /// Makes a thing that must not be there yet.
+    /// Creates an object that must not exist yet.
     pub(super) fn create(doing: impl Into<String>, message: RouteNetlinkMessage) -> Self {
         Self::new(doing, message, NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// Makes a thing, or makes it like this.
+    /// Creates an object, or replaces the existing one.
     pub(super) fn replace(doing: impl Into<String>, message: RouteNetlinkMessage) -> Self {
         Self::new(doing, message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    /// Makes a thing beside others that look alike.
+    /// Creates an object beside existing ones with the same key, such as a route with the same destination.
     pub(super) fn append(doing: impl Into<String>, message: RouteNetlinkMessage) -> Self {
         Self::new(doing, message, NLM_F_CREATE | NLM_F_APPEND)
     }
 
-    /// Changes or deletes a thing that is there.
+    /// Changes or deletes an existing object.
     pub(super) fn change(doing: impl Into<String>, message: RouteNetlinkMessage) -> Self {
         Self::new(doing, message, 0)
     }
@@ -62,26 +61,32 @@ impl Request {
 }
 
 impl Kernel {
-    /// Carries out one change.
-    pub(super) async fn ask(&self, request: Request) -> Result<(), KernelError> {
-        self.ask_all([request]).await
+    /// Makes one change.
+    pub(super) async fn execute(&self, request: Request) -> Result<(), KernelError> {
+        self.execute_all([request]).await
     }
 
-    /// Carries out changes in order, without waiting between them; returns the first failure after
-    /// all were tried.
-    pub(super) async fn ask_all(
+    /// Makes changes in order, without waiting between them. A failure does not prevent the others; the first
+    /// failure is returned.
+    pub(super) async fn execute_all(
         &self,
         requests: impl IntoIterator<Item = Request>,
     ) -> Result<(), KernelError> {
         let mut first = Ok(());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
-            first = first.and(self.ask_some(requests.by_ref().take(AT_ONCE)).await);
+            first = first.and(
+                self.execute_batch(requests.by_ref().take(MAX_PENDING))
+                    .await,
+            );
         }
         first
     }
 
-    async fn ask_some(&self, requests: impl Iterator<Item = Request>) -> Result<(), KernelError> {
+    async fn execute_batch(
+        &self,
+        requests: impl Iterator<Item = Request>,
+    ) -> Result<(), KernelError> {
         let mut netlink = self.netlink.clone();
         let mut first = Ok(());
         let mut pending = Vec::new();
@@ -100,12 +105,12 @@ impl Kernel {
             }
         }
         for (doing, forgiven, answers) in pending {
-            first = first.and(acknowledged(doing, forgiven, answers).await);
+            first = first.and(wait_for_acknowledgement(doing, forgiven, answers).await);
         }
         first
     }
 
-    /// Asks for a list and calls `each` with every entry.
+    /// Requests a list, and calls `each` with each of its entries.
     pub(super) async fn dump(
         &self,
         doing: &str,
@@ -138,8 +143,9 @@ impl Kernel {
     }
 }
 
-/// A success comes as the end of the stream: netlink-proto keeps the acknowledgement for itself.
-async fn acknowledged(
+/// Waits for the answer to a request. The stream of a successful request ends without an item, since
+/// netlink-proto does not pass acknowledgements on.
+async fn wait_for_acknowledgement(
     doing: String,
     forgiven: &[Errno],
     mut answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Unpin,

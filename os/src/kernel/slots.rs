@@ -17,7 +17,7 @@ use std::{
     ops::{Range, RangeInclusive},
 };
 
-/// MTU of every link of ours, bytes: with OpenVPN's and TLS's overhead it passes a path of 1500.
+/// MTU of every slot in bytes; with the overhead of OpenVPN, a packet fits a path with an MTU of 1500.
 pub const MTU: u32 = 1400;
 
 /// The highest VLAN number (IEEE 802.1Q: 4095 is reserved).
@@ -26,12 +26,12 @@ const LAST_VLAN: u16 = 4094;
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
 const TABLE_LOCAL: u32 = 255;
 
-/// The kind of link that accepting slots are.
+/// The kind of link that is used for accepting slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptingKind {
-    /// VLAN links of the kernel's 8021q.
+    /// VLAN links of the kernel's module 8021q.
     Vlan,
-    /// Macvlans under two BPF programs that take tags off and put them on.
+    /// Macvlans, with two BPF programs on the TAP that remove and add VLAN tags.
     Macvlan,
 }
 
@@ -43,9 +43,10 @@ struct Link {
 }
 
 impl Kernel {
-    /// What accepting slots can be made of here; `None` where tunnels can only be dialled.
+    /// Returns which kind of link this kernel supports for accepting slots; `None` if it supports none, so that
+    /// tunnels can only be dialled.
     ///
-    /// Found by trying on a link that vanishes again, once; then remembered.
+    /// The first call tries it on a temporary link; the result is remembered.
     pub async fn accepting_kind(&self) -> Option<AcceptingKind> {
         if let Some(known) = self.state().accepting {
             return known;
@@ -54,7 +55,7 @@ impl Kernel {
             Ok(kind) => Some(kind),
             Err(error) => {
                 let error = wire::errors::Chain(&error).to_string();
-                tracing::warn!(error, "tunnels cannot be accepted here");
+                tracing::warn!(error, "no tunnel can be accepted on this host");
                 None
             }
         };
@@ -63,27 +64,29 @@ impl Kernel {
     }
 
     async fn try_kinds(&self) -> Result<AcceptingKind, KernelError> {
-        // No name of a slot, and not persistent: whatever happens, it goes with us.
+        // The link is not persistent, so it disappears with this process at the latest.
         let name = format!("wrnp{}", std::process::id());
-        let _tap = Tap::make(&name)?;
+        let _tap = Tap::create(&name)?;
         let index = index_of(&name)?;
-        let below = format!("{name}.2");
-        let vlan = LinkVlan::new(&below, index, 2).build();
-        let Err(no_vlan) = self.ask(make_link(&below, vlan)).await else {
+        let slot_name = format!("{name}.2");
+        let vlan = LinkVlan::new(&slot_name, index, 2).build();
+        let Err(vlan_error) = self.execute(create_link(&slot_name, vlan)).await else {
             return Ok(AcceptingKind::Vlan);
         };
-        tracing::debug!(error = %wire::errors::Chain(&no_vlan), "no VLAN links");
+        tracing::debug!(error = %wire::errors::Chain(&vlan_error), "no VLAN links; trying macvlans");
         bpf::attach(&name, index)?;
-        let macvlan = LinkMacVlan::new(&below, index, MacVlanMode::Private).build();
-        self.ask(make_link(&below, macvlan)).await?;
+        let macvlan = LinkMacVlan::new(&slot_name, index, MacVlanMode::Private).build();
+        self.execute(create_link(&slot_name, macvlan)).await?;
         Ok(AcceptingKind::Macvlan)
     }
 
-    /// Makes the dialling slots of these numbers for the node `me`, to be opened by that user, up.
+    /// Creates the dialling slots with these numbers for the node `me`, and sets them up. Only the user
+    /// `owner_uid` and root can open them.
     ///
     /// # Errors
     ///
-    /// A link of that name exists, or the kernel refuses; what was made stays for [`Self::sweep`].
+    /// A link of that name exists, or the kernel rejects a change. [`Self::sweep`] removes the links that were
+    /// created before the error.
     pub async fn make_dialling_slots(
         &self,
         numbers: Range<u16>,
@@ -96,38 +99,22 @@ impl Kernel {
         let links = self.make_taps(named, owner_uid).await?;
         let mut requests = Vec::new();
         for (slot, link) in slots.iter().zip(&links) {
-            sysctl::quieten(&link.name)?;
-            requests.push(give_link_local(&link.name, link.index, me));
+            sysctl::disable_autoconfiguration(&link.name)?;
+            requests.push(add_link_local(&link.name, link.index, me));
             requests.push(set_link_up(&link.name, link.index));
             self.state().slots.insert(*slot, link.index);
         }
-        self.ask_all(requests).await?;
+        self.execute_all(requests).await?;
         Ok(slots)
     }
 
-    /// Makes one dialling slot; see [`Self::make_dialling_slots`].
+    /// Creates the TAP of this node's server of one transport, and sets it up; returns its name. The TAP carries
+    /// accepting slots, and has no address itself.
     ///
     /// # Errors
     ///
-    /// As there.
-    pub async fn make_dialling_slot(
-        &self,
-        number: u16,
-        me: Prefix,
-        owner_uid: u32,
-    ) -> Result<Slot, KernelError> {
-        self.make_dialling_slots(number..number.saturating_add(1), me, owner_uid)
-            .await?;
-        Ok(Slot::Dialling(number))
-    }
-
-    /// Makes the TAP of our server of that transport, up; it carries accepting slots and is mute
-    /// itself. Returns its name.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::CannotAccept`] where no accepting slots can be made; a link of that name
-    /// exists; the kernel refuses.
+    /// [`KernelError::CannotAccept`] if the kernel supports no accepting slots. A link of that name
+    /// exists, or the kernel rejects a change.
     pub async fn make_server_tap(
         &self,
         transport: Transport,
@@ -146,24 +133,24 @@ impl Kernel {
             .make_taps(vec![(name.to_owned(), mac)], owner_uid)
             .await?
         {
-            sysctl::quieten(name)?;
-            sysctl::mute(name)?;
+            sysctl::disable_autoconfiguration(name)?;
+            sysctl::disable_ipv6(name)?;
             match kind {
                 AcceptingKind::Vlan => {}
                 AcceptingKind::Macvlan => bpf::attach(name, link.index)?,
             }
-            self.ask(set_link_up(name, link.index)).await?;
+            self.execute(set_link_up(name, link.index)).await?;
             self.state().servers.insert(transport, link.index);
         }
         Ok(name)
     }
 
-    /// Makes the accepting slots of these VLANs on the server's TAP, down.
+    /// Creates the accepting slots for these VLANs on the server's TAP, and leaves them down.
     ///
     /// # Errors
     ///
-    /// No TAP of that server was made, a VLAN outside 2..=4094, a link of that name exists, or the
-    /// kernel refuses; what was made stays for [`Self::sweep`].
+    /// The server's TAP was not created, a VLAN is outside 2..=4094, a link of that name exists, or the
+    /// kernel rejects a change. [`Self::sweep`] removes the links that were created before the error.
     pub async fn make_accepting_slots(
         &self,
         transport: Transport,
@@ -184,48 +171,32 @@ impl Kernel {
         let name = server_name(transport);
         let server = self.state().servers.get(&transport).copied();
         let server = server.ok_or(KernelError::NoServer { name })?;
-        let make = |vlan: u16| {
+        let create = |vlan: u16| {
             let name = Slot::Accepting(transport, vlan).to_string();
-            make_link(&name, accepting_link(kind, &name, server, vlan))
+            create_link(&name, accepting_link(kind, &name, server, vlan))
         };
-        self.ask_all(vlans.clone().map(make)).await?;
+        self.execute_all(vlans.clone().map(create)).await?;
         let mut slots = Vec::new();
         let mut requests = Vec::new();
         for vlan in vlans {
             let slot = Slot::Accepting(transport, vlan);
             let name = slot.to_string();
             let index = index_of(&name)?;
-            sysctl::quieten(&name)?;
+            sysctl::disable_autoconfiguration(&name)?;
             let alias = LinkUnspec::new_with_index(index)
                 .alias(&*self.alias)
                 .build();
-            requests.push(set_link(format!("name the owner of link {name}"), alias));
-            requests.push(give_link_local(&name, index, me));
+            requests.push(set_link(format!("set the alias of link {name}"), alias));
+            requests.push(add_link_local(&name, index, me));
             self.state().slots.insert(slot, index);
             slots.push(slot);
         }
-        self.ask_all(requests).await?;
+        self.execute_all(requests).await?;
         Ok(slots)
     }
 
-    /// Makes one accepting slot; see [`Self::make_accepting_slots`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn make_accepting_slot(
-        &self,
-        transport: Transport,
-        vlan: u16,
-        me: Prefix,
-    ) -> Result<Slot, KernelError> {
-        self.make_accepting_slots(transport, vlan..=vlan, me)
-            .await?;
-        Ok(Slot::Accepting(transport, vlan))
-    }
-
-    /// Creates TAPs with our alias, MAC and MTU. They persist only once they carry the alias, so
-    /// that a crash in between leaves nothing that could not be recognized as ours.
+    /// Creates TAPs, and sets their alias, MAC and MTU. A TAP is made persistent only once it has the alias, so
+    /// that a crash before that leaves no link that a sweep would not recognise.
     async fn make_taps(
         &self,
         named: Vec<(String, [u8; 6])>,
@@ -234,8 +205,8 @@ impl Kernel {
         let mut taps = Vec::new();
         let mut links = Vec::new();
         for (name, mac) in named {
-            let tap = Tap::make(&name)?;
-            tap.own(owner_uid)?;
+            let tap = Tap::create(&name)?;
+            tap.set_owner(owner_uid)?;
             taps.push(tap);
             links.push(Link {
                 index: index_of(&name)?,
@@ -251,61 +222,62 @@ impl Kernel {
                 .build();
             set_link(format!("configure link {}", link.name), message)
         };
-        self.ask_all(links.iter().map(configure)).await?;
+        self.execute_all(links.iter().map(configure)).await?;
         taps.into_iter().try_for_each(Tap::persist)?;
         Ok(links)
     }
 
-    /// Sets a slot up, with the link-local address that it lost if it was down.
+    /// Sets a slot up, and adds its link-local address, which it lost if it was down.
     ///
     /// # Errors
     ///
-    /// No such slot, or the kernel refuses (the server's TAP is down).
+    /// There is no such slot, or the kernel rejects the change, for instance since the server's TAP is down.
     pub async fn set_up(&self, slot: Slot, me: Prefix) -> Result<(), KernelError> {
         let (name, index) = (slot.to_string(), self.index(slot)?);
-        self.ask_all([give_link_local(&name, index, me), set_link_up(&name, index)])
+        self.execute_all([add_link_local(&name, index, me), set_link_up(&name, index)])
             .await
     }
 
-    /// Sets a slot down: Babel's routes leave it at once.
+    /// Sets a slot down; babeld then drops its routes through it at once.
     ///
     /// # Errors
     ///
-    /// No such slot, or the kernel refuses.
+    /// There is no such slot, or the kernel rejects the change.
     pub async fn set_down(&self, slot: Slot) -> Result<(), KernelError> {
         let message = LinkUnspec::new_with_index(self.index(slot)?).down().build();
-        self.ask(set_link(format!("set link {slot} down"), message))
+        self.execute(set_link(format!("set link {slot} down"), message))
             .await
     }
 
-    /// Keeps multicast, and with it Babel's hellos, off a slot; payload still flows. Does nothing
-    /// where it is silent already.
+    /// Deletes the multicast route of a slot, so that babeld's hellos no longer leave by it, while unicast still
+    /// does. A second call changes nothing.
     ///
     /// # Errors
     ///
-    /// No such slot, or the kernel refuses.
+    /// There is no such slot, or the kernel rejects the change.
     pub async fn silence(&self, slot: Slot) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::DelRoute(multicast_route(self.index(slot)?));
         let request = Request::change(format!("silence {slot}"), message);
-        self.ask(request.forgive(&[Errno::ESRCH])).await
+        self.execute(request.forgive(&[Errno::ESRCH])).await
     }
 
-    /// Lets multicast out of a slot again. Does nothing where it is not silent, or down: then the
-    /// kernel makes that route itself as the link goes up.
+    /// Adds the multicast route of a slot again. Changes nothing if the slot has it, or if the slot is down: the
+    /// kernel itself adds the route when the link is set up.
     ///
     /// # Errors
     ///
-    /// No such slot, or the kernel refuses.
+    /// There is no such slot, or the kernel rejects the change.
     pub async fn unsilence(&self, slot: Slot) -> Result<(), KernelError> {
-        // Appended: all slots have a route of this destination, and replacing takes another's.
+        // The route is appended: all slots have one for this destination, and a request to replace it would
+        // replace that of another slot.
         let message = RouteNetlinkMessage::NewRoute(multicast_route(self.index(slot)?));
         let request = Request::append(format!("unsilence {slot}"), message);
-        self.ask(request.forgive(&[Errno::EEXIST, Errno::ENETDOWN]))
+        self.execute(request.forgive(&[Errno::EEXIST, Errno::ENETDOWN]))
             .await
     }
 }
 
-/// Name of a server's TAP.
+/// Returns the name of a server's TAP.
 pub(super) fn server_name(transport: Transport) -> &'static str {
     match transport {
         Transport::Udp => "wrnu",
@@ -332,9 +304,9 @@ fn accepting_link(kind: AcceptingKind, name: &str, server: u32, vlan: u16) -> Li
     }
 }
 
-fn make_link(name: &str, message: LinkMessage) -> Request {
+fn create_link(name: &str, message: LinkMessage) -> Request {
     Request::create(
-        format!("make link {name}"),
+        format!("create link {name}"),
         RouteNetlinkMessage::NewLink(message),
     )
 }
@@ -350,16 +322,16 @@ fn set_link_up(name: &str, index: u32) -> Request {
     )
 }
 
-fn give_link_local(name: &str, index: u32, me: Prefix) -> Request {
+fn add_link_local(name: &str, index: u32, me: Prefix) -> Request {
     let mut message = address_message(index, wire::overlay::link_local(me).into(), 64);
-    // Without a carrier, duplicate address detection would never end.
+    // Without a carrier, duplicate address detection would never complete.
     message.header.flags = AddressHeaderFlags::Nodad;
     message.header.scope = AddressScope::Link;
-    let doing = format!("give link {name} its address");
+    let doing = format!("add the link-local address to {name}");
     Request::replace(doing, RouteNetlinkMessage::NewAddress(message))
 }
 
-/// An address without flags, of universal scope.
+/// Builds an address of global scope, without flags.
 pub(super) fn address_message(index: u32, address: IpAddr, length: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;
@@ -373,7 +345,7 @@ pub(super) fn address_message(index: u32, address: IpAddr, length: u8) -> Addres
     message
 }
 
-/// The route by which all multicast leaves a link, as the kernel makes it.
+/// Builds the route by which multicast packets leave a link, exactly as the kernel adds it.
 fn multicast_route(index: u32) -> RouteMessage {
     RouteMessageBuilder::<Ipv6Addr>::new()
         .destination_prefix(Ipv6Addr::from_bits(0xff << 120), 8)

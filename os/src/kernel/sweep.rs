@@ -1,4 +1,4 @@
-//! Removes all that a node left in this network namespace, and nothing else.
+//! Removes everything that a node left in this network namespace, and nothing else.
 
 use super::{Kernel, KernelError, State, request::Request, slots::server_name};
 use nix::errno::Errno;
@@ -9,24 +9,24 @@ use rtnetlink::packet_route::{
 };
 use std::path::Path;
 
-/// The counts of what a sweep removed.
+/// The numbers of things that a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Links with a name and the alias of ours.
+    /// Slots and TAPs of servers.
     pub links: usize,
-    /// Routes of ours and babeld's, and the node's address.
+    /// Routes of the daemon and of babeld, and addresses of the node.
     pub routes: usize,
-    /// Settings of the host that were put back.
+    /// Settings of the host that were restored.
     pub settings: usize,
 }
 
 impl Kernel {
-    /// Removes all residue of a predecessor with the same root, and everything that this handle
-    /// created: babeld's routes, the rules, our routes and the node's address, our links, and the
-    /// changed settings.
+    /// Removes everything that an earlier daemon with the same root left, or that this handle created:
+    /// babeld's routes, the node's rules, routes and address, and its links. Restores the changed settings.
     ///
-    /// It is for the start and for the orderly stop. The children must be dead and reaped, since
-    /// an OpenVPN whose TAP vanishes spins. Every part is tried; the first failure is returned.
+    /// It is called when the daemon starts and when it stops. All children must have exited before, since an
+    /// OpenVPN process whose TAP disappears logs in a busy loop. A failure does not prevent the other steps;
+    /// the first failure is returned.
     ///
     /// # Errors
     ///
@@ -43,34 +43,35 @@ impl Kernel {
         })
     }
 
-    /// Deletes every link that has a name and the alias of ours; how many.
+    /// Deletes all links that carry a name and the alias of this node; returns how many there were.
     async fn remove_links(&self) -> Result<usize, KernelError> {
         let mut taps = Vec::new();
         let mut accepting = Vec::new();
-        self.links(|link| match self.ours(&link) {
-            Some(Ours::Tap) => taps.push(link.header.index),
-            Some(Ours::Accepting) => accepting.push(link.header.index),
+        self.links(|link| match self.kind_of_own_link(&link) {
+            Some(OwnLink::Tap) => taps.push(link.header.index),
+            Some(OwnLink::AcceptingSlot) => accepting.push(link.header.index),
             None => {}
         })
         .await?;
-        let found = taps.len() + accepting.len();
-        // Accepting slots go with their TAP; asked for one by one, they would take longer.
-        for doomed in [taps, accepting] {
+        let count = taps.len() + accepting.len();
+        // Deleting a TAP deletes its accepting slots, which is faster than deleting them one by one.
+        for indexes in [taps, accepting] {
             let delete = |index| {
                 let mut message = LinkMessage::default();
                 message.header.index = index;
                 Request::change("delete a link", RouteNetlinkMessage::DelLink(message))
                     .forgive(&[Errno::ENODEV])
             };
-            self.ask_all(doomed.into_iter().map(delete)).await?;
+            self.execute_all(indexes.into_iter().map(delete)).await?;
         }
         let State { slots, servers, .. } = &mut *self.state();
         slots.clear();
         servers.clear();
-        Ok(found)
+        Ok(count)
     }
 
-    fn ours(&self, link: &LinkMessage) -> Option<Ours> {
+    /// Returns what kind of link this is, or `None` if it does not belong to this node.
+    fn kind_of_own_link(&self, link: &LinkMessage) -> Option<OwnLink> {
         let has_alias = |part: &LinkAttribute| matches!(part, LinkAttribute::IfAlias(alias) if *alias == *self.alias);
         if !link.attributes.iter().any(has_alias) {
             return None;
@@ -83,17 +84,18 @@ impl Kernel {
             .map(server_name)
             .contains(&name)
         {
-            return Some(Ours::Tap);
+            return Some(OwnLink::Tap);
         }
         match name.parse().ok()? {
-            Slot::Dialling(_) => Some(Ours::Tap),
-            Slot::Accepting(..) => Some(Ours::Accepting),
+            Slot::Dialling(_) => Some(OwnLink::Tap),
+            Slot::Accepting(..) => Some(OwnLink::AcceptingSlot),
         }
     }
 }
 
-/// Kinds of links that are ours.
-enum Ours {
+/// Kinds of links that belong to a node.
+enum OwnLink {
+    /// A dialling slot, or the TAP of a server.
     Tap,
-    Accepting,
+    AcceptingSlot,
 }

@@ -1,4 +1,4 @@
-//! TAP links by `ioctl`, which netlink cannot make, and device nodes that a child may open.
+//! Creates TAP links by `ioctl`, since netlink cannot create them, and tun device nodes for children.
 #![expect(unsafe_code, reason = "ioctl(2) of /dev/net/tun has no safe wrapper")]
 
 use super::KernelError;
@@ -13,7 +13,7 @@ use std::{
 };
 use wire::errors::ignore_not_found;
 
-/// The kernel's own tun node.
+/// The system's tun device node.
 pub const TUN: &str = "/dev/net/tun";
 
 /// Major and minor number of tun (Documentation/admin-guide/devices.txt).
@@ -22,7 +22,7 @@ const TUN_DEVICE: (u64, u64) = (10, 200);
 // linux/if_tun.h
 const IFF_TAP: i16 = 0x0002;
 const IFF_NO_PI: i16 = 0x1000;
-/// Refuse to take over a link of that name (bit 15).
+/// Fails if a link of that name exists, instead of opening it (bit 15).
 const IFF_TUN_EXCL: i16 = i16::MIN;
 
 mod ioctls {
@@ -44,25 +44,25 @@ mod ioctls {
     );
 }
 
-/// `struct ifreq` of linux/if.h, with flags in its union.
+/// `struct ifreq` of linux/if.h; its union holds the flags.
 #[repr(C)]
 struct InterfaceRequest {
     name: [u8; 16],
     flags: i16,
-    rest: [u8; 22],
+    padding: [u8; 22],
 }
 
-/// A TAP link that vanishes with this value unless it was made to persist.
+/// A TAP link. It is deleted when this value is dropped, unless it was made persistent.
 pub(super) struct Tap(OwnedFd);
 
 impl Tap {
-    /// Makes a link of that name, which must not exist.
-    pub(super) fn make(name: &str) -> Result<Self, KernelError> {
-        let doing = || KernelError::refused(format!("make TAP {name}"));
+    /// Creates a TAP of this name, which must not exist.
+    pub(super) fn create(name: &str) -> Result<Self, KernelError> {
+        let doing = || KernelError::refused(format!("create TAP {name}"));
         let mut request = InterfaceRequest {
             name: [0; 16],
             flags: IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL,
-            rest: [0; 22],
+            padding: [0; 22],
         };
         // The last byte stays NUL.
         match request.name.get_mut(..name.len()) {
@@ -81,9 +81,9 @@ impl Tap {
         Ok(Self(file.into()))
     }
 
-    /// Lets that user open the link and nobody else who is not root.
-    pub(super) fn own(&self, uid: u32) -> Result<(), KernelError> {
-        let doing = KernelError::refused(format!("give a TAP to user {uid}"));
+    /// Lets only this user and root open the TAP.
+    pub(super) fn set_owner(&self, uid: u32) -> Result<(), KernelError> {
+        let doing = KernelError::refused(format!("set the owner of a TAP to user {uid}"));
         let Ok(uid) = i32::try_from(uid) else {
             return Err(doing(io::ErrorKind::InvalidInput.into()));
         };
@@ -93,7 +93,7 @@ impl Tap {
         Ok(())
     }
 
-    /// Closes the descriptor and keeps the link.
+    /// Makes the TAP persistent, and closes its descriptor.
     pub(super) fn persist(self) -> Result<(), KernelError> {
         // SAFETY: the descriptor is open; the argument is a number.
         unsafe { ioctls::set_persist(self.0.as_raw_fd(), 1) }
@@ -102,18 +102,19 @@ impl Tap {
     }
 }
 
-/// The tun node that a child with this user and group id can open: the kernel's own where its mode
-/// allows it, else one made at `path` (0660 root:`gid`, in a directory 0711).
+/// Returns a tun device node that a child with this user and group id can open. That is `/dev/net/tun` if
+/// its mode allows it; otherwise a node is created at `path`, with mode 0660 and group `gid`, in a directory with
+/// mode 0711.
 ///
 /// # Errors
 ///
-/// The file system refuses, or is mounted without devices.
+/// The node cannot be created, or its file system is mounted with `nodev`.
 pub fn make_tun_node(path: &Path, uid: u32, gid: u32) -> Result<PathBuf, KernelError> {
     if fs::metadata(TUN).is_ok_and(|found| may_open(&found, uid, gid)) {
         return Ok(TUN.into());
     }
-    make_node(path, gid).map_err(KernelError::refused(format!(
-        "make a tun node at {}",
+    create_node(path, gid).map_err(KernelError::refused(format!(
+        "create a tun device node at {}",
         path.display()
     )))?;
     Ok(path.to_owned())
@@ -128,7 +129,7 @@ fn may_open(node: &fs::Metadata, uid: u32, gid: u32) -> bool {
     bits & 0o6 == 0o6
 }
 
-fn make_node(path: &Path, gid: u32) -> io::Result<()> {
+fn create_node(path: &Path, gid: u32) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
@@ -143,7 +144,7 @@ fn make_node(path: &Path, gid: u32) -> io::Result<()> {
     )?;
     chown(path, Some(0), Some(gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    // A file system mounted with nodev takes the node and refuses to open it.
+    // On a file system mounted with nodev, mknod succeeds, but the node cannot be opened.
     fs::OpenOptions::new()
         .read(true)
         .write(true)

@@ -1,4 +1,4 @@
-//! What the host has below the network: addresses, gateways, address families.
+//! Reads the host's own connectivity, which carries the tunnels: addresses, gateways, address families.
 
 use super::{Kernel, KernelError};
 use nix::sys::socket::{AddressFamily as Family, SockFlag, SockType, socket};
@@ -11,29 +11,29 @@ use rtnetlink::packet_route::{
 };
 use std::{collections::BTreeMap, net::IpAddr};
 
-/// An address of the host on a link that is up and not ours.
+/// An address of the host, on a link that is up and not a slot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UplinkAddress {
-    /// Name of the link.
+    /// The name of the link.
     pub link: String,
-    /// Neither loopback nor link-local.
+    /// The address; it is neither a loopback nor a link-local address.
     pub address: IpAddr,
-    /// Length of the network that it lies in, in bits.
+    /// The prefix length of the address, in bits.
     pub prefix_length: u8,
 }
 
-/// A default route's next hop.
+/// The next hop of a default route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Gateway {
-    /// Lower is preferred.
+    /// The metric of the route; the lowest is preferred.
     pub metric: u32,
-    /// Name of the link that it is reached by.
+    /// The name of the route's link.
     pub link: String,
-    /// The gateway; link-local as a rule where it is IPv6.
+    /// The address of the gateway; an IPv6 gateway usually has a link-local one.
     pub address: IpAddr,
 }
 
-/// Returns whether sockets of `udp6` can be opened here; if not, OpenVPN needs `udp4` and
+/// Returns whether IPv6 sockets can be opened on this host. If not, OpenVPN's server needs `udp4` and
 /// `tcp4-server`.
 pub fn has_ipv6() -> bool {
     socket(
@@ -46,12 +46,12 @@ pub fn has_ipv6() -> bool {
 }
 
 impl Kernel {
-    /// The host's addresses, sorted; those of `lo`, of our links and link-local ones left out, and
-    /// those that are not usable (yet).
+    /// Returns the host's addresses, sorted, without those of `lo` and of slots, link-local ones, and
+    /// those that duplicate address detection has not yet approved.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
+    /// The kernel rejects the request.
     pub async fn addresses(&self) -> Result<Vec<UplinkAddress>, KernelError> {
         let links = self.uplinks().await?;
         let mut found = Vec::new();
@@ -66,11 +66,11 @@ impl Kernel {
         Ok(found)
     }
 
-    /// The next hops of the default routes in the main table, the preferred first.
+    /// Returns the next hops of the default routes in the main table, the preferred one first.
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
+    /// The kernel rejects the request.
     pub async fn gateways(&self) -> Result<Vec<Gateway>, KernelError> {
         let links = self.uplinks().await?;
         let mut found = Vec::new();
@@ -94,7 +94,7 @@ impl Kernel {
         Ok(found)
     }
 
-    /// Names of the links that are up and neither loopback nor ours, by index.
+    /// Returns the names of the links that are up and neither loopback nor slots, by index.
     async fn uplinks(&self) -> Result<BTreeMap<u32, String>, KernelError> {
         let mut links = BTreeMap::new();
         self.links(|link| {
@@ -134,7 +134,7 @@ fn uplink_address(
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
     });
-    // IPv6 addresses without a peer come without a local part.
+    // The kernel reports an IPv6 address without a peer as `Address`, without `Local`.
     let address = local.or_else(|| {
         message.attributes.iter().find_map(|part| match part {
             AddressAttribute::Address(address) => Some(*address),

@@ -1,4 +1,4 @@
-//! Which packets leave the network's range, and by what.
+//! Which packets leave the network's range, and by which link.
 
 use crate::place::{NOBODY, check, exit_link, make_uplink, me, run};
 use os::kernel::{Exit, Kernel};
@@ -6,18 +6,18 @@ use wire::overlay::Network;
 
 const INSIDE: &str = "2001:db8:42:7::1";
 const OUTSIDE: &str = "2001:db8:f::1";
-/// babeld's, as it stands in a gateway's and in everybody's tables.
+/// The default route that babeld adds on every node, whether it is a gateway or not.
 const BY_BABEL: &str = "default from 2001:db8:42::/48 via fe80::10:0:8 dev wrn0 table 199 proto 42";
 
 fn network() -> Network {
     Network::new("2001:db8:42::/48".parse().unwrap()).unwrap()
 }
 
-fn out(from: &str) -> Option<String> {
+fn link_to_outside(from: &str) -> Option<String> {
     exit_link(&format!("{OUTSIDE} from {from}"))
 }
 
-async fn host(k: &Kernel) {
+async fn set_up_host(k: &Kernel) {
     k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap();
     make_uplink();
     run("ip addr add 2001:db8:1::7/64 dev up0 nodad");
@@ -26,29 +26,29 @@ async fn host(k: &Kernel) {
 }
 
 #[test]
-fn the_networks_packets_leave_by_a_gateway_or_not_at_all_and_the_hosts_as_ever() {
+fn packets_of_the_network_leave_only_by_a_gateway_and_those_of_the_host_are_unaffected() {
     check(|place| async move {
         let k = &place.kernel;
-        host(k).await;
+        set_up_host(k).await;
         let before = run("ip -6 rule");
-        assert_eq!(out(INSIDE).as_deref(), Some("up0"));
-        k.carry_default(network(), Exit::Others(NOBODY))
+        assert_eq!(link_to_outside(INSIDE).as_deref(), Some("up0"));
+        k.apply_exit_rules(network(), Exit::Others(NOBODY))
             .await
             .unwrap();
-        k.carry_default(network(), Exit::Others(NOBODY))
+        k.apply_exit_rules(network(), Exit::Others(NOBODY))
             .await
             .unwrap();
         assert_eq!(
             run("ip -6 rule").lines().count(),
             before.lines().count() + 5
         );
-        assert_eq!(out(INSIDE), None);
-        assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
+        assert_eq!(link_to_outside(INSIDE), None);
+        assert_eq!(link_to_outside("2001:db8:1::7").as_deref(), Some("up0"));
         run(&format!("ip -6 route add {BY_BABEL}"));
-        assert_eq!(out(INSIDE).as_deref(), Some("wrn0"));
-        assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
+        assert_eq!(link_to_outside(INSIDE).as_deref(), Some("wrn0"));
+        assert_eq!(link_to_outside("2001:db8:1::7").as_deref(), Some("up0"));
         assert_eq!(exit_link(OUTSIDE).as_deref(), Some("up0"));
-        // The host's own neighbours are nearer than a gateway, and an unknown node is not outside.
+        // The host's own networks take precedence over a gateway, and an unknown node is not outside.
         assert_eq!(
             exit_link(&format!("2001:db8:1::9 from {INSIDE}")).as_deref(),
             Some("up0")
@@ -58,7 +58,7 @@ fn the_networks_packets_leave_by_a_gateway_or_not_at_all_and_the_hosts_as_ever()
             exit_link(&format!("{OUTSIDE} from {INSIDE} uid {NOBODY}")),
             None
         );
-        k.carry_default(network(), Exit::None).await.unwrap();
+        k.apply_exit_rules(network(), Exit::None).await.unwrap();
         assert_eq!(run("ip -6 rule"), before);
     });
 }
@@ -67,17 +67,19 @@ fn the_networks_packets_leave_by_a_gateway_or_not_at_all_and_the_hosts_as_ever()
 fn a_gateway_uses_its_hosts_default_route_and_others_only_without_one() {
     check(|place| async move {
         let k = &place.kernel;
-        host(k).await;
-        k.carry_default(network(), Exit::Others(NOBODY))
+        set_up_host(k).await;
+        k.apply_exit_rules(network(), Exit::Others(NOBODY))
             .await
             .unwrap();
-        k.carry_default(network(), Exit::Own(NOBODY)).await.unwrap();
-        assert_eq!(out(INSIDE).as_deref(), Some("up0"));
+        k.apply_exit_rules(network(), Exit::Own(NOBODY))
+            .await
+            .unwrap();
+        assert_eq!(link_to_outside(INSIDE).as_deref(), Some("up0"));
         run("ip -6 route del default");
-        assert_eq!(out(INSIDE), None);
+        assert_eq!(link_to_outside(INSIDE), None);
         run(&format!("ip -6 route add {BY_BABEL}"));
-        assert_eq!(out(INSIDE).as_deref(), Some("wrn0"));
-        // The next daemon knows nothing but the root.
+        assert_eq!(link_to_outside(INSIDE).as_deref(), Some("wrn0"));
+        // The next daemon knows only the root.
         let next = Kernel::open(place.folder.path()).unwrap();
         next.sweep(&place.ledger()).await.unwrap();
         assert_eq!(run("ip -6 rule").lines().count(), 2);
@@ -88,17 +90,17 @@ fn a_gateway_uses_its_hosts_default_route_and_others_only_without_one() {
 fn a_copy_bridges_the_moment_in_which_the_exit_route_changes() {
     check(|place| async move {
         let k = &place.kernel;
-        host(k).await;
-        k.carry_default(network(), Exit::Others(NOBODY))
+        set_up_host(k).await;
+        k.apply_exit_rules(network(), Exit::Others(NOBODY))
             .await
             .unwrap();
         run(&format!("ip -6 route add {BY_BABEL}"));
         k.copy_all_routes().await.unwrap();
         run(&format!("ip -6 route del {BY_BABEL}"));
-        assert_eq!(out(INSIDE).as_deref(), Some("wrn0"));
-        assert_eq!(out("2001:db8:1::7").as_deref(), Some("up0"));
-        k.unshadow("::/0".parse().unwrap()).await.unwrap();
-        assert_eq!(out(INSIDE), None);
+        assert_eq!(link_to_outside(INSIDE).as_deref(), Some("wrn0"));
+        assert_eq!(link_to_outside("2001:db8:1::7").as_deref(), Some("up0"));
+        k.delete_copy("::/0".parse().unwrap()).await.unwrap();
+        assert_eq!(link_to_outside(INSIDE), None);
         run(&format!("ip -6 route add {BY_BABEL}"));
         k.copy_all_routes().await.unwrap();
         // The next daemon finds babeld's route and its copy.

@@ -1,4 +1,4 @@
-//! Ethernet frames on a TAP's descriptor, in OpenVPN's stead.
+//! Sends and receives Ethernet frames on a TAP's descriptor, in place of OpenVPN.
 #![expect(unsafe_code, reason = "ioctl(2) of /dev/net/tun has no safe wrapper")]
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,14 +18,14 @@ nix::ioctl_write_ptr_bad!(
     [u8; 40]
 );
 
-/// The peer's own MAC.
+/// The MAC of the peer.
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 9];
-/// Where ff02::1 goes.
+/// The MAC of the multicast address ff02::1.
 pub(crate) const ALL_NODES: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 
-/// A TAP held open, so that it has a carrier.
+/// An open TAP, which therefore has a carrier.
 pub(crate) struct Tap(File);
 
 impl Tap {
@@ -51,8 +51,8 @@ impl Tap {
         assert_eq!((&self.0).write(frame).unwrap(), frame.len());
     }
 
-    /// VLAN, source MAC and sequence number of the echo replies that come until it is quiet for
-    /// 0.1 s. Every frame must have a tag and a slot's MAC.
+    /// Returns VLAN, source MAC and sequence number of each echo reply that arrives until no frame arrives for
+    /// 0.1 s. Every frame must have a tag and the MAC of a slot.
     #[track_caller]
     pub(crate) fn answers(&self) -> Vec<(u16, [u8; 6], u16)> {
         let mut found = Vec::new();
@@ -80,17 +80,17 @@ impl Tap {
     }
 }
 
-/// MAC of the accepting slot with that VLAN.
+/// Returns the MAC of the accepting slot with that VLAN.
 pub(crate) fn mac(vlan: u16) -> [u8; 6] {
     wire::overlay::accepting_mac(vlan)
 }
 
-/// An 802.1Q tag.
+/// Builds an 802.1Q tag.
 pub(crate) fn tag(vlan: u16) -> Vec<u8> {
     [[0x81, 0], vlan.to_be_bytes()].concat()
 }
 
-/// A frame with an ICMPv6 echo request from fe80::9 to node 7/16, or to all nodes where `to` is
+/// Builds a frame with an ICMPv6 echo request from fe80::9 to node 7/16, or to all nodes if `to` is
 /// multicast.
 pub(crate) fn echo(to: [u8; 6], tags: &[u8], sequence: u16, payload: usize) -> Vec<u8> {
     let source: Ipv6Addr = "fe80::9".parse().unwrap();

@@ -1,4 +1,4 @@
-//! What the node changes on its host, and how it is put back.
+//! What the node changes on its host, and that a sweep restores it.
 
 use crate::place::{NOBODY, check, host_state, make_slots, make_uplink, me, run};
 use os::kernel::{self, Kernel};
@@ -19,7 +19,7 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
         let network = wire::overlay::Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
         k.join_host(network, me()).await.unwrap();
         k.join_host(network, me()).await.unwrap();
-        k.forward(&place.ledger()).unwrap();
+        k.enable_forwarding(&place.ledger()).unwrap();
         assert!(run("ip addr show lo").contains("2001:db8:42:7::1/128"));
         let routes = run("ip -6 route show proto 197");
         assert!(
@@ -36,18 +36,22 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
             |key: &str| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{key}")).unwrap();
         assert_eq!(read("all/forwarding"), "1\n");
         assert_eq!(read("up0/accept_ra"), "2\n");
-        // The next daemon knows nothing but the root.
+        // The next daemon knows only the root.
         let next = Kernel::open(place.folder.path()).unwrap();
         let swept = next.sweep(&place.ledger()).await.unwrap();
         assert_eq!(swept.links, 12 + 2 + 6);
-        assert_eq!(swept.routes, 1 + 3, "babeld's, ours, and the address");
+        assert_eq!(
+            swept.routes,
+            1 + 3,
+            "one of babeld, two of the daemon, and the address"
+        );
         assert_eq!(host_state(), before);
         assert!(!place.ledger().exists());
     });
 }
 
 #[test]
-fn ipv4_comes_and_goes_with_the_network_s_wish() {
+fn ipv4_is_set_up_and_removed_as_the_network_document_requires() {
     check(|place| async move {
         make_uplink();
         run("ip route add 192.0.2.0/24 dev up0 proto 42");
@@ -57,9 +61,9 @@ fn ipv4_comes_and_goes_with_the_network_s_wish() {
             || ["addr", "route show table all", "rule"].map(|what| run(&format!("ip -4 {what}")));
         let (before, forwarding) = (ipv4(), "/proc/sys/net/ipv4/conf/wrn0/forwarding");
         let range = |range: &str| wire::overlay::Network4::new(range.parse().unwrap());
-        k.carry_ipv4(range("10.0.0.0/8"), me()).await.unwrap();
-        k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
-        k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
+        k.apply_ipv4(range("10.0.0.0/8"), me()).await.unwrap();
+        k.apply_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
+        k.apply_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
         let routes = run("ip route show proto 197");
         assert!(
             routes.contains("unreachable 10.42.0.7 metric 4294967 "),
@@ -77,13 +81,13 @@ fn ipv4_comes_and_goes_with_the_network_s_wish() {
         );
         assert!(run("ip rule").contains("32000:\tfrom all lookup 197"));
         assert_eq!(fs::read_to_string(forwarding).unwrap(), "1\n");
-        k.carry_ipv4(None, me()).await.unwrap();
+        k.apply_ipv4(None, me()).await.unwrap();
         assert_eq!(fs::read_to_string(forwarding).unwrap(), "0\n");
         assert_eq!(ipv4(), before);
-        // A network without room for this node's prefix: it passes on what others send, and has no address.
-        k.carry_ipv4(range("10.42.0.0/20"), me()).await.unwrap();
+        // The IPv4 range has no room for this node's prefix: it forwards the packets of others, but has no address.
+        k.apply_ipv4(range("10.42.0.0/20"), me()).await.unwrap();
         assert_eq!(run("ip route show proto 197").lines().count(), 1);
-        k.carry_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
+        k.apply_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
         let next = Kernel::open(place.folder.path()).unwrap();
         run("ip route add 10.42.0.8 via inet6 fe80::10:0:8 dev wrn0 table 197 proto 42");
         assert_eq!(next.sweep(&place.ledger()).await.unwrap().routes, 1 + 3);
@@ -93,7 +97,7 @@ fn ipv4_comes_and_goes_with_the_network_s_wish() {
 }
 
 #[test]
-fn babel_s_leavings_go_and_other_routes_stay() {
+fn babelds_routes_are_flushed_and_other_routes_are_kept() {
     check(|place| async move {
         let k = &place.kernel;
         k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap();
@@ -117,7 +121,7 @@ fn babel_s_leavings_go_and_other_routes_stay() {
 }
 
 #[test]
-fn settings_that_others_changed_meanwhile_are_left_alone() {
+fn settings_that_somebody_else_changed_since_are_not_restored() {
     check(|place| async move {
         run("ip link add up0 type veth peer name up1");
         run("ip link add up2 type veth peer name up3");
@@ -127,8 +131,8 @@ fn settings_that_others_changed_meanwhile_are_left_alone() {
             fs::write(path(key), "1").unwrap();
         }
         fs::write(path("up3/forwarding"), "1").unwrap();
-        place.kernel.forward(&place.ledger()).unwrap();
-        let refused = place.kernel.forward(&place.ledger());
+        place.kernel.enable_forwarding(&place.ledger()).unwrap();
+        let refused = place.kernel.enable_forwarding(&place.ledger());
         assert!(refused.is_err(), "an older ledger is never overwritten");
         fs::write(path("up0/accept_ra"), "0").unwrap();
         fs::write(path("up1/forwarding"), "0").unwrap();
@@ -152,7 +156,7 @@ fn settings_that_others_changed_meanwhile_are_left_alone() {
 fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
     check(|place| async move {
         let ledger = place.ledger();
-        place.kernel.forward(&ledger).unwrap();
+        place.kernel.enable_forwarding(&ledger).unwrap();
         let text = fs::read_to_string(&ledger).unwrap();
         let forwarding = || fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").unwrap();
         for bad in [

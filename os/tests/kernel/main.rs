@@ -1,5 +1,4 @@
-//! The kernel module against the real kernel: each test in a network namespace of its own. Needs
-//! root.
+//! Tests the module `kernel` on the real kernel, each test in a network namespace of its own. They need root.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

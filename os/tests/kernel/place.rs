@@ -1,4 +1,4 @@
-//! A network namespace for one test, and how to look at it.
+//! A network namespace for one test, and functions that inspect it.
 
 use os::kernel::Kernel;
 use policies::names::{Prefix, Slot, Transport};
@@ -18,7 +18,7 @@ pub(crate) fn me() -> Prefix {
 #[track_caller]
 pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
-        skipped();
+        report_skipped();
         return;
     }
     let thread = std::thread::spawn(|| {
@@ -41,9 +41,9 @@ pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send
 
 #[expect(
     clippy::print_stderr,
-    reason = "whoever runs the test must see that it did not run"
+    reason = "the person who runs the tests must see that this one did not run"
 )]
-fn skipped() {
+fn report_skipped() {
     eprintln!("skipped: needs root");
 }
 
@@ -60,7 +60,7 @@ impl Place {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the test looks at the kernel with iproute2's eyes"
+    reason = "the test inspects the kernel by iproute2"
 )]
 #[track_caller]
 pub(crate) fn run(command: &str) -> String {
@@ -77,10 +77,11 @@ pub(crate) fn run(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The link by which a packet leaves for that address, as `ip route get` is asked; `None`: by none.
+/// Returns the link by which a packet leaves, for the arguments `asked` of `ip route get`; `None` if there is no
+/// route.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the test looks at the kernel with iproute2's eyes"
+    reason = "the test inspects the kernel by iproute2"
 )]
 pub(crate) fn exit_link(asked: &str) -> Option<String> {
     let words = "-6 -oneline route get".split(' ').chain(asked.split(' '));
@@ -92,7 +93,7 @@ pub(crate) fn exit_link(asked: &str) -> Option<String> {
     link.split(' ').next().map(ToOwned::to_owned)
 }
 
-/// Everything that can be seen of the namespace: links, addresses, routes, rules, settings.
+/// Returns all of the namespace that a node could change: links, addresses, routes, rules, settings.
 pub(crate) fn host_state() -> String {
     let mut all = String::new();
     for command in [
@@ -125,7 +126,8 @@ fn settings(folder: &Path, all: &mut String) {
     }
 }
 
-/// Looks until the kernel has done what it does when it likes: carriers are output up to a second late.
+/// Repeats the command until its output passes, since the kernel acts late on some changes, such as up to a second
+/// on that of a carrier.
 #[track_caller]
 pub(crate) fn until(command: &str, shows: impl Fn(&str) -> bool) {
     let clock = os::clock::Clock::boottime();
@@ -142,7 +144,7 @@ pub(crate) fn until(command: &str, shows: impl Fn(&str) -> bool) {
     }
 }
 
-/// Waits until multicast can leave by these slots.
+/// Waits until multicast packets can leave by these slots.
 #[track_caller]
 pub(crate) fn until_ready(slots: &[&str]) {
     until("ip -6 route show table local type multicast", |routes| {
@@ -151,11 +153,11 @@ pub(crate) fn until_ready(slots: &[&str]) {
     });
 }
 
-/// A pair of veths, up and settled, as the host's uplink.
+/// Creates a pair of veths as the host's uplink, and waits until they are up.
 pub(crate) fn make_uplink() {
     run("ip link add up0 type veth peer name up1");
     for link in ["up0", "up1"] {
-        // No address that is tentative for a while.
+        // Without a generated address, none is tentative for a while.
         fs::write(format!("/proc/sys/net/ipv6/conf/{link}/addr_gen_mode"), "1").unwrap();
         run(&format!("ip link set {link} up"));
     }
@@ -167,7 +169,7 @@ pub(crate) fn slot(name: &str) -> Slot {
     name.parse().unwrap()
 }
 
-/// Twelve dialling slots and three accepting ones of each server.
+/// Creates twelve dialling slots, and three accepting slots of each server.
 pub(crate) async fn make_slots(k: &Kernel) {
     k.make_dialling_slots(0..12, me(), NOBODY).await.unwrap();
     for transport in [Transport::Udp, Transport::Tcp] {

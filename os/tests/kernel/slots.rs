@@ -1,4 +1,4 @@
-//! Slots: what they look like, what passes through them, what they count.
+//! Slots: their settings, the frames that pass through them, and their counters.
 
 use crate::{
     frames::{self, Tap},
@@ -48,7 +48,7 @@ fn slots_are_created_with_their_names_settings_and_aliases() {
 #[test]
 fn a_frame_with_tag_n_reaches_slot_n_and_the_answer_has_tag_n() {
     check(|place| async move {
-        let (tap, k) = accepting(&place).await;
+        let (tap, k) = open_server_tap(&place).await;
         for vlan in [2, 4] {
             tap.send(&frames::echo(
                 frames::mac(vlan),
@@ -90,7 +90,7 @@ fn a_frame_with_tag_n_reaches_slot_n_and_the_answer_has_tag_n() {
 #[test]
 fn a_frame_of_no_slot_reaches_no_link() {
     check(|place| async move {
-        let (tap, _kernel) = accepting(&place).await;
+        let (tap, _kernel) = open_server_tap(&place).await;
         let two = frames::mac(2);
         let bad: [(&str, [u8; 6], Vec<u8>); 7] = [
             ("unknown VLAN, multicast", frames::ALL_NODES, frames::tag(6)),
@@ -107,15 +107,15 @@ fn a_frame_of_no_slot_reaches_no_link() {
         ];
         for (what, mac, tags) in bad {
             tap.send(&frames::echo(mac, &tags, 66, 8));
-            // A good one behind it shows that the kernel has done with the bad one.
+            // The answer to a good frame behind it shows that the kernel has processed the bad one.
             tap.send(&frames::echo(two, &frames::tag(2), 67, 8));
             assert_eq!(tap.answers(), [(2, two, 67)], "{what}");
         }
     });
 }
 
-/// The UDP server's TAP, held open as OpenVPN would, with slots 2 and 4 up and 3 down.
-async fn accepting(place: &Place) -> (Tap, Kernel) {
+/// Opens the UDP server's TAP as OpenVPN would, with slots 2 and 4 up and slot 3 down.
+async fn open_server_tap(place: &Place) -> (Tap, Kernel) {
     let k = place.kernel.clone();
     k.make_server_tap(Transport::Udp, NOBODY).await.unwrap();
     k.make_accepting_slots(Transport::Udp, 2..=4, me())
@@ -135,7 +135,7 @@ async fn accepting(place: &Place) -> (Tap, Kernel) {
 #[test]
 fn each_slot_counts_its_own_frames_and_no_others() {
     check(|place| async move {
-        let (tap, k) = accepting(&place).await;
+        let (tap, k) = open_server_tap(&place).await;
         let before = k.counters().unwrap();
         for number in 0..10 {
             tap.send(&frames::echo(frames::mac(2), &frames::tag(2), number, 52));
@@ -169,10 +169,10 @@ fn a_silenced_slot_sends_no_multicast_until_it_is_unsilenced() {
     check(|place| async move {
         let k = &place.kernel;
         k.make_dialling_slots(0..3, me(), NOBODY).await.unwrap();
-        // Before its first carrier, when the kernel has not made the route yet.
+        // The link has had no carrier yet, so the kernel has not added the route.
         k.unsilence(slot("wrn1")).await.unwrap();
         let _carriers = ["wrn0", "wrn1", "wrn2"].map(Tap::open);
-        let received = |slots: [&str; 3]| {
+        let can_send = |slots: [&str; 3]| {
             slots.map(|name| {
                 let socket = std::net::UdpSocket::bind("[::]:0").unwrap();
                 let index = k.index(slot(name)).unwrap();
@@ -182,15 +182,15 @@ fn a_silenced_slot_sends_no_multicast_until_it_is_unsilenced() {
         };
         let names = ["wrn0", "wrn1", "wrn2"];
         until_ready(&names);
-        assert_eq!(received(names), [true, true, true]);
+        assert_eq!(can_send(names), [true, true, true]);
         let routes = run("ip -6 route show table local type multicast");
         for _ in 0..2 {
             k.silence(slot("wrn1")).await.unwrap();
-            assert_eq!(received(names), [true, false, true]);
+            assert_eq!(can_send(names), [true, false, true]);
         }
         for _ in 0..2 {
             k.unsilence(slot("wrn1")).await.unwrap();
-            assert_eq!(received(names), [true, true, true]);
+            assert_eq!(can_send(names), [true, true, true]);
         }
         let sorted = |text: &str| {
             let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -204,37 +204,37 @@ fn a_silenced_slot_sends_no_multicast_until_it_is_unsilenced() {
         k.unsilence(slot("wrn1")).await.unwrap();
         k.set_up(slot("wrn1"), me()).await.unwrap();
         until_ready(&names);
-        assert_eq!(received(names), [true, true, true], "down and up again");
+        assert_eq!(can_send(names), [true, true, true], "down and up again");
         assert!(run("ip -6 addr show wrn1").contains("fe80::10:0:7/64 scope link nodad"));
     });
 }
 
 #[test]
-fn what_cannot_be_made_is_refused_by_name() {
+fn errors_name_the_link_that_cannot_be_created() {
     check(|place| async move {
         let k = &place.kernel;
-        let refused = |error: kernel::KernelError| wire::errors::Chain(&error).to_string();
+        let text = |error: kernel::KernelError| wire::errors::Chain(&error).to_string();
         let error = k
-            .make_accepting_slot(Transport::Tcp, 2, me())
+            .make_accepting_slots(Transport::Tcp, 2..=2, me())
             .await
             .unwrap_err();
-        assert_eq!(refused(error), "the TAP wrnt was not made");
+        assert_eq!(text(error), "the TAP wrnt was not created");
         k.make_server_tap(Transport::Udp, NOBODY).await.unwrap();
         for vlan in [0, 1, 4095] {
             let error = k
-                .make_accepting_slot(Transport::Udp, vlan, me())
+                .make_accepting_slots(Transport::Udp, vlan..=vlan, me())
                 .await
                 .unwrap_err();
-            assert_eq!(refused(error), format!("wrnu.{vlan} cannot be a slot"));
+            assert_eq!(text(error), format!("wrnu.{vlan} cannot be a slot"));
         }
         run("ip tuntap add wrn0 mode tap");
-        let error = k.make_dialling_slot(0, me(), NOBODY).await.unwrap_err();
+        let error = k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap_err();
         assert_eq!(
-            refused(error),
-            "cannot make TAP wrn0: Device or resource busy (os error 16)"
+            text(error),
+            "cannot create TAP wrn0: Device or resource busy (os error 16)"
         );
         let error = k.set_up(slot("wrn5"), me()).await.unwrap_err();
-        assert_eq!(refused(error), "there is no slot wrn5");
+        assert_eq!(text(error), "there is no slot wrn5");
     });
 }
 
@@ -266,7 +266,7 @@ fn a_child_gets_a_tun_node_that_it_may_open_and_others_may_not() {
 }
 
 #[test]
-fn seventy_two_slots_are_made_within_a_second() {
+fn seventy_two_slots_are_created_within_a_second() {
     check(|place| async move {
         let clock = os::clock::Clock::boottime();
         let k = &place.kernel;
@@ -285,7 +285,7 @@ fn seventy_two_slots_are_made_within_a_second() {
 }
 
 #[test]
-fn as_many_slots_as_may_ever_be_asked_for_are_made_and_removed() {
+fn the_maximum_number_of_slots_can_be_created_and_removed() {
     check(|place| async move {
         let k = &place.kernel;
         k.make_dialling_slots(0..30, me(), NOBODY).await.unwrap();

@@ -16,8 +16,8 @@ impl Babeld {
         };
         let results = async move {
             [
-                kernel.carry_ipv4(ipv4, own).await,
-                kernel.carry_default(network, exit).await,
+                kernel.apply_ipv4(ipv4, own).await,
+                kernel.apply_exit_rules(network, exit).await,
             ]
         };
         ctx.spawn(results.into_actor(self).map(|results, _, _| {
