@@ -1,7 +1,8 @@
 //! Restarts an actor after a panic.
 //!
-//! A guardian has the stable address, and passes messages on to the present actor. actix's own
-//! `Supervisor` does not survive a panic: the actor is dropped and its mailbox closed.
+//! A guardian is an actor with a stable address, which forwards messages to the current instance of the
+//! actor it guards. actix's own `Supervisor` does not help after a panic: the actor is dropped and its
+//! mailbox closed.
 
 pub mod panics;
 
@@ -9,76 +10,78 @@ use crate::messages::ActorRestarted;
 use actix::{
     Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Recipient, dev::ToEnvelope,
 };
-use panics::Panics;
+use panics::PanicTrigger;
 use std::{collections::VecDeque, time::Duration};
 
-/// How often a guardian looks whether its actor lives.
-const LOOK: Duration = Duration::from_millis(250);
+/// Interval at which a guardian checks whether its actor still runs.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// More than this many restarts within [`BUDGET_SPAN`] ends the daemon (as OTP's intensity).
-const BUDGET: usize = 5;
+/// Maximum number of restarts of one actor within [`RESTART_WINDOW`]; one more stops the daemon, as in
+/// a supervisor of Erlang/OTP (its option `intensity`).
+const MAX_RESTARTS: usize = 5;
 
-/// The span in which [`BUDGET`] restarts are allowed.
-const BUDGET_SPAN: Duration = Duration::from_secs(60);
+/// The window in which restarts are counted; OTP's option `period`.
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
 
-/// `EX_SOFTWARE` of sysexits: an actor died more often than its budget allows.
-pub const EXIT_OVER_BUDGET: i32 = 70;
+/// Exit code of the daemon if an actor panicked too often: `EX_SOFTWARE` of sysexits.h.
+pub const EXIT_TOO_MANY_RESTARTS: i32 = 70;
 
-/// The stable address of an actor that may die.
+/// Guards one actor: forwards messages to it, and restarts it after a panic.
 pub struct Guardian<A: Actor> {
     name: &'static str,
-    make: Box<dyn Fn() -> A>,
+    build: Box<dyn Fn() -> A>,
     actor: Addr<A>,
-    remade: Option<Recipient<ActorRestarted>>,
-    deaths: VecDeque<tokio::time::Instant>,
-    panics: Panics,
+    restart_reader: Option<Recipient<ActorRestarted>>,
+    /// When the actor panicked within the last [`RESTART_WINDOW`].
+    panicked_at: VecDeque<tokio::time::Instant>,
+    on_demand: PanicTrigger,
 }
 
-/// Starts an actor under a guardian. The actor is built from `deps`, and again from a copy of them
-/// after a panic; `restarts` receives each restart.
+/// Starts an actor under a guardian, which builds it from `deps`, and again from a copy of them after
+/// a panic. `restart_reader` receives a message about each restart.
 pub fn guard<A: Actor<Context = Context<A>>, D: Clone + 'static>(
     name: &'static str,
-    remade: Option<Recipient<ActorRestarted>>,
+    restart_reader: Option<Recipient<ActorRestarted>>,
     deps: D,
     build: fn(D) -> A,
 ) -> Addr<Guardian<A>> {
-    let make = move || build(deps.clone());
-    let panics = Panics::default();
-    let actor = panics.start(make());
+    let build = move || build(deps.clone());
+    let on_demand = PanicTrigger::default();
+    let actor = on_demand.start(build());
     Guardian {
         name,
-        make: Box::new(make),
+        build: Box::new(build),
         actor,
-        remade,
-        deaths: VecDeque::new(),
-        panics,
+        restart_reader,
+        panicked_at: VecDeque::new(),
+        on_demand,
     }
     .start()
 }
 
 impl<A: Actor<Context = Context<A>>> Guardian<A> {
-    fn look(&mut self, ctx: &mut Context<Self>) {
-        self.panics.look(self.name);
+    fn restart_if_panicked(&mut self, ctx: &mut Context<Self>) {
+        self.on_demand.fire_if_requested(self.name);
         if self.actor.connected() {
             return;
         }
         let now = os::clock::runtime_now();
-        self.deaths.push_back(now);
-        self.deaths
-            .retain(|death| now.duration_since(*death) < BUDGET_SPAN);
-        if self.deaths.len() > BUDGET {
+        self.panicked_at.push_back(now);
+        self.panicked_at
+            .retain(|panicked_at| now.duration_since(*panicked_at) < RESTART_WINDOW);
+        if self.panicked_at.len() > MAX_RESTARTS {
             tracing::error!(
                 actor = self.name,
-                deaths = self.deaths.len(),
-                "actor keeps dying; the daemon ends"
+                panics = self.panicked_at.len(),
+                "actor panicked too often within a minute; the daemon exits"
             );
             ctx.stop();
-            return actix::System::current().stop_with_code(EXIT_OVER_BUDGET);
+            return actix::System::current().stop_with_code(EXIT_TOO_MANY_RESTARTS);
         }
         tracing::error!(actor = self.name, "actor panicked and was restarted");
-        self.actor = self.panics.start((self.make)());
-        if let Some(remade) = &self.remade {
-            remade.do_send(ActorRestarted { actor: self.name });
+        self.actor = self.on_demand.start((self.build)());
+        if let Some(reader) = &self.restart_reader {
+            reader.do_send(ActorRestarted { actor: self.name });
         }
     }
 }
@@ -87,7 +90,7 @@ impl<A: Actor<Context = Context<A>>> Actor for Guardian<A> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(LOOK, Self::look);
+        ctx.run_interval(CHECK_INTERVAL, Self::restart_if_panicked);
     }
 }
 
@@ -100,7 +103,7 @@ where
     type Result = ();
 
     fn handle(&mut self, message: M, _: &mut Self::Context) {
-        // A mailbox of the actor bounds readings at the guardian's own; orders always pass.
+        // The guardian's own mailbox bounds readings, so forwarding need not.
         self.actor.do_send(message);
     }
 }
@@ -113,32 +116,32 @@ mod tests {
 
     #[derive(Message)]
     #[rtype(result = "()")]
-    struct Die;
+    struct Panic;
 
     #[derive(Message)]
     #[rtype(result = "()")]
-    struct Say(u32);
+    struct Echo(u32);
 
-    /// Repeats the numbers that it receives, or panics.
-    struct FakeParrot(mpsc::UnboundedSender<u32>);
+    /// Sends back the numbers that it receives, or panics.
+    struct FakeEcho(mpsc::UnboundedSender<u32>);
 
-    impl Actor for FakeParrot {
+    impl Actor for FakeEcho {
         type Context = Context<Self>;
     }
 
-    impl Handler<Die> for FakeParrot {
+    impl Handler<Panic> for FakeEcho {
         type Result = ();
 
-        fn handle(&mut self, _: Die, _: &mut Self::Context) {
-            panic!("asked to");
+        fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+            panic!("the test asked for it");
         }
     }
 
-    impl Handler<Say> for FakeParrot {
+    impl Handler<Echo> for FakeEcho {
         type Result = ();
 
-        fn handle(&mut self, say: Say, _: &mut Self::Context) {
-            self.0.send(say.0).unwrap();
+        fn handle(&mut self, Echo(number): Echo, _: &mut Self::Context) {
+            self.0.send(number).unwrap();
         }
     }
 
@@ -152,43 +155,43 @@ mod tests {
     impl Handler<ActorRestarted> for FakeTelemetry {
         type Result = ();
 
-        fn handle(&mut self, remade: ActorRestarted, _: &mut Self::Context) {
-            self.0.borrow_mut().push(remade.actor);
+        fn handle(&mut self, restarted: ActorRestarted, _: &mut Self::Context) {
+            self.0.borrow_mut().push(restarted.actor);
         }
     }
 
     #[actix::test]
     async fn an_actor_that_panicked_is_restarted_within_a_second_and_the_restart_is_reported() {
         tokio::time::pause();
-        let (word, mut words) = mpsc::unbounded_channel();
-        let remade = Rc::new(RefCell::new(Vec::new()));
-        let telemetry = FakeTelemetry(remade.clone()).start();
-        let parrot = guard("parrot", Some(telemetry.recipient()), word, FakeParrot);
-        parrot.send(Say(1)).await.unwrap();
-        assert_eq!(words.recv().await, Some(1));
-        parrot.send(Die).await.unwrap();
+        let (echoes, mut received) = mpsc::unbounded_channel();
+        let restarts = Rc::new(RefCell::new(Vec::new()));
+        let telemetry = FakeTelemetry(restarts.clone()).start();
+        let actor = guard("echo", Some(telemetry.recipient()), echoes, FakeEcho);
+        actor.send(Echo(1)).await.unwrap();
+        assert_eq!(received.recv().await, Some(1));
+        actor.send(Panic).await.unwrap();
         tokio::time::advance(Duration::from_millis(999)).await;
         tokio::task::yield_now().await;
-        parrot.send(Say(2)).await.unwrap();
-        assert_eq!(words.recv().await, Some(2));
-        assert_eq!(*remade.borrow(), ["parrot"]);
+        actor.send(Echo(2)).await.unwrap();
+        assert_eq!(received.recv().await, Some(2));
+        assert_eq!(*restarts.borrow(), ["echo"]);
     }
 
     #[test]
-    fn an_actor_that_keeps_dying_ends_the_daemon() {
+    fn an_actor_that_panics_too_often_stops_the_daemon() {
         let system = actix::System::new();
         system.block_on(async {
             tokio::time::pause();
-            let (word, _heard) = mpsc::unbounded_channel();
-            let parrot = guard("parrot", None, word, FakeParrot);
+            let (echoes, _received) = mpsc::unbounded_channel();
+            let actor = guard("echo", None, echoes, FakeEcho);
             actix_rt::spawn(async move {
-                let mut looks = tokio::time::interval(LOOK);
+                let mut checks = tokio::time::interval(CHECK_INTERVAL);
                 loop {
-                    looks.tick().await;
-                    parrot.do_send(Die);
+                    checks.tick().await;
+                    actor.do_send(Panic);
                 }
             });
         });
-        assert_eq!(system.run_with_code().unwrap(), EXIT_OVER_BUDGET);
+        assert_eq!(system.run_with_code().unwrap(), EXIT_TOO_MANY_RESTARTS);
     }
 }

@@ -120,7 +120,7 @@ async fn a_restarted_telemetry_continues_counting() {
     })
     .start();
     restarted.do_send(ActorRestarted { actor: "policy" });
-    let count = || node.published.load().counts.remade.get("policy").copied();
+    let count = || node.published.load().counts.actor_restarts.get("policy").copied();
     wait_until("second restart in the counters", async || {
         (count() == Some(2)).then_some(())
     })
@@ -143,7 +143,7 @@ async fn the_control_socket_serves_the_values_that_were_sent() {
     let access = control::Access {
         path: path.clone(),
         group: None,
-        refused: vec![],
+        rejected_uids: vec![],
     };
     let serve = || control::serve(access.clone(), node.clock.clone(), node.published.clone());
     actix_rt::spawn(serve().unwrap());
@@ -248,7 +248,7 @@ async fn a_socket_without_a_server_is_replaced_and_another_file_is_not() {
         let access = control::Access {
             path: folder.0.join(name),
             group: None,
-            refused: vec![],
+            rejected_uids: vec![],
         };
         control::serve(access, clock.clone(), published.clone())
     };

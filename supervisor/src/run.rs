@@ -210,7 +210,7 @@ fn serve(
     let access = control::Access {
         path: paths.control(),
         group,
-        refused: vec![host.openvpn_rights.uid, host.babeld_rights.uid],
+        rejected_uids: vec![host.openvpn_rights.uid, host.babeld_rights.uid],
     };
     match control::serve(access, clock.clone(), published.clone()) {
         Ok(server) => drop(actix_rt::spawn(server)),

@@ -1,4 +1,4 @@
-//! Lets an actor panic on demand, to prove that the daemon bears it. In release builds nobody can.
+//! Makes an actor panic on demand, so that a test can show that the daemon survives it. Only debug builds can do this.
 
 use actix::{Actor, Addr, AsyncContext, Context, fut::wrap_future};
 use std::{
@@ -8,41 +8,41 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Actors that shall panic.
-static WANTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// The names of the actors that are to panic.
+static REQUESTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Whether this build can panic on demand.
 pub const AVAILABLE: bool = cfg!(debug_assertions);
 
-/// Wants the actor of that name to panic; its guardian sees to it at its next look.
-pub fn want(actor: String) {
-    WANTED
+/// Requests a panic of the actor of that name; its guardian triggers it at its next check.
+pub fn request_panic(actor: String) {
+    REQUESTED
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .insert(actor);
 }
 
-/// One actor's panics.
+/// Triggers the panics of one actor.
 #[derive(Default)]
-pub(super) struct Panics(Rc<Notify>);
+pub(super) struct PanicTrigger(Rc<Notify>);
 
-impl Panics {
-    /// Starts an actor that panics, in its own context, when it shall.
+impl PanicTrigger {
+    /// Starts an actor that panics, in its own context, when this trigger fires.
     pub(super) fn start<A: Actor<Context = Context<A>>>(&self, actor: A) -> Addr<A> {
         if !AVAILABLE {
             return actor.start();
         }
-        let wanted = Rc::clone(&self.0);
+        let trigger = Rc::clone(&self.0);
         A::create(|ctx| {
-            ctx.spawn(wrap_future(panic_when(wanted)));
+            ctx.spawn(wrap_future(panic_when_triggered(trigger)));
             actor
         })
     }
 
-    /// Lets it panic if somebody wants it.
-    pub(super) fn look(&self, actor: &str) {
+    /// Lets the actor panic if that was requested.
+    pub(super) fn fire_if_requested(&self, actor: &str) {
         if AVAILABLE
-            && WANTED
+            && REQUESTED
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(actor)
@@ -52,8 +52,8 @@ impl Panics {
     }
 }
 
-#[expect(clippy::panic, reason = "it is what this is for")]
-async fn panic_when(wanted: Rc<Notify>) {
-    wanted.notified().await;
-    panic!("somebody wanted this actor to panic");
+#[expect(clippy::panic, reason = "the panic is the purpose")]
+async fn panic_when_triggered(trigger: Rc<Notify>) {
+    trigger.notified().await;
+    panic!("a panic of this actor was requested");
 }

@@ -1,8 +1,8 @@
 //! Serves the documents of `wire::control` on a Unix socket, to root and the socket's group.
 //!
-//! Who may connect the kernel decides by the socket's mode (0660) and group; the users that children
-//! run as are refused besides, even where they were put into that group. Answers come from what
-//! telemetry published; no actor is asked.
+//! The kernel decides by the socket's mode (0660) and group which users can connect. Requests of the users that
+//! children run as are rejected even if these belong to the group. The answers are made from the published
+//! snapshot, without a message to any actor.
 
 mod documents;
 
@@ -30,36 +30,36 @@ use std::{
 use wire::control::{DECISIONS_PATH, PEERS_PATH, Problem, ROUTES_PATH, STATUS_PATH, TUNNELS_PATH};
 use wire::errors::some_if_found;
 
-/// The socket, and the users that may use it.
+/// The path of the socket, and the users that may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The socket; a dead one at that path is replaced.
+    /// The path of the socket. A socket that an earlier daemon left there is replaced.
     pub path: PathBuf,
-    /// Group of the socket; `None`: the daemon's own.
+    /// The group of the socket; `None` for the daemon's own group.
     pub group: Option<u32>,
-    /// Users that children run as: refused.
-    pub refused: Vec<u32>,
+    /// The uids that children run as; their requests are rejected.
+    pub rejected_uids: Vec<u32>,
 }
 
-/// The control socket cannot be served.
+/// The error if the control socket cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Something else lies at the path.
-    #[error("{path} is there and is no socket")]
-    NoSocket {
+    /// The file at the path is not a socket.
+    #[error("{path} exists and is not a socket")]
+    NotASocket {
         /// The path of the file.
         path: PathBuf,
     },
     /// A daemon answers at the path.
     #[error("another daemon answers at {path}")]
-    UpdateOutcome {
-        /// The path of the file.
+    InUse {
+        /// The path of the socket.
         path: PathBuf,
     },
-    /// The socket cannot be made, or its rights not be set.
+    /// The socket cannot be created, or its group cannot be set.
     #[error("cannot {what} {path}")]
     Io {
-        /// `look at`, `remove`, `bind` ….
+        /// The action that failed, such as `bind`.
         what: &'static str,
         /// The path of the file.
         path: PathBuf,
@@ -68,21 +68,21 @@ pub enum ControlError {
     },
 }
 
-/// A client that has not sent its request by then is sent away.
+/// Time within which a client must send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Clients that may be connected at once.
-const CONNECTIONS: usize = 32;
+/// Maximum number of clients that are connected at the same time.
+const MAX_CONNECTIONS: usize = 32;
 
-/// Mode of the socket: the owner and the group.
-const MODE: u32 = 0o660;
+/// The mode of the socket: only the owner and the group can connect.
+const SOCKET_MODE: u32 = 0o660;
 
-/// Binds and returns the server: spawn it on the actors' thread, and stop it by its handle.
+/// Binds the socket and returns the server, which the caller must spawn on the actors' thread.
 ///
 /// # Errors
-/// [`ControlError`], before anything is served.
+/// [`ControlError`]; nothing is served then.
 pub fn serve(access: Access, clock: Clock, published: Published) -> Result<Server, ControlError> {
-    let refused = access.refused.clone();
+    let rejected_uids = access.rejected_uids.clone();
     let make = move || {
         App::new()
             .app_data(web::Data::new(published.clone()))
@@ -92,79 +92,79 @@ pub fn serve(access: Access, clock: Clock, published: Published) -> Result<Serve
             .route(PEERS_PATH, web::get().to(peers))
             .route(ROUTES_PATH, web::get().to(routes))
             .route(DECISIONS_PATH, web::get().to(decisions))
-            .configure(panics)
-            .default_service(web::to(nothing_there))
+            .configure(add_panic_route)
+            .default_service(web::to(not_found))
     };
     let listener = listen(&access)?;
     let server = HttpServer::new(make)
         .workers(1)
         .worker_max_blocking_threads(1)
         .disable_signals()
-        .max_connections(CONNECTIONS)
+        .max_connections(MAX_CONNECTIONS)
         .client_request_timeout(REQUEST_TIMEOUT)
         .shutdown_timeout(1)
-        .on_connect(move |connection, data| admit(connection, data, &refused))
-        // `bind_uds` would never call `on_connect`.
+        .on_connect(move |connection, data| identify(connection, data, &rejected_uids))
+        // With `bind_uds`, `on_connect` would never be called.
         .listen_uds(listener)
         .map_err(failed("listen at", &access.path))?;
     Ok(server.run())
 }
 
-/// What was tried at the path when it failed.
+/// Builds the error of an action on the socket's path.
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ControlError {
     let path = path.to_owned();
     move |source| ControlError::Io { what, path, source }
 }
 
-/// Makes the socket; from its first moment it has its final mode, so that others never could connect.
+/// Creates the socket. The umask gives it its final mode at once, so that at no time others can connect.
 fn listen(access: &Access) -> Result<UnixListener, ControlError> {
-    clear(&access.path)?;
-    let before = umask(!Mode::from_bits_truncate(MODE));
+    remove_unused_socket(&access.path)?;
+    let old_umask = umask(!Mode::from_bits_truncate(SOCKET_MODE));
     let bound = UnixListener::bind(&access.path);
-    umask(before);
+    umask(old_umask);
     let listener = bound.map_err(failed("bind", &access.path))?;
     chown(&access.path, None, access.group).map_err(failed("set the group of", &access.path))?;
     Ok(listener)
 }
 
-/// Removes a socket that nobody listens on.
-fn clear(path: &Path) -> Result<(), ControlError> {
-    let found = some_if_found(fs::symlink_metadata(path)).map_err(failed("look at", path))?;
+/// Removes a socket at the path, if no process listens on it.
+fn remove_unused_socket(path: &Path) -> Result<(), ControlError> {
+    let found = some_if_found(fs::symlink_metadata(path)).map_err(failed("inspect", path))?;
     let Some(found) = found else { return Ok(()) };
     if !found.file_type().is_socket() {
-        return Err(ControlError::NoSocket {
+        return Err(ControlError::NotASocket {
             path: path.to_owned(),
         });
     }
     if UnixStream::connect(path).is_ok() {
-        return Err(ControlError::UpdateOutcome {
+        return Err(ControlError::InUse {
             path: path.to_owned(),
         });
     }
     fs::remove_file(path).map_err(failed("remove", path))
 }
 
-/// Who is at the other end of a connection.
+/// Whether the process at the other end of a connection may read documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Caller {
-    Admitted,
-    Refused,
+    Allowed,
+    Rejected,
 }
 
-/// Judges a connection by the kernel's word (`SO_PEERCRED`); without it nobody is let in.
-fn admit(connection: &dyn Any, data: &mut Extensions, refused: &[u32]) {
+/// Determines the user at the other end of a connection by `SO_PEERCRED`, and stores whether it is allowed.
+fn identify(connection: &dyn Any, data: &mut Extensions, rejected_uids: &[u32]) {
     let stream = connection.downcast_ref::<actix_web::rt::net::UnixStream>();
     let uid = stream
         .and_then(|stream| stream.peer_cred().ok())
         .map(|credentials| credentials.uid());
-    data.insert(judge(uid, refused));
+    data.insert(check_uid(uid, rejected_uids));
 }
 
-fn judge(uid: Option<u32>, refused: &[u32]) -> Caller {
+fn check_uid(uid: Option<u32>, rejected_uids: &[u32]) -> Caller {
     match uid {
-        Some(0) => Caller::Admitted,
-        Some(uid) if !refused.contains(&uid) => Caller::Admitted,
-        Some(_) | None => Caller::Refused,
+        Some(0) => Caller::Allowed,
+        Some(uid) if !rejected_uids.contains(&uid) => Caller::Allowed,
+        Some(_) | None => Caller::Rejected,
     }
 }
 
@@ -175,35 +175,35 @@ fn problem(status: StatusCode, title: &str) -> HttpResponse {
     };
     HttpResponse::build(status)
         .content_type("application/problem+json")
-        .body(text(&document))
+        .body(json(&document))
 }
 
-fn text(document: &impl Serialize) -> String {
-    // Plain structs with text keys always become JSON.
+fn json(document: &impl Serialize) -> String {
+    // Serialisation cannot fail: the documents are plain structs with text keys.
     serde_json::to_string(document).unwrap_or_default()
 }
 
-/// Answers an admitted caller with a document made of the newest snapshot.
+/// Answers a request with a document from the newest snapshot, if the caller is allowed.
 fn answer<D: Serialize>(
     request: &HttpRequest,
     published: &Published,
     clock: &Clock,
-    make: impl Fn(&View) -> D,
+    build: impl Fn(&View) -> D,
 ) -> HttpResponse {
     match request.conn_data::<Caller>() {
-        Some(Caller::Admitted) => {}
-        Some(Caller::Refused) | None => {
-            return problem(StatusCode::FORBIDDEN, "this user may not ask the daemon");
+        Some(Caller::Allowed) => {}
+        Some(Caller::Rejected) | None => {
+            return problem(StatusCode::FORBIDDEN, "this user may not query the daemon");
         }
     }
     let snapshot = published.load();
-    let document = make(&View::new(&snapshot, clock));
+    let document = build(&View::new(&snapshot, clock));
     HttpResponse::Ok()
         .content_type("application/json")
-        .body(text(&document))
+        .body(json(&document))
 }
 
-/// One handler a document.
+/// Defines one request handler for each document.
 macro_rules! documents {
     ($($name:ident)*) => {$(
         async fn $name(
@@ -218,22 +218,22 @@ macro_rules! documents {
 
 documents! { status tunnels peers routes decisions }
 
-/// In debug builds, `POST /v1/panics/ACTOR` lets an actor panic.
-fn panics(to: &mut web::ServiceConfig) {
+/// Adds the route `POST /v1/panics/ACTOR`, which makes an actor panic, to debug builds.
+fn add_panic_route(service: &mut web::ServiceConfig) {
     if crate::guardian::panics::AVAILABLE {
-        to.route("/v1/panics/{actor}", web::post().to(want_panic));
+        service.route("/v1/panics/{actor}", web::post().to(request_panic));
     }
 }
 
-async fn want_panic(request: HttpRequest, actor: web::Path<String>) -> HttpResponse {
-    if request.conn_data::<Caller>() != Some(&Caller::Admitted) {
-        return problem(StatusCode::FORBIDDEN, "this user may not ask the daemon");
+async fn request_panic(request: HttpRequest, actor: web::Path<String>) -> HttpResponse {
+    if request.conn_data::<Caller>() != Some(&Caller::Allowed) {
+        return problem(StatusCode::FORBIDDEN, "this user may not query the daemon");
     }
-    crate::guardian::panics::want(actor.into_inner());
+    crate::guardian::panics::request_panic(actor.into_inner());
     HttpResponse::Accepted().finish()
 }
 
-async fn nothing_there() -> HttpResponse {
+async fn not_found() -> HttpResponse {
     problem(StatusCode::NOT_FOUND, "there is no such document")
 }
 
@@ -243,14 +243,14 @@ mod tests {
 
     #[track_caller]
     fn check(uid: Option<u32>, expected: Caller) {
-        assert_eq!(judge(uid, &[64_001, 0]), expected);
+        assert_eq!(check_uid(uid, &[64_001, 0]), expected);
     }
 
     #[test]
-    fn children_and_strangers_without_a_name_are_refused_and_root_never() {
-        check(Some(64_001), Caller::Refused);
-        check(None, Caller::Refused);
-        check(Some(1_000), Caller::Admitted);
-        check(Some(0), Caller::Admitted);
+    fn children_and_unknown_users_are_rejected_and_root_never_is() {
+        check(Some(64_001), Caller::Rejected);
+        check(None, Caller::Rejected);
+        check(Some(1_000), Caller::Allowed);
+        check(Some(0), Caller::Allowed);
     }
 }

@@ -1,8 +1,8 @@
 //! Serves the newest snapshot as Prometheus metrics, and reports whether the node is healthy and
 //! ready.
 //!
-//! `GET /metrics` (text format 0.0.4), `/healthz` and `/readyz`, on TCP or on a Unix socket. A
-//! scrape reads what telemetry published and asks no actor.
+//! It answers `GET /metrics` (text format 0.0.4), `/healthz` and `/readyz`, on TCP or on a Unix socket. A
+//! scrape reads the published snapshot, without a message to any actor.
 
 mod families;
 mod process;
@@ -15,14 +15,14 @@ use crate::sinks::telemetry::{Published, Snapshot};
 use actix_web::{
     App, HttpResponse, HttpServer, dev::Server, http::header::ContentType, middleware, web,
 };
-use families::HEALTHY;
+use families::MAX_HEALTHY_AGE;
 use os::clock::Clock;
 use prometheus::{
     Registry, TextEncoder,
     core::{Collector, Desc},
     proto,
 };
-use samples::{Sample, Seen};
+use samples::{Sample, Source};
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use wire::errors::Chain;
 
@@ -31,11 +31,11 @@ use wire::errors::Chain;
 pub enum Listen {
     /// HTTP on TCP.
     Tcp(SocketAddr),
-    /// HTTP on a Unix socket; what lies at that path is replaced if it is a socket.
+    /// HTTP on a Unix socket; a socket that already exists at that path is replaced.
     Unix(PathBuf),
 }
 
-/// Metrics cannot be served.
+/// The error if metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ExporterError {
     /// The address is taken, or may not be used.
@@ -46,24 +46,24 @@ pub enum ExporterError {
         /// The underlying error.
         source: io::Error,
     },
-    /// A metric's name or label is wrong: a mistake in [`FAMILIES`].
+    /// Prometheus does not allow a name or a label in [`FAMILIES`].
     #[error("cannot register the metrics")]
     Register(#[source] prometheus::Error),
 }
 
-/// A client that has not sent its request by then is sent away.
+/// Time within which a client must send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Scrapers that may be connected at once.
-const CONNECTIONS: usize = 64;
+/// Maximum number of clients that are connected at the same time.
+const MAX_CONNECTIONS: usize = 64;
 
-/// Binds and returns the server: spawn it on the actors' thread, and stop it by its handle.
+/// Binds the address and returns the server, which the caller must spawn on the actors' thread.
 ///
 /// # Errors
-/// [`ExporterError`], before anything is served.
+/// [`ExporterError`]; nothing is served then.
 pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Server, ExporterError> {
     let registry = registry(published.clone()).map_err(ExporterError::Register)?;
-    let make = move || {
+    let build_app = move || {
         App::new()
             .app_data(web::Data::new(registry.clone()))
             .app_data(web::Data::new(published.clone()))
@@ -73,11 +73,11 @@ pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Serv
             .route("/healthz", web::get().to(healthz))
             .route("/readyz", web::get().to(readyz))
     };
-    let server = HttpServer::new(make)
+    let server = HttpServer::new(build_app)
         .workers(1)
         .worker_max_blocking_threads(1)
         .disable_signals()
-        .max_connections(CONNECTIONS)
+        .max_connections(MAX_CONNECTIONS)
         .client_request_timeout(REQUEST_TIMEOUT)
         .shutdown_timeout(1);
     let (bound, at) = match listen {
@@ -92,7 +92,7 @@ pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Serv
 /// Builds a Prometheus registry with all metrics of the published snapshot.
 ///
 /// # Errors
-/// A name or label that Prometheus does not allow.
+/// Prometheus does not allow a name or a label.
 pub fn registry(published: Published) -> Result<Registry, prometheus::Error> {
     let desc = |family: &Family| {
         let labels = family.labels.iter().map(ToString::to_string).collect();
@@ -123,21 +123,22 @@ impl Collector for SnapshotCollector {
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let node = self.published.load();
         let process = process::Process::read().inspect_err(
-            |error| tracing::debug!(error = %Chain(error), "cannot read the daemon's own process"),
+            |error| tracing::debug!(error = %Chain(error), "cannot read the daemon's own process figures from /proc"),
         );
-        let seen = Seen {
+        let source = Source {
             node: &node,
             process: process.ok(),
         };
         FAMILIES
             .iter()
-            .filter_map(|family| collect(family, (family.read)(&seen)))
+            .filter_map(|family| metric_family(family, (family.read)(&source)))
             .collect()
     }
 }
 
-/// `None` where there is no sample: the text format knows no empty family.
-fn collect(family: &Family, samples: Vec<Sample>) -> Option<proto::MetricFamily> {
+/// Converts the samples of one metric; returns `None` if there are none, since the text format has no empty
+/// families.
+fn metric_family(family: &Family, samples: Vec<Sample>) -> Option<proto::MetricFamily> {
     if samples.is_empty() {
         return None;
     }
@@ -181,7 +182,7 @@ async fn metrics(registry: web::Data<Registry>) -> HttpResponse {
             .content_type(prometheus::TEXT_FORMAT)
             .body(text),
         Err(error) => {
-            tracing::warn!(error = %Chain(&error), "metrics cannot be written");
+            tracing::warn!(error = %Chain(&error), "cannot encode the metrics");
             HttpResponse::InternalServerError()
                 .content_type(ContentType::plaintext())
                 .body("")
@@ -189,31 +190,31 @@ async fn metrics(registry: web::Data<Registry>) -> HttpResponse {
     }
 }
 
-/// 200 while telemetry goes on publishing.
+/// Answers 200 as long as telemetry publishes snapshots.
 async fn healthz(published: web::Data<Published>, clock: web::Data<Clock>) -> HttpResponse {
-    let healthy = clock.now().since(published.load().at) < HEALTHY;
-    answer(
-        healthy,
+    let is_healthy = clock.now().since(published.load().at) < MAX_HEALTHY_AGE;
+    health_response(
+        is_healthy,
         "healthy\n",
         "telemetry has published no snapshot lately\n",
     )
 }
 
-/// 200 while the node is part of its network, or could be.
+/// Answers 200 if babeld answers and the node has a tunnel, or could open one since the registry answers.
 async fn readyz(published: web::Data<Published>) -> HttpResponse {
-    let ready = Snapshot::ready(&published.load());
-    answer(
-        ready,
+    let is_ready = Snapshot::is_ready(&published.load());
+    health_response(
+        is_ready,
         "ready\n",
-        "babeld does not answer, or no tunnel is up and the registry is away\n",
+        "babeld does not answer, or no tunnel is up and the registry does not answer\n",
     )
 }
 
-fn answer(yes: bool, good: &'static str, bad: &'static str) -> HttpResponse {
-    let (mut answer, text) = if yes {
-        (HttpResponse::Ok(), good)
+fn health_response(is_ok: bool, ok_text: &'static str, error_text: &'static str) -> HttpResponse {
+    let (mut response, text) = if is_ok {
+        (HttpResponse::Ok(), ok_text)
     } else {
-        (HttpResponse::ServiceUnavailable(), bad)
+        (HttpResponse::ServiceUnavailable(), error_text)
     };
-    answer.content_type(ContentType::plaintext()).body(text)
+    response.content_type(ContentType::plaintext()).body(text)
 }

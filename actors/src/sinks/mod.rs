@@ -1,4 +1,4 @@
-//! Actors that count and show: metrics, the control socket, and the snapshot behind both.
+//! Publishes what happens in the node: an actor that keeps a snapshot, and the servers of metrics and of the control socket, which read it.
 
 pub mod control;
 pub mod exporter;

@@ -1,7 +1,8 @@
-//! Counts: the only place where what happens becomes numbers for people.
+//! Counts events, and publishes the state of the node for people.
 //!
-//! Takes facts and readings and publishes one [`Snapshot`] a second, which the exporter and the control
-//! socket read without asking anybody. Decides nothing and sends nothing.
+//! This actor receives facts and readings, and publishes one [`Snapshot`] a second, which the exporter and the
+//! control socket read without sending a message. It decides nothing and sends nothing. No other code counts
+//! events.
 
 mod counts;
 mod records;
@@ -22,31 +23,31 @@ use arc_swap::ArcSwap;
 use os::clock::{Clock, wall};
 use std::{sync::Arc, time::Duration};
 
-/// The place of the newest snapshot.
+/// The newest snapshot, as readers share it.
 pub type Published = Arc<ArcSwap<Snapshot>>;
 
 /// Interval between two published snapshots.
-const PERIOD: Duration = Duration::from_secs(1);
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The wall clock is believed to have been set when it is off by more than this.
-const STEP: Duration = Duration::from_secs(1);
+/// Deviation of the wall clock from the monotonic one above which the wall clock counts as having been set.
+const MAX_CLOCK_DEVIATION: Duration = Duration::from_secs(1);
 
-/// Creates the place for snapshots, with an empty one in it; it outlives the actor.
+/// Publishes the first, empty snapshot. What it returns outlives the actor.
 pub fn publish(identity: Identity, clock: &Clock) -> Published {
-    let booted = wall().saturating_sub(clock.now().0);
-    Arc::new(ArcSwap::from_pointee(Snapshot::new(identity, booted)))
+    let booted_at = wall().saturating_sub(clock.now().0);
+    Arc::new(ArcSwap::from_pointee(Snapshot::new(identity, booted_at)))
 }
 
 /// The dependencies of telemetry.
 #[derive(Clone)]
 pub struct TelemetryDeps {
-    /// The clock of all snapshots.
+    /// The clock for the timestamps of snapshots.
     pub clock: Clock,
-    /// The place where each snapshot is published.
+    /// Where each snapshot is published.
     pub published: Published,
 }
 
-/// The actor that counts, and publishes snapshots.
+/// The actor that counts events and publishes snapshots.
 pub struct Telemetry {
     clock: Clock,
     snapshot: Snapshot,
@@ -54,7 +55,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Goes on from the snapshot that was last published.
+    /// Builds the actor, which continues from the snapshot that was last published.
     pub fn new(deps: TelemetryDeps) -> Self {
         let TelemetryDeps { clock, published } = deps;
         let snapshot = Snapshot::clone(&published.load());
@@ -69,10 +70,10 @@ impl Telemetry {
         let now = self.clock.now();
         self.snapshot.at = now;
         self.snapshot.readings_dropped = dropped_readings();
-        // Kept while the two clocks agree, so that time stamps do not tremble.
-        let booted = wall().saturating_sub(now.0);
-        if booted.abs_diff(self.snapshot.booted) > STEP {
-            self.snapshot.booted = booted;
+        // The boot time is kept while both clocks agree, so that the timestamps of past events do not jitter.
+        let booted_at = wall().saturating_sub(now.0);
+        if booted_at.abs_diff(self.snapshot.booted_at) > MAX_CLOCK_DEVIATION {
+            self.snapshot.booted_at = booted_at;
         }
         self.published.store(Arc::new(self.snapshot.clone()));
     }
@@ -82,12 +83,12 @@ impl Actor for Telemetry {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(PERIOD, |telemetry, _| telemetry.publish());
+        ctx.run_interval(PUBLISH_INTERVAL, |telemetry, _| telemetry.publish());
     }
 }
 
-/// Declares how each message changes the snapshot.
-macro_rules! takes {
+/// Implements a handler for each message, which changes the snapshot.
+macro_rules! handlers {
     ($($message:ident: |$snapshot:ident, $fact:ident| $change:expr;)*) => {$(
         impl Handler<$message> for Telemetry {
             type Result = ();
@@ -100,20 +101,20 @@ macro_rules! takes {
     )*};
 }
 
-takes! {
-    LinksSampled: |snapshot, reading| snapshot.rows.sampled(reading);
-    RoutesRead: |snapshot, reading| snapshot.routes(reading);
-    ProbesRead: |snapshot, reading| snapshot.probed(reading);
+handlers! {
+    LinksSampled: |snapshot, reading| snapshot.rows.on_links_sampled(reading);
+    RoutesRead: |snapshot, reading| snapshot.on_routes_read(reading);
+    ProbesRead: |snapshot, reading| snapshot.on_probes_read(reading);
     PeersRead: |snapshot, reading| snapshot.peers = Arc::new(reading);
     LeasesRead: |snapshot, reading| snapshot.leases = Arc::new(reading);
     ProcessesRead: |snapshot, reading| snapshot.processes = Arc::new(reading);
-    Decided: |snapshot, fact| snapshot.decided(fact);
-    TunnelOpened: |snapshot, fact| snapshot.opened(&fact);
-    TunnelCameUp: |snapshot, fact| snapshot.came_up(&fact);
-    TunnelClosed: |snapshot, fact| snapshot.closed(&fact);
-    CandidateProbed: |snapshot, fact| snapshot.candidate_probed(fact);
-    RegistryContacted: |snapshot, fact| snapshot.registry_contacted(fact);
+    Decided: |snapshot, fact| snapshot.on_decided(fact);
+    TunnelOpened: |snapshot, fact| snapshot.on_tunnel_opened(&fact);
+    TunnelCameUp: |snapshot, fact| snapshot.on_tunnel_up(&fact);
+    TunnelClosed: |snapshot, fact| snapshot.on_tunnel_closed(&fact);
+    CandidateProbed: |snapshot, fact| snapshot.on_candidate_probed(fact);
+    RegistryContacted: |snapshot, fact| snapshot.on_registry_contacted(fact);
     DocumentsChanged: |snapshot, fact| snapshot.documents = fact.documents;
     CredentialsChanged: |snapshot, fact| snapshot.certificate_not_after = fact.not_after_s;
-    ActorRestarted: |snapshot, fact| snapshot.actor_restarted(&fact);
+    ActorRestarted: |snapshot, fact| snapshot.on_actor_restarted(&fact);
 }

@@ -17,7 +17,7 @@ use wire::control::{
     StatusDocument, TunnelEntry, TunnelsDocument, VERSION, VerdictEntry,
 };
 
-/// A snapshot, and the moment at which it is read.
+/// A snapshot, and the time at which it is read.
 pub(super) struct View<'a> {
     node: &'a Snapshot,
     now: Uptime,
@@ -31,13 +31,13 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The wall time of a moment; one beyond the calendar becomes 1970.
-    fn time(&self, at: Uptime) -> OffsetDateTime {
+    /// Converts a time to the wall clock's time; one outside the calendar becomes 1970.
+    fn wall_time(&self, at: Uptime) -> OffsetDateTime {
         let nanos = i128::try_from(self.node.unix(at).as_nanos()).unwrap_or(0);
         OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
-    fn ago(&self, at: Option<Uptime>) -> Option<f64> {
+    fn seconds_since(&self, at: Option<Uptime>) -> Option<f64> {
         at.map(|at| self.now.since(at).as_secs_f64())
     }
 
@@ -49,15 +49,15 @@ impl<'a> View<'a> {
             .as_ref()
             .map(|table| table.neighbours.len())
             .unwrap_or(0);
-        let up = |dialled: bool| {
-            let same = |row: &&Row| {
-                row.carries() && matches!(row.tunnel.slot, Slot::Dialling(_)) == dialled
+        let count_up = |is_dialled: bool| {
+            let matches = |row: &&Row| {
+                row.is_up() && matches!(row.tunnel.slot, Slot::Dialling(_)) == is_dialled
             };
-            number(node.rows.live().filter(same).count())
+            to_u64(node.rows.live().filter(matches).count())
         };
         StatusDocument {
             version: VERSION,
-            at: self.time(self.now),
+            at: self.wall_time(self.now),
             software: identity.software.to_owned(),
             prefix: identity.prefix.to_string(),
             address: IpAddr::V6(identity.network.node_address(identity.prefix)),
@@ -69,18 +69,18 @@ impl<'a> View<'a> {
             pid: std::process::id(),
             uptime_seconds: self.now.since(identity.started).as_secs_f64(),
             dry_run: identity.dry_run,
-            ready: node.ready(),
+            ready: node.is_ready(),
             tunnels_up: RoleCounts {
-                dialled: up(true),
-                accepted: up(false),
+                dialled: count_up(true),
+                accepted: count_up(false),
             },
             nodes_known: node.nodes_known,
             routes_installed: node.routes_installed,
-            neighbours: number(neighbours),
+            neighbours: to_u64(neighbours),
             exit_gateway: node.gateway().map(|gateway| gateway.to_string()),
             registry: RegistryState {
-                last_request_at: node.registry.asked.map(|at| self.time(at)),
-                last_answer_at: node.registry.answered.map(|at| self.time(at)),
+                last_request_at: node.registry.called_at.map(|at| self.wall_time(at)),
+                last_answer_at: node.registry.answered_at.map(|at| self.wall_time(at)),
                 last_error: node.registry.failure.clone(),
             },
             leases: node
@@ -89,13 +89,13 @@ impl<'a> View<'a> {
                 .iter()
                 .map(|lease| self.lease(lease))
                 .collect(),
-            processes: node.processes.processes.iter().map(child).collect(),
+            processes: node.processes.processes.iter().map(process_entry).collect(),
             actor_restarts: node
                 .counts
-                .remade
+                .actor_restarts
                 .values()
-                .fold(0, |all, count| all.saturating_add(*count)),
-            minimum_version: node.wants_newer().map(str::to_owned),
+                .fold(0, |sum, count| sum.saturating_add(*count)),
+            minimum_version: node.required_release().map(str::to_owned),
         }
     }
 
@@ -104,7 +104,7 @@ impl<'a> View<'a> {
             transport: lease.transport.to_string(),
             internal_port: lease.internal_port,
             external: lease.external,
-            expires_at: self.time(lease.until),
+            expires_at: self.wall_time(lease.until),
         }
     }
 
@@ -112,7 +112,7 @@ impl<'a> View<'a> {
         let tunnels = self.node.rows.live().map(|row| self.tunnel(row)).collect();
         TunnelsDocument {
             version: VERSION,
-            at: self.time(self.now),
+            at: self.wall_time(self.now),
             tunnels,
         }
     }
@@ -121,7 +121,7 @@ impl<'a> View<'a> {
         let slot = row.tunnel.slot;
         let served = self.node.served_by(slot);
         let probe = self.node.probes.get(&slot);
-        let asked = probe.filter(|probe| probe.sent > 0);
+        let probed = probe.filter(|probe| probe.sent > 0);
         TunnelEntry {
             slot: slot.to_string(),
             peer: row.tunnel.peer.to_string(),
@@ -134,24 +134,24 @@ impl<'a> View<'a> {
                 .phase
                 .drain_reason()
                 .map(|reason| reason.label().to_owned()),
-            age_seconds: self.ago(row.tunnel.up_since),
+            age_seconds: self.seconds_since(row.tunnel.up_since),
             rx_bytes: row.carried.rx_bytes,
             tx_bytes: row.carried.tx_bytes,
-            rx_bytes_per_second: tenths(row.rx_rate),
-            tx_bytes_per_second: tenths(row.tx_rate),
+            rx_bytes_per_second: round_to_tenths(row.rx_rate),
+            tx_bytes_per_second: round_to_tenths(row.tx_rate),
             nodes_served: served.nodes,
             routes: served.routes,
             rtt_seconds: probe
                 .and_then(|probe| probe.rtt)
                 .as_ref()
                 .map(Duration::as_secs_f64),
-            loss_ratio: asked.map(|probe| f64::from(probe.lost) / f64::from(probe.sent)),
+            loss_ratio: probed.map(|probe| f64::from(probe.lost) / f64::from(probe.sent)),
             verdict: self
                 .node
                 .verdicts
                 .iter()
                 .find(|verdict| verdict.slot == slot)
-                .map(|v| v.text.clone()),
+                .map(|verdict| verdict.text.clone()),
         }
     }
 
@@ -159,8 +159,8 @@ impl<'a> View<'a> {
         let entry = |peer: &policies::observation::Candidate| PeerEntry {
             prefix: peer.peer.to_string(),
             endpoints: peer.endpoints.iter().map(ToString::to_string).collect(),
-            confirmed_seconds_ago: self.ago(peer.confirmed_at),
-            failed_seconds_ago: self.ago(peer.failed_at),
+            confirmed_seconds_ago: self.seconds_since(peer.confirmed_at),
+            failed_seconds_ago: self.seconds_since(peer.failed_at),
             failures: peer.failures,
             transit_cost: peer.transit_cost,
             slot: self.slot_of(peer.peer).map(|slot| slot.to_string()),
@@ -168,7 +168,7 @@ impl<'a> View<'a> {
         let peers = self.node.peers.candidates.iter().map(entry).collect();
         PeersDocument {
             version: VERSION,
-            at: self.time(self.now),
+            at: self.wall_time(self.now),
             peers,
         }
     }
@@ -212,8 +212,8 @@ impl<'a> View<'a> {
         };
         RoutesDocument {
             version: VERSION,
-            at: self.time(self.now),
-            babeld_answers: self.node.babel_up(),
+            at: self.wall_time(self.now),
+            babeld_answers: self.node.is_babel_up(),
             neighbours: table
                 .iter()
                 .flat_map(|table| &table.neighbours)
@@ -231,7 +231,7 @@ impl<'a> View<'a> {
     pub(super) fn decisions(&self) -> DecisionsDocument {
         let decision = |entry: &crate::sinks::telemetry::Entry| DecisionEntry {
             number: entry.number,
-            at: self.time(entry.at),
+            at: self.wall_time(entry.at),
             order: entry.order.to_owned(),
             slot: entry.slot.to_string(),
             peer: entry.peer.map(|peer| peer.to_string()),
@@ -249,7 +249,7 @@ impl<'a> View<'a> {
         };
         DecisionsDocument {
             version: VERSION,
-            at: self.time(self.now),
+            at: self.wall_time(self.now),
             dry_run: self.node.identity.dry_run,
             decisions: self.node.log.iter().map(|entry| decision(entry)).collect(),
             verdicts: self.node.verdicts.iter().map(verdict).collect(),
@@ -257,7 +257,7 @@ impl<'a> View<'a> {
     }
 }
 
-fn child(process: &os::process::ProcessReading) -> ProcessEntry {
+fn process_entry(process: &os::process::ProcessReading) -> ProcessEntry {
     ProcessEntry {
         name: process.name.clone(),
         pid: process.pid,
@@ -266,11 +266,11 @@ fn child(process: &os::process::ProcessReading) -> ProcessEntry {
     }
 }
 
-fn number(count: usize) -> u64 {
+fn to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-/// A rate is an estimate: more digits would only be noise.
-fn tenths(rate: f64) -> f64 {
+/// Rounds a rate to one decimal place, since it is only an estimate.
+fn round_to_tenths(rate: f64) -> f64 {
     (rate * 10.0).round() / 10.0
 }

@@ -3,7 +3,7 @@
 use crate::sinks::telemetry::float;
 use procfs::{ProcError, process::LimitValue};
 
-/// Numbers under the names that Prometheus' client libraries use.
+/// The figures that Prometheus' client libraries export for a process.
 pub(super) struct Process {
     pub(super) cpu_seconds: f64,
     pub(super) resident_bytes: f64,
@@ -11,7 +11,7 @@ pub(super) struct Process {
     pub(super) threads: f64,
     pub(super) open_fds: Option<f64>,
     pub(super) max_fds: Option<f64>,
-    /// Seconds after the machine booted.
+    /// When the process started, in seconds after the machine booted.
     pub(super) started_seconds: f64,
 }
 

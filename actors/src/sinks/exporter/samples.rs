@@ -9,29 +9,33 @@ use policies::{
 };
 use std::collections::BTreeMap;
 
-/// The values that a scrape reads.
-pub(super) struct Seen<'a> {
+/// The source of all samples of one scrape.
+pub(super) struct Source<'a> {
     /// The snapshot of the node.
     pub(super) node: &'a Snapshot,
     /// The daemon's own process; `None` if /proc cannot be read.
     pub(super) process: Option<Process>,
 }
 
-/// One sample: a value for each label, in order, and the number.
+/// One sample: the values of the labels, in the order of their names, and the number.
 pub(super) type Sample = (Vec<String>, f64);
 
+/// Converts the value of a label to text.
 pub(super) fn s(text: impl ToString) -> String {
     text.to_string()
 }
 
-pub(super) fn truth(yes: bool) -> f64 {
-    if yes { 1.0 } else { 0.0 }
+/// Returns 1 for true, and 0 for false.
+pub(super) fn truth(is_true: bool) -> f64 {
+    if is_true { 1.0 } else { 0.0 }
 }
 
+/// Returns the one sample of a metric.
 pub(super) fn one<const N: usize>(labels: [&str; N], value: f64) -> Vec<Sample> {
     vec![(labels.into_iter().map(s).collect(), value)]
 }
 
+/// Returns the one sample of a metric without labels, or none.
 pub(super) fn maybe(value: Option<f64>) -> Vec<Sample> {
     value.into_iter().map(|value| (Vec::new(), value)).collect()
 }
@@ -73,7 +77,7 @@ pub(super) fn tunnel(row: &Row) -> Vec<String> {
     vec![s(row.tunnel.slot), s(row.tunnel.peer), s(row.tunnel.role())]
 }
 
-/// Tunnels that exist and those closed lately.
+/// Returns one sample for each tunnel, including those that closed lately.
 pub(super) fn rows(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
     node.rows
         .all()
@@ -81,7 +85,7 @@ pub(super) fn rows(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<
         .collect()
 }
 
-/// Tunnels that exist.
+/// Returns one sample for each tunnel that exists.
 pub(super) fn live(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<Sample> {
     node.rows
         .live()
@@ -115,7 +119,8 @@ pub(super) fn states(node: &Snapshot) -> Vec<Sample> {
         .collect()
 }
 
-/// The transport below a tunnel: from the slot if we accepted it, else from the endpoint.
+/// Returns the transport of a tunnel, which is known from the slot of an accepted one, and from the endpoint of a
+/// dialled one.
 pub(crate) fn transport(row: &Row) -> Option<Transport> {
     match row.tunnel.slot {
         Slot::Accepting(transport, _) => Some(transport),
@@ -170,7 +175,8 @@ pub(super) fn neighbour(
     node: &Snapshot,
     value: fn(&policies::observation::Neighbour) -> Option<f64>,
 ) -> Vec<Sample> {
-    // By slot and peer, since a table that named one twice would make the whole scrape fail.
+    // A map keeps one entry for each slot and peer: if babeld reported a neighbour twice, Prometheus would reject the
+    // whole scrape.
     let all = node.babel.iter().flat_map(|table| &table.neighbours);
     let all: BTreeMap<_, _> = all
         .filter_map(|n| Some(((n.slot, n.peer), value(n)?)))
@@ -240,6 +246,7 @@ pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {
     ["confirmed", "failing", "remembered"].map(of).to_vec()
 }
 
-pub(super) fn own(seen: &Seen, value: impl Fn(&Process) -> Option<f64>) -> Vec<Sample> {
-    maybe(seen.process.as_ref().and_then(value))
+/// Returns a figure of the daemon's own process.
+pub(super) fn own_process(source: &Source, value: impl Fn(&Process) -> Option<f64>) -> Vec<Sample> {
+    maybe(source.process.as_ref().and_then(value))
 }

@@ -1,4 +1,4 @@
-//! The counters of events. Every possible label is present from the start, at 0.
+//! The counters of events. A counter exists from the start, at 0, for each possible value of its labels.
 
 use policies::{
     names::Role,
@@ -6,19 +6,19 @@ use policies::{
 };
 use std::collections::BTreeMap;
 
-/// The outcome of a planned close.
+/// The outcome of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DrainOutcome {
-    /// Traffic had moved; the tunnel was closed.
+    /// Traffic moved away, and the tunnel was closed as planned.
     Completed,
-    /// The tunnel was kept.
+    /// The drain was given up, and the tunnel was kept.
     Abandoned,
-    /// The tunnel closed for another reason meanwhile.
+    /// The tunnel closed for another reason before the drain was complete.
     Interrupted,
 }
 
 impl DrainOutcome {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: &[Self] = &[Self::Completed, Self::Abandoned, Self::Interrupted];
 
     /// The metric label.
@@ -31,32 +31,32 @@ impl DrainOutcome {
     }
 }
 
-/// All that is counted by event; readings are not here, they count themselves.
+/// The numbers of all events. Readings are not counted here; they carry their own counters.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// By labels of order and reason; all that can be are listed from the start.
+    /// Number of decisions, by the labels of order and reason.
     pub decisions: BTreeMap<(&'static str, &'static str), u64>,
-    /// Completed planned closes, by outcome.
+    /// Number of drains that have ended, by outcome.
     pub drains: BTreeMap<DrainOutcome, u64>,
-    /// Tunnels opened, by role.
+    /// Number of opened tunnels, by role.
     pub opened: BTreeMap<Role, u64>,
-    /// Tunnels that came up, by role.
+    /// Number of tunnels that came up, by role.
     pub came_up: BTreeMap<Role, u64>,
-    /// Closed tunnels, by role and reason.
+    /// Number of closed tunnels, by role and reason.
     pub closed: BTreeMap<(Role, CloseReason), u64>,
-    /// Times that the registry answered.
+    /// Number of calls that the registry answered.
     pub registry_answered: u64,
-    /// Times that it did not.
+    /// Number of calls to the registry that failed.
     pub registry_failed: u64,
-    /// RTT probes of candidates that were answered.
+    /// Number of RTT probes of candidates that were answered in time.
     pub candidate_probes_answered: u64,
-    /// RTT probes of candidates that were not answered in time.
+    /// Number of RTT probes of candidates that were not answered in time.
     pub candidate_probes_unanswered: u64,
-    /// Actors restarted after a panic, by name.
-    pub remade: BTreeMap<&'static str, u64>,
+    /// Number of restarts of each actor after a panic, by its name.
+    pub actor_restarts: BTreeMap<&'static str, u64>,
 }
 
-/// Both ends of tunnels that we can be.
+/// The roles that this node can have in a tunnel.
 pub const ROLES: [Role; 2] = [Role::Dialled, Role::Accepted];
 
 impl Counts {
@@ -94,13 +94,13 @@ impl Counts {
             registry_failed: 0,
             candidate_probes_answered: 0,
             candidate_probes_unanswered: 0,
-            remade: actors.iter().map(|actor| (*actor, 0)).collect(),
+            actor_restarts: actors.iter().map(|actor| (*actor, 0)).collect(),
         }
     }
 }
 
 /// Adds one to a counter.
-pub(super) fn bump<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
+pub(super) fn increment<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
     let count = counts.entry(key).or_default();
     *count = count.saturating_add(1);
 }

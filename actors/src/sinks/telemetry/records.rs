@@ -1,4 +1,4 @@
-//! The parts of a snapshot that are not readings: the node itself, decisions, the registry.
+//! The parts of a snapshot that describe the node, its decisions and its calls to the registry.
 
 use policies::{
     names::{Prefix, Slot},
@@ -13,26 +13,26 @@ pub struct Identity {
     pub prefix: Prefix,
     /// The network of this node.
     pub network: Network,
-    /// Version of the software.
+    /// The version of the software.
     pub software: &'static str,
-    /// Commit that the software was built from, or `unknown`.
+    /// The commit that the software was built from, or `unknown`.
     pub revision: &'static str,
-    /// Names of all guarded actors, so that their restarts are counted from 0.
+    /// The names of all guarded actors, so that their restarts are counted from 0.
     pub actors: Vec<&'static str>,
-    /// Orders of the policy are logged only.
+    /// Whether the planner's orders are only logged.
     pub dry_run: bool,
-    /// The time at which the daemon started.
+    /// When the daemon started.
     pub started: Uptime,
 }
 
-/// A decision, or the end of a tunnel, as the log for `warren why` holds it.
+/// An entry of the log for `warren why`: a decision, or the close of a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Counts from 1.
+    /// The number of the entry, counted from 1.
     pub number: u64,
-    /// The time of the decision.
+    /// When the decision was made, or the tunnel closed.
     pub at: Uptime,
-    /// `open`, `drain`, `undrain`, `close`, or `closed` for the end itself.
+    /// The decided order, `open`, `drain`, `undrain` or `close`; `closed` for a tunnel that has closed.
     pub order: &'static str,
     /// The slot that the order concerns.
     pub slot: Slot,
@@ -40,17 +40,17 @@ pub struct Entry {
     pub peer: Option<Prefix>,
     /// The label of the reason.
     pub reason: &'static str,
-    /// The terms that led to the decision.
+    /// The values that led to the decision.
     pub terms: String,
 }
 
-/// The outcome of the last call to the registry.
+/// The last call to the registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryContact {
-    /// The time of the last call.
-    pub asked: Option<Uptime>,
-    /// The time of the last answer.
-    pub answered: Option<Uptime>,
+    /// When the registry was last called.
+    pub called_at: Option<Uptime>,
+    /// When the registry last answered.
+    pub answered_at: Option<Uptime>,
     /// The error of the last call, if it failed.
     pub failure: Option<String>,
 }
@@ -58,8 +58,8 @@ pub struct RegistryContact {
 /// The routes through one slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Nodes that installed routes reach through it.
+    /// Number of nodes to which an installed route leads through the slot.
     pub nodes: u64,
-    /// All routes through it, installed or not.
+    /// Number of routes through the slot, installed or not.
     pub routes: u64,
 }

@@ -1,12 +1,12 @@
-//! One consistent snapshot of the node, kept up to date by the messages of actors.
+//! A consistent snapshot of the node, which the messages of actors update.
 //!
-//! Everything that must survive a restart of the telemetry actor is in it, so that the restarted
-//! actor goes on from the last one published. Parts are shared ([`Arc`]) between snapshots and
-//! copied on change.
+//! It contains everything that must survive a restart of the telemetry actor, so that the restarted
+//! actor continues from the last published snapshot. Successive snapshots share the parts that have not changed
+//! ([`Arc`]).
 
 pub use super::records::{Entry, Identity, RegistryContact, Served};
 use super::{
-    counts::{Counts, DrainOutcome, bump},
+    counts::{Counts, DrainOutcome, increment},
     traffic::{Row, Rows},
 };
 use crate::messages::{
@@ -31,71 +31,71 @@ use wire::{
     control::DECISIONS_KEPT,
 };
 
-/// A table or answer older than this no longer counts as an answer.
+/// Age from which babeld's last answer no longer shows that babeld runs.
 pub const STALE: Duration = Duration::from_secs(10);
 
-/// The snapshot. Moments are [`Uptime`]; [`Snapshot::unix`] converts them to wall time.
+/// The snapshot. Times are [`Uptime`]; [`Snapshot::unix`] converts them to the wall clock's time.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The time at which it was published.
+    /// When the snapshot was published.
     pub at: Uptime,
-    /// The wall clock's time, since 1970 UTC, when the machine booted.
-    pub booted: Duration,
+    /// When the machine booted, as the wall clock's time since 1970 UTC.
+    pub booted_at: Duration,
     /// The facts that never change.
     pub identity: Arc<Identity>,
     /// All tunnels, including those closed in the last half minute.
     pub rows: Rows,
-    /// babeld's tables; `None` while it is down.
+    /// babeld's table; `None` if babeld did not answer the last request.
     pub babel: Option<Arc<BabelTable>>,
     /// The default routes for packets from the network's range.
     pub exit_routes: Arc<ExitRoutes>,
-    /// The time of babeld's last answer.
-    pub babel_answered: Option<Uptime>,
-    /// Routes by slot.
+    /// When babeld last answered.
+    pub babel_answered_at: Option<Uptime>,
+    /// The numbers of nodes and routes that are reached through each slot.
     pub served: Arc<BTreeMap<Slot, Served>>,
-    /// Nodes that babeld has a route to.
+    /// Number of nodes to which babeld has a route.
     pub nodes_known: u64,
-    /// Routes that babeld installed.
+    /// Number of routes that babeld has installed.
     pub routes_installed: u64,
     /// The last reading of the prober.
     pub probes: Arc<BTreeMap<Slot, ProbeReading>>,
     /// The last reading of the peer cache.
     pub peers: Arc<PeersRead>,
-    /// The last reading of the leases.
+    /// The last reading of the leases of port mappings.
     pub leases: Arc<LeasesRead>,
-    /// All supervised processes.
+    /// The last reading of all supervised processes.
     pub processes: Arc<ProcessesRead>,
-    /// The state of the registry, as last seen.
+    /// The last call to the registry.
     pub registry: Arc<RegistryContact>,
-    /// The signed documents.
+    /// The current signed documents.
     pub documents: Arc<CurrentDocuments>,
-    /// End of the node's certificate, seconds since 1970 UTC.
+    /// When the node's certificate expires, in seconds since 1970 UTC.
     pub certificate_not_after: Option<u64>,
     /// The counters of events.
     pub counts: Arc<Counts>,
-    /// The last decisions, oldest first.
+    /// The last entries of the log for `warren why`, oldest first.
     pub log: Arc<VecDeque<Arc<Entry>>>,
-    /// Decisions and ends logged since the start.
-    pub logged: u64,
-    /// The planner's opinions.
+    /// Number of entries logged since the start.
+    pub entries_logged: u64,
+    /// The planner's verdict on each tunnel.
     pub verdicts: Arc<Vec<Verdict>>,
-    /// Slots with a drain that is not over.
+    /// The slots of tunnels that drain.
     pub draining: Arc<BTreeSet<Slot>>,
-    /// Readings that full mailboxes refused.
+    /// Number of readings that were dropped because a mailbox was full.
     pub readings_dropped: u64,
 }
 
 impl Snapshot {
-    /// The snapshot before any message.
-    pub fn new(identity: Identity, booted: Duration) -> Self {
+    /// Builds the snapshot of a node whose actors have sent no message yet.
+    pub fn new(identity: Identity, booted_at: Duration) -> Self {
         let at = identity.started;
         Self {
             at,
-            booted,
+            booted_at,
             rows: Rows::default(),
             babel: None,
             exit_routes: Arc::default(),
-            babel_answered: None,
+            babel_answered_at: None,
             served: Arc::default(),
             nodes_known: 0,
             routes_installed: 0,
@@ -117,7 +117,7 @@ impl Snapshot {
             certificate_not_after: None,
             counts: Arc::new(Counts::new(&identity.actors)),
             log: Arc::default(),
-            logged: 0,
+            entries_logged: 0,
             verdicts: Arc::default(),
             draining: Arc::default(),
             readings_dropped: 0,
@@ -125,61 +125,63 @@ impl Snapshot {
         }
     }
 
-    /// The wall clock's time of a moment, since 1970 UTC.
+    /// Converts a time to the wall clock's time since 1970 UTC.
     pub fn unix(&self, at: Uptime) -> Duration {
-        self.booted.saturating_add(at.0)
+        self.booted_at.saturating_add(at.0)
     }
 
-    /// babeld answered lately, and a tunnel is up or the registry answered when last asked.
-    pub fn ready(&self) -> bool {
-        let reaches = self.rows.live().any(Row::carries) || self.registry_up();
-        self.babel_up() && reaches
+    /// Returns whether the node is ready: babeld has answered lately, and a tunnel is up or the registry answered
+    /// the last call.
+    pub fn is_ready(&self) -> bool {
+        let is_connected = self.rows.live().any(Row::is_up) || self.is_registry_up();
+        self.is_babel_up() && is_connected
     }
 
-    /// babeld answered lately.
-    pub fn babel_up(&self) -> bool {
+    /// Returns whether babeld has answered within the last [`STALE`].
+    pub fn is_babel_up(&self) -> bool {
         self.babel.is_some()
             && self
-                .babel_answered
+                .babel_answered_at
                 .is_some_and(|at| self.at.since(at) < STALE)
     }
 
-    /// The registry answered when last asked.
-    pub fn registry_up(&self) -> bool {
-        self.registry.answered.is_some() && self.registry.failure.is_none()
+    /// Returns whether the registry answered the last call.
+    pub fn is_registry_up(&self) -> bool {
+        self.registry.answered_at.is_some() && self.registry.failure.is_none()
     }
 
-    /// The least release that the network asks for, where that is newer than ours.
-    pub fn wants_newer(&self) -> Option<&str> {
+    /// Returns the minimum release that the network requires, if it is newer than this one.
+    pub fn required_release(&self) -> Option<&str> {
         self.documents
             .network()?
             .required_release_above(self.identity.software)
     }
 
-    /// The node by which packets leave the network: ourselves, or the gateway of the default route that is used.
+    /// Returns the exit gateway by which this node's packets leave the network: this node itself, or the gateway of
+    /// the installed default route.
     pub fn gateway(&self) -> Option<Prefix> {
-        let used = |route: &&DefaultRoute| route.installed && route.metric != INFINITY;
-        let others = || {
+        let is_used = |route: &&DefaultRoute| route.installed && route.metric != INFINITY;
+        let other_gateway = || {
             self.exit_routes
                 .routes
                 .iter()
-                .find(used)
+                .find(is_used)
                 .map(|route| route.gateway)
         };
         if self.exit_routes.own {
             Some(self.identity.prefix)
         } else {
-            others()
+            other_gateway()
         }
     }
 
-    /// The routes through a slot.
+    /// Returns the numbers of nodes and routes that are reached through a slot.
     pub fn served_by(&self, slot: Slot) -> Served {
         self.served.get(&slot).copied().unwrap_or_default()
     }
 
-    /// babeld was read.
-    pub fn routes(&mut self, reading: RoutesRead) {
+    /// Records a reading of babeld's tables.
+    pub fn on_routes_read(&mut self, reading: RoutesRead) {
         if *self.exit_routes != reading.exit_routes {
             self.exit_routes = Arc::new(reading.exit_routes);
         }
@@ -214,11 +216,11 @@ impl Snapshot {
         self.nodes_known = length(known.len());
         self.routes_installed = length(table.routes.iter().filter(|route| route.installed).count());
         self.babel = Some(Arc::new(table));
-        self.babel_answered = Some(reading.at);
+        self.babel_answered_at = Some(reading.at);
     }
 
-    /// Tunnels were probed.
-    pub fn probed(&mut self, reading: ProbesRead) {
+    /// Records a reading of the probes of all tunnels.
+    pub fn on_probes_read(&mut self, reading: ProbesRead) {
         self.probes = Arc::new(
             reading
                 .probes
@@ -228,31 +230,31 @@ impl Snapshot {
         );
     }
 
-    /// Takes note of an opened tunnel.
-    pub fn opened(&mut self, fact: &TunnelOpened) {
-        bump(
+    /// Counts an opened tunnel, and adds it.
+    pub fn on_tunnel_opened(&mut self, fact: &TunnelOpened) {
+        increment(
             &mut Arc::make_mut(&mut self.counts).opened,
             fact.slot.role(),
         );
-        self.rows.opened(fact);
+        self.rows.on_tunnel_opened(fact);
     }
 
-    /// A tunnel came up.
-    pub fn came_up(&mut self, fact: &TunnelCameUp) {
-        bump(
+    /// Counts a tunnel that came up.
+    pub fn on_tunnel_up(&mut self, fact: &TunnelCameUp) {
+        increment(
             &mut Arc::make_mut(&mut self.counts).came_up,
             fact.slot.role(),
         );
     }
 
-    /// A tunnel was closed.
-    pub fn closed(&mut self, fact: &TunnelClosed) {
+    /// Counts and logs a closed tunnel.
+    pub fn on_tunnel_closed(&mut self, fact: &TunnelClosed) {
         let counts = Arc::make_mut(&mut self.counts);
-        bump(&mut counts.closed, (fact.slot.role(), fact.reason));
+        increment(&mut counts.closed, (fact.slot.role(), fact.reason));
         if Arc::make_mut(&mut self.draining).remove(&fact.slot) {
-            bump(&mut counts.drains, DrainOutcome::Interrupted);
+            increment(&mut counts.drains, DrainOutcome::Interrupted);
         }
-        let carried = self.rows.closed(fact).unwrap_or_default();
+        let carried = self.rows.on_tunnel_closed(fact).unwrap_or_default();
         let terms = format!(
             "lived={} s received={} B sent={} B",
             fact.lived.as_secs(),
@@ -269,17 +271,17 @@ impl Snapshot {
         );
     }
 
-    /// Orders were decided, or verdicts reached.
-    pub fn decided(&mut self, fact: Decided) {
+    /// Counts and logs decisions, and records the planner's verdicts.
+    pub fn on_decided(&mut self, fact: Decided) {
         for decision in fact.decisions {
             let (order, reason) = (decision.order.label(), decision.order.reason_label());
             let slot = decision.order.slot();
-            bump(
+            increment(
                 &mut Arc::make_mut(&mut self.counts).decisions,
                 (order, reason),
             );
-            if let Some(outcome) = self.drain(&decision.order) {
-                bump(&mut Arc::make_mut(&mut self.counts).drains, outcome);
+            if let Some(outcome) = self.update_draining(&decision.order) {
+                increment(&mut Arc::make_mut(&mut self.counts).drains, outcome);
             }
             let peer = match decision.order {
                 Order::Open { peer, .. } => Some(peer),
@@ -296,8 +298,8 @@ impl Snapshot {
         }
     }
 
-    /// Follows planned closes; returns the outcome of one that is complete.
-    fn drain(&mut self, order: &Order) -> Option<DrainOutcome> {
+    /// Records which tunnels drain; returns the outcome of a drain that this order ends.
+    fn update_draining(&mut self, order: &Order) -> Option<DrainOutcome> {
         let draining = Arc::make_mut(&mut self.draining);
         match order {
             Order::Open { .. } => None,
@@ -319,10 +321,10 @@ impl Snapshot {
         reason: &'static str,
         terms: String,
     ) {
-        self.logged = self.logged.saturating_add(1);
+        self.entries_logged = self.entries_logged.saturating_add(1);
         let log = Arc::make_mut(&mut self.log);
         log.push_back(Arc::new(Entry {
-            number: self.logged,
+            number: self.entries_logged,
             at,
             order,
             slot,
@@ -336,7 +338,7 @@ impl Snapshot {
     }
 
     /// Counts an RTT probe of a candidate.
-    pub fn candidate_probed(&mut self, fact: CandidateProbed) {
+    pub fn on_candidate_probed(&mut self, fact: CandidateProbed) {
         let counts = Arc::make_mut(&mut self.counts);
         let count = if fact.answered {
             &mut counts.candidate_probes_answered
@@ -346,13 +348,13 @@ impl Snapshot {
         *count = count.saturating_add(1);
     }
 
-    /// The registry answered or did not.
-    pub fn registry_contacted(&mut self, fact: RegistryContacted) {
+    /// Counts a call to the registry, and records its result.
+    pub fn on_registry_contacted(&mut self, fact: RegistryContacted) {
         let counts = Arc::make_mut(&mut self.counts);
         let registry = Arc::make_mut(&mut self.registry);
-        registry.asked = Some(fact.at);
+        registry.called_at = Some(fact.at);
         if fact.failure.is_none() {
-            registry.answered = Some(fact.at);
+            registry.answered_at = Some(fact.at);
             counts.registry_answered = counts.registry_answered.saturating_add(1);
         } else {
             counts.registry_failed = counts.registry_failed.saturating_add(1);
@@ -361,8 +363,11 @@ impl Snapshot {
     }
 
     /// Counts the restart of an actor.
-    pub fn actor_restarted(&mut self, fact: &ActorRestarted) {
-        bump(&mut Arc::make_mut(&mut self.counts).remade, fact.actor);
+    pub fn on_actor_restarted(&mut self, fact: &ActorRestarted) {
+        increment(
+            &mut Arc::make_mut(&mut self.counts).actor_restarts,
+            fact.actor,
+        );
     }
 }
 

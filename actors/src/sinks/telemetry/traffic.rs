@@ -1,7 +1,7 @@
-//! What each tunnel carried, from complete readings of link counters.
+//! The traffic of each tunnel, computed from the counters of its link.
 //!
-//! A slot's counters go on from tunnel to tunnel; a tunnel's own begin at 0 when it is opened. Sums by
-//! role are taken over slots, not tunnels, so that a tunnel's last bytes stay in them.
+//! The counters of a slot continue from one tunnel to the next; those of a tunnel start at 0 when it is opened.
+//! Sums by role are computed from slots, not from tunnels, so that they include the last bytes of a tunnel.
 
 use crate::messages::{LinksSampled, TunnelClosed, TunnelOpened};
 use policies::{
@@ -11,26 +11,27 @@ use policies::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
-/// A closed tunnel is shown this long, so that two scrapes 15 s apart see its last bytes.
+/// Time for which a closed tunnel is still shown, so that two scrapes 15 s apart see its last bytes.
 pub const SHOWN_AFTER_CLOSE: Duration = Duration::from_secs(30);
 
-/// Rates are smoothed over this time.
+/// Time constant of the smoothing of rates, in seconds.
 const SMOOTHING_S: f64 = 5.0;
 
-/// One tunnel and what it carried.
+/// One tunnel and its traffic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// As last read.
+    /// The tunnel, as last read.
     pub tunnel: TunnelReading,
-    /// The time at which the tunnel closed.
-    pub closed: Option<Uptime>,
-    /// Frames through this tunnel since it was opened.
+    /// When the tunnel closed; `None` if it has not.
+    pub closed_at: Option<Uptime>,
+    /// The traffic of this tunnel since it was opened.
     pub carried: LinkCounters,
-    /// Bytes per second received, smoothed.
+    /// The smoothed rate of received bytes per second.
     pub rx_rate: f64,
-    /// Bytes per second sent, smoothed.
+    /// The smoothed rate of sent bytes per second.
     pub tx_rate: f64,
-    read: Option<Uptime>,
+    /// When the counters were last read.
+    read_at: Option<Uptime>,
 }
 
 impl Row {
@@ -38,46 +39,48 @@ impl Row {
         let carried = LinkCounters::default();
         Self {
             tunnel,
-            closed: None,
+            closed_at: None,
             carried,
             rx_rate: 0.0,
             tx_rate: 0.0,
-            read: None,
+            read_at: None,
         }
     }
 
-    /// Returns whether frames pass.
-    pub fn carries(&self) -> bool {
-        self.closed.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
+    /// Returns whether the tunnel is up, so that frames pass. A draining tunnel is still up.
+    pub fn is_up(&self) -> bool {
+        self.closed_at.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
     }
 
-    fn grow(&mut self, by: LinkCounters, at: Uptime) {
-        self.carried = sum(self.carried, by);
-        if let Some(read) = self.read.replace(at) {
-            let span = at.since(read).as_secs_f64();
-            if span > 0.0 {
-                let weight = 1.0 - (-span / SMOOTHING_S).exp();
-                self.rx_rate += (float(by.rx_bytes) / span - self.rx_rate) * weight;
-                self.tx_rate += (float(by.tx_bytes) / span - self.tx_rate) * weight;
+    /// Adds the traffic since the last reading, and updates the rates.
+    fn add_traffic(&mut self, increase: LinkCounters, at: Uptime) {
+        self.carried = sum(self.carried, increase);
+        if let Some(last_read_at) = self.read_at.replace(at) {
+            let seconds = at.since(last_read_at).as_secs_f64();
+            if seconds > 0.0 {
+                let weight = 1.0 - (-seconds / SMOOTHING_S).exp();
+                self.rx_rate += (float(increase.rx_bytes) / seconds - self.rx_rate) * weight;
+                self.tx_rate += (float(increase.tx_bytes) / seconds - self.tx_rate) * weight;
             }
         }
     }
 }
 
-/// The traffic of a slot in all its tunnels.
+/// The traffic of all tunnels that a slot has had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Total {
-    last: LinkCounters,
-    all: LinkCounters,
+struct SlotTraffic {
+    last_reading: LinkCounters,
+    total: LinkCounters,
 }
 
-impl Total {
-    /// Takes a reading, and returns the growth since the last one. A recreated link counts from 0.
-    fn read(&mut self, now: LinkCounters) -> LinkCounters {
-        let grown = now.since(self.last).unwrap_or(now);
-        self.last = now;
-        self.all = sum(self.all, grown);
-        grown
+impl SlotTraffic {
+    /// Records a reading, and returns the increase since the last one. If the link was recreated, its counters
+    /// have started at 0 again.
+    fn add_reading(&mut self, reading: LinkCounters) -> LinkCounters {
+        let increase = reading.since(self.last_reading).unwrap_or(reading);
+        self.last_reading = reading;
+        self.total = sum(self.total, increase);
+        increase
     }
 }
 
@@ -85,73 +88,77 @@ impl Total {
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     live: BTreeMap<Slot, Row>,
+    /// The tunnels that closed less than [`SHOWN_AFTER_CLOSE`] ago.
     closed: Vec<Row>,
-    totals: BTreeMap<Slot, Total>,
+    slots: BTreeMap<Slot, SlotTraffic>,
 }
 
 impl Rows {
-    /// Tunnels that exist, by slot.
+    /// Returns the tunnels that exist, by slot.
     pub fn live(&self) -> impl Iterator<Item = &Row> {
         self.live.values()
     }
 
-    /// Tunnels that exist, then those closed less than [`SHOWN_AFTER_CLOSE`] ago.
+    /// Returns the tunnels that exist, and then those that closed less than [`SHOWN_AFTER_CLOSE`] ago.
     pub fn all(&self) -> impl Iterator<Item = &Row> {
         self.live.values().chain(&self.closed)
     }
 
-    /// Who is at the other end of a slot.
+    /// Returns the peer of the tunnel on a slot.
     pub fn peer(&self, slot: Slot) -> Option<Prefix> {
         self.live.get(&slot).map(|row| row.tunnel.peer)
     }
 
-    /// All that slots of a role carried since they were made.
+    /// Returns the traffic of all slots of a role since the daemon started.
     pub fn total(&self, role: Role) -> LinkCounters {
-        let of_role = self.totals.iter().filter(|(slot, _)| slot.role() == role);
-        of_role.fold(LinkCounters::default(), |all, (_, total)| {
-            sum(all, total.all)
+        let of_role = self.slots.iter().filter(|(slot, _)| slot.role() == role);
+        of_role.fold(LinkCounters::default(), |total, (_, traffic)| {
+            sum(total, traffic.total)
         })
     }
 
-    /// Takes a complete reading: tunnels that are not in it are closed.
-    pub fn sampled(&mut self, reading: LinksSampled) {
+    /// Records a reading of all tunnels; a tunnel that is not in it has closed.
+    pub fn on_links_sampled(&mut self, reading: LinksSampled) {
         let at = reading.at;
         let mut before = std::mem::take(&mut self.live);
         for link in reading.links {
             let slot = link.tunnel.slot;
-            if self.closed_after(slot, link.tunnel.peer, at) {
+            if self.has_closed_since(slot, link.tunnel.peer, at) {
                 continue;
             }
             let same = |row: &Row| row.tunnel.peer == link.tunnel.peer;
             let row = match before.remove(&slot) {
                 Some(row) if same(&row) => row,
                 other => {
-                    self.retire(other, at);
+                    self.move_to_closed(other, at);
                     Row::new(link.tunnel.clone())
                 }
             };
-            let grown = self.totals.entry(slot).or_default().read(link.counters);
-            self.begin(Row {
+            let increase = self
+                .slots
+                .entry(slot)
+                .or_default()
+                .add_reading(link.counters);
+            self.insert_live(Row {
                 tunnel: link.tunnel,
                 ..row
             })
-            .grow(grown, at);
+            .add_traffic(increase, at);
         }
         before
             .into_values()
-            .for_each(|row| self.retire(Some(row), at));
+            .for_each(|row| self.move_to_closed(Some(row), at));
         self.closed.retain(|row| {
-            row.closed
-                .is_some_and(|closed| at.since(closed) < SHOWN_AFTER_CLOSE)
+            row.closed_at
+                .is_some_and(|closed_at| at.since(closed_at) < SHOWN_AFTER_CLOSE)
         });
     }
 
-    /// Takes note of an opened tunnel: its counters start at 0, even if the same peer was there
-    /// before.
-    pub fn opened(&mut self, fact: &TunnelOpened) {
+    /// Adds an opened tunnel. Its counters start at 0, even if the slot's last tunnel had the same peer.
+    pub fn on_tunnel_opened(&mut self, fact: &TunnelOpened) {
         let (slot, peer, since) = (fact.slot, fact.peer, fact.at);
         let closed = self.live.remove(&slot);
-        self.retire(closed, since);
+        self.move_to_closed(closed, since);
         let phase = Phase::Connecting;
         let tunnel = TunnelReading {
             slot,
@@ -161,44 +168,45 @@ impl Rows {
             up_since: None,
             endpoint: None,
         };
-        self.begin(Row::new(tunnel));
+        self.insert_live(Row::new(tunnel));
     }
 
-    /// Takes note of a closed tunnel, and returns its traffic. A reading taken before the close
-    /// comes too late.
-    pub fn closed(&mut self, fact: &TunnelClosed) -> Option<LinkCounters> {
+    /// Moves a closed tunnel to the closed ones, and returns its traffic. Readings that were taken before the close
+    /// but arrive after it are ignored.
+    pub fn on_tunnel_closed(&mut self, fact: &TunnelClosed) -> Option<LinkCounters> {
         let row = self
             .live
             .remove(&fact.slot)
             .filter(|row| row.tunnel.peer == fact.peer)?;
         let carried = row.carried;
-        self.retire(Some(row), fact.at);
+        self.move_to_closed(Some(row), fact.at);
         Some(carried)
     }
 
-    /// Whether this tunnel's end is already known to lie after `at`.
-    fn closed_after(&self, slot: Slot, peer: Prefix, at: Uptime) -> bool {
+    /// Returns whether this tunnel has closed at the time `at` or later.
+    fn has_closed_since(&self, slot: Slot, peer: Prefix, at: Uptime) -> bool {
         let same = |row: &&Row| row.tunnel.slot == slot && row.tunnel.peer == peer;
         self.closed
             .iter()
             .filter(same)
-            .any(|row| row.closed.is_some_and(|closed| at <= closed))
+            .any(|row| row.closed_at.is_some_and(|closed_at| at <= closed_at))
     }
 
-    /// Enters a row; a closed tunnel with the same peer on the same slot would be the same series.
-    fn begin(&mut self, row: Row) -> &mut Row {
+    /// Adds a row of a tunnel that exists. Removes a closed tunnel with the same peer on the same slot, since both
+    /// would have the same labels.
+    fn insert_live(&mut self, row: Row) -> &mut Row {
         let slot = row.tunnel.slot;
         self.closed
             .retain(|old| old.tunnel.slot != slot || old.tunnel.peer != row.tunnel.peer);
         self.live.entry(slot).insert_entry(row).into_mut()
     }
 
-    fn retire(&mut self, row: Option<Row>, at: Uptime) {
+    fn move_to_closed(&mut self, row: Option<Row>, at: Uptime) {
         let Some(row) = row else { return };
         self.closed
             .retain(|old| old.tunnel.slot != row.tunnel.slot || old.tunnel.peer != row.tunnel.peer);
         self.closed.push(Row {
-            closed: Some(at),
+            closed_at: Some(at),
             rx_rate: 0.0,
             tx_rate: 0.0,
             ..row
@@ -215,7 +223,7 @@ fn sum(a: LinkCounters, b: LinkCounters) -> LinkCounters {
     }
 }
 
-/// The nearest floating-point number.
+/// Converts a number to the nearest floating-point number.
 pub fn float(n: u64) -> f64 {
     let high = u32::try_from(n >> 32).unwrap_or(u32::MAX);
     let low = u32::try_from(n & 0xffff_ffff).unwrap_or(u32::MAX);
@@ -276,7 +284,7 @@ mod tests {
                 (
                     row.tunnel.peer.number(),
                     row.carried.rx_bytes,
-                    row.closed.is_some(),
+                    row.closed_at.is_some(),
                 )
             })
             .collect();
@@ -284,11 +292,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_counts_from_its_own_begin_and_the_sum_keeps_all() {
+    fn a_tunnel_counts_from_its_start_and_the_total_includes_closed_tunnels() {
         let mut rows = Rows::default();
-        rows.sampled(sample(1, &[(SLOT, 7, 100)]));
-        rows.sampled(sample(2, &[(SLOT, 7, 300)]));
-        rows.sampled(sample(3, &[(SLOT, 8, 350)]));
+        rows.on_links_sampled(sample(1, &[(SLOT, 7, 100)]));
+        rows.on_links_sampled(sample(2, &[(SLOT, 7, 300)]));
+        rows.on_links_sampled(sample(3, &[(SLOT, 8, 350)]));
         check(&rows, &[(8, 50, false), (7, 300, true)]);
         assert_eq!(rows.total(Role::Dialled).rx_bytes, 350);
         assert_eq!(rows.total(Role::Accepted).rx_bytes, 0);
@@ -297,44 +305,44 @@ mod tests {
     #[test]
     fn a_closed_tunnel_is_shown_for_half_a_minute() {
         let mut rows = Rows::default();
-        rows.sampled(sample(1, &[(SLOT, 7, 100)]));
-        assert_eq!(rows.closed(&closed(2, 7)).unwrap().rx_bytes, 100);
-        rows.sampled(sample(31, &[]));
+        rows.on_links_sampled(sample(1, &[(SLOT, 7, 100)]));
+        assert_eq!(rows.on_tunnel_closed(&closed(2, 7)).unwrap().rx_bytes, 100);
+        rows.on_links_sampled(sample(31, &[]));
         check(&rows, &[(7, 100, true)]);
-        rows.sampled(sample(32, &[]));
+        rows.on_links_sampled(sample(32, &[]));
         check(&rows, &[]);
         assert_eq!(rows.total(Role::Dialled).rx_bytes, 100);
     }
 
     #[test]
-    fn a_reading_taken_before_the_end_does_not_bring_the_tunnel_back() {
+    fn a_reading_taken_before_the_close_does_not_bring_the_tunnel_back() {
         let mut rows = Rows::default();
-        rows.sampled(sample(1, &[(SLOT, 7, 100)]));
-        rows.closed(&closed(3, 7));
-        rows.sampled(sample(2, &[(SLOT, 7, 120)]));
+        rows.on_links_sampled(sample(1, &[(SLOT, 7, 100)]));
+        rows.on_tunnel_closed(&closed(3, 7));
+        rows.on_links_sampled(sample(2, &[(SLOT, 7, 120)]));
         check(&rows, &[(7, 100, true)]);
     }
 
     #[test]
-    fn the_same_peer_on_the_same_slot_is_one_series_that_starts_again() {
+    fn a_new_tunnel_to_the_same_peer_on_the_same_slot_starts_at_zero() {
         let mut rows = Rows::default();
-        rows.sampled(sample(1, &[(SLOT, 7, 100)]));
-        rows.closed(&closed(2, 7));
-        rows.opened(&TunnelOpened {
+        rows.on_links_sampled(sample(1, &[(SLOT, 7, 100)]));
+        rows.on_tunnel_closed(&closed(2, 7));
+        rows.on_tunnel_opened(&TunnelOpened {
             at: Uptime::from_secs(3),
             slot: SLOT,
             peer: peer(7),
         });
         check(&rows, &[(7, 0, false)]);
-        rows.sampled(sample(4, &[(SLOT, 7, 130)]));
+        rows.on_links_sampled(sample(4, &[(SLOT, 7, 130)]));
         check(&rows, &[(7, 30, false)]);
     }
 
     #[test]
     fn a_recreated_link_counts_from_zero_and_loses_nothing() {
         let mut rows = Rows::default();
-        rows.sampled(sample(1, &[(SLOT, 7, 100)]));
-        rows.sampled(sample(2, &[(SLOT, 7, 30)]));
+        rows.on_links_sampled(sample(1, &[(SLOT, 7, 100)]));
+        rows.on_links_sampled(sample(2, &[(SLOT, 7, 30)]));
         check(&rows, &[(7, 130, false)]);
         assert_eq!(rows.total(Role::Dialled).rx_bytes, 130);
     }
@@ -343,7 +351,7 @@ mod tests {
     fn a_steady_flow_has_its_rate() {
         let mut rows = Rows::default();
         for second in 0..60 {
-            rows.sampled(sample(second, &[(SLOT, 7, second * 1_000)]));
+            rows.on_links_sampled(sample(second, &[(SLOT, 7, second * 1_000)]));
         }
         let rate = rows.live().next().unwrap().rx_rate;
         assert!((rate - 1_000.0).abs() < 1.0, "{rate}");
