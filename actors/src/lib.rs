@@ -1,8 +1,8 @@
-//! The actors of a node, by rank: sources observe, deciders decide, effects act, sinks show.
+//! The actors of a node, in four ranks: sources observe, deciders decide, effects act, sinks publish.
 //!
-//! Messages flow from left to right only, so a circle of addresses cannot be written
-//! (`docs/ARCHITECTURE.md` has the drawing). What outlives an actor lies in [`store`], outside of all of
-//! them; [`guardian`] restarts an actor that panicked.
+//! Messages flow only from an earlier rank to a later one, so that no cycle can arise
+//! (`docs/ARCHITECTURE.md` has a drawing). State that outlives the actors is in [`store`]; a
+//! [`guardian`] restarts an actor that panicked.
 
 pub mod deciders;
 pub mod effects;

@@ -1,8 +1,8 @@
 //! The messages between actors: facts in the past tense, orders in the imperative.
 //!
 //! All have the result `()`, so no actor waits for another. A reading is complete and replaces the
-//! one before it ([`offer`]); life-cycle events and orders come from bounded producers and go by
-//! `do_send`.
+//! previous one, so it is sent by [`offer`], which drops it if the mailbox is full. Orders and
+//! life-cycle events are few, and are sent by `do_send`, which always delivers.
 
 use actix::{Message, Recipient};
 use membership::documents::CurrentDocuments;
@@ -25,118 +25,119 @@ use std::{
 };
 use wire::{babel::ExitRoutes, registry::DocumentKind, signed::SignedDocument};
 
-static DROPPED: AtomicU64 = AtomicU64::new(0);
+static DROPPED_READINGS: AtomicU64 = AtomicU64::new(0);
 
-/// Hands over a reading, or counts it as dropped where the mailbox is full: the next replaces it.
+/// Sends a reading, or counts it as dropped if the mailbox is full; the next reading makes up for it.
 pub fn offer<M>(to: &Recipient<M>, reading: M)
 where
     M: Message<Result = ()> + Send + 'static,
 {
     if to.try_send(reading).is_err() {
-        DROPPED.fetch_add(1, Ordering::Relaxed);
+        DROPPED_READINGS.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// How many readings full mailboxes have refused since the start.
+/// Returns how many readings were dropped since the start because a mailbox was full.
 pub fn dropped_readings() -> u64 {
-    DROPPED.load(Ordering::Relaxed)
+    DROPPED_READINGS.load(Ordering::Relaxed)
 }
 
-/// All links with a tunnel were read at `at`.
+/// The counters of all links with a tunnel were read.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct LinksSampled {
-    /// The time of the reading.
+    /// When the reading was taken.
     pub at: Uptime,
     /// Every tunnel with its link's counters.
     pub links: Vec<LinkReading>,
-    /// Dialling slots that may take a new tunnel now.
+    /// The dialling slots on which a tunnel can be opened now.
     pub free_slots: Vec<Slot>,
-    /// Whether any peer ever got through to our servers in this run.
+    /// Whether any peer has connected to one of our servers since the daemon started.
     pub was_reached: bool,
 }
 
-/// babeld was asked for its tables.
+/// babeld was asked for its tables. While babeld does not run, nothing is sent, unless a tunnel
+/// drains; a receiver tells by `at` whether its last table is too old.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct RoutesRead {
-    /// The time of the reading.
+    /// When the reading was taken.
     pub at: Uptime,
-    /// `None`: babeld is down or did not answer.
+    /// babeld's neighbours and routes; `None` if babeld did not answer.
     pub table: Option<BabelTable>,
-    /// The default routes for packets from the network's range; empty if `table` is `None`.
+    /// The default routes for packets from the network's range; empty if babeld did not answer.
     pub exit_routes: ExitRoutes,
 }
 
-/// The prober has a new reading of all tunnels.
+/// The results of the probes of all tunnels were read.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ProbesRead {
-    /// The time of the reading.
+    /// When the reading was taken.
     pub at: Uptime,
-    /// One entry a tunnel.
+    /// One entry for each tunnel.
     pub probes: Vec<ProbeReading>,
 }
 
 /// The source of a report about a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerSource {
-    /// The registry's bootstrap answer.
+    /// The registry, in its answer to a node that asks for peers.
     Registry,
-    /// That node itself, over the overlay.
+    /// The peer itself, over the overlay.
     Itself,
-    /// Another node's sample.
+    /// Another node, which reported some of the peers that it knows.
     Gossip,
 }
 
-/// Somebody reported where peers can be dialled. The endpoints are filtered: none is our own,
-/// loopback, link-local, in the overlay or (unless configured) private.
+/// The registry or a node reported where peers can be dialled. The endpoints are filtered: none is our
+/// own, loopback, link-local, in the overlay or (unless configured) private.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct PeersReported {
-    /// The time of the reading.
+    /// When the report arrived.
     pub at: Uptime,
     /// The source of the report.
     pub source: PeerSource,
-    /// Of each peer.
+    /// The endpoints of each peer.
     pub peers: Vec<PeerReport>,
 }
 
-/// All peers of the cache that could be dialled.
+/// The peer cache was read: all peers that could be dialled.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct PeersRead {
-    /// The time of the reading.
+    /// When the reading was taken.
     pub at: Uptime,
-    /// Sorted by prefix.
+    /// The peers, sorted by prefix.
     pub candidates: Vec<Candidate>,
 }
 
-/// Round trips to peers without a tunnel were measured, or route views of peers were fetched.
+/// Round-trip times to peers without a tunnel were measured, or route views of peers were fetched.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct CandidatesMeasured {
-    /// The time of the reading.
+    /// When the reading was taken.
     pub at: Uptime,
-    /// Round trips, sorted by peer.
+    /// All measured round-trip times, sorted by peer.
     pub candidate_rtts: Vec<CandidateRtt>,
-    /// Views, sorted by peer.
+    /// All route views, sorted by peer.
     pub views: Vec<PeerRouteView>,
 }
 
-/// One RTT probe of a candidate is complete.
+/// One RTT probe of a candidate was answered, or timed out.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct CandidateProbed {
-    /// The time of the reading.
+    /// When it happened.
     pub at: Uptime,
     /// The prefix of the probed node.
     pub peer: Prefix,
-    /// Whether an answer came in time.
+    /// Whether the answer came in time.
     pub answered: bool,
 }
 
-/// An order, from the planner or from the prober.
+/// The planner or the prober gave an order.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Ordered {
@@ -144,11 +145,11 @@ pub struct Ordered {
     pub order: Order,
 }
 
-/// A tunnel was dialled, or a peer was let in.
+/// A dial started, or a server accepted a client; no frame has passed yet.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelOpened {
-    /// The time of the event.
+    /// When it happened.
     pub at: Uptime,
     /// The slot of the tunnel.
     pub slot: Slot,
@@ -160,7 +161,7 @@ pub struct TunnelOpened {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelCameUp {
-    /// The time of the event.
+    /// When it happened.
     pub at: Uptime,
     /// The slot of the tunnel.
     pub slot: Slot,
@@ -168,19 +169,19 @@ pub struct TunnelCameUp {
     pub peer: Prefix,
 }
 
-/// A tunnel is closed.
+/// A tunnel closed, whether it had come up or not.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelClosed {
-    /// The time of the event.
+    /// When it happened.
     pub at: Uptime,
-    /// The slot that the tunnel had.
+    /// The slot of the tunnel.
     pub slot: Slot,
     /// The prefix of the node at the other end.
     pub peer: Prefix,
     /// The reason of the close.
     pub reason: CloseReason,
-    /// How long it was up; zero where it never was.
+    /// How long the tunnel was up; zero if it never came up.
     pub lived: Duration,
 }
 
@@ -188,15 +189,15 @@ pub struct TunnelClosed {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Decided {
-    /// The time of the reading.
+    /// When the decisions were made.
     pub at: Uptime,
-    /// The orders with the terms by which they were decided; none where the planner leaves things as they are.
+    /// The orders, each with the values that led to it; empty if the planner changes nothing.
     pub decisions: Vec<Decision>,
-    /// What the planner thinks of each tunnel now, for `warren why`; `None` where another policy decided.
+    /// The planner's verdict on each tunnel, for `warren why`; `None` if a rolling restart or a revocation decided.
     pub verdicts: Option<Vec<policies::planner::Verdict>>,
 }
 
-/// Writes the one log line of a decision.
+/// Logs a decision in one line.
 pub(crate) fn log_decision(decision: &Decision) {
     let terms = decision.terms.as_str();
     match &decision.order {
@@ -218,38 +219,38 @@ pub(crate) fn log_decision(decision: &Decision) {
     }
 }
 
-/// How far the drains of accepted tunnels are, by whatever reason they drain.
+/// The drains of accepted tunnels were observed, whatever the reason of each drain.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct DrainsRead {
-    /// Whether each draining tunnel may be closed without loss.
+    /// For each draining accepted tunnel, whether it carries nothing any more and can be closed without loss.
     pub tunnels: BTreeMap<Slot, bool>,
 }
 
-/// Reading of all port leases.
+/// All leases of port mappings were read.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct LeasesRead {
-    /// The time of the reading.
+    /// When the reading was taken.
     pub at: Uptime,
-    /// All that stand now.
+    /// The leases that have not expired.
     pub leases: Vec<Lease>,
 }
 
-/// A port mapping on a gateway.
+/// A port mapping on the router in front of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// UDP or TCP.
     pub transport: Transport,
     /// The port on this host.
     pub internal_port: u16,
-    /// The gateway's address and port.
+    /// The router's address and port, at which others reach the port on this host.
     pub external: SocketAddr,
-    /// The time at which the lease expires unless it is renewed.
+    /// When the lease expires unless it is renewed.
     pub until: Uptime,
 }
 
-/// Something happened to a child process.
+/// A child process logged, sent or received something, or exited.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ChildReported(pub ChildEvent);
@@ -267,31 +268,31 @@ impl EventListener for ChildMailbox {
     }
 }
 
-/// All supervised processes.
+/// The states of all supervised processes were read.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ProcessesRead {
-    /// The time of the reading.
+    /// When the reading was taken.
     pub at: Uptime,
-    /// Sorted by name.
+    /// The processes, sorted by name.
     pub processes: Vec<ProcessReading>,
 }
 
-/// The registry answered, or did not.
+/// A call to the registry was answered, or failed.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct RegistryContacted {
-    /// The time of the reading.
+    /// When it happened.
     pub at: Uptime,
     /// The error in one line, if the call failed.
     pub failure: Option<String>,
 }
 
-/// A member gave us a signed document over the overlay; nothing of it is verified yet.
+/// Another node posted a signed document to the peer API; the document is not verified yet.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct DocumentOffered {
-    /// The sender, as its certificate states.
+    /// The prefix of the sender, from its certificate.
     pub from: Prefix,
     /// The document that was posted.
     pub document: SignedDocument,
@@ -307,36 +308,37 @@ pub struct VersionsReported {
     pub revocations: u64,
 }
 
-/// A newer signed document has become current.
+/// A newer signed document became current.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct DocumentsChanged {
-    /// The kind of the new document; `None` for the first message, about the documents loaded at the start.
+    /// The kind of the new document; `None` in the first message, which carries the documents loaded at the start.
     pub kind: Option<DocumentKind>,
     /// All current documents.
     pub documents: Arc<CurrentDocuments>,
-    /// The nodes of which a certificate is newly revoked.
+    /// The nodes that have a newly revoked certificate.
     pub revoked: BTreeSet<Prefix>,
 }
 
-/// Certificates, CAs or keys on disk were replaced; or, if neither `servers` nor `dials` is set, were checked and are current.
+/// Certificates, CAs or keys on disk were replaced. If neither `servers` nor `dials` is set, they were
+/// only checked, and are current.
 ///
-/// OpenVPN reads them at its start only, so its processes must be restarted in time.
+/// OpenVPN reads these files only when it starts, so its processes must be restarted.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct CredentialsChanged {
-    /// The time of the replacement: processes started earlier use the old files.
+    /// When the files were replaced: processes started earlier use the old ones.
     pub at: Uptime,
-    /// Version of the network document that the disk agrees with.
+    /// Version of the network document that the files on disk agree with.
     pub network_version: u64,
     /// Whether the servers must be restarted.
     pub servers: bool,
-    /// Whether dialled tunnels must be restarted.
+    /// Whether the dialled tunnels must be restarted.
     pub dials: bool,
-    /// Delay before the first restart, so that not all nodes restart at the same time.
-    pub after: Duration,
-    /// Delay after which a tunnel that cannot be drained is closed undrained.
-    pub at_the_latest: Duration,
+    /// Delay before the first restart; nodes draw different delays, so that they do not restart all at once.
+    pub start_after: Duration,
+    /// Delay after which a tunnel is restarted even if it could not be drained.
+    pub force_after: Duration,
     /// The certificate's notAfter, in seconds since 1970; `None` if it cannot be read.
     pub not_after_s: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! Acquires and releases restart locks: a node that closes tunnels by plan holds its own and its neighbours'.
+//! Acquires and releases restart locks. A node that restarts its processes holds its own lock and those of all its neighbours.
 
 use membership::peer_api::PeerApiClient;
 use os::clock::Clock;
@@ -10,7 +10,7 @@ use std::{
 };
 use wire::errors::Chain;
 
-/// This node's own restart lock; the peer API grants it to neighbours.
+/// This node's own restart lock. The peer API's thread grants it to neighbours, so it is shared between threads.
 #[derive(Clone)]
 pub struct SharedRestartLock {
     lock: Arc<Mutex<RestartLock>>,
@@ -26,7 +26,8 @@ impl SharedRestartLock {
         }
     }
 
-    /// Gives the lock to `node`, and returns whether that was possible.
+    /// Grants the lock to `node`, unless another node holds it or a tunnel here has just changed; returns
+    /// whether it was granted.
     pub fn acquire(&self, node: Prefix) -> bool {
         self.lock().acquire(node, self.clock.now())
     }
@@ -36,12 +37,13 @@ impl SharedRestartLock {
         self.lock().release(node);
     }
 
-    /// Takes notice that a tunnel here connects, drains or closes.
+    /// Records that a tunnel of this node connects, drains or closes now; no other node is granted the lock
+    /// until the routes have settled.
     pub fn note_tunnel_change(&self) {
         self.lock().note_tunnel_change(self.clock.now());
     }
 
-    /// The node that holds the lock.
+    /// Returns the node that holds the lock.
     pub fn holder(&self) -> Option<Prefix> {
         self.lock().holder(self.clock.now())
     }
@@ -51,11 +53,12 @@ impl SharedRestartLock {
     }
 }
 
-/// Acquires the locks of this node and those neighbours, and returns whether all were granted; otherwise none is
-/// held.
+/// Acquires the locks of this node and those neighbours, and returns whether all were granted. If one was not,
+/// the others are released.
 ///
-/// They are acquired in the order of prefixes, so that of two nodes that want the same locks one succeeds. A
-/// neighbour that does not answer is skipped: it is dead, or runs another version.
+/// Every node acquires locks in the order of prefixes, so that of two nodes that want the same locks one
+/// succeeds. A neighbour that does not answer counts as having granted its lock: it is dead, or runs a version
+/// without locks.
 pub async fn acquire_all(
     me: Prefix,
     neighbours: BTreeSet<Prefix>,
@@ -71,8 +74,8 @@ pub async fn acquire_all(
             request(*node, &peers).await
         };
         if !is_granted {
-            tracing::debug!(by = %node, "restart lock not granted");
-            let acquired = all.iter().take_while(|other| *other != node);
+            tracing::debug!(%node, "node did not grant its restart lock");
+            let acquired = all.iter().take_while(|earlier| *earlier != node);
             release_all(me, acquired.copied().collect(), own, peers).await;
             return false;
         }
@@ -83,12 +86,12 @@ pub async fn acquire_all(
 async fn request(node: Prefix, peers: &PeerApiClient) -> bool {
     let answer = peers.call_restart_lock(node, Method::POST).await;
     answer.unwrap_or_else(|error| {
-        tracing::debug!(peer = %node, error = %Chain(&error), "no answer to the request for a restart lock");
+        tracing::debug!(peer = %node, error = %Chain(&error), "no answer to the request for a restart lock; going on without it");
         true
     })
 }
 
-/// Releases the locks of this node and those neighbours. A lock whose release gets lost expires by itself.
+/// Releases the locks of this node and those neighbours. If a release is lost, the lock expires by itself.
 pub async fn release_all(
     me: Prefix,
     neighbours: BTreeSet<Prefix>,

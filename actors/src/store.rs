@@ -1,7 +1,7 @@
-//! The shared state on the main thread, which outlives every actor.
+//! The state that actors share on the main thread, and that outlives each of them.
 //!
-//! A restarted actor reads the present state here. Readers (the sampler, babeld's poller, the peer
-//! cache) take copies; only the tunnels actor writes the tunnel table.
+//! A restarted actor reads the current state here. The sampler, `babeld`, the peer cache and others copy
+//! what they need from the tunnel table; only the tunnels actor writes it.
 
 use crate::restart_lock::SharedRestartLock;
 use arc_swap::ArcSwap;
@@ -26,28 +26,29 @@ use std::{
 use tokio::sync::Notify;
 use wire::peer::NodeDocument;
 
-/// The last reading of the peer cache, for those that do not receive it: the peer API's thread and
-/// peer discovery.
+/// The last reading of the peer cache, for its readers that receive no messages from it: the peer API's
+/// thread and peer discovery.
 pub type SharedCandidates = Arc<ArcSwap<Vec<Candidate>>>;
 
-/// How we see the network, for the peer API.
+/// This node's view of the network's routes, which the peer API shows to other nodes.
 pub type SharedRouteView = Arc<ArcSwap<RouteView>>;
 
-/// What the node's configuration and its slots allow of the network's parameters.
+/// Upper limits that this node's configuration and its slots set to the network's parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalLimits {
-    /// Most tunnels to dial.
+    /// Maximum number of tunnels to dial.
     pub tunnels_to_dial: u16,
-    /// Most tunnels to accept.
+    /// Maximum number of tunnels to accept.
     pub max_accepted: u16,
-    /// Most metrics that other nodes are shown. It is 0 where we would rather not carry their
-    /// traffic, so that a tunnel to us is worth the path to us and no more.
-    pub distances: usize,
+    /// Maximum number of nodes whose metrics the published route view contains. It is 0 on a node that
+    /// prefers to carry no transit traffic: others then expect no path to further nodes from a tunnel
+    /// to this one.
+    pub max_distances: usize,
 }
 
 impl LocalLimits {
-    /// The parameters, lowered.
-    pub fn of(self, parameters: Parameters) -> Parameters {
+    /// Returns the parameters, each reduced to its local limit.
+    pub fn apply_to(self, parameters: Parameters) -> Parameters {
         Parameters {
             tunnels_to_dial: parameters.tunnels_to_dial.min(self.tunnels_to_dial),
             max_accepted: parameters.max_accepted.min(self.max_accepted),
@@ -59,21 +60,21 @@ impl LocalLimits {
 /// The shared state that outlives every actor. Clones share it.
 #[derive(Clone)]
 pub struct Store {
-    /// The one clock.
+    /// The clock that all actors read.
     pub clock: Clock,
     /// The source of random numbers.
     pub random: Randomness,
-    /// All tunnels; only the tunnels actor writes here.
+    /// The table of all tunnels; only the tunnels actor writes it.
     pub tunnels: Rc<RefCell<TunnelTable>>,
-    /// The signed documents that the node currently holds.
+    /// The current signed documents.
     pub documents: DocumentStore,
     /// The peers that could be dialled, as the peer cache last published them.
     pub candidates: SharedCandidates,
-    /// The node's description of itself, which the peer API shows.
+    /// The node's document about itself, which the peer API shows.
     pub node_document: SharedNodeDocument,
     /// This node's view of the network's routes, which the peer API shows.
     pub route_view: SharedRouteView,
-    /// The versions of the network document with which the processes run.
+    /// The versions of the network document that the running processes were started with.
     pub applied: AppliedVersions,
     /// The restart lock that this node grants to itself or to one neighbour.
     pub restart_lock: SharedRestartLock,
@@ -105,60 +106,60 @@ impl Store {
     }
 }
 
-/// How dialling a peer went so far in this run.
+/// The results of dialling one peer since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DialHistory {
-    /// Failed dials in a row.
+    /// Number of failed dials in a row.
     pub failures: u32,
-    /// The time of the last failure.
+    /// When a dial last failed.
     pub failed: Option<Uptime>,
-    /// The endpoint that last came up.
+    /// The endpoint at which the peer was last reached.
     pub good: Option<Endpoint>,
 }
 
-/// Peers whose tunnel closed without an order of this node. One reader waits for them.
+/// The peers whose tunnel was lost because they no longer answered. The prober is the one reader.
 #[derive(Clone, Debug, Default)]
 pub struct LostPeers(Rc<(RefCell<BTreeSet<Prefix>>, Notify)>);
 
 impl LostPeers {
-    /// A tunnel to that peer was lost.
+    /// Records that the tunnel to this peer was lost.
     pub fn note(&self, peer: Prefix) {
-        let (peers, news) = &*self.0;
+        let (peers, added) = &*self.0;
         peers.borrow_mut().insert(peer);
-        news.notify_one();
+        added.notify_one();
     }
 
-    /// Waits until some are noted, and takes them.
+    /// Waits until there are lost peers, and removes and returns them.
     pub async fn take(&self) -> BTreeSet<Prefix> {
-        let (peers, news) = &*self.0;
+        let (peers, added) = &*self.0;
         loop {
-            let taken = peers.take();
-            if !taken.is_empty() {
-                return taken;
+            let lost = peers.take();
+            if !lost.is_empty() {
+                return lost;
             }
-            news.notified().await;
+            added.notified().await;
         }
     }
 }
 
-/// Versions of the network document with which the processes run, by who runs them.
+/// The versions of the network document that OpenVPN and babeld were started with.
 #[derive(Clone, Debug, Default)]
 pub struct AppliedVersions(Arc<[AtomicU64; 2]>);
 
 impl AppliedVersions {
-    /// All OpenVPN processes run with that version.
+    /// Records that all OpenVPN processes run with this version.
     pub fn by_tunnels(&self, version: u64) {
         let [tunnels, _] = &*self.0;
         tunnels.store(version, Ordering::Relaxed);
     }
 
-    /// babeld runs with that version.
+    /// Records that babeld runs with this version.
     pub fn by_babeld(&self, version: u64) {
         let [_, babeld] = &*self.0;
         babeld.store(version, Ordering::Relaxed);
     }
 
-    /// The version with which all run; 0 before all do.
+    /// Returns the older of the two versions; 0 until both are recorded.
     pub fn by_all(&self) -> u64 {
         let [tunnels, babeld] = &*self.0;
         tunnels
@@ -167,33 +168,44 @@ impl AppliedVersions {
     }
 }
 
-/// All tunnels, and what is remembered of dials.
+/// All tunnels, and the history of dials.
 #[derive(Debug, Default)]
 pub struct TunnelTable {
-    /// By slot; a slot without an entry holds no tunnel.
+    /// The tunnel on each slot; a slot without an entry has no tunnel.
     pub tunnels: BTreeMap<Slot, TunnelReading>,
-    /// The history of dials, by peer.
+    /// The results of dialling each peer.
     pub dials: BTreeMap<Prefix, DialHistory>,
     /// All dialling slots that exist.
     pub dialling_slots: Vec<Slot>,
-    /// Slots that rest after a tunnel, until that moment.
-    pub resting: BTreeMap<Slot, Uptime>,
-    /// Whether any peer ever got through to our servers in this run.
+    /// Slots whose tunnel has closed, and until when no new tunnel is opened on each.
+    pub cooldown_until: BTreeMap<Slot, Uptime>,
+    /// Whether any peer has connected to one of our servers since the daemon started.
     pub was_reached: bool,
-    /// Peers whose tunnel was lost; the prober spreads the suspicion.
-    pub losses: LostPeers,
+    /// The peers whose tunnel was lost; the prober reports them to their other neighbours.
+    pub lost_peers: LostPeers,
 }
 
 impl TunnelTable {
-    /// Dialling slots that may take a new tunnel now.
+    /// Returns the dialling slots on which a tunnel can be opened now.
     pub fn free_slots(&self, now: Uptime) -> Vec<Slot> {
-        let rests = |slot: &Slot| self.resting.get(slot).is_some_and(|until| *until > now);
-        let free = |slot: &&Slot| !self.tunnels.contains_key(slot) && !rests(slot);
-        self.dialling_slots.iter().filter(free).copied().collect()
+        let is_free =
+            |slot: &&Slot| !self.tunnels.contains_key(slot) && !self.is_cooling_down(**slot, now);
+        self.dialling_slots
+            .iter()
+            .filter(is_free)
+            .copied()
+            .collect()
     }
 
-    /// Whether some tunnel drains: then babeld is asked more often.
-    pub fn draining(&self) -> bool {
+    /// Returns whether no new tunnel can be opened on `slot` yet, because its last one closed a short while ago.
+    pub fn is_cooling_down(&self, slot: Slot, now: Uptime) -> bool {
+        self.cooldown_until
+            .get(&slot)
+            .is_some_and(|until| *until > now)
+    }
+
+    /// Returns whether any tunnel drains; babeld's tables are then read more often.
+    pub fn has_draining_tunnel(&self) -> bool {
         self.tunnels
             .values()
             .any(|tunnel| tunnel.phase.is_draining())

@@ -125,7 +125,7 @@ fn start_prober() -> RunningProber {
         tunnels,
         ..TunnelTable::default()
     }));
-    let lost_peers = tunnels.borrow().losses.clone();
+    let lost_peers = tunnels.borrow().lost_peers.clone();
     let settings = ProberSettings {
         me: prefix(ME),
         network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),

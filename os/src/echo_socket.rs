@@ -1,8 +1,8 @@
-//! Sends ICMPv6 echo requests through chosen links and receives the replies to them.
+//! Sends ICMPv6 echo requests through chosen links, and receives the replies to them.
 //!
-//! One raw socket for all links; knows nothing of tunnels, timers or what a missing reply means.
-//! The kernel computes the checksum (RFC 3542, section 3.1) and drops, by a filter of ours, all that
-//! is no reply to this socket's own identifier, so that other people's pings do not wake us.
+//! One raw socket serves all links. It knows nothing of tunnels or timers, or of what a missing reply means.
+//! The kernel computes the checksum (RFC 3542, section 3.1). A BPF filter on the socket drops all packets but
+//! replies with this socket's identifier, so that other ICMPv6 packets do not wake the daemon.
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use std::{
@@ -15,12 +15,12 @@ use tokio::net::UdpSocket;
 const REQUEST: u8 = 128;
 /// ICMPv6 type of an echo reply (RFC 4443, section 4.2).
 const REPLY: u8 = 129;
-/// Traffic class CS6, as babeld's own packets: what keeps the network together goes first.
+/// Traffic class CS6 (network control), as babeld sets it on its packets.
 pub(crate) const NETWORK_CONTROL: u32 = 0xc0;
-/// Header and cookie: a frame of 70 bytes on the link.
+/// Size of the ICMPv6 message: header and cookie. The whole frame has 70 bytes.
 pub const MESSAGE_BYTES: usize = 16;
 
-/// An echo socket.
+/// A raw socket for ICMPv6 echo.
 pub struct Echo {
     socket: UdpSocket,
     identifier: u16,
@@ -32,9 +32,9 @@ pub struct Echo {
 pub struct EchoReply {
     /// The link-local address of the sender.
     pub from: Ipv6Addr,
-    /// The index of the link it came in by; 0 where the address is not link-local.
+    /// The index of the link on which it arrived; 0 if the address is not link-local.
     pub link: u32,
-    /// Which request it answers.
+    /// The sequence number of the request that it answers.
     pub sequence: u16,
 }
 
@@ -46,7 +46,7 @@ impl Echo {
         socket.attach_filter(&filter(identifier))?;
         socket.set_tclass_v6(NETWORK_CONTROL)?;
         socket.set_nonblocking(true)?;
-        // A raw socket sends and receives by address like a datagram socket, ports apart.
+        // A raw socket sends and receives like a UDP socket, except that ports are ignored.
         let socket = UdpSocket::from_std(StdUdpSocket::from(socket))?;
         Ok(Self {
             socket,
@@ -55,7 +55,7 @@ impl Echo {
         })
     }
 
-    /// Sends one request at once, or fails; `link` is the index of the link it leaves by.
+    /// Sends one request through the link with index `link`; fails instead of waiting.
     pub fn send(&self, to: Ipv6Addr, link: u32, sequence: u16) -> io::Result<()> {
         let to = SocketAddr::V6(SocketAddrV6::new(to, 0, 0, link));
         let message = encode(REQUEST, self.identifier, sequence, self.cookie);
@@ -64,7 +64,7 @@ impl Echo {
 
     /// Waits for the next reply to a request of this socket.
     pub async fn receive(&self) -> io::Result<EchoReply> {
-        // One byte more than a reply of ours, so that a longer one shows.
+        // One byte more than a valid reply, so that a longer one is not taken for a valid one.
         let mut bytes = [0; MESSAGE_BYTES + 1];
         loop {
             let (length, from) = self.socket.recv_from(&mut bytes).await?;
@@ -74,8 +74,8 @@ impl Echo {
         }
     }
 
-    /// A reply that is there already; does not wait.
-    pub fn at_hand(&self) -> Option<EchoReply> {
+    /// Returns a reply that has already arrived, without waiting.
+    pub fn try_receive(&self) -> Option<EchoReply> {
         let mut bytes = [0; MESSAGE_BYTES + 1];
         loop {
             let (length, from) = self.socket.try_recv_from(&mut bytes).ok()?;
@@ -98,7 +98,7 @@ impl Echo {
     }
 }
 
-/// The message: type, code, checksum (left to the kernel), identifier, sequence, cookie.
+/// Encodes a message: type, code, checksum (which the kernel fills in), identifier, sequence number, cookie.
 fn encode(kind: u8, identifier: u16, sequence: u16, cookie: [u8; 8]) -> [u8; MESSAGE_BYTES] {
     let [i, j] = identifier.to_be_bytes();
     let [s, t] = sequence.to_be_bytes();
@@ -106,16 +106,16 @@ fn encode(kind: u8, identifier: u16, sequence: u16, cookie: [u8; 8]) -> [u8; MES
     [kind, 0, 0, 0, i, j, s, t, a, b, c, d, e, f, g, h]
 }
 
-/// The sequence number of a reply of ours; `None` for anything else.
+/// Returns the sequence number of a reply to this socket; `None` for any other message.
 fn decode(message: &[u8], identifier: u16, cookie: [u8; 8]) -> Option<u16> {
-    let [kind, code, _, _, i, j, s, t, rest @ ..] = message else {
+    let [kind, code, _, _, i, j, s, t, payload @ ..] = message else {
         return None;
     };
-    let ours = u16::from_be_bytes([*i, *j]) == identifier && rest == cookie;
-    (*kind == REPLY && *code == 0 && ours).then(|| u16::from_be_bytes([*s, *t]))
+    let is_ours = u16::from_be_bytes([*i, *j]) == identifier && payload == cookie;
+    (*kind == REPLY && *code == 0 && is_ours).then(|| u16::from_be_bytes([*s, *t]))
 }
 
-/// Classic BPF: lets in replies to this identifier only. The packet begins at the ICMPv6 header.
+/// Builds a classic BPF filter that accepts only replies with this identifier. The packet begins at the ICMPv6 header.
 fn filter(identifier: u16) -> [SockFilter; 6] {
     const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
     const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_reply_with_our_identifier_and_cookie_counts() {
+    fn only_a_complete_reply_with_our_identifier_and_cookie_is_accepted() {
         let good = encode(REPLY, 7, 0x1234, COOKIE);
         check(&good, Some(0x1234));
         check(&encode(REQUEST, 7, 1, COOKIE), None);
@@ -154,8 +154,8 @@ mod tests {
             check(&good[..length], None);
         }
         check(&[good.as_slice(), &[0]].concat(), None);
-        let mut coded = good;
-        coded[1] = 1;
-        check(&coded, None);
+        let mut other_code = good;
+        other_code[1] = 1;
+        check(&other_code, None);
     }
 }

@@ -1,4 +1,4 @@
-//! What the actors of a node are built from, and the settings of each.
+//! Builds the settings of each actor from the configuration, the identity and the host.
 
 use crate::{host::Host, identity::Identity};
 use actors::{
@@ -45,7 +45,7 @@ use wire::{
     peer::MAX_DISTANCES,
 };
 
-/// What the actors of a node are built from.
+/// Everything that the actors of a node are built from.
 pub struct Environment<'a> {
     /// The configuration of the node.
     pub settings: &'a Settings,
@@ -59,17 +59,17 @@ pub struct Environment<'a> {
     pub store: Store,
     /// The network namespace that the node uses.
     pub kernel: Kernel,
-    /// The place where telemetry publishes its snapshot.
+    /// Where telemetry publishes its snapshots.
     pub published: Published,
-    /// The socket by which neighbours are asked for routes.
+    /// The socket for Babel packets to neighbours.
     pub babel_socket: BabelSocket,
-    /// The TLS configuration with which the peer API answers.
+    /// The TLS configuration of the peer API's server.
     pub server_tls: SharedServerTls,
     /// The client of other nodes' peer API.
     pub peers: PeerApiClient,
     /// The client of the registry.
     pub registry: RegistryApiClient,
-    /// Decides whether the policy's orders are carried out.
+    /// Decides whether the planner's orders are carried out.
     pub mode: Mode,
 }
 
@@ -98,19 +98,19 @@ pub(crate) fn credentials(environment: &Environment<'_>) -> CredentialSettings {
     }
 }
 
-/// What the configuration allows of the network's parameters, and what there are slots for.
+/// The limits that the configuration and the number of slots set to the network's parameters.
 pub(crate) fn local_limits(environment: &Environment<'_>) -> LocalLimits {
-    let capped = |own: Option<u16>, slots: u16| own.unwrap_or(u16::MAX).min(slots);
+    let limit = |configured: Option<u16>, slots: u16| configured.unwrap_or(u16::MAX).min(slots);
     LocalLimits {
-        tunnels_to_dial: capped(
+        tunnels_to_dial: limit(
             environment.settings.tunnels_to_dial,
             environment.host.tunnels_to_dial,
         ),
-        max_accepted: capped(
+        max_accepted: limit(
             environment.settings.max_accepted,
             environment.host.max_accepted,
         ),
-        distances: if environment.settings.transit.price() == 0 {
+        max_distances: if environment.settings.transit.price() == 0 {
             MAX_DISTANCES
         } else {
             0
@@ -172,7 +172,7 @@ pub(crate) fn candidate_prober(environment: &Environment<'_>) -> CandidateProber
     CandidateProberSettings::from_network(environment.identity.me, &environment.identity.document)
 }
 
-/// Returns whether private endpoints are believed.
+/// Returns the setting that decides whether private endpoints of peers are used.
 pub(crate) fn private_endpoints(environment: &Environment<'_>) -> PrivateEndpoints {
     PrivateEndpoints::new(
         environment.settings.private_endpoints,
@@ -180,7 +180,7 @@ pub(crate) fn private_endpoints(environment: &Environment<'_>) -> PrivateEndpoin
     )
 }
 
-/// The slots on which the node can dial.
+/// Returns the dialling slots.
 pub(crate) fn dialling_slots(kernel: &Kernel) -> Vec<Slot> {
     let slots = kernel.slots().into_iter();
     slots.filter(|slot| slot.role() == Role::Dialled).collect()
@@ -206,7 +206,7 @@ pub(crate) fn peer_cache(environment: &Environment<'_>) -> CacheSettings {
     }
 }
 
-/// The address at which this node answers other members.
+/// Returns the address of this node's peer API.
 pub(crate) fn peer_api_address(environment: &Environment<'_>) -> SocketAddrV6 {
     let identity = environment.identity;
     let address = identity.network.node_address(identity.me);
@@ -223,7 +223,7 @@ pub(crate) fn registry_client(environment: &Environment<'_>) -> RegistrySettings
     }
 }
 
-/// The keeper of port mappings; `None` where they are off, or no server accepts tunnels.
+/// Builds the keeper of port mappings; returns `None` if they are turned off, or if there is no server.
 pub(crate) fn lease_keeper(environment: &Environment<'_>) -> Option<Rc<Keeper<DefaultGateway>>> {
     let is_wanted = environment.settings.upnp && !environment.host.servers.is_empty();
     is_wanted.then(|| Rc::new(Keeper::new(DefaultGateway, lease_settings(environment))))

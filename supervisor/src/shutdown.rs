@@ -1,7 +1,7 @@
 //! Stops the node in order: traffic first, then babeld, then OpenVPN, then what the host was given.
 
 use crate::wiring::Graph;
-use actors::effects::tunnels::{DrainAll, EndAll};
+use actors::effects::tunnels::{DrainAll, StopAll};
 use actors::sources::babeld::StopBabeld;
 use config::paths::Paths;
 use os::{clock::Clock, kernel::Kernel};
@@ -50,7 +50,7 @@ impl Graph {
 
     /// Stops all OpenVPN processes.
     fn stop_tunnels(&self) {
-        self.end_all.do_send(EndAll);
+        self.end_all.do_send(StopAll);
     }
 
     fn have_tunnels_exited(&self) -> bool {

@@ -13,7 +13,7 @@ use actors::{
     effects::{
         fallback_routes::{FallbackRoutes, FallbackRoutesDeps},
         link_orders::Links,
-        tunnels::{Connections, DrainAll, EndAll, Facts, Tunnels, TunnelsDeps},
+        tunnels::{Connections, DrainAll, StopAll, Facts, Tunnels, TunnelsDeps},
     },
     guardian::{Guardian, guard},
     messages::ActorRestarted,
@@ -63,7 +63,7 @@ pub struct Graph {
     pub(crate) routing: BabeldProcess,
     pub(crate) leases: Option<Rc<Keeper<DefaultGateway>>>,
     pub(crate) drain_all: Recipient<DrainAll>,
-    pub(crate) end_all: Recipient<EndAll>,
+    pub(crate) end_all: Recipient<StopAll>,
     pub(crate) stop_babeld: Recipient<StopBabeld>,
 }
 

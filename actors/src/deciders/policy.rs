@@ -1,6 +1,6 @@
-//! Hands the latest readings to the planner, and its orders to the actors that carry them out.
+//! Passes the latest readings to the planner, and the planner's orders to the tunnels actor.
 //!
-//! Decides nothing: only `policies::planner` knows what a reading means.
+//! It decides nothing itself; all rules are in `policies::planner`.
 
 use crate::messages::{
     CandidatesMeasured, Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead,
@@ -17,18 +17,18 @@ use policies::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Older tables are ignored: their reader has died, or babeld hangs.
-const STALE: Duration = Duration::from_secs(15);
+/// Age from which babeld's table is ignored, since babeld hangs or does not run.
+const MAX_TABLE_AGE: Duration = Duration::from_secs(15);
 
-/// Interval between two route views that are published for other nodes.
+/// Interval at which the route view for other nodes is renewed.
 const ROUTE_VIEW_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What happens to orders.
+/// Decides whether the planner's orders are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// They are carried out.
+    /// Orders are carried out.
     Act,
-    /// They are logged, and nothing happens: to see what the policy would do.
+    /// Orders are only logged, so that an operator sees what the policy would do (`--dry-run`).
     Watch,
 }
 
@@ -39,7 +39,7 @@ pub struct PolicyDeps {
     pub me: Prefix,
     /// The settings that the planner starts with.
     pub settings: PlannerSettings,
-    /// The limits that the configuration and the slots set to the network's parameters.
+    /// The limits that the configuration and the number of slots set to the network's parameters.
     pub limits: LocalLimits,
     /// Decides whether orders are carried out.
     pub mode: Mode,
@@ -49,26 +49,29 @@ pub struct PolicyDeps {
     pub out: Outlets,
 }
 
-/// The actor that plans.
+/// The actor that runs the planner.
 pub struct Policy {
     planner: Planner,
-    world: Observation,
-    routes_read: Uptime,
+    /// The latest reading of each kind.
+    observation: Observation,
+    /// When babeld's table was last read.
+    table_read_at: Uptime,
     out: Outlets,
     mode: Mode,
     route_view: SharedRouteView,
-    shown: Option<Uptime>,
+    /// When the route view was last published.
+    view_published_at: Option<Uptime>,
     local_limits: LocalLimits,
 }
 
 /// The receivers of orders and decisions.
 #[derive(Clone)]
 pub struct Outlets {
-    /// Carries orders out.
+    /// Receives the orders, and carries them out.
     pub orders: Recipient<Ordered>,
-    /// Drains tunnels of its own accord, and asks how far that is.
+    /// Receives the state of accepted tunnels' drains, which rolling restarts wait for.
     pub drains: Recipient<DrainsRead>,
-    /// The receivers of each decision with its terms, and of verdicts.
+    /// The receivers of decisions and verdicts.
     pub decided: Vec<Recipient<Decided>>,
 }
 
@@ -87,44 +90,44 @@ impl Policy {
         let (documents, route_view) = (store.documents.load_full(), store.route_view);
 
         if let Some(network) = documents.network() {
-            planner.set_parameters(local_limits.of(network.parameters()));
+            planner.set_parameters(local_limits.apply_to(network.parameters()));
         }
-        let (world, routes_read) = (Observation::default(), Uptime::default());
         Self {
             planner,
-            world,
-            routes_read,
+            observation: Observation::default(),
+            table_read_at: Uptime::default(),
             out,
             mode,
             route_view,
-            shown: None,
+            view_published_at: None,
             local_limits,
         }
     }
 
-    fn show(&mut self, at: Uptime) {
+    fn publish_route_view_if_due(&mut self, at: Uptime) {
         if self
-            .shown
-            .is_none_or(|shown| at.since(shown) >= ROUTE_VIEW_INTERVAL)
+            .view_published_at
+            .is_none_or(|published_at| at.since(published_at) >= ROUTE_VIEW_INTERVAL)
         {
-            self.shown = Some(at);
+            self.view_published_at = Some(at);
             self.route_view.store(Arc::new(
                 self.planner
-                    .route_view(&self.world, self.local_limits.distances),
+                    .route_view(&self.observation, self.local_limits.max_distances),
             ));
         }
     }
 
-    fn look(&mut self, was_reached: bool) {
-        let at = self.world.at;
-        if at.since(self.routes_read) > STALE {
-            self.world.babel = None;
+    /// Lets the planner decide on the latest readings, and sends its orders.
+    fn plan(&mut self, was_reached: bool) {
+        let at = self.observation.at;
+        if at.since(self.table_read_at) > MAX_TABLE_AGE {
+            self.observation.babel = None;
         }
-        self.show(at);
-        let plan = self.planner.plan(&self.world, was_reached);
+        self.publish_route_view_if_due(at);
+        let plan = self.planner.plan(&self.observation, was_reached);
         for decision in &plan.decisions {
             if self.mode == Mode::Watch {
-                tracing::info!(order = ?decision.order, terms = decision.terms, "would be ordered");
+                tracing::info!(order = ?decision.order, terms = decision.terms, "dry run: this order is not carried out");
                 continue;
             }
             log_decision(decision);
@@ -163,10 +166,10 @@ impl Handler<LinksSampled> for Policy {
     type Result = ();
 
     fn handle(&mut self, reading: LinksSampled, _: &mut Self::Context) {
-        self.world.at = reading.at;
-        self.world.links = reading.links;
-        self.world.free_slots = reading.free_slots;
-        self.look(reading.was_reached);
+        self.observation.at = reading.at;
+        self.observation.links = reading.links;
+        self.observation.free_slots = reading.free_slots;
+        self.plan(reading.was_reached);
     }
 }
 
@@ -174,8 +177,8 @@ impl Handler<RoutesRead> for Policy {
     type Result = ();
 
     fn handle(&mut self, reading: RoutesRead, _: &mut Self::Context) {
-        self.world.babel = reading.table;
-        self.routes_read = reading.at;
+        self.observation.babel = reading.table;
+        self.table_read_at = reading.at;
     }
 }
 
@@ -183,7 +186,7 @@ impl Handler<ProbesRead> for Policy {
     type Result = ();
 
     fn handle(&mut self, reading: ProbesRead, _: &mut Self::Context) {
-        self.world.probes = reading.probes;
+        self.observation.probes = reading.probes;
     }
 }
 
@@ -191,7 +194,7 @@ impl Handler<PeersRead> for Policy {
     type Result = ();
 
     fn handle(&mut self, reading: PeersRead, _: &mut Self::Context) {
-        self.world.candidates = reading.candidates;
+        self.observation.candidates = reading.candidates;
     }
 }
 
@@ -201,7 +204,7 @@ impl Handler<DocumentsChanged> for Policy {
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         if let Some(network) = changed.documents.network() {
             self.planner
-                .set_parameters(self.local_limits.of(network.parameters()));
+                .set_parameters(self.local_limits.apply_to(network.parameters()));
         }
     }
 }
@@ -210,8 +213,8 @@ impl Handler<CandidatesMeasured> for Policy {
     type Result = ();
 
     fn handle(&mut self, measured: CandidatesMeasured, _: &mut Self::Context) {
-        self.world.candidate_rtts = measured.candidate_rtts;
-        self.world.views = measured.views;
+        self.observation.candidate_rtts = measured.candidate_rtts;
+        self.observation.views = measured.views;
     }
 }
 
@@ -231,13 +234,14 @@ mod tests {
     use tokio::sync::mpsc;
     use wire::peer::MAX_DISTANCES;
 
-    struct Sink(mpsc::UnboundedSender<Order>, mpsc::UnboundedSender<Decided>);
+    /// Forwards the orders and decisions that it receives to the test.
+    struct FakeReceiver(mpsc::UnboundedSender<Order>, mpsc::UnboundedSender<Decided>);
 
-    impl Actor for Sink {
+    impl Actor for FakeReceiver {
         type Context = Context<Self>;
     }
 
-    impl Handler<Ordered> for Sink {
+    impl Handler<Ordered> for FakeReceiver {
         type Result = ();
 
         fn handle(&mut self, ordered: Ordered, _: &mut Self::Context) {
@@ -245,7 +249,7 @@ mod tests {
         }
     }
 
-    impl Handler<Decided> for Sink {
+    impl Handler<Decided> for FakeReceiver {
         type Result = ();
 
         fn handle(&mut self, decided: Decided, _: &mut Self::Context) {
@@ -253,28 +257,27 @@ mod tests {
         }
     }
 
-    impl Handler<DrainsRead> for Sink {
+    impl Handler<DrainsRead> for FakeReceiver {
         type Result = ();
 
         fn handle(&mut self, _: DrainsRead, _: &mut Self::Context) {}
     }
 
-    fn policy(
+    fn start_policy(
         me: Prefix,
         settings: PlannerSettings,
         mode: Mode,
-        sink: &actix::Addr<Sink>,
+        receiver: &actix::Addr<FakeReceiver>,
     ) -> actix::Addr<Policy> {
-        let decided = vec![sink.clone().recipient()];
         let out = Outlets {
-            orders: sink.clone().recipient(),
-            drains: sink.clone().recipient(),
-            decided,
+            orders: receiver.clone().recipient(),
+            drains: receiver.clone().recipient(),
+            decided: vec![receiver.clone().recipient()],
         };
         let limits = LocalLimits {
             tunnels_to_dial: 10,
             max_accepted: 30,
-            distances: MAX_DISTANCES,
+            max_distances: MAX_DISTANCES,
         };
         Policy::new(PolicyDeps {
             me,
@@ -288,7 +291,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(order: Option<Order>, slot: Slot, peer: Prefix) {
+    fn check_opens(order: Option<Order>, slot: Slot, peer: Prefix) {
         let Some(Order::Open {
             slot: s,
             peer: p,
@@ -302,7 +305,7 @@ mod tests {
     }
 
     /// A node without tunnels that has just learnt of [`peer`], and has [`SLOT`] free.
-    struct Lonely {
+    struct LonelyNode {
         policy: actix::Addr<Policy>,
         sampled: LinksSampled,
         ordered: mpsc::UnboundedReceiver<Order>,
@@ -315,17 +318,17 @@ mod tests {
         Prefix::new(2, 16).unwrap()
     }
 
-    fn lonely(mode: Mode) -> Lonely {
+    fn start_lonely_node(mode: Mode) -> LonelyNode {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (decisions, decided) = mpsc::unbounded_channel();
-        let sink = Sink(orders, decisions).start();
+        let receiver = FakeReceiver(orders, decisions).start();
         let settings = PlannerSettings {
             parameters: Parameters::default(),
             pinned: BTreeSet::new(),
             rule: Rule::Gain,
             seed: 1,
         };
-        let policy = policy(Prefix::new(1, 16).unwrap(), settings, mode, &sink);
+        let policy = start_policy(Prefix::new(1, 16).unwrap(), settings, mode, &receiver);
         let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);
         let (confirmed_at, failed_at) = (Some(at), None);
@@ -348,7 +351,7 @@ mod tests {
             was_reached: false,
         };
         policy.do_send(sampled.clone());
-        Lonely {
+        LonelyNode {
             policy,
             sampled,
             ordered,
@@ -358,15 +361,15 @@ mod tests {
 
     #[actix::test]
     async fn readings_become_orders_that_reach_both_receivers_once() {
-        let Lonely {
+        let LonelyNode {
             policy,
             sampled,
             mut ordered,
             mut decided,
-        } = lonely(Mode::Act);
+        } = start_lonely_node(Mode::Act);
         let at = sampled.at;
         policy.do_send(sampled);
-        check(ordered.recv().await, SLOT, peer());
+        check_opens(ordered.recv().await, SLOT, peer());
         let reported = decided.recv().await.unwrap();
         assert_eq!(reported.decisions.len(), 1);
         policy
@@ -383,12 +386,12 @@ mod tests {
     }
 
     #[actix::test]
-    async fn in_watch_mode_orders_are_reported_and_not_given() {
-        let Lonely {
+    async fn in_watch_mode_decisions_are_reported_and_no_order_is_sent() {
+        let LonelyNode {
             mut ordered,
             mut decided,
             ..
-        } = lonely(Mode::Watch);
+        } = start_lonely_node(Mode::Watch);
         assert_eq!(decided.recv().await.unwrap().decisions.len(), 1);
         assert!(ordered.try_recv().is_err());
     }

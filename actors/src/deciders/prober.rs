@@ -1,14 +1,13 @@
-//! Probes each tunnel, passes suspicion on, and orders the end of a tunnel whose peer is dead; answers a peer that drains.
+//! Probes each tunnel, orders the close of a tunnel whose peer is dead, exchanges suspicions with other
+//! nodes, and reacts to a peer's drain notice.
 //!
-//! When to probe and what a missing answer means is decided by [`policies::probe`]; this actor owns the
-//! sockets. Suspicion makes others probe; nobody believes anything but its own probes.
-
-mod sockets;
-mod tunnel;
+//! [`policies::probe`] decides when to probe and what a missing answer means; this actor owns the
+//! sockets. A suspicion makes other nodes probe; each of them believes only its own probes.
 
 mod sending;
-
 mod settings;
+mod sockets;
+mod tunnel;
 
 use crate::store::Store;
 use crate::{
@@ -29,7 +28,7 @@ use policies::{
 };
 use sending::*;
 pub use settings::{ProberDeps, ProberSettings};
-use sockets::{Datagram, Rumour, Sockets};
+use sockets::{Datagram, ReceivedSuspicion, Sockets};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv6Addr,
@@ -42,43 +41,45 @@ use wire::{
     suspicion::Suspicion,
 };
 
-/// While an answer is overdue, verdicts are looked for this often.
-const FAST: Duration = Duration::from_millis(50);
-/// An answer is overdue after this: no more than a first guess, the policy knows the round trip.
-const OVERDUE: Duration = Duration::from_millis(100);
-/// After a rumour the probes of a tunnel are looked after for so long.
-const ALERT: Duration = Duration::from_secs(2);
-/// No tunnel is probed because of rumours more often than this: what a liar can gain.
-const RUMOUR_PACE: Duration = Duration::from_secs(1);
-/// Interval between two readings that are sent.
+/// Interval at which a watched tunnel is judged, and the shortest delay between two ticks.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+/// A busy tunnel is watched once an answer is missing for this long. This is only a hint to look more often;
+/// `policies::probe`, which knows the round trip, decides.
+const ANSWER_OVERDUE_AFTER: Duration = Duration::from_millis(100);
+/// A tunnel is watched for this long after a suspicion about its peer arrived.
+const WATCH_TIME: Duration = Duration::from_secs(2);
+/// Minimum interval between two bursts of probes that received suspicions cause on one tunnel. It bounds
+/// the traffic that a lying node can cause.
+const MIN_SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval between two readings that are sent to other actors.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// An order to end a dead tunnel is repeated until the tunnel is gone.
-const INSIST: Duration = Duration::from_secs(1);
-/// When the three copies of a suspicion go out: datagrams get lost.
-const COPIES: [Duration; 3] = [
+/// Delay after which the order to close a dead tunnel is repeated, if the tunnel still exists.
+const CLOSE_REPEAT_DELAY: Duration = Duration::from_secs(1);
+/// Delays after which the three copies of a suspicion are sent; there are three since datagrams can be lost.
+const SUSPICION_DELAYS: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_millis(300),
     Duration::from_millis(700),
 ];
-/// The time within which a peer that announced a drain closes the tunnel or gives up; a little
-/// more than its deadline of 20 s.
-const DRAINS_FOR: Duration = Duration::from_secs(30);
-/// How long to wait before the sockets are tried again.
-const REOPEN: Duration = Duration::from_secs(5);
+/// Time after a drain was last seen for which its tunnel counts as draining. A node closes the tunnel or
+/// gives up the drain within 20 s (`policies::parameters::DRAIN_DEADLINE`).
+const DRAIN_LIFETIME: Duration = Duration::from_secs(30);
+/// Delay before opening the sockets is tried again.
+const REOPEN_DELAY: Duration = Duration::from_secs(5);
 
-/// Routes announced over a link, for the floor below which traffic is Babel's own; each 30 more cost one
-/// packet in an update interval.
+/// Number of routes that babeld is assumed to announce over a link. `ProbePace` computes from it how much
+/// traffic is Babel's own; each 30 further routes cost one packet in an update interval.
 pub const FEW_ROUTES: usize = 30;
 
-/// The actor that probes.
+/// The actor that probes tunnels.
 pub struct Prober {
     settings: ProberSettings,
     clock: Clock,
     random: Randomness,
-    losses: LostPeers,
+    lost_peers: LostPeers,
     links: Links,
     orders: Recipient<Ordered>,
-    to: Vec<Recipient<ProbesRead>>,
+    readers: Vec<Recipient<ProbesRead>>,
     sockets: Option<Sockets>,
     tunnels: BTreeMap<Slot, Tunnel>,
     suspicion_limit: SuspicionLimit,
@@ -94,9 +95,9 @@ impl Prober {
             store,
             links,
             orders,
-            readers: to,
+            readers,
         } = deps;
-        let losses = store.tunnels.borrow().losses.clone();
+        let lost_peers = store.tunnels.borrow().lost_peers.clone();
         let (clock, random) = (store.clock, store.random);
 
         let suspicion_limit = SuspicionLimit::default();
@@ -105,10 +106,10 @@ impl Prober {
             settings,
             clock,
             random,
-            losses,
+            lost_peers,
             links,
             orders,
-            to,
+            readers,
             sockets: None,
             tunnels,
             suspicion_limit,
@@ -117,7 +118,7 @@ impl Prober {
         }
     }
 
-    fn open(&mut self, ctx: &mut Context<Self>) {
+    fn open_sockets(&mut self, ctx: &mut Context<Self>) {
         match Sockets::open() {
             Ok(sockets) => {
                 ctx.add_stream(sockets.replies());
@@ -125,18 +126,18 @@ impl Prober {
                 self.sockets = Some(sockets);
             }
             Err(error) => {
-                tracing::error!(error = %Chain(&error), "tunnels are not probed");
-                ctx.run_later(REOPEN, Self::open);
+                tracing::error!(error = %Chain(&error), "cannot open the probe sockets; no tunnel is probed until that succeeds");
+                ctx.run_later(REOPEN_DELAY, Self::open_sockets);
             }
         }
     }
 
-    /// Follows the table of tunnels: starts with those that came up, drops those that closed.
-    fn follow(&mut self, links: &[LinkReading], now: Uptime) {
-        let up =
+    /// Adds the tunnels that came up, removes those that closed, and updates the counters of the others.
+    fn update_tunnels(&mut self, links: &[LinkReading], now: Uptime) {
+        let is_up =
             |link: &&LinkReading| matches!(link.tunnel.phase, Phase::Up | Phase::Draining { .. });
         let mut tunnels = BTreeMap::new();
-        for link in links.iter().filter(up) {
+        for link in links.iter().filter(is_up) {
             let known = self.tunnels.remove(&link.tunnel.slot);
             let same = known.filter(|known| {
                 known.peer == link.tunnel.peer && known.up_since == link.tunnel.up_since
@@ -144,56 +145,56 @@ impl Prober {
             let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, self.settings.pace, now));
             tunnel.probing.on_counters(link.counters, now);
             if link.tunnel.phase.is_draining() {
-                tunnel.drains = Some(now);
+                tunnel.drain_seen_at = Some(now);
             }
             tunnels.insert(link.tunnel.slot, tunnel);
         }
         self.tunnels = tunnels;
     }
 
-    /// Judges, probes and reports, and sets the timer for the next time.
+    /// Judges and probes all tunnels, sends a reading if it is due, and sets the timer for the next tick.
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        // Answers that wait unread must not count as missing.
-        while let Some(reply) = self.sockets.as_ref().and_then(Sockets::reply_at_hand) {
-            self.answered(reply, now);
+        // A probe whose answer waits in the socket must not count as missed.
+        while let Some(reply) = self.sockets.as_ref().and_then(Sockets::try_receive_reply) {
+            self.on_reply(reply, now);
         }
         let mut suspects = Vec::new();
         for (slot, tunnel) in &mut self.tunnels {
-            let verdict = tunnel.probing.liveness(now);
-            // A server learns of its client's exit 5 s late, or exits itself; so a drained tunnel
-            // that falls silent counts as closed.
-            let reason = match tunnel.drains(now) {
+            let liveness = tunnel.probing.liveness(now);
+            // A draining tunnel that falls silent counts as closed by the peer, not as dead: a client may have
+            // exited, which OpenVPN's server reports only 5 s later, or the peer's server has exited.
+            let reason = match tunnel.is_draining(now) {
                 true => CloseReason::PeerClosed,
                 false => CloseReason::PeerDead,
             };
-            if verdict >= Liveness::Suspect && reason == CloseReason::PeerDead {
+            if liveness >= Liveness::Suspect && reason == CloseReason::PeerDead {
                 suspects.push(tunnel.peer);
             }
-            let insist = tunnel
-                .ordered
-                .is_none_or(|ordered| now.since(ordered) >= INSIST);
-            if verdict == Liveness::Dead && insist {
-                if tunnel.ordered.is_none() {
-                    tracing::info!(tunnel = %slot, peer = %tunnel.peer, %reason, "peer does not answer");
+            let is_order_due = tunnel
+                .close_ordered_at
+                .is_none_or(|ordered_at| now.since(ordered_at) >= CLOSE_REPEAT_DELAY);
+            if liveness == Liveness::Dead && is_order_due {
+                if tunnel.close_ordered_at.is_none() {
+                    tracing::info!(tunnel = %slot, peer = %tunnel.peer, %reason, "peer does not answer; closing the tunnel");
                 }
-                tunnel.ordered = Some(now);
+                tunnel.close_ordered_at = Some(now);
                 let order = Order::Close {
                     slot: *slot,
                     reason,
                 };
                 self.orders.do_send(Ordered { order });
             }
-            probe(self.sockets.as_ref(), *slot, tunnel, now);
+            send_due_probe(self.sockets.as_ref(), *slot, tunnel, now);
         }
         suspects
             .into_iter()
             .for_each(|peer| self.spread_suspicion(peer, now, ctx));
-        self.report(now);
-        self.arm(now, ctx);
+        self.send_reading(now);
+        self.set_timer(now, ctx);
     }
 
-    fn report(&mut self, now: Uptime) {
+    fn send_reading(&mut self, now: Uptime) {
         if self
             .reported_at
             .is_some_and(|at| now.since(at) < REPORT_INTERVAL)
@@ -209,57 +210,59 @@ impl Prober {
             at: now,
             probes: readings.collect(),
         };
-        self.to.iter().for_each(|to| offer(to, reading.clone()));
+        self.readers
+            .iter()
+            .for_each(|reader| offer(reader, reading.clone()));
     }
 
-    /// The counters come twice a second and tick as well: a timer is needed only for what is sooner.
-    fn arm(&mut self, now: Uptime, ctx: &mut Context<Self>) {
+    /// Sets a timer for the next tick, if one is due before the sampler's next reading, which causes a tick anyway.
+    fn set_timer(&mut self, now: Uptime, ctx: &mut Context<Self>) {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
         }
-        let wait = |tunnel: &Tunnel| match tunnel.alert(now) {
-            true => FAST,
-            false => tunnel.probing.next_due(now).since(now).max(FAST),
+        let delay = |tunnel: &Tunnel| match tunnel.is_watched(now) {
+            true => WATCH_INTERVAL,
+            false => tunnel.probing.next_due(now).since(now).max(WATCH_INTERVAL),
         };
-        let next = self.tunnels.values().map(wait).min();
-        if let Some(wait) = next.filter(|wait| *wait < crate::sources::sampler::PERIOD) {
-            self.timer = Some(ctx.run_later(wait, Self::tick));
+        let next = self.tunnels.values().map(delay).min();
+        if let Some(delay) = next.filter(|delay| *delay < crate::sources::sampler::PERIOD) {
+            self.timer = Some(ctx.run_later(delay, Self::tick));
         }
     }
 
-    fn answered(&mut self, reply: EchoReply, now: Uptime) {
+    fn on_reply(&mut self, reply: EchoReply, now: Uptime) {
         let mut tunnels = self.tunnels.values_mut();
-        let from =
+        let is_sender =
             |tunnel: &&mut Tunnel| tunnel.link == Some(reply.link) && tunnel.address == reply.from;
-        if let Some(tunnel) = tunnels.find(from) {
-            tunnel.answered = Some(now);
+        if let Some(tunnel) = tunnels.find(is_sender) {
+            tunnel.answered_at = Some(now);
             tunnel
                 .probing
                 .on_reply(policies::probe::Seq(reply.sequence), now);
         }
     }
 
-    /// Reports the suspicion to all neighbours but the suspect through their tunnels, and to the
-    /// suspect by any route.
+    /// Sends the suspicion to all other neighbours, each through its tunnel, and to the suspect by whatever
+    /// route there is.
     fn spread_suspicion(&mut self, peer: Prefix, now: Uptime, ctx: &mut Context<Self>) {
         if !self.suspicion_limit.allow(peer, now) {
             return;
         }
-        tracing::debug!(%peer, "peer is suspect");
+        tracing::debug!(%peer, "peer is suspect; asking its other neighbours to probe it");
         let suspicion = Suspicion {
             peer,
             nonce: self.random.bits(),
         };
-        for wait in COPIES {
-            if wait.is_zero() {
-                self.send(suspicion);
+        for delay in SUSPICION_DELAYS {
+            if delay.is_zero() {
+                self.send_suspicion(suspicion);
             } else {
-                ctx.run_later(wait, move |prober, _| prober.send(suspicion));
+                ctx.run_later(delay, move |prober, _| prober.send_suspicion(suspicion));
             }
         }
     }
 
-    fn send(&self, suspicion: Suspicion) {
+    fn send_suspicion(&self, suspicion: Suspicion) {
         let Some(sockets) = &self.sockets else { return };
         for tunnel in self
             .tunnels
@@ -277,51 +280,55 @@ impl Prober {
         );
     }
 
-    /// Reacts to a drain by the peer at the other end: sending through this tunnel becomes costly
-    /// for us too.
-    fn drains(&mut self, from: Ipv6Addr, link: u32) {
-        let by_it = |tunnel: &Tunnel| tunnel.link == Some(link) && tunnel.address == from;
+    /// Raises the cost of a tunnel that the peer drains, so that our traffic moves away from it too.
+    fn on_drain_notice(&mut self, from: Ipv6Addr, link: u32) {
+        let is_sender = |tunnel: &Tunnel| tunnel.link == Some(link) && tunnel.address == from;
         let now = self.clock.now();
-        if let Some((slot, tunnel)) = self.tunnels.iter_mut().find(|(_, tunnel)| by_it(tunnel)) {
-            tunnel.drains = Some(now);
-            tracing::debug!(tunnel = %slot, peer = %tunnel.peer, "the peer drains");
+        if let Some((slot, tunnel)) = self
+            .tunnels
+            .iter_mut()
+            .find(|(_, tunnel)| is_sender(tunnel))
+        {
+            tunnel.drain_seen_at = Some(now);
+            tracing::debug!(tunnel = %slot, peer = %tunnel.peer, "the peer drains this tunnel");
             self.links.order(LinkOrder::RaiseCost(*slot, tunnel.peer));
         }
     }
 
-    /// Somebody inside suspects a peer of ours, or us: then it is the tunnel to the sender that is dead.
-    fn handle_rumour(&mut self, rumour: Rumour, ctx: &mut Context<Self>) {
+    /// Probes the suspected peer. If the suspect is this node, probes the tunnel to the sender. Suspicions from
+    /// outside the network are ignored.
+    fn on_suspicion(&mut self, received: ReceivedSuspicion, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let Rumour {
+        let ReceivedSuspicion {
             from,
             link,
             suspicion,
-        } = rumour;
+        } = received;
         let network = self.settings.network;
-        let neighbour = self
+        let is_from_neighbour = self
             .tunnels
             .values()
-            .any(|t| t.link == Some(link) && t.address == from);
-        if !neighbour && !network.range().contains(&from) {
+            .any(|tunnel| tunnel.link == Some(link) && tunnel.address == from);
+        if !is_from_neighbour && !network.range().contains(&from) {
             return;
         }
-        let me = suspicion.peer == self.settings.me;
-        let concerned = |tunnel: &&mut Tunnel| match me {
+        let is_about_me = suspicion.peer == self.settings.me;
+        let is_concerned = |tunnel: &&mut Tunnel| match is_about_me {
             true => tunnel.address == from || network.node_address(tunnel.peer) == from,
             false => tunnel.peer == suspicion.peer,
         };
-        let mut any = false;
-        for tunnel in self.tunnels.values_mut().filter(concerned) {
+        let mut is_probe_due = false;
+        for tunnel in self.tunnels.values_mut().filter(is_concerned) {
             if tunnel
-                .rumour
-                .is_none_or(|last| now.since(last) >= RUMOUR_PACE)
+                .suspected_at
+                .is_none_or(|last| now.since(last) >= MIN_SUSPICION_INTERVAL)
             {
-                tunnel.rumour = Some(now);
+                tunnel.suspected_at = Some(now);
                 tunnel.probing.on_suspicion(now);
-                any = true;
+                is_probe_due = true;
             }
         }
-        if any {
+        if is_probe_due {
             self.tick(ctx);
         }
     }
@@ -331,10 +338,10 @@ impl Actor for Prober {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.open(ctx);
-        let losses = self.losses.clone();
-        ctx.add_stream(unfold(losses, |losses| async move {
-            Some((losses.take().await, losses))
+        self.open_sockets(ctx);
+        let lost_peers = self.lost_peers.clone();
+        ctx.add_stream(unfold(lost_peers, |lost_peers| async move {
+            Some((lost_peers.take().await, lost_peers))
         }));
     }
 }
@@ -343,13 +350,13 @@ impl Handler<LinksSampled> for Prober {
     type Result = ();
 
     fn handle(&mut self, sampled: LinksSampled, ctx: &mut Self::Context) {
-        self.follow(&sampled.links, sampled.at);
+        self.update_tunnels(&sampled.links, sampled.at);
         self.tick(ctx);
     }
 }
 
 impl StreamHandler<BTreeSet<Prefix>> for Prober {
-    /// OpenVPN's own word that a peer is gone is as good a reason to suspect it as missing answers.
+    /// Suspects peers whose tunnel closed because OpenVPN lost them; that is as good a reason as missing answers.
     fn handle(&mut self, lost: BTreeSet<Prefix>, ctx: &mut Self::Context) {
         let now = self.clock.now();
         lost.into_iter()
@@ -359,15 +366,15 @@ impl StreamHandler<BTreeSet<Prefix>> for Prober {
 
 impl StreamHandler<EchoReply> for Prober {
     fn handle(&mut self, reply: EchoReply, _: &mut Self::Context) {
-        self.answered(reply, self.clock.now());
+        self.on_reply(reply, self.clock.now());
     }
 }
 
 impl StreamHandler<Datagram> for Prober {
     fn handle(&mut self, datagram: Datagram, ctx: &mut Self::Context) {
         match datagram {
-            Datagram::Rumour(rumour) => self.handle_rumour(rumour, ctx),
-            Datagram::DrainNotice { from, link } => self.drains(from, link),
+            Datagram::Suspicion(received) => self.on_suspicion(received, ctx),
+            Datagram::DrainNotice { from, link } => self.on_drain_notice(from, link),
         }
     }
 }
@@ -383,6 +390,6 @@ impl Handler<DocumentsChanged> for Prober {
         for tunnel in self.tunnels.values_mut() {
             tunnel.probing.set_pace(self.settings.pace);
         }
-        self.arm(self.clock.now(), ctx);
+        self.set_timer(self.clock.now(), ctx);
     }
 }

@@ -1,4 +1,4 @@
-//! Actors that carry orders out on processes and kernel links.
+//! Actors that carry out orders on processes and kernel links.
 
 pub mod fallback_routes;
 pub mod link_orders;

@@ -254,7 +254,7 @@ impl Babeld {
         }
         let interval_ticks = match state {
             Some(State::Starting { .. }) => 1,
-            _ if self.table.borrow().draining() => 1,
+            _ if self.table.borrow().has_draining_tunnel() => 1,
             Some(State::Up { since }) if self.clock.now().since(since) < EARLY_SPAN => {
                 EARLY_READ_TICKS
             }

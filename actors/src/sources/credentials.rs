@@ -275,8 +275,8 @@ impl Credentials {
             network_version: self.applied_network_version,
             servers,
             dials,
-            after: window.mul_f64(self.window_share),
-            at_the_latest: old_remaining.saturating_sub(old_remaining / 8),
+            start_after: window.mul_f64(self.window_share),
+            force_after: old_remaining.saturating_sub(old_remaining / 8),
             not_after_s,
         };
         self.readers

@@ -50,7 +50,7 @@ fn tunnels_to_dial(local_limits: LocalLimits, documents: &CurrentDocuments) -> u
         .network()
         .map(|network| network.parameters())
         .unwrap_or_default();
-    local_limits.of(parameters).tunnels_to_dial
+    local_limits.apply_to(parameters).tunnels_to_dial
 }
 
 /// The dependencies of the peer cache.
@@ -264,7 +264,7 @@ mod tests {
             local_limits: LocalLimits {
                 tunnels_to_dial: 10,
                 max_accepted: 10,
-                distances: 0,
+                max_distances: 0,
             },
         };
         let tunnels = Rc::new(RefCell::new(TunnelTable::default()));

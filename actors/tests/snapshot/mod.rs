@@ -270,8 +270,8 @@ fn send_membership(telemetry: &Addr<Telemetry>, at: Uptime) {
         network_version: 1,
         servers: false,
         dials: false,
-        after: Duration::ZERO,
-        at_the_latest: Duration::ZERO,
+        start_after: Duration::ZERO,
+        force_after: Duration::ZERO,
         not_after_s: Some(2_000_000_000),
     });
     telemetry.do_send(ActorRestarted { actor: "policy" });

@@ -2,16 +2,21 @@
 
 use super::*;
 
-/// Sends the probe that is due, if any.
-pub(super) fn probe(sockets: Option<&Sockets>, slot: Slot, tunnel: &mut Tunnel, now: Uptime) {
+/// Sends a probe through the tunnel if one is due.
+pub(super) fn send_due_probe(
+    sockets: Option<&Sockets>,
+    slot: Slot,
+    tunnel: &mut Tunnel,
+    now: Uptime,
+) {
     let Some(sockets) = sockets else { return };
     tunnel.link = tunnel.link.or_else(|| link_index(slot));
     let Some(link) = tunnel.link else { return };
     let Some(seq) = tunnel.probing.next_probe(now) else {
         return;
     };
-    tunnel.sent = Some(now);
-    if let Err(error) = sockets.probe(tunnel.address, link, seq.0) {
+    tunnel.sent_at = Some(now);
+    if let Err(error) = sockets.send_probe(tunnel.address, link, seq.0) {
         tracing::debug!(tunnel = %slot, %error, "probe not sent");
         tunnel.link = None;
     }

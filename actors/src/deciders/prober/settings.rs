@@ -9,14 +9,14 @@ pub struct ProberSettings {
     pub me: Prefix,
     /// The network, which maps prefixes to addresses.
     pub network: Network,
-    /// The network's pace.
+    /// The intervals at which tunnels are probed; a new network document replaces them.
     pub pace: ProbePace,
 }
 
 /// The dependencies of the prober.
 #[derive(Clone)]
 pub struct ProberDeps {
-    /// This node, its network and the pace of probes.
+    /// The settings.
     pub settings: ProberSettings,
     /// The shared state that outlives the actor.
     pub store: Store,
@@ -24,6 +24,6 @@ pub struct ProberDeps {
     pub links: Links,
     /// The receiver of orders to close a tunnel.
     pub orders: Recipient<Ordered>,
-    /// The receivers of each reading.
+    /// The receivers of readings of all probes.
     pub readers: Vec<Recipient<ProbesRead>>,
 }

@@ -1,22 +1,27 @@
-//! The state of one tunnel, as the prober sees it.
+//! The state that the prober keeps of each tunnel.
 
 use super::*;
 
-/// One tunnel under probe.
+/// A tunnel that is up, and so is probed.
 pub(super) struct Tunnel {
     pub(super) peer: Prefix,
-    /// The time at which it came up, which distinguishes it from a later tunnel on the same slot.
+    /// When it came up; this distinguishes it from a later tunnel to the same peer on the same slot.
     pub(super) up_since: Option<Uptime>,
+    /// The link-local address of the peer.
     pub(super) address: Ipv6Addr,
-    /// The index of the link; read again after a failure.
+    /// The index of the link; `None` after a probe could not be sent, until the index is read again.
     pub(super) link: Option<u32>,
     pub(super) probing: Probing,
-    pub(super) sent: Option<Uptime>,
-    pub(super) answered: Option<Uptime>,
-    pub(super) rumour: Option<Uptime>,
-    pub(super) ordered: Option<Uptime>,
-    /// The time at which we drained this tunnel, or the peer announced a drain.
-    pub(super) drains: Option<Uptime>,
+    /// When the last probe was sent.
+    pub(super) sent_at: Option<Uptime>,
+    /// When the last answer arrived.
+    pub(super) answered_at: Option<Uptime>,
+    /// When this tunnel was last probed because of a received suspicion.
+    pub(super) suspected_at: Option<Uptime>,
+    /// When the close of this tunnel was last ordered.
+    pub(super) close_ordered_at: Option<Uptime>,
+    /// When it was last seen that this node drains the tunnel, or that the peer announced a drain.
+    pub(super) drain_seen_at: Option<Uptime>,
 }
 
 impl Tunnel {
@@ -29,25 +34,30 @@ impl Tunnel {
             address: link_local(peer),
             link,
             probing: Probing::new(pace, now),
-            sent: None,
-            answered: None,
-            rumour: None,
-            ordered: None,
-            drains: None,
+            sent_at: None,
+            answered_at: None,
+            suspected_at: None,
+            close_ordered_at: None,
+            drain_seen_at: None,
         }
     }
 
-    /// Whether either end is about to close this tunnel.
-    pub(super) fn drains(&self, now: Uptime) -> bool {
-        self.drains
-            .is_some_and(|since| now.since(since) < DRAINS_FOR)
+    /// Returns whether either end drains this tunnel, and so is about to close it.
+    pub(super) fn is_draining(&self, now: Uptime) -> bool {
+        self.drain_seen_at
+            .is_some_and(|seen_at| now.since(seen_at) < DRAIN_LIFETIME)
     }
 
-    /// Returns whether a verdict may be due at any moment.
-    pub(super) fn alert(&self, now: Uptime) -> bool {
-        let overdue =
-            self.sent > self.answered && self.sent.is_some_and(|sent| now.since(sent) >= OVERDUE);
-        overdue && self.probing.is_busy(now)
-            || self.rumour.is_some_and(|since| now.since(since) < ALERT)
+    /// Returns whether the peer may be judged suspect or dead at any moment, so that it is judged every
+    /// [`WATCH_INTERVAL`].
+    pub(super) fn is_watched(&self, now: Uptime) -> bool {
+        let is_overdue = self.sent_at > self.answered_at
+            && self
+                .sent_at
+                .is_some_and(|sent_at| now.since(sent_at) >= ANSWER_OVERDUE_AFTER);
+        let is_suspected = self
+            .suspected_at
+            .is_some_and(|suspected_at| now.since(suspected_at) < WATCH_TIME);
+        (is_overdue && self.probing.is_busy(now)) || is_suspected
     }
 }

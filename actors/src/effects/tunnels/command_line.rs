@@ -1,7 +1,7 @@
 //! Writes OpenVPN's command lines (openvpn(8), version 2.6).
 //!
-//! All that the design demands of a tunnel's cryptography and rights stands here: nothing that a
-//! peer pushes is taken but what the data channel needs, and nothing is executed.
+//! These options set a tunnel's cryptography and restrict what a peer can do: of the options that a peer
+//! pushes, only those that the data channel needs are accepted, and OpenVPN executes no program.
 
 use policies::names::{Endpoint, Prefix, Slot, Transport};
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -9,13 +9,14 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 /// MTU of every link and tunnel.
 const MTU: &str = "1400";
 
-/// The ciphers, AEAD only.
+/// The ciphers of the data channel; all of them are AEAD ciphers.
 const CIPHERS: &str = "AES-256-GCM:CHACHA20-POLY1305";
 
-/// Room above our own limit, so that the daemon itself rejects a client and gives a reason.
+/// Number of clients that OpenVPN accepts above the daemon's own limit, so that it is the daemon that
+/// rejects a client, with a reason.
 const SPARE_CLIENTS: u16 = 10;
 
-/// DocumentFiles and settings that all OpenVPN processes of a node share.
+/// Files and settings that all OpenVPN processes of a node share.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The network's CA certificate.
@@ -26,13 +27,13 @@ pub struct Identity {
     pub key: PathBuf,
     /// The network's `tls-crypt` key.
     pub tls_crypt: PathBuf,
-    /// The key that others may use while the network's key is changed; there only then.
+    /// The network's second `tls-crypt` key; the file exists only while the key is replaced.
     pub tls_crypt_other: PathBuf,
-    /// The folder of revoked serial numbers, one empty file each.
+    /// The folder with one empty file for each revoked serial number.
     pub revoked: PathBuf,
-    /// The tun node to open, where not `/dev/net/tun`.
+    /// The tun device node to open; `None` for `/dev/net/tun`.
     pub tun_node: Option<PathBuf>,
-    /// Whether sockets can be dual-stack.
+    /// Whether the host has IPv6, so that servers can listen on dual-stack sockets.
     pub ipv6: bool,
 }
 
@@ -40,31 +41,36 @@ pub struct Identity {
 struct Args(Vec<OsString>);
 
 impl Args {
-    fn add<const N: usize>(&mut self, words: [&str; N]) -> &mut Self {
-        self.0.extend(words.map(OsString::from));
+    fn add<const N: usize>(&mut self, arguments: [&str; N]) -> &mut Self {
+        self.0.extend(arguments.map(OsString::from));
         self
     }
 
-    fn path(&mut self, option: &str, path: &PathBuf) -> &mut Self {
+    fn add_path(&mut self, option: &str, path: &PathBuf) -> &mut Self {
         self.0.push(option.into());
         self.0.push(path.into());
         self
     }
 }
 
-fn common(identity: &Identity, tls_crypt: &PathBuf, device: &str, management: &PathBuf) -> Args {
+fn common_args(
+    identity: &Identity,
+    tls_crypt: &PathBuf,
+    device: &str,
+    management: &PathBuf,
+) -> Args {
     let mut args = Args(Vec::new());
     args.add(["--dev", device, "--dev-type", "tap"]);
     if let Some(node) = &identity.tun_node {
-        args.path("--dev-node", node);
+        args.add_path("--dev-node", node);
     }
-    args.path("--ca", &identity.ca)
-        .path("--cert", &identity.certificate)
-        .path("--key", &identity.key)
-        .path("--tls-crypt", tls_crypt)
-        .path("--crl-verify", &identity.revoked)
+    args.add_path("--ca", &identity.ca)
+        .add_path("--cert", &identity.certificate)
+        .add_path("--key", &identity.key)
+        .add_path("--tls-crypt", tls_crypt)
+        .add_path("--crl-verify", &identity.revoked)
         .add(["dir"])
-        .path("--management", management)
+        .add_path("--management", management)
         .add(["unix", "--management-client", "--management-hold"])
         .add(["--tls-version-min", "1.3", "--data-ciphers", CIPHERS])
         .add([
@@ -74,14 +80,15 @@ fn common(identity: &Identity, tls_crypt: &PathBuf, device: &str, management: &P
             "--route-noexec",
         ])
         .add(["--persist-tun", "--persist-key", "--tun-mtu", MTU])
-        // `--keepalive` would double the time-out on a server.
+        // `--keepalive` is not used, since it doubles the timeout on a server.
         .add(["--ping", "10"])
         .add(["--verb", "3", "--suppress-timestamps", "--auth-nocache"]);
     args
 }
 
-/// The server of one transport: its TAP is `wrnu` or `wrnt`, each client gets a VLAN of its own.
-pub(super) fn server(
+/// Builds the command line of the server of one transport. Its TAP is `wrnu` or `wrnt`, and each client gets
+/// a VLAN of its own.
+pub(super) fn server_args(
     identity: &Identity,
     transport: Transport,
     port: u16,
@@ -94,7 +101,7 @@ pub(super) fn server(
         (Transport::Tcp, true) => ("wrnt", "tcp6-server"),
         (Transport::Tcp, false) => ("wrnt", "tcp4-server"),
     };
-    let mut args = common(identity, &identity.tls_crypt, device, management);
+    let mut args = common_args(identity, &identity.tls_crypt, device, management);
     args.add([
         "--mode",
         "server",
@@ -127,20 +134,19 @@ pub(super) fn server(
     args.0
 }
 
-/// One attempt to reach a peer.
+/// One attempt to reach a peer: an endpoint and a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     /// The endpoint that is dialled.
     pub(super) endpoint: Endpoint,
-    /// With the key that others may use while the network's key is changed.
-    pub(super) other_key: bool,
+    /// Whether the network's second `tls-crypt` key is used instead of the first.
+    pub(super) uses_other_key: bool,
 }
 
-/// Builds the command line of the client on `slot` that makes that attempt and accepts only `peer`
-/// as its server.
+/// Builds the command line of the client on `slot` that makes this attempt, and accepts no server but `peer`.
 ///
-/// The process exits on anything that would make it restart, so that the daemon decides.
-pub(super) fn client(
+/// The process exits whenever OpenVPN would reconnect by itself, so that the daemon decides about that.
+pub(super) fn client_args(
     identity: &Identity,
     slot: Slot,
     peer: Prefix,
@@ -149,9 +155,9 @@ pub(super) fn client(
 ) -> Vec<OsString> {
     let Attempt {
         endpoint,
-        other_key,
+        uses_other_key,
     } = attempt;
-    let tls_crypt = if other_key {
+    let tls_crypt = if uses_other_key {
         &identity.tls_crypt_other
     } else {
         &identity.tls_crypt
@@ -164,7 +170,7 @@ pub(super) fn client(
     };
     let address = endpoint.address.ip().to_string();
     let port = endpoint.address.port().to_string();
-    let mut args = common(identity, tls_crypt, &slot.to_string(), management);
+    let mut args = common_args(identity, tls_crypt, &slot.to_string(), management);
     args.add([
         "--client", "--nobind", "--remote", &address, &port, protocol,
     ])
@@ -197,7 +203,7 @@ pub(super) fn client(
     .add(["--pull-filter", "accept", "key-derivation"])
     .add(["--pull-filter", "ignore", ""]);
     if endpoint.transport == Transport::Udp {
-        // So that a planned end is not taken for a death.
+        // The peer's server then knows that this client exited, and does not take it for dead.
         args.add(["--explicit-exit-notify", "1"]);
     }
     args.0
@@ -222,24 +228,24 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(args: &[OsString], demanded: &str) {
-        let line: Vec<_> = args.iter().map(|word| word.to_string_lossy()).collect();
+    fn check_contains(args: &[OsString], options: &str) {
+        let line: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
         let line = format!(" {} ", line.join(" "));
         assert!(
-            line.contains(&format!(" {demanded} ")),
-            "{demanded:?} is missing in {line:?}"
+            line.contains(&format!(" {options} ")),
+            "{options:?} is missing in {line:?}"
         );
     }
 
     #[test]
-    fn a_client_takes_nothing_that_a_peer_pushes_but_what_the_data_channel_needs() {
+    fn a_client_accepts_only_those_pushed_options_that_the_data_channel_needs() {
         let peer = "7/16".parse().unwrap();
         let endpoint = "udp:192.0.2.1:1194".parse().unwrap();
         let attempt = Attempt {
             endpoint,
-            other_key: false,
+            uses_other_key: false,
         };
-        let args = client(
+        let args = client_args(
             &identity(),
             Slot::Dialling(0),
             peer,
@@ -249,54 +255,54 @@ mod tests {
         let filters: Vec<_> = args
             .iter()
             .enumerate()
-            .filter(|(_, word)| *word == "--pull-filter")
+            .filter(|(_, arg)| *arg == "--pull-filter")
             .map(|(at, _)| (args[at + 1].clone(), args[at + 2].clone()))
             .collect();
         let accepted = ["cipher", "peer-id", "protocol-flags", "key-derivation"];
         let mut expected: Vec<(OsString, OsString)> = accepted
             .iter()
-            .map(|what| ("accept".into(), what.into()))
+            .map(|option| ("accept".into(), option.into()))
             .collect();
         expected.push(("ignore".into(), "".into()));
         assert_eq!(filters, expected);
     }
 
     #[test]
-    fn both_ends_run_nothing_and_set_nothing() {
+    fn neither_client_nor_server_runs_programs_or_changes_addresses_and_routes() {
         let endpoint = "tcp:[2001:db8::1]:1194".parse().unwrap();
         let peer = "7/16".parse().unwrap();
         let management = "/run/m.sock".into();
         let lines = [
-            client(
+            client_args(
                 &identity(),
                 Slot::Dialling(0),
                 peer,
                 Attempt {
                     endpoint,
-                    other_key: true,
+                    uses_other_key: true,
                 },
                 &management,
             ),
-            server(&identity(), Transport::Udp, 1194, 30, &management),
-            server(&identity(), Transport::Tcp, 1194, 30, &management),
+            server_args(&identity(), Transport::Udp, 1194, 30, &management),
+            server_args(&identity(), Transport::Tcp, 1194, 30, &management),
         ];
         for line in lines {
-            check(
+            check_contains(
                 &line,
                 "--script-security 1 --ifconfig-noexec --route-noexec",
             );
-            check(&line, "--tls-version-min 1.3");
-            check(&line, "--crl-verify /var/lib/warren/revoked dir");
-            check(&line, "--management-client");
+            check_contains(&line, "--tls-version-min 1.3");
+            check_contains(&line, "--crl-verify /var/lib/warren/revoked dir");
+            check_contains(&line, "--management-client");
         }
     }
 
     #[test]
-    fn a_server_asks_the_daemon_and_gives_each_client_its_own_vlan() {
-        let line = server(&identity(), Transport::Udp, 1194, 30, &"/run/m.sock".into());
-        check(&line, "--management-client-auth --auth-user-pass-optional");
-        check(&line, "--vlan-tagging --vlan-accept tagged");
-        check(&line, "--max-clients 40");
-        check(&line, "--proto udp6");
+    fn a_server_lets_the_daemon_admit_clients_and_gives_each_its_own_vlan() {
+        let line = server_args(&identity(), Transport::Udp, 1194, 30, &"/run/m.sock".into());
+        check_contains(&line, "--management-client-auth --auth-user-pass-optional");
+        check_contains(&line, "--vlan-tagging --vlan-accept tagged");
+        check_contains(&line, "--max-clients 40");
+        check_contains(&line, "--proto udp6");
     }
 }

@@ -1,5 +1,4 @@
-//! The values that servers and dials share: settings, the tunnel table, and the receivers of
-//! facts.
+//! What servers and dials share: settings, the tunnel table, and the receivers of facts.
 
 use super::command_line::Identity;
 use crate::{
@@ -32,36 +31,36 @@ use wire::overlay::Network;
 pub struct Settings {
     /// The prefix of this node.
     pub me: Prefix,
-    /// Its network: from a prefix to a range.
+    /// The network, which maps a node's prefix to its range.
     pub network: Network,
     /// The path of OpenVPN's executable.
     pub openvpn: PathBuf,
     /// The rights of OpenVPN processes.
     pub rights: Rights,
-    /// Certificates and keys.
+    /// The paths of certificates and keys, and what else all OpenVPN processes have in common.
     pub identity: Identity,
-    /// Which servers to run, on which ports.
+    /// The transport and the port of each server.
     pub servers: Vec<(Transport, u16)>,
-    /// Most tunnels to accept, both transports together.
+    /// Maximum number of accepted tunnels, over both transports.
     pub max_accepted: u16,
-    /// The folder of children's folders, such as `/run/warren/child`.
+    /// The folder in which each child has a folder, such as `/run/warren/child`.
     pub children: PathBuf,
 }
 
 /// The receivers of facts about tunnels.
 #[derive(Clone)]
 pub struct Facts {
-    /// The receiver of opened tunnels.
+    /// Receives `TunnelOpened`.
     pub opened: Recipient<TunnelOpened>,
-    /// Of those that came up.
+    /// Receives `TunnelCameUp`.
     pub came_up: Recipient<TunnelCameUp>,
-    /// Of ended ones.
+    /// Receives `TunnelClosed`.
     pub closed: Recipient<TunnelClosed>,
-    /// Of orders that were decided here: by a rolling restart, or a revocation.
+    /// Receives `Decided`, about orders of rolling restarts and revocations.
     pub decided: Recipient<Decided>,
 }
 
-/// The values that servers and dials share.
+/// What servers and dials share.
 pub(super) struct Common {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
@@ -71,8 +70,8 @@ pub(super) struct Common {
     pub(super) events: ChildEvents,
     pub(super) seed: u64,
     pub(super) documents: DocumentStore,
-    pub(super) stopping: Cell<bool>,
-    /// The limit of accepted tunnels; at most that of the settings, for which there are slots.
+    pub(super) is_shutting_down: Cell<bool>,
+    /// The current limit of accepted tunnels. It never exceeds that of the settings, since no more slots exist.
     pub(super) max_accepted: Cell<u16>,
 }
 
@@ -81,7 +80,8 @@ impl Common {
         self.clock.now()
     }
 
-    pub(super) fn management(&self, child: &str) -> PathBuf {
+    /// The path of the management socket of a child.
+    pub(super) fn management_socket(&self, child: &str) -> PathBuf {
         self.settings.children.join(child).join("management.sock")
     }
 
@@ -91,7 +91,7 @@ impl Common {
             args,
             rights: self.settings.rights,
             pid_file: self.settings.children.join(format!("{name}.pid")),
-            management: Some(self.management(&name)),
+            management: Some(self.management_socket(&name)),
             name,
         }
     }
@@ -100,11 +100,11 @@ impl Common {
         self.documents.load().is_serial_revoked(serial)
     }
 
-    pub(super) fn stopping(&self) -> bool {
-        self.stopping.get()
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.is_shutting_down.get()
     }
 
-    pub(super) fn history(&self, peer: Prefix) -> DialHistory {
+    pub(super) fn dial_history(&self, peer: Prefix) -> DialHistory {
         self.table
             .borrow()
             .dials
@@ -113,7 +113,8 @@ impl Common {
             .unwrap_or_default()
     }
 
-    pub(super) fn opened(&self, tunnel: TunnelReading) {
+    /// Adds a new tunnel to the table, and reports it.
+    pub(super) fn add_tunnel(&self, tunnel: TunnelReading) {
         let TunnelReading {
             slot, peer, since, ..
         } = tunnel;
@@ -134,14 +135,16 @@ impl Common {
         }
     }
 
-    /// Gives the running drain another reason; its start stays.
+    /// Replaces the reason of a running drain by that of `draining`. Unlike [`set_phase`](Self::set_phase), this
+    /// keeps the time at which the drain started.
     pub(super) fn set_drain_reason(&self, slot: Slot, draining: Phase) {
         if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot) {
             tunnel.phase = draining;
         }
     }
 
-    pub(super) fn came_up(&self, slot: Slot, peer: Prefix) {
+    /// Sets a tunnel up in the table, lets babeld use it, and reports it.
+    pub(super) fn report_up(&self, slot: Slot, peer: Prefix) {
         let at = self.now();
         self.set_phase(slot, Phase::Up);
         if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot) {
@@ -153,6 +156,7 @@ impl Common {
         self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });
     }
 
+    /// Removes a tunnel from the table, and reports that it closed.
     pub(super) fn report_closed(&self, slot: Slot, reason: CloseReason) {
         let Some(tunnel) = self.table.borrow_mut().tunnels.remove(&slot) else {
             return;
@@ -165,7 +169,7 @@ impl Common {
         let peer = tunnel.peer;
         tracing::info!(%slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
         if reason == CloseReason::PeerDead {
-            self.table.borrow().losses.note(peer);
+            self.table.borrow().lost_peers.note(peer);
         }
         self.facts.closed.do_send(TunnelClosed {
             at,

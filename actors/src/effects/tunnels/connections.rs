@@ -1,8 +1,8 @@
-//! OpenVPN's processes, which outlive the actor that looks after them.
+//! The OpenVPN processes and the state that outlive the tunnels actor.
 
 use super::*;
 
-/// All OpenVPN processes of this node: what outlives the actor.
+/// All OpenVPN processes of this node. A restarted tunnels actor continues with them.
 #[derive(Clone, Default)]
 pub struct Connections(pub(super) Rc<RefCell<Processes>>);
 
@@ -12,11 +12,12 @@ pub(super) struct Processes {
     pub(super) dials: BTreeMap<Slot, Dial>,
     pub(super) revocation: Revocation,
     pub(super) rolling_restart: RollingRestart,
-    pub(super) stopped: bool,
+    /// Whether the shutdown has stopped all processes, so that a restarted actor starts none.
+    pub(super) are_stopped: bool,
 }
 
 impl Connections {
-    /// Returns the readings of all processes, sorted by name.
+    /// Returns the state of each process, sorted by name.
     pub fn readings(&self) -> Vec<ProcessReading> {
         let processes = self.0.borrow();
         let Processes {
@@ -39,7 +40,7 @@ impl Connections {
         readings
     }
 
-    /// Returns whether no process is left.
+    /// Returns whether all processes have exited.
     pub fn have_all_exited(&self) -> bool {
         self.readings().iter().all(|process| process.pid.is_none())
     }

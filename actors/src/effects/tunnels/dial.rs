@@ -1,8 +1,8 @@
-//! One dialled tunnel: the OpenVPN client of one slot, from the first endpoint to its exit.
+//! One dialled tunnel: the OpenVPN client of one slot, from its first attempt to its exit.
 //!
-//! The choice of the peer is not made here; endpoints are tried in the order given.
+//! The planner chooses the peer, and the order in which its endpoints are tried.
 
-use super::{Common, client, command_line::Attempt};
+use super::{Common, client_args, command_line::Attempt};
 use os::process::{ChildEvent, Happened, Supervised};
 use policies::{
     life::{Event, Limits, State},
@@ -14,7 +14,7 @@ use policies::{
 use std::time::Duration;
 use wire::management::{self, Decoder, StateName};
 
-/// A dial that is not CONNECTED after this long goes on to the next endpoint.
+/// Time within which OpenVPN must reach the state CONNECTED; after that, the next attempt is made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The client of one slot.
@@ -22,20 +22,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Dial {
     slot: Slot,
     peer: Prefix,
-    /// What was not tried yet, best first, after what is being tried.
+    /// Attempts still to be made, best first.
     untried: Vec<Attempt>,
+    /// The endpoint of the current attempt.
     endpoint: Endpoint,
-    /// The time at which the process started, and so read its files.
+    /// When the current attempt started, and so the process read its certificates and keys.
     started_at: Uptime,
     process: Supervised,
     decoder: Decoder,
     was_up: bool,
-    /// The reason of the close, once it is known.
-    ending: Option<CloseReason>,
+    /// The reason why the tunnel closes, once it is known.
+    close_reason: Option<CloseReason>,
 }
 
 impl Dial {
-    /// Starts dialling the first endpoint; `None` where there is none.
+    /// Starts to dial the first endpoint; returns `None` if there is no endpoint.
     pub(super) fn open(
         common: &Common,
         slot: Slot,
@@ -46,12 +47,12 @@ impl Dial {
         let (first, untried) = attempts.split_first()?;
         let program = common.program(
             slot.to_string(),
-            client(
+            client_args(
                 &common.settings.identity,
                 slot,
                 peer,
                 *first,
-                &common.management(&slot.to_string()),
+                &common.management_socket(&slot.to_string()),
             ),
         );
         let limits = Limits {
@@ -68,24 +69,25 @@ impl Dial {
             process: Supervised::new(program, limits, seed),
             decoder: Decoder::default(),
             was_up: false,
-            ending: None,
+            close_reason: None,
         };
         dial.process
             .handle(Event::Wanted, common.now(), &common.events);
         Some(dial)
     }
 
-    /// Closes it for `reason`; [`took`](Self::took) returns when it is closed.
+    /// Stops the process for `reason`. The tunnel is closed once
+    /// [`handle_child_event`](Self::handle_child_event) returns the reason.
     pub(super) fn close(&mut self, common: &Common, reason: CloseReason) {
-        if self.ending.is_none() {
-            self.ending = Some(reason);
+        if self.close_reason.is_none() {
+            self.close_reason = Some(reason);
             common.set_phase(self.slot, Phase::Closing);
             self.process
                 .handle(Event::Unwanted, common.now(), &common.events);
         }
     }
 
-    /// Handles an event of the client's process; returns why the tunnel is closed, once it is.
+    /// Handles an event of the client's process; returns the reason of the close once the tunnel is closed.
     pub(super) fn handle_child_event(
         &mut self,
         common: &Common,
@@ -107,23 +109,25 @@ impl Dial {
             }
             Happened::Management(bytes) => {
                 for event in self.decoder.feed(bytes) {
-                    self.handle_event(common, event);
+                    self.handle_management_event(common, event);
                 }
                 None
             }
             Happened::Logged(_) => None,
-            Happened::Exited { code } => self.exited(common, *code),
+            Happened::Exited { code } => self.on_exit(common, *code),
         }
     }
 
-    fn handle_event(&mut self, common: &Common, event: management::Event) {
+    fn handle_management_event(&mut self, common: &Common, event: management::Event) {
         match event {
             management::Event::Hold => self
                 .process
                 .send_command(management::HOLD_RELEASE.to_owned()),
             management::Event::State(state) => match state.name {
-                StateName::Connected if !self.was_up || !self.is_up() => self.came_up(common),
-                StateName::Exiting | StateName::Reconnecting => self.goes(&state.detail),
+                StateName::Connected if !self.was_up || !self.is_up() => self.on_connected(common),
+                StateName::Exiting | StateName::Reconnecting => {
+                    self.set_close_reason(&state.detail);
+                }
                 StateName::Connecting
                 | StateName::Resolve
                 | StateName::TcpConnect
@@ -136,14 +140,15 @@ impl Dial {
                 | StateName::Connected
                 | StateName::Unknown => {}
             },
-            // The only sign of a server's orderly exit: the state says merely that we sent an exit
-            // notification too.
+            // Only this event shows that the server exited in order; the state says merely that this client sent
+            // an exit notification, too.
             management::Event::Notify { kind, .. } if kind.starts_with("server-pushed-") => {
-                self.goes(&kind)
+                self.set_close_reason(&kind);
             }
-            // The only sign of a rejection: with an exit notification the state says nothing else.
+            // Only this event shows that the server rejected the client; the state says merely that this client
+            // sent an exit notification.
             management::Event::AuthFailed => {
-                self.ending.get_or_insert(CloseReason::PeerClosed);
+                self.close_reason.get_or_insert(CloseReason::PeerClosed);
             }
             management::Event::ClientConnect { .. }
             | management::Event::ClientReauth { .. }
@@ -166,11 +171,11 @@ impl Dial {
         matches!(self.process.state(), State::Up { .. })
     }
 
-    fn came_up(&mut self, common: &Common) {
+    fn on_connected(&mut self, common: &Common) {
         self.process
             .handle(Event::Ready, common.now(), &common.events);
         self.was_up = true;
-        let history = common.history(self.peer);
+        let history = common.dial_history(self.peer);
         common.table.borrow_mut().dials.insert(
             self.peer,
             crate::store::DialHistory {
@@ -179,15 +184,15 @@ impl Dial {
                 ..history
             },
         );
-        common.came_up(self.slot, self.peer);
+        common.report_up(self.slot, self.peer);
     }
 
-    /// Takes note of OpenVPN's reason to exit.
-    fn goes(&mut self, detail: &str) {
-        if self.ending.is_some() {
+    /// Derives the reason of the close from the detail that OpenVPN gives before it exits.
+    fn set_close_reason(&mut self, detail: &str) {
+        if self.close_reason.is_some() {
             return;
         }
-        self.ending = match detail {
+        self.close_reason = match detail {
             "server-pushed-halt"
             | "server-pushed-connection-reset"
             | "auth-failure"
@@ -197,18 +202,18 @@ impl Dial {
         };
     }
 
-    fn exited(&mut self, common: &Common, code: i32) -> Option<CloseReason> {
-        // A planned end, or OpenVPN's own with a reason.
-        if let Some(reason) = self.ending {
+    fn on_exit(&mut self, common: &Common, code: i32) -> Option<CloseReason> {
+        // Either this node stopped the process, or OpenVPN gave a reason before it exited.
+        if let Some(reason) = self.close_reason {
             if !self.was_up && reason == CloseReason::PeerClosed {
-                self.failed(common);
+                self.record_failure(common);
             }
             return Some(reason);
         }
         if self.was_up && code < 0 {
-            // Killed by a signal: a crash, repaired in place after the back-off.
+            // A signal killed the process: it crashed. The next tick after the back-off starts it again.
             common.set_phase(self.slot, Phase::Connecting);
-            tracing::warn!(slot = %self.slot, peer = %self.peer, code, "OpenVPN was killed; it is started again");
+            tracing::warn!(slot = %self.slot, peer = %self.peer, code, "OpenVPN was killed by a signal; it is started again");
             return None;
         }
         if self.was_up {
@@ -223,13 +228,13 @@ impl Dial {
             tracing::info!(slot = %self.slot, peer = %self.peer, endpoint = %self.endpoint, ?problem, "dial failed");
         }
         if self.untried.is_empty() {
-            self.failed(common);
+            self.record_failure(common);
             return Some(CloseReason::DialFailed);
         }
         let attempt = self.untried.remove(0);
         (self.endpoint, self.started_at) = (attempt.endpoint, common.now());
-        let management = common.management(&self.slot.to_string());
-        self.process.set_args(client(
+        let management = common.management_socket(&self.slot.to_string());
+        self.process.set_args(client_args(
             &common.settings.identity,
             self.slot,
             self.peer,
@@ -239,12 +244,12 @@ impl Dial {
         if let Some(tunnel) = common.table.borrow_mut().tunnels.get_mut(&self.slot) {
             tunnel.endpoint = Some(self.endpoint);
         }
-        // The next tick after the back-off starts it.
+        // The next tick after the back-off starts the process.
         None
     }
 
-    fn failed(&self, common: &Common) {
-        let history = common.history(self.peer);
+    fn record_failure(&self, common: &Common) {
+        let history = common.dial_history(self.peer);
         let failures = history.failures.saturating_add(1);
         common.table.borrow_mut().dials.insert(
             self.peer,
@@ -256,47 +261,48 @@ impl Dial {
         );
     }
 
-    /// Time has passed.
+    /// Lets the life cycle of the process react to the time that has passed.
     pub(super) fn tick(&mut self, common: &Common) {
         self.process
             .handle(Event::Tick, common.now(), &common.events);
     }
 
-    /// Returns the peer that it dials.
+    /// Returns the peer that is dialled.
     pub(super) fn peer(&self) -> Prefix {
         self.peer
     }
 
-    /// Returns the time at which its present process started.
+    /// Returns when the current attempt started.
     pub(super) fn started_at(&self) -> Uptime {
         self.started_at
     }
 
-    /// Returns a reading of its process.
+    /// Returns the state of the process.
     pub(super) fn reading(&self) -> os::process::ProcessReading {
         self.process.reading()
     }
 }
 
-/// Each endpoint; while the network's key is changed, then each once more with the other key.
+/// Returns one attempt for each endpoint. While the network's `tls-crypt` key is replaced, one more for each
+/// endpoint follows, with the other key.
 fn attempts(common: &Common, endpoints: &[Endpoint]) -> Vec<Attempt> {
     let documents = common.documents.load();
-    let changing = documents
+    let is_key_replaced = documents
         .network()
         .is_some_and(|network| network.tls_crypt_other.is_some());
-    let keys = if changing {
+    let key_choices = if is_key_replaced {
         &[false, true][..]
     } else {
         &[false]
     };
-    let with = |key: &bool| {
+    let attempts_with = |uses_other_key: &bool| {
         endpoints
             .iter()
             .map(|endpoint| Attempt {
                 endpoint: *endpoint,
-                other_key: *key,
+                uses_other_key: *uses_other_key,
             })
             .collect::<Vec<_>>()
     };
-    keys.iter().flat_map(with).collect()
+    key_choices.iter().flat_map(attempts_with).collect()
 }

@@ -1,9 +1,9 @@
-//! Carries out orders about tunnels, with real OpenVPN processes, and reports what becomes of
-//! them.
+//! Carries out orders about tunnels with OpenVPN processes, and reports when tunnels open, come up and
+//! close.
 //!
-//! It decides only what OpenVPN asks at once: whether a client may come in. The processes and the
-//! tunnel table outlive the actor in [`Connections`] and the store; a restarted actor goes on with
-//! them.
+//! It decides only whether a client is admitted, since OpenVPN's server waits for that answer. The
+//! processes are in [`Connections`] and the tunnel table is in the store, so both outlive the actor; a
+//! restarted actor continues with them.
 
 mod command_line;
 mod common;
@@ -12,13 +12,13 @@ mod dial;
 mod revocation;
 mod rolling_restart;
 mod server;
-mod stopping;
+mod shutdown;
 
 pub use command_line::Identity;
 pub use common::{Facts, Settings};
 pub use connections::Connections;
 use connections::Processes;
-pub use stopping::{DrainAll, EndAll};
+pub use shutdown::{DrainAll, StopAll};
 
 use crate::store::Store;
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     store::AppliedVersions,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
-use command_line::{client, server};
+use command_line::{client_args, server_args};
 use common::Common;
 use dial::Dial;
 use membership::peer_api::PeerApiClient;
@@ -53,16 +53,16 @@ use std::{
     time::Duration,
 };
 
-/// Interval between two looks at the lives of processes.
-const TICK: Duration = Duration::from_millis(250);
+/// Interval at which the life cycles of processes, rolling restarts and revocations take their next step.
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A dialling slot rests this long after a tunnel.
-const RESTART_PAUSE: Duration = Duration::from_secs(2);
+/// Time after a dialled tunnel closed for which no new one is opened on its slot.
+const DIALLING_COOLDOWN: Duration = Duration::from_secs(2);
 
 /// The dependencies of the tunnels actor.
 #[derive(Clone)]
 pub struct TunnelsDeps {
-    /// This node, its servers, and how OpenVPN is run.
+    /// The settings: this node, its servers, and the paths and rights of OpenVPN.
     pub settings: Settings,
     /// The shared state that outlives the actor.
     pub store: Store,
@@ -70,11 +70,11 @@ pub struct TunnelsDeps {
     pub connections: Connections,
     /// The queue of link orders.
     pub links: Links,
-    /// The receivers of what becomes of tunnels.
+    /// The receivers of facts about tunnels.
     pub facts: Facts,
     /// The queue of OpenVPN's process events.
     pub events: ChildEvents,
-    /// The client of the peer API, by which neighbours are asked for their restart lock.
+    /// The client of the peer API, which requests the restart locks of neighbours.
     pub peers: PeerApiClient,
     /// The seed of random delays.
     pub seed: u64,
@@ -84,8 +84,9 @@ pub struct TunnelsDeps {
 pub struct Tunnels {
     common: Common,
     connections: Connections,
+    /// babeld's table, as last read.
     routes: Option<BabelTable>,
-    /// Of accepted tunnels that drain: whether they may end.
+    /// For each draining accepted tunnel, whether it carries nothing any more.
     drained: BTreeMap<Slot, bool>,
     applied: AppliedVersions,
     restart_lock: SharedRestartLock,
@@ -94,7 +95,7 @@ pub struct Tunnels {
 }
 
 impl Tunnels {
-    /// Goes on with `connections`; starts servers that are not there yet.
+    /// Builds the actor, which continues with the processes in `connections`.
     pub fn new(deps: TunnelsDeps) -> Self {
         let TunnelsDeps {
             settings,
@@ -129,7 +130,7 @@ impl Tunnels {
             events,
             seed,
             documents,
-            stopping: Cell::new(false),
+            is_shutting_down: Cell::new(false),
             max_accepted,
         };
         Self {
@@ -146,7 +147,7 @@ impl Tunnels {
 
     fn start_servers(&mut self) {
         let mut processes = self.connections.0.borrow_mut();
-        if processes.stopped {
+        if processes.are_stopped {
             return;
         }
         for (transport, port) in self.common.settings.servers.clone() {
@@ -172,12 +173,17 @@ impl Tunnels {
             .for_each(|dial| dial.tick(&self.common));
     }
 
-    /// Carries out an order of the planner or the prober, unless this is no moment for it: the planner repeats it.
-    fn carry_out_if_possible(&mut self, order: Order) {
-        let is_planned = !matches!(order, Order::Close { .. });
+    /// Carries out an order of the planner or the prober, unless the daemon shuts down or the order must wait
+    /// for the restart lock; the planner repeats an order that was not carried out.
+    fn carry_out_unless_deferred(&mut self, order: Order) {
+        let is_close = matches!(order, Order::Close { .. });
         let lock_holder = self.restart_lock.holder();
-        if (is_planned && self.common.stopping()) || is_deferred(&order, lock_holder) {
-            return tracing::debug!(?order, ?lock_holder, "order not carried out now");
+        if (!is_close && self.common.is_shutting_down()) || is_deferred(&order, lock_holder) {
+            return tracing::debug!(
+                ?order,
+                ?lock_holder,
+                "order not carried out: the daemon shuts down, or a node holds the restart lock"
+            );
         }
         self.carry_out(order);
     }
@@ -196,7 +202,7 @@ impl Tunnels {
         }
     }
 
-    /// Logs and counts a decision that was made here.
+    /// Logs a decision of a rolling restart or a revocation, and reports it.
     fn report(&self, decision: Decision) {
         log_decision(&decision);
         self.common.facts.decided.do_send(Decided {
@@ -206,7 +212,8 @@ impl Tunnels {
         });
     }
 
-    /// Takes Babel off the slot; a running drain takes on the reason unless its own is final.
+    /// Drains a tunnel that is up. If it drains already, only the reason changes, unless the present one is
+    /// final.
     fn drain(&self, slot: Slot, reason: CloseReason) {
         let Some((peer, phase)) = self.peer_and_phase(slot) else {
             return;
@@ -220,7 +227,7 @@ impl Tunnels {
         }
     }
 
-    /// Puts Babel back on the slot, unless the drain's reason is final.
+    /// Gives up the drain of a tunnel, unless the reason of the drain is final.
     fn undrain(&self, slot: Slot) {
         if let Some((_, phase)) = self.peer_and_phase(slot)
             && phase.undrained() != phase
@@ -241,20 +248,20 @@ impl Tunnels {
         let common = &self.common;
         let now = common.now();
         let mut processes = self.connections.0.borrow_mut();
-        let known = processes.dials.values().any(|dial| dial.peer() == peer);
-        let free = common.table.borrow().free_slots(now).contains(&slot)
+        let is_dialled = processes.dials.values().any(|dial| dial.peer() == peer);
+        let is_free = common.table.borrow().free_slots(now).contains(&slot)
             && !processes.dials.contains_key(&slot);
-        if !free || known || common.stopping() || peer == common.settings.me {
+        if !is_free || is_dialled || common.is_shutting_down() || peer == common.settings.me {
             return;
         }
-        // Its last tunnel may have left it down or silent.
+        // The slot's last tunnel may have left the link down or silenced.
         common.links.order(LinkOrder::Up(slot));
         common.links.order(LinkOrder::Unsilence(slot));
         let Some(dial) = Dial::open(common, slot, peer, endpoints) else {
             return;
         };
         processes.dials.insert(slot, dial);
-        common.opened(TunnelReading {
+        common.add_tunnel(TunnelReading {
             slot,
             peer,
             phase: Phase::Connecting,
@@ -270,7 +277,7 @@ impl Tunnels {
             Slot::Dialling(_) => {
                 if let Some(dial) = processes.dials.get_mut(&slot) {
                     if matches!(reason, CloseReason::PeerDead | CloseReason::Revoked) {
-                        // Babel's routes leave it at once; OpenVPN takes a second to end.
+                        // babeld drops its routes at once when the link goes down; OpenVPN takes a second to exit.
                         self.common.links.order(LinkOrder::Down(slot));
                     }
                     dial.close(&self.common, reason);
@@ -287,7 +294,7 @@ impl Tunnels {
         }
     }
 
-    fn child(&mut self, event: &ChildEvent) {
+    fn on_child_event(&mut self, event: &ChildEvent) {
         let common = &self.common;
         let mut processes = self.connections.0.borrow_mut();
         for server in processes.servers.values_mut() {
@@ -308,8 +315,8 @@ impl Tunnels {
                 common
                     .table
                     .borrow_mut()
-                    .resting
-                    .insert(slot, common.now() + RESTART_PAUSE);
+                    .cooldown_until
+                    .insert(slot, common.now() + DIALLING_COOLDOWN);
             }
             common.report_closed(slot, reason);
         }
@@ -324,7 +331,7 @@ impl Actor for Tunnels {
             .events
             .attach(Box::new(ChildMailbox(ctx.address().recipient())));
         self.start_servers();
-        ctx.run_interval(TICK, Self::tick);
+        ctx.run_interval(TICK_INTERVAL, Self::tick);
     }
 }
 
@@ -332,7 +339,7 @@ impl Handler<Ordered> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, ordered: Ordered, _: &mut Self::Context) {
-        self.carry_out_if_possible(ordered.order);
+        self.carry_out_unless_deferred(ordered.order);
     }
 }
 
@@ -340,7 +347,7 @@ impl Handler<ChildReported> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, ChildReported(event): ChildReported, _: &mut Self::Context) {
-        self.child(&event);
+        self.on_child_event(&event);
     }
 }
 

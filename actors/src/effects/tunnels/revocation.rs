@@ -10,7 +10,7 @@ use policies::{
 use std::collections::BTreeSet;
 
 impl Tunnels {
-    /// Certificates of these nodes are newly revoked.
+    /// Closes the tunnels to these nodes, whose certificates are newly revoked, and blocks their ranges.
     pub(super) fn on_revoked(&mut self, nodes: &BTreeSet<Prefix>) {
         let orders = {
             let current = self.common.documents.load_full();
@@ -34,7 +34,7 @@ impl Tunnels {
         self.carry_out_revocation(orders);
     }
 
-    /// Carries out what is due of earlier revocations.
+    /// Carries out the steps of earlier revocations that are due.
     pub(super) fn step_revocation(&mut self) {
         let orders = {
             let mut processes = self.connections.0.borrow_mut();
@@ -61,7 +61,7 @@ impl Tunnels {
         }
     }
 
-    /// The node's parts of the network's ranges.
+    /// Returns the node's IPv4 range, if it has one, and its IPv6 range.
     fn ranges(&self, node: Prefix) -> impl Iterator<Item = IpNet> + use<> {
         let ipv4 = self
             .common

@@ -14,31 +14,31 @@ use policies::{
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Tunnels {
-    /// New certificates or keys are on the disk.
+    /// Starts a rolling restart, since OpenVPN must read new certificates or keys.
     pub(super) fn on_files_changed(&self, changed: &CredentialsChanged) {
         let change = FilesChanged {
             at: changed.at,
             network_version: changed.network_version,
             servers: changed.servers,
             dials: changed.dials,
-            start_after: changed.after,
-            force_after: changed.at_the_latest,
+            start_after: changed.start_after,
+            force_after: changed.force_after,
         };
         let mut processes = self.connections.0.borrow_mut();
         processes.rolling_restart.on_files_changed(&change);
     }
 
-    /// Takes one step towards processes that have all read the present files.
+    /// Carries out the next step of a rolling restart, if one is due.
     pub(super) fn step_rolling_restart(&mut self, ctx: &mut Context<Self>) {
-        if self.common.stopping() {
+        if self.common.is_shutting_down() {
             return;
         }
-        for order in self.decide_restart() {
+        for order in self.next_restart_orders() {
             self.carry_out_restart(order, ctx);
         }
     }
 
-    fn decide_restart(&self) -> Vec<RestartOrder> {
+    fn next_restart_orders(&self) -> Vec<RestartOrder> {
         let mut processes = self.connections.0.borrow_mut();
         let Processes {
             servers,
@@ -88,14 +88,14 @@ impl Tunnels {
                 self.carry_out(decision.order);
             }
             RestartOrder::StopAccepting { transport } => {
-                tracing::info!(%transport, "server drains, to restart with the new certificates or keys");
-                // Readings from before the drain are not about it.
+                tracing::info!(%transport, "server accepts no clients and drains its tunnels before it restarts with new certificates or keys");
+                // Readings taken before this drain say nothing about it.
                 self.drained.clear();
-                self.with_server(transport, |server| server.set_accepts(false));
+                self.with_server(transport, |server| server.set_accepting(false));
             }
             RestartOrder::ResumeAccepting { transport } => {
-                tracing::info!(%transport, "traffic stays on the server's tunnels; it restarts later");
-                self.with_server(transport, |server| server.set_accepts(true));
+                tracing::info!(%transport, "server not restarted: traffic has not left its tunnels; it is tried again later");
+                self.with_server(transport, |server| server.set_accepting(true));
             }
             RestartOrder::RestartServer {
                 transport,
@@ -109,7 +109,7 @@ impl Tunnels {
                 self.with_server(transport, |server| server.restart(&self.common));
             }
             RestartOrder::ReportPostponed { transport, node } => {
-                tracing::debug!(%transport, %node, "server restarts later: it is the only route to a node");
+                tracing::debug!(%transport, %node, "server restarts later: one of its tunnels is the only route to a node");
             }
             RestartOrder::ReportApplied { network_version } => {
                 self.applied.by_tunnels(network_version);
@@ -136,7 +136,8 @@ impl Tunnels {
         }));
     }
 
-    /// Shows nodes that request our restart lock whether a tunnel opens or closes.
+    /// Records in the restart lock that a tunnel opens, drains or closes, so that no neighbour is granted the
+    /// lock now.
     pub(super) fn note_tunnel_changes(&self) {
         let table = self.common.table.borrow();
         if table

@@ -1,9 +1,9 @@
-//! One OpenVPN server and the tunnels it accepts: each client gets an accepting slot to itself.
+//! One OpenVPN server and the tunnels it accepts, each on an accepting slot of its own.
 //!
-//! The daemon answers each CONNECT and REAUTH by the certificate's name and serial number, never
-//! by what the peer claims.
+//! The daemon decides about each CONNECT and REAUTH by the name and the serial numbers of the verified
+//! certificate, never by anything else that the peer sends.
 
-use super::{Common, server};
+use super::{Common, server_args};
 use crate::effects::link_orders::LinkOrder;
 use membership::documents::CurrentDocuments;
 use os::process::{ChildEvent, Happened, Supervised};
@@ -24,8 +24,9 @@ use wire::{
     management::{self, ClientEnv, ClientId, Decoder, StateName},
 };
 
-/// After `client-kill` OpenVPN keeps a UDP client for 4.6 to 5.0 s (measured); its slot rests longer.
-const RECONNECT_BAN: Duration = Duration::from_secs(6);
+/// Time after an accepted tunnel closed for which its slot is not used again. It is longer than OpenVPN
+/// keeps a UDP client after `client-kill`: 4.6 to 5.0 s (measured).
+const ACCEPTING_COOLDOWN: Duration = Duration::from_secs(6);
 
 /// The server of one transport.
 #[derive(Debug)]
@@ -34,26 +35,27 @@ pub(super) struct Server {
     process: Supervised,
     decoder: Decoder,
     accepted: BTreeMap<Slot, Accepted>,
-    /// The time at which its process started, and so read its files.
+    /// When the process was last started, and so read its certificates and keys.
     started_at: Uptime,
-    /// Whether clients may come in; none may while it drains to restart.
-    accepts: bool,
-    /// It ends because we want it to.
-    restarts: bool,
+    /// Whether new clients are admitted; they are not while the server drains before a restart.
+    is_accepting: bool,
+    /// Whether this node has stopped the process in order to start it again.
+    is_restarting: bool,
 }
 
+/// One accepted tunnel.
 #[derive(Debug)]
 struct Accepted {
     peer: Prefix,
-    /// Who holds the slot; a late DISCONNECT of an earlier session does not free it.
+    /// The client id of the present session; a late DISCONNECT of an earlier session has another one.
     client: ClientId,
     /// The source address of the client.
     from: Option<SocketAddr>,
-    /// Serial numbers of its certificate and of its CA's, hex.
+    /// The serial numbers of the client's certificate and of the CA certificate that signed it, hexadecimal.
     serials: [String; 2],
 }
 
-/// An accepted tunnel is closed.
+/// The slot of an accepted tunnel that closed, and the reason.
 pub(super) type ClosedTunnel = (Slot, CloseReason);
 
 impl Server {
@@ -61,8 +63,8 @@ impl Server {
     pub(super) fn open(common: &Common, transport: Transport, port: u16) -> Self {
         let name = format!("server-{transport}");
         let settings = &common.settings;
-        let management = common.management(&name);
-        let args = server(
+        let management = common.management_socket(&name);
+        let args = server_args(
             &settings.identity,
             transport,
             port,
@@ -80,8 +82,8 @@ impl Server {
             decoder: Decoder::default(),
             accepted: BTreeMap::new(),
             started_at: common.now(),
-            accepts: true,
-            restarts: false,
+            is_accepting: true,
+            is_restarting: false,
         };
         server
             .process
@@ -89,7 +91,7 @@ impl Server {
         server
     }
 
-    /// Handles an event of the server's process; returns the tunnels that are closed by it.
+    /// Handles an event of the server's process; returns the tunnels that closed because of it.
     pub(super) fn handle_child_event(
         &mut self,
         common: &Common,
@@ -112,19 +114,18 @@ impl Server {
                 let events = self.decoder.feed(bytes);
                 events
                     .into_iter()
-                    .filter_map(|event| self.handle_event(common, event))
+                    .filter_map(|event| self.handle_management_event(common, event))
                     .collect()
             }
             Happened::Logged(line) => {
                 if let Some(peer) = revoked_of_log(line) {
-                    tracing::info!(%peer, transport = %self.transport, "revoked certificate refused");
+                    tracing::info!(%peer, transport = %self.transport, "client rejected: its certificate is revoked");
                 }
-                self.client_left(common, line).into_iter().collect()
+                self.on_client_exit(common, line).into_iter().collect()
             }
             Happened::Exited { .. } => {
                 let slots: Vec<Slot> = std::mem::take(&mut self.accepted).into_keys().collect();
-                let wanted = std::mem::take(&mut self.restarts);
-                let reason = if wanted {
+                let reason = if std::mem::take(&mut self.is_restarting) {
                     CloseReason::Renewed
                 } else {
                     CloseReason::ProcessDied
@@ -137,7 +138,11 @@ impl Server {
         }
     }
 
-    fn handle_event(&mut self, common: &Common, event: management::Event) -> Option<ClosedTunnel> {
+    fn handle_management_event(
+        &mut self,
+        common: &Common,
+        event: management::Event,
+    ) -> Option<ClosedTunnel> {
         match event {
             management::Event::Hold => self
                 .process
@@ -161,9 +166,9 @@ impl Server {
                     answer.unwrap_or_else(|| management::client_deny(cid, kid, "no slot")),
                 );
             }
-            management::Event::ClientEstablished { cid, .. } => self.established(common, cid),
+            management::Event::ClientEstablished { cid, .. } => self.on_established(common, cid),
             management::Event::ClientDisconnect { cid, .. } => {
-                return self.disconnected(common, cid);
+                return self.on_disconnect(common, cid);
             }
             management::Event::State(_)
             | management::Event::Notify { .. }
@@ -181,9 +186,9 @@ impl Server {
         None
     }
 
-    /// A client has closed its session: its tunnel is closed, though OpenVPN reports that only 5 s
-    /// later.
-    fn client_left(&mut self, common: &Common, line: &str) -> Option<ClosedTunnel> {
+    /// Closes the tunnel of a client that has exited, if that is what the log line says; OpenVPN itself
+    /// reports the disconnect only 5 s later.
+    fn on_client_exit(&mut self, common: &Common, line: &str) -> Option<ClosedTunnel> {
         let (peer, from) = management::leave_of_log(line)?;
         let mut accepted_tunnels = self.accepted.iter();
         let (slot, _) = accepted_tunnels
@@ -194,12 +199,12 @@ impl Server {
         common
             .table
             .borrow_mut()
-            .resting
-            .insert(slot, common.now() + RECONNECT_BAN);
-        Some((slot, self.closed_for(CloseReason::PeerClosed)))
+            .cooldown_until
+            .insert(slot, common.now() + ACCEPTING_COOLDOWN);
+        Some((slot, self.close_reason(CloseReason::PeerClosed)))
     }
 
-    /// The VLAN that the client gets, or why it is refused.
+    /// Decides whether a client is admitted: returns its VLAN, or why it is rejected.
     fn admit(
         &mut self,
         common: &Common,
@@ -215,10 +220,10 @@ impl Server {
         if serials.iter().any(|serial| common.is_revoked(serial)) {
             return Err("the certificate or its CA is revoked");
         }
-        if common.stopping() {
-            return Err("this node stops");
+        if common.is_shutting_down() {
+            return Err("this node shuts down");
         }
-        if !self.accepts {
+        if !self.is_accepting {
             return Err("this server is about to restart");
         }
         let existing = self
@@ -232,11 +237,11 @@ impl Server {
                 .free_slot(common)
                 .ok_or("no more tunnels are accepted")?,
         };
-        let again = self
+        let is_same_session = self
             .accepted
             .get(&slot)
             .is_some_and(|accepted| accepted.client == client);
-        if !again {
+        if !is_same_session {
             self.accepted.insert(
                 slot,
                 Accepted {
@@ -250,7 +255,7 @@ impl Server {
                 address,
                 transport: self.transport,
             });
-            common.opened(TunnelReading {
+            common.add_tunnel(TunnelReading {
                 slot,
                 peer,
                 phase: Phase::Connecting,
@@ -278,13 +283,14 @@ impl Server {
         }
         let end = FIRST_VLAN.saturating_add(common.settings.max_accepted);
         let mut slots = (FIRST_VLAN..end).map(|vlan| Slot::Accepting(self.transport, vlan));
-        let rests = |slot: &Slot| table.resting.get(slot).is_some_and(|until| *until > now);
         slots.find(|slot| {
-            !table.tunnels.contains_key(slot) && !self.accepted.contains_key(slot) && !rests(slot)
+            !table.tunnels.contains_key(slot)
+                && !self.accepted.contains_key(slot)
+                && !table.is_cooling_down(*slot, now)
         })
     }
 
-    fn established(&mut self, common: &Common, client: ClientId) {
+    fn on_established(&mut self, common: &Common, client: ClientId) {
         let mut accepted_tunnels = self.accepted.iter();
         let Some((slot, accepted)) =
             accepted_tunnels.find(|(_, accepted)| accepted.client == client)
@@ -293,29 +299,29 @@ impl Server {
         };
         common.table.borrow_mut().was_reached = true;
         common.links.order(LinkOrder::Up(*slot));
-        common.came_up(*slot, accepted.peer);
+        common.report_up(*slot, accepted.peer);
     }
 
-    fn disconnected(&mut self, common: &Common, client: ClientId) -> Option<ClosedTunnel> {
+    fn on_disconnect(&mut self, common: &Common, client: ClientId) -> Option<ClosedTunnel> {
         let mut accepted_tunnels = self.accepted.iter();
         let (slot, _) = accepted_tunnels.find(|(_, accepted)| accepted.client == client)?;
         let slot = *slot;
         self.accepted.remove(&slot);
         common.links.order(LinkOrder::Down(slot));
-        Some((slot, self.closed_for(CloseReason::PeerClosed)))
+        Some((slot, self.close_reason(CloseReason::PeerClosed)))
     }
 
-    /// The reason for which a tunnel closes: while the server restarts, its clients leave because of that, and
-    /// answer no probes.
-    fn closed_for(&self, reason: CloseReason) -> CloseReason {
-        if self.restarts {
+    /// Returns the true reason of a close: while the server restarts, clients disconnect and answer no probes
+    /// because of the restart, whatever `reason` says.
+    fn close_reason(&self, reason: CloseReason) -> CloseReason {
+        if self.is_restarting {
             CloseReason::Renewed
         } else {
             reason
         }
     }
 
-    /// Disconnects the client of a slot, which closes its tunnel. `None` where the slot is free.
+    /// Disconnects the client of a slot, which closes its tunnel. Returns `None` if the slot has no client.
     pub(super) fn close(
         &mut self,
         common: &Common,
@@ -323,19 +329,19 @@ impl Server {
         reason: CloseReason,
     ) -> Option<ClosedTunnel> {
         let accepted = self.accepted.remove(&slot)?;
-        let reason = self.closed_for(reason);
+        let reason = self.close_reason(reason);
         common.links.order(LinkOrder::Down(slot));
         self.process
             .send_command(management::client_kill(accepted.client));
         common
             .table
             .borrow_mut()
-            .resting
-            .insert(slot, common.now() + RECONNECT_BAN);
+            .cooldown_until
+            .insert(slot, common.now() + ACCEPTING_COOLDOWN);
         Some((slot, reason))
     }
 
-    /// Slots that clients with revoked certificates hold.
+    /// Returns the slots of clients whose certificate, or whose CA certificate, is revoked.
     pub(super) fn revoked_slots(&self, documents: &CurrentDocuments) -> BTreeSet<Slot> {
         let revoked = self.accepted.iter().filter(|(_, accepted)| {
             accepted
@@ -346,45 +352,45 @@ impl Server {
         revoked.map(|(slot, _)| *slot).collect()
     }
 
-    /// Returns the time at which its present process started.
+    /// Returns when the process was last started.
     pub(super) fn started_at(&self) -> Uptime {
         self.started_at
     }
 
-    /// Lets clients in, or rejects them.
-    pub(super) fn set_accepts(&mut self, accepts: bool) {
-        self.accepts = accepts;
+    /// Decides whether new clients are admitted or rejected.
+    pub(super) fn set_accepting(&mut self, is_accepting: bool) {
+        self.is_accepting = is_accepting;
     }
 
-    /// The slots of its clients.
+    /// Returns the slots of all clients.
     pub(super) fn slots(&self) -> BTreeSet<Slot> {
         self.accepted.keys().copied().collect()
     }
 
-    /// Ends its process, and starts another.
+    /// Stops the process, so that it is started again.
     pub(super) fn restart(&mut self, common: &Common) {
-        (self.accepts, self.restarts) = (true, true);
+        (self.is_accepting, self.is_restarting) = (true, true);
         self.process
             .handle(Event::Unwanted, common.now(), &common.events);
-        // Wanted again, it is started as soon as it has exited, and reads its files then.
+        // The process is wanted again, so it is started as soon as it has exited, and reads its files then.
         self.process
             .handle(Event::Wanted, common.now(), &common.events);
         self.started_at = common.now();
     }
 
-    /// Time has passed.
+    /// Lets the life cycle of the process react to the time that has passed.
     pub(super) fn tick(&mut self, common: &Common) {
         self.process
             .handle(Event::Tick, common.now(), &common.events);
     }
 
-    /// Asks the process to end.
+    /// Stops the process for good.
     pub(super) fn stop(&mut self, common: &Common) {
         self.process
             .handle(Event::Unwanted, common.now(), &common.events);
     }
 
-    /// Returns a reading of its process.
+    /// Returns the state of the process.
     pub(super) fn reading(&self) -> os::process::ProcessReading {
         self.process.reading()
     }

@@ -1,22 +1,22 @@
-//! Stops all tunnels in order: first the drain, then the processes.
+//! Stops all tunnels when the daemon shuts down: first drains them, then stops the OpenVPN processes.
 
 use super::*;
 
-/// The end begins: no tunnel is opened or let in from now on, and Babel is taken off all that stand.
+/// Begins the shutdown: accepts and opens no tunnel any more, and drains all.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
 pub struct DrainAll;
 
-/// Ends all OpenVPN processes.
+/// Stops all OpenVPN processes.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct EndAll;
+pub struct StopAll;
 
 impl Handler<DrainAll> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, _: DrainAll, _: &mut Self::Context) {
-        self.common.stopping.set(true);
+        self.common.is_shutting_down.set(true);
         let slots: Vec<Slot> = self.common.table.borrow().tunnels.keys().copied().collect();
         for slot in slots {
             self.drain(slot, CloseReason::Shutdown);
@@ -24,13 +24,13 @@ impl Handler<DrainAll> for Tunnels {
     }
 }
 
-impl Handler<EndAll> for Tunnels {
+impl Handler<StopAll> for Tunnels {
     type Result = ();
 
-    fn handle(&mut self, _: EndAll, _: &mut Self::Context) {
-        self.common.stopping.set(true);
+    fn handle(&mut self, _: StopAll, _: &mut Self::Context) {
+        self.common.is_shutting_down.set(true);
         let mut processes = self.connections.0.borrow_mut();
-        processes.stopped = true;
+        processes.are_stopped = true;
         processes
             .dials
             .values_mut()
