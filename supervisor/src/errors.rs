@@ -1,4 +1,4 @@
-//! Why the daemon does not start: one line each, and an exit code.
+//! Errors that prevent the daemon from starting, each with one line of text and an exit code.
 
 use membership::{
     credentials::CredentialsError, documents::FileError, registry_api::RegistryApiError,
@@ -6,16 +6,16 @@ use membership::{
 use os::kernel::KernelError;
 use std::{io, path::PathBuf};
 
-/// A start that failed. The text names the fault, its place, and what would be right.
+/// The error if the daemon cannot start. Its text names the fault, where it is, and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
-    /// The user is not root.
+    /// The daemon was not started by root.
     #[error("warren run needs root: it makes links and routes (try: sudo warren run)")]
     NotRoot,
-    /// A certificate, key or network document.
+    /// A certificate, key or network document is missing or wrong.
     #[error("{path}: {why}", path = path.display())]
     Identity {
         /// The path of the file.
@@ -23,7 +23,7 @@ pub enum StartError {
         /// The fault, and what would be right.
         why: String,
     },
-    /// A program is missing.
+    /// A program is not installed.
     #[error("{program} is not installed (looked in {looked}): apt install {program}")]
     NoProgram {
         /// The name of the program.
@@ -31,13 +31,13 @@ pub enum StartError {
         /// The folders that were searched.
         looked: &'static str,
     },
-    /// A child's user is missing.
+    /// The user that a child is to run as does not exist.
     #[error("child-users: user {name} does not exist: install the package, or give a number")]
     NoUser {
         /// The name of the user.
         name: String,
     },
-    /// A port is taken.
+    /// Another program uses the port of a server.
     #[error(
         "listen: {transport} port {port} is taken by another program: stop it, or choose another port"
     )]
@@ -47,10 +47,10 @@ pub enum StartError {
         /// The number of the port.
         port: u16,
     },
-    /// Another routing daemon holds Babel's port.
+    /// Another routing daemon uses Babel's port.
     #[error("another routing daemon holds UDP port 6696: stop it (systemctl disable --now babeld)")]
     AnotherBabeld,
-    /// Another warren with the same root.
+    /// Another daemon runs with the same root.
     #[error("another warren runs here already (pid {pid}): stop it first")]
     AlreadyRuns {
         /// The pid of the running daemon.
@@ -59,13 +59,13 @@ pub enum StartError {
     /// The kernel rejected a change.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// TLS among nodes.
+    /// The credentials for TLS between nodes cannot be used.
     #[error(transparent)]
     NodeCredentials(#[from] CredentialsError),
-    /// TLS towards the registry.
+    /// The client of the registry cannot be set up.
     #[error(transparent)]
     Registry(#[from] RegistryApiError),
-    /// A file or folder.
+    /// A file or folder cannot be opened or created.
     #[error("cannot open or make {path}", path = path.display())]
     Folder {
         /// The path of the folder or file.
@@ -74,10 +74,10 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// A file of the node's state.
+    /// A file of the node's state cannot be read or written.
     #[error(transparent)]
     State(#[from] FileError),
-    /// The runtime could not be set up.
+    /// Signals or a socket could not be set up.
     #[error("cannot {doing}")]
     Runtime {
         /// The action that was tried.
@@ -89,8 +89,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Returns the exit code: 78 (`EX_CONFIG`) for what a restart cannot repair, so that systemd
-    /// need not try.
+    /// Returns the exit code. It is 78 (`EX_CONFIG`) for errors that a restart cannot repair, so that systemd
+    /// does not restart the daemon.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_)

@@ -1,5 +1,5 @@
-//! Prepares the host: looks for what must be there, removes what a dead predecessor left, makes
-//! links, addresses and routes.
+//! Prepares the host: checks that programs, users and ports are available, removes what an earlier daemon left, and
+//! creates links, addresses and routes.
 
 use crate::{errors::StartError, identity::Identity};
 use config::{ChildUser, Settings, paths::Paths};
@@ -15,20 +15,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The folders in which programs are searched.
-const LOOKED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The folders that are searched for programs.
+const PROGRAM_FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Babel's port (RFC 8966, section 5).
 const BABEL_PORT: u16 = 6696;
 
-/// Dialling slots beyond the tunnels wanted, so that a new tunnel need not wait for a closing one.
+/// Number of dialling slots in addition to the tunnels to dial, so that a new tunnel need not wait until an old one
+/// has closed.
 const SPARE_SLOTS: u16 = 2;
 
-/// babeld deletes a route and adds the next one, and should not be held up in between; what is lost all
-/// the same, the copies of `actors::effects::fallback_routes` bridge (docs/decisions/0002-fallback-route-table.md).
+/// The nice value of babeld. It is low, so that babeld is not interrupted between deleting a route and adding the next
+/// one. If it is, the fallback route table helps (docs/decisions/0002-fallback-route-table.md).
 const BABELD_NICE: i32 = -10;
 
-/// The programs, users and ports that the host offers.
+/// The programs, users and ports of the host that the node uses.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// The path of OpenVPN's executable.
@@ -39,22 +40,22 @@ pub struct Host {
     pub openvpn_rights: Rights,
     /// The rights of babeld.
     pub babeld_rights: Rights,
-    /// The tun node to open, where not `/dev/net/tun`.
+    /// The tun device node that OpenVPN opens; `None` for `/dev/net/tun`.
     pub tun_node: Option<PathBuf>,
-    /// Servers to run; none where no accepting slot can be made.
+    /// The transport and the port of each server; empty if the kernel supports no accepting slots.
     pub servers: Vec<(Transport, u16)>,
-    /// Tunnels to dial.
+    /// Number of tunnels to dial.
     pub tunnels_to_dial: u16,
-    /// Tunnels to accept.
+    /// Maximum number of tunnels to accept.
     pub max_accepted: u16,
 }
 
-/// Refuses an ordinary user, who could not read the keys either.
+/// Checks that the daemon runs as root.
 ///
 /// # Errors
 ///
 /// [`StartError::NotRoot`].
-pub fn need_root() -> Result<(), StartError> {
+pub fn check_root() -> Result<(), StartError> {
     if nix::unistd::geteuid().is_root() {
         Ok(())
     } else {
@@ -62,18 +63,20 @@ pub fn need_root() -> Result<(), StartError> {
     }
 }
 
-/// Looks for programs, users and ports before anything is changed.
+/// Finds the programs and users that the node needs, and determines its servers and limits. It changes nothing.
 ///
 /// # Errors
 ///
-/// Names what is missing or in use.
-pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError> {
-    let openvpn = find("openvpn")?;
-    let babeld = find("babeld")?;
+/// A program or a user is missing; the error names it.
+pub fn inspect(settings: &Settings, identity: &Identity) -> Result<Host, StartError> {
+    let openvpn = find_program("openvpn")?;
+    let babeld = find_program("babeld")?;
     let openvpn_rights = rights(&settings.openvpn_user, false, 0)?;
     let babeld_rights = rights(&settings.babeld_user, true, BABELD_NICE)?;
     let parameters = identity.document.parameters();
-    let capped = |own: Option<u16>, network: u16| own.map_or(network, |own| own.min(network));
+    let limit = |configured: Option<u16>, network: u16| {
+        configured.map_or(network, |configured| configured.min(network))
+    };
     let ports = [
         (Transport::Udp, settings.listen_udp),
         (Transport::Tcp, settings.listen_tcp),
@@ -86,25 +89,25 @@ pub fn look(settings: &Settings, identity: &Identity) -> Result<Host, StartError
         babeld_rights,
         tun_node: None,
         servers,
-        tunnels_to_dial: capped(settings.tunnels_to_dial, parameters.tunnels_to_dial),
-        max_accepted: capped(settings.max_accepted, parameters.max_accepted),
+        tunnels_to_dial: limit(settings.tunnels_to_dial, parameters.tunnels_to_dial),
+        max_accepted: limit(settings.max_accepted, parameters.max_accepted),
     })
 }
 
-fn find(program: &'static str) -> Result<PathBuf, StartError> {
-    let candidates = LOOKED
+fn find_program(program: &'static str) -> Result<PathBuf, StartError> {
+    let candidates = PROGRAM_FOLDERS
         .split(':')
         .map(|folder| Path::new(folder).join(program));
-    let runs = |path: &PathBuf| {
+    let is_executable = |path: &PathBuf| {
         fs::metadata(path)
             .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
     candidates
         .into_iter()
-        .find(runs)
+        .find(is_executable)
         .ok_or(StartError::NoProgram {
             program,
-            looked: LOOKED,
+            looked: PROGRAM_FOLDERS,
         })
 }
 
@@ -132,15 +135,16 @@ fn rights(user: &ChildUser, network: bool, nice: i32) -> Result<Rights, StartErr
     }
 }
 
-/// Refuses to start where a port we need is held by somebody else. Leftovers must be dead by now.
+/// Checks that no other program uses the ports of the servers and of babeld. Children of an earlier daemon must have been
+/// killed before.
 ///
 /// # Errors
 ///
-/// Names the port.
+/// A port is taken; the error names it.
 pub fn check_ports(host: &Host) -> Result<(), StartError> {
     let any = |port| SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
     let any4 = |port| (std::net::Ipv4Addr::UNSPECIFIED, port);
-    let taken = |result: io::Result<()>| {
+    let is_taken = |result: io::Result<()>| {
         result.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
     };
     for (transport, port) in &host.servers {
@@ -160,26 +164,26 @@ pub fn check_ports(host: &Host) -> Result<(), StartError> {
                 ],
             ),
         };
-        if tried.into_iter().any(taken) {
+        if tried.into_iter().any(is_taken) {
             return Err(StartError::PortTaken {
                 transport: name,
                 port: *port,
             });
         }
     }
-    if taken(UdpSocket::bind(any(BABEL_PORT)).map(drop)) {
+    if is_taken(UdpSocket::bind(any(BABEL_PORT)).map(drop)) {
         Err(StartError::AnotherBabeld)
     } else {
         Ok(())
     }
 }
 
-/// Makes the folders of `/run` and `/var/lib`, which children may pass through but not read.
+/// Creates the folders of the node below `/run` and `/var/lib`. Children can enter them but not list them.
 ///
 /// # Errors
 ///
-/// Names the folder.
-pub fn make_folders(paths: &Paths) -> Result<(), StartError> {
+/// A folder cannot be created; the error names it.
+pub fn create_folders(paths: &Paths) -> Result<(), StartError> {
     for folder in [paths.state(), paths.run(), paths.run().join("child")] {
         let failed = |source| StartError::Folder {
             path: folder.clone(),
@@ -191,7 +195,7 @@ pub fn make_folders(paths: &Paths) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Ends the children of a dead predecessor; how many there were.
+/// Kills the children that an earlier daemon left running; returns how many there were.
 pub fn kill_leftovers(paths: &Paths) -> usize {
     let Ok(entries) = fs::read_dir(paths.run().join("child")) else {
         return 0;
@@ -202,11 +206,11 @@ pub fn kill_leftovers(paths: &Paths) -> usize {
         .count()
 }
 
-/// Removes what a predecessor left, and makes links, address, routes and settings.
+/// Removes what an earlier daemon left, and creates the links, addresses and routes of the node.
 ///
 /// # Errors
 ///
-/// The kernel refuses; what was made is left for the next start.
+/// A port is taken, or the kernel rejects a change. The next start removes what was created before the error.
 pub async fn prepare(
     host: &mut Host,
     kernel: &Kernel,
@@ -216,7 +220,7 @@ pub async fn prepare(
     let killed = kill_leftovers(paths);
     let swept = kernel.sweep(&paths.sysctls()).await?;
     if killed > 0 || swept != kernel::Swept::default() {
-        tracing::info!(killed, ?swept, "removed what a predecessor left");
+        tracing::info!(killed, ?swept, "removed what an earlier daemon had left");
     }
     check_ports(host)?;
     let Rights { uid, gid, .. } = host.openvpn_rights;

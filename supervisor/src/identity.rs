@@ -1,4 +1,4 @@
-//! Reads who this node is: certificate, CA, key, and the network's signed parameters.
+//! Reads the identity of this node: its certificate, CA and key, and the signed network document.
 
 use crate::errors::StartError;
 use config::paths::Paths;
@@ -18,44 +18,45 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub struct Identity {
     /// The prefix of the node, from its certificate.
     pub me: Prefix,
-    /// The network's address plan.
+    /// The network, which maps prefixes to addresses.
     pub network: Network,
-    /// The network's parameters and keys.
+    /// The network document: parameters and keys.
     pub document: NetworkDocument,
-    /// The document as it was signed, to be passed on.
+    /// The network document with its signature, in which form it is passed on to other nodes.
     pub signed: SignedDocument,
-    /// The certificates of the network's CA, DER: two while it is exchanged.
+    /// The certificates of the network's CAs, DER; there are two while the CA is replaced.
     pub cas: Vec<CertificateDer<'static>>,
-    /// Serial number of the node's certificate, hex.
+    /// The serial number of the node's certificate, hexadecimal.
     pub serial: String,
-    /// The request (PEM) with which the certificate is renewed: the same key.
+    /// The certificate request (PEM) for renewals; it is for the same key.
     pub request: String,
-    /// End of the certificate's life, seconds since 1970.
+    /// When the certificate expires, in seconds since 1970. This may have passed;
+    /// [`renew_expired`](crate::renew_expired) renews it then.
     pub expires_s: i64,
-    /// The same for people. It may be past: [`renew_expired`](crate::renew_expired) sees to that.
+    /// When the certificate expires, as text.
     pub expires: String,
 }
 
-fn wrong(path: &Path, why: impl Into<String>) -> StartError {
+fn identity_error(path: &Path, why: impl Into<String>) -> StartError {
     StartError::Identity {
         path: path.to_owned(),
         why: why.into(),
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
-    let bad = |error| {
-        wrong(
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let error_for = |error| {
+        identity_error(
             path,
             format!("no PEM certificates ({error}): run warren join, or put it back"),
         )
     };
     let all: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(bad)?
+        .map_err(error_for)?
         .collect::<Result<_, _>>()
-        .map_err(bad)?;
+        .map_err(error_for)?;
     if all.is_empty() {
-        Err(wrong(path, "no PEM certificate in it"))
+        Err(identity_error(path, "no PEM certificate in it"))
     } else {
         Ok(all)
     }
@@ -66,41 +67,44 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// Names the file and what is wrong with it.
+    /// A file is missing or wrong; the error names it and the fault.
     pub fn read(paths: &Paths) -> Result<Self, StartError> {
         let (ca_path, path) = (paths.ca(), paths.certificate());
-        let cas = certificates(&ca_path)?;
-        let chain = certificates(&path)?;
+        let cas = read_certificates(&ca_path)?;
+        let chain = read_certificates(&path)?;
         chain::verify(&chain, &cas, None).map_err(|error| {
             let why = format!(
                 "{error} ({} names the nodes): join this network",
                 ca_path.display()
             );
-            wrong(&path, why)
+            identity_error(&path, why)
         })?;
         let parsed = chain
             .first()
             .and_then(|der| X509Certificate::from_der(der).ok());
-        let (_, parsed) = parsed.ok_or_else(|| wrong(&path, "the certificate is malformed"))?;
-        let me = subject(&parsed)
-            .ok_or_else(|| wrong(&path, "its subject is not exactly one common name P/L"))?;
+        let (_, parsed) =
+            parsed.ok_or_else(|| identity_error(&path, "the certificate is malformed"))?;
+        let me = subject_prefix(&parsed).ok_or_else(|| {
+            identity_error(&path, "its subject is not exactly one common name P/L")
+        })?;
         let expires_s = parsed.validity().not_after.timestamp();
         let expires = parsed.validity().not_after.to_string();
         let key = paths.key();
         let pem = fs::read_to_string(&key).map_err(|error| error.to_string());
         let pair = pem.and_then(|pem| KeyPair::from_pem(&pem).map_err(|error| error.to_string()));
         let pair = pair.map_err(|error| {
-            wrong(
+            identity_error(
                 &key,
                 format!("no PEM private key ({error}): run warren join, or put it back"),
             )
         })?;
-        let request = crate::join::csr(&pair).map_err(|error| wrong(&key, error.to_string()))?;
-        let (document, signed) = network_document(paths, &cas)?;
+        let request =
+            crate::join::csr(&pair).map_err(|error| identity_error(&key, error.to_string()))?;
+        let (document, signed) = read_network_document(paths, &cas)?;
         let serial = parsed.raw_serial_as_string().replace(':', "");
         let network = document
             .range()
-            .ok_or_else(|| wrong(&paths.network(), "the network's range is none"))?;
+            .ok_or_else(|| identity_error(&paths.network(), "the network's range is none"))?;
         Ok(Self {
             me,
             network,
@@ -115,8 +119,8 @@ impl Identity {
     }
 }
 
-/// Exactly one common name and nothing else but an optional serialNumber.
-fn subject(certificate: &X509Certificate<'_>) -> Option<Prefix> {
+/// Returns the prefix in the common name of a certificate; `None` if there is not exactly one common name.
+fn subject_prefix(certificate: &X509Certificate<'_>) -> Option<Prefix> {
     let mut names = certificate.subject().iter_common_name();
     let (name, second) = (names.next()?, names.next());
     if second.is_some() {
@@ -125,17 +129,19 @@ fn subject(certificate: &X509Certificate<'_>) -> Option<Prefix> {
     name.as_str().ok()?.parse().ok()
 }
 
-fn network_document(
+fn read_network_document(
     paths: &Paths,
     cas: &[CertificateDer<'_>],
 ) -> Result<(NetworkDocument, SignedDocument), StartError> {
     let path = paths.network();
-    let text = fs::read_to_string(&path)
-        .map_err(|error| wrong(&path, format!("cannot be read ({error}): run warren join")))?;
+    let text = fs::read_to_string(&path).map_err(|error| {
+        identity_error(&path, format!("cannot be read ({error}): run warren join"))
+    })?;
     let signed: SignedDocument = serde_json::from_str(&text)
-        .map_err(|error| wrong(&path, format!("no signed document: {error}")))?;
-    let opened = signed::open(&signed, cas).map_err(|error| wrong(&path, error.to_string()))?;
-    let document =
-        NetworkDocument::read(&opened.payload).map_err(|error| wrong(&path, error.to_string()))?;
+        .map_err(|error| identity_error(&path, format!("no signed document: {error}")))?;
+    let opened =
+        signed::open(&signed, cas).map_err(|error| identity_error(&path, error.to_string()))?;
+    let document = NetworkDocument::read(&opened.payload)
+        .map_err(|error| identity_error(&path, error.to_string()))?;
     Ok((document, signed))
 }

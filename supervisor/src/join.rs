@@ -1,8 +1,8 @@
-//! Makes a machine a node: spends an invitation for a certificate, or takes one that came by file, and
-//! writes what `run` needs.
+//! Makes a machine a node: obtains a certificate with an invitation, or reads one from a file, and writes the files
+//! that `warren run` needs.
 //!
-//! The private key is made here and never leaves. Nothing is written over: a machine that has an
-//! identity keeps it.
+//! The private key is generated on this machine and never leaves it. No file is overwritten: a machine that has
+//! an identity keeps it.
 
 mod draft;
 
@@ -28,16 +28,16 @@ use wire::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Who OpenVPN runs as, where the package has made its user.
+/// The user that OpenVPN runs as, if the package has created it.
 pub const OPENVPN_USER: &str = "warren-openvpn";
 
-/// Who babeld runs as, where the package has made its user.
+/// The user that babeld runs as, if the package has created it.
 pub const BABELD_USER: &str = "warren-babel";
 
-/// Used for OpenVPN where its user does not exist: a number that Debian gives to nobody.
+/// The uid that OpenVPN runs as if [`OPENVPN_USER`] does not exist. Debian assigns this number to no user.
 pub const OPENVPN_UID: u32 = 60_197;
 
-/// Used for babeld where its user does not exist.
+/// The uid that babeld runs as if [`BABELD_USER`] does not exist.
 pub const BABELD_UID: u32 = 60_198;
 
 /// The arguments of joining.
@@ -46,29 +46,30 @@ pub struct Joining<'a> {
     pub invitation: &'a Invitation,
     /// The paths of the files to write.
     pub paths: &'a Paths,
-    /// Uids of OpenVPN and babeld; `None`: the package's users, or two fixed numbers without them.
+    /// The uids of OpenVPN and babeld; `None` for the package's users or, if they do not exist, [`OPENVPN_UID`] and
+    /// [`BABELD_UID`].
     pub children: Option<(u32, u32)>,
 }
 
 /// A machine that has become a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joined {
-    /// Its part of the network.
+    /// The prefix of the node.
     pub prefix: Prefix,
-    /// Its own address.
+    /// The address of the node.
     pub address: Ipv6Addr,
 }
 
-/// The reason why a machine did not become a node.
+/// The error if a machine cannot become a node.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// It is one already.
+    /// The machine is a node already.
     #[error("{} exists: this machine has joined already, and nothing was changed", path.display())]
     Exists {
         /// The file that exists already.
         path: PathBuf,
     },
-    /// A file or folder.
+    /// A file or folder cannot be read, created or written.
     #[error("cannot {what} {}", path.display())]
     Io {
         /// The action that was tried.
@@ -79,16 +80,16 @@ pub enum JoinError {
         #[source]
         source: io::Error,
     },
-    /// Making a key.
+    /// No key can be generated, or a request for it cannot be signed.
     #[error("cannot make a key")]
     Key(#[source] rcgen::Error),
-    /// The registry does not take the invitation.
+    /// The registry rejects the invitation.
     #[error("the invitation is not good: it was used, has expired, or is none of this registry's")]
     Refused,
     /// The registry did not answer, or rejected the request.
     #[error(transparent)]
     Call(RegistryApiError),
-    /// What the registry gave is not what it should be.
+    /// The registry's answer is malformed, or does not match the invitation.
     #[error("the registry's answer is not good: {why}")]
     Answer {
         /// The fault, in words.
@@ -97,7 +98,7 @@ pub enum JoinError {
 }
 
 impl JoinError {
-    /// Exit code of the command.
+    /// Returns the exit code of the command.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 4,
@@ -133,7 +134,7 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Joi
 /// Uses the invitation, and writes key, certificates, network document and configuration.
 ///
 /// # Errors
-/// See [`JoinError`]; if the registry was not reached or rejected the request, no file is left
+/// See [`JoinError`]. If the registry cannot be reached or rejects the request, no file is left
 /// behind.
 pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
     let Joining {
@@ -143,7 +144,7 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
     } = joining;
     let users = Users::prepare(paths, *children)?;
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
-    // The key is on the disk, with its owner, before the invitation is spent.
+    // The key is written to disk before the invitation is used, since an invitation may work only once.
     let draft = Draft::write(
         &paths.key(),
         &key.serialize_pem(),
@@ -160,33 +161,34 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
     let claimed: Claimed = registry
         .send(reqwest::Method::POST, "/v1/claims", &claim)
         .await?;
-    let address = check(&claimed, Some(&invitation.pin), &key)?;
-    users.write(paths, &url, &claimed, draft, address)
+    let verified = verify_answer(&claimed, Some(&invitation.pin), &key)?;
+    users.write(paths, &url, &claimed, draft, verified)
 }
 
-/// Creates a key for a machine without a route to the registry, keeps it aside, and returns the
+/// Creates and stores a key on a machine that cannot reach the registry, and returns the certificate
 /// request that is to be signed there. A second call returns a request for the same key.
 ///
 /// # Errors
-/// The machine has an identity, or the key cannot be created or written.
+/// The machine has an identity already, or the key cannot be created or written.
 pub fn request(paths: &Paths, children: Option<(u32, u32)>) -> Result<String, JoinError> {
     let users = Users::prepare(paths, children)?;
-    let path = requested(paths);
-    let kept = some_if_found(fs::read_to_string(&path)).map_err(io_error("read", &path))?;
-    if let Some(text) = kept {
+    let path = pending_key(paths);
+    let stored = some_if_found(fs::read_to_string(&path)).map_err(io_error("read", &path))?;
+    if let Some(text) = stored {
         return csr(&KeyPair::from_pem(&text).map_err(JoinError::Key)?);
     }
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
-    Draft::write(&path, &key.serialize_pem(), 0o600, Some(users.reader()))?.keep()?;
+    Draft::write(&path, &key.serialize_pem(), 0o600, Some(users.reader()))?.rename_into_place()?;
     csr(&key)
 }
 
-/// Takes the registry's answer to a [`request`], and writes all that `run` needs.
+/// Reads the registry's answer to a [`request`], and writes the files that `warren run` needs.
 ///
-/// The person who brings the file decides which network this machine belongs to: there is no pin.
+/// The CA is not checked against an invitation, so whoever provides the file decides which network this machine
+/// joins.
 ///
 /// # Errors
-/// See [`JoinError`]; nothing is written then.
+/// See [`JoinError`]. No file is written then.
 pub fn install(
     paths: &Paths,
     children: Option<(u32, u32)>,
@@ -202,24 +204,24 @@ pub fn install(
     let registry = RegistryAddress::parse(&enrolment.registry, wire::registry::PORT);
     let registry = registry.map_err(|error| bad(error.to_string()))?;
     let users = Users::prepare(paths, children)?;
-    let path = requested(paths);
+    let path = pending_key(paths);
     let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
     let key = KeyPair::from_pem(&text).map_err(JoinError::Key)?;
-    let address = check(&enrolment.claimed, None, &key)?;
+    let verified = verify_answer(&enrolment.claimed, None, &key)?;
     let draft = Draft::write(&paths.key(), &text, 0o600, Some(users.reader()))?;
     let joined = users.write(
         paths,
         &format!("https://{registry}"),
         &enrolment.claimed,
         draft,
-        address,
+        verified,
     )?;
     fs::remove_file(&path).map_err(io_error("remove", &path))?;
     Ok(joined)
 }
 
 /// Returns the path of the key of a pending request.
-fn requested(paths: &Paths) -> PathBuf {
+fn pending_key(paths: &Paths) -> PathBuf {
     paths.key().with_added_extension("request")
 }
 
@@ -230,7 +232,7 @@ struct Users {
 }
 
 impl Users {
-    /// Makes the folder of a machine that is no node yet.
+    /// Checks that the machine is no node yet, and creates the folder of its files.
     fn prepare(paths: &Paths, children: Option<(u32, u32)>) -> Result<Self, JoinError> {
         let all = [
             paths.key(),
@@ -248,12 +250,12 @@ impl Users {
             .recursive(true)
             .mode(0o755)
             .create(&etc);
-        folder.map_err(io_error("make the folder", &etc))?;
+        folder.map_err(io_error("create the folder", &etc))?;
         let (openvpn, babeld) = match children {
             Some((openvpn, babeld)) => (ChildUser::Id(openvpn), ChildUser::Id(babeld)),
             None => (
-                user(OPENVPN_USER, OPENVPN_UID),
-                user(BABELD_USER, BABELD_UID),
+                user_or_uid(OPENVPN_USER, OPENVPN_UID),
+                user_or_uid(BABELD_USER, BABELD_UID),
             ),
         };
         Ok(Self { openvpn, babeld })
@@ -261,10 +263,10 @@ impl Users {
 
     /// Returns the uid and gid that may read the key.
     fn reader(&self) -> (u32, u32) {
-        owner(&self.openvpn)
+        ids_of(&self.openvpn)
     }
 
-    /// Writes all files, none before all are there; the key is a draft already.
+    /// Writes all files, of which `key` is a draft already. They get their names only once all are written.
     fn write(
         &self,
         paths: &Paths,
@@ -291,7 +293,7 @@ impl Users {
             key,
             Draft::write(&paths.config(), &config, 0o644, None)?,
         ];
-        files.into_iter().try_for_each(Draft::keep)?;
+        files.into_iter().try_for_each(Draft::rename_into_place)?;
         Ok(Joined {
             prefix: claimed.prefix,
             address,
@@ -309,8 +311,9 @@ pub(crate) fn csr(key: &KeyPair) -> Result<String, JoinError> {
         .map_err(JoinError::Key)
 }
 
-/// Whether the answer is what the invitation promised: this CA, our key, a name of the network.
-fn check(
+/// Checks the registry's answer: the CA is that of the invitation, and the certificate is for this machine's key and
+/// for the prefix in the answer. Returns the network document and the address of the node.
+fn verify_answer(
     claimed: &Claimed,
     pin: Option<&[u8; 32]>,
     key: &KeyPair,
@@ -324,7 +327,7 @@ fn check(
     if pin.is_some_and(|pin| signed::sha256_hex(ca.public_key().raw) != signed::hex(pin)) {
         return Err(bad("its CA is not the one that the invitation names"));
     }
-    // The clock of a machine that begins may be wrong; TLS will ask it.
+    // The validity period is not checked here, since the clock of a new machine may be wrong; TLS checks it later.
     let chain = chain::read_pem(claimed.certificate.as_bytes())
         .and_then(|chain| chain::verify(&chain, &[&ca_der], None).map(|_| chain))
         .map_err(|error| bad(&error.to_string()))?;
@@ -352,15 +355,16 @@ fn check(
     Ok((document, network.node_address(claimed.prefix)))
 }
 
-fn user(name: &str, otherwise: u32) -> ChildUser {
+/// Returns the user of that name or, if it does not exist, the uid.
+fn user_or_uid(name: &str, uid: u32) -> ChildUser {
     match nix::unistd::User::from_name(name) {
         Ok(Some(_)) => ChildUser::Name(name.to_owned()),
-        Ok(None) | Err(_) => ChildUser::Id(otherwise),
+        Ok(None) | Err(_) => ChildUser::Id(uid),
     }
 }
 
-/// Uid and gid of a child.
-fn owner(user: &ChildUser) -> (u32, u32) {
+/// Returns the uid and the gid of a child's user.
+fn ids_of(user: &ChildUser) -> (u32, u32) {
     match user {
         ChildUser::Id(id) => (*id, *id),
         ChildUser::Name(name) => match nix::unistd::User::from_name(name) {

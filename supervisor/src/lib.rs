@@ -1,5 +1,5 @@
-//! The root daemon as a library: from the configuration to a running graph of actors, and back to a
-//! host as it was found.
+//! The daemon as a library: prepares the host, starts the actors, and at the end stops them and restores the host.
+//! Also `warren join`, which makes a machine a node.
 
 mod actor_settings;
 pub mod errors;

@@ -1,6 +1,6 @@
-//! Renews a certificate that expired while the node was off, before anything else starts.
+//! Renews a certificate that expired while the node was off, before anything else is started.
 //!
-//! The registry renews expired certificates within its grace. While it cannot be reached, the
+//! The registry renews expired certificates during a grace period. While it cannot be reached, the
 //! renewal is retried, so that no operator has to intervene; only an explicit rejection is final.
 
 use crate::{errors::StartError, identity::Identity};
@@ -17,36 +17,36 @@ use std::time::Duration;
 use wire::errors::Chain;
 use wire::registry::Renewed;
 
-/// The first wait after a try that failed, ± 50 %; it doubles.
-const FIRST: Duration = Duration::from_secs(5);
-/// The longest wait.
-const LONGEST: Duration = Duration::from_secs(300);
-/// The registry knows the certificate no more: revoked, or over for longer than its grace.
-const REFUSED: u16 = 403;
+/// Mean delay before the first retry; it doubles with each retry, and the actual delay is 0.5 to 1.5 times as long.
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Maximum of the mean delay before a retry.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
+/// HTTP status by which the registry rejects a renewal: the certificate is revoked, or its grace period is over.
+const REJECTED_STATUS: u16 = 403;
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 pub fn now_s() -> i64 {
     i64::try_from(wall().as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Renews the certificate of `identity` and reads it again; returns at once if it has not expired.
-/// `report` receives one line about the first try that failed.
+/// `report` receives one line when the first attempt has failed.
 ///
 /// # Errors
-/// The registry does not renew it, or a file cannot be read or written.
+/// The registry rejects the renewal, or a file cannot be read or written.
 pub async fn renew_if_expired(
     identity: Identity,
     registry: &str,
-    member: &NodeCredentials,
+    credentials: &NodeCredentials,
     paths: &Paths,
     report: impl Fn(&str),
 ) -> Result<Identity, StartError> {
     if identity.expires_s > now_s() {
         return Ok(identity);
     }
-    let registry = RegistryApiClient::with_credentials(registry, member)?;
+    let registry = RegistryApiClient::with_credentials(registry, credentials)?;
     let random = Randomness::from_system();
-    let (mut wait, mut is_reported) = (FIRST, false);
+    let (mut delay, mut is_reported) = (FIRST_RETRY_DELAY, false);
     loop {
         let answer = renewal::request(&registry, identity.request.clone()).await;
         let why = match answer {
@@ -56,7 +56,8 @@ pub async fn renew_if_expired(
             },
             Err(
                 error @ RegistryApiError::Rejected {
-                    status: REFUSED, ..
+                    status: REJECTED_STATUS,
+                    ..
                 },
             ) => {
                 let why = format!(
@@ -79,8 +80,8 @@ pub async fn renew_if_expired(
             report(&line);
             is_reported = true;
         }
-        tokio::time::sleep(random.around(wait)).await;
-        wait = (wait * 2).min(LONGEST);
+        tokio::time::sleep(random.around(delay)).await;
+        delay = (delay * 2).min(MAX_RETRY_DELAY);
     }
 }
 
@@ -91,7 +92,7 @@ fn describe_expiry(identity: &Identity) -> String {
 fn install(identity: &Identity, renewed: &Renewed, paths: &Paths) -> Result<(), RenewalError> {
     let path = paths.certificate();
     let (_, old) = Certificate::read_file(&path).ok_or(BadCertificate::Malformed)?;
-    let fresh = renewal::install(renewed, &old, &identity.cas, &path)?;
-    tracing::info!(serial = fresh.serial, "certificate renewed after its end");
+    let new = renewal::install(renewed, &old, &identity.cas, &path)?;
+    tracing::info!(serial = new.serial, "expired certificate renewed");
     Ok(())
 }

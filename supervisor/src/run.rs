@@ -1,4 +1,4 @@
-//! Runs one node from its configuration to its end.
+//! Runs one node, from reading its configuration to its shutdown.
 
 use crate::{
     actor_settings::{Environment, document_files},
@@ -31,30 +31,32 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use wire::errors::Chain;
 use wire::peer::NodeDocument;
 
-/// Decides whether the policy's orders are carried out.
+/// Time within which all children must be stopped and the host must be restored.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Decides whether the planner's orders are carried out.
 pub type Mode = policy::Mode;
 
-/// Runs the node whose configuration is `config_file`, until SIGTERM or SIGINT.
+/// Runs the node with the configuration `config_file` until SIGTERM or SIGINT.
 ///
 /// # Errors
 ///
-/// Why it did not start.
+/// The node could not be started.
 pub fn run(config_file: &Path, paths: &Paths, mode: Mode) -> Result<ExitCode, StartError> {
     let settings = config::load(config_file)?;
     let mode = if settings.dry_run { Mode::Watch } else { mode };
     logging::start(&settings.log);
-    // Fails only where a provider stands already.
+    // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    host::need_root()?;
+    host::check_root()?;
     let identity = Identity::read(paths)?;
-    let host = host::look(&settings, &identity)?;
-    host::make_folders(paths)?;
+    let host = host::inspect(&settings, &identity)?;
+    host::create_folders(paths)?;
     let system = actix::System::new();
-    let outcome = system.block_on(node(settings, identity, host, paths.clone(), mode))?;
-    Ok(outcome)
+    system.block_on(run_node(settings, identity, host, paths.clone(), mode))
 }
 
-fn member(paths: &Paths) -> Result<NodeCredentials, StartError> {
+fn read_credentials(paths: &Paths) -> Result<NodeCredentials, StartError> {
     let read = |path: std::path::PathBuf| {
         std::fs::read(&path).map_err(|source| StartError::Folder {
             path: path.clone(),
@@ -68,13 +70,13 @@ fn member(paths: &Paths) -> Result<NodeCredentials, StartError> {
     )?)
 }
 
-/// The signed documents as the disk has them; a list of revocations that cannot be believed is left out,
-/// since the registry and the neighbours have it too.
+/// Reads the signed documents from disk. A revocation list that cannot be read or verified is ignored, since the
+/// registry and the neighbours have it, too.
 fn load_documents(identity: &Identity, paths: &Paths) -> Result<DocumentStore, StartError> {
     let mut documents = CurrentDocuments::new(identity.cas.clone());
     let files = document_files(paths);
     let revocations = files.read_revocations().unwrap_or_else(|error| {
-        tracing::warn!(error = %Chain(&error), "the stored revocations are left out");
+        tracing::warn!(error = %Chain(&error), "stored revocation list ignored; it is fetched again");
         None
     });
     for document in [Some(identity.signed.clone()), revocations]
@@ -84,7 +86,7 @@ fn load_documents(identity: &Identity, paths: &Paths) -> Result<DocumentStore, S
         match documents.accept_document(&document) {
             Ok(UpdateOutcome::New(_, next)) => documents = *next,
             Ok(UpdateOutcome::Same | UpdateOutcome::Older(_)) => {}
-            Err(error) => tracing::warn!(error = %Chain(&error), "a stored document is left out"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "stored document ignored"),
         }
     }
     files.write_revoked_serials(&documents)?;
@@ -105,7 +107,7 @@ fn publish(identity: &Identity, mode: Mode, clock: &Clock) -> Published {
     telemetry::publish(identity, clock)
 }
 
-/// The document about this node that the peer API shows first.
+/// Builds the document about this node that the peer API shows at first.
 fn node_document(settings: &Settings, identity: &Identity) -> SharedNodeDocument {
     SharedNodeDocument::new(ArcSwap::from_pointee(NodeDocument {
         version: wire::peer::VERSION,
@@ -118,7 +120,7 @@ fn node_document(settings: &Settings, identity: &Identity) -> SharedNodeDocument
     }))
 }
 
-async fn node(
+async fn run_node(
     settings: Settings,
     identity: Identity,
     mut host: host::Host,
@@ -127,17 +129,17 @@ async fn node(
 ) -> Result<ExitCode, StartError> {
     let doing = |doing| move |source| StartError::Runtime { doing, source };
     let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(doing("take signals"))?;
-    let _claim = claim(&paths)?;
+        .map_err(doing("handle signals"))?;
+    let _lock = lock_pid_file(&paths)?;
     let report = |line: &str| {
         notify(&[
             sd_notify::NotifyState::Ready,
             sd_notify::NotifyState::Status(line),
         ])
     };
-    let old = member(&paths)?;
+    let old_credentials = read_credentials(&paths)?;
     let identity = tokio::select! {
-        renewed = renew_expired::renew_if_expired(identity, &settings.registry, &old, &paths, report) => renewed?,
+        renewed = renew_expired::renew_if_expired(identity, &settings.registry, &old_credentials, &paths, report) => renewed?,
         () = until_stopped(&mut signals) => return Ok(ExitCode::SUCCESS),
     };
     let clock = Clock::boottime();
@@ -145,8 +147,8 @@ async fn node(
     host::prepare(&mut host, &kernel, &identity, &paths).await?;
     let published = publish(&identity, mode, &clock);
     serve(&settings, &host, &paths, &clock, &published);
-    let member = member(&paths)?;
-    let server_tls = SharedServerTls::new(ArcSwap::from_pointee(member.server_config()?));
+    let credentials = read_credentials(&paths)?;
+    let server_tls = SharedServerTls::new(ArcSwap::from_pointee(credentials.server_config()?));
     let store = Store {
         documents: load_documents(&identity, &paths)?,
         node_document: node_document(&settings, &identity),
@@ -168,8 +170,8 @@ async fn node(
         kernel: kernel.clone(),
         published,
         babel_socket: BabelSocket::open().map_err(doing("open a socket for route requests"))?,
-        peers: PeerApiClient::new(&peer_api, &member)?,
-        registry: RegistryApiClient::with_credentials(&settings.registry, &member)?,
+        peers: PeerApiClient::new(&peer_api, &credentials)?,
+        registry: RegistryApiClient::with_credentials(&settings.registry, &credentials)?,
         mode,
     });
     let address = identity.network.node_address(identity.me);
@@ -184,7 +186,7 @@ async fn node(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves metrics and the control socket; if that fails, the node runs without them and logs why.
+/// Serves metrics and the control socket. If that fails, the node runs without them, and the error is logged.
 fn serve(
     settings: &Settings,
     host: &host::Host,
@@ -200,7 +202,7 @@ fn serve(
     if let Some(listen) = listen {
         match exporter::serve(&listen, clock.clone(), published.clone()) {
             Ok(server) => drop(actix_rt::spawn(server)),
-            Err(error) => tracing::error!(error = %Chain(&error), "no metrics"),
+            Err(error) => tracing::error!(error = %Chain(&error), "metrics are not served"),
         }
     }
     let group = nix::unistd::Group::from_name("warren")
@@ -214,14 +216,19 @@ fn serve(
     };
     match control::serve(access, clock.clone(), published.clone()) {
         Ok(server) => drop(actix_rt::spawn(server)),
-        Err(error) => tracing::error!(error = %Chain(&error), "no control socket"),
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "the control socket is not served; warren status and the like do not work")
+        }
     }
 }
 
+/// Waits for SIGTERM or SIGINT.
 async fn until_stopped(signals: &mut signal_hook_tokio::Signals) {
     while let Some(signal) = signals.next().await {
         match signal {
-            SIGHUP => tracing::warn!("the configuration is read at the start only: restart warren"),
+            SIGHUP => tracing::warn!(
+                "SIGHUP ignored: the configuration is read only at the start; restart warren to apply it"
+            ),
             _ => return,
         }
     }
@@ -234,29 +241,28 @@ async fn stop(
     paths: &Paths,
     signals: &mut signal_hook_tokio::Signals,
 ) {
-    tracing::info!("stopping: draining first; a second signal stops at once");
+    tracing::info!("stopping: draining all tunnels first; a second signal skips that");
     tokio::select! {
         () = shutdown::drain(graph, clock) => {}
-        () = until_stopped(signals) => tracing::info!("stopping at once"),
+        () = until_stopped(signals) => tracing::info!("second signal: drain skipped"),
     }
-    let limit = Duration::from_secs(15);
-    if tokio::time::timeout(limit, shutdown::end(graph, clock, kernel, paths))
-        .await
-        .is_err()
-    {
-        tracing::error!("the stop took too long; the next start cleans up");
+    let stopping = shutdown::stop_children_and_restore_host(graph, clock, kernel, paths);
+    if tokio::time::timeout(STOP_TIMEOUT, stopping).await.is_err() {
+        tracing::error!(
+            "children not stopped or host not restored in time; the next start of warren cleans up"
+        );
     }
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    // Without systemd nobody receives the notification.
+    // Without systemd there is no receiver, and this succeeds.
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd not notified");
     }
 }
 
-/// Holds the lock that marks this root as in use by a running warren.
-fn claim(paths: &Paths) -> Result<nix::fcntl::Flock<std::fs::File>, StartError> {
+/// Locks the pid file, so that no other daemon runs with the same root, and writes the pid.
+fn lock_pid_file(paths: &Paths) -> Result<nix::fcntl::Flock<std::fs::File>, StartError> {
     let path = paths.pid_file();
     let failed = |source| StartError::Folder {
         path: path.clone(),

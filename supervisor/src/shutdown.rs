@@ -1,4 +1,4 @@
-//! Stops the node in order: traffic first, then babeld, then OpenVPN, then what the host was given.
+//! Stops the node in order: drains all tunnels, stops babeld, stops OpenVPN, and restores the host.
 
 use crate::wiring::Graph;
 use actors::effects::tunnels::{DrainAll, StopAll};
@@ -9,25 +9,25 @@ use policies::parameters::DRAIN_DEADLINE;
 use std::{fs, time::Duration};
 use wire::errors::{Chain, ignore_not_found};
 
-/// How often it is looked whether a step is done.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval at which it is checked whether a step is complete.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Transit has moved away once no more than this many packets were forwarded in [`QUIET_SPAN`].
-const QUIET_PACKETS: u64 = 2;
+/// Number of packets that may still be forwarded within [`QUIET_TIME`] when all transit traffic has moved away.
+const MAX_QUIET_PACKETS: u64 = 2;
 
-/// The span over which [`QUIET_PACKETS`] are counted.
-const QUIET_SPAN: Duration = Duration::from_secs(1);
+/// The time within which at most [`MAX_QUIET_PACKETS`] must be forwarded.
+const QUIET_TIME: Duration = Duration::from_secs(1);
 
-/// The deadline of the children's exit. babeld retracts its routes and exits in 10 ms (measured),
-/// OpenVPN, which notifies its peers, in 1.1 s. Both are killed after 2 s; the rest is for reaping
-/// them.
-const CHILDREN: Duration = Duration::from_secs(4);
+/// Time within which all children must exit. babeld retracts its routes and exits within 10 ms (measured);
+/// OpenVPN, which notifies its peers, exits within 1.1 s. A child that still runs after 2 s is killed, and the
+/// other 2 s are for reaping it.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The gateway gets this long to remove our mappings; after that they expire by themselves.
+/// Time within which the gateway must remove the port mappings; after that they expire by themselves.
 const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl Graph {
-    /// Opens nothing new from now on, and takes Babel off all tunnels.
+    /// Drains all tunnels; from now on no tunnel is opened or accepted.
     fn drain_all(&self) {
         self.drain_all.do_send(DrainAll);
     }
@@ -37,7 +37,7 @@ impl Graph {
         !self.store.tunnels.borrow().tunnels.is_empty()
     }
 
-    /// Stops babeld, which retracts its routes.
+    /// Stops babeld, which retracts its routes before it exits.
     fn stop_babeld(&self) {
         self.stop_babeld.do_send(StopBabeld);
     }
@@ -50,14 +50,14 @@ impl Graph {
 
     /// Stops all OpenVPN processes.
     fn stop_tunnels(&self) {
-        self.end_all.do_send(StopAll);
+        self.stop_all.do_send(StopAll);
     }
 
     fn have_tunnels_exited(&self) -> bool {
         self.connections.have_all_exited()
     }
 
-    /// Removes our port mappings from the gateway, within [`LEASE_RELEASE_TIMEOUT`].
+    /// Removes this node's port mappings from the gateway, within [`LEASE_RELEASE_TIMEOUT`].
     async fn release_leases(&self) {
         let Some(keeper) = &self.leases else { return };
         match tokio::time::timeout(LEASE_RELEASE_TIMEOUT, keeper.release()).await {
@@ -67,37 +67,37 @@ impl Graph {
             }
             Err(_) => {
                 tracing::warn!(
-                    "the gateway did not answer; its port mappings expire by themselves"
+                    "port mappings not removed: the gateway did not answer; they expire by themselves"
                 );
             }
         }
     }
 }
 
-/// Drains all tunnels until nobody's traffic passes through us, at most [`DRAIN_DEADLINE`].
+/// Drains all tunnels until this node forwards no more transit traffic, for at most [`DRAIN_DEADLINE`].
 pub async fn drain(graph: &Graph, clock: &Clock) {
     graph.drain_all();
     let started = clock.now();
     let mut quiet_since = started;
-    let mut last = forwarded();
+    let mut last_count = forwarded_packets();
     while clock.now().since(started) < DRAIN_DEADLINE && graph.has_tunnels() {
-        tokio::time::sleep(LOOK).await;
-        let now = forwarded();
-        if now.saturating_sub(last) > QUIET_PACKETS {
-            (quiet_since, last) = (clock.now(), now);
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        let count = forwarded_packets();
+        if count.saturating_sub(last_count) > MAX_QUIET_PACKETS {
+            (quiet_since, last_count) = (clock.now(), count);
         }
-        if clock.now().since(quiet_since) >= QUIET_SPAN {
+        if clock.now().since(quiet_since) >= QUIET_TIME {
             tracing::info!(
                 seconds = clock.now().since(started).as_secs_f32(),
-                "no transit left"
+                "all tunnels drained: no transit traffic is left"
             );
             return;
         }
     }
 }
 
-/// Packets that this host forwarded since it booted (`Ip6OutForwDatagrams`, RFC 4293).
-fn forwarded() -> u64 {
+/// Returns how many IPv6 packets this host has forwarded since it booted (`Ip6OutForwDatagrams`, RFC 4293).
+fn forwarded_packets() -> u64 {
     let text = fs::read_to_string("/proc/self/net/snmp6").unwrap_or_default();
     let mut lines = text
         .lines()
@@ -108,19 +108,24 @@ fn forwarded() -> u64 {
         .unwrap_or(0)
 }
 
-/// Ends all children, and takes back what the host was given.
-pub async fn end(graph: &Graph, clock: &Clock, kernel: &Kernel, paths: &Paths) {
+/// Stops all children, and restores the host.
+pub async fn stop_children_and_restore_host(
+    graph: &Graph,
+    clock: &Clock,
+    kernel: &Kernel,
+    paths: &Paths,
+) {
     graph.stop_babeld();
-    wait(clock, || graph.has_babeld_exited()).await;
+    wait_until(clock, || graph.has_babeld_exited()).await;
     graph.stop_tunnels();
     tokio::join!(
-        wait(clock, || graph.have_tunnels_exited()),
+        wait_until(clock, || graph.have_tunnels_exited()),
         graph.release_leases()
     );
     match kernel.sweep(&paths.sysctls()).await {
         Ok(swept) => tracing::info!(?swept, "host restored"),
         Err(error) => {
-            tracing::error!(error = %Chain(&error), "host not restored; the next start will")
+            tracing::error!(error = %Chain(&error), "host not restored; the next start of warren tries again")
         }
     }
     for path in [paths.run().join("child"), paths.tun_node()] {
@@ -138,9 +143,10 @@ pub async fn end(graph: &Graph, clock: &Clock, kernel: &Kernel, paths: &Paths) {
     }
 }
 
-async fn wait(clock: &Clock, done: impl Fn() -> bool) {
+/// Waits until all children in question have exited, at most [`EXIT_TIMEOUT`].
+async fn wait_until(clock: &Clock, have_exited: impl Fn() -> bool) {
     let started = clock.now();
-    while !done() && clock.now().since(started) < CHILDREN {
-        tokio::time::sleep(LOOK).await;
+    while !have_exited() && clock.now().since(started) < EXIT_TIMEOUT {
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }

@@ -1,7 +1,7 @@
-//! Wires the actors, rank by rank: sinks first, sources last.
+//! Starts all actors and connects them, rank by rank: sinks first, sources last.
 //!
 //! Messages flow from source to decider to effect to sink. An actor gets the addresses of its
-//! receivers when it is built, so these start before it, and a circle of addresses cannot be written.
+//! receivers when it is built, so the receivers are started before it, and no cycle can arise.
 
 use crate::actor_settings::{self as settings_of, Environment};
 use actix::{Actor, Addr, Context, Handler, Message, Recipient, dev::ToEnvelope};
@@ -13,7 +13,7 @@ use actors::{
     effects::{
         fallback_routes::{FallbackRoutes, FallbackRoutesDeps},
         link_orders::Links,
-        tunnels::{Connections, DrainAll, StopAll, Facts, Tunnels, TunnelsDeps},
+        tunnels::{Connections, DrainAll, Facts, StopAll, Tunnels, TunnelsDeps},
     },
     guardian::{Guardian, guard},
     messages::ActorRestarted,
@@ -36,7 +36,7 @@ use actors::{
 use os::process::ChildEvents;
 use std::rc::Rc;
 
-/// The names of all guarded actors, as logs and metrics show them.
+/// The names of all guarded actors in logs and metrics.
 pub const ACTORS: [&str; 16] = [
     "telemetry",
     "tunnels",
@@ -56,21 +56,21 @@ pub const ACTORS: [&str; 16] = [
     "sampler",
 ];
 
-/// The running actors, as the shutdown needs them.
+/// What the shutdown needs of the running actors.
 pub struct Graph {
     pub(crate) store: Store,
     pub(crate) connections: Connections,
     pub(crate) routing: BabeldProcess,
     pub(crate) leases: Option<Rc<Keeper<DefaultGateway>>>,
     pub(crate) drain_all: Recipient<DrainAll>,
-    pub(crate) end_all: Recipient<StopAll>,
+    pub(crate) stop_all: Recipient<StopAll>,
     pub(crate) stop_babeld: Recipient<StopBabeld>,
 }
 
 /// The address of an actor under its guardian.
 type Guarded<A> = Addr<Guardian<A>>;
 
-/// What all actors of one node are built from.
+/// What the actors of one node are built from while they are being started.
 struct Wiring<'a> {
     environment: &'a Environment<'a>,
     store: Store,
@@ -80,7 +80,7 @@ struct Wiring<'a> {
     telemetry: Guarded<Telemetry>,
 }
 
-/// The address of an actor, as a receiver of one kind of message.
+/// Returns the address of an actor as a receiver of one kind of message.
 fn to<A, M>(actor: &Guarded<A>) -> Recipient<M>
 where
     A: Actor<Context = Context<A>> + Handler<M>,
@@ -112,12 +112,12 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
         routing,
         leases,
         drain_all: to(&tunnels),
-        end_all: to(&tunnels),
+        stop_all: to(&tunnels),
         stop_babeld,
     }
 }
 
-/// The sources that others send to.
+/// Those of the membership sources to which other sources send messages.
 struct MembershipSources {
     peer_cache: Guarded<PeerCache>,
     candidate_prober: Guarded<CandidateProber>,
@@ -126,7 +126,7 @@ struct MembershipSources {
 }
 
 impl<'a> Wiring<'a> {
-    /// Prepares the store and starts telemetry, to which all others report.
+    /// Prepares the store, and starts telemetry, to which all other actors report.
     fn new(environment: &'a Environment<'a>) -> Self {
         let Environment { store, kernel, .. } = environment;
         store.tunnels.borrow_mut().dialling_slots = settings_of::dialling_slots(kernel);
@@ -154,8 +154,8 @@ impl<'a> Wiring<'a> {
         A: Actor<Context = Context<A>>,
         D: Clone + 'static,
     {
-        let restarts: Recipient<ActorRestarted> = to(&self.telemetry);
-        guard(name, Some(restarts), deps, build)
+        let restart_reader: Recipient<ActorRestarted> = to(&self.telemetry);
+        guard(name, Some(restart_reader), deps, build)
     }
 
     fn start_tunnels(&self) -> Guarded<Tunnels> {
@@ -211,7 +211,7 @@ impl<'a> Wiring<'a> {
         (policy, self.guard("prober", deps, Prober::new))
     }
 
-    /// Starts what keeps membership current: peers, credentials, documents, and the API for others.
+    /// Starts the actors that keep peers, credentials and documents current, and the peer API.
     fn start_membership_sources(
         &self,
         tunnels: &Guarded<Tunnels>,
@@ -291,7 +291,7 @@ impl<'a> Wiring<'a> {
         self.guard("candidate_prober", deps, CandidateProber::new)
     }
 
-    /// Starts what makes the node reachable: announcements at the registry, and port mappings.
+    /// Starts the actors that make the node reachable: announcements at the registry, and port mappings.
     fn start_endpoint_sources(
         &self,
         sources: &MembershipSources,
@@ -341,7 +341,7 @@ impl<'a> Wiring<'a> {
         self.guard("babeld", deps, Babeld::new)
     }
 
-    /// Starts what reads the host: all link counters, and the states of all processes.
+    /// Starts the actors that read the counters of all links and the states of all processes.
     fn start_samplers(
         &self,
         policy: &Guarded<Policy>,

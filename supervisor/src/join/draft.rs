@@ -1,13 +1,13 @@
-//! Files that `join` has written and that vanish again unless joining succeeds.
+//! Files that `join` writes under temporary names, so that they disappear again unless joining succeeds.
 
 use super::*;
 use wire::errors::ignore_not_found;
 
-/// A file under another name until all are there; removed if it is not kept.
+/// A file under a temporary name. It is removed when this value is dropped, unless it was renamed before.
 pub(super) struct Draft {
     path: PathBuf,
-    draft: PathBuf,
-    kept: bool,
+    temporary_path: PathBuf,
+    is_in_place: bool,
 }
 
 impl Draft {
@@ -17,41 +17,43 @@ impl Draft {
         mode: u32,
         owner: Option<(u32, u32)>,
     ) -> Result<Self, JoinError> {
-        let draft = path.with_added_extension("new");
-        let failed = io_error("write", &draft);
-        ignore_not_found(fs::remove_file(&draft)).map_err(&failed)?;
+        let temporary_path = path.with_added_extension("new");
+        let failed = io_error("write", &temporary_path);
+        ignore_not_found(fs::remove_file(&temporary_path)).map_err(&failed)?;
         let open = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(mode)
-            .open(&draft);
+            .open(&temporary_path);
         let mut file = open.map_err(&failed)?;
-        let made = Self {
+        let draft = Self {
             path: path.to_owned(),
-            draft: draft.clone(),
-            kept: false,
+            temporary_path: temporary_path.clone(),
+            is_in_place: false,
         };
         file.write_all(text.as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(&failed)?;
         if let Some((uid, gid)) = owner {
-            chown(&draft, Some(uid), Some(gid)).map_err(io_error("give away", &draft))?;
+            chown(&temporary_path, Some(uid), Some(gid))
+                .map_err(io_error("set the owner of", &temporary_path))?;
         }
-        Ok(made)
+        Ok(draft)
     }
 
-    pub(super) fn keep(mut self) -> Result<(), JoinError> {
-        fs::rename(&self.draft, &self.path).map_err(io_error("put in place", &self.path))?;
-        self.kept = true;
+    pub(super) fn rename_into_place(mut self) -> Result<(), JoinError> {
+        fs::rename(&self.temporary_path, &self.path)
+            .map_err(io_error("put in place", &self.path))?;
+        self.is_in_place = true;
         Ok(())
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.kept {
-            // Nothing more can be done about a draft that stays.
-            let _ = fs::remove_file(&self.draft);
+        if !self.is_in_place {
+            // An error is ignored, since nothing can be done about it here.
+            let _ = fs::remove_file(&self.temporary_path);
         }
     }
 }
