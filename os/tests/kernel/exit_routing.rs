@@ -1,6 +1,6 @@
 //! Which packets leave the network's range, and by which link.
 
-use crate::place::{NOBODY, check, exit_link, make_uplink, me, run};
+use crate::netns::{NOBODY, check, exit_link, make_uplink, me, run};
 use os::kernel::{Exit, Kernel};
 use wire::overlay::Network;
 
@@ -27,8 +27,8 @@ async fn set_up_host(k: &Kernel) {
 
 #[test]
 fn packets_of_the_network_leave_only_by_a_gateway_and_those_of_the_host_are_unaffected() {
-    check(|place| async move {
-        let k = &place.kernel;
+    check(|netns| async move {
+        let k = &netns.kernel;
         set_up_host(k).await;
         let before = run("ip -6 rule");
         assert_eq!(link_to_outside(INSIDE).as_deref(), Some("up0"));
@@ -65,8 +65,8 @@ fn packets_of_the_network_leave_only_by_a_gateway_and_those_of_the_host_are_unaf
 
 #[test]
 fn a_gateway_uses_its_hosts_default_route_and_others_only_without_one() {
-    check(|place| async move {
-        let k = &place.kernel;
+    check(|netns| async move {
+        let k = &netns.kernel;
         set_up_host(k).await;
         k.apply_exit_rules(network(), Exit::Others(NOBODY))
             .await
@@ -80,16 +80,16 @@ fn a_gateway_uses_its_hosts_default_route_and_others_only_without_one() {
         run(&format!("ip -6 route add {BY_BABEL}"));
         assert_eq!(link_to_outside(INSIDE).as_deref(), Some("wrn0"));
         // The next daemon knows only the root.
-        let next = Kernel::open(place.folder.path()).unwrap();
-        next.sweep(&place.ledger()).await.unwrap();
+        let next = Kernel::open(netns.folder.path()).unwrap();
+        next.sweep(&netns.ledger()).await.unwrap();
         assert_eq!(run("ip -6 rule").lines().count(), 2);
     });
 }
 
 #[test]
 fn a_copy_bridges_the_moment_in_which_the_exit_route_changes() {
-    check(|place| async move {
-        let k = &place.kernel;
+    check(|netns| async move {
+        let k = &netns.kernel;
         set_up_host(k).await;
         k.apply_exit_rules(network(), Exit::Others(NOBODY))
             .await
@@ -104,8 +104,8 @@ fn a_copy_bridges_the_moment_in_which_the_exit_route_changes() {
         run(&format!("ip -6 route add {BY_BABEL}"));
         k.copy_all_routes().await.unwrap();
         // The next daemon finds babeld's route and its copy.
-        let next = Kernel::open(place.folder.path()).unwrap();
-        assert_eq!(next.sweep(&place.ledger()).await.unwrap().routes, 2 + 3);
+        let next = Kernel::open(netns.folder.path()).unwrap();
+        assert_eq!(next.sweep(&netns.ledger()).await.unwrap().routes, 2 + 3);
         assert!(!run("ip -6 route show table all").contains("from 2001:db8:42::"));
     });
 }

@@ -1,4 +1,4 @@
-//! Sends and receives Ethernet frames on a TAP's descriptor, in place of OpenVPN.
+//! Sends and receives Ethernet frames on a TAP's descriptor, in netns of OpenVPN.
 #![expect(unsafe_code, reason = "ioctl(2) of /dev/net/tun has no safe wrapper")]
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,12 +1,12 @@
 //! What the node changes on its host, and that a sweep restores it.
 
-use crate::place::{NOBODY, check, host_state, make_slots, make_uplink, me, run};
+use crate::netns::{NOBODY, check, host_state, make_slots, make_uplink, me, run};
 use os::kernel::{self, Kernel};
 use std::fs;
 
 #[test]
 fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
-    check(|place| async move {
+    check(|netns| async move {
         make_uplink();
         run("ip addr add 2001:db8:1::1/64 dev up0 nodad");
         run("ip -6 route add 2001:db8:2::/48 dev up0 proto 42");
@@ -14,12 +14,12 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
         fs::write("/proc/sys/net/ipv6/conf/up1/forwarding", "1").unwrap();
         fs::write("/proc/sys/net/ipv6/conf/up0/accept_ra", "1").unwrap();
         let before = host_state();
-        let k = &place.kernel;
+        let k = &netns.kernel;
         make_slots(k).await;
         let network = wire::overlay::Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
         k.join_host(network, me()).await.unwrap();
         k.join_host(network, me()).await.unwrap();
-        k.enable_forwarding(&place.ledger()).unwrap();
+        k.enable_forwarding(&netns.ledger()).unwrap();
         assert!(run("ip addr show lo").contains("2001:db8:42:7::1/128"));
         let routes = run("ip -6 route show proto 197");
         assert!(
@@ -37,8 +37,8 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
         assert_eq!(read("all/forwarding"), "1\n");
         assert_eq!(read("up0/accept_ra"), "2\n");
         // The next daemon knows only the root.
-        let next = Kernel::open(place.folder.path()).unwrap();
-        let swept = next.sweep(&place.ledger()).await.unwrap();
+        let next = Kernel::open(netns.folder.path()).unwrap();
+        let swept = next.sweep(&netns.ledger()).await.unwrap();
         assert_eq!(swept.links, 12 + 2 + 6);
         assert_eq!(
             swept.routes,
@@ -46,16 +46,16 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
             "one of babeld, two of the daemon, and the address"
         );
         assert_eq!(host_state(), before);
-        assert!(!place.ledger().exists());
+        assert!(!netns.ledger().exists());
     });
 }
 
 #[test]
 fn ipv4_is_set_up_and_removed_as_the_network_document_requires() {
-    check(|place| async move {
+    check(|netns| async move {
         make_uplink();
         run("ip route add 192.0.2.0/24 dev up0 proto 42");
-        let k = &place.kernel;
+        let k = &netns.kernel;
         k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap();
         let ipv4 =
             || ["addr", "route show table all", "rule"].map(|what| run(&format!("ip -4 {what}")));
@@ -88,9 +88,9 @@ fn ipv4_is_set_up_and_removed_as_the_network_document_requires() {
         k.apply_ipv4(range("10.42.0.0/20"), me()).await.unwrap();
         assert_eq!(run("ip route show proto 197").lines().count(), 1);
         k.apply_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
-        let next = Kernel::open(place.folder.path()).unwrap();
+        let next = Kernel::open(netns.folder.path()).unwrap();
         run("ip route add 10.42.0.8 via inet6 fe80::10:0:8 dev wrn0 table 197 proto 42");
-        assert_eq!(next.sweep(&place.ledger()).await.unwrap().routes, 1 + 3);
+        assert_eq!(next.sweep(&netns.ledger()).await.unwrap().routes, 1 + 3);
         assert_eq!(run("ip route show proto 197"), "");
         assert!(!run("ip rule").contains("197"));
     });
@@ -98,8 +98,8 @@ fn ipv4_is_set_up_and_removed_as_the_network_document_requires() {
 
 #[test]
 fn babelds_routes_are_flushed_and_other_routes_are_kept() {
-    check(|place| async move {
-        let k = &place.kernel;
+    check(|netns| async move {
+        let k = &netns.kernel;
         k.make_dialling_slots(0..1, me(), NOBODY).await.unwrap();
         make_uplink();
         run("ip -6 route add 2001:db8:2::/48 dev up0 proto 42");
@@ -122,7 +122,7 @@ fn babelds_routes_are_flushed_and_other_routes_are_kept() {
 
 #[test]
 fn settings_that_somebody_else_changed_since_are_not_restored() {
-    check(|place| async move {
+    check(|netns| async move {
         run("ip link add up0 type veth peer name up1");
         run("ip link add up2 type veth peer name up3");
         let path = |key: &str| format!("/proc/sys/net/ipv6/conf/{key}");
@@ -131,13 +131,13 @@ fn settings_that_somebody_else_changed_since_are_not_restored() {
             fs::write(path(key), "1").unwrap();
         }
         fs::write(path("up3/forwarding"), "1").unwrap();
-        place.kernel.enable_forwarding(&place.ledger()).unwrap();
-        let refused = place.kernel.enable_forwarding(&place.ledger());
+        netns.kernel.enable_forwarding(&netns.ledger()).unwrap();
+        let refused = netns.kernel.enable_forwarding(&netns.ledger());
         assert!(refused.is_err(), "an older ledger is never overwritten");
         fs::write(path("up0/accept_ra"), "0").unwrap();
         fs::write(path("up1/forwarding"), "0").unwrap();
         run("ip link del up2");
-        place.kernel.restore_sysctls(&place.ledger()).unwrap();
+        netns.kernel.restore_sysctls(&netns.ledger()).unwrap();
         for (key, expected) in [
             ("all/forwarding", "0"),
             ("default/forwarding", "0"),
@@ -148,15 +148,15 @@ fn settings_that_somebody_else_changed_since_are_not_restored() {
         ] {
             assert_eq!(read(key), expected, "{key}");
         }
-        assert_eq!(place.kernel.restore_sysctls(&place.ledger()).unwrap(), 0);
+        assert_eq!(netns.kernel.restore_sysctls(&netns.ledger()).unwrap(), 0);
     });
 }
 
 #[test]
 fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
-    check(|place| async move {
-        let ledger = place.ledger();
-        place.kernel.enable_forwarding(&ledger).unwrap();
+    check(|netns| async move {
+        let ledger = netns.ledger();
+        netns.kernel.enable_forwarding(&ledger).unwrap();
         let text = fs::read_to_string(&ledger).unwrap();
         let forwarding = || fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").unwrap();
         for bad in [
@@ -166,7 +166,7 @@ fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
             text[..text.len() / 2].to_owned(),
         ] {
             fs::write(&ledger, &bad).unwrap();
-            assert!(place.kernel.restore_sysctls(&ledger).is_err(), "{bad}");
+            assert!(netns.kernel.restore_sysctls(&ledger).is_err(), "{bad}");
             assert_eq!(forwarding(), "1\n");
         }
         fs::write(
@@ -174,7 +174,7 @@ fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
             text.replace("\"place\": \"", "\"place\": \"other "),
         )
         .unwrap();
-        assert_eq!(place.kernel.restore_sysctls(&ledger).unwrap(), 0);
+        assert_eq!(netns.kernel.restore_sysctls(&ledger).unwrap(), 0);
         assert_eq!(forwarding(), "1\n");
         assert!(!ledger.exists());
     });
@@ -182,8 +182,8 @@ fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
 
 #[test]
 fn the_underlay_is_reported_without_our_links() {
-    check(|place| async move {
-        let k = &place.kernel;
+    check(|netns| async move {
+        let k = &netns.kernel;
         make_slots(k).await;
         make_uplink();
         run("ip addr add 192.0.2.7/24 dev up0");

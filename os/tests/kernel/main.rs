@@ -8,5 +8,5 @@
 mod exit_routing;
 mod frames;
 mod host;
-mod place;
+mod netns;
 mod slots;

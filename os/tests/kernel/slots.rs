@@ -2,7 +2,7 @@
 
 use crate::{
     frames::{self, Tap},
-    place::{NOBODY, Place, check, make_slots, me, run, slot, until_ready},
+    netns::{NOBODY, TestNamespace, check, make_slots, me, run, slot, until_ready},
 };
 use os::kernel::{self, Kernel};
 use policies::names::Transport;
@@ -10,8 +10,8 @@ use std::{fs, path::Path};
 
 #[test]
 fn slots_are_created_with_their_names_settings_and_aliases() {
-    check(|place| async move {
-        let k = &place.kernel;
+    check(|netns| async move {
+        let k = &netns.kernel;
         make_slots(k).await;
         assert_eq!(k.slots().len(), 18);
         k.set_up(slot("wrnu.2"), me()).await.unwrap();
@@ -22,7 +22,7 @@ fn slots_are_created_with_their_names_settings_and_aliases() {
             ("wrnt.4", "02:57:52:53:00:04", false),
         ] {
             let link = run(&format!("ip -d link show {name}"));
-            let alias = format!("alias warren {}", place.folder.path().display());
+            let alias = format!("alias warren {}", netns.folder.path().display());
             for part in [mac, "mtu 1400", "addrgenmode none", &alias] {
                 assert!(link.contains(part), "{part}: {link}");
             }
@@ -47,8 +47,8 @@ fn slots_are_created_with_their_names_settings_and_aliases() {
 
 #[test]
 fn a_frame_with_tag_n_reaches_slot_n_and_the_answer_has_tag_n() {
-    check(|place| async move {
-        let (tap, k) = open_server_tap(&place).await;
+    check(|netns| async move {
+        let (tap, k) = open_server_tap(&netns).await;
         for vlan in [2, 4] {
             tap.send(&frames::echo(
                 frames::mac(vlan),
@@ -89,8 +89,8 @@ fn a_frame_with_tag_n_reaches_slot_n_and_the_answer_has_tag_n() {
 
 #[test]
 fn a_frame_of_no_slot_reaches_no_link() {
-    check(|place| async move {
-        let (tap, _kernel) = open_server_tap(&place).await;
+    check(|netns| async move {
+        let (tap, _kernel) = open_server_tap(&netns).await;
         let two = frames::mac(2);
         let bad: [(&str, [u8; 6], Vec<u8>); 7] = [
             ("unknown VLAN, multicast", frames::ALL_NODES, frames::tag(6)),
@@ -115,8 +115,8 @@ fn a_frame_of_no_slot_reaches_no_link() {
 }
 
 /// Opens the UDP server's TAP as OpenVPN would, with slots 2 and 4 up and slot 3 down.
-async fn open_server_tap(place: &Place) -> (Tap, Kernel) {
-    let k = place.kernel.clone();
+async fn open_server_tap(netns: &TestNamespace) -> (Tap, Kernel) {
+    let k = netns.kernel.clone();
     k.make_server_tap(Transport::Udp, NOBODY).await.unwrap();
     k.make_accepting_slots(Transport::Udp, 2..=4, me())
         .await
@@ -134,8 +134,8 @@ async fn open_server_tap(place: &Place) -> (Tap, Kernel) {
 
 #[test]
 fn each_slot_counts_its_own_frames_and_no_others() {
-    check(|place| async move {
-        let (tap, k) = open_server_tap(&place).await;
+    check(|netns| async move {
+        let (tap, k) = open_server_tap(&netns).await;
         let before = k.counters().unwrap();
         for number in 0..10 {
             tap.send(&frames::echo(frames::mac(2), &frames::tag(2), number, 52));
@@ -166,8 +166,8 @@ fn each_slot_counts_its_own_frames_and_no_others() {
 
 #[test]
 fn a_silenced_slot_sends_no_multicast_until_it_is_unsilenced() {
-    check(|place| async move {
-        let k = &place.kernel;
+    check(|netns| async move {
+        let k = &netns.kernel;
         k.make_dialling_slots(0..3, me(), NOBODY).await.unwrap();
         // The link has had no carrier yet, so the kernel has not added the route.
         k.unsilence(slot("wrn1")).await.unwrap();
@@ -211,8 +211,8 @@ fn a_silenced_slot_sends_no_multicast_until_it_is_unsilenced() {
 
 #[test]
 fn errors_name_the_link_that_cannot_be_created() {
-    check(|place| async move {
-        let k = &place.kernel;
+    check(|netns| async move {
+        let k = &netns.kernel;
         let text = |error: kernel::KernelError| wire::errors::Chain(&error).to_string();
         let error = k
             .make_accepting_slots(Transport::Tcp, 2..=2, me())
@@ -240,14 +240,14 @@ fn errors_name_the_link_that_cannot_be_created() {
 
 #[test]
 fn a_child_gets_a_tun_node_that_it_may_open_and_others_may_not() {
-    check(|place| async move {
+    check(|netns| async move {
         use std::os::unix::fs::{MetadataExt, PermissionsExt};
         assert_eq!(
-            kernel::make_tun_node(&place.ledger(), 0, 0).unwrap(),
+            kernel::make_tun_node(&netns.ledger(), 0, 0).unwrap(),
             Path::new(kernel::TUN)
         );
         let open_to_all = fs::metadata(kernel::TUN).unwrap().permissions().mode() & 0o6 == 0o6;
-        let wanted = place.folder.path().join("dev/warren/tun");
+        let wanted = netns.folder.path().join("dev/warren/tun");
         for _ in 0..2 {
             let node = kernel::make_tun_node(&wanted, NOBODY, NOBODY).unwrap();
             if open_to_all {
@@ -267,9 +267,9 @@ fn a_child_gets_a_tun_node_that_it_may_open_and_others_may_not() {
 
 #[test]
 fn seventy_two_slots_are_created_within_a_second() {
-    check(|place| async move {
+    check(|netns| async move {
         let clock = os::clock::Clock::boottime();
-        let k = &place.kernel;
+        let k = &netns.kernel;
         let started = clock.now();
         k.make_dialling_slots(0..12, me(), NOBODY).await.unwrap();
         for transport in [Transport::Udp, Transport::Tcp] {
@@ -286,15 +286,15 @@ fn seventy_two_slots_are_created_within_a_second() {
 
 #[test]
 fn the_maximum_number_of_slots_can_be_created_and_removed() {
-    check(|place| async move {
-        let k = &place.kernel;
+    check(|netns| async move {
+        let k = &netns.kernel;
         k.make_dialling_slots(0..30, me(), NOBODY).await.unwrap();
         k.make_server_tap(Transport::Udp, NOBODY).await.unwrap();
         k.make_accepting_slots(Transport::Udp, 2..=251, me())
             .await
             .unwrap();
         assert_eq!(k.counters().unwrap().len(), 280);
-        assert_eq!(k.sweep(&place.ledger()).await.unwrap().links, 281);
+        assert_eq!(k.sweep(&netns.ledger()).await.unwrap().links, 281);
         assert_eq!(k.counters().unwrap().len(), 0);
     });
 }

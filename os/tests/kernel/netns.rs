@@ -16,7 +16,9 @@ pub(crate) fn me() -> Prefix {
 
 /// Runs the test in a fresh network namespace, on a thread and a runtime of its own.
 #[track_caller]
-pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send + 'static) {
+pub(crate) fn check<F: Future<Output = ()>>(
+    test: impl FnOnce(TestNamespace) -> F + Send + 'static,
+) {
     if !nix::unistd::geteuid().is_root() {
         report_skipped();
         return;
@@ -31,7 +33,7 @@ pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send
             let folder = tempfile::tempdir().unwrap();
             let kernel = Kernel::open(folder.path()).unwrap();
             run("ip link set lo up");
-            test(Place { kernel, folder }).await;
+            test(TestNamespace { kernel, folder }).await;
         });
     });
     if let Err(panic) = thread.join() {
@@ -47,12 +49,12 @@ fn report_skipped() {
     eprintln!("skipped: needs root");
 }
 
-pub(crate) struct Place {
+pub(crate) struct TestNamespace {
     pub(crate) kernel: Kernel,
     pub(crate) folder: tempfile::TempDir,
 }
 
-impl Place {
+impl TestNamespace {
     pub(crate) fn ledger(&self) -> PathBuf {
         self.folder.path().join("sysctls.json")
     }
