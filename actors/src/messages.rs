@@ -57,7 +57,7 @@ pub struct LinksSampled {
 }
 
 /// babeld was asked for its tables. While babeld does not run, nothing is sent, unless a tunnel
-/// drains; a receiver tells by `at` whether its last table is too old.
+/// drains; by `at`, a receiver sees whether its last table is too old.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct RoutesRead {
@@ -90,8 +90,8 @@ pub enum PeerSource {
     Gossip,
 }
 
-/// The registry or a node reported where peers can be dialled. The endpoints are filtered: none is our
-/// own, loopback, link-local, in the overlay or (unless configured) private.
+/// The registry or a node reported where peers can be dialled. The endpoints are filtered: none is this
+/// node's own, loopback, link-local, in the overlay or (unless configured) private.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct PeersReported {

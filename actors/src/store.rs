@@ -148,19 +148,19 @@ pub struct AppliedVersions(Arc<[AtomicU64; 2]>);
 
 impl AppliedVersions {
     /// Records that all OpenVPN processes run with this version.
-    pub fn by_tunnels(&self, version: u64) {
+    pub fn set_for_tunnels(&self, version: u64) {
         let [tunnels, _] = &*self.0;
         tunnels.store(version, Ordering::Relaxed);
     }
 
     /// Records that babeld runs with this version.
-    pub fn by_babeld(&self, version: u64) {
+    pub fn set_for_babeld(&self, version: u64) {
         let [_, babeld] = &*self.0;
         babeld.store(version, Ordering::Relaxed);
     }
 
     /// Returns the older of the two versions; 0 until both are recorded.
-    pub fn by_all(&self) -> u64 {
+    pub fn oldest(&self) -> u64 {
         let [tunnels, babeld] = &*self.0;
         tunnels
             .load(Ordering::Relaxed)

@@ -9,7 +9,7 @@
 //! | create slots, set them up or down, install addresses and routes | [`kernel::Kernel`] |
 //! | start OpenVPN or babeld, and receive its output | [`process::Child`], [`process::Supervised`] |
 //! | send an echo request through one link | [`echo_socket`] |
-//! | send a Babel packet of our own | [`babel_socket`] |
+//! | send a Babel packet in addition to babeld's | [`babel_socket`] |
 //! | read the time | [`clock::Clock`] |
 //! | draw a random number | [`randomness::Randomness`] |
 

@@ -4,7 +4,7 @@ use crate::{host::Host, identity::Identity};
 use actors::{
     deciders::{
         policy::Mode,
-        prober::{FEW_ROUTES, ProberSettings},
+        prober::{ASSUMED_ROUTES, ProberSettings},
     },
     effects::tunnels,
     sinks::telemetry::Published,
@@ -191,7 +191,7 @@ pub(crate) fn prober(environment: &Environment<'_>) -> ProberSettings {
     ProberSettings {
         me: identity.me,
         network: identity.network,
-        pace: ProbePace::new(&identity.document.parameters(), FEW_ROUTES),
+        pace: ProbePace::new(&identity.document.parameters(), ASSUMED_ROUTES),
     }
 }
 

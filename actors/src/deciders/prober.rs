@@ -69,7 +69,7 @@ const REOPEN_DELAY: Duration = Duration::from_secs(5);
 
 /// Number of routes that babeld is assumed to announce over a link. `ProbePace` computes from it how much
 /// traffic is Babel's own; each 30 further routes cost one packet in an update interval.
-pub const FEW_ROUTES: usize = 30;
+pub const ASSUMED_ROUTES: usize = 30;
 
 /// The actor that probes tunnels.
 pub struct Prober {
@@ -386,7 +386,7 @@ impl Handler<DocumentsChanged> for Prober {
         let Some(network) = changed.documents.network() else {
             return;
         };
-        self.settings.pace = ProbePace::new(&network.parameters(), FEW_ROUTES);
+        self.settings.pace = ProbePace::new(&network.parameters(), ASSUMED_ROUTES);
         for tunnel in self.tunnels.values_mut() {
             tunnel.probing.set_pace(self.settings.pace);
         }

@@ -18,8 +18,8 @@ pub enum LinkOrder {
     /// Set the slot down. This is only for a tunnel whose peer is gone: a peer that is still there would have
     /// to miss several hellos before it used another route.
     Down(Slot),
-    /// Remove the slot's multicast route, so that no hello of babeld leaves by it, and announce to the peer
-    /// that sending to this node is costly.
+    /// Remove the slot's multicast route, so that babeld's hellos neither leave nor arrive by it, and announce
+    /// to the peer that sending to this node is costly.
     Silence(Slot, Prefix),
     /// Announce to the peer, which has silenced its end, that sending to this node is costly.
     RaiseCost(Slot, Prefix),

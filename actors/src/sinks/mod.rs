@@ -1,4 +1,5 @@
-//! Publishes what happens in the node: an actor that keeps a snapshot, and the servers of metrics and of the control socket, which read it.
+//! Publishes the state of the node: an actor that keeps a snapshot, and the servers of metrics and of the
+//! control socket, which read it.
 
 pub mod control;
 pub mod exporter;

@@ -208,7 +208,7 @@ impl Babeld {
             self.restart_at = None;
             return self
                 .applied
-                .by_babeld(self.documents.load().version(DocumentKind::Network));
+                .set_for_babeld(self.documents.load().version(DocumentKind::Network));
         }
         let random = self.random.clone();
         let at = *self

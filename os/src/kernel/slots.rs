@@ -249,8 +249,8 @@ impl Kernel {
             .await
     }
 
-    /// Deletes the multicast route of a slot, so that babeld's hellos no longer leave by it, while unicast still
-    /// does. A second call changes nothing.
+    /// Deletes the multicast route of a slot. Multicast packets, and so babeld's hellos, no longer pass it, while
+    /// unicast packets still do. A second call changes nothing.
     ///
     /// # Errors
     ///

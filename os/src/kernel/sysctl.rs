@@ -28,7 +28,7 @@ pub(super) fn disable_ipv6(link: &str) -> Result<(), KernelError> {
 }
 
 /// Turns the forwarding of IPv4 packets that arrive on a link on or off, independently of the host's setting for
-/// all links. When it is turned on, packets to whose sender the path leaves by another link are accepted, too
+/// all links. When it is turned on, packets are accepted even if replies to their sender leave by another link
 /// (`rp_filter` 2; the larger of the link's and the host's value counts: ip-sysctl.rst).
 pub(super) fn set_ipv4_forwarding(link: &str, on: bool) -> Result<(), KernelError> {
     if on {

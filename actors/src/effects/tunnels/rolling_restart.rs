@@ -112,7 +112,7 @@ impl Tunnels {
                 tracing::debug!(%transport, %node, "server restarts later: one of its tunnels is the only route to a node");
             }
             RestartOrder::ReportApplied { network_version } => {
-                self.applied.by_tunnels(network_version);
+                self.applied.set_for_tunnels(network_version);
             }
         }
     }

@@ -94,28 +94,28 @@ pub(super) fn live(node: &Snapshot, value: impl Fn(&Row) -> Option<f64>) -> Vec<
 }
 
 pub(super) fn tunnels(node: &Snapshot) -> Vec<Sample> {
-    let of = |role: Role, state: &'static str| {
-        let same = |row: &&Row| row.tunnel.role() == role && row.tunnel.phase.label() == state;
+    let sample_of = |role: Role, state: &'static str| {
+        let matching = |row: &&Row| row.tunnel.role() == role && row.tunnel.phase.label() == state;
         (
             vec![s(role), s(state)],
-            float(count(node.rows.live().filter(same))),
+            float(count(node.rows.live().filter(matching))),
         )
     };
     ROLES
         .into_iter()
-        .flat_map(|role| Phase::LABELS.map(|state| of(role, state)))
+        .flat_map(|role| Phase::LABELS.map(|state| sample_of(role, state)))
         .collect()
 }
 
 pub(super) fn states(node: &Snapshot) -> Vec<Sample> {
-    let of = |row: &Row, state: &'static str| {
+    let sample_of = |row: &Row, state: &'static str| {
         let mut labels = tunnel(row);
         labels.push(s(state));
         (labels, truth(row.tunnel.phase.label() == state))
     };
     node.rows
         .live()
-        .flat_map(|row| Phase::LABELS.map(|state| of(row, state)))
+        .flat_map(|row| Phase::LABELS.map(|state| sample_of(row, state)))
         .collect()
 }
 
@@ -129,12 +129,12 @@ pub(crate) fn transport(row: &Row) -> Option<Transport> {
 }
 
 pub(super) fn tunnel_info(node: &Snapshot) -> Vec<Sample> {
-    let of = |row: &Row| {
+    let sample_of = |row: &Row| {
         let mut labels = tunnel(row);
         labels.push(transport(row).map(s).unwrap_or_default());
         (labels, 1.0)
     };
-    node.rows.live().map(of).collect()
+    node.rows.live().map(sample_of).collect()
 }
 
 pub(super) fn probe<'a>(
@@ -159,12 +159,12 @@ pub(super) fn traffic(
     rx: fn(&LinkCounters) -> u64,
     tx: fn(&LinkCounters) -> u64,
 ) -> Vec<Sample> {
-    let of = |role: Role| {
+    let sample_of = |role: Role| {
         let total = node.rows.total(role);
         [("receive", rx(&total)), ("transmit", tx(&total))]
             .map(|(direction, value)| (vec![s(direction), s(role)], float(value)))
     };
-    ROLES.into_iter().flat_map(of).collect()
+    ROLES.into_iter().flat_map(sample_of).collect()
 }
 
 pub(super) fn neighbours(node: &Snapshot) -> u64 {
@@ -204,28 +204,28 @@ pub(super) fn processes(
 pub(super) const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];
 
 pub(super) fn leases(node: &Snapshot) -> Vec<Sample> {
-    let of = |transport: Transport| {
-        let same = node
+    let sample_of = |transport: Transport| {
+        let matching = node
             .leases
             .leases
             .iter()
             .filter(|lease| lease.transport == transport);
-        (vec![s(transport)], float(count(same)))
+        (vec![s(transport)], float(count(matching)))
     };
-    TRANSPORTS.map(of).to_vec()
+    TRANSPORTS.map(sample_of).to_vec()
 }
 
 pub(super) fn lease_ends(node: &Snapshot) -> Vec<Sample> {
-    let of = |transport: Transport| {
-        let same = node
+    let sample_of = |transport: Transport| {
+        let matching = node
             .leases
             .leases
             .iter()
             .filter(|lease| lease.transport == transport);
-        let first = same.map(|lease| lease.until).min()?;
+        let first = matching.map(|lease| lease.until).min()?;
         Some((vec![s(transport)], node.unix(first).as_secs_f64()))
     };
-    TRANSPORTS.into_iter().filter_map(of).collect()
+    TRANSPORTS.into_iter().filter_map(sample_of).collect()
 }
 
 pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {
@@ -235,15 +235,17 @@ pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {
         (false, Some(_)) => "confirmed",
         (false, None) => "remembered",
     };
-    let of = |name: &str| {
-        let same = node
+    let sample_of = |name: &str| {
+        let matching = node
             .peers
             .candidates
             .iter()
             .filter(|peer| state(peer) == name);
-        (vec![s(name)], float(count(same)))
+        (vec![s(name)], float(count(matching)))
     };
-    ["confirmed", "failing", "remembered"].map(of).to_vec()
+    ["confirmed", "failing", "remembered"]
+        .map(sample_of)
+        .to_vec()
 }
 
 /// Returns a figure of the daemon's own process.

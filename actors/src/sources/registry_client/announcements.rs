@@ -31,7 +31,7 @@ impl RegistryClient {
             endpoints: self.own_endpoints(),
             software: node.software.clone(),
             network_version: node.network_version,
-            network_applied: self.applied.by_all(),
+            network_applied: self.applied.oldest(),
             revocations_version: node.revocations_version,
             ..Announcement::default()
         }
