@@ -260,7 +260,7 @@ async fn a_socket_without_a_server_is_replaced_and_another_file_is_not() {
             .err()
             .unwrap()
             .to_string()
-            .contains("is no socket")
+            .contains("is not a socket")
     );
     assert_eq!(
         std::fs::read_to_string(folder.0.join("file")).unwrap(),
