@@ -120,7 +120,14 @@ async fn a_restarted_telemetry_continues_counting() {
     })
     .start();
     restarted.do_send(ActorRestarted { actor: "policy" });
-    let count = || node.published.load().counts.actor_restarts.get("policy").copied();
+    let count = || {
+        node.published
+            .load()
+            .counts
+            .actor_restarts
+            .get("policy")
+            .copied()
+    };
     wait_until("second restart in the counters", async || {
         (count() == Some(2)).then_some(())
     })
