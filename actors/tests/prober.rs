@@ -17,7 +17,7 @@ use actors::{
     deciders::prober::{Prober, ProberDeps, ProberSettings},
     effects::link_orders::{self, LinkOrder},
     messages::{Ordered, ProbesRead},
-    sources::sampler::{Links, Sampler, SamplerDeps},
+    sources::sampler::{LinkCounterReader, Sampler, SamplerDeps},
     store::{LostPeers, Store, TunnelTable},
 };
 use netns::Namespace;
@@ -145,7 +145,7 @@ fn start_prober() -> RunningProber {
     let prober = Prober::new(ProberDeps {
         settings,
         store: store.clone(),
-        links: link_orders::Links::to(link),
+        links: link_orders::LinkOrderQueue::to(link),
         orders: order,
         readers: vec![report],
     });

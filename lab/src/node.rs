@@ -31,7 +31,7 @@ const QUOTED_LOG_LINES: usize = 20;
 
 /// The node's identity in the network, as `warren join` printed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct JoinedIdentity {
     /// The node's prefix, such as `7/16`.
     pub prefix: String,
     /// The node's own address in the network.
@@ -45,7 +45,7 @@ pub struct Node {
     namespace: String,
     root: PathBuf,
     program: PathBuf,
-    identity: OnceLock<Identity>,
+    identity: OnceLock<JoinedIdentity>,
     daemon: Mutex<Option<Process>>,
 }
 
@@ -91,7 +91,7 @@ impl Node {
     ///
     /// # Errors
     /// Fails if it has not joined.
-    pub fn identity(&self) -> Result<&Identity> {
+    pub fn identity(&self) -> Result<&JoinedIdentity> {
         self.identity
             .get()
             .ok_or_else(|| anyhow!("node {} has not joined", self.index))
@@ -333,7 +333,7 @@ fn with_key(text: &str, key: &str, value: &str) -> String {
 }
 
 /// The first word that is a prefix, and the first that is an address.
-fn parse_identity(output: &str) -> Result<Identity> {
+fn parse_identity(output: &str) -> Result<JoinedIdentity> {
     let words = || output.split(|letter: char| letter.is_whitespace() || ",;()".contains(letter));
     let address = words()
         .find_map(|word| word.parse().ok())
@@ -348,7 +348,7 @@ fn parse_identity(output: &str) -> Result<Identity> {
         .find(|word| is_prefix(word))
         .context("no word of it is a prefix")?
         .to_owned();
-    Ok(Identity { prefix, address })
+    Ok(JoinedIdentity { prefix, address })
 }
 
 #[cfg(test)]
@@ -357,7 +357,7 @@ mod tests {
 
     #[track_caller]
     fn check(output: &str, expected: Option<(&str, &str)>) {
-        let expected = expected.map(|(prefix, address)| Identity {
+        let expected = expected.map(|(prefix, address)| JoinedIdentity {
             prefix: prefix.to_owned(),
             address: address.parse().unwrap(),
         });

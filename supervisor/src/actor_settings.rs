@@ -1,6 +1,6 @@
 //! Builds the settings of each actor from the configuration, the identity and the host.
 
-use crate::{host::Host, identity::Identity};
+use crate::{host::Host, identity::NodeIdentity};
 use actors::{
     deciders::{
         policy::Mode,
@@ -50,7 +50,7 @@ pub struct Environment<'a> {
     /// The configuration of the node.
     pub settings: &'a Settings,
     /// This node, as its certificate and the network document describe it.
-    pub identity: &'a Identity,
+    pub identity: &'a NodeIdentity,
     /// The programs, users and ports that were found on the host.
     pub host: &'a Host,
     /// The paths of all files.
@@ -127,19 +127,19 @@ pub(crate) fn document_files(paths: &Paths) -> DocumentFiles {
     }
 }
 
-pub(crate) fn tunnels(environment: &Environment<'_>) -> tunnels::Settings {
+pub(crate) fn tunnels(environment: &Environment<'_>) -> tunnels::TunnelSettings {
     let Environment {
         paths,
         host,
         identity,
         ..
     } = environment;
-    tunnels::Settings {
+    tunnels::TunnelSettings {
         me: identity.me,
         network: identity.network,
         openvpn: host.openvpn.clone(),
         rights: host.openvpn_rights,
-        identity: tunnels::Identity {
+        files: tunnels::OpenvpnFiles {
             ca: paths.ca(),
             certificate: paths.certificate(),
             key: paths.key(),
@@ -240,7 +240,7 @@ fn lease_settings(environment: &Environment<'_>) -> LeaseSettings {
     }
 }
 
-pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::Settings {
+pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::BabeldSettings {
     let Environment {
         paths,
         host,
@@ -251,7 +251,7 @@ pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::Settings {
     } = environment;
     let parameters = identity.document.parameters();
     let folder = paths.child("babeld");
-    babeld::Settings {
+    babeld::BabeldSettings {
         babeld: host.babeld.clone(),
         rights: host.babeld_rights,
         state_folder: paths.babeld_state(),

@@ -1,7 +1,7 @@
 //! Prepares the host: checks that programs, users and ports are available, removes what an earlier daemon left, and
 //! creates links, addresses and routes.
 
-use crate::{errors::StartError, identity::Identity};
+use crate::{errors::StartError, identity::NodeIdentity};
 use config::{ChildUser, Settings, paths::Paths};
 use os::{
     kernel::{self, Kernel},
@@ -68,7 +68,7 @@ pub fn check_root() -> Result<(), StartError> {
 /// # Errors
 ///
 /// A program or a user is missing; the error names it.
-pub fn inspect(settings: &Settings, identity: &Identity) -> Result<Host, StartError> {
+pub fn inspect(settings: &Settings, identity: &NodeIdentity) -> Result<Host, StartError> {
     let openvpn = find_program("openvpn")?;
     let babeld = find_program("babeld")?;
     let openvpn_rights = rights(&settings.openvpn_user, false, 0)?;
@@ -214,7 +214,7 @@ pub fn kill_leftovers(paths: &Paths) -> usize {
 pub async fn prepare(
     host: &mut Host,
     kernel: &Kernel,
-    identity: &Identity,
+    identity: &NodeIdentity,
     paths: &Paths,
 ) -> Result<(), StartError> {
     let killed = kill_leftovers(paths);

@@ -15,7 +15,7 @@ use wire::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The identity of this node, read from its files.
-pub struct Identity {
+pub struct NodeIdentity {
     /// The prefix of the node, from its certificate.
     pub me: Prefix,
     /// The network, which maps prefixes to addresses.
@@ -62,7 +62,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartE
     }
 }
 
-impl Identity {
+impl NodeIdentity {
     /// Reads and checks all files below `paths`.
     ///
     /// # Errors

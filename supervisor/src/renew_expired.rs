@@ -3,7 +3,7 @@
 //! The registry renews expired certificates during a grace period. While it cannot be reached, the
 //! renewal is retried, so that no operator has to intervene; only an explicit rejection is final.
 
-use crate::{errors::StartError, identity::Identity};
+use crate::{errors::StartError, identity::NodeIdentity};
 use config::paths::Paths;
 use membership::{
     certificate::{BadCertificate, Certificate},
@@ -35,12 +35,12 @@ pub fn now_s() -> i64 {
 /// # Errors
 /// The registry rejects the renewal, or a file cannot be read or written.
 pub async fn renew_if_expired(
-    identity: Identity,
+    identity: NodeIdentity,
     registry: &str,
     credentials: &NodeCredentials,
     paths: &Paths,
     report: impl Fn(&str),
-) -> Result<Identity, StartError> {
+) -> Result<NodeIdentity, StartError> {
     if identity.expires_s > now_s() {
         return Ok(identity);
     }
@@ -51,7 +51,7 @@ pub async fn renew_if_expired(
         let answer = renewal::request(&registry, identity.request.clone()).await;
         let why = match answer {
             Ok(renewed) => match install(&identity, &renewed, paths) {
-                Ok(()) => return Identity::read(paths),
+                Ok(()) => return NodeIdentity::read(paths),
                 Err(error) => Chain(&error).to_string(),
             },
             Err(
@@ -85,11 +85,11 @@ pub async fn renew_if_expired(
     }
 }
 
-fn describe_expiry(identity: &Identity) -> String {
+fn describe_expiry(identity: &NodeIdentity) -> String {
     format!("the certificate expired on {}", identity.expires)
 }
 
-fn install(identity: &Identity, renewed: &Renewed, paths: &Paths) -> Result<(), RenewalError> {
+fn install(identity: &NodeIdentity, renewed: &Renewed, paths: &Paths) -> Result<(), RenewalError> {
     let path = paths.certificate();
     let (_, old) = Certificate::read_file(&path).ok_or(BadCertificate::Malformed)?;
     let new = renewal::install(renewed, &old, &identity.cas, &path)?;

@@ -4,7 +4,7 @@ use crate::{
     actor_settings::{Environment, document_files},
     errors::StartError,
     host,
-    identity::Identity,
+    identity::NodeIdentity,
     logging, renew_expired, shutdown,
     wiring::{self, ACTORS, Graph},
 };
@@ -49,7 +49,7 @@ pub fn run(config_file: &Path, paths: &Paths, mode: Mode) -> Result<ExitCode, St
     // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     host::check_root()?;
-    let identity = Identity::read(paths)?;
+    let identity = NodeIdentity::read(paths)?;
     let host = host::inspect(&settings, &identity)?;
     host::create_folders(paths)?;
     let system = actix::System::new();
@@ -72,7 +72,7 @@ fn read_credentials(paths: &Paths) -> Result<NodeCredentials, StartError> {
 
 /// Reads the signed documents from disk. A revocation list that cannot be read or verified is ignored, since the
 /// registry and the neighbours have it, too.
-fn load_documents(identity: &Identity, paths: &Paths) -> Result<DocumentStore, StartError> {
+fn load_documents(identity: &NodeIdentity, paths: &Paths) -> Result<DocumentStore, StartError> {
     let mut documents = CurrentDocuments::new(identity.cas.clone());
     let files = document_files(paths);
     let revocations = files.read_revocations().unwrap_or_else(|error| {
@@ -94,8 +94,8 @@ fn load_documents(identity: &Identity, paths: &Paths) -> Result<DocumentStore, S
 }
 
 /// Publishes the first, empty snapshot of this node.
-fn publish(identity: &Identity, mode: Mode, clock: &Clock) -> Published {
-    let identity = telemetry::Identity {
+fn publish(identity: &NodeIdentity, mode: Mode, clock: &Clock) -> Published {
+    let identity = telemetry::NodeDescription {
         prefix: identity.me,
         network: identity.network,
         software: env!("CARGO_PKG_VERSION"),
@@ -108,7 +108,7 @@ fn publish(identity: &Identity, mode: Mode, clock: &Clock) -> Published {
 }
 
 /// Builds the document about this node that the peer API shows at first.
-fn node_document(settings: &Settings, identity: &Identity) -> SharedNodeDocument {
+fn node_document(settings: &Settings, identity: &NodeIdentity) -> SharedNodeDocument {
     SharedNodeDocument::new(ArcSwap::from_pointee(NodeDocument {
         version: wire::peer::VERSION,
         prefix: identity.me,
@@ -122,7 +122,7 @@ fn node_document(settings: &Settings, identity: &Identity) -> SharedNodeDocument
 
 async fn run_node(
     settings: Settings,
-    identity: Identity,
+    identity: NodeIdentity,
     mut host: host::Host,
     paths: Paths,
     mode: Mode,

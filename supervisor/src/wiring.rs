@@ -12,7 +12,7 @@ use actors::{
     },
     effects::{
         fallback_routes::{FallbackRoutes, FallbackRoutesDeps},
-        link_orders::Links,
+        link_orders::LinkOrderQueue,
         tunnels::{Connections, DrainAll, Facts, StopAll, Tunnels, TunnelsDeps},
     },
     guardian::{Guardian, guard},
@@ -76,7 +76,7 @@ struct Wiring<'a> {
     store: Store,
     connections: Connections,
     routing: BabeldProcess,
-    links: Links,
+    links: LinkOrderQueue,
     telemetry: Guarded<Telemetry>,
 }
 
@@ -130,7 +130,7 @@ impl<'a> Wiring<'a> {
     fn new(environment: &'a Environment<'a>) -> Self {
         let Environment { store, kernel, .. } = environment;
         store.tunnels.borrow_mut().dialling_slots = settings_of::dialling_slots(kernel);
-        let links = Links::new(
+        let links = LinkOrderQueue::new(
             kernel.clone(),
             environment.babel_socket.clone(),
             environment.identity.me,

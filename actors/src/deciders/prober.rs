@@ -11,7 +11,7 @@ mod tunnel;
 
 use crate::store::Store;
 use crate::{
-    effects::link_orders::{LinkOrder, Links},
+    effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{DocumentsChanged, LinksSampled, Ordered, ProbesRead, offer},
     store::LostPeers,
 };
@@ -77,7 +77,7 @@ pub struct Prober {
     clock: Clock,
     random: Randomness,
     lost_peers: LostPeers,
-    links: Links,
+    links: LinkOrderQueue,
     orders: Recipient<Ordered>,
     readers: Vec<Recipient<ProbesRead>>,
     sockets: Option<Sockets>,

@@ -57,9 +57,9 @@ const ANNOUNCEMENT_DELAYS: [Duration; 3] = [
 
 /// The queue of link orders.
 #[derive(Clone)]
-pub struct Links(mpsc::UnboundedSender<LinkOrder>);
+pub struct LinkOrderQueue(mpsc::UnboundedSender<LinkOrder>);
 
-impl Links {
+impl LinkOrderQueue {
     /// Starts the task that carries orders out with `kernel` and `sender`.
     pub fn new(kernel: Kernel, sender: BabelSocket, me: Prefix) -> Self {
         let (orders, mut queue) = mpsc::unbounded_channel();

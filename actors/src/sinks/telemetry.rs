@@ -10,7 +10,7 @@ mod snapshot;
 mod traffic;
 
 pub use counts::{Counts, DrainOutcome, ROLES};
-pub use snapshot::{Entry, Identity, RegistryContact, STALE, Served, Snapshot};
+pub use snapshot::{Entry, NodeDescription, RegistryContact, STALE, Served, Snapshot};
 pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
 use crate::messages::{
@@ -33,7 +33,7 @@ const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_CLOCK_DEVIATION: Duration = Duration::from_secs(1);
 
 /// Publishes the first, empty snapshot. What it returns outlives the actor.
-pub fn publish(identity: Identity, clock: &Clock) -> Published {
+pub fn publish(identity: NodeDescription, clock: &Clock) -> Published {
     let booted_at = wall().saturating_sub(clock.now().0);
     Arc::new(ArcSwap::from_pointee(Snapshot::new(identity, booted_at)))
 }

@@ -14,7 +14,7 @@ mod settings;
 
 use crate::store::Store;
 use crate::{
-    effects::link_orders::{LinkOrder, Links},
+    effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{ChildMailbox, ChildReported, RoutesRead, offer},
     store::{AppliedVersions, TunnelTable},
 };
@@ -33,7 +33,7 @@ use policies::{
     observation::Phase,
     units::Uptime,
 };
-pub use settings::Settings;
+pub use settings::BabeldSettings;
 use std::{cell::RefCell, ffi::OsString, io, path::PathBuf, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -87,13 +87,13 @@ pub struct StopBabeld;
 #[derive(Clone)]
 pub struct BabeldDeps {
     /// The paths, rights and configuration of babeld.
-    pub settings: Settings,
+    pub settings: BabeldSettings,
     /// The shared state that outlives the actor.
     pub store: Store,
     /// The kernel, in which the actor configures exit routes and flushes routes of a stopped babeld.
     pub kernel: Kernel,
     /// The queue of link orders.
-    pub links: Links,
+    pub links: LinkOrderQueue,
     /// babeld's process, which outlives the actor.
     pub process: BabeldProcess,
     /// The queue of babeld's process events.
@@ -104,11 +104,11 @@ pub struct BabeldDeps {
 
 /// The actor that runs babeld and reads its tables.
 pub struct Babeld {
-    settings: Settings,
+    settings: BabeldSettings,
     clock: Clock,
     random: Randomness,
     kernel: Kernel,
-    links: Links,
+    links: LinkOrderQueue,
     table: Rc<RefCell<TunnelTable>>,
     process: BabeldProcess,
     events: ChildEvents,

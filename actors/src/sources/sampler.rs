@@ -21,7 +21,7 @@ use wire::errors::Chain;
 pub const PERIOD: Duration = Duration::from_millis(500);
 
 /// A source of link counters: the kernel, or a fake in tests.
-pub trait Links: Clone + Unpin + 'static {
+pub trait LinkCounterReader: Clone + Unpin + 'static {
     /// The error when counters cannot be read.
     type Error: Error;
 
@@ -29,7 +29,7 @@ pub trait Links: Clone + Unpin + 'static {
     fn counters(&self) -> impl Future<Output = Result<BTreeMap<Slot, LinkCounters>, Self::Error>>;
 }
 
-impl Links for os::kernel::Kernel {
+impl LinkCounterReader for os::kernel::Kernel {
     type Error = os::kernel::KernelError;
 
     async fn counters(&self) -> Result<BTreeMap<Slot, LinkCounters>, Self::Error> {
@@ -59,7 +59,7 @@ pub struct Sampler<L> {
     is_reading: bool,
 }
 
-impl<L: Links> Sampler<L> {
+impl<L: LinkCounterReader> Sampler<L> {
     /// Builds the actor; it reads at once when started.
     pub fn new(deps: SamplerDeps<L>) -> Self {
         let SamplerDeps {
@@ -118,7 +118,7 @@ impl<L: Links> Sampler<L> {
     }
 }
 
-impl<L: Links> Actor for Sampler<L> {
+impl<L: LinkCounterReader> Actor for Sampler<L> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -142,7 +142,7 @@ mod tests {
     #[derive(Clone)]
     struct FakeLinks(Rc<RefCell<BTreeMap<Slot, LinkCounters>>>);
 
-    impl Links for FakeLinks {
+    impl LinkCounterReader for FakeLinks {
         type Error = Infallible;
 
         async fn counters(&self) -> Result<BTreeMap<Slot, LinkCounters>, Infallible> {

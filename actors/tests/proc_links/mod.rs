@@ -12,7 +12,7 @@ use super::*;
 #[derive(Clone)]
 pub(crate) struct ProcLinks;
 
-impl Links for ProcLinks {
+impl LinkCounterReader for ProcLinks {
     type Error = Infallible;
 
     async fn counters(&self) -> Result<BTreeMap<Slot, LinkCounters>, Infallible> {

@@ -7,7 +7,7 @@ use actors::{
         LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
         RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
     },
-    sinks::telemetry::{Identity, Telemetry},
+    sinks::telemetry::{NodeDescription, Telemetry},
 };
 use os::process::ProcessReading;
 use policies::{
@@ -34,8 +34,8 @@ fn endpoint() -> Endpoint {
     "udp:192.0.2.9:1194".parse().unwrap()
 }
 
-pub fn identity(now: Uptime) -> Identity {
-    Identity {
+pub fn identity(now: Uptime) -> NodeDescription {
+    NodeDescription {
         prefix: prefix(7),
         network: wire::overlay::Network::new("fd12:3456:789a::/48".parse().unwrap()).unwrap(),
         software: "1.2.3",

@@ -21,7 +21,7 @@ pub struct ProberDeps {
     /// The shared state that outlives the actor.
     pub store: Store,
     /// The queue of link orders.
-    pub links: Links,
+    pub links: LinkOrderQueue,
     /// The receiver of orders to close a tunnel.
     pub orders: Recipient<Ordered>,
     /// The receivers of readings of all probes.

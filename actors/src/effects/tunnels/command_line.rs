@@ -18,7 +18,7 @@ const SPARE_CLIENTS: u16 = 10;
 
 /// Files and settings that all OpenVPN processes of a node share.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct OpenvpnFiles {
     /// The network's CA certificate.
     pub ca: PathBuf,
     /// The node's certificate.
@@ -54,21 +54,21 @@ impl Args {
 }
 
 fn common_args(
-    identity: &Identity,
+    files: &OpenvpnFiles,
     tls_crypt: &PathBuf,
     device: &str,
     management: &PathBuf,
 ) -> Args {
     let mut args = Args(Vec::new());
     args.add(["--dev", device, "--dev-type", "tap"]);
-    if let Some(node) = &identity.tun_node {
+    if let Some(node) = &files.tun_node {
         args.add_path("--dev-node", node);
     }
-    args.add_path("--ca", &identity.ca)
-        .add_path("--cert", &identity.certificate)
-        .add_path("--key", &identity.key)
+    args.add_path("--ca", &files.ca)
+        .add_path("--cert", &files.certificate)
+        .add_path("--key", &files.key)
         .add_path("--tls-crypt", tls_crypt)
-        .add_path("--crl-verify", &identity.revoked)
+        .add_path("--crl-verify", &files.revoked)
         .add(["dir"])
         .add_path("--management", management)
         .add(["unix", "--management-client", "--management-hold"])
@@ -89,19 +89,19 @@ fn common_args(
 /// Builds the command line of the server of one transport. Its TAP is `wrnu` or `wrnt`, and each client gets
 /// a VLAN of its own.
 pub(super) fn server_args(
-    identity: &Identity,
+    files: &OpenvpnFiles,
     transport: Transport,
     port: u16,
     max_accepted: u16,
     management: &PathBuf,
 ) -> Vec<OsString> {
-    let (device, protocol) = match (transport, identity.ipv6) {
+    let (device, protocol) = match (transport, files.ipv6) {
         (Transport::Udp, true) => ("wrnu", "udp6"),
         (Transport::Udp, false) => ("wrnu", "udp4"),
         (Transport::Tcp, true) => ("wrnt", "tcp6-server"),
         (Transport::Tcp, false) => ("wrnt", "tcp4-server"),
     };
-    let mut args = common_args(identity, &identity.tls_crypt, device, management);
+    let mut args = common_args(files, &files.tls_crypt, device, management);
     args.add([
         "--mode",
         "server",
@@ -147,7 +147,7 @@ pub(super) struct Attempt {
 ///
 /// The process exits whenever OpenVPN would reconnect by itself, so that the daemon decides about that.
 pub(super) fn client_args(
-    identity: &Identity,
+    files: &OpenvpnFiles,
     slot: Slot,
     peer: Prefix,
     attempt: Attempt,
@@ -158,9 +158,9 @@ pub(super) fn client_args(
         uses_other_key,
     } = attempt;
     let tls_crypt = if uses_other_key {
-        &identity.tls_crypt_other
+        &files.tls_crypt_other
     } else {
-        &identity.tls_crypt
+        &files.tls_crypt
     };
     let protocol = match (endpoint.transport, endpoint.address) {
         (Transport::Udp, SocketAddr::V4(_)) => "udp4",
@@ -170,7 +170,7 @@ pub(super) fn client_args(
     };
     let address = endpoint.address.ip().to_string();
     let port = endpoint.address.port().to_string();
-    let mut args = common_args(identity, tls_crypt, &slot.to_string(), management);
+    let mut args = common_args(files, tls_crypt, &slot.to_string(), management);
     args.add([
         "--client", "--nobind", "--remote", &address, &port, protocol,
     ])
@@ -213,9 +213,9 @@ pub(super) fn client_args(
 mod tests {
     use super::*;
 
-    fn identity() -> Identity {
+    fn files() -> OpenvpnFiles {
         let at = |name: &str| PathBuf::from("/etc/warren").join(name);
-        Identity {
+        OpenvpnFiles {
             ca: at("ca.crt"),
             certificate: at("node.crt"),
             key: at("node.key"),
@@ -246,7 +246,7 @@ mod tests {
             uses_other_key: false,
         };
         let args = client_args(
-            &identity(),
+            &files(),
             Slot::Dialling(0),
             peer,
             attempt,
@@ -274,7 +274,7 @@ mod tests {
         let management = "/run/m.sock".into();
         let lines = [
             client_args(
-                &identity(),
+                &files(),
                 Slot::Dialling(0),
                 peer,
                 Attempt {
@@ -283,8 +283,8 @@ mod tests {
                 },
                 &management,
             ),
-            server_args(&identity(), Transport::Udp, 1194, 30, &management),
-            server_args(&identity(), Transport::Tcp, 1194, 30, &management),
+            server_args(&files(), Transport::Udp, 1194, 30, &management),
+            server_args(&files(), Transport::Tcp, 1194, 30, &management),
         ];
         for line in lines {
             check_contains(
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_server_lets_the_daemon_admit_clients_and_gives_each_its_own_vlan() {
-        let line = server_args(&identity(), Transport::Udp, 1194, 30, &"/run/m.sock".into());
+        let line = server_args(&files(), Transport::Udp, 1194, 30, &"/run/m.sock".into());
         check_contains(&line, "--management-client-auth --auth-user-pass-optional");
         check_contains(&line, "--vlan-tagging --vlan-accept tagged");
         check_contains(&line, "--max-clients 40");

@@ -1,8 +1,8 @@
 //! What servers and dials share: settings, the tunnel table, and the receivers of facts.
 
-use super::command_line::Identity;
+use super::command_line::OpenvpnFiles;
 use crate::{
-    effects::link_orders::{LinkOrder, Links},
+    effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{Decided, TunnelCameUp, TunnelClosed, TunnelOpened},
     store::{DialHistory, TunnelTable},
 };
@@ -28,7 +28,7 @@ use wire::overlay::Network;
 
 /// The settings of the tunnels actor.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct TunnelSettings {
     /// The prefix of this node.
     pub me: Prefix,
     /// The network, which maps a node's prefix to its range.
@@ -38,7 +38,7 @@ pub struct Settings {
     /// The rights of OpenVPN processes.
     pub rights: Rights,
     /// The paths of certificates and keys, and what else all OpenVPN processes have in common.
-    pub identity: Identity,
+    pub files: OpenvpnFiles,
     /// The transport and the port of each server.
     pub servers: Vec<(Transport, u16)>,
     /// Maximum number of accepted tunnels, over both transports.
@@ -62,10 +62,10 @@ pub struct Facts {
 
 /// What servers and dials share.
 pub(super) struct Common {
-    pub(super) settings: Settings,
+    pub(super) settings: TunnelSettings,
     pub(super) clock: Clock,
     pub(super) table: Rc<RefCell<TunnelTable>>,
-    pub(super) links: Links,
+    pub(super) links: LinkOrderQueue,
     pub(super) facts: Facts,
     pub(super) events: ChildEvents,
     pub(super) seed: u64,

@@ -48,7 +48,7 @@ impl Dial {
         let program = common.program(
             slot.to_string(),
             client_args(
-                &common.settings.identity,
+                &common.settings.files,
                 slot,
                 peer,
                 *first,
@@ -235,7 +235,7 @@ impl Dial {
         (self.endpoint, self.started_at) = (attempt.endpoint, common.now());
         let management = common.management_socket(&self.slot.to_string());
         self.process.set_args(client_args(
-            &common.settings.identity,
+            &common.settings.files,
             self.slot,
             self.peer,
             attempt,

@@ -14,15 +14,15 @@ mod rolling_restart;
 mod server;
 mod shutdown;
 
-pub use command_line::Identity;
-pub use common::{Facts, Settings};
+pub use command_line::OpenvpnFiles;
+pub use common::{Facts, TunnelSettings};
 pub use connections::Connections;
 use connections::Processes;
 pub use shutdown::{DrainAll, StopAll};
 
 use crate::store::Store;
 use crate::{
-    effects::link_orders::{LinkOrder, Links},
+    effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{
         ChildMailbox, ChildReported, CredentialsChanged, Decided, DocumentsChanged, DrainsRead,
         Ordered, RoutesRead, log_decision,
@@ -63,13 +63,13 @@ const DIALLING_COOLDOWN: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct TunnelsDeps {
     /// The settings: this node, its servers, and the paths and rights of OpenVPN.
-    pub settings: Settings,
+    pub settings: TunnelSettings,
     /// The shared state that outlives the actor.
     pub store: Store,
     /// OpenVPN's processes, which outlive the actor.
     pub connections: Connections,
     /// The queue of link orders.
-    pub links: Links,
+    pub links: LinkOrderQueue,
     /// The receivers of facts about tunnels.
     pub facts: Facts,
     /// The queue of OpenVPN's process events.

@@ -65,7 +65,7 @@ impl Server {
         let settings = &common.settings;
         let management = common.management_socket(&name);
         let args = server_args(
-            &settings.identity,
+            &settings.files,
             transport,
             port,
             settings.max_accepted,

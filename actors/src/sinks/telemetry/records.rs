@@ -8,7 +8,7 @@ use wire::overlay::Network;
 
 /// The facts that never change while the daemon runs.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct NodeDescription {
     /// The prefix of this node.
     pub prefix: Prefix,
     /// The network of this node.

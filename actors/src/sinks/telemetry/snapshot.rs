@@ -4,7 +4,7 @@
 //! actor continues from the last published snapshot. Successive snapshots share the parts that have not changed
 //! ([`Arc`]).
 
-pub use super::records::{Entry, Identity, RegistryContact, Served};
+pub use super::records::{Entry, NodeDescription, RegistryContact, Served};
 use super::{
     counts::{Counts, DrainOutcome, increment},
     traffic::{Row, Rows},
@@ -42,7 +42,7 @@ pub struct Snapshot {
     /// When the machine booted, as the wall clock's time since 1970 UTC.
     pub booted_at: Duration,
     /// The facts that never change.
-    pub identity: Arc<Identity>,
+    pub identity: Arc<NodeDescription>,
     /// All tunnels, including those closed in the last half minute.
     pub rows: Rows,
     /// babeld's table; `None` if babeld did not answer the last request.
@@ -87,7 +87,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Builds the snapshot of a node whose actors have sent no message yet.
-    pub fn new(identity: Identity, booted_at: Duration) -> Self {
+    pub fn new(identity: NodeDescription, booted_at: Duration) -> Self {
         let at = identity.started;
         Self {
             at,

@@ -1,6 +1,6 @@
 //! Writes the files with which babeld starts.
 
-use super::Settings;
+use super::BabeldSettings;
 use os::process::Rights;
 use os::randomness::Randomness;
 use std::{
@@ -30,7 +30,7 @@ pub enum PrepareError {
 }
 
 /// Creates the folders, removes the socket of an earlier babeld, and writes the configuration and the state file.
-pub(super) fn prepare(settings: &Settings, random: &Randomness) -> Result<(), PrepareError> {
+pub(super) fn prepare(settings: &BabeldSettings, random: &Randomness) -> Result<(), PrepareError> {
     let Rights { uid, gid, .. } = settings.rights;
     for folder in [&settings.folder, &settings.state_folder] {
         let failed = |source| PrepareError::Write {

@@ -4,7 +4,7 @@ use super::*;
 
 /// The settings of the babeld actor.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct BabeldSettings {
     /// The path of babeld's executable.
     pub babeld: PathBuf,
     /// The user, group and capabilities of the process.
@@ -24,7 +24,7 @@ pub struct Settings {
     pub config: BabelConfig,
 }
 
-impl Settings {
+impl BabeldSettings {
     pub(super) fn config_file(&self) -> PathBuf {
         self.folder.join("babeld.conf")
     }
