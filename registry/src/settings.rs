@@ -1,6 +1,9 @@
 //! The settings of a registry (`registry.json`), and where its files lie.
 
-use crate::files::{self, FileError, read};
+use crate::{
+    clock::UnixSeconds,
+    files::{self, FileError, read},
+};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use wire::invitation::RegistryAddress;
@@ -51,8 +54,9 @@ pub struct Settings {
 pub struct RevokedCa {
     /// Its certificate's serial number, lower-case hex without leading zeros.
     pub serial: String,
-    /// The time at which it would have expired, in seconds since 1970.
-    pub until_s: i64,
+    /// The time at which it would have expired.
+    #[serde(rename = "until_s")]
+    pub until: UnixSeconds,
 }
 
 impl Settings {

@@ -16,8 +16,8 @@ use registry::{
     },
     service::RotationStep,
 };
-use std::{fs, path::Path, sync::atomic::Ordering};
-use support::{Identity, LIFE_S, Registry, START_S, apply, ask, check, key, read, request};
+use std::{fs, path::Path};
+use support::{Identity, LIFE_S, Registry, START, apply, ask, check, key, read, request};
 use wire::{
     chain::{self, IntermediateCa},
     invitation::token_text,
@@ -108,19 +108,22 @@ fn the_root_s_key_is_in_its_folder_only_and_the_registry_runs_without_it() {
 fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("root");
-    let root = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START_S).unwrap();
-    let again = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START_S);
+    let root = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START).unwrap();
+    let again = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START);
     assert!(matches!(again, Err(RootError::Exists { .. })));
     let proven = request::read(&request(&CertificateParams::default(), &key())).unwrap();
-    let certify = |now_s| root.certify(&proven, now_s).map(|pem| ders(&pem).concat());
+    let certify = |now| root.certify(&proven, now).map(|pem| ders(&pem).concat());
     let number =
-        |der: Vec<u8>| chain::verify_between(&der, &ders(root.pem()), START_S + 10).unwrap();
+        |der: Vec<u8>| chain::verify_between(&der, &ders(root.pem()), START.0 + 10).unwrap();
     let (first, second) = (
-        number(certify(START_S).unwrap()),
-        number(certify(START_S + 1).unwrap()),
+        number(certify(START).unwrap()),
+        number(certify(START.saturating_add_s(1)).unwrap()),
     );
     assert!(first < second, "{first:?} {second:?}");
-    assert!(matches!(certify(START_S - 1), Err(RootError::Clock { .. })));
+    assert!(matches!(
+        certify(START.saturating_sub_s(1)),
+        Err(RootError::Clock { .. })
+    ));
     assert_eq!(OfflineRoot::open(&folder).unwrap().pem(), root.pem());
     fs::remove_file(folder.join("root.key")).unwrap();
     assert!(matches!(
@@ -133,13 +136,13 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
 fn certified(registry: &Registry, folder: &Path) -> String {
     let asked: CaSigningRequest =
         registry.order("POST", "/v1/authority/requests", &NextCaRequest {});
-    let now_s = registry.now_s.load(Ordering::SeqCst);
+    let now = registry.now();
     let root = if OfflineRoot::exists(folder) {
         OfflineRoot::open(folder).unwrap()
     } else {
-        OfflineRoot::make(folder, asked.network, now_s).unwrap()
+        OfflineRoot::make(folder, asked.network, now).unwrap()
     };
-    root.certify(&request::read(&asked.csr).unwrap(), now_s)
+    root.certify(&request::read(&asked.csr).unwrap(), now)
         .unwrap()
         + root.pem()
 }
@@ -287,11 +290,11 @@ fn only_the_root_s_certificate_for_the_key_that_was_asked_for_is_taken() {
     );
     // Another key than that of the request.
     registry.pass(1);
-    let now_s = registry.now_s.load(Ordering::SeqCst);
+    let now = registry.now();
     let stranger = request::read(&request(&CertificateParams::default(), &key())).unwrap();
     let stranger = OfflineRoot::open(&ours)
         .unwrap()
-        .certify(&stranger, now_s)
+        .certify(&stranger, now)
         .unwrap();
     check(
         stage(&format!("{stranger}{root}")),

@@ -99,7 +99,7 @@ async fn invite(
     Ok(HttpResponse::Ok().json(InviteResponse {
         version: VERSION,
         invitation: invitation.to_string(),
-        expires_at,
+        expires_at: expires_at.to_string(),
     }))
 }
 
@@ -128,15 +128,14 @@ async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpRespo
     let nodes = members.map(
         |service::NodeEntry {
              member,
-             expires_at,
              name,
              report,
          }| NodeEntry {
             prefix: member.prefix.to_string(),
             name,
             serial: member.serial,
-            expires_at,
-            revoked: member.revoked_s.is_some(),
+            expires_at: member.not_after.to_string(),
+            revoked: member.revoked_at.is_some(),
             authority: member.authority,
             announcement: report.map(|report| AnnouncementEntry {
                 endpoints: report.endpoints.iter().map(ToString::to_string).collect(),
@@ -272,8 +271,8 @@ async fn audit_log(
         .await?
         .into_iter();
     let entries = entries
-        .map(|(at, entry)| AuditLogEntry {
-            at,
+        .map(|entry| AuditLogEntry {
+            at: entry.at.to_string(),
             actor: entry.actor,
             action: entry.action,
         })

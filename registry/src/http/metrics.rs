@@ -139,15 +139,15 @@ pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> Http
             .set(signed(count));
     }
     families.ca_end.reset();
-    for (role, end_s) in ends {
-        families.ca_end.with_label_values(&[role]).set(end_s);
+    for (role, end) in ends {
+        families.ca_end.with_label_values(&[role]).set(end.0);
     }
     let (jobs, batches) = queue.done();
     families.jobs.set(i64::try_from(jobs).unwrap_or(i64::MAX));
     families
         .batches
         .set(i64::try_from(batches).unwrap_or(i64::MAX));
-    families.now.set(clock());
+    families.now.set(clock().0);
     match TextEncoder::new().encode_to_string(&families.registry.gather()) {
         Ok(text) => HttpResponse::Ok()
             .content_type("text/plain; version=0.0.4; charset=utf-8")

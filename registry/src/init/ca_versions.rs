@@ -1,6 +1,7 @@
 //! Knows where the files of each CA lie: the first, and those that replaced it.
 
 use crate::{
+    clock::UnixSeconds,
     files::{
         FileError, private_folder, read, remove_file_if_exists, remove_folder_if_exists, write_new,
     },
@@ -153,14 +154,14 @@ pub(crate) fn create_next_ca(
     paths: &RegistryPaths,
     settings: &Settings,
     ca: NewCa,
-    now_s: i64,
+    now: UnixSeconds,
 ) -> Result<u32, RegistryError> {
     let before = authorities(paths, settings)?;
     let version = settings.authority + 1;
     let hosts = [address_of(paths, settings)?.host().to_owned()];
-    let mut made = Credentials::make(ca, &hosts, now_s)?;
+    let mut made = Credentials::make(ca, &hosts, now)?;
     if made.anchor() != before.current.anchor() {
-        made.cross(&before.current, now_s)?;
+        made.cross(&before.current, now)?;
     }
     // Files of an interrupted attempt are not named by any settings, so they can be removed.
     let folder = folder(paths, version);

@@ -6,6 +6,7 @@ pub mod error;
 pub mod restore;
 
 use crate::{
+    clock::UnixSeconds,
     files::{FileError, io_error, private_folder, write_new},
     init::{
         ca_versions::{FILES, authorities, write_credentials},
@@ -57,7 +58,11 @@ pub struct NewNetwork {
 ///
 /// # Errors
 /// There is one already, a value is out of range, or something could not be written.
-pub fn init(paths: &RegistryPaths, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, RegistryError> {
+pub fn init(
+    paths: &RegistryPaths,
+    new: &NewNetwork,
+    now: UnixSeconds,
+) -> Result<Ipv6Net, RegistryError> {
     let range = match new.network {
         Some(range) => range,
         None => random_network()?,
@@ -78,10 +83,10 @@ pub fn init(paths: &RegistryPaths, new: &NewNetwork, now_s: i64) -> Result<Ipv6N
     private_folder(&paths.config_dir)?;
     private_folder(&paths.state_dir)?;
     let ca = match &new.offline_root {
-        None => NewCa::alone(range, 1, now_s)?,
-        Some(folder) => OfflineRoot::make(folder, range, now_s)?.new_ca(now_s)?,
+        None => NewCa::alone(range, 1, now)?,
+        Some(folder) => OfflineRoot::make(folder, range, now)?.new_ca(now)?,
     };
-    let made = Credentials::make(ca, &[new.address.host().to_owned()], now_s)?;
+    let made = Credentials::make(ca, &[new.address.host().to_owned()], now)?;
     write_credentials(paths, 1, &made)?;
     let authority = Authority::load((1, &made), None)?;
     let mut storage = open_database(paths, &settings)?;

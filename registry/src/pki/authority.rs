@@ -8,6 +8,7 @@ use super::{
     credentials::Credentials,
     request::{ProvenKey, sha256},
 };
+use crate::clock::UnixSeconds;
 use policies::names::Prefix;
 use rcgen::{
     ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, SerialNumber, SigningKey,
@@ -26,7 +27,7 @@ struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     der: Vec<u8>,
-    not_after_s: i64,
+    not_after: UnixSeconds,
     /// What who trusts it knows: its root, or itself.
     anchor_pem: String,
     anchor: Parsed,
@@ -63,9 +64,9 @@ pub struct IssuedCertificate {
     /// The version of the CA that signed it.
     pub authority: u32,
     /// Seconds since 1970.
-    pub not_before_s: i64,
+    pub not_before: UnixSeconds,
     /// Seconds since 1970.
-    pub not_after_s: i64,
+    pub not_after: UnixSeconds,
 }
 
 impl Ca {
@@ -86,7 +87,7 @@ impl Ca {
             issuer,
             pem: credentials.ca.clone(),
             der: ca.der,
-            not_after_s: ca.not_after_s,
+            not_after: ca.not_after,
             anchor_pem: credentials.anchor().to_owned(),
             anchor,
             has_root: !credentials.root.is_empty(),
@@ -153,7 +154,7 @@ impl Authority {
     ///
     /// # Errors
     /// Its certificate has no serial number that can be revoked.
-    pub(crate) fn other_between(&self) -> Result<Option<(String, i64)>, PkiError> {
+    pub(crate) fn other_between(&self) -> Result<Option<(String, UnixSeconds)>, PkiError> {
         let other = self
             .other
             .as_ref()
@@ -164,7 +165,7 @@ impl Authority {
         let number = chain::number_of(&other.der).map_err(|_| PkiError::Stored {
             what: "the other CA",
         })?;
-        Ok(Some((number.serial, other.not_after_s)))
+        Ok(Some((number.serial, other.not_after)))
     }
 
     /// Another CA that nodes trust too while it is changed: one with the same root is none.
@@ -175,18 +176,18 @@ impl Authority {
     }
 
     /// When each CA ends, seconds since 1970, and what it is.
-    pub fn ends(&self) -> Vec<(&'static str, i64)> {
+    pub fn ends(&self) -> Vec<(&'static str, UnixSeconds)> {
         let role = if self.is_retiring() {
             "retiring"
         } else {
             "staged"
         };
-        let other = self.other.as_ref().map(|ca| (role, ca.not_after_s));
+        let other = self.other.as_ref().map(|ca| (role, ca.not_after));
         let root = self
             .current
             .has_root
-            .then_some(("root", self.current.anchor.not_after_s));
-        std::iter::once(("current", self.current.not_after_s))
+            .then_some(("root", self.current.anchor.not_after));
+        std::iter::once(("current", self.current.not_after))
             .chain(other)
             .chain(root)
             .collect()
@@ -245,13 +246,13 @@ impl Authority {
         &self,
         prefix: Prefix,
         key: &ProvenKey,
-        now_s: i64,
+        now: UnixSeconds,
         life_s: i64,
     ) -> Result<IssuedCertificate, PkiError> {
         let ca = &self.current;
-        let until_s = now_s.saturating_add(life_s).min(ca.not_after_s);
+        let not_after = now.saturating_add_s(life_s).min(ca.not_after);
         let serial = random_serial()?;
-        let mut node = params(&prefix.to_string(), now_s, until_s)?;
+        let mut node = params(&prefix.to_string(), now, not_after)?;
         node.serial_number = Some(SerialNumber::from_slice(&serial));
         node.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(
             ca.network.node_address(prefix),
@@ -272,8 +273,8 @@ impl Authority {
             serial: hex(&serial),
             certificate,
             authority: ca.version,
-            not_before_s: now_s - BACKDATE_S,
-            not_after_s: until_s,
+            not_before: now.saturating_sub_s(BACKDATE_S),
+            not_after,
         })
     }
 
@@ -313,7 +314,7 @@ mod tests {
         signed::{SignedError, open},
     };
 
-    const NOW_S: i64 = 1_800_000_000;
+    const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
     fn authority(network: &str) -> Authority {
         let credentials = credentials(network, 1);
@@ -321,8 +322,8 @@ mod tests {
     }
 
     fn credentials(network: &str, version: u32) -> Credentials {
-        let ca = NewCa::alone(network.parse().unwrap(), version, NOW_S).unwrap();
-        Credentials::make(ca, &["45.67.0.1".into()], NOW_S).unwrap()
+        let ca = NewCa::alone(network.parse().unwrap(), version, NOW).unwrap();
+        Credentials::make(ca, &["45.67.0.1".into()], NOW).unwrap()
     }
 
     #[track_caller]
@@ -407,7 +408,7 @@ mod tests {
             .unwrap();
         let proven = crate::pki::request::read(&request).unwrap();
         let node = authority
-            .sign_node(Prefix::new(7, 16).unwrap(), &proven, NOW_S, 86_400)
+            .sign_node(Prefix::new(7, 16).unwrap(), &proven, NOW, 86_400)
             .unwrap();
         let der = Parsed::read(&node.certificate, "node").unwrap().der;
         let document = seal(b"{}", (&der, None), &proven.spki, &key.sign(b"{}").unwrap());

@@ -1,6 +1,7 @@
 //! The profiles of certificates (RFC 5280): what a root, a CA, a signer and a node carry.
 
 use super::{PkiError, random};
+use crate::clock::UnixSeconds;
 use ipnet::Ipv6Net;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
@@ -61,30 +62,34 @@ pub(crate) fn make(what: &'static str) -> impl Fn(rcgen::Error) -> PkiError {
     move |source| PkiError::Make { what, source }
 }
 
-pub(crate) fn params(name: &str, now_s: i64, until_s: i64) -> Result<CertificateParams, PkiError> {
+pub(crate) fn params(
+    name: &str,
+    now: UnixSeconds,
+    not_after: UnixSeconds,
+) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = moment(now_s - BACKDATE_S)?;
-    params.not_after = moment(until_s)?;
+    params.not_before = calendar_time(now.saturating_sub_s(BACKDATE_S))?;
+    params.not_after = calendar_time(not_after)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
-fn moment(seconds: i64) -> Result<OffsetDateTime, PkiError> {
-    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PkiError::Time { seconds })
+fn calendar_time(moment: UnixSeconds) -> Result<OffsetDateTime, PkiError> {
+    moment.to_utc().ok_or(PkiError::Time { moment })
 }
 
 /// The parameters of a CA with this path length.
 pub(super) fn ca_like(
     name: &str,
     below: u8,
-    now_s: i64,
-    until_s: i64,
+    now: UnixSeconds,
+    not_after: UnixSeconds,
 ) -> Result<CertificateParams, PkiError> {
-    let mut ca = params(name, now_s, until_s)?;
+    let mut ca = params(name, now, not_after)?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(ca)
@@ -94,24 +99,27 @@ pub(super) fn ca_like(
 pub(super) fn ca_params(
     network: Ipv6Net,
     version: u32,
-    now_s: i64,
+    now: UnixSeconds,
 ) -> Result<CertificateParams, PkiError> {
     let name = match version {
         0 | 1 => format!("warren {network}"),
         later => format!("warren {network} {later}"),
     };
-    let mut ca = ca_like(&name, 0, now_s, now_s + CA_LIFE_S)?;
+    let mut ca = ca_like(&name, 0, now, now.saturating_add_s(CA_LIFE_S))?;
     ca.serial_number = Some(serial_of_network(network));
     Ok(ca)
 }
 
 /// The parameters of a root.
-pub(crate) fn root_params(network: Ipv6Net, now_s: i64) -> Result<CertificateParams, PkiError> {
+pub(crate) fn root_params(
+    network: Ipv6Net,
+    now: UnixSeconds,
+) -> Result<CertificateParams, PkiError> {
     let mut root = ca_like(
         &format!("warren {network} root"),
         1,
-        now_s,
-        now_s + ROOT_LIFE_S,
+        now,
+        now.saturating_add_s(ROOT_LIFE_S),
     )?;
     root.serial_number = Some(serial_of_network(network));
     Ok(root)
@@ -120,10 +128,10 @@ pub(crate) fn root_params(network: Ipv6Net, now_s: i64) -> Result<CertificatePar
 /// The parameters of a signing CA below a root.
 pub(crate) fn online_ca_params(
     network: Ipv6Net,
-    now_s: i64,
-    until_s: i64,
+    now: UnixSeconds,
+    not_after: UnixSeconds,
 ) -> Result<CertificateParams, PkiError> {
-    ca_like(&format!("warren {network} online"), 0, now_s, until_s)
+    ca_like(&format!("warren {network} online"), 0, now, not_after)
 }
 
 /// The network whose bits the serial number of a trusted CA holds.
@@ -141,7 +149,7 @@ pub(super) fn network_of_serial(serial: &[u8]) -> Option<Network> {
 pub(crate) struct Parsed {
     pub(crate) der: Vec<u8>,
     pub(crate) spki: Vec<u8>,
-    pub(crate) not_after_s: i64,
+    pub(crate) not_after: UnixSeconds,
     /// Its common name.
     pub(crate) name: String,
     serial: Vec<u8>,
@@ -161,7 +169,7 @@ impl Parsed {
                 .find_map(|name| name.as_str().ok())
                 .unwrap_or_default()
                 .to_owned(),
-            not_after_s: certificate.validity().not_after.timestamp(),
+            not_after: UnixSeconds(certificate.validity().not_after.timestamp()),
             der: block.contents.clone(),
         })
     }

@@ -4,6 +4,7 @@ use super::{
     PkiError,
     certificates::{CA_LIFE_S, Parsed, ca_like, ca_params, make, new_key, params, random_serial},
 };
+use crate::clock::UnixSeconds;
 use ipnet::Ipv6Net;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SerialNumber};
 use wire::signed::SIGNER_NAME;
@@ -38,8 +39,12 @@ pub(crate) struct NewCa {
 
 impl NewCa {
     /// One that stands for itself.
-    pub(crate) fn alone(network: Ipv6Net, version: u32, now_s: i64) -> Result<Self, PkiError> {
-        let (ca, key) = (ca_params(network, version, now_s)?, new_key()?);
+    pub(crate) fn alone(
+        network: Ipv6Net,
+        version: u32,
+        now: UnixSeconds,
+    ) -> Result<Self, PkiError> {
+        let (ca, key) = (ca_params(network, version, now)?, new_key()?);
         let certificate = ca.self_signed(&key).map_err(make("the CA"))?.pem();
         Ok(Self {
             certificate,
@@ -55,25 +60,27 @@ impl Credentials {
     ///
     /// # Errors
     /// No random bytes, a host that is neither a name nor an address, or a CA that cannot be used.
-    pub(crate) fn make(ca: NewCa, hosts: &[String], now_s: i64) -> Result<Self, PkiError> {
+    pub(crate) fn make(ca: NewCa, hosts: &[String], now: UnixSeconds) -> Result<Self, PkiError> {
         let NewCa {
             certificate,
             key,
             root,
         } = ca;
-        let until_s = (now_s + CA_LIFE_S).min(Parsed::read(&certificate, "the CA")?.not_after_s);
+        let not_after = now
+            .saturating_add_s(CA_LIFE_S)
+            .min(Parsed::read(&certificate, "the CA")?.not_after);
         let (signer_key, tls_key) = (new_key()?, new_key()?);
         let ca_key = key.serialize_pem();
         let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(make("use of the CA"))?;
 
-        let mut signer = params(SIGNER_NAME, now_s, until_s)?;
+        let mut signer = params(SIGNER_NAME, now, not_after)?;
         signer.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         signer.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
         let signer = signer
             .signed_by(&signer_key, &issuer)
             .map_err(make("the signer's certificate"))?;
 
-        let mut tls = params("warren-registry", now_s, until_s)?;
+        let mut tls = params("warren-registry", now, not_after)?;
         tls.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         tls.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let names = CertificateParams::new(hosts).map_err(make("the registry's names"))?;
@@ -107,14 +114,14 @@ impl Credentials {
     ///
     /// # Errors
     /// A key or certificate cannot be used.
-    pub(crate) fn cross(&mut self, before: &Self, now_s: i64) -> Result<(), PkiError> {
+    pub(crate) fn cross(&mut self, before: &Self, now: UnixSeconds) -> Result<(), PkiError> {
         let key = |pem: &str| KeyPair::from_pem(pem).map_err(make("use of a CA's key"));
         let issuer = Issuer::from_ca_cert_pem(&before.ca, key(&before.ca_key)?);
         let mut ca = ca_like(
             &Parsed::read(&self.ca, "the CA")?.name,
             0,
-            now_s,
-            now_s + CA_LIFE_S,
+            now,
+            now.saturating_add_s(CA_LIFE_S),
         )?;
         ca.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         let signed = ca.signed_by(

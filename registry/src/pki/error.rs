@@ -1,5 +1,7 @@
 //! The errors of keys and certificates.
 
+use crate::clock::UnixSeconds;
+
 /// The reason why a key or certificate cannot be created or used.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -16,10 +18,10 @@ pub enum PkiError {
     #[error("the system gives no random bytes")]
     NoRandom,
     /// A moment outside the calendar.
-    #[error("{seconds} s since 1970 is outside the calendar")]
+    #[error("the moment {moment} after 1970 is outside the calendar: check the system's clock")]
     Time {
-        /// The moment, in seconds since 1970.
-        seconds: i64,
+        /// The moment.
+        moment: UnixSeconds,
     },
     /// A stored certificate that cannot be read.
     #[error("{what} cannot be read as a certificate")]

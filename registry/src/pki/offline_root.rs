@@ -10,6 +10,7 @@ use super::{
     random,
     request::ProvenKey,
 };
+use crate::clock::UnixSeconds;
 use crate::files::{FileError, io_error, private_folder, read, write_new};
 use ipnet::Ipv6Net;
 use rcgen::{Issuer, KeyPair, PublicKeyData, SerialNumber, SubjectPublicKeyInfo};
@@ -85,7 +86,7 @@ impl OfflineRoot {
     ///
     /// # Errors
     /// It has one, or something could not be made or written.
-    pub fn make(folder: &Path, network: Ipv6Net, now_s: i64) -> Result<Self, RootError> {
+    pub fn make(folder: &Path, network: Ipv6Net, now: UnixSeconds) -> Result<Self, RootError> {
         if Self::exists(folder) {
             return Err(RootError::Exists {
                 path: folder.to_owned(),
@@ -96,7 +97,7 @@ impl OfflineRoot {
         }
         private_folder(folder)?;
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"))?;
-        let root = root_params(network, now_s)?
+        let root = root_params(network, now)?
             .self_signed(&key)
             .map_err(make("the root"))?;
         write_new(&folder.join(KEY), &key.serialize_pem())?;
@@ -155,8 +156,8 @@ impl OfflineRoot {
     ///
     /// # Errors
     /// The clock is behind that of the last time, or something could not be made or written.
-    pub fn certify(&self, key: &ProvenKey, now_s: i64) -> Result<String, RootError> {
-        let serial = serial(now_s)?;
+    pub fn certify(&self, key: &ProvenKey, now: UnixSeconds) -> Result<String, RootError> {
+        let serial = serial(now)?;
         let number = IntermediateCa {
             serial: hex(&serial).trim_start_matches('0').to_owned(),
         };
@@ -165,8 +166,8 @@ impl OfflineRoot {
                 path: self.folder.clone(),
             });
         }
-        let until_s = now_s.saturating_add(CA_LIFE_S).min(self.parsed.not_after_s);
-        let mut ca = online_ca_params(self.network.range(), now_s, until_s)?;
+        let not_after = now.saturating_add_s(CA_LIFE_S).min(self.parsed.not_after);
+        let mut ca = online_ca_params(self.network.range(), now, not_after)?;
         ca.serial_number = Some(SerialNumber::from_slice(&serial));
         let issuer_key =
             KeyPair::from_pem(&self.key.serialize_pem()).map_err(make("use of the root's key"))?;
@@ -182,13 +183,13 @@ impl OfflineRoot {
     }
 
     /// Makes a CA below this root, with a new key.
-    pub(crate) fn new_ca(&self, now_s: i64) -> Result<NewCa, RootError> {
+    pub(crate) fn new_ca(&self, now: UnixSeconds) -> Result<NewCa, RootError> {
         let key = new_key()?;
         let certificate = self.certify(
             &ProvenKey {
                 spki: key.subject_public_key_info(),
             },
-            now_s,
+            now,
         )?;
         Ok(NewCa {
             certificate,
@@ -225,9 +226,9 @@ impl OfflineRoot {
 }
 
 /// 17 octets, more than any other serial number of a network has: 1, the moment, 64 random bits.
-fn serial(now_s: i64) -> Result<[u8; 17], PkiError> {
+fn serial(now: UnixSeconds) -> Result<[u8; 17], PkiError> {
     let mut serial = [1; 17];
-    let parts = now_s.to_be_bytes().into_iter().chain(random::<8>()?);
+    let parts = now.0.to_be_bytes().into_iter().chain(random::<8>()?);
     serial
         .iter_mut()
         .skip(1)

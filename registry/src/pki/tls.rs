@@ -2,7 +2,7 @@
 //! certificates it takes.
 
 use crate::{
-    clock::WallClock,
+    clock::{UnixSeconds, WallClock},
     pki::{authority::Authorities, credentials::Credentials},
 };
 use rustls::{
@@ -44,9 +44,7 @@ impl fmt::Debug for Now {
 
 impl TimeProvider for Now {
     fn current_time(&self) -> Option<UnixTime> {
-        u64::try_from((self.0)())
-            .ok()
-            .map(|now_s| UnixTime::since_unix_epoch(Duration::from_secs(now_s)))
+        unix_time((self.0)())
     }
 }
 
@@ -154,8 +152,13 @@ impl ResolvesServerCert for ReloadableTls {
 /// The last second of a certificate's life.
 fn end(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let end = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    Some(UnixTime::since_unix_epoch(Duration::from_secs(end)))
+    unix_time(UnixSeconds(certificate.validity().not_after.timestamp()))
+}
+
+/// Converts a moment to the type of rustls, which has none before 1970.
+fn unix_time(moment: UnixSeconds) -> Option<UnixTime> {
+    let seconds = u64::try_from(moment.0).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }
 
 impl ClientCertVerifier for ReloadableTls {

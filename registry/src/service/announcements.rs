@@ -13,8 +13,8 @@ impl RegistryService {
         member: &Member,
         said: &Announcement,
     ) -> Result<Announced, ServiceError> {
-        let now_s = self.now_s();
-        if !self.pace.announcement(member.prefix, now_s) {
+        let now = self.now();
+        if !self.pace.announcement(member.prefix, now) {
             return Err(ServiceError::TooOften {
                 what: "announcements",
             });
@@ -54,15 +54,15 @@ impl RegistryService {
             network_applied: said.network_applied,
             revocations_version: said.revocations_version,
             // A node whose certificate has expired is not handed to others.
-            until_s: now_s.saturating_add(ttl_s).min(member.not_after_s),
+            valid_until: now.saturating_add_s(ttl_s).min(member.not_after),
         };
         self.storage.announce(member.prefix, &report)?;
         tracing::debug!(prefix = %member.prefix, endpoints = report.endpoints.len(), "announcement kept");
         self.directory.announce(member.prefix, report);
         self.directory
-            .unreachable(member.prefix, &said.unreachable, now_s);
+            .unreachable(member.prefix, &said.unreachable, now);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
-        let (at, ttl_s) = (rfc3339(now_s), u64::try_from(ttl_s).unwrap_or(0));
+        let (at, ttl_s) = (now.to_string(), u64::try_from(ttl_s).unwrap_or(0));
         Ok(Announced {
             version: VERSION,
             ttl_s,
@@ -78,15 +78,15 @@ impl RegistryService {
     /// # Errors
     /// Asked too often.
     pub fn bootstrap(&mut self, member: &Member, count: usize) -> Result<Bootstrap, ServiceError> {
-        let now_s = self.now_s();
-        if !self.pace.bootstrap(member.prefix, now_s) {
+        let now = self.now();
+        if !self.pace.bootstrap(member.prefix, now) {
             return Err(ServiceError::TooOften {
                 what: "questions for nodes",
             });
         }
         let nodes = self
             .directory
-            .select(member.prefix, count.min(MAX_NODES), now_s);
+            .select(member.prefix, count.min(MAX_NODES), now);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
         Ok(Bootstrap {
             version: VERSION,

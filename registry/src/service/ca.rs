@@ -5,6 +5,7 @@ use super::{
     rotations::{RotationStep, refuse},
 };
 use crate::{
+    clock::UnixSeconds,
     files::FileError,
     init::{ca_versions, error::RegistryError, keep},
     pki::{authority::Authorities, certificates::Parsed, credentials::NewCa},
@@ -106,7 +107,7 @@ fn in_pem(der: &[u8]) -> String {
 
 impl RegistryService {
     /// When each trusted CA ends, seconds since 1970, and what it is.
-    pub fn ca_expiries(&self) -> Vec<(&'static str, i64)> {
+    pub fn ca_expiries(&self) -> Vec<(&'static str, UnixSeconds)> {
         self.authorities.authority.ends()
     }
 
@@ -136,7 +137,7 @@ impl RegistryService {
 
     /// The next CA: one that stands for itself, or the one that a root certified.
     fn next_ca(&self, given: Option<&str>) -> Result<NewCa, ServiceError> {
-        let (authority, now_s) = (&self.authorities.authority, self.now_s());
+        let (authority, now) = (&self.authorities.authority, self.now());
         let Some(text) = given else {
             if authority.has_root() {
                 return out_of_order(
@@ -146,7 +147,7 @@ impl RegistryService {
             return Ok(NewCa::alone(
                 authority.network().range(),
                 self.settings.authority + 1,
-                now_s,
+                now,
             )?);
         };
         let both = chain::read_pem(text.as_bytes()).map_err(certificate)?;
@@ -160,7 +161,7 @@ impl RegistryService {
                 "the root is not the one that the network's nodes trust",
             ));
         }
-        chain::verify_between(ca, &[root], now_s).map_err(certificate)?;
+        chain::verify_between(ca, &[root], now.0).map_err(certificate)?;
         let (ca, root) = (in_pem(ca), in_pem(root));
         if Parsed::read(&root, "the root")?.network() != Some(authority.network()) {
             return Err(certificate("the root is another network's"));
@@ -207,7 +208,7 @@ impl RegistryService {
             (RotationStep::Stage, None) => {
                 let ca = self.next_ca(given)?;
                 let next =
-                    ca_versions::create_next_ca(&self.paths, &self.settings, ca, self.now_s())?;
+                    ca_versions::create_next_ca(&self.paths, &self.settings, ca, self.now())?;
                 settings.other_authority = Some(next);
                 format!("CA {next} is made, and trusted beside CA {current}; CA {current} signs")
             }
@@ -259,7 +260,7 @@ impl RegistryService {
         if !force {
             self.require_applied()?;
         }
-        let gone = self.storage.delete_open_invitations(self.now_s())?;
+        let gone = self.storage.delete_open_invitations(self.now())?;
         Ok(format!(
             "CA {next} signs; {gone} invitations, which named CA {current}, are void"
         ))
@@ -267,15 +268,15 @@ impl RegistryService {
 
     /// Revokes the previous CA, for which the root, which stays, would otherwise still vouch.
     fn revoke_other_ca(&self, settings: &mut Settings) -> Result<(), ServiceError> {
-        let Some((serial, until_s)) = self.authorities.authority.other_between()? else {
+        let Some((serial, until)) = self.authorities.authority.other_between()? else {
             return Ok(());
         };
-        let now_s = self.now_s();
-        settings.revoked.retain(|ca| ca.until_s > now_s);
+        let now = self.now();
+        settings.revoked.retain(|ca| ca.until > now);
         if settings.revoked.len() >= MAX_REVOKED_CAS {
             return out_of_order("as many CAs are revoked as the revocations may name");
         }
-        settings.revoked.push(RevokedCa { serial, until_s });
+        settings.revoked.push(RevokedCa { serial, until });
         Ok(())
     }
 

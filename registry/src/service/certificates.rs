@@ -9,7 +9,7 @@ impl RegistryService {
             &self.authorities.authority,
             self.settings.certificate_life_s,
         );
-        let sign = |prefix| authority.sign_node(prefix, &checked.key, checked.now_s, life_s);
+        let sign = |prefix| authority.sign_node(prefix, &checked.key, checked.now, life_s);
         let (prefix, issued) = self.storage.claim(checked, &sign)?;
         Ok(Claimed {
             version: VERSION,
@@ -30,14 +30,14 @@ impl RegistryService {
         claim: &Claim,
         key: ProvenKey,
     ) -> Result<Claimed, ServiceError> {
-        let (site, now_s) = (SourceNetwork::from(from), self.now_s());
-        if !self.failures.can_try(site, now_s) {
+        let (site, now) = (SourceNetwork::from(from), self.now());
+        if !self.failures.can_try(site, now) {
             return Err(ServiceError::TooManyFailedClaims);
         }
         // A text that is no token is handled like an unknown token.
         let token = token_from_text(&claim.token).map_or([0; 32], |token| sha256(&token));
         let anonymous = self.storage.is_anonymous(&token)?;
-        if anonymous && !self.pace.can_join(site, now_s) {
+        if anonymous && !self.pace.can_join(site, now) {
             return Err(ServiceError::TooManyFromNetwork);
         }
         let (length, wanted) = (self.settings.prefix_length, NodeProperties::default());
@@ -47,15 +47,15 @@ impl RegistryService {
                 key,
                 wanted,
                 length,
-                now_s,
+                now,
             })
             .inspect_err(|error| {
                 if matches!(error, IssueError::Token) {
-                    self.failures.note(site, now_s);
+                    self.failures.note(site, now);
                 }
             })?;
         if anonymous {
-            self.pace.joined(site, now_s);
+            self.pace.joined(site, now);
             self.audit(
                 "a stranger",
                 format!(
@@ -87,9 +87,9 @@ impl RegistryService {
     /// # Errors
     /// Unknown, revoked or expired.
     pub fn member(&self, shown: &ShownCertificate) -> Result<Member, ServiceError> {
-        let now_s = self.now_s();
+        let now = self.now();
         self.recorded(shown, |member| {
-            member.revoked_s.is_none() && member.not_after_s > now_s
+            member.revoked_at.is_none() && member.not_after > now
         })
     }
 
@@ -98,9 +98,9 @@ impl RegistryService {
     /// # Errors
     /// Unknown, revoked, or over for too long.
     pub fn renewable(&self, shown: &ShownCertificate) -> Result<Member, ServiceError> {
-        let since_s = self.now_s().saturating_sub(self.settings.grace_s);
+        let renewable_since = self.now().saturating_sub_s(self.settings.grace_s);
         self.recorded(shown, |member| {
-            member.revoked_s.is_none() && member.not_after_s > since_s
+            member.revoked_at.is_none() && member.not_after > renewable_since
         })
     }
 
@@ -113,17 +113,17 @@ impl RegistryService {
         shown: &ShownCertificate,
         key: &ProvenKey,
     ) -> Result<Renewed, ServiceError> {
-        let (old, now_s) = (self.renewable(shown)?, self.now_s());
+        let (old, now) = (self.renewable(shown)?, self.now());
         let hash = key.hash();
-        if old.not_after_s <= now_s && hash != old.key {
+        if old.not_after <= now && hash != old.key {
             return Err(ServiceError::LateKey);
         }
-        let later = self.storage.certificates(old.prefix, now_s)?;
+        let later = self.storage.certificates(old.prefix, now)?;
         let later: Vec<_> = later
             .into_iter()
-            .filter(|(member, _)| member.not_before_s > old.not_before_s)
+            .filter(|(member, _)| member.not_before > old.not_before)
             .collect();
-        let wanted = |member: &Member| member.key == hash && !self.is_due(member, now_s);
+        let wanted = |member: &Member| member.key == hash && !self.is_due(member, now);
         // The answer was lost: here it is again.
         if let Some((_, certificate)) = later.iter().rev().find(|(member, _)| wanted(member)) {
             return Ok(Renewed {
@@ -131,7 +131,7 @@ impl RegistryService {
                 certificate: certificate.clone(),
             });
         }
-        if !self.is_due(&old, now_s) {
+        if !self.is_due(&old, now) {
             return Err(ServiceError::TooEarly);
         }
         if later.len() >= MAX_RENEWALS {
@@ -143,8 +143,8 @@ impl RegistryService {
             &self.authorities.authority,
             self.settings.certificate_life_s,
         );
-        let sign = |prefix| authority.sign_node(prefix, key, now_s, life_s);
-        let issued = self.storage.renew(&old, key, now_s, &sign)?;
+        let sign = |prefix| authority.sign_node(prefix, key, now, life_s);
+        let issued = self.storage.renew(&old, key, now, &sign)?;
         tracing::info!(prefix = %old.prefix, serial = issued.serial, "certificate renewed");
         Ok(Renewed {
             version: VERSION,
@@ -154,9 +154,9 @@ impl RegistryService {
 
     /// Whether a certificate may be renewed: in the last third of its life, or as soon as its CA is
     /// no longer the one that signs.
-    fn is_due(&self, member: &Member, now_s: i64) -> bool {
-        let life_s = member.not_after_s - member.not_before_s - BACKDATE_S;
+    fn is_due(&self, member: &Member, now: UnixSeconds) -> bool {
+        let life_s = member.not_after.seconds_since(member.not_before) - BACKDATE_S;
         member.authority != self.authorities.authority.version()
-            || member.not_after_s - now_s <= life_s / 3
+            || member.not_after.seconds_since(now) <= life_s / 3
     }
 }

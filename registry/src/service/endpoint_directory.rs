@@ -1,6 +1,6 @@
 //! Knows which nodes can be dialled, and spreads newcomers over them.
 
-use crate::store::StoredAnnouncement;
+use crate::{clock::UnixSeconds, store::StoredAnnouncement};
 use policies::names::Prefix;
 use std::collections::{BTreeMap, BTreeSet};
 use wire::registry::Node;
@@ -21,12 +21,14 @@ struct Line {
     /// The number of times the node was handed to others.
     told: u64,
     /// The nodes that could not dial it, and when they reported that.
-    reporters: Vec<(Prefix, i64)>,
+    reporters: Vec<(Prefix, UnixSeconds)>,
 }
 
 impl Line {
-    fn is_unreachable(&self, now_s: i64) -> bool {
-        let fresh = |(_, at_s): &&(Prefix, i64)| (0..REPORT_LIFETIME_S).contains(&(now_s - at_s));
+    fn is_unreachable(&self, now: UnixSeconds) -> bool {
+        let fresh = |(_, at): &&(Prefix, UnixSeconds)| {
+            (0..REPORT_LIFETIME_S).contains(&now.seconds_since(*at))
+        };
         self.reporters.iter().filter(fresh).count() >= MIN_REPORTERS
     }
 }
@@ -73,14 +75,14 @@ impl EndpointDirectory {
     }
 
     /// Notes that `reporter` could not dial these nodes.
-    pub(super) fn unreachable(&mut self, reporter: Prefix, nodes: &[Prefix], now_s: i64) {
+    pub(super) fn unreachable(&mut self, reporter: Prefix, nodes: &[Prefix], now: UnixSeconds) {
         for node in nodes.iter().filter(|node| **node != reporter) {
             if let Some(line) = self.lines.get_mut(node) {
                 line.reporters.retain(|(other, _)| *other != reporter);
                 if line.reporters.len() >= MAX_REPORTERS {
                     line.reporters.remove(0);
                 }
-                line.reporters.push((reporter, now_s));
+                line.reporters.push((reporter, now));
             }
         }
     }
@@ -91,8 +93,8 @@ impl EndpointDirectory {
 
     /// Returns up to `count` nodes that can be dialled, without `asker`: those that were handed
     /// out least, at random among equals; those reported as unreachable come last.
-    pub(super) fn select(&mut self, asker: Prefix, count: usize, now_s: i64) -> Vec<Node> {
-        self.lines.retain(|_, line| line.report.until_s > now_s);
+    pub(super) fn select(&mut self, asker: Prefix, count: usize, now: UnixSeconds) -> Vec<Node> {
+        self.lines.retain(|_, line| line.report.valid_until > now);
         let good = self
             .lines
             .iter()
@@ -100,7 +102,7 @@ impl EndpointDirectory {
         let mut ranked: Vec<_> = good
             .map(|(prefix, line)| {
                 (
-                    (line.is_unreachable(now_s), line.told, fastrand::u64(..)),
+                    (line.is_unreachable(now), line.told, fastrand::u64(..)),
                     *prefix,
                 )
             })
@@ -122,18 +124,18 @@ impl EndpointDirectory {
     }
 
     /// Returns the last announcement of a node.
-    pub(super) fn report(&self, prefix: Prefix, now_s: i64) -> Option<&StoredAnnouncement> {
+    pub(super) fn report(&self, prefix: Prefix, now: UnixSeconds) -> Option<&StoredAnnouncement> {
         self.lines
             .get(&prefix)
             .map(|line| &line.report)
-            .filter(|report| report.until_s > now_s)
+            .filter(|report| report.valid_until > now)
     }
 
     /// Nodes that others cannot dial.
-    pub(super) fn unreachable_nodes(&self, now_s: i64) -> BTreeSet<Prefix> {
+    pub(super) fn unreachable_nodes(&self, now: UnixSeconds) -> BTreeSet<Prefix> {
         self.lines
             .iter()
-            .filter(|(_, line)| line.is_unreachable(now_s))
+            .filter(|(_, line)| line.is_unreachable(now))
             .map(|(prefix, _)| *prefix)
             .collect()
     }
@@ -143,14 +145,16 @@ impl EndpointDirectory {
 mod tests {
     use super::*;
 
+    const NOW: UnixSeconds = UnixSeconds(0);
+
     fn prefix(number: u32) -> Prefix {
         Prefix::new(number, 16).unwrap()
     }
 
-    fn report(until_s: i64) -> StoredAnnouncement {
+    fn report(valid_until: UnixSeconds) -> StoredAnnouncement {
         StoredAnnouncement {
             endpoints: vec!["udp:45.67.0.1:1194".parse().unwrap()],
-            until_s,
+            valid_until,
             ..StoredAnnouncement::default()
         }
     }
@@ -161,13 +165,13 @@ mod tests {
     fn check(nodes: u32, askers: u32, count: usize, expected: (usize, usize)) {
         let mut directory = EndpointDirectory::new(
             (1..=nodes)
-                .map(|number| (prefix(number), report(10)))
+                .map(|number| (prefix(number), report(UnixSeconds(10))))
                 .collect(),
         );
         let mut told: BTreeMap<Prefix, usize> =
             (1..=nodes).map(|number| (prefix(number), 0)).collect();
         for asker in 0..askers {
-            let some = directory.select(prefix(1_000 + asker), count, 0);
+            let some = directory.select(prefix(1_000 + asker), count, NOW);
             let distinct: BTreeSet<_> = some.iter().map(|node| node.prefix).collect();
             assert_eq!(distinct.len(), some.len(), "told twice in one answer");
             some.iter()
@@ -190,14 +194,14 @@ mod tests {
     fn who_announces_later_is_not_told_to_everybody() {
         let mut directory = EndpointDirectory::new(
             (1..=10)
-                .map(|number| (prefix(number), report(10)))
+                .map(|number| (prefix(number), report(UnixSeconds(10))))
                 .collect(),
         );
-        (0..100).for_each(|asker| drop(directory.select(prefix(1_000 + asker), 5, 0)));
-        directory.announce(prefix(11), report(10));
+        (0..100).for_each(|asker| drop(directory.select(prefix(1_000 + asker), 5, NOW)));
+        directory.announce(prefix(11), report(UnixSeconds(10)));
         let hits = (0..11).filter(|asker| {
             directory
-                .select(prefix(2_000 + asker), 1, 0)
+                .select(prefix(2_000 + asker), 1, NOW)
                 .iter()
                 .any(|node| node.prefix == prefix(11))
         });
@@ -208,18 +212,18 @@ mod tests {
     fn who_cannot_be_dialled_comes_last_and_one_witness_does_not_count() {
         let mut directory = EndpointDirectory::new(
             (1..=3)
-                .map(|number| (prefix(number), report(10_000)))
+                .map(|number| (prefix(number), report(UnixSeconds(10_000))))
                 .collect(),
         );
-        let told = |directory: &mut EndpointDirectory, now_s| {
-            let nodes = directory.select(prefix(9), 2, now_s);
+        let told = |directory: &mut EndpointDirectory, now| {
+            let nodes = directory.select(prefix(9), 2, now);
             nodes.iter().any(|node| node.prefix == prefix(1))
         };
-        (0..4).for_each(|_| directory.unreachable(prefix(2), &[prefix(1)], 0));
-        assert!((0..9).any(|_| told(&mut directory, 0)));
-        directory.unreachable(prefix(3), &[prefix(1)], 0);
-        assert!(!(0..9).any(|_| told(&mut directory, 0)));
-        assert_eq!(directory.select(prefix(9), 3, 0).len(), 3);
-        assert!((0..9).any(|_| told(&mut directory, REPORT_LIFETIME_S)));
+        (0..4).for_each(|_| directory.unreachable(prefix(2), &[prefix(1)], NOW));
+        assert!((0..9).any(|_| told(&mut directory, NOW)));
+        directory.unreachable(prefix(3), &[prefix(1)], NOW);
+        assert!(!(0..9).any(|_| told(&mut directory, NOW)));
+        assert_eq!(directory.select(prefix(9), 3, NOW).len(), 3);
+        assert!((0..9).any(|_| told(&mut directory, UnixSeconds(REPORT_LIFETIME_S))));
     }
 }

@@ -1,5 +1,6 @@
 //! Slows down who guesses tokens; knows nothing of what a token is.
 
+use crate::clock::UnixSeconds;
 use policies::names::Prefix;
 use std::{
     collections::BTreeMap,
@@ -31,28 +32,28 @@ impl From<IpAddr> for SourceNetwork {
 /// A count that restarts after a span.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
-    since_s: i64,
+    started_at: UnixSeconds,
     count: usize,
 }
 
 impl Count {
-    fn is_over(self, span_s: i64, now_s: i64) -> bool {
+    fn is_over(self, span_s: i64, now: UnixSeconds) -> bool {
         // A clock that was set back must not lock anybody out.
-        !(0..span_s).contains(&(now_s - self.since_s))
+        !(0..span_s).contains(&now.seconds_since(self.started_at))
     }
 
-    fn so_far(self, span_s: i64, now_s: i64) -> usize {
-        if self.is_over(span_s, now_s) {
+    fn so_far(self, span_s: i64, now: UnixSeconds) -> usize {
+        if self.is_over(span_s, now) {
             0
         } else {
             self.count
         }
     }
 
-    fn note(&mut self, span_s: i64, now_s: i64) {
-        if self.is_over(span_s, now_s) {
+    fn note(&mut self, span_s: i64, now: UnixSeconds) {
+        if self.is_over(span_s, now) {
             *self = Self {
-                since_s: now_s,
+                started_at: now,
                 count: 0,
             };
         }
@@ -71,21 +72,19 @@ impl<K, const SPAN_S: i64> Default for Counts<K, SPAN_S> {
 }
 
 impl<K: Ord, const SPAN_S: i64> Counts<K, SPAN_S> {
-    fn so_far(&self, key: &K, now_s: i64) -> usize {
-        self.0
-            .get(key)
-            .map_or(0, |count| count.so_far(SPAN_S, now_s))
+    fn so_far(&self, key: &K, now: UnixSeconds) -> usize {
+        self.0.get(key).map_or(0, |count| count.so_far(SPAN_S, now))
     }
 
-    fn note(&mut self, key: K, now_s: i64) {
+    fn note(&mut self, key: K, now: UnixSeconds) {
         if self.0.len() >= MAX_KEYS {
-            self.0.retain(|_, count| !count.is_over(SPAN_S, now_s));
+            self.0.retain(|_, count| !count.is_over(SPAN_S, now));
         }
         if self.0.len() >= MAX_KEYS {
             // Rather let somebody guess once more than shut out everybody.
             self.0.clear();
         }
-        self.0.entry(key).or_default().note(SPAN_S, now_s);
+        self.0.entry(key).or_default().note(SPAN_S, now);
     }
 }
 
@@ -112,20 +111,20 @@ impl FailedClaimLimit {
         }
     }
 
-    /// Returns whether `site` may try at `now_s`.
-    pub fn can_try(&mut self, site: SourceNetwork, now_s: i64) -> bool {
-        let most = if self.all.so_far(SPAN_S, now_s) < OVERALL {
+    /// Returns whether `site` may try at `now`.
+    pub fn can_try(&mut self, site: SourceNetwork, now: UnixSeconds) -> bool {
+        let most = if self.all.so_far(SPAN_S, now) < OVERALL {
             MAX_PER_NETWORK
         } else {
             1
         };
-        self.off || self.sites.so_far(&site, now_s) < most
+        self.off || self.sites.so_far(&site, now) < most
     }
 
-    /// `site` failed at `now_s`.
-    pub fn note(&mut self, site: SourceNetwork, now_s: i64) {
-        self.sites.note(site, now_s);
-        self.all.note(SPAN_S, now_s);
+    /// `site` failed at `now`.
+    pub fn note(&mut self, site: SourceNetwork, now: UnixSeconds) {
+        self.sites.note(site, now);
+        self.all.note(SPAN_S, now);
     }
 }
 
@@ -160,34 +159,34 @@ impl RequestLimits {
     }
 
     /// Counts a question for nodes; false where it is one too many.
-    pub fn bootstrap(&mut self, prefix: Prefix, now_s: i64) -> bool {
-        self.off || Self::count(&mut self.bootstraps, prefix, now_s, BOOTSTRAPS)
+    pub fn bootstrap(&mut self, prefix: Prefix, now: UnixSeconds) -> bool {
+        self.off || Self::count(&mut self.bootstraps, prefix, now, BOOTSTRAPS)
     }
 
     /// Counts an announcement; false where it is one too many.
-    pub fn announcement(&mut self, prefix: Prefix, now_s: i64) -> bool {
-        self.off || Self::count(&mut self.announcements, prefix, now_s, ANNOUNCEMENTS)
+    pub fn announcement(&mut self, prefix: Prefix, now: UnixSeconds) -> bool {
+        self.off || Self::count(&mut self.announcements, prefix, now, ANNOUNCEMENTS)
     }
 
     /// Returns whether a newcomer from `site` may join by a public invitation.
-    pub fn can_join(&self, site: SourceNetwork, now_s: i64) -> bool {
-        self.off || self.strangers.so_far(&site, now_s) < STRANGERS
+    pub fn can_join(&self, site: SourceNetwork, now: UnixSeconds) -> bool {
+        self.off || self.strangers.so_far(&site, now) < STRANGERS
     }
 
     /// A stranger from `site` has joined.
-    pub fn joined(&mut self, site: SourceNetwork, now_s: i64) {
-        self.strangers.note(site, now_s);
+    pub fn joined(&mut self, site: SourceNetwork, now: UnixSeconds) {
+        self.strangers.note(site, now);
     }
 
     fn count(
         minutes: &mut Counts<Prefix, SPAN_S>,
         prefix: Prefix,
-        now_s: i64,
+        now: UnixSeconds,
         most: usize,
     ) -> bool {
-        let may = minutes.so_far(&prefix, now_s) < most;
+        let may = minutes.so_far(&prefix, now) < most;
         if may {
-            minutes.note(prefix, now_s);
+            minutes.note(prefix, now);
         }
         may
     }
@@ -201,11 +200,12 @@ mod tests {
     #[track_caller]
     fn check(tries: &[(&str, i64)], let_through: usize) {
         let mut failures = FailedClaimLimit::default();
-        let passed = tries.iter().filter(|(address, at_s)| {
+        let passed = tries.iter().filter(|(address, at)| {
             let site = SourceNetwork::from(address.parse::<IpAddr>().unwrap());
-            let may = failures.can_try(site, *at_s);
+            let at = UnixSeconds(*at);
+            let may = failures.can_try(site, at);
             if may {
-                failures.note(site, *at_s);
+                failures.note(site, at);
             }
             may
         });

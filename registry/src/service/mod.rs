@@ -19,7 +19,7 @@ pub use operator::{CreatedInvitation, InvitationRequest, MAX_TTL_S, MAX_USES, No
 pub use rotations::{Rollout, RotationStep, SharedKey};
 
 use crate::{
-    clock::WallClock,
+    clock::{UnixSeconds, WallClock},
     init::{Opened, ca_versions},
     pki::{
         authority::{Authorities, Authority},
@@ -39,7 +39,7 @@ use crate::{
 use endpoint_directory::EndpointDirectory;
 use policies::names::Endpoint;
 use std::net::IpAddr;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
 use tokio::sync::watch;
 use wire::{
     endpoints::dialable,
@@ -170,7 +170,7 @@ impl RegistryService {
         self.pace = RequestLimits::off();
     }
 
-    fn now_s(&self) -> i64 {
+    fn now(&self) -> UnixSeconds {
         (self.clock)()
     }
 
@@ -202,7 +202,7 @@ impl RegistryService {
         ca::repair(self.storage.as_mut(), &self.authorities, &self.settings)?;
         self.network = network_of(self.storage.as_ref(), &self.authorities.authority)?;
         self.revocations = revocations_of(self.storage.as_ref(), &self.authorities.authority)?;
-        self.directory = EndpointDirectory::new(self.storage.announced(self.now_s())?);
+        self.directory = EndpointDirectory::new(self.storage.announced(self.now())?);
         Ok(())
     }
 
@@ -245,12 +245,4 @@ pub(crate) fn check_version(version: u32) -> Result<(), ServiceError> {
 /// See [`proven`].
 pub(crate) fn renewal_key(renewal: &Renewal) -> Result<ProvenKey, ServiceError> {
     proven(renewal.version, &renewal.csr)
-}
-
-/// RFC 3339 UTC; a moment outside the calendar is printed as seconds.
-pub(crate) fn rfc3339(seconds: i64) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp(seconds).ok();
-    moment
-        .and_then(|moment| moment.format(&Rfc3339).ok())
-        .unwrap_or_else(|| format!("{seconds} s"))
 }

@@ -1,7 +1,8 @@
 //! Does what the operator asks: invitations, certificates by file, revocations, copies, the log.
 
-use super::{RegistryService, proven, rfc3339};
+use super::{RegistryService, proven};
 use crate::{
+    clock::UnixSeconds,
     pki::{random, request::sha256},
     service::error::ServiceError,
     store::{AuditEntry, CheckedClaim, Member, NewInvitation, NodeProperties, StoredAnnouncement},
@@ -35,8 +36,8 @@ pub struct InvitationRequest {
 pub struct CreatedInvitation {
     /// The invitation for the newcomer.
     pub invitation: Invitation,
-    /// RFC 3339 UTC.
-    pub expires_at: String,
+    /// The end of its life.
+    pub expires_at: UnixSeconds,
 }
 
 fn bad<T>(
@@ -67,7 +68,7 @@ impl RegistryService {
     pub(crate) fn audit(&mut self, actor: &str, action: String) -> Result<(), ServiceError> {
         tracing::info!(actor, action, "recorded in the audit log");
         let entry = AuditEntry {
-            at_s: self.now_s(),
+            at: self.now(),
             actor: actor.to_owned(),
             action,
         };
@@ -137,16 +138,16 @@ impl RegistryService {
             );
         }
         self.check_wanted(wanted)?;
-        let (token, now_s) = (random::<16>()?, self.now_s());
-        let expires_s = now_s.saturating_add(*ttl_s);
+        let (token, now) = (random::<16>()?, self.now());
+        let expires_at = now.saturating_add_s(*ttl_s);
         let kept = NewInvitation {
             token: sha256(&token),
             uses: *uses,
-            expires_s,
+            expires_at,
             wanted: wanted.clone(),
             anonymous: *anonymous,
         };
-        self.storage.invite(&kept, now_s)?;
+        self.storage.invite(&kept, now)?;
         self.audit(
             operator,
             format!(
@@ -163,7 +164,7 @@ impl RegistryService {
         };
         Ok(CreatedInvitation {
             invitation,
-            expires_at: rfc3339(expires_s),
+            expires_at,
         })
     }
 
@@ -179,13 +180,13 @@ impl RegistryService {
     ) -> Result<Enrolment, ServiceError> {
         let key = proven(VERSION, csr)?;
         self.check_wanted(wanted)?;
-        let (length, now_s) = (self.settings.prefix_length, self.now_s());
+        let (length, now) = (self.settings.prefix_length, self.now());
         let checked = CheckedClaim {
             token: None,
             key,
             wanted: wanted.clone(),
             length,
-            now_s,
+            now,
         };
         let claimed = self.issue(&checked)?;
         self.audit(
@@ -205,12 +206,11 @@ impl RegistryService {
     /// # Errors
     /// The database failed.
     pub fn members(&self) -> Result<Vec<NodeEntry>, ServiceError> {
-        let now_s = self.now_s();
-        let members = self.storage.members(now_s)?.into_iter();
+        let now = self.now();
+        let members = self.storage.members(now)?.into_iter();
         Ok(members
             .map(|(member, name)| NodeEntry {
-                expires_at: rfc3339(member.not_after_s),
-                report: self.directory.report(member.prefix, now_s).cloned(),
+                report: self.directory.report(member.prefix, now).cloned(),
                 name,
                 member,
             })
@@ -232,10 +232,10 @@ impl RegistryService {
             node: node.chars().take(80).collect(),
         };
         let prefix = self.storage.find(node)?.ok_or_else(unknown)?;
-        let now_s = self.now_s();
+        let now = self.now();
         let count =
             self.storage
-                .revoke(prefix, now_s, now_s.saturating_sub(self.settings.grace_s))?;
+                .revoke(prefix, now, now.saturating_sub_s(self.settings.grace_s))?;
         if count == 0 {
             return Err(unknown());
         }
@@ -245,13 +245,12 @@ impl RegistryService {
         Ok((prefix, count, version))
     }
 
-    /// The last lines of the log, the oldest first; moments in RFC 3339 UTC.
+    /// The last lines of the log, the oldest first.
     ///
     /// # Errors
     /// The database refused.
-    pub fn audit_log(&self, count: usize) -> Result<Vec<(String, AuditEntry)>, ServiceError> {
-        let entries = self.storage.audit_entries(count)?.into_iter();
-        Ok(entries.map(|entry| (rfc3339(entry.at_s), entry)).collect())
+    pub fn audit_log(&self, count: usize) -> Result<Vec<AuditEntry>, ServiceError> {
+        Ok(self.storage.audit_entries(count)?)
     }
 }
 
@@ -259,8 +258,7 @@ impl RegistryService {
 pub struct NodeEntry {
     /// The certificate and its state.
     pub member: Member,
-    /// Its end, RFC 3339 UTC.
-    pub expires_at: String,
+
     /// The name of the node.
     pub name: Option<String>,
     /// What its node announced last, if that counts still.

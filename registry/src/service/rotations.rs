@@ -102,9 +102,9 @@ impl RegistryService {
     /// # Errors
     /// It could not be kept.
     pub(super) fn publish_revocations(&mut self) -> Result<u64, ServiceError> {
-        let (version, now_s) = (self.revocations.0 + 1, self.now_s());
+        let (version, now) = (self.revocations.0 + 1, self.now());
         let (revoked, authorities) = (
-            self.storage.revoked(now_s)?,
+            self.storage.revoked(now)?,
             self.settings.revoked_ca_serials(),
         );
         let list = Revocations {
@@ -137,8 +137,8 @@ impl RegistryService {
     /// The nodes with a live certificate, each with the versions of the CAs that signed them.
     pub(super) fn live_nodes(&self) -> Result<BTreeMap<Prefix, Vec<u32>>, ServiceError> {
         let mut nodes: BTreeMap<Prefix, Vec<u32>> = BTreeMap::new();
-        for (member, _) in self.storage.members(self.now_s())? {
-            if member.revoked_s.is_none() {
+        for (member, _) in self.storage.members(self.now())? {
+            if member.revoked_at.is_none() {
                 nodes
                     .entry(member.prefix)
                     .or_default()
@@ -153,9 +153,9 @@ impl RegistryService {
     /// # Errors
     /// The database refused.
     pub fn rollout(&self) -> Result<Rollout, ServiceError> {
-        let now_s = self.now_s();
+        let now = self.now();
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
-        let unreachable = self.directory.unreachable_nodes(now_s).len();
+        let unreachable = self.directory.unreachable_nodes(now).len();
         let start = Rollout {
             version: VERSION,
             network_version,
@@ -168,7 +168,7 @@ impl RegistryService {
             .keys()
             .fold(start, |mut rollout, prefix| {
                 rollout.nodes += 1;
-                if let Some(report) = self.directory.report(*prefix, now_s) {
+                if let Some(report) = self.directory.report(*prefix, now) {
                     rollout.announced += 1;
                     rollout.network_received +=
                         usize::from(report.network_version >= network_version);
@@ -183,12 +183,12 @@ impl RegistryService {
 
     /// Refuses unless all nodes with a live certificate run with the present network document.
     pub(super) fn require_applied(&self) -> Result<(), ServiceError> {
-        let (now_s, version) = (self.now_s(), self.network.0.version);
+        let (now, version) = (self.now(), self.network.0.version);
         let nodes = self.live_nodes()?;
         let applied = |report: &StoredAnnouncement| report.network_applied >= version;
         let missing = nodes
             .keys()
-            .filter(|prefix| !self.directory.report(**prefix, now_s).is_some_and(applied));
+            .filter(|prefix| !self.directory.report(**prefix, now).is_some_and(applied));
         refuse(missing.map(Prefix::to_string).collect(), nodes.len())
     }
 

@@ -5,6 +5,7 @@
 pub mod allocator;
 pub mod sqlite;
 
+use crate::clock::UnixSeconds;
 use crate::pki::{authority::IssuedCertificate, request::ProvenKey};
 use policies::names::{Endpoint, Prefix};
 use wire::registry::{DocumentKind, Revoked};
@@ -76,11 +77,11 @@ pub struct Member {
     /// SHA-256 of the SPKI.
     pub key: [u8; 32],
     /// Begin of its life.
-    pub not_before_s: i64,
+    pub not_before: UnixSeconds,
     /// End of its life.
-    pub not_after_s: i64,
+    pub not_after: UnixSeconds,
     /// The time of the revocation.
-    pub revoked_s: Option<i64>,
+    pub revoked_at: Option<UnixSeconds>,
     /// The version of the CA that signed it.
     pub authority: u32,
 }
@@ -107,7 +108,7 @@ pub struct NewInvitation {
     /// The number of certificates that it allows.
     pub uses: u32,
     /// The end of its life.
-    pub expires_s: i64,
+    pub expires_at: UnixSeconds,
     /// The properties of the nodes that it lets in.
     pub wanted: NodeProperties,
     /// Its line may be published: nobody knows who uses it.
@@ -126,7 +127,7 @@ pub struct CheckedClaim {
     /// The length of a prefix if none is asked for, in bits.
     pub length: u8,
     /// The present time.
-    pub now_s: i64,
+    pub now: UnixSeconds,
 }
 
 /// The announcement of a node.
@@ -143,14 +144,14 @@ pub struct StoredAnnouncement {
     /// Version of the revocations that it holds.
     pub revocations_version: u64,
     /// Until when this counts.
-    pub until_s: i64,
+    pub valid_until: UnixSeconds,
 }
 
 /// A line of the log that only grows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
     /// The time of the entry.
-    pub at_s: i64,
+    pub at: UnixSeconds,
     /// Who did it: `uid 0`, or `a stranger` who joined by a public invitation.
     pub actor: String,
     /// What was done, in words; never a token or a key.
@@ -183,7 +184,7 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// Its name or prefix is somebody's already, or it could not be kept.
-    fn invite(&mut self, invitation: &NewInvitation, now_s: i64) -> Result<(), IssueError>;
+    fn invite(&mut self, invitation: &NewInvitation, now: UnixSeconds) -> Result<(), IssueError>;
 
     /// Whether the invitation with this hash of a token is one that may be published.
     ///
@@ -195,7 +196,7 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// The change could not be stored.
-    fn delete_open_invitations(&mut self, now_s: i64) -> Result<usize, StorageError>;
+    fn delete_open_invitations(&mut self, now: UnixSeconds) -> Result<usize, StorageError>;
 
     /// All or nothing: spends the token, takes a prefix, signs, and keeps the certificate.
     ///
@@ -215,7 +216,7 @@ pub trait Storage: Send {
         &mut self,
         old: &Member,
         key: &ProvenKey,
-        now_s: i64,
+        now: UnixSeconds,
         sign: Sign<'_>,
     ) -> Result<IssuedCertificate, IssueError>;
 
@@ -225,7 +226,7 @@ pub trait Storage: Send {
     /// The database refused.
     fn member(&self, serial: &str) -> Result<Option<Member>, StorageError>;
 
-    /// All certificates of a prefix that do not end before `since_s`, the newest last, with their
+    /// All certificates of a prefix that expire at `expiring_from` or later, the newest last, with their
     /// PEM.
     ///
     /// # Errors
@@ -233,7 +234,7 @@ pub trait Storage: Send {
     fn certificates(
         &self,
         prefix: Prefix,
-        since_s: i64,
+        expiring_from: UnixSeconds,
     ) -> Result<Vec<(Member, String)>, StorageError>;
 
     /// The prefix of the node with this name, prefix or serial number.
@@ -242,12 +243,12 @@ pub trait Storage: Send {
     /// The database refused.
     fn find(&self, node: &str) -> Result<Option<Prefix>, StorageError>;
 
-    /// All certificates that are live at `now_s`, revoked ones included, by prefix; with the names
+    /// All certificates that are live at `now`, revoked ones included, by prefix; with the names
     /// of their nodes.
     ///
     /// # Errors
     /// The database refused.
-    fn members(&self, now_s: i64) -> Result<Vec<(Member, Option<String>)>, StorageError>;
+    fn members(&self, now: UnixSeconds) -> Result<Vec<(Member, Option<String>)>, StorageError>;
 
     /// Remembers what a node announced.
     ///
@@ -260,20 +261,28 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// The database failed.
-    fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError>;
+    fn announced(
+        &self,
+        now: UnixSeconds,
+    ) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError>;
 
     /// Revokes all certificates of a prefix and deletes its announcement; returns how many were
-    /// live, or could still have been renewed at `since_s`.
+    /// live, or could still have been renewed at `renewable_since`.
     ///
     /// # Errors
     /// The change could not be stored.
-    fn revoke(&mut self, prefix: Prefix, now_s: i64, since_s: i64) -> Result<usize, StorageError>;
+    fn revoke(
+        &mut self,
+        prefix: Prefix,
+        now: UnixSeconds,
+        renewable_since: UnixSeconds,
+    ) -> Result<usize, StorageError>;
 
-    /// All certificates that are revoked and do not end before `since_s`.
+    /// All certificates that are revoked and expire after `moment`.
     ///
     /// # Errors
     /// The database refused.
-    fn revoked(&self, since_s: i64) -> Result<Vec<Revoked>, StorageError>;
+    fn revoked(&self, moment: UnixSeconds) -> Result<Vec<Revoked>, StorageError>;
 
     /// A signed document (JSON) with its version.
     ///

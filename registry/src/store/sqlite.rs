@@ -1,14 +1,17 @@
 //! Keeps the registry's memory in SQLite: WAL, synchronous FULL, so that an answer is never ahead of
 //! the disk.
 
+mod columns;
 mod copies;
 mod issue;
 mod opening;
 mod peers;
 
+use columns::prefix_of;
 pub use copies::{copy, verify};
 
 use crate::{
+    clock::UnixSeconds,
     pki::{authority::IssuedCertificate, request::ProvenKey},
     store::{
         AuditEntry, CheckedClaim, IssueError, Member, NewInvitation, Sign, Storage, StorageError,
@@ -30,7 +33,7 @@ pub struct Sqlite {
     length: u8,
     /// A prefix rests this long after its last certificate's end before somebody else gets it.
     grace_s: i64,
-    swept_s: Option<i64>,
+    last_sweep: Option<UnixSeconds>,
 }
 
 fn cannot(what: &'static str) -> impl Fn(rusqlite::Error) -> StorageError {
@@ -67,8 +70,8 @@ impl Sqlite {
 
     /// Deletes what expired long ago, and frees prefixes whose rest has ended; at most once a
     /// second.
-    fn sweep(&mut self, now_s: i64) -> Result<(), StorageError> {
-        if self.swept_s.replace(now_s) == Some(now_s) {
+    fn sweep(&mut self, now: UnixSeconds) -> Result<(), StorageError> {
+        if self.last_sweep.replace(now) == Some(now) {
             return Ok(());
         }
         let failed = cannot("sweep it");
@@ -80,7 +83,7 @@ impl Sqlite {
                         "DELETE FROM prefixes WHERE until_s <= ?1 RETURNING number, length",
                     )
                     .map_err(&failed)?;
-                let rows = find.query_map([now_s.saturating_sub(this.grace_s)], |row| {
+                let rows = find.query_map([now.saturating_sub_s(this.grace_s)], |row| {
                     Ok(prefix_of(row, 0))
                 });
                 rows.and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -89,11 +92,11 @@ impl Sqlite {
             connection
                 .execute(
                     "DELETE FROM invitations WHERE max(expires_s, coalesce(used_s, 0)) <= ?1",
-                    [now_s.saturating_sub(INVITATION_REST_S)],
+                    [now.saturating_sub_s(INVITATION_REST_S)],
                 )
                 .map_err(&failed)?;
             connection
-                .execute("DELETE FROM announcements WHERE until_s <= ?1", [now_s])
+                .execute("DELETE FROM announcements WHERE until_s <= ?1", [now])
                 .map_err(&failed)?;
             Ok::<_, StorageError>(rested)
         })?;
@@ -104,25 +107,20 @@ impl Sqlite {
     }
 }
 
-/// The prefix in columns `at` and `at + 1`.
-fn prefix_of(row: &Row<'_>, at: usize) -> Option<Prefix> {
-    Prefix::new(row.get(at).ok()?, row.get(at + 1).ok()?)
-}
-
 const MEMBER: &str =
     "c.number, c.length, serial, key, not_before_s, not_after_s, revoked_s, authority";
 
 fn member_of(row: &Row<'_>) -> rusqlite::Result<Option<Member>> {
     let (serial, key) = (row.get(2)?, row.get(3)?);
-    let (not_before_s, not_after_s, revoked_s) = (row.get(4)?, row.get(5)?, row.get(6)?);
+    let (not_before, not_after, revoked_at) = (row.get(4)?, row.get(5)?, row.get(6)?);
     let authority = row.get(7)?;
     let member = |prefix| Member {
         prefix,
         serial,
         key,
-        not_before_s,
-        not_after_s,
-        revoked_s,
+        not_before,
+        not_after,
+        revoked_at,
         authority,
     };
     Ok(prefix_of(row, 0).map(member))
@@ -149,12 +147,12 @@ impl Storage for Sqlite {
         }
         let path = self.connection.path().unwrap_or_default().to_owned();
         self.allocator = opening::allocated(&self.connection, self.length, &path)?;
-        self.swept_s = None;
+        self.last_sweep = None;
         Ok(())
     }
 
-    fn invite(&mut self, invitation: &NewInvitation, now_s: i64) -> Result<(), IssueError> {
-        self.keep_invitation(invitation, now_s)
+    fn invite(&mut self, invitation: &NewInvitation, now: UnixSeconds) -> Result<(), IssueError> {
+        self.keep_invitation(invitation, now)
     }
 
     fn is_anonymous(&self, token: &[u8; 32]) -> Result<bool, StorageError> {
@@ -164,11 +162,11 @@ impl Storage for Sqlite {
             .map_err(cannot("find an invitation"))
     }
 
-    fn delete_open_invitations(&mut self, now_s: i64) -> Result<usize, StorageError> {
+    fn delete_open_invitations(&mut self, now: UnixSeconds) -> Result<usize, StorageError> {
         self.connection
             .execute(
                 "DELETE FROM invitations WHERE used < uses AND expires_s > ?1",
-                [now_s],
+                [now],
             )
             .map_err(cannot("withdraw invitations"))
     }
@@ -178,7 +176,7 @@ impl Storage for Sqlite {
         checked: &CheckedClaim,
         sign: Sign<'_>,
     ) -> Result<(Prefix, IssuedCertificate), IssueError> {
-        self.sweep(checked.now_s)?;
+        self.sweep(checked.now)?;
         self.issue(checked, sign)
     }
 
@@ -186,10 +184,10 @@ impl Storage for Sqlite {
         &mut self,
         old: &Member,
         key: &ProvenKey,
-        now_s: i64,
+        now: UnixSeconds,
         sign: Sign<'_>,
     ) -> Result<IssuedCertificate, IssueError> {
-        self.issue_again(old, key, now_s, sign)
+        self.issue_again(old, key, now, sign)
     }
 
     fn member(&self, serial: &str) -> Result<Option<Member>, StorageError> {
@@ -205,7 +203,7 @@ impl Storage for Sqlite {
     fn certificates(
         &self,
         prefix: Prefix,
-        since_s: i64,
+        expiring_from: UnixSeconds,
     ) -> Result<Vec<(Member, String)>, StorageError> {
         let failed = cannot("find certificates");
         let text = format!(
@@ -214,9 +212,10 @@ impl Storage for Sqlite {
         );
         let mut all = self.connection.prepare_cached(&text).map_err(&failed)?;
         let rows = all
-            .query_map(params![prefix.number(), prefix.length(), since_s], |row| {
-                Ok((member_of(row)?, row.get(8)?))
-            })
+            .query_map(
+                params![prefix.number(), prefix.length(), expiring_from],
+                |row| Ok((member_of(row)?, row.get(8)?)),
+            )
             .map_err(&failed)?;
         let whole = |(member, pem): (Option<Member>, String)| member.map(|member| (member, pem));
         rows.map(|row| {
@@ -243,7 +242,7 @@ impl Storage for Sqlite {
             .map_err(cannot("find a node"))
     }
 
-    fn members(&self, now_s: i64) -> Result<Vec<(Member, Option<String>)>, StorageError> {
+    fn members(&self, now: UnixSeconds) -> Result<Vec<(Member, Option<String>)>, StorageError> {
         let failed = cannot("list certificates");
         let text = format!(
             "SELECT {MEMBER}, name FROM certificates c LEFT JOIN prefixes p USING (number, length)
@@ -251,7 +250,7 @@ impl Storage for Sqlite {
         );
         let mut all = self.connection.prepare_cached(&text).map_err(&failed)?;
         let rows = all
-            .query_map([now_s], |row| Ok((member_of(row)?, row.get(8)?)))
+            .query_map([now], |row| Ok((member_of(row)?, row.get(8)?)))
             .map_err(&failed)?;
         let whole =
             |(member, name): (Option<Member>, Option<String>)| member.map(|member| (member, name));
@@ -271,18 +270,26 @@ impl Storage for Sqlite {
         self.keep_report(prefix, report)
     }
 
-    fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError> {
-        self.reports(now_s)
+    fn announced(
+        &self,
+        now: UnixSeconds,
+    ) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError> {
+        self.reports(now)
     }
 
-    fn revoke(&mut self, prefix: Prefix, now_s: i64, since_s: i64) -> Result<usize, StorageError> {
+    fn revoke(
+        &mut self,
+        prefix: Prefix,
+        now: UnixSeconds,
+        renewable_since: UnixSeconds,
+    ) -> Result<usize, StorageError> {
         let failed = cannot("revoke certificates");
         let (number, length) = (prefix.number(), prefix.length());
         self.together("revoke certificates", |this| {
             let revoked = this.connection.execute(
                 "UPDATE certificates SET revoked_s = ?3
                      WHERE number = ?1 AND length = ?2 AND revoked_s IS NULL AND not_after_s > ?4",
-                params![number, length, now_s, since_s],
+                params![number, length, now, renewable_since],
             );
             let revoked = revoked.map_err(&failed)?;
             this.connection
@@ -295,14 +302,14 @@ impl Storage for Sqlite {
         })
     }
 
-    fn revoked(&self, since_s: i64) -> Result<Vec<Revoked>, StorageError> {
+    fn revoked(&self, moment: UnixSeconds) -> Result<Vec<Revoked>, StorageError> {
         let failed = cannot("list revocations");
         let text = format!(
             "SELECT {MEMBER} FROM certificates c WHERE revoked_s IS NOT NULL AND not_after_s > ?1
                  ORDER BY number, length, not_after_s"
         );
         let mut all = self.connection.prepare_cached(&text).map_err(&failed)?;
-        let rows = all.query_map([since_s], member_of).map_err(&failed)?;
+        let rows = all.query_map([moment], member_of).map_err(&failed)?;
         rows.map(|row| {
             let member = row
                 .map_err(&failed)?
@@ -355,7 +362,7 @@ impl Storage for Sqlite {
         self.connection
             .execute(
                 "INSERT INTO log (at_s, who, what) VALUES (?1, ?2, ?3)",
-                params![entry.at_s, entry.actor, entry.action],
+                params![entry.at, entry.actor, entry.action],
             )
             .map(|_| ())
             .map_err(cannot("write to its log"))
@@ -370,7 +377,7 @@ impl Storage for Sqlite {
             .map_err(&failed)?;
         let entry = |row: &Row<'_>| {
             Ok(AuditEntry {
-                at_s: row.get(0)?,
+                at: row.get(0)?,
                 actor: row.get(1)?,
                 action: row.get(2)?,
             })
@@ -448,8 +455,8 @@ mod tests {
                     serial,
                     certificate,
                     authority: 1,
-                    not_before_s: 0,
-                    not_after_s: 100,
+                    not_before: UnixSeconds(0),
+                    not_after: UnixSeconds(100),
                 })
             };
             let wanted = crate::store::NodeProperties::default();
@@ -459,7 +466,7 @@ mod tests {
                     key: key(),
                     wanted,
                     length: 16,
-                    now_s: 1,
+                    now: UnixSeconds(1),
                 },
                 &fake_sign,
             )
@@ -482,7 +489,7 @@ mod tests {
         let mut sqlite = Sqlite::open(&folder.path().join("a.sqlite"), 16, 0).unwrap();
         sqlite
             .append_audit_entry(&AuditEntry {
-                at_s: 1,
+                at: UnixSeconds(1),
                 actor: "uid 0".into(),
                 action: "x".into(),
             })

@@ -18,6 +18,7 @@ pub use shortcuts::*;
 
 use rcgen::{CertificateParams, KeyPair};
 use registry::{
+    clock::UnixSeconds,
     http::{
         admin::{self, AdminError, InviteRequest, InviteResponse},
         server,
@@ -49,7 +50,7 @@ use wire::{
 };
 
 /// The moment at which each test begins.
-pub const START_S: i64 = 1_795_000_000;
+pub const START: UnixSeconds = UnixSeconds(1_795_000_000);
 
 /// Life of certificates in these registries: 30 days.
 pub const LIFE_S: i64 = 30 * 86_400;
@@ -77,7 +78,7 @@ const USUAL: Options = Options {
 /// A registry that runs in a thread of its own, with its files in a folder of its own.
 pub struct Registry {
     pub paths: RegistryPaths,
-    pub now_s: Arc<AtomicI64>,
+    now_s: Arc<AtomicI64>,
     pub address: SocketAddr,
     how: Options,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -93,13 +94,13 @@ pub struct Identity {
 
 impl Registry {
     pub fn start() -> Self {
-        Self::make(START_S, USUAL, |_| {})
+        Self::make(START, USUAL, |_| {})
     }
 
     /// Has a root above its CA; see [`Self::offline_root`].
     pub fn with_offline_root() -> Self {
         Self::make(
-            START_S,
+            START,
             Options {
                 offline_root: true,
                 ..USUAL
@@ -126,7 +127,7 @@ impl Registry {
     /// Has as many connections from one address, and no more.
     pub fn with_share(max_per_network: usize) -> Self {
         Self::make(
-            START_S,
+            START,
             Options {
                 max_per_network,
                 ..USUAL
@@ -137,13 +138,13 @@ impl Registry {
 
     /// Keeps its database in a folder that was prepared.
     pub fn with_state(prepare: impl FnOnce(&std::path::Path)) -> Self {
-        Self::make(START_S, USUAL, prepare)
+        Self::make(START, USUAL, prepare)
     }
 
     /// Slows nobody down, and begins at `now_s`.
-    pub fn without_limits(now_s: i64) -> Self {
+    pub fn without_limits(now: UnixSeconds) -> Self {
         Self::make(
-            now_s,
+            now,
             Options {
                 no_limits: true,
                 ..USUAL
@@ -152,7 +153,7 @@ impl Registry {
         )
     }
 
-    fn make(start_s: i64, how: Options, prepare: impl FnOnce(&std::path::Path)) -> Self {
+    fn make(start: UnixSeconds, how: Options, prepare: impl FnOnce(&std::path::Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
         let paths = RegistryPaths {
@@ -173,8 +174,8 @@ impl Registry {
             private_endpoints: false,
             offline_root: how.offline_root.then(|| at("offline")),
         };
-        init::init(&paths, &new, start_s).unwrap();
-        let now_s = Arc::new(AtomicI64::new(start_s));
+        init::init(&paths, &new, start).unwrap();
+        let now_s = Arc::new(AtomicI64::new(start.0));
         let (address, stop, thread) = run(&paths, &now_s, how).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
         Self {
@@ -211,6 +212,11 @@ impl Registry {
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
+    }
+
+    /// Returns the time of the registry's clock.
+    pub fn now(&self) -> UnixSeconds {
+        UnixSeconds(self.now_s.load(Ordering::SeqCst))
     }
 
     pub fn pass(&self, seconds: i64) {
@@ -343,7 +349,7 @@ impl Registry {
             }
         };
         // What a test is about happens at the registry's time, not at this machine's.
-        config.time_provider = Arc::new(Then(self.now_s.load(Ordering::SeqCst)));
+        config.time_provider = Arc::new(Then(self.now()));
         let session =
             ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
         tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

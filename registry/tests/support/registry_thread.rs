@@ -3,11 +3,11 @@
 use super::*;
 
 #[derive(Debug)]
-pub(super) struct Then(pub(super) i64);
+pub(super) struct Then(pub(super) UnixSeconds);
 
 impl rustls::time_provider::TimeProvider for Then {
     fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
-        let since = Duration::from_secs(self.0.try_into().unwrap());
+        let since = Duration::from_secs(self.0.0.try_into().unwrap());
         Some(rustls::pki_types::UnixTime::since_unix_epoch(since))
     }
 }
@@ -24,7 +24,8 @@ pub(super) fn run(
     let (tell, told) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
-            let clock: registry::clock::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
+            let clock: registry::clock::WallClock =
+                Arc::new(move || UnixSeconds(now_s.load(Ordering::SeqCst)));
             let listen = "127.0.0.1:0".parse().unwrap();
             let Options {
                 no_limits,

@@ -4,7 +4,7 @@ use super::{
     Sqlite, cannot,
     opening::{APPLICATION_ID, BUSY_TIMEOUT, check},
 };
-use crate::store::StorageError;
+use crate::{clock::UnixSeconds, store::StorageError};
 use rusqlite::{Connection, params};
 use std::path::Path;
 
@@ -53,9 +53,9 @@ impl Sqlite {
     /// It could not be kept.
     pub fn leave_gap(&mut self, count: usize, life_s: i64) -> Result<(), StorageError> {
         let failed = cannot("leave a gap");
-        let (length, now_s) = (
+        let (length, now) = (
             self.length,
-            time::OffsetDateTime::now_utc().unix_timestamp(),
+            UnixSeconds::from(time::OffsetDateTime::now_utc()),
         );
         self.together("leave a gap", |this| {
             // A small network must not be full because of it.
@@ -72,7 +72,7 @@ impl Sqlite {
                         keep.execute(params![
                             prefix.number(),
                             prefix.length(),
-                            now_s.saturating_add(life_s)
+                            now.saturating_add_s(life_s)
                         ])
                     })
                     .map_err(&failed)?;

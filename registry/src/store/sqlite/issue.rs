@@ -2,6 +2,7 @@
 
 use super::{Sqlite, cannot, prefix_of};
 use crate::{
+    clock::UnixSeconds,
     pki::{authority::IssuedCertificate, request::ProvenKey},
     store::{CheckedClaim, IssueError, Member, NewInvitation, NodeProperties, Sign, StorageError},
 };
@@ -19,24 +20,28 @@ fn key_is_free(
     connection: &Connection,
     key: &[u8; 32],
     prefix: Option<Prefix>,
-    now_s: i64,
+    now: UnixSeconds,
 ) -> rusqlite::Result<bool> {
     let (number, length) = numbers(prefix);
     let mut find = connection.prepare_cached(
         "SELECT 1 FROM certificates WHERE key = ?1 AND (revoked_s IS NOT NULL
              OR (not_after_s > ?2 AND NOT (number IS ?3 AND length IS ?4)))",
     )?;
-    Ok(!find.exists(params![key, now_s, number, length])?)
+    Ok(!find.exists(params![key, now, number, length])?)
 }
 
 /// Whether somebody has a good certificate for a prefix, or could still renew one.
-fn is_live(connection: &Connection, prefix: Prefix, since_s: i64) -> rusqlite::Result<bool> {
+fn is_live(
+    connection: &Connection,
+    prefix: Prefix,
+    renewable_since: UnixSeconds,
+) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
             "SELECT 1 FROM certificates
                  WHERE number = ?1 AND length = ?2 AND revoked_s IS NULL AND not_after_s > ?3",
         )?
-        .exists(params![prefix.number(), prefix.length(), since_s])
+        .exists(params![prefix.number(), prefix.length(), renewable_since])
 }
 
 fn keep_certificate(
@@ -55,8 +60,8 @@ fn keep_certificate(
             prefix.number(),
             prefix.length(),
             key,
-            issued.not_before_s,
-            issued.not_after_s,
+            issued.not_before,
+            issued.not_after,
             issued.certificate,
             issued.authority
         ])?;
@@ -65,11 +70,7 @@ fn keep_certificate(
             "INSERT INTO prefixes (number, length, until_s) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET until_s = max(until_s, excluded.until_s)",
         )?
-        .execute(params![
-            prefix.number(),
-            prefix.length(),
-            issued.not_after_s
-        ])?;
+        .execute(params![prefix.number(), prefix.length(), issued.not_after])?;
     Ok(())
 }
 
@@ -84,10 +85,10 @@ fn owner(connection: &Connection, name: &str) -> rusqlite::Result<Option<Prefix>
 
 impl Sqlite {
     /// Whether a name may be given to somebody new.
-    fn name_is_free(&self, name: &str, now_s: i64) -> Result<bool, IssueError> {
+    fn name_is_free(&self, name: &str, now: UnixSeconds) -> Result<bool, IssueError> {
         let failed = cannot("find a name");
         match owner(&self.connection, name).map_err(&failed)? {
-            Some(prefix) => Ok(!is_live(&self.connection, prefix, now_s).map_err(&failed)?),
+            Some(prefix) => Ok(!is_live(&self.connection, prefix, now).map_err(&failed)?),
             None => Ok(true),
         }
     }
@@ -95,13 +96,13 @@ impl Sqlite {
     pub(super) fn keep_invitation(
         &mut self,
         invitation: &NewInvitation,
-        now_s: i64,
+        now: UnixSeconds,
     ) -> Result<(), IssueError> {
         let failed = cannot("keep an invitation");
         let NewInvitation {
             token,
             uses,
-            expires_s,
+            expires_at,
             wanted,
             anonymous,
         } = invitation;
@@ -110,15 +111,15 @@ impl Sqlite {
                 "SELECT 1 FROM invitations WHERE name = ?1 AND used < uses AND expires_s > ?2";
             let asked = self.connection.prepare_cached(open);
             let invited = asked
-                .and_then(|mut find| find.exists(params![name, now_s]))
+                .and_then(|mut find| find.exists(params![name, now]))
                 .map_err(&failed)?;
-            if invited || !self.name_is_free(name, now_s)? {
+            if invited || !self.name_is_free(name, now)? {
                 return Err(IssueError::NameTaken);
             }
         }
         if let Some(prefix) = wanted.prefix {
-            self.sweep(now_s)?;
-            if !self.prefix_is_free(prefix, now_s)? {
+            self.sweep(now)?;
+            if !self.prefix_is_free(prefix, now)? {
                 return Err(IssueError::PrefixTaken);
             }
         }
@@ -128,7 +129,7 @@ impl Sqlite {
             .execute(
                 "INSERT INTO invitations (token, made_s, expires_s, uses, name, number, length, anonymous)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![token, now_s, expires_s, uses, wanted.name, number, length, anonymous],
+                params![token, now, expires_at, uses, wanted.name, number, length, anonymous],
             )
             .map(|_| ())
             .map_err(|error| failed(error).into())
@@ -136,7 +137,7 @@ impl Sqlite {
 
     /// Whether exactly this prefix can be given to somebody new: it is nobody's, or its owner's
     /// certificates are revoked or over.
-    fn prefix_is_free(&self, prefix: Prefix, now_s: i64) -> Result<bool, IssueError> {
+    fn prefix_is_free(&self, prefix: Prefix, now: UnixSeconds) -> Result<bool, IssueError> {
         let failed = cannot("find a prefix");
         let known = self
             .connection
@@ -145,7 +146,7 @@ impl Sqlite {
             .map_err(&failed)?;
         if known {
             Ok(
-                !is_live(&self.connection, prefix, now_s.saturating_sub(self.grace_s))
+                !is_live(&self.connection, prefix, now.saturating_sub_s(self.grace_s))
                     .map_err(&failed)?,
             )
         } else {
@@ -154,7 +155,7 @@ impl Sqlite {
     }
 
     /// Spends the token; what it is good for.
-    fn spend(&self, token: &[u8; 32], now_s: i64) -> Result<NodeProperties, IssueError> {
+    fn spend(&self, token: &[u8; 32], now: UnixSeconds) -> Result<NodeProperties, IssueError> {
         let failed = cannot("spend an invitation");
         self.connection
             .prepare_cached(
@@ -163,7 +164,7 @@ impl Sqlite {
             )
             .and_then(|mut spend| {
                 spend
-                    .query_row(params![token, now_s], |row| {
+                    .query_row(params![token, now], |row| {
                         let length: Option<u8> = row.get(2)?;
                         let number: Option<u32> = row.get(1)?;
                         let prefix =
@@ -183,18 +184,18 @@ impl Sqlite {
         sign: Sign<'_>,
     ) -> Result<(Prefix, IssuedCertificate), IssueError> {
         let failed = cannot("issue a certificate");
-        let (mut taken, since_s) = (None, checked.now_s.saturating_sub(self.grace_s));
+        let (mut taken, renewable_since) = (None, checked.now.saturating_sub_s(self.grace_s));
         let outcome = self.together("issue a certificate", |this| {
             let wanted = match &checked.token {
-                Some(token) => this.spend(token, checked.now_s)?,
+                Some(token) => this.spend(token, checked.now)?,
                 None => checked.wanted.clone(),
             };
             let key = checked.key.hash();
-            if !key_is_free(&this.connection, &key, None, checked.now_s).map_err(&failed)? {
+            if !key_is_free(&this.connection, &key, None, checked.now).map_err(&failed)? {
                 return Err(IssueError::KeyKnown);
             }
             let prefix = match wanted.prefix {
-                Some(prefix) if !this.prefix_is_free(prefix, checked.now_s)? => {
+                Some(prefix) if !this.prefix_is_free(prefix, checked.now)? => {
                     return Err(IssueError::PrefixTaken);
                 }
                 Some(prefix) => {
@@ -206,7 +207,7 @@ impl Sqlite {
                     let length = wanted.length.unwrap_or(checked.length);
                     taken = this.allocator.allocate(length);
                     let prefix = taken.ok_or(IssueError::Full)?;
-                    if is_live(&this.connection, prefix, since_s).map_err(&failed)? {
+                    if is_live(&this.connection, prefix, renewable_since).map_err(&failed)? {
                         // A wrong bit in a number: SQLite's check does not see it.
                         return Err(StorageError::Value {
                             what: "a live prefix as a free one,",
@@ -219,7 +220,7 @@ impl Sqlite {
             let issued = sign(prefix).map_err(IssueError::Sign)?;
             keep_certificate(&this.connection, prefix, &key, &issued).map_err(&failed)?;
             if let Some(name) = &wanted.name {
-                this.give_name(prefix, name, checked.now_s)?;
+                this.give_name(prefix, name, checked.now)?;
             }
             Ok((prefix, issued))
         });
@@ -229,9 +230,9 @@ impl Sqlite {
         outcome
     }
 
-    fn give_name(&self, prefix: Prefix, name: &str, now_s: i64) -> Result<(), IssueError> {
+    fn give_name(&self, prefix: Prefix, name: &str, now: UnixSeconds) -> Result<(), IssueError> {
         let failed = cannot("give a name");
-        if !self.name_is_free(name, now_s)?
+        if !self.name_is_free(name, now)?
             && owner(&self.connection, name).map_err(&failed)? != Some(prefix)
         {
             return Err(IssueError::NameTaken);
@@ -253,11 +254,11 @@ impl Sqlite {
         &mut self,
         old: &Member,
         key: &ProvenKey,
-        now_s: i64,
+        now: UnixSeconds,
         sign: Sign<'_>,
     ) -> Result<IssuedCertificate, IssueError> {
         let failed = cannot("renew a certificate");
-        let since_s = now_s.saturating_sub(self.grace_s);
+        let renewable_since = now.saturating_sub_s(self.grace_s);
         self.together("renew a certificate", |this| {
             let live = this
                 .connection
@@ -265,13 +266,13 @@ impl Sqlite {
                     "SELECT 1 FROM certificates
                          WHERE serial = ?1 AND revoked_s IS NULL AND not_after_s > ?2",
                 )
-                .and_then(|mut find| find.exists(params![old.serial, since_s]))
+                .and_then(|mut find| find.exists(params![old.serial, renewable_since]))
                 .map_err(&failed)?;
             if !live {
                 return Err(IssueError::NotLive);
             }
             let hash = key.hash();
-            if !key_is_free(&this.connection, &hash, Some(old.prefix), now_s).map_err(&failed)? {
+            if !key_is_free(&this.connection, &hash, Some(old.prefix), now).map_err(&failed)? {
                 return Err(IssueError::KeyKnown);
             }
             let issued = sign(old.prefix).map_err(IssueError::Sign)?;

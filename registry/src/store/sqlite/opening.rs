@@ -86,7 +86,7 @@ impl Sqlite {
             allocator,
             length,
             grace_s,
-            swept_s: None,
+            last_sweep: None,
         })
     }
 }

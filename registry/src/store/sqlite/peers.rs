@@ -1,7 +1,10 @@
 //! Keeps what nodes announced, and the signed documents.
 
 use super::{Sqlite, cannot, prefix_of};
-use crate::store::{StorageError, StoredAnnouncement};
+use crate::{
+    clock::UnixSeconds,
+    store::{StorageError, StoredAnnouncement},
+};
 use policies::names::{Endpoint, Prefix};
 use rusqlite::{OptionalExtension, Row, params};
 use wire::registry::DocumentKind;
@@ -34,7 +37,7 @@ fn report_of(row: &Row<'_>) -> rusqlite::Result<Option<(Prefix, StoredAnnounceme
         network_version: version(4)?,
         network_applied: version(5)?,
         revocations_version: version(6)?,
-        until_s: row.get(7)?,
+        valid_until: row.get(7)?,
     };
     let whole = |endpoints| {
         prefix_of(row, 0).map(|prefix| {
@@ -80,7 +83,7 @@ impl Sqlite {
                     signed(report.network_version),
                     signed(report.network_applied),
                     signed(report.revocations_version),
-                    report.until_s
+                    report.valid_until
                 ])
             })
             .map(|_| ())
@@ -89,7 +92,7 @@ impl Sqlite {
 
     pub(super) fn reports(
         &self,
-        now_s: i64,
+        now: UnixSeconds,
     ) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError> {
         let failed = cannot("find announcements");
         let mut find = self
@@ -99,7 +102,7 @@ impl Sqlite {
                      revocations_version, until_s FROM announcements WHERE until_s > ?1",
             )
             .map_err(&failed)?;
-        let rows = find.query_map([now_s], report_of).map_err(&failed)?;
+        let rows = find.query_map([now], report_of).map_err(&failed)?;
         rows.map(|row| {
             row.map_err(&failed)?.ok_or(StorageError::Value {
                 what: "an announcement",
