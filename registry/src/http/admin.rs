@@ -238,7 +238,7 @@ async fn backup(
     }
     let (from, to) = (database.0.clone(), path.clone());
     // Copies the database beside the service, which keeps working meanwhile.
-    let copied = web::block(move || crate::store::sqlite::copy(&from, &to)).await;
+    let copied = web::block(move || crate::store::copy(&from, &to)).await;
     let copied = copied.map_err(|_| bad("the work broke off".into()))?;
     copied.map_err(|error| bad(wire::errors::Chain(&error).to_string()))?;
     let summary = format!("copied to {}", path.display());

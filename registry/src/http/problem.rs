@@ -70,7 +70,7 @@ impl From<ServiceError> for ApiError {
                 "unknown version",
                 Some("version"),
             ),
-            ServiceError::Token => (StatusCode::FORBIDDEN, "token rejected", Some("token")),
+            ServiceError::TokenRejected => (StatusCode::FORBIDDEN, "token rejected", Some("token")),
             ServiceError::TooManyFailedClaims => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many failed claims",
@@ -90,9 +90,11 @@ impl From<ServiceError> for ApiError {
                 "certificate request rejected",
                 Some("csr"),
             ),
-            ServiceError::KeyKnown => (StatusCode::CONFLICT, "key rejected", Some("csr")),
+            ServiceError::KeyRejected => (StatusCode::CONFLICT, "key rejected", Some("csr")),
             ServiceError::LateKey => (StatusCode::CONFLICT, "key rejected", Some("csr")),
-            ServiceError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None),
+            ServiceError::NoPrefixLeft => {
+                (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None)
+            }
             ServiceError::PrefixTaken => (StatusCode::CONFLICT, "prefix taken", Some("prefix")),
             ServiceError::NameTaken => (StatusCode::CONFLICT, "name taken", Some("name")),
             ServiceError::NoCertificate => (StatusCode::UNAUTHORIZED, "certificate needed", None),

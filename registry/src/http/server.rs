@@ -241,7 +241,7 @@ pub fn start(paths: &RegistryPaths, serving: &ServerOptions) -> Result<Running, 
         .metrics
         .map(|address| serve_metrics(address, (queue.clone(), counts, Arc::clone(&clock))))
         .transpose()?;
-    backups::keep(paths, &database)?;
+    backups::start(paths, &database)?;
     let socket = |source| ServeError::Socket {
         path: paths.admin_socket.clone(),
         source,

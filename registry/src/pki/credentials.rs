@@ -114,7 +114,7 @@ impl Credentials {
     ///
     /// # Errors
     /// A key or certificate cannot be used.
-    pub(crate) fn cross(&mut self, before: &Self, now: UnixSeconds) -> Result<(), PkiError> {
+    pub(crate) fn cross_sign(&mut self, before: &Self, now: UnixSeconds) -> Result<(), PkiError> {
         let key = |pem: &str| KeyPair::from_pem(pem).map_err(make("use of a CA's key"));
         let issuer = Issuer::from_ca_cert_pem(&before.ca, key(&before.ca_key)?);
         let mut ca = ca_like(

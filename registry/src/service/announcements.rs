@@ -56,7 +56,7 @@ impl RegistryService {
             // A node whose certificate has expired is not handed to others.
             valid_until: now.saturating_add_s(ttl_s).min(member.not_after),
         };
-        self.storage.announce(member.prefix, &report)?;
+        self.storage.store_announcement(member.prefix, &report)?;
         tracing::debug!(prefix = %member.prefix, endpoints = report.endpoints.len(), "announcement kept");
         self.directory.announce(member.prefix, report);
         self.directory

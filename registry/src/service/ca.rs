@@ -7,11 +7,15 @@ use super::{
 use crate::{
     clock::UnixSeconds,
     files::FileError,
-    init::{ca_versions, error::RegistryError, keep},
+    init::{
+        ca_versions,
+        documents::{read_stored, sign_and_store},
+        error::RegistryError,
+    },
     pki::{authority::Authorities, certificates::Parsed, credentials::NewCa},
     service::error::ServiceError,
     settings::{self, RevokedCa, Settings},
-    store::{Storage, StorageError},
+    store::Storage,
 };
 use ipnet::Ipv6Net;
 use pem::{EncodeConfig, LineEnding, Pem};
@@ -19,7 +23,6 @@ use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
 use wire::{
     chain,
     registry::{DocumentKind, MAX_REVOKED_CAS, NetworkDocument, Revocations},
-    signed::{SignedDocument, open},
 };
 
 /// The request to a root for the next CA.
@@ -50,20 +53,12 @@ pub(super) fn repair(
 ) -> Result<(), ServiceError> {
     let authority = &authorities.authority;
     let cas = authority.trusted_der();
-    let read = |storage: &dyn Storage, kind| -> Result<(Vec<u8>, SignedDocument), ServiceError> {
-        let missing = StorageError::Value {
-            what: "no signed document, or one",
-        };
-        let (_, json) = storage.document(kind)?.ok_or(missing)?;
-        let signed: SignedDocument = serde_json::from_str(&json)?;
-        Ok((open(&signed, &cas)?.payload, signed))
-    };
-    let (payload, signed) = read(storage, DocumentKind::Network)?;
+    let (payload, signed) = read_stored(storage, DocumentKind::Network, &cas)?;
     let mut network = NetworkDocument::read(&payload)?;
     if network.authorities != expected(authorities) || !authority.signed_rightly(&signed) {
         network.authorities = expected(authorities);
         network.version += 1;
-        keep(
+        sign_and_store(
             storage,
             authority,
             DocumentKind::Network,
@@ -71,12 +66,12 @@ pub(super) fn repair(
             &network,
         )?;
     }
-    let (payload, signed) = read(storage, DocumentKind::Revocations)?;
+    let (payload, signed) = read_stored(storage, DocumentKind::Revocations, &cas)?;
     let mut list = Revocations::read(&payload)?;
     if list.authorities != settings.revoked_ca_serials() || !authority.signed_rightly(&signed) {
         list.authorities = settings.revoked_ca_serials();
         list.version += 1;
-        keep(
+        sign_and_store(
             storage,
             authority,
             DocumentKind::Revocations,

@@ -50,7 +50,7 @@ impl RegistryService {
                 now,
             })
             .inspect_err(|error| {
-                if matches!(error, IssueError::Token) {
+                if matches!(error, IssueError::TokenRejected) {
                     self.failures.note(site, now);
                 }
             })?;

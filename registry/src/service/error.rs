@@ -19,7 +19,7 @@ pub enum ServiceError {
     },
     /// The token is unknown, used or expired; the answer does not reveal which.
     #[error("the token is unknown, used or expired")]
-    Token,
+    TokenRejected,
     /// Too many failures from there, or overall.
     #[error("too many failed claims; try again in a minute")]
     TooManyFailedClaims,
@@ -40,10 +40,10 @@ pub enum ServiceError {
     Request(BadRequest),
     /// The key is another's, or was revoked.
     #[error("this key has a certificate already, or was revoked; make a new one")]
-    KeyKnown,
+    KeyRejected,
     /// All prefixes of the network are in use.
     #[error("the network has no prefix left")]
-    Full,
+    NoPrefixLeft,
     /// The prefix that was asked for is not free.
     #[error("the prefix is somebody's, or overlaps another; revoke its node first")]
     PrefixTaken,
@@ -127,8 +127,7 @@ failed!(
     RegistryError,
     FileError,
     TlsError,
-    wire::signed::SignedError,
-    serde_json::Error
+    wire::signed::SignedError
 );
 
 impl From<DocumentError> for ServiceError {
@@ -151,12 +150,12 @@ impl From<DocumentError> for ServiceError {
 impl From<IssueError> for ServiceError {
     fn from(error: IssueError) -> Self {
         match error {
-            IssueError::Token => Self::Token,
-            IssueError::KeyKnown => Self::KeyKnown,
-            IssueError::Full => Self::Full,
+            IssueError::TokenRejected => Self::TokenRejected,
+            IssueError::KeyRejected => Self::KeyRejected,
+            IssueError::NoPrefixLeft => Self::NoPrefixLeft,
             IssueError::PrefixTaken => Self::PrefixTaken,
             IssueError::NameTaken => Self::NameTaken,
-            IssueError::NotLive => Self::NotAMember,
+            IssueError::NotRenewable => Self::NotAMember,
             IssueError::Sign(_) | IssueError::Storage(_) => Self::Failed(Box::new(error)),
         }
     }

@@ -20,7 +20,7 @@ pub use rotations::{Rollout, RotationStep, SharedKey};
 
 use crate::{
     clock::{UnixSeconds, WallClock},
-    init::{Opened, ca_versions},
+    init::{Opened, ca_versions, documents::read_stored},
     pki::{
         authority::{Authorities, Authority},
         certificates::BACKDATE_S,
@@ -32,9 +32,7 @@ use crate::{
         limits::{FailedClaimLimit, RequestLimits, SourceNetwork},
     },
     settings::{self, RegistryPaths, Settings},
-    store::{
-        CheckedClaim, IssueError, Member, NodeProperties, Storage, StorageError, StoredAnnouncement,
-    },
+    store::{CheckedClaim, IssueError, Member, NodeProperties, Storage, StoredAnnouncement},
 };
 use endpoint_directory::EndpointDirectory;
 use policies::names::Endpoint;
@@ -90,42 +88,28 @@ pub struct RegistryService {
     clock: WallClock,
 }
 
-/// A stored document and its payload.
-fn stored(
-    storage: &dyn Storage,
-    kind: DocumentKind,
-    authority: &Authority,
-) -> Result<(Vec<u8>, SignedDocument), ServiceError> {
-    let missing = StorageError::Value {
-        what: "no signed document, or one",
-    };
-    let (_, json) = storage.document(kind)?.ok_or(missing)?;
-    let signed: SignedDocument = serde_json::from_str(&json)?;
-    let payload = wire::signed::open(&signed, &[authority.ca_der()])?.payload;
-    Ok((payload, signed))
-}
-
-fn network_of(
+fn read_network(
     storage: &dyn Storage,
     authority: &Authority,
 ) -> Result<(NetworkDocument, SignedDocument), ServiceError> {
-    let (payload, signed) = stored(storage, DocumentKind::Network, authority)?;
+    let (payload, signed) = read_stored(storage, DocumentKind::Network, &[authority.ca_der()])?;
     Ok((NetworkDocument::read(&payload)?, signed))
 }
 
-fn revocations_of(
+fn read_revocations(
     storage: &dyn Storage,
     authority: &Authority,
 ) -> Result<(u64, SignedDocument), ServiceError> {
-    let (payload, signed) = stored(storage, DocumentKind::Revocations, authority)?;
+    let cas = [authority.ca_der()];
+    let (payload, signed) = read_stored(storage, DocumentKind::Revocations, &cas)?;
     Ok((Revocations::read(&payload)?.version, signed))
 }
 
 impl RegistryService {
-    /// Sits down at an opened registry.
+    /// Starts to serve an opened registry.
     ///
     /// # Errors
-    /// A stored document is not good.
+    /// A stored document is missing or cannot be verified.
     pub(crate) fn new(
         opened: Opened,
         live: ReloadableTls,
@@ -136,17 +120,16 @@ impl RegistryService {
             paths,
             address,
             authorities,
-            storage,
+            mut storage,
         } = opened;
-        let mut storage: Box<dyn Storage> = Box::new(storage);
         ca::repair(storage.as_mut(), &authorities, &settings)?;
-        let network = network_of(storage.as_ref(), &authorities.authority)?;
-        let revocations = revocations_of(storage.as_ref(), &authorities.authority)?;
+        let network = read_network(storage.as_ref(), &authorities.authority)?;
+        let revocations = read_revocations(storage.as_ref(), &authorities.authority)?;
         let versions = Versions {
             network: network.0.version,
             revocations: revocations.0,
         };
-        let directory = EndpointDirectory::new(storage.announced((clock)())?);
+        let directory = EndpointDirectory::new(storage.announcements((clock)())?);
         Ok(Self {
             settings,
             paths,
@@ -194,15 +177,15 @@ impl RegistryService {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn roll_back(&mut self) -> Result<(), ServiceError> {
-        self.storage.roll_back()?;
+    pub(crate) fn rollback(&mut self) -> Result<(), ServiceError> {
+        self.storage.rollback()?;
         self.settings = settings::read_settings(&self.paths)?;
         self.authorities = ca_versions::authorities(&self.paths, &self.settings)?;
         self.live.replace(&self.authorities)?;
         ca::repair(self.storage.as_mut(), &self.authorities, &self.settings)?;
-        self.network = network_of(self.storage.as_ref(), &self.authorities.authority)?;
-        self.revocations = revocations_of(self.storage.as_ref(), &self.authorities.authority)?;
-        self.directory = EndpointDirectory::new(self.storage.announced(self.now())?);
+        self.network = read_network(self.storage.as_ref(), &self.authorities.authority)?;
+        self.revocations = read_revocations(self.storage.as_ref(), &self.authorities.authority)?;
+        self.directory = EndpointDirectory::new(self.storage.announcements(self.now())?);
         Ok(())
     }
 

@@ -147,7 +147,7 @@ impl RegistryService {
             wanted: wanted.clone(),
             anonymous: *anonymous,
         };
-        self.storage.invite(&kept, now)?;
+        self.storage.add_invitation(&kept, now)?;
         self.audit(
             operator,
             format!(
@@ -231,7 +231,7 @@ impl RegistryService {
         let unknown = || ServiceError::UnknownNode {
             node: node.chars().take(80).collect(),
         };
-        let prefix = self.storage.find(node)?.ok_or_else(unknown)?;
+        let prefix = self.storage.find_node(node)?.ok_or_else(unknown)?;
         let now = self.now();
         let count =
             self.storage

@@ -156,7 +156,7 @@ fn together(
                 tracing::error!(error = %wire::errors::Chain(error), "the registry cannot write");
             })
             .is_ok();
-    if !written && let Err(error) = service.roll_back() {
+    if !written && let Err(error) = service.rollback() {
         tracing::error!(error = %wire::errors::Chain(&error), "the registry cannot go back to its disk");
     }
     (finishes, written)

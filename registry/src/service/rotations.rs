@@ -5,7 +5,10 @@
 //! the old is accepted no more.
 
 use super::{RegistryService, Versions};
-use crate::{init::keep, pki::random, service::error::ServiceError, store::StoredAnnouncement};
+use crate::{
+    init::documents::sign_and_store, pki::random, service::error::ServiceError,
+    store::StoredAnnouncement,
+};
 use policies::names::Prefix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -84,7 +87,7 @@ impl RegistryService {
         next.check()?;
         let version = next.version;
         let authority = &self.authorities.authority;
-        let signed = keep(
+        let signed = sign_and_store(
             self.storage.as_mut(),
             authority,
             DocumentKind::Network,
@@ -114,7 +117,7 @@ impl RegistryService {
             authorities,
         };
         let authority = &self.authorities.authority;
-        let signed = keep(
+        let signed = sign_and_store(
             self.storage.as_mut(),
             authority,
             DocumentKind::Revocations,
@@ -239,7 +242,7 @@ impl RegistryService {
             }
             (SharedKey::TlsCrypt, RotationStep::Retire) => document.tls_crypt_other = None,
         })?;
-        self.storage.keep_state(key.state(), next)?;
+        self.storage.set_state(key.state(), next)?;
         self.audit(
             operator,
             format!("rotate-key: {key:?}, {step:?}: network document {version}"),
