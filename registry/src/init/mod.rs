@@ -87,7 +87,7 @@ pub fn init(
     private_folder(&paths.config_dir)?;
     private_folder(&paths.state_dir)?;
     let ca = match &new.offline_root {
-        None => NewCa::alone(range, 1, now)?,
+        None => NewCa::self_signed_ca(range, 1, now)?,
         Some(folder) => OfflineRoot::make(folder, range, now)?.new_ca(now)?,
     };
     let made = Credentials::make(ca, &[new.address.host().to_owned()], now)?;

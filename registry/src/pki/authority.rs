@@ -1,6 +1,6 @@
-//! The network's certificate authority: composes and signs certificates and documents.
+//! The certificate authority of a network: composes and signs certificates and documents.
 //!
-//! Nothing of what a stranger sent but a public key ever enters a certificate.
+//! Of what a caller sent, only the public key enters a certificate.
 
 use super::{
     BACKDATE_S, PkiError,
@@ -21,14 +21,14 @@ use wire::{
     signed::{OtherSignature, SignedDocument, hex, seal},
 };
 
-/// One CA with its signer of documents.
+/// One CA, with the signer of its documents.
 struct Ca {
     version: u32,
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     der: Vec<u8>,
     not_after: UnixSeconds,
-    /// What who trusts it knows: its root, or itself.
+    /// The certificate that nodes trust: that of the root, or the CA's own if it has no root.
     anchor_pem: String,
     anchor: Parsed,
     has_root: bool,
@@ -38,34 +38,34 @@ struct Ca {
     network: Network,
 }
 
-/// The network's certificate authority: the CA that signs now, and another while it is changed.
+/// The certificate authority of a network: the CA that signs, and another one while the CA is being replaced.
 pub struct Authority {
     current: Ca,
     other: Option<Ca>,
 }
 
-/// The CAs that settings name.
+/// The CAs that the settings name.
 pub(crate) struct Authorities {
-    /// That which signs.
+    /// The files of the CA that signs.
     pub(crate) current: Credentials,
-    /// That which is trusted too.
+    /// The files of the staged or the retiring CA.
     pub(crate) other: Option<Credentials>,
-    /// Both, at work.
+    /// The authority made of both.
     pub(crate) authority: Authority,
 }
 
-/// A certificate that was just signed.
+/// A new certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedCertificate {
-    /// Lower-case hex, no leading zeros.
+    /// The serial number, in lower-case hex without leading zeros.
     pub serial: String,
-    /// PEM; the CA's certificate follows where a root stands above it.
+    /// The certificate in PEM, followed by that of its CA if the CA has a root.
     pub certificate: String,
     /// The version of the CA that signed it.
     pub authority: u32,
-    /// Seconds since 1970.
+    /// The first moment at which the certificate is valid.
     pub not_before: UnixSeconds,
-    /// Seconds since 1970.
+    /// The moment at which the certificate expires.
     pub not_after: UnixSeconds,
 }
 
@@ -115,7 +115,7 @@ impl Authority {
     /// Loads the CAs of a network; the numbers are their versions.
     ///
     /// # Errors
-    /// A key or certificate cannot be read, or a CA's serial number names no network.
+    /// A key or a certificate cannot be read, or the serial number of a trusted CA encodes no network.
     pub fn load(
         current: (u32, &Credentials),
         other: Option<(u32, &Credentials)>,
@@ -129,32 +129,31 @@ impl Authority {
         })
     }
 
-    /// The network's address plan, from the CA's serial number.
+    /// Returns the network, which the serial number of the trusted CA encodes.
     pub fn network(&self) -> Network {
         self.current.network
     }
 
-    /// The certificate (PEM) of the CA that nodes trust: of the root, where there is one.
+    /// Returns the certificate (PEM) that nodes trust: that of the root, or of the CA if it has no root.
     pub fn ca_pem(&self) -> &str {
         &self.current.anchor_pem
     }
 
-    /// As [`Self::ca_pem`], in DER.
+    /// Returns the same certificate as [`Self::ca_pem`], in DER.
     pub fn ca_der(&self) -> &[u8] {
         &self.current.anchor.der
     }
 
-    /// Whether a root stands above the CA that signs.
+    /// Returns whether the CA that signs has a root.
     pub fn has_root(&self) -> bool {
         self.current.has_root
     }
 
-    /// Returns serial number and expiry (seconds since 1970) of the other CA, if both have the
-    /// same root.
+    /// Returns the serial number and the expiry of the other CA, if both CAs have the same root.
     ///
     /// # Errors
-    /// Its certificate has no serial number that can be revoked.
-    pub(crate) fn other_between(&self) -> Result<Option<(String, UnixSeconds)>, PkiError> {
+    /// The certificate of the other CA has no serial number that can be revoked.
+    pub(crate) fn other_below_same_root(&self) -> Result<Option<(String, UnixSeconds)>, PkiError> {
         let other = self
             .other
             .as_ref()
@@ -168,15 +167,15 @@ impl Authority {
         Ok(Some((number.serial, other.not_after)))
     }
 
-    /// Another CA that nodes trust too while it is changed: one with the same root is none.
+    /// Returns the other CA if nodes must trust it besides the current one, as it has another root or none.
     fn other_trusted(&self) -> Option<&Ca> {
         self.other
             .as_ref()
             .filter(|other| other.anchor.der != self.current.anchor.der)
     }
 
-    /// When each CA ends, seconds since 1970, and what it is.
-    pub fn ends(&self) -> Vec<(&'static str, UnixSeconds)> {
+    /// Returns the role and the expiry of each CA.
+    pub fn expiries(&self) -> Vec<(&'static str, UnixSeconds)> {
         let role = if self.is_retiring() {
             "retiring"
         } else {
@@ -198,20 +197,20 @@ impl Authority {
         self.current.version
     }
 
-    /// Whether the other CA, if there is one, is that before the current one.
+    /// Returns whether there is another CA, and it is the one before the current one.
     pub fn is_retiring(&self) -> bool {
         self.other
             .as_ref()
             .is_some_and(|other| other.version < self.current.version)
     }
 
-    /// All CAs that nodes trust, in PEM; that of who signs is the first.
+    /// Returns the certificates (PEM) that nodes trust; the one for the CA that signs is the first.
     pub fn trusted(&self) -> Vec<String> {
         let all = std::iter::once(&self.current).chain(self.other_trusted());
         all.map(|ca| ca.anchor_pem.clone()).collect()
     }
 
-    /// As [`Self::trusted`], in DER.
+    /// Returns the same certificates as [`Self::trusted`], in DER.
     pub fn trusted_der(&self) -> Vec<Vec<u8>> {
         std::iter::once(&self.current)
             .chain(self.other_trusted())
@@ -219,29 +218,29 @@ impl Authority {
             .collect()
     }
 
-    /// The CA before this one, while documents bear its signature too.
-    fn before(&self) -> Option<&Ca> {
+    /// Returns the CA before the current one, as long as documents carry its signature too.
+    fn retiring_ca(&self) -> Option<&Ca> {
         self.other_trusted().filter(|_| self.is_retiring())
     }
 
-    /// Whether a document bears the signatures that [`Self::sign_document`] would give it now.
-    pub fn signed_rightly(&self, document: &SignedDocument) -> bool {
+    /// Returns whether a document has the signatures that [`Self::sign_document`] would give it now.
+    pub fn has_current_signatures(&self, document: &SignedDocument) -> bool {
         let id = |ca: &Ca| wire::signed::sha256_hex(&ca.signer_spki);
-        let before = self.before().map(id);
+        let retiring_ca = self.retiring_ca().map(id);
         document.key_id == id(&self.current)
-            && document.other.as_ref().map(|other| &other.key_id) == before.as_ref()
+            && document.other.as_ref().map(|other| &other.key_id) == retiring_ca.as_ref()
     }
 
-    /// SHA-256 of the CA's SPKI, as invitations pin it.
+    /// Returns SHA-256 of the SPKI of the trusted CA, as invitations pin it.
     pub fn pin(&self) -> [u8; 32] {
         sha256(&self.current.anchor.spki)
     }
 
-    /// Signs a certificate for the node `prefix` with this key, from an hour ago until `life_s`
-    /// seconds from now, but never beyond the CA's own end.
+    /// Signs a certificate for the node `prefix` with this key. It is valid from an hour ago until `life_s` seconds
+    /// from now, but expires no later than the CA.
     ///
     /// # Errors
-    /// No random bytes, or the library refused.
+    /// The system has no random bytes, or the certificate cannot be created.
     pub fn sign_node(
         &self,
         prefix: Prefix,
@@ -267,8 +266,8 @@ impl Authority {
             .signed_by(&key, &ca.issuer)
             .map_err(make("the node's certificate"))?
             .pem();
-        let between = if ca.has_root { ca.pem.as_str() } else { "" };
-        let certificate = certificate + between;
+        let chain = if ca.has_root { ca.pem.as_str() } else { "" };
+        let certificate = certificate + chain;
         Ok(IssuedCertificate {
             serial: hex(&serial),
             certificate,
@@ -278,21 +277,21 @@ impl Authority {
         })
     }
 
-    /// Signs a document's payload; while the CA before this one is still trusted, twice, so that who
-    /// knows either can verify it.
+    /// Signs the payload of a document. As long as nodes trust the previous CA, its signer signs too, so that nodes
+    /// that know only one of the CAs can verify the document.
     ///
     /// # Errors
-    /// The library refused.
+    /// The payload cannot be signed.
     pub fn sign_document(&self, payload: &[u8]) -> Result<SignedDocument, PkiError> {
         let mut document = self.current.sign(payload)?;
-        if let Some(before) = self.before() {
+        if let Some(retiring_ca) = self.retiring_ca() {
             let SignedDocument {
                 key_id,
                 certificate,
                 issuer,
                 signature,
                 ..
-            } = before.sign(payload)?;
+            } = retiring_ca.sign(payload)?;
             document.other = Some(OtherSignature {
                 key_id,
                 certificate,
@@ -322,7 +321,7 @@ mod tests {
     }
 
     fn credentials(network: &str, version: u32) -> Credentials {
-        let ca = NewCa::alone(network.parse().unwrap(), version, NOW).unwrap();
+        let ca = NewCa::self_signed_ca(network.parse().unwrap(), version, NOW).unwrap();
         Credentials::make(ca, &["45.67.0.1".into()], NOW).unwrap()
     }
 
@@ -341,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_document_is_not_believed() {
+    fn a_changed_document_is_rejected() {
         check(
             |document| document.payload = "e30K".into(),
             Err(SignedError::Signature),
@@ -366,35 +365,35 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_another_network_is_not_believed() {
+    fn a_document_of_another_network_is_rejected() {
         let (ours, theirs) = (authority("fd00:1::/48"), authority("fd00:1::/48"));
         let document = theirs.sign_document(b"{}").unwrap();
-        let said = open(&document, &[ours.ca_der()]);
-        assert_eq!(said, Err(SignedError::Chain(ChainError::Untrusted)));
+        let result = open(&document, &[ours.ca_der()]);
+        assert_eq!(result, Err(SignedError::Chain(ChainError::Untrusted)));
     }
 
     #[test]
-    fn while_the_ca_is_changed_who_knows_either_reads_documents_and_who_knows_none_does_not() {
+    fn during_a_replacement_documents_can_be_verified_with_either_ca_and_with_no_other() {
         let (one, two) = (credentials("fd00:1::/48", 1), credentials("fd00:1::/48", 2));
         let load =
             |current, other: Option<(u32, &Credentials)>| Authority::load(current, other).unwrap();
-        let (alone, staged) = (load((1, &one), None), load((1, &one), Some((2, &two))));
+        let (self_signed_ca, staged) = (load((1, &one), None), load((1, &one), Some((2, &two))));
         let (active, retired) = (load((2, &two), Some((1, &one))), load((2, &two), None));
         let reads = |signer: &Authority, reader: &Authority| {
             open(&signer.sign_document(b"{}").unwrap(), &[reader.ca_der()]).is_ok()
         };
         assert!(
-            reads(&staged, &alone) && !reads(&staged, &retired),
-            "nothing is signed by a staged CA"
+            reads(&staged, &self_signed_ca) && !reads(&staged, &retired),
+            "a staged CA must not sign documents"
         );
-        assert!(reads(&active, &alone) && reads(&active, &retired));
-        assert!(!reads(&retired, &alone) && reads(&retired, &retired));
+        assert!(reads(&active, &self_signed_ca) && reads(&active, &retired));
+        assert!(!reads(&retired, &self_signed_ca) && reads(&retired, &retired));
         assert!(!reads(&active, &authority("fd00:1::/48")));
         let document = retired.sign_document(b"{}").unwrap();
-        assert!(open(&document, &[alone.ca_der(), retired.ca_der()]).is_ok());
+        assert!(open(&document, &[self_signed_ca.ca_der(), retired.ca_der()]).is_ok());
         let mut mixed = active.sign_document(b"{}").unwrap();
         mixed.payload = "e30K".into();
-        assert!(open(&mixed, &[alone.ca_der(), retired.ca_der()]).is_err());
+        assert!(open(&mixed, &[self_signed_ca.ca_der(), retired.ca_der()]).is_err());
     }
 
     #[test]
@@ -412,9 +411,9 @@ mod tests {
             .unwrap();
         let der = Parsed::read(&node.certificate, "node").unwrap().der;
         let document = seal(b"{}", (&der, None), &proven.spki, &key.sign(b"{}").unwrap());
-        let said = open(&document, &[authority.ca_der()]);
+        let result = open(&document, &[authority.ca_der()]);
         assert_eq!(
-            said,
+            result,
             Err(SignedError::Signer {
                 why: "its common name is not that of a signer"
             })

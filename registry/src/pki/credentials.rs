@@ -1,36 +1,40 @@
-//! Makes the keys and certificates of a registry: a CA, a signer of documents, a server of TLS.
+//! Creates the keys and certificates of a CA: its own, those of the signer of documents, and those of the TLS
+//! server.
 
 use super::{
     PkiError,
-    certificates::{CA_LIFE_S, Parsed, ca_like, ca_params, make, new_key, params, random_serial},
+    certificates::{
+        CA_LIFE_S, Parsed, ca_params, ca_with_path_length, make, new_key, params, random_serial,
+    },
 };
 use crate::clock::UnixSeconds;
 use ipnet::Ipv6Net;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SerialNumber};
 use wire::signed::SIGNER_NAME;
 
-/// All keys and certificates of one CA, in PEM; what `init` writes and `run` reads.
+/// All keys and certificates of one CA, in PEM.
 #[derive(Clone)]
 pub struct Credentials {
     /// The CA's certificate.
     pub ca: String,
     /// The CA's key.
     pub ca_key: String,
-    /// The certificate of the documents' signer.
+    /// The certificate of the signer of documents.
     pub signer: String,
-    /// The signer's key.
+    /// The key of the signer.
     pub signer_key: String,
-    /// The registry's own certificate for TLS.
+    /// The TLS certificate of the registry.
     pub tls: String,
     /// The key of the TLS certificate.
     pub tls_key: String,
-    /// The same CA certified by the one before it; empty for the first, and where both have the same root.
+    /// The certificate of the CA that the previous CA issued; empty for the first CA, and if both have the same
+    /// root.
     pub cross: String,
-    /// The certificate of the root that certified the CA; empty where the CA stands for itself.
+    /// The certificate of the root that certified the CA; empty if the CA is self-signed.
     pub root: String,
 }
 
-/// A CA before it has signed anything.
+/// A CA for which no other certificates exist yet.
 pub(crate) struct NewCa {
     pub(crate) certificate: String,
     pub(crate) key: KeyPair,
@@ -38,8 +42,8 @@ pub(crate) struct NewCa {
 }
 
 impl NewCa {
-    /// One that stands for itself.
-    pub(crate) fn alone(
+    /// Creates a self-signed CA.
+    pub(crate) fn self_signed_ca(
         network: Ipv6Net,
         version: u32,
         now: UnixSeconds,
@@ -55,11 +59,11 @@ impl NewCa {
 }
 
 impl Credentials {
-    /// Makes what a CA needs to serve a network; `hosts` are the names and addresses at which the
-    /// registry is reached.
+    /// Creates the other keys and certificates of a CA; `hosts` are the names and addresses at which nodes reach the
+    /// registry.
     ///
     /// # Errors
-    /// No random bytes, a host that is neither a name nor an address, or a CA that cannot be used.
+    /// The system has no random bytes, a host is neither a name nor an address, or the CA cannot be used.
     pub(crate) fn make(ca: NewCa, hosts: &[String], now: UnixSeconds) -> Result<Self, PkiError> {
         let NewCa {
             certificate,
@@ -101,7 +105,7 @@ impl Credentials {
         })
     }
 
-    /// The certificate (PEM) that who trusts this CA knows: its root's, or its own.
+    /// Returns the certificate (PEM) that nodes trust: that of the root, or of the CA if it has no root.
     pub(crate) fn anchor(&self) -> &str {
         if self.root.is_empty() {
             &self.ca
@@ -110,14 +114,14 @@ impl Credentials {
         }
     }
 
-    /// Lets the CA `before` certify this one, so that who knows only that one can verify ours.
+    /// Lets the CA `before` certify this one, so that nodes that know only `before` can verify our chain.
     ///
     /// # Errors
-    /// A key or certificate cannot be used.
+    /// A key or a certificate cannot be used.
     pub(crate) fn cross_sign(&mut self, before: &Self, now: UnixSeconds) -> Result<(), PkiError> {
         let key = |pem: &str| KeyPair::from_pem(pem).map_err(make("use of a CA's key"));
         let issuer = Issuer::from_ca_cert_pem(&before.ca, key(&before.ca_key)?);
-        let mut ca = ca_like(
+        let mut ca = ca_with_path_length(
             &Parsed::read(&self.ca, "the CA")?.name,
             0,
             now,

@@ -1,7 +1,6 @@
-//! The service of a registry: carries out what nodes and the operator ask for; knows nothing of
-//! HTTP.
+//! The service of a registry carries out the requests of nodes and of the operator; it knows nothing of HTTP.
 //!
-//! All calls pass through it one after the other.
+//! All requests pass through it one after the other.
 
 mod announcements;
 mod ca;
@@ -49,14 +48,14 @@ use wire::{
     signed::SignedDocument,
 };
 
-/// Certificates that one certificate may be renewed to with new keys: answers get lost, but not for
-/// ever.
+/// Largest number of renewals of one certificate with different keys. A node may lose some answers together
+/// with the keys, but not without end.
 const MAX_RENEWALS: usize = 5;
 
-/// The identity in a caller's certificate, whose key it has proved to own.
+/// The identity in a caller's certificate. TLS has proved that the caller owns its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownCertificate {
-    /// Serial number, lower-case hex.
+    /// The serial number, in lower-case hex.
     pub serial: String,
     /// SHA-256 of the SPKI.
     pub key: [u8; 32],
@@ -65,25 +64,25 @@ pub struct ShownCertificate {
 /// Versions of the signed documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
-    /// Of the network document.
+    /// The version of the network document.
     pub network: u64,
-    /// Of the revocations.
+    /// The version of the revocations.
     pub revocations: u64,
 }
 
-/// A registry at work.
+/// A registry that carries out requests.
 pub struct RegistryService {
     settings: Settings,
     paths: RegistryPaths,
     address: RegistryAddress,
     authorities: Authorities,
-    live: ReloadableTls,
+    tls: ReloadableTls,
     storage: Box<dyn Storage>,
     network: (NetworkDocument, SignedDocument),
     revocations: (u64, SignedDocument),
-    news: watch::Sender<Versions>,
-    failures: FailedClaimLimit,
-    pace: RequestLimits,
+    versions: watch::Sender<Versions>,
+    failed_claims: FailedClaimLimit,
+    request_limits: RequestLimits,
     directory: EndpointDirectory,
     clock: WallClock,
 }
@@ -112,7 +111,7 @@ impl RegistryService {
     /// A stored document is missing or cannot be verified.
     pub(crate) fn new(
         opened: Opened,
-        live: ReloadableTls,
+        tls: ReloadableTls,
         clock: WallClock,
     ) -> Result<Self, ServiceError> {
         let Opened {
@@ -125,7 +124,7 @@ impl RegistryService {
         ca::repair(storage.as_mut(), &authorities, &settings)?;
         let network = read_network(storage.as_ref(), &authorities.authority)?;
         let revocations = read_revocations(storage.as_ref(), &authorities.authority)?;
-        let versions = Versions {
+        let latest = Versions {
             network: network.0.version,
             revocations: revocations.0,
         };
@@ -135,53 +134,53 @@ impl RegistryService {
             paths,
             address,
             authorities,
-            live,
+            tls,
             storage,
             network,
             revocations,
-            news: watch::Sender::new(versions),
-            failures: FailedClaimLimit::default(),
-            pace: RequestLimits::default(),
+            versions: watch::Sender::new(latest),
+            failed_claims: FailedClaimLimit::default(),
+            request_limits: RequestLimits::default(),
             directory,
             clock,
         })
     }
 
-    /// Lets everybody guess tokens as often as they like: for measurements.
-    pub(crate) fn lift_limits(&mut self) {
-        self.failures = FailedClaimLimit::off();
-        self.pace = RequestLimits::off();
+    /// Disables the limits of claims and requests, for measurements.
+    pub(crate) fn disable_limits(&mut self) {
+        self.failed_claims = FailedClaimLimit::off();
+        self.request_limits = RequestLimits::off();
     }
 
     fn now(&self) -> UnixSeconds {
         (self.clock)()
     }
 
-    /// Begins to gather what is to be written.
+    /// Begins a transaction.
     ///
     /// # Errors
-    /// The database refused.
+    /// The database failed.
     pub(crate) fn begin(&mut self) -> Result<(), ServiceError> {
         Ok(self.storage.begin()?)
     }
 
-    /// Writes what was gathered down to the disk.
+    /// Writes the transaction to the disk.
     ///
     /// # Errors
-    /// Then nothing of it was kept, and what is remembered beside the disk is that of before.
+    /// The database failed; nothing of the transaction was stored, and [`Self::rollback`] must follow.
     pub(crate) fn commit(&mut self) -> Result<(), ServiceError> {
         Ok(self.storage.commit()?)
     }
 
-    /// Goes back to what is on the disk.
+    /// Drops the transaction, and reads everything that is kept in memory from the disk again.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The database or a file cannot be read.
     pub(crate) fn rollback(&mut self) -> Result<(), ServiceError> {
         self.storage.rollback()?;
         self.settings = settings::read_settings(&self.paths)?;
         self.authorities = ca_versions::authorities(&self.paths, &self.settings)?;
-        self.live.replace(&self.authorities)?;
+        self.tls.replace(&self.authorities)?;
         ca::repair(self.storage.as_mut(), &self.authorities, &self.settings)?;
         self.network = read_network(self.storage.as_ref(), &self.authorities.authority)?;
         self.revocations = read_revocations(self.storage.as_ref(), &self.authorities.authority)?;
@@ -189,27 +188,27 @@ impl RegistryService {
         Ok(())
     }
 
-    /// The network's signed document, with its version.
+    /// Returns the signed network document with its version.
     pub fn network(&self) -> (u64, SignedDocument) {
         (self.network.0.version, self.network.1.clone())
     }
 
-    /// The signed list of revocations, with its version.
+    /// Returns the signed list of revocations with its version.
     pub fn revocations(&self) -> (u64, SignedDocument) {
         self.revocations.clone()
     }
 
-    /// Returns a channel that shows the versions of the documents when they change.
-    pub fn news(&self) -> watch::Receiver<Versions> {
-        self.news.subscribe()
+    /// Returns a channel that publishes the versions of the documents when they change.
+    pub fn versions(&self) -> watch::Receiver<Versions> {
+        self.versions.subscribe()
     }
 }
 
-/// The key of a request in a document of our version.
+/// Checks a certificate request in a document of this version, and returns its key.
 ///
 /// # Errors
-/// Another version, or the first check of the request that failed.
-pub(crate) fn proven(version: u32, csr: &str) -> Result<ProvenKey, ServiceError> {
+/// The version is unknown, or the request is rejected.
+pub(crate) fn proven_key(version: u32, csr: &str) -> Result<ProvenKey, ServiceError> {
     check_version(version)?;
     request::read(csr).map_err(ServiceError::Request)
 }
@@ -222,10 +221,10 @@ pub(crate) fn check_version(version: u32) -> Result<(), ServiceError> {
     }
 }
 
-/// The checks of a renewal that need no database.
+/// Runs the checks of a renewal that need no database, and returns its key.
 ///
 /// # Errors
-/// See [`proven`].
+/// See [`proven_key`].
 pub(crate) fn renewal_key(renewal: &Renewal) -> Result<ProvenKey, ServiceError> {
-    proven(renewal.version, &renewal.csr)
+    proven_key(renewal.version, &renewal.csr)
 }

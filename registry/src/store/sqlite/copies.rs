@@ -8,7 +8,7 @@ use crate::store::StorageError;
 use rusqlite::Connection;
 use std::path::Path;
 
-/// See [`crate::store::copy`].
+/// Copies a database as [`crate::store::copy`] describes.
 pub(in crate::store) fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
     let (source, target) = (DatabasePath::new(from), DatabasePath::new(to));
     let text = to
@@ -24,7 +24,7 @@ pub(in crate::store) fn copy(from: &Path, to: &Path) -> Result<(), StorageError>
         .map_err(target.failure("write a copy to it"))
 }
 
-/// See [`crate::store::verify`].
+/// Verifies a database as [`crate::store::verify`] describes.
 pub(in crate::store) fn verify(path: &Path) -> Result<(), StorageError> {
     let database = DatabasePath::new(path);
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;

@@ -39,7 +39,7 @@ pub(super) fn check_integrity(
 }
 
 impl Sqlite {
-    /// See [`crate::store::open`].
+    /// Opens a database as [`crate::store::open`] describes.
     pub(in crate::store) fn open(
         path: &Path,
         length: u8,
