@@ -62,8 +62,19 @@ pub(crate) fn api_error(
     })
 }
 
+/// Logs an error that is the registry's own failure, as its caller only gets 500.
+fn log_failure(error: &ServiceError) {
+    if let ServiceError::Failed(cause) = error {
+        tracing::error!(
+            error = %Chain(cause.as_ref()),
+            "a request failed; its caller gets 500, and nothing of it is stored"
+        );
+    }
+}
+
 impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
+        log_failure(&error);
         let (status, title, field) = match &error {
             ServiceError::Version { .. } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -90,8 +101,7 @@ impl From<ServiceError> for ApiError {
                 "certificate request rejected",
                 Some("csr"),
             ),
-            ServiceError::KeyRejected => (StatusCode::CONFLICT, "key rejected", Some("csr")),
-            ServiceError::KeyChangedAfterExpiry => {
+            ServiceError::KeyRejected | ServiceError::KeyChangedAfterExpiry => {
                 (StatusCode::CONFLICT, "key rejected", Some("csr"))
             }
             ServiceError::NoPrefixLeft => {
@@ -117,14 +127,11 @@ impl From<ServiceError> for ApiError {
             ),
             ServiceError::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
             ServiceError::NodesNotReady { .. } => (StatusCode::CONFLICT, "nodes not ready", None),
-            ServiceError::Failed(error) => {
-                tracing::error!(error = %Chain(error.as_ref()), "a request failed; its caller gets 500, and nothing of it is stored");
-                (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the registry failed",
-                    None,
-                )
-            }
+            ServiceError::Failed(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the registry failed",
+                None,
+            ),
         };
         api_error(status, title, error.to_string(), field)
     }
