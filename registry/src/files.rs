@@ -1,4 +1,5 @@
-//! Makes a registry's folders and files, so that nobody else can read them and none is half written.
+//! Creates, reads and replaces the files and folders of a registry. Other users cannot read them, and a file is
+//! replaced as a whole or not at all.
 
 use std::{
     fs, io,
@@ -8,43 +9,44 @@ use std::{
 };
 use wire::errors::ignore_not_found;
 
-/// A file or folder of the registry that cannot be used.
+/// The reason why a file or folder of the registry cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The file is not there.
+    /// The file does not exist.
     #[error("{} is missing: restore it from a backup of its folder", path.display())]
     Missing {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// The system refused.
+    /// The system reported an error.
     #[error("cannot {what} {}", path.display())]
     Io {
         /// The action that was tried.
         what: &'static str,
-        /// The file or folder.
+        /// The path of the file or folder.
         path: PathBuf,
         /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The content is not what it should be.
-    #[error("{}: {why}", path.display())]
+    /// The content of the file is not valid.
+    #[error("{} is not valid: {why}", path.display())]
     Bad {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong, in words.
+        /// The fault, in words.
         why: String,
     },
 }
 
 impl FileError {
-    /// Returns whether the caller lacks the rights.
+    /// Returns whether the user lacks the permission to use the file.
     pub fn is_permission(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 
+/// Returns a function that turns an error of the system into the error that `what` failed on `path`.
 pub(crate) fn io_error<'a>(
     what: &'static str,
     path: &'a Path,
@@ -56,9 +58,9 @@ pub(crate) fn io_error<'a>(
     }
 }
 
-/// Makes a folder with its parents; the last is 0700, those above keep the usual rights.
+/// Creates a folder with mode 0700, and its missing parents with mode 0755.
 pub(crate) fn private_folder(path: &Path) -> Result<(), FileError> {
-    let failed = io_error("make the folder", path);
+    let failed = io_error("create the folder", path);
     if let Some(parent) = path.parent() {
         fs::DirBuilder::new()
             .recursive(true)
@@ -74,7 +76,7 @@ pub(crate) fn private_folder(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Writes a new file, 0600, down to the disk.
+/// Writes a new file with mode 0600, and waits until it is on disk.
 pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), FileError> {
     let failed = io_error("write", path);
     let mut file = fs::OpenOptions::new()
@@ -88,6 +90,7 @@ pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), FileError> {
         .map_err(&failed)
 }
 
+/// Reads a file as text.
 pub(crate) fn read(path: &Path) -> Result<String, FileError> {
     fs::read_to_string(path).map_err(|source| {
         let path = path.to_owned();
@@ -100,7 +103,7 @@ pub(crate) fn read(path: &Path) -> Result<String, FileError> {
     })
 }
 
-/// Puts a file, 0600, in another's place, all at once and down to the disk.
+/// Replaces a file as a whole by one with mode 0600, and waits until it is on disk.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
     let failed = io_error("write", path);
     let draft = path.with_added_extension("new");
@@ -113,17 +116,17 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
         .map_err(&failed)
 }
 
-/// Removes a file; one that is not there is as good as removed.
+/// Removes a file if it exists.
 pub(crate) fn remove_file_if_exists(path: &Path) -> Result<(), FileError> {
     ignore_not_found(fs::remove_file(path)).map_err(io_error("remove", path))
 }
 
-/// Removes a folder with its content; one that is not there is as good as removed.
+/// Removes a folder with its content if it exists.
 pub(crate) fn remove_folder_if_exists(path: &Path) -> Result<(), FileError> {
     ignore_not_found(fs::remove_dir_all(path)).map_err(io_error("remove", path))
 }
 
-/// Renames a file where it exists.
+/// Renames a file if it exists.
 pub(crate) fn rename_if_exists(from: &Path, to: &Path) -> Result<(), FileError> {
-    ignore_not_found(fs::rename(from, to)).map_err(io_error("put aside", from))
+    ignore_not_found(fs::rename(from, to)).map_err(io_error("rename", from))
 }

@@ -1,6 +1,9 @@
-//! The settings of a registry (`registry.json`), and where its files lie.
+//! The settings of a registry (`registry.json`), and the paths of its files.
 
-use crate::files::{self, FileError, read};
+use crate::{
+    clock::UnixSeconds,
+    files::{self, FileError, read},
+};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use wire::invitation::RegistryAddress;
@@ -8,11 +11,11 @@ use wire::invitation::RegistryAddress;
 /// The folders and paths of a registry's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryPaths {
-    /// Keys, certificates, settings; 0700.
+    /// The folder of keys, certificates and settings, with mode 0700.
     pub config_dir: PathBuf,
-    /// The database; 0700.
+    /// The folder of the database, with mode 0700.
     pub state_dir: PathBuf,
-    /// The socket of the administration; its folder is 0700.
+    /// The operator's socket, in a folder with mode 0700.
     pub admin_socket: PathBuf,
 }
 
@@ -20,61 +23,61 @@ pub struct RegistryPaths {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The version of the file: 1.
+    /// The version of the file's format: 1.
     pub version: u32,
-    /// The registry's `HOST:PORT`, as invitations state it.
+    /// The `HOST:PORT` at which nodes reach the registry, as invitations contain it.
     pub address: String,
-    /// Bits of the prefixes handed out, 1..=32.
+    /// The usual length of a node's prefix in bits, 1 to 32.
     pub prefix_length: u8,
-    /// How long a node's certificate is good, in seconds.
+    /// The lifetime of a node's certificate, in seconds.
     pub certificate_life_s: i64,
     /// The lifetime of an announcement, in seconds.
     pub announcement_ttl_s: i64,
-    /// How long after its end a certificate can still be renewed with the same key, and its prefix
-    /// is nobody else's, in seconds.
-    #[serde(default = "month")]
+    /// The grace period in seconds: after it expired, a certificate can be renewed for so long with the same key, and
+    /// its prefix is not allocated to another node.
+    #[serde(default = "default_grace_s")]
     pub grace_s: i64,
     /// The version of the CA that signs.
-    #[serde(default = "first")]
+    #[serde(default = "first_ca_version")]
     pub authority: u32,
-    /// The version of another CA that is trusted during a change.
+    /// The version of the staged or the retiring CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_authority: Option<u32>,
-    /// The revoked CAs below the root, as in the list of revocations.
+    /// The revoked CAs below the root, which the list of revocations contains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<RevokedCa>,
 }
 
-/// A CA below the root that is good no more.
+/// A revoked CA below the root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevokedCa {
-    /// Its certificate's serial number, lower-case hex without leading zeros.
+    /// The serial number of its certificate, in lower-case hex without leading zeros.
     pub serial: String,
-    /// The time at which it would have expired, in seconds since 1970.
-    pub until_s: i64,
+    /// The moment at which its certificate expires; then it is dropped from the list.
+    #[serde(rename = "until_s")]
+    pub until: UnixSeconds,
 }
 
 impl Settings {
-    /// Returns the serial numbers of revoked CAs.
+    /// Returns the serial numbers of the revoked CAs.
     pub(crate) fn revoked_ca_serials(&self) -> Vec<String> {
         self.revoked.iter().map(|ca| ca.serial.clone()).collect()
     }
 }
 
-/// The default grace: 30 days.
-pub fn month() -> i64 {
+fn default_grace_s() -> i64 {
     30 * 86_400
 }
 
-fn first() -> u32 {
+fn first_ca_version() -> u32 {
     1
 }
 
-/// Puts settings in the place of those on the disk, all at once.
+/// Replaces the settings on disk.
 ///
 /// # Errors
-/// They could not be written.
+/// The file could not be written.
 pub(crate) fn replace(paths: &RegistryPaths, settings: &Settings) -> Result<(), FileError> {
     let path = paths.config_dir.join(FILE);
     let text = json(settings).map_err(|error| FileError::Bad {
@@ -84,9 +87,10 @@ pub(crate) fn replace(paths: &RegistryPaths, settings: &Settings) -> Result<(), 
     files::replace(&path, &text)
 }
 
-/// The settings' name.
+/// The name of the settings' file.
 pub(crate) const FILE: &str = "registry.json";
 
+/// Parses the address in the settings.
 pub(crate) fn address_of(
     paths: &RegistryPaths,
     settings: &Settings,
@@ -124,7 +128,7 @@ pub(crate) fn read_settings(paths: &RegistryPaths) -> Result<Settings, FileError
     }
     if settings.certificate_life_s < 1 || settings.announcement_ttl_s < 1 || settings.grace_s < 0 {
         return Err(bad(
-            "certificate_life_s and announcement_ttl_s must be 1 and more, grace_s 0".into(),
+            "certificate_life_s and announcement_ttl_s must be 1 or more, grace_s 0 or more".into(),
         ));
     }
     if settings.authority < 1 {
@@ -133,7 +137,7 @@ pub(crate) fn read_settings(paths: &RegistryPaths) -> Result<Settings, FileError
     Ok(settings)
 }
 
-/// A value as it is written to a file or to the database.
+/// Formats a value for a file or for the database.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
     serde_json::to_string_pretty(value)
 }

@@ -1,5 +1,4 @@
-//! Makes each call as each kind of caller, from the table that the routers are built from; and each kind of
-//! renewal.
+//! Makes each call of the table as each kind of caller, and renews certificates of each age.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -17,59 +16,59 @@ use std::{
 use support::{GRACE_S, Identity, LIFE_S, Registry, key, request};
 use wire::registry::{Problem, Renewal, Renewed, VERSION};
 
-/// Whom a call may come from.
+/// The kinds of callers over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Caller {
     Nobody,
     Member,
-    /// Its certificate is over, but within the grace.
-    Late,
-    /// Its certificate is over for longer than the grace.
-    Gone,
+    /// A node whose certificate has expired within the grace period.
+    Expired,
+    /// A node whose certificate expired before the grace period.
+    ExpiredBeforeGrace,
     Revoked,
-    /// Another network's member.
-    Foreigner,
-    /// Nobody, with the headers that a proxy sets for an operator.
-    ForgedProxy,
+    /// A member of another network.
+    MemberOfOther,
+    /// A caller without a certificate that sends the headers by which a proxy marks an operator.
+    ForgedProxyHeaders,
 }
 
 const CALLERS: [Caller; 7] = [
     Caller::Nobody,
     Caller::Member,
-    Caller::Late,
-    Caller::Gone,
+    Caller::Expired,
+    Caller::ExpiredBeforeGrace,
     Caller::Revoked,
-    Caller::Foreigner,
-    Caller::ForgedProxy,
+    Caller::MemberOfOther,
+    Caller::ForgedProxyHeaders,
 ];
 
-/// Whether a caller over TLS is let in to a call; the body is none that does anything.
-fn let_in(call: Call, caller: Caller) -> bool {
+/// Returns whether a caller over TLS may make a call.
+fn is_let_in(call: Call, caller: Caller) -> bool {
     match (call.allowed_caller(), caller) {
-        (AllowedCaller::Anybody, Caller::Foreigner) => false,
+        (AllowedCaller::Anybody, Caller::MemberOfOther) => false,
         (AllowedCaller::Anybody, _) => true,
         (AllowedCaller::Member | AllowedCaller::Renewer, Caller::Member)
-        | (AllowedCaller::Renewer, Caller::Late) => true,
+        | (AllowedCaller::Renewer, Caller::Expired) => true,
         (AllowedCaller::Member | AllowedCaller::Renewer | AllowedCaller::Operator, _) => false,
     }
 }
 
-struct Cast {
+struct Callers {
     registry: Registry,
     other: Registry,
     member: Identity,
-    late: Identity,
-    gone: Identity,
+    expired: Identity,
+    expired_before_grace: Identity,
     revoked: Identity,
-    foreigner: Identity,
+    member_of_other: Identity,
 }
 
-impl Cast {
+impl Callers {
     fn new() -> Self {
         let (registry, other) = (Registry::start(), Registry::start());
-        let gone = registry.member();
+        let expired_before_grace = registry.member();
         registry.pass(GRACE_S);
-        let late = registry.member();
+        let expired = registry.member();
         registry.pass(LIFE_S + 60);
         let (member, revoked) = (registry.member(), registry.member());
         let ask = RevokeRequest {
@@ -77,39 +76,39 @@ impl Cast {
         };
         let _: RevokedNode = registry.order("POST", "/v1/revocations", &ask);
         other.pass(GRACE_S + LIFE_S + 60);
-        let foreigner = other.member();
+        let member_of_other = other.member();
         Self {
             registry,
             other,
             member,
-            late,
-            gone,
+            expired,
+            expired_before_grace,
             revoked,
-            foreigner,
+            member_of_other,
         }
     }
 
-    /// The status of a call; `None` where TLS ends before there is one.
+    /// Makes a call with an empty document and returns its status; `None` if TLS rejects the caller.
     fn status(&self, call: Call, caller: Caller) -> Option<u16> {
         let (method, path) = call.route();
         let headers = match caller {
-            Caller::ForgedProxy => {
+            Caller::ForgedProxyHeaders => {
                 "x-forwarded-for: 127.0.0.1\r\nforwarded: for=127.0.0.1\r\nx-real-ip: ::1\r\nx-ssl-client-verify: SUCCESS\r\n"
             }
             Caller::Nobody
             | Caller::Member
-            | Caller::Late
-            | Caller::Gone
+            | Caller::Expired
+            | Caller::ExpiredBeforeGrace
             | Caller::Revoked
-            | Caller::Foreigner => "",
+            | Caller::MemberOfOther => "",
         };
         let identity = match caller {
-            Caller::Nobody | Caller::ForgedProxy => None,
+            Caller::Nobody | Caller::ForgedProxyHeaders => None,
             Caller::Member => Some(&self.member),
-            Caller::Late => Some(&self.late),
-            Caller::Gone => Some(&self.gone),
+            Caller::Expired => Some(&self.expired),
+            Caller::ExpiredBeforeGrace => Some(&self.expired_before_grace),
             Caller::Revoked => Some(&self.revoked),
-            Caller::Foreigner => Some(&self.foreigner),
+            Caller::MemberOfOther => Some(&self.member_of_other),
         };
         self.registry
             .try_call(identity, method.as_str(), path, headers, "{}")
@@ -118,23 +117,23 @@ impl Cast {
 }
 
 #[test]
-fn each_call_lets_in_whom_it_is_for_and_nobody_else() {
-    let cast = Cast::new();
+fn each_call_accepts_its_kind_of_caller_and_no_other() {
+    let cast = Callers::new();
     let mut cells = 0;
     for call in Call::ALL {
         for caller in CALLERS {
             let status = cast.status(call, caller);
-            // The empty document is no good one: who is let in is told so, and who is not is told that.
-            let good = match (let_in(call, caller), status) {
+            // The empty document is malformed, which only an accepted caller learns from the answer.
+            let is_expected = match (is_let_in(call, caller), status) {
                 (true, Some(200 | 400)) => true,
-                (false, None) => caller == Caller::Foreigner,
+                (false, None) => caller == Caller::MemberOfOther,
                 (false, Some(status)) if call.allowed_caller() == AllowedCaller::Operator => {
                     matches!(status, 404 | 405)
                 }
                 (false, Some(status)) => matches!(status, 401 | 403),
                 (true, _) => false,
             };
-            assert!(good, "{call:?} by {caller:?}: {status:?}");
+            assert!(is_expected, "{call:?} by {caller:?}: {status:?}");
             cells += 1;
         }
     }
@@ -143,7 +142,7 @@ fn each_call_lets_in_whom_it_is_for_and_nobody_else() {
 }
 
 #[test]
-fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
+fn only_root_and_the_registry_s_user_may_make_the_operator_s_calls() {
     let registry = Registry::start();
     for call in Call::ALL
         .into_iter()
@@ -156,17 +155,17 @@ fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
             path,
             Some(&serde_json::json!({})),
         );
-        let good = match &asked {
+        let is_expected = match &asked {
             Ok(_) => true,
             Err(admin::AdminError::Rejected { title, .. }) => title == "not the document expected",
             Err(_) => false,
         };
-        assert!(good, "{call:?}: {:?}", asked.err());
+        assert!(is_expected, "{call:?}: {:?}", asked.err());
     }
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    // A stranger who can reach the socket, since somebody opened its folder, is known by his uid.
+    // The uid of the peer decides, even if the permissions of the socket and its folders are opened.
     let open = |path: &std::path::Path| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
     };
@@ -176,17 +175,17 @@ fn the_operator_s_calls_are_for_root_and_the_registry_s_user_alone() {
                s.sendall(b'GET /v1/nodes HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n')\nprint(s.recv(64))";
     #[expect(
         clippy::disallowed_methods,
-        reason = "a stranger is another process, of another user"
+        reason = "only another process can have another uid"
     )]
-    let told = std::process::Command::new("python3")
+    let output = std::process::Command::new("python3")
         .args(["-c", ask])
         .arg(&socket)
         .uid(65_534)
         .gid(65_534)
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(told.contains("HTTP/1.1 403"), "{told}");
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.contains("HTTP/1.1 403"), "{output}");
     let mut own = UnixStream::connect(&socket).unwrap();
     own.write_all(b"GET /v1/nodes HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .unwrap();
@@ -206,7 +205,8 @@ fn renew(registry: &Registry, identity: &Identity, key: &KeyPair) -> (u16, Strin
         .unwrap()
 }
 
-/// Renews at `age_s` of a certificate's life, with its own key or a new one, after it was revoked or not.
+/// Renews a certificate `age_s` seconds after it was issued, with its own key or a new one, revoked or not, and compares
+/// the status.
 #[track_caller]
 fn check(age_s: i64, own_key: bool, revoked: bool, expected: u16) {
     let registry = Registry::start();
@@ -231,14 +231,14 @@ fn check(age_s: i64, own_key: bool, revoked: bool, expected: u16) {
 }
 
 #[test]
-fn a_certificate_is_renewed_in_its_time_by_its_owner() {
+fn whether_a_certificate_is_renewed_depends_on_its_age_and_key() {
     let third = LIFE_S * 2 / 3;
     for (age_s, own_key, new_key) in [
         (1, 409, 409),
         (third - 1, 409, 409),
         (third, 200, 200),
         (LIFE_S - 1, 200, 200),
-        // Over: only with the key that it was for.
+        // An expired certificate is renewed with the same key only.
         (LIFE_S, 200, 409),
         (LIFE_S + GRACE_S - 1, 200, 409),
         (LIFE_S + GRACE_S, 403, 403),
@@ -252,7 +252,7 @@ fn a_certificate_is_renewed_in_its_time_by_its_owner() {
 }
 
 #[test]
-fn who_lost_the_answer_gets_the_same_certificate_again_and_nobody_gets_many() {
+fn a_repeated_renewal_returns_the_same_certificate_and_different_keys_are_limited() {
     let registry = Registry::start();
     let node = registry.member();
     registry.pass(LIFE_S * 2 / 3);
@@ -277,7 +277,7 @@ fn who_lost_the_answer_gets_the_same_certificate_again_and_nobody_gets_many() {
 }
 
 #[test]
-fn a_key_of_another_node_is_never_certified_twice() {
+fn a_renewal_with_the_key_of_another_node_is_rejected() {
     let registry = Registry::start();
     let (node, other) = (registry.member(), registry.member());
     registry.pass(LIFE_S * 2 / 3);

@@ -1,4 +1,4 @@
-//! Tries to get more out of a real registry than an invitation gives.
+//! Tries to get more from a real registry than an invitation allows.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -16,7 +16,7 @@ use wire::{
 };
 use x509_parser::{extensions::GeneralName, pem::parse_x509_pem};
 
-/// Whether a certificate says exactly what the registry decided: prefix, address, use, this key.
+/// Checks that a certificate contains exactly what the registry decided: prefix, address, key usage, and this key.
 #[track_caller]
 fn check(claimed: &Claimed, key: &KeyPair) {
     let (_, pem) = parse_x509_pem(claimed.certificate.as_bytes()).unwrap();
@@ -56,7 +56,7 @@ fn claim(registry: &Registry, requested_properties: &CertificateParams) -> (Clai
 }
 
 #[test]
-fn of_fifty_claims_at_once_with_one_token_exactly_one_gets_a_certificate() {
+fn of_fifty_simultaneous_claims_with_one_token_exactly_one_gets_a_certificate() {
     let registry = Registry::start();
     let token = token_text(&registry.invite(60).token);
     let requests: Vec<String> = (0..50)
@@ -87,7 +87,7 @@ fn of_fifty_claims_at_once_with_one_token_exactly_one_gets_a_certificate() {
 }
 
 #[test]
-fn a_request_s_wishes_are_not_heard() {
+fn names_and_extensions_in_a_request_are_ignored() {
     let registry = Registry::start();
     let mut requested_properties = CertificateParams::new(["registry.example".to_owned()]).unwrap();
     requested_properties.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -134,7 +134,7 @@ fn unknown_used_expired_and_malformed_tokens_get_the_same_answer() {
 }
 
 #[test]
-fn who_guesses_is_slowed_down_and_a_minute_later_let_in() {
+fn after_five_failed_claims_further_ones_are_rejected_for_a_minute() {
     let registry = Registry::start();
     let good = token_text(&registry.invite(3600).token);
     let csr = request(&CertificateParams::default(), &key());
@@ -147,7 +147,7 @@ fn who_guesses_is_slowed_down_and_a_minute_later_let_in() {
 }
 
 #[test]
-fn a_bad_request_is_refused_by_the_name_of_its_field_and_spends_nothing() {
+fn a_rejected_request_names_the_field_and_does_not_use_up_the_token() {
     let registry = Registry::start();
     let token = token_text(&registry.invite(60).token);
     let (status, body) = registry.claim(&token, "no request");
@@ -176,16 +176,16 @@ fn a_bad_request_is_refused_by_the_name_of_its_field_and_spends_nothing() {
 }
 
 #[test]
-fn one_key_gets_one_certificate_and_none_once_it_was_revoked() {
+fn a_key_has_one_certificate_and_none_after_it_was_revoked() {
     let registry = Registry::start();
     let node = registry.member();
-    let again = || {
+    let claim_with_same_key = || {
         let token = token_text(&registry.invite(60).token);
         registry
             .claim(&token, &request(&CertificateParams::default(), &node.key))
             .0
     };
-    assert_eq!(again(), 409);
+    assert_eq!(claim_with_same_key(), 409);
     let ask = RevokeRequest {
         node: node.claimed.prefix.to_string(),
     };
@@ -198,11 +198,11 @@ fn one_key_gets_one_certificate_and_none_once_it_was_revoked() {
     .unwrap();
     assert_eq!(done.certificates, 1);
     registry.pass(2 * LIFE_S);
-    assert_eq!(again(), 409);
+    assert_eq!(claim_with_same_key(), 409);
 }
 
 #[test]
-fn a_certificate_is_renewed_in_the_last_third_of_its_life_and_for_its_owner_alone() {
+fn a_certificate_is_renewed_in_the_last_third_of_its_life_for_its_owner_only() {
     let registry = Registry::start();
     let (mut node, other) = (registry.member(), registry.member());
     let renew = |identity: &support::Identity, key: &KeyPair| {
@@ -219,7 +219,7 @@ fn a_certificate_is_renewed_in_the_last_third_of_its_life_and_for_its_owner_alon
     };
     assert_eq!(renew(&node, &node.key).0, 409, "too early");
     registry.pass(LIFE_S * 2 / 3 + 1);
-    assert_eq!(renew(&node, &other.key).0, 409, "another's key");
+    assert_eq!(renew(&node, &other.key).0, 409, "the key of another node");
     for new_key in [None, Some(key())] {
         let new_key =
             new_key.unwrap_or_else(|| KeyPair::from_pem(&node.key.serialize_pem()).unwrap());

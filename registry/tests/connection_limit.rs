@@ -1,4 +1,4 @@
-//! Holds as many connections as one address may have, and looks who is served meanwhile.
+//! Opens as many connections as one address may have, and checks which others are served meanwhile.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -12,56 +12,62 @@ use std::{
 };
 use support::Registry;
 
-/// What one address may have here.
-const SHARE: usize = 8;
+/// Largest number of connections from one address to this registry.
+const MAX_CONNECTIONS: usize = 8;
 
-/// A TCP connection that comes from another address of this machine.
+/// Connects from another address of this machine.
 fn from(address: [u8; 4], registry: &Registry) -> TcpStream {
     let [a, b, c, d] = address;
-    let line = socket(
+    let tcp = socket(
         AddressFamily::Inet,
         SockType::Stream,
         SockFlag::SOCK_CLOEXEC,
         None,
     )
     .unwrap();
-    bind(line.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
+    bind(tcp.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
     connect(
-        line.as_raw_fd(),
+        tcp.as_raw_fd(),
         &SockaddrIn::new(127, 0, 0, 1, registry.address.port()),
     )
     .unwrap();
-    TcpStream::from(line)
+    TcpStream::from(tcp)
 }
 
-/// Whether who comes from `address` gets an answer to a call; its connection.
-fn is_served(registry: &Registry, address: [u8; 4]) -> Option<impl Read + Write> {
+/// Makes a call from `address`; returns the connection, which stays open, if there is an answer.
+fn try_call_from(registry: &Registry, address: [u8; 4]) -> Option<impl Read + Write> {
     let ca = support::read(&registry.paths.config_dir.join("ca.crt"));
     let mut tls = registry.connect_on(from(address, registry), None, &ca);
     tls.write_all(b"GET /v1/network HTTP/1.1\r\nhost: registry\r\n\r\n")
         .ok()?;
     let mut begin = [0; 12];
     tls.read_exact(&mut begin).ok()?;
-    assert_eq!(&begin, b"HTTP/1.1 401", "nobody has no certificate");
+    assert_eq!(
+        &begin, b"HTTP/1.1 401",
+        "a call without a certificate must be rejected with 401"
+    );
     Some(tls)
 }
 
 #[test]
-fn one_address_takes_its_share_of_connections_and_no_more() {
-    let registry = Registry::with_share(SHARE);
-    let mut held: Vec<_> = (0..SHARE)
-        .map(|_| is_served(&registry, [127, 0, 0, 2]).unwrap())
+fn one_address_has_as_many_connections_as_the_limit_allows() {
+    let registry = Registry::with_max_connections(MAX_CONNECTIONS);
+    let mut connections: Vec<_> = (0..MAX_CONNECTIONS)
+        .map(|_| try_call_from(&registry, [127, 0, 0, 2]).unwrap())
         .collect();
     assert!(
-        is_served(&registry, [127, 0, 0, 2]).is_none(),
-        "one more than its share"
+        try_call_from(&registry, [127, 0, 0, 2]).is_none(),
+        "a connection above the limit is served"
     );
     assert!(
-        is_served(&registry, [127, 0, 0, 3]).is_some(),
-        "another address"
+        try_call_from(&registry, [127, 0, 0, 3]).is_some(),
+        "another address is not served"
     );
-    // Whoever leaves makes room.
-    held.clear();
-    let again = (0..1_000).find_map(|_| is_served(&registry, [127, 0, 0, 2]));
-    assert!(again.is_some(), "after all others have left");
+    // The registry notices closed connections after a moment.
+    connections.clear();
+    let connection = (0..1_000).find_map(|_| try_call_from(&registry, [127, 0, 0, 2]));
+    assert!(
+        connection.is_some(),
+        "no connection is served after all others have closed"
+    );
 }

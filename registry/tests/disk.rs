@@ -1,5 +1,5 @@
-//! Gives a real registry a disk that is full and a database with a wrong byte: what it answered is recorded, and
-//! nothing is given twice.
+//! Runs a real registry on a full disk, and on a database with a flipped bit: each certificate that it sent is recorded,
+//! and no prefix or serial number is used twice.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -20,8 +20,8 @@ use std::{
 use support::{Registry, issued, key, request};
 use wire::{invitation::token_text, registry::Claimed};
 
-/// A disk in memory, of `size` such as `1m`, at `path`; or another size for the one that is there.
-fn disk(path: &Path, size: &str, flags: MsFlags) {
+/// Mounts a tmpfs of `size`, such as `1m`, at `path`, or resizes the one that is mounted there.
+fn mount_tmpfs(path: &Path, size: &str, flags: MsFlags) {
     let options = format!("size={size},mode=700");
     mount(
         Some("disk"),
@@ -33,8 +33,9 @@ fn disk(path: &Path, size: &str, flags: MsFlags) {
     .unwrap();
 }
 
-/// Whether this thread, and those that it starts, has mounts of its own.
-fn own_mounts() -> bool {
+/// Gives this thread, and those that it starts, a mount namespace of its own; returns false if the test must be
+/// skipped because it does not run as root.
+fn unshare_mounts() -> bool {
     if !nix::unistd::geteuid().is_root() {
         assert_eq!(
             env::var("WARREN_WITHOUT_ROOT").as_deref(),
@@ -60,35 +61,35 @@ fn own_mounts() -> bool {
     true
 }
 
-/// Serial numbers of certificates in PEM; fails where there are two of one.
+/// Returns the serial numbers of certificates in PEM, and fails if one occurs twice.
 #[track_caller]
 fn serials<'a>(certificates: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for pem in certificates {
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
         let serial = pem.parse_x509().unwrap().raw_serial_as_string();
-        assert!(all.insert(serial), "a serial number was given twice");
+        assert!(all.insert(serial), "a serial number was used twice");
     }
     all
 }
 
-/// A claim with a new key and this token.
+/// Makes a claim with a new key and this token.
 fn claim(registry: &Registry, token: &str) -> (u16, String) {
     registry.claim(token, &request(&CertificateParams::default(), &key()))
 }
 
 #[test]
-fn on_a_full_disk_nothing_is_issued_that_is_not_recorded_and_with_room_it_goes_on() {
-    if !own_mounts() {
+fn on_a_full_disk_each_issued_certificate_is_recorded_and_with_free_space_claims_succeed() {
+    if !unshare_mounts() {
         return;
     }
-    let mut registry = Registry::with_state(|state| disk(state, "1m", MsFlags::empty()));
+    let mut registry = Registry::with_state_dir(|state| mount_tmpfs(state, "1m", MsFlags::empty()));
     let state = registry.paths.state_dir.clone();
     let (mut answered, mut refused) = (Vec::new(), Vec::new());
     let tokens: Vec<String> = (0..40)
         .map(|_| token_text(&registry.invite(86_400).token))
         .collect();
-    // Somebody else fills the disk.
+    // Another file fills the disk.
     let filled = fs::File::create(state.join("others")).and_then(|mut file| {
         loop {
             file.write_all(&[0; 4096])?;
@@ -111,45 +112,49 @@ fn on_a_full_disk_nothing_is_issued_that_is_not_recorded_and_with_room_it_goes_o
         refused.len(),
         tokens.len()
     );
-    let ends = |registry: &Registry, answered: &[Claimed]| {
-        let told = serials(answered.iter().map(|claimed| claimed.certificate.as_str()));
+    let check_answered = |registry: &Registry, answered: &[Claimed]| {
+        let answered_serials = serials(answered.iter().map(|claimed| claimed.certificate.as_str()));
         let all = issued(&registry.paths);
         assert!(
-            told.is_subset(&serials(all.iter().map(String::as_str))),
-            "issued, and not recorded"
+            answered_serials.is_subset(&serials(all.iter().map(String::as_str))),
+            "a certificate was issued and not recorded"
         );
         let prefixes: BTreeSet<_> = answered.iter().map(|claimed| claimed.prefix).collect();
-        assert_eq!(prefixes.len(), answered.len(), "a prefix was given twice");
+        assert_eq!(
+            prefixes.len(),
+            answered.len(),
+            "a prefix was allocated twice"
+        );
     };
-    ends(&registry, &answered);
-    // With room again, the same invitations are good: none was spent.
-    disk(&state, "64m", MsFlags::MS_REMOUNT);
+    check_answered(&registry, &answered);
+    // With free space, the same tokens are accepted: the failed claims did not use them up.
+    mount_tmpfs(&state, "64m", MsFlags::MS_REMOUNT);
     for token in refused {
         let (status, body) = claim(&registry, token);
         assert_eq!(status, 200, "{body}");
         answered.push(serde_json::from_str(&body).unwrap());
     }
-    ends(&registry, &answered);
+    check_answered(&registry, &answered);
     registry.restart();
-    ends(&registry, &answered);
+    check_answered(&registry, &answered);
     assert_eq!(issued(&registry.paths).len(), tokens.len());
 }
 
 #[test]
-fn with_a_wrong_byte_in_its_database_a_registry_gives_nothing_twice_or_does_not_start() {
+fn with_a_flipped_bit_in_its_database_a_registry_uses_nothing_twice_or_does_not_start() {
     let mut registry = Registry::start();
     let tokens: Vec<String> = (0..60)
         .map(|_| token_text(&registry.invite(86_400).token))
         .collect();
-    let given: Vec<Claimed> = (0..40).map(|_| registry.member().claimed).collect();
-    let owned: BTreeSet<_> = given.iter().map(|claimed| claimed.prefix).collect();
+    let claimed: Vec<Claimed> = (0..40).map(|_| registry.member().claimed).collect();
+    let owned: BTreeSet<_> = claimed.iter().map(|claimed| claimed.prefix).collect();
     registry.stop();
     let path = registry.paths.state_dir.join("registry.sqlite");
-    let whole = fs::read(&path).unwrap();
+    let intact = fs::read(&path).unwrap();
     let mut random = fastrand::Rng::with_seed(35);
     let (mut refused, mut served) = (0, 0);
     for token in &tokens {
-        let mut bytes = whole.clone();
+        let mut bytes = intact.clone();
         let at = random.usize(..bytes.len());
         bytes[at] ^= 1 << random.u8(..8);
         for name in ["registry.sqlite-wal", "registry.sqlite-shm"] {
@@ -167,7 +172,7 @@ fn with_a_wrong_byte_in_its_database_a_registry_gives_nothing_twice_or_does_not_
             let claimed: Claimed = serde_json::from_str(&body).unwrap();
             assert!(
                 !owned.contains(&claimed.prefix),
-                "byte {at}: {} was given twice",
+                "byte {at}: {} was allocated twice",
                 claimed.prefix
             );
         } else {
@@ -184,7 +189,7 @@ fn with_a_wrong_byte_in_its_database_a_registry_gives_nothing_twice_or_does_not_
             assert_eq!(
                 serials.len(),
                 listed.nodes.len(),
-                "byte {at}: a serial number was given twice"
+                "byte {at}: a serial number was used twice"
             );
         }
         registry.stop();

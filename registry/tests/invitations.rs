@@ -1,4 +1,4 @@
-//! Lets people in by invitations with requested_properties, with several uses, and by one that everybody knows.
+//! Joins by invitations with properties, with several uses, and by a published one.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -10,7 +10,7 @@ use support::{Registry, ask, check, claim_with, joined, key, request};
 use wire::invitation::{Invitation, token_text};
 
 #[test]
-fn an_invitation_gives_what_was_asked_for() {
+fn an_invitation_fixes_the_length_the_prefix_and_the_name() {
     let registry = Registry::start();
     let invite = InviteRequest {
         ttl_s: 60,
@@ -85,7 +85,7 @@ fn an_invitation_with_a_value_out_of_range_is_rejected() {
 }
 
 #[test]
-fn an_invitation_is_good_as_often_as_it_says() {
+fn an_invitation_is_accepted_as_often_as_its_uses_allow() {
     let registry = Registry::start();
     let ask = InviteRequest {
         ttl_s: 60,
@@ -105,8 +105,7 @@ fn an_invitation_is_good_as_often_as_it_says() {
 }
 
 #[test]
-fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holder_of_another_is_let_in()
- {
+fn three_nodes_from_one_network_join_by_a_published_invitation_and_others_by_their_own() {
     let registry = Registry::start();
     let ask = InviteRequest {
         ttl_s: 60,
@@ -121,9 +120,9 @@ fn three_strangers_from_one_network_join_by_a_published_invitation_and_the_holde
     for _ in 0..3 {
         assert_eq!(joined(&claim()).prefix.length(), 24);
     }
-    let (status, said) = claim();
-    assert_eq!(status, 429, "{said}");
-    assert!(said.contains("public invitation"), "{said}");
+    let (status, body) = claim();
+    assert_eq!(status, 429, "{body}");
+    assert!(body.contains("public invitation"), "{body}");
     joined(&claim_with(
         &registry,
         &InviteRequest {

@@ -1,4 +1,4 @@
-//! Asks a real registry what members may ask, and what strangers may not.
+//! Makes the calls of members to a real registry, as members and as callers without a certificate.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -38,11 +38,11 @@ fn announce(registry: &Registry, identity: &Identity, endpoints: &[&str]) -> Ann
     )
 }
 
-/// Compares whom `who` is told to dial with `expected`: prefix and endpoints, in any order.
+/// Compares the nodes to which `identity` is referred with `expected`: prefixes and endpoints, in any order.
 #[track_caller]
 fn check(registry: &Registry, identity: &Identity, expected: &[(&Identity, &[&str])]) {
-    let told: Bootstrap = registry.ask(identity, "GET", "/v1/bootstrap?count=8", &());
-    let mut told: Vec<(String, Vec<String>)> = told
+    let answer: Bootstrap = registry.ask(identity, "GET", "/v1/bootstrap?count=8", &());
+    let mut answer: Vec<(String, Vec<String>)> = answer
         .nodes
         .iter()
         .map(|node| {
@@ -52,7 +52,7 @@ fn check(registry: &Registry, identity: &Identity, expected: &[(&Identity, &[&st
             )
         })
         .collect();
-    told.sort();
+    answer.sort();
     let expected: Vec<(String, Vec<String>)> = expected
         .iter()
         .map(|(node, endpoints)| {
@@ -62,7 +62,7 @@ fn check(registry: &Registry, identity: &Identity, expected: &[(&Identity, &[&st
             )
         })
         .collect();
-    assert_eq!(told, expected);
+    assert_eq!(answer, expected);
 }
 
 fn revoke(registry: &Registry, node: &Identity) {
@@ -80,7 +80,7 @@ fn revoke(registry: &Registry, node: &Identity) {
 }
 
 #[test]
-fn a_node_is_told_of_the_others_and_never_of_itself() {
+fn a_node_is_referred_to_the_others_and_never_to_itself() {
     let mut registry = Registry::start();
     let (first, second) = (registry.member(), registry.member());
     check(&registry, &first, &[]);
@@ -106,11 +106,11 @@ fn a_node_is_told_of_the_others_and_never_of_itself() {
 }
 
 #[test]
-fn an_announcement_is_forgotten_after_its_time() {
+fn an_announcement_expires() {
     let registry = Registry::start();
     let (first, second) = (registry.member(), registry.member());
-    let told = announce(&registry, &first, &["udp:45.67.0.1:1194"]);
-    assert_eq!(i64::try_from(told.ttl_s).unwrap(), TTL_S);
+    let answer = announce(&registry, &first, &["udp:45.67.0.1:1194"]);
+    assert_eq!(i64::try_from(answer.ttl_s).unwrap(), TTL_S);
     registry.pass(TTL_S - 1);
     check(&registry, &second, &[(&first, &["udp:45.67.0.1:1194"])]);
     registry.pass(1);
@@ -118,7 +118,7 @@ fn an_announcement_is_forgotten_after_its_time() {
 }
 
 #[test]
-fn endpoints_that_nobody_should_dial_are_refused_one_by_one() {
+fn endpoints_that_no_node_should_dial_are_rejected_one_by_one() {
     let registry = Registry::start();
     let (first, second) = (registry.member(), registry.member());
     let bad = [
@@ -127,13 +127,14 @@ fn endpoints_that_nobody_should_dial_are_refused_one_by_one() {
         "udp:[fd12:3456:789a:2::1]:1194",
         "udp:[fe80::1]:1",
     ];
-    let told = announce(
+    let answer = announce(
         &registry,
         &first,
         &[&bad[..], &["udp:45.67.0.1:1194"]].concat(),
     );
     assert_eq!(
-        told.refused
+        answer
+            .refused
             .iter()
             .map(|one| one.endpoint.to_string())
             .collect::<Vec<_>>(),
@@ -143,7 +144,7 @@ fn endpoints_that_nobody_should_dial_are_refused_one_by_one() {
 }
 
 #[test]
-fn no_call_but_the_claim_is_for_strangers() {
+fn calls_of_members_need_a_certificate() {
     let registry = Registry::start();
     for (method, call) in CALLS {
         assert_eq!(registry.call(None, method, call, "{}").0, 401, "{call}");
@@ -151,7 +152,7 @@ fn no_call_but_the_claim_is_for_strangers() {
 }
 
 #[test]
-fn a_revoked_node_is_out_at_once_and_the_signed_list_says_so() {
+fn a_revoked_node_is_rejected_at_once_and_is_in_the_signed_list() {
     let registry = Registry::start();
     let (first, second) = (registry.member(), registry.member());
     announce(&registry, &first, &["udp:45.67.0.1:1194"]);
@@ -198,7 +199,7 @@ fn a_revoked_node_is_out_at_once_and_the_signed_list_says_so() {
 }
 
 #[test]
-fn a_prefix_is_never_given_twice_over_restarts_and_revocations() {
+fn the_prefix_of_a_revoked_node_stays_reserved_after_a_restart() {
     let mut registry = Registry::start();
     let first = registry.member();
     revoke(&registry, &first);
@@ -209,7 +210,7 @@ fn a_prefix_is_never_given_twice_over_restarts_and_revocations() {
 }
 
 #[test]
-fn the_network_s_document_is_signed_and_for_members() {
+fn members_get_the_signed_network_document() {
     let registry = Registry::start();
     let node = registry.member();
     let signed: SignedDocument = registry.ask(&node, "GET", "/v1/network", &());

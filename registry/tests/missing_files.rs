@@ -34,7 +34,7 @@ fn check(registry: &Registry, name: &str) {
 }
 
 #[test]
-fn each_missing_file_is_named_together_with_the_advice_to_restore_it() {
+fn each_missing_file_is_reported_with_the_advice_to_restore_it() {
     let mut registry = Registry::start();
     registry.stop();
     for name in [
@@ -53,7 +53,7 @@ fn each_missing_file_is_named_together_with_the_advice_to_restore_it() {
 }
 
 #[test]
-fn only_where_none_of_its_files_exists_there_is_no_registry() {
+fn a_registry_does_not_exist_if_none_of_its_files_exists() {
     let mut registry = Registry::start();
     registry.stop();
     fs::remove_dir_all(&registry.paths.config_dir).unwrap();

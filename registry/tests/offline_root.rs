@@ -1,4 +1,5 @@
-//! Has a root above the CA of a real registry: what nodes get, and who is believed.
+//! Runs a real registry whose CA has an offline root: what nodes get, which documents and certificates are accepted, and
+//! how the CA is replaced.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -16,8 +17,8 @@ use registry::{
     },
     service::RotationStep,
 };
-use std::{fs, path::Path, sync::atomic::Ordering};
-use support::{Identity, LIFE_S, Registry, START_S, apply, ask, check, key, read, request};
+use std::{fs, path::Path};
+use support::{Identity, LIFE_S, Registry, START, apply, ask, check, key, read, request};
 use wire::{
     chain::{self, IntermediateCa},
     invitation::token_text,
@@ -25,20 +26,20 @@ use wire::{
     signed::{self, SignedDocument},
 };
 
-/// The certificates of a text in PEM.
+/// Returns the certificates of a text in PEM, as DER.
 fn ders(pem: &str) -> Vec<Vec<u8>> {
     chain::read_pem(pem.as_bytes()).unwrap()
 }
 
-/// The CA between that stands behind a chain in PEM; `None`: nobody does.
-fn between(chain: &str, trusted: &str) -> Option<IntermediateCa> {
+/// Verifies a chain in PEM, and returns the CA below the root that issued it; `None` if there is none.
+fn intermediate_ca(chain: &str, trusted: &str) -> Option<IntermediateCa> {
     chain::verify(&ders(chain), &ders(trusted), None)
         .ok()?
         .intermediate
 }
 
 #[test]
-fn a_node_trusts_the_root_alone_and_its_certificate_and_documents_bring_the_ca_between() {
+fn a_node_trusts_the_root_alone_and_its_certificate_and_documents_include_the_ca_below() {
     let registry = Registry::with_offline_root();
     let root = read(&registry.offline_root().join("root.crt"));
     let invitation = registry.invite(60);
@@ -47,7 +48,7 @@ fn a_node_trusts_the_root_alone_and_its_certificate_and_documents_bring_the_ca_b
     assert_eq!(invitation.pin, request::sha256(parsed.public_key().raw));
     let node = registry.member();
     assert_eq!(node.claimed.ca, root);
-    let ca = between(&node.claimed.certificate, &root).unwrap();
+    let ca = intermediate_ca(&node.claimed.certificate, &root).unwrap();
     assert_eq!(
         ders(&node.claimed.certificate)[1],
         ders(&read(&registry.paths.config_dir.join("ca.crt")))[0]
@@ -64,7 +65,7 @@ fn a_node_trusts_the_root_alone_and_its_certificate_and_documents_bring_the_ca_b
     let list: SignedDocument = registry.ask(&node, "GET", "/v1/revocations", &());
     let opened = signed::open(&list, &ders(&root)).unwrap();
     assert_eq!(Revocations::read(&opened.payload).unwrap().version, 1);
-    // The CA between is trusted for the root's sake, and for nothing of its own.
+    // The CA below the root is no trust anchor itself.
     assert!(
         signed::open(
             &list,
@@ -84,12 +85,12 @@ fn a_certificate_below_a_root_is_renewed_with_its_chain() {
         csr: request(&CertificateParams::default(), &node.key),
     };
     let renewed: Renewed = registry.ask(&node, "POST", "/v1/renewals", &renewal);
-    assert!(between(&renewed.certificate, &node.claimed.ca).is_some());
+    assert!(intermediate_ca(&renewed.certificate, &node.claimed.ca).is_some());
     assert_eq!(ders(&renewed.certificate).len(), 2);
 }
 
 #[test]
-fn the_root_s_key_is_in_its_folder_only_and_the_registry_runs_without_it() {
+fn the_key_of_the_root_is_in_its_folder_only_and_the_registry_runs_without_it() {
     let mut registry = Registry::with_offline_root();
     let secret = read(&registry.offline_root().join("root.key"));
     fs::remove_dir_all(registry.offline_root()).unwrap();
@@ -105,22 +106,25 @@ fn the_root_s_key_is_in_its_folder_only_and_the_registry_runs_without_it() {
 }
 
 #[test]
-fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
+fn a_root_is_created_once_and_assigns_serial_numbers_by_time() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("root");
-    let root = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START_S).unwrap();
-    let again = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START_S);
-    assert!(matches!(again, Err(RootError::Exists { .. })));
+    let root = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START).unwrap();
+    let second = OfflineRoot::make(&folder, "fd00:1::/48".parse().unwrap(), START);
+    assert!(matches!(second, Err(RootError::Exists { .. })));
     let proven = request::read(&request(&CertificateParams::default(), &key())).unwrap();
-    let certify = |now_s| root.certify(&proven, now_s).map(|pem| ders(&pem).concat());
+    let certify = |now| root.certify(&proven, now).map(|pem| ders(&pem).concat());
     let number =
-        |der: Vec<u8>| chain::verify_intermediate(&der, &ders(root.pem()), START_S + 10).unwrap();
+        |der: Vec<u8>| chain::verify_intermediate(&der, &ders(root.pem()), START.0 + 10).unwrap();
     let (first, second) = (
-        number(certify(START_S).unwrap()),
-        number(certify(START_S + 1).unwrap()),
+        number(certify(START).unwrap()),
+        number(certify(START.saturating_add_s(1)).unwrap()),
     );
     assert!(first < second, "{first:?} {second:?}");
-    assert!(matches!(certify(START_S - 1), Err(RootError::Clock { .. })));
+    assert!(matches!(
+        certify(START.saturating_sub_s(1)),
+        Err(RootError::Clock { .. })
+    ));
     assert_eq!(OfflineRoot::open(&folder).unwrap().pem(), root.pem());
     fs::remove_file(folder.join("root.key")).unwrap();
     assert!(matches!(
@@ -129,17 +133,17 @@ fn a_root_is_made_once_and_numbers_what_it_certifies_by_time() {
     ));
 }
 
-/// What a root in that folder makes of the registry's next CA.
-fn certified(registry: &Registry, folder: &Path) -> String {
+/// Lets the root in a folder, which is created if it is missing, certify the next CA of the registry.
+fn certify_next_ca(registry: &Registry, folder: &Path) -> String {
     let asked: CaSigningRequest =
         registry.order("POST", "/v1/authority/requests", &NextCaRequest {});
-    let now_s = registry.now_s.load(Ordering::SeqCst);
+    let now = registry.now();
     let root = if OfflineRoot::exists(folder) {
         OfflineRoot::open(folder).unwrap()
     } else {
-        OfflineRoot::make(folder, asked.network, now_s).unwrap()
+        OfflineRoot::make(folder, asked.network, now).unwrap()
     };
-    root.certify(&request::read(&asked.csr).unwrap(), now_s)
+    root.certify(&request::read(&asked.csr).unwrap(), now)
         .unwrap()
         + root.pem()
 }
@@ -147,7 +151,7 @@ fn certified(registry: &Registry, folder: &Path) -> String {
 fn rotate(
     registry: &Registry,
     step: RotationStep,
-    given: Option<String>,
+    certificates: Option<String>,
     force: bool,
 ) -> Result<ChangeResult, AdminError> {
     ask(
@@ -157,7 +161,7 @@ fn rotate(
         &RotateCaRequest {
             step,
             force,
-            certificate: given,
+            certificate: certificates,
         },
     )
 }
@@ -176,8 +180,8 @@ fn opened(registry: &Registry, identity: &Identity, call: &str) -> signed::Opene
     signed::open(&document, &ders(&identity.claimed.ca)).unwrap()
 }
 
-/// What a thief of a CA's key can make: a certificate with a member's serial number, but another key.
-fn forge(node: &Identity, stolen: &str, stolen_ca: &str) -> Identity {
+/// Issues what a thief of a CA's key can issue: a certificate with a member's serial number and another key.
+fn forge_identity(node: &Identity, stolen: &str, stolen_ca: &str) -> Identity {
     let chain = ders(&node.claimed.certificate);
     let (_, parsed) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
     let (mut forged, theirs) = (CertificateParams::default(), key());
@@ -195,10 +199,10 @@ fn forge(node: &Identity, stolen: &str, stolen_ca: &str) -> Identity {
 }
 
 #[test]
-fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
+fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_is_revoked() {
     let mut registry = Registry::with_offline_root();
     let (mut node, mut away) = (registry.member(), registry.member());
-    let first = between(&node.claimed.certificate, &node.claimed.ca).unwrap();
+    let first = intermediate_ca(&node.claimed.certificate, &node.claimed.ca).unwrap();
     let stolen = read(&registry.paths.config_dir.join("ca.key"));
     let stolen_ca = read(&registry.paths.config_dir.join("ca.crt"));
     let invitation = registry.invite(600);
@@ -208,11 +212,11 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
         rotate(&registry, RotationStep::Stage, None, true),
         "step out of order",
     );
-    let given = certified(&registry, &registry.offline_root());
-    rotate(&registry, RotationStep::Stage, Some(given), false).unwrap();
+    let certificates = certify_next_ca(&registry, &registry.offline_root());
+    rotate(&registry, RotationStep::Stage, Some(certificates), false).unwrap();
     registry.restart();
     assert!(!registry.paths.config_dir.join("next-ca.key").exists());
-    // Nothing has to be applied first, since nobody has to trust anything new.
+    // No node has to apply a document first, since none has to trust anything new.
     rotate(&registry, RotationStep::Activate, None, false).unwrap();
     registry.restart();
     let network = opened(&registry, &node, "/v1/network");
@@ -226,7 +230,7 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
 
     renew(&registry, &mut node);
     assert_eq!(
-        between(&node.claimed.certificate, &node.claimed.ca),
+        intermediate_ca(&node.claimed.certificate, &node.claimed.ca),
         Some(second.clone())
     );
     apply(&registry, &node);
@@ -247,35 +251,42 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_barred() {
     );
     assert!(!registry.paths.config_dir.join("ca.key").exists());
 
-    // A copy of before does not bring the revoked CA back.
+    // After the restore of an earlier copy, the CA is still revoked.
     registry.stop();
     restore(&registry.paths, &copy).unwrap();
     registry.restart();
     let list = Revocations::read(&opened(&registry, &node, "/v1/revocations").payload).unwrap();
     assert_eq!(list.authorities, std::slice::from_ref(&first.serial));
 
-    // Who was away all the while comes back with a certificate of the revoked CA, and renews.
+    // A node that was away all the while can renew its certificate of the revoked CA.
     renew(&registry, &mut away);
     assert_eq!(
-        between(&away.claimed.certificate, &away.claimed.ca),
+        intermediate_ca(&away.claimed.certificate, &away.claimed.ca),
         Some(second)
     );
-    let thief = forge(&node, &stolen, &stolen_ca);
+    let thief = forge_identity(&node, &stolen, &stolen_ca);
     assert_eq!(registry.call(Some(&thief), "GET", "/v1/network", "").0, 403);
 }
 
 #[test]
-fn only_the_root_s_certificate_for_the_key_that_was_asked_for_is_taken() {
+fn only_a_certificate_of_the_root_for_the_requested_key_can_be_staged() {
     let registry = Registry::with_offline_root();
     let folder = tempfile::tempdir().unwrap();
     registry.pass(60);
     let ours = registry.offline_root();
-    let stage = |given: &str| rotate(&registry, RotationStep::Stage, Some(given.to_owned()), true);
+    let stage = |certificates: &str| {
+        rotate(
+            &registry,
+            RotationStep::Stage,
+            Some(certificates.to_owned()),
+            true,
+        )
+    };
     check(stage("x"), "CA certificate rejected");
-    let foreign = certified(&registry, &folder.path().join("other"));
+    let foreign = certify_next_ca(&registry, &folder.path().join("other"));
     check(stage(&foreign), "CA certificate rejected");
     registry.pass(1);
-    let good = certified(&registry, &ours);
+    let good = certify_next_ca(&registry, &ours);
     let (ca, root) = good.split_at(good.rfind("-----BEGIN").unwrap());
     check(stage(ca), "CA certificate rejected");
     check(stage(&format!("{root}{ca}")), "CA certificate rejected");
@@ -285,13 +296,13 @@ fn only_the_root_s_certificate_for_the_key_that_was_asked_for_is_taken() {
         stage(&format!("{ca}{foreign_root}")),
         "CA certificate rejected",
     );
-    // Another key than that of the request.
+    // This certificate is for another key than that of the request.
     registry.pass(1);
-    let now_s = registry.now_s.load(Ordering::SeqCst);
+    let now = registry.now();
     let stranger = request::read(&request(&CertificateParams::default(), &key())).unwrap();
     let stranger = OfflineRoot::open(&ours)
         .unwrap()
-        .certify(&stranger, now_s)
+        .certify(&stranger, now)
         .unwrap();
     check(
         stage(&format!("{stranger}{root}")),
@@ -302,13 +313,13 @@ fn only_the_root_s_certificate_for_the_key_that_was_asked_for_is_taken() {
 }
 
 #[test]
-fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
+fn a_network_with_a_self_signed_ca_gets_a_root_in_three_steps() {
     let mut registry = Registry::start();
     let mut node = registry.member();
     let old = node.claimed.ca.clone();
     let folder = registry.offline_root();
-    let given = certified(&registry, &folder);
-    rotate(&registry, RotationStep::Stage, Some(given), false).unwrap();
+    let certificates = certify_next_ca(&registry, &folder);
+    rotate(&registry, RotationStep::Stage, Some(certificates), false).unwrap();
     registry.restart();
     let root = read(&folder.join("root.crt"));
     let staged = NetworkDocument::read(&opened(&registry, &node, "/v1/network").payload).unwrap();
@@ -320,7 +331,7 @@ fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
     apply(&registry, &node);
     rotate(&registry, RotationStep::Activate, None, false).unwrap();
     registry.restart();
-    // Who knows only one of the two reads the documents and finds the registry by it.
+    // Nodes that know only one of the two CAs can read the documents and reach the registry.
     assert!(
         opened(&registry, &node, "/v1/network")
             .by
@@ -335,7 +346,7 @@ fn a_network_whose_ca_stands_for_itself_gets_a_root_in_three_steps() {
             .intermediate
             .is_some()
     );
-    assert!(between(&node.claimed.certificate, &root).is_some());
+    assert!(intermediate_ca(&node.claimed.certificate, &root).is_some());
     apply(&registry, &node);
     rotate(&registry, RotationStep::Retire, None, false).unwrap();
     registry.restart();

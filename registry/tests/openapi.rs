@@ -1,5 +1,5 @@
-//! Asks the running registry whether it keeps to its OpenAPI document: requests made from the schemas, good
-//! ones and ones with each part wrong, and only the answers that the document lists.
+//! Compares a running registry with its OpenAPI document: sends valid requests made from the schemas, and requests with
+//! each part invalid, and accepts only the answers that the document lists.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -13,33 +13,33 @@ use std::{
 };
 use support::{Identity, Registry};
 
-/// The type that a schema says; null is another's.
-fn kind(schema: &Value) -> &str {
+/// Returns the type of a schema; of a type that may be null too, the other one.
+fn type_of(schema: &Value) -> &str {
     schema["type"]
         .as_str()
         .or(schema["type"][0].as_str())
         .unwrap()
 }
 
-/// A value that a schema allows.
-fn good(schema: &Value) -> Value {
+/// Returns a value that a schema allows.
+fn valid_value(schema: &Value) -> Value {
     if let Some(value) = schema.get("const") {
         return value.clone();
     }
     if let Some(first) = schema["examples"].get(0).or(schema["enum"].get(0)) {
         return first.clone();
     }
-    match kind(schema) {
+    match type_of(schema) {
         "integer" => schema["minimum"].clone(),
         "string" => json!("x"),
         "boolean" => json!(false),
-        "array" => json!([good(&schema["items"])]),
+        "array" => json!([valid_value(&schema["items"])]),
         "object" => {
             let fields = schema["properties"].as_object().unwrap();
             Value::Object(
                 fields
                     .iter()
-                    .map(|(name, of)| (name.clone(), good(of)))
+                    .map(|(name, of)| (name.clone(), valid_value(of)))
                     .collect(),
             )
         }
@@ -47,8 +47,8 @@ fn good(schema: &Value) -> Value {
     }
 }
 
-/// Values that a schema does not allow.
-fn bad(schema: &Value) -> Vec<Value> {
+/// Returns values that a schema does not allow.
+fn invalid_values(schema: &Value) -> Vec<Value> {
     let mut all = vec![
         json!(null),
         json!({"a": 1}),
@@ -58,37 +58,36 @@ fn bad(schema: &Value) -> Vec<Value> {
         json!(-1),
         json!(true),
     ];
-    all.retain(|value| match kind(schema) {
+    all.retain(|value| match type_of(schema) {
         "string" => {
             !value.is_string() || schema.get("enum").is_some() || schema.get("examples").is_some()
         }
         "boolean" => !value.is_boolean(),
         _ => true,
     });
-    // As if it were left out.
+    // Null is allowed where it means the same as a missing field.
     all.retain(|value| !value.is_null() || !schema["type"].is_array());
-    if let (Some(least), Some(most)) = (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
+    if let (Some(min), Some(max)) = (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
         all.extend(
-            least
-                .checked_sub(1)
+            min.checked_sub(1)
                 .into_iter()
-                .chain(most.checked_add(1))
+                .chain(max.checked_add(1))
                 .map(|beyond| json!(beyond)),
         );
     }
-    if let Some(most) = schema["maxItems"].as_u64() {
+    if let Some(max) = schema["maxItems"].as_u64() {
         all.push(Value::Array(vec![
-            good(&schema["items"]);
-            usize::try_from(most).unwrap() + 1
+            valid_value(&schema["items"]);
+            usize::try_from(max).unwrap() + 1
         ]));
     }
-    if let Some(most) = schema["maxLength"].as_u64() {
-        all.push(json!("x".repeat(usize::try_from(most).unwrap() + 1)));
+    if let Some(max) = schema["maxLength"].as_u64() {
+        all.push(json!("x".repeat(usize::try_from(max).unwrap() + 1)));
     }
     all
 }
 
-/// Status and body of a call, by a member or by the operator.
+/// Makes a call as a member or as the operator; returns the status and the body.
 fn ask(
     registry: &Registry,
     identity: &Identity,
@@ -112,12 +111,15 @@ fn ask(
     )
 }
 
-/// Whether an answer is one that the operation lists, in the form that it says.
+/// Checks that an operation lists the status of an answer, and that the answer has the required fields.
 #[track_caller]
-fn check(operation: &Value, (status, body): &(u16, String), asked: &str) {
+fn check(operation: &Value, (status, body): &(u16, String), request: &str) {
     let listed = &operation["responses"][status.to_string()];
-    assert!(!listed.is_null(), "{asked}: {status} is not listed: {body}");
-    assert_ne!(*status, 500, "{asked}: {body}");
+    assert!(
+        !listed.is_null(),
+        "{request}: {status} is not listed: {body}"
+    );
+    assert_ne!(*status, 500, "{request}: {body}");
     if *status == 204 {
         return assert_eq!(body, "");
     }
@@ -131,12 +133,12 @@ fn check(operation: &Value, (status, body): &(u16, String), asked: &str) {
     for field in needed {
         assert!(
             document.contains_key(field.as_str().unwrap()),
-            "{asked}: no {field} in {body}"
+            "{request}: no {field} in {body}"
         );
     }
 }
 
-/// A registry and a member of it, which send requests and compare each answer with the document.
+/// A registry with a member, and the number of requests that were sent to it.
 struct Conversation {
     registry: Registry,
     node: Identity,
@@ -145,8 +147,8 @@ struct Conversation {
 
 impl Conversation {
     /// Sends one request and checks the answer against `operation`.
-    fn send(&mut self, call: &OperatedCall<'_>, path: &str, body: &str, must_fail: bool) {
-        // A minute for each, so that nobody is slowed down; certificates outlive that.
+    fn send(&mut self, call: &OperatedCall<'_>, path: &str, body: &str, expect_rejection: bool) {
+        // A minute passes before each request, so that no limit is reached. The certificates last longer than the test.
         self.registry.pass(60);
         let method = call.method;
         let answer = ask(
@@ -159,7 +161,11 @@ impl Conversation {
         );
         let words = format!("{method} {path} {body}");
         check(call.operation, &answer, &words);
-        assert!(!must_fail || answer.0 >= 400, "{words}: {}", answer.0);
+        assert!(
+            !expect_rejection || answer.0 >= 400,
+            "{words}: {}",
+            answer.0
+        );
         self.requests += 1;
     }
 
@@ -169,13 +175,13 @@ impl Conversation {
         if schema.is_null() {
             return self.send(call, call.path, "", false);
         }
-        let whole = good(schema);
-        self.send(call, call.path, &whole.to_string(), false);
+        let valid = valid_value(schema);
+        self.send(call, call.path, &valid.to_string(), false);
         self.send(call, call.path, "{", true);
         self.send(call, call.path, &"x".repeat(9_000), true);
         for (field, field_schema) in schema["properties"].as_object().unwrap() {
-            for value in bad(field_schema) {
-                let mut wrong = whole.clone();
+            for value in invalid_values(field_schema) {
+                let mut wrong = valid.clone();
                 wrong[field] = value.clone();
                 self.send(call, call.path, &wrong.to_string(), true);
             }
@@ -187,8 +193,8 @@ impl Conversation {
         let path = call.path;
         for parameter in call.operation["parameters"].as_array().unwrap() {
             let name = parameter["name"].as_str().unwrap();
-            let least = format!("{path}?{name}={}", parameter["schema"]["minimum"]);
-            self.send(call, &least, "", false);
+            let min = format!("{path}?{name}={}", parameter["schema"]["minimum"]);
+            self.send(call, &min, "", false);
             let beyond = u128::from(parameter["schema"]["maximum"].as_u64().unwrap()) + 1;
             for wrong in ["-1", "x", "", "1.5", &beyond.to_string()] {
                 let path = format!("{path}?{name}={wrong}");
@@ -217,7 +223,7 @@ struct OperatedCall<'a> {
 }
 
 #[test]
-fn the_registry_answers_as_its_document_says() {
+fn the_registry_answers_as_its_openapi_document_describes() {
     let registry = Registry::start();
     let node = registry.member();
     let mut conversation = Conversation {
@@ -251,7 +257,7 @@ fn the_registry_answers_as_its_document_says() {
 }
 
 #[test]
-fn other_methods_and_paths_are_no_calls() {
+fn other_methods_and_paths_are_rejected() {
     let registry = Registry::start();
     let node = registry.member();
     for operator in [false, true] {

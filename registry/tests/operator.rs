@@ -1,5 +1,4 @@
-//! Does what an operator does to a real registry: signatures by file, revocations, parameters, changes of CA and
-//! keys, copies.
+//! Operates a real registry: certificates for requests from files, revocations, parameters, the rollout, backups.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -37,7 +36,7 @@ fn network(registry: &Registry, identity: &Identity) -> SignedDocument {
 }
 
 #[test]
-fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_operator_alone() {
+fn a_node_is_revoked_by_name_prefix_or_serial_and_only_a_pinned_invitation_reuses_its_prefix() {
     let registry = Registry::start();
     let named = InviteRequest {
         ttl_s: 60,
@@ -80,11 +79,14 @@ fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_o
             "no such node",
         );
     }
-    let again = InviteRequest {
+    let invite_with_prefix = InviteRequest {
         prefix: Some(first.prefix.to_string()),
         ..named
     };
-    assert_eq!(joined(&claim_with(&registry, &again)).prefix, first.prefix);
+    assert_eq!(
+        joined(&claim_with(&registry, &invite_with_prefix)).prefix,
+        first.prefix
+    );
     assert!(registry.member().claimed.prefix.number() > third.claimed.prefix.number());
     let log: AuditLog = registry.order("GET", "/v1/audit-log?count=3", &());
     assert_eq!(log.entries.len(), 3);
@@ -97,7 +99,7 @@ fn a_node_is_revoked_by_name_prefix_or_serial_and_its_prefix_given_anew_by_the_o
 }
 
 #[test]
-fn a_request_by_file_is_signed_without_a_token() {
+fn the_operator_signs_a_request_from_a_file_without_a_token() {
     let registry = Registry::start();
     let csr = request(&CertificateParams::default(), &key());
     let ask = SignRequest {
@@ -130,7 +132,7 @@ fn a_request_by_file_is_signed_without_a_token() {
 }
 
 #[test]
-fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() {
+fn a_valid_parameter_gets_into_the_signed_document_and_an_invalid_one_does_not() {
     let registry = Registry::start();
     let node = registry.member();
     let set = |key: &str, value: &str| {
@@ -194,7 +196,7 @@ fn a_parameter_that_is_set_reaches_the_signed_document_and_a_bad_one_does_not() 
 }
 
 #[test]
-fn news_of_the_network_document_come_to_who_waits() {
+fn a_caller_that_waits_gets_the_next_network_document() {
     let registry = Registry::start();
     let node = registry.member();
     assert_eq!(
@@ -223,7 +225,7 @@ fn news_of_the_network_document_come_to_who_waits() {
 }
 
 #[test]
-fn the_spread_is_what_nodes_announce_and_silent_ones_do_not_count() {
+fn the_rollout_counts_what_nodes_announce_and_ignores_silent_ones() {
     let registry = Registry::start();
     let (first, second) = (registry.member(), registry.member());
     let rollout = || registry.order::<Rollout>("GET", "/v1/rollout", &());
@@ -261,7 +263,7 @@ fn the_spread_is_what_nodes_announce_and_silent_ones_do_not_count() {
 }
 
 #[test]
-fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
+fn a_restored_copy_continues_with_versions_and_prefixes_that_were_never_used() {
     let mut registry = Registry::start();
     let kept = registry.member();
     let copy = registry.paths.state_dir.join("copy.sqlite");
@@ -297,7 +299,7 @@ fn a_copy_is_put_back_with_versions_and_prefixes_that_nobody_has_seen() {
 }
 
 #[test]
-fn the_names_of_nodes_outlive_their_certificates_no_longer_than_their_prefixes() {
+fn a_new_node_may_have_the_name_of_a_node_whose_certificate_has_expired() {
     let registry = Registry::start();
     let named = InviteRequest {
         ttl_s: 60,

@@ -1,4 +1,4 @@
-//! Changes the CA and the keys of a real registry, step by step.
+//! Replaces the CA and the keys of a real registry, step by step.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -49,7 +49,7 @@ fn rotate(
     )
 }
 
-/// Whether who trusts `ca` alone can speak with the registry.
+/// Returns whether a node that trusts `ca` alone can make a call.
 fn reaches(registry: &Registry, identity: &Identity, ca: &str) -> bool {
     let mut tls = registry.connect(Some(identity), ca);
     if tls
@@ -160,7 +160,7 @@ fn the_ca_is_replaced_in_three_steps_and_a_node_that_follows_never_loses_access(
     );
     assert!(!registry.paths.config_dir.join("ca.key").exists());
 
-    // A second replacement starts where this one ended.
+    // A second replacement can follow.
     rotate(&registry, RotationStep::Stage, false).unwrap();
     registry.restart();
     assert_eq!(
@@ -172,7 +172,7 @@ fn the_ca_is_replaced_in_three_steps_and_a_node_that_follows_never_loses_access(
 }
 
 #[test]
-fn keys_change_in_three_steps() {
+fn each_shared_key_is_replaced_in_three_steps() {
     let registry = Registry::start();
     let node = registry.member();
     let step = |key, step| {

@@ -1,7 +1,7 @@
-//! Lets schemathesis compare the running registry with its OpenAPI document: the calls of nodes over TLS, those
-//! of the operator over the Unix socket.
+//! Lets schemathesis compare a running registry with its OpenAPI documents: the calls of nodes over TLS, those of the
+//! operator over the Unix socket.
 //!
-//! Fails where it cannot be installed, unless `WARREN_WITHOUT_PYPI=1` says that this is known.
+//! The tests fail if schemathesis cannot be installed, unless `WARREN_WITHOUT_PYPI=1` is set.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 #![expect(clippy::disallowed_methods, reason = "the tool is another process")]
@@ -19,24 +19,24 @@ use std::{
 };
 use support::Registry;
 
-/// Requests that are made up for each call, beside those that touch the borders of each schema.
-const MADE_UP: &str = "15";
+/// Number of random requests for each call, besides those at the limits of each schema.
+const GENERATED_EXAMPLES: &str = "15";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis")
 }
 
-/// The program; `None`: it is known that it cannot be had, and that was said.
+/// Installs schemathesis and returns the path of its program; `None` if the tests are skipped.
 fn tool() -> Option<String> {
     if env::var_os("WARREN_WITHOUT_PYPI").is_some_and(|value| value == "1") {
-        writeln!(io::stderr(), "LEFT OUT, needs schemathesis of PyPI").ok();
+        writeln!(io::stderr(), "SKIPPED: schemathesis from PyPI is needed").ok();
         return None;
     }
     let installed = Command::new(folder().join("install")).output().unwrap();
-    let said = String::from_utf8_lossy(&installed.stderr).into_owned();
+    let errors = String::from_utf8_lossy(&installed.stderr).into_owned();
     assert!(
         installed.status.success(),
-        "schemathesis cannot be installed: {said}"
+        "schemathesis cannot be installed: {errors}"
     );
     Some(
         String::from_utf8(installed.stdout)
@@ -46,7 +46,7 @@ fn tool() -> Option<String> {
     )
 }
 
-/// Has each operation of a document tried at `url`; fails on any finding.
+/// Lets schemathesis test each operation of a document at `url`, and fails on any finding.
 #[track_caller]
 fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
     let Some(tool) = tool() else {
@@ -64,7 +64,7 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
     } else {
         "nodes.toml"
     });
-    let asked = [
+    let options = [
         "--phases",
         "coverage,fuzzing",
         "--seed",
@@ -72,11 +72,11 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
         "--continue-on-failure",
         "--no-color",
     ];
-    let kept = [
+    let more_options = [
         "--generation-database",
         "none",
         "--max-examples",
-        MADE_UP,
+        GENERATED_EXAMPLES,
         "--url",
         url,
     ];
@@ -86,15 +86,15 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
         .arg(config)
         .arg("run")
         .arg(&document)
-        .args(asked)
-        .args(kept)
+        .args(options)
+        .args(more_options)
         .args(more)
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&ran.stdout).into_owned();
+    let report = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert!(
         ran.status.success(),
-        "{told}{}",
+        "{report}{}",
         String::from_utf8_lossy(&ran.stderr)
     );
     let count = |line: &str| {
@@ -104,8 +104,8 @@ fn check(registry: &Registry, operator: bool, url: &str, more: &[&str]) {
             .parse::<usize>()
             .ok()
     };
-    let tried = told.lines().find_map(count).unwrap_or(0);
-    assert!(tried > 200, "{told}");
+    let tried = report.lines().find_map(count).unwrap_or(0);
+    assert!(tried > 200, "{report}");
 }
 
 #[test]
@@ -134,14 +134,14 @@ fn schemathesis_finds_nothing_in_the_calls_of_nodes() {
     );
 }
 
-/// Carries what comes to one end to the other, until either is done.
-fn carry(mut from: impl io::Read, mut to: impl io::Write, done: impl FnOnce()) {
-    // A connection that breaks is one that has ended.
+/// Forwards bytes until one of the connections closes.
+fn forward(mut from: impl io::Read, mut to: impl io::Write, done: impl FnOnce()) {
+    // A connection that breaks counts as closed.
     let _ = io::copy(&mut from, &mut to);
     done();
 }
 
-/// An address of TCP behind which is the operator's socket.
+/// Starts to forward TCP connections to the operator's socket; returns the URL.
 fn bridge(socket: &Path) -> String {
     let (listener, socket) = (TcpListener::bind("127.0.0.1:0").unwrap(), socket.to_owned());
     let address = listener.local_addr().unwrap();
@@ -151,12 +151,12 @@ fn bridge(socket: &Path) -> String {
             let (tcp_in, unix_in) = (tcp.try_clone().unwrap(), unix.try_clone().unwrap());
             let (tcp_end, unix_end) = (tcp.try_clone().unwrap(), unix.try_clone().unwrap());
             thread::spawn(move || {
-                carry(tcp_in, unix, move || {
+                forward(tcp_in, unix, move || {
                     drop(unix_end.shutdown(Shutdown::Write))
                 })
             });
             thread::spawn(move || {
-                carry(unix_in, tcp, move || drop(tcp_end.shutdown(Shutdown::Both)))
+                forward(unix_in, tcp, move || drop(tcp_end.shutdown(Shutdown::Both)))
             });
         }
     });
@@ -167,6 +167,6 @@ fn bridge(socket: &Path) -> String {
 fn schemathesis_finds_nothing_in_the_operator_s_calls() {
     let registry = Registry::without_limits(registry::clock::system_clock()());
     let url = bridge(&registry.paths.admin_socket);
-    // It would write copies of the database to whatever path it makes up.
+    // Backup is excluded, as it would write copies of the database to random paths.
     check(&registry, true, &url, &["--exclude-operation-id", "Backup"]);
 }

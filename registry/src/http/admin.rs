@@ -1,4 +1,4 @@
-//! The operator's calls over a Unix socket, for root and the registry's own user.
+//! Handles the operator's calls over a Unix socket, for root and the registry's own user.
 
 mod documents;
 mod rotations;
@@ -24,29 +24,29 @@ use policies::names::Prefix;
 use std::path::PathBuf;
 use wire::registry::{Enrolment, VERSION};
 
-/// The other end of the Unix socket may administer: put there when it connected.
+/// Marks a connection whose peer may act as operator; attached when the peer connects.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operator {
     pub(crate) uid: u32,
 }
 
-/// Returns the caller's uid, for the audit log.
+/// Returns the caller's uid as the audit log records it.
 fn operator_name(request: &HttpRequest) -> Result<String, ApiError> {
-    let stranger = || {
+    let forbidden = || {
         api_error(
             StatusCode::FORBIDDEN,
             "not an operator",
-            "root or the registry's user".into(),
+            "only root and the registry's user may make this call".into(),
             None,
         )
     };
     request
         .conn_data::<Operator>()
         .map(|operator| format!("uid {}", operator.uid))
-        .ok_or_else(stranger)
+        .ok_or_else(forbidden)
 }
 
-fn wanted(
+fn node_properties(
     name: Option<String>,
     length: Option<u8>,
     prefix: Option<String>,
@@ -83,8 +83,8 @@ async fn invite(
         prefix,
         anonymous,
     } = body.read()?;
-    let wanted = wanted(name, prefix_length, prefix)?;
-    let asked = InvitationRequest {
+    let wanted = node_properties(name, prefix_length, prefix)?;
+    let wanted_invitation = InvitationRequest {
         ttl_s,
         uses: uses.unwrap_or(1),
         wanted,
@@ -94,12 +94,12 @@ async fn invite(
         invitation,
         expires_at,
     } = queue
-        .ask(move |service| service.invite(&asked, &operator))
+        .ask(move |service| service.invite(&wanted_invitation, &operator))
         .await?;
     Ok(HttpResponse::Ok().json(InviteResponse {
         version: VERSION,
         invitation: invitation.to_string(),
-        expires_at,
+        expires_at: expires_at.to_string(),
     }))
 }
 
@@ -115,7 +115,7 @@ async fn sign(
         prefix_length,
         prefix,
     } = body.read()?;
-    let wanted = wanted(name, prefix_length, prefix)?;
+    let wanted = node_properties(name, prefix_length, prefix)?;
     let signed: Enrolment = queue
         .ask(move |service| service.sign(&csr, &wanted, &operator))
         .await?;
@@ -128,22 +128,25 @@ async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpRespo
     let nodes = members.map(
         |service::NodeEntry {
              member,
-             expires_at,
              name,
-             report,
+             announcement,
          }| NodeEntry {
             prefix: member.prefix.to_string(),
             name,
             serial: member.serial,
-            expires_at,
-            revoked: member.revoked_s.is_some(),
+            expires_at: member.not_after.to_string(),
+            revoked: member.revoked_at.is_some(),
             authority: member.authority,
-            announcement: report.map(|report| AnnouncementEntry {
-                endpoints: report.endpoints.iter().map(ToString::to_string).collect(),
-                software: report.software,
-                network_version: report.network_version,
-                network_applied: report.network_applied,
-                revocations_version: report.revocations_version,
+            announcement: announcement.map(|announcement| AnnouncementEntry {
+                endpoints: announcement
+                    .endpoints
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+                software: announcement.software,
+                network_version: announcement.network_version,
+                network_applied: announcement.network_applied,
+                revocations_version: announcement.revocations_version,
             }),
         },
     );
@@ -235,12 +238,12 @@ async fn backup(
         )
     };
     if !path.is_absolute() {
-        return Err(bad("the path does not begin with /".into()));
+        return Err(bad("the path is not absolute".into()));
     }
     let (from, to) = (database.0.clone(), path.clone());
-    // Copies the database beside the service, which keeps working meanwhile.
-    let copied = web::block(move || crate::store::sqlite::copy(&from, &to)).await;
-    let copied = copied.map_err(|_| bad("the work broke off".into()))?;
+    // The copy is made on another thread, so that the service keeps working.
+    let copied = web::block(move || crate::store::copy(&from, &to)).await;
+    let copied = copied.map_err(|_| bad("the copy was interrupted".into()))?;
     copied.map_err(|error| bad(wire::errors::Chain(&error).to_string()))?;
     let summary = format!("copied to {}", path.display());
     let note = format!("backup: {}", path.display());
@@ -257,7 +260,7 @@ async fn backup(
     }))
 }
 
-/// Most lines of the log in one answer.
+/// Largest number of entries of the audit log in one answer.
 pub const MAX_AUDIT_LOG_ENTRIES: u32 = 10_000;
 
 async fn audit_log(
@@ -272,8 +275,8 @@ async fn audit_log(
         .await?
         .into_iter();
     let entries = entries
-        .map(|(at, entry)| AuditLogEntry {
-            at,
+        .map(|entry| AuditLogEntry {
+            at: entry.at.to_string(),
             actor: entry.actor,
             action: entry.action,
         })
@@ -284,7 +287,7 @@ async fn audit_log(
     }))
 }
 
-/// The operator's calls, each with its handler; those of nodes have theirs elsewhere.
+/// Sets the handler of an operator's call; a node's call is left without one.
 pub(crate) fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
     match call {
         Call::Invite => route.to(invite),

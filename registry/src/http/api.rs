@@ -1,4 +1,4 @@
-//! The calls of nodes: reads a request, calls the service, writes the response.
+//! Handles the calls of nodes: reads the request, calls the service, writes the response.
 
 use crate::{
     http::{
@@ -7,7 +7,7 @@ use crate::{
         query,
     },
     service::{
-        ShownCertificate, check_version, error::ServiceError, proven, queue::Queue, renewal_key,
+        ShownCertificate, check_version, error::ServiceError, proven_key, queue::Queue, renewal_key,
     },
 };
 use actix_web::{
@@ -19,15 +19,15 @@ use serde::Serialize;
 use std::{net::IpAddr, time::Duration};
 use wire::registry::{Announcement, Claim, MAX_NODES, Renewal};
 
-/// The longest that a call for news is held open, in seconds.
+/// Longest time for which a call waits for a newer document, in seconds.
 pub(crate) const MAX_WAIT_SECONDS: u64 = 60;
 
-/// The other end of a TLS connection; the server puts it into each request.
+/// The caller of a TLS connection; attached when the connection is accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// Address of the other end.
+    /// The address of the caller.
     pub(crate) address: IpAddr,
-    /// The certificate that it proved to own, verified against the CA.
+    /// The caller's certificate, which TLS has verified against the CA.
     pub(crate) shown: Option<ShownCertificate>,
 }
 
@@ -49,7 +49,7 @@ fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {
     request.conn_data::<Caller>().cloned().ok_or_else(unknown)
 }
 
-/// The caller's certificate.
+/// Returns the caller's certificate.
 fn shown(request: &HttpRequest) -> Result<ShownCertificate, ApiError> {
     Ok(caller(request)?.shown.ok_or(ServiceError::NoCertificate)?)
 }
@@ -61,7 +61,7 @@ async fn claim(
 ) -> Result<HttpResponse, ApiError> {
     let from = caller(&request)?.address;
     let claim: Claim = body.read()?;
-    let key = proven(claim.version, &claim.csr)?;
+    let key = proven_key(claim.version, &claim.csr)?;
     answer(
         &queue
             .ask(move |service| service.claim(from, &claim, key))
@@ -77,13 +77,13 @@ async fn renew(
     let shown = shown(&request)?;
     let read = || -> Result<_, ApiError> { Ok(renewal_key(&body.read::<Renewal>()?)?) };
     let key = read();
-    // A caller that may not renew gets that error first, whatever it sent.
-    let asked = move |service: &mut crate::service::RegistryService| {
+    // A caller that may not renew gets that error first, whatever its body is.
+    let job = move |service: &mut crate::service::RegistryService| {
         service.renewable(&shown)?;
         key.map(|key| service.renew(&shown, &key))
-            .map_or_else(|no| Ok(Err(no)), |renewed| renewed.map(Ok))
+            .map_or_else(|rejection| Ok(Err(rejection)), |renewed| renewed.map(Ok))
     };
-    answer(&queue.ask(asked).await??)
+    answer(&queue.ask(job).await??)
 }
 
 async fn announce(
@@ -92,18 +92,18 @@ async fn announce(
     queue: web::Data<Queue>,
 ) -> Result<HttpResponse, ApiError> {
     let shown = shown(&request)?;
-    let said = body.read::<Announcement>();
-    let asked = move |service: &mut crate::service::RegistryService| {
+    let announcement = body.read::<Announcement>();
+    let job = move |service: &mut crate::service::RegistryService| {
         let member = service.member(&shown)?;
-        match said {
-            Ok(said) => {
-                check_version(said.version)?;
-                service.announce(&member, &said).map(Ok)
+        match announcement {
+            Ok(announcement) => {
+                check_version(announcement.version)?;
+                service.announce(&member, &announcement).map(Ok)
             }
-            Err(no) => Ok(Err(no)),
+            Err(rejection) => Ok(Err(rejection)),
         }
     };
-    answer(&queue.ask(asked).await??)
+    answer(&queue.ask(job).await??)
 }
 
 async fn bootstrap(
@@ -111,19 +111,19 @@ async fn bootstrap(
     queue: web::Data<Queue>,
 ) -> Result<HttpResponse, ApiError> {
     let shown = shown(&request)?;
-    let most = u64::try_from(MAX_NODES).unwrap_or(u64::MAX);
-    let count = query::number(&request, "count", most)?.unwrap_or(10);
+    let max = u64::try_from(MAX_NODES).unwrap_or(u64::MAX);
+    let count = query::number(&request, "count", max)?.unwrap_or(10);
     let count = usize::try_from(count).unwrap_or(MAX_NODES);
-    let told = queue.ask(move |service| {
+    let nodes = queue.ask(move |service| {
         let member = service.member(&shown)?;
         service.bootstrap(&member, count)
     });
-    answer(&told.await?)
+    answer(&nodes.await?)
 }
 
-/// Answers at once where there is news, else when there is or `wait` seconds are over; an answer
-/// without news is 204.
-async fn news(
+/// Answers with a document newer than version `after`. If there is none, waits for one up to `wait` seconds, then
+/// answers 204.
+async fn newer_document(
     call: Call,
     request: HttpRequest,
     queue: web::Data<Queue>,
@@ -143,18 +143,18 @@ async fn news(
         })
     };
     let wait = Duration::from_secs(wait);
-    let mut news = queue.news();
+    let mut versions = queue.versions();
     let (mut version, mut document) = read().await?;
     if version <= after && !wait.is_zero() {
-        let is_news = |now: &crate::service::Versions| {
+        let is_newer = |now: &crate::service::Versions| {
             (if call == Call::Network {
                 now.network
             } else {
                 now.revocations
             }) > after
         };
-        drop(tokio::time::timeout(wait, news.wait_for(is_news)).await);
-        // Once more: it may have been this very member who was revoked.
+        drop(tokio::time::timeout(wait, versions.wait_for(is_newer)).await);
+        // The membership is checked again, since the caller itself may have been revoked meanwhile.
         (version, document) = read().await?;
     }
     if version > after {
@@ -164,7 +164,7 @@ async fn news(
     }
 }
 
-async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Err(api_error(
         StatusCode::NOT_FOUND,
         "no such call",
@@ -173,8 +173,8 @@ async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     ))
 }
 
-/// `allow` are the methods that there are.
-async fn other_method(request: HttpRequest, allow: String) -> HttpResponse {
+/// Answers 405; `allow` lists the methods of the path.
+async fn unknown_method(request: HttpRequest, allow: String) -> HttpResponse {
     let detail = format!("{} {}", request.method(), request.path());
     let mut answer = api_error(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -189,21 +189,21 @@ async fn other_method(request: HttpRequest, allow: String) -> HttpResponse {
     answer
 }
 
-/// Answers that all servers of the registry share.
-pub(crate) fn common(config: &mut web::ServiceConfig) {
-    config.default_service(web::to(nothing_here));
+/// Sets the answer to unknown paths.
+pub(crate) fn set_default_answer(config: &mut web::ServiceConfig) {
+    config.default_service(web::to(unknown_path));
 }
 
-/// All calls of one server, each with its handler.
-pub(crate) fn routes(config: &mut web::ServiceConfig, operator: bool) {
+/// Adds the calls of the operator or of nodes, each with its handler.
+pub(crate) fn add_calls(config: &mut web::ServiceConfig, operator: bool) {
     for (path, calls) in Call::by_path(operator) {
         let methods: Vec<_> = calls
             .iter()
             .map(|call| call.route().0.to_string())
             .collect();
         let allow = methods.join(", ");
-        let other = web::to(move |request| other_method(request, allow.clone()));
-        let resource = web::resource(path).default_service(other);
+        let unknown = web::to(move |request| unknown_method(request, allow.clone()));
+        let resource = web::resource(path).default_service(unknown);
         config.service(calls.into_iter().fold(resource, |resource, call| {
             let route = web::method(call.route().0);
             resource.route(handler(call, route))
@@ -218,7 +218,7 @@ fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         Call::Announce => route.to(announce),
         Call::Bootstrap => route.to(bootstrap),
         Call::Network | Call::Revocations => {
-            route.to(move |request, queue| news(call, request, queue))
+            route.to(move |request, queue| newer_document(call, request, queue))
         }
         Call::Invite
         | Call::Sign

@@ -1,16 +1,18 @@
-//! The table of all calls over HTTP: from it the routers are built, and the tests that ask each call
-//! as each kind of caller, so that a new call cannot be forgotten.
+//! The table of all calls over HTTP.
+//!
+//! The routers are built from it, and so are the tests that make each call as each kind of caller, so that none
+//! of them can miss a new call.
 
 use actix_web::http::Method;
 
-/// The callers that may make a call.
+/// The kind of caller that may make a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AllowedCaller {
-    /// Anybody; a token decides.
+    /// Anybody who has a valid token.
     Anybody,
     /// A node with a live certificate.
     Member,
-    /// A node with a certificate that is live, or over but within the grace.
+    /// A node whose certificate is live, or has expired within the grace period.
     Renewer,
     /// Root or the registry's user, over the Unix socket.
     Operator,
@@ -18,7 +20,7 @@ pub enum AllowedCaller {
 
 /// A call of the registry's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "`Call::summary` says it")]
+#[allow(missing_docs, reason = "`Call::summary` describes each call")]
 pub enum Call {
     Claim,
     Renew,
@@ -41,7 +43,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// All of them.
+    /// All calls, in the order of the OpenAPI document.
     pub const ALL: [Self; 18] = [
         Self::Claim,
         Self::Renew,
@@ -63,7 +65,7 @@ impl Call {
         Self::AuditLog,
     ];
 
-    /// Method and path.
+    /// Returns the method and the path.
     pub fn route(self) -> (Method, &'static str) {
         match self {
             Self::Claim => (Method::POST, "/v1/claims"),
@@ -110,27 +112,29 @@ impl Call {
         }
     }
 
-    /// Returns its purpose in one line.
+    /// Describes the call in one line.
     pub fn summary(self) -> &'static str {
         match self {
-            Self::Claim => "An invitation's token for a certificate",
-            Self::Renew => "A fresh certificate for the same prefix",
-            Self::Announce => "Where the node can be dialled, and what it holds",
-            Self::Bootstrap => "Random nodes that can be dialled",
-            Self::Network => "The network's signed document",
-            Self::Revocations => "The signed list of revocations",
-            Self::Invite => "Make an invitation",
-            Self::Sign => "Sign a request that came by file",
-            Self::Nodes => "All live certificates",
+            Self::Claim => "Exchange an invitation's token for a certificate",
+            Self::Renew => "Issue a new certificate for the same prefix",
+            Self::Announce => "Announce where the node can be dialled, and which documents it has",
+            Self::Bootstrap => "List random nodes that can be dialled",
+            Self::Network => "Get the signed network document",
+            Self::Revocations => "Get the signed list of revocations",
+            Self::Invite => "Create an invitation",
+            Self::Sign => "Issue a certificate for a request from a file",
+            Self::Nodes => "List all unexpired certificates",
             Self::Revoke => "Revoke a node",
-            Self::Rollout => "How far the documents have come",
-            Self::Parameters => "All parameters",
+            Self::Rollout => "Count the nodes that have the latest documents",
+            Self::Parameters => "List all parameters",
             Self::Set => "Set a parameter",
-            Self::RequestCa => "Make the key of the next CA, and what a root is asked with",
-            Self::RotateCa => "Change the CA, one step",
-            Self::RotateKey => "Change a key of the network, one step",
+            Self::RequestCa => {
+                "Create the key of the next CA, and the request for a root to certify it"
+            }
+            Self::RotateCa => "Take one step to replace the CA",
+            Self::RotateKey => "Take one step to replace a key that all nodes share",
             Self::Backup => "Copy the database to a new file",
-            Self::AuditLog => "The last lines of the log",
+            Self::AuditLog => "List the last entries of the audit log",
         }
     }
 
@@ -139,11 +143,12 @@ impl Call {
         self.route().0 != Method::GET
     }
 
-    /// The calls over the Unix socket, or those over TLS; by path, since a path may have several.
+    /// Returns the operator's calls or those of nodes, grouped by path.
     pub fn by_path(operator: bool) -> Vec<(&'static str, Vec<Self>)> {
-        let mine = |call: &Self| (call.allowed_caller() == AllowedCaller::Operator) == operator;
+        let is_wanted =
+            |call: &Self| (call.allowed_caller() == AllowedCaller::Operator) == operator;
         let mut paths: Vec<(&'static str, Vec<Self>)> = Vec::new();
-        for call in Self::ALL.into_iter().filter(mine) {
+        for call in Self::ALL.into_iter().filter(is_wanted) {
             let (_, path) = call.route();
             match paths.iter_mut().find(|(known, _)| *known == path) {
                 Some((_, calls)) => calls.push(call),

@@ -1,4 +1,4 @@
-//! Limits the number of connections of each network, whatever they carry.
+//! Limits the number of connections from each network, whatever they carry.
 
 use crate::service::limits::SourceNetwork;
 use std::{
@@ -6,14 +6,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The number of connections of each site.
+/// The number of connections from each network, and their limit.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionLimit {
     taken: Arc<Mutex<BTreeMap<SourceNetwork, usize>>>,
-    most: usize,
+    max_connections: usize,
 }
 
-/// One connection; its end is that of the connection.
+/// Permits one connection. It must be dropped when the connection closes.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     site: SourceNetwork,
@@ -21,19 +21,19 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionLimit {
-    /// For at most `most` connections from each site.
-    pub(crate) fn new(most: usize) -> Self {
+    /// Creates a limit of `max_connections` connections from each network.
+    pub(crate) fn new(max_connections: usize) -> Self {
         Self {
             taken: Arc::default(),
-            most,
+            max_connections,
         }
     }
 
-    /// Returns a permit for a connection from `site`; `None` if the site has reached its limit.
+    /// Returns a permit for a connection from `site`; `None` if that network has reached its limit.
     pub(crate) fn take(&self, site: SourceNetwork) -> Option<ConnectionPermit> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.get(&site).copied().unwrap_or(0);
-        if count >= self.most {
+        if count >= self.max_connections {
             return None;
         }
         taken.insert(site, count + 1);
@@ -65,26 +65,26 @@ mod tests {
     use super::*;
     use std::net::IpAddr;
 
-    /// Lets connections come from `addresses` and stay; how many were let in.
+    /// Opens connections from `addresses`, none of which closes, and compares the number of permits.
     #[track_caller]
-    fn check(most: usize, addresses: &[&str], let_in: usize) {
-        let limit = ConnectionLimit::new(most);
-        let held: Vec<ConnectionPermit> = addresses
+    fn check(max_connections: usize, addresses: &[&str], expected_permits: usize) {
+        let limit = ConnectionLimit::new(max_connections);
+        let permits: Vec<ConnectionPermit> = addresses
             .iter()
             .filter_map(|address| {
                 limit.take(SourceNetwork::from(address.parse::<IpAddr>().unwrap()))
             })
             .collect();
-        assert_eq!(held.len(), let_in);
-        drop(held);
+        assert_eq!(permits.len(), expected_permits);
+        drop(permits);
         assert!(
             limit.taken.lock().unwrap().is_empty(),
-            "a permit was not given back"
+            "a dropped permit still counts"
         );
     }
 
     #[test]
-    fn a_site_has_its_share_and_takes_nobody_else_s() {
+    fn each_network_has_as_many_connections_as_the_limit_allows() {
         check(2, &["45.67.0.1"; 5], 2);
         check(2, &["45.67.0.1", "45.67.0.1", "45.67.0.1", "45.67.0.2"], 3);
         check(

@@ -1,11 +1,11 @@
-//! Serves the registry's metrics as Prometheus text over plain HTTP, for its operator.
+//! Serves the registry's metrics in the text format of Prometheus over plain HTTP.
 
 use crate::{clock::WallClock, service::queue::Queue};
 use actix_web::{HttpResponse, dev::ServiceResponse, web};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use std::sync::Arc;
 
-/// Counts answers, and shows the state of documents and certificates.
+/// Counts responses, and exposes the state of documents and certificates.
 #[derive(Clone)]
 pub(crate) struct Counts(Arc<Families>);
 
@@ -14,7 +14,7 @@ struct Families {
     answers: IntCounterVec,
     nodes: IntGaugeVec,
     versions: IntGaugeVec,
-    held: IntGaugeVec,
+    document_nodes: IntGaugeVec,
     ca_end: IntGaugeVec,
     jobs: IntGauge,
     batches: IntGauge,
@@ -37,7 +37,7 @@ impl Counts {
         let answers = IntCounterVec::new(
             Opts::new(
                 "warren_registry_responses_total",
-                "Answers to nodes, by call and status of HTTP.",
+                "Responses to nodes, by call and HTTP status.",
             ),
             &["call", "status"],
         )?;
@@ -46,7 +46,7 @@ impl Counts {
             answers,
             nodes: gauges(
                 "warren_registry_nodes",
-                "Nodes with a live certificate; those heard of lately; those that others cannot dial.",
+                "Nodes with a live certificate; those with a valid announcement; those that at least two others cannot dial.",
                 &["state"],
             )?,
             versions: gauges(
@@ -54,19 +54,19 @@ impl Counts {
                 "Versions of the signed documents.",
                 &["document"],
             )?,
-            held: gauges(
+            document_nodes: gauges(
                 "warren_registry_document_nodes",
-                "Nodes that hold, or have applied, the latest version of a document.",
+                "Nodes that have received, or have applied, the latest version of a document.",
                 &["document", "state"],
             )?,
             ca_end: gauges(
                 "warren_registry_ca_expiry_timestamp_seconds",
-                "When a trusted CA ends; the one that signs has the role current.",
+                "Expiry of each CA and of the root; the CA that signs has the role current.",
                 &["role"],
             )?,
             jobs: gauge(
                 "warren_registry_requests",
-                "Requests that went through the service since the start.",
+                "Requests that were answered since the start.",
             )?,
             batches: gauge(
                 "warren_registry_transactions",
@@ -81,8 +81,8 @@ impl Counts {
         Ok(Self(Arc::new(families)))
     }
 
-    /// An answer goes out. Paths that are none of ours have one label together.
-    pub(crate) fn answered<B>(&self, answer: &ServiceResponse<B>) {
+    /// Counts a response. All unknown paths share one label.
+    pub(crate) fn count_response<B>(&self, answer: &ServiceResponse<B>) {
         let call = answer
             .request()
             .match_pattern()
@@ -102,10 +102,10 @@ fn signed(value: usize) -> i64 {
 pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> HttpResponse {
     let (queue, counts, clock) = shared.get_ref();
     let families = &counts.0;
-    let told = queue
+    let state = queue
         .ask(|service| Ok((service.rollout()?, service.ca_expiries())))
         .await;
-    let Ok((rollout, ends)) = told else {
+    let Ok((rollout, ends)) = state else {
         return HttpResponse::InternalServerError().body("the registry cannot read its state\n");
     };
     let nodes = [
@@ -134,20 +134,20 @@ pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> Http
         ("revocations", "received", rollout.revocations_received),
     ] {
         families
-            .held
+            .document_nodes
             .with_label_values(&[document, state])
             .set(signed(count));
     }
     families.ca_end.reset();
-    for (role, end_s) in ends {
-        families.ca_end.with_label_values(&[role]).set(end_s);
+    for (role, end) in ends {
+        families.ca_end.with_label_values(&[role]).set(end.0);
     }
     let (jobs, batches) = queue.done();
     families.jobs.set(i64::try_from(jobs).unwrap_or(i64::MAX));
     families
         .batches
         .set(i64::try_from(batches).unwrap_or(i64::MAX));
-    families.now.set(clock());
+    families.now.set(clock().0);
     match TextEncoder::new().encode_to_string(&families.registry.gather()) {
         Ok(text) => HttpResponse::Ok()
             .content_type("text/plain; version=0.0.4; charset=utf-8")

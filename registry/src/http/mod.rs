@@ -1,4 +1,4 @@
-//! The registry over HTTP: the API of nodes over TLS, the operator's API over a Unix socket, metrics.
+//! Serves the registry over HTTP: the calls of nodes over TLS, the operator's calls over a Unix socket, metrics.
 
 pub mod admin;
 pub mod api;

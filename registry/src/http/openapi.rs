@@ -1,4 +1,4 @@
-//! Describes all calls as OpenAPI 3.1, from the table of calls.
+//! Describes all calls in OpenAPI 3.1, from the table of calls.
 
 use crate::{
     http::{
@@ -12,13 +12,13 @@ use actix_web::http::Method;
 use serde_json::{Map, Value, json};
 use wire::registry::{BODY_LIMIT, MAX_NODES, SOFTWARE_LIMIT};
 
-/// A whole number.
-fn number(least: u64, most: u64) -> Value {
-    json!({"type": "integer", "minimum": least, "maximum": most})
+/// Returns the schema of an integer within a range.
+fn number(min: u64, max: u64) -> Value {
+    json!({"type": "integer", "minimum": min, "maximum": max})
 }
 
-/// The version of a signed document.
-fn of_document() -> Value {
+/// Returns the schema of a signed document's version.
+fn document_version() -> Value {
     number(0, u64::MAX)
 }
 
@@ -26,8 +26,8 @@ fn text() -> Value {
     json!({"type": "string"})
 }
 
-/// A text with an example that is good by its form.
-fn like(example: &str) -> Value {
+/// Returns the schema of a text, with a valid example.
+fn text_like(example: &str) -> Value {
     json!({"type": "string", "examples": [example]})
 }
 
@@ -35,24 +35,24 @@ fn one_of(values: &[&str]) -> Value {
     json!({"type": "string", "enum": values})
 }
 
-fn list(of: &Value, most: usize) -> Value {
-    json!({"type": "array", "items": of, "maxItems": most})
+fn list(schema: &Value, max: usize) -> Value {
+    json!({"type": "array", "items": schema, "maxItems": max})
 }
 
-fn object(fields: &[(&str, Value)], needed: &[&str]) -> Value {
+fn object(fields: &[(&str, Value)], required: &[&str]) -> Value {
     let fields: Map<String, Value> = fields
         .iter()
-        .map(|(name, of)| ((*name).to_owned(), of.clone()))
+        .map(|(name, schema)| ((*name).to_owned(), schema.clone()))
         .collect();
-    json!({"type": "object", "properties": fields, "required": needed})
+    json!({"type": "object", "properties": fields, "required": required})
 }
 
-/// A field that all documents of nodes have.
+/// Returns the field `version`, which all documents of nodes have.
 fn version() -> (&'static str, Value) {
     ("version", json!({"type": "integer", "const": 1}))
 }
 
-/// What may be null as well, which is as if it were left out.
+/// Allows null too, which is the same as leaving out the field.
 fn or_null(mut schema: Value) -> Value {
     if let Some(kind) = schema.get_mut("type") {
         *kind = json!([kind.take(), "null"]);
@@ -60,36 +60,36 @@ fn or_null(mut schema: Value) -> Value {
     schema
 }
 
-/// The properties of a node that an invitation or a signature by file may fix.
+/// Returns the fields by which an invitation, or a signature of a request from a file, fixes properties of a node.
 fn requested_properties() -> [(&'static str, Value); 3] {
     let length = json!({"type": "integer", "minimum": 1, "maximum": 32, "examples": [16]});
     [
-        ("name", or_null(like("printer"))),
+        ("name", or_null(text_like("printer"))),
         ("prefix_length", or_null(length)),
-        ("prefix", or_null(like("77/16"))),
+        ("prefix", or_null(text_like("77/16"))),
     ]
 }
 
-/// The fields of an announcement.
+/// Returns the fields of an announcement.
 fn announcement_fields() -> Vec<(&'static str, Value)> {
     vec![
         version(),
         (
             "endpoints",
-            list(&like("udp:45.67.0.1:1194"), wire::text::FEW),
+            list(&text_like("udp:45.67.0.1:1194"), wire::text::FEW),
         ),
         (
             "software",
             json!({"type": "string", "maxLength": SOFTWARE_LIMIT}),
         ),
-        ("network_version", of_document()),
-        ("network_applied", of_document()),
-        ("revocations_version", of_document()),
-        ("unreachable", list(&like("9/16"), wire::text::FEW)),
+        ("network_version", document_version()),
+        ("network_applied", document_version()),
+        ("revocations_version", document_version()),
+        ("unreachable", list(&text_like("9/16"), wire::text::FEW)),
     ]
 }
 
-/// The fields of a new invitation.
+/// Returns the fields of a new invitation.
 fn invitation_fields() -> Vec<(&'static str, Value)> {
     let own = [
         ("ttl_s", number(1, MAX_TTL_S.unsigned_abs())),
@@ -148,8 +148,7 @@ pub fn body(call: Call) -> Option<Value> {
         | Call::AuditLog => return None,
     };
     let mut schema = object(&fields.0, &fields.1);
-    // Nodes of later versions may send more fields; an operator's tool has the registry's own
-    // version.
+    // Nodes of a later version may send more fields. An operator's command has the version of the registry.
     if let (AllowedCaller::Operator, Some(schema)) = (call.allowed_caller(), schema.as_object_mut())
     {
         schema.insert("additionalProperties".into(), false.into());
@@ -157,7 +156,7 @@ pub fn body(call: Call) -> Option<Value> {
     Some(schema)
 }
 
-/// Fields of a call's good answer.
+/// Returns the fields of a successful answer.
 fn answer(call: Call) -> &'static [&'static str] {
     match call {
         Call::Claim => &["version", "prefix", "certificate", "ca", "network"],
@@ -198,7 +197,7 @@ fn answer(call: Call) -> &'static [&'static str] {
     }
 }
 
-/// Returns the parameters of a call's query.
+/// Returns the query parameters of a call.
 pub fn query(call: Call) -> Vec<(&'static str, Value)> {
     match call {
         Call::Bootstrap => vec![(
@@ -207,7 +206,7 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
         )],
         Call::Network | Call::Revocations => {
             vec![
-                ("after", of_document()),
+                ("after", document_version()),
                 ("wait", number(0, MAX_WAIT_SECONDS)),
             ]
         }
@@ -229,7 +228,7 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
     }
 }
 
-/// Statuses of answers that are no; 500 and 503 are any call's.
+/// Returns the statuses with which a call is rejected, and those of failures (500 and 503).
 pub fn error_statuses(call: Call) -> Vec<u16> {
     let own: &[u16] = match call {
         Call::Claim => &[403, 409, 422, 429, 507],
@@ -258,8 +257,8 @@ pub fn error_statuses(call: Call) -> Vec<u16> {
     } else {
         &[]
     };
-    let asked: &[u16] = if query(call).is_empty() { &[] } else { &[400] };
-    let mut all = [own, operator, read, asked, &[500, 503]].concat();
+    let parameters: &[u16] = if query(call).is_empty() { &[] } else { &[400] };
+    let mut all = [own, operator, read, parameters, &[500, 503]].concat();
     all.sort_unstable();
     all.dedup();
     all
@@ -267,10 +266,13 @@ pub fn error_statuses(call: Call) -> Vec<u16> {
 
 fn operation(call: Call) -> Value {
     let fields: Vec<_> = answer(call).iter().map(|name| (*name, json!({}))).collect();
-    let good = json!({"description": "Done.", "content": {"application/json": {"schema": object(&fields, answer(call))}}});
-    let mut responses = Map::from_iter([("200".to_owned(), good)]);
+    let success = json!({"description": "The request was carried out.", "content": {"application/json": {"schema": object(&fields, answer(call))}}});
+    let mut responses = Map::from_iter([("200".to_owned(), success)]);
     if matches!(call, Call::Network | Call::Revocations) {
-        responses.insert("204".into(), json!({"description": "Nothing newer."}));
+        responses.insert(
+            "204".into(),
+            json!({"description": "There is no newer version."}),
+        );
     }
     for status in error_statuses(call) {
         let problem = json!({"$ref": "#/components/schemas/Problem"});
@@ -305,7 +307,7 @@ fn operation(call: Call) -> Value {
     all
 }
 
-/// The calls of nodes, or those of the operator.
+/// Returns the OpenAPI document of the operator's calls, or of those of nodes.
 pub fn document(operator: bool) -> Value {
     let paths = Call::by_path(operator).into_iter().map(|(path, calls)| {
         let operations = calls.into_iter().map(|call| {

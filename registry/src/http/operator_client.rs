@@ -1,4 +1,4 @@
-//! Makes the operator's calls over the Unix socket, for the command.
+//! Makes the operator's calls over the Unix socket, for the command `warren registry`.
 
 use serde::Serialize;
 use std::{
@@ -12,20 +12,20 @@ use wire::registry::Problem;
 /// The reason why the operator's call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The registry does not run.
-    #[error("the registry does not run: nobody listens at {}", path.display())]
+    /// No registry listens at the socket.
+    #[error("the registry does not run: no process listens at {}; start it with `warren registry run`", path.display())]
     NotRunning {
         /// The path of the socket.
         path: PathBuf,
     },
     /// The user may not use the socket.
-    #[error("no permission to use {}", path.display())]
+    #[error("no permission to use {}: become root or the registry's user", path.display())]
     NoPermission {
         /// The path of the socket.
         path: PathBuf,
     },
-    /// The call broke off.
-    #[error("cannot talk to the registry at {}", path.display())]
+    /// The connection to the registry failed during the call.
+    #[error("the connection to the registry at {} failed", path.display())]
     Io {
         /// The path of the socket.
         path: PathBuf,
@@ -36,26 +36,26 @@ pub enum AdminError {
     /// The registry rejected the call.
     #[error("the registry rejected the request: {title}: {detail}")]
     Rejected {
-        /// Always the same for the same problem.
+        /// The kind of problem, in words that do not vary.
         title: String,
-        /// The explanation, in words.
+        /// The explanation of this occurrence, in words.
         detail: String,
     },
     /// The answer is not HTTP, or not the expected document.
-    #[error("the registry at {} gave an answer that cannot be read", path.display())]
+    #[error("the registry at {} sent an answer that cannot be read: is it of another version?", path.display())]
     Unreadable {
         /// The path of the socket.
         path: PathBuf,
     },
 }
 
-/// Longest answer that is read.
+/// Largest number of bytes of an answer that are read.
 const ANSWER_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Makes one of the operator's calls.
 ///
 /// # Errors
-/// Nobody listens, the answer is no, or it cannot be read.
+/// The registry does not run, rejects the call, or sends an answer that cannot be read.
 pub fn ask<T: serde::de::DeserializeOwned>(
     socket: &Path,
     method: &str,

@@ -1,4 +1,4 @@
-//! Answers that are no, as RFC 9457 has them; and bodies, which are read within limits.
+//! Turns errors into problem documents (RFC 9457), and reads bodies within limits.
 
 use crate::service::error::ServiceError;
 use actix_web::{
@@ -16,10 +16,10 @@ use wire::{
     registry::{BODY_LIMIT, Problem},
 };
 
-/// A body that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time within which the body of a request must arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An answer that is no.
+/// The problem document with which a request is rejected.
 #[derive(Debug)]
 pub(crate) struct ApiError(pub(crate) Problem);
 
@@ -40,7 +40,7 @@ impl ResponseError for ApiError {
         if self.0.status == StatusCode::PAYLOAD_TOO_LARGE
             || self.0.status == StatusCode::REQUEST_TIMEOUT
         {
-            // The rest of what was sent is not read.
+            // The remaining bytes of the body are not read, so the connection cannot be used again.
             answer.insert_header((header::CONNECTION, "close"));
         }
         answer.content_type("application/problem+json").body(body)
@@ -62,15 +62,26 @@ pub(crate) fn api_error(
     })
 }
 
+/// Logs an error that is the registry's own failure, as its caller only gets 500.
+fn log_failure(error: &ServiceError) {
+    if let ServiceError::Failed(cause) = error {
+        tracing::error!(
+            error = %Chain(cause.as_ref()),
+            "a request failed; its caller gets 500, and nothing of it is stored"
+        );
+    }
+}
+
 impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
+        log_failure(&error);
         let (status, title, field) = match &error {
             ServiceError::Version { .. } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "unknown version",
                 Some("version"),
             ),
-            ServiceError::Token => (StatusCode::FORBIDDEN, "token rejected", Some("token")),
+            ServiceError::TokenRejected => (StatusCode::FORBIDDEN, "token rejected", Some("token")),
             ServiceError::TooManyFailedClaims => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many failed claims",
@@ -90,9 +101,12 @@ impl From<ServiceError> for ApiError {
                 "certificate request rejected",
                 Some("csr"),
             ),
-            ServiceError::KeyKnown => (StatusCode::CONFLICT, "key rejected", Some("csr")),
-            ServiceError::LateKey => (StatusCode::CONFLICT, "key rejected", Some("csr")),
-            ServiceError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None),
+            ServiceError::KeyRejected | ServiceError::KeyChangedAfterExpiry => {
+                (StatusCode::CONFLICT, "key rejected", Some("csr"))
+            }
+            ServiceError::NoPrefixLeft => {
+                (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None)
+            }
             ServiceError::PrefixTaken => (StatusCode::CONFLICT, "prefix taken", Some("prefix")),
             ServiceError::NameTaken => (StatusCode::CONFLICT, "name taken", Some("name")),
             ServiceError::NoCertificate => (StatusCode::UNAUTHORIZED, "certificate needed", None),
@@ -113,34 +127,29 @@ impl From<ServiceError> for ApiError {
             ),
             ServiceError::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
             ServiceError::NodesNotReady { .. } => (StatusCode::CONFLICT, "nodes not ready", None),
-            ServiceError::Failed(error) => {
-                tracing::error!(error = %Chain(error.as_ref()), "a request failed");
-                (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the registry failed",
-                    None,
-                )
-            }
+            ServiceError::Failed(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the registry failed",
+                None,
+            ),
         };
         api_error(status, title, error.to_string(), field)
     }
 }
 
-/// A document of at most [`BODY_LIMIT`] bytes that arrived within [`PATIENCE`], whatever its
-/// content type.
+/// A body of at most [`BODY_LIMIT`] bytes that arrived within [`BODY_TIMEOUT`]; its content type is ignored.
 pub(crate) struct Body(Result<BytesMut, ApiError>);
 
 impl Body {
-    /// Parses the document.
+    /// Parses the body as JSON; an error names the field that it concerns.
     pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         let bytes = self.0?;
         serde_json::from_slice(&bytes).map_err(|error| {
             let text = error.to_string();
-            // serde names a field in backquotes where it is missing or too many; it never quotes a
-            // value there.
+            // For a missing or unknown field, serde's message contains its name in backquotes, and no value.
             let named = text
                 .split_once("field `")
-                .and_then(|(_, rest)| rest.split_once('`'));
+                .and_then(|(_, tail)| tail.split_once('`'));
             let end = offset(&bytes, error.line(), error.column());
             let field = match named {
                 Some((name, _)) => printable_name(name.as_bytes()),
@@ -157,7 +166,7 @@ impl Body {
     }
 }
 
-/// The position of the error, as line and column.
+/// Converts the line and column of an error to an offset in bytes.
 fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
     let ends = bytes
         .iter()
@@ -171,17 +180,17 @@ fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
     begin.saturating_add(column).min(bytes.len())
 }
 
-/// Longest field name that an error repeats.
+/// Longest name of a field that an error repeats, in bytes.
 const NAME_LIMIT: usize = 40;
 
-/// A name that can be repeated: that of a field, and not whatever was sent.
+/// Returns a name if it can be the name of a field; other bytes that a caller sent are not repeated.
 fn printable_name(name: &[u8]) -> Option<String> {
     let good = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    let told = (1..=NAME_LIMIT).contains(&name.len()) && name.iter().all(good);
-    told.then(|| String::from_utf8_lossy(name).into_owned())
+    let is_printable = (1..=NAME_LIMIT).contains(&name.len()) && name.iter().all(good);
+    is_printable.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
-/// The field of the outermost object whose value was being read where this beginning of JSON ends.
+/// Returns the field of the outermost object in whose value this beginning of a JSON document stops.
 fn last_key(begin: &[u8]) -> Option<String> {
     let (mut depth, mut last, mut key) = (0usize, None, None);
     let mut bytes = begin.iter().copied();
@@ -204,7 +213,7 @@ fn last_key(begin: &[u8]) -> Option<String> {
     printable_name(&key?)
 }
 
-async fn gather(mut payload: Payload) -> Result<BytesMut, ApiError> {
+async fn read_body(mut payload: Payload) -> Result<BytesMut, ApiError> {
     let mut bytes = BytesMut::new();
     while let Some(part) = payload.next().await {
         let part = part.map_err(|error| {
@@ -236,8 +245,11 @@ impl FromRequest for Body {
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = payload.take();
         Box::pin(async move {
-            let late = |_| {
-                let detail = format!("no whole body within {} s", PATIENCE.as_secs());
+            let timed_out = |_| {
+                let detail = format!(
+                    "the body did not arrive within {} s",
+                    BODY_TIMEOUT.as_secs()
+                );
                 Err(api_error(
                     StatusCode::REQUEST_TIMEOUT,
                     "too slow",
@@ -246,9 +258,9 @@ impl FromRequest for Body {
                 ))
             };
             Ok(Self(
-                tokio::time::timeout(PATIENCE, gather(payload))
+                tokio::time::timeout(BODY_TIMEOUT, read_body(payload))
                     .await
-                    .unwrap_or_else(late),
+                    .unwrap_or_else(timed_out),
             ))
         })
     }
@@ -264,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_that_was_being_read_is_known() {
+    fn an_error_is_attributed_to_the_field_in_which_it_occurred() {
         check(r#"{"version":"#, Some("version"));
         check(r#"{"version":1,"endpoints":["a","b""#, Some("endpoints"));
         check(r#"{"a":{"b":1},"c":"#, Some("c"));
@@ -276,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_and_a_column_are_found() {
+    fn a_line_and_a_column_are_converted_to_an_offset() {
         assert_eq!(offset(b"ab\ncd", 2, 1), 4);
         assert_eq!(offset(b"ab", 1, 9), 2);
         assert_eq!(offset(b"", 0, 0), 0);

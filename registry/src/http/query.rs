@@ -1,17 +1,13 @@
-//! Reads numbers from a call's query within their ranges, and names the one that is wrong.
+//! Reads numbers from the query of a call; an error names the parameter.
 
 use crate::http::problem::{ApiError, api_error};
 use actix_web::{HttpRequest, http::StatusCode, web::Query};
 
-/// The number `name` of a query, at most `most`; `None` where it is not there.
+/// Returns the parameter `name` of a query; `None` if it is absent.
 ///
 /// # Errors
-/// It is no whole number up to `most`, or there twice.
-pub(crate) fn number(
-    request: &HttpRequest,
-    name: &str,
-    most: u64,
-) -> Result<Option<u64>, ApiError> {
+/// The parameter is not an integer from 0 to `max`, or occurs twice.
+pub(crate) fn number(request: &HttpRequest, name: &str, max: u64) -> Result<Option<u64>, ApiError> {
     let bad = |detail: String| {
         api_error(
             StatusCode::BAD_REQUEST,
@@ -28,14 +24,12 @@ pub(crate) fn number(
         .map(|(_, value)| value);
     let number = values
         .next()
-        .map(|text| text.parse().ok().filter(|number| *number <= most));
+        .map(|text| text.parse().ok().filter(|number| *number <= max));
     match (number, values.next()) {
         (None, None) => Ok(None),
         (Some(Some(number)), None) => Ok(Some(number)),
-        (_, Some(_)) => Err(bad(format!("{name} is there twice"))),
-        (Some(None), None) => Err(bad(format!(
-            "{name} is not a whole number from 0 to {most}"
-        ))),
+        (_, Some(_)) => Err(bad(format!("{name} occurs twice"))),
+        (Some(None), None) => Err(bad(format!("{name} is not a whole number from 0 to {max}"))),
     }
 }
 
@@ -59,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_taken_within_its_range_alone() {
+    fn a_number_is_accepted_within_its_range_only() {
         for (query, expected) in [
             ("", Some(None)),
             ("other=x", Some(None)),

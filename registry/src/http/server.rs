@@ -1,5 +1,5 @@
-//! Runs a registry until it is stopped: one TLS server for nodes, one Unix socket for the
-//! operator.
+//! Runs a registry until it is stopped: a TLS server for nodes, a Unix socket for the operator, and a server for
+//! metrics.
 
 use crate::{
     clock::WallClock,
@@ -38,26 +38,26 @@ use std::{
     time::Duration,
 };
 
-/// Most connections at once; beyond it the kernel's queue waits.
+/// Largest number of connections at the same time; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// Most connections from one /64 of IPv6, or one IPv4 address, behind which a whole site may be.
+/// Largest number of connections from one /64 of IPv6, or from one IPv4 address, behind which a whole site may be.
 pub const MAX_PER_NETWORK: usize = 512;
 
-/// Largest number of concurrent TLS handshakes; each ends within [`PATIENCE`].
+/// Largest number of concurrent TLS handshakes; each ends within [`CLIENT_TIMEOUT`].
 const MAX_HANDSHAKES: usize = 1024;
 
-/// A client has this long for its TLS handshake, and for the head of a request.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time within which a client must complete its TLS handshake, and send the head of a request.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The reason why a registry does not run.
+/// The reason why a registry does not start or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A file cannot be used.
+    /// A file of the registry cannot be used.
     #[error(transparent)]
     Settings(#[from] RegistryError),
-    /// Its stored documents.
-    #[error("cannot take up the registry's work")]
+    /// The stored documents or announcements cannot be used.
+    #[error("cannot start the registry from its stored state")]
     RegistryService(#[source] ServiceError),
     /// TLS cannot be set up.
     #[error(transparent)]
@@ -66,7 +66,7 @@ pub enum ServeError {
     #[error("cannot set up metrics")]
     Metrics(#[source] prometheus::Error),
     /// The thread of the service cannot be started.
-    #[error("cannot start a thread")]
+    #[error("cannot start the thread of the service")]
     Thread(#[source] io::Error),
     /// The port cannot be used.
     #[error("cannot listen on {address}")]
@@ -77,28 +77,28 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
-    /// The operator's socket.
+    /// The operator's socket cannot be used.
     #[error("cannot listen on {}", path.display())]
     Socket {
-        /// The path of the file.
+        /// The path of the socket.
         path: PathBuf,
         /// The underlying error.
         #[source]
         source: io::Error,
     },
-    /// Another registry has the operator's socket.
-    #[error("another registry runs here: somebody listens at {}", path.display())]
+    /// Another registry listens on the operator's socket.
+    #[error("another registry runs here, since a process listens at {}; stop it first", path.display())]
     Running {
         /// The path of the socket.
         path: PathBuf,
     },
-    /// The server broke off.
-    #[error("the server broke off")]
+    /// A server failed while it ran.
+    #[error("a server of the registry failed")]
     Run(#[source] io::Error),
 }
 
-/// Returns the identity that a certificate (DER) states.
-fn shown(certificate: &[u8]) -> Option<ShownCertificate> {
+/// Reads the serial number and the key of a certificate (DER).
+fn read_shown(certificate: &[u8]) -> Option<ShownCertificate> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let key = crate::pki::request::sha256(certificate.public_key().raw);
     Some(ShownCertificate {
@@ -107,23 +107,23 @@ fn shown(certificate: &[u8]) -> Option<ShownCertificate> {
     })
 }
 
-/// Attaches the caller to a connection; without a permit the connection is closed, and its
-/// requests have no caller.
-fn note_caller(limit: &ConnectionLimit, connection: &dyn Any, data: &mut Extensions) {
+/// Attaches the caller to a connection. If its network has too many connections, the connection is closed, and
+/// no caller is attached.
+fn attach_caller(limit: &ConnectionLimit, connection: &dyn Any, data: &mut Extensions) {
     if let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() {
         let (tcp, session) = stream.get_ref();
         let Ok(address) = tcp.peer_addr() else {
             return;
         };
         let Some(permit) = limit.take(SourceNetwork::from(address.ip())) else {
-            tracing::debug!(from = %address.ip(), "too many connections from there");
-            // Where this fails, it is over already.
+            tracing::debug!(from = %address.ip(), "connection closed: its network has too many");
+            // This fails only if the caller has closed the connection itself.
             let _ = shutdown(tcp.as_raw_fd(), Shutdown::Both);
             return;
         };
         data.insert(permit);
         let certificate = session.peer_certificates().and_then(<[_]>::first);
-        let shown = certificate.and_then(|certificate| shown(certificate));
+        let shown = certificate.and_then(|certificate| read_shown(certificate));
         data.insert(Caller {
             address: address.ip(),
             shown,
@@ -131,7 +131,8 @@ fn note_caller(limit: &ConnectionLimit, connection: &dyn Any, data: &mut Extensi
     }
 }
 
-fn note_operator(connection: &dyn Any, data: &mut Extensions) {
+/// Marks a connection of the Unix socket whose peer is root or the registry's user.
+fn attach_operator(connection: &dyn Any, data: &mut Extensions) {
     if let Some(stream) = connection.downcast_ref::<UnixStream>() {
         let own = nix::unistd::geteuid().as_raw();
         match stream.peer_cred() {
@@ -139,16 +140,22 @@ fn note_operator(connection: &dyn Any, data: &mut Extensions) {
                 data.insert(Operator { uid: other.uid() });
             }
             Ok(other) => {
-                tracing::warn!(uid = other.uid(), "a stranger called the operator's socket")
+                tracing::warn!(
+                    uid = other.uid(),
+                    "a user who is neither root nor the registry's connected to the operator's socket; calls are rejected"
+                )
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot tell operator called the operator's socket")
+                tracing::warn!(
+                    %error,
+                    "the user who connected to the operator's socket is unknown; calls are rejected"
+                )
             }
         }
     }
 }
 
-/// Listens on `address`; `[::]` takes IPv4 too, and falls back to `0.0.0.0` if there is no IPv6.
+/// Listens on `address`; `[::]` accepts IPv4 too, and is replaced by `0.0.0.0` if the host has no IPv6.
 fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address)
         .or_else(|error| match (address, error.raw_os_error()) {
@@ -181,7 +188,7 @@ fn listen_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, ServeEr
     Ok(listener)
 }
 
-/// A registry whose sockets are bound.
+/// A registry that is ready to run: its sockets are bound.
 pub struct Running {
     servers: (actix_web::dev::Server, actix_web::dev::Server),
     metrics: Option<actix_web::dev::Server>,
@@ -194,28 +201,28 @@ pub struct Running {
 pub struct ServerOptions {
     /// The address for nodes.
     pub listen: SocketAddr,
-    /// Where metrics are served, over plain HTTP; `None`: nowhere.
+    /// The address for metrics, over plain HTTP; `None` stands for no metrics.
     pub metrics: Option<SocketAddr>,
-    /// Most connections from one site; [`MAX_PER_NETWORK`], but in tests.
+    /// Largest number of connections from one network; tests differ from [`MAX_PER_NETWORK`].
     pub max_per_network: usize,
-    /// Nobody is slowed down: for measurements.
+    /// Whether claims and requests are not limited, for measurements.
     pub no_limits: bool,
     /// The clock by which certificates are judged.
     pub clock: WallClock,
 }
 
-/// Opens the registry at `paths` and binds its sockets; [`Running::run`] serves.
+/// Opens the registry at `paths` and binds its sockets; [`Running::run`] serves them.
 ///
-/// Must be called within an actix runtime.
+/// It must be called within an actix runtime.
 ///
 /// # Errors
-/// Its files are not good, or a socket cannot be had.
-pub fn start(paths: &RegistryPaths, serving: &ServerOptions) -> Result<Running, ServeError> {
+/// A file of the registry cannot be used, or a socket cannot be bound.
+pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, ServeError> {
     let ServerOptions {
         listen: address,
         clock,
         ..
-    } = serving;
+    } = options;
     let (address, clock) = (*address, Arc::clone(clock));
     let opened = init::open(paths)?;
     let live = ReloadableTls::new(&opened.authorities)?;
@@ -223,9 +230,9 @@ pub fn start(paths: &RegistryPaths, serving: &ServerOptions) -> Result<Running, 
     let database = settings::database(paths);
     let mut service = RegistryService::new(opened, live, Arc::clone(&clock))
         .map_err(ServeError::RegistryService)?;
-    if serving.no_limits {
-        tracing::warn!("nobody is slowed down: this is for measurements only");
-        service.lift_limits();
+    if options.no_limits {
+        tracing::warn!("claims and requests are not limited: use this for measurements only");
+        service.disable_limits();
     }
     let queue = Queue::start(service).map_err(ServeError::Thread)?;
     let listener = listen(address)?;
@@ -234,14 +241,14 @@ pub fn start(paths: &RegistryPaths, serving: &ServerOptions) -> Result<Running, 
     let bound = listener.local_addr().map_err(failed)?;
 
     let counts = Counts::new().map_err(ServeError::Metrics)?;
-    let limit = ConnectionLimit::new(serving.max_per_network);
+    let limit = ConnectionLimit::new(options.max_per_network);
     let nodes =
         serve_nodes(queue.clone(), counts.clone(), limit, (listener, tls)).map_err(failed)?;
-    let metrics = serving
+    let metrics = options
         .metrics
         .map(|address| serve_metrics(address, (queue.clone(), counts, Arc::clone(&clock))))
         .transpose()?;
-    backups::keep(paths, &database)?;
+    backups::start(paths, &database)?;
     let socket = |source| ServeError::Socket {
         path: paths.admin_socket.clone(),
         source,
@@ -255,7 +262,7 @@ pub fn start(paths: &RegistryPaths, serving: &ServerOptions) -> Result<Running, 
     })
 }
 
-/// Serves the calls of nodes over TLS, and limits the connections of each site.
+/// Serves the calls of nodes over TLS, and limits the connections from each network.
 fn serve_nodes(
     queue: Queue,
     counts: Counts,
@@ -267,24 +274,24 @@ fn serve_nodes(
         let app = App::new().app_data(queue).wrap_fn(move |request, service| {
             let counts = counts.clone();
             let answer = service.call(request);
-            async move { answer.await.inspect(|answer| counts.answered(answer)) }
+            async move { answer.await.inspect(|answer| counts.count_response(answer)) }
         });
-        app.configure(api::common)
-            .configure(|config| api::routes(config, false))
+        app.configure(api::set_default_answer)
+            .configure(|config| api::add_calls(config, false))
     })
     .workers(1)
     .disable_signals()
     .max_connections(MAX_CONNECTIONS)
     .max_connection_rate(MAX_HANDSHAKES)
-    .client_request_timeout(PATIENCE)
-    .tls_handshake_timeout(PATIENCE)
+    .client_request_timeout(CLIENT_TIMEOUT)
+    .tls_handshake_timeout(CLIENT_TIMEOUT)
     .shutdown_timeout(1)
-    .on_connect(move |connection, data| note_caller(&limit, connection, data))
+    .on_connect(move |connection, data| attach_caller(&limit, connection, data))
     .listen_rustls_0_23(listener, tls)?;
     Ok(server.run())
 }
 
-/// Serves the metrics of the registry without TLS.
+/// Serves the metrics over plain HTTP.
 fn serve_metrics(
     address: SocketAddr,
     shared: (Queue, Counts, WallClock),
@@ -314,13 +321,13 @@ fn serve_operator(
         let queue = web::Data::new(queue.clone());
         let database = web::Data::new(Database(database.clone()));
         let app = App::new().app_data(queue).app_data(database);
-        app.configure(api::common)
-            .configure(|config| api::routes(config, true))
+        app.configure(api::set_default_answer)
+            .configure(|config| api::add_calls(config, true))
     })
     .workers(1)
     .disable_signals()
     .shutdown_timeout(1)
-    .on_connect(note_operator)
+    .on_connect(attach_operator)
     .listen_uds(listener)?;
     Ok(server.run())
 }
@@ -331,10 +338,10 @@ impl Running {
         self.address
     }
 
-    /// Serves until `stop` is done, then ends in order: within a second, and without its socket.
+    /// Serves until `stop` completes, then stops within a second and removes the operator's socket.
     ///
     /// # Errors
-    /// A server broke off by itself.
+    /// A server failed while it ran.
     pub async fn run(self, stop: impl Future<Output = ()> + 'static) -> Result<(), ServeError> {
         let (nodes, operator) = self.servers;
         let mut handles: Vec<ServerHandle> = vec![nodes.handle(), operator.handle()];
@@ -349,13 +356,13 @@ impl Running {
             }
         });
         let (nodes, operator) = futures_util::future::join(nodes, operator).await;
-        // A socket that is left behind is removed by the next start.
+        // If this fails, the next start removes the socket.
         let _ = fs::remove_file(&self.admin);
         nodes.and(operator).map_err(ServeError::Run)
     }
 }
 
-/// Done when SIGTERM or SIGINT has come.
+/// Returns a future that completes on SIGTERM or SIGINT.
 ///
 /// # Errors
 /// The handlers cannot be set.

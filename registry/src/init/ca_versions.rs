@@ -1,6 +1,7 @@
-//! Knows where the files of each CA lie: the first, and those that replaced it.
+//! Reads and writes the files of each CA: of the first one, and of those that replaced it.
 
 use crate::{
+    clock::UnixSeconds,
     files::{
         FileError, private_folder, read, remove_file_if_exists, remove_folder_if_exists, write_new,
     },
@@ -15,6 +16,7 @@ use crate::{
 use rcgen::KeyPair;
 use std::path::PathBuf;
 
+/// The names of the files that each CA has.
 pub(crate) const FILES: [&str; 6] = [
     "ca.crt",
     "ca.key",
@@ -24,13 +26,13 @@ pub(crate) const FILES: [&str; 6] = [
     "tls.key",
 ];
 
-/// A CA that has one before it keeps that one's certificate for it.
+/// The file with the certificate that the previous CA issued for this one.
 const CROSS: &str = "cross.crt";
 
-/// A CA that has a root above it keeps the root's certificate.
+/// The file with the certificate of the root above the CA.
 const ROOT: &str = "root.crt";
 
-/// Where the files of a CA lie: those of the first beside `registry.json`.
+/// Returns the folder of a CA's files; those of the first CA are beside `registry.json`.
 pub(crate) fn folder(paths: &RegistryPaths, version: u32) -> PathBuf {
     match version {
         0 | 1 => paths.config_dir.clone(),
@@ -38,27 +40,27 @@ pub(crate) fn folder(paths: &RegistryPaths, version: u32) -> PathBuf {
     }
 }
 
-/// Writes a CA's files, none over another.
+/// Writes a CA's files; existing files are not replaced.
 pub(crate) fn write_credentials(
     paths: &RegistryPaths,
     version: u32,
-    made: &Credentials,
+    credentials: &Credentials,
 ) -> Result<(), RegistryError> {
     let folder = folder(paths, version);
     private_folder(&folder)?;
     let texts = [
-        &made.ca,
-        &made.ca_key,
-        &made.signer,
-        &made.signer_key,
-        &made.tls,
-        &made.tls_key,
+        &credentials.ca,
+        &credentials.ca_key,
+        &credentials.signer,
+        &credentials.signer_key,
+        &credentials.tls,
+        &credentials.tls_key,
     ];
     for (name, text) in FILES.iter().zip(texts) {
         write_new(&folder.join(name), text)?;
     }
-    let more = [(CROSS, &made.cross), (ROOT, &made.root)];
-    for (name, text) in more.iter().filter(|(_, text)| !text.is_empty()) {
+    let optional = [(CROSS, &credentials.cross), (ROOT, &credentials.root)];
+    for (name, text) in optional.iter().filter(|(_, text)| !text.is_empty()) {
         write_new(&folder.join(name), text)?;
     }
     Ok(())
@@ -84,6 +86,7 @@ fn read_credentials(paths: &RegistryPaths, version: u32) -> Result<Credentials, 
     })
 }
 
+/// Loads the CAs that the settings name.
 pub(crate) fn authorities(
     paths: &RegistryPaths,
     settings: &Settings,
@@ -102,32 +105,32 @@ pub(crate) fn authorities(
     })
 }
 
-/// The key of the next CA, for which a root is asked, until it is used.
-fn requested(paths: &RegistryPaths) -> PathBuf {
+/// Returns the path of the next CA's key, which exists from the certificate request to the step `stage`.
+fn requested_key_path(paths: &RegistryPaths) -> PathBuf {
     paths.config_dir.join("next-ca.key")
 }
 
-/// A key for the next CA, which a root shall certify; asked again, the same.
+/// Returns the key of the next CA, which a root shall certify. The first call creates it.
 ///
 /// # Errors
-/// It could not be made, written or read.
+/// The key could not be created, written or read.
 pub(crate) fn request_key(paths: &RegistryPaths) -> Result<KeyPair, RegistryError> {
     match requested_key(paths) {
         Err(RegistryError::File(FileError::Missing { .. })) => {
             let key = new_key()?;
-            write_new(&requested(paths), &key.serialize_pem())?;
+            write_new(&requested_key_path(paths), &key.serialize_pem())?;
             Ok(key)
         }
         found => found,
     }
 }
 
-/// The key that [`request_key`] made.
+/// Returns the key that [`request_key`] created.
 ///
 /// # Errors
-/// There is none, or it cannot be read.
+/// There is no such key, or it cannot be read.
 pub(crate) fn requested_key(paths: &RegistryPaths) -> Result<KeyPair, RegistryError> {
-    let path = requested(paths);
+    let path = requested_key_path(paths);
     let text = read(&path)?;
     let key = KeyPair::from_pem(&text).map_err(|error| FileError::Bad {
         path,
@@ -136,40 +139,40 @@ pub(crate) fn requested_key(paths: &RegistryPaths) -> Result<KeyPair, RegistryEr
     Ok(key)
 }
 
-/// Removes the key that [`request_key`] made, now that its CA has it.
+/// Removes the key that [`request_key`] created, once it is among the files of its CA.
 ///
 /// # Errors
-/// It could not be removed.
+/// The file could not be removed.
 pub(crate) fn remove_requested_key(paths: &RegistryPaths) -> Result<(), RegistryError> {
-    let path = requested(paths);
+    let path = requested_key_path(paths);
     Ok(remove_file_if_exists(&path)?)
 }
 
-/// Makes what the CA after the current one needs; its files are all that changes.
+/// Creates the files of the CA after the current one, and changes nothing else. Returns its version.
 ///
 /// # Errors
-/// Something could not be made or written.
+/// A certificate could not be created, or a file not written.
 pub(crate) fn create_next_ca(
     paths: &RegistryPaths,
     settings: &Settings,
     ca: NewCa,
-    now_s: i64,
+    now: UnixSeconds,
 ) -> Result<u32, RegistryError> {
     let before = authorities(paths, settings)?;
     let version = settings.authority + 1;
     let hosts = [address_of(paths, settings)?.host().to_owned()];
-    let mut made = Credentials::make(ca, &hosts, now_s)?;
-    if made.anchor() != before.current.anchor() {
-        made.cross(&before.current, now_s)?;
+    let mut credentials = Credentials::make(ca, &hosts, now)?;
+    if credentials.anchor() != before.current.anchor() {
+        credentials.cross_sign(&before.current, now)?;
     }
-    // Files of an interrupted attempt are not named by any settings, so they can be removed.
+    // A folder that exists here is left from an interrupted attempt; no settings name it.
     let folder = folder(paths, version);
     remove_folder_if_exists(&folder)?;
-    write_credentials(paths, version, &made)?;
+    write_credentials(paths, version, &credentials)?;
     Ok(version)
 }
 
-/// Removes the keys of a CA that signs no more; its certificate stays.
+/// Removes the keys of a retired CA; its certificates stay.
 ///
 /// # Errors
 /// A key could not be removed.

@@ -1,4 +1,4 @@
-//! The errors of a registry that is made, opened or changed by its operator.
+//! Errors when an operator creates, opens or changes a registry.
 
 use crate::{
     files::FileError,
@@ -8,36 +8,37 @@ use crate::{
 use ipnet::Ipv6Net;
 use std::path::PathBuf;
 use wire::registry::DocumentError;
+
 /// The reason why a registry cannot be created, opened or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// There is a registry already.
+    /// The folders hold a registry already.
     #[error("{} exists: there is a registry already, and nothing was changed", path.display())]
     Exists {
         /// The file that exists already.
         path: PathBuf,
     },
-    /// None of the files of a registry is there.
-    #[error("there is no registry at {} (make one with `warren registry init`)", path.display())]
+    /// None of the files of a registry exists.
+    #[error("there is no registry at {} (create one with `warren registry init`)", path.display())]
     NoRegistry {
-        /// The settings, which are missing.
+        /// The path of the missing settings.
         path: PathBuf,
     },
-    /// The registry runs.
-    #[error("the registry runs: stop it first (somebody listens at {})", path.display())]
+    /// The registry must be stopped first.
+    #[error("the registry runs: stop it first (a process listens at {})", path.display())]
     Running {
-        /// The path of its socket.
+        /// The path of the operator's socket.
         path: PathBuf,
     },
-    /// A range that no network can have.
+    /// No network can have this range.
     #[error(
         "the network {network} must have 16 to 64 bits, no bits set after them, and room for prefixes"
     )]
     Network {
-        /// The range that was asked for.
+        /// The range that was requested.
         network: Ipv6Net,
     },
-    /// A number out of range.
+    /// A value of a document is out of range.
     #[error(transparent)]
     Document(#[from] DocumentError),
     /// A key or certificate cannot be created or read.
@@ -55,7 +56,7 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// Returns whether the caller lacks the rights.
+    /// Returns whether the user lacks the permission to use a file.
     pub fn is_permission(&self) -> bool {
         match self {
             Self::File(error) | Self::Root(RootError::File(error)) => error.is_permission(),

@@ -1,14 +1,17 @@
-//! Makes a registry, and opens one that was made.
+//! Creates a registry, and opens an existing one.
 
 pub(crate) mod backups;
 pub(crate) mod ca_versions;
+pub(crate) mod documents;
 pub mod error;
 pub mod restore;
 
 use crate::{
+    clock::UnixSeconds,
     files::{FileError, io_error, private_folder, write_new},
     init::{
         ca_versions::{FILES, authorities, write_credentials},
+        documents::{shape_error, sign_and_store},
         error::RegistryError,
     },
     pki::{
@@ -18,46 +21,52 @@ use crate::{
         random, random_network,
     },
     settings::{self, FILE, RegistryPaths, Settings, address_of, database, json},
-    store::{Storage, sqlite::Sqlite},
+    store::{self, Storage},
 };
 use ipnet::Ipv6Net;
 use policies::parameters::Parameters;
-use serde::Serialize;
+
 use std::{fs, os::unix::fs::OpenOptionsExt, path::PathBuf};
 use wire::{
     invitation::RegistryAddress,
     overlay::Network,
-    registry::{DocumentError, DocumentKind, NetworkDocument, Revocations, static_key_text},
-    signed::{SignedDocument, hex},
+    registry::{DocumentKind, NetworkDocument, Revocations, static_key_text},
+    signed::hex,
 };
+
 /// The properties of a new network.
 #[derive(Clone, Debug)]
 pub struct NewNetwork {
-    /// Its range; `None`: a random /48 of unique local addresses.
+    /// Its range; `None` stands for a random /48 of unique local addresses.
     pub network: Option<Ipv6Net>,
     /// The address at which the registry is reached.
     pub address: RegistryAddress,
-    /// Bits of the prefixes handed out.
+    /// The usual length of a node's prefix, in bits.
     pub prefix_length: u8,
-    /// Numbers that steer the nodes.
+    /// The parameters of the nodes.
     pub parameters: Parameters,
-    /// How long a node's certificate is good, in seconds.
+    /// The lifetime of a node's certificate, in seconds.
     pub certificate_life_s: i64,
     /// The lifetime of an announcement, in seconds.
     pub announcement_ttl_s: i64,
-    /// How long after its end a certificate can still be renewed, and its prefix rests, in seconds.
+    /// The grace period in seconds: after it expired, a certificate can be renewed for so long with the same
+    /// key, and its prefix is not allocated to another node.
     pub grace_s: i64,
-    /// Whether private addresses may be announced.
+    /// Whether nodes may announce private addresses.
     pub private_endpoints: bool,
-    /// Where the key of a root above the CA is left; `None`: the CA has none.
+    /// The new folder for the key of a root above the CA; `None` stands for a CA without a root.
     pub offline_root: Option<PathBuf>,
 }
 
-/// Makes a network: keys, certificates, database, first documents. Returns its range.
+/// Creates a network: keys, certificates, database, first documents. Returns its range.
 ///
 /// # Errors
-/// There is one already, a value is out of range, or something could not be written.
-pub fn init(paths: &RegistryPaths, new: &NewNetwork, now_s: i64) -> Result<Ipv6Net, RegistryError> {
+/// There is a registry already, a value is out of range, or a file could not be written.
+pub fn init(
+    paths: &RegistryPaths,
+    new: &NewNetwork,
+    now: UnixSeconds,
+) -> Result<Ipv6Net, RegistryError> {
     let range = match new.network {
         Some(range) => range,
         None => random_network()?,
@@ -78,10 +87,10 @@ pub fn init(paths: &RegistryPaths, new: &NewNetwork, now_s: i64) -> Result<Ipv6N
     private_folder(&paths.config_dir)?;
     private_folder(&paths.state_dir)?;
     let ca = match &new.offline_root {
-        None => NewCa::alone(range, 1, now_s)?,
-        Some(folder) => OfflineRoot::make(folder, range, now_s)?.new_ca(now_s)?,
+        None => NewCa::self_signed_ca(range, 1, now)?,
+        Some(folder) => OfflineRoot::make(folder, range, now)?.new_ca(now)?,
     };
-    let made = Credentials::make(ca, &[new.address.host().to_owned()], now_s)?;
+    let made = Credentials::make(ca, &[new.address.host().to_owned()], now)?;
     write_credentials(paths, 1, &made)?;
     let authority = Authority::load((1, &made), None)?;
     let mut storage = open_database(paths, &settings)?;
@@ -91,15 +100,15 @@ pub fn init(paths: &RegistryPaths, new: &NewNetwork, now_s: i64) -> Result<Ipv6N
         revoked: Vec::new(),
         authorities: Vec::new(),
     };
-    keep(
-        &mut storage,
+    sign_and_store(
+        storage.as_mut(),
         &authority,
         DocumentKind::Network,
         1,
         &document,
     )?;
-    keep(
-        &mut storage,
+    sign_and_store(
+        storage.as_mut(),
         &authority,
         DocumentKind::Revocations,
         1,
@@ -110,7 +119,7 @@ pub fn init(paths: &RegistryPaths, new: &NewNetwork, now_s: i64) -> Result<Ipv6N
     Ok(range)
 }
 
-/// The network document of a new network, with fresh keys.
+/// Composes the network document of a new network, with new keys.
 fn first_document(new: &NewNetwork, range: Ipv6Net) -> Result<NetworkDocument, RegistryError> {
     Ok(NetworkDocument {
         kind: DocumentKind::Network,
@@ -129,7 +138,7 @@ fn first_document(new: &NewNetwork, range: Ipv6Net) -> Result<NetworkDocument, R
     })
 }
 
-/// The settings of a new network, whose first CA signs.
+/// Composes the settings of a new network, whose first CA signs.
 fn first_settings(new: &NewNetwork) -> Settings {
     Settings {
         version: 1,
@@ -144,60 +153,50 @@ fn first_settings(new: &NewNetwork) -> Settings {
     }
 }
 
-fn open_database(paths: &RegistryPaths, settings: &Settings) -> Result<Sqlite, RegistryError> {
+fn open_database(
+    paths: &RegistryPaths,
+    settings: &Settings,
+) -> Result<Box<dyn Storage>, RegistryError> {
     let path = database(paths);
-    // SQLite would make it with the umask's rights.
+    // The database would create its file with the umask's permissions.
     let file = fs::OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
         .open(&path);
     file.map_err(io_error("open", &path))?;
-    Ok(Sqlite::open(
+    Ok(store::open(
         &path,
         settings.prefix_length,
         settings.grace_s,
     )?)
 }
 
-/// Signs a document and keeps it.
-pub(crate) fn keep<T: Serialize>(
-    storage: &mut dyn Storage,
-    authority: &Authority,
-    kind: DocumentKind,
-    version: u64,
-    document: &T,
-) -> Result<SignedDocument, RegistryError> {
-    let signed = authority.sign_document(&serde_json::to_vec(document).map_err(shape_error)?)?;
-    storage.store_document(kind, version, &json(&signed).map_err(shape_error)?)?;
-    Ok(signed)
-}
-
-/// A registry's files, read and checked.
+/// The files of a registry, read and checked.
 pub struct Opened {
     /// The settings of the registry.
     pub settings: Settings,
     /// The paths of its files.
     pub paths: RegistryPaths,
-    /// Its address, read.
+    /// The address from its settings.
     pub address: RegistryAddress,
-    /// Keys and certificates.
+    /// Its keys and certificates.
     pub(crate) authorities: Authorities,
     /// The database of the registry.
-    pub storage: Sqlite,
+    pub storage: Box<dyn Storage>,
 }
 
 /// Opens a registry that `init` created.
 ///
 /// # Errors
-/// There is none, or some part of it is missing, unreadable or not sound.
+/// There is no registry, or one of its files is missing, unreadable or corrupt.
 pub fn open(paths: &RegistryPaths) -> Result<Opened, RegistryError> {
     let settings = read_settings(paths)?;
     let address = address_of(paths, &settings)?;
     let authorities = authorities(paths, &settings)?;
     let path = database(paths);
     if !path.exists() {
-        // An empty one would hand out prefixes a second time.
+        // An empty database would allocate prefixes a second time.
         return Err(FileError::Missing { path }.into());
     }
     let storage = open_database(paths, &settings)?;
@@ -210,18 +209,11 @@ pub fn open(paths: &RegistryPaths) -> Result<Opened, RegistryError> {
     })
 }
 
-fn shape_error(error: serde_json::Error) -> DocumentError {
-    DocumentError::Shape {
-        what: "signed",
-        why: error.to_string(),
-    }
-}
-
 /// Reads the settings of a registry that exists.
 ///
 /// # Errors
-/// [`RegistryError::NoRegistry`] where none of its files exists; where some do, the settings are
-/// missing or cannot be read.
+/// [`RegistryError::NoRegistry`] if none of its files exists. If some exist, the settings are missing or cannot
+/// be read.
 pub(crate) fn read_settings(paths: &RegistryPaths) -> Result<Settings, RegistryError> {
     settings::read_settings(paths).map_err(|error| match error {
         FileError::Missing { path } if !exists_in_part(paths) => RegistryError::NoRegistry { path },
@@ -231,7 +223,7 @@ pub(crate) fn read_settings(paths: &RegistryPaths) -> Result<Settings, RegistryE
     })
 }
 
-/// Whether a file of a registry other than its settings is there.
+/// Returns whether a file of a registry other than its settings exists.
 fn exists_in_part(paths: &RegistryPaths) -> bool {
     let files = FILES.iter().map(|name| paths.config_dir.join(name));
     files.chain([database(paths)]).any(|path| path.exists())

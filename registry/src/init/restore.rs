@@ -1,42 +1,47 @@
-//! Puts a copy in the database's place.
+//! Replaces the database of a registry by a copy.
 
 use crate::{
+    clock::UnixSeconds,
     files::{io_error, rename_if_exists},
-    init::{self, error::RegistryError, keep},
+    init::{
+        self,
+        documents::{read_stored, sign_and_store},
+        error::RegistryError,
+    },
+    pki::authority::Authority,
     settings::{RegistryPaths, database},
-    store::{Storage, StorageError, sqlite},
+    store::{self, Storage},
 };
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
 };
-use wire::{
-    registry::{DocumentKind, NetworkDocument, Revocations},
-    signed::{SignedDocument, open},
-};
+use time::OffsetDateTime;
+use wire::registry::{DocumentKind, NetworkDocument, Revocations};
 
-/// Nodes have seen documents that the copy does not know, and never go back: the next ones are so
-/// many versions later.
-const VERSIONS: u64 = 1000;
+/// Number of versions that are skipped after those of the copy. Nodes may have received documents that were
+/// published after the copy was made, and never go back to a lower version.
+const SKIPPED_VERSIONS: u64 = 1000;
 
-/// So many prefixes after the last of the copy are not handed out: they may have been, since.
-const PREFIXES: usize = 1000;
+/// Number of prefixes that are reserved after those of the copy, since they may have been allocated after it
+/// was made.
+const RESERVED_PREFIXES: usize = 1000;
 
 /// Replaces the database by the copy at `file`; returns the path to which the old one was moved.
 ///
-/// Everything that happened since the copy is lost: nodes that joined must join again, revocations
-/// must be repeated.
+/// Everything that happened after the copy was made is lost: nodes that joined must join again, and
+/// revocations must be repeated.
 ///
 /// # Errors
-/// The registry runs, the copy is not sound, or a file could not be written.
+/// The registry runs, the copy is corrupt, or a file could not be written.
 pub fn restore(paths: &RegistryPaths, file: &Path) -> Result<PathBuf, RegistryError> {
     if UnixStream::connect(&paths.admin_socket).is_ok() {
         return Err(RegistryError::Running {
             path: paths.admin_socket.clone(),
         });
     }
-    sqlite::verify(file)?;
+    store::verify(file)?;
     let settings = init::read_settings(paths)?;
     let path = database(paths);
     let draft = path.with_added_extension("new");
@@ -46,47 +51,42 @@ pub fn restore(paths: &RegistryPaths, file: &Path) -> Result<PathBuf, RegistryEr
     fs::File::open(&draft)
         .and_then(|file| file.sync_all())
         .map_err(io_error("write", &draft))?;
-    let aside = path.with_added_extension("before");
-    for ending in ["-wal", "-shm", ""] {
-        let with = |path: &Path| PathBuf::from(format!("{}{ending}", path.display()));
-        rename_if_exists(&with(&path), &with(&aside))?;
+    let old = path.with_added_extension("before");
+    for suffix in ["-wal", "-shm", ""] {
+        let with_suffix = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        rename_if_exists(&with_suffix(&path), &with_suffix(&old))?;
     }
     fs::rename(&draft, &path).map_err(io_error("put in place", &path))?;
     let mut opened = init::open(paths)?;
-    publish_beyond_known_versions(&mut opened.storage, &opened.authorities.authority)?;
-    opened
-        .storage
-        .leave_gap(PREFIXES, settings.certificate_life_s)?;
-    Ok(aside)
+    publish_with_higher_versions(opened.storage.as_mut(), &opened.authorities.authority)?;
+    let now = UnixSeconds::from(OffsetDateTime::now_utc());
+    opened.storage.reserve_prefixes(
+        RESERVED_PREFIXES,
+        now.saturating_add_s(settings.certificate_life_s),
+    )?;
+    Ok(old)
 }
 
-/// Publishes both documents again, under versions that no node has seen.
-fn publish_beyond_known_versions(
+/// Publishes both documents under versions that no node has received.
+fn publish_with_higher_versions(
     storage: &mut dyn Storage,
-    authority: &crate::pki::authority::Authority,
+    authority: &Authority,
 ) -> Result<(), RegistryError> {
-    let bad = |what| RegistryError::Storage(StorageError::Value { what });
-    let payload = |storage: &dyn Storage, kind| {
-        let (_, json) = storage
-            .document(kind)?
-            .ok_or(bad("no signed document, or one"))?;
-        let signed: SignedDocument =
-            serde_json::from_str(&json).map_err(|_| bad("a signed document"))?;
-        let opened = open(&signed, &authority.trusted_der()).map_err(|_| bad("a signature"));
-        opened.map(|opened| opened.payload)
-    };
-    let mut network = NetworkDocument::read(&payload(storage, DocumentKind::Network)?)?;
-    network.version += VERSIONS;
-    keep(
+    let cas = authority.trusted_der();
+    let (payload, _) = read_stored(storage, DocumentKind::Network, &cas)?;
+    let mut network = NetworkDocument::read(&payload)?;
+    network.version += SKIPPED_VERSIONS;
+    sign_and_store(
         storage,
         authority,
         DocumentKind::Network,
         network.version,
         &network,
     )?;
-    let mut list = Revocations::read(&payload(storage, DocumentKind::Revocations)?)?;
-    list.version += VERSIONS;
-    keep(
+    let (payload, _) = read_stored(storage, DocumentKind::Revocations, &cas)?;
+    let mut list = Revocations::read(&payload)?;
+    list.version += SKIPPED_VERSIONS;
+    sign_and_store(
         storage,
         authority,
         DocumentKind::Revocations,

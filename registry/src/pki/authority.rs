@@ -1,6 +1,6 @@
-//! The network's certificate authority: composes and signs certificates and documents.
+//! The certificate authority of a network: composes and signs certificates and documents.
 //!
-//! Nothing of what a stranger sent but a public key ever enters a certificate.
+//! Of what a caller sent, only the public key enters a certificate.
 
 use super::{
     BACKDATE_S, PkiError,
@@ -8,6 +8,7 @@ use super::{
     credentials::Credentials,
     request::{ProvenKey, sha256},
 };
+use crate::clock::UnixSeconds;
 use policies::names::Prefix;
 use rcgen::{
     ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, SerialNumber, SigningKey,
@@ -20,14 +21,14 @@ use wire::{
     signed::{OtherSignature, SignedDocument, hex, seal},
 };
 
-/// One CA with its signer of documents.
+/// One CA, with the signer of its documents.
 struct Ca {
     version: u32,
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     der: Vec<u8>,
-    not_after_s: i64,
-    /// What who trusts it knows: its root, or itself.
+    not_after: UnixSeconds,
+    /// The certificate that nodes trust: that of the root, or the CA's own if it has no root.
     anchor_pem: String,
     anchor: Parsed,
     has_root: bool,
@@ -37,35 +38,35 @@ struct Ca {
     network: Network,
 }
 
-/// The network's certificate authority: the CA that signs now, and another while it is changed.
+/// The certificate authority of a network: the CA that signs, and another one while the CA is being replaced.
 pub struct Authority {
     current: Ca,
     other: Option<Ca>,
 }
 
-/// The CAs that settings name.
+/// The CAs that the settings name.
 pub(crate) struct Authorities {
-    /// That which signs.
+    /// The files of the CA that signs.
     pub(crate) current: Credentials,
-    /// That which is trusted too.
+    /// The files of the staged or the retiring CA.
     pub(crate) other: Option<Credentials>,
-    /// Both, at work.
+    /// The authority made of both.
     pub(crate) authority: Authority,
 }
 
-/// A certificate that was just signed.
+/// A new certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedCertificate {
-    /// Lower-case hex, no leading zeros.
+    /// The serial number, in lower-case hex without leading zeros.
     pub serial: String,
-    /// PEM; the CA's certificate follows where a root stands above it.
+    /// The certificate in PEM, followed by that of its CA if the CA has a root.
     pub certificate: String,
     /// The version of the CA that signed it.
     pub authority: u32,
-    /// Seconds since 1970.
-    pub not_before_s: i64,
-    /// Seconds since 1970.
-    pub not_after_s: i64,
+    /// The first moment at which the certificate is valid.
+    pub not_before: UnixSeconds,
+    /// The moment at which the certificate expires.
+    pub not_after: UnixSeconds,
 }
 
 impl Ca {
@@ -86,7 +87,7 @@ impl Ca {
             issuer,
             pem: credentials.ca.clone(),
             der: ca.der,
-            not_after_s: ca.not_after_s,
+            not_after: ca.not_after,
             anchor_pem: credentials.anchor().to_owned(),
             anchor,
             has_root: !credentials.root.is_empty(),
@@ -114,7 +115,7 @@ impl Authority {
     /// Loads the CAs of a network; the numbers are their versions.
     ///
     /// # Errors
-    /// A key or certificate cannot be read, or a CA's serial number names no network.
+    /// A key or a certificate cannot be read, or the serial number of a trusted CA encodes no network.
     pub fn load(
         current: (u32, &Credentials),
         other: Option<(u32, &Credentials)>,
@@ -128,32 +129,31 @@ impl Authority {
         })
     }
 
-    /// The network's address plan, from the CA's serial number.
+    /// Returns the network, which the serial number of the trusted CA encodes.
     pub fn network(&self) -> Network {
         self.current.network
     }
 
-    /// The certificate (PEM) of the CA that nodes trust: of the root, where there is one.
+    /// Returns the certificate (PEM) that nodes trust: that of the root, or of the CA if it has no root.
     pub fn ca_pem(&self) -> &str {
         &self.current.anchor_pem
     }
 
-    /// As [`Self::ca_pem`], in DER.
+    /// Returns the same certificate as [`Self::ca_pem`], in DER.
     pub fn ca_der(&self) -> &[u8] {
         &self.current.anchor.der
     }
 
-    /// Whether a root stands above the CA that signs.
+    /// Returns whether the CA that signs has a root.
     pub fn has_root(&self) -> bool {
         self.current.has_root
     }
 
-    /// Returns serial number and expiry (seconds since 1970) of the other CA, if both have the
-    /// same root.
+    /// Returns the serial number and the expiry of the other CA, if both CAs have the same root.
     ///
     /// # Errors
-    /// Its certificate has no serial number that can be revoked.
-    pub(crate) fn other_between(&self) -> Result<Option<(String, i64)>, PkiError> {
+    /// The certificate of the other CA has no serial number that can be revoked.
+    pub(crate) fn other_below_same_root(&self) -> Result<Option<(String, UnixSeconds)>, PkiError> {
         let other = self
             .other
             .as_ref()
@@ -164,29 +164,29 @@ impl Authority {
         let number = chain::number_of(&other.der).map_err(|_| PkiError::Stored {
             what: "the other CA",
         })?;
-        Ok(Some((number.serial, other.not_after_s)))
+        Ok(Some((number.serial, other.not_after)))
     }
 
-    /// Another CA that nodes trust too while it is changed: one with the same root is none.
+    /// Returns the other CA if nodes must trust it besides the current one, as it has another root or none.
     fn other_trusted(&self) -> Option<&Ca> {
         self.other
             .as_ref()
             .filter(|other| other.anchor.der != self.current.anchor.der)
     }
 
-    /// When each CA ends, seconds since 1970, and what it is.
-    pub fn ends(&self) -> Vec<(&'static str, i64)> {
+    /// Returns the role and the expiry of each CA.
+    pub fn expiries(&self) -> Vec<(&'static str, UnixSeconds)> {
         let role = if self.is_retiring() {
             "retiring"
         } else {
             "staged"
         };
-        let other = self.other.as_ref().map(|ca| (role, ca.not_after_s));
+        let other = self.other.as_ref().map(|ca| (role, ca.not_after));
         let root = self
             .current
             .has_root
-            .then_some(("root", self.current.anchor.not_after_s));
-        std::iter::once(("current", self.current.not_after_s))
+            .then_some(("root", self.current.anchor.not_after));
+        std::iter::once(("current", self.current.not_after))
             .chain(other)
             .chain(root)
             .collect()
@@ -197,20 +197,20 @@ impl Authority {
         self.current.version
     }
 
-    /// Whether the other CA, if there is one, is that before the current one.
+    /// Returns whether there is another CA, and it is the one before the current one.
     pub fn is_retiring(&self) -> bool {
         self.other
             .as_ref()
             .is_some_and(|other| other.version < self.current.version)
     }
 
-    /// All CAs that nodes trust, in PEM; that of who signs is the first.
+    /// Returns the certificates (PEM) that nodes trust; the one for the CA that signs is the first.
     pub fn trusted(&self) -> Vec<String> {
         let all = std::iter::once(&self.current).chain(self.other_trusted());
         all.map(|ca| ca.anchor_pem.clone()).collect()
     }
 
-    /// As [`Self::trusted`], in DER.
+    /// Returns the same certificates as [`Self::trusted`], in DER.
     pub fn trusted_der(&self) -> Vec<Vec<u8>> {
         std::iter::once(&self.current)
             .chain(self.other_trusted())
@@ -218,40 +218,40 @@ impl Authority {
             .collect()
     }
 
-    /// The CA before this one, while documents bear its signature too.
-    fn before(&self) -> Option<&Ca> {
+    /// Returns the CA before the current one, as long as documents carry its signature too.
+    fn retiring_ca(&self) -> Option<&Ca> {
         self.other_trusted().filter(|_| self.is_retiring())
     }
 
-    /// Whether a document bears the signatures that [`Self::sign_document`] would give it now.
-    pub fn signed_rightly(&self, document: &SignedDocument) -> bool {
+    /// Returns whether a document has the signatures that [`Self::sign_document`] would give it now.
+    pub fn has_current_signatures(&self, document: &SignedDocument) -> bool {
         let id = |ca: &Ca| wire::signed::sha256_hex(&ca.signer_spki);
-        let before = self.before().map(id);
+        let retiring_ca = self.retiring_ca().map(id);
         document.key_id == id(&self.current)
-            && document.other.as_ref().map(|other| &other.key_id) == before.as_ref()
+            && document.other.as_ref().map(|other| &other.key_id) == retiring_ca.as_ref()
     }
 
-    /// SHA-256 of the CA's SPKI, as invitations pin it.
+    /// Returns SHA-256 of the SPKI of the trusted CA, as invitations pin it.
     pub fn pin(&self) -> [u8; 32] {
         sha256(&self.current.anchor.spki)
     }
 
-    /// Signs a certificate for the node `prefix` with this key, from an hour ago until `life_s`
-    /// seconds from now, but never beyond the CA's own end.
+    /// Signs a certificate for the node `prefix` with this key. It is valid from an hour ago until `life_s` seconds
+    /// from now, but expires no later than the CA.
     ///
     /// # Errors
-    /// No random bytes, or the library refused.
+    /// The system has no random bytes, or the certificate cannot be created.
     pub fn sign_node(
         &self,
         prefix: Prefix,
         key: &ProvenKey,
-        now_s: i64,
+        now: UnixSeconds,
         life_s: i64,
     ) -> Result<IssuedCertificate, PkiError> {
         let ca = &self.current;
-        let until_s = now_s.saturating_add(life_s).min(ca.not_after_s);
+        let not_after = now.saturating_add_s(life_s).min(ca.not_after);
         let serial = random_serial()?;
-        let mut node = params(&prefix.to_string(), now_s, until_s)?;
+        let mut node = params(&prefix.to_string(), now, not_after)?;
         node.serial_number = Some(SerialNumber::from_slice(&serial));
         node.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(
             ca.network.node_address(prefix),
@@ -266,32 +266,32 @@ impl Authority {
             .signed_by(&key, &ca.issuer)
             .map_err(make("the node's certificate"))?
             .pem();
-        let between = if ca.has_root { ca.pem.as_str() } else { "" };
-        let certificate = certificate + between;
+        let chain = if ca.has_root { ca.pem.as_str() } else { "" };
+        let certificate = certificate + chain;
         Ok(IssuedCertificate {
             serial: hex(&serial),
             certificate,
             authority: ca.version,
-            not_before_s: now_s - BACKDATE_S,
-            not_after_s: until_s,
+            not_before: now.saturating_sub_s(BACKDATE_S),
+            not_after,
         })
     }
 
-    /// Signs a document's payload; while the CA before this one is still trusted, twice, so that who
-    /// knows either can verify it.
+    /// Signs the payload of a document. As long as nodes trust the previous CA, its signer signs too, so that nodes
+    /// that know only one of the CAs can verify the document.
     ///
     /// # Errors
-    /// The library refused.
+    /// The payload cannot be signed.
     pub fn sign_document(&self, payload: &[u8]) -> Result<SignedDocument, PkiError> {
         let mut document = self.current.sign(payload)?;
-        if let Some(before) = self.before() {
+        if let Some(retiring_ca) = self.retiring_ca() {
             let SignedDocument {
                 key_id,
                 certificate,
                 issuer,
                 signature,
                 ..
-            } = before.sign(payload)?;
+            } = retiring_ca.sign(payload)?;
             document.other = Some(OtherSignature {
                 key_id,
                 certificate,
@@ -313,7 +313,7 @@ mod tests {
         signed::{SignedError, open},
     };
 
-    const NOW_S: i64 = 1_800_000_000;
+    const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
     fn authority(network: &str) -> Authority {
         let credentials = credentials(network, 1);
@@ -321,8 +321,8 @@ mod tests {
     }
 
     fn credentials(network: &str, version: u32) -> Credentials {
-        let ca = NewCa::alone(network.parse().unwrap(), version, NOW_S).unwrap();
-        Credentials::make(ca, &["45.67.0.1".into()], NOW_S).unwrap()
+        let ca = NewCa::self_signed_ca(network.parse().unwrap(), version, NOW).unwrap();
+        Credentials::make(ca, &["45.67.0.1".into()], NOW).unwrap()
     }
 
     #[track_caller]
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_document_is_not_believed() {
+    fn a_changed_document_is_rejected() {
         check(
             |document| document.payload = "e30K".into(),
             Err(SignedError::Signature),
@@ -365,35 +365,35 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_another_network_is_not_believed() {
+    fn a_document_of_another_network_is_rejected() {
         let (ours, theirs) = (authority("fd00:1::/48"), authority("fd00:1::/48"));
         let document = theirs.sign_document(b"{}").unwrap();
-        let said = open(&document, &[ours.ca_der()]);
-        assert_eq!(said, Err(SignedError::Chain(ChainError::Untrusted)));
+        let result = open(&document, &[ours.ca_der()]);
+        assert_eq!(result, Err(SignedError::Chain(ChainError::Untrusted)));
     }
 
     #[test]
-    fn while_the_ca_is_changed_who_knows_either_reads_documents_and_who_knows_none_does_not() {
+    fn during_a_replacement_documents_can_be_verified_with_either_ca_and_with_no_other() {
         let (one, two) = (credentials("fd00:1::/48", 1), credentials("fd00:1::/48", 2));
         let load =
             |current, other: Option<(u32, &Credentials)>| Authority::load(current, other).unwrap();
-        let (alone, staged) = (load((1, &one), None), load((1, &one), Some((2, &two))));
+        let (self_signed_ca, staged) = (load((1, &one), None), load((1, &one), Some((2, &two))));
         let (active, retired) = (load((2, &two), Some((1, &one))), load((2, &two), None));
         let reads = |signer: &Authority, reader: &Authority| {
             open(&signer.sign_document(b"{}").unwrap(), &[reader.ca_der()]).is_ok()
         };
         assert!(
-            reads(&staged, &alone) && !reads(&staged, &retired),
-            "nothing is signed by a staged CA"
+            reads(&staged, &self_signed_ca) && !reads(&staged, &retired),
+            "a staged CA must not sign documents"
         );
-        assert!(reads(&active, &alone) && reads(&active, &retired));
-        assert!(!reads(&retired, &alone) && reads(&retired, &retired));
+        assert!(reads(&active, &self_signed_ca) && reads(&active, &retired));
+        assert!(!reads(&retired, &self_signed_ca) && reads(&retired, &retired));
         assert!(!reads(&active, &authority("fd00:1::/48")));
         let document = retired.sign_document(b"{}").unwrap();
-        assert!(open(&document, &[alone.ca_der(), retired.ca_der()]).is_ok());
+        assert!(open(&document, &[self_signed_ca.ca_der(), retired.ca_der()]).is_ok());
         let mut mixed = active.sign_document(b"{}").unwrap();
         mixed.payload = "e30K".into();
-        assert!(open(&mixed, &[alone.ca_der(), retired.ca_der()]).is_err());
+        assert!(open(&mixed, &[self_signed_ca.ca_der(), retired.ca_der()]).is_err());
     }
 
     #[test]
@@ -407,13 +407,13 @@ mod tests {
             .unwrap();
         let proven = crate::pki::request::read(&request).unwrap();
         let node = authority
-            .sign_node(Prefix::new(7, 16).unwrap(), &proven, NOW_S, 86_400)
+            .sign_node(Prefix::new(7, 16).unwrap(), &proven, NOW, 86_400)
             .unwrap();
         let der = Parsed::read(&node.certificate, "node").unwrap().der;
         let document = seal(b"{}", (&der, None), &proven.spki, &key.sign(b"{}").unwrap());
-        let said = open(&document, &[authority.ca_der()]);
+        let result = open(&document, &[authority.ca_der()]);
         assert_eq!(
-            said,
+            result,
             Err(SignedError::Signer {
                 why: "its common name is not that of a signer"
             })

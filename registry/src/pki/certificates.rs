@@ -1,6 +1,7 @@
-//! The profiles of certificates (RFC 5280): what a root, a CA, a signer and a node carry.
+//! The profiles of certificates (RFC 5280) of a root, a CA, a signer and a node.
 
 use super::{PkiError, random};
+use crate::clock::UnixSeconds;
 use ipnet::Ipv6Net;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
@@ -9,20 +10,21 @@ use rcgen::{
 use time::OffsetDateTime;
 use wire::overlay::Network;
 
-/// Certificates begin this long before they are made, for clocks that are behind.
+/// Seconds by which the validity of a certificate begins before it is issued, for nodes whose clock is slow.
 pub const BACKDATE_S: i64 = 3600;
 
-/// Life of a root that is kept offline: 30 years.
+/// Lifetime of an offline root, in seconds: 30 years.
 const ROOT_LIFE_S: i64 = 30 * 365 * 86_400;
 
-/// Life of the CA, of the registry's own TLS certificate and of the documents' signer: 10 years.
+/// Lifetime of a CA, of its signer and of its TLS certificate, in seconds: 10 years.
 pub(crate) const CA_LIFE_S: i64 = 10 * 365 * 86_400;
 
+/// Creates an ECDSA key on P-256.
 pub(crate) fn new_key() -> Result<KeyPair, PkiError> {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"))
 }
 
-/// A random range of unique local addresses (RFC 4193): `fd` and 40 random bits, /48.
+/// Returns a random /48 of unique local addresses (RFC 4193): `fd`, followed by 40 random bits.
 ///
 /// # Errors
 /// The system has no random bytes.
@@ -47,86 +49,96 @@ pub(crate) fn serial_of_network(network: Ipv6Net) -> SerialNumber {
     SerialNumber::from_slice(bytes.get(first..).unwrap_or(&bytes))
 }
 
-/// 127 random bits, the highest set, so that it has neither sign nor leading zeros.
+/// Returns a random serial number of 127 bits. The highest bit is set, so that its DER and hex forms have no leading
+/// zeros.
 pub(crate) fn random_serial() -> Result<[u8; 16], PkiError> {
-    let [first, rest @ ..] = random::<16>()?;
+    let [first, other @ ..] = random::<16>()?;
     let mut serial = [first & 0x3f | 0x40; 16];
     if let Some(tail) = serial.get_mut(1..) {
-        tail.copy_from_slice(&rest);
+        tail.copy_from_slice(&other);
     }
     Ok(serial)
 }
 
+/// Returns a function that turns an error of rcgen into the error that `what` could not be created.
 pub(crate) fn make(what: &'static str) -> impl Fn(rcgen::Error) -> PkiError {
     move |source| PkiError::Make { what, source }
 }
 
-pub(crate) fn params(name: &str, now_s: i64, until_s: i64) -> Result<CertificateParams, PkiError> {
+/// Returns the parameters of a certificate that may sign nothing.
+pub(crate) fn params(
+    name: &str,
+    now: UnixSeconds,
+    not_after: UnixSeconds,
+) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = moment(now_s - BACKDATE_S)?;
-    params.not_after = moment(until_s)?;
+    params.not_before = calendar_time(now.saturating_sub_s(BACKDATE_S))?;
+    params.not_after = calendar_time(not_after)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
-fn moment(seconds: i64) -> Result<OffsetDateTime, PkiError> {
-    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PkiError::Time { seconds })
+fn calendar_time(moment: UnixSeconds) -> Result<OffsetDateTime, PkiError> {
+    moment.to_utc().ok_or(PkiError::Time { moment })
 }
 
-/// The parameters of a CA with this path length.
-pub(super) fn ca_like(
+/// Returns the parameters of a CA that allows so many CAs below it.
+pub(super) fn ca_with_path_length(
     name: &str,
-    below: u8,
-    now_s: i64,
-    until_s: i64,
+    path_length: u8,
+    now: UnixSeconds,
+    not_after: UnixSeconds,
 ) -> Result<CertificateParams, PkiError> {
-    let mut ca = params(name, now_s, until_s)?;
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    let mut ca = params(name, now, not_after)?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(ca)
 }
 
-/// The parameters of a self-signed CA; only the first has no version in its name.
+/// Returns the parameters of a self-signed CA. Its name contains the version, except for the first one.
 pub(super) fn ca_params(
     network: Ipv6Net,
     version: u32,
-    now_s: i64,
+    now: UnixSeconds,
 ) -> Result<CertificateParams, PkiError> {
     let name = match version {
         0 | 1 => format!("warren {network}"),
         later => format!("warren {network} {later}"),
     };
-    let mut ca = ca_like(&name, 0, now_s, now_s + CA_LIFE_S)?;
+    let mut ca = ca_with_path_length(&name, 0, now, now.saturating_add_s(CA_LIFE_S))?;
     ca.serial_number = Some(serial_of_network(network));
     Ok(ca)
 }
 
-/// The parameters of a root.
-pub(crate) fn root_params(network: Ipv6Net, now_s: i64) -> Result<CertificateParams, PkiError> {
-    let mut root = ca_like(
+/// Returns the parameters of an offline root.
+pub(crate) fn root_params(
+    network: Ipv6Net,
+    now: UnixSeconds,
+) -> Result<CertificateParams, PkiError> {
+    let mut root = ca_with_path_length(
         &format!("warren {network} root"),
         1,
-        now_s,
-        now_s + ROOT_LIFE_S,
+        now,
+        now.saturating_add_s(ROOT_LIFE_S),
     )?;
     root.serial_number = Some(serial_of_network(network));
     Ok(root)
 }
 
-/// The parameters of a signing CA below a root.
+/// Returns the parameters of a CA below a root.
 pub(crate) fn online_ca_params(
     network: Ipv6Net,
-    now_s: i64,
-    until_s: i64,
+    now: UnixSeconds,
+    not_after: UnixSeconds,
 ) -> Result<CertificateParams, PkiError> {
-    ca_like(&format!("warren {network} online"), 0, now_s, until_s)
+    ca_with_path_length(&format!("warren {network} online"), 0, now, not_after)
 }
 
-/// The network whose bits the serial number of a trusted CA holds.
+/// Returns the network that the serial number of a trusted CA encodes.
 pub(super) fn network_of_serial(serial: &[u8]) -> Option<Network> {
     let number = serial.iter().try_fold(0u128, |number, byte| {
         (number >> 120 == 0).then_some(number << 8 | u128::from(*byte))
@@ -137,12 +149,12 @@ pub(super) fn network_of_serial(serial: &[u8]) -> Option<Network> {
     Network::new(Ipv6Net::new(address, u8::try_from(length).ok()?).ok()?)
 }
 
-/// What matters of a CA's or a signer's certificate.
+/// The parts of a CA's or a signer's certificate that are used.
 pub(crate) struct Parsed {
     pub(crate) der: Vec<u8>,
     pub(crate) spki: Vec<u8>,
-    pub(crate) not_after_s: i64,
-    /// Its common name.
+    pub(crate) not_after: UnixSeconds,
+    /// The common name of the subject.
     pub(crate) name: String,
     serial: Vec<u8>,
 }
@@ -161,12 +173,12 @@ impl Parsed {
                 .find_map(|name| name.as_str().ok())
                 .unwrap_or_default()
                 .to_owned(),
-            not_after_s: certificate.validity().not_after.timestamp(),
+            not_after: UnixSeconds(certificate.validity().not_after.timestamp()),
             der: block.contents.clone(),
         })
     }
 
-    /// The network that a trusted CA is for.
+    /// Returns the network of a trusted CA.
     pub(crate) fn network(&self) -> Option<Network> {
         network_of_serial(&self.serial)
     }
@@ -177,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_serial_number_of_a_ca_names_its_network() {
+    fn the_serial_number_of_a_ca_encodes_its_network() {
         for network in [
             "fd12:3456:789a::/48",
             "2001:db8::/32",

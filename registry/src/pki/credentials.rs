@@ -1,35 +1,40 @@
-//! Makes the keys and certificates of a registry: a CA, a signer of documents, a server of TLS.
+//! Creates the keys and certificates of a CA: its own, those of the signer of documents, and those of the TLS
+//! server.
 
 use super::{
     PkiError,
-    certificates::{CA_LIFE_S, Parsed, ca_like, ca_params, make, new_key, params, random_serial},
+    certificates::{
+        CA_LIFE_S, Parsed, ca_params, ca_with_path_length, make, new_key, params, random_serial,
+    },
 };
+use crate::clock::UnixSeconds;
 use ipnet::Ipv6Net;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SerialNumber};
 use wire::signed::SIGNER_NAME;
 
-/// All keys and certificates of one CA, in PEM; what `init` writes and `run` reads.
+/// All keys and certificates of one CA, in PEM.
 #[derive(Clone)]
 pub struct Credentials {
     /// The CA's certificate.
     pub ca: String,
     /// The CA's key.
     pub ca_key: String,
-    /// The certificate of the documents' signer.
+    /// The certificate of the signer of documents.
     pub signer: String,
-    /// The signer's key.
+    /// The key of the signer.
     pub signer_key: String,
-    /// The registry's own certificate for TLS.
+    /// The TLS certificate of the registry.
     pub tls: String,
     /// The key of the TLS certificate.
     pub tls_key: String,
-    /// The same CA certified by the one before it; empty for the first, and where both have the same root.
+    /// The certificate of the CA that the previous CA issued; empty for the first CA, and if both have the same
+    /// root.
     pub cross: String,
-    /// The certificate of the root that certified the CA; empty where the CA stands for itself.
+    /// The certificate of the root that certified the CA; empty if the CA is self-signed.
     pub root: String,
 }
 
-/// A CA before it has signed anything.
+/// A CA for which no other certificates exist yet.
 pub(crate) struct NewCa {
     pub(crate) certificate: String,
     pub(crate) key: KeyPair,
@@ -37,9 +42,13 @@ pub(crate) struct NewCa {
 }
 
 impl NewCa {
-    /// One that stands for itself.
-    pub(crate) fn alone(network: Ipv6Net, version: u32, now_s: i64) -> Result<Self, PkiError> {
-        let (ca, key) = (ca_params(network, version, now_s)?, new_key()?);
+    /// Creates a self-signed CA.
+    pub(crate) fn self_signed_ca(
+        network: Ipv6Net,
+        version: u32,
+        now: UnixSeconds,
+    ) -> Result<Self, PkiError> {
+        let (ca, key) = (ca_params(network, version, now)?, new_key()?);
         let certificate = ca.self_signed(&key).map_err(make("the CA"))?.pem();
         Ok(Self {
             certificate,
@@ -50,30 +59,32 @@ impl NewCa {
 }
 
 impl Credentials {
-    /// Makes what a CA needs to serve a network; `hosts` are the names and addresses at which the
-    /// registry is reached.
+    /// Creates the other keys and certificates of a CA; `hosts` are the names and addresses at which nodes reach the
+    /// registry.
     ///
     /// # Errors
-    /// No random bytes, a host that is neither a name nor an address, or a CA that cannot be used.
-    pub(crate) fn make(ca: NewCa, hosts: &[String], now_s: i64) -> Result<Self, PkiError> {
+    /// The system has no random bytes, a host is neither a name nor an address, or the CA cannot be used.
+    pub(crate) fn make(ca: NewCa, hosts: &[String], now: UnixSeconds) -> Result<Self, PkiError> {
         let NewCa {
             certificate,
             key,
             root,
         } = ca;
-        let until_s = (now_s + CA_LIFE_S).min(Parsed::read(&certificate, "the CA")?.not_after_s);
+        let not_after = now
+            .saturating_add_s(CA_LIFE_S)
+            .min(Parsed::read(&certificate, "the CA")?.not_after);
         let (signer_key, tls_key) = (new_key()?, new_key()?);
         let ca_key = key.serialize_pem();
         let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(make("use of the CA"))?;
 
-        let mut signer = params(SIGNER_NAME, now_s, until_s)?;
+        let mut signer = params(SIGNER_NAME, now, not_after)?;
         signer.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         signer.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
         let signer = signer
             .signed_by(&signer_key, &issuer)
             .map_err(make("the signer's certificate"))?;
 
-        let mut tls = params("warren-registry", now_s, until_s)?;
+        let mut tls = params("warren-registry", now, not_after)?;
         tls.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         tls.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let names = CertificateParams::new(hosts).map_err(make("the registry's names"))?;
@@ -94,7 +105,7 @@ impl Credentials {
         })
     }
 
-    /// The certificate (PEM) that who trusts this CA knows: its root's, or its own.
+    /// Returns the certificate (PEM) that nodes trust: that of the root, or of the CA if it has no root.
     pub(crate) fn anchor(&self) -> &str {
         if self.root.is_empty() {
             &self.ca
@@ -103,18 +114,18 @@ impl Credentials {
         }
     }
 
-    /// Lets the CA `before` certify this one, so that who knows only that one can verify ours.
+    /// Lets the CA `before` certify this one, so that nodes that know only `before` can verify our chain.
     ///
     /// # Errors
-    /// A key or certificate cannot be used.
-    pub(crate) fn cross(&mut self, before: &Self, now_s: i64) -> Result<(), PkiError> {
+    /// A key or a certificate cannot be used.
+    pub(crate) fn cross_sign(&mut self, before: &Self, now: UnixSeconds) -> Result<(), PkiError> {
         let key = |pem: &str| KeyPair::from_pem(pem).map_err(make("use of a CA's key"));
         let issuer = Issuer::from_ca_cert_pem(&before.ca, key(&before.ca_key)?);
-        let mut ca = ca_like(
+        let mut ca = ca_with_path_length(
             &Parsed::read(&self.ca, "the CA")?.name,
             0,
-            now_s,
-            now_s + CA_LIFE_S,
+            now,
+            now.saturating_add_s(CA_LIFE_S),
         )?;
         ca.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         let signed = ca.signed_by(

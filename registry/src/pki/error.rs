@@ -1,10 +1,12 @@
-//! The errors of keys and certificates.
+//! Errors of keys and certificates.
 
-/// The reason why a key or certificate cannot be created or used.
+use crate::clock::UnixSeconds;
+
+/// The reason why a key or a certificate cannot be created or used.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    /// The library refused.
-    #[error("cannot make {what}")]
+    /// A key or a certificate cannot be created.
+    #[error("cannot create {what}")]
     Make {
         /// The object that could not be created.
         what: &'static str,
@@ -13,15 +15,17 @@ pub enum PkiError {
         source: rcgen::Error,
     },
     /// The system has no random bytes.
-    #[error("the system gives no random bytes")]
+    #[error("the system provides no random bytes")]
     NoRandom,
-    /// A moment outside the calendar.
-    #[error("{seconds} s since 1970 is outside the calendar")]
+    /// A certificate would begin or expire beyond the calendar.
+    #[error(
+        "{moment} since 1970 is beyond the calendar: check the system's clock and the lifetimes"
+    )]
     Time {
-        /// The moment, in seconds since 1970.
-        seconds: i64,
+        /// The moment beyond the calendar.
+        moment: UnixSeconds,
     },
-    /// A stored certificate that cannot be read.
+    /// A stored certificate cannot be read.
     #[error("{what} cannot be read as a certificate")]
     Stored {
         /// The object that could not be read.

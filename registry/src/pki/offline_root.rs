@@ -1,7 +1,7 @@
-//! A root above the CA that signs, whose key lies in a folder of its own: it certifies CAs and nothing else.
+//! The offline root: a CA that certifies the signing CAs and nothing else. Its key is in a folder of its own.
 //!
-//! Only `warren registry init`, `certify` and `rotate-ca` with `--offline-root` open it; a registry that runs
-//! never does.
+//! Only the commands `warren registry init`, `certify` and `rotate-ca` with `--offline-root` open that folder; a
+//! running registry never does.
 
 use super::{
     PkiError,
@@ -10,6 +10,7 @@ use super::{
     random,
     request::ProvenKey,
 };
+use crate::clock::UnixSeconds;
 use crate::files::{FileError, io_error, private_folder, read, write_new};
 use ipnet::Ipv6Net;
 use rcgen::{Issuer, KeyPair, PublicKeyData, SerialNumber, SubjectPublicKeyInfo};
@@ -23,13 +24,13 @@ use wire::{
     signed::hex,
 };
 
-/// Its certificate, which everybody may know.
+/// The file of the root's certificate, which is no secret.
 const CERTIFICATE: &str = "root.crt";
 
 /// The file of the root's key.
 const KEY: &str = "root.key";
 
-/// A root that cannot be created, opened or used.
+/// The reason why a root cannot be created, opened or used.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
     /// The folder holds a root already.
@@ -44,16 +45,16 @@ pub enum RootError {
         /// The folder of the root.
         path: PathBuf,
     },
-    /// A CA must not be older than one that the root certified before.
-    #[error("the root in {} certified a CA later than now: set the clock", path.display())]
+    /// The clock is behind the time at which the root certified its last CA.
+    #[error("the root in {} has certified a CA at a later time than now: correct the clock", path.display())]
     Clock {
         /// The folder of the root.
         path: PathBuf,
     },
-    /// A range that no network can have.
+    /// No network can have this range.
     #[error("no network can have the range {network}")]
     Network {
-        /// The range that was asked for.
+        /// The range that was requested.
         network: Ipv6Net,
     },
     /// A file of the root cannot be read or written.
@@ -81,11 +82,11 @@ impl OfflineRoot {
             .any(|name| folder.join(name).symlink_metadata().is_ok())
     }
 
-    /// Makes a root for a network, in a folder that has none.
+    /// Creates a root for a network, in a folder that has none.
     ///
     /// # Errors
-    /// It has one, or something could not be made or written.
-    pub fn make(folder: &Path, network: Ipv6Net, now_s: i64) -> Result<Self, RootError> {
+    /// The folder has a root, or the root could not be created or written.
+    pub fn make(folder: &Path, network: Ipv6Net, now: UnixSeconds) -> Result<Self, RootError> {
         if Self::exists(folder) {
             return Err(RootError::Exists {
                 path: folder.to_owned(),
@@ -96,7 +97,7 @@ impl OfflineRoot {
         }
         private_folder(folder)?;
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make("a key"))?;
-        let root = root_params(network, now_s)?
+        let root = root_params(network, now)?
             .self_signed(&key)
             .map_err(make("the root"))?;
         write_new(&folder.join(KEY), &key.serialize_pem())?;
@@ -104,10 +105,10 @@ impl OfflineRoot {
         Self::open(folder)
     }
 
-    /// Opens the root of a folder.
+    /// Opens the root in a folder.
     ///
     /// # Errors
-    /// There is none, or it cannot be read.
+    /// The folder has no root, or the root cannot be read.
     pub fn open(folder: &Path) -> Result<Self, RootError> {
         let (path, key_path) = (folder.join(CERTIFICATE), folder.join(KEY));
         let read = |path: &Path| match read(path) {
@@ -124,7 +125,7 @@ impl OfflineRoot {
         let parsed = Parsed::read(&pem, "the root").map_err(|error| bad(&error.to_string()))?;
         let network = parsed
             .network()
-            .ok_or_else(|| bad("its serial number names no network"))?;
+            .ok_or_else(|| bad("its serial number encodes no network"))?;
         let key = KeyPair::from_pem(&read(&key_path)?).map_err(|error| FileError::Bad {
             path: key_path,
             why: error.to_string(),
@@ -138,25 +139,26 @@ impl OfflineRoot {
         })
     }
 
-    /// Its certificate in PEM.
+    /// Returns the certificate of the root in PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// The network whose CAs it certifies.
+    /// Returns the network whose CAs the root certifies.
     pub fn network(&self) -> Network {
         self.network
     }
 
-    /// Certifies a CA with this key for ten years, but never beyond its own end; its certificate in PEM. A copy
-    /// stays in the folder.
+    /// Certifies a CA with this key; returns its certificate in PEM, and leaves a copy in the folder. The CA expires
+    /// after ten years, but no later than the root.
     ///
-    /// The serial number begins with the moment: a later CA has a greater one, by which nodes prefer it.
+    /// The serial number begins with the time, so that a later CA has a greater one. Nodes prefer the CA with the
+    /// greater serial number.
     ///
     /// # Errors
-    /// The clock is behind that of the last time, or something could not be made or written.
-    pub fn certify(&self, key: &ProvenKey, now_s: i64) -> Result<String, RootError> {
-        let serial = serial(now_s)?;
+    /// The clock is behind the time of the last CA, or the certificate could not be created or written.
+    pub fn certify(&self, key: &ProvenKey, now: UnixSeconds) -> Result<String, RootError> {
+        let serial = serial(now)?;
         let number = IntermediateCa {
             serial: hex(&serial).trim_start_matches('0').to_owned(),
         };
@@ -165,8 +167,8 @@ impl OfflineRoot {
                 path: self.folder.clone(),
             });
         }
-        let until_s = now_s.saturating_add(CA_LIFE_S).min(self.parsed.not_after_s);
-        let mut ca = online_ca_params(self.network.range(), now_s, until_s)?;
+        let not_after = now.saturating_add_s(CA_LIFE_S).min(self.parsed.not_after);
+        let mut ca = online_ca_params(self.network.range(), now, not_after)?;
         ca.serial_number = Some(SerialNumber::from_slice(&serial));
         let issuer_key =
             KeyPair::from_pem(&self.key.serialize_pem()).map_err(make("use of the root's key"))?;
@@ -181,14 +183,14 @@ impl OfflineRoot {
         Ok(certificate)
     }
 
-    /// Makes a CA below this root, with a new key.
-    pub(crate) fn new_ca(&self, now_s: i64) -> Result<NewCa, RootError> {
+    /// Creates a CA below this root, with a new key.
+    pub(crate) fn new_ca(&self, now: UnixSeconds) -> Result<NewCa, RootError> {
         let key = new_key()?;
         let certificate = self.certify(
             &ProvenKey {
                 spki: key.subject_public_key_info(),
             },
-            now_s,
+            now,
         )?;
         Ok(NewCa {
             certificate,
@@ -197,7 +199,7 @@ impl OfflineRoot {
         })
     }
 
-    /// The CAs that it certified, by their copies.
+    /// Returns the CAs that the root has certified, according to the copies in the folder.
     fn certified(&self) -> Result<Vec<IntermediateCa>, RootError> {
         let failed = io_error("read", &self.folder);
         let entries = fs::read_dir(&self.folder).map_err(&failed)?;
@@ -216,18 +218,18 @@ impl OfflineRoot {
                 let chain = chain::read_pem(read(&path)?.as_bytes())
                     .map_err(|error| bad(error.to_string()))?;
                 let ca = chain.first().map_or(&[][..], Vec::as_slice);
-                let between = chain::number_of(ca).map_err(|error| bad(error.to_string()))?;
-                found.push(between);
+                found.push(chain::number_of(ca).map_err(|error| bad(error.to_string()))?);
             }
         }
         Ok(found)
     }
 }
 
-/// 17 octets, more than any other serial number of a network has: 1, the moment, 64 random bits.
-fn serial(now_s: i64) -> Result<[u8; 17], PkiError> {
+/// Returns a serial number of 17 octets, more than any other certificate of a network has: the octet 1, the time in
+/// seconds (8 octets), and 64 random bits.
+fn serial(now: UnixSeconds) -> Result<[u8; 17], PkiError> {
     let mut serial = [1; 17];
-    let parts = now_s.to_be_bytes().into_iter().chain(random::<8>()?);
+    let parts = now.0.to_be_bytes().into_iter().chain(random::<8>()?);
     serial
         .iter_mut()
         .skip(1)

@@ -3,10 +3,10 @@
 use super::PkiError;
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// `count` random bytes.
+/// Returns `N` random bytes.
 ///
 /// # Errors
-/// The system has none.
+/// The system has no random bytes.
 pub fn random<const N: usize>() -> Result<[u8; N], PkiError> {
     let mut bytes = [0; N];
     SystemRandom::new()

@@ -1,7 +1,7 @@
-//! Reads a certificate request and believes its public key alone.
+//! Reads a certificate request, of which nothing but the public key is used.
 //!
-//! Order of checks: size, PEM, DER, class of the key, signature; the cheap ones first, so that
-//! nobody makes us work. Subject, extensions and attributes are never looked at.
+//! The checks are: size, PEM, DER, type of the key, signature. The cheap ones come first, so that bad requests cost
+//! little. Subject, extensions and attributes are ignored.
 
 use ring::digest;
 use x509_parser::{
@@ -16,18 +16,18 @@ use x509_parser::{
     x509::SubjectPublicKeyInfo,
 };
 
-/// Most bytes of a request in PEM.
+/// Largest size of a request in PEM, in bytes.
 const PEM_LIMIT: usize = 4096;
 
-/// A public key, of P-256 or RSA, whose owner proved to have the private one.
+/// A public key (ECDSA on P-256, or RSA) whose owner has proved possession of the private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvenKey {
-    /// `SubjectPublicKeyInfo` in DER.
+    /// The `SubjectPublicKeyInfo` in DER.
     pub spki: Vec<u8>,
 }
 
 impl ProvenKey {
-    /// Returns SHA-256 of the SPKI, by which a key is known and blocked.
+    /// Returns SHA-256 of the SPKI, by which keys are compared and blocked.
     pub fn hash(&self) -> [u8; 32] {
         sha256(&self.spki)
     }
@@ -43,16 +43,16 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// The reason why a certificate request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
-    /// More than 4 KiB.
+    /// The request has more than 4 KiB.
     #[error("a certificate request has at most {PEM_LIMIT} bytes")]
     TooLong,
     /// The text is not one PEM block `CERTIFICATE REQUEST`.
-    #[error("not a certificate request in PEM")]
+    #[error("the text is not a certificate request in PEM")]
     NoPem,
     /// The block is not PKCS #10.
-    #[error("not a certificate request of PKCS #10")]
+    #[error("the PEM block is not a certificate request of PKCS #10")]
     NoDer,
-    /// Another kind of key.
+    /// The key has an unsupported type, size or exponent.
     #[error(
         "the key is neither an ECDSA key on P-256 nor an RSA key of 2048 to 4096 bits with e = 65537"
     )]
@@ -62,10 +62,10 @@ pub enum BadRequest {
     Signature,
 }
 
-/// The public key of a request in PEM.
+/// Checks a request in PEM, and returns its public key.
 ///
 /// # Errors
-/// The first check that failed.
+/// The first check that fails.
 pub fn read(pem: &str) -> Result<ProvenKey, BadRequest> {
     if pem.len() > PEM_LIMIT {
         return Err(BadRequest::TooLong);
@@ -80,7 +80,7 @@ pub fn read(pem: &str) -> Result<ProvenKey, BadRequest> {
         Ok(_) | Err(_) => return Err(BadRequest::NoDer),
     };
     let key = &request.certification_request_info.subject_pki;
-    let signature = class(key).ok_or(BadRequest::KeyClass)?;
+    let signature = signature_algorithm_for(key).ok_or(BadRequest::KeyClass)?;
     if request.signature_algorithm.algorithm != signature || request.verify_signature().is_err() {
         return Err(BadRequest::Signature);
     }
@@ -89,8 +89,8 @@ pub fn read(pem: &str) -> Result<ProvenKey, BadRequest> {
     })
 }
 
-/// The kind of signature that goes with a key; `None` where it is none that we take.
-fn class(key: &SubjectPublicKeyInfo<'_>) -> Option<Oid<'static>> {
+/// Returns the signature algorithm that belongs to a key; `None` if the key is not supported.
+fn signature_algorithm_for(key: &SubjectPublicKeyInfo<'_>) -> Option<Oid<'static>> {
     match key.parsed().ok()? {
         PublicKey::EC(_) if key.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY => {
             let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
@@ -137,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_a_key_on_p_256_is_taken() {
+    fn a_request_with_a_key_on_p_256_is_accepted() {
         check(&request(&rcgen::PKCS_ECDSA_P256_SHA256), Ok(()));
     }
 
     #[test]
-    fn other_keys_are_refused_by_their_class() {
+    fn keys_of_other_types_are_rejected() {
         check(
             &request(&rcgen::PKCS_ECDSA_P384_SHA384),
             Err(BadRequest::KeyClass),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn rsa_keys_of_the_right_size_and_exponent_are_taken() {
+    fn rsa_keys_are_accepted_by_size_and_exponent() {
         for (bits, exponent, expected) in [
             (1024, 65_537, Err(BadRequest::KeyClass)),
             (2048, 65_537, Ok(())),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_bytes_are_refused_by_the_first_check_they_fail() {
+    fn a_malformed_request_is_rejected_by_the_first_check_that_it_fails() {
         let good = request(&rcgen::PKCS_ECDSA_P256_SHA256);
         check("", Err(BadRequest::NoPem));
         check(&format!("{good}{good}"), Err(BadRequest::NoPem));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn no_changed_byte_gets_through_with_another_key() {
+    fn a_request_with_a_changed_byte_is_rejected_or_has_the_same_key() {
         let good = request(&rcgen::PKCS_ECDSA_P256_SHA256);
         let key = read(&good).unwrap();
         let mut random = fastrand::Rng::with_seed(1);

@@ -1,8 +1,8 @@
-//! The registry's side of TLS, which can be changed while it serves: its own certificate, and whose
-//! certificates it takes.
+//! The TLS configuration of the registry: its own certificate, and the CAs whose clients it accepts. Both can be
+//! replaced while it serves.
 
 use crate::{
-    clock::WallClock,
+    clock::{UnixSeconds, WallClock},
     pki::{authority::Authorities, credentials::Credentials},
 };
 use rustls::{
@@ -33,7 +33,7 @@ fn failed<E: std::error::Error + Send + Sync + 'static>(error: E) -> TlsError {
     TlsError(Box::new(error))
 }
 
-/// The registry's clock, by which certificates are judged too.
+/// The registry's clock, by which rustls judges certificates.
 struct Now(WallClock);
 
 impl fmt::Debug for Now {
@@ -44,13 +44,11 @@ impl fmt::Debug for Now {
 
 impl TimeProvider for Now {
     fn current_time(&self) -> Option<UnixTime> {
-        u64::try_from((self.0)())
-            .ok()
-            .map(|now_s| UnixTime::since_unix_epoch(Duration::from_secs(now_s)))
+        unix_time((self.0)())
     }
 }
 
-/// What one state of the CAs means for TLS.
+/// The certificate and the verifier for one state of the CAs.
 #[derive(Debug)]
 struct Material {
     own: Arc<CertifiedKey>,
@@ -81,8 +79,8 @@ impl Material {
     }
 }
 
-/// Our certificate and chain. The trusted CA goes along, so that a newcomer can compare it with the
-/// invitation's pin; and our CA's certificate by the CA before, for nodes that know only that one.
+/// Loads the registry's certificate and chain. The chain contains the trusted CA, which newcomers compare with the
+/// pin of their invitation, and the cross certificate, for nodes that know only the previous CA.
 fn own(
     credentials: &Credentials,
     provider: &CryptoProvider,
@@ -101,7 +99,7 @@ fn own(
         .map_err(failed)
 }
 
-/// Both halves of TLS, shared by the server and by who changes CAs.
+/// The TLS configuration, shared by the server and the service that replaces CAs.
 #[derive(Clone, Debug)]
 pub(crate) struct ReloadableTls {
     material: Arc<RwLock<Arc<Material>>>,
@@ -128,7 +126,7 @@ impl ReloadableTls {
         Ok(())
     }
 
-    /// For a server that judges certificates by `clock`.
+    /// Returns the configuration of a server that judges certificates by `clock`.
     pub(crate) fn config(&self, clock: &WallClock) -> Result<ServerConfig, TlsError> {
         let now = Arc::new(Now(Arc::clone(clock)));
         Ok(
@@ -151,11 +149,16 @@ impl ResolvesServerCert for ReloadableTls {
     }
 }
 
-/// The last second of a certificate's life.
-fn end(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+/// Returns the moment at which a certificate expires.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let end = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    Some(UnixTime::since_unix_epoch(Duration::from_secs(end)))
+    unix_time(UnixSeconds(certificate.validity().not_after.timestamp()))
+}
+
+/// Converts a moment to the type of rustls, which has none before 1970.
+fn unix_time(moment: UnixSeconds) -> Option<UnixTime> {
+    let seconds = u64::try_from(moment.0).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }
 
 impl ClientCertVerifier for ReloadableTls {
@@ -167,8 +170,8 @@ impl ClientCertVerifier for ReloadableTls {
         &[]
     }
 
-    /// An expired certificate passes too, because its owner may be late to renew it. The service
-    /// decides with each request what it may do: nothing but a renewal.
+    /// Accepts an expired certificate too, since its owner may renew it within the grace period. The service checks
+    /// with each request that the owner does nothing else.
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -176,7 +179,7 @@ impl ClientCertVerifier for ReloadableTls {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let clients = &self.material().clients;
-        let over = |error: &CertificateError| {
+        let is_expired = |error: &CertificateError| {
             matches!(
                 error,
                 CertificateError::Expired | CertificateError::ExpiredContext { .. }
@@ -184,10 +187,10 @@ impl ClientCertVerifier for ReloadableTls {
         };
         match (
             clients.verify_client_cert(end_entity, intermediates, now),
-            end(end_entity),
+            expiry(end_entity),
         ) {
-            (Err(Error::InvalidCertificate(error)), Some(end)) if over(&error) => {
-                clients.verify_client_cert(end_entity, intermediates, end)
+            (Err(Error::InvalidCertificate(error)), Some(expiry)) if is_expired(&error) => {
+                clients.verify_client_cert(end_entity, intermediates, expiry)
             }
             (outcome, _) => outcome,
         }

@@ -1,32 +1,32 @@
-//! Takes the announcements of nodes, and answers which nodes can be dialled.
+//! Accepts the announcements of nodes, and answers which nodes can be dialled.
 
 use super::*;
 
 impl RegistryService {
-    /// Remembers where a member can be dialled, and what it holds; endpoints that nobody should dial
-    /// are left out.
+    /// Stores where a member can be dialled, and which documents it has. Endpoints that no node should dial are
+    /// rejected one by one.
     ///
     /// # Errors
-    /// It could not be kept.
+    /// The member announces too often, its software's name is malformed, or the database failed.
     pub fn announce(
         &mut self,
         member: &Member,
-        said: &Announcement,
+        announcement: &Announcement,
     ) -> Result<Announced, ServiceError> {
-        let now_s = self.now_s();
-        if !self.pace.announcement(member.prefix, now_s) {
+        let now = self.now();
+        if !self.request_limits.allow_announcement(member.prefix, now) {
             return Err(ServiceError::TooOften {
                 what: "announcements",
             });
         }
-        let software = said.software.as_str();
+        let software = announcement.software.as_str();
         if software.len() > SOFTWARE_LIMIT
             || !software.bytes().all(|byte| (b' '..=b'~').contains(&byte))
         {
             let right = format!("at most {SOFTWARE_LIMIT} printable characters of ASCII");
             return Err(ServiceError::Value {
                 field: "software",
-                value: "it".into(),
+                value: "the name of the software".into(),
                 right,
             });
         }
@@ -34,12 +34,12 @@ impl RegistryService {
             self.authorities.authority.network(),
             self.network.0.private_endpoints,
         );
-        let mut kept: Vec<Endpoint> = Vec::new();
+        let mut accepted: Vec<Endpoint> = Vec::new();
         let mut refused = Vec::new();
-        for endpoint in &said.endpoints {
+        for endpoint in &announcement.endpoints {
             match dialable(*endpoint, network, private) {
-                Ok(()) if kept.contains(endpoint) => {}
-                Ok(()) => kept.push(*endpoint),
+                Ok(()) if accepted.contains(endpoint) => {}
+                Ok(()) => accepted.push(*endpoint),
                 Err(why) => refused.push(Refused {
                     endpoint: *endpoint,
                     why: why.to_string(),
@@ -47,22 +47,22 @@ impl RegistryService {
             }
         }
         let ttl_s = self.settings.announcement_ttl_s;
-        let report = StoredAnnouncement {
-            endpoints: kept,
-            software: said.software.clone(),
-            network_version: said.network_version,
-            network_applied: said.network_applied,
-            revocations_version: said.revocations_version,
-            // A node whose certificate has expired is not handed to others.
-            until_s: now_s.saturating_add(ttl_s).min(member.not_after_s),
+        let stored = StoredAnnouncement {
+            endpoints: accepted,
+            software: announcement.software.clone(),
+            network_version: announcement.network_version,
+            network_applied: announcement.network_applied,
+            revocations_version: announcement.revocations_version,
+            // No other node is referred to a node whose certificate has expired.
+            valid_until: now.saturating_add_s(ttl_s).min(member.not_after),
         };
-        self.storage.announce(member.prefix, &report)?;
-        tracing::debug!(prefix = %member.prefix, endpoints = report.endpoints.len(), "announcement kept");
-        self.directory.announce(member.prefix, report);
+        self.storage.store_announcement(member.prefix, &stored)?;
+        tracing::debug!(prefix = %member.prefix, endpoints = stored.endpoints.len(), "announcement stored");
+        self.directory.announce(member.prefix, stored);
         self.directory
-            .unreachable(member.prefix, &said.unreachable, now_s);
+            .report_unreachable(member.prefix, &announcement.unreachable, now);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
-        let (at, ttl_s) = (rfc3339(now_s), u64::try_from(ttl_s).unwrap_or(0));
+        let (at, ttl_s) = (now.to_string(), u64::try_from(ttl_s).unwrap_or(0));
         Ok(Announced {
             version: VERSION,
             ttl_s,
@@ -73,20 +73,20 @@ impl RegistryService {
         })
     }
 
-    /// Random nodes that can be dialled, at most `count` and [`MAX_NODES`].
+    /// Returns random nodes that can be dialled, at most `count` and at most [`MAX_NODES`].
     ///
     /// # Errors
-    /// Asked too often.
+    /// The member asks too often.
     pub fn bootstrap(&mut self, member: &Member, count: usize) -> Result<Bootstrap, ServiceError> {
-        let now_s = self.now_s();
-        if !self.pace.bootstrap(member.prefix, now_s) {
+        let now = self.now();
+        if !self.request_limits.allow_bootstrap(member.prefix, now) {
             return Err(ServiceError::TooOften {
-                what: "questions for nodes",
+                what: "bootstrap requests",
             });
         }
         let nodes = self
             .directory
-            .select(member.prefix, count.min(MAX_NODES), now_s);
+            .select(member.prefix, count.min(MAX_NODES), now);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
         Ok(Bootstrap {
             version: VERSION,

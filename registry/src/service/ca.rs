@@ -1,16 +1,21 @@
-//! Changes the CA, in three steps. Below a root that stays nobody has to trust anything new.
+//! Replaces the CA in three steps. If both CAs have the same root, nodes need not trust anything new.
 
 use super::{
     RegistryService,
-    rotations::{RotationStep, refuse},
+    rotations::{RotationStep, require_none_missing},
 };
 use crate::{
+    clock::UnixSeconds,
     files::FileError,
-    init::{ca_versions, error::RegistryError, keep},
+    init::{
+        ca_versions,
+        documents::{read_stored, sign_and_store},
+        error::RegistryError,
+    },
     pki::{authority::Authorities, certificates::Parsed, credentials::NewCa},
     service::error::ServiceError,
     settings::{self, RevokedCa, Settings},
-    store::{Storage, StorageError},
+    store::Storage,
 };
 use ipnet::Ipv6Net;
 use pem::{EncodeConfig, LineEnding, Pem};
@@ -18,21 +23,20 @@ use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
 use wire::{
     chain,
     registry::{DocumentKind, MAX_REVOKED_CAS, NetworkDocument, Revocations},
-    signed::{SignedDocument, open},
 };
 
-/// The request to a root for the next CA.
+/// What a root needs to certify the next CA.
 pub struct CaSigningRequest {
-    /// A request (PKCS #10 in PEM) with the key of the next CA.
+    /// The certificate request (PKCS #10 in PEM) for the key of the next CA.
     pub csr: String,
-    /// The network's range.
+    /// The range of the network.
     pub network: Ipv6Net,
-    /// A root stands above the present CA: no other will do.
+    /// Whether the present CA has a root, which must certify the next one too.
     pub has_root: bool,
 }
 
-/// Returns the CAs that the network document must list: none while there was only the first.
-fn expected(authorities: &Authorities) -> Vec<String> {
+/// Returns the CAs that the network document must list: none as long as there was only the first.
+fn listed_cas(authorities: &Authorities) -> Vec<String> {
     let authority = &authorities.authority;
     match (authority.version(), &authorities.other) {
         (1, None) => Vec::new(),
@@ -40,8 +44,8 @@ fn expected(authorities: &Authorities) -> Vec<String> {
     }
 }
 
-/// Brings the documents in line with the CAs, in case a change of the CA was interrupted between
-/// its files and its documents.
+/// Publishes the documents again if they do not match the CAs, because a step was interrupted after it had
+/// changed the files and before it published the documents.
 pub(super) fn repair(
     storage: &mut dyn Storage,
     authorities: &Authorities,
@@ -49,20 +53,13 @@ pub(super) fn repair(
 ) -> Result<(), ServiceError> {
     let authority = &authorities.authority;
     let cas = authority.trusted_der();
-    let read = |storage: &dyn Storage, kind| -> Result<(Vec<u8>, SignedDocument), ServiceError> {
-        let missing = StorageError::Value {
-            what: "no signed document, or one",
-        };
-        let (_, json) = storage.document(kind)?.ok_or(missing)?;
-        let signed: SignedDocument = serde_json::from_str(&json)?;
-        Ok((open(&signed, &cas)?.payload, signed))
-    };
-    let (payload, signed) = read(storage, DocumentKind::Network)?;
+    let (payload, signed) = read_stored(storage, DocumentKind::Network, &cas)?;
     let mut network = NetworkDocument::read(&payload)?;
-    if network.authorities != expected(authorities) || !authority.signed_rightly(&signed) {
-        network.authorities = expected(authorities);
+    if network.authorities != listed_cas(authorities) || !authority.has_current_signatures(&signed)
+    {
+        network.authorities = listed_cas(authorities);
         network.version += 1;
-        keep(
+        sign_and_store(
             storage,
             authority,
             DocumentKind::Network,
@@ -70,12 +67,14 @@ pub(super) fn repair(
             &network,
         )?;
     }
-    let (payload, signed) = read(storage, DocumentKind::Revocations)?;
+    let (payload, signed) = read_stored(storage, DocumentKind::Revocations, &cas)?;
     let mut list = Revocations::read(&payload)?;
-    if list.authorities != settings.revoked_ca_serials() || !authority.signed_rightly(&signed) {
+    if list.authorities != settings.revoked_ca_serials()
+        || !authority.has_current_signatures(&signed)
+    {
         list.authorities = settings.revoked_ca_serials();
         list.version += 1;
-        keep(
+        sign_and_store(
             storage,
             authority,
             DocumentKind::Revocations,
@@ -86,7 +85,7 @@ pub(super) fn repair(
     Ok(())
 }
 
-fn certificate(why: impl ToString) -> ServiceError {
+fn certificate_error(why: impl ToString) -> ServiceError {
     ServiceError::CaCertificate {
         why: why.to_string(),
     }
@@ -98,22 +97,23 @@ fn out_of_order<T>(why: &str) -> Result<T, ServiceError> {
     })
 }
 
-/// A certificate (DER) in PEM.
-fn in_pem(der: &[u8]) -> String {
+/// Converts a certificate from DER to PEM.
+fn to_pem(der: &[u8]) -> String {
     let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
     pem::encode_config(&Pem::new("CERTIFICATE", der), lines)
 }
 
 impl RegistryService {
-    /// When each trusted CA ends, seconds since 1970, and what it is.
-    pub fn ca_expiries(&self) -> Vec<(&'static str, i64)> {
-        self.authorities.authority.ends()
+    /// Returns the role and the expiry of each CA.
+    pub fn ca_expiries(&self) -> Vec<(&'static str, UnixSeconds)> {
+        self.authorities.authority.expiries()
     }
 
-    /// Makes the key of the next CA, and what a root is asked with to certify it; asked again, it is the same key.
+    /// Creates the key of the next CA, and the request for a root to certify it. Until that CA is staged,
+    /// further calls return a request for the same key.
     ///
     /// # Errors
-    /// The key could not be made or kept.
+    /// The key could not be created or stored.
     pub fn request_ca(&mut self, operator: &str) -> Result<CaSigningRequest, ServiceError> {
         let key = ca_versions::request_key(&self.paths)?;
         let mut params = CertificateParams::default();
@@ -124,7 +124,7 @@ impl RegistryService {
         let csr = request.map_err(crate::pki::certificates::make("a request"))?;
         self.audit(
             operator,
-            "rotate-ca: a root is asked for the next CA".to_owned(),
+            "rotate-ca: request for the next CA made".to_owned(),
         )?;
         let authority = &self.authorities.authority;
         Ok(CaSigningRequest {
@@ -134,46 +134,48 @@ impl RegistryService {
         })
     }
 
-    /// The next CA: one that stands for itself, or the one that a root certified.
-    fn next_ca(&self, given: Option<&str>) -> Result<NewCa, ServiceError> {
-        let (authority, now_s) = (&self.authorities.authority, self.now_s());
-        let Some(text) = given else {
+    /// Returns the next CA: a new self-signed one, or the one that a root certified.
+    fn next_ca(&self, certificates: Option<&str>) -> Result<NewCa, ServiceError> {
+        let (authority, now) = (&self.authorities.authority, self.now());
+        let Some(text) = certificates else {
             if authority.has_root() {
                 return out_of_order(
-                    "a root stands above the CA, and must certify the next one too",
+                    "the CA has a root, which must certify the next CA too: use --offline-root or --certificate",
                 );
             }
-            return Ok(NewCa::alone(
+            return Ok(NewCa::self_signed_ca(
                 authority.network().range(),
                 self.settings.authority + 1,
-                now_s,
+                now,
             )?);
         };
-        let both = chain::read_pem(text.as_bytes()).map_err(certificate)?;
+        let both = chain::read_pem(text.as_bytes()).map_err(certificate_error)?;
         let [ca, root] = both.as_slice() else {
-            return Err(certificate(
-                "it takes two: that of the CA, and that of the root which certified it",
+            return Err(certificate_error(
+                "two certificates are needed: that of the CA, then that of the root that certified it",
             ));
         };
         if authority.has_root() && root != authority.ca_der() {
-            return Err(certificate(
-                "the root is not the one that the network's nodes trust",
+            return Err(certificate_error(
+                "the root is not the one that the nodes of the network trust",
             ));
         }
-        chain::verify_intermediate(ca, &[root], now_s).map_err(certificate)?;
-        let (ca, root) = (in_pem(ca), in_pem(root));
+        chain::verify_intermediate(ca, &[root], now.0).map_err(certificate_error)?;
+        let (ca, root) = (to_pem(ca), to_pem(root));
         if Parsed::read(&root, "the root")?.network() != Some(authority.network()) {
-            return Err(certificate("the root is another network's"));
+            return Err(certificate_error("the root belongs to another network"));
         }
         let key = match ca_versions::requested_key(&self.paths) {
             Err(RegistryError::File(FileError::Missing { .. })) => {
-                return out_of_order("no root was asked for a CA");
+                return out_of_order(
+                    "there is no request for a next CA: run `warren registry rotate-ca request` first",
+                );
             }
-            found => found?,
+            key => key?,
         };
         if Parsed::read(&ca, "the CA")?.spki != key.subject_public_key_info() {
-            return Err(certificate(
-                "it is for another key than the root was asked with",
+            return Err(certificate_error(
+                "the certificate is for another key than that of the request",
             ));
         }
         Ok(NewCa {
@@ -183,17 +185,18 @@ impl RegistryService {
         })
     }
 
-    /// Takes one step of a change of the CA; returns what was done, and the version of the network
-    /// document. For the first step `given` holds the next CA's certificate and its root's, in
-    /// PEM.
+    /// Takes one step to replace the CA. Returns a sentence about what was done, and the version of the network
+    /// document.
+    ///
+    /// For the step `stage`, `certificates` holds the certificates of the next CA and of its root in PEM; `None`
+    /// stands for a CA without a root.
     ///
     /// # Errors
-    /// The step is out of order, the certificates are not good, or nodes are not ready and it is
-    /// not forced.
+    /// The step is out of order, a certificate is rejected, or some node is not ready and `force` is not set.
     pub fn rotate_ca(
         &mut self,
         step: RotationStep,
-        given: Option<&str>,
+        certificates: Option<&str>,
         force: bool,
         operator: &str,
     ) -> Result<(String, u64), ServiceError> {
@@ -202,21 +205,21 @@ impl RegistryService {
         let mut settings = self.settings.clone();
         let done = match (step, other) {
             (RotationStep::Stage, Some(_)) => {
-                return out_of_order("a change of the CA is under way already");
+                return out_of_order("the CA is being replaced already: activate or retire first");
             }
             (RotationStep::Stage, None) => {
-                let ca = self.next_ca(given)?;
+                let ca = self.next_ca(certificates)?;
                 let next =
-                    ca_versions::create_next_ca(&self.paths, &self.settings, ca, self.now_s())?;
+                    ca_versions::create_next_ca(&self.paths, &self.settings, ca, self.now())?;
                 settings.other_authority = Some(next);
-                format!("CA {next} is made, and trusted beside CA {current}; CA {current} signs")
+                format!("CA {next} is trusted beside CA {current}, which still signs")
             }
             (RotationStep::Activate, Some(next)) if !retiring => {
                 (settings.authority, settings.other_authority) = (next, Some(current));
                 self.activate(current, next, force)?
             }
             (RotationStep::Activate, _) => {
-                return out_of_order("there is no new CA: stage one first");
+                return out_of_order("no CA is staged: stage one first");
             }
             (RotationStep::Retire, Some(before)) if retiring => {
                 if !force {
@@ -225,17 +228,17 @@ impl RegistryService {
                 }
                 settings.other_authority = None;
                 self.revoke_other_ca(&mut settings)?;
-                format!("CA {before} is trusted no more, and its keys are removed")
+                format!("CA {before} is no longer trusted, and its keys are removed")
             }
             (RotationStep::Retire, _) => {
-                return out_of_order("no CA can be retired: activate a new one first");
+                return out_of_order("no CA can be retired: activate the new one first");
             }
         };
         settings::replace(&self.paths, &settings)?;
         self.settings = settings;
         self.authorities = ca_versions::authorities(&self.paths, &self.settings)?;
-        self.live.replace(&self.authorities)?;
-        let trusted = expected(&self.authorities);
+        self.tls.replace(&self.authorities)?;
+        let trusted = listed_cas(&self.authorities);
         let version = self.publish(|document| document.authorities = trusted)?;
         match (step, other) {
             (RotationStep::Stage, _) => ca_versions::remove_requested_key(&self.paths)?,
@@ -251,41 +254,48 @@ impl RegistryService {
         Ok((done, version))
     }
 
-    /// Before the next CA signs: all nodes must trust it, which they do for its root's sake where that stays.
+    /// Prepares that the next CA signs. All nodes must trust it; if it has the same root, they do already.
     fn activate(&mut self, current: u32, next: u32, force: bool) -> Result<String, ServiceError> {
-        if self.authorities.authority.other_between()?.is_some() {
+        if self
+            .authorities
+            .authority
+            .other_below_same_root()?
+            .is_some()
+        {
             return Ok(format!("CA {next} signs; nodes renew below the same root"));
         }
         if !force {
             self.require_applied()?;
         }
-        let gone = self.storage.delete_open_invitations(self.now_s())?;
+        let deleted = self.storage.delete_open_invitations(self.now())?;
         Ok(format!(
-            "CA {next} signs; {gone} invitations, which named CA {current}, are void"
+            "CA {next} signs; {deleted} open invitations, which pin CA {current}, are no longer valid"
         ))
     }
 
-    /// Revokes the previous CA, for which the root, which stays, would otherwise still vouch.
+    /// Revokes the previous CA if it has the same root, as nodes would trust it otherwise.
     fn revoke_other_ca(&self, settings: &mut Settings) -> Result<(), ServiceError> {
-        let Some((serial, until_s)) = self.authorities.authority.other_between()? else {
+        let Some((serial, until)) = self.authorities.authority.other_below_same_root()? else {
             return Ok(());
         };
-        let now_s = self.now_s();
-        settings.revoked.retain(|ca| ca.until_s > now_s);
+        let now = self.now();
+        settings.revoked.retain(|ca| ca.until > now);
         if settings.revoked.len() >= MAX_REVOKED_CAS {
-            return out_of_order("as many CAs are revoked as the revocations may name");
+            return out_of_order(
+                "the list of revocations has no room for another CA until an earlier one expires",
+            );
         }
-        settings.revoked.push(RevokedCa { serial, until_s });
+        settings.revoked.push(RevokedCa { serial, until });
         Ok(())
     }
 
-    /// Refuses unless each node has a certificate of this CA.
+    /// Fails unless each node has a certificate of this CA.
     fn require_renewed(&self, version: u32) -> Result<(), ServiceError> {
         let nodes = self.live_nodes()?;
         let missing = nodes
             .iter()
             .filter(|(_, theirs)| !theirs.contains(&version));
-        refuse(
+        require_none_missing(
             missing.map(|(prefix, _)| prefix.to_string()).collect(),
             nodes.len(),
         )

@@ -1,15 +1,15 @@
-//! Issues certificates for claims, and renews them.
+//! Issues certificates for claims, and renews certificates.
 
 use super::*;
 
 impl RegistryService {
-    /// Issues a certificate.
+    /// Issues a certificate for a checked claim.
     pub(super) fn issue(&mut self, checked: &CheckedClaim) -> Result<Claimed, IssueError> {
         let (authority, life_s) = (
             &self.authorities.authority,
             self.settings.certificate_life_s,
         );
-        let sign = |prefix| authority.sign_node(prefix, &checked.key, checked.now_s, life_s);
+        let sign = |prefix| authority.sign_node(prefix, &checked.key, checked.now, life_s);
         let (prefix, issued) = self.storage.claim(checked, &sign)?;
         Ok(Claimed {
             version: VERSION,
@@ -20,24 +20,24 @@ impl RegistryService {
         })
     }
 
-    /// Issues a certificate for a token; `from` is the source of the request.
+    /// Issues a certificate for a token; `from` is the address of the caller.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing was issued then.
+    /// The claim is rejected or the database failed; nothing was issued then.
     pub fn claim(
         &mut self,
         from: IpAddr,
         claim: &Claim,
         key: ProvenKey,
     ) -> Result<Claimed, ServiceError> {
-        let (site, now_s) = (SourceNetwork::from(from), self.now_s());
-        if !self.failures.can_try(site, now_s) {
+        let (site, now) = (SourceNetwork::from(from), self.now());
+        if !self.failed_claims.can_try(site, now) {
             return Err(ServiceError::TooManyFailedClaims);
         }
-        // A text that is no token is handled like an unknown token.
+        // A malformed token is handled like an unknown one.
         let token = token_from_text(&claim.token).map_or([0; 32], |token| sha256(&token));
         let anonymous = self.storage.is_anonymous(&token)?;
-        if anonymous && !self.pace.can_join(site, now_s) {
+        if anonymous && !self.request_limits.can_join(site, now) {
             return Err(ServiceError::TooManyFromNetwork);
         }
         let (length, wanted) = (self.settings.prefix_length, NodeProperties::default());
@@ -47,15 +47,15 @@ impl RegistryService {
                 key,
                 wanted,
                 length,
-                now_s,
+                now,
             })
             .inspect_err(|error| {
-                if matches!(error, IssueError::Token) {
-                    self.failures.note(site, now_s);
+                if matches!(error, IssueError::TokenRejected) {
+                    self.failed_claims.note(site, now);
                 }
             })?;
         if anonymous {
-            self.pace.joined(site, now_s);
+            self.request_limits.note_joined(site, now);
             self.audit(
                 "a stranger",
                 format!(
@@ -68,73 +68,77 @@ impl RegistryService {
         Ok(claimed)
     }
 
-    /// The member whose certificate this is, as we recorded it: who stole a CA's key may sign our serial
-    /// numbers, but not with our members' keys.
+    /// Returns the recorded certificate with this serial number and key, if `is_accepted` returns true for it.
+    ///
+    /// The key is compared because a thief of the CA's key can sign certificates with our serial numbers, but
+    /// does not have our members' keys.
     fn recorded(
         &self,
         shown: &ShownCertificate,
-        good: impl FnOnce(&Member) -> bool,
+        is_accepted: impl FnOnce(&Member) -> bool,
     ) -> Result<Member, ServiceError> {
-        let ours = self
-            .storage
+        self.storage
             .member(&shown.serial)?
-            .filter(|member| member.key == shown.key);
-        ours.filter(good).ok_or(ServiceError::NotAMember)
+            .filter(|member| member.key == shown.key)
+            .filter(is_accepted)
+            .ok_or(ServiceError::NotAMember)
     }
 
-    /// The member whose certificate was shown, if it still is one.
+    /// Returns the member that showed this certificate.
     ///
     /// # Errors
-    /// Unknown, revoked or expired.
+    /// The certificate is unknown, revoked or expired.
     pub fn member(&self, shown: &ShownCertificate) -> Result<Member, ServiceError> {
-        let now_s = self.now_s();
+        let now = self.now();
         self.recorded(shown, |member| {
-            member.revoked_s.is_none() && member.not_after_s > now_s
+            member.revoked_at.is_none() && member.not_after > now
         })
     }
 
-    /// The member whose certificate was shown, if it may be renewed: the grace counts.
+    /// Returns the member that showed this certificate, even if the certificate has expired within the grace
+    /// period.
     ///
     /// # Errors
-    /// Unknown, revoked, or over for too long.
+    /// The certificate is unknown, revoked, or expired before the grace period.
     pub fn renewable(&self, shown: &ShownCertificate) -> Result<Member, ServiceError> {
-        let since_s = self.now_s().saturating_sub(self.settings.grace_s);
+        let renewable_since = self.now().saturating_sub_s(self.settings.grace_s);
         self.recorded(shown, |member| {
-            member.revoked_s.is_none() && member.not_after_s > since_s
+            member.revoked_at.is_none() && member.not_after > renewable_since
         })
     }
 
-    /// A fresh certificate for the prefix of the one that was shown.
+    /// Issues a new certificate for the prefix of the one that was shown.
     ///
     /// # Errors
-    /// Too early or too late, or the key is another's.
+    /// It is too early or too late, the key is rejected, or the database failed.
     pub fn renew(
         &mut self,
         shown: &ShownCertificate,
         key: &ProvenKey,
     ) -> Result<Renewed, ServiceError> {
-        let (old, now_s) = (self.renewable(shown)?, self.now_s());
+        let (old, now) = (self.renewable(shown)?, self.now());
         let hash = key.hash();
-        if old.not_after_s <= now_s && hash != old.key {
-            return Err(ServiceError::LateKey);
+        if old.not_after <= now && hash != old.key {
+            return Err(ServiceError::KeyChangedAfterExpiry);
         }
-        let later = self.storage.certificates(old.prefix, now_s)?;
-        let later: Vec<_> = later
+        let newer = self.storage.certificates(old.prefix, now)?;
+        let newer: Vec<_> = newer
             .into_iter()
-            .filter(|(member, _)| member.not_before_s > old.not_before_s)
+            .filter(|(member, _)| member.not_before > old.not_before)
             .collect();
-        let wanted = |member: &Member| member.key == hash && !self.is_due(member, now_s);
-        // The answer was lost: here it is again.
-        if let Some((_, certificate)) = later.iter().rev().find(|(member, _)| wanted(member)) {
+        // A node that did not get the answer repeats its request, and gets the same certificate.
+        let is_repeated = |member: &Member| member.key == hash && !self.is_due(member, now);
+        let existing = newer.iter().rev().find(|(member, _)| is_repeated(member));
+        if let Some((_, certificate)) = existing {
             return Ok(Renewed {
                 version: VERSION,
                 certificate: certificate.clone(),
             });
         }
-        if !self.is_due(&old, now_s) {
+        if !self.is_due(&old, now) {
             return Err(ServiceError::TooEarly);
         }
-        if later.len() >= MAX_RENEWALS {
+        if newer.len() >= MAX_RENEWALS {
             return Err(ServiceError::TooOften {
                 what: "renewals of one certificate",
             });
@@ -143,8 +147,8 @@ impl RegistryService {
             &self.authorities.authority,
             self.settings.certificate_life_s,
         );
-        let sign = |prefix| authority.sign_node(prefix, key, now_s, life_s);
-        let issued = self.storage.renew(&old, key, now_s, &sign)?;
+        let sign = |prefix| authority.sign_node(prefix, key, now, life_s);
+        let issued = self.storage.renew(&old, key, now, &sign)?;
         tracing::info!(prefix = %old.prefix, serial = issued.serial, "certificate renewed");
         Ok(Renewed {
             version: VERSION,
@@ -152,11 +156,11 @@ impl RegistryService {
         })
     }
 
-    /// Whether a certificate may be renewed: in the last third of its life, or as soon as its CA is
-    /// no longer the one that signs.
-    fn is_due(&self, member: &Member, now_s: i64) -> bool {
-        let life_s = member.not_after_s - member.not_before_s - BACKDATE_S;
+    /// Returns whether a certificate may be renewed: in the last third of its life, or as soon as its CA no
+    /// longer signs.
+    fn is_due(&self, member: &Member, now: UnixSeconds) -> bool {
+        let life_s = member.not_after.seconds_since(member.not_before) - BACKDATE_S;
         member.authority != self.authorities.authority.version()
-            || member.not_after_s - now_s <= life_s / 3
+            || member.not_after.seconds_since(now) <= life_s / 3
     }
 }

@@ -1,106 +1,117 @@
-//! Knows which nodes can be dialled, and spreads newcomers over them.
+//! Keeps the valid announcements, and selects the nodes to which newcomers are referred.
 
-use crate::store::StoredAnnouncement;
+use crate::{clock::UnixSeconds, store::StoredAnnouncement};
 use policies::names::Prefix;
 use std::collections::{BTreeMap, BTreeSet};
 use wire::registry::Node;
 
-/// Number of other nodes that must report a node as unreachable before it is handed out last: a
-/// single reporter may lie, or sit behind a broken firewall.
+/// Number of other nodes that must report a node as unreachable before it is selected last. A single reporter
+/// may lie, or may itself be behind a broken firewall.
 const MIN_REPORTERS: usize = 2;
 
-/// Most reporters that are remembered of one node.
+/// Largest number of reporters that are remembered for one node.
 const MAX_REPORTERS: usize = 8;
 
-/// A report expires after this.
+/// Seconds after which a report of an unreachable node is ignored: 10 minutes.
 const REPORT_LIFETIME_S: i64 = 600;
 
 #[derive(Debug, Default)]
-struct Line {
-    report: StoredAnnouncement,
-    /// The number of times the node was handed to others.
-    told: u64,
-    /// The nodes that could not dial it, and when they reported that.
-    reporters: Vec<(Prefix, i64)>,
+struct Entry {
+    announcement: StoredAnnouncement,
+    /// The number of answers that contained the node.
+    times_selected: u64,
+    /// The nodes that could not dial this one, with the times of their reports.
+    reporters: Vec<(Prefix, UnixSeconds)>,
 }
 
-impl Line {
-    fn is_unreachable(&self, now_s: i64) -> bool {
-        let fresh = |(_, at_s): &&(Prefix, i64)| (0..REPORT_LIFETIME_S).contains(&(now_s - at_s));
+impl Entry {
+    fn is_unreachable(&self, now: UnixSeconds) -> bool {
+        let fresh = |(_, at): &&(Prefix, UnixSeconds)| {
+            (0..REPORT_LIFETIME_S).contains(&now.seconds_since(*at))
+        };
         self.reporters.iter().filter(fresh).count() >= MIN_REPORTERS
     }
 }
 
-/// All that was announced and counts still.
+/// The last announcement of each node, with the reports about the node.
 #[derive(Debug, Default)]
 pub(super) struct EndpointDirectory {
-    lines: BTreeMap<Prefix, Line>,
+    entries: BTreeMap<Prefix, Entry>,
 }
 
 impl EndpointDirectory {
     pub(super) fn new(all: Vec<(Prefix, StoredAnnouncement)>) -> Self {
-        let lines = all.into_iter().map(|(prefix, report)| {
+        let entries = all.into_iter().map(|(prefix, announcement)| {
             (
                 prefix,
-                Line {
-                    report,
-                    ..Line::default()
+                Entry {
+                    announcement,
+                    ..Entry::default()
                 },
             )
         });
         Self {
-            lines: lines.collect(),
+            entries: entries.collect(),
         }
     }
 
-    /// Takes an announcement. A new node starts with the count of the others, so that it is not
-    /// handed to everybody at once; a node with new endpoints loses the reports against it.
-    pub(super) fn announce(&mut self, prefix: Prefix, report: StoredAnnouncement) {
-        let least = self
-            .lines
+    /// Records an announcement. A new node starts with the lowest count of the others, so that not all newcomers
+    /// are referred to it at once. If a node has new endpoints, older reports about it are dropped.
+    pub(super) fn announce(&mut self, prefix: Prefix, announcement: StoredAnnouncement) {
+        let lowest = self
+            .entries
             .values()
-            .filter(|line| !line.report.endpoints.is_empty());
-        let least = least.map(|line| line.told).min().unwrap_or(0);
-        let line = self.lines.entry(prefix).or_insert(Line {
-            told: least,
-            ..Line::default()
+            .filter(|entry| !entry.announcement.endpoints.is_empty());
+        let lowest = lowest.map(|entry| entry.times_selected).min().unwrap_or(0);
+        let entry = self.entries.entry(prefix).or_insert(Entry {
+            times_selected: lowest,
+            ..Entry::default()
         });
-        if line.report.endpoints != report.endpoints {
-            line.reporters.clear();
-            line.told = line.told.max(least);
+        if entry.announcement.endpoints != announcement.endpoints {
+            entry.reporters.clear();
+            entry.times_selected = entry.times_selected.max(lowest);
         }
-        line.report = report;
+        entry.announcement = announcement;
     }
 
-    /// Notes that `reporter` could not dial these nodes.
-    pub(super) fn unreachable(&mut self, reporter: Prefix, nodes: &[Prefix], now_s: i64) {
+    /// Records that `reporter` could not dial these nodes.
+    pub(super) fn report_unreachable(
+        &mut self,
+        reporter: Prefix,
+        nodes: &[Prefix],
+        now: UnixSeconds,
+    ) {
         for node in nodes.iter().filter(|node| **node != reporter) {
-            if let Some(line) = self.lines.get_mut(node) {
-                line.reporters.retain(|(other, _)| *other != reporter);
-                if line.reporters.len() >= MAX_REPORTERS {
-                    line.reporters.remove(0);
+            if let Some(entry) = self.entries.get_mut(node) {
+                entry.reporters.retain(|(other, _)| *other != reporter);
+                if entry.reporters.len() >= MAX_REPORTERS {
+                    entry.reporters.remove(0);
                 }
-                line.reporters.push((reporter, now_s));
+                entry.reporters.push((reporter, now));
             }
         }
     }
 
     pub(super) fn remove(&mut self, prefix: Prefix) {
-        self.lines.remove(&prefix);
+        self.entries.remove(&prefix);
     }
 
-    /// Returns up to `count` nodes that can be dialled, without `asker`: those that were handed
-    /// out least, at random among equals; those reported as unreachable come last.
-    pub(super) fn select(&mut self, asker: Prefix, count: usize, now_s: i64) -> Vec<Node> {
-        self.lines.retain(|_, line| line.report.until_s > now_s);
-        let good = self
-            .lines
-            .iter()
-            .filter(|(prefix, line)| **prefix != asker && !line.report.endpoints.is_empty());
-        let mut ranked: Vec<_> = good
-            .map(|(prefix, line)| {
+    /// Returns up to `count` nodes other than `caller` that can be dialled: those that were selected least
+    /// often, at random among equals. Nodes that were reported as unreachable come last.
+    pub(super) fn select(&mut self, caller: Prefix, count: usize, now: UnixSeconds) -> Vec<Node> {
+        self.entries
+            .retain(|_, entry| entry.announcement.valid_until > now);
+        let candidates = self.entries.iter().filter(|(prefix, entry)| {
+            **prefix != caller && !entry.announcement.endpoints.is_empty()
+        });
+        let mut ranked: Vec<_> = candidates
+            .map(|(prefix, entry)| {
                 (
-                    (line.is_unreachable(now_s), line.told, fastrand::u64(..)),
+                    (
+                        entry.is_unreachable(now),
+                        entry.times_selected,
+                        fastrand::u64(..),
+                    ),
                     *prefix,
                 )
             })
@@ -110,30 +121,34 @@ impl EndpointDirectory {
         }
         ranked.truncate(count);
         fastrand::shuffle(&mut ranked);
-        let told = ranked.into_iter().filter_map(|(_, prefix)| {
-            let line = self.lines.get_mut(&prefix)?;
-            line.told += 1;
+        let selected = ranked.into_iter().filter_map(|(_, prefix)| {
+            let entry = self.entries.get_mut(&prefix)?;
+            entry.times_selected += 1;
             Some(Node {
                 prefix,
-                endpoints: line.report.endpoints.clone(),
+                endpoints: entry.announcement.endpoints.clone(),
             })
         });
-        told.collect()
+        selected.collect()
     }
 
-    /// Returns the last announcement of a node.
-    pub(super) fn report(&self, prefix: Prefix, now_s: i64) -> Option<&StoredAnnouncement> {
-        self.lines
+    /// Returns the announcement of a node, if it is still valid.
+    pub(super) fn announcement(
+        &self,
+        prefix: Prefix,
+        now: UnixSeconds,
+    ) -> Option<&StoredAnnouncement> {
+        self.entries
             .get(&prefix)
-            .map(|line| &line.report)
-            .filter(|report| report.until_s > now_s)
+            .map(|entry| &entry.announcement)
+            .filter(|announcement| announcement.valid_until > now)
     }
 
-    /// Nodes that others cannot dial.
-    pub(super) fn unreachable_nodes(&self, now_s: i64) -> BTreeSet<Prefix> {
-        self.lines
+    /// Returns the nodes that were reported as unreachable.
+    pub(super) fn unreachable_nodes(&self, now: UnixSeconds) -> BTreeSet<Prefix> {
+        self.entries
             .iter()
-            .filter(|(_, line)| line.is_unreachable(now_s))
+            .filter(|(_, entry)| entry.is_unreachable(now))
             .map(|(prefix, _)| *prefix)
             .collect()
     }
@@ -143,40 +158,45 @@ impl EndpointDirectory {
 mod tests {
     use super::*;
 
+    const NOW: UnixSeconds = UnixSeconds(0);
+
     fn prefix(number: u32) -> Prefix {
         Prefix::new(number, 16).unwrap()
     }
 
-    fn report(until_s: i64) -> StoredAnnouncement {
+    fn announcement(valid_until: UnixSeconds) -> StoredAnnouncement {
         StoredAnnouncement {
             endpoints: vec!["udp:45.67.0.1:1194".parse().unwrap()],
-            until_s,
+            valid_until,
             ..StoredAnnouncement::default()
         }
     }
 
-    /// Lets `askers` ask for `count` of `nodes` each; returns the least and the most that any node
-    /// was handed out.
+    /// Lets `callers` ask for `count` of `nodes` each, and compares the lowest and the highest number of times
+    /// that a node was selected.
     #[track_caller]
-    fn check(nodes: u32, askers: u32, count: usize, expected: (usize, usize)) {
+    fn check(nodes: u32, callers: u32, count: usize, expected: (usize, usize)) {
         let mut directory = EndpointDirectory::new(
             (1..=nodes)
-                .map(|number| (prefix(number), report(10)))
+                .map(|number| (prefix(number), announcement(UnixSeconds(10))))
                 .collect(),
         );
-        let mut told: BTreeMap<Prefix, usize> =
+        let mut times_selected: BTreeMap<Prefix, usize> =
             (1..=nodes).map(|number| (prefix(number), 0)).collect();
-        for asker in 0..askers {
-            let some = directory.select(prefix(1_000 + asker), count, 0);
-            let distinct: BTreeSet<_> = some.iter().map(|node| node.prefix).collect();
-            assert_eq!(distinct.len(), some.len(), "told twice in one answer");
-            some.iter()
-                .for_each(|node| *told.get_mut(&node.prefix).unwrap() += 1);
+        for caller in 0..callers {
+            let selected = directory.select(prefix(1_000 + caller), count, NOW);
+            let distinct: BTreeSet<_> = selected.iter().map(|node| node.prefix).collect();
+            assert_eq!(
+                distinct.len(),
+                selected.len(),
+                "a node is in one answer twice"
+            );
+            for node in selected {
+                *times_selected.get_mut(&node.prefix).unwrap() += 1;
+            }
         }
-        assert_eq!(
-            (*told.values().min().unwrap(), *told.values().max().unwrap()),
-            expected
-        );
+        let (min, max) = (times_selected.values().min(), times_selected.values().max());
+        assert_eq!((*min.unwrap(), *max.unwrap()), expected);
     }
 
     #[test]
@@ -187,17 +207,17 @@ mod tests {
     }
 
     #[test]
-    fn who_announces_later_is_not_told_to_everybody() {
+    fn not_all_callers_are_referred_to_a_node_that_has_just_announced_itself() {
         let mut directory = EndpointDirectory::new(
             (1..=10)
-                .map(|number| (prefix(number), report(10)))
+                .map(|number| (prefix(number), announcement(UnixSeconds(10))))
                 .collect(),
         );
-        (0..100).for_each(|asker| drop(directory.select(prefix(1_000 + asker), 5, 0)));
-        directory.announce(prefix(11), report(10));
-        let hits = (0..11).filter(|asker| {
+        (0..100).for_each(|caller| drop(directory.select(prefix(1_000 + caller), 5, NOW)));
+        directory.announce(prefix(11), announcement(UnixSeconds(10)));
+        let hits = (0..11).filter(|caller| {
             directory
-                .select(prefix(2_000 + asker), 1, 0)
+                .select(prefix(2_000 + caller), 1, NOW)
                 .iter()
                 .any(|node| node.prefix == prefix(11))
         });
@@ -205,21 +225,21 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_dialled_comes_last_and_one_witness_does_not_count() {
+    fn a_node_that_two_others_report_as_unreachable_is_selected_last() {
         let mut directory = EndpointDirectory::new(
             (1..=3)
-                .map(|number| (prefix(number), report(10_000)))
+                .map(|number| (prefix(number), announcement(UnixSeconds(10_000))))
                 .collect(),
         );
-        let told = |directory: &mut EndpointDirectory, now_s| {
-            let nodes = directory.select(prefix(9), 2, now_s);
+        let is_selected = |directory: &mut EndpointDirectory, now| {
+            let nodes = directory.select(prefix(9), 2, now);
             nodes.iter().any(|node| node.prefix == prefix(1))
         };
-        (0..4).for_each(|_| directory.unreachable(prefix(2), &[prefix(1)], 0));
-        assert!((0..9).any(|_| told(&mut directory, 0)));
-        directory.unreachable(prefix(3), &[prefix(1)], 0);
-        assert!(!(0..9).any(|_| told(&mut directory, 0)));
-        assert_eq!(directory.select(prefix(9), 3, 0).len(), 3);
-        assert!((0..9).any(|_| told(&mut directory, REPORT_LIFETIME_S)));
+        (0..4).for_each(|_| directory.report_unreachable(prefix(2), &[prefix(1)], NOW));
+        assert!((0..9).any(|_| is_selected(&mut directory, NOW)));
+        directory.report_unreachable(prefix(3), &[prefix(1)], NOW);
+        assert!(!(0..9).any(|_| is_selected(&mut directory, NOW)));
+        assert_eq!(directory.select(prefix(9), 3, NOW).len(), 3);
+        assert!((0..9).any(|_| is_selected(&mut directory, UnixSeconds(REPORT_LIFETIME_S))));
     }
 }

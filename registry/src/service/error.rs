@@ -11,7 +11,7 @@ use wire::registry::{DocumentError, VERSION};
 /// The reason why a call is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// A document of another version.
+    /// The document has an unknown version.
     #[error("version {version} is not {VERSION}")]
     Version {
         /// The version of the request.
@@ -19,56 +19,58 @@ pub enum ServiceError {
     },
     /// The token is unknown, used or expired; the answer does not reveal which.
     #[error("the token is unknown, used or expired")]
-    Token,
-    /// Too many failures from there, or overall.
+    TokenRejected,
+    /// Too many claims failed, from the caller's network or from all networks.
     #[error("too many failed claims; try again in a minute")]
     TooManyFailedClaims,
-    /// Too many who joined from there by an invitation that is known to everybody.
-    #[error("enough joined from your network by this public invitation; try again in an hour")]
+    /// Too many nodes joined from the caller's network by a published invitation.
+    #[error("too many nodes joined from your network by a public invitation; try again in an hour")]
     TooManyFromNetwork,
-    /// Too many requests of one kind by one node.
+    /// One node sent too many requests of a kind.
     #[error("too many {what}; try again in a minute")]
     TooOften {
         /// The kind of request.
         what: &'static str,
     },
-    /// More work waits than can be done in time.
+    /// Too many requests wait already.
     #[error("the registry is busy; try again in a moment")]
     Busy,
-    /// The certificate request.
+    /// The certificate request is rejected.
     #[error("{0}")]
     Request(BadRequest),
-    /// The key is another's, or was revoked.
-    #[error("this key has a certificate already, or was revoked; make a new one")]
-    KeyKnown,
+    /// A live certificate has this key, or a certificate with this key was revoked.
+    #[error("this key has a certificate already, or was revoked; create a new key")]
+    KeyRejected,
     /// All prefixes of the network are in use.
     #[error("the network has no prefix left")]
-    Full,
-    /// The prefix that was asked for is not free.
-    #[error("the prefix is somebody's, or overlaps another; revoke its node first")]
+    NoPrefixLeft,
+    /// The requested prefix is not free.
+    #[error("the prefix belongs to a node, or overlaps another one; revoke that node first")]
     PrefixTaken,
-    /// The name that was asked for is not free.
-    #[error("the name is another node's, or another invitation's")]
+    /// The requested name is not free.
+    #[error("the name belongs to another node or invitation; choose another one")]
     NameTaken,
     /// The connection has no client certificate.
-    #[error("this needs a certificate of the network")]
+    #[error("this call needs a certificate of the network")]
     NoCertificate,
     /// The certificate is revoked, unknown or expired.
-    #[error("the certificate is not one of a member")]
+    #[error("the certificate is unknown, revoked or expired")]
     NotAMember,
-    /// A renewal that comes too early.
-    #[error("renewals begin in the last third of a certificate's life")]
+    /// The certificate is too young to be renewed.
+    #[error("a certificate is renewed in the last third of its life; try again then")]
     TooEarly,
-    /// A renewal that comes late, with another key.
-    #[error("the certificate is over: within the grace it is renewed with its own key only")]
-    LateKey,
-    /// A node without a live certificate.
-    #[error("{node} is no name, prefix or serial number of a node with a live certificate")]
+    /// The certificate has expired and the request has another key.
+    #[error(
+        "the certificate has expired; within the grace period it is renewed with the same key only"
+    )]
+    KeyChangedAfterExpiry,
+    /// No node with a live certificate has this name.
+    #[error("no node with a live certificate has the name, prefix or serial number {node}")]
     UnknownNode {
-        /// The name that was asked for.
+        /// The name that was given.
         node: String,
     },
-    /// A field of an operator's document that cannot be.
+    /// A field of a document is out of range.
     #[error("{value} is not {right}")]
     Value {
         /// The field of the document.
@@ -78,36 +80,36 @@ pub enum ServiceError {
         /// A valid value, in words.
         right: String,
     },
-    /// The CA certificate is not what the root should have signed.
+    /// The certificate of the next CA is rejected.
     #[error("{why}")]
     CaCertificate {
         /// The fault, in words.
         why: String,
     },
-    /// A step of a rotation out of order.
+    /// The step of a rotation is out of order.
     #[error("{why}")]
     Step {
         /// The fault, in words.
         why: String,
     },
-    /// A step that would cut nodes off.
-    #[error("{} of {live} nodes are not ready: {}", missing.len(), shown(missing))]
+    /// Some nodes would lose access by the step.
+    #[error("{} of {live_nodes} nodes are not ready: {}", missing.len(), shown_names(missing))]
     NodesNotReady {
         /// The nodes that are not ready.
         missing: Vec<String>,
-        /// Of how many.
-        live: usize,
+        /// The number of all nodes with a live certificate.
+        live_nodes: usize,
     },
-    /// A fault of the registry itself; nothing was issued.
+    /// The registry itself failed; nothing was issued or changed.
     #[error("the registry failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The first few of a list.
-fn shown(names: &[String]) -> String {
-    const MOST: usize = 8;
-    let first: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
-    let dots = if names.len() > MOST { ", …" } else { "" };
+/// Joins the first names of a list.
+fn shown_names(names: &[String]) -> String {
+    const MAX_SHOWN: usize = 8;
+    let first: Vec<&str> = names.iter().take(MAX_SHOWN).map(String::as_str).collect();
+    let dots = if names.len() > MAX_SHOWN { ", …" } else { "" };
     format!("{}{dots}", first.join(", "))
 }
 
@@ -127,8 +129,7 @@ failed!(
     RegistryError,
     FileError,
     TlsError,
-    wire::signed::SignedError,
-    serde_json::Error
+    wire::signed::SignedError
 );
 
 impl From<DocumentError> for ServiceError {
@@ -151,12 +152,12 @@ impl From<DocumentError> for ServiceError {
 impl From<IssueError> for ServiceError {
     fn from(error: IssueError) -> Self {
         match error {
-            IssueError::Token => Self::Token,
-            IssueError::KeyKnown => Self::KeyKnown,
-            IssueError::Full => Self::Full,
+            IssueError::TokenRejected => Self::TokenRejected,
+            IssueError::KeyRejected => Self::KeyRejected,
+            IssueError::NoPrefixLeft => Self::NoPrefixLeft,
             IssueError::PrefixTaken => Self::PrefixTaken,
             IssueError::NameTaken => Self::NameTaken,
-            IssueError::NotLive => Self::NotAMember,
+            IssueError::NotRenewable => Self::NotAMember,
             IssueError::Sign(_) | IssueError::Storage(_) => Self::Failed(Box::new(error)),
         }
     }

@@ -1,21 +1,24 @@
-//! Slows down who guesses tokens; knows nothing of what a token is.
+//! Limits failed claims, requests of members, and nodes that join by published invitations; knows nothing of
+//! what a token is.
 
+use crate::clock::UnixSeconds;
 use policies::names::Prefix;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
 };
 
-/// FailedClaimLimit that one site may have within [`SPAN_S`].
+/// Largest number of failed claims from one network within [`SPAN_S`].
 pub const MAX_PER_NETWORK: usize = 5;
 
-/// FailedClaimLimit that all together may have within [`SPAN_S`] before each site has one try left.
-pub const OVERALL: usize = 100;
+/// Number of failed claims from all networks together within [`SPAN_S`], after which each network has only one
+/// attempt.
+pub const MAX_FAILED_CLAIMS: usize = 100;
 
-/// Seconds after which a failure is forgotten.
+/// Length of the interval in which failures and requests are counted, in seconds.
 pub const SPAN_S: i64 = 60;
 
-/// Where a request came from: one IPv4 address, or one /64 of IPv6.
+/// The network from which a request came: one IPv4 address, or one /64 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceNetwork(Ipv6Addr);
 
@@ -28,31 +31,31 @@ impl From<IpAddr> for SourceNetwork {
     }
 }
 
-/// A count that restarts after a span.
+/// A count that restarts at zero after an interval.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
-    since_s: i64,
+    started_at: UnixSeconds,
     count: usize,
 }
 
 impl Count {
-    fn is_over(self, span_s: i64, now_s: i64) -> bool {
-        // A clock that was set back must not lock anybody out.
-        !(0..span_s).contains(&(now_s - self.since_s))
+    fn is_outdated(self, span_s: i64, now: UnixSeconds) -> bool {
+        // A clock that was set back must not lock out any network.
+        !(0..span_s).contains(&now.seconds_since(self.started_at))
     }
 
-    fn so_far(self, span_s: i64, now_s: i64) -> usize {
-        if self.is_over(span_s, now_s) {
+    fn so_far(self, span_s: i64, now: UnixSeconds) -> usize {
+        if self.is_outdated(span_s, now) {
             0
         } else {
             self.count
         }
     }
 
-    fn note(&mut self, span_s: i64, now_s: i64) {
-        if self.is_over(span_s, now_s) {
+    fn note(&mut self, span_s: i64, now: UnixSeconds) {
+        if self.is_outdated(span_s, now) {
             *self = Self {
-                since_s: now_s,
+                started_at: now,
                 count: 0,
             };
         }
@@ -60,7 +63,7 @@ impl Count {
     }
 }
 
-/// Counts by key, each for `SPAN_S` seconds, and never more than [`MAX_KEYS`].
+/// Counts by key, each over an interval of `SPAN_S` seconds; at most [`MAX_KEYS`] of them.
 #[derive(Clone, Debug)]
 struct Counts<K, const SPAN_S: i64>(BTreeMap<K, Count>);
 
@@ -71,31 +74,29 @@ impl<K, const SPAN_S: i64> Default for Counts<K, SPAN_S> {
 }
 
 impl<K: Ord, const SPAN_S: i64> Counts<K, SPAN_S> {
-    fn so_far(&self, key: &K, now_s: i64) -> usize {
-        self.0
-            .get(key)
-            .map_or(0, |count| count.so_far(SPAN_S, now_s))
+    fn so_far(&self, key: &K, now: UnixSeconds) -> usize {
+        self.0.get(key).map_or(0, |count| count.so_far(SPAN_S, now))
     }
 
-    fn note(&mut self, key: K, now_s: i64) {
+    fn note(&mut self, key: K, now: UnixSeconds) {
         if self.0.len() >= MAX_KEYS {
-            self.0.retain(|_, count| !count.is_over(SPAN_S, now_s));
+            self.0.retain(|_, count| !count.is_outdated(SPAN_S, now));
         }
         if self.0.len() >= MAX_KEYS {
-            // Rather let somebody guess once more than shut out everybody.
+            // A few more guesses do less harm than a registry that rejects everybody.
             self.0.clear();
         }
-        self.0.entry(key).or_default().note(SPAN_S, now_s);
+        self.0.entry(key).or_default().note(SPAN_S, now);
     }
 }
 
-/// Most sites or nodes that are counted separately.
+/// Largest number of networks or nodes that are counted separately.
 const MAX_KEYS: usize = 65_536;
 
-/// The failures of the last minute.
+/// Counts the failed claims of the last minute.
 ///
-/// Where all together have failed too often, each site still has one try: who guesses from a
-/// thousand networks must not shut out who holds a good token.
+/// After too many failures from all networks together, each network still has one attempt. So an attacker with
+/// a thousand networks cannot lock out the holder of a valid token.
 #[derive(Clone, Debug, Default)]
 pub struct FailedClaimLimit {
     sites: Counts<SourceNetwork, SPAN_S>,
@@ -104,7 +105,7 @@ pub struct FailedClaimLimit {
 }
 
 impl FailedClaimLimit {
-    /// Lets everybody try, for measurements.
+    /// Allows every attempt, for measurements.
     pub fn off() -> Self {
         Self {
             off: true,
@@ -112,36 +113,37 @@ impl FailedClaimLimit {
         }
     }
 
-    /// Returns whether `site` may try at `now_s`.
-    pub fn can_try(&mut self, site: SourceNetwork, now_s: i64) -> bool {
-        let most = if self.all.so_far(SPAN_S, now_s) < OVERALL {
+    /// Returns whether `site` may attempt a claim at `now`.
+    pub fn can_try(&mut self, site: SourceNetwork, now: UnixSeconds) -> bool {
+        let max = if self.all.so_far(SPAN_S, now) < MAX_FAILED_CLAIMS {
             MAX_PER_NETWORK
         } else {
             1
         };
-        self.off || self.sites.so_far(&site, now_s) < most
+        self.off || self.sites.so_far(&site, now) < max
     }
 
-    /// `site` failed at `now_s`.
-    pub fn note(&mut self, site: SourceNetwork, now_s: i64) {
-        self.sites.note(site, now_s);
-        self.all.note(SPAN_S, now_s);
+    /// Counts a failed claim from `site`.
+    pub fn note(&mut self, site: SourceNetwork, now: UnixSeconds) {
+        self.sites.note(site, now);
+        self.all.note(SPAN_S, now);
     }
 }
 
-/// Questions for nodes that one member may ask within [`SPAN_S`].
-pub const BOOTSTRAPS: usize = 60;
+/// Largest number of bootstrap requests of one member within [`SPAN_S`].
+pub const MAX_BOOTSTRAP_REQUESTS: usize = 60;
 
-/// Announcements that one member may make within [`SPAN_S`].
-pub const ANNOUNCEMENTS: usize = 60;
+/// Largest number of announcements of one member within [`SPAN_S`].
+pub const MAX_ANNOUNCEMENTS: usize = 60;
 
 /// The length of an hour, in seconds.
 const HOUR_S: i64 = 3_600;
 
-/// TooManyFromNetwork from one site who may join within an hour, by an invitation that is known to everybody.
-pub const STRANGERS: usize = 3;
+/// Largest number of nodes that join by published invitations from one network within an hour.
+pub const MAX_STRANGERS: usize = 3;
 
-/// What members asked within the last minute, and who joined within the hour.
+/// Counts the requests of members within the last minute, and the nodes that joined by published invitations
+/// within the last hour.
 #[derive(Clone, Debug, Default)]
 pub struct RequestLimits {
     bootstraps: Counts<Prefix, SPAN_S>,
@@ -151,7 +153,7 @@ pub struct RequestLimits {
 }
 
 impl RequestLimits {
-    /// Lets everybody ask, for measurements.
+    /// Allows every request, for measurements.
     pub fn off() -> Self {
         Self {
             off: true,
@@ -159,37 +161,37 @@ impl RequestLimits {
         }
     }
 
-    /// Counts a question for nodes; false where it is one too many.
-    pub fn bootstrap(&mut self, prefix: Prefix, now_s: i64) -> bool {
-        self.off || Self::count(&mut self.bootstraps, prefix, now_s, BOOTSTRAPS)
+    /// Counts a bootstrap request; returns false if it exceeds the limit.
+    pub fn allow_bootstrap(&mut self, prefix: Prefix, now: UnixSeconds) -> bool {
+        self.off || Self::count(&mut self.bootstraps, prefix, now, MAX_BOOTSTRAP_REQUESTS)
     }
 
-    /// Counts an announcement; false where it is one too many.
-    pub fn announcement(&mut self, prefix: Prefix, now_s: i64) -> bool {
-        self.off || Self::count(&mut self.announcements, prefix, now_s, ANNOUNCEMENTS)
+    /// Counts an announcement; returns false if it exceeds the limit.
+    pub fn allow_announcement(&mut self, prefix: Prefix, now: UnixSeconds) -> bool {
+        self.off || Self::count(&mut self.announcements, prefix, now, MAX_ANNOUNCEMENTS)
     }
 
-    /// Returns whether a newcomer from `site` may join by a public invitation.
-    pub fn can_join(&self, site: SourceNetwork, now_s: i64) -> bool {
-        self.off || self.strangers.so_far(&site, now_s) < STRANGERS
+    /// Returns whether a node from `site` may join by a published invitation.
+    pub fn can_join(&self, site: SourceNetwork, now: UnixSeconds) -> bool {
+        self.off || self.strangers.so_far(&site, now) < MAX_STRANGERS
     }
 
-    /// A stranger from `site` has joined.
-    pub fn joined(&mut self, site: SourceNetwork, now_s: i64) {
-        self.strangers.note(site, now_s);
+    /// Counts a node that joined from `site` by a published invitation.
+    pub fn note_joined(&mut self, site: SourceNetwork, now: UnixSeconds) {
+        self.strangers.note(site, now);
     }
 
     fn count(
         minutes: &mut Counts<Prefix, SPAN_S>,
         prefix: Prefix,
-        now_s: i64,
-        most: usize,
+        now: UnixSeconds,
+        max: usize,
     ) -> bool {
-        let may = minutes.so_far(&prefix, now_s) < most;
-        if may {
-            minutes.note(prefix, now_s);
+        let is_allowed = minutes.so_far(&prefix, now) < max;
+        if is_allowed {
+            minutes.note(prefix, now);
         }
-        may
+        is_allowed
     }
 }
 
@@ -197,23 +199,24 @@ impl RequestLimits {
 mod tests {
     use super::*;
 
-    /// Lets `tries` fail in a row, and returns how many were allowed.
+    /// Lets claims from `attempts` (address, time in seconds) fail in a row, and compares how many were allowed.
     #[track_caller]
-    fn check(tries: &[(&str, i64)], let_through: usize) {
-        let mut failures = FailedClaimLimit::default();
-        let passed = tries.iter().filter(|(address, at_s)| {
+    fn check(attempts: &[(&str, i64)], expected: usize) {
+        let mut failed_claims = FailedClaimLimit::default();
+        let allowed = attempts.iter().filter(|(address, at)| {
             let site = SourceNetwork::from(address.parse::<IpAddr>().unwrap());
-            let may = failures.can_try(site, *at_s);
-            if may {
-                failures.note(site, *at_s);
+            let at = UnixSeconds(*at);
+            let is_allowed = failed_claims.can_try(site, at);
+            if is_allowed {
+                failed_claims.note(site, at);
             }
-            may
+            is_allowed
         });
-        assert_eq!(passed.count(), let_through);
+        assert_eq!(allowed.count(), expected);
     }
 
     #[test]
-    fn a_site_may_fail_five_times_a_minute() {
+    fn a_network_has_five_failed_claims_a_minute() {
         check(&[("45.67.0.1", 0); 9], 5);
         check(
             &[("2001:db8::1", 0), ("2001:db8::2", 0), ("2001:db8::3", 0)].repeat(3),
@@ -226,12 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_is_the_same_site_however_it_is_written() {
+    fn an_ipv4_mapped_address_is_the_same_network_as_its_ipv4_address() {
         check(&[("45.67.0.1", 0), ("::ffff:45.67.0.1", 0)].repeat(4), 5);
     }
 
     #[test]
-    fn where_a_hundred_have_failed_each_site_has_one_try() {
+    fn after_a_hundred_failed_claims_each_network_has_one_attempt() {
         let addresses: Vec<String> = (0..200).map(|number| format!("45.67.0.{number}")).collect();
         let tries: Vec<(&str, i64)> = addresses
             .iter()
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_does_not_lock_anybody_out() {
+    fn a_clock_that_is_set_back_locks_out_no_network() {
         check(
             &[[("45.67.0.1", 1_000); 9], [("45.67.0.1", 0); 9]].concat(),
             10,

@@ -1,7 +1,6 @@
-//! The service of a registry: carries out what nodes and the operator ask for; knows nothing of
-//! HTTP.
+//! The service of a registry carries out the requests of nodes and of the operator; it knows nothing of HTTP.
 //!
-//! All calls pass through it one after the other.
+//! All requests pass through it one after the other.
 
 mod announcements;
 mod ca;
@@ -19,8 +18,8 @@ pub use operator::{CreatedInvitation, InvitationRequest, MAX_TTL_S, MAX_USES, No
 pub use rotations::{Rollout, RotationStep, SharedKey};
 
 use crate::{
-    clock::WallClock,
-    init::{Opened, ca_versions},
+    clock::{UnixSeconds, WallClock},
+    init::{Opened, ca_versions, documents::read_stored},
     pki::{
         authority::{Authorities, Authority},
         certificates::BACKDATE_S,
@@ -32,14 +31,12 @@ use crate::{
         limits::{FailedClaimLimit, RequestLimits, SourceNetwork},
     },
     settings::{self, RegistryPaths, Settings},
-    store::{
-        CheckedClaim, IssueError, Member, NodeProperties, Storage, StorageError, StoredAnnouncement,
-    },
+    store::{CheckedClaim, IssueError, Member, NodeProperties, Storage, StoredAnnouncement},
 };
 use endpoint_directory::EndpointDirectory;
 use policies::names::Endpoint;
 use std::net::IpAddr;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
 use tokio::sync::watch;
 use wire::{
     endpoints::dialable,
@@ -51,14 +48,14 @@ use wire::{
     signed::SignedDocument,
 };
 
-/// Certificates that one certificate may be renewed to with new keys: answers get lost, but not for
-/// ever.
+/// Largest number of renewals of one certificate with different keys. A node may lose some answers together
+/// with the keys, but not without end.
 const MAX_RENEWALS: usize = 5;
 
-/// The identity in a caller's certificate, whose key it has proved to own.
+/// The identity in a caller's certificate. TLS has proved that the caller owns its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownCertificate {
-    /// Serial number, lower-case hex.
+    /// The serial number, in lower-case hex.
     pub serial: String,
     /// SHA-256 of the SPKI.
     pub key: [u8; 32],
@@ -67,68 +64,54 @@ pub struct ShownCertificate {
 /// Versions of the signed documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
-    /// Of the network document.
+    /// The version of the network document.
     pub network: u64,
-    /// Of the revocations.
+    /// The version of the revocations.
     pub revocations: u64,
 }
 
-/// A registry at work.
+/// A registry that carries out requests.
 pub struct RegistryService {
     settings: Settings,
     paths: RegistryPaths,
     address: RegistryAddress,
     authorities: Authorities,
-    live: ReloadableTls,
+    tls: ReloadableTls,
     storage: Box<dyn Storage>,
     network: (NetworkDocument, SignedDocument),
     revocations: (u64, SignedDocument),
-    news: watch::Sender<Versions>,
-    failures: FailedClaimLimit,
-    pace: RequestLimits,
+    versions: watch::Sender<Versions>,
+    failed_claims: FailedClaimLimit,
+    request_limits: RequestLimits,
     directory: EndpointDirectory,
     clock: WallClock,
 }
 
-/// A stored document and its payload.
-fn stored(
-    storage: &dyn Storage,
-    kind: DocumentKind,
-    authority: &Authority,
-) -> Result<(Vec<u8>, SignedDocument), ServiceError> {
-    let missing = StorageError::Value {
-        what: "no signed document, or one",
-    };
-    let (_, json) = storage.document(kind)?.ok_or(missing)?;
-    let signed: SignedDocument = serde_json::from_str(&json)?;
-    let payload = wire::signed::open(&signed, &[authority.ca_der()])?.payload;
-    Ok((payload, signed))
-}
-
-fn network_of(
+fn read_network(
     storage: &dyn Storage,
     authority: &Authority,
 ) -> Result<(NetworkDocument, SignedDocument), ServiceError> {
-    let (payload, signed) = stored(storage, DocumentKind::Network, authority)?;
+    let (payload, signed) = read_stored(storage, DocumentKind::Network, &[authority.ca_der()])?;
     Ok((NetworkDocument::read(&payload)?, signed))
 }
 
-fn revocations_of(
+fn read_revocations(
     storage: &dyn Storage,
     authority: &Authority,
 ) -> Result<(u64, SignedDocument), ServiceError> {
-    let (payload, signed) = stored(storage, DocumentKind::Revocations, authority)?;
+    let cas = [authority.ca_der()];
+    let (payload, signed) = read_stored(storage, DocumentKind::Revocations, &cas)?;
     Ok((Revocations::read(&payload)?.version, signed))
 }
 
 impl RegistryService {
-    /// Sits down at an opened registry.
+    /// Starts to serve an opened registry.
     ///
     /// # Errors
-    /// A stored document is not good.
+    /// A stored document is missing or cannot be verified.
     pub(crate) fn new(
         opened: Opened,
-        live: ReloadableTls,
+        tls: ReloadableTls,
         clock: WallClock,
     ) -> Result<Self, ServiceError> {
         let Opened {
@@ -136,97 +119,96 @@ impl RegistryService {
             paths,
             address,
             authorities,
-            storage,
+            mut storage,
         } = opened;
-        let mut storage: Box<dyn Storage> = Box::new(storage);
         ca::repair(storage.as_mut(), &authorities, &settings)?;
-        let network = network_of(storage.as_ref(), &authorities.authority)?;
-        let revocations = revocations_of(storage.as_ref(), &authorities.authority)?;
-        let versions = Versions {
+        let network = read_network(storage.as_ref(), &authorities.authority)?;
+        let revocations = read_revocations(storage.as_ref(), &authorities.authority)?;
+        let latest = Versions {
             network: network.0.version,
             revocations: revocations.0,
         };
-        let directory = EndpointDirectory::new(storage.announced((clock)())?);
+        let directory = EndpointDirectory::new(storage.announcements((clock)())?);
         Ok(Self {
             settings,
             paths,
             address,
             authorities,
-            live,
+            tls,
             storage,
             network,
             revocations,
-            news: watch::Sender::new(versions),
-            failures: FailedClaimLimit::default(),
-            pace: RequestLimits::default(),
+            versions: watch::Sender::new(latest),
+            failed_claims: FailedClaimLimit::default(),
+            request_limits: RequestLimits::default(),
             directory,
             clock,
         })
     }
 
-    /// Lets everybody guess tokens as often as they like: for measurements.
-    pub(crate) fn lift_limits(&mut self) {
-        self.failures = FailedClaimLimit::off();
-        self.pace = RequestLimits::off();
+    /// Disables the limits of claims and requests, for measurements.
+    pub(crate) fn disable_limits(&mut self) {
+        self.failed_claims = FailedClaimLimit::off();
+        self.request_limits = RequestLimits::off();
     }
 
-    fn now_s(&self) -> i64 {
+    fn now(&self) -> UnixSeconds {
         (self.clock)()
     }
 
-    /// Begins to gather what is to be written.
+    /// Begins a transaction.
     ///
     /// # Errors
-    /// The database refused.
+    /// The database failed.
     pub(crate) fn begin(&mut self) -> Result<(), ServiceError> {
         Ok(self.storage.begin()?)
     }
 
-    /// Writes what was gathered down to the disk.
+    /// Writes the transaction to the disk.
     ///
     /// # Errors
-    /// Then nothing of it was kept, and what is remembered beside the disk is that of before.
+    /// The database failed; nothing of the transaction was stored, and [`Self::rollback`] must follow.
     pub(crate) fn commit(&mut self) -> Result<(), ServiceError> {
         Ok(self.storage.commit()?)
     }
 
-    /// Goes back to what is on the disk.
+    /// Drops the transaction, and reads everything that is kept in memory from the disk again.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub(crate) fn roll_back(&mut self) -> Result<(), ServiceError> {
-        self.storage.roll_back()?;
+    /// The database or a file cannot be read.
+    pub(crate) fn rollback(&mut self) -> Result<(), ServiceError> {
+        self.storage.rollback()?;
         self.settings = settings::read_settings(&self.paths)?;
         self.authorities = ca_versions::authorities(&self.paths, &self.settings)?;
-        self.live.replace(&self.authorities)?;
+        self.tls.replace(&self.authorities)?;
         ca::repair(self.storage.as_mut(), &self.authorities, &self.settings)?;
-        self.network = network_of(self.storage.as_ref(), &self.authorities.authority)?;
-        self.revocations = revocations_of(self.storage.as_ref(), &self.authorities.authority)?;
-        self.directory = EndpointDirectory::new(self.storage.announced(self.now_s())?);
+        self.network = read_network(self.storage.as_ref(), &self.authorities.authority)?;
+        self.revocations = read_revocations(self.storage.as_ref(), &self.authorities.authority)?;
+        self.directory = EndpointDirectory::new(self.storage.announcements(self.now())?);
         Ok(())
     }
 
-    /// The network's signed document, with its version.
+    /// Returns the signed network document with its version.
     pub fn network(&self) -> (u64, SignedDocument) {
         (self.network.0.version, self.network.1.clone())
     }
 
-    /// The signed list of revocations, with its version.
+    /// Returns the signed list of revocations with its version.
     pub fn revocations(&self) -> (u64, SignedDocument) {
         self.revocations.clone()
     }
 
-    /// Returns a channel that shows the versions of the documents when they change.
-    pub fn news(&self) -> watch::Receiver<Versions> {
-        self.news.subscribe()
+    /// Returns a channel that publishes the versions of the documents when they change.
+    pub fn versions(&self) -> watch::Receiver<Versions> {
+        self.versions.subscribe()
     }
 }
 
-/// The key of a request in a document of our version.
+/// Checks a certificate request in a document of this version, and returns its key.
 ///
 /// # Errors
-/// Another version, or the first check of the request that failed.
-pub(crate) fn proven(version: u32, csr: &str) -> Result<ProvenKey, ServiceError> {
+/// The version is unknown, or the request is rejected.
+pub(crate) fn proven_key(version: u32, csr: &str) -> Result<ProvenKey, ServiceError> {
     check_version(version)?;
     request::read(csr).map_err(ServiceError::Request)
 }
@@ -239,18 +221,10 @@ pub(crate) fn check_version(version: u32) -> Result<(), ServiceError> {
     }
 }
 
-/// The checks of a renewal that need no database.
+/// Runs the checks of a renewal that need no database, and returns its key.
 ///
 /// # Errors
-/// See [`proven`].
+/// See [`proven_key`].
 pub(crate) fn renewal_key(renewal: &Renewal) -> Result<ProvenKey, ServiceError> {
-    proven(renewal.version, &renewal.csr)
-}
-
-/// RFC 3339 UTC; a moment outside the calendar is printed as seconds.
-pub(crate) fn rfc3339(seconds: i64) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp(seconds).ok();
-    moment
-        .and_then(|moment| moment.format(&Rfc3339).ok())
-        .unwrap_or_else(|| format!("{seconds} s"))
+    proven_key(renewal.version, &renewal.csr)
 }

@@ -1,7 +1,9 @@
-//! Does what the operator asks: invitations, certificates by file, revocations, copies, the log.
+//! Carries out the operator's requests: invitations, certificates for requests from files, revocations, the
+//! list of nodes and the audit log.
 
-use super::{RegistryService, proven, rfc3339};
+use super::{RegistryService, proven_key};
 use crate::{
+    clock::UnixSeconds,
     pki::{random, request::sha256},
     service::error::ServiceError,
     store::{AuditEntry, CheckedClaim, Member, NewInvitation, NodeProperties, StoredAnnouncement},
@@ -12,10 +14,10 @@ use wire::{
     registry::{Enrolment, VERSION},
 };
 
-/// The longest an invitation may be good: ten years.
+/// Longest lifetime of an invitation, in seconds: ten years.
 pub const MAX_TTL_S: i64 = 10 * 365 * 86_400;
 
-/// The most nodes that one invitation may let in.
+/// Largest number of nodes that join by one invitation.
 pub const MAX_USES: u32 = 10_000;
 
 /// The properties of an invitation.
@@ -23,20 +25,20 @@ pub const MAX_USES: u32 = 10_000;
 pub struct InvitationRequest {
     /// The lifetime of the invitation, in seconds.
     pub ttl_s: i64,
-    /// The number of nodes that it lets in.
+    /// The number of nodes that may join by it.
     pub uses: u32,
-    /// The properties of the nodes that it lets in.
+    /// The properties of the nodes that join by it.
     pub wanted: NodeProperties,
-    /// Its line may be published.
+    /// Whether the invitation may be published.
     pub anonymous: bool,
 }
 
-/// An invitation, and its end.
+/// An invitation with its expiry.
 pub struct CreatedInvitation {
     /// The invitation for the newcomer.
     pub invitation: Invitation,
-    /// RFC 3339 UTC.
-    pub expires_at: String,
+    /// The moment from which it is no longer accepted.
+    pub expires_at: UnixSeconds,
 }
 
 fn bad<T>(
@@ -51,8 +53,8 @@ fn bad<T>(
     })
 }
 
-/// Whether people may call a node so: letters, digits, dots, hyphens, underscores, at most 63, and
-/// nothing that could be a serial number.
+/// Returns whether a text can be the name of a node: 1 to 63 letters, digits, dots, hyphens and underscores, and
+/// not a text that could be a serial number.
 fn is_name(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let serial = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -60,14 +62,14 @@ fn is_name(text: &str) -> bool {
 }
 
 impl RegistryService {
-    /// Adds to the log that only grows.
+    /// Appends an entry to the audit log, and writes it to the log of the process.
     ///
     /// # Errors
-    /// It could not be kept.
+    /// The database failed.
     pub(crate) fn audit(&mut self, actor: &str, action: String) -> Result<(), ServiceError> {
         tracing::info!(actor, action, "recorded in the audit log");
         let entry = AuditEntry {
-            at_s: self.now_s(),
+            at: self.now(),
             actor: actor.to_owned(),
             action,
         };
@@ -89,24 +91,24 @@ impl RegistryService {
             return bad(
                 "prefix_length",
                 length,
-                format!("that of the prefix {prefix}"),
+                format!("the length of the prefix {prefix}"),
             );
         }
-        let most = (127 - self.authorities.authority.network().range().prefix_len()).min(32);
+        let max = (127 - self.authorities.authority.network().range().prefix_len()).min(32);
         let length = wanted.prefix.map(Prefix::length).or(wanted.length);
-        match length.filter(|length| !(1..=most).contains(length)) {
-            Some(length) => bad("prefix_length", length, format!("in 1 to {most}")),
+        match length.filter(|length| !(1..=max).contains(length)) {
+            Some(length) => bad("prefix_length", length, format!("in 1 to {max}")),
             None => Ok(()),
         }
     }
 
-    /// Makes an invitation.
+    /// Creates an invitation.
     ///
     /// # Errors
-    /// A value is out of range, name or prefix are somebody's, or it could not be kept.
+    /// A value is out of range, the name or the prefix is taken, or the database failed.
     pub fn invite(
         &mut self,
-        asked: &InvitationRequest,
+        request: &InvitationRequest,
         operator: &str,
     ) -> Result<CreatedInvitation, ServiceError> {
         let InvitationRequest {
@@ -114,44 +116,44 @@ impl RegistryService {
             uses,
             wanted,
             anonymous,
-        } = asked;
+        } = request;
         if !(1..=MAX_TTL_S).contains(ttl_s) {
             return bad("ttl_s", ttl_s, format!("in 1 to {MAX_TTL_S}"));
         }
         if !(1..=MAX_USES).contains(uses) {
             return bad("uses", uses, format!("in 1 to {MAX_USES}"));
         }
-        let one = wanted.name.is_some() || wanted.prefix.is_some();
-        if *uses > 1 && one {
+        let is_for_one_node = wanted.name.is_some() || wanted.prefix.is_some();
+        if *uses > 1 && is_for_one_node {
             return bad(
                 "uses",
                 uses,
-                "1, where the invitation has a name or a prefix",
+                "1, which is required if the invitation has a name or a prefix",
             );
         }
-        if *anonymous && one {
+        if *anonymous && is_for_one_node {
             return bad(
                 "anonymous",
                 anonymous,
-                "for an invitation that has a name or a prefix",
+                "allowed if the invitation has a name or a prefix",
             );
         }
         self.check_wanted(wanted)?;
-        let (token, now_s) = (random::<16>()?, self.now_s());
-        let expires_s = now_s.saturating_add(*ttl_s);
-        let kept = NewInvitation {
+        let (token, now) = (random::<16>()?, self.now());
+        let expires_at = now.saturating_add_s(*ttl_s);
+        let invitation = NewInvitation {
             token: sha256(&token),
             uses: *uses,
-            expires_s,
+            expires_at,
             wanted: wanted.clone(),
             anonymous: *anonymous,
         };
-        self.storage.invite(&kept, now_s)?;
+        self.storage.add_invitation(&invitation, now)?;
         self.audit(
             operator,
             format!(
                 "invite: {uses} uses, {ttl_s} s{}{}",
-                shown(wanted),
+                described(wanted),
                 if *anonymous { ", anonymous" } else { "" }
             ),
         )?;
@@ -163,34 +165,34 @@ impl RegistryService {
         };
         Ok(CreatedInvitation {
             invitation,
-            expires_at: rfc3339(expires_s),
+            expires_at,
         })
     }
 
-    /// Signs a request that came by file.
+    /// Issues a certificate for a request that the operator brings as a file; no token is needed.
     ///
     /// # Errors
-    /// As for a claim.
+    /// The request or a property is rejected, or the database failed.
     pub fn sign(
         &mut self,
         csr: &str,
         wanted: &NodeProperties,
         operator: &str,
     ) -> Result<Enrolment, ServiceError> {
-        let key = proven(VERSION, csr)?;
+        let key = proven_key(VERSION, csr)?;
         self.check_wanted(wanted)?;
-        let (length, now_s) = (self.settings.prefix_length, self.now_s());
+        let (length, now) = (self.settings.prefix_length, self.now());
         let checked = CheckedClaim {
             token: None,
             key,
             wanted: wanted.clone(),
             length,
-            now_s,
+            now,
         };
         let claimed = self.issue(&checked)?;
         self.audit(
             operator,
-            format!("sign: {}{}", claimed.prefix, shown(wanted)),
+            format!("sign: {}{}", claimed.prefix, described(wanted)),
         )?;
         Ok(Enrolment {
             version: VERSION,
@@ -199,30 +201,28 @@ impl RegistryService {
         })
     }
 
-    /// Returns all live certificates with their expiry, their names, and the last announcements of
-    /// their nodes.
+    /// Returns all unexpired certificates with the names and the announcements of their nodes.
     ///
     /// # Errors
     /// The database failed.
     pub fn members(&self) -> Result<Vec<NodeEntry>, ServiceError> {
-        let now_s = self.now_s();
-        let members = self.storage.members(now_s)?.into_iter();
+        let now = self.now();
+        let members = self.storage.members(now)?.into_iter();
         Ok(members
             .map(|(member, name)| NodeEntry {
-                expires_at: rfc3339(member.not_after_s),
-                report: self.directory.report(member.prefix, now_s).cloned(),
+                announcement: self.directory.announcement(member.prefix, now).cloned(),
                 name,
                 member,
             })
             .collect())
     }
 
-    /// Revokes the node with this name, prefix or serial number: blocks its certificates and keys,
-    /// and lists them in the signed revocations. Returns its prefix, the number of certificates,
-    /// and the version of the list.
+    /// Revokes the node with this name, prefix or serial number: revokes its certificates, blocks their keys, and
+    /// publishes the list of revocations. Returns the prefix, the number of certificates, and the version of the
+    /// list.
     ///
     /// # Errors
-    /// It has no live certificate, or the change could not be stored.
+    /// No such node has a live certificate, or the database failed.
     pub fn revoke(
         &mut self,
         node: &str,
@@ -231,11 +231,11 @@ impl RegistryService {
         let unknown = || ServiceError::UnknownNode {
             node: node.chars().take(80).collect(),
         };
-        let prefix = self.storage.find(node)?.ok_or_else(unknown)?;
-        let now_s = self.now_s();
+        let prefix = self.storage.find_node(node)?.ok_or_else(unknown)?;
+        let now = self.now();
         let count =
             self.storage
-                .revoke(prefix, now_s, now_s.saturating_sub(self.settings.grace_s))?;
+                .revoke(prefix, now, now.saturating_sub_s(self.settings.grace_s))?;
         if count == 0 {
             return Err(unknown());
         }
@@ -245,13 +245,12 @@ impl RegistryService {
         Ok((prefix, count, version))
     }
 
-    /// The last lines of the log, the oldest first; moments in RFC 3339 UTC.
+    /// Returns the last entries of the audit log, the oldest first.
     ///
     /// # Errors
-    /// The database refused.
-    pub fn audit_log(&self, count: usize) -> Result<Vec<(String, AuditEntry)>, ServiceError> {
-        let entries = self.storage.audit_entries(count)?.into_iter();
-        Ok(entries.map(|entry| (rfc3339(entry.at_s), entry)).collect())
+    /// The database failed.
+    pub fn audit_log(&self, count: usize) -> Result<Vec<AuditEntry>, ServiceError> {
+        Ok(self.storage.audit_entries(count)?)
     }
 }
 
@@ -259,15 +258,15 @@ impl RegistryService {
 pub struct NodeEntry {
     /// The certificate and its state.
     pub member: Member,
-    /// Its end, RFC 3339 UTC.
-    pub expires_at: String,
+
     /// The name of the node.
     pub name: Option<String>,
-    /// What its node announced last, if that counts still.
-    pub report: Option<StoredAnnouncement>,
+    /// The announcement of the node, if it is still valid.
+    pub announcement: Option<StoredAnnouncement>,
 }
 
-fn shown(wanted: &NodeProperties) -> String {
+/// Describes properties for the audit log.
+fn described(wanted: &NodeProperties) -> String {
     let name = wanted
         .name
         .as_ref()

@@ -1,4 +1,4 @@
-//! The parameters that the operator may set: each has a name, a range, and an effect on nodes.
+//! The parameters that the operator may set; each has a name, a range, and an effect on nodes.
 
 use super::RegistryService;
 use crate::{service::error::ServiceError, settings};
@@ -6,11 +6,11 @@ use policies::names::Prefix;
 use std::time::Duration;
 use wire::registry::{IPV4_RIGHT, NetworkDocument};
 
-/// One parameter as it is shown.
+/// A parameter with its present value.
 pub struct Parameter {
-    /// As `warren registry set` takes it.
+    /// The key, as `warren registry set` accepts it.
     pub key: &'static str,
-    /// The value of the parameter.
+    /// The value, as `warren registry set` accepts it.
     pub value: String,
     /// The effect of a new value on a node: `live`, `drain` (tunnels are replaced one by one),
     /// `restart` (of babeld), or `registry` (no effect on nodes).
@@ -27,12 +27,12 @@ fn bad<T>(field: &'static str, value: &str, right: &str) -> Result<T, ServiceErr
 }
 
 fn span(key: &'static str, text: &str) -> Result<Duration, ServiceError> {
-    humantime::parse_duration(text).or_else(|_| bad(key, text, "a span such as 300ms, 5m or 1h"))
+    humantime::parse_duration(text)
+        .or_else(|_| bad(key, text, "a duration such as 300ms, 5m or 1h"))
 }
 
 fn ms(key: &'static str, text: &str) -> Result<u64, ServiceError> {
-    u64::try_from(span(key, text)?.as_millis())
-        .or_else(|_| bad(key, text, "a span of this century"))
+    u64::try_from(span(key, text)?.as_millis()).or_else(|_| bad(key, text, "a shorter duration"))
 }
 
 fn seconds(key: &'static str, text: &str) -> Result<i64, ServiceError> {
@@ -58,7 +58,7 @@ fn prefixes(key: &'static str, text: &str) -> Result<Vec<Prefix>, ServiceError> 
     )
 }
 
-/// As it can be set again: whole days as days, since months have no length.
+/// Prints a duration so that it can be set again. Whole days are printed as days, since months differ in length.
 fn shown(ms: u64) -> String {
     const DAY_MS: u64 = 86_400_000;
     if ms > 0 && ms.is_multiple_of(DAY_MS) {
@@ -68,7 +68,7 @@ fn shown(ms: u64) -> String {
 }
 
 impl RegistryService {
-    /// All parameters, with their values.
+    /// Returns all parameters with their values.
     pub fn parameters(&self) -> Vec<Parameter> {
         let document = &self.network.0;
         let numbers = &document.parameters;
@@ -130,10 +130,10 @@ impl RegistryService {
             .collect()
     }
 
-    /// Sets one parameter; the version of the network document.
+    /// Sets one parameter; returns the version of the network document.
     ///
     /// # Errors
-    /// No such key, a value out of range, or it could not be kept.
+    /// The key is unknown, the value is out of range, or the change could not be stored.
     pub fn set(&mut self, key: &str, value: &str, operator: &str) -> Result<u64, ServiceError> {
         let mut next = self.network.0.clone();
         if change(&mut next, key, value)? {
@@ -158,7 +158,7 @@ impl RegistryService {
     }
 }
 
-/// Changes one value of the document; false where the key is none of it.
+/// Changes one value of the document; returns false if the document has no such key.
 fn change(document: &mut NetworkDocument, key: &str, value: &str) -> Result<bool, ServiceError> {
     const V: &str = "value";
     let numbers = &mut document.parameters;

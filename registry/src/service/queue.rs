@@ -1,7 +1,7 @@
-//! Feeds the service with calls, one after the other, on a thread of its own, and answers each
-//! when its result is on disk.
+//! Runs the service on a thread of its own, one request after the other, and sends each reply after its data is
+//! on disk.
 //!
-//! Calls that wait are carried out and written together, so that one fsync serves a whole batch.
+//! Waiting requests are carried out in one transaction, so that one fsync serves a whole batch.
 
 use crate::service::{RegistryService, Versions, error::ServiceError};
 use std::{
@@ -15,61 +15,66 @@ use std::{
 };
 use tokio::sync::{oneshot, watch};
 
-/// Most calls that may wait; further callers get the error that the registry is busy.
+/// Largest number of waiting requests; further ones are rejected as the registry is busy.
 const MAX_WAITING: usize = 1024;
 
-/// Most work in one batch.
-const MAX_TOGETHER: usize = 128;
+/// Largest number of requests in one transaction.
+const MAX_BATCH: usize = 128;
 
-/// Sends an answer, once it is known whether it is on the disk.
-type Finish = Box<dyn FnOnce(bool) + Send>;
-/// The second value is false if the service failed; then nothing of the batch is stored.
-type Job = Box<dyn FnOnce(&mut RegistryService) -> (Finish, bool) + Send>;
+/// Sends a reply; the argument is whether the transaction was written.
+type SendReply = Box<dyn FnOnce(bool) + Send>;
+/// Carries out one request. The second result is false if the service itself failed; then nothing of the batch
+/// is stored.
+type Job = Box<dyn FnOnce(&mut RegistryService) -> (SendReply, bool) + Send>;
 
-/// The entrance of the queue.
+/// Sends requests to the service.
 #[derive(Clone)]
 pub(crate) struct Queue {
     jobs: SyncSender<Job>,
-    news: watch::Receiver<Versions>,
+    versions: watch::Receiver<Versions>,
     done: Arc<Done>,
 }
 
-/// The counts since the start.
+/// Numbers since the start of the registry.
 #[derive(Default)]
 struct Done {
     jobs: AtomicU64,
     batches: AtomicU64,
 }
 
-/// An error without a cause of its own.
+/// An error of the queue that has no underlying error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Because(&'static str);
+struct QueueError(&'static str);
 
-fn lost(why: &'static str) -> ServiceError {
-    ServiceError::Failed(Box::new(Because(why)))
+fn internal_error(why: &'static str) -> ServiceError {
+    ServiceError::Failed(Box::new(QueueError(why)))
 }
 
 impl Queue {
-    /// Starts a thread that serves calls until the last [`Queue`] is dropped.
+    /// Starts the thread, which serves requests until the last [`Queue`] is dropped.
     ///
     /// # Errors
     /// The thread cannot be started.
     pub(crate) fn start(service: RegistryService) -> std::io::Result<Self> {
-        let news = service.news();
+        let versions = service.versions();
         let (jobs, inbox) = sync_channel(MAX_WAITING);
         let done = Arc::new(Done::default());
         let counted = Arc::clone(&done);
         thread::Builder::new()
             .name("service".into())
             .spawn(move || work(service, &inbox, &counted))?;
-        Ok(Self { jobs, news, done })
+        Ok(Self {
+            jobs,
+            versions,
+            done,
+        })
     }
 
-    /// Has a closure called with the service.
+    /// Runs a closure on the service's thread, and returns its result when it is on disk.
     ///
     /// # Errors
-    /// The error of the service, a write that failed, or too many waiting calls.
+    /// The closure failed, the transaction could not be written, or too many requests wait.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut RegistryService) -> Result<T, ServiceError> + Send + 'static,
@@ -77,27 +82,27 @@ impl Queue {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |service| {
             let outcome = work(service);
-            let good = !matches!(outcome, Err(ServiceError::Failed(_)));
-            let finish = move |written: bool| {
+            let has_succeeded = !matches!(outcome, Err(ServiceError::Failed(_)));
+            let send_reply = move |written: bool| {
                 let outcome = match outcome {
-                    Ok(_) if !written => Err(lost("nothing could be written")),
+                    Ok(_) if !written => Err(internal_error("the transaction was not written")),
                     outcome => outcome,
                 };
-                // Who hung up does not want to know.
+                // The caller may have closed its connection meanwhile.
                 let _ = answer.send(outcome);
             };
-            (Box::new(finish), good)
+            (Box::new(send_reply), has_succeeded)
         });
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => ServiceError::Busy,
-            TrySendError::Disconnected(_) => lost("the service is closed"),
+            TrySendError::Disconnected(_) => internal_error("the service's thread has exited"),
         })?;
         answered
             .await
-            .unwrap_or_else(|_| Err(lost("the work broke off")))
+            .unwrap_or_else(|_| Err(internal_error("the request was dropped")))
     }
 
-    /// How much was done, and in how many transactions.
+    /// Returns the number of requests that were carried out, and the number of transactions.
     pub(crate) fn done(&self) -> (u64, u64) {
         (
             self.done.jobs.load(Ordering::Relaxed),
@@ -105,59 +110,69 @@ impl Queue {
         )
     }
 
-    /// Publishes the versions of the documents when they change.
-    pub(crate) fn news(&self) -> watch::Receiver<Versions> {
-        self.news.clone()
+    /// Returns a channel that publishes the versions of the documents when they change.
+    pub(crate) fn versions(&self) -> watch::Receiver<Versions> {
+        self.versions.clone()
     }
 }
 
 fn work(mut service: RegistryService, inbox: &Receiver<Job>, done: &Done) {
     while let Ok(first) = inbox.recv() {
-        let batch = std::iter::once(first).chain(inbox.try_iter().take(MAX_TOGETHER - 1));
-        let (finishes, written) = match service.begin() {
-            Ok(()) => together(&mut service, batch),
-            // These callers get the error; nothing of what they wanted was done.
+        let batch = std::iter::once(first).chain(inbox.try_iter().take(MAX_BATCH - 1));
+        let (replies, written) = match service.begin() {
+            Ok(()) => run_batch(&mut service, batch),
+            // Dropping the requests makes their callers get an error.
             Err(error) => {
-                tracing::error!(error = %wire::errors::Chain(&error), "the registry cannot write");
+                tracing::error!(
+                    error = %wire::errors::Chain(&error),
+                    "no transaction can begin; the waiting requests fail with 500"
+                );
                 batch.for_each(drop);
                 (Vec::new(), false)
             }
         };
-        done.jobs.fetch_add(
-            u64::try_from(finishes.len()).unwrap_or(0),
-            Ordering::Relaxed,
-        );
+        done.jobs
+            .fetch_add(u64::try_from(replies.len()).unwrap_or(0), Ordering::Relaxed);
         done.batches.fetch_add(1, Ordering::Relaxed);
-        finishes.into_iter().for_each(|finish| finish(written));
+        replies
+            .into_iter()
+            .for_each(|send_reply| send_reply(written));
     }
 }
 
-/// Does a batch; whether it is on the disk.
-fn together(
+/// Carries out a batch in an open transaction. Returns the replies, and whether the transaction was
+/// written.
+fn run_batch(
     service: &mut RegistryService,
     batch: impl Iterator<Item = Job>,
-) -> (Vec<Finish>, bool) {
-    let mut finishes = Vec::new();
-    let mut whole = true;
+) -> (Vec<SendReply>, bool) {
+    let mut replies = Vec::new();
+    let mut all_succeeded = true;
     for job in batch {
-        // A panic may have left the service in between, so nothing of the batch is stored.
+        // A panic may leave the service half changed, so nothing of the batch is stored then.
         match catch_unwind(AssertUnwindSafe(|| job(service))) {
-            Ok((finish, good)) => {
-                finishes.push(finish);
-                whole &= good;
+            Ok((send_reply, has_succeeded)) => {
+                replies.push(send_reply);
+                all_succeeded &= has_succeeded;
             }
-            Err(_) => whole = false,
+            Err(_) => all_succeeded = false,
         }
     }
-    let written = whole
+    let written = all_succeeded
         && service
             .commit()
             .inspect_err(|error| {
-                tracing::error!(error = %wire::errors::Chain(error), "the registry cannot write");
+                tracing::error!(
+                    error = %wire::errors::Chain(error),
+                    "the transaction cannot be written; its requests fail with 500"
+                );
             })
             .is_ok();
-    if !written && let Err(error) = service.roll_back() {
-        tracing::error!(error = %wire::errors::Chain(&error), "the registry cannot go back to its disk");
+    if !written && let Err(error) = service.rollback() {
+        tracing::error!(
+            error = %wire::errors::Chain(&error),
+            "the state on disk cannot be read after a failure; restart the registry"
+        );
     }
-    (finishes, written)
+    (replies, written)
 }

@@ -1,11 +1,14 @@
-//! Changes what all nodes share: the network document, the keys of babel and of OpenVPN.
+//! Publishes the documents, and replaces the keys that all nodes share: those of Babel and of OpenVPN.
 //!
-//! A change that could cut nodes off has three steps, and none is taken before all nodes have
-//! applied the one before: first everybody accepts the new beside the old, then it is used, then
-//! the old is accepted no more.
+//! A key is replaced in three steps, so that no node loses its tunnels: nodes accept the new key beside the old
+//! one, then they use it, then they no longer accept the old one. Each step requires that all nodes have applied
+//! the step before.
 
 use super::{RegistryService, Versions};
-use crate::{init::keep, pki::random, service::error::ServiceError, store::StoredAnnouncement};
+use crate::{
+    init::documents::sign_and_store, pki::random, service::error::ServiceError,
+    store::StoredAnnouncement,
+};
 use policies::names::Prefix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,15 +17,15 @@ use wire::{
     signed::hex,
 };
 
-/// A step of a change.
+/// A step to replace the CA or a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RotationStep {
-    /// Let everybody accept the new beside the old.
+    /// Nodes accept the new one beside the old one.
     Stage,
-    /// Use the new.
+    /// Nodes use the new one.
     Activate,
-    /// Accept the old no more.
+    /// Nodes no longer accept the old one.
     Retire,
 }
 
@@ -37,7 +40,7 @@ pub enum SharedKey {
 }
 
 impl SharedKey {
-    /// The key under which the service stores the last step.
+    /// Returns the key of the stored value that holds the last step.
     fn state(self) -> &'static str {
         match self {
             Self::Babel => "babel-step",
@@ -46,34 +49,34 @@ impl SharedKey {
     }
 }
 
-/// The state of a rollout: how many nodes hold which versions.
+/// The state of a rollout: how many nodes have which versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
     /// The version of the document: 1.
     pub version: u32,
-    /// Version of the network document here.
+    /// The latest version of the network document.
     pub network_version: u64,
-    /// Version of the revocations here.
+    /// The latest version of the revocations.
     pub revocations_version: u64,
-    /// Nodes with a live certificate.
+    /// Number of nodes with a live certificate.
     pub nodes: usize,
-    /// Of these, whose last announcement counts still.
+    /// Number of those nodes whose announcement is valid.
     pub announced: usize,
-    /// Of these, who hold this network document.
+    /// Number of announced nodes that have received the latest network document.
     pub network_received: usize,
-    /// Of these, all of whose processes run with it.
+    /// Number of announced nodes whose processes all run with the latest network document.
     pub network_applied: usize,
-    /// Of these, who hold these revocations.
+    /// Number of announced nodes that have received the latest revocations.
     pub revocations_received: usize,
-    /// Of these, the number that others cannot dial.
+    /// Number of nodes that at least two others reported as unreachable.
     pub unreachable: usize,
 }
 
 impl RegistryService {
-    /// Publishes the next version of the network document.
+    /// Changes the network document, and publishes it as its next version.
     ///
     /// # Errors
-    /// A value of it is out of range, or it could not be kept.
+    /// A value of the document is out of range, or it could not be stored.
     pub(super) fn publish(
         &mut self,
         change: impl FnOnce(&mut NetworkDocument),
@@ -84,7 +87,7 @@ impl RegistryService {
         next.check()?;
         let version = next.version;
         let authority = &self.authorities.authority;
-        let signed = keep(
+        let signed = sign_and_store(
             self.storage.as_mut(),
             authority,
             DocumentKind::Network,
@@ -92,7 +95,7 @@ impl RegistryService {
             &next,
         )?;
         self.network = (next, signed);
-        self.tell();
+        self.publish_versions();
         tracing::info!(version, "network document published");
         Ok(version)
     }
@@ -100,11 +103,11 @@ impl RegistryService {
     /// Publishes the next version of the revocations.
     ///
     /// # Errors
-    /// It could not be kept.
+    /// The list could not be signed or stored.
     pub(super) fn publish_revocations(&mut self) -> Result<u64, ServiceError> {
-        let (version, now_s) = (self.revocations.0 + 1, self.now_s());
+        let (version, now) = (self.revocations.0 + 1, self.now());
         let (revoked, authorities) = (
-            self.storage.revoked(now_s)?,
+            self.storage.revoked(now)?,
             self.settings.revoked_ca_serials(),
         );
         let list = Revocations {
@@ -114,7 +117,7 @@ impl RegistryService {
             authorities,
         };
         let authority = &self.authorities.authority;
-        let signed = keep(
+        let signed = sign_and_store(
             self.storage.as_mut(),
             authority,
             DocumentKind::Revocations,
@@ -122,23 +125,23 @@ impl RegistryService {
             &list,
         )?;
         self.revocations = (version, signed);
-        self.tell();
+        self.publish_versions();
         Ok(version)
     }
 
-    fn tell(&self) {
+    fn publish_versions(&self) {
         let (network, revocations) = (self.network.0.version, self.revocations.0);
-        self.news.send_replace(Versions {
+        self.versions.send_replace(Versions {
             network,
             revocations,
         });
     }
 
-    /// The nodes with a live certificate, each with the versions of the CAs that signed them.
+    /// Returns the nodes with a live certificate, each with the versions of the CAs that signed its certificates.
     pub(super) fn live_nodes(&self) -> Result<BTreeMap<Prefix, Vec<u32>>, ServiceError> {
         let mut nodes: BTreeMap<Prefix, Vec<u32>> = BTreeMap::new();
-        for (member, _) in self.storage.members(self.now_s())? {
-            if member.revoked_s.is_none() {
+        for (member, _) in self.storage.members(self.now())? {
+            if member.revoked_at.is_none() {
                 nodes
                     .entry(member.prefix)
                     .or_default()
@@ -148,14 +151,14 @@ impl RegistryService {
         Ok(nodes)
     }
 
-    /// How far the documents have come, as the nodes announce it.
+    /// Returns how many nodes have which versions, according to their announcements.
     ///
     /// # Errors
-    /// The database refused.
+    /// The database failed.
     pub fn rollout(&self) -> Result<Rollout, ServiceError> {
-        let now_s = self.now_s();
+        let now = self.now();
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
-        let unreachable = self.directory.unreachable_nodes(now_s).len();
+        let unreachable = self.directory.unreachable_nodes(now).len();
         let start = Rollout {
             version: VERSION,
             network_version,
@@ -168,34 +171,37 @@ impl RegistryService {
             .keys()
             .fold(start, |mut rollout, prefix| {
                 rollout.nodes += 1;
-                if let Some(report) = self.directory.report(*prefix, now_s) {
+                if let Some(announcement) = self.directory.announcement(*prefix, now) {
                     rollout.announced += 1;
                     rollout.network_received +=
-                        usize::from(report.network_version >= network_version);
+                        usize::from(announcement.network_version >= network_version);
                     rollout.network_applied +=
-                        usize::from(report.network_applied >= network_version);
+                        usize::from(announcement.network_applied >= network_version);
                     rollout.revocations_received +=
-                        usize::from(report.revocations_version >= revocations_version);
+                        usize::from(announcement.revocations_version >= revocations_version);
                 }
                 rollout
             }))
     }
 
-    /// Refuses unless all nodes with a live certificate run with the present network document.
+    /// Fails unless all nodes with a live certificate run with the latest network document.
     pub(super) fn require_applied(&self) -> Result<(), ServiceError> {
-        let (now_s, version) = (self.now_s(), self.network.0.version);
+        let (now, version) = (self.now(), self.network.0.version);
         let nodes = self.live_nodes()?;
-        let applied = |report: &StoredAnnouncement| report.network_applied >= version;
-        let missing = nodes
-            .keys()
-            .filter(|prefix| !self.directory.report(**prefix, now_s).is_some_and(applied));
-        refuse(missing.map(Prefix::to_string).collect(), nodes.len())
+        let applied = |announcement: &StoredAnnouncement| announcement.network_applied >= version;
+        let missing = nodes.keys().filter(|prefix| {
+            !self
+                .directory
+                .announcement(**prefix, now)
+                .is_some_and(applied)
+        });
+        require_none_missing(missing.map(Prefix::to_string).collect(), nodes.len())
     }
 
-    /// Changes a key that all nodes share, one step; the version of the network document.
+    /// Takes one step to replace a key that all nodes share; returns the version of the network document.
     ///
     /// # Errors
-    /// The step is out of order, or nodes are not ready and it is not forced.
+    /// The step is out of order, or some node is not ready and `force` is not set.
     pub fn rotate_key(
         &mut self,
         key: SharedKey,
@@ -212,15 +218,17 @@ impl RegistryService {
         let next = match (step, last.as_deref()) {
             (RotationStep::Stage, None) => Some("staged"),
             (RotationStep::Stage, Some(_)) => {
-                return out_of_order("a change of this key is under way already");
+                return out_of_order(
+                    "this key is being replaced already: activate or retire first",
+                );
             }
             (RotationStep::Activate, Some("staged")) => Some("active"),
             (RotationStep::Activate, _) => {
-                return out_of_order("there is no new key: stage one first");
+                return out_of_order("no key is staged: stage one first");
             }
             (RotationStep::Retire, Some("active")) => None,
             (RotationStep::Retire, _) => {
-                return out_of_order("no key can be retired: activate a new one first");
+                return out_of_order("no key can be retired: activate the new one first");
             }
         };
         if step != RotationStep::Stage && !force {
@@ -239,7 +247,7 @@ impl RegistryService {
             }
             (SharedKey::TlsCrypt, RotationStep::Retire) => document.tls_crypt_other = None,
         })?;
-        self.storage.keep_state(key.state(), next)?;
+        self.storage.set_state(key.state(), next)?;
         self.audit(
             operator,
             format!("rotate-key: {key:?}, {step:?}: network document {version}"),
@@ -248,10 +256,17 @@ impl RegistryService {
     }
 }
 
-pub(super) fn refuse(missing: Vec<String>, live: usize) -> Result<(), ServiceError> {
+/// Fails with the names of the nodes that are not ready, if there are any.
+pub(super) fn require_none_missing(
+    missing: Vec<String>,
+    live_nodes: usize,
+) -> Result<(), ServiceError> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(ServiceError::NodesNotReady { missing, live })
+        Err(ServiceError::NodesNotReady {
+            missing,
+            live_nodes,
+        })
     }
 }

@@ -1,13 +1,13 @@
-//! Hands out prefixes so that no two overlap; knows nothing of who owns them or for how long.
+//! Allocates prefixes so that no two overlap; knows nothing of their owners and lifetimes.
 //!
-//! The network's range is a binary tree: a block is split until it fits, and two free halves melt
-//! together again. The very first prefix (number 0) is never handed out: its first address is the
+//! This is a buddy allocator over the network's range: the lowest free block comes first, blocks are split on
+//! allocation and merged on release. The first prefix (number 0) is never allocated, since its first address is the
 //! subnet-router anycast address of the whole network (RFC 4291, section 2.6.1).
 
 use policies::names::Prefix;
 use std::collections::BTreeSet;
 
-/// A block of the tree: `number < 2^length`, length 0 to 32; length 0 is the whole network.
+/// A block of the binary tree. Its length is 0 to 32 bits, 0 being the whole network, and `number < 2^length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Block {
     length: u8,
@@ -54,16 +54,16 @@ impl From<Prefix> for Block {
     }
 }
 
-/// Which prefixes are free.
+/// The free prefixes, as the largest free blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocator {
     free: BTreeSet<Block>,
 }
 
 impl Allocator {
-    /// Everything is free but prefix number 0 of `length` bits, 1..=32.
+    /// Creates an allocator in which everything is free but prefix number 0 of `length` bits, 1 to 32.
     pub fn new(length: u8) -> Self {
-        let mut all = Self {
+        let mut allocator = Self {
             free: BTreeSet::from([Block {
                 length: 0,
                 number: 0,
@@ -73,11 +73,12 @@ impl Allocator {
             length: length.clamp(1, 32),
             number: 0,
         };
-        all.take_block(reserved);
-        all
+        allocator.take_block(reserved);
+        allocator
     }
 
-    /// The lowest free prefix of the smallest block that fits; `None` where nothing fits.
+    /// Allocates the lowest prefix of this length in the smallest free block that is large enough; `None` if there is
+    /// no such block.
     pub fn allocate(&mut self, length: u8) -> Option<Prefix> {
         let fits = (0..=length).rev().find_map(|length| {
             self.free
@@ -96,18 +97,18 @@ impl Allocator {
         self.take_block(prefix.into()).then_some(prefix)
     }
 
-    /// Takes exactly this prefix; false where it, or a part of it, is not free.
+    /// Allocates exactly this prefix; returns false if it, or a part of it, is not free.
     pub fn take(&mut self, prefix: Prefix) -> bool {
         self.take_block(prefix.into())
     }
 
-    /// Returns whether all of a prefix is free.
+    /// Returns whether a prefix is free with all its parts.
     pub fn is_free(&self, prefix: Prefix) -> bool {
-        self.around(prefix.into()).is_some()
+        self.containing_block(prefix.into()).is_some()
     }
 
-    /// The free block that holds all of `wanted`.
-    fn around(&self, wanted: Block) -> Option<Block> {
+    /// Returns the free block that contains all of `wanted`.
+    fn containing_block(&self, wanted: Block) -> Option<Block> {
         let above = |length: u8| Block {
             length,
             number: wanted.number >> (wanted.length - length),
@@ -117,7 +118,7 @@ impl Allocator {
             .find(|block| self.free.contains(block))
     }
 
-    /// Whether a part of `wanted`, smaller than it, is free.
+    /// Returns whether a smaller part of `wanted` is free.
     fn has_free_part(&self, wanted: Block) -> bool {
         (wanted.length + 1..=32).any(|length| {
             let shift = length - wanted.length;
@@ -134,7 +135,7 @@ impl Allocator {
     }
 
     fn take_block(&mut self, wanted: Block) -> bool {
-        let Some(mut block) = self.around(wanted) else {
+        let Some(mut block) = self.containing_block(wanted) else {
             return false;
         };
         self.free.remove(&block);
@@ -151,10 +152,10 @@ impl Allocator {
         true
     }
 
-    /// Gives a prefix back; false, and nothing changes, where a part of it is free already.
+    /// Releases a prefix; returns false and changes nothing if a part of it is free already.
     pub fn release(&mut self, prefix: Prefix) -> bool {
         let mut block = Block::from(prefix);
-        if self.around(block).is_some() || self.has_free_part(block) {
+        if self.containing_block(block).is_some() || self.has_free_part(block) {
             return false;
         }
         while self.free.remove(&block.buddy()) {
@@ -175,17 +176,18 @@ mod tests {
         Prefix::new(number, length).unwrap()
     }
 
-    /// Bits of the smallest prefixes in the model.
+    /// Length of the smallest prefixes in the model, in bits.
     const LEAF: u8 = 10;
 
-    /// The smallest prefixes within one.
+    /// Returns the indices of the smallest prefixes within a prefix.
     fn leaves(prefix: Prefix) -> std::ops::Range<usize> {
         let shift = LEAF - prefix.length();
         let first = usize::try_from(prefix.number() << shift).unwrap();
         first..first + (1 << shift)
     }
 
-    /// Performs `operations` drawn from `seed` on the allocator and on a list of who owns each leaf.
+    /// Performs random operations on the allocator and on a model, which marks each of the smallest prefixes as
+    /// allocated or free, and compares both.
     #[track_caller]
     fn check(seed: u64, operations: u32) {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -209,7 +211,10 @@ mod tests {
                     None => {
                         let mut all = (0..1u32 << length).map(|number| prefix(number, length));
                         let free = |p: Prefix| taken[leaves(p)].iter().all(|taken| !taken);
-                        assert!(!all.any(free), "refused with room left");
+                        assert!(
+                            !all.any(free),
+                            "no prefix was allocated although one is free"
+                        );
                     }
                 },
                 120..140 => {
@@ -224,28 +229,28 @@ mod tests {
                 }
                 _ if owned.is_empty() => {}
                 _ => {
-                    let given_back = owned.swap_remove(random.usize(..owned.len()));
-                    taken[leaves(given_back)].fill(false);
-                    assert!(allocator.release(given_back));
-                    assert!(!allocator.release(given_back), "given back twice");
+                    let released = owned.swap_remove(random.usize(..owned.len()));
+                    taken[leaves(released)].fill(false);
+                    assert!(allocator.release(released));
+                    assert!(!allocator.release(released), "a prefix was released twice");
                 }
             }
         }
         for prefix in owned {
             assert!(allocator.release(prefix));
         }
-        assert_eq!(allocator, fresh, "something leaked");
+        assert_eq!(allocator, fresh, "some block is lost");
     }
 
     #[test]
-    fn in_a_million_operations_no_prefix_has_two_owners_and_none_is_lost() {
+    fn in_a_million_operations_no_prefix_is_allocated_twice_and_none_is_lost() {
         for seed in 0..20 {
             check(seed, 50_000);
         }
     }
 
     #[test]
-    fn numbers_begin_at_one_and_end_with_the_last() {
+    fn all_numbers_but_zero_are_allocated_in_order() {
         let mut allocator = Allocator::new(4);
         for number in 1..16 {
             assert_eq!(allocator.allocate(4), Some(prefix(number, 4)));
@@ -256,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_prefix_is_taken_once_and_with_all_its_parts() {
+    fn a_chosen_prefix_is_allocated_once_and_together_with_all_its_parts() {
         let mut allocator = Allocator::new(16);
         assert!(allocator.take(prefix(2, 8)));
         assert!(!allocator.take(prefix(2, 8)));

@@ -1,72 +1,23 @@
-//! The persistent state of a registry, behind one trait; knows no SQL.
+//! The persistent state of a registry: one trait of whole operations, and the database behind it.
 //!
-//! When an operation returns `Ok`, its change is on disk. Times are seconds since 1970.
+//! Outside this module nothing depends on SQLite. A change that is made between [`Storage::begin`] and
+//! [`Storage::commit`] is on disk when `commit` returns; any other change when its call returns.
 
-pub mod allocator;
-pub mod sqlite;
+mod allocator;
+mod error;
+mod sqlite;
 
-use crate::pki::{authority::IssuedCertificate, request::ProvenKey};
+pub use error::{IssueError, StorageError};
+
+use crate::{
+    clock::UnixSeconds,
+    pki::{PkiError, authority::IssuedCertificate, request::ProvenKey},
+};
 use policies::names::{Endpoint, Prefix};
+use std::path::Path;
 use wire::registry::{DocumentKind, Revoked};
 
-/// The reason why something could not be stored or read.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// The database refused.
-    #[error("the registry's database: cannot {what}")]
-    Database {
-        /// The operation that failed.
-        what: &'static str,
-        /// The underlying error.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// The database is broken, or not of this program.
-    #[error("the registry's database at {path} is not sound: {why}")]
-    NotSound {
-        /// The path of the file.
-        path: String,
-        /// The fault, in words.
-        why: String,
-    },
-    /// A value of the database that cannot be.
-    #[error("the registry's database holds {what} that cannot be")]
-    Value {
-        /// The value that is wrong.
-        what: &'static str,
-    },
-}
-
-/// The reason why no certificate was issued.
-#[derive(Debug, thiserror::Error)]
-pub enum IssueError {
-    /// The token is unknown, used or expired; the answer does not reveal which.
-    #[error("the token is not good")]
-    Token,
-    /// A live certificate has this key, or it was revoked.
-    #[error("the key has a certificate, or was revoked")]
-    KeyKnown,
-    /// All prefixes are in use.
-    #[error("no prefix is left")]
-    Full,
-    /// The prefix that the invitation names is somebody's.
-    #[error("the prefix has a live certificate, or overlaps another")]
-    PrefixTaken,
-    /// The name that the invitation gives is another's.
-    #[error("the name is another node's")]
-    NameTaken,
-    /// The certificate that is to be renewed is not live.
-    #[error("the certificate is not live")]
-    NotLive,
-    /// The certificate could not be signed.
-    #[error("cannot sign")]
-    Sign(#[source] crate::pki::PkiError),
-    /// Keeping failed; nothing was issued.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-}
-
-/// A certificate as the registry remembers it.
+/// A certificate as it was recorded when it was issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The prefix of the node.
@@ -75,216 +26,219 @@ pub struct Member {
     pub serial: String,
     /// SHA-256 of the SPKI.
     pub key: [u8; 32],
-    /// Begin of its life.
-    pub not_before_s: i64,
-    /// End of its life.
-    pub not_after_s: i64,
-    /// The time of the revocation.
-    pub revoked_s: Option<i64>,
+    /// The first moment at which the certificate is valid.
+    pub not_before: UnixSeconds,
+    /// The moment at which the certificate expires.
+    pub not_after: UnixSeconds,
+    /// The time of its revocation.
+    pub revoked_at: Option<UnixSeconds>,
     /// The version of the CA that signed it.
     pub authority: u32,
 }
 
-/// Signs for the prefix that the storage chose.
-pub type Sign<'a> = &'a dyn Fn(Prefix) -> Result<IssuedCertificate, crate::pki::PkiError>;
+/// Signs a certificate for the prefix that the storage allocated.
+pub type Sign<'a> = &'a dyn Fn(Prefix) -> Result<IssuedCertificate, PkiError>;
 
-/// What a certificate is issued for, beside the key.
+/// The properties of a node that an invitation or the operator may fix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeProperties {
-    /// A name that people use; unique among live nodes.
+    /// The name that people use; unique among live nodes.
     pub name: Option<String>,
-    /// How long the prefix shall be, in bits; `None`: as the registry hands them out.
+    /// The length of the prefix in bits; `None` stands for the network's usual length.
     pub length: Option<u8>,
-    /// Exactly this prefix.
+    /// The prefix itself.
     pub prefix: Option<Prefix>,
 }
 
-/// An invitation as it is remembered.
+/// An invitation before it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewInvitation {
     /// SHA-256 of the token.
     pub token: [u8; 32],
     /// The number of certificates that it allows.
     pub uses: u32,
-    /// The end of its life.
-    pub expires_s: i64,
+    /// The moment from which it is no longer accepted.
+    pub expires_at: UnixSeconds,
     /// The properties of the nodes that it lets in.
     pub wanted: NodeProperties,
-    /// Its line may be published: nobody knows who uses it.
+    /// Whether the invitation may be published, so that anybody may use it.
     pub anonymous: bool,
 }
 
-/// A claim whose request was checked.
+/// A claim whose certificate request was checked.
 #[derive(Clone, Debug)]
 pub struct CheckedClaim {
-    /// SHA-256 of the token; `None`: the operator signs, and needs none.
+    /// SHA-256 of the token; `None` if the operator signs, who needs none.
     pub token: Option<[u8; 32]>,
     /// The key to be certified.
     pub key: ProvenKey,
-    /// The properties of the node, if there is no token.
+    /// The properties of the node if there is no token; an invitation brings its own.
     pub wanted: NodeProperties,
-    /// The length of a prefix if none is asked for, in bits.
+    /// The length of the prefix in bits if no properties ask for another.
     pub length: u8,
     /// The present time.
-    pub now_s: i64,
+    pub now: UnixSeconds,
 }
 
-/// The announcement of a node.
+/// The last announcement of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredAnnouncement {
     /// The endpoints; empty if the node cannot be dialled.
     pub endpoints: Vec<Endpoint>,
     /// The software that the node runs.
     pub software: String,
-    /// Version of the network document that it holds.
+    /// Version of the network document that it has received.
     pub network_version: u64,
     /// Version of the network document that all its processes run with.
     pub network_applied: u64,
-    /// Version of the revocations that it holds.
+    /// Version of the revocations that it has received.
     pub revocations_version: u64,
-    /// Until when this counts.
-    pub until_s: i64,
+    /// The moment from which the announcement is ignored.
+    pub valid_until: UnixSeconds,
 }
 
-/// A line of the log that only grows.
+/// An entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
     /// The time of the entry.
-    pub at_s: i64,
-    /// Who did it: `uid 0`, or `a stranger` who joined by a public invitation.
+    pub at: UnixSeconds,
+    /// The person who acted: `uid 0`, or `a stranger` who joined by a published invitation.
     pub actor: String,
-    /// What was done, in words; never a token or a key.
+    /// The action, in words; never a token or a key.
     pub action: String,
 }
 
+/// Opens the database at `path`, creates it if there is none, and checks its integrity.
+///
+/// `length` is the usual length of a prefix in bits, 1 to 32. For `grace_s` seconds after its last
+/// certificate expired a prefix is not allocated to another node.
+///
+/// # Errors
+/// The database cannot be opened, is corrupt, or was written by another program or a later version.
+pub fn open(path: &Path, length: u8, grace_s: i64) -> Result<Box<dyn Storage>, StorageError> {
+    Ok(Box::new(sqlite::Sqlite::open(path, length, grace_s)?))
+}
+
+/// Copies the database at `from`, which may be in use, to the new file `to`.
+///
+/// # Errors
+/// `to` exists, or cannot be written.
+pub fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
+    sqlite::copy(from, to)
+}
+
+/// Reads a whole database and checks that it belongs to a registry and is intact.
+///
+/// # Errors
+/// It is corrupt, belongs to another program, or cannot be read.
+pub fn verify(path: &Path) -> Result<(), StorageError> {
+    sqlite::verify(path)
+}
+
 /// The persistent state of a registry.
+///
+/// Methods without a description of their own under *Errors* fail only because the database fails; then
+/// they have changed nothing.
+#[allow(clippy::missing_errors_doc, reason = "described once, above")]
 pub trait Storage: Send {
-    /// Begins to gather changes; they are on the disk when [`Self::commit`] returns.
-    ///
-    /// Without it, each change is on the disk when its call returns.
-    ///
-    /// # Errors
-    /// The database refused.
+    /// Begins a transaction.
     fn begin(&mut self) -> Result<(), StorageError>;
 
-    /// Writes what was gathered down to the disk.
-    ///
-    /// # Errors
-    /// Then nothing of it was kept.
+    /// Writes the transaction to the disk.
     fn commit(&mut self) -> Result<(), StorageError>;
 
-    /// Drops what was gathered, and what is remembered beside the database.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    fn roll_back(&mut self) -> Result<(), StorageError>;
+    /// Drops the transaction, and restores everything that is kept in memory from the database.
+    fn rollback(&mut self) -> Result<(), StorageError>;
 
-    /// Remembers an invitation by the hash of its token.
+    /// Stores an invitation by the hash of its token.
     ///
     /// # Errors
-    /// Its name or prefix is somebody's already, or it could not be kept.
-    fn invite(&mut self, invitation: &NewInvitation, now_s: i64) -> Result<(), IssueError>;
+    /// The name or the prefix is taken, or the database failed.
+    fn add_invitation(
+        &mut self,
+        invitation: &NewInvitation,
+        now: UnixSeconds,
+    ) -> Result<(), IssueError>;
 
-    /// Whether the invitation with this hash of a token is one that may be published.
-    ///
-    /// # Errors
-    /// The database refused.
+    /// Returns whether the invitation with this hash of a token is one that may be published.
     fn is_anonymous(&self, token: &[u8; 32]) -> Result<bool, StorageError>;
 
     /// Deletes all invitations that could still be used; returns their number.
-    ///
-    /// # Errors
-    /// The change could not be stored.
-    fn delete_open_invitations(&mut self, now_s: i64) -> Result<usize, StorageError>;
+    fn delete_open_invitations(&mut self, now: UnixSeconds) -> Result<usize, StorageError>;
 
-    /// All or nothing: spends the token, takes a prefix, signs, and keeps the certificate.
+    /// Consumes the token, allocates a prefix, signs, and records the certificate: all of it or nothing.
     ///
     /// # Errors
-    /// Then nothing has changed, and the token is not spent.
+    /// The claim is rejected, or the database failed. Nothing has changed then, and the token can still be
+    /// used.
     fn claim(
         &mut self,
         claim: &CheckedClaim,
         sign: Sign<'_>,
     ) -> Result<(Prefix, IssuedCertificate), IssueError>;
 
-    /// All or nothing: signs and keeps a fresh certificate for the prefix of an old one.
+    /// Signs and records a new certificate for the prefix of an old one: all of it or nothing.
     ///
     /// # Errors
-    /// Then nothing has changed.
+    /// The renewal is rejected, or the database failed. Nothing has changed then.
     fn renew(
         &mut self,
         old: &Member,
         key: &ProvenKey,
-        now_s: i64,
+        now: UnixSeconds,
         sign: Sign<'_>,
     ) -> Result<IssuedCertificate, IssueError>;
 
-    /// The certificate with this serial number.
-    ///
-    /// # Errors
-    /// The database refused.
+    /// Returns the certificate with this serial number.
     fn member(&self, serial: &str) -> Result<Option<Member>, StorageError>;
 
-    /// All certificates of a prefix that do not end before `since_s`, the newest last, with their
-    /// PEM.
-    ///
-    /// # Errors
-    /// The database refused.
+    /// Returns all certificates of a prefix that expire at `expiring_from` or later, the newest last, with
+    /// their PEM.
     fn certificates(
         &self,
         prefix: Prefix,
-        since_s: i64,
+        expiring_from: UnixSeconds,
     ) -> Result<Vec<(Member, String)>, StorageError>;
 
-    /// The prefix of the node with this name, prefix or serial number.
-    ///
-    /// # Errors
-    /// The database refused.
-    fn find(&self, node: &str) -> Result<Option<Prefix>, StorageError>;
+    /// Returns the prefix of the node with this name, prefix or serial number.
+    fn find_node(&self, node: &str) -> Result<Option<Prefix>, StorageError>;
 
-    /// All certificates that are live at `now_s`, revoked ones included, by prefix; with the names
-    /// of their nodes.
-    ///
-    /// # Errors
-    /// The database refused.
-    fn members(&self, now_s: i64) -> Result<Vec<(Member, Option<String>)>, StorageError>;
+    /// Returns all certificates that expire after `now`, revoked ones included, sorted by prefix, with the
+    /// names of their nodes.
+    fn members(&self, now: UnixSeconds) -> Result<Vec<(Member, Option<String>)>, StorageError>;
 
-    /// Remembers what a node announced.
-    ///
-    /// # Errors
-    /// It could not be kept.
-    fn announce(&mut self, prefix: Prefix, report: &StoredAnnouncement)
-    -> Result<(), StorageError>;
+    /// Replaces the announcement of a node.
+    fn store_announcement(
+        &mut self,
+        prefix: Prefix,
+        announcement: &StoredAnnouncement,
+    ) -> Result<(), StorageError>;
 
     /// Returns all announcements that are still valid.
-    ///
-    /// # Errors
-    /// The database failed.
-    fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError>;
+    fn announcements(
+        &self,
+        now: UnixSeconds,
+    ) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError>;
 
-    /// Revokes all certificates of a prefix and deletes its announcement; returns how many were
-    /// live, or could still have been renewed at `since_s`.
-    ///
-    /// # Errors
-    /// The change could not be stored.
-    fn revoke(&mut self, prefix: Prefix, now_s: i64, since_s: i64) -> Result<usize, StorageError>;
+    /// Revokes all certificates of a prefix that expire after `renewable_since`, and deletes the node's
+    /// announcement. Returns the number of certificates.
+    fn revoke(
+        &mut self,
+        prefix: Prefix,
+        now: UnixSeconds,
+        renewable_since: UnixSeconds,
+    ) -> Result<usize, StorageError>;
 
-    /// All certificates that are revoked and do not end before `since_s`.
-    ///
-    /// # Errors
-    /// The database refused.
-    fn revoked(&self, since_s: i64) -> Result<Vec<Revoked>, StorageError>;
+    /// Returns all revoked certificates that expire after `now`.
+    fn revoked(&self, now: UnixSeconds) -> Result<Vec<Revoked>, StorageError>;
 
-    /// A signed document (JSON) with its version.
+    /// Returns a signed document as JSON.
     ///
     /// # Errors
-    /// The database refused.
-    fn document(&self, kind: DocumentKind) -> Result<Option<(u64, String)>, StorageError>;
+    /// The database has no such document, or failed.
+    fn document(&self, kind: DocumentKind) -> Result<String, StorageError>;
 
-    /// Keeps a signed document (JSON); an older version never replaces a newer.
-    ///
-    /// # Errors
-    /// It could not be kept.
+    /// Stores a signed document as JSON; a lower version never replaces a higher one.
     fn store_document(
         &mut self,
         kind: DocumentKind,
@@ -292,27 +246,26 @@ pub trait Storage: Send {
         json: &str,
     ) -> Result<(), StorageError>;
 
-    /// Returns a value that the service stores for itself.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Returns a value that the service stored under a key of its own.
     fn state(&self, key: &str) -> Result<Option<String>, StorageError>;
 
     /// Stores a value, or deletes it.
-    ///
-    /// # Errors
-    /// The change could not be stored.
-    fn keep_state(&mut self, key: &str, value: Option<&str>) -> Result<(), StorageError>;
+    fn set_state(&mut self, key: &str, value: Option<&str>) -> Result<(), StorageError>;
 
-    /// Adds a line to the log.
-    ///
-    /// # Errors
-    /// It could not be kept.
+    /// Appends an entry to the audit log, which is never changed otherwise.
     fn append_audit_entry(&mut self, entry: &AuditEntry) -> Result<(), StorageError>;
 
-    /// The last `count` lines of the log, the oldest first.
-    ///
-    /// # Errors
-    /// The database refused.
+    /// Returns the last `count` entries of the audit log, the oldest first.
     fn audit_entries(&self, count: usize) -> Result<Vec<AuditEntry>, StorageError>;
+
+    /// Reserves the next `count` free prefixes of the usual length, as if certificates for them expired at
+    /// `not_after`; fewer in a small network, so that at least half of it stays free.
+    fn reserve_prefixes(
+        &mut self,
+        count: usize,
+        not_after: UnixSeconds,
+    ) -> Result<(), StorageError>;
+
+    /// Makes the error for stored data whose damage only the caller can see.
+    fn corrupt(&self, detail: &str) -> StorageError;
 }

@@ -1,86 +1,90 @@
-//! Keeps the registry's memory in SQLite: WAL, synchronous FULL, so that an answer is never ahead of
-//! the disk.
+//! Stores the registry's state in SQLite: WAL and synchronous FULL, so that an answer is never sent before its
+//! data is on disk.
 
+mod announcements;
+mod columns;
 mod copies;
+mod documents;
+mod failure;
 mod issue;
+mod members;
 mod opening;
-mod peers;
 
-pub use copies::{copy, verify};
+pub(super) use copies::{copy, verify};
 
 use crate::{
+    clock::UnixSeconds,
     pki::{authority::IssuedCertificate, request::ProvenKey},
     store::{
         AuditEntry, CheckedClaim, IssueError, Member, NewInvitation, Sign, Storage, StorageError,
         StoredAnnouncement, allocator::Allocator,
     },
 };
+use columns::prefix_of;
+use failure::DatabasePath;
 use policies::names::Prefix;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
-use std::{path::Path, time::Duration};
+use rusqlite::{Connection, params};
 use wire::registry::{DocumentKind, Revoked};
 
-/// Spent and expired invitations are forgotten after this: 7 days.
-const INVITATION_REST_S: i64 = 7 * 86_400;
+/// Seconds after which used and expired invitations are deleted: 7 days.
+const INVITATION_RETENTION_S: i64 = 7 * 86_400;
 
-/// The registry's memory on disk.
-pub struct Sqlite {
+/// A database, with the prefixes that it has allocated.
+pub(super) struct Sqlite {
     connection: Connection,
+    database: DatabasePath,
     allocator: Allocator,
+    /// The usual length of a prefix, in bits.
     length: u8,
-    /// A prefix rests this long after its last certificate's end before somebody else gets it.
+    /// Seconds for which a prefix stays reserved after its last certificate expired.
     grace_s: i64,
-    swept_s: Option<i64>,
-}
-
-fn cannot(what: &'static str) -> impl Fn(rusqlite::Error) -> StorageError {
-    move |source| StorageError::Database { what, source }
+    last_sweep: Option<UnixSeconds>,
 }
 
 impl Sqlite {
-    /// Does several things of which all or none is kept.
-    fn together<T, E: From<StorageError>>(
+    /// Runs `work` in a savepoint, so that all or none of its changes are stored.
+    fn atomically<T, E: From<StorageError>>(
         &mut self,
-        what: &'static str,
+        action: &'static str,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        let failed = cannot(what);
-        let order = |connection: &Connection, text: &str| {
+        let failed = self.database.failure(action);
+        let execute = |connection: &Connection, text: &str| {
             connection
                 .prepare_cached(text)
-                .and_then(|mut order| order.execute([]))
+                .and_then(|mut statement| statement.execute([]))
                 .map(|_| ())
         };
-        order(&self.connection, "SAVEPOINT one").map_err(&failed)?;
+        execute(&self.connection, "SAVEPOINT one").map_err(&failed)?;
         let outcome = work(self).and_then(|done| {
-            Ok(order(&self.connection, "RELEASE one")
+            Ok(execute(&self.connection, "RELEASE one")
                 .map(|()| done)
                 .map_err(&failed)?)
         });
         if outcome.is_err() {
-            // Where even this fails, SQLite has rolled back by itself.
-            let _ = order(&self.connection, "ROLLBACK TO one");
-            let _ = order(&self.connection, "RELEASE one");
+            // If these fail, SQLite has rolled back the whole transaction itself.
+            let _ = execute(&self.connection, "ROLLBACK TO one");
+            let _ = execute(&self.connection, "RELEASE one");
         }
         outcome
     }
 
-    /// Deletes what expired long ago, and frees prefixes whose rest has ended; at most once a
-    /// second.
-    fn sweep(&mut self, now_s: i64) -> Result<(), StorageError> {
-        if self.swept_s.replace(now_s) == Some(now_s) {
+    /// Deletes old invitations and announcements, and frees prefixes whose grace period has passed. Runs at
+    /// most once for each second of `now`.
+    fn sweep(&mut self, now: UnixSeconds) -> Result<(), StorageError> {
+        if self.last_sweep.replace(now) == Some(now) {
             return Ok(());
         }
-        let failed = cannot("sweep it");
-        let rested = self.together("sweep it", |this| {
+        let failed = self.database.failure("delete expired entries");
+        let freed = self.atomically("delete expired entries", |this| {
             let connection = &this.connection;
-            let rested = {
-                let mut find = connection
+            let freed = {
+                let mut delete = connection
                     .prepare_cached(
                         "DELETE FROM prefixes WHERE until_s <= ?1 RETURNING number, length",
                     )
                     .map_err(&failed)?;
-                let rows = find.query_map([now_s.saturating_sub(this.grace_s)], |row| {
+                let rows = delete.query_map([now.saturating_sub_s(this.grace_s)], |row| {
                     Ok(prefix_of(row, 0))
                 });
                 rows.and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -89,88 +93,68 @@ impl Sqlite {
             connection
                 .execute(
                     "DELETE FROM invitations WHERE max(expires_s, coalesce(used_s, 0)) <= ?1",
-                    [now_s.saturating_sub(INVITATION_REST_S)],
+                    [now.saturating_sub_s(INVITATION_RETENTION_S)],
                 )
                 .map_err(&failed)?;
             connection
-                .execute("DELETE FROM announcements WHERE until_s <= ?1", [now_s])
+                .execute("DELETE FROM announcements WHERE until_s <= ?1", [now])
                 .map_err(&failed)?;
-            Ok::<_, StorageError>(rested)
+            Ok::<_, StorageError>(freed)
         })?;
-        rested.into_iter().flatten().for_each(|prefix| {
+        freed.into_iter().flatten().for_each(|prefix| {
             self.allocator.release(prefix);
         });
         Ok(())
     }
 }
 
-/// The prefix in columns `at` and `at + 1`.
-fn prefix_of(row: &Row<'_>, at: usize) -> Option<Prefix> {
-    Prefix::new(row.get(at).ok()?, row.get(at + 1).ok()?)
-}
-
-const MEMBER: &str =
-    "c.number, c.length, serial, key, not_before_s, not_after_s, revoked_s, authority";
-
-fn member_of(row: &Row<'_>) -> rusqlite::Result<Option<Member>> {
-    let (serial, key) = (row.get(2)?, row.get(3)?);
-    let (not_before_s, not_after_s, revoked_s) = (row.get(4)?, row.get(5)?, row.get(6)?);
-    let authority = row.get(7)?;
-    let member = |prefix| Member {
-        prefix,
-        serial,
-        key,
-        not_before_s,
-        not_after_s,
-        revoked_s,
-        authority,
-    };
-    Ok(prefix_of(row, 0).map(member))
-}
-
 impl Storage for Sqlite {
     fn begin(&mut self) -> Result<(), StorageError> {
         self.connection
             .execute_batch("BEGIN IMMEDIATE")
-            .map_err(cannot("begin"))
+            .map_err(self.database.failure("begin a transaction"))
     }
 
     fn commit(&mut self) -> Result<(), StorageError> {
         self.connection
             .execute_batch("COMMIT")
-            .map_err(cannot("write to the disk"))
+            .map_err(self.database.failure("write to the disk"))
     }
 
-    fn roll_back(&mut self) -> Result<(), StorageError> {
+    fn rollback(&mut self) -> Result<(), StorageError> {
         if !self.connection.is_autocommit() {
             self.connection
                 .execute_batch("ROLLBACK")
-                .map_err(cannot("roll back"))?;
+                .map_err(self.database.failure("roll back a transaction"))?;
         }
-        let path = self.connection.path().unwrap_or_default().to_owned();
-        self.allocator = opening::allocated(&self.connection, self.length, &path)?;
-        self.swept_s = None;
+        self.allocator =
+            opening::allocated_prefixes(&self.connection, self.length, &self.database)?;
+        self.last_sweep = None;
         Ok(())
     }
 
-    fn invite(&mut self, invitation: &NewInvitation, now_s: i64) -> Result<(), IssueError> {
-        self.keep_invitation(invitation, now_s)
+    fn add_invitation(
+        &mut self,
+        invitation: &NewInvitation,
+        now: UnixSeconds,
+    ) -> Result<(), IssueError> {
+        self.insert_invitation(invitation, now)
     }
 
     fn is_anonymous(&self, token: &[u8; 32]) -> Result<bool, StorageError> {
         self.connection
             .prepare_cached("SELECT 1 FROM invitations WHERE token = ?1 AND anonymous")
-            .and_then(|mut find| find.exists([token]))
-            .map_err(cannot("find an invitation"))
+            .and_then(|mut query| query.exists([token]))
+            .map_err(self.database.failure("find an invitation"))
     }
 
-    fn delete_open_invitations(&mut self, now_s: i64) -> Result<usize, StorageError> {
+    fn delete_open_invitations(&mut self, now: UnixSeconds) -> Result<usize, StorageError> {
         self.connection
             .execute(
                 "DELETE FROM invitations WHERE used < uses AND expires_s > ?1",
-                [now_s],
+                [now],
             )
-            .map_err(cannot("withdraw invitations"))
+            .map_err(self.database.failure("delete invitations"))
     }
 
     fn claim(
@@ -178,7 +162,7 @@ impl Storage for Sqlite {
         checked: &CheckedClaim,
         sign: Sign<'_>,
     ) -> Result<(Prefix, IssuedCertificate), IssueError> {
-        self.sweep(checked.now_s)?;
+        self.sweep(checked.now)?;
         self.issue(checked, sign)
     }
 
@@ -186,139 +170,62 @@ impl Storage for Sqlite {
         &mut self,
         old: &Member,
         key: &ProvenKey,
-        now_s: i64,
+        now: UnixSeconds,
         sign: Sign<'_>,
     ) -> Result<IssuedCertificate, IssueError> {
-        self.issue_again(old, key, now_s, sign)
+        self.issue_renewal(old, key, now, sign)
     }
 
     fn member(&self, serial: &str) -> Result<Option<Member>, StorageError> {
-        self.connection
-            .prepare_cached(&format!(
-                "SELECT {MEMBER} FROM certificates c WHERE serial = ?1"
-            ))
-            .and_then(|mut find| find.query_row([serial], member_of).optional())
-            .map(Option::flatten)
-            .map_err(cannot("find a certificate"))
+        self.read_member(serial)
     }
 
     fn certificates(
         &self,
         prefix: Prefix,
-        since_s: i64,
+        expiring_from: UnixSeconds,
     ) -> Result<Vec<(Member, String)>, StorageError> {
-        let failed = cannot("find certificates");
-        let text = format!(
-            "SELECT {MEMBER}, certificate FROM certificates c
-                 WHERE number = ?1 AND length = ?2 AND not_after_s >= ?3 ORDER BY not_before_s, not_after_s"
-        );
-        let mut all = self.connection.prepare_cached(&text).map_err(&failed)?;
-        let rows = all
-            .query_map(params![prefix.number(), prefix.length(), since_s], |row| {
-                Ok((member_of(row)?, row.get(8)?))
-            })
-            .map_err(&failed)?;
-        let whole = |(member, pem): (Option<Member>, String)| member.map(|member| (member, pem));
-        rows.map(|row| {
-            row.map(whole)
-                .map_err(&failed)?
-                .ok_or(StorageError::Value { what: "a prefix" })
-        })
-        .collect()
+        self.read_certificates(prefix, expiring_from)
     }
 
-    fn find(&self, node: &str) -> Result<Option<Prefix>, StorageError> {
-        let (number, length) = node.parse().map_or((None, None), |p: Prefix| {
-            (Some(p.number()), Some(p.length()))
-        });
-        self.connection
-            .prepare_cached(
-                "SELECT number, length FROM prefixes WHERE (number = ?1 AND length = ?2) OR name = ?3
-                 UNION ALL SELECT number, length FROM certificates WHERE serial = ?3 LIMIT 1",
-            )
-            .and_then(|mut find| {
-                find.query_row(params![number, length, node], |row| Ok(prefix_of(row, 0))).optional()
-            })
-            .map(Option::flatten)
-            .map_err(cannot("find a node"))
+    fn find_node(&self, node: &str) -> Result<Option<Prefix>, StorageError> {
+        self.read_prefix_of(node)
     }
 
-    fn members(&self, now_s: i64) -> Result<Vec<(Member, Option<String>)>, StorageError> {
-        let failed = cannot("list certificates");
-        let text = format!(
-            "SELECT {MEMBER}, name FROM certificates c LEFT JOIN prefixes p USING (number, length)
-                 WHERE not_after_s > ?1 ORDER BY c.number, c.length, not_after_s"
-        );
-        let mut all = self.connection.prepare_cached(&text).map_err(&failed)?;
-        let rows = all
-            .query_map([now_s], |row| Ok((member_of(row)?, row.get(8)?)))
-            .map_err(&failed)?;
-        let whole =
-            |(member, name): (Option<Member>, Option<String>)| member.map(|member| (member, name));
-        rows.map(|row| {
-            row.map(whole)
-                .map_err(&failed)?
-                .ok_or(StorageError::Value { what: "a prefix" })
-        })
-        .collect()
+    fn members(&self, now: UnixSeconds) -> Result<Vec<(Member, Option<String>)>, StorageError> {
+        self.read_live_members(now)
     }
 
-    fn announce(
+    fn store_announcement(
         &mut self,
         prefix: Prefix,
-        report: &StoredAnnouncement,
+        announcement: &StoredAnnouncement,
     ) -> Result<(), StorageError> {
-        self.keep_report(prefix, report)
+        self.write_announcement(prefix, announcement)
     }
 
-    fn announced(&self, now_s: i64) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError> {
-        self.reports(now_s)
+    fn announcements(
+        &self,
+        now: UnixSeconds,
+    ) -> Result<Vec<(Prefix, StoredAnnouncement)>, StorageError> {
+        self.read_announcements(now)
     }
 
-    fn revoke(&mut self, prefix: Prefix, now_s: i64, since_s: i64) -> Result<usize, StorageError> {
-        let failed = cannot("revoke certificates");
-        let (number, length) = (prefix.number(), prefix.length());
-        self.together("revoke certificates", |this| {
-            let revoked = this.connection.execute(
-                "UPDATE certificates SET revoked_s = ?3
-                     WHERE number = ?1 AND length = ?2 AND revoked_s IS NULL AND not_after_s > ?4",
-                params![number, length, now_s, since_s],
-            );
-            let revoked = revoked.map_err(&failed)?;
-            this.connection
-                .execute(
-                    "DELETE FROM announcements WHERE number = ?1 AND length = ?2",
-                    params![number, length],
-                )
-                .map_err(&failed)?;
-            Ok(revoked)
-        })
+    fn revoke(
+        &mut self,
+        prefix: Prefix,
+        now: UnixSeconds,
+        renewable_since: UnixSeconds,
+    ) -> Result<usize, StorageError> {
+        self.revoke_certificates(prefix, now, renewable_since)
     }
 
-    fn revoked(&self, since_s: i64) -> Result<Vec<Revoked>, StorageError> {
-        let failed = cannot("list revocations");
-        let text = format!(
-            "SELECT {MEMBER} FROM certificates c WHERE revoked_s IS NOT NULL AND not_after_s > ?1
-                 ORDER BY number, length, not_after_s"
-        );
-        let mut all = self.connection.prepare_cached(&text).map_err(&failed)?;
-        let rows = all.query_map([since_s], member_of).map_err(&failed)?;
-        rows.map(|row| {
-            let member = row
-                .map_err(&failed)?
-                .ok_or(StorageError::Value { what: "a prefix" })?;
-            let key = wire::signed::hex(&member.key);
-            Ok(Revoked {
-                prefix: member.prefix,
-                serial: member.serial,
-                key,
-            })
-        })
-        .collect()
+    fn revoked(&self, now: UnixSeconds) -> Result<Vec<Revoked>, StorageError> {
+        self.read_revoked(now)
     }
 
-    fn document(&self, kind: DocumentKind) -> Result<Option<(u64, String)>, StorageError> {
-        self.stored_document(kind)
+    fn document(&self, kind: DocumentKind) -> Result<String, StorageError> {
+        self.read_document(kind)
     }
 
     fn store_document(
@@ -327,60 +234,53 @@ impl Storage for Sqlite {
         version: u64,
         json: &str,
     ) -> Result<(), StorageError> {
-        self.store_document_row(kind, version, json)
+        self.write_document(kind, version, json)
     }
 
     fn state(&self, key: &str) -> Result<Option<String>, StorageError> {
-        self.connection
-            .prepare_cached("SELECT value FROM state WHERE key = ?1")
-            .and_then(|mut find| find.query_row([key], |row| row.get(0)).optional())
-            .map_err(cannot("read its state"))
+        self.read_state(key)
     }
 
-    fn keep_state(&mut self, key: &str, value: Option<&str>) -> Result<(), StorageError> {
-        let kept = match value {
-            Some(value) => self.connection.execute(
-                "INSERT INTO state (key, value) VALUES (?1, ?2)
-                     ON CONFLICT DO UPDATE SET value = excluded.value",
-                [key, value],
-            ),
-            None => self
-                .connection
-                .execute("DELETE FROM state WHERE key = ?1", [key]),
-        };
-        kept.map(|_| ()).map_err(cannot("keep its state"))
+    fn set_state(&mut self, key: &str, value: Option<&str>) -> Result<(), StorageError> {
+        self.write_state(key, value)
     }
 
     fn append_audit_entry(&mut self, entry: &AuditEntry) -> Result<(), StorageError> {
-        self.connection
-            .execute(
-                "INSERT INTO log (at_s, who, what) VALUES (?1, ?2, ?3)",
-                params![entry.at_s, entry.actor, entry.action],
-            )
-            .map(|_| ())
-            .map_err(cannot("write to its log"))
+        self.write_audit_entry(entry)
     }
 
     fn audit_entries(&self, count: usize) -> Result<Vec<AuditEntry>, StorageError> {
-        let failed = cannot("read its log");
-        let limit = i64::try_from(count).unwrap_or(i64::MAX);
-        let mut all = self
-            .connection
-            .prepare_cached("SELECT at_s, who, what FROM log ORDER BY id DESC LIMIT ?1")
-            .map_err(&failed)?;
-        let entry = |row: &Row<'_>| {
-            Ok(AuditEntry {
-                at_s: row.get(0)?,
-                actor: row.get(1)?,
-                action: row.get(2)?,
-            })
-        };
-        let mut entries: Vec<AuditEntry> = all
-            .query_map([limit], entry)
-            .and_then(Iterator::collect)
-            .map_err(&failed)?;
-        entries.reverse();
-        Ok(entries)
+        self.read_audit_entries(count)
+    }
+
+    fn reserve_prefixes(
+        &mut self,
+        count: usize,
+        not_after: UnixSeconds,
+    ) -> Result<(), StorageError> {
+        let failed = self.database.failure("reserve prefixes");
+        let length = self.length;
+        self.atomically("reserve prefixes", |this| {
+            let half = 1usize.checked_shl(u32::from(length) - 1).unwrap_or(count) / 2;
+            for _ in 0..count.min(half) {
+                let Some(prefix) = this.allocator.allocate(length) else {
+                    return Ok(());
+                };
+                this.connection
+                    .prepare_cached(
+                        "INSERT INTO prefixes (number, length, until_s) VALUES (?1, ?2, ?3)",
+                    )
+                    .and_then(|mut insert| {
+                        insert.execute(params![prefix.number(), prefix.length(), not_after])
+                    })
+                    .map_err(&failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn corrupt(&self, detail: &str) -> StorageError {
+        self.database.corrupt(detail)
     }
 }
 
@@ -388,9 +288,9 @@ impl Storage for Sqlite {
 mod tests {
     use super::*;
 
-    /// Opens a database after `change` was done to it by somebody else.
+    /// Changes a database of version 1 by SQL, opens it, and compares the error.
     #[track_caller]
-    fn check(change: &str, complaint: Option<&str>) {
+    fn check(change: &str, expected_error: Option<&str>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sqlite");
         let connection = Connection::open(&path).unwrap();
@@ -401,17 +301,18 @@ mod tests {
         connection.execute_batch(change).unwrap();
         drop(connection);
         let opened = Sqlite::open(&path, 16, 0);
-        match complaint {
+        match expected_error {
             None => assert_eq!(opened.unwrap().audit_entries(9).unwrap(), []),
             Some(words) => {
-                let said = opened.err().unwrap().to_string();
-                assert!(said.contains(words), "{said:?} does not say {words:?}");
+                let error = opened.err().unwrap().to_string();
+                assert!(error.contains(words), "{error}");
+                assert!(error.contains("a.sqlite"), "the file is not named: {error}");
             }
         }
     }
 
     #[test]
-    fn a_database_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
+    fn a_database_of_version_1_is_migrated_and_keeps_its_content() {
         check("", None);
         check(
             "INSERT INTO invitations VALUES (zeroblob(32), 1, 2, 1); INSERT INTO prefixes VALUES (1, 16, 9)",
@@ -420,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_cannot_be_is_refused() {
+    fn a_database_that_is_corrupt_or_of_another_program_is_not_opened() {
         check("PRAGMA application_id = 1", Some("another program made it"));
         check("PRAGMA user_version = 9", Some("it has version 9"));
         check(
@@ -430,7 +331,19 @@ mod tests {
     }
 
     #[test]
-    fn a_live_prefix_that_the_table_of_prefixes_calls_free_is_not_given_again() {
+    fn a_file_that_is_no_database_is_reported_as_corrupt_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sqlite");
+        std::fs::write(&path, [b'x'; 4096]).unwrap();
+        let error = verify(&path).unwrap_err();
+        assert!(
+            matches!(&error, StorageError::Corrupt { path: named, .. } if *named == path),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_prefix_with_a_live_certificate_is_not_allocated_even_if_the_table_of_prefixes_lacks_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sqlite");
         let key = || {
@@ -448,8 +361,8 @@ mod tests {
                     serial,
                     certificate,
                     authority: 1,
-                    not_before_s: 0,
-                    not_after_s: 100,
+                    not_before: UnixSeconds(0),
+                    not_after: UnixSeconds(100),
                 })
             };
             let wanted = crate::store::NodeProperties::default();
@@ -459,30 +372,30 @@ mod tests {
                     key: key(),
                     wanted,
                     length: 16,
-                    now_s: 1,
+                    now: UnixSeconds(1),
                 },
                 &fake_sign,
             )
         };
-        let (given, _) = claim(&mut Sqlite::open(&path, 16, 0).unwrap()).unwrap();
+        let (first, _) = claim(&mut Sqlite::open(&path, 16, 0).unwrap()).unwrap();
         let mut sqlite = Sqlite::open(&path, 16, 0).unwrap();
-        assert_ne!(claim(&mut sqlite).unwrap().0, given);
+        assert_ne!(claim(&mut sqlite).unwrap().0, first);
         sqlite
             .connection
             .execute("UPDATE prefixes SET number = number + 64", [])
             .unwrap();
         let mut sqlite = Sqlite::open(&path, 16, 0).unwrap();
-        let refused = claim(&mut sqlite).unwrap_err().to_string();
-        assert!(refused.contains("a live prefix as a free one"), "{refused}");
+        let error = claim(&mut sqlite).unwrap_err().to_string();
+        assert!(error.contains("has a live certificate"), "{error}");
     }
 
     #[test]
-    fn the_log_only_grows() {
+    fn entries_of_the_audit_log_cannot_be_changed_or_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let mut sqlite = Sqlite::open(&folder.path().join("a.sqlite"), 16, 0).unwrap();
         sqlite
             .append_audit_entry(&AuditEntry {
-                at_s: 1,
+                at: UnixSeconds(1),
                 actor: "uid 0".into(),
                 action: "x".into(),
             })

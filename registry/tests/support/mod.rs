@@ -1,4 +1,4 @@
-//! A real registry on loopback, whose clock the test owns, and a plain TLS client for it.
+//! A real registry on loopback, whose clock the test sets, and a plain TLS client for it.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(
@@ -8,16 +8,17 @@
     reason = "a test"
 )]
 
-mod line;
+mod kept_connection;
 mod registry_thread;
 mod shortcuts;
 
-pub use line::Line;
-use registry_thread::{Then, run};
+pub use kept_connection::KeptConnection;
+use registry_thread::{FixedClock, run};
 pub use shortcuts::*;
 
 use rcgen::{CertificateParams, KeyPair};
 use registry::{
+    clock::UnixSeconds,
     http::{
         admin::{self, AdminError, InviteRequest, InviteResponse},
         server,
@@ -48,19 +49,19 @@ use wire::{
     registry::{Announced, Announcement, Claim, Claimed, VERSION},
 };
 
-/// The moment at which each test begins.
-pub const START_S: i64 = 1_795_000_000;
+/// The time at which each test begins.
+pub const START: UnixSeconds = UnixSeconds(1_795_000_000);
 
-/// Life of certificates in these registries: 30 days.
+/// Lifetime of certificates in these registries, in seconds: 30 days.
 pub const LIFE_S: i64 = 30 * 86_400;
 
-/// How long after its end a certificate can be renewed in these registries.
+/// Grace period of these registries, in seconds: 10 days.
 pub const GRACE_S: i64 = 10 * 86_400;
 
-/// How long announcements are kept in these registries.
+/// Lifetime of announcements in these registries, in seconds.
 pub const TTL_S: i64 = 900;
 
-/// How a registry differs from what an operator runs.
+/// Differences from a registry that an operator runs.
 #[derive(Clone, Copy)]
 struct Options {
     no_limits: bool,
@@ -68,7 +69,7 @@ struct Options {
     offline_root: bool,
 }
 
-const USUAL: Options = Options {
+const DEFAULTS: Options = Options {
     no_limits: false,
     max_per_network: server::MAX_PER_NETWORK,
     offline_root: false,
@@ -77,9 +78,9 @@ const USUAL: Options = Options {
 /// A registry that runs in a thread of its own, with its files in a folder of its own.
 pub struct Registry {
     pub paths: RegistryPaths,
-    pub now_s: Arc<AtomicI64>,
+    now_s: Arc<AtomicI64>,
     pub address: SocketAddr,
-    how: Options,
+    options: Options,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     folder: tempfile::TempDir,
@@ -93,27 +94,27 @@ pub struct Identity {
 
 impl Registry {
     pub fn start() -> Self {
-        Self::make(START_S, USUAL, |_| {})
+        Self::make(START, DEFAULTS, |_| {})
     }
 
-    /// Has a root above its CA; see [`Self::offline_root`].
+    /// Starts a registry whose CA has a root; see [`Self::offline_root`].
     pub fn with_offline_root() -> Self {
         Self::make(
-            START_S,
+            START,
             Options {
                 offline_root: true,
-                ..USUAL
+                ..DEFAULTS
             },
             |_| {},
         )
     }
 
-    /// The folder of the root's key.
+    /// Returns the folder of the root's key.
     pub fn offline_root(&self) -> std::path::PathBuf {
         self.folder.path().join("offline")
     }
 
-    /// The CA that nodes trust.
+    /// Returns the certificate (PEM) that nodes trust.
     pub fn trusted(&self) -> String {
         let root = self.paths.config_dir.join("root.crt");
         read(&if root.exists() {
@@ -123,36 +124,36 @@ impl Registry {
         })
     }
 
-    /// Has as many connections from one address, and no more.
-    pub fn with_share(max_per_network: usize) -> Self {
+    /// Starts a registry with this limit of connections from one address.
+    pub fn with_max_connections(max_per_network: usize) -> Self {
         Self::make(
-            START_S,
+            START,
             Options {
                 max_per_network,
-                ..USUAL
+                ..DEFAULTS
             },
             |_| {},
         )
     }
 
-    /// Keeps its database in a folder that was prepared.
-    pub fn with_state(prepare: impl FnOnce(&std::path::Path)) -> Self {
-        Self::make(START_S, USUAL, prepare)
+    /// Starts a registry whose folder for the database is prepared first.
+    pub fn with_state_dir(prepare: impl FnOnce(&std::path::Path)) -> Self {
+        Self::make(START, DEFAULTS, prepare)
     }
 
-    /// Slows nobody down, and begins at `now_s`.
-    pub fn without_limits(now_s: i64) -> Self {
+    /// Starts a registry without limits of claims and requests, at this time.
+    pub fn without_limits(now: UnixSeconds) -> Self {
         Self::make(
-            now_s,
+            now,
             Options {
                 no_limits: true,
-                ..USUAL
+                ..DEFAULTS
             },
             |_| {},
         )
     }
 
-    fn make(start_s: i64, how: Options, prepare: impl FnOnce(&std::path::Path)) -> Self {
+    fn make(start: UnixSeconds, options: Options, prepare: impl FnOnce(&std::path::Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
         let paths = RegistryPaths {
@@ -171,48 +172,54 @@ impl Registry {
             announcement_ttl_s: TTL_S,
             grace_s: GRACE_S,
             private_endpoints: false,
-            offline_root: how.offline_root.then(|| at("offline")),
+            offline_root: options.offline_root.then(|| at("offline")),
         };
-        init::init(&paths, &new, start_s).unwrap();
-        let now_s = Arc::new(AtomicI64::new(start_s));
-        let (address, stop, thread) = run(&paths, &now_s, how).unwrap();
+        init::init(&paths, &new, start).unwrap();
+        let now_s = Arc::new(AtomicI64::new(start.0));
+        let (address, stop, thread) = run(&paths, &now_s, options).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
         Self {
             paths,
             now_s,
             address,
-            how,
+            options,
             stop,
             thread,
             folder,
         }
     }
 
-    /// Ends it in order and starts it again on the same files.
+    /// Stops the registry and starts it again on the same files.
     pub fn restart(&mut self) {
         self.try_restart().unwrap();
     }
 
-    /// As [`Self::restart`]; why it does not start.
+    /// Restarts like [`Self::restart`]; returns the reason if the registry does not start.
     pub fn try_restart(&mut self) -> Result<(), String> {
-        self.end();
-        let (address, stop, thread) = run(&self.paths, &self.now_s, self.how)?;
+        self.stop_thread();
+        let (address, stop, thread) = run(&self.paths, &self.now_s, self.options)?;
         (self.address, self.stop, self.thread) = (address, Some(stop), Some(thread));
         Ok(())
     }
 
-    /// Ends it in order.
+    /// Stops the registry.
     pub fn stop(&mut self) {
-        self.end();
+        self.stop_thread();
     }
 
-    fn end(&mut self) {
+    fn stop_thread(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
     }
 
+    /// Returns the time of the registry's clock.
+    pub fn now(&self) -> UnixSeconds {
+        UnixSeconds(self.now_s.load(Ordering::SeqCst))
+    }
+
+    /// Moves the registry's clock forward.
     pub fn pass(&self, seconds: i64) {
         self.now_s.fetch_add(seconds, Ordering::SeqCst);
     }
@@ -232,7 +239,7 @@ impl Registry {
         invited.invitation.parse().unwrap()
     }
 
-    /// Makes one of the operator's calls that must work.
+    /// Makes one of the operator's calls, which must succeed.
     #[track_caller]
     pub fn order<T: serde::de::DeserializeOwned>(
         &self,
@@ -243,7 +250,7 @@ impl Registry {
         admin::ask(&self.paths.admin_socket, method, call, Some(document)).unwrap()
     }
 
-    /// A node that has joined.
+    /// Lets a new node join.
     pub fn member(&self) -> Identity {
         let key = key();
         let csr = request(&CertificateParams::default(), &key);
@@ -269,7 +276,7 @@ impl Registry {
         )
     }
 
-    /// Makes one call; status and body.
+    /// Makes one call; returns the status and the body.
     pub fn call(
         &self,
         identity: Option<&Identity>,
@@ -280,7 +287,7 @@ impl Registry {
         self.try_call(identity, method, call, "", body).unwrap()
     }
 
-    /// As [`Self::call`] with more headers; `None` where the connection ends without an answer.
+    /// Makes a call like [`Self::call`] with more headers; returns `None` if the connection closes without an answer.
     pub fn try_call(
         &self,
         identity: Option<&Identity>,
@@ -296,7 +303,7 @@ impl Registry {
         tls.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes())
             .ok()?;
         let mut answer = Vec::new();
-        // The other end may close without a farewell of TLS; what was sent before that counts.
+        // The registry may close the connection without TLS's close_notify; the bytes sent before count.
         let _ = tls.read_to_end(&mut answer);
         let answer = String::from_utf8(answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -306,7 +313,7 @@ impl Registry {
         ))
     }
 
-    /// A connection by whoever trusts `ca` alone.
+    /// Connects as a client that trusts `ca` alone.
     pub fn connect(
         &self,
         identity: Option<&Identity>,
@@ -315,7 +322,7 @@ impl Registry {
         self.connect_on(TcpStream::connect(self.address).unwrap(), identity, ca)
     }
 
-    /// As [`Self::connect`], on a connection that is there.
+    /// Connects like [`Self::connect`], over an existing TCP connection.
     pub fn connect_on(
         &self,
         tcp: TcpStream,
@@ -342,20 +349,20 @@ impl Registry {
                 config.with_client_auth_cert(chain, key).unwrap()
             }
         };
-        // What a test is about happens at the registry's time, not at this machine's.
-        config.time_provider = Arc::new(Then(self.now_s.load(Ordering::SeqCst)));
+        // The client judges certificates by the registry's clock, not by that of the machine.
+        config.time_provider = Arc::new(FixedClock(self.now()));
         let session =
             ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
         tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         StreamOwned::new(session, tcp)
     }
 
-    /// A connection for many calls, which is made anew where the registry ends it.
-    pub fn line<'a>(&'a self, identity: Option<&'a Identity>) -> Line<'a> {
-        Line::new(self, identity)
+    /// Returns a connection for many calls.
+    pub fn keep_connection<'a>(&'a self, identity: Option<&'a Identity>) -> KeptConnection<'a> {
+        KeptConnection::new(self, identity)
     }
 
-    /// As [`Self::call`]; fails the test unless the answer is 200 and a document.
+    /// Makes a call like [`Self::call`], which must succeed, and parses the answer.
     #[track_caller]
     pub fn ask<T: serde::de::DeserializeOwned>(
         &self,
@@ -377,6 +384,6 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.end();
+        self.stop_thread();
     }
 }

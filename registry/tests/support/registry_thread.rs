@@ -3,11 +3,11 @@
 use super::*;
 
 #[derive(Debug)]
-pub(super) struct Then(pub(super) i64);
+pub(super) struct FixedClock(pub(super) UnixSeconds);
 
-impl rustls::time_provider::TimeProvider for Then {
+impl rustls::time_provider::TimeProvider for FixedClock {
     fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
-        let since = Duration::from_secs(self.0.try_into().unwrap());
+        let since = Duration::from_secs(self.0.0.try_into().unwrap());
         Some(rustls::pki_types::UnixTime::since_unix_epoch(since))
     }
 }
@@ -17,20 +17,21 @@ pub(super) type Started = (SocketAddr, tokio::sync::oneshot::Sender<()>, JoinHan
 pub(super) fn run(
     paths: &RegistryPaths,
     now_s: &Arc<AtomicI64>,
-    how: Options,
+    options: Options,
 ) -> Result<Started, String> {
     let (paths, now_s) = (paths.clone(), Arc::clone(now_s));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let (tell, told) = mpsc::channel();
+    let (send_address, address_received) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
-            let clock: registry::clock::WallClock = Arc::new(move || now_s.load(Ordering::SeqCst));
+            let clock: registry::clock::WallClock =
+                Arc::new(move || UnixSeconds(now_s.load(Ordering::SeqCst)));
             let listen = "127.0.0.1:0".parse().unwrap();
             let Options {
                 no_limits,
                 max_per_network,
                 ..
-            } = how;
+            } = options;
             let serving = server::ServerOptions {
                 listen,
                 metrics: None,
@@ -41,18 +42,20 @@ pub(super) fn run(
             let running = match server::start(&paths, &serving) {
                 Ok(running) => running,
                 Err(error) => {
-                    return tell
+                    return send_address
                         .send(Err(wire::errors::Chain(&error).to_string()))
                         .unwrap();
                 }
             };
-            tell.send(Ok(running.address())).unwrap();
+            send_address.send(Ok(running.address())).unwrap();
             let stop = async move {
                 let _ = stopped.await;
             };
             running.run(stop).await.unwrap();
         });
     });
-    let address = told.recv_timeout(Duration::from_secs(30)).unwrap()?;
+    let address = address_received
+        .recv_timeout(Duration::from_secs(30))
+        .unwrap()?;
     Ok((address, stop, thread))
 }

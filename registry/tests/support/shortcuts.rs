@@ -1,16 +1,16 @@
-//! Shortcuts of the tests: keys, requests, claims, and what an answer must be.
+//! Shortcuts for tests: keys, certificate requests, claims, and checks of answers.
 
 use super::*;
 
-/// Expects a no with this title.
+/// Expects that a call is rejected with this title.
 #[track_caller]
 pub fn check<T>(asked: Result<T, AdminError>, title: &str) {
-    let said = match asked {
+    let title_of_answer = match asked {
         Err(AdminError::Rejected { title, .. }) => title,
         Err(other) => other.to_string(),
-        Ok(_) => "yes".to_owned(),
+        Ok(_) => "the call succeeded".to_owned(),
     };
-    assert_eq!(said, title);
+    assert_eq!(title_of_answer, title);
 }
 
 /// Makes one of the operator's calls.
@@ -23,7 +23,7 @@ pub fn ask<T: serde::de::DeserializeOwned>(
     admin::ask(&registry.paths.admin_socket, method, call, Some(document))
 }
 
-/// Invites somebody, who claims at once.
+/// Creates an invitation and makes a claim with it.
 pub fn claim_with(registry: &Registry, invite: &InviteRequest) -> (u16, String) {
     let invited: InviteResponse = registry.order("POST", "/v1/invitations", invite);
     let invitation: Invitation = invited.invitation.parse().unwrap();
@@ -33,7 +33,7 @@ pub fn claim_with(registry: &Registry, invite: &InviteRequest) -> (u16, String) 
     )
 }
 
-/// What a good claim brought.
+/// Parses the answer to a claim, which must be successful.
 #[track_caller]
 pub fn joined(answer: &(u16, String)) -> Claimed {
     assert_eq!(answer.0, 200, "{}", answer.1);
@@ -52,7 +52,7 @@ pub fn request(requested_properties: &CertificateParams, key: &KeyPair) -> Strin
         .unwrap()
 }
 
-/// All certificates that the database holds, in PEM.
+/// Returns all certificates in the database, in PEM.
 pub fn issued(paths: &RegistryPaths) -> Vec<String> {
     let database = rusqlite::Connection::open(paths.state_dir.join("registry.sqlite")).unwrap();
     let mut all = database
@@ -66,7 +66,7 @@ pub fn read(path: &std::path::Path) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// A node says that it holds and has applied everything.
+/// Lets a node announce that it has received and applied the latest documents.
 pub fn apply(registry: &Registry, identity: &Identity) {
     let rollout: Rollout = registry.order("GET", "/v1/rollout", &());
     let announcement = Announcement {

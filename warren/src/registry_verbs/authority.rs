@@ -92,13 +92,13 @@ fn certify_with(
     csr: &str,
 ) -> Result<String, ExitCode> {
     let key = request::read(csr).map_err(|error| fail(&error, 1))?;
-    let now_s = registry::clock::system_clock()();
+    let now = registry::clock::system_clock()();
     let made = || -> Result<String, RegistryError> {
         let root = match make_for {
-            Some(network) => OfflineRoot::make(folder, network, now_s)?,
+            Some(network) => OfflineRoot::make(folder, network, now)?,
             None => OfflineRoot::open(folder)?,
         };
-        Ok(root.certify(&key, now_s)? + root.pem())
+        Ok(root.certify(&key, now)? + root.pem())
     };
     made().map_err(|error| fail(&error, settings_code(&error)))
 }

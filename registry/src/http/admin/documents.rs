@@ -1,4 +1,4 @@
-//! The documents of the operator's calls.
+//! The documents that the operator's calls exchange.
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub struct InviteRequest {
     /// The lifetime of the invitation, in seconds.
     pub ttl_s: i64,
-    /// The number of nodes that it lets in; one if it is left out.
+    /// The number of nodes that may join by it; `None` stands for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u32>,
     /// The name of the node.
@@ -21,27 +21,27 @@ pub struct InviteRequest {
     /// Exactly this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// Its line may be published: few may join by it from one network within an hour.
+    /// Whether the invitation may be published; only a few nodes join by it from one network within an hour.
     #[serde(default)]
     pub anonymous: bool,
 }
 
-/// The answer to [`InviteRequest`]; also what `--json` prints.
+/// The answer to [`InviteRequest`], which `--json` prints too.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviteResponse {
     /// The version of the document: 1.
     pub version: u32,
     /// The invitation, `warren://…`.
     pub invitation: String,
-    /// RFC 3339 UTC.
+    /// The expiry, in RFC 3339 and UTC.
     pub expires_at: String,
 }
 
-/// `POST /v1/signatures`; the answer is a [`wire::registry::Enrolment`].
+/// The body of `POST /v1/signatures`; the answer is a [`wire::registry::Enrolment`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignRequest {
-    /// A request of PKCS #10 in PEM.
+    /// A certificate request (PKCS #10) in PEM.
     pub csr: String,
     /// The name of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,13 +64,13 @@ pub struct NodeEntry {
     pub name: Option<String>,
     /// The serial number, in lower-case hex.
     pub serial: String,
-    /// RFC 3339 UTC.
+    /// The expiry, in RFC 3339 and UTC.
     pub expires_at: String,
     /// Whether the certificate is revoked.
     pub revoked: bool,
     /// The version of the CA that signed it.
     pub authority: u32,
-    /// What its node announced last, unless that is too long ago.
+    /// The announcement of the node, if it is still valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announcement: Option<AnnouncementEntry>,
 }
@@ -82,11 +82,11 @@ pub struct AnnouncementEntry {
     pub endpoints: Vec<String>,
     /// The software that it runs.
     pub software: String,
-    /// Version of the network document that it holds.
+    /// Version of the network document that it has received.
     pub network_version: u64,
     /// Version of the network document that all its processes run with.
     pub network_applied: u64,
-    /// Version of the revocations that it holds.
+    /// Version of the revocations that it has received.
     pub revocations_version: u64,
 }
 
@@ -103,7 +103,7 @@ pub struct NodeList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeRequest {
-    /// Name, prefix or serial number.
+    /// The name, the prefix or a serial number of the node.
     pub node: String,
 }
 
@@ -116,7 +116,7 @@ pub struct RevokedNode {
     pub prefix: String,
     /// The number of live certificates that were revoked.
     pub certificates: usize,
-    /// The version of the list that contains them.
+    /// The version of the list of revocations that contains them.
     pub revocations_version: u64,
 }
 
@@ -130,14 +130,14 @@ pub struct SetRequest {
     pub value: String,
 }
 
-/// One of the answer to `GET /v1/parameters`.
+/// A parameter in the answer to `GET /v1/parameters`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameter {
     /// The name of the parameter.
     pub key: String,
     /// The present value.
     pub value: String,
-    /// `live`, `drain`, `restart`, or `registry`.
+    /// The effect of a new value on nodes: `live`, `drain`, `restart`, or `registry`.
     pub class: String,
 }
 
@@ -146,18 +146,18 @@ pub struct Parameter {
 pub struct ParameterList {
     /// The version of the document: 1.
     pub version: u32,
-    /// All parameters.
+    /// All parameters of the network.
     pub parameters: Vec<Parameter>,
 }
 
-/// What was done, in words, and the version of the network document since.
+/// The answer to calls that change the network or copy the database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeResult {
     /// The version of the document: 1.
     pub version: u32,
     /// The change that was made, in words.
     pub summary: String,
-    /// Of the network document.
+    /// The version of the network document after the change.
     pub network_version: u64,
 }
 
@@ -165,18 +165,18 @@ pub struct ChangeResult {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackupRequest {
-    /// A file that does not exist yet; the registry writes it.
+    /// The absolute path of a new file, which the registry writes.
     pub path: PathBuf,
 }
 
-/// A line of the answer to `GET /v1/audit-log`.
+/// An entry in the answer to `GET /v1/audit-log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditLogEntry {
-    /// RFC 3339 UTC.
+    /// The time of the action, in RFC 3339 and UTC.
     pub at: String,
-    /// The caller, as `uid N`.
+    /// The person who acted, such as `uid 0`.
     pub actor: String,
-    /// The call.
+    /// The action, in words.
     pub action: String,
 }
 
@@ -185,6 +185,6 @@ pub struct AuditLogEntry {
 pub struct AuditLog {
     /// The version of the document: 1.
     pub version: u32,
-    /// The oldest first.
+    /// The entries, the oldest first.
     pub entries: Vec<AuditLogEntry>,
 }

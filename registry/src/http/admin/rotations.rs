@@ -1,4 +1,4 @@
-//! The operator's calls that change the CA, and keys that all nodes share.
+//! Handles the operator's calls that replace the CA and the keys that all nodes share.
 
 use super::{ChangeResult, operator_name};
 use crate::{
@@ -10,7 +10,7 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use wire::registry::VERSION;
 
-/// `POST /v1/authority/requests`: asks for nothing more.
+/// The body of `POST /v1/authority/requests`, which has no fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NextCaRequest {}
@@ -20,11 +20,11 @@ pub struct NextCaRequest {}
 pub struct CaSigningRequest {
     /// The version of the document: 1.
     pub version: u32,
-    /// A request of PKCS #10 in PEM, with the key of the next CA.
+    /// A certificate request (PKCS #10) in PEM for the key of the next CA.
     pub csr: String,
-    /// The network's range.
+    /// The range of the network.
     pub network: Ipv6Net,
-    /// A root stands above the present CA: no other will do.
+    /// Whether the present CA has a root, which must certify the next one too.
     pub has_root: bool,
 }
 
@@ -34,10 +34,10 @@ pub struct CaSigningRequest {
 pub struct RotateCaRequest {
     /// The step of the rotation.
     pub step: RotationStep,
-    /// Even where nodes are not ready.
+    /// Whether the step is taken even if some nodes are not ready.
     #[serde(default)]
     pub force: bool,
-    /// To stage one that a root certified: its certificate and the root's, in PEM.
+    /// For the step `stage`: the certificates of the next CA and of the root that certified it, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
 }
@@ -50,7 +50,7 @@ pub struct RotateKeyRequest {
     pub key: SharedKey,
     /// The step of the rotation.
     pub step: RotationStep,
-    /// Even where nodes are not ready.
+    /// Whether the step is taken even if some nodes are not ready.
     #[serde(default)]
     pub force: bool,
 }
@@ -109,9 +109,9 @@ pub(super) async fn rotate_key(
         .ask(move |service| service.rotate_key(key, step, force, &operator))
         .await?;
     let summary = match step {
-        RotationStep::Stage => "the new key is accepted beside the old",
-        RotationStep::Activate => "the new key is used",
-        RotationStep::Retire => "the old key is accepted no more",
+        RotationStep::Stage => "nodes accept the new key beside the old one",
+        RotationStep::Activate => "nodes use the new key",
+        RotationStep::Retire => "nodes no longer accept the old key",
     };
     Ok(HttpResponse::Ok().json(ChangeResult {
         version: VERSION,

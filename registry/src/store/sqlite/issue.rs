@@ -1,45 +1,48 @@
-//! Issues certificates, each in one transaction: invitations, keys, prefixes and names.
+//! Issues certificates: checks the token, the key, the prefix and the name, and records the result, in one
+//! transaction.
 
-use super::{Sqlite, cannot, prefix_of};
+use super::{Sqlite, columns::prefix_of};
 use crate::{
+    clock::UnixSeconds,
     pki::{authority::IssuedCertificate, request::ProvenKey},
-    store::{CheckedClaim, IssueError, Member, NewInvitation, NodeProperties, Sign, StorageError},
+    store::{CheckedClaim, IssueError, Member, NewInvitation, NodeProperties, Sign},
 };
 use policies::names::Prefix;
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// Number and length of a prefix for a query; both NULL where there is none.
+/// Returns the number and length of a prefix as parameters of a query; both are NULL if there is no prefix.
 fn numbers(prefix: Option<Prefix>) -> (Option<u32>, Option<u8>) {
     (prefix.map(Prefix::number), prefix.map(Prefix::length))
 }
 
-/// Returns whether a key may have a certificate for `prefix`: it is not blocked, and no other node
-/// has it.
+/// Returns whether a key may be certified for `prefix`: it was never revoked, and no live certificate of
+/// another node has it.
 fn key_is_free(
     connection: &Connection,
     key: &[u8; 32],
     prefix: Option<Prefix>,
-    now_s: i64,
+    now: UnixSeconds,
 ) -> rusqlite::Result<bool> {
     let (number, length) = numbers(prefix);
-    let mut find = connection.prepare_cached(
+    let mut query = connection.prepare_cached(
         "SELECT 1 FROM certificates WHERE key = ?1 AND (revoked_s IS NOT NULL
              OR (not_after_s > ?2 AND NOT (number IS ?3 AND length IS ?4)))",
     )?;
-    Ok(!find.exists(params![key, now_s, number, length])?)
+    Ok(!query.exists(params![key, now, number, length])?)
 }
 
-/// Whether somebody has a good certificate for a prefix, or could still renew one.
-fn is_live(connection: &Connection, prefix: Prefix, since_s: i64) -> rusqlite::Result<bool> {
+/// Returns whether a prefix has a certificate that is not revoked and expires after `moment`.
+fn is_live(connection: &Connection, prefix: Prefix, moment: UnixSeconds) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
             "SELECT 1 FROM certificates
                  WHERE number = ?1 AND length = ?2 AND revoked_s IS NULL AND not_after_s > ?3",
         )?
-        .exists(params![prefix.number(), prefix.length(), since_s])
+        .exists(params![prefix.number(), prefix.length(), moment])
 }
 
-fn keep_certificate(
+/// Records a certificate, and keeps its prefix allocated until it expires.
+fn record_certificate(
     connection: &Connection,
     prefix: Prefix,
     key: &[u8; 32],
@@ -55,8 +58,8 @@ fn keep_certificate(
             prefix.number(),
             prefix.length(),
             key,
-            issued.not_before_s,
-            issued.not_after_s,
+            issued.not_before,
+            issued.not_after,
             issued.certificate,
             issued.authority
         ])?;
@@ -65,11 +68,7 @@ fn keep_certificate(
             "INSERT INTO prefixes (number, length, until_s) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET until_s = max(until_s, excluded.until_s)",
         )?
-        .execute(params![
-            prefix.number(),
-            prefix.length(),
-            issued.not_after_s
-        ])?;
+        .execute(params![prefix.number(), prefix.length(), issued.not_after])?;
     Ok(())
 }
 
@@ -83,42 +82,42 @@ fn owner(connection: &Connection, name: &str) -> rusqlite::Result<Option<Prefix>
 }
 
 impl Sqlite {
-    /// Whether a name may be given to somebody new.
-    fn name_is_free(&self, name: &str, now_s: i64) -> Result<bool, IssueError> {
-        let failed = cannot("find a name");
+    /// Returns whether a new node may have this name.
+    fn name_is_free(&self, name: &str, now: UnixSeconds) -> Result<bool, IssueError> {
+        let failed = self.database.failure("find a name");
         match owner(&self.connection, name).map_err(&failed)? {
-            Some(prefix) => Ok(!is_live(&self.connection, prefix, now_s).map_err(&failed)?),
+            Some(prefix) => Ok(!is_live(&self.connection, prefix, now).map_err(&failed)?),
             None => Ok(true),
         }
     }
 
-    pub(super) fn keep_invitation(
+    pub(super) fn insert_invitation(
         &mut self,
         invitation: &NewInvitation,
-        now_s: i64,
+        now: UnixSeconds,
     ) -> Result<(), IssueError> {
-        let failed = cannot("keep an invitation");
+        let failed = self.database.failure("store an invitation");
         let NewInvitation {
             token,
             uses,
-            expires_s,
+            expires_at,
             wanted,
             anonymous,
         } = invitation;
         if let Some(name) = &wanted.name {
             let open =
                 "SELECT 1 FROM invitations WHERE name = ?1 AND used < uses AND expires_s > ?2";
-            let asked = self.connection.prepare_cached(open);
-            let invited = asked
-                .and_then(|mut find| find.exists(params![name, now_s]))
+            let query = self.connection.prepare_cached(open);
+            let is_invited = query
+                .and_then(|mut query| query.exists(params![name, now]))
                 .map_err(&failed)?;
-            if invited || !self.name_is_free(name, now_s)? {
+            if is_invited || !self.name_is_free(name, now)? {
                 return Err(IssueError::NameTaken);
             }
         }
         if let Some(prefix) = wanted.prefix {
-            self.sweep(now_s)?;
-            if !self.prefix_is_free(prefix, now_s)? {
+            self.sweep(now)?;
+            if !self.prefix_is_free(prefix, now)? {
                 return Err(IssueError::PrefixTaken);
             }
         }
@@ -128,24 +127,24 @@ impl Sqlite {
             .execute(
                 "INSERT INTO invitations (token, made_s, expires_s, uses, name, number, length, anonymous)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![token, now_s, expires_s, uses, wanted.name, number, length, anonymous],
+                params![token, now, expires_at, uses, wanted.name, number, length, anonymous],
             )
             .map(|_| ())
             .map_err(|error| failed(error).into())
     }
 
-    /// Whether exactly this prefix can be given to somebody new: it is nobody's, or its owner's
-    /// certificates are revoked or over.
-    fn prefix_is_free(&self, prefix: Prefix, now_s: i64) -> Result<bool, IssueError> {
-        let failed = cannot("find a prefix");
+    /// Returns whether a new node may have exactly this prefix: it is not allocated, or its last owner's
+    /// certificates are revoked or cannot be renewed any more.
+    fn prefix_is_free(&self, prefix: Prefix, now: UnixSeconds) -> Result<bool, IssueError> {
+        let failed = self.database.failure("find a prefix");
         let known = self
             .connection
             .prepare_cached("SELECT 1 FROM prefixes WHERE number = ?1 AND length = ?2")
-            .and_then(|mut find| find.exists(params![prefix.number(), prefix.length()]))
+            .and_then(|mut query| query.exists(params![prefix.number(), prefix.length()]))
             .map_err(&failed)?;
         if known {
             Ok(
-                !is_live(&self.connection, prefix, now_s.saturating_sub(self.grace_s))
+                !is_live(&self.connection, prefix, now.saturating_sub_s(self.grace_s))
                     .map_err(&failed)?,
             )
         } else {
@@ -153,17 +152,21 @@ impl Sqlite {
         }
     }
 
-    /// Spends the token; what it is good for.
-    fn spend(&self, token: &[u8; 32], now_s: i64) -> Result<NodeProperties, IssueError> {
-        let failed = cannot("spend an invitation");
+    /// Consumes one use of the token; returns the properties that its invitation fixes.
+    fn consume_token(
+        &self,
+        token: &[u8; 32],
+        now: UnixSeconds,
+    ) -> Result<NodeProperties, IssueError> {
+        let failed = self.database.failure("use an invitation");
         self.connection
             .prepare_cached(
                 "UPDATE invitations SET used = used + 1, used_s = ?2
                      WHERE token = ?1 AND used < uses AND expires_s > ?2 RETURNING name, number, length",
             )
-            .and_then(|mut spend| {
-                spend
-                    .query_row(params![token, now_s], |row| {
+            .and_then(|mut update| {
+                update
+                    .query_row(params![token, now], |row| {
                         let length: Option<u8> = row.get(2)?;
                         let number: Option<u32> = row.get(1)?;
                         let prefix =
@@ -173,53 +176,51 @@ impl Sqlite {
                     .optional()
             })
             .map_err(&failed)?
-            .ok_or(IssueError::Token)
+            .ok_or(IssueError::TokenRejected)
     }
 
-    /// One claim: all or nothing, in the database and in the allocator.
+    /// Carries out a claim: all of it or nothing, in the database and in the allocator.
     pub(super) fn issue(
         &mut self,
         checked: &CheckedClaim,
         sign: Sign<'_>,
     ) -> Result<(Prefix, IssuedCertificate), IssueError> {
-        let failed = cannot("issue a certificate");
-        let (mut taken, since_s) = (None, checked.now_s.saturating_sub(self.grace_s));
-        let outcome = self.together("issue a certificate", |this| {
+        let failed = self.database.failure("issue a certificate");
+        let (mut taken, renewable_since) = (None, checked.now.saturating_sub_s(self.grace_s));
+        let outcome = self.atomically("issue a certificate", |this| {
             let wanted = match &checked.token {
-                Some(token) => this.spend(token, checked.now_s)?,
+                Some(token) => this.consume_token(token, checked.now)?,
                 None => checked.wanted.clone(),
             };
             let key = checked.key.hash();
-            if !key_is_free(&this.connection, &key, None, checked.now_s).map_err(&failed)? {
-                return Err(IssueError::KeyKnown);
+            if !key_is_free(&this.connection, &key, None, checked.now).map_err(&failed)? {
+                return Err(IssueError::KeyRejected);
             }
             let prefix = match wanted.prefix {
-                Some(prefix) if !this.prefix_is_free(prefix, checked.now_s)? => {
+                Some(prefix) if !this.prefix_is_free(prefix, checked.now)? => {
                     return Err(IssueError::PrefixTaken);
                 }
                 Some(prefix) => {
-                    // It may be resting: then it is taken already.
+                    // A prefix in its grace period is allocated already.
                     taken = this.allocator.take(prefix).then_some(prefix);
                     prefix
                 }
                 None => {
                     let length = wanted.length.unwrap_or(checked.length);
                     taken = this.allocator.allocate(length);
-                    let prefix = taken.ok_or(IssueError::Full)?;
-                    if is_live(&this.connection, prefix, since_s).map_err(&failed)? {
-                        // A wrong bit in a number: SQLite's check does not see it.
-                        return Err(StorageError::Value {
-                            what: "a live prefix as a free one,",
-                        }
-                        .into());
+                    let prefix = taken.ok_or(IssueError::NoPrefixLeft)?;
+                    if is_live(&this.connection, prefix, renewable_since).map_err(&failed)? {
+                        // A flipped bit in a number is nothing that SQLite's integrity check can see.
+                        let detail = format!("the free prefix {prefix} has a live certificate");
+                        return Err(this.database.corrupt(detail).into());
                     }
                     prefix
                 }
             };
             let issued = sign(prefix).map_err(IssueError::Sign)?;
-            keep_certificate(&this.connection, prefix, &key, &issued).map_err(&failed)?;
+            record_certificate(&this.connection, prefix, &key, &issued).map_err(&failed)?;
             if let Some(name) = &wanted.name {
-                this.give_name(prefix, name, checked.now_s)?;
+                this.assign_name(prefix, name, checked.now)?;
             }
             Ok((prefix, issued))
         });
@@ -229,9 +230,9 @@ impl Sqlite {
         outcome
     }
 
-    fn give_name(&self, prefix: Prefix, name: &str, now_s: i64) -> Result<(), IssueError> {
-        let failed = cannot("give a name");
-        if !self.name_is_free(name, now_s)?
+    fn assign_name(&self, prefix: Prefix, name: &str, now: UnixSeconds) -> Result<(), IssueError> {
+        let failed = self.database.failure("assign a name");
+        if !self.name_is_free(name, now)?
             && owner(&self.connection, name).map_err(&failed)? != Some(prefix)
         {
             return Err(IssueError::NameTaken);
@@ -248,34 +249,34 @@ impl Sqlite {
         Ok(())
     }
 
-    /// One renewal: all or nothing.
-    pub(super) fn issue_again(
+    /// Carries out a renewal: all of it or nothing.
+    pub(super) fn issue_renewal(
         &mut self,
         old: &Member,
         key: &ProvenKey,
-        now_s: i64,
+        now: UnixSeconds,
         sign: Sign<'_>,
     ) -> Result<IssuedCertificate, IssueError> {
-        let failed = cannot("renew a certificate");
-        let since_s = now_s.saturating_sub(self.grace_s);
-        self.together("renew a certificate", |this| {
+        let failed = self.database.failure("renew a certificate");
+        let renewable_since = now.saturating_sub_s(self.grace_s);
+        self.atomically("renew a certificate", |this| {
             let live = this
                 .connection
                 .prepare_cached(
                     "SELECT 1 FROM certificates
                          WHERE serial = ?1 AND revoked_s IS NULL AND not_after_s > ?2",
                 )
-                .and_then(|mut find| find.exists(params![old.serial, since_s]))
+                .and_then(|mut query| query.exists(params![old.serial, renewable_since]))
                 .map_err(&failed)?;
             if !live {
-                return Err(IssueError::NotLive);
+                return Err(IssueError::NotRenewable);
             }
             let hash = key.hash();
-            if !key_is_free(&this.connection, &hash, Some(old.prefix), now_s).map_err(&failed)? {
-                return Err(IssueError::KeyKnown);
+            if !key_is_free(&this.connection, &hash, Some(old.prefix), now).map_err(&failed)? {
+                return Err(IssueError::KeyRejected);
             }
             let issued = sign(old.prefix).map_err(IssueError::Sign)?;
-            keep_certificate(&this.connection, old.prefix, &hash, &issued).map_err(&failed)?;
+            record_certificate(&this.connection, old.prefix, &hash, &issued).map_err(&failed)?;
             Ok(issued)
         })
     }

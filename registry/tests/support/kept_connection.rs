@@ -1,4 +1,4 @@
-//! A connection to a registry for many calls.
+//! A connection to a registry on which a test makes many calls.
 
 use super::{Identity, Registry};
 use rustls::{ClientConnection, StreamOwned};
@@ -7,14 +7,14 @@ use std::{
     net::TcpStream,
 };
 
-/// See [`Registry::line`].
-pub struct Line<'a> {
+/// A connection that is opened again whenever the registry has closed it.
+pub struct KeptConnection<'a> {
     registry: &'a Registry,
     identity: Option<&'a Identity>,
     stream: Option<StreamOwned<ClientConnection, TcpStream>>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> KeptConnection<'a> {
     pub fn new(registry: &'a Registry, identity: Option<&'a Identity>) -> Self {
         Self {
             registry,
@@ -23,7 +23,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Makes a call; status and body.
+    /// Makes a call; returns the status and the body.
     pub fn call(&mut self, method: &str, call: &str, body: &str) -> (u16, String) {
         loop {
             let fresh = self.stream.is_none();
@@ -47,8 +47,8 @@ impl<'a> Line<'a> {
         stream.write_all(text.as_bytes()).ok()?;
         let mut answer = Vec::new();
         loop {
-            let whole = String::from_utf8_lossy(&answer).into_owned();
-            if let Some((head, body)) = whole.split_once("\r\n\r\n") {
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
                 let length = head
                     .lines()
                     .find_map(|line| line.strip_prefix("content-length: "));

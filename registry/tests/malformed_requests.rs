@@ -1,4 +1,4 @@
-//! Sends a registry what makes no sense, and looks whether each answer names what was wrong.
+//! Sends malformed requests to a real registry, and checks that each answer names the fault.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use support::{Identity, Registry, issued, key, request};
 use wire::registry::Problem;
 
-/// A good document for each call of a node that takes one.
-fn good(call: Call) -> Option<Value> {
+/// Returns a valid document for each call of a node that has a body.
+fn valid_document(call: Call) -> Option<Value> {
     let csr = request(&CertificateParams::default(), &key());
     match call {
         Call::Claim => Some(json!({"version": 1, "token": "x", "csr": csr})),
@@ -36,7 +36,7 @@ fn good(call: Call) -> Option<Value> {
     }
 }
 
-/// Expects a 4xx with a problem document; the field that it names.
+/// Expects a 4xx with a problem document, and returns the field that it names.
 #[track_caller]
 fn check(registry: &Registry, identity: &Identity, call: Call, body: &str) -> Option<String> {
     let (method, path) = call.route();
@@ -57,9 +57,11 @@ fn each_missing_field_is_named() {
     let node = registry.member();
     let mut cells = 0;
     for call in Call::ALL {
-        let Some(document) = good(call) else { continue };
+        let Some(document) = valid_document(call) else {
+            continue;
+        };
         for field in document.as_object().unwrap().keys() {
-            // What may be left out is left out.
+            // These fields are optional.
             if [
                 "software",
                 "network_version",
@@ -98,16 +100,18 @@ fn each_wrong_value_is_named() {
         json!(true),
     ];
     for call in Call::ALL {
-        let Some(document) = good(call) else { continue };
+        let Some(document) = valid_document(call) else {
+            continue;
+        };
         for field in document.as_object().unwrap().keys() {
             for value in &wrong {
-                // An empty list of endpoints is one; a text is a text.
-                let fits = match field.as_str() {
+                // For these fields some of the values are valid.
+                let is_valid = match field.as_str() {
                     "endpoints" | "unreachable" => value.is_array(),
                     "token" => value.is_string(),
                     _ => false,
                 };
-                if fits {
+                if is_valid {
                     continue;
                 }
                 let mut changed = document.clone();
@@ -120,7 +124,7 @@ fn each_wrong_value_is_named() {
 }
 
 #[test]
-fn what_is_too_long_no_json_or_too_deep_is_a_problem_too() {
+fn bodies_that_are_too_long_too_deep_or_no_json_are_rejected_with_a_problem_document() {
     let registry = Registry::start();
     let node = registry.member();
     let deep = "[".repeat(8_000);
@@ -147,13 +151,13 @@ fn what_is_too_long_no_json_or_too_deep_is_a_problem_too() {
 }
 
 #[test]
-fn of_thousands_of_changed_requests_none_is_signed_for_another_key() {
+fn of_thousands_of_altered_certificate_requests_none_is_signed() {
     let registry = Registry::start();
     let node = registry.member();
     let csr = request(&CertificateParams::default(), &key());
     let mut random = fastrand::Rng::with_seed(7);
     let before = issued(&registry.paths).len();
-    let mut line = registry.line(Some(&node));
+    let mut keep_connection = registry.keep_connection(Some(&node));
     for _ in 0..3_000 {
         let mut bytes = csr.clone().into_bytes();
         for _ in 0..random.usize(1..4) {
@@ -161,12 +165,12 @@ fn of_thousands_of_changed_requests_none_is_signed_for_another_key() {
             bytes[at] = b"ABCabc019+/=-\n "[random.usize(..15)];
         }
         let text = String::from_utf8(bytes).unwrap();
-        let (status, _) = line.call(
+        let (status, _) = keep_connection.call(
             "POST",
             "/v1/renewals",
             &json!({"version": 1, "csr": text}).to_string(),
         );
-        // Too early for a good one, which a changed character may have left good.
+        // An altered request may still be valid; then it is rejected because it is too early.
         assert!([400, 409, 422].contains(&status), "{status}: {text}");
     }
     assert_eq!(issued(&registry.paths).len(), before);
