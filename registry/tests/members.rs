@@ -134,7 +134,7 @@ fn endpoints_that_no_node_should_dial_are_rejected_one_by_one() {
     );
     assert_eq!(
         answer
-            .refused
+            .rejected_endpoints
             .iter()
             .map(|one| one.endpoint.to_string())
             .collect::<Vec<_>>(),

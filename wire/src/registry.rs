@@ -124,7 +124,7 @@ pub struct Announced {
     /// The lifetime of the announcement, in seconds.
     pub ttl_s: u64,
     /// The endpoints that are not passed on to other nodes.
-    pub refused: Vec<Refused>,
+    pub rejected_endpoints: Vec<RejectedEndpoint>,
     /// The registry's clock, RFC 3339 UTC.
     pub at: String,
     /// Version of the network document at the registry.
@@ -137,12 +137,12 @@ pub struct Announced {
 
 /// An endpoint that is not passed on to other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct RejectedEndpoint {
     /// The endpoint that was announced.
     #[serde(with = "text::one")]
     pub endpoint: Endpoint,
     /// The reason, in words.
-    pub why: String,
+    pub reason: String,
 }
 
 /// A node with its endpoints.

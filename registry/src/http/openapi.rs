@@ -164,7 +164,7 @@ fn answer(call: Call) -> &'static [&'static str] {
         Call::Announce => &[
             "version",
             "ttl_s",
-            "refused",
+            "rejected_endpoints",
             "at",
             "network_version",
             "revocations_version",

@@ -35,14 +35,14 @@ impl RegistryService {
             self.network.0.private_endpoints,
         );
         let mut accepted: Vec<Endpoint> = Vec::new();
-        let mut refused = Vec::new();
+        let mut rejected_endpoints = Vec::new();
         for endpoint in &announcement.endpoints {
             match dialable(*endpoint, network, private) {
                 Ok(()) if accepted.contains(endpoint) => {}
                 Ok(()) => accepted.push(*endpoint),
-                Err(why) => refused.push(Refused {
+                Err(error) => rejected_endpoints.push(RejectedEndpoint {
                     endpoint: *endpoint,
-                    why: why.to_string(),
+                    reason: error.to_string(),
                 }),
             }
         }
@@ -66,7 +66,7 @@ impl RegistryService {
         Ok(Announced {
             version: VERSION,
             ttl_s,
-            refused,
+            rejected_endpoints,
             at,
             network_version,
             revocations_version,

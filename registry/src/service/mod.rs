@@ -43,7 +43,7 @@ use wire::{
     invitation::{RegistryAddress, token_from_text},
     registry::{
         Announced, Announcement, Bootstrap, Claim, Claimed, DocumentKind, MAX_NODES,
-        NetworkDocument, Refused, Renewal, Renewed, Revocations, SOFTWARE_LIMIT, VERSION,
+        NetworkDocument, RejectedEndpoint, Renewal, Renewed, Revocations, SOFTWARE_LIMIT, VERSION,
     },
     signed::SignedDocument,
 };

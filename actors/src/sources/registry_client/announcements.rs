@@ -81,8 +81,8 @@ impl RegistryClient {
                 self.last_announcement = Some(announcement);
                 let third = Duration::from_secs(announced.ttl_s) / 3;
                 self.announce_at = now + third.clamp(Duration::from_secs(1), MAX_ANNOUNCE_INTERVAL);
-                for rejected in announced.refused {
-                    tracing::warn!(endpoint = %rejected.endpoint, why = rejected.why, "the registry rejected an endpoint; it is not announced to other nodes");
+                for rejected in announced.rejected_endpoints {
+                    tracing::warn!(endpoint = %rejected.endpoint, reason = rejected.reason, "the registry rejected an endpoint; it is not announced to other nodes");
                 }
                 self.report_versions(announced.network_version, announced.revocations_version);
                 // Peers are requested after each announcement. After the first one, a request is due anyway.
