@@ -64,7 +64,7 @@ impl Rule {
 
 /// The number of tunnels left to chance, of `limit` dialled ones: a fifth, rounded up, and none below three.
 ///
-/// `docs/POLICY.md` derives it. Two random tunnels per node make a random graph that is connected almost surely
+/// `docs/POLICY-REASONS.md` derives it. Two random tunnels per node make a random graph that is connected almost surely
 /// (Fenner and Frieze, 1982); with one, the graph tears only where fewer than about ten nodes stand apart.
 pub fn random_slots(limit: usize) -> usize {
     if limit < 3 {

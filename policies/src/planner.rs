@@ -55,7 +55,7 @@ pub struct Plan {
     pub decisions: Vec<Decision>,
     /// One verdict per tunnel, in the order of slots; renewed with each order and every five seconds.
     pub verdicts: Option<Vec<Verdict>>,
-    /// Accepted tunnels that drain, and whether each carries nothing any more; the policy that drains them decides.
+    /// Draining accepted tunnels, and whether each has become idle. The machine that ordered the drain closes them.
     pub draining: BTreeMap<Slot, bool>,
 }
 
@@ -99,14 +99,14 @@ pub struct Planner {
     given_up: BTreeMap<Slot, Uptime>,
     /// Tunnels that were significantly unused at the last refresh.
     unused_before: BTreeSet<(Slot, Prefix)>,
-    /// Tunnels that were dialled for their gain; all others came by chance.
+    /// Tunnels that were dialled for their gain; all others were dialled at random.
     chosen: BTreeSet<(Slot, Prefix)>,
-    /// Draws which of the others are left to chance.
+    /// The seed that picks which of the tunnels dialled at random are protected from replacement.
     salt: u64,
     dialling: Dialling,
     /// Refreshes since the last planned closing.
     refreshes_since_close: u32,
-    /// Refreshes between two closings that the number of nodes served decides alone.
+    /// Without traffic: the number of refreshes to wait between two planned closings.
     closing_interval: u32,
     /// Tunnels that were closed as duplicates while they connected.
     closed_connecting: BTreeMap<Slot, Uptime>,

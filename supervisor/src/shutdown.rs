@@ -43,7 +43,7 @@ impl Graph {
     }
 
     fn has_babeld_exited(&self) -> bool {
-        self.routing
+        self.babeld_process
             .reading()
             .is_none_or(|babeld| babeld.pid.is_none())
     }

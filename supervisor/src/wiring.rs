@@ -60,7 +60,7 @@ pub const ACTORS: [&str; 16] = [
 pub struct Graph {
     pub(crate) store: Store,
     pub(crate) connections: Connections,
-    pub(crate) routing: BabeldProcess,
+    pub(crate) babeld_process: BabeldProcess,
     pub(crate) leases: Option<Rc<Keeper<DefaultGateway>>>,
     pub(crate) drain_all: Recipient<DrainAll>,
     pub(crate) stop_all: Recipient<StopAll>,
@@ -75,7 +75,7 @@ struct Wiring<'a> {
     environment: &'a Environment<'a>,
     store: Store,
     connections: Connections,
-    routing: BabeldProcess,
+    babeld_process: BabeldProcess,
     links: LinkOrderQueue,
     telemetry: Guarded<Telemetry>,
 }
@@ -103,13 +103,13 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
     let Wiring {
         store,
         connections,
-        routing,
+        babeld_process,
         ..
     } = wiring;
     Graph {
         store,
         connections,
-        routing,
+        babeld_process,
         leases,
         drain_all: to(&tunnels),
         stop_all: to(&tunnels),
@@ -143,7 +143,7 @@ impl<'a> Wiring<'a> {
             environment,
             store: store.clone(),
             connections: Connections::default(),
-            routing: BabeldProcess::default(),
+            babeld_process: BabeldProcess::default(),
             links,
             telemetry: guard("telemetry", None, deps, Telemetry::new),
         }
@@ -327,7 +327,7 @@ impl<'a> Wiring<'a> {
             store: self.store.clone(),
             kernel: self.environment.kernel.clone(),
             links: self.links.clone(),
-            process: self.routing.clone(),
+            process: self.babeld_process.clone(),
             events: ChildEvents::default(),
             readers: vec![
                 to(policy),
@@ -350,7 +350,7 @@ impl<'a> Wiring<'a> {
     ) {
         let deps = ProcessMonitorDeps {
             store: self.store.clone(),
-            babeld: self.routing.clone(),
+            babeld: self.babeld_process.clone(),
             connections: self.connections.clone(),
             reader: to(&self.telemetry),
         };

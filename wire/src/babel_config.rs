@@ -74,7 +74,7 @@ pub struct BabelConfig {
     pub transit_cost: u16,
     /// The nodes whose default route is accepted: the gateways of the network document.
     pub gateways: BTreeSet<Prefix>,
-    /// Announce the host's default route if we are one of `gateways`.
+    /// Whether the host's default route is announced if this node is one of `gateways`.
     pub gateway: bool,
     /// Accept packets with another MAC, or none, on `interfaces`, while the network's key is changed.
     pub lenient: bool,
@@ -105,8 +105,8 @@ const EXPORT_TABLE: u32 = 197;
 const DEFAULT_TABLE: u32 = 199;
 /// The kernel's main table, where our own `unreachable` route lies, and the host's default route.
 const IMPORT_TABLE: u32 = 254;
-/// Protocol number of routes that were made by hand (linux/rtnetlink.h: `RTPROT_BOOT`); babeld takes them for its own
-/// only where they are named.
+/// Protocol number of routes that were added by hand (linux/rtnetlink.h: `RTPROT_BOOT`); babeld redistributes
+/// them only if a filter names this protocol.
 const BOOT: u8 = 3;
 /// The RTT cost: 96 (one hop) for about 10 ms, up to 500 ms. babeld's own defaults do not
 /// distinguish round trips above 120 ms.
@@ -297,7 +297,8 @@ impl BabelConfig {
     }
 }
 
-/// Shortest and longest prefix length, in bits, of a node's range in a network of that many; an address has `all`.
+/// Shortest and longest prefix length of a node's range. `network` is the length of the network's range, and `all` the
+/// length of an address, 32 or 128.
 fn lengths(network: u8, all: u8) -> (u8, u8) {
     let (shortest, longest) = Prefix::LENGTHS;
     (

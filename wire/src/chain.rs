@@ -58,7 +58,7 @@ pub struct Issuer {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// The text is not PEM, or holds something other than certificates.
-    #[error("it is no PEM of certificates, of at most {PEM_LIMIT} bytes")]
+    #[error("it is not a PEM file with certificates only, of at most {PEM_LIMIT} bytes")]
     Pem,
     /// None, or more than a chain may have.
     #[error("it has {count} certificates, not 1 to {MAX_CERTIFICATES}")]
@@ -67,13 +67,13 @@ pub enum ChainError {
         count: usize,
     },
     /// The certificate cannot be parsed, or is too long.
-    #[error("{which} is no X.509 certificate of at most {CERTIFICATE_LIMIT} bytes")]
+    #[error("{which} is not an X.509 certificate of at most {CERTIFICATE_LIMIT} bytes")]
     Malformed {
         /// The place of the certificate in the chain.
         which: &'static str,
     },
-    /// The last certificate is none of the trusted CAs'.
-    #[error("no CA that is trusted signed it")]
+    /// No trusted CA signed the last certificate of the chain.
+    #[error("no trusted CA signed it")]
     Untrusted,
     /// Well-formed and signed, but not good.
     #[error("{which} {why}")]
@@ -144,7 +144,7 @@ pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
     {
         return Err(ChainError::Bad {
             which: LEAF,
-            why: "is one of a CA",
+            why: "is a CA certificate",
         });
     }
     good(&leaf, LEAF, at_s)?;
@@ -160,7 +160,7 @@ pub fn verify<C: AsRef<[u8]>, T: AsRef<[u8]>>(
                     intermediate: intermediate.as_ref().map(number).transpose()?,
                 });
             }
-            // Of several CAs the one that signed it knows best what is wrong.
+            // The error of the CA that did sign it says more than `Untrusted`.
             Err(ChainError::Untrusted) => {}
             Err(error) => why = why.or(Some(error)),
         }

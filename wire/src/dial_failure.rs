@@ -16,7 +16,7 @@ pub enum DialFailure {
     Revoked,
     /// Our packets fail the network's `tls-crypt` key, or theirs do.
     WrongNetworkKey,
-    /// The other end refused us after TLS.
+    /// The server's daemon rejected the client after the TLS handshake.
     Refused,
     /// Nothing listens there.
     ConnectionRefused,
@@ -26,7 +26,7 @@ pub enum DialFailure {
     Unreachable,
     /// TLS failed for another reason.
     Tls,
-    /// Our server is full by OpenVPN's own limit.
+    /// The server's OpenVPN has reached its limit of clients (`--max-clients`).
     ServerFull,
 }
 

@@ -1,7 +1,7 @@
 //! Documents that the network's registry signed and anybody may pass on.
 //!
-//! A mirror can withhold them, but neither change them nor, since each holds a version that only
-//! grows, bring back an old one to a node that saw a newer one. The signing key is certified by the CA for
+//! A mirror can withhold a document, but cannot change it. It cannot replay an old one either, because
+//! versions only grow. The signing key is certified by the CA for
 //! this and nothing else: common name [`SIGNER_NAME`], extended key usage code signing alone, so
 //! that no node's and no server's certificate will do.
 

@@ -143,7 +143,7 @@ fn who_signs_is_a_ca_that_may() {
             as_it_is,
             as_it_is,
             |leaf| leaf.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
-            ("the certificate", "is one of a CA"),
+            ("the certificate", "is a CA certificate"),
         ),
     ];
     for (root, ca, leaf, complaint) in cases {

@@ -60,7 +60,7 @@ const EARLY_READ_TICKS: u32 = 2;
 const EARLY_SPAN: Duration = Duration::from_secs(30);
 
 /// Maximum duration of a dump; babeld sends 150 lines in 0.6 ms (measured). A connection that hangs must be closed, since babeld
-/// never answers the eighth one at a time.
+/// serves at most seven connections at once.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum time until babeld answers after its start. It opens its socket at once, but at the first start it may have to wait for

@@ -71,7 +71,7 @@ pub enum DocumentRejected {
 pub enum UpdateOutcome {
     /// The document is newer than the current one, and is current from now on.
     New(DocumentKind, Box<CurrentDocuments>),
-    /// The document equals the current one.
+    /// The document is the current one, or another one with the same version, which is ignored.
     Same,
     /// The current document is newer.
     Older(DocumentKind),

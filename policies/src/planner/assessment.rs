@@ -104,22 +104,22 @@ impl fmt::Display for Assessment {
         );
         write!(
             f,
-            "carried={} B rate={} others={} ",
+            "carried={} B rate={} others_rate={} ",
             self.carried_bytes, self.rate, self.others_rate
         )?;
-        write!(f, "nodes={} others={whole}.{tenths} ", self.nodes)?;
+        write!(f, "nodes={} others_nodes={whole}.{tenths} ", self.nodes)?;
         match self.share {
             Some(share) => write!(f, "share={share} threshold={} ", self.threshold)?,
             None => f.write_str("share=none ")?,
         }
         write!(
             f,
-            "regret={} loss={} moved={} ",
+            "regret={} closing_cost={} moved={} ",
             self.regret, self.loss, self.moved
         )?;
         match self.loss_ratio {
-            Some(ratio) => write!(f, "lost={} ", ratio.per_mille())?,
-            None => f.write_str("lost=unknown ")?,
+            Some(ratio) => write!(f, "probe_loss={} ", ratio.per_mille())?,
+            None => f.write_str("probe_loss=unknown ")?,
         }
         match self.accepted {
             Some(accepted) => write!(f, "accepted={accepted} ")?,

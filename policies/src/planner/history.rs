@@ -9,8 +9,8 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// Number of refreshes (an hour, at the default) within which no slot's tunnel is closed by plan more than
-/// [`MAX_CLOSINGS`](super::spare_reason::MAX_CLOSINGS) times.
+/// The window, in refreshes (an hour, at the default), in which the planned closings of a slot are counted; at most
+/// [`MAX_CLOSINGS`](super::spare_reason::MAX_CLOSINGS) are allowed in it.
 const CLOSINGS_REFRESHES: u32 = 12;
 
 /// A tunnel of the latest readings, and its usage.

@@ -19,8 +19,8 @@ use std::{collections::BTreeSet, time::Duration};
 pub(super) const PASSED_OVER_REFRESHES: u32 = 2;
 /// The same for a peer whose tunnel lost too much: as long as the operator of the path may take to repair it.
 const LOSSY_PASSED_OVER_REFRESHES: u32 = 12;
-/// Without traffic one tunnel is rotated after this number of refreshes without a planned closing. It is also the
-/// longest wait between two closings that the number of nodes served decides alone.
+/// Without traffic one tunnel is rotated after this number of refreshes without a planned closing. It is also
+/// the upper limit of `closing_interval`.
 const ROTATION_REFRESHES: u32 = 12;
 /// Interval in which a node above its limit closes one tunnel.
 const OVER_LIMIT_INTERVAL: Duration = Duration::from_secs(30);

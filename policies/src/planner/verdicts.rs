@@ -69,18 +69,18 @@ impl Planner {
     ) -> String {
         let next = self.next_refresh.since(now).as_secs();
         if self.settings.rule == Rule::Random {
-            return format!("closed when the lot falls on it, next look in {next} s");
+            return format!("closed if drawn at random; next refresh in {next} s");
         }
         let unused = format!("closed as unused with a share below {}", tunnel.threshold);
         if tunnel.random {
             return format!(
-                "left to chance, so no gain takes its place; {unused}, next look in {next} s"
+                "left to chance, so no gain takes its place; {unused}, next refresh in {next} s"
             );
         }
         if tunnel.needed {
             let wanted = self.wanted();
             return format!(
-                "fewer than {wanted} dialled its peer, so no gain takes its place; {unused}, next look in {next} s"
+                "fewer than {wanted} dialled its peer, so no gain takes its place; {unused}, next refresh in {next} s"
             );
         }
         let best = best.map_or(
@@ -91,7 +91,7 @@ impl Planner {
         );
         let required = tunnel.required_gain();
         format!(
-            "replaced for a gain of {required} or more: {best}; {unused}, next look in {next} s"
+            "replaced for a gain of {required} or more: {best}; {unused}, next refresh in {next} s"
         )
     }
 }

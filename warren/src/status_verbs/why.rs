@@ -94,7 +94,10 @@ fn explanation(order: &str, reason: &str) -> Option<String> {
             let known = reasons.find(|known| known.label() == reason)?;
             Some(format!("kept after all, because {}", abandon_cause(known)))
         }
-        "close" => close_reason().map(|known| format!("closed, because {}", close_cause(known))),
+        // "closed" reports a tunnel that closed without an order.
+        "close" | "closed" => {
+            close_reason().map(|known| format!("closed, because {}", close_cause(known)))
+        }
         _ => None,
     }
 }
@@ -194,6 +197,7 @@ mod tests {
         for reason in close {
             assert!(explanation("drain", reason).is_some(), "{reason}");
             assert!(explanation("close", reason).is_some(), "{reason}");
+            assert!(explanation("closed", reason).is_some(), "{reason}");
         }
         let mut newer = document();
         newer.decisions[0].reason = "eclipse".into();

@@ -140,13 +140,12 @@ impl Dial {
                 | StateName::Connected
                 | StateName::Unknown => {}
             },
-            // Only this event shows that the server exited in order; the state says merely that this client sent
-            // an exit notification, too.
+            // `>STATE:EXITING` also follows this client's own exit notification, so only this event proves that the
+            // server exited in order.
             management::Event::Notify { kind, .. } if kind.starts_with("server-pushed-") => {
                 self.set_close_reason(&kind);
             }
-            // Only this event shows that the server rejected the client; the state says merely that this client
-            // sent an exit notification.
+            // Only this event proves that the server rejected the client, for the same reason.
             management::Event::AuthFailed => {
                 self.close_reason.get_or_insert(CloseReason::PeerClosed);
             }
