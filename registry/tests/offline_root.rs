@@ -332,20 +332,10 @@ fn a_network_with_a_self_signed_ca_gets_a_root_in_three_steps() {
     rotate(&registry, RotationStep::Activate, None, false).unwrap();
     registry.restart();
     // Nodes that know only one of the two CAs can read the documents and reach the registry.
-    assert!(
-        opened(&registry, &node, "/v1/network")
-            .by
-            .between
-            .is_none()
-    );
+    assert!(opened(&registry, &node, "/v1/network").by.between.is_none());
     renew(&registry, &mut node);
     node.claimed.ca = root.clone();
-    assert!(
-        opened(&registry, &node, "/v1/network")
-            .by
-            .between
-            .is_some()
-    );
+    assert!(opened(&registry, &node, "/v1/network").by.between.is_some());
     assert!(intermediate_ca(&node.claimed.certificate, &root).is_some());
     apply(&registry, &node);
     rotate(&registry, RotationStep::Retire, None, false).unwrap();
