@@ -47,10 +47,10 @@ pub enum BadRequest {
     #[error("a certificate request has at most {PEM_LIMIT} bytes")]
     TooLong,
     /// The text is not one PEM block `CERTIFICATE REQUEST`.
-    #[error("the text is not a certificate request in PEM")]
+    #[error("not a certificate request in PEM")]
     NoPem,
     /// The block is not PKCS #10.
-    #[error("the PEM block is not a certificate request of PKCS #10")]
+    #[error("not a certificate request of PKCS #10")]
     NoDer,
     /// The key has an unsupported type, size or exponent.
     #[error(

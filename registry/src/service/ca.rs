@@ -219,7 +219,7 @@ impl RegistryService {
                 self.activate(current, next, force)?
             }
             (RotationStep::Activate, _) => {
-                return out_of_order("no CA is staged: stage one first");
+                return out_of_order("there is no new CA: stage one first");
             }
             (RotationStep::Retire, Some(before)) if retiring => {
                 if !force {

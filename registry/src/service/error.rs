@@ -65,7 +65,7 @@ pub enum ServiceError {
     )]
     KeyChangedAfterExpiry,
     /// No node with a live certificate has this name.
-    #[error("no node with a live certificate has the name, prefix or serial number {node}")]
+    #[error("{node} is no name, prefix or serial number of a node with a live certificate")]
     UnknownNode {
         /// The name that was given.
         node: String,

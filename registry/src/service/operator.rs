@@ -91,7 +91,7 @@ impl RegistryService {
             return bad(
                 "prefix_length",
                 length,
-                format!("the length of the prefix {prefix}"),
+                format!("that of the prefix {prefix}"),
             );
         }
         let max = (127 - self.authorities.authority.network().range().prefix_len()).min(32);

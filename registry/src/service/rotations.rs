@@ -224,7 +224,7 @@ impl RegistryService {
             }
             (RotationStep::Activate, Some("staged")) => Some("active"),
             (RotationStep::Activate, _) => {
-                return out_of_order("no key is staged: stage one first");
+                return out_of_order("there is no new key: stage one first");
             }
             (RotationStep::Retire, Some("active")) => None,
             (RotationStep::Retire, _) => {

@@ -13,7 +13,7 @@ mod registry_thread;
 mod shortcuts;
 
 pub use kept_connection::KeptConnection;
-use registry_thread::{FixedClock, run};
+use registry_thread::{FixedClock, run, wait_until_closed};
 pub use shortcuts::*;
 
 use rcgen::{CertificateParams, KeyPair};
@@ -202,9 +202,10 @@ impl Registry {
         Ok(())
     }
 
-    /// Stops the registry.
+    /// Stops the registry, and waits until its database is closed.
     pub fn stop(&mut self) {
         self.stop_thread();
+        wait_until_closed(&self.paths);
     }
 
     fn stop_thread(&mut self) {

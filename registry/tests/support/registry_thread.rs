@@ -59,3 +59,19 @@ pub(super) fn run(
         .unwrap()?;
     Ok((address, stop, thread))
 }
+
+/// Number of checks after which a test no longer waits for the database to be closed, some seconds in total; a corrupt
+/// database may keep its WAL.
+const MAX_CLOSE_CHECKS: usize = 1_000_000;
+
+/// Waits until a stopped registry has closed its database. Its service has a thread of its own, which does so a moment
+/// later; SQLite removes the WAL then.
+pub(super) fn wait_until_closed(paths: &RegistryPaths) {
+    let wal = paths.state_dir.join("registry.sqlite-wal");
+    for _ in 0..MAX_CLOSE_CHECKS {
+        if !wal.exists() {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
