@@ -55,7 +55,7 @@ fn a_node_trusts_the_root_alone_and_its_certificate_and_documents_include_the_ca
     );
     let network: SignedDocument = registry.ask(&node, "GET", "/v1/network", &());
     let opened = signed::open(&network, &ders(&root)).unwrap();
-    assert_eq!(opened.by.between.as_ref(), Some(&ca));
+    assert_eq!(opened.by.intermediate.as_ref(), Some(&ca));
     assert!(
         NetworkDocument::read(&opened.payload)
             .unwrap()
@@ -220,7 +220,7 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_is_revoked(
     rotate(&registry, RotationStep::Activate, None, false).unwrap();
     registry.restart();
     let network = opened(&registry, &node, "/v1/network");
-    let second = network.by.between.unwrap();
+    let second = network.by.intermediate.unwrap();
     assert!(first < second, "{first:?} {second:?}");
     let authorities = NetworkDocument::read(&network.payload).unwrap().authorities;
     assert_eq!(authorities, std::slice::from_ref(&node.claimed.ca));
@@ -244,7 +244,7 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_is_revoked(
     rotate(&registry, RotationStep::Retire, None, true).unwrap();
     registry.restart();
     let list = opened(&registry, &node, "/v1/revocations");
-    assert_eq!(list.by.between, Some(second.clone()));
+    assert_eq!(list.by.intermediate, Some(second.clone()));
     assert_eq!(
         Revocations::read(&list.payload).unwrap().authorities,
         std::slice::from_ref(&first.serial)
@@ -332,10 +332,20 @@ fn a_network_with_a_self_signed_ca_gets_a_root_in_three_steps() {
     rotate(&registry, RotationStep::Activate, None, false).unwrap();
     registry.restart();
     // Nodes that know only one of the two CAs can read the documents and reach the registry.
-    assert!(opened(&registry, &node, "/v1/network").by.between.is_none());
+    assert!(
+        opened(&registry, &node, "/v1/network")
+            .by
+            .intermediate
+            .is_none()
+    );
     renew(&registry, &mut node);
     node.claimed.ca = root.clone();
-    assert!(opened(&registry, &node, "/v1/network").by.between.is_some());
+    assert!(
+        opened(&registry, &node, "/v1/network")
+            .by
+            .intermediate
+            .is_some()
+    );
     assert!(intermediate_ca(&node.claimed.certificate, &root).is_some());
     apply(&registry, &node);
     rotate(&registry, RotationStep::Retire, None, false).unwrap();

@@ -2,14 +2,9 @@
 //!
 //! The tables are polled with `dump`, since `monitor` doubles babeld's CPU time. The policy decides what the routes mean.
 
-mod files;
-
-pub use files::PrepareError;
-
 mod dump;
-
+mod files;
 mod host_routes;
-
 mod settings;
 
 use crate::store::Store;
@@ -20,6 +15,7 @@ use crate::{
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use dump::*;
+pub use files::PrepareError;
 use files::prepare;
 use membership::documents::DocumentStore;
 use os::randomness::Randomness;
@@ -33,7 +29,7 @@ use policies::{
     observation::Phase,
     units::Uptime,
 };
-pub use settings::BabeldSettings;
+pub use settings::{BabeldDeps, BabeldSettings};
 use std::{cell::RefCell, ffi::OsString, io, path::PathBuf, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -51,6 +47,10 @@ const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Ticks between two readings of the tables: 2 s.
 const READ_TICKS: u32 = 8;
+
+/// Span over which nodes spread the restart of their babeld at random, since each restart interrupts transit through the node
+/// for seconds.
+const RESTART_WINDOW: Duration = Duration::from_secs(30);
 
 /// Ticks between two readings in the first [`EARLY_SPAN`] after babeld's start, and between two checks for a new network
 /// document: 0.5 s.
@@ -83,25 +83,6 @@ impl BabeldProcess {
 #[rtype(result = "()")]
 pub struct StopBabeld;
 
-/// The dependencies of the babeld actor.
-#[derive(Clone)]
-pub struct BabeldDeps {
-    /// The paths, rights and configuration of babeld.
-    pub settings: BabeldSettings,
-    /// The shared state that outlives the actor.
-    pub store: Store,
-    /// The kernel, in which the actor configures exit routes and flushes routes of a stopped babeld.
-    pub kernel: Kernel,
-    /// The queue of link orders.
-    pub links: LinkOrderQueue,
-    /// babeld's process, which outlives the actor.
-    pub process: BabeldProcess,
-    /// The queue of babeld's process events.
-    pub events: ChildEvents,
-    /// The receivers of each reading of babeld's tables.
-    pub readers: Vec<Recipient<RoutesRead>>,
-}
-
 /// The actor that runs babeld and reads its tables.
 pub struct Babeld {
     settings: BabeldSettings,
@@ -117,16 +98,14 @@ pub struct Babeld {
     applied: AppliedVersions,
     /// The time at which babeld restarts because of a new network document.
     restart_at: Option<Uptime>,
+    /// The version of a network document for which no configuration could be written.
+    unusable_version: Option<u64>,
     /// Whether babeld announced the host's default route at the last reading.
     announces_default: bool,
     ticks: u32,
     /// Whether a dump is in flight.
     is_reading: bool,
 }
-
-/// Span over which nodes spread the restart of their babeld at random, since each restart interrupts transit through the node
-/// for seconds.
-const RESTART_WINDOW: Duration = Duration::from_secs(30);
 
 impl Babeld {
     /// Builds the actor; it takes over `process` if babeld runs already, and starts babeld if not.
@@ -162,6 +141,7 @@ impl Babeld {
             documents,
             applied,
             restart_at: None,
+            unusable_version: None,
             announces_default: false,
             ticks: 0,
             is_reading: false,
@@ -200,15 +180,20 @@ impl Babeld {
     /// of existing interfaces.
     fn restart_if_config_changed(&mut self, ctx: &mut Context<Self>) {
         let (now, wanted) = (self.clock.now(), self.wanted_config());
-        let is_unchanged = match (wanted.text(), self.settings.config.text()) {
-            (Ok(wanted), Ok(current)) => wanted == current,
-            _ => true,
+        let version = self.documents.load().version(DocumentKind::Network);
+        let is_changed = match (wanted.text(), self.settings.config.text()) {
+            (Ok(wanted), Ok(current)) => wanted != current,
+            (Err(error), _) | (_, Err(error)) => {
+                if self.unusable_version != Some(version) {
+                    self.unusable_version = Some(version);
+                    tracing::warn!(version, error = %Chain(&error), "network document not applied to babeld: no configuration can be written for it");
+                }
+                return;
+            }
         };
-        if is_unchanged {
+        if !is_changed {
             self.restart_at = None;
-            return self
-                .applied
-                .set_for_babeld(self.documents.load().version(DocumentKind::Network));
+            return self.applied.set_for_babeld(version);
         }
         let random = self.random.clone();
         let at = *self

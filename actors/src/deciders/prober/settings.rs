@@ -16,7 +16,7 @@ pub struct ProberSettings {
 /// The dependencies of the prober.
 #[derive(Clone)]
 pub struct ProberDeps {
-    /// The settings.
+    /// The prefix of this node, its network, and the intervals of its probes.
     pub settings: ProberSettings,
     /// The shared state that outlives the actor.
     pub store: Store,

@@ -50,13 +50,13 @@ pub struct TunnelSettings {
 /// The receivers of facts about tunnels.
 #[derive(Clone)]
 pub struct Facts {
-    /// Receives `TunnelOpened`.
+    /// The receiver of `TunnelOpened`.
     pub opened: Recipient<TunnelOpened>,
-    /// Receives `TunnelCameUp`.
+    /// The receiver of `TunnelCameUp`.
     pub came_up: Recipient<TunnelCameUp>,
-    /// Receives `TunnelClosed`.
+    /// The receiver of `TunnelClosed`.
     pub closed: Recipient<TunnelClosed>,
-    /// Receives `Decided`, about orders of rolling restarts and revocations.
+    /// The receiver of `Decided`, about orders of rolling restarts and revocations.
     pub decided: Recipient<Decided>,
 }
 

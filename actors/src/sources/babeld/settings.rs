@@ -1,4 +1,4 @@
-//! The settings of the babeld actor.
+//! What the babeld actor needs: its settings, and the parts of the daemon that it works with.
 
 use super::*;
 
@@ -40,4 +40,23 @@ impl BabeldSettings {
             .into_iter();
         words.chain([self.config_file().into()]).collect()
     }
+}
+
+/// The dependencies of the babeld actor.
+#[derive(Clone)]
+pub struct BabeldDeps {
+    /// The paths, rights and configuration of babeld.
+    pub settings: BabeldSettings,
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The kernel, in which the actor configures exit routes and flushes routes of a stopped babeld.
+    pub kernel: Kernel,
+    /// The queue of link orders.
+    pub links: LinkOrderQueue,
+    /// babeld's process, which outlives the actor.
+    pub process: BabeldProcess,
+    /// The queue of babeld's process events.
+    pub events: ChildEvents,
+    /// The receivers of each reading of babeld's tables.
+    pub readers: Vec<Recipient<RoutesRead>>,
 }
