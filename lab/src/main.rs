@@ -6,7 +6,11 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lab::{
     Lab, Options, demo, lab_run,
-    measure::{self, recover::Fault, rotate::Change},
+    measure::{
+        self,
+        recover::{FatalSignal, Fault},
+        rotate::Change,
+    },
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -149,6 +153,12 @@ enum Measurement {
         /// The fault to measure.
         #[arg(long, value_enum)]
         fault: Fault,
+        /// The signal that a child process gets.
+        #[arg(long, value_enum, default_value_t)]
+        signal: FatalSignal,
+        /// Number of faults.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
     },
 }
 
@@ -181,7 +191,11 @@ impl Measurement {
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),
             Self::Rotate { changes } => to_json(measure::rotate::measure(&changes)?),
             Self::Revoke { nodes } => to_json(measure::revoke::measure(nodes)?),
-            Self::Recover { fault } => to_json(measure::recover::measure(fault)?),
+            Self::Recover {
+                fault,
+                signal,
+                runs,
+            } => to_json(measure::recover::measure(fault, signal, runs)?),
         }
     }
 }

@@ -22,8 +22,6 @@ use std::{
 };
 use wire::control::{STATUS_PATH, StatusDocument};
 
-/// Faults that are measured.
-const RUNS: usize = 5;
 /// Nodes of the lab.
 const NODES: usize = 8;
 /// Longest wait until the surviving pairs reach each other again.
@@ -45,12 +43,37 @@ const RECENT: Duration = Duration::from_millis(500);
 pub enum Fault {
     /// A node that others need loses its cable without notice.
     CutNode,
-    /// An OpenVPN client that pairs need gets SIGKILL.
-    KillOpenvpn,
-    /// The babeld of a needed node gets SIGKILL.
+    /// An OpenVPN client of a needed node gets a signal: one by which the node sends.
+    KillClient,
+    /// The OpenVPN server of a needed node gets a signal.
+    KillServer,
+    /// The babeld of a needed node gets a signal.
     KillBabeld,
     /// The daemon of a needed node gets SIGKILL.
     KillDaemon,
+}
+
+/// The signal that a child process gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FatalSignal {
+    /// SIGKILL, as the kernel sends it when memory is short.
+    #[default]
+    Kill,
+    /// SIGTERM, an orderly exit.
+    Term,
+    /// SIGSEGV, a crash.
+    Segv,
+}
+
+impl FatalSignal {
+    fn signal(self) -> Signal {
+        match self {
+            Self::Kill => Signal::SIGKILL,
+            Self::Term => Signal::SIGTERM,
+            Self::Segv => Signal::SIGSEGV,
+        }
+    }
 }
 
 impl Fault {
@@ -65,7 +88,7 @@ impl Fault {
     fn spares_the_node(self) -> bool {
         match self {
             Self::CutNode | Self::KillDaemon => false,
-            Self::KillOpenvpn | Self::KillBabeld => true,
+            Self::KillClient | Self::KillServer | Self::KillBabeld => true,
         }
     }
 }
@@ -75,10 +98,16 @@ impl Fault {
 pub struct Recovery {
     /// The fault that was measured.
     pub fault: Fault,
+    /// The signal that a child process got.
+    pub signal: FatalSignal,
     /// The number of faults.
     pub runs: usize,
     /// The longest gap of any surviving pair, with pings at intervals of 10 ms.
     pub seconds_max: f64,
+    /// The median over the faults of the longest gap of any surviving pair.
+    pub seconds_median: f64,
+    /// The most surviving pairs that lost a ping in one run.
+    pub affected_pairs_max: usize,
     /// The most pings that one surviving pair lost in one run.
     pub lost_max: u64,
     /// If the daemon was killed: the longest time until all its children were gone; zombies count as gone.
@@ -86,39 +115,52 @@ pub struct Recovery {
     pub children_gone_seconds_max: Option<f64>,
 }
 
-/// Measures five faults, with another victim each time.
+/// Measures so many faults, with another victim each time as far as there are others.
 ///
 /// # Errors
 /// Fails if the lab cannot be built, if no node is needed by others, or if a network does not recover.
-pub fn measure(fault: Fault) -> Result<Recovery> {
+pub fn measure(fault: Fault, signal: FatalSignal, runs: usize) -> Result<Recovery> {
     let lab = Lab::build_converged(Options::with_nodes(NODES))?;
     pause(SETTLING_TIME);
     let pinger = lab.start_pings(PingSchedule::STEADY)?;
-    let mut recovery = Recovery {
-        fault,
-        runs: 0,
-        seconds_max: 0.0,
-        lost_max: 0,
-        children_gone_seconds_max: None,
-    };
     let mut victims = BTreeSet::new();
-    while recovery.runs < RUNS {
-        let effect = measure_fault(&lab, &pinger, fault, &mut victims)?;
-        recovery.runs += 1;
-        recovery.seconds_max = recovery.seconds_max.max(seconds(effect.longest_gap));
-        recovery.lost_max = recovery.lost_max.max(effect.max_lost);
-        if let Some(children_gone) = effect.children_gone.map(seconds) {
-            let before = recovery.children_gone_seconds_max.unwrap_or_default();
-            recovery.children_gone_seconds_max = Some(before.max(children_gone));
-        }
+    let mut effects = Vec::new();
+    while effects.len() < runs {
+        effects.push(measure_fault(&lab, &pinger, (fault, signal), &mut victims)?);
     }
-    Ok(recovery)
+    let mut gaps: Vec<_> = effects.iter().map(|effect| effect.longest_gap).collect();
+    gaps.sort_unstable();
+    let median = gaps.get(gaps.len() / 2).copied().unwrap_or_default();
+    Ok(Recovery {
+        fault,
+        signal,
+        runs,
+        seconds_max: seconds(gaps.last().copied().unwrap_or_default()),
+        seconds_median: seconds(median),
+        affected_pairs_max: effects
+            .iter()
+            .map(|effect| effect.affected_pairs)
+            .max()
+            .unwrap_or_default(),
+        lost_max: effects
+            .iter()
+            .map(|effect| effect.max_lost)
+            .max()
+            .unwrap_or_default(),
+        children_gone_seconds_max: effects
+            .iter()
+            .filter_map(|effect| effect.children_gone)
+            .max()
+            .map(seconds),
+    })
 }
 
 /// The effect of one fault on the surviving pairs.
 struct FaultEffect {
     /// The longest gap of a surviving pair.
     longest_gap: Duration,
+    /// Surviving pairs that lost a ping.
+    affected_pairs: usize,
     /// The most pings that one surviving pair lost.
     max_lost: u64,
     /// The time for which the killed daemon's children lived on.
@@ -128,7 +170,7 @@ struct FaultEffect {
 fn measure_fault(
     lab: &Lab,
     pinger: &Pinger,
-    fault: Fault,
+    (fault, signal): (Fault, FatalSignal),
     victims: &mut BTreeSet<usize>,
 ) -> Result<FaultEffect> {
     let routes = lab.wait_for_complete_routes()?;
@@ -140,7 +182,7 @@ fn measure_fault(
         accepting_neighbours(lab, &routes, victim)
     ));
     let start = pinger.now();
-    let children_gone = inflict(lab, &routes, fault, victim)?;
+    let children_gone = inflict(lab, &routes, (fault, signal), victim)?;
     let inflicted_at = pinger.now();
     let survives =
         |from: usize, to: usize| fault.spares_the_node() || !pairs_with(victim)(from, to);
@@ -158,7 +200,7 @@ fn measure_fault(
     }
     let end = pinger.now();
     pause(LOST_AFTER + Duration::from_millis(100));
-    let (longest_gap, max_lost) = sum_up_pairs(pinger, (start, end), survives);
+    let (longest_gap, affected_pairs, max_lost) = sum_up_pairs(pinger, (start, end), survives);
     progress(format!(
         "recovered {:.1} s after the fault",
         (end - inflicted_at).as_secs_f64()
@@ -166,20 +208,24 @@ fn measure_fault(
     repair(lab, pinger, fault, victim)?;
     Ok(FaultEffect {
         longest_gap,
+        affected_pairs,
         max_lost,
         children_gone,
     })
 }
 
-/// The longest gap of any pair, and the most pings that one pair lost.
+/// The longest gap of any pair, the number of pairs that lost pings, and the most that one pair lost.
 fn sum_up_pairs(
     pinger: &Pinger,
     (start, end): (Duration, Duration),
     survives: impl Fn(usize, usize) -> bool,
-) -> (Duration, u64) {
+) -> (Duration, usize, u64) {
     let now = pinger.now();
     let summaries = pinger.read_records(survives, |record| record.summarize(start, end, now));
-    let affected = summaries.iter().filter(|(.., summary)| summary.lost > 0);
+    let affected = summaries
+        .iter()
+        .filter(|(.., summary)| summary.lost > 0)
+        .count();
     let max_lost = summaries.iter().map(|(.., summary)| summary.lost).max();
     let max_lost = max_lost.unwrap_or_default();
     let worst = summaries
@@ -187,12 +233,11 @@ fn sum_up_pairs(
         .max_by_key(|(.., summary)| summary.longest_gap);
     let longest_gap = worst.map_or(Duration::ZERO, |(.., summary)| summary.longest_gap);
     progress(format!(
-        "{} pairs lost pings; longest gap {:.3} s (pair {:?}), most lost by one pair {max_lost}",
-        affected.count(),
+        "{affected} pairs lost pings; longest gap {:.3} s (pair {:?}), most lost by one pair {max_lost}",
         longest_gap.as_secs_f64(),
         worst.map(|(from, to, _)| (*from, *to))
     ));
-    (longest_gap, max_lost)
+    (longest_gap, affected, max_lost)
 }
 
 /// The pairs without a recent reply, each with the path that the kernels would use.
@@ -248,20 +293,21 @@ fn accepting_neighbours(lab: &Lab, routes: &KernelRoutes, victim: usize) -> usiz
 fn inflict(
     lab: &Lab,
     routes: &KernelRoutes,
-    fault: Fault,
+    (fault, signal): (Fault, FatalSignal),
     victim: usize,
 ) -> Result<Option<Duration>> {
     let node = lab.node(victim)?;
     match fault {
         Fault::CutNode => lab.unplug(victim)?,
         Fault::KillDaemon => return kill_daemon(node).map(Some),
-        Fault::KillBabeld => kill_child(node, "babeld")?,
-        Fault::KillOpenvpn => {
+        Fault::KillBabeld => kill_child(node, "babeld", signal)?,
+        Fault::KillServer => kill_child(node, "server-udp", signal)?,
+        Fault::KillClient => {
             let slot = (0..lab.nodes().len())
                 .filter_map(|to| Some(routes.next_hop(victim, to)?.link.as_str()))
                 .rfind(|link| is_dialling_slot(link))
                 .context("the victim sends through no tunnel that it dialled")?;
-            kill_child(node, slot)?;
+            kill_child(node, slot, signal)?;
         }
     }
     Ok(None)
@@ -284,7 +330,7 @@ fn kill_daemon(node: &Node) -> Result<Duration> {
     Ok(duration)
 }
 
-fn kill_child(node: &Node, name: &str) -> Result<()> {
+fn kill_child(node: &Node, name: &str, signal: FatalSignal) -> Result<()> {
     let status: StatusDocument = node.control_document(STATUS_PATH)?;
     let child = status
         .processes
@@ -293,10 +339,11 @@ fn kill_child(node: &Node, name: &str) -> Result<()> {
         .and_then(|child| child.pid);
     let pid = child.with_context(|| format!("node {} has no child {name}", node.index()))?;
     progress(format!(
-        "killing {name} of node {}, pid {pid}",
+        "sending {} to {name} of node {}, pid {pid}",
+        signal.signal(),
         node.index()
     ));
-    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)
+    kill(Pid::from_raw(i32::try_from(pid)?), signal.signal())
         .with_context(|| format!("cannot kill {name}, pid {pid}"))
 }
 
@@ -306,7 +353,7 @@ fn repair(lab: &Lab, pinger: &Pinger, fault: Fault, victim: usize) -> Result<()>
     match fault {
         Fault::CutNode => lab.plug_in(victim)?,
         Fault::KillDaemon => node.start()?,
-        Fault::KillOpenvpn | Fault::KillBabeld => {}
+        Fault::KillClient | Fault::KillServer | Fault::KillBabeld => {}
     }
     let repaired_at = pinger.now();
     let returned_at = wait_until(REPAIR_TIMEOUT, || {
