@@ -148,6 +148,21 @@ enum Measurement {
         #[arg(long, default_value_t = 16)]
         nodes: usize,
     },
+    /// A long run with killed children and a frozen registry: losses, recovery, and whether anything grows.
+    Soak {
+        /// Number of nodes.
+        #[arg(long, default_value_t = 8)]
+        nodes: usize,
+        /// Length of the run.
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Minutes at the start without kills.
+        #[arg(long, default_value_t = 15)]
+        quiet_minutes: u64,
+        /// Seed of the choice of victims.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// The time for which pairs of nodes do not reach each other after a sudden fault.
     Recover {
         /// The fault to measure.
@@ -191,6 +206,12 @@ impl Measurement {
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),
             Self::Rotate { changes } => to_json(measure::rotate::measure(&changes)?),
             Self::Revoke { nodes } => to_json(measure::revoke::measure(nodes)?),
+            Self::Soak {
+                nodes,
+                minutes,
+                quiet_minutes,
+                seed,
+            } => to_json(measure::soak::measure(nodes, minutes, quiet_minutes, seed)?),
             Self::Recover {
                 fault,
                 signal,

@@ -111,6 +111,27 @@ pub fn private_kib(pid: u32) -> Result<u64> {
     sum_of_lines(pid, "smaps_rollup", &["Private_Clean:", "Private_Dirty:"])
 }
 
+/// Open file descriptors of the process.
+///
+/// # Errors
+/// Fails if there is no such process.
+pub fn descriptors(pid: u32) -> Result<usize> {
+    count_entries(&format!("/proc/{pid}/fd"))
+}
+
+/// Threads of the process.
+///
+/// # Errors
+/// Fails if there is no such process.
+pub fn threads(pid: u32) -> Result<usize> {
+    count_entries(&format!("/proc/{pid}/task"))
+}
+
+fn count_entries(folder: &str) -> Result<usize> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {folder}"))?;
+    Ok(entries.count())
+}
+
 /// The sum of the lines of `/proc/PID/FILE` that start with one of these names; each line is in KiB.
 fn sum_of_lines(pid: u32, file: &str, names: &[&str]) -> Result<u64> {
     let path = format!("/proc/{pid}/{file}");
@@ -134,6 +155,7 @@ mod tests {
         assert_eq!(parent_pid(pid), Some(std::os::unix::process::parent_id()));
         assert!(start_time(pid).unwrap() > 0);
         assert!(resident_kib(pid).unwrap() >= private_kib(pid).unwrap());
+        assert!(descriptors(pid).unwrap() >= 3 && threads(pid).unwrap() >= 1);
         assert!(!cpu_seconds_by_thread(pid).unwrap().is_empty());
     }
 

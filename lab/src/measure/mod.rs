@@ -19,6 +19,7 @@ pub mod registry_outage;
 pub mod revoke;
 pub mod rotate;
 pub mod rtt;
+pub mod soak;
 pub mod token_guessing;
 
 use crate::Options;

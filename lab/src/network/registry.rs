@@ -7,6 +7,7 @@ use crate::{
     wait::wait_until,
 };
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use std::{
     fs,
     net::TcpStream,
@@ -121,6 +122,17 @@ impl Lab {
     pub fn stop_registry(&self) {
         if let Some(process) = self.registry_process().take() {
             process.stop(STOP_TIMEOUT);
+        }
+    }
+
+    /// Freezes the registry with SIGSTOP, or lets it go on with SIGCONT.
+    pub fn freeze_registry(&self, freeze: bool) {
+        if let Some(process) = self.registry_process().as_ref() {
+            process.send_signal(if freeze {
+                Signal::SIGSTOP
+            } else {
+                Signal::SIGCONT
+            });
         }
     }
 
