@@ -3,6 +3,7 @@
 //! Time, observations and random seeds are arguments (law 1 of `docs/ARCHITECTURE.md`). So the same inputs give
 //! the same orders on any machine, in the daemon and in a simulator alike. Only `std` is used.
 
+pub mod dial;
 pub mod gain;
 pub mod life;
 pub mod link_cost;
@@ -21,3 +22,4 @@ pub mod route_view;
 pub mod routes;
 pub mod units;
 pub mod usage;
+pub mod waits;

@@ -3,11 +3,11 @@
 //! Each node has one restart lock, for itself or for one neighbour. A node that restarts its processes holds its
 //! own lock and those of all its neighbours, so the routes that traffic moves to are not closed at the same time.
 
-use crate::{names::Prefix, orders::Order, units::Uptime};
+use crate::{names::Prefix, orders::Order, units::Uptime, waits::Wait};
 use std::time::Duration;
 
-/// A lock that is not released expires after this time: longer than the longest drain, a start and new dials.
-const HOLD_TIME: Duration = Duration::from_secs(60);
+/// A lock that is not released expires after this time.
+pub const HOLD_TIME: Duration = Wait::LockHeld.limit();
 /// Nobody acquires the lock for this long after a tunnel here has changed, since routes still move.
 const SETTLING_TIME: Duration = Duration::from_secs(2);
 
@@ -35,6 +35,16 @@ impl RestartLock {
     /// Releases the lock, if `node` still holds it.
     pub fn release(&mut self, node: Prefix) {
         self.holder = self.holder.filter(|(holder, _)| *holder != node);
+    }
+
+    /// Frees an expired lock, and returns the node that did not release it in time.
+    pub fn take_expired(&mut self, now: Uptime) -> Option<Prefix> {
+        let (holder, expires_at) = self.holder?;
+        if expires_at > now {
+            return None;
+        }
+        self.holder = None;
+        Some(holder)
     }
 
     /// Takes notice that a tunnel of this node is not simply up: it connects, drains or closes.
@@ -89,6 +99,18 @@ mod tests {
         check(&mut lock, 8, 103, true);
         check(&mut lock, 7, 162, false);
         check(&mut lock, 7, 163, true);
+    }
+
+    #[test]
+    fn a_lock_that_is_not_released_is_reported_once_it_has_expired() {
+        let mut lock = RestartLock::default();
+        check(&mut lock, 7, 100, true);
+        assert_eq!(lock.take_expired(Uptime::from_secs(159)), None);
+        assert_eq!(
+            lock.take_expired(Uptime::from_secs(160)),
+            Prefix::new(7, 16)
+        );
+        assert_eq!(lock.take_expired(Uptime::from_secs(160)), None);
     }
 
     #[test]

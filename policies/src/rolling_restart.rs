@@ -108,7 +108,7 @@ impl RollingRestart {
         rng: &mut Rng,
     ) {
         if granted {
-            self.locks.grant(neighbours);
+            self.locks.grant(neighbours, now);
         } else if self.locks.reject() {
             let (shortest, longest) = LOCK_RETRY_DELAY;
             self.paused_until = now + rng.span(shortest, longest);
@@ -131,6 +131,9 @@ impl RollingRestart {
         if let Some((transport, since)) = self.draining_server {
             self.continue_server_drain(transport, since, seen, &mut orders);
             return orders;
+        }
+        if self.locks.have_expired(seen.now) {
+            self.release_locks(&mut orders);
         }
         if let Some(has_settled) = self.locks.has_settled(seen.tunnels, seen.now) {
             if !has_settled {

@@ -3,7 +3,9 @@
 use crate::{
     names::{Prefix, Slot},
     observation::{Phase, TunnelReading},
+    restart_lock::HOLD_TIME,
     units::Uptime,
+    waits::Wait,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +13,7 @@ use std::{
 };
 
 /// A request without an answer after this time is lost: the actor that made it has been restarted.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Wait::LockRequested.limit();
 /// After a restart all tunnels must have been up for this long before the locks are released: routes follow them.
 const SETTLING_TIME: Duration = Duration::from_secs(3);
 
@@ -24,7 +26,12 @@ pub(super) enum Locks {
     /// They were requested at that moment.
     Requested(Uptime),
     /// This node holds its own and those of these neighbours.
-    Held(BTreeSet<Prefix>),
+    Held {
+        /// The neighbours whose locks are held.
+        neighbours: BTreeSet<Prefix>,
+        /// The moment at which the neighbours count the locks as expired.
+        expires_at: Uptime,
+    },
     /// A restart is done, and the locks are still held.
     Settling {
         /// The neighbours whose locks are held.
@@ -40,7 +47,15 @@ pub(super) enum Locks {
 
 impl Locks {
     pub(super) fn is_held(&self) -> bool {
-        matches!(self, Self::Held(_))
+        matches!(self, Self::Held { .. })
+    }
+
+    /// Returns whether held locks have expired, so that neighbours may grant them to others.
+    pub(super) fn have_expired(&self, now: Uptime) -> bool {
+        match self {
+            Self::Held { expires_at, .. } => *expires_at <= now,
+            Self::Free | Self::Requested(_) | Self::Settling { .. } => false,
+        }
     }
 
     /// Returns whether the locks are to be requested now; notes the request if so.
@@ -48,7 +63,7 @@ impl Locks {
         let can_request = match self {
             Self::Free => true,
             Self::Requested(at) => now.since(*at) >= ANSWER_TIMEOUT,
-            Self::Held(_) | Self::Settling { .. } => false,
+            Self::Held { .. } | Self::Settling { .. } => false,
         };
         if can_request {
             *self = Self::Requested(now);
@@ -56,11 +71,20 @@ impl Locks {
         can_request
     }
 
-    /// Takes the answer that all requested locks are granted.
-    pub(super) fn grant(&mut self, granted: BTreeSet<Prefix>) {
+    /// Takes the answer that all requested locks are granted. They expire [`HOLD_TIME`] after the request.
+    pub(super) fn grant(&mut self, granted: BTreeSet<Prefix>, now: Uptime) {
+        let requested_at = match self {
+            Self::Requested(at) => *at,
+            Self::Free | Self::Held { .. } | Self::Settling { .. } => now,
+        };
         match self {
-            Self::Free | Self::Requested(_) => *self = Self::Held(granted),
-            Self::Held(neighbours) | Self::Settling { neighbours, .. } => {
+            Self::Free | Self::Requested(_) => {
+                *self = Self::Held {
+                    neighbours: granted,
+                    expires_at: requested_at + HOLD_TIME,
+                };
+            }
+            Self::Held { neighbours, .. } | Self::Settling { neighbours, .. } => {
                 neighbours.extend(granted);
             }
         }
@@ -73,13 +97,13 @@ impl Locks {
                 *self = Self::Free;
                 true
             }
-            Self::Held(_) | Self::Settling { .. } => false,
+            Self::Held { .. } | Self::Settling { .. } => false,
         }
     }
 
     /// Keeps the locks after a restart that closes the tunnels of `peers`, until these are back.
     pub(super) fn settle(&mut self, peers: BTreeSet<Prefix>, deadline: Uptime) {
-        if let Self::Held(neighbours) | Self::Settling { neighbours, .. } = self {
+        if let Self::Held { neighbours, .. } | Self::Settling { neighbours, .. } = self {
             *self = Self::Settling {
                 neighbours: std::mem::take(neighbours),
                 peers,
@@ -120,7 +144,7 @@ impl Locks {
                 *self = Self::Requested(at);
                 None
             }
-            Self::Held(neighbours) | Self::Settling { neighbours, .. } => Some(neighbours),
+            Self::Held { neighbours, .. } | Self::Settling { neighbours, .. } => Some(neighbours),
         }
     }
 }

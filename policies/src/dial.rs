@@ -1,0 +1,323 @@
+//! Decides how a dial goes on: which endpoint follows a failed one, what an exit of OpenVPN means, and when the tunnel
+//! is closed.
+//!
+//! The life of the process itself is [`life`](crate::life). A dial is closed at once if its process does not run: then
+//! no exit follows that could be waited for.
+
+use crate::{life, orders::CloseReason};
+
+/// What closing a dial requires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseStep {
+    /// The process is stopping already.
+    AlreadyClosing,
+    /// The process has to be stopped; its exit closes the dial.
+    StopProcess,
+    /// No process runs: the dial is closed.
+    Closed(CloseReason),
+}
+
+/// What follows the exit of a dial's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterExit {
+    /// The dial is closed for this reason.
+    Closed {
+        /// The reason of the close.
+        reason: CloseReason,
+        /// Whether this counts as a failed dial of the peer.
+        failed: bool,
+    },
+    /// The process is started again after the back-off, with the next endpoint.
+    NextEndpoint,
+    /// The process was killed and is started again after the back-off, with the same endpoint.
+    SameEndpoint,
+}
+
+/// How far a dial is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialProgress {
+    /// Endpoints that are still to be tried.
+    endpoints_left: usize,
+    was_up: bool,
+    /// The reason of the close, once it is known.
+    closing: Option<CloseReason>,
+    /// Whether the process was told to stop. OpenVPN may announce its exit and then hang, so a reason alone is not enough.
+    is_stopping: bool,
+}
+
+impl DialProgress {
+    /// Starts a dial with one endpoint, after which so many others can be tried.
+    pub fn new(endpoints_left: usize) -> Self {
+        Self {
+            endpoints_left,
+            was_up: false,
+            closing: None,
+            is_stopping: false,
+        }
+    }
+
+    /// Returns whether the tunnel was ever up.
+    pub fn was_up(&self) -> bool {
+        self.was_up
+    }
+
+    /// Returns whether the reason of the close is known.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Records that frames pass.
+    pub fn on_connected(&mut self) {
+        self.was_up = true;
+    }
+
+    /// Records why OpenVPN is about to exit; an earlier reason stays.
+    pub fn on_exit_reason(&mut self, reason: CloseReason) {
+        self.closing.get_or_insert(reason);
+    }
+
+    /// Closes the dial, whose process is in this state.
+    pub fn close(&mut self, reason: CloseReason, process: life::State) -> CloseStep {
+        let reason = *self.closing.get_or_insert(reason);
+        match process {
+            life::State::Down { .. } => CloseStep::Closed(reason),
+            life::State::Starting { .. }
+            | life::State::Up { .. }
+            | life::State::Stopping { .. } => {
+                if std::mem::replace(&mut self.is_stopping, true) {
+                    CloseStep::AlreadyClosing
+                } else {
+                    CloseStep::StopProcess
+                }
+            }
+        }
+    }
+
+    /// Decides what follows after the process has exited with this code; a negative code is a signal.
+    pub fn on_exit(&mut self, code: i32) -> AfterExit {
+        if let Some(reason) = self.closing {
+            // A peer that rejects us before the tunnel is up is a failed dial.
+            let failed = !self.was_up && reason == CloseReason::PeerClosed;
+            return AfterExit::Closed { reason, failed };
+        }
+        if self.was_up && code < 0 {
+            return AfterExit::SameEndpoint;
+        }
+        if self.was_up {
+            let reason = CloseReason::PeerDead;
+            return AfterExit::Closed {
+                reason,
+                failed: false,
+            };
+        }
+        self.on_failed_attempt()
+    }
+
+    /// Decides what follows if the process could not be started, or did not connect.
+    fn on_failed_attempt(&mut self) -> AfterExit {
+        match self.endpoints_left.checked_sub(1) {
+            Some(left) => {
+                self.endpoints_left = left;
+                AfterExit::NextEndpoint
+            }
+            None => AfterExit::Closed {
+                reason: CloseReason::DialFailed,
+                failed: true,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        life::{Event, Life, Limits, Order, State},
+        rng::Rng,
+        units::Uptime,
+        waits::Wait,
+    };
+    use std::time::Duration;
+
+    const UP: State = State::Up {
+        since: Uptime(Duration::ZERO),
+    };
+    const DOWN: State = State::Down {
+        until: Uptime(Duration::ZERO),
+    };
+
+    fn closed(reason: CloseReason, failed: bool) -> AfterExit {
+        AfterExit::Closed { reason, failed }
+    }
+
+    #[test]
+    fn a_failed_attempt_leads_to_the_next_endpoint_and_the_last_one_fails_the_dial() {
+        let mut dial = DialProgress::new(1);
+        assert_eq!(dial.on_exit(1), AfterExit::NextEndpoint);
+        assert_eq!(dial.on_exit(1), closed(CloseReason::DialFailed, true));
+    }
+
+    #[test]
+    fn a_process_that_was_killed_while_up_is_started_again_and_one_that_exits_closes_the_tunnel() {
+        let mut dial = DialProgress::new(1);
+        dial.on_connected();
+        assert_eq!(dial.on_exit(-9), AfterExit::SameEndpoint);
+        assert_eq!(dial.on_exit(0), closed(CloseReason::PeerDead, false));
+    }
+
+    #[test]
+    fn a_rejection_counts_as_a_failed_dial_only_before_the_tunnel_is_up() {
+        let mut dial = DialProgress::new(1);
+        dial.on_exit_reason(CloseReason::PeerClosed);
+        assert_eq!(dial.on_exit(0), closed(CloseReason::PeerClosed, true));
+        dial.on_connected();
+        assert_eq!(dial.on_exit(0), closed(CloseReason::PeerClosed, false));
+    }
+
+    #[test]
+    fn a_dial_whose_process_does_not_run_is_closed_at_once() {
+        let mut dial = DialProgress::new(1);
+        let reason = CloseReason::Duplicate;
+        assert_eq!(dial.close(reason, DOWN), CloseStep::Closed(reason));
+    }
+
+    #[test]
+    fn a_running_process_is_stopped_once_and_the_first_reason_stays() {
+        let mut dial = DialProgress::new(1);
+        let (first, second) = (CloseReason::Unused, CloseReason::PeerDead);
+        assert_eq!(dial.close(first, UP), CloseStep::StopProcess);
+        assert_eq!(dial.close(second, UP), CloseStep::AlreadyClosing);
+        assert_eq!(dial.close(second, DOWN), CloseStep::Closed(first));
+    }
+
+    #[test]
+    fn an_announced_exit_that_does_not_come_is_enforced_by_an_order_to_close() {
+        let mut dial = DialProgress::new(1);
+        dial.on_exit_reason(CloseReason::PeerClosed);
+        assert_eq!(
+            dial.close(CloseReason::PeerDead, UP),
+            CloseStep::StopProcess
+        );
+        assert_eq!(dial.on_exit(0), closed(CloseReason::PeerClosed, true));
+    }
+
+    /// A dial with its process, as the actor of tunnels drives them.
+    struct Machine {
+        dial: DialProgress,
+        life: Life,
+        /// Whether the simulated process exists, and when a signal will have ended it.
+        running: bool,
+        exits_at: Option<Uptime>,
+        now: Uptime,
+        closed: bool,
+    }
+
+    impl Machine {
+        fn new(rng: &mut Rng) -> Self {
+            let limits = Limits {
+                start: Duration::from_secs(10),
+                ..Limits::default()
+            };
+            let mut machine = Self {
+                dial: DialProgress::new(usize::try_from(rng.below(4)).unwrap()),
+                life: Life::new(limits, rng.bits()),
+                running: false,
+                exits_at: None,
+                now: Uptime::from_secs(1_000),
+                closed: false,
+            };
+            machine.pass(Event::Wanted, rng);
+            machine
+        }
+
+        /// Passes an event to the process's life and carries the order out; every tenth start fails.
+        fn pass(&mut self, event: Event, rng: &mut Rng) {
+            match self.life.on(event, self.now) {
+                Some(Order::Spawn) if rng.below(10) == 0 => {
+                    let _ = self.life.on(Event::Exited, self.now);
+                }
+                Some(Order::Spawn) => self.running = true,
+                // Every fourth process ignores SIGTERM.
+                Some(Order::Stop) if rng.below(4) > 0 => self.exits_at = Some(self.now),
+                Some(Order::Kill) => self.exits_at = Some(self.now),
+                Some(Order::Stop) | None => {}
+            }
+        }
+
+        fn close(&mut self, reason: CloseReason, rng: &mut Rng) {
+            match self.dial.close(reason, self.life.state()) {
+                CloseStep::StopProcess => self.pass(Event::Unwanted, rng),
+                CloseStep::Closed(_) => self.closed = true,
+                CloseStep::AlreadyClosing => {}
+            }
+        }
+
+        fn exit(&mut self, code: i32) {
+            if std::mem::take(&mut self.running) {
+                self.exits_at = None;
+                let _ = self.life.on(Event::Exited, self.now);
+                self.closed = matches!(self.dial.on_exit(code), AfterExit::Closed { .. });
+            }
+        }
+
+        fn step(&mut self, rng: &mut Rng) {
+            self.now = self.now + Duration::from_millis(250);
+            match rng.below(30) {
+                0 => self.close(CloseReason::Unused, rng),
+                1 => self.close(CloseReason::PeerDead, rng),
+                2 => self.exit(1),
+                3 => self.exit(-9),
+                4 if self.running => self.dial.on_exit_reason(CloseReason::PeerClosed),
+                5 | 6 if self.running => {
+                    self.pass(Event::Ready, rng);
+                    self.dial.on_connected();
+                }
+                7 => self.now = self.now + rng.span(Duration::ZERO, Duration::from_secs(20)),
+                _ => {}
+            }
+            if self.exits_at.is_some_and(|at| at < self.now) {
+                self.exit(0);
+            }
+            if !self.closed {
+                self.pass(Event::Tick, rng);
+            }
+        }
+    }
+
+    #[test]
+    fn every_order_to_close_ends_within_the_limit_in_random_sequences() {
+        let seed = 0x7761_7272_656e;
+        let (mut rng, mut longest) = (Rng::new(seed), Duration::ZERO);
+        for sequence in 0..100_000 {
+            let mut machine = Machine::new(&mut rng);
+            for _ in 0..rng.below(60) {
+                machine.step(&mut rng);
+                if machine.closed {
+                    break;
+                }
+            }
+            if !machine.closed {
+                machine.close(CloseReason::Unused, &mut rng);
+            }
+            // From this order on nothing but time passes.
+            let ordered_at = machine.now;
+            while !machine.closed {
+                machine.now = machine.now + Duration::from_millis(250);
+                if machine.exits_at.is_some_and(|at| at < machine.now) {
+                    machine.exit(0);
+                }
+                if !machine.closed {
+                    machine.pass(Event::Tick, &mut rng);
+                }
+                let waited = machine.now.since(ordered_at);
+                assert!(
+                    waited <= Wait::Closing.limit(),
+                    "seed {seed:#x}, sequence {sequence}: not closed after {waited:?}"
+                );
+                longest = longest.max(waited);
+            }
+        }
+        // A process that ignores SIGTERM is killed 2 s later.
+        assert!(longest >= Limits::default().stop, "{longest:?}");
+    }
+}
