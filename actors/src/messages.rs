@@ -13,6 +13,7 @@ use policies::{
     observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, ProbeReading},
     orders::{CloseReason, Decision, Order},
     units::Uptime,
+    waits::Wait,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -341,6 +342,14 @@ pub struct CredentialsChanged {
     pub force_after: Duration,
     /// The certificate's notAfter, in seconds since 1970; `None` if it cannot be read.
     pub not_after_s: Option<u64>,
+}
+
+/// Something waited for longer than its limit, and was ended.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct WaitOverdue {
+    /// The phase that lasted too long.
+    pub wait: Wait,
 }
 
 /// A guardian restarted an actor.

@@ -48,6 +48,11 @@ impl SharedRestartLock {
         self.lock().holder(self.clock.now())
     }
 
+    /// Frees an expired lock, and returns the node that did not release it in time.
+    pub fn take_expired(&self) -> Option<Prefix> {
+        self.lock().take_expired(self.clock.now())
+    }
+
     fn lock(&self) -> MutexGuard<'_, RestartLock> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }

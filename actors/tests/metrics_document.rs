@@ -107,6 +107,7 @@ async fn the_document_lists_every_value_that_a_label_can_take() {
         "state",
         "direction",
         "transport",
+        "phase",
     ] {
         let values = all.iter().filter_map(|sample| sample.get(label));
         let values = values.filter(|value| !value.is_empty()).cloned();

@@ -93,9 +93,10 @@ impl DialProgress {
         }
     }
 
-    /// Decides what follows after the process has exited with this code; a negative code is a signal.
-    pub fn on_exit(&mut self, code: i32) -> AfterExit {
-        if let Some(reason) = self.closing {
+    /// Decides what follows after the process has exited with this code; a negative code is a signal. `draining_for` is
+    /// the reason of the tunnel's drain, if it drains: it is not started again then, but closed as planned.
+    pub fn on_exit(&mut self, code: i32, draining_for: Option<CloseReason>) -> AfterExit {
+        if let Some(reason) = self.closing.or(draining_for) {
             // A peer that rejects us before the tunnel is up is a failed dial.
             let failed = !self.was_up && reason == CloseReason::PeerClosed;
             return AfterExit::Closed { reason, failed };
@@ -153,25 +154,36 @@ mod tests {
     #[test]
     fn a_failed_attempt_leads_to_the_next_endpoint_and_the_last_one_fails_the_dial() {
         let mut dial = DialProgress::new(1);
-        assert_eq!(dial.on_exit(1), AfterExit::NextEndpoint);
-        assert_eq!(dial.on_exit(1), closed(CloseReason::DialFailed, true));
+        assert_eq!(dial.on_exit(1, None), AfterExit::NextEndpoint);
+        assert_eq!(dial.on_exit(1, None), closed(CloseReason::DialFailed, true));
     }
 
     #[test]
     fn a_process_that_was_killed_while_up_is_started_again_and_one_that_exits_closes_the_tunnel() {
         let mut dial = DialProgress::new(1);
         dial.on_connected();
-        assert_eq!(dial.on_exit(-9), AfterExit::SameEndpoint);
-        assert_eq!(dial.on_exit(0), closed(CloseReason::PeerDead, false));
+        assert_eq!(dial.on_exit(-9, None), AfterExit::SameEndpoint);
+        assert_eq!(dial.on_exit(0, None), closed(CloseReason::PeerDead, false));
+    }
+
+    #[test]
+    fn a_draining_tunnel_whose_process_dies_is_closed_as_planned() {
+        let mut dial = DialProgress::new(1);
+        dial.on_connected();
+        let reason = CloseReason::Shutdown;
+        assert_eq!(dial.on_exit(-9, Some(reason)), closed(reason, false));
     }
 
     #[test]
     fn a_rejection_counts_as_a_failed_dial_only_before_the_tunnel_is_up() {
         let mut dial = DialProgress::new(1);
         dial.on_exit_reason(CloseReason::PeerClosed);
-        assert_eq!(dial.on_exit(0), closed(CloseReason::PeerClosed, true));
+        assert_eq!(dial.on_exit(0, None), closed(CloseReason::PeerClosed, true));
         dial.on_connected();
-        assert_eq!(dial.on_exit(0), closed(CloseReason::PeerClosed, false));
+        assert_eq!(
+            dial.on_exit(0, None),
+            closed(CloseReason::PeerClosed, false)
+        );
     }
 
     #[test]
@@ -198,7 +210,7 @@ mod tests {
             dial.close(CloseReason::PeerDead, UP),
             CloseStep::StopProcess
         );
-        assert_eq!(dial.on_exit(0), closed(CloseReason::PeerClosed, true));
+        assert_eq!(dial.on_exit(0, None), closed(CloseReason::PeerClosed, true));
     }
 
     /// A dial with its process, as the actor of tunnels drives them.
@@ -256,7 +268,7 @@ mod tests {
             if std::mem::take(&mut self.running) {
                 self.exits_at = None;
                 let _ = self.life.on(Event::Exited, self.now);
-                self.closed = matches!(self.dial.on_exit(code), AfterExit::Closed { .. });
+                self.closed = matches!(self.dial.on_exit(code, None), AfterExit::Closed { .. });
             }
         }
 

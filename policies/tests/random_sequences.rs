@@ -246,24 +246,38 @@ fn carry_out(orders: Vec<RevocationOrder>, tunnels: &mut Tunnels) {
 /// if it had just begun a step.
 const MAX_LOCKED: Duration = Duration::from_secs(60 + 20 + 20 + 15);
 
-#[test]
-fn a_rolling_restart_gives_its_locks_back_within_the_limit() {
-    let mut rng = Rng::new(SEED);
-    for sequence in 0..SEQUENCES / 10 {
-        let mut restart = RollingRestart::default();
-        let mut now = Uptime::from_secs(1_000);
-        let mut tunnels = Tunnels::default();
-        let mut dials: BTreeMap<Slot, Uptime> = BTreeMap::new();
-        let started_at = Uptime::from_secs(1);
+/// Node 1 with old files, a rolling restart, and neighbours that answer late, never, or with a rejection.
+struct Restarting {
+    restart: RollingRestart,
+    tunnels: Tunnels,
+    dials: BTreeMap<Slot, Uptime>,
+    server_started_at: Uptime,
+    /// An answer of the neighbours that is on its way: when it comes, and whether they grant their locks.
+    pending: Option<(Uptime, bool, BTreeSet<Prefix>)>,
+    locked_since: Option<Uptime>,
+    now: Uptime,
+}
+
+impl Restarting {
+    fn new(rng: &mut Rng) -> Self {
+        let (now, started_at) = (Uptime::from_secs(1_000), Uptime::from_secs(1));
+        let mut node = Self {
+            restart: RollingRestart::default(),
+            tunnels: Tunnels::default(),
+            dials: BTreeMap::new(),
+            server_started_at: started_at,
+            pending: None,
+            locked_since: None,
+            now,
+        };
         for number in 0..rng.below(3) {
             let slot = Slot::Dialling(u16::try_from(number).unwrap());
-            tunnels.open(slot, 2 + number, Phase::Up, now);
-            dials.insert(slot, started_at);
+            node.tunnels.open(slot, 2 + number, Phase::Up, now);
+            node.dials.insert(slot, started_at);
         }
         let accepting = Slot::Accepting(Transport::Udp, 2);
-        tunnels.open(accepting, 7, Phase::Up, now);
-        let mut server_started_at = started_at;
-        restart.on_files_changed(&FilesChanged {
+        node.tunnels.open(accepting, 7, Phase::Up, now);
+        node.restart.on_files_changed(&FilesChanged {
             at: now,
             network_version: 2,
             servers: true,
@@ -271,80 +285,92 @@ fn a_rolling_restart_gives_its_locks_back_within_the_limit() {
             start_after: Duration::ZERO,
             force_after: Duration::from_secs(600),
         });
-        let mut locked_since = None;
-        // An answer that comes later, or never.
-        let mut pending: Option<(Uptime, bool, BTreeSet<Prefix>)> = None;
-        for _ in 0..400 {
-            now = now + TICK + rng.span(Duration::ZERO, Duration::from_secs(1));
-            match rng.below(12) {
-                0 => tunnels.close_some(&mut rng),
-                1 => {
-                    let slot = any_slot(&mut rng);
-                    tunnels.open(slot, 2 + rng.below(6), Phase::Up, now);
-                    if matches!(slot, Slot::Dialling(_)) {
-                        dials.insert(slot, now);
-                    }
-                }
-                _ => {}
-            }
-            dials.retain(|slot, _| tunnels.0.contains_key(slot));
-            if let Some((at, granted, neighbours)) = pending.take() {
-                if at <= now {
-                    restart.on_lock_answer(granted, neighbours, now, &mut rng);
-                    if granted {
-                        locked_since.get_or_insert(now);
-                    }
-                } else {
-                    pending = Some((at, granted, neighbours));
+        node
+    }
+
+    /// Tunnels come and go, and the neighbours' answer arrives.
+    fn disturb(&mut self, rng: &mut Rng) {
+        match rng.below(12) {
+            0 => self.tunnels.close_some(rng),
+            1 => {
+                let slot = any_slot(rng);
+                self.tunnels
+                    .open(slot, 2 + rng.below(6), Phase::Up, self.now);
+                if matches!(slot, Slot::Dialling(_)) {
+                    self.dials.insert(slot, self.now);
                 }
             }
-            let slots: BTreeSet<_> = tunnels
-                .0
-                .keys()
-                .copied()
+            _ => {}
+        }
+        self.dials
+            .retain(|slot, _| self.tunnels.0.contains_key(slot));
+        if let Some((_, granted, neighbours)) = self.pending.take_if(|(at, ..)| *at <= self.now) {
+            self.restart
+                .on_lock_answer(granted, neighbours, self.now, rng);
+            if granted {
+                self.locked_since.get_or_insert(self.now);
+            }
+        }
+    }
+
+    fn step(&mut self, rng: &mut Rng) {
+        let slots = self.tunnels.0.keys().copied();
+        let server = ServerReading {
+            started_at: self.server_started_at,
+            slots: slots
                 .filter(|slot| matches!(slot, Slot::Accepting(..)))
-                .collect();
-            let server = ServerReading {
-                started_at: server_started_at,
-                slots,
-            };
-            let drained = tunnels
-                .0
-                .keys()
-                .map(|slot| (*slot, rng.below(2) == 0))
-                .collect();
-            let servers = [(Transport::Udp, server)].into();
-            let orders = restart.step(&RestartObservation {
-                now,
-                me: node(1),
-                tunnels: &tunnels.0,
-                dials: &dials,
-                servers: &servers,
-                routes: Some(&[]),
-                drained: &drained,
-                lock_holder: None,
-            });
-            for order in orders {
-                match order {
-                    RestartOrder::AcquireLocks { neighbours } => {
-                        let at = now + rng.span(Duration::ZERO, Duration::from_secs(5));
-                        pending = (rng.below(4) > 0).then(|| (at, rng.below(3) > 0, neighbours));
-                    }
-                    RestartOrder::ReleaseLocks { .. } => locked_since = None,
-                    RestartOrder::Tunnel(decision) => tunnels.obey(&decision.order),
-                    RestartOrder::RestartServer { closings, .. } => {
-                        server_started_at = now;
-                        for closing in closings {
-                            tunnels.obey(&closing.order);
-                        }
-                    }
-                    RestartOrder::StopAccepting { .. }
-                    | RestartOrder::ResumeAccepting { .. }
-                    | RestartOrder::ReportPostponed { .. }
-                    | RestartOrder::ReportApplied { .. } => {}
+                .collect(),
+        };
+        let slots = self.tunnels.0.keys();
+        let drained = slots.map(|slot| (*slot, rng.below(2) == 0)).collect();
+        let orders = self.restart.step(&RestartObservation {
+            now: self.now,
+            me: node(1),
+            tunnels: &self.tunnels.0,
+            dials: &self.dials,
+            servers: &[(Transport::Udp, server)].into(),
+            routes: Some(&[]),
+            drained: &drained,
+            lock_holder: None,
+        });
+        for order in orders {
+            self.obey(order, rng);
+        }
+    }
+
+    fn obey(&mut self, order: RestartOrder, rng: &mut Rng) {
+        match order {
+            RestartOrder::AcquireLocks { neighbours } => {
+                let at = self.now + rng.span(Duration::ZERO, Duration::from_secs(5));
+                self.pending = (rng.below(4) > 0).then(|| (at, rng.below(3) > 0, neighbours));
+            }
+            RestartOrder::ReleaseLocks { .. } => self.locked_since = None,
+            RestartOrder::Tunnel(decision) => self.tunnels.obey(&decision.order),
+            RestartOrder::RestartServer { closings, .. } => {
+                self.server_started_at = self.now;
+                for closing in closings {
+                    self.tunnels.obey(&closing.order);
                 }
             }
-            let locked = locked_since.map_or(Duration::ZERO, |since| now.since(since));
+            RestartOrder::StopAccepting { .. }
+            | RestartOrder::ResumeAccepting { .. }
+            | RestartOrder::ReportPostponed { .. }
+            | RestartOrder::ReportApplied { .. } => {}
+        }
+    }
+}
+
+#[test]
+fn a_rolling_restart_gives_its_locks_back_within_the_limit() {
+    let mut rng = Rng::new(SEED);
+    for sequence in 0..SEQUENCES / 10 {
+        let mut node = Restarting::new(&mut rng);
+        for _ in 0..400 {
+            node.now = node.now + TICK + rng.span(Duration::ZERO, Duration::from_secs(1));
+            node.disturb(&mut rng);
+            node.step(&mut rng);
+            let locked = node.locked_since;
+            let locked = locked.map_or(Duration::ZERO, |since| node.now.since(since));
             assert!(
                 locked <= MAX_LOCKED,
                 "seed {SEED:#x}, sequence {sequence}: locks held for {locked:?}"

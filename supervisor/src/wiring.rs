@@ -169,6 +169,7 @@ impl<'a> Wiring<'a> {
                 came_up: to(&self.telemetry),
                 closed: to(&self.telemetry),
                 decided: to(&self.telemetry),
+                overdue: to(&self.telemetry),
             },
             events: ChildEvents::default(),
             peers: self.environment.peers.clone(),

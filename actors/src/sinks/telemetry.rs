@@ -16,7 +16,7 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, LeasesRead,
     LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead,
-    TunnelCameUp, TunnelClosed, TunnelOpened, dropped_readings,
+    TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue, dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
@@ -117,4 +117,5 @@ handlers! {
     DocumentsChanged: |snapshot, fact| snapshot.documents = fact.documents;
     CredentialsChanged: |snapshot, fact| snapshot.certificate_not_after = fact.not_after_s;
     ActorRestarted: |snapshot, fact| snapshot.on_actor_restarted(&fact);
+    WaitOverdue: |snapshot, fact| snapshot.on_wait_overdue(fact);
 }

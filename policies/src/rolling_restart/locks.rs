@@ -50,6 +50,11 @@ impl Locks {
         matches!(self, Self::Held { .. })
     }
 
+    /// Returns whether a request has got no answer yet.
+    pub(super) fn is_requested(&self) -> bool {
+        matches!(self, Self::Requested(_))
+    }
+
     /// Returns whether held locks have expired, so that neighbours may grant them to others.
     pub(super) fn have_expired(&self, now: Uptime) -> bool {
         match self {

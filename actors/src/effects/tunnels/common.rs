@@ -3,7 +3,7 @@
 use super::command_line::OpenvpnFiles;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
-    messages::{Decided, TunnelCameUp, TunnelClosed, TunnelOpened},
+    messages::{Decided, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue},
     store::{DialHistory, TunnelTable},
 };
 use actix::Recipient;
@@ -58,6 +58,8 @@ pub struct Facts {
     pub closed: Recipient<TunnelClosed>,
     /// The receiver of `Decided`, about orders of rolling restarts and revocations.
     pub decided: Recipient<Decided>,
+    /// Receives `WaitOverdue`.
+    pub overdue: Recipient<WaitOverdue>,
 }
 
 /// What servers and dials share.

@@ -12,6 +12,7 @@ pub(super) struct Processes {
     pub(super) dials: BTreeMap<Slot, Dial>,
     pub(super) revocation: Revocation,
     pub(super) rolling_restart: RollingRestart,
+    pub(super) overdue: OverdueTunnels,
     /// Whether the shutdown has stopped all processes, so that a restarted actor starts none.
     pub(super) are_stopped: bool,
 }

@@ -5,6 +5,7 @@
 use super::{Common, client_args, command_line::Attempt};
 use os::process::{ChildEvent, Happened, Supervised};
 use policies::{
+    dial::{AfterExit, CloseStep, DialProgress},
     life::{Event, Limits, State},
     names::{Endpoint, Prefix, Slot},
     observation::Phase,
@@ -30,9 +31,7 @@ pub(super) struct Dial {
     started_at: Uptime,
     process: Supervised,
     decoder: Decoder,
-    was_up: bool,
-    /// The reason why the tunnel closes, once it is known.
-    close_reason: Option<CloseReason>,
+    progress: DialProgress,
 }
 
 impl Dial {
@@ -68,22 +67,25 @@ impl Dial {
             started_at: common.now(),
             process: Supervised::new(program, limits, seed),
             decoder: Decoder::default(),
-            was_up: false,
-            close_reason: None,
+            progress: DialProgress::new(untried.len()),
         };
         dial.process
             .handle(Event::Wanted, common.now(), &common.events);
         Some(dial)
     }
 
-    /// Stops the process for `reason`. The tunnel is closed once
-    /// [`handle_child_event`](Self::handle_child_event) returns the reason.
-    pub(super) fn close(&mut self, common: &Common, reason: CloseReason) {
-        if self.close_reason.is_none() {
-            self.close_reason = Some(reason);
-            common.set_phase(self.slot, Phase::Closing);
-            self.process
-                .handle(Event::Unwanted, common.now(), &common.events);
+    /// Closes the tunnel for `reason`. Returns the reason of the close if it is closed at once; otherwise
+    /// [`handle_child_event`](Self::handle_child_event) returns it once the process has exited.
+    pub(super) fn close(&mut self, common: &Common, reason: CloseReason) -> Option<CloseReason> {
+        match self.progress.close(reason, self.process.state()) {
+            CloseStep::AlreadyClosing => None,
+            CloseStep::Closed(reason) => Some(reason),
+            CloseStep::StopProcess => {
+                common.set_phase(self.slot, Phase::Closing);
+                self.process
+                    .handle(Event::Unwanted, common.now(), &common.events);
+                None
+            }
         }
     }
 
@@ -124,7 +126,9 @@ impl Dial {
                 .process
                 .send_command(management::HOLD_RELEASE.to_owned()),
             management::Event::State(state) => match state.name {
-                StateName::Connected if !self.was_up || !self.is_up() => self.on_connected(common),
+                StateName::Connected if !self.progress.was_up() || !self.is_up() => {
+                    self.on_connected(common)
+                }
                 StateName::Exiting | StateName::Reconnecting => {
                     self.set_close_reason(&state.detail);
                 }
@@ -147,7 +151,7 @@ impl Dial {
             }
             // Only this event proves that the server rejected the client, for the same reason.
             management::Event::AuthFailed => {
-                self.close_reason.get_or_insert(CloseReason::PeerClosed);
+                self.progress.on_exit_reason(CloseReason::PeerClosed);
             }
             management::Event::ClientConnect { .. }
             | management::Event::ClientReauth { .. }
@@ -173,7 +177,7 @@ impl Dial {
     fn on_connected(&mut self, common: &Common) {
         self.process
             .handle(Event::Ready, common.now(), &common.events);
-        self.was_up = true;
+        self.progress.on_connected();
         let history = common.dial_history(self.peer);
         common.table.borrow_mut().dials.insert(
             self.peer,
@@ -188,47 +192,55 @@ impl Dial {
 
     /// Derives the reason of the close from the detail that OpenVPN gives before it exits.
     fn set_close_reason(&mut self, detail: &str) {
-        if self.close_reason.is_some() {
-            return;
-        }
-        self.close_reason = match detail {
+        match detail {
             "server-pushed-halt"
             | "server-pushed-connection-reset"
             | "auth-failure"
-            | "remote-exit" => Some(CloseReason::PeerClosed),
-            "ping-exit" | "ping-restart" => Some(CloseReason::PeerDead),
-            _ => None,
-        };
+            | "remote-exit" => self.progress.on_exit_reason(CloseReason::PeerClosed),
+            "ping-exit" | "ping-restart" => self.progress.on_exit_reason(CloseReason::PeerDead),
+            _ => {}
+        }
     }
 
     fn on_exit(&mut self, common: &Common, code: i32) -> Option<CloseReason> {
-        // Either this node stopped the process, or OpenVPN gave a reason before it exited.
-        if let Some(reason) = self.close_reason {
-            if !self.was_up && reason == CloseReason::PeerClosed {
-                self.record_failure(common);
+        let draining_for = common
+            .table
+            .borrow()
+            .tunnels
+            .get(&self.slot)
+            .and_then(|tunnel| tunnel.phase.drain_reason());
+        if !self.progress.was_up() && !self.progress.is_closing() {
+            self.log_failed_attempt();
+        }
+        match self.progress.on_exit(code, draining_for) {
+            AfterExit::Closed { reason, failed } => {
+                if failed {
+                    self.record_failure(common);
+                }
+                return Some(reason);
             }
-            return Some(reason);
+            AfterExit::SameEndpoint => {
+                // The next tick after the back-off starts the process, which reads its files then.
+                self.started_at = common.now();
+                common.set_phase(self.slot, Phase::Connecting);
+                tracing::warn!(slot = %self.slot, peer = %self.peer, code, "OpenVPN was killed by a signal; it is started again");
+            }
+            AfterExit::NextEndpoint => self.try_next_endpoint(common),
         }
-        if self.was_up && code < 0 {
-            // A signal killed the process: it crashed. The next tick after the back-off starts it again.
-            common.set_phase(self.slot, Phase::Connecting);
-            tracing::warn!(slot = %self.slot, peer = %self.peer, code, "OpenVPN was killed by a signal; it is started again");
-            return None;
-        }
-        if self.was_up {
-            return Some(CloseReason::PeerDead);
-        }
-        if let Some(problem) = self
-            .process
-            .tail()
-            .rev()
-            .find_map(management::reason_of_log)
-        {
+        None
+    }
+
+    fn log_failed_attempt(&self) {
+        let mut lines = self.process.tail().rev();
+        if let Some(problem) = lines.find_map(management::reason_of_log) {
             tracing::info!(slot = %self.slot, peer = %self.peer, endpoint = %self.endpoint, ?problem, "dial failed");
         }
+    }
+
+    /// Sets the arguments of the next attempt; the next tick after the back-off starts the process.
+    fn try_next_endpoint(&mut self, common: &Common) {
         if self.untried.is_empty() {
-            self.record_failure(common);
-            return Some(CloseReason::DialFailed);
+            return;
         }
         let attempt = self.untried.remove(0);
         (self.endpoint, self.started_at) = (attempt.endpoint, common.now());
@@ -243,11 +255,10 @@ impl Dial {
         if let Some(tunnel) = common.table.borrow_mut().tunnels.get_mut(&self.slot) {
             tunnel.endpoint = Some(self.endpoint);
         }
-        // The next tick after the back-off starts the process.
-        None
     }
 
-    fn record_failure(&self, common: &Common) {
+    /// Records that this dial of the peer failed, so that it is repeated after a growing delay only.
+    pub(super) fn record_failure(&self, common: &Common) {
         let history = common.dial_history(self.peer);
         let failures = history.failures.saturating_add(1);
         common.table.borrow_mut().dials.insert(

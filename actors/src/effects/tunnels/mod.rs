@@ -25,7 +25,7 @@ use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{
         ChildMailbox, ChildReported, CredentialsChanged, Decided, DocumentsChanged, DrainsRead,
-        Ordered, RoutesRead, log_decision,
+        Ordered, RoutesRead, WaitOverdue, log_decision,
     },
     restart_lock::SharedRestartLock,
     store::AppliedVersions,
@@ -44,6 +44,7 @@ use policies::{
     revocation::Revocation,
     rng::Rng,
     rolling_restart::RollingRestart,
+    waits::{OverdueTunnel, OverdueTunnels, Wait},
 };
 use server::Server;
 use std::{
@@ -159,6 +160,7 @@ impl Tunnels {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.close_overdue();
         self.step_revocation();
         self.note_tunnel_changes();
         self.step_rolling_restart(ctx);
@@ -280,7 +282,9 @@ impl Tunnels {
                         // babeld drops its routes at once when the link goes down; OpenVPN takes a second to exit.
                         self.common.links.order(LinkOrder::Down(slot));
                     }
-                    dial.close(&self.common, reason);
+                    if let Some(reason) = dial.close(&self.common, reason) {
+                        self.remove_dial(&mut processes, slot, reason);
+                    }
                 }
             }
             Slot::Accepting(transport, _) => {
@@ -311,15 +315,59 @@ impl Tunnels {
             })
             .collect();
         for (slot, reason) in closed {
-            if processes.dials.remove(&slot).is_some() {
-                common
-                    .table
-                    .borrow_mut()
-                    .cooldown_until
-                    .insert(slot, common.now() + DIALLING_COOLDOWN);
-            }
-            common.report_closed(slot, reason);
+            self.remove_dial(&mut processes, slot, reason);
         }
+    }
+
+    /// Removes a closed dial, and lets its slot cool down.
+    fn remove_dial(&self, processes: &mut Processes, slot: Slot, reason: CloseReason) {
+        if processes.dials.remove(&slot).is_some() {
+            self.common
+                .table
+                .borrow_mut()
+                .cooldown_until
+                .insert(slot, self.common.now() + DIALLING_COOLDOWN);
+        }
+        self.common.report_closed(slot, reason);
+    }
+
+    /// Closes tunnels whose phase has lasted for longer than its limit, and reports waits that have ended that way.
+    fn close_overdue(&mut self) {
+        let now = self.common.now();
+        if let Some(holder) = self.restart_lock.take_expired() {
+            tracing::warn!(%holder, "restart lock expired: its holder has not released it; it is free again");
+            self.report_overdue(Wait::LockHeld);
+        }
+        let overdue = {
+            let mut processes = self.connections.0.borrow_mut();
+            if processes.rolling_restart.take_lost_request() {
+                tracing::warn!("request for restart locks not answered; it is repeated");
+                self.report_overdue(Wait::LockRequested);
+            }
+            let tunnels = &self.common.table.borrow().tunnels;
+            processes.overdue.take(tunnels, now)
+        };
+        for OverdueTunnel {
+            wait,
+            waited,
+            close,
+        } in overdue
+        {
+            let slot = close.slot();
+            tracing::warn!(%slot, phase = wait.label(), waited_s = waited.as_secs(), "tunnel has not left this phase in time; closing it");
+            self.report_overdue(wait);
+            if wait == Wait::Connecting {
+                let processes = self.connections.0.borrow();
+                if let Some(dial) = processes.dials.get(&slot) {
+                    dial.record_failure(&self.common);
+                }
+            }
+            self.carry_out(close);
+        }
+    }
+
+    fn report_overdue(&self, wait: Wait) {
+        self.common.facts.overdue.do_send(WaitOverdue { wait });
     }
 }
 

@@ -31,10 +31,17 @@ impl Handler<StopAll> for Tunnels {
         self.common.is_shutting_down.set(true);
         let mut processes = self.connections.0.borrow_mut();
         processes.are_stopped = true;
-        processes
+        let closed: Vec<_> = processes
             .dials
-            .values_mut()
-            .for_each(|dial| dial.close(&self.common, CloseReason::Shutdown));
+            .iter_mut()
+            .filter_map(|(slot, dial)| {
+                let reason = dial.close(&self.common, CloseReason::Shutdown)?;
+                Some((*slot, reason))
+            })
+            .collect();
+        for (slot, reason) in closed {
+            self.remove_dial(&mut processes, slot, reason);
+        }
         processes
             .servers
             .values_mut()

@@ -131,6 +131,8 @@ families! {
         |source| map(&source.node.counts.came_up, |role| vec![s(role)]);
     Counter warren_tunnels_closed_total &["role", "reason"], "Closed tunnels.",
         |source| map(&source.node.counts.closed, |(role, reason)| vec![s(role), s(reason)]);
+    Counter warren_overdue_total &["phase"], "Phases that lasted longer than their limit and were ended by it.",
+        |source| map(&source.node.counts.overdue, |wait| vec![s(wait.label())]);
 
     Gauge warren_process_up &["process"], "Whether the supervised process runs and is ready.",
         |source| processes(source.node, |p| truth(p.pid.is_some() && p.ready));

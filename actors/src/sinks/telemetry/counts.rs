@@ -3,6 +3,7 @@
 use policies::{
     names::Role,
     orders::{AbandonReason, CloseReason, OpenReason},
+    waits::Wait,
 };
 use std::collections::BTreeMap;
 
@@ -44,6 +45,8 @@ pub struct Counts {
     pub came_up: BTreeMap<Role, u64>,
     /// Number of closed tunnels, by role and reason.
     pub closed: BTreeMap<(Role, CloseReason), u64>,
+    /// Number of phases that lasted longer than their limit.
+    pub overdue: BTreeMap<Wait, u64>,
     /// Number of calls that the registry answered.
     pub registry_answered: u64,
     /// Number of calls to the registry that failed.
@@ -90,6 +93,7 @@ impl Counts {
             opened: ROLES.iter().map(|role| (*role, 0)).collect(),
             came_up: ROLES.iter().map(|role| (*role, 0)).collect(),
             closed: closed.map(|key| (key, 0)).collect(),
+            overdue: Wait::ALL.iter().map(|wait| (*wait, 0)).collect(),
             registry_answered: 0,
             registry_failed: 0,
             candidate_probes_answered: 0,

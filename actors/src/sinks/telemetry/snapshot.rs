@@ -11,7 +11,7 @@ use super::{
 };
 use crate::messages::{
     ActorRestarted, CandidateProbed, Decided, LeasesRead, PeersRead, ProbesRead, ProcessesRead,
-    RegistryContacted, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+    RegistryContacted, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
 };
 use membership::documents::CurrentDocuments;
 use policies::{
@@ -269,6 +269,11 @@ impl Snapshot {
             fact.reason.label(),
             terms,
         );
+    }
+
+    /// Counts a phase that lasted longer than its limit.
+    pub fn on_wait_overdue(&mut self, fact: WaitOverdue) {
+        increment(&mut Arc::make_mut(&mut self.counts).overdue, fact.wait);
     }
 
     /// Counts and logs decisions, and records the planner's verdicts.
