@@ -5,7 +5,7 @@ use super::{Sqlite, columns::prefix_of};
 use crate::{
     clock::UnixSeconds,
     pki::{authority::IssuedCertificate, request::ProvenKey},
-    store::{CheckedClaim, IssueError, Member, NewInvitation, NodeProperties, Sign},
+    store::{CheckedClaim, IssueError, Member, NewInvitation, NodeProperties, Sign, StorageError},
 };
 use policies::names::Prefix;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -41,17 +41,18 @@ fn is_live(connection: &Connection, prefix: Prefix, moment: UnixSeconds) -> rusq
         .exists(params![prefix.number(), prefix.length(), moment])
 }
 
-/// Records a certificate, and keeps its prefix allocated until it expires.
+/// Records a certificate with the hash of the token that it was issued for, and keeps its prefix allocated until it
+/// expires.
 fn record_certificate(
     connection: &Connection,
     prefix: Prefix,
-    key: &[u8; 32],
+    (key, token): (&[u8; 32], Option<&[u8; 32]>),
     issued: &IssuedCertificate,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO certificates (serial, number, length, key, not_before_s, not_after_s, certificate,
-                 authority) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                 authority, token) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             issued.serial,
@@ -61,7 +62,8 @@ fn record_certificate(
             issued.not_before,
             issued.not_after,
             issued.certificate,
-            issued.authority
+            issued.authority,
+            token
         ])?;
     connection
         .prepare_cached(
@@ -179,6 +181,37 @@ impl Sqlite {
             .ok_or(IssueError::TokenRejected)
     }
 
+    pub(super) fn read_claimed(
+        &self,
+        token: &[u8; 32],
+        key: &[u8; 32],
+        now: UnixSeconds,
+    ) -> Result<Option<(Prefix, String)>, StorageError> {
+        // Renewals keep the token of the certificate that they replace.
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT number, length, certificate FROM certificates
+                     WHERE key = ?1 AND token = ?2 AND revoked_s IS NULL AND not_after_s > ?3
+                     ORDER BY not_before_s, not_after_s LIMIT 1",
+            )
+            .and_then(|mut query| {
+                query
+                    .query_row(params![key, token, now], |row| {
+                        Ok((prefix_of(row, 0), row.get(2)?))
+                    })
+                    .optional()
+            })
+            .map_err(self.database.failure("find the certificate of a claim"))?;
+        let out_of_range = || {
+            self.database
+                .corrupt("a certificate's prefix is out of range")
+        };
+        found
+            .map(|(prefix, certificate)| Ok((prefix.ok_or_else(out_of_range)?, certificate)))
+            .transpose()
+    }
+
     /// Carries out a claim: all of it or nothing, in the database and in the allocator.
     pub(super) fn issue(
         &mut self,
@@ -218,7 +251,8 @@ impl Sqlite {
                 }
             };
             let issued = sign(prefix).map_err(IssueError::Sign)?;
-            record_certificate(&this.connection, prefix, &key, &issued).map_err(&failed)?;
+            let origin = (&key, checked.token.as_ref());
+            record_certificate(&this.connection, prefix, origin, &issued).map_err(&failed)?;
             if let Some(name) = &wanted.name {
                 this.assign_name(prefix, name, checked.now)?;
             }
@@ -260,23 +294,26 @@ impl Sqlite {
         let failed = self.database.failure("renew a certificate");
         let renewable_since = now.saturating_sub_s(self.grace_s);
         self.atomically("renew a certificate", |this| {
-            let live = this
+            let token: Option<[u8; 32]> = this
                 .connection
                 .prepare_cached(
-                    "SELECT 1 FROM certificates
+                    "SELECT token FROM certificates
                          WHERE serial = ?1 AND revoked_s IS NULL AND not_after_s > ?2",
                 )
-                .and_then(|mut query| query.exists(params![old.serial, renewable_since]))
-                .map_err(&failed)?;
-            if !live {
-                return Err(IssueError::NotRenewable);
-            }
+                .and_then(|mut query| {
+                    query
+                        .query_row(params![old.serial, renewable_since], |row| row.get(0))
+                        .optional()
+                })
+                .map_err(&failed)?
+                .ok_or(IssueError::NotRenewable)?;
             let hash = key.hash();
             if !key_is_free(&this.connection, &hash, Some(old.prefix), now).map_err(&failed)? {
                 return Err(IssueError::KeyRejected);
             }
             let issued = sign(old.prefix).map_err(IssueError::Sign)?;
-            record_certificate(&this.connection, old.prefix, &hash, &issued).map_err(&failed)?;
+            let origin = (&hash, token.as_ref());
+            record_certificate(&this.connection, old.prefix, origin, &issued).map_err(&failed)?;
             Ok(issued)
         })
     }
