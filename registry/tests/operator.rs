@@ -279,11 +279,21 @@ fn a_restored_copy_continues_with_versions_and_prefixes_that_were_never_used() {
         "no backup made",
     );
     let lost = registry.member();
-    assert!(restore(&registry.paths, &copy).is_err(), "it runs");
+    assert!(
+        restore(&registry.paths, &copy, registry.now()).is_err(),
+        "it runs"
+    );
     registry.stop();
     fs::write(registry.paths.state_dir.join("noise"), b"no database").unwrap();
-    assert!(restore(&registry.paths, &registry.paths.state_dir.join("noise")).is_err());
-    let aside = restore(&registry.paths, &copy).unwrap();
+    assert!(
+        restore(
+            &registry.paths,
+            &registry.paths.state_dir.join("noise"),
+            registry.now()
+        )
+        .is_err()
+    );
+    let aside = restore(&registry.paths, &copy, registry.now()).unwrap();
     assert!(aside.exists());
     registry.restart();
     let seen = document(&network(&registry, &kept), &kept.claimed.ca);

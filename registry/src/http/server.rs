@@ -225,6 +225,8 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
     } = options;
     let (address, clock) = (*address, Arc::clone(clock));
     let opened = init::open(paths)?;
+    let authority = &opened.authorities.authority;
+    authority.check((clock)()).map_err(RegistryError::from)?;
     let live = ReloadableTls::new(&opened.authorities)?;
     let tls = live.config(&clock)?;
     let database = settings::database(paths);

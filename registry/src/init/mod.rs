@@ -15,8 +15,9 @@ use crate::{
         error::RegistryError,
     },
     pki::{
+        PkiError,
         authority::{Authorities, Authority},
-        credentials::{Credentials, NewCa},
+        credentials::{Credentials, NewCa, OwnCa},
         offline_root::OfflineRoot,
         random, random_network,
     },
@@ -56,6 +57,9 @@ pub struct NewNetwork {
     pub private_endpoints: bool,
     /// The new folder for the key of a root above the CA; `None` stands for a CA without a root.
     pub offline_root: Option<PathBuf>,
+    /// A CA that the operator brings; `None` stands for a new one. The serial number of the trusted CA encodes the
+    /// network.
+    pub own_ca: Option<OwnCa>,
 }
 
 /// Creates a network: keys, certificates, database, first documents. Returns its range.
@@ -67,9 +71,22 @@ pub fn init(
     new: &NewNetwork,
     now: UnixSeconds,
 ) -> Result<Ipv6Net, RegistryError> {
-    let range = match new.network {
-        Some(range) => range,
-        None => random_network()?,
+    let hosts = [new.address.host().to_owned()];
+    let own = match &new.own_ca {
+        None => None,
+        Some(ca) => Some(ca.credentials(&hosts, now)?),
+    };
+    let range = match (&own, new.network) {
+        (Some((_, range)), None) => *range,
+        (Some((_, range)), Some(wanted)) if *range == wanted => wanted,
+        (Some((_, range)), Some(wanted)) => {
+            return Err(PkiError::UnusableCa {
+                why: format!("its serial number encodes the network {range}, not {wanted}"),
+            }
+            .into());
+        }
+        (None, Some(range)) => range,
+        (None, None) => random_network()?,
     };
     let fits = u32::from(range.prefix_len()) + u32::from(new.prefix_length) <= 127;
     if Network::new(range).is_none() || !(1..=32).contains(&new.prefix_length) || !fits {
@@ -86,11 +103,14 @@ pub fn init(
     }
     private_folder(&paths.config_dir)?;
     private_folder(&paths.state_dir)?;
-    let ca = match &new.offline_root {
-        None => NewCa::self_signed_ca(range, 1, now)?,
-        Some(folder) => OfflineRoot::make(folder, range, now)?.new_ca(now)?,
+    let made = match (own, &new.offline_root) {
+        (Some((made, _)), _) => made,
+        (None, None) => Credentials::make(NewCa::self_signed_ca(range, 1, now)?, &hosts, now)?,
+        (None, Some(folder)) => {
+            let ca = OfflineRoot::make(folder, range, now)?.new_ca(now)?;
+            Credentials::make(ca, &hosts, now)?
+        }
     };
-    let made = Credentials::make(ca, &[new.address.host().to_owned()], now)?;
     write_credentials(paths, 1, &made)?;
     let authority = Authority::load((1, &made), None)?;
     let mut storage = open_database(paths, &settings)?;

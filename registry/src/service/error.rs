@@ -123,14 +123,7 @@ macro_rules! failed {
     )*};
 }
 
-failed!(
-    StorageError,
-    PkiError,
-    RegistryError,
-    FileError,
-    TlsError,
-    wire::signed::SignedError
-);
+failed!(StorageError, FileError, TlsError, wire::signed::SignedError);
 
 impl From<DocumentError> for ServiceError {
     fn from(error: DocumentError) -> Self {

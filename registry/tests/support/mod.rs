@@ -24,6 +24,7 @@ use registry::{
         server,
     },
     init::{self, NewNetwork},
+    pki::credentials::OwnCa,
     service::Rollout,
     settings::RegistryPaths,
 };
@@ -153,7 +154,21 @@ impl Registry {
         )
     }
 
+    /// Starts a registry with this CA at this time; returns the reason if its creation is rejected.
+    pub fn with_own_ca(start: UnixSeconds, own_ca: OwnCa) -> Result<Self, String> {
+        Self::try_make(start, DEFAULTS, Some(own_ca), |_| {})
+    }
+
     fn make(start: UnixSeconds, options: Options, prepare: impl FnOnce(&std::path::Path)) -> Self {
+        Self::try_make(start, options, None, prepare).unwrap()
+    }
+
+    fn try_make(
+        start: UnixSeconds,
+        options: Options,
+        own_ca: Option<OwnCa>,
+        prepare: impl FnOnce(&std::path::Path),
+    ) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
         let paths = RegistryPaths {
@@ -164,7 +179,9 @@ impl Registry {
         fs::create_dir(&paths.state_dir).unwrap();
         prepare(&paths.state_dir);
         let new = NewNetwork {
-            network: Some("fd12:3456:789a::/48".parse().unwrap()),
+            network: own_ca
+                .is_none()
+                .then(|| "fd12:3456:789a::/48".parse().unwrap()),
             address: wire::invitation::RegistryAddress::parse("127.0.0.1", 9443).unwrap(),
             prefix_length: 16,
             parameters: policies::parameters::Parameters::default(),
@@ -173,12 +190,20 @@ impl Registry {
             grace_s: GRACE_S,
             private_endpoints: false,
             offline_root: options.offline_root.then(|| at("offline")),
+            own_ca,
         };
-        init::init(&paths, &new, start).unwrap();
+        if let Err(error) = init::init(&paths, &new, start) {
+            let files = fs::read_dir(&paths.config_dir)
+                .into_iter()
+                .flatten()
+                .count();
+            assert_eq!(files, 0, "a rejected registry left files");
+            return Err(wire::errors::Chain(&error).to_string());
+        }
         let now_s = Arc::new(AtomicI64::new(start.0));
         let (address, stop, thread) = run(&paths, &now_s, options).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
-        Self {
+        Ok(Self {
             paths,
             now_s,
             address,
@@ -186,7 +211,7 @@ impl Registry {
             stop,
             thread,
             folder,
-        }
+        })
     }
 
     /// Stops the registry and starts it again on the same files.

@@ -321,7 +321,8 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
 }
 
 pub(super) fn restore(args: &BackupArgs) -> ExitCode {
-    match restore::restore(&args.root.paths(), &args.file) {
+    let now = registry::clock::system_clock()();
+    match restore::restore(&args.root.paths(), &args.file, now) {
         Ok(aside) => {
             print_line(format_args!(
                 "restored; what was there before is {}",
