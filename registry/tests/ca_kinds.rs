@@ -1,103 +1,32 @@
 //! Creates registries with CAs of all kinds that openssl makes: each is accepted, and then everybody accepts its
 //! certificates, or it is rejected with the property that it lacks.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test"
+)]
 
 mod support;
 
-use registry::{clock::UnixSeconds, pki::credentials::OwnCa};
-use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
+use registry::{
+    http::admin::{AdminError, CaSigningRequest, ChangeResult, NextCaRequest, RotateCaRequest},
+    pki::credentials::OwnCa,
+    service::RotationStep,
 };
-use support::{Identity, Registry, apply};
+use std::{fs, path::Path};
+use support::{
+    Registry, apply, ask, files, now,
+    own_cas::{
+        BELOW, EC_KEY, KIND, Kind, certify, create_key, extensions, key, make_ca, openssl, own_ca,
+        serial, subject,
+    },
+};
 use wire::chain;
 
-/// The serial number that encodes the network `fd12:3456:789a::/48`.
-const SERIAL: &str = "0x1fd123456789a";
-/// Extensions of a usual CA.
-const USUAL: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n";
 /// The start of each rejection.
 const UNUSABLE: &str = "the CA cannot be used: ";
-
-/// A kind of CA, as openssl makes it.
-#[derive(Clone, Copy)]
-struct Kind {
-    name: &'static str,
-    /// The arguments that create its key, without the file.
-    key: &'static str,
-    subject: &'static str,
-    serial: &'static str,
-    /// The encoding of strings in the subject (`string_mask` of req(1)).
-    strings: &'static str,
-    extensions: &'static str,
-    /// Days between the moment at which the certificate is made and the moment at which it is used; it lasts 100 days.
-    used_after_days: i64,
-    /// The property that is missing; `None` if the CA must be accepted.
-    lacks: Option<&'static str>,
-}
-
-const EC_KEY: &str = "ecparam -name prime256v1 -genkey -noout";
-
-const KIND: Kind = Kind {
-    name: "usual",
-    key: EC_KEY,
-    subject: "/O=Example/CN=example CA",
-    serial: SERIAL,
-    strings: "utf8only",
-    extensions: USUAL,
-    used_after_days: 1,
-    lacks: None,
-};
-
-const fn subject(name: &'static str, subject: &'static str) -> Kind {
-    Kind {
-        name,
-        subject,
-        ..KIND
-    }
-}
-
-const fn key(name: &'static str, key: &'static str) -> Kind {
-    Kind { name, key, ..KIND }
-}
-
-const fn extensions(name: &'static str, extensions: &'static str) -> Kind {
-    Kind {
-        name,
-        extensions,
-        ..KIND
-    }
-}
-
-const fn serial(name: &'static str, serial: &'static str) -> Kind {
-    Kind {
-        name,
-        serial,
-        ..KIND
-    }
-}
-
-impl Kind {
-    const fn lacks(self, property: &'static str) -> Self {
-        Self {
-            lacks: Some(property),
-            ..self
-        }
-    }
-
-    const fn strings(self, strings: &'static str) -> Self {
-        Self { strings, ..self }
-    }
-
-    const fn used_after_days(self, used_after_days: i64) -> Self {
-        Self {
-            used_after_days,
-            ..self
-        }
-    }
-}
 
 const KINDS: [Kind; 36] = [
     KIND,
@@ -188,82 +117,19 @@ const KINDS: [Kind; 36] = [
         .lacks("must be a 1 followed by the bits of the network"),
 ];
 
-/// Runs openssl, which must succeed unless `may_fail`; returns what it printed.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the CAs come from another program"
-)]
-fn openssl(folder: &Path, arguments: &[&str]) -> String {
-    let output = std::process::Command::new("openssl")
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8_lossy(&printed).into_owned();
-    assert!(output.status.success(), "openssl {arguments:?}: {printed}");
-    printed
-}
-
-fn create_key(folder: &Path, arguments: &str, file: &str) {
-    let words: Vec<&str> = arguments.split(' ').collect();
-    // `genrsa` wants the options before the number of bits, which is the last word.
-    let (command, options) = words.split_first().unwrap();
-    openssl(folder, &[&[*command, "-out", file], options].concat());
-}
-
-/// Makes a CA in a folder: `ca.crt` and `ca.key`.
-fn make_ca(folder: &Path, kind: &Kind) {
-    create_key(folder, kind.key, "ca.key");
-    let mut config = format!(
-        "[req]\ndistinguished_name=dn\nprompt=no\nutf8=yes\nstring_mask={}\n",
-        kind.strings
-    );
-    if !kind.extensions.is_empty() {
-        write!(config, "x509_extensions=ext\n[ext]\n{}", kind.extensions).unwrap();
-    }
-    config.push_str("[dn]\n");
-    fs::write(folder.join("config"), config).unwrap();
-    let fixed = [
-        "req", "-x509", "-new", "-config", "config", "-key", "ca.key", "-utf8",
-    ];
-    let wanted = [
-        "-subj",
-        kind.subject,
-        "-set_serial",
-        kind.serial,
-        "-days",
-        "100",
-        "-out",
-        "ca.crt",
-    ];
-    openssl(folder, &[&fixed[..], &wanted].concat());
-}
-
-fn own_ca(folder: &Path) -> OwnCa {
-    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
-    OwnCa {
-        certificates: read("ca.crt"),
-        key: read("ca.key"),
-    }
-}
-
-fn now() -> UnixSeconds {
-    (registry::clock::system_clock())()
-}
-
-/// Checks that openssl, a node's check of chains and rustls accept a certificate of the registry.
+/// Checks that openssl, a node's check of chains and rustls accept the certificates of a node and of the registry, whose
+/// CA's files are in the folder `ca` of its configuration.
 #[track_caller]
-fn check_accepted(registry: &Registry, node: &Identity, folder: &Path) {
+fn check_accepted(registry: &Registry, ca: &str, folder: &Path) {
+    let node = registry.member();
     let chain = chain::read_pem(node.claimed.certificate.as_bytes()).unwrap();
-    let trusted = chain::read_pem(registry.trusted().as_bytes()).unwrap();
+    let trusted = chain::read_pem(node.claimed.ca.as_bytes()).unwrap();
     chain::verify(&chain, &trusted, Some(registry.now().0)).unwrap();
-    fs::write(folder.join("trusted.crt"), registry.trusted()).unwrap();
+    fs::write(folder.join("trusted.crt"), &node.claimed.ca).unwrap();
     fs::write(folder.join("node.crt"), &node.claimed.certificate).unwrap();
-    let (at, tls) = (
-        registry.now().0.to_string(),
-        registry.paths.config_dir.join("tls.crt"),
-    );
+    let tls = registry.paths.config_dir.join(ca).join("tls.crt");
+    fs::copy(tls, folder.join("tls.crt")).unwrap();
+    let at = registry.now().0.to_string();
     let verify = [
         "verify",
         "-attime",
@@ -272,22 +138,18 @@ fn check_accepted(registry: &Registry, node: &Identity, folder: &Path) {
         "trusted.crt",
         "-untrusted",
         "node.crt",
+        "-purpose",
     ];
-    for purpose in ["sslclient", "sslserver"] {
-        let verified = openssl(
-            folder,
-            &[&verify[..], &["-purpose", purpose, "node.crt"]].concat(),
-        );
-        assert!(verified.contains("node.crt: OK"), "{verified}");
+    for (purpose, file) in [
+        ("sslclient", "node.crt"),
+        ("sslserver", "node.crt"),
+        ("sslserver", "tls.crt"),
+    ] {
+        let verified = openssl(folder, &[&verify[..], &[purpose, file]].concat());
+        assert!(verified.contains(&format!("{file}: OK")), "{verified}");
     }
-    let server = [
-        &verify[..],
-        &["-purpose", "sslserver", tls.to_str().unwrap()],
-    ]
-    .concat();
-    assert!(openssl(folder, &server).contains("OK"));
     // TLS in both directions, by rustls.
-    apply(registry, node);
+    apply(registry, &node);
 }
 
 /// Returns whether the CA was accepted.
@@ -299,8 +161,7 @@ fn check(kind: &Kind) -> bool {
     let registry = Registry::with_own_ca(used_at, own_ca(folder.path()));
     match (registry, kind.lacks) {
         (Ok(registry), None) => {
-            let node = registry.member();
-            check_accepted(&registry, &node, folder.path());
+            check_accepted(&registry, "", folder.path());
             true
         }
         (Err(error), Some(property)) => {
@@ -387,28 +248,6 @@ fn a_ca_with_another_key_or_with_malformed_files_is_rejected() {
     );
 }
 
-/// Lets the CA in `folder` sign the certificate request `next.csr`; returns the certificate in PEM.
-fn certify(folder: &Path, subject: &str, extensions: &str) -> String {
-    fs::write(folder.join("extensions"), extensions).unwrap();
-    let fixed = [
-        "x509", "-req", "-in", "next.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "90",
-    ];
-    let wanted = [
-        "-subj",
-        subject,
-        "-set_serial",
-        "0x77",
-        "-extfile",
-        "extensions",
-        "-out",
-        "next.crt",
-    ];
-    openssl(folder, &[&fixed[..], &wanted].concat());
-    fs::read_to_string(folder.join("next.crt")).unwrap()
-}
-
-const BELOW: &str = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign\n";
-
 #[test]
 fn a_ca_below_a_root_is_accepted_with_any_names() {
     let folder = tempfile::tempdir().unwrap();
@@ -429,7 +268,7 @@ fn a_ca_below_a_root_is_accepted_with_any_names() {
         key: key.clone(),
     };
     let registry = Registry::with_own_ca(now(), with(BELOW)).unwrap();
-    check_accepted(&registry, &registry.member(), folder.path());
+    check_accepted(&registry, "", folder.path());
     check_rejected(
         with("basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,cRLSign\n"),
         "its key usage lacks keyCertSign",
@@ -444,16 +283,79 @@ fn a_ca_below_a_root_is_accepted_with_any_names() {
     );
 }
 
-/// Returns the contents of all files of the registry's configuration folder.
-fn files(registry: &Registry) -> Vec<(PathBuf, Vec<u8>)> {
-    let entries = fs::read_dir(&registry.paths.config_dir).unwrap();
-    let mut all: Vec<_> = entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file())
-        .map(|path| (path.clone(), fs::read(path).unwrap()))
-        .collect();
-    all.sort();
-    all
+/// Expects that a CA is rejected for the lack of this property.
+#[track_caller]
+fn check_detail(asked: Result<ChangeResult, AdminError>, property: &str) {
+    match asked {
+        Err(AdminError::Rejected { title, detail }) => {
+            assert_eq!(title, "CA certificate rejected", "{detail}");
+            assert!(detail.contains(property), "{detail}");
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("accepted, though {property}"),
+    }
+}
+
+#[test]
+fn a_ca_is_checked_when_it_is_staged_and_when_it_is_activated() {
+    let folder = tempfile::tempdir().unwrap();
+    make_ca(folder.path(), &KIND);
+    // Later than the certificates that openssl makes below.
+    let start = now().saturating_add_s(3600);
+    let registry = Registry::with_own_ca(start, own_ca(folder.path())).unwrap();
+    let asked: CaSigningRequest =
+        registry.order("POST", "/v1/authority/requests", &NextCaRequest {});
+    fs::write(folder.path().join("next.csr"), asked.csr).unwrap();
+    make_ca(
+        folder.path(),
+        &subject("root", "/O=Example/OU=one/OU=two/CN=root"),
+    );
+    let root = fs::read_to_string(folder.path().join("ca.crt")).unwrap();
+    let rotate = |step, extensions: Option<&str>| {
+        let subject = "/O=Example/OU=three/OU=four/CN=online";
+        let certify = |extensions| certify(folder.path(), subject, extensions) + &root;
+        let certificate = extensions.map(certify);
+        let force = true;
+        ask::<ChangeResult>(
+            &registry,
+            "POST",
+            "/v1/authority",
+            &RotateCaRequest {
+                step,
+                force,
+                certificate,
+            },
+        )
+    };
+    let next = registry.paths.config_dir.join("ca-2");
+    for (extensions, property) in [
+        (
+            "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,cRLSign\n",
+            "is not for signing certificates",
+        ),
+        ("basicConstraints=critical,CA:FALSE\n", "is none of a CA"),
+        ("keyUsage=critical,keyCertSign\n", "is none of a CA"),
+        (
+            "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\nextendedKeyUsage=codeSigning\n",
+            "its extended key usage lacks serverAuth or clientAuth",
+        ),
+    ] {
+        let before = files(&registry);
+        check_detail(rotate(RotationStep::Stage, Some(extensions)), property);
+        assert!(!next.exists() && files(&registry) == before, "{extensions}");
+    }
+    rotate(RotationStep::Stage, Some(BELOW)).unwrap();
+    let before = files(&registry);
+    // The staged CA lasts 90 days, and the one that signs lasts 100.
+    registry.pass(95 * 86_400);
+    check_title(
+        rotate(RotationStep::Activate, None),
+        "CA certificate rejected",
+    );
+    assert_eq!(files(&registry), before);
+    registry.pass(-95 * 86_400);
+    rotate(RotationStep::Activate, None).unwrap();
+    check_accepted(&registry, "ca-2", folder.path());
 }
 
 #[test]

@@ -18,16 +18,16 @@ use std::{
     os::unix::fs::MetadataExt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
 /// Interrupted attempts of each kind.
-const TRIES: usize = 50;
+const TRIES: u32 = 50;
 /// Answers that a proxy withholds.
-const CUT_ANSWERS: usize = 5;
+const CUT_ANSWERS: u32 = 5;
 /// Longest time that one `warren join` may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most calls of `warren join` after an interrupted one; a second one finds the registry running.
@@ -41,7 +41,7 @@ const MIN_ANSWER_BYTES: usize = 2000;
 
 /// What the registry's database has: certificates, prefixes, and for all invitations together the number of
 /// invitations, their uses, and the most uses of one.
-type Counts = (usize, usize, (usize, usize, usize));
+type Counts = (u32, u32, (u32, u32, u32));
 
 fn counts(registry: &StandaloneRegistry) -> Result<Counts> {
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
@@ -60,7 +60,7 @@ fn counts(registry: &StandaloneRegistry) -> Result<Counts> {
 }
 
 /// Checks that each of the machines has one certificate and one prefix, and used its invitation once.
-fn check_counts(registry: &StandaloneRegistry, machines: usize) -> Result<()> {
+fn check_counts(registry: &StandaloneRegistry, machines: u32) -> Result<()> {
     let expected = (machines, machines, (machines, machines, 1));
     let found = counts(registry)?;
     ensure!(found == expected, "{found:?} instead of {expected:?}");
@@ -133,7 +133,7 @@ fn check_files(registry: &StandaloneRegistry, machine: &str) -> Result<()> {
     let database =
         Connection::open_with_flags(registry.database(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let query = "SELECT count(*) FROM certificates WHERE certificate = ?1";
-    let stored: usize = database.query_row(query, [certificate], |row| row.get(0))?;
+    let stored: u32 = database.query_row(query, [certificate], |row| row.get(0))?;
     ensure!(
         stored == 1,
         "the registry stored {stored} such certificates"
@@ -222,7 +222,7 @@ fn a_join_that_was_killed_at_any_moment_is_repeated_without_a_second_certificate
 /// and closes the connection once the answer has arrived.
 struct Proxy {
     should_cut: AtomicBool,
-    cut_answers: AtomicUsize,
+    cut_answers: AtomicU32,
 }
 
 impl Proxy {
@@ -304,7 +304,7 @@ fn a_join_whose_answer_was_lost_is_repeated_without_a_second_certificate() -> Re
     let registry = StandaloneRegistry::start(&[], &[])?;
     let proxy = Arc::new(Proxy {
         should_cut: AtomicBool::new(true),
-        cut_answers: AtomicUsize::new(0),
+        cut_answers: AtomicU32::new(0),
     });
     registry.run_inside(|| {
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PROXY_PORT))?;

@@ -236,6 +236,9 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
         tracing::warn!("claims and requests are not limited: use this for measurements only");
         service.disable_limits();
     }
+    service
+        .log_old_names()
+        .map_err(ServeError::RegistryService)?;
     let queue = Queue::start(service).map_err(ServeError::Thread)?;
     let listener = listen(address)?;
     let admin_listener = listen_admin(&paths.admin_socket)?;

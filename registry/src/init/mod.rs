@@ -72,19 +72,9 @@ pub fn init(
     now: UnixSeconds,
 ) -> Result<Ipv6Net, RegistryError> {
     let hosts = [new.address.host().to_owned()];
-    let own = match &new.own_ca {
-        None => None,
-        Some(ca) => Some(ca.credentials(&hosts, now)?),
-    };
+    let own = own_credentials(new, &hosts, now)?;
     let range = match (&own, new.network) {
-        (Some((_, range)), None) => *range,
-        (Some((_, range)), Some(wanted)) if *range == wanted => wanted,
-        (Some((_, range)), Some(wanted)) => {
-            return Err(PkiError::UnusableCa {
-                why: format!("its serial number encodes the network {range}, not {wanted}"),
-            }
-            .into());
-        }
+        (Some((_, range)), _) => *range,
         (None, Some(range)) => range,
         (None, None) => random_network()?,
     };
@@ -137,6 +127,27 @@ pub fn init(
     // The settings are written last, since their presence means that everything else is there.
     write_new(&settings_file, &json(&settings).map_err(shape_error)?)?;
     Ok(range)
+}
+
+/// Returns the keys and certificates of the CA that the operator brings, and its network.
+///
+/// # Errors
+/// The CA cannot be used, or belongs to another network than the one that was requested.
+fn own_credentials(
+    new: &NewNetwork,
+    hosts: &[String],
+    now: UnixSeconds,
+) -> Result<Option<(Credentials, Ipv6Net)>, PkiError> {
+    let Some(own) = &new.own_ca else {
+        return Ok(None);
+    };
+    let (made, range) = own.credentials(hosts, now)?;
+    match new.network {
+        Some(wanted) if wanted != range => Err(PkiError::UnusableCa {
+            why: format!("its serial number encodes the network {range}, not {wanted}"),
+        }),
+        Some(_) | None => Ok(Some((made, range))),
+    }
 }
 
 /// Composes the network document of a new network, with new keys.

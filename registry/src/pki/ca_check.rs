@@ -6,7 +6,7 @@
 use super::{
     PkiError,
     certificates::{new_key, params, random_serial, to_pem},
-    issuer::CertificateIssuer,
+    issuer::{CertificateIssuer, parse_ca},
 };
 use crate::clock::UnixSeconds;
 use rcgen::{ExtendedKeyUsagePurpose, SerialNumber};
@@ -17,11 +17,8 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use std::{sync::Arc, time::Duration};
-use wire::{
-    chain::{self, CERTIFICATE_LIMIT},
-    serial,
-};
-use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use wire::{chain, serial};
+use x509_parser::prelude::{X509Certificate, X509Version};
 
 /// Lifetime of the certificate that the CA signs for the check, in seconds.
 const PROBE_LIFE_S: i64 = 86_400;
@@ -43,11 +40,13 @@ pub(crate) struct CaToCheck<'a> {
 /// [`PkiError::UnusableCa`] names the property that the CA lacks.
 pub(crate) fn check(ca: CaToCheck<'_>, now: UnixSeconds) -> Result<(), PkiError> {
     let why = |why: String| PkiError::UnusableCa { why };
-    let certificate = parse(ca.ca).map_err(why)?;
+    let certificate = parse_ca(ca.ca).map_err(why)?;
     check_fields(&certificate, "its", now).map_err(why)?;
     check_purposes(&certificate).map_err(why)?;
     match ca.root {
-        Some(root) => check_fields(&parse(root).map_err(why)?, "its root's", now).map_err(why)?,
+        Some(root) => {
+            check_fields(&parse_ca(root).map_err(why)?, "its root's", now).map_err(why)?
+        }
         None => check_is_root(&certificate).map_err(why)?,
     }
     if ca.issuer.spki() != certificate.public_key().raw {
@@ -56,15 +55,6 @@ pub(crate) fn check(ca: CaToCheck<'_>, now: UnixSeconds) -> Result<(), PkiError>
         ));
     }
     check_probe(ca, &certificate, now)
-}
-
-fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
-    match X509Certificate::from_der(der) {
-        Ok(([], certificate)) if der.len() <= CERTIFICATE_LIMIT => Ok(certificate),
-        Ok(_) | Err(_) => Err(format!(
-            "its certificate is no X.509 certificate of at most {CERTIFICATE_LIMIT} bytes"
-        )),
-    }
 }
 
 /// Checks what every CA must have; `whose` begins the sentence about a fault.
@@ -177,7 +167,7 @@ fn check_probe(
     let trusted = ca.root.unwrap_or(ca.ca);
     chain::verify(&chain, &[trusted], Some(now.0)).map_err(|error| rejected(error.to_string()))?;
     let leaf = chain.first().map_or(&[][..], Vec::as_slice);
-    if parse(leaf).map_err(rejected)?.issuer().as_raw() != certificate.subject().as_raw() {
+    if parse_ca(leaf).map_err(rejected)?.issuer().as_raw() != certificate.subject().as_raw() {
         return Err(rejected(
             "its issuer is not the CA's subject octet by octet".into(),
         ));

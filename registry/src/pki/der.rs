@@ -12,7 +12,7 @@ pub(super) const OCTET_STRING: u8 = 0x04;
 /// The tag of the element number 0 that is specific to its context.
 pub(super) const CONTEXT_0: u8 = 0xa0;
 
-/// One element.
+/// An element, as it is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Element<'a> {
     pub(super) tag: u8,

@@ -14,6 +14,7 @@ use rcgen::{
     CertificateParams, Error, Issuer, KeyIdMethod, KeyPair, PublicKeyData, SignatureAlgorithm,
     SigningKey,
 };
+use wire::chain::CERTIFICATE_LIMIT;
 use x509_parser::{
     extensions::ParsedExtension,
     prelude::{FromDer, X509Certificate},
@@ -47,6 +48,19 @@ impl SigningKey for UnsignedBy {
     }
 }
 
+/// Parses the certificate of a CA.
+///
+/// # Errors
+/// It is none, or too long; the text completes "the CA cannot be used: ".
+pub(super) fn parse_ca(der: &[u8]) -> Result<X509Certificate<'_>, String> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) if der.len() <= CERTIFICATE_LIMIT => Ok(certificate),
+        Ok(_) | Err(_) => Err(format!(
+            "its certificate is no X.509 certificate of at most {CERTIFICATE_LIMIT} bytes"
+        )),
+    }
+}
+
 /// A CA that signs certificates.
 pub(crate) struct CertificateIssuer {
     key: KeyPair,
@@ -69,10 +83,10 @@ impl CertificateIssuer {
     /// # Errors
     /// The certificate cannot be read.
     pub(crate) fn new(certificate: &str, key: KeyPair) -> Result<Self, PkiError> {
-        let bad = || PkiError::Stored { what: "the CA" };
-        let (_, block) =
-            x509_parser::pem::parse_x509_pem(certificate.as_bytes()).map_err(|_| bad())?;
-        let (_, ca) = X509Certificate::from_der(&block.contents).map_err(|_| bad())?;
+        let unusable = |why| PkiError::UnusableCa { why };
+        let block = x509_parser::pem::parse_x509_pem(certificate.as_bytes());
+        let (_, block) = block.map_err(|_| unusable("its certificate is not in PEM".to_owned()))?;
+        let ca = parse_ca(&block.contents).map_err(unusable)?;
         let key_identifier = ca.extensions().iter().find_map(|extension| {
             if let ParsedExtension::SubjectKeyIdentifier(identifier) = extension.parsed_extension()
             {

@@ -95,7 +95,8 @@ fn certificate_error(why: impl ToString) -> ServiceError {
     }
 }
 
-/// Tells a CA that cannot be used from a failure of the registry. It must be called before anything is written.
+/// Reports a CA that cannot be used as a rejection, and anything else as a failure of the registry. It must be called
+/// before anything is written.
 fn rejected_ca(error: impl Into<RegistryError>) -> ServiceError {
     let error = error.into();
     if let RegistryError::Pki(unusable @ PkiError::UnusableCa { .. }) = &error {

@@ -123,7 +123,14 @@ macro_rules! failed {
     )*};
 }
 
-failed!(StorageError, FileError, TlsError, wire::signed::SignedError);
+failed!(
+    StorageError,
+    PkiError,
+    RegistryError,
+    FileError,
+    TlsError,
+    wire::signed::SignedError
+);
 
 impl From<DocumentError> for ServiceError {
     fn from(error: DocumentError) -> Self {

@@ -9,6 +9,7 @@
 )]
 
 mod kept_connection;
+pub mod own_cas;
 mod registry_thread;
 mod shortcuts;
 
@@ -248,58 +249,6 @@ impl Registry {
     /// Moves the registry's clock forward.
     pub fn pass(&self, seconds: i64) {
         self.now_s.fetch_add(seconds, Ordering::SeqCst);
-    }
-
-    pub fn invite(&self, ttl_s: i64) -> Invitation {
-        let ask = InviteRequest {
-            ttl_s,
-            ..InviteRequest::default()
-        };
-        let invited: InviteResponse = admin::ask(
-            &self.paths.admin_socket,
-            "POST",
-            "/v1/invitations",
-            Some(&ask),
-        )
-        .unwrap();
-        invited.invitation.parse().unwrap()
-    }
-
-    /// Makes one of the operator's calls, which must succeed.
-    #[track_caller]
-    pub fn order<T: serde::de::DeserializeOwned>(
-        &self,
-        method: &str,
-        call: &str,
-        document: &impl serde::Serialize,
-    ) -> T {
-        admin::ask(&self.paths.admin_socket, method, call, Some(document)).unwrap()
-    }
-
-    /// Lets a new node join.
-    pub fn member(&self) -> Identity {
-        let key = key();
-        let csr = request(&CertificateParams::default(), &key);
-        let (status, body) = self.claim(&token_text(&self.invite(60).token), &csr);
-        assert_eq!(status, 200, "{body}");
-        Identity {
-            claimed: serde_json::from_str(&body).unwrap(),
-            key,
-        }
-    }
-
-    pub fn claim(&self, token: &str, csr: &str) -> (u16, String) {
-        let claim = Claim {
-            version: VERSION,
-            token: token.into(),
-            csr: csr.into(),
-        };
-        self.call(
-            None,
-            "POST",
-            "/v1/claims",
-            &serde_json::to_string(&claim).unwrap(),
-        )
     }
 
     /// Makes one call; returns the status and the body.

@@ -74,23 +74,40 @@ fn record_certificate(
     Ok(())
 }
 
-/// Returns the prefix of the node that has this name.
-fn owner(connection: &Connection, name: &str) -> rusqlite::Result<Option<Prefix>> {
-    connection
-        .prepare_cached("SELECT number, length FROM prefixes WHERE name = ?1")?
-        .query_row([name], |row| Ok(prefix_of(row, 0)))
-        .optional()
-        .map(Option::flatten)
-}
-
 impl Sqlite {
-    /// Returns whether a new node may have this name.
-    fn name_is_free(&self, name: &str, now: UnixSeconds) -> Result<bool, IssueError> {
-        let failed = self.database.failure("find a name");
-        match owner(&self.connection, name).map_err(&failed)? {
-            Some(prefix) => Ok(!is_live(&self.connection, prefix, now).map_err(&failed)?),
-            None => Ok(true),
-        }
+    /// Returns whether the node `prefix` may have this name: no other node has it that is live, or whose certificate can
+    /// still be renewed.
+    fn name_is_free(
+        &self,
+        name: &str,
+        prefix: Option<Prefix>,
+        now: UnixSeconds,
+    ) -> Result<bool, IssueError> {
+        let (number, length) = numbers(prefix);
+        let renewable_since = now.saturating_sub_s(self.grace_s);
+        let is_taken = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM prefixes p JOIN certificates c USING (number, length)
+                     WHERE p.name = ?1 COLLATE NOCASE AND NOT (p.number IS ?2 AND p.length IS ?3)
+                     AND revoked_s IS NULL AND not_after_s > ?4",
+            )
+            .and_then(|mut query| query.exists(params![name, number, length, renewable_since]))
+            .map_err(self.database.failure("find a name"))?;
+        Ok(!is_taken)
+    }
+
+    /// Returns whether an invitation that can still be used has this name.
+    fn name_is_invited(&self, name: &str, now: UnixSeconds) -> Result<bool, IssueError> {
+        let is_invited = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM invitations
+                     WHERE name = ?1 COLLATE NOCASE AND used < uses AND expires_s > ?2",
+            )
+            .and_then(|mut query| query.exists(params![name, now]))
+            .map_err(self.database.failure("find a name"))?;
+        Ok(is_invited)
     }
 
     pub(super) fn insert_invitation(
@@ -106,16 +123,10 @@ impl Sqlite {
             wanted,
             anonymous,
         } = invitation;
-        if let Some(name) = &wanted.name {
-            let open =
-                "SELECT 1 FROM invitations WHERE name = ?1 AND used < uses AND expires_s > ?2";
-            let query = self.connection.prepare_cached(open);
-            let is_invited = query
-                .and_then(|mut query| query.exists(params![name, now]))
-                .map_err(&failed)?;
-            if is_invited || !self.name_is_free(name, now)? {
-                return Err(IssueError::NameTaken);
-            }
+        if let Some(name) = &wanted.name
+            && (self.name_is_invited(name, now)? || !self.name_is_free(name, None, now)?)
+        {
+            return Err(IssueError::NameTaken);
         }
         if let Some(prefix) = wanted.prefix {
             self.sweep(now)?;
@@ -212,6 +223,14 @@ impl Sqlite {
             .transpose()
     }
 
+    /// Returns the properties of a node that joins without a token. An open invitation keeps its name.
+    fn wanted_without_token(&self, checked: &CheckedClaim) -> Result<NodeProperties, IssueError> {
+        match &checked.wanted.name {
+            Some(name) if self.name_is_invited(name, checked.now)? => Err(IssueError::NameTaken),
+            Some(_) | None => Ok(checked.wanted.clone()),
+        }
+    }
+
     /// Carries out a claim: all of it or nothing, in the database and in the allocator.
     pub(super) fn issue(
         &mut self,
@@ -223,7 +242,7 @@ impl Sqlite {
         let outcome = self.atomically("issue a certificate", |this| {
             let wanted = match &checked.token {
                 Some(token) => this.consume_token(token, checked.now)?,
-                None => checked.wanted.clone(),
+                None => this.wanted_without_token(checked)?,
             };
             let key = checked.key.hash();
             if !key_is_free(&this.connection, &key, None, checked.now).map_err(&failed)? {
@@ -266,13 +285,14 @@ impl Sqlite {
 
     fn assign_name(&self, prefix: Prefix, name: &str, now: UnixSeconds) -> Result<(), IssueError> {
         let failed = self.database.failure("assign a name");
-        if !self.name_is_free(name, now)?
-            && owner(&self.connection, name).map_err(&failed)? != Some(prefix)
-        {
+        if !self.name_is_free(name, Some(prefix), now)? {
             return Err(IssueError::NameTaken);
         }
         self.connection
-            .execute("UPDATE prefixes SET name = NULL WHERE name = ?1", [name])
+            .execute(
+                "UPDATE prefixes SET name = NULL WHERE name = ?1 COLLATE NOCASE",
+                [name],
+            )
             .map_err(&failed)?;
         self.connection
             .execute(
