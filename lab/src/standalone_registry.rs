@@ -15,7 +15,7 @@ use rcgen::KeyPair;
 use serde::Deserialize;
 use std::{
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -137,14 +137,55 @@ impl StandaloneRegistry {
         )
     }
 
+    /// Creates an invitation that is good for `uses` nodes, and returns its line.
+    ///
+    /// # Errors
+    /// Fails if `warren registry invite` fails.
+    pub fn create_invitation(&self, uses: u32) -> Result<String> {
+        let output = self.command("invite", &["--uses", &uses.to_string()])?;
+        Ok(output.trim().to_owned())
+    }
+
     /// Creates an invitation that is good for `uses` nodes, and returns its token.
     ///
     /// # Errors
     /// Fails if `warren registry invite` fails.
     pub fn create_token(&self, uses: u32) -> Result<String> {
-        let output = self.command("invite", &["--uses", &uses.to_string()])?;
-        let invitation: Invitation = output.trim().parse().map_err(|error| anyhow!("{error}"))?;
+        let line = self.create_invitation(uses)?;
+        let invitation: Invitation = line.parse().map_err(|error| anyhow!("{error}"))?;
         Ok(token_text(&invitation.token))
+    }
+
+    /// Starts `warren join` in the registry's namespace, on a machine whose files lie below `machine` in the
+    /// [folder of the run](Self::folder).
+    ///
+    /// # Errors
+    /// Fails if the command cannot be started.
+    pub fn start_join(&self, invitation: &str, machine: &str) -> Result<Process> {
+        let root = self.run.folder().join(machine);
+        let log = self.run.folder().join(format!("{machine}.log"));
+        let root = root.to_string_lossy();
+        let (join, uids) = (["join", invitation, "--root", &root], "60197,60198");
+        let arguments = join.into_iter().chain(["--child-uids", uids]);
+        Process::start(&self.namespace, &self.program, arguments, &log)
+    }
+
+    /// The folder of the run, in which the files of all machines lie.
+    pub fn folder(&self) -> &Path {
+        self.run.folder()
+    }
+
+    /// The path of the registry's database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("var/lib/warren-registry/registry.sqlite")
+    }
+
+    /// Runs `work` in a thread of its own inside the registry's namespace.
+    ///
+    /// # Errors
+    /// Fails if the namespace cannot be entered, and with any error of `work`.
+    pub fn run_inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        netns::run_inside(&self.namespace, work)
     }
 
     /// The nodes that the registry has a certificate of.

@@ -21,6 +21,8 @@
 //! | … see how prefixes are allocated | `store/allocator.rs` |
 //! | … change what a certificate contains | `pki/certificates.rs`, [`pki::authority`] |
 //! | … see how a certificate request is checked | [`pki::request`] |
+//! | … see which CAs can be used, and why | `pki/ca_check.rs`; how their names are kept: `pki/issuer.rs` |
+//! | … change which names nodes may have | [`names`] |
 //! | … see how the CA is replaced | `service/ca.rs`; its files: `init/ca_versions.rs`; the offline root: [`pki::offline_root`] |
 //! | … add a field to `registry.json` | [`settings::Settings`] |
 //! | … add a metric | `http/metrics.rs`, and the table in `docs/REGISTRY.md` |
@@ -32,7 +34,7 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`clock`], `files`, [`settings`] | time, private files, `registry.json` |
+//! | [`clock`], [`names`], `files`, [`settings`] | time, names of nodes, private files, `registry.json` |
 //! | [`pki`] | certificates, the CA that signs, the offline root, certificate requests, TLS |
 //! | [`store`] | what outlives the process: a trait of whole operations, and SQLite behind it |
 //! | [`init`] | creating and opening a registry, the files of each CA, backups |
@@ -43,6 +45,7 @@ pub mod clock;
 mod files;
 pub mod http;
 pub mod init;
+pub mod names;
 pub mod pki;
 pub mod service;
 pub mod settings;

@@ -253,7 +253,7 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_is_revoked(
 
     // After the restore of an earlier copy, the CA is still revoked.
     registry.stop();
-    restore(&registry.paths, &copy).unwrap();
+    restore(&registry.paths, &copy, registry.now()).unwrap();
     registry.restart();
     let list = Revocations::read(&opened(&registry, &node, "/v1/revocations").payload).unwrap();
     assert_eq!(list.authorities, std::slice::from_ref(&first.serial));

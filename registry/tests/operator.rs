@@ -7,8 +7,8 @@ mod support;
 use rcgen::CertificateParams;
 use registry::{
     http::admin::{
-        AuditLog, BackupRequest, ChangeResult, InviteRequest, NodeList, ParameterList,
-        RevokeRequest, RevokedNode, SetRequest, SignRequest,
+        AuditLog, BackupRequest, ChangeResult, InviteRequest, InviteResponse, NodeList,
+        ParameterList, RevokeRequest, RevokedNode, SetRequest, SignRequest,
     },
     init::restore::restore,
     service::Rollout,
@@ -16,7 +16,7 @@ use registry::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::fs;
 use support::{
-    Identity, LIFE_S, Registry, apply, ask, check, claim_with, joined, key, read, request,
+    GRACE_S, Identity, LIFE_S, Registry, apply, ask, check, claim_with, joined, key, read, request,
 };
 use wire::{
     registry::{Enrolment, NetworkDocument, Revocations},
@@ -279,11 +279,21 @@ fn a_restored_copy_continues_with_versions_and_prefixes_that_were_never_used() {
         "no backup made",
     );
     let lost = registry.member();
-    assert!(restore(&registry.paths, &copy).is_err(), "it runs");
+    assert!(
+        restore(&registry.paths, &copy, registry.now()).is_err(),
+        "it runs"
+    );
     registry.stop();
     fs::write(registry.paths.state_dir.join("noise"), b"no database").unwrap();
-    assert!(restore(&registry.paths, &registry.paths.state_dir.join("noise")).is_err());
-    let aside = restore(&registry.paths, &copy).unwrap();
+    assert!(
+        restore(
+            &registry.paths,
+            &registry.paths.state_dir.join("noise"),
+            registry.now()
+        )
+        .is_err()
+    );
+    let aside = restore(&registry.paths, &copy, registry.now()).unwrap();
     assert!(aside.exists());
     registry.restart();
     let seen = document(&network(&registry, &kept), &kept.claimed.ca);
@@ -299,7 +309,7 @@ fn a_restored_copy_continues_with_versions_and_prefixes_that_were_never_used() {
 }
 
 #[test]
-fn a_new_node_may_have_the_name_of_a_node_whose_certificate_has_expired() {
+fn a_new_node_may_have_the_name_of_an_expired_node_after_the_grace_period() {
     let registry = Registry::start();
     let named = InviteRequest {
         ttl_s: 60,
@@ -307,8 +317,14 @@ fn a_new_node_may_have_the_name_of_a_node_whose_certificate_has_expired() {
         ..InviteRequest::default()
     };
     let first = joined(&claim_with(&registry, &named));
-    registry.pass(LIFE_S + 1);
+    registry.pass(LIFE_S + GRACE_S - 1);
+    check(
+        ask::<InviteResponse>(&registry, "POST", "/v1/invitations", &named),
+        "name taken",
+    );
+    // The prefix is free again too.
+    registry.pass(1);
     let second = joined(&claim_with(&registry, &named));
-    assert_ne!(first.prefix, second.prefix);
+    assert_eq!(first.prefix, second.prefix);
     assert!(!read(&registry.paths.config_dir.join("registry.json")).contains("printer"));
 }

@@ -2,31 +2,33 @@
 //! that `warren run` needs.
 //!
 //! The private key is generated on this machine and never leaves it. No file is overwritten: a machine that has
-//! an identity keeps it.
+//! an identity keeps it. An attempt that was interrupted at any point can be repeated: its key is kept
+//! ([`pending_key`]), and the configuration, which makes the machine a node, is put in place last.
 
+mod answer;
 mod draft;
+mod pending_key;
 
+pub(crate) use answer::csr;
+use answer::verify_answer;
 use config::{ChildUser, paths::Paths};
-use draft::Draft;
+use draft::{Draft, sync_folder};
 use membership::registry_api::{RegistryApiClient, RegistryApiError};
+use pending_key::PendingKey;
 use policies::names::Prefix;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rcgen::KeyPair;
 use std::{
     fs, io,
     io::Write,
     net::Ipv6Addr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
-use wire::errors::some_if_found;
 use wire::{
-    chain,
+    errors::some_if_found,
     invitation::{Invitation, RegistryAddress, token_text},
     registry::{Claim, Claimed, Enrolment, NetworkDocument, VERSION},
-    signed,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The user that OpenVPN runs as, if the package has created it.
 pub const OPENVPN_USER: &str = "warren-openvpn";
@@ -80,6 +82,20 @@ pub enum JoinError {
         #[source]
         source: io::Error,
     },
+    /// Another command is about to make this machine a node.
+    #[error("another `warren join`, `request` or `install` works in {}: wait until it has ended", path.display())]
+    Busy {
+        /// The folder of the files.
+        path: PathBuf,
+    },
+    /// The file with the key of an earlier attempt cannot be used.
+    #[error("cannot make a key: {} {why}: remove it, and repeat the command", path.display())]
+    PendingKey {
+        /// The path of the key.
+        path: PathBuf,
+        /// The fault, in words.
+        why: &'static str,
+    },
     /// No key can be generated, or a request for it cannot be signed.
     #[error("cannot make a key")]
     Key(#[source] rcgen::Error),
@@ -105,6 +121,8 @@ impl JoinError {
             Self::Call(RegistryApiError::TimedOut { .. }) => 5,
             Self::Exists { .. }
             | Self::Io { .. }
+            | Self::Busy { .. }
+            | Self::PendingKey { .. }
             | Self::Key(_)
             | Self::Refused
             | Self::Call(_)
@@ -133,36 +151,53 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Joi
 
 /// Uses the invitation, and writes key, certificates, network document and configuration.
 ///
+/// The key is kept until all is written, so that a repeated call with the same invitation gets the same certificate.
+///
 /// # Errors
-/// See [`JoinError`]. If the registry cannot be reached or rejects the request, no file is left
-/// behind.
+/// See [`JoinError`]. No file is left behind but the key, with which a later call goes on.
 pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
     let Joining {
         invitation,
         paths,
         children,
     } = joining;
-    let users = Users::prepare(paths, *children)?;
-    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
+    let path = pending_join_key(paths);
+    let users = Users::prepare(paths, *children, &path)?;
     // The key is written to disk before the invitation is used, since an invitation may work only once.
-    let draft = Draft::write(
-        &paths.key(),
-        &key.serialize_pem(),
-        0o600,
-        Some(users.reader()),
-    )?;
+    let mut key = PendingKey::read_or_create(&path, users.reader())?;
     let url = format!("https://{}", invitation.address);
+    let registry = RegistryApiClient::with_pinned_ca(&url, invitation.pin)?;
+    let claimed = match claim(&registry, invitation, &key.key).await {
+        // The kept key has a certificate of another invitation, or was revoked.
+        Err(JoinError::Call(error)) if key.is_kept && is_key_rejected(&error) => {
+            key = PendingKey::create(&path, users.reader())?;
+            claim(&registry, invitation, &key.key).await?
+        }
+        outcome => outcome?,
+    };
+    let verified = verify_answer(&claimed, Some(&invitation.pin), &key.key)?;
+    users.write(paths, &url, &claimed, &key, verified)
+}
+
+/// Sends the token of the invitation and a certificate request for the key.
+async fn claim(
+    registry: &RegistryApiClient,
+    invitation: &Invitation,
+    key: &KeyPair,
+) -> Result<Claimed, JoinError> {
     let claim = Claim {
         version: VERSION,
         token: token_text(&invitation.token),
-        csr: csr(&key)?,
+        csr: csr(key)?,
     };
-    let registry = RegistryApiClient::with_pinned_ca(&url, invitation.pin)?;
-    let claimed: Claimed = registry
+    Ok(registry
         .send(reqwest::Method::POST, "/v1/claims", &claim)
-        .await?;
-    let verified = verify_answer(&claimed, Some(&invitation.pin), &key)?;
-    users.write(paths, &url, &claimed, draft, verified)
+        .await?)
+}
+
+/// Returns whether the registry issues no certificate for the key, whatever the invitation is.
+fn is_key_rejected(error: &RegistryApiError) -> bool {
+    matches!(error, RegistryApiError::Rejected { status: 409, title, .. } if title == "key rejected")
 }
 
 /// Creates and stores a key on a machine that cannot reach the registry, and returns the certificate
@@ -171,15 +206,9 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
 /// # Errors
 /// The machine has an identity already, or the key cannot be created or written.
 pub fn request(paths: &Paths, children: Option<(u32, u32)>) -> Result<String, JoinError> {
-    let users = Users::prepare(paths, children)?;
-    let path = pending_key(paths);
-    let stored = some_if_found(fs::read_to_string(&path)).map_err(io_error("read", &path))?;
-    if let Some(text) = stored {
-        return csr(&KeyPair::from_pem(&text).map_err(JoinError::Key)?);
-    }
-    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
-    Draft::write(&path, &key.serialize_pem(), 0o600, Some(users.reader()))?.rename_into_place()?;
-    csr(&key)
+    let path = pending_request_key(paths);
+    let users = Users::prepare(paths, children, &path)?;
+    csr(&PendingKey::read_or_create(&path, users.reader())?.key)
 }
 
 /// Reads the registry's answer to a [`request`], and writes the files that `warren run` needs.
@@ -203,54 +232,84 @@ pub fn install(
     }
     let registry = RegistryAddress::parse(&enrolment.registry, wire::registry::PORT);
     let registry = registry.map_err(|error| bad(error.to_string()))?;
-    let users = Users::prepare(paths, children)?;
-    let path = pending_key(paths);
-    let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
-    let key = KeyPair::from_pem(&text).map_err(JoinError::Key)?;
-    let verified = verify_answer(&enrolment.claimed, None, &key)?;
-    let draft = Draft::write(&paths.key(), &text, 0o600, Some(users.reader()))?;
-    let joined = users.write(
+    let path = pending_request_key(paths);
+    let users = Users::prepare(paths, children, &path)?;
+    let missing = || io_error("read", &path)(io::ErrorKind::NotFound.into());
+    let key = PendingKey::read(&path)?.ok_or_else(missing)?;
+    let verified = verify_answer(&enrolment.claimed, None, &key.key)?;
+    users.write(
         paths,
         &format!("https://{registry}"),
         &enrolment.claimed,
-        draft,
+        &key,
         verified,
-    )?;
-    fs::remove_file(&path).map_err(io_error("remove", &path))?;
-    Ok(joined)
+    )
 }
 
 /// Returns the path of the key of a pending request.
-fn pending_key(paths: &Paths) -> PathBuf {
+fn pending_request_key(paths: &Paths) -> PathBuf {
     paths.key().with_added_extension("request")
 }
 
-/// The users that the children will run as.
+/// Returns the path of the key with which a machine is about to join by an invitation.
+fn pending_join_key(paths: &Paths) -> PathBuf {
+    paths.key().with_added_extension("join")
+}
+
+/// Checks that the machine is no node yet; `pending` is the path of the key with which it is about to become one.
+fn check_not_joined(paths: &Paths, pending: &Path) -> Result<(), JoinError> {
+    let all = [
+        paths.key(),
+        paths.certificate(),
+        paths.ca(),
+        paths.tls_crypt(),
+        paths.network(),
+        paths.config(),
+    ];
+    let Some(path) = all.into_iter().find(|path| path.symlink_metadata().is_ok()) else {
+        return Ok(());
+    };
+    let key = fs::read_to_string(paths.key()).ok();
+    let pending_key = PendingKey::read(pending).ok().flatten();
+    match pending_key.filter(|pending| key.as_deref() == Some(&pending.pem)) {
+        // An earlier attempt was interrupted while it put the files in place, the key first, the configuration last.
+        Some(_) if paths.config().symlink_metadata().is_err() => Ok(()),
+        // The earlier attempt was interrupted after the machine had joined.
+        Some(pending) => {
+            pending.remove()?;
+            Err(JoinError::Exists { path })
+        }
+        None => Err(JoinError::Exists { path }),
+    }
+}
+
+/// The users that the children will run as, and the lock on the folder of the node's files.
 struct Users {
     openvpn: ChildUser,
     babeld: ChildUser,
+    /// Held until the command ends, so that no other one writes the same files.
+    _lock: fs::File,
 }
 
 impl Users {
-    /// Checks that the machine is no node yet, and creates the folder of its files.
-    fn prepare(paths: &Paths, children: Option<(u32, u32)>) -> Result<Self, JoinError> {
-        let all = [
-            paths.key(),
-            paths.certificate(),
-            paths.ca(),
-            paths.tls_crypt(),
-            paths.network(),
-            paths.config(),
-        ];
-        if let Some(path) = all.into_iter().find(|path| path.symlink_metadata().is_ok()) {
-            return Err(JoinError::Exists { path });
-        }
+    /// Creates the folder of the node's files and locks it, and checks that the machine is no node yet.
+    fn prepare(
+        paths: &Paths,
+        children: Option<(u32, u32)>,
+        pending: &Path,
+    ) -> Result<Self, JoinError> {
         let etc = paths.etc();
         let folder = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)
             .create(&etc);
         folder.map_err(io_error("create the folder", &etc))?;
+        let lock = fs::File::open(&etc).map_err(io_error("open", &etc))?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => JoinError::Busy { path: etc.clone() },
+            fs::TryLockError::Error(error) => io_error("lock", &etc)(error),
+        })?;
+        check_not_joined(paths, pending)?;
         let (openvpn, babeld) = match children {
             Some((openvpn, babeld)) => (ChildUser::Id(openvpn), ChildUser::Id(babeld)),
             None => (
@@ -258,7 +317,11 @@ impl Users {
                 user_or_uid(BABELD_USER, BABELD_UID),
             ),
         };
-        Ok(Self { openvpn, babeld })
+        Ok(Self {
+            openvpn,
+            babeld,
+            _lock: lock,
+        })
     }
 
     /// Returns the uid and gid that may read the key.
@@ -266,13 +329,14 @@ impl Users {
         ids_of(&self.openvpn)
     }
 
-    /// Writes all files, of which `key` is a draft already. They get their names only once all are written.
+    /// Writes all files. They get their names only once all are written: the key first, so that a later attempt
+    /// recognises the files as its own, and the configuration last, since it makes the machine a node.
     fn write(
         &self,
         paths: &Paths,
         url: &str,
         claimed: &Claimed,
-        key: Draft,
+        key: &PendingKey,
         (document, address): (NetworkDocument, Ipv6Addr),
     ) -> Result<Joined, JoinError> {
         let network = serde_json::to_string_pretty(&claimed.network);
@@ -280,79 +344,25 @@ impl Users {
             why: error.to_string(),
         })?;
         let config = config::template(url, &self.openvpn, &self.babeld);
+        let (public, private, reader) = (0o644, 0o600, Some(self.reader()));
         let files = [
-            Draft::write(&paths.ca(), &claimed.ca, 0o644, None)?,
-            Draft::write(&paths.certificate(), &claimed.certificate, 0o644, None)?,
-            Draft::write(
-                &paths.tls_crypt(),
-                &document.tls_crypt,
-                0o600,
-                Some(self.reader()),
-            )?,
-            Draft::write(&paths.network(), &network, 0o600, None)?,
-            key,
-            Draft::write(&paths.config(), &config, 0o644, None)?,
+            Draft::write(&paths.key(), &key.pem, private, reader)?,
+            Draft::write(&paths.ca(), &claimed.ca, public, None)?,
+            Draft::write(&paths.certificate(), &claimed.certificate, public, None)?,
+            Draft::write(&paths.tls_crypt(), &document.tls_crypt, private, reader)?,
+            Draft::write(&paths.network(), &network, private, None)?,
         ];
+        let last = Draft::write(&paths.config(), &config, public, None)?;
         files.into_iter().try_for_each(Draft::rename_into_place)?;
+        sync_folder(&paths.config())?;
+        last.rename_into_place()?;
+        sync_folder(&paths.config())?;
+        key.remove()?;
         Ok(Joined {
             prefix: claimed.prefix,
             address,
         })
     }
-}
-
-/// Builds a certificate request that contains nothing but the key.
-pub(crate) fn csr(key: &KeyPair) -> Result<String, JoinError> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .serialize_request(key)
-        .and_then(|request| request.pem())
-        .map_err(JoinError::Key)
-}
-
-/// Checks the registry's answer: the CA is that of the invitation, and the certificate is for this machine's key and
-/// for the prefix in the answer. Returns the network document and the address of the node.
-fn verify_answer(
-    claimed: &Claimed,
-    pin: Option<&[u8; 32]>,
-    key: &KeyPair,
-) -> Result<(NetworkDocument, Ipv6Addr), JoinError> {
-    let bad = |why: &str| JoinError::Answer {
-        why: why.to_owned(),
-    };
-    let ca_der = CertificateDer::from_pem_slice(claimed.ca.as_bytes()).map_err(|_| bad("no CA"))?;
-    let (_, ca) =
-        X509Certificate::from_der(&ca_der).map_err(|_| bad("its CA is no certificate"))?;
-    if pin.is_some_and(|pin| signed::sha256_hex(ca.public_key().raw) != signed::hex(pin)) {
-        return Err(bad("its CA is not the one that the invitation names"));
-    }
-    // The validity period is not checked here, since the clock of a new machine may be wrong; TLS checks it later.
-    let chain = chain::read_pem(claimed.certificate.as_bytes())
-        .and_then(|chain| chain::verify(&chain, &[&ca_der], None).map(|_| chain))
-        .map_err(|error| bad(&error.to_string()))?;
-    let node = chain
-        .first()
-        .and_then(|der| X509Certificate::from_der(der).ok());
-    let (_, node) = node.ok_or_else(|| bad("no certificate"))?;
-    if node.public_key().raw != key.subject_public_key_info() {
-        return Err(bad("the certificate is for another key"));
-    }
-    let mut names = node.subject().iter_common_name().map(|name| name.as_str());
-    let own = claimed.prefix.to_string();
-    if !matches!((names.next(), names.next()), (Some(Ok(name)), None) if name == own) {
-        return Err(bad("the certificate is for another prefix"));
-    }
-    let document = signed::open(&claimed.network, &[&ca_der])
-        .map_err(|error| error.to_string())
-        .and_then(|opened| {
-            NetworkDocument::read(&opened.payload).map_err(|error| error.to_string())
-        });
-    let document = document.map_err(|why| JoinError::Answer { why })?;
-    let network = document
-        .range()
-        .ok_or_else(|| bad("the network has no range"))?;
-    Ok((document, network.node_address(claimed.prefix)))
 }
 
 /// Returns the user of that name or, if it does not exist, the uid.

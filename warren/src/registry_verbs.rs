@@ -13,6 +13,7 @@ use registry::{
     FileError,
     http::server::{self, ServeError, ServerOptions},
     init::{self, NewNetwork, error::RegistryError},
+    pki::{PkiError, credentials::OwnCa},
     settings::RegistryPaths,
 };
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
@@ -123,6 +124,18 @@ struct Init {
     /// Put a root above the CA, whose key is left in this new folder: keep it where no network leads
     #[arg(long, value_name = "DIR")]
     offline_root: Option<PathBuf>,
+    /// Use this CA of your own: its certificate and, if a root certified it, that of the root, in PEM. The serial number of
+    /// the trusted CA must be a 1 followed by the network's bits, such as 0x1fd123456789a for fd12:3456:789a::/48
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "ca_key",
+        conflicts_with = "offline_root"
+    )]
+    ca: Option<PathBuf>,
+    /// The key of that CA in PEM, without a passphrase; it is copied
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    ca_key: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -181,6 +194,15 @@ pub fn main(args: &Args) -> ExitCode {
 fn init(args: &Init) -> ExitCode {
     let usual = Parameters::default();
     let refresh = args.refresh.unwrap_or(usual.refresh);
+    let own_ca = match args.ca.as_ref().zip(args.ca_key.as_ref()) {
+        None => None,
+        Some((certificates, key)) => {
+            match (operate::text_of(certificates), operate::text_of(key)) {
+                (Ok(certificates), Ok(key)) => Some(OwnCa { certificates, key }),
+                (Err(code), _) | (_, Err(code)) => return code,
+            }
+        }
+    };
     let new = NewNetwork {
         network: args.network,
         address: args.address.clone(),
@@ -198,6 +220,7 @@ fn init(args: &Init) -> ExitCode {
         grace_s: args.grace,
         private_endpoints: args.private_endpoints,
         offline_root: args.offline_root.clone(),
+        own_ca,
     };
     match init::init(&args.root.paths(), &new, registry::clock::system_clock()()) {
         Ok(network) => {
@@ -219,6 +242,7 @@ fn settings_code(error: &RegistryError) -> u8 {
     match error {
         error if error.is_permission() => 4,
         RegistryError::NoRegistry { .. }
+        | RegistryError::Pki(PkiError::UnusableCa { .. })
         | RegistryError::File(FileError::Missing { .. } | FileError::Bad { .. }) => 78,
         RegistryError::Exists { .. }
         | RegistryError::Network { .. }

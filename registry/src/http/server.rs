@@ -225,6 +225,8 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
     } = options;
     let (address, clock) = (*address, Arc::clone(clock));
     let opened = init::open(paths)?;
+    let authority = &opened.authorities.authority;
+    authority.check((clock)()).map_err(RegistryError::from)?;
     let live = ReloadableTls::new(&opened.authorities)?;
     let tls = live.config(&clock)?;
     let database = settings::database(paths);
@@ -234,6 +236,9 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
         tracing::warn!("claims and requests are not limited: use this for measurements only");
         service.disable_limits();
     }
+    service
+        .log_old_names()
+        .map_err(ServeError::RegistryService)?;
     let queue = Queue::start(service).map_err(ServeError::Thread)?;
     let listener = listen(address)?;
     let admin_listener = listen_admin(&paths.admin_socket)?;

@@ -15,8 +15,9 @@ use crate::{
         error::RegistryError,
     },
     pki::{
+        PkiError,
         authority::{Authorities, Authority},
-        credentials::{Credentials, NewCa},
+        credentials::{Credentials, NewCa, OwnCa},
         offline_root::OfflineRoot,
         random, random_network,
     },
@@ -56,6 +57,9 @@ pub struct NewNetwork {
     pub private_endpoints: bool,
     /// The new folder for the key of a root above the CA; `None` stands for a CA without a root.
     pub offline_root: Option<PathBuf>,
+    /// A CA that the operator brings; `None` stands for a new one. The serial number of the trusted CA encodes the
+    /// network.
+    pub own_ca: Option<OwnCa>,
 }
 
 /// Creates a network: keys, certificates, database, first documents. Returns its range.
@@ -67,9 +71,12 @@ pub fn init(
     new: &NewNetwork,
     now: UnixSeconds,
 ) -> Result<Ipv6Net, RegistryError> {
-    let range = match new.network {
-        Some(range) => range,
-        None => random_network()?,
+    let hosts = [new.address.host().to_owned()];
+    let own = own_credentials(new, &hosts, now)?;
+    let range = match (&own, new.network) {
+        (Some((_, range)), _) => *range,
+        (None, Some(range)) => range,
+        (None, None) => random_network()?,
     };
     let fits = u32::from(range.prefix_len()) + u32::from(new.prefix_length) <= 127;
     if Network::new(range).is_none() || !(1..=32).contains(&new.prefix_length) || !fits {
@@ -86,11 +93,14 @@ pub fn init(
     }
     private_folder(&paths.config_dir)?;
     private_folder(&paths.state_dir)?;
-    let ca = match &new.offline_root {
-        None => NewCa::self_signed_ca(range, 1, now)?,
-        Some(folder) => OfflineRoot::make(folder, range, now)?.new_ca(now)?,
+    let made = match (own, &new.offline_root) {
+        (Some((made, _)), _) => made,
+        (None, None) => Credentials::make(NewCa::self_signed_ca(range, 1, now)?, &hosts, now)?,
+        (None, Some(folder)) => {
+            let ca = OfflineRoot::make(folder, range, now)?.new_ca(now)?;
+            Credentials::make(ca, &hosts, now)?
+        }
     };
-    let made = Credentials::make(ca, &[new.address.host().to_owned()], now)?;
     write_credentials(paths, 1, &made)?;
     let authority = Authority::load((1, &made), None)?;
     let mut storage = open_database(paths, &settings)?;
@@ -117,6 +127,27 @@ pub fn init(
     // The settings are written last, since their presence means that everything else is there.
     write_new(&settings_file, &json(&settings).map_err(shape_error)?)?;
     Ok(range)
+}
+
+/// Returns the keys and certificates of the CA that the operator brings, and its network.
+///
+/// # Errors
+/// The CA cannot be used, or belongs to another network than the one that was requested.
+fn own_credentials(
+    new: &NewNetwork,
+    hosts: &[String],
+    now: UnixSeconds,
+) -> Result<Option<(Credentials, Ipv6Net)>, PkiError> {
+    let Some(own) = &new.own_ca else {
+        return Ok(None);
+    };
+    let (made, range) = own.credentials(hosts, now)?;
+    match new.network {
+        Some(wanted) if wanted != range => Err(PkiError::UnusableCa {
+            why: format!("its serial number encodes the network {range}, not {wanted}"),
+        }),
+        Some(_) | None => Ok(Some((made, range))),
+    }
 }
 
 /// Composes the network document of a new network, with new keys.

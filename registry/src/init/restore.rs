@@ -5,6 +5,7 @@ use crate::{
     files::{io_error, rename_if_exists},
     init::{
         self,
+        ca_versions::authorities,
         documents::{read_stored, sign_and_store},
         error::RegistryError,
     },
@@ -17,7 +18,6 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
 };
-use time::OffsetDateTime;
 use wire::registry::{DocumentKind, NetworkDocument, Revocations};
 
 /// Number of versions that are skipped after those of the copy. Nodes may have received documents that were
@@ -34,8 +34,12 @@ const RESERVED_PREFIXES: usize = 1000;
 /// revocations must be repeated.
 ///
 /// # Errors
-/// The registry runs, the copy is corrupt, or a file could not be written.
-pub fn restore(paths: &RegistryPaths, file: &Path) -> Result<PathBuf, RegistryError> {
+/// The registry runs, the copy is corrupt, the CA cannot be used at `now`, or a file could not be written.
+pub fn restore(
+    paths: &RegistryPaths,
+    file: &Path,
+    now: UnixSeconds,
+) -> Result<PathBuf, RegistryError> {
     if UnixStream::connect(&paths.admin_socket).is_ok() {
         return Err(RegistryError::Running {
             path: paths.admin_socket.clone(),
@@ -43,6 +47,7 @@ pub fn restore(paths: &RegistryPaths, file: &Path) -> Result<PathBuf, RegistryEr
     }
     store::verify(file)?;
     let settings = init::read_settings(paths)?;
+    authorities(paths, &settings)?.authority.check(now)?;
     let path = database(paths);
     let draft = path.with_added_extension("new");
     fs::copy(file, &draft).map_err(io_error("write", &draft))?;
@@ -59,7 +64,6 @@ pub fn restore(paths: &RegistryPaths, file: &Path) -> Result<PathBuf, RegistryEr
     fs::rename(&draft, &path).map_err(io_error("put in place", &path))?;
     let mut opened = init::open(paths)?;
     publish_with_higher_versions(opened.storage.as_mut(), &opened.authorities.authority)?;
-    let now = UnixSeconds::from(OffsetDateTime::now_utc());
     opened.storage.reserve_prefixes(
         RESERVED_PREFIXES,
         now.saturating_add_s(settings.certificate_life_s),

@@ -4,15 +4,16 @@
 
 use super::{
     BACKDATE_S, PkiError,
+    ca_check::{self, CaToCheck},
     certificates::{Parsed, make, params, random_serial},
     credentials::Credentials,
+    issuer::CertificateIssuer,
     request::{ProvenKey, sha256},
 };
 use crate::clock::UnixSeconds;
 use policies::names::Prefix;
 use rcgen::{
-    ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, SerialNumber, SigningKey,
-    SubjectPublicKeyInfo,
+    ExtendedKeyUsagePurpose, KeyPair, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
 };
 use std::net::IpAddr;
 use wire::{
@@ -24,7 +25,7 @@ use wire::{
 /// One CA, with the signer of its documents.
 struct Ca {
     version: u32,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: CertificateIssuer,
     pem: String,
     der: Vec<u8>,
     not_after: UnixSeconds,
@@ -71,9 +72,7 @@ pub struct IssuedCertificate {
 
 impl Ca {
     fn load(version: u32, credentials: &Credentials) -> Result<Self, PkiError> {
-        let key = KeyPair::from_pem(&credentials.ca_key).map_err(make("use of the CA's key"))?;
-        let issuer =
-            Issuer::from_ca_cert_pem(&credentials.ca, key).map_err(make("use of the CA"))?;
+        let issuer = CertificateIssuer::load(&credentials.ca, &credentials.ca_key)?;
         let signer_key =
             KeyPair::from_pem(&credentials.signer_key).map_err(make("use of the signer's key"))?;
         let ca = Parsed::read(&credentials.ca, "the CA")?;
@@ -96,6 +95,16 @@ impl Ca {
             signer_spki: signer.spki,
             network,
         })
+    }
+
+    /// Checks that certificates of this CA are accepted at `now`.
+    fn check(&self, now: UnixSeconds) -> Result<(), PkiError> {
+        let to_check = CaToCheck {
+            ca: &self.der,
+            root: self.has_root.then_some(self.anchor.der.as_slice()),
+            issuer: &self.issuer,
+        };
+        ca_check::check(to_check, now)
     }
 
     fn sign(&self, payload: &[u8]) -> Result<SignedDocument, PkiError> {
@@ -127,6 +136,22 @@ impl Authority {
             current: Ca::load(current.0, current.1)?,
             other,
         })
+    }
+
+    /// Checks that certificates of the CA that signs are accepted at `now`.
+    ///
+    /// # Errors
+    /// [`PkiError::UnusableCa`] names the property that the CA lacks.
+    pub fn check(&self, now: UnixSeconds) -> Result<(), PkiError> {
+        self.current.check(now)
+    }
+
+    /// Checks the other CA like [`Self::check`], if there is one.
+    ///
+    /// # Errors
+    /// [`PkiError::UnusableCa`] names the property that the CA lacks.
+    pub(crate) fn check_other(&self, now: UnixSeconds) -> Result<(), PkiError> {
+        self.other.as_ref().map_or(Ok(()), |other| other.check(now))
     }
 
     /// Returns the network, which the serial number of the trusted CA encodes.
@@ -262,10 +287,7 @@ impl Authority {
         ];
         let key =
             SubjectPublicKeyInfo::from_der(&key.spki).map_err(make("use of the node's key"))?;
-        let certificate = node
-            .signed_by(&key, &ca.issuer)
-            .map_err(make("the node's certificate"))?
-            .pem();
+        let certificate = ca.issuer.sign(&node, &key, "the node's certificate")?;
         let chain = if ca.has_root { ca.pem.as_str() } else { "" };
         let certificate = certificate + chain;
         Ok(IssuedCertificate {

@@ -3,6 +3,7 @@
 use super::{PkiError, random};
 use crate::clock::UnixSeconds;
 use ipnet::Ipv6Net;
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
     SerialNumber,
@@ -63,6 +64,12 @@ pub(crate) fn random_serial() -> Result<[u8; 16], PkiError> {
 /// Returns a function that turns an error of rcgen into the error that `what` could not be created.
 pub(crate) fn make(what: &'static str) -> impl Fn(rcgen::Error) -> PkiError {
     move |source| PkiError::Make { what, source }
+}
+
+/// Converts a certificate from DER to PEM.
+pub(crate) fn to_pem(der: &[u8]) -> String {
+    let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&Pem::new("CERTIFICATE", der), lines)
 }
 
 /// Returns the parameters of a certificate that may sign nothing.
@@ -154,8 +161,8 @@ pub(crate) struct Parsed {
     pub(crate) der: Vec<u8>,
     pub(crate) spki: Vec<u8>,
     pub(crate) not_after: UnixSeconds,
-    /// The common name of the subject.
-    pub(crate) name: String,
+    /// The subject in DER.
+    pub(crate) subject: Vec<u8>,
     serial: Vec<u8>,
 }
 
@@ -167,12 +174,7 @@ impl Parsed {
         Ok(Self {
             spki: certificate.public_key().raw.to_vec(),
             serial: certificate.raw_serial().to_vec(),
-            name: certificate
-                .subject()
-                .iter_common_name()
-                .find_map(|name| name.as_str().ok())
-                .unwrap_or_default()
-                .to_owned(),
+            subject: certificate.subject().as_raw().to_vec(),
             not_after: UnixSeconds(certificate.validity().not_after.timestamp()),
             der: block.contents.clone(),
         })

@@ -3,14 +3,19 @@
 
 use super::{
     PkiError,
+    ca_check::{self, CaToCheck},
     certificates::{
         CA_LIFE_S, Parsed, ca_params, ca_with_path_length, make, new_key, params, random_serial,
+        to_pem,
     },
+    issuer::CertificateIssuer,
+    private_key::{read_key, unusable_key},
 };
 use crate::clock::UnixSeconds;
 use ipnet::Ipv6Net;
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SerialNumber};
-use wire::signed::SIGNER_NAME;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SerialNumber};
+use std::fmt;
+use wire::{chain, signed::SIGNER_NAME};
 
 /// All keys and certificates of one CA, in PEM.
 #[derive(Clone)]
@@ -32,6 +37,65 @@ pub struct Credentials {
     pub cross: String,
     /// The certificate of the root that certified the CA; empty if the CA is self-signed.
     pub root: String,
+}
+
+/// A CA that the operator brings.
+#[derive(Clone)]
+pub struct OwnCa {
+    /// The certificate of the CA and, if a root certified it, that of the root, in PEM.
+    pub certificates: String,
+    /// The key of the CA in PEM: PKCS #8, PKCS #1 or SEC 1.
+    pub key: String,
+}
+
+impl fmt::Debug for OwnCa {
+    /// Leaves out the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnCa")
+    }
+}
+
+impl OwnCa {
+    /// Reads the certificates and the key; whether they can be used is checked by [`Credentials::make`].
+    fn read(&self) -> Result<NewCa, PkiError> {
+        let unusable = |why: String| PkiError::UnusableCa { why };
+        let all = chain::read_pem(self.certificates.as_bytes())
+            .map_err(|error| unusable(format!("its certificate: {error}")))?;
+        let (ca, root) = match all.as_slice() {
+            [ca] => (ca, String::new()),
+            [ca, root] => (ca, to_pem(root)),
+            more => {
+                return Err(unusable(format!(
+                    "there are {} certificates: give that of the CA and, if a root certified it, that of the root",
+                    more.len()
+                )));
+            }
+        };
+        Ok(NewCa {
+            certificate: to_pem(ca),
+            key: read_key(&self.key).map_err(unusable_key)?,
+            root,
+        })
+    }
+
+    /// Creates the other keys and certificates of the CA, and returns its network too.
+    ///
+    /// # Errors
+    /// The CA cannot be used, or its serial number encodes no network.
+    pub(crate) fn credentials(
+        &self,
+        hosts: &[String],
+        now: UnixSeconds,
+    ) -> Result<(Credentials, Ipv6Net), PkiError> {
+        let made = Credentials::make(self.read()?, hosts, now)?;
+        let network = Parsed::read(made.anchor(), "the CA")?.network();
+        let network = network.ok_or_else(|| PkiError::UnusableCa {
+            why: "its serial number, or that of its root, must be a 1 followed by the bits of the network, such as \
+                  0x1fd123456789a for fd12:3456:789a::/48"
+                .into(),
+        })?;
+        Ok((made, network.range()))
+    }
 }
 
 /// A CA for which no other certificates exist yet.
@@ -70,35 +134,39 @@ impl Credentials {
             key,
             root,
         } = ca;
-        let not_after = now
-            .saturating_add_s(CA_LIFE_S)
-            .min(Parsed::read(&certificate, "the CA")?.not_after);
+        let issuer = CertificateIssuer::new(&certificate, key)?;
+        let ca = Parsed::read(&certificate, "the CA")?;
+        let above = match root.as_str() {
+            "" => None,
+            root => Some(Parsed::read(root, "the root")?),
+        };
+        let to_check = CaToCheck {
+            ca: &ca.der,
+            root: above.as_ref().map(|root| root.der.as_slice()),
+            issuer: &issuer,
+        };
+        ca_check::check(to_check, now)?;
+        let not_after = now.saturating_add_s(CA_LIFE_S).min(ca.not_after);
         let (signer_key, tls_key) = (new_key()?, new_key()?);
-        let ca_key = key.serialize_pem();
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(make("use of the CA"))?;
 
         let mut signer = params(SIGNER_NAME, now, not_after)?;
         signer.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         signer.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
-        let signer = signer
-            .signed_by(&signer_key, &issuer)
-            .map_err(make("the signer's certificate"))?;
+        let signer = issuer.sign(&signer, &signer_key, "the signer's certificate")?;
 
         let mut tls = params("warren-registry", now, not_after)?;
         tls.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
         tls.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let names = CertificateParams::new(hosts).map_err(make("the registry's names"))?;
         tls.subject_alt_names = names.subject_alt_names;
-        let tls = tls
-            .signed_by(&tls_key, &issuer)
-            .map_err(make("the registry's certificate"))?;
+        let tls = issuer.sign(&tls, &tls_key, "the registry's certificate")?;
 
         Ok(Self {
             ca: certificate,
-            ca_key,
-            signer: signer.pem(),
+            ca_key: issuer.key_pem(),
+            signer,
             signer_key: signer_key.serialize_pem(),
-            tls: tls.pem(),
+            tls,
             tls_key: tls_key.serialize_pem(),
             cross: String::new(),
             root,
@@ -119,20 +187,14 @@ impl Credentials {
     /// # Errors
     /// A key or a certificate cannot be used.
     pub(crate) fn cross_sign(&mut self, before: &Self, now: UnixSeconds) -> Result<(), PkiError> {
-        let key = |pem: &str| KeyPair::from_pem(pem).map_err(make("use of a CA's key"));
-        let issuer = Issuer::from_ca_cert_pem(&before.ca, key(&before.ca_key)?);
-        let mut ca = ca_with_path_length(
-            &Parsed::read(&self.ca, "the CA")?.name,
-            0,
-            now,
-            now.saturating_add_s(CA_LIFE_S),
-        )?;
+        let issuer = CertificateIssuer::load(&before.ca, &before.ca_key)?;
+        let key = read_key(&self.ca_key).map_err(unusable_key)?;
+        let own = Parsed::read(&self.ca, "the CA")?;
+        // The name in the parameters is replaced by the subject of the CA.
+        let mut ca = ca_with_path_length("", 0, now, now.saturating_add_s(CA_LIFE_S))?;
         ca.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
-        let signed = ca.signed_by(
-            &key(&self.ca_key)?,
-            &issuer.map_err(make("use of the CA before"))?,
-        );
-        self.cross = signed.map_err(make("a CA's cross certificate"))?.pem();
+        let what = "a CA's cross certificate";
+        self.cross = issuer.sign_with_subject(&ca, Some(&own.subject), &key, what)?;
         Ok(())
     }
 }

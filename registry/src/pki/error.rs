@@ -25,6 +25,12 @@ pub enum PkiError {
         /// The moment beyond the calendar.
         moment: UnixSeconds,
     },
+    /// Certificates of this CA would not be accepted, or its key cannot be used.
+    #[error("the CA cannot be used: {why}")]
+    UnusableCa {
+        /// The property that it lacks, in words.
+        why: String,
+    },
     /// A stored certificate cannot be read.
     #[error("{what} cannot be read as a certificate")]
     Stored {

@@ -4,10 +4,14 @@
 //! Knows no database and no HTTP.
 
 pub mod authority;
+pub(crate) mod ca_check;
 pub(crate) mod certificates;
 pub mod credentials;
+mod der;
 mod error;
+pub(crate) mod issuer;
 pub mod offline_root;
+pub(crate) mod private_key;
 mod random;
 pub mod request;
 pub(crate) mod tls;

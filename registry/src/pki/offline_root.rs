@@ -7,13 +7,15 @@ use super::{
     PkiError,
     certificates::{CA_LIFE_S, Parsed, make, new_key, online_ca_params, root_params},
     credentials::NewCa,
+    issuer::CertificateIssuer,
+    private_key::read_key,
     random,
     request::ProvenKey,
 };
 use crate::clock::UnixSeconds;
 use crate::files::{FileError, io_error, private_folder, read, write_new};
 use ipnet::Ipv6Net;
-use rcgen::{Issuer, KeyPair, PublicKeyData, SerialNumber, SubjectPublicKeyInfo};
+use rcgen::{KeyPair, PublicKeyData, SerialNumber, SubjectPublicKeyInfo};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -71,7 +73,7 @@ pub struct OfflineRoot {
     pem: String,
     parsed: Parsed,
     network: Network,
-    key: KeyPair,
+    issuer: CertificateIssuer,
 }
 
 impl OfflineRoot {
@@ -126,16 +128,17 @@ impl OfflineRoot {
         let network = parsed
             .network()
             .ok_or_else(|| bad("its serial number encodes no network"))?;
-        let key = KeyPair::from_pem(&read(&key_path)?).map_err(|error| FileError::Bad {
+        let key = read_key(&read(&key_path)?).map_err(|fault| FileError::Bad {
             path: key_path,
-            why: error.to_string(),
+            why: fault.to_string(),
         })?;
+        let issuer = CertificateIssuer::new(&pem, key)?;
         Ok(Self {
             folder: folder.to_owned(),
             pem,
             parsed,
             network,
-            key,
+            issuer,
         })
     }
 
@@ -170,12 +173,15 @@ impl OfflineRoot {
         let not_after = now.saturating_add_s(CA_LIFE_S).min(self.parsed.not_after);
         let mut ca = online_ca_params(self.network.range(), now, not_after)?;
         ca.serial_number = Some(SerialNumber::from_slice(&serial));
-        let issuer_key =
-            KeyPair::from_pem(&self.key.serialize_pem()).map_err(make("use of the root's key"))?;
-        let issuer =
-            Issuer::from_ca_cert_pem(&self.pem, issuer_key).map_err(make("use of the root"))?;
         let key = SubjectPublicKeyInfo::from_der(&key.spki).map_err(make("use of the CA's key"))?;
-        let certificate = ca.signed_by(&key, &issuer).map_err(make("the CA"))?.pem();
+        let certificate = self.issuer.sign(&ca, &key, "the CA")?;
+        // No CA is certified that nodes would reject, whoever made the root.
+        let der = Parsed::read(&certificate, "the CA")?.der;
+        chain::verify_intermediate(&der, &[&self.parsed.der], now.0).map_err(|error| {
+            PkiError::UnusableCa {
+                why: format!("the root cannot certify it: {error}"),
+            }
+        })?;
         write_new(
             &self.folder.join(format!("ca-{}.crt", hex(&serial))),
             &certificate,

@@ -12,13 +12,17 @@ use crate::{
         documents::{read_stored, sign_and_store},
         error::RegistryError,
     },
-    pki::{authority::Authorities, certificates::Parsed, credentials::NewCa},
+    pki::{
+        PkiError,
+        authority::Authorities,
+        certificates::{Parsed, to_pem},
+        credentials::NewCa,
+    },
     service::error::ServiceError,
     settings::{self, RevokedCa, Settings},
     store::Storage,
 };
 use ipnet::Ipv6Net;
-use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
 use wire::{
     chain,
@@ -91,16 +95,21 @@ fn certificate_error(why: impl ToString) -> ServiceError {
     }
 }
 
+/// Reports a CA that cannot be used as a rejection, and anything else as a failure of the registry. It must be called
+/// before anything is written.
+fn rejected_ca(error: impl Into<RegistryError>) -> ServiceError {
+    let error = error.into();
+    if let RegistryError::Pki(unusable @ PkiError::UnusableCa { .. }) = &error {
+        certificate_error(unusable)
+    } else {
+        error.into()
+    }
+}
+
 fn out_of_order<T>(why: &str) -> Result<T, ServiceError> {
     Err(ServiceError::Step {
         why: why.to_owned(),
     })
-}
-
-/// Converts a certificate from DER to PEM.
-fn to_pem(der: &[u8]) -> String {
-    let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
-    pem::encode_config(&Pem::new("CERTIFICATE", der), lines)
 }
 
 impl RegistryService {
@@ -209,12 +218,14 @@ impl RegistryService {
             }
             (RotationStep::Stage, None) => {
                 let ca = self.next_ca(certificates)?;
-                let next =
-                    ca_versions::create_next_ca(&self.paths, &self.settings, ca, self.now())?;
+                let next = ca_versions::create_next_ca(&self.paths, &self.settings, ca, self.now())
+                    .map_err(rejected_ca)?;
                 settings.other_authority = Some(next);
                 format!("CA {next} is trusted beside CA {current}, which still signs")
             }
             (RotationStep::Activate, Some(next)) if !retiring => {
+                let authority = &self.authorities.authority;
+                authority.check_other(self.now()).map_err(rejected_ca)?;
                 (settings.authority, settings.other_authority) = (next, Some(current));
                 self.activate(current, next, force)?
             }

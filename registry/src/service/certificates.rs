@@ -11,16 +11,23 @@ impl RegistryService {
         );
         let sign = |prefix| authority.sign_node(prefix, &checked.key, checked.now, life_s);
         let (prefix, issued) = self.storage.claim(checked, &sign)?;
-        Ok(Claimed {
+        Ok(self.answer_to_claim(prefix, issued.certificate))
+    }
+
+    /// Adds to a certificate what a new node needs beside it.
+    fn answer_to_claim(&self, prefix: Prefix, certificate: String) -> Claimed {
+        Claimed {
             version: VERSION,
             prefix,
-            certificate: issued.certificate,
-            ca: authority.ca_pem().to_owned(),
+            certificate,
+            ca: self.authorities.authority.ca_pem().to_owned(),
             network: self.network.1.clone(),
-        })
+        }
     }
 
     /// Issues a certificate for a token; `from` is the address of the caller.
+    ///
+    /// A machine that did not get the answer repeats its claim, and gets the same certificate. That consumes nothing.
     ///
     /// # Errors
     /// The claim is rejected or the database failed; nothing was issued then.
@@ -36,6 +43,10 @@ impl RegistryService {
         }
         // A malformed token is handled like an unknown one.
         let token = token_from_text(&claim.token).map_or([0; 32], |token| sha256(&token));
+        if let Some((prefix, certificate)) = self.storage.claimed(&token, &key.hash(), now)? {
+            tracing::info!(%prefix, %from, "claim repeated: the stored certificate is returned");
+            return Ok(self.answer_to_claim(prefix, certificate));
+        }
         let anonymous = self.storage.is_anonymous(&token)?;
         if anonymous && !self.request_limits.can_join(site, now) {
             return Err(ServiceError::TooManyFromNetwork);

@@ -34,7 +34,7 @@ use crate::{
     store::{CheckedClaim, IssueError, Member, NodeProperties, Storage, StoredAnnouncement},
 };
 use endpoint_directory::EndpointDirectory;
-use policies::names::Endpoint;
+use policies::names::{Endpoint, Prefix};
 use std::net::IpAddr;
 
 use tokio::sync::watch;

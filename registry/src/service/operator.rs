@@ -4,11 +4,13 @@
 use super::{RegistryService, proven_key};
 use crate::{
     clock::UnixSeconds,
+    names,
     pki::{random, request::sha256},
     service::error::ServiceError,
     store::{AuditEntry, CheckedClaim, Member, NewInvitation, NodeProperties, StoredAnnouncement},
 };
 use policies::names::Prefix;
+use std::collections::BTreeSet;
 use wire::{
     invitation::Invitation,
     registry::{Enrolment, VERSION},
@@ -19,6 +21,9 @@ pub const MAX_TTL_S: i64 = 10 * 365 * 86_400;
 
 /// Largest number of nodes that join by one invitation.
 pub const MAX_USES: u32 = 10_000;
+
+/// Characters of a wrong value that an error repeats.
+const MAX_SHOWN_CHARS: usize = 63;
 
 /// The properties of an invitation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,14 +58,6 @@ fn bad<T>(
     })
 }
 
-/// Returns whether a text can be the name of a node: 1 to 63 letters, digits, dots, hyphens and underscores, and
-/// not a text that could be a serial number.
-fn is_name(text: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    let serial = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (1..=63).contains(&text.len()) && text.bytes().all(good) && !serial
-}
-
 impl RegistryService {
     /// Appends an entry to the audit log, and writes it to the log of the process.
     ///
@@ -76,15 +73,18 @@ impl RegistryService {
         Ok(self.storage.append_audit_entry(&entry)?)
     }
 
-    fn check_wanted(&self, wanted: &NodeProperties) -> Result<(), ServiceError> {
-        if let Some(name) = wanted.name.as_ref().filter(|name| !is_name(name)) {
-            let shown: String = name.chars().take(63).collect();
-            return bad(
-                "name",
-                shown,
-                "1 to 63 letters, digits, dots, hyphens and underscores",
-            );
-        }
+    /// Checks the properties that an operator wants for a node; returns them with the name in lower case.
+    fn checked_properties(&self, wanted: &NodeProperties) -> Result<NodeProperties, ServiceError> {
+        let name = match &wanted.name {
+            None => None,
+            Some(name) => match names::normalize(name) {
+                Some(normal) => Some(normal),
+                None => {
+                    let shown: String = name.chars().take(MAX_SHOWN_CHARS).collect();
+                    return bad("name", shown, names::VALID_NAME);
+                }
+            },
+        };
         if let (Some(length), Some(prefix)) = (wanted.length, wanted.prefix)
             && length != prefix.length()
         {
@@ -98,7 +98,11 @@ impl RegistryService {
         let length = wanted.prefix.map(Prefix::length).or(wanted.length);
         match length.filter(|length| !(1..=max).contains(length)) {
             Some(length) => bad("prefix_length", length, format!("in 1 to {max}")),
-            None => Ok(()),
+            None => Ok(NodeProperties {
+                name,
+                length: wanted.length,
+                prefix: wanted.prefix,
+            }),
         }
     }
 
@@ -138,14 +142,14 @@ impl RegistryService {
                 "allowed if the invitation has a name or a prefix",
             );
         }
-        self.check_wanted(wanted)?;
+        let wanted = self.checked_properties(wanted)?;
         let (token, now) = (random::<16>()?, self.now());
         let expires_at = now.saturating_add_s(*ttl_s);
         let invitation = NewInvitation {
             token: sha256(&token),
             uses: *uses,
             expires_at,
-            wanted: wanted.clone(),
+            wanted,
             anonymous: *anonymous,
         };
         self.storage.add_invitation(&invitation, now)?;
@@ -153,7 +157,7 @@ impl RegistryService {
             operator,
             format!(
                 "invite: {uses} uses, {ttl_s} s{}{}",
-                described(wanted),
+                described(&invitation.wanted),
                 if *anonymous { ", anonymous" } else { "" }
             ),
         )?;
@@ -180,19 +184,19 @@ impl RegistryService {
         operator: &str,
     ) -> Result<Enrolment, ServiceError> {
         let key = proven_key(VERSION, csr)?;
-        self.check_wanted(wanted)?;
+        let wanted = self.checked_properties(wanted)?;
         let (length, now) = (self.settings.prefix_length, self.now());
         let checked = CheckedClaim {
             token: None,
             key,
-            wanted: wanted.clone(),
+            wanted,
             length,
             now,
         };
         let claimed = self.issue(&checked)?;
         self.audit(
             operator,
-            format!("sign: {}{}", claimed.prefix, described(wanted)),
+            format!("sign: {}{}", claimed.prefix, described(&checked.wanted)),
         )?;
         Ok(Enrolment {
             version: VERSION,
@@ -215,6 +219,30 @@ impl RegistryService {
                 member,
             })
             .collect())
+    }
+
+    /// Writes one line to the log if nodes have names from before the present rule for names.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub(crate) fn log_old_names(&self) -> Result<(), ServiceError> {
+        let renewable_since = self.now().saturating_sub_s(self.settings.grace_s);
+        let members = self.storage.members(renewable_since)?;
+        let invalid: BTreeSet<String> = members
+            .into_iter()
+            .filter_map(|(member, name)| Some((member.prefix, name?)))
+            .filter(|(_, name)| !names::is_valid(name))
+            .map(|(prefix, name)| format!("{prefix} {name}"))
+            .collect();
+        if !invalid.is_empty() {
+            let names = invalid.into_iter().collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                names,
+                "some nodes have names that are not {}; they keep them",
+                names::VALID_NAME
+            );
+        }
+        Ok(())
     }
 
     /// Revokes the node with this name, prefix or serial number: revokes its certificates, blocks their keys, and

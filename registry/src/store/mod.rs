@@ -166,6 +166,16 @@ pub trait Storage: Send {
     /// Deletes all invitations that could still be used; returns their number.
     fn delete_open_invitations(&mut self, now: UnixSeconds) -> Result<usize, StorageError>;
 
+    /// Returns the prefix and the certificate (PEM) that a claim with this hash of a token and this key got, as long
+    /// as the certificate has not expired at `now` and is not revoked. Whether the token can still be used does not
+    /// matter.
+    fn claimed(
+        &self,
+        token: &[u8; 32],
+        key: &[u8; 32],
+        now: UnixSeconds,
+    ) -> Result<Option<(Prefix, String)>, StorageError>;
+
     /// Consumes the token, allocates a prefix, signs, and records the certificate: all of it or nothing.
     ///
     /// # Errors

@@ -157,6 +157,15 @@ impl Storage for Sqlite {
             .map_err(self.database.failure("delete invitations"))
     }
 
+    fn claimed(
+        &self,
+        token: &[u8; 32],
+        key: &[u8; 32],
+        now: UnixSeconds,
+    ) -> Result<Option<(Prefix, String)>, StorageError> {
+        self.read_claimed(token, key, now)
+    }
+
     fn claim(
         &mut self,
         checked: &CheckedClaim,

@@ -9,6 +9,7 @@
 )]
 
 mod kept_connection;
+pub mod own_cas;
 mod registry_thread;
 mod shortcuts;
 
@@ -24,6 +25,7 @@ use registry::{
         server,
     },
     init::{self, NewNetwork},
+    pki::credentials::OwnCa,
     service::Rollout,
     settings::RegistryPaths,
 };
@@ -153,7 +155,21 @@ impl Registry {
         )
     }
 
+    /// Starts a registry with this CA at this time; returns the reason if its creation is rejected.
+    pub fn with_own_ca(start: UnixSeconds, own_ca: OwnCa) -> Result<Self, String> {
+        Self::try_make(start, DEFAULTS, Some(own_ca), |_| {})
+    }
+
     fn make(start: UnixSeconds, options: Options, prepare: impl FnOnce(&std::path::Path)) -> Self {
+        Self::try_make(start, options, None, prepare).unwrap()
+    }
+
+    fn try_make(
+        start: UnixSeconds,
+        options: Options,
+        own_ca: Option<OwnCa>,
+        prepare: impl FnOnce(&std::path::Path),
+    ) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
         let paths = RegistryPaths {
@@ -164,7 +180,9 @@ impl Registry {
         fs::create_dir(&paths.state_dir).unwrap();
         prepare(&paths.state_dir);
         let new = NewNetwork {
-            network: Some("fd12:3456:789a::/48".parse().unwrap()),
+            network: own_ca
+                .is_none()
+                .then(|| "fd12:3456:789a::/48".parse().unwrap()),
             address: wire::invitation::RegistryAddress::parse("127.0.0.1", 9443).unwrap(),
             prefix_length: 16,
             parameters: policies::parameters::Parameters::default(),
@@ -173,12 +191,20 @@ impl Registry {
             grace_s: GRACE_S,
             private_endpoints: false,
             offline_root: options.offline_root.then(|| at("offline")),
+            own_ca,
         };
-        init::init(&paths, &new, start).unwrap();
+        if let Err(error) = init::init(&paths, &new, start) {
+            let files = fs::read_dir(&paths.config_dir)
+                .into_iter()
+                .flatten()
+                .count();
+            assert_eq!(files, 0, "a rejected registry left files");
+            return Err(wire::errors::Chain(&error).to_string());
+        }
         let now_s = Arc::new(AtomicI64::new(start.0));
         let (address, stop, thread) = run(&paths, &now_s, options).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
-        Self {
+        Ok(Self {
             paths,
             now_s,
             address,
@@ -186,7 +212,7 @@ impl Registry {
             stop,
             thread,
             folder,
-        }
+        })
     }
 
     /// Stops the registry and starts it again on the same files.
@@ -223,58 +249,6 @@ impl Registry {
     /// Moves the registry's clock forward.
     pub fn pass(&self, seconds: i64) {
         self.now_s.fetch_add(seconds, Ordering::SeqCst);
-    }
-
-    pub fn invite(&self, ttl_s: i64) -> Invitation {
-        let ask = InviteRequest {
-            ttl_s,
-            ..InviteRequest::default()
-        };
-        let invited: InviteResponse = admin::ask(
-            &self.paths.admin_socket,
-            "POST",
-            "/v1/invitations",
-            Some(&ask),
-        )
-        .unwrap();
-        invited.invitation.parse().unwrap()
-    }
-
-    /// Makes one of the operator's calls, which must succeed.
-    #[track_caller]
-    pub fn order<T: serde::de::DeserializeOwned>(
-        &self,
-        method: &str,
-        call: &str,
-        document: &impl serde::Serialize,
-    ) -> T {
-        admin::ask(&self.paths.admin_socket, method, call, Some(document)).unwrap()
-    }
-
-    /// Lets a new node join.
-    pub fn member(&self) -> Identity {
-        let key = key();
-        let csr = request(&CertificateParams::default(), &key);
-        let (status, body) = self.claim(&token_text(&self.invite(60).token), &csr);
-        assert_eq!(status, 200, "{body}");
-        Identity {
-            claimed: serde_json::from_str(&body).unwrap(),
-            key,
-        }
-    }
-
-    pub fn claim(&self, token: &str, csr: &str) -> (u16, String) {
-        let claim = Claim {
-            version: VERSION,
-            token: token.into(),
-            csr: csr.into(),
-        };
-        self.call(
-            None,
-            "POST",
-            "/v1/claims",
-            &serde_json::to_string(&claim).unwrap(),
-        )
     }
 
     /// Makes one call; returns the status and the body.

@@ -78,3 +78,74 @@ pub fn apply(registry: &Registry, identity: &Identity) {
     };
     let _: Announced = registry.ask(identity, "PUT", "/v1/nodes/self", &announcement);
 }
+
+/// Returns the time of the machine.
+pub fn now() -> UnixSeconds {
+    (registry::clock::system_clock())()
+}
+
+/// Returns the contents of all files of the registry's configuration folder.
+pub fn files(registry: &Registry) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(&registry.paths.config_dir).unwrap();
+    let mut all: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    all.sort();
+    all
+}
+
+impl Registry {
+    pub fn invite(&self, ttl_s: i64) -> Invitation {
+        let ask = InviteRequest {
+            ttl_s,
+            ..InviteRequest::default()
+        };
+        let invited: InviteResponse = admin::ask(
+            &self.paths.admin_socket,
+            "POST",
+            "/v1/invitations",
+            Some(&ask),
+        )
+        .unwrap();
+        invited.invitation.parse().unwrap()
+    }
+
+    /// Makes one of the operator's calls, which must succeed.
+    #[track_caller]
+    pub fn order<T: serde::de::DeserializeOwned>(
+        &self,
+        method: &str,
+        call: &str,
+        document: &impl serde::Serialize,
+    ) -> T {
+        admin::ask(&self.paths.admin_socket, method, call, Some(document)).unwrap()
+    }
+
+    /// Lets a new node join.
+    pub fn member(&self) -> Identity {
+        let key = key();
+        let csr = request(&CertificateParams::default(), &key);
+        let (status, body) = self.claim(&token_text(&self.invite(60).token), &csr);
+        assert_eq!(status, 200, "{body}");
+        Identity {
+            claimed: serde_json::from_str(&body).unwrap(),
+            key,
+        }
+    }
+
+    pub fn claim(&self, token: &str, csr: &str) -> (u16, String) {
+        let claim = Claim {
+            version: VERSION,
+            token: token.into(),
+            csr: csr.into(),
+        };
+        self.call(
+            None,
+            "POST",
+            "/v1/claims",
+            &serde_json::to_string(&claim).unwrap(),
+        )
+    }
+}

@@ -1,6 +1,7 @@
 //! Files that `join` writes under temporary names, so that they disappear again unless joining succeeds.
 
 use super::*;
+use std::os::unix::fs::fchown;
 use wire::errors::ignore_not_found;
 
 /// A file under a temporary name. It is removed when this value is dropped, unless it was renamed before.
@@ -19,6 +20,7 @@ impl Draft {
     ) -> Result<Self, JoinError> {
         let temporary_path = path.with_added_extension("new");
         let failed = io_error("write", &temporary_path);
+        // An earlier attempt may have left the file. A new one is created, which follows no symbolic link.
         ignore_not_found(fs::remove_file(&temporary_path)).map_err(&failed)?;
         let open = fs::OpenOptions::new()
             .write(true)
@@ -31,13 +33,13 @@ impl Draft {
             temporary_path: temporary_path.clone(),
             is_in_place: false,
         };
+        if let Some((uid, gid)) = owner {
+            fchown(&file, Some(uid), Some(gid))
+                .map_err(io_error("set the owner of", &temporary_path))?;
+        }
         file.write_all(text.as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(&failed)?;
-        if let Some((uid, gid)) = owner {
-            chown(&temporary_path, Some(uid), Some(gid))
-                .map_err(io_error("set the owner of", &temporary_path))?;
-        }
         Ok(draft)
     }
 
@@ -56,4 +58,12 @@ impl Drop for Draft {
             let _ = fs::remove_file(&self.temporary_path);
         }
     }
+}
+
+/// Waits until the names of the files in the folder of `path` are on disk.
+pub(super) fn sync_folder(path: &Path) -> Result<(), JoinError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io_error("write", folder))
 }

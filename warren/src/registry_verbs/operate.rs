@@ -17,6 +17,7 @@ use registry::{
         SignRequest,
     },
     init::restore,
+    names,
     service::{Rollout, SharedKey},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -138,6 +139,13 @@ pub(super) fn list(args: &ListArgs) -> ExitCode {
             if args.json {
                 return print_json(&listing);
             }
+            let old_names: Vec<String> = listing
+                .nodes
+                .iter()
+                .filter_map(|node| Some((&node.prefix, node.name.as_ref()?)))
+                .filter(|(_, name)| !names::is_valid(name))
+                .map(|(prefix, name)| format!("{prefix} {name}"))
+                .collect();
             for node in listing.nodes {
                 let state = if node.revoked { "revoked" } else { "live" };
                 let name = node.name.as_deref().unwrap_or("-");
@@ -150,6 +158,13 @@ pub(super) fn list(args: &ListArgs) -> ExitCode {
                 let (prefix, expires, serial) = (node.prefix, node.expires_at, node.serial);
                 print_line(format_args!(
                     "{prefix:<12} {name:<16} {state:<8} {announced:<8} until {expires}  {serial}"
+                ));
+            }
+            if !old_names.is_empty() {
+                print_line(format_args!(
+                    "names that are not {}: {}",
+                    names::VALID_NAME,
+                    old_names.join(", ")
                 ));
             }
             ExitCode::SUCCESS
@@ -321,7 +336,8 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
 }
 
 pub(super) fn restore(args: &BackupArgs) -> ExitCode {
-    match restore::restore(&args.root.paths(), &args.file) {
+    let now = registry::clock::system_clock()();
+    match restore::restore(&args.root.paths(), &args.file, now) {
         Ok(aside) => {
             print_line(format_args!(
                 "restored; what was there before is {}",

@@ -1,10 +1,15 @@
 //! Produces faults of joining: bad invitations, a machine that has joined, a registry that does not answer.
 
 use super::{
-    network::{Network, warren},
+    network::{Network, etc, warren},
     programs::run_successfully,
 };
-use std::{path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Returns the command of a case; `None` if the case is not about joining by an invitation.
 pub(super) fn command(network: &Network, case: &str, root: &Path) -> Option<Command> {
@@ -32,6 +37,17 @@ pub(super) fn command(network: &Network, case: &str, root: &Path) -> Option<Comm
             let elsewhere = invitation.replace("127.0.0.1:9443", "127.0.0.1:9");
             network.join(&elsewhere, "newcomer")
         }
+        "join over a link" => {
+            let key = pending_key(network, "linked");
+            symlink("/etc/hostname", key).unwrap();
+            network.join(&network.invitation(), "linked")
+        }
+        "join over a public key" => {
+            let key = pending_key(network, "public");
+            fs::copy(etc(root, "node.key"), &key).unwrap();
+            fs::set_permissions(key, fs::Permissions::from_mode(0o644)).unwrap();
+            network.join(&network.invitation(), "public")
+        }
         "start elsewhere" => {
             let newcomer = network.path("newcomer");
             warren(&["join", &network.invitation(), "--start"], &newcomer)
@@ -39,6 +55,13 @@ pub(super) fn command(network: &Network, case: &str, root: &Path) -> Option<Comm
         "request where joined" => warren(&["request"], root),
         _ => return None,
     })
+}
+
+/// Creates the folder of a machine's files, and returns the path of the key that an interrupted `join` keeps.
+fn pending_key(network: &Network, machine: &str) -> PathBuf {
+    let path = etc(&network.path(machine), "node.key.join");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    path
 }
 
 /// Changes the first letter after `name=`.

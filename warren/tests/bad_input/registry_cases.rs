@@ -4,7 +4,7 @@ use super::{
     network::{CHILD_UIDS, Network, WARREN, warren},
     programs::{program, run_successfully},
 };
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 /// Returns the command of a case; `None` if the case is not about the registry or its files.
 pub(super) fn command(network: &Network, case: &str) -> Option<Command> {
@@ -46,11 +46,9 @@ fn file_command(network: &Network, case: &str) -> Option<Command> {
         }
         "request over a broken key" => {
             fs::create_dir_all(network.path("four/etc/warren")).unwrap();
-            fs::write(
-                network.path("four/etc/warren/node.key.request"),
-                "letters\n",
-            )
-            .unwrap();
+            let key = network.path("four/etc/warren/node.key.request");
+            fs::write(&key, "letters\n").unwrap();
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
             warren(&["request"], &network.path("four"))
         }
         "install without a request" => {
@@ -72,6 +70,10 @@ fn operator_command(network: &Network, case: &str) -> Option<Command> {
         "invite with a bad name" => registry_verb(network, &["invite", "--name", "a b"]),
         "invite with a prefix of another" => {
             registry_verb(network, &["invite", "--pin-prefix", "1/16"])
+        }
+        "invite with a name of another" => {
+            run_successfully(registry_verb(network, &["invite", "--name", "printer"]));
+            registry_verb(network, &["invite", "--name", "Printer"])
         }
         "revoke an unknown node" => registry_verb(network, &["revoke", "nobody"]),
         "set out of range" => registry_verb(network, &["set", "hello-interval", "1ms"]),
@@ -121,10 +123,54 @@ fn authority_command(network: &Network, case: &str) -> Option<Command> {
             fs::remove_file(root.join("etc/warren-registry/signer.key")).unwrap();
             warren(&["registry", "run"], &root)
         }
+        "init with a CA that may not sign" => {
+            init_with_own_ca(network, "eleven", "critical,cRLSign", false)
+        }
+        "init with the key of another CA" => {
+            init_with_own_ca(network, "twelve", "critical,keyCertSign", true)
+        }
+        "run with the key of another CA" => {
+            let root = network.path("other-key");
+            for root in [&root, &network.path("thirteen")] {
+                let words = ["registry", "init", "--address", "127.0.0.1"];
+                run_successfully(warren(&words, root));
+            }
+            let key = "etc/warren-registry/ca.key";
+            fs::copy(network.path("thirteen").join(key), root.join(key)).unwrap();
+            warren(&["registry", "run"], &root)
+        }
         "certify without a root" => certify(&request_file(network, "ten"), network),
         "certify nonsense" => certify(&nonsense_file(network), network),
         _ => return None,
     })
+}
+
+/// Returns `warren registry init` with a CA that openssl makes with this key usage, and with its key or another one.
+fn init_with_own_ca(network: &Network, name: &str, key_usage: &str, other_key: bool) -> Command {
+    let folder = network.path(name);
+    fs::create_dir(&folder).unwrap();
+    for key in ["ca.key", "other.key"] {
+        let mut command = program("openssl");
+        command.args(["genpkey", "-algorithm", "ed25519", "-out", key]);
+        command.current_dir(&folder);
+        run_successfully(command);
+    }
+    let mut command = program("openssl");
+    command.args(["req", "-x509", "-new", "-key", "ca.key", "-out", "ca.crt"]);
+    command.args([
+        "-subj",
+        "/O=Example/OU=one/OU=two",
+        "-set_serial",
+        "0x1fd123456789a",
+    ]);
+    command.args(["-addext", &format!("keyUsage={key_usage}")]);
+    command.current_dir(&folder);
+    run_successfully(command);
+    let key = if other_key { "other.key" } else { "ca.key" };
+    let mut command = warren(&["registry", "init", "--address", "127.0.0.1"], &folder);
+    command.arg("--ca").arg(folder.join("ca.crt"));
+    command.arg("--ca-key").arg(folder.join(key));
+    command
 }
 
 /// Returns `warren registry certify FILE` with a folder that holds no root.

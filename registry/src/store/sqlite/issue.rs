@@ -5,7 +5,7 @@ use super::{Sqlite, columns::prefix_of};
 use crate::{
     clock::UnixSeconds,
     pki::{authority::IssuedCertificate, request::ProvenKey},
-    store::{CheckedClaim, IssueError, Member, NewInvitation, NodeProperties, Sign},
+    store::{CheckedClaim, IssueError, Member, NewInvitation, NodeProperties, Sign, StorageError},
 };
 use policies::names::Prefix;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -41,17 +41,18 @@ fn is_live(connection: &Connection, prefix: Prefix, moment: UnixSeconds) -> rusq
         .exists(params![prefix.number(), prefix.length(), moment])
 }
 
-/// Records a certificate, and keeps its prefix allocated until it expires.
+/// Records a certificate with the hash of the token that it was issued for, and keeps its prefix allocated until it
+/// expires.
 fn record_certificate(
     connection: &Connection,
     prefix: Prefix,
-    key: &[u8; 32],
+    (key, token): (&[u8; 32], Option<&[u8; 32]>),
     issued: &IssuedCertificate,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO certificates (serial, number, length, key, not_before_s, not_after_s, certificate,
-                 authority) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                 authority, token) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             issued.serial,
@@ -61,7 +62,8 @@ fn record_certificate(
             issued.not_before,
             issued.not_after,
             issued.certificate,
-            issued.authority
+            issued.authority,
+            token
         ])?;
     connection
         .prepare_cached(
@@ -72,23 +74,40 @@ fn record_certificate(
     Ok(())
 }
 
-/// Returns the prefix of the node that has this name.
-fn owner(connection: &Connection, name: &str) -> rusqlite::Result<Option<Prefix>> {
-    connection
-        .prepare_cached("SELECT number, length FROM prefixes WHERE name = ?1")?
-        .query_row([name], |row| Ok(prefix_of(row, 0)))
-        .optional()
-        .map(Option::flatten)
-}
-
 impl Sqlite {
-    /// Returns whether a new node may have this name.
-    fn name_is_free(&self, name: &str, now: UnixSeconds) -> Result<bool, IssueError> {
-        let failed = self.database.failure("find a name");
-        match owner(&self.connection, name).map_err(&failed)? {
-            Some(prefix) => Ok(!is_live(&self.connection, prefix, now).map_err(&failed)?),
-            None => Ok(true),
-        }
+    /// Returns whether the node `prefix` may have this name: no other node has it that is live, or whose certificate can
+    /// still be renewed.
+    fn name_is_free(
+        &self,
+        name: &str,
+        prefix: Option<Prefix>,
+        now: UnixSeconds,
+    ) -> Result<bool, IssueError> {
+        let (number, length) = numbers(prefix);
+        let renewable_since = now.saturating_sub_s(self.grace_s);
+        let is_taken = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM prefixes p JOIN certificates c USING (number, length)
+                     WHERE p.name = ?1 COLLATE NOCASE AND NOT (p.number IS ?2 AND p.length IS ?3)
+                     AND revoked_s IS NULL AND not_after_s > ?4",
+            )
+            .and_then(|mut query| query.exists(params![name, number, length, renewable_since]))
+            .map_err(self.database.failure("find a name"))?;
+        Ok(!is_taken)
+    }
+
+    /// Returns whether an invitation that can still be used has this name.
+    fn name_is_invited(&self, name: &str, now: UnixSeconds) -> Result<bool, IssueError> {
+        let is_invited = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM invitations
+                     WHERE name = ?1 COLLATE NOCASE AND used < uses AND expires_s > ?2",
+            )
+            .and_then(|mut query| query.exists(params![name, now]))
+            .map_err(self.database.failure("find a name"))?;
+        Ok(is_invited)
     }
 
     pub(super) fn insert_invitation(
@@ -104,16 +123,10 @@ impl Sqlite {
             wanted,
             anonymous,
         } = invitation;
-        if let Some(name) = &wanted.name {
-            let open =
-                "SELECT 1 FROM invitations WHERE name = ?1 AND used < uses AND expires_s > ?2";
-            let query = self.connection.prepare_cached(open);
-            let is_invited = query
-                .and_then(|mut query| query.exists(params![name, now]))
-                .map_err(&failed)?;
-            if is_invited || !self.name_is_free(name, now)? {
-                return Err(IssueError::NameTaken);
-            }
+        if let Some(name) = &wanted.name
+            && (self.name_is_invited(name, now)? || !self.name_is_free(name, None, now)?)
+        {
+            return Err(IssueError::NameTaken);
         }
         if let Some(prefix) = wanted.prefix {
             self.sweep(now)?;
@@ -179,6 +192,45 @@ impl Sqlite {
             .ok_or(IssueError::TokenRejected)
     }
 
+    pub(super) fn read_claimed(
+        &self,
+        token: &[u8; 32],
+        key: &[u8; 32],
+        now: UnixSeconds,
+    ) -> Result<Option<(Prefix, String)>, StorageError> {
+        // Renewals keep the token of the certificate that they replace.
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT number, length, certificate FROM certificates
+                     WHERE key = ?1 AND token = ?2 AND revoked_s IS NULL AND not_after_s > ?3
+                     ORDER BY not_before_s, not_after_s LIMIT 1",
+            )
+            .and_then(|mut query| {
+                query
+                    .query_row(params![key, token, now], |row| {
+                        Ok((prefix_of(row, 0), row.get(2)?))
+                    })
+                    .optional()
+            })
+            .map_err(self.database.failure("find the certificate of a claim"))?;
+        let out_of_range = || {
+            self.database
+                .corrupt("a certificate's prefix is out of range")
+        };
+        found
+            .map(|(prefix, certificate)| Ok((prefix.ok_or_else(out_of_range)?, certificate)))
+            .transpose()
+    }
+
+    /// Returns the properties of a node that joins without a token. An open invitation keeps its name.
+    fn wanted_without_token(&self, checked: &CheckedClaim) -> Result<NodeProperties, IssueError> {
+        match &checked.wanted.name {
+            Some(name) if self.name_is_invited(name, checked.now)? => Err(IssueError::NameTaken),
+            Some(_) | None => Ok(checked.wanted.clone()),
+        }
+    }
+
     /// Carries out a claim: all of it or nothing, in the database and in the allocator.
     pub(super) fn issue(
         &mut self,
@@ -190,7 +242,7 @@ impl Sqlite {
         let outcome = self.atomically("issue a certificate", |this| {
             let wanted = match &checked.token {
                 Some(token) => this.consume_token(token, checked.now)?,
-                None => checked.wanted.clone(),
+                None => this.wanted_without_token(checked)?,
             };
             let key = checked.key.hash();
             if !key_is_free(&this.connection, &key, None, checked.now).map_err(&failed)? {
@@ -218,7 +270,8 @@ impl Sqlite {
                 }
             };
             let issued = sign(prefix).map_err(IssueError::Sign)?;
-            record_certificate(&this.connection, prefix, &key, &issued).map_err(&failed)?;
+            let origin = (&key, checked.token.as_ref());
+            record_certificate(&this.connection, prefix, origin, &issued).map_err(&failed)?;
             if let Some(name) = &wanted.name {
                 this.assign_name(prefix, name, checked.now)?;
             }
@@ -232,13 +285,14 @@ impl Sqlite {
 
     fn assign_name(&self, prefix: Prefix, name: &str, now: UnixSeconds) -> Result<(), IssueError> {
         let failed = self.database.failure("assign a name");
-        if !self.name_is_free(name, now)?
-            && owner(&self.connection, name).map_err(&failed)? != Some(prefix)
-        {
+        if !self.name_is_free(name, Some(prefix), now)? {
             return Err(IssueError::NameTaken);
         }
         self.connection
-            .execute("UPDATE prefixes SET name = NULL WHERE name = ?1", [name])
+            .execute(
+                "UPDATE prefixes SET name = NULL WHERE name = ?1 COLLATE NOCASE",
+                [name],
+            )
             .map_err(&failed)?;
         self.connection
             .execute(
@@ -260,23 +314,26 @@ impl Sqlite {
         let failed = self.database.failure("renew a certificate");
         let renewable_since = now.saturating_sub_s(self.grace_s);
         self.atomically("renew a certificate", |this| {
-            let live = this
+            let token: Option<[u8; 32]> = this
                 .connection
                 .prepare_cached(
-                    "SELECT 1 FROM certificates
+                    "SELECT token FROM certificates
                          WHERE serial = ?1 AND revoked_s IS NULL AND not_after_s > ?2",
                 )
-                .and_then(|mut query| query.exists(params![old.serial, renewable_since]))
-                .map_err(&failed)?;
-            if !live {
-                return Err(IssueError::NotRenewable);
-            }
+                .and_then(|mut query| {
+                    query
+                        .query_row(params![old.serial, renewable_since], |row| row.get(0))
+                        .optional()
+                })
+                .map_err(&failed)?
+                .ok_or(IssueError::NotRenewable)?;
             let hash = key.hash();
             if !key_is_free(&this.connection, &hash, Some(old.prefix), now).map_err(&failed)? {
                 return Err(IssueError::KeyRejected);
             }
             let issued = sign(old.prefix).map_err(IssueError::Sign)?;
-            record_certificate(&this.connection, old.prefix, &hash, &issued).map_err(&failed)?;
+            let origin = (&hash, token.as_ref());
+            record_certificate(&this.connection, old.prefix, origin, &issued).map_err(&failed)?;
             Ok(issued)
         })
     }

@@ -95,8 +95,11 @@ impl Sqlite {
         });
         self.connection
             .prepare_cached(
-                "SELECT number, length FROM prefixes WHERE (number = ?1 AND length = ?2) OR name = ?3
-                 UNION ALL SELECT number, length FROM certificates WHERE serial = ?3 LIMIT 1",
+                "SELECT number, length, 0 AS rank FROM prefixes WHERE number = ?1 AND length = ?2
+                 UNION ALL SELECT number, length, 1 FROM prefixes WHERE name = ?3
+                 UNION ALL SELECT number, length, 2 FROM prefixes WHERE name = ?3 COLLATE NOCASE
+                 UNION ALL SELECT number, length, 3 FROM certificates WHERE serial = ?3
+                 ORDER BY rank LIMIT 1",
             )
             .and_then(|mut query| {
                 query
