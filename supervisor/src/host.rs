@@ -4,7 +4,7 @@
 use crate::{errors::StartError, identity::NodeIdentity};
 use config::{ChildUser, Settings, paths::Paths};
 use os::{
-    kernel::{self, Kernel},
+    kernel::{self, Kernel, Swept},
     process::{Rights, kill_leftover},
 };
 use policies::names::{FIRST_VLAN, Transport};
@@ -14,6 +14,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
+use wire::errors::ignore_not_found;
 
 /// The folders that are searched for programs.
 const PROGRAM_FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -195,8 +196,47 @@ pub fn create_folders(paths: &Paths) -> Result<(), StartError> {
     Ok(())
 }
 
+/// The numbers of things that an earlier daemon had left, and that were removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Children that still ran.
+    pub processes: usize,
+    /// Links, routes, addresses, rules and settings.
+    pub swept: Swept,
+}
+
+/// Kills the children that an earlier daemon left running, and removes what it left in the kernel. The caller holds the
+/// lock of the pid file.
+///
+/// # Errors
+///
+/// The kernel rejects a change.
+pub async fn remove_leftovers(kernel: &Kernel, paths: &Paths) -> Result<Leftovers, StartError> {
+    Ok(Leftovers {
+        processes: kill_leftovers(paths),
+        swept: kernel.sweep(&paths.sysctls()).await?,
+    })
+}
+
+/// Removes the files that exist only while the daemon runs. One that cannot be removed is logged.
+pub fn remove_runtime_files(paths: &Paths) {
+    for path in [paths.run().join("child"), paths.tun_node()] {
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        if let Err(error) = ignore_not_found(removed) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove");
+        }
+    }
+    for path in [paths.control(), paths.pid_file()] {
+        let _ = fs::remove_file(path);
+    }
+}
+
 /// Kills the children that an earlier daemon left running; returns how many there were.
-pub fn kill_leftovers(paths: &Paths) -> usize {
+fn kill_leftovers(paths: &Paths) -> usize {
     let Ok(entries) = fs::read_dir(paths.run().join("child")) else {
         return 0;
     };
@@ -217,10 +257,9 @@ pub async fn prepare(
     identity: &NodeIdentity,
     paths: &Paths,
 ) -> Result<(), StartError> {
-    let killed = kill_leftovers(paths);
-    let swept = kernel.sweep(&paths.sysctls()).await?;
-    if killed > 0 || swept != kernel::Swept::default() {
-        tracing::info!(killed, ?swept, "removed what an earlier daemon had left");
+    let Leftovers { processes, swept } = remove_leftovers(kernel, paths).await?;
+    if processes > 0 || swept != Swept::default() {
+        tracing::info!(processes, ?swept, "removed what an earlier daemon had left");
     }
     check_ports(host)?;
     let Rights { uid, gid, .. } = host.openvpn_rights;

@@ -1,12 +1,14 @@
 //! The daemon as a library: prepares the host, starts the actors, and at the end stops them and restores the host.
-//! Also `warren join`, which makes a machine a node.
+//! Also `warren join`, which makes a machine a node, and `warren cleanup`, which restores the host after a crash.
 
 mod actor_settings;
+pub mod cleanup;
 pub mod errors;
 pub mod host;
 pub mod identity;
 pub mod join;
 pub mod logging;
+mod pid_file;
 pub mod renew_expired;
 pub mod run;
 pub mod shutdown;

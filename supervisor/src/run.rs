@@ -5,7 +5,7 @@ use crate::{
     errors::StartError,
     host,
     identity::NodeIdentity,
-    logging, renew_expired, shutdown,
+    logging, pid_file, renew_expired, shutdown,
     wiring::{self, ACTORS, Graph},
 };
 use actors::{
@@ -130,7 +130,7 @@ async fn run_node(
     let doing = |doing| move |source| StartError::Runtime { doing, source };
     let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(doing("handle signals"))?;
-    let _lock = lock_pid_file(&paths)?;
+    let _lock = pid_file::lock(&paths)?;
     let report = |line: &str| {
         notify(&[
             sd_notify::NotifyState::Ready,
@@ -249,7 +249,7 @@ async fn stop(
     let stopping = shutdown::stop_children_and_restore_host(graph, clock, kernel, paths);
     if tokio::time::timeout(STOP_TIMEOUT, stopping).await.is_err() {
         tracing::error!(
-            "children not stopped or host not restored in time; the next start of warren cleans up"
+            "children not stopped or host not restored in time; warren cleanup, or the next start of warren, restores it"
         );
     }
 }
@@ -258,35 +258,5 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     // Without systemd there is no receiver, and this succeeds.
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd not notified");
-    }
-}
-
-/// Locks the pid file, so that no other daemon runs with the same root, and writes the pid.
-fn lock_pid_file(paths: &Paths) -> Result<nix::fcntl::Flock<std::fs::File>, StartError> {
-    let path = paths.pid_file();
-    let failed = |source| StartError::Folder {
-        path: path.clone(),
-        source,
-    };
-    let mut options = std::fs::OpenOptions::new();
-    let file = options
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
-    match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            std::fs::write(&path, format!("{}\n", std::process::id())).map_err(failed)?;
-            Ok(lock)
-        }
-        Err(_) => {
-            let pid = std::fs::read_to_string(&path)
-                .unwrap_or_default()
-                .trim()
-                .to_owned();
-            Err(StartError::AlreadyRuns { pid })
-        }
     }
 }

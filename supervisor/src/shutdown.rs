@@ -1,13 +1,21 @@
 //! Stops the node in order: drains all tunnels, stops babeld, stops OpenVPN, and restores the host.
 
-use crate::wiring::Graph;
-use actors::effects::tunnels::{DrainAll, StopAll};
-use actors::sources::babeld::StopBabeld;
+use crate::{host::remove_runtime_files, wiring::Graph};
+use actors::{
+    effects::tunnels::{DrainAll, StopAll},
+    sources::{
+        babeld::StopBabeld,
+        port_mapping::{
+            gateway::DefaultGateway,
+            keeper::{Keeper, LeaseError},
+        },
+    },
+};
 use config::paths::Paths;
 use os::{clock::Clock, kernel::Kernel};
 use policies::parameters::DRAIN_DEADLINE;
 use std::{fs, time::Duration};
-use wire::errors::{Chain, ignore_not_found};
+use wire::errors::Chain;
 
 /// Interval at which it is checked whether a step is complete.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -57,21 +65,30 @@ impl Graph {
         self.connections.have_all_exited()
     }
 
-    /// Removes this node's port mappings from the gateway, within [`LEASE_RELEASE_TIMEOUT`].
+    /// Removes this node's port mappings from the gateway, if it has any.
     async fn release_leases(&self) {
         let Some(keeper) = &self.leases else { return };
-        match tokio::time::timeout(LEASE_RELEASE_TIMEOUT, keeper.release()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error = %Chain(&error), "port mappings not removed; they expire by themselves");
-            }
-            Err(_) => {
-                tracing::warn!(
-                    "port mappings not removed: the gateway did not answer; they expire by themselves"
-                );
-            }
+        if let Err(error) = release_leases(keeper).await {
+            tracing::warn!(error = %Chain(&error), "port mappings not removed; they expire by themselves");
         }
     }
+}
+
+/// The reason why port mappings were not removed from the gateway.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReleaseError {
+    /// The gateway was not found or rejected a request, or the ledger could not be read.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The gateway did not answer within [`LEASE_RELEASE_TIMEOUT`].
+    #[error("the gateway did not answer in time")]
+    TimedOut,
+}
+
+/// Removes the port mappings of a node from the gateway, within [`LEASE_RELEASE_TIMEOUT`].
+pub(crate) async fn release_leases(keeper: &Keeper<DefaultGateway>) -> Result<(), ReleaseError> {
+    let released = tokio::time::timeout(LEASE_RELEASE_TIMEOUT, keeper.release()).await;
+    Ok(released.map_err(|_| ReleaseError::TimedOut)??)
 }
 
 /// Drains all tunnels until this node forwards no more transit traffic, for at most [`DRAIN_DEADLINE`].
@@ -125,22 +142,10 @@ pub async fn stop_children_and_restore_host(
     match kernel.sweep(&paths.sysctls()).await {
         Ok(swept) => tracing::info!(?swept, "host restored"),
         Err(error) => {
-            tracing::error!(error = %Chain(&error), "host not restored; the next start of warren tries again")
+            tracing::error!(error = %Chain(&error), "host not restored; run warren cleanup, or start warren again")
         }
     }
-    for path in [paths.run().join("child"), paths.tun_node()] {
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        if let Err(error) = ignore_not_found(removed) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove");
-        }
-    }
-    for path in [paths.control(), paths.pid_file()] {
-        let _ = fs::remove_file(path);
-    }
+    remove_runtime_files(paths);
 }
 
 /// Waits until all children in question have exited, at most [`EXIT_TIMEOUT`].

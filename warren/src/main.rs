@@ -1,5 +1,6 @@
 //! The command `warren`: parses its arguments, calls the crate that does the work, and prints the result.
 
+mod cleanup_verb;
 mod control_client;
 mod join_verb;
 mod output;
@@ -34,6 +35,8 @@ enum Verb {
     Install(join_verb::InstallArgs),
     /// Run this machine's node until SIGTERM
     Run(run_verb::RunArgs),
+    /// Remove what a killed daemon left on this machine, without starting it again
+    Cleanup(cleanup_verb::CleanupArgs),
     /// Show the state of the node; exits with 1 if it is not ready
     Status(status_verbs::ShowArgs),
     /// List the tunnels: traffic, round trip, loss, and whether the policy keeps them
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Request(args) => join_verb::request(&args),
         Verb::Install(args) => join_verb::install(&args),
         Verb::Run(args) => run_verb::run(&args),
+        Verb::Cleanup(args) => cleanup_verb::cleanup(&args),
         Verb::Status(args) => status_verbs::status(&args),
         Verb::Tunnels(args) => status_verbs::tunnels(&args),
         Verb::Peers(args) => status_verbs::peers(&args),

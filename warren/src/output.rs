@@ -18,6 +18,11 @@ pub fn print_line(line: impl fmt::Display) {
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
+/// Prints `warren: LINE` to the standard error.
+pub fn print_error_line(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "warren: {line}");
+}
+
 /// Prints `warren: ERROR: CAUSE: CAUSE` to the standard error and returns the exit code.
 ///
 /// An error whose own text has several lines gets the prefix on each of them.

@@ -55,6 +55,15 @@ pub enum KernelError {
     /// The loopback link is down, so the node's address could not be used.
     #[error("link lo is down")]
     LoopbackDown,
+    /// Links of a node with another root exist, so it is not known whose routes and rules these are.
+    #[error(
+        "links of the node with root {root} exist here: stop that node, or run warren cleanup --root {root}",
+        root = root.display()
+    )]
+    OtherNode {
+        /// The root folder of the other node.
+        root: PathBuf,
+    },
     /// The path of the root does not fit into a link's alias.
     #[error("the path {} is too long for a link's alias", root.display())]
     LongRoot {
@@ -74,6 +83,24 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// Returns whether the kernel rejected a request because the caller lacks the permission.
+    pub fn is_permission_denied(&self) -> bool {
+        match self {
+            Self::Open(source) | Self::Refused { source, .. } | Self::Ledger { source, .. } => {
+                source.kind() == io::ErrorKind::PermissionDenied
+            }
+            Self::ConnectionClosed { .. }
+            | Self::Malformed { .. }
+            | Self::NoSlot { .. }
+            | Self::BadSlot { .. }
+            | Self::CannotAccept
+            | Self::NoServer { .. }
+            | Self::LoopbackDown
+            | Self::OtherNode { .. }
+            | Self::LongRoot { .. } => false,
+        }
+    }
+
     pub(super) fn refused(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Refused { doing, source }

@@ -84,11 +84,11 @@ const RULES: [(u32, Action); 5] = [
     (32006, Action::Unreachable),
 ];
 
-/// Builds requests that delete all rules, of whatever network they are.
-pub(super) fn delete_all() -> impl Iterator<Item = Request> {
+/// Builds all rules, each with only those attributes that distinguish it from others.
+pub(super) fn rule_messages() -> impl Iterator<Item = RuleMessage> {
     RULES
         .into_iter()
-        .map(|(priority, action)| delete_rule(priority, action))
+        .map(|(priority, action)| rule_message(priority, action))
 }
 
 fn add_rule(network: Network, priority: u32, action: Action, uid: Option<u32>) -> Request {

@@ -1,7 +1,7 @@
 //! Gives the host the node's address, routes and rules, and removes them, and also the routes that a dead babeld left.
 
 use super::{
-    Kernel, KernelError, exit_routing,
+    Kernel, KernelError,
     numbers::{
         BABEL_PROTOCOL, DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE, FALLBACK_PRIORITY, FALLBACK_TABLE,
         FAMILIES, PROTOCOL, RULE_PRIORITY, TABLE,
@@ -27,7 +27,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::overlay::{Network, Network4, first_address};
 
 /// The tables for which the node adds a rule, with the priority of each rule.
-const RULES: [(u8, u32); 2] = [(TABLE, RULE_PRIORITY), (FALLBACK_TABLE, FALLBACK_PRIORITY)];
+pub(super) const RULES: [(u8, u32); 2] =
+    [(TABLE, RULE_PRIORITY), (FALLBACK_TABLE, FALLBACK_PRIORITY)];
 /// Metric of the `unreachable` route for the node's own range; any other route takes precedence.
 pub const NODE_METRIC: u32 = 4_294_967;
 /// Metric of the `unreachable` route for the network's range.
@@ -131,42 +132,32 @@ impl Kernel {
             .await
     }
 
-    /// Removes the addresses, routes, copies of routes and rules of any node on this host; returns the number of
-    /// addresses and routes.
+    /// Removes the addresses, routes and copies of routes of any node on this host; returns the numbers of routes
+    /// and of addresses.
     ///
     /// # Errors
     ///
     /// The kernel rejects a change.
-    pub(super) async fn leave_host(&self) -> Result<usize, KernelError> {
+    pub(super) async fn leave_host(&self) -> Result<(usize, usize), KernelError> {
         let lo = loopback()?;
-        let mut requests = Vec::new();
+        let (mut routes, mut addresses) = (Vec::new(), Vec::new());
         for family in FAMILIES {
             for route in self.routes(family, RouteHeader::RT_TABLE_MAIN).await? {
                 if route.header.protocol == PROTOCOL {
-                    requests
-                        .extend(node_address(&route).map(|address| delete_address(lo, address)));
-                    requests.push(delete_route(route));
+                    addresses.extend(node_address(&route));
+                    routes.push(route);
                 }
             }
-            requests.extend(
-                self.routes(family, FALLBACK_TABLE)
-                    .await?
-                    .into_iter()
-                    .map(delete_route),
-            );
+            routes.extend(self.routes(family, FALLBACK_TABLE).await?);
         }
-        let copies = self
-            .routes(AddressFamily::Inet6, DEFAULT_FALLBACK_TABLE)
+        let copies = self.routes(AddressFamily::Inet6, DEFAULT_FALLBACK_TABLE);
+        routes.extend(copies.await?);
+        let found = (routes.len(), addresses.len());
+        let addresses = addresses
+            .into_iter()
+            .map(|address| delete_address(lo, address));
+        self.execute_all(addresses.chain(routes.into_iter().map(delete_route)))
             .await?;
-        requests.extend(copies.into_iter().map(delete_route));
-        let found = requests.len();
-        requests.extend(
-            FAMILIES
-                .into_iter()
-                .flat_map(delete_rules)
-                .chain(exit_routing::delete_all()),
-        );
-        self.execute_all(requests).await?;
         Ok(found)
     }
 
@@ -301,7 +292,7 @@ fn delete_address(lo: u32, address: IpAddr) -> Request {
     Request::change("delete the node's address from lo", message).forgive(&[Errno::EADDRNOTAVAIL])
 }
 
-fn rule(family: AddressFamily, table: u8, priority: u32) -> RuleMessage {
+pub(super) fn rule(family: AddressFamily, table: u8, priority: u32) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = family;
     message.header.table = table;

@@ -44,6 +44,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+/// The beginning of the alias of each link of a node; the path of its root follows.
+const ALIAS_PREFIX: &str = "warren ";
+
 /// A handle to one network namespace, for one node. Clones share its state.
 #[derive(Clone)]
 pub struct Kernel {
@@ -78,7 +81,7 @@ impl Kernel {
     ///
     /// The netlink socket cannot be opened, or `root` is longer than a link's alias can hold (248 bytes).
     pub fn open(root: &Path) -> Result<Self, KernelError> {
-        let alias = format!("warren {}", root.display());
+        let alias = format!("{ALIAS_PREFIX}{}", root.display());
         // IFALIASZ of linux/if.h is 256, with the final NUL.
         if alias.len() > 255 {
             return Err(KernelError::LongRoot {

@@ -1,21 +1,30 @@
 //! Removes everything that a node left in this network namespace, and nothing else.
 
-use super::{Kernel, KernelError, State, request::Request, slots::server_name};
+use super::{
+    ALIAS_PREFIX, Kernel, KernelError, State, exit_routing, host, numbers::FAMILIES,
+    request::Request, slots::server_name,
+};
 use nix::errno::Errno;
 use policies::names::{Slot, Transport};
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
+    rule::{RuleAttribute, RuleMessage},
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// The numbers of things that a sweep removed.
+/// The numbers of things that a sweep removed or restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Slots and TAPs of servers.
     pub links: usize,
-    /// Routes of the daemon and of babeld, and addresses of the node.
+    /// Routes of the daemon and of babeld. Those that the kernel adds to each link disappear with the link, and are
+    /// not counted.
     pub routes: usize,
+    /// Addresses of the node on `lo`.
+    pub addresses: usize,
+    /// Routing rules.
+    pub rules: usize,
     /// Settings of the host that were restored.
     pub settings: usize,
 }
@@ -24,23 +33,83 @@ impl Kernel {
     /// Removes everything that an earlier daemon with the same root left, or that this handle created:
     /// babeld's routes, the node's rules, routes and address, and its links. Restores the changed settings.
     ///
-    /// It is called when the daemon starts and when it stops. All children must have exited before, since an
-    /// OpenVPN process whose TAP disappears logs in a busy loop. A failure does not prevent the other steps;
-    /// the first failure is returned.
+    /// It is called when the daemon starts and when it stops, and by `warren cleanup`. All children must have exited
+    /// before, since an OpenVPN process whose TAP disappears logs in a busy loop. A failure does not prevent the other
+    /// steps; the first failure is returned.
     ///
     /// # Errors
     ///
-    /// The kernel rejects a change.
+    /// [`KernelError::OtherNode`] if links of a node with another root exist. Routes and rules do not tell whose
+    /// they are, so nothing is removed then. Otherwise: the kernel rejects a change.
     pub async fn sweep(&self, ledger: &Path) -> Result<Swept, KernelError> {
+        if let Some(root) = self.other_node().await? {
+            return Err(KernelError::OtherNode { root });
+        }
         let babel = self.flush_babel_routes().await;
         let host = self.leave_host().await;
+        let rules = self.delete_rules().await;
         let links = self.remove_links().await;
         let settings = self.restore_sysctls(ledger);
+        let (routes, addresses) = host?;
         Ok(Swept {
-            routes: babel? + host?,
+            routes: babel? + routes,
+            addresses,
+            rules: rules?,
             links: links?,
             settings: settings?,
         })
+    }
+
+    /// Returns the root of another node that has links in this network namespace; `None` if there is none.
+    async fn other_node(&self) -> Result<Option<PathBuf>, KernelError> {
+        let mut other = None;
+        self.links(|link| {
+            let root = alias(&link).and_then(|alias| alias.strip_prefix(ALIAS_PREFIX));
+            if kind_of_link(&link).is_some()
+                && alias(&link) != Some(&*self.alias)
+                && let Some(root) = root
+            {
+                other = Some(PathBuf::from(root));
+            }
+        })
+        .await?;
+        Ok(other)
+    }
+
+    /// Deletes all rules that a node adds, of whatever network they are; returns how many there were.
+    async fn delete_rules(&self) -> Result<usize, KernelError> {
+        let mut found = Vec::new();
+        for family in FAMILIES {
+            let by_table = host::RULES.map(|(table, priority)| host::rule(family, table, priority));
+            let known: Vec<_> = by_table
+                .into_iter()
+                .chain(exit_routing::rule_messages())
+                .collect();
+            let mut query = RuleMessage::default();
+            query.header.family = family;
+            let query = RouteNetlinkMessage::GetRule(query);
+            self.dump("list rules", query, |entry| {
+                // A kernel without IPv6 lists the rules of the other families.
+                if let RouteNetlinkMessage::NewRule(rule) = entry
+                    && rule.header.family == family
+                {
+                    found.extend(
+                        known
+                            .iter()
+                            .find(|known| is_same_rule(known, &rule))
+                            .cloned(),
+                    );
+                }
+            })
+            .await?;
+        }
+        let count = found.len();
+        let delete = |rule| {
+            Request::change("delete a rule", RouteNetlinkMessage::DelRule(rule))
+                .forgive(&[Errno::ENOENT])
+        };
+        self.execute_all(found.into_iter().map(delete)).await?;
+        Ok(count)
     }
 
     /// Deletes all links that carry a name and the alias of this node; returns how many there were.
@@ -72,25 +141,49 @@ impl Kernel {
 
     /// Returns what kind of link this is, or `None` if it does not belong to this node.
     fn kind_of_own_link(&self, link: &LinkMessage) -> Option<OwnLink> {
-        let has_alias = |part: &LinkAttribute| matches!(part, LinkAttribute::IfAlias(alias) if *alias == *self.alias);
-        if !link.attributes.iter().any(has_alias) {
-            return None;
-        }
-        let name = link.attributes.iter().find_map(|part| match part {
-            LinkAttribute::IfName(name) => Some(name.as_str()),
-            _ => None,
-        })?;
-        if [Transport::Udp, Transport::Tcp]
-            .map(server_name)
-            .contains(&name)
-        {
-            return Some(OwnLink::Tap);
-        }
-        match name.parse().ok()? {
-            Slot::Dialling(_) => Some(OwnLink::Tap),
-            Slot::Accepting(..) => Some(OwnLink::AcceptingSlot),
-        }
+        kind_of_link(link).filter(|_| alias(link) == Some(&*self.alias))
     }
+}
+
+/// Returns the alias of a link.
+fn alias(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|part| match part {
+        LinkAttribute::IfAlias(alias) => Some(alias.as_str()),
+        _ => None,
+    })
+}
+
+/// Returns what kind of link of a node has this link's name; `None` if no link of a node has it.
+fn kind_of_link(link: &LinkMessage) -> Option<OwnLink> {
+    let name = link.attributes.iter().find_map(|part| match part {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })?;
+    if [Transport::Udp, Transport::Tcp]
+        .map(server_name)
+        .contains(&name)
+    {
+        return Some(OwnLink::Tap);
+    }
+    match name.parse().ok()? {
+        Slot::Dialling(_) => Some(OwnLink::Tap),
+        Slot::Accepting(..) => Some(OwnLink::AcceptingSlot),
+    }
+}
+
+/// Returns whether a rule of the kernel has the family, priority, action and table of a rule that nodes add.
+fn is_same_rule(known: &RuleMessage, rule: &RuleMessage) -> bool {
+    let priority = |rule: &RuleMessage| {
+        rule.attributes.iter().find_map(|part| match part {
+            RuleAttribute::Priority(priority) => Some(*priority),
+            _ => None,
+        })
+    };
+    let key = |rule: &RuleMessage| {
+        let header = &rule.header;
+        (header.family, header.table, header.action, priority(rule))
+    };
+    key(known) == key(rule)
 }
 
 /// Kinds of links that belong to a node.

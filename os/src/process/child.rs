@@ -9,6 +9,7 @@ use super::{
     log::{CHUNK_BYTES, Log},
     rights::Rights,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     ffi::OsString,
@@ -32,6 +33,12 @@ use wire::errors::ignore_not_found;
 
 /// Time within which a child must read a command from its management socket.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time within which a child of an earlier daemon must exit after SIGKILL.
+const KILL_TIMEOUT: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 
 /// A program to start, with its rights.
 #[derive(Clone, Debug)]
@@ -268,7 +275,7 @@ fn write_pid_file(path: &Path, pid: u32) {
 }
 
 /// Kills the child that an earlier daemon left running, if a process with the pid and the start time of the pid
-/// file still exists. Returns whether there was one.
+/// file still exists, and waits until it has exited. Returns whether there was one.
 pub fn kill_leftover(pid_file: &Path) -> bool {
     let Ok(text) = fs::read_to_string(pid_file) else {
         return false;
@@ -293,7 +300,18 @@ pub fn kill_leftover(pid_file: &Path) -> bool {
     if start_time(pid) != Some(recorded_start) {
         return false;
     }
-    pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+    if pidfd_send_signal(&pidfd, Signal::KILL).is_err() {
+        return false;
+    }
+    // A pidfd becomes readable when its process exits (pidfd_open(2)).
+    let mut exit = [PollFd::new(&pidfd, PollFlags::IN)];
+    if !matches!(poll(&mut exit, Some(&KILL_TIMEOUT)), Ok(1)) {
+        tracing::warn!(
+            pid,
+            "killed a child of an earlier daemon, which has not exited yet"
+        );
+    }
+    true
 }
 
 /// The task that reads the output of one child until it exits.

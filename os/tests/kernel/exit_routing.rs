@@ -81,7 +81,12 @@ fn a_gateway_uses_its_hosts_default_route_and_others_only_without_one() {
         assert_eq!(link_to_outside(INSIDE).as_deref(), Some("wrn0"));
         // The next daemon knows only the root.
         let next = Kernel::open(netns.folder.path()).unwrap();
-        next.sweep(&netns.ledger()).await.unwrap();
+        let swept = next.sweep(&netns.ledger()).await.unwrap();
+        assert_eq!(
+            swept.rules,
+            2 + 4,
+            "a gateway has no unreachable rule at the end"
+        );
         assert_eq!(run("ip -6 rule").lines().count(), 2);
     });
 }
@@ -105,7 +110,11 @@ fn a_copy_bridges_the_moment_in_which_the_exit_route_changes() {
         k.copy_all_routes().await.unwrap();
         // The next daemon finds babeld's route and its copy.
         let next = Kernel::open(netns.folder.path()).unwrap();
-        assert_eq!(next.sweep(&netns.ledger()).await.unwrap().routes, 2 + 3);
+        let swept = next.sweep(&netns.ledger()).await.unwrap();
+        assert_eq!(
+            (swept.routes, swept.addresses, swept.rules),
+            (2 + 2, 1, 2 + 5)
+        );
         assert!(!run("ip -6 route show table all").contains("from 2001:db8:42::"));
     });
 }

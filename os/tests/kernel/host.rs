@@ -41,12 +41,41 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
         let swept = next.sweep(&netns.ledger()).await.unwrap();
         assert_eq!(swept.links, 12 + 2 + 6);
         assert_eq!(
-            swept.routes,
-            1 + 3,
-            "one of babeld, two of the daemon, and the address"
+            (swept.routes, swept.addresses, swept.rules),
+            (1 + 2, 1, 2),
+            "one route of babeld, two of the daemon"
+        );
+        assert_eq!(
+            next.sweep(&netns.ledger()).await.unwrap(),
+            kernel::Swept::default()
         );
         assert_eq!(host_state(), before);
         assert!(!netns.ledger().exists());
+    });
+}
+
+#[test]
+fn nothing_is_removed_where_another_node_has_links() {
+    check(|netns| async move {
+        make_slots(&netns.kernel).await;
+        let network = wire::overlay::Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
+        netns.kernel.join_host(network, me()).await.unwrap();
+        netns.kernel.enable_forwarding(&netns.ledger()).unwrap();
+        let state = || {
+            let listings = [
+                "ip -6 rule",
+                "ip -6 route show proto 197",
+                "ip -6 addr show lo",
+            ];
+            (netns.kernel.counters().unwrap().len(), listings.map(run))
+        };
+        let before = state();
+        let other = Kernel::open(&netns.folder.path().join("other")).unwrap();
+        let error = other.sweep(&netns.ledger()).await.unwrap_err().to_string();
+        let hint = format!("warren cleanup --root {}", netns.folder.path().display());
+        assert!(error.contains(&hint), "{error}");
+        assert_eq!(state(), before);
+        assert!(netns.ledger().exists());
     });
 }
 
@@ -90,7 +119,8 @@ fn ipv4_is_set_up_and_removed_as_the_network_document_requires() {
         k.apply_ipv4(range("10.42.0.0/16"), me()).await.unwrap();
         let next = Kernel::open(netns.folder.path()).unwrap();
         run("ip route add 10.42.0.8 via inet6 fe80::10:0:8 dev wrn0 table 197 proto 42");
-        assert_eq!(next.sweep(&netns.ledger()).await.unwrap().routes, 1 + 3);
+        let swept = next.sweep(&netns.ledger()).await.unwrap();
+        assert_eq!((swept.routes, swept.addresses, swept.rules), (1 + 2, 1, 2));
         assert_eq!(run("ip route show proto 197"), "");
         assert!(!run("ip rule").contains("197"));
     });

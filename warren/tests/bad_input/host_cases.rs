@@ -6,7 +6,14 @@ use super::{
     network::{Network, WARREN, warren},
     programs::program,
 };
-use std::{net::UdpSocket, os::unix::process::CommandExt, path::Path, process::Command};
+use nix::fcntl::{Flock, FlockArg};
+use std::{
+    fs::{self, File},
+    net::UdpSocket,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::Command,
+};
 
 /// Returns the case; `None` if it is not about the host.
 pub(super) fn case(network: &Network, name: &str, root: &Path) -> Option<Case> {
@@ -16,6 +23,13 @@ pub(super) fn case(network: &Network, name: &str, root: &Path) -> Option<Case> {
             command.uid(NOBODY).gid(NOBODY);
             command.into()
         }
+        "cleanup without root" => {
+            let mut command = warren(&["cleanup"], root);
+            command.uid(NOBODY).gid(NOBODY);
+            command.into()
+        }
+        "cleanup while warren runs" => clean_up_beside_lock(root),
+        "cleanup elsewhere" => warren(&["cleanup"], &root.join("nowhere")).into(),
         "no openvpn" => run_without("openvpn", root).into(),
         "no babeld" => run_without("babeld", root).into(),
         "port taken" => run_beside_socket("[::]:1194", root),
@@ -42,5 +56,17 @@ fn run_beside_socket(address: &str, root: &Path) -> Case {
     Case {
         command: warren(&["run"], root),
         _kept: Some(Box::new(UdpSocket::bind(address).unwrap())),
+    }
+}
+
+/// Returns `warren cleanup` while this process has locked the pid file, which names pid 4711.
+fn clean_up_beside_lock(root: &Path) -> Case {
+    let path = root.join("run/warren/warren.pid");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "4711\n").unwrap();
+    let lock = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusive).unwrap();
+    Case {
+        command: warren(&["cleanup"], root),
+        _kept: Some(Box::new(lock)),
     }
 }
