@@ -156,7 +156,7 @@ impl Running {
 
     async fn next_closed(&mut self, within: Duration) -> CloseReason {
         let closed = timeout(within, self.closed.recv()).await;
-        closed.expect("the tunnel is not closed").unwrap().reason
+        closed.unwrap().unwrap().reason
     }
 }
 

@@ -348,9 +348,9 @@ fn a_ca_is_checked_when_it_is_staged_and_when_it_is_activated() {
     let before = files(&registry);
     // The staged CA lasts 90 days, and the one that signs lasts 100.
     registry.pass(95 * 86_400);
-    check_title(
+    check_detail(
         rotate(RotationStep::Activate, None),
-        "CA certificate rejected",
+        "its certificate expired on",
     );
     assert_eq!(files(&registry), before);
     registry.pass(-95 * 86_400);

@@ -170,10 +170,6 @@ fn interrupt(
 }
 
 /// The time that one undisturbed join takes.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test measures a real process in real time"
-)]
 fn join_duration(registry: &StandaloneRegistry) -> Result<Duration> {
     let invitation = registry.create_invitation(3)?;
     let start = Instant::now();
