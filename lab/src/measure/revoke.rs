@@ -29,7 +29,7 @@ const TUNNELS_CLOSED: Duration = Duration::from_secs(12);
 /// Time for which a node that was absent when it was revoked tries to return.
 const RETURN_ATTEMPTS: Duration = Duration::from_secs(20);
 /// Part of the line that a daemon logs if it rejects a revoked node's connection.
-const REJECTION: &str = "revoked certificate";
+const REJECTION: &str = "client rejected: its certificate is revoked";
 
 /// The output of `measure revoke`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
