@@ -31,7 +31,7 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// All phases.
+    /// All phases, in the order of their metric labels.
     pub const ALL: &[Self] = &[
         Self::Connecting,
         Self::Draining,
@@ -71,7 +71,7 @@ impl Wait {
 /// A tunnel whose phase has reached its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverdueTunnel {
-    /// The phase.
+    /// The phase that has lasted too long.
     pub wait: Wait,
     /// The time since the phase started.
     pub waited: Duration,

@@ -23,7 +23,7 @@ pub struct Swept {
     pub routes: usize,
     /// Addresses of the node on `lo`.
     pub addresses: usize,
-    /// Routing rules.
+    /// The number of removed routing rules.
     pub rules: usize,
     /// Settings of the host that were restored.
     pub settings: usize,

@@ -58,7 +58,7 @@ pub struct Facts {
     pub closed: Recipient<TunnelClosed>,
     /// The receiver of `Decided`, about orders of rolling restarts and revocations.
     pub decided: Recipient<Decided>,
-    /// Receives `WaitOverdue`.
+    /// The receiver of `WaitOverdue`.
     pub overdue: Recipient<WaitOverdue>,
 }
 

@@ -19,7 +19,7 @@ pub enum DrainOutcome {
 }
 
 impl DrainOutcome {
-    /// All outcomes.
+    /// All outcomes of a drain.
     pub const ALL: &[Self] = &[Self::Completed, Self::Abandoned, Self::Interrupted];
 
     /// The metric label.
