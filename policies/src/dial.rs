@@ -1,7 +1,7 @@
 //! Decides how a dial goes on: which endpoint follows a failed one, what an exit of OpenVPN means, and when the tunnel
 //! is closed.
 //!
-//! The life of the process itself is [`life`](crate::life). A dial is closed at once if its process does not run: then
+//! The life of the process itself is [`life`]. A dial is closed at once if its process does not run: then
 //! no exit follows that could be waited for.
 
 use crate::{life, orders::CloseReason};

@@ -3,7 +3,7 @@
 //!
 //! The private key is generated on this machine and never leaves it. No file is overwritten: a machine that has
 //! an identity keeps it. An attempt that was interrupted at any point can be repeated: its key is kept
-//! ([`pending_key`]), and the configuration, which makes the machine a node, is put in place last.
+//! (`pending_key`), and the configuration, which makes the machine a node, is put in place last.
 
 mod answer;
 mod draft;
