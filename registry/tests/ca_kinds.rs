@@ -235,7 +235,7 @@ fn a_ca_with_another_key_or_with_malformed_files_is_rejected() {
     };
     check_rejected(
         with_certificates("letters\n".into()),
-        "its certificate: it is no PEM of certificates, of at most 16384 bytes",
+        "its certificate: it is not a PEM file with certificates only, of at most 16384 bytes",
     );
     check_rejected(
         with_certificates(good.certificates.repeat(3)),

@@ -183,11 +183,6 @@ mod tests {
             Err(BadKey::Unsupported),
         );
         check(
-            "genrsa -traditional 4608",
-            "RSA PRIVATE KEY",
-            Err(BadKey::Unsupported),
-        );
-        check(
             "ecparam -name secp521r1 -genkey -noout",
             "EC PRIVATE KEY",
             Err(BadKey::Unsupported),
