@@ -271,7 +271,7 @@ fn a_tunnel_that_loses_much_is_replaced_for_less_gain() {
             else {
                 panic!("{order:?}")
             };
-            assert!(terms.contains(&format!("lost={lost} %")), "{terms}");
+            assert!(terms.contains(&format!("probe_loss={lost} %")), "{terms}");
             slot
         })
     };
