@@ -41,7 +41,7 @@ pub struct DialProgress {
     was_up: bool,
     /// The reason of the close, once it is known.
     closing: Option<CloseReason>,
-    /// Whether the process was told to stop. OpenVPN may announce its exit and then hang, so a reason alone is not enough.
+    /// Whether the process got the order to stop. OpenVPN may announce its exit and then hang, so a reason alone is not enough.
     is_stopping: bool,
 }
 

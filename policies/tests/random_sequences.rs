@@ -243,7 +243,7 @@ fn carry_out(orders: Vec<RevocationOrder>, tunnels: &mut Tunnels) {
 }
 
 /// The longest time for which a rolling restart may keep locks: until they expire, then a drain and the wait for peers
-/// if it had just begun a step.
+/// if it had just started a step.
 const MAX_LOCKED: Duration = Duration::from_secs(60 + 20 + 20 + 15);
 
 /// Node 1 with old files, a rolling restart, and neighbours that answer late, never, or with a rejection.
