@@ -6,10 +6,10 @@
 
 use super::{
     events::ChildEvents,
+    leftover::{remove, write_pid_file},
     log::{CHUNK_BYTES, Log},
     rights::Rights,
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     ffi::OsString,
@@ -29,16 +29,9 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::pipe},
     sync::mpsc,
 };
-use wire::errors::ignore_not_found;
 
 /// Time within which a child must read a command from its management socket.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Time within which a child of an earlier daemon must exit after SIGKILL.
-const KILL_TIMEOUT: Timespec = Timespec {
-    tv_sec: 2,
-    tv_nsec: 0,
-};
 
 /// A program to start, with its rights.
 #[derive(Clone, Debug)]
@@ -251,67 +244,6 @@ fn listen(path: &Path, rights: Rights) -> Result<UnixListener, SpawnError> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     chown(path, Some(rights.uid), Some(rights.gid)).map_err(failed)?;
     Ok(listener)
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = ignore_not_found(fs::remove_file(path)) {
-        tracing::warn!(path = %path.display(), %error, "cannot remove a file");
-    }
-}
-
-/// Returns the start time of a process, in clock ticks after boot (proc_pid_stat(5), field 22).
-fn start_time(pid: u32) -> Option<u64> {
-    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    process.stat().ok().map(|stat| stat.starttime)
-}
-
-fn write_pid_file(path: &Path, pid: u32) {
-    let Some(start_time) = start_time(pid) else {
-        return;
-    };
-    if let Err(error) = fs::write(path, format!("{pid} {start_time}\n")) {
-        tracing::warn!(path = %path.display(), %error, "cannot write a pid file");
-    }
-}
-
-/// Kills the child that an earlier daemon left running, if a process with the pid and the start time of the pid
-/// file still exists, and waits until it has exited. Returns whether there was one.
-pub fn kill_leftover(pid_file: &Path) -> bool {
-    let Ok(text) = fs::read_to_string(pid_file) else {
-        return false;
-    };
-    remove(pid_file);
-    let Some((pid, recorded_start)) = text.trim().split_once(' ') else {
-        return false;
-    };
-    let (Ok(pid), Ok(recorded_start)) = (pid.parse::<u32>(), recorded_start.parse::<u64>()) else {
-        return false;
-    };
-    let Some(raw) = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-    else {
-        return false;
-    };
-    let Ok(pidfd) = pidfd_open(raw, PidfdFlags::empty()) else {
-        return false;
-    };
-    // The start time is read after the pidfd was opened, so it belongs to the process that would be killed.
-    if start_time(pid) != Some(recorded_start) {
-        return false;
-    }
-    if pidfd_send_signal(&pidfd, Signal::KILL).is_err() {
-        return false;
-    }
-    // A pidfd becomes readable when its process exits (pidfd_open(2)).
-    let mut exit = [PollFd::new(&pidfd, PollFlags::IN)];
-    if !matches!(poll(&mut exit, Some(&KILL_TIMEOUT)), Ok(1)) {
-        tracing::warn!(
-            pid,
-            "killed a child of an earlier daemon, which has not exited yet"
-        );
-    }
-    true
 }
 
 /// The task that reads the output of one child until it exits.

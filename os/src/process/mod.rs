@@ -5,11 +5,13 @@
 
 mod child;
 mod events;
+mod leftover;
 mod log;
 mod rights;
 mod supervised;
 
-pub use child::{Child, ChildEvent, Happened, Program, SpawnError, kill_leftover};
+pub use child::{Child, ChildEvent, Happened, Program, SpawnError};
 pub use events::{ChildEvents, EventListener};
+pub use leftover::kill_leftover;
 pub use rights::Rights;
 pub use supervised::{ProcessReading, Supervised};

@@ -9,6 +9,7 @@ mod command_line;
 mod common;
 mod connections;
 mod dial;
+mod overdue;
 mod revocation;
 mod rolling_restart;
 mod server;
@@ -25,7 +26,7 @@ use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{
         ChildMailbox, ChildReported, CredentialsChanged, Decided, DocumentsChanged, DrainsRead,
-        Ordered, RoutesRead, WaitOverdue, log_decision,
+        Ordered, RoutesRead, log_decision,
     },
     restart_lock::SharedRestartLock,
     store::AppliedVersions,
@@ -44,7 +45,7 @@ use policies::{
     revocation::Revocation,
     rng::Rng,
     rolling_restart::RollingRestart,
-    waits::{OverdueTunnel, OverdueTunnels, Wait},
+    waits::OverdueTunnels,
 };
 use server::Server;
 use std::{
@@ -329,45 +330,6 @@ impl Tunnels {
                 .insert(slot, self.common.now() + DIALLING_COOLDOWN);
         }
         self.common.report_closed(slot, reason);
-    }
-
-    /// Closes tunnels whose phase has lasted for longer than its limit, and reports waits that have ended that way.
-    fn close_overdue(&mut self) {
-        let now = self.common.now();
-        if let Some(holder) = self.restart_lock.take_expired() {
-            tracing::warn!(%holder, "restart lock expired: its holder has not released it; it is free again");
-            self.report_overdue(Wait::LockHeld);
-        }
-        let overdue = {
-            let mut processes = self.connections.0.borrow_mut();
-            if processes.rolling_restart.take_lost_request() {
-                tracing::warn!("request for restart locks not answered; it is repeated");
-                self.report_overdue(Wait::LockRequested);
-            }
-            let tunnels = &self.common.table.borrow().tunnels;
-            processes.overdue.take(tunnels, now)
-        };
-        for OverdueTunnel {
-            wait,
-            waited,
-            close,
-        } in overdue
-        {
-            let slot = close.slot();
-            tracing::warn!(%slot, phase = wait.label(), waited_s = waited.as_secs(), "tunnel has not left this phase in time; closing it");
-            self.report_overdue(wait);
-            if wait == Wait::Connecting {
-                let processes = self.connections.0.borrow();
-                if let Some(dial) = processes.dials.get(&slot) {
-                    dial.record_failure(&self.common);
-                }
-            }
-            self.carry_out(close);
-        }
-    }
-
-    fn report_overdue(&self, wait: Wait) {
-        self.common.facts.overdue.do_send(WaitOverdue { wait });
     }
 }
 

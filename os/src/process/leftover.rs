@@ -1,0 +1,75 @@
+//! The pid file of each child, and the children that an earlier daemon left running.
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+use std::{fs, path::Path};
+use wire::errors::ignore_not_found;
+
+/// Time within which a child of an earlier daemon must exit after SIGKILL.
+const KILL_TIMEOUT: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
+
+/// Returns the start time of a process, in clock ticks after boot (proc_pid_stat(5), field 22).
+pub(super) fn start_time(pid: u32) -> Option<u64> {
+    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+    process.stat().ok().map(|stat| stat.starttime)
+}
+
+pub(super) fn write_pid_file(path: &Path, pid: u32) {
+    let Some(start_time) = start_time(pid) else {
+        return;
+    };
+    if let Err(error) = fs::write(path, format!("{pid} {start_time}\n")) {
+        tracing::warn!(path = %path.display(), %error, "cannot write a pid file");
+    }
+}
+
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = ignore_not_found(fs::remove_file(path)) {
+        tracing::warn!(path = %path.display(), %error, "cannot remove a file");
+    }
+}
+
+/// Kills the child that an earlier daemon left running, if a process with the pid and the start time of the pid
+/// file still exists, and waits until it has exited. Returns whether there was one.
+pub fn kill_leftover(pid_file: &Path) -> bool {
+    let Ok(text) = fs::read_to_string(pid_file) else {
+        return false;
+    };
+    remove(pid_file);
+    let Some((pid, recorded_start)) = text.trim().split_once(' ') else {
+        return false;
+    };
+    let (Ok(pid), Ok(recorded_start)) = (pid.parse::<u32>(), recorded_start.parse::<u64>()) else {
+        return false;
+    };
+    let Some(raw) = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    else {
+        return false;
+    };
+    let Ok(pidfd) = pidfd_open(raw, PidfdFlags::empty()) else {
+        return false;
+    };
+    // The start time is read after the pidfd was opened, so it belongs to the process that would be killed.
+    if start_time(pid) != Some(recorded_start) {
+        return false;
+    }
+    if pidfd_send_signal(&pidfd, Signal::KILL).is_err() {
+        return false;
+    }
+    // A pidfd becomes readable when its process exits (pidfd_open(2)).
+    let mut exit = [PollFd::new(&pidfd, PollFlags::IN)];
+    if !matches!(poll(&mut exit, Some(&KILL_TIMEOUT)), Ok(1)) {
+        tracing::warn!(
+            pid,
+            "killed a child of an earlier daemon, which has not exited yet"
+        );
+    }
+    true
+}
