@@ -26,8 +26,9 @@ use os::{
 };
 use policies::{
     names::{Endpoint, Slot},
-    observation::Phase,
+    observation::{Phase, TunnelReading},
     orders::{CloseReason, OpenReason, Order},
+    units::Uptime,
 };
 use std::{path::Path, time::Duration};
 use tokio::{
@@ -72,6 +73,7 @@ ignore!(TunnelOpened, TunnelCameUp, Decided, WaitOverdue);
 struct Running {
     tunnels: Addr<Tunnels>,
     store: Store,
+    connections: Connections,
     closed: UnboundedReceiver<TunnelClosed>,
 }
 
@@ -82,6 +84,7 @@ impl Running {
         let (closed_sender, closed) = unbounded_channel();
         let telemetry = FakeTelemetry(closed_sender).start();
         let (links, _) = unbounded_channel();
+        let connections = Connections::default();
         let peer_api = PeerApiSettings {
             me: prefix(ME),
             network: network(),
@@ -115,7 +118,7 @@ impl Running {
                 children: file("child"),
             },
             store: store.clone(),
-            connections: Connections::default(),
+            connections: connections.clone(),
             links: LinkOrderQueue::to(links),
             facts: Facts {
                 opened: telemetry.clone().recipient(),
@@ -131,6 +134,7 @@ impl Running {
         Self {
             tunnels: tunnels.start(),
             store,
+            connections,
             closed,
         }
     }
@@ -147,6 +151,21 @@ impl Running {
             endpoints: vec![endpoint; endpoints],
             reason: OpenReason::Bootstrap,
         });
+    }
+
+    /// Waits until OpenVPN was started that often and does not run.
+    async fn wait_until_down(&self, starts: u32) {
+        let is_down = || {
+            let readings = self.connections.readings();
+            let reading = readings.first();
+            reading.is_some_and(|reading| reading.starts == starts && reading.pid.is_none())
+        };
+        let wait = async {
+            while !is_down() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), wait).await.unwrap();
     }
 
     fn phase(&self) -> Option<Phase> {
@@ -174,8 +193,8 @@ fn check<F: Future<Output = ()>>(test: impl FnOnce(Running) -> F + Send + 'stati
 fn a_dial_that_is_closed_between_two_attempts_is_closed_at_once() {
     check(|mut running| async move {
         running.dial(16);
-        // OpenVPN exits within milliseconds, and then waits longer and longer for the next attempt.
-        sleep(Duration::from_millis(4_000)).await;
+        // OpenVPN exits within milliseconds. After its third exit the next attempt follows no sooner than 2 s later.
+        running.wait_until_down(3).await;
         assert_eq!(running.phase(), Some(Phase::Connecting));
         running.order(Order::Close {
             slot: SLOT,
@@ -201,5 +220,27 @@ fn a_dial_whose_endpoints_all_fail_is_closed_as_failed_and_counted() {
             .get(&prefix(PEER))
             .copied();
         assert_eq!(history.unwrap().failures, 1);
+    });
+}
+
+#[test]
+fn a_tunnel_without_a_process_is_closed_by_an_order() {
+    check(|mut running| async move {
+        let tunnel = TunnelReading {
+            slot: SLOT,
+            peer: prefix(PEER),
+            phase: Phase::Closing,
+            since: Uptime::default(),
+            up_since: None,
+            endpoint: None,
+        };
+        let tunnels = &running.store.tunnels;
+        tunnels.borrow_mut().tunnels.insert(SLOT, tunnel);
+        running.order(Order::Close {
+            slot: SLOT,
+            reason: CloseReason::PeerDead,
+        });
+        let reason = running.next_closed(Duration::from_secs(1)).await;
+        assert_eq!(reason, CloseReason::PeerDead);
     });
 }

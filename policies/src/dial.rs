@@ -34,10 +34,8 @@ pub enum AfterExit {
 }
 
 /// How far a dial is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DialProgress {
-    /// Endpoints that are still to be tried.
-    endpoints_left: usize,
     was_up: bool,
     /// The reason of the close, once it is known.
     closing: Option<CloseReason>,
@@ -46,16 +44,6 @@ pub struct DialProgress {
 }
 
 impl DialProgress {
-    /// Starts a dial with one endpoint, after which so many others can be tried.
-    pub fn new(endpoints_left: usize) -> Self {
-        Self {
-            endpoints_left,
-            was_up: false,
-            closing: None,
-            is_stopping: false,
-        }
-    }
-
     /// Returns whether the tunnel was ever up.
     pub fn was_up(&self) -> bool {
         self.was_up
@@ -95,7 +83,13 @@ impl DialProgress {
 
     /// Decides what follows after the process has exited with this code; a negative code is a signal. `draining_for` is
     /// the reason of the tunnel's drain, if it drains: it is not started again then, but closed as planned.
-    pub fn on_exit(&mut self, code: i32, draining_for: Option<CloseReason>) -> AfterExit {
+    /// `has_other_endpoint` says whether an endpoint is left to try.
+    pub fn on_exit(
+        &self,
+        code: i32,
+        draining_for: Option<CloseReason>,
+        has_other_endpoint: bool,
+    ) -> AfterExit {
         if let Some(reason) = self.closing.or(draining_for) {
             // A peer that rejects us before the tunnel is up is a failed dial.
             let failed = !self.was_up && reason == CloseReason::PeerClosed;
@@ -111,20 +105,13 @@ impl DialProgress {
                 failed: false,
             };
         }
-        self.on_failed_attempt()
-    }
-
-    /// Decides what follows if the process could not be started, or did not connect.
-    fn on_failed_attempt(&mut self) -> AfterExit {
-        match self.endpoints_left.checked_sub(1) {
-            Some(left) => {
-                self.endpoints_left = left;
-                AfterExit::NextEndpoint
-            }
-            None => AfterExit::Closed {
+        if has_other_endpoint {
+            AfterExit::NextEndpoint
+        } else {
+            AfterExit::Closed {
                 reason: CloseReason::DialFailed,
                 failed: true,
-            },
+            }
         }
     }
 }
@@ -153,49 +140,58 @@ mod tests {
 
     #[test]
     fn a_failed_attempt_leads_to_the_next_endpoint_and_the_last_one_fails_the_dial() {
-        let mut dial = DialProgress::new(1);
-        assert_eq!(dial.on_exit(1, None), AfterExit::NextEndpoint);
-        assert_eq!(dial.on_exit(1, None), closed(CloseReason::DialFailed, true));
+        let dial = DialProgress::default();
+        assert_eq!(dial.on_exit(1, None, true), AfterExit::NextEndpoint);
+        assert_eq!(
+            dial.on_exit(1, None, false),
+            closed(CloseReason::DialFailed, true)
+        );
     }
 
     #[test]
     fn a_process_that_was_killed_while_up_is_started_again_and_one_that_exits_closes_the_tunnel() {
-        let mut dial = DialProgress::new(1);
+        let mut dial = DialProgress::default();
         dial.on_connected();
-        assert_eq!(dial.on_exit(-9, None), AfterExit::SameEndpoint);
-        assert_eq!(dial.on_exit(0, None), closed(CloseReason::PeerDead, false));
+        assert_eq!(dial.on_exit(-9, None, true), AfterExit::SameEndpoint);
+        assert_eq!(
+            dial.on_exit(0, None, true),
+            closed(CloseReason::PeerDead, false)
+        );
     }
 
     #[test]
     fn a_draining_tunnel_whose_process_dies_is_closed_as_planned() {
-        let mut dial = DialProgress::new(1);
+        let mut dial = DialProgress::default();
         dial.on_connected();
         let reason = CloseReason::Shutdown;
-        assert_eq!(dial.on_exit(-9, Some(reason)), closed(reason, false));
+        assert_eq!(dial.on_exit(-9, Some(reason), true), closed(reason, false));
     }
 
     #[test]
     fn a_rejection_counts_as_a_failed_dial_only_before_the_tunnel_is_up() {
-        let mut dial = DialProgress::new(1);
+        let mut dial = DialProgress::default();
         dial.on_exit_reason(CloseReason::PeerClosed);
-        assert_eq!(dial.on_exit(0, None), closed(CloseReason::PeerClosed, true));
+        assert_eq!(
+            dial.on_exit(0, None, true),
+            closed(CloseReason::PeerClosed, true)
+        );
         dial.on_connected();
         assert_eq!(
-            dial.on_exit(0, None),
+            dial.on_exit(0, None, true),
             closed(CloseReason::PeerClosed, false)
         );
     }
 
     #[test]
     fn a_dial_whose_process_does_not_run_is_closed_at_once() {
-        let mut dial = DialProgress::new(1);
+        let mut dial = DialProgress::default();
         let reason = CloseReason::Duplicate;
         assert_eq!(dial.close(reason, DOWN), CloseStep::Closed(reason));
     }
 
     #[test]
     fn a_running_process_is_stopped_once_and_the_first_reason_stays() {
-        let mut dial = DialProgress::new(1);
+        let mut dial = DialProgress::default();
         let (first, second) = (CloseReason::Unused, CloseReason::PeerDead);
         assert_eq!(dial.close(first, UP), CloseStep::StopProcess);
         assert_eq!(dial.close(second, UP), CloseStep::AlreadyClosing);
@@ -204,18 +200,22 @@ mod tests {
 
     #[test]
     fn an_announced_exit_that_does_not_come_is_enforced_by_an_order_to_close() {
-        let mut dial = DialProgress::new(1);
+        let mut dial = DialProgress::default();
         dial.on_exit_reason(CloseReason::PeerClosed);
         assert_eq!(
             dial.close(CloseReason::PeerDead, UP),
             CloseStep::StopProcess
         );
-        assert_eq!(dial.on_exit(0, None), closed(CloseReason::PeerClosed, true));
+        assert_eq!(
+            dial.on_exit(0, None, true),
+            closed(CloseReason::PeerClosed, true)
+        );
     }
 
     /// A dial with its process, as the actor of tunnels drives them.
     struct Machine {
         dial: DialProgress,
+        endpoints_left: u64,
         life: Life,
         /// Whether the simulated process exists, and when a signal will have ended it.
         running: bool,
@@ -231,7 +231,8 @@ mod tests {
                 ..Limits::default()
             };
             let mut machine = Self {
-                dial: DialProgress::new(usize::try_from(rng.below(4)).unwrap()),
+                dial: DialProgress::default(),
+                endpoints_left: rng.below(4),
                 life: Life::new(limits, rng.bits()),
                 running: false,
                 exits_at: None,
@@ -268,7 +269,9 @@ mod tests {
             if std::mem::take(&mut self.running) {
                 self.exits_at = None;
                 let _ = self.life.on(Event::Exited, self.now);
-                self.closed = matches!(self.dial.on_exit(code, None), AfterExit::Closed { .. });
+                let after = self.dial.on_exit(code, None, self.endpoints_left > 0);
+                self.endpoints_left -= u64::from(after == AfterExit::NextEndpoint);
+                self.closed = matches!(after, AfterExit::Closed { .. });
             }
         }
 

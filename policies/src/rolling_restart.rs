@@ -79,8 +79,6 @@ pub struct RollingRestart {
     locks: Locks,
     /// The server that drains, and since when.
     draining_server: Option<(Transport, Uptime)>,
-    /// Whether a request for locks got no answer.
-    has_lost_request: bool,
 }
 
 impl RollingRestart {
@@ -115,11 +113,6 @@ impl RollingRestart {
             let (shortest, longest) = LOCK_RETRY_DELAY;
             self.paused_until = now + rng.span(shortest, longest);
         }
-    }
-
-    /// Returns whether a request for locks was repeated since the last call, because its answer did not come.
-    pub fn take_lost_request(&mut self) -> bool {
-        std::mem::take(&mut self.has_lost_request)
     }
 
     /// Returns whether a server that started at that moment runs with old files.
@@ -211,7 +204,9 @@ impl RollingRestart {
         }
         let was_requested = self.locks.is_requested();
         if !held_by_other && self.locks.request(seen.now) {
-            self.has_lost_request |= was_requested;
+            if was_requested {
+                orders.push(RestartOrder::ReportLostRequest);
+            }
             let neighbours = seen.required_locks();
             orders.push(RestartOrder::AcquireLocks { neighbours });
         }

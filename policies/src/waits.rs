@@ -5,7 +5,7 @@
 //! lost.
 
 use crate::{
-    names::Slot,
+    names::{Role, Slot},
     observation::{Phase, TunnelReading},
     orders::{CloseReason, Order},
     units::Uptime,
@@ -54,7 +54,8 @@ impl Wait {
     /// The longest time that the phase may last.
     pub const fn limit(self) -> Duration {
         Duration::from_secs(match self {
-            // Sixteen endpoints are tried for ten seconds each; a dial has four at most as a rule.
+            // A dial tries each endpoint for ten seconds, with a growing delay before the next one: seven or eight of
+            // them, where a peer has four at most as a rule.
             Self::Connecting => 180,
             // The planner gives a drain up after 20 s, and a revocation closes the tunnel after 10 s.
             Self::Draining => 60,
@@ -115,7 +116,10 @@ impl OverdueTunnels {
 fn overdue(tunnel: &TunnelReading, now: Uptime) -> Option<OverdueTunnel> {
     let (wait, reason) = match tunnel.phase {
         Phase::Up => return None,
-        Phase::Connecting => (Wait::Connecting, CloseReason::DialFailed),
+        Phase::Connecting => match tunnel.role() {
+            Role::Dialled => (Wait::Connecting, CloseReason::DialFailed),
+            Role::Accepted => (Wait::Connecting, CloseReason::PeerDead),
+        },
         Phase::Draining { reason } => (Wait::Draining, reason),
         Phase::Closing => (Wait::Closing, CloseReason::ProcessDied),
     };

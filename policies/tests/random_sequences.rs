@@ -355,6 +355,7 @@ impl Restarting {
             RestartOrder::StopAccepting { .. }
             | RestartOrder::ResumeAccepting { .. }
             | RestartOrder::ReportPostponed { .. }
+            | RestartOrder::ReportLostRequest
             | RestartOrder::ReportApplied { .. } => {}
         }
     }

@@ -48,6 +48,8 @@ pub enum RestartOrder {
         /// The node that would be out of reach.
         node: Prefix,
     },
+    /// Report that a request for locks got no answer; the next order repeats it.
+    ReportLostRequest,
     /// Report that all processes run with this version of the network document.
     ReportApplied {
         /// The version of the document.

@@ -186,6 +186,7 @@ fn short(order: &RestartOrder) -> String {
         RestartOrder::ReportPostponed { transport, node } => {
             format!("postponed {transport} for {node}")
         }
+        RestartOrder::ReportLostRequest => "lost request".to_owned(),
         RestartOrder::ReportApplied { network_version } => format!("applied {network_version}"),
     }
 }

@@ -67,7 +67,7 @@ impl Dial {
             started_at: common.now(),
             process: Supervised::new(program, limits, seed),
             decoder: Decoder::default(),
-            progress: DialProgress::new(untried.len()),
+            progress: DialProgress::default(),
         };
         dial.process
             .handle(Event::Wanted, common.now(), &common.events);
@@ -212,7 +212,11 @@ impl Dial {
         if !self.progress.was_up() && !self.progress.is_closing() {
             self.log_failed_attempt();
         }
-        match self.progress.on_exit(code, draining_for) {
+        let has_other_endpoint = !self.untried.is_empty();
+        match self
+            .progress
+            .on_exit(code, draining_for, has_other_endpoint)
+        {
             AfterExit::Closed { reason, failed } => {
                 if failed {
                     self.record_failure(common);

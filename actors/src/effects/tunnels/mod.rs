@@ -278,23 +278,23 @@ impl Tunnels {
         let mut processes = self.connections.0.borrow_mut();
         match slot {
             Slot::Dialling(_) => {
-                if let Some(dial) = processes.dials.get_mut(&slot) {
-                    if matches!(reason, CloseReason::PeerDead | CloseReason::Revoked) {
-                        // babeld drops its routes at once when the link goes down; OpenVPN takes a second to exit.
-                        self.common.links.order(LinkOrder::Down(slot));
-                    }
-                    if let Some(reason) = dial.close(&self.common, reason) {
-                        self.remove_dial(&mut processes, slot, reason);
-                    }
+                let Some(dial) = processes.dials.get_mut(&slot) else {
+                    return self.common.report_closed(slot, reason);
+                };
+                if matches!(reason, CloseReason::PeerDead | CloseReason::Revoked) {
+                    // babeld drops its routes at once when the link goes down; OpenVPN takes a second to exit.
+                    self.common.links.order(LinkOrder::Down(slot));
+                }
+                if let Some(reason) = dial.close(&self.common, reason) {
+                    self.remove_dial(&mut processes, slot, reason);
                 }
             }
             Slot::Accepting(transport, _) => {
                 let server = processes.servers.get_mut(&transport);
-                if let Some((slot, reason)) =
-                    server.and_then(|server| server.close(&self.common, slot, reason))
-                {
-                    self.common.report_closed(slot, reason);
-                }
+                let closed = server.and_then(|server| server.close(&self.common, slot, reason));
+                // Without a client nothing is left to wait for, either.
+                let (slot, reason) = closed.unwrap_or((slot, reason));
+                self.common.report_closed(slot, reason);
             }
         }
     }

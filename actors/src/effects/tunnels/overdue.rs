@@ -14,10 +14,6 @@ impl Tunnels {
         }
         let overdue = {
             let mut processes = self.connections.0.borrow_mut();
-            if processes.rolling_restart.take_lost_request() {
-                tracing::warn!("request for restart locks not answered; it is repeated");
-                self.report_overdue(Wait::LockRequested);
-            }
             let tunnels = &self.common.table.borrow().tunnels;
             processes.overdue.take(tunnels, now)
         };
@@ -40,7 +36,7 @@ impl Tunnels {
         }
     }
 
-    fn report_overdue(&self, wait: Wait) {
+    pub(super) fn report_overdue(&self, wait: Wait) {
         self.common.facts.overdue.do_send(WaitOverdue { wait });
     }
 }

@@ -10,6 +10,7 @@ use policies::{
     names::{Prefix, Transport},
     observation::Phase,
     rolling_restart::{FilesChanged, RestartObservation, RestartOrder, ServerReading},
+    waits::Wait,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -110,6 +111,10 @@ impl Tunnels {
             }
             RestartOrder::ReportPostponed { transport, node } => {
                 tracing::debug!(%transport, %node, "server restarts later: one of its tunnels is the only route to a node");
+            }
+            RestartOrder::ReportLostRequest => {
+                tracing::warn!("request for restart locks not answered; it is repeated");
+                self.report_overdue(Wait::LockRequested);
             }
             RestartOrder::ReportApplied { network_version } => {
                 self.applied.set_for_tunnels(network_version);

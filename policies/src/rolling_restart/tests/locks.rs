@@ -92,7 +92,7 @@ fn a_request_without_an_answer_is_repeated_after_thirty_seconds() {
     let mut node = Node::new(change(true, true), &[(FIRST_SLOT, 7)]);
     node.check(100, &["acquire 7"]);
     node.check(129, &[]);
-    node.check(130, &["acquire 7"]);
+    node.check(130, &["lost request", "acquire 7"]);
 }
 
 #[test]
