@@ -173,11 +173,12 @@ impl AppliedVersions {
 pub struct TunnelTable {
     /// The tunnel on each slot; a slot without an entry has no tunnel.
     pub tunnels: BTreeMap<Slot, TunnelReading>,
-    /// The results of dialling each peer.
+    /// The results of dialling each peer. The peer cache drops those of peers that it does not know, so there are at most
+    /// [`MAX_PEERS`](crate::sources::peer_cache::directory::MAX_PEERS) of them, and one more for each dial of the last second.
     pub dials: BTreeMap<Prefix, DialHistory>,
     /// All dialling slots that exist.
     pub dialling_slots: Vec<Slot>,
-    /// Slots whose tunnel has closed, and until when no new tunnel is opened on each.
+    /// Slots whose tunnel has closed, and until when no new tunnel is opened on each; at most one entry per slot.
     pub cooldown_until: BTreeMap<Slot, Uptime>,
     /// Whether any peer has connected to one of our servers since the daemon started.
     pub was_reached: bool,

@@ -7,12 +7,13 @@ use arc_swap::ArcSwap;
 use policies::names::Prefix;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
+    client::Resumption,
     crypto::{CryptoProvider, ring},
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
-    server::{VerifierBuilderError, WebPkiClientVerifier},
+    server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier},
 };
 use std::{
     fmt,
@@ -43,6 +44,17 @@ pub enum CredentialsError {
     #[error("cannot verify members with the CA certificate")]
     Verifier(#[from] VerifierBuilderError),
 }
+
+/// Maximum number of TLS sessions that the peer API's server keeps, so that callers can resume them. Each takes about
+/// 1.2 KiB, since it contains the caller's chain. rustls keeps 256 by default, which took a node hours to fill.
+pub const MAX_SERVER_SESSIONS: usize = 64;
+/// Maximum number of nodes whose TLS sessions the client of the peer API keeps.
+pub const MAX_SERVERS_REMEMBERED: usize = 16;
+/// Maximum number of sessions that rustls keeps of one server: its `MAX_TLS13_TICKETS_PER_SERVER`.
+const MAX_SESSIONS_OF_A_SERVER: usize = 8;
+/// Number of sessions that a connection to the peer API can be followed by. A resumed session is used up, so with one ticket the
+/// number of sessions stays that of the callers; with two, which is rustls' default, it grows with each connection.
+const TICKETS_PER_CONNECTION: usize = 1;
 
 /// The TLS configuration of the peer API's server, which restarts whenever this changes.
 pub type SharedServerTls = Arc<ArcSwap<ServerConfig>>;
@@ -88,6 +100,8 @@ impl NodeCredentials {
             .with_root_certificates(self.root_store()?)
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.resumption =
+            Resumption::in_memory_sessions(MAX_SERVERS_REMEMBERED * MAX_SESSIONS_OF_A_SERVER);
         Ok(config)
     }
 
@@ -96,10 +110,12 @@ impl NodeCredentials {
     /// # Errors
     /// The key does not belong to the certificate, or a CA certificate cannot be used.
     pub fn registry_client_config(&self) -> Result<ClientConfig, CredentialsError> {
-        let config = ClientConfig::builder_with_provider(crypto_provider())
+        let mut config = ClientConfig::builder_with_provider(crypto_provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.root_store()?)
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
+        // There is one registry.
+        config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS_OF_A_SERVER);
         Ok(config)
     }
 
@@ -117,6 +133,8 @@ impl NodeCredentials {
             .with_client_cert_verifier(verifier)
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.session_storage = ServerSessionMemoryCache::new(MAX_SERVER_SESSIONS);
+        config.send_tls13_tickets = TICKETS_PER_CONNECTION;
         Ok(config)
     }
 

@@ -12,10 +12,12 @@
 //! | send a Babel packet in addition to babeld's | [`babel_socket`] |
 //! | read the time | [`clock::Clock`] |
 //! | draw a random number | [`randomness::Randomness`] |
+//! | return freed memory to the kernel | [`memory`] |
 
 pub mod babel_socket;
 pub mod clock;
 pub mod echo_socket;
 pub mod kernel;
+pub mod memory;
 pub mod process;
 pub mod randomness;

@@ -180,6 +180,7 @@ async fn run_node(
         sd_notify::NotifyState::Ready,
         sd_notify::NotifyState::Status(""),
     ]);
+    actix_rt::spawn(os::memory::release_regularly());
     until_stopped(&mut signals).await;
     notify(&[sd_notify::NotifyState::Stopping]);
     stop(&graph, &clock, &kernel, &paths, &mut signals).await;

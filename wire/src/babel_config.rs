@@ -46,7 +46,7 @@ impl fmt::Debug for MacKey {
 
 /// The complete configuration of one babeld. The file holds the MAC key, so only babeld's user may
 /// read it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BabelConfig {
     /// The network's range.
     pub network: Network,

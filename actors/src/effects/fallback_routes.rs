@@ -56,7 +56,8 @@ pub struct FallbackRoutes {
     /// Destinations to which routes are requested with the next batch.
     batch: BTreeSet<Destination>,
     /// The number of changes of the route to each destination. By it a delayed action sees whether
-    /// the route has changed again meanwhile.
+    /// the route has changed again meanwhile. There is one entry for each route of babeld, and for each that it deleted in
+    /// the last [`MAX_REQUESTS`] requests.
     changes: BTreeMap<Destination, u64>,
 }
 

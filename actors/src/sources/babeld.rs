@@ -181,16 +181,17 @@ impl Babeld {
     fn restart_if_config_changed(&mut self, ctx: &mut Context<Self>) {
         let (now, wanted) = (self.clock.now(), self.wanted_config());
         let version = self.documents.load().version(DocumentKind::Network);
-        let is_changed = match (wanted.text(), self.settings.config.text()) {
-            (Ok(wanted), Ok(current)) => wanted != current,
-            (Err(error), _) | (_, Err(error)) => {
-                if self.unusable_version != Some(version) {
-                    self.unusable_version = Some(version);
-                    tracing::warn!(version, error = %Chain(&error), "network document not applied to babeld: no configuration can be written for it");
+        let is_changed = wanted != self.settings.config
+            && match (wanted.text(), self.settings.config.text()) {
+                (Ok(wanted), Ok(current)) => wanted != current,
+                (Err(error), _) | (_, Err(error)) => {
+                    if self.unusable_version != Some(version) {
+                        self.unusable_version = Some(version);
+                        tracing::warn!(version, error = %Chain(&error), "network document not applied to babeld: no configuration can be written for it");
+                    }
+                    return;
                 }
-                return;
-            }
-        };
+            };
         if !is_changed {
             self.restart_at = None;
             return self.applied.set_for_babeld(version);

@@ -119,7 +119,11 @@ impl PeerCache {
 
     fn update(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let changed = self.directory.update_dials(&self.tunnels.borrow().dials);
+        let changed = {
+            let dials = &mut self.tunnels.borrow_mut().dials;
+            dials.retain(|peer, _| self.directory.knows(*peer));
+            self.directory.update_dials(dials)
+        };
         let is_due = self
             .reported_at
             .is_none_or(|at| now.since(at) >= REPORT_INTERVAL);
@@ -280,6 +284,45 @@ mod tests {
             readers,
         });
         (cache.start(), readings, tunnels)
+    }
+
+    #[actix::test]
+    async fn dials_of_peers_that_the_cache_dropped_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (actor, mut readings, tunnels) = start_cache(&folder.path().join("peers.db"));
+        let report = |number| PeerReport {
+            peer: peer(number),
+            endpoints: vec!["udp:45.67.0.1:1194".parse().unwrap()],
+            transit_cost: None,
+        };
+        let dialled = 3 * u32::try_from(directory::MAX_PEERS).unwrap();
+        actor.do_send(PeersReported {
+            at: Uptime::from_secs(1),
+            source: PeerSource::Itself,
+            peers: (1..=dialled).map(report).collect(),
+        });
+        while readings.recv().await.unwrap().candidates.is_empty() {}
+        for number in 1..=dialled {
+            let dials = &mut tunnels.borrow_mut().dials;
+            dials.entry(peer(number)).or_default().failures = 1;
+        }
+        let kept = loop {
+            let reading = readings.recv().await.unwrap();
+            if reading
+                .candidates
+                .iter()
+                .any(|candidate| candidate.failures == 1)
+            {
+                break reading.candidates;
+            }
+        };
+        assert!(kept.len() <= directory::MAX_PEERS);
+        let dials = &tunnels.borrow().dials;
+        assert!(
+            dials
+                .keys()
+                .eq(kept.iter().map(|candidate| &candidate.peer))
+        );
     }
 
     #[actix::test]

@@ -215,12 +215,20 @@ impl Kernel {
     }
 
     async fn is_up(&self, index: u32) -> Result<bool, KernelError> {
-        let mut up = false;
-        self.links(|link| {
-            up |= link.header.index == index && link.header.flags.contains(LinkFlags::Up);
-        })
-        .await?;
-        Ok(up)
+        let link = self.link(index).await?;
+        Ok(link.is_some_and(|link| link.header.flags.contains(LinkFlags::Up)))
+    }
+
+    /// Returns the link with this index; `None` if there is no such link.
+    pub(super) async fn link(&self, index: u32) -> Result<Option<LinkMessage>, KernelError> {
+        let mut query = LinkMessage::default();
+        query.header.index = index;
+        let query = RouteNetlinkMessage::GetLink(query);
+        let found = self.find("read a link", query, &[Errno::ENODEV]).await?;
+        Ok(found.and_then(|found| match found {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        }))
     }
 
     /// Calls `each` with each link of the network namespace.

@@ -5,7 +5,7 @@ use futures_util::{Stream, StreamExt};
 use nix::errno::Errno;
 use rtnetlink::{
     packet_core::{
-        NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE,
+        ErrorMessage, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE,
         NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
     },
     packet_route::RouteNetlinkMessage,
@@ -110,6 +110,34 @@ impl Kernel {
         first
     }
 
+    /// Requests one object; returns `None` if the kernel answers with one of these errors.
+    pub(super) async fn find(
+        &self,
+        doing: &str,
+        message: RouteNetlinkMessage,
+        absent: &[Errno],
+    ) -> Result<Option<RouteNetlinkMessage>, KernelError> {
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST;
+        let mut netlink = self.netlink.clone();
+        let mut answers = netlink
+            .request(message)
+            .map_err(|_| KernelError::ConnectionClosed {
+                doing: doing.into(),
+            })?;
+        let mut found = None;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(object) => found = Some(object),
+                NetlinkPayload::Error(error) if !absent.contains(&errno(&error)) => {
+                    return Err(KernelError::refused(doing)(error.to_io()));
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
     /// Requests a list, and calls `each` with each of its entries.
     pub(super) async fn dump(
         &self,
@@ -152,11 +180,16 @@ async fn wait_for_acknowledgement(
 ) -> Result<(), KernelError> {
     while let Some(answer) = answers.next().await {
         if let NetlinkPayload::Error(error) = answer.payload {
-            let code = error.raw_code().saturating_neg();
-            if code != 0 && !forgiven.contains(&Errno::from_raw(code)) {
+            let errno = errno(&error);
+            if errno != Errno::UnknownErrno && !forgiven.contains(&errno) {
                 return Err(KernelError::refused(doing)(error.to_io()));
             }
         }
     }
     Ok(())
+}
+
+/// Returns the error of an answer; `UnknownErrno`, which is 0, for an acknowledgement.
+fn errno(error: &ErrorMessage) -> Errno {
+    Errno::from_raw(error.raw_code().saturating_neg())
 }

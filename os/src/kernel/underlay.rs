@@ -6,10 +6,13 @@ use policies::names::{Slot, Transport};
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-    link::{LinkAttribute, LinkFlags},
+    link::{LinkAttribute, LinkFlags, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// An address of the host, on a link that is up and not a slot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,15 +56,23 @@ impl Kernel {
     ///
     /// The kernel rejects the request.
     pub async fn addresses(&self) -> Result<Vec<UplinkAddress>, KernelError> {
-        let links = self.uplinks().await?;
         let mut found = Vec::new();
         let query = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         self.dump("list addresses", query, |entry| {
             if let RouteNetlinkMessage::NewAddress(message) = entry {
-                found.extend(uplink_address(&links, &message));
+                found.extend(usable_address(&message));
             }
         })
         .await?;
+        let uplinks = self.uplinks(found.iter().map(|(index, ..)| *index)).await?;
+        let on_uplink = |(index, address, prefix_length)| {
+            Some(UplinkAddress {
+                link: uplinks.get(&index)?.clone(),
+                address,
+                prefix_length,
+            })
+        };
+        let mut found: Vec<_> = found.into_iter().filter_map(on_uplink).collect();
         found.sort();
         Ok(found)
     }
@@ -72,7 +83,6 @@ impl Kernel {
     ///
     /// The kernel rejects the request.
     pub async fn gateways(&self) -> Result<Vec<Gateway>, KernelError> {
-        let links = self.uplinks().await?;
         let mut found = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut query = RouteMessage::default();
@@ -84,36 +94,52 @@ impl Kernel {
                 RouteNetlinkMessage::GetRoute(query),
                 |entry| {
                     if let RouteNetlinkMessage::NewRoute(route) = entry {
-                        found.extend(gateway(&links, &route));
+                        found.extend(next_hop(&route));
                     }
                 },
             )
             .await?;
         }
+        let uplinks = self.uplinks(found.iter().map(|(index, ..)| *index)).await?;
+        let on_uplink = |(index, address, metric)| {
+            Some(Gateway {
+                metric,
+                link: uplinks.get(&index)?.clone(),
+                address,
+            })
+        };
+        let mut found: Vec<_> = found.into_iter().filter_map(on_uplink).collect();
         found.sort();
         Ok(found)
     }
 
-    /// Returns the names of the links that are up and neither loopback nor slots, by index.
-    async fn uplinks(&self) -> Result<BTreeMap<u32, String>, KernelError> {
-        let mut links = BTreeMap::new();
-        self.links(|link| {
-            let flags = link.header.flags;
-            let name = link.attributes.iter().find_map(|part| match part {
-                LinkAttribute::IfName(name) => Some(name.clone()),
-                _ => None,
-            });
-            if let Some(name) = name
-                && flags.contains(LinkFlags::Up)
-                && !flags.contains(LinkFlags::Loopback)
-                && !is_slot_name(&name)
-            {
-                links.insert(link.header.index, name);
-            }
-        })
-        .await?;
-        Ok(links)
+    /// Returns the names of those of these links that are up and neither loopback nor slots, by index.
+    ///
+    /// Each is requested by itself, since a list of all links takes 900 KiB with 66 slots.
+    async fn uplinks(
+        &self,
+        indexes: impl Iterator<Item = u32>,
+    ) -> Result<BTreeMap<u32, String>, KernelError> {
+        let mut uplinks = BTreeMap::new();
+        for index in indexes.collect::<BTreeSet<_>>() {
+            let name = self.link(index).await?.as_ref().and_then(uplink_name);
+            uplinks.extend(name.map(|name| (index, name)));
+        }
+        Ok(uplinks)
     }
+}
+
+/// Returns the name of a link if it is up and neither loopback nor a slot.
+fn uplink_name(link: &LinkMessage) -> Option<String> {
+    let flags = link.header.flags;
+    let name = link.attributes.iter().find_map(|part| match part {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })?;
+    let is_uplink = flags.contains(LinkFlags::Up)
+        && !flags.contains(LinkFlags::Loopback)
+        && !is_slot_name(&name);
+    is_uplink.then_some(name)
 }
 
 fn is_slot_name(name: &str) -> bool {
@@ -121,15 +147,12 @@ fn is_slot_name(name: &str) -> bool {
     name.parse::<Slot>().is_ok() || servers.contains(&name)
 }
 
-fn uplink_address(
-    links: &BTreeMap<u32, String>,
-    message: &AddressMessage,
-) -> Option<UplinkAddress> {
+/// Returns the index of the link, the address and its prefix length, if other hosts could use the address.
+fn usable_address(message: &AddressMessage) -> Option<(u32, IpAddr, u8)> {
     let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
     if message.header.flags.intersects(unusable) {
         return None;
     }
-    let link = links.get(&message.header.index)?.clone();
     let local = message.attributes.iter().find_map(|part| match part {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -145,15 +168,12 @@ fn uplink_address(
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
-    let prefix_length = message.header.prefix_len;
-    (!link_local && !address.is_loopback()).then_some(UplinkAddress {
-        link,
-        address,
-        prefix_length,
-    })
+    let header = &message.header;
+    (!link_local && !address.is_loopback()).then_some((header.index, address, header.prefix_len))
 }
 
-fn gateway(links: &BTreeMap<u32, String>, route: &RouteMessage) -> Option<Gateway> {
+/// Returns the index of the link, the gateway and the metric of a default route in the main table.
+fn next_hop(route: &RouteMessage) -> Option<(u32, IpAddr, u32)> {
     let header = &route.header;
     let main = header.table == RouteHeader::RT_TABLE_MAIN;
     if !main || header.destination_prefix_length != 0 || header.kind != RouteType::Unicast {
@@ -169,9 +189,5 @@ fn gateway(links: &BTreeMap<u32, String>, route: &RouteMessage) -> Option<Gatewa
             _ => {}
         }
     }
-    Some(Gateway {
-        metric,
-        link: links.get(&index?)?.clone(),
-        address: address?,
-    })
+    Some((index?, address?, metric))
 }

@@ -242,6 +242,11 @@ impl PeerDirectory {
         known
     }
 
+    /// Returns whether the peer is in the directory.
+    pub fn knows(&self, peer: Prefix) -> bool {
+        self.peers.contains_key(&peer)
+    }
+
     /// Applies the results of dials; returns whether anything changed.
     pub fn update_dials(&mut self, dials: &BTreeMap<Prefix, DialHistory>) -> bool {
         let mut changed = false;
