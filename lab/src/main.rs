@@ -149,6 +149,9 @@ enum Measurement {
         nodes: usize,
     },
     /// A long run with killed children and a frozen registry: losses, recovery, and whether anything grows.
+    ///
+    /// A node that is left alone for an hour, without peers or a registry, is measured by
+    /// `--nodes 1 --registry-away --minutes 60 --quiet-minutes 60`.
     Soak {
         /// Number of nodes.
         #[arg(long, default_value_t = 8)]
@@ -162,6 +165,9 @@ enum Measurement {
         /// Seed of the choice of victims.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Freeze the registry for the whole run, instead of its second quarter; only with one node.
+        #[arg(long)]
+        registry_away: bool,
     },
     /// The time for which pairs of nodes do not reach each other after a sudden fault.
     Recover {
@@ -211,7 +217,14 @@ impl Measurement {
                 minutes,
                 quiet_minutes,
                 seed,
-            } => to_json(measure::soak::measure(nodes, minutes, quiet_minutes, seed)?),
+                registry_away,
+            } => to_json(measure::soak::measure(measure::soak::SoakOptions {
+                nodes,
+                minutes,
+                quiet_minutes,
+                seed,
+                registry_away,
+            })?),
             Self::Recover {
                 fault,
                 signal,

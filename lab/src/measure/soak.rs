@@ -1,22 +1,22 @@
 //! Measures a long run: what is lost while all is quiet, what each kind of fault costs, and whether anything grows.
 //!
 //! All pairs are pinged each second. After the quiet minutes a child process of a random node is killed every 20 s, and
-//! the registry is frozen (SIGSTOP) during the second quarter of the run. Every ten seconds each daemon's memory,
-//! descriptors and threads are read.
+//! the registry is frozen (SIGSTOP) during the second quarter of the run, or from before the nodes start until the end. Every
+//! ten seconds each daemon's memory is read. With one node and no registry it shows what a node does that is left alone.
+
+mod faults;
 
 use crate::{
     Lab, Node, Options,
-    pinger::{PingSchedule, all_pairs},
+    pinger::{PingSchedule, Pinger, all_pairs},
     proc_files::{descriptors, resident_kib, threads},
-    progress::{progress, round, seconds},
-    wait::pause,
+    progress::round,
+    wait::{pause, wait_until},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+pub use faults::FaultEffects;
+use faults::{KILL_INTERVAL, Kill, gaps_after, kill_random_child, sum_up};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -27,29 +27,14 @@ use wire::control::{STATUS_PATH, StatusDocument};
 
 /// Interval between two pings of a pair.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval between two kills, and the span after a kill whose losses count as its effect.
-const KILL_INTERVAL: Duration = Duration::from_secs(20);
 /// Interval between two readings of the daemons' resources.
 const READING_INTERVAL: Duration = Duration::from_secs(10);
 /// Age of a daemon at which its memory counts as warmed up.
 const WARM_UP: Duration = Duration::from_secs(300);
 /// The slope of memory is that of the last hour, or of the last half of a shorter run.
 const SLOPE_SPAN: Duration = Duration::from_secs(3600);
-
-/// The effect of one kind of fault.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct FaultEffects {
-    /// The number of faults.
-    pub kills: usize,
-    /// Faults after which at least one pair lost a ping.
-    pub kills_with_loss: usize,
-    /// Median over the faults of the longest gap of any pair, with a ping each second.
-    pub seconds_median: f64,
-    /// The longest gap of any pair after any of the faults.
-    pub seconds_max: f64,
-    /// The most pairs that lost a ping after one fault.
-    pub affected_pairs_max: usize,
-}
+/// Time within which the daemon of a lone node answers on its control socket.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What one daemon used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -60,8 +45,8 @@ pub struct DaemonResources {
     pub rss_kib_warm: u64,
     /// Resident memory at the end, in KiB.
     pub rss_kib_end: u64,
-    /// Growth of the resident memory in KiB an hour, by least squares over the last hour.
-    pub rss_kib_per_hour: f64,
+    /// Growth of the resident memory in MiB an hour, by least squares over the last hour.
+    pub rss_mib_per_hour: f64,
     /// Open file descriptors at the start.
     pub descriptors_start: usize,
     /// Open file descriptors at the end.
@@ -72,6 +57,10 @@ pub struct DaemonResources {
     pub threads_end: usize,
     /// Bytes that the daemon logged.
     pub logged_bytes: u64,
+    /// Lines that the daemon logged.
+    pub logged_lines: usize,
+    /// Phases that lasted longer than their limit.
+    pub overdue_phases: u64,
 }
 
 /// The output of `measure soak`.
@@ -85,6 +74,8 @@ pub struct Soak {
     pub quiet_minutes: u64,
     /// Seed of the choice of victims.
     pub seed: u64,
+    /// Whether the registry was away for the whole run.
+    pub registry_away: bool,
     /// Pings sent while all was quiet.
     pub quiet_pings: u64,
     /// Pings lost while all was quiet.
@@ -97,8 +88,10 @@ pub struct Soak {
     pub faults: BTreeMap<String, FaultEffects>,
     /// Resources by node, in order.
     pub daemons: Vec<DaemonResources>,
-    /// The steepest growth of any daemon's memory, in KiB an hour.
-    pub rss_kib_per_hour_max: f64,
+    /// The steepest growth of any daemon's memory, in MiB an hour.
+    pub rss_mib_per_hour_max: f64,
+    /// Phases of all daemons that lasted longer than their limit.
+    pub overdue_phases: u64,
     /// Nodes that did not report ready at the end.
     pub not_ready_at_end: usize,
 }
@@ -106,41 +99,122 @@ pub struct Soak {
 /// One reading of a daemon: the time since the start, and its memory in KiB.
 type MemoryReading = (Duration, u64);
 
-/// A child that was killed, with the moment of the pinger's clock.
-struct Kill {
-    kind: String,
-    at: Duration,
+/// What is to be run, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct SoakOptions {
+    /// Number of nodes.
+    pub nodes: usize,
+    /// Length of the run in minutes.
+    pub minutes: u64,
+    /// Length of the part without faults in minutes.
+    pub quiet_minutes: u64,
+    /// Seed of the choice of victims.
+    pub seed: u64,
+    /// Whether the registry is away from before the nodes start until the end.
+    pub registry_away: bool,
+}
+
+impl SoakOptions {
+    fn length(self) -> Duration {
+        Duration::from_secs(self.minutes * 60)
+    }
+
+    fn quiet(self) -> Duration {
+        Duration::from_secs(self.quiet_minutes * 60).min(self.length())
+    }
+
+    /// Whether the registry is frozen at this moment of the run.
+    fn is_registry_frozen(self, now: Duration) -> bool {
+        let length = self.length();
+        self.registry_away || (now >= length / 4 && now < length / 2)
+    }
+
+    /// Builds the network and starts it. Without a registry the nodes would not find each other, so only one is possible.
+    fn start(self) -> Result<Lab> {
+        ensure!(
+            !self.registry_away || self.nodes == 1,
+            "without a registry only one node can be measured"
+        );
+        let options = Options::with_nodes(self.nodes);
+        if self.nodes > 1 {
+            return Lab::build_converged(options);
+        }
+        let lab = Lab::build_joined(options)?;
+        lab.freeze_registry(self.registry_away);
+        lab.start_nodes()?;
+        let has_answered = || lab.nodes().iter().all(has_status).then_some(());
+        wait_until(START_TIMEOUT, has_answered).context("the daemon does not answer")?;
+        Ok(lab)
+    }
 }
 
 /// Runs the network for so many minutes.
 ///
 /// # Errors
 /// Fails if the lab cannot be built, or if a daemon exits.
-pub fn measure(nodes: usize, minutes: u64, quiet_minutes: u64, seed: u64) -> Result<Soak> {
-    let lab = Lab::build_converged(Options::with_nodes(nodes))?;
+pub fn measure(options: SoakOptions) -> Result<Soak> {
+    let SoakOptions {
+        nodes,
+        minutes,
+        quiet_minutes,
+        seed,
+        registry_away,
+    } = options;
+    let lab = options.start()?;
     let pinger = lab.start_pings(PingSchedule::Every(PING_INTERVAL))?;
-    let length = Duration::from_secs(minutes * 60);
-    let quiet = Duration::from_secs(quiet_minutes * 60).min(length);
-    let mut rng = Rng::with_seed(seed);
-    let (mut kills, mut memory) = (Vec::new(), vec![Vec::new(); nodes]);
-    let mut daemons = lab
-        .nodes()
+    let first = lab.nodes().iter().map(first_reading);
+    let mut daemons = first.collect::<Result<Vec<_>>>()?;
+    let pings_start = pinger.now();
+    let (kills, memory) = run(options, &lab, &pinger)?;
+    let pings_end = pinger.now();
+    for ((node, daemon), readings) in lab.nodes().iter().zip(&mut daemons).zip(&memory) {
+        last_reading(node, daemon, readings, options.length())?;
+    }
+    let calm = pinger.summarize(pings_start, pings_start + options.quiet(), all_pairs);
+    let total = pinger.summarize(pings_start, pings_end, all_pairs);
+    let steepest = daemons.iter().map(|daemon| daemon.rss_mib_per_hour);
+    let effects = kills
         .iter()
-        .map(first_reading)
-        .collect::<Result<Vec<_>>>()?;
-    let (start, pings_start) = (Instant::now(), pinger.now());
-    let (mut next_kill, mut next_reading) = (quiet, Duration::ZERO);
-    let mut frozen = false;
+        .map(|kill| (kill.kind.clone(), gaps_after(kill, &pinger)));
+    Ok(Soak {
+        nodes,
+        minutes,
+        quiet_minutes,
+        seed,
+        registry_away,
+        quiet_pings: calm.sent,
+        quiet_lost: calm.lost,
+        pings: total.sent,
+        lost: total.lost,
+        faults: sum_up(effects),
+        rss_mib_per_hour_max: steepest.fold(f64::MIN, f64::max),
+        overdue_phases: daemons.iter().map(|daemon| daemon.overdue_phases).sum(),
+        not_ready_at_end: lab.nodes().iter().filter(|node| !is_ready(node)).count(),
+        daemons,
+    })
+}
+
+/// Kills children and reads the daemons' memory until the end; returns the kills, and the readings of each node.
+fn run(
+    options: SoakOptions,
+    lab: &Lab,
+    pinger: &Pinger,
+) -> Result<(Vec<Kill>, Vec<Vec<MemoryReading>>)> {
+    let (start, length) = (Instant::now(), options.length());
+    let mut rng = Rng::with_seed(options.seed);
+    let (mut kills, mut memory) = (Vec::new(), vec![Vec::new(); options.nodes]);
+    let (mut next_kill, mut next_reading) = (options.quiet(), Duration::ZERO);
+    let mut is_frozen = options.registry_away;
     while start.elapsed() < length {
         let now = start.elapsed();
-        let should_freeze = now >= length / 4 && now < length / 2;
-        if should_freeze != frozen {
+        let should_freeze = options.is_registry_frozen(now);
+        if should_freeze != is_frozen {
             lab.freeze_registry(should_freeze);
-            frozen = should_freeze;
+            is_frozen = should_freeze;
         }
         if now >= next_kill && now + KILL_INTERVAL <= length {
             next_kill = now + KILL_INTERVAL;
-            let kind = kill_random_child(&lab, &mut rng)?;
+            let kind = kill_random_child(lab, &mut rng)?;
             kills.push(Kill {
                 kind,
                 at: pinger.now(),
@@ -154,44 +228,16 @@ pub fn measure(nodes: usize, minutes: u64, quiet_minutes: u64, seed: u64) -> Res
         }
         pause(Duration::from_millis(100));
     }
-    let pings_end = pinger.now();
-    for ((node, daemon), readings) in lab.nodes().iter().zip(&mut daemons).zip(&memory) {
-        last_reading(node, daemon, readings, length)?;
-    }
-    let quiet_end = pings_start + quiet;
-    let calm = pinger.summarize(pings_start, quiet_end, all_pairs);
-    let total = pinger.summarize(pings_start, pings_end, all_pairs);
-    let effects = |kill: &Kill| {
-        let now = pinger.now();
-        pinger
-            .read_records(all_pairs, |record| {
-                record.summarize(kill.at, kill.at + KILL_INTERVAL, now)
-            })
-            .into_iter()
-            .filter(|(.., summary)| summary.lost > 0)
-            .map(|(.., summary)| summary.longest_gap)
-            .collect::<Vec<_>>()
-    };
-    let steepest = daemons.iter().map(|daemon| daemon.rss_kib_per_hour);
-    Ok(Soak {
-        nodes,
-        minutes,
-        quiet_minutes,
-        seed,
-        quiet_pings: calm.sent,
-        quiet_lost: calm.lost,
-        pings: total.sent,
-        lost: total.lost,
-        faults: sum_up(kills.iter().map(|kill| (kill.kind.clone(), effects(kill)))),
-        rss_kib_per_hour_max: steepest.fold(f64::MIN, f64::max),
-        not_ready_at_end: lab.nodes().iter().filter(|node| !is_ready(node)).count(),
-        daemons,
-    })
+    Ok((kills, memory))
 }
 
 fn daemon_pid(node: &Node) -> Result<u32> {
     node.pid()
         .with_context(|| node.describe("has no running daemon"))
+}
+
+fn has_status(node: &Node) -> bool {
+    node.control_document::<StatusDocument>(STATUS_PATH).is_ok()
 }
 
 fn is_ready(node: &Node) -> bool {
@@ -226,13 +272,25 @@ fn last_reading(
     *daemon = DaemonResources {
         rss_kib_warm: warm.map_or(0, |(_, kib)| *kib),
         rss_kib_end: resident_kib(pid)?,
-        rss_kib_per_hour: round(slope_per_hour(&last), 1),
+        rss_mib_per_hour: round(slope_per_hour(&last) / 1024.0, 3),
         descriptors_end: descriptors(pid)?,
         threads_end: threads(pid)?,
         logged_bytes: fs::metadata(node.log_file()).map_or(0, |file| file.len()),
+        logged_lines: fs::read_to_string(node.log_file()).map_or(0, |log| log.lines().count()),
+        overdue_phases: overdue_phases(&node.scrape()?),
         ..*daemon
     };
     Ok(())
+}
+
+/// The sum of the samples of `warren_overdue_total` in a node's metrics.
+fn overdue_phases(metrics: &str) -> u64 {
+    let samples = metrics
+        .lines()
+        .filter(|line| line.starts_with("warren_overdue_total{"));
+    samples
+        .filter_map(|sample| sample.rsplit_once(' ')?.1.parse::<u64>().ok())
+        .sum()
 }
 
 /// The slope of the line with the least squares of errors, in KiB an hour; 0 with fewer than two readings.
@@ -259,61 +317,6 @@ fn slope_per_hour(readings: &[MemoryReading]) -> f64 {
     }
 }
 
-/// The kind of a child: all dialled tunnels are `client`.
-fn kind(name: &str) -> &str {
-    if name == "babeld" || name.starts_with("server-") {
-        name
-    } else {
-        "client"
-    }
-}
-
-/// Kills a random child of a random node with SIGKILL, and returns its kind.
-fn kill_random_child(lab: &Lab, rng: &mut Rng) -> Result<String> {
-    let node = lab.node(rng.usize(..lab.nodes().len()))?;
-    let status: StatusDocument = node.control_document(STATUS_PATH)?;
-    let running: Vec<_> = status
-        .processes
-        .into_iter()
-        .filter_map(|process| Some((process.name, process.pid?)))
-        .collect();
-    let (name, pid) = running
-        .get(rng.usize(..running.len().max(1)))
-        .with_context(|| node.describe("has no child"))?;
-    progress(format!("killing {name} of node {}", node.index()));
-    // A child that has exited meanwhile needs no signal.
-    kill(Pid::from_raw(i32::try_from(*pid)?), Signal::SIGKILL).ok();
-    Ok(kind(name).to_owned())
-}
-
-/// Sums up, by kind, the gaps of the pairs that each fault hit.
-fn sum_up(
-    effects: impl Iterator<Item = (String, Vec<Duration>)>,
-) -> BTreeMap<String, FaultEffects> {
-    let mut by_kind: BTreeMap<String, Vec<Vec<Duration>>> = BTreeMap::new();
-    for (kind, gaps) in effects {
-        by_kind.entry(kind).or_default().push(gaps);
-    }
-    let sum_up_kind = |faults: Vec<Vec<Duration>>| {
-        let mut longest: Vec<_> = faults
-            .iter()
-            .map(|gaps| gaps.iter().max().copied().unwrap_or_default())
-            .collect();
-        longest.sort_unstable();
-        FaultEffects {
-            kills: faults.len(),
-            kills_with_loss: faults.iter().filter(|gaps| !gaps.is_empty()).count(),
-            seconds_median: longest.get(longest.len() / 2).copied().map_or(0.0, seconds),
-            seconds_max: longest.last().copied().map_or(0.0, seconds),
-            affected_pairs_max: faults.iter().map(Vec::len).max().unwrap_or(0),
-        }
-    };
-    by_kind
-        .into_iter()
-        .map(|(kind, faults)| (kind, sum_up_kind(faults)))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,31 +331,31 @@ mod tests {
     }
 
     #[test]
-    fn effects_are_summed_up_by_kind() {
-        let gap = Duration::from_secs;
-        let effects = [
-            ("client".to_owned(), vec![gap(2), gap(4)]),
-            ("client".to_owned(), vec![]),
-            ("client".to_owned(), vec![gap(1)]),
-            ("babeld".to_owned(), vec![]),
-        ];
-        let summed = sum_up(effects.into_iter());
-        let expected = FaultEffects {
-            kills: 3,
-            kills_with_loss: 2,
-            seconds_median: 1.0,
-            seconds_max: 4.0,
-            affected_pairs_max: 2,
-        };
-        assert_eq!(summed["client"], expected);
-        assert_eq!(summed["babeld"].kills, 1);
+    fn overdue_phases_of_all_kinds_are_summed_up() {
+        let metrics = "# TYPE warren_overdue_total counter\nwarren_overdue_total{phase=\"closing\"} 2\n\
+            warren_overdue_total{phase=\"turn\"} 1\nwarren_tunnels_opened_total{role=\"dialled\"} 7\n";
+        assert_eq!(overdue_phases(metrics), 3);
+        assert_eq!(overdue_phases(""), 0);
     }
 
     #[test]
-    fn dialled_tunnels_are_one_kind() {
+    fn the_registry_is_frozen_in_the_second_quarter_or_always() {
+        let options = |registry_away| SoakOptions {
+            nodes: 1,
+            minutes: 4,
+            quiet_minutes: 9,
+            seed: 1,
+            registry_away,
+        };
+        let frozen = |options: SoakOptions| {
+            [0, 59, 60, 119, 120, 239]
+                .map(|second| options.is_registry_frozen(Duration::from_secs(second)))
+        };
         assert_eq!(
-            ["wrn3", "babeld", "server-udp"].map(kind),
-            ["client", "babeld", "server-udp"]
+            frozen(options(false)),
+            [false, false, true, true, false, false]
         );
+        assert_eq!(frozen(options(true)), [true; 6]);
+        assert_eq!(options(true).quiet(), Duration::from_secs(240));
     }
 }
