@@ -386,4 +386,20 @@ mod tests {
         check(&mut requests, 32, 59, true, 0);
         check(&mut requests, 32, 60, true, 1);
     }
+
+    #[test]
+    fn nodes_that_are_not_reachable_any_more_are_forgotten() {
+        let mut requests = requests(9);
+        for _ in 0..3 {
+            for peer in
+                requests.start_next(&peers(0..0), &peers(0..0), at(0), &Randomness::from_seed(1))
+            {
+                requests.finish(peer, true, at(0));
+            }
+        }
+        assert_eq!(requests.history.len(), 9);
+        requests.reachable = peers(0..2);
+        check(&mut requests, 0, 1, true, 0);
+        assert_eq!(requests.history.len(), 2);
+    }
 }

@@ -62,3 +62,57 @@ impl fmt::Debug for ChildEvents {
         f.write_str("ChildEvents")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Collects what is delivered.
+    struct FakeListener(Rc<RefCell<Vec<ChildEvent>>>);
+
+    impl EventListener for FakeListener {
+        fn is_connected(&self) -> bool {
+            true
+        }
+
+        fn deliver(&self, event: ChildEvent) {
+            self.0.borrow_mut().push(event);
+        }
+    }
+
+    /// Sends that many events of each kind while there is no listener, and returns which ones the next listener gets.
+    fn delivered(log_lines: usize, exits: usize) -> Vec<Happened> {
+        let events = ChildEvents::default();
+        let line = std::iter::repeat_n(Happened::Logged(String::new()), log_lines);
+        let exit = std::iter::repeat_n(Happened::Exited { code: 0 }, exits);
+        for happened in line.chain(exit) {
+            events.send(ChildEvent {
+                name: "wrn0".to_owned(),
+                pid: 7,
+                happened,
+            });
+        }
+        let seen = Rc::default();
+        events.attach(Box::new(FakeListener(Rc::clone(&seen))));
+        let seen = seen.take();
+        seen.into_iter().map(|event| event.happened).collect()
+    }
+
+    #[test]
+    fn a_limited_number_of_events_waits_for_a_listener() {
+        assert_eq!(delivered(10, 10).len(), 20);
+        assert_eq!(
+            delivered(0, 3 * MAX_WAITING_EVENTS).len(),
+            MAX_WAITING_EVENTS
+        );
+    }
+
+    #[test]
+    fn log_lines_are_dropped_before_exits() {
+        let kept = delivered(MAX_WAITING_EVENTS, 2);
+        assert!(matches!(
+            kept[..],
+            [Happened::Exited { code: 0 }, Happened::Exited { code: 0 }]
+        ));
+    }
+}

@@ -37,4 +37,15 @@ mod tests {
             .map(|(second, peer)| limit.allow(peers[peer], Uptime::from_secs(second)));
         assert_eq!(allowed, [true, false, true, false, true, true, false]);
     }
+
+    #[test]
+    fn a_limited_number_of_peers_is_suspected_at_once() {
+        let mut limit = SuspicionLimit::default();
+        let mut allowed = |second| {
+            let peers = (0..1_000).map(|number| Prefix::new(number, 16).unwrap());
+            let allowed = peers.filter(|peer| limit.allow(*peer, Uptime::from_secs(second)));
+            allowed.count()
+        };
+        assert_eq!([0, 4, 5].map(&mut allowed), [MAX_SUSPECTS, 0, MAX_SUSPECTS]);
+    }
 }

@@ -270,3 +270,25 @@ fn a_process_that_slept_does_not_take_the_peer_for_dead() {
     link.replies.clear();
     assert_eq!(link.until(Liveness::Dead, 10_000), None);
 }
+
+#[test]
+fn a_limited_number_of_unanswered_probes_is_kept() {
+    let mut link = Link::new((100, 100));
+    let probe = Duration::from_millis(50);
+    let parameters = Parameters {
+        probe,
+        ..Parameters::default()
+    };
+    link.probing.set_pace(ProbePace::new(&parameters, 8));
+    link.run(20_000);
+    link.dies = link.millis;
+    let mut kept = 0;
+    for _ in 0..3_000 {
+        link.step();
+        kept = kept.max(link.probing.outstanding.len());
+    }
+    assert!(
+        (MAX_OUTSTANDING..=MAX_OUTSTANDING + 1).contains(&kept),
+        "{kept}"
+    );
+}

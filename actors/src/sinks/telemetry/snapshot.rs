@@ -379,3 +379,40 @@ impl Snapshot {
 fn length(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::orders::{CloseReason, Decision};
+    use wire::overlay::Network;
+
+    #[test]
+    fn only_the_last_decisions_are_kept() {
+        let identity = NodeDescription {
+            prefix: Prefix::new(7, 16).unwrap(),
+            network: Network::new("fd12:3456:789a::/48".parse().unwrap()).unwrap(),
+            software: "1.2.3",
+            revision: "unknown",
+            actors: Vec::new(),
+            dry_run: false,
+            started: Uptime::default(),
+        };
+        let mut snapshot = Snapshot::new(identity, Duration::ZERO);
+        let made = 3 * DECISIONS_KEPT;
+        for _ in 0..made {
+            let slot = Slot::Dialling(0);
+            let reason = CloseReason::Unused;
+            snapshot.on_decided(Decided {
+                at: Uptime::default(),
+                decisions: vec![Decision {
+                    order: Order::Close { slot, reason },
+                    terms: String::new(),
+                }],
+                verdicts: None,
+            });
+        }
+        assert_eq!(snapshot.log.len(), DECISIONS_KEPT);
+        let last = snapshot.log.back().unwrap();
+        assert_eq!(last.number, u64::try_from(made).unwrap());
+    }
+}
