@@ -4,6 +4,7 @@
 //! actor it guards. actix's own `Supervisor` does not help after a panic: the actor is dropped and its
 //! mailbox closed.
 
+pub mod heartbeats;
 pub mod panics;
 
 use crate::messages::ActorRestarted;
@@ -47,7 +48,7 @@ pub fn guard<A: Actor<Context = Context<A>>, D: Clone + 'static>(
 ) -> Addr<Guardian<A>> {
     let build = move || build(deps.clone());
     let on_demand = PanicTrigger::default();
-    let actor = on_demand.start(build());
+    let actor = start(name, &on_demand, build());
     Guardian {
         name,
         build: Box::new(build),
@@ -57,6 +58,19 @@ pub fn guard<A: Actor<Context = Context<A>>, D: Clone + 'static>(
         on_demand,
     }
     .start()
+}
+
+/// Starts an actor that reports, from its own context, that it runs, and that can be made to panic.
+fn start<A: Actor<Context = Context<A>>>(
+    name: &'static str,
+    on_demand: &PanicTrigger,
+    actor: A,
+) -> Addr<A> {
+    A::create(|ctx| {
+        heartbeats::record_in(name, ctx);
+        on_demand.arm(ctx);
+        actor
+    })
 }
 
 impl<A: Actor<Context = Context<A>>> Guardian<A> {
@@ -79,7 +93,7 @@ impl<A: Actor<Context = Context<A>>> Guardian<A> {
             return actix::System::current().stop_with_code(EXIT_TOO_MANY_RESTARTS);
         }
         tracing::error!(actor = self.name, "actor panicked and was restarted");
-        self.actor = self.on_demand.start((self.build)());
+        self.actor = start(self.name, &self.on_demand, (self.build)());
         if let Some(reader) = &self.restart_reader {
             reader.do_send(ActorRestarted { actor: self.name });
         }

@@ -19,7 +19,7 @@ impl Paths {
         self.root.join(path)
     }
 
-    /// `/etc/warren`: configuration, certificates, keys.
+    /// `/etc/warren`: what the operator edits. The daemon only reads it.
     pub fn etc(&self) -> PathBuf {
         self.at("etc/warren")
     }
@@ -29,37 +29,50 @@ impl Paths {
         self.etc().join("warren.yaml")
     }
 
-    /// The network's CA certificate (PEM).
+    /// The network's CA certificates (PEM).
     pub fn ca(&self) -> PathBuf {
-        self.etc().join("ca.crt")
+        self.state().join("ca.crt")
     }
 
     /// The node's certificate (PEM).
     pub fn certificate(&self) -> PathBuf {
-        self.etc().join("node.crt")
+        self.state().join("node.crt")
     }
 
     /// The node's private key (PEM), 0600 of OpenVPN's user.
     pub fn key(&self) -> PathBuf {
-        self.etc().join("node.key")
+        self.state().join("node.key")
     }
 
     /// The network's `tls-crypt` key (OpenVPN static key), 0600 of OpenVPN's user.
     pub fn tls_crypt(&self) -> PathBuf {
-        self.etc().join("tls-crypt.key")
+        self.state().join("tls-crypt.key")
     }
 
     /// The `tls-crypt` key that others may use while the network's key is changed, 0600 of OpenVPN's user.
     pub fn tls_crypt_other(&self) -> PathBuf {
-        self.etc().join("tls-crypt-other.key")
+        self.state().join("tls-crypt-other.key")
     }
 
     /// The signed network document (JSON), as the registry or a peer last gave it.
     pub fn network(&self) -> PathBuf {
-        self.etc().join("network.json")
+        self.state().join("network.json")
     }
 
-    /// The folder of state, `/var/lib/warren`, 0711.
+    /// The files of the node that lay in [`Self::etc`] until release 0.1, each with its former path.
+    pub fn moved_files(&self) -> [(PathBuf, PathBuf); 6] {
+        [
+            self.key(),
+            self.ca(),
+            self.certificate(),
+            self.tls_crypt(),
+            self.tls_crypt_other(),
+            self.network(),
+        ]
+        .map(|path| (self.etc().join(path.file_name().unwrap_or_default()), path))
+    }
+
+    /// The folder of identity and state, `/var/lib/warren`, 0711.
     pub fn state(&self) -> PathBuf {
         self.at("var/lib/warren")
     }

@@ -37,6 +37,7 @@
 //! | [`clock`], [`names`], `files`, [`settings`] | time, names of nodes, private files, `registry.json` |
 //! | [`pki`] | certificates, the CA that signs, the offline root, certificate requests, TLS |
 //! | [`store`] | what outlives the process: a trait of whole operations, and SQLite behind it |
+//! | [`owner`] | the user to whom the files belong |
 //! | [`init`] | creating and opening a registry, the files of each CA, backups |
 //! | [`service`] | what each call does, one after the other; knows no HTTP |
 //! | [`http`] | the calls of nodes and of the operator, their limits, and their OpenAPI document |
@@ -46,6 +47,7 @@ mod files;
 pub mod http;
 pub mod init;
 pub mod names;
+pub mod owner;
 pub mod pki;
 pub mod service;
 pub mod settings;

@@ -74,6 +74,15 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A file of an older release cannot be moved to its present place.
+    #[error("cannot move {path} to /var/lib/warren", path = path.display())]
+    Move {
+        /// The former path of the file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
     /// A file of the node's state cannot be read or written.
     #[error(transparent)]
     State(#[from] FileError),
@@ -105,6 +114,7 @@ impl StartError {
             | Self::NodeCredentials(_)
             | Self::Registry(_)
             | Self::Folder { .. }
+            | Self::Move { .. }
             | Self::State(_)
             | Self::Runtime { .. } => 1,
         }

@@ -230,6 +230,8 @@ pub fn remove_runtime_files(paths: &Paths) {
             tracing::warn!(path = %path.display(), %error, "cannot remove");
         }
     }
+    // The folder of the tun device node; it stays if somebody else uses it.
+    let _ = paths.tun_node().parent().map(fs::remove_dir);
     for path in [paths.control(), paths.pid_file()] {
         let _ = fs::remove_file(path);
     }

@@ -266,7 +266,9 @@ fn check_not_joined(paths: &Paths, pending: &Path) -> Result<(), JoinError> {
         paths.network(),
         paths.config(),
     ];
-    let Some(path) = all.into_iter().find(|path| path.symlink_metadata().is_ok()) else {
+    let former = paths.moved_files().map(|(former, _)| former);
+    let mut all = all.into_iter().chain(former);
+    let Some(path) = all.find(|path| path.symlink_metadata().is_ok()) else {
         return Ok(());
     };
     let key = fs::read_to_string(paths.key()).ok();
@@ -292,22 +294,22 @@ struct Users {
 }
 
 impl Users {
-    /// Creates the folder of the node's files and locks it, and checks that the machine is no node yet.
+    /// Creates the folders of the node's files and locks the one of its identity, and checks that the machine is no node yet.
     fn prepare(
         paths: &Paths,
         children: Option<(u32, u32)>,
         pending: &Path,
     ) -> Result<Self, JoinError> {
-        let etc = paths.etc();
-        let folder = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&etc);
-        folder.map_err(io_error("create the folder", &etc))?;
-        let lock = fs::File::open(&etc).map_err(io_error("open", &etc))?;
+        create_folder(&paths.etc(), 0o755)?;
+        let state = paths.state();
+        // OpenVPN enters the folder to read the key, but cannot list it.
+        create_folder(&state, 0o711)?;
+        let lock = fs::File::open(&state).map_err(io_error("open", &state))?;
         lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => JoinError::Busy { path: etc.clone() },
-            fs::TryLockError::Error(error) => io_error("lock", &etc)(error),
+            fs::TryLockError::WouldBlock => JoinError::Busy {
+                path: state.clone(),
+            },
+            fs::TryLockError::Error(error) => io_error("lock", &state)(error),
         })?;
         check_not_joined(paths, pending)?;
         let (openvpn, babeld) = match children {
@@ -354,7 +356,7 @@ impl Users {
         ];
         let last = Draft::write(&paths.config(), &config, public, None)?;
         files.into_iter().try_for_each(Draft::rename_into_place)?;
-        sync_folder(&paths.config())?;
+        sync_folder(&paths.key())?;
         last.rename_into_place()?;
         sync_folder(&paths.config())?;
         key.remove()?;
@@ -362,6 +364,17 @@ impl Users {
             prefix: claimed.prefix,
             address,
         })
+    }
+}
+
+/// Creates a folder with this mode, and its missing parents; one that exists is left as it is.
+fn create_folder(path: &Path, mode: u32) -> Result<(), JoinError> {
+    let parent = path.parent().unwrap_or(path);
+    let mut builder = fs::DirBuilder::new();
+    let created = fs::create_dir_all(parent).and_then(|()| builder.mode(mode).create(path));
+    match created {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        outcome => outcome.map_err(io_error("create the folder", path)),
     }
 }
 

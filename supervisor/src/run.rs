@@ -5,7 +5,7 @@ use crate::{
     errors::StartError,
     host,
     identity::NodeIdentity,
-    logging, pid_file, renew_expired, shutdown,
+    logging, moved_files, pid_file, renew_expired, service_manager, shutdown,
     wiring::{self, ACTORS, Graph},
 };
 use actors::{
@@ -27,7 +27,7 @@ use membership::{
 };
 use os::{babel_socket::BabelSocket, clock::Clock, kernel::Kernel};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{cell::Cell, path::Path, process::ExitCode, time::Duration};
 use wire::errors::Chain;
 use wire::peer::NodeDocument;
 
@@ -37,23 +37,39 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// Decides whether the planner's orders are carried out.
 pub type Mode = policy::Mode;
 
-/// Runs the node with the configuration `config_file` until SIGTERM or SIGINT.
+/// The program that runs, and whether it acts.
+#[derive(Clone, Copy)]
+struct Program {
+    mode: Mode,
+    /// The commit of the source.
+    revision: &'static str,
+}
+
+/// Runs the node with the configuration `config_file` until SIGTERM or SIGINT. `revision` is the commit of the program.
 ///
 /// # Errors
 ///
 /// The node could not be started.
-pub fn run(config_file: &Path, paths: &Paths, mode: Mode) -> Result<ExitCode, StartError> {
+pub fn run(
+    config_file: &Path,
+    paths: &Paths,
+    mode: Mode,
+    revision: &'static str,
+) -> Result<ExitCode, StartError> {
     let settings = config::load(config_file)?;
     let mode = if settings.dry_run { Mode::Watch } else { mode };
     logging::start(&settings.log);
     // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     host::check_root()?;
+    host::create_folders(paths)?;
+    let _lock = pid_file::lock(paths)?;
+    moved_files::move_files(paths)?;
     let identity = NodeIdentity::read(paths)?;
     let host = host::inspect(&settings, &identity)?;
-    host::create_folders(paths)?;
     let system = actix::System::new();
-    system.block_on(run_node(settings, identity, host, paths.clone(), mode))
+    let program = Program { mode, revision };
+    system.block_on(run_node(settings, identity, host, paths.clone(), program))
 }
 
 fn read_credentials(paths: &Paths) -> Result<NodeCredentials, StartError> {
@@ -94,14 +110,14 @@ fn load_documents(identity: &NodeIdentity, paths: &Paths) -> Result<DocumentStor
 }
 
 /// Publishes the first, empty snapshot of this node.
-fn publish(identity: &NodeIdentity, mode: Mode, clock: &Clock) -> Published {
+fn publish(identity: &NodeIdentity, program: Program, clock: &Clock) -> Published {
     let identity = telemetry::NodeDescription {
         prefix: identity.me,
         network: identity.network,
         software: env!("CARGO_PKG_VERSION"),
-        revision: option_env!("WARREN_REVISION").unwrap_or("unknown"),
+        revision: program.revision,
         actors: ACTORS.to_vec(),
-        dry_run: mode == Mode::Watch,
+        dry_run: program.mode == Mode::Watch,
         started: clock.now(),
     };
     telemetry::publish(identity, clock)
@@ -125,18 +141,14 @@ async fn run_node(
     identity: NodeIdentity,
     mut host: host::Host,
     paths: Paths,
-    mode: Mode,
+    program: Program,
 ) -> Result<ExitCode, StartError> {
     let doing = |doing| move |source| StartError::Runtime { doing, source };
     let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(doing("handle signals"))?;
-    let _lock = pid_file::lock(&paths)?;
-    let report = |line: &str| {
-        notify(&[
-            sd_notify::NotifyState::Ready,
-            sd_notify::NotifyState::Status(line),
-        ])
-    };
+    actix_rt::spawn(service_manager::answer_watchdog());
+    // A boot must not wait for a registry that is down, so the unit counts as started meanwhile.
+    let report = service_manager::report_ready;
     let old_credentials = read_credentials(&paths)?;
     let identity = tokio::select! {
         renewed = renew_expired::renew_if_expired(identity, &settings.registry, &old_credentials, &paths, report) => renewed?,
@@ -145,7 +157,7 @@ async fn run_node(
     let clock = Clock::boottime();
     let kernel = Kernel::open(paths.root())?;
     host::prepare(&mut host, &kernel, &identity, &paths).await?;
-    let published = publish(&identity, mode, &clock);
+    let published = publish(&identity, program, &clock);
     serve(&settings, &host, &paths, &clock, &published);
     let credentials = read_credentials(&paths)?;
     let server_tls = SharedServerTls::new(ArcSwap::from_pointee(credentials.server_config()?));
@@ -168,21 +180,21 @@ async fn run_node(
         store,
         server_tls,
         kernel: kernel.clone(),
-        published,
+        published: published.clone(),
         babel_socket: BabelSocket::open().map_err(doing("open a socket for route requests"))?,
         peers: PeerApiClient::new(&peer_api, &credentials)?,
         registry: RegistryApiClient::with_credentials(&settings.registry, &credentials)?,
-        mode,
+        mode: program.mode,
     });
     let address = identity.network.node_address(identity.me);
     tracing::info!(prefix = %identity.me, %address, "warren runs");
-    notify(&[
-        sd_notify::NotifyState::Ready,
-        sd_notify::NotifyState::Status(""),
-    ]);
     actix_rt::spawn(os::memory::release_regularly());
-    until_stopped(&mut signals).await;
-    notify(&[sd_notify::NotifyState::Stopping]);
+    let is_ready = Cell::new(false);
+    tokio::select! {
+        () = service_manager::report(&graph, &published, &host.servers, &is_ready) => {}
+        () = until_stopped(&mut signals) => {}
+    }
+    service_manager::report_stop(&is_ready);
     stop(&graph, &clock, &kernel, &paths, &mut signals).await;
     Ok(ExitCode::SUCCESS)
 }
@@ -252,12 +264,5 @@ async fn stop(
         tracing::error!(
             "children not stopped or host not restored in time; warren cleanup, or the next start of warren, restores it"
         );
-    }
-}
-
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    // Without systemd there is no receiver, and this succeeds.
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd not notified");
     }
 }

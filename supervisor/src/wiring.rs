@@ -33,7 +33,7 @@ use actors::{
     },
     store::Store,
 };
-use os::process::ChildEvents;
+use os::process::{ChildEvents, ProcessReading};
 use std::rc::Rc;
 
 /// The names of all guarded actors in logs and metrics.
@@ -65,6 +65,15 @@ pub struct Graph {
     pub(crate) drain_all: Recipient<DrainAll>,
     pub(crate) stop_all: Recipient<StopAll>,
     pub(crate) stop_babeld: Recipient<StopBabeld>,
+}
+
+impl Graph {
+    /// Returns a reading of babeld and of all OpenVPN processes.
+    pub(crate) fn processes(&self) -> Vec<ProcessReading> {
+        let mut processes = self.connections.readings();
+        processes.extend(self.babeld_process.reading());
+        processes
+    }
 }
 
 /// The address of an actor under its guardian.

@@ -22,7 +22,7 @@ fn a_daemon_with_an_expired_certificate_waits_for_the_registry_and_renews_it() -
     })?;
     lab.stop_registry();
     let node = lab.node(0)?;
-    let certificate = node.root().join("etc/warren/node.crt");
+    let certificate = node.root().join("var/lib/warren/node.crt");
     let certificate = certificate.to_string_lossy();
     let check_expiry = ["x509", "-noout", "-checkend", "0", "-in", &certificate];
     let expired = wait_until(Duration::from_secs(30), || {

@@ -96,14 +96,14 @@ fn join_again(registry: &StandaloneRegistry, invitation: &str, machine: &str) ->
 
 /// Checks that nobody else may read the key with which the machine is about to join.
 fn check_pending_key(registry: &StandaloneRegistry, machine: &str) -> Result<()> {
-    let etc = registry.folder().join(machine).join("etc/warren");
+    let identity = registry.folder().join(machine).join("var/lib/warren");
     for name in [
         "node.key",
         "node.key.join",
         "node.key.join.new",
         "node.key.new",
     ] {
-        if let Ok(metadata) = etc.join(name).symlink_metadata() {
+        if let Ok(metadata) = identity.join(name).symlink_metadata() {
             let mode = metadata.mode() & 0o7777;
             ensure!(metadata.is_file() && mode == 0o600, "{name}: {mode:o}");
         }
@@ -113,10 +113,12 @@ fn check_pending_key(registry: &StandaloneRegistry, machine: &str) -> Result<()>
 
 /// Checks that the machine has exactly the files of a node, and the certificate that the registry stored.
 fn check_files(registry: &StandaloneRegistry, machine: &str) -> Result<()> {
-    let etc = registry.folder().join(machine).join("etc/warren");
+    let root = registry.folder().join(machine);
     let mut names = Vec::new();
-    for entry in fs::read_dir(&etc)? {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
+    for folder in ["etc/warren", "var/lib/warren"] {
+        for entry in fs::read_dir(root.join(folder))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
     }
     names.sort();
     let expected = [
@@ -125,11 +127,11 @@ fn check_files(registry: &StandaloneRegistry, machine: &str) -> Result<()> {
         "node.crt",
         "node.key",
         "tls-crypt.key",
+        "warren.yaml",
     ];
-    let expected: Vec<_> = expected.into_iter().chain(["warren.yaml"]).collect();
     ensure!(names == expected, "{machine} has the files {names:?}");
     check_pending_key(registry, machine)?;
-    let certificate = fs::read_to_string(etc.join("node.crt"))?;
+    let certificate = fs::read_to_string(root.join("var/lib/warren/node.crt"))?;
     let database =
         Connection::open_with_flags(registry.database(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let query = "SELECT count(*) FROM certificates WHERE certificate = ?1";

@@ -20,7 +20,7 @@ const RETURN_ATTEMPTS: Duration = Duration::from_secs(20);
 
 /// The intermediate CA that the node's certificate file contains after the certificate.
 fn intermediate_ca(node: &Node) -> Option<String> {
-    let chain = fs::read_to_string(node.root().join("etc/warren/node.crt")).ok()?;
+    let chain = fs::read_to_string(node.root().join("var/lib/warren/node.crt")).ok()?;
     let (_, ca) = chain.rsplit_once(PEM_START)?;
     (chain.matches(PEM_START).count() == 2).then(|| ca.to_owned())
 }
@@ -43,7 +43,7 @@ fn check_root_files(lab: &Lab) -> Result<()> {
     assert!(!online.join("root.key").exists());
     let root = fs::read_to_string(offline.join("root.crt"))?;
     for node in lab.nodes() {
-        let trusted = fs::read_to_string(node.root().join("etc/warren/ca.crt"))?;
+        let trusted = fs::read_to_string(node.root().join("var/lib/warren/ca.crt"))?;
         assert_eq!(trusted, root);
     }
     Ok(())

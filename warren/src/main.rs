@@ -4,12 +4,13 @@ mod cleanup_verb;
 mod control_client;
 mod join_verb;
 mod output;
+mod reference_verb;
 mod registry_verbs;
 mod run_verb;
 mod status_verbs;
 mod systemd_unit;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Shown below the list of verbs.
@@ -17,9 +18,17 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 failure, or not ready; 2 wrong usage; 3 the daemon is not running;
 4 permission denied; 5 timeout; 78 a fault in the configuration, which a restart cannot repair.";
 
+/// The release and the commit of this program.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("WARREN_REVISION"),
+    ")"
+);
+
 /// A self-repairing private IPv6 network over OpenVPN and babeld.
 #[derive(Parser)]
-#[command(name = "warren", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "warren", version = VERSION, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -49,6 +58,9 @@ enum Verb {
     Why(status_verbs::WhyArgs),
     /// Create and run a network's registry, and let nodes in
     Registry(registry_verbs::Args),
+    /// Write manual pages and completions, for the package
+    #[command(hide = true)]
+    GenerateReference(reference_verb::ReferenceArgs),
 }
 
 fn main() -> ExitCode {
@@ -64,5 +76,6 @@ fn main() -> ExitCode {
         Verb::Routes(args) => status_verbs::routes(&args),
         Verb::Why(args) => status_verbs::why(&args),
         Verb::Registry(args) => registry_verbs::main(&args),
+        Verb::GenerateReference(args) => reference_verb::generate_reference(&Cli::command(), &args),
     }
 }

@@ -13,10 +13,16 @@ use registry::{
     FileError,
     http::server::{self, ServeError, ServerOptions},
     init::{self, NewNetwork, error::RegistryError},
+    owner,
     pki::{PkiError, credentials::OwnCa},
     settings::RegistryPaths,
 };
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 use wire::invitation::RegistryAddress;
 
 /// The arguments of `warren registry`.
@@ -78,6 +84,14 @@ impl Root {
             state_dir: paths.registry_state(),
             admin_socket: paths.registry_admin(),
         }
+    }
+
+    /// Gives the files below `/` to the user of the systemd unit. Those below another root stay with their creator.
+    fn give_to_registry_user(&self, paths: &RegistryPaths) -> Result<(), RegistryError> {
+        if self.root == Path::new("/") {
+            owner::give_to_registry_user(paths)?;
+        }
+        Ok(())
     }
 }
 
@@ -222,7 +236,9 @@ fn init(args: &Init) -> ExitCode {
         offline_root: args.offline_root.clone(),
         own_ca,
     };
-    match init::init(&args.root.paths(), &new, registry::clock::system_clock()()) {
+    let paths = args.root.paths();
+    let made = init::init(&paths, &new, registry::clock::system_clock()());
+    match made.and_then(|network| args.root.give_to_registry_user(&paths).map(|()| network)) {
         Ok(network) => {
             print_line(format_args!("network {network}, registry {}", args.address));
             if let Some(folder) = &args.offline_root {
@@ -257,6 +273,10 @@ fn settings_code(error: &RegistryError) -> u8 {
 
 fn run(args: &Run) -> ExitCode {
     supervisor::logging::start("info");
+    let paths = args.root.paths();
+    if let Err(error) = owner::become_owner(&paths) {
+        return fail(&error, 1);
+    }
     let served: Result<(), ServeError> = actix_rt::System::new().block_on(async {
         let stop = server::stop_signal().map_err(ServeError::Run)?;
         let serving = ServerOptions {
@@ -270,8 +290,10 @@ fn run(args: &Run) -> ExitCode {
             no_limits: args.no_limits,
             clock: registry::clock::system_clock(),
         };
-        let running = server::start(&args.root.paths(), &serving)?;
-        print_line(format_args!("registry listens on {}", running.address()));
+        let running = server::start(&paths, &serving)?;
+        let line = format!("registry listens on {}", running.address());
+        print_line(&line);
+        supervisor::service_manager::report_ready(&line);
         running.run(stop).await
     });
     match served {

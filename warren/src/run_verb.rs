@@ -28,6 +28,6 @@ pub fn run(args: &RunArgs) -> ExitCode {
     let paths = Paths::new(root);
     let config = args.config.clone().unwrap_or_else(|| paths.config());
     let mode = if args.dry_run { Mode::Watch } else { Mode::Act };
-    supervisor::run::run(&config, &paths, mode)
+    supervisor::run::run(&config, &paths, mode, env!("WARREN_REVISION"))
         .unwrap_or_else(|error| fail(&error, error.exit_code()))
 }

@@ -94,8 +94,13 @@ fn start_unit_with(systemctl: &Path) -> Result<(), UnitError> {
     if output.status.success() {
         return Ok(());
     }
-    let printed = String::from_utf8_lossy(&output.stderr);
-    let message = printed
+    // The daemon reports why it is not ready in the status line of its unit.
+    let mut command = Command::new(systemctl);
+    command.args(["show", "--property=StatusText", "--value", UNIT]);
+    let status = command.stdin(Stdio::null()).output();
+    let status = status.map_err(UnitError::Systemctl)?.stdout;
+    let printed = [output.stderr, status].concat();
+    let message = String::from_utf8_lossy(&printed)
         .split_whitespace()
         .take(MAX_QUOTED_WORDS)
         .collect::<Vec<_>>()

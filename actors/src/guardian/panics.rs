@@ -1,6 +1,6 @@
 //! Makes an actor panic on demand, so that a test can show that the daemon survives it. Only debug builds can do this.
 
-use actix::{Actor, Addr, AsyncContext, Context, fut::wrap_future};
+use actix::{Actor, AsyncContext, Context, fut::wrap_future};
 use std::{
     collections::BTreeSet,
     rc::Rc,
@@ -27,16 +27,11 @@ pub fn request_panic(actor: String) {
 pub(super) struct PanicTrigger(Rc<Notify>);
 
 impl PanicTrigger {
-    /// Starts an actor that panics, in its own context, when this trigger fires.
-    pub(super) fn start<A: Actor<Context = Context<A>>>(&self, actor: A) -> Addr<A> {
-        if !AVAILABLE {
-            return actor.start();
+    /// Makes the actor of this context panic when this trigger fires.
+    pub(super) fn arm<A: Actor<Context = Context<A>>>(&self, ctx: &mut Context<A>) {
+        if AVAILABLE {
+            ctx.spawn(wrap_future(panic_when_triggered(Rc::clone(&self.0))));
         }
-        let trigger = Rc::clone(&self.0);
-        A::create(|ctx| {
-            ctx.spawn(wrap_future(panic_when_triggered(trigger)));
-            actor
-        })
     }
 
     /// Lets the actor panic if that was requested.

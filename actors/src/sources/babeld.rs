@@ -224,6 +224,7 @@ impl Babeld {
             process.set_args(self.settings.args());
             if let Err(error) = prepare(&self.settings, &self.random) {
                 tracing::error!(error = %Chain(&error), "cannot start babeld; the start is tried again");
+                process.record_failure(Chain(&error).to_string());
                 let _ = process.on(Event::Exited, now);
                 return;
             }

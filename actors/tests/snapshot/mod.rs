@@ -238,6 +238,7 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
         ready: true,
         starts: 1,
         stale: false,
+        failure: None,
     };
     telemetry.do_send(ProcessesRead {
         at,

@@ -9,6 +9,7 @@ use super::{
     leftover::{remove, write_pid_file},
     log::{CHUNK_BYTES, Log},
     rights::Rights,
+    start_step::step_pipe,
 };
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
@@ -71,11 +72,11 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
-    /// fork or exec failed.
-    #[error("cannot start {path}", path = path.display())]
+    /// fork, exec or a step between them failed.
+    #[error("cannot {step}")]
     Exec {
-        /// The path of the executable.
-        path: PathBuf,
+        /// The step that failed, with its object.
+        step: String,
         /// The system's error.
         #[source]
         source: io::Error,
@@ -139,8 +140,9 @@ impl Child {
             source,
         };
         let (read_end, write_end) = log_pipe().map_err(pipe)?;
+        let (steps, step_writer) = step_pipe().map_err(pipe)?;
         let exec = |source| SpawnError::Exec {
-            path: program.path.clone(),
+            step: format!("watch {}", program.path.display()),
             source,
         };
         let rights = program.rights;
@@ -157,9 +159,12 @@ impl Child {
             .stderr(write_end.try_clone().map_err(pipe)?)
             .stdout(write_end);
         // SAFETY: `assume` only makes system calls; it neither allocates memory nor takes a lock.
-        unsafe { command.pre_exec(move || rights.assume(parent)) };
+        unsafe { command.pre_exec(move || rights.assume(parent, &step_writer)) };
         let mut command = tokio::process::Command::from(command);
-        let process = command.spawn().map_err(exec)?;
+        let process = command.spawn().map_err(|source| SpawnError::Exec {
+            step: rights.describe_step(steps.failed_step(), &program.path),
+            source,
+        })?;
         drop(command);
         let pid = process
             .id()
@@ -170,6 +175,7 @@ impl Child {
             .and_then(rustix::process::Pid::from_raw);
         let raw = raw.ok_or_else(|| exec(io::Error::other("the pid is out of range")))?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|error| exec(error.into()))?;
+        warn_of_other_priority(program, raw);
         write_pid_file(&program.pid_file, pid);
         let (commands, queued_commands) = mpsc::unbounded_channel();
         let log = pipe::Receiver::from_owned_fd(read_end).map_err(pipe)?;
@@ -220,6 +226,18 @@ impl Child {
     pub fn send_command(&self, command: String) {
         // Sending fails only if the child has exited.
         let _ = self.commands.send(command);
+    }
+}
+
+/// Warns if the child could not get its nice value.
+fn warn_of_other_priority(program: &Program, pid: rustix::process::Pid) {
+    let wanted = program.rights.nice;
+    match rustix::process::getpriority_process(Some(pid)) {
+        Ok(nice) if nice > wanted => tracing::warn!(
+            child = program.name,
+            "child has the nice value {nice} instead of {wanted}: the daemon may not lower it (LimitNICE= in systemd's unit)"
+        ),
+        Ok(_) | Err(_) => {}
     }
 }
 
@@ -343,5 +361,59 @@ async fn read(stream: Option<&mut UnixStream>, chunk: &mut [u8]) -> io::Result<u
     match stream {
         Some(stream) => stream.read(chunk).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    /// Starts a program that cannot be started, and compares the error. `withheld` is taken from this thread before.
+    #[track_caller]
+    fn check(path: &str, withheld: CapabilitySet, expected: &str) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let program = Program {
+            name: "child".to_owned(),
+            path: path.into(),
+            args: Vec::new(),
+            rights: Rights {
+                uid: 60_198,
+                gid: 60_199,
+                network: false,
+                nice: 0,
+            },
+            pid_file: folder.path().join("child.pid"),
+            management: None,
+        };
+        let all = capabilities(None).unwrap();
+        let mut reduced = all;
+        reduced.effective.remove(withheld);
+        set_capabilities(None, reduced).unwrap();
+        let started = Child::start(&program, &ChildEvents::default());
+        set_capabilities(None, all).unwrap();
+        let error = wire::errors::Chain(&started.err().unwrap()).to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_error_names_the_step_that_failed_and_its_object() {
+        let nothing = CapabilitySet::empty();
+        let missing = "cannot execute /nonexistent/babeld: No such file or directory";
+        check("/nonexistent/babeld", nothing, missing);
+        check(
+            "/etc/hostname",
+            nothing,
+            "cannot execute /etc/hostname: Permission denied",
+        );
+        let user = "cannot become user 60198: Operation not permitted";
+        check("/bin/true", CapabilitySet::SETUID, user);
+        let group = "cannot give up the supplementary groups: Operation not permitted";
+        check("/bin/true", CapabilitySet::SETGID, group);
+        let bounding_set = "cannot reduce the capability bounding set: Operation not permitted";
+        check("/bin/true", CapabilitySet::SETPCAP, bounding_set);
     }
 }

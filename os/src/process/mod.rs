@@ -8,6 +8,7 @@ mod events;
 mod leftover;
 mod log;
 mod rights;
+mod start_step;
 mod supervised;
 
 pub use child::{Child, ChildEvent, Happened, Program, SpawnError};

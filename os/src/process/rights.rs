@@ -2,11 +2,12 @@
 //!
 //! Between fork and exec, the code only makes system calls, since it must neither allocate memory nor take a lock.
 
+use super::start_step::{Step, StepWriter};
 use rustix::{
     process::{Signal, getppid, set_parent_process_death_signal, setpriority_process},
     thread::{self, CapabilitySet, CapabilitySets},
 };
-use std::io;
+use std::{io, path::Path};
 
 /// The rights of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct Rights {
     /// Whether the child has `CAP_NET_ADMIN` and `CAP_NET_RAW`. It never has any other capability.
     pub network: bool,
     /// The nice value, -20 to 19 (setpriority(2)). babeld has a low one, so that it is not interrupted between the
-    /// deletion of a route and the addition of the next one.
+    /// deletion of a route and the addition of the next one. A child that may not have it starts all the same.
     pub nice: i32,
 }
 
@@ -27,22 +28,29 @@ const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
 
 impl Rights {
     /// Gives up all other rights of the calling process. It must be called in the child, between fork and exec.
+    /// Each step is noted before it is taken, so that the parent knows which one failed.
     ///
     /// # Errors
     ///
     /// A system call failed; the child must then not execute the program.
-    pub(super) fn assume(self, parent: u32) -> io::Result<()> {
+    pub(super) fn assume(self, parent: u32, steps: &StepWriter) -> io::Result<()> {
         let kept = if self.network {
             CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW
         } else {
             CapabilitySet::empty()
         };
-        setpriority_process(None, self.nice)?;
+        // Without CAP_SYS_NICE or a limit such as LimitNICE= of systemd it fails; the parent then warns.
+        let _ = setpriority_process(None, self.nice);
+        steps.note(Step::BoundingSet);
         drop_bounding_set(kept)?;
+        steps.note(Step::Groups);
         thread::set_thread_groups(&[])?;
+        steps.note(Step::GroupId);
         thread::set_thread_gid(thread::Gid::from_raw(self.gid))?;
+        steps.note(Step::UserId);
         thread::set_keep_capabilities(true)?;
         thread::set_thread_uid(thread::Uid::from_raw(self.uid))?;
+        steps.note(Step::Capabilities);
         thread::set_capabilities(
             None,
             CapabilitySets {
@@ -55,7 +63,9 @@ impl Rights {
         for capability in kept.iter() {
             thread::configure_capability_in_ambient_set(capability, true)?;
         }
+        steps.note(Step::NoNewPrivileges);
         thread::set_no_new_privs(true)?;
+        steps.note(Step::DeathSignal);
         // The kernel clears this signal when the user changes, so it is set afterwards. It is SIGTERM, so that
         // babeld retracts its routes.
         set_parent_process_death_signal(Some(Signal::TERM))?;
@@ -63,9 +73,27 @@ impl Rights {
         let orphaned =
             getppid().is_none_or(|pid| pid.as_raw_nonzero().get().unsigned_abs() != parent);
         if orphaned {
-            Err(io::Error::from_raw_os_error(libc::ESRCH))
-        } else {
-            Ok(())
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        steps.note(Step::Execute);
+        Ok(())
+    }
+
+    /// Returns a step in words, with its object, to follow "cannot"; without a step, the process was not created.
+    pub(super) fn describe_step(self, step: Option<Step>, program: &Path) -> String {
+        match step {
+            None => "create the process".to_owned(),
+            Some(Step::BoundingSet) => "reduce the capability bounding set".to_owned(),
+            Some(Step::Groups) => "give up the supplementary groups".to_owned(),
+            Some(Step::GroupId) => format!("become group {}", self.gid),
+            Some(Step::UserId) => format!("become user {}", self.uid),
+            Some(Step::Capabilities) if self.network => {
+                "keep the capabilities CAP_NET_ADMIN and CAP_NET_RAW".to_owned()
+            }
+            Some(Step::Capabilities) => "give up all capabilities".to_owned(),
+            Some(Step::NoNewPrivileges) => "set no_new_privs".to_owned(),
+            Some(Step::DeathSignal) => "set the parent death signal".to_owned(),
+            Some(Step::Execute) => format!("execute {}", program.display()),
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct ProcessReading {
     pub starts: u32,
     /// Whether the certificates or keys that it read at its start have been replaced since.
     pub stale: bool,
+    /// Why the last start failed, or how the last process exited unexpectedly.
+    pub failure: Option<String>,
 }
 
 /// Number of last log lines of a child that are logged if it exits unexpectedly.
@@ -35,6 +37,7 @@ pub struct Supervised {
     life: Life,
     child: Option<Child>,
     tail: VecDeque<String>,
+    failure: Option<String>,
 }
 
 impl Supervised {
@@ -45,7 +48,13 @@ impl Supervised {
             life: Life::new(limits, seed),
             child: None,
             tail: VecDeque::new(),
+            failure: None,
         }
+    }
+
+    /// Records why the process could not be started.
+    pub fn record_failure(&mut self, why: String) {
+        self.failure = Some(why);
     }
 
     /// Passes an event to the life cycle. The caller must [carry out](Self::carry_out) the returned order.
@@ -61,6 +70,7 @@ impl Supervised {
                 Ok(child) => self.child = Some(child),
                 Err(error) => {
                     tracing::error!(child = self.program.name, error = %Chain(&error), "child not started");
+                    self.record_failure(Chain(&error).to_string());
                     // This returns no order; the next tick does.
                     let _ = self.life.on(Event::Exited, now);
                 }
@@ -110,6 +120,8 @@ impl Supervised {
             tracing::debug!(child = self.program.name, code, "child exited");
         } else {
             let tail: Vec<String> = self.tail.drain(..).collect();
+            let last = tail.last().map(String::as_str).unwrap_or("no output");
+            self.record_failure(format!("it exited with {code}: {last}"));
             tracing::info!(
                 child = self.program.name,
                 code,
@@ -149,6 +161,7 @@ impl Supervised {
             ready: matches!(self.life.state(), State::Up { .. }),
             starts: u32::try_from(self.life.starts()).unwrap_or(u32::MAX),
             stale: false,
+            failure: self.failure.clone(),
         }
     }
 

@@ -337,7 +337,9 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
 
 pub(super) fn restore(args: &BackupArgs) -> ExitCode {
     let now = registry::clock::system_clock()();
-    match restore::restore(&args.root.paths(), &args.file, now) {
+    let paths = args.root.paths();
+    let restored = restore::restore(&paths, &args.file, now);
+    match restored.and_then(|aside| args.root.give_to_registry_user(&paths).map(|()| aside)) {
         Ok(aside) => {
             print_line(format_args!(
                 "restored; what was there before is {}",

@@ -1,6 +1,6 @@
 //! Produces faults of the certificate, the key and the signed network document.
 
-use super::network::{Network, etc, warren};
+use super::network::{Network, identity_file, warren};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -9,24 +9,24 @@ use std::{
 
 /// Returns the command of a case; `None` if the case is not about the node's identity.
 pub(super) fn command(network: &Network, case: &str, root: &Path) -> Option<Command> {
-    let read = |file: &str| fs::read_to_string(etc(root, file)).unwrap();
+    let read = |file: &str| fs::read_to_string(identity_file(root, file)).unwrap();
     match case {
-        "certificate missing" => fs::remove_file(etc(root, "node.crt")).unwrap(),
-        "certificate malformed" => fs::write(etc(root, "node.crt"), "letters\n").unwrap(),
+        "certificate missing" => fs::remove_file(identity_file(root, "node.crt")).unwrap(),
+        "certificate malformed" => fs::write(identity_file(root, "node.crt"), "letters\n").unwrap(),
         "certificate foreign" => {
             let foreign = network.path("other").join("etc/warren-registry/ca.crt");
-            fs::copy(foreign, etc(root, "ca.crt")).unwrap();
+            fs::copy(foreign, identity_file(root, "ca.crt")).unwrap();
         }
         "certificate with too much" => {
             let (node, ca) = (read("node.crt"), read("ca.crt"));
-            fs::write(etc(root, "node.crt"), node + &ca).unwrap();
+            fs::write(identity_file(root, "node.crt"), node + &ca).unwrap();
         }
         "certificate chain too long" => {
-            fs::write(etc(root, "node.crt"), read("node.crt").repeat(3)).unwrap();
+            fs::write(identity_file(root, "node.crt"), read("node.crt").repeat(3)).unwrap();
         }
         "certificate expired" => expire_certificate(network, root),
-        "key missing" => fs::remove_file(etc(root, "node.key")).unwrap(),
-        "network document altered" => alter_payload(&etc(root, "network.json")),
+        "key missing" => fs::remove_file(identity_file(root, "node.key")).unwrap(),
+        "network document altered" => alter_payload(&identity_file(root, "network.json")),
         _ => return None,
     }
     Some(warren(&["run"], root))
@@ -38,7 +38,7 @@ fn expire_certificate(network: &Network, root: &Path) {
     let registry = network.path("registry").join("etc/warren-registry");
     let ca_key = rcgen::KeyPair::from_pem(&read(registry.join("ca.key"))).unwrap();
     let issuer = rcgen::Issuer::from_ca_cert_pem(&read(registry.join("ca.crt")), ca_key).unwrap();
-    let node_key = rcgen::KeyPair::from_pem(&read(etc(root, "node.key"))).unwrap();
+    let node_key = rcgen::KeyPair::from_pem(&read(identity_file(root, "node.key"))).unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params
@@ -47,7 +47,7 @@ fn expire_certificate(network: &Network, root: &Path) {
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     let certificate = params.signed_by(&node_key, &issuer).unwrap();
-    fs::write(etc(root, "node.crt"), certificate.pem()).unwrap();
+    fs::write(identity_file(root, "node.crt"), certificate.pem()).unwrap();
 }
 
 /// Replaces one letter of the signed payload.

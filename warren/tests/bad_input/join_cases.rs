@@ -1,7 +1,7 @@
 //! Produces faults of joining: bad invitations, a machine that has joined, a registry that does not answer.
 
 use super::{
-    network::{Network, etc, warren},
+    network::{Network, identity_file, warren},
     programs::run_successfully,
 };
 use std::{
@@ -44,7 +44,7 @@ pub(super) fn command(network: &Network, case: &str, root: &Path) -> Option<Comm
         }
         "join over a public key" => {
             let key = pending_key(network, "public");
-            fs::copy(etc(root, "node.key"), &key).unwrap();
+            fs::copy(identity_file(root, "node.key"), &key).unwrap();
             fs::set_permissions(key, fs::Permissions::from_mode(0o644)).unwrap();
             network.join(&network.invitation(), "public")
         }
@@ -59,7 +59,7 @@ pub(super) fn command(network: &Network, case: &str, root: &Path) -> Option<Comm
 
 /// Creates the folder of a machine's files, and returns the path of the key that an interrupted `join` keeps.
 fn pending_key(network: &Network, machine: &str) -> PathBuf {
-    let path = etc(&network.path(machine), "node.key.join");
+    let path = identity_file(&network.path(machine), "node.key.join");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     path
 }

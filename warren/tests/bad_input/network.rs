@@ -36,6 +36,11 @@ pub(super) fn etc(root: &Path, file: &str) -> PathBuf {
     root.join("etc/warren").join(file)
 }
 
+/// Returns the path of a file of the node's identity.
+pub(super) fn identity_file(root: &Path, file: &str) -> PathBuf {
+    root.join("var/lib/warren").join(file)
+}
+
 impl Network {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -45,8 +45,8 @@ fn file_command(network: &Network, case: &str) -> Option<Command> {
             registry_verb(network, &["sign", &request])
         }
         "request over a broken key" => {
-            fs::create_dir_all(network.path("four/etc/warren")).unwrap();
-            let key = network.path("four/etc/warren/node.key.request");
+            fs::create_dir_all(network.path("four/var/lib/warren")).unwrap();
+            let key = network.path("four/var/lib/warren/node.key.request");
             fs::write(&key, "letters\n").unwrap();
             fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
             warren(&["request"], &network.path("four"))

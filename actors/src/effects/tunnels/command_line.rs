@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     fn files() -> OpenvpnFiles {
-        let at = |name: &str| PathBuf::from("/etc/warren").join(name);
+        let at = |name: &str| PathBuf::from("/var/lib/warren").join(name);
         OpenvpnFiles {
             ca: at("ca.crt"),
             certificate: at("node.crt"),
