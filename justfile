@@ -32,6 +32,14 @@ clippy:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+# Build the Debian package.
+deb:
+    packaging/build-deb
+
+# Install the package on three Debian systems under a real systemd (root), and follow the README.
+boot:
+    packaging/test-boot
+
 # Check licences, banned crates and their sources (needs cargo-deny).
 deny:
     cargo deny check licenses bans sources
