@@ -4,7 +4,6 @@
 //! the revision is "unknown".
 
 #![expect(
-    clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "cargo reads the output of a build script, and git knows the commit"
 )]

@@ -9,7 +9,7 @@ use super::{
     leftover::{remove, write_pid_file},
     log::{CHUNK_BYTES, Log},
     rights::Rights,
-    start_step::step_pipe,
+    start_step::{StepWriter, step_pipe},
 };
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
@@ -124,11 +124,6 @@ impl Child {
     /// # Errors
     ///
     /// The program could not be started. Only the folder of its management socket is left behind.
-    #[expect(
-        clippy::disallowed_methods,
-        unsafe_code,
-        reason = "this is the one place that starts processes"
-    )]
     pub fn start(program: &Program, events: &ChildEvents) -> Result<Self, SpawnError> {
         let listener = program
             .management
@@ -145,24 +140,12 @@ impl Child {
             step: format!("watch {}", program.path.display()),
             source,
         };
-        let rights = program.rights;
-        let parent = std::process::id();
-        let mut command = std::process::Command::new(&program.path);
-        command
-            .args(&program.args)
-            .env_clear()
-            .env("LC_ALL", "C")
-            .current_dir("/")
-            .process_group(0);
-        command
-            .stdin(std::process::Stdio::null())
-            .stderr(write_end.try_clone().map_err(pipe)?)
-            .stdout(write_end);
-        // SAFETY: `assume` only makes system calls; it neither allocates memory nor takes a lock.
-        unsafe { command.pre_exec(move || rights.assume(parent, &step_writer)) };
+        let command = prepare_command(program, write_end, step_writer).map_err(pipe)?;
         let mut command = tokio::process::Command::from(command);
         let process = command.spawn().map_err(|source| SpawnError::Exec {
-            step: rights.describe_step(steps.failed_step(), &program.path),
+            step: program
+                .rights
+                .describe_step(steps.failed_step(), &program.path),
             source,
         })?;
         drop(command);
@@ -239,6 +222,34 @@ fn warn_of_other_priority(program: &Program, pid: rustix::process::Pid) {
         ),
         Ok(_) | Err(_) => {}
     }
+}
+
+/// Prepares the start of a program with no environment, whose output goes to `log`, and which drops its rights before it runs.
+#[expect(
+    clippy::disallowed_methods,
+    unsafe_code,
+    reason = "this is the one place that starts processes"
+)]
+fn prepare_command(
+    program: &Program,
+    log: OwnedFd,
+    steps: StepWriter,
+) -> io::Result<std::process::Command> {
+    let (rights, parent) = (program.rights, std::process::id());
+    let mut command = std::process::Command::new(&program.path);
+    command
+        .args(&program.args)
+        .env_clear()
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .process_group(0);
+    command
+        .stdin(std::process::Stdio::null())
+        .stderr(log.try_clone()?)
+        .stdout(log);
+    // SAFETY: `assume` only makes system calls; it neither allocates memory nor takes a lock.
+    unsafe { command.pre_exec(move || rights.assume(parent, &steps)) };
+    Ok(command)
 }
 
 fn log_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
