@@ -23,6 +23,7 @@
 //! | start, stop, configure or query one node | [`Node`] |
 //! | add delays between nodes | [`delays`] |
 //! | learn which path a packet takes | [`kernel_routes`] |
+//! | count frames by what they are for | [`frame_counter`] |
 //! | follow the planners' decisions | [`closing_monitor`] |
 //! | check that a host is as it was before | [`host_snapshot`] |
 //! | load or attack a registry without nodes | [`standalone_registry`], [`registry_connection`] |
@@ -37,6 +38,7 @@ pub mod closing_monitor;
 mod convergence;
 pub mod delays;
 pub mod demo;
+pub mod frame_counter;
 pub mod host_snapshot;
 pub mod http;
 pub mod ip;

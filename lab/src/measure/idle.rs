@@ -1,7 +1,10 @@
-//! Measures what an idle node costs: memory, processor time, and bytes on its tunnels.
+//! Measures what an idle node costs: memory, processor time, and bytes on its tunnels and on the underlay.
+
+mod traffic;
 
 use crate::{
     Lab, Node, Options,
+    frame_counter::FrameCounter,
     proc_files::{cpu_seconds, private_kib, resident_kib},
     progress::{progress, round},
     wait::pause,
@@ -9,13 +12,14 @@ use crate::{
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
+use traffic::IdleTraffic;
 use wire::control::{TUNNELS_PATH, TunnelsDocument};
 
 /// Pause between convergence and the first reading, so that the work of the start is done.
 const SETTLING_TIME: Duration = Duration::from_secs(10);
 
 /// The output of `measure idle`: the worst values of all nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct IdleCost {
     /// Nodes of the lab.
     pub nodes: usize,
@@ -32,6 +36,9 @@ pub struct IdleCost {
     /// Bytes per second of both directions on a dialled tunnel's link: the mean over all tunnels that were up at both
     /// readings.
     pub overhead_bytes_per_tunnel_second: f64,
+    /// Bytes per second by what they are for.
+    #[serde(flatten)]
+    pub traffic: IdleTraffic,
 }
 
 /// Identifies a dialled tunnel: the node's number, the slot and the peer.
@@ -52,8 +59,10 @@ pub fn measure(nodes: usize, seconds: u64) -> Result<IdleCost> {
     pause(SETTLING_TIME);
     let cpu_before = read_cpu(&lab)?;
     let bytes_before = read_tunnel_bytes(&lab)?;
+    let counter = FrameCounter::start(&lab)?;
     progress(format!("measuring for {seconds} s"));
     pause(Duration::from_secs(seconds));
+    let frames = counter.finish()?;
     let bytes_after = read_tunnel_bytes(&lab)?;
     let cpu_after = read_cpu(&lab)?;
 
@@ -75,6 +84,7 @@ pub fn measure(nodes: usize, seconds: u64) -> Result<IdleCost> {
     }
     cost.overhead_bytes_per_tunnel_second =
         bytes_per_tunnel_second(&bytes_before, &bytes_after, seconds);
+    cost.traffic = IdleTraffic::new(&frames, seconds);
     Ok(cost)
 }
 
