@@ -415,11 +415,12 @@ mod tests {
         let nothing = CapabilitySet::empty();
         let missing = "cannot execute /nonexistent/babeld: No such file or directory";
         check("/nonexistent/babeld", nothing, missing);
-        check(
-            "/etc/hostname",
-            nothing,
-            "cannot execute /etc/hostname: Permission denied",
-        );
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("text");
+        fs::write(&text, "no program\n").unwrap();
+        let text = text.to_str().unwrap();
+        let not_executable = format!("cannot execute {text}: Permission denied");
+        check(text, nothing, &not_executable);
         let user = "cannot become user 60198: Operation not permitted";
         check("/bin/true", CapabilitySet::SETUID, user);
         let group = "cannot give up the supplementary groups: Operation not permitted";
