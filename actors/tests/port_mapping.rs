@@ -16,6 +16,7 @@ use actors::{
         PortMapping, PortMappingDeps,
         gateway::DefaultGateway,
         keeper::{Keeper, LEASE, LeaseError, LeaseSettings},
+        ledger::FileLedger,
     },
     store::Store,
 };
@@ -147,15 +148,16 @@ impl Drop for Site {
     }
 }
 
-fn settings(folder: &Path, me: u32) -> LeaseSettings {
-    LeaseSettings {
+fn keeper(folder: &Path, me: u32) -> Keeper<DefaultGateway> {
+    let settings = LeaseSettings {
         me: Prefix::new(me, 16).unwrap(),
         network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
         wanted: vec![(Transport::Udp, 1194), (Transport::Tcp, 1194)],
-        ledger: folder.join("leases.json"),
         private: PrivateEndpoints::default(),
         random: os::randomness::Randomness::from_seed(1),
-    }
+    };
+    let ledger = FileLedger::new(folder.join("leases.json"));
+    Keeper::new(DefaultGateway, ledger, settings)
 }
 
 /// Runs rounds until one succeeds, since the gateway may just have started.
@@ -174,9 +176,8 @@ fn check<F: Future<Output = ()>>(
     me: u32,
     test: impl FnOnce(Keeper<DefaultGateway>) -> F + Send + 'static,
 ) {
-    let settings = settings(site.folder.path(), me);
-    site.host
-        .run_actors(move || test(Keeper::new(DefaultGateway, settings)));
+    let keeper = keeper(site.folder.path(), me);
+    site.host.run_actors(move || test(keeper));
 }
 
 #[test]
@@ -249,15 +250,9 @@ fn mappings_of_a_killed_run_are_reused_and_those_of_another_node_are_not_touched
     let site = Site::new("45.67.0.1");
     // Another node on the same host has the same ports and a ledger of its own.
     let other = tempfile::tempdir().unwrap();
-    let others = settings(other.path(), 8);
+    let others = keeper(other.path(), 8);
     site.host.run_actors(move || async move {
-        assert_eq!(
-            run_round(&Keeper::new(DefaultGateway, others))
-                .await
-                .unwrap()
-                .len(),
-            2
-        );
+        assert_eq!(run_round(&others).await.unwrap().len(), 2);
     });
     for _ in 0..2 {
         check(&site, 7, |keeper| async move {

@@ -17,6 +17,7 @@ use actors::{
         port_mapping::{
             gateway::DefaultGateway,
             keeper::{Keeper, LeaseSettings},
+            ledger::FileLedger,
         },
         registry_client::RegistrySettings,
     },
@@ -226,7 +227,14 @@ pub(crate) fn registry_client(environment: &Environment<'_>) -> RegistrySettings
 /// Builds the keeper of port mappings; returns `None` if they are turned off, or if there is no server.
 pub(crate) fn lease_keeper(environment: &Environment<'_>) -> Option<Rc<Keeper<DefaultGateway>>> {
     let is_wanted = environment.settings.upnp && !environment.host.servers.is_empty();
-    is_wanted.then(|| Rc::new(Keeper::new(DefaultGateway, lease_settings(environment))))
+    let ledger = FileLedger::new(environment.paths.leases());
+    is_wanted.then(|| {
+        Rc::new(Keeper::new(
+            DefaultGateway,
+            ledger,
+            lease_settings(environment),
+        ))
+    })
 }
 
 fn lease_settings(environment: &Environment<'_>) -> LeaseSettings {
@@ -234,7 +242,6 @@ fn lease_settings(environment: &Environment<'_>) -> LeaseSettings {
         me: environment.identity.me,
         network: environment.identity.network,
         wanted: environment.host.servers.clone(),
-        ledger: environment.paths.leases(),
         private: private_endpoints(environment),
         random: environment.store.random.clone(),
     }

@@ -13,7 +13,7 @@ use crate::{
 use actors::sources::port_mapping::{
     gateway::DefaultGateway,
     keeper::{Keeper, LeaseSettings},
-    ledger,
+    ledger::{self, FileLedger},
 };
 use config::paths::Paths;
 use membership::documents::{DocumentStore, PrivateEndpoints};
@@ -127,11 +127,11 @@ async fn release_mappings(paths: &Paths) -> (usize, Option<String>) {
         me: identity.me,
         network: identity.network,
         wanted: Vec::new(),
-        ledger: paths.leases(),
         private: PrivateEndpoints::new(false, DocumentStore::default()),
         random: Randomness::from_system(),
     };
-    match release_leases(&Keeper::new(DefaultGateway, settings)).await {
+    let ledger = FileLedger::new(paths.leases());
+    match release_leases(&Keeper::new(DefaultGateway, ledger, settings)).await {
         Ok(()) => (recorded, None),
         Err(error) => (0, Some(Chain(&error).to_string())),
     }

@@ -27,7 +27,7 @@ use std::{
 /// Interrupted attempts of each kind.
 const TRIES: u32 = 50;
 /// Answers that a proxy withholds.
-const CUT_ANSWERS: u32 = 5;
+const CUT_ANSWERS: u32 = 20;
 /// Longest time that one `warren join` may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most calls of `warren join` after an interrupted one; a second one finds the registry running.

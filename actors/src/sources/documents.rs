@@ -17,12 +17,14 @@ use membership::{
 };
 use os::clock::Clock;
 use os::randomness::Randomness;
-use policies::{names::Prefix, units::Uptime};
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
+use policies::{
+    document_intake::{
+        Attempts, COMPARE_INTERVAL, DocumentIntake, MAX_POLL_RETRY_DELAY, PollDelays, PollOutcome,
+        RETRY_DELAY,
+    },
+    names::Prefix,
 };
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use wire::errors::Chain;
 use wire::{peer::NodeDocument, registry::DocumentKind, signed::SignedDocument};
 
@@ -33,20 +35,7 @@ const MEAN_LISTENERS: usize = 8;
 /// Time after which the registry answers a long poll without news, in seconds; the registry allows at most 60.
 const LONG_POLL_S: u64 = 50;
 /// Interval at which a node without an open long poll draws again whether to open one, ± 50 %.
-const LISTENER_REDRAW_INTERVAL: Duration = Duration::from_secs(60);
-/// Delay before a failed long poll is first retried, ± 50 %. It doubles with each failure, up to
-/// [`LISTENER_REDRAW_INTERVAL`].
-const MIN_POLL_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Interval at which versions are compared with a random neighbour, ± 50 %.
-const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
-/// Delay before a failed call to a neighbour is retried, and between two long polls if the first one brought a document.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Maximum number of calls to a neighbour that does not answer, [`RETRY_DELAY`] apart.
-const MAX_ATTEMPTS: u32 = 4;
-/// Minimum interval between two documents of one peer that are verified. A verification takes 0.2 ms of CPU time.
-const MIN_DOCUMENT_INTERVAL: Duration = Duration::from_millis(250);
-/// Maximum number of documents that wait while another one is written to disk.
-const MAX_QUEUED_DOCUMENTS: usize = 8;
+const LISTENER_REDRAW_INTERVAL: Duration = MAX_POLL_RETRY_DELAY;
 
 /// The settings of the documents actor.
 #[derive(Clone, Debug)]
@@ -86,15 +75,10 @@ pub struct Documents {
     neighbours: BTreeSet<Prefix>,
     /// The number of nodes in babeld's table, with this one.
     node_count: usize,
-    /// The time of the last document of each peer.
-    last_document_at: BTreeMap<Prefix, Uptime>,
-    /// Documents that wait for the disk, each with the peer that sent it; `None` for the registry.
-    queue: VecDeque<(SignedDocument, Option<Prefix>)>,
-    is_writing: bool,
+    intake: DocumentIntake<SignedDocument>,
     /// The kinds of document for which a request to the registry is in flight.
     fetching: BTreeSet<DocumentKind>,
-    /// Delay before the next long poll if this one fails.
-    poll_retry_delay: Duration,
+    poll_delays: PollDelays,
 }
 
 impl Documents {
@@ -126,39 +110,35 @@ impl Documents {
             readers,
             neighbours: BTreeSet::new(),
             node_count: 0,
-            last_document_at: BTreeMap::new(),
-            queue: VecDeque::new(),
-            is_writing: false,
+            intake: DocumentIntake::default(),
             fetching: BTreeSet::new(),
-            poll_retry_delay: MIN_POLL_RETRY_DELAY,
+            poll_delays: PollDelays::default(),
         }
     }
 
-    /// Accepts a document if it is newer, and answers an older one with the current one. `from` is the peer that sent it; `None`
-    /// means the registry.
+    /// Verifies a document now, or once those before it are on disk. `from` is the peer that sent it; `None` means the registry.
     fn handle_document(
         &mut self,
         document: SignedDocument,
         from: Option<Prefix>,
         ctx: &mut Context<Self>,
     ) {
-        let documents = self.documents.load_full();
-        if documents.is_current(&document) {
+        if self.documents.load().is_current(&document) {
             return;
         }
-        if self.is_writing {
-            self.queue.truncate(MAX_QUEUED_DOCUMENTS - 1);
-            return self.queue.push_back((document, from));
+        if let Some((document, from)) = self.intake.offer(document, from, self.clock.now()) {
+            self.verify_document(document, from, ctx);
         }
-        let now = self.clock.now();
-        if let Some(peer) = from {
-            self.last_document_at
-                .retain(|_, at| now.since(*at) < MIN_DOCUMENT_INTERVAL);
-            if self.last_document_at.insert(peer, now).is_some() {
-                tracing::debug!(%peer, "document ignored: the peer sends too many");
-                return;
-            }
-        }
+    }
+
+    /// Accepts a document if it is newer, and answers an older one with the current one.
+    fn verify_document(
+        &mut self,
+        document: SignedDocument,
+        from: Option<Prefix>,
+        ctx: &mut Context<Self>,
+    ) {
+        let documents = self.documents.load_full();
         match documents.accept_document(&document) {
             Ok(UpdateOutcome::New(kind, next)) => {
                 self.store_document(kind, Arc::new(*next), from, ctx)
@@ -166,7 +146,7 @@ impl Documents {
             Ok(UpdateOutcome::Same) => {}
             Ok(UpdateOutcome::Older(kind)) => {
                 if let Some(peer) = from {
-                    self.post_document(peer, kind, MAX_ATTEMPTS, ctx);
+                    self.post_document(peer, kind, Attempts::several(), ctx);
                 }
             }
             Err(error) => {
@@ -184,17 +164,17 @@ impl Documents {
         from: Option<Prefix>,
         ctx: &mut Context<Self>,
     ) {
-        self.is_writing = true;
+        self.intake.on_write_started();
         let (files, documents) = (self.settings.files.clone(), Arc::clone(&next));
         let write = tokio::task::spawn_blocking(move || files.write(kind, &documents));
         ctx.spawn(write.into_actor(self).map(move |result, documents, ctx| {
             if let Ok(Err(error)) = result {
                 tracing::error!(error = %Chain(&error), "cannot write a signed document to disk; it is used all the same, until the next restart");
             }
-            documents.is_writing = false;
+            documents.intake.on_write_finished();
             documents.publish(kind, next, from, ctx);
-            if let Some((document, from)) = documents.queue.pop_front() {
-                documents.handle_document(document, from, ctx);
+            while let Some((document, from)) = documents.intake.take_next() {
+                documents.verify_document(document, from, ctx);
             }
         }));
     }
@@ -233,7 +213,7 @@ impl Documents {
             .for_each(|reader| reader.do_send(changed.clone()));
         for peer in self.neighbours.clone() {
             if Some(peer) != from {
-                self.post_document(peer, kind, MAX_ATTEMPTS, ctx);
+                self.post_document(peer, kind, Attempts::several(), ctx);
             }
         }
     }
@@ -267,12 +247,12 @@ impl Documents {
         });
     }
 
-    /// Posts the current document of a kind to a peer, with up to `attempts_left` attempts while it is a neighbour.
+    /// Posts the current document of a kind to a peer, with more attempts while it is a neighbour.
     fn post_document(
         &mut self,
         peer: Prefix,
         kind: DocumentKind,
-        attempts_left: u32,
+        attempts: Attempts,
         ctx: &mut Context<Self>,
     ) {
         let Some(document) = self.documents.load().signed_document(kind).cloned() else {
@@ -283,8 +263,8 @@ impl Documents {
         ctx.spawn(call.into_actor(self).map(move |result, documents, ctx| {
             let Err(error) = result else { return };
             tracing::debug!(%peer, document = ?kind, error = %Chain(&error), "signed document not passed on");
-            if attempts_left > 1 && documents.neighbours.contains(&peer) {
-                ctx.run_later(RETRY_DELAY, move |documents, ctx| documents.post_document(peer, kind, attempts_left - 1, ctx));
+            if let Some(next) = attempts.after_failure(documents.neighbours.contains(&peer)) {
+                ctx.run_later(RETRY_DELAY, move |documents, ctx| documents.post_document(peer, kind, next, ctx));
             }
         }));
     }
@@ -350,7 +330,7 @@ impl Handler<RoutesRead> for Documents {
             .collect();
         let old = std::mem::replace(&mut self.neighbours, neighbours);
         for peer in self.neighbours.clone().difference(&old) {
-            self.compare_versions(*peer, MAX_ATTEMPTS, ctx);
+            self.compare_versions(*peer, Attempts::several(), ctx);
         }
     }
 }

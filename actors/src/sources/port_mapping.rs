@@ -11,7 +11,7 @@ use crate::messages::{Lease, LeasesRead, offer};
 use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use gateway::Finder;
-use keeper::Keeper;
+use keeper::{Keeper, LeaseError};
 use os::clock::Clock;
 use policies::units::Uptime;
 use std::{rc::Rc, time::Duration};
@@ -63,19 +63,13 @@ impl<F: Finder> PortMapping<F> {
         let now = self.clock.now();
         let round = async move { keeper.update_mappings(now).await };
         ctx.spawn(round.into_actor(self).map(|result, actor, ctx| {
-            let (leases, delay) = match result {
-                Ok(leases) => {
-                    let delay = next_round_delay(&leases, actor.clock.now());
-                    (leases, delay)
-                }
-                Err(error) => {
-                    tracing::debug!(error = %Chain(&error), "no port mapping");
-                    (Vec::new(), RETRY_DELAY)
-                }
-            };
+            let delay = next_round_delay(&result, actor.clock.now());
+            if let Err(error) = &result {
+                tracing::debug!(error = %Chain(error), "no port mapping");
+            }
             let reading = LeasesRead {
                 at: actor.clock.now(),
-                leases,
+                leases: result.unwrap_or_default(),
             };
             actor
                 .readers
@@ -94,13 +88,19 @@ impl<F: Finder> Actor for PortMapping<F> {
     }
 }
 
-/// Returns the delay before the next round: half of the shortest remaining lease, within the limits above.
-fn next_round_delay(leases: &[Lease], now: Uptime) -> Duration {
+/// Returns the delay between a round and the next one: half of the shortest remaining lease, within the limits above.
+fn next_round_delay(round: &Result<Vec<Lease>, LeaseError>, now: Uptime) -> Duration {
+    let Ok(leases) = round else {
+        return RETRY_DELAY;
+    };
     let remaining = leases.iter().map(|lease| lease.until.since(now));
     remaining.min().map_or(MAX_ROUND_INTERVAL, |shortest| {
         (shortest / 2).clamp(MIN_ROUND_INTERVAL, MAX_ROUND_INTERVAL)
     })
 }
+
+#[cfg(test)]
+mod random_sequences;
 
 #[cfg(test)]
 mod tests {
@@ -115,9 +115,9 @@ mod tests {
             external: "45.67.0.1:1194".parse().unwrap(),
             until: Uptime::from_secs(100 + remaining_s),
         };
-        let leases: Vec<_> = remaining_s.iter().map(lease).collect();
+        let leases = remaining_s.iter().map(lease).collect();
         assert_eq!(
-            next_round_delay(&leases, Uptime::from_secs(100)),
+            next_round_delay(&Ok(leases), Uptime::from_secs(100)),
             Duration::from_secs(expected_s)
         );
     }
@@ -128,5 +128,10 @@ mod tests {
         check(&[3600, 3600], 300);
         check(&[3600, 120], 60);
         check(&[1], 10);
+        let failed = Err(LeaseError::NotRoutable { address: None });
+        assert_eq!(
+            next_round_delay(&failed, Uptime::from_secs(100)),
+            RETRY_DELAY
+        );
     }
 }

@@ -7,7 +7,7 @@ impl Documents {
     pub(super) fn compare_versions(
         &mut self,
         peer: Prefix,
-        attempts_left: u32,
+        attempts: Attempts,
         ctx: &mut Context<Self>,
     ) {
         let peer_api = self.peer_api.clone();
@@ -18,9 +18,10 @@ impl Documents {
                     Ok(node) => documents.exchange_documents(peer, &node, ctx),
                     Err(error) => {
                         tracing::debug!(%peer, error = %Chain(&error), "cannot compare document versions");
-                        if attempts_left > 1 && documents.neighbours.contains(&peer) {
+                        let is_neighbour = documents.neighbours.contains(&peer);
+                        if let Some(next) = attempts.after_failure(is_neighbour) {
                             ctx.run_later(RETRY_DELAY, move |documents, ctx| {
-                                documents.compare_versions(peer, attempts_left - 1, ctx)
+                                documents.compare_versions(peer, next, ctx)
                             });
                         }
                     }
@@ -37,7 +38,7 @@ impl Documents {
         for (kind, version) in theirs {
             let ours = self.documents.load().version(kind);
             if version < ours {
-                self.post_document(peer, kind, MAX_ATTEMPTS, ctx);
+                self.post_document(peer, kind, Attempts::several(), ctx);
             } else if version > ours {
                 let peer_api = self.peer_api.clone();
                 let call = async move { peer_api.fetch_signed_document(peer, kind).await };
@@ -80,23 +81,15 @@ impl Documents {
         let timeout = Duration::from_secs(LONG_POLL_S + 10);
         let call = async move { registry.long_poll::<SignedDocument>(&path, timeout).await };
         ctx.spawn(call.into_actor(self).map(|answer, documents, ctx| {
-            let delay = match &answer {
-                Ok(Some(_)) => {
-                    documents.poll_retry_delay = MIN_POLL_RETRY_DELAY;
-                    // If we reject the document, the next poll returns it again at once; the pause limits that.
-                    RETRY_DELAY
-                }
-                Ok(None) => {
-                    documents.poll_retry_delay = MIN_POLL_RETRY_DELAY;
-                    Duration::ZERO
-                }
+            let outcome = match &answer {
+                Ok(Some(_)) => PollOutcome::Document,
+                Ok(None) => PollOutcome::NoNews,
                 Err(error) => {
                     tracing::debug!(error = %Chain(error), "long poll at the registry failed");
-                    let delay = documents.poll_retry_delay;
-                    documents.poll_retry_delay = (delay * 2).min(LISTENER_REDRAW_INTERVAL);
-                    delay
+                    PollOutcome::Failed
                 }
             };
+            let delay = documents.poll_delays.after(outcome);
             documents.handle_registry_answer(answer, ctx);
             let delay = documents.random.around(delay);
             ctx.run_later(delay, Self::long_poll_or_wait);
@@ -139,7 +132,7 @@ impl Documents {
     pub(super) fn compare_with_random_neighbour(&mut self, ctx: &mut Context<Self>) {
         let neighbours: Vec<Prefix> = self.neighbours.iter().copied().collect();
         if let Some(peer) = self.random.choose(&neighbours) {
-            self.compare_versions(*peer, 1, ctx);
+            self.compare_versions(*peer, Attempts::one(), ctx);
         }
         ctx.run_later(
             self.random.around(COMPARE_INTERVAL),

@@ -5,7 +5,7 @@
 
 use super::{
     gateway::{Entry, Finder, Gateway, GatewayError},
-    ledger::{self, Mapping},
+    ledger::{FileLedger, Ledger, LedgerError, Mapping},
 };
 use crate::messages::Lease;
 use membership::documents::PrivateEndpoints;
@@ -15,9 +15,7 @@ use policies::{
     units::Uptime,
 };
 use std::{
-    io,
     net::{IpAddr, SocketAddr, SocketAddrV4},
-    path::PathBuf,
     time::Duration,
 };
 use wire::errors::Chain;
@@ -51,14 +49,8 @@ pub enum LeaseError {
         port: u16,
     },
     /// The ledger cannot be read or written; without it, no mapping is requested.
-    #[error("cannot read or write the lease ledger {}", path.display())]
-    Ledger {
-        /// The path of the file.
-        path: PathBuf,
-        /// The underlying error.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 /// The mappings to keep.
@@ -70,8 +62,6 @@ pub struct LeaseSettings {
     pub network: Network,
     /// The ports of this host that should be reachable.
     pub wanted: Vec<(Transport, u16)>,
-    /// The path of the ledger, in an existing folder.
-    pub ledger: PathBuf,
     /// Whether a private external address is accepted, as in a laboratory or a campus network.
     pub private: PrivateEndpoints,
     /// The source of random ports.
@@ -79,20 +69,22 @@ pub struct LeaseSettings {
 }
 
 /// Keeps the leases of one node. It outlives the actor that schedules the rounds.
-pub struct Keeper<F> {
+pub struct Keeper<F, L = FileLedger> {
     settings: LeaseSettings,
     /// Whether the leases were released; no round may map anything after that. A round holds the lock until it ends.
     is_released: tokio::sync::Mutex<bool>,
     finder: F,
+    ledger: L,
 }
 
-impl<F: Finder> Keeper<F> {
+impl<F: Finder, L: Ledger> Keeper<F, L> {
     /// Builds a keeper; it does nothing before the first round.
-    pub fn new(finder: F, settings: LeaseSettings) -> Self {
+    pub fn new(finder: F, ledger: L, settings: LeaseSettings) -> Self {
         Self {
             settings,
             is_released: tokio::sync::Mutex::new(false),
             finder,
+            ledger,
         }
     }
 
@@ -150,24 +142,54 @@ impl<F: Finder> Keeper<F> {
     pub async fn release(&self) -> Result<(), LeaseError> {
         let mut is_released = self.is_released.lock().await;
         *is_released = true;
-        if self.read_ledger().await?.is_empty() {
+        let recorded = self.ledger.read().await?;
+        if recorded.is_empty() {
             return Ok(());
         }
         let gateway = self.finder.find().await?;
-        let entries = gateway.entries().await?;
-        for entry in entries.iter().filter(|entry| self.is_ours(entry, &gateway)) {
-            gateway.remove(entry.transport, entry.external_port).await?;
+        let (mut left, mut failure) = (Vec::new(), None);
+        for entry in gateway.entries().await? {
+            let Some(mapping) = self.own_mapping(&entry, &gateway, &recorded) else {
+                continue;
+            };
+            if let Err(error) = gateway.remove(entry.transport, entry.external_port).await {
+                left.push(mapping);
+                failure = Some(error);
+            }
         }
-        self.write_ledger(Vec::new()).await
+        self.ledger.write(left).await?;
+        failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn description(&self) -> String {
         format!("warren {}", self.settings.me)
     }
 
-    fn is_ours(&self, entry: &Entry, gateway: &F::Gateway) -> bool {
-        entry.description == self.description()
-            && entry.client == gateway.local_address().to_string()
+    /// Returns the mapping of this entry if it is ours: it leads to this host, or the ledger says that it led to this host when
+    /// the host had another address.
+    fn own_mapping(
+        &self,
+        entry: &Entry,
+        gateway: &F::Gateway,
+        recorded: &[Mapping],
+    ) -> Option<Mapping> {
+        if entry.description != self.description() {
+            return None;
+        }
+        let local = gateway.local_address();
+        if entry.client == local.to_string() {
+            return Some(Mapping {
+                transport: entry.transport,
+                external_port: entry.external_port,
+                internal: SocketAddrV4::new(local, entry.internal_port),
+            });
+        }
+        let is_recorded = |mapping: &&Mapping| {
+            mapping.transport == entry.transport
+                && mapping.external_port == entry.external_port
+                && mapping.internal.ip().to_string() == entry.client
+        };
+        recorded.iter().find(is_recorded).copied()
     }
 
     fn leads_to(&self, entry: &Entry, transport: Transport, internal: SocketAddrV4) -> bool {
@@ -196,28 +218,20 @@ impl<F: Finder> Keeper<F> {
             .ok_or(LeaseError::NotRoutable { address })
     }
 
-    /// Removes our mappings to ports that are not wanted, and second mappings to the same port. Also removes, if the gateway
-    /// permits it, mappings in the ledger that lead to an earlier address of this host.
+    /// Removes our mappings to ports that are not wanted, second mappings to the same port and, if the gateway permits it,
+    /// mappings that lead to an earlier address of this host.
     async fn remove_leftovers(&self, gateway: &F::Gateway, entries: &[Entry]) {
-        let recorded = self.read_ledger().await.unwrap_or_default();
+        let recorded = self.ledger.read().await.unwrap_or_default();
         let mut kept_targets = Vec::new();
-        for entry in entries
-            .iter()
-            .filter(|entry| entry.description == self.description())
-        {
-            let target = (entry.transport, entry.internal_port);
-            let is_ours = self.is_ours(entry, gateway);
-            if is_ours && self.settings.wanted.contains(&target) && !kept_targets.contains(&target)
-            {
-                kept_targets.push(target);
+        for entry in entries {
+            let Some(mapping) = self.own_mapping(entry, gateway, &recorded) else {
                 continue;
-            }
-            let is_recorded = recorded.iter().any(|mapping| {
-                mapping.transport == entry.transport
-                    && mapping.external_port == entry.external_port
-                    && mapping.internal.ip().to_string() == entry.client
-            });
-            if !(is_ours || is_recorded) {
+            };
+            let target = (entry.transport, entry.internal_port);
+            let leads_here = *mapping.internal.ip() == gateway.local_address();
+            let is_wanted = leads_here && self.settings.wanted.contains(&target);
+            if is_wanted && !kept_targets.contains(&target) {
+                kept_targets.push(target);
                 continue;
             }
             match gateway.remove(entry.transport, entry.external_port).await {
@@ -307,76 +321,46 @@ impl<F: Finder> Keeper<F> {
         now: Uptime,
     ) -> Result<Vec<Lease>, LeaseError> {
         let entries = gateway.entries().await?;
+        let recorded = self.ledger.read().await?;
         let (mut leases, mut mappings) = (Vec::new(), Vec::new());
-        for entry in entries.iter().filter(|entry| self.is_ours(entry, gateway)) {
-            let internal = SocketAddrV4::new(gateway.local_address(), entry.internal_port);
-            let (transport, external_port) = (entry.transport, entry.external_port);
-            mappings.push(Mapping {
-                transport,
-                external_port,
-                internal,
-            });
-            if self
-                .settings
-                .wanted
-                .contains(&(transport, entry.internal_port))
-            {
+        for entry in &entries {
+            let Some(mapping) = self.own_mapping(entry, gateway, &recorded) else {
+                continue;
+            };
+            mappings.push(mapping);
+            let target = (entry.transport, entry.internal_port);
+            let leads_here = *mapping.internal.ip() == gateway.local_address();
+            if leads_here && self.settings.wanted.contains(&target) {
                 leases.push(Lease {
-                    transport,
+                    transport: entry.transport,
                     internal_port: entry.internal_port,
-                    external: SocketAddr::new(address, external_port),
+                    external: SocketAddr::new(address, entry.external_port),
                     until: now + entry.remaining.unwrap_or(LEASE),
                 });
             }
         }
         leases.sort_by_key(|lease| (lease.transport, lease.internal_port, lease.external.port()));
-        if self.read_ledger().await? != mappings {
-            self.write_ledger(mappings).await?;
+        if recorded != mappings {
+            self.ledger.write(mappings).await?;
         }
         Ok(leases)
     }
 
     /// Adds a mapping to the ledger, before it is requested.
     async fn record(&self, mapping: Mapping) -> Result<(), LeaseError> {
-        let mut mappings = self.read_ledger().await?;
+        let mut mappings = self.ledger.read().await?;
         if mappings.contains(&mapping) {
             return Ok(());
         }
         mappings.push(mapping);
-        self.write_ledger(mappings).await
-    }
-
-    async fn read_ledger(&self) -> Result<Vec<Mapping>, LeaseError> {
-        let path = self.settings.ledger.clone();
-        self.run_blocking(move || ledger::read(&path)).await
-    }
-
-    async fn write_ledger(&self, mappings: Vec<Mapping>) -> Result<(), LeaseError> {
-        let path = self.settings.ledger.clone();
-        self.run_blocking(move || ledger::write(&path, &mappings))
-            .await
-    }
-
-    /// Runs `work` on another thread, since a slow disk must not block the actors.
-    async fn run_blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<T, LeaseError> {
-        let result = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(io::Error::other);
-        let ledger_error = |source| LeaseError::Ledger {
-            path: self.settings.ledger.clone(),
-            source,
-        };
-        result.and_then(|result| result).map_err(ledger_error)
+        Ok(self.ledger.write(mappings).await?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::{cell::RefCell, net::Ipv4Addr, rc::Rc};
+    use super::{super::ledger, *};
+    use std::{cell::RefCell, net::Ipv4Addr, path::PathBuf, rc::Rc};
 
     const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
     const OTHER: &str = "192.168.1.9";
@@ -517,11 +501,10 @@ mod tests {
             me: Prefix::new(7, 16).unwrap(),
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             wanted: vec![(Transport::Udp, 1194)],
-            ledger,
             private: PrivateEndpoints::default(),
             random: Randomness::from_seed(1),
         };
-        let keeper = Keeper::new(gateway.clone(), settings);
+        let keeper = Keeper::new(gateway.clone(), FileLedger::new(ledger), settings);
         Fixture {
             gateway,
             keeper,

@@ -52,6 +52,58 @@ mod text {
     }
 }
 
+/// The ledger cannot be read or written; without it, no mapping is requested.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read or write the lease ledger {}", path.display())]
+pub struct LedgerError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// Where a keeper records mappings: a file, or a test's fake.
+pub trait Ledger: 'static {
+    /// Returns the recorded mappings.
+    fn read(&self) -> impl Future<Output = Result<Vec<Mapping>, LedgerError>>;
+
+    /// Replaces the recorded mappings.
+    fn write(&self, mappings: Vec<Mapping>) -> impl Future<Output = Result<(), LedgerError>>;
+}
+
+/// A ledger in a file, in an existing folder. Other threads read and write it, since a slow disk must not block the actors.
+#[derive(Clone, Debug)]
+pub struct FileLedger(PathBuf);
+
+impl FileLedger {
+    /// The ledger at this path.
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let path = self.0.clone();
+        let result = tokio::task::spawn_blocking(move || work(&path)).await;
+        let result = result.map_err(io::Error::other).flatten();
+        result.map_err(|source| LedgerError {
+            path: self.0.clone(),
+            source,
+        })
+    }
+}
+
+impl Ledger for FileLedger {
+    async fn read(&self) -> Result<Vec<Mapping>, LedgerError> {
+        self.run_blocking(read).await
+    }
+
+    async fn write(&self, mappings: Vec<Mapping>) -> Result<(), LedgerError> {
+        self.run_blocking(move |path| write(path, &mappings)).await
+    }
+}
+
 /// Reads the ledger. A missing file counts as empty; a broken one is renamed to `NAME.broken` and counts as empty, too.
 ///
 /// # Errors

@@ -1,0 +1,405 @@
+//! Drives the keeper of leases through random events, and requires that what it has to end ends in time.
+//!
+//! The clock, the router and the ledger are fakes: they are in memory, and outlive a daemon that crashes at any call.
+
+#![allow(clippy::print_stdout, reason = "the tests print what they measured")]
+
+use super::{
+    MAX_ROUND_INTERVAL,
+    gateway::{Entry, Finder, Gateway, GatewayError},
+    keeper::{Keeper, LEASE, LeaseSettings},
+    ledger::{Ledger, LedgerError, Mapping},
+    next_round_delay,
+};
+use membership::documents::PrivateEndpoints;
+use os::randomness::Randomness;
+use policies::{
+    names::{Prefix, Transport},
+    units::Uptime,
+};
+use std::{
+    cell::RefCell,
+    future::pending,
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use wire::overlay::Network;
+
+const SEED: u64 = 0x7761_7272_656e;
+const SEQUENCES: u32 = 100_000;
+const OURS: &str = "warren 7/16";
+const OTHER: &str = "192.168.1.9";
+/// Mappings that a ledger contains at most, in sequences of this length.
+const MAX_RECORDED: usize = 64;
+
+/// What outlives a daemon: the time, the host's address, the router with its table, and the ledger.
+struct World {
+    now: Uptime,
+    address: Ipv4Addr,
+    /// The mappings, each with its expiry unless it never expires.
+    table: Vec<(Entry, Option<Uptime>)>,
+    /// The longest lease that the router grants; `None` if its leases never expire.
+    max_lease: Option<Duration>,
+    /// Whether one call in three fails, before or after it took effect.
+    is_faulty: bool,
+    /// The number of calls after which the daemon crashes.
+    calls_until_crash: Option<u32>,
+    ledger: Vec<Mapping>,
+    random: Randomness,
+}
+
+#[derive(Clone)]
+struct FakeRouter(Rc<RefCell<World>>);
+
+impl FakeRouter {
+    /// Half a call: it passes, fails, or never returns since the daemon crashes.
+    async fn pass(&self) -> Result<(), GatewayError> {
+        let (crashes, fails) = {
+            let world = &mut *self.0.borrow_mut();
+            let left = world.calls_until_crash.as_mut();
+            let crashes = left.is_some_and(|left| {
+                *left = left.saturating_sub(1);
+                *left == 0
+            });
+            (crashes, world.is_faulty && world.random.index(6) == 0)
+        };
+        if crashes {
+            pending::<()>().await;
+        }
+        if fails {
+            return Err(GatewayError::Failed {
+                action: "answer",
+                source: "no answer".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Finder for FakeRouter {
+    type Gateway = Self;
+
+    async fn find(&self) -> Result<Self, GatewayError> {
+        self.pass().await.map(|()| self.clone())
+    }
+}
+
+impl Gateway for FakeRouter {
+    fn local_address(&self) -> Ipv4Addr {
+        self.0.borrow().address
+    }
+
+    async fn external_address(&self) -> Result<Option<IpAddr>, GatewayError> {
+        self.pass().await?;
+        Ok(Some(IpAddr::from([45, 67, 0, 1])))
+    }
+
+    async fn entries(&self) -> Result<Vec<Entry>, GatewayError> {
+        self.pass().await?;
+        Ok(self.0.borrow_mut().entries())
+    }
+
+    async fn add(
+        &self,
+        transport: Transport,
+        external_port: u16,
+        internal: SocketAddrV4,
+        lease: Duration,
+        description: &str,
+    ) -> Result<(), GatewayError> {
+        self.pass().await?;
+        let entry = Entry {
+            transport,
+            external_port,
+            client: internal.ip().to_string(),
+            internal_port: internal.port(),
+            description: description.to_owned(),
+            remaining: None,
+        };
+        self.0.borrow_mut().add(entry, lease)?;
+        self.pass().await
+    }
+
+    async fn remove(&self, transport: Transport, external_port: u16) -> Result<(), GatewayError> {
+        self.pass().await?;
+        let is_removed =
+            |entry: &Entry| (entry.transport, entry.external_port) == (transport, external_port);
+        let table = &mut self.0.borrow_mut().table;
+        table.retain(|(entry, _)| !is_removed(entry));
+        Ok(())
+    }
+}
+
+impl World {
+    /// The mappings that have not expired.
+    fn entries(&mut self) -> Vec<Entry> {
+        let now = self.now;
+        self.table
+            .retain(|(_, expiry)| expiry.is_none_or(|expiry| expiry > now));
+        let entries = self.table.iter().map(|(entry, expiry)| Entry {
+            remaining: expiry.map(|expiry| expiry.since(now)),
+            ..entry.clone()
+        });
+        entries.collect()
+    }
+
+    fn add(&mut self, entry: Entry, lease: Duration) -> Result<(), GatewayError> {
+        let lease = match self.max_lease {
+            None if !lease.is_zero() => return Err(GatewayError::OnlyPermanent),
+            None => None,
+            Some(max_lease) => Some(max_lease.min(lease)),
+        };
+        let is_same_port = |other: &Entry| {
+            (other.transport, other.external_port) == (entry.transport, entry.external_port)
+        };
+        let mut entries = self.entries().into_iter();
+        if entries.any(|other| is_same_port(&other) && other.client != entry.client) {
+            return Err(GatewayError::PortInUse);
+        }
+        self.table.retain(|(other, _)| !is_same_port(other));
+        let expiry = lease.map(|lease| self.now + lease);
+        self.table.push((entry, expiry));
+        Ok(())
+    }
+
+    /// Another client of the router takes a port that we would like to have.
+    fn take_port(&mut self) {
+        let entry = Entry {
+            transport: Transport::Udp,
+            external_port: 1194,
+            client: OTHER.to_owned(),
+            internal_port: 80,
+            description: "web".to_owned(),
+            remaining: None,
+        };
+        let _ = self.add(entry, LEASE);
+    }
+
+    fn own_entries(&mut self) -> Vec<Entry> {
+        let mut entries = self.entries();
+        entries.retain(|entry| entry.description == OURS);
+        entries
+    }
+}
+
+#[derive(Clone)]
+struct FakeLedger(Rc<RefCell<World>>);
+
+impl Ledger for FakeLedger {
+    async fn read(&self) -> Result<Vec<Mapping>, LedgerError> {
+        Ok(self.0.borrow().ledger.clone())
+    }
+
+    async fn write(&self, mappings: Vec<Mapping>) -> Result<(), LedgerError> {
+        assert!(mappings.len() <= MAX_RECORDED, "{mappings:?}");
+        self.0.borrow_mut().ledger = mappings;
+        Ok(())
+    }
+}
+
+/// A daemon, with the moment of its next round.
+struct Daemon {
+    world: Rc<RefCell<World>>,
+    keeper: Keeper<FakeRouter, FakeLedger>,
+    wanted: Vec<(Transport, u16)>,
+    next_round: Uptime,
+}
+
+impl Daemon {
+    fn start(world: &Rc<RefCell<World>>, wanted: &[(Transport, u16)]) -> Self {
+        let settings = LeaseSettings {
+            me: Prefix::new(7, 16).unwrap(),
+            network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
+            wanted: wanted.to_vec(),
+            private: PrivateEndpoints::default(),
+            random: world.borrow().random.clone(),
+        };
+        let (router, ledger) = (FakeRouter(world.clone()), FakeLedger(world.clone()));
+        Self {
+            keeper: Keeper::new(router, ledger, settings),
+            wanted: wanted.to_vec(),
+            next_round: world.borrow().now,
+            world: world.clone(),
+        }
+    }
+
+    /// Lets the time pass until the next round, and runs it; a daemon that crashes in it is started again.
+    fn run_round(&mut self) {
+        let now = self.next_round;
+        self.world.borrow_mut().now = now;
+        match poll(self.keeper.update_mappings(now)) {
+            Some(result) => self.next_round = now + next_round_delay(&result, now),
+            None => self.restart(),
+        }
+    }
+
+    fn restart(&mut self) {
+        self.world.borrow_mut().calls_until_crash = None;
+        *self = Self::start(&self.world, &self.wanted);
+    }
+
+    /// Whether each wanted port has one mapping, and no other mapping is ours.
+    fn is_settled(&self) -> bool {
+        let world = &mut *self.world.borrow_mut();
+        let address = world.address.to_string();
+        let entries = world.own_entries();
+        let has_mapping = |target: &(Transport, u16)| {
+            entries.iter().any(|entry| {
+                (entry.transport, entry.internal_port) == *target && entry.client == address
+            })
+        };
+        entries.len() == self.wanted.len() && self.wanted.iter().all(has_mapping)
+    }
+
+    fn disturb(&mut self) {
+        let mut world = self.world.borrow_mut();
+        match world.random.index(12) {
+            0 => world.table.clear(),
+            1 => world.take_port(),
+            2 => world.address = random_address(&world.random),
+            3 | 4 => world.is_faulty = !world.is_faulty,
+            5 => world.calls_until_crash = u32::try_from(world.random.index(24)).ok(),
+            6 => {
+                self.wanted = random_ports(&world.random);
+                drop(world);
+                self.restart();
+            }
+            _ => {
+                drop(world);
+                self.run_round();
+            }
+        }
+    }
+
+    /// Removes all mappings; `None` if the daemon crashes meanwhile.
+    fn release(&self) -> Option<bool> {
+        Some(poll(self.keeper.release())?.is_ok())
+    }
+}
+
+/// Runs a future whose parts are all ready; returns `None` if it would wait for ever.
+fn poll<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
+fn random_address(random: &Randomness) -> Ipv4Addr {
+    let addresses = [2, 3, 4].map(|host| Ipv4Addr::new(192, 168, 1, host));
+    *random.choose(&addresses).unwrap()
+}
+
+fn random_ports(random: &Randomness) -> Vec<(Transport, u16)> {
+    let ports = [(Transport::Udp, 1194), (Transport::Tcp, 443)];
+    ports[..=random.index(2)].to_vec()
+}
+
+/// A daemon, and a router in a random state after random events.
+fn disturbed(random: &Randomness) -> Daemon {
+    let max_leases = [None, Some(LEASE), Some(Duration::from_secs(60))];
+    let world = World {
+        now: Uptime::from_secs(1_000),
+        address: random_address(random),
+        table: Vec::new(),
+        max_lease: *random.choose(&max_leases).unwrap(),
+        is_faulty: false,
+        calls_until_crash: None,
+        ledger: Vec::new(),
+        random: random.clone(),
+    };
+    let mut daemon = Daemon::start(&Rc::new(RefCell::new(world)), &random_ports(random));
+    for _ in 0..random.index(24) {
+        daemon.disturb();
+    }
+    daemon
+}
+
+#[test]
+fn wanted_ports_are_mapped_and_all_else_is_removed_within_one_interval_of_a_router_that_answers() {
+    let random = Randomness::from_seed(SEED);
+    let mut longest = Duration::ZERO;
+    for sequence in 0..SEQUENCES {
+        let mut daemon = disturbed(&random);
+        {
+            let world = &mut *daemon.world.borrow_mut();
+            (world.is_faulty, world.calls_until_crash) = (false, None);
+        }
+        let since = daemon.world.borrow().now;
+        loop {
+            daemon.run_round();
+            let waited = daemon.world.borrow().now.since(since);
+            longest = longest.max(waited);
+            assert!(
+                waited <= MAX_ROUND_INTERVAL,
+                "seed {SEED:#x}, sequence {sequence}: not settled after {waited:?}: {:?}",
+                daemon.world.borrow().table
+            );
+            if daemon.is_settled() {
+                break;
+            }
+        }
+        // From now on no lease expires before it is renewed.
+        for _ in 0..2 {
+            daemon.world.borrow_mut().now = daemon.next_round;
+            assert!(
+                daemon.is_settled(),
+                "seed {SEED:#x}, sequence {sequence}: a lease has expired"
+            );
+            daemon.run_round();
+        }
+    }
+    println!(
+        "leases: {SEQUENCES} sequences from seed {SEED:#x}: settled after at most {longest:?}"
+    );
+}
+
+#[test]
+fn after_a_release_or_a_later_cleanup_no_mapping_is_left() {
+    let random = Randomness::from_seed(SEED);
+    let (mut attempts, mut longest) = (0, Duration::ZERO);
+    for sequence in 0..SEQUENCES {
+        let mut daemon = disturbed(&random);
+        let closed_at = daemon.world.borrow().now;
+        let mut tries = 1;
+        // Nobody may come to clean up; then leases that expire end by themselves.
+        let is_cleaned_up = random.index(4) > 0 || daemon.world.borrow().max_lease.is_none();
+        while daemon.release() != Some(true) && is_cleaned_up {
+            tries += 1;
+            let is_faulty = tries < 8 && random.index(2) == 0;
+            {
+                let world = &mut *daemon.world.borrow_mut();
+                (world.is_faulty, world.calls_until_crash) = (is_faulty, None);
+            }
+            daemon = Daemon::start(&daemon.world, &[]);
+        }
+        attempts = attempts.max(tries);
+        let world = Rc::clone(&daemon.world);
+        daemon.run_round();
+        while !world.borrow_mut().own_entries().is_empty() {
+            let mut world = world.borrow_mut();
+            world.now = world.now + Duration::from_secs(60);
+            let waited = world.now.since(closed_at);
+            longest = longest.max(waited);
+            assert!(
+                !is_cleaned_up && waited <= LEASE,
+                "seed {SEED:#x}, sequence {sequence}: left after {waited:?}: {:?}",
+                world.table
+            );
+        }
+        let world = world.borrow();
+        assert!(
+            !is_cleaned_up || world.ledger.is_empty(),
+            "seed {SEED:#x}, sequence {sequence}: {:?}",
+            world.ledger
+        );
+    }
+    println!(
+        "leases: {SEQUENCES} sequences from seed {SEED:#x}: released after at most {attempts} attempts, and \
+         expired after at most {longest:?} without a clean-up"
+    );
+}
