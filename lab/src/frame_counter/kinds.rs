@@ -1,4 +1,4 @@
-//! Tells what a frame is for, from its ports, its types, and the TLVs of its Babel packet.
+//! Determines what a frame is for, from its ports, its types, and the TLVs of its Babel packet.
 
 use serde::Serialize;
 
@@ -26,7 +26,7 @@ const HOP_BY_HOP: u8 = 0;
 pub enum TunnelKind {
     /// Babel's hellos, with the headers of their packets.
     BabelHello,
-    /// Babel's IHUs.
+    /// Babel's IHU ("I heard you") TLVs.
     BabelIhu,
     /// Babel's updates, with router ids and next hops.
     BabelUpdate,
@@ -40,7 +40,7 @@ pub enum TunnelKind {
     PeerApi,
     /// IPv6 neighbour discovery and multicast listener reports.
     NeighbourDiscovery,
-    /// Everything else.
+    /// All other frames of a tunnel.
     Other,
 }
 
@@ -60,7 +60,7 @@ pub enum UnderlayKind {
     Registry,
     /// Address resolution and neighbour discovery.
     NeighbourDiscovery,
-    /// Everything else.
+    /// All other frames on the underlay.
     Other,
 }
 

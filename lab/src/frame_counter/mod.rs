@@ -1,7 +1,7 @@
 //! Counts the frames of all nodes by what they are for: on the tunnels, and on the underlay below them.
 //!
 //! Each node has one thread in its namespace, with one packet socket (packet(7)) that gets a copy of each frame of each
-//! link, in both directions. Its module `kinds` tells what a frame is for.
+//! link, in both directions. Its module `kinds` determines what a frame is for.
 
 mod kinds;
 

@@ -20,7 +20,7 @@ pub(super) enum Step {
     UserId,
     /// Setting the capabilities.
     Capabilities,
-    /// Setting `no_new_privs`.
+    /// Setting the `no_new_privs` attribute.
     NoNewPrivileges,
     /// Setting the parent death signal.
     DeathSignal,

@@ -11,6 +11,7 @@ use super::{
     ledger::{Ledger, LedgerError, Mapping},
     next_round_delay,
 };
+use futures_util::FutureExt;
 use membership::documents::PrivateEndpoints;
 use os::randomness::Randomness;
 use policies::{
@@ -21,9 +22,7 @@ use std::{
     cell::RefCell,
     future::pending,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
-    pin::pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 use wire::overlay::Network;
@@ -230,7 +229,7 @@ impl Daemon {
     fn run_round(&mut self) {
         let now = self.next_round;
         self.world.borrow_mut().now = now;
-        match poll(self.keeper.update_mappings(now)) {
+        match self.keeper.update_mappings(now).now_or_never() {
             Some(result) => self.next_round = now + next_round_delay(&result, now),
             None => self.restart(),
         }
@@ -276,16 +275,7 @@ impl Daemon {
 
     /// Removes all mappings; `None` if the daemon crashes meanwhile.
     fn release(&self) -> Option<bool> {
-        Some(poll(self.keeper.release())?.is_ok())
-    }
-}
-
-/// Runs a future whose parts are all ready; returns `None` if it would wait for ever.
-fn poll<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut context = Context::from_waker(Waker::noop());
-    match pin!(future).poll(&mut context) {
-        Poll::Ready(result) => Some(result),
-        Poll::Pending => None,
+        Some(self.keeper.release().now_or_never()?.is_ok())
     }
 }
 
