@@ -368,6 +368,20 @@ pub fn client_auth(cid: ClientId, kid: KeyId, vlan: u16) -> Option<String> {
     valid.then(|| format!("client-auth {} {}\nvlan-pvid {vlan}\nEND\n", cid.0, kid.0))
 }
 
+/// Time that [`client_pending_auth`] grants; the answer follows it at once.
+const PENDING_AUTH_SECONDS: u16 = 10;
+
+/// Makes OpenVPN look at the answer to a CONNECT at once: it is to be sent just before the answer. Without it
+/// OpenVPN looks at the answer only when the client sends a packet or a timer of a second elapses.
+///
+/// The client is notified that its authentication is pending.
+pub fn client_pending_auth(cid: ClientId, kid: KeyId) -> String {
+    format!(
+        "client-pending-auth {} {} wait {PENDING_AUTH_SECONDS}\n",
+        cid.0, kid.0
+    )
+}
+
 /// Refuses a client; the reason goes into our log, not to the client, and loses all but letters,
 /// digits, spaces and `-./:_`, and what is beyond 120 characters.
 pub fn client_deny(cid: ClientId, kid: KeyId, reason: &str) -> String {
@@ -641,6 +655,12 @@ mod tests {
         for bad in [0, 1, 4095, 5000] {
             assert_eq!(client_auth(cid, kid, bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_wake_up_names_the_client_and_the_key_of_the_connect() {
+        let text = client_pending_auth(ClientId(3), KeyId(1));
+        assert_eq!(text, "client-pending-auth 3 1 wait 10\n");
     }
 
     #[test]

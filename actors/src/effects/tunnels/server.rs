@@ -3,6 +3,8 @@
 //! The daemon decides about each CONNECT and REAUTH by the name and the serial numbers of the verified
 //! certificate, never by anything else that the peer sends.
 
+mod admission;
+
 use super::{Common, server_args};
 use crate::effects::link_orders::LinkOrder;
 use membership::documents::CurrentDocuments;
@@ -21,7 +23,7 @@ use std::{
 };
 use wire::{
     dial_failure::revoked_of_log,
-    management::{self, ClientEnv, ClientId, Decoder, StateName},
+    management::{self, ClientEnv, ClientId, Decoder, KeyId, StateName},
 };
 
 /// Time after an accepted tunnel closed for which its slot is not used again. It is longer than OpenVPN
@@ -152,19 +154,14 @@ impl Server {
                 self.process
                     .handle(Event::Ready, common.now(), &common.events);
             }
-            management::Event::ClientConnect { cid, kid, env }
-            | management::Event::ClientReauth { cid, kid, env } => {
-                let answer = match self.admit(common, cid, &env) {
-                    Ok(vlan) => management::client_auth(cid, kid, vlan),
-                    Err(reason) => {
-                        let name = env.node().map(|peer| peer.to_string()).unwrap_or_default();
-                        tracing::info!(peer = name, from = ?env.address(), reason, "client rejected");
-                        Some(management::client_deny(cid, kid, reason))
-                    }
-                };
-                self.process.send_command(
-                    answer.unwrap_or_else(|| management::client_deny(cid, kid, "no slot")),
-                );
+            management::Event::ClientConnect { cid, kid, env } => {
+                let answer = self.answer(common, (cid, kid), &env);
+                let wake_up = management::client_pending_auth(cid, kid);
+                self.process.send_command(format!("{wake_up}{answer}"));
+            }
+            management::Event::ClientReauth { cid, kid, env } => {
+                let answer = self.answer(common, (cid, kid), &env);
+                self.process.send_command(answer);
             }
             management::Event::ClientEstablished { cid, .. } => self.on_established(common, cid),
             management::Event::ClientDisconnect { cid, .. } => {
@@ -202,92 +199,6 @@ impl Server {
             .cooldown_until
             .insert(slot, common.now() + ACCEPTING_COOLDOWN);
         Some((slot, self.close_reason(CloseReason::PeerClosed)))
-    }
-
-    /// Decides whether a client is admitted: returns its VLAN, or why it is rejected.
-    fn admit(
-        &mut self,
-        common: &Common,
-        client: ClientId,
-        env: &ClientEnv,
-    ) -> Result<u16, &'static str> {
-        let peer = env.node().ok_or("the certificate names no node")?;
-        if peer == common.settings.me {
-            return Err("that is our own certificate");
-        }
-        let serials =
-            [&env.serial, &env.ca_serial].map(|serial| serial.clone().unwrap_or_default());
-        if serials.iter().any(|serial| common.is_revoked(serial)) {
-            return Err("the certificate or its CA is revoked");
-        }
-        if common.is_shutting_down() {
-            return Err("this node shuts down");
-        }
-        if !self.is_accepting {
-            return Err("this server is about to restart");
-        }
-        let existing = self
-            .accepted
-            .iter()
-            .find(|(_, accepted)| accepted.peer == peer)
-            .map(|(slot, _)| *slot);
-        let slot = match existing {
-            Some(slot) => slot,
-            None => self
-                .free_slot(common)
-                .ok_or("no more tunnels are accepted")?,
-        };
-        let is_same_session = self
-            .accepted
-            .get(&slot)
-            .is_some_and(|accepted| accepted.client == client);
-        if !is_same_session {
-            self.accepted.insert(
-                slot,
-                Accepted {
-                    peer,
-                    client,
-                    from: env.address(),
-                    serials,
-                },
-            );
-            let endpoint = env.address().map(|address| Endpoint {
-                address,
-                transport: self.transport,
-            });
-            common.add_tunnel(TunnelReading {
-                slot,
-                peer,
-                phase: Phase::Connecting,
-                since: common.now(),
-                up_since: None,
-                endpoint,
-            });
-        }
-        match slot {
-            Slot::Accepting(_, vlan) => Ok(vlan),
-            Slot::Dialling(_) => Err("no slot"),
-        }
-    }
-
-    fn free_slot(&self, common: &Common) -> Option<Slot> {
-        let table = common.table.borrow();
-        let now = common.now();
-        let accepted = table
-            .tunnels
-            .keys()
-            .filter(|slot| matches!(slot, Slot::Accepting(..)))
-            .count();
-        if accepted >= usize::from(common.max_accepted.get()) {
-            return None;
-        }
-        let end = FIRST_VLAN.saturating_add(common.settings.max_accepted);
-        let mut slots = (FIRST_VLAN..end).map(|vlan| Slot::Accepting(self.transport, vlan));
-        slots.find(|slot| {
-            !table.tunnels.contains_key(slot)
-                && !self.accepted.contains_key(slot)
-                && !table.is_cooling_down(*slot, now)
-        })
     }
 
     fn on_established(&mut self, common: &Common, client: ClientId) {

@@ -1,0 +1,109 @@
+//! Decides which clients of a server are admitted, and on which slot.
+
+use super::*;
+
+impl Server {
+    /// Decides whether a client is admitted, and returns the command that says so to OpenVPN.
+    pub(super) fn answer(
+        &mut self,
+        common: &Common,
+        (client, key): (ClientId, KeyId),
+        env: &ClientEnv,
+    ) -> String {
+        let admitted = match self.admit(common, client, env) {
+            Ok(vlan) => management::client_auth(client, key, vlan).ok_or("no slot"),
+            Err(reason) => {
+                let name = env.node().map(|peer| peer.to_string()).unwrap_or_default();
+                tracing::info!(peer = name, from = ?env.address(), reason, "client rejected");
+                Err(reason)
+            }
+        };
+        admitted.unwrap_or_else(|reason| management::client_deny(client, key, reason))
+    }
+
+    /// Decides whether a client is admitted: returns its VLAN, or why it is rejected.
+    fn admit(
+        &mut self,
+        common: &Common,
+        client: ClientId,
+        env: &ClientEnv,
+    ) -> Result<u16, &'static str> {
+        let peer = env.node().ok_or("the certificate names no node")?;
+        if peer == common.settings.me {
+            return Err("that is our own certificate");
+        }
+        let serials =
+            [&env.serial, &env.ca_serial].map(|serial| serial.clone().unwrap_or_default());
+        if serials.iter().any(|serial| common.is_revoked(serial)) {
+            return Err("the certificate or its CA is revoked");
+        }
+        if common.is_shutting_down() {
+            return Err("this node shuts down");
+        }
+        if !self.is_accepting {
+            return Err("this server is about to restart");
+        }
+        let existing = self
+            .accepted
+            .iter()
+            .find(|(_, accepted)| accepted.peer == peer)
+            .map(|(slot, _)| *slot);
+        let slot = match existing {
+            Some(slot) => slot,
+            None => self
+                .free_slot(common)
+                .ok_or("no more tunnels are accepted")?,
+        };
+        let is_same_session = self
+            .accepted
+            .get(&slot)
+            .is_some_and(|accepted| accepted.client == client);
+        if !is_same_session {
+            self.accepted.insert(
+                slot,
+                Accepted {
+                    peer,
+                    client,
+                    from: env.address(),
+                    serials,
+                },
+            );
+            let endpoint = env.address().map(|address| Endpoint {
+                address,
+                transport: self.transport,
+            });
+            common.add_tunnel(TunnelReading {
+                slot,
+                peer,
+                phase: Phase::Connecting,
+                since: common.now(),
+                up_since: None,
+                endpoint,
+            });
+        }
+        match slot {
+            Slot::Accepting(_, vlan) => Ok(vlan),
+            Slot::Dialling(_) => Err("no slot"),
+        }
+    }
+
+    fn free_slot(&self, common: &Common) -> Option<Slot> {
+        let table = common.table.borrow();
+        let now = common.now();
+        let accepted = table
+            .tunnels
+            .keys()
+            .filter(|slot| matches!(slot, Slot::Accepting(..)))
+            .count();
+        if accepted >= usize::from(common.max_accepted.get()) {
+            return None;
+        }
+        let end = FIRST_VLAN.saturating_add(common.settings.max_accepted);
+        let mut slots = (FIRST_VLAN..end).map(|vlan| Slot::Accepting(self.transport, vlan));
+        slots.find(|slot| {
+            !table.tunnels.contains_key(slot)
+                && !self.accepted.contains_key(slot)
+                && !table.is_cooling_down(*slot, now)
+        })
+    }
+}
