@@ -126,9 +126,9 @@ pub(super) fn server_args(
         "--max-clients",
         &max_accepted.saturating_add(SPARE_CLIENTS).to_string(),
     ]);
-    if transport == Transport::Udp {
-        args.add(["--explicit-exit-notify", "1"]);
-    } else {
+    // No `--explicit-exit-notify`: with it a server that is stopped runs on for two seconds, in which it admits
+    // clients. The daemon notifies the clients itself before it stops a server.
+    if transport == Transport::Tcp {
         args.add(["--tcp-nodelay"]);
     }
     args.0
@@ -304,5 +304,9 @@ mod tests {
         check_contains(&line, "--vlan-tagging --vlan-accept tagged");
         check_contains(&line, "--max-clients 40");
         check_contains(&line, "--proto udp6");
+        assert!(
+            !line.iter().any(|option| option == "--explicit-exit-notify"),
+            "a server that is stopped has to exit at once"
+        );
     }
 }

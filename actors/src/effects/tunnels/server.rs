@@ -30,6 +30,9 @@ use wire::{
 /// keeps a UDP client after `client-kill`: 4.6 to 5.0 s (measured).
 const ACCEPTING_COOLDOWN: Duration = Duration::from_secs(6);
 
+/// Time between the notice to the clients of a server and its SIGTERM, in which OpenVPN sends that notice.
+const NOTICE_TIME: Duration = Duration::from_millis(100);
+
 /// The server of one transport.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -43,6 +46,8 @@ pub(super) struct Server {
     is_accepting: bool,
     /// Whether this node has stopped the process in order to start it again.
     is_restarting: bool,
+    /// When the process gets SIGTERM, after its clients have been notified.
+    stop_at: Option<Uptime>,
 }
 
 /// One accepted tunnel.
@@ -86,6 +91,7 @@ impl Server {
             started_at: common.now(),
             is_accepting: true,
             is_restarting: false,
+            stop_at: None,
         };
         server
             .process
@@ -280,25 +286,51 @@ impl Server {
 
     /// Stops the process, so that it is started again.
     pub(super) fn restart(&mut self, common: &Common) {
-        (self.is_accepting, self.is_restarting) = (true, true);
-        self.process
-            .handle(Event::Unwanted, common.now(), &common.events);
-        // The process is wanted again, so it is started as soon as it has exited, and reads its files then.
-        self.process
-            .handle(Event::Wanted, common.now(), &common.events);
+        self.is_restarting = true;
         self.started_at = common.now();
-    }
-
-    /// Lets the life cycle of the process react to the time that has passed.
-    pub(super) fn tick(&mut self, common: &Common) {
-        self.process
-            .handle(Event::Tick, common.now(), &common.events);
+        self.stop_after_notice(common);
     }
 
     /// Stops the process for good.
     pub(super) fn stop(&mut self, common: &Common) {
+        self.is_restarting = false;
+        self.stop_after_notice(common);
+    }
+
+    /// Disconnects all clients, and stops the process once they are notified. A client that is not notified would
+    /// take its tunnel for up until it misses answers.
+    fn stop_after_notice(&mut self, common: &Common) {
+        for accepted in self.accepted.values() {
+            self.process
+                .send_command(management::client_kill(accepted.client));
+        }
+        let notice_time = match self.accepted.is_empty() {
+            true => Duration::ZERO,
+            false => NOTICE_TIME,
+        };
+        self.stop_at = Some(common.now() + notice_time);
+        self.stop_if_due(common);
+    }
+
+    fn stop_if_due(&mut self, common: &Common) {
+        let now = common.now();
+        if self.stop_at.take_if(|stop_at| *stop_at <= now).is_none() {
+            return;
+        }
+        self.process.handle(Event::Unwanted, now, &common.events);
+        if self.is_restarting {
+            self.is_accepting = true;
+            // The process is started as soon as it has exited, and reads its files then.
+            self.process.handle(Event::Wanted, now, &common.events);
+            self.started_at = now;
+        }
+    }
+
+    /// Lets the life cycle of the process react to the time that has passed.
+    pub(super) fn tick(&mut self, common: &Common) {
+        self.stop_if_due(common);
         self.process
-            .handle(Event::Unwanted, common.now(), &common.events);
+            .handle(Event::Tick, common.now(), &common.events);
     }
 
     /// Returns the state of the process.
