@@ -54,6 +54,8 @@ pub struct Policy {
     planner: Planner,
     /// The latest reading of each kind.
     observation: Observation,
+    /// Whether a peer had connected to this node by the latest reading of the links; `None` before the first one.
+    was_reached: Option<bool>,
     /// When babeld's table was last read.
     table_read_at: Uptime,
     out: Outlets,
@@ -95,6 +97,7 @@ impl Policy {
         Self {
             planner,
             observation: Observation::default(),
+            was_reached: None,
             table_read_at: Uptime::default(),
             out,
             mode,
@@ -117,8 +120,12 @@ impl Policy {
         }
     }
 
-    /// Lets the planner decide on the latest readings, and sends its orders.
-    fn plan(&mut self, was_reached: bool) {
+    /// Lets the planner decide on the latest readings, and sends its orders. Without a reading of the links nothing
+    /// is decided.
+    fn plan(&mut self) {
+        let Some(was_reached) = self.was_reached else {
+            return;
+        };
         let at = self.observation.at;
         if at.since(self.table_read_at) > MAX_TABLE_AGE {
             self.observation.babel = None;
@@ -169,7 +176,8 @@ impl Handler<LinksSampled> for Policy {
         self.observation.at = reading.at;
         self.observation.links = reading.links;
         self.observation.free_slots = reading.free_slots;
-        self.plan(reading.was_reached);
+        self.was_reached = Some(reading.was_reached);
+        self.plan();
     }
 }
 
@@ -195,6 +203,8 @@ impl Handler<PeersRead> for Policy {
 
     fn handle(&mut self, reading: PeersRead, _: &mut Self::Context) {
         self.observation.candidates = reading.candidates;
+        // New peers are dialled at once, on the last reading of the links.
+        self.plan();
     }
 }
 
@@ -318,6 +328,21 @@ mod tests {
         Prefix::new(2, 16).unwrap()
     }
 
+    fn other_peer() -> Prefix {
+        Prefix::new(3, 16).unwrap()
+    }
+
+    fn candidate(peer: Prefix, confirmed_at: Uptime) -> Candidate {
+        Candidate {
+            peer,
+            endpoints: vec!["udp:192.0.2.2:1194".parse().unwrap()],
+            confirmed_at: Some(confirmed_at),
+            failed_at: None,
+            failures: 0,
+            transit_cost: 0,
+        }
+    }
+
     fn start_lonely_node(mode: Mode) -> LonelyNode {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (decisions, decided) = mpsc::unbounded_channel();
@@ -329,20 +354,10 @@ mod tests {
             seed: 1,
         };
         let policy = start_policy(Prefix::new(1, 16).unwrap(), settings, mode, &receiver);
-        let endpoints = vec!["udp:192.0.2.2:1194".parse().unwrap()];
         let at = Uptime::from_secs(100);
-        let (confirmed_at, failed_at) = (Some(at), None);
-        let candidate = Candidate {
-            peer: peer(),
-            endpoints,
-            confirmed_at,
-            failed_at,
-            failures: 0,
-            transit_cost: 0,
-        };
         policy.do_send(PeersRead {
             at,
-            candidates: vec![candidate],
+            candidates: vec![candidate(peer(), at)],
         });
         let sampled = LinksSampled {
             at,
@@ -383,6 +398,29 @@ mod tests {
             ordered.try_recv().is_err(),
             "the second reading must not repeat the order"
         );
+    }
+
+    #[actix::test]
+    async fn new_peers_are_dialled_without_another_reading_of_the_links() {
+        let LonelyNode {
+            policy,
+            sampled,
+            mut ordered,
+            decided: _decided,
+        } = start_lonely_node(Mode::Act);
+        check_opens(ordered.recv().await, SLOT, peer());
+        let free_slot = Slot::Dialling(4);
+        let free_slots = vec![free_slot];
+        policy.do_send(LinksSampled {
+            free_slots,
+            ..sampled.clone()
+        });
+        let candidates = [peer(), other_peer()].map(|peer| candidate(peer, sampled.at));
+        policy.do_send(PeersRead {
+            at: sampled.at,
+            candidates: candidates.to_vec(),
+        });
+        check_opens(ordered.recv().await, free_slot, other_peer());
     }
 
     #[actix::test]

@@ -17,7 +17,10 @@ use membership::{
     registry_api::{RegistryApiClient, RegistryApiError},
 };
 use os::randomness::Randomness;
-use os::{clock::Clock, kernel::Kernel};
+use os::{
+    clock::Clock,
+    kernel::{Kernel, UplinkAddress},
+};
 use policies::{
     names::{Endpoint, Prefix, Transport},
     observation::Candidate,
@@ -33,7 +36,7 @@ use wire::{
     registry::{Announced, Announcement, Bootstrap, Node, VERSION},
 };
 
-/// Interval between checks whether a call is due.
+/// Interval between checks whether a call is due. After an answer this is checked at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Delay after the first request for peers, ± 50 %. It doubles with each request, and with each announcement that fails.
@@ -210,19 +213,24 @@ impl RegistryClient {
     fn read_addresses(&self, ctx: &mut Context<Self>) {
         let kernel = self.kernel.clone();
         let read = async move { kernel.addresses().await };
-        ctx.spawn(read.into_actor(self).map(|read, client, _| match read {
-            Ok(addresses) => {
-                let servers = client.settings.servers.clone();
-                let endpoints = addresses.iter().flat_map(|found| {
-                    servers.iter().map(|(transport, port)| Endpoint {
-                        address: SocketAddr::new(found.address, *port),
-                        transport: *transport,
-                    })
-                });
-                client.uplinks = endpoints.collect();
+        ctx.spawn(read.into_actor(self).map(|read, client, ctx| {
+            match read {
+                Ok(addresses) => client.set_uplinks(&addresses),
+                Err(error) => tracing::warn!(error = %Chain(&error), "cannot read the addresses of uplinks; the endpoints stay as announced"),
             }
-            Err(error) => tracing::warn!(error = %Chain(&error), "cannot read the addresses of uplinks; the endpoints stay as announced"),
+            client.call_if_due(ctx);
         }));
+    }
+
+    fn set_uplinks(&mut self, addresses: &[UplinkAddress]) {
+        let endpoints = addresses.iter().flat_map(|found| {
+            let servers = self.settings.servers.iter();
+            servers.map(|(transport, port)| Endpoint {
+                address: SocketAddr::new(found.address, *port),
+                transport: *transport,
+            })
+        });
+        self.uplinks = endpoints.collect();
     }
 
     fn request_peers(&mut self, ctx: &mut Context<Self>) {
@@ -233,10 +241,10 @@ impl RegistryClient {
                 .get::<Bootstrap>(&format!("/v1/bootstrap?count={REQUESTED_PEERS}"))
                 .await
         };
-        ctx.spawn(
-            call.into_actor(self)
-                .map(|answer, client, _| client.handle_peers(answer)),
-        );
+        ctx.spawn(call.into_actor(self).map(|answer, client, ctx| {
+            client.handle_peers(answer);
+            client.call_if_due(ctx);
+        }));
     }
 
     fn handle_peers(&mut self, answer: Result<Bootstrap, RegistryApiError>) {
@@ -351,6 +359,7 @@ impl Actor for RegistryClient {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.call_if_due(ctx);
         ctx.run_interval(CHECK_INTERVAL, Self::call_if_due);
     }
 }

@@ -29,6 +29,9 @@ const REMEMBERED_INTERVAL: Duration = Duration::from_secs(10);
 const CONFIRMATION_LIFETIME: Duration = Duration::from_secs(3600);
 /// A peer that is missing from babeld's table for this long is dialled even above the limit, one at a time.
 const MISSING_TIME: Duration = Duration::from_secs(30);
+/// The same while the node is young: nodes that start together may form islands before they know of each other, and
+/// routes to their peers follow within a second or two.
+const YOUNG_MISSING_TIME: Duration = Duration::from_secs(3);
 /// An order to dial is taken for lost if no reading shows it after this time.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Delay before a failed peer is dialled again; it doubles with each failure, and up to half of it is added at random.
@@ -124,7 +127,17 @@ impl Dialling {
         }
         let nothing_ordered = round.decisions.is_empty() && self.pending.is_empty();
         if allowance.allows_one_more && nothing_ordered {
-            self.dial_one_more(&mut round, snapshot, &unknown, allowance.wanted);
+            let missing_time = if is_young {
+                YOUNG_MISSING_TIME
+            } else {
+                MISSING_TIME
+            };
+            self.dial_one_more(
+                &mut round,
+                snapshot,
+                &unknown,
+                (allowance.wanted, missing_time),
+            );
         }
         self.fill(&mut round, snapshot, known, is_young, allowance.random);
         round.decisions
@@ -292,7 +305,7 @@ impl Dialling {
         round: &mut Round,
         snapshot: &Snapshot<'_>,
         unknown: &[&Candidate],
-        wanted: usize,
+        (wanted, missing_time): (usize, Duration),
     ) {
         let now = snapshot.at;
         if snapshot.routes.nodes().is_empty() || snapshot.dialled().count() != wanted {
@@ -301,7 +314,7 @@ impl Dialling {
         let is_long_missing = |candidate: &&&Candidate| {
             let missing_since = self.missing.get(&candidate.peer);
             is_confirmed(candidate, now)
-                && missing_since.is_some_and(|since| now.since(*since) >= MISSING_TIME)
+                && missing_since.is_some_and(|since| now.since(*since) >= missing_time)
         };
         if let Some(candidate) = unknown.iter().find(is_long_missing) {
             round.room = 1;

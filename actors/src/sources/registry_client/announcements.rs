@@ -62,10 +62,10 @@ impl RegistryClient {
                 .send::<Announced>(Method::PUT, "/v1/nodes/self", &sent)
                 .await
         };
-        ctx.spawn(
-            call.into_actor(self)
-                .map(|answer, client, _| client.handle_announced(answer, announcement)),
-        );
+        ctx.spawn(call.into_actor(self).map(|answer, client, ctx| {
+            client.handle_announced(answer, announcement);
+            client.call_if_due(ctx);
+        }));
     }
 
     fn handle_announced(

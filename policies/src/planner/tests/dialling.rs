@@ -283,7 +283,8 @@ fn an_old_node_prefers_living_peers_to_missing_ones() {
 }
 
 #[test]
-fn at_the_limit_one_more_is_dialled_only_for_a_peer_missing_for_half_a_minute() {
+fn at_the_limit_one_more_is_dialled_only_for_a_peer_missing_for_half_a_minute_or_three_seconds_while_young()
+ {
     let links: Vec<_> = (0..3)
         .map(|n| link(DIAL[n], u32::try_from(n).unwrap() + 2, Phase::Up, 1))
         .collect();
@@ -292,7 +293,6 @@ fn at_the_limit_one_more_is_dialled_only_for_a_peer_missing_for_half_a_minute() 
         route(3, DIAL[1], true),
         route(4, DIAL[2], true),
     ];
-    let mut planner = planner(1, &[]);
     let observed = |second| {
         observation(
             second,
@@ -301,12 +301,17 @@ fn at_the_limit_one_more_is_dialled_only_for_a_peer_missing_for_half_a_minute() 
             vec![candidate(8, Some(1))],
         )
     };
-    check(&mut planner, &observed(100), &[]);
-    check(&mut planner, &observed(129), &[]);
-    check(
-        &mut planner,
-        &observed(130),
-        &[(8, OpenReason::MissingFromTable)],
-    );
-    check(&mut planner, &observed(131), &[]);
+    let missing = OpenReason::MissingFromTable;
+    let mut young = planner(1, &[]);
+    check(&mut young, &observed(100), &[]);
+    check(&mut young, &observed(102), &[]);
+    check(&mut young, &observed(103), &[(8, missing)]);
+    check(&mut young, &observed(104), &[]);
+    let mut old = planner(1, &[]);
+    let without_peer = observation(30, links.clone(), routes.clone(), vec![]);
+    check(&mut old, &without_peer, &[]);
+    check(&mut old, &observed(100), &[]);
+    check(&mut old, &observed(129), &[]);
+    check(&mut old, &observed(130), &[(8, missing)]);
+    check(&mut old, &observed(131), &[]);
 }
