@@ -117,20 +117,32 @@ pub struct DialHistory {
     pub good: Option<Endpoint>,
 }
 
-/// The peers whose tunnel was lost because they no longer answered. The prober is the one reader.
+/// How a tunnel was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// The peer no longer answered.
+    Silent,
+    /// This end of the tunnel closed without a notice to the peer, for example because OpenVPN's server was killed.
+    Unannounced,
+}
+
+/// Peers whose tunnel was lost, and how.
+pub type Losses = BTreeSet<(Prefix, Loss)>;
+
+/// The peers whose tunnel was lost without a plan. The prober is the one reader.
 #[derive(Clone, Debug, Default)]
-pub struct LostPeers(Rc<(RefCell<BTreeSet<Prefix>>, Notify)>);
+pub struct LostPeers(Rc<(RefCell<Losses>, Notify)>);
 
 impl LostPeers {
     /// Records that the tunnel to this peer was lost.
-    pub fn note(&self, peer: Prefix) {
+    pub fn note(&self, peer: Prefix, loss: Loss) {
         let (peers, added) = &*self.0;
-        peers.borrow_mut().insert(peer);
+        peers.borrow_mut().insert((peer, loss));
         added.notify_one();
     }
 
     /// Waits until there are lost peers, and removes and returns them.
-    pub async fn take(&self) -> BTreeSet<Prefix> {
+    pub async fn take(&self) -> Losses {
         let (peers, added) = &*self.0;
         loop {
             let lost = peers.take();
@@ -182,7 +194,7 @@ pub struct TunnelTable {
     pub cooldown_until: BTreeMap<Slot, Uptime>,
     /// Whether any peer has connected to one of our servers since the daemon started.
     pub was_reached: bool,
-    /// The peers whose tunnel was lost; the prober reports them to their other neighbours.
+    /// The peers whose tunnel was lost; the prober notifies them or their other neighbours.
     pub lost_peers: LostPeers,
 }
 

@@ -18,7 +18,7 @@ use actors::{
     effects::link_orders::{self, LinkOrder},
     messages::{Ordered, ProbesRead},
     sources::sampler::{LinkCounterReader, Sampler, SamplerDeps},
-    store::{LostPeers, Store, TunnelTable},
+    store::{Loss, LostPeers, Store, TunnelTable},
 };
 use netns::Namespace;
 use os::clock::Clock;
@@ -46,6 +46,10 @@ use wire::{
 
 fn prefix(number: u32) -> Prefix {
     Prefix::new(number, 16).unwrap()
+}
+
+fn network() -> Network {
+    Network::new("2001:db8:42::/48".parse().unwrap()).unwrap()
 }
 
 const ME: u32 = 1;
@@ -128,7 +132,7 @@ fn start_prober() -> RunningProber {
     let lost_peers = tunnels.borrow().lost_peers.clone();
     let settings = ProberSettings {
         me: prefix(ME),
-        network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
+        network: network(),
         pace: ProbePace::new(&Parameters::default(), 8),
     };
     let (order, orders) = mpsc::unbounded_channel();
@@ -278,11 +282,41 @@ fn a_lost_tunnel_is_reported_to_neighbours() {
             ..
         } = start_prober();
         wait_for_rtts(&mut readings).await;
-        lost_peers.note(prefix(DIES));
+        lost_peers.note(prefix(DIES), Loss::Silent);
         readings.recv().await.unwrap();
-        lost_peers.note(prefix(DIES));
+        lost_peers.note(prefix(DIES), Loss::Silent);
         readings.recv().await.unwrap();
         assert_eq!(peers.run(move || count_suspicions(&suspicions)), 3);
+    });
+}
+
+#[test]
+fn a_peer_whose_tunnel_closed_unannounced_is_asked_by_another_route_to_probe_it() {
+    if !netns::can_create() {
+        return;
+    }
+    let (own, peers) = two_peers();
+    let address = network().node_address(prefix(DIES));
+    let gateway = link_local(prefix(LIVES));
+    own.sh(&format!(
+        "ip -6 route add {address}/128 via {gateway} dev wrn1"
+    ));
+    peers.sh(&format!(
+        "ip link set lo up; ip addr add {address}/128 dev lo"
+    ));
+    let notices = peers.run(move || UdpSocket::bind((address, PORT)).unwrap());
+    own.run_actors(move || async move {
+        let RunningProber {
+            mut readings,
+            lost_peers,
+            orders: _orders,
+            ..
+        } = start_prober();
+        wait_for_rtts(&mut readings).await;
+        lost_peers.note(prefix(DIES), Loss::Unannounced);
+        readings.recv().await.unwrap();
+        readings.recv().await.unwrap();
+        assert_eq!(peers.run(move || count_suspicions(&notices)), 4);
     });
 }
 

@@ -7,13 +7,14 @@
 mod sending;
 mod settings;
 mod sockets;
+mod suspicions;
 mod tunnel;
 
 use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{DocumentsChanged, LinksSampled, Ordered, ProbesRead, offer},
-    store::LostPeers,
+    store::{Loss, Losses, LostPeers},
 };
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
 use futures_util::stream::unfold;
@@ -28,18 +29,11 @@ use policies::{
 };
 use sending::*;
 pub use settings::{ProberDeps, ProberSettings};
-use sockets::{Datagram, ReceivedSuspicion, Sockets};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv6Addr,
-    time::Duration,
-};
+use sockets::{Datagram, Sockets};
+use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
 use tunnel::Tunnel;
 use wire::errors::Chain;
-use wire::{
-    overlay::{Network, link_local},
-    suspicion::Suspicion,
-};
+use wire::overlay::{Network, link_local};
 
 /// Interval at which a watched tunnel is judged, and the shortest delay between two ticks.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
@@ -48,19 +42,10 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 const ANSWER_OVERDUE_AFTER: Duration = Duration::from_millis(100);
 /// A tunnel is watched for this long after a suspicion about its peer arrived.
 const WATCH_TIME: Duration = Duration::from_secs(2);
-/// Minimum interval between two bursts of probes that received suspicions cause on one tunnel. It bounds
-/// the traffic that a lying node can cause.
-const MIN_SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between two readings that are sent to other actors.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Delay after which the order to close a dead tunnel is repeated, if the tunnel still exists.
 const CLOSE_REPEAT_DELAY: Duration = Duration::from_secs(1);
-/// Delays after which the three copies of a suspicion are sent; there are three since datagrams can be lost.
-const SUSPICION_DELAYS: [Duration; 3] = [
-    Duration::ZERO,
-    Duration::from_millis(300),
-    Duration::from_millis(700),
-];
 /// Time after a drain was last seen for which its tunnel counts as draining. A node closes the tunnel or
 /// gives up the drain within 20 s (`policies::parameters::DRAIN_DEADLINE`).
 const DRAIN_LIFETIME: Duration = Duration::from_secs(30);
@@ -242,44 +227,6 @@ impl Prober {
         }
     }
 
-    /// Sends the suspicion to all other neighbours, each through its tunnel, and to the suspect by whatever
-    /// route there is.
-    fn spread_suspicion(&mut self, peer: Prefix, now: Uptime, ctx: &mut Context<Self>) {
-        if !self.suspicion_limit.allow(peer, now) {
-            return;
-        }
-        tracing::debug!(%peer, "peer is suspect; asking its other neighbours to probe it");
-        let suspicion = Suspicion {
-            peer,
-            nonce: self.random.bits(),
-        };
-        for delay in SUSPICION_DELAYS {
-            if delay.is_zero() {
-                self.send_suspicion(suspicion);
-            } else {
-                ctx.run_later(delay, move |prober, _| prober.send_suspicion(suspicion));
-            }
-        }
-    }
-
-    fn send_suspicion(&self, suspicion: Suspicion) {
-        let Some(sockets) = &self.sockets else { return };
-        for tunnel in self
-            .tunnels
-            .values()
-            .filter(|tunnel| tunnel.peer != suspicion.peer)
-        {
-            if let Some(link) = tunnel.link {
-                sockets.send_suspicion(suspicion, tunnel.address, link);
-            }
-        }
-        sockets.send_suspicion(
-            suspicion,
-            self.settings.network.node_address(suspicion.peer),
-            0,
-        );
-    }
-
     /// Raises the cost of a tunnel that the peer drains, so that our traffic moves away from it too.
     fn on_drain_notice(&mut self, from: Ipv6Addr, link: u32) {
         let is_sender = |tunnel: &Tunnel| tunnel.link == Some(link) && tunnel.address == from;
@@ -292,44 +239,6 @@ impl Prober {
             tunnel.drain_seen_at = Some(now);
             tracing::debug!(tunnel = %slot, peer = %tunnel.peer, "the peer drains this tunnel");
             self.links.order(LinkOrder::RaiseCost(*slot, tunnel.peer));
-        }
-    }
-
-    /// Probes the suspected peer. If the suspect is this node, probes the tunnel to the sender. Suspicions from
-    /// outside the network are ignored.
-    fn on_suspicion(&mut self, received: ReceivedSuspicion, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
-        let ReceivedSuspicion {
-            from,
-            link,
-            suspicion,
-        } = received;
-        let network = self.settings.network;
-        let is_from_neighbour = self
-            .tunnels
-            .values()
-            .any(|tunnel| tunnel.link == Some(link) && tunnel.address == from);
-        if !is_from_neighbour && !network.range().contains(&from) {
-            return;
-        }
-        let is_about_me = suspicion.peer == self.settings.me;
-        let is_concerned = |tunnel: &&mut Tunnel| match is_about_me {
-            true => tunnel.address == from || network.node_address(tunnel.peer) == from,
-            false => tunnel.peer == suspicion.peer,
-        };
-        let mut is_probe_due = false;
-        for tunnel in self.tunnels.values_mut().filter(is_concerned) {
-            if tunnel
-                .suspected_at
-                .is_none_or(|last| now.since(last) >= MIN_SUSPICION_INTERVAL)
-            {
-                tunnel.suspected_at = Some(now);
-                tunnel.probing.on_suspicion(now);
-                is_probe_due = true;
-            }
-        }
-        if is_probe_due {
-            self.tick(ctx);
         }
     }
 }
@@ -355,12 +264,17 @@ impl Handler<LinksSampled> for Prober {
     }
 }
 
-impl StreamHandler<BTreeSet<Prefix>> for Prober {
-    /// Suspects peers whose tunnel closed because OpenVPN lost them; that is as good a reason as missing answers.
-    fn handle(&mut self, lost: BTreeSet<Prefix>, ctx: &mut Self::Context) {
+impl StreamHandler<Losses> for Prober {
+    /// Suspects peers whose tunnel closed because OpenVPN lost them, which is as good a reason as missing answers, and
+    /// notifies those that cannot know that it closed.
+    fn handle(&mut self, lost: Losses, ctx: &mut Self::Context) {
         let now = self.clock.now();
-        lost.into_iter()
-            .for_each(|peer| self.spread_suspicion(peer, now, ctx));
+        for (peer, loss) in lost {
+            match loss {
+                Loss::Silent => self.spread_suspicion(peer, now, ctx),
+                Loss::Unannounced => self.notify_of_close(peer, now, ctx),
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::command_line::OpenvpnFiles;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{Decided, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue},
-    store::{DialHistory, TunnelTable},
+    store::{DialHistory, Loss, TunnelTable},
 };
 use actix::Recipient;
 use membership::documents::DocumentStore;
@@ -158,6 +158,14 @@ impl Common {
         self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });
     }
 
+    /// Records that an accepted tunnel to this peer closed although OpenVPN did not notify the client, so that the peer
+    /// is asked to probe it.
+    pub(super) fn note_unannounced_close(&self, peer: Prefix) {
+        if !self.is_shutting_down() {
+            self.table.borrow().lost_peers.note(peer, Loss::Unannounced);
+        }
+    }
+
     /// Removes a tunnel from the table, and reports that it closed.
     pub(super) fn report_closed(&self, slot: Slot, reason: CloseReason) {
         let Some(tunnel) = self.table.borrow_mut().tunnels.remove(&slot) else {
@@ -171,7 +179,7 @@ impl Common {
         let peer = tunnel.peer;
         tracing::info!(%slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
         if reason == CloseReason::PeerDead {
-            self.table.borrow().lost_peers.note(peer);
+            self.table.borrow().lost_peers.note(peer, Loss::Silent);
         }
         self.facts.closed.do_send(TunnelClosed {
             at,

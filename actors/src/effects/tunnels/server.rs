@@ -131,19 +131,27 @@ impl Server {
                 }
                 self.on_client_exit(common, line).into_iter().collect()
             }
-            Happened::Exited { .. } => {
-                let slots: Vec<Slot> = std::mem::take(&mut self.accepted).into_keys().collect();
-                let reason = if std::mem::take(&mut self.is_restarting) {
-                    CloseReason::Renewed
-                } else {
-                    CloseReason::ProcessDied
-                };
-                slots
-                    .iter()
-                    .for_each(|slot| common.links.order(LinkOrder::Down(*slot)));
-                slots.into_iter().map(|slot| (slot, reason)).collect()
-            }
+            Happened::Exited { .. } => self.on_exit(common),
         }
+    }
+
+    fn on_exit(&mut self, common: &Common) -> Vec<ClosedTunnel> {
+        let is_planned = std::mem::take(&mut self.is_restarting);
+        let reason = match is_planned {
+            true => CloseReason::Renewed,
+            false => CloseReason::ProcessDied,
+        };
+        let close = |(slot, accepted): (Slot, Accepted)| {
+            common.links.order(LinkOrder::Down(slot));
+            if !is_planned {
+                common.note_unannounced_close(accepted.peer);
+            }
+            (slot, reason)
+        };
+        std::mem::take(&mut self.accepted)
+            .into_iter()
+            .map(close)
+            .collect()
     }
 
     fn handle_management_event(
@@ -221,10 +229,14 @@ impl Server {
 
     fn on_disconnect(&mut self, common: &Common, client: ClientId) -> Option<ClosedTunnel> {
         let mut accepted_tunnels = self.accepted.iter();
-        let (slot, _) = accepted_tunnels.find(|(_, accepted)| accepted.client == client)?;
-        let slot = *slot;
+        let (slot, accepted) = accepted_tunnels.find(|(_, accepted)| accepted.client == client)?;
+        let (slot, peer) = (*slot, accepted.peer);
         self.accepted.remove(&slot);
         common.links.order(LinkOrder::Down(slot));
+        // A server that is killed by SIGTERM reports this of each client, but notifies none.
+        if !self.is_restarting {
+            common.note_unannounced_close(peer);
+        }
         Some((slot, self.close_reason(CloseReason::PeerClosed)))
     }
 
