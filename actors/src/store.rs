@@ -188,7 +188,7 @@ pub struct TunnelTable {
     /// The results of dialling each peer. The peer cache drops those of peers that it does not know, so there are at most
     /// [`MAX_PEERS`](crate::sources::peer_cache::directory::MAX_PEERS) of them, and one more for each dial of the last second.
     pub dials: BTreeMap<Prefix, DialHistory>,
-    /// All dialling slots that exist.
+    /// All dialling slots that exist, sorted. Their numbers have no gap.
     pub dialling_slots: Vec<Slot>,
     /// Slots whose tunnel has closed, and until when no new tunnel is opened on each; at most one entry per slot.
     pub cooldown_until: BTreeMap<Slot, Uptime>,

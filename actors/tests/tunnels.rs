@@ -114,6 +114,7 @@ impl Running {
                     ipv6: true,
                 },
                 servers: Vec::new(),
+                max_dialling_slots: 1,
                 max_accepted: 0,
                 children: file("child"),
             },

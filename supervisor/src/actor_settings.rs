@@ -151,6 +151,7 @@ pub(crate) fn tunnels(environment: &Environment<'_>) -> tunnels::TunnelSettings 
             ipv6: has_ipv6(),
         },
         servers: host.servers.clone(),
+        max_dialling_slots: host.max_dialling_slots(),
         max_accepted: host.max_accepted,
         children: paths.run().join("child"),
     }
@@ -252,7 +253,6 @@ pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::BabeldSettings {
         paths,
         host,
         identity,
-        kernel,
         settings,
         ..
     } = environment;
@@ -269,7 +269,7 @@ pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::BabeldSettings {
             network: identity.network,
             own: identity.me,
             ipv4: identity.document.payload4(),
-            slots: kernel.slots(),
+            slots: host.slots(),
             interfaces: settings.interfaces.clone(),
             hello_interval: parameters.hello_interval,
             update_interval: parameters.update_interval,

@@ -7,7 +7,7 @@ use os::{
     kernel::{self, Kernel, Swept},
     process::{Rights, kill_leftover},
 };
-use policies::names::{FIRST_VLAN, Transport};
+use policies::names::{FIRST_VLAN, Slot, Transport};
 use std::{
     fs, io,
     net::{Ipv6Addr, SocketAddrV6, TcpListener, UdpSocket},
@@ -25,6 +25,9 @@ const BABEL_PORT: u16 = 6696;
 /// Number of dialling slots in addition to the tunnels to dial, so that a new tunnel need not wait until an old one
 /// has closed.
 const SPARE_SLOTS: u16 = 2;
+
+/// Number of dialling slots that exist at the start; more are created before they are needed.
+const FIRST_DIALLING_SLOTS: u16 = 4;
 
 /// The nice value of babeld. It is low, so that babeld is not interrupted between deleting a route and adding the next
 /// one. If it is, the fallback route table helps (docs/decisions/0002-fallback-route-table.md).
@@ -49,6 +52,25 @@ pub struct Host {
     pub tunnels_to_dial: u16,
     /// Maximum number of tunnels to accept.
     pub max_accepted: u16,
+}
+
+impl Host {
+    /// Returns the maximum number of dialling slots.
+    pub fn max_dialling_slots(&self) -> u16 {
+        self.tunnels_to_dial.saturating_add(SPARE_SLOTS)
+    }
+
+    /// Returns all slots that the node may create, sorted.
+    pub fn slots(&self) -> Vec<Slot> {
+        let end = FIRST_VLAN.saturating_add(self.max_accepted);
+        let accepting = self.servers.iter().flat_map(|(transport, _)| {
+            (FIRST_VLAN..end).map(|vlan| Slot::Accepting(*transport, vlan))
+        });
+        let dialling = (0..self.max_dialling_slots()).map(Slot::Dialling);
+        let mut slots: Vec<Slot> = dialling.chain(accepting).collect();
+        slots.sort();
+        slots
+    }
 }
 
 /// Checks that the daemon runs as root.
@@ -269,24 +291,15 @@ pub async fn prepare(
     host.tun_node = (node != Path::new("/dev/net/tun")).then_some(node);
     kernel.enable_forwarding(&paths.sysctls())?;
     kernel.join_host(identity.network, identity.me).await?;
+    let count = host.max_dialling_slots().min(FIRST_DIALLING_SLOTS);
     kernel
-        .make_dialling_slots(
-            0..host.tunnels_to_dial.saturating_add(SPARE_SLOTS),
-            identity.me,
-            uid,
-        )
+        .make_dialling_slots(0..count, identity.me, uid)
         .await?;
     if host.max_accepted == 0 || kernel.accepting_kind().await.is_none() {
         host.servers.clear();
     }
     for (transport, _) in &host.servers {
         kernel.make_server_tap(*transport, uid).await?;
-        let last = FIRST_VLAN
-            .saturating_add(host.max_accepted)
-            .saturating_sub(1);
-        kernel
-            .make_accepting_slots(*transport, FIRST_VLAN..=last, identity.me)
-            .await?;
     }
     Ok(())
 }

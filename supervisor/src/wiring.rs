@@ -12,7 +12,7 @@ use actors::{
     },
     effects::{
         fallback_routes::{FallbackRoutes, FallbackRoutesDeps},
-        link_orders::LinkOrderQueue,
+        link_orders::{LinkOrderDeps, LinkOrderQueue},
         tunnels::{Connections, DrainAll, Facts, StopAll, Tunnels, TunnelsDeps},
     },
     guardian::{Guardian, guard},
@@ -139,11 +139,13 @@ impl<'a> Wiring<'a> {
     fn new(environment: &'a Environment<'a>) -> Self {
         let Environment { store, kernel, .. } = environment;
         store.tunnels.borrow_mut().dialling_slots = settings_of::dialling_slots(kernel);
-        let links = LinkOrderQueue::new(
-            kernel.clone(),
-            environment.babel_socket.clone(),
-            environment.identity.me,
-        );
+        let links = LinkOrderQueue::new(LinkOrderDeps {
+            kernel: (*kernel).clone(),
+            sender: environment.babel_socket.clone(),
+            me: environment.identity.me,
+            openvpn_uid: environment.host.openvpn_rights.uid,
+            tunnels: store.tunnels.clone(),
+        });
         let deps = TelemetryDeps {
             clock: store.clock.clone(),
             published: environment.published.clone(),

@@ -3,17 +3,23 @@
 //! Two orders about one slot must not overtake each other, so all orders pass through one queue on the main
 //! thread. The actor that gives an order does not wait for it.
 
+use crate::store::TunnelTable;
 use ipnet::{IpNet, Ipv6Net};
-use os::{babel_socket::BabelSocket, kernel::Kernel};
+use os::{
+    babel_socket::BabelSocket,
+    kernel::{Kernel, KernelError},
+};
 use policies::names::{Prefix, Slot};
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 use tokio::sync::mpsc;
 use wire::errors::Chain;
 
 /// An order about one slot, or about the range of one node. Giving an order twice has the same effect as once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkOrder {
-    /// Give the slot its link-local address, and set it up.
+    /// Create dialling slots until there are this many, and enter them in the tunnel table.
+    Create(u16),
+    /// Give the slot its link-local address, and set it up. An accepting slot is created if it does not exist.
     Up(Slot),
     /// Set the slot down. This is only for a tunnel whose peer is gone: a peer that is still there would have
     /// to miss several hellos before it used another route.
@@ -59,13 +65,27 @@ const ANNOUNCEMENT_DELAYS: [Duration; 3] = [
 #[derive(Clone)]
 pub struct LinkOrderQueue(mpsc::UnboundedSender<LinkOrder>);
 
+/// What the task needs that carries out link orders.
+pub struct LinkOrderDeps {
+    /// The network namespace of the links.
+    pub kernel: Kernel,
+    /// The socket for Babel packets of the daemon.
+    pub sender: BabelSocket,
+    /// The prefix of this node.
+    pub me: Prefix,
+    /// The user of OpenVPN, to whom dialling slots belong.
+    pub openvpn_uid: u32,
+    /// The tunnel table, in which new dialling slots are entered.
+    pub tunnels: Rc<RefCell<TunnelTable>>,
+}
+
 impl LinkOrderQueue {
-    /// Starts the task that carries orders out with `kernel` and `sender`.
-    pub fn new(kernel: Kernel, sender: BabelSocket, me: Prefix) -> Self {
+    /// Starts the task that carries orders out.
+    pub fn new(deps: LinkOrderDeps) -> Self {
         let (orders, mut queue) = mpsc::unbounded_channel();
         actix_rt::spawn(async move {
             while let Some(order) = queue.recv().await {
-                if let Err(error) = carry_out(&kernel, &sender, me, order).await {
+                if let Err(error) = deps.carry_out(order).await {
                     tracing::warn!(?order, error = %Chain(&error), "link order failed");
                 }
             }
@@ -85,57 +105,72 @@ impl LinkOrderQueue {
     }
 }
 
-async fn carry_out(
-    kernel: &Kernel,
-    sender: &BabelSocket,
-    me: Prefix,
-    order: LinkOrder,
-) -> Result<(), os::kernel::KernelError> {
-    let announce = |send: Box<dyn Fn(&BabelSocket)>| {
-        let sender = sender.clone();
-        actix_rt::spawn(async move {
-            for delay in ANNOUNCEMENT_DELAYS {
-                tokio::time::sleep(delay).await;
-                send(&sender);
-            }
-        });
-    };
-    match order {
-        LinkOrder::Up(slot) => kernel.set_up(slot, me).await,
-        LinkOrder::Down(slot) => kernel.set_down(slot).await,
-        LinkOrder::Silence(slot, peer) => {
-            kernel.silence(slot).await?;
-            announce(Box::new(move |sender| {
-                sender.raise_cost(slot, peer, DRAINING_COST);
-                sender.notify_drain(slot, peer);
-            }));
-            Ok(())
-        }
-        LinkOrder::RaiseCost(slot, peer) => {
-            announce(Box::new(move |sender| {
-                sender.raise_cost(slot, peer, DRAINING_COST)
-            }));
-            Ok(())
-        }
-        LinkOrder::RetractDefault(slot, network) => {
-            announce(Box::new(move |sender| {
-                sender.retract_default(slot, network);
-                sender.request_default(slot, network);
-            }));
-            Ok(())
-        }
-        LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
-        LinkOrder::Block(range) => kernel.block(range).await,
-        LinkOrder::Unblock(range) => kernel.unblock(range).await,
-        LinkOrder::RequestRoutes(slot) => {
+impl LinkOrderDeps {
+    async fn carry_out(&self, order: LinkOrder) -> Result<(), KernelError> {
+        let Self {
+            kernel, sender, me, ..
+        } = self;
+        let announce = |send: Box<dyn Fn(&BabelSocket)>| {
             let sender = sender.clone();
             actix_rt::spawn(async move {
-                for delay in ROUTE_REQUEST_DELAYS {
+                for delay in ANNOUNCEMENT_DELAYS {
                     tokio::time::sleep(delay).await;
-                    sender.request_all(slot);
+                    send(&sender);
                 }
             });
-            Ok(())
+        };
+        match order {
+            LinkOrder::Create(count) => self.create_dialling_slots(count).await,
+            LinkOrder::Up(slot) => kernel.set_up(slot, *me).await,
+            LinkOrder::Down(slot) => kernel.set_down(slot).await,
+            LinkOrder::Silence(slot, peer) => {
+                kernel.silence(slot).await?;
+                announce(Box::new(move |sender| {
+                    sender.raise_cost(slot, peer, DRAINING_COST);
+                    sender.notify_drain(slot, peer);
+                }));
+                Ok(())
+            }
+            LinkOrder::RaiseCost(slot, peer) => {
+                announce(Box::new(move |sender| {
+                    sender.raise_cost(slot, peer, DRAINING_COST)
+                }));
+                Ok(())
+            }
+            LinkOrder::RetractDefault(slot, network) => {
+                announce(Box::new(move |sender| {
+                    sender.retract_default(slot, network);
+                    sender.request_default(slot, network);
+                }));
+                Ok(())
+            }
+            LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
+            LinkOrder::Block(range) => kernel.block(range).await,
+            LinkOrder::Unblock(range) => kernel.unblock(range).await,
+            LinkOrder::RequestRoutes(slot) => {
+                let sender = sender.clone();
+                actix_rt::spawn(async move {
+                    for delay in ROUTE_REQUEST_DELAYS {
+                        tokio::time::sleep(delay).await;
+                        sender.request_all(slot);
+                    }
+                });
+                Ok(())
+            }
         }
+    }
+
+    async fn create_dialling_slots(&self, count: u16) -> Result<(), KernelError> {
+        let first = self.tunnels.borrow().dialling_slots.len();
+        let first = u16::try_from(first).unwrap_or(u16::MAX);
+        if first >= count {
+            return Ok(());
+        }
+        let slots = self
+            .kernel
+            .make_dialling_slots(first..count, self.me, self.openvpn_uid)
+            .await?;
+        self.tunnels.borrow_mut().dialling_slots.extend(slots);
+        Ok(())
     }
 }

@@ -105,6 +105,7 @@ impl Kernel {
         };
         requests.extend(rules(AddressFamily::Inet));
         self.execute_all(requests).await?;
+        self.state().forwards_ipv4 = network.is_some();
         self.slots()
             .iter()
             .try_for_each(|slot| sysctl::set_ipv4_forwarding(&slot.to_string(), network.is_some()))

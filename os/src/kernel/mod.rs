@@ -61,6 +61,8 @@ struct State {
     slots: BTreeMap<Slot, u32>,
     /// The interface index of each server's TAP.
     servers: BTreeMap<Transport, u32>,
+    /// Whether slots forward IPv4 packets, which [`Kernel::apply_ipv4`] configures.
+    forwards_ipv4: bool,
     /// The result of [`Kernel::accepting_kind`]; the outer option is `None` until it is known.
     accepting: Option<Option<AcceptingKind>>,
     counters: Option<Counters>,

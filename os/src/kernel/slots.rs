@@ -99,7 +99,7 @@ impl Kernel {
         let links = self.make_taps(named, owner_uid).await?;
         let mut requests = Vec::new();
         for (slot, link) in slots.iter().zip(&links) {
-            sysctl::disable_autoconfiguration(&link.name)?;
+            self.configure_slot(&link.name)?;
             requests.push(add_link_local(&link.name, link.index, me));
             requests.push(set_link_up(&link.name, link.index));
             self.state().slots.insert(*slot, link.index);
@@ -182,7 +182,7 @@ impl Kernel {
             let slot = Slot::Accepting(transport, vlan);
             let name = slot.to_string();
             let index = index_of(&name)?;
-            sysctl::disable_autoconfiguration(&name)?;
+            self.configure_slot(&name)?;
             let alias = LinkUnspec::new_with_index(index)
                 .alias(&*self.alias)
                 .build();
@@ -193,6 +193,15 @@ impl Kernel {
         }
         self.execute_all(requests).await?;
         Ok(slots)
+    }
+
+    /// Gives a new slot the settings that all slots have.
+    fn configure_slot(&self, name: &str) -> Result<(), KernelError> {
+        sysctl::disable_autoconfiguration(name)?;
+        if self.state().forwards_ipv4 {
+            sysctl::set_ipv4_forwarding(name, true)?;
+        }
+        Ok(())
     }
 
     /// Creates TAPs, and sets their alias, MAC and MTU. A TAP is made persistent only once it has the alias, so
@@ -227,24 +236,32 @@ impl Kernel {
         Ok(links)
     }
 
-    /// Sets a slot up, and adds its link-local address, which it lost if it was down.
+    /// Sets a slot up, and adds its link-local address, which it lost if it was down. An accepting slot is created
+    /// first if it does not exist.
     ///
     /// # Errors
     ///
-    /// There is no such slot, or the kernel rejects the change, for instance since the server's TAP is down.
+    /// There is no such dialling slot, or the kernel rejects the change, for instance since the server's TAP is down.
     pub async fn set_up(&self, slot: Slot, me: Prefix) -> Result<(), KernelError> {
+        if let (Slot::Accepting(transport, vlan), Err(_)) = (slot, self.index(slot)) {
+            self.make_accepting_slots(transport, vlan..=vlan, me)
+                .await?;
+        }
         let (name, index) = (slot.to_string(), self.index(slot)?);
         self.execute_all([add_link_local(&name, index, me), set_link_up(&name, index)])
             .await
     }
 
-    /// Sets a slot down; babeld then drops its routes through it at once.
+    /// Sets a slot down; babeld then drops its routes through it at once. A slot that was never created is down.
     ///
     /// # Errors
     ///
-    /// There is no such slot, or the kernel rejects the change.
+    /// The kernel rejects the change.
     pub async fn set_down(&self, slot: Slot) -> Result<(), KernelError> {
-        let message = LinkUnspec::new_with_index(self.index(slot)?).down().build();
+        let Ok(index) = self.index(slot) else {
+            return Ok(());
+        };
+        let message = LinkUnspec::new_with_index(index).down().build();
         self.execute(set_link(format!("set link {slot} down"), message))
             .await
     }

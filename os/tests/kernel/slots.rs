@@ -210,6 +210,34 @@ fn a_silenced_slot_sends_no_multicast_until_it_is_unsilenced() {
 }
 
 #[test]
+fn an_accepting_slot_is_created_when_it_is_first_set_up() {
+    check(|netns| async move {
+        let k = &netns.kernel;
+        k.make_server_tap(Transport::Udp, NOBODY).await.unwrap();
+        k.apply_ipv4(
+            wire::overlay::Network4::new("10.5.0.0/16".parse().unwrap()),
+            me(),
+        )
+        .await
+        .unwrap();
+        k.set_down(slot("wrnu.3")).await.unwrap();
+        assert_eq!(k.slots(), []);
+        for _ in 0..2 {
+            k.set_up(slot("wrnu.3"), me()).await.unwrap();
+            assert_eq!(k.slots(), [slot("wrnu.3")]);
+        }
+        let _carrier = Tap::open("wrnu");
+        until_ready(&["wrnu.3"]);
+        assert!(run("ip -6 addr show wrnu.3").contains("fe80::10:0:7/64 scope link nodad"));
+        assert!(run("ip link show wrnu.3").contains("alias warren "));
+        let forwards = |family: &str| {
+            fs::read_to_string(format!("/proc/sys/net/{family}/conf/wrnu.3/forwarding")).unwrap()
+        };
+        assert_eq!(forwards("ipv4").trim(), "1");
+    });
+}
+
+#[test]
 fn errors_name_the_link_that_cannot_be_created() {
     check(|netns| async move {
         let k = &netns.kernel;

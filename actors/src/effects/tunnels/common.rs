@@ -41,6 +41,8 @@ pub struct TunnelSettings {
     pub files: OpenvpnFiles,
     /// The transport and the port of each server.
     pub servers: Vec<(Transport, u16)>,
+    /// Maximum number of dialling slots.
+    pub max_dialling_slots: u16,
     /// Maximum number of accepted tunnels, over both transports.
     pub max_accepted: u16,
     /// The folder in which each child has a folder, such as `/run/warren/child`.
@@ -73,7 +75,7 @@ pub(super) struct Common {
     pub(super) seed: u64,
     pub(super) documents: DocumentStore,
     pub(super) is_shutting_down: Cell<bool>,
-    /// The current limit of accepted tunnels. It never exceeds that of the settings, since no more slots exist.
+    /// The current limit of accepted tunnels. It never exceeds that of the settings, since babeld knows no more slots.
     pub(super) max_accepted: Cell<u16>,
 }
 

@@ -9,6 +9,8 @@ mod command_line;
 mod common;
 mod connections;
 mod dial;
+mod dialling_slots;
+mod draining;
 mod overdue;
 mod revocation;
 mod rolling_restart;
@@ -45,6 +47,7 @@ use policies::{
     revocation::Revocation,
     rng::Rng,
     rolling_restart::RollingRestart,
+    units::Uptime,
     waits::OverdueTunnels,
 };
 use server::Server;
@@ -94,6 +97,8 @@ pub struct Tunnels {
     restart_lock: SharedRestartLock,
     peer_api: PeerApiClient,
     rng: Rng,
+    /// The number of dialling slots last ordered, and when.
+    slots_ordered: (u16, Uptime),
 }
 
 impl Tunnels {
@@ -144,6 +149,7 @@ impl Tunnels {
             restart_lock,
             peer_api,
             rng: Rng::new(seed),
+            slots_ordered: (0, Uptime::default()),
         }
     }
 
@@ -161,6 +167,7 @@ impl Tunnels {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.create_dialling_slots();
         self.close_overdue();
         self.step_revocation();
         self.note_tunnel_changes();
@@ -215,38 +222,6 @@ impl Tunnels {
         });
     }
 
-    /// Drains a tunnel that is up. If it drains already, only the reason changes, unless the present one is
-    /// final.
-    fn drain(&self, slot: Slot, reason: CloseReason) {
-        let Some((peer, phase)) = self.peer_and_phase(slot) else {
-            return;
-        };
-        let drained = phase.drained_for(reason);
-        if phase == Phase::Up && drained != phase {
-            self.common.set_phase(slot, drained);
-            self.common.links.order(LinkOrder::Silence(slot, peer));
-        } else if drained != phase {
-            self.common.set_drain_reason(slot, drained);
-        }
-    }
-
-    /// Gives up the drain of a tunnel, unless the reason of the drain is final.
-    fn undrain(&self, slot: Slot) {
-        if let Some((_, phase)) = self.peer_and_phase(slot)
-            && phase.undrained() != phase
-        {
-            self.common.set_phase(slot, phase.undrained());
-            self.common.links.order(LinkOrder::Unsilence(slot));
-            self.common.links.order(LinkOrder::RequestRoutes(slot));
-        }
-    }
-
-    fn peer_and_phase(&self, slot: Slot) -> Option<(Prefix, Phase)> {
-        let table = self.common.table.borrow();
-        let tunnel = table.tunnels.get(&slot)?;
-        Some((tunnel.peer, tunnel.phase))
-    }
-
     fn open(&mut self, slot: Slot, peer: Prefix, endpoints: &[Endpoint]) {
         let common = &self.common;
         let now = common.now();
@@ -272,6 +247,8 @@ impl Tunnels {
             up_since: None,
             endpoint: endpoints.first().copied(),
         });
+        drop(processes);
+        self.create_dialling_slots();
     }
 
     fn close(&mut self, slot: Slot, reason: CloseReason) {
