@@ -4,6 +4,7 @@
 //! previous one, so it is sent by [`offer`], which drops it if the mailbox is full. Orders and
 //! life-cycle events are few, and are sent by `do_send`, which always delivers.
 
+use crate::live_settings::LiveSettings;
 use actix::{Message, Recipient};
 use membership::documents::CurrentDocuments;
 use membership::peer_api::PeerReport;
@@ -319,6 +320,14 @@ pub struct DocumentsChanged {
     pub documents: Arc<CurrentDocuments>,
     /// The nodes that have a newly revoked certificate.
     pub revoked: BTreeSet<Prefix>,
+}
+
+/// The configuration was reloaded.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct SettingsChanged {
+    /// The settings that are in force from now on.
+    pub settings: Arc<LiveSettings>,
 }
 
 /// Certificates, CAs or keys on disk were replaced. If neither `servers` nor `dials` is set, they were

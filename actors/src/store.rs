@@ -3,14 +3,13 @@
 //! A restarted actor reads the current state here. The sampler, `babeld`, the peer cache and others copy
 //! what they need from the tunnel table; only the tunnels actor writes it.
 
-use crate::restart_lock::SharedRestartLock;
+use crate::{live_settings::SharedLiveSettings, restart_lock::SharedRestartLock};
 use arc_swap::ArcSwap;
 use membership::{documents::DocumentStore, peer_api::SharedNodeDocument};
 use os::{clock::Clock, randomness::Randomness};
 use policies::{
     names::{Endpoint, Prefix, Slot},
     observation::{Candidate, TunnelReading},
-    parameters::Parameters,
     route_view::RouteView,
     units::Uptime,
 };
@@ -33,30 +32,6 @@ pub type SharedCandidates = Arc<ArcSwap<Vec<Candidate>>>;
 /// This node's view of the network's routes, which the peer API shows to other nodes.
 pub type SharedRouteView = Arc<ArcSwap<RouteView>>;
 
-/// Upper limits that this node's configuration and its slots set to the network's parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalLimits {
-    /// Maximum number of tunnels to dial.
-    pub tunnels_to_dial: u16,
-    /// Maximum number of tunnels to accept.
-    pub max_accepted: u16,
-    /// Maximum number of nodes whose metrics the published route view contains. It is 0 on a node that
-    /// prefers to carry no transit traffic: others then expect no path to further nodes from a tunnel
-    /// to this one.
-    pub max_distances: usize,
-}
-
-impl LocalLimits {
-    /// Returns the parameters, each reduced to its local limit.
-    pub fn apply_to(self, parameters: Parameters) -> Parameters {
-        Parameters {
-            tunnels_to_dial: parameters.tunnels_to_dial.min(self.tunnels_to_dial),
-            max_accepted: parameters.max_accepted.min(self.max_accepted),
-            ..parameters
-        }
-    }
-}
-
 /// The shared state that outlives every actor. Clones share it.
 #[derive(Clone)]
 pub struct Store {
@@ -78,6 +53,8 @@ pub struct Store {
     pub applied: AppliedVersions,
     /// The restart lock that this node grants to itself or to one neighbour.
     pub restart_lock: SharedRestartLock,
+    /// The settings that a reload of the configuration changes.
+    pub settings: SharedLiveSettings,
 }
 
 impl Store {
@@ -102,6 +79,7 @@ impl Store {
             node_document: Arc::new(ArcSwap::from_pointee(node_document)),
             route_view: SharedRouteView::default(),
             applied: AppliedVersions::default(),
+            settings: SharedLiveSettings::default(),
         }
     }
 }

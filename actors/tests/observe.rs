@@ -152,7 +152,15 @@ async fn the_control_socket_serves_the_values_that_were_sent() {
         group: None,
         rejected_uids: vec![],
     };
-    let serve = || control::serve(access.clone(), node.clock.clone(), node.published.clone());
+    let (reloads, _) = tokio::sync::mpsc::channel(1);
+    let serve = || {
+        control::serve(
+            access.clone(),
+            node.clock.clone(),
+            node.published.clone(),
+            reloads.clone(),
+        )
+    };
     actix_rt::spawn(serve().unwrap());
 
     let status: StatusDocument = fetch_document(&path, STATUS_PATH).await;
@@ -257,7 +265,8 @@ async fn a_socket_without_a_server_is_replaced_and_another_file_is_not() {
             group: None,
             rejected_uids: vec![],
         };
-        control::serve(access, clock.clone(), published.clone())
+        let (reloads, _) = tokio::sync::mpsc::channel(1);
+        control::serve(access, clock.clone(), published.clone(), reloads)
     };
     drop(std::os::unix::net::UnixListener::bind(folder.0.join("dead.sock")).unwrap());
     assert!(serve("dead.sock").is_ok());

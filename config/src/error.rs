@@ -48,11 +48,9 @@ pub enum ConfigError {
         text: String,
     },
     /// Keys or values are wrong.
-    #[error("{}", Listed { file, complaints })]
+    #[error("{}", Listed(complaints))]
     Values {
-        /// The configuration file.
-        file: PathBuf,
-        /// The errors, at least one, in the order of the file.
+        /// The errors, at least one, in the order of the files.
         complaints: Vec<Complaint>,
     },
 }
@@ -67,6 +65,8 @@ impl ConfigError {
 /// One thing that is wrong with a key or a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
+    /// The configuration file, or the drop-in file.
+    pub file: PathBuf,
     /// The line, from 1; `None` for a missing key.
     pub line: Option<usize>,
     /// The key, such as `listen.udp` or `endpoints[0]`.
@@ -79,25 +79,22 @@ pub struct Complaint {
 
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: expected {}", self.key, self.value, self.right)
+        write!(f, "{}:", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        write!(f, " {}: {}: expected {}", self.key, self.value, self.right)
     }
 }
 
-/// One line for each complaint, with file and line before it.
-struct Listed<'a> {
-    file: &'a PathBuf,
-    complaints: &'a [Complaint],
-}
+/// One line for each complaint.
+struct Listed<'a>(&'a [Complaint]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, complaint) in self.complaints.iter().enumerate() {
+        for (index, complaint) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{}:", self.file.display())?;
-            if let Some(line) = complaint.line {
-                write!(f, "{line}:")?;
-            }
-            write!(f, " {complaint}")?;
+            write!(f, "{separator}{complaint}")?;
         }
         Ok(())
     }

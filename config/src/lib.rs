@@ -2,13 +2,16 @@
 //! be right.
 
 mod error;
+mod keys;
 mod lines;
 pub mod paths;
 mod read;
+mod sources;
 mod template;
 mod tree;
 
 pub use error::{Complaint, ConfigError, EXIT_CODE};
+pub use keys::{Effect, KEYS, Key};
 use policies::{
     gain::Rule,
     names::{Endpoint, Prefix},

@@ -4,7 +4,9 @@ mod values;
 
 use crate::{
     ChildUser, Complaint, ConfigError, Metrics, Settings, Transit,
-    lines::{Step, last_line_of_key, line_of},
+    keys::KEYS,
+    lines::{Step, last_line_of_key},
+    sources::{LIMIT, Source, drop_ins, merge, place_of, read_bytes},
     tree::{Fault, Tree, name, one_line},
 };
 use policies::{
@@ -14,8 +16,6 @@ use policies::{
 use serde_yaml::Value;
 use std::{
     collections::BTreeSet,
-    fs::File,
-    io::{self, Read},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
@@ -23,8 +23,6 @@ use std::{
 use values::*;
 use wire::endpoints::{EndpointError, class_of};
 
-/// The maximum size of a configuration in bytes.
-const LIMIT: u64 = 64 * 1024;
 /// The maximum number of items of a list.
 const MAX_ITEMS: usize = 256;
 /// The default port of tunnels: OpenVPN's own.
@@ -38,26 +36,16 @@ pub(crate) const BABELD_USER: &str = "warren-babel";
 /// The default filter of log lines.
 pub(crate) const LOG: &str = "info";
 
-/// Reads and checks the configuration `file`.
+/// Reads and checks the configuration `file` and its drop-in files: with `warren.yaml`, these are `warren.d/*.yaml` beside it.
 ///
 /// # Errors
 /// One line for each thing that is wrong; see [`ConfigError`].
 pub fn load(file: &Path) -> Result<Settings, ConfigError> {
-    let unread = |source: io::Error| ConfigError::Read {
-        file: file.to_owned(),
-        source,
-    };
-    // A FIFO would block at open, and a device has no end.
-    let metadata = std::fs::metadata(file).map_err(unread)?;
-    if !metadata.is_file() {
-        return Err(ConfigError::NotAFile {
-            file: file.to_owned(),
-        });
+    let mut sources = vec![source(file, &read_bytes(file)?)?];
+    for drop_in in drop_ins(file)? {
+        sources.push(source(&drop_in, &read_bytes(&drop_in)?)?);
     }
-    let mut bytes = Vec::new();
-    let mut reader = File::open(file).map_err(unread)?.take(LIMIT + 1);
-    reader.read_to_end(&mut bytes).map_err(unread)?;
-    parse(file, &bytes)
+    check(&sources)
 }
 
 /// Checks the text of a configuration; `file` is only named in complaints.
@@ -65,22 +53,45 @@ pub fn load(file: &Path) -> Result<Settings, ConfigError> {
 /// # Errors
 /// As [`load`], but for reading.
 pub fn parse(file: &Path, bytes: &[u8]) -> Result<Settings, ConfigError> {
-    let file = || file.to_owned();
-    let short = u64::try_from(bytes.len()).is_ok_and(|size| size <= LIMIT);
-    let text = std::str::from_utf8(bytes).ok().filter(|_| short);
-    let text = text.ok_or_else(|| ConfigError::NotText {
-        file: file(),
-        limit: LIMIT,
-    })?;
-    let value: Value = serde_yaml::from_str(text).map_err(|error| syntax(file(), text, &error))?;
+    check(&[source(file, bytes)?])
+}
+
+/// Parses one file.
+fn source(file: &Path, bytes: &[u8]) -> Result<Source, ConfigError> {
+    let file = file.to_owned();
+    let is_short = u64::try_from(bytes.len()).is_ok_and(|size| size <= LIMIT);
+    let Some(text) = std::str::from_utf8(bytes).ok().filter(|_| is_short) else {
+        return Err(ConfigError::NotText { file, limit: LIMIT });
+    };
+    match serde_yaml::from_str(text) {
+        Ok(value) => Ok(Source {
+            file,
+            text: text.to_owned(),
+            value,
+        }),
+        Err(error) => Err(syntax(file, text, &error)),
+    }
+}
+
+/// Checks the merged values of all files.
+fn check(sources: &[Source]) -> Result<Settings, ConfigError> {
+    let is_map = |source: &Source| source.value.is_null() || source.value.is_mapping();
+    if let Some(source) = sources.iter().find(|source| !is_map(source)) {
+        let fault = Tree::root(&source.value).fault(DOCUMENT);
+        return Err(values(std::slice::from_ref(source), vec![fault]));
+    }
+    let value = merge(sources);
     if value.is_null() {
-        return Err(ConfigError::Empty { file: file() });
+        let first = sources.first().map(|source| source.file.clone());
+        return Err(ConfigError::Empty {
+            file: first.unwrap_or_default(),
+        });
     }
     let mut faults = Vec::new();
     let settings = settings(&Tree::root(&value), &mut faults);
     match settings {
         Some(settings) if faults.is_empty() => Ok(settings),
-        Some(_) | None => Err(values(file(), text, faults)),
+        Some(_) | None => Err(values(sources, faults)),
     }
 }
 
@@ -101,27 +112,36 @@ fn syntax(file: PathBuf, text: &str, error: &serde_yaml::Error) -> ConfigError {
         };
     };
     let complaint = Complaint {
+        file,
         line: last_line_of_key(text, &key).or(Some(line)),
         key,
         value: "given twice".into(),
         right: "each key once".into(),
     };
     ConfigError::Values {
-        file,
         complaints: vec![complaint],
     }
 }
 
-fn values(file: PathBuf, text: &str, faults: Vec<Fault>) -> ConfigError {
-    let complaint = |fault: Fault| Complaint {
-        line: line_of(text, &fault.path),
-        key: name(&fault.path),
-        value: fault.value,
-        right: fault.right,
+/// Describes the faults in the order of the files and lines.
+fn values(sources: &[Source], faults: Vec<Fault>) -> ConfigError {
+    let complaint = |fault: Fault| {
+        let (index, line) = place_of(sources, &fault.path);
+        let file = sources.get(index).map(|source| source.file.clone());
+        let complaint = Complaint {
+            file: file.unwrap_or_default(),
+            line,
+            key: name(&fault.path),
+            value: fault.value,
+            right: fault.right,
+        };
+        (index, complaint)
     };
-    let mut complaints: Vec<_> = faults.into_iter().map(complaint).collect();
-    complaints.sort_by_key(|complaint| complaint.line);
-    ConfigError::Values { file, complaints }
+    let mut placed: Vec<_> = faults.into_iter().map(complaint).collect();
+    placed.sort_by_key(|(index, complaint)| (*index, complaint.line));
+    ConfigError::Values {
+        complaints: placed.into_iter().map(|(_, complaint)| complaint).collect(),
+    }
 }
 
 /// Returns `None` if a key without a default is missing or wrong; `faults` collects everything
@@ -144,11 +164,7 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         private_endpoints,
         metrics,
         log,
-    ] = root.keys(
-        KEYS,
-        "keys and values, such as registry: https://HOST:PORT",
-        faults,
-    );
+    ] = root.keys(KEYS.map(|key| key.name), DOCUMENT, faults);
     let private = private_endpoints
         .and_then(|tree| flag(&tree, faults))
         .unwrap_or(false);
@@ -216,30 +232,13 @@ fn user_or(tree: Option<Tree<'_>>, default: &str, faults: &mut Vec<Fault>) -> Ch
         .unwrap_or_else(|| named(default))
 }
 
-const KEYS: [&str; 16] = [
-    "registry",
-    "listen",
-    "endpoints",
-    "neighbours",
-    "interfaces",
-    "transit",
-    "gateway",
-    "policy",
-    "dry-run",
-    "max-accepted",
-    "tunnels-to-dial",
-    "child-users",
-    "upnp",
-    "private-endpoints",
-    "metrics",
-    "log",
-];
 const TRANSIT: &[(&str, Transit)] = &[
     ("normal", Transit::Normal),
     ("avoid", Transit::Avoid),
     ("leaf", Transit::Leaf),
 ];
 const POLICY: &[(&str, Rule)] = &[("gain", Rule::Gain), ("random", Rule::Random)];
+const DOCUMENT: &str = "keys and values, such as registry: https://HOST:PORT";
 const REGISTRY: &str = "https://HOST:PORT, such as https://registry.example:9443";
 const LISTEN: &str = "ports, such as { udp: 1194, tcp: 1194 }";
 const USERS: &str = "users, such as { openvpn: warren-openvpn, babeld: warren-babel }";
@@ -248,6 +247,7 @@ const ENDPOINTS: &str = "a list of addresses that others can dial, such as [\"ud
 const INTERFACES: &str = "a list of names of links, such as [eth0]; wrn… are our own";
 const METRICS_RIGHT: &str =
     "ADDRESS:PORT, such as 127.0.0.1:9197, the absolute path of a unix socket, or off";
+const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 const LOG_RIGHT: &str =
     "a level (error, warn, info, debug, trace) or a filter, such as info,actors=debug";
 

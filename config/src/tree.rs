@@ -147,7 +147,8 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn scalar(value: &Value) -> String {
+/// A key or a single value as text.
+pub(crate) fn scalar(value: &Value) -> String {
     match value {
         Value::String(text) => text.chars().take(SHOWN).collect(),
         Value::Bool(flag) => flag.to_string(),

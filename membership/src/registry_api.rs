@@ -73,11 +73,11 @@ fn tls_error<E: Error + Send + Sync + 'static>(error: E) -> RegistryApiError {
     RegistryApiError::Tls(Box::new(error))
 }
 
-/// A client of one registry. All clones share one certificate.
+/// A client of one registry. All clones share one certificate and one address.
 #[derive(Clone, Debug)]
 pub struct RegistryApiClient {
     client: Arc<ArcSwap<Client>>,
-    url: String,
+    url: Arc<ArcSwap<String>>,
 }
 
 impl RegistryApiClient {
@@ -132,8 +132,18 @@ impl RegistryApiClient {
         let client = Arc::new(ArcSwap::from_pointee(Self::http_client(config)?));
         Ok(Self {
             client,
-            url: url.trim_end_matches('/').to_owned(),
+            url: Arc::new(ArcSwap::from_pointee(url.trim_end_matches('/').to_owned())),
         })
+    }
+
+    /// Replaces the address of the registry, `https://HOST:PORT`, for this client and all its clones, from the next call on.
+    pub fn replace_url(&self, url: &str) {
+        self.url
+            .store(Arc::new(url.trim_end_matches('/').to_owned()));
+    }
+
+    fn url(&self) -> String {
+        self.url.load().as_ref().clone()
     }
 
     fn http_client(config: ClientConfig) -> Result<Client, RegistryApiError> {
@@ -202,7 +212,7 @@ impl RegistryApiClient {
         let request = self
             .client
             .load()
-            .request(method, format!("{}{path}", self.url));
+            .request(method, format!("{}{path}", self.url.load()));
         match body {
             Some(body) => request
                 .header("content-type", "application/json")
@@ -252,13 +262,13 @@ impl RegistryApiClient {
 
     fn unreadable(&self, why: String) -> RegistryApiError {
         RegistryApiError::Unreadable {
-            url: self.url.clone(),
+            url: self.url(),
             why,
         }
     }
 
     fn call_error(&self, source: reqwest::Error) -> RegistryApiError {
-        let url = self.url.clone();
+        let url = self.url();
         if source.is_timeout() {
             return RegistryApiError::TimedOut { url };
         }

@@ -151,6 +151,12 @@ impl Planner {
         self.settings.parameters = parameters;
     }
 
+    /// Replaces the rule by which tunnels are chosen, and the pinned peers, from the next plan on.
+    pub fn set_choice(&mut self, rule: Rule, pinned: BTreeSet<Prefix>) {
+        self.settings.rule = rule;
+        self.settings.pinned = pinned;
+    }
+
     /// Rates links by another cost than babeld's from the next plan on; for simulators.
     pub fn set_link_cost(&mut self, link_cost: LinkCost) {
         self.view_settings.link_cost = link_cost;

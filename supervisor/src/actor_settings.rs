@@ -2,11 +2,9 @@
 
 use crate::{host::Host, identity::NodeIdentity};
 use actors::{
-    deciders::{
-        policy::Mode,
-        prober::{ASSUMED_ROUTES, ProberSettings},
-    },
+    deciders::prober::{ASSUMED_ROUTES, ProberSettings},
     effects::tunnels,
+    live_settings::{LiveSettings, LocalLimits, Mode},
     sinks::telemetry::Published,
     sources::{
         babeld,
@@ -21,7 +19,7 @@ use actors::{
         },
         registry_client::RegistrySettings,
     },
-    store::{LocalLimits, Store},
+    store::Store,
 };
 use config::{Settings, paths::Paths};
 use membership::{
@@ -36,8 +34,6 @@ use os::{
 };
 use policies::{
     names::{Role, Slot},
-    parameters::Parameters,
-    planner::PlannerSettings,
     probe::ProbePace,
 };
 use std::{net::SocketAddrV6, rc::Rc};
@@ -70,8 +66,8 @@ pub struct Environment<'a> {
     pub peers: PeerApiClient,
     /// The client of the registry.
     pub registry: RegistryApiClient,
-    /// Decides whether the planner's orders are carried out.
-    pub mode: Mode,
+    /// Decides whether private endpoints of peers are used.
+    pub private: PrivateEndpoints,
 }
 
 pub(crate) fn documents(environment: &Environment<'_>) -> DocumentSettings {
@@ -99,22 +95,22 @@ pub(crate) fn credentials(environment: &Environment<'_>) -> CredentialSettings {
     }
 }
 
-/// The limits that the configuration and the number of slots set to the network's parameters.
-pub(crate) fn local_limits(environment: &Environment<'_>) -> LocalLimits {
+/// Returns the settings that can change while the daemon runs.
+pub(crate) fn live_settings(settings: &Settings, host: &Host, mode: Mode) -> LiveSettings {
     let limit = |configured: Option<u16>, slots: u16| configured.unwrap_or(u16::MAX).min(slots);
-    LocalLimits {
-        tunnels_to_dial: limit(
-            environment.settings.tunnels_to_dial,
-            environment.host.tunnels_to_dial,
-        ),
-        max_accepted: limit(
-            environment.settings.max_accepted,
-            environment.host.max_accepted,
-        ),
-        max_distances: if environment.settings.transit.price() == 0 {
-            MAX_DISTANCES
-        } else {
-            0
+    LiveSettings {
+        mode: if settings.dry_run { Mode::Watch } else { mode },
+        pinned: settings.neighbours.iter().copied().collect(),
+        rule: settings.policy,
+        endpoints: settings.endpoints.clone(),
+        limits: LocalLimits {
+            tunnels_to_dial: limit(settings.tunnels_to_dial, host.tunnels_to_dial),
+            max_accepted: limit(settings.max_accepted, host.max_accepted),
+            max_distances: if settings.transit.price() == 0 {
+                MAX_DISTANCES
+            } else {
+                0
+            },
         },
     }
 }
@@ -157,29 +153,8 @@ pub(crate) fn tunnels(environment: &Environment<'_>) -> tunnels::TunnelSettings 
     }
 }
 
-pub(crate) fn planner(environment: &Environment<'_>) -> PlannerSettings {
-    PlannerSettings {
-        parameters: Parameters {
-            tunnels_to_dial: environment.host.tunnels_to_dial,
-            max_accepted: environment.host.max_accepted,
-            ..environment.identity.document.parameters()
-        },
-        pinned: environment.settings.neighbours.iter().copied().collect(),
-        rule: environment.settings.policy,
-        seed: environment.store.random.bits(),
-    }
-}
-
 pub(crate) fn candidate_prober(environment: &Environment<'_>) -> CandidateProberSettings {
     CandidateProberSettings::from_network(environment.identity.me, &environment.identity.document)
-}
-
-/// Returns the setting that decides whether private endpoints of peers are used.
-pub(crate) fn private_endpoints(environment: &Environment<'_>) -> PrivateEndpoints {
-    PrivateEndpoints::new(
-        environment.settings.private_endpoints,
-        environment.store.documents.clone(),
-    )
 }
 
 /// Returns the dialling slots.
@@ -202,9 +177,8 @@ pub(crate) fn peer_cache(environment: &Environment<'_>) -> CacheSettings {
         path: environment.paths.peer_cache(),
         me: environment.identity.me,
         network: environment.identity.network,
-        private: private_endpoints(environment),
+        private: environment.private.clone(),
         documents: environment.store.documents.clone(),
-        local_limits: local_limits(environment),
     }
 }
 
@@ -219,9 +193,8 @@ pub(crate) fn registry_client(environment: &Environment<'_>) -> RegistrySettings
     RegistrySettings {
         me: environment.identity.me,
         network: environment.identity.network,
-        endpoints: environment.settings.endpoints.clone(),
         servers: environment.host.servers.clone(),
-        private: private_endpoints(environment),
+        private: environment.private.clone(),
     }
 }
 
@@ -243,7 +216,7 @@ fn lease_settings(environment: &Environment<'_>) -> LeaseSettings {
         me: environment.identity.me,
         network: environment.identity.network,
         wanted: environment.host.servers.clone(),
-        private: private_endpoints(environment),
+        private: environment.private.clone(),
         random: environment.store.random.clone(),
     }
 }

@@ -1,23 +1,25 @@
 //! Runs one node, from reading its configuration to its shutdown.
 
 use crate::{
-    actor_settings::{Environment, document_files},
+    actor_settings::{Environment, document_files, live_settings},
     errors::StartError,
     host,
     identity::NodeIdentity,
-    logging, moved_files, pid_file, renew_expired, service_manager, shutdown,
+    local_servers::{MetricsServer, serve_control},
+    logging::{self, LogFilter},
+    moved_files, pid_file,
+    reload::{CommandLine, Reloader},
+    renew_expired, service_manager, shutdown,
     wiring::{self, ACTORS, Graph},
 };
+pub use actors::live_settings::Mode;
 use actors::{
-    deciders::policy,
-    sinks::{
-        control, exporter,
-        telemetry::{self, Published},
-    },
+    live_settings::LiveSettings,
+    sinks::telemetry::{self, Published},
     store::Store,
 };
 use arc_swap::ArcSwap;
-use config::{Metrics, Settings, paths::Paths};
+use config::{Settings, paths::Paths};
 use futures_util::StreamExt;
 use membership::{
     credentials::{NodeCredentials, SharedServerTls},
@@ -27,22 +29,19 @@ use membership::{
 };
 use os::{babel_socket::BabelSocket, clock::Clock, kernel::Kernel};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
-use std::{cell::Cell, path::Path, process::ExitCode, time::Duration};
+use std::{cell::Cell, path::Path, process::ExitCode, sync::Arc, time::Duration};
 use wire::errors::Chain;
 use wire::peer::NodeDocument;
 
 /// Time within which all children must be stopped and the host must be restored.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Decides whether the planner's orders are carried out.
-pub type Mode = policy::Mode;
-
-/// The program that runs, and whether it acts.
-#[derive(Clone, Copy)]
+/// The program that runs.
 struct Program {
-    mode: Mode,
     /// The commit of the source.
     revision: &'static str,
+    command_line: CommandLine,
+    log: LogFilter,
 }
 
 /// Runs the node with the configuration `config_file` until SIGTERM or SIGINT. `revision` is the commit of the program.
@@ -57,8 +56,7 @@ pub fn run(
     revision: &'static str,
 ) -> Result<ExitCode, StartError> {
     let settings = config::load(config_file)?;
-    let mode = if settings.dry_run { Mode::Watch } else { mode };
-    logging::start(&settings.log);
+    let log = logging::start(&settings.log);
     // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     host::check_root()?;
@@ -68,7 +66,15 @@ pub fn run(
     let identity = NodeIdentity::read(paths)?;
     let host = host::inspect(&settings, &identity)?;
     let system = actix::System::new();
-    let program = Program { mode, revision };
+    let command_line = CommandLine {
+        config_file: config_file.to_owned(),
+        mode,
+    };
+    let program = Program {
+        revision,
+        command_line,
+        log,
+    };
     system.block_on(run_node(settings, identity, host, paths.clone(), program))
 }
 
@@ -110,17 +116,31 @@ fn load_documents(identity: &NodeIdentity, paths: &Paths) -> Result<DocumentStor
 }
 
 /// Publishes the first, empty snapshot of this node.
-fn publish(identity: &NodeIdentity, program: Program, clock: &Clock) -> Published {
+fn publish(
+    identity: &NodeIdentity,
+    revision: &'static str,
+    live: &LiveSettings,
+    clock: &Clock,
+) -> Published {
     let identity = telemetry::NodeDescription {
         prefix: identity.me,
         network: identity.network,
         software: env!("CARGO_PKG_VERSION"),
-        revision: program.revision,
+        revision,
         actors: ACTORS.to_vec(),
-        dry_run: program.mode == Mode::Watch,
+        dry_run: live.mode == Mode::Watch,
         started: clock.now(),
     };
     telemetry::publish(identity, clock)
+}
+
+fn peer_api_settings(identity: &NodeIdentity, private: &PrivateEndpoints) -> PeerApiSettings {
+    PeerApiSettings {
+        me: identity.me,
+        network: identity.network,
+        port: wire::peer::PORT,
+        private: private.clone(),
+    }
 }
 
 /// Builds the document about this node that the peer API shows at first.
@@ -157,22 +177,21 @@ async fn run_node(
     let clock = Clock::boottime();
     let kernel = Kernel::open(paths.root())?;
     host::prepare(&mut host, &kernel, &identity, &paths).await?;
-    let published = publish(&identity, program, &clock);
-    serve(&settings, &host, &paths, &clock, &published);
+    let live = live_settings(&settings, &host, program.command_line.mode);
+    let published = publish(&identity, program.revision, &live, &clock);
+    let metrics = MetricsServer::start(&settings.metrics, &clock, &published);
+    let mut reload_requests = serve_control(&host, &paths, &clock, &published);
     let credentials = read_credentials(&paths)?;
     let server_tls = SharedServerTls::new(ArcSwap::from_pointee(credentials.server_config()?));
     let store = Store {
         documents: load_documents(&identity, &paths)?,
         node_document: node_document(&settings, &identity),
+        settings: Arc::new(ArcSwap::from_pointee(live)),
         ..Store::new(clock.clone(), identity.me)
     };
-    let peer_api = PeerApiSettings {
-        me: identity.me,
-        network: identity.network,
-        port: wire::peer::PORT,
-        private: PrivateEndpoints::new(settings.private_endpoints, store.documents.clone()),
-    };
-    let graph = wiring::wire(&Environment {
+    let private = PrivateEndpoints::new(settings.private_endpoints, store.documents.clone());
+    let peers = PeerApiClient::new(&peer_api_settings(&identity, &private), &credentials)?;
+    let environment = Environment {
         settings: &settings,
         identity: &identity,
         host: &host,
@@ -182,57 +201,27 @@ async fn run_node(
         kernel: kernel.clone(),
         published: published.clone(),
         babel_socket: BabelSocket::open().map_err(doing("open a socket for route requests"))?,
-        peers: PeerApiClient::new(&peer_api, &credentials)?,
+        peers,
         registry: RegistryApiClient::with_credentials(&settings.registry, &credentials)?,
-        mode: program.mode,
-    });
+        private,
+    };
+    let graph = wiring::wire(&environment);
     let address = identity.network.node_address(identity.me);
     tracing::info!(prefix = %identity.me, %address, "warren runs");
     actix_rt::spawn(os::memory::release_regularly());
     let is_ready = Cell::new(false);
+    let Program {
+        command_line, log, ..
+    } = program;
+    let readers = &graph.settings_readers;
+    let mut reloader = Reloader::new(command_line, &environment, readers, metrics, log);
     tokio::select! {
         () = service_manager::report(&graph, &published, &host.servers, &is_ready) => {}
-        () = until_stopped(&mut signals) => {}
+        () = reloader.serve_until_stopped(&mut signals, &mut reload_requests, &is_ready) => {}
     }
     service_manager::report_stop(&is_ready);
     stop(&graph, &clock, &kernel, &paths, &mut signals).await;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Serves metrics and the control socket. If that fails, the node runs without them, and the error is logged.
-fn serve(
-    settings: &Settings,
-    host: &host::Host,
-    paths: &Paths,
-    clock: &Clock,
-    published: &Published,
-) {
-    let listen = match &settings.metrics {
-        Metrics::Tcp(address) => Some(exporter::Listen::Tcp(*address)),
-        Metrics::Unix(path) => Some(exporter::Listen::Unix(path.clone())),
-        Metrics::Off => None,
-    };
-    if let Some(listen) = listen {
-        match exporter::serve(&listen, clock.clone(), published.clone()) {
-            Ok(server) => drop(actix_rt::spawn(server)),
-            Err(error) => tracing::error!(error = %Chain(&error), "metrics are not served"),
-        }
-    }
-    let group = nix::unistd::Group::from_name("warren")
-        .ok()
-        .flatten()
-        .map(|group| group.gid.as_raw());
-    let access = control::Access {
-        path: paths.control(),
-        group,
-        rejected_uids: vec![host.openvpn_rights.uid, host.babeld_rights.uid],
-    };
-    match control::serve(access, clock.clone(), published.clone()) {
-        Ok(server) => drop(actix_rt::spawn(server)),
-        Err(error) => {
-            tracing::error!(error = %Chain(&error), "the control socket is not served; warren status and the like do not work")
-        }
-    }
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -240,7 +229,7 @@ async fn until_stopped(signals: &mut signal_hook_tokio::Signals) {
     while let Some(signal) = signals.next().await {
         match signal {
             SIGHUP => tracing::warn!(
-                "SIGHUP ignored: the configuration is read only at the start; restart warren to apply it"
+                "SIGHUP ignored: the configuration is reloaded only while the node runs, not while it starts or stops"
             ),
             _ => return,
         }

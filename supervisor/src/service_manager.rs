@@ -34,6 +34,22 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
+/// Reports that the configuration is being reloaded, if the node was ready.
+pub(crate) fn report_reload(is_ready: &Cell<bool>) {
+    if is_ready.get() {
+        let now = NotifyState::monotonic_usec_now().ok();
+        let states: Vec<_> = [NotifyState::Reloading].into_iter().chain(now).collect();
+        notify(&states);
+    }
+}
+
+/// Reports that the reload has finished.
+pub(crate) fn report_reloaded(is_ready: &Cell<bool>) {
+    if is_ready.get() {
+        notify(&[NotifyState::Ready]);
+    }
+}
+
 /// Reports that the node stops. If it was never ready, the reason stays visible.
 pub(crate) fn report_stop(is_ready: &Cell<bool>) {
     let status = is_ready.get().then_some(NotifyState::Status("stopping"));

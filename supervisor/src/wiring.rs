@@ -16,7 +16,7 @@ use actors::{
         tunnels::{Connections, DrainAll, Facts, StopAll, Tunnels, TunnelsDeps},
     },
     guardian::{Guardian, guard},
-    messages::ActorRestarted,
+    messages::{ActorRestarted, SettingsChanged},
     sinks::telemetry::{Telemetry, TelemetryDeps},
     sources::{
         babeld::{Babeld, BabeldDeps, BabeldProcess, StopBabeld},
@@ -65,6 +65,8 @@ pub struct Graph {
     pub(crate) drain_all: Recipient<DrainAll>,
     pub(crate) stop_all: Recipient<StopAll>,
     pub(crate) stop_babeld: Recipient<StopBabeld>,
+    /// The actors that act at once when the configuration is reloaded.
+    pub(crate) settings_readers: Vec<Recipient<SettingsChanged>>,
 }
 
 impl Graph {
@@ -109,6 +111,7 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
     let leases = wiring.start_endpoint_sources(&sources);
     wiring.start_samplers(&policy, &prober, &sources.candidate_prober);
     let stop_babeld = to(&wiring.start_babeld(&tunnels, &policy, &sources));
+    let settings_readers = vec![to(&policy), to(&sources.peer_cache), to(&wiring.telemetry)];
     let Wiring {
         store,
         connections,
@@ -123,6 +126,7 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
         drain_all: to(&tunnels),
         stop_all: to(&tunnels),
         stop_babeld,
+        settings_readers,
     }
 }
 
@@ -202,9 +206,8 @@ impl<'a> Wiring<'a> {
     fn start_deciders(&self, tunnels: &Guarded<Tunnels>) -> (Guarded<Policy>, Guarded<Prober>) {
         let deps = PolicyDeps {
             me: self.environment.identity.me,
-            settings: settings_of::planner(self.environment),
-            limits: settings_of::local_limits(self.environment),
-            mode: self.environment.mode,
+            parameters: self.environment.identity.document.parameters(),
+            seed: self.store.random.bits(),
             store: self.store.clone(),
             out: Outlets {
                 orders: to(tunnels),

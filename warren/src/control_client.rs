@@ -1,6 +1,6 @@
-//! Asks the running daemon for a document over its control socket.
+//! Sends requests to the running daemon over its control socket.
 //!
-//! Each call is one HTTP `GET`. This file knows the error document of `wire::control`, and not what the other documents mean.
+//! Each call is one HTTP request without a body. This file knows the error document of `wire::control`, and not what the other documents mean.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -93,6 +93,18 @@ impl ControlError {
 /// # Errors
 /// The daemon does not run, does not admit this user, or gives no complete answer.
 pub(crate) fn get(socket: &Path, path: &str) -> Result<String, ControlError> {
+    call(socket, "GET", path)
+}
+
+/// Has the daemon do what `path` stands for, and returns the body of its answer.
+///
+/// # Errors
+/// As [`get`], or the daemon rejects the request.
+pub(crate) fn post(socket: &Path, path: &str) -> Result<String, ControlError> {
+    call(socket, "POST", path)
+}
+
+fn call(socket: &Path, method: &str, path: &str) -> Result<String, ControlError> {
     let io_error = |error: io::Error| ControlError::from_io(error, socket);
     let mut stream = UnixStream::connect(socket).map_err(io_error)?;
     stream
@@ -101,7 +113,9 @@ pub(crate) fn get(socket: &Path, path: &str) -> Result<String, ControlError> {
     stream
         .set_write_timeout(Some(ANSWER_TIMEOUT))
         .map_err(io_error)?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: warren\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).map_err(io_error)?;
     let mut answer = String::new();
     stream

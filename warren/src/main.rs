@@ -6,6 +6,7 @@ mod join_verb;
 mod output;
 mod reference_verb;
 mod registry_verbs;
+mod reload_verb;
 mod run_verb;
 mod status_verbs;
 mod systemd_unit;
@@ -44,6 +45,8 @@ enum Verb {
     Install(join_verb::InstallArgs),
     /// Run this machine's node until SIGTERM
     Run(run_verb::RunArgs),
+    /// Apply the changed configuration to the running node
+    Reload(reload_verb::ReloadArgs),
     /// Remove what a killed daemon left on this machine, without starting it again
     Cleanup(cleanup_verb::CleanupArgs),
     /// Show the state of the node; exits with 1 if it is not ready
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Request(args) => join_verb::request(&args),
         Verb::Install(args) => join_verb::install(&args),
         Verb::Run(args) => run_verb::run(&args),
+        Verb::Reload(args) => reload_verb::reload(&args),
         Verb::Cleanup(args) => cleanup_verb::cleanup(&args),
         Verb::Status(args) => status_verbs::status(&args),
         Verb::Tunnels(args) => status_verbs::tunnels(&args),

@@ -23,6 +23,8 @@ pub const PEERS_PATH: &str = "/v1/peers";
 pub const ROUTES_PATH: &str = "/v1/routes";
 /// The path of [`DecisionsDocument`].
 pub const DECISIONS_PATH: &str = "/v1/decisions";
+/// The path to which a `POST` reloads the configuration; the answer is a [`ReloadDocument`].
+pub const RELOAD_PATH: &str = "/v1/reload";
 
 /// How many past decisions are kept for `warren why`.
 pub const DECISIONS_KEPT: usize = 256;
@@ -332,6 +334,39 @@ pub struct VerdictEntry {
     pub peer: Option<String>,
     /// One line: kept or closing, and by which rule.
     pub text: String,
+}
+
+/// The keys of the configuration that differ, after a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadDocument {
+    /// The version of the document: [`VERSION`].
+    pub version: u32,
+    /// Changed keys that are in force now.
+    pub applied: Vec<String>,
+    /// Changed keys by which tunnels are drained and closed.
+    pub draining: Vec<String>,
+    /// Keys whose value in the file takes effect when the daemon is started again.
+    pub restart: Vec<String>,
+}
+
+impl ReloadDocument {
+    /// Returns the outcome for people, one text for each kind of key.
+    pub fn lines(&self) -> Vec<String> {
+        let kinds = [
+            ("applied", &self.applied),
+            ("applied, tunnels close one at a time", &self.draining),
+            ("needs a restart", &self.restart),
+        ];
+        let changed = kinds.iter().filter(|(_, keys)| !keys.is_empty());
+        let lines: Vec<_> = changed
+            .map(|(kind, keys)| format!("{kind}: {}", keys.join(", ")))
+            .collect();
+        if lines.is_empty() {
+            vec!["nothing changed".to_owned()]
+        } else {
+            lines
+        }
+    }
 }
 
 /// Why a request was not answered (RFC 9457, `application/problem+json`).

@@ -2,16 +2,18 @@
 //!
 //! It decides nothing itself; all rules are in `policies::planner`.
 
+use crate::live_settings::{LiveSettings, Mode};
 use crate::messages::{
     CandidatesMeasured, Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead,
-    ProbesRead, RoutesRead, log_decision, offer,
+    ProbesRead, RoutesRead, SettingsChanged, log_decision, offer,
 };
-use crate::store::Store;
-use crate::store::{LocalLimits, SharedRouteView};
+use crate::store::{SharedRouteView, Store};
 use actix::{Actor, Context, Handler, Recipient};
+use membership::documents::DocumentStore;
 use policies::{
     names::Prefix,
     observation::Observation,
+    parameters::Parameters,
     planner::{Planner, PlannerSettings},
     units::Uptime,
 };
@@ -23,26 +25,15 @@ const MAX_TABLE_AGE: Duration = Duration::from_secs(15);
 /// Interval at which the route view for other nodes is renewed.
 const ROUTE_VIEW_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Decides whether the planner's orders are carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Orders are carried out.
-    Act,
-    /// Orders are only logged, so that an operator sees what the policy would do (`--dry-run`).
-    Watch,
-}
-
 /// The dependencies of the policy actor.
 #[derive(Clone)]
 pub struct PolicyDeps {
     /// The prefix of this node.
     pub me: Prefix,
-    /// The settings that the planner starts with.
-    pub settings: PlannerSettings,
-    /// The limits that the configuration and the number of slots set to the network's parameters.
-    pub limits: LocalLimits,
-    /// Decides whether orders are carried out.
-    pub mode: Mode,
+    /// The parameters that hold until a network document is known.
+    pub parameters: Parameters,
+    /// The seed of all random choices.
+    pub seed: u64,
     /// The shared state that outlives the actor.
     pub store: Store,
     /// The receivers of orders and decisions.
@@ -59,11 +50,11 @@ pub struct Policy {
     /// When babeld's table was last read.
     table_read_at: Uptime,
     out: Outlets,
-    mode: Mode,
+    documents: DocumentStore,
+    settings: Arc<LiveSettings>,
     route_view: SharedRouteView,
     /// When the route view was last published.
     view_published_at: Option<Uptime>,
-    local_limits: LocalLimits,
 }
 
 /// The receivers of orders and decisions.
@@ -82,28 +73,39 @@ impl Policy {
     pub fn new(deps: PolicyDeps) -> Self {
         let PolicyDeps {
             me,
-            settings,
-            limits: local_limits,
-            mode,
+            parameters,
+            seed,
             store,
             out,
         } = deps;
-        let mut planner = Planner::new(me, settings);
-        let (documents, route_view) = (store.documents.load_full(), store.route_view);
-
-        if let Some(network) = documents.network() {
-            planner.set_parameters(local_limits.apply_to(network.parameters()));
-        }
-        Self {
-            planner,
+        let settings = store.settings.load_full();
+        let planner_settings = PlannerSettings {
+            parameters: settings.limits.apply_to(parameters),
+            pinned: settings.pinned.clone(),
+            rule: settings.rule,
+            seed,
+        };
+        let mut policy = Self {
+            planner: Planner::new(me, planner_settings),
             observation: Observation::default(),
             was_reached: None,
             table_read_at: Uptime::default(),
             out,
-            mode,
-            route_view,
+            documents: store.documents,
+            settings,
+            route_view: store.route_view,
             view_published_at: None,
-            local_limits,
+        };
+        policy.apply_parameters();
+        policy
+    }
+
+    /// Gives the planner the network's parameters, reduced to the local limits.
+    fn apply_parameters(&mut self) {
+        if let Some(network) = self.documents.load().network() {
+            let limits = self.settings.limits;
+            self.planner
+                .set_parameters(limits.apply_to(network.parameters()));
         }
     }
 
@@ -115,7 +117,7 @@ impl Policy {
             self.view_published_at = Some(at);
             self.route_view.store(Arc::new(
                 self.planner
-                    .route_view(&self.observation, self.local_limits.max_distances),
+                    .route_view(&self.observation, self.settings.limits.max_distances),
             ));
         }
     }
@@ -133,7 +135,7 @@ impl Policy {
         self.publish_route_view_if_due(at);
         let plan = self.planner.plan(&self.observation, was_reached);
         for decision in &plan.decisions {
-            if self.mode == Mode::Watch {
+            if self.settings.mode == Mode::Watch {
                 tracing::info!(order = ?decision.order, terms = decision.terms, "dry run: this order is not carried out");
                 continue;
             }
@@ -211,11 +213,19 @@ impl Handler<PeersRead> for Policy {
 impl Handler<DocumentsChanged> for Policy {
     type Result = ();
 
-    fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
-        if let Some(network) = changed.documents.network() {
-            self.planner
-                .set_parameters(self.local_limits.apply_to(network.parameters()));
-        }
+    fn handle(&mut self, _: DocumentsChanged, _: &mut Self::Context) {
+        self.apply_parameters();
+    }
+}
+
+impl Handler<SettingsChanged> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, SettingsChanged { settings }: SettingsChanged, _: &mut Self::Context) {
+        self.planner
+            .set_choice(settings.rule, settings.pinned.clone());
+        self.settings = settings;
+        self.apply_parameters();
     }
 }
 
@@ -233,16 +243,11 @@ mod tests {
     use super::*;
     use os::clock::Clock;
     use policies::{
-        gain::Rule,
         names::{Prefix, Slot},
         observation::Candidate,
         orders::{OpenReason, Order},
-        parameters::Parameters,
-        planner::PlannerSettings,
     };
-    use std::collections::BTreeSet;
     use tokio::sync::mpsc;
-    use wire::peer::MAX_DISTANCES;
 
     /// Forwards the orders and decisions that it receives to the test.
     struct FakeReceiver(mpsc::UnboundedSender<Order>, mpsc::UnboundedSender<Decided>);
@@ -273,9 +278,15 @@ mod tests {
         fn handle(&mut self, _: DrainsRead, _: &mut Self::Context) {}
     }
 
+    fn settings(mode: Mode) -> LiveSettings {
+        LiveSettings {
+            mode,
+            ..LiveSettings::default()
+        }
+    }
+
     fn start_policy(
         me: Prefix,
-        settings: PlannerSettings,
         mode: Mode,
         receiver: &actix::Addr<FakeReceiver>,
     ) -> actix::Addr<Policy> {
@@ -284,17 +295,13 @@ mod tests {
             drains: receiver.clone().recipient(),
             decided: vec![receiver.clone().recipient()],
         };
-        let limits = LocalLimits {
-            tunnels_to_dial: 10,
-            max_accepted: 30,
-            max_distances: MAX_DISTANCES,
-        };
+        let store = Store::new(Clock::boottime(), me);
+        store.settings.store(Arc::new(settings(mode)));
         Policy::new(PolicyDeps {
             me,
-            settings,
-            limits,
-            mode,
-            store: Store::new(Clock::boottime(), me),
+            parameters: Parameters::default(),
+            seed: 1,
+            store,
             out,
         })
         .start()
@@ -347,13 +354,7 @@ mod tests {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (decisions, decided) = mpsc::unbounded_channel();
         let receiver = FakeReceiver(orders, decisions).start();
-        let settings = PlannerSettings {
-            parameters: Parameters::default(),
-            pinned: BTreeSet::new(),
-            rule: Rule::Gain,
-            seed: 1,
-        };
-        let policy = start_policy(Prefix::new(1, 16).unwrap(), settings, mode, &receiver);
+        let policy = start_policy(Prefix::new(1, 16).unwrap(), mode, &receiver);
         let at = Uptime::from_secs(100);
         policy.do_send(PeersRead {
             at,
@@ -432,5 +433,21 @@ mod tests {
         } = start_lonely_node(Mode::Watch);
         assert_eq!(decided.recv().await.unwrap().decisions.len(), 1);
         assert!(ordered.try_recv().is_err());
+    }
+
+    #[actix::test]
+    async fn a_reload_ends_the_watch_mode_of_a_running_node() {
+        let LonelyNode {
+            policy,
+            mut sampled,
+            mut ordered,
+            decided: _decided,
+        } = start_lonely_node(Mode::Watch);
+        let settings = Arc::new(settings(Mode::Act));
+        policy.send(SettingsChanged { settings }).await.unwrap();
+        // The dial that was only logged counts as tried for a while.
+        sampled.at = Uptime::from_secs(4_000);
+        policy.do_send(sampled);
+        check_opens(ordered.recv().await, SLOT, peer());
     }
 }

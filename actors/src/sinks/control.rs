@@ -2,7 +2,7 @@
 //!
 //! The kernel decides by the socket's mode (0660) and group which users can connect. Requests of the users that
 //! children run as are rejected even if these belong to the group. The answers are made from the published
-//! snapshot, without a message to any actor.
+//! snapshot, without a message to any actor. Only root can have the configuration reloaded.
 
 mod documents;
 
@@ -27,7 +27,11 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use wire::control::{DECISIONS_PATH, PEERS_PATH, Problem, ROUTES_PATH, STATUS_PATH, TUNNELS_PATH};
+use tokio::sync::{mpsc, oneshot};
+use wire::control::{
+    DECISIONS_PATH, PEERS_PATH, Problem, RELOAD_PATH, ROUTES_PATH, ReloadDocument, STATUS_PATH,
+    TUNNELS_PATH,
+};
 use wire::errors::some_if_found;
 
 /// The path of the socket, and the users that may use it.
@@ -77,21 +81,32 @@ const MAX_CONNECTIONS: usize = 32;
 /// The mode of the socket: only the owner and the group can connect.
 const SOCKET_MODE: u32 = 0o660;
 
-/// Binds the socket and returns the server, which the caller must spawn on the actors' thread.
+/// A request to reload the configuration: where the outcome is sent, or the reason in one line why nothing was changed.
+pub type ReloadRequest = oneshot::Sender<Result<ReloadDocument, String>>;
+
+/// Binds the socket and returns the server, which the caller must spawn on the actors' thread. Requests to reload the
+/// configuration are sent to `reloads`.
 ///
 /// # Errors
 /// [`ControlError`]; nothing is served then.
-pub fn serve(access: Access, clock: Clock, published: Published) -> Result<Server, ControlError> {
+pub fn serve(
+    access: Access,
+    clock: Clock,
+    published: Published,
+    reloads: mpsc::Sender<ReloadRequest>,
+) -> Result<Server, ControlError> {
     let rejected_uids = access.rejected_uids.clone();
     let make = move || {
         App::new()
             .app_data(web::Data::new(published.clone()))
             .app_data(web::Data::new(clock.clone()))
+            .app_data(web::Data::new(reloads.clone()))
             .route(STATUS_PATH, web::get().to(status))
             .route(TUNNELS_PATH, web::get().to(tunnels))
             .route(PEERS_PATH, web::get().to(peers))
             .route(ROUTES_PATH, web::get().to(routes))
             .route(DECISIONS_PATH, web::get().to(decisions))
+            .route(RELOAD_PATH, web::post().to(reload))
             .configure(add_panic_route)
             .default_service(web::to(not_found))
     };
@@ -144,10 +159,13 @@ fn remove_unused_socket(path: &Path) -> Result<(), ControlError> {
     fs::remove_file(path).map_err(failed("remove", path))
 }
 
-/// Whether the process at the other end of a connection may read documents.
+/// What the process at the other end of a connection may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Caller {
-    Allowed,
+    /// Root can also reload the configuration.
+    Root,
+    /// Other users can read documents.
+    Reader,
     Rejected,
 }
 
@@ -162,8 +180,8 @@ fn identify(connection: &dyn Any, data: &mut Extensions, rejected_uids: &[u32]) 
 
 fn check_uid(uid: Option<u32>, rejected_uids: &[u32]) -> Caller {
     match uid {
-        Some(0) => Caller::Allowed,
-        Some(uid) if !rejected_uids.contains(&uid) => Caller::Allowed,
+        Some(0) => Caller::Root,
+        Some(uid) if !rejected_uids.contains(&uid) => Caller::Reader,
         Some(_) | None => Caller::Rejected,
     }
 }
@@ -191,7 +209,7 @@ fn answer<D: Serialize>(
     build: impl Fn(&View) -> D,
 ) -> HttpResponse {
     match request.conn_data::<Caller>() {
-        Some(Caller::Allowed) => {}
+        Some(Caller::Root | Caller::Reader) => {}
         Some(Caller::Rejected) | None => {
             return problem(StatusCode::FORBIDDEN, "this user may not query the daemon");
         }
@@ -218,6 +236,27 @@ macro_rules! documents {
 
 documents! { status tunnels peers routes decisions }
 
+/// Waits until the daemon has reloaded its configuration.
+async fn reload(
+    request: HttpRequest,
+    reloads: web::Data<mpsc::Sender<ReloadRequest>>,
+) -> HttpResponse {
+    if request.conn_data::<Caller>() != Some(&Caller::Root) {
+        return problem(StatusCode::FORBIDDEN, "only root may reload the daemon");
+    }
+    let (answer, outcome) = oneshot::channel();
+    if reloads.send(answer).await.is_err() {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
+    }
+    match outcome.await {
+        Ok(Ok(document)) => HttpResponse::Ok()
+            .content_type("application/json")
+            .body(json(&document)),
+        Ok(Err(reason)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &reason),
+        Err(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping"),
+    }
+}
+
 /// Adds the route `POST /v1/panics/ACTOR`, which makes an actor panic, to debug builds.
 fn add_panic_route(service: &mut web::ServiceConfig) {
     if crate::guardian::panics::AVAILABLE {
@@ -226,7 +265,10 @@ fn add_panic_route(service: &mut web::ServiceConfig) {
 }
 
 async fn request_panic(request: HttpRequest, actor: web::Path<String>) -> HttpResponse {
-    if request.conn_data::<Caller>() != Some(&Caller::Allowed) {
+    if !matches!(
+        request.conn_data::<Caller>(),
+        Some(Caller::Root | Caller::Reader)
+    ) {
         return problem(StatusCode::FORBIDDEN, "this user may not query the daemon");
     }
     crate::guardian::panics::request_panic(actor.into_inner());
@@ -250,7 +292,7 @@ mod tests {
     fn children_and_unknown_users_are_rejected_and_root_never_is() {
         check(Some(64_001), Caller::Rejected);
         check(None, Caller::Rejected);
-        check(Some(1_000), Caller::Allowed);
-        check(Some(0), Caller::Allowed);
+        check(Some(1_000), Caller::Reader);
+        check(Some(0), Caller::Root);
     }
 }

@@ -13,10 +13,11 @@ pub use counts::{Counts, DrainOutcome, ROLES};
 pub use snapshot::{Entry, NodeDescription, RegistryContact, STALE, Served, Snapshot};
 pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
+use crate::live_settings::Mode;
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, LeasesRead,
     LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead,
-    TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue, dropped_readings,
+    SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue, dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
@@ -116,6 +117,7 @@ handlers! {
     RegistryContacted: |snapshot, fact| snapshot.on_registry_contacted(fact);
     DocumentsChanged: |snapshot, fact| snapshot.documents = fact.documents;
     CredentialsChanged: |snapshot, fact| snapshot.certificate_not_after = fact.not_after_s;
+    SettingsChanged: |snapshot, fact| Arc::make_mut(&mut snapshot.identity).dry_run = fact.settings.mode == Mode::Watch;
     ActorRestarted: |snapshot, fact| snapshot.on_actor_restarted(&fact);
     WaitOverdue: |snapshot, fact| snapshot.on_wait_overdue(fact);
 }

@@ -6,11 +6,10 @@
 pub mod directory;
 pub mod disk;
 
-use crate::store::SharedCandidates;
-use crate::store::Store;
 use crate::{
-    messages::{DocumentsChanged, PeersRead, PeersReported, RoutesRead, offer},
-    store::{LocalLimits, TunnelTable},
+    live_settings::{LocalLimits, SharedLiveSettings},
+    messages::{DocumentsChanged, PeersRead, PeersReported, RoutesRead, SettingsChanged, offer},
+    store::{SharedCandidates, Store, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use directory::PeerDirectory;
@@ -40,8 +39,6 @@ pub struct CacheSettings {
     pub private: PrivateEndpoints,
     /// Holds the parameters that set the cache's size.
     pub documents: DocumentStore,
-    /// This node's own limits, which may be lower than the network's parameters.
-    pub local_limits: LocalLimits,
 }
 
 /// Returns the number of tunnels that this node dials.
@@ -70,7 +67,8 @@ pub struct PeerCache {
     tunnels: Rc<RefCell<TunnelTable>>,
     published: SharedCandidates,
     readers: Vec<Recipient<PeersRead>>,
-    local_limits: LocalLimits,
+    settings: SharedLiveSettings,
+    documents: DocumentStore,
     directory: PeerDirectory,
     disk: Disk,
     reported_at: Option<Uptime>,
@@ -90,6 +88,7 @@ impl PeerCache {
             clock,
             tunnels,
             candidates: published,
+            settings: live_settings,
             ..
         } = store;
 
@@ -97,10 +96,10 @@ impl PeerCache {
         let private = settings.private.are_allowed();
         let is_dialable =
             |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
-        let local_limits = settings.local_limits;
+        let limits = live_settings.load().limits;
         let mut directory = PeerDirectory::new(
             settings.me,
-            tunnels_to_dial(local_limits, &settings.documents.load()),
+            tunnels_to_dial(limits, &settings.documents.load()),
         );
         directory.load(rows, is_dialable);
         directory.restore_unstored(&published.load());
@@ -109,12 +108,20 @@ impl PeerCache {
             tunnels,
             published,
             readers,
-            local_limits,
+            settings: live_settings,
+            documents: settings.documents,
             directory,
             disk,
             reported_at: None,
             is_writing: false,
         }
+    }
+
+    /// Adapts the size of the cache to the number of tunnels that this node dials.
+    fn set_size(&mut self) {
+        let limits = self.settings.load().limits;
+        self.directory
+            .set_tunnels(tunnels_to_dial(limits, &self.documents.load()));
     }
 
     fn update(&mut self, ctx: &mut Context<Self>) {
@@ -186,12 +193,19 @@ impl Handler<PeersReported> for PeerCache {
     }
 }
 
+impl Handler<SettingsChanged> for PeerCache {
+    type Result = ();
+
+    fn handle(&mut self, _: SettingsChanged, _: &mut Self::Context) {
+        self.set_size();
+    }
+}
+
 impl Handler<DocumentsChanged> for PeerCache {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
-        self.directory
-            .set_tunnels(tunnels_to_dial(self.local_limits, &changed.documents));
+        self.set_size();
         let removed = changed
             .revoked
             .iter()
@@ -265,11 +279,6 @@ mod tests {
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             private: PrivateEndpoints::default(),
             documents: DocumentStore::default(),
-            local_limits: LocalLimits {
-                tunnels_to_dial: 10,
-                max_accepted: 10,
-                max_distances: 0,
-            },
         };
         let tunnels = Rc::new(RefCell::new(TunnelTable::default()));
         let (sink, readings) = mpsc::unbounded_channel();

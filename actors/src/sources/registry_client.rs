@@ -7,6 +7,7 @@ mod announcements;
 
 use crate::store::Store;
 use crate::{
+    live_settings::SharedLiveSettings,
     messages::{LeasesRead, PeerSource, PeersReported, RegistryContacted, VersionsReported, offer},
     store::{AppliedVersions, SharedCandidates},
 };
@@ -73,8 +74,6 @@ pub struct RegistrySettings {
     pub me: Prefix,
     /// The network; endpoints inside its range are dropped.
     pub network: Network,
-    /// The endpoints that the operator configured.
-    pub endpoints: Vec<Endpoint>,
     /// The transports and ports of this node's servers.
     pub servers: Vec<(Transport, u16)>,
     /// Whether endpoints with private addresses are announced and accepted.
@@ -113,6 +112,7 @@ pub struct RegistryClient {
     contact_readers: Vec<Recipient<RegistryContacted>>,
     version_reader: Recipient<VersionsReported>,
     applied: AppliedVersions,
+    live_settings: SharedLiveSettings,
     peers: SharedCandidates,
     leases: Vec<Endpoint>,
     uplinks: Vec<Endpoint>,
@@ -148,6 +148,7 @@ impl RegistryClient {
             node_document,
             applied,
             candidates: peers,
+            settings: live_settings,
             ..
         } = store;
 
@@ -163,6 +164,7 @@ impl RegistryClient {
             contact_readers,
             version_reader,
             applied,
+            live_settings,
             peers,
             leases: Vec::new(),
             uplinks: Vec::new(),

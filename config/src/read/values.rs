@@ -116,10 +116,18 @@ pub(super) fn metrics_of(value: &Value) -> Option<Metrics> {
     (address.port() != 0).then_some(Metrics::Tcp(address))
 }
 
+/// A level, or levels of single targets, joined by commas.
 pub(super) fn log_of(value: &Value) -> Option<String> {
     let text = text(value)?;
-    let plain = |c: char| c.is_ascii_graphic() || c == ' ';
-    let good = (1..=1024).contains(&text.len()) && text.chars().all(plain);
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '=';
+    let is_level = |level: &str| LOG_LEVELS.contains(&level);
+    let is_good = |part: &str| match part.split_once('=') {
+        Some((target, level)) => {
+            !target.is_empty() && target.chars().all(is_plain) && is_level(level)
+        }
+        None => is_level(part),
+    };
+    let good = text.len() <= 1024 && text.split(',').all(is_good);
     good.then(|| text.to_owned())
 }
 

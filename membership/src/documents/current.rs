@@ -6,7 +6,14 @@ use arc_swap::ArcSwap;
 use policies::names::Prefix;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use wire::{
     chain::{self, IntermediateCa, Issuer},
     registry::{DocumentError, DocumentKind, NetworkDocument, Revocations, Revoked},
@@ -18,10 +25,10 @@ use wire::{
 pub type DocumentStore = Arc<ArcSwap<CurrentDocuments>>;
 
 /// Decides whether endpoints with private addresses are announced, accepted and dialled. Either this node's configuration or
-/// the network document can allow them.
+/// the network document can allow them. All clones share one setting.
 #[derive(Clone, Debug, Default)]
 pub struct PrivateEndpoints {
-    is_allowed_by_config: bool,
+    is_allowed_by_config: Arc<AtomicBool>,
     documents: DocumentStore,
 }
 
@@ -29,14 +36,20 @@ impl PrivateEndpoints {
     /// Combines the setting in this node's configuration with that in the network document.
     pub fn new(is_allowed_by_config: bool, documents: DocumentStore) -> Self {
         Self {
-            is_allowed_by_config,
+            is_allowed_by_config: Arc::new(AtomicBool::new(is_allowed_by_config)),
             documents,
         }
     }
 
+    /// Replaces the setting in this node's configuration, for all clones.
+    pub fn set_allowed_by_config(&self, is_allowed: bool) {
+        self.is_allowed_by_config
+            .store(is_allowed, Ordering::Relaxed);
+    }
+
     /// Returns whether private endpoints are allowed by the current documents.
     pub fn are_allowed(&self) -> bool {
-        self.is_allowed_by_config
+        self.is_allowed_by_config.load(Ordering::Relaxed)
             || self
                 .documents
                 .load()

@@ -3,6 +3,7 @@
 use super::command_line::OpenvpnFiles;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
+    live_settings::SharedLiveSettings,
     messages::{Decided, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue},
     store::{DialHistory, Loss, TunnelTable},
 };
@@ -75,13 +76,25 @@ pub(super) struct Common {
     pub(super) seed: u64,
     pub(super) documents: DocumentStore,
     pub(super) is_shutting_down: Cell<bool>,
-    /// The current limit of accepted tunnels. It never exceeds that of the settings, since babeld knows no more slots.
-    pub(super) max_accepted: Cell<u16>,
+    pub(super) live_settings: SharedLiveSettings,
 }
 
 impl Common {
     pub(super) fn now(&self) -> Uptime {
         self.clock.now()
+    }
+
+    /// The current limit of accepted tunnels. It never exceeds the number of accepting slots.
+    pub(super) fn max_accepted(&self) -> u16 {
+        let local_limit = self.live_settings.load().limits.max_accepted;
+        let documents = self.documents.load();
+        let network_limit = documents
+            .network()
+            .map_or(u16::MAX, |network| network.parameters.max_accepted);
+        self.settings
+            .max_accepted
+            .min(local_limit)
+            .min(network_limit)
     }
 
     /// The path of the management socket of a child.

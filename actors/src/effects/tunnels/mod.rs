@@ -120,14 +120,10 @@ impl Tunnels {
             documents,
             applied,
             restart_lock,
+            settings: live_settings,
             ..
         } = store;
 
-        let network_limit = documents
-            .load()
-            .network()
-            .map_or(u16::MAX, |network| network.parameters.max_accepted);
-        let max_accepted = Cell::new(settings.max_accepted.min(network_limit));
         let common = Common {
             settings,
             clock,
@@ -138,7 +134,7 @@ impl Tunnels {
             seed,
             documents,
             is_shutting_down: Cell::new(false),
-            max_accepted,
+            live_settings,
         };
         Self {
             common,
@@ -342,12 +338,6 @@ impl Handler<DocumentsChanged> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
-        if let Some(network) = changed.documents.network() {
-            let local_limit = self.common.settings.max_accepted;
-            self.common
-                .max_accepted
-                .set(local_limit.min(network.parameters.max_accepted));
-        }
         self.on_revoked(&changed.revoked);
     }
 }

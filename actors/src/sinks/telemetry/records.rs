@@ -6,7 +6,7 @@ use policies::{
 };
 use wire::overlay::Network;
 
-/// The facts that never change while the daemon runs.
+/// What is known of the node when the daemon starts. Only `dry_run` can change later.
 #[derive(Clone, Debug)]
 pub struct NodeDescription {
     /// The prefix of this node.

@@ -7,18 +7,16 @@ impl RegistryClient {
     /// TCP.
     fn own_endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
-            endpoints,
-            network,
-            private,
-            ..
+            network, private, ..
         } = &self.settings;
+        let live_settings = self.live_settings.load();
         let private = private.are_allowed();
         let mut seen = BTreeSet::new();
         let mut found = self.leases.clone();
         found.extend(&self.uplinks);
         found.retain(|endpoint| dialable(*endpoint, *network, private).is_ok());
         found.sort_by_key(|endpoint| endpoint.transport);
-        let all = endpoints.iter().chain(&found).copied();
+        let all = live_settings.endpoints.iter().chain(&found).copied();
         all.filter(|endpoint| seen.insert(*endpoint))
             .take(crate::sources::peer_cache::directory::MAX_ENDPOINTS)
             .collect()

@@ -95,7 +95,7 @@ impl Server {
             .keys()
             .filter(|slot| matches!(slot, Slot::Accepting(..)))
             .count();
-        if accepted >= usize::from(common.max_accepted.get()) {
+        if accepted >= usize::from(common.max_accepted()) {
             return None;
         }
         let end = FIRST_VLAN.saturating_add(common.settings.max_accepted);
