@@ -3,8 +3,10 @@
 
 use anyhow::{Context, Result, bail};
 use lab::{
-    Lab, Node, Options, PingSchedule, is_skipped_without_root, ping_record::LOST_AFTER,
-    pinger::all_pairs, wait::pause,
+    Lab, Node, Options, PingSchedule, is_skipped_without_root,
+    ping_record::LOST_AFTER,
+    pinger::all_pairs,
+    wait::{pause, wait_until},
 };
 use std::{
     fs,
@@ -14,6 +16,9 @@ use std::{
 };
 use wire::control::{ReloadDocument, STATUS_PATH, StatusDocument};
 
+/// Time until all routes of the new network are settled.
+const SETTLING: Duration = Duration::from_secs(10);
+
 /// Time under pings after each reload.
 const AFTER_RELOAD: Duration = Duration::from_secs(2);
 
@@ -21,7 +26,7 @@ const AFTER_RELOAD: Duration = Duration::from_secs(2);
 const UNREACHABLE_REGISTRY: &str = "https://127.0.0.1:1";
 
 /// A new value of each key that a reload applies, in the order in which the keys are changed.
-const LIVE: [(&str, &str); 11] = [
+const LIVE: [(&str, &str); 10] = [
     ("log", "debug"),
     ("metrics", "0.0.0.0:9197"),
     ("metrics", "127.0.0.1:9198"),
@@ -30,10 +35,14 @@ const LIVE: [(&str, &str); 11] = [
     ("neighbours", "[0/1]"),
     ("policy", "random"),
     ("private-endpoints", "true"),
-    ("dry-run", "true"),
     ("max-accepted", "5"),
     ("tunnels-to-dial", "1"),
 ];
+
+/// Interval between two plans of the policy.
+const REFRESH: Duration = Duration::from_secs(15);
+/// Longest wait until a tunnel above the new limit is drained and closed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The configuration files of a node.
 struct Files {
@@ -49,6 +58,12 @@ impl Files {
             main,
         }
     }
+}
+
+/// The number of dialled tunnels that are up.
+fn dialled(node: &Node) -> Option<usize> {
+    let status: StatusDocument = node.control_document(STATUS_PATH).ok()?;
+    usize::try_from(status.tunnels_up.dialled).ok()
 }
 
 fn reload(node: &Node) -> Result<ReloadDocument> {
@@ -158,7 +173,11 @@ fn check_wrong_configurations(lab: &Lab, node: &Node) -> Result<()> {
 
 /// Puts the certificate and key of another node in the place of this node's.
 fn check_other_identity(lab: &Lab, node: &Node) -> Result<()> {
-    let other = lab.node(1)?;
+    let other = lab
+        .nodes()
+        .iter()
+        .find(|other| other.index() != node.index())
+        .context("no other node")?;
     let names = ["node.crt", "node.key"];
     let file = |root: &Path, name: &str| root.join("var/lib/warren").join(name);
     let mut own = Vec::new();
@@ -183,14 +202,16 @@ fn live_keys_are_applied_without_loss_and_a_wrong_configuration_changes_nothing(
         return Ok(());
     }
     let lab = Lab::build_converged(Options {
-        nodes: 3,
-        tunnels_to_dial: Some(2),
-        ..Options::default()
+        refresh: Some(REFRESH),
+        min_age: Some(Duration::from_secs(5)),
+        ..Options::with_nodes(4)
     })?;
-    let node = lab.node(0)?;
+    let find = || lab.nodes().iter().find(|node| dialled(node) == Some(2));
+    let node = wait_until(DRAIN_TIMEOUT, find).context("no node dials two tunnels")?;
     let pinger = lab.start_pings(PingSchedule::STEADY)?;
-    check_wrong_configurations(&lab, node)?;
+    pause(SETTLING);
     let start = pinger.now();
+    check_wrong_configurations(&lab, node)?;
     for (key, value) in LIVE {
         node.configure(key, value)?;
         let document = reload(node).with_context(|| format!("{key}: {value}"))?;
@@ -199,11 +220,27 @@ fn live_keys_are_applied_without_loss_and_a_wrong_configuration_changes_nothing(
         assert_eq!(document.restart, Vec::<String>::new(), "{key}");
         pause(AFTER_RELOAD);
     }
+    let log = fs::read_to_string(node.log_file())?;
+    let failures = log.matches("the registry still does not answer").count();
+    assert!(
+        (1..20).contains(&failures),
+        "{failures} calls to a registry that does not answer"
+    );
     // The changed endpoints were announced at once, to the registry's changed address.
     let status: StatusDocument = node.control_document(STATUS_PATH)?;
     let error = status.registry.last_error.unwrap_or_default();
     assert!(error.contains(UNREACHABLE_REGISTRY), "{error}");
-    assert!(status.dry_run);
+    let is_drained = || (dialled(node)? <= 1).then_some(());
+    wait_until(DRAIN_TIMEOUT, is_drained)
+        .with_context(|| node.describe("keeps two dialled tunnels"))?;
+    node.configure("dry-run", "true")?;
+    assert_eq!(reload(node)?.applied, ["dry-run"]);
+    let is_shown = || {
+        node.control_document::<StatusDocument>(STATUS_PATH)
+            .ok()
+            .filter(|status| status.dry_run)
+    };
+    wait_until(AFTER_RELOAD, is_shown).context("status does not show the dry run")?;
     let metrics = node.command("curl", &["-sS", "http://127.0.0.1:9198/healthz"]);
     assert!(metrics.is_ok(), "{metrics:?}");
     node.configure("listen", "{ udp: 1195 }")?;

@@ -119,6 +119,8 @@ pub struct RegistryClient {
     addresses_read_at: Option<Uptime>,
     /// The last announcement that the registry accepted, without unreachable peers.
     last_announcement: Option<Announcement>,
+    /// The endpoints of the last announcement, unless the registry accepted it. They are sent again after a growing delay.
+    failed_endpoints: Option<Vec<Endpoint>>,
     announce_at: Uptime,
     request_peers_at: Uptime,
     call_delay: Duration,
@@ -170,6 +172,7 @@ impl RegistryClient {
             uplinks: Vec::new(),
             addresses_read_at: None,
             last_announcement: None,
+            failed_endpoints: None,
             announce_at: now,
             request_peers_at: now,
             call_delay: MIN_CALL_DELAY,
@@ -195,7 +198,9 @@ impl RegistryClient {
         let announcement = self.build_announcement();
         if let Some(last) = &self.last_announcement {
             if last.endpoints != announcement.endpoints {
-                self.announce_at = now;
+                if self.failed_endpoints.as_ref() != Some(&announcement.endpoints) {
+                    self.announce_at = now;
+                }
             } else if *last != announcement && !self.is_early_announcement_due {
                 // All nodes get a new document at the same time, so they spread their announcements.
                 self.is_early_announcement_due = true;

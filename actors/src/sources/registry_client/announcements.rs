@@ -77,6 +77,7 @@ impl RegistryClient {
             Ok(announced) => {
                 let is_first = self.last_announcement.is_none();
                 self.last_announcement = Some(announcement);
+                self.failed_endpoints = None;
                 let third = Duration::from_secs(announced.ttl_s) / 3;
                 self.announce_at = now + third.clamp(Duration::from_secs(1), MAX_ANNOUNCE_INTERVAL);
                 for rejected in announced.rejected_endpoints {
@@ -90,6 +91,7 @@ impl RegistryClient {
                 self.report_contact(None);
             }
             Err(error) => {
+                self.failed_endpoints = Some(announcement.endpoints);
                 self.announce_at = now + self.next_call_delay();
                 self.report_contact(Some(Chain(&error).to_string()));
             }
