@@ -41,6 +41,13 @@ pub(super) fn command(root: &Path, case: &str) -> Option<Command> {
         "config doubled key" => run_with_lines(root, "log: info\nlog: debug\n"),
         "config two faults" => run_with_lines(root, "upnp: true\nlog:\n"),
         "config without registry" => run_with_config(root, "log: info\n"),
+        "config wrong drop-in" => {
+            let drop_ins = etc(root, "warren.d");
+            fs::create_dir(&drop_ins).unwrap();
+            fs::write(drop_ins.join("50-log.yaml"), "# less\nlog: inof\n").unwrap();
+            warren(&["run"], root)
+        }
+        "reload without a daemon" => warren(&["reload"], root),
         "config unknown user" => run_with_lines(
             root,
             "child-users: { openvpn: nobody-of-that-name, babeld: 60198 }\n",
