@@ -136,7 +136,7 @@ enum Measurement {
     Join,
     /// Thirty days without the registry, in scaled time.
     RegistryOutage,
-    /// Packets lost while certificates, the CA and keys are changed.
+    /// Packets lost, and the time of each step at each node, while certificates, the CA and keys are changed.
     Rotate {
         /// The changes to make, in this order.
         #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["certificates", "ca", "tls-crypt", "babel"])]

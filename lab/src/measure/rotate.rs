@@ -1,8 +1,12 @@
 //! Measures which pings are lost while node certificates, the CA and the keys that all nodes share are changed.
 
+mod step_times;
+
+pub use step_times::{NodeTimes, StepTimes};
+
 use super::short_lived_certificates;
 use crate::{
-    Lab, Node, Pinger,
+    Lab, Pinger,
     ping_record::LOST_AFTER,
     pinger::{PingSchedule, all_pairs},
     progress::progress,
@@ -11,7 +15,8 @@ use crate::{
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use serde::Serialize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use step_times::{STEP_TIMEOUT, Target, certificate_expiries, time_step};
 
 /// Nodes of the lab.
 const NODES: usize = 6;
@@ -19,19 +24,17 @@ const NODES: usize = 6;
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(600);
 /// Pause between convergence and the first ping.
 const SETTLING_TIME: Duration = Duration::from_secs(15);
-/// Longest time that one step may take.
-const STEP_TIMEOUT: Duration = Duration::from_secs(600);
 /// Pause before a step that the registry rejected is tried again, because some node is not ready yet.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Time after a change whose pings still count for the change.
 const AFTERMATH: Duration = Duration::from_secs(5);
-/// Time that a new document takes to reach all nodes.
-const ROLLOUT_TIME: Duration = Duration::from_secs(3);
 /// The steps of changing the CA or a key.
-const STEPS: [&str; 3] = ["stage", "activate", "retire"];
+const STEPS: [&str; 3] = ["stage", ACTIVATE, "retire"];
+/// The step of changing the CA in which all nodes get a certificate of the new one.
+const ACTIVATE: &str = "activate";
 
-/// The output of `measure rotate`: lost pings by what was changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+/// The output of `measure rotate`: lost pings by what was changed, and the time that each step took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RotationLosses {
     /// Pings sent between all pairs, at intervals of 10 ms.
     pub sent: u64,
@@ -47,6 +50,8 @@ pub struct RotationLosses {
     pub lost_babel: u64,
     /// Starts of processes meanwhile, over all nodes.
     pub restarts: u64,
+    /// The time that each step took at each node, in the order of the steps.
+    pub steps: Vec<StepTimes>,
 }
 
 /// A credential that can be changed.
@@ -73,17 +78,38 @@ impl Change {
         }
     }
 
-    /// Carries the change out, and waits until no process uses old files any more.
-    fn carry_out(self, lab: &Lab) -> Result<()> {
-        match self {
-            Self::Certificates => {
-                wait_for_renewals(lab)?;
-                wait_for_restarts(lab)
-            }
-            Self::Ca => rotate(lab, "rotate-ca", &[]),
-            Self::TlsCrypt => rotate(lab, "rotate-key", &["tls-crypt"]),
-            Self::Babel => rotate(lab, "rotate-key", &["babel"]),
+    /// Carries the change out, each step once no process uses the files of the step before any more, and notes the times.
+    fn carry_out(self, lab: &Lab, times: &mut Vec<StepTimes>) -> Result<()> {
+        let (verb, arguments): (_, &[&str]) = match self {
+            Self::Certificates => return self.wait_for_renewals(lab, times),
+            Self::Ca => ("rotate-ca", &[]),
+            Self::TlsCrypt => ("rotate-key", &["tls-crypt"]),
+            Self::Babel => ("rotate-key", &["babel"]),
+        };
+        for step in STEPS {
+            let renews_certificates = self == Self::Ca && step == ACTIVATE;
+            let old_expiries = renews_certificates.then(|| certificate_expiries(lab));
+            let old_expiries = old_expiries.transpose()?;
+            let (start, rejected) = take_step(lab, verb, &[arguments, &[step]].concat())?;
+            let target = Target {
+                old_expiries,
+                ..Target::current_document(lab)?
+            };
+            let step = format!("{} {step}", self.name());
+            times.push(time_step(lab, &step, &target, rejected, start)?);
         }
+        Ok(())
+    }
+
+    /// Waits until each node has a later certificate than the present one, and uses it.
+    fn wait_for_renewals(self, lab: &Lab, times: &mut Vec<StepTimes>) -> Result<()> {
+        let target = Target {
+            old_expiries: Some(certificate_expiries(lab)?),
+            ..Target::default()
+        };
+        let start = Instant::now();
+        times.push(time_step(lab, self.name(), &target, Duration::ZERO, start)?);
+        Ok(())
     }
 
     /// The count of the pings that this change lost.
@@ -126,7 +152,7 @@ fn measure_change(
         "{name}: started at second {:.1} of the pings",
         start.as_secs_f64()
     ));
-    let outcome = change.carry_out(lab);
+    let outcome = change.carry_out(lab, &mut losses.steps);
     let duration = pinger.now().saturating_sub(start);
     pause(AFTERMATH + LOST_AFTER);
     let summary = pinger.summarize(start, pinger.now(), all_pairs);
@@ -145,36 +171,14 @@ fn measure_change(
     outcome.with_context(|| format!("{name}; rollout: {}", describe_rollout(lab)))
 }
 
-fn certificate_expiries(lab: &Lab) -> Result<Vec<u64>> {
-    lab.nodes().iter().map(Node::certificate_expiry).collect()
-}
-
-/// Waits until each node's certificate expires later than the present one.
-fn wait_for_renewals(lab: &Lab) -> Result<()> {
-    let before = certificate_expiries(lab)?;
-    let all_renewed = || {
-        let now = certificate_expiries(lab).ok()?;
-        let mut pairs = now.iter().zip(&before);
-        pairs.all(|(now, before)| now > before).then_some(())
-    };
-    wait_until(STEP_TIMEOUT, all_renewed).context("some node has not renewed its certificate")
-}
-
-/// Carries out the three steps of a change, each once all processes use the files of the step before.
-fn rotate(lab: &Lab, verb: &str, arguments: &[&str]) -> Result<()> {
-    for step in STEPS {
-        take_step(lab, verb, &[arguments, &[step]].concat())?;
-        wait_for_restarts(lab)?;
-    }
-    Ok(())
-}
-
-/// Runs one command of the registry, again and again until all nodes are ready for it.
-fn take_step(lab: &Lab, verb: &str, arguments: &[&str]) -> Result<()> {
-    let mut last_error = None;
-    let done = wait_until(STEP_TIMEOUT, || {
+/// Runs one command of the registry, again and again until all nodes are ready for it. Returns when it was accepted, and for
+/// how long it was rejected before.
+fn take_step(lab: &Lab, verb: &str, arguments: &[&str]) -> Result<(Instant, Duration)> {
+    let (first_attempt, mut last_error) = (Instant::now(), None);
+    let accepted = wait_until(STEP_TIMEOUT, || {
+        let start = Instant::now();
         match lab.registry_command(verb, arguments) {
-            Ok(_) => Some(()),
+            Ok(_) => Some((start, start - first_attempt)),
             Err(error) => {
                 last_error = Some(error);
                 pause(RETRY_PAUSE);
@@ -183,26 +187,12 @@ fn take_step(lab: &Lab, verb: &str, arguments: &[&str]) -> Result<()> {
         }
     });
     progress(format!("{verb} {}", arguments.join(" ")));
-    done.ok_or_else(|| last_error.unwrap_or_else(|| anyhow!("{verb} was not tried")))
+    accepted.ok_or_else(|| last_error.unwrap_or_else(|| anyhow!("{verb} was not tried")))
 }
 
 fn describe_rollout(lab: &Lab) -> String {
     lab.registry_command("rollout", &["--json"])
         .unwrap_or_else(|error| format!("{error:#}"))
-}
-
-/// Waits until every process of every node uses the files on its disk, and these are of the registry's documents.
-fn wait_for_restarts(lab: &Lab) -> Result<()> {
-    pause(ROLLOUT_TIME);
-    let is_stale = |line: &str| line.starts_with("warren_process_stale{") && !line.ends_with(" 0");
-    let all_current = || {
-        let has_no_stale_process = |node: &Node| {
-            let metrics = node.scrape();
-            metrics.is_ok_and(|metrics| !metrics.lines().any(is_stale))
-        };
-        lab.nodes().iter().all(has_no_stale_process).then_some(())
-    };
-    wait_until(STEP_TIMEOUT, all_current).context("some processes still use old files")
 }
 
 /// How often processes have been started so far, over all nodes.
