@@ -2,10 +2,14 @@
 
 use membership::peer_api::PeerApiClient;
 use os::clock::Clock;
-use policies::{names::Prefix, restart_lock::RestartLock};
+use policies::{
+    names::{Prefix, Slot},
+    observation::{BabelTable, TunnelReading},
+    restart_lock::RestartLock,
+};
 use reqwest::Method;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use wire::errors::Chain;
@@ -18,15 +22,15 @@ pub struct SharedRestartLock {
 }
 
 impl SharedRestartLock {
-    /// A lock that nobody holds.
-    pub fn new(clock: Clock) -> Self {
+    /// The lock of node `me`, which nobody holds.
+    pub fn new(me: Prefix, clock: Clock) -> Self {
         Self {
-            lock: Arc::default(),
+            lock: Arc::new(Mutex::new(RestartLock::new(me))),
             clock,
         }
     }
 
-    /// Grants the lock to `node`, unless another node holds it or a tunnel here has just changed; returns
+    /// Grants the lock to `node`, unless its holders exclude that or a tunnel here has just changed; returns
     /// whether it was granted.
     pub fn acquire(&self, node: Prefix) -> bool {
         self.lock().acquire(node, self.clock.now())
@@ -37,15 +41,24 @@ impl SharedRestartLock {
         self.lock().release(node);
     }
 
-    /// Records that a tunnel of this node connects, drains or closes now; no other node is granted the lock
-    /// until the routes have settled.
-    pub fn note_tunnel_change(&self) {
-        self.lock().note_tunnel_change(self.clock.now());
+    /// Records the state of all tunnels; while one changes, nobody is granted the lock who did not cause that.
+    pub fn note_tunnels(&self, tunnels: &BTreeMap<Slot, TunnelReading>) {
+        self.lock().note_tunnels(tunnels, self.clock.now());
     }
 
-    /// Returns the node that holds the lock.
-    pub fn holder(&self) -> Option<Prefix> {
-        self.lock().holder(self.clock.now())
+    /// Records babeld's table, which decides whether several neighbours can share the lock.
+    pub fn note_table(&self, table: Option<Arc<BabelTable>>) {
+        self.lock().note_table(table);
+    }
+
+    /// Returns the nodes that hold the lock.
+    pub fn holders(&self) -> BTreeSet<Prefix> {
+        self.lock().holders(self.clock.now())
+    }
+
+    /// Returns whether `node` holds the lock.
+    pub fn is_holder(&self, node: Prefix) -> bool {
+        self.lock().is_holder(node, self.clock.now())
     }
 
     /// Frees an expired lock, and returns the node that did not release it in time.

@@ -14,7 +14,7 @@ use policies::{
     units::Uptime,
 };
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
     sync::{
@@ -51,7 +51,9 @@ pub struct Store {
     pub route_view: SharedRouteView,
     /// The versions of the network document that the running processes were started with.
     pub applied: AppliedVersions,
-    /// The restart lock that this node grants to itself or to one neighbour.
+    /// The number of nodes in babeld's table, with this one; only the documents actor writes it.
+    pub node_count: Rc<Cell<usize>>,
+    /// The restart lock that this node grants to itself or to its neighbours.
     pub restart_lock: SharedRestartLock,
     /// The settings that a reload of the configuration changes.
     pub settings: SharedLiveSettings,
@@ -70,7 +72,7 @@ impl Store {
             transit_cost: 0,
         };
         Self {
-            restart_lock: SharedRestartLock::new(clock.clone()),
+            restart_lock: SharedRestartLock::new(me, clock.clone()),
             clock,
             random: Randomness::from_system(),
             tunnels: Rc::default(),
@@ -80,6 +82,7 @@ impl Store {
             route_view: SharedRouteView::default(),
             applied: AppliedVersions::default(),
             settings: SharedLiveSettings::default(),
+            node_count: Rc::new(Cell::new(1)),
         }
     }
 }

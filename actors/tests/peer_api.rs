@@ -326,13 +326,14 @@ fn a_node_that_does_not_get_all_restart_locks_keeps_none_and_dead_neighbours_are
         fetch_from_server(&client(&ca, CLIENT)).await.unwrap();
         let all = || [prefix(SERVER), prefix(99)].into();
         for (is_own_free, expected) in [(true, true), (false, false)] {
-            let own = SharedRestartLock::new(Clock::from_fn(|| Uptime::from_secs(100)));
+            let clock = Clock::from_fn(|| Uptime::from_secs(100));
+            let own = SharedRestartLock::new(prefix(CLIENT), clock);
             assert!(is_own_free || own.acquire(prefix(20)));
             let granted =
                 restart_lock::acquire_all(prefix(CLIENT), all(), own.clone(), client(&ca, CLIENT))
                     .await;
             assert_eq!(
-                (granted, own.holder() == Some(prefix(CLIENT))),
+                (granted, own.is_holder(prefix(CLIENT))),
                 (expected, expected)
             );
         }

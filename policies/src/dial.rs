@@ -5,6 +5,7 @@
 //! no exit follows that could be waited for.
 
 use crate::{life, orders::CloseReason};
+use std::time::Duration;
 
 /// What closing a dial requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,14 @@ pub enum AfterExit {
     NextEndpoint,
     /// The process was killed and is started again after the back-off, with the same endpoint.
     SameEndpoint,
+    /// This node or the peer restarts by plan: the process is started again after this delay, with the same endpoint.
+    Restart(Duration),
 }
+
+/// Delay before a dial is started again that a restarting peer has ended. Its server is back by then as a rule.
+const PEER_RESTART_DELAY: Duration = Duration::from_secs(1);
+/// Delay before a dial is started again that this node has ended to restart it. The peer has closed the old tunnel by then.
+const OWN_RESTART_DELAY: Duration = Duration::from_millis(2500);
 
 /// How far a dial is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +49,8 @@ pub struct DialProgress {
     closing: Option<CloseReason>,
     /// Whether the process got the order to stop. OpenVPN may announce its exit and then hang, so a reason alone is not enough.
     is_stopping: bool,
+    /// Whether this node ends the process to start it again.
+    is_restarting: bool,
 }
 
 impl DialProgress {
@@ -64,9 +74,18 @@ impl DialProgress {
         self.closing.get_or_insert(reason);
     }
 
-    /// Closes the dial, whose process is in this state.
+    /// Plans a restart, for which the process has to be stopped. Returns false if the dial is being closed, or is not up.
+    pub fn restart(&mut self) -> bool {
+        let can_restart = self.was_up && !self.is_closing() && !self.is_stopping;
+        self.is_restarting |= can_restart;
+        self.is_stopping |= can_restart;
+        can_restart
+    }
+
+    /// Closes the dial, whose process is in this state. A restart that this dial waits for becomes its close.
     pub fn close(&mut self, reason: CloseReason, process: life::State) -> CloseStep {
         let reason = *self.closing.get_or_insert(reason);
+        self.is_restarting = false;
         match process {
             life::State::Down { .. } => CloseStep::Closed(reason),
             life::State::Starting { .. }
@@ -83,13 +102,22 @@ impl DialProgress {
 
     /// Decides what follows after the process has exited with this code; a negative code is a signal. `draining_for` is
     /// the reason of the tunnel's drain, if it drains: it is not started again then, but closed as planned.
-    /// `has_other_endpoint` says whether an endpoint is left to try.
+    /// `does_peer_restart` says whether the peer holds this node's restart lock, and `has_other_endpoint` whether an
+    /// endpoint is left to try.
     pub fn on_exit(
         &self,
         code: i32,
         draining_for: Option<CloseReason>,
+        does_peer_restart: bool,
         has_other_endpoint: bool,
     ) -> AfterExit {
+        let is_ended_by_peer = does_peer_restart && self.was_up && !self.is_stopping;
+        if self.is_restarting {
+            return AfterExit::Restart(OWN_RESTART_DELAY);
+        }
+        if is_ended_by_peer && draining_for.is_none() {
+            return AfterExit::Restart(PEER_RESTART_DELAY);
+        }
         if let Some(reason) = self.closing.or(draining_for) {
             // A peer that rejects us before the tunnel is up is a failed dial.
             let failed = !self.was_up && reason == CloseReason::PeerClosed;
@@ -141,9 +169,9 @@ mod tests {
     #[test]
     fn a_failed_attempt_leads_to_the_next_endpoint_and_the_last_one_fails_the_dial() {
         let dial = DialProgress::default();
-        assert_eq!(dial.on_exit(1, None, true), AfterExit::NextEndpoint);
+        assert_eq!(dial.on_exit(1, None, false, true), AfterExit::NextEndpoint);
         assert_eq!(
-            dial.on_exit(1, None, false),
+            dial.on_exit(1, None, false, false),
             closed(CloseReason::DialFailed, true)
         );
     }
@@ -152,9 +180,9 @@ mod tests {
     fn a_process_that_was_killed_while_up_is_started_again_and_one_that_exits_closes_the_tunnel() {
         let mut dial = DialProgress::default();
         dial.on_connected();
-        assert_eq!(dial.on_exit(-9, None, true), AfterExit::SameEndpoint);
+        assert_eq!(dial.on_exit(-9, None, false, true), AfterExit::SameEndpoint);
         assert_eq!(
-            dial.on_exit(0, None, true),
+            dial.on_exit(0, None, false, true),
             closed(CloseReason::PeerDead, false)
         );
     }
@@ -164,7 +192,10 @@ mod tests {
         let mut dial = DialProgress::default();
         dial.on_connected();
         let reason = CloseReason::Shutdown;
-        assert_eq!(dial.on_exit(-9, Some(reason), true), closed(reason, false));
+        assert_eq!(
+            dial.on_exit(-9, Some(reason), false, true),
+            closed(reason, false)
+        );
     }
 
     #[test]
@@ -172,14 +203,51 @@ mod tests {
         let mut dial = DialProgress::default();
         dial.on_exit_reason(CloseReason::PeerClosed);
         assert_eq!(
-            dial.on_exit(0, None, true),
+            dial.on_exit(0, None, false, true),
             closed(CloseReason::PeerClosed, true)
         );
         dial.on_connected();
         assert_eq!(
-            dial.on_exit(0, None, true),
+            dial.on_exit(0, None, false, true),
             closed(CloseReason::PeerClosed, false)
         );
+    }
+
+    #[test]
+    fn a_planned_restart_follows_the_exit_unless_the_dial_is_closed_meanwhile() {
+        let mut dial = DialProgress::default();
+        assert!(!dial.restart(), "a dial that was never up cannot restart");
+        dial.on_connected();
+        assert!(dial.restart());
+        dial.on_exit_reason(CloseReason::PeerClosed);
+        let draining = Some(CloseReason::Renewed);
+        let restart = AfterExit::Restart(OWN_RESTART_DELAY);
+        assert_eq!(dial.on_exit(0, draining, false, false), restart);
+        let late_close = dial.close(CloseReason::PeerDead, UP);
+        assert_eq!(late_close, CloseStep::AlreadyClosing);
+        let reason = CloseReason::PeerClosed;
+        assert_eq!(
+            dial.on_exit(0, draining, false, false),
+            closed(reason, false)
+        );
+        assert!(
+            !dial.restart(),
+            "a dial that is being closed cannot restart"
+        );
+    }
+
+    #[test]
+    fn a_tunnel_that_a_restarting_peer_ends_is_dialled_again_at_the_same_endpoint() {
+        let mut dial = DialProgress::default();
+        dial.on_exit_reason(CloseReason::PeerClosed);
+        let rejected = closed(CloseReason::PeerClosed, true);
+        assert_eq!(dial.on_exit(0, None, true, false), rejected);
+        dial.on_connected();
+        let restart = AfterExit::Restart(PEER_RESTART_DELAY);
+        assert_eq!(dial.on_exit(0, None, true, false), restart);
+        dial.close(CloseReason::Unused, UP);
+        let reason = CloseReason::PeerClosed;
+        assert_eq!(dial.on_exit(0, None, true, false), closed(reason, false));
     }
 
     #[test]
@@ -207,7 +275,7 @@ mod tests {
             CloseStep::StopProcess
         );
         assert_eq!(
-            dial.on_exit(0, None, true),
+            dial.on_exit(0, None, false, true),
             closed(CloseReason::PeerClosed, true)
         );
     }
@@ -220,6 +288,8 @@ mod tests {
         /// Whether the simulated process exists, and when a signal will have ended it.
         running: bool,
         exits_at: Option<Uptime>,
+        /// When a planned restart starts the process again.
+        restart_at: Option<Uptime>,
         now: Uptime,
         closed: bool,
     }
@@ -236,6 +306,7 @@ mod tests {
                 life: Life::new(limits, rng.bits()),
                 running: false,
                 exits_at: None,
+                restart_at: None,
                 now: Uptime::from_secs(1_000),
                 closed: false,
             };
@@ -269,9 +340,16 @@ mod tests {
             if std::mem::take(&mut self.running) {
                 self.exits_at = None;
                 let _ = self.life.on(Event::Exited, self.now);
-                let after = self.dial.on_exit(code, None, self.endpoints_left > 0);
+                let after = self
+                    .dial
+                    .on_exit(code, None, false, self.endpoints_left > 0);
                 self.endpoints_left -= u64::from(after == AfterExit::NextEndpoint);
                 self.closed = matches!(after, AfterExit::Closed { .. });
+                if let AfterExit::Restart(delay) = after {
+                    self.dial = DialProgress::default();
+                    let _ = self.life.on(Event::Unwanted, self.now);
+                    self.restart_at = Some(self.now + delay);
+                }
             }
         }
 
@@ -282,6 +360,7 @@ mod tests {
                 1 => self.close(CloseReason::PeerDead, rng),
                 2 => self.exit(1),
                 3 => self.exit(-9),
+                8 if self.dial.restart() => self.pass(Event::Unwanted, rng),
                 4 if self.running => self.dial.on_exit_reason(CloseReason::PeerClosed),
                 5 | 6 if self.running => {
                     self.pass(Event::Ready, rng);
@@ -294,7 +373,9 @@ mod tests {
                 self.exit(0);
             }
             if !self.closed {
-                self.pass(Event::Tick, rng);
+                let now = self.now;
+                let is_due = self.restart_at.take_if(|at| *at <= now).is_some();
+                self.pass(if is_due { Event::Wanted } else { Event::Tick }, rng);
             }
         }
     }

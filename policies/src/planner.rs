@@ -55,7 +55,8 @@ pub struct Plan {
     pub decisions: Vec<Decision>,
     /// One verdict per tunnel, in the order of slots; renewed with each order and every five seconds.
     pub verdicts: Option<Vec<Verdict>>,
-    /// Draining accepted tunnels, and whether each has become idle. The machine that ordered the drain closes them.
+    /// Tunnels that drain for a restart, and draining accepted ones, and whether each has become idle. The machine that ordered
+    /// the drain closes them.
     pub draining: BTreeMap<Slot, bool>,
 }
 
@@ -182,7 +183,7 @@ impl Planner {
         let started_at = self.start(now);
         self.track(observation, &snapshot);
         let mut plan = Plan {
-            draining: self.accepted_drains(&snapshot),
+            draining: self.drains_of_others(&snapshot),
             ..Plan::default()
         };
         let limit = self.limit(started_at, now, was_reached);

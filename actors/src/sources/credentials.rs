@@ -28,9 +28,11 @@ use policies::units::Uptime;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 pub use settings::{CredentialSettings, CredentialsDeps};
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -50,9 +52,11 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(3600);
 const MAX_RETRY_DELAY_AFTER_EXPIRY: Duration = Duration::from_secs(300);
 /// Minimum interval between two warnings about a renewal that keeps failing.
 const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
-/// Span over which nodes spread at random their first restart of a process, and their renewals after a change of the trusted
-/// CAs. A sixteenth of the old certificate's remaining lifetime, if that is shorter. The restart locks order all later restarts.
-const SPREAD_WINDOW: Duration = Duration::from_secs(600);
+/// Span for each node of the network over which nodes spread at random their first restart of a process, and their renewals
+/// after a change of the trusted CAs: the registry then renews 20 certificates a second. The restart locks order all restarts.
+const SPREAD_PER_NODE: Duration = Duration::from_millis(50);
+/// Longest span over which nodes spread these. A sixteenth of the old certificate's remaining lifetime, if that is shorter.
+const MAX_SPREAD_WINDOW: Duration = Duration::from_secs(600);
 
 /// The actor that keeps credentials current.
 pub struct Credentials {
@@ -63,6 +67,8 @@ pub struct Credentials {
     peer_api: PeerApiClient,
     server_tls: SharedServerTls,
     documents: DocumentStore,
+    /// The number of nodes in the network, as far as this one knows.
+    node_count: Rc<Cell<usize>>,
     readers: Vec<Recipient<CredentialsChanged>>,
     /// This node's random share, 0 to 1, of each time window over which all nodes spread an action.
     window_share: f64,
@@ -93,6 +99,7 @@ impl Credentials {
             clock,
             random,
             documents,
+            node_count,
             ..
         } = store;
 
@@ -106,6 +113,7 @@ impl Credentials {
             peer_api,
             server_tls,
             documents,
+            node_count,
             readers,
             window_share,
             is_renewing: false,
@@ -250,6 +258,13 @@ impl Credentials {
         Ok(())
     }
 
+    /// Returns the span over which all nodes spread an action, if other nodes accept the old files for `old_remaining`.
+    fn spread_window(&self, old_remaining: Duration) -> Duration {
+        let nodes = u32::try_from(self.node_count.get()).unwrap_or(u32::MAX);
+        let window = SPREAD_PER_NODE.saturating_mul(nodes);
+        window.min(MAX_SPREAD_WINDOW).min(old_remaining / 16)
+    }
+
     /// Sends [`CredentialsChanged`]; `old_remaining` is the time for which other nodes accept the old files.
     fn report(&mut self, old_remaining: Duration, servers: bool, dials: bool) {
         let (own, documents) = (self.read_certificate(), self.documents.load_full());
@@ -262,7 +277,7 @@ impl Credentials {
         }
         let not_after_s =
             own.and_then(|(_, certificate)| u64::try_from(certificate.not_after_s).ok());
-        let window = SPREAD_WINDOW.min(old_remaining / 16);
+        let window = self.spread_window(old_remaining);
         let changed = CredentialsChanged {
             at: self.clock.now(),
             network_version: self.applied_network_version,
@@ -299,10 +314,8 @@ impl Credentials {
             has_other_cas =
                 parse_cas(&fs::read(ca).unwrap_or_default()) != parse_cas(bundle.as_bytes());
             if write_if_different(ca, bundle.as_bytes(), 0o644, None)? {
-                self.next_check_at = self.clock.now()
-                    + SPREAD_WINDOW
-                        .min(self.remaining_lifetime() / 16)
-                        .mul_f64(self.window_share);
+                let window = self.spread_window(self.remaining_lifetime());
+                self.next_check_at = self.clock.now() + window.mul_f64(self.window_share);
             }
         }
         match &network.tls_crypt_other {

@@ -24,7 +24,7 @@ use policies::{
     },
     names::Prefix,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, rc::Rc, sync::Arc, time::Duration};
 use wire::errors::Chain;
 use wire::{peer::NodeDocument, registry::DocumentKind, signed::SignedDocument};
 
@@ -74,7 +74,7 @@ pub struct Documents {
     readers: Vec<Recipient<DocumentsChanged>>,
     neighbours: BTreeSet<Prefix>,
     /// The number of nodes in babeld's table, with this one.
-    node_count: usize,
+    node_count: Rc<Cell<usize>>,
     intake: DocumentIntake<SignedDocument>,
     /// The kinds of document for which a request to the registry is in flight.
     fetching: BTreeSet<DocumentKind>,
@@ -96,6 +96,7 @@ impl Documents {
             random,
             documents,
             node_document,
+            node_count,
             ..
         } = store;
 
@@ -109,7 +110,7 @@ impl Documents {
             node_document,
             readers,
             neighbours: BTreeSet::new(),
-            node_count: 0,
+            node_count,
             intake: DocumentIntake::default(),
             fetching: BTreeSet::new(),
             poll_delays: PollDelays::default(),
@@ -321,7 +322,7 @@ impl Handler<RoutesRead> for Documents {
     fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {
         let Some(table) = read.table else { return };
         let nodes: BTreeSet<Prefix> = table.routes.iter().map(|route| route.node).collect();
-        self.node_count = nodes.len().saturating_add(1);
+        self.node_count.set(nodes.len().saturating_add(1));
         let neighbours: BTreeSet<Prefix> = table
             .neighbours
             .iter()

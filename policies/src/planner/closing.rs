@@ -110,8 +110,11 @@ impl Closing {
         if tunnel.peer != self.peer || is_overdue {
             return Step::Gone;
         }
-        // Another policy may have ordered the drain, too, for a reason of its own.
+        // Another policy may have ordered the drain, too, for a reason of its own; a restart is carried through elsewhere.
         self.reason = tunnel.phase.drain_reason().unwrap_or(self.reason);
+        if self.reason == CloseReason::Renewed {
+            return Step::Gone;
+        }
         match (tunnel.phase, self.stage) {
             (Phase::Closing, _) => Step::Wait("OpenVPN ends".to_owned()),
             (Phase::Connecting, _) => Step::Gone,

@@ -16,10 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 const GIVEN_UP_REFRESHES: u32 = 4;
 
 impl Planner {
-    /// Accepted tunnels that drain, and whether each carries nothing any more.
-    pub(super) fn accepted_drains(&self, snapshot: &Snapshot<'_>) -> BTreeMap<Slot, bool> {
+    /// Tunnels whose drain another policy carries through, and whether each carries nothing any more: all that drain for a
+    /// restart, and accepted ones.
+    pub(super) fn drains_of_others(&self, snapshot: &Snapshot<'_>) -> BTreeMap<Slot, bool> {
         let drains = |slot: &Slot, link: &LinkReading| {
-            slot.role() == Role::Accepted && link.tunnel.phase.is_draining()
+            let reason = link.tunnel.phase.drain_reason();
+            let is_accepted = slot.role() == Role::Accepted;
+            reason.is_some_and(|reason| is_accepted || reason == CloseReason::Renewed)
         };
         let carries_nothing = |slot: Slot, link: &LinkReading| {
             let parameters = &self.settings.parameters;
@@ -33,7 +36,8 @@ impl Planner {
             .collect()
     }
 
-    /// Continues the present closing. A drain that another policy began is carried through for that policy's reason.
+    /// Continues the present closing. A drain that another policy began is carried through for that policy's reason, unless it
+    /// is for a restart.
     pub(super) fn continue_closing(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -44,6 +48,9 @@ impl Planner {
             let mut dialled = snapshot.dialled();
             self.closing = dialled.find_map(|link| {
                 let reason = link.tunnel.phase.drain_reason()?;
+                if reason == CloseReason::Renewed {
+                    return None;
+                }
                 let (slot, peer) = (link.tunnel.slot, link.tunnel.peer);
                 Some(Closing::new(slot, peer, reason, snapshot))
             });
@@ -94,7 +101,7 @@ impl Planner {
                     plan.decisions.push(Decision { order, terms });
                 }
                 Phase::Up => {
-                    let can_close = self.closing.is_none()
+                    let can_close = self.can_begin_closing(snapshot)
                         && snapshot.is_table_known
                         && !self.given_up.contains_key(&slot)
                         && snapshot.only_route(slot).is_none();
@@ -105,6 +112,12 @@ impl Planner {
                 Phase::Connecting | Phase::Draining { .. } | Phase::Closing => {}
             }
         }
+    }
+
+    /// Returns whether no dialled tunnel drains, by this or by another policy.
+    pub(super) fn can_begin_closing(&self, snapshot: &Snapshot<'_>) -> bool {
+        let mut dialled = snapshot.dialled();
+        self.closing.is_none() && !dialled.any(|link| link.tunnel.phase.is_draining())
     }
 
     /// Begins to close a tunnel by plan, with a drain.

@@ -46,7 +46,7 @@ impl Planner {
         let connected = |link: &&LinkReading| link.tunnel.phase != Phase::Connecting;
         let dialled = snapshot.dialled().filter(connected).count();
         let is_due = self.next_over_limit <= snapshot.at;
-        if self.closing.is_some() || dialled <= limit || !is_due {
+        if !self.can_begin_closing(snapshot) || dialled <= limit || !is_due {
             return;
         }
         let closable = assessments.iter().filter(|tunnel| tunnel.spared.is_none());
@@ -72,7 +72,7 @@ impl Planner {
         let tenth = self.settings.parameters.refresh / 10;
         self.next_refresh = now + self.rng.span(tenth * 9, tenth.saturating_mul(11));
         self.refreshes_since_close = self.refreshes_since_close.saturating_add(1);
-        if self.closing.is_none()
+        if self.can_begin_closing(snapshot)
             && snapshot.dialled().count() >= limit
             && self.dialling.has_distant_candidate(snapshot)
         {

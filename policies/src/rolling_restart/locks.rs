@@ -1,5 +1,6 @@
 //! Remembers how far this node is with the restart locks that a restart needs: its own and its neighbours'.
 
+use super::{MAX_WAIT_FOR_PEERS, draining::MAX_DRAIN_TIME};
 use crate::{
     names::{Prefix, Slot},
     observation::{Phase, TunnelReading},
@@ -16,6 +17,9 @@ use std::{
 const ANSWER_TIMEOUT: Duration = Wait::LockRequested.limit();
 /// After a restart all tunnels must have been up for this long before the locks are released: routes follow them.
 const SETTLING_TIME: Duration = Duration::from_secs(3);
+
+/// The longest time of one restart: a drain that is given up late, and the wait for peers.
+const MAX_STEP_TIME: Duration = MAX_DRAIN_TIME.saturating_add(MAX_WAIT_FOR_PEERS);
 
 /// The state of the locks; [`rolling_restart`](super) has a diagram.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub(super) enum Locks {
         deadline: Uptime,
         /// Since when all tunnels have been up, and all peers back.
         whole_since: Option<Uptime>,
+        /// The moment at which the neighbours count the locks as expired.
+        expires_at: Uptime,
     },
 }
 
@@ -108,12 +114,22 @@ impl Locks {
 
     /// Keeps the locks after a restart that closes the tunnels of `peers`, until these are back.
     pub(super) fn settle(&mut self, peers: BTreeSet<Prefix>, deadline: Uptime) {
-        if let Self::Held { neighbours, .. } | Self::Settling { neighbours, .. } = self {
+        if let Self::Held {
+            neighbours,
+            expires_at,
+        }
+        | Self::Settling {
+            neighbours,
+            expires_at,
+            ..
+        } = self
+        {
             *self = Self::Settling {
                 neighbours: std::mem::take(neighbours),
                 peers,
                 deadline,
                 whole_since: None,
+                expires_at: *expires_at,
             };
         }
     }
@@ -138,6 +154,28 @@ impl Locks {
         *whole_since = (all_up && peers.iter().all(is_back)).then(|| whole_since.unwrap_or(now));
         let is_settled = whole_since.is_some_and(|since| now.since(since) >= SETTLING_TIME);
         Some(is_settled || *deadline <= now)
+    }
+
+    /// Keeps the locks for another restart after the last one has settled, if they are those that it requires and do not expire
+    /// before its end; returns whether they are kept.
+    pub(super) fn resume(&mut self, required: &BTreeSet<Prefix>, now: Uptime) -> bool {
+        let Self::Settling {
+            neighbours,
+            whole_since: Some(_),
+            expires_at,
+            ..
+        } = self
+        else {
+            return false;
+        };
+        if !required.is_subset(neighbours) || now + MAX_STEP_TIME > *expires_at {
+            return false;
+        }
+        *self = Self::Held {
+            neighbours: std::mem::take(neighbours),
+            expires_at: *expires_at,
+        };
+        true
     }
 
     /// Gives up all locks, and returns the neighbours whose locks are to be released, if any are held. A request

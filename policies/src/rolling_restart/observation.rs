@@ -19,7 +19,7 @@ pub struct FilesChanged {
     pub network_version: u64,
     /// Servers must restart.
     pub servers: bool,
-    /// Dialled tunnels must be dialled again.
+    /// Dialled tunnels must restart.
     pub dials: bool,
     /// Delay before the first restart; nodes choose different ones.
     pub start_after: Duration,
@@ -51,10 +51,12 @@ pub struct RestartObservation<'a> {
     pub servers: &'a BTreeMap<Transport, ServerReading>,
     /// babeld's routes; `None` while it does not answer.
     pub routes: Option<&'a [Route]>,
-    /// Accepted tunnels that drain, and whether each carries nothing any more.
+    /// Tunnels that drain, and whether each carries nothing any more.
     pub drained: &'a BTreeMap<Slot, bool>,
-    /// The node that holds this node's own restart lock.
-    pub lock_holder: Option<Prefix>,
+    /// The interval of Babel's hellos.
+    pub hello_interval: Duration,
+    /// Whether a neighbour holds this node's own restart lock.
+    pub is_locked_by_neighbour: bool,
 }
 
 impl RestartObservation<'_> {
@@ -66,8 +68,8 @@ impl RestartObservation<'_> {
 
     /// The neighbours whose locks a restart needs, beside this node's own.
     ///
-    /// These are all peers of tunnels, so two nodes exclude each other only if they share a tunnel or a neighbour.
-    /// A rule that lets more nodes restart at once changes this set, and nothing else.
+    /// These are all peers of tunnels, so two nodes exclude each other if there is a tunnel between them. Nodes that only have
+    /// a neighbour in common share its lock, if it permits that.
     pub(super) fn required_locks(&self) -> BTreeSet<Prefix> {
         self.tunnels.values().map(|tunnel| tunnel.peer).collect()
     }

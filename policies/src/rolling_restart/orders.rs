@@ -41,12 +41,10 @@ pub enum RestartOrder {
         /// The tunnels that close with it; nothing else is to be done for them.
         closings: Vec<Decision>,
     },
-    /// Report that the server restarts later, since its tunnels are the only route to `node`.
-    ReportPostponed {
-        /// The transport of the server.
-        transport: Transport,
-        /// The node that would be out of reach.
-        node: Prefix,
+    /// End the processes of dialled tunnels, and dial the same peers again.
+    RestartDials {
+        /// The tunnels that close until then; nothing else is to be done for them.
+        closings: Vec<Decision>,
     },
     /// Report that a request for locks got no answer; the next order repeats it.
     ReportLostRequest,

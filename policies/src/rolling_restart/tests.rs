@@ -5,7 +5,12 @@ mod locks;
 mod servers;
 
 use super::*;
-use crate::observation::Route;
+use crate::{
+    names::Transport,
+    observation::{Phase, Route, TunnelReading},
+    orders::CloseReason,
+};
+use std::collections::BTreeMap;
 
 const FIRST_SLOT: Slot = Slot::Dialling(0);
 const SECOND_SLOT: Slot = Slot::Dialling(1);
@@ -48,7 +53,7 @@ struct Node {
     servers: BTreeMap<Transport, ServerReading>,
     routes: Vec<Route>,
     drained: BTreeMap<Slot, bool>,
-    lock_holder: Option<Prefix>,
+    is_locked_by_neighbour: bool,
 }
 
 impl Node {
@@ -61,7 +66,7 @@ impl Node {
             servers: BTreeMap::new(),
             routes: Vec::new(),
             drained: BTreeMap::new(),
-            lock_holder: None,
+            is_locked_by_neighbour: false,
         };
         node.restart.on_files_changed(&change);
         for (slot, peer) in tunnels {
@@ -107,10 +112,25 @@ impl Node {
         self.tunnels.get_mut(&slot).unwrap().phase = phase;
     }
 
-    /// The tunnel has closed, and another one with new files stands in its place.
+    /// The tunnel's process has restarted, and reads the new files.
     fn redial(&mut self, slot: Slot, second: u64) {
         self.dials.insert(slot, at(second));
         self.set_phase(slot, Phase::Up);
+    }
+
+    /// The tunnel on the slot drains since the last step, and carries nothing any more.
+    fn set_drained(&mut self, slot: Slot) {
+        self.set_phase(slot, RENEWED);
+        self.drained.insert(slot, true);
+    }
+
+    /// Drains and restarts the tunnel on the slot, whose locks are held; its process is back at once.
+    #[track_caller]
+    fn restart_dial(&mut self, slot: Slot, second: u64) {
+        self.check(second, &[&format!("drain {slot} renewed")]);
+        self.set_drained(slot);
+        self.check(second + 3, &[&format!("restart {slot}")]);
+        self.redial(slot, second + 3);
     }
 
     fn step(&mut self, second: u64) -> Vec<RestartOrder> {
@@ -122,7 +142,8 @@ impl Node {
             servers: &self.servers,
             routes: Some(&self.routes),
             drained: &self.drained,
-            lock_holder: self.lock_holder,
+            hello_interval: Duration::from_secs(1),
+            is_locked_by_neighbour: self.is_locked_by_neighbour,
         };
         self.restart.step(&seen)
     }
@@ -183,8 +204,12 @@ fn short(order: &RestartOrder) -> String {
             closings,
             ..
         } => format!("restart {transport} with {}", closings.len()),
-        RestartOrder::ReportPostponed { transport, node } => {
-            format!("postponed {transport} for {node}")
+        RestartOrder::RestartDials { closings } => {
+            let slots: Vec<_> = closings
+                .iter()
+                .map(|c| c.order.slot().to_string())
+                .collect();
+            format!("restart {}", slots.join(","))
         }
         RestartOrder::ReportLostRequest => "lost request".to_owned(),
         RestartOrder::ReportApplied { network_version } => format!("applied {network_version}"),

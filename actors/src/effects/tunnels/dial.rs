@@ -32,6 +32,8 @@ pub(super) struct Dial {
     process: Supervised,
     decoder: Decoder,
     progress: DialProgress,
+    /// When a planned restart starts the process again, after it has exited.
+    restart_at: Option<Uptime>,
 }
 
 impl Dial {
@@ -68,6 +70,7 @@ impl Dial {
             process: Supervised::new(program, limits, seed),
             decoder: Decoder::default(),
             progress: DialProgress::default(),
+            restart_at: None,
         };
         dial.process
             .handle(Event::Wanted, common.now(), &common.events);
@@ -89,11 +92,22 @@ impl Dial {
         }
     }
 
+    /// Ends the process, and dials the same endpoint again. Nothing happens if the tunnel closes already.
+    pub(super) fn restart(&mut self, common: &Common) {
+        if self.progress.restart() {
+            common.set_phase(self.slot, Phase::Closing);
+            self.process
+                .handle(Event::Unwanted, common.now(), &common.events);
+        }
+    }
+
     /// Handles an event of the client's process; returns the reason of the close once the tunnel is closed.
+    /// `does_peer_restart` says whether the peer holds this node's restart lock, and so ends the tunnel by plan.
     pub(super) fn handle_child_event(
         &mut self,
         common: &Common,
         event: &ChildEvent,
+        does_peer_restart: bool,
     ) -> Option<CloseReason> {
         let now = common.now();
         if !self.process.handle_child_event(event, now) {
@@ -116,7 +130,7 @@ impl Dial {
                 None
             }
             Happened::Logged(_) => None,
-            Happened::Exited { code } => self.on_exit(common, *code),
+            Happened::Exited { code } => self.on_exit(common, *code, does_peer_restart),
         }
     }
 
@@ -202,7 +216,12 @@ impl Dial {
         }
     }
 
-    fn on_exit(&mut self, common: &Common, code: i32) -> Option<CloseReason> {
+    fn on_exit(
+        &mut self,
+        common: &Common,
+        code: i32,
+        does_peer_restart: bool,
+    ) -> Option<CloseReason> {
         let draining_for = common
             .table
             .borrow()
@@ -215,7 +234,7 @@ impl Dial {
         let has_other_endpoint = !self.untried.is_empty();
         match self
             .progress
-            .on_exit(code, draining_for, has_other_endpoint)
+            .on_exit(code, draining_for, does_peer_restart, has_other_endpoint)
         {
             AfterExit::Closed { reason, failed } => {
                 if failed {
@@ -230,8 +249,21 @@ impl Dial {
                 tracing::warn!(slot = %self.slot, peer = %self.peer, code, "OpenVPN was killed by a signal; it is started again");
             }
             AfterExit::NextEndpoint => self.try_next_endpoint(common),
+            AfterExit::Restart(delay) => self.prepare_restart(common, delay),
         }
         None
+    }
+
+    /// Starts over with the same endpoint after `delay`.
+    fn prepare_restart(&mut self, common: &Common, delay: Duration) {
+        let now = common.now();
+        self.process.handle(Event::Unwanted, now, &common.events);
+        self.progress = DialProgress::default();
+        self.untried = attempts(common, &[self.endpoint]);
+        self.try_next_endpoint(common);
+        self.restart_at = Some(now + delay);
+        common.set_phase(self.slot, Phase::Connecting);
+        tracing::info!(slot = %self.slot, peer = %self.peer, "tunnel restarts: the same endpoint is dialled again");
     }
 
     fn log_failed_attempt(&self) {
@@ -277,8 +309,14 @@ impl Dial {
 
     /// Lets the life cycle of the process react to the time that has passed.
     pub(super) fn tick(&mut self, common: &Common) {
-        self.process
-            .handle(Event::Tick, common.now(), &common.events);
+        let now = common.now();
+        let is_due = self.restart_at.take_if(|at| *at <= now).is_some();
+        if is_due {
+            // The process reads its files now.
+            self.started_at = now;
+        }
+        let event = if is_due { Event::Wanted } else { Event::Tick };
+        self.process.handle(event, now, &common.events);
     }
 
     /// Returns the peer that is dialled.

@@ -55,6 +55,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -90,8 +91,8 @@ pub struct Tunnels {
     common: Common,
     connections: Connections,
     /// babeld's table, as last read.
-    routes: Option<BabelTable>,
-    /// For each draining accepted tunnel, whether it carries nothing any more.
+    routes: Option<Arc<BabelTable>>,
+    /// For each tunnel that drains for a restart, whether it carries nothing any more.
     drained: BTreeMap<Slot, bool>,
     applied: AppliedVersions,
     restart_lock: SharedRestartLock,
@@ -123,7 +124,6 @@ impl Tunnels {
             settings: live_settings,
             ..
         } = store;
-
         let common = Common {
             settings,
             clock,
@@ -166,7 +166,8 @@ impl Tunnels {
         self.create_dialling_slots();
         self.close_overdue();
         self.step_revocation();
-        self.note_tunnel_changes();
+        self.restart_lock
+            .note_tunnels(&self.common.table.borrow().tunnels);
         self.step_rolling_restart(ctx);
         let mut processes = self.connections.0.borrow_mut();
         processes
@@ -183,13 +184,10 @@ impl Tunnels {
     /// for the restart lock; the planner repeats an order that was not carried out.
     fn carry_out_unless_deferred(&mut self, order: Order) {
         let is_close = matches!(order, Order::Close { .. });
-        let lock_holder = self.restart_lock.holder();
-        if (!is_close && self.common.is_shutting_down()) || is_deferred(&order, lock_holder) {
-            return tracing::debug!(
-                ?order,
-                ?lock_holder,
-                "order not carried out: the daemon shuts down, or a node holds the restart lock"
-            );
+        let lock_holders = self.restart_lock.holders();
+        let is_deferred = is_deferred(&order, self.common.settings.me, &lock_holders);
+        if is_deferred || (!is_close && self.common.is_shutting_down()) {
+            return tracing::debug!(?order, ?lock_holders, "order not carried out now");
         }
         self.carry_out(order);
     }
@@ -284,7 +282,8 @@ impl Tunnels {
             .dials
             .iter_mut()
             .filter_map(|(slot, dial)| {
-                dial.handle_child_event(common, event)
+                let does_peer_restart = self.restart_lock.is_holder(dial.peer());
+                dial.handle_child_event(common, event, does_peer_restart)
                     .map(|reason| (*slot, reason))
             })
             .collect();
@@ -354,7 +353,8 @@ impl Handler<RoutesRead> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
-        self.routes = read.table;
+        self.routes = read.table.map(Arc::new);
+        self.restart_lock.note_table(self.routes.clone());
     }
 }
 

@@ -8,11 +8,13 @@ use crate::{
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use policies::{
     names::{Prefix, Transport},
-    observation::Phase,
     rolling_restart::{FilesChanged, RestartObservation, RestartOrder, ServerReading},
     waits::Wait,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 impl Tunnels {
     /// Starts a rolling restart, since OpenVPN must read new certificates or keys.
@@ -37,6 +39,18 @@ impl Tunnels {
         for order in self.next_restart_orders() {
             self.carry_out_restart(order, ctx);
         }
+    }
+
+    fn hello_interval(&self) -> Duration {
+        let documents = self.common.documents.load();
+        let parameters = documents.network().map(|network| network.parameters());
+        parameters.unwrap_or_default().hello_interval
+    }
+
+    fn is_locked_by_neighbour(&self) -> bool {
+        let me = self.common.settings.me;
+        let holders = self.restart_lock.holders();
+        holders.into_iter().any(|holder| holder != me)
     }
 
     fn next_restart_orders(&self) -> Vec<RestartOrder> {
@@ -67,7 +81,8 @@ impl Tunnels {
             servers: &servers,
             routes: self.routes.as_ref().map(|table| &*table.routes),
             drained: &self.drained,
-            lock_holder: self.restart_lock.holder(),
+            hello_interval: self.hello_interval(),
+            is_locked_by_neighbour: self.is_locked_by_neighbour(),
         })
     }
 
@@ -85,17 +100,17 @@ impl Tunnels {
                 ctx.spawn(release.into_actor(self));
             }
             RestartOrder::Tunnel(decision) => {
+                // A reading taken before this drain says nothing about it.
+                self.drained.remove(&decision.order.slot());
                 self.report(decision.clone());
                 self.carry_out(decision.order);
             }
             RestartOrder::StopAccepting { transport } => {
                 tracing::info!(%transport, "server accepts no clients and drains its tunnels before it restarts with new certificates or keys");
-                // Readings taken before this drain say nothing about it.
-                self.drained.clear();
                 self.with_server(transport, |server| server.set_accepting(false));
             }
             RestartOrder::ResumeAccepting { transport } => {
-                tracing::info!(%transport, "server not restarted: traffic has not left its tunnels; it is tried again later");
+                tracing::info!(%transport, "server not restarted: traffic stays on its tunnels; it is tried again later");
                 self.with_server(transport, |server| server.set_accepting(true));
             }
             RestartOrder::RestartServer {
@@ -109,8 +124,15 @@ impl Tunnels {
                     .for_each(|closing| self.report(closing));
                 self.with_server(transport, |server| server.restart(&self.common));
             }
-            RestartOrder::ReportPostponed { transport, node } => {
-                tracing::debug!(%transport, %node, "server restarts later: one of its tunnels is the only route to a node");
+            RestartOrder::RestartDials { closings } => {
+                for closing in closings {
+                    let slot = closing.order.slot();
+                    self.report(closing);
+                    let mut processes = self.connections.0.borrow_mut();
+                    if let Some(dial) = processes.dials.get_mut(&slot) {
+                        dial.restart(&self.common);
+                    }
+                }
             }
             RestartOrder::ReportLostRequest => {
                 tracing::warn!("request for restart locks not answered; it is repeated");
@@ -139,18 +161,5 @@ impl Tunnels {
             let restart = &mut processes.rolling_restart;
             restart.on_lock_answer(granted, neighbours, now, &mut tunnels.rng);
         }));
-    }
-
-    /// Records in the restart lock that a tunnel opens, drains or closes, so that no neighbour is granted the
-    /// lock now.
-    pub(super) fn note_tunnel_changes(&self) {
-        let table = self.common.table.borrow();
-        if table
-            .tunnels
-            .values()
-            .any(|tunnel| tunnel.phase != Phase::Up)
-        {
-            self.restart_lock.note_tunnel_change();
-        }
     }
 }

@@ -201,36 +201,33 @@ impl Server {
     /// reports the disconnect only 5 s later.
     fn on_client_exit(&mut self, common: &Common, line: &str) -> Option<ClosedTunnel> {
         let (peer, from) = management::leave_of_log(line)?;
-        let mut accepted_tunnels = self.accepted.iter();
-        let (slot, _) = accepted_tunnels
-            .find(|(_, accepted)| accepted.peer == peer && accepted.from == Some(from))?;
-        let slot = *slot;
+        let from = Some(from);
+        let slot = self.slot_of(|accepted| accepted.peer == peer && accepted.from == from)?;
         self.accepted.remove(&slot);
         common.links.order(LinkOrder::Down(slot));
-        common
-            .table
-            .borrow_mut()
-            .cooldown_until
-            .insert(slot, common.now() + ACCEPTING_COOLDOWN);
+        cool_down(common, slot);
         Some((slot, self.close_reason(CloseReason::PeerClosed)))
     }
 
+    fn slot_of(&self, is_it: impl Fn(&Accepted) -> bool) -> Option<Slot> {
+        let mut accepted = self.accepted.iter();
+        accepted.find_map(|(slot, accepted)| is_it(accepted).then_some(*slot))
+    }
+
     fn on_established(&mut self, common: &Common, client: ClientId) {
-        let mut accepted_tunnels = self.accepted.iter();
-        let Some((slot, accepted)) =
-            accepted_tunnels.find(|(_, accepted)| accepted.client == client)
+        let slot = self.slot_of(|accepted| accepted.client == client);
+        let Some((slot, peer)) = slot.and_then(|slot| Some((slot, self.accepted.get(&slot)?.peer)))
         else {
             return;
         };
         common.table.borrow_mut().was_reached = true;
-        common.links.order(LinkOrder::Up(*slot));
-        common.report_up(*slot, accepted.peer);
+        common.links.order(LinkOrder::Up(slot));
+        common.report_up(slot, peer);
     }
 
     fn on_disconnect(&mut self, common: &Common, client: ClientId) -> Option<ClosedTunnel> {
-        let mut accepted_tunnels = self.accepted.iter();
-        let (slot, accepted) = accepted_tunnels.find(|(_, accepted)| accepted.client == client)?;
-        let (slot, peer) = (*slot, accepted.peer);
+        let slot = self.slot_of(|accepted| accepted.client == client)?;
+        let peer = self.accepted.get(&slot)?.peer;
         self.accepted.remove(&slot);
         common.links.order(LinkOrder::Down(slot));
         // A server that is killed by SIGTERM reports this of each client, but notifies none.
@@ -262,11 +259,7 @@ impl Server {
         common.links.order(LinkOrder::Down(slot));
         self.process
             .send_command(management::client_kill(accepted.client));
-        common
-            .table
-            .borrow_mut()
-            .cooldown_until
-            .insert(slot, common.now() + ACCEPTING_COOLDOWN);
+        cool_down(common, slot);
         Some((slot, reason))
     }
 
@@ -349,4 +342,11 @@ impl Server {
     pub(super) fn reading(&self) -> os::process::ProcessReading {
         self.process.reading()
     }
+}
+
+/// Keeps the slot of a closed tunnel free for a while.
+fn cool_down(common: &Common, slot: Slot) {
+    let until = common.now() + ACCEPTING_COOLDOWN;
+    let mut table = common.table.borrow_mut();
+    table.cooldown_until.insert(slot, until);
 }

@@ -66,7 +66,7 @@ impl Documents {
     /// Opens a long poll at the registry, or leaves that to other nodes for now: with the probability at which
     /// [`MEAN_LISTENERS`] nodes of the network have one open.
     pub(super) fn long_poll_or_wait(&mut self, ctx: &mut Context<Self>) {
-        if self.random.index(self.node_count) >= MEAN_LISTENERS {
+        if self.random.index(self.node_count.get()) >= MEAN_LISTENERS {
             ctx.run_later(
                 self.random.around(LISTENER_REDRAW_INTERVAL),
                 Self::long_poll_or_wait,

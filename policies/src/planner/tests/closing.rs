@@ -92,16 +92,18 @@ fn a_drained_tunnel_is_closed_once_it_is_quiet_and_no_route_uses_it() {
 
 #[test]
 fn a_drain_that_another_policy_began_is_closed_for_that_policys_reason() {
-    for reason in [
-        CloseReason::Renewed,
-        CloseReason::Revoked,
-        CloseReason::Shutdown,
-    ] {
+    for reason in [CloseReason::Revoked, CloseReason::Shutdown] {
         let slot = DIAL[0];
         let close = Order::Close { slot, reason };
         let routes = [route(5, ACCEPT, true)];
         assert_eq!(drained_for(reason, &routes, 4), [(6, close)]);
     }
+}
+
+#[test]
+fn a_drain_for_a_restart_is_left_to_the_policy_that_began_it() {
+    let routes = [route(5, ACCEPT, true)];
+    assert_eq!(drained_for(CloseReason::Renewed, &routes, 100), []);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Servers: drained with all their tunnels, restarted, or kept for now.
 
 use super::*;
+use crate::orders::Order;
 
 #[test]
 fn a_server_restarts_before_dialled_tunnels() {
@@ -10,15 +11,26 @@ fn a_server_restarts_before_dialled_tunnels() {
 }
 
 #[test]
+fn a_server_without_tunnels_does_not_wait_for_another_with_some() {
+    let mut node = Node::new(change(true, true), &[(ACCEPTED_SLOT, 8)]);
+    let (started_at, slots) = (at(1), BTreeSet::new());
+    let idle = ServerReading { started_at, slots };
+    node.servers.insert(Transport::Tcp, idle);
+    node.is_locked_by_neighbour = true;
+    node.check(100, &["stop accepting tcp"]);
+    node.check(100, &["restart tcp with 0"]);
+}
+
+#[test]
 fn a_server_without_tunnels_restarts_at_once_and_without_locks() {
     let mut node = Node::new(change(true, true), &[(FIRST_SLOT, 7)]).with_idle_server();
-    node.lock_holder = Some(super::node(7));
+    node.is_locked_by_neighbour = true;
     node.check(100, &["stop accepting udp"]);
     node.check(100, &["restart udp with 0"]);
     node.servers.get_mut(&UDP).unwrap().started_at = at(100);
-    node.lock_holder = None;
-    node.check(102, &[]);
-    node.check(103, &["acquire 7"]);
+    node.is_locked_by_neighbour = false;
+    node.check(144, &[]);
+    node.check(145, &["acquire 7"]);
 }
 
 /// A server that has been draining since second 100.
@@ -81,15 +93,31 @@ fn clients_that_do_not_come_back_are_waited_for_fifteen_seconds() {
 }
 
 #[test]
-fn a_server_whose_traffic_stays_is_kept_and_tried_again_after_half_a_minute() {
+fn a_server_whose_traffic_stays_is_kept_and_tried_again_after_ten_seconds() {
     let mut node = draining_server(change(true, true));
     node.drained.insert(ACCEPTED_SLOT, false);
-    node.check(119, &[]);
+    node.check(106, &[]);
     let orders = ["accept again udp", "undrain wrnu.2 deadline", "release 8"];
-    node.check(120, &orders);
+    node.check(107, &orders);
     node.set_phase(ACCEPTED_SLOT, Phase::Up);
-    let again = node.next_order(121).unwrap();
-    assert_eq!(again, (150, vec!["acquire 8".to_owned()]));
+    let again = node.next_order(108).unwrap();
+    assert_eq!(again, (117, vec!["acquire 8".to_owned()]));
+}
+
+#[test]
+fn a_server_that_a_node_comes_to_need_meanwhile_is_kept() {
+    let mut node = draining_server(change(true, true));
+    node.drained.insert(ACCEPTED_SLOT, false);
+    let alternative = Route {
+        installed: false,
+        ..route(8, FIRST_SLOT)
+    };
+    node.routes = vec![route(8, ACCEPTED_SLOT), alternative];
+    node.check(105, &[]);
+    node.routes.pop();
+    node.check(106, &[]);
+    let orders = ["accept again udp", "undrain wrnu.2 only_route", "release 8"];
+    node.check(107, &orders);
 }
 
 #[test]
@@ -97,19 +125,19 @@ fn a_tunnel_that_drains_for_a_revocation_is_not_taken_back_with_the_server() {
     let mut node = draining_server(change(true, true));
     let reason = CloseReason::Revoked;
     node.set_phase(ACCEPTED_SLOT, Phase::Draining { reason });
-    node.check(120, &["accept again udp", "release 8"]);
+    node.check(107, &["accept again udp", "release 8"]);
 }
 
 #[test]
 fn a_forced_server_restarts_although_traffic_stays() {
     let change = FilesChanged {
-        force_after: Duration::from_secs(10),
+        force_after: Duration::from_secs(5),
         ..change(true, true)
     };
     let mut node = draining_server(change);
     node.drained.insert(ACCEPTED_SLOT, false);
-    node.check(119, &[]);
-    node.check(120, &["restart udp with 1"]);
+    node.check(106, &[]);
+    node.check(107, &["restart udp with 1"]);
 }
 
 #[test]
@@ -130,28 +158,37 @@ fn a_server_that_is_not_run_any_more_is_not_waited_for() {
 }
 
 #[test]
-fn a_server_that_is_the_only_route_to_a_node_waits_until_the_restart_is_forced() {
-    let mut node = Node::new(change(true, true), &[(ACCEPTED_SLOT, 8), (FIRST_SLOT, 7)]);
-    node.dials.insert(FIRST_SLOT, at(CHANGED));
+fn a_server_that_is_the_only_route_to_a_node_is_tried_ever_more_rarely() {
+    let tunnels = [(ACCEPTED_SLOT, 8), (FIRST_SLOT, 7)];
+    let mut node = Node::new(change(true, false), &tunnels);
     node.routes = vec![route(7, FIRST_SLOT), route(8, ACCEPTED_SLOT)];
-    node.lock(&[7, 8], 100);
-    node.check(100, &["postponed udp for 8/16", "release 7,8"]);
-    node.check(129, &[]);
-    node.lock(&[7, 8], 130);
-    node.check(130, &["postponed udp for 8/16", "release 7,8"]);
-    node.check(1_100, &["drain wrnu.2 renewed", "stop accepting udp"]);
+    for second in [100, 113, 136, 179, 262] {
+        node.lock(&[7, 8], second);
+        node.check(second, &["drain wrnu.2 renewed", "stop accepting udp"]);
+        node.set_phase(ACCEPTED_SLOT, RENEWED);
+        node.check(second + 1, &[]);
+        node.check(second + 2, &[]);
+        let orders = [
+            "accept again udp",
+            "undrain wrnu.2 only_route",
+            "release 7,8",
+        ];
+        node.check(second + 3, &orders);
+        node.set_phase(ACCEPTED_SLOT, Phase::Up);
+    }
+    assert_eq!(node.next_order(266).unwrap().0, 262 + 3 + 160);
 }
 
 #[test]
-fn a_server_is_not_the_only_route_where_a_dialled_tunnel_leads_there_too() {
-    let mut node = Node::new(change(true, true), &[(ACCEPTED_SLOT, 8), (FIRST_SLOT, 7)]);
-    let alternative = Route {
-        installed: false,
-        ..route(8, FIRST_SLOT)
-    };
-    node.routes = vec![route(8, ACCEPTED_SLOT), alternative];
-    node.lock(&[7, 8], 100);
-    node.check(100, &["drain wrnu.2 renewed", "stop accepting udp"]);
+fn dialled_tunnels_do_not_wait_for_a_server_that_is_tried_later() {
+    let tunnels = [(ACCEPTED_SLOT, 8), (FIRST_SLOT, 7)];
+    let mut node = Node::new(change(true, true), &tunnels);
+    let server = Attempted::Server(UDP);
+    node.restart.attempts.note(server, at(144));
+    let first = node.next_order(100).unwrap();
+    assert_eq!(first, (145, vec!["acquire 7,8".to_owned()]));
+    node.answer(true, &[7, 8], 145);
+    node.check(146, &["drain wrn0 renewed"]);
 }
 
 #[test]

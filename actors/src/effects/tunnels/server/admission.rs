@@ -40,14 +40,10 @@ impl Server {
         if common.is_shutting_down() {
             return Err("this node shuts down");
         }
-        if !self.is_accepting {
+        if !self.is_accepting || self.is_restarting {
             return Err("this server is about to restart");
         }
-        let existing = self
-            .accepted
-            .iter()
-            .find(|(_, accepted)| accepted.peer == peer)
-            .map(|(slot, _)| *slot);
+        let existing = self.slot_of(|accepted| accepted.peer == peer);
         let slot = match existing {
             Some(slot) => slot,
             None => self
