@@ -302,7 +302,7 @@ fn a_peer_whose_tunnel_closed_unannounced_is_asked_by_another_route_to_probe_it(
         "ip -6 route add {address}/128 via {gateway} dev wrn1"
     ));
     peers.sh(&format!(
-        "ip link set lo up; ip addr add {address}/128 dev lo"
+        "ip link set lo up; ip addr add {address}/128 dev lo nodad"
     ));
     let notices = peers.run(move || UdpSocket::bind((address, PORT)).unwrap());
     own.run_actors(move || async move {
