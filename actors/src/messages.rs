@@ -199,7 +199,7 @@ pub struct Decided {
     pub verdicts: Option<Vec<policies::planner::Verdict>>,
 }
 
-/// Logs a decision in one line.
+/// Logs a decision in one line. Opens and closes are logged when they have happened, and here for debugging only.
 pub(crate) fn log_decision(decision: &Decision) {
     let terms = decision.terms.as_str();
     match &decision.order {
@@ -208,7 +208,7 @@ pub(crate) fn log_decision(decision: &Decision) {
             peer,
             endpoints: _,
             reason,
-        } => tracing::info!(tunnel = %slot, %peer, %reason, terms, "opening tunnel"),
+        } => tracing::debug!(tunnel = %slot, %peer, %reason, terms, "opening tunnel"),
         Order::Drain { slot, reason } => {
             tracing::info!(tunnel = %slot, %reason, terms, "draining tunnel before closing it");
         }
@@ -216,7 +216,7 @@ pub(crate) fn log_decision(decision: &Decision) {
             tracing::info!(tunnel = %slot, %reason, terms, "keeping tunnel: its drain is given up");
         }
         Order::Close { slot, reason } => {
-            tracing::info!(tunnel = %slot, %reason, terms, "closing tunnel");
+            tracing::debug!(tunnel = %slot, %reason, terms, "closing tunnel");
         }
     }
 }

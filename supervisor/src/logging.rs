@@ -1,9 +1,25 @@
-//! Writes log lines to standard error, from which systemd's journal reads them, and logs panics.
+//! Writes log lines to systemd's journal, or to standard error, and logs panics.
 
+mod journal;
+
+pub use journal::is_stderr as is_stderr_the_journal;
+
+use journal::Journal;
 use std::io::IsTerminal;
 use tracing_subscriber::{
-    Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Entries of systemd's journal if standard error leads to it, or else text.
+    Usual,
+    /// One JSON object a line on standard error.
+    Json,
+    /// Text on standard error.
+    Text,
+}
 
 /// The filter of log lines, which can be replaced.
 #[derive(Clone)]
@@ -25,17 +41,26 @@ fn parse(filter: &str) -> Targets {
         .unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO))
 }
 
-/// Starts logging to standard error. `filter` is a level, or a list of `target=level` separated by commas
+/// Starts logging. `filter` is a level, or a list of `target=level` separated by commas
 /// (`tracing_subscriber::filter::Targets`).
 ///
-/// A panic is logged as an error with its location.
-pub fn start(filter: &str) -> LogFilter {
+/// Text has colours on a terminal, unless the environment sets `NO_COLOR` (<https://no-color.org>). A panic is logged as an
+/// error with its location.
+pub fn start(filter: &str, format: Format) -> LogFilter {
     let (filter, handle) = reload::Layer::new(parse(filter));
-    let is_terminal = std::io::stderr().is_terminal();
-    let lines = fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(is_terminal)
-        .with_target(false);
+    let has_colours = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let journal = (format == Format::Usual && journal::is_stderr())
+        .then(Journal::connect)
+        .and_then(Result::ok);
+    let lines = match (format, journal) {
+        (_, Some(journal)) => journal.boxed(),
+        (Format::Json, None) => lines.json().flatten_event(true).boxed(),
+        (Format::Usual | Format::Text, None) => {
+            lines.with_ansi(has_colours).with_target(false).boxed()
+        }
+    };
     // Fails only if a subscriber is already installed, as in tests.
     let _ = tracing_subscriber::registry()
         .with(filter)

@@ -44,7 +44,8 @@ struct Program {
     log: LogFilter,
 }
 
-/// Runs the node with the configuration `config_file` until SIGTERM or SIGINT. `revision` is the commit of the program.
+/// Runs the node with the configuration `config_file` until SIGTERM or SIGINT. `format` is that of log lines, and
+/// `revision` the commit of the program.
 ///
 /// # Errors
 ///
@@ -53,10 +54,11 @@ pub fn run(
     config_file: &Path,
     paths: &Paths,
     mode: Mode,
+    format: logging::Format,
     revision: &'static str,
 ) -> Result<ExitCode, StartError> {
     let settings = config::load(config_file)?;
-    let log = logging::start(&settings.log);
+    let log = logging::start(&settings.log, format);
     // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     host::check_root()?;

@@ -18,9 +18,14 @@ pub fn print_line(line: impl fmt::Display) {
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// Prints `warren: LINE` to the standard error.
+/// Prints `warren: LINE` to the standard error. If that leads to systemd's journal, the line gets the priority of an error
+/// (sd-daemon(3)).
 pub fn print_error_line(line: impl fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "warren: {line}");
+    let priority = match supervisor::logging::is_stderr_the_journal() {
+        true => "<3>",
+        false => "",
+    };
+    let _ = writeln!(io::stderr().lock(), "{priority}warren: {line}");
 }
 
 /// Prints `warren: ERROR: CAUSE: CAUSE` to the standard error and returns the exit code.
@@ -37,10 +42,7 @@ pub fn fail(error: &dyn Error, code: u8) -> ExitCode {
         }
         source = cause.source();
     }
-    let mut stderr = io::stderr().lock();
-    for line in text.lines() {
-        let _ = writeln!(stderr, "warren: {line}");
-    }
+    text.lines().for_each(print_error_line);
     ExitCode::from(code)
 }
 

@@ -4,7 +4,10 @@ mod arguments;
 mod authority;
 mod operate;
 
-use crate::output::{fail, print_line};
+use crate::{
+    output::{fail, print_line},
+    run_verb::LogArgs,
+};
 use clap::Subcommand;
 use config::paths::Paths;
 use ipnet::Ipv6Net;
@@ -165,6 +168,8 @@ struct Run {
     /// Slow nobody down, not even who guesses tokens: for measurements
     #[arg(long, hide = true)]
     no_limits: bool,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 fn address(text: &str) -> Result<RegistryAddress, String> {
@@ -272,7 +277,7 @@ fn settings_code(error: &RegistryError) -> u8 {
 }
 
 fn run(args: &Run) -> ExitCode {
-    supervisor::logging::start("info");
+    supervisor::logging::start("info", args.log.format());
     let paths = args.root.paths();
     if let Err(error) = owner::become_owner(&paths) {
         return fail(&error, 1);

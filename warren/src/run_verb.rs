@@ -3,7 +3,7 @@
 use crate::output::fail;
 use config::paths::Paths;
 use std::{path::PathBuf, process::ExitCode};
-use supervisor::run::Mode;
+use supervisor::{logging::Format, run::Mode};
 
 /// The arguments of `warren run`.
 #[derive(clap::Args)]
@@ -17,6 +17,36 @@ pub struct RunArgs {
     /// Decide and log, but open and close no tunnel; tunnels of others are accepted
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// How log lines are written.
+#[derive(clap::Args, Clone, Copy)]
+pub struct LogArgs {
+    /// The form of log lines on the standard error; entries of the journal if systemd started the program, or else text
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+/// A form of log lines.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum LogFormat {
+    /// One line of text for each event
+    Text,
+    /// One JSON object for each event
+    Json,
+}
+
+impl LogArgs {
+    /// Returns the form.
+    pub fn format(self) -> Format {
+        match self.log_format {
+            None => Format::Usual,
+            Some(LogFormat::Text) => Format::Text,
+            Some(LogFormat::Json) => Format::Json,
+        }
+    }
 }
 
 /// Runs the node until SIGTERM or SIGINT.
@@ -28,6 +58,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
     let paths = Paths::new(root);
     let config = args.config.clone().unwrap_or_else(|| paths.config());
     let mode = if args.dry_run { Mode::Watch } else { Mode::Act };
-    supervisor::run::run(&config, &paths, mode, env!("WARREN_REVISION"))
+    let format = args.log.format();
+    supervisor::run::run(&config, &paths, mode, format, env!("WARREN_REVISION"))
         .unwrap_or_else(|error| fail(&error, error.exit_code()))
 }

@@ -161,7 +161,7 @@ impl Prober {
                 .is_none_or(|ordered_at| now.since(ordered_at) >= CLOSE_REPEAT_DELAY);
             if liveness == Liveness::Dead && is_order_due {
                 if tunnel.close_ordered_at.is_none() {
-                    tracing::info!(tunnel = %slot, peer = %tunnel.peer, %reason, "peer does not answer; closing the tunnel");
+                    tracing::debug!(tunnel = %slot, peer = %tunnel.peer, %reason, "peer does not answer; closing the tunnel");
                 }
                 tunnel.close_ordered_at = Some(now);
                 let order = Order::Close {

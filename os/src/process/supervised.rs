@@ -27,7 +27,7 @@ pub struct ProcessReading {
     pub failure: Option<String>,
 }
 
-/// Number of last log lines of a child that are logged if it exits unexpectedly.
+/// Number of last log lines of a child that are kept, to find the cause of an exit.
 const MAX_TAIL_LINES: usize = 20;
 
 /// One supervised process.
@@ -38,6 +38,7 @@ pub struct Supervised {
     child: Option<Child>,
     tail: VecDeque<String>,
     failure: Option<String>,
+    owner_logs_failed_starts: bool,
 }
 
 impl Supervised {
@@ -49,6 +50,7 @@ impl Supervised {
             child: None,
             tail: VecDeque::new(),
             failure: None,
+            owner_logs_failed_starts: false,
         }
     }
 
@@ -67,7 +69,10 @@ impl Supervised {
     pub fn carry_out(&mut self, order: Order, now: Uptime, events: &ChildEvents) {
         match (order, &self.child) {
             (Order::Spawn, _) => match Child::start(&self.program, events) {
-                Ok(child) => self.child = Some(child),
+                Ok(child) => {
+                    self.child = Some(child);
+                    self.tail.clear();
+                }
                 Err(error) => {
                     tracing::error!(child = self.program.name, error = %Chain(&error), "child not started");
                     self.record_failure(Chain(&error).to_string());
@@ -112,23 +117,33 @@ impl Supervised {
     }
 
     fn on_exit(&mut self, code: i32, now: Uptime) {
-        let is_expected = matches!(self.life.state(), State::Stopping { .. });
+        let state = self.life.state();
         self.child = None;
         // This returns no order; the next tick does.
         let _ = self.life.on(Event::Exited, now);
-        if is_expected {
+        if matches!(state, State::Stopping { .. }) {
             tracing::debug!(child = self.program.name, code, "child exited");
-        } else {
-            let tail: Vec<String> = self.tail.drain(..).collect();
-            let last = tail.last().map(String::as_str).unwrap_or("no output");
-            self.record_failure(format!("it exited with {code}: {last}"));
-            tracing::info!(
-                child = self.program.name,
-                code,
-                last_lines = tail.join(" | "),
-                "child exited unexpectedly"
-            );
+            return;
         }
+        let last = self.tail.back().map(String::as_str).unwrap_or("no output");
+        self.failure = Some(format!("it exited with {code}: {last}"));
+        if !self.owner_logs_failed_starts || matches!(state, State::Up { .. }) {
+            let child = &self.program.name;
+            tracing::warn!(child, code, last_line = last, "child exited unexpectedly");
+        }
+    }
+
+    /// Leaves it to the owner to log an exit before the process was ready.
+    pub fn without_log_of_failed_starts(self) -> Self {
+        Self {
+            owner_logs_failed_starts: true,
+            ..self
+        }
+    }
+
+    /// Returns why the last start failed, or how the last process exited unexpectedly.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Returns the last log lines, oldest first.

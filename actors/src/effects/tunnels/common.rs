@@ -164,12 +164,15 @@ impl Common {
     pub(super) fn report_up(&self, slot: Slot, peer: Prefix) {
         let at = self.now();
         self.set_phase(slot, Phase::Up);
+        let mut endpoint = None;
         if let Some(tunnel) = self.table.borrow_mut().tunnels.get_mut(&slot) {
             tunnel.up_since.get_or_insert(at);
+            endpoint = tunnel.endpoint;
         }
         self.links.order(LinkOrder::Unsilence(slot));
         self.links.order(LinkOrder::RequestRoutes(slot));
-        tracing::info!(%slot, %peer, "tunnel up");
+        let endpoint = endpoint.map(tracing::field::display);
+        tracing::info!(tunnel = %slot, %peer, endpoint, "tunnel up");
         self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });
     }
 
@@ -192,7 +195,7 @@ impl Common {
             .map(|since| at.since(since))
             .unwrap_or_default();
         let peer = tunnel.peer;
-        tracing::info!(%slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
+        tracing::info!(tunnel = %slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
         if reason == CloseReason::PeerDead {
             self.table.borrow().lost_peers.note(peer, Loss::Silent);
         }

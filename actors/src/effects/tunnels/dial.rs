@@ -67,7 +67,7 @@ impl Dial {
             untried: untried.to_vec(),
             endpoint: first.endpoint,
             started_at: common.now(),
-            process: Supervised::new(program, limits, seed),
+            process: Supervised::new(program, limits, seed).without_log_of_failed_starts(),
             decoder: Decoder::default(),
             progress: DialProgress::default(),
             restart_at: None,
@@ -231,7 +231,8 @@ impl Dial {
         if !self.progress.was_up() && !self.progress.is_closing() {
             self.log_failed_attempt();
         }
-        let has_other_endpoint = !self.untried.is_empty();
+        // A node that shuts down dials no more.
+        let has_other_endpoint = !self.untried.is_empty() && !common.is_shutting_down();
         match self
             .progress
             .on_exit(code, draining_for, does_peer_restart, has_other_endpoint)
@@ -246,7 +247,7 @@ impl Dial {
                 // The next tick after the back-off starts the process, which reads its files then.
                 self.started_at = common.now();
                 common.set_phase(self.slot, Phase::Connecting);
-                tracing::warn!(slot = %self.slot, peer = %self.peer, code, "OpenVPN was killed by a signal; it is started again");
+                tracing::warn!(tunnel = %self.slot, peer = %self.peer, code, "OpenVPN was killed by a signal; it is started again");
             }
             AfterExit::NextEndpoint => self.try_next_endpoint(common),
             AfterExit::Restart(delay) => self.prepare_restart(common, delay),
@@ -268,9 +269,10 @@ impl Dial {
 
     fn log_failed_attempt(&self) {
         let mut lines = self.process.tail().rev();
-        if let Some(problem) = lines.find_map(management::reason_of_log) {
-            tracing::info!(slot = %self.slot, peer = %self.peer, endpoint = %self.endpoint, ?problem, "dial failed");
-        }
+        let reason = lines.find_map(management::reason_of_log);
+        let reason = reason.map(|reason| reason.label().to_owned());
+        let reason = reason.or_else(|| self.process.failure().map(str::to_owned));
+        tracing::info!(tunnel = %self.slot, peer = %self.peer, endpoint = %self.endpoint, reason, "dial failed");
     }
 
     /// Sets the arguments of the next attempt; the next tick after the back-off starts the process.

@@ -24,7 +24,7 @@ impl Tunnels {
         } in overdue
         {
             let slot = close.slot();
-            tracing::warn!(%slot, phase = wait.label(), waited_s = waited.as_secs(), "tunnel has not left this phase in time; closing it");
+            tracing::warn!(tunnel = %slot, phase = wait.label(), waited_s = waited.as_secs(), "tunnel has not left this phase in time; closing it");
             self.report_overdue(wait);
             if wait == Wait::Connecting {
                 let processes = self.connections.0.borrow();
