@@ -1,20 +1,29 @@
 # Sourced by ./demo and ./test: installs missing Debian packages, and finds cargo.
 # shellcheck shell=bash
 
-# A file of each Debian package, and the package.
-packages_by_file=(
+# A file of each Debian package, and the package: what a lab needs, and what the tests need beyond that.
+lab_packages=(
     /usr/sbin/openvpn:openvpn
     /usr/sbin/babeld:babeld
+    /usr/bin/ip:iproute2
+    /usr/bin/ping:iputils-ping
+    /usr/bin/cc:gcc
+    /usr/include/stdio.h:libc6-dev
+)
+test_packages=(
     /usr/sbin/miniupnpd:miniupnpd
     /usr/bin/prometheus:prometheus
     /usr/sbin/nft:nftables
-    /usr/bin/ip:iproute2
-    /usr/bin/ping:iputils-ping
     /usr/bin/openssl:openssl
-    /usr/bin/cc:build-essential
     /usr/bin/linux.uml:user-mode-linux
     /usr/sbin/modprobe:kmod
     /usr/share/doc/python3-venv:python3-venv
+    /usr/bin/systemd-nspawn:systemd-container
+    /usr/bin/mmdebstrap:mmdebstrap
+    /usr/bin/dpkg-buildpackage:dpkg-dev
+    /usr/bin/dh:debhelper
+    /usr/bin/fakeroot:fakeroot
+    /usr/bin/lintian:lintian
 )
 
 # Packages whose installation starts a daemon. warren does not need these daemons, and Debian's babeld must not run
@@ -23,7 +32,7 @@ daemon_packages=(babeld miniupnpd prometheus openvpn nftables)
 
 missing_packages() {
     local entry
-    for entry in "${packages_by_file[@]}"; do
+    for entry in "$@"; do
         [ -e "${entry%%:*}" ] || echo "${entry##*:}"
     done
 }
@@ -53,9 +62,10 @@ install_without_starting() {
     return "$failed"
 }
 
+# Installs those of the packages that are missing: install_missing_packages FILE:PACKAGE…
 install_missing_packages() {
     local missing
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <(missing_packages "$@")
     [ "${#missing[@]}" -eq 0 ] && return
     if [ "$(id -u)" -ne 0 ]; then
         echo "missing Debian packages (run as root to have them installed): ${missing[*]}" >&2
