@@ -164,12 +164,14 @@ impl RegistryService {
         Ok(self.storage.begin()?)
     }
 
-    /// Writes the transaction to the disk.
+    /// Writes the transaction to the disk, and wakes the callers that wait for a newer document.
     ///
     /// # Errors
     /// The database failed; nothing of the transaction was stored, and [`Self::rollback`] must follow.
     pub(crate) fn commit(&mut self) -> Result<(), ServiceError> {
-        Ok(self.storage.commit()?)
+        self.storage.commit()?;
+        self.publish_versions();
+        Ok(())
     }
 
     /// Drops the transaction, and reads everything that is kept in memory from the disk again.
@@ -185,7 +187,22 @@ impl RegistryService {
         self.network = read_network(self.storage.as_ref(), &self.authorities.authority)?;
         self.revocations = read_revocations(self.storage.as_ref(), &self.authorities.authority)?;
         self.directory = EndpointDirectory::new(self.storage.announcements(self.now())?);
+        self.publish_versions();
         Ok(())
+    }
+
+    /// Publishes the versions that are on the disk, if they have changed. A version that a failed transaction would have
+    /// stored is never published: callers that wait for it would return at once, and ask again without end.
+    fn publish_versions(&self) {
+        let latest = Versions {
+            network: self.network.0.version,
+            revocations: self.revocations.0,
+        };
+        self.versions.send_if_modified(|published| {
+            let is_newer = *published != latest;
+            *published = latest;
+            is_newer
+        });
     }
 
     /// Returns the signed network document with its version.

@@ -176,3 +176,68 @@ fn run_batch(
     }
     (replies, written)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::UnixSeconds,
+        init::{self, NewNetwork},
+        pki::tls::ReloadableTls,
+        settings::RegistryPaths,
+    };
+    use std::path::Path;
+
+    const NOW: UnixSeconds = UnixSeconds(1_795_000_000);
+
+    fn service(folder: &Path) -> RegistryService {
+        let paths = RegistryPaths {
+            config_dir: folder.join("etc"),
+            state_dir: folder.join("state"),
+            admin_socket: folder.join("admin.sock"),
+        };
+        std::fs::create_dir(&paths.state_dir).unwrap();
+        let new = NewNetwork {
+            network: Some("fd12:3456:789a::/48".parse().unwrap()),
+            address: wire::invitation::RegistryAddress::parse("127.0.0.1", 9443).unwrap(),
+            prefix_length: 16,
+            parameters: policies::parameters::Parameters::default(),
+            certificate_life_s: 30 * 86_400,
+            announcement_ttl_s: 900,
+            grace_s: 10 * 86_400,
+            private_endpoints: false,
+            offline_root: None,
+            own_ca: None,
+        };
+        init::init(&paths, &new, NOW).unwrap();
+        let opened = init::open(&paths).unwrap();
+        let tls = ReloadableTls::new(&opened.authorities).unwrap();
+        RegistryService::new(opened, tls, Arc::new(|| NOW)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn new_versions_are_published_after_the_commit_and_not_at_all_if_it_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = Queue::start(service(folder.path())).unwrap();
+        let mut versions = queue.versions();
+        let before = *versions.borrow_and_update();
+        for (fails, expected) in [(true, 0), (false, 1)] {
+            let watched = versions.clone();
+            let publish = move |service: &mut RegistryService| {
+                service.publish_revocations()?;
+                assert!(
+                    !watched.has_changed().unwrap(),
+                    "published before the commit"
+                );
+                if fails {
+                    return Err(internal_error("the disk is full"));
+                }
+                Ok(())
+            };
+            assert_eq!(queue.ask(publish).await.is_err(), fails);
+            assert_eq!(versions.has_changed().unwrap(), !fails);
+            let after = *versions.borrow_and_update();
+            assert_eq!(after.revocations, before.revocations + expected);
+        }
+    }
+}

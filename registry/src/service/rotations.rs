@@ -4,7 +4,7 @@
 //! one, then they use it, then they no longer accept the old one. Each step requires that all nodes have applied
 //! the step before.
 
-use super::{RegistryService, Versions};
+use super::RegistryService;
 use crate::{
     init::documents::sign_and_store, pki::random, service::error::ServiceError,
     store::StoredAnnouncement,
@@ -73,7 +73,7 @@ pub struct Rollout {
 }
 
 impl RegistryService {
-    /// Changes the network document, and publishes it as its next version.
+    /// Changes the network document, and stores it as its next version; waiting nodes get it after the commit.
     ///
     /// # Errors
     /// A value of the document is out of range, or it could not be stored.
@@ -95,12 +95,11 @@ impl RegistryService {
             &next,
         )?;
         self.network = (next, signed);
-        self.publish_versions();
         tracing::info!(version, "network document published");
         Ok(version)
     }
 
-    /// Publishes the next version of the revocations.
+    /// Stores the next version of the revocations; waiting nodes get it after the commit.
     ///
     /// # Errors
     /// The list could not be signed or stored.
@@ -125,16 +124,7 @@ impl RegistryService {
             &list,
         )?;
         self.revocations = (version, signed);
-        self.publish_versions();
         Ok(version)
-    }
-
-    fn publish_versions(&self) {
-        let (network, revocations) = (self.network.0.version, self.revocations.0);
-        self.versions.send_replace(Versions {
-            network,
-            revocations,
-        });
     }
 
     /// Returns the nodes with a live certificate, each with the versions of the CAs that signed its certificates.
