@@ -10,6 +10,7 @@ mod overlay;
 mod paths;
 mod replay;
 mod resilience;
+mod rotate;
 mod rules;
 mod run;
 mod run_command;
@@ -45,6 +46,8 @@ enum Command {
     Resilience(Resilience),
     /// Let a network live through churn, deaths, partitions, flapping peers and liars.
     Run(Run),
+    /// Replace the CA of a network: how long do the rolling restarts take?
+    Rotate(rotate::Rotate),
     /// Ask the planner what it would have ordered at a real node, by a recording of what that node saw.
     Replay(replay::Replay),
 }
@@ -292,6 +295,7 @@ fn main() -> anyhow::Result<()> {
         Command::Distance(distance) => distance.run(),
         Command::Resilience(resilience) => resilience.run(),
         Command::Run(run) => run.run(),
+        Command::Rotate(rotate) => rotate.run(),
         Command::Replay(replay) => replay.run(),
     }
 }
