@@ -101,9 +101,11 @@ impl RestartLock {
         closing.any(|(slot, _)| index.service(*slot).only_route.is_some())
     }
 
-    /// Releases the lock, if `node` still holds it.
+    /// Releases the lock, if `node` still holds it. Its tunnels to this node do not drain any more: it has restarted, has
+    /// given up, or did not get the lock of another neighbour.
     pub fn release(&mut self, node: Prefix) {
         self.holders.remove(&node);
+        self.acquired.remove(&node);
     }
 
     /// Frees the expired lock of one holder, and returns the node that did not release it in time.
@@ -306,6 +308,11 @@ mod tests {
         check(&mut lock, 21, 100, true);
         check(&mut lock, 22, 104, false);
         check(&mut lock, 22, 105, true);
+        check(&mut lock, 23, 105, true);
+        check(&mut lock, 24, 105, false);
+        // A node that released the lock does not drain any more.
+        lock.release(node(23));
+        check(&mut lock, 24, 105, true);
     }
 
     #[test]

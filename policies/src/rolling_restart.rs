@@ -9,13 +9,13 @@
 //!            outdated process, all tunnels up: ACQUIRE LOCKS
 //!  ┌──────┐ ───────────────────────────────────────► ┌───────────┐ ──┐ no answer for 30 s:
 //!  │ Free │                                          │ Requested │   │ ACQUIRE LOCKS
-//!  └──────┘ ◄───── rejected: pause of 0.5 to 1.5 s ─ └───────────┘ ◄─┘
+//!  └──────┘ ◄── rejected: pause of 0.25 to 0.75 s ── └───────────┘ ◄─┘
 //!   ▲    ▲                                             │ granted
 //!   │    │                                             ▼
 //!   │    └─ no process can restart: RELEASE LOCKS ─ ┌──────┐
 //!   │                                               │ Held │ ─ DRAIN all tunnels of a server, or dialled ones ─┐
 //!   │                                               └──────┘ ◄─ traffic stays: UNDRAIN ── ┌──────────┐         │
-//!   │    all tunnels up again for 3 s, time left for   ▲                                  │ draining │ ◄───────┘
+//!   │    all tunnels up again for 2 s, time left for   ▲                                  │ draining │ ◄───────┘
 //!   │    another restart ──────────────────────────────┤                                  └──────────┘
 //!   │                                               ┌──────────┐                            │ drained:
 //!   └── no time left: RELEASE LOCKS, pause ──────── │ Settling │ ◄────────────── RESTART ───┘
@@ -24,8 +24,11 @@
 //!
 //! A server without tunnels restarts without locks. So does everything once the restart is forced.
 //!
-//! A node restarts its servers in one step as a rule, and waits at most for one step of each neighbour before. A change
-//! so takes at most as many steps as the largest number of tunnels of a node, and one more.
+//! A restart takes about eight seconds, and at most 25 as a rule: a drain of seven hellos, and a wait of 15 s for peers. If
+//! neighbours share each lock, a node waits at most for the restarts of each neighbour: its server, and dialled
+//! tunnels that are still outdated afterwards, in two groups as a rule. A change so takes at most three restarts for each
+//! tunnel of the node that has most, and three more. Where neighbours cannot share a lock, nodes two tunnels away count, too.
+//! `warren-sim rotate` computes both bounds, and the time that a change really takes.
 
 mod attempts;
 mod draining;
@@ -51,10 +54,12 @@ const RESTART_PAUSE: Duration = Duration::from_secs(3);
 /// Shortest and longest delay before a rejected request for locks is repeated; drawn, so that of two nodes that
 /// want the same locks one comes first.
 const LOCK_RETRY_DELAY: (Duration, Duration) =
-    (Duration::from_millis(500), Duration::from_millis(1500));
-/// If servers restart, too, dialled tunnels wait for this long, since those whose peer's server restarts meanwhile are dialled
-/// again anyway.
-const DIAL_DELAY: Duration = Duration::from_secs(45);
+    (Duration::from_millis(250), Duration::from_millis(750));
+/// If servers restart, too, dialled tunnels wait for this long for each tunnel of the node, and once more: for the step of
+/// each neighbour, one after the other. Those whose peer's server restarts meanwhile are dialled again anyway.
+const DIAL_DELAY_PER_TUNNEL: Duration = Duration::from_secs(12);
+/// The shortest such wait, since peers may have more tunnels than this node.
+const MIN_DIAL_DELAY: Duration = Duration::from_secs(60);
 /// Longest wait for the peers whose tunnels a restart has closed.
 const MAX_WAIT_FOR_PEERS: Duration = Duration::from_secs(15);
 
@@ -67,8 +72,8 @@ pub struct RollingRestart {
     dials_outdated_before: Uptime,
     /// The moment before which no process restarts.
     start_at: Uptime,
-    /// The moment before which no dialled tunnel restarts.
-    start_dials_at: Uptime,
+    /// Whether dialled tunnels wait for the servers of their peers.
+    dials_follow_servers: bool,
     /// The moment from which on processes restart even if they cannot be drained.
     force_at: Option<Uptime>,
     /// The version of the network document that the files agree with.
@@ -97,12 +102,7 @@ impl RollingRestart {
             self.dials_outdated_before = change.at;
         }
         self.start_at = change.at + change.start_after;
-        let dial_delay = if change.servers {
-            DIAL_DELAY
-        } else {
-            Duration::ZERO
-        };
-        self.start_dials_at = self.start_at + dial_delay;
+        self.dials_follow_servers = change.servers;
         self.force_at = Some(change.at + change.force_after);
         self.attempts.clear();
     }
@@ -192,7 +192,7 @@ impl RollingRestart {
         let server = servers.min_by_key(|(_, server)| !is_idle(server));
         let dials = outdated_dials.iter().copied();
         let dials: Vec<_> = dials
-            .filter(|_| self.start_dials_at <= seen.now || is_forced)
+            .filter(|_| self.can_start_dials(seen) || is_forced)
             .filter(|slot| self.attempts.is_due(Attempted::Dial(*slot), seen.now))
             .collect();
         match server {
@@ -212,6 +212,14 @@ impl RollingRestart {
 
     fn can_start(&self, now: Uptime) -> bool {
         self.start_at <= now && self.paused_until <= now
+    }
+
+    /// Returns whether dialled tunnels restart now, if they are still outdated.
+    fn can_start_dials(&self, seen: &RestartObservation<'_>) -> bool {
+        let tunnels = u32::try_from(seen.tunnels.len()).unwrap_or(u32::MAX);
+        let delay = DIAL_DELAY_PER_TUNNEL.saturating_mul(tunnels.saturating_add(1));
+        let delay = delay.max(MIN_DIAL_DELAY);
+        !self.dials_follow_servers || self.start_at + delay <= seen.now
     }
 
     fn is_forced(&self, now: Uptime) -> bool {

@@ -16,7 +16,7 @@ use std::{
 /// A request without an answer after this time is lost: the actor that made it has been restarted.
 const ANSWER_TIMEOUT: Duration = Wait::LockRequested.limit();
 /// After a restart all tunnels must have been up for this long before the locks are released: routes follow them.
-const SETTLING_TIME: Duration = Duration::from_secs(3);
+const SETTLING_TIME: Duration = Duration::from_secs(2);
 
 /// The longest time of one restart: a drain that is given up late, and the wait for peers.
 const MAX_STEP_TIME: Duration = MAX_DRAIN_TIME.saturating_add(MAX_WAIT_FOR_PEERS);

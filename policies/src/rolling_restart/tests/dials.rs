@@ -15,10 +15,10 @@ fn the_next_process_follows_with_the_same_locks_once_all_tunnels_are_up_again() 
     node.lock(&[7, 8], 100);
     node.restart_dial(FIRST_SLOT, 100);
     node.check(104, &[]);
-    node.check(106, &[]);
-    node.restart_dial(SECOND_SLOT, 107);
-    node.check(111, &[]);
-    node.check(114, &["release 7,8", "applied 5"]);
+    node.check(105, &[]);
+    node.restart_dial(SECOND_SLOT, 106);
+    node.check(110, &[]);
+    node.check(112, &["release 7,8", "applied 5"]);
 }
 
 #[test]
@@ -67,9 +67,13 @@ fn a_dialled_tunnel_that_is_needed_is_tried_again_later() {
 
 #[test]
 fn dialled_tunnels_wait_for_the_servers_of_their_peers_if_servers_restart_too() {
-    let mut node = Node::new(change(true, true), &[(FIRST_SLOT, 7)]);
-    let first = node.next_order(100).unwrap();
-    assert_eq!(first, (145, vec!["acquire 7".to_owned()]));
+    // At least a minute, or twelve seconds for each tunnel and once more.
+    for (tunnels, second) in [(1, 160), (4, 160), (5, 172), (20, 352)] {
+        let tunnels = (0..tunnels).map(|slot| (Slot::Dialling(slot), 7));
+        let mut node = Node::new(change(true, true), &tunnels.collect::<Vec<_>>());
+        let first = node.next_order(100).unwrap();
+        assert_eq!(first, (second, vec!["acquire 7".to_owned()]));
+    }
 }
 
 #[test]

@@ -29,8 +29,8 @@ fn a_server_without_tunnels_restarts_at_once_and_without_locks() {
     node.check(100, &["restart udp with 0"]);
     node.servers.get_mut(&UDP).unwrap().started_at = at(100);
     node.is_locked_by_neighbour = false;
-    node.check(144, &[]);
-    node.check(145, &["acquire 7"]);
+    node.check(159, &[]);
+    node.check(160, &["acquire 7"]);
 }
 
 /// A server that has been draining since second 100.
@@ -184,11 +184,11 @@ fn dialled_tunnels_do_not_wait_for_a_server_that_is_tried_later() {
     let tunnels = [(ACCEPTED_SLOT, 8), (FIRST_SLOT, 7)];
     let mut node = Node::new(change(true, true), &tunnels);
     let server = Attempted::Server(UDP);
-    node.restart.attempts.note(server, at(144));
+    node.restart.attempts.note(server, at(159));
     let first = node.next_order(100).unwrap();
-    assert_eq!(first, (145, vec!["acquire 7,8".to_owned()]));
-    node.answer(true, &[7, 8], 145);
-    node.check(146, &["drain wrn0 renewed"]);
+    assert_eq!(first, (160, vec!["acquire 7,8".to_owned()]));
+    node.answer(true, &[7, 8], 160);
+    node.check(161, &["drain wrn0 renewed"]);
 }
 
 #[test]
