@@ -1,5 +1,6 @@
 //! Acquires and releases restart locks. A node that restarts its processes holds its own lock and those of all its neighbours.
 
+use futures_util::future::join_all;
 use membership::peer_api::PeerApiClient;
 use os::clock::Clock;
 use policies::{
@@ -109,7 +110,7 @@ async fn request(node: Prefix, peers: &PeerApiClient) -> bool {
     })
 }
 
-/// Releases the locks of this node and those neighbours. If a release is lost, the lock expires by itself.
+/// Releases the locks of this node and those neighbours, all at the same time. If a release is lost, the lock expires by itself.
 pub async fn release_all(
     me: Prefix,
     neighbours: BTreeSet<Prefix>,
@@ -117,9 +118,11 @@ pub async fn release_all(
     peers: PeerApiClient,
 ) {
     own.release(me);
-    for node in neighbours.iter().filter(|node| **node != me) {
-        if let Err(error) = peers.call_restart_lock(*node, Method::DELETE).await {
+    let release = async |node: Prefix| {
+        if let Err(error) = peers.call_restart_lock(node, Method::DELETE).await {
             tracing::debug!(peer = %node, error = %Chain(&error), "restart lock not released; it expires");
         }
-    }
+    };
+    let others = neighbours.into_iter().filter(|node| *node != me);
+    join_all(others.map(release)).await;
 }

@@ -75,7 +75,7 @@ pub struct Counts {
     pub rejections: u64,
 }
 
-/// The network.
+/// The network: its nodes and tunnels, and the events that are to come.
 pub struct World<'a> {
     space: &'a Space,
     nodes: Vec<Node>,

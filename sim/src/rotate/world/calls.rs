@@ -1,4 +1,4 @@
-//! The calls by which nodes acquire and release restart locks, one after the other as in the daemon.
+//! The calls by which nodes acquire restart locks, one after the other, and release them, all at the same time.
 
 use super::*;
 
@@ -45,15 +45,15 @@ impl World<'_> {
         }
     }
 
-    /// Releases the locks of these nodes; returns the time that this takes.
+    /// Releases the locks of these nodes, all at the same time; returns the time that this takes.
     pub(super) fn release(&mut self, node: u32, nodes: &[u32]) -> Duration {
-        let mut delay = Duration::ZERO;
+        let mut longest = Duration::ZERO;
         for other in nodes {
             let (arrival, end) = self.call(node, *other);
-            self.after(delay + arrival, Event::Release(node, *other));
-            delay += end;
+            self.after(arrival, Event::Release(node, *other));
+            longest = longest.max(end);
         }
-        delay
+        longest
     }
 
     pub(super) fn answer(&mut self, node: u32, granted: bool) {
