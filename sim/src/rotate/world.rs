@@ -181,7 +181,9 @@ impl<'a> World<'a> {
         match event {
             Event::Files(node, change) => {
                 self.with(node, |node, _| node.restart.on_files_changed(&change));
-                self.after_drawn((Duration::ZERO, STEP_INTERVAL), Event::Step(node));
+                // Nothing is to be decided before the first restart may start.
+                let first = (change.start_after, change.start_after + STEP_INTERVAL);
+                self.after_drawn(first, Event::Step(node));
             }
             Event::Step(node) => self.step(node),
             Event::Request(node, position) => self.request(node, position),
