@@ -13,10 +13,12 @@ pub struct Limits {
     pub start: Duration,
     /// A child that lives this long after SIGTERM gets SIGKILL.
     pub stop: Duration,
-    /// The first delay after an unwanted exit. It doubles with each, and up to half of it is added at random.
+    /// The delay after the first unwanted exit of a child that was not up for long. It doubles with each, and up to half of it is added at random.
     pub back_off_from: Duration,
     /// The longest delay after an unwanted exit.
     pub back_off_to: Duration,
+    /// A child that was up for this long is started again at once after its first unwanted exit.
+    pub settle: Duration,
     /// Once a child has been up for this long, its earlier exits no longer count.
     pub forgive: Duration,
     /// Most starts per minute, wanted or not.
@@ -30,6 +32,7 @@ impl Default for Limits {
             stop: Duration::from_secs(2),
             back_off_from: Duration::from_millis(500),
             back_off_to: Duration::from_secs(60),
+            settle: Duration::from_secs(10),
             forgive: Duration::from_secs(120),
             starts_a_minute: 10,
         }
@@ -55,7 +58,8 @@ impl Default for Limits {
 /// ```
 ///
 /// Whether the child is wanted is remembered beside the state. A child that is wanted again while it stops is started
-/// after its exit, and one that exits by itself is started again after the back-off.
+/// after its exit, and one that exits by itself is started again after the back-off, which is zero if it was up for a while
+/// and has not failed lately ([`Limits::settle`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The child does not run, and is not started before `until`.
@@ -221,10 +225,13 @@ impl Life {
         }
         let doubled = 2u32.checked_pow(self.failures).unwrap_or(u32::MAX);
         let base = self.limits.back_off_from.saturating_mul(doubled);
-        let wait = self
-            .rng
-            .span(base, base.saturating_add(base / 2))
-            .min(self.limits.back_off_to);
+        let wait = if self.failures == 0 && was_up >= self.limits.settle {
+            Duration::ZERO
+        } else {
+            self.rng
+                .span(base, base.saturating_add(base / 2))
+                .min(self.limits.back_off_to)
+        };
         self.failures = self.failures.saturating_add(1);
         State::Down {
             until: self.allowed(now + wait),
@@ -252,6 +259,7 @@ mod tests {
         stop: Duration::from_secs(2),
         back_off_from: Duration::from_millis(500),
         back_off_to: Duration::from_secs(60),
+        settle: Duration::from_secs(10),
         forgive: Duration::from_secs(120),
         starts_a_minute: 10,
     };
@@ -385,6 +393,20 @@ mod tests {
             assert_eq!(life.on(E::Tick, now), Some(O::Spawn));
         }
         assert_eq!(life.starts(), 13);
+    }
+
+    #[test]
+    fn a_child_that_was_up_for_a_while_is_started_at_once_the_first_time_it_exits() {
+        let first = [TO_UP, &[(11, E::Exited), (11, E::Tick)]].concat();
+        check(&first, Some(O::Spawn), starting);
+        let second = [
+            &first[..],
+            &[(12, E::Ready), (22, E::Exited), (22, E::Tick)],
+        ]
+        .concat();
+        check(&second, None, down);
+        let early = [TO_UP, &[(10, E::Exited), (10, E::Tick)]].concat();
+        check(&early, None, down);
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct Babeld {
     ticks: u32,
     /// Whether a dump is in flight.
     is_reading: bool,
+    /// Whether the routes of an exited babeld are being flushed; babeld is not started meanwhile.
+    is_flushing: bool,
 }
 
 impl Babeld {
@@ -145,6 +147,7 @@ impl Babeld {
             announces_default: false,
             ticks: 0,
             is_reading: false,
+            is_flushing: false,
         };
         // A running babeld already has this configuration, or gets it at its next start.
         babeld.settings.config = babeld.wanted_config();
@@ -233,7 +236,9 @@ impl Babeld {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
-        self.handle_event(Event::Tick);
+        if !self.is_flushing {
+            self.handle_event(Event::Tick);
+        }
         self.ticks = self.ticks.wrapping_add(1);
         let state = self.process.0.borrow().as_ref().map(Supervised::state);
         if matches!(state, Some(State::Up { .. })) && self.ticks.is_multiple_of(EARLY_READ_TICKS) {

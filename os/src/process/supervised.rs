@@ -93,7 +93,8 @@ impl Supervised {
         }
     }
 
-    /// Handles an event of the child; returns false if it belongs to another or an earlier process.
+    /// Handles an event of the child; returns false if it belongs to another or an earlier process. After an exit, the
+    /// caller passes a tick once it has dealt with the exit, so that a child that may run at once is started.
     pub fn handle_child_event(&mut self, event: &ChildEvent, now: Uptime) -> bool {
         if self
             .child

@@ -244,10 +244,11 @@ impl Dial {
                 return Some(reason);
             }
             AfterExit::SameEndpoint => {
-                // The next tick after the back-off starts the process, which reads its files then.
+                // The process reads its files when it is started, at once or at a tick after the back-off.
                 self.started_at = common.now();
                 common.set_phase(self.slot, Phase::Connecting);
                 tracing::warn!(tunnel = %self.slot, peer = %self.peer, code, "OpenVPN was killed by a signal; it is started again");
+                self.tick(common);
             }
             AfterExit::NextEndpoint => self.try_next_endpoint(common),
             AfterExit::Restart(delay) => self.prepare_restart(common, delay),

@@ -148,10 +148,12 @@ impl Server {
             }
             (slot, reason)
         };
-        std::mem::take(&mut self.accepted)
+        let closed = std::mem::take(&mut self.accepted)
             .into_iter()
             .map(close)
-            .collect()
+            .collect();
+        self.tick(common);
+        closed
     }
 
     fn handle_management_event(

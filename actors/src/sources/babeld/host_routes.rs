@@ -27,14 +27,17 @@ impl Babeld {
         }));
     }
 
-    /// Removes the routes that an exited babeld left in the kernel.
-    pub(super) fn flush_routes(&self, ctx: &mut Context<Self>) {
+    /// Removes the routes that an exited babeld left in the kernel, and then starts babeld again if it may run.
+    pub(super) fn flush_routes(&mut self, ctx: &mut Context<Self>) {
+        self.is_flushing = true;
         let kernel = self.kernel.clone();
         let result = async move { kernel.flush_babel_routes().await };
-        ctx.spawn(result.into_actor(self).map(|result, _, _| {
+        ctx.spawn(result.into_actor(self).map(|result, babeld, _| {
             if let Err(error) = result {
                 tracing::warn!(error = %Chain(&error), "cannot remove the routes of the exited babeld");
             }
+            babeld.is_flushing = false;
+            babeld.handle_event(Event::Tick);
         }));
     }
 }
