@@ -30,7 +30,7 @@ pub enum AfterExit {
     },
     /// The process is started again after the back-off, with the next endpoint.
     NextEndpoint,
-    /// The process was killed and is started again after the back-off, with the same endpoint.
+    /// The process was stopped from outside and is started again, with the same endpoint.
     SameEndpoint,
     /// This node or the peer restarts by plan: the process is started again after this delay, with the same endpoint.
     Restart(Duration),
@@ -40,6 +40,15 @@ pub enum AfterExit {
 const PEER_RESTART_DELAY: Duration = Duration::from_secs(1);
 /// Delay before a dial is started again that this node has ended to restart it. The peer has closed the old tunnel by then.
 const OWN_RESTART_DELAY: Duration = Duration::from_millis(2500);
+
+/// How the process of a dial exited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, because the dial failed or the tunnel no longer works.
+    ByItself,
+    /// By a signal that this node has not sent.
+    StoppedFromOutside,
+}
 
 /// How far a dial is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,13 +109,13 @@ impl DialProgress {
         }
     }
 
-    /// Decides what follows after the process has exited with this code; a negative code is a signal. `draining_for` is
+    /// Decides what follows after the process has exited. `draining_for` is
     /// the reason of the tunnel's drain, if it drains: it is not started again then, but closed as planned.
     /// `does_peer_restart` says whether the peer holds this node's restart lock, and `has_other_endpoint` whether an
     /// endpoint is left to try.
     pub fn on_exit(
         &self,
-        code: i32,
+        exit: Exit,
         draining_for: Option<CloseReason>,
         does_peer_restart: bool,
         has_other_endpoint: bool,
@@ -123,7 +132,7 @@ impl DialProgress {
             let failed = !self.was_up && reason == CloseReason::PeerClosed;
             return AfterExit::Closed { reason, failed };
         }
-        if self.was_up && code < 0 {
+        if self.was_up && exit == Exit::StoppedFromOutside {
             return AfterExit::SameEndpoint;
         }
         if self.was_up {
@@ -169,20 +178,27 @@ mod tests {
     #[test]
     fn a_failed_attempt_leads_to_the_next_endpoint_and_the_last_one_fails_the_dial() {
         let dial = DialProgress::default();
-        assert_eq!(dial.on_exit(1, None, false, true), AfterExit::NextEndpoint);
         assert_eq!(
-            dial.on_exit(1, None, false, false),
+            dial.on_exit(Exit::ByItself, None, false, true),
+            AfterExit::NextEndpoint
+        );
+        assert_eq!(
+            dial.on_exit(Exit::ByItself, None, false, false),
             closed(CloseReason::DialFailed, true)
         );
     }
 
     #[test]
-    fn a_process_that_was_killed_while_up_is_started_again_and_one_that_exits_closes_the_tunnel() {
+    fn a_process_that_was_stopped_from_outside_is_started_again_and_one_that_exits_by_itself_closes_the_tunnel()
+     {
         let mut dial = DialProgress::default();
         dial.on_connected();
-        assert_eq!(dial.on_exit(-9, None, false, true), AfterExit::SameEndpoint);
         assert_eq!(
-            dial.on_exit(0, None, false, true),
+            dial.on_exit(Exit::StoppedFromOutside, None, false, true),
+            AfterExit::SameEndpoint
+        );
+        assert_eq!(
+            dial.on_exit(Exit::ByItself, None, false, true),
             closed(CloseReason::PeerDead, false)
         );
     }
@@ -193,7 +209,7 @@ mod tests {
         dial.on_connected();
         let reason = CloseReason::Shutdown;
         assert_eq!(
-            dial.on_exit(-9, Some(reason), false, true),
+            dial.on_exit(Exit::StoppedFromOutside, Some(reason), false, true),
             closed(reason, false)
         );
     }
@@ -203,12 +219,12 @@ mod tests {
         let mut dial = DialProgress::default();
         dial.on_exit_reason(CloseReason::PeerClosed);
         assert_eq!(
-            dial.on_exit(0, None, false, true),
+            dial.on_exit(Exit::ByItself, None, false, true),
             closed(CloseReason::PeerClosed, true)
         );
         dial.on_connected();
         assert_eq!(
-            dial.on_exit(0, None, false, true),
+            dial.on_exit(Exit::ByItself, None, false, true),
             closed(CloseReason::PeerClosed, false)
         );
     }
@@ -222,12 +238,15 @@ mod tests {
         dial.on_exit_reason(CloseReason::PeerClosed);
         let draining = Some(CloseReason::Renewed);
         let restart = AfterExit::Restart(OWN_RESTART_DELAY);
-        assert_eq!(dial.on_exit(0, draining, false, false), restart);
+        assert_eq!(
+            dial.on_exit(Exit::ByItself, draining, false, false),
+            restart
+        );
         let late_close = dial.close(CloseReason::PeerDead, UP);
         assert_eq!(late_close, CloseStep::AlreadyClosing);
         let reason = CloseReason::PeerClosed;
         assert_eq!(
-            dial.on_exit(0, draining, false, false),
+            dial.on_exit(Exit::ByItself, draining, false, false),
             closed(reason, false)
         );
         assert!(
@@ -241,13 +260,16 @@ mod tests {
         let mut dial = DialProgress::default();
         dial.on_exit_reason(CloseReason::PeerClosed);
         let rejected = closed(CloseReason::PeerClosed, true);
-        assert_eq!(dial.on_exit(0, None, true, false), rejected);
+        assert_eq!(dial.on_exit(Exit::ByItself, None, true, false), rejected);
         dial.on_connected();
         let restart = AfterExit::Restart(PEER_RESTART_DELAY);
-        assert_eq!(dial.on_exit(0, None, true, false), restart);
+        assert_eq!(dial.on_exit(Exit::ByItself, None, true, false), restart);
         dial.close(CloseReason::Unused, UP);
         let reason = CloseReason::PeerClosed;
-        assert_eq!(dial.on_exit(0, None, true, false), closed(reason, false));
+        assert_eq!(
+            dial.on_exit(Exit::ByItself, None, true, false),
+            closed(reason, false)
+        );
     }
 
     #[test]
@@ -275,7 +297,7 @@ mod tests {
             CloseStep::StopProcess
         );
         assert_eq!(
-            dial.on_exit(0, None, false, true),
+            dial.on_exit(Exit::ByItself, None, false, true),
             closed(CloseReason::PeerClosed, true)
         );
     }
@@ -336,13 +358,13 @@ mod tests {
             }
         }
 
-        fn exit(&mut self, code: i32) {
+        fn exit(&mut self, exit: Exit) {
             if std::mem::take(&mut self.running) {
                 self.exits_at = None;
                 let _ = self.life.on(Event::Exited, self.now);
                 let after = self
                     .dial
-                    .on_exit(code, None, false, self.endpoints_left > 0);
+                    .on_exit(exit, None, false, self.endpoints_left > 0);
                 self.endpoints_left -= u64::from(after == AfterExit::NextEndpoint);
                 self.closed = matches!(after, AfterExit::Closed { .. });
                 if let AfterExit::Restart(delay) = after {
@@ -358,8 +380,8 @@ mod tests {
             match rng.below(30) {
                 0 => self.close(CloseReason::Unused, rng),
                 1 => self.close(CloseReason::PeerDead, rng),
-                2 => self.exit(1),
-                3 => self.exit(-9),
+                2 => self.exit(Exit::ByItself),
+                3 => self.exit(Exit::StoppedFromOutside),
                 8 if self.dial.restart() => self.pass(Event::Unwanted, rng),
                 4 if self.running => self.dial.on_exit_reason(CloseReason::PeerClosed),
                 5 | 6 if self.running => {
@@ -370,7 +392,7 @@ mod tests {
                 _ => {}
             }
             if self.exits_at.is_some_and(|at| at < self.now) {
-                self.exit(0);
+                self.exit(Exit::ByItself);
             }
             if !self.closed {
                 let now = self.now;
@@ -400,7 +422,7 @@ mod tests {
             while !machine.closed {
                 machine.now = machine.now + Duration::from_millis(250);
                 if machine.exits_at.is_some_and(|at| at < machine.now) {
-                    machine.exit(0);
+                    machine.exit(Exit::ByItself);
                 }
                 if !machine.closed {
                     machine.pass(Event::Tick, &mut rng);

@@ -67,6 +67,32 @@ pub fn leave_of_log(text: &str) -> Option<(Prefix, SocketAddr)> {
     ))
 }
 
+/// Returns whether, according to a log line of a client, it has begun to exit and notifies its server. It exits a second
+/// later, and passes no frames in between.
+pub fn is_exit_notice(text: &str) -> bool {
+    text == "SIGTERM received, sending exit notification to peer"
+}
+
+/// Returns whether a client that exited in order was stopped by a signal from outside, by its last log lines: not because
+/// its server no longer answered.
+pub fn is_stopped_from_outside<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
+    let mut is_stopped = false;
+    for line in lines {
+        if OWN_EXITS.iter().any(|reason| line.contains(reason)) {
+            return false;
+        }
+        is_stopped |= is_exit_notice(line) || line.starts_with("SIGTERM[hard,");
+    }
+    is_stopped
+}
+
+/// Parts of log lines by which OpenVPN says why it exits by itself; an exit notification follows these, too.
+const OWN_EXITS: [&str; 3] = [
+    "Inactivity timeout (--ping-exit)",
+    "TLS Error: TLS handshake failed",
+    "Fatal TLS error",
+];
+
 /// An environment whose lines are still arriving.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EnvBlock {
@@ -152,6 +178,34 @@ fn hex_of_decimal(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[track_caller]
+    fn check_stopped(lines: &[&str], expected: bool) {
+        assert_eq!(
+            is_stopped_from_outside(lines.iter().copied()),
+            expected,
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_signal_from_outside_is_told_from_an_exit_of_the_clients_own() {
+        let notice = "SIGTERM received, sending exit notification to peer";
+        let closing = "SIGTERM[soft,exit-with-notification] received, process exiting";
+        let silent = "[7/16] Inactivity timeout (--ping-exit), exiting";
+        check_stopped(
+            &["Initialization Sequence Completed", notice, closing],
+            true,
+        );
+        check_stopped(&["SIGTERM[hard,] received, process exiting"], true);
+        check_stopped(&[silent, notice, closing], false);
+        check_stopped(&["TLS Error: TLS handshake failed", notice, closing], false);
+        check_stopped(
+            &["SIGTERM[soft,remote-exit] received, process exiting"],
+            false,
+        );
+        check_stopped(&["Exiting due to fatal error"], false);
+    }
 
     #[test]
     fn a_client_that_takes_its_leave_is_known_by_name_and_address() {

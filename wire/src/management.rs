@@ -5,7 +5,7 @@
 //! (`tests/data`).
 
 pub use crate::{
-    client_env::{ClientEnv, leave_of_log},
+    client_env::{ClientEnv, is_exit_notice, is_stopped_from_outside, leave_of_log},
     dial_failure::{DialFailure, reason_of_log},
 };
 use crate::{

@@ -3,9 +3,10 @@
 //! The planner chooses the peer, and the order in which its endpoints are tried.
 
 use super::{Common, client_args, command_line::Attempt};
+use crate::effects::link_orders::LinkOrder;
 use os::process::{ChildEvent, Happened, Supervised};
 use policies::{
-    dial::{AfterExit, CloseStep, DialProgress},
+    dial::{AfterExit, CloseStep, DialProgress, Exit},
     life::{Event, Limits, State},
     names::{Endpoint, Prefix, Slot},
     observation::Phase,
@@ -129,7 +130,12 @@ impl Dial {
                 }
                 None
             }
-            Happened::Logged(_) => None,
+            Happened::Logged(line) => {
+                if management::is_exit_notice(line) {
+                    self.on_exit_notice(common);
+                }
+                None
+            }
             Happened::Exited { code } => self.on_exit(common, *code, does_peer_restart),
         }
     }
@@ -216,26 +222,43 @@ impl Dial {
         }
     }
 
+    /// Takes the tunnel out of use while OpenVPN notifies the server, which takes a second: no frame passes any more.
+    fn on_exit_notice(&self, common: &Common) {
+        if !self.progress.was_up() {
+            return;
+        }
+        common.links.order(LinkOrder::Down(self.slot));
+        let is_draining = self.drain_reason(common).is_some();
+        if !is_draining {
+            common.set_phase(self.slot, Phase::Closing);
+        }
+    }
+
+    fn drain_reason(&self, common: &Common) -> Option<CloseReason> {
+        let table = common.table.borrow();
+        table.tunnels.get(&self.slot)?.phase.drain_reason()
+    }
+
     fn on_exit(
         &mut self,
         common: &Common,
         code: i32,
         does_peer_restart: bool,
     ) -> Option<CloseReason> {
-        let draining_for = common
-            .table
-            .borrow()
-            .tunnels
-            .get(&self.slot)
-            .and_then(|tunnel| tunnel.phase.drain_reason());
+        let is_stopped = code < 0 || management::is_stopped_from_outside(self.process.tail());
+        let exit = match is_stopped {
+            true => Exit::StoppedFromOutside,
+            false => Exit::ByItself,
+        };
         if !self.progress.was_up() && !self.progress.is_closing() {
             self.log_failed_attempt();
         }
         // A node that shuts down dials no more.
         let has_other_endpoint = !self.untried.is_empty() && !common.is_shutting_down();
+        let draining_for = self.drain_reason(common);
         match self
             .progress
-            .on_exit(code, draining_for, does_peer_restart, has_other_endpoint)
+            .on_exit(exit, draining_for, does_peer_restart, has_other_endpoint)
         {
             AfterExit::Closed { reason, failed } => {
                 if failed {
@@ -247,7 +270,8 @@ impl Dial {
                 // The process reads its files when it is started, at once or at a tick after the back-off.
                 self.started_at = common.now();
                 common.set_phase(self.slot, Phase::Connecting);
-                tracing::warn!(tunnel = %self.slot, peer = %self.peer, code, "OpenVPN was killed by a signal; it is started again");
+                common.links.order(LinkOrder::Up(self.slot));
+                tracing::warn!(tunnel = %self.slot, peer = %self.peer, code, "OpenVPN was stopped by a signal; it is started again");
                 self.tick(common);
             }
             AfterExit::NextEndpoint => self.try_next_endpoint(common),
@@ -265,6 +289,7 @@ impl Dial {
         self.try_next_endpoint(common);
         self.restart_at = Some(now + delay);
         common.set_phase(self.slot, Phase::Connecting);
+        common.links.order(LinkOrder::Up(self.slot));
         tracing::info!(slot = %self.slot, peer = %self.peer, "tunnel restarts: the same endpoint is dialled again");
     }
 
