@@ -3,6 +3,7 @@
 //! Time, observations and random seeds are arguments (law 1 of `docs/ARCHITECTURE.md`). So the same inputs give
 //! the same orders on any machine, in the daemon and in a simulator alike. Only `std` is used.
 
+pub mod alternates;
 pub mod dial;
 pub mod document_intake;
 pub mod gain;

@@ -105,12 +105,12 @@ where
 pub fn wire(environment: &Environment<'_>) -> Graph {
     let wiring = Wiring::new(environment);
     let tunnels = wiring.start_tunnels();
-    wiring.start_fallback_routes();
+    let fallback_routes = wiring.start_fallback_routes();
     let (policy, prober) = wiring.start_deciders(&tunnels);
     let sources = wiring.start_membership_sources(&tunnels, &policy, &prober);
     let leases = wiring.start_endpoint_sources(&sources);
     wiring.start_samplers(&policy, &prober, &sources.candidate_prober);
-    let stop_babeld = to(&wiring.start_babeld(&tunnels, &policy, &sources));
+    let stop_babeld = to(&wiring.start_babeld(&tunnels, &fallback_routes, &policy, &sources));
     let settings_readers = vec![to(&policy), to(&sources.peer_cache), to(&wiring.telemetry)];
     let Wiring {
         store,
@@ -193,14 +193,14 @@ impl<'a> Wiring<'a> {
         self.guard("tunnels", deps, Tunnels::new)
     }
 
-    fn start_fallback_routes(&self) {
+    fn start_fallback_routes(&self) -> Guarded<FallbackRoutes> {
         let deps = FallbackRoutesDeps {
-            network: self.environment.identity.network.range(),
+            network: self.environment.identity.network,
             store: self.store.clone(),
             kernel: self.environment.kernel.clone(),
             socket: self.environment.babel_socket.clone(),
         };
-        self.guard("fallback_routes", deps, FallbackRoutes::new);
+        self.guard("fallback_routes", deps, FallbackRoutes::new)
     }
 
     fn start_deciders(&self, tunnels: &Guarded<Tunnels>) -> (Guarded<Policy>, Guarded<Prober>) {
@@ -334,6 +334,7 @@ impl<'a> Wiring<'a> {
     fn start_babeld(
         &self,
         tunnels: &Guarded<Tunnels>,
+        fallback_routes: &Guarded<FallbackRoutes>,
         policy: &Guarded<Policy>,
         sources: &MembershipSources,
     ) -> Guarded<Babeld> {
@@ -347,6 +348,7 @@ impl<'a> Wiring<'a> {
             readers: vec![
                 to(policy),
                 to(tunnels),
+                to(fallback_routes),
                 to(&sources.peer_cache),
                 to(&sources.peer_discovery),
                 to(&sources.documents),

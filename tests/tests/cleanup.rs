@@ -131,9 +131,9 @@ impl Traces {
         let is_route = |line: &str| {
             line.contains(" dev wrn")
                 || line.contains(" proto 197 ")
-                || (197..=200).any(|table| line.contains(&format!(" table {table} ")))
+                || (197..=201).any(|table| line.contains(&format!(" table {table} ")))
         };
-        let is_rule = |line: &str| line.starts_with("3200");
+        let is_rule = |line: &str| line.starts_with("31999") || line.starts_with("3200");
         let routes = |family| count(&[family, "route", "show", "table", "all"], &is_route);
         Ok(Self {
             links: count(&["-o", "link"], &|line| line.contains(": wrn"))?,

@@ -67,7 +67,7 @@ pub fn leave_of_log(text: &str) -> Option<(Prefix, SocketAddr)> {
     ))
 }
 
-/// Returns whether, according to a log line of a client, it has begun to exit and notifies its server. It exits a second
+/// Returns whether, according to a log line of a client, it starts to exit and notifies its server. It exits a second
 /// later, and passes no frames in between.
 pub fn is_exit_notice(text: &str) -> bool {
     text == "SIGTERM received, sending exit notification to peer"
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_from_outside_is_told_from_an_exit_of_the_clients_own() {
+    fn a_signal_from_outside_differs_from_an_exit_of_the_clients_own() {
         let notice = "SIGTERM received, sending exit notification to peer";
         let closing = "SIGTERM[soft,exit-with-notification] received, process exiting";
         let silent = "[7/16] Inactivity timeout (--ping-exit), exiting";

@@ -1,11 +1,16 @@
 //! Keeps the fallback route table: copies each route of babeld at once, and deletes the copy a moment after
-//! babeld deleted the route. Then it requests a new route from the neighbours.
+//! babeld deleted the route. Then it requests a new route from the neighbours. Meanwhile packets of this node use an
+//! alternate route.
 //!
-//! `os/src/kernel/fallback_routes.rs` explains what the copies are for.
+//! `os/src/kernel/fallback_routes.rs` explains what the copies are for, `policies/src/alternates.rs` what the alternates are.
 
+mod alternate_routes;
+
+use crate::messages::RoutesRead;
 use crate::store::Store;
 use crate::store::TunnelTable;
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, StreamHandler, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, StreamHandler, WrapFuture};
+use alternate_routes::AlternateRoutes;
 use ipnet::Ipv6Net;
 use os::{
     babel_socket::BabelSocket,
@@ -19,6 +24,7 @@ use std::{
     time::Duration,
 };
 use wire::errors::Chain;
+use wire::overlay::Network;
 
 /// Time for which the copy of a deleted route is kept. babeld adds the next route 1 to 20 ms after it
 /// deleted the last one (measured, busy machine); a destination without a route after this time has lost it.
@@ -37,8 +43,8 @@ const REQUEST_BATCH_TIME: Duration = Duration::from_millis(20);
 /// The dependencies of the fallback routes actor.
 #[derive(Clone)]
 pub struct FallbackRoutesDeps {
-    /// The range of the network whose routes are copied.
-    pub network: Ipv6Net,
+    /// The network whose routes are copied.
+    pub network: Network,
     /// The shared state that outlives the actor.
     pub store: Store,
     /// The kernel, which reports babeld's routes and holds the copies.
@@ -49,7 +55,7 @@ pub struct FallbackRoutesDeps {
 
 /// The actor that keeps the fallback route table.
 pub struct FallbackRoutes {
-    network: Ipv6Net,
+    network: Network,
     kernel: Kernel,
     socket: BabelSocket,
     tunnels: Rc<RefCell<TunnelTable>>,
@@ -59,6 +65,7 @@ pub struct FallbackRoutes {
     /// the route has changed again meanwhile. There is one entry for each route of babeld, and for each that it deleted in
     /// the last [`MAX_REQUESTS`] requests.
     changes: BTreeMap<Destination, u64>,
+    alternates: AlternateRoutes,
 }
 
 impl FallbackRoutes {
@@ -77,6 +84,7 @@ impl FallbackRoutes {
             tunnels: store.tunnels,
             batch: BTreeSet::new(),
             changes: BTreeMap::new(),
+            alternates: AlternateRoutes::default(),
         }
     }
 
@@ -85,6 +93,15 @@ impl FallbackRoutes {
         let change = self.changes.entry(to).or_default();
         *change = change.wrapping_add(1);
         *change
+    }
+
+    /// Lets the copy of a deleted route expire; returns the number of the change.
+    fn on_deleted(&mut self, to: Destination, ctx: &mut Context<Self>) -> u64 {
+        let change = self.count_change(to);
+        ctx.run_later(COPY_LIFETIME, move |fallback, ctx| {
+            fallback.delete_copy(to, change, ctx)
+        });
+        change
     }
 
     fn carry_out(
@@ -151,7 +168,8 @@ impl FallbackRoutes {
         {
             self.socket.request_some(tunnel.slot, &destinations);
             if has_default {
-                self.socket.request_default(tunnel.slot, self.network);
+                self.socket
+                    .request_default(tunnel.slot, self.network.range());
             }
         }
     }
@@ -173,6 +191,18 @@ impl Actor for FallbackRoutes {
             }
         }
         self.copy_all(ctx);
+        let kernel = self.kernel.clone();
+        self.carry_out(ctx, async move { kernel.clear_alternates().await });
+    }
+}
+
+impl Handler<RoutesRead> for FallbackRoutes {
+    type Result = ();
+
+    fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
+        if let Some(table) = read.table {
+            self.alternates.set_routes(table.routes);
+        }
     }
 }
 
@@ -181,15 +211,20 @@ impl StreamHandler<RouteChange> for FallbackRoutes {
         match change {
             RouteChange::Added(to, route) => {
                 self.count_change(to);
+                self.remove_alternate(to, ctx);
                 let kernel = self.kernel.clone();
                 self.carry_out(ctx, async move { kernel.copy_route(*route).await });
             }
             RouteChange::Deleted(to) => {
-                let change = self.count_change(to);
-                ctx.run_later(COPY_LIFETIME, move |fallback, ctx| {
-                    fallback.delete_copy(to, change, ctx)
-                });
+                let change = self.on_deleted(to, ctx);
+                self.seek_alternate_later(to, change, 0, ctx);
             }
+            RouteChange::Blocked(to) => {
+                self.on_deleted(to, ctx);
+                self.alternates.block(to);
+                self.remove_alternate(to, ctx);
+            }
+            RouteChange::Unblocked(to) => self.alternates.unblock(to),
             RouteChange::Overrun => self.copy_all(ctx),
         }
     }

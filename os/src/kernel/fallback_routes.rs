@@ -37,6 +37,10 @@ pub enum RouteChange {
     Added(Destination, Box<RouteMessage>),
     /// A route was deleted, or became unreachable.
     Deleted(Destination),
+    /// The daemon has made a destination unreachable, because its node is revoked.
+    Blocked(Destination),
+    /// The daemon no longer makes a destination unreachable.
+    Unblocked(Destination),
     /// The kernel dropped some messages about changes, so the whole tables must be read again.
     Overrun,
 }
@@ -151,10 +155,12 @@ fn route_change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<RouteCha
         return None;
     }
     let to = copied_destination(&route)?;
-    Some(if is_new && is_usable(&route) {
-        RouteChange::Added(to, Box::new(route))
-    } else {
-        RouteChange::Deleted(to)
+    let is_own = route.header.protocol == PROTOCOL;
+    Some(match (is_new, is_own) {
+        (true, true) => RouteChange::Blocked(to),
+        (false, true) => RouteChange::Unblocked(to),
+        (true, false) if is_usable(&route) => RouteChange::Added(to, Box::new(route)),
+        (true | false, false) => RouteChange::Deleted(to),
     })
 }
 

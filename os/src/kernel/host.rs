@@ -3,8 +3,8 @@
 use super::{
     Kernel, KernelError,
     numbers::{
-        BABEL_PROTOCOL, DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE, FALLBACK_PRIORITY, FALLBACK_TABLE,
-        FAMILIES, PROTOCOL, RULE_PRIORITY, TABLE,
+        ALTERNATE_PRIORITY, ALTERNATE_TABLE, BABEL_PROTOCOL, DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE,
+        FALLBACK_PRIORITY, FALLBACK_TABLE, FAMILIES, PROTOCOL, RULE_PRIORITY, TABLE,
     },
     request::Request,
     slots::address_message,
@@ -27,8 +27,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::overlay::{Network, Network4, first_address};
 
 /// The tables for which the node adds a rule, with the priority of each rule.
-pub(super) const RULES: [(u8, u32); 2] =
-    [(TABLE, RULE_PRIORITY), (FALLBACK_TABLE, FALLBACK_PRIORITY)];
+pub(super) const RULES: [(u8, u32); 3] = [
+    (ALTERNATE_TABLE, ALTERNATE_PRIORITY),
+    (TABLE, RULE_PRIORITY),
+    (FALLBACK_TABLE, FALLBACK_PRIORITY),
+];
 /// Metric of the `unreachable` route for the node's own range; any other route takes precedence.
 pub const NODE_METRIC: u32 = 4_294_967;
 /// Metric of the `unreachable` route for the network's range.
@@ -40,7 +43,7 @@ const BLOCK_METRIC: u32 = 1;
 
 impl Kernel {
     /// Gives the host the node's address (on `lo`), `unreachable` routes for the node's and the
-    /// network's range, and the rules for babeld's table and the fallback route table. A second call changes nothing.
+    /// network's range, and the rules for babeld's table, the alternate and the fallback routes. A second call changes nothing.
     ///
     /// # Errors
     ///
@@ -150,6 +153,7 @@ impl Kernel {
                 }
             }
             routes.extend(self.routes(family, FALLBACK_TABLE).await?);
+            routes.extend(self.routes(family, ALTERNATE_TABLE).await?);
         }
         let copies = self.routes(AddressFamily::Inet6, DEFAULT_FALLBACK_TABLE);
         routes.extend(copies.await?);
@@ -307,6 +311,12 @@ pub(super) fn rule(family: AddressFamily, table: u8, priority: u32) -> RuleMessa
     message.header.table = table;
     message.header.action = RuleAction::ToTable;
     message.attributes.push(RuleAttribute::Priority(priority));
+    if table == ALTERNATE_TABLE {
+        // Only packets that this host sends "arrive" by lo; forwarded packets use no alternate routes, which could form loops.
+        message
+            .attributes
+            .push(RuleAttribute::Iifname("lo".to_owned()));
+    }
     message
 }
 
@@ -339,7 +349,7 @@ fn node_address(route: &RouteMessage) -> Option<IpAddr> {
 }
 
 /// Builds a request that deletes exactly this route, by the attributes that distinguish it from others.
-fn delete_route(mut route: RouteMessage) -> Request {
+pub(super) fn delete_route(mut route: RouteMessage) -> Request {
     let distinguishes = |part: &RouteAttribute| {
         matches!(
             part,

@@ -9,6 +9,7 @@
     reason = "the attributes of netlink messages are not exhaustive"
 )]
 
+mod alternate_routes;
 mod bpf;
 mod counters;
 mod errors;
@@ -29,7 +30,8 @@ pub use exit_routing::Exit;
 pub use fallback_routes::{Destination, RouteChange};
 pub use host::{NETWORK_METRIC, NODE_METRIC};
 pub use numbers::{
-    DEFAULT_TABLE, EXIT_RULE_PRIORITIES, FALLBACK_PRIORITY, FALLBACK_TABLE, RULE_PRIORITY, TABLE,
+    ALTERNATE_PRIORITY, ALTERNATE_TABLE, DEFAULT_TABLE, EXIT_RULE_PRIORITIES, FALLBACK_PRIORITY,
+    FALLBACK_TABLE, RULE_PRIORITY, TABLE,
 };
 pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;

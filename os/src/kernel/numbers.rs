@@ -2,6 +2,11 @@
 
 use rtnetlink::packet_route::{AddressFamily, route::RouteProtocol};
 
+/// The table of alternate routes, which only packets of this host use.
+pub const ALTERNATE_TABLE: u8 = 201;
+/// Priority of the rule for [`ALTERNATE_TABLE`], which is consulted before babeld's own table: that may make a
+/// destination unreachable.
+pub const ALTERNATE_PRIORITY: u32 = 31999;
 /// The routing table that babeld fills.
 pub const TABLE: u8 = 197;
 /// Priority of the rule for [`TABLE`].

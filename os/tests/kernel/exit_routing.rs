@@ -84,7 +84,7 @@ fn a_gateway_uses_its_hosts_default_route_and_others_only_without_one() {
         let swept = next.sweep(&netns.ledger()).await.unwrap();
         assert_eq!(
             swept.rules,
-            2 + 4,
+            3 + 4,
             "a gateway has no unreachable rule at the end"
         );
         assert_eq!(run("ip -6 rule").lines().count(), 2);
@@ -113,7 +113,7 @@ fn a_copy_bridges_the_moment_in_which_the_exit_route_changes() {
         let swept = next.sweep(&netns.ledger()).await.unwrap();
         assert_eq!(
             (swept.routes, swept.addresses, swept.rules),
-            (2 + 2, 1, 2 + 5)
+            (2 + 2, 1, 3 + 5)
         );
         assert!(!run("ip -6 route show table all").contains("from 2001:db8:42::"));
     });

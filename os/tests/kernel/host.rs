@@ -1,7 +1,11 @@
 //! What the node changes on its host, and that a sweep restores it.
 
-use crate::netns::{NOBODY, check, host_state, make_slots, make_uplink, me, run};
+use crate::netns::{NOBODY, check, exit_link, host_state, make_slots, make_uplink, me, run};
 use os::kernel::{self, Kernel};
+use policies::{
+    alternates::NextHop,
+    names::{Prefix, Slot},
+};
 use std::fs;
 
 #[test]
@@ -42,7 +46,7 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
         assert_eq!(swept.links, 12 + 2 + 6);
         assert_eq!(
             (swept.routes, swept.addresses, swept.rules),
-            (1 + 2, 1, 2),
+            (1 + 2, 1, 3),
             "one route of babeld, two of the daemon"
         );
         assert_eq!(
@@ -120,9 +124,42 @@ fn ipv4_is_set_up_and_removed_as_the_network_document_requires() {
         let next = Kernel::open(netns.folder.path()).unwrap();
         run("ip route add 10.42.0.8 via inet6 fe80::10:0:8 dev wrn0 table 197 proto 42");
         let swept = next.sweep(&netns.ledger()).await.unwrap();
-        assert_eq!((swept.routes, swept.addresses, swept.rules), (1 + 2, 1, 2));
+        assert_eq!((swept.routes, swept.addresses, swept.rules), (1 + 2, 1, 3));
         assert_eq!(run("ip route show proto 197"), "");
         assert!(!run("ip rule").contains("197"));
+    });
+}
+
+#[test]
+fn only_packets_of_the_host_take_an_alternate_route() {
+    check(|netns| async move {
+        let k = &netns.kernel;
+        make_slots(k).await;
+        let network = wire::overlay::Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
+        k.join_host(network, me()).await.unwrap();
+        k.enable_forwarding(&netns.ledger()).unwrap();
+        for slot in [Slot::Dialling(0), Slot::Dialling(1)] {
+            k.set_up(slot, me()).await.unwrap();
+        }
+        let range = "2001:db8:42:9::/64".parse().unwrap();
+        // babeld makes the destination unreachable when the route is retracted.
+        run("ip -6 route add unreachable 2001:db8:42:9::/64 table 197 proto 42");
+        let next_hop = NextHop {
+            slot: Slot::Dialling(1),
+            via: Prefix::new(8, 16).unwrap(),
+        };
+        k.set_alternate(range, next_hop).await.unwrap();
+        k.set_alternate(range, next_hop).await.unwrap();
+        let own = "2001:db8:42:9::1 from 2001:db8:42:7::1";
+        assert_eq!(exit_link(own).as_deref(), Some("wrn1"));
+        let forwarded = "2001:db8:42:9::1 from 2001:db8:42:5::1 iif wrn0";
+        assert_eq!(exit_link(forwarded), None);
+        k.delete_alternate(range).await.unwrap();
+        k.delete_alternate(range).await.unwrap();
+        assert_eq!(exit_link(own), None);
+        k.set_alternate(range, next_hop).await.unwrap();
+        k.clear_alternates().await.unwrap();
+        assert_eq!(run("ip -6 route show table 201"), "");
     });
 }
 

@@ -13,11 +13,10 @@ const SUSPICION_DELAYS: [Duration; 3] = [
     Duration::from_millis(300),
     Duration::from_millis(700),
 ];
-/// Delays after which the copies of a notice about a closed tunnel are sent; the first leaves time for babeld to find
-/// another route.
+/// Delays after which the copies of a notice about a closed tunnel are sent; the first leaves time for an alternate route.
 const CLOSE_NOTICE_DELAYS: [Duration; 4] = [
-    Duration::from_millis(20),
-    Duration::from_millis(100),
+    Duration::from_millis(50),
+    Duration::from_millis(150),
     Duration::from_millis(300),
     Duration::from_millis(700),
 ];

@@ -1,0 +1,134 @@
+//! Sets an alternate route to a node while babeld has no route to it.
+
+use super::{Context, Destination, FallbackRoutes};
+use actix::AsyncContext;
+use ipnet::{IpNet, Ipv6Net};
+use policies::{
+    alternates::{NextHop, alternate},
+    names::Prefix,
+    observation::{Phase, Route},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Delay between the loss of a route and its alternate. Mostly babeld adds the next route within this time.
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+
+/// Delay between two choices of an alternate for the same destination, since tunnels come and go.
+const CHOICE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The number of choices for one loss, which take 3 s altogether. babeld finds another route by then, if there is one.
+const MAX_CHOICES: u32 = 15;
+
+/// babeld's last routes, and the alternates in the kernel.
+#[derive(Default)]
+pub(super) struct AlternateRoutes {
+    /// babeld's routes as last read, sorted by node once they are needed.
+    routes: Vec<Route>,
+    is_sorted: bool,
+    /// The alternates that are set; at most one per route that babeld lost in the last 3 s.
+    set: BTreeMap<Ipv6Net, NextHop>,
+    /// The ranges of revoked nodes, to which nothing is sent.
+    blocked: BTreeSet<Destination>,
+}
+
+impl AlternateRoutes {
+    pub(super) fn set_routes(&mut self, routes: Vec<Route>) {
+        (self.routes, self.is_sorted) = (routes, false);
+    }
+
+    pub(super) fn block(&mut self, range: Destination) {
+        self.blocked.insert(range);
+    }
+
+    pub(super) fn unblock(&mut self, range: Destination) {
+        self.blocked.remove(&range);
+    }
+
+    /// Returns all known routes to a node.
+    fn routes_to(&mut self, node: Prefix) -> &[Route] {
+        if !std::mem::replace(&mut self.is_sorted, true) {
+            self.routes.sort_unstable_by_key(|route| route.node);
+        }
+        let start = self.routes.partition_point(|route| route.node < node);
+        let end = self.routes.partition_point(|route| route.node <= node);
+        self.routes.get(start..end).unwrap_or_default()
+    }
+}
+
+impl FallbackRoutes {
+    /// Chooses an alternate in a moment, unless the route changes until then.
+    pub(super) fn seek_alternate_later(
+        &self,
+        to: Destination,
+        change: u64,
+        choices: u32,
+        ctx: &mut Context<Self>,
+    ) {
+        let delay = match choices {
+            0 => FIRST_DELAY,
+            _ => CHOICE_INTERVAL,
+        };
+        ctx.run_later(delay, move |fallback, ctx| {
+            fallback.seek_alternate(to, change, choices, ctx)
+        });
+    }
+
+    fn seek_alternate(
+        &mut self,
+        to: Destination,
+        change: u64,
+        choices: u32,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.changes.get(&to) != Some(&change) {
+            return;
+        }
+        let next_hop = match choices < MAX_CHOICES {
+            true => self.choose_alternate(to),
+            false => None,
+        };
+        match (to, next_hop) {
+            (IpNet::V6(range), Some(next_hop)) => self.set_alternate(range, next_hop, ctx),
+            _ => self.remove_alternate(to, ctx),
+        }
+        if choices < MAX_CHOICES {
+            self.seek_alternate_later(to, change, choices.saturating_add(1), ctx);
+        }
+    }
+
+    fn choose_alternate(&mut self, to: Destination) -> Option<NextHop> {
+        let IpNet::V6(range) = to else { return None };
+        if self.alternates.blocked.contains(&to) {
+            return None;
+        }
+        let node = self.network.node_of_range(range)?;
+        let tunnels = self.tunnels.borrow();
+        let is_usable = |slot| {
+            let tunnel = tunnels.tunnels.get(&slot);
+            tunnel.is_some_and(|tunnel| tunnel.phase == Phase::Up)
+        };
+        alternate(self.alternates.routes_to(node), node, is_usable)
+    }
+
+    fn set_alternate(&mut self, to: Ipv6Net, next_hop: NextHop, ctx: &mut Context<Self>) {
+        if self.alternates.set.insert(to, next_hop) == Some(next_hop) {
+            return;
+        }
+        tracing::debug!(%to, via = %next_hop.via, slot = %next_hop.slot, "route lost; using an alternate until babeld has another one");
+        let kernel = self.kernel.clone();
+        self.carry_out(ctx, async move { kernel.set_alternate(to, next_hop).await });
+    }
+
+    /// Removes the alternate to a destination, if one is set.
+    pub(super) fn remove_alternate(&mut self, to: Destination, ctx: &mut Context<Self>) {
+        if let IpNet::V6(range) = to
+            && self.alternates.set.remove(&range).is_some()
+        {
+            let kernel = self.kernel.clone();
+            self.carry_out(ctx, async move { kernel.delete_alternate(range).await });
+        }
+    }
+}
