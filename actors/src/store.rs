@@ -21,6 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::Notify;
 use wire::peer::NodeDocument;
@@ -173,6 +174,8 @@ pub struct TunnelTable {
     pub dialling_slots: Vec<Slot>,
     /// Slots whose tunnel has closed, and until when no new tunnel is opened on each; at most one entry per slot.
     pub cooldown_until: BTreeMap<Slot, Uptime>,
+    /// When a tunnel last closed; babeld's tables are read more often for a while after that.
+    pub closed_at: Option<Uptime>,
     /// Whether any peer has connected to one of our servers since the daemon started.
     pub was_reached: bool,
     /// The peers whose tunnel was lost; the prober notifies them or their other neighbours.
@@ -196,6 +199,11 @@ impl TunnelTable {
         self.cooldown_until
             .get(&slot)
             .is_some_and(|until| *until > now)
+    }
+
+    /// Returns whether a tunnel closed within this span.
+    pub fn has_closed_within(&self, span: Duration, now: Uptime) -> bool {
+        self.closed_at.is_some_and(|at| now.since(at) < span)
     }
 
     /// Returns whether any tunnel drains; babeld's tables are then read more often.

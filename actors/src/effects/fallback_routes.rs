@@ -14,9 +14,10 @@ use alternate_routes::AlternateRoutes;
 use ipnet::Ipv6Net;
 use os::{
     babel_socket::BabelSocket,
+    clock::Clock,
     kernel::{Destination, Kernel, KernelError, RouteChange},
 };
-use policies::observation::Phase;
+use policies::{observation::Phase, units::Uptime};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +30,10 @@ use wire::overlay::Network;
 /// Time for which the copy of a deleted route is kept. babeld adds the next route 1 to 20 ms after it
 /// deleted the last one (measured, busy machine); a destination without a route after this time has lost it.
 const COPY_LIFETIME: Duration = Duration::from_millis(300);
+
+/// Time after an exit of babeld for which all copies are kept, so that packets still pass until the next babeld has learnt
+/// the routes: its neighbours send hellos once a second, and two of them make a good link.
+const RESTART_TIME: Duration = Duration::from_secs(4);
 
 /// Delay between the first and the second request for a route; it doubles with each further request.
 const FIRST_REQUEST_DELAY: Duration = COPY_LIFETIME;
@@ -66,6 +71,9 @@ pub struct FallbackRoutes {
     /// the last [`MAX_REQUESTS`] requests.
     changes: BTreeMap<Destination, u64>,
     alternates: AlternateRoutes,
+    clock: Clock,
+    /// Until when no copy is deleted, because babeld has exited.
+    kept_until: Option<Uptime>,
 }
 
 impl FallbackRoutes {
@@ -82,6 +90,8 @@ impl FallbackRoutes {
             kernel,
             socket,
             tunnels: store.tunnels,
+            clock: store.clock,
+            kept_until: None,
             batch: BTreeSet::new(),
             changes: BTreeMap::new(),
             alternates: AlternateRoutes::default(),
@@ -104,6 +114,12 @@ impl FallbackRoutes {
         change
     }
 
+    /// Returns for how long the copies are still kept because babeld has exited; `None` if they are not.
+    fn kept_for(&self) -> Option<Duration> {
+        let rest = self.kept_until?.since(self.clock.now());
+        (!rest.is_zero()).then_some(rest)
+    }
+
     fn carry_out(
         &self,
         ctx: &mut Context<Self>,
@@ -118,7 +134,11 @@ impl FallbackRoutes {
 
     /// Deletes the copy of a deleted route and requests a new route, unless the route has changed since.
     fn delete_copy(&mut self, to: Destination, change: u64, ctx: &mut Context<Self>) {
-        if self.changes.get(&to) == Some(&change) {
+        if let Some(rest) = self.kept_for() {
+            ctx.run_later(rest, move |fallback, ctx| {
+                fallback.delete_copy(to, change, ctx)
+            });
+        } else if self.changes.get(&to) == Some(&change) {
             let kernel = self.kernel.clone();
             self.carry_out(ctx, async move { kernel.delete_copy(to).await });
             self.request_route(to, change, 0, ctx);
@@ -199,9 +219,13 @@ impl Actor for FallbackRoutes {
 impl Handler<RoutesRead> for FallbackRoutes {
     type Result = ();
 
-    fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
-        if let Some(table) = read.table {
-            self.alternates.set_routes(table.routes);
+    fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {
+        match read.table {
+            Some(table) => self.alternates.set_routes(table.routes),
+            None => {
+                self.kept_until = Some(read.at + RESTART_TIME);
+                self.remove_all_alternates(ctx);
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ use os::{
 };
 use policies::{
     life::{Event, Limits, Order, State},
-    observation::Phase,
+    observation::{BabelTable, Phase},
     units::Uptime,
 };
 pub use settings::{BabeldDeps, BabeldSettings};
@@ -42,7 +42,8 @@ use wire::{
     registry::DocumentKind,
 };
 
-/// Interval at which the state of the process is checked, and the tables are read while babeld starts or a tunnel drains.
+/// Interval at which the state of the process is checked, and the tables are read while babeld starts, while a tunnel drains,
+/// or for [`LOSS_SPAN`] after one closed.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Ticks between two readings of the tables: 2 s.
@@ -58,6 +59,9 @@ const EARLY_READ_TICKS: u32 = 2;
 
 /// Span after babeld's start in which its tables are read every [`EARLY_READ_TICKS`].
 const EARLY_SPAN: Duration = Duration::from_secs(30);
+
+/// Span after the close of a tunnel in which alternate routes are chosen from babeld's tables.
+const LOSS_SPAN: Duration = Duration::from_secs(3);
 
 /// Maximum duration of a dump; babeld sends 150 lines in 0.6 ms (measured). A connection that hangs must be closed, since babeld
 /// serves at most seven connections at once.
@@ -244,12 +248,15 @@ impl Babeld {
         if matches!(state, Some(State::Up { .. })) && self.ticks.is_multiple_of(EARLY_READ_TICKS) {
             self.restart_if_config_changed(ctx);
         }
+        let now = self.clock.now();
+        let is_changing = {
+            let table = self.table.borrow();
+            table.has_draining_tunnel() || table.has_closed_within(LOSS_SPAN, now)
+        };
         let interval_ticks = match state {
             Some(State::Starting { .. }) => 1,
-            _ if self.table.borrow().has_draining_tunnel() => 1,
-            Some(State::Up { since }) if self.clock.now().since(since) < EARLY_SPAN => {
-                EARLY_READ_TICKS
-            }
+            _ if is_changing => 1,
+            Some(State::Up { since }) if now.since(since) < EARLY_SPAN => EARLY_READ_TICKS,
             Some(State::Up { .. }) => READ_TICKS,
             Some(State::Down { .. } | State::Stopping { .. }) | None => return,
         };
@@ -265,7 +272,6 @@ impl Babeld {
     /// Reports the tables that babeld answered with, or that it did not answer.
     fn handle_dump(&mut self, answer: io::Result<babel::Dump>) {
         self.is_reading = false;
-        let at = self.clock.now();
         let mut exit_routes = ExitRoutes::default();
         let table = match answer {
             Ok(dump) => {
@@ -282,8 +288,12 @@ impl Babeld {
                 None
             }
         };
+        self.report(table, exit_routes);
+    }
+
+    fn report(&self, table: Option<BabelTable>, exit_routes: ExitRoutes) {
         let reading = RoutesRead {
-            at,
+            at: self.clock.now(),
             table,
             exit_routes,
         };
@@ -315,27 +325,6 @@ impl Babeld {
         for tunnel in up_tunnels {
             self.links.order(LinkOrder::RequestRoutes(tunnel.slot));
         }
-    }
-
-    /// Retracts our default route from the neighbours once the host has lost its own.
-    ///
-    /// babeld 1.12.1 sends the retraction under the name of another route (`check_xroutes` in its xroute.c), so that neighbours
-    /// would keep our default route for minutes.
-    fn retract_lost_default(&mut self, announces_default: bool) {
-        if self.announces_default && !announces_default && self.settings.config.announces_default()
-        {
-            tracing::info!("the host has lost its default route; it is retracted from the network");
-            let (network, table) = (self.settings.config.network.range(), self.table.borrow());
-            let up_tunnels = table
-                .tunnels
-                .values()
-                .filter(|tunnel| tunnel.phase == Phase::Up);
-            up_tunnels.for_each(|tunnel| {
-                self.links
-                    .order(LinkOrder::RetractDefault(tunnel.slot, network))
-            });
-        }
-        self.announces_default = announces_default;
     }
 }
 
@@ -381,6 +370,8 @@ impl Handler<ChildReported> for Babeld {
             .as_mut()
             .is_some_and(|process| process.handle_child_event(&event, now));
         if is_ours && matches!(event.happened, Happened::Exited { .. }) {
+            // The readers learn that there are no tables before the routes are flushed.
+            self.report(None, ExitRoutes::default());
             self.flush_routes(ctx);
         }
     }

@@ -101,6 +101,10 @@ impl FallbackRoutes {
 
     fn choose_alternate(&mut self, to: Destination) -> Option<NextHop> {
         let IpNet::V6(range) = to else { return None };
+        // The copies are better while babeld restarts: its neighbours still work.
+        if self.kept_for().is_some() {
+            return None;
+        }
         if self.alternates.blocked.contains(&to) {
             return None;
         }
@@ -122,13 +126,24 @@ impl FallbackRoutes {
         self.carry_out(ctx, async move { kernel.set_alternate(to, next_hop).await });
     }
 
+    /// Removes all alternates.
+    pub(super) fn remove_all_alternates(&mut self, ctx: &mut Context<Self>) {
+        for range in std::mem::take(&mut self.alternates.set).into_keys() {
+            self.delete_alternate(range, ctx);
+        }
+    }
+
     /// Removes the alternate to a destination, if one is set.
     pub(super) fn remove_alternate(&mut self, to: Destination, ctx: &mut Context<Self>) {
         if let IpNet::V6(range) = to
             && self.alternates.set.remove(&range).is_some()
         {
-            let kernel = self.kernel.clone();
-            self.carry_out(ctx, async move { kernel.delete_alternate(range).await });
+            self.delete_alternate(range, ctx);
         }
+    }
+
+    fn delete_alternate(&self, range: Ipv6Net, ctx: &mut Context<Self>) {
+        let kernel = self.kernel.clone();
+        self.carry_out(ctx, async move { kernel.delete_alternate(range).await });
     }
 }

@@ -190,6 +190,7 @@ impl Common {
             return;
         };
         let at = self.now();
+        self.table.borrow_mut().closed_at = Some(at);
         let lived = tunnel
             .up_since
             .map(|since| at.since(since))

@@ -1,4 +1,5 @@
-//! Configures the host's kernel for babeld: exit routes and IPv4 payload. Also flushes the routes of an exited babeld.
+//! Configures the host's kernel for babeld: exit routes and IPv4 payload. Flushes the routes of an exited babeld, and retracts a lost
+//! default route of the host.
 
 use super::*;
 
@@ -39,5 +40,26 @@ impl Babeld {
             babeld.is_flushing = false;
             babeld.handle_event(Event::Tick);
         }));
+    }
+
+    /// Retracts our default route from the neighbours once the host has lost its own.
+    ///
+    /// babeld 1.12.1 sends the retraction under the name of another route (`check_xroutes` in its xroute.c), so that neighbours
+    /// would keep our default route for minutes.
+    pub(super) fn retract_lost_default(&mut self, announces_default: bool) {
+        if self.announces_default && !announces_default && self.settings.config.announces_default()
+        {
+            tracing::info!("the host has lost its default route; it is retracted from the network");
+            let (network, table) = (self.settings.config.network.range(), self.table.borrow());
+            let up_tunnels = table
+                .tunnels
+                .values()
+                .filter(|tunnel| tunnel.phase == Phase::Up);
+            up_tunnels.for_each(|tunnel| {
+                self.links
+                    .order(LinkOrder::RetractDefault(tunnel.slot, network))
+            });
+        }
+        self.announces_default = announces_default;
     }
 }
