@@ -14,19 +14,28 @@ use std::{
     net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     rc::Rc,
 };
-use wire::{babel_packet, drain_notice::DRAIN_NOTICE, overlay, suspicion};
+use wire::{
+    babel_packet::{self, Urgency},
+    drain_notice::DRAIN_NOTICE,
+    overlay::{self, Network},
+    suspicion,
+};
 
 /// A UDP socket for packets to neighbours. The source of a packet is the link-local address of the slot by which it leaves.
 #[derive(Clone)]
-pub struct BabelSocket(Rc<UdpSocket>);
+pub struct BabelSocket {
+    socket: Rc<UdpSocket>,
+    network: Network,
+    router_id: [u8; 8],
+}
 
 impl BabelSocket {
-    /// Opens the socket.
+    /// Opens the socket for node `me`.
     ///
     /// # Errors
     ///
     /// Too many files are open.
-    pub fn open() -> io::Result<Self> {
+    pub fn open(network: Network, me: Prefix) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_only_v6(true)?;
         socket.set_nonblocking(true)?;
@@ -34,27 +43,39 @@ impl BabelSocket {
         // This node's own babeld would otherwise receive the packets, and take this node for a neighbour.
         socket.set_multicast_loop_v6(false)?;
         socket.set_multicast_hops_v6(1)?;
-        Ok(Self(Rc::new(socket.into())))
+        Ok(Self {
+            socket: Rc::new(socket.into()),
+            network,
+            router_id: overlay::router_id(me),
+        })
+    }
+
+    /// Returns the end of a packet of requests to this neighbour.
+    fn urgency(&self, peer: Prefix) -> Urgency {
+        Urgency {
+            neighbour: self.network.node_range(peer),
+            router_id: self.router_id,
+        }
     }
 
     /// Requests all routes of the neighbour on a slot.
-    pub fn request_all(&self, slot: Slot) {
+    pub fn request_all(&self, slot: Slot, peer: Prefix) {
         self.send(
             slot,
             babel_packet::GROUP,
             babel_packet::PORT,
-            &babel_packet::request_all(),
+            &babel_packet::request_all(self.urgency(peer)),
         );
     }
 
     /// Requests the neighbour's routes to these destinations.
-    pub fn request_some(&self, slot: Slot, destinations: &[IpNet]) {
+    pub fn request_some(&self, slot: Slot, peer: Prefix, destinations: &[IpNet]) {
         for part in destinations.chunks(babel_packet::MAX_REQUESTS) {
             self.send(
                 slot,
                 babel_packet::GROUP,
                 babel_packet::PORT,
-                &babel_packet::request_some(part),
+                &babel_packet::request_some(part, self.urgency(peer)),
             );
         }
     }
@@ -104,7 +125,7 @@ impl BabelSocket {
     fn send(&self, slot: Slot, to: Ipv6Addr, port: u16, packet: &[u8]) {
         let Some(link) = link_index(slot) else { return };
         let to = SocketAddr::V6(SocketAddrV6::new(to, port, 0, link));
-        if let Err(error) = self.0.send_to(packet, to) {
+        if let Err(error) = self.socket.send_to(packet, to) {
             tracing::debug!(%slot, %error, "packet to a neighbour not sent");
         }
     }

@@ -202,14 +202,14 @@ async fn run_node(
         server_tls,
         kernel: kernel.clone(),
         published: published.clone(),
-        babel_socket: BabelSocket::open().map_err(doing("open a socket for route requests"))?,
+        babel_socket: BabelSocket::open(identity.network, identity.me)
+            .map_err(doing("open a socket for route requests"))?,
         peers,
         registry: RegistryApiClient::with_credentials(&settings.registry, &credentials)?,
         private,
     };
     let graph = wiring::wire(&environment);
-    let address = identity.network.node_address(identity.me);
-    tracing::info!(prefix = %identity.me, %address, "warren runs");
+    tracing::info!(prefix = %identity.me, address = %identity.network.node_address(identity.me), "warren runs");
     actix_rt::spawn(os::memory::release_regularly());
     let is_ready = Cell::new(false);
     let Program {

@@ -8,8 +8,9 @@ use std::net::Ipv6Addr;
 pub const PORT: u16 = 6696;
 /// All Babel speakers on a link (RFC 8966, section 4).
 pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
-/// The maximum number of destinations that fit into one packet, whatever their lengths: 20 bytes each, on links of 1280 bytes and more.
-pub const MAX_REQUESTS: usize = 60;
+/// The maximum number of destinations that fit into one packet, whatever their lengths: 20 bytes each and 32 bytes at the end, on links of
+/// 1280 bytes and more.
+pub const MAX_REQUESTS: usize = 59;
 
 const MAGIC: u8 = 42;
 const VERSION: u8 = 2;
@@ -17,6 +18,8 @@ const VERSION: u8 = 2;
 const IHU: u8 = 5;
 /// Route Request (RFC 8966, section 4.6.10).
 const REQUEST: u8 = 9;
+/// Seqno Request (RFC 8966, section 4.6.11).
+const SEQNO_REQUEST: u8 = 10;
 /// Update (RFC 8966, section 4.6.9).
 const UPDATE: u8 = 8;
 /// The sub-TLV of a source prefix (RFC 9079, section 7.1); a router that does not know it must ignore the whole TLV.
@@ -28,22 +31,56 @@ const WILDCARD: u8 = 0;
 const IPV4: u8 = 1;
 const IPV6: u8 = 2;
 
+/// The end of a packet of requests, which makes babeld answer all of them within 0.15 s instead of 0.6 to 1.6 s (measured).
+///
+/// It is a Seqno Request for the range of the node that answers. babeld answers such a request urgently, and sends all
+/// waiting updates with the answer. The router id is that of the node that asks, so that the answering node does not
+/// increase its sequence number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Urgency {
+    /// The range of the neighbour that answers.
+    pub neighbour: Ipv6Net,
+    /// The router id of the node that asks.
+    pub router_id: [u8; 8],
+}
+
+impl Urgency {
+    fn tlv(self) -> Vec<u8> {
+        let bits = self.neighbour.prefix_len();
+        let bytes = bits.div_ceil(8);
+        let octets = self.neighbour.network().octets();
+        // The sequence number is zero. The hop count is 1, so the request is not forwarded.
+        let head = [
+            SEQNO_REQUEST,
+            bytes.saturating_add(14),
+            IPV6,
+            bits,
+            0,
+            0,
+            1,
+            0,
+        ];
+        head.into_iter()
+            .chain(self.router_id)
+            .chain(octets.into_iter().take(usize::from(bytes)))
+            .collect()
+    }
+}
+
 /// A packet that asks for all routes. babeld answers it with its whole table, unless it sent that table
 /// on the same link within the last two seconds.
-pub fn request_all() -> Vec<u8> {
-    packet(vec![REQUEST, 2, WILDCARD, 0])
+pub fn request_all(urgency: Urgency) -> Vec<u8> {
+    packet([vec![REQUEST, 2, WILDCARD, 0], urgency.tlv()].concat())
 }
 
 /// Builds a packet with Route Requests for these destinations, at most the first [`MAX_REQUESTS`] of them.
 /// Each is answered, by a retraction if there is no route.
-pub fn request_some(destinations: &[IpNet]) -> Vec<u8> {
-    packet(
-        destinations
-            .iter()
-            .take(MAX_REQUESTS)
-            .flat_map(|to| request(*to))
-            .collect(),
-    )
+pub fn request_some(destinations: &[IpNet], urgency: Urgency) -> Vec<u8> {
+    let requests = destinations
+        .iter()
+        .take(MAX_REQUESTS)
+        .flat_map(|to| request(*to));
+    packet(requests.chain(urgency.tlv()).collect())
 }
 
 /// Builds a packet that announces the cost of sending to us (96 is a good hop, 65535 is
@@ -103,7 +140,7 @@ fn request(to: IpNet) -> Vec<u8> {
 }
 
 fn packet(body: Vec<u8>) -> Vec<u8> {
-    // At most MAX_REQUESTS requests of 20 bytes.
+    // At most MAX_REQUESTS requests of 20 bytes, and one of 32 bytes.
     let [high, low] = u16::try_from(body.len()).unwrap_or_default().to_be_bytes();
     [MAGIC, VERSION, high, low]
         .into_iter()
@@ -118,12 +155,32 @@ mod tests {
     #[track_caller]
     fn check(destinations: &[&str], expected: &[u8]) {
         let destinations: Vec<IpNet> = destinations.iter().map(|to| to.parse().unwrap()).collect();
-        assert_eq!(request_some(&destinations), expected);
+        let length = expected.len() - 4 + END.len();
+        let packet = [
+            &[42, 2, 0, u8::try_from(length).unwrap()],
+            &expected[4..],
+            END,
+        ]
+        .concat();
+        assert_eq!(request_some(&destinations, urgency()), packet);
+    }
+
+    /// The Seqno Request that [`urgency`] stands for.
+    const END: &[u8] = &[
+        10, 22, 2, 64, 0, 0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0xfd, 0, 0, 1, 0, 2, 0, 9,
+    ];
+
+    fn urgency() -> Urgency {
+        Urgency {
+            neighbour: "fd00:1:2:9::/64".parse().unwrap(),
+            router_id: [1, 2, 3, 4, 5, 6, 7, 8],
+        }
     }
 
     #[test]
     fn a_wildcard_has_neither_length_nor_prefix() {
-        assert_eq!(request_all(), [42, 2, 0, 4, 9, 2, 0, 0]);
+        let packet = [&[42, 2, 0, 28, 9, 2, 0, 0], END].concat();
+        assert_eq!(request_all(urgency()), packet);
     }
 
     #[test]
@@ -170,7 +227,12 @@ mod tests {
     #[test]
     fn a_packet_never_outgrows_a_link() {
         let host: IpNet = "fd00::1/128".parse().unwrap();
-        assert_eq!(request_some(&vec![host; 1000]).len(), 4 + MAX_REQUESTS * 20);
-        assert!(request_some(&vec![host; 1000]).len() <= 1280 - 48);
+        let urgency = Urgency {
+            neighbour: "fd00::2/128".parse().unwrap(),
+            ..urgency()
+        };
+        let packet = request_some(&vec![host; 1000], urgency);
+        assert_eq!(packet.len(), 4 + MAX_REQUESTS * 20 + 32);
+        assert!(packet.len() <= 1280 - 48);
     }
 }

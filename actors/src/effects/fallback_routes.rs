@@ -28,22 +28,25 @@ use wire::errors::Chain;
 use wire::overlay::Network;
 
 /// Time for which the copy of a deleted route is kept. babeld adds the next route 1 to 20 ms after it
-/// deleted the last one (measured, busy machine); a destination without a route after this time has lost it.
+/// deleted the last one (measured, busy machine).
 const COPY_LIFETIME: Duration = Duration::from_millis(300);
 
 /// Time after an exit of babeld for which all copies are kept, so that packets still pass until the next babeld has learnt
 /// the routes: its neighbours send hellos once a second, and two of them make a good link.
 const RESTART_TIME: Duration = Duration::from_secs(4);
 
+/// A destination that has had no route for this long has lost it. Mostly babeld adds the next route within this time.
+const LOSS_DELAY: Duration = Duration::from_millis(20);
+
 /// Delay between the first and the second request for a route; it doubles with each further request.
-const FIRST_REQUEST_DELAY: Duration = COPY_LIFETIME;
+const FIRST_REQUEST_DELAY: Duration = Duration::from_millis(300);
 
 /// Number of requests for the route to one destination, which take 19 s altogether. Then the destination
 /// counts as dead, since no node has a route to it.
 const MAX_REQUESTS: u32 = 6;
 
 /// Time for which lost destinations are collected, so that one packet requests all of them.
-const REQUEST_BATCH_TIME: Duration = Duration::from_millis(20);
+const REQUEST_BATCH_TIME: Duration = Duration::from_millis(5);
 
 /// The dependencies of the fallback routes actor.
 #[derive(Clone)]
@@ -105,13 +108,16 @@ impl FallbackRoutes {
         *change
     }
 
-    /// Lets the copy of a deleted route expire; returns the number of the change.
-    fn on_deleted(&mut self, to: Destination, ctx: &mut Context<Self>) -> u64 {
+    /// Lets the copy of a deleted route expire, and seeks another route if babeld does not add one.
+    fn on_deleted(&mut self, to: Destination, ctx: &mut Context<Self>) {
         let change = self.count_change(to);
         ctx.run_later(COPY_LIFETIME, move |fallback, ctx| {
             fallback.delete_copy(to, change, ctx)
         });
-        change
+        ctx.run_later(LOSS_DELAY, move |fallback, ctx| {
+            fallback.seek_alternate(to, change, 0, ctx);
+            fallback.request_route(to, change, 0, ctx);
+        });
     }
 
     /// Returns for how long the copies are still kept because babeld has exited; `None` if they are not.
@@ -132,7 +138,7 @@ impl FallbackRoutes {
         }));
     }
 
-    /// Deletes the copy of a deleted route and requests a new route, unless the route has changed since.
+    /// Deletes the copy of a deleted route, unless the route has changed since.
     fn delete_copy(&mut self, to: Destination, change: u64, ctx: &mut Context<Self>) {
         if let Some(rest) = self.kept_for() {
             ctx.run_later(rest, move |fallback, ctx| {
@@ -141,7 +147,6 @@ impl FallbackRoutes {
         } else if self.changes.get(&to) == Some(&change) {
             let kernel = self.kernel.clone();
             self.carry_out(ctx, async move { kernel.delete_copy(to).await });
-            self.request_route(to, change, 0, ctx);
         }
     }
 
@@ -186,7 +191,8 @@ impl FallbackRoutes {
             .values()
             .filter(|tunnel| tunnel.phase == Phase::Up)
         {
-            self.socket.request_some(tunnel.slot, &destinations);
+            self.socket
+                .request_some(tunnel.slot, tunnel.peer, &destinations);
             if has_default {
                 self.socket
                     .request_default(tunnel.slot, self.network.range());
@@ -239,14 +245,11 @@ impl StreamHandler<RouteChange> for FallbackRoutes {
                 let kernel = self.kernel.clone();
                 self.carry_out(ctx, async move { kernel.copy_route(*route).await });
             }
-            RouteChange::Deleted(to) => {
-                let change = self.on_deleted(to, ctx);
-                self.seek_alternate_later(to, change, 0, ctx);
-            }
+            RouteChange::Deleted(to) => self.on_deleted(to, ctx),
             RouteChange::Blocked(to) => {
-                self.on_deleted(to, ctx);
                 self.alternates.block(to);
                 self.remove_alternate(to, ctx);
+                self.on_deleted(to, ctx);
             }
             RouteChange::Unblocked(to) => self.alternates.unblock(to),
             RouteChange::Overrun => self.copy_all(ctx),

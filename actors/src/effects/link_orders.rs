@@ -31,8 +31,8 @@ pub enum LinkOrder {
     RaiseCost(Slot, Prefix),
     /// Restore the slot's multicast route.
     Unsilence(Slot),
-    /// Request all routes from the neighbour on the slot, twice; for a new tunnel or a restarted babeld.
-    RequestRoutes(Slot),
+    /// Request all routes from the neighbour on the slot, several times; for a new tunnel or a restarted babeld.
+    RequestRoutes(Slot, Prefix),
     /// Retract this node's default route for packets from this range at the neighbour, and request the
     /// neighbour's.
     RetractDefault(Slot, Ipv6Net),
@@ -42,11 +42,15 @@ pub enum LinkOrder {
     Unblock(IpNet),
 }
 
-/// Delays before the first and between the first and the second request for all routes. The first leaves time for
-/// babeld's own hellos. The second is for a lost answer: babeld answers such a request of one neighbour only once
-/// within two seconds.
-const ROUTE_REQUEST_DELAYS: [Duration; 2] =
-    [Duration::from_millis(300), Duration::from_millis(2500)];
+/// Delays before the first and between two requests for all routes. Each request is answered with an IHU, which counts only
+/// if the neighbour has received a hello of our babeld; that sends its first hello on a link within 0.4 s. The last
+/// request is for a lost answer: babeld sends all routes only once within two seconds.
+const ROUTE_REQUEST_DELAYS: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(200),
+    Duration::from_millis(2300),
+];
 
 /// The cost of a draining link, which is announced to the peer at once. It equals twenty hops, or 200 ms, so
 /// that all but very bad routes are better. Missed hellos multiply it. After eight seconds the link counts as
@@ -147,12 +151,12 @@ impl LinkOrderDeps {
             LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,
             LinkOrder::Block(range) => kernel.block(range).await,
             LinkOrder::Unblock(range) => kernel.unblock(range).await,
-            LinkOrder::RequestRoutes(slot) => {
+            LinkOrder::RequestRoutes(slot, peer) => {
                 let sender = sender.clone();
                 actix_rt::spawn(async move {
                     for delay in ROUTE_REQUEST_DELAYS {
                         tokio::time::sleep(delay).await;
-                        sender.request_all(slot);
+                        sender.request_all(slot, peer);
                     }
                 });
                 Ok(())

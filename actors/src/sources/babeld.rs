@@ -323,7 +323,8 @@ impl Babeld {
             .values()
             .filter(|tunnel| tunnel.phase == Phase::Up);
         for tunnel in up_tunnels {
-            self.links.order(LinkOrder::RequestRoutes(tunnel.slot));
+            let request = LinkOrder::RequestRoutes(tunnel.slot, tunnel.peer);
+            self.links.order(request);
         }
     }
 }

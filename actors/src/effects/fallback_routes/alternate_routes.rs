@@ -13,9 +13,6 @@ use std::{
     time::Duration,
 };
 
-/// Delay between the loss of a route and its alternate. Mostly babeld adds the next route within this time.
-const FIRST_DELAY: Duration = Duration::from_millis(20);
-
 /// Delay between two choices of an alternate for the same destination, since tunnels come and go.
 const CHOICE_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -59,24 +56,8 @@ impl AlternateRoutes {
 }
 
 impl FallbackRoutes {
-    /// Chooses an alternate in a moment, unless the route changes until then.
-    pub(super) fn seek_alternate_later(
-        &self,
-        to: Destination,
-        change: u64,
-        choices: u32,
-        ctx: &mut Context<Self>,
-    ) {
-        let delay = match choices {
-            0 => FIRST_DELAY,
-            _ => CHOICE_INTERVAL,
-        };
-        ctx.run_later(delay, move |fallback, ctx| {
-            fallback.seek_alternate(to, change, choices, ctx)
-        });
-    }
-
-    fn seek_alternate(
+    /// Sets the best alternate, and chooses again and again until the route changes, [`MAX_CHOICES`] times at most.
+    pub(super) fn seek_alternate(
         &mut self,
         to: Destination,
         change: u64,
@@ -95,7 +76,9 @@ impl FallbackRoutes {
             _ => self.remove_alternate(to, ctx),
         }
         if choices < MAX_CHOICES {
-            self.seek_alternate_later(to, change, choices.saturating_add(1), ctx);
+            ctx.run_later(CHOICE_INTERVAL, move |fallback, ctx| {
+                fallback.seek_alternate(to, change, choices.saturating_add(1), ctx)
+            });
         }
     }
 

@@ -170,7 +170,7 @@ impl Common {
             endpoint = tunnel.endpoint;
         }
         self.links.order(LinkOrder::Unsilence(slot));
-        self.links.order(LinkOrder::RequestRoutes(slot));
+        self.links.order(LinkOrder::RequestRoutes(slot, peer));
         let endpoint = endpoint.map(tracing::field::display);
         tracing::info!(tunnel = %slot, %peer, endpoint, "tunnel up");
         self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });

@@ -20,12 +20,14 @@ impl Tunnels {
 
     /// Gives up the drain of a tunnel, unless the reason of the drain is final.
     pub(super) fn undrain(&self, slot: Slot) {
-        if let Some((_, phase)) = self.peer_and_phase(slot)
+        if let Some((peer, phase)) = self.peer_and_phase(slot)
             && phase.undrained() != phase
         {
             self.common.set_phase(slot, phase.undrained());
             self.common.links.order(LinkOrder::Unsilence(slot));
-            self.common.links.order(LinkOrder::RequestRoutes(slot));
+            self.common
+                .links
+                .order(LinkOrder::RequestRoutes(slot, peer));
         }
     }
 

@@ -23,7 +23,6 @@ pub use connections::Connections;
 use connections::Processes;
 pub use shutdown::{DrainAll, StopAll};
 
-use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{
@@ -31,7 +30,7 @@ use crate::{
         Ordered, RoutesRead, log_decision,
     },
     restart_lock::SharedRestartLock,
-    store::AppliedVersions,
+    store::{AppliedVersions, Store},
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use command_line::{client_args, server_args};
