@@ -9,7 +9,7 @@ use crate::{
     progress::{progress, seconds},
     wait::{pause, wait_until},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use nix::{
     sys::signal::{Signal, kill},
@@ -113,6 +113,9 @@ pub struct Recovery {
     /// If the daemon was killed: the longest time until all its children were gone; zombies count as gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub children_gone_seconds_max: Option<f64>,
+    /// If the daemon was killed: the longest time from its next start until all pairs reach each other again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_seconds_max: Option<f64>,
 }
 
 /// Measures so many faults, with another victim each time as far as there are others.
@@ -152,6 +155,10 @@ pub fn measure(fault: Fault, signal: FatalSignal, runs: usize) -> Result<Recover
             .filter_map(|effect| effect.children_gone)
             .max()
             .map(seconds),
+        restart_seconds_max: (fault == Fault::KillDaemon)
+            .then(|| effects.iter().map(|effect| effect.repaired_after).max())
+            .flatten()
+            .map(seconds),
     })
 }
 
@@ -165,6 +172,8 @@ struct FaultEffect {
     max_lost: u64,
     /// The time for which the killed daemon's children lived on.
     children_gone: Option<Duration>,
+    /// The time from the repair until all pairs reached each other again.
+    repaired_after: Duration,
 }
 
 fn measure_fault(
@@ -205,8 +214,9 @@ fn measure_fault(
         "recovered {:.1} s after the fault",
         (end - inflicted_at).as_secs_f64()
     ));
-    repair(lab, pinger, fault, victim)?;
+    let repaired_after = repair(lab, pinger, fault, victim)?;
     Ok(FaultEffect {
+        repaired_after,
         longest_gap,
         affected_pairs,
         max_lost,
@@ -330,7 +340,11 @@ fn kill_daemon(node: &Node) -> Result<Duration> {
     Ok(duration)
 }
 
-fn kill_child(node: &Node, name: &str, signal: FatalSignal) -> Result<()> {
+/// Sends a signal to a child of a node's daemon, which is known by the name that `warren status` shows.
+///
+/// # Errors
+/// Fails if the daemon does not answer, or if the child does not run.
+pub fn kill_child(node: &Node, name: &str, signal: FatalSignal) -> Result<()> {
     let status: StatusDocument = node.control_document(STATUS_PATH)?;
     let child = status
         .processes
@@ -347,24 +361,24 @@ fn kill_child(node: &Node, name: &str, signal: FatalSignal) -> Result<()> {
         .with_context(|| format!("cannot kill {name}, pid {pid}"))
 }
 
-/// Undoes the fault, and waits until all nodes reach each other again.
-fn repair(lab: &Lab, pinger: &Pinger, fault: Fault, victim: usize) -> Result<()> {
+/// Undoes the fault, waits until all nodes reach each other again, and returns how long that took.
+fn repair(lab: &Lab, pinger: &Pinger, fault: Fault, victim: usize) -> Result<Duration> {
     let node = lab.node(victim)?;
+    let repaired_at = pinger.now();
     match fault {
         Fault::CutNode => lab.plug_in(victim)?,
         Fault::KillDaemon => node.start()?,
         Fault::KillClient | Fault::KillServer | Fault::KillBabeld => {}
     }
-    let repaired_at = pinger.now();
     let returned_at = wait_until(REPAIR_TIMEOUT, || {
         pinger.all_answered(repaired_at, all_pairs)
     });
-    ensure!(
-        returned_at.is_some(),
-        "{}",
-        node.describe("did not come back")
-    );
-    progress(format!("node {victim} is back"));
+    let returned_at = returned_at.with_context(|| node.describe("did not come back"))?;
+    let duration = returned_at.saturating_sub(repaired_at);
+    progress(format!(
+        "node {victim} is back after {:.3} s",
+        duration.as_secs_f64()
+    ));
     pause(SETTLING_TIME);
-    Ok(())
+    Ok(duration)
 }
