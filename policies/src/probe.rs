@@ -43,7 +43,8 @@ const SILENCE_TIME: Duration = Duration::from_millis(400);
 const MAX_SAMPLE_AGE: Duration = Duration::from_millis(1_200);
 /// A probe sent this long after it was due shows that the process slept, so that replies may wait unread.
 const MAX_DELAY: Duration = Duration::from_millis(400);
-/// Span over which frames are compared to recognise payload.
+/// Span over which frames are compared to recognise payload. A tunnel is busy if payload was sent in two such spans in
+/// a row.
 const PAYLOAD_WINDOW: Duration = Duration::from_millis(900);
 /// Unanswered probes are kept for this long, so that a slow answer still gives the round trip.
 const ANSWER_LIFETIME: Duration = Duration::from_secs(20);
@@ -123,6 +124,8 @@ pub struct Probing {
     last_sample: Option<Sample>,
     /// The sample that the present payload window starts with.
     window_start: Option<Sample>,
+    /// Whether payload was sent in the last complete payload window.
+    had_payload: bool,
     /// The moment of the last sample since which nothing has been received.
     silent_since: Option<Uptime>,
     history: ProbeHistory,
@@ -147,6 +150,7 @@ impl Probing {
             burst: None,
             last_sample: None,
             window_start: None,
+            had_payload: false,
             silent_since: None,
             history: ProbeHistory::default(),
             rx_frames: 0,
@@ -186,9 +190,12 @@ impl Probing {
         }
         let window_start = self.window_start.unwrap_or(last);
         if now.since(window_start.at) >= PAYLOAD_WINDOW {
-            if self.has_sent_payload(&window_start, &sample) {
+            // A call of the daemon to another node fills one window, or one and the edge of the next.
+            let has_payload = self.has_sent_payload(&window_start, &sample);
+            if has_payload && self.had_payload {
                 self.busy_until = now + BUSY_TIME;
             }
+            self.had_payload = has_payload;
             self.window_start = Some(sample);
         }
     }

@@ -243,6 +243,31 @@ fn the_pace_is_four_a_second_when_busy_and_four_a_minute_when_idle() {
 }
 
 #[test]
+fn a_short_call_of_the_daemon_does_not_make_a_tunnel_busy() {
+    for offset in (0..1_000).step_by(100) {
+        let mut link = Link::new((0, 0));
+        link.run(33_000 + offset);
+        let sent = link.sent.len();
+        // Twelve frames each way in 0.12 s, as a TLS handshake with one answer.
+        link.payload = (100, 100);
+        link.run(120);
+        link.payload = (0, 0);
+        link.run(14_000);
+        assert!(link.sent.len() - sent <= 1, "{offset}: {:?}", link.sent);
+        assert!(!link.probing.is_busy(link.now()));
+    }
+}
+
+#[test]
+fn a_tunnel_is_busy_two_seconds_after_payload_began() {
+    let mut link = Link::new((0, 0));
+    link.run(33_000);
+    link.payload = (100, 100);
+    link.run(2_600);
+    assert!(link.probing.is_busy(link.now()));
+}
+
+#[test]
 fn a_first_probe_that_waited_for_the_neighbours_mac_does_not_spoil_the_round_trip() {
     let mut link = Link {
         rtt_millis: 1_000,
