@@ -16,7 +16,7 @@ use traffic::IdleTraffic;
 use wire::control::{TUNNELS_PATH, TunnelsDocument};
 
 /// Pause between convergence and the first reading, so that the work of the start is done.
-const SETTLING_TIME: Duration = Duration::from_secs(10);
+const SETTLING_TIME: Duration = Duration::from_secs(60);
 
 /// The output of `measure idle`: the worst values of all nodes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
