@@ -43,8 +43,8 @@ use wire::registry::{NetworkDocument, static_key};
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Packets in a probe of one peer. The first one is often delayed by neighbour discovery on its path.
 const PACKETS_PER_PROBE: u32 = 2;
-/// Number of times that route views are fetched per refresh interval.
-const FETCHES_PER_REFRESH: u32 = 2;
+/// Number of times that route views are fetched per refresh interval; they are valid for [`VALID_REFRESHES`].
+const FETCHES_PER_REFRESH: u32 = 1;
 
 /// The settings of the candidate prober.
 #[derive(Clone, Debug)]
@@ -155,16 +155,21 @@ impl CandidateProber {
         ));
     }
 
-    /// Probes one random peer without a tunnel.
+    /// Probes one random peer without a tunnel that has not been probed for a refresh interval.
     fn probe_random_peer(&mut self, ctx: &mut Context<Self>) {
         let (keys, range) = (self.settings.keys.clone(), self.settings.range);
         let neighbours: BTreeSet<_> = self.links.iter().map(|link| link.tunnel.peer).collect();
         let peers = self.peers.load();
-        let without_tunnel: Vec<_> = peers
+        let (now, min_age) = (self.clock.now(), self.settings.refresh);
+        let is_due = |peer| {
+            let measured = self.candidate_rtts.get(&peer);
+            measured.is_none_or(|measured| now.since(measured.at) >= min_age)
+        };
+        let due: Vec<_> = peers
             .iter()
-            .filter(|candidate| !neighbours.contains(&candidate.peer))
+            .filter(|candidate| !neighbours.contains(&candidate.peer) && is_due(candidate.peer))
             .collect();
-        let Some(candidate) = self.random.choose(&without_tunnel) else {
+        let Some(candidate) = self.random.choose(&due) else {
             return;
         };
         let Some(endpoint) = first_udp_endpoint(candidate) else {
