@@ -10,10 +10,12 @@
 //! | start OpenVPN or babeld, and receive its output | [`process::Child`], [`process::Supervised`] |
 //! | send an echo request through one link | [`echo_socket`] |
 //! | send a Babel packet in addition to babeld's | [`babel_socket`] |
+//! | notice that a neighbour asks babeld for a fresh sequence number | [`babel_listener`] |
 //! | read the time | [`clock::Clock`] |
 //! | draw a random number | [`randomness::Randomness`] |
 //! | return freed memory to the kernel | [`memory`] |
 
+pub mod babel_listener;
 pub mod babel_socket;
 pub mod clock;
 pub mod echo_socket;

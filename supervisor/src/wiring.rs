@@ -11,6 +11,7 @@ use actors::{
         prober::{Prober, ProberDeps},
     },
     effects::{
+        babeld_flusher::{BabeldFlusher, BabeldFlusherDeps},
         fallback_routes::{FallbackRoutes, FallbackRoutesDeps},
         link_orders::{LinkOrderDeps, LinkOrderQueue},
         tunnels::{Connections, DrainAll, Facts, StopAll, Tunnels, TunnelsDeps},
@@ -37,7 +38,7 @@ use os::process::{ChildEvents, ProcessReading};
 use std::rc::Rc;
 
 /// The names of all guarded actors in logs and metrics.
-pub const ACTORS: [&str; 16] = [
+pub const ACTORS: [&str; 17] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -51,6 +52,7 @@ pub const ACTORS: [&str; 16] = [
     "registry_client",
     "port_mapping",
     "fallback_routes",
+    "babeld_flusher",
     "babeld",
     "process_monitor",
     "sampler",
@@ -106,6 +108,7 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
     let wiring = Wiring::new(environment);
     let tunnels = wiring.start_tunnels();
     let fallback_routes = wiring.start_fallback_routes();
+    wiring.start_babeld_flusher();
     let (policy, prober) = wiring.start_deciders(&tunnels);
     let sources = wiring.start_membership_sources(&tunnels, &policy, &prober);
     let leases = wiring.start_endpoint_sources(&sources);
@@ -201,6 +204,15 @@ impl<'a> Wiring<'a> {
             socket: self.environment.babel_socket.clone(),
         };
         self.guard("fallback_routes", deps, FallbackRoutes::new)
+    }
+
+    fn start_babeld_flusher(&self) {
+        let deps = BabeldFlusherDeps {
+            me: self.environment.identity.me,
+            store: self.store.clone(),
+            kernel: self.environment.kernel.clone(),
+        };
+        self.guard("babeld_flusher", deps, BabeldFlusher::new);
     }
 
     fn start_deciders(&self, tunnels: &Guarded<Tunnels>) -> (Guarded<Policy>, Guarded<Prober>) {

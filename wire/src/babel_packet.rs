@@ -1,4 +1,4 @@
-//! Writes the few Babel packets that the daemon sends beside babeld (RFC 8966, sections 4.2 and 4.6); reads none.
+//! Writes the few Babel packets that the daemon sends beside babeld (RFC 8966, sections 4.2 and 4.6), and recognises Seqno Requests.
 
 use ipnet::{IpNet, Ipv6Net};
 use policies::observation::INFINITY;
@@ -14,6 +14,9 @@ pub const MAX_REQUESTS: usize = 59;
 
 const MAGIC: u8 = 42;
 const VERSION: u8 = 2;
+/// The TLV types Pad1 (RFC 8966, section 4.6.1), which is a single byte, and Acknowledgment Request (section 4.6.3).
+const PAD1: u8 = 0;
+const ACK_REQUEST: u8 = 2;
 /// The TLV type IHU, "I heard you" (RFC 8966, section 4.6.6).
 const IHU: u8 = 5;
 /// Route Request (RFC 8966, section 4.6.10).
@@ -81,6 +84,29 @@ pub fn request_some(destinations: &[IpNet], urgency: Urgency) -> Vec<u8> {
         .take(MAX_REQUESTS)
         .flat_map(|to| request(*to));
     packet(requests.chain(urgency.tlv()).collect())
+}
+
+/// Builds a packet that requests an acknowledgment within a hundredth of a second. babeld sends it together with everything
+/// that waits in its buffer for the same neighbour.
+pub fn ack_request() -> Vec<u8> {
+    packet(vec![ACK_REQUEST, 6, 0, 0, 0, 0, 0, 1])
+}
+
+/// Returns whether a packet contains a Seqno Request that may be forwarded: with a hop count above 1.
+pub fn has_forwardable_request(packet: &[u8]) -> bool {
+    let [MAGIC, VERSION, _, _, body @ ..] = packet else {
+        return false;
+    };
+    let mut rest = body;
+    loop {
+        rest = match rest {
+            // Type, length, encoding, prefix length, two bytes of sequence number, hop count.
+            [SEQNO_REQUEST, _, _, _, _, _, hops, ..] if *hops > 1 => return true,
+            [PAD1, rest @ ..] => rest,
+            [_, length, rest @ ..] => rest.get(usize::from(*length)..).unwrap_or_default(),
+            [] | [_] => return false,
+        };
+    }
 }
 
 /// Builds a packet that announces the cost of sending to us (96 is a good hop, 65535 is
@@ -222,6 +248,30 @@ mod tests {
         ]
         .concat();
         assert_eq!(retract_default(network), retracted);
+    }
+
+    #[test]
+    fn a_seqno_request_that_may_be_forwarded_is_found_behind_any_other_part_of_a_packet() {
+        let request = [10, 14, 2, 64, 0, 1, 127, 0, 2, 0x58, 0, 0x10, 0, 0, 0, 7];
+        let with = |before: &[u8]| packet([before, &request].concat());
+        assert!(has_forwardable_request(&with(&[])));
+        assert!(has_forwardable_request(&with(&[
+            0, 0, 5, 6, 0, 0, 0, 96, 1, 44
+        ])));
+        assert!(!has_forwardable_request(&ihu(96)));
+        assert!(!has_forwardable_request(&ack_request()));
+        let mut last_hop = with(&[]);
+        last_hop[4 + 6] = 1;
+        assert!(!has_forwardable_request(&last_hop));
+        // A ten inside another part is none.
+        assert!(!has_forwardable_request(&packet(vec![1, 2, 10, 14])));
+        let mut other_version = with(&[]);
+        other_version[1] = 1;
+        assert!(!has_forwardable_request(&other_version));
+        for length in 0..4 {
+            assert!(!has_forwardable_request(&with(&[])[..length]));
+        }
+        assert!(!has_forwardable_request(&packet(vec![5, 200, 10])));
     }
 
     #[test]
