@@ -24,7 +24,7 @@ pub struct Parameters {
     /// Interval between two probes of a tunnel that carries payload, or whose peer is suspected; 0.25 s to 5 s. A
     /// peer is dead after four misses.
     pub probe: Duration,
-    /// Interval between two probes of an idle tunnel, 1 s to 5 min.
+    /// Interval between two probes of an idle tunnel by the node that dialled it, 1 s to 5 min.
     pub idle_probe: Duration,
     /// Whether the network carries IPv4, too; babeld then announces twice as many routes.
     pub ipv4: bool,
@@ -33,14 +33,14 @@ pub struct Parameters {
 impl Default for Parameters {
     fn default() -> Self {
         Self {
-            hello_interval: Duration::from_secs(1),
+            hello_interval: Duration::from_secs(4),
             update_interval: Duration::from_secs(30),
             tunnels_to_dial: 10,
             max_accepted: 30,
             refresh: Duration::from_secs(300),
             min_age: Duration::from_secs(600),
             probe: Duration::from_millis(250),
-            idle_probe: Duration::from_secs(15),
+            idle_probe: Duration::from_secs(20),
             ipv4: false,
         }
     }
@@ -48,3 +48,7 @@ impl Default for Parameters {
 
 /// A tunnel whose traffic has not moved away after this time is kept.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Babel's hello interval on the tunnels of a metered node, at that node's end; longer than the network's. babeld raises the
+/// cost of a neighbour from which no hello has arrived for 40 s.
+pub const METERED_HELLO_INTERVAL: Duration = Duration::from_secs(30);

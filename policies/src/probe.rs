@@ -1,7 +1,7 @@
 //! Decides when a tunnel is probed, and when the peer behind it is dead.
 //!
-//! Each tunnel has one [`Probing`]. It probes fast while payload flows, and seldom otherwise. It knows nothing of
-//! sockets: its caller hands over the link's counters and the answers to probes.
+//! Each tunnel has one [`Probing`]. It probes fast while payload flows, once the neighbour's hellos stay away, and seldom
+//! otherwise. It knows nothing of sockets: its caller hands over the link's counters and the answers to probes.
 
 mod suspicion_limit;
 
@@ -10,7 +10,7 @@ pub use suspicion_limit::{SUSPICION_PACE, SuspicionLimit};
 use crate::{
     names::Slot,
     observation::{LinkCounters, ProbeCounts, ProbeReading},
-    parameters::Parameters,
+    parameters::{METERED_HELLO_INTERVAL, Parameters},
     probe_history::ProbeHistory,
     units::Uptime,
     usage::Floor,
@@ -39,8 +39,17 @@ const BURST_SPAN: Duration = Duration::from_millis(600);
 const MIN_TIMEOUT: Duration = Duration::from_millis(250);
 /// The count of received frames must have been unchanged for this long: one period of the sampler, less its jitter.
 const SILENCE_TIME: Duration = Duration::from_millis(400);
+/// An idle tunnel is probed once nothing has been received for this many tenths of a hello interval; babeld sends a hello
+/// after 0.75 to 1.25 intervals.
+const SILENT_HELLO_TENTHS: u32 = 15;
+/// The silence that causes a probe lasts at least this long, so that a few late hellos cause none.
+const MIN_SILENCE: Duration = Duration::from_secs(3);
 /// Counters older than this prove no silence.
 const MAX_SAMPLE_AGE: Duration = Duration::from_millis(1_200);
+/// Interval between two probes of a tunnel in use of which one end is metered.
+const METERED_BUSY_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval between two probes of an idle tunnel whose loss nobody has to know.
+const RARE_IDLE_INTERVAL: Duration = Duration::from_secs(300);
 /// A probe sent this long after it was due shows that the process slept, so that replies may wait unread.
 const MAX_DELAY: Duration = Duration::from_millis(400);
 /// Span over which frames are compared to recognise payload. A tunnel is busy if payload was sent in two such spans in
@@ -91,6 +100,8 @@ pub struct ProbePace {
     busy: Duration,
     /// Interval between two probes of an idle tunnel.
     idle: Duration,
+    /// An idle tunnel is probed once nothing was received for this long.
+    max_silence: Duration,
 }
 
 impl ProbePace {
@@ -100,8 +111,34 @@ impl ProbePace {
             floor: Floor::new(parameters, routes),
             busy: parameters.probe,
             idle: parameters.idle_probe,
+            max_silence: max_silence(parameters.hello_interval),
         }
     }
+
+    /// The pace of the end that accepted a tunnel. Only the other end, which may close it by plan, has to know how much
+    /// it loses while it is idle.
+    #[must_use]
+    pub fn accepted(self) -> Self {
+        Self {
+            idle: self.idle.max(RARE_IDLE_INTERVAL),
+            ..self
+        }
+    }
+
+    /// The pace of a tunnel of which one end is metered.
+    #[must_use]
+    pub fn metered(self) -> Self {
+        Self {
+            busy: self.busy.max(METERED_BUSY_INTERVAL),
+            idle: self.idle.max(RARE_IDLE_INTERVAL),
+            max_silence: self.max_silence.max(max_silence(METERED_HELLO_INTERVAL)),
+            ..self
+        }
+    }
+}
+
+fn max_silence(hello_interval: Duration) -> Duration {
+    MIN_SILENCE.max(hello_interval.saturating_mul(SILENT_HELLO_TENTHS) / 10)
 }
 
 /// The probing of one tunnel, from the moment it came up.
@@ -187,6 +224,12 @@ impl Probing {
         if is_silent && self.has_sent_payload(&last, &sample) && !self.is_busy(now) {
             self.busy_until = now + BUSY_TIME;
             self.expedited_at = Some(now);
+        }
+        let has_missed_hellos = self
+            .silent_since
+            .is_some_and(|since| now.since(since) >= self.pace.max_silence);
+        if has_missed_hellos && self.outstanding.is_empty() {
+            self.on_suspicion(now);
         }
         let window_start = self.window_start.unwrap_or(last);
         if now.since(window_start.at) >= PAYLOAD_WINDOW {

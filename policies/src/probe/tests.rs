@@ -15,6 +15,7 @@ struct Link {
     replies: VecDeque<(u64, Seq)>,
     sent: Vec<u64>,
     sample_offset: u64,
+    hello_millis: u64,
 }
 
 impl Link {
@@ -30,6 +31,7 @@ impl Link {
             replies: VecDeque::new(),
             sent: Vec::new(),
             sample_offset: 0,
+            hello_millis: 1_000,
         }
     }
 
@@ -44,7 +46,7 @@ impl Link {
     fn step(&mut self) -> Liveness {
         self.millis += 10;
         let every = |rate: u64| rate > 0 && self.millis.is_multiple_of((1_000 / rate).max(10));
-        let hello = u64::from(self.millis.is_multiple_of(1_000));
+        let hello = u64::from(self.millis.is_multiple_of(self.hello_millis));
         self.counters.tx_packets += u64::from(every(self.payload.0)) + hello;
         if self.alive() {
             self.counters.rx_packets += u64::from(every(self.payload.1)) + hello;
@@ -114,10 +116,53 @@ fn a_dead_peer_with_traffic_is_suspect_after_three_quarters_of_a_second() {
 }
 
 #[test]
-fn a_dead_idle_peer_is_recognised_at_the_next_idle_probe() {
+fn a_dead_idle_peer_is_recognised_once_its_hellos_stay_away() {
+    for extra in (0..1_000).step_by(90) {
+        let mut link = Link::new((0, 0));
+        link.run(40_000 + extra);
+        check(&mut link, Liveness::Dead, 1_000..=7_700);
+    }
+}
+
+#[test]
+fn a_dead_idle_peer_is_recognised_at_the_next_idle_probe_if_that_comes_first() {
+    let parameters = Parameters {
+        idle_probe: Duration::from_secs(2),
+        ..Parameters::default()
+    };
     let mut link = Link::new((0, 0));
+    link.probing.set_pace(ProbePace::new(&parameters, 8));
     link.run(40_000);
-    check(&mut link, Liveness::Dead, 1_000..=16_500);
+    check(&mut link, Liveness::Dead, 1_000..=3_500);
+}
+
+#[test]
+fn metered_and_accepted_tunnels_are_probed_every_five_minutes_and_hellos_show_that_a_peer_is_dead()
+{
+    let mut link = Link::new((0, 0));
+    link.hello_millis = 30_000;
+    link.probing
+        .set_pace(ProbePace::new(&Parameters::default(), 8).metered());
+    link.run(40_000);
+    let sent = link.sent.len();
+    assert_eq!(link.run(600_000), Liveness::Alive);
+    assert_eq!(link.sent.len() - sent, 2);
+    check(&mut link, Liveness::Dead, 1_000..=47_000);
+    let mut accepted = Link::new((0, 0));
+    accepted
+        .probing
+        .set_pace(ProbePace::new(&Parameters::default(), 8).accepted());
+    accepted.run(640_000);
+    assert_eq!(
+        accepted.sent.iter().filter(|sent| **sent > 40_000).count(),
+        2
+    );
+    check(&mut accepted, Liveness::Dead, 1_000..=7_700);
+    let mut busy = Link::new((100, 100));
+    busy.probing
+        .set_pace(ProbePace::new(&Parameters::default(), 8).metered());
+    busy.run(20_000);
+    check(&mut busy, Liveness::Dead, 3_000..=4_500);
 }
 
 #[test]
@@ -215,7 +260,7 @@ fn a_long_round_trip_is_no_death() {
 }
 
 #[test]
-fn the_pace_is_four_a_second_when_busy_and_four_a_minute_when_idle() {
+fn the_pace_is_four_a_second_when_busy_and_three_a_minute_when_idle() {
     let mut link = Link::new((100, 100));
     link.run(20_000);
     let sent = link.sent.len();
@@ -225,13 +270,13 @@ fn the_pace_is_four_a_second_when_busy_and_four_a_minute_when_idle() {
     link.run(30_000);
     let sent = link.sent.len();
     link.run(60_000);
-    assert_eq!(link.sent.len() - sent, 4);
+    assert_eq!(link.sent.len() - sent, 3);
     let reading = link.probing.reading(Slot::Dialling(0), link.now());
-    assert_eq!((reading.sent, reading.lost), (4, 0));
+    assert!((2..=3).contains(&reading.sent) && reading.lost == 0);
     link.run(700_000);
     let recent = link.probing.reading(Slot::Dialling(0), link.now()).recent;
     assert!(
-        (33..=41).contains(&recent.sent) && recent.lost == 0,
+        (25..=31).contains(&recent.sent) && recent.lost == 0,
         "{recent:?}"
     );
     assert!(

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Maximum of the hello interval on babeld's command line.
+const MAX_DEFAULT_HELLO_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The settings of the babeld actor.
 #[derive(Clone, Debug)]
 pub struct BabeldSettings {
@@ -31,10 +34,11 @@ impl BabeldSettings {
 
     /// Returns the command line.
     ///
-    /// babeld repeats an urgent update or request after half of the interval in `-h` and `-H`. With its default of 4 s, the loss
-    /// of one costs 2 s. The configuration file can set these intervals only per interface.
+    /// babeld repeats an urgent update or request after half of the interval in `-h` and `-H`, which is that of interfaces for
+    /// which the configuration file sets none. At an interval of 4 s the loss of one would cost 2 s.
     pub(super) fn args(&self) -> Vec<OsString> {
-        let hello = self.config.hello_interval.as_secs_f64().to_string();
+        let hello = self.config.hello_interval.min(MAX_DEFAULT_HELLO_INTERVAL);
+        let hello = hello.as_secs_f64().to_string();
         let words = ["-h", &hello, "-H", &hello, "-I", "", "-c"]
             .map(OsString::from)
             .into_iter();
