@@ -134,6 +134,7 @@ fn start_prober() -> RunningProber {
         me: prefix(ME),
         network: network(),
         pace: ProbePace::new(&Parameters::default(), 8),
+        is_metered: false,
     };
     let (order, orders) = mpsc::unbounded_channel();
     let (report, readings) = mpsc::unbounded_channel();

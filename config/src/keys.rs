@@ -62,7 +62,7 @@ const fn key(
 }
 
 /// All keys, in the order of the template.
-pub const KEYS: [Key; 16] = [
+pub const KEYS: [Key; 17] = [
     key("registry", LIVE, |a, b| a.registry == b.registry),
     key("listen", RESTART, |a, b| {
         (a.listen_udp, a.listen_tcp) == (b.listen_udp, b.listen_tcp)
@@ -71,6 +71,7 @@ pub const KEYS: [Key; 16] = [
     key("neighbours", LIVE, |a, b| a.neighbours == b.neighbours),
     key("interfaces", RESTART, |a, b| a.interfaces == b.interfaces),
     key("transit", RESTART, |a, b| a.transit == b.transit),
+    key("metered", RESTART, |a, b| a.metered == b.metered),
     key("gateway", RESTART, |a, b| a.gateway == b.gateway),
     key("policy", LIVE, |a, b| a.policy == b.policy),
     key("dry-run", LIVE, |a, b| a.dry_run == b.dry_run),
@@ -106,6 +107,7 @@ mod tests {
         ("neighbours", "neighbours: [7/16]"),
         ("interfaces", "interfaces: [eth0]"),
         ("transit", "transit: leaf"),
+        ("metered", "metered: true"),
         ("gateway", "gateway: true"),
         ("policy", "policy: random"),
         ("dry-run", "dry-run: true"),

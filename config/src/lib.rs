@@ -38,6 +38,8 @@ pub struct Settings {
     pub interfaces: Vec<String>,
     /// Which traffic of other nodes this node carries.
     pub transit: Transit,
+    /// Whether the node's uplink is metered, so that it sends as little as it can.
+    pub metered: bool,
     /// Act as an exit gateway by the host's own default route, if the network document names this node as one.
     pub gateway: bool,
     /// The rule by which the policy chooses tunnels.
@@ -60,6 +62,31 @@ pub struct Settings {
     pub metrics: Metrics,
     /// The filter of log lines: a level, or `target=level` joined by commas.
     pub log: String,
+}
+
+/// Tunnels that a metered node dials, unless its configuration says otherwise.
+const METERED_TUNNELS: u16 = 2;
+
+impl Settings {
+    /// The most tunnels that the node dials, if it lowers the network's limit.
+    pub fn dialled_limit(&self) -> Option<u16> {
+        self.tunnels_to_dial
+            .or(self.metered.then_some(METERED_TUNNELS))
+    }
+
+    /// The most tunnels that the node accepts, if it lowers the network's limit. A metered node accepts none unless its
+    /// configuration says otherwise.
+    pub fn accepted_limit(&self) -> Option<u16> {
+        self.max_accepted.or(self.metered.then_some(0))
+    }
+
+    /// The cost that is added to the metric of others' routes when we announce them. A metered node announces none.
+    pub fn transit_cost(&self) -> u16 {
+        match self.metered {
+            true => INFINITY,
+            false => self.transit.price(),
+        }
+    }
 }
 
 /// The readiness of a node to carry the traffic of others.

@@ -154,6 +154,7 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         neighbours,
         interfaces,
         transit,
+        metered,
         gateway,
         policy,
         dry_run,
@@ -178,7 +179,8 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     let transit = transit
         .and_then(|tree| word(&tree, TRANSIT, faults))
         .unwrap_or_default();
-    let gateway = gateway.is_some_and(|tree| is_gateway(&tree, transit, faults));
+    let metered = metered.is_some_and(|tree| flag(&tree, faults) == Some(true));
+    let gateway = gateway.is_some_and(|tree| is_gateway(&tree, (transit, metered), faults));
     let metrics = metrics.and_then(|tree| tree.read(METRICS_RIGHT, faults, metrics_of));
     let log = log.and_then(|tree| tree.read(LOG_RIGHT, faults, log_of));
     Some(Settings {
@@ -188,11 +190,10 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         neighbours: list(neighbours, NEIGHBOURS, faults, parsed::<Prefix>),
         interfaces: list(interfaces, INTERFACES, faults, interface),
         transit,
+        metered,
         gateway,
         policy: policy.unwrap_or_default(),
-        dry_run: dry_run
-            .and_then(|tree| flag(&tree, faults))
-            .unwrap_or(false),
+        dry_run: dry_run.is_some_and(|tree| flag(&tree, faults) == Some(true)),
         max_accepted: max_accepted.and_then(|tree| accepted_limit(&tree, faults)),
         tunnels_to_dial: tunnels_to_dial.and_then(|tree| dialled_limit(&tree, faults)),
         openvpn_user: user_or(openvpn, OPENVPN_USER, faults),
@@ -207,10 +208,17 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
 
 const NEIGHBOURS: &str = "a list of prefixes, such as [7/16]";
 
-fn is_gateway(tree: &Tree<'_>, transit: Transit, faults: &mut Vec<Fault>) -> bool {
+fn is_gateway(
+    tree: &Tree<'_>,
+    (transit, metered): (Transit, bool),
+    faults: &mut Vec<Fault>,
+) -> bool {
     let is_on = flag(tree, faults).unwrap_or(false);
     if is_on && transit == Transit::Leaf {
         faults.push(tree.fault("false with transit: leaf, which carries nobody's traffic"));
+    }
+    if is_on && metered {
+        faults.push(tree.fault("false with metered: true, which carries nobody's traffic"));
     }
     is_on
 }

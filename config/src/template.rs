@@ -32,6 +32,10 @@ interfaces: []
 # Whether others may route through us: normal, avoid (only where nothing else is left), leaf (never).
 transit: normal
 
+# Send as little as possible, because the uplink is metered: dial two tunnels, accept none, carry nobody else's traffic, and
+# notice a dead peer later.
+metered: false
+
 # Carry others' packets out of the network by this host's own IPv6 default route. Both this and the network's
 # parameter gateways must say so, and the provider must send the network's range to this host.
 gateway: false

@@ -72,6 +72,9 @@ enum Measurement {
         /// Length of the measurement.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// Makes the last node a metered one.
+        #[arg(long)]
+        metered: bool,
     },
     /// Packets lost by planned closings.
     Drain {
@@ -180,6 +183,9 @@ enum Measurement {
         /// Number of faults.
         #[arg(long, default_value_t = 5)]
         runs: usize,
+        /// Makes the last node a metered one.
+        #[arg(long)]
+        metered: bool,
     },
 }
 
@@ -188,7 +194,11 @@ impl Measurement {
     fn run(self) -> Result<String> {
         match self {
             Self::Converge { nodes } => to_json(measure::converge::measure(nodes)?),
-            Self::Idle { nodes, seconds } => to_json(measure::idle::measure(nodes, seconds)?),
+            Self::Idle {
+                nodes,
+                seconds,
+                metered,
+            } => to_json(measure::idle::measure(nodes, seconds, metered)?),
             Self::Drain { closings, stops } => to_json(measure::drain::measure(closings, stops)?),
             Self::ClaimRace { claims, rounds } => {
                 to_json(measure::claim_race::measure(claims, rounds)?)
@@ -229,7 +239,8 @@ impl Measurement {
                 fault,
                 signal,
                 runs,
-            } => to_json(measure::recover::measure(fault, signal, runs)?),
+                metered,
+            } => to_json(measure::recover::measure((fault, signal), runs, metered)?),
         }
     }
 }

@@ -74,6 +74,7 @@ pub(crate) fn documents(environment: &Environment<'_>) -> DocumentSettings {
     DocumentSettings {
         serial: environment.identity.serial.clone(),
         files: document_files(environment.paths),
+        is_metered: environment.settings.metered,
     }
 }
 
@@ -104,9 +105,9 @@ pub(crate) fn live_settings(settings: &Settings, host: &Host, mode: Mode) -> Liv
         rule: settings.policy,
         endpoints: settings.endpoints.clone(),
         limits: LocalLimits {
-            tunnels_to_dial: limit(settings.tunnels_to_dial, host.tunnels_to_dial),
-            max_accepted: limit(settings.max_accepted, host.max_accepted),
-            max_distances: if settings.transit.price() == 0 {
+            tunnels_to_dial: limit(settings.dialled_limit(), host.tunnels_to_dial),
+            max_accepted: limit(settings.accepted_limit(), host.max_accepted),
+            max_distances: if settings.transit_cost() == 0 {
                 MAX_DISTANCES
             } else {
                 0
@@ -154,7 +155,11 @@ pub(crate) fn tunnels(environment: &Environment<'_>) -> tunnels::TunnelSettings 
 }
 
 pub(crate) fn candidate_prober(environment: &Environment<'_>) -> CandidateProberSettings {
-    CandidateProberSettings::from_network(environment.identity.me, &environment.identity.document)
+    let identity = environment.identity;
+    CandidateProberSettings {
+        is_metered: environment.settings.metered,
+        ..CandidateProberSettings::from_network(identity.me, &identity.document)
+    }
 }
 
 /// Returns the dialling slots.
@@ -169,6 +174,7 @@ pub(crate) fn prober(environment: &Environment<'_>) -> ProberSettings {
         me: identity.me,
         network: identity.network,
         pace: ProbePace::new(&identity.document.parameters(), ASSUMED_ROUTES),
+        is_metered: environment.settings.metered,
     }
 }
 
@@ -244,13 +250,14 @@ pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::BabeldSettings {
             ipv4: identity.document.payload4(),
             slots: host.slots(),
             interfaces: settings.interfaces.clone(),
+            is_metered: settings.metered,
             hello_interval: parameters.hello_interval,
             update_interval: parameters.update_interval,
             socket: folder.join("babeld.sock"),
             state_file: paths.babeld_state().join("state"),
             key: MacKey::from_hex(&identity.document.babel_key),
             lenient: false,
-            transit_cost: settings.transit.price(),
+            transit_cost: settings.transit_cost(),
             gateways: identity.document.gateways.iter().copied().collect(),
             gateway: settings.gateway,
         },

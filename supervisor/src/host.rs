@@ -112,8 +112,8 @@ pub fn inspect(settings: &Settings, identity: &NodeIdentity) -> Result<Host, Sta
         babeld_rights,
         tun_node: None,
         servers,
-        tunnels_to_dial: limit(settings.tunnels_to_dial, parameters.tunnels_to_dial),
-        max_accepted: limit(settings.max_accepted, parameters.max_accepted),
+        tunnels_to_dial: limit(settings.dialled_limit(), parameters.tunnels_to_dial),
+        max_accepted: limit(settings.accepted_limit(), parameters.max_accepted),
     })
 }
 

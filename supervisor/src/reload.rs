@@ -161,7 +161,11 @@ impl Reloader {
         self.registry.replace_url(&new.registry);
         self.private.set_allowed_by_config(new.private_endpoints);
         let old_limits = self.live.load().limits;
-        let mut settings = live_settings(&new, &self.host, self.command_line.mode);
+        let applied = Settings {
+            metered: self.started.metered,
+            ..new.clone()
+        };
+        let mut settings = live_settings(&applied, &self.host, self.command_line.mode);
         settings.limits.max_distances = old_limits.max_distances;
         let document = self.describe(&new, &wanted, old_limits, settings.limits);
         let settings = Arc::new(settings);

@@ -154,7 +154,7 @@ fn node_document(settings: &Settings, identity: &NodeIdentity) -> SharedNodeDocu
         software: concat!("warren ", env!("CARGO_PKG_VERSION")).to_owned(),
         network_version: identity.document.version,
         revocations_version: 0,
-        transit_cost: settings.transit.price(),
+        transit_cost: settings.transit_cost(),
     }))
 }
 

@@ -7,6 +7,7 @@ use ipnet::Ipv6Net;
 use policies::{
     names::{Prefix, Slot},
     observation::INFINITY,
+    parameters::METERED_HELLO_INTERVAL,
 };
 use std::{
     collections::BTreeSet,
@@ -58,6 +59,8 @@ pub struct BabelConfig {
     pub slots: Vec<Slot>,
     /// Other links on which babeld speaks, such as a LAN; they require `key`.
     pub interfaces: Vec<String>,
+    /// Whether this node is metered, so that its hellos on slots are rare.
+    pub is_metered: bool,
     /// The hello interval, 0.5 s to 15 s, in steps of a hundredth of a second.
     pub hello_interval: Duration,
     /// The update interval, 4 s to 120 s.
@@ -151,17 +154,22 @@ impl BabelConfig {
                 format_args!("key id network type hmac-sha256 value {}", key.hex()),
             );
         }
-        let timing = format!(
-            "hello-interval {} update-interval {}",
-            hundredths(self.hello_interval),
-            hundredths(self.update_interval)
-        );
+        let timing = |hello_interval| {
+            let (hello, update) = (hundredths(hello_interval), hundredths(self.update_interval));
+            format!("hello-interval {hello} update-interval {update}")
+        };
+        let slot_timing = timing(match self.is_metered {
+            true => self.hello_interval.max(METERED_HELLO_INTERVAL),
+            false => self.hello_interval,
+        });
+        // With a key, all nodes of a LAN need the same interval.
+        let timing = timing(self.hello_interval);
         for slot in &self.slots {
             // Without the key: TLS has authenticated who is at the other end, and babeld 1.12.1 with a
             // key spins when such a link goes down (docs/decisions/0001-no-mac-on-tunnels.md).
             line(
                 text,
-                format_args!("interface {slot} type tunnel link-quality true {timing} {RTT}"),
+                format_args!("interface {slot} type tunnel link-quality true {slot_timing} {RTT}"),
             );
         }
         for name in &self.interfaces {
@@ -359,6 +367,7 @@ mod tests {
             own: Prefix::new(7, 16).unwrap(),
             slots: vec![Slot::Dialling(0), "wrnu.2".parse().unwrap()],
             interfaces: vec!["eth0".into()],
+            is_metered: false,
             hello_interval: Duration::from_millis(500),
             update_interval: Duration::from_secs(30),
             socket: "/run/warren/child/babeld/babeld.sock".into(),
@@ -534,6 +543,18 @@ mod tests {
             true,
             &[&by(8), NONE, INSTALL, ANNOUNCED[0], ANNOUNCED[1]],
         );
+    }
+
+    #[test]
+    fn hellos_of_a_metered_node_are_rare_on_tunnels_and_as_everywhere_on_a_lan() {
+        let config = BabelConfig {
+            is_metered: true,
+            ..config()
+        };
+        let text = config.text().unwrap();
+        let with = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap();
+        assert!(with("interface wrn0").contains("hello-interval 30.00"));
+        assert!(with("interface eth0").contains("hello-interval 0.50"));
     }
 
     #[test]

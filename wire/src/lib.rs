@@ -14,6 +14,7 @@ pub mod hex;
 pub mod invitation;
 pub mod lines;
 pub mod management;
+pub mod metered_notice;
 pub mod overlay;
 pub mod peer;
 pub mod registry;

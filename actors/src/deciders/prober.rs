@@ -127,7 +127,7 @@ impl Prober {
             let same = known.filter(|known| {
                 known.peer == link.tunnel.peer && known.up_since == link.tunnel.up_since
             });
-            let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, self.settings.pace, now));
+            let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, &self.settings, now));
             tunnel.probing.on_counters(link.counters, now);
             if link.tunnel.phase.is_draining() {
                 tunnel.drain_seen_at = Some(now);
@@ -170,7 +170,13 @@ impl Prober {
                 };
                 self.orders.do_send(Ordered { order });
             }
-            send_due_probe(self.sockets.as_ref(), *slot, tunnel, now);
+            send_due_probe(
+                self.sockets.as_ref(),
+                *slot,
+                tunnel,
+                self.settings.is_metered,
+                now,
+            );
         }
         suspects
             .into_iter()
@@ -224,6 +230,15 @@ impl Prober {
             tunnel
                 .probing
                 .on_reply(policies::probe::Seq(reply.sequence), now);
+        }
+    }
+
+    /// Probes a tunnel less often, since the peer is metered.
+    fn on_metered_notice(&mut self, from: Ipv6Addr, link: u32) {
+        let mut tunnels = self.tunnels.values_mut();
+        let is_sender = |tunnel: &&mut Tunnel| tunnel.link == Some(link) && tunnel.address == from;
+        if let Some(tunnel) = tunnels.find(is_sender) {
+            tunnel.mark_metered(self.settings.pace);
         }
     }
 
@@ -289,6 +304,7 @@ impl StreamHandler<Datagram> for Prober {
         match datagram {
             Datagram::Suspicion(received) => self.on_suspicion(received, ctx),
             Datagram::DrainNotice { from, link } => self.on_drain_notice(from, link),
+            Datagram::MeteredNotice { from, link } => self.on_metered_notice(from, link),
         }
     }
 }
@@ -302,7 +318,7 @@ impl Handler<DocumentsChanged> for Prober {
         };
         self.settings.pace = ProbePace::new(&network.parameters(), ASSUMED_ROUTES);
         for tunnel in self.tunnels.values_mut() {
-            tunnel.probing.set_pace(self.settings.pace);
+            tunnel.set_pace(self.settings.pace);
         }
         self.set_timer(self.clock.now(), ctx);
     }

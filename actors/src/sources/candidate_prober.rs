@@ -57,6 +57,8 @@ pub struct CandidateProberSettings {
     pub refresh: Duration,
     /// The network's `tls-crypt` key, then the one that other nodes may use during a key rotation.
     pub keys: Rc<[ResetKey]>,
+    /// Whether this node is metered, so that it probes no candidate and fetches no route view.
+    pub is_metered: bool,
 }
 
 impl CandidateProberSettings {
@@ -71,6 +73,15 @@ impl CandidateProberSettings {
             range: network.network,
             refresh: network.parameters().refresh,
             keys,
+            is_metered: false,
+        }
+    }
+
+    /// Reads the settings of the same node from a newer network document.
+    fn updated(&self, network: &NetworkDocument) -> Self {
+        Self {
+            is_metered: self.is_metered,
+            ..Self::from_network(self.me, network)
         }
     }
 }
@@ -104,6 +115,8 @@ pub struct CandidateProber {
     candidate_rtts: BTreeMap<Prefix, CandidateRtt>,
     views: BTreeMap<Prefix, PeerRouteView>,
     is_fetching_views: bool,
+    /// The time of the last network document; with other keys, other peers may answer.
+    settings_changed_at: Uptime,
     /// The handles of the two periodic tasks.
     timers: Vec<SpawnHandle>,
 }
@@ -121,9 +134,9 @@ impl CandidateProber {
         let (clock, random) = (store.clock, store.random);
         let (peers, documents) = (store.candidates, store.documents.load_full());
 
-        let settings = documents.network().map_or(settings.clone(), |network| {
-            CandidateProberSettings::from_network(settings.me, network)
-        });
+        let settings = documents
+            .network()
+            .map_or(settings.clone(), |network| settings.updated(network));
         Self {
             settings,
             clock,
@@ -137,6 +150,7 @@ impl CandidateProber {
             candidate_rtts: BTreeMap::new(),
             views: BTreeMap::new(),
             is_fetching_views: false,
+            settings_changed_at: Uptime::default(),
             timers: Vec::new(),
         }
     }
@@ -145,6 +159,9 @@ impl CandidateProber {
     fn start_timers(&mut self, ctx: &mut Context<Self>) {
         for timer in std::mem::take(&mut self.timers) {
             ctx.cancel_future(timer);
+        }
+        if self.settings.is_metered {
+            return;
         }
         let probe_interval = (self.settings.refresh / PROBED_PER_REFRESH).max(PROBE_TIMEOUT);
         self.timers
@@ -163,7 +180,9 @@ impl CandidateProber {
         let (now, min_age) = (self.clock.now(), self.settings.refresh);
         let is_due = |peer| {
             let measured = self.candidate_rtts.get(&peer);
-            measured.is_none_or(|measured| now.since(measured.at) >= min_age)
+            measured.is_none_or(|measured| {
+                measured.at < self.settings_changed_at || now.since(measured.at) >= min_age
+            })
         };
         let due: Vec<_> = peers
             .iter()
@@ -327,9 +346,10 @@ impl Handler<DocumentsChanged> for CandidateProber {
         let Some(network) = changed.documents.network() else {
             return;
         };
-        let settings = CandidateProberSettings::from_network(self.settings.me, network);
+        let settings = self.settings.updated(network);
         let has_other_interval = settings.refresh != self.settings.refresh;
         self.settings = settings;
+        self.settings_changed_at = self.clock.now();
         if has_other_interval {
             self.start_timers(ctx);
         }

@@ -44,6 +44,8 @@ pub struct DocumentSettings {
     pub serial: String,
     /// The paths at which the documents are stored.
     pub files: DocumentFiles,
+    /// Whether this node is metered, so that it leaves long polls and regular comparisons to others.
+    pub is_metered: bool,
 }
 
 /// The dependencies of the documents actor.
@@ -285,6 +287,9 @@ impl Actor for Documents {
         self.readers
             .iter()
             .for_each(|reader| reader.do_send(changed.clone()));
+        if self.settings.is_metered {
+            return;
+        }
         self.long_poll_or_wait(ctx);
         ctx.run_later(
             self.random.around(COMPARE_INTERVAL),

@@ -34,6 +34,7 @@ fn defaults() -> Settings {
         neighbours: Vec::new(),
         interfaces: Vec::new(),
         transit: Transit::Normal,
+        metered: false,
         gateway: false,
         policy: Rule::Gain,
         dry_run: false,
@@ -93,6 +94,7 @@ fn every_key_is_read() {
          neighbours: [7/16, 0/1]\n\
          interfaces: [eth0]\n\
          transit: avoid\n\
+         metered: false\n\
          gateway: true\n\
          policy: random\n\
          dry-run: true\n\
@@ -114,6 +116,7 @@ fn every_key_is_read() {
         neighbours: ["7/16", "0/1"].map(|p| p.parse().unwrap()).to_vec(),
         interfaces: vec!["eth0".into()],
         transit: Transit::Avoid,
+        metered: false,
         gateway: true,
         policy: Rule::Random,
         dry_run: true,
@@ -385,4 +388,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_metered_node_dials_two_tunnels_accepts_none_and_carries_no_transit_unless_its_limits_are_given()
+ {
+    let limits = |text: &str| {
+        let settings = parse(&format!("registry: https://a:1\n{text}")).unwrap();
+        let limits = (settings.dialled_limit(), settings.accepted_limit());
+        (limits, settings.transit_cost())
+    };
+    assert_eq!(limits(""), ((None, None), 0));
+    let leaf = u16::MAX;
+    assert_eq!(limits("metered: true\n"), ((Some(2), Some(0)), leaf));
+    assert_eq!(
+        limits("metered: true\nmax-accepted: 3\ntunnels-to-dial: 1\n"),
+        ((Some(1), Some(3)), leaf)
+    );
+    assert!(parse("registry: https://a:1\nmetered: true\ngateway: true\n").is_err());
 }

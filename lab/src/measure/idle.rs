@@ -50,12 +50,12 @@ struct NodeCpu {
     children: f64,
 }
 
-/// Measures once: builds a lab, lets it settle, and takes two readings.
+/// Measures once: builds a lab, whose last node may be metered, lets it settle, and takes two readings.
 ///
 /// # Errors
 /// Fails if the lab cannot be built, or if a daemon does not answer.
-pub fn measure(nodes: usize, seconds: u64) -> Result<IdleCost> {
-    let lab = Lab::build_converged(Options::with_nodes(nodes))?;
+pub fn measure(nodes: usize, seconds: u64, has_metered_node: bool) -> Result<IdleCost> {
+    let lab = Lab::build_converged(Options::with_metered_node(nodes, has_metered_node))?;
     pause(SETTLING_TIME);
     let cpu_before = read_cpu(&lab)?;
     let bytes_before = read_tunnel_bytes(&lab)?;

@@ -118,12 +118,16 @@ pub struct Recovery {
     pub restart_seconds_max: Option<f64>,
 }
 
-/// Measures so many faults, with another victim each time as far as there are others.
+/// Measures so many faults, with another victim each time as far as there are others. The last node may be metered.
 ///
 /// # Errors
 /// Fails if the lab cannot be built, if no node is needed by others, or if a network does not recover.
-pub fn measure(fault: Fault, signal: FatalSignal, runs: usize) -> Result<Recovery> {
-    let lab = Lab::build_converged(Options::with_nodes(NODES))?;
+pub fn measure(
+    (fault, signal): (Fault, FatalSignal),
+    runs: usize,
+    has_metered_node: bool,
+) -> Result<Recovery> {
+    let lab = Lab::build_converged(Options::with_metered_node(NODES, has_metered_node))?;
     pause(SETTLING_TIME);
     let pinger = lab.start_pings(PingSchedule::STEADY)?;
     let mut victims = BTreeSet::new();

@@ -92,6 +92,9 @@ impl Lab {
         for node in &lab.nodes {
             node.join(&lab.invite(&[])?)?;
         }
+        for index in &lab.options.metered_nodes {
+            lab.node(*index)?.configure("metered", "true")?;
+        }
         progress(format!(
             "all nodes have joined; their files are in {}",
             lab.folder().display()

@@ -22,6 +22,8 @@ pub struct Options {
     pub announcement_ttl: Option<Duration>,
     /// The numbers of the nodes that live on a LAN of their own, behind a NAT router with UPnP.
     pub nodes_behind_nat: BTreeSet<usize>,
+    /// The numbers of the nodes whose configuration has `metered: true`.
+    pub metered_nodes: BTreeSet<usize>,
     /// Whether the registry's CA is below a root CA, whose key is in [`crate::Lab::offline_root_folder`].
     pub has_offline_root: bool,
     /// Whether the run's folder with its logs is kept; `WARREN_LAB_KEEP=1` does the same for all labs.
@@ -35,6 +37,18 @@ impl Options {
             nodes,
             tunnels_to_dial: Some(tunnels_to_dial(nodes)),
             ..Self::default()
+        }
+    }
+
+    /// A lab like that of [`Options::with_nodes`], whose last node is metered if `has_metered_node` is set.
+    pub fn with_metered_node(nodes: usize, has_metered_node: bool) -> Self {
+        Self {
+            metered_nodes: nodes
+                .checked_sub(1)
+                .filter(|_| has_metered_node)
+                .into_iter()
+                .collect(),
+            ..Self::with_nodes(nodes)
         }
     }
 

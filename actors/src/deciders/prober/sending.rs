@@ -1,4 +1,4 @@
-//! Sends the probes of one tunnel.
+//! Sends the probes of one tunnel, and the notice of a metered node with them.
 
 use super::*;
 
@@ -7,6 +7,7 @@ pub(super) fn send_due_probe(
     sockets: Option<&Sockets>,
     slot: Slot,
     tunnel: &mut Tunnel,
+    is_metered: bool,
     now: Uptime,
 ) {
     let Some(sockets) = sockets else { return };
@@ -19,5 +20,8 @@ pub(super) fn send_due_probe(
     if let Err(error) = sockets.send_probe(tunnel.address, link, seq.0) {
         tracing::debug!(tunnel = %slot, %error, "probe not sent");
         tunnel.link = None;
+    }
+    if is_metered {
+        sockets.notify_metered(tunnel.address, link);
     }
 }

@@ -11,6 +11,8 @@ pub struct ProberSettings {
     pub network: Network,
     /// The intervals at which tunnels are probed; a new network document replaces them.
     pub pace: ProbePace,
+    /// Whether this node is metered, so that it probes seldom, and announces that to its neighbours.
+    pub is_metered: bool,
 }
 
 /// The dependencies of the prober.

@@ -12,6 +12,7 @@ use std::{
 use tokio::net::UdpSocket;
 use wire::{
     drain_notice::DRAIN_NOTICE,
+    metered_notice::METERED_NOTICE,
     suspicion::{PORT, SIZE, Suspicion},
 };
 
@@ -45,6 +46,8 @@ pub(super) enum Datagram {
     Suspicion(ReceivedSuspicion),
     /// The neighbour at this address, on the link with this index, drains the tunnel between us.
     DrainNotice { from: Ipv6Addr, link: u32 },
+    /// The neighbour at this address, on the link with this index, is a metered node.
+    MeteredNotice { from: Ipv6Addr, link: u32 },
 }
 
 impl Datagram {
@@ -53,6 +56,9 @@ impl Datagram {
         let (from, link) = (*from.ip(), from.scope_id());
         if datagram == DRAIN_NOTICE {
             return Some(Self::DrainNotice { from, link });
+        }
+        if datagram == METERED_NOTICE {
+            return Some(Self::MeteredNotice { from, link });
         }
         Suspicion::decode(datagram).map(|suspicion| {
             Self::Suspicion(ReceivedSuspicion {
@@ -92,6 +98,14 @@ impl Sockets {
         let to = SocketAddr::V6(SocketAddrV6::new(to, PORT, 0, link));
         if let Err(error) = self.suspicion.try_send_to(&suspicion.encode(), to) {
             tracing::debug!(%to, %error, "suspicion not sent");
+        }
+    }
+
+    /// Announces to the daemon at this address that this node is metered.
+    pub(super) fn notify_metered(&self, to: Ipv6Addr, link: u32) {
+        let to = SocketAddr::V6(SocketAddrV6::new(to, PORT, 0, link));
+        if let Err(error) = self.suspicion.try_send_to(&METERED_NOTICE, to) {
+            tracing::debug!(%to, %error, "notice of a metered node not sent");
         }
     }
 

@@ -1,10 +1,14 @@
 //! The state that the prober keeps of each tunnel.
 
 use super::*;
+use policies::names::Role;
 
 /// A tunnel that is up, and so is probed.
 pub(super) struct Tunnel {
     pub(super) peer: Prefix,
+    role: Role,
+    /// Whether one of the two nodes is metered.
+    is_metered: bool,
     /// When it came up; this distinguishes it from a later tunnel to the same peer on the same slot.
     pub(super) up_since: Option<Uptime>,
     /// The link-local address of the peer.
@@ -25,11 +29,15 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    pub(super) fn new(reading: &LinkReading, pace: ProbePace, now: Uptime) -> Self {
+    pub(super) fn new(reading: &LinkReading, settings: &ProberSettings, now: Uptime) -> Self {
         let (peer, up_since) = (reading.tunnel.peer, reading.tunnel.up_since);
         let link = link_index(reading.tunnel.slot);
+        let (role, is_metered) = (reading.tunnel.role(), settings.is_metered);
+        let pace = pace(settings.pace, role, is_metered);
         Self {
             peer,
+            role,
+            is_metered,
             up_since,
             address: link_local(peer),
             link,
@@ -40,6 +48,18 @@ impl Tunnel {
             close_ordered_at: None,
             drain_seen_at: None,
         }
+    }
+
+    /// Probes at this pace of the network from now on, or less often if the tunnel allows it.
+    pub(super) fn set_pace(&mut self, network: ProbePace) {
+        self.probing
+            .set_pace(pace(network, self.role, self.is_metered));
+    }
+
+    /// Takes note that the peer is metered.
+    pub(super) fn mark_metered(&mut self, network: ProbePace) {
+        self.is_metered = true;
+        self.set_pace(network);
     }
 
     /// Returns whether either end drains this tunnel, and so is about to close it.
@@ -60,4 +80,13 @@ impl Tunnel {
             .is_some_and(|suspected_at| now.since(suspected_at) < WATCH_TIME);
         (is_overdue && self.probing.is_busy(now)) || is_suspected
     }
+}
+
+/// Returns the pace of one tunnel.
+fn pace(network: ProbePace, role: Role, is_metered: bool) -> ProbePace {
+    let pace = match role {
+        Role::Dialled => network,
+        Role::Accepted => network.accepted(),
+    };
+    if is_metered { pace.metered() } else { pace }
 }
