@@ -392,10 +392,8 @@ fn only_a_valid_drain_notice_raises_the_cost_of_a_tunnel() {
             socket.send_to(&DRAIN_NOTICE, to).unwrap();
         });
         let ordered = timeout(Duration::from_secs(2), links.recv()).await.unwrap();
-        assert_eq!(
-            ordered,
-            Some(LinkOrder::RaiseCost(Slot::Dialling(1), prefix(LIVES)))
-        );
+        let raise = LinkOrder::RaiseCost(Slot::Dialling(1), prefix(LIVES));
+        assert_eq!(ordered, Some(raise));
         assert!(links.try_recv().is_err());
     });
 }

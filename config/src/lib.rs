@@ -135,3 +135,32 @@ pub enum Metrics {
     /// Metrics are not served.
     Off,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_metered_node_dials_two_tunnels_accepts_none_and_carries_no_transit_unless_its_limits_are_given()
+     {
+        let limits = |text: &str| {
+            let settings = parse(
+                Path::new("w.yaml"),
+                format!("registry: https://a:1\n{text}").as_bytes(),
+            )
+            .unwrap();
+            let limits = (settings.dialled_limit(), settings.accepted_limit());
+            (limits, settings.transit_cost())
+        };
+        assert_eq!(limits(""), ((None, None), 0));
+        let leaf = u16::MAX;
+        assert_eq!(limits("metered: true\n"), ((Some(2), Some(0)), leaf));
+        assert_eq!(
+            limits("metered: true\nmax-accepted: 3\ntunnels-to-dial: 1\n"),
+            ((Some(1), Some(3)), leaf)
+        );
+        let contradiction = b"registry: https://a:1\nmetered: true\ngateway: true\n";
+        assert!(parse(Path::new("w.yaml"), contradiction).is_err());
+    }
+}

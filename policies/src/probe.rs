@@ -3,17 +3,17 @@
 //! Each tunnel has one [`Probing`]. It probes fast while payload flows, once the neighbour's hellos stay away, and seldom
 //! otherwise. It knows nothing of sockets: its caller hands over the link's counters and the answers to probes.
 
+mod pace;
 mod suspicion_limit;
 
+pub use pace::ProbePace;
 pub use suspicion_limit::{SUSPICION_PACE, SuspicionLimit};
 
 use crate::{
     names::Slot,
     observation::{LinkCounters, ProbeCounts, ProbeReading},
-    parameters::{METERED_HELLO_INTERVAL, Parameters},
     probe_history::ProbeHistory,
     units::Uptime,
-    usage::Floor,
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -39,17 +39,8 @@ const BURST_SPAN: Duration = Duration::from_millis(600);
 const MIN_TIMEOUT: Duration = Duration::from_millis(250);
 /// The count of received frames must have been unchanged for this long: one period of the sampler, less its jitter.
 const SILENCE_TIME: Duration = Duration::from_millis(400);
-/// An idle tunnel is probed once nothing has been received for this many tenths of a hello interval; babeld sends a hello
-/// after 0.75 to 1.25 intervals.
-const SILENT_HELLO_TENTHS: u32 = 15;
-/// The silence that causes a probe lasts at least this long, so that a few late hellos cause none.
-const MIN_SILENCE: Duration = Duration::from_secs(3);
 /// Counters older than this prove no silence.
 const MAX_SAMPLE_AGE: Duration = Duration::from_millis(1_200);
-/// Interval between two probes of a tunnel in use of which one end is metered.
-const METERED_BUSY_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval between two probes of an idle tunnel whose loss nobody has to know.
-const RARE_IDLE_INTERVAL: Duration = Duration::from_secs(300);
 /// A probe sent this long after it was due shows that the process slept, so that replies may wait unread.
 const MAX_DELAY: Duration = Duration::from_millis(400);
 /// Span over which frames are compared to recognise payload. A tunnel is busy if payload was sent in two such spans in
@@ -89,56 +80,6 @@ struct Sample {
     at: Uptime,
     counters: LinkCounters,
     tx_frames: u64,
-}
-
-/// The intervals at which tunnels are probed.
-#[derive(Clone, Copy, Debug)]
-pub struct ProbePace {
-    /// The frames that Babel alone sends over a link; more than that is payload.
-    floor: Floor,
-    /// Interval between two probes of a busy or suspected tunnel.
-    busy: Duration,
-    /// Interval between two probes of an idle tunnel.
-    idle: Duration,
-    /// An idle tunnel is probed once nothing was received for this long.
-    max_silence: Duration,
-}
-
-impl ProbePace {
-    /// The network's pace, if routes to `routes` nodes are announced over each link.
-    pub fn new(parameters: &Parameters, routes: usize) -> Self {
-        Self {
-            floor: Floor::new(parameters, routes),
-            busy: parameters.probe,
-            idle: parameters.idle_probe,
-            max_silence: max_silence(parameters.hello_interval),
-        }
-    }
-
-    /// The pace of the end that accepted a tunnel. Only the other end, which may close it by plan, has to know how much
-    /// it loses while it is idle.
-    #[must_use]
-    pub fn accepted(self) -> Self {
-        Self {
-            idle: self.idle.max(RARE_IDLE_INTERVAL),
-            ..self
-        }
-    }
-
-    /// The pace of a tunnel of which one end is metered.
-    #[must_use]
-    pub fn metered(self) -> Self {
-        Self {
-            busy: self.busy.max(METERED_BUSY_INTERVAL),
-            idle: self.idle.max(RARE_IDLE_INTERVAL),
-            max_silence: self.max_silence.max(max_silence(METERED_HELLO_INTERVAL)),
-            ..self
-        }
-    }
-}
-
-fn max_silence(hello_interval: Duration) -> Duration {
-    MIN_SILENCE.max(hello_interval.saturating_mul(SILENT_HELLO_TENTHS) / 10)
 }
 
 /// The probing of one tunnel, from the moment it came up.

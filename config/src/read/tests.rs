@@ -389,21 +389,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-fn a_metered_node_dials_two_tunnels_accepts_none_and_carries_no_transit_unless_its_limits_are_given()
- {
-    let limits = |text: &str| {
-        let settings = parse(&format!("registry: https://a:1\n{text}")).unwrap();
-        let limits = (settings.dialled_limit(), settings.accepted_limit());
-        (limits, settings.transit_cost())
-    };
-    assert_eq!(limits(""), ((None, None), 0));
-    let leaf = u16::MAX;
-    assert_eq!(limits("metered: true\n"), ((Some(2), Some(0)), leaf));
-    assert_eq!(
-        limits("metered: true\nmax-accepted: 3\ntunnels-to-dial: 1\n"),
-        ((Some(1), Some(3)), leaf)
-    );
-    assert!(parse("registry: https://a:1\nmetered: true\ngateway: true\n").is_err());
-}

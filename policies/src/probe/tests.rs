@@ -1,6 +1,7 @@
 //! Probing on a simulated link, until the peer dies.
 
 use super::*;
+use crate::parameters::Parameters;
 
 /// A simulated link: it takes steps of 10 ms, and reads counters every 500 ms at an offset.
 struct Link {
