@@ -147,7 +147,7 @@ fn a_valid_parameter_gets_into_the_signed_document_and_an_invalid_one_does_not()
         )
     };
     for (key, value) in [
-        ("hello-interval", "4s"),
+        ("hello-interval", "2s"),
         ("tunnels-to-dial", "3"),
         ("idle-probe", "30s"),
         ("private-endpoints", "true"),
@@ -175,7 +175,7 @@ fn a_valid_parameter_gets_into_the_signed_document_and_an_invalid_one_does_not()
             now.parameters.hello_interval_ms,
             now.gateways.len()
         ),
-        (8, 4_000, 2)
+        (8, 2_000, 2)
     );
     for (key, value) in [
         ("hello-interval", "1ms"),
