@@ -11,15 +11,17 @@ use os::{
     babel_listener::BabelListener,
     babel_socket::BabelSocket,
     clock::Clock,
-    kernel::{Kernel, RouteChange},
+    kernel::{Destination, Kernel, RouteChange},
 };
 use policies::{names::Prefix, observation::Phase, units::Uptime};
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc, time::Duration};
 use wire::errors::Chain;
 
 /// Times after an occasion at which the buffers are flushed, in milliseconds. babeld answers a request after 50 to 150 ms, and
-/// an answer can cause the next request.
-const FLUSH_TIMES_MS: [u64; 12] = [3, 10, 30, 60, 100, 150, 200, 300, 400, 600, 800, 1000];
+/// an answer can cause the next request. More flushes a second would be taken for payload.
+const FLUSH_TIMES_MS: [u64; 6] = [3, 20, 80, 180, 350, 700];
+/// A destination without a route for this long has lost it. A change of its next hop takes 1 to 20 ms.
+const LOSS_DELAY: Duration = Duration::from_millis(25);
 /// An occasion that follows another one within this time causes no flushes of its own.
 const MIN_OCCASION_INTERVAL: Duration = Duration::from_millis(5);
 /// Pause after an error of the listening socket, so that a persistent error does not cause a busy loop.
@@ -46,6 +48,8 @@ pub struct BabeldFlusher {
     clock: Clock,
     tunnels: Rc<RefCell<TunnelTable>>,
     occasion_at: Option<Uptime>,
+    /// Destinations whose route was deleted within the last [`LOSS_DELAY`], and not added since.
+    deleted: BTreeSet<Destination>,
     /// The flushes that the last occasion caused; the next one replaces them.
     timers: Vec<SpawnHandle>,
 }
@@ -60,6 +64,7 @@ impl BabeldFlusher {
             clock: store.clock,
             tunnels: store.tunnels,
             occasion_at: None,
+            deleted: BTreeSet::new(),
             timers: Vec::new(),
         }
     }
@@ -123,8 +128,19 @@ impl Actor for BabeldFlusher {
 
 impl StreamHandler<RouteChange> for BabeldFlusher {
     fn handle(&mut self, change: RouteChange, ctx: &mut Self::Context) {
-        if matches!(change, RouteChange::Deleted(_)) {
-            self.flush_repeatedly(ctx);
+        match change {
+            RouteChange::Deleted(to) => {
+                self.deleted.insert(to);
+                ctx.run_later(LOSS_DELAY, move |flusher, ctx| {
+                    if flusher.deleted.remove(&to) {
+                        flusher.flush_repeatedly(ctx);
+                    }
+                });
+            }
+            RouteChange::Added(to, _) => {
+                self.deleted.remove(&to);
+            }
+            RouteChange::Overrun => {}
         }
     }
 }

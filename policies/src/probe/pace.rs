@@ -6,11 +6,7 @@ use crate::{
 };
 use std::time::Duration;
 
-/// An idle tunnel is probed once nothing has been received for this many tenths of a hello interval; babeld sends a hello
-/// after 0.75 to 1.25 intervals.
-const SILENT_HELLO_TENTHS: u32 = 15;
-/// The silence that causes a probe lasts at least this long, so that a few late hellos cause none.
-const MIN_SILENCE: Duration = Duration::from_secs(3);
+const HELLO_DELAY: Duration = Duration::from_secs(2);
 /// Interval between two probes of a tunnel in use of which one end is metered.
 const METERED_BUSY_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between two probes of an idle tunnel whose loss nobody has to know.
@@ -63,5 +59,5 @@ impl ProbePace {
 }
 
 fn max_silence(hello_interval: Duration) -> Duration {
-    MIN_SILENCE.max(hello_interval.saturating_mul(SILENT_HELLO_TENTHS) / 10)
+    hello_interval.saturating_mul(3) / 2 + HELLO_DELAY
 }
