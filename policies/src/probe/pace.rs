@@ -6,6 +6,8 @@ use crate::{
 };
 use std::time::Duration;
 
+/// babeld sends a hello at most 1.5 hello intervals after the last one: 1.25 by its timer, and 0.25 by its buffer. The path
+/// and the sampler add at most this. An idle tunnel is probed if no hello has come by then.
 const HELLO_DELAY: Duration = Duration::from_secs(2);
 /// Interval between two probes of a tunnel in use of which one end is metered.
 const METERED_BUSY_INTERVAL: Duration = Duration::from_secs(1);
