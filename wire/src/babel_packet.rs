@@ -34,7 +34,7 @@ const WILDCARD: u8 = 0;
 const IPV4: u8 = 1;
 const IPV6: u8 = 2;
 
-/// The end of a packet of requests, which makes babeld answer all of them within 0.15 s instead of 0.6 to 1.6 s (measured).
+/// The end of a packet of requests, which makes babeld answer all of them within 0.15 s instead of 0.6 to 1.6 s (by the source of babeld 1.12.1).
 ///
 /// It is a Seqno Request for the range of the node that answers. babeld answers such a request urgently, and sends all
 /// waiting updates with the answer. The router id is that of the node that asks, so that the answering node does not

@@ -140,7 +140,7 @@ impl StreamHandler<RouteChange> for BabeldFlusher {
             RouteChange::Added(to, _) => {
                 self.deleted.remove(&to);
             }
-            RouteChange::Overrun => {}
+            RouteChange::Blocked(_) | RouteChange::Unblocked(_) | RouteChange::Overrun => {}
         }
     }
 }

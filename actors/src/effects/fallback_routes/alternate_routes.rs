@@ -104,7 +104,7 @@ impl FallbackRoutes {
         if self.alternates.set.insert(to, next_hop) == Some(next_hop) {
             return;
         }
-        tracing::debug!(%to, via = %next_hop.via, slot = %next_hop.slot, "route lost; using an alternate until babeld has another one");
+        tracing::debug!(%to, via = %next_hop.via, tunnel = %next_hop.slot, "route lost; using an alternate until babeld has another one");
         let kernel = self.kernel.clone();
         self.carry_out(ctx, async move { kernel.set_alternate(to, next_hop).await });
     }

@@ -290,7 +290,7 @@ impl Dial {
         self.restart_at = Some(now + delay);
         common.set_phase(self.slot, Phase::Connecting);
         common.links.order(LinkOrder::Up(self.slot));
-        tracing::info!(slot = %self.slot, peer = %self.peer, "tunnel restarts: the same endpoint is dialled again");
+        tracing::info!(tunnel = %self.slot, peer = %self.peer, "tunnel restarts: the same endpoint is dialled again");
     }
 
     fn log_failed_attempt(&self) {
