@@ -212,7 +212,7 @@ pub(crate) fn last_lines(file: &Path, count: usize) -> String {
 
 /// The `warren` that the lab runs: what `WARREN_PROGRAM` names, else the one beside our own program, else the one
 /// in `PATH`.
-pub(crate) fn warren_program() -> PathBuf {
+pub fn warren_program() -> PathBuf {
     if let Some(path) = env::var_os("WARREN_PROGRAM") {
         return PathBuf::from(path);
     }

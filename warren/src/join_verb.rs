@@ -1,18 +1,35 @@
 //! `warren join` exchanges an invitation for an identity; `warren request` and `warren install` do the same by file.
 
 use crate::{
-    output::{fail, print_line, read_text},
+    output::{fail, print_error_line, print_line, read_text},
     systemd_unit,
 };
 use config::paths::Paths;
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, BufRead, IsTerminal, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use supervisor::join::{self, JoinError, Joined, Joining};
-use wire::{invitation::Invitation, registry::Enrolment};
+use wire::{
+    invitation::{BadInvitation, Invitation},
+    registry::Enrolment,
+};
+
+/// More bytes of a line from the standard input are not read; an invitation has at most 512.
+const MAX_LINE_BYTES: u64 = 4096;
+/// More characters of an argument that is no invitation are not repeated.
+const MAX_QUOTED_CHARS: usize = 80;
+
+/// The environment variable that is read if the invitation is not given as an argument.
+pub const INVITATION_VARIABLE: &str = "WARREN_INVITATION";
 
 /// The arguments of `warren join`.
 #[derive(clap::Args)]
 pub struct JoinArgs {
-    /// The line that `warren registry invite` printed: warren://HOST:PORT/?pin=…&token=…
+    /// Where the line of `warren registry invite` comes from: - asks for it, or reads it from the standard input; a file
+    /// that holds it; or the line itself, warren://HOST:PORT/?pin=…&token=…, which then stands in the process list
+    #[arg(env = INVITATION_VARIABLE, hide_env_values = true)]
     invitation: String,
     /// Enable and start the systemd unit of the node
     #[arg(long)]
@@ -74,6 +91,52 @@ struct NotAnEnrolment {
     source: anyhow::Error,
 }
 
+/// There is no invitation where the argument says.
+#[derive(Debug, thiserror::Error)]
+enum InvitationError {
+    /// The line is malformed.
+    #[error(transparent)]
+    Malformed(#[from] BadInvitation),
+    /// The standard input cannot be read.
+    #[error("cannot read an invitation from the standard input")]
+    Input(#[source] io::Error),
+    /// The argument is not an invitation, so it is the name of a file, and this cannot be read.
+    #[error(
+        "{name:?} is not an invitation (warren://HOST:PORT/?pin=…&token=…), - or a file with one"
+    )]
+    File {
+        /// The beginning of the argument.
+        name: String,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Reads the invitation that the argument is, or that the file or the standard input holds.
+fn read_invitation(argument: &str) -> Result<Invitation, InvitationError> {
+    let text = if argument.starts_with("warren:") {
+        argument.to_owned()
+    } else if argument == "-" {
+        if io::stdin().is_terminal() {
+            print_error_line("paste the line of `warren registry invite`, and press Enter:");
+        }
+        // One line only, so that a person need not close the input.
+        let (mut line, input) = (String::new(), io::stdin().lock());
+        input
+            .take(MAX_LINE_BYTES)
+            .read_line(&mut line)
+            .map_err(InvitationError::Input)?;
+        line
+    } else {
+        read_text(Path::new(argument)).map_err(|source| InvitationError::File {
+            name: argument.chars().take(MAX_QUOTED_CHARS).collect(),
+            source,
+        })?
+    };
+    Ok(text.trim().parse()?)
+}
+
 /// Parses two unprivileged uids with a comma between them.
 fn parse_two_uids(text: &str) -> Result<(u32, u32), String> {
     let expected = "two numbers above 0 with a comma between them, such as 60197,60198";
@@ -92,7 +155,7 @@ pub fn join(args: &JoinArgs) -> ExitCode {
     if let Err(code) = args.files.check_can_start(args.start) {
         return code;
     }
-    let invitation: Invitation = match args.invitation.parse() {
+    let invitation = match read_invitation(&args.invitation) {
         Ok(invitation) => invitation,
         Err(error) => return fail(&error, 1),
     };
@@ -163,6 +226,34 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: Option<(u32, u32)>) {
         assert_eq!(parse_two_uids(text).ok(), expected, "{text}");
+    }
+
+    #[track_caller]
+    fn check_invitation(argument: &str, expected: Result<&str, &str>) {
+        match (read_invitation(argument), expected) {
+            (Ok(read), Ok(line)) => assert_eq!(read.to_string(), line),
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (Ok(_), Err(part)) => panic!("{argument} was read instead of: {part}"),
+            (Err(error), Ok(_)) => panic!("{argument}: {error}"),
+        }
+    }
+
+    #[test]
+    fn an_invitation_is_the_argument_or_the_content_of_a_file() {
+        let line = format!(
+            "warren://registry.example:9443/?pin={}&token={}",
+            "A".repeat(43),
+            "A".repeat(22)
+        );
+        check_invitation(&line, Ok(&line));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        std::fs::write(path, format!("{line}\n")).unwrap();
+        check_invitation(path, Ok(&line));
+        std::fs::write(path, "nonsense").unwrap();
+        check_invitation(path, Err("not an invitation"));
+        check_invitation("nonsense", Err("\"nonsense\" is not an invitation"));
+        check_invitation("warren://", Err("not an invitation"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Enables and starts the node's systemd unit, for the option `--start`.
 
+use crate::join_verb::INVITATION_VARIABLE;
 use std::{
     io,
     path::Path,
@@ -90,6 +91,7 @@ pub fn start_unit() -> Result<(), UnitError> {
 fn start_unit_with(systemctl: &Path) -> Result<(), UnitError> {
     let mut command = Command::new(systemctl);
     command.args(["enable", "--now", UNIT]).stdin(Stdio::null());
+    command.env_remove(INVITATION_VARIABLE);
     let output = command.output().map_err(UnitError::Systemctl)?;
     if output.status.success() {
         return Ok(());
@@ -97,6 +99,7 @@ fn start_unit_with(systemctl: &Path) -> Result<(), UnitError> {
     // The daemon reports why it is not ready in the status line of its unit.
     let mut command = Command::new(systemctl);
     command.args(["show", "--property=StatusText", "--value", UNIT]);
+    command.env_remove(INVITATION_VARIABLE);
     let status = command.stdin(Stdio::null()).output();
     let status = status.map_err(UnitError::Systemctl)?.stdout;
     let printed = [output.stderr, status].concat();

@@ -8,7 +8,7 @@ use super::{
     },
     settings_code,
 };
-use crate::output::{fail, print_line, read_text};
+use crate::output::{fail, print_error_line, print_line, read_text};
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use registry::{
     http::admin::{
@@ -21,7 +21,7 @@ use registry::{
     service::{Rollout, SharedKey},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{io::IsTerminal, path::Path, process::ExitCode, time::Duration};
 use wire::registry::Enrolment;
 
 pub(super) fn admin_code(error: &AdminError) -> u8 {
@@ -82,6 +82,9 @@ pub(super) fn invite(args: &InviteArgs) -> ExitCode {
                 return print_json(&invited);
             }
             print_line(&invited.invitation);
+            if std::io::stdout().is_terminal() {
+                print_error_line("on the new node, paste this line into: warren join - --start");
+            }
             if !args.qr {
                 return ExitCode::SUCCESS;
             }
