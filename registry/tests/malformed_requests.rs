@@ -22,6 +22,8 @@ fn valid_document(call: Call) -> Option<Value> {
         })),
         Call::Bootstrap | Call::Network | Call::Revocations => None,
         Call::Invite
+        | Call::Invitations
+        | Call::RevokeInvitation
         | Call::Sign
         | Call::Nodes
         | Call::Revoke

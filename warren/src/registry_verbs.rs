@@ -2,6 +2,7 @@
 
 mod arguments;
 mod authority;
+mod invitations;
 mod operate;
 
 use crate::{
@@ -43,6 +44,10 @@ enum Verb {
     Run(Run),
     /// Print an invitation
     Invite(arguments::InviteArgs),
+    /// List the invitations that can still be used
+    Invitations(arguments::ListArgs),
+    /// Revoke an invitation: nobody joins by it any more
+    RevokeInvitation(arguments::RevokeInvitationArgs),
     /// Sign a request that came by file; prints what `warren install` takes
     Sign(arguments::SignArgs),
     /// List the certificates that are live
@@ -190,7 +195,9 @@ pub fn main(args: &Args) -> ExitCode {
     match &args.verb {
         Verb::Init(args) => init(args),
         Verb::Run(args) => run(args),
-        Verb::Invite(args) => operate::invite(args),
+        Verb::Invite(args) => invitations::invite(args),
+        Verb::Invitations(args) => invitations::list(args),
+        Verb::RevokeInvitation(args) => invitations::revoke(args),
         Verb::Sign(args) => operate::sign(args),
         Verb::List(args) => operate::list(args),
         Verb::Revoke(args) => operate::revoke(args),

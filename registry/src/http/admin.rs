@@ -1,6 +1,7 @@
 //! Handles the operator's calls over a Unix socket, for root and the registry's own user.
 
 mod documents;
+mod invitations;
 mod rotations;
 
 /// The path of the database, for backups.
@@ -16,7 +17,7 @@ use crate::{
         problem::{ApiError, Body, api_error},
         query,
     },
-    service::{self, InvitationRequest, Rollout, queue::Queue},
+    service::{self, Rollout, queue::Queue},
     store::NodeProperties,
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
@@ -67,40 +68,6 @@ fn node_properties(
         length,
         prefix,
     })
-}
-
-async fn invite(
-    request: HttpRequest,
-    body: Body,
-    queue: web::Data<Queue>,
-) -> Result<HttpResponse, ApiError> {
-    let operator = operator_name(&request)?;
-    let InviteRequest {
-        ttl_s,
-        uses,
-        name,
-        prefix_length,
-        prefix,
-        anonymous,
-    } = body.read()?;
-    let wanted = node_properties(name, prefix_length, prefix)?;
-    let wanted_invitation = InvitationRequest {
-        ttl_s,
-        uses: uses.unwrap_or(1),
-        wanted,
-        anonymous,
-    };
-    let service::CreatedInvitation {
-        invitation,
-        expires_at,
-    } = queue
-        .ask(move |service| service.invite(&wanted_invitation, &operator))
-        .await?;
-    Ok(HttpResponse::Ok().json(InviteResponse {
-        version: VERSION,
-        invitation: invitation.to_string(),
-        expires_at: expires_at.to_string(),
-    }))
 }
 
 async fn sign(
@@ -290,7 +257,9 @@ async fn audit_log(
 /// Sets the handler of an operator's call; a node's call is left without one.
 pub(crate) fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
     match call {
-        Call::Invite => route.to(invite),
+        Call::Invite => route.to(invitations::invite),
+        Call::Invitations => route.to(invitations::list),
+        Call::RevokeInvitation => route.to(invitations::revoke),
         Call::Sign => route.to(sign),
         Call::Nodes => route.to(list),
         Call::Revoke => route.to(revoke),

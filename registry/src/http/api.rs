@@ -221,6 +221,8 @@ fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
             route.to(move |request, queue| newer_document(call, request, queue))
         }
         Call::Invite
+        | Call::Invitations
+        | Call::RevokeInvitation
         | Call::Sign
         | Call::Nodes
         | Call::Revoke

@@ -29,6 +29,8 @@ pub enum Call {
     Network,
     Revocations,
     Invite,
+    Invitations,
+    RevokeInvitation,
     Sign,
     Nodes,
     Revoke,
@@ -44,7 +46,7 @@ pub enum Call {
 
 impl Call {
     /// All calls, in the order of the OpenAPI document.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Claim,
         Self::Renew,
         Self::Announce,
@@ -52,6 +54,8 @@ impl Call {
         Self::Network,
         Self::Revocations,
         Self::Invite,
+        Self::Invitations,
+        Self::RevokeInvitation,
         Self::Sign,
         Self::Nodes,
         Self::Revoke,
@@ -75,6 +79,8 @@ impl Call {
             Self::Network => (Method::GET, "/v1/network"),
             Self::Revocations => (Method::GET, "/v1/revocations"),
             Self::Invite => (Method::POST, "/v1/invitations"),
+            Self::Invitations => (Method::GET, "/v1/invitations"),
+            Self::RevokeInvitation => (Method::POST, "/v1/invitations/revocations"),
             Self::Sign => (Method::POST, "/v1/signatures"),
             Self::Nodes => (Method::GET, "/v1/nodes"),
             Self::Revoke => (Method::POST, "/v1/revocations"),
@@ -98,6 +104,8 @@ impl Call {
                 AllowedCaller::Member
             }
             Self::Invite
+            | Self::Invitations
+            | Self::RevokeInvitation
             | Self::Sign
             | Self::Nodes
             | Self::Revoke
@@ -122,6 +130,8 @@ impl Call {
             Self::Network => "Get the signed network document",
             Self::Revocations => "Get the signed list of revocations",
             Self::Invite => "Create an invitation",
+            Self::Invitations => "List the invitations that can still be used",
+            Self::RevokeInvitation => "Revoke an invitation by its name or id",
             Self::Sign => "Issue a certificate for a request from a file",
             Self::Nodes => "List all unexpired certificates",
             Self::Revoke => "Revoke a node",

@@ -118,6 +118,7 @@ pub fn body(call: Call) -> Option<Value> {
             vec!["csr"],
         ),
         Call::Revoke => (vec![("node", text())], vec!["node"]),
+        Call::RevokeInvitation => (vec![("invitation", text())], vec!["invitation"]),
         Call::Set => (
             vec![("key", text()), ("value", text())],
             vec!["key", "value"],
@@ -142,6 +143,7 @@ pub fn body(call: Call) -> Option<Value> {
         Call::Bootstrap
         | Call::Network
         | Call::Revocations
+        | Call::Invitations
         | Call::Nodes
         | Call::Rollout
         | Call::Parameters
@@ -173,7 +175,9 @@ fn answer(call: Call) -> &'static [&'static str] {
         Call::Network | Call::Revocations => {
             &["version", "payload", "key_id", "certificate", "signature"]
         }
-        Call::Invite => &["version", "invitation", "expires_at"],
+        Call::Invite => &["version", "invitation", "id", "expires_at"],
+        Call::Invitations => &["version", "invitations"],
+        Call::RevokeInvitation => &["version", "invitation"],
         Call::Sign => &["version", "registry", "claimed"],
         Call::Nodes => &["version", "nodes"],
         Call::Revoke => &["version", "prefix", "certificates", "revocations_version"],
@@ -215,6 +219,8 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
         | Call::Renew
         | Call::Announce
         | Call::Invite
+        | Call::Invitations
+        | Call::RevokeInvitation
         | Call::Sign
         | Call::Nodes
         | Call::Revoke
@@ -238,9 +244,10 @@ pub fn error_statuses(call: Call) -> Vec<u16> {
         Call::Invite | Call::RotateCa | Call::RotateKey => &[409, 422],
         Call::Sign => &[409, 422, 507],
         Call::Set | Call::Backup => &[422],
-        Call::Revoke => &[404],
+        Call::Revoke | Call::RevokeInvitation => &[404],
         Call::Network
         | Call::Revocations
+        | Call::Invitations
         | Call::Nodes
         | Call::Rollout
         | Call::Parameters

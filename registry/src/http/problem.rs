@@ -72,67 +72,72 @@ fn log_failure(error: &ServiceError) {
     }
 }
 
+/// Returns the status of an error, its title, and the field of the request that it concerns.
+fn summary(error: &ServiceError) -> (StatusCode, &'static str, Option<&'static str>) {
+    use ServiceError as E;
+    match error {
+        E::Version { .. } => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "unknown version",
+            Some("version"),
+        ),
+        E::TokenRejected => (StatusCode::FORBIDDEN, "token rejected", Some("token")),
+        E::TooManyFailedClaims => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many failed claims",
+            None,
+        ),
+        E::TooManyFromNetwork => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many from this network",
+            None,
+        ),
+        E::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "too many requests", None),
+        E::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", None),
+        E::Request(_) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "certificate request rejected",
+            Some("csr"),
+        ),
+        E::KeyRejected | E::KeyChangedAfterExpiry => {
+            (StatusCode::CONFLICT, "key rejected", Some("csr"))
+        }
+        E::NoPrefixLeft => (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None),
+        E::PrefixTaken => (StatusCode::CONFLICT, "prefix taken", Some("prefix")),
+        E::NameTaken => (StatusCode::CONFLICT, "name taken", Some("name")),
+        E::NoCertificate => (StatusCode::UNAUTHORIZED, "certificate needed", None),
+        E::NotAMember => (StatusCode::FORBIDDEN, "certificate rejected", None),
+        E::TooEarly => (StatusCode::CONFLICT, "too early", None),
+        E::UnknownNode { .. } => (StatusCode::NOT_FOUND, "no such node", Some("node")),
+        E::UnknownInvitation { .. } => (
+            StatusCode::NOT_FOUND,
+            "no such invitation",
+            Some("invitation"),
+        ),
+        E::Value { field, .. } => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "out of range",
+            Some(field),
+        ),
+        E::CaCertificate { .. } => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "CA certificate rejected",
+            Some("certificate"),
+        ),
+        E::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
+        E::NodesNotReady { .. } => (StatusCode::CONFLICT, "nodes not ready", None),
+        E::Failed(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the registry failed",
+            None,
+        ),
+    }
+}
+
 impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
         log_failure(&error);
-        let (status, title, field) = match &error {
-            ServiceError::Version { .. } => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "unknown version",
-                Some("version"),
-            ),
-            ServiceError::TokenRejected => (StatusCode::FORBIDDEN, "token rejected", Some("token")),
-            ServiceError::TooManyFailedClaims => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "too many failed claims",
-                None,
-            ),
-            ServiceError::TooManyFromNetwork => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "too many from this network",
-                None,
-            ),
-            ServiceError::TooOften { .. } => {
-                (StatusCode::TOO_MANY_REQUESTS, "too many requests", None)
-            }
-            ServiceError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", None),
-            ServiceError::Request(_) => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "certificate request rejected",
-                Some("csr"),
-            ),
-            ServiceError::KeyRejected | ServiceError::KeyChangedAfterExpiry => {
-                (StatusCode::CONFLICT, "key rejected", Some("csr"))
-            }
-            ServiceError::NoPrefixLeft => {
-                (StatusCode::INSUFFICIENT_STORAGE, "no prefix left", None)
-            }
-            ServiceError::PrefixTaken => (StatusCode::CONFLICT, "prefix taken", Some("prefix")),
-            ServiceError::NameTaken => (StatusCode::CONFLICT, "name taken", Some("name")),
-            ServiceError::NoCertificate => (StatusCode::UNAUTHORIZED, "certificate needed", None),
-            ServiceError::NotAMember => (StatusCode::FORBIDDEN, "certificate rejected", None),
-            ServiceError::TooEarly => (StatusCode::CONFLICT, "too early", None),
-            ServiceError::UnknownNode { .. } => {
-                (StatusCode::NOT_FOUND, "no such node", Some("node"))
-            }
-            ServiceError::Value { field, .. } => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "out of range",
-                Some(*field),
-            ),
-            ServiceError::CaCertificate { .. } => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "CA certificate rejected",
-                Some("certificate"),
-            ),
-            ServiceError::Step { .. } => (StatusCode::CONFLICT, "step out of order", Some("step")),
-            ServiceError::NodesNotReady { .. } => (StatusCode::CONFLICT, "nodes not ready", None),
-            ServiceError::Failed(_) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the registry failed",
-                None,
-            ),
-        };
+        let (status, title, field) = summary(&error);
         api_error(status, title, error.to_string(), field)
     }
 }

@@ -70,6 +70,12 @@ pub enum ServiceError {
         /// The name that was given.
         node: String,
     },
+    /// No invitation that can still be used has this name or id.
+    #[error("{invitation} is no name or id of an invitation that can still be used")]
+    UnknownInvitation {
+        /// The name or id that was given.
+        invitation: String,
+    },
     /// A field of a document is out of range.
     #[error("{value} is not {right}")]
     Value {

@@ -7,6 +7,7 @@ mod ca;
 mod certificates;
 mod endpoint_directory;
 pub mod error;
+mod invitations;
 pub mod limits;
 mod operator;
 mod parameters;

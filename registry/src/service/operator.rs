@@ -7,7 +7,10 @@ use crate::{
     names,
     pki::{random, request::sha256},
     service::error::ServiceError,
-    store::{AuditEntry, CheckedClaim, Member, NewInvitation, NodeProperties, StoredAnnouncement},
+    store::{
+        AuditEntry, CheckedClaim, Member, NewInvitation, NodeProperties, StoredAnnouncement,
+        invitation_id,
+    },
 };
 use policies::names::Prefix;
 use std::collections::BTreeSet;
@@ -42,6 +45,8 @@ pub struct InvitationRequest {
 pub struct CreatedInvitation {
     /// The invitation for the newcomer.
     pub invitation: Invitation,
+    /// The id by which it is revoked.
+    pub id: String,
     /// The moment from which it is no longer accepted.
     pub expires_at: UnixSeconds,
 }
@@ -151,12 +156,14 @@ impl RegistryService {
             expires_at,
             wanted,
             anonymous: *anonymous,
+            created_by: operator.to_owned(),
         };
+        let id = invitation_id(&invitation.token);
         self.storage.add_invitation(&invitation, now)?;
         self.audit(
             operator,
             format!(
-                "invite: {uses} uses, {ttl_s} s{}{}",
+                "invite: {id}, {uses} uses, {ttl_s} s{}{}",
                 described(&invitation.wanted),
                 if *anonymous { ", anonymous" } else { "" }
             ),
@@ -169,6 +176,7 @@ impl RegistryService {
         };
         Ok(CreatedInvitation {
             invitation,
+            id,
             expires_at,
         })
     }
@@ -294,7 +302,7 @@ pub struct NodeEntry {
 }
 
 /// Describes properties for the audit log.
-fn described(wanted: &NodeProperties) -> String {
+pub(super) fn described(wanted: &NodeProperties) -> String {
     let name = wanted
         .name
         .as_ref()

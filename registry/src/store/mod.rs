@@ -63,6 +63,39 @@ pub struct NewInvitation {
     pub wanted: NodeProperties,
     /// Whether the invitation may be published, so that anybody may use it.
     pub anonymous: bool,
+    /// The person who created it, as the audit log names them.
+    pub created_by: String,
+}
+
+/// Number of hex digits of an invitation's id: the first ones of the SHA-256 of its token.
+pub const INVITATION_ID_DIGITS: usize = 12;
+
+/// Returns the id of the invitation with this hash of a token.
+pub fn invitation_id(token: &[u8; 32]) -> String {
+    let mut id = wire::signed::hex(token);
+    id.truncate(INVITATION_ID_DIGITS);
+    id
+}
+
+/// An invitation by which nodes may still join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenInvitation {
+    /// The id by which the operator revokes it: [`INVITATION_ID_DIGITS`] hex digits.
+    pub id: String,
+    /// The properties of the nodes that it lets in.
+    pub wanted: NodeProperties,
+    /// The number of certificates that it allows in total.
+    pub uses: u32,
+    /// The number of certificates that it still allows.
+    pub uses_left: u32,
+    /// The time of its creation.
+    pub created_at: UnixSeconds,
+    /// The person who created it; `None` if that was not recorded.
+    pub created_by: Option<String>,
+    /// The moment from which it is no longer accepted.
+    pub expires_at: UnixSeconds,
+    /// Whether it may be published.
+    pub anonymous: bool,
 }
 
 /// A claim whose certificate request was checked.
@@ -162,6 +195,16 @@ pub trait Storage: Send {
 
     /// Returns whether the invitation with this hash of a token is one that may be published.
     fn is_anonymous(&self, token: &[u8; 32]) -> Result<bool, StorageError>;
+
+    /// Returns all invitations that can still be used, the first to expire first.
+    fn open_invitations(&self, now: UnixSeconds) -> Result<Vec<OpenInvitation>, StorageError>;
+
+    /// Deletes the invitation with this name or id if it can still be used, and returns it.
+    fn delete_invitation(
+        &mut self,
+        invitation: &str,
+        now: UnixSeconds,
+    ) -> Result<Option<OpenInvitation>, StorageError>;
 
     /// Deletes all invitations that could still be used; returns their number.
     fn delete_open_invitations(&mut self, now: UnixSeconds) -> Result<usize, StorageError>;

@@ -6,6 +6,7 @@ mod columns;
 mod copies;
 mod documents;
 mod failure;
+mod invitations;
 mod issue;
 mod members;
 mod opening;
@@ -16,8 +17,8 @@ use crate::{
     clock::UnixSeconds,
     pki::{authority::IssuedCertificate, request::ProvenKey},
     store::{
-        AuditEntry, CheckedClaim, IssueError, Member, NewInvitation, Sign, Storage, StorageError,
-        StoredAnnouncement, allocator::Allocator,
+        AuditEntry, CheckedClaim, IssueError, Member, NewInvitation, OpenInvitation, Sign, Storage,
+        StorageError, StoredAnnouncement, allocator::Allocator,
     },
 };
 use columns::prefix_of;
@@ -146,6 +147,18 @@ impl Storage for Sqlite {
             .prepare_cached("SELECT 1 FROM invitations WHERE token = ?1 AND anonymous")
             .and_then(|mut query| query.exists([token]))
             .map_err(self.database.failure("find an invitation"))
+    }
+
+    fn open_invitations(&self, now: UnixSeconds) -> Result<Vec<OpenInvitation>, StorageError> {
+        self.read_open_invitations(now)
+    }
+
+    fn delete_invitation(
+        &mut self,
+        invitation: &str,
+        now: UnixSeconds,
+    ) -> Result<Option<OpenInvitation>, StorageError> {
+        self.delete_open_invitation(invitation, now)
     }
 
     fn delete_open_invitations(&mut self, now: UnixSeconds) -> Result<usize, StorageError> {

@@ -70,6 +70,14 @@ pub(super) struct RevokeArgs {
 }
 
 #[derive(clap::Args)]
+pub(super) struct RevokeInvitationArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// The name or the id of the invitation; `warren registry invitations` lists both
+    pub(super) invitation: String,
+}
+
+#[derive(clap::Args)]
 pub(super) struct Wait {
     /// Wait until all nodes that are there hold the new version
     #[arg(long)]

@@ -3,25 +3,23 @@
 use super::{
     Root,
     arguments::{
-        AuditLogArgs, BackupArgs, InviteArgs, Key, ListArgs, NodePropertyArgs, RevokeArgs,
-        RolloutArgs, RotateKeyArgs, SetArgs, SignArgs, Wait,
+        AuditLogArgs, BackupArgs, Key, ListArgs, NodePropertyArgs, RevokeArgs, RolloutArgs,
+        RotateKeyArgs, SetArgs, SignArgs, Wait,
     },
     settings_code,
 };
-use crate::output::{fail, print_error_line, print_line, read_text};
-use qrcode::{QrCode, render::unicode::Dense1x2};
+use crate::output::{fail, print_line, read_text};
 use registry::{
     http::admin::{
-        self, AdminError, AuditLog, BackupRequest, ChangeResult, InviteRequest, InviteResponse,
-        NodeList, ParameterList, RevokeRequest, RevokedNode, RotateKeyRequest, SetRequest,
-        SignRequest,
+        self, AdminError, AuditLog, BackupRequest, ChangeResult, NodeList, ParameterList,
+        RevokeRequest, RevokedNode, RotateKeyRequest, SetRequest, SignRequest,
     },
     init::restore,
     names,
     service::{Rollout, SharedKey},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{io::IsTerminal, path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 use wire::registry::Enrolment;
 
 pub(super) fn admin_code(error: &AdminError) -> u8 {
@@ -46,9 +44,9 @@ pub(super) fn call<T: DeserializeOwned>(
     }
 }
 
-const NOTHING: Option<&()> = None;
+pub(super) const NOTHING: Option<&()> = None;
 
-fn print_json(document: &impl Serialize) -> ExitCode {
+pub(super) fn print_json(document: &impl Serialize) -> ExitCode {
     match serde_json::to_string(document) {
         Ok(text) => {
             print_line(text);
@@ -56,47 +54,6 @@ fn print_json(document: &impl Serialize) -> ExitCode {
         }
         Err(error) => fail(&error, 1),
     }
-}
-
-pub(super) fn invite(args: &InviteArgs) -> ExitCode {
-    let NodePropertyArgs {
-        name,
-        prefix_length,
-        pin_prefix,
-    } = &args.wanted;
-    let ask = InviteRequest {
-        ttl_s: args.ttl,
-        uses: Some(args.uses),
-        name: name.clone(),
-        prefix_length: *prefix_length,
-        prefix: pin_prefix.clone(),
-        anonymous: args.anonymous,
-    };
-    call(
-        &args.root,
-        "POST",
-        "/v1/invitations",
-        Some(&ask),
-        |invited: InviteResponse| {
-            if args.json {
-                return print_json(&invited);
-            }
-            print_line(&invited.invitation);
-            if std::io::stdout().is_terminal() {
-                print_error_line("on the new node, paste this line into: warren join - --start");
-            }
-            if !args.qr {
-                return ExitCode::SUCCESS;
-            }
-            match QrCode::new(&invited.invitation) {
-                Ok(code) => {
-                    print_line(code.render::<Dense1x2>().quiet_zone(true).build());
-                    ExitCode::SUCCESS
-                }
-                Err(error) => fail(&error, 1),
-            }
-        },
-    )
 }
 
 /// A short text, or what to end with.

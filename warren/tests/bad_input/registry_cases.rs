@@ -76,6 +76,7 @@ fn operator_command(network: &Network, case: &str) -> Option<Command> {
             registry_verb(network, &["invite", "--name", "Printer"])
         }
         "revoke an unknown node" => registry_verb(network, &["revoke", "nobody"]),
+        "revoke an unknown invitation" => registry_verb(network, &["revoke-invitation", "nobody"]),
         "set out of range" => registry_verb(network, &["set", "hello-interval", "1ms"]),
         "set an unknown key" => registry_verb(network, &["set", "nonsense", "1"]),
         "backup over a file" => registry_verb(network, &["backup", &nonsense_file(network)]),

@@ -33,8 +33,65 @@ pub struct InviteResponse {
     pub version: u32,
     /// The invitation, `warren://…`.
     pub invitation: String,
+    /// The id by which it is revoked; it reveals nothing of the token.
+    pub id: String,
     /// The expiry, in RFC 3339 and UTC.
     pub expires_at: String,
+}
+
+/// An invitation that can still be used, in the answer to `GET /v1/invitations`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitationEntry {
+    /// The id by which it is revoked; it reveals nothing of the token.
+    pub id: String,
+    /// The name of the node that it lets in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The prefix of the node that it lets in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The length of the prefixes, in bits; `None` stands for the network's usual length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_length: Option<u8>,
+    /// The number of nodes that may join by it in total.
+    pub uses: u32,
+    /// The number of nodes that may still join by it.
+    pub uses_left: u32,
+    /// The time of its creation, in RFC 3339 and UTC.
+    pub created_at: String,
+    /// The person who created it, such as `uid 0`; `None` if that was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// The expiry, in RFC 3339 and UTC.
+    pub expires_at: String,
+    /// Whether it may be published.
+    pub anonymous: bool,
+}
+
+/// The answer to `GET /v1/invitations`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitationList {
+    /// The version of the document: 1.
+    pub version: u32,
+    /// The invitations, the first to expire first.
+    pub invitations: Vec<InvitationEntry>,
+}
+
+/// The body of `POST /v1/invitations/revocations`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeInvitationRequest {
+    /// The name or the id of the invitation.
+    pub invitation: String,
+}
+
+/// The answer to [`RevokeInvitationRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedInvitation {
+    /// The version of the document: 1.
+    pub version: u32,
+    /// The invitation as it was before.
+    pub invitation: InvitationEntry,
 }
 
 /// The body of `POST /v1/signatures`; the answer is a [`wire::registry::Enrolment`].

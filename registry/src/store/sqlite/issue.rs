@@ -122,6 +122,7 @@ impl Sqlite {
             expires_at,
             wanted,
             anonymous,
+            created_by,
         } = invitation;
         if let Some(name) = &wanted.name
             && (self.name_is_invited(name, now)? || !self.name_is_free(name, None, now)?)
@@ -138,9 +139,19 @@ impl Sqlite {
         let length = wanted.prefix.map(Prefix::length).or(wanted.length);
         self.connection
             .execute(
-                "INSERT INTO invitations (token, made_s, expires_s, uses, name, number, length, anonymous)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![token, now, expires_at, uses, wanted.name, number, length, anonymous],
+                "INSERT INTO invitations (token, made_s, expires_s, uses, name, number, length, anonymous, made_by)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                params![
+                    token,
+                    now,
+                    expires_at,
+                    uses,
+                    wanted.name,
+                    number,
+                    length,
+                    anonymous,
+                    created_by
+                ],
             )
             .map(|_| ())
             .map_err(|error| failed(error).into())
