@@ -6,11 +6,11 @@
 
 use crate::live_settings::LiveSettings;
 use actix::{Message, Recipient};
-use membership::documents::CurrentDocuments;
+use membership::documents::{CurrentDocuments, PrivateEndpointError};
 use membership::peer_api::PeerReport;
 use os::process::{ChildEvent, EventListener, ProcessReading};
 use policies::{
-    names::{Prefix, Slot, Transport},
+    names::{Endpoint, Prefix, Slot, Transport},
     observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, ProbeReading},
     orders::{CloseReason, Decision, Order},
     units::Uptime,
@@ -92,8 +92,8 @@ pub enum PeerSource {
     Gossip,
 }
 
-/// The registry or a node reported where peers can be dialled. The endpoints are filtered: none is this
-/// node's own, loopback, link-local, in the overlay or (unless configured) private.
+/// The registry or a node reported where peers can be dialled. The endpoints are filtered: none is loopback, link-local or in
+/// the overlay. Private ones are among them.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct PeersReported {
@@ -111,8 +111,21 @@ pub struct PeersReported {
 pub struct PeersRead {
     /// When the reading was taken.
     pub at: Uptime,
-    /// The peers, sorted by prefix.
+    /// The peers, sorted by prefix; only with endpoints that this node may dial.
     pub candidates: Vec<Candidate>,
+    /// The endpoints that are known and not dialled, sorted by peer.
+    pub unused: Vec<UnusedEndpoint>,
+}
+
+/// An endpoint of a peer that this node does not dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnusedEndpoint {
+    /// The prefix of the peer.
+    pub peer: Prefix,
+    /// The endpoint, whose address is private.
+    pub endpoint: Endpoint,
+    /// The reason why it is not dialled.
+    pub reason: PrivateEndpointError,
 }
 
 /// Round-trip times to peers without a tunnel were measured, or route views of peers were fetched.
@@ -288,6 +301,8 @@ pub struct RegistryContacted {
     pub at: Uptime,
     /// The error in one line, if the call failed.
     pub failure: Option<String>,
+    /// The number of nodes whose private endpoints the registry does not show to this node; `None` if it has not answered yet.
+    pub hidden_nodes: Option<u32>,
 }
 
 /// Another node posted a signed document to the peer API; the document is not verified yet.

@@ -18,10 +18,7 @@ use actors::{
 };
 use arc_swap::ArcSwap;
 use ca::{Ca, network, prefix};
-use membership::{
-    documents::PrivateEndpoints,
-    peer_api::{PeerApiClient, PeerApiSettings},
-};
+use membership::peer_api::{PeerApiClient, PeerApiSettings};
 use netns::Namespace;
 use os::clock::Clock;
 use policies::{observation::Candidate, parameters::Parameters};
@@ -112,12 +109,10 @@ impl RunningProber {
             failures: 0,
             transit_cost: 0,
         };
-        let private = PrivateEndpoints::default();
         let client_settings = PeerApiSettings {
             me: prefix(ME),
             network: network(),
             port: 1,
-            private,
         };
         let client = PeerApiClient::new(&client_settings, &ca.node_credentials(ME)).unwrap();
         let (outcome_sender, outcomes) = unbounded_channel();

@@ -26,7 +26,7 @@ use actors::{
 use arc_swap::ArcSwap;
 use ca::{Ca, network, prefix};
 use membership::{
-    documents::{DocumentStore, PrivateEndpoints, UpdateOutcome},
+    documents::{DocumentStore, UpdateOutcome},
     peer_api::{PeerApiClient, PeerApiError, PeerApiSettings, PeerReport, SharedNodeDocument},
 };
 use netns::Namespace;

@@ -15,10 +15,7 @@ use actors::{
     store::Store,
 };
 use ca::{Ca, network, prefix};
-use membership::{
-    documents::PrivateEndpoints,
-    peer_api::{PeerApiClient, PeerApiSettings},
-};
+use membership::peer_api::{PeerApiClient, PeerApiSettings};
 use netns::Namespace;
 use os::{
     clock::Clock,
@@ -89,7 +86,6 @@ impl Running {
             me: prefix(ME),
             network: network(),
             port: 1,
-            private: PrivateEndpoints::default(),
         };
         let file = |name: &str| folder.join(name);
         let tunnels = Tunnels::new(TunnelsDeps {

@@ -20,6 +20,7 @@ use policies::{
 pub use read::{load, parse};
 use std::{net::SocketAddr, path::PathBuf};
 pub use template::template;
+pub use wire::endpoints::PrivateEndpointUse;
 
 /// A node's configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +57,8 @@ pub struct Settings {
     pub babeld_user: ChildUser,
     /// Whether the router is asked for port mappings.
     pub upnp: bool,
-    /// Whether private addresses are announced and accepted as endpoints.
-    pub private_endpoints: bool,
+    /// Which private addresses are announced and dialled as endpoints.
+    pub private_endpoints: PrivateEndpointUse,
     /// The address of the metrics endpoint.
     pub metrics: Metrics,
     /// The filter of log lines: a level, or `target=level` joined by commas.

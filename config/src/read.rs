@@ -21,7 +21,7 @@ use std::{
     str::FromStr,
 };
 use values::*;
-use wire::endpoints::{EndpointError, class_of};
+use wire::endpoints::{EndpointError, PrivateEndpointUse, class_of};
 
 /// The maximum number of items of a list.
 const MAX_ITEMS: usize = 256;
@@ -167,9 +167,12 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         log,
     ] = root.keys(KEYS.map(|key| key.name), DOCUMENT, faults);
     let private = private_endpoints
-        .and_then(|tree| flag(&tree, faults))
-        .unwrap_or(false);
-    let endpoints = list(endpoints, ENDPOINTS, faults, |text| endpoint(text, private));
+        .and_then(|tree| private_use(&tree, faults))
+        .unwrap_or_default();
+    let allows_private = private != PrivateEndpointUse::NetworkOnly;
+    let endpoints = list(endpoints, ENDPOINTS, faults, |text| {
+        endpoint(text, allows_private)
+    });
     let listen = listen.map(|tree| tree.keys(["udp", "tcp"], LISTEN, faults));
     let [udp, tcp] = listen.unwrap_or_default();
     let users = child_users.map(|tree| tree.keys(["openvpn", "babeld"], USERS, faults));

@@ -56,8 +56,9 @@ child-users: {{ openvpn: {openvpn}, babeld: {babeld} }}
 # Ask the gateway for port mappings (UPnP): auto or off.
 upnp: auto
 
-# Accept and announce private addresses (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7) as endpoints.
-private-endpoints: false
+# Announce and dial private addresses (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7): auto (where they can work),
+# true (always), false (only if the network's parameter says so).
+private-endpoints: auto
 
 # Where metrics are served: ADDRESS:PORT, the absolute path of a unix socket, or off.
 metrics: {METRICS}

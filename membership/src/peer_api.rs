@@ -3,10 +3,7 @@
 //! Answers are limited in size and time, and endpoints that nobody could dial are dropped. The certificate proves which
 //! node answers; nothing proves that the answer is true.
 
-use crate::{
-    credentials::{CredentialsError, NodeCredentials},
-    documents::PrivateEndpoints,
-};
+use crate::credentials::{CredentialsError, NodeCredentials};
 use arc_swap::ArcSwap;
 use policies::{
     names::{Endpoint, Prefix},
@@ -89,7 +86,6 @@ pub struct PeerApiClient {
     me: Prefix,
     network: Network,
     port: u16,
-    private: PrivateEndpoints,
 }
 
 /// The settings of the client.
@@ -101,8 +97,6 @@ pub struct PeerApiSettings {
     pub network: Network,
     /// The port of other nodes' peer API: [`wire::peer::PORT`].
     pub port: u16,
-    /// Whether endpoints with private addresses are accepted.
-    pub private: PrivateEndpoints,
 }
 
 impl PeerApiClient {
@@ -114,12 +108,7 @@ impl PeerApiClient {
         settings: &PeerApiSettings,
         credentials: &NodeCredentials,
     ) -> Result<Self, CredentialsError> {
-        let (me, network, port, private) = (
-            settings.me,
-            settings.network,
-            settings.port,
-            settings.private.clone(),
-        );
+        let (me, network, port) = (settings.me, settings.network, settings.port);
         let http = Arc::new(ArcSwap::from_pointee(http_client(
             network,
             me,
@@ -130,7 +119,6 @@ impl PeerApiClient {
             me,
             network,
             port,
-            private,
         })
     }
 
@@ -148,14 +136,13 @@ impl PeerApiClient {
     }
 
     /// Fetches the endpoints and transit cost that a node reports about itself. Endpoints that nobody could dial are
-    /// dropped, so that the list may be empty.
+    /// dropped, so that the list may be empty; private ones are kept.
     ///
     /// # Errors
     /// The call failed, or the answer is not the expected document.
     pub async fn fetch_endpoints(&self, peer: Prefix) -> Result<PeerReport, PeerApiError> {
         let document = self.fetch_node_document(peer).await?;
-        let private = self.private.are_allowed();
-        let is_dialable = |endpoint: &Endpoint| dialable(*endpoint, self.network, private).is_ok();
+        let is_dialable = |endpoint: &Endpoint| dialable(*endpoint, self.network, true).is_ok();
         let endpoints = document.endpoints.into_iter().filter(is_dialable).collect();
         Ok(PeerReport {
             peer,

@@ -1,7 +1,7 @@
 //! Calls the registry's API, with limits on time and size. The caller decides when and why.
 
 use crate::credentials::NodeCredentials;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -13,7 +13,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 use wire::registry::{ANSWER_LIMIT, Problem};
 
 /// Maximum duration of a connection attempt, with its TLS handshake.
@@ -78,6 +78,8 @@ fn tls_error<E: Error + Send + Sync + 'static>(error: E) -> RegistryApiError {
 pub struct RegistryApiClient {
     client: Arc<ArcSwap<Client>>,
     url: Arc<ArcSwap<String>>,
+    /// The address that answered last.
+    address: Arc<ArcSwapOption<IpAddr>>,
 }
 
 impl RegistryApiClient {
@@ -133,6 +135,17 @@ impl RegistryApiClient {
         Ok(Self {
             client,
             url: Arc::new(ArcSwap::from_pointee(url.trim_end_matches('/').to_owned())),
+            address: Arc::default(),
+        })
+    }
+
+    /// Returns the address at which the registry answered last or, before the first answer, the one in its URL.
+    pub fn address(&self) -> Option<IpAddr> {
+        let answered = self.address.load().as_deref().copied();
+        answered.or_else(|| {
+            let url = reqwest::Url::parse(&self.url()).ok()?;
+            let host = url.host_str()?;
+            host.trim_matches(['[', ']']).parse().ok()
         })
     }
 
@@ -229,6 +242,10 @@ impl RegistryApiClient {
             .send()
             .await
             .map_err(|error| self.call_error(error))?;
+        if let Some(remote) = answer.remote_addr() {
+            self.address
+                .store(Some(Arc::new(remote.ip().to_canonical())));
+        }
         let mut bytes = Vec::new();
         while let Some(part) = answer
             .chunk()

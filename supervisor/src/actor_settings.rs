@@ -66,7 +66,7 @@ pub struct Environment<'a> {
     pub peers: PeerApiClient,
     /// The client of the registry.
     pub registry: RegistryApiClient,
-    /// Decides whether private endpoints of peers are used.
+    /// Decides which private endpoints are announced and dialled.
     pub private: PrivateEndpoints,
 }
 

@@ -16,7 +16,7 @@ use actors::sources::port_mapping::{
     ledger::{self, FileLedger},
 };
 use config::paths::Paths;
-use membership::documents::{DocumentStore, PrivateEndpoints};
+use membership::documents::PrivateEndpoints;
 use os::{kernel::Kernel, randomness::Randomness};
 use std::{fs, io, os::unix::fs::PermissionsExt};
 use wire::errors::Chain;
@@ -127,7 +127,7 @@ async fn release_mappings(paths: &Paths) -> (usize, Option<String>) {
         me: identity.me,
         network: identity.network,
         wanted: Vec::new(),
-        private: PrivateEndpoints::new(false, DocumentStore::default()),
+        private: PrivateEndpoints::default(),
         random: Randomness::from_system(),
     };
     let ledger = FileLedger::new(paths.leases());

@@ -159,7 +159,7 @@ impl Reloader {
             .map_err(|error| self.metrics_error(&error))?;
         self.log.replace(&new.log);
         self.registry.replace_url(&new.registry);
-        self.private.set_allowed_by_config(new.private_endpoints);
+        self.private.set_configured(new.private_endpoints);
         let old_limits = self.live.load().limits;
         let applied = Settings {
             metered: self.started.metered,

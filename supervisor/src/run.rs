@@ -27,7 +27,11 @@ use membership::{
     peer_api::{PeerApiClient, PeerApiSettings, SharedNodeDocument},
     registry_api::RegistryApiClient,
 };
-use os::{babel_socket::BabelSocket, clock::Clock, kernel::Kernel};
+use os::{
+    babel_socket::BabelSocket,
+    clock::Clock,
+    kernel::{Kernel, UplinkAddress},
+};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use std::{cell::Cell, path::Path, process::ExitCode, sync::Arc, time::Duration};
 use wire::errors::Chain;
@@ -136,13 +140,29 @@ fn publish(
     telemetry::publish(identity, clock)
 }
 
-fn peer_api_settings(identity: &NodeIdentity, private: &PrivateEndpoints) -> PeerApiSettings {
+fn peer_api_settings(identity: &NodeIdentity) -> PeerApiSettings {
     PeerApiSettings {
         me: identity.me,
         network: identity.network,
         port: wire::peer::PORT,
-        private: private.clone(),
     }
+}
+
+/// Builds the rules for private endpoints. The registry client keeps their view of the surroundings current; peers from the cache
+/// may be dialled before its first call.
+async fn private_endpoints(
+    settings: &Settings,
+    documents: DocumentStore,
+    kernel: &Kernel,
+    registry: &RegistryApiClient,
+) -> Result<PrivateEndpoints, StartError> {
+    let private = PrivateEndpoints::new(settings.private_endpoints, documents);
+    let uplinks = kernel.addresses().await?;
+    private.set_addresses(uplinks.iter().map(UplinkAddress::in_subnet).collect());
+    if let Some(address) = registry.address() {
+        private.set_registry_address(address);
+    }
+    Ok(private)
 }
 
 /// Builds the document about this node that the peer API shows at first.
@@ -191,8 +211,9 @@ async fn run_node(
         settings: Arc::new(ArcSwap::from_pointee(live)),
         ..Store::new(clock.clone(), identity.me)
     };
-    let private = PrivateEndpoints::new(settings.private_endpoints, store.documents.clone());
-    let peers = PeerApiClient::new(&peer_api_settings(&identity, &private), &credentials)?;
+    let registry = RegistryApiClient::with_credentials(&settings.registry, &credentials)?;
+    let private = private_endpoints(&settings, store.documents.clone(), &kernel, &registry).await?;
+    let peers = PeerApiClient::new(&peer_api_settings(&identity), &credentials)?;
     let environment = Environment {
         settings: &settings,
         identity: &identity,
@@ -205,7 +226,7 @@ async fn run_node(
         babel_socket: BabelSocket::open(identity.network, identity.me)
             .map_err(doing("open a socket for route requests"))?,
         peers,
-        registry: RegistryApiClient::with_credentials(&settings.registry, &credentials)?,
+        registry,
         private,
     };
     let graph = wiring::wire(&environment);

@@ -6,6 +6,10 @@
 //! A field whose value is unknown is `null`, never left out. A version may gain fields; readers
 //! skip fields that they do not know.
 
+mod peers;
+
+pub use peers::*;
+
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use time::OffsetDateTime;
@@ -76,6 +80,12 @@ pub struct StatusDocument {
     pub processes: Vec<ProcessEntry>,
     /// The number of actors restarted after a panic since the start.
     pub actor_restarts: u64,
+    /// The number of private endpoints of peers that are not dialled.
+    #[serde(default)]
+    pub unused_endpoints: u64,
+    /// Why the first of them is not dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_reason: Option<String>,
     /// The least release that the network asks for, where that is newer than `software`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_version: Option<String>,
@@ -101,6 +111,9 @@ pub struct RegistryState {
     pub last_answer_at: Option<OffsetDateTime>,
     /// Why the last asking failed; `None`: it answered, or was not asked yet.
     pub last_error: Option<String>,
+    /// The number of nodes that have private endpoints only, which the registry does not show to this node.
+    #[serde(default)]
+    pub hidden_nodes: u32,
 }
 
 /// A port mapping on a gateway.
@@ -180,38 +193,6 @@ pub struct TunnelEntry {
     pub loss_ratio: Option<f64>,
     /// The planner's opinion in one line; `None` before its first look.
     pub verdict: Option<String>,
-}
-
-/// Peers that could be dialled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PeersDocument {
-    /// The version of the document: [`VERSION`].
-    pub version: u32,
-    /// The time at which the document was created.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// Sorted by prefix.
-    pub peers: Vec<PeerEntry>,
-}
-
-/// A peer of the cache.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PeerEntry {
-    /// The peer's prefix, such as `9/16`.
-    pub prefix: String,
-    /// `udp:192.0.2.1:1194` …, best first.
-    pub endpoints: Vec<String>,
-    /// When its endpoints were last confirmed in this run; `None`: only the disk remembers it.
-    pub confirmed_seconds_ago: Option<f64>,
-    /// The time since the last dial failed.
-    pub failed_seconds_ago: Option<f64>,
-    /// Failed dials in a row.
-    pub failures: u32,
-    /// The cost that the peer adds to the metric of others' routes; 65535 if it announces none.
-    #[serde(default)]
-    pub transit_cost: u16,
-    /// The tunnel to it, where there is one.
-    pub slot: Option<String>,
 }
 
 /// The tables of babeld.
@@ -400,8 +381,9 @@ mod tests {
                 last_request_at: Some(at),
                 last_answer_at: None,
                 last_error: Some("no route".into()),
+                hidden_nodes: 0,
             },
-            r#"{"last_request_at":"2023-11-14T22:13:20Z","last_answer_at":null,"last_error":"no route"}"#,
+            r#"{"last_request_at":"2023-11-14T22:13:20Z","last_answer_at":null,"last_error":"no route""#,
         );
     }
 

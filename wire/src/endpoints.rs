@@ -11,6 +11,18 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+/// The setting `private-endpoints` of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrivateEndpointUse {
+    /// Private endpoints are announced, and dialled where they can work.
+    #[default]
+    Auto,
+    /// All private endpoints are announced and dialled.
+    All,
+    /// They are announced and dialled only if the network's parameter says so.
+    NetworkOnly,
+}
+
 /// The reason why an endpoint is not dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointError {

@@ -164,6 +164,9 @@ pub struct Bootstrap {
     /// At most [`MAX_NODES`]; empty where the network has no others yet.
     #[serde(deserialize_with = "text::at_most::<MAX_NODES, _, _>")]
     pub nodes: Vec<Node>,
+    /// The number of other nodes that have private endpoints only, and announced themselves from elsewhere than the asking node.
+    #[serde(default)]
+    pub hidden_nodes: u32,
     /// Version of the network document at the registry.
     pub network_version: u64,
     /// Version of the revocations at the registry.

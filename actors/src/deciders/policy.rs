@@ -359,6 +359,7 @@ mod tests {
         policy.do_send(PeersRead {
             at,
             candidates: vec![candidate(peer(), at)],
+            unused: Vec::new(),
         });
         let sampled = LinksSampled {
             at,
@@ -420,6 +421,7 @@ mod tests {
         policy.do_send(PeersRead {
             at: sampled.at,
             candidates: candidates.to_vec(),
+            unused: Vec::new(),
         });
         check_opens(ordered.recv().await, free_slot, other_peer());
     }

@@ -8,16 +8,28 @@ pub mod disk;
 
 use crate::{
     live_settings::{LocalLimits, SharedLiveSettings},
-    messages::{DocumentsChanged, PeersRead, PeersReported, RoutesRead, SettingsChanged, offer},
+    messages::{
+        DocumentsChanged, PeerSource, PeersRead, PeersReported, RoutesRead, SettingsChanged,
+        UnusedEndpoint, offer,
+    },
     store::{SharedCandidates, Store, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use directory::PeerDirectory;
 use disk::Disk;
-use membership::documents::{CurrentDocuments, DocumentStore, PrivateEndpoints};
+use membership::documents::{
+    CurrentDocuments, DocumentStore, PrivateEndpointError, PrivateEndpoints,
+};
 use os::clock::Clock;
-use policies::{names::Prefix, units::Uptime};
-use std::{cell::RefCell, collections::BTreeSet, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use policies::{names::Prefix, observation::Candidate, units::Uptime};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 use wire::errors::Chain;
 use wire::overlay::Network;
 
@@ -35,7 +47,7 @@ pub struct CacheSettings {
     pub me: Prefix,
     /// The network; endpoints inside its range are dropped.
     pub network: Network,
-    /// Whether stored endpoints with private addresses are loaded.
+    /// Decides which endpoints with private addresses are dialled.
     pub private: PrivateEndpoints,
     /// Holds the parameters that set the cache's size.
     pub documents: DocumentStore,
@@ -70,6 +82,9 @@ pub struct PeerCache {
     settings: SharedLiveSettings,
     documents: DocumentStore,
     directory: PeerDirectory,
+    private: PrivateEndpoints,
+    /// The reason for each peer that has only endpoints which are not dialled; logged when it changes.
+    undialled: BTreeMap<Prefix, PrivateEndpointError>,
     disk: Disk,
     reported_at: Option<Uptime>,
     is_writing: bool,
@@ -93,9 +108,8 @@ impl PeerCache {
         } = store;
 
         let (disk, rows) = Disk::open(&settings.path);
-        let private = settings.private.are_allowed();
         let is_dialable =
-            |endpoint| wire::endpoints::dialable(endpoint, settings.network, private).is_ok();
+            |endpoint| wire::endpoints::dialable(endpoint, settings.network, true).is_ok();
         let limits = live_settings.load().limits;
         let mut directory = PeerDirectory::new(
             settings.me,
@@ -111,6 +125,8 @@ impl PeerCache {
             settings: live_settings,
             documents: settings.documents,
             directory,
+            private: settings.private,
+            undialled: BTreeMap::new(),
             disk,
             reported_at: None,
             is_writing: false,
@@ -162,12 +178,69 @@ impl PeerCache {
 
     fn report(&mut self, at: Uptime) {
         self.reported_at = Some(at);
-        let candidates = self.directory.candidates();
+        let (candidates, unused) = self.split_by_use(self.directory.candidates());
+        self.log_undialled(&candidates, &unused);
         self.published.store(Arc::new(candidates.clone()));
-        let reading = PeersRead { at, candidates };
+        let reading = PeersRead {
+            at,
+            candidates,
+            unused,
+        };
         self.readers
             .iter()
             .for_each(|reader| offer(reader, reading.clone()));
+    }
+}
+
+impl PeerCache {
+    /// Removes from the candidates the endpoints that this node does not dial, and then the candidates that have none left. Returns
+    /// these endpoints, too.
+    fn split_by_use(&self, known: Vec<Candidate>) -> (Vec<Candidate>, Vec<UnusedEndpoint>) {
+        let (mut candidates, mut unused) = (known, Vec::new());
+        for candidate in &mut candidates {
+            let peer = candidate.peer;
+            candidate.endpoints.retain(|endpoint| {
+                let outcome = self.private.check(*endpoint);
+                unused.extend(outcome.err().map(|reason| UnusedEndpoint {
+                    peer,
+                    endpoint: *endpoint,
+                    reason,
+                }));
+                outcome.is_ok()
+            });
+            // Of several endpoints the one in our own LAN is the shortest path.
+            let good = self.directory.good_endpoint(peer);
+            candidate
+                .endpoints
+                .sort_by_key(|endpoint| (good != Some(*endpoint), self.private.rank(*endpoint)));
+        }
+        candidates.retain(|candidate| !candidate.endpoints.is_empty());
+        (candidates, unused)
+    }
+
+    /// Logs which peers have become impossible to dial because of private addresses, and which have become possible again.
+    fn log_undialled(&mut self, candidates: &[Candidate], unused: &[UnusedEndpoint]) {
+        let is_candidate = |peer: Prefix| {
+            candidates
+                .binary_search_by_key(&peer, |candidate| candidate.peer)
+                .is_ok()
+        };
+        let undialled: BTreeMap<_, _> = unused
+            .iter()
+            .filter(|unused| !is_candidate(unused.peer))
+            .map(|unused| (unused.peer, unused.reason))
+            .collect();
+        for (peer, reason) in &undialled {
+            if self.undialled.get(peer) != Some(reason) {
+                tracing::info!(%peer, %reason, "peer cannot be dialled: only private endpoints of it are known");
+            }
+        }
+        for peer in self.undialled.keys() {
+            if !undialled.contains_key(peer) && is_candidate(*peer) {
+                tracing::info!(%peer, "peer can be dialled now");
+            }
+        }
+        self.undialled = undialled;
     }
 }
 
@@ -184,10 +257,15 @@ impl Handler<PeersReported> for PeerCache {
     type Result = ();
 
     fn handle(&mut self, reported: PeersReported, _: &mut Self::Context) {
-        if self
-            .directory
-            .apply_reports(reported.source, reported.at, reported.peers)
-        {
+        let PeersReported {
+            at,
+            source,
+            mut peers,
+        } = reported;
+        if source != PeerSource::Registry && !self.private.are_all_allowed() {
+            self.directory.remove_unconfirmed(&mut peers);
+        }
+        if self.directory.apply_reports(source, at, peers) {
             self.report(self.clock.now());
         }
     }
@@ -229,7 +307,6 @@ impl Handler<RoutesRead> for PeerCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::PeerSource;
     use membership::peer_api::PeerReport;
     use tokio::sync::mpsc;
 

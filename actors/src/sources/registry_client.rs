@@ -4,6 +4,7 @@
 //! each announcement. If it does not answer, that is reported and changes nothing else.
 
 mod announcements;
+mod uplinks;
 
 use crate::store::Store;
 use crate::{
@@ -79,7 +80,7 @@ pub struct RegistrySettings {
     pub network: Network,
     /// The transports and ports of this node's servers.
     pub servers: Vec<(Transport, u16)>,
-    /// Whether endpoints with private addresses are announced and accepted.
+    /// Decides whether endpoints with private addresses are announced; this actor keeps its view of the surroundings current.
     pub private: PrivateEndpoints,
 }
 
@@ -127,6 +128,8 @@ pub struct RegistryClient {
     announce_at: Uptime,
     request_peers_at: Uptime,
     call_delay: Duration,
+    /// The number of nodes whose private endpoints the registry does not show; `None` before its first answer.
+    hidden_nodes: Option<u32>,
     is_calling: bool,
     /// The time of the last warning that the registry does not answer; `None` once it has answered.
     warned_at: Option<Uptime>,
@@ -179,6 +182,7 @@ impl RegistryClient {
             announce_at: now,
             request_peers_at: now,
             call_delay: MIN_CALL_DELAY,
+            hidden_nodes: None,
             is_calling: false,
             warned_at: None,
             is_early_announcement_due: false,
@@ -219,30 +223,6 @@ impl RegistryClient {
         }
     }
 
-    /// Reads the addresses of the host's uplinks.
-    fn read_addresses(&self, ctx: &mut Context<Self>) {
-        let kernel = self.kernel.clone();
-        let read = async move { kernel.addresses().await };
-        ctx.spawn(read.into_actor(self).map(|read, client, ctx| {
-            match read {
-                Ok(addresses) => client.set_uplinks(&addresses),
-                Err(error) => tracing::warn!(error = %Chain(&error), "cannot read the addresses of uplinks; the endpoints stay as announced"),
-            }
-            client.call_if_due(ctx);
-        }));
-    }
-
-    fn set_uplinks(&mut self, addresses: &[UplinkAddress]) {
-        let endpoints = addresses.iter().flat_map(|found| {
-            let servers = self.settings.servers.iter();
-            servers.map(|(transport, port)| Endpoint {
-                address: SocketAddr::new(found.address, *port),
-                transport: *transport,
-            })
-        });
-        self.uplinks = endpoints.collect();
-    }
-
     fn request_peers(&mut self, ctx: &mut Context<Self>) {
         self.is_calling = true;
         let registry = self.registry.clone();
@@ -267,13 +247,8 @@ impl RegistryClient {
         self.request_peers_at = at + self.next_call_delay(max_delay);
         match answer {
             Ok(bootstrap) => {
-                let RegistrySettings {
-                    me,
-                    network,
-                    private,
-                    ..
-                } = &self.settings;
-                let peers = peer_reports(bootstrap.nodes, *me, *network, private.are_allowed());
+                let RegistrySettings { me, network, .. } = self.settings;
+                let peers = peer_reports(bootstrap.nodes, me, network);
                 let reported = PeersReported {
                     at,
                     source: PeerSource::Registry,
@@ -283,9 +258,20 @@ impl RegistryClient {
                     .iter()
                     .for_each(|reader| reader.do_send(reported.clone()));
                 self.report_versions(bootstrap.network_version, bootstrap.revocations_version);
+                self.log_hidden_nodes(bootstrap.hidden_nodes);
                 self.report_contact(None);
             }
             Err(error) => self.report_contact(Some(Chain(&error).to_string())),
+        }
+    }
+
+    /// Logs a change of the number of nodes whose endpoints the registry does not show to this node.
+    fn log_hidden_nodes(&mut self, hidden: u32) {
+        if self.hidden_nodes.replace(hidden).unwrap_or(0) != hidden {
+            tracing::info!(
+                nodes = hidden,
+                "number of nodes that cannot be dialled from here: they have private endpoints only, in other networks than this node"
+            );
         }
     }
 
@@ -309,6 +295,9 @@ impl RegistryClient {
     /// Logs and reports whether the registry answered a call.
     fn report_contact(&mut self, failure: Option<String>) {
         let at = self.clock.now();
+        if let Some(address) = self.registry.address() {
+            self.settings.private.set_registry_address(address);
+        }
         match &failure {
             Some(failure)
                 if self
@@ -327,16 +316,20 @@ impl RegistryClient {
             }
             None => tracing::debug!("the registry answered"),
         }
-        let contact = RegistryContacted { at, failure };
+        let contact = RegistryContacted {
+            at,
+            failure,
+            hidden_nodes: self.hidden_nodes,
+        };
         self.contact_readers
             .iter()
             .for_each(|reader| offer(reader, contact.clone()));
     }
 }
 
-/// Returns the dialable peers of an answer, at most as many as were requested.
-fn peer_reports(nodes: Vec<Node>, me: Prefix, network: Network, private: bool) -> Vec<PeerReport> {
-    let is_dialable = |endpoint: &Endpoint| dialable(*endpoint, network, private).is_ok();
+/// Returns the peers of an answer with the endpoints that some node could dial, at most as many as were requested.
+fn peer_reports(nodes: Vec<Node>, me: Prefix, network: Network) -> Vec<PeerReport> {
+    let is_dialable = |endpoint: &Endpoint| dialable(*endpoint, network, true).is_ok();
     let others = nodes.into_iter().filter(|node| node.prefix != me);
     let peers = others.map(|node| PeerReport {
         peer: node.prefix,
@@ -425,7 +418,7 @@ mod tests {
         let mut nodes = vec![node(1, "udp:45.67.0.1:1194"), node(2, "udp:127.0.0.1:1194")];
         nodes.extend((3..100).map(|number| node(number, "udp:45.67.0.2:1194")));
         let network = Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
-        let peers = peer_reports(nodes, Prefix::new(1, 16).unwrap(), network, false);
+        let peers = peer_reports(nodes, Prefix::new(1, 16).unwrap(), network);
         let numbers: Vec<_> = peers.iter().map(|report| report.peer.number()).collect();
         assert_eq!(numbers, (3..19).collect::<Vec<_>>());
     }

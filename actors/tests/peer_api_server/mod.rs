@@ -101,7 +101,6 @@ pub(crate) fn client(ca: &Ca, certified: u32) -> PeerApiClient {
         me: prefix(CLIENT),
         network: network(),
         port: PORT,
-        private: PrivateEndpoints::default(),
     };
     PeerApiClient::new(&settings, &ca.node_credentials(certified)).unwrap()
 }

@@ -5,10 +5,11 @@ use actors::{
     messages::{
         ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, Lease,
         LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
-        RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened,
+        RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, UnusedEndpoint,
     },
     sinks::telemetry::{NodeDescription, Telemetry},
 };
+use membership::documents::PrivateEndpointError;
 use os::process::ProcessReading;
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
@@ -214,7 +215,15 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
         transit_cost: 0,
     };
     let candidates = vec![peer(9, Some(at), 0), peer(20, None, 0), peer(21, None, 3)];
-    telemetry.do_send(PeersRead { at, candidates });
+    telemetry.do_send(PeersRead {
+        at,
+        candidates,
+        unused: vec![UnusedEndpoint {
+            peer: prefix(22),
+            endpoint: "udp:192.168.7.7:1194".parse().unwrap(),
+            reason: PrivateEndpointError::Elsewhere,
+        }],
+    });
     telemetry.do_send(decided(at));
 }
 
@@ -249,7 +258,11 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
         peer: prefix(20),
         answered: true,
     });
-    telemetry.do_send(RegistryContacted { at, failure: None });
+    telemetry.do_send(RegistryContacted {
+        at,
+        failure: None,
+        hidden_nodes: Some(2),
+    });
 }
 
 /// Sends the documents, the credentials, and the restart of an actor.

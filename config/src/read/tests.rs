@@ -43,7 +43,7 @@ fn defaults() -> Settings {
         openvpn_user: named("warren-openvpn"),
         babeld_user: named("warren-babel"),
         upnp: true,
-        private_endpoints: false,
+        private_endpoints: PrivateEndpointUse::Auto,
         metrics: Metrics::Tcp("127.0.0.1:9197".parse().unwrap()),
         log: "info".into(),
     }
@@ -125,7 +125,7 @@ fn every_key_is_read() {
         openvpn_user: ChildUser::Id(64_001),
         babeld_user: named("nobody"),
         upnp: false,
-        private_endpoints: true,
+        private_endpoints: PrivateEndpointUse::All,
         metrics: Metrics::Unix("/run/warren/metrics.sock".into()),
         log: "info,actors=debug".into(),
     };
@@ -160,7 +160,7 @@ fn a_complaint_names_file_line_key_value_and_what_would_be_right() {
     );
     check(
         "private-endpoints: 1\n",
-        "w.yaml:2: private-endpoints: value 1: expected true or false",
+        "w.yaml:2: private-endpoints: value 1: expected one of auto, true, false",
     );
     check(
         "neighbours:\n- 7/16\n- 07/16\n",
@@ -289,14 +289,14 @@ fn addresses_that_nobody_could_dial_are_no_endpoints() {
         "udp:0.0.0.0:1",
         "tcp:[fe80::1]:1",
         "udp:192.0.2.1:0",
-        "udp:10.0.0.1:1",
         "x",
     ] {
         let text = format!("{GOOD}endpoints: [\"{bad}\"]\n");
         assert!(parse(&text).is_err(), "{bad}");
     }
-    let private = format!("{GOOD}endpoints: [\"udp:10.0.0.1:1\"]\nprivate-endpoints: true\n");
+    let private = format!("{GOOD}endpoints: [\"udp:10.0.0.1:1\"]\n");
     assert_eq!(parse(&private).unwrap().endpoints.len(), 1);
+    assert!(parse(&format!("{private}private-endpoints: false\n")).is_err());
 }
 
 #[test]

@@ -17,6 +17,18 @@ pub(super) fn flag(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<bool> {
     tree.read("true or false", faults, Value::as_bool)
 }
 
+/// Reads `auto`, `true` or `false`.
+pub(super) fn private_use(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<PrivateEndpointUse> {
+    tree.read("one of auto, true, false", faults, |value| {
+        match (value.as_bool(), text(value)) {
+            (Some(true), _) => Some(PrivateEndpointUse::All),
+            (Some(false), _) => Some(PrivateEndpointUse::NetworkOnly),
+            (None, Some("auto")) => Some(PrivateEndpointUse::Auto),
+            (None, _) => None,
+        }
+    })
+}
+
 pub(super) fn word<T: Copy>(
     tree: &Tree<'_>,
     words: &[(&str, T)],

@@ -1,8 +1,9 @@
 //! Creates the namespaces and links of a lab.
 
 use super::{
-    Lab, REGISTRY_ADDRESS,
-    underlay::{BRIDGE_ADDRESS, UNDERLAY_PREFIX_LENGTH, bridge_port, configure_uplink},
+    Lab,
+    registry::REGISTRY,
+    underlay::{BRIDGE, UNDERLAY_PREFIX_LENGTH, bridge_port, configure_uplink},
 };
 use crate::{ip, nat_router::NatRouter, netns, node::Node};
 use anyhow::Result;
@@ -10,7 +11,7 @@ use anyhow::Result;
 /// Role of the namespace with the bridge that stands for the internet.
 const INTERNET: &str = "net";
 /// Role of the registry's namespace.
-const REGISTRY: &str = "reg";
+const REGISTRY_ROLE: &str = "reg";
 
 fn node_role(index: usize) -> String {
     format!("n{index}")
@@ -28,7 +29,7 @@ impl Lab {
 
     /// The registry's namespace.
     pub fn registry_namespace(&self) -> String {
-        self.run.namespace(REGISTRY)
+        self.run.namespace(REGISTRY_ROLE)
     }
 
     pub(super) fn is_behind_nat(&self, index: usize) -> bool {
@@ -38,7 +39,7 @@ impl Lab {
     pub(super) fn create_namespaces_and_links(&mut self) -> Result<()> {
         self.create_namespaces()?;
         self.create_internet()?;
-        configure_uplink(&self.registry_namespace(), REGISTRY_ADDRESS)?;
+        configure_uplink(&self.options, &self.registry_namespace(), REGISTRY)?;
         for index in 0..self.options.nodes {
             self.create_node(index)?;
         }
@@ -46,7 +47,7 @@ impl Lab {
     }
 
     fn create_namespaces(&self) -> Result<()> {
-        let fixed_roles = [INTERNET.to_owned(), REGISTRY.to_owned()];
+        let fixed_roles = [INTERNET.to_owned(), REGISTRY_ROLE.to_owned()];
         let node_roles = (0..self.options.nodes).map(node_role);
         let router_roles = self
             .options
@@ -70,10 +71,11 @@ impl Lab {
                 self.run.namespace(role)
             )
         };
+        let bridge_address = self.options.underlay_address(BRIDGE);
         let mut lines = format!(
-            "link set lo up\nlink add internet type bridge\nlink set internet up\naddr add {BRIDGE_ADDRESS}/{UNDERLAY_PREFIX_LENGTH} dev internet\n",
+            "link set lo up\nlink add internet type bridge\nlink set internet up\naddr add {bridge_address}/{UNDERLAY_PREFIX_LENGTH} dev internet\n",
         );
-        lines.push_str(&cable("reg", REGISTRY));
+        lines.push_str(&cable("reg", REGISTRY_ROLE));
         for index in 0..self.options.nodes {
             let role = if self.is_behind_nat(index) {
                 router_role(index)
@@ -94,11 +96,11 @@ impl Lab {
         if self.is_behind_nat(index) {
             let router = self.run.namespace(&router_role(index));
             let folder = self.run.make_folder(&format!("router{index}"))?;
-            configure_uplink(&router, &format!("45.67.2.{}", index + 1))?;
+            configure_uplink(&self.options, &router, &format!("2.{}", index + 1))?;
             self.nat_routers
                 .push(NatRouter::build(router, &namespace, folder)?);
         } else {
-            configure_uplink(&namespace, &format!("45.67.1.{}", index + 1))?;
+            configure_uplink(&self.options, &namespace, &format!("1.{}", index + 1))?;
         }
         let root = self.run.make_folder(&node_role(index))?;
         let program = self.program.clone();

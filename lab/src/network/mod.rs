@@ -1,7 +1,7 @@
 //! A network of N nodes on this machine: the internet (one bridge), the registry, and the nodes, each in a namespace
 //! of its own.
 //!
-//! Addresses look public, since nodes announce no others: the bridge has 45.67.0.1/16, the registry 45.67.0.2,
+//! Addresses look public, unless [`Options::has_private_addresses`] says otherwise: the bridge has 45.67.0.1/16, the registry 45.67.0.2,
 //! node I 45.67.1.(I+1). A node behind NAT has 192.168.77.2 and its router 45.67.2.(I+1).
 
 mod build;
@@ -10,7 +10,6 @@ mod registry;
 pub(crate) mod underlay;
 
 pub use options::{Options, tunnels_to_dial};
-pub use registry::REGISTRY_ADDRESS;
 pub(crate) use registry::{ADMIN_SOCKET, wait_for_listener};
 
 use crate::{

@@ -24,6 +24,8 @@ pub struct Options {
     pub nodes_behind_nat: BTreeSet<usize>,
     /// The numbers of the nodes whose configuration has `metered: true`.
     pub metered_nodes: BTreeSet<usize>,
+    /// Whether all addresses of registry and nodes are private, as in one LAN: 192.168.0.0/16 instead of 45.67.0.0/16.
+    pub has_private_addresses: bool,
     /// Whether the registry's CA is below a root CA, whose key is in [`crate::Lab::offline_root_folder`].
     pub has_offline_root: bool,
     /// Whether the run's folder with its logs is kept; `WARREN_LAB_KEEP=1` does the same for all labs.
@@ -50,6 +52,14 @@ impl Options {
                 .collect(),
             ..Self::with_nodes(nodes)
         }
+    /// Returns the address on the network that connects all, whose last two bytes are these.
+    pub(super) fn underlay_address(&self, last_bytes: &str) -> String {
+        let site = if self.has_private_addresses {
+            "192.168"
+        } else {
+            "45.67"
+        };
+        format!("{site}.{last_bytes}")
     }
 
     /// The settings that differ from the shipped defaults, for people.

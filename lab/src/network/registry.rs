@@ -17,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-/// The registry's address on the lab's internet.
-pub const REGISTRY_ADDRESS: &str = "45.67.0.2";
+/// The last bytes of the registry's address on the lab's internet.
+pub(super) const REGISTRY: &str = "0.2";
 /// The registry's port.
 const REGISTRY_PORT: u16 = 9443;
 /// The socket on which the registry is administered, below its root.
@@ -39,6 +39,11 @@ impl Lab {
     /// The folder with the root CA's certificate and key, if the lab was built with an offline root.
     pub fn offline_root_folder(&self) -> PathBuf {
         self.folder().join("offline-root")
+    }
+
+    /// The registry's address on the lab's internet.
+    pub fn registry_address(&self) -> String {
+        self.options.underlay_address(REGISTRY)
     }
 
     /// Runs `warren registry VERB ARGUMENTS` and returns what it printed.
@@ -81,7 +86,7 @@ impl Lab {
             ),
             ("--offline-root", offline_root),
         ];
-        let address = format!("{REGISTRY_ADDRESS}:{REGISTRY_PORT}");
+        let address = format!("{}:{REGISTRY_PORT}", self.registry_address());
         let mut arguments = vec!["--address", &address];
         for (name, value) in &settings {
             if let Some(value) = value {
@@ -107,9 +112,10 @@ impl Lab {
             "--root".as_ref(),
             self.registry_root.as_os_str(),
         ];
+        let address = self.registry_address();
         let log = self.folder().join("registry.log");
         let process = Process::start(&namespace, &self.program, arguments, &log)?;
-        let connect = || Ok(TcpStream::connect((REGISTRY_ADDRESS, REGISTRY_PORT)).is_ok());
+        let connect = || Ok(TcpStream::connect((address.as_str(), REGISTRY_PORT)).is_ok());
         wait_for_listener(&process, START_TIMEOUT, || {
             UnixStream::connect(self.registry_root.join(ADMIN_SOCKET)).is_ok()
                 && netns::run_inside(&namespace, connect).unwrap_or(false)

@@ -1,13 +1,13 @@
 //! The network below the overlay: cables, addresses, and the lab's IPv6 router.
 
-use super::Lab;
+use super::{Lab, Options};
 use crate::{ip, netns};
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The address of the bridge, which is everybody's router on the lab's internet.
-pub(super) const BRIDGE_ADDRESS: &str = "45.67.0.1";
+/// The last bytes of the address of the bridge, which is everybody's router on the lab's internet.
+pub(super) const BRIDGE: &str = "0.1";
 /// Length in bits of the prefix that all addresses on the lab's internet share.
 pub(super) const UNDERLAY_PREFIX_LENGTH: u8 = 16;
 
@@ -17,10 +17,11 @@ pub(super) fn bridge_port(index: usize) -> String {
 }
 
 /// Configures a namespace's only uplink with this address on the lab's internet.
-pub(super) fn configure_uplink(namespace: &str, address: &str) -> Result<()> {
+pub(super) fn configure_uplink(options: &Options, namespace: &str, last_bytes: &str) -> Result<()> {
     skip_duplicate_address_detection(namespace)?;
+    let [address, router] = [last_bytes, BRIDGE].map(|bytes| options.underlay_address(bytes));
     let lines = format!(
-        "link set lo up\naddr add {address}/{UNDERLAY_PREFIX_LENGTH} dev eth0\nlink set eth0 up\nroute add default via {BRIDGE_ADDRESS}\n"
+        "link set lo up\naddr add {address}/{UNDERLAY_PREFIX_LENGTH} dev eth0\nlink set eth0 up\nroute add default via {router}\n"
     );
     ip::batch(Some(namespace), &lines)?;
     allow_ping_sockets(namespace)
@@ -77,8 +78,9 @@ impl Lab {
         );
         let last_byte = u8::try_from(index + 1).context("there are more nodes than addresses")?;
         let address = Ipv4Addr::new(45, 67, 3, last_byte);
+        let router = self.options.underlay_address(BRIDGE);
         let lines = format!(
-            "addr flush dev eth0 scope global\naddr add {address}/{UNDERLAY_PREFIX_LENGTH} dev eth0\nroute add default via {BRIDGE_ADDRESS}\n"
+            "addr flush dev eth0 scope global\naddr add {address}/{UNDERLAY_PREFIX_LENGTH} dev eth0\nroute add default via {router}\n"
         );
         ip::batch(Some(self.node(index)?.namespace()), &lines)?;
         Ok(address)

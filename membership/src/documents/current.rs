@@ -6,14 +6,7 @@ use arc_swap::ArcSwap;
 use policies::names::Prefix;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 use wire::{
     chain::{self, IntermediateCa, Issuer},
     registry::{DocumentError, DocumentKind, NetworkDocument, Revocations, Revoked},
@@ -23,40 +16,6 @@ use wire::{
 
 /// The node's current documents; readers load a snapshot without a message to an actor.
 pub type DocumentStore = Arc<ArcSwap<CurrentDocuments>>;
-
-/// Decides whether endpoints with private addresses are announced, accepted and dialled. Either this node's configuration or
-/// the network document can allow them. All clones share one setting.
-#[derive(Clone, Debug, Default)]
-pub struct PrivateEndpoints {
-    is_allowed_by_config: Arc<AtomicBool>,
-    documents: DocumentStore,
-}
-
-impl PrivateEndpoints {
-    /// Combines the setting in this node's configuration with that in the network document.
-    pub fn new(is_allowed_by_config: bool, documents: DocumentStore) -> Self {
-        Self {
-            is_allowed_by_config: Arc::new(AtomicBool::new(is_allowed_by_config)),
-            documents,
-        }
-    }
-
-    /// Replaces the setting in this node's configuration, for all clones.
-    pub fn set_allowed_by_config(&self, is_allowed: bool) {
-        self.is_allowed_by_config
-            .store(is_allowed, Ordering::Relaxed);
-    }
-
-    /// Returns whether private endpoints are allowed by the current documents.
-    pub fn are_allowed(&self) -> bool {
-        self.is_allowed_by_config.load(Ordering::Relaxed)
-            || self
-                .documents
-                .load()
-                .network()
-                .is_some_and(|network| network.private_endpoints)
-    }
-}
 
 /// The reason why a document is rejected.
 #[derive(Debug, thiserror::Error)]

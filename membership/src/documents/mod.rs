@@ -3,6 +3,8 @@
 
 mod current;
 mod files;
+mod private_endpoints;
 
 pub use current::*;
 pub use files::*;
+pub use private_endpoints::*;

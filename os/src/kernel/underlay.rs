@@ -25,6 +25,13 @@ pub struct UplinkAddress {
     pub prefix_length: u8,
 }
 
+impl UplinkAddress {
+    /// Returns the address with the length of its subnet's prefix, in bits.
+    pub fn in_subnet(&self) -> (IpAddr, u8) {
+        (self.address, self.prefix_length)
+    }
+}
+
 /// The next hop of a default route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Gateway {

@@ -92,13 +92,14 @@ async fn announce(
     queue: web::Data<Queue>,
 ) -> Result<HttpResponse, ApiError> {
     let shown = shown(&request)?;
+    let from = caller(&request)?.address;
     let announcement = body.read::<Announcement>();
     let job = move |service: &mut crate::service::RegistryService| {
         let member = service.member(&shown)?;
         match announcement {
             Ok(announcement) => {
                 check_version(announcement.version)?;
-                service.announce(&member, &announcement).map(Ok)
+                service.announce(&member, from, &announcement).map(Ok)
             }
             Err(rejection) => Ok(Err(rejection)),
         }
@@ -111,12 +112,13 @@ async fn bootstrap(
     queue: web::Data<Queue>,
 ) -> Result<HttpResponse, ApiError> {
     let shown = shown(&request)?;
+    let from = caller(&request)?.address;
     let max = u64::try_from(MAX_NODES).unwrap_or(u64::MAX);
     let count = query::number(&request, "count", max)?.unwrap_or(10);
     let count = usize::try_from(count).unwrap_or(MAX_NODES);
     let nodes = queue.ask(move |service| {
         let member = service.member(&shown)?;
-        service.bootstrap(&member, count)
+        service.bootstrap(&member, from, count)
     });
     answer(&nodes.await?)
 }

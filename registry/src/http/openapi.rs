@@ -171,7 +171,13 @@ fn answer(call: Call) -> &'static [&'static str] {
             "network_version",
             "revocations_version",
         ],
-        Call::Bootstrap => &["version", "nodes", "network_version", "revocations_version"],
+        Call::Bootstrap => &[
+            "version",
+            "nodes",
+            "hidden_nodes",
+            "network_version",
+            "revocations_version",
+        ],
         Call::Network | Call::Revocations => {
             &["version", "payload", "key_id", "certificate", "signature"]
         }

@@ -3,14 +3,16 @@
 use super::*;
 
 impl RegistryService {
-    /// Stores where a member can be dialled, and which documents it has. Endpoints that no node should dial are
-    /// rejected one by one.
+    /// Stores where a member can be dialled, and which documents it has; `from` is the address of the caller. Endpoints that
+    /// no node should dial are rejected one by one. Private ones are stored, and shown to few callers of
+    /// [`Self::bootstrap`].
     ///
     /// # Errors
     /// The member announces too often, its software's name is malformed, or the database failed.
     pub fn announce(
         &mut self,
         member: &Member,
+        from: IpAddr,
         announcement: &Announcement,
     ) -> Result<Announced, ServiceError> {
         let now = self.now();
@@ -30,14 +32,11 @@ impl RegistryService {
                 right,
             });
         }
-        let (network, private) = (
-            self.authorities.authority.network(),
-            self.network.0.private_endpoints,
-        );
+        let network = self.authorities.authority.network();
         let mut accepted: Vec<Endpoint> = Vec::new();
         let mut rejected_endpoints = Vec::new();
         for endpoint in &announcement.endpoints {
-            match dialable(*endpoint, network, private) {
+            match dialable(*endpoint, network, true) {
                 Ok(()) if accepted.contains(endpoint) => {}
                 Ok(()) => accepted.push(*endpoint),
                 Err(error) => rejected_endpoints.push(RejectedEndpoint {
@@ -53,6 +52,7 @@ impl RegistryService {
             network_version: announcement.network_version,
             network_applied: announcement.network_applied,
             revocations_version: announcement.revocations_version,
+            source: Some(from.to_canonical()),
             // No other node is referred to a node whose certificate has expired.
             valid_until: now.saturating_add_s(ttl_s).min(member.not_after),
         };
@@ -73,24 +73,32 @@ impl RegistryService {
         })
     }
 
-    /// Returns random nodes that can be dialled, at most `count` and at most [`MAX_NODES`].
+    /// Returns random nodes that can be dialled, at most `count` and at most [`MAX_NODES`]; `from` is the address of the
+    /// caller. A private endpoint is shown to callers of the same site only, unless the network allows all.
     ///
     /// # Errors
     /// The member asks too often.
-    pub fn bootstrap(&mut self, member: &Member, count: usize) -> Result<Bootstrap, ServiceError> {
+    pub fn bootstrap(
+        &mut self,
+        member: &Member,
+        from: IpAddr,
+        count: usize,
+    ) -> Result<Bootstrap, ServiceError> {
         let now = self.now();
         if !self.request_limits.allow_bootstrap(member.prefix, now) {
             return Err(ServiceError::TooOften {
                 what: "bootstrap requests",
             });
         }
-        let nodes = self
-            .directory
-            .select(member.prefix, count.min(MAX_NODES), now);
+        let site = (!self.network.0.private_endpoints).then_some(from);
+        let (nodes, hidden_nodes) =
+            self.directory
+                .select(member.prefix, site, count.min(MAX_NODES), now);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
         Ok(Bootstrap {
             version: VERSION,
             nodes,
+            hidden_nodes,
             network_version,
             revocations_version,
         })

@@ -1,9 +1,15 @@
 //! Keeps the valid announcements, and selects the nodes to which newcomers are referred.
 
-use crate::{clock::UnixSeconds, store::StoredAnnouncement};
-use policies::names::Prefix;
-use std::collections::{BTreeMap, BTreeSet};
-use wire::registry::Node;
+use crate::{clock::UnixSeconds, service::limits::SourceNetwork, store::StoredAnnouncement};
+use policies::names::{Endpoint, Prefix};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+use wire::{
+    endpoints::{EndpointError, class_of},
+    registry::Node,
+};
 
 /// Number of other nodes that must report a node as unreachable before it is selected last. A single reporter
 /// may lie, or may itself be behind a broken firewall.
@@ -25,12 +31,38 @@ struct Entry {
 }
 
 impl Entry {
+    /// Returns the endpoints that a caller from this address may know; all, if there is none.
+    fn visible_endpoints(&self, site: Option<IpAddr>) -> impl Iterator<Item = Endpoint> {
+        let announcement = &self.announcement;
+        let is_same_site = site.is_none_or(|caller| {
+            announcement
+                .source
+                .is_some_and(|source| are_same_site(source, caller))
+        });
+        let endpoints = announcement.endpoints.iter().copied();
+        endpoints.filter(move |endpoint| {
+            is_same_site || class_of(endpoint.address.ip()) != Some(EndpointError::Private)
+        })
+    }
+
     fn is_unreachable(&self, now: UnixSeconds) -> bool {
         let fresh = |(_, at): &&(Prefix, UnixSeconds)| {
             (0..REPORT_LIFETIME_S).contains(&now.seconds_since(*at))
         };
         self.reporters.iter().filter(fresh).count() >= MIN_REPORTERS
     }
+}
+
+/// Returns whether two nodes that connect from these addresses are probably in one LAN: both use private addresses, as the
+/// registry then does, or they come from the same public IPv4 address or /64.
+fn are_same_site(one: IpAddr, other: IpAddr) -> bool {
+    let is_local = |address: IpAddr| {
+        matches!(
+            class_of(address.to_canonical()),
+            Some(EndpointError::Private | EndpointError::Loopback | EndpointError::LinkLocal)
+        )
+    };
+    (is_local(one) && is_local(other)) || SourceNetwork::from(one) == SourceNetwork::from(other)
 }
 
 /// The last announcement of each node, with the reports about the node.
@@ -98,13 +130,26 @@ impl EndpointDirectory {
 
     /// Returns up to `count` nodes other than `caller` that can be dialled: those that were selected least
     /// often, at random among equals. Nodes that were reported as unreachable come last.
-    pub(super) fn select(&mut self, caller: Prefix, count: usize, now: UnixSeconds) -> Vec<Node> {
+    ///
+    /// With `site`, the address of the caller, the private endpoints of nodes from other sites are hidden. Also returns the number
+    /// of nodes that have no others.
+    pub(super) fn select(
+        &mut self,
+        caller: Prefix,
+        site: Option<IpAddr>,
+        count: usize,
+        now: UnixSeconds,
+    ) -> (Vec<Node>, u32) {
         self.entries
             .retain(|_, entry| entry.announcement.valid_until > now);
         let candidates = self.entries.iter().filter(|(prefix, entry)| {
             **prefix != caller && !entry.announcement.endpoints.is_empty()
         });
-        let mut ranked: Vec<_> = candidates
+        let (visible, hidden): (Vec<_>, Vec<_>) =
+            candidates.partition(|(_, entry)| entry.visible_endpoints(site).next().is_some());
+        let hidden_nodes = u32::try_from(hidden.len()).unwrap_or(u32::MAX);
+        let mut ranked: Vec<_> = visible
+            .into_iter()
             .map(|(prefix, entry)| {
                 (
                     (
@@ -126,10 +171,10 @@ impl EndpointDirectory {
             entry.times_selected += 1;
             Some(Node {
                 prefix,
-                endpoints: entry.announcement.endpoints.clone(),
+                endpoints: entry.visible_endpoints(site).collect(),
             })
         });
-        selected.collect()
+        (selected.collect(), hidden_nodes)
     }
 
     /// Returns the announcement of a node, if it is still valid.
@@ -184,7 +229,7 @@ mod tests {
         let mut times_selected: BTreeMap<Prefix, usize> =
             (1..=nodes).map(|number| (prefix(number), 0)).collect();
         for caller in 0..callers {
-            let selected = directory.select(prefix(1_000 + caller), count, NOW);
+            let selected = directory.select(prefix(1_000 + caller), None, count, NOW).0;
             let distinct: BTreeSet<_> = selected.iter().map(|node| node.prefix).collect();
             assert_eq!(
                 distinct.len(),
@@ -213,11 +258,12 @@ mod tests {
                 .map(|number| (prefix(number), announcement(UnixSeconds(10))))
                 .collect(),
         );
-        (0..100).for_each(|caller| drop(directory.select(prefix(1_000 + caller), 5, NOW)));
+        (0..100).for_each(|caller| drop(directory.select(prefix(1_000 + caller), None, 5, NOW)));
         directory.announce(prefix(11), announcement(UnixSeconds(10)));
         let hits = (0..11).filter(|caller| {
             directory
-                .select(prefix(2_000 + caller), 1, NOW)
+                .select(prefix(2_000 + caller), None, 1, NOW)
+                .0
                 .iter()
                 .any(|node| node.prefix == prefix(11))
         });
@@ -232,14 +278,73 @@ mod tests {
                 .collect(),
         );
         let is_selected = |directory: &mut EndpointDirectory, now| {
-            let nodes = directory.select(prefix(9), 2, now);
+            let (nodes, _) = directory.select(prefix(9), None, 2, now);
             nodes.iter().any(|node| node.prefix == prefix(1))
         };
         (0..4).for_each(|_| directory.report_unreachable(prefix(2), &[prefix(1)], NOW));
         assert!((0..9).any(|_| is_selected(&mut directory, NOW)));
         directory.report_unreachable(prefix(3), &[prefix(1)], NOW);
         assert!(!(0..9).any(|_| is_selected(&mut directory, NOW)));
-        assert_eq!(directory.select(prefix(9), 3, NOW).len(), 3);
+        assert_eq!(directory.select(prefix(9), None, 3, NOW).0.len(), 3);
         assert!((0..9).any(|_| is_selected(&mut directory, UnixSeconds(REPORT_LIFETIME_S))));
+    }
+
+    /// Compares which endpoints of a node that announced itself from `source` a caller from `site` gets, and how many nodes are
+    /// hidden from it.
+    #[track_caller]
+    fn check_site(source: Option<&str>, site: Option<&str>, expected: (&[&str], u32)) {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut private_only = StoredAnnouncement {
+            endpoints: vec!["udp:192.168.1.2:1194".parse().unwrap()],
+            source: source.map(address),
+            ..announcement(UnixSeconds(10))
+        };
+        let mut directory = EndpointDirectory::default();
+        directory.announce(prefix(1), private_only.clone());
+        private_only
+            .endpoints
+            .insert(0, "udp:45.67.0.1:1194".parse().unwrap());
+        directory.announce(prefix(2), private_only);
+        let (mut nodes, hidden) = directory.select(prefix(9), site.map(address), 9, NOW);
+        nodes.sort_by_key(|node| node.prefix);
+        let shown: Vec<_> = nodes
+            .iter()
+            .flat_map(|node| &node.endpoints)
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            (shown, hidden),
+            (
+                expected.0.iter().map(ToString::to_string).collect(),
+                expected.1
+            )
+        );
+    }
+
+    #[test]
+    fn private_endpoints_are_shown_to_callers_of_the_same_site() {
+        let all: (&[&str], u32) = (
+            &[
+                "udp:192.168.1.2:1194",
+                "udp:45.67.0.1:1194",
+                "udp:192.168.1.2:1194",
+            ],
+            0,
+        );
+        let public: (&[&str], u32) = (&["udp:45.67.0.1:1194"], 1);
+        for (source, site, expected) in [
+            (Some("45.67.0.9"), Some("45.67.0.9"), all),
+            (Some("45.67.0.9"), Some("45.67.0.8"), public),
+            (Some("2001:db8:1:1::1"), Some("2001:db8:1:1::2"), all),
+            (Some("2001:db8:1:1::1"), Some("2001:db8:1:2::2"), public),
+            (Some("192.168.1.2"), Some("10.0.0.1"), all),
+            (Some("192.168.1.2"), Some("::ffff:10.0.0.1"), all),
+            (Some("192.168.1.2"), Some("45.67.0.9"), public),
+            (Some("45.67.0.9"), Some("192.168.1.2"), public),
+            (None, Some("192.168.1.2"), public),
+            (None, None, all),
+        ] {
+            check_site(source, site, expected);
+        }
     }
 }

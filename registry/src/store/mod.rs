@@ -14,7 +14,7 @@ use crate::{
     pki::{PkiError, authority::IssuedCertificate, request::ProvenKey},
 };
 use policies::names::{Endpoint, Prefix};
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 use wire::registry::{DocumentKind, Revoked};
 
 /// A certificate as it was recorded when it was issued.
@@ -126,6 +126,8 @@ pub struct StoredAnnouncement {
     pub network_applied: u64,
     /// Version of the revocations that it has received.
     pub revocations_version: u64,
+    /// The address from which the node announced itself; `None` if that is not known.
+    pub source: Option<IpAddr>,
     /// The moment from which the announcement is ignored.
     pub valid_until: UnixSeconds,
 }

@@ -14,7 +14,7 @@ const HEADER: [&str; 6] = [
 
 /// Shows the document.
 pub(super) fn render(document: &PeersDocument) -> String {
-    if document.peers.is_empty() {
+    if document.peers.is_empty() && document.unused_endpoints.is_empty() {
         return "no peers known".to_owned();
     }
     let mut table = plain_table();
@@ -31,5 +31,18 @@ pub(super) fn render(document: &PeersDocument) -> String {
         ]);
     }
     align_right(&mut table, 4..5);
-    table.to_string()
+    let mut text = if document.peers.is_empty() {
+        "no peers that can be dialled".to_owned()
+    } else {
+        table.to_string()
+    };
+    for unused in &document.unused_endpoints {
+        let line = format!(
+            "not dialled: {} {}: {}",
+            unused.prefix, unused.endpoint, unused.reason
+        );
+        text.push('\n');
+        text.push_str(&printable(&line));
+    }
+    text
 }

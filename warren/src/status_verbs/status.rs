@@ -69,6 +69,21 @@ fn network_rows(document: &StatusDocument) -> Rows {
         add("exit gateway", shown.to_owned());
     }
     add("registry", registry_state(&document.registry));
+    if document.registry.hidden_nodes > 0 {
+        let count = document.registry.hidden_nodes;
+        add(
+            "hidden nodes",
+            format!("{count} with private endpoints only, in other networks than this node"),
+        );
+    }
+    if let Some(reason) = &document.unused_reason {
+        let count = document.unused_endpoints;
+        let reason = printable(reason);
+        add(
+            "not dialled",
+            format!("{count} private endpoints (warren peers lists them): {reason}"),
+        );
+    }
     rows
 }
 

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use wire::control::{
     DecisionEntry, DecisionsDocument, ExitRouteEntry, LeaseEntry, NeighbourEntry, PeerEntry,
     PeersDocument, ProcessEntry, RegistryState, RoleCounts, RouteEntry, RoutesDocument,
-    StatusDocument, TunnelEntry, TunnelsDocument, VERSION, VerdictEntry,
+    StatusDocument, TunnelEntry, TunnelsDocument, UnusedEndpointEntry, VERSION, VerdictEntry,
 };
 
 /// A snapshot, and the time at which it is read.
@@ -78,11 +78,7 @@ impl<'a> View<'a> {
             routes_installed: node.routes_installed,
             neighbours: to_u64(neighbours),
             exit_gateway: node.gateway().map(|gateway| gateway.to_string()),
-            registry: RegistryState {
-                last_request_at: node.registry.called_at.map(|at| self.wall_time(at)),
-                last_answer_at: node.registry.answered_at.map(|at| self.wall_time(at)),
-                last_error: node.registry.failure.clone(),
-            },
+            registry: self.registry_state(),
             leases: node
                 .leases
                 .leases
@@ -95,7 +91,23 @@ impl<'a> View<'a> {
                 .actor_restarts
                 .values()
                 .fold(0, |sum, count| sum.saturating_add(*count)),
+            unused_endpoints: to_u64(node.peers.unused.len()),
+            unused_reason: node
+                .peers
+                .unused
+                .first()
+                .map(|unused| unused.reason.to_string()),
             minimum_version: node.required_release().map(str::to_owned),
+        }
+    }
+
+    fn registry_state(&self) -> RegistryState {
+        let registry = &self.node.registry;
+        RegistryState {
+            last_request_at: registry.called_at.map(|at| self.wall_time(at)),
+            last_answer_at: registry.answered_at.map(|at| self.wall_time(at)),
+            last_error: registry.failure.clone(),
+            hidden_nodes: registry.hidden_nodes,
         }
     }
 
@@ -165,11 +177,17 @@ impl<'a> View<'a> {
             transit_cost: peer.transit_cost,
             slot: self.slot_of(peer.peer).map(|slot| slot.to_string()),
         };
-        let peers = self.node.peers.candidates.iter().map(entry).collect();
+        let unused = |unused: &crate::messages::UnusedEndpoint| UnusedEndpointEntry {
+            prefix: unused.peer.to_string(),
+            endpoint: unused.endpoint.to_string(),
+            reason: unused.reason.to_string(),
+        };
+        let known = &self.node.peers;
         PeersDocument {
             version: VERSION,
             at: self.wall_time(self.now),
-            peers,
+            peers: known.candidates.iter().map(entry).collect(),
+            unused_endpoints: known.unused.iter().map(unused).collect(),
         }
     }
 

@@ -150,6 +150,9 @@ families! {
     Gauge warren_peer_cache_entries &["state"],
         "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",
         |source| cache(source.node);
+    Gauge warren_peer_endpoints_unused &[],
+        "Private endpoints of peers that are not dialled, because they probably mean other hosts.",
+        |source| one([], float(count(source.node.peers.unused.iter())));
     Counter warren_candidate_probes_total &["outcome"],
         "RTT probes of peers without a tunnel, each by the first packet of a dial.",
         |source| vec![

@@ -53,6 +53,8 @@ pub struct RegistryContact {
     pub answered_at: Option<Uptime>,
     /// The error of the last call, if it failed.
     pub failure: Option<String>,
+    /// The number of nodes whose private endpoints the registry does not show to this node.
+    pub hidden_nodes: u32,
 }
 
 /// The routes through one slot.

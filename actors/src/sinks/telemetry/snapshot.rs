@@ -103,6 +103,7 @@ impl Snapshot {
             peers: Arc::new(PeersRead {
                 at,
                 candidates: Vec::new(),
+                unused: Vec::new(),
             }),
             leases: Arc::new(LeasesRead {
                 at,
@@ -365,6 +366,7 @@ impl Snapshot {
             counts.registry_failed = counts.registry_failed.saturating_add(1);
         }
         registry.failure = fact.failure;
+        registry.hidden_nodes = fact.hidden_nodes.unwrap_or(0);
     }
 
     /// Counts the restart of an actor.

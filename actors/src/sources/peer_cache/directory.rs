@@ -3,7 +3,7 @@
 //! Reads no clock and no disk.
 
 use crate::{messages::PeerSource, store::DialHistory};
-use membership::peer_api::PeerReport;
+use membership::{documents::is_private, peer_api::PeerReport};
 use policies::{
     gain::PROBED_PER_REFRESH,
     names::{Endpoint, Prefix},
@@ -171,6 +171,19 @@ impl PeerDirectory {
         }
     }
 
+    /// Removes from reports of nodes the private endpoints that the registry has not named before.
+    ///
+    /// A node could name any host of this node's LAN, while the registry compares from where nodes announce themselves.
+    pub fn remove_unconfirmed(&self, reports: &mut [PeerReport]) {
+        for report in reports {
+            let known = self.peers.get(&report.peer);
+            report.endpoints.retain(|endpoint| {
+                !is_private(*endpoint)
+                    || known.is_some_and(|known| known.endpoints.contains(endpoint))
+            });
+        }
+    }
+
     /// Applies reports about peers; returns whether anything changed.
     pub fn apply_reports(
         &mut self,
@@ -292,6 +305,11 @@ impl PeerDirectory {
             }
         };
         self.peers.iter().map(candidate).collect()
+    }
+
+    /// Returns the endpoint of a peer at which a tunnel last came up.
+    pub fn good_endpoint(&self, peer: Prefix) -> Option<Endpoint> {
+        self.peers.get(&peer)?.dials.good
     }
 
     /// Returns the changes since the last call, to be written to disk.
@@ -418,6 +436,29 @@ mod tests {
             has_changed,
             &[(7, &[known])],
         );
+    }
+
+    #[test]
+    fn a_node_confirms_private_endpoints_that_the_registry_named_and_adds_none() {
+        let mut directory = PeerDirectory::new(peer(0), 10);
+        let report = |endpoints: &[&str]| PeerReport {
+            peer: peer(7),
+            endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(),
+            transit_cost: None,
+        };
+        let (public, lan, forged) = ("udp:45.67.0.1:1", "udp:192.168.1.2:1", "tcp:192.168.1.1:80");
+        let at = Uptime::from_secs(1);
+        let reports = vec![report(&[public, lan])];
+        directory.apply_reports(PeerSource::Registry, at, reports);
+        let mut reports = [report(&[forged, public, lan, "udp:[fd00::1]:1"])];
+        directory.remove_unconfirmed(&mut reports);
+        assert_eq!(reports, [report(&[public, lan])]);
+        let mut unknown = [PeerReport {
+            peer: peer(8),
+            ..report(&[lan, public])
+        }];
+        directory.remove_unconfirmed(&mut unknown);
+        assert_eq!(unknown[0].endpoints, report(&[public]).endpoints);
     }
 
     #[test]

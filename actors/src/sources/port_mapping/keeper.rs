@@ -209,7 +209,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             dialable(
                 endpoint,
                 self.settings.network,
-                self.settings.private.are_allowed(),
+                self.settings.private.are_all_allowed(),
             )
             .is_ok()
         };

@@ -1,21 +1,22 @@
 //! Announces this node's endpoints, software and document versions to the registry.
 
 use super::*;
+use membership::documents::is_private;
 
 impl RegistryClient {
-    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of uplinks, of these UDP before
-    /// TCP.
+    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of uplinks, of these public ones
+    /// before private ones, and UDP before TCP.
     fn own_endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
             network, private, ..
         } = &self.settings;
         let live_settings = self.live_settings.load();
-        let private = private.are_allowed();
+        let announces_private = private.are_announced();
         let mut seen = BTreeSet::new();
         let mut found = self.leases.clone();
         found.extend(&self.uplinks);
-        found.retain(|endpoint| dialable(*endpoint, *network, private).is_ok());
-        found.sort_by_key(|endpoint| endpoint.transport);
+        found.retain(|endpoint| dialable(*endpoint, *network, announces_private).is_ok());
+        found.sort_by_key(|endpoint| (is_private(*endpoint), endpoint.transport));
         let all = live_settings.endpoints.iter().chain(&found).copied();
         all.filter(|endpoint| seen.insert(*endpoint))
             .take(crate::sources::peer_cache::directory::MAX_ENDPOINTS)

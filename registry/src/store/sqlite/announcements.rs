@@ -31,6 +31,9 @@ fn announcement_of(row: &Row<'_>) -> rusqlite::Result<Option<(Prefix, StoredAnno
         network_applied: version(5)?,
         revocations_version: version(6)?,
         valid_until: row.get(7)?,
+        source: row
+            .get::<_, Option<String>>(8)?
+            .and_then(|text| text.parse().ok()),
     };
     Ok(prefix_of(row, 0)
         .zip(endpoints.ok())
@@ -58,11 +61,13 @@ impl Sqlite {
         self.connection
             .prepare_cached(
                 "INSERT INTO announcements (number, length, endpoints, software, network_version,
-                     network_applied, revocations_version, until_s) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                     network_applied, revocations_version, until_s, source)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                      ON CONFLICT DO UPDATE SET endpoints = excluded.endpoints,
                      software = excluded.software, network_version = excluded.network_version,
                      network_applied = excluded.network_applied,
-                     revocations_version = excluded.revocations_version, until_s = excluded.until_s",
+                     revocations_version = excluded.revocations_version, until_s = excluded.until_s,
+                     source = excluded.source",
             )
             .and_then(|mut insert| {
                 insert.execute(params![
@@ -73,7 +78,8 @@ impl Sqlite {
                     signed(announcement.network_version),
                     signed(announcement.network_applied),
                     signed(announcement.revocations_version),
-                    announcement.valid_until
+                    announcement.valid_until,
+                    announcement.source.map(|source| source.to_string())
                 ])
             })
             .map(|_| ())
@@ -89,7 +95,7 @@ impl Sqlite {
             .connection
             .prepare_cached(
                 "SELECT number, length, endpoints, software, network_version, network_applied,
-                     revocations_version, until_s FROM announcements WHERE until_s > ?1",
+                     revocations_version, until_s, source FROM announcements WHERE until_s > ?1",
             )
             .map_err(&failed)?;
         let rows = query.query_map([now], announcement_of).map_err(&failed)?;
