@@ -170,6 +170,11 @@ impl StandaloneRegistry {
         Process::start(&self.namespace, &self.program, arguments, &log)
     }
 
+    /// The registry's namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The folder of the run, in which the files of all machines lie.
     pub fn folder(&self) -> &Path {
         self.run.folder()

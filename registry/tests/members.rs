@@ -5,15 +5,19 @@
 mod support;
 
 use policies::names::Endpoint;
-use registry::http::admin::{self, NodeList, RevokeRequest, RevokedNode};
+use registry::http::admin::{self, AuditLog, NodeList, RevokeRequest, RevokedNode};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use support::{Identity, Registry, TTL_S, read};
 use wire::{
-    registry::{Announced, Announcement, Bootstrap, NetworkDocument, Revocations, VERSION},
+    registry::{
+        Announced, Announcement, Bootstrap, Departed, Departure, NetworkDocument, Revocations,
+        VERSION,
+    },
     signed::{self, SignedDocument},
 };
 
-const CALLS: [(&str, &str); 5] = [
+const CALLS: [(&str, &str); 6] = [
+    ("POST", "/v1/departures"),
     ("POST", "/v1/renewals"),
     ("PUT", "/v1/nodes/self"),
     ("GET", "/v1/bootstrap"),
@@ -144,6 +148,29 @@ fn endpoints_that_no_node_should_dial_are_rejected_one_by_one() {
         &registry,
         &second,
         &[(&first, &["udp:45.67.0.1:1194", "udp:10.0.0.1:1194"])],
+    );
+}
+
+#[test]
+fn a_node_that_leaves_is_revoked_and_its_key_gets_no_certificate() {
+    let registry = Registry::start();
+    let (leaving, staying) = (registry.member(), registry.member());
+    announce(&registry, &leaving, &["udp:45.67.0.1:1194"]);
+    let departure = Departure { version: VERSION };
+    let departed: Departed = registry.ask(&leaving, "POST", "/v1/departures", &departure);
+    assert_eq!(departed.certificates, 1);
+    check(&registry, &staying, &[]);
+    let body = serde_json::to_string(&departure).unwrap();
+    let repeated = registry.call(Some(&leaving), "POST", "/v1/departures", &body);
+    assert_eq!(repeated.0, 403, "{repeated:?}");
+    let csr = support::request(&rcgen::CertificateParams::default(), &leaving.key);
+    let token = wire::invitation::token_text(&registry.invite(60).token);
+    assert_eq!(registry.claim(&token, &csr).0, 409);
+    let log: AuditLog = registry.order("GET", "/v1/audit-log", &());
+    let expected = format!("left: {}, 1 certificates", leaving.claimed.prefix);
+    assert!(
+        log.entries.iter().any(|entry| entry.action == expected),
+        "{log:?}"
     );
 }
 

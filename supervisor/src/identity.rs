@@ -48,7 +48,9 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartE
     let error_for = |error| {
         identity_error(
             path,
-            format!("no PEM certificates ({error}): run warren join, or put it back"),
+            format!(
+                "no PEM certificates ({error}): put it back, or join again with an invitation: warren join --replace -"
+            ),
         )
     };
     let all: Vec<_> = CertificateDer::pem_file_iter(path)
@@ -74,7 +76,7 @@ impl NodeIdentity {
         let chain = read_certificates(&path)?;
         chain::verify(&chain, &cas, None).map_err(|error| {
             let why = format!(
-                "{error} ({} names the nodes): join this network",
+                "{error} ({} names the nodes): join this network: warren join --replace -",
                 ca_path.display()
             );
             identity_error(&path, why)
@@ -95,7 +97,7 @@ impl NodeIdentity {
         let pair = pair.map_err(|error| {
             identity_error(
                 &key,
-                format!("no PEM private key ({error}): run warren join, or put it back"),
+                format!("no PEM private key ({error}): put it back, or join again with an invitation: warren join --replace -"),
             )
         })?;
         let request =
@@ -135,7 +137,7 @@ fn read_network_document(
 ) -> Result<(NetworkDocument, SignedDocument), StartError> {
     let path = paths.network();
     let text = fs::read_to_string(&path).map_err(|error| {
-        identity_error(&path, format!("cannot be read ({error}): run warren join"))
+        identity_error(&path, format!("cannot be read ({error}): put it back, or join again with an invitation: warren join --replace -"))
     })?;
     let signed: SignedDocument = serde_json::from_str(&text)
         .map_err(|error| identity_error(&path, format!("no signed document: {error}")))?;

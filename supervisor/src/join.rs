@@ -7,12 +7,15 @@
 
 mod answer;
 mod draft;
+mod error;
 mod pending_key;
 
+use crate::leave::{self, LeaveError, StoppedDaemon};
 pub(crate) use answer::csr;
 use answer::verify_answer;
 use config::{ChildUser, paths::Paths};
 use draft::{Draft, sync_folder};
+pub use error::JoinError;
 use membership::registry_api::{RegistryApiClient, RegistryApiError};
 use pending_key::PendingKey;
 use policies::names::Prefix;
@@ -48,6 +51,8 @@ pub struct Joining<'a> {
     pub invitation: &'a Invitation,
     /// The paths of the files to write.
     pub paths: &'a Paths,
+    /// Called before the files of a former identity are replaced: stops the daemon. `None` if there may be no identity.
+    pub replace: Option<&'a dyn Fn() -> Result<StoppedDaemon, LeaveError>>,
     /// The uids of OpenVPN and babeld; `None` for the package's users or, if they do not exist, [`OPENVPN_UID`] and
     /// [`BABELD_UID`].
     pub children: Option<(u32, u32)>,
@@ -60,85 +65,6 @@ pub struct Joined {
     pub prefix: Prefix,
     /// The address of the node.
     pub address: Ipv6Addr,
-}
-
-/// The error if a machine cannot become a node.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// The machine is a node already.
-    #[error("{} exists: this machine has joined already, and nothing was changed", path.display())]
-    Exists {
-        /// The file that exists already.
-        path: PathBuf,
-    },
-    /// A file or folder cannot be read, created or written.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// The action that was tried.
-        what: &'static str,
-        /// The path of the file.
-        path: PathBuf,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
-    /// Another command is about to make this machine a node.
-    #[error("another `warren join`, `request` or `install` works in {}: wait until it has ended", path.display())]
-    Busy {
-        /// The folder of the files.
-        path: PathBuf,
-    },
-    /// The file with the key of an earlier attempt cannot be used.
-    #[error("cannot make a key: {} {why}: remove it, and repeat the command", path.display())]
-    PendingKey {
-        /// The path of the key.
-        path: PathBuf,
-        /// The fault, in words.
-        why: &'static str,
-    },
-    /// No key can be generated, or a request for it cannot be signed.
-    #[error("cannot make a key")]
-    Key(#[source] rcgen::Error),
-    /// The registry rejects the invitation.
-    #[error("the invitation is not good: it was used, has expired, or is none of this registry's")]
-    Refused,
-    /// The registry did not answer, or rejected the request.
-    #[error(transparent)]
-    Call(RegistryApiError),
-    /// The registry's answer is malformed, or does not match the invitation.
-    #[error("the registry's answer is not good: {why}")]
-    Answer {
-        /// The fault, in words.
-        why: String,
-    },
-}
-
-impl JoinError {
-    /// Returns the exit code of the command.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 4,
-            Self::Call(RegistryApiError::TimedOut { .. }) => 5,
-            Self::Exists { .. }
-            | Self::Io { .. }
-            | Self::Busy { .. }
-            | Self::PendingKey { .. }
-            | Self::Key(_)
-            | Self::Refused
-            | Self::Call(_)
-            | Self::Answer { .. } => 1,
-        }
-    }
-}
-
-impl From<RegistryApiError> for JoinError {
-    fn from(error: RegistryApiError) -> Self {
-        if matches!(error, RegistryApiError::Rejected { status: 403, .. }) {
-            Self::Refused
-        } else {
-            Self::Call(error)
-        }
-    }
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> JoinError + 'a {
@@ -159,10 +85,14 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
     let Joining {
         invitation,
         paths,
+        replace,
         children,
     } = joining;
     let path = pending_join_key(paths);
-    let users = Users::prepare(paths, *children, &path)?;
+    let users = Users::prepare(paths, *children)?;
+    if replace.is_none() {
+        check_not_joined(paths, &path)?;
+    }
     // The key is written to disk before the invitation is used, since an invitation may work only once.
     let mut key = PendingKey::read_or_create(&path, users.reader())?;
     let url = format!("https://{}", invitation.address);
@@ -176,6 +106,14 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
         outcome => outcome?,
     };
     let verified = verify_answer(&claimed, Some(&invitation.pin), &key.key)?;
+    // Nothing of a former identity is changed before the new one is there.
+    let _stopped = match replace {
+        Some(stop) => Some(stop()?),
+        None => None,
+    };
+    if replace.is_some() {
+        leave::remove_identity(paths)?;
+    }
     users.write(paths, &url, &claimed, &key, verified)
 }
 
@@ -207,7 +145,8 @@ fn is_key_rejected(error: &RegistryApiError) -> bool {
 /// The machine has an identity already, or the key cannot be created or written.
 pub fn request(paths: &Paths, children: Option<(u32, u32)>) -> Result<String, JoinError> {
     let path = pending_request_key(paths);
-    let users = Users::prepare(paths, children, &path)?;
+    let users = Users::prepare(paths, children)?;
+    check_not_joined(paths, &path)?;
     csr(&PendingKey::read_or_create(&path, users.reader())?.key)
 }
 
@@ -233,7 +172,8 @@ pub fn install(
     let registry = RegistryAddress::parse(&enrolment.registry, wire::registry::PORT);
     let registry = registry.map_err(|error| bad(error.to_string()))?;
     let path = pending_request_key(paths);
-    let users = Users::prepare(paths, children, &path)?;
+    let users = Users::prepare(paths, children)?;
+    check_not_joined(paths, &path)?;
     let missing = || io_error("read", &path)(io::ErrorKind::NotFound.into());
     let key = PendingKey::read(&path)?.ok_or_else(missing)?;
     let verified = verify_answer(&enrolment.claimed, None, &key.key)?;
@@ -294,12 +234,8 @@ struct Users {
 }
 
 impl Users {
-    /// Creates the folders of the node's files and locks the one of its identity, and checks that the machine is no node yet.
-    fn prepare(
-        paths: &Paths,
-        children: Option<(u32, u32)>,
-        pending: &Path,
-    ) -> Result<Self, JoinError> {
+    /// Creates the folders of the node's files, and locks the one of its identity.
+    fn prepare(paths: &Paths, children: Option<(u32, u32)>) -> Result<Self, JoinError> {
         create_folder(&paths.etc(), 0o755)?;
         let state = paths.state();
         // OpenVPN enters the folder to read the key, but cannot list it.
@@ -311,7 +247,6 @@ impl Users {
             },
             fs::TryLockError::Error(error) => io_error("lock", &state)(error),
         })?;
-        check_not_joined(paths, pending)?;
         let (openvpn, babeld) = match children {
             Some((openvpn, babeld)) => (ChildUser::Id(openvpn), ChildUser::Id(babeld)),
             None => (

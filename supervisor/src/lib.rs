@@ -1,5 +1,5 @@
 //! The daemon as a library: prepares the host, starts the actors, and at the end stops them and restores the host.
-//! Also `warren join`, which makes a machine a node, and `warren cleanup`, which restores the host after a crash.
+//! Also `warren join`, which makes a machine a node, `warren leave`, and `warren cleanup`, which restores the host after a crash.
 
 mod actor_settings;
 pub mod cleanup;
@@ -7,6 +7,7 @@ pub mod errors;
 pub mod host;
 pub mod identity;
 pub mod join;
+pub mod leave;
 mod local_servers;
 pub mod logging;
 mod moved_files;

@@ -61,7 +61,7 @@ pub async fn renew_if_expired(
                 },
             ) => {
                 let why = format!(
-                    "{}, and is not renewed any more ({error}): join again",
+                    "{}, and is not renewed any more ({error}): join again with an invitation: warren join --replace -",
                     describe_expiry(&identity)
                 );
                 return Err(StartError::Identity {

@@ -10,8 +10,12 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
-use supervisor::join::{self, JoinError, Joined, Joining};
+use supervisor::{
+    join::{self, JoinError, Joined, Joining},
+    leave::{self, LeaveError, Member},
+};
 use wire::{
+    errors::Chain,
     invitation::{BadInvitation, Invitation},
     registry::Enrolment,
 };
@@ -31,6 +35,9 @@ pub struct JoinArgs {
     /// that holds it; or the line itself, warren://HOST:PORT/?pin=…&token=…, which then stands in the process list
     #[arg(env = INVITATION_VARIABLE, hide_env_values = true)]
     invitation: String,
+    /// Replace the identity that this machine has: stop the node, and let the former registry revoke the former certificate
+    #[arg(long)]
+    replace: bool,
     /// Enable and start the systemd unit of the node
     #[arg(long)]
     start: bool,
@@ -160,13 +167,42 @@ pub fn join(args: &JoinArgs) -> ExitCode {
         Err(error) => return fail(&error, 1),
     };
     let paths = args.files.paths();
+    let former = args.replace.then(|| Member::read(&paths));
+    let stop = || {
+        systemd_unit::stop_unit(paths.root()).map_err(|error| LeaveError::Unit {
+            message: error.to_string(),
+        })?;
+        leave::lock_daemon(&paths)
+    };
     let joining = Joining {
         invitation: &invitation,
         paths: &paths,
+        replace: args.replace.then_some(&stop),
         children: args.files.child_uids,
     };
-    let outcome = actix_rt::System::new().block_on(join::join(&joining));
+    let outcome = actix_rt::System::new().block_on(async {
+        let joined = join::join(&joining).await?;
+        if let Some(former) = former {
+            leave_former_network(former).await;
+        }
+        Ok(joined)
+    });
     report_and_start(outcome, args.start)
+}
+
+/// Lets the former registry revoke the former certificate. This machine has a new identity already, so a failure is only printed.
+async fn leave_former_network(former: Result<Member, LeaveError>) {
+    let outcome = match former {
+        Ok(member) => member.depart().await.map(drop),
+        Err(LeaveError::NotJoined { .. }) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome {
+        print_error_line(format_args!(
+            "the former certificate was not revoked, let an operator revoke it: {}",
+            Chain(&error)
+        ));
+    }
 }
 
 /// Creates a key, and prints a certificate request for the registry's operator.

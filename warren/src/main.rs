@@ -3,6 +3,7 @@
 mod cleanup_verb;
 mod control_client;
 mod join_verb;
+mod leave_verb;
 mod output;
 mod reference_verb;
 mod registry_verbs;
@@ -43,6 +44,8 @@ enum Verb {
     Request(join_verb::RequestArgs),
     /// Make this machine a node with the file that `warren registry sign` printed
     Install(join_verb::InstallArgs),
+    /// Remove this machine from its network: stop it, revoke its certificate, remove its identity
+    Leave(leave_verb::LeaveArgs),
     /// Run this machine's node until SIGTERM
     Run(run_verb::RunArgs),
     /// Apply the changed configuration to the running node
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Join(args) => join_verb::join(&args),
         Verb::Request(args) => join_verb::request(&args),
         Verb::Install(args) => join_verb::install(&args),
+        Verb::Leave(args) => leave_verb::leave(&args),
         Verb::Run(args) => run_verb::run(&args),
         Verb::Reload(args) => reload_verb::reload(&args),
         Verb::Cleanup(args) => cleanup_verb::cleanup(&args),

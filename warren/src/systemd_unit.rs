@@ -35,6 +35,15 @@ pub enum UnitError {
         "this machine is a node now, but {SYSTEMCTL} cannot be run: start the unit with systemctl enable --now {UNIT}"
     )]
     Systemctl(#[source] io::Error),
+    /// `systemctl` could not be executed to stop the unit.
+    #[error("{SYSTEMCTL} cannot be run: stop the unit with systemctl disable --now {UNIT}")]
+    CannotStop(#[source] io::Error),
+    /// `systemctl` did not stop the unit.
+    #[error("{UNIT} does not stop: {message}")]
+    StopFailed {
+        /// The text that `systemctl` printed.
+        message: String,
+    },
     /// `systemctl` reported a failure.
     #[error(
         "this machine is a node now, but its unit does not start: {message} (see journalctl -u {UNIT})"
@@ -50,7 +59,11 @@ impl UnitError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::OtherRoot { .. } => 2,
-            Self::NoSystemd | Self::Systemctl(_) | Self::StartFailed { .. } => 1,
+            Self::NoSystemd
+            | Self::Systemctl(_)
+            | Self::CannotStop(_)
+            | Self::StopFailed { .. }
+            | Self::StartFailed { .. } => 1,
         }
     }
 }
@@ -82,6 +95,40 @@ fn check(root: &Path, systemd_folder: &Path) -> Result<(), UnitError> {
 /// `systemctl` cannot be executed, or reports that the unit did not start.
 pub fn start_unit() -> Result<(), UnitError> {
     start_unit_with(Path::new(SYSTEMCTL))
+}
+
+/// Disables the unit and stops it, if systemd runs here and the files of the node lie where the unit expects them.
+///
+/// # Errors
+/// `systemctl` cannot be executed, or reports that the unit did not stop.
+pub fn stop_unit(root: &Path) -> Result<(), UnitError> {
+    if check_can_start(root).is_err() {
+        return Ok(());
+    }
+    stop_unit_with(Path::new(SYSTEMCTL))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is a short-lived command, not the daemon, which spawns in one place only"
+)]
+fn stop_unit_with(systemctl: &Path) -> Result<(), UnitError> {
+    let mut command = Command::new(systemctl);
+    command
+        .args(["disable", "--now", UNIT])
+        .stdin(Stdio::null());
+    command.env_remove(INVITATION_VARIABLE);
+    let output = command.output().map_err(UnitError::CannotStop)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let printed = String::from_utf8_lossy(&output.stderr);
+    // Without the package there may be no unit.
+    if printed.contains("does not exist") {
+        return Ok(());
+    }
+    let message = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+    Err(UnitError::StopFailed { message })
 }
 
 #[expect(

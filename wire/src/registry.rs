@@ -116,6 +116,22 @@ pub struct Announcement {
 /// Most characters of [`Announcement::software`].
 pub const SOFTWARE_LIMIT: usize = 64;
 
+/// `POST /v1/departures`: the calling node leaves the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// The version of the document: [`VERSION`].
+    pub version: u32,
+}
+
+/// The answer to a [`Departure`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departed {
+    /// The version of the document: [`VERSION`].
+    pub version: u32,
+    /// The number of certificates that were revoked.
+    pub certificates: usize,
+}
+
 /// The answer to an [`Announcement`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {

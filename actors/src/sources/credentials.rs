@@ -138,7 +138,7 @@ impl Credentials {
         let Some((chain, certificate)) = self.read_certificate() else {
             self.next_check_at = now + MAX_RETRY_DELAY;
             return tracing::error!(
-                "the node's certificate can no longer be read, so it is not renewed: restore node.crt, or join again"
+                "the node's certificate can no longer be read, so it is not renewed: restore node.crt, or join again with an invitation: warren join --replace -"
             );
         };
         let due_s = self.renewal_due_s(&chain, &certificate);

@@ -202,7 +202,7 @@ impl Documents {
             && !before.is_serial_revoked(&self.settings.serial)
         {
             tracing::error!(
-                "this node's certificate is revoked: no other node accepts it any more; join again"
+                "this node's certificate is revoked: no other node accepts it any more; join again with an invitation: warren join --replace -"
             );
         }
         let revoked = next.revoked_since(&before);

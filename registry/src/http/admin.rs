@@ -274,6 +274,7 @@ pub(crate) fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         Call::Claim
         | Call::Renew
         | Call::Announce
+        | Call::Depart
         | Call::Bootstrap
         | Call::Network
         | Call::Revocations => route,

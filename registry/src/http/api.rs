@@ -17,7 +17,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use std::{net::IpAddr, time::Duration};
-use wire::registry::{Announcement, Claim, MAX_NODES, Renewal};
+use wire::registry::{Announcement, Claim, Departure, MAX_NODES, Renewal};
 
 /// Longest time for which a call waits for a newer document, in seconds.
 pub(crate) const MAX_WAIT_SECONDS: u64 = 60;
@@ -100,6 +100,26 @@ async fn announce(
             Ok(announcement) => {
                 check_version(announcement.version)?;
                 service.announce(&member, from, &announcement).map(Ok)
+            }
+            Err(rejection) => Ok(Err(rejection)),
+        }
+    };
+    answer(&queue.ask(job).await??)
+}
+
+async fn depart(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, ApiError> {
+    let shown = shown(&request)?;
+    let departure = body.read::<Departure>();
+    let job = move |service: &mut crate::service::RegistryService| {
+        let member = service.member(&shown)?;
+        match departure {
+            Ok(departure) => {
+                check_version(departure.version)?;
+                service.depart(&member).map(Ok)
             }
             Err(rejection) => Ok(Err(rejection)),
         }
@@ -218,6 +238,7 @@ fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         Call::Claim => route.to(claim),
         Call::Renew => route.to(renew),
         Call::Announce => route.to(announce),
+        Call::Depart => route.to(depart),
         Call::Bootstrap => route.to(bootstrap),
         Call::Network | Call::Revocations => {
             route.to(move |request, queue| newer_document(call, request, queue))

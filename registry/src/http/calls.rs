@@ -25,6 +25,7 @@ pub enum Call {
     Claim,
     Renew,
     Announce,
+    Depart,
     Bootstrap,
     Network,
     Revocations,
@@ -46,10 +47,11 @@ pub enum Call {
 
 impl Call {
     /// All calls, in the order of the OpenAPI document.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Claim,
         Self::Renew,
         Self::Announce,
+        Self::Depart,
         Self::Bootstrap,
         Self::Network,
         Self::Revocations,
@@ -75,6 +77,7 @@ impl Call {
             Self::Claim => (Method::POST, "/v1/claims"),
             Self::Renew => (Method::POST, "/v1/renewals"),
             Self::Announce => (Method::PUT, "/v1/nodes/self"),
+            Self::Depart => (Method::POST, "/v1/departures"),
             Self::Bootstrap => (Method::GET, "/v1/bootstrap"),
             Self::Network => (Method::GET, "/v1/network"),
             Self::Revocations => (Method::GET, "/v1/revocations"),
@@ -100,7 +103,7 @@ impl Call {
         match self {
             Self::Claim => AllowedCaller::Anybody,
             Self::Renew => AllowedCaller::Renewer,
-            Self::Announce | Self::Bootstrap | Self::Network | Self::Revocations => {
+            Self::Announce | Self::Depart | Self::Bootstrap | Self::Network | Self::Revocations => {
                 AllowedCaller::Member
             }
             Self::Invite
@@ -126,6 +129,7 @@ impl Call {
             Self::Claim => "Exchange an invitation's token for a certificate",
             Self::Renew => "Issue a new certificate for the same prefix",
             Self::Announce => "Announce where the node can be dialled, and which documents it has",
+            Self::Depart => "Leave the network: revoke all certificates of the calling node",
             Self::Bootstrap => "List random nodes that can be dialled",
             Self::Network => "Get the signed network document",
             Self::Revocations => "Get the signed list of revocations",

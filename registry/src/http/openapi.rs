@@ -110,6 +110,7 @@ pub fn body(call: Call) -> Option<Value> {
         ),
         Call::Renew => (vec![version(), ("csr", text())], vec!["version", "csr"]),
         Call::Announce => (announcement_fields(), vec!["version", "endpoints"]),
+        Call::Depart => (vec![version()], vec!["version"]),
         Call::Invite => (invitation_fields(), vec!["ttl_s"]),
         Call::Sign => (
             std::iter::once(("csr", text()))
@@ -171,6 +172,7 @@ fn answer(call: Call) -> &'static [&'static str] {
             "network_version",
             "revocations_version",
         ],
+        Call::Depart => &["version", "certificates"],
         Call::Bootstrap => &[
             "version",
             "nodes",
@@ -224,6 +226,7 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
         Call::Claim
         | Call::Renew
         | Call::Announce
+        | Call::Depart
         | Call::Invite
         | Call::Invitations
         | Call::RevokeInvitation
@@ -249,7 +252,7 @@ pub fn error_statuses(call: Call) -> Vec<u16> {
         Call::Bootstrap => &[429],
         Call::Invite | Call::RotateCa | Call::RotateKey => &[409, 422],
         Call::Sign => &[409, 422, 507],
-        Call::Set | Call::Backup => &[422],
+        Call::Set | Call::Backup | Call::Depart => &[422],
         Call::Revoke | Call::RevokeInvitation => &[404],
         Call::Network
         | Call::Revocations

@@ -16,7 +16,7 @@ use policies::names::Prefix;
 use std::collections::BTreeSet;
 use wire::{
     invitation::Invitation,
-    registry::{Enrolment, VERSION},
+    registry::{Departed, Enrolment, VERSION},
 };
 
 /// Longest lifetime of an invitation, in seconds: ten years.
@@ -268,17 +268,40 @@ impl RegistryService {
             node: node.chars().take(80).collect(),
         };
         let prefix = self.storage.find_node(node)?.ok_or_else(unknown)?;
-        let now = self.now();
-        let count =
-            self.storage
-                .revoke(prefix, now, now.saturating_sub_s(self.settings.grace_s))?;
+        let count = self.revoke_prefix(prefix)?;
         if count == 0 {
             return Err(unknown());
         }
-        self.directory.remove(prefix);
         let version = self.publish_revocations()?;
         self.audit(operator, format!("revoke: {prefix}, {count} certificates"))?;
         Ok((prefix, count, version))
+    }
+
+    /// Revokes the node that asks for it, because it leaves the network.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn depart(&mut self, member: &Member) -> Result<Departed, ServiceError> {
+        let prefix = member.prefix;
+        let certificates = self.revoke_prefix(prefix)?;
+        self.publish_revocations()?;
+        self.audit(
+            "the node",
+            format!("left: {prefix}, {certificates} certificates"),
+        )?;
+        Ok(Departed {
+            version: VERSION,
+            certificates,
+        })
+    }
+
+    /// Revokes the certificates of a node, and forgets its announcement. Returns the number of certificates.
+    fn revoke_prefix(&mut self, prefix: Prefix) -> Result<usize, ServiceError> {
+        let now = self.now();
+        let renewable_since = now.saturating_sub_s(self.settings.grace_s);
+        let count = self.storage.revoke(prefix, now, renewable_since)?;
+        self.directory.remove(prefix);
+        Ok(count)
     }
 
     /// Returns the last entries of the audit log, the oldest first.

@@ -157,7 +157,7 @@ pub(super) struct RotateCaArgs {
     /// The step to carry out
     #[arg(value_enum)]
     pub(super) step: CaVerb,
-    /// Even where nodes are not ready: they will have to join again, or below a root that stays be disconnected until they
+    /// Even where nodes are not ready: they will have to join again (warren join --replace -), or below a root that stays be disconnected until they
     /// have asked the registry for a certificate
     #[arg(long)]
     pub(super) force: bool,

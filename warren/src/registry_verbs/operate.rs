@@ -306,7 +306,7 @@ pub(super) fn restore(args: &BackupArgs) -> ExitCode {
                 aside.display()
             ));
             print_line(
-                "nodes that joined since the copy must join again; what was revoked since must be revoked again",
+                "nodes that joined since the copy must join again (warren join --replace -); what was revoked since must be revoked again",
             );
             ExitCode::SUCCESS
         }
