@@ -1,5 +1,5 @@
 //! Nodes with private addresses find each other in one LAN without any setting, and dial nobody in their LAN because a stranger
-//! announced it.
+//! announced it to the registry.
 
 use anyhow::{Context, Result, ensure};
 use lab::{
@@ -60,7 +60,7 @@ fn a_stranger_makes_nobody_dial_into_a_lan() -> Result<()> {
     let victim = format!("tcp:{}:80", nat_router::ROUTER_ADDRESS);
     stranger.configure("endpoints", &format!("[\"{victim}\"]"))?;
     lab.start_and_converge()?;
-    // The stranger's document is fetched from itself, too, as it is in the overlay.
+    // Without the rule of the registry, the endpoint would be dialled: it is in the subnet of the node.
     let name = stranger.prefix()?;
     let known = wait_until(NEWS_TIMEOUT, || {
         let peers: PeersDocument = inside.control_document(PEERS_PATH).ok()?;

@@ -412,6 +412,34 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_private_endpoint_is_believed_from_the_registry_and_not_from_the_peer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (actor, mut readings, _) = start_cache(&folder.path().join("peers.db"));
+        check(&readings.recv().await.unwrap(), &[]);
+        let report = |source, seconds| PeersReported {
+            at: Uptime::from_secs(seconds),
+            source,
+            peers: vec![PeerReport {
+                peer: peer(7),
+                endpoints: ["udp:45.67.0.1:1194", "udp:192.168.1.2:1194"]
+                    .map(|text| text.parse().unwrap())
+                    .to_vec(),
+                transit_cost: None,
+            }],
+        };
+        // In neither case this node dials it, since none of its addresses is near.
+        for (source, seconds, unused) in
+            [(PeerSource::Itself, 1, 0), (PeerSource::Registry, 9_999, 1)]
+        {
+            actor.do_send(report(source, seconds));
+            let reading = readings.recv().await.unwrap();
+            check(&reading, &[(7, 0)]);
+            assert_eq!(reading.candidates[0].endpoints.len(), 1);
+            assert_eq!(reading.unused.len(), unused, "{:?}", reading.unused);
+        }
+    }
+
+    #[actix::test]
     async fn a_report_is_published_at_once_and_loaded_by_the_next_run() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
