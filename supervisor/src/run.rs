@@ -214,6 +214,8 @@ async fn run_node(
     let registry = RegistryApiClient::with_credentials(&settings.registry, &credentials)?;
     let private = private_endpoints(&settings, store.documents.clone(), &kernel, &registry).await?;
     let peers = PeerApiClient::new(&peer_api_settings(&identity), &credentials)?;
+    let babel_socket = BabelSocket::open(identity.network, identity.me)
+        .map_err(doing("open a socket for route requests"))?;
     let environment = Environment {
         settings: &settings,
         identity: &identity,
@@ -223,8 +225,7 @@ async fn run_node(
         server_tls,
         kernel: kernel.clone(),
         published: published.clone(),
-        babel_socket: BabelSocket::open(identity.network, identity.me)
-            .map_err(doing("open a socket for route requests"))?,
+        babel_socket,
         peers,
         registry,
         private,
@@ -233,9 +234,7 @@ async fn run_node(
     tracing::info!(prefix = %identity.me, address = %identity.network.node_address(identity.me), "warren runs");
     actix_rt::spawn(os::memory::release_regularly());
     let is_ready = Cell::new(false);
-    let Program {
-        command_line, log, ..
-    } = program;
+    let (command_line, log) = (program.command_line, program.log);
     let readers = &graph.settings_readers;
     let mut reloader = Reloader::new(command_line, &environment, readers, metrics, log);
     tokio::select! {

@@ -52,6 +52,8 @@ impl Options {
                 .collect(),
             ..Self::with_nodes(nodes)
         }
+    }
+
     /// Returns the address on the network that connects all, whose last two bytes are these.
     pub(super) fn underlay_address(&self, last_bytes: &str) -> String {
         let site = if self.has_private_addresses {
