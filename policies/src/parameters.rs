@@ -33,7 +33,7 @@ pub struct Parameters {
 impl Default for Parameters {
     fn default() -> Self {
         Self {
-            hello_interval: Duration::from_secs(4),
+            hello_interval: Duration::from_secs(1),
             update_interval: Duration::from_secs(30),
             tunnels_to_dial: 10,
             max_accepted: 30,

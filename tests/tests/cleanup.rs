@@ -39,7 +39,7 @@ fn a_host_is_as_before_after_a_kill_and_a_cleanup() -> Result<()> {
         " links, ",
         " routes, ",
         " 1 address, ",
-        " 2 rules, restored ",
+        " 3 rules, restored ",
     ] {
         assert!(removed.contains(part), "{removed}");
     }
@@ -91,7 +91,7 @@ fn check_that_a_running_daemon_is_left_alone(node: &Node) -> Result<()> {
         "there are {} links",
         traces.links
     );
-    ensure!(traces.routes > 0 && traces.rules == 2 && traces.addresses > 0);
+    ensure!(traces.routes > 0 && traces.rules == 3 && traces.addresses > 0);
     let children = node.children();
     let pid = node.pid().context("the daemon has exited")?;
     let error = node.warren_command(&["cleanup"]).err();

@@ -32,8 +32,8 @@ use wire::overlay::Network;
 const COPY_LIFETIME: Duration = Duration::from_millis(300);
 
 /// Time after an exit of babeld for which all copies are kept, so that packets still pass until the next babeld has learnt
-/// the routes: its neighbours send hellos once a second, and two of them make a good link.
-const RESTART_TIME: Duration = Duration::from_secs(4);
+/// the routes: it knows a neighbour after the next hello, which comes every second, or every few seconds in a network that saves bytes.
+const RESTART_TIME: Duration = Duration::from_secs(8);
 
 /// A destination that has had no route for this long has lost it. Mostly babeld adds the next route within this time.
 const LOSS_DELAY: Duration = Duration::from_millis(20);
