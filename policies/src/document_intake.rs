@@ -17,7 +17,7 @@ pub const MAX_PEER_DOCUMENTS: u8 = 2;
 /// Maximum number of documents that wait while another one is written to disk.
 pub const MAX_QUEUED_DOCUMENTS: usize = 8;
 /// Interval at which versions are compared with a random neighbour, ± 50 %.
-pub const COMPARE_INTERVAL: Duration = Duration::from_secs(300);
+pub const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
 /// Delay before a failed call to a neighbour is retried, and between two long polls if the first one brought a document.
 pub const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Maximum number of calls to a neighbour that does not answer, [`RETRY_DELAY`] apart.
