@@ -36,7 +36,7 @@ const MAX_WAITED: Duration = MAX_WRITE_TIME.saturating_mul(9);
 const MAX_CALLING: Duration = Duration::from_secs(4 * 2 + 3);
 /// The longest interval between two comparisons, the calls of two of them, since the first one may bring only one document,
 /// and the disk.
-const MAX_OUTDATED: Duration = Duration::from_secs(2 * (450 + 2) + 5);
+const MAX_OUTDATED: Duration = Duration::from_secs(2 * (45 + 2) + 5);
 
 fn peer(number: u64) -> Prefix {
     Prefix::new(u32::try_from(number).unwrap(), 16).unwrap()
