@@ -25,8 +25,13 @@ fn nodes_of_one_lan_form_a_network_without_any_setting() -> Result<()> {
         ..Options::default()
     })?;
     for node in lab.nodes() {
-        let status: StatusDocument = node.control_document(STATUS_PATH)?;
-        ensure!(status.ready && status.unused_endpoints == 0, "{status:?}");
+        // A network may be whole before a node has published that it is ready.
+        let ready = || {
+            let status: StatusDocument = node.control_document(STATUS_PATH).ok()?;
+            status.ready.then_some(status)
+        };
+        let status = wait_until(NEWS_TIMEOUT, ready).context("a node is not ready")?;
+        ensure!(status.unused_endpoints == 0, "{status:?}");
         ensure!(status.registry.hidden_nodes == 0, "{status:?}");
         let peers: PeersDocument = node.control_document(PEERS_PATH)?;
         let is_private = |endpoint: &String| endpoint.contains(":192.168.1.");
