@@ -212,6 +212,11 @@ pub struct Decided {
     pub verdicts: Option<Vec<policies::planner::Verdict>>,
 }
 
+/// babeld has deleted a route and not added another one for a moment.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RouteLost;
+
 /// Logs a decision in one line. Opens and closes are logged when they have happened, and here for debugging only.
 pub(crate) fn log_decision(decision: &Decision) {
     let terms = decision.terms.as_str();

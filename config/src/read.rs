@@ -218,10 +218,10 @@ fn is_gateway(
 ) -> bool {
     let is_on = flag(tree, faults).unwrap_or(false);
     if is_on && transit == Transit::Leaf {
-        faults.push(tree.fault("false with transit: leaf, which carries nobody's traffic"));
+        faults.push(tree.fault("false with transit: leaf, which carries no traffic of others"));
     }
     if is_on && metered {
-        faults.push(tree.fault("false with metered: true, which carries nobody's traffic"));
+        faults.push(tree.fault("false with metered: true, which carries no traffic of others"));
     }
     is_on
 }

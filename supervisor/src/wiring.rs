@@ -107,8 +107,7 @@ where
 pub fn wire(environment: &Environment<'_>) -> Graph {
     let wiring = Wiring::new(environment);
     let tunnels = wiring.start_tunnels();
-    let fallback_routes = wiring.start_fallback_routes();
-    wiring.start_babeld_flusher();
+    let fallback_routes = wiring.start_fallback_routes(&wiring.start_babeld_flusher());
     let (policy, prober) = wiring.start_deciders(&tunnels);
     let sources = wiring.start_membership_sources(&tunnels, &policy, &prober);
     let leases = wiring.start_endpoint_sources(&sources);
@@ -196,23 +195,23 @@ impl<'a> Wiring<'a> {
         self.guard("tunnels", deps, Tunnels::new)
     }
 
-    fn start_fallback_routes(&self) -> Guarded<FallbackRoutes> {
+    fn start_fallback_routes(&self, flusher: &Guarded<BabeldFlusher>) -> Guarded<FallbackRoutes> {
         let deps = FallbackRoutesDeps {
             network: self.environment.identity.network,
             store: self.store.clone(),
             kernel: self.environment.kernel.clone(),
             socket: self.environment.babel_socket.clone(),
+            lost: to(flusher),
         };
         self.guard("fallback_routes", deps, FallbackRoutes::new)
     }
 
-    fn start_babeld_flusher(&self) {
+    fn start_babeld_flusher(&self) -> Guarded<BabeldFlusher> {
         let deps = BabeldFlusherDeps {
             me: self.environment.identity.me,
             store: self.store.clone(),
-            kernel: self.environment.kernel.clone(),
         };
-        self.guard("babeld_flusher", deps, BabeldFlusher::new);
+        self.guard("babeld_flusher", deps, BabeldFlusher::new)
     }
 
     fn start_deciders(&self, tunnels: &Guarded<Tunnels>) -> (Guarded<Policy>, Guarded<Prober>) {

@@ -6,10 +6,12 @@
 
 mod alternate_routes;
 
-use crate::messages::RoutesRead;
+use crate::messages::{RouteLost, RoutesRead};
 use crate::store::Store;
 use crate::store::TunnelTable;
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, StreamHandler, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, StreamHandler, WrapFuture,
+};
 use alternate_routes::AlternateRoutes;
 use ipnet::Ipv6Net;
 use os::{
@@ -59,6 +61,8 @@ pub struct FallbackRoutesDeps {
     pub kernel: Kernel,
     /// The socket for requests to neighbours.
     pub socket: BabelSocket,
+    /// The receiver of `RouteLost`.
+    pub lost: Recipient<RouteLost>,
 }
 
 /// The actor that keeps the fallback route table.
@@ -66,6 +70,7 @@ pub struct FallbackRoutes {
     network: Network,
     kernel: Kernel,
     socket: BabelSocket,
+    lost: Recipient<RouteLost>,
     tunnels: Rc<RefCell<TunnelTable>>,
     /// Destinations to which routes are requested with the next batch.
     batch: BTreeSet<Destination>,
@@ -87,11 +92,13 @@ impl FallbackRoutes {
             store,
             kernel,
             socket,
+            lost,
         } = deps;
         Self {
             network,
             kernel,
             socket,
+            lost,
             tunnels: store.tunnels,
             clock: store.clock,
             kept_until: None,
@@ -115,6 +122,9 @@ impl FallbackRoutes {
             fallback.delete_copy(to, change, ctx)
         });
         ctx.run_later(LOSS_DELAY, move |fallback, ctx| {
+            if fallback.changes.get(&to) == Some(&change) {
+                fallback.lost.do_send(RouteLost);
+            }
             fallback.seek_alternate(to, change, 0, ctx);
             fallback.request_route(to, change, 0, ctx);
         });

@@ -152,7 +152,7 @@ fn a_complaint_names_file_line_key_value_and_what_would_be_right() {
     );
     check(
         "transit: leaf\ngateway: true\n",
-        "w.yaml:3: gateway: value true: expected false with transit: leaf, which carries nobody's traffic",
+        "w.yaml:3: gateway: value true: expected false with transit: leaf, which carries no traffic of others",
     );
     check(
         "upnp: true\n",

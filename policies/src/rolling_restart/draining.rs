@@ -180,18 +180,13 @@ impl RollingRestart {
         let limit = seen.hello_interval.saturating_mul(MAX_DRAIN_HELLOS);
         let limit = limit.min(MAX_DRAIN_TIME);
         match judge(&slots, seen.drained, (drained_for, limit)) {
-            Judgement::Wait | Judgement::GiveUp if is_needed && !self.is_forced(seen.now) => {
-                let reason = AbandonReason::OnlyRoute;
-                self.give_up(
-                    &draining.target,
-                    &slots,
-                    (reason, drained_for),
-                    seen,
-                    orders,
-                );
-            }
-            Judgement::GiveUp if !self.is_forced(seen.now) => {
-                let reason = AbandonReason::Deadline;
+            judgement @ (Judgement::Wait | Judgement::GiveUp)
+                if (is_needed || judgement == Judgement::GiveUp) && !self.is_forced(seen.now) =>
+            {
+                let reason = match is_needed {
+                    true => AbandonReason::OnlyRoute,
+                    false => AbandonReason::Deadline,
+                };
                 self.give_up(
                     &draining.target,
                     &slots,
