@@ -58,13 +58,16 @@ impl BabelSocket {
         }
     }
 
-    /// Requests all routes of the neighbour on a slot.
-    pub fn request_all(&self, slot: Slot, peer: Prefix) {
+    /// Sends a hello to the neighbour on a slot, and requests all its routes.
+    ///
+    /// babeld gives its hellos sequence numbers that the daemon does not know. A random one begins a new history of hellos at the
+    /// neighbour, and so does babeld's next hello; the link costs four times its usual cost until then.
+    pub fn greet_and_request_all(&self, slot: Slot, peer: Prefix) {
         self.send(
             slot,
             babel_packet::GROUP,
             babel_packet::PORT,
-            &babel_packet::request_all(self.urgency(peer)),
+            &babel_packet::greet_and_request_all(fastrand::u16(..), self.urgency(peer)),
         );
     }
 

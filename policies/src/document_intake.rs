@@ -17,11 +17,11 @@ pub const MAX_PEER_DOCUMENTS: u8 = 2;
 /// Maximum number of documents that wait while another one is written to disk.
 pub const MAX_QUEUED_DOCUMENTS: usize = 8;
 /// Interval at which versions are compared with a random neighbour, ± 50 %.
-pub const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
-/// Delay before a failed call to a neighbour is retried, and between two long polls if the first one brought a document.
+pub const COMPARE_INTERVAL: Duration = Duration::from_secs(300);
+/// Delay before the first repetition of a failed call to a neighbour, and between two long polls if the first one brought a document.
 pub const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Maximum number of calls to a neighbour that does not answer, [`RETRY_DELAY`] apart.
-const MAX_ATTEMPTS: u32 = 4;
+/// Maximum delay between two calls to a neighbour that does not answer.
+const MAX_CALL_RETRY_DELAY: Duration = Duration::from_secs(60);
 /// Delay before a failed long poll is first retried, ± 50 %. It doubles with each failure, up to [`MAX_POLL_RETRY_DELAY`].
 const MIN_POLL_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Longest delay before a failed long poll is retried, ± 50 %.
@@ -99,27 +99,33 @@ impl<D> DocumentIntake<D> {
     }
 }
 
-/// The calls to a neighbour that may still follow if the present one fails.
+/// Whether, and after which delay, a failed call to a neighbour is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempts {
-    left: u32,
+    /// Delay before the next call; `None` if there is none.
+    retry: Option<Duration>,
 }
 
 impl Attempts {
-    /// The first of several calls.
-    pub fn several() -> Self {
-        Self { left: MAX_ATTEMPTS }
+    /// The first of the calls that follow each other until one is answered, or the peer is a neighbour no more.
+    pub fn until_answered() -> Self {
+        Self {
+            retry: Some(RETRY_DELAY),
+        }
     }
 
     /// A call that is not repeated.
     pub fn one() -> Self {
-        Self { left: 1 }
+        Self { retry: None }
     }
 
-    /// Returns the call that follows [`RETRY_DELAY`] after a failed one; `None` if it is not repeated.
-    pub fn after_failure(self, is_neighbour: bool) -> Option<Self> {
-        let left = self.left.saturating_sub(1);
-        (left > 0 && is_neighbour).then_some(Self { left })
+    /// Returns the delay after a failed call, and the call that follows it; `None` if it is not repeated. The delay is
+    /// [`RETRY_DELAY`] at first, and doubles up to a minute. Versions are compared with each new neighbour, so nothing is lost when
+    /// calls end with a neighbour that is gone.
+    pub fn after_failure(self, is_neighbour: bool) -> Option<(Duration, Self)> {
+        let delay = self.retry.filter(|_| is_neighbour)?;
+        let next = delay.saturating_mul(2).min(MAX_CALL_RETRY_DELAY);
+        Some((delay, Self { retry: Some(next) }))
     }
 }
 
@@ -228,13 +234,14 @@ mod tests {
 
     #[test]
     fn a_failed_call_is_repeated_while_the_peer_is_a_neighbour_and_polls_back_off() {
-        let mut calls = 1;
-        let mut attempts = Attempts::several();
-        while let Some(next) = attempts.after_failure(true) {
-            (attempts, calls) = (next, calls + 1);
+        let (mut attempts, mut waited) = (Attempts::until_answered(), Vec::new());
+        for _ in 0..8 {
+            let (delay, next) = attempts.after_failure(true).unwrap();
+            waited.push(delay.as_secs());
+            attempts = next;
         }
-        assert_eq!(calls, 4);
-        assert_eq!(Attempts::several().after_failure(false), None);
+        assert_eq!(waited, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(Attempts::until_answered().after_failure(false), None);
         assert_eq!(Attempts::one().after_failure(true), None);
 
         let mut delays = PollDelays::default();

@@ -32,11 +32,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_WRITE_TIME: Duration = Duration::from_millis(500);
 /// A waiting document is verified when the seven before it and the one that was being written are on disk.
 const MAX_WAITED: Duration = MAX_WRITE_TIME.saturating_mul(9);
-/// Four calls that time out, and the delays between them.
-const MAX_CALLING: Duration = Duration::from_secs(4 * 2 + 3);
+/// How long a call goes on once its peer answers, or is a neighbour no more: one that times out, the longest delay, and another one.
+const MAX_CALLING: Duration = Duration::from_secs(2 + 60 + 2);
 /// The longest interval between two comparisons, the calls of two of them, since the first one may bring only one document,
 /// and the disk.
-const MAX_OUTDATED: Duration = Duration::from_secs(2 * (45 + 2) + 5);
+const MAX_OUTDATED: Duration = Duration::from_secs(2 * (450 + 2) + 5);
 
 fn peer(number: u64) -> Prefix {
     Prefix::new(u32::try_from(number).unwrap(), 16).unwrap()
@@ -92,6 +92,8 @@ struct Node {
     neighbours: BTreeSet<Prefix>,
     /// The versions of each peer, and whether it answers.
     peers: BTreeMap<Prefix, ([u64; 2], bool)>,
+    /// When each peer last began to answer or ceased to be a neighbour.
+    changed: BTreeMap<Prefix, Uptime>,
     newest: [u64; 2],
     events: Vec<(Uptime, Event)>,
     longest: Longest,
@@ -109,6 +111,7 @@ impl Node {
             peers: (2..6)
                 .map(|number| (peer(number), ([1, 1], true)))
                 .collect(),
+            changed: BTreeMap::new(),
             newest: [1, 1],
             events: vec![(now + COMPARE_INTERVAL, Event::CompareDue)],
             longest,
@@ -150,7 +153,11 @@ impl Node {
         }
         if document.version < ours {
             if let Some(peer) = from {
-                self.call(Action::Post(document.kind), peer, Attempts::several());
+                self.call(
+                    Action::Post(document.kind),
+                    peer,
+                    Attempts::until_answered(),
+                );
             }
             return;
         }
@@ -181,7 +188,11 @@ impl Node {
                 *self.current.get_mut(document.kind).unwrap() = document.version;
                 for peer in self.neighbours.clone() {
                     if Some(peer) != from {
-                        self.call(Action::Post(document.kind), peer, Attempts::several());
+                        self.call(
+                            Action::Post(document.kind),
+                            peer,
+                            Attempts::until_answered(),
+                        );
                     }
                 }
                 while let Some(offer) = self.intake.take_next() {
@@ -211,23 +222,27 @@ impl Node {
     }
 
     fn on_answer(&mut self, call: Call, rng: &mut Rng) {
-        let calling = self.now.since(call.since);
-        self.longest.calling = self.longest.calling.max(calling);
-        assert!(
-            calling <= MAX_CALLING,
-            "{}: {call:?} {calling:?}",
-            self.place()
-        );
         let (theirs, answers) = *self.peers.get(&call.peer).unwrap();
+        let changed = self.changed.get(&call.peer).copied();
+        if answers || !self.neighbours.contains(&call.peer) {
+            let calling = self
+                .now
+                .since(changed.unwrap_or(call.since).max(call.since));
+            self.longest.calling = self.longest.calling.max(calling);
+            assert!(
+                calling <= MAX_CALLING,
+                "{}: {call:?} {calling:?}",
+                self.place()
+            );
+        }
         if !answers {
             // A fetch is not repeated; the next comparison leads to another one.
             let is_repeated = !matches!(call.action, Action::Fetch(_));
             let is_neighbour = self.neighbours.contains(&call.peer);
-            if let Some(attempts) = call.attempts.after_failure(is_neighbour && is_repeated) {
-                self.at(
-                    self.now + RETRY_DELAY,
-                    Event::Started(Call { attempts, ..call }),
-                );
+            if let Some((delay, attempts)) =
+                call.attempts.after_failure(is_neighbour && is_repeated)
+            {
+                self.at(self.now + delay, Event::Started(Call { attempts, ..call }));
             }
             return;
         }
@@ -236,7 +251,7 @@ impl Node {
                 for kind in 0..2 {
                     let (ours, theirs) = (self.current.get(kind), theirs.get(kind));
                     if theirs < ours {
-                        self.call(Action::Post(kind), call.peer, Attempts::several());
+                        self.call(Action::Post(kind), call.peer, Attempts::until_answered());
                     } else if theirs > ours {
                         self.call(Action::Fetch(kind), call.peer, Attempts::one());
                     }
@@ -290,12 +305,14 @@ impl Node {
             4 => {
                 let (_, answers) = self.peers.get_mut(&sender).unwrap();
                 *answers = !*answers;
+                self.changed.insert(sender, self.now);
             }
             5 => {
                 if self.neighbours.insert(sender) {
-                    self.call(Action::Compare, sender, Attempts::several());
+                    self.call(Action::Compare, sender, Attempts::until_answered());
                 } else {
                     self.neighbours.remove(&sender);
+                    self.changed.insert(sender, self.now);
                 }
             }
             _ => {}
@@ -316,7 +333,7 @@ fn waiting_documents_and_calls_end_and_the_newest_documents_arrive_within_their_
         for _ in 0..rng.below(40) {
             node.disturb(&mut rng);
             if rng.below(3) == 0 {
-                let until = node.now + rng.span(Duration::ZERO, Duration::from_secs(2));
+                let until = node.now + rng.span(Duration::ZERO, Duration::from_secs(20));
                 node.pass_to(until, &mut rng);
             }
         }
@@ -327,8 +344,9 @@ fn waiting_documents_and_calls_end_and_the_newest_documents_arrive_within_their_
             .for_each(|known| *known = (newest, true));
         node.neighbours.insert(peer(2));
         let since = node.now;
+        node.changed = node.peers.keys().map(|peer| (*peer, since)).collect();
         while node.current != newest || !node.intake.is_idle() {
-            let until = node.now + Duration::from_millis(50);
+            let until = node.events.iter().map(|(at, _)| *at).min().unwrap();
             node.pass_to(until, &mut rng);
             let outdated = node.now.since(since);
             node.longest.outdated = node.longest.outdated.max(outdated);
@@ -340,6 +358,17 @@ fn waiting_documents_and_calls_end_and_the_newest_documents_arrive_within_their_
                 node.intake
             );
         }
+        node.pass_to(node.now.max(since + MAX_CALLING), &mut rng);
+        let is_old = |event: &Event| match event {
+            Event::Started(call) | Event::Answered(call) => call.since < since,
+            Event::Written(..) | Event::CompareDue => false,
+        };
+        assert!(
+            !node.events.iter().any(|(_, event)| is_old(event)),
+            "{}: {:?}",
+            node.place(),
+            node.events
+        );
         longest = node.longest;
     }
     println!("documents: {SEQUENCES} sequences from seed {SEED:#x}: {longest:?}");

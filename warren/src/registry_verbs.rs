@@ -122,7 +122,7 @@ struct Init {
     /// Tunnels that each node accepts, 0 to 250 [default: 30]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=250))]
     max_accepted: Option<u16>,
-    /// Babel's hello interval, 0.5 s to 15 s [default: 1s]
+    /// Babel's hello interval, 0.5 s to 15 s [default: 4s]
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     hello_interval: Option<Duration>,
     /// How often a node may close one tunnel and dial others [default: 5m]

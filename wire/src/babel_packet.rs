@@ -17,6 +17,11 @@ const VERSION: u8 = 2;
 /// The TLV types Pad1 (RFC 8966, section 4.6.1), which is a single byte, and Acknowledgment Request (section 4.6.3).
 const PAD1: u8 = 0;
 const ACK_REQUEST: u8 = 2;
+/// The TLV type Hello (RFC 8966, section 4.6.5).
+const HELLO: u8 = 4;
+/// Hundredths of a second until the next hello that a hello of the daemon announces. babeld counts a hello as missed after 1.7 times this,
+/// and doubles the cost of the link only with the third one that is missed. By then its own hellos have come, even if they are sent every 30 s.
+const HELLO_INTERVAL: u16 = 1000;
 /// The TLV type IHU, "I heard you" (RFC 8966, section 4.6.6).
 const IHU: u8 = 5;
 /// Route Request (RFC 8966, section 4.6.10).
@@ -70,10 +75,17 @@ impl Urgency {
     }
 }
 
-/// A packet that asks for all routes. babeld answers it with its whole table, unless it sent that table
-/// on the same link within the last two seconds.
-pub fn request_all(urgency: Urgency) -> Vec<u8> {
-    packet([vec![REQUEST, 2, WILDCARD, 0], urgency.tlv()].concat())
+/// Builds a packet with a hello and a request for all routes. babeld answers it with an IHU, and with its whole table, unless it
+/// sent that table on the same link within its last hello interval.
+///
+/// The hello makes the sender a neighbour that can be reached, before its babeld sends the next periodic hello. A `seqno` that differs
+/// from the last one by more than 16 begins a new history of hellos (RFC 8966, appendix A.1).
+pub fn greet_and_request_all(seqno: u16, urgency: Urgency) -> Vec<u8> {
+    let ([high, low], [interval_high, interval_low]) =
+        (seqno.to_be_bytes(), HELLO_INTERVAL.to_be_bytes());
+    let hello = vec![HELLO, 6, 0, 0, high, low, interval_high, interval_low];
+    let request = vec![REQUEST, 2, WILDCARD, 0];
+    packet([hello, request, urgency.tlv()].concat())
 }
 
 /// Builds a packet with Route Requests for these destinations, at most the first [`MAX_REQUESTS`] of them.
@@ -204,9 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_has_neither_length_nor_prefix() {
-        let packet = [&[42, 2, 0, 28, 9, 2, 0, 0], END].concat();
-        assert_eq!(request_all(urgency()), packet);
+    fn a_greeting_is_a_hello_and_a_request_without_prefix() {
+        let hello = [4, 6, 0, 0, 0x12, 0x34, 0x03, 0xe8];
+        let packet = [&[42, 2, 0, 36], &hello[..], &[9, 2, 0, 0], END].concat();
+        assert_eq!(greet_and_request_all(0x1234, urgency()), packet);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub enum LinkOrder {
     RaiseCost(Slot, Prefix),
     /// Restore the slot's multicast route.
     Unsilence(Slot),
-    /// Request all routes from the neighbour on the slot, several times; for a new tunnel or a restarted babeld.
+    /// Send hellos to the neighbour on the slot, and request all routes from it, several times; for a new tunnel or a restarted babeld.
     RequestRoutes(Slot, Prefix),
     /// Retract this node's default route for packets from this range at the neighbour, and request the
     /// neighbour's.
@@ -42,9 +42,8 @@ pub enum LinkOrder {
     Unblock(IpNet),
 }
 
-/// Delays before the first and between two requests for all routes. Each request is answered with an IHU, which counts only
-/// if the neighbour has received a hello of our babeld; that sends its first hello on a link within 0.4 s. The last
-/// request is for a lost answer: babeld sends all routes only once within two seconds.
+/// Delays before the first and between two requests for all routes. The first ones may come before the slot at the other end exists. The
+/// last one is for a lost answer.
 const ROUTE_REQUEST_DELAYS: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -156,7 +155,7 @@ impl LinkOrderDeps {
                 actix_rt::spawn(async move {
                     for delay in ROUTE_REQUEST_DELAYS {
                         tokio::time::sleep(delay).await;
-                        sender.request_all(slot, peer);
+                        sender.greet_and_request_all(slot, peer);
                     }
                 });
                 Ok(())

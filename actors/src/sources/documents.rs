@@ -1,7 +1,7 @@
 //! Keeps the two signed documents (network document, revocation list): accepts newer ones, stores them, and passes them on to
 //! the neighbours at once.
 //!
-//! On average eight random nodes have a long poll open at the registry, which answers when a document changes. A node that
+//! For each document, on average eight random nodes have a long poll open at the registry, which answers when the document changes. A node that
 //! gets a newer document posts it to its neighbours, and they post it to theirs. Each node also compares versions with
 //! every new neighbour, and regularly with a random one, so that nodes that were offline catch up.
 
@@ -20,11 +20,16 @@ use os::randomness::Randomness;
 use policies::{
     document_intake::{
         Attempts, COMPARE_INTERVAL, DocumentIntake, MAX_POLL_RETRY_DELAY, PollDelays, PollOutcome,
-        RETRY_DELAY,
     },
     names::Prefix,
 };
-use std::{cell::Cell, collections::BTreeSet, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 use wire::errors::Chain;
 use wire::{peer::NodeDocument, registry::DocumentKind, signed::SignedDocument};
 
@@ -80,7 +85,8 @@ pub struct Documents {
     intake: DocumentIntake<SignedDocument>,
     /// The kinds of document for which a request to the registry is in flight.
     fetching: BTreeSet<DocumentKind>,
-    poll_delays: PollDelays,
+    /// The delays between the long polls for each kind of document.
+    poll_delays: BTreeMap<DocumentKind, PollDelays>,
 }
 
 impl Documents {
@@ -115,7 +121,7 @@ impl Documents {
             node_count,
             intake: DocumentIntake::default(),
             fetching: BTreeSet::new(),
-            poll_delays: PollDelays::default(),
+            poll_delays: BTreeMap::new(),
         }
     }
 
@@ -149,7 +155,7 @@ impl Documents {
             Ok(UpdateOutcome::Same) => {}
             Ok(UpdateOutcome::Older(kind)) => {
                 if let Some(peer) = from {
-                    self.post_document(peer, kind, Attempts::several(), ctx);
+                    self.post_document(peer, kind, Attempts::until_answered(), ctx);
                 }
             }
             Err(error) => {
@@ -216,7 +222,7 @@ impl Documents {
             .for_each(|reader| reader.do_send(changed.clone()));
         for peer in self.neighbours.clone() {
             if Some(peer) != from {
-                self.post_document(peer, kind, Attempts::several(), ctx);
+                self.post_document(peer, kind, Attempts::until_answered(), ctx);
             }
         }
     }
@@ -250,7 +256,7 @@ impl Documents {
         });
     }
 
-    /// Posts the current document of a kind to a peer, with more attempts while it is a neighbour.
+    /// Posts the current document of a kind to a peer; a failed call is repeated while the peer is a neighbour.
     fn post_document(
         &mut self,
         peer: Prefix,
@@ -258,16 +264,24 @@ impl Documents {
         attempts: Attempts,
         ctx: &mut Context<Self>,
     ) {
-        let Some(document) = self.documents.load().signed_document(kind).cloned() else {
+        let documents = self.documents.load();
+        let Some(document) = documents.signed_document(kind).cloned() else {
             return;
         };
+        let version = documents.version(kind);
         let peer_api = self.peer_api.clone();
         let call = async move { peer_api.post_signed_document(peer, kind, &document).await };
         ctx.spawn(call.into_actor(self).map(move |result, documents, ctx| {
             let Err(error) = result else { return };
             tracing::debug!(%peer, document = ?kind, error = %Chain(&error), "signed document not passed on");
-            if let Some(next) = attempts.after_failure(documents.neighbours.contains(&peer)) {
-                ctx.run_later(RETRY_DELAY, move |documents, ctx| documents.post_document(peer, kind, next, ctx));
+            let is_neighbour = documents.neighbours.contains(&peer);
+            if let Some((delay, next)) = attempts.after_failure(is_neighbour) {
+                ctx.run_later(delay, move |documents, ctx| {
+                    // A newer document has been posted with attempts of its own.
+                    if documents.documents.load().version(kind) == version {
+                        documents.post_document(peer, kind, next, ctx);
+                    }
+                });
             }
         }));
     }
@@ -290,7 +304,9 @@ impl Actor for Documents {
         if self.settings.is_metered {
             return;
         }
-        self.long_poll_or_wait(ctx);
+        for kind in [DocumentKind::Network, DocumentKind::Revocations] {
+            self.long_poll_or_wait(kind, ctx);
+        }
         ctx.run_later(
             self.random.around(COMPARE_INTERVAL),
             Self::compare_with_random_neighbour,
@@ -313,10 +329,10 @@ impl Handler<VersionsReported> for Documents {
         let documents = self.documents.load_full();
         // A different version may be newer although it is lower: that of a later intermediate CA.
         if reported.network != documents.version(DocumentKind::Network) {
-            self.fetch_from_registry(DocumentKind::Network, "/v1/network", ctx);
+            self.fetch_from_registry(DocumentKind::Network, ctx);
         }
         if reported.revocations != documents.version(DocumentKind::Revocations) {
-            self.fetch_from_registry(DocumentKind::Revocations, "/v1/revocations", ctx);
+            self.fetch_from_registry(DocumentKind::Revocations, ctx);
         }
     }
 }
@@ -336,7 +352,7 @@ impl Handler<RoutesRead> for Documents {
             .collect();
         let old = std::mem::replace(&mut self.neighbours, neighbours);
         for peer in self.neighbours.clone().difference(&old) {
-            self.compare_versions(*peer, Attempts::several(), ctx);
+            self.compare_versions(*peer, Attempts::until_answered(), ctx);
         }
     }
 }

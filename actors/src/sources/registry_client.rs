@@ -44,8 +44,11 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Delay after the first request for peers, ± 50 %. It doubles with each request, and with each announcement that fails.
 const MIN_CALL_DELAY: Duration = Duration::from_secs(1);
 
-/// Maximum delay between two requests for peers.
-const MAX_CALL_DELAY: Duration = Duration::from_secs(60);
+/// Maximum delay after a call that failed.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+
+/// Maximum delay between two requests for peers that were answered. Peers are requested after each announcement, too.
+const MAX_REQUEST_DELAY: Duration = Duration::from_secs(600);
 
 /// Number of peers that a request asks for.
 const REQUESTED_PEERS: usize = 16;
@@ -237,7 +240,11 @@ impl RegistryClient {
     fn handle_peers(&mut self, answer: Result<Bootstrap, RegistryApiError>) {
         self.is_calling = false;
         let at = self.clock.now();
-        self.request_peers_at = at + self.next_call_delay();
+        let max_delay = match answer {
+            Ok(_) => MAX_REQUEST_DELAY,
+            Err(_) => MAX_RETRY_DELAY,
+        };
+        self.request_peers_at = at + self.next_call_delay(max_delay);
         match answer {
             Ok(bootstrap) => {
                 let RegistrySettings { me, network, .. } = self.settings;
@@ -279,9 +286,9 @@ impl RegistryClient {
     }
 
     /// Returns the delay before the next call, ± 50 %, and doubles it for the call after that.
-    fn next_call_delay(&mut self) -> Duration {
-        let delay = self.call_delay;
-        self.call_delay = (delay * 2).min(MAX_CALL_DELAY);
+    fn next_call_delay(&mut self, max_delay: Duration) -> Duration {
+        let delay = self.call_delay.min(max_delay);
+        self.call_delay = (delay * 2).min(max_delay);
         self.random.around(delay)
     }
 

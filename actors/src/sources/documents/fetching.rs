@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// The path of a document at the registry.
+fn path(kind: DocumentKind) -> &'static str {
+    match kind {
+        DocumentKind::Network => "/v1/network",
+        DocumentKind::Revocations => "/v1/revocations",
+    }
+}
+
 impl Documents {
     /// Compares versions with a node; the side with the older document gets the newer one.
     pub(super) fn compare_versions(
@@ -19,8 +27,8 @@ impl Documents {
                     Err(error) => {
                         tracing::debug!(%peer, error = %Chain(&error), "cannot compare document versions");
                         let is_neighbour = documents.neighbours.contains(&peer);
-                        if let Some(next) = attempts.after_failure(is_neighbour) {
-                            ctx.run_later(RETRY_DELAY, move |documents, ctx| {
+                        if let Some((delay, next)) = attempts.after_failure(is_neighbour) {
+                            ctx.run_later(delay, move |documents, ctx| {
                                 documents.compare_versions(peer, next, ctx)
                             });
                         }
@@ -38,7 +46,7 @@ impl Documents {
         for (kind, version) in theirs {
             let ours = self.documents.load().version(kind);
             if version < ours {
-                self.post_document(peer, kind, Attempts::several(), ctx);
+                self.post_document(peer, kind, Attempts::until_answered(), ctx);
             } else if version > ours {
                 let peer_api = self.peer_api.clone();
                 let call = async move { peer_api.fetch_signed_document(peer, kind).await };
@@ -65,22 +73,19 @@ impl Documents {
 
     /// Opens a long poll at the registry, or leaves that to other nodes for now: with the probability at which
     /// [`MEAN_LISTENERS`] nodes of the network have one open.
-    pub(super) fn long_poll_or_wait(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn long_poll_or_wait(&mut self, kind: DocumentKind, ctx: &mut Context<Self>) {
         if self.random.index(self.node_count.get()) >= MEAN_LISTENERS {
             ctx.run_later(
                 self.random.around(LISTENER_REDRAW_INTERVAL),
-                Self::long_poll_or_wait,
+                move |documents, ctx| documents.long_poll_or_wait(kind, ctx),
             );
             return;
         }
-        let (registry, version) = (
-            self.registry.clone(),
-            self.documents.load().version(DocumentKind::Revocations),
-        );
-        let path = format!("/v1/revocations?after={version}&wait={LONG_POLL_S}");
+        let (registry, version) = (self.registry.clone(), self.documents.load().version(kind));
+        let path = format!("{}?after={version}&wait={LONG_POLL_S}", path(kind));
         let timeout = Duration::from_secs(LONG_POLL_S + 10);
         let call = async move { registry.long_poll::<SignedDocument>(&path, timeout).await };
-        ctx.spawn(call.into_actor(self).map(|answer, documents, ctx| {
+        ctx.spawn(call.into_actor(self).map(move |answer, documents, ctx| {
             let outcome = match &answer {
                 Ok(Some(_)) => PollOutcome::Document,
                 Ok(None) => PollOutcome::NoNews,
@@ -89,10 +94,16 @@ impl Documents {
                     PollOutcome::Failed
                 }
             };
-            let delay = documents.poll_delays.after(outcome);
+            let delay = documents
+                .poll_delays
+                .entry(kind)
+                .or_default()
+                .after(outcome);
             documents.handle_registry_answer(answer, ctx);
             let delay = documents.random.around(delay);
-            ctx.run_later(delay, Self::long_poll_or_wait);
+            ctx.run_later(delay, move |documents, ctx| {
+                documents.long_poll_or_wait(kind, ctx)
+            });
         }));
     }
 
@@ -111,17 +122,12 @@ impl Documents {
     }
 
     /// Fetches a document from the registry, unless a request for it is in flight.
-    pub(super) fn fetch_from_registry(
-        &mut self,
-        kind: DocumentKind,
-        path: &'static str,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn fetch_from_registry(&mut self, kind: DocumentKind, ctx: &mut Context<Self>) {
         if !self.fetching.insert(kind) {
             return;
         }
         let registry = self.registry.clone();
-        let call = async move { registry.get::<SignedDocument>(path).await };
+        let call = async move { registry.get::<SignedDocument>(path(kind)).await };
         ctx.spawn(call.into_actor(self).map(move |answer, documents, ctx| {
             documents.fetching.remove(&kind);
             documents.handle_registry_answer(answer.map(Some), ctx);

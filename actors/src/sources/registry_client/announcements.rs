@@ -93,7 +93,7 @@ impl RegistryClient {
             }
             Err(error) => {
                 self.failed_endpoints = Some(announcement.endpoints);
-                self.announce_at = now + self.next_call_delay();
+                self.announce_at = now + self.next_call_delay(MAX_RETRY_DELAY);
                 self.report_contact(Some(Chain(&error).to_string()));
             }
         }

@@ -120,7 +120,8 @@ fn a_drain_whose_routes_do_not_move_is_given_up() {
         reason: AbandonReason::Deadline,
     };
     let stuck = [route(5, DIAL[0], true), route(5, ACCEPT, false)];
-    assert_eq!(drained(&stuck, 13), [(15, undrain)]);
+    // Ten hello intervals.
+    assert_eq!(drained(&stuck, 43), [(45, undrain)]);
 }
 
 #[test]
