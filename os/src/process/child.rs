@@ -329,12 +329,15 @@ impl Watcher {
         lines
             .into_iter()
             .for_each(|line| self.send(Happened::Logged(line)));
-        if self.log.is_flooding()
+        if self.log.is_tap_gone()
             && let Some(pid) = i32::try_from(self.pid)
                 .ok()
                 .and_then(rustix::process::Pid::from_raw)
         {
-            tracing::error!(child = self.name, "child floods its log; killing it");
+            tracing::error!(
+                child = self.name,
+                "the child's TAP link is gone, and it does nothing but write log lines; killing it"
+            );
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
