@@ -1,10 +1,13 @@
 //! Writes log lines to systemd's journal, or to standard error, and logs panics.
 
 mod journal;
+mod limit;
 
 pub use journal::is_stderr as is_stderr_the_journal;
 
 use journal::Journal;
+use limit::LineLimit;
+use os::clock::Clock;
 use std::io::IsTerminal;
 use tracing_subscriber::{
     Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
@@ -21,15 +24,26 @@ pub enum Format {
     Text,
 }
 
-/// The filter of log lines, which can be replaced.
+/// The filter of log lines, which can be replaced, and their limit.
 #[derive(Clone)]
-pub struct LogFilter(reload::Handle<Targets, Registry>);
+pub struct LogFilter {
+    handle: reload::Handle<Targets, Registry>,
+    limit: LineLimit,
+}
 
 impl LogFilter {
     /// Replaces the filter, in the form that [`start`] takes.
     pub fn replace(&self, filter: &str) {
         // Fails only if no subscriber is installed.
-        let _ = self.0.reload(parse(filter));
+        let _ = self.handle.reload(parse(filter));
+    }
+
+    /// Logs regularly, for ever, how many lines were dropped because too many of their kind were written.
+    pub async fn report_dropped_lines(self) {
+        loop {
+            tokio::time::sleep(limit::REPORT_INTERVAL).await;
+            self.limit.report();
+        }
     }
 }
 
@@ -48,6 +62,7 @@ fn parse(filter: &str) -> Targets {
 /// error with its location.
 pub fn start(filter: &str, format: Format) -> LogFilter {
     let (filter, handle) = reload::Layer::new(parse(filter));
+    let limit = LineLimit::new(Clock::boottime());
     let has_colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = fmt::layer().with_writer(std::io::stderr);
@@ -64,7 +79,7 @@ pub fn start(filter: &str, format: Format) -> LogFilter {
     // Fails only if a subscriber is already installed, as in tests.
     let _ = tracing_subscriber::registry()
         .with(filter)
-        .with(lines)
+        .with(lines.with_filter(limit.clone()))
         .try_init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic
@@ -74,5 +89,5 @@ pub fn start(filter: &str, format: Format) -> LogFilter {
         let text = panic.payload_as_str().unwrap_or("");
         tracing::error!(place, "panicked: {text}");
     }));
-    LogFilter(handle)
+    LogFilter { handle, limit }
 }

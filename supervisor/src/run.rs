@@ -72,6 +72,7 @@ pub fn run(
     let identity = NodeIdentity::read(paths)?;
     let host = host::inspect(&settings, &identity)?;
     let system = actix::System::new();
+    system.runtime().spawn(log.clone().report_dropped_lines());
     let command_line = CommandLine {
         config_file: config_file.to_owned(),
         mode,
