@@ -7,6 +7,7 @@
 pub mod deciders;
 pub mod effects;
 pub mod guardian;
+mod http_connections;
 pub mod live_settings;
 pub mod messages;
 pub mod restart_lock;

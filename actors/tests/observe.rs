@@ -26,7 +26,10 @@ use std::{
     path::Path,
     process::{Command, Stdio},
 };
-use tokio::net::{TcpStream, UnixStream};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpStream, UnixStream},
+};
 use wire::control::{
     DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument,
     STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
@@ -327,4 +330,24 @@ async fn prometheus_scrapes_traffic_routes_and_decisions() {
         .await;
     }
     prometheus.kill().await.unwrap();
+}
+
+#[actix::test]
+async fn clients_that_send_slowly_keep_no_scrape_out() {
+    let node = Node::start().await;
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        let mut connection = TcpStream::connect(("127.0.0.1", node.port)).await.unwrap();
+        connection
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: ")
+            .await
+            .unwrap();
+        slow.push(connection);
+    }
+    // The deadline is far below the time after which the server gives up a slow client.
+    let scrape = tokio::time::timeout(std::time::Duration::from_secs(2), node.get("/metrics"));
+    let (status, body) = scrape.await.unwrap();
+    assert_eq!(status, 200);
+    assert!(body.contains("warren_routes_installed"));
+    drop(slow);
 }

@@ -38,7 +38,7 @@ use policies::{
     units::Uptime,
 };
 use std::{
-    net::{IpAddr, SocketAddrV6},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
     sync::Arc,
     time::Duration,
 };
@@ -51,6 +51,7 @@ use wire::{
 const PORT: u16 = 326;
 const SERVER: u32 = 7;
 const CLIENT: u32 = 8;
+const OTHER: u32 = 9;
 
 #[test]
 fn a_node_gets_the_endpoints_of_another_node() {
@@ -163,6 +164,33 @@ fn a_node_gets_a_random_sample_of_peers_no_larger_than_requested() {
             .await
             .unwrap();
         assert_eq!(unknown.status().as_u16(), 404);
+    });
+}
+
+#[test]
+fn a_node_that_opens_many_connections_keeps_no_other_node_out() {
+    check(|| async {
+        let ca = Ca::new();
+        serve(&ca, SERVER, SERVER);
+        let client = client(&ca, CLIENT);
+        fetch_from_server(&client).await.unwrap();
+        let server = SocketAddr::from((network().node_address(prefix(SERVER)), PORT));
+        let mut idle = Vec::new();
+        for _ in 0..200 {
+            // The other node connects, and sends nothing.
+            let socket = tokio::net::TcpSocket::new_v6().unwrap();
+            let from = network().node_address(prefix(OTHER));
+            socket.bind(SocketAddr::from((from, 0))).unwrap();
+            idle.push(socket.connect(server).await.unwrap());
+        }
+        fetch_from_server(&client).await.unwrap();
+        let mut open = 0;
+        for connection in &idle {
+            // A closed connection can be read: it returns its end.
+            let closed = timeout(Duration::from_millis(20), connection.readable()).await;
+            open += usize::from(closed.is_err());
+        }
+        assert!((1..=4).contains(&open), "{open}");
     });
 }
 

@@ -11,9 +11,16 @@ mod samples;
 pub use families::{FAMILIES, Family, Kind};
 pub(crate) use samples::transport;
 
+use crate::http_connections::{ConnectionLimits, Connections, limited};
 use crate::sinks::telemetry::{Published, Snapshot};
+use actix_http::HttpService;
+use actix_service::{ServiceFactory, map_config};
 use actix_web::{
-    App, HttpResponse, HttpServer, dev::Server, http::header::ContentType, middleware, web,
+    App, HttpResponse, HttpServer,
+    body::MessageBody,
+    dev::{AppConfig, Server, ServiceRequest, ServiceResponse},
+    http::header::ContentType,
+    middleware, web,
 };
 use families::MAX_HEALTHY_AGE;
 use os::clock::Clock;
@@ -54,7 +61,14 @@ pub enum ExporterError {
 /// Time within which a client must send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum number of clients that are connected at the same time.
+/// The limits of TCP connections. Prometheus keeps its connection open between scrapes; when that is closed, it opens another one.
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    total: 64,
+    per_address: 16,
+    lifetime: Duration::from_secs(3600),
+};
+
+/// Maximum number of clients that are connected to a Unix socket at the same time.
 const MAX_CONNECTIONS: usize = 64;
 
 /// Binds the address and returns the server, which the caller must spawn on the actors' thread.
@@ -63,30 +77,77 @@ const MAX_CONNECTIONS: usize = 64;
 /// [`ExporterError`]; nothing is served then.
 pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Server, ExporterError> {
     let registry = registry(published.clone()).map_err(ExporterError::Register)?;
-    let build_app = move || {
-        App::new()
-            .app_data(web::Data::new(registry.clone()))
-            .app_data(web::Data::new(published.clone()))
-            .app_data(web::Data::new(clock.clone()))
-            .wrap(middleware::Compress::default())
-            .route("/metrics", web::get().to(metrics))
-            .route("/healthz", web::get().to(healthz))
-            .route("/readyz", web::get().to(readyz))
+    let build_app = move || build_app((registry.clone(), published.clone(), clock.clone()));
+    let bound = match listen {
+        Listen::Tcp(address) => serve_tcp(*address, build_app),
+        Listen::Unix(path) => HttpServer::new(build_app)
+            .workers(1)
+            .worker_max_blocking_threads(1)
+            .disable_signals()
+            .max_connections(MAX_CONNECTIONS)
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .shutdown_timeout(1)
+            .bind_uds(path)
+            .map(HttpServer::run),
     };
-    let server = HttpServer::new(build_app)
+    bound.map_err(|source| ExporterError::Bind {
+        at: match listen {
+            Listen::Tcp(address) => address.to_string(),
+            Listen::Unix(path) => path.display().to_string(),
+        },
+        source,
+    })
+}
+
+fn serve_tcp<F, S, B>(address: SocketAddr, build_app: F) -> io::Result<Server>
+where
+    F: Fn() -> App<S> + Clone + Send + 'static,
+    S: ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<B>,
+            Error = actix_web::Error,
+            InitError = (),
+        > + 'static,
+    B: MessageBody + 'static,
+{
+    let connections = Connections::new(LIMITS);
+    let build_service = move || {
+        let app = map_config(build_app(), |()| AppConfig::default());
+        let service = HttpService::build()
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .finish(app)
+            .tcp();
+        limited(service, connections.clone())
+    };
+    let server = actix_server::Server::build()
         .workers(1)
         .worker_max_blocking_threads(1)
         .disable_signals()
-        .max_connections(MAX_CONNECTIONS)
-        .client_request_timeout(REQUEST_TIMEOUT)
-        .shutdown_timeout(1);
-    let (bound, at) = match listen {
-        Listen::Tcp(address) => (server.bind(address), address.to_string()),
-        Listen::Unix(path) => (server.bind_uds(path), path.display().to_string()),
-    };
-    bound
-        .map(HttpServer::run)
-        .map_err(|source| ExporterError::Bind { at, source })
+        .shutdown_timeout(1)
+        .bind("metrics", address, build_service)?;
+    Ok(server.run())
+}
+
+fn build_app(
+    (registry, published, clock): (Registry, Published, Clock),
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    App::new()
+        .app_data(web::Data::new(registry))
+        .app_data(web::Data::new(published))
+        .app_data(web::Data::new(clock))
+        .wrap(middleware::Compress::default())
+        .route("/metrics", web::get().to(metrics))
+        .route("/healthz", web::get().to(healthz))
+        .route("/readyz", web::get().to(readyz))
 }
 
 /// Builds a Prometheus registry with all metrics of the published snapshot.

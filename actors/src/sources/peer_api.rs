@@ -8,15 +8,18 @@ mod handlers;
 
 use crate::store::Store;
 use crate::{
+    http_connections::{ConnectionLimits, Connections, limited},
     messages::DocumentOffered,
     restart_lock::SharedRestartLock,
     store::{SharedCandidates, SharedRouteView},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
+use actix_http::{HttpService, TlsAcceptorConfig};
+use actix_service::{ServiceFactory, map_config};
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
-    dev::{Extensions, Server, ServerHandle},
+    App, HttpRequest, HttpResponse,
+    dev::{AppConfig, Extensions, Server, ServerHandle, ServiceRequest, ServiceResponse},
     http::StatusCode,
     rt::net::TcpStream,
     web,
@@ -33,7 +36,6 @@ use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
-    any::Any,
     io,
     net::{SocketAddr, SocketAddrV6, TcpListener},
     sync::Arc,
@@ -56,8 +58,12 @@ const MIN_RETRY_DELAY: Duration = Duration::from_millis(250);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// Interval between checks whether the certificate was replaced.
 const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum number of open connections; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 64;
+/// The limits of connections. A call takes a few round trips, and 2 s at most at the side of the client.
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    total: 64,
+    per_address: 4,
+    lifetime: Duration::from_secs(10),
+};
 /// Maximum duration of a TLS handshake, and of the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time after which an idle connection is closed.
@@ -221,47 +227,58 @@ fn build_server(
         source,
     };
     let listener = bind_listener(address).map_err(listen_error)?;
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(web::Data::new(state.clone()))
-            .app_data(web::PayloadConfig::new(DOCUMENT_LIMIT))
-            .route("/v1/node", web::get().to(get_node))
-            .route("/v1/peers", web::get().to(get_peers))
-            .route("/v1/route-view", web::get().to(get_route_view))
-            .route(
-                document_path(DocumentKind::Network),
-                web::get().to(get_network),
-            )
-            .route(
-                document_path(DocumentKind::Network),
-                web::post().to(post_document),
-            )
-            .route(
-                document_path(DocumentKind::Revocations),
-                web::get().to(get_revocations),
-            )
-            .route(
-                document_path(DocumentKind::Revocations),
-                web::post().to(post_document),
-            )
-            .route(RESTART_LOCK_PATH, web::post().to(acquire_lock))
-            .route(RESTART_LOCK_PATH, web::delete().to(release_lock))
-            .default_service(web::to(|| async {
-                problem(StatusCode::NOT_FOUND, "unknown path")
-            }))
-    })
-    .workers(1)
-    .worker_max_blocking_threads(1)
-    .max_connections(MAX_CONNECTIONS)
-    .keep_alive(IDLE_TIMEOUT)
-    .client_request_timeout(HEAD_TIMEOUT)
-    .tls_handshake_timeout(HEAD_TIMEOUT)
-    .disable_signals()
-    .shutdown_timeout(1)
-    .on_connect(identify_caller)
-    .listen_rustls_0_23(listener, tls)
-    .map_err(listen_error)?;
+    let connections = Connections::new(LIMITS);
+    let build_service = move || {
+        let app = map_config(build_app(state.clone()), |()| AppConfig::default());
+        let handshakes = TlsAcceptorConfig::default().handshake_timeout(HEAD_TIMEOUT);
+        let service = HttpService::build()
+            .keep_alive(IDLE_TIMEOUT)
+            .client_request_timeout(HEAD_TIMEOUT)
+            .on_connect_ext(|connection: &TlsStream<TcpStream>, data| {
+                identify_caller(connection, data);
+            })
+            .finish(app)
+            .rustls_0_23_with_config(tls.clone(), handshakes);
+        limited(service, connections.clone())
+    };
+    let server = actix_server::Server::build()
+        .workers(1)
+        .worker_max_blocking_threads(1)
+        .disable_signals()
+        .shutdown_timeout(1)
+        .listen("peer API", listener, build_service)
+        .map_err(listen_error)?;
     Ok(server.run())
+}
+
+fn build_app(
+    state: State,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    let network = document_path(DocumentKind::Network);
+    let revocations = document_path(DocumentKind::Revocations);
+    App::new()
+        .app_data(web::Data::new(state))
+        .app_data(web::PayloadConfig::new(DOCUMENT_LIMIT))
+        .route("/v1/node", web::get().to(get_node))
+        .route("/v1/peers", web::get().to(get_peers))
+        .route("/v1/route-view", web::get().to(get_route_view))
+        .route(network, web::get().to(get_network))
+        .route(network, web::post().to(post_document))
+        .route(revocations, web::get().to(get_revocations))
+        .route(revocations, web::post().to(post_document))
+        .route(RESTART_LOCK_PATH, web::post().to(acquire_lock))
+        .route(RESTART_LOCK_PATH, web::delete().to(release_lock))
+        .default_service(web::to(|| async {
+            problem(StatusCode::NOT_FOUND, "unknown path")
+        }))
 }
 
 fn bind_listener(address: SocketAddrV6) -> io::Result<TcpListener> {
@@ -275,32 +292,31 @@ fn bind_listener(address: SocketAddrV6) -> io::Result<TcpListener> {
 }
 
 /// Stores the identity of the caller with the connection, if the certificate contains the address that it comes from.
-fn identify_caller(connection: &dyn Any, data: &mut Extensions) {
-    let caller = connection
-        .downcast_ref::<TlsStream<TcpStream>>()
-        .and_then(|stream| {
-            let (tcp, tls) = stream.get_ref();
-            let from = tcp.peer_addr().ok()?;
-            let (certificate, cas) = tls.peer_certificates()?.split_first()?;
-            if !credentials::has_address(certificate, from.ip()) {
-                return None;
-            }
-            let CertificateIdentity {
-                prefix,
-                serial,
-                key,
-            } = credentials::read_identity(certificate)?;
-            let cas = cas
-                .iter()
-                .map(|ca| chain::number_of(ca).map(|ca| ca.serial));
-            Some(Caller {
-                prefix,
-                serial,
-                key,
-                cas: cas.collect::<Result<_, _>>().ok()?,
-            })
-        });
-    if let Some(caller) = caller {
+fn identify_caller(connection: &TlsStream<TcpStream>, data: &mut Extensions) {
+    if let Some(caller) = caller(connection) {
         data.insert(caller);
     }
+}
+
+fn caller(connection: &TlsStream<TcpStream>) -> Option<Caller> {
+    let (tcp, tls) = connection.get_ref();
+    let from = tcp.peer_addr().ok()?;
+    let (certificate, cas) = tls.peer_certificates()?.split_first()?;
+    if !credentials::has_address(certificate, from.ip()) {
+        return None;
+    }
+    let CertificateIdentity {
+        prefix,
+        serial,
+        key,
+    } = credentials::read_identity(certificate)?;
+    let cas = cas
+        .iter()
+        .map(|ca| chain::number_of(ca).map(|ca| ca.serial));
+    Some(Caller {
+        prefix,
+        serial,
+        key,
+        cas: cas.collect::<Result<_, _>>().ok()?,
+    })
 }

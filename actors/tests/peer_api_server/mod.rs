@@ -111,7 +111,7 @@ pub(crate) fn check<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 's
         return;
     }
     let namespace = Namespace::new();
-    for number in [SERVER, CLIENT] {
+    for number in [SERVER, CLIENT, OTHER] {
         let address = network().node_address(prefix(number));
         namespace.sh(&format!("ip addr add {address}/128 dev lo nodad"));
     }
