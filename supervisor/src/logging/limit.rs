@@ -22,7 +22,7 @@ use tracing_subscriber::layer::{Context, Filter};
 const BURST: u32 = 20;
 /// After [`BURST`] lines, one more line of the kind is written per this time: ten a minute.
 const REFILL_INTERVAL: Duration = Duration::from_secs(6);
-/// Maximum number of kinds that are told apart: some hundred bytes each. Beyond it, lines about different peers are of one kind.
+/// Maximum number of kinds that are distinguished: some hundred bytes each. Beyond it, lines about different peers are of one kind.
 const MAX_KINDS: usize = 1024;
 /// Interval at which the numbers of dropped lines are logged.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
