@@ -217,6 +217,11 @@ pub struct Decided {
 #[rtype(result = "()")]
 pub struct RouteLost;
 
+/// babeld has added a route to a destination that had none.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RouteGained;
+
 /// Logs a decision in one line. Opens and closes are logged when they have happened, and here for debugging only.
 pub(crate) fn log_decision(decision: &Decision) {
     let terms = decision.terms.as_str();

@@ -130,16 +130,22 @@ impl BabelSocket {
     /// # Errors
     ///
     /// The link does not exist, or is down.
-    pub fn flush_babeld(slot: Slot, me: Prefix, peer: Prefix) -> io::Result<()> {
-        let link = link_index(slot).ok_or(io::ErrorKind::NotFound)?;
-        let address = |of, port| SocketAddrV6::new(overlay::link_local(of), port, 0, link);
-        let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_nonblocking(true)?;
-        // The neighbour's address is none of this host's.
-        socket.set_freebind_v6(true)?;
-        socket.bind(&address(peer, 0).into())?;
-        let to = address(me, babel_packet::PORT).into();
-        socket.send_to(&babel_packet::ack_request(), &to).map(drop)
+    pub fn flush_requests(slot: Slot, me: Prefix, peer: Prefix) -> io::Result<()> {
+        send_as_neighbour(slot, me, peer, &babel_packet::ack_request())
+    }
+
+    /// Makes this node's babeld send all updates that it has buffered for a slot within 0.15 s, by a request for its own range that seems to
+    /// come from the neighbour there. babeld otherwise waits for about a hello interval.
+    ///
+    /// # Errors
+    ///
+    /// The link does not exist, or is down.
+    pub fn flush_updates(slot: Slot, network: Network, me: Prefix, peer: Prefix) -> io::Result<()> {
+        let urgency = Urgency {
+            neighbour: network.node_range(me),
+            router_id: overlay::router_id(peer),
+        };
+        send_as_neighbour(slot, me, peer, &babel_packet::request_urgently(urgency))
     }
 
     /// Sends a packet. A failure is logged at debug level only, since a link may well be down or silenced.
@@ -150,4 +156,17 @@ impl BabelSocket {
             tracing::debug!(%slot, %error, "packet to a neighbour not sent");
         }
     }
+}
+
+/// Sends a packet to this node's babeld whose source is the address of the neighbour on a slot.
+fn send_as_neighbour(slot: Slot, me: Prefix, peer: Prefix, packet: &[u8]) -> io::Result<()> {
+    let link = link_index(slot).ok_or(io::ErrorKind::NotFound)?;
+    let address = |of, port| SocketAddrV6::new(overlay::link_local(of), port, 0, link);
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // The neighbour's address is none of this host's.
+    socket.set_freebind_v6(true)?;
+    socket.bind(&address(peer, 0).into())?;
+    let to = address(me, babel_packet::PORT).into();
+    socket.send_to(packet, &to).map(drop)
 }

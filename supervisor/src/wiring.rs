@@ -202,6 +202,7 @@ impl<'a> Wiring<'a> {
             kernel: self.environment.kernel.clone(),
             socket: self.environment.babel_socket.clone(),
             lost: to(flusher),
+            gained: to(flusher),
         };
         self.guard("fallback_routes", deps, FallbackRoutes::new)
     }
@@ -209,6 +210,7 @@ impl<'a> Wiring<'a> {
     fn start_babeld_flusher(&self) -> Guarded<BabeldFlusher> {
         let deps = BabeldFlusherDeps {
             me: self.environment.identity.me,
+            network: self.environment.identity.network,
             store: self.store.clone(),
         };
         self.guard("babeld_flusher", deps, BabeldFlusher::new)

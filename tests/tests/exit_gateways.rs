@@ -260,7 +260,8 @@ fn an_unwilling_node_is_no_gateway(lab: &Lab) -> Result<()> {
     };
     wait_until(RESTART_TIMEOUT, knows_second)
         .context("the unwilling node has no route to the second gateway")?;
-    let gateway = exit_gateway(node)?.context("the unwilling node has no exit gateway")?;
+    let gateway = wait_until(RESTART_TIMEOUT, || exit_gateway(node).ok()?)
+        .context("the unwilling node has no exit gateway")?;
     assert_ne!(gateway, node.prefix()?);
     Ok(())
 }

@@ -98,6 +98,11 @@ pub fn request_some(destinations: &[IpNet], urgency: Urgency) -> Vec<u8> {
     packet(requests.chain(urgency.tlv()).collect())
 }
 
+/// Builds a packet with nothing but the request of an [`Urgency`].
+pub fn request_urgently(urgency: Urgency) -> Vec<u8> {
+    packet(urgency.tlv())
+}
+
 /// Builds a packet that requests an acknowledgment within a hundredth of a second. babeld sends it together with everything
 /// that waits in its buffer for the same neighbour.
 pub fn ack_request() -> Vec<u8> {
@@ -220,6 +225,7 @@ mod tests {
         let hello = [4, 6, 0, 0, 0x12, 0x34, 0x03, 0xe8];
         let packet = [&[42, 2, 0, 36], &hello[..], &[9, 2, 0, 0], END].concat();
         assert_eq!(greet_and_request_all(0x1234, urgency()), packet);
+        assert_eq!(request_urgently(urgency()), [&[42, 2, 0, 24], END].concat());
     }
 
     #[test]

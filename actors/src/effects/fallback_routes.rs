@@ -6,7 +6,7 @@
 
 mod alternate_routes;
 
-use crate::messages::{RouteLost, RoutesRead};
+use crate::messages::{RouteGained, RouteLost, RoutesRead};
 use crate::store::Store;
 use crate::store::TunnelTable;
 use actix::{
@@ -63,6 +63,8 @@ pub struct FallbackRoutesDeps {
     pub socket: BabelSocket,
     /// The receiver of `RouteLost`.
     pub lost: Recipient<RouteLost>,
+    /// The receiver of `RouteGained`.
+    pub gained: Recipient<RouteGained>,
 }
 
 /// The actor that keeps the fallback route table.
@@ -71,6 +73,9 @@ pub struct FallbackRoutes {
     kernel: Kernel,
     socket: BabelSocket,
     lost: Recipient<RouteLost>,
+    gained: Recipient<RouteGained>,
+    /// Destinations with an entry in `changes` that have lost their route.
+    without_route: BTreeSet<Destination>,
     tunnels: Rc<RefCell<TunnelTable>>,
     /// Destinations to which routes are requested with the next batch.
     batch: BTreeSet<Destination>,
@@ -93,12 +98,15 @@ impl FallbackRoutes {
             kernel,
             socket,
             lost,
+            gained,
         } = deps;
         Self {
             network,
             kernel,
             socket,
             lost,
+            gained,
+            without_route: BTreeSet::new(),
             tunnels: store.tunnels,
             clock: store.clock,
             kept_until: None,
@@ -123,6 +131,7 @@ impl FallbackRoutes {
         });
         ctx.run_later(LOSS_DELAY, move |fallback, ctx| {
             if fallback.changes.get(&to) == Some(&change) {
+                fallback.without_route.insert(to);
                 fallback.lost.do_send(RouteLost);
             }
             fallback.seek_alternate(to, change, 0, ctx);
@@ -174,6 +183,7 @@ impl FallbackRoutes {
         }
         if requests_sent == MAX_REQUESTS {
             self.changes.remove(&to);
+            self.without_route.remove(&to);
             return;
         }
         if self.batch.is_empty() {
@@ -250,6 +260,9 @@ impl StreamHandler<RouteChange> for FallbackRoutes {
     fn handle(&mut self, change: RouteChange, ctx: &mut Self::Context) {
         match change {
             RouteChange::Added(to, route) => {
+                if self.without_route.remove(&to) || !self.changes.contains_key(&to) {
+                    self.gained.do_send(RouteGained);
+                }
                 self.count_change(to);
                 self.remove_alternate(to, ctx);
                 let kernel = self.kernel.clone();
