@@ -102,11 +102,6 @@ impl Paths {
         self.state().join("sysctls.json")
     }
 
-    /// babeld's own folder, 0700 of its user.
-    pub fn babeld_state(&self) -> PathBuf {
-        self.state().join("babeld")
-    }
-
     /// The folder of sockets and pids, `/run/warren`, 0711.
     pub fn run(&self) -> PathBuf {
         self.at("run/warren")
@@ -122,7 +117,7 @@ impl Paths {
         self.run().join("warren.pid")
     }
 
-    /// The folder of one child, 0700 of its user.
+    /// The folder of one child: babeld's is 0700 of its user; an OpenVPN's is 0710 of root and the child's group.
     pub fn child(&self, name: &str) -> PathBuf {
         self.run().join("child").join(name)
     }

@@ -3,9 +3,12 @@
 
 use policies::names::Prefix;
 use rustls::pki_types::CertificateDer;
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 use wire::chain::{self, ChainError};
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Maximum size of a key, certificate or bundle of CAs that is read, in bytes.
+pub const MAX_CREDENTIAL_BYTES: u64 = 1 << 20;
 
 /// The parts of a node's certificate that the daemon uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ impl Certificate {
     /// Reads the chain in a file (PEM), and its first certificate; `None` if the file cannot be read, or the certificate is
     /// not a node's. The chain is returned in DER.
     pub fn read_file(path: &Path) -> Option<(Vec<Vec<u8>>, Self)> {
-        let chain = chain::read_pem(&fs::read(path).ok()?).ok()?;
+        let chain = chain::read_pem(&files::read(path, MAX_CREDENTIAL_BYTES).ok()?).ok()?;
         let certificate = Self::read(&chain)?;
         Some((chain, certificate))
     }

@@ -1,10 +1,9 @@
 //! Creates, reads and replaces the files and folders of a registry. Other users cannot read them, and a file is
 //! replaced as a whole or not at all.
 
+use ::files::Access;
 use std::{
-    fs, io,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    io,
     path::{Path, PathBuf},
 };
 use wire::errors::ignore_not_found;
@@ -58,41 +57,22 @@ pub(crate) fn io_error<'a>(
     }
 }
 
+/// Maximum size of a key, certificate or settings file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
 /// Creates a folder with mode 0700, and its missing parents with mode 0755.
 pub(crate) fn private_folder(path: &Path) -> Result<(), FileError> {
-    let failed = io_error("create the folder", path);
-    if let Some(parent) = path.parent() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(parent)
-            .map_err(&failed)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(&failed)
-        }
-        outcome => outcome.map_err(&failed),
-    }
+    ::files::folder(path, Access::ours(0o700)).map_err(io_error("create the folder", path))
 }
 
 /// Writes a new file with mode 0600, and waits until it is on disk.
 pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), FileError> {
-    let failed = io_error("write", path);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(&failed)?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(&failed)
+    ::files::create(path, text.as_bytes(), Access::ours(0o600)).map_err(io_error("write", path))
 }
 
 /// Reads a file as text.
 pub(crate) fn read(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(|source| {
+    let failed = |source: io::Error| {
         let path = path.to_owned();
         if source.kind() == io::ErrorKind::NotFound {
             FileError::Missing { path }
@@ -100,33 +80,25 @@ pub(crate) fn read(path: &Path) -> Result<String, FileError> {
             let what = "read";
             FileError::Io { what, path, source }
         }
+    };
+    let content = ::files::read_linked(path, MAX_FILE_BYTES).map_err(failed)?;
+    String::from_utf8(content).map_err(|_| FileError::Bad {
+        path: path.to_owned(),
+        why: "it is no UTF-8 text".to_owned(),
     })
 }
 
 /// Replaces a file as a whole by one with mode 0600, and waits until it is on disk.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
-    let failed = io_error("write", path);
-    let draft = path.with_added_extension("new");
-    remove_file_if_exists(&draft)?;
-    write_new(&draft, text)?;
-    fs::rename(&draft, path).map_err(&failed)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(&failed)
+    ::files::replace(path, text.as_bytes(), Access::ours(0o600)).map_err(io_error("write", path))
 }
 
-/// Removes a file if it exists.
-pub(crate) fn remove_file_if_exists(path: &Path) -> Result<(), FileError> {
-    ignore_not_found(fs::remove_file(path)).map_err(io_error("remove", path))
-}
-
-/// Removes a folder with its content if it exists.
-pub(crate) fn remove_folder_if_exists(path: &Path) -> Result<(), FileError> {
-    ignore_not_found(fs::remove_dir_all(path)).map_err(io_error("remove", path))
+/// Removes a file or folder if it exists.
+pub(crate) fn remove_if_exists(path: &Path) -> Result<(), FileError> {
+    ::files::remove_tree(path).map_err(io_error("remove", path))
 }
 
 /// Renames a file if it exists.
 pub(crate) fn rename_if_exists(from: &Path, to: &Path) -> Result<(), FileError> {
-    ignore_not_found(fs::rename(from, to)).map_err(io_error("rename", from))
+    ignore_not_found(::files::put_in_place(from, to)).map_err(io_error("rename", from))
 }

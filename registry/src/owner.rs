@@ -6,11 +6,7 @@ use crate::{
     settings::RegistryPaths,
 };
 use nix::unistd::{Gid, Uid, User, geteuid, setgid, setgroups, setuid};
-use std::{
-    fs, io,
-    os::unix::fs::{MetadataExt, lchown},
-    path::Path,
-};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 /// The user of the registry, if the package has created it.
 pub const REGISTRY_USER: &str = "warren-registry";
@@ -30,15 +26,8 @@ pub fn give_to_registry_user(paths: &RegistryPaths) -> Result<(), FileError> {
     give(&paths.state_dir, owner)
 }
 
-/// Changes the owner of a folder and of everything in it. Symbolic links are not followed.
-fn give(path: &Path, (uid, gid): (u32, u32)) -> Result<(), FileError> {
-    let metadata = path.symlink_metadata().map_err(io_error("read", path))?;
-    if metadata.is_dir() {
-        for entry in fs::read_dir(path).map_err(io_error("read", path))? {
-            give(&entry.map_err(io_error("read", path))?.path(), (uid, gid))?;
-        }
-    }
-    lchown(path, Some(uid), Some(gid)).map_err(io_error("set the owner of", path))
+fn give(path: &Path, owner: (u32, u32)) -> Result<(), FileError> {
+    ::files::give_tree(path, owner).map_err(io_error("set the owner of", path))
 }
 
 /// Gives up root for good, if the registry's files belong to another user. The folder of the socket is created before, as

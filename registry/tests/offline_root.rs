@@ -239,8 +239,7 @@ fn below_a_root_the_ca_is_replaced_without_new_trust_and_the_old_one_is_revoked(
         "nodes not ready",
     );
     let copy = registry.paths.state_dir.join("copy.sqlite");
-    let _: ChangeResult =
-        registry.order("POST", "/v1/backups", &BackupRequest { path: copy.clone() });
+    let _: ChangeResult = registry.order("POST", "/v1/backups", &BackupRequest::to(copy.clone()));
     rotate(&registry, RotationStep::Retire, None, true).unwrap();
     registry.restart();
     let list = opened(&registry, &node, "/v1/revocations");

@@ -267,14 +267,13 @@ fn a_restored_copy_continues_with_versions_and_prefixes_that_were_never_used() {
     let mut registry = Registry::start();
     let kept = registry.member();
     let copy = registry.paths.state_dir.join("copy.sqlite");
-    let _: ChangeResult =
-        registry.order("POST", "/v1/backups", &BackupRequest { path: copy.clone() });
+    let _: ChangeResult = registry.order("POST", "/v1/backups", &BackupRequest::to(copy.clone()));
     check(
         ask::<ChangeResult>(
             &registry,
             "POST",
             "/v1/backups",
-            &BackupRequest { path: copy.clone() },
+            &BackupRequest::to(copy.clone()),
         ),
         "no backup made",
     );

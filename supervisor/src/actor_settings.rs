@@ -240,7 +240,7 @@ pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::BabeldSettings {
     babeld::BabeldSettings {
         babeld: host.babeld.clone(),
         rights: host.babeld_rights,
-        state_folder: paths.babeld_state(),
+        config_file: paths.run().join("child/babeld.conf"),
         seqno: paths.state().join("babel-seqno"),
         pid_file: paths.run().join("child/babeld.pid"),
         openvpn_uid: host.openvpn_rights.uid,
@@ -254,7 +254,7 @@ pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::BabeldSettings {
             hello_interval: parameters.hello_interval,
             update_interval: parameters.update_interval,
             socket: folder.join("babeld.sock"),
-            state_file: paths.babeld_state().join("state"),
+            state_file: folder.join(babeld::BabeldSettings::STATE_FILE),
             key: MacKey::from_hex(&identity.document.babel_key),
             lenient: false,
             transit_cost: settings.transit_cost(),

@@ -18,7 +18,7 @@ use actors::sources::port_mapping::{
 use config::paths::Paths;
 use membership::documents::PrivateEndpoints;
 use os::{kernel::Kernel, randomness::Randomness};
-use std::{fs, io, os::unix::fs::PermissionsExt};
+use std::{fs, io};
 use wire::errors::Chain;
 
 /// The error if the host cannot be restored. Its text says what to do.
@@ -101,21 +101,13 @@ fn create_run_folder(paths: &Paths) -> Result<(), StartError> {
     if !fs::metadata(root).map_err(failed(root))?.is_dir() {
         return Err(failed(root)(io::ErrorKind::NotADirectory.into()));
     }
-    if !folder.is_dir() {
-        fs::create_dir_all(&folder).map_err(failed(&folder))?;
-        let mode = fs::Permissions::from_mode(0o711);
-        fs::set_permissions(&folder, mode).map_err(failed(&folder))?;
-    }
-    Ok(())
+    host::create_folder(&folder).map_err(failed(&folder))
 }
 
 /// Removes the port mappings of the ledger from the router. Returns how many there were, and, if they were left,
 /// the reason.
 async fn release_mappings(paths: &Paths) -> (usize, Option<String>) {
-    let recorded = match ledger::read(&paths.leases()) {
-        Ok(recorded) => recorded.len(),
-        Err(error) => return (0, Some(error.to_string())),
-    };
+    let recorded = ledger::read(&paths.leases()).len();
     if recorded == 0 {
         return (0, None);
     }

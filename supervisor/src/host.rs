@@ -3,6 +3,7 @@
 
 use crate::{errors::StartError, identity::NodeIdentity};
 use config::{ChildUser, Settings, paths::Paths};
+use files::Access;
 use os::{
     kernel::{self, Kernel, Swept},
     process::{Rights, kill_leftover},
@@ -14,7 +15,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
-use wire::errors::ignore_not_found;
 
 /// The folders that are searched for programs.
 const PROGRAM_FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -212,10 +212,16 @@ pub fn create_folders(paths: &Paths) -> Result<(), StartError> {
             path: folder.clone(),
             source,
         };
-        fs::create_dir_all(&folder).map_err(failed)?;
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).map_err(failed)?;
+        create_folder(&folder).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Creates a folder that children can enter but not list.
+pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
+    // An operator may have put the folder on another disk by a link; its parent is root's alone.
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    files::folder(&folder, Access::ours(0o711))
 }
 
 /// The numbers of things that an earlier daemon had left, and that were removed.
@@ -243,19 +249,14 @@ pub async fn remove_leftovers(kernel: &Kernel, paths: &Paths) -> Result<Leftover
 /// Removes the files that exist only while the daemon runs. One that cannot be removed is logged.
 pub fn remove_runtime_files(paths: &Paths) {
     for path in [paths.run().join("child"), paths.tun_node()] {
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        if let Err(error) = ignore_not_found(removed) {
+        if let Err(error) = files::remove_tree(&path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove");
         }
     }
     // The folder of the tun device node; it stays if somebody else uses it.
     let _ = paths.tun_node().parent().map(fs::remove_dir);
     for path in [paths.control(), paths.pid_file()] {
-        let _ = fs::remove_file(path);
+        let _ = files::remove(&path);
     }
 }
 

@@ -2,10 +2,13 @@
 
 use crate::errors::StartError;
 use config::paths::Paths;
+use membership::{
+    certificate::MAX_CREDENTIAL_BYTES, credentials::NodeCredentials, documents::MAX_DOCUMENT_BYTES,
+};
 use policies::names::Prefix;
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use std::{fs, path::Path};
+use std::path::{Path, PathBuf};
 use wire::{
     chain,
     overlay::Network,
@@ -37,7 +40,7 @@ pub struct NodeIdentity {
     pub expires: String,
 }
 
-fn identity_error(path: &Path, why: impl Into<String>) -> StartError {
+pub(crate) fn identity_error(path: &Path, why: impl Into<String>) -> StartError {
     StartError::Identity {
         path: path.to_owned(),
         why: why.into(),
@@ -45,7 +48,7 @@ fn identity_error(path: &Path, why: impl Into<String>) -> StartError {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
-    let error_for = |error| {
+    let error_for = |error: String| {
         identity_error(
             path,
             format!(
@@ -53,15 +56,42 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartE
             ),
         )
     };
-    let all: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(error_for)?
+    let pem =
+        files::read(path, MAX_CREDENTIAL_BYTES).map_err(|error| error_for(error.to_string()))?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
-        .map_err(error_for)?;
+        .map_err(|error| error_for(error.to_string()))?;
     if all.is_empty() {
         Err(identity_error(path, "no PEM certificate in it"))
     } else {
         Ok(all)
     }
+}
+
+/// Reads certificate and key for TLS.
+///
+/// # Errors
+/// A file is missing or malformed.
+pub(crate) fn read_credentials(paths: &Paths) -> Result<NodeCredentials, StartError> {
+    let read = |path: PathBuf| {
+        files::read(&path, MAX_CREDENTIAL_BYTES).map_err(|source| StartError::Folder {
+            path: path.clone(),
+            source,
+        })
+    };
+    Ok(NodeCredentials::from_pem(
+        &read(paths.ca())?,
+        &read(paths.certificate())?,
+        &read(paths.key())?,
+    )?)
+}
+
+/// Reads the certificates of the network's CAs.
+///
+/// # Errors
+/// The file is missing or holds no certificate.
+pub(crate) fn read_cas(paths: &Paths) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    read_certificates(&paths.ca())
 }
 
 impl NodeIdentity {
@@ -72,7 +102,7 @@ impl NodeIdentity {
     /// A file is missing or wrong; the error names it and the fault.
     pub fn read(paths: &Paths) -> Result<Self, StartError> {
         let (ca_path, path) = (paths.ca(), paths.certificate());
-        let cas = read_certificates(&ca_path)?;
+        let cas = read_cas(paths)?;
         let chain = read_certificates(&path)?;
         chain::verify(&chain, &cas, None).map_err(|error| {
             let why = format!(
@@ -92,7 +122,7 @@ impl NodeIdentity {
         let expires_s = parsed.validity().not_after.timestamp();
         let expires = parsed.validity().not_after.to_string();
         let key = paths.key();
-        let pem = fs::read_to_string(&key).map_err(|error| error.to_string());
+        let pem = files::read_text(&key, MAX_CREDENTIAL_BYTES).map_err(|error| error.to_string());
         let pair = pem.and_then(|pem| KeyPair::from_pem(&pem).map_err(|error| error.to_string()));
         let pair = pair.map_err(|error| {
             identity_error(
@@ -131,12 +161,16 @@ fn subject_prefix(certificate: &X509Certificate<'_>) -> Option<Prefix> {
     name.as_str().ok()?.parse().ok()
 }
 
-fn read_network_document(
+/// Reads the network document, and checks its signature.
+///
+/// # Errors
+/// The file is missing or wrong; the error names the fault.
+pub(crate) fn read_network_document(
     paths: &Paths,
     cas: &[CertificateDer<'_>],
 ) -> Result<(NetworkDocument, SignedDocument), StartError> {
     let path = paths.network();
-    let text = fs::read_to_string(&path).map_err(|error| {
+    let text = files::read_text(&path, MAX_DOCUMENT_BYTES).map_err(|error| {
         identity_error(&path, format!("cannot be read ({error}): put it back, or join again with an invitation: warren join --replace -"))
     })?;
     let signed: SignedDocument = serde_json::from_str(&text)

@@ -14,17 +14,17 @@ use crate::leave::{self, LeaveError, StoppedDaemon};
 pub(crate) use answer::csr;
 use answer::verify_answer;
 use config::{ChildUser, paths::Paths};
-use draft::{Draft, sync_folder};
+use draft::Draft;
 pub use error::JoinError;
+use files::Access;
+use membership::certificate::MAX_CREDENTIAL_BYTES;
 use membership::registry_api::{RegistryApiClient, RegistryApiError};
 use pending_key::PendingKey;
 use policies::names::Prefix;
 use rcgen::KeyPair;
 use std::{
     fs, io,
-    io::Write,
     net::Ipv6Addr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 use wire::{
@@ -211,7 +211,7 @@ fn check_not_joined(paths: &Paths, pending: &Path) -> Result<(), JoinError> {
     let Some(path) = all.find(|path| path.symlink_metadata().is_ok()) else {
         return Ok(());
     };
-    let key = fs::read_to_string(paths.key()).ok();
+    let key = files::read_text(&paths.key(), MAX_CREDENTIAL_BYTES).ok();
     let pending_key = PendingKey::read(pending).ok().flatten();
     match pending_key.filter(|pending| key.as_deref() == Some(&pending.pem)) {
         // An earlier attempt was interrupted while it put the files in place, the key first, the configuration last.
@@ -291,9 +291,7 @@ impl Users {
         ];
         let last = Draft::write(&paths.config(), &config, public, None)?;
         files.into_iter().try_for_each(Draft::rename_into_place)?;
-        sync_folder(&paths.key())?;
         last.rename_into_place()?;
-        sync_folder(&paths.config())?;
         key.remove()?;
         Ok(Joined {
             prefix: claimed.prefix,
@@ -304,13 +302,10 @@ impl Users {
 
 /// Creates a folder with this mode, and its missing parents; one that exists is left as it is.
 fn create_folder(path: &Path, mode: u32) -> Result<(), JoinError> {
-    let parent = path.parent().unwrap_or(path);
-    let mut builder = fs::DirBuilder::new();
-    let created = fs::create_dir_all(parent).and_then(|()| builder.mode(mode).create(path));
-    match created {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        outcome => outcome.map_err(io_error("create the folder", path)),
+    if path.exists() {
+        return Ok(());
     }
+    files::folder(path, Access::ours(mode)).map_err(io_error("create the folder", path))
 }
 
 /// Returns the user of that name or, if it does not exist, the uid.

@@ -5,7 +5,7 @@
 use crate::{errors::StartError, pid_file};
 use config::{ConfigError, paths::Paths};
 use membership::{
-    certificate::Certificate,
+    certificate::{Certificate, MAX_CREDENTIAL_BYTES},
     credentials::{CredentialsError, NodeCredentials},
     registry_api::{RegistryApiClient, RegistryApiError},
 };
@@ -103,7 +103,7 @@ pub struct Member {
 }
 
 fn read(path: PathBuf) -> Result<Vec<u8>, LeaveError> {
-    fs::read(&path).map_err(|source| LeaveError::Io {
+    files::read(&path, MAX_CREDENTIAL_BYTES).map_err(|source| LeaveError::Io {
         what: "read",
         path,
         source,
@@ -184,7 +184,7 @@ pub fn former_config(paths: &Paths) -> PathBuf {
 pub fn remove_identity(paths: &Paths) -> Result<(), LeaveError> {
     remove_state(paths)?;
     let (config, former) = (paths.config(), former_config(paths));
-    ignore_not_found(fs::rename(&config, &former)).map_err(|source| LeaveError::Io {
+    ignore_not_found(files::put_in_place(&config, &former)).map_err(|source| LeaveError::Io {
         what: "rename",
         path: config,
         source,
@@ -204,10 +204,8 @@ pub(crate) fn remove_state(paths: &Paths) -> Result<(), LeaveError> {
         PathBuf::from(name)
     });
     let former = paths.moved_files().map(|(former, _)| former);
-    for folder in [paths.revoked(), paths.babeld_state()] {
-        remove(&folder, |path| fs::remove_dir_all(path))?;
-    }
-    let files = [
+    let identity = [
+        paths.revoked(),
         state.join("babel-seqno"),
         paths.revocations(),
         paths.network(),
@@ -217,14 +215,16 @@ pub(crate) fn remove_state(paths: &Paths) -> Result<(), LeaveError> {
         paths.ca(),
         paths.key(),
     ];
-    for file in cache_files.iter().chain(&former).chain(&files) {
-        remove(file, |path| fs::remove_file(path))?;
+    for file in cache_files.iter().chain(&former).chain(&identity) {
+        remove(file)?;
+        // It may hold the network's keys.
+        remove(&files::aside(file))?;
     }
     Ok(())
 }
 
-fn remove(path: &Path, remove: impl Fn(&Path) -> io::Result<()>) -> Result<(), LeaveError> {
-    ignore_not_found(remove(path)).map_err(|source| LeaveError::Io {
+fn remove(path: &Path) -> Result<(), LeaveError> {
+    files::remove_tree(path).map_err(|source| LeaveError::Io {
         what: "remove",
         path: path.to_owned(),
         source,

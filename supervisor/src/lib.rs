@@ -4,6 +4,7 @@
 mod actor_settings;
 pub mod cleanup;
 pub mod errors;
+mod fetch_network;
 pub mod host;
 pub mod identity;
 pub mod join;

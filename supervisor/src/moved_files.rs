@@ -2,11 +2,9 @@
 
 use crate::errors::StartError;
 use config::paths::Paths;
-use std::{
-    fs, io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
-    path::Path,
-};
+use files::Access;
+use membership::certificate::MAX_CREDENTIAL_BYTES;
+use std::{io, os::unix::fs::MetadataExt, path::Path};
 use wire::errors::some_if_found;
 
 /// Moves the files of an older release to their present place, with owner and mode. Where a file exists already, it is
@@ -30,7 +28,7 @@ pub fn move_files(paths: &Paths) -> Result<(), StartError> {
         if former.symlink_metadata().is_err() {
             continue;
         }
-        match fs::remove_file(&former) {
+        match files::remove(&former) {
             Ok(()) => tracing::info!(
                 from = %former.display(),
                 to = %path.display(),
@@ -43,7 +41,12 @@ pub fn move_files(paths: &Paths) -> Result<(), StartError> {
             ),
         }
     }
-    Ok(())
+    // babeld's state file lay there; it is in the folder of the process now.
+    let former = paths.state().join("babeld");
+    files::remove_tree(&former).map_err(|source| StartError::Move {
+        path: former,
+        source,
+    })
 }
 
 /// Copies a file, if it exists, with its owner and mode.
@@ -51,28 +54,15 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let Some(metadata) = some_if_found(from.symlink_metadata())? else {
         return Ok(());
     };
-    let content = fs::read(from)?;
-    let draft = to.with_added_extension("new");
-    let _ = fs::remove_file(&draft);
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
-    fchown(&file, Some(metadata.uid()), Some(metadata.gid()))?;
-    file.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o777))?;
-    io::Write::write_all(&mut file, &content)?;
-    file.sync_all()?;
-    fs::rename(&draft, to)?;
-    let folder = to.parent().unwrap_or(Path::new("/"));
-    fs::File::open(folder)?.sync_all()
+    let content = files::read(from, MAX_CREDENTIAL_BYTES)?;
+    let owner = (metadata.uid(), metadata.gid());
+    files::replace(to, &content, Access::of(metadata.mode() & 0o777, owner))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
 
     /// Writes files as an older release has them, and `present` ones in the present place; moves them, and compares the
     /// contents and modes that are then in the present place.

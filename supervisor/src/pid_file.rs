@@ -2,8 +2,12 @@
 
 use crate::errors::StartError;
 use config::paths::Paths;
+use files::Access;
 use nix::fcntl::{Flock, FlockArg};
-use std::fs::{self, File, OpenOptions};
+use std::{fs::File, io::Write};
+
+/// Maximum size of a pid file that is read, in bytes.
+const MAX_PID_FILE_BYTES: u64 = 64;
 
 /// Locks the pid file, and writes the pid of this process. The lock lasts until the returned value is dropped.
 ///
@@ -16,21 +20,16 @@ pub fn lock(paths: &Paths) -> Result<Flock<File>, StartError> {
         path: path.clone(),
         source,
     };
-    let mut options = OpenOptions::new();
-    let file = options
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
+    let file = files::open_or_create(&path, Access::ours(0o644)).map_err(failed)?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            fs::write(&path, format!("{}\n", std::process::id())).map_err(failed)?;
+        Ok(mut lock) => {
+            lock.set_len(0)
+                .and_then(|()| writeln!(lock, "{}", std::process::id()))
+                .map_err(failed)?;
             Ok(lock)
         }
         Err(_) => {
-            let pid = fs::read_to_string(&path)
+            let pid = files::read_text(&path, MAX_PID_FILE_BYTES)
                 .unwrap_or_default()
                 .trim()
                 .to_owned();

@@ -18,11 +18,11 @@ use wire::errors::Chain;
 use wire::registry::Renewed;
 
 /// Mean delay before the first retry; it doubles with each retry, and the actual delay is 0.5 to 1.5 times as long.
-const FIRST_RETRY_DELAY: Duration = Duration::from_secs(5);
+pub(crate) const FIRST_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Maximum of the mean delay before a retry.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
+pub(crate) const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
 /// HTTP status by which the registry rejects a renewal: the certificate is revoked, or its grace period is over.
-const REJECTED_STATUS: u16 = 403;
+pub(crate) const REJECTED_STATUS: u16 = 403;
 
 /// Returns the seconds since 1970.
 pub fn now_s() -> i64 {

@@ -3,8 +3,8 @@
 use crate::{
     actor_settings::{Environment, document_files, live_settings},
     errors::StartError,
-    host,
-    identity::NodeIdentity,
+    fetch_network, host,
+    identity::{NodeIdentity, read_credentials},
     local_servers::{MetricsServer, serve_control},
     logging::{self, LogFilter},
     moved_files, pid_file,
@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use config::{Settings, paths::Paths};
 use futures_util::StreamExt;
 use membership::{
-    credentials::{NodeCredentials, SharedServerTls},
+    credentials::SharedServerTls,
     documents::{CurrentDocuments, DocumentStore, PrivateEndpoints, UpdateOutcome},
     peer_api::{PeerApiClient, PeerApiSettings, SharedNodeDocument},
     registry_api::RegistryApiClient,
@@ -69,8 +69,6 @@ pub fn run(
     host::create_folders(paths)?;
     let _lock = pid_file::lock(paths)?;
     moved_files::move_files(paths)?;
-    let identity = NodeIdentity::read(paths)?;
-    let host = host::inspect(&settings, &identity)?;
     let system = actix::System::new();
     system.runtime().spawn(log.clone().report_dropped_lines());
     let command_line = CommandLine {
@@ -82,21 +80,24 @@ pub fn run(
         command_line,
         log,
     };
-    system.block_on(run_node(settings, identity, host, paths.clone(), program))
+    system.block_on(run_node(settings, paths.clone(), program))
 }
 
-fn read_credentials(paths: &Paths) -> Result<NodeCredentials, StartError> {
-    let read = |path: std::path::PathBuf| {
-        std::fs::read(&path).map_err(|source| StartError::Folder {
-            path: path.clone(),
-            source,
-        })
-    };
-    Ok(NodeCredentials::from_pem(
-        &read(paths.ca())?,
-        &read(paths.certificate())?,
-        &read(paths.key())?,
-    )?)
+/// Reads the identity of the node, and inspects the host. A damaged network document is fetched before, and an expired
+/// certificate renewed.
+async fn read_identity(
+    settings: &Settings,
+    paths: &Paths,
+) -> Result<(NodeIdentity, host::Host), StartError> {
+    // A boot must not wait for a registry that is down, so the unit counts as started meanwhile.
+    let (registry, report) = (&settings.registry, service_manager::report_ready);
+    fetch_network::fetch_if_bad(registry, paths, report).await?;
+    let identity = NodeIdentity::read(paths)?;
+    let host = host::inspect(settings, &identity)?;
+    let credentials = read_credentials(paths)?;
+    let renewed =
+        renew_expired::renew_if_expired(identity, registry, &credentials, paths, report).await?;
+    Ok((renewed, host))
 }
 
 /// Reads the signed documents from disk. A revocation list that cannot be read or verified is ignored, since the
@@ -104,10 +105,7 @@ fn read_credentials(paths: &Paths) -> Result<NodeCredentials, StartError> {
 fn load_documents(identity: &NodeIdentity, paths: &Paths) -> Result<DocumentStore, StartError> {
     let mut documents = CurrentDocuments::new(identity.cas.clone());
     let files = document_files(paths);
-    let revocations = files.read_revocations().unwrap_or_else(|error| {
-        tracing::warn!(error = %Chain(&error), "stored revocation list ignored; it is fetched again");
-        None
-    });
+    let revocations = files.read_revocations();
     for document in [Some(identity.signed.clone()), revocations]
         .into_iter()
         .flatten()
@@ -181,8 +179,6 @@ fn node_document(settings: &Settings, identity: &NodeIdentity) -> SharedNodeDocu
 
 async fn run_node(
     settings: Settings,
-    identity: NodeIdentity,
-    mut host: host::Host,
     paths: Paths,
     program: Program,
 ) -> Result<ExitCode, StartError> {
@@ -190,11 +186,8 @@ async fn run_node(
     let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(doing("handle signals"))?;
     actix_rt::spawn(service_manager::answer_watchdog());
-    // A boot must not wait for a registry that is down, so the unit counts as started meanwhile.
-    let report = service_manager::report_ready;
-    let old_credentials = read_credentials(&paths)?;
-    let identity = tokio::select! {
-        renewed = renew_expired::renew_if_expired(identity, &settings.registry, &old_credentials, &paths, report) => renewed?,
+    let (identity, mut host) = tokio::select! {
+        read = read_identity(&settings, &paths) => read?,
         () = until_stopped(&mut signals) => return Ok(ExitCode::SUCCESS),
     };
     let clock = Clock::boottime();

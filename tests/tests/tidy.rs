@@ -19,16 +19,25 @@ const MAX_LINES: usize = 400;
 /// stand without their `warren-`.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("policies", &[]),
+    ("files", &[]),
     ("wire", &["policies"]),
     ("config", &["wire", "policies"]),
-    ("os", &["wire", "policies"]),
-    ("membership", &["wire", "policies"]),
-    ("actors", &["membership", "os", "wire", "policies"]),
+    ("os", &["files", "wire", "policies"]),
+    ("membership", &["files", "wire", "policies"]),
+    ("actors", &["membership", "os", "files", "wire", "policies"]),
     (
         "supervisor",
-        &["actors", "membership", "os", "config", "wire", "policies"],
+        &[
+            "actors",
+            "membership",
+            "os",
+            "config",
+            "files",
+            "wire",
+            "policies",
+        ],
     ),
-    ("registry", &["wire", "policies"]),
+    ("registry", &["files", "wire", "policies"]),
     (
         "warren",
         &["supervisor", "registry", "config", "wire", "policies"],

@@ -45,8 +45,8 @@ impl fmt::Debug for MacKey {
     }
 }
 
-/// The complete configuration of one babeld. The file holds the MAC key, so only babeld's user may
-/// read it.
+/// The complete configuration of one babeld. The file holds the MAC key, so only root and
+/// babeld's group may read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BabelConfig {
     /// The network's range.

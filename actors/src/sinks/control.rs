@@ -14,14 +14,13 @@ use actix_web::{
     web,
 };
 use documents::View;
-use nix::sys::stat::{Mode, umask};
 use os::clock::Clock;
 use serde::Serialize;
 use std::{
     any::Any,
     fs, io,
     os::unix::{
-        fs::{FileTypeExt, chown},
+        fs::FileTypeExt,
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -131,19 +130,19 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ControlE
     move |source| ControlError::Io { what, path, source }
 }
 
-/// Creates the socket. The umask gives it its final mode at once, so that at no time others can connect.
+/// Creates the socket; at no time can others connect.
 fn listen(access: &Access) -> Result<UnixListener, ControlError> {
-    remove_unused_socket(&access.path)?;
-    let old_umask = umask(!Mode::from_bits_truncate(SOCKET_MODE));
-    let bound = UnixListener::bind(&access.path);
-    umask(old_umask);
-    let listener = bound.map_err(failed("bind", &access.path))?;
-    chown(&access.path, None, access.group).map_err(failed("set the group of", &access.path))?;
-    Ok(listener)
+    check_unused(&access.path)?;
+    let owner = (
+        nix::unistd::geteuid().as_raw(),
+        access.group.unwrap_or(nix::unistd::getegid().as_raw()),
+    );
+    files::listen(&access.path, files::Access::of(SOCKET_MODE, owner))
+        .map_err(failed("bind", &access.path))
 }
 
-/// Removes a socket at the path, if no process listens on it.
-fn remove_unused_socket(path: &Path) -> Result<(), ControlError> {
+/// Checks that nothing is at the path but a socket on which no process listens.
+fn check_unused(path: &Path) -> Result<(), ControlError> {
     let found = some_if_found(fs::symlink_metadata(path)).map_err(failed("inspect", path))?;
     let Some(found) = found else { return Ok(()) };
     if !found.file_type().is_socket() {
@@ -156,7 +155,7 @@ fn remove_unused_socket(path: &Path) -> Result<(), ControlError> {
             path: path.to_owned(),
         });
     }
-    fs::remove_file(path).map_err(failed("remove", path))
+    Ok(())
 }
 
 /// What the process at the other end of a connection may do.

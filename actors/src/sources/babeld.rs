@@ -3,9 +3,9 @@
 //! The tables are polled with `dump`, since `monitor` doubles babeld's CPU time. The policy decides what the routes mean.
 
 mod dump;
-mod files;
 mod host_routes;
 mod settings;
+mod start_files;
 
 use crate::store::Store;
 use crate::{
@@ -15,8 +15,6 @@ use crate::{
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use dump::*;
-pub use files::PrepareError;
-use files::prepare;
 use membership::documents::DocumentStore;
 use os::randomness::Randomness;
 use os::{
@@ -30,6 +28,8 @@ use policies::{
     units::Uptime,
 };
 pub use settings::{BabeldDeps, BabeldSettings};
+pub use start_files::PrepareError;
+use start_files::prepare;
 use std::{cell::RefCell, ffi::OsString, io, path::PathBuf, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -264,7 +264,7 @@ impl Babeld {
             return;
         }
         self.is_reading = true;
-        let socket = self.settings.config.socket.clone();
+        let socket = files::socket_of(&self.settings.config.socket, self.settings.rights.uid);
         let dump = read_dump(socket, self.settings.config.network).into_actor(self);
         ctx.spawn(dump.map(|answer, babeld, _| babeld.handle_dump(answer)));
     }

@@ -5,15 +5,15 @@
 //! nodes use new files at once.
 
 mod ca_changes;
+mod credential_files;
 mod error;
-mod files;
 mod settings;
 
 use crate::messages::{CredentialsChanged, DocumentsChanged};
 use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use credential_files::*;
 pub use error::CredentialError;
-use files::*;
 use membership::credentials::SharedServerTls;
 use membership::{certificate::Certificate, renewal};
 use membership::{
@@ -30,13 +30,13 @@ pub use settings::{CredentialSettings, CredentialsDeps};
 use std::{
     cell::Cell,
     collections::BTreeSet,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
-use wire::errors::{Chain, ignore_not_found};
+use wire::errors::Chain;
 use wire::{
     chain,
     registry::{DocumentKind, NetworkDocument, Renewed},
@@ -312,7 +312,7 @@ impl Credentials {
             let bundle = ca_bundle(network);
             // The first CA is the one that signs. For verification the order does not matter.
             has_other_cas =
-                parse_cas(&fs::read(ca).unwrap_or_default()) != parse_cas(bundle.as_bytes());
+                parse_cas(&read_file(ca).unwrap_or_default()) != parse_cas(bundle.as_bytes());
             if write_if_different(ca, bundle.as_bytes(), 0o644, None)? {
                 let window = self.spread_window(self.remaining_lifetime());
                 self.next_check_at = self.clock.now() + window.mul_f64(self.window_share);
@@ -322,7 +322,7 @@ impl Credentials {
             Some(other) => {
                 write_if_different(tls_crypt_other, other.as_bytes(), 0o600, Some(*reader))?;
             }
-            None => ignore_not_found(fs::remove_file(tls_crypt_other)).map_err(|source| {
+            None => files::remove(tls_crypt_other).map_err(|source| {
                 let path = tls_crypt_other.clone();
                 CredentialError::Read { path, source }
             })?,

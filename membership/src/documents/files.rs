@@ -5,15 +5,16 @@
 //! nextUpdate; once a CRL's has passed, OpenVPN would reject every certificate.
 
 use super::current::CurrentDocuments;
+use files::Access;
 use std::{
     collections::BTreeSet,
     fs, io,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
-use wire::errors::some_if_found;
 use wire::{registry::DocumentKind, serial, signed::SignedDocument};
+
+/// Maximum size of a signed document that is read, in bytes.
+pub const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
 
 /// The paths of the documents.
 #[derive(Clone, Debug)]
@@ -54,40 +55,16 @@ pub fn replace(
     mode: u32,
     owner: Option<(u32, u32)>,
 ) -> Result<(), FileError> {
-    let draft = path.with_added_extension("new");
-    let mut options = fs::OpenOptions::new();
-    let open = options
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(mode)
-        .open(&draft);
-    let mut file = open.map_err(file_error("write", &draft))?;
-    file.write_all(text)
-        .and_then(|()| file.sync_all())
-        .map_err(file_error("write", &draft))?;
-    // An interrupted call may have left a draft with another mode, which `open` does not change.
-    file.set_permissions(fs::Permissions::from_mode(mode))
-        .map_err(file_error("write", &draft))?;
-    if let Some((uid, gid)) = owner {
-        chown(&draft, Some(uid), Some(gid)).map_err(file_error("change the owner of", &draft))?;
-    }
-    fs::rename(&draft, path).map_err(file_error("replace", path))
+    files::replace(path, text, Access { mode, owner }).map_err(file_error("replace", path))
 }
 
 impl DocumentFiles {
-    /// Reads the stored revocation list; `None` if there is no file. The caller must verify it.
-    ///
-    /// # Errors
-    /// The file cannot be read, or does not contain a signed document.
-    pub fn read_revocations(&self) -> Result<Option<SignedDocument>, FileError> {
-        let text = some_if_found(fs::read(&self.revocations))
-            .map_err(file_error("read", &self.revocations))?;
-        let Some(text) = text else { return Ok(None) };
-        let document = serde_json::from_slice(&text).map_err(io::Error::from);
-        document
-            .map(Some)
-            .map_err(file_error("read", &self.revocations))
+    /// Reads the stored revocation list; `None` if there is no file, or no signed document in it, which is set aside.
+    /// The caller must verify it.
+    pub fn read_revocations(&self) -> Option<SignedDocument> {
+        let consequence = "the revocation list is fetched again from the registry or a neighbour";
+        let parse = |text: &[u8]| serde_json::from_slice(text);
+        files::load(&self.revocations, MAX_DOCUMENT_BYTES, consequence, parse)
     }
 
     /// Writes the current document of this kind and, for the revocation list, the folder of revoked serial numbers. Blocks.
@@ -115,9 +92,7 @@ impl DocumentFiles {
     /// A file cannot be created or removed.
     pub fn write_revoked_serials(&self, documents: &CurrentDocuments) -> Result<(), FileError> {
         let folder = &self.revoked;
-        fs::create_dir_all(folder).map_err(file_error("create", folder))?;
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
-            .map_err(file_error("set the mode of", folder))?;
+        files::folder(folder, Access::ours(0o755)).map_err(file_error("create", folder))?;
         let wanted: BTreeSet<String> = documents
             .revoked_serials()
             .filter_map(serial::decimal)
@@ -129,13 +104,11 @@ impl DocumentFiles {
             .collect();
         for name in wanted.difference(&existing) {
             let path = folder.join(name);
-            fs::File::create(&path)
-                .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o644)))
-                .map_err(file_error("write", &path))?;
+            files::create(&path, b"", Access::ours(0o644)).map_err(file_error("write", &path))?;
         }
         for name in existing.difference(&wanted) {
             let path = folder.join(name);
-            fs::remove_file(&path).map_err(file_error("remove", &path))?;
+            files::remove_tree(&path).map_err(file_error("remove", &path))?;
         }
         Ok(())
     }

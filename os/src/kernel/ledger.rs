@@ -5,11 +5,10 @@
 //! namespace. A setting that somebody else has changed since is not restored.
 
 use super::{Kernel, KernelError, sysctl};
+use files::Access;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 use wire::errors::some_if_found;
@@ -90,7 +89,8 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// The ledger cannot be read or removed, or a setting cannot be written. The ledger is kept then.
+    /// The ledger cannot be removed, or a setting cannot be written. The ledger is kept then. One that is damaged
+    /// is set aside, and is no error.
     pub fn restore_sysctls(&self, ledger: &Path) -> Result<usize, KernelError> {
         let failed = |doing| {
             let path = PathBuf::from(ledger);
@@ -100,7 +100,8 @@ impl Kernel {
                 source,
             }
         };
-        let Some(content) = read(ledger).map_err(failed("read"))? else {
+        let consequence = "settings that an earlier daemon changed stay as they are";
+        let Some(content) = files::load(ledger, MAX_LEDGER_BYTES, consequence, parse) else {
             return Ok(0);
         };
         let here = place().map_err(KernelError::refused(
@@ -112,7 +113,7 @@ impl Kernel {
         } else {
             0
         };
-        fs::remove_file(ledger).map_err(failed("remove"))?;
+        files::remove(ledger).map_err(failed("remove"))?;
         Ok(restored)
     }
 }
@@ -195,15 +196,8 @@ fn place() -> io::Result<String> {
     Ok(format!("{boot} {}", namespace.display()))
 }
 
-fn read(path: &Path) -> io::Result<Option<Ledger>> {
-    let Some(found) = some_if_found(fs::metadata(path))? else {
-        return Ok(None);
-    };
-    if found.len() > MAX_LEDGER_BYTES {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    let text = fs::read_to_string(path)?;
-    let content: Ledger = serde_json::from_str(&text)?;
+fn parse(text: &[u8]) -> Result<Ledger, String> {
+    let content: Ledger = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     // Only settings that this node changes are restored, whatever the file says.
     let is_known = |change: &Change| {
         let under = change.path.strip_prefix("net/ipv6/conf/");
@@ -211,26 +205,14 @@ fn read(path: &Path) -> io::Result<Option<Ledger>> {
         matches!(parts.as_deref(), Some([link, "forwarding" | "accept_ra"]) if *link != ".." && *link != ".")
     };
     if content.version == 1 && content.changes.iter().all(is_known) {
-        Ok(Some(content))
+        Ok(content)
     } else {
-        Err(io::ErrorKind::InvalidData.into())
+        Err("it names settings that a node does not change, or has another version".into())
     }
 }
 
 /// Writes the ledger atomically: after a crash the file is either complete or absent.
 fn write(path: &Path, content: &Ledger) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(&serde_json::to_vec_pretty(content)?)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    let text = serde_json::to_vec_pretty(content)?;
+    files::replace(path, &text, Access::ours(0o600))
 }

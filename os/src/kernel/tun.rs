@@ -2,16 +2,16 @@
 #![expect(unsafe_code, reason = "ioctl(2) of /dev/net/tun has no safe wrapper")]
 
 use super::KernelError;
+use files::Access;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::{
     fs, io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown},
     },
     path::{Path, PathBuf},
 };
-use wire::errors::ignore_not_found;
 
 /// The system's tun device node.
 pub const TUN: &str = "/dev/net/tun";
@@ -131,10 +131,9 @@ fn may_open(node: &fs::Metadata, uid: u32, gid: u32) -> bool {
 
 fn create_node(path: &Path, gid: u32) -> io::Result<()> {
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
+        files::folder(directory, Access::ours(0o711))?;
     }
-    ignore_not_found(fs::remove_file(path))?;
+    files::remove(path)?;
     let (major, minor) = TUN_DEVICE;
     mknod(
         path,
@@ -142,7 +141,7 @@ fn create_node(path: &Path, gid: u32) -> io::Result<()> {
         Mode::S_IRUSR | Mode::S_IWUSR,
         makedev(major, minor),
     )?;
-    chown(path, Some(0), Some(gid))?;
+    lchown(path, Some(0), Some(gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     // On a file system mounted with nodev, mknod succeeds, but the node cannot be opened.
     fs::OpenOptions::new()

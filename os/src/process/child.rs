@@ -11,17 +11,12 @@ use super::{
     rights::Rights,
     start_step::{StepWriter, step_pipe},
 };
+use files::Access;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     ffi::OsString,
-    fs, io,
-    os::{
-        fd::OwnedFd,
-        unix::{
-            fs::{PermissionsExt, chown},
-            process::CommandExt,
-        },
-    },
+    io,
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -266,13 +261,12 @@ fn listen(path: &Path, rights: Rights) -> Result<UnixListener, SpawnError> {
     let folder = path
         .parent()
         .ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
-    fs::create_dir_all(folder).map_err(failed)?;
-    chown(folder, Some(rights.uid), Some(rights.gid)).map_err(failed)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-    remove(path);
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    chown(path, Some(rights.uid), Some(rights.gid)).map_err(failed)?;
-    Ok(listener)
+    // The child connects to the socket, and needs no other right in the folder.
+    let of_child = |mode| Access::of(mode, (0, rights.gid));
+    files::folder(folder, of_child(0o710)).map_err(failed)?;
+    let listener = files::listen(path, of_child(0o660)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    UnixListener::from_std(listener).map_err(failed)
 }
 
 /// The task that reads the output of one child until it exits.
@@ -420,7 +414,7 @@ mod tests {
         check("/nonexistent/babeld", nothing, missing);
         let folder = tempfile::tempdir().unwrap();
         let text = folder.path().join("text");
-        fs::write(&text, "no program\n").unwrap();
+        std::fs::write(&text, "no program\n").unwrap();
         let text = text.to_str().unwrap();
         let not_executable = format!("cannot execute {text}: Permission denied");
         check(text, nothing, &not_executable);

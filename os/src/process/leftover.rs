@@ -1,12 +1,14 @@
 //! The pid file of each child, and the children that an earlier daemon left running.
 
+use files::Access;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
-use std::{fs, path::Path};
-use wire::errors::ignore_not_found;
+use std::path::Path;
 
+/// Maximum size of a pid file that is read, in bytes; one has at most 32.
+const MAX_PID_FILE_BYTES: u64 = 64;
 /// Time within which a child of an earlier daemon must exit after SIGKILL.
 const KILL_TIMEOUT: Timespec = Timespec {
     tv_sec: 2,
@@ -23,13 +25,14 @@ pub(super) fn write_pid_file(path: &Path, pid: u32) {
     let Some(start_time) = start_time(pid) else {
         return;
     };
-    if let Err(error) = fs::write(path, format!("{pid} {start_time}\n")) {
+    let text = format!("{pid} {start_time}\n");
+    if let Err(error) = files::replace_volatile(path, text.as_bytes(), Access::ours(0o644)) {
         tracing::warn!(path = %path.display(), %error, "cannot write a pid file");
     }
 }
 
 pub(super) fn remove(path: &Path) {
-    if let Err(error) = ignore_not_found(fs::remove_file(path)) {
+    if let Err(error) = files::remove(path) {
         tracing::warn!(path = %path.display(), %error, "cannot remove a file");
     }
 }
@@ -37,7 +40,7 @@ pub(super) fn remove(path: &Path) {
 /// Kills the child that an earlier daemon left running, if a process with the pid and the start time of the pid
 /// file still exists, and waits until it has exited. Returns whether there was one.
 pub fn kill_leftover(pid_file: &Path) -> bool {
-    let Ok(text) = fs::read_to_string(pid_file) else {
+    let Ok(text) = files::read_text(pid_file, MAX_PID_FILE_BYTES) else {
         return false;
     };
     remove(pid_file);

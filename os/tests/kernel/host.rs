@@ -233,7 +233,11 @@ fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
             text[..text.len() / 2].to_owned(),
         ] {
             fs::write(&ledger, &bad).unwrap();
-            assert!(netns.kernel.restore_sysctls(&ledger).is_err(), "{bad}");
+            assert_eq!(netns.kernel.restore_sysctls(&ledger).unwrap(), 0, "{bad}");
+            assert_eq!(
+                fs::read_to_string(ledger.with_added_extension("bad")).unwrap(),
+                bad
+            );
             assert_eq!(forwarding(), "1\n");
         }
         fs::write(

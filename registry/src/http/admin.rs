@@ -195,7 +195,7 @@ async fn backup(
     database: web::Data<Database>,
 ) -> Result<HttpResponse, ApiError> {
     let operator = operator_name(&request)?;
-    let BackupRequest { path } = body.read()?;
+    let BackupRequest { path, folder } = body.read()?;
     let bad = |detail: String| {
         api_error(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -206,6 +206,10 @@ async fn backup(
     };
     if !path.is_absolute() {
         return Err(bad("the path is not absolute".into()));
+    }
+    if folder.is_some_and(|folder| FolderId::of(&path).is_some_and(|seen| seen != folder)) {
+        let why = "the registry sees another folder of this name than the caller, since its unit has a /tmp of its own; a path below its state folder, such as /var/lib/warren-registry, is the same for both";
+        return Err(bad(why.into()));
     }
     let (from, to) = (database.0.clone(), path.clone());
     // The copy is made on another thread, so that the service keeps working.

@@ -30,9 +30,9 @@ use nix::{
 };
 use std::{
     any::Any,
-    fs, io,
+    io,
     net::{SocketAddr, TcpListener},
-    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -182,10 +182,7 @@ fn listen_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, ServeEr
             path: path.to_owned(),
         });
     }
-    files::remove_file_if_exists(path).map_err(RegistryError::from)?;
-    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
+    ::files::listen(path, ::files::Access::ours(0o600)).map_err(failed)
 }
 
 /// A registry that is ready to run: its sockets are bound.
@@ -362,7 +359,7 @@ impl Running {
         });
         let (nodes, operator) = futures_util::future::join(nodes, operator).await;
         // If this fails, the next start removes the socket.
-        let _ = fs::remove_file(&self.admin);
+        let _ = ::files::remove(&self.admin);
         nodes.and(operator).map_err(ServeError::Run)
     }
 }

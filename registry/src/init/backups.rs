@@ -1,13 +1,12 @@
 //! Copies the database every hour, so that a corrupt database costs at most the work of an hour.
 
 use crate::{
-    files::{self, remove_file_if_exists},
+    files::{self, remove_if_exists},
     init::error::RegistryError,
     settings::RegistryPaths,
     store,
 };
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -54,15 +53,16 @@ pub(crate) fn start(paths: &RegistryPaths, database: &Path) -> Result<(), Regist
 /// Copies a database beside `to` first, so that `to` is always a complete copy.
 fn copy(from: &Path, to: &Path) -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
     let draft = to.with_added_extension("new");
-    remove_file_if_exists(&draft)?;
+    remove_if_exists(&draft)?;
     store::copy(from, &draft)?;
-    fs::rename(&draft, to)?;
+    ::files::put_in_place(&draft, to)?;
     Ok(to.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_copy_is_intact_and_replaces_an_earlier_copy() {

@@ -2,9 +2,7 @@
 
 use crate::{
     clock::UnixSeconds,
-    files::{
-        FileError, private_folder, read, remove_file_if_exists, remove_folder_if_exists, write_new,
-    },
+    files::{FileError, private_folder, read, remove_if_exists, write_new},
     init::error::RegistryError,
     pki::{
         authority::{Authorities, Authority},
@@ -145,7 +143,7 @@ pub(crate) fn requested_key(paths: &RegistryPaths) -> Result<KeyPair, RegistryEr
 /// The file could not be removed.
 pub(crate) fn remove_requested_key(paths: &RegistryPaths) -> Result<(), RegistryError> {
     let path = requested_key_path(paths);
-    Ok(remove_file_if_exists(&path)?)
+    Ok(remove_if_exists(&path)?)
 }
 
 /// Creates the files of the CA after the current one, and changes nothing else. Returns its version.
@@ -167,7 +165,7 @@ pub(crate) fn create_next_ca(
     }
     // A folder that exists here is left from an interrupted attempt; no settings name it.
     let folder = folder(paths, version);
-    remove_folder_if_exists(&folder)?;
+    remove_if_exists(&folder)?;
     write_credentials(paths, version, &credentials)?;
     Ok(version)
 }
@@ -179,7 +177,7 @@ pub(crate) fn create_next_ca(
 pub(crate) fn remove_keys(paths: &RegistryPaths, version: u32) -> Result<(), RegistryError> {
     let folder = folder(paths, version);
     for name in FILES.iter().filter(|name| name.ends_with(".key")) {
-        remove_file_if_exists(&folder.join(name))?;
+        remove_if_exists(&folder.join(name))?;
     }
     Ok(())
 }

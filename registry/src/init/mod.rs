@@ -24,10 +24,11 @@ use crate::{
     settings::{self, FILE, RegistryPaths, Settings, address_of, database, json},
     store::{self, Storage},
 };
+use ::files::Access;
 use ipnet::Ipv6Net;
 use policies::parameters::Parameters;
 
-use std::{fs, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::path::PathBuf;
 use wire::{
     invitation::RegistryAddress,
     overlay::Network,
@@ -190,12 +191,7 @@ fn open_database(
 ) -> Result<Box<dyn Storage>, RegistryError> {
     let path = database(paths);
     // The database would create its file with the umask's permissions.
-    let file = fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&path);
-    file.map_err(io_error("open", &path))?;
+    ::files::open_or_create(&path, Access::ours(0o600)).map_err(io_error("open", &path))?;
     Ok(store::open(
         &path,
         settings.prefix_length,

@@ -2,20 +2,21 @@
 
 use crate::{
     clock::UnixSeconds,
-    files::{io_error, rename_if_exists},
+    files::{io_error, remove_if_exists, rename_if_exists},
     init::{
         self,
         ca_versions::authorities,
         documents::{read_stored, sign_and_store},
         error::RegistryError,
     },
+    owner::become_owner,
     pki::authority::Authority,
     settings::{RegistryPaths, database},
     store::{self, Storage},
 };
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
 use wire::registry::{DocumentKind, NetworkDocument, Revocations};
@@ -29,6 +30,8 @@ const SKIPPED_VERSIONS: u64 = 1000;
 const RESERVED_PREFIXES: usize = 1000;
 
 /// Replaces the database by the copy at `file`; returns the path to which the old one was moved.
+///
+/// The caller gives up root for the owner of the registry's files, who then owns the new ones, too.
 ///
 /// Everything that happened after the copy was made is lost: nodes that joined must join again, and
 /// revocations must be repeated.
@@ -46,22 +49,22 @@ pub fn restore(
         });
     }
     store::verify(file)?;
+    // The copy may lie where only root can read.
+    let copy = fs::File::open(file).map_err(io_error("read", file))?;
+    become_owner(paths)?;
     let settings = init::read_settings(paths)?;
     authorities(paths, &settings)?.authority.check(now)?;
     let path = database(paths);
     let draft = path.with_added_extension("new");
-    fs::copy(file, &draft).map_err(io_error("write", &draft))?;
-    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))
-        .map_err(io_error("write", &draft))?;
-    fs::File::open(&draft)
-        .and_then(|file| file.sync_all())
+    remove_if_exists(&draft)?;
+    ::files::create_from(&draft, copy, ::files::Access::ours(0o600))
         .map_err(io_error("write", &draft))?;
     let old = path.with_added_extension("before");
     for suffix in ["-wal", "-shm", ""] {
         let with_suffix = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
         rename_if_exists(&with_suffix(&path), &with_suffix(&old))?;
     }
-    fs::rename(&draft, &path).map_err(io_error("put in place", &path))?;
+    ::files::put_in_place(&draft, &path).map_err(io_error("put in place", &path))?;
     let mut opened = init::open(paths)?;
     publish_with_higher_versions(opened.storage.as_mut(), &opened.authorities.authority)?;
     opened.storage.reserve_prefixes(

@@ -5,9 +5,7 @@
 //! returns the same certificate.
 
 use super::*;
-use nix::fcntl::OFlag;
 use std::{io::Read, os::unix::fs::PermissionsExt};
-use wire::errors::ignore_not_found;
 
 /// Largest key file that is read; a key in PEM has about 240 bytes.
 const MAX_KEY_BYTES: u64 = 64 * 1024;
@@ -36,7 +34,6 @@ impl PendingKey {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(JoinError::Key)?;
         let pem = key.serialize_pem();
         Draft::write(path, &pem, 0o600, Some(owner))?.rename_into_place()?;
-        sync_folder(path)?;
         Ok(Self {
             path: path.to_owned(),
             pem,
@@ -62,8 +59,7 @@ impl PendingKey {
 
     /// Removes the file, once the key is among the files of the node.
     pub(super) fn remove(&self) -> Result<(), JoinError> {
-        ignore_not_found(fs::remove_file(&self.path)).map_err(io_error("remove", &self.path))?;
-        sync_folder(&self.path)
+        files::remove(&self.path).map_err(io_error("remove", &self.path))
     }
 }
 
@@ -76,20 +72,16 @@ fn unusable(path: &Path, why: &'static str) -> JoinError {
 
 /// Reads a file that only its owner may read; `None` if it does not exist. A symbolic link is not followed.
 fn read_private_file(path: &Path) -> Result<Option<String>, JoinError> {
-    let opened = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-        .open(path);
-    let file = match some_if_found(opened) {
+    let file = match some_if_found(files::open(path)) {
         Ok(None) => return Ok(None),
         Ok(Some(file)) => file,
         Err(_) if path.is_symlink() => return Err(unusable(path, "is a symbolic link")),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            return Err(unusable(path, "is no regular file"));
+        }
         Err(error) => return Err(io_error("read", path)(error)),
     };
     let metadata = file.metadata().map_err(io_error("read", path))?;
-    if !metadata.is_file() {
-        return Err(unusable(path, "is no regular file"));
-    }
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err(unusable(path, "can be read by other users"));
     }

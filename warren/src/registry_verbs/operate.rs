@@ -287,7 +287,7 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
         &args.root,
         "POST",
         "/v1/backups",
-        Some(&BackupRequest { path }),
+        Some(&BackupRequest::to(path)),
         |done: ChangeResult| {
             print_line(done.summary);
             ExitCode::SUCCESS

@@ -26,7 +26,6 @@ pub(super) fn command(network: &Network, case: &str, root: &Path) -> Option<Comm
         }
         "certificate expired" => expire_certificate(network, root),
         "key missing" => fs::remove_file(identity_file(root, "node.key")).unwrap(),
-        "network document altered" => alter_payload(&identity_file(root, "network.json")),
         _ => return None,
     }
     Some(warren(&["run"], root))
@@ -50,9 +49,10 @@ fn expire_certificate(network: &Network, root: &Path) {
     fs::write(identity_file(root, "node.crt"), certificate.pem()).unwrap();
 }
 
-/// Replaces one letter of the signed payload.
-fn alter_payload(file: &Path) {
-    let text = fs::read_to_string(file).unwrap();
+/// Replaces one letter of the signed payload of the network document.
+pub(super) fn alter_payload(root: &Path) {
+    let file = identity_file(root, "network.json");
+    let text = fs::read_to_string(&file).unwrap();
     let (before, after) = text.split_once("\"payload\"").unwrap();
     let position = after.find(": \"").unwrap() + 30;
     let letter = if after[position..].starts_with('A') {

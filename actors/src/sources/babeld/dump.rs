@@ -1,11 +1,16 @@
 //! Reads the tables of babeld over its local socket.
 
 use super::*;
+use files::FoundSocket;
 
 /// Requests one dump of babeld's tables, and waits for all of it.
-pub(super) async fn read_dump(socket: PathBuf, network: Network) -> io::Result<babel::Dump> {
+pub(super) async fn read_dump(
+    socket: io::Result<FoundSocket>,
+    network: Network,
+) -> io::Result<babel::Dump> {
     let dump = async {
-        let mut stream = UnixStream::connect(&socket).await?;
+        let socket = socket?;
+        let mut stream = UnixStream::connect(socket.path()).await?;
         let mut decoder = Decoder::new(network);
         let mut chunk = [0; 4096];
         loop {

@@ -12,10 +12,10 @@ pub struct BabeldSettings {
     pub babeld: PathBuf,
     /// The user, group and capabilities of the process.
     pub rights: Rights,
-    /// The folder of the socket and the configuration, 0700 and owned by babeld's user.
+    /// The folder of the socket and the state file, 0700 and owned by babeld's user; it is created again at each start.
     pub folder: PathBuf,
-    /// The folder of the state file, 0700 and owned by babeld's user.
-    pub state_folder: PathBuf,
+    /// The path of the configuration, which belongs to root, and which babeld's group can read.
+    pub config_file: PathBuf,
     /// The path of our copy of the last sequence number, which belongs to root.
     pub seqno: PathBuf,
     /// The path of the pid file, which belongs to root.
@@ -28,9 +28,8 @@ pub struct BabeldSettings {
 }
 
 impl BabeldSettings {
-    pub(super) fn config_file(&self) -> PathBuf {
-        self.folder.join("babeld.conf")
-    }
+    /// The name of the state file in [`Self::folder`].
+    pub const STATE_FILE: &str = "state";
 
     /// Returns the command line.
     ///
@@ -42,7 +41,7 @@ impl BabeldSettings {
         let words = ["-h", &hello, "-H", &hello, "-I", "", "-c"]
             .map(OsString::from)
             .into_iter();
-        words.chain([self.config_file().into()]).collect()
+        words.chain([self.config_file.clone().into()]).collect()
     }
 }
 

@@ -5,12 +5,12 @@
 
 use super::directory::{Changes, MAX_PEERS, Row};
 use crate::messages::PeerSource;
+use files::Access;
 use policies::names::{Endpoint, InvalidName};
 use rusqlite::Connection;
 use std::{
-    fs, io,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 use wire::errors::{Chain, ignore_not_found};
@@ -52,12 +52,12 @@ pub struct Disk(Option<Arc<Mutex<Connection>>>);
 impl Disk {
     /// Opens the file and reads all rows.
     ///
-    /// A broken file is renamed to `NAME.broken` and created again. If that fails too, nothing is stored: a node starts even
+    /// A bad file is renamed to `NAME.bad` and created again. If that fails too, nothing is stored: a node starts even
     /// without its cache.
     pub fn open(path: &Path) -> (Self, Vec<Row>) {
         let opened = open(path).or_else(|error| {
-            tracing::warn!(path = %path.display(), error = %Chain(&error), "peer cache cannot be used; it is renamed to NAME.broken and created again");
-            rename_broken(path);
+            tracing::warn!(path = %path.display(), error = %Chain(&error), "bad peer cache set aside as NAME.bad: peers are asked for again");
+            set_aside(path);
             open(path)
         });
         match opened {
@@ -103,13 +103,7 @@ impl Disk {
 
 fn open(path: &Path) -> Result<(Connection, Vec<Row>), DiskError> {
     // Created before SQLite opens it, so that only root can read it; SQLite gives its WAL files the same mode.
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(DiskError::Open)?;
+    files::open_or_create(path, Access::ours(0o600)).map_err(DiskError::Open)?;
     let connection = Connection::open(path)?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -128;
@@ -166,21 +160,17 @@ fn read_rows(connection: &Connection) -> Result<Vec<Row>, DiskError> {
     Ok(peers)
 }
 
-/// Renames the database and its WAL files to `NAME.broken…`.
-fn rename_broken(path: &Path) {
-    for suffix in ["", "-wal", "-shm"] {
-        let with_suffix = |suffix: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        let (old, new) = (
-            with_suffix(suffix),
-            with_suffix(&format!(".broken{suffix}")),
-        );
-        if let Err(error) = ignore_not_found(fs::rename(&old, new)) {
-            tracing::warn!(path = %old.display(), %error, "cannot rename a file of the broken peer cache");
+/// Sets the database aside, and removes its WAL files, which belong to no other database.
+fn set_aside(path: &Path) {
+    for suffix in ["-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        if let Err(error) = files::remove_tree(Path::new(&name)) {
+            tracing::warn!(path = %path.display(), suffix, %error, "cannot remove a file of the bad peer cache");
         }
+    }
+    if let Err(error) = ignore_not_found(files::set_aside(path).map(drop)) {
+        tracing::warn!(path = %path.display(), %error, "cannot rename the bad peer cache");
     }
 }
 
@@ -217,7 +207,7 @@ fn parse_source(text: &str) -> Option<PeerSource> {
 mod tests {
     use super::*;
     use policies::names::Prefix;
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     fn row(number: u32) -> Row {
         let endpoints = ["udp:45.67.0.1:1194", "tcp:[2a00:1450::1]:443"];
@@ -290,7 +280,7 @@ mod tests {
         for broken in [b"no database".repeat(500), fs::read(&later).unwrap()] {
             fs::write(&path, &broken).unwrap();
             drop(check(&path, &[]));
-            fs::remove_file(folder.path().join("peers.db.broken")).unwrap();
+            fs::remove_file(folder.path().join("peers.db.bad")).unwrap();
             fs::remove_file(&path).unwrap();
         }
     }

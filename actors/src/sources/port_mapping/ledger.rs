@@ -2,16 +2,14 @@
 //!
 //! The keeper writes each mapping before it requests it.
 
+use files::Access;
 use policies::names::Transport;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
-    io::{self, Read, Write},
+    io,
     net::SocketAddrV4,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
-use wire::errors::some_if_found;
 
 /// Maximum number of bytes that are read from a ledger.
 const MAX_LEDGER_BYTES: u64 = 64 * 1024;
@@ -96,7 +94,7 @@ impl FileLedger {
 
 impl Ledger for FileLedger {
     async fn read(&self) -> Result<Vec<Mapping>, LedgerError> {
-        self.run_blocking(read).await
+        self.run_blocking(|path| Ok(read(path))).await
     }
 
     async fn write(&self, mappings: Vec<Mapping>) -> Result<(), LedgerError> {
@@ -104,27 +102,18 @@ impl Ledger for FileLedger {
     }
 }
 
-/// Reads the ledger. A missing file counts as empty; a broken one is renamed to `NAME.broken` and counts as empty, too.
-///
-/// # Errors
-/// The file exists but cannot be read, or cannot be renamed.
-pub fn read(path: &Path) -> io::Result<Vec<Mapping>> {
-    let mut bytes = Vec::new();
-    let Some(file) = some_if_found(fs::File::open(path))? else {
-        return Ok(Vec::new());
-    };
-    file.take(MAX_LEDGER_BYTES).read_to_end(&mut bytes)?;
-    match serde_json::from_slice::<Document>(&bytes) {
+/// Reads the ledger. A missing file counts as empty; a bad one is set aside and counts as empty, too.
+pub fn read(path: &Path) -> Vec<Mapping> {
+    let consequence = "port mappings of earlier runs stay on the router until they expire";
+    let parse = |text: &[u8]| match serde_json::from_slice::<Document>(text) {
         Ok(Document {
             version: 1,
             mappings,
         }) => Ok(mappings),
-        Ok(_) | Err(_) => {
-            let renamed = with_suffix(path, ".broken");
-            tracing::warn!(path = %path.display(), renamed = %renamed.display(), "broken lease ledger renamed; mappings of earlier runs are not removed");
-            fs::rename(path, renamed).map(|()| Vec::new())
-        }
-    }
+        Ok(_) => Err("it has another version than 1".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    files::load(path, MAX_LEDGER_BYTES, consequence, parse).unwrap_or_default()
 }
 
 /// Replaces the ledger atomically and durably: even after a crash, it is completely the old one or the new one.
@@ -136,29 +125,14 @@ pub fn write(path: &Path, mappings: &[Mapping]) -> io::Result<()> {
         version: 1,
         mappings: mappings.to_vec(),
     };
-    let draft = with_suffix(path, ".new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(&serde_json::to_vec(&document)?)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    path.parent()
-        .map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+    let text = serde_json::to_vec(&document)?;
+    files::replace(path, &text, Access::ours(0o600))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn mapping(external_port: u16) -> Mapping {
         let internal = "192.168.1.2:1194".parse().unwrap();
@@ -171,7 +145,7 @@ mod tests {
 
     #[track_caller]
     fn check(path: &Path, expected: &[Mapping]) {
-        assert_eq!(read(path).unwrap(), expected);
+        assert_eq!(read(path), expected);
     }
 
     #[test]
@@ -186,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_ledger_is_renamed_and_counts_as_empty() {
+    fn a_bad_ledger_is_set_aside_and_counts_as_empty() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases.json");
         for broken in [
@@ -198,10 +172,7 @@ mod tests {
             fs::write(&path, broken).unwrap();
             check(&path, &[]);
             assert!(!path.exists());
-            assert_eq!(
-                fs::read_to_string(with_suffix(&path, ".broken")).unwrap(),
-                broken
-            );
+            assert_eq!(fs::read_to_string(files::aside(&path)).unwrap(), broken);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The documents that the operator's calls exchange.
 
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 /// The body of `POST /v1/invitations`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,6 +227,39 @@ pub struct ChangeResult {
 pub struct BackupRequest {
     /// The absolute path of a new file, which the registry writes.
     pub path: PathBuf,
+    /// The folder of the file as the caller sees it. The registry refuses to write into another one of the same name, such
+    /// as its own `/tmp` (systemd's `PrivateTmp=`); absent, it writes into the one that it sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderId>,
+}
+
+impl BackupRequest {
+    /// A backup to this file, in the folder that the caller sees.
+    pub fn to(path: PathBuf) -> Self {
+        let folder = FolderId::of(&path);
+        Self { path, folder }
+    }
+}
+
+/// Which folder a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderId {
+    /// The number of its file system (stat(2), `st_dev`).
+    pub device: u64,
+    /// Its inode number there.
+    pub inode: u64,
+}
+
+impl FolderId {
+    /// Returns the folder that holds `path`; `None` if it cannot be seen.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path.parent()?).ok()?;
+        Some(Self {
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
 }
 
 /// An entry in the answer to `GET /v1/audit-log`.

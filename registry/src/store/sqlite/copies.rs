@@ -5,6 +5,7 @@ use super::{
     opening::{APPLICATION_ID, BUSY_TIMEOUT, check_integrity},
 };
 use crate::store::StorageError;
+use files::Access;
 use rusqlite::Connection;
 use std::path::Path;
 
@@ -18,10 +19,20 @@ pub(in crate::store) fn copy(from: &Path, to: &Path) -> Result<(), StorageError>
     connection
         .busy_timeout(BUSY_TIMEOUT)
         .map_err(source.failure("set it up"))?;
-    connection
+    // SQLite writes into an empty file, but would make its own with the rights that the umask leaves.
+    let created = files::create(to, b"", Access::ours(0o600));
+    created.map_err(|error| target.unavailable("be created", error))?;
+    let copied = connection
         .execute("VACUUM INTO ?1", [text])
-        .map(|_| ())
         .map_err(target.failure("write a copy to it"))
+        .and_then(|_| {
+            files::sync(to).map_err(|error| target.unavailable("be written to disk", error))
+        });
+    if copied.is_err() {
+        // Half a copy must not be taken for a whole one.
+        let _ = files::remove(to);
+    }
+    copied
 }
 
 /// Verifies a database as [`crate::store::verify`] describes.

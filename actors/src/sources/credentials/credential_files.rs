@@ -1,6 +1,7 @@
 //! Reads and writes the credential files.
 
 use super::*;
+use membership::certificate::MAX_CREDENTIAL_BYTES;
 
 /// Returns the wall-clock time, in seconds since 1970.
 pub(super) fn now_s() -> i64 {
@@ -8,7 +9,7 @@ pub(super) fn now_s() -> i64 {
 }
 
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CredentialError> {
-    fs::read(path).map_err(|source| CredentialError::Read {
+    files::read(path, MAX_CREDENTIAL_BYTES).map_err(|source| CredentialError::Read {
         path: path.to_owned(),
         source,
     })
@@ -38,7 +39,7 @@ pub(super) fn write_if_different(
     mode: u32,
     owner: Option<(u32, u32)>,
 ) -> Result<bool, CredentialError> {
-    let is_different = fs::read(path).map_or(true, |old| old != text);
+    let is_different = files::read(path, MAX_CREDENTIAL_BYTES).map_or(true, |old| old != text);
     if is_different {
         replace(path, text, mode, owner)?;
     }
