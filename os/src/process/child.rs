@@ -425,4 +425,81 @@ mod tests {
         let bounding_set = "cannot reduce the capability bounding set: Operation not permitted";
         check("/bin/true", CapabilitySet::SETPCAP, bounding_set);
     }
+
+    /// Starts a program as the user of all children in this test.
+    fn start(
+        folder: &Path,
+        name: &str,
+        path: &str,
+        arguments: &[&str],
+        events: &ChildEvents,
+    ) -> Child {
+        let program = Program {
+            name: name.to_owned(),
+            path: path.into(),
+            args: arguments.iter().map(Into::into).collect(),
+            rights: Rights {
+                uid: 60_198,
+                gid: 60_199,
+                network: false,
+                nice: 0,
+            },
+            pid_file: folder.join(format!("{name}.pid")),
+            management: None,
+        };
+        Child::start(&program, events).unwrap()
+    }
+
+    /// Passes the log lines of children on.
+    struct Lines(mpsc::UnboundedSender<String>);
+
+    impl crate::process::EventListener for Lines {
+        fn is_connected(&self) -> bool {
+            true
+        }
+
+        fn deliver(&self, event: ChildEvent) {
+            if let Happened::Logged(line) = event.happened {
+                self.0.send(line).unwrap();
+            }
+        }
+    }
+
+    /// Lets a child do something, and compares its first line.
+    async fn check_line(arguments: &[&str], expected: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let events = ChildEvents::default();
+        let (lines, mut printed) = mpsc::unbounded_channel();
+        events.attach(Box::new(Lines(lines)));
+        let child = start(folder.path(), "second", "/bin/sh", arguments, &events);
+        let line = tokio::time::timeout(Duration::from_secs(10), printed.recv());
+        let line = line.await.unwrap().unwrap();
+        assert!(line.contains(expected), "{line}");
+        child.kill();
+    }
+
+    #[tokio::test]
+    async fn a_child_cannot_read_another_of_its_user_or_create_files() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let folder = tempfile::tempdir().unwrap();
+                let events = ChildEvents::default();
+                let first = start(folder.path(), "first", "/bin/sleep", &["60"], &events);
+                let memory = format!("cat /proc/{}/environ", first.pid());
+                check_line(&["-c", &memory], "Permission denied").await;
+                let own = "cat /proc/$$/environ; echo";
+                check_line(&["-c", own], "LC_ALL=C").await;
+                check_line(
+                    &["-c", "ln -s elsewhere /tmp/link-of-a-child"],
+                    "Permission denied",
+                )
+                .await;
+                first.kill();
+            })
+            .await;
+    }
 }

@@ -5,6 +5,7 @@
 
 mod child;
 mod events;
+mod landlock;
 mod leftover;
 mod log;
 mod rights;

@@ -2,7 +2,10 @@
 //!
 //! Between fork and exec, the code only makes system calls, since it must neither allocate memory nor take a lock.
 
-use super::start_step::{Step, StepWriter};
+use super::{
+    landlock::enter_own_domain,
+    start_step::{Step, StepWriter},
+};
 use rustix::{
     process::{Signal, getppid, set_parent_process_death_signal, setpriority_process},
     thread::{self, CapabilitySet, CapabilitySets},
@@ -16,7 +19,8 @@ pub struct Rights {
     pub uid: u32,
     /// The real, effective and saved group id; the child has no other group.
     pub gid: u32,
-    /// Whether the child has `CAP_NET_ADMIN` and `CAP_NET_RAW`. It never has any other capability.
+    /// Whether the child has `CAP_NET_ADMIN` and `CAP_NET_RAW`, and a folder in which it can create files. It never has any
+    /// other capability.
     pub network: bool,
     /// The nice value, -20 to 19 (setpriority(2)). babeld has a low one, so that it is not interrupted between the
     /// deletion of a route and the addition of the next one. A child that may not have it starts all the same.
@@ -65,6 +69,8 @@ impl Rights {
         }
         steps.note(Step::NoNewPrivileges);
         thread::set_no_new_privs(true)?;
+        // An older kernel has no Landlock; the child then starts without it.
+        let _ = enter_own_domain(self.network);
         steps.note(Step::DeathSignal);
         // The kernel clears this signal when the user changes, so it is set afterwards. It is SIGTERM, so that
         // babeld retracts its routes.
