@@ -56,8 +56,9 @@ fn next_seqno(path: &Path, random: &Randomness) -> u16 {
     let consequence = "babeld starts with a random sequence number";
     let parse = |text: &[u8]| {
         let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
-        let number = text.trim().parse::<u16>();
-        number.map_err(|error| error.to_string())
+        // The first digits of a number would be too low a number.
+        let line = text.strip_suffix('\n').ok_or("its line is cut off")?;
+        line.parse::<u16>().map_err(|error| error.to_string())
     };
     let stored = files::load(path, MAX_SEQNO_BYTES, consequence, parse);
     babel::next_seqno(stored.unwrap_or_else(|| random.port(0..=u16::MAX)))
