@@ -5,7 +5,7 @@
 
 use crate::{
     errors::StartError,
-    identity::{identity_error, read_cas, read_credentials, read_network_document},
+    identity::{identity_error, read_cas, read_chain, read_credentials, read_network_document},
     renew_expired::{FIRST_RETRY_DELAY, MAX_RETRY_DELAY, REJECTED_STATUS},
 };
 use config::paths::Paths;
@@ -26,6 +26,8 @@ pub(crate) async fn fetch_if_bad(
     report: impl Fn(&str),
 ) -> Result<(), StartError> {
     let cas = read_cas(paths)?;
+    // With the CA of another network, a good document would count as bad.
+    read_chain(paths, &cas)?;
     let Err(fault) = read_network_document(paths, &cas) else {
         return Ok(());
     };

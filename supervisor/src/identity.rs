@@ -94,6 +94,26 @@ pub(crate) fn read_cas(paths: &Paths) -> Result<Vec<CertificateDer<'static>>, St
     read_certificates(&paths.ca())
 }
 
+/// Reads the node's certificate with its chain.
+///
+/// # Errors
+/// The file is missing or malformed, or none of `cas` signed the certificate.
+pub(crate) fn read_chain(
+    paths: &Paths,
+    cas: &[CertificateDer<'_>],
+) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let path = paths.certificate();
+    let chain = read_certificates(&path)?;
+    chain::verify(&chain, cas, None).map_err(|error| {
+        let why = format!(
+            "{error} ({} names the nodes): join this network: warren join --replace -",
+            paths.ca().display()
+        );
+        identity_error(&path, why)
+    })?;
+    Ok(chain)
+}
+
 impl NodeIdentity {
     /// Reads and checks all files below `paths`.
     ///
@@ -101,16 +121,9 @@ impl NodeIdentity {
     ///
     /// A file is missing or wrong; the error names it and the fault.
     pub fn read(paths: &Paths) -> Result<Self, StartError> {
-        let (ca_path, path) = (paths.ca(), paths.certificate());
+        let path = paths.certificate();
         let cas = read_cas(paths)?;
-        let chain = read_certificates(&path)?;
-        chain::verify(&chain, &cas, None).map_err(|error| {
-            let why = format!(
-                "{error} ({} names the nodes): join this network: warren join --replace -",
-                ca_path.display()
-            );
-            identity_error(&path, why)
-        })?;
+        let chain = read_chain(paths, &cas)?;
         let parsed = chain
             .first()
             .and_then(|der| X509Certificate::from_der(der).ok());
