@@ -14,7 +14,7 @@ use registry::{
     service::Rollout,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 use support::{
     GRACE_S, Identity, LIFE_S, Registry, apply, ask, check, claim_with, joined, key, read, request,
 };
@@ -260,6 +260,28 @@ fn the_rollout_counts_what_nodes_announce_and_ignores_silent_ones() {
     );
     registry.pass(support::TTL_S);
     assert_eq!(rollout().announced, 0);
+}
+
+#[test]
+fn a_backup_is_readable_by_its_owner_only_and_never_lands_in_another_folder() {
+    let registry = Registry::start();
+    let copy = registry.paths.state_dir.join("copy.sqlite");
+    let mut elsewhere = BackupRequest::to(copy.clone());
+    elsewhere.folder = BackupRequest::to("/proc/1".into()).folder;
+    let refused = ask::<ChangeResult>(&registry, "POST", "/v1/backups", &elsewhere);
+    check(refused, "no backup made");
+    assert!(!copy.exists());
+    let _: ChangeResult = registry.order("POST", "/v1/backups", &BackupRequest::to(copy.clone()));
+    let mode = fs::metadata(&copy).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let open = registry.paths.state_dir.join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let request = BackupRequest::to(open.join("copy.sqlite"));
+    check(
+        ask::<ChangeResult>(&registry, "POST", "/v1/backups", &request),
+        "no backup made",
+    );
 }
 
 #[test]
