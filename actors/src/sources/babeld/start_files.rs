@@ -57,7 +57,7 @@ fn next_seqno(path: &Path, random: &Randomness) -> u16 {
     let parse = |text: &[u8]| {
         let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
         // The first digits of a number would be too low a number.
-        let line = text.strip_suffix('\n').ok_or("its line is cut off")?;
+        let line = text.strip_suffix('\n').ok_or("its line is incomplete")?;
         line.parse::<u16>().map_err(|error| error.to_string())
     };
     let stored = files::load(path, MAX_SEQNO_BYTES, consequence, parse);
