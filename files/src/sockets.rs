@@ -30,14 +30,16 @@ pub fn listen(path: &Path, access: Access) -> io::Result<UnixListener> {
     umask(old_mask);
     let listener = bound?;
     // Nobody else can exchange names in the folder, so this is the socket that was bound.
-    let (uid, gid) = access.owner.unzip();
-    fs::chownat(
-        &folder.0,
-        name,
-        uid.map(Uid::from_raw),
-        gid.map(Gid::from_raw),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?;
+    // The registry's unit may not even call chown without an owner.
+    if let Some((uid, gid)) = access.owner {
+        fs::chownat(
+            &folder.0,
+            name,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
+    }
     fs::chmodat(
         &folder.0,
         name,
