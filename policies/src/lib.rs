@@ -10,6 +10,7 @@ pub mod gain;
 pub mod life;
 pub mod link_cost;
 pub mod names;
+pub mod node_name;
 pub mod observation;
 pub mod orders;
 pub mod parameters;

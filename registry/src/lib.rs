@@ -46,7 +46,6 @@ pub mod clock;
 mod files;
 pub mod http;
 pub mod init;
-pub mod names;
 pub mod owner;
 pub mod pki;
 pub mod service;

@@ -27,6 +27,7 @@ fn valid_document(call: Call) -> Option<Value> {
         | Call::RevokeInvitation
         | Call::Sign
         | Call::Nodes
+        | Call::Rename
         | Call::Revoke
         | Call::Rollout
         | Call::Parameters

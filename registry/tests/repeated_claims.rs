@@ -216,6 +216,7 @@ fn a_database_from_before_tokens_were_recorded_is_upgraded_and_keeps_working() {
         .execute_batch(
             "DROP INDEX IF EXISTS prefixes_name_nocase; ALTER TABLE certificates DROP COLUMN token;
              ALTER TABLE invitations DROP COLUMN made_by; ALTER TABLE announcements DROP COLUMN source;
+             ALTER TABLE prefixes DROP COLUMN renamed_s;
              PRAGMA user_version = 3",
         )
         .unwrap();

@@ -52,6 +52,8 @@ enum Verb {
     Sign(arguments::SignArgs),
     /// List the certificates that are live
     List(arguments::ListArgs),
+    /// Give a node another name
+    Rename(arguments::RenameArgs),
     /// Revoke a node: its certificates and keys
     Revoke(arguments::RevokeArgs),
     /// Show the network's parameters
@@ -200,6 +202,7 @@ pub fn main(args: &Args) -> ExitCode {
         Verb::RevokeInvitation(args) => invitations::revoke(args),
         Verb::Sign(args) => operate::sign(args),
         Verb::List(args) => operate::list(args),
+        Verb::Rename(args) => operate::rename(args),
         Verb::Revoke(args) => operate::revoke(args),
         Verb::Parameters(args) => operate::parameters(args),
         Verb::Set(args) => operate::set(args),

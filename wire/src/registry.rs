@@ -149,6 +149,9 @@ pub struct Announced {
     /// Version of the revocations at the registry.
     #[serde(default)]
     pub revocations_version: u64,
+    /// Whether the node should renew its certificate now, because it was renamed.
+    #[serde(default)]
+    pub renew: bool,
 }
 
 /// An endpoint that is not passed on to other nodes.

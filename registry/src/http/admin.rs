@@ -123,6 +123,23 @@ async fn list(request: HttpRequest, queue: web::Data<Queue>) -> Result<HttpRespo
     }))
 }
 
+async fn rename(
+    request: HttpRequest,
+    body: Body,
+    queue: web::Data<Queue>,
+) -> Result<HttpResponse, ApiError> {
+    let operator = operator_name(&request)?;
+    let RenameRequest { node, name } = body.read()?;
+    let (prefix, name) = queue
+        .ask(move |service| service.rename(&node, &name, &operator))
+        .await?;
+    Ok(HttpResponse::Ok().json(RenamedNode {
+        version: VERSION,
+        prefix: prefix.to_string(),
+        name: name.to_string(),
+    }))
+}
+
 async fn revoke(
     request: HttpRequest,
     body: Body,
@@ -266,6 +283,7 @@ pub(crate) fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         Call::RevokeInvitation => route.to(invitations::revoke),
         Call::Sign => route.to(sign),
         Call::Nodes => route.to(list),
+        Call::Rename => route.to(rename),
         Call::Revoke => route.to(revoke),
         Call::Rollout => route.to(rollout),
         Call::Parameters => route.to(parameters),

@@ -248,6 +248,7 @@ fn handler(call: Call, route: actix_web::Route) -> actix_web::Route {
         | Call::RevokeInvitation
         | Call::Sign
         | Call::Nodes
+        | Call::Rename
         | Call::Revoke
         | Call::Rollout
         | Call::Parameters

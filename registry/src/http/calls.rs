@@ -34,6 +34,7 @@ pub enum Call {
     RevokeInvitation,
     Sign,
     Nodes,
+    Rename,
     Revoke,
     Rollout,
     Parameters,
@@ -47,7 +48,7 @@ pub enum Call {
 
 impl Call {
     /// All calls, in the order of the OpenAPI document.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Claim,
         Self::Renew,
         Self::Announce,
@@ -60,6 +61,7 @@ impl Call {
         Self::RevokeInvitation,
         Self::Sign,
         Self::Nodes,
+        Self::Rename,
         Self::Revoke,
         Self::Rollout,
         Self::Parameters,
@@ -86,6 +88,7 @@ impl Call {
             Self::RevokeInvitation => (Method::POST, "/v1/invitations/revocations"),
             Self::Sign => (Method::POST, "/v1/signatures"),
             Self::Nodes => (Method::GET, "/v1/nodes"),
+            Self::Rename => (Method::PUT, "/v1/names"),
             Self::Revoke => (Method::POST, "/v1/revocations"),
             Self::Rollout => (Method::GET, "/v1/rollout"),
             Self::Parameters => (Method::GET, "/v1/parameters"),
@@ -111,6 +114,7 @@ impl Call {
             | Self::RevokeInvitation
             | Self::Sign
             | Self::Nodes
+            | Self::Rename
             | Self::Revoke
             | Self::Rollout
             | Self::Parameters
@@ -138,6 +142,7 @@ impl Call {
             Self::RevokeInvitation => "Revoke an invitation by its name or id",
             Self::Sign => "Issue a certificate for a request from a file",
             Self::Nodes => "List all unexpired certificates",
+            Self::Rename => "Give a node another name",
             Self::Revoke => "Revoke a node",
             Self::Rollout => "Count the nodes that have the latest documents",
             Self::Parameters => "List all parameters",

@@ -118,6 +118,10 @@ pub fn body(call: Call) -> Option<Value> {
                 .collect(),
             vec!["csr"],
         ),
+        Call::Rename => (
+            vec![("node", text()), ("name", text())],
+            vec!["node", "name"],
+        ),
         Call::Revoke => (vec![("node", text())], vec!["node"]),
         Call::RevokeInvitation => (vec![("invitation", text())], vec!["invitation"]),
         Call::Set => (
@@ -171,6 +175,7 @@ fn answer(call: Call) -> &'static [&'static str] {
             "at",
             "network_version",
             "revocations_version",
+            "renew",
         ],
         Call::Depart => &["version", "certificates"],
         Call::Bootstrap => &[
@@ -188,6 +193,7 @@ fn answer(call: Call) -> &'static [&'static str] {
         Call::RevokeInvitation => &["version", "invitation"],
         Call::Sign => &["version", "registry", "claimed"],
         Call::Nodes => &["version", "nodes"],
+        Call::Rename => &["version", "prefix", "name"],
         Call::Revoke => &["version", "prefix", "certificates", "revocations_version"],
         Call::Rollout => &[
             "version",
@@ -232,6 +238,7 @@ pub fn query(call: Call) -> Vec<(&'static str, Value)> {
         | Call::RevokeInvitation
         | Call::Sign
         | Call::Nodes
+        | Call::Rename
         | Call::Revoke
         | Call::Rollout
         | Call::Parameters
@@ -252,6 +259,7 @@ pub fn error_statuses(call: Call) -> Vec<u16> {
         Call::Bootstrap => &[429],
         Call::Invite | Call::RotateCa | Call::RotateKey => &[409, 422],
         Call::Sign => &[409, 422, 507],
+        Call::Rename => &[404, 409, 422],
         Call::Set | Call::Backup | Call::Depart => &[422],
         Call::Revoke | Call::RevokeInvitation => &[404],
         Call::Network

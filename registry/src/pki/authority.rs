@@ -11,7 +11,7 @@ use super::{
     request::{ProvenKey, sha256},
 };
 use crate::clock::UnixSeconds;
-use policies::names::Prefix;
+use policies::{names::Prefix, node_name::NodeName};
 use rcgen::{
     ExtendedKeyUsagePurpose, KeyPair, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
 };
@@ -261,14 +261,14 @@ impl Authority {
         sha256(&self.current.anchor.spki)
     }
 
-    /// Signs a certificate for the node `prefix` with this key. It is valid from an hour ago until `life_s` seconds
+    /// Signs a certificate for a node with this key; the name is a DNS name among its subject alternative names. It is valid from an hour ago until `life_s` seconds
     /// from now, but expires no later than the CA.
     ///
     /// # Errors
     /// The system has no random bytes, or the certificate cannot be created.
     pub fn sign_node(
         &self,
-        prefix: Prefix,
+        (prefix, name): (Prefix, Option<&NodeName>),
         key: &ProvenKey,
         now: UnixSeconds,
         life_s: i64,
@@ -281,6 +281,10 @@ impl Authority {
         node.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(
             ca.network.node_address(prefix),
         ))];
+        if let Some(name) = name {
+            let name = name.as_str().try_into().map_err(make("use of the name"))?;
+            node.subject_alt_names.push(SanType::DnsName(name));
+        }
         node.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -429,7 +433,7 @@ mod tests {
             .unwrap();
         let proven = crate::pki::request::read(&request).unwrap();
         let node = authority
-            .sign_node(Prefix::new(7, 16).unwrap(), &proven, NOW, 86_400)
+            .sign_node((Prefix::new(7, 16).unwrap(), None), &proven, NOW, 86_400)
             .unwrap();
         let der = Parsed::read(&node.certificate, "node").unwrap().der;
         let document = seal(b"{}", (&der, None), &proven.spki, &key.sign(b"{}").unwrap());

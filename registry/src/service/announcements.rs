@@ -70,6 +70,7 @@ impl RegistryService {
             at,
             network_version,
             revocations_version,
+            renew: member.states_old_name(),
         })
     }
 

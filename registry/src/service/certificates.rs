@@ -9,7 +9,9 @@ impl RegistryService {
             &self.authorities.authority,
             self.settings.certificate_life_s,
         );
-        let sign = |prefix| authority.sign_node(prefix, &checked.key, checked.now, life_s);
+        let sign = |prefix, name: Option<&_>| {
+            authority.sign_node((prefix, name), &checked.key, checked.now, life_s)
+        };
         let (prefix, issued) = self.storage.claim(checked, &sign)?;
         Ok(self.answer_to_claim(prefix, issued.certificate))
     }
@@ -158,7 +160,7 @@ impl RegistryService {
             &self.authorities.authority,
             self.settings.certificate_life_s,
         );
-        let sign = |prefix| authority.sign_node(prefix, key, now, life_s);
+        let sign = |prefix, name: Option<&_>| authority.sign_node((prefix, name), key, now, life_s);
         let issued = self.storage.renew(&old, key, now, &sign)?;
         tracing::info!(prefix = %old.prefix, serial = issued.serial, "certificate renewed");
         Ok(Renewed {
@@ -168,10 +170,11 @@ impl RegistryService {
     }
 
     /// Returns whether a certificate may be renewed: in the last third of its life, or as soon as its CA no
-    /// longer signs.
+    /// longer signs or its node was renamed.
     fn is_due(&self, member: &Member, now: UnixSeconds) -> bool {
         let life_s = member.not_after.seconds_since(member.not_before) - BACKDATE_S;
         member.authority != self.authorities.authority.version()
+            || member.states_old_name()
             || member.not_after.seconds_since(now) <= life_s / 3
     }
 }

@@ -4,7 +4,6 @@
 use super::{RegistryService, proven_key};
 use crate::{
     clock::UnixSeconds,
-    names,
     pki::{random, request::sha256},
     service::error::ServiceError,
     store::{
@@ -12,7 +11,7 @@ use crate::{
         invitation_id,
     },
 };
-use policies::names::Prefix;
+use policies::{names::Prefix, node_name::NodeName};
 use std::collections::BTreeSet;
 use wire::{
     invitation::Invitation,
@@ -63,6 +62,20 @@ fn bad<T>(
     })
 }
 
+fn unknown_node(node: &str) -> ServiceError {
+    ServiceError::UnknownNode {
+        node: node.chars().take(80).collect(),
+    }
+}
+
+/// Checks a name that an operator wants for a node.
+fn checked_name(name: &str) -> Result<NodeName, ServiceError> {
+    name.parse().or_else(|_| {
+        let shown: String = name.chars().take(MAX_SHOWN_CHARS).collect();
+        bad("name", shown, NodeName::RULE)
+    })
+}
+
 impl RegistryService {
     /// Appends an entry to the audit log, and writes it to the log of the process.
     ///
@@ -82,13 +95,7 @@ impl RegistryService {
     fn checked_properties(&self, wanted: &NodeProperties) -> Result<NodeProperties, ServiceError> {
         let name = match &wanted.name {
             None => None,
-            Some(name) => match names::normalize(name) {
-                Some(normal) => Some(normal),
-                None => {
-                    let shown: String = name.chars().take(MAX_SHOWN_CHARS).collect();
-                    return bad("name", shown, names::VALID_NAME);
-                }
-            },
+            Some(name) => Some(checked_name(name)?.to_string()),
         };
         if let (Some(length), Some(prefix)) = (wanted.length, wanted.prefix)
             && length != prefix.length()
@@ -239,7 +246,7 @@ impl RegistryService {
         let invalid: BTreeSet<String> = members
             .into_iter()
             .filter_map(|(member, name)| Some((member.prefix, name?)))
-            .filter(|(_, name)| !names::is_valid(name))
+            .filter(|(_, name)| !NodeName::is_normalized(name))
             .map(|(prefix, name)| format!("{prefix} {name}"))
             .collect();
         if !invalid.is_empty() {
@@ -247,10 +254,39 @@ impl RegistryService {
             tracing::warn!(
                 names,
                 "some nodes have names that are not {}; they keep them",
-                names::VALID_NAME
+                NodeName::RULE
             );
         }
         Ok(())
+    }
+
+    /// Gives the node with this name, prefix or serial number another name, which its certificate states from the next
+    /// renewal on. Returns the prefix and the new name.
+    ///
+    /// # Errors
+    /// No such node has a certificate that is live or can be renewed, the name is malformed or taken, or the database failed.
+    pub fn rename(
+        &mut self,
+        node: &str,
+        name: &str,
+        operator: &str,
+    ) -> Result<(Prefix, NodeName), ServiceError> {
+        let (name, now) = (checked_name(name)?, self.now());
+        let prefix = self
+            .storage
+            .find_node(node)?
+            .ok_or_else(|| unknown_node(node))?;
+        let renewable_since = now.saturating_sub_s(self.settings.grace_s);
+        let certificates = self.storage.certificates(prefix, renewable_since)?;
+        if certificates
+            .iter()
+            .all(|(member, _)| member.revoked_at.is_some())
+        {
+            return Err(unknown_node(node));
+        }
+        self.storage.rename(prefix, &name, now)?;
+        self.audit(operator, format!("rename: {prefix} to {name}"))?;
+        Ok((prefix, name))
     }
 
     /// Revokes the node with this name, prefix or serial number: revokes its certificates, blocks their keys, and
@@ -264,9 +300,7 @@ impl RegistryService {
         node: &str,
         operator: &str,
     ) -> Result<(Prefix, usize, u64), ServiceError> {
-        let unknown = || ServiceError::UnknownNode {
-            node: node.chars().take(80).collect(),
-        };
+        let unknown = || unknown_node(node);
         let prefix = self.storage.find_node(node)?.ok_or_else(unknown)?;
         let count = self.revoke_prefix(prefix)?;
         if count == 0 {

@@ -11,9 +11,12 @@ pub use error::{IssueError, StorageError};
 
 use crate::{
     clock::UnixSeconds,
-    pki::{PkiError, authority::IssuedCertificate, request::ProvenKey},
+    pki::{PkiError, authority::IssuedCertificate, certificates::BACKDATE_S, request::ProvenKey},
 };
-use policies::names::{Endpoint, Prefix};
+use policies::{
+    names::{Endpoint, Prefix},
+    node_name::NodeName,
+};
 use std::{net::IpAddr, path::Path};
 use wire::registry::{DocumentKind, Revoked};
 
@@ -34,10 +37,20 @@ pub struct Member {
     pub revoked_at: Option<UnixSeconds>,
     /// The version of the CA that signed it.
     pub authority: u32,
+    /// The time at which the node was last renamed.
+    pub renamed_at: Option<UnixSeconds>,
 }
 
-/// Signs a certificate for the prefix that the storage allocated.
-pub type Sign<'a> = &'a dyn Fn(Prefix) -> Result<IssuedCertificate, PkiError>;
+impl Member {
+    /// Returns whether the node was renamed since the certificate was issued.
+    pub fn states_old_name(&self) -> bool {
+        let issued_at = self.not_before.saturating_add_s(BACKDATE_S);
+        self.renamed_at.is_some_and(|at| at >= issued_at)
+    }
+}
+
+/// Signs a certificate for the prefix that the storage allocated, and for the name of the node there.
+pub type Sign<'a> = &'a dyn Fn(Prefix, Option<&NodeName>) -> Result<IssuedCertificate, PkiError>;
 
 /// The properties of a node that an invitation or the operator may fix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -243,6 +256,17 @@ pub trait Storage: Send {
         now: UnixSeconds,
         sign: Sign<'_>,
     ) -> Result<IssuedCertificate, IssueError>;
+
+    /// Gives the node `prefix` another name. Its certificates from before can be renewed early.
+    ///
+    /// # Errors
+    /// The name is taken, or the database failed. Nothing has changed then.
+    fn rename(
+        &mut self,
+        prefix: Prefix,
+        name: &NodeName,
+        now: UnixSeconds,
+    ) -> Result<(), IssueError>;
 
     /// Returns the certificate with this serial number.
     fn member(&self, serial: &str) -> Result<Option<Member>, StorageError>;

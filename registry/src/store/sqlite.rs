@@ -23,7 +23,7 @@ use crate::{
 };
 use columns::prefix_of;
 use failure::DatabasePath;
-use policies::names::Prefix;
+use policies::{names::Prefix, node_name::NodeName};
 use rusqlite::{Connection, params};
 use wire::registry::{DocumentKind, Revoked};
 
@@ -196,6 +196,15 @@ impl Storage for Sqlite {
         sign: Sign<'_>,
     ) -> Result<IssuedCertificate, IssueError> {
         self.issue_renewal(old, key, now, sign)
+    }
+
+    fn rename(
+        &mut self,
+        prefix: Prefix,
+        name: &NodeName,
+        now: UnixSeconds,
+    ) -> Result<(), IssueError> {
+        self.rename_node(prefix, name, now)
     }
 
     fn member(&self, serial: &str) -> Result<Option<Member>, StorageError> {
@@ -376,7 +385,7 @@ mod tests {
             crate::pki::request::read(&csr.pem().unwrap()).unwrap()
         };
         let claim = |sqlite: &mut Sqlite| {
-            let fake_sign = |prefix: Prefix| {
+            let fake_sign = |prefix: Prefix, _: Option<&NodeName>| {
                 let (serial, certificate) =
                     (format!("{:x}", fastrand::u128(..)), prefix.to_string());
                 Ok(IssuedCertificate {

@@ -60,6 +60,16 @@ pub(super) struct ListArgs {
 }
 
 #[derive(clap::Args)]
+pub(super) struct RenameArgs {
+    #[command(flatten)]
+    pub(super) root: Root,
+    /// The node's prefix (such as 7/16), its present name, or a serial number of its certificates
+    pub(super) node: String,
+    /// Its new name
+    pub(super) name: String,
+}
+
+#[derive(clap::Args)]
 pub(super) struct RevokeArgs {
     #[command(flatten)]
     pub(super) root: Root,

@@ -3,19 +3,20 @@
 use super::{
     Root,
     arguments::{
-        AuditLogArgs, BackupArgs, Key, ListArgs, NodePropertyArgs, RevokeArgs, RolloutArgs,
-        RotateKeyArgs, SetArgs, SignArgs, Wait,
+        AuditLogArgs, BackupArgs, Key, ListArgs, NodePropertyArgs, RenameArgs, RevokeArgs,
+        RolloutArgs, RotateKeyArgs, SetArgs, SignArgs, Wait,
     },
     settings_code,
 };
 use crate::output::{fail, print_line, read_text};
+use policies::node_name::NodeName;
 use registry::{
     http::admin::{
         self, AdminError, AuditLog, BackupRequest, ChangeResult, NodeList, ParameterList,
-        RevokeRequest, RevokedNode, RotateKeyRequest, SetRequest, SignRequest,
+        RenameRequest, RenamedNode, RevokeRequest, RevokedNode, RotateKeyRequest, SetRequest,
+        SignRequest,
     },
     init::restore,
-    names,
     service::{Rollout, SharedKey},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -103,7 +104,7 @@ pub(super) fn list(args: &ListArgs) -> ExitCode {
                 .nodes
                 .iter()
                 .filter_map(|node| Some((&node.prefix, node.name.as_ref()?)))
-                .filter(|(_, name)| !names::is_valid(name))
+                .filter(|(_, name)| !NodeName::is_normalized(name))
                 .map(|(prefix, name)| format!("{prefix} {name}"))
                 .collect();
             for node in listing.nodes {
@@ -123,10 +124,31 @@ pub(super) fn list(args: &ListArgs) -> ExitCode {
             if !old_names.is_empty() {
                 print_line(format_args!(
                     "names that are not {}: {}",
-                    names::VALID_NAME,
+                    NodeName::RULE,
                     old_names.join(", ")
                 ));
             }
+            ExitCode::SUCCESS
+        },
+    )
+}
+
+pub(super) fn rename(args: &RenameArgs) -> ExitCode {
+    let ask = RenameRequest {
+        node: args.node.clone(),
+        name: args.name.clone(),
+    };
+    call(
+        &args.root,
+        "PUT",
+        "/v1/names",
+        Some(&ask),
+        |done: RenamedNode| {
+            let RenamedNode { prefix, name, .. } = done;
+            print_line(format_args!(
+                "{prefix} is {name} from its next certificate on: it renews that when it announces itself next, within 5 minutes; \
+                 other nodes show the new name within 30 minutes"
+            ));
             ExitCode::SUCCESS
         },
     )

@@ -75,6 +75,8 @@ fn operator_command(network: &Network, case: &str) -> Option<Command> {
             run_successfully(registry_verb(network, &["invite", "--name", "printer"]));
             registry_verb(network, &["invite", "--name", "Printer"])
         }
+        "rename an unknown node" => registry_verb(network, &["rename", "nobody", "rack"]),
+        "rename to a bad name" => registry_verb(network, &["rename", "nobody", "a.b"]),
         "revoke an unknown node" => registry_verb(network, &["revoke", "nobody"]),
         "revoke an unknown invitation" => registry_verb(network, &["revoke-invitation", "nobody"]),
         "set out of range" => registry_verb(network, &["set", "hello-interval", "1ms"]),

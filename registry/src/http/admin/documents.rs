@@ -159,6 +159,27 @@ pub struct NodeList {
     pub nodes: Vec<NodeEntry>,
 }
 
+/// The body of `PUT /v1/names`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenameRequest {
+    /// The present name, the prefix or a serial number of the node.
+    pub node: String,
+    /// The new name; upper case is folded to lower case.
+    pub name: String,
+}
+
+/// The answer to [`RenameRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenamedNode {
+    /// The version of the document: 1.
+    pub version: u32,
+    /// The prefix of the node.
+    pub prefix: String,
+    /// The new name in lower case.
+    pub name: String,
+}
+
 /// The body of `POST /v1/revocations`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,7 +7,7 @@ use crate::{
     pki::{authority::IssuedCertificate, request::ProvenKey},
     store::{CheckedClaim, IssueError, Member, NewInvitation, NodeProperties, Sign, StorageError},
 };
-use policies::names::Prefix;
+use policies::{names::Prefix, node_name::NodeName};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// Returns the number and length of a prefix as parameters of a query; both are NULL if there is no prefix.
@@ -280,7 +280,11 @@ impl Sqlite {
                     prefix
                 }
             };
-            let issued = sign(prefix).map_err(IssueError::Sign)?;
+            let name = match &wanted.name {
+                Some(name) => name.parse().ok(),
+                None => this.certified_name(prefix)?,
+            };
+            let issued = sign(prefix, name.as_ref()).map_err(IssueError::Sign)?;
             let origin = (&key, checked.token.as_ref());
             record_certificate(&this.connection, prefix, origin, &issued).map_err(&failed)?;
             if let Some(name) = &wanted.name {
@@ -314,6 +318,45 @@ impl Sqlite {
         Ok(())
     }
 
+    /// Returns the name that certificates of the node state: its name, unless it is from before the present rule for names.
+    fn certified_name(&self, prefix: Prefix) -> Result<Option<NodeName>, IssueError> {
+        let name: Option<String> = self
+            .connection
+            .prepare_cached("SELECT name FROM prefixes WHERE number = ?1 AND length = ?2")
+            .and_then(|mut query| {
+                query
+                    .query_row(params![prefix.number(), prefix.length()], |row| row.get(0))
+                    .optional()
+            })
+            .map(Option::flatten)
+            .map_err(self.database.failure("read a name"))?;
+        Ok(name
+            .filter(|name| NodeName::is_normalized(name))
+            .and_then(|name| name.parse().ok()))
+    }
+
+    /// Gives a node another name. An open invitation keeps its name.
+    pub(super) fn rename_node(
+        &mut self,
+        prefix: Prefix,
+        name: &NodeName,
+        now: UnixSeconds,
+    ) -> Result<(), IssueError> {
+        let failed = self.database.failure("rename a node");
+        self.atomically("rename a node", |this| {
+            if this.name_is_invited(name.as_str(), now)? {
+                return Err(IssueError::NameTaken);
+            }
+            this.connection
+                .execute(
+                    "UPDATE prefixes SET renamed_s = ?3 WHERE number = ?1 AND length = ?2",
+                    params![prefix.number(), prefix.length(), now],
+                )
+                .map_err(&failed)?;
+            this.assign_name(prefix, name.as_str(), now)
+        })
+    }
+
     /// Carries out a renewal: all of it or nothing.
     pub(super) fn issue_renewal(
         &mut self,
@@ -342,7 +385,8 @@ impl Sqlite {
             if !key_is_free(&this.connection, &hash, Some(old.prefix), now).map_err(&failed)? {
                 return Err(IssueError::KeyRejected);
             }
-            let issued = sign(old.prefix).map_err(IssueError::Sign)?;
+            let name = this.certified_name(old.prefix)?;
+            let issued = sign(old.prefix, name.as_ref()).map_err(IssueError::Sign)?;
             let origin = (&hash, token.as_ref());
             record_certificate(&this.connection, old.prefix, origin, &issued).map_err(&failed)?;
             Ok(issued)

@@ -11,13 +11,14 @@ use wire::registry::Revoked;
 
 /// The columns that [`member_of`] reads.
 const MEMBER_COLUMNS: &str =
-    "c.number, c.length, serial, key, not_before_s, not_after_s, revoked_s, authority";
+    "c.number, c.length, serial, key, not_before_s, not_after_s, revoked_s, authority,
+         (SELECT p.renamed_s FROM prefixes p WHERE p.number = c.number AND p.length = c.length)";
 
 /// Reads a row that begins with [`MEMBER_COLUMNS`]; `None` if its prefix is out of range.
 fn member_of(row: &Row<'_>) -> rusqlite::Result<Option<Member>> {
     let (serial, key) = (row.get(2)?, row.get(3)?);
     let (not_before, not_after, revoked_at) = (row.get(4)?, row.get(5)?, row.get(6)?);
-    let authority = row.get(7)?;
+    let (authority, renamed_at) = (row.get(7)?, row.get(8)?);
     let member = |prefix| Member {
         prefix,
         serial,
@@ -26,6 +27,7 @@ fn member_of(row: &Row<'_>) -> rusqlite::Result<Option<Member>> {
         not_after,
         revoked_at,
         authority,
+        renamed_at,
     };
     Ok(prefix_of(row, 0).map(member))
 }
@@ -50,7 +52,7 @@ impl Sqlite {
         let failed = self.database.failure("read certificates");
         let mut query = self.connection.prepare_cached(query).map_err(&failed)?;
         let rows = query
-            .query_map(parameters, |row| Ok((member_of(row)?, row.get(8)?)))
+            .query_map(parameters, |row| Ok((member_of(row)?, row.get(9)?)))
             .map_err(&failed)?;
         rows.map(|row| {
             let (member, more) = row.map_err(&failed)?;

@@ -10,7 +10,7 @@ use std::{path::Path, time::Duration};
 pub(super) const APPLICATION_ID: i32 = 0x7772_6e52;
 
 /// The scripts that bring the tables from each version to the next; the first one creates them.
-pub(super) const MIGRATIONS: [&str; 7] = [
+pub(super) const MIGRATIONS: [&str; 8] = [
     include_str!("schema.sql"),
     include_str!("schema-2.sql"),
     include_str!("schema-3.sql"),
@@ -18,6 +18,7 @@ pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("schema-5.sql"),
     include_str!("schema-6.sql"),
     include_str!("schema-7.sql"),
+    include_str!("schema-8.sql"),
 ];
 
 /// Time for which another process, such as one that copies it, may lock the database before an operation
