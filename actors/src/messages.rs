@@ -335,6 +335,11 @@ pub struct VersionsReported {
     pub revocations: u64,
 }
 
+/// The registry asked this node to renew its certificate early, because the node was renamed.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RenewalRequested;
+
 /// A newer signed document became current.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]

@@ -5,7 +5,7 @@
 
 use crate::{live_settings::SharedLiveSettings, restart_lock::SharedRestartLock};
 use arc_swap::ArcSwap;
-use membership::{documents::DocumentStore, peer_api::SharedNodeDocument};
+use membership::{documents::DocumentStore, node_names::NodeNames, peer_api::SharedNodeDocument};
 use os::{clock::Clock, randomness::Randomness};
 use policies::{
     names::{Endpoint, Prefix, Slot},
@@ -46,6 +46,8 @@ pub struct Store {
     pub documents: DocumentStore,
     /// The peers that could be dialled, as the peer cache last published them.
     pub candidates: SharedCandidates,
+    /// The names of nodes, this one included; the peer cache keeps them on disk.
+    pub names: NodeNames,
     /// The node's document about itself, which the peer API shows.
     pub node_document: SharedNodeDocument,
     /// This node's view of the network's routes, which the peer API shows.
@@ -79,6 +81,7 @@ impl Store {
             tunnels: Rc::default(),
             documents: DocumentStore::default(),
             candidates: SharedCandidates::default(),
+            names: NodeNames::default(),
             node_document: Arc::new(ArcSwap::from_pointee(node_document)),
             route_view: SharedRouteView::default(),
             applied: AppliedVersions::default(),

@@ -113,6 +113,7 @@ impl RunningProber {
             me: prefix(ME),
             network: network(),
             port: 1,
+            names: membership::node_names::NodeNames::default(),
         };
         let client = PeerApiClient::new(&client_settings, &ca.node_credentials(ME)).unwrap();
         let (outcome_sender, outcomes) = unbounded_channel();

@@ -120,6 +120,7 @@ async fn a_restarted_telemetry_continues_counting() {
     let restarted = Telemetry::new(TelemetryDeps {
         clock: node.clock.clone(),
         published: node.published.clone(),
+        names: membership::node_names::NodeNames::default(),
     })
     .start();
     restarted.do_send(ActorRestarted { actor: "policy" });

@@ -86,6 +86,7 @@ impl Running {
             me: prefix(ME),
             network: network(),
             port: 1,
+            names: membership::node_names::NodeNames::default(),
         };
         let file = |name: &str| folder.join(name);
         let tunnels = Tunnels::new(TunnelsDeps {

@@ -1,7 +1,7 @@
 //! Reads the prefix, serial number, validity and key of a node's certificate, and checks whether a new certificate may
 //! replace it. Reads no clock.
 
-use policies::names::Prefix;
+use policies::{names::Prefix, node_name::NodeName};
 use rustls::pki_types::CertificateDer;
 use std::{path::Path, time::Duration};
 use wire::chain::{self, ChainError};
@@ -15,6 +15,8 @@ pub const MAX_CREDENTIAL_BYTES: u64 = 1 << 20;
 pub struct Certificate {
     /// The prefix of the node.
     pub prefix: Prefix,
+    /// The name of the node, if the certificate states one.
+    pub name: Option<NodeName>,
     /// Serial number, lower-case hex without leading zeros.
     pub serial: String,
     /// notBefore, in seconds since 1970.
@@ -58,6 +60,7 @@ impl Certificate {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         Some(Self {
             prefix: identity.prefix,
+            name: identity.name,
             serial: identity.serial,
             not_before_s: parsed.validity().not_before.timestamp(),
             not_after_s: parsed.validity().not_after.timestamp(),

@@ -4,7 +4,7 @@
 //! contain the address that the client dialled, a client's the address that it connects from. Knows nothing of HTTP.
 
 use arc_swap::ArcSwap;
-use policies::names::Prefix;
+use policies::{names::Prefix, node_name::NodeName};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     client::Resumption,
@@ -20,7 +20,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
-use x509_parser::{extensions::GeneralName, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 /// The reason why no TLS configuration can be made from the files.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +154,10 @@ fn crypto_provider() -> Arc<CryptoProvider> {
 pub struct CertificateIdentity {
     /// The node's prefix, which is the certificate's only common name.
     pub prefix: Prefix,
+    /// The node's name: the one DNS name among the subject alternative names; `None` if there is no valid one, or several.
+    pub name: Option<NodeName>,
+    /// notBefore, in seconds since 1970.
+    pub issued_s: i64,
     /// Serial number, lower-case hex.
     pub serial: String,
     /// SHA-256 of the public key's SPKI, lower-case hex.
@@ -162,22 +166,38 @@ pub struct CertificateIdentity {
 
 /// Reads the identity from a node's certificate (DER); `None` if it is not a node's.
 pub fn read_identity(certificate: &[u8]) -> Option<CertificateIdentity> {
-    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let mut names = certificate.subject().iter_common_name();
     let (name, None) = (names.next()?, names.next()) else {
         return None;
     };
     Some(CertificateIdentity {
         prefix: name.as_str().ok()?.parse().ok()?,
+        name: read_name(&certificate),
+        issued_s: certificate.validity().not_before.timestamp(),
         serial: wire::serial::of_octets(certificate.raw_serial())?,
         key: wire::signed::sha256_hex(certificate.public_key().raw),
     })
 }
 
+/// Reads the node's name from its certificate.
+fn read_name(certificate: &X509Certificate<'_>) -> Option<NodeName> {
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut dns = names.value.general_names.iter().filter_map(|name| {
+        let GeneralName::DNSName(name) = name else {
+            return None;
+        };
+        Some(name)
+    });
+    let (name, None) = (dns.next()?, dns.next()) else {
+        return None;
+    };
+    name.parse().ok()
+}
+
 /// Returns whether an iPAddress among the certificate's subject alternative names is this address.
 pub fn has_address(certificate: &CertificateDer<'_>, address: IpAddr) -> bool {
-    let Ok((_, certificate)) = x509_parser::certificate::X509Certificate::from_der(certificate)
-    else {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
         return false;
     };
     let Ok(Some(names)) = certificate.subject_alternative_name() else {

@@ -11,11 +11,13 @@
 //! | set up TLS with the node's certificate | [`credentials`] |
 //! | call the registry | [`registry_api`] |
 //! | renew the certificate | [`renewal`] |
+//! | find the name of a node | [`node_names`] |
 //! | call another node | [`peer_api`] |
 
 pub mod certificate;
 pub mod credentials;
 pub mod documents;
+pub mod node_names;
 pub mod peer_api;
 pub mod registry_api;
 pub mod renewal;

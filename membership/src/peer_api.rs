@@ -3,13 +3,17 @@
 //! Answers are limited in size and time, and endpoints that nobody could dial are dropped. The certificate proves which
 //! node answers; nothing proves that the answer is true.
 
-use crate::credentials::{CredentialsError, NodeCredentials};
+use crate::{
+    credentials::{self, CredentialsError, NodeCredentials},
+    node_names::NodeNames,
+};
 use arc_swap::ArcSwap;
 use policies::{
     names::{Endpoint, Prefix},
     observation::PeerRouteView,
     units::Uptime,
 };
+use reqwest::tls::TlsInfo;
 use serde::de::DeserializeOwned;
 use std::{net::SocketAddrV6, sync::Arc, time::Duration};
 use wire::{
@@ -86,6 +90,7 @@ pub struct PeerApiClient {
     me: Prefix,
     network: Network,
     port: u16,
+    names: NodeNames,
 }
 
 /// The settings of the client.
@@ -97,6 +102,8 @@ pub struct PeerApiSettings {
     pub network: Network,
     /// The port of other nodes' peer API: [`wire::peer::PORT`].
     pub port: u16,
+    /// Where the names are kept that the certificates of other nodes state.
+    pub names: NodeNames,
 }
 
 impl PeerApiClient {
@@ -119,6 +126,7 @@ impl PeerApiClient {
             me,
             network,
             port,
+            names: settings.names.clone(),
         })
     }
 
@@ -234,11 +242,11 @@ impl PeerApiClient {
             .post(url)
             .header("content-type", "application/json")
             .body(body);
-        let answer = request
-            .send()
-            .await
-            .and_then(reqwest::Response::error_for_status);
-        answer.map(drop).map_err(http_error)
+        let answer = self.send(peer, request).await;
+        answer
+            .and_then(reqwest::Response::error_for_status)
+            .map(drop)
+            .map_err(http_error)
     }
 
     /// Acquires a node's restart lock (`POST`), or releases it (`DELETE`); returns whether the
@@ -252,19 +260,36 @@ impl PeerApiClient {
         method: reqwest::Method,
     ) -> Result<bool, PeerApiError> {
         let http_error = |source| PeerApiError::Http { peer, source };
-        let answer = self
+        let request = self
             .http
             .load()
-            .request(method, self.url(peer, RESTART_LOCK_PATH))
-            .send()
-            .await
-            .map_err(http_error)?;
+            .request(method, self.url(peer, RESTART_LOCK_PATH));
+        let answer = self.send(peer, request).await.map_err(http_error)?;
         let is_rejected = answer.status() == reqwest::StatusCode::CONFLICT;
         if is_rejected {
             Ok(false)
         } else {
             answer.error_for_status().map(|_| true).map_err(http_error)
         }
+    }
+
+    /// Makes a call, and learns the name of the node from its certificate.
+    async fn send(
+        &self,
+        peer: Prefix,
+        request: reqwest::RequestBuilder,
+    ) -> reqwest::Result<reqwest::Response> {
+        let answer = request.send().await?;
+        let identity = answer
+            .extensions()
+            .get::<TlsInfo>()
+            .and_then(TlsInfo::peer_certificate)
+            .and_then(credentials::read_identity)
+            .filter(|identity| identity.prefix == peer);
+        if let Some(identity) = identity {
+            self.names.learn(peer, identity.name, identity.issued_s);
+        }
+        Ok(answer)
     }
 
     fn url(&self, peer: Prefix, path: &str) -> String {
@@ -280,8 +305,8 @@ impl PeerApiClient {
     ) -> Result<T, PeerApiError> {
         let http_error = |source| PeerApiError::Http { peer, source };
         let request = self.http.load().get(self.url(peer, path));
-        let mut response = request
-            .send()
+        let mut response = self
+            .send(peer, request)
             .await
             .and_then(reqwest::Response::error_for_status)
             .map_err(http_error)?;
@@ -304,6 +329,7 @@ fn http_client(
     let http = reqwest::Client::builder()
         .tls_backend_preconfigured(credentials.peer_client_config()?)
         .local_address(std::net::IpAddr::V6(network.node_address(me)))
+        .tls_info(true)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .http1_only()

@@ -139,11 +139,12 @@ fn publish(
     telemetry::publish(identity, clock)
 }
 
-fn peer_api_settings(identity: &NodeIdentity) -> PeerApiSettings {
+fn peer_api_settings(identity: &NodeIdentity, store: &Store) -> PeerApiSettings {
     PeerApiSettings {
         me: identity.me,
         network: identity.network,
         port: wire::peer::PORT,
+        names: store.names.clone(),
     }
 }
 
@@ -207,7 +208,7 @@ async fn run_node(
     };
     let registry = RegistryApiClient::with_credentials(&settings.registry, &credentials)?;
     let private = private_endpoints(&settings, store.documents.clone(), &kernel, &registry).await?;
-    let peers = PeerApiClient::new(&peer_api_settings(&identity), &credentials)?;
+    let peers = PeerApiClient::new(&peer_api_settings(&identity, &store), &credentials)?;
     let babel_socket = BabelSocket::open(identity.network, identity.me)
         .map_err(doing("open a socket for route requests"))?;
     let environment = Environment {

@@ -114,16 +114,10 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
     wiring.start_samplers(&policy, &prober, &sources.candidate_prober);
     let stop_babeld = to(&wiring.start_babeld(&tunnels, &fallback_routes, &policy, &sources));
     let settings_readers = vec![to(&policy), to(&sources.peer_cache), to(&wiring.telemetry)];
-    let Wiring {
-        store,
-        connections,
-        babeld_process,
-        ..
-    } = wiring;
     Graph {
-        store,
-        connections,
-        babeld_process,
+        store: wiring.store,
+        connections: wiring.connections,
+        babeld_process: wiring.babeld_process,
         leases,
         drain_all: to(&tunnels),
         stop_all: to(&tunnels),
@@ -136,6 +130,7 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
 struct MembershipSources {
     peer_cache: Guarded<PeerCache>,
     candidate_prober: Guarded<CandidateProber>,
+    credentials: Guarded<Credentials>,
     documents: Guarded<Documents>,
     peer_discovery: Guarded<PeerDiscovery>,
 }
@@ -155,6 +150,7 @@ impl<'a> Wiring<'a> {
         let deps = TelemetryDeps {
             clock: store.clock.clone(),
             published: environment.published.clone(),
+            names: store.names.clone(),
         };
         Self {
             environment,
@@ -282,6 +278,7 @@ impl<'a> Wiring<'a> {
         MembershipSources {
             peer_cache,
             candidate_prober,
+            credentials,
             documents,
             peer_discovery,
         }
@@ -332,6 +329,7 @@ impl<'a> Wiring<'a> {
             peers_to: to(&sources.peer_cache),
             contacts_to: to(&self.telemetry),
             versions_to: to(&sources.documents),
+            renewals_to: to(&sources.credentials),
         };
         let registry_client = self.guard("registry_client", deps, RegistryClient::new);
         let keeper = settings_of::lease_keeper(self.environment)?;

@@ -60,6 +60,8 @@ enum Verb {
     Peers(status_verbs::ShowArgs),
     /// List babeld's neighbours and routes
     Routes(status_verbs::ShowArgs),
+    /// Print the names and addresses of nodes as lines for /etc/hosts
+    Hosts(status_verbs::HostsArgs),
     /// Explain why tunnels were opened and closed, and what would close the present ones
     Why(status_verbs::WhyArgs),
     /// Create and run a network's registry, and let nodes in
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Verb::Tunnels(args) => status_verbs::tunnels(&args),
         Verb::Peers(args) => status_verbs::peers(&args),
         Verb::Routes(args) => status_verbs::routes(&args),
+        Verb::Hosts(args) => status_verbs::hosts(&args),
         Verb::Why(args) => status_verbs::why(&args),
         Verb::Registry(args) => registry_verbs::main(&args),
         Verb::GenerateReference(args) => reference_verb::generate_reference(&Cli::command(), &args),

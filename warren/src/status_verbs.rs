@@ -1,11 +1,13 @@
-//! `warren status`, `tunnels`, `peers`, `routes` and `why` show what the running daemon reports.
+//! `warren status`, `tunnels`, `peers`, `routes`, `hosts` and `why` show what the running daemon reports.
 //!
 //! Each verb fetches one document of `wire::control` and prints it for people; with `--json` the document is printed as it came.
 
 mod format;
+mod hosts;
 mod peers;
 mod routes;
 mod status;
+mod subject;
 mod tunnels;
 mod why;
 
@@ -20,9 +22,10 @@ use std::{
     path::PathBuf,
     process::ExitCode,
 };
+use subject::Subject;
 use wire::control::{
-    DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument,
-    STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
+    DECISIONS_PATH, DecisionsDocument, NAMES_PATH, NamesDocument, PEERS_PATH, PeersDocument,
+    ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
 };
 
 /// Exit code of `warren status` for a node that is not ready.
@@ -42,9 +45,22 @@ pub(crate) struct ShowArgs {
 /// The arguments of `warren why`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WhyArgs {
-    /// Show only this tunnel (wrn0) or peer (7/16)
+    /// Show only this tunnel (wrn0) or peer (its name, or its prefix such as 7/16)
     #[arg(value_name = "TUNNEL|PEER")]
-    name: Option<String>,
+    subject: Option<String>,
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+/// The arguments of `warren hosts`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HostsArgs {
+    /// The domain of the names [default: the bits of the network's range, such as fd12-3456-789a.internal]
+    #[arg(long, value_name = "DOMAIN", value_parser = hosts::domain)]
+    domain: Option<String>,
+    /// List all known nodes instead, with prefix, address and name
+    #[arg(long, conflicts_with = "domain")]
+    all: bool,
     #[command(flatten)]
     show: ShowArgs,
 }
@@ -80,11 +96,44 @@ pub(crate) fn routes(args: &ShowArgs) -> ExitCode {
 
 /// `warren why`: explains the recent decisions and the present verdicts.
 pub(crate) fn why(args: &WhyArgs) -> ExitCode {
-    show(
-        &args.show,
-        DECISIONS_PATH,
-        |document: &DecisionsDocument| (why::render(document, args.name.as_deref()), 0),
-    )
+    let (body, document) = match fetch::<DecisionsDocument>(&args.show, DECISIONS_PATH) {
+        Ok(fetched) => fetched,
+        Err(code) => return code,
+    };
+    let subject = match &args.subject {
+        None => None,
+        Some(text) => match fetch(&args.show, NAMES_PATH) {
+            Ok((_, names)) => match Subject::find(text, &document, &names) {
+                Ok(subject) => Some(subject),
+                Err(error) => return fail(&error, 1),
+            },
+            Err(code) => return code,
+        },
+    };
+    let text = why::render(&document, subject.as_ref());
+    print(&args.show, body, &text, 0)
+}
+
+/// `warren hosts`: prints the names and addresses of nodes as lines for `/etc/hosts`.
+pub(crate) fn hosts(args: &HostsArgs) -> ExitCode {
+    show(&args.show, NAMES_PATH, |document: &NamesDocument| {
+        let text = if args.all {
+            hosts::render_all(document)
+        } else {
+            hosts::render(document, args.domain.as_deref())
+        };
+        (text, 0)
+    })
+}
+
+/// Fetches a document; returns it as it came, too.
+fn fetch<D: DeserializeOwned>(args: &ShowArgs, path: &str) -> Result<(String, D), ExitCode> {
+    let socket = config::paths::Paths::new(&args.root).control();
+    let fetched = control_client::get(&socket, path).and_then(|body| {
+        let document = serde_json::from_str(&body).map_err(ControlError::InvalidDocument)?;
+        Ok((body, document))
+    });
+    fetched.map_err(|error| fail(&error, error.exit_code()))
 }
 
 /// Fetches a document and prints it; `render` returns the text for people and the exit code.
@@ -93,20 +142,21 @@ fn show<D: DeserializeOwned>(
     path: &str,
     render: impl Fn(&D) -> (String, u8),
 ) -> ExitCode {
-    let socket = config::paths::Paths::new(&args.root).control();
-    let fetched = control_client::get(&socket, path).and_then(|body| {
-        let document = serde_json::from_str(&body).map_err(ControlError::InvalidDocument)?;
-        Ok((body, document))
-    });
-    let (body, document) = match fetched {
-        Ok(fetched) => fetched,
-        Err(error) => return fail(&error, error.exit_code()),
-    };
-    let (text, code) = render(&document);
+    match fetch(args, path) {
+        Ok((body, document)) => {
+            let (text, code) = render(&document);
+            print(args, body, &text, code)
+        }
+        Err(code) => code,
+    }
+}
+
+/// Prints a document: as it came with `--json`, else its text for people. Returns the exit code.
+fn print(args: &ShowArgs, body: String, text: &str, code: u8) -> ExitCode {
     let text = if args.json {
         body
     } else {
-        without_trailing_blanks(&text)
+        without_trailing_blanks(text)
     };
     match writeln!(io::stdout(), "{text}") {
         Ok(()) => ExitCode::from(code),

@@ -6,8 +6,10 @@
 //! A field whose value is unknown is `null`, never left out. A version may gain fields; readers
 //! skip fields that they do not know.
 
+mod names;
 mod peers;
 
+pub use names::*;
 pub use peers::*;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,8 @@ pub const STATUS_PATH: &str = "/v1/status";
 pub const TUNNELS_PATH: &str = "/v1/tunnels";
 /// The path of [`PeersDocument`].
 pub const PEERS_PATH: &str = "/v1/peers";
+/// The path of [`NamesDocument`].
+pub const NAMES_PATH: &str = "/v1/names";
 /// The path of [`RoutesDocument`].
 pub const ROUTES_PATH: &str = "/v1/routes";
 /// The path of [`DecisionsDocument`].
@@ -45,6 +49,9 @@ pub struct StatusDocument {
     pub software: String,
     /// This node: `7/16`.
     pub prefix: String,
+    /// This node's name; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub name: Option<String>,
     /// This node's address in the network.
     pub address: IpAddr,
     /// Its IPv4 address there, where the network carries IPv4 and has room for it.
@@ -72,6 +79,9 @@ pub struct StatusDocument {
     /// The node by which packets leave the network, this one included; none where no gateway is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_gateway: Option<String>,
+    /// The name of that node; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub exit_gateway_name: Option<String>,
     /// The registry, as last asked.
     pub registry: RegistryState,
     /// Port mappings on gateways.
@@ -162,6 +172,9 @@ pub struct TunnelEntry {
     pub slot: String,
     /// The node at the other end: `9/16`.
     pub peer: String,
+    /// Its name; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub peer_name: Option<String>,
     /// `dialled` or `accepted`.
     pub role: String,
     /// `udp` or `tcp`; `None` until a dialled tunnel has its endpoint.
@@ -221,6 +234,9 @@ pub struct NeighbourEntry {
     pub slot: String,
     /// The neighbour's prefix.
     pub peer: String,
+    /// Its name; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub peer_name: Option<String>,
     /// Bit vector of received hellos, newest in the highest of 16 bits.
     pub reach: u16,
     /// Cost of receiving from it.
@@ -238,12 +254,18 @@ pub struct NeighbourEntry {
 pub struct RouteEntry {
     /// The prefix of the destination.
     pub node: String,
+    /// Its name; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub node_name: Option<String>,
     /// The destination's address in the network.
     pub address: Ipv6Addr,
     /// The slot it leaves by.
     pub slot: String,
     /// The neighbour it goes through.
     pub via: String,
+    /// The name of that neighbour; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub via_name: Option<String>,
     /// babeld chose it.
     pub installed: bool,
     /// Total metric; 65535: unreachable.
@@ -257,10 +279,16 @@ pub struct RouteEntry {
 pub struct ExitRouteEntry {
     /// The exit gateway to which the route leads.
     pub gateway: String,
+    /// Its name; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub gateway_name: Option<String>,
     /// The slot it leaves by.
     pub slot: String,
     /// The neighbour it goes through.
     pub via: String,
+    /// The name of that neighbour; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub via_name: Option<String>,
     /// babeld chose it.
     pub installed: bool,
     /// Total metric; 65535: it leads nowhere, or `gateway` is none of the network's.
@@ -300,6 +328,9 @@ pub struct DecisionEntry {
     pub slot: String,
     /// The node at the other end; `None` if the slot held no known tunnel.
     pub peer: Option<String>,
+    /// Its name; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub peer_name: Option<String>,
     /// The label of the reason, as in the metrics.
     pub reason: String,
     /// What it was decided by: `name=value unit`, for people.
@@ -313,6 +344,9 @@ pub struct VerdictEntry {
     pub slot: String,
     /// The node at its other end, where known.
     pub peer: Option<String>,
+    /// Its name; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub peer_name: Option<String>,
     /// One line: kept or closing, and by which rule.
     pub text: String,
 }
@@ -396,6 +430,7 @@ mod tests {
             order: "drain".into(),
             slot: "wrn0".into(),
             peer: Some("9/16".into()),
+            peer_name: None,
             reason: "unused".into(),
             terms: "usage=3 B/s".into(),
         };
@@ -407,7 +442,7 @@ mod tests {
                 decisions: vec![decision],
                 verdicts: vec![],
             },
-            r#""order":"drain","slot":"wrn0","peer":"9/16","reason":"unused","terms":"usage=3 B/s""#,
+            r#""order":"drain","slot":"wrn0","peer":"9/16","peer_name":null,"reason":"unused","terms":"usage=3 B/s""#,
         );
     }
 

@@ -28,8 +28,8 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{
-    DECISIONS_PATH, PEERS_PATH, Problem, RELOAD_PATH, ROUTES_PATH, ReloadDocument, STATUS_PATH,
-    TUNNELS_PATH,
+    DECISIONS_PATH, NAMES_PATH, PEERS_PATH, Problem, RELOAD_PATH, ROUTES_PATH, ReloadDocument,
+    STATUS_PATH, TUNNELS_PATH,
 };
 use wire::errors::some_if_found;
 
@@ -103,6 +103,7 @@ pub fn serve(
             .route(STATUS_PATH, web::get().to(status))
             .route(TUNNELS_PATH, web::get().to(tunnels))
             .route(PEERS_PATH, web::get().to(peers))
+            .route(NAMES_PATH, web::get().to(names))
             .route(ROUTES_PATH, web::get().to(routes))
             .route(DECISIONS_PATH, web::get().to(decisions))
             .route(RELOAD_PATH, web::post().to(reload))
@@ -233,7 +234,7 @@ macro_rules! documents {
     )*};
 }
 
-documents! { status tunnels peers routes decisions }
+documents! { status tunnels peers names routes decisions }
 
 /// Waits until the daemon has reloaded its configuration.
 async fn reload(

@@ -21,6 +21,7 @@ use crate::messages::{
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
+use membership::node_names::NodeNames;
 use os::clock::{Clock, wall};
 use std::{sync::Arc, time::Duration};
 
@@ -46,6 +47,8 @@ pub struct TelemetryDeps {
     pub clock: Clock,
     /// Where each snapshot is published.
     pub published: Published,
+    /// The names of nodes.
+    pub names: NodeNames,
 }
 
 /// The actor that counts events and publishes snapshots.
@@ -53,17 +56,23 @@ pub struct Telemetry {
     clock: Clock,
     snapshot: Snapshot,
     published: Published,
+    names: NodeNames,
 }
 
 impl Telemetry {
     /// Builds the actor, which continues from the snapshot that was last published.
     pub fn new(deps: TelemetryDeps) -> Self {
-        let TelemetryDeps { clock, published } = deps;
+        let TelemetryDeps {
+            clock,
+            published,
+            names,
+        } = deps;
         let snapshot = Snapshot::clone(&published.load());
         Self {
             clock,
             snapshot,
             published,
+            names,
         }
     }
 
@@ -71,6 +80,7 @@ impl Telemetry {
         let now = self.clock.now();
         self.snapshot.at = now;
         self.snapshot.readings_dropped = dropped_readings();
+        self.snapshot.names = self.names.load();
         // The boot time is kept while both clocks agree, so that the timestamps of past events do not jitter.
         let booted_at = wall().saturating_sub(now.0);
         if booted_at.abs_diff(self.snapshot.booted_at) > MAX_CLOCK_DEVIATION {

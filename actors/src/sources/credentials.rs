@@ -9,7 +9,7 @@ mod credential_files;
 mod error;
 mod settings;
 
-use crate::messages::{CredentialsChanged, DocumentsChanged};
+use crate::messages::{CredentialsChanged, DocumentsChanged, RenewalRequested};
 use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use credential_files::*;
@@ -19,6 +19,7 @@ use membership::{certificate::Certificate, renewal};
 use membership::{
     credentials::NodeCredentials,
     documents::{CurrentDocuments, DocumentStore, FileError, replace},
+    node_names::NodeNames,
     peer_api::PeerApiClient,
     registry_api::{RegistryApiClient, RegistryApiError},
 };
@@ -69,10 +70,13 @@ pub struct Credentials {
     documents: DocumentStore,
     /// The number of nodes in the network, as far as this one knows.
     node_count: Rc<Cell<usize>>,
+    names: NodeNames,
     readers: Vec<Recipient<CredentialsChanged>>,
     /// This node's random share, 0 to 1, of each time window over which all nodes spread an action.
     window_share: f64,
     is_renewing: bool,
+    /// Whether the registry asked for a renewal that has not been tried yet.
+    is_requested: bool,
     next_check_at: Uptime,
     /// Delay before the next retry if the renewal fails.
     retry_delay: Duration,
@@ -100,6 +104,7 @@ impl Credentials {
             random,
             documents,
             node_count,
+            names,
             ..
         } = store;
 
@@ -114,9 +119,11 @@ impl Credentials {
             server_tls,
             documents,
             node_count,
+            names,
             readers,
             window_share,
             is_renewing: false,
+            is_requested: false,
             next_check_at,
             retry_delay: MIN_RETRY_DELAY,
             warned_at: None,
@@ -141,7 +148,11 @@ impl Credentials {
                 "the node's certificate can no longer be read, so it is not renewed: restore node.crt, or join again with an invitation: warren join --replace -"
             );
         };
-        let due_s = self.renewal_due_s(&chain, &certificate);
+        let due_s = if std::mem::take(&mut self.is_requested) {
+            0
+        } else {
+            self.renewal_due_s(&chain, &certificate)
+        };
         let now_s = now_s();
         if now_s < due_s {
             let until_due =
@@ -275,6 +286,10 @@ impl Credentials {
         {
             self.applied_network_version = documents.version(DocumentKind::Network);
         }
+        if let Some((_, own)) = &own {
+            let name = own.name.clone();
+            self.names.learn(own.prefix, name, own.not_before_s);
+        }
         let not_after_s =
             own.and_then(|(_, certificate)| u64::try_from(certificate.not_after_s).ok());
         let window = self.spread_window(old_remaining);
@@ -358,6 +373,16 @@ impl Actor for Credentials {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.report(self.remaining_lifetime(), false, false);
         ctx.run_interval(CHECK_INTERVAL, Self::renew_if_due);
+    }
+}
+
+impl Handler<RenewalRequested> for Credentials {
+    type Result = ();
+
+    fn handle(&mut self, _: RenewalRequested, _: &mut Self::Context) {
+        if !self.is_renewing {
+            (self.is_requested, self.next_check_at) = (true, self.clock.now());
+        }
     }
 }
 

@@ -29,9 +29,10 @@ use membership::peer_api::SharedNodeDocument;
 use membership::{
     credentials::{self, CertificateIdentity, SharedServerTls},
     documents::DocumentStore,
+    node_names::NodeNames,
 };
 use os::randomness::Randomness;
-use policies::names::Prefix;
+use policies::{names::Prefix, node_name::NodeName};
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -117,12 +118,17 @@ struct State {
     offered: Recipient<DocumentOffered>,
     route_view: SharedRouteView,
     restart_lock: SharedRestartLock,
+    names: NodeNames,
 }
 
 /// The identity of a client whose certificate contains the address that it connects from.
 #[derive(Clone)]
 struct Caller {
     prefix: Prefix,
+    /// The name that its certificate states.
+    name: Option<NodeName>,
+    /// notBefore of its certificate, in seconds since 1970.
+    issued_s: i64,
     /// The serial number of its certificate, in lower-case hex without leading zeros.
     serial: String,
     /// SHA-256 of its key's SPKI, in lower-case hex.
@@ -147,6 +153,7 @@ impl PeerApi {
             documents,
             route_view,
             restart_lock,
+            names,
             ..
         } = store;
 
@@ -158,6 +165,7 @@ impl PeerApi {
             offered,
             route_view,
             restart_lock,
+            names,
         };
         Self {
             address,
@@ -307,6 +315,8 @@ fn caller(connection: &TlsStream<TcpStream>) -> Option<Caller> {
     }
     let CertificateIdentity {
         prefix,
+        name,
+        issued_s,
         serial,
         key,
     } = credentials::read_identity(certificate)?;
@@ -315,6 +325,8 @@ fn caller(connection: &TlsStream<TcpStream>) -> Option<Caller> {
         .map(|ca| chain::number_of(ca).map(|ca| ca.serial));
     Some(Caller {
         prefix,
+        name,
+        issued_s,
         serial,
         key,
         cas: cas.collect::<Result<_, _>>().ok()?,

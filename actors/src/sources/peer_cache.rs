@@ -1,4 +1,4 @@
-//! Remembers the endpoints of peers across restarts, and publishes them.
+//! Remembers the endpoints of peers across restarts, and publishes them. Keeps the names of nodes on disk, too.
 //!
 //! [`directory`] decides which reports count and which peers are dropped; [`disk`] reads and writes the file. The results of
 //! dials come from the shared table of tunnels. A node with a broken or full disk continues from memory.
@@ -17,8 +17,9 @@ use crate::{
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use directory::PeerDirectory;
 use disk::Disk;
-use membership::documents::{
-    CurrentDocuments, DocumentStore, PrivateEndpointError, PrivateEndpoints,
+use membership::{
+    documents::{CurrentDocuments, DocumentStore, PrivateEndpointError, PrivateEndpoints},
+    node_names::NodeNames,
 };
 use os::clock::Clock;
 use policies::{names::Prefix, observation::Candidate, units::Uptime};
@@ -81,6 +82,7 @@ pub struct PeerCache {
     readers: Vec<Recipient<PeersRead>>,
     settings: SharedLiveSettings,
     documents: DocumentStore,
+    names: NodeNames,
     directory: PeerDirectory,
     private: PrivateEndpoints,
     /// The reason for each peer that has only endpoints which are not dialled; logged when it changes.
@@ -104,10 +106,12 @@ impl PeerCache {
             tunnels,
             candidates: published,
             settings: live_settings,
+            names,
             ..
         } = store;
 
         let (disk, rows) = Disk::open(&settings.path);
+        names.restore(disk.read_names());
         let is_dialable =
             |endpoint| wire::endpoints::dialable(endpoint, settings.network, true).is_ok();
         let limits = live_settings.load().limits;
@@ -124,6 +128,7 @@ impl PeerCache {
             readers,
             settings: live_settings,
             documents: settings.documents,
+            names,
             directory,
             private: settings.private,
             undialled: BTreeMap::new(),
@@ -160,18 +165,20 @@ impl PeerCache {
 
     /// Writes the changes to disk on another thread, one batch at a time, so that a slow disk delays no actor.
     fn write_changes(&mut self, ctx: &mut Context<Self>) {
-        let changes = self.directory.take_changes();
-        if changes.is_empty() {
+        let (changes, names) = (self.directory.take_changes(), self.names.take_changes());
+        if changes.is_empty() && names.is_empty() {
             return;
         }
         self.is_writing = true;
         let disk = self.disk.clone();
-        let write = tokio::task::spawn_blocking(move || (disk.write(&changes), changes));
+        let write =
+            tokio::task::spawn_blocking(move || (disk.write(&changes, &names), changes, names));
         ctx.spawn(write.into_actor(self).map(|result, cache, _| {
             cache.is_writing = false;
-            if let Ok((Err(error), changes)) = result {
+            if let Ok((Err(error), changes, names)) = result {
                 tracing::warn!(error = %Chain(&error), "cannot write the peer cache to disk; the write is tried again");
                 cache.directory.mark_unwritten(changes);
+                cache.names.mark_unwritten(names);
             }
         }));
     }
@@ -230,14 +237,17 @@ impl PeerCache {
             .filter(|unused| !is_candidate(unused.peer))
             .map(|unused| (unused.peer, unused.reason))
             .collect();
+        let names = self.names.load();
         for (peer, reason) in &undialled {
             if self.undialled.get(peer) != Some(reason) {
-                tracing::info!(%peer, %reason, "peer cannot be dialled: only private endpoints of it are known");
+                let name = names.get(*peer).map(tracing::field::display);
+                tracing::info!(%peer, name, %reason, "peer cannot be dialled: only private endpoints of it are known");
             }
         }
         for peer in self.undialled.keys() {
             if !undialled.contains_key(peer) && is_candidate(*peer) {
-                tracing::info!(%peer, "peer can be dialled now");
+                let name = names.get(*peer).map(tracing::field::display);
+                tracing::info!(%peer, name, "peer can be dialled now");
             }
         }
         self.undialled = undialled;
@@ -284,6 +294,10 @@ impl Handler<DocumentsChanged> for PeerCache {
 
     fn handle(&mut self, changed: DocumentsChanged, _: &mut Self::Context) {
         self.set_size();
+        changed
+            .revoked
+            .iter()
+            .for_each(|node| self.names.forget(*node));
         let removed = changed
             .revoked
             .iter()

@@ -9,7 +9,10 @@ mod uplinks;
 use crate::store::Store;
 use crate::{
     live_settings::SharedLiveSettings,
-    messages::{LeasesRead, PeerSource, PeersReported, RegistryContacted, VersionsReported, offer},
+    messages::{
+        LeasesRead, PeerSource, PeersReported, RegistryContacted, RenewalRequested,
+        VersionsReported, offer,
+    },
     store::{AppliedVersions, SharedCandidates},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
@@ -101,6 +104,8 @@ pub struct RegistryClientDeps {
     pub contacts_to: Recipient<RegistryContacted>,
     /// The receiver of the document versions that the registry reports.
     pub versions_to: Recipient<VersionsReported>,
+    /// The receiver of requests to renew the certificate.
+    pub renewals_to: Recipient<RenewalRequested>,
 }
 
 /// The actor that talks to the registry.
@@ -115,6 +120,7 @@ pub struct RegistryClient {
     peer_readers: Vec<Recipient<PeersReported>>,
     contact_readers: Vec<Recipient<RegistryContacted>>,
     version_reader: Recipient<VersionsReported>,
+    renewal_reader: Recipient<RenewalRequested>,
     applied: AppliedVersions,
     live_settings: SharedLiveSettings,
     peers: SharedCandidates,
@@ -148,6 +154,7 @@ impl RegistryClient {
             peers_to,
             contacts_to,
             versions_to: version_reader,
+            renewals_to: renewal_reader,
         } = deps;
         let (peer_readers, contact_readers) = (vec![peers_to], vec![contacts_to]);
         let Store {
@@ -171,6 +178,7 @@ impl RegistryClient {
             peer_readers,
             contact_readers,
             version_reader,
+            renewal_reader,
             applied,
             live_settings,
             peers,

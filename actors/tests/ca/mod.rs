@@ -97,10 +97,17 @@ impl Ca {
 
     /// Issues the credentials of node `number`.
     pub fn node_credentials(&self, number: u32) -> NodeCredentials {
+        self.credentials_with_names(number, &[])
+    }
+
+    /// Issues the credentials of node `number`, with these DNS names.
+    pub fn credentials_with_names(&self, number: u32, names: &[&str]) -> NodeCredentials {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V6(
             network().node_address(prefix(number)),
         ))];
+        let dns = |name: &&str| SanType::DnsName((*name).try_into().unwrap());
+        params.subject_alt_names.extend(names.iter().map(dns));
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,

@@ -103,6 +103,7 @@ impl Node {
         let telemetry = Telemetry::new(TelemetryDeps {
             clock: clock.clone(),
             published: published.clone(),
+            names: membership::node_names::NodeNames::default(),
         })
         .start();
         let port = free_port();

@@ -26,6 +26,17 @@ pub(crate) fn serve_with_documents(
     claimed: u32,
     documents: DocumentStore,
 ) -> mpsc::UnboundedReceiver<DocumentOffered> {
+    let credentials = ca.node_credentials(certified);
+    serve_with_credentials(&credentials, claimed, documents, NodeNames::default())
+}
+
+/// Like [`serve_with_documents`], with these credentials; names that callers' certificates state are put into `names`.
+pub(crate) fn serve_with_credentials(
+    credentials: &NodeCredentials,
+    claimed: u32,
+    documents: DocumentStore,
+    names: NodeNames,
+) -> mpsc::UnboundedReceiver<DocumentOffered> {
     let node = NodeDocument {
         version: wire::peer::VERSION,
         prefix: prefix(claimed),
@@ -49,12 +60,11 @@ pub(crate) fn serve_with_documents(
     let peers = SharedCandidates::new(ArcSwap::from_pointee((20..120).map(candidate).collect()));
     let node: SharedNodeDocument = Arc::new(ArcSwap::from_pointee(node));
     let address = SocketAddrV6::new(network().node_address(prefix(SERVER)), PORT, 0, 0);
-    let tls = Arc::new(ArcSwap::from_pointee(
-        ca.node_credentials(certified).server_config().unwrap(),
-    ));
+    let tls = Arc::new(ArcSwap::from_pointee(credentials.server_config().unwrap()));
     let (sink, offered) = mpsc::unbounded_channel();
     let store = Store {
         documents,
+        names,
         node_document: node,
         candidates: peers,
         route_view: route_view(),
@@ -95,14 +105,28 @@ impl Handler<DocumentOffered> for FakeDocuments {
     }
 }
 
+/// Returns the name of node `number`.
+pub(crate) fn name_of(names: &NodeNames, number: u32) -> Option<String> {
+    names.load().get(prefix(number)).map(ToString::to_string)
+}
+
 /// Builds the client of node [`CLIENT`], with the certificate of node `certified`.
 pub(crate) fn client(ca: &Ca, certified: u32) -> PeerApiClient {
+    client_with_credentials(&ca.node_credentials(certified), NodeNames::default())
+}
+
+/// Builds the client of node [`CLIENT`], with these credentials; names that servers' certificates state are put into `names`.
+pub(crate) fn client_with_credentials(
+    credentials: &NodeCredentials,
+    names: NodeNames,
+) -> PeerApiClient {
     let settings = PeerApiSettings {
         me: prefix(CLIENT),
         network: network(),
         port: PORT,
+        names,
     };
-    PeerApiClient::new(&settings, &ca.node_credentials(certified)).unwrap()
+    PeerApiClient::new(&settings, credentials).unwrap()
 }
 
 /// Runs a test in a network namespace that has both node addresses.

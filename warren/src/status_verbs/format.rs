@@ -27,6 +27,14 @@ pub(super) fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }
 
+/// Shows a node by its name and prefix, or by its prefix alone.
+pub(super) fn node(prefix: &str, name: Option<&str>) -> String {
+    name.map_or_else(
+        || prefix.to_owned(),
+        |name| printable(&format!("{name} ({prefix})")),
+    )
+}
+
 /// Shows `yes`, or a dash.
 pub(super) fn yes_or_dash(is_true: bool) -> String {
     if is_true { "yes" } else { "-" }.to_owned()

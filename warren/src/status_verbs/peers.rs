@@ -1,6 +1,6 @@
 //! The text of `warren peers`: one line a peer that the node could dial.
 
-use super::format::{align_right, or_dash, plain_table, printable, time_span};
+use super::format::{align_right, node, or_dash, plain_table, printable, time_span};
 use wire::control::PeersDocument;
 
 const HEADER: [&str; 6] = [
@@ -22,7 +22,7 @@ pub(super) fn render(document: &PeersDocument) -> String {
     let ago = |seconds: f64| format!("{} ago", time_span(seconds));
     for peer in &document.peers {
         table.add_row([
-            peer.prefix.clone(),
+            node(&peer.prefix, peer.name.as_deref()),
             or_dash(peer.slot.clone()),
             or_dash(peer.confirmed_seconds_ago.map(ago)),
             or_dash(peer.failed_seconds_ago.map(ago)),
@@ -39,7 +39,9 @@ pub(super) fn render(document: &PeersDocument) -> String {
     for unused in &document.unused_endpoints {
         let line = format!(
             "not dialled: {} {}: {}",
-            unused.prefix, unused.endpoint, unused.reason
+            node(&unused.prefix, unused.name.as_deref()),
+            unused.endpoint,
+            unused.reason
         );
         text.push('\n');
         text.push_str(&printable(&line));

@@ -1,6 +1,6 @@
 //! The text of `warren routes`: babeld's neighbours, its routes to nodes, and its routes to exit gateways.
 
-use super::format::{align_right, metric, milliseconds, or_dash, plain_table, yes_or_dash};
+use super::format::{align_right, metric, milliseconds, node, or_dash, plain_table, yes_or_dash};
 use wire::control::{ExitRouteEntry, NeighbourEntry, RouteEntry, RoutesDocument};
 
 /// Shows the document.
@@ -28,7 +28,7 @@ fn neighbours(entries: &[NeighbourEntry]) -> String {
     ]);
     for entry in entries {
         table.add_row([
-            entry.peer.clone(),
+            node(&entry.peer, entry.peer_name.as_deref()),
             entry.slot.clone(),
             metric(entry.cost),
             metric(entry.rxcost),
@@ -46,9 +46,9 @@ fn routes(entries: &[RouteEntry]) -> String {
     table.set_header(["NODE", "ADDRESS", "VIA", "TUNNEL", "METRIC", "INSTALLED"]);
     for entry in entries {
         table.add_row([
-            entry.node.clone(),
+            node(&entry.node, entry.node_name.as_deref()),
             entry.address.to_string(),
-            entry.via.clone(),
+            node(&entry.via, entry.via_name.as_deref()),
             entry.slot.clone(),
             metric(entry.metric),
             yes_or_dash(entry.installed),
@@ -63,8 +63,8 @@ fn exit_routes(entries: &[ExitRouteEntry]) -> String {
     table.set_header(["EXIT GATEWAY", "VIA", "TUNNEL", "METRIC", "INSTALLED"]);
     for entry in entries {
         table.add_row([
-            entry.gateway.clone(),
-            entry.via.clone(),
+            node(&entry.gateway, entry.gateway_name.as_deref()),
+            node(&entry.via, entry.via_name.as_deref()),
             entry.slot.clone(),
             metric(entry.metric),
             yes_or_dash(entry.installed),

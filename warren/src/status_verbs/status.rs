@@ -1,6 +1,6 @@
 //! The text of `warren status`: one fact a line.
 
-use super::format::{DRY_RUN, plain_table, printable, time_span, utc_time};
+use super::format::{DRY_RUN, node, plain_table, printable, time_span, utc_time};
 use wire::control::{LeaseEntry, ProcessEntry, RegistryState, StatusDocument};
 
 /// The rows of the table: what, and how it is.
@@ -28,7 +28,8 @@ fn identity_rows(document: &StatusDocument) -> Rows {
     let mut rows = Rows::new();
     let mut add = |name: &str, value: String| rows.push((name.to_owned(), value));
     let (prefix, network) = (&document.prefix, &document.network);
-    add("node", format!("{prefix} in {network}"));
+    let node = node(prefix, document.name.as_deref());
+    add("node", format!("{node} in {network}"));
     add("address", document.address.to_string());
     if let Some(address) = document.address4 {
         add("IPv4 address", address.to_string());
@@ -65,8 +66,12 @@ fn network_rows(document: &StatusDocument) -> Rows {
     add("routes installed", document.routes_installed.to_string());
     if let Some(gateway) = &document.exit_gateway {
         let is_own = *gateway == document.prefix;
-        let shown = if is_own { "this node" } else { gateway };
-        add("exit gateway", shown.to_owned());
+        let shown = if is_own {
+            "this node".to_owned()
+        } else {
+            node(gateway, document.exit_gateway_name.as_deref())
+        };
+        add("exit gateway", shown);
     }
     add("registry", registry_state(&document.registry));
     if document.registry.hidden_nodes > 0 {
@@ -169,6 +174,13 @@ mod tests {
         ] {
             check(&document, line);
         }
+        let named = StatusDocument {
+            name: Some("web".into()),
+            exit_gateway_name: Some("rack".into()),
+            ..document
+        };
+        check(&named, "node web (7/16) in fd00::/48");
+        check(&named, "exit gateway rack (9/16)");
     }
 
     #[test]

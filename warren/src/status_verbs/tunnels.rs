@@ -1,7 +1,7 @@
 //! The text of `warren tunnels`: one line a tunnel, with a unit on every number.
 
 use super::format::{
-    align_right, bytes, float, milliseconds, or_dash, percent, plain_table, printable,
+    align_right, bytes, float, milliseconds, node, or_dash, percent, plain_table, printable,
     split_numbers, time_span,
 };
 use wire::control::{TunnelEntry, TunnelsDocument};
@@ -31,7 +31,7 @@ fn row(tunnel: &TunnelEntry) -> [String; 15] {
     let verdict = tunnel.verdict.as_deref().map(first_clause);
     [
         tunnel.slot.clone(),
-        tunnel.peer.clone(),
+        node(&tunnel.peer, tunnel.peer_name.as_deref()),
         tunnel.role.clone(),
         tunnel.phase.clone(),
         or_dash(tunnel.age_seconds.map(time_span)),

@@ -1,13 +1,19 @@
 //! The text of `warren why`: for each decision a sentence, then the numbers behind it.
 
-use super::format::{DRY_RUN, printable, split_numbers, utc_time};
+use super::{
+    format::{DRY_RUN, node, printable, split_numbers, utc_time},
+    subject::Subject,
+};
 use policies::orders::{AbandonReason, CloseReason, OpenReason};
 use wire::control::{DECISIONS_KEPT, DecisionEntry, DecisionsDocument, VerdictEntry};
 
-/// Shows the decisions, then the verdicts; only those about the tunnel or peer `name`, if one is given.
-pub(super) fn render(document: &DecisionsDocument, name: Option<&str>) -> String {
-    let is_selected =
-        |slot: &str, peer: Option<&str>| name.is_none_or(|name| slot == name || peer == Some(name));
+/// Shows the decisions, then the verdicts; only those about the tunnel or node `subject`, if one is given.
+pub(super) fn render(document: &DecisionsDocument, subject: Option<&Subject>) -> String {
+    let is_selected = |slot: &str, peer: Option<&str>| match subject {
+        None => true,
+        Some(Subject::Tunnel(tunnel)) => slot == tunnel,
+        Some(Subject::Node(node, _)) => peer == Some(node),
+    };
     let decisions: Vec<String> = document
         .decisions
         .iter()
@@ -25,7 +31,7 @@ pub(super) fn render(document: &DecisionsDocument, name: Option<&str>) -> String
         parts.push(DRY_RUN.to_owned());
     }
     parts.push(if decisions.is_empty() {
-        no_decisions(name)
+        no_decisions(subject)
     } else {
         format!("Decisions, oldest first:\n{}", decisions.join("\n"))
     });
@@ -35,8 +41,8 @@ pub(super) fn render(document: &DecisionsDocument, name: Option<&str>) -> String
     parts.join("\n\n")
 }
 
-fn no_decisions(name: Option<&str>) -> String {
-    let about = name.map_or(String::new(), |name| format!(" about {name}"));
+fn no_decisions(subject: Option<&Subject>) -> String {
+    let about = subject.map_or(String::new(), |subject| format!(" about {subject}"));
     format!("No decision{about} is among the last {DECISIONS_KEPT} that the daemon keeps.")
 }
 
@@ -50,7 +56,11 @@ fn decision(entry: &DecisionEntry) -> String {
     }
     let (time, tunnel) = (
         utc_time(entry.at),
-        tunnel(&entry.slot, entry.peer.as_deref()),
+        tunnel(
+            &entry.slot,
+            entry.peer.as_deref(),
+            entry.peer_name.as_deref(),
+        ),
     );
     let labels = format!("order={} reason={}", entry.order, entry.reason);
     let numbers = printable(numbers);
@@ -60,7 +70,11 @@ fn decision(entry: &DecisionEntry) -> String {
 /// One line with the policy's sentence, and one with the numbers, if there are any.
 fn verdict(entry: &VerdictEntry) -> String {
     let (sentence, numbers) = split_numbers(&entry.text);
-    let tunnel = tunnel(&entry.slot, entry.peer.as_deref());
+    let tunnel = tunnel(
+        &entry.slot,
+        entry.peer.as_deref(),
+        entry.peer_name.as_deref(),
+    );
     let first = format!("{tunnel}: {}", printable(sentence));
     if numbers.is_empty() {
         first
@@ -69,8 +83,10 @@ fn verdict(entry: &VerdictEntry) -> String {
     }
 }
 
-fn tunnel(slot: &str, peer: Option<&str>) -> String {
-    peer.map_or(slot.to_owned(), |peer| format!("{slot} to {peer}"))
+fn tunnel(slot: &str, peer: Option<&str>, name: Option<&str>) -> String {
+    peer.map_or(slot.to_owned(), |peer| {
+        format!("{slot} to {}", node(peer, name))
+    })
 }
 
 /// The sentence for an order and its reason; `None` for labels that only a newer daemon knows.
@@ -183,12 +199,12 @@ mod tests {
 
     #[test]
     fn only_the_tunnel_or_peer_that_was_asked_for_is_shown() {
-        let about_peer = render(&document(), Some("8/16"));
+        let about_peer = render(&document(), Some(&Subject::Node("8/16".into(), None)));
         assert!(
             about_peer.starts_with("No decision about 8/16") && about_peer.contains("kept"),
             "{about_peer}"
         );
-        assert!(!render(&document(), Some("wrn0")).contains("kept"));
+        assert!(!render(&document(), Some(&Subject::Tunnel("wrn0".into()))).contains("kept"));
     }
 
     #[test]

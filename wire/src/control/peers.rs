@@ -23,6 +23,9 @@ pub struct PeersDocument {
 pub struct UnusedEndpointEntry {
     /// The peer's prefix, such as `9/16`.
     pub prefix: String,
+    /// Its name; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The endpoint, such as `udp:192.168.1.2:1194`.
     pub endpoint: String,
     /// The reason, in words.
@@ -34,6 +37,9 @@ pub struct UnusedEndpointEntry {
 pub struct PeerEntry {
     /// The peer's prefix, such as `9/16`.
     pub prefix: String,
+    /// Its name; `None` if it has none, or it is not known.
+    #[serde(default)]
+    pub name: Option<String>,
     /// `udp:192.0.2.1:1194` …, best first.
     pub endpoints: Vec<String>,
     /// When its endpoints were last confirmed in this run; `None`: only the disk remembers it.

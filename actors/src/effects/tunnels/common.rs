@@ -8,13 +8,14 @@ use crate::{
     store::{DialHistory, Loss, TunnelTable},
 };
 use actix::Recipient;
-use membership::documents::DocumentStore;
+use membership::{documents::DocumentStore, node_names::NodeNames};
 use os::{
     clock::Clock,
     process::{ChildEvents, Program, Rights},
 };
 use policies::{
     names::{Prefix, Slot, Transport},
+    node_name::NodeName,
     observation::{Phase, TunnelReading},
     orders::CloseReason,
     units::Uptime,
@@ -25,6 +26,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
 };
+use tracing::field::{DisplayValue, display};
 use wire::overlay::Network;
 
 /// The settings of the tunnels actor.
@@ -75,6 +77,7 @@ pub(super) struct Common {
     pub(super) events: ChildEvents,
     pub(super) seed: u64,
     pub(super) documents: DocumentStore,
+    pub(super) names: NodeNames,
     pub(super) is_shutting_down: Cell<bool>,
     pub(super) live_settings: SharedLiveSettings,
 }
@@ -115,6 +118,11 @@ impl Common {
 
     pub(super) fn is_revoked(&self, serial: &str) -> bool {
         self.documents.load().is_serial_revoked(serial)
+    }
+
+    /// Returns the name of a node for the log.
+    pub(super) fn name_of(&self, node: Prefix) -> Option<DisplayValue<NodeName>> {
+        self.names.load().get(node).cloned().map(display)
     }
 
     pub(super) fn is_shutting_down(&self) -> bool {
@@ -172,7 +180,8 @@ impl Common {
         self.links.order(LinkOrder::Unsilence(slot));
         self.links.order(LinkOrder::RequestRoutes(slot, peer));
         let endpoint = endpoint.map(tracing::field::display);
-        tracing::info!(tunnel = %slot, %peer, endpoint, "tunnel up");
+        let name = self.name_of(peer);
+        tracing::info!(tunnel = %slot, %peer, name, endpoint, "tunnel up");
         self.facts.came_up.do_send(TunnelCameUp { at, slot, peer });
     }
 
@@ -196,7 +205,8 @@ impl Common {
             .map(|since| at.since(since))
             .unwrap_or_default();
         let peer = tunnel.peer;
-        tracing::info!(tunnel = %slot, %peer, %reason, lived_s = lived.as_secs(), "tunnel closed");
+        let name = self.name_of(peer);
+        tracing::info!(tunnel = %slot, %peer, name, %reason, lived_s = lived.as_secs(), "tunnel closed");
         if reason == CloseReason::PeerDead {
             self.table.borrow().lost_peers.note(peer, Loss::Silent);
         }

@@ -251,7 +251,7 @@ impl Dial {
             false => Exit::ByItself,
         };
         if !self.progress.was_up() && !self.progress.is_closing() {
-            self.log_failed_attempt();
+            self.log_failed_attempt(common);
         }
         // A node that shuts down dials no more.
         let has_other_endpoint = !self.untried.is_empty() && !common.is_shutting_down();
@@ -271,7 +271,8 @@ impl Dial {
                 self.started_at = common.now();
                 common.set_phase(self.slot, Phase::Connecting);
                 common.links.order(LinkOrder::Up(self.slot));
-                tracing::warn!(tunnel = %self.slot, peer = %self.peer, code, "OpenVPN was stopped by a signal; it is started again");
+                let name = common.name_of(self.peer);
+                tracing::warn!(tunnel = %self.slot, peer = %self.peer, name, code, "OpenVPN was stopped by a signal; it is started again");
                 self.tick(common);
             }
             AfterExit::NextEndpoint => self.try_next_endpoint(common),
@@ -290,15 +291,17 @@ impl Dial {
         self.restart_at = Some(now + delay);
         common.set_phase(self.slot, Phase::Connecting);
         common.links.order(LinkOrder::Up(self.slot));
-        tracing::info!(tunnel = %self.slot, peer = %self.peer, "tunnel restarts: the same endpoint is dialled again");
+        let name = common.name_of(self.peer);
+        tracing::info!(tunnel = %self.slot, peer = %self.peer, name, "tunnel restarts: the same endpoint is dialled again");
     }
 
-    fn log_failed_attempt(&self) {
+    fn log_failed_attempt(&self, common: &Common) {
         let mut lines = self.process.tail().rev();
         let reason = lines.find_map(management::reason_of_log);
         let reason = reason.map(|reason| reason.label().to_owned());
         let reason = reason.or_else(|| self.process.failure().map(str::to_owned));
-        tracing::info!(tunnel = %self.slot, peer = %self.peer, endpoint = %self.endpoint, reason, "dial failed");
+        let name = common.name_of(self.peer);
+        tracing::info!(tunnel = %self.slot, peer = %self.peer, name, endpoint = %self.endpoint, reason, "dial failed");
     }
 
     /// Sets the arguments of the next attempt; the next tick after the back-off starts the process.

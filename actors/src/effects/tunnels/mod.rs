@@ -118,6 +118,7 @@ impl Tunnels {
             clock,
             tunnels: table,
             documents,
+            names,
             applied,
             restart_lock,
             settings: live_settings,
@@ -132,6 +133,7 @@ impl Tunnels {
             events,
             seed,
             documents,
+            names,
             is_shutting_down: Cell::new(false),
             live_settings,
         };

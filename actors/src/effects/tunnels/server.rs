@@ -127,7 +127,8 @@ impl Server {
             }
             Happened::Logged(line) => {
                 if let Some(peer) = revoked_of_log(line) {
-                    tracing::info!(%peer, transport = %self.transport, "client rejected: its certificate is revoked");
+                    let name = common.name_of(peer);
+                    tracing::info!(%peer, name, transport = %self.transport, "client rejected: its certificate is revoked");
                 }
                 self.on_client_exit(common, line).into_iter().collect()
             }

@@ -9,12 +9,13 @@ use policies::{
     names::{Prefix, Slot},
     units::Uptime,
 };
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use time::OffsetDateTime;
 use wire::control::{
-    DecisionEntry, DecisionsDocument, ExitRouteEntry, LeaseEntry, NeighbourEntry, PeerEntry,
-    PeersDocument, ProcessEntry, RegistryState, RoleCounts, RouteEntry, RoutesDocument,
-    StatusDocument, TunnelEntry, TunnelsDocument, UnusedEndpointEntry, VERSION, VerdictEntry,
+    DecisionEntry, DecisionsDocument, ExitRouteEntry, LeaseEntry, NamesDocument, NeighbourEntry,
+    NodeNameEntry, PeerEntry, PeersDocument, ProcessEntry, RegistryState, RoleCounts, RouteEntry,
+    RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument, UnusedEndpointEntry, VERSION,
+    VerdictEntry,
 };
 
 /// A snapshot, and the time at which it is read.
@@ -35,6 +36,10 @@ impl<'a> View<'a> {
     fn wall_time(&self, at: Uptime) -> OffsetDateTime {
         let nanos = i128::try_from(self.node.unix(at).as_nanos()).unwrap_or(0);
         OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
+    fn name(&self, node: Prefix) -> Option<String> {
+        self.node.names.get(node).map(ToString::to_string)
     }
 
     fn seconds_since(&self, at: Option<Uptime>) -> Option<f64> {
@@ -60,6 +65,7 @@ impl<'a> View<'a> {
             at: self.wall_time(self.now),
             software: identity.software.to_owned(),
             prefix: identity.prefix.to_string(),
+            name: self.name(identity.prefix),
             address: IpAddr::V6(identity.network.node_address(identity.prefix)),
             address4: node
                 .documents
@@ -78,6 +84,7 @@ impl<'a> View<'a> {
             routes_installed: node.routes_installed,
             neighbours: to_u64(neighbours),
             exit_gateway: node.gateway().map(|gateway| gateway.to_string()),
+            exit_gateway_name: node.gateway().and_then(|gateway| self.name(gateway)),
             registry: self.registry_state(),
             leases: node
                 .leases
@@ -137,6 +144,7 @@ impl<'a> View<'a> {
         TunnelEntry {
             slot: slot.to_string(),
             peer: row.tunnel.peer.to_string(),
+            peer_name: self.name(row.tunnel.peer),
             role: slot.role().to_string(),
             transport: transport(row).map(|transport| transport.to_string()),
             endpoint: row.tunnel.endpoint.map(|endpoint| endpoint.address),
@@ -167,9 +175,38 @@ impl<'a> View<'a> {
         }
     }
 
+    pub(super) fn names(&self) -> NamesDocument {
+        let node = self.node;
+        let (identity, table) = (&node.identity, node.babel.as_ref());
+        let mut nodes = BTreeSet::from([identity.prefix]);
+        nodes.extend(node.names.nodes());
+        nodes.extend(node.rows.live().map(|row| row.tunnel.peer));
+        nodes.extend(node.peers.candidates.iter().map(|peer| peer.peer));
+        nodes.extend(node.peers.unused.iter().map(|unused| unused.peer));
+        nodes.extend(node.log.iter().filter_map(|entry| entry.peer));
+        nodes.extend(
+            table
+                .iter()
+                .flat_map(|table| &table.routes)
+                .map(|route| route.node),
+        );
+        let entry = |prefix: Prefix| NodeNameEntry {
+            prefix: prefix.to_string(),
+            name: self.name(prefix),
+            address: identity.network.node_address(prefix),
+        };
+        NamesDocument {
+            version: VERSION,
+            at: self.wall_time(self.now),
+            network: identity.network.range().to_string(),
+            nodes: nodes.into_iter().map(entry).collect(),
+        }
+    }
+
     pub(super) fn peers(&self) -> PeersDocument {
         let entry = |peer: &policies::observation::Candidate| PeerEntry {
             prefix: peer.peer.to_string(),
+            name: self.name(peer.peer),
             endpoints: peer.endpoints.iter().map(ToString::to_string).collect(),
             confirmed_seconds_ago: self.seconds_since(peer.confirmed_at),
             failed_seconds_ago: self.seconds_since(peer.failed_at),
@@ -179,6 +216,7 @@ impl<'a> View<'a> {
         };
         let unused = |unused: &crate::messages::UnusedEndpoint| UnusedEndpointEntry {
             prefix: unused.peer.to_string(),
+            name: self.name(unused.peer),
             endpoint: unused.endpoint.to_string(),
             reason: unused.reason.to_string(),
         };
@@ -205,6 +243,7 @@ impl<'a> View<'a> {
         let neighbour = |n: &policies::observation::Neighbour| NeighbourEntry {
             slot: n.slot.to_string(),
             peer: n.peer.to_string(),
+            peer_name: self.name(n.peer),
             reach: n.reach,
             rxcost: n.rxcost,
             txcost: n.txcost,
@@ -213,17 +252,21 @@ impl<'a> View<'a> {
         };
         let route = |r: &policies::observation::Route| RouteEntry {
             node: r.node.to_string(),
+            node_name: self.name(r.node),
             address: network.node_address(r.node),
             slot: r.slot.to_string(),
             via: r.via.to_string(),
+            via_name: self.name(r.via),
             installed: r.installed,
             metric: r.metric,
             refmetric: r.refmetric,
         };
         let default = |r: &wire::babel::DefaultRoute| ExitRouteEntry {
             gateway: r.gateway.to_string(),
+            gateway_name: self.name(r.gateway),
             slot: r.slot.to_string(),
             via: r.via.to_string(),
+            via_name: self.name(r.via),
             installed: r.installed,
             metric: r.metric,
             refmetric: r.refmetric,
@@ -253,6 +296,7 @@ impl<'a> View<'a> {
             order: entry.order.to_owned(),
             slot: entry.slot.to_string(),
             peer: entry.peer.map(|peer| peer.to_string()),
+            peer_name: entry.peer.and_then(|peer| self.name(peer)),
             reason: entry.reason.to_owned(),
             terms: entry.terms.clone(),
         };
@@ -263,6 +307,11 @@ impl<'a> View<'a> {
                 .rows
                 .peer(verdict.slot)
                 .map(|peer| peer.to_string()),
+            peer_name: self
+                .node
+                .rows
+                .peer(verdict.slot)
+                .and_then(|peer| self.name(peer)),
             text: verdict.text.clone(),
         };
         DecisionsDocument {

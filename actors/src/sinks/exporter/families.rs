@@ -47,7 +47,8 @@ macro_rules! families {
 families! {
     Gauge warren_build_info &["version", "revision"], "Software of the daemon; always 1.",
         |source| one([source.node.identity.software, source.node.identity.revision], 1.0);
-    Gauge warren_node_info &["prefix", "address", "network"], "Identity of the node; always 1.",
+    Gauge warren_node_info &["prefix", "name", "address", "network"],
+        "Identity of the node; name is empty if it has none; always 1.",
         |source| node_info(source.node);
     Gauge warren_ready &[], "Whether babeld answers and a tunnel is up or the registry answered.",
         |source| one([], truth(source.node.is_ready()));

@@ -67,8 +67,14 @@ pub(super) fn cas(node: &Snapshot) -> Vec<Sample> {
 pub(super) fn node_info(node: &Snapshot) -> Vec<Sample> {
     let identity = &node.identity;
     let address = identity.network.node_address(identity.prefix);
+    let name = node.names.get(identity.prefix);
     vec![(
-        vec![s(identity.prefix), s(address), s(identity.network.range())],
+        vec![
+            s(identity.prefix),
+            name.map(s).unwrap_or_default(),
+            s(address),
+            s(identity.network.range()),
+        ],
         1.0,
     )]
 }

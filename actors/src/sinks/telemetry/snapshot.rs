@@ -13,7 +13,7 @@ use crate::messages::{
     ActorRestarted, CandidateProbed, Decided, LeasesRead, PeersRead, ProbesRead, ProcessesRead,
     RegistryContacted, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
 };
-use membership::documents::CurrentDocuments;
+use membership::{documents::CurrentDocuments, node_names::NamesInForce};
 use policies::{
     names::{Prefix, Slot},
     observation::{BabelTable, INFINITY, ProbeReading},
@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub probes: Arc<BTreeMap<Slot, ProbeReading>>,
     /// The last reading of the peer cache.
     pub peers: Arc<PeersRead>,
+    /// The names of nodes that are in force.
+    pub names: Arc<NamesInForce>,
     /// The last reading of the leases of port mappings.
     pub leases: Arc<LeasesRead>,
     /// The last reading of all supervised processes.
@@ -105,6 +107,7 @@ impl Snapshot {
                 candidates: Vec::new(),
                 unused: Vec::new(),
             }),
+            names: Arc::default(),
             leases: Arc::new(LeasesRead {
                 at,
                 leases: Vec::new(),

@@ -130,7 +130,7 @@ fn answer<T: Serialize>(
     }
 }
 
-/// Returns the identity of the caller, or the reason why the request is rejected. This is checked at each request, since a
+/// Returns the identity of the caller, whose name is learnt, or the reason why the request is rejected. This is checked at each request, since a
 /// certificate may be revoked while a connection is open.
 fn check_caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
     let Some(caller) = request.conn_data::<Caller>() else {
@@ -145,6 +145,8 @@ fn check_caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static
     {
         return Err("the certificate, its CA or its key is revoked");
     }
+    let (prefix, name) = (caller.prefix, caller.name.clone());
+    state.names.learn(prefix, name, caller.issued_s);
     Ok(caller.clone())
 }
 

@@ -1,4 +1,4 @@
-//! Stores the peers in an SQLite file.
+//! Stores the peers and the names of nodes in an SQLite file.
 //!
 //! With WAL and `synchronous = NORMAL`, a crash of the daemon loses nothing, and a power failure at most the last seconds,
 //! which is enough for a cache. A file that cannot be used is renamed, and a new one is created.
@@ -6,7 +6,8 @@
 use super::directory::{Changes, MAX_PEERS, Row};
 use crate::messages::PeerSource;
 use files::Access;
-use policies::names::{Endpoint, InvalidName};
+use membership::node_names::{CertifiedName, MAX_NAMES, NameChanges};
+use policies::names::{Endpoint, InvalidName, Prefix};
 use rusqlite::Connection;
 use std::{
     io,
@@ -27,6 +28,14 @@ const TABLES: &str = "
         failures INTEGER NOT NULL    -- failed dials in a row
     ) STRICT;
     PRAGMA user_version = 1;";
+
+/// The table of names, which files from before it lack.
+const NAMES_TABLE: &str = "
+    CREATE TABLE IF NOT EXISTS name (
+        prefix TEXT PRIMARY KEY,     -- P/L
+        name TEXT NOT NULL,          -- as the node's certificate states it
+        issued_s INTEGER NOT NULL    -- notBefore of that certificate, seconds since 1970
+    ) STRICT;";
 
 /// The reason why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +82,7 @@ impl Disk {
     ///
     /// # Errors
     /// SQLite cannot write, for example because the disk is full; the file is unchanged.
-    pub fn write(&self, changes: &Changes) -> Result<(), DiskError> {
+    pub fn write(&self, changes: &Changes, names: &NameChanges) -> Result<(), DiskError> {
         let Some(connection) = &self.0 else {
             return Ok(());
         };
@@ -97,7 +106,30 @@ impl Disk {
                 )?,
             };
         }
+        for (node, name) in names {
+            match name {
+                None => {
+                    transaction.execute("DELETE FROM name WHERE prefix = ?1", [node.to_string()])?
+                }
+                Some(CertifiedName { name, issued_s }) => transaction.execute(
+                    "INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3)",
+                    (node.to_string(), name.as_str(), issued_s),
+                )?,
+            };
+        }
         Ok(transaction.commit()?)
+    }
+
+    /// Reads the names of nodes. Rows that cannot be parsed are skipped.
+    pub fn read_names(&self) -> Vec<(Prefix, CertifiedName)> {
+        let Some(connection) = &self.0 else {
+            return Vec::new();
+        };
+        let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+        read_names(&connection).unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "names of nodes not read from the peer cache; they are learnt again");
+            Vec::new()
+        })
     }
 }
 
@@ -114,6 +146,7 @@ fn open(path: &Path) -> Result<(Connection, Vec<Row>), DiskError> {
         TABLES_VERSION => {}
         other => return Err(DiskError::Version(other)),
     }
+    connection.execute_batch(NAMES_TABLE)?;
     let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if check != "ok" {
         return Err(DiskError::Broken(check));
@@ -158,6 +191,25 @@ fn read_rows(connection: &Connection) -> Result<Vec<Row>, DiskError> {
         });
     }
     Ok(peers)
+}
+
+fn read_names(connection: &Connection) -> Result<Vec<(Prefix, CertifiedName)>, DiskError> {
+    let mut statement = connection
+        .prepare("SELECT prefix, name, issued_s FROM name ORDER BY issued_s DESC LIMIT ?1")?;
+    let limit = i64::try_from(MAX_NAMES).unwrap_or(i64::MAX);
+    let mut rows = statement.query([limit])?;
+    let mut names = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (Ok(node), Ok(name)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else {
+            continue;
+        };
+        let (Ok(node), Ok(name)) = (node.parse(), name.parse()) else {
+            continue;
+        };
+        let issued_s = row.get(2)?;
+        names.push((node, CertifiedName { name, issued_s }));
+    }
+    Ok(names)
 }
 
 /// Sets the database aside, and removes its WAL files, which belong to no other database.
@@ -239,11 +291,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         check(&path, &[])
-            .write(&changes(&[row(1), row(2), row(3)]))
+            .write(&changes(&[row(1), row(2), row(3)]), &NameChanges::new())
             .unwrap();
         let removal = [(row(2).peer, None)].into();
         check(&path, &[row(3), row(2), row(1)])
-            .write(&removal)
+            .write(&removal, &NameChanges::new())
             .unwrap();
         check(&path, &[row(3), row(1)]);
     }
@@ -253,7 +305,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         let disk = check(&path, &[]);
-        disk.write(&changes(&[row(1)])).unwrap();
+        disk.write(&changes(&[row(1)]), &NameChanges::new())
+            .unwrap();
         let files: Vec<_> = fs::read_dir(folder.path())
             .unwrap()
             .map(Result::unwrap)
@@ -289,7 +342,9 @@ mod tests {
     fn a_row_that_cannot_be_parsed_is_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
-        check(&path, &[]).write(&changes(&[row(1)])).unwrap();
+        check(&path, &[])
+            .write(&changes(&[row(1)]), &NameChanges::new())
+            .unwrap();
         let other = Connection::open(&path).unwrap();
         for bad in [
             "'07/16', '', 'itself'",
@@ -304,9 +359,42 @@ mod tests {
     }
 
     #[test]
+    fn names_are_read_by_the_next_run_also_from_a_file_that_had_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        check(&path, &[]);
+        let drop_table = "DROP TABLE name";
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(drop_table)
+            .unwrap();
+        let named = |number, name: &str, issued_s| {
+            let name = name.parse().unwrap();
+            (row(number).peer, CertifiedName { name, issued_s })
+        };
+        let (first, second) = (named(7, "web", 100), named(9, "printer", 200));
+        let added = [first.clone(), second.clone()].map(|(node, name)| (node, Some(name)));
+        let disk = check(&path, &[]);
+        disk.write(&Changes::new(), &added.into()).unwrap();
+        assert_eq!(
+            check(&path, &[]).read_names(),
+            [second.clone(), first.clone()]
+        );
+        disk.write(&Changes::new(), &[(first.0, None)].into())
+            .unwrap();
+        let other = Connection::open(&path).unwrap();
+        for bad in ["'07/16', 'rack'", "'5/16', 'a b'", "'6/16', ''"] {
+            let insert = format!("INSERT INTO name VALUES ({bad}, 1)");
+            other.execute_batch(&insert).unwrap();
+        }
+        assert_eq!(check(&path, &[]).read_names(), [second]);
+    }
+
+    #[test]
     fn without_a_folder_nothing_is_stored_and_nothing_fails() {
         let (disk, rows) = Disk::open(Path::new("/nonexistent/peers.db"));
         assert!(rows.is_empty());
-        disk.write(&changes(&[row(1)])).unwrap();
+        disk.write(&changes(&[row(1)]), &NameChanges::new())
+            .unwrap();
     }
 }

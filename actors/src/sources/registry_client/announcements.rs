@@ -85,6 +85,9 @@ impl RegistryClient {
                     tracing::warn!(endpoint = %rejected.endpoint, reason = rejected.reason, "the registry rejected an endpoint; it is not announced to other nodes");
                 }
                 self.report_versions(announced.network_version, announced.revocations_version);
+                if announced.renew {
+                    offer(&self.renewal_reader, RenewalRequested);
+                }
                 // Peers are requested after each announcement. After the first one, a request is due anyway.
                 if !is_first {
                     self.request_peers_at = now;
