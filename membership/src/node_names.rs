@@ -36,6 +36,14 @@ impl NamesInForce {
         self.0.get(&node)
     }
 
+    /// Describes a node by its name and prefix, or by its prefix alone.
+    pub fn describe(&self, node: Prefix) -> String {
+        match self.get(node) {
+            Some(name) => format!("{name} ({node})"),
+            None => node.to_string(),
+        }
+    }
+
     /// Returns all nodes that have a name, by ascending prefix.
     pub fn nodes(&self) -> impl Iterator<Item = Prefix> {
         self.0.keys().copied()
@@ -190,6 +198,8 @@ mod tests {
         learn(&names, 9, "web", 200);
         learn(&names, 5, "web", 150);
         check(&names, "9 web");
+        let described = [7, 9].map(|number| names.load().describe(node(number)));
+        assert_eq!(described, ["7/16", "web (9/16)"]);
         // The registry never issues these two: both nodes are shown by their prefixes.
         learn(&names, 8, "web", 200);
         check(&names, "");

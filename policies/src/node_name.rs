@@ -9,13 +9,16 @@ const MAX_LENGTH: usize = 63;
 /// Digits of a serial number in hex, by which the registry's operator can name nodes too.
 const SERIAL_DIGITS: usize = 32;
 
+/// The name of each host for itself (RFC 6761, section 6.3), which a line in `/etc/hosts` must not lead to a node.
+const LOCALHOST: &str = "localhost";
+
 /// A node's name, in lower case. Parsing folds the case; printing and parsing round-trip exactly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(Arc<str>);
 
 impl NodeName {
     /// The rule that a name obeys, in words.
-    pub const RULE: &str = "one DNS label: 1 to 63 of a-z, 0-9 and '-', no hyphen at either end, and not the 32 hex digits of a serial number";
+    pub const RULE: &str = "one DNS label: 1 to 63 of a-z, 0-9 and '-', no hyphen at either end, neither the 32 hex digits of a serial number nor localhost";
 
     /// Returns the name as text.
     pub fn as_str(&self) -> &str {
@@ -39,7 +42,8 @@ impl FromStr for NodeName {
             && text.bytes().all(is_allowed)
             && !text.starts_with('-')
             && !text.ends_with('-')
-            && !is_serial;
+            && !is_serial
+            && !text.eq_ignore_ascii_case(LOCALHOST);
         if is_valid {
             Ok(Self(text.to_ascii_lowercase().into()))
         } else {
@@ -100,6 +104,8 @@ mod tests {
         ] {
             check(name, None);
         }
+        check("localhost", None);
+        check("LocalHost", None);
         check(&"a".repeat(64), None);
         check(&"0".repeat(32), None);
         check(&"AbCdEf01".repeat(4), None);

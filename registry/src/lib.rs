@@ -22,7 +22,7 @@
 //! | … change what a certificate contains | `pki/certificates.rs`, [`pki::authority`] |
 //! | … see how a certificate request is checked | [`pki::request`] |
 //! | … see which CAs can be used, and why | `pki/ca_check.rs`; how their names are kept: `pki/issuer.rs` |
-//! | … change which names nodes may have | [`names`] |
+//! | … change which names nodes may have | [`policies::node_name`] |
 //! | … see how the CA is replaced | `service/ca.rs`; its files: `init/ca_versions.rs`; the offline root: [`pki::offline_root`] |
 //! | … add a field to `registry.json` | [`settings::Settings`] |
 //! | … add a metric | `http/metrics.rs`, and the table in `docs/REGISTRY.md` |
@@ -34,7 +34,7 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`clock`], [`names`], `files`, [`settings`] | time, names of nodes, private files, `registry.json` |
+//! | [`clock`], `files`, [`settings`] | time, private files, `registry.json` |
 //! | [`pki`] | certificates, the CA that signs, the offline root, certificate requests, TLS |
 //! | [`store`] | what outlives the process: a trait of whole operations, and SQLite behind it |
 //! | [`owner`] | the user to whom the files belong |

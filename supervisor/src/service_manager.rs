@@ -9,7 +9,7 @@ use actors::{
     sinks::telemetry::{Published, Row, Snapshot},
 };
 use os::process::ProcessReading;
-use policies::names::{Prefix, Transport};
+use policies::names::Transport;
 use sd_notify::NotifyState;
 use std::{cell::Cell, time::Duration};
 
@@ -135,14 +135,15 @@ fn problem(expected: &[String], processes: &[ProcessReading]) -> Option<String> 
 
 fn status_line(node: &Snapshot, problem: Option<String>) -> String {
     let tunnels = node.rows.live().filter(|row| Row::is_up(row)).count();
-    describe(tunnels, node.nodes_known, node.gateway(), problem)
+    let gateway = node.gateway().map(|gateway| node.names.describe(gateway));
+    describe(tunnels, node.nodes_known, gateway, problem)
 }
 
 /// Returns the line about the node, such as "3 tunnels, 41 nodes, exit gateway 9/16".
 fn describe(
     tunnels: usize,
     nodes: u64,
-    gateway: Option<Prefix>,
+    gateway: Option<String>,
     problem: Option<String>,
 ) -> String {
     let plural = |is_one| if is_one { "" } else { "s" };
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_line_counts_tunnels_and_nodes_and_names_the_gateway_and_a_problem() {
-        let gateway = "9/16".parse().ok();
+        let gateway = Some("9/16".to_owned());
         let problem = Some("babeld does not run yet".to_owned());
         assert_eq!(describe(1, 1, None, None), "1 tunnel, 1 node");
         assert_eq!(

@@ -147,7 +147,7 @@ pub(super) fn rename(args: &RenameArgs) -> ExitCode {
             let RenamedNode { prefix, name, .. } = done;
             print_line(format_args!(
                 "{prefix} is {name} from its next certificate on: it renews that when it announces itself next, within 5 minutes; \
-                 other nodes show the new name within 30 minutes"
+                 its neighbours show the new name at once, other nodes when they next talk to it"
             ));
             ExitCode::SUCCESS
         },
