@@ -7,9 +7,10 @@
 mod ca_changes;
 mod credential_files;
 mod error;
+mod renewal_time;
 mod settings;
 
-use crate::messages::{CredentialsChanged, DocumentsChanged, RenewalRequested};
+use crate::messages::{CredentialsChanged, DocumentsChanged};
 use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use credential_files::*;
@@ -148,11 +149,7 @@ impl Credentials {
                 "the node's certificate can no longer be read, so it is not renewed: restore node.crt, or join again with an invitation: warren join --replace -"
             );
         };
-        let due_s = if std::mem::take(&mut self.is_requested) {
-            0
-        } else {
-            self.renewal_due_s(&chain, &certificate)
-        };
+        let due_s = self.renewal_due_s(&chain, &certificate);
         let now_s = now_s();
         if now_s < due_s {
             let until_due =
@@ -173,32 +170,6 @@ impl Credentials {
                 credentials.schedule_retry(&certificate, &error);
             }
         }));
-    }
-
-    /// Returns the time at which the certificate should be renewed, in seconds since 1970: at random in the first tenth of the
-    /// last third of its validity, or at once (0) if another CA signs now.
-    ///
-    /// The validity counts from notBefore, which the registry sets an hour before it issues the certificate. So the last third
-    /// begins 20 minutes earlier than if it were counted from the issue.
-    fn renewal_due_s(&self, chain: &[Vec<u8>], certificate: &Certificate) -> i64 {
-        let documents = self.documents.load();
-        let has_listed_cas = documents
-            .network()
-            .is_some_and(|network| !network.authorities.is_empty());
-        // The first listed CA is the one that signs now.
-        let is_by_other_ca = has_listed_cas
-            && documents
-                .cas()
-                .first()
-                .is_some_and(|ca| chain::verify(chain, &[ca], None).is_err());
-        if is_by_other_ca || documents.is_superseded(chain) {
-            return 0;
-        }
-        let third = Duration::from_secs(
-            u64::try_from(certificate.not_after_s - certificate.last_third_start_s()).unwrap_or(0),
-        );
-        let delay_s = i64::try_from(third.mul_f64(self.window_share / 10.0).as_secs()).unwrap_or(0);
-        certificate.last_third_start_s().saturating_add(delay_s)
     }
 
     /// Installs the registry's new certificate and puts it to use.
@@ -373,16 +344,6 @@ impl Actor for Credentials {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.report(self.remaining_lifetime(), false, false);
         ctx.run_interval(CHECK_INTERVAL, Self::renew_if_due);
-    }
-}
-
-impl Handler<RenewalRequested> for Credentials {
-    type Result = ();
-
-    fn handle(&mut self, _: RenewalRequested, _: &mut Self::Context) {
-        if !self.is_renewing {
-            (self.is_requested, self.next_check_at) = (true, self.clock.now());
-        }
     }
 }
 
