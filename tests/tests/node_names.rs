@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use lab::{Lab, Node, Options, is_skipped_without_root, wait::wait_until};
-use std::time::Duration;
+use std::{fs, time::Duration};
 use wire::control::{
     NAMES_PATH, NamesDocument, PEERS_PATH, PeersDocument, STATUS_PATH, StatusDocument,
     TUNNELS_PATH, TunnelsDocument,
@@ -122,6 +122,13 @@ fn names_are_known_without_the_registry_and_after_a_restart_and_change_with_a_re
 
     lab.stop_registry();
     lab.stop_nodes();
+    let log = fs::read_to_string(nameless.log_file())?;
+    let names_peer = |line: &str| line.contains("name=web") || line.contains("name=printer");
+    let mut closed = log.lines().filter(|line| line.contains("tunnel closed"));
+    assert!(
+        closed.any(names_peer),
+        "no closed tunnel has the name of its peer: {log}"
+    );
     nameless.start()?;
     wait_for_names(nameless, &["web", "printer"])?;
 
