@@ -37,6 +37,8 @@ pub struct LiveSettings {
     pub endpoints: Vec<Endpoint>,
     /// The limits that the configuration and the number of slots set to the network's parameters.
     pub limits: LocalLimits,
+    /// The keys whose changed values take effect when the daemon is started again.
+    pub pending_restart: Vec<String>,
 }
 
 impl Default for LiveSettings {
@@ -51,6 +53,7 @@ impl Default for LiveSettings {
                 max_accepted: u16::MAX,
                 max_distances: MAX_DISTANCES,
             },
+            pending_restart: Vec::new(),
         }
     }
 }

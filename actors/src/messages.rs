@@ -4,9 +4,12 @@
 //! previous one, so it is sent by [`offer`], which drops it if the mailbox is full. Orders and
 //! life-cycle events are few, and are sent by `do_send`, which always delivers.
 
-use crate::live_settings::LiveSettings;
+mod membership_facts;
+
+pub use membership_facts::*;
+
 use actix::{Message, Recipient};
-use membership::documents::{CurrentDocuments, PrivateEndpointError};
+use membership::documents::PrivateEndpointError;
 use membership::peer_api::PeerReport;
 use os::process::{ChildEvent, EventListener, ProcessReading};
 use policies::{
@@ -17,15 +20,12 @@ use policies::{
     waits::Wait,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
-use wire::{babel::ExitRoutes, registry::DocumentKind, signed::SignedDocument};
+use wire::babel::ExitRoutes;
 
 static DROPPED_READINGS: AtomicU64 = AtomicU64::new(0);
 
@@ -260,6 +260,8 @@ pub struct LeasesRead {
     pub at: Uptime,
     /// The leases that have not expired.
     pub leases: Vec<Lease>,
+    /// Why a gateway that does map ports mapped none in the last round. `None` if there is no such gateway.
+    pub rejection: Option<String>,
 }
 
 /// A port mapping on the router in front of the host.
@@ -301,86 +303,6 @@ pub struct ProcessesRead {
     pub at: Uptime,
     /// The processes, sorted by name.
     pub processes: Vec<ProcessReading>,
-}
-
-/// A call to the registry was answered, or failed.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct RegistryContacted {
-    /// When it happened.
-    pub at: Uptime,
-    /// The error in one line, if the call failed.
-    pub failure: Option<String>,
-    /// The number of nodes whose private endpoints the registry does not show to this node; `None` if it has not answered yet.
-    pub hidden_nodes: Option<u32>,
-}
-
-/// Another node posted a signed document to the peer API; the document is not verified yet.
-#[derive(Clone, Message)]
-#[rtype(result = "()")]
-pub struct DocumentOffered {
-    /// The prefix of the sender, from its certificate.
-    pub from: Prefix,
-    /// The document that was posted.
-    pub document: SignedDocument,
-}
-
-/// The registry reported the versions of its signed documents.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct VersionsReported {
-    /// The version of the network document.
-    pub network: u64,
-    /// The version of the revocation list.
-    pub revocations: u64,
-}
-
-/// The registry asked this node to renew its certificate early, because the node was renamed.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct RenewalRequested;
-
-/// A newer signed document became current.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct DocumentsChanged {
-    /// The kind of the new document; `None` in the first message, which carries the documents loaded at the start.
-    pub kind: Option<DocumentKind>,
-    /// All current documents.
-    pub documents: Arc<CurrentDocuments>,
-    /// The nodes that have a newly revoked certificate.
-    pub revoked: BTreeSet<Prefix>,
-}
-
-/// The configuration was reloaded.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct SettingsChanged {
-    /// The settings that are in force from now on.
-    pub settings: Arc<LiveSettings>,
-}
-
-/// Certificates, CAs or keys on disk were replaced. If neither `servers` nor `dials` is set, they were
-/// only checked, and are current.
-///
-/// OpenVPN reads these files only when it starts, so its processes must be restarted.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct CredentialsChanged {
-    /// When the files were replaced: processes started earlier use the old ones.
-    pub at: Uptime,
-    /// Version of the network document that the files on disk agree with.
-    pub network_version: u64,
-    /// Whether the servers must be restarted.
-    pub servers: bool,
-    /// Whether the dialled tunnels must be restarted.
-    pub dials: bool,
-    /// Delay before the first restart; nodes draw different delays, so that they do not restart all at once.
-    pub start_after: Duration,
-    /// Delay after which a tunnel is restarted even if it could not be drained.
-    pub force_after: Duration,
-    /// The certificate's notAfter, in seconds since 1970; `None` if it cannot be read.
-    pub not_after_s: Option<u64>,
 }
 
 /// Something waited for longer than its limit, and was ended.

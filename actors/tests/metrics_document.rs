@@ -108,6 +108,8 @@ async fn the_document_lists_every_value_that_a_label_can_take() {
         "direction",
         "transport",
         "phase",
+        "finding",
+        "severity",
     ] {
         let values = all.iter().filter_map(|sample| sample.get(label));
         let values = values.filter(|value| !value.is_empty()).cloned();

@@ -1,19 +1,19 @@
 //! Calls the registry's API, with limits on time and size. The caller decides when and why.
 
+mod pinned_ca;
+
 use crate::credentials::NodeCredentials;
 use arc_swap::{ArcSwap, ArcSwapOption};
+use pinned_ca::{PinnedCaVerifier, is_pin_error};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, ring as provider},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConfig, crypto::ring as provider};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use wire::registry::{ANSWER_LIMIT, Problem};
 
 /// Maximum duration of a connection attempt, with its TLS handshake.
@@ -80,6 +80,15 @@ pub struct RegistryApiClient {
     url: Arc<ArcSwap<String>>,
     /// The address that answered last.
     address: Arc<ArcSwapOption<IpAddr>>,
+    /// The registry's wall clock in its last answer; `None` if no answer said it.
+    date: Arc<ArcSwapOption<SystemTime>>,
+}
+
+impl RegistryApiError {
+    /// Returns whether the registry no longer accepts the certificate with which it was called.
+    pub fn is_certificate_rejected(&self) -> bool {
+        matches!(self, Self::Rejected { status: 403, .. })
+    }
 }
 
 impl RegistryApiClient {
@@ -136,7 +145,13 @@ impl RegistryApiClient {
             client,
             url: Arc::new(ArcSwap::from_pointee(url.trim_end_matches('/').to_owned())),
             address: Arc::default(),
+            date: Arc::default(),
         })
+    }
+
+    /// Returns the registry's wall clock at its last answer, down to seconds; `None` if no answer said it.
+    pub fn date(&self) -> Option<SystemTime> {
+        self.date.load().as_deref().copied()
     }
 
     /// Returns the address at which the registry answered last or, before the first answer, the one in its URL.
@@ -246,6 +261,9 @@ impl RegistryApiClient {
             self.address
                 .store(Some(Arc::new(remote.ip().to_canonical())));
         }
+        let date = answer.headers().get(reqwest::header::DATE);
+        let date = date.and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        self.date.store(date.map(Arc::new));
         let mut bytes = Vec::new();
         while let Some(part) = answer
             .chunk()
@@ -300,97 +318,10 @@ impl RegistryApiClient {
     }
 }
 
-/// Returns whether the error comes from [`PinnedCaVerifier`].
-///
-/// rustls' error is wrapped in `io::Error`s. The `source` of an `io::Error` skips the wrapped error itself, so each one must
-/// be unwrapped.
-fn is_pin_error(error: &(dyn Error + 'static)) -> bool {
-    let pin_error =
-        rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
-    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-        return *tls == pin_error;
-    }
-    match error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref)
-    {
-        Some(wrapped) => is_pin_error(wrapped),
-        None => false,
-    }
-}
-
 /// Makes another program's text fit for one line of a log: at most 200 characters, without control characters.
 fn printable(text: &str) -> String {
     text.chars()
         .take(200)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
-}
-
-/// Accepts a server whose chain contains the CA with the pinned key, if that CA issued the server's certificate and the
-/// certificate is for the host name in the URL.
-#[derive(Debug)]
-struct PinnedCaVerifier {
-    pin: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl PinnedCaVerifier {
-    fn has_pin(&self, certificate: &CertificateDer<'_>) -> bool {
-        let parsed = x509_parser::parse_x509_certificate(certificate);
-        parsed.is_ok_and(|(_, certificate)| {
-            ring::digest::digest(&ring::digest::SHA256, certificate.public_key().raw).as_ref()
-                == self.pin
-        })
-    }
-}
-
-impl ServerCertVerifier for PinnedCaVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let pin_error =
-            rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
-        let ca = intermediates
-            .iter()
-            .find(|certificate| self.has_pin(certificate))
-            .ok_or(pin_error)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }

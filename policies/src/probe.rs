@@ -6,7 +6,7 @@
 mod pace;
 mod suspicion_limit;
 
-pub use pace::ProbePace;
+pub use pace::{ProbePace, max_silence};
 pub use suspicion_limit::{SUSPICION_PACE, SuspicionLimit};
 
 use crate::{

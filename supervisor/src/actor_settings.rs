@@ -113,6 +113,7 @@ pub(crate) fn live_settings(settings: &Settings, host: &Host, mode: Mode) -> Liv
                 0
             },
         },
+        pending_restart: Vec::new(),
     }
 }
 

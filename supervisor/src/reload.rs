@@ -168,6 +168,7 @@ impl Reloader {
         let mut settings = live_settings(&applied, &self.host, self.command_line.mode);
         settings.limits.max_distances = old_limits.max_distances;
         let document = self.describe(&new, &wanted, old_limits, settings.limits);
+        settings.pending_restart.clone_from(&document.restart);
         let settings = Arc::new(settings);
         self.live.store(settings.clone());
         for reader in &self.readers {

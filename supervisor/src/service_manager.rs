@@ -136,7 +136,7 @@ fn problem(expected: &[String], processes: &[ProcessReading]) -> Option<String> 
 fn status_line(node: &Snapshot, problem: Option<String>) -> String {
     let tunnels = node.rows.live().filter(|row| Row::is_up(row)).count();
     let gateway = node.gateway().map(|gateway| node.names.describe(gateway));
-    describe(tunnels, node.nodes_known, gateway, problem)
+    describe(tunnels, node.nodes_reachable, gateway, problem)
 }
 
 /// Returns the line about the node, such as "3 tunnels, 41 nodes, exit gateway 9/16".

@@ -330,6 +330,7 @@ impl<'a> Wiring<'a> {
             contacts_to: to(&self.telemetry),
             versions_to: to(&sources.documents),
             renewals_to: to(&sources.credentials),
+            endpoints_to: to(&self.telemetry),
         };
         let registry_client = self.guard("registry_client", deps, RegistryClient::new);
         let keeper = settings_of::lease_keeper(self.environment)?;

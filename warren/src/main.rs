@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 /// Shown below the list of verbs.
 const EXIT_CODES: &str = "\
-Exit codes: 0 success; 1 failure, or not ready; 2 wrong usage; 3 the daemon is not running;
+Exit codes: 0 success; 1 failure, or not healthy; 2 wrong usage; 3 the daemon is not running;
 4 permission denied; 5 timeout; 78 a fault in the configuration, which a restart cannot repair.";
 
 /// The release and the commit of this program.
@@ -52,7 +52,7 @@ enum Verb {
     Reload(reload_verb::ReloadArgs),
     /// Remove what a killed daemon left on this machine, without starting it again
     Cleanup(cleanup_verb::CleanupArgs),
-    /// Show the state of the node; exits with 1 if it is not ready
+    /// Show how the node does, and what to do; exits with 1 if it is not healthy
     Status(status_verbs::ShowArgs),
     /// List the tunnels: traffic, round trip, loss, and whether the policy keeps them
     Tunnels(status_verbs::ShowArgs),

@@ -4,6 +4,7 @@
 
 mod format;
 mod hosts;
+mod layout;
 mod peers;
 mod routes;
 mod status;
@@ -24,12 +25,13 @@ use std::{
 };
 use subject::Subject;
 use wire::control::{
-    DECISIONS_PATH, DecisionsDocument, NAMES_PATH, NamesDocument, PEERS_PATH, PeersDocument,
-    ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
+    DECISIONS_PATH, DecisionsDocument, HEALTHY, NAMES_PATH, NamesDocument, PEERS_PATH,
+    PeersDocument, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH,
+    TunnelsDocument,
 };
 
-/// Exit code of `warren status` for a node that is not ready.
-const NOT_READY: u8 = 1;
+/// Exit code of `warren status` for a node that is degraded or not ready.
+const NOT_HEALTHY: u8 = 1;
 
 /// What each verb takes: which daemon to ask, and how to print its answer.
 #[derive(Args, Clone, Debug)]
@@ -40,6 +42,16 @@ pub(crate) struct ShowArgs {
     /// Print the daemon's document as JSON
     #[arg(long)]
     json: bool,
+    /// Show all columns, and break no line, however narrow the terminal is
+    #[arg(long)]
+    wide: bool,
+}
+
+impl ShowArgs {
+    /// Returns the number of columns that the output may have; `None` for any number.
+    fn width(&self) -> Option<usize> {
+        layout::width(self.wide)
+    }
 }
 
 /// The arguments of `warren why`.
@@ -68,22 +80,23 @@ pub(crate) struct HostsArgs {
 /// `warren status`: shows the state of the node.
 pub(crate) fn status(args: &ShowArgs) -> ExitCode {
     show(args, STATUS_PATH, |document: &StatusDocument| {
-        let code = if document.ready { 0 } else { NOT_READY };
-        (status::render(document), code)
+        let is_healthy = document.health.state == HEALTHY;
+        let code = if is_healthy { 0 } else { NOT_HEALTHY };
+        (status::render(document, args.width()), code)
     })
 }
 
 /// `warren tunnels`: lists the tunnels.
 pub(crate) fn tunnels(args: &ShowArgs) -> ExitCode {
     show(args, TUNNELS_PATH, |document: &TunnelsDocument| {
-        (tunnels::render(document), 0)
+        (tunnels::render(document, args.width()), 0)
     })
 }
 
 /// `warren peers`: lists the peers that the node could dial.
 pub(crate) fn peers(args: &ShowArgs) -> ExitCode {
     show(args, PEERS_PATH, |document: &PeersDocument| {
-        (peers::render(document), 0)
+        (peers::render(document, args.width()), 0)
     })
 }
 
@@ -111,6 +124,7 @@ pub(crate) fn why(args: &WhyArgs) -> ExitCode {
         },
     };
     let text = why::render(&document, subject.as_ref());
+    let text = layout::wrap(&text, args.show.width());
     print(&args.show, body, &text, 0)
 }
 

@@ -6,9 +6,11 @@
 //! A field whose value is unknown is `null`, never left out. A version may gain fields; readers
 //! skip fields that they do not know.
 
+mod health;
 mod names;
 mod peers;
 
+pub use health::*;
 pub use names::*;
 pub use peers::*;
 
@@ -66,14 +68,26 @@ pub struct StatusDocument {
     /// Whether the policy's orders are logged and not carried out.
     #[serde(default)]
     pub dry_run: bool,
-    /// babeld runs and answers, and at least one tunnel is up or the registry answered.
+    /// Whether no finding is an error.
     pub ready: bool,
+    /// Whether the node is healthy, and what was found.
+    #[serde(default)]
+    pub health: HealthReport,
     /// Tunnels that carry frames now (draining ones included), by role.
     pub tunnels_up: RoleCounts,
-    /// Other nodes that babeld has a route to.
+    /// Other nodes that babeld has a route to, installed or not.
     pub nodes_known: u64,
-    /// Routes that babeld installed.
+    /// Other nodes to which an installed route leads.
+    #[serde(default)]
+    pub nodes_reachable: u64,
+    /// Routes that babeld installed and that lead somewhere.
     pub routes_installed: u64,
+    /// Routes that babeld installed as unreachable.
+    #[serde(default)]
+    pub routes_unreachable: u64,
+    /// The endpoints that the node announces, best first.
+    #[serde(default)]
+    pub endpoints: Vec<OwnEndpointEntry>,
     /// The number of Babel neighbours.
     pub neighbours: u64,
     /// The node by which packets leave the network, this one included; none where no gateway is known.

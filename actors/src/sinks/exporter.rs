@@ -12,7 +12,7 @@ pub use families::{FAMILIES, Family, Kind};
 pub(crate) use samples::transport;
 
 use crate::http_connections::{ConnectionLimits, Connections, limited};
-use crate::sinks::telemetry::{Published, Snapshot};
+use crate::sinks::{health, telemetry::Published};
 use actix_http::HttpService;
 use actix_service::{ServiceFactory, map_config};
 use actix_web::{
@@ -76,7 +76,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// # Errors
 /// [`ExporterError`]; nothing is served then.
 pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Server, ExporterError> {
-    let registry = registry(published.clone()).map_err(ExporterError::Register)?;
+    let registry = registry(published.clone(), clock.clone()).map_err(ExporterError::Register)?;
     let build_app = move || build_app((registry.clone(), published.clone(), clock.clone()));
     let bound = match listen {
         Listen::Tcp(address) => serve_tcp(*address, build_app),
@@ -154,7 +154,7 @@ fn build_app(
 ///
 /// # Errors
 /// Prometheus does not allow a name or a label.
-pub fn registry(published: Published) -> Result<Registry, prometheus::Error> {
+pub fn registry(published: Published, clock: Clock) -> Result<Registry, prometheus::Error> {
     let desc = |family: &Family| {
         let labels = family.labels.iter().map(ToString::to_string).collect();
         Desc::new(
@@ -166,13 +166,18 @@ pub fn registry(published: Published) -> Result<Registry, prometheus::Error> {
     };
     let descs = FAMILIES.iter().map(desc).collect::<Result<_, _>>()?;
     let registry = Registry::new();
-    registry.register(Box::new(SnapshotCollector { published, descs }))?;
+    registry.register(Box::new(SnapshotCollector {
+        published,
+        clock,
+        descs,
+    }))?;
     Ok(registry)
 }
 
 /// Converts the current snapshot into metric families.
 struct SnapshotCollector {
     published: Published,
+    clock: Clock,
     descs: Vec<Desc>,
 }
 
@@ -188,6 +193,7 @@ impl Collector for SnapshotCollector {
         );
         let source = Source {
             node: &node,
+            health: health::assess(&node, self.clock.now()),
             process: process.ok(),
         };
         FAMILIES
@@ -261,21 +267,26 @@ async fn healthz(published: web::Data<Published>, clock: web::Data<Clock>) -> Ht
     )
 }
 
-/// Answers 200 if babeld answers and the node has a tunnel, or could open one since the registry answers.
-async fn readyz(published: web::Data<Published>) -> HttpResponse {
-    let is_ready = Snapshot::is_ready(&published.load());
+/// Answers 200 if no finding is an error; the text lists those that are.
+async fn readyz(published: web::Data<Published>, clock: web::Data<Clock>) -> HttpResponse {
+    let health = health::assess(&published.load(), clock.now());
+    let errors: Vec<_> = health.errors().map(|error| error.seen.as_str()).collect();
     health_response(
-        is_ready,
+        health.is_ready(),
         "ready\n",
-        "babeld does not answer, or no tunnel is up and the registry does not answer\n",
+        format!("{}\n", errors.join("\n")),
     )
 }
 
-fn health_response(is_ok: bool, ok_text: &'static str, error_text: &'static str) -> HttpResponse {
+fn health_response(
+    is_ok: bool,
+    ok_text: impl Into<String>,
+    error_text: impl Into<String>,
+) -> HttpResponse {
     let (mut response, text) = if is_ok {
-        (HttpResponse::Ok(), ok_text)
+        (HttpResponse::Ok(), ok_text.into())
     } else {
-        (HttpResponse::ServiceUnavailable(), error_text)
+        (HttpResponse::ServiceUnavailable(), error_text.into())
     };
     response.content_type(ContentType::plaintext()).body(text)
 }

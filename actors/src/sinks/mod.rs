@@ -3,4 +3,5 @@
 
 pub mod control;
 pub mod exporter;
+pub mod health;
 pub mod telemetry;

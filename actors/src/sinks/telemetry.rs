@@ -5,6 +5,7 @@
 //! events.
 
 mod counts;
+mod readings;
 mod records;
 mod snapshot;
 mod traffic;
@@ -13,11 +14,11 @@ pub use counts::{Counts, DrainOutcome, ROLES};
 pub use snapshot::{Entry, NodeDescription, RegistryContact, STALE, Served, Snapshot};
 pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
-use crate::live_settings::Mode;
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, LeasesRead,
-    LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead,
-    SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue, dropped_readings,
+    LinksSampled, OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
+    RoutesRead, SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
+    dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
@@ -113,12 +114,12 @@ macro_rules! handlers {
 }
 
 handlers! {
-    LinksSampled: |snapshot, reading| snapshot.rows.on_links_sampled(reading);
+    LinksSampled: |snapshot, reading| snapshot.on_links_sampled(reading);
     RoutesRead: |snapshot, reading| snapshot.on_routes_read(reading);
     ProbesRead: |snapshot, reading| snapshot.on_probes_read(reading);
     PeersRead: |snapshot, reading| snapshot.peers = Arc::new(reading);
     LeasesRead: |snapshot, reading| snapshot.leases = Arc::new(reading);
-    ProcessesRead: |snapshot, reading| snapshot.processes = Arc::new(reading);
+    ProcessesRead: |snapshot, reading| snapshot.on_processes_read(reading);
     Decided: |snapshot, fact| snapshot.on_decided(fact);
     TunnelOpened: |snapshot, fact| snapshot.on_tunnel_opened(&fact);
     TunnelCameUp: |snapshot, fact| snapshot.on_tunnel_up(&fact);
@@ -126,8 +127,9 @@ handlers! {
     CandidateProbed: |snapshot, fact| snapshot.on_candidate_probed(fact);
     RegistryContacted: |snapshot, fact| snapshot.on_registry_contacted(fact);
     DocumentsChanged: |snapshot, fact| snapshot.documents = fact.documents;
-    CredentialsChanged: |snapshot, fact| snapshot.certificate_not_after = fact.not_after_s;
-    SettingsChanged: |snapshot, fact| Arc::make_mut(&mut snapshot.identity).dry_run = fact.settings.mode == Mode::Watch;
+    CredentialsChanged: |snapshot, fact| snapshot.certificate = fact.certificate.map(Arc::new);
+    OwnEndpointsRead: |snapshot, reading| snapshot.own_endpoints = Arc::new(reading);
+    SettingsChanged: |snapshot, fact| snapshot.on_settings_changed(&fact.settings);
     ActorRestarted: |snapshot, fact| snapshot.on_actor_restarted(&fact);
     WaitOverdue: |snapshot, fact| snapshot.on_wait_overdue(fact);
 }

@@ -10,7 +10,7 @@ mod error;
 mod renewal_time;
 mod settings;
 
-use crate::messages::{CredentialsChanged, DocumentsChanged};
+use crate::messages::{CredentialsChanged, DocumentsChanged, OwnCertificate};
 use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use credential_files::*;
@@ -261,8 +261,12 @@ impl Credentials {
             let name = own.name.clone();
             self.names.learn(own.prefix, name, own.not_before_s);
         }
-        let not_after_s =
-            own.and_then(|(_, certificate)| u64::try_from(certificate.not_after_s).ok());
+        let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
+        let certificate = own.map(|(_, own)| OwnCertificate {
+            not_before_s: seconds(own.not_before_s),
+            not_after_s: seconds(own.not_after_s),
+            serial: own.serial,
+        });
         let window = self.spread_window(old_remaining);
         let changed = CredentialsChanged {
             at: self.clock.now(),
@@ -271,7 +275,7 @@ impl Credentials {
             dials,
             start_after: window.mul_f64(self.window_share),
             force_after: old_remaining.saturating_sub(old_remaining / 8),
-            not_after_s,
+            certificate,
         };
         self.readers
             .iter()

@@ -10,7 +10,7 @@ pub mod ledger;
 use crate::messages::{Lease, LeasesRead, offer};
 use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
-use gateway::Finder;
+use gateway::{Finder, GatewayError};
 use keeper::{Keeper, LeaseError};
 use os::clock::Clock;
 use policies::units::Uptime;
@@ -69,6 +69,7 @@ impl<F: Finder> PortMapping<F> {
             }
             let reading = LeasesRead {
                 at: actor.clock.now(),
+                rejection: result.as_ref().err().and_then(rejection),
                 leases: result.unwrap_or_default(),
             };
             actor
@@ -85,6 +86,22 @@ impl<F: Finder> Actor for PortMapping<F> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.run_round(ctx);
+    }
+}
+
+/// Returns why the gateway mapped no port; `None` if no gateway that maps ports was found.
+fn rejection(error: &LeaseError) -> Option<String> {
+    match error {
+        LeaseError::Gateway(
+            GatewayError::NoDefaultRoute
+            | GatewayError::Routes(_)
+            | GatewayError::Search { .. }
+            | GatewayError::OtherDevice { .. },
+        ) => None,
+        LeaseError::Gateway(_)
+        | LeaseError::NotRoutable { .. }
+        | LeaseError::NoPort { .. }
+        | LeaseError::Ledger(_) => Some(Chain(error).to_string()),
     }
 }
 

@@ -4,14 +4,15 @@
 //! each announcement. If it does not answer, that is reported and changes nothing else.
 
 mod announcements;
+mod contacts;
 mod uplinks;
 
 use crate::store::Store;
 use crate::{
     live_settings::SharedLiveSettings,
     messages::{
-        LeasesRead, PeerSource, PeersReported, RegistryContacted, RenewalRequested,
-        VersionsReported, offer,
+        EndpointSource, LeasesRead, OwnEndpointsRead, PeerSource, PeersReported, RegistryContacted,
+        RenewalRequested, VersionsReported, offer,
     },
     store::{AppliedVersions, SharedCandidates},
 };
@@ -106,6 +107,8 @@ pub struct RegistryClientDeps {
     pub versions_to: Recipient<VersionsReported>,
     /// The receiver of requests to renew the certificate.
     pub renewals_to: Recipient<RenewalRequested>,
+    /// The receiver of the endpoints that this node announces.
+    pub endpoints_to: Recipient<OwnEndpointsRead>,
 }
 
 /// The actor that talks to the registry.
@@ -121,6 +124,7 @@ pub struct RegistryClient {
     contact_readers: Vec<Recipient<RegistryContacted>>,
     version_reader: Recipient<VersionsReported>,
     renewal_reader: Recipient<RenewalRequested>,
+    endpoints_to: Recipient<OwnEndpointsRead>,
     applied: AppliedVersions,
     live_settings: SharedLiveSettings,
     peers: SharedCandidates,
@@ -136,6 +140,8 @@ pub struct RegistryClient {
     call_delay: Duration,
     /// The number of nodes whose private endpoints the registry does not show; `None` before its first answer.
     hidden_nodes: Option<u32>,
+    /// The number of other nodes in the registry's last answer; `None` before its first one.
+    listed_peers: Option<usize>,
     is_calling: bool,
     /// The time of the last warning that the registry does not answer; `None` once it has answered.
     warned_at: Option<Uptime>,
@@ -155,6 +161,7 @@ impl RegistryClient {
             contacts_to,
             versions_to: version_reader,
             renewals_to: renewal_reader,
+            endpoints_to,
         } = deps;
         let (peer_readers, contact_readers) = (vec![peers_to], vec![contacts_to]);
         let Store {
@@ -179,6 +186,7 @@ impl RegistryClient {
             contact_readers,
             version_reader,
             renewal_reader,
+            endpoints_to,
             applied,
             live_settings,
             peers,
@@ -191,6 +199,7 @@ impl RegistryClient {
             request_peers_at: now,
             call_delay: MIN_CALL_DELAY,
             hidden_nodes: None,
+            listed_peers: None,
             is_calling: false,
             warned_at: None,
             is_early_announcement_due: false,
@@ -256,6 +265,8 @@ impl RegistryClient {
         match answer {
             Ok(bootstrap) => {
                 let RegistrySettings { me, network, .. } = self.settings;
+                let others = bootstrap.nodes.iter().filter(|node| node.prefix != me);
+                let listed = others.count();
                 let peers = peer_reports(bootstrap.nodes, me, network);
                 let reported = PeersReported {
                     at,
@@ -266,10 +277,11 @@ impl RegistryClient {
                     .iter()
                     .for_each(|reader| reader.do_send(reported.clone()));
                 self.report_versions(bootstrap.network_version, bootstrap.revocations_version);
+                self.listed_peers = Some(listed);
                 self.log_hidden_nodes(bootstrap.hidden_nodes);
                 self.report_contact(None);
             }
-            Err(error) => self.report_contact(Some(Chain(&error).to_string())),
+            Err(error) => self.report_contact(Some(&error)),
         }
     }
 
@@ -298,40 +310,6 @@ impl RegistryClient {
         let delay = self.call_delay.min(max_delay);
         self.call_delay = (delay * 2).min(max_delay);
         self.random.around(delay)
-    }
-
-    /// Logs and reports whether the registry answered a call.
-    fn report_contact(&mut self, failure: Option<String>) {
-        let at = self.clock.now();
-        if let Some(address) = self.registry.address() {
-            self.settings.private.set_registry_address(address);
-        }
-        match &failure {
-            Some(failure)
-                if self
-                    .warned_at
-                    .is_none_or(|last| at.since(last) >= WARNING_INTERVAL) =>
-            {
-                self.warned_at = Some(at);
-                tracing::warn!(
-                    failure,
-                    "the registry does not answer; the node continues without it"
-                );
-            }
-            Some(failure) => tracing::debug!(failure, "the registry still does not answer"),
-            None if self.warned_at.take().is_some() => {
-                tracing::info!("the registry answers again")
-            }
-            None => tracing::debug!("the registry answered"),
-        }
-        let contact = RegistryContacted {
-            at,
-            failure,
-            hidden_nodes: self.hidden_nodes,
-        };
-        self.contact_readers
-            .iter()
-            .for_each(|reader| offer(reader, contact.clone()));
     }
 }
 

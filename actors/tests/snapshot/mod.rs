@@ -4,8 +4,8 @@ use actix::Addr;
 use actors::{
     messages::{
         ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, Lease,
-        LeasesRead, LinksSampled, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
-        RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, UnusedEndpoint,
+        LeasesRead, LinksSampled, OwnCertificate, PeersRead, ProbesRead, ProcessesRead,
+        RegistryContacted, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, UnusedEndpoint,
     },
     sinks::telemetry::{NodeDescription, Telemetry},
 };
@@ -240,6 +240,7 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(LeasesRead {
         at,
         leases: vec![lease],
+        rejection: None,
     });
     let child = |name: &str| ProcessReading {
         name: name.into(),
@@ -261,7 +262,10 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(RegistryContacted {
         at,
         failure: None,
+        is_certificate_rejected: false,
         hidden_nodes: Some(2),
+        listed_peers: Some(3),
+        clock_offset_s: Some(0),
     });
 }
 
@@ -286,7 +290,11 @@ fn send_membership(telemetry: &Addr<Telemetry>, at: Uptime) {
         dials: false,
         start_after: Duration::ZERO,
         force_after: Duration::ZERO,
-        not_after_s: Some(2_000_000_000),
+        certificate: Some(OwnCertificate {
+            serial: "0a".into(),
+            not_before_s: 1_700_000_000,
+            not_after_s: 2_000_000_000,
+        }),
     });
     telemetry.do_send(ActorRestarted { actor: "policy" });
 }

@@ -60,6 +60,8 @@ impl ProbePace {
     }
 }
 
-fn max_silence(hello_interval: Duration) -> Duration {
+/// Returns how long nothing may be received from a peer that sends a hello in each `hello_interval`; more shows that the peer
+/// is probably lost.
+pub fn max_silence(hello_interval: Duration) -> Duration {
     hello_interval.saturating_mul(3) / 2 + HELLO_DELAY
 }

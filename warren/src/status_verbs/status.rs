@@ -1,15 +1,54 @@
 //! The text of `warren status`: one fact a line.
 
-use super::format::{DRY_RUN, node, plain_table, printable, time_span, utc_time};
-use wire::control::{LeaseEntry, ProcessEntry, RegistryState, StatusDocument};
+use super::{
+    format::{DRY_RUN, node, plain_table, printable, time_span, utc_time},
+    layout,
+};
+use comfy_table::ContentArrangement;
+use wire::control::{
+    DEGRADED, FindingEntry, HEALTHY, LeaseEntry, OwnEndpointEntry, ProcessEntry, RegistryState,
+    StatusDocument,
+};
 
 /// The rows of the table: what, and how it is.
 type Rows = Vec<(String, String)>;
 
 /// Shows the document.
-pub(super) fn render(document: &StatusDocument) -> String {
+pub(super) fn render(document: &StatusDocument, width: Option<usize>) -> String {
+    let mut lines = vec![health_line(document)];
+    lines.extend(document.health.findings.iter().map(finding_line));
+    let health = layout::wrap(&lines.join("\n"), width);
+    format!("{health}\n\n{}", facts(document, width))
+}
+
+/// One line about the health of the node.
+fn health_line(document: &StatusDocument) -> String {
+    let state = match document.health.state.as_str() {
+        HEALTHY => "healthy",
+        DEGRADED => "degraded",
+        _ => "not ready",
+    };
+    let tunnels = document.tunnels_up.dialled + document.tunnels_up.accepted;
+    let nodes = document.nodes_reachable;
+    let plural = |count: u64| if count == 1 { "" } else { "s" };
+    format!(
+        "{state}: {tunnels} tunnel{}, {nodes} node{} reachable",
+        plural(tunnels),
+        plural(nodes)
+    )
+}
+
+/// One line about a finding: what was seen, and what to do.
+fn finding_line(finding: &FindingEntry) -> String {
+    let (severity, seen, advice) = (&finding.severity, &finding.seen, &finding.advice);
+    printable(&format!("  {severity}: {seen}: {advice}"))
+}
+
+/// The table of all facts.
+fn facts(document: &StatusDocument, width: Option<usize>) -> String {
     let mut rows = identity_rows(document);
     rows.extend(network_rows(document));
+    rows.extend(document.endpoints.iter().map(endpoint_row));
     rows.extend(document.leases.iter().map(lease_row));
     rows.extend(document.processes.iter().map(process_row));
     if document.actor_restarts > 0 {
@@ -17,6 +56,10 @@ pub(super) fn render(document: &StatusDocument) -> String {
         rows.push(("actor restarts".to_owned(), count));
     }
     let mut table = plain_table();
+    if let Some(width) = width.and_then(|width| u16::try_from(width).ok()) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(width);
+    }
     for (name, value) in rows {
         table.add_row([name, value]);
     }
@@ -34,8 +77,6 @@ fn identity_rows(document: &StatusDocument) -> Rows {
     if let Some(address) = document.address4 {
         add("IPv4 address", address.to_string());
     }
-    let state = if document.ready { "ready" } else { "not ready" };
-    add("state", state.to_owned());
     if document.dry_run {
         add("policy", DRY_RUN.to_owned());
     }
@@ -62,8 +103,13 @@ fn network_rows(document: &StatusDocument) -> Rows {
         format!("{} dialled, {} accepted", up.dialled, up.accepted),
     );
     add("neighbours", document.neighbours.to_string());
-    add("nodes known", document.nodes_known.to_string());
-    add("routes installed", document.routes_installed.to_string());
+    let (known, reachable) = (document.nodes_known, document.nodes_reachable);
+    add("nodes", format!("{reachable} reachable, {known} known"));
+    let (installed, unreachable) = (document.routes_installed, document.routes_unreachable);
+    add(
+        "routes",
+        format!("{installed} installed, {unreachable} unreachable"),
+    );
     if let Some(gateway) = &document.exit_gateway {
         let is_own = *gateway == document.prefix;
         let shown = if is_own {
@@ -110,6 +156,24 @@ fn registry_state(state: &RegistryState) -> String {
     }
 }
 
+fn endpoint_row(entry: &OwnEndpointEntry) -> (String, String) {
+    let source = match entry.source.as_str() {
+        "configured" => "from the configuration",
+        "port-mapping" => "from the router",
+        _ => "address of this host",
+    };
+    let reached = match entry.reached_seconds_ago {
+        Some(ago) if ago < 5.0 => "others get through".to_owned(),
+        Some(ago) => format!("others got through {} ago", time_span(ago)),
+        None => "nobody got through yet".to_owned(),
+    };
+    let endpoint = &entry.endpoint;
+    (
+        "endpoint".to_owned(),
+        format!("{endpoint}, {source}, {reached}"),
+    )
+}
+
 fn lease_row(lease: &LeaseEntry) -> (String, String) {
     let (transport, port, external) = (&lease.transport, lease.internal_port, lease.external);
     let expiry = utc_time(lease.expires_at);
@@ -146,13 +210,16 @@ mod tests {
     /// A node with one process, whose registry does not answer any more.
     const DOCUMENT: &str = r#"{"version":1,"at":"2023-11-14T22:13:20.5Z","software":"0.1.0","prefix":"7/16",
         "address":"fd00::7:0:0:0:1","network":"fd00::/48","pid":4242,"uptime_seconds":4000.0,"ready":true,
+        "health":{"state":"degraded","findings":[{"id":"registry_away","severity":"degraded","count":null,"seconds":60.0,
+        "seen":"no\u001broute","advice":"check the registry"}]},"nodes_reachable":7,"routes_unreachable":1,
+        "endpoints":[{"endpoint":"udp:192.0.2.7:1194","source":"configured","is_private":false,"reached_seconds_ago":65.0}],
         "tunnels_up":{"dialled":2,"accepted":1},"nodes_known":8,"routes_installed":8,"neighbours":3,"exit_gateway":"9/16",
         "registry":{"last_request_at":"2023-11-14T22:13:20Z","last_answer_at":"2023-11-14T22:03:20Z","last_error":"no\u001broute"},
         "leases":[],"processes":[{"name":"babeld","pid":4243,"ready":true,"starts":1}],"actor_restarts":0}"#;
 
     #[track_caller]
     fn check(document: &StatusDocument, expected_line: &str) {
-        let text = render(document);
+        let text = render(document, None);
         let lines: Vec<String> = text
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -165,7 +232,11 @@ mod tests {
         let document: StatusDocument = serde_json::from_str(DOCUMENT).unwrap();
         for line in [
             "node 7/16 in fd00::/48",
-            "state ready",
+            "degraded: 3 tunnels, 7 nodes reachable",
+            "degraded: no?route: check the registry",
+            "nodes 7 reachable, 8 known",
+            "routes 8 installed, 1 unreachable",
+            "endpoint udp:192.0.2.7:1194, from the configuration, others got through 1m 5s ago",
             "running for 1h 6m",
             "tunnels up 2 dialled, 1 accepted",
             "exit gateway 9/16",
@@ -181,6 +252,17 @@ mod tests {
         };
         check(&named, "node web (7/16) in fd00::/48");
         check(&named, "exit gateway rack (9/16)");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let document: StatusDocument = serde_json::from_str(DOCUMENT).unwrap();
+        let text = render(&document, Some(60));
+        assert!(
+            text.lines()
+                .all(|line| line.trim_end().chars().count() <= 60),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The text of `warren tunnels`: one line a tunnel, with a unit on every number.
 
-use super::format::{
-    align_right, bytes, float, milliseconds, node, or_dash, percent, plain_table, printable,
-    split_numbers, time_span,
+use super::{
+    format::{
+        bytes, float, milliseconds, node, or_dash, percent, printable, split_numbers, time_span,
+    },
+    layout::{self, Fit},
 };
 use wire::control::{TunnelEntry, TunnelsDocument};
 
@@ -11,18 +13,20 @@ const HEADER: [&str; 15] = [
     "RTT", "LOSS", "ENDPOINT", "VERDICT",
 ];
 
+/// Endpoint, routes and bytes are left out of a narrow table first.
+const FIT: Fit = Fit {
+    numbers: 4..13,
+    drop_order: &[13, 10, 5, 6, 2, 12, 14, 4, 3],
+    elastic: 14,
+};
+
 /// Shows the document.
-pub(super) fn render(document: &TunnelsDocument) -> String {
+pub(super) fn render(document: &TunnelsDocument, width: Option<usize>) -> String {
     if document.tunnels.is_empty() {
         return "no tunnels".to_owned();
     }
-    let mut table = plain_table();
-    table.set_header(HEADER);
-    for tunnel in &document.tunnels {
-        table.add_row(row(tunnel));
-    }
-    align_right(&mut table, 4..13);
-    table.to_string()
+    let rows = document.tunnels.iter().map(row).collect();
+    layout::table(HEADER, rows, &FIT, width)
 }
 
 fn row(tunnel: &TunnelEntry) -> [String; 15] {

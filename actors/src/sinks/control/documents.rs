@@ -1,21 +1,25 @@
 //! Builds the documents of the control socket from a snapshot.
 
+use crate::messages::EndpointSource;
 use crate::sinks::{
     exporter::transport,
+    health::{self, Finding, Health, Severity},
     telemetry::{Row, Snapshot},
 };
+use membership::documents::is_private;
 use os::clock::Clock;
 use policies::{
-    names::{Prefix, Slot},
+    names::{Endpoint, Prefix, Slot},
     units::Uptime,
 };
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use time::OffsetDateTime;
 use wire::control::{
-    DecisionEntry, DecisionsDocument, ExitRouteEntry, LeaseEntry, NamesDocument, NeighbourEntry,
-    NodeNameEntry, PeerEntry, PeersDocument, ProcessEntry, RegistryState, RoleCounts, RouteEntry,
-    RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument, UnusedEndpointEntry, VERSION,
-    VerdictEntry,
+    DEGRADED, DecisionEntry, DecisionsDocument, ExitRouteEntry, FindingEntry, HEALTHY,
+    HealthReport, LeaseEntry, NOT_READY, NamesDocument, NeighbourEntry, NodeNameEntry,
+    OwnEndpointEntry, PeerEntry, PeersDocument, ProcessEntry, RegistryState, RoleCounts,
+    RouteEntry, RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument, UnusedEndpointEntry,
+    VERSION, VerdictEntry,
 };
 
 /// A snapshot, and the time at which it is read.
@@ -48,6 +52,7 @@ impl<'a> View<'a> {
 
     pub(super) fn status(&self) -> StatusDocument {
         let node = self.node;
+        let health = health::assess(node, self.now);
         let identity = &node.identity;
         let neighbours = node
             .babel
@@ -75,29 +80,24 @@ impl<'a> View<'a> {
             pid: std::process::id(),
             uptime_seconds: self.now.since(identity.started).as_secs_f64(),
             dry_run: identity.dry_run,
-            ready: node.is_ready(),
+            ready: health.is_ready(),
+            health: health_report(&health),
             tunnels_up: RoleCounts {
                 dialled: count_up(true),
                 accepted: count_up(false),
             },
             nodes_known: node.nodes_known,
+            nodes_reachable: node.nodes_reachable,
             routes_installed: node.routes_installed,
+            routes_unreachable: node.routes_unreachable,
+            endpoints: self.own_endpoints(),
             neighbours: to_u64(neighbours),
             exit_gateway: node.gateway().map(|gateway| gateway.to_string()),
             exit_gateway_name: node.gateway().and_then(|gateway| self.name(gateway)),
             registry: self.registry_state(),
-            leases: node
-                .leases
-                .leases
-                .iter()
-                .map(|lease| self.lease(lease))
-                .collect(),
+            leases: self.leases(),
             processes: node.processes.processes.iter().map(process_entry).collect(),
-            actor_restarts: node
-                .counts
-                .actor_restarts
-                .values()
-                .fold(0, |sum, count| sum.saturating_add(*count)),
+            actor_restarts: node.counts.actor_restarts.values().sum(),
             unused_endpoints: to_u64(node.peers.unused.len()),
             unused_reason: node
                 .peers
@@ -108,6 +108,25 @@ impl<'a> View<'a> {
         }
     }
 
+    fn own_endpoints(&self) -> Vec<OwnEndpointEntry> {
+        let entry = |(endpoint, source): &(Endpoint, EndpointSource)| {
+            let is_private = is_private(*endpoint);
+            let reached = self.node.reached.get(&(endpoint.transport, is_private));
+            OwnEndpointEntry {
+                endpoint: endpoint.to_string(),
+                source: source.label().to_owned(),
+                is_private,
+                reached_seconds_ago: self.seconds_since(reached.copied()),
+            }
+        };
+        self.node
+            .own_endpoints
+            .endpoints
+            .iter()
+            .map(entry)
+            .collect()
+    }
+
     fn registry_state(&self) -> RegistryState {
         let registry = &self.node.registry;
         RegistryState {
@@ -116,6 +135,11 @@ impl<'a> View<'a> {
             last_error: registry.failure.clone(),
             hidden_nodes: registry.hidden_nodes,
         }
+    }
+
+    fn leases(&self) -> Vec<LeaseEntry> {
+        let leases = self.node.leases.leases.iter();
+        leases.map(|lease| self.lease(lease)).collect()
     }
 
     fn lease(&self, lease: &crate::messages::Lease) -> LeaseEntry {
@@ -321,6 +345,26 @@ impl<'a> View<'a> {
             decisions: self.node.log.iter().map(|entry| decision(entry)).collect(),
             verdicts: self.node.verdicts.iter().map(verdict).collect(),
         }
+    }
+}
+
+fn health_report(health: &Health) -> HealthReport {
+    let entry = |finding: &Finding| FindingEntry {
+        id: finding.id.label().to_owned(),
+        severity: finding.id.severity().label().to_owned(),
+        count: finding.count,
+        seconds: finding.seconds,
+        seen: finding.seen.clone(),
+        advice: finding.id.advice().to_owned(),
+    };
+    let state = match health.severity() {
+        Severity::Error => NOT_READY,
+        Severity::Degraded => DEGRADED,
+        Severity::Information => HEALTHY,
+    };
+    HealthReport {
+        state: state.to_owned(),
+        findings: health.findings.iter().map(entry).collect(),
     }
 }
 

@@ -50,10 +50,12 @@ families! {
     Gauge warren_node_info &["prefix", "name", "address", "network"],
         "Identity of the node; name is empty if it has none; always 1.",
         |source| node_info(source.node);
-    Gauge warren_ready &[], "Whether babeld answers and a tunnel is up or the registry answered.",
-        |source| one([], truth(source.node.is_ready()));
+    Gauge warren_ready &[], "Whether the node does its work: no finding is an error.",
+        |source| one([], truth(source.health.is_ready()));
+    Gauge warren_health_findings &["finding", "severity"], "1 while the finding is shown by warren status, 0 otherwise.",
+        |source| findings(&source.health);
     Gauge warren_certificate_expiry_timestamp_seconds &[], "When the node's certificate expires.",
-        |source| maybe(source.node.certificate_not_after.map(float));
+        |source| maybe(source.node.certificate.as_ref().map(|own| float(own.not_after_s)));
     Gauge warren_ca_expiry_timestamp_seconds &["ca"],
         "When a CA certificate that the node trusts expires; two while the network's CA is replaced.",
         |source| cas(source.node);
@@ -87,7 +89,7 @@ families! {
         |source| rows(source.node, |row| Some(float(row.carried.tx_packets)));
     Gauge warren_tunnel_routes TUNNEL, "Routes that babeld knows through the tunnel, installed or not.",
         |source| live(source.node, |row| Some(float(source.node.served_by(row.tunnel.slot).routes)));
-    Gauge warren_tunnel_nodes_served TUNNEL, "Nodes that installed routes reach through the tunnel.",
+    Gauge warren_tunnel_nodes_served TUNNEL, "Nodes that can be reached by installed routes through the tunnel.",
         |source| live(source.node, |row| Some(float(source.node.served_by(row.tunnel.slot).nodes)));
     Gauge warren_tunnel_rtt_seconds TUNNEL,
         "Smoothed round trip of our probes; absent until one is answered.",
@@ -114,10 +116,14 @@ families! {
         |source| neighbour(source.node, |n| n.rtt.map(|rtt| rtt.as_secs_f64()));
     Gauge warren_routes &[], "Routes towards nodes that babeld knows, installed or not.",
         |source| one([], float(count(source.node.babel.iter().flat_map(|table| &table.routes))));
-    Gauge warren_routes_installed &[], "Routes towards nodes that babeld installed.",
+    Gauge warren_routes_installed &[], "Routes towards nodes that babeld installed and that lead somewhere.",
         |source| one([], float(source.node.routes_installed));
-    Gauge warren_nodes_known &[], "Other nodes that babeld has a route to.",
+    Gauge warren_routes_unreachable &[], "Routes that babeld installed as unreachable, since it lost all others to the node.",
+        |source| one([], float(source.node.routes_unreachable));
+    Gauge warren_nodes_known &[], "Other nodes that babeld has a route to, installed or not.",
         |source| one([], float(source.node.nodes_known));
+    Gauge warren_nodes_reachable &[], "Other nodes to which an installed route leads.",
+        |source| one([], float(source.node.nodes_reachable));
     Gauge warren_exit_gateway_info &["gateway"],
         "The node by which packets leave the network; always 1, absent where there is none.",
         |source| source.node.gateway().map(|gateway| (vec![s(gateway)], 1.0)).into_iter().collect();

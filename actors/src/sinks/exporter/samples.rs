@@ -1,7 +1,10 @@
 //! Reads the samples of each metric from a snapshot.
 
 use super::process::Process;
-use crate::sinks::telemetry::{ROLES, Row, Snapshot, float};
+use crate::sinks::{
+    health::{FindingId, Health},
+    telemetry::{ROLES, Row, Snapshot, float},
+};
 use membership::certificate::ca_name_and_expiry;
 use policies::{
     names::{Role, Slot, Transport},
@@ -13,6 +16,8 @@ use std::collections::BTreeMap;
 pub(super) struct Source<'a> {
     /// The snapshot of the node.
     pub(super) node: &'a Snapshot,
+    /// The health of the node.
+    pub(super) health: Health,
     /// The daemon's own process; `None` if /proc cannot be read.
     pub(super) process: Option<Process>,
 }
@@ -49,6 +54,15 @@ pub(super) fn map<K>(counts: &BTreeMap<K, u64>, labels: impl Fn(&K) -> Vec<Strin
         .iter()
         .map(|(key, count)| (labels(key), float(*count)))
         .collect()
+}
+
+pub(super) fn findings(health: &Health) -> Vec<Sample> {
+    let sample = |id: &FindingId| {
+        let is_shown = health.findings.iter().any(|finding| finding.id == *id);
+        let labels = vec![s(id.label()), s(id.severity().label())];
+        (labels, truth(is_shown))
+    };
+    FindingId::ALL.iter().map(sample).collect()
 }
 
 pub(super) fn cas(node: &Snapshot) -> Vec<Sample> {

@@ -53,6 +53,14 @@ pub struct RegistryContact {
     pub answered_at: Option<Uptime>,
     /// The error of the last call, if it failed.
     pub failure: Option<String>,
+    /// When the first call after the last answer failed.
+    pub failing_since: Option<Uptime>,
+    /// Whether the last call failed because the registry does not accept the node's certificate.
+    pub is_certificate_rejected: bool,
+    /// The number of other nodes in the registry's last answer; `None` before its first one.
+    pub listed_peers: Option<usize>,
+    /// How many seconds the registry's clock was ahead of this host's at its last answer.
+    pub clock_offset_s: Option<i64>,
     /// The number of nodes whose private endpoints the registry does not show to this node.
     pub hidden_nodes: u32,
 }

@@ -7,15 +7,15 @@
 pub use super::records::{Entry, NodeDescription, RegistryContact, Served};
 use super::{
     counts::{Counts, DrainOutcome, increment},
-    traffic::{Row, Rows},
+    traffic::Rows,
 };
 use crate::messages::{
-    ActorRestarted, CandidateProbed, Decided, LeasesRead, PeersRead, ProbesRead, ProcessesRead,
-    RegistryContacted, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
+    ActorRestarted, CandidateProbed, Decided, LeasesRead, OwnCertificate, OwnEndpointsRead,
+    PeersRead, ProbesRead, ProcessesRead, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
 };
 use membership::{documents::CurrentDocuments, node_names::NamesInForce};
 use policies::{
-    names::{Prefix, Slot},
+    names::{Prefix, Slot, Transport},
     observation::{BabelTable, INFINITY, ProbeReading},
     orders::Order,
     planner::Verdict,
@@ -33,6 +33,9 @@ use wire::{
 
 /// Age from which babeld's last answer no longer shows that babeld runs.
 pub const STALE: Duration = Duration::from_secs(10);
+
+/// Number of restarts of one process whose times are kept.
+pub const RESTARTS_KEPT: usize = 8;
 
 /// The snapshot. Times are [`Uptime`]; [`Snapshot::unix`] converts them to the wall clock's time.
 #[derive(Clone, Debug)]
@@ -53,10 +56,14 @@ pub struct Snapshot {
     pub babel_answered_at: Option<Uptime>,
     /// The numbers of nodes and routes that are reached through each slot.
     pub served: Arc<BTreeMap<Slot, Served>>,
-    /// Number of nodes to which babeld has a route.
+    /// Number of nodes to which babeld has a route, installed or not.
     pub nodes_known: u64,
-    /// Number of routes that babeld has installed.
+    /// Number of nodes that can be reached: babeld has installed a route to them, and its metric is finite.
+    pub nodes_reachable: u64,
+    /// Number of routes that babeld has installed and that lead somewhere.
     pub routes_installed: u64,
+    /// Number of routes that babeld has installed as unreachable, since it lost all others to the node.
+    pub routes_unreachable: u64,
     /// The last reading of the prober.
     pub probes: Arc<BTreeMap<Slot, ProbeReading>>,
     /// The last reading of the peer cache.
@@ -71,8 +78,16 @@ pub struct Snapshot {
     pub registry: Arc<RegistryContact>,
     /// The current signed documents.
     pub documents: Arc<CurrentDocuments>,
-    /// When the node's certificate expires, in seconds since 1970 UTC.
-    pub certificate_not_after: Option<u64>,
+    /// The node's certificate; `None` before it was read.
+    pub certificate: Option<Arc<OwnCertificate>>,
+    /// The endpoints that the node announces.
+    pub own_endpoints: Arc<OwnEndpointsRead>,
+    /// When a tunnel was last accepted, by transport and by whether the client came from a private address.
+    pub reached: BTreeMap<(Transport, bool), Uptime>,
+    /// The configuration keys whose new values need a restart.
+    pub pending_restart: Arc<Vec<String>>,
+    /// When babeld and the OpenVPN servers were last restarted, by name; at most [`RESTARTS_KEPT`] each.
+    pub restarts: Arc<BTreeMap<String, VecDeque<Uptime>>>,
     /// The counters of events.
     pub counts: Arc<Counts>,
     /// The last entries of the log for `warren why`, oldest first.
@@ -100,7 +115,9 @@ impl Snapshot {
             babel_answered_at: None,
             served: Arc::default(),
             nodes_known: 0,
+            nodes_reachable: 0,
             routes_installed: 0,
+            routes_unreachable: 0,
             probes: Arc::default(),
             peers: Arc::new(PeersRead {
                 at,
@@ -111,6 +128,7 @@ impl Snapshot {
             leases: Arc::new(LeasesRead {
                 at,
                 leases: Vec::new(),
+                rejection: None,
             }),
             processes: Arc::new(ProcessesRead {
                 at,
@@ -118,7 +136,11 @@ impl Snapshot {
             }),
             registry: Arc::default(),
             documents: Arc::default(),
-            certificate_not_after: None,
+            certificate: None,
+            own_endpoints: Arc::default(),
+            reached: BTreeMap::new(),
+            pending_restart: Arc::default(),
+            restarts: Arc::default(),
             counts: Arc::new(Counts::new(&identity.actors)),
             log: Arc::default(),
             entries_logged: 0,
@@ -132,13 +154,6 @@ impl Snapshot {
     /// Converts a time to the wall clock's time since 1970 UTC.
     pub fn unix(&self, at: Uptime) -> Duration {
         self.booted_at.saturating_add(at.0)
-    }
-
-    /// Returns whether the node is ready: babeld has answered lately, and a tunnel is up or the registry answered
-    /// the last call.
-    pub fn is_ready(&self) -> bool {
-        let is_connected = self.rows.live().any(Row::is_up) || self.is_registry_up();
-        self.is_babel_up() && is_connected
     }
 
     /// Returns whether babeld has answered within the last [`STALE`].
@@ -182,45 +197,6 @@ impl Snapshot {
     /// Returns the numbers of nodes and routes that are reached through a slot.
     pub fn served_by(&self, slot: Slot) -> Served {
         self.served.get(&slot).copied().unwrap_or_default()
-    }
-
-    /// Records a reading of babeld's tables.
-    pub fn on_routes_read(&mut self, reading: RoutesRead) {
-        if *self.exit_routes != reading.exit_routes {
-            self.exit_routes = Arc::new(reading.exit_routes);
-        }
-        let Some(table) = reading.table else {
-            self.babel = None;
-            self.served = Arc::default();
-            (self.nodes_known, self.routes_installed) = (0, 0);
-            return;
-        };
-        let mut served: BTreeMap<Slot, (BTreeSet<Prefix>, u64)> = BTreeMap::new();
-        let mut known = BTreeSet::new();
-        for route in &table.routes {
-            let (nodes, routes) = served.entry(route.slot).or_default();
-            *routes += 1;
-            if route.installed {
-                nodes.insert(route.node);
-            }
-            if route.metric != INFINITY {
-                known.insert(route.node);
-            }
-        }
-        let count = |(slot, (nodes, routes)): (Slot, (BTreeSet<Prefix>, u64))| {
-            (
-                slot,
-                Served {
-                    nodes: length(nodes.len()),
-                    routes,
-                },
-            )
-        };
-        self.served = Arc::new(served.into_iter().map(count).collect());
-        self.nodes_known = length(known.len());
-        self.routes_installed = length(table.routes.iter().filter(|route| route.installed).count());
-        self.babel = Some(Arc::new(table));
-        self.babel_answered_at = Some(reading.at);
     }
 
     /// Records a reading of the probes of all tunnels.
@@ -357,21 +333,6 @@ impl Snapshot {
         *count = count.saturating_add(1);
     }
 
-    /// Counts a call to the registry, and records its result.
-    pub fn on_registry_contacted(&mut self, fact: RegistryContacted) {
-        let counts = Arc::make_mut(&mut self.counts);
-        let registry = Arc::make_mut(&mut self.registry);
-        registry.called_at = Some(fact.at);
-        if fact.failure.is_none() {
-            registry.answered_at = Some(fact.at);
-            counts.registry_answered = counts.registry_answered.saturating_add(1);
-        } else {
-            counts.registry_failed = counts.registry_failed.saturating_add(1);
-        }
-        registry.failure = fact.failure;
-        registry.hidden_nodes = fact.hidden_nodes.unwrap_or(0);
-    }
-
     /// Counts the restart of an actor.
     pub fn on_actor_restarted(&mut self, fact: &ActorRestarted) {
         increment(
@@ -379,10 +340,6 @@ impl Snapshot {
             fact.actor,
         );
     }
-}
-
-fn length(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub struct Row {
     pub tx_rate: f64,
     /// When the counters were last read.
     read_at: Option<Uptime>,
+    /// When a reading last showed a frame that had been received.
+    received_at: Option<Uptime>,
 }
 
 impl Row {
@@ -44,6 +46,7 @@ impl Row {
             rx_rate: 0.0,
             tx_rate: 0.0,
             read_at: None,
+            received_at: None,
         }
     }
 
@@ -52,9 +55,20 @@ impl Row {
         self.closed_at.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
     }
 
+    /// Returns how long no frame has been received; the time since the tunnel came up if there was none. `None` if it is
+    /// not up.
+    pub fn silent_for(&self, now: Uptime) -> Option<Duration> {
+        let up_since = self.tunnel.up_since.filter(|_| self.is_up())?;
+        let last = self.received_at.map_or(up_since, |at| at.max(up_since));
+        Some(now.since(last))
+    }
+
     /// Adds the traffic since the last reading, and updates the rates.
     fn add_traffic(&mut self, increase: LinkCounters, at: Uptime) {
         self.carried = sum(self.carried, increase);
+        if increase.rx_packets > 0 {
+            self.received_at = Some(at);
+        }
         if let Some(last_read_at) = self.read_at.replace(at) {
             let seconds = at.since(last_read_at).as_secs_f64();
             if seconds > 0.0 {

@@ -47,6 +47,7 @@ impl RegistryClient {
             endpoints: endpoints.clone(),
             ..(**node).clone()
         });
+        self.report_endpoints(&endpoints);
         // Unreachable peers are added only here, so that a change of them does not cause an announcement.
         let unreachable = unreachable_peers(&self.peers.load(), self.clock.now());
         let (registry, sent) = (
@@ -97,7 +98,7 @@ impl RegistryClient {
             Err(error) => {
                 self.failed_endpoints = Some(announcement.endpoints);
                 self.announce_at = now + self.next_call_delay(MAX_RETRY_DELAY);
-                self.report_contact(Some(Chain(&error).to_string()));
+                self.report_contact(Some(&error));
             }
         }
     }

@@ -1,0 +1,123 @@
+//! The findings that can be made about a node: their names, how bad each is, and what to do.
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The node does not do its work, and is not ready.
+    Error,
+    /// The node works, but something that it needs is missing, or soon will be.
+    Degraded,
+    /// Something that an operator may want to know; the node is healthy.
+    Information,
+}
+
+impl Severity {
+    /// Returns the name in metrics and documents.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Degraded => "degraded",
+            Self::Information => "information",
+        }
+    }
+}
+
+/// Defines the findings, in the order in which they are shown.
+macro_rules! findings {
+    ($($(#[$doc:meta])* $name:ident $severity:ident $label:literal $advice:literal;)*) => {
+        /// What can be wrong with a node, or worth knowing.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum FindingId {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl FindingId {
+            /// All findings, those that make the node unready first.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Returns the name in metrics and documents.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// Returns how bad the finding is.
+            pub fn severity(self) -> Severity {
+                match self { $(Self::$name => Severity::$severity,)* }
+            }
+
+            /// Returns what an operator should do.
+            pub fn advice(self) -> &'static str {
+                match self { $(Self::$name => $advice,)* }
+            }
+        }
+    };
+}
+
+findings! {
+    /// Telemetry publishes nothing any more, so all else that is shown is old.
+    StaleTelemetry Error "stale_telemetry"
+        "restart the daemon: systemctl restart warren";
+    /// The network has revoked the node's certificate.
+    Revoked Error "revoked"
+        "ask the operator of the registry for an invitation, then: warren join --replace -";
+    /// The node's certificate has expired.
+    CertificateExpired Error "certificate_expired"
+        "check that the registry can be reached and that this host's clock is right; the node renews by itself then";
+    /// babeld does not answer, so no route is kept.
+    BabeldDown Error "babeld_down"
+        "see journalctl -u warren; warren doctor looks for another babeld and for a wrong version";
+    /// Tunnels exist, but nothing arrives by any of them.
+    Disconnected Error "disconnected"
+        "check this host's uplink and firewall";
+    /// No tunnel is up, although there are other nodes, or nobody knows whether there are.
+    NoTunnel Error "no_tunnel"
+        "warren peers shows why dials failed; warren doctor checks the network access of this host";
+    /// Tunnels are up, but babeld has no route to any node.
+    NoRoute Error "no_route"
+        "wait for 10 s; if it stays: warren routes, and journalctl -u warren";
+    /// The registry does not answer.
+    RegistryAway Degraded "registry_away"
+        "check that the registry runs and that its address in warren.yaml is right; tunnels stay up meanwhile";
+    /// The certificate should have been renewed by now.
+    CertificateExpires Degraded "certificate_expires"
+        "check that the registry answers: the node renews its certificate there by itself";
+    /// The host's clock and the registry's differ.
+    ClockOff Degraded "clock_off"
+        "synchronise the clock of this host or of the registry by NTP: timedatectl set-ntp true";
+    /// Tunnels work by TCP only.
+    UdpBlocked Degraded "udp_blocked"
+        "let UDP out to the ports of other nodes (1194 by default); tunnels over TCP are slower";
+    /// Peers are known only by private endpoints that cannot be dialled from here.
+    PrivateEndpointsOnly Degraded "private_endpoints_only"
+        "warren peers lists them; if they can be reached from here, set private-endpoints: true";
+    /// An OpenVPN server of the node does not run, so nobody can dial it by this transport.
+    ServerDown Degraded "server_down"
+        "see journalctl -u warren; warren doctor shows which program has taken a port";
+    /// babeld or a server exits again and again.
+    ProcessRestarting Degraded "process_restarting"
+        "see journalctl -u warren for the last lines of the process";
+    /// The network asks for newer software.
+    SoftwareOutdated Degraded "software_outdated"
+        "install a newer release of warren";
+    /// There is no other node yet.
+    WaitingForOthers Information "waiting_for_others"
+        "let another node join: warren registry invite";
+    /// The node announces no endpoint, so nobody can dial it.
+    NoEndpoint Information "no_endpoint"
+        "forward a port to this host and list it under endpoints; without that, the node only dials";
+    /// No other node has dialled this one for a while.
+    NotReached Information "not_reached"
+        "open the ports of listen in firewalls, and forward them on the router";
+    /// The router refuses to map a port.
+    PortMappingRefused Information "port_mapping_refused"
+        "allow UPnP on the router, or forward the ports by hand and list them under endpoints";
+    /// Changed keys of the configuration are not in force yet.
+    RestartPending Information "restart_pending"
+        "systemctl restart warren";
+    /// The policy only logs its decisions.
+    DryRun Information "dry_run"
+        "set dry-run: false and run warren reload, to let the policy open and close tunnels";
+    /// Parts of the daemon were restarted after a panic.
+    ActorRestarted Information "actor_restarted"
+        "report the panic in journalctl -u warren as a bug";
+}

@@ -1,0 +1,179 @@
+//! Findings about the way to other nodes, and the way from them to this one.
+
+use super::{Finding, FindingId, span};
+use crate::sinks::telemetry::{Row, Snapshot};
+use membership::documents::is_private;
+use policies::{
+    names::{Prefix, Slot, Transport},
+    observation::INFINITY,
+    parameters::METERED_HELLO_INTERVAL,
+    probe::max_silence,
+    units::Uptime,
+};
+use std::time::Duration;
+
+/// Time after the start within which the absence of tunnels is reported as a start.
+const START_SPAN: Duration = Duration::from_secs(15);
+
+/// A node that was up for this long without an accepted tunnel gets the finding that nobody has dialled it.
+const REACH_EXPECTED: Duration = Duration::from_secs(600);
+
+/// Returns what keeps the node from reaching others, or that it waits for others.
+pub(super) fn connection(node: &Snapshot, now: Uptime) -> Option<Finding> {
+    let up: Vec<_> = node.rows.live().filter(|row| row.is_up()).collect();
+    if up.is_empty() {
+        return Some(no_tunnel(node, now));
+    }
+    let silences = up.iter().filter_map(|row| {
+        let silence = row.silent_for(node.at)?;
+        (silence > longest_silence(node, row)).then_some(silence)
+    });
+    let silences: Vec<_> = silences.collect();
+    if silences.len() == up.len() {
+        let shortest = silences.iter().min().copied().unwrap_or_default();
+        let (tunnels, silence) = (counted(up.len(), "tunnel"), span(shortest));
+        let seen = format!("nothing was received by {tunnels} for {silence}");
+        let finding = Finding::new(FindingId::Disconnected, seen).count(up.len());
+        return Some(finding.time(shortest));
+    }
+    (node.is_babel_up() && node.nodes_reachable == 0).then(|| {
+        let tunnels = counted(up.len(), "tunnel");
+        let seen = format!("babeld has no route to any node, with {tunnels} up");
+        Finding::new(FindingId::NoRoute, seen).count(up.len())
+    })
+}
+
+/// Returns how long nothing may arrive by a tunnel that works. A peer that carries no traffic of others may be metered, and
+/// sends hellos rarely.
+fn longest_silence(node: &Snapshot, row: &Row) -> Duration {
+    let may_be_metered = |peer: Prefix| {
+        let mut known = node.peers.candidates.iter();
+        known
+            .find(|known| known.peer == peer)
+            .is_some_and(|known| known.transit_cost == INFINITY)
+    };
+    let parameters = node.documents.network().map(|network| network.parameters());
+    let hello = parameters.unwrap_or_default().hello_interval;
+    if may_be_metered(row.tunnel.peer) {
+        max_silence(hello.max(METERED_HELLO_INTERVAL))
+    } else {
+        max_silence(hello)
+    }
+}
+
+fn no_tunnel(node: &Snapshot, now: Uptime) -> Finding {
+    let registry = &node.registry;
+    let (candidates, uptime) = (&node.peers.candidates, now.since(node.identity.started));
+    let is_first = registry.listed_peers == Some(0) && registry.hidden_nodes == 0;
+    if node.is_registry_up() && is_first && candidates.is_empty() && node.peers.unused.is_empty() {
+        let seen = "this is the only node of its network so far; it waits for others";
+        return Finding::new(FindingId::WaitingForOthers, seen);
+    }
+    let failing = candidates.iter().filter(|peer| peer.failures > 0).count();
+    let seen = if uptime < START_SPAN {
+        format!("no tunnel is up yet; the node started {} ago", span(uptime))
+    } else if candidates.is_empty() && registry.failure.is_some() {
+        "no tunnel is up: no peer is known, and the registry does not answer".to_owned()
+    } else if candidates.is_empty() {
+        "no tunnel is up: no peer is known that can be dialled from here".to_owned()
+    } else {
+        let peers = counted(candidates.len(), "peer");
+        format!("no tunnel is up; of {peers} known, dials to {failing} failed")
+    };
+    Finding::new(FindingId::NoTunnel, seen).count(candidates.len())
+}
+
+/// Returns that all tunnels go by TCP although their peers can be dialled by UDP, too.
+pub(super) fn udp_blocked(node: &Snapshot) -> Option<Finding> {
+    let up: Vec<_> = node.rows.live().filter(|row| row.is_up()).collect();
+    let transport = |row: &Row| match row.tunnel.slot {
+        Slot::Accepting(transport, _) => Some(transport),
+        Slot::Dialling(_) => row.tunnel.endpoint.map(|endpoint| endpoint.transport),
+    };
+    let is_all_tcp = up.iter().all(|row| transport(row) == Some(Transport::Tcp));
+    let dialled: Vec<_> = up
+        .iter()
+        .filter(|row| matches!(row.tunnel.slot, Slot::Dialling(_)))
+        .collect();
+    let offers_udp = |peer: Prefix| {
+        let known = node
+            .peers
+            .candidates
+            .iter()
+            .find(|known| known.peer == peer);
+        known.is_some_and(|known| {
+            let mut endpoints = known.endpoints.iter();
+            endpoints.any(|endpoint| endpoint.transport == Transport::Udp)
+        })
+    };
+    let is_blocked =
+        is_all_tcp && !dialled.is_empty() && dialled.iter().all(|row| offers_udp(row.tunnel.peer));
+    is_blocked.then(|| {
+        let tunnels = counted(dialled.len(), "dialled tunnel");
+        let seen = format!("{tunnels} by TCP only, although the peers offer UDP, too");
+        Finding::new(FindingId::UdpBlocked, seen).count(dialled.len())
+    })
+}
+
+/// Returns that peers are known, but none by an endpoint that may be dialled.
+pub(super) fn private_endpoints_only(node: &Snapshot) -> Option<Finding> {
+    let hidden = usize::try_from(node.registry.hidden_nodes).unwrap_or(usize::MAX);
+    let count = node.peers.unused.len().saturating_add(hidden);
+    let is_only = node.peers.candidates.is_empty() && count > 0;
+    is_only.then(|| {
+        let reason = node.peers.unused.first();
+        let reason = reason.map_or(
+            "they are in other networks than this host".to_owned(),
+            |unused| unused.reason.to_string(),
+        );
+        let seen = format!("other nodes are known by private endpoints only: {reason}");
+        Finding::new(FindingId::PrivateEndpointsOnly, seen).count(count)
+    })
+}
+
+/// Returns that nobody can dial the node, or that nobody has done so for long.
+pub(super) fn not_reached(node: &Snapshot, now: Uptime) -> Option<Finding> {
+    let processes = &node.processes.processes;
+    let has_server = processes
+        .iter()
+        .any(|process| process.name.starts_with("server-") && process.ready);
+    if !has_server || node.registry.called_at.is_none() {
+        return None;
+    }
+    let endpoints = &node.own_endpoints.endpoints;
+    if endpoints.is_empty() {
+        let seen = "no endpoint is announced, so no other node can dial this one";
+        return Some(Finding::new(FindingId::NoEndpoint, seen));
+    }
+    let uptime = now.since(node.identity.started);
+    let is_expected = uptime >= REACH_EXPECTED && node.nodes_reachable > 0;
+    (is_expected && node.reached.is_empty()).then(|| {
+        let are_private = endpoints.iter().all(|(endpoint, _)| is_private(*endpoint));
+        let noun = if are_private {
+            "private endpoint"
+        } else {
+            "endpoint"
+        };
+        let (endpoints, time) = (endpoints.len(), span(uptime));
+        let seen = format!(
+            "no other node got through to the {} of this one in {time}",
+            counted(endpoints, noun)
+        );
+        Finding::new(FindingId::NotReached, seen)
+            .count(endpoints)
+            .time(uptime)
+    })
+}
+
+/// Returns that the router maps ports for others, but not for this node.
+pub(super) fn port_mapping_refused(node: &Snapshot) -> Option<Finding> {
+    let rejection = node.leases.rejection.as_deref()?;
+    let seen = format!("the router maps no port to this host: {rejection}");
+    Some(Finding::new(FindingId::PortMappingRefused, seen))
+}
+
+/// Returns a number with its noun, such as "1 tunnel", "2 tunnels".
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
