@@ -18,6 +18,7 @@ use policies::{
     observation::INFINITY,
 };
 pub use read::{load, parse};
+pub use sources::drop_ins;
 use std::{net::SocketAddr, path::PathBuf};
 pub use template::template;
 pub use wire::endpoints::PrivateEndpointUse;

@@ -26,7 +26,10 @@ pub(crate) struct Source {
 }
 
 /// Returns the drop-in files of a configuration file, in the order in which they are merged.
-pub(crate) fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+///
+/// # Errors
+/// The folder of drop-in files cannot be read.
+pub fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let folder = file.with_extension("d");
     let unread = |source| ConfigError::Read {
         file: folder.clone(),

@@ -17,7 +17,8 @@ use std::{
 };
 
 /// The folders that are searched for programs.
-const PROGRAM_FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PROGRAM_FOLDERS: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Babel's port (RFC 8966, section 5).
 const BABEL_PORT: u16 = 6696;
@@ -164,13 +165,13 @@ fn rights(user: &ChildUser, network: bool, nice: i32) -> Result<Rights, StartErr
 /// # Errors
 ///
 /// A port is taken; the error names it.
-pub fn check_ports(host: &Host) -> Result<(), StartError> {
+pub fn check_ports(servers: &[(Transport, u16)]) -> Result<(), StartError> {
     let any = |port| SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
     let any4 = |port| (std::net::Ipv4Addr::UNSPECIFIED, port);
     let is_taken = |result: io::Result<()>| {
         result.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
     };
-    for (transport, port) in &host.servers {
+    for (transport, port) in servers {
         let (name, tried) = match transport {
             Transport::Udp => (
                 "udp",
@@ -286,7 +287,7 @@ pub async fn prepare(
     if processes > 0 || swept != Swept::default() {
         tracing::info!(processes, ?swept, "removed what an earlier daemon had left");
     }
-    check_ports(host)?;
+    check_ports(&host.servers)?;
     let Rights { uid, gid, .. } = host.openvpn_rights;
     let node = kernel::make_tun_node(&paths.tun_node(), uid, gid)?;
     host.tun_node = (node != Path::new("/dev/net/tun")).then_some(node);

@@ -3,6 +3,7 @@
 
 mod actor_settings;
 pub mod cleanup;
+pub mod doctor;
 pub mod errors;
 mod fetch_network;
 pub mod host;
@@ -16,6 +17,7 @@ mod pid_file;
 mod reload;
 pub mod renew_expired;
 pub mod run;
+pub mod secrets;
 pub mod service_manager;
 pub mod shutdown;
 pub mod wiring;

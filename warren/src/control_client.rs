@@ -2,8 +2,10 @@
 //!
 //! Each call is one HTTP request without a body. This file knows the error document of `wire::control`, and not what the other documents mean.
 
+use config::Metrics;
 use std::{
     io::{self, ErrorKind, Read, Write},
+    net::TcpStream,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -106,23 +108,48 @@ pub(crate) fn post(socket: &Path, path: &str) -> Result<String, ControlError> {
 
 fn call(socket: &Path, method: &str, path: &str) -> Result<String, ControlError> {
     let io_error = |error: io::Error| ControlError::from_io(error, socket);
-    let mut stream = UnixStream::connect(socket).map_err(io_error)?;
+    let stream = UnixStream::connect(socket).map_err(io_error)?;
     stream
         .set_read_timeout(Some(ANSWER_TIMEOUT))
         .map_err(io_error)?;
     stream
         .set_write_timeout(Some(ANSWER_TIMEOUT))
         .map_err(io_error)?;
+    let answer = exchange(stream, method, path).map_err(io_error)?;
+    body_of_answer(&answer, socket)
+}
+
+/// Sends one HTTP request without a body, and returns the whole answer.
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> io::Result<String> {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: warren\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).map_err(io_error)?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
-    stream
-        .take(MAX_ANSWER_BYTES)
-        .read_to_string(&mut answer)
-        .map_err(io_error)?;
-    body_of_answer(&answer, socket)
+    stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Returns the daemon's metrics, as a scrape gets them.
+///
+/// # Errors
+/// They are not served, or not at this address.
+pub(crate) fn scrape(metrics: &Metrics) -> io::Result<String> {
+    let path = "/metrics";
+    let answer = match metrics {
+        Metrics::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, ANSWER_TIMEOUT)?;
+            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+            exchange(stream, "GET", path)?
+        }
+        Metrics::Unix(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+            exchange(stream, "GET", path)?
+        }
+        Metrics::Off => return Err(io::Error::other("metrics are off")),
+    };
+    Ok(answer)
 }
 
 /// Returns the body, if it has the length that the header announces and the status is 200.

@@ -1,7 +1,9 @@
 //! The command `warren`: parses its arguments, calls the crate that does the work, and prints the result.
 
+mod check_config_verb;
 mod cleanup_verb;
 mod control_client;
+mod doctor_verb;
 mod join_verb;
 mod leave_verb;
 mod output;
@@ -10,6 +12,7 @@ mod registry_verbs;
 mod reload_verb;
 mod run_verb;
 mod status_verbs;
+mod support_bundle_verb;
 mod systemd_unit;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -54,6 +57,12 @@ enum Verb {
     Cleanup(cleanup_verb::CleanupArgs),
     /// Show how the node does, and what to do; exits with 1 if it is not healthy
     Status(status_verbs::ShowArgs),
+    /// Examine the host and the node, also before joining: what is wrong, and what to do
+    Doctor(doctor_verb::DoctorArgs),
+    /// Read the configuration as the daemon does, and print what is wrong with it
+    CheckConfig(check_config_verb::CheckConfigArgs),
+    /// Collect what others need to find a fault, without secrets, in one archive
+    SupportBundle(support_bundle_verb::SupportBundleArgs),
     /// List the tunnels: traffic, round trip, loss, and whether the policy keeps them
     Tunnels(status_verbs::ShowArgs),
     /// List the peers that the node could dial
@@ -81,6 +90,9 @@ fn main() -> ExitCode {
         Verb::Reload(args) => reload_verb::reload(&args),
         Verb::Cleanup(args) => cleanup_verb::cleanup(&args),
         Verb::Status(args) => status_verbs::status(&args),
+        Verb::Doctor(args) => doctor_verb::doctor(&args),
+        Verb::CheckConfig(args) => check_config_verb::check_config(&args),
+        Verb::SupportBundle(args) => support_bundle_verb::support_bundle(&args),
         Verb::Tunnels(args) => status_verbs::tunnels(&args),
         Verb::Peers(args) => status_verbs::peers(&args),
         Verb::Routes(args) => status_verbs::routes(&args),
