@@ -9,7 +9,7 @@
 mod exporting_node;
 mod snapshot;
 
-use actors::sinks::exporter;
+use actors::sinks::{exporter, health::FindingId};
 use exporting_node::*;
 use policies::orders::Order;
 use std::{
@@ -163,4 +163,26 @@ async fn a_full_snapshot_has_a_sample_of_every_metric() {
         let type_line = format!("# TYPE {} ", family.name);
         assert!(text.contains(&type_line), "{} has no sample", family.name);
     }
+}
+
+#[test]
+fn the_operations_manual_lists_each_finding_with_its_severity_and_what_to_do() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (_, section) = text.split_once("| finding | severity |").unwrap();
+    let rows = section
+        .lines()
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| `"));
+    let documented: Vec<_> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.trim_end_matches(" |").split(" | ").collect();
+            [cells[0].trim_end_matches('`'), cells[1], cells[3]].map(str::to_owned)
+        })
+        .collect();
+    let known: Vec<_> = FindingId::ALL
+        .iter()
+        .map(|id| [id.label(), id.severity().label(), id.advice()].map(str::to_owned))
+        .collect();
+    assert_eq!(documented, known);
 }

@@ -72,11 +72,11 @@ impl Check {
 /// What the daemon of this node answers on its control socket.
 #[derive(Clone, Debug)]
 pub enum Daemon {
-    /// It runs.
+    /// The daemon answers on its control socket.
     Running {
         /// The state of the node.
         status: Box<StatusDocument>,
-        /// Its tunnels.
+        /// The tunnels of the node.
         tunnels: TunnelsDocument,
     },
     /// Nothing answers at the control socket.

@@ -2,7 +2,10 @@
 
 use super::{Check, Daemon, Examined, is_root};
 use os::kernel::{AcceptingKind, Kernel};
-use std::{fs, os::unix::fs::FileTypeExt};
+use std::{fs, io::Read, os::unix::fs::FileTypeExt};
+
+/// Longest configuration of a kernel that is read, in bytes.
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 pub(super) async fn checks(examined: &Examined) -> Vec<Check> {
     vec![
@@ -62,7 +65,8 @@ fn source_routing(examined: &Examined) -> Check {
     let release = examined
         .read("proc/sys/kernel/osrelease")
         .unwrap_or_default();
-    let Some(config) = examined.read(&format!("boot/config-{release}")) else {
+    let config = examined.read(&format!("boot/config-{release}"));
+    let Some(config) = config.or_else(|| compressed_config(examined)) else {
         return Check::skipped(
             "source_routing",
             "the configuration of the kernel is not known",
@@ -77,6 +81,15 @@ fn source_routing(examined: &Examined) -> Check {
             "use a kernel with it if this node uses exit gateways",
         )
     }
+}
+
+/// Returns the configuration of the running kernel, if the kernel shows it.
+fn compressed_config(examined: &Examined) -> Option<String> {
+    let file = fs::File::open(examined.system.join("proc/config.gz")).ok()?;
+    let mut text = String::new();
+    let mut reader = flate2::read::GzDecoder::new(file).take(MAX_CONFIG_BYTES);
+    reader.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Finds out by a temporary link whether the kernel can separate the clients of a server.
