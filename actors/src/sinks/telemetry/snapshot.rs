@@ -86,7 +86,7 @@ pub struct Snapshot {
     pub reached: BTreeMap<(Transport, bool), Uptime>,
     /// The configuration keys whose new values need a restart.
     pub pending_restart: Arc<Vec<String>>,
-    /// When babeld and the OpenVPN servers were last restarted, by name; at most [`RESTARTS_KEPT`] each.
+    /// When babeld and the OpenVPN servers were last restarted, by name; at most `RESTARTS_KEPT` each.
     pub restarts: Arc<BTreeMap<String, VecDeque<Uptime>>>,
     /// The counters of events.
     pub counts: Arc<Counts>,
