@@ -147,6 +147,13 @@ impl Examined {
         pids.filter_map(|pid| pid.parse().ok()).collect()
     }
 
+    /// Returns the pid of the parent of a process.
+    fn parent(&self, pid: u32) -> Option<u32> {
+        let status = self.read(&format!("proc/{pid}/status"))?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        parent?.trim().parse().ok()
+    }
+
     /// Returns whether a process of this network namespace has this name.
     pub(super) fn runs(&self, name: &str) -> bool {
         !self.pids(name).is_empty()
@@ -154,14 +161,10 @@ impl Examined {
 }
 
 fn other_babeld(examined: &Examined) -> Check {
-    let status = examined.daemon.status();
-    let own = status.map_or(Vec::new(), |status| {
-        let pids = status.processes.iter().filter_map(|process| process.pid);
-        pids.collect()
-    });
+    let daemon = examined.daemon.status().map(|status| status.pid);
     let others = examined.pids("babeld").into_iter();
     let others: Vec<_> = others
-        .filter(|pid| !own.contains(pid))
+        .filter(|pid| daemon.is_none() || examined.parent(*pid) != daemon)
         .map(|pid| pid.to_string())
         .collect();
     if others.is_empty() {
