@@ -14,7 +14,7 @@ mod shown;
 mod stopped_node;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Lab, Node, Options, is_skipped_without_root, netns, process::Process, wait::wait_until};
+use lab::{Lab, Node, Options, is_skipped_without_root, process::Process, wait::wait_until};
 use serde_json::Value;
 use shown::{SHOWN_TIMEOUT, Table, doctor, warren};
 use std::{fs, path::Path, time::Duration, time::Instant};
@@ -121,10 +121,9 @@ fn running_node(node: &Node, folder: &Path, table: &mut Table) -> Result<()> {
     node.command("kill", &["-STOP", &babeld])?;
     table.check_status("babeld hangs", node, &["babeld_down"], 1)?;
     node.command("kill", &["-CONT", &babeld])?;
-    let sysctl = |name: &str, value: &str| netns::write_sysctl(node.namespace(), name, value);
-    sysctl("net/ipv6/conf/all/forwarding", "0")?;
+    node.command("sysctl", &["-w", "net.ipv6.conf.all.forwarding=0"])?;
     let seen = doctor(node)?;
-    sysctl("net/ipv6/conf/all/forwarding", "1")?;
+    node.command("sysctl", &["-w", "net.ipv6.conf.all.forwarding=1"])?;
     table.check_doctor("forwarding was turned off", &seen, "forwarding", "failed")?;
     let pid_file = folder.join("other-babeld.pid").display().to_string();
     let arguments = ["-I", &pid_file, "-S", "/dev/null", "-p", "6697", "lo"];

@@ -10,8 +10,8 @@ use std::{
     path::Path,
 };
 
-/// The setting that disables IPv6, below `/proc/sys`.
-const DISABLE_IPV6: &str = "net/ipv6/conf/all/disable_ipv6";
+/// The setting that disables IPv6.
+const DISABLE_IPV6: &str = "net.ipv6.conf.all.disable_ipv6";
 
 fn set_mode(file: &Path, mode: u32) -> Result<()> {
     Ok(fs::set_permissions(file, fs::Permissions::from_mode(mode))?)
@@ -37,9 +37,10 @@ pub fn check(node: &Node, table: &mut Table) -> Result<()> {
         "failed",
     )?;
     drop(socket);
-    netns::write_sysctl(namespace, DISABLE_IPV6, "1")?;
+    let set = |value| node.command("sysctl", &["-w", &format!("{DISABLE_IPV6}={value}")]);
+    set(1)?;
     let seen = doctor(node)?;
-    netns::write_sysctl(namespace, DISABLE_IPV6, "0")?;
+    set(0)?;
     table.check_doctor("IPv6 is disabled", &seen, "ipv6", "failed")?;
     disk_full(node, table)
 }
