@@ -126,7 +126,9 @@ fn running_node(node: &Node, folder: &Path, table: &mut Table) -> Result<()> {
     node.command("sysctl", &["-w", "net.ipv6.conf.all.forwarding=1"])?;
     table.check_doctor("forwarding was turned off", &seen, "forwarding", "failed")?;
     let pid_file = folder.join("other-babeld.pid").display().to_string();
-    let arguments = ["-I", &pid_file, "-S", "/dev/null", "-p", "6697", "lo"];
+    // babeld deletes its state file at its start.
+    let state = folder.join("other-babeld.state").display().to_string();
+    let arguments = ["-I", &pid_file, "-S", &state, "-p", "6697", "lo"];
     let log = folder.join("other-babeld.log");
     let program = Path::new("/usr/sbin/babeld");
     let other = Process::start(node.namespace(), program, arguments, &log)?;
