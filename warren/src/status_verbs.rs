@@ -103,7 +103,7 @@ pub(crate) fn peers(args: &ShowArgs) -> ExitCode {
 /// `warren routes`: lists babeld's neighbours and routes.
 pub(crate) fn routes(args: &ShowArgs) -> ExitCode {
     show(args, ROUTES_PATH, |document: &RoutesDocument| {
-        (routes::render(document), 0)
+        (routes::render(document, args.width()), 0)
     })
 }
 

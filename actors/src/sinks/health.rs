@@ -30,8 +30,10 @@ const MANY_RESTARTS: usize = 3;
 /// One thing that was seen of the node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// The kind of finding, which says how bad it is and what to do.
+    /// The kind of finding, which says what to do.
     pub id: FindingId,
+    /// How bad it is in this state of the node; mostly what [`FindingId::severity`] returns.
+    pub severity: Severity,
     /// What was seen, in one sentence without a full stop.
     pub seen: String,
     /// The number in the sentence: of tunnels, peers, restarts or keys.
@@ -44,10 +46,15 @@ impl Finding {
     fn new(id: FindingId, seen: impl Into<String>) -> Self {
         Self {
             id,
+            severity: id.severity(),
             seen: seen.into(),
             count: None,
             seconds: None,
         }
+    }
+
+    fn severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
     }
 
     fn count(self, count: usize) -> Self {
@@ -79,7 +86,7 @@ pub struct Health {
 impl Health {
     /// Returns the findings that make the node unready.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
-        let is_error = |finding: &&Finding| finding.id.severity() == Severity::Error;
+        let is_error = |finding: &&Finding| finding.severity == Severity::Error;
         self.findings.iter().filter(is_error)
     }
 
@@ -90,7 +97,7 @@ impl Health {
 
     /// Returns the severity of the worst finding; [`Severity::Information`] if the node is healthy.
     pub fn severity(&self) -> Severity {
-        let severities = self.findings.iter().map(|finding| finding.id.severity());
+        let severities = self.findings.iter().map(|finding| finding.severity);
         severities.min().unwrap_or(Severity::Information)
     }
 }
@@ -119,7 +126,7 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
     .collect();
     findings.extend(servers_down(node));
     findings.extend(process_restarting(node, now));
-    findings.sort_by_key(|finding| finding.id);
+    findings.sort_by_key(|finding| (finding.severity, finding.id));
     Health { findings }
 }
 

@@ -67,7 +67,11 @@ fn certificate(examined: &Examined) -> Check {
         )
     } else {
         let prefix = certificate.prefix;
-        Check::ok(ID, format!("node {prefix}, valid for {days} more days"))
+        let node = certificate
+            .name
+            .as_ref()
+            .map_or_else(|| prefix.to_string(), |name| format!("{name} ({prefix})"));
+        Check::ok(ID, format!("node {node}, valid for {days} more days"))
     }
 }
 

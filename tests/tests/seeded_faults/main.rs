@@ -20,8 +20,15 @@ use shown::{SHOWN_TIMEOUT, Table, doctor, warren};
 use std::{fs, path::Path, time::Duration, time::Instant};
 use wire::control::{HEALTHY, STATUS_PATH, StatusDocument};
 
-/// Longest time after which readiness must follow the truth.
+/// Longest time after which readiness must follow the truth while payload flows, and after a loss has ended.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time after which an idle node must notice that it is unplugged: the longest silence at the default hello interval,
+/// and 2 s until it is published.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time after which a tunnel that carries pings counts as busy.
+const PING_TIME: Duration = Duration::from_secs(3);
 
 /// Number of faults that must be in the table.
 const MIN_FAULTS: usize = 20;
@@ -95,17 +102,33 @@ fn child(node: &Node, words: &[&str]) -> Result<String> {
     Ok(pid.to_string())
 }
 
-/// Unplugs a node, and plugs it in again.
+/// Unplugs a node, and plugs it in again: once while it is idle, once while it pings another node.
 fn disconnect(lab: &Lab, index: usize, table: &mut Table) -> Result<()> {
+    unplug_and_plug_in(lab, index, IDLE_TIMEOUT, "unplugged while idle", table)?;
+    let node = lab.node(index)?;
+    let address = lab.node(0)?.identity()?.address.to_string();
+    let log = lab.folder().join("pings.log");
+    let ping = Path::new("ping");
+    let pings = Process::start(node.namespace(), ping, ["-i", "0.1", &address], &log)?;
+    lab::wait::pause(PING_TIME);
+    let fault = "unplugged while it pings";
+    let checked = unplug_and_plug_in(lab, index, READY_TIMEOUT, fault, table);
+    pings.kill();
+    checked
+}
+
+fn unplug_and_plug_in(
+    lab: &Lab,
+    index: usize,
+    timeout: Duration,
+    fault: &str,
+    table: &mut Table,
+) -> Result<()> {
     let node = lab.node(index)?;
     lab.unplug(index)?;
-    let elapsed = check_ready(node, false, READY_TIMEOUT + Duration::from_secs(2))?;
-    println!(
-        "not ready {:.1} s after it was unplugged",
-        elapsed.as_secs_f64()
-    );
-    ensure!(elapsed < READY_TIMEOUT, "{elapsed:?}");
-    table.check_status("unplugged", node, &["disconnected", "no_tunnel"], 1)?;
+    let elapsed = check_ready(node, false, timeout)?;
+    println!("{fault}: not ready after {:.1} s", elapsed.as_secs_f64());
+    table.check_status(fault, node, &["disconnected", "no_tunnel"], 1)?;
     lab.plug_in(index)?;
     let address = lab.node(0)?.identity()?.address.to_string();
     let answers = || node.command("ping", &["-c1", "-W1", &address]).ok();

@@ -351,7 +351,7 @@ impl<'a> View<'a> {
 fn health_report(health: &Health) -> HealthReport {
     let entry = |finding: &Finding| FindingEntry {
         id: finding.id.label().to_owned(),
-        severity: finding.id.severity().label().to_owned(),
+        severity: finding.severity.label().to_owned(),
         count: finding.count,
         seconds: finding.seconds,
         seen: finding.seen.clone(),

@@ -58,9 +58,10 @@ pub(super) fn map<K>(counts: &BTreeMap<K, u64>, labels: impl Fn(&K) -> Vec<Strin
 
 pub(super) fn findings(health: &Health) -> Vec<Sample> {
     let sample = |id: &FindingId| {
-        let is_shown = health.findings.iter().any(|finding| finding.id == *id);
-        let labels = vec![s(id.label()), s(id.severity().label())];
-        (labels, truth(is_shown))
+        let shown = health.findings.iter().find(|finding| finding.id == *id);
+        let severity = shown.map_or(id.severity(), |finding| finding.severity);
+        let labels = vec![s(id.label()), s(severity.label())];
+        (labels, truth(shown.is_some()))
     };
     FindingId::ALL.iter().map(sample).collect()
 }

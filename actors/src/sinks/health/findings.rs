@@ -40,7 +40,7 @@ macro_rules! findings {
                 match self { $(Self::$name => $label,)* }
             }
 
-            /// Returns how bad the finding is.
+            /// Returns how bad the finding is, unless the state of the node makes it worse.
             pub fn severity(self) -> Severity {
                 match self { $(Self::$name => Severity::$severity,)* }
             }

@@ -1,6 +1,6 @@
 //! Findings about the way to other nodes, and the way from them to this one.
 
-use super::{Finding, FindingId, span};
+use super::{Finding, FindingId, Severity, span};
 use crate::sinks::telemetry::{Row, Snapshot};
 use membership::documents::is_private;
 use policies::{
@@ -17,6 +17,9 @@ const START_SPAN: Duration = Duration::from_secs(15);
 
 /// A node that was up for this long without an accepted tunnel gets the finding that nobody has dialled it.
 const REACH_EXPECTED: Duration = Duration::from_secs(600);
+
+/// Maximum number of nodes that one finding names.
+const MAX_NAMED_NODES: usize = 3;
 
 /// Returns what keeps the node from reaching others, or that it waits for others.
 pub(super) fn connection(node: &Snapshot, now: Uptime) -> Option<Finding> {
@@ -61,15 +64,23 @@ fn longest_silence(node: &Snapshot, row: &Row) -> Duration {
     }
 }
 
+/// Returns whether the registry answers, and neither the registry nor this node knows another node.
+fn is_only_node(node: &Snapshot) -> bool {
+    let registry = &node.registry;
+    let is_listed_alone = registry.listed_peers == Some(0) && registry.hidden_nodes == 0;
+    let knows_nobody = node.peers.candidates.is_empty() && node.peers.unused.is_empty();
+    node.is_registry_up() && is_listed_alone && knows_nobody
+}
+
 fn no_tunnel(node: &Snapshot, now: Uptime) -> Finding {
     let registry = &node.registry;
     let (candidates, uptime) = (&node.peers.candidates, now.since(node.identity.started));
-    let is_first = registry.listed_peers == Some(0) && registry.hidden_nodes == 0;
-    if node.is_registry_up() && is_first && candidates.is_empty() && node.peers.unused.is_empty() {
+    if is_only_node(node) {
         let seen = "this is the only node of its network so far; it waits for others";
         return Finding::new(FindingId::WaitingForOthers, seen);
     }
-    let failing = candidates.iter().filter(|peer| peer.failures > 0).count();
+    let failing = candidates.iter().filter(|peer| peer.failures > 0);
+    let failing: Vec<_> = failing.map(|candidate| candidate.peer).collect();
     let seen = if uptime < START_SPAN {
         format!("no tunnel is up yet; the node started {} ago", span(uptime))
     } else if candidates.is_empty() && registry.failure.is_some() {
@@ -78,7 +89,8 @@ fn no_tunnel(node: &Snapshot, now: Uptime) -> Finding {
         "no tunnel is up: no peer is known that can be dialled from here".to_owned()
     } else {
         let peers = counted(candidates.len(), "peer");
-        format!("no tunnel is up; of {peers} known, dials to {failing} failed")
+        let (count, list) = (failing.len(), node_list(node, &failing));
+        format!("no tunnel is up; of {peers} known, dials to {count} failed{list}")
     };
     Finding::new(FindingId::NoTunnel, seen).count(candidates.len())
 }
@@ -124,14 +136,15 @@ pub(super) fn private_endpoints_only(node: &Snapshot) -> Option<Finding> {
         let reason = node.peers.unused.first();
         let reason = reason.map_or(
             "they are in other networks than this host".to_owned(),
-            |unused| unused.reason.to_string(),
+            |unused| format!("{}: {}", node.names.describe(unused.peer), unused.reason),
         );
         let seen = format!("other nodes are known by private endpoints only: {reason}");
         Finding::new(FindingId::PrivateEndpointsOnly, seen).count(count)
     })
 }
 
-/// Returns that nobody can dial the node, or that nobody has done so for long.
+/// Returns that nobody can dial the node, or that nobody has done so for long. A node that has a tunnel does its work all the
+/// same, such as one behind NAT; one without any would need to be dialled.
 pub(super) fn not_reached(node: &Snapshot, now: Uptime) -> Option<Finding> {
     let processes = &node.processes.processes;
     let has_server = processes
@@ -140,13 +153,24 @@ pub(super) fn not_reached(node: &Snapshot, now: Uptime) -> Option<Finding> {
     if !has_server || node.registry.called_at.is_none() {
         return None;
     }
+    let has_tunnel = node.rows.live().any(Row::is_up);
+    let severity = if has_tunnel {
+        Severity::Information
+    } else {
+        Severity::Degraded
+    };
     let endpoints = &node.own_endpoints.endpoints;
     if endpoints.is_empty() {
         let seen = "no endpoint is announced, so no other node can dial this one";
-        return Some(Finding::new(FindingId::NoEndpoint, seen));
+        return Some(Finding::new(FindingId::NoEndpoint, seen).severity(severity));
     }
     let uptime = now.since(node.identity.started);
-    let is_expected = uptime >= REACH_EXPECTED && node.nodes_reachable > 0;
+    let has_others = if has_tunnel {
+        node.nodes_reachable > 0
+    } else {
+        !is_only_node(node)
+    };
+    let is_expected = uptime >= REACH_EXPECTED && has_others;
     (is_expected && node.reached.is_empty()).then(|| {
         let are_private = endpoints.iter().all(|(endpoint, _)| is_private(*endpoint));
         let noun = if are_private {
@@ -160,6 +184,7 @@ pub(super) fn not_reached(node: &Snapshot, now: Uptime) -> Option<Finding> {
             counted(endpoints, noun)
         );
         Finding::new(FindingId::NotReached, seen)
+            .severity(severity)
             .count(endpoints)
             .time(uptime)
     })
@@ -170,6 +195,17 @@ pub(super) fn port_mapping_refused(node: &Snapshot) -> Option<Finding> {
     let rejection = node.leases.rejection.as_deref()?;
     let seen = format!("the router maps no port to this host: {rejection}");
     Some(Finding::new(FindingId::PortMappingRefused, seen))
+}
+
+/// Returns nodes by name and prefix after a colon, such as ": web (9/16), 8/16, …"; nothing if there are none.
+fn node_list(node: &Snapshot, nodes: &[Prefix]) -> String {
+    let named = nodes.iter().take(MAX_NAMED_NODES);
+    let mut shown: Vec<_> = named.map(|prefix| node.names.describe(*prefix)).collect();
+    if nodes.len() > MAX_NAMED_NODES {
+        shown.push("…".to_owned());
+    }
+    let colon = if shown.is_empty() { "" } else { ": " };
+    format!("{colon}{}", shown.join(", "))
 }
 
 /// Returns a number with its noun, such as "1 tunnel", "2 tunnels".

@@ -33,14 +33,15 @@ fn a_healthy_node_has_no_finding() {
 #[test]
 fn a_disconnected_node_is_not_ready() {
     let mut node = healthy();
-    for (seconds, is_ready) in [(3, true), (4, false)] {
+    for (seconds, is_ready) in [(8, true), (9, false)] {
         node.at = NOW + Duration::from_secs(seconds);
+        node.babel_answered_at = Some(node.at);
         assert_eq!(assess(&node, node.at).is_ready(), is_ready, "{seconds}");
     }
     let health = assess(&node, node.at);
     assert_eq!(
         health.findings[0].seen,
-        "nothing was received by 1 tunnel for 4 s"
+        "nothing was received by 1 tunnel for 9 s"
     );
     check(
         |node| node.on_links_sampled(no_links()),
@@ -217,9 +218,52 @@ fn the_endpoints_and_transports_are_judged() {
             node.peers = peers(vec![], vec![unused]);
         },
         &[&format!(
-            "private_endpoints_only: other nodes are known by private endpoints only: {}",
+            "private_endpoints_only: other nodes are known by private endpoints only: 9/16: {}",
             PrivateEndpointError::Elsewhere
         )],
+    );
+}
+
+#[test]
+fn a_node_without_a_tunnel_that_nobody_can_dial_is_degraded() {
+    for (has_endpoint, id) in [
+        (true, FindingId::NotReached),
+        (false, FindingId::NoEndpoint),
+    ] {
+        for (has_tunnel, expected) in [(true, Severity::Information), (false, Severity::Degraded)] {
+            let mut node = healthy();
+            node.reached.clear();
+            if !has_endpoint {
+                node.own_endpoints = Arc::default();
+            }
+            if !has_tunnel {
+                node.on_links_sampled(no_links());
+            }
+            let health = assess(&node, NOW);
+            let finding = health.findings.iter().find(|finding| finding.id == id);
+            assert_eq!(finding.map(|finding| finding.severity), Some(expected));
+        }
+    }
+}
+
+#[test]
+fn nodes_are_shown_by_name_and_prefix() {
+    let names = membership::node_names::NodeNames::default();
+    names.learn(prefix(9), "web".parse().ok(), 100);
+    let failed = |number| Candidate {
+        failures: 1,
+        ..candidate(number)
+    };
+    let change = |node: &mut Snapshot| {
+        node.names = names.load();
+        node.on_links_sampled(no_links());
+        node.peers = peers([9, 10, 11, 12].map(failed).into(), vec![]);
+    };
+    check(
+        change,
+        &[
+            "no_tunnel: no tunnel is up; of 4 peers known, dials to 4 failed: web (9/16), 10/16, 11/16, …",
+        ],
     );
 }
 
