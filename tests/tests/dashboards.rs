@@ -28,7 +28,7 @@ const ABOVE_ZERO: &[&str] = &[
     "Ready",
     "Nodes reporting",
     "Tunnels up",
-    "Nodes known",
+    "Nodes reachable",
     "Routes installed",
     "Traffic of all tunnels",
     "Received by tunnel",

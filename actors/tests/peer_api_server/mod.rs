@@ -8,6 +8,7 @@
 )]
 
 use super::*;
+use membership::{credentials::NodeCredentials, node_names::NodeNames};
 
 pub(crate) fn endpoint(text: &str) -> Endpoint {
     text.parse().unwrap()
