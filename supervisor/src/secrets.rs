@@ -2,7 +2,7 @@
 
 use crate::identity::NodeIdentity;
 use config::paths::Paths;
-use std::fs;
+use membership::certificate::MAX_CREDENTIAL_BYTES;
 
 /// What stands in the place of a secret.
 const REMOVED: &str = "[removed]";
@@ -22,10 +22,10 @@ pub struct Secrets {
 impl Secrets {
     /// Reads the keys of the node. A file that cannot be read has no secrets to remove.
     pub fn read(paths: &Paths) -> Self {
-        let files = [paths.key(), paths.tls_crypt(), paths.tls_crypt_other()];
-        let texts = files
+        let secret_files = [paths.key(), paths.tls_crypt(), paths.tls_crypt_other()];
+        let texts = secret_files
             .iter()
-            .filter_map(|file| fs::read_to_string(file).ok());
+            .filter_map(|file| files::read_text(file, MAX_CREDENTIAL_BYTES).ok());
         let mut texts: Vec<_> = texts.collect();
         if let Ok(identity) = NodeIdentity::read(paths) {
             let document = identity.document;

@@ -40,7 +40,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("registry", &["files", "wire", "policies"]),
     (
         "warren",
-        &["supervisor", "registry", "config", "wire", "policies"],
+        &[
+            "supervisor",
+            "registry",
+            "config",
+            "files",
+            "wire",
+            "policies",
+        ],
     ),
     ("lab", &["wire", "policies"]),
     ("sim", &["wire", "policies"]),

@@ -7,9 +7,7 @@ use crate::{
 use config::paths::Paths;
 use flate2::{Compression, write::GzEncoder};
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
@@ -23,6 +21,9 @@ const JOURNALCTL: &str = "/usr/bin/journalctl";
 
 /// Number of the journal's last lines in the bundle.
 const JOURNAL_LINES: &str = "2000";
+
+/// Largest file of the configuration in the bundle, in bytes.
+const MAX_CONFIGURATION_BYTES: u64 = 1 << 20;
 
 /// The folder in the archive.
 const FOLDER: &str = "warren-support";
@@ -93,7 +94,8 @@ fn collect(paths: &Paths) -> Vec<(String, String)> {
     configuration.extend(config::drop_ins(&paths.config()).unwrap_or_default());
     for file in configuration {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let text = fs::read_to_string(&file).unwrap_or_else(|error| error.to_string());
+        let text = ::files::read_text(&file, MAX_CONFIGURATION_BYTES)
+            .unwrap_or_else(|error| error.to_string());
         files.push((format!("configuration/{name}"), text));
     }
     if paths.root() == Path::new("/") {
@@ -120,14 +122,7 @@ fn journal() -> String {
 }
 
 fn write(output: &Path, files: &[(String, String)]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(output)?;
-    let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     for (name, text) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(text.len()).unwrap_or(u64::MAX));
@@ -135,5 +130,6 @@ fn write(output: &Path, files: &[(String, String)]) -> io::Result<()> {
         header.set_cksum();
         archive.append_data(&mut header, format!("{FOLDER}/{name}"), text.as_bytes())?;
     }
-    archive.into_inner()?.finish()?.flush()
+    let archive = archive.into_inner()?.finish()?;
+    ::files::replace(output, &archive, ::files::Access::ours(0o600))
 }

@@ -3,10 +3,13 @@
 use super::{Check, Daemon, Examined, host_checks::default_links};
 use crate::{errors::StartError, host::check_ports};
 use config::Settings;
-use membership::{credentials::NodeCredentials, registry_api::RegistryApiClient};
+use membership::{
+    certificate::MAX_CREDENTIAL_BYTES, credentials::NodeCredentials,
+    registry_api::RegistryApiClient,
+};
 use os::clock::{Clock, wall};
 use policies::names::Transport;
-use std::{fs, time::SystemTime};
+use std::time::SystemTime;
 use wire::{control::TunnelEntry, errors::Chain, registry::Bootstrap};
 
 /// Largest deviation of the host's clock from the registry's that is no fault, in seconds.
@@ -113,7 +116,8 @@ async fn registry(examined: &Examined, settings: Option<&Settings>) -> Vec<Check
 fn client(examined: &Examined, url: &str) -> Result<RegistryApiClient, String> {
     let paths = &examined.paths;
     let read = |path: std::path::PathBuf| {
-        fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+        files::read(&path, MAX_CREDENTIAL_BYTES)
+            .map_err(|error| format!("{}: {error}", path.display()))
     };
     let (ca, certificate) = (read(paths.ca())?, read(paths.certificate())?);
     let credentials = NodeCredentials::from_pem(&ca, &certificate, &read(paths.key())?)
