@@ -1,12 +1,13 @@
 //! The messages between actors: facts in the past tense, orders in the imperative.
-//!
 //! All have the result `()`, so no actor waits for another. A reading is complete and replaces the
 //! previous one, so it is sent by [`offer`], which drops it if the mailbox is full. Orders and
 //! life-cycle events are few, and are sent by `do_send`, which always delivers.
 
 mod membership_facts;
+mod route_checks;
 
 pub use membership_facts::*;
+pub use route_checks::{OriginsClaimed, RoutesSuspected};
 
 use actix::{Message, Recipient};
 use membership::documents::PrivateEndpointError;
@@ -16,6 +17,7 @@ use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, ProbeReading},
     orders::{CloseReason, Decision, Order},
+    route_checks::OriginClaim,
     units::Uptime,
     waits::Wait,
 };
@@ -58,8 +60,7 @@ pub struct LinksSampled {
     pub was_reached: bool,
 }
 
-/// babeld was asked for its tables. While babeld does not run, nothing is sent, unless a tunnel
-/// drains; by `at`, a receiver sees whether its last table is too old.
+/// babeld was asked for its tables. While babeld does not run, nothing is sent, unless a tunnel drains; by `at`, a receiver sees whether its last table is too old.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct RoutesRead {
@@ -69,6 +70,8 @@ pub struct RoutesRead {
     pub table: Option<BabelTable>,
     /// The default routes for packets from the network's range; empty if babeld did not answer.
     pub exit_routes: ExitRoutes,
+    /// What neighbours say about the origins of nodes' ranges; empty if babeld did not answer.
+    pub claims: Vec<OriginClaim>,
 }
 
 /// The results of the probes of all tunnels were read.

@@ -10,6 +10,7 @@ use os::{clock::Clock, randomness::Randomness};
 use policies::{
     names::{Endpoint, Prefix, Slot},
     observation::{Candidate, TunnelReading},
+    route_checks::{Members, RouteChecks},
     route_view::RouteView,
     units::Uptime,
 };
@@ -56,6 +57,10 @@ pub struct Store {
     pub applied: AppliedVersions,
     /// The number of nodes in babeld's table, with this one; only the documents actor writes it.
     pub node_count: Rc<Cell<usize>>,
+    /// The checks of babeld's routes, and the nodes that failed them; only the policy actor changes them.
+    pub route_checks: Rc<RefCell<RouteChecks>>,
+    /// The size of the network, as the registry last reported it; only the registry client writes it.
+    pub members: Rc<Cell<Option<Members>>>,
     /// The restart lock that this node grants to itself or to its neighbours.
     pub restart_lock: SharedRestartLock,
     /// The settings that a reload of the configuration changes.
@@ -79,6 +84,8 @@ impl Store {
             clock,
             random: Randomness::from_system(),
             tunnels: Rc::default(),
+            route_checks: Rc::default(),
+            members: Rc::default(),
             documents: DocumentStore::default(),
             candidates: SharedCandidates::default(),
             names: NodeNames::default(),

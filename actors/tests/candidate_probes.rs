@@ -87,6 +87,7 @@ fn document(version: u64, refresh_s: u64, key: u8, other_key: Option<u8>) -> Net
         gateways: Vec::new(),
         ipv4: None,
         min_version: None,
+        prefix_lengths: Vec::new(),
     }
 }
 

@@ -106,6 +106,7 @@ async fn the_node_stays_healthy_but_is_not_ready_when_babeld_does_not_answer() {
         at: node.clock.now(),
         table: None,
         exit_routes: wire::babel::ExitRoutes::default(),
+        claims: Vec::new(),
     });
     wait_until("answer 503 of /readyz", async || {
         (node.get("/readyz").await.0 == 503).then_some(())

@@ -329,6 +329,7 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_reported() {
             at: Uptime::from_secs(1),
             table,
             exit_routes: wire::babel::ExitRoutes::default(),
+            claims: Vec::new(),
         });
         let reported = timeout(Duration::from_secs(5), reports.recv())
             .await

@@ -40,6 +40,8 @@ const CLOSED_STATES: [&str; 5] = [
 const AGES: [&str; 4] = ["valid_lft", "preferred_lft", "expires", "age"];
 /// Longest time that ss(8) may take.
 const SS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time that nft(8) may take.
+const NFT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The listings of `ip`, each with its subject.
 const IP_LISTINGS: [(&str, &[&str]); 7] = [
     ("links", &["-o", "-d", "link"]),
@@ -56,7 +58,7 @@ const IP_LISTINGS: [(&str, &[&str]); 7] = [
 pub struct HostSnapshot(BTreeMap<&'static str, BTreeSet<String>>);
 
 impl HostSnapshot {
-    /// Reads links, addresses, routes of all tables, rules, sysctls below `net`, sockets, processes, and the files in
+    /// Reads links, addresses, routes of all tables, rules, packet filters, sysctls below `net`, sockets, processes, and the files in
     /// the places where an ordinary daemon would have them.
     ///
     /// # Errors
@@ -67,6 +69,14 @@ impl HostSnapshot {
             let listing = ip::output(namespace, arguments)?;
             listings.insert(subject, listing.lines().map(without_ages).collect());
         }
+        let filters = process::run(
+            namespace,
+            Path::new("nft"),
+            ["list", "ruleset"],
+            NFT_TIMEOUT,
+        )?;
+        let filters = filters.lines().map(|line| line.trim().to_owned());
+        listings.insert("packet filters", filters.collect());
         listings.insert("sysctls", netns::run_inside(namespace, || Ok(sysctls()))?);
         listings.insert("sockets", sockets(namespace)?);
         let pids = netns::pids(namespace);

@@ -108,6 +108,7 @@ fn network(version: u64, authorities: &[&Ca]) -> NetworkDocument {
         gateways: Vec::new(),
         ipv4: None,
         min_version: None,
+        prefix_lengths: Vec::new(),
     }
 }
 

@@ -3,7 +3,10 @@
 //! A raw socket gets a copy of each UDP packet that is delivered on this host. A BPF filter drops all but Babel's.
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
-use std::{io, net::UdpSocket as StdUdpSocket};
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket},
+};
 use tokio::net::UdpSocket;
 use wire::babel_packet;
 
@@ -11,6 +14,16 @@ use wire::babel_packet;
 const UDP_HEADER: usize = 8;
 /// Longest Babel packet on a slot.
 const MAX_PACKET: usize = 1500;
+
+/// One packet as it arrived.
+pub struct Packet {
+    /// The address that it came from.
+    pub from: Ipv6Addr,
+    /// The index of the link on which it arrived; 0 if `from` is not link-local.
+    pub link: u32,
+    /// Its content, without the UDP header.
+    pub bytes: Vec<u8>,
+}
 
 /// A raw socket for Babel packets.
 pub struct BabelListener {
@@ -36,12 +49,24 @@ impl BabelListener {
     /// # Errors
     /// The socket failed.
     pub async fn seqno_request(&self) -> io::Result<()> {
+        while !babel_packet::has_forwardable_request(&self.receive().await?.bytes) {}
+        Ok(())
+    }
+
+    /// Waits for the next packet.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub async fn receive(&self) -> io::Result<Packet> {
         let mut bytes = [0; MAX_PACKET];
         loop {
-            let length = self.socket.recv(&mut bytes).await?;
-            let packet = bytes.get(UDP_HEADER..length).unwrap_or_default();
-            if babel_packet::has_forwardable_request(packet) {
-                return Ok(());
+            let (length, from) = self.socket.recv_from(&mut bytes).await?;
+            if let SocketAddr::V6(from) = from {
+                return Ok(Packet {
+                    from: *from.ip(),
+                    link: from.scope_id(),
+                    bytes: bytes.get(UDP_HEADER..length).unwrap_or_default().to_vec(),
+                });
             }
         }
     }

@@ -21,6 +21,7 @@ pub mod restart_lock;
 pub mod revocation;
 pub mod rng;
 pub mod rolling_restart;
+pub mod route_checks;
 pub mod route_view;
 pub mod routes;
 pub mod units;

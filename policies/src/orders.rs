@@ -69,6 +69,8 @@ reasons! {
         PeerClosed = "peer_closed",
         /// The peer's certificate is revoked.
         Revoked = "revoked",
+        /// The peer announces routes that cannot be its own, see [`route_checks`](crate::route_checks).
+        FalseRoutes = "false_routes",
         /// Certificates or keys have changed, and OpenVPN reads them only when it starts.
         Renewed = "renewed",
         /// The daemon is stopping.
@@ -80,7 +82,7 @@ impl CloseReason {
     /// Whether a drain for this reason may be given up, so that the tunnel stays.
     pub fn can_be_abandoned(self) -> bool {
         match self {
-            Self::Revoked | Self::Shutdown => false,
+            Self::Revoked | Self::FalseRoutes | Self::Shutdown => false,
             Self::Unused
             | Self::Replaced
             | Self::Rotation

@@ -248,6 +248,7 @@ pub(crate) fn babeld(environment: &Environment<'_>) -> babeld::BabeldSettings {
         config: BabelConfig {
             network: identity.network,
             own: identity.me,
+            prefix_lengths: identity.document.prefix_lengths.iter().copied().collect(),
             ipv4: identity.document.payload4(),
             slots: host.slots(),
             interfaces: settings.interfaces.clone(),

@@ -5,7 +5,7 @@ use crate::{errors::StartError, identity::NodeIdentity};
 use config::{ChildUser, Settings, paths::Paths};
 use files::Access;
 use os::{
-    kernel::{self, Kernel, Swept},
+    kernel::{self, Kernel, PacketFilter, Swept},
     process::{Rights, kill_leftover},
 };
 use policies::names::{FIRST_VLAN, Slot, Transport};
@@ -15,6 +15,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
+use wire::errors::Chain;
 
 /// The folders that are searched for programs.
 pub(crate) const PROGRAM_FOLDERS: &str =
@@ -281,6 +282,7 @@ pub async fn prepare(
     host: &mut Host,
     kernel: &Kernel,
     identity: &NodeIdentity,
+    settings: &Settings,
     paths: &Paths,
 ) -> Result<(), StartError> {
     let Leftovers { processes, swept } = remove_leftovers(kernel, paths).await?;
@@ -291,6 +293,14 @@ pub async fn prepare(
     let Rights { uid, gid, .. } = host.openvpn_rights;
     let node = kernel::make_tun_node(&paths.tun_node(), uid, gid)?;
     host.tun_node = (node != Path::new("/dev/net/tun")).then_some(node);
+    let filter = PacketFilter {
+        babeld_uid: host.babeld_rights.uid,
+        servers: host.servers.clone(),
+        interfaces: settings.interfaces.clone(),
+    };
+    if let Err(error) = kernel.filter_packets(&filter) {
+        tracing::warn!(error = %Chain(&error), "this kernel filters no packets: each user of this host can speak Babel for the node; load the module nf_tables");
+    }
     kernel.enable_forwarding(&paths.sysctls())?;
     kernel.join_host(identity.network, identity.me).await?;
     let count = host.max_dialling_slots().min(FIRST_DIALLING_SLOTS);

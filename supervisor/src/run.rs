@@ -193,7 +193,7 @@ async fn run_node(
     };
     let clock = Clock::boottime();
     let kernel = Kernel::open(paths.root())?;
-    host::prepare(&mut host, &kernel, &identity, &paths).await?;
+    host::prepare(&mut host, &kernel, &identity, &settings, &paths).await?;
     let live = live_settings(&settings, &host, program.command_line.mode);
     let published = publish(&identity, program.revision, &live, &clock);
     let metrics = MetricsServer::start(&settings.metrics, &clock, &published);

@@ -1,7 +1,5 @@
 //! Starts all actors and connects them, rank by rank: sinks first, sources last.
-//!
-//! Messages flow from source to decider to effect to sink. An actor gets the addresses of its
-//! receivers when it is built, so the receivers are started before it, and no cycle can arise.
+//! Messages flow from source to decider to effect to sink. An actor gets the addresses of its receivers when it is built, so the receivers are started before it, and no cycle can arise.
 
 use crate::actor_settings::{self as settings_of, Environment};
 use actix::{Actor, Addr, Context, Handler, Message, Recipient, dev::ToEnvelope};
@@ -37,7 +35,7 @@ use actors::{
 use os::process::{ChildEvents, ProcessReading};
 use std::rc::Rc;
 
-/// The names of all guarded actors in logs and metrics.
+/// The names of all guarded actors.
 pub const ACTORS: [&str; 17] = [
     "telemetry",
     "tunnels",
@@ -222,6 +220,7 @@ impl<'a> Wiring<'a> {
                 orders: to(tunnels),
                 drains: to(tunnels),
                 decided: vec![to(&self.telemetry)],
+                suspected: to(&self.telemetry),
             },
         };
         let policy = self.guard("policy", deps, Policy::new);
@@ -357,6 +356,7 @@ impl<'a> Wiring<'a> {
             links: self.links.clone(),
             process: self.babeld_process.clone(),
             events: ChildEvents::default(),
+            claims_to: to(policy),
             readers: vec![
                 to(policy),
                 to(tunnels),

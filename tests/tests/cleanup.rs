@@ -39,7 +39,7 @@ fn a_host_is_as_before_after_a_kill_and_a_cleanup() -> Result<()> {
         " links, ",
         " routes, ",
         " 1 address, ",
-        " 3 rules, restored ",
+        " 3 rules, 1 packet filter, restored ",
     ] {
         assert!(removed.contains(part), "{removed}");
     }

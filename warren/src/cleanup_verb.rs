@@ -45,6 +45,7 @@ fn summary(cleanup: &Cleanup) -> String {
         (swept.routes, "route", "routes"),
         (swept.addresses, "address", "addresses"),
         (swept.rules, "rule", "rules"),
+        (swept.tables, "packet filter", "packet filters"),
         (cleanup.mappings, "port mapping", "port mappings"),
     ];
     let removed: Vec<_> = removed.into_iter().filter_map(counted).collect();

@@ -4,11 +4,18 @@
 //! range, or on links that are no slots, are counted and dropped. babeld 1.12.1 may print freed
 //! memory after `flush interface`, so any line may be garbage.
 
+mod fields;
+
+pub use policies::route_checks::OriginClaim;
+
 pub use crate::babel_config::{BabelConfig, BadConfig, MacKey, next_seqno, state_file};
+pub use crate::babel_updates::claims_of_packet;
 use crate::{
+    babel_updates::is_claim,
     lines::{Line, Lines},
-    overlay::{Network, node_of_link_local, node_of_router_id, router_id_text},
+    overlay::{Network, Network4, node_of_link_local, node_of_router_id, router_id_text},
 };
+use fields::Fields;
 use ipnet::IpNet;
 use policies::{
     names::{Prefix, Slot},
@@ -49,8 +56,8 @@ pub struct Dump {
     pub announced: Vec<Prefix>,
     /// The default routes for packets from the network's range.
     pub exit_routes: ExitRoutes,
-    /// Routes whose router id is not that of the node whose range they name: a node announces a false one.
-    pub forged: Vec<Route>,
+    /// What neighbours say about the origins of the ranges of nodes, IPv4 ranges included.
+    pub claims: Vec<OriginClaim>,
     /// Number of neighbours and routes outside the network's range or on links that are no slots.
     pub foreign: u32,
     /// Number of lines that could not be parsed, or were beyond the limits.
@@ -98,6 +105,7 @@ impl Dump {
 #[derive(Clone, Debug)]
 pub struct Decoder {
     network: Network,
+    ipv4: Option<Network4>,
     lines: Lines,
     greeting: Option<String>,
     dump: Dump,
@@ -108,17 +116,20 @@ enum Entry {
     Interface(Slot, bool),
     Neighbour(Neighbour),
     Announced(Prefix),
-    Route { route: Route, genuine: bool },
+    Route(Route, OriginClaim),
+    /// A route that is no entry of the table, with its metric: to the IPv4 range of a node, or from an address that is no node's.
+    ClaimOnly(u16, OriginClaim),
     AnnouncedDefault,
     Default(DefaultRoute),
     Foreign,
 }
 
 impl Decoder {
-    /// Keeps what belongs to `network`.
-    pub fn new(network: Network) -> Self {
+    /// Keeps what belongs to `network`, or to its IPv4 range.
+    pub fn new(network: Network, ipv4: Option<Network4>) -> Self {
         Self {
             network,
+            ipv4,
             lines: Lines::new(MAX_LINE),
             greeting: None,
             dump: Dump::default(),
@@ -185,16 +196,22 @@ impl Decoder {
             Some(Entry::Interface(slot, up)) => self.dump.interfaces.push((slot, up)),
             Some(Entry::Neighbour(neighbour)) => self.dump.table.neighbours.push(neighbour),
             Some(Entry::Announced(prefix)) => self.dump.announced.push(prefix),
-            Some(Entry::Route { route, genuine }) => {
+            Some(Entry::Route(route, claim)) => {
                 self.dump.table.routes.push(route);
-                // A retraction need not name its originator (RFC 8966, section 4.6.9).
-                if !genuine && route.metric < policies::observation::INFINITY {
-                    self.dump.forged.push(route);
-                }
+                self.note_claim(route.metric, claim);
             }
+            Some(Entry::ClaimOnly(metric, claim)) => self.note_claim(metric, claim),
             Some(Entry::AnnouncedDefault) => self.dump.exit_routes.own = true,
             Some(Entry::Default(route)) => self.dump.exit_routes.routes.push(route),
             Some(Entry::Foreign) => self.dump.foreign = self.dump.foreign.saturating_add(1),
+        }
+    }
+
+    fn note_claim(&mut self, metric: u16, claim: OriginClaim) {
+        // A retraction need not name its originator (RFC 8966, section 4.6.9).
+        let is_finite = metric < policies::observation::INFINITY;
+        if is_finite && is_claim(&claim) {
+            self.dump.claims.push(claim);
         }
     }
 
@@ -214,6 +231,7 @@ impl Decoder {
     fn announced(&self, fields: Fields<'_>) -> Option<Entry> {
         Some(match self.destination(fields)? {
             Destination::Node(node) => Entry::Announced(node),
+            Destination::Ipv4(_) => Entry::Foreign,
             Destination::Outside => Entry::AnnouncedDefault,
             Destination::Foreign => Entry::Foreign,
         })
@@ -229,29 +247,43 @@ impl Decoder {
             std::net::IpAddr::V4(_) => return Some(Entry::Foreign),
         };
         let slot = fields.get("if")?.parse::<Slot>().ok();
-        let Some((slot, via)) = slot.zip(node_of_link_local(via)) else {
+        let Some(slot) = slot else {
             return Some(Entry::Foreign);
+        };
+        let via = node_of_link_local(via);
+        let claim = |node| OriginClaim {
+            node,
+            slot,
+            via,
+            refmetric,
+            originator: node_of_router_id_text(id),
+        };
+        let Some(neighbour) = via else {
+            return Some(match destination {
+                Destination::Node(node) | Destination::Ipv4(node) => {
+                    Entry::ClaimOnly(metric, claim(node))
+                }
+                Destination::Outside | Destination::Foreign => Entry::Foreign,
+            });
         };
         Some(match destination {
             Destination::Node(node) => {
                 let route = Route {
                     node,
                     slot,
-                    via,
+                    via: neighbour,
                     installed,
                     metric,
                     refmetric,
                 };
-                Entry::Route {
-                    route,
-                    genuine: id == router_id_text(node),
-                }
+                Entry::Route(route, claim(node))
             }
+            Destination::Ipv4(node) => Entry::ClaimOnly(metric, claim(node)),
             Destination::Outside => node_of_router_id_text(id).map_or(Entry::Foreign, |gateway| {
                 Entry::Default(DefaultRoute {
                     gateway,
                     slot,
-                    via,
+                    via: neighbour,
                     installed,
                     metric,
                     refmetric,
@@ -265,8 +297,12 @@ impl Decoder {
     fn destination(&self, fields: Fields<'_>) -> Option<Destination> {
         let range: IpNet = fields.get("prefix")?.parse().ok()?;
         let from: IpNet = fields.get("from")?.parse().ok()?;
-        let IpNet::V6(range) = range else {
-            return Some(Destination::Foreign);
+        let range = match range {
+            IpNet::V6(range) => range,
+            IpNet::V4(range) => {
+                let node = self.ipv4.and_then(|ipv4| ipv4.node_of_range(range));
+                return Some(node.map_or(Destination::Foreign, Destination::Ipv4));
+            }
         };
         let everywhere = from.prefix_len() == 0;
         Some(if everywhere {
@@ -284,27 +320,12 @@ impl Decoder {
 /// The destination of a route.
 enum Destination {
     Node(Prefix),
+    /// The IPv4 range of a node.
+    Ipv4(Prefix),
     /// The default route for packets from the network's range.
     Outside,
     /// A range that belongs to no node, or a route bound to another source.
     Foreign,
-}
-
-/// `NAME VALUE NAME VALUE …`
-#[derive(Clone, Copy)]
-struct Fields<'a>(&'a [&'a str]);
-
-impl<'a> Fields<'a> {
-    fn get(self, name: &str) -> Option<&'a str> {
-        self.0.chunks_exact(2).find_map(|pair| match pair {
-            [key, value] if *key == name => Some(*value),
-            _ => None,
-        })
-    }
-
-    fn number(self, name: &str) -> Option<u16> {
-        self.get(name)?.parse().ok()
-    }
 }
 
 fn flag(text: &str, yes: &str, no: &str) -> Option<bool> {
@@ -394,7 +415,7 @@ mod tests {
     }
 
     fn replies(bytes: &[u8]) -> Vec<Reply> {
-        Decoder::new(network()).feed(bytes)
+        Decoder::new(network(), Network4::new("10.0.0.0/8".parse().unwrap())).feed(bytes)
     }
 
     #[track_caller]
@@ -447,7 +468,15 @@ mod tests {
             .collect();
         assert_eq!(installed.len(), 2);
         assert_eq!(dump.table.routes.len(), 4);
-        assert!(dump.forged.is_empty());
+        let origins: Vec<_> = dump
+            .claims
+            .iter()
+            .map(|claim| (claim.node, claim.via))
+            .collect();
+        assert_eq!(
+            origins,
+            [(node(7), Some(node(7))), (node(9), Some(node(9)))]
+        );
     }
 
     #[test]
@@ -479,7 +508,6 @@ mod tests {
             ROUTE.replace("fd00:1:2:9::/64", "::/0"),
             ROUTE.replace("fd00:1:2:9::/64", "10.0.0.0/8").replace("::/0", "0.0.0.0/0"),
             ROUTE.replace("::/0", "2001:db8::/32"),
-            ROUTE.replace("fe80::10:0:8", "fe80::8"),
             ROUTE.replace("wrn0", "eth0"),
             "add neighbour 1 address fe80::8 if wrn0 reach ffff ureach 0000 rxcost 96 txcost 96 cost 96"
                 .into(),
@@ -490,7 +518,7 @@ mod tests {
         ];
         let lines: Vec<_> = foreign.iter().map(String::as_str).collect();
         let dump = dump(&lines);
-        assert_eq!((dump.foreign, dump.garbage), (10, 0));
+        assert_eq!((dump.foreign, dump.garbage), (9, 0));
         assert_eq!(dump.table, BabelTable::default());
     }
 
@@ -526,9 +554,36 @@ mod tests {
     #[test]
     fn a_route_under_another_nodes_router_id_is_forged() {
         let lie = ROUTE.replace("00:00:09", "00:00:05");
-        let dump = dump(&[ROUTE, &lie]);
-        assert_eq!(dump.table.routes.len(), 2);
-        assert_eq!(dump.forged.len(), 1);
+        let retracted = lie.replace("metric 192", "metric 65535");
+        let dump = dump(&[ROUTE, &lie, &retracted]);
+        assert_eq!(dump.table.routes.len(), 3);
+        let claim = OriginClaim {
+            node: node(9),
+            slot: Slot::Dialling(0),
+            via: Some(node(8)),
+            refmetric: 96,
+            originator: Some(node(5)),
+        };
+        assert_eq!(dump.claims, [claim]);
+    }
+
+    #[test]
+    fn a_route_from_an_address_that_is_no_nodes_is_a_claim_and_no_route() {
+        let dump = dump(&[&ROUTE.replace("fe80::10:0:8", "fe80::8")]);
+        assert_eq!(dump.table, BabelTable::default());
+        assert_eq!(dump.claims[0].via, None);
+    }
+
+    #[test]
+    fn a_neighbour_that_announces_a_range_at_metric_0_claims_to_be_its_origin_by_ipv4_too() {
+        let own = ROUTE.replace("refmetric 96", "refmetric 0");
+        let ipv4 = own
+            .replace("fd00:1:2:9::/64", "10.0.9.0/24")
+            .replace("::/0", "0.0.0.0/0");
+        let dump = dump(&[&own, &ipv4, &ipv4.replace("refmetric 0", "refmetric 96")]);
+        assert_eq!((dump.table.routes.len(), dump.foreign), (1, 0));
+        let claims: Vec<_> = dump.claims.iter().map(|claim| claim.node).collect();
+        assert_eq!(claims, [node(9), node(9)]);
     }
 
     #[test]
@@ -599,7 +654,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_replies_do_not_depend_on_the_split(sizes in proptest::collection::vec(1..300usize, 1..30)) {
-            let mut decoder = Decoder::new(network());
+            let mut decoder = Decoder::new(network(), None);
             let mut rest = REAL;
             let mut split = Vec::new();
             for size in sizes {

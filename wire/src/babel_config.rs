@@ -3,7 +3,7 @@
 //! Keywords: babeld(8), "Configuration file format". A test starts a real babeld with each form.
 
 use crate::overlay::{Network, Network4, router_id_text};
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv6Net};
 use policies::{
     names::{Prefix, Slot},
     observation::INFINITY,
@@ -55,6 +55,9 @@ pub struct BabelConfig {
     pub ipv4: Option<Network4>,
     /// Our own prefix.
     pub own: Prefix,
+    /// The lengths of the prefixes that the registry hands out; routes to ranges of other lengths are not accepted.
+    /// If it is empty, all lengths that a prefix can have are.
+    pub prefix_lengths: BTreeSet<u8>,
     /// All slots, up or not: babeld must know them from the start.
     pub slots: Vec<Slot>,
     /// Other links on which babeld speaks, such as a LAN; they require `key`.
@@ -192,12 +195,7 @@ impl BabelConfig {
 
     fn filters(&self, text: &mut String, line: &impl Fn(&mut String, fmt::Arguments<'_>)) {
         let (network, own) = (self.network.range(), self.network.node_range(self.own));
-        line(text, format_args!("in ip {own} deny"));
-        let (shortest, longest) = lengths(network.prefix_len(), 128);
-        line(
-            text,
-            format_args!("in ip {network} ge {shortest} le {longest} allow"),
-        );
+        self.filter_ranges(own.into(), network.into(), text, line);
         if let Some(ipv4) = self.ipv4 {
             self.filter_ipv4(ipv4, text, line);
         }
@@ -286,7 +284,7 @@ impl BabelConfig {
     ) {
         let network = ipv4.range();
         if let Some((own, address)) = ipv4.node_range(self.own).zip(ipv4.node_address(self.own)) {
-            line(text, format_args!("in ip {own} deny"));
+            self.filter_ranges(own.into(), network.into(), text, line);
             let bits = own.prefix_len();
             line(
                 text,
@@ -296,23 +294,58 @@ impl BabelConfig {
                 text,
                 format_args!("install ip {network} pref-src {address}"),
             );
+        } else {
+            self.allow_lengths(network.into(), text, line);
         }
-        let (shortest, longest) = lengths(network.prefix_len(), 32);
-        line(
-            text,
-            format_args!("in ip {network} ge {shortest} le {longest} allow"),
-        );
     }
-}
 
-/// Shortest and longest prefix length of a node's range. `network` is the length of the network's range, and `all` the
-/// length of an address, 32 or 128.
-fn lengths(network: u8, all: u8) -> (u8, u8) {
-    let (shortest, longest) = Prefix::LENGTHS;
-    (
-        network.saturating_add(shortest),
-        network.saturating_add(longest).min(all),
-    )
+    /// Writes the filters for ranges of other nodes: no part of our own range is accepted, no range that contains it, and
+    /// otherwise the parts of the network's range that have the length of a node's, for packets from any source.
+    fn filter_ranges(
+        &self,
+        own: IpNet,
+        network: IpNet,
+        text: &mut String,
+        line: &impl Fn(&mut String, fmt::Arguments<'_>),
+    ) {
+        line(text, format_args!("in ip {own} deny"));
+        for length in self.range_lengths(network) {
+            let wider = IpNet::new(own.addr(), length).ok();
+            if let Some(wider) = wider.filter(|_| length < own.prefix_len()) {
+                let wider = wider.trunc();
+                line(text, format_args!("in ip {wider} eq {length} deny"));
+            }
+        }
+        self.allow_lengths(network, text, line);
+    }
+
+    fn allow_lengths(
+        &self,
+        network: IpNet,
+        text: &mut String,
+        line: &impl Fn(&mut String, fmt::Arguments<'_>),
+    ) {
+        for length in self.range_lengths(network) {
+            line(
+                text,
+                format_args!("in ip {network} eq {length} src-eq 0 allow"),
+            );
+        }
+    }
+
+    /// The lengths of the ranges of nodes within the network's range.
+    fn range_lengths(&self, network: IpNet) -> impl Iterator<Item = u8> + use<> {
+        let (shortest, longest) = Prefix::LENGTHS;
+        let lengths = match self.prefix_lengths.is_empty() {
+            true => (shortest..=longest).collect(),
+            false => self.prefix_lengths.clone(),
+        };
+        let whole = network.max_prefix_len();
+        let lengths = lengths
+            .into_iter()
+            .filter_map(move |length| network.prefix_len().checked_add(length));
+        lengths.filter(move |length| *length <= whole)
+    }
 }
 
 fn path(path: &std::path::Path) -> Result<String, BadConfig> {
@@ -365,6 +398,7 @@ mod tests {
             network: Network::new("fd00:1:2::/48".parse().unwrap()).unwrap(),
             ipv4: None,
             own: Prefix::new(7, 16).unwrap(),
+            prefix_lengths: [16].into(),
             slots: vec![Slot::Dialling(0), "wrnu.2".parse().unwrap()],
             interfaces: vec!["eth0".into()],
             is_metered: false,
@@ -406,7 +440,7 @@ mod tests {
              interface wrnu.2 {slot}\n\
              interface eth0 hello-interval 0.50 update-interval 30.00 key network\n\
              in ip fd00:1:2:7::/64 deny\n\
-             in ip fd00:1:2::/48 ge 49 le 80 allow\n\
+             in ip fd00:1:2::/48 eq 64 src-eq 0 allow\n\
              in deny\n\
              redistribute ip fd00:1:2:7::/64 eq 64 proto 197 allow\n\
              redistribute local deny\n\
@@ -458,12 +492,58 @@ mod tests {
             "10.0.0.0/8",
             &[
                 "in ip 10.0.7.0/24 deny",
+                "in ip 10.0.0.0/8 eq 24 src-eq 0 allow",
                 "redistribute ip 10.0.7.0/24 eq 24 proto 197 allow",
                 "install ip 10.0.0.0/8 pref-src 10.0.7.1",
-                "in ip 10.0.0.0/8 ge 9 le 32 allow",
             ],
         );
-        check_ipv4("10.1.0.0/20", &["in ip 10.1.0.0/20 ge 21 le 32 allow"]);
+        check_ipv4("10.1.0.0/20", &[]);
+    }
+
+    #[track_caller]
+    fn check_lengths(own: &str, prefix_lengths: &[u8], expected: &[&str]) {
+        let text = BabelConfig {
+            own: own.parse().unwrap(),
+            prefix_lengths: prefix_lengths.iter().copied().collect(),
+            ..config()
+        }
+        .text()
+        .unwrap();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("in "))
+            .collect();
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn ranges_are_accepted_at_the_lengths_of_the_network_only_and_never_around_or_inside_our_own() {
+        check_lengths(
+            "112/20",
+            &[16, 20],
+            &[
+                "in ip fd00:1:2:7::/68 deny",
+                "in ip fd00:1:2:7::/64 eq 64 deny",
+                "in ip fd00:1:2::/48 eq 64 src-eq 0 allow",
+                "in ip fd00:1:2::/48 eq 68 src-eq 0 allow",
+                "in deny",
+            ],
+        );
+    }
+
+    #[test]
+    fn without_known_lengths_each_length_of_a_prefix_is_accepted() {
+        let text = BabelConfig {
+            prefix_lengths: BTreeSet::new(),
+            ..config()
+        }
+        .text()
+        .unwrap();
+        let allowed = |length: u8| {
+            text.contains(&format!("in ip fd00:1:2::/48 eq {length} src-eq 0 allow\n"))
+        };
+        let lengths: Vec<u8> = (0..=128).filter(|length| allowed(*length)).collect();
+        assert_eq!(lengths, (49..=80).collect::<Vec<_>>());
     }
 
     #[track_caller]

@@ -3,6 +3,7 @@
 pub mod babel;
 mod babel_config;
 pub mod babel_packet;
+pub mod babel_updates;
 pub mod chain;
 mod client_env;
 pub mod control;

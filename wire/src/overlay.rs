@@ -83,6 +83,15 @@ impl Network4 {
         Ipv4Net::new(address, length).ok()
     }
 
+    /// The node whose range this is; `None` where it lies outside the network or is no node's.
+    pub fn node_of_range(self, range: Ipv4Net) -> Option<Prefix> {
+        let length = range.prefix_len().checked_sub(self.0.prefix_len())?;
+        let bits = u64::from(range.network().to_bits()) >> (32 - range.prefix_len());
+        let mask = (1u64 << length) - 1;
+        let prefix = Prefix::new(u32::try_from(bits & mask).ok()?, length)?;
+        (self.node_range(prefix) == Some(range)).then_some(prefix)
+    }
+
     /// The node's own address: the first of its range, after that of the range itself where there are four or more.
     pub fn node_address(self, prefix: Prefix) -> Option<Ipv4Addr> {
         self.node_range(prefix).map(first_address)
@@ -179,6 +188,23 @@ mod tests {
                 .map(|(range, address)| (range.as_str(), address.as_str())),
             expected
         );
+        let range = network.node_range(prefix);
+        assert_eq!(
+            range.and_then(|range| network.node_of_range(range)),
+            range.map(|_| prefix)
+        );
+    }
+
+    #[test]
+    fn an_ipv4_range_outside_the_network_or_with_host_bits_is_no_nodes() {
+        let network = Network4::new("10.0.0.0/8".parse().unwrap()).unwrap();
+        for range in ["11.0.7.0/24", "10.0.7.1/24", "10.0.0.0/8", "0.0.0.0/0"] {
+            assert_eq!(
+                network.node_of_range(range.parse().unwrap()),
+                None,
+                "{range}"
+            );
+        }
     }
 
     #[test]

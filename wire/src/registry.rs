@@ -152,6 +152,9 @@ pub struct Announced {
     /// Whether the node should renew its certificate now, because it was renamed.
     #[serde(default)]
     pub renew: bool,
+    /// Number of nodes that have announced themselves lately; `None` if the registry does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u64>,
 }
 
 /// An endpoint that is not passed on to other nodes.

@@ -1,23 +1,33 @@
-//! Passes the latest readings to the planner, and the planner's orders to the tunnels actor.
+//! Passes the latest readings to the planner and to the checks of routes, and their orders to the tunnels actor.
 //!
-//! It decides nothing itself; all rules are in `policies::planner`.
+//! It decides nothing itself; all rules are in `policies::planner` and `policies::route_checks`.
+
+mod route_checks;
 
 use crate::live_settings::{LiveSettings, Mode};
 use crate::messages::{
-    CandidatesMeasured, Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered, PeersRead,
-    ProbesRead, RoutesRead, SettingsChanged, log_decision, offer,
+    CandidatesMeasured, Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered,
+    OriginsClaimed, PeersRead, ProbesRead, RoutesRead, RoutesSuspected, SettingsChanged,
+    log_decision, offer,
 };
-use crate::store::{SharedRouteView, Store};
+use crate::store::{SharedRouteView, Store, TunnelTable};
 use actix::{Actor, Context, Handler, Recipient};
 use membership::documents::DocumentStore;
+use os::clock::Clock;
 use policies::{
     names::Prefix,
     observation::Observation,
     parameters::Parameters,
     planner::{Planner, PlannerSettings},
+    route_checks::{Members, RouteChecks},
     units::Uptime,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 /// Age from which babeld's table is ignored, since babeld hangs or does not run.
 const MAX_TABLE_AGE: Duration = Duration::from_secs(15);
@@ -53,6 +63,10 @@ pub struct Policy {
     documents: DocumentStore,
     settings: Arc<LiveSettings>,
     route_view: SharedRouteView,
+    route_checks: Rc<RefCell<RouteChecks>>,
+    members: Rc<Cell<Option<Members>>>,
+    tunnels: Rc<RefCell<TunnelTable>>,
+    clock: Clock,
     /// When the route view was last published.
     view_published_at: Option<Uptime>,
 }
@@ -66,6 +80,8 @@ pub struct Outlets {
     pub drains: Recipient<DrainsRead>,
     /// The receivers of decisions and verdicts.
     pub decided: Vec<Recipient<Decided>>,
+    /// Counts false routes.
+    pub suspected: Recipient<RoutesSuspected>,
 }
 
 impl Policy {
@@ -94,6 +110,10 @@ impl Policy {
             documents: store.documents,
             settings,
             route_view: store.route_view,
+            route_checks: store.route_checks,
+            members: store.members,
+            tunnels: store.tunnels,
+            clock: store.clock,
             view_published_at: None,
         };
         policy.apply_parameters();
@@ -187,8 +207,17 @@ impl Handler<RoutesRead> for Policy {
     type Result = ();
 
     fn handle(&mut self, reading: RoutesRead, _: &mut Self::Context) {
+        self.check_routes(&reading);
         self.observation.babel = reading.table;
         self.table_read_at = reading.at;
+    }
+}
+
+impl Handler<OriginsClaimed> for Policy {
+    type Result = ();
+
+    fn handle(&mut self, OriginsClaimed { claims }: OriginsClaimed, _: &mut Self::Context) {
+        self.check_packet(&claims);
     }
 }
 
@@ -205,6 +234,7 @@ impl Handler<PeersRead> for Policy {
 
     fn handle(&mut self, reading: PeersRead, _: &mut Self::Context) {
         self.observation.candidates = reading.candidates;
+        self.leave_out_liars();
         // New peers are dialled at once, on the last reading of the links.
         self.plan();
     }
@@ -241,7 +271,6 @@ impl Handler<CandidatesMeasured> for Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use os::clock::Clock;
     use policies::{
         names::{Prefix, Slot},
         observation::Candidate,
@@ -278,6 +307,12 @@ mod tests {
         fn handle(&mut self, _: DrainsRead, _: &mut Self::Context) {}
     }
 
+    impl Handler<RoutesSuspected> for FakeReceiver {
+        type Result = ();
+
+        fn handle(&mut self, _: RoutesSuspected, _: &mut Self::Context) {}
+    }
+
     fn settings(mode: Mode) -> LiveSettings {
         LiveSettings {
             mode,
@@ -294,6 +329,7 @@ mod tests {
             orders: receiver.clone().recipient(),
             drains: receiver.clone().recipient(),
             decided: vec![receiver.clone().recipient()],
+            suspected: receiver.clone().recipient(),
         };
         let store = Store::new(Clock::boottime(), me);
         store.settings.store(Arc::new(settings(mode)));

@@ -17,8 +17,8 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, LeasesRead,
     LinksSampled, OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
-    RoutesRead, SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
-    dropped_readings,
+    RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened,
+    WaitOverdue, dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
@@ -116,6 +116,7 @@ macro_rules! handlers {
 handlers! {
     LinksSampled: |snapshot, reading| snapshot.on_links_sampled(reading);
     RoutesRead: |snapshot, reading| snapshot.on_routes_read(reading);
+    RoutesSuspected: |snapshot, fact| snapshot.on_routes_suspected(fact);
     ProbesRead: |snapshot, reading| snapshot.on_probes_read(reading);
     PeersRead: |snapshot, reading| snapshot.peers = Arc::new(reading);
     LeasesRead: |snapshot, reading| snapshot.leases = Arc::new(reading);

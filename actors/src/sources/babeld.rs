@@ -4,13 +4,14 @@
 
 mod dump;
 mod host_routes;
+mod packets;
 mod settings;
 mod start_files;
 
 use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
-    messages::{ChildMailbox, ChildReported, RoutesRead, offer},
+    messages::{ChildMailbox, ChildReported, OriginsClaimed, RoutesRead, offer},
     store::{AppliedVersions, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
@@ -25,6 +26,7 @@ use os::{
 use policies::{
     life::{Event, Limits, Order, State},
     observation::{BabelTable, Phase},
+    route_checks::OriginClaim,
     units::Uptime,
 };
 pub use settings::{BabeldDeps, BabeldSettings};
@@ -38,7 +40,6 @@ use tokio::{
 use wire::errors::Chain;
 use wire::{
     babel::{self, BabelConfig, Decoder, ExitRoutes, MacKey, Reply},
-    overlay::Network,
     registry::DocumentKind,
 };
 
@@ -98,6 +99,7 @@ pub struct Babeld {
     process: BabeldProcess,
     events: ChildEvents,
     readers: Vec<Recipient<RoutesRead>>,
+    claims_to: Recipient<OriginsClaimed>,
     documents: DocumentStore,
     applied: AppliedVersions,
     /// The time at which babeld restarts because of a new network document.
@@ -124,6 +126,7 @@ impl Babeld {
             process,
             events,
             readers,
+            claims_to,
         } = deps;
         let Store {
             clock,
@@ -144,6 +147,7 @@ impl Babeld {
             process,
             events,
             readers,
+            claims_to,
             documents,
             applied,
             restart_at: None,
@@ -178,6 +182,7 @@ impl Babeld {
             },
             lenient: has_lan && network.babel_lenient,
             ipv4: network.payload4(),
+            prefix_lengths: network.prefix_lengths.iter().copied().collect(),
             gateways: network.gateways.iter().copied().collect(),
             ..config
         }
@@ -265,22 +270,21 @@ impl Babeld {
         }
         self.is_reading = true;
         let socket = files::socket_of(&self.settings.config.socket, self.settings.rights.uid);
-        let dump = read_dump(socket, self.settings.config.network).into_actor(self);
+        let BabelConfig { network, ipv4, .. } = self.settings.config;
+        let dump = read_dump(socket, Decoder::new(network, ipv4)).into_actor(self);
         ctx.spawn(dump.map(|answer, babeld, _| babeld.handle_dump(answer)));
     }
 
     /// Reports the tables that babeld answered with, or that it did not answer.
     fn handle_dump(&mut self, answer: io::Result<babel::Dump>) {
         self.is_reading = false;
-        let mut exit_routes = ExitRoutes::default();
+        let (mut exit_routes, mut claims) = (ExitRoutes::default(), Vec::new());
         let table = match answer {
             Ok(dump) => {
                 self.mark_ready();
                 self.retract_lost_default(dump.exit_routes.own);
                 exit_routes = dump.exit_routes;
-                for route in &dump.forged {
-                    tracing::warn!(node = %route.node, via = %route.via, "a route has the router id of another node than the one it leads to");
-                }
+                claims = dump.claims;
                 Some(dump.table)
             }
             Err(error) => {
@@ -288,14 +292,15 @@ impl Babeld {
                 None
             }
         };
-        self.report(table, exit_routes);
+        self.report(table, exit_routes, claims);
     }
 
-    fn report(&self, table: Option<BabelTable>, exit_routes: ExitRoutes) {
+    fn report(&self, table: Option<BabelTable>, exit_routes: ExitRoutes, claims: Vec<OriginClaim>) {
         let reading = RoutesRead {
             at: self.clock.now(),
             table,
             exit_routes,
+            claims,
         };
         self.readers
             .iter()
@@ -356,6 +361,7 @@ impl Actor for Babeld {
         self.configure_host(ctx);
         self.handle_event(Event::Wanted);
         ctx.run_interval(TICK_INTERVAL, Self::tick);
+        self.listen(ctx);
     }
 }
 
@@ -372,7 +378,7 @@ impl Handler<ChildReported> for Babeld {
             .is_some_and(|process| process.handle_child_event(&event, now));
         if is_ours && matches!(event.happened, Happened::Exited { .. }) {
             // The readers learn that there are no tables before the routes are flushed.
-            self.report(None, ExitRoutes::default());
+            self.report(None, ExitRoutes::default(), Vec::new());
             self.flush_routes(ctx);
         }
     }

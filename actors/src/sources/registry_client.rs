@@ -27,13 +27,14 @@ use os::{
     clock::Clock,
     kernel::{Kernel, UplinkAddress},
 };
+use policies::route_checks::Members;
 use policies::{
     names::{Endpoint, Prefix, Transport},
     observation::Candidate,
     units::Uptime,
 };
 use reqwest::Method;
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, net::SocketAddr, rc::Rc, time::Duration};
 use wire::errors::Chain;
 use wire::{
     endpoints::dialable,
@@ -126,6 +127,7 @@ pub struct RegistryClient {
     renewal_reader: Recipient<RenewalRequested>,
     endpoints_to: Recipient<OwnEndpointsRead>,
     applied: AppliedVersions,
+    members: Rc<Cell<Option<Members>>>,
     live_settings: SharedLiveSettings,
     peers: SharedCandidates,
     leases: Vec<Endpoint>,
@@ -169,6 +171,7 @@ impl RegistryClient {
             random,
             node_document,
             applied,
+            members,
             candidates: peers,
             settings: live_settings,
             ..
@@ -188,6 +191,7 @@ impl RegistryClient {
             renewal_reader,
             endpoints_to,
             applied,
+            members,
             live_settings,
             peers,
             leases: Vec::new(),

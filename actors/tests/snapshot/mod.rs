@@ -189,6 +189,7 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
         at,
         table: Some(table()),
         exit_routes: exit_routes(),
+        claims: Vec::new(),
     });
     let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
     let recent = ProbeCounts { sent: 40, lost: 1 };

@@ -18,6 +18,7 @@ mod fallback_routes;
 mod host;
 mod ledger;
 mod numbers;
+mod packet_filter;
 mod request;
 mod slots;
 mod sweep;
@@ -33,6 +34,7 @@ pub use numbers::{
     ALTERNATE_PRIORITY, ALTERNATE_TABLE, DEFAULT_TABLE, EXIT_RULE_PRIORITIES, FALLBACK_PRIORITY,
     FALLBACK_TABLE, RULE_PRIORITY, TABLE,
 };
+pub use packet_filter::PacketFilter;
 pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;
 pub use tun::{TUN, make_tun_node};
@@ -73,6 +75,12 @@ struct State {
 /// Returns the index of a slot's link in this namespace; `None` if there is no such link.
 pub fn link_index(slot: Slot) -> Option<u32> {
     nix::net::if_::if_nametoindex(slot.to_string().as_str()).ok()
+}
+
+/// Returns the slot whose link has this index in this namespace; `None` if there is no such link, or it is no slot.
+pub fn slot_of_link(index: u32) -> Option<Slot> {
+    let name = nix::net::if_::if_indextoname(index).ok()?;
+    name.to_str().ok()?.parse().ok()
 }
 
 impl Kernel {

@@ -25,13 +25,15 @@ pub struct Swept {
     pub addresses: usize,
     /// The number of removed routing rules.
     pub rules: usize,
+    /// The nftables table of the node: 1 if there was one.
+    pub tables: usize,
     /// Settings of the host that were restored.
     pub settings: usize,
 }
 
 impl Kernel {
     /// Removes everything that an earlier daemon with the same root left, or that this handle created:
-    /// babeld's routes, the node's rules, routes and address, and its links. Restores the changed settings.
+    /// babeld's routes, the node's rules, routes and address, its nftables table, and its links. Restores the changed settings.
     ///
     /// It is called when the daemon starts and when it stops, and by `warren cleanup`. All children must have exited
     /// before, since an OpenVPN process whose TAP disappears logs in a busy loop. A failure does not prevent the other
@@ -49,6 +51,7 @@ impl Kernel {
         let host = self.leave_host().await;
         let rules = self.delete_rules().await;
         let links = self.remove_links().await;
+        let has_table = self.remove_packet_filter();
         let settings = self.restore_sysctls(ledger);
         let (routes, addresses) = host?;
         Ok(Swept {
@@ -56,6 +59,7 @@ impl Kernel {
             addresses,
             rules: rules?,
             links: links?,
+            tables: usize::from(has_table?),
             settings: settings?,
         })
     }

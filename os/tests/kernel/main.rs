@@ -9,4 +9,5 @@ mod exit_routing;
 mod frames;
 mod host;
 mod netns;
+mod packet_filter;
 mod slots;

@@ -176,6 +176,7 @@ fn answer(call: Call) -> &'static [&'static str] {
             "network_version",
             "revocations_version",
             "renew",
+            "nodes",
         ],
         Call::Depart => &["version", "certificates"],
         Call::Bootstrap => &[

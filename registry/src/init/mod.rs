@@ -167,6 +167,7 @@ fn first_document(new: &NewNetwork, range: Ipv6Net) -> Result<NetworkDocument, R
         gateways: Vec::new(),
         ipv4: None,
         min_version: None,
+        prefix_lengths: vec![new.prefix_length],
     })
 }
 

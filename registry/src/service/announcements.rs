@@ -71,6 +71,7 @@ impl RegistryService {
             network_version,
             revocations_version,
             renew: member.states_old_name(),
+            nodes: Some(self.directory.count()),
         })
     }
 

@@ -124,6 +124,11 @@ impl EndpointDirectory {
         }
     }
 
+    /// Returns the number of nodes that have announced themselves.
+    pub(super) fn count(&self) -> u64 {
+        u64::try_from(self.entries.len()).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn remove(&mut self, prefix: Prefix) {
         self.entries.remove(&prefix);
     }

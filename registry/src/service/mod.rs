@@ -11,6 +11,7 @@ mod invitations;
 pub mod limits;
 mod operator;
 mod parameters;
+mod prefix_lengths;
 pub(crate) mod queue;
 mod rotations;
 
@@ -130,7 +131,7 @@ impl RegistryService {
             revocations: revocations.0,
         };
         let directory = EndpointDirectory::new(storage.announcements((clock)())?);
-        Ok(Self {
+        let mut service = Self {
             settings,
             paths,
             address,
@@ -144,7 +145,9 @@ impl RegistryService {
             request_limits: RequestLimits::default(),
             directory,
             clock,
-        })
+        };
+        service.publish_missing_prefix_lengths()?;
+        Ok(service)
     }
 
     /// Disables the limits of claims and requests, for measurements.

@@ -166,6 +166,7 @@ impl RegistryService {
             created_by: operator.to_owned(),
         };
         let id = invitation_id(&invitation.token);
+        self.publish_prefix_length(&invitation.wanted)?;
         self.storage.add_invitation(&invitation, now)?;
         self.audit(
             operator,
@@ -200,6 +201,7 @@ impl RegistryService {
     ) -> Result<Enrolment, ServiceError> {
         let key = proven_key(VERSION, csr)?;
         let wanted = self.checked_properties(wanted)?;
+        self.publish_prefix_length(&wanted)?;
         let (length, now) = (self.settings.prefix_length, self.now());
         let checked = CheckedClaim {
             token: None,

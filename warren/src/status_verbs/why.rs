@@ -142,6 +142,7 @@ fn close_cause(reason: CloseReason) -> &'static str {
         CloseReason::DialFailed => "no connection to the peer came about",
         CloseReason::PeerClosed => "the peer rejected it or closed the session",
         CloseReason::Revoked => "the peer's certificate is revoked",
+        CloseReason::FalseRoutes => "the peer announces routes that cannot be its own",
         CloseReason::Renewed => {
             "certificates or keys have changed, and OpenVPN reads them only when it starts"
         }

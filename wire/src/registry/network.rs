@@ -56,6 +56,10 @@ pub struct NetworkDocument {
     /// they are outdated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<String>,
+    /// The lengths of all prefixes that were handed out or may be, in bits, sorted. If the list is empty, as in
+    /// documents of registries before 0.2, nodes accept each length that a prefix can have.
+    #[serde(default, deserialize_with = "text::at_most::<MAX_LENGTHS, _, _>")]
+    pub prefix_lengths: Vec<u8>,
 }
 
 /// A valid value of [`NetworkDocument::ipv4`], in words.
@@ -63,6 +67,9 @@ pub const IPV4_RIGHT: &str = "a range of 8 to 24 bits without host bits, such as
 
 /// The maximum number of CAs in one document.
 pub const MAX_AUTHORITIES: usize = 3;
+
+/// The maximum number of different lengths of prefixes: 1 to 32 bits.
+const MAX_LENGTHS: usize = 32;
 
 /// The maximum length of one CA in PEM, in characters.
 const AUTHORITY_LIMIT: usize = 4096;
@@ -177,6 +184,10 @@ impl NetworkDocument {
         if let Some(version) = self.min_version.as_ref().filter(is_wrong) {
             let shown: String = version.chars().take(40).collect();
             return Err(wrong("min_version", shown, "MAJOR.MINOR.PATCH"));
+        }
+        let is_wrong = |length: &&u8| Prefix::new(0, **length).is_none();
+        if let Some(length) = self.prefix_lengths.iter().find(is_wrong) {
+            return Err(wrong("prefix_lengths", length, "1 to 32 bits"));
         }
         if let Some(ipv4) = self.ipv4.filter(|ipv4| Network4::new(*ipv4).is_none()) {
             return Err(wrong("ipv4", ipv4, IPV4_RIGHT));
@@ -405,6 +416,7 @@ mod tests {
             gateways: Vec::new(),
             ipv4: None,
             min_version: None,
+            prefix_lengths: vec![16],
         }
     }
 
@@ -504,6 +516,15 @@ mod tests {
             |d| d.ipv4 = Some("10.1.2.0/25".parse().unwrap()),
             Some("ipv4"),
         );
+    }
+
+    #[test]
+    fn prefixes_have_1_to_32_bits_and_an_older_document_lists_no_lengths() {
+        check(
+            |d| d.prefix_lengths = vec![16, 33],
+            Some("prefix_lengths is 33, not 1 to 32 bits"),
+        );
+        check(|d| d.prefix_lengths = Vec::new(), None);
     }
 
     #[test]

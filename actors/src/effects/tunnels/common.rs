@@ -18,6 +18,7 @@ use policies::{
     node_name::NodeName,
     observation::{Phase, TunnelReading},
     orders::CloseReason,
+    route_checks::RouteChecks,
     units::Uptime,
 };
 use std::{
@@ -80,6 +81,7 @@ pub(super) struct Common {
     pub(super) names: NodeNames,
     pub(super) is_shutting_down: Cell<bool>,
     pub(super) live_settings: SharedLiveSettings,
+    pub(super) route_checks: Rc<RefCell<RouteChecks>>,
 }
 
 impl Common {

@@ -122,6 +122,7 @@ impl Tunnels {
             applied,
             restart_lock,
             settings: live_settings,
+            route_checks,
             ..
         } = store;
         let common = Common {
@@ -136,6 +137,7 @@ impl Tunnels {
             names,
             is_shutting_down: Cell::new(false),
             live_settings,
+            route_checks,
         };
         Self {
             common,
@@ -222,6 +224,9 @@ impl Tunnels {
         let now = common.now();
         let mut processes = self.connections.0.borrow_mut();
         let is_dialled = processes.dials.values().any(|dial| dial.peer() == peer);
+        if common.route_checks.borrow().is_banned(peer, now) {
+            return;
+        }
         let is_free = common.table.borrow().free_slots(now).contains(&slot)
             && !processes.dials.contains_key(&slot);
         if !is_free || is_dialled || common.is_shutting_down() || peer == common.settings.me {
@@ -253,7 +258,10 @@ impl Tunnels {
                 let Some(dial) = processes.dials.get_mut(&slot) else {
                     return self.common.report_closed(slot, reason);
                 };
-                if matches!(reason, CloseReason::PeerDead | CloseReason::Revoked) {
+                if matches!(
+                    reason,
+                    CloseReason::PeerDead | CloseReason::Revoked | CloseReason::FalseRoutes
+                ) {
                     // babeld drops its routes at once when the link goes down; OpenVPN takes a second to exit.
                     self.common.links.order(LinkOrder::Down(slot));
                 }

@@ -140,6 +140,9 @@ families! {
         |source| map(&source.node.counts.closed, |(role, reason)| vec![s(role), s(reason)]);
     Counter warren_overdue_total &["phase"], "Phases that lasted longer than their limit and were ended by it.",
         |source| map(&source.node.counts.overdue, |wait| vec![s(wait.label())]);
+    Counter warren_suspicious_routes_total &["kind"],
+        "Tunnels closed because the neighbour announced routes that cannot be its own.",
+        |source| map(&source.node.counts.suspicious_routes, |kind| vec![s(kind.label())]);
 
     Gauge warren_process_up &["process"], "Whether the supervised process runs and is ready.",
         |source| processes(source.node, |p| truth(p.pid.is_some() && p.ready));

@@ -3,6 +3,7 @@
 use policies::{
     names::Role,
     orders::{AbandonReason, CloseReason, OpenReason},
+    route_checks::SuspicionKind,
     waits::Wait,
 };
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub struct Counts {
     pub closed: BTreeMap<(Role, CloseReason), u64>,
     /// Number of phases that lasted longer than their limit.
     pub overdue: BTreeMap<Wait, u64>,
+    /// Number of times that a neighbour announced routes that cannot be its own, by what was wrong with them.
+    pub suspicious_routes: BTreeMap<SuspicionKind, u64>,
     /// Number of calls that the registry answered.
     pub registry_answered: u64,
     /// Number of calls to the registry that failed.
@@ -94,6 +97,7 @@ impl Counts {
             came_up: ROLES.iter().map(|role| (*role, 0)).collect(),
             closed: closed.map(|key| (key, 0)).collect(),
             overdue: Wait::ALL.iter().map(|wait| (*wait, 0)).collect(),
+            suspicious_routes: SuspicionKind::ALL.iter().map(|kind| (*kind, 0)).collect(),
             registry_answered: 0,
             registry_failed: 0,
             candidate_probes_answered: 0,

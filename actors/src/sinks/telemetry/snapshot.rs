@@ -11,7 +11,8 @@ use super::{
 };
 use crate::messages::{
     ActorRestarted, CandidateProbed, Decided, LeasesRead, OwnCertificate, OwnEndpointsRead,
-    PeersRead, ProbesRead, ProcessesRead, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
+    PeersRead, ProbesRead, ProcessesRead, RoutesSuspected, TunnelCameUp, TunnelClosed,
+    TunnelOpened, WaitOverdue,
 };
 use membership::{documents::CurrentDocuments, node_names::NamesInForce};
 use policies::{
@@ -254,6 +255,14 @@ impl Snapshot {
     /// Counts a phase that lasted longer than its limit.
     pub fn on_wait_overdue(&mut self, fact: WaitOverdue) {
         increment(&mut Arc::make_mut(&mut self.counts).overdue, fact.wait);
+    }
+
+    /// Counts a neighbour that announced false routes.
+    pub fn on_routes_suspected(&mut self, fact: RoutesSuspected) {
+        increment(
+            &mut Arc::make_mut(&mut self.counts).suspicious_routes,
+            fact.kind,
+        );
     }
 
     /// Counts and logs decisions, and records the planner's verdicts.

@@ -6,12 +6,11 @@ use files::FoundSocket;
 /// Requests one dump of babeld's tables, and waits for all of it.
 pub(super) async fn read_dump(
     socket: io::Result<FoundSocket>,
-    network: Network,
+    mut decoder: Decoder,
 ) -> io::Result<babel::Dump> {
     let dump = async {
         let socket = socket?;
         let mut stream = UnixStream::connect(socket.path()).await?;
-        let mut decoder = Decoder::new(network);
         let mut chunk = [0; 4096];
         loop {
             let count = stream.read(&mut chunk).await?;

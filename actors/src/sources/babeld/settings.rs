@@ -62,4 +62,6 @@ pub struct BabeldDeps {
     pub events: ChildEvents,
     /// The receivers of each reading of babeld's tables.
     pub readers: Vec<Recipient<RoutesRead>>,
+    /// The receiver of what packets say about the origins of nodes' ranges.
+    pub claims_to: Recipient<OriginsClaimed>,
 }

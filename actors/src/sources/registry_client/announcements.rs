@@ -85,6 +85,8 @@ impl RegistryClient {
                 for rejected in announced.rejected_endpoints {
                     tracing::warn!(endpoint = %rejected.endpoint, reason = rejected.reason, "the registry rejected an endpoint; it is not announced to other nodes");
                 }
+                let members = announced.nodes.map(|count| Members { count, at: now });
+                self.members.set(members.or(self.members.get()));
                 self.report_versions(announced.network_version, announced.revocations_version);
                 if announced.renew {
                     offer(&self.renewal_reader, RenewalRequested);

@@ -37,6 +37,9 @@ impl Server {
         if serials.iter().any(|serial| common.is_revoked(serial)) {
             return Err("the certificate or its CA is revoked");
         }
+        if common.route_checks.borrow().is_banned(peer, common.now()) {
+            return Err("the node announced routes that cannot be its own");
+        }
         if common.is_shutting_down() {
             return Err("this node shuts down");
         }

@@ -101,6 +101,7 @@ pub(super) fn routes(metric: u16) -> RoutesRead {
             routes: vec![route],
         }),
         exit_routes: ExitRoutes::default(),
+        claims: Vec::new(),
     }
 }
 

@@ -1,0 +1,20 @@
+//! The facts about routes that cannot be those of the neighbour that announces them.
+
+use actix::Message;
+use policies::route_checks::{OriginClaim, SuspicionKind};
+
+/// A Babel packet arrived that says something about the origins of nodes' ranges which does not fit its sender.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct OriginsClaimed {
+    /// What the packet says.
+    pub claims: Vec<OriginClaim>,
+}
+
+/// A neighbour announces routes that cannot be its own.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RoutesSuspected {
+    /// What is wrong with its routes.
+    pub kind: SuspicionKind,
+}

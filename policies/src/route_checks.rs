@@ -1,0 +1,499 @@
+//! Finds neighbours that announce routes which cannot be theirs, and decides which tunnels to close for it.
+//!
+//! A node announces its own range with metric 0 and under the router id that follows from its prefix; all other routes are forwarded
+//! and cost more. So a neighbour lies if it announces another node's range with metric 0, or speaks from another node's
+//! address. A router id that does not belong to the range shows that some node lies, but an honest neighbour may have forwarded it before
+//! its own checks closed the liar's tunnel. So the tunnel by which such a route came is closed the later the
+//! higher the announced metric is: the node beside the liar closes first, and its neighbours see the route go.
+//! What a neighbour forwards under the right router id cannot be checked (docs/decisions/0007-signed-origins.md).
+
+use crate::{
+    names::{Prefix, Slot},
+    observation::{BabelTable, INFINITY, Phase, TunnelReading},
+    units::Uptime,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Time after a tunnel came up in which babeld may still know the neighbour that had the slot before.
+const SLOT_CHANGE_TIME: Duration = Duration::from_secs(3);
+/// Time for which a forwarded route with a false router id is tolerated, if it was announced with a metric below [`HOP_METRIC`].
+const FORWARDED_TIME: Duration = Duration::from_secs(4);
+/// Additional time for each [`HOP_METRIC`] of the announced metric: in it the node before reads its table, closes the tunnel, and
+/// its babeld retracts the route.
+const TIME_PER_HOP: Duration = Duration::from_secs(6);
+/// The least metric that a hop through a tunnel adds (babeld's cost of a tunnel).
+const HOP_METRIC: u16 = 96;
+/// The highest number of hops for which time is added.
+const MAX_HOPS: u32 = 20;
+/// Time for which a suspect is not dialled and not admitted; it doubles with each further suspicion.
+const FIRST_BAN: Duration = Duration::from_secs(600);
+/// The longest time for which a suspect is not dialled and not admitted.
+const MAX_BAN: Duration = Duration::from_secs(6 * 3600);
+/// Time after the end of a ban in which a further suspicion doubles the next one.
+const MEMORY_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Maximum number of suspects that are remembered: one for each tunnel and hour, far from any real number.
+const MAX_SUSPECTS: usize = 4096;
+/// Nodes that a neighbour may announce beyond twice the number of members, since some joined lately or have left.
+const SPARE_NODES: u64 = 64;
+
+/// What is wrong with the routes of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SuspicionKind {
+    /// It announces the range of another node as its own.
+    Origin,
+    /// It sends from the address of another node.
+    Address,
+    /// It announces a range under the router id of a node that does not have the range.
+    RouterId,
+    /// It announces more nodes than the network has.
+    TooManyNodes,
+}
+
+impl SuspicionKind {
+    /// All kinds, so that they can be listed before the program runs.
+    pub const ALL: &[Self] = &[
+        Self::Origin,
+        Self::Address,
+        Self::RouterId,
+        Self::TooManyNodes,
+    ];
+
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Origin => "origin",
+            Self::Address => "address",
+            Self::RouterId => "router_id",
+            Self::TooManyNodes => "too_many_nodes",
+        }
+    }
+}
+
+/// A finite route that says who the origin of a range is: its announced metric is 0, its router id is not that of the node whose range
+/// it leads to, or it came from an address that is no node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginClaim {
+    /// The node whose range the route leads to.
+    pub node: Prefix,
+    /// The slot by which the announcement came.
+    pub slot: Slot,
+    /// The node whose link-local address the announcement came from; `None` if it is no node's.
+    pub via: Option<Prefix>,
+    /// The metric that the neighbour announced.
+    pub refmetric: u16,
+    /// The node that the router id names; `None` if it names none.
+    pub originator: Option<Prefix>,
+}
+
+/// A neighbour whose tunnel is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspicion {
+    /// What is wrong with its routes.
+    pub kind: SuspicionKind,
+    /// The slot of its tunnel.
+    pub slot: Slot,
+    /// The neighbour, by its certificate.
+    pub peer: Prefix,
+    /// The node whose range it announces, or one of them.
+    pub node: Prefix,
+}
+
+impl Suspicion {
+    /// The reason in words, for the log and `warren why`.
+    pub fn terms(&self) -> String {
+        let Self { peer, node, .. } = self;
+        let what = match self.kind {
+            SuspicionKind::Origin => format!("{peer} announces the range of {node} as its own"),
+            SuspicionKind::Address => format!("{peer} speaks Babel from the address of {node}"),
+            SuspicionKind::RouterId => {
+                format!("{peer} announces the range of {node} under another node's router id")
+            }
+            SuspicionKind::TooManyNodes => {
+                format!("{peer} announces more nodes than the network has, such as {node}")
+            }
+        };
+        format!("{what}; it is neither dialled nor admitted for a while")
+    }
+}
+
+/// What is known of a suspect.
+#[derive(Clone, Copy, Debug)]
+struct Ban {
+    until: Uptime,
+    span: Duration,
+}
+
+/// The size of the network, as the registry knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Members {
+    /// Number of nodes that have announced themselves lately.
+    pub count: u64,
+    /// When the registry said so.
+    pub at: Uptime,
+}
+
+/// The routes that are watched, and the neighbours that lied.
+#[derive(Clone, Debug, Default)]
+pub struct RouteChecks {
+    /// Since when each neighbour has announced something that it may have forwarded.
+    watched: BTreeMap<(Slot, Prefix, SuspicionKind), Uptime>,
+    bans: BTreeMap<Prefix, Ban>,
+}
+
+impl RouteChecks {
+    /// Checks one reading of babeld's tables; returns the neighbours whose tunnels are to be closed, one entry for each tunnel, and bans
+    /// them. A neighbour that announces too many nodes is judged only by a number of `members` that is younger than its first such
+    /// announcement, since many nodes may have joined.
+    pub fn check(
+        &mut self,
+        claims: &[OriginClaim],
+        table: &BabelTable,
+        tunnels: &BTreeMap<Slot, TunnelReading>,
+        members: Option<Members>,
+        now: Uptime,
+    ) -> Vec<Suspicion> {
+        let mut watched = BTreeMap::new();
+        let mut found = BTreeMap::new();
+        let crowds = members.map(|members| crowded_slots(table, members.count));
+        let crowds = crowds
+            .into_iter()
+            .flatten()
+            .map(|(slot, node, metric)| (slot, node, SuspicionKind::TooManyNodes, metric));
+        let lies = claims.iter().filter_map(|claim| {
+            let tunnel = tunnels.get(&claim.slot)?;
+            Some((
+                claim.slot,
+                claim.node,
+                kind_of(claim, tunnel)?,
+                claim.refmetric,
+            ))
+        });
+        for (slot, node, kind, metric) in lies.chain(crowds) {
+            let Some(tunnel) = tunnels
+                .get(&slot)
+                .filter(|tunnel| can_be_judged(tunnel, now))
+            else {
+                continue;
+            };
+            let key = (slot, tunnel.peer, kind);
+            let since = *self.watched.get(&key).unwrap_or(&now);
+            watched.insert(key, since);
+            let is_current = kind != SuspicionKind::TooManyNodes
+                || members.is_some_and(|members| members.at >= since);
+            if is_current && now.since(since) >= tolerated_time(kind, metric) {
+                found.entry(slot).or_insert(Suspicion {
+                    kind,
+                    slot,
+                    peer: tunnel.peer,
+                    node,
+                });
+            }
+        }
+        self.watched = watched;
+        found
+            .values()
+            .for_each(|suspicion| self.ban(suspicion.peer, now));
+        found.into_values().collect()
+    }
+
+    /// Checks what one packet announces that has just arrived; returns and bans the neighbour if the lie is its own. Readings
+    /// find the other lies.
+    pub fn check_packet(
+        &mut self,
+        claims: &[OriginClaim],
+        tunnels: &BTreeMap<Slot, TunnelReading>,
+        now: Uptime,
+    ) -> Option<Suspicion> {
+        let suspicion = claims.iter().find_map(|claim| {
+            let tunnel = tunnels.get(&claim.slot)?;
+            let kind = kind_of(claim, tunnel)?;
+            let is_own_lie = tolerated_time(kind, claim.refmetric).is_zero();
+            (is_own_lie && carries_routes(tunnel)).then_some(Suspicion {
+                kind,
+                slot: claim.slot,
+                peer: tunnel.peer,
+                node: claim.node,
+            })
+        })?;
+        self.ban(suspicion.peer, now);
+        Some(suspicion)
+    }
+
+    fn ban(&mut self, peer: Prefix, now: Uptime) {
+        self.bans
+            .retain(|_, ban| now.since(ban.until) < MEMORY_TIME || ban.until > now);
+        let span = match self.bans.get(&peer) {
+            Some(ban) if ban.until > now => return,
+            Some(ban) => (ban.span * 2).min(MAX_BAN),
+            None => FIRST_BAN,
+        };
+        if self.bans.len() < MAX_SUSPECTS || self.bans.contains_key(&peer) {
+            let until = now + span;
+            self.bans.insert(peer, Ban { until, span });
+        }
+    }
+
+    /// Returns whether the node is neither dialled nor admitted now, because its routes were false.
+    pub fn is_banned(&self, node: Prefix, now: Uptime) -> bool {
+        self.bans.get(&node).is_some_and(|ban| ban.until > now)
+    }
+}
+
+/// Returns what is wrong with a claim; `None` if nothing is.
+fn kind_of(claim: &OriginClaim, tunnel: &TunnelReading) -> Option<SuspicionKind> {
+    if claim.via != Some(tunnel.peer) {
+        Some(SuspicionKind::Address)
+    } else if claim.refmetric == 0 && claim.node != tunnel.peer {
+        Some(SuspicionKind::Origin)
+    } else {
+        (claim.originator != Some(claim.node)).then_some(SuspicionKind::RouterId)
+    }
+}
+
+/// Returns whether babeld's routes by this slot are those of the tunnel's peer.
+fn can_be_judged(tunnel: &TunnelReading, now: Uptime) -> bool {
+    let is_settled = tunnel
+        .up_since
+        .is_some_and(|since| now.since(since) >= SLOT_CHANGE_TIME);
+    is_settled && carries_routes(tunnel)
+}
+
+fn carries_routes(tunnel: &TunnelReading) -> bool {
+    matches!(tunnel.phase, Phase::Up | Phase::Draining { .. })
+}
+
+/// The time for which a lie is tolerated that may be another node's.
+fn tolerated_time(kind: SuspicionKind, refmetric: u16) -> Duration {
+    match kind {
+        SuspicionKind::Origin | SuspicionKind::Address => Duration::ZERO,
+        SuspicionKind::RouterId if refmetric == 0 => Duration::ZERO,
+        SuspicionKind::RouterId | SuspicionKind::TooManyNodes => {
+            let hops = u32::from(refmetric / HOP_METRIC).min(MAX_HOPS);
+            FORWARDED_TIME + TIME_PER_HOP * hops
+        }
+    }
+}
+
+/// The slots by which more nodes are announced than the network has, each with one of the nodes, and the median of the announced metrics:
+/// if most of the nodes do not exist, that is the metric of such a route.
+fn crowded_slots(table: &BabelTable, members: u64) -> Vec<(Slot, Prefix, u16)> {
+    let limit = members.saturating_mul(2).saturating_add(SPARE_NODES);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if table.routes.len() <= limit {
+        return Vec::new();
+    }
+    let mut by_slot: BTreeMap<Slot, BTreeSet<(Prefix, u16)>> = BTreeMap::new();
+    let finite = table.routes.iter().filter(|route| route.metric < INFINITY);
+    for route in finite {
+        let routes = by_slot.entry(route.slot).or_default();
+        routes.insert((route.node, route.refmetric));
+    }
+    by_slot.retain(|_, routes| routes.len() > limit);
+    let crowds = by_slot.into_iter().filter_map(|(slot, routes)| {
+        let mut by_metric: Vec<_> = routes
+            .into_iter()
+            .map(|(node, metric)| (metric, node))
+            .collect();
+        by_metric.sort_unstable();
+        let (metric, node) = *by_metric.get(by_metric.len() / 2)?;
+        Some((slot, node, metric))
+    });
+    crowds.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::Route;
+
+    const SLOT: Slot = Slot::Dialling(0);
+    const PEER: u32 = 7;
+    const VICTIM: u32 = 9;
+
+    fn node(number: u32) -> Prefix {
+        Prefix::new(number, 16).unwrap()
+    }
+
+    fn claim(to: u32, via: u32, refmetric: u16, originator: u32) -> OriginClaim {
+        OriginClaim {
+            node: node(to),
+            slot: SLOT,
+            via: Some(node(via)),
+            refmetric,
+            originator: Some(node(originator)),
+        }
+    }
+
+    fn tunnels(up_since: u64, phase: Phase) -> BTreeMap<Slot, TunnelReading> {
+        let up_since = Uptime::from_secs(up_since);
+        let tunnel = TunnelReading {
+            slot: SLOT,
+            peer: node(PEER),
+            phase,
+            since: up_since,
+            up_since: Some(up_since),
+            endpoint: None,
+        };
+        [(SLOT, tunnel)].into()
+    }
+
+    /// A neighbour that announces the claim in each reading, every two seconds from second 10 on: what is found, and at which second.
+    #[track_caller]
+    fn check(claim: OriginClaim, expected: Option<(SuspicionKind, u64)>) {
+        let mut checks = RouteChecks::default();
+        let tunnels = tunnels(1, Phase::Up);
+        let found = (10..200).step_by(2).find_map(|second| {
+            let now = Uptime::from_secs(second);
+            let found = checks.check(&[claim], &BabelTable::default(), &tunnels, None, now);
+            Some((found.first()?.kind, second))
+        });
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_neighbour_may_announce_its_own_range_and_forward_others() {
+        check(claim(PEER, PEER, 0, PEER), None);
+        check(claim(VICTIM, PEER, 96, VICTIM), None);
+    }
+
+    #[test]
+    fn another_nodes_range_at_metric_0_is_found_in_the_first_reading_whatever_its_router_id() {
+        check(
+            claim(VICTIM, PEER, 0, PEER),
+            Some((SuspicionKind::Origin, 10)),
+        );
+        check(
+            claim(VICTIM, PEER, 0, VICTIM),
+            Some((SuspicionKind::Origin, 10)),
+        );
+    }
+
+    #[test]
+    fn a_neighbour_that_speaks_from_another_nodes_address_is_found_at_once() {
+        check(
+            claim(VICTIM, VICTIM, 0, VICTIM),
+            Some((SuspicionKind::Address, 10)),
+        );
+    }
+
+    #[test]
+    fn a_false_router_id_is_tolerated_the_longer_the_further_away_the_liar_seems() {
+        check(
+            claim(PEER, PEER, 0, VICTIM),
+            Some((SuspicionKind::RouterId, 10)),
+        );
+        check(
+            claim(VICTIM, PEER, 1, 5),
+            Some((SuspicionKind::RouterId, 14)),
+        );
+        check(
+            claim(VICTIM, PEER, 96, 5),
+            Some((SuspicionKind::RouterId, 20)),
+        );
+        check(
+            claim(VICTIM, PEER, 200, 5),
+            Some((SuspicionKind::RouterId, 26)),
+        );
+        let nameless = OriginClaim {
+            originator: None,
+            ..claim(VICTIM, PEER, 1, 5)
+        };
+        check(nameless, Some((SuspicionKind::RouterId, 14)));
+    }
+
+    #[test]
+    fn a_forwarded_lie_that_goes_away_in_time_has_no_consequence() {
+        let (mut checks, tunnels) = (RouteChecks::default(), tunnels(1, Phase::Up));
+        let table = BabelTable::default();
+        let mut found = Vec::new();
+        for second in 10..30 {
+            let claims = [claim(VICTIM, PEER, 1, 5)];
+            let claims = if second % 4 == 0 { &[][..] } else { &claims };
+            found.extend(checks.check(claims, &table, &tunnels, None, Uptime::from_secs(second)));
+        }
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn what_a_slot_carried_before_the_tunnel_came_up_is_not_held_against_its_peer() {
+        let lie = claim(VICTIM, PEER, 0, PEER);
+        let found = |up_since, phase| {
+            let now = Uptime::from_secs(10);
+            let tunnels = tunnels(up_since, phase);
+            let found =
+                RouteChecks::default().check(&[lie], &BabelTable::default(), &tunnels, None, now);
+            found.len()
+        };
+        assert_eq!(found(7, Phase::Up), 1);
+        assert_eq!(found(8, Phase::Up), 0);
+        assert_eq!(found(1, Phase::Closing), 0);
+    }
+
+    #[test]
+    fn a_packet_is_judged_from_the_first_moment_of_a_tunnel_if_the_lie_cannot_be_forwarded() {
+        let judge = |claim, phase| {
+            let now = Uptime::from_secs(10);
+            let mut checks = RouteChecks::default();
+            let found = checks.check_packet(&[claim], &tunnels(10, phase), now);
+            assert_eq!(checks.is_banned(node(PEER), now), found.is_some());
+            found.map(|found| found.kind)
+        };
+        let lie = claim(VICTIM, PEER, 0, VICTIM);
+        assert_eq!(judge(lie, Phase::Up), Some(SuspicionKind::Origin));
+        assert_eq!(judge(lie, Phase::Closing), None);
+        let unknown = OriginClaim { via: None, ..lie };
+        assert_eq!(judge(unknown, Phase::Up), Some(SuspicionKind::Address));
+        assert_eq!(judge(claim(VICTIM, PEER, 1, 5), Phase::Up), None);
+        assert_eq!(judge(claim(PEER, PEER, 0, PEER), Phase::Up), None);
+    }
+
+    #[test]
+    fn a_liar_is_banned_for_longer_each_time() {
+        let (mut checks, tunnels) = (RouteChecks::default(), tunnels(1, Phase::Up));
+        let mut lie = |second| {
+            let now = Uptime::from_secs(second);
+            let claims = [claim(VICTIM, PEER, 0, PEER)];
+            checks.check(&claims, &BabelTable::default(), &tunnels, None, now);
+            let end =
+                (second..).find(|second| !checks.is_banned(node(PEER), Uptime::from_secs(*second)));
+            end.unwrap() - second
+        };
+        assert_eq!([lie(100), lie(1_000), lie(10_000)], [600, 1_200, 2_400]);
+        assert_eq!(lie(200_000), 600);
+    }
+
+    #[test]
+    fn a_neighbour_that_announces_far_more_nodes_than_there_are_members_is_found() {
+        let route = |number| Route {
+            node: node(number),
+            slot: SLOT,
+            via: node(PEER),
+            installed: true,
+            metric: 200,
+            refmetric: 1,
+        };
+        let found = |nodes: u32, known_at| {
+            let table = BabelTable {
+                routes: (0..nodes).map(route).collect(),
+                ..BabelTable::default()
+            };
+            let members = Members {
+                count: 100,
+                at: Uptime::from_secs(known_at),
+            };
+            let (mut checks, tunnels) = (RouteChecks::default(), tunnels(1, Phase::Up));
+            let mut check = |second| {
+                let now = Uptime::from_secs(second);
+                checks.check(&[], &table, &tunnels, Some(members), now)
+            };
+            assert_eq!(check(10), []);
+            check(14).first().map(|found| found.kind)
+        };
+        assert_eq!(found(264, 10), None);
+        assert_eq!(found(265, 10), Some(SuspicionKind::TooManyNodes));
+        assert_eq!(found(20_000, 9), None);
+    }
+}
