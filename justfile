@@ -40,9 +40,17 @@ deb:
 boot:
     packaging/test-boot
 
+# Run the commands of the documents on four Debian systems under a real systemd (root).
+docs *args:
+    packaging/test-docs {{ args }}
+
 # Check licences, banned crates and their sources (needs cargo-deny).
 deny:
     cargo deny check licenses bans sources
+
+# Find dependencies that no crate uses (needs cargo-machete).
+machete:
+    cargo machete
 
 # Show a live network in network namespaces (root); `just demo --keep` stays until Ctrl-C.
 demo *args:

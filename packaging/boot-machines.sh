@@ -45,9 +45,18 @@ start_bridge() {
     ip -n "$namespace" link set br0 up
 }
 
+# Prints the folders of a machine's own control group, one for each hierarchy in which systemd keeps its units: groups_of NAME.
+# Machines in one group would disturb each other when units of the same name start at the same time.
+groups_of() {
+    local hierarchy
+    for hierarchy in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+        [ ! -e "$hierarchy/cgroup.procs" ] || echo "$hierarchy/$namespace-$1"
+    done
+}
+
 # Boots a machine: boot NAME ADDRESS. Its folder is $work/NAME, its root $work/NAME/root.
 boot() {
-    local name=$1 address=$2 folder=$work/$1 root=$work/$1/root
+    local name=$1 address=$2 folder=$work/$1 root=$work/$1/root group
     mkdir -p "$folder/upper" "$folder/work" "$root"
     mount -t overlay overlay -o "lowerdir=$base,upperdir=$folder/upper,workdir=$folder/work" "$root"
     echo "$name" >"$root/etc/hostname"
@@ -58,9 +67,14 @@ boot() {
     printf '[Match]\nName=host0\n[Network]\nAddress=%s/24\n' "$address" >"$root/etc/systemd/network/10-host0.network"
     ln -sf /lib/systemd/system/systemd-networkd.service "$root/etc/systemd/system/multi-user.target.wants/"
     # bpf is what an ordinary machine allows root, and nspawn does not.
-    nsenter --net="/run/netns/$namespace" systemd-nspawn --quiet --register=no --keep-unit --boot --directory="$root" \
-        --machine="$name" --network-bridge=br0 --capability=all --system-call-filter=bpf --bind=/dev/net/tun \
-        --console=pipe </dev/null >"$folder/console" 2>&1 &
+    (
+        for group in $(groups_of "$name"); do
+            if mkdir "$group" 2>/dev/null; then echo "$BASHPID" >"$group/cgroup.procs"; fi
+        done
+        exec nsenter --net="/run/netns/$namespace" systemd-nspawn --quiet --register=no --keep-unit --boot --directory="$root" \
+            --machine="$name" --network-bridge=br0 --capability=all --system-call-filter=bpf --bind=/dev/net/tun \
+            --console=pipe
+    ) </dev/null >"$folder/console" 2>&1 &
     echo $! >"$folder/nspawn"
 }
 
@@ -91,7 +105,7 @@ on() {
 
 # Powers all machines off, and removes everything.
 stop_machines() {
-    local folder pid
+    local folder pid group
     for folder in "$work"/*/; do
         [ -e "$folder/nspawn" ] || continue
         pid=$(cat "$folder/nspawn")
@@ -103,6 +117,9 @@ stop_machines() {
         pid=$(cat "$folder/nspawn")
         timeout 15 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
         umount -l "$folder/root" 2>/dev/null || true
+        for group in $(groups_of "$(basename "$folder")"); do
+            find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+        done
     done
     ip netns del "$namespace" 2>/dev/null || true
     rm -rf "$work"

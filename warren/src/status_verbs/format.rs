@@ -9,7 +9,7 @@ pub(super) const DRY_RUN: &str = "dry run: decisions are logged and not carried 
 /// Returns an empty table without a frame.
 pub(super) fn plain_table() -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table
 }
 
