@@ -7,13 +7,13 @@ lab_packages=(
     /usr/sbin/babeld:babeld
     /usr/bin/ip:iproute2
     /usr/bin/ping:iputils-ping
+    /usr/sbin/nft:nftables
     /usr/bin/cc:gcc
     /usr/include/stdio.h:libc6-dev
 )
 test_packages=(
     /usr/sbin/miniupnpd:miniupnpd
     /usr/bin/prometheus:prometheus
-    /usr/sbin/nft:nftables
     /usr/bin/openssl:openssl
     /usr/bin/linux.uml:user-mode-linux
     /usr/sbin/modprobe:kmod

@@ -135,6 +135,7 @@ fn start_prober() -> RunningProber {
         network: network(),
         pace: ProbePace::new(&Parameters::default(), 8),
         is_metered: false,
+        openvpn_uid: 65_534,
     };
     let (order, orders) = mpsc::unbounded_channel();
     let (report, readings) = mpsc::unbounded_channel();

@@ -34,6 +34,7 @@
 //! with a signal, or at the next start after a crash. `WARREN_LAB_KEEP=1` keeps the folder with its logs;
 //! `WARREN_PROGRAM` names another `warren` to run.
 
+pub mod bulk_transfer;
 pub mod closing_monitor;
 mod convergence;
 pub mod delays;
@@ -54,6 +55,7 @@ pub mod pinger;
 pub mod proc_files;
 pub mod process;
 pub mod progress;
+pub mod raw_openvpn;
 pub mod registry_connection;
 pub mod signal_cleanup;
 pub mod skipped_tests;

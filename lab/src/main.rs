@@ -133,6 +133,18 @@ enum Measurement {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Rates and round trips of warren's tunnels compared with plain OpenVPN, by transport and direction.
+    Throughput {
+        /// Pairs of runs for each figure, 1 to 5; a pair takes two seconds.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+        pairs: u8,
+    },
+    /// What passes a tunnel over paths that drop large packets, by MTU, transport, and whether ICMP passes.
+    Underlay {
+        /// The MTUs of the path to measure, in bytes.
+        #[arg(long = "mtu", value_delimiter = ',', default_values_t = measure::underlay::MTUS)]
+        mtus: Vec<u16>,
+    },
     /// The kind of link by which three nodes accept tunnels here.
     AcceptingSlots,
     /// The time until a newcomer gets its first reply.
@@ -217,6 +229,10 @@ impl Measurement {
                 rounds,
                 seed,
             } => to_json(measure::rtt::measure(nodes, rounds, seed)?),
+            Self::Throughput { pairs } => {
+                to_json(measure::throughput::measure(usize::from(pairs))?)
+            }
+            Self::Underlay { mtus } => to_json(measure::underlay::measure(&mtus)?),
             Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
             Self::Join => to_json(measure::join::measure()?),
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),

@@ -17,8 +17,42 @@ const REQUEST: u8 = 128;
 const REPLY: u8 = 129;
 /// Traffic class CS6 (network control), as babeld sets it on its packets.
 pub(crate) const NETWORK_CONTROL: u32 = 0xc0;
-/// Size of the ICMPv6 message: header and cookie. The whole frame has 70 bytes.
-pub const MESSAGE_BYTES: usize = 16;
+/// Size of a message that fills a packet of a slot's MTU, after the IPv6 header of 40 bytes.
+const FULL_SIZE_BYTES: usize = 1360;
+
+/// The kinds of probes, which differ in size only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// Header and cookie; the whole frame has 70 bytes. It shows whether the peer is alive.
+    Liveness,
+    /// A few bytes more. It is sent with a full-size probe, and shows that small packets pass.
+    Small,
+    /// As large as the slot's MTU allows. It shows whether large packets pass.
+    FullSize,
+}
+
+impl ProbeKind {
+    /// The size of the ICMPv6 message in bytes.
+    const fn message_bytes(self) -> usize {
+        match self {
+            Self::Liveness => 16,
+            Self::Small => 24,
+            Self::FullSize => FULL_SIZE_BYTES,
+        }
+    }
+
+    /// Returns the kind of probes that have this size in bytes.
+    fn of_size(message_bytes: usize) -> Option<Self> {
+        [Self::Liveness, Self::Small, Self::FullSize]
+            .into_iter()
+            .find(|kind| kind.message_bytes() == message_bytes)
+    }
+}
+
+/// One byte more than the longest valid reply, so that a longer one is not taken for a valid one.
+type Buffer = [u8; FULL_SIZE_BYTES + 1];
+/// An empty buffer for one reply.
+const EMPTY: Buffer = [0; FULL_SIZE_BYTES + 1];
 
 /// A raw socket for ICMPv6 echo.
 pub struct Echo {
@@ -34,7 +68,9 @@ pub struct EchoReply {
     pub from: Ipv6Addr,
     /// The index of the link on which it arrived; 0 if the address is not link-local.
     pub link: u32,
-    /// The sequence number of the request that it answers.
+    /// The kind of the request that it answers.
+    pub kind: ProbeKind,
+    /// The sequence number of that request; each kind has a sequence of its own.
     pub sequence: u16,
 }
 
@@ -56,16 +92,15 @@ impl Echo {
     }
 
     /// Sends one request through the link with index `link`; fails instead of waiting.
-    pub fn send(&self, to: Ipv6Addr, link: u32, sequence: u16) -> io::Result<()> {
+    pub fn send(&self, to: Ipv6Addr, link: u32, kind: ProbeKind, sequence: u16) -> io::Result<()> {
         let to = SocketAddr::V6(SocketAddrV6::new(to, 0, 0, link));
-        let message = encode(REQUEST, self.identifier, sequence, self.cookie);
+        let message = encode(REQUEST, kind, self.identifier, sequence, self.cookie);
         self.socket.try_send_to(&message, to).map(|_| ())
     }
 
     /// Waits for the next reply to a request of this socket.
     pub async fn receive(&self) -> io::Result<EchoReply> {
-        // One byte more than a valid reply, so that a longer one is not taken for a valid one.
-        let mut bytes = [0; MESSAGE_BYTES + 1];
+        let mut bytes = EMPTY;
         loop {
             let (length, from) = self.socket.recv_from(&mut bytes).await?;
             if let Some(reply) = self.reply(bytes.get(..length).unwrap_or_default(), from) {
@@ -76,7 +111,7 @@ impl Echo {
 
     /// Returns a reply that has already arrived, without waiting.
     pub fn try_receive(&self) -> Option<EchoReply> {
-        let mut bytes = [0; MESSAGE_BYTES + 1];
+        let mut bytes = EMPTY;
         loop {
             let (length, from) = self.socket.try_recv_from(&mut bytes).ok()?;
             if let Some(reply) = self.reply(bytes.get(..length).unwrap_or_default(), from) {
@@ -89,30 +124,41 @@ impl Echo {
         let SocketAddr::V6(from) = from else {
             return None;
         };
-        let sequence = decode(message, self.identifier, self.cookie)?;
+        let (kind, sequence) = decode(message, self.identifier, self.cookie)?;
         Some(EchoReply {
             from: *from.ip(),
             link: from.scope_id(),
+            kind,
             sequence,
         })
     }
 }
 
-/// Encodes a message: type, code, checksum (which the kernel fills in), identifier, sequence number, cookie.
-fn encode(kind: u8, identifier: u16, sequence: u16, cookie: [u8; 8]) -> [u8; MESSAGE_BYTES] {
+/// Encodes a message: type, code, checksum (which the kernel fills in), identifier, sequence number, and the cookie as
+/// often as it fits.
+fn encode(
+    icmp_type: u8,
+    kind: ProbeKind,
+    identifier: u16,
+    sequence: u16,
+    cookie: [u8; 8],
+) -> Vec<u8> {
     let [i, j] = identifier.to_be_bytes();
     let [s, t] = sequence.to_be_bytes();
-    let [a, b, c, d, e, f, g, h] = cookie;
-    [kind, 0, 0, 0, i, j, s, t, a, b, c, d, e, f, g, h]
+    let header = [icmp_type, 0, 0, 0, i, j, s, t];
+    let message = header.into_iter().chain(cookie.into_iter().cycle());
+    message.take(kind.message_bytes()).collect()
 }
 
-/// Returns the sequence number of a reply to this socket; `None` for any other message.
-fn decode(message: &[u8], identifier: u16, cookie: [u8; 8]) -> Option<u16> {
-    let [kind, code, _, _, i, j, s, t, payload @ ..] = message else {
+/// Returns kind and sequence number of a reply to this socket; `None` for any other message.
+fn decode(message: &[u8], identifier: u16, cookie: [u8; 8]) -> Option<(ProbeKind, u16)> {
+    let [icmp_type, code, _, _, i, j, s, t, payload @ ..] = message else {
         return None;
     };
-    let is_ours = u16::from_be_bytes([*i, *j]) == identifier && payload == cookie;
-    (*kind == REPLY && *code == 0 && is_ours).then(|| u16::from_be_bytes([*s, *t]))
+    let kind = ProbeKind::of_size(message.len())?;
+    let is_ours = u16::from_be_bytes([*i, *j]) == identifier
+        && payload.chunks(cookie.len()).all(|chunk| chunk == cookie);
+    (*icmp_type == REPLY && *code == 0 && is_ours).then(|| (kind, u16::from_be_bytes([*s, *t])))
 }
 
 /// Builds a classic BPF filter that accepts only replies with this identifier. The packet begins at the ICMPv6 header.
@@ -139,17 +185,33 @@ mod tests {
     const COOKIE: [u8; 8] = *b"01234567";
 
     #[track_caller]
-    fn check(message: &[u8], sequence: Option<u16>) {
-        assert_eq!(decode(message, 7, COOKIE), sequence);
+    fn check(message: &[u8], expected: Option<(ProbeKind, u16)>) {
+        assert_eq!(decode(message, 7, COOKIE), expected);
+    }
+
+    #[test]
+    fn the_size_of_a_reply_shows_the_kind_of_probe_that_it_answers() {
+        for (kind, bytes) in [
+            (ProbeKind::Liveness, 16),
+            (ProbeKind::Small, 24),
+            (ProbeKind::FullSize, 1360),
+        ] {
+            let message = encode(REPLY, kind, 7, 1, COOKIE);
+            assert_eq!(message.len(), bytes);
+            check(&message, Some((kind, 1)));
+            check(&message[..bytes - 1], None);
+        }
+        assert_eq!(u32::try_from(FULL_SIZE_BYTES + 40), Ok(crate::kernel::MTU));
     }
 
     #[test]
     fn only_a_complete_reply_with_our_identifier_and_cookie_is_accepted() {
-        let good = encode(REPLY, 7, 0x1234, COOKIE);
-        check(&good, Some(0x1234));
-        check(&encode(REQUEST, 7, 1, COOKIE), None);
-        check(&encode(REPLY, 8, 1, COOKIE), None);
-        check(&encode(REPLY, 7, 1, *b"x1234567"), None);
+        let kind = ProbeKind::Liveness;
+        let good = encode(REPLY, kind, 7, 0x1234, COOKIE);
+        check(&good, Some((kind, 0x1234)));
+        check(&encode(REQUEST, kind, 7, 1, COOKIE), None);
+        check(&encode(REPLY, kind, 8, 1, COOKIE), None);
+        check(&encode(REPLY, kind, 7, 1, *b"x1234567"), None);
         for length in 0..good.len() {
             check(&good[..length], None);
         }

@@ -11,6 +11,8 @@
 //! | send an echo request through one link | [`echo_socket`] |
 //! | send a Babel packet in addition to babeld's | [`babel_socket`] |
 //! | notice that a neighbour asks babeld for a fresh sequence number | [`babel_listener`] |
+//! | make the kernel send smaller packets to one destination | [`path_mtu`] |
+//! | find whether the host has a route to an address | [`route_check`] |
 //! | read the time | [`clock::Clock`] |
 //! | draw a random number | [`randomness::Randomness`] |
 //! | return freed memory to the kernel | [`memory`] |
@@ -21,5 +23,7 @@ pub mod clock;
 pub mod echo_socket;
 pub mod kernel;
 pub mod memory;
+pub mod path_mtu;
 pub mod process;
 pub mod randomness;
+pub mod route_check;

@@ -14,6 +14,7 @@ pub mod node_name;
 pub mod observation;
 pub mod orders;
 pub mod parameters;
+pub mod path_mtu;
 pub mod planner;
 pub mod probe;
 pub mod probe_history;

@@ -3,6 +3,7 @@
 use crate::{
     names::{Endpoint, Prefix, Role, Slot},
     orders::CloseReason,
+    path_mtu::FullSize,
     units::Uptime,
 };
 use std::time::Duration;
@@ -210,6 +211,8 @@ pub struct ProbeReading {
     pub rx_frames: u64,
     /// Frames sent since then that are probing: our requests, and the kernel's replies to the peer's.
     pub tx_frames: u64,
+    /// Whether full-size packets pass the tunnel.
+    pub full_size: FullSize,
 }
 
 /// A peer counts as dead after this number of failed dials in a row.

@@ -12,6 +12,7 @@ pub use suspicion_limit::{SUSPICION_PACE, SuspicionLimit};
 use crate::{
     names::Slot,
     observation::{LinkCounters, ProbeCounts, ProbeReading},
+    path_mtu::FullSize,
     probe_history::ProbeHistory,
     units::Uptime,
 };
@@ -195,6 +196,16 @@ impl Probing {
         }
     }
 
+    /// Counts a frame of the caller's own that was sent beside the probes, so that it does not count as payload.
+    pub fn count_sent_frame(&mut self) {
+        self.tx_frames = self.tx_frames.saturating_add(1);
+    }
+
+    /// The smoothed round trip; `None` until a probe was answered.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
     /// The probe that the caller has to send now, if one is due.
     pub fn next_probe(&mut self, now: Uptime) -> Option<Seq> {
         self.drop_old_probes(now);
@@ -307,7 +318,7 @@ impl Probing {
         self.busy_until > now
     }
 
-    /// The reading for the planner and for telemetry.
+    /// The reading for the planner and for telemetry; it knows nothing of full-size packets.
     pub fn reading(&self, slot: Slot, now: Uptime) -> ProbeReading {
         let ProbeCounts { sent, lost } = self.history.minute(now);
         ProbeReading {
@@ -319,6 +330,7 @@ impl Probing {
             recent: self.history.ten_minutes(now),
             rx_frames: self.rx_frames,
             tx_frames: self.tx_frames,
+            full_size: FullSize::Unknown,
         }
     }
 

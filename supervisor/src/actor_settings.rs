@@ -31,6 +31,7 @@ use membership::{
 use os::{
     babel_socket::BabelSocket,
     kernel::{Kernel, has_ipv6},
+    route_check::has_route,
 };
 use policies::{
     names::{Role, Slot},
@@ -176,6 +177,7 @@ pub(crate) fn prober(environment: &Environment<'_>) -> ProberSettings {
         network: identity.network,
         pace: ProbePace::new(&identity.document.parameters(), ASSUMED_ROUTES),
         is_metered: environment.settings.metered,
+        openvpn_uid: environment.host.openvpn_rights.uid,
     }
 }
 
@@ -186,6 +188,8 @@ pub(crate) fn peer_cache(environment: &Environment<'_>) -> CacheSettings {
         network: environment.identity.network,
         private: environment.private.clone(),
         documents: environment.store.documents.clone(),
+        has_route,
+        openvpn_uid: environment.host.openvpn_rights.uid,
     }
 }
 

@@ -301,7 +301,7 @@ pub async fn prepare(
     if let Err(error) = kernel.filter_packets(&filter) {
         tracing::warn!(error = %Chain(&error), "this kernel filters no packets: each user of this host can speak Babel for the node; load the module nf_tables");
     }
-    kernel.enable_forwarding(&paths.sysctls())?;
+    kernel.apply_host_settings(&paths.sysctls())?;
     kernel.join_host(identity.network, identity.me).await?;
     let count = host.max_dialling_slots().min(FIRST_DIALLING_SLOTS);
     kernel

@@ -220,6 +220,10 @@ pub struct TunnelEntry {
     pub rtt_seconds: Option<f64>,
     /// Share of our probes of the last minute that got no answer, 0 to 1; `None`: none was sent.
     pub loss_ratio: Option<f64>,
+    /// Whether packets of full size pass: `carried`, `fragmented` (in fragments, since the path drops large packets), `lost`
+    /// (small packets pass only), `unknown`.
+    #[serde(default)]
+    pub full_size_packets: String,
     /// The planner's opinion in one line; `None` before its first look.
     pub verdict: Option<String>,
 }

@@ -19,12 +19,16 @@ use crate::{
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
 use futures_util::stream::unfold;
 use os::randomness::Randomness;
-use os::{clock::Clock, echo_socket::EchoReply, kernel::link_index};
+use os::{
+    clock::Clock,
+    echo_socket::{EchoReply, ProbeKind},
+    kernel::link_index,
+};
 use policies::{
     names::{Prefix, Slot},
-    observation::{LinkReading, Phase},
+    observation::{LinkReading, Phase, ProbeReading},
     orders::{CloseReason, Order},
-    probe::{Liveness, ProbePace, Probing, SuspicionLimit},
+    probe::{Liveness, ProbePace, Probing, Seq, SuspicionLimit},
     units::Uptime,
 };
 use sending::*;
@@ -129,6 +133,7 @@ impl Prober {
             });
             let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, &self.settings, now));
             tunnel.probing.on_counters(link.counters, now);
+            tunnel.set_endpoint(link.tunnel.endpoint, now);
             if link.tunnel.phase.is_draining() {
                 tunnel.drain_seen_at = Some(now);
             }
@@ -146,7 +151,10 @@ impl Prober {
         }
         let mut suspects = Vec::new();
         for (slot, tunnel) in &mut self.tunnels {
-            let liveness = tunnel.probing.liveness(now);
+            let liveness = match tunnel.path_mtu.may_stall(now) {
+                true => Liveness::Alive,
+                false => tunnel.probing.liveness(now),
+            };
             // A draining tunnel that falls silent counts as closed by the peer, not as dead: a client may have
             // exited, which OpenVPN's server reports only 5 s later, or the peer's server has exited.
             let reason = match tunnel.is_draining(now) {
@@ -177,6 +185,13 @@ impl Prober {
                 self.settings.is_metered,
                 now,
             );
+            check_path(
+                self.sockets.as_ref(),
+                *slot,
+                tunnel,
+                self.settings.openvpn_uid,
+                now,
+            );
         }
         suspects
             .into_iter()
@@ -193,10 +208,10 @@ impl Prober {
             return;
         }
         self.reported_at = Some(now);
-        let readings = self
-            .tunnels
-            .iter()
-            .map(|(slot, tunnel)| tunnel.probing.reading(*slot, now));
+        let readings = self.tunnels.iter().map(|(slot, tunnel)| ProbeReading {
+            full_size: tunnel.path_mtu.full_size(),
+            ..tunnel.probing.reading(*slot, now)
+        });
         let reading = ProbesRead {
             at: now,
             probes: readings.collect(),
@@ -226,10 +241,14 @@ impl Prober {
         let is_sender =
             |tunnel: &&mut Tunnel| tunnel.link == Some(reply.link) && tunnel.address == reply.from;
         if let Some(tunnel) = tunnels.find(is_sender) {
-            tunnel.answered_at = Some(now);
-            tunnel
-                .probing
-                .on_reply(policies::probe::Seq(reply.sequence), now);
+            match reply.kind {
+                ProbeKind::Liveness => {
+                    tunnel.answered_at = Some(now);
+                    tunnel.probing.on_reply(Seq(reply.sequence), now);
+                }
+                ProbeKind::Small => tunnel.path_mtu.on_small_reply(reply.sequence),
+                ProbeKind::FullSize => tunnel.path_mtu.on_full_size_reply(reply.sequence, now),
+            }
         }
     }
 

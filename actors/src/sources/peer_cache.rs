@@ -26,6 +26,7 @@ use policies::{names::Prefix, observation::Candidate, units::Uptime};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::PathBuf,
     rc::Rc,
     sync::Arc,
@@ -52,6 +53,10 @@ pub struct CacheSettings {
     pub private: PrivateEndpoints,
     /// Holds the parameters that set the cache's size.
     pub documents: DocumentStore,
+    /// Returns whether the host has a route to an address, so that it can be dialled.
+    pub has_route: fn(IpAddr, u32) -> bool,
+    /// The user of OpenVPN, whose packets' routes count.
+    pub openvpn_uid: u32,
 }
 
 /// Returns the number of tunnels that this node dials.
@@ -85,10 +90,13 @@ pub struct PeerCache {
     names: NodeNames,
     directory: PeerDirectory,
     private: PrivateEndpoints,
+    has_route: Box<dyn Fn(IpAddr) -> bool>,
     /// The reason for each peer that has only endpoints which are not dialled; logged when it changes.
     undialled: BTreeMap<Prefix, PrivateEndpointError>,
     disk: Disk,
     reported_at: Option<Uptime>,
+    /// Whether peers are known, and the host has no route to any of them.
+    is_offline: bool,
     is_writing: bool,
 }
 
@@ -131,9 +139,11 @@ impl PeerCache {
             names,
             directory,
             private: settings.private,
+            has_route: Box::new(move |address| (settings.has_route)(address, settings.openvpn_uid)),
             undialled: BTreeMap::new(),
             disk,
             reported_at: None,
+            is_offline: false,
             is_writing: false,
         }
     }
@@ -155,7 +165,7 @@ impl PeerCache {
         let is_due = self
             .reported_at
             .is_none_or(|at| now.since(at) >= REPORT_INTERVAL);
-        if changed || is_due {
+        if changed || is_due || self.is_offline {
             self.report(now);
         }
         if !self.is_writing {
@@ -183,11 +193,15 @@ impl PeerCache {
         }));
     }
 
+    /// Sends a reading; every second while the host has no route to any peer, so that dialling goes on as soon as it has.
     fn report(&mut self, at: Uptime) {
         self.reported_at = Some(at);
         let (candidates, unused) = self.split_by_use(self.directory.candidates());
         self.log_undialled(&candidates, &unused);
         self.published.store(Arc::new(candidates.clone()));
+        let has_candidates = !candidates.is_empty();
+        let candidates = self.retain_routable(candidates);
+        self.is_offline = has_candidates && candidates.is_empty();
         let reading = PeersRead {
             at,
             candidates,
@@ -223,6 +237,18 @@ impl PeerCache {
         }
         candidates.retain(|candidate| !candidate.endpoints.is_empty());
         (candidates, unused)
+    }
+
+    /// Removes the endpoints to which the host has no route, such as all IPv6 endpoints if it has IPv4 only. They are published
+    /// nevertheless, since other nodes may have one.
+    fn retain_routable(&self, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+        for candidate in &mut candidates {
+            candidate
+                .endpoints
+                .retain(|endpoint| (self.has_route)(endpoint.address.ip()));
+        }
+        candidates.retain(|candidate| !candidate.endpoints.is_empty());
+        candidates
     }
 
     /// Logs which peers have become impossible to dial because of private addresses, and which have become possible again.
@@ -370,6 +396,8 @@ mod tests {
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             private: PrivateEndpoints::default(),
             documents: DocumentStore::default(),
+            has_route: |address, _| address.is_ipv4(),
+            openvpn_uid: 0,
         };
         let tunnels = Rc::new(RefCell::new(TunnelTable::default()));
         let (sink, readings) = mpsc::unbounded_channel();
@@ -451,6 +479,35 @@ mod tests {
             assert_eq!(reading.candidates[0].endpoints.len(), 1);
             assert_eq!(reading.unused.len(), unused, "{:?}", reading.unused);
         }
+    }
+
+    #[actix::test]
+    async fn endpoints_to_which_the_host_has_no_route_are_not_dialled() {
+        let folder = tempfile::tempdir().unwrap();
+        let (actor, mut readings, _) = start_cache(&folder.path().join("peers.db"));
+        check(&readings.recv().await.unwrap(), &[]);
+        let peers = [
+            (7, vec!["udp:[2a0c:5c80::7]:1194", "udp:45.67.0.1:1194"]),
+            (8, vec!["udp:[2a0c:5c80::8]:1194"]),
+        ];
+        let report = |(number, endpoints): (u32, Vec<&str>)| PeerReport {
+            peer: peer(number),
+            endpoints: endpoints
+                .into_iter()
+                .map(|text| text.parse().unwrap())
+                .collect(),
+            transit_cost: None,
+        };
+        actor.do_send(PeersReported {
+            at: Uptime::from_secs(1),
+            source: PeerSource::Registry,
+            peers: peers.into_iter().map(report).collect(),
+        });
+        // The host of this cache has IPv4 only.
+        let reading = readings.recv().await.unwrap();
+        check(&reading, &[(7, 0)]);
+        let endpoints = &reading.candidates[0].endpoints;
+        assert_eq!(*endpoints, ["udp:45.67.0.1:1194".parse().unwrap()]);
     }
 
     #[actix::test]

@@ -202,6 +202,7 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
         recent,
         rx_frames: 0,
         tx_frames: 0,
+        full_size: policies::path_mtu::FullSize::Carried,
     };
     telemetry.do_send(ProbesRead {
         at,

@@ -20,7 +20,9 @@ pub mod revoke;
 pub mod rotate;
 pub mod rtt;
 pub mod soak;
+pub mod throughput;
 pub mod token_guessing;
+pub mod underlay;
 
 use crate::Options;
 use std::{

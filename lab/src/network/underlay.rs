@@ -12,7 +12,7 @@ pub(super) const BRIDGE: &str = "0.1";
 pub(super) const UNDERLAY_PREFIX_LENGTH: u8 = 16;
 
 /// The bridge's end of the node's cable.
-pub(super) fn bridge_port(index: usize) -> String {
+pub(crate) fn bridge_port(index: usize) -> String {
     format!("n{index}")
 }
 

@@ -1,4 +1,4 @@
-//! Turns on IPv6 forwarding, and records the old values of the changed settings in a ledger on disk, from
+//! Turns on IPv6 forwarding, allows larger socket buffers, and records the old values of the changed settings in a ledger on disk, from
 //! which they are restored.
 //!
 //! The ledger is on disk before the first setting is changed. It is valid for one boot and one network
@@ -14,6 +14,11 @@ use std::{
 use wire::errors::some_if_found;
 
 const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+/// The largest receive buffer that a process without privileges can ask for, in bytes (socket(7)).
+const MAX_RECEIVE_BUFFER: &str = "net/core/rmem_max";
+/// Size of the receive buffer of each UDP socket of OpenVPN, in bytes. With the kernel's default of 208 KiB, packets
+/// of one fast TCP connection overflow it (docs/MEASUREMENTS.md).
+pub const RECEIVE_BUFFER_BYTES: u32 = 1 << 20;
 const LINK_SETTINGS: &str = "/proc/sys/net/ipv6/conf";
 /// Maximum size of a ledger that is read, in bytes; that of a host with 10,000 links has 1 MB.
 const MAX_LEDGER_BYTES: u64 = 16 << 20;
@@ -38,15 +43,16 @@ struct Change {
 
 impl Kernel {
     /// Turns on the forwarding of IPv6 packets. Links that accept router advertisements continue to do so, since
-    /// their `accept_ra` is set to 2.
+    /// their `accept_ra` is set to 2. Where the host's limit of receive buffers is below [`RECEIVE_BUFFER_BYTES`] and
+    /// can be changed, which it can in the host's first network namespace only, it is raised to that.
     ///
-    /// The old values are written to the file `ledger` first. If the host already forwards, nothing is changed.
+    /// The old values are written to the file `ledger` first. A setting that suffices already is not changed.
     ///
     /// # Errors
     ///
     /// An older ledger exists (call [`Kernel::sweep`] first), the ledger cannot be written, or a setting
     /// cannot be changed.
-    pub fn enable_forwarding(&self, ledger: &Path) -> Result<(), KernelError> {
+    pub fn apply_host_settings(&self, ledger: &Path) -> Result<(), KernelError> {
         if ledger.exists() {
             let source = io::ErrorKind::AlreadyExists.into();
             return Err(KernelError::Ledger {
@@ -56,7 +62,8 @@ impl Kernel {
             });
         }
         let read = KernelError::refused("read the host's settings");
-        let changes = plan_changes().map_err(read)?;
+        let mut changes = plan_forwarding().map_err(read)?;
+        changes.extend(plan_receive_buffers());
         if changes.is_empty() {
             return Ok(());
         }
@@ -120,7 +127,7 @@ impl Kernel {
 
 /// Lists the settings that will change when forwarding is turned on. Writing `all/forwarding` changes that of
 /// `default` and of every link, so each of them is listed, too.
-fn plan_changes() -> io::Result<Vec<Change>> {
+fn plan_forwarding() -> io::Result<Vec<Change>> {
     let change = |path: String, old: String, new: &str| Change {
         path,
         old,
@@ -151,6 +158,22 @@ fn plan_changes() -> io::Result<Vec<Change>> {
         changes.push(change(path, old, "1"));
     }
     Ok(changes)
+}
+
+/// Plans to raise the limit of receive buffers. The tunnels work with a lower limit, too, so no error is reported.
+fn plan_receive_buffers() -> Option<Change> {
+    let old = sysctl::read(MAX_RECEIVE_BUFFER).ok()?;
+    let new = raised_limit(&old)?;
+    let path = MAX_RECEIVE_BUFFER.to_owned();
+    sysctl::is_writable(&path).then_some(Change { path, old, new })
+}
+
+/// Returns the limit of receive buffers to set; `None` if the old one suffices.
+fn raised_limit(old: &str) -> Option<String> {
+    let is_too_low = old
+        .parse::<u64>()
+        .is_ok_and(|old| old < u64::from(RECEIVE_BUFFER_BYTES));
+    is_too_low.then(|| RECEIVE_BUFFER_BYTES.to_string())
 }
 
 fn is_forwarding(path: &str) -> bool {
@@ -200,6 +223,9 @@ fn parse(text: &[u8]) -> Result<Ledger, String> {
     let content: Ledger = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     // Only settings that this node changes are restored, whatever the file says.
     let is_known = |change: &Change| {
+        if change.path == MAX_RECEIVE_BUFFER {
+            return true;
+        }
         let under = change.path.strip_prefix("net/ipv6/conf/");
         let parts: Option<Vec<&str>> = under.map(|under| under.split('/').collect());
         matches!(parts.as_deref(), Some([link, "forwarding" | "accept_ra"]) if *link != ".." && *link != ".")
@@ -215,4 +241,17 @@ fn parse(text: &[u8]) -> Result<Ledger, String> {
 fn write(path: &Path, content: &Ledger) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(content)?;
     files::replace(path, &text, Access::ours(0o600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_receive_buffers_is_only_ever_raised() {
+        assert_eq!(raised_limit("212992"), Some("1048576".to_owned()));
+        assert_eq!(raised_limit("1048576"), None);
+        assert_eq!(raised_limit("4194304"), None);
+        assert_eq!(raised_limit("unlimited"), None);
+    }
 }

@@ -30,6 +30,7 @@ pub use errors::KernelError;
 pub use exit_routing::Exit;
 pub use fallback_routes::{Destination, RouteChange};
 pub use host::{NETWORK_METRIC, NODE_METRIC};
+pub use ledger::RECEIVE_BUFFER_BYTES;
 pub use numbers::{
     ALTERNATE_PRIORITY, ALTERNATE_TABLE, DEFAULT_TABLE, EXIT_RULE_PRIORITIES, FALLBACK_PRIORITY,
     FALLBACK_TABLE, RULE_PRIORITY, TABLE,

@@ -54,6 +54,15 @@ pub(super) fn read(path: &str) -> io::Result<String> {
     fs::read_to_string(format!("/proc/sys/{path}")).map(|text| text.trim_end().to_owned())
 }
 
+/// Returns whether a setting can be changed here. The files of most settings that belong to the whole host are read-only
+/// in further network namespaces.
+pub(super) fn is_writable(path: &str) -> bool {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/sys/{path}"))
+        .is_ok()
+}
+
 pub(super) fn write(path: &str, value: &str) -> io::Result<()> {
     fs::OpenOptions::new()
         .write(true)

@@ -56,8 +56,8 @@ pub fn has_ipv6() -> bool {
 }
 
 impl Kernel {
-    /// Returns the host's addresses, sorted, without those of `lo` and of slots, link-local ones, and
-    /// those that duplicate address detection has not yet approved.
+    /// Returns the host's addresses at which it can be dialled, sorted: without those of `lo` and of slots, link-local
+    /// ones, temporary and deprecated ones, and those that duplicate address detection has not yet approved.
     ///
     /// # Errors
     ///
@@ -156,7 +156,14 @@ fn is_slot_name(name: &str) -> bool {
 
 /// Returns the index of the link, the address and its prefix length, if other hosts could use the address.
 fn usable_address(message: &AddressMessage) -> Option<(u32, IpAddr, u8)> {
-    let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    let mut unusable = AddressHeaderFlags::Tentative
+        | AddressHeaderFlags::Dadfailed
+        | AddressHeaderFlags::Deprecated;
+    if message.header.family == AddressFamily::Inet6 {
+        // The same bit marks a secondary IPv4 address, which is as good as another, and a temporary IPv6 address
+        // (RFC 8981), at which the host cannot be reached for long.
+        unusable |= AddressHeaderFlags::Secondary;
+    }
     if message.header.flags.intersects(unusable) {
         return None;
     }

@@ -23,7 +23,7 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
         let network = wire::overlay::Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
         k.join_host(network, me()).await.unwrap();
         k.join_host(network, me()).await.unwrap();
-        k.enable_forwarding(&netns.ledger()).unwrap();
+        k.apply_host_settings(&netns.ledger()).unwrap();
         assert!(run("ip addr show lo").contains("2001:db8:42:7::1/128"));
         let routes = run("ip -6 route show proto 197");
         assert!(
@@ -64,7 +64,7 @@ fn nothing_is_removed_where_another_node_has_links() {
         make_slots(&netns.kernel).await;
         let network = wire::overlay::Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
         netns.kernel.join_host(network, me()).await.unwrap();
-        netns.kernel.enable_forwarding(&netns.ledger()).unwrap();
+        netns.kernel.apply_host_settings(&netns.ledger()).unwrap();
         let state = || {
             let listings = [
                 "ip -6 rule",
@@ -137,7 +137,7 @@ fn only_packets_of_the_host_take_an_alternate_route() {
         make_slots(k).await;
         let network = wire::overlay::Network::new("2001:db8:42::/48".parse().unwrap()).unwrap();
         k.join_host(network, me()).await.unwrap();
-        k.enable_forwarding(&netns.ledger()).unwrap();
+        k.apply_host_settings(&netns.ledger()).unwrap();
         for slot in [Slot::Dialling(0), Slot::Dialling(1)] {
             k.set_up(slot, me()).await.unwrap();
         }
@@ -198,8 +198,8 @@ fn settings_that_somebody_else_changed_since_are_not_restored() {
             fs::write(path(key), "1").unwrap();
         }
         fs::write(path("up3/forwarding"), "1").unwrap();
-        netns.kernel.enable_forwarding(&netns.ledger()).unwrap();
-        let refused = netns.kernel.enable_forwarding(&netns.ledger());
+        netns.kernel.apply_host_settings(&netns.ledger()).unwrap();
+        let refused = netns.kernel.apply_host_settings(&netns.ledger());
         assert!(refused.is_err(), "an older ledger is never overwritten");
         fs::write(path("up0/accept_ra"), "0").unwrap();
         fs::write(path("up1/forwarding"), "0").unwrap();
@@ -223,7 +223,7 @@ fn settings_that_somebody_else_changed_since_are_not_restored() {
 fn a_ledger_of_another_boot_or_with_foreign_paths_changes_nothing() {
     check(|netns| async move {
         let ledger = netns.ledger();
-        netns.kernel.enable_forwarding(&ledger).unwrap();
+        netns.kernel.apply_host_settings(&ledger).unwrap();
         let text = fs::read_to_string(&ledger).unwrap();
         let forwarding = || fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").unwrap();
         for bad in [
@@ -277,5 +277,28 @@ fn the_underlay_is_reported_without_our_links() {
         let expected = [gateway(100, "192.0.2.1"), gateway(1024, "fe80::1")];
         assert_eq!(k.gateways().await.unwrap(), expected);
         assert!(kernel::has_ipv6());
+    });
+}
+
+#[test]
+fn temporary_and_deprecated_addresses_are_no_addresses_to_dial() {
+    check(|netns| async move {
+        make_uplink();
+        run("ip addr flush dev up0");
+        run("ip addr add 192.0.2.7/24 dev up0");
+        run("ip addr add 192.0.2.8/24 dev up0");
+        run("ip addr add 2001:db8:1::9/64 dev up0 nodad preferred_lft 0 valid_lft 600");
+        fs::write("/proc/sys/net/ipv6/conf/up0/use_tempaddr", "2").unwrap();
+        run("ip addr add 2001:db8:1::7/64 dev up0 nodad mngtmpaddr");
+        // Duplicate address detection is off here, so the temporary address is usable at once.
+        let listed = run("ip -6 addr show dev up0");
+        assert!(listed.contains("temporary"), "{listed}");
+        assert!(listed.contains("deprecated"), "{listed}");
+        let found = netns.kernel.addresses().await.unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|found| found.address.to_string())
+            .collect();
+        assert_eq!(found, ["192.0.2.7", "192.0.2.8", "2001:db8:1::7"]);
     });
 }

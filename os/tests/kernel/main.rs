@@ -10,4 +10,5 @@ mod frames;
 mod host;
 mod netns;
 mod packet_filter;
+mod path_mtu;
 mod slots;

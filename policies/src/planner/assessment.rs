@@ -277,6 +277,7 @@ mod tests {
             recent: ProbeCounts { sent: 100, lost },
             rx_frames: 0,
             tx_frames: 0,
+            full_size: crate::path_mtu::FullSize::Carried,
         };
         let mut assessment = Assessment {
             slot,

@@ -65,6 +65,7 @@ mod tests {
             recent: ProbeCounts { sent, lost },
             rx_frames: 0,
             tx_frames: 0,
+            full_size: crate::path_mtu::FullSize::Carried,
         };
         let left = LossRatio::new(&probe).map(|ratio| ratio.discount(1_000));
         assert_eq!(left, expected);

@@ -43,6 +43,7 @@ pub(super) fn probe(entry: &TunnelEntry, slot: Slot) -> Option<ProbeReading> {
         recent,
         rx_frames,
         tx_frames,
+        full_size: policies::path_mtu::FullSize::Carried,
     })
 }
 

@@ -37,7 +37,7 @@ fn row(tunnel: &TunnelEntry) -> [String; 15] {
         tunnel.slot.clone(),
         node(&tunnel.peer, tunnel.peer_name.as_deref()),
         tunnel.role.clone(),
-        tunnel.phase.clone(),
+        phase(tunnel),
         or_dash(tunnel.age_seconds.map(time_span)),
         bytes(float(tunnel.rx_bytes)),
         bytes(float(tunnel.tx_bytes)),
@@ -50,6 +50,14 @@ fn row(tunnel: &TunnelEntry) -> [String; 15] {
         format!("{transport} {}", or_dash(endpoint)),
         or_dash(verdict),
     ]
+}
+
+/// The phase, and whether the tunnel carries small packets only.
+fn phase(tunnel: &TunnelEntry) -> String {
+    match tunnel.full_size_packets.as_str() {
+        "lost" => format!("{}, small packets only", tunnel.phase),
+        _ => tunnel.phase.clone(),
+    }
 }
 
 /// Shortens a verdict to its first clause; `warren why` shows the rest and the numbers.

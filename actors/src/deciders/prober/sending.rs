@@ -1,6 +1,8 @@
 //! Sends the probes of one tunnel, and the notice of a metered node with them.
 
 use super::*;
+use os::path_mtu::reduce_path_mtu;
+use policies::path_mtu::{FullSize, PathAction};
 
 /// Sends a probe through the tunnel if one is due.
 pub(super) fn send_due_probe(
@@ -17,11 +19,58 @@ pub(super) fn send_due_probe(
         return;
     };
     tunnel.sent_at = Some(now);
-    if let Err(error) = sockets.send_probe(tunnel.address, link, seq.0) {
+    if let Err(error) = sockets.send_probe(tunnel.address, link, ProbeKind::Liveness, seq.0) {
         tracing::debug!(tunnel = %slot, %error, "probe not sent");
         tunnel.link = None;
     }
     if is_metered {
         sockets.notify_metered(tunnel.address, link);
     }
+}
+
+/// Sends a full-size probe through the tunnel if one is due, and reduces the MTU of a path that drops large packets.
+pub(super) fn check_path(
+    sockets: Option<&Sockets>,
+    slot: Slot,
+    tunnel: &mut Tunnel,
+    openvpn_uid: u32,
+    now: Uptime,
+) {
+    let (Some(sockets), Some(link)) = (sockets, tunnel.link) else {
+        return;
+    };
+    let Some(endpoint) = tunnel.endpoint else {
+        return;
+    };
+    let rtt = tunnel.probing.rtt();
+    while let Some(action) = tunnel.path_mtu.next_action(rtt, now) {
+        match action {
+            PathAction::Probe(sequence) => {
+                for kind in [ProbeKind::FullSize, ProbeKind::Small] {
+                    tunnel.probing.count_sent_frame();
+                    if let Err(error) = sockets.send_probe(tunnel.address, link, kind, sequence) {
+                        tracing::debug!(tunnel = %slot, ?kind, %error, "probe not sent");
+                    }
+                }
+            }
+            PathAction::ReduceMtu => {
+                let address = endpoint.address.ip();
+                if !tunnel.is_path_reduced {
+                    tunnel.is_path_reduced = true;
+                    tracing::info!(tunnel = %slot, peer = %tunnel.peer, %address, "large packets do not pass the path to the peer; sending them in fragments");
+                }
+                if let Err(error) = reduce_path_mtu(address, openvpn_uid) {
+                    tracing::debug!(tunnel = %slot, %address, %error, "cannot reduce the MTU of the path");
+                }
+            }
+        }
+    }
+    let full_size = tunnel.path_mtu.full_size();
+    if full_size == FullSize::Lost && tunnel.reported_full_size != FullSize::Lost {
+        tracing::warn!(
+            tunnel = %slot, peer = %tunnel.peer, address = %endpoint.address.ip(),
+            "the tunnel carries small packets only: the path drops large packets and fragments; let a firewall on the path pass fragments, or ICMP"
+        );
+    }
+    tunnel.reported_full_size = full_size;
 }

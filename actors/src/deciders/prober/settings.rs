@@ -13,6 +13,8 @@ pub struct ProberSettings {
     pub pace: ProbePace,
     /// Whether this node is metered, so that it probes seldom, and announces that to its neighbours.
     pub is_metered: bool,
+    /// The user of OpenVPN, whose packets' route is meant where the MTU of a path is reduced.
+    pub openvpn_uid: u32,
 }
 
 /// The dependencies of the prober.

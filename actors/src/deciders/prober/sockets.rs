@@ -1,7 +1,7 @@
 //! The prober's two sockets: one for ICMPv6 echo, one for datagrams from other daemons. Neither blocks.
 
 use futures_util::stream::{Stream, unfold};
-use os::echo_socket::{Echo, EchoReply};
+use os::echo_socket::{Echo, EchoReply, ProbeKind};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
@@ -83,9 +83,15 @@ impl Sockets {
         Ok(Self { echo, suspicion })
     }
 
-    /// Sends an echo request through the link with this index.
-    pub(super) fn send_probe(&self, to: Ipv6Addr, link: u32, sequence: u16) -> io::Result<()> {
-        self.echo.send(to, link, sequence)
+    /// Sends an echo request of this kind through the link with this index.
+    pub(super) fn send_probe(
+        &self,
+        to: Ipv6Addr,
+        link: u32,
+        kind: ProbeKind,
+        sequence: u16,
+    ) -> io::Result<()> {
+        self.echo.send(to, link, kind, sequence)
     }
 
     /// Returns a reply that has already arrived, without waiting.

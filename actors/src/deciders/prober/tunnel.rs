@@ -1,7 +1,10 @@
 //! The state that the prober keeps of each tunnel.
 
 use super::*;
-use policies::names::Role;
+use policies::{
+    names::{Endpoint, Role, Transport},
+    path_mtu::{FullSize, PathMtu},
+};
 
 /// A tunnel that is up, and so is probed.
 pub(super) struct Tunnel {
@@ -16,6 +19,13 @@ pub(super) struct Tunnel {
     /// The index of the link; `None` after a probe could not be sent, until the index is read again.
     pub(super) link: Option<u32>,
     pub(super) probing: Probing,
+    /// Where the peer is reached; `None` while that is unknown.
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) path_mtu: PathMtu,
+    /// Whether the MTU of the path was reduced.
+    pub(super) is_path_reduced: bool,
+    /// What was last known of full-size packets.
+    pub(super) reported_full_size: FullSize,
     /// When the last probe was sent.
     pub(super) sent_at: Option<Uptime>,
     /// When the last answer arrived.
@@ -42,11 +52,24 @@ impl Tunnel {
             address: link_local(peer),
             link,
             probing: Probing::new(pace, now),
+            endpoint: reading.tunnel.endpoint,
+            path_mtu: path_mtu(reading.tunnel.endpoint, now),
+            is_path_reduced: false,
+            reported_full_size: FullSize::Unknown,
             sent_at: None,
             answered_at: None,
             suspected_at: None,
             close_ordered_at: None,
             drain_seen_at: None,
+        }
+    }
+
+    /// Checks the path again if the peer has another endpoint now.
+    pub(super) fn set_endpoint(&mut self, endpoint: Option<Endpoint>, now: Uptime) {
+        if self.endpoint != endpoint {
+            self.endpoint = endpoint;
+            self.path_mtu = path_mtu(endpoint, now);
+            self.is_path_reduced = false;
         }
     }
 
@@ -80,6 +103,12 @@ impl Tunnel {
             .is_some_and(|suspected_at| now.since(suspected_at) < WATCH_TIME);
         (is_overdue && self.probing.is_busy(now)) || is_suspected
     }
+}
+
+/// Starts to check the path to an endpoint.
+fn path_mtu(endpoint: Option<Endpoint>, now: Uptime) -> PathMtu {
+    let transport = endpoint.map_or(Transport::Udp, |endpoint| endpoint.transport);
+    PathMtu::new(transport, now)
 }
 
 /// Returns the pace of one tunnel.

@@ -3,6 +3,7 @@
 //! These options set a tunnel's cryptography and restrict what a peer can do: of the options that a peer
 //! pushes, only those that the data channel needs are accepted, and OpenVPN executes no program.
 
+use os::kernel::RECEIVE_BUFFER_BYTES;
 use policies::names::{Endpoint, Prefix, Slot, Transport};
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
@@ -128,9 +129,13 @@ pub(super) fn server_args(
     ]);
     // No `--explicit-exit-notify`: with it a server that is stopped runs on for two seconds, in which it admits
     // clients. The daemon notifies the clients itself before it stops a server.
-    if transport == Transport::Tcp {
-        args.add(["--tcp-nodelay"]);
-    }
+    match transport {
+        // Answers leave from the address that the client dialled, where the host has several.
+        Transport::Udp => args
+            .add(["--rcvbuf", &RECEIVE_BUFFER_BYTES.to_string()])
+            .add(["--multihome"]),
+        Transport::Tcp => args.add(["--tcp-nodelay"]),
+    };
     args.0
 }
 
@@ -202,10 +207,14 @@ pub(super) fn client_args(
     .add(["--pull-filter", "accept", "protocol-flags"])
     .add(["--pull-filter", "accept", "key-derivation"])
     .add(["--pull-filter", "ignore", ""]);
-    if endpoint.transport == Transport::Udp {
+    match endpoint.transport {
         // The peer's server then knows that this client exited, and does not take it for dead.
-        args.add(["--explicit-exit-notify", "1"]);
-    }
+        Transport::Udp => args
+            .add(["--explicit-exit-notify", "1"])
+            .add(["--rcvbuf", &RECEIVE_BUFFER_BYTES.to_string()]),
+        // `--tcp-nodelay` works on servers only: what they push for it is ignored like all other options.
+        Transport::Tcp => args.add(["--socket-flags", "TCP_NODELAY"]),
+    };
     args.0
 }
 
@@ -294,6 +303,47 @@ mod tests {
             check_contains(&line, "--tls-version-min 1.3");
             check_contains(&line, "--crl-verify /var/lib/warren/revoked dir");
             check_contains(&line, "--management-client");
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_tcp_tunnel_send_each_packet_without_delay() {
+        let client = client_args(
+            &files(),
+            Slot::Dialling(0),
+            "7/16".parse().unwrap(),
+            Attempt {
+                endpoint: "tcp:192.0.2.1:1194".parse().unwrap(),
+                uses_other_key: false,
+            },
+            &"/run/m.sock".into(),
+        );
+        check_contains(&client, "--socket-flags TCP_NODELAY");
+        let server = server_args(&files(), Transport::Tcp, 1194, 30, &"/run/m.sock".into());
+        check_contains(&server, "--tcp-nodelay");
+    }
+
+    #[test]
+    fn a_udp_server_answers_from_the_address_that_was_dialled() {
+        let line = server_args(&files(), Transport::Udp, 1194, 30, &"/run/m.sock".into());
+        check_contains(&line, "--multihome");
+    }
+
+    #[test]
+    fn both_ends_of_a_udp_tunnel_receive_into_a_large_buffer() {
+        let client = client_args(
+            &files(),
+            Slot::Dialling(0),
+            "7/16".parse().unwrap(),
+            Attempt {
+                endpoint: "udp:192.0.2.1:1194".parse().unwrap(),
+                uses_other_key: false,
+            },
+            &"/run/m.sock".into(),
+        );
+        let server = server_args(&files(), Transport::Udp, 1194, 30, &"/run/m.sock".into());
+        for line in [client, server] {
+            check_contains(&line, "--rcvbuf 1048576");
         }
     }
 

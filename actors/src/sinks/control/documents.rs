@@ -189,6 +189,11 @@ impl<'a> View<'a> {
                 .and_then(|probe| probe.rtt)
                 .as_ref()
                 .map(Duration::as_secs_f64),
+            full_size_packets: probe
+                .map(|probe| probe.full_size)
+                .unwrap_or_default()
+                .label()
+                .to_owned(),
             loss_ratio: probed.map(|probe| f64::from(probe.lost) / f64::from(probe.sent)),
             verdict: self
                 .node

@@ -247,6 +247,7 @@ fn lossy(observation: Observation, slot: Slot, lost: u32) -> Observation {
         recent,
         rx_frames: 0,
         tx_frames: 0,
+        full_size: crate::path_mtu::FullSize::Carried,
     };
     Observation {
         probes: vec![probe],

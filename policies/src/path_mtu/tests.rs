@@ -1,0 +1,118 @@
+//! Full-size probing over simulated paths.
+
+use super::*;
+
+const RTT: Option<Duration> = Some(Duration::from_millis(20));
+const TICK: Duration = Duration::from_millis(50);
+
+/// A path that answers small probes at once, and full-size ones as each test wants.
+struct Path {
+    mtu: PathMtu,
+    now: Uptime,
+    reductions: u32,
+    probes: u32,
+}
+
+impl Path {
+    fn new(transport: Transport) -> Self {
+        let now = Uptime(Duration::from_secs(100));
+        Self {
+            mtu: PathMtu::new(transport, now),
+            now,
+            reductions: 0,
+            probes: 0,
+        }
+    }
+
+    /// Lets time pass; `passes` says whether full-size packets pass, given whether the MTU is reduced.
+    fn run(&mut self, time: Duration, answers_small: bool, passes: impl Fn(bool) -> bool) {
+        let end = self.now + time;
+        while self.now < end {
+            while let Some(action) = self.mtu.next_action(RTT, self.now) {
+                match action {
+                    PathAction::ReduceMtu => self.reductions += 1,
+                    PathAction::Probe(sequence) => {
+                        self.probes += 1;
+                        if answers_small {
+                            self.mtu.on_small_reply(sequence);
+                        }
+                        if passes(self.reductions > 0) {
+                            self.mtu.on_full_size_reply(sequence, self.now);
+                        }
+                    }
+                }
+            }
+            self.now = self.now + TICK;
+        }
+    }
+}
+
+#[test]
+fn a_path_that_carries_full_size_packets_is_probed_once_in_five_minutes() {
+    let mut path = Path::new(Transport::Udp);
+    path.run(Duration::from_secs(299), true, |_| true);
+    assert_eq!((path.probes, path.reductions), (1, 0));
+    assert_eq!(path.mtu.full_size(), FullSize::Carried);
+    path.run(Duration::from_secs(10), true, |_| true);
+    assert_eq!(path.probes, 2);
+}
+
+#[test]
+fn the_mtu_of_a_narrow_path_is_reduced_after_three_misses_and_stays_so() {
+    let mut path = Path::new(Transport::Udp);
+    path.run(Duration::from_millis(850), true, |is_reduced| is_reduced);
+    assert_eq!(path.reductions, 0);
+    path.run(Duration::from_millis(500), true, |is_reduced| is_reduced);
+    assert_eq!(path.reductions, 1);
+    assert_eq!(path.mtu.full_size(), FullSize::Fragmented);
+    path.run(Duration::from_secs(60), true, |is_reduced| is_reduced);
+    assert!((59..=61).contains(&path.reductions), "{}", path.reductions);
+}
+
+#[test]
+fn a_path_that_drops_fragments_too_is_reported_and_tried_again() {
+    let mut path = Path::new(Transport::Udp);
+    path.run(Duration::from_secs(10), true, |_| false);
+    assert_eq!(path.mtu.full_size(), FullSize::Lost);
+    path.run(Duration::from_secs(11), true, |_| true);
+    assert_eq!(path.mtu.full_size(), FullSize::Fragmented);
+}
+
+#[test]
+fn a_silent_peer_shows_nothing_about_the_path() {
+    let mut path = Path::new(Transport::Udp);
+    path.run(Duration::from_secs(60), false, |_| false);
+    assert_eq!(path.reductions, 0);
+    assert_eq!(path.mtu.full_size(), FullSize::Unknown);
+}
+
+#[test]
+fn a_path_that_becomes_narrow_later_is_noticed_at_the_next_check() {
+    let mut path = Path::new(Transport::Udp);
+    path.run(Duration::from_secs(1), true, |_| true);
+    path.run(Duration::from_secs(302), true, |is_reduced| is_reduced);
+    assert_eq!(path.mtu.full_size(), FullSize::Fragmented);
+}
+
+#[test]
+fn a_stalled_tcp_tunnel_gets_a_reduced_mtu_after_half_a_second_and_time_to_recover() {
+    let mut path = Path::new(Transport::Tcp);
+    path.run(Duration::from_millis(450), false, |_| false);
+    assert_eq!(path.reductions, 0);
+    assert!(path.mtu.may_stall(path.now));
+    path.run(Duration::from_millis(100), false, |_| false);
+    assert_eq!(path.reductions, 1);
+    assert!(path.mtu.may_stall(path.now));
+    path.mtu.on_full_size_reply(0, path.now);
+    assert_eq!(path.mtu.full_size(), FullSize::Fragmented);
+    assert!(!path.mtu.may_stall(path.now));
+}
+
+#[test]
+fn a_tcp_tunnel_that_stalls_before_its_first_answer_gets_a_reduced_mtu_too() {
+    let mut mtu = PathMtu::new(Transport::Tcp, Uptime::from_secs(100));
+    let probe = mtu.next_action(None, Uptime::from_secs(100));
+    assert_eq!(probe, Some(PathAction::Probe(0)));
+    let action = mtu.next_action(None, Uptime::from_secs(101));
+    assert_eq!(action, Some(PathAction::ReduceMtu));
+}
