@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use std::time::Duration;
 
 /// A network that has not converged after this time never will.
-const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(120);
+const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Lab {
     /// Builds a lab, lets all nodes join, starts them, and waits until the network has converged.

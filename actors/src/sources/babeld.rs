@@ -68,9 +68,9 @@ const LOSS_SPAN: Duration = Duration::from_secs(3);
 /// serves at most seven connections at once.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum time until babeld answers after its start. It opens its socket at once, but at the first start it may have to wait for
-/// its interfaces.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time until babeld answers after its start. It opens its socket at once, but on a very slow machine (User Mode Linux on a busy one) it
+/// answers only after more than ten seconds.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The process of babeld, which outlives the actor.
 #[derive(Clone, Default)]
