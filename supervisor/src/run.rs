@@ -83,8 +83,8 @@ pub fn run(
     system.block_on(run_node(settings, paths.clone(), program))
 }
 
-/// Reads the identity of the node, and inspects the host. A damaged network document is fetched before, and an expired
-/// certificate renewed.
+/// Reads the identity of the node, and inspects the host. Before that, it fetches a damaged network document,
+/// and renews an expired certificate.
 async fn read_identity(
     settings: &Settings,
     paths: &Paths,

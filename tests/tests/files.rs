@@ -6,11 +6,8 @@
     reason = "a test may panic outside its test functions too"
 )]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
+use warren_tests::{root, tracked_files};
 
 /// The crates whose code runs as root.
 const ROOT_CRATES: &[&str] = &[
@@ -123,29 +120,12 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
-}
-
 /// Returns the source files of a crate, relative to the repository.
 fn sources(package: &str) -> Vec<String> {
-    let listed = Command::new("git")
-        .args(["ls-files", "-z", "--", &format!("{package}/src")])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(
-        listed.status.success(),
-        "git ls-files failed: run the tests from a clone"
-    );
-    let names = String::from_utf8(listed.stdout).unwrap();
-    let names = names.split('\0').filter(|name| name.ends_with(".rs"));
-    names
-        .filter(|name| root().join(name).exists())
-        .map(str::to_owned)
+    let folder = format!("{package}/src/");
+    tracked_files()
+        .into_iter()
+        .filter(|name| name.starts_with(&folder) && name.ends_with(".rs"))
         .collect()
 }
 

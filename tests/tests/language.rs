@@ -5,11 +5,8 @@
     reason = "a test may panic outside its test functions too"
 )]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
+use warren_tests::{root, tracked_files};
 
 /// Words that had a private meaning here once, or that blur who did what, and the words to use instead. A word is
 /// also found as a part of a name: `asker` in `PeerAsker` and in `peer_asker`.
@@ -43,28 +40,15 @@ const PHRASES: &[(&str, &str)] = &[
     ("cut off", "revoked, unreachable, disconnected"),
 ];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
-}
-
 /// The tracked files with one of these extensions, without this one and the list of past renames.
 fn texts(extensions: &[&str]) -> Vec<(String, String)> {
-    let listed = Command::new("git")
-        .args(["ls-files", "-z"])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    let names = String::from_utf8(listed.stdout).unwrap();
-    let texts: Vec<_> = names
-        .split('\0')
+    let texts: Vec<_> = tracked_files()
+        .into_iter()
         .filter(|name| extensions.iter().any(|extension| name.ends_with(extension)))
-        .filter(|name| !["CHANGELOG.md", "tests/tests/language.rs"].contains(name))
+        .filter(|name| !["CHANGELOG.md", "tests/tests/language.rs"].contains(&name.as_str()))
         .map(|name| {
-            let text = fs::read_to_string(root().join(name)).unwrap();
-            (name.to_owned(), text)
+            let text = fs::read_to_string(root().join(&name)).unwrap();
+            (name, text)
         })
         .collect();
     assert!(texts.len() > 1, "git ls-files lists no such file");

@@ -1,16 +1,12 @@
 //! The rules of the repository: who depends on whom, how long a file may be, what must not stand in it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may panic outside its test functions too"
-)]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
+use warren_tests::{root, tracked_files};
 
 /// Lines that a source file may have before its tests.
 const MAX_LINES: usize = 400;
@@ -54,30 +50,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tests", &["lab", "wire", "policies"]),
 ];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
-}
-
+/// Returns the paths of the tracked files with this extension.
 fn tracked(extension: &str) -> Vec<PathBuf> {
-    let listed = Command::new("git")
-        .args(["ls-files", "-z"])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(
-        listed.status.success(),
-        "git ls-files failed: run the tests from a clone"
-    );
-    let names = String::from_utf8(listed.stdout).unwrap();
-    let wanted = |path: &PathBuf| path.extension().is_some_and(|is| is == extension);
-    names
-        .split('\0')
-        .map(|name| root().join(name))
-        .filter(wanted)
-        .filter(|path| path.exists())
+    let paths = tracked_files().into_iter().map(|name| root().join(name));
+    paths
+        .filter(|path| path.extension().is_some_and(|is| is == extension))
         .collect()
 }
 

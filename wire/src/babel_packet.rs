@@ -12,10 +12,10 @@ pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
 /// 1280 bytes and more.
 pub const MAX_REQUESTS: usize = 59;
 
-const MAGIC: u8 = 42;
-const VERSION: u8 = 2;
+pub(crate) const MAGIC: u8 = 42;
+pub(crate) const VERSION: u8 = 2;
 /// The TLV types Pad1 (RFC 8966, section 4.6.1), which is a single byte, and Acknowledgment Request (section 4.6.3).
-const PAD1: u8 = 0;
+pub(crate) const PAD1: u8 = 0;
 const ACK_REQUEST: u8 = 2;
 /// The TLV type Hello (RFC 8966, section 4.6.5).
 const HELLO: u8 = 4;
@@ -29,15 +29,15 @@ const REQUEST: u8 = 9;
 /// Seqno Request (RFC 8966, section 4.6.11).
 const SEQNO_REQUEST: u8 = 10;
 /// Update (RFC 8966, section 4.6.9).
-const UPDATE: u8 = 8;
+pub(crate) const UPDATE: u8 = 8;
 /// The sub-TLV of a source prefix (RFC 9079, section 7.1); a router that does not know it must ignore the whole TLV.
 const SOURCE_PREFIX: u8 = 128;
 /// Hundredths of a second until the next IHU; babeld uses the last one for three times as long.
 const IHU_INTERVAL: u16 = 3000;
 /// Address encodings (RFC 8966, section 4.1.4).
 const WILDCARD: u8 = 0;
-const IPV4: u8 = 1;
-const IPV6: u8 = 2;
+pub(crate) const IPV4: u8 = 1;
+pub(crate) const IPV6: u8 = 2;
 
 /// The end of a packet of requests, which makes babeld answer all of them within 0.15 s instead of 0.6 to 1.6 s (by the source of babeld 1.12.1).
 ///

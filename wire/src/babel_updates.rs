@@ -1,18 +1,16 @@
 //! Reads the routes that a Babel packet announces (RFC 8966, sections 4.5 and 4.6.7 to 4.6.9; RFC 9229).
 
-use crate::overlay::{Network, Network4, node_of_link_local, node_of_router_id};
+use crate::{
+    babel_packet::{IPV4, IPV6, MAGIC, PAD1, UPDATE, VERSION},
+    overlay::{Network, Network4, node_of_link_local, node_of_router_id},
+};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policies::{names::Slot, observation::INFINITY, route_checks::OriginClaim};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-const MAGIC: u8 = 42;
-const VERSION: u8 = 2;
-const PAD1: u8 = 0;
+/// The TLV type Router-Id (RFC 8966, section 4.6.7).
 const ROUTER_ID: u8 = 6;
-const UPDATE: u8 = 8;
-/// Address encodings; the last one is that of IPv4 routes with an IPv6 next hop (RFC 9229, section 2.2).
-const IPV4: u8 = 1;
-const IPV6: u8 = 2;
+/// The address encoding of IPv4 routes with an IPv6 next hop (RFC 9229, section 2.2).
 const IPV4_VIA_IPV6: u8 = 4;
 /// The flags of an update: later prefixes are shortened by what they share with this one; the prefix contains the router id.
 const SETS_PREFIX: u8 = 0x80;

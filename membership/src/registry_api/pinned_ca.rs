@@ -81,8 +81,8 @@ impl ServerCertVerifier for PinnedCaVerifier {
 
 /// Returns whether the error comes from [`PinnedCaVerifier`].
 ///
-/// rustls' error is wrapped in `io::Error`s. The `source` of an `io::Error` skips the wrapped error itself, so each one must
-/// be unwrapped.
+/// rustls' error is wrapped in `io::Error`s. The `source` of an `io::Error` skips the wrapped error itself,
+/// so each one must be unwrapped.
 pub(super) fn is_pin_error(error: &(dyn Error + 'static)) -> bool {
     let pin_error =
         rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);

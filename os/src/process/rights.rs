@@ -19,8 +19,8 @@ pub struct Rights {
     pub uid: u32,
     /// The real, effective and saved group id; the child has no other group.
     pub gid: u32,
-    /// Whether the child has `CAP_NET_ADMIN` and `CAP_NET_RAW`, and a folder in which it can create files. It never has any
-    /// other capability.
+    /// Whether the child has `CAP_NET_ADMIN` and `CAP_NET_RAW`, and a folder in which it can create files.
+    /// It never has any other capability.
     pub network: bool,
     /// The nice value, -20 to 19 (setpriority(2)). babeld has a low one, so that it is not interrupted between the
     /// deletion of a route and the addition of the next one. A child that may not have it starts all the same.

@@ -1,4 +1,4 @@
-//! Findings about the way to other nodes, and the way from them to this one.
+//! Findings about reachability: whether this node reaches others, and whether they can connect to it.
 
 use super::{Finding, FindingId, Severity, span};
 use crate::sinks::telemetry::{Row, Snapshot};

@@ -17,7 +17,7 @@ use std::{
 use wire::endpoints::class_of;
 
 impl Snapshot {
-    /// Records a reading of all links, and who has got through to this node.
+    /// Records a reading of all links, and the kinds of endpoint at which peers have connected to this node.
     pub fn on_links_sampled(&mut self, reading: LinksSampled) {
         let at = reading.at;
         self.rows.on_links_sampled(reading);

@@ -55,8 +55,8 @@ impl Row {
         self.closed_at.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
     }
 
-    /// Returns how long no frame has been received; the time since the tunnel came up if there was none. `None` if it is
-    /// not up.
+    /// Returns how long no frame has been received, or the time since the tunnel came up if there was none.
+    /// `None` if the tunnel is not up.
     pub fn silent_for(&self, now: Uptime) -> Option<Duration> {
         let up_since = self.tunnel.up_since.filter(|_| self.is_up())?;
         let last = self.received_at.map_or(up_since, |at| at.max(up_since));
