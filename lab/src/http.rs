@@ -1,32 +1,23 @@
-//! Sends one `GET` over HTTP/1.0, on a Unix socket or inside a namespace, and reads the whole response.
+//! Sends one `GET` on a Unix socket or inside a namespace.
 
 use crate::netns;
-use anyhow::{Context, Result, bail, ensure};
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    os::unix::net::UnixStream,
-    path::Path,
-    time::Duration,
-};
+use anyhow::{Context, Result, ensure};
+use local_http::{Endpoint, Limits};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
-/// Longest time for one connect, read or write.
-const IO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes that are read of a response; a node's responses are smaller.
-const MAX_RESPONSE_BYTES: u64 = 64 << 20;
+/// A node's responses are smaller, and it answers from memory.
+const LIMITS: Limits = Limits {
+    time: Duration::from_secs(5),
+    bytes: 64 << 20,
+};
 
 /// Sends `GET path` on a Unix socket and returns the body.
 ///
 /// # Errors
 /// Fails if nothing answers, or if the status is not 200.
 pub fn get_unix(socket: &Path, path: &str) -> Result<String> {
-    let request = || {
-        let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(IO_TIMEOUT))?;
-        stream.set_write_timeout(Some(IO_TIMEOUT))?;
-        get(stream, path)
-    };
-    request().with_context(|| format!("GET {path} on {} failed", socket.display()))
+    get(Endpoint::Unix(socket), path)
+        .with_context(|| format!("GET {path} on {} failed", socket.display()))
 }
 
 /// Sends `GET path` to an address inside a namespace and returns the body.
@@ -34,30 +25,17 @@ pub fn get_unix(socket: &Path, path: &str) -> Result<String> {
 /// # Errors
 /// Fails if nothing answers, or if the status is not 200.
 pub fn get_inside(namespace: &str, address: SocketAddr, path: &str) -> Result<String> {
-    let request = || {
-        let stream = TcpStream::connect_timeout(&address, IO_TIMEOUT)?;
-        stream.set_read_timeout(Some(IO_TIMEOUT))?;
-        stream.set_write_timeout(Some(IO_TIMEOUT))?;
-        get(stream, path)
-    };
-    netns::run_inside(namespace, request)
+    netns::run_inside(namespace, || get(Endpoint::Tcp(address), path))
         .with_context(|| format!("GET {path} from {address} in {namespace} failed"))
 }
 
-fn get(mut stream: impl Read + Write, path: &str) -> Result<String> {
-    // In version 1.0 the response ends with the connection and is never sent in chunks.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: warren\r\n\r\n")?;
-    let mut response = Vec::new();
-    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
-    let response = String::from_utf8(response).context("the response is not UTF-8")?;
-    let Some((head, body)) = response.split_once("\r\n\r\n") else {
-        bail!("the response has no body")
-    };
-    let status = head.split_whitespace().nth(1).unwrap_or_default();
+fn get(endpoint: Endpoint<'_>, path: &str) -> Result<String> {
+    let answer = local_http::send(endpoint, "GET", path, None, LIMITS)?;
     ensure!(
-        status == "200",
-        "the response has status {status}: {}",
-        body.trim()
+        answer.status == 200,
+        "the response has status {}: {}",
+        answer.status,
+        answer.body.trim()
     );
-    Ok(body.to_owned())
+    Ok(answer.body)
 }

@@ -16,6 +16,7 @@ const MAX_LINES: usize = 400;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("policies", &[]),
     ("files", &[]),
+    ("local-http", &[]),
     ("wire", &["policies"]),
     ("config", &["wire", "policies"]),
     ("os", &["files", "wire", "policies"]),
@@ -33,7 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "policies",
         ],
     ),
-    ("registry", &["files", "wire", "policies"]),
+    ("registry", &["files", "local-http", "wire", "policies"]),
     (
         "warren",
         &[
@@ -41,11 +42,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "registry",
             "config",
             "files",
+            "local-http",
             "wire",
             "policies",
         ],
     ),
-    ("lab", &["wire", "policies"]),
+    ("lab", &["local-http", "wire", "policies"]),
     ("sim", &["wire", "policies"]),
     ("tests", &["lab", "wire", "policies"]),
 ];

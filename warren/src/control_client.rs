@@ -3,20 +3,19 @@
 //! Each call is one HTTP request without a body. This file knows the error document of `wire::control`, and not what the other documents mean.
 
 use config::Metrics;
+use local_http::{Answer, Endpoint, Limits, RequestError};
 use std::{
-    io::{self, ErrorKind, Read, Write},
-    net::TcpStream,
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 use wire::control::Problem;
 
-/// Longest answer that is read; 256 decisions are about 100 kB.
-const MAX_ANSWER_BYTES: u64 = 16 << 20;
-
-/// The daemon answers from a snapshot in memory, so a slower answer means that it hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The daemon answers from a snapshot in memory, so a slower answer means that it hangs; 256 decisions are
+/// about 100 kB.
+const LIMITS: Limits = Limits {
+    time: Duration::from_secs(5),
+    bytes: 16 << 20,
+};
 
 /// The daemon gave no usable answer.
 #[derive(Debug, thiserror::Error)]
@@ -34,25 +33,22 @@ pub(crate) enum ControlError {
         socket: PathBuf,
     },
     /// The daemon was too slow.
-    #[error("the daemon did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    #[error("the daemon did not answer within {} s", LIMITS.time.as_secs())]
     TimedOut,
-    /// Another error of the socket.
-    #[error("cannot ask the daemon at {}", socket.display())]
-    Socket {
+    /// The answer is incomplete or too long, or is not HTTP.
+    #[error("cannot read the answer of the daemon at {}", socket.display())]
+    Failed {
         /// The path of the control socket.
         socket: PathBuf,
-        /// The error that the kernel returned.
+        /// The underlying error.
         #[source]
-        source: io::Error,
+        source: RequestError,
     },
-    /// The answer is incomplete, or is not HTTP.
-    #[error("the daemon's answer is incomplete")]
-    Incomplete,
     /// The daemon answered with an error.
     #[error("the daemon answered with HTTP status {status}: {title}")]
     Rejected {
-        /// The HTTP status as text.
-        status: String,
+        /// The HTTP status, 100 to 599.
+        status: u16,
         /// The daemon's explanation; empty if it sent none.
         title: String,
     },
@@ -68,24 +64,20 @@ impl ControlError {
             Self::NotRunning { .. } => 3,
             Self::PermissionDenied { .. } => 4,
             Self::TimedOut => 5,
-            Self::Socket { .. }
-            | Self::Incomplete
-            | Self::Rejected { .. }
-            | Self::InvalidDocument(_) => 1,
+            Self::Failed { .. } | Self::Rejected { .. } | Self::InvalidDocument(_) => 1,
         }
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "io::ErrorKind is not exhaustive"
-    )]
-    fn from_io(source: io::Error, socket: &Path) -> Self {
+    fn from_request(source: RequestError, socket: &Path) -> Self {
         let socket = socket.to_owned();
-        match source.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Self::NotRunning { socket },
-            ErrorKind::PermissionDenied => Self::PermissionDenied { socket },
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::TimedOut,
-            _ => Self::Socket { socket, source },
+        match source {
+            RequestError::NotListening => Self::NotRunning { socket },
+            RequestError::PermissionDenied => Self::PermissionDenied { socket },
+            RequestError::TimedOut => Self::TimedOut,
+            RequestError::TooLong(_)
+            | RequestError::NotText
+            | RequestError::Failed(_)
+            | RequestError::Unprepared(_) => Self::Failed { socket, source },
         }
     }
 }
@@ -107,76 +99,35 @@ pub(crate) fn post(socket: &Path, path: &str) -> Result<String, ControlError> {
 }
 
 fn call(socket: &Path, method: &str, path: &str) -> Result<String, ControlError> {
-    let io_error = |error: io::Error| ControlError::from_io(error, socket);
-    let stream = UnixStream::connect(socket).map_err(io_error)?;
-    stream
-        .set_read_timeout(Some(ANSWER_TIMEOUT))
-        .map_err(io_error)?;
-    stream
-        .set_write_timeout(Some(ANSWER_TIMEOUT))
-        .map_err(io_error)?;
-    let answer = exchange(stream, method, path).map_err(io_error)?;
-    body_of_answer(&answer, socket)
+    let answer = local_http::send(Endpoint::Unix(socket), method, path, None, LIMITS)
+        .map_err(|error| ControlError::from_request(error, socket))?;
+    body_of_answer(answer, socket)
 }
 
-/// Sends one HTTP request without a body, and returns the whole answer.
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> io::Result<String> {
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: warren\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-/// Returns the daemon's metrics, as a scrape gets them.
-///
-/// # Errors
-/// They are not served, or not at this address.
-pub(crate) fn scrape(metrics: &Metrics) -> io::Result<String> {
-    let path = "/metrics";
-    let answer = match metrics {
-        Metrics::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, ANSWER_TIMEOUT)?;
-            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-            exchange(stream, "GET", path)?
-        }
-        Metrics::Unix(socket) => {
-            let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-            exchange(stream, "GET", path)?
-        }
-        Metrics::Off => return Err(io::Error::other("metrics are off")),
+/// Returns the daemon's metrics, as a scrape gets them, or a sentence that says why there are none.
+pub(crate) fn scrape(metrics: &Metrics) -> String {
+    let endpoint = match metrics {
+        Metrics::Tcp(address) => Endpoint::Tcp(*address),
+        Metrics::Unix(socket) => Endpoint::Unix(socket),
+        Metrics::Off => return "metrics are off".to_owned(),
     };
-    Ok(answer)
+    match local_http::send(endpoint, "GET", "/metrics", None, LIMITS) {
+        Ok(answer) => answer.body,
+        Err(error) => error.to_string(),
+    }
 }
 
-/// Returns the body, if it has the length that the header announces and the status is 200.
-fn body_of_answer(answer: &str, socket: &Path) -> Result<String, ControlError> {
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or(ControlError::Incomplete)?;
-    let mut lines = head.lines();
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1))
-        .ok_or(ControlError::Incomplete)?;
-    let content_length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse::<usize>().ok());
-    if content_length.is_some_and(|length| length != body.len()) {
-        return Err(ControlError::Incomplete);
-    }
+/// Returns the body if the status is 200, and otherwise what the status means.
+fn body_of_answer(answer: Answer, socket: &Path) -> Result<String, ControlError> {
+    let Answer { status, body } = answer;
     match status {
-        "200" => Ok(body.to_owned()),
-        "403" => Err(ControlError::PermissionDenied {
+        200 => Ok(body),
+        403 => Err(ControlError::PermissionDenied {
             socket: socket.to_owned(),
         }),
         _ => Err(ControlError::Rejected {
-            status: status.to_owned(),
-            title: serde_json::from_str(body)
+            status,
+            title: serde_json::from_str(&body)
                 .map(|problem: Problem| problem.title)
                 .unwrap_or_default(),
         }),
@@ -188,28 +139,21 @@ mod tests {
     use super::*;
     use wire::control::STATUS_PATH;
 
-    #[track_caller]
-    fn check(answer: &str, expected: Result<&str, u8>) {
-        let body = body_of_answer(answer, Path::new("/run/warren/control.sock"))
-            .map_err(|error| error.exit_code());
-        assert_eq!(body.as_deref().map_err(|code| *code), expected);
-    }
-
-    #[test]
-    fn a_complete_answer_gives_its_body_and_an_incomplete_one_an_error() {
-        check("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", Ok("{}"));
-        check("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}", Err(1));
-        check("HTTP/1.1 200", Err(1));
-        check("", Err(1));
-    }
-
     #[test]
     fn status_403_has_the_exit_code_of_permission_denied_and_another_error_the_general_one() {
-        check(
-            "HTTP/1.1 403 Forbidden\r\n\r\n{\"status\":403,\"title\":\"no\"}",
-            Err(4),
-        );
-        check("HTTP/1.1 404 Not Found\r\n\r\nnot json", Err(1));
+        for (status, body, expected) in [
+            (200, "{}", Ok("{}")),
+            (403, "{\"status\":403,\"title\":\"no\"}", Err(4)),
+            (404, "not json", Err(1)),
+        ] {
+            let answer = Answer {
+                status,
+                body: body.to_owned(),
+            };
+            let body = body_of_answer(answer, Path::new("/run/warren/control.sock"))
+                .map_err(|error| error.exit_code());
+            assert_eq!(body.as_deref().map_err(|code| *code), expected);
+        }
     }
 
     #[test]
@@ -221,15 +165,16 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_exit_code() {
-        for (kind, code) in [
-            (ErrorKind::ConnectionRefused, 3),
-            (ErrorKind::PermissionDenied, 4),
-            (ErrorKind::WouldBlock, 5),
-            (ErrorKind::TimedOut, 5),
-            (ErrorKind::BrokenPipe, 1),
+        for (error, code) in [
+            (RequestError::NotListening, 3),
+            (RequestError::PermissionDenied, 4),
+            (RequestError::TimedOut, 5),
+            (RequestError::TooLong(1), 1),
+            (RequestError::NotText, 1),
         ] {
-            let error = ControlError::from_io(io::Error::from(kind), Path::new("/x"));
-            assert_eq!(error.exit_code(), code, "{kind}");
+            let text = error.to_string();
+            let error = ControlError::from_request(error, Path::new("/x"));
+            assert_eq!(error.exit_code(), code, "{text}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{path::PathBuf, process::ExitCode};
 use wire::control::{RELOAD_PATH, ReloadDocument};
 
 /// The HTTP status of a configuration that was not reloaded.
-const NOT_RELOADED: &str = "422";
+const NOT_RELOADED: u16 = 422;
 
 /// The arguments of `warren reload`.
 #[derive(clap::Args)]

@@ -86,9 +86,8 @@ fn collect(paths: &Paths) -> Vec<(String, String)> {
     }
     let metrics = match config::load(&paths.config()) {
         Ok(settings) => control_client::scrape(&settings.metrics),
-        Err(_) => Err(io::Error::other("the configuration is not valid")),
+        Err(_) => "the configuration is not valid".to_owned(),
     };
-    let metrics = metrics.unwrap_or_else(|error| error.to_string());
     files.push(("metrics.txt".to_owned(), metrics));
     let mut configuration = vec![paths.config()];
     configuration.extend(config::drop_ins(&paths.config()).unwrap_or_default());

@@ -1,9 +1,8 @@
 //! Makes the operator's calls over the Unix socket, for the command `warren registry`.
 
+use local_http::{Endpoint, Limits, RequestError};
 use serde::Serialize;
 use std::{
-    io::{self, Read, Write},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -24,14 +23,14 @@ pub enum AdminError {
         /// The path of the socket.
         path: PathBuf,
     },
-    /// The connection to the registry failed during the call.
-    #[error("the connection to the registry at {} failed", path.display())]
-    Io {
+    /// No complete answer came.
+    #[error("the call to the registry at {} failed", path.display())]
+    Failed {
         /// The path of the socket.
         path: PathBuf,
         /// The underlying error.
         #[source]
-        source: io::Error,
+        source: RequestError,
     },
     /// The registry rejected the call.
     #[error("the registry rejected the request: {title}: {detail}")]
@@ -41,7 +40,7 @@ pub enum AdminError {
         /// The explanation of this occurrence, in words.
         detail: String,
     },
-    /// The answer is not HTTP, or not the expected document.
+    /// The answer is not the expected document.
     #[error("the registry at {} sent an answer that cannot be read: is it of another version?", path.display())]
     Unreadable {
         /// The path of the socket.
@@ -49,8 +48,11 @@ pub enum AdminError {
     },
 }
 
-/// Largest number of bytes of an answer that are read.
-const ANSWER_LIMIT: u64 = 64 * 1024 * 1024;
+/// A list of 10,000 nodes is about 5 MB.
+const LIMITS: Limits = Limits {
+    time: Duration::from_secs(10),
+    bytes: 64 << 20,
+};
 
 /// Makes one of the operator's calls.
 ///
@@ -62,46 +64,32 @@ pub fn ask<T: serde::de::DeserializeOwned>(
     call: &str,
     document: Option<&impl Serialize>,
 ) -> Result<T, AdminError> {
-    let path = || socket.to_owned();
-    let failed = |source: io::Error| socket_error(path(), source);
-    let unreadable = || AdminError::Unreadable { path: path() };
-    let sent = match document {
-        Some(document) => serde_json::to_string(document).map_err(|_| unreadable())?,
-        None => String::new(),
+    let unreadable = || AdminError::Unreadable {
+        path: socket.to_owned(),
     };
-    let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .map_err(failed)?;
-    let length = sent.len();
-    let head = format!("{method} {call} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n");
-    stream
-        .write_all(format!("{head}content-length: {length}\r\n\r\n{sent}").as_bytes())
-        .map_err(failed)?;
-    let mut answer = String::new();
-    stream
-        .take(ANSWER_LIMIT)
-        .read_to_string(&mut answer)
-        .map_err(failed)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unreadable)?;
-    let status = head.split(' ').nth(1).ok_or_else(unreadable)?;
-    if status == "200" {
-        return serde_json::from_str(body).map_err(|_| unreadable());
+    let sent = match document {
+        Some(document) => Some(serde_json::to_string(document).map_err(|_| unreadable())?),
+        None => None,
+    };
+    let answer = local_http::send(Endpoint::Unix(socket), method, call, sent, LIMITS)
+        .map_err(|error| request_error(socket, error))?;
+    if answer.status == 200 {
+        return serde_json::from_str(&answer.body).map_err(|_| unreadable());
     }
-    let Problem { title, detail, .. } = serde_json::from_str(body).map_err(|_| unreadable())?;
+    let Problem { title, detail, .. } =
+        serde_json::from_str(&answer.body).map_err(|_| unreadable())?;
     Err(AdminError::Rejected { title, detail })
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "io::ErrorKind is not exhaustive"
-)]
-fn socket_error(path: PathBuf, source: io::Error) -> AdminError {
-    match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            AdminError::NotRunning { path }
-        }
-        io::ErrorKind::PermissionDenied => AdminError::NoPermission { path },
-        _ => AdminError::Io { path, source },
+fn request_error(socket: &Path, source: RequestError) -> AdminError {
+    let path = socket.to_owned();
+    match source {
+        RequestError::NotListening => AdminError::NotRunning { path },
+        RequestError::PermissionDenied => AdminError::NoPermission { path },
+        RequestError::TimedOut
+        | RequestError::TooLong(_)
+        | RequestError::NotText
+        | RequestError::Failed(_)
+        | RequestError::Unprepared(_) => AdminError::Failed { path, source },
     }
 }

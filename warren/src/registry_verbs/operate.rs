@@ -27,7 +27,9 @@ pub(super) fn admin_code(error: &AdminError) -> u8 {
     match error {
         AdminError::NotRunning { .. } => 3,
         AdminError::NoPermission { .. } => 4,
-        AdminError::Io { .. } | AdminError::Rejected { .. } | AdminError::Unreadable { .. } => 1,
+        AdminError::Failed { .. } | AdminError::Rejected { .. } | AdminError::Unreadable { .. } => {
+            1
+        }
     }
 }
 
