@@ -161,13 +161,14 @@ impl ClosingMonitor {
     }
 
     fn add_decision(&mut self, lab: &Lab, node: usize, decision: DecisionEntry) {
+        let peer = decision.peer_name.as_ref().or(decision.peer.as_ref());
+        let (hour, minute, second, millisecond) = decision.at.time().as_hms_milli();
         self.unreported_decisions.push(format!(
-            "node {node}: {} {} with {} ({}) at {}",
+            "node-{node}: {} {} with {} ({}) at {hour:02}:{minute:02}:{second:02}.{millisecond:03} UTC",
             decision.order,
             decision.slot,
-            decision.peer.as_deref().unwrap_or("no peer"),
+            peer.map_or("no peer", String::as_str),
             decision.reason,
-            decision.at
         ));
         let mut open_closings = self.closings.iter_mut().filter(|closing| {
             closing.node == node

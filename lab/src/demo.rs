@@ -73,9 +73,9 @@ pub fn run(keep_running: bool) -> Result<()> {
     let mut monitor = ClosingMonitor::new(&lab);
     let pinger = lab.start_pings(PingSchedule::STEADY)?;
     summary.extend(show_closing(&lab, &pinger, &mut monitor)?);
-    let metrics = metrics_excerpt(&lab)?;
+    let figures = [tunnels_of_first(&lab)?, metrics_excerpt(&lab)?];
     summary.push(show_recovery(&lab, &pinger)?);
-    summary.extend(metrics);
+    summary.extend(figures.concat());
     drop(pinger);
 
     let mut stdout = std::io::stdout();
@@ -111,7 +111,7 @@ fn show_closing(lab: &Lab, pinger: &Pinger, monitor: &mut ClosingMonitor) -> Res
     }
     Ok(vec![
         format!(
-            "tunnel closed by its planner: node {} {} to node {}, reason {}",
+            "tunnel closed by its planner: node-{} {} to node-{}, reason {}",
             closing.node, closing.decision.slot, closing.peer, closing.decision.reason
         ),
         format!("what the tunnel carried: {}", closing.decision.terms),
@@ -155,7 +155,7 @@ fn show_recovery(lab: &Lab, pinger: &Pinger) -> Result<String> {
         .context("the lab has no node")?;
     let pairs = needed_by(&victim);
     progress(format!(
-        "unplugging and killing node {victim}, which {pairs} pairs of others need"
+        "unplugging and killing node-{victim}, which {pairs} pairs of others need"
     ));
     let start = pinger.now();
     lab.unplug(victim)?;
@@ -176,8 +176,16 @@ fn show_recovery(lab: &Lab, pinger: &Pinger) -> Result<String> {
     lab.plug_in(victim)?;
     lab.node(victim)?.start()?;
     Ok(format!(
-        "seconds to recover after node {victim} was killed ({pairs} pairs needed it): {gap:.2}"
+        "seconds to recover after node-{victim} was killed ({pairs} pairs needed it): {gap:.2}"
     ))
+}
+
+/// What `warren tunnels` prints on the first node.
+fn tunnels_of_first(lab: &Lab) -> Result<Vec<String>> {
+    let printed = lab.node(0)?.warren_command(&["tunnels"])?;
+    let mut excerpt = vec!["warren tunnels, on node-0:".to_owned()];
+    excerpt.extend(printed.lines().map(|line| format!("  {line}")));
+    Ok(excerpt)
 }
 
 /// Some lines of one node's metrics that are not zero.
@@ -188,9 +196,9 @@ fn metrics_excerpt(lab: &Lab) -> Result<Vec<String>> {
         names.any(|name| line.starts_with(name)) && !line.ends_with(" 0")
     };
     let lines = metrics.lines().filter(is_shown).take(METRIC_LINES);
-    let mut excerpt = vec!["from the metrics of node 0:".to_owned()];
+    let mut excerpt = vec!["from the metrics of node-0:".to_owned()];
     excerpt.extend(lines.map(|line| format!("  {line}")));
-    ensure!(excerpt.len() > 1, "node 0 has no metrics of its tunnels");
+    ensure!(excerpt.len() > 1, "node-0 has no metrics of its tunnels");
     Ok(excerpt)
 }
 

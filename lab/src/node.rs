@@ -67,6 +67,11 @@ impl Node {
         self.index
     }
 
+    /// The name that the registry gives it if it joins while the lab is built, such as `node-3`.
+    pub fn name(&self) -> String {
+        format!("node-{}", self.index)
+    }
+
     /// Its network namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace

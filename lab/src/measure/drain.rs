@@ -127,7 +127,7 @@ fn wait_for_closings(
 /// Prints one closing.
 pub(crate) fn report_closing(closing: &TunnelClosing) {
     progress(format!(
-        "node {} closed {} to node {} ({}; {}) in {:.2} s; the node reached {} nodes through the tunnel, the peer {}",
+        "node-{} closed {} to node-{} ({}; {}) in {:.2} s; the node reached {} nodes through the tunnel, the peer {}",
         closing.node,
         closing.decision.slot,
         closing.peer,

@@ -89,7 +89,7 @@ impl Lab {
         lab.init_registry()?;
         lab.start_registry()?;
         for node in &lab.nodes {
-            node.join(&lab.invite(&[])?)?;
+            node.join(&lab.invite(&["--name", &node.name()])?)?;
         }
         for index in &lab.options.metered_nodes {
             lab.node(*index)?.configure("metered", "true")?;
