@@ -143,7 +143,8 @@ fn running_node(node: &Node, folder: &Path, table: &mut Table) -> Result<()> {
     let babeld = child(node, &["babeld"])?;
     node.command("kill", &["-STOP", &babeld])?;
     table.check_status("babeld hangs", node, &["babeld_down"], 1)?;
-    node.command("kill", &["-CONT", &babeld])?;
+    let replaced = || child(node, &["babeld"]).ok().filter(|pid| *pid != babeld);
+    wait_until(SHOWN_TIMEOUT, replaced).context("babeld, which hangs, was not replaced")?;
     node.command("sysctl", &["-w", "net.ipv6.conf.all.forwarding=0"])?;
     let seen = doctor(node)?;
     node.command("sysctl", &["-w", "net.ipv6.conf.all.forwarding=1"])?;
@@ -204,8 +205,32 @@ fn registry_away(lab: &Lab, node: &Node, table: &mut Table) -> Result<()> {
     lab.start_registry()
 }
 
-/// Checks that the bundle of a node has the parts that it should have, and none of its secrets.
-fn bundle(node: &Node, folder: &Path) -> Result<()> {
+/// The key of Babel in the node's network document.
+fn babel_key(node: &Node, folder: &Path) -> Result<String> {
+    let document = node.root().join("var/lib/warren/network.json");
+    let document: Value = serde_json::from_str(&fs::read_to_string(document)?)?;
+    let payload = folder.join("payload");
+    fs::write(
+        &payload,
+        document["payload"].as_str().context("no payload")?,
+    )?;
+    let payload = node.command("base64", &["--decode", &payload.display().to_string()])?;
+    let payload: Value = serde_json::from_str(&payload)?;
+    let key = payload["babel_key"].as_str().context("no Babel key")?;
+    Ok(key.to_owned())
+}
+
+/// Checks that the bundle of a node has the parts that it should have, and none of its secrets, although a
+/// comment in the configuration holds some of them.
+fn bundle(node: &Node, invitation: &str, folder: &Path) -> Result<()> {
+    let (_, token) = invitation.rsplit_once('=').context("no token")?;
+    let mut secrets = vec![babel_key(node, folder)?, token.to_owned()];
+    let configuration = node.root().join("etc/warren/warren.yaml");
+    let text = fs::read_to_string(&configuration)?;
+    fs::write(
+        &configuration,
+        format!("{text}\n# {invitation} {}\n", secrets[0]),
+    )?;
     let file = folder.join("bundle.tar.gz").display().to_string();
     node.warren_command(&["support-bundle", "--output", &file])?;
     let text = node.command("tar", &["-xzOf", &file])?;
@@ -222,12 +247,12 @@ fn bundle(node: &Node, folder: &Path) -> Result<()> {
         "warren_ready 1",
         "\"checks\":",
         "registry: https://",
+        "# warren://[removed] [removed]",
         "\"prefix\":",
     ] {
         ensure!(text.contains(part), "the bundle lacks {part}");
     }
     let state = node.root().join("var/lib/warren");
-    let mut secrets = Vec::new();
     for name in ["node.key", "tls-crypt.key"] {
         let key = fs::read_to_string(state.join(name))?;
         let lines = key
@@ -282,7 +307,7 @@ fn each_seeded_fault_is_named_and_healthy_nodes_have_none() -> Result<()> {
     for node in lab.nodes() {
         check_healthy(node, 2)?;
     }
-    bundle(second, lab.folder())?;
+    bundle(second, &lab.invite(&[])?, lab.folder())?;
     disconnect(&lab, 2, &mut table)?;
     running_node(third, lab.folder(), &mut table)?;
     registry_away(&lab, first, &mut table)?;
