@@ -4,6 +4,7 @@
 //! the same orders on any machine, in the daemon and in a simulator alike. Only `std` is used.
 
 pub mod alternates;
+pub mod attempts;
 pub mod dial;
 pub mod document_intake;
 pub mod gain;

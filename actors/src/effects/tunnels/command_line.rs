@@ -4,7 +4,10 @@
 //! pushes, only those that the data channel needs are accepted, and OpenVPN executes no program.
 
 use os::kernel::RECEIVE_BUFFER_BYTES;
-use policies::names::{Endpoint, Prefix, Slot, Transport};
+use policies::{
+    attempts::Attempt,
+    names::{Prefix, Slot, Transport},
+};
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 /// MTU of every link and tunnel.
@@ -137,15 +140,6 @@ pub(super) fn server_args(
         Transport::Tcp => args.add(["--tcp-nodelay"]),
     };
     args.0
-}
-
-/// One attempt to reach a peer: an endpoint and a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
-    /// The endpoint that is dialled.
-    pub(super) endpoint: Endpoint,
-    /// Whether the network's second `tls-crypt` key is used instead of the first.
-    pub(super) uses_other_key: bool,
 }
 
 /// Builds the command line of the client on `slot` that makes this attempt, and accepts no server but `peer`.

@@ -2,10 +2,11 @@
 //!
 //! The planner chooses the peer, and the order in which its endpoints are tried.
 
-use super::{Common, client_args, command_line::Attempt};
+use super::{Common, client_args};
 use crate::effects::link_orders::LinkOrder;
 use os::process::{ChildEvent, Happened, Supervised};
 use policies::{
+    attempts::Attempts,
     dial::{AfterExit, CloseStep, DialProgress, Exit},
     life::{Event, Limits, State},
     names::{Endpoint, Prefix, Slot},
@@ -24,17 +25,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Dial {
     slot: Slot,
     peer: Prefix,
-    /// Attempts still to be made, best first.
-    untried: Vec<Attempt>,
-    /// The endpoint of the current attempt.
-    endpoint: Endpoint,
+    /// The current attempt, and those still to be made.
+    attempts: Attempts,
     /// When the current attempt started, and so the process read its certificates and keys.
     started_at: Uptime,
     process: Supervised,
     decoder: Decoder,
     progress: DialProgress,
-    /// When a planned restart starts the process again, after it has exited.
+    /// When the process is started again after it has exited, if that does not wait for the back-off.
     restart_at: Option<Uptime>,
+    /// Whether this node ends the process in favour of the next attempt.
+    is_overtaken: bool,
 }
 
 impl Dial {
@@ -45,15 +46,15 @@ impl Dial {
         peer: Prefix,
         endpoints: &[Endpoint],
     ) -> Option<Self> {
-        let attempts = attempts(common, endpoints);
-        let (first, untried) = attempts.split_first()?;
+        let is_patient = common.dial_history(peer).failures > 0;
+        let attempts = Attempts::new(endpoints, is_key_replaced(common), is_patient)?;
         let program = common.program(
             slot.to_string(),
             client_args(
                 &common.settings.files,
                 slot,
                 peer,
-                *first,
+                attempts.current(),
                 &common.management_socket(&slot.to_string()),
             ),
         );
@@ -65,13 +66,13 @@ impl Dial {
         let mut dial = Self {
             slot,
             peer,
-            untried: untried.to_vec(),
-            endpoint: first.endpoint,
+            attempts,
             started_at: common.now(),
             process: Supervised::new(program, limits, seed).without_log_of_failed_starts(),
             decoder: Decoder::default(),
             progress: DialProgress::default(),
             restart_at: None,
+            is_overtaken: false,
         };
         dial.process
             .handle(Event::Wanted, common.now(), &common.events);
@@ -117,6 +118,7 @@ impl Dial {
         match &event.happened {
             Happened::ManagementConnected => {
                 self.decoder = Decoder::default();
+                self.attempts.on_begin(now);
                 self.process.send_command(format!(
                     "{}{}",
                     management::STATE_ON,
@@ -145,25 +147,7 @@ impl Dial {
             management::Event::Hold => self
                 .process
                 .send_command(management::HOLD_RELEASE.to_owned()),
-            management::Event::State(state) => match state.name {
-                StateName::Connected if !self.progress.was_up() || !self.is_up() => {
-                    self.on_connected(common)
-                }
-                StateName::Exiting | StateName::Reconnecting => {
-                    self.set_close_reason(&state.detail);
-                }
-                StateName::Connecting
-                | StateName::Resolve
-                | StateName::TcpConnect
-                | StateName::Wait
-                | StateName::Auth
-                | StateName::AuthPending
-                | StateName::GetConfig
-                | StateName::AssignIp
-                | StateName::AddRoutes
-                | StateName::Connected
-                | StateName::Unknown => {}
-            },
+            management::Event::State(state) => self.on_state(common, state.name, &state.detail),
             // `>STATE:EXITING` also follows this client's own exit notification, so only this event proves that the
             // server exited in order.
             management::Event::Notify { kind, .. } if kind.starts_with("server-pushed-") => {
@@ -190,11 +174,32 @@ impl Dial {
         }
     }
 
+    fn on_state(&mut self, common: &Common, name: StateName, detail: &str) {
+        match name {
+            StateName::Connected if !self.progress.was_up() || !self.is_up() => {
+                self.on_connected(common);
+            }
+            StateName::Exiting | StateName::Reconnecting => self.set_close_reason(detail),
+            StateName::Auth | StateName::AuthPending | StateName::GetConfig => {
+                self.attempts.on_answer();
+            }
+            StateName::Connecting
+            | StateName::Resolve
+            | StateName::TcpConnect
+            | StateName::Wait
+            | StateName::AssignIp
+            | StateName::AddRoutes
+            | StateName::Connected
+            | StateName::Unknown => {}
+        }
+    }
+
     fn is_up(&self) -> bool {
         matches!(self.process.state(), State::Up { .. })
     }
 
     fn on_connected(&mut self, common: &Common) {
+        self.attempts.on_answer();
         self.process
             .handle(Event::Ready, common.now(), &common.events);
         self.progress.on_connected();
@@ -203,7 +208,7 @@ impl Dial {
             self.peer,
             crate::store::DialHistory {
                 failures: 0,
-                good: Some(self.endpoint),
+                good: Some(self.attempts.current().endpoint),
                 ..history
             },
         );
@@ -253,8 +258,11 @@ impl Dial {
         if !self.progress.was_up() && !self.progress.is_closing() {
             self.log_failed_attempt(common);
         }
+        if std::mem::take(&mut self.is_overtaken) {
+            self.restart_at = Some(common.now());
+        }
         // A node that shuts down dials no more.
-        let has_other_endpoint = !self.untried.is_empty() && !common.is_shutting_down();
+        let has_other_endpoint = self.attempts.has_other() && !common.is_shutting_down();
         let draining_for = self.drain_reason(common);
         match self
             .progress
@@ -275,7 +283,11 @@ impl Dial {
                 tracing::warn!(tunnel = %self.slot, peer = %self.peer, name, code, "OpenVPN was stopped by a signal; it is started again");
                 self.tick(common);
             }
-            AfterExit::NextEndpoint => self.try_next_endpoint(common),
+            AfterExit::NextEndpoint => {
+                self.attempts.advance();
+                self.prepare_attempt(common);
+                self.tick(common);
+            }
             AfterExit::Restart(delay) => self.prepare_restart(common, delay),
         }
         None
@@ -286,8 +298,11 @@ impl Dial {
         let now = common.now();
         self.process.handle(Event::Unwanted, now, &common.events);
         self.progress = DialProgress::default();
-        self.untried = attempts(common, &[self.endpoint]);
-        self.try_next_endpoint(common);
+        let endpoint = self.attempts.current().endpoint;
+        if let Some(attempts) = Attempts::new(&[endpoint], is_key_replaced(common), true) {
+            self.attempts = attempts;
+        }
+        self.prepare_attempt(common);
         self.restart_at = Some(now + delay);
         common.set_phase(self.slot, Phase::Connecting);
         common.links.order(LinkOrder::Up(self.slot));
@@ -299,18 +314,19 @@ impl Dial {
         let mut lines = self.process.tail().rev();
         let reason = lines.find_map(management::reason_of_log);
         let reason = reason.map(|reason| reason.label().to_owned());
-        let reason = reason.or_else(|| self.process.failure().map(str::to_owned));
+        let reason = match self.is_overtaken {
+            true => Some("no answer; the next endpoint is tried".to_owned()),
+            false => reason.or_else(|| self.process.failure().map(str::to_owned)),
+        };
+        let endpoint = self.attempts.current().endpoint;
         let name = common.name_of(self.peer);
-        tracing::info!(tunnel = %self.slot, peer = %self.peer, name, endpoint = %self.endpoint, reason, "dial failed");
+        tracing::info!(tunnel = %self.slot, peer = %self.peer, name, %endpoint, reason, "dial failed");
     }
 
-    /// Sets the arguments of the next attempt; the next tick after the back-off starts the process.
-    fn try_next_endpoint(&mut self, common: &Common) {
-        if self.untried.is_empty() {
-            return;
-        }
-        let attempt = self.untried.remove(0);
-        (self.endpoint, self.started_at) = (attempt.endpoint, common.now());
+    /// Sets the arguments of the current attempt; the next tick after the back-off starts the process.
+    fn prepare_attempt(&mut self, common: &Common) {
+        let attempt = self.attempts.current();
+        self.started_at = common.now();
         let management = common.management_socket(&self.slot.to_string());
         self.process.set_args(client_args(
             &common.settings.files,
@@ -320,7 +336,7 @@ impl Dial {
             &management,
         ));
         if let Some(tunnel) = common.table.borrow_mut().tunnels.get_mut(&self.slot) {
-            tunnel.endpoint = Some(self.endpoint);
+            tunnel.endpoint = Some(attempt.endpoint);
         }
     }
 
@@ -348,6 +364,11 @@ impl Dial {
         }
         let event = if is_due { Event::Wanted } else { Event::Tick };
         self.process.handle(event, now, &common.events);
+        let is_starting = matches!(self.process.state(), State::Starting { .. });
+        if is_starting && !self.is_overtaken && self.attempts.is_overtaken(now) {
+            self.is_overtaken = true;
+            self.process.handle(Event::Unwanted, now, &common.events);
+        }
     }
 
     /// Returns the peer that is dialled.
@@ -366,26 +387,9 @@ impl Dial {
     }
 }
 
-/// Returns one attempt for each endpoint. While the network's `tls-crypt` key is replaced, one more for each
-/// endpoint follows, with the other key.
-fn attempts(common: &Common, endpoints: &[Endpoint]) -> Vec<Attempt> {
+/// Returns whether the network's `tls-crypt` key is being replaced, so that a server may have either.
+fn is_key_replaced(common: &Common) -> bool {
     let documents = common.documents.load();
-    let is_key_replaced = documents
-        .network()
-        .is_some_and(|network| network.tls_crypt_other.is_some());
-    let key_choices = if is_key_replaced {
-        &[false, true][..]
-    } else {
-        &[false]
-    };
-    let attempts_with = |uses_other_key: &bool| {
-        endpoints
-            .iter()
-            .map(|endpoint| Attempt {
-                endpoint: *endpoint,
-                uses_other_key: *uses_other_key,
-            })
-            .collect::<Vec<_>>()
-    };
-    key_choices.iter().flat_map(attempts_with).collect()
+    let network = documents.network();
+    network.is_some_and(|network| network.tls_crypt_other.is_some())
 }

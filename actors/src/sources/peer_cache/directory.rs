@@ -6,7 +6,7 @@ use crate::{messages::PeerSource, store::DialHistory};
 use membership::{documents::is_private, peer_api::PeerReport};
 use policies::{
     gain::PROBED_PER_REFRESH,
-    names::{Endpoint, Prefix},
+    names::{Endpoint, Prefix, Transport},
     observation::{Candidate, DEAD_FAILURES},
     units::Uptime,
 };
@@ -288,11 +288,15 @@ impl PeerDirectory {
         changed
     }
 
-    /// Returns all peers by ascending prefix. The endpoint of a peer at which a tunnel last came up is first.
+    /// Returns all peers by ascending prefix. The endpoint of a peer at which a tunnel last came up is the first of its
+    /// transport, and UDP comes before TCP: a dial leaves a silent endpoint soon, and a path that drops UDP may stop that.
     pub fn candidates(&self) -> Vec<Candidate> {
         let candidate = |(peer, known): (&Prefix, &KnownPeer)| {
             let mut endpoints = known.endpoints.clone();
-            endpoints.sort_by_key(|endpoint| known.dials.good != Some(*endpoint));
+            endpoints.sort_by_key(|endpoint| {
+                let is_good = known.dials.good == Some(*endpoint);
+                (endpoint.transport == Transport::Tcp, !is_good)
+            });
             let (failed, failures) = (known.dials.failed, known.dials.failures);
             let (confirmed, transit_cost) = (known.confirmed_at, known.transit_cost);
             Candidate {
