@@ -23,6 +23,8 @@ pub struct Limits {
     pub forgive: Duration,
     /// Most starts per minute, wanted or not.
     pub starts_a_minute: usize,
+    /// A child that is up and gives no sign of life for this long is stopped, and started again; `None` if none is expected.
+    pub silence: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -35,6 +37,7 @@ impl Default for Limits {
             settle: Duration::from_secs(10),
             forgive: Duration::from_secs(120),
             starts_a_minute: 10,
+            silence: None,
         }
     }
 }
@@ -81,7 +84,7 @@ pub enum State {
     Stopping {
         /// The moment at which it is killed, or killed again.
         deadline: Uptime,
-        /// It was stopped because it never became ready, so its exit counts for the back-off.
+        /// It was stopped because it never became ready, or gave no sign of life, so its exit counts for the back-off.
         failed: bool,
     },
 }
@@ -95,6 +98,8 @@ pub enum Event {
     Unwanted,
     /// The child has reported that it is ready.
     Ready,
+    /// The child has given a sign of life.
+    Alive,
     /// The child has exited, or could not be spawned.
     Exited,
     /// Time has passed.
@@ -122,8 +127,14 @@ pub struct Life {
     failures: u32,
     starts: u64,
     recent_starts: VecDeque<Uptime>,
+    /// The moment of the last sign of life.
+    heard_at: Uptime,
+    ticked_at: Uptime,
     rng: Rng,
 }
+
+/// If ticks stay away for this long, this process itself did not run, and the silence of a child proves nothing.
+const MAX_TICK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The span over which starts are limited.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -140,6 +151,8 @@ impl Life {
             failures: 0,
             starts: 0,
             recent_starts: VecDeque::new(),
+            heard_at: Uptime::default(),
+            ticked_at: Uptime::default(),
             rng: Rng::new(seed),
         }
     }
@@ -150,7 +163,14 @@ impl Life {
         match event {
             E::Wanted => self.wanted = true,
             E::Unwanted => self.wanted = false,
-            E::Ready | E::Exited | E::Tick => {}
+            E::Ready | E::Alive => self.heard_at = now,
+            E::Tick => {
+                if now.since(self.ticked_at) > MAX_TICK_INTERVAL {
+                    self.heard_at = now;
+                }
+                self.ticked_at = now;
+            }
+            E::Exited => {}
         }
         let stopping = |failed| S::Stopping {
             deadline: now + self.limits.stop,
@@ -165,6 +185,7 @@ impl Life {
                 (stopping(true), Some(O::Stop))
             }
             (S::Starting { .. } | S::Up { .. }, E::Unwanted) => (stopping(false), Some(O::Stop)),
+            (S::Up { .. }, E::Tick) if self.is_silent(now) => (stopping(true), Some(O::Stop)),
             (S::Stopping { deadline, failed }, E::Tick) if deadline <= now => {
                 (stopping(failed), Some(O::Kill))
             }
@@ -180,11 +201,17 @@ impl Life {
             ),
             (
                 same @ (S::Down { .. } | S::Starting { .. } | S::Up { .. } | S::Stopping { .. }),
-                E::Wanted | E::Unwanted | E::Ready | E::Exited | E::Tick,
+                E::Wanted | E::Unwanted | E::Ready | E::Alive | E::Exited | E::Tick,
             ) => (same, None),
         };
         self.state = state;
         order
+    }
+
+    /// Returns whether a sign of life was expected, and stayed away.
+    fn is_silent(&self, now: Uptime) -> bool {
+        let limit = self.limits.silence;
+        limit.is_some_and(|limit| now.since(self.heard_at) >= limit)
     }
 
     /// The state that the child is in.
@@ -262,6 +289,7 @@ mod tests {
         settle: Duration::from_secs(10),
         forgive: Duration::from_secs(120),
         starts_a_minute: 10,
+        silence: Some(Duration::from_secs(20)),
     };
 
     fn at(seconds: u64) -> Uptime {
@@ -303,6 +331,37 @@ mod tests {
     const TO_STOPPING: &[(u64, Event)] = &[(0, E::Wanted), (1, E::Ready), (2, E::Unwanted)];
     const TO_WAITING: &[(u64, Event)] = &[(0, E::Wanted), (1, E::Ready), (2, E::Exited)];
 
+    /// The second at which a child that was up at 1, and gave signs of life at `heard`, is stopped; ticks come once a second but
+    /// for those in `missed`.
+    fn stopped_at(heard: &[u64], missed: std::ops::Range<u64>) -> Option<u64> {
+        let mut life = live(TO_UP).0;
+        (2..100)
+            .filter(|second| !missed.contains(second))
+            .find(|second| {
+                if heard.contains(second) {
+                    life.on(E::Alive, at(*second));
+                }
+                life.on(E::Tick, at(*second)) == Some(O::Stop)
+            })
+    }
+
+    #[test]
+    fn a_child_without_a_sign_of_life_is_stopped_unless_this_process_stood_still_itself() {
+        assert_eq!(stopped_at(&[], 0..0), Some(21));
+        assert_eq!(stopped_at(&[10, 25], 0..0), Some(45));
+        // This process did not run from 10 to 69: the child gets its whole time again.
+        assert_eq!(stopped_at(&[], 10..70), Some(90));
+        let mut life = live(TO_UP).0;
+        for second in 2..21 {
+            assert_eq!(life.on(E::Tick, at(second)), None);
+        }
+        assert_eq!(life.on(E::Tick, at(21)), Some(O::Stop));
+        assert_eq!(life.on(E::Tick, at(23)), Some(O::Kill));
+        life.on(E::Exited, at(23));
+        assert_eq!(life.failures(), 1);
+        assert_eq!(life.on(E::Tick, at(24)), Some(O::Spawn));
+    }
+
     /// Each state with each event, before and after its deadline.
     #[test]
     fn every_cell_of_the_table_is_as_drawn() {
@@ -330,6 +389,8 @@ mod tests {
             (TO_UP, 2, E::Ready, None, up),
             (TO_UP, 2, E::Exited, None, down),
             (TO_UP, 999, E::Tick, None, up),
+            (TO_UP, 5, E::Alive, None, up),
+            (TO_STARTING, 5, E::Alive, None, starting),
             (TO_STOPPING, 3, E::Wanted, None, stopping),
             (TO_STOPPING, 3, E::Unwanted, None, stopping),
             (TO_STOPPING, 3, E::Ready, None, stopping),

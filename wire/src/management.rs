@@ -354,6 +354,8 @@ fn notify(rest: &str) -> Option<Event> {
 
 /// Asks for `>STATE:` lines from now on.
 pub const STATE_ON: &str = "state on\n";
+/// Asks for the pid, which any process that is not stuck answers at once.
+pub const PID: &str = "pid\n";
 /// Lets a held process begin.
 pub const HOLD_RELEASE: &str = "hold release\n";
 /// Asks for an orderly end.

@@ -72,6 +72,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// answers only after more than ten seconds.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A babeld whose tables could not be read for this long is stuck, such as one that got SIGSTOP: several reads that time out. Its
+/// neighbours keep its routes for as long as that.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
+
 /// The process of babeld, which outlives the actor.
 #[derive(Clone, Default)]
 pub struct BabeldProcess(Rc<RefCell<Option<Supervised>>>);
@@ -282,6 +286,7 @@ impl Babeld {
         let table = match answer {
             Ok(dump) => {
                 self.mark_ready();
+                self.handle_event(Event::Alive);
                 self.retract_lost_default(dump.exit_routes.own);
                 exit_routes = dump.exit_routes;
                 claims = dump.claims;
@@ -353,6 +358,7 @@ impl Actor for Babeld {
                 program,
                 Limits {
                     start: START_TIMEOUT,
+                    silence: Some(MAX_SILENCE),
                     ..Limits::default()
                 },
                 self.random.bits(),

@@ -1,5 +1,9 @@
 //! Measures how long pairs of nodes do not reach each other after a sudden fault.
 
+mod signals;
+
+pub use signals::{FatalSignal, kill_child};
+
 use crate::{
     Lab, Node, Options, Pinger,
     kernel_routes::{KernelRoutes, is_accepting_slot, is_dialling_slot},
@@ -11,16 +15,13 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::unistd::Pid;
 use serde::Serialize;
+use signals::wait_until_removed;
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
-use wire::control::{STATUS_PATH, StatusDocument};
 
 /// Nodes of the lab.
 const NODES: usize = 8;
@@ -51,29 +52,6 @@ pub enum Fault {
     KillBabeld,
     /// The daemon of a needed node gets SIGKILL.
     KillDaemon,
-}
-
-/// The signal that a child process gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum FatalSignal {
-    /// SIGKILL, as the kernel sends it when memory is short.
-    #[default]
-    Kill,
-    /// SIGTERM, an orderly exit.
-    Term,
-    /// SIGSEGV, a crash.
-    Segv,
-}
-
-impl FatalSignal {
-    fn signal(self) -> Signal {
-        match self {
-            Self::Kill => Signal::SIGKILL,
-            Self::Term => Signal::SIGTERM,
-            Self::Segv => Signal::SIGSEGV,
-        }
-    }
 }
 
 impl Fault {
@@ -113,6 +91,9 @@ pub struct Recovery {
     /// If the daemon was killed: the longest time until all its children were gone; zombies count as gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub children_gone_seconds_max: Option<f64>,
+    /// If a child hung: the longest time until its daemon had removed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed_seconds_max: Option<f64>,
     /// If the daemon was killed: the longest time from its next start until all pairs reach each other again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_seconds_max: Option<f64>,
@@ -159,6 +140,11 @@ pub fn measure(
             .filter_map(|effect| effect.children_gone)
             .max()
             .map(seconds),
+        removed_seconds_max: effects
+            .iter()
+            .filter_map(|effect| effect.removed)
+            .max()
+            .map(seconds),
         restart_seconds_max: (fault == Fault::KillDaemon)
             .then(|| effects.iter().map(|effect| effect.repaired_after).max())
             .flatten()
@@ -176,6 +162,8 @@ struct FaultEffect {
     max_lost: u64,
     /// The time for which the killed daemon's children lived on.
     children_gone: Option<Duration>,
+    /// The time after which the daemon had removed the child that hung.
+    removed: Option<Duration>,
     /// The time from the repair until all pairs reached each other again.
     repaired_after: Duration,
 }
@@ -195,8 +183,12 @@ fn measure_fault(
         accepting_neighbours(lab, &routes, victim)
     ));
     let start = pinger.now();
-    let children_gone = inflict(lab, &routes, (fault, signal), victim)?;
+    let inflicted = inflict(lab, &routes, (fault, signal), victim)?;
     let inflicted_at = pinger.now();
+    let removed = match inflicted {
+        Inflicted::Child(pid) if signal == FatalSignal::Stop => Some(wait_until_removed(pid)?),
+        Inflicted::Uplink | Inflicted::Child(_) | Inflicted::Daemon { .. } => None,
+    };
     let survives =
         |from: usize, to: usize| fault.spares_the_node() || !pairs_with(victim)(from, to);
     pause(MIN_RECOVERY_TIME);
@@ -224,7 +216,11 @@ fn measure_fault(
         longest_gap,
         affected_pairs,
         max_lost,
-        children_gone,
+        children_gone: match inflicted {
+            Inflicted::Daemon { children_gone } => Some(children_gone),
+            Inflicted::Uplink | Inflicted::Child(_) => None,
+        },
+        removed,
     })
 }
 
@@ -303,28 +299,45 @@ fn accepting_neighbours(lab: &Lab, routes: &KernelRoutes, victim: usize) -> usiz
         .count()
 }
 
-/// Inflicts the fault. If it kills a daemon, returns how long the daemon's children lived on.
+/// What the fault hit.
+#[derive(Clone, Copy)]
+enum Inflicted {
+    /// The node's uplink.
+    Uplink,
+    /// A child of the daemon, by its pid.
+    Child(Pid),
+    /// The daemon, whose children lived on for this long.
+    Daemon {
+        /// The time until the last one was gone.
+        children_gone: Duration,
+    },
+}
+
+/// Inflicts the fault.
 fn inflict(
     lab: &Lab,
     routes: &KernelRoutes,
     (fault, signal): (Fault, FatalSignal),
     victim: usize,
-) -> Result<Option<Duration>> {
+) -> Result<Inflicted> {
     let node = lab.node(victim)?;
-    match fault {
-        Fault::CutNode => lab.unplug(victim)?,
-        Fault::KillDaemon => return kill_daemon(node).map(Some),
-        Fault::KillBabeld => kill_child(node, "babeld", signal)?,
-        Fault::KillServer => kill_child(node, "server-udp", signal)?,
-        Fault::KillClient => {
-            let slot = (0..lab.nodes().len())
-                .filter_map(|to| Some(routes.next_hop(victim, to)?.link.as_str()))
-                .rfind(|link| is_dialling_slot(link))
-                .context("the victim sends through no tunnel that it dialled")?;
-            kill_child(node, slot, signal)?;
+    let child = match fault {
+        Fault::CutNode => {
+            lab.unplug(victim)?;
+            return Ok(Inflicted::Uplink);
         }
-    }
-    Ok(None)
+        Fault::KillDaemon => {
+            let children_gone = kill_daemon(node)?;
+            return Ok(Inflicted::Daemon { children_gone });
+        }
+        Fault::KillBabeld => "babeld",
+        Fault::KillServer => "server-udp",
+        Fault::KillClient => (0..lab.nodes().len())
+            .filter_map(|to| Some(routes.next_hop(victim, to)?.link.as_str()))
+            .rfind(|link| is_dialling_slot(link))
+            .context("the victim sends through no tunnel that it dialled")?,
+    };
+    kill_child(node, child, signal).map(Inflicted::Child)
 }
 
 /// Kills the daemon, and returns how long its children lived on.
@@ -342,27 +355,6 @@ fn kill_daemon(node: &Node) -> Result<Duration> {
         duration.as_secs_f64()
     ));
     Ok(duration)
-}
-
-/// Sends a signal to a child of a node's daemon, which is known by the name that `warren status` shows.
-///
-/// # Errors
-/// Fails if the daemon does not answer, or if the child does not run.
-pub fn kill_child(node: &Node, name: &str, signal: FatalSignal) -> Result<()> {
-    let status: StatusDocument = node.control_document(STATUS_PATH)?;
-    let child = status
-        .processes
-        .iter()
-        .find(|child| child.name == name)
-        .and_then(|child| child.pid);
-    let pid = child.with_context(|| format!("node {} has no child {name}", node.index()))?;
-    progress(format!(
-        "sending {} to {name} of node {}, pid {pid}",
-        signal.signal(),
-        node.index()
-    ));
-    kill(Pid::from_raw(i32::try_from(pid)?), signal.signal())
-        .with_context(|| format!("cannot kill {name}, pid {pid}"))
 }
 
 /// Undoes the fault, waits until all nodes reach each other again, and returns how long that took.

@@ -62,7 +62,17 @@ impl Supervised {
     /// Passes an event to the life cycle. The caller must [carry out](Self::carry_out) the returned order.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Uptime) -> Option<Order> {
-        self.life.on(event, now)
+        let was_up = matches!(self.life.state(), State::Up { .. });
+        let order = self.life.on(event, now);
+        if was_up && (event, order) == (Event::Tick, Some(Order::Stop)) {
+            let child = &self.program.name;
+            tracing::warn!(
+                child,
+                "child does not answer; it is stopped, and started again"
+            );
+            self.record_failure("it did not answer".to_owned());
+        }
+        order
     }
 
     /// Starts, stops or kills the process; `events` receives what it does.
@@ -112,7 +122,9 @@ impl Supervised {
                 self.tail.push_back(line.clone());
             }
             Happened::Exited { code } => self.on_exit(*code, now),
-            Happened::ManagementConnected | Happened::Management(_) => {}
+            // This returns no order.
+            Happened::Management(_) => drop(self.life.on(Event::Alive, now)),
+            Happened::ManagementConnected => {}
         }
         true
     }

@@ -10,7 +10,7 @@ use crate::effects::link_orders::LinkOrder;
 use membership::documents::CurrentDocuments;
 use os::process::{ChildEvent, Happened, Supervised};
 use policies::{
-    life::{Event, Limits},
+    life::{Event, Limits, State},
     names::{Endpoint, FIRST_VLAN, Prefix, Slot, Transport},
     observation::{Phase, TunnelReading},
     orders::CloseReason,
@@ -33,6 +33,12 @@ const ACCEPTING_COOLDOWN: Duration = Duration::from_secs(6);
 /// Time between the notice to the clients of a server and its SIGTERM, in which OpenVPN sends that notice.
 const NOTICE_TIME: Duration = Duration::from_millis(100);
 
+/// Interval at which a server that is up is asked for a sign of life.
+const ASK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// A server that has not answered for this long is stuck, such as one that got SIGSTOP: three questions.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
+
 /// The server of one transport.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -48,6 +54,8 @@ pub(super) struct Server {
     is_restarting: bool,
     /// When the process gets SIGTERM, after its clients have been notified.
     stop_at: Option<Uptime>,
+    /// When the process was last asked for a sign of life.
+    asked_at: Uptime,
 }
 
 /// One accepted tunnel.
@@ -81,6 +89,7 @@ impl Server {
         let program = common.program(name, args);
         let limits = Limits {
             start: Duration::from_secs(10),
+            silence: Some(MAX_SILENCE),
             ..Limits::default()
         };
         let mut server = Self {
@@ -92,6 +101,7 @@ impl Server {
             is_accepting: true,
             is_restarting: false,
             stop_at: None,
+            asked_at: common.now(),
         };
         server
             .process
@@ -337,8 +347,13 @@ impl Server {
     /// Lets the life cycle of the process react to the time that has passed.
     pub(super) fn tick(&mut self, common: &Common) {
         self.stop_if_due(common);
-        self.process
-            .handle(Event::Tick, common.now(), &common.events);
+        let now = common.now();
+        let is_up = matches!(self.process.state(), State::Up { .. });
+        if is_up && now.since(self.asked_at) >= ASK_INTERVAL {
+            self.asked_at = now;
+            self.process.send_command(management::PID.to_owned());
+        }
+        self.process.handle(Event::Tick, now, &common.events);
     }
 
     /// Returns the state of the process.

@@ -63,7 +63,7 @@ findings! {
     /// The node's certificate has expired.
     CertificateExpired Error "certificate_expired"
         "check that the registry can be reached and that this host's clock is right; the node renews by itself then";
-    /// babeld does not answer, so no route is kept.
+    /// babeld does not answer, so no route is kept. It is started again after ten seconds.
     BabeldDown Error "babeld_down"
         "see journalctl -u warren; warren doctor looks for another babeld and for a wrong version";
     /// Tunnels exist, but nothing arrives by any of them.
