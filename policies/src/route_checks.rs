@@ -2,7 +2,7 @@
 //!
 //! A node announces its own range with metric 0 and under the router id that follows from its prefix; all other routes are forwarded
 //! and cost more. So a neighbour lies if it announces another node's range with metric 0, or speaks from another node's
-//! address. A router id that does not belong to the range shows that some node lies, but an honest neighbour may have forwarded it before
+//! address. No node accepts a range that is no node's, so a neighbour that announces one lies, too. A router id that does not belong to the range shows that some node lies, but an honest neighbour may have forwarded it before
 //! its own checks closed the liar's tunnel. So the tunnel by which such a route came is closed the later the
 //! higher the announced metric is: the node beside the liar closes first, and its neighbours see the route go.
 //! What a neighbour forwards under the right router id cannot be checked (docs/decisions/0007-signed-origins.md).
@@ -14,16 +14,34 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
     time::Duration,
 };
 
 /// Time after a tunnel came up in which babeld may still know the neighbour that had the slot before.
 const SLOT_CHANGE_TIME: Duration = Duration::from_secs(3);
-/// Time for which a forwarded route with a false router id is tolerated, if it was announced with a metric below [`HOP_METRIC`].
-const FORWARDED_TIME: Duration = Duration::from_secs(4);
-/// Additional time for each [`HOP_METRIC`] of the announced metric: in it the node before reads its table, closes the tunnel, and
-/// its babeld retracts the route.
-const TIME_PER_HOP: Duration = Duration::from_secs(6);
+/// Time after a packet in which a reading of the tables may not contain its routes yet.
+const PACKET_TIME: Duration = Duration::from_secs(1);
+/// Time for which a forwarded lie is tolerated.
+struct Tolerance {
+    /// The time if the announced metric is below [`HOP_METRIC`].
+    base: Duration,
+    /// Additional time for each [`HOP_METRIC`] of the announced metric: in it the node before reads its table, closes the tunnel, and
+    /// its babeld retracts the route.
+    per_hop: Duration,
+}
+
+/// The tolerance for a false router id. The tables are read four times a second meanwhile, and a retraction takes up to
+/// half a second from one babeld to the next.
+const ROUTER_ID_TOLERANCE: Tolerance = Tolerance {
+    base: Duration::from_millis(500),
+    per_hop: Duration::from_millis(1_750),
+};
+/// The tolerance for too many nodes, whose routes are many packets.
+const CROWD_TOLERANCE: Tolerance = Tolerance {
+    base: Duration::from_secs(4),
+    per_hop: Duration::from_secs(6),
+};
 /// The least metric that a hop through a tunnel adds (babeld's cost of a tunnel).
 const HOP_METRIC: u16 = 96;
 /// The highest number of hops for which time is added.
@@ -48,6 +66,8 @@ pub enum SuspicionKind {
     Address,
     /// It announces a range under the router id of a node that does not have the range.
     RouterId,
+    /// It announces a range that is no node's.
+    Range,
     /// It announces more nodes than the network has.
     TooManyNodes,
 }
@@ -58,6 +78,7 @@ impl SuspicionKind {
         Self::Origin,
         Self::Address,
         Self::RouterId,
+        Self::Range,
         Self::TooManyNodes,
     ];
 
@@ -67,6 +88,7 @@ impl SuspicionKind {
             Self::Origin => "origin",
             Self::Address => "address",
             Self::RouterId => "router_id",
+            Self::Range => "range",
             Self::TooManyNodes => "too_many_nodes",
         }
     }
@@ -88,6 +110,17 @@ pub struct OriginClaim {
     pub originator: Option<Prefix>,
 }
 
+/// A range that a neighbour announces, and that is neither a node's nor the default route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForeignRange {
+    /// The slot by which the announcement came.
+    pub slot: Slot,
+    /// The first address of the range.
+    pub address: Ipv6Addr,
+    /// The length of the range, in bits.
+    pub length: u8,
+}
+
 /// A neighbour whose tunnel is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspicion {
@@ -97,25 +130,46 @@ pub struct Suspicion {
     pub slot: Slot,
     /// The neighbour, by its certificate.
     pub peer: Prefix,
-    /// The node whose range it announces, or one of them.
+    /// The node whose range it announces, or one of them; the neighbour itself if the range is no node's.
     pub node: Prefix,
+    /// The range, if it is no node's.
+    pub range: Option<ForeignRange>,
+    /// Time until the tunnel is closed if the routes do not change; zero if it is closed now.
+    pub closes_in: Duration,
 }
 
 impl Suspicion {
     /// The reason in words, for the log and `warren why`.
     pub fn terms(&self) -> String {
-        let Self { peer, node, .. } = self;
+        let Self {
+            peer,
+            node,
+            closes_in,
+            ..
+        } = self;
         let what = match self.kind {
             SuspicionKind::Origin => format!("{peer} announces the range of {node} as its own"),
             SuspicionKind::Address => format!("{peer} speaks Babel from the address of {node}"),
             SuspicionKind::RouterId => {
                 format!("{peer} announces the range of {node} under another node's router id")
             }
+            SuspicionKind::Range => {
+                let range = self.range.map(|range| (range.address, range.length));
+                let (address, length) = range.unwrap_or((Ipv6Addr::UNSPECIFIED, 0));
+                format!("{peer} announces {address}/{length}, which is the range of no node")
+            }
             SuspicionKind::TooManyNodes => {
                 format!("{peer} announces more nodes than the network has, such as {node}")
             }
         };
-        format!("{what}; it is neither dialled nor admitted for a while")
+        if closes_in.is_zero() {
+            format!("{what}; it is neither dialled nor admitted for a while")
+        } else {
+            let seconds = closes_in.as_secs_f64();
+            format!(
+                "{what}; its tunnel is closed in {seconds:.1} s unless the route is gone by then"
+            )
+        }
     }
 }
 
@@ -145,7 +199,7 @@ pub struct RouteChecks {
 
 impl RouteChecks {
     /// Checks one reading of babeld's tables; returns the neighbours whose tunnels are to be closed, one entry for each tunnel, and bans
-    /// them. A neighbour that announces too many nodes is judged only by a number of `members` that is younger than its first such
+    /// them. Returns as well, once, those that may have forwarded a false router id, and whose tunnels are closed later. A neighbour that announces too many nodes is judged only by a number of `members` that is younger than its first such
     /// announcement, since many nodes may have joined.
     pub fn check(
         &mut self,
@@ -172,54 +226,90 @@ impl RouteChecks {
             ))
         });
         for (slot, node, kind, metric) in lies.chain(crowds) {
-            let Some(tunnel) = tunnels
-                .get(&slot)
-                .filter(|tunnel| can_be_judged(tunnel, now))
-            else {
+            let Some(tunnel) = tunnels.get(&slot).filter(|tunnel| carries_routes(tunnel)) else {
                 continue;
             };
             let key = (slot, tunnel.peer, kind);
+            let is_new = !self.watched.contains_key(&key);
+            if is_new && !is_settled(tunnel, now) {
+                continue;
+            }
             let since = *self.watched.get(&key).unwrap_or(&now);
             watched.insert(key, since);
             let is_current = kind != SuspicionKind::TooManyNodes
                 || members.is_some_and(|members| members.at >= since);
-            if is_current && now.since(since) >= tolerated_time(kind, metric) {
-                found.entry(slot).or_insert(Suspicion {
-                    kind,
-                    slot,
-                    peer: tunnel.peer,
-                    node,
-                });
+            let tolerated = tolerated_time(kind, metric);
+            let is_over = is_current && now.since(since) >= tolerated;
+            let is_first = is_new && kind == SuspicionKind::RouterId;
+            if !is_over && !is_first {
+                continue;
+            }
+            let closes_in = if is_over { Duration::ZERO } else { tolerated };
+            let suspicion = Suspicion {
+                kind,
+                slot,
+                peer: tunnel.peer,
+                node,
+                range: None,
+                closes_in,
+            };
+            let soonest = found.entry(slot).or_insert(suspicion);
+            if closes_in < soonest.closes_in {
+                *soonest = suspicion;
             }
         }
-        self.watched = watched;
+        let recent = std::mem::replace(&mut self.watched, watched).into_iter();
+        for (key, since) in recent.filter(|(_, since)| now.since(*since) < PACKET_TIME) {
+            self.watched.entry(key).or_insert(since);
+        }
         found
             .values()
+            .filter(|suspicion| suspicion.closes_in.is_zero())
             .for_each(|suspicion| self.ban(suspicion.peer, now));
         found.into_values().collect()
     }
 
-    /// Checks what one packet announces that has just arrived; returns and bans the neighbour if the lie is its own. Readings
-    /// find the other lies.
+    /// Checks what one packet announces that has just arrived; returns and bans the neighbour if the lie is its own. If it may have
+    /// forwarded the lie, returns it once, and readings show whether the route stays.
     pub fn check_packet(
         &mut self,
         claims: &[OriginClaim],
+        foreign: Option<ForeignRange>,
         tunnels: &BTreeMap<Slot, TunnelReading>,
         now: Uptime,
     ) -> Option<Suspicion> {
-        let suspicion = claims.iter().find_map(|claim| {
+        let lies = claims.iter().filter_map(|claim| {
             let tunnel = tunnels.get(&claim.slot)?;
             let kind = kind_of(claim, tunnel)?;
-            let is_own_lie = tolerated_time(kind, claim.refmetric).is_zero();
-            (is_own_lie && carries_routes(tunnel)).then_some(Suspicion {
+            carries_routes(tunnel).then_some(Suspicion {
                 kind,
                 slot: claim.slot,
                 peer: tunnel.peer,
                 node: claim.node,
+                range: None,
+                closes_in: tolerated_time(kind, claim.refmetric),
             })
-        })?;
-        self.ban(suspicion.peer, now);
-        Some(suspicion)
+        });
+        let foreign = foreign.and_then(|range| {
+            let tunnel = tunnels.get(&range.slot)?;
+            carries_routes(tunnel).then_some(Suspicion {
+                kind: SuspicionKind::Range,
+                slot: range.slot,
+                peer: tunnel.peer,
+                node: tunnel.peer,
+                range: Some(range),
+                closes_in: Duration::ZERO,
+            })
+        });
+        let soonest = lies.chain(foreign).min_by_key(|lie| lie.closes_in)?;
+        if soonest.closes_in.is_zero() {
+            self.ban(soonest.peer, now);
+            return Some(soonest);
+        }
+        let key = (soonest.slot, soonest.peer, soonest.kind);
+        let is_new = !self.watched.contains_key(&key);
+        self.watched.entry(key).or_insert(now);
+        is_new.then_some(soonest)
     }
 
     fn ban(&mut self, peer: Prefix, now: Uptime) {
@@ -254,11 +344,10 @@ fn kind_of(claim: &OriginClaim, tunnel: &TunnelReading) -> Option<SuspicionKind>
 }
 
 /// Returns whether babeld's routes by this slot are those of the tunnel's peer.
-fn can_be_judged(tunnel: &TunnelReading, now: Uptime) -> bool {
-    let is_settled = tunnel
+fn is_settled(tunnel: &TunnelReading, now: Uptime) -> bool {
+    tunnel
         .up_since
-        .is_some_and(|since| now.since(since) >= SLOT_CHANGE_TIME);
-    is_settled && carries_routes(tunnel)
+        .is_some_and(|since| now.since(since) >= SLOT_CHANGE_TIME)
 }
 
 fn carries_routes(tunnel: &TunnelReading) -> bool {
@@ -267,14 +356,16 @@ fn carries_routes(tunnel: &TunnelReading) -> bool {
 
 /// The time for which a lie is tolerated that may be another node's.
 fn tolerated_time(kind: SuspicionKind, refmetric: u16) -> Duration {
-    match kind {
-        SuspicionKind::Origin | SuspicionKind::Address => Duration::ZERO,
-        SuspicionKind::RouterId if refmetric == 0 => Duration::ZERO,
-        SuspicionKind::RouterId | SuspicionKind::TooManyNodes => {
-            let hops = u32::from(refmetric / HOP_METRIC).min(MAX_HOPS);
-            FORWARDED_TIME + TIME_PER_HOP * hops
+    let hops = u32::from(refmetric / HOP_METRIC).min(MAX_HOPS);
+    let tolerance = match kind {
+        SuspicionKind::Origin | SuspicionKind::Address | SuspicionKind::Range => {
+            return Duration::ZERO;
         }
-    }
+        SuspicionKind::RouterId if refmetric == 0 => return Duration::ZERO,
+        SuspicionKind::RouterId => ROUTER_ID_TOLERANCE,
+        SuspicionKind::TooManyNodes => CROWD_TOLERANCE,
+    };
+    tolerance.base + tolerance.per_hop * hops
 }
 
 /// The slots by which more nodes are announced than the network has, each with one of the nodes, and the median of the announced metrics:
@@ -340,15 +431,17 @@ mod tests {
         [(SLOT, tunnel)].into()
     }
 
-    /// A neighbour that announces the claim in each reading, every two seconds from second 10 on: what is found, and at which second.
+    /// A neighbour that announces the claim in each reading, every 250 ms from second 10 on: what is found, and after how many
+    /// milliseconds.
     #[track_caller]
     fn check(claim: OriginClaim, expected: Option<(SuspicionKind, u64)>) {
         let mut checks = RouteChecks::default();
         let tunnels = tunnels(1, Phase::Up);
-        let found = (10..200).step_by(2).find_map(|second| {
-            let now = Uptime::from_secs(second);
+        let found = (0..200_000).step_by(250).find_map(|elapsed| {
+            let now = Uptime::from_secs(10) + Duration::from_millis(elapsed);
             let found = checks.check(&[claim], &BabelTable::default(), &tunnels, None, now);
-            Some((found.first()?.kind, second))
+            let found = found.first().filter(|found| found.closes_in.is_zero())?;
+            Some((found.kind, elapsed))
         });
         assert_eq!(found, expected);
     }
@@ -363,11 +456,11 @@ mod tests {
     fn another_nodes_range_at_metric_0_is_found_in_the_first_reading_whatever_its_router_id() {
         check(
             claim(VICTIM, PEER, 0, PEER),
-            Some((SuspicionKind::Origin, 10)),
+            Some((SuspicionKind::Origin, 0)),
         );
         check(
             claim(VICTIM, PEER, 0, VICTIM),
-            Some((SuspicionKind::Origin, 10)),
+            Some((SuspicionKind::Origin, 0)),
         );
     }
 
@@ -375,7 +468,7 @@ mod tests {
     fn a_neighbour_that_speaks_from_another_nodes_address_is_found_at_once() {
         check(
             claim(VICTIM, VICTIM, 0, VICTIM),
-            Some((SuspicionKind::Address, 10)),
+            Some((SuspicionKind::Address, 0)),
         );
     }
 
@@ -383,38 +476,80 @@ mod tests {
     fn a_false_router_id_is_tolerated_the_longer_the_further_away_the_liar_seems() {
         check(
             claim(PEER, PEER, 0, VICTIM),
-            Some((SuspicionKind::RouterId, 10)),
+            Some((SuspicionKind::RouterId, 0)),
         );
         check(
             claim(VICTIM, PEER, 1, 5),
-            Some((SuspicionKind::RouterId, 14)),
+            Some((SuspicionKind::RouterId, 500)),
         );
         check(
             claim(VICTIM, PEER, 96, 5),
-            Some((SuspicionKind::RouterId, 20)),
+            Some((SuspicionKind::RouterId, 2_250)),
         );
         check(
             claim(VICTIM, PEER, 200, 5),
-            Some((SuspicionKind::RouterId, 26)),
+            Some((SuspicionKind::RouterId, 4_000)),
         );
         let nameless = OriginClaim {
             originator: None,
             ..claim(VICTIM, PEER, 1, 5)
         };
-        check(nameless, Some((SuspicionKind::RouterId, 14)));
+        check(nameless, Some((SuspicionKind::RouterId, 500)));
     }
 
     #[test]
-    fn a_forwarded_lie_that_goes_away_in_time_has_no_consequence() {
+    fn a_forwarded_lie_is_reported_once_and_has_no_consequence_if_it_goes_away_in_time() {
         let (mut checks, tunnels) = (RouteChecks::default(), tunnels(1, Phase::Up));
         let table = BabelTable::default();
         let mut found = Vec::new();
-        for second in 10..30 {
-            let claims = [claim(VICTIM, PEER, 1, 5)];
+        for second in 10..16 {
+            let claims = [claim(VICTIM, PEER, 96, 5)];
             let claims = if second % 4 == 0 { &[][..] } else { &claims };
             found.extend(checks.check(claims, &table, &tunnels, None, Uptime::from_secs(second)));
         }
-        assert_eq!(found, []);
+        let times: Vec<_> = found.iter().map(|found| found.closes_in).collect();
+        assert_eq!(times, [Duration::from_millis(2_250); 2]);
+        assert!(
+            found[0]
+                .terms()
+                .ends_with("its tunnel is closed in 2.2 s unless the route is gone by then")
+        );
+        assert!(!checks.is_banned(node(PEER), Uptime::from_secs(18)));
+    }
+
+    #[test]
+    fn a_lie_that_is_closed_now_is_returned_in_place_of_one_that_is_closed_later() {
+        let (mut checks, tunnels) = (RouteChecks::default(), tunnels(1, Phase::Up));
+        let claims = [claim(VICTIM, PEER, 96, 5), claim(VICTIM, PEER, 0, PEER)];
+        let now = Uptime::from_secs(10);
+        let found = checks.check(&claims, &BabelTable::default(), &tunnels, None, now);
+        let found: Vec<_> = found
+            .iter()
+            .map(|found| (found.kind, found.closes_in))
+            .collect();
+        assert_eq!(found, [(SuspicionKind::Origin, Duration::ZERO)]);
+    }
+
+    #[test]
+    fn a_range_that_is_no_nodes_is_the_neighbours_own_lie() {
+        let now = Uptime::from_secs(10);
+        let range = ForeignRange {
+            slot: SLOT,
+            address: "2000::".parse().unwrap(),
+            length: 3,
+        };
+        let judge = |phase| {
+            let mut checks = RouteChecks::default();
+            checks.check_packet(&[], Some(range), &tunnels(10, phase), now)
+        };
+        let found = judge(Phase::Up).unwrap();
+        assert_eq!((found.kind, found.peer), (SuspicionKind::Range, node(PEER)));
+        assert!(
+            found
+                .terms()
+                .starts_with("7/16 announces 2000::/3, which is the range of no node;")
+        );
+        assert_eq!(judge(Phase::Closing), None);
     }
 
     #[test]
@@ -437,7 +572,7 @@ mod tests {
         let judge = |claim, phase| {
             let now = Uptime::from_secs(10);
             let mut checks = RouteChecks::default();
-            let found = checks.check_packet(&[claim], &tunnels(10, phase), now);
+            let found = checks.check_packet(&[claim], None, &tunnels(10, phase), now);
             assert_eq!(checks.is_banned(node(PEER), now), found.is_some());
             found.map(|found| found.kind)
         };
@@ -446,8 +581,27 @@ mod tests {
         assert_eq!(judge(lie, Phase::Closing), None);
         let unknown = OriginClaim { via: None, ..lie };
         assert_eq!(judge(unknown, Phase::Up), Some(SuspicionKind::Address));
-        assert_eq!(judge(claim(VICTIM, PEER, 1, 5), Phase::Up), None);
         assert_eq!(judge(claim(PEER, PEER, 0, PEER), Phase::Up), None);
+    }
+
+    #[test]
+    fn a_packet_with_a_lie_that_may_be_forwarded_is_reported_once_and_judged_by_readings_from_then_on()
+     {
+        let at = |millis| Uptime::from_secs(10) + Duration::from_millis(millis);
+        let (lie, tunnels) = ([claim(VICTIM, PEER, 96, 5)], tunnels(10, Phase::Up));
+        let table = BabelTable::default();
+        let mut checks = RouteChecks::default();
+        let found = checks.check_packet(&lie, None, &tunnels, at(0)).unwrap();
+        assert_eq!(found.closes_in, Duration::from_millis(2_250));
+        assert_eq!(checks.check_packet(&lie, None, &tunnels, at(100)), None);
+        assert_eq!(checks.check(&[], &table, &tunnels, None, at(200)), []);
+        assert_eq!(checks.check(&lie, &table, &tunnels, None, at(2_200)), []);
+        let found = checks.check(&lie, &table, &tunnels, None, at(2_250));
+        assert_eq!(
+            found.first().map(|found| found.closes_in),
+            Some(Duration::ZERO)
+        );
+        assert!(checks.is_banned(node(PEER), at(2_250)));
     }
 
     #[test]

@@ -9,7 +9,6 @@ mod fields;
 pub use policies::route_checks::OriginClaim;
 
 pub use crate::babel_config::{BabelConfig, BadConfig, MacKey, next_seqno, state_file};
-pub use crate::babel_updates::claims_of_packet;
 use crate::{
     babel_updates::is_claim,
     lines::{Line, Lines},

@@ -5,7 +5,11 @@ use crate::{
     overlay::{Network, Network4, node_of_link_local, node_of_router_id},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use policies::{names::Slot, observation::INFINITY, route_checks::OriginClaim};
+use policies::{
+    names::Slot,
+    observation::INFINITY,
+    route_checks::{ForeignRange, OriginClaim},
+};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The TLV type Router-Id (RFC 8966, section 4.6.7).
@@ -135,14 +139,14 @@ pub(crate) fn is_claim(claim: &OriginClaim) -> bool {
     claim.refmetric == 0 || claim.originator != Some(claim.node) || claim.via.is_none()
 }
 
-/// Returns what a packet that a neighbour sent from `from` says about the origins of nodes' ranges.
-pub fn claims_of_packet(
-    packet: &[u8],
+/// Returns what the announcements of a packet, which a neighbour sent from `from`, say about the origins of nodes' ranges.
+pub fn claims(
+    announced: &[Announcement],
     (slot, from): (Slot, Ipv6Addr),
     network: Network,
     ipv4: Option<Network4>,
 ) -> Vec<OriginClaim> {
-    let claim = |announced: Announcement| {
+    let claim = |announced: &Announcement| {
         let node = match announced.range {
             IpNet::V6(range) => network.node_of_range(range),
             IpNet::V4(range) => ipv4?.node_of_range(range),
@@ -155,8 +159,31 @@ pub fn claims_of_packet(
             originator: announced.router_id.and_then(node_of_router_id),
         })
     };
-    let announced = announcements(packet).into_iter();
-    announced.filter_map(claim).filter(is_claim).collect()
+    announced
+        .iter()
+        .filter_map(claim)
+        .filter(is_claim)
+        .collect()
+}
+
+/// Returns the first range that is neither a node's nor the default route. IPv4 ranges are not judged, since nodes learn at different times
+/// that the network carries IPv4.
+pub fn foreign_range(
+    announced: &[Announcement],
+    slot: Slot,
+    network: Network,
+) -> Option<ForeignRange> {
+    announced.iter().find_map(|announced| {
+        let IpNet::V6(range) = announced.range else {
+            return None;
+        };
+        let is_foreign = range.prefix_len() > 0 && network.node_of_range(range).is_none();
+        is_foreign.then_some(ForeignRange {
+            slot,
+            address: range.network(),
+            length: range.prefix_len(),
+        })
+    })
 }
 
 #[cfg(test)]
@@ -246,6 +273,37 @@ mod tests {
             check(&[&router_id(), &bad], &[]);
         }
         assert_eq!(announcements(&[41, 2, 0, 0]), []);
+    }
+
+    #[test]
+    fn a_range_is_foreign_if_it_is_no_nodes_and_not_the_default_route() {
+        let network = Network::new("fd00:1:2::/48".parse().unwrap()).unwrap();
+        let foreign = |range: &str| {
+            let announced = Announcement {
+                range: range.parse().unwrap(),
+                router_id: Some(ID),
+                metric: 0,
+            };
+            foreign_range(&[announced], Slot::Dialling(0), network).is_some()
+        };
+        for range in [
+            "fd00:1:2:7::/64",
+            "fd00:1:2:8000::/49",
+            "::/0",
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+        ] {
+            assert!(!foreign(range), "{range}");
+        }
+        for range in [
+            "fd00:1:2::/48",
+            "fd00:1:2::/47",
+            "fd00:1:2:7::1/128",
+            "fd00:1:3:7::/64",
+            "2000::/3",
+        ] {
+            assert!(foreign(range), "{range}");
+        }
     }
 
     proptest! {

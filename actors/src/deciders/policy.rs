@@ -216,8 +216,8 @@ impl Handler<RoutesRead> for Policy {
 impl Handler<OriginsClaimed> for Policy {
     type Result = ();
 
-    fn handle(&mut self, OriginsClaimed { claims }: OriginsClaimed, _: &mut Self::Context) {
-        self.check_packet(&claims);
+    fn handle(&mut self, claimed: OriginsClaimed, _: &mut Self::Context) {
+        self.check_packet(&claimed);
     }
 }
 

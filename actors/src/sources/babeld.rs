@@ -44,7 +44,7 @@ use wire::{
 };
 
 /// Interval at which the state of the process is checked, and the tables are read while babeld starts, while a tunnel drains,
-/// or for [`LOSS_SPAN`] after one closed.
+/// for [`LOSS_SPAN`] after one closed, or after a packet with a false route.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Ticks between two readings of the tables: 2 s.
@@ -112,6 +112,8 @@ pub struct Babeld {
     unusable_version: Option<u64>,
     /// Whether babeld announced the host's default route at the last reading.
     announces_default: bool,
+    /// When a packet last said something about origins that does not fit its sender.
+    suspected_at: Option<Uptime>,
     ticks: u32,
     /// Whether a dump is in flight.
     is_reading: bool,
@@ -157,6 +159,7 @@ impl Babeld {
             restart_at: None,
             unusable_version: None,
             announces_default: false,
+            suspected_at: None,
             ticks: 0,
             is_reading: false,
             is_flushing: false,
@@ -258,7 +261,7 @@ impl Babeld {
             self.restart_if_config_changed(ctx);
         }
         let now = self.clock.now();
-        let is_changing = {
+        let is_changing = self.is_suspicious(now) || {
             let table = self.table.borrow();
             table.has_draining_tunnel() || table.has_closed_within(LOSS_SPAN, now)
         };
@@ -310,32 +313,6 @@ impl Babeld {
         self.readers
             .iter()
             .for_each(|reader| offer(reader, reading.clone()));
-    }
-
-    /// Marks a starting babeld as ready, and requests all routes from the neighbours.
-    fn mark_ready(&mut self) {
-        let is_starting = {
-            let process = self.process.0.borrow();
-            matches!(
-                process.as_ref().map(Supervised::state),
-                Some(State::Starting { .. })
-            )
-        };
-        if !is_starting {
-            return;
-        }
-        self.handle_event(Event::Ready);
-        tracing::info!("babeld answers");
-        // Neighbours that knew an earlier babeld would send their routes only with the next periodic update.
-        let table = self.table.borrow();
-        let up_tunnels = table
-            .tunnels
-            .values()
-            .filter(|tunnel| tunnel.phase == Phase::Up);
-        for tunnel in up_tunnels {
-            let request = LinkOrder::RequestRoutes(tunnel.slot, tunnel.peer);
-            self.links.order(request);
-        }
     }
 }
 

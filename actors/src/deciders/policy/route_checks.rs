@@ -3,7 +3,7 @@
 use super::*;
 use policies::{
     orders::{CloseReason, Decision, Order},
-    route_checks::{OriginClaim, Suspicion},
+    route_checks::Suspicion,
 };
 
 impl Policy {
@@ -22,12 +22,12 @@ impl Policy {
     }
 
     /// Checks the claims of a packet that has just arrived, so that the tunnel is closed before babeld has passed the routes on.
-    pub(super) fn check_packet(&mut self, claims: &[OriginClaim]) {
+    pub(super) fn check_packet(&mut self, claimed: &OriginsClaimed) {
         let now = self.clock.now();
         let suspicion = {
             let tunnels = &self.tunnels.borrow().tunnels;
             let mut checks = self.route_checks.borrow_mut();
-            checks.check_packet(claims, tunnels, now)
+            checks.check_packet(&claimed.claims, claimed.foreign, tunnels, now)
         };
         self.close_tunnels(suspicion.as_slice(), now);
     }
@@ -37,6 +37,9 @@ impl Policy {
             let (slot, peer, node) = (suspicion.slot, suspicion.peer, suspicion.node);
             let kind = suspicion.kind;
             tracing::warn!(tunnel = %slot, %peer, %node, kind = kind.label(), "false route: {}", suspicion.terms());
+            if !suspicion.closes_in.is_zero() {
+                continue;
+            }
             self.out.suspected.do_send(RoutesSuspected { kind });
             if self.settings.mode == Mode::Watch {
                 continue;

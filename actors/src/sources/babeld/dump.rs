@@ -1,4 +1,4 @@
-//! Reads the tables of babeld over its local socket.
+//! Reads the tables of babeld over its local socket; a babeld that answers is ready.
 
 use super::*;
 use files::FoundSocket;
@@ -29,4 +29,32 @@ pub(super) async fn read_dump(
     tokio::time::timeout(READ_TIMEOUT, dump)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+impl Babeld {
+    /// Marks a starting babeld as ready, and requests all routes from the neighbours.
+    pub(super) fn mark_ready(&mut self) {
+        let is_starting = {
+            let process = self.process.0.borrow();
+            matches!(
+                process.as_ref().map(Supervised::state),
+                Some(State::Starting { .. })
+            )
+        };
+        if !is_starting {
+            return;
+        }
+        self.handle_event(Event::Ready);
+        tracing::info!("babeld answers");
+        // Neighbours that knew an earlier babeld would send their routes only with the next periodic update.
+        let table = self.table.borrow();
+        let up_tunnels = table
+            .tunnels
+            .values()
+            .filter(|tunnel| tunnel.phase == Phase::Up);
+        for tunnel in up_tunnels {
+            let request = LinkOrder::RequestRoutes(tunnel.slot, tunnel.peer);
+            self.links.order(request);
+        }
+    }
 }

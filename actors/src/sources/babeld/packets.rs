@@ -10,11 +10,21 @@ use os::{
     kernel::slot_of_link,
 };
 use policies::names::{Prefix, Slot};
+use wire::babel_updates::{announcements, claims, foreign_range};
 
 /// Pause after an error of the listening socket, so that a persistent error does not cause a busy loop.
 const ERROR_PAUSE: Duration = Duration::from_secs(5);
 
+/// Span after a packet with a false route in which the tables are read often, so that they show soon whether the route stays.
+const SUSPICION_SPAN: Duration = Duration::from_secs(10);
+
 impl Babeld {
+    /// Returns whether a packet with a false route came lately.
+    pub(super) fn is_suspicious(&self, now: Uptime) -> bool {
+        self.suspected_at
+            .is_some_and(|at| now.since(at) < SUSPICION_SPAN)
+    }
+
     /// Begins to read packets. Without them, only readings of the tables find false routes.
     pub(super) fn listen(&self, ctx: &mut Context<Self>) {
         match BabelListener::open() {
@@ -52,13 +62,17 @@ impl StreamHandler<Packet> for Babeld {
             return;
         };
         let peer = self.peer_on(slot);
-        let mut claims = babel::claims_of_packet(&packet.bytes, (slot, packet.from), network, ipv4);
+        let announced = announcements(&packet.bytes);
+        let foreign = foreign_range(&announced, slot, network);
+        let mut claims = claims(&announced, (slot, packet.from), network, ipv4);
         let fits = |claim: &babel::OriginClaim| {
             claim.via == peer && Some(claim.node) == peer && claim.originator == peer
         };
         claims.retain(|claim| !fits(claim));
-        if !claims.is_empty() && peer.is_some() {
-            offer(&self.claims_to, OriginsClaimed { claims });
+        if (claims.is_empty() && foreign.is_none()) || peer.is_none() {
+            return;
         }
+        self.suspected_at = Some(self.clock.now());
+        offer(&self.claims_to, OriginsClaimed { claims, foreign });
     }
 }
