@@ -14,6 +14,7 @@
 //! | … find what a call does | [`service::RegistryService`]; one file of `service/` for each subject |
 //! | … find why a request is rejected | [`service::error::ServiceError`]; its HTTP status: `http/problem.rs` |
 //! | … change a limit of requests | [`service::limits`]; of connections, sizes and times: [`http::server`], `http/problem.rs` |
+//! | … see how the client behind a proxy is found | `http/trusted_proxies.rs`, [`http::proxy_header`] |
 //! | … add a parameter of the network | `service/parameters.rs` |
 //! | … see how requests become one transaction | `service/queue.rs` |
 //! | … find what is stored, and by which operations | [`store::Storage`] |

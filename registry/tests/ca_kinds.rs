@@ -28,7 +28,7 @@ use wire::chain;
 /// The start of each rejection.
 const UNUSABLE: &str = "the CA cannot be used: ";
 
-const KINDS: [Kind; 36] = [
+const KINDS: [Kind; 37] = [
     KIND,
     subject("two OUs", "/O=Example/OU=one/OU=two/CN=example CA"),
     subject(
@@ -94,12 +94,19 @@ const KINDS: [Kind; 36] = [
         "a critical extension",
         "basicConstraints=critical,CA:TRUE\n1.2.3.4=critical,DER:0500\n",
     )
-    .lacks("has a critical extension that is not known here"),
+    .lacks("its certificate has the critical extension 1.2.3.4, which nodes do not know"),
+    extensions(
+        "critical policies",
+        "basicConstraints=critical,CA:TRUE\ncertificatePolicies=critical,1.2.3.4\n",
+    )
+    .lacks(
+        "its certificate has the critical extension certificatePolicies, which nodes do not know",
+    ),
     extensions(
         "name constraints",
-        "basicConstraints=critical,CA:TRUE\nnameConstraints=critical,permitted;DNS:example.org\n",
+        "basicConstraints=critical,CA:TRUE\nnameConstraints=permitted;IP:10.0.0.0/255.0.0.0\n",
     )
-    .lacks("has a critical extension that is not known here"),
+    .lacks("its certificate has name constraints"),
     KIND.used_after_days(-3)
         .lacks("its certificate is not valid before"),
     KIND.used_after_days(101)

@@ -11,7 +11,7 @@ use crate::{
 };
 use clap::Subcommand;
 use config::paths::Paths;
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv6Net};
 use policies::parameters::Parameters;
 use registry::{
     FileError,
@@ -22,7 +22,7 @@ use registry::{
     settings::RegistryPaths,
 };
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -169,6 +169,11 @@ struct Run {
     /// Where to listen; the default address takes IPv4 as well
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9443")]
     listen: SocketAddr,
+    /// Addresses of TCP proxies in front, whose PROXY protocol header names the client
+    ///
+    /// From these addresses, such as 192.0.2.7 or 192.0.2.0/24, nothing is accepted without the header.
+    #[arg(long, value_name = "ADDR[/LENGTH]", value_parser = range, value_delimiter = ',')]
+    trusted_proxy: Vec<IpNet>,
     /// Where to serve metrics over plain HTTP [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
@@ -177,6 +182,13 @@ struct Run {
     no_limits: bool,
     #[command(flatten)]
     log: LogArgs,
+}
+
+fn range(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address
+        .or_else(|_| text.parse::<IpNet>())
+        .map_err(|_| "not an address, or a range such as 192.0.2.0/24".to_owned())
 }
 
 fn address(text: &str) -> Result<RegistryAddress, String> {
@@ -297,6 +309,7 @@ fn run(args: &Run) -> ExitCode {
         let serving = ServerOptions {
             listen: args.listen,
             metrics: args.metrics,
+            trusted_proxies: args.trusted_proxy.clone(),
             max_per_network: if args.no_limits {
                 usize::MAX
             } else {

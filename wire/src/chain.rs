@@ -285,6 +285,17 @@ fn may_sign(
     }
 }
 
+/// Returns whether a certificate is accepted in which this extension is critical.
+pub fn is_known_if_critical(extension: &ParsedExtension<'_>) -> bool {
+    matches!(
+        extension,
+        ParsedExtension::BasicConstraints(_)
+            | ParsedExtension::KeyUsage(_)
+            | ParsedExtension::ExtendedKeyUsage(_)
+            | ParsedExtension::SubjectAlternativeName(_)
+    )
+}
+
 /// Checks all other properties of a certificate.
 fn good(
     certificate: &X509Certificate<'_>,
@@ -303,20 +314,11 @@ fn good(
     if at_s.is_some_and(|at_s| at_s > end) {
         return bad("has expired");
     }
-    let known = |extension: &ParsedExtension<'_>| {
-        matches!(
-            extension,
-            ParsedExtension::BasicConstraints(_)
-                | ParsedExtension::KeyUsage(_)
-                | ParsedExtension::ExtendedKeyUsage(_)
-                | ParsedExtension::SubjectAlternativeName(_)
-        )
-    };
     let mut critical = certificate
         .extensions()
         .iter()
         .filter(|extension| extension.critical);
-    if critical.any(|extension| !known(extension.parsed_extension())) {
+    if critical.any(|extension| !is_known_if_critical(extension.parsed_extension())) {
         return bad("has a critical extension that is not known here");
     }
     Ok(())

@@ -5,34 +5,28 @@ use crate::{
     clock::WallClock,
     files,
     http::{
-        admin::{Database, Operator},
-        api::{self, Caller},
+        admin::Database,
+        api,
+        callers::{attach_caller, attach_operator},
         connection_limit::ConnectionLimit,
         metrics::{self, Counts},
+        trusted_proxies::{Clients, Relay},
     },
     init::{self, backups, error::RegistryError},
     pki::tls::{ReloadableTls, TlsError},
-    service::{
-        RegistryService, ShownCertificate, error::ServiceError, limits::SourceNetwork, queue::Queue,
-    },
+    service::{RegistryService, error::ServiceError, queue::Queue},
     settings::{self, RegistryPaths},
 };
-use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
     App, HttpServer,
-    dev::{Extensions, ServerHandle, Service},
-    rt::net::{TcpStream, UnixStream},
+    dev::{ServerHandle, Service},
     web,
 };
-use nix::{
-    errno::Errno,
-    sys::socket::{Shutdown, shutdown},
-};
+use ipnet::IpNet;
+use nix::errno::Errno;
 use std::{
-    any::Any,
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -97,64 +91,6 @@ pub enum ServeError {
     Run(#[source] io::Error),
 }
 
-/// Reads the serial number and the key of a certificate (DER).
-fn read_shown(certificate: &[u8]) -> Option<ShownCertificate> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let key = crate::pki::request::sha256(certificate.public_key().raw);
-    Some(ShownCertificate {
-        serial: wire::signed::hex(certificate.raw_serial()),
-        key,
-    })
-}
-
-/// Attaches the caller to a connection. If its network has too many connections, the connection is closed, and
-/// no caller is attached.
-fn attach_caller(limit: &ConnectionLimit, connection: &dyn Any, data: &mut Extensions) {
-    if let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() {
-        let (tcp, session) = stream.get_ref();
-        let Ok(address) = tcp.peer_addr() else {
-            return;
-        };
-        let Some(permit) = limit.take(SourceNetwork::from(address.ip())) else {
-            tracing::debug!(from = %address.ip(), "connection closed: its network has too many");
-            // This fails only if the caller has closed the connection itself.
-            let _ = shutdown(tcp.as_raw_fd(), Shutdown::Both);
-            return;
-        };
-        data.insert(permit);
-        let certificate = session.peer_certificates().and_then(<[_]>::first);
-        let shown = certificate.and_then(|certificate| read_shown(certificate));
-        data.insert(Caller {
-            address: address.ip(),
-            shown,
-        });
-    }
-}
-
-/// Marks a connection of the Unix socket whose peer is root or the registry's user.
-fn attach_operator(connection: &dyn Any, data: &mut Extensions) {
-    if let Some(stream) = connection.downcast_ref::<UnixStream>() {
-        let own = nix::unistd::geteuid().as_raw();
-        match stream.peer_cred() {
-            Ok(other) if other.uid() == 0 || other.uid() == own => {
-                data.insert(Operator { uid: other.uid() });
-            }
-            Ok(other) => {
-                tracing::warn!(
-                    uid = other.uid(),
-                    "a user who is neither root nor the registry's connected to the operator's socket; calls are rejected"
-                )
-            }
-            Err(error) => {
-                tracing::warn!(
-                    %error,
-                    "the user who connected to the operator's socket is unknown; calls are rejected"
-                )
-            }
-        }
-    }
-}
-
 /// Listens on `address`; `[::]` accepts IPv4 too, and is replaced by `0.0.0.0` if the host has no IPv6.
 fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address)
@@ -189,6 +125,7 @@ fn listen_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, ServeEr
 pub struct Running {
     servers: (actix_web::dev::Server, actix_web::dev::Server),
     metrics: Option<actix_web::dev::Server>,
+    relay: Option<Relay>,
     address: SocketAddr,
     admin: PathBuf,
 }
@@ -200,6 +137,8 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// The address for metrics, over plain HTTP; `None` stands for no metrics.
     pub metrics: Option<SocketAddr>,
+    /// The proxies that report their clients' addresses by the PROXY protocol; from them nothing else is accepted.
+    pub trusted_proxies: Vec<IpNet>,
     /// Largest number of connections from one network; tests differ from [`MAX_PER_NETWORK`].
     pub max_per_network: usize,
     /// Whether claims and requests are not limited, for measurements.
@@ -244,8 +183,16 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
 
     let counts = Counts::new().map_err(ServeError::Metrics)?;
     let limit = ConnectionLimit::new(options.max_per_network);
+    let (relay, listener) = if options.trusted_proxies.is_empty() {
+        (None, listener)
+    } else {
+        let placed = Relay::new(listener, &options.trusted_proxies);
+        let (relay, listener) = placed.map_err(failed)?;
+        (Some(relay), listener)
+    };
+    let callers = (limit, relay.as_ref().map(Relay::clients));
     let nodes =
-        serve_nodes(queue.clone(), counts.clone(), limit, (listener, tls)).map_err(failed)?;
+        serve_nodes(queue.clone(), counts.clone(), callers, (listener, tls)).map_err(failed)?;
     let metrics = options
         .metrics
         .map(|address| serve_metrics(address, (queue.clone(), counts, Arc::clone(&clock))))
@@ -259,6 +206,7 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
     Ok(Running {
         servers: (nodes, operator),
         metrics,
+        relay,
         address: bound,
         admin: paths.admin_socket.clone(),
     })
@@ -268,7 +216,7 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
 fn serve_nodes(
     queue: Queue,
     counts: Counts,
-    limit: ConnectionLimit,
+    (limit, clients): (ConnectionLimit, Option<Clients>),
     (listener, tls): (TcpListener, rustls::ServerConfig),
 ) -> io::Result<actix_web::dev::Server> {
     let server = HttpServer::new(move || {
@@ -288,7 +236,7 @@ fn serve_nodes(
     .client_request_timeout(CLIENT_TIMEOUT)
     .tls_handshake_timeout(CLIENT_TIMEOUT)
     .shutdown_timeout(1)
-    .on_connect(move |connection, data| attach_caller(&limit, connection, data))
+    .on_connect(move |connection, data| attach_caller((&limit, clients.as_ref()), connection, data))
     .listen_rustls_0_23(listener, tls)?;
     Ok(server.run())
 }
@@ -351,8 +299,12 @@ impl Running {
             handles.push(metrics.handle());
             actix_rt::spawn(metrics);
         }
+        let relay = self.relay.map(Relay::spawn);
         actix_rt::spawn(async move {
             stop.await;
+            if let Some(relay) = relay {
+                relay.abort();
+            }
             for handle in handles {
                 handle.stop(true).await;
             }

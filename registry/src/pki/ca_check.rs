@@ -18,7 +18,11 @@ use rustls::{
 };
 use std::{sync::Arc, time::Duration};
 use wire::{chain, serial};
-use x509_parser::prelude::{X509Certificate, X509Version};
+use x509_parser::{
+    extensions::ParsedExtension,
+    objects::{oid_registry, oid2sn},
+    prelude::{X509Certificate, X509Version},
+};
 
 /// Lifetime of the certificate that the CA signs for the check, in seconds.
 const PROBE_LIFE_S: i64 = 86_400;
@@ -94,6 +98,7 @@ fn check_fields(ca: &X509Certificate<'_>, whose: &str, now: UnixSeconds) -> Resu
             ));
         }
     }
+    check_extensions(ca).map_err(|why| format!("{whose} certificate {why}"))?;
     let not_before = UnixSeconds(ca.validity().not_before.timestamp());
     let not_after = UnixSeconds(ca.validity().not_after.timestamp());
     if now < not_before {
@@ -103,6 +108,28 @@ fn check_fields(ca: &X509Certificate<'_>, whose: &str, now: UnixSeconds) -> Resu
     }
     if now > not_after {
         return Err(format!("{whose} certificate expired on {not_after}"));
+    }
+    Ok(())
+}
+
+/// Checks the other extensions: nodes' own check of chains accepts only critical extensions that it knows, and name constraints
+/// can exclude the names and addresses that the registry writes into certificates later.
+fn check_extensions(ca: &X509Certificate<'_>) -> Result<(), String> {
+    for extension in ca.extensions() {
+        let parsed = extension.parsed_extension();
+        if matches!(parsed, ParsedExtension::NameConstraints(_)) {
+            return Err(
+                "has name constraints, which can exclude nodes' addresses and names: give one without".into(),
+            );
+        }
+        if extension.critical && !chain::is_known_if_critical(parsed) {
+            let oid = &extension.oid;
+            let name =
+                oid2sn(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned);
+            return Err(format!(
+                "has the critical extension {name}, which nodes do not know: give one without"
+            ));
+        }
     }
     Ok(())
 }

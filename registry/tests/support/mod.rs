@@ -68,12 +68,14 @@ pub const TTL_S: i64 = 900;
 struct Options {
     no_limits: bool,
     max_per_network: usize,
+    trusted_proxy: Option<ipnet::IpNet>,
     offline_root: bool,
 }
 
 const DEFAULTS: Options = Options {
     no_limits: false,
     max_per_network: server::MAX_PER_NETWORK,
+    trusted_proxy: None,
     offline_root: false,
 };
 
@@ -132,6 +134,18 @@ impl Registry {
             START,
             Options {
                 max_per_network,
+                ..DEFAULTS
+            },
+            |_| {},
+        )
+    }
+
+    /// Starts a registry that trusts these proxies.
+    pub fn with_trusted_proxy(proxy: &str) -> Self {
+        Self::make(
+            START,
+            Options {
+                trusted_proxy: Some(proxy.parse().unwrap()),
                 ..DEFAULTS
             },
             |_| {},

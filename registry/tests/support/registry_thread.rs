@@ -30,11 +30,13 @@ pub(super) fn run(
             let Options {
                 no_limits,
                 max_per_network,
+                trusted_proxy,
                 ..
             } = options;
             let serving = server::ServerOptions {
                 listen,
                 metrics: None,
+                trusted_proxies: trusted_proxy.into_iter().collect(),
                 max_per_network,
                 no_limits,
                 clock,
