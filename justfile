@@ -69,6 +69,10 @@ sim *args:
 bench:
     cargo bench -p warren-policies
 
-# Fuzz one parser, such as `just fuzz management` (needs cargo-fuzz).
-fuzz target *args:
-    cargo fuzz run --sanitizer none {{ target }} {{ args }}
+# Fuzz all parsers for a minute each, or such as `just fuzz 600 management`.
+fuzz *args:
+    fuzz/run {{ args }}
+
+# Inject faults and attacks into networks of real nodes (root), and write docs/RELIABILITY.md.
+faults *args:
+    ./test --faults {{ args }}

@@ -1,11 +1,6 @@
-//! Suspicions: what decodes encodes to the same bytes.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use wire::suspicion::Suspicion;
+#[path = "../properties/suspicion.rs"]
+mod property;
 
-fuzz_target!(|datagram: &[u8]| {
-    if let Some(suspicion) = Suspicion::decode(datagram) {
-        assert_eq!(suspicion.encode(), datagram);
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| property::check(input));

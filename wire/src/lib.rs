@@ -14,6 +14,7 @@ pub mod errors;
 pub mod hex;
 pub mod invitation;
 pub mod lines;
+pub mod link_counters;
 pub mod management;
 pub mod metered_notice;
 pub mod overlay;

@@ -3,13 +3,19 @@
 /// Serial numbers have at most 20 octets (RFC 5280, section 4.1.2.2).
 pub const MAX_OCTETS: usize = 20;
 
-/// The one spelling by which serial numbers are compared: lower-case hex without leading zeros.
+/// The one spelling by which serial numbers are compared: lower-case hex without leading zeros; zero is `0`.
 ///
 /// `None` where the text is no hex number or longer than a serial number can be.
 pub fn normal(hex: &str) -> Option<String> {
     let digits = hex.trim_start_matches('0');
     let good = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (good && !hex.is_empty() && digits.len() <= MAX_OCTETS * 2).then(|| digits.to_ascii_lowercase())
+    if !good || hex.is_empty() || digits.len() > MAX_OCTETS * 2 {
+        return None;
+    }
+    Some(match digits {
+        "" => "0".to_owned(),
+        digits => digits.to_ascii_lowercase(),
+    })
 }
 
 /// The same of a certificate's raw octets.
@@ -60,6 +66,7 @@ mod tests {
     fn a_serial_number_has_one_spelling_and_a_decimal_one() {
         check("07", Some(("7", "7")));
         check("7", Some(("7", "7")));
+        check("00", Some(("0", "0")));
         check("0100", Some(("100", "256")));
         check("0120010DB80042", Some(("120010db80042", "316663873929282")));
         check(

@@ -1,0 +1,46 @@
+//! Runs the properties of the fuzz targets on their corpora; `fuzz/run` fuzzes them.
+
+#[path = "../../fuzz/properties/babel.rs"]
+mod babel;
+#[path = "../../fuzz/properties/babel_packets.rs"]
+mod babel_packets;
+#[path = "../../fuzz/properties/corpus.rs"]
+mod corpus;
+#[path = "../../fuzz/properties/link_counters.rs"]
+mod link_counters;
+#[path = "../../fuzz/properties/management.rs"]
+mod management;
+#[path = "../../fuzz/properties/peer_documents.rs"]
+mod peer_documents;
+#[path = "../../fuzz/properties/suspicion.rs"]
+mod suspicion;
+
+#[test]
+fn dumps_of_babeld_are_read_alike_however_they_are_cut() {
+    corpus::hold("babel", babel::check);
+}
+
+#[test]
+fn packets_of_neighbours_yield_no_more_than_they_contain() {
+    corpus::hold("babel_packets", babel_packets::check);
+}
+
+#[test]
+fn dumps_of_counters_yield_no_more_than_they_contain() {
+    corpus::hold("link_counters", link_counters::check);
+}
+
+#[test]
+fn lines_of_openvpn_are_read_alike_however_they_are_cut() {
+    corpus::hold("management", management::check);
+}
+
+#[test]
+fn documents_of_other_nodes_are_bounded() {
+    corpus::hold("peer_documents", peer_documents::check);
+}
+
+#[test]
+fn suspicions_have_one_encoding() {
+    corpus::hold("suspicion", suspicion::check);
+}
