@@ -26,6 +26,7 @@
 //! | count frames by what they are for | [`frame_counter`] |
 //! | follow the planners' decisions | [`closing_monitor`] |
 //! | check that a host is as it was before | [`host_snapshot`] |
+//! | let the router in front of a node misbehave | [`scripted_gateway`] |
 //! | load or attack a registry without nodes | [`standalone_registry`], [`registry_connection`] |
 //! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
 //! | change what `./demo` shows | [`demo`] |
@@ -57,6 +58,7 @@ pub mod process;
 pub mod progress;
 pub mod raw_openvpn;
 pub mod registry_connection;
+pub mod scripted_gateway;
 pub mod signal_cleanup;
 pub mod skipped_tests;
 pub mod standalone_registry;

@@ -145,6 +145,12 @@ enum Measurement {
         #[arg(long = "mtu", value_delimiter = ',', default_values_t = measure::underlay::MTUS)]
         mtus: Vec<u16>,
     },
+    /// What a node gets from routers that map ports carelessly, or by one protocol only.
+    Gateways {
+        /// The faults to measure, by name [default: all].
+        #[arg(long = "only", value_delimiter = ',')]
+        faults: Vec<String>,
+    },
     /// The kind of link by which three nodes accept tunnels here.
     AcceptingSlots,
     /// The time until a newcomer gets its first reply.
@@ -233,6 +239,7 @@ impl Measurement {
                 to_json(measure::throughput::measure(usize::from(pairs))?)
             }
             Self::Underlay { mtus } => to_json(measure::underlay::measure(&mtus)?),
+            Self::Gateways { faults } => to_json(measure::gateways::measure(&faults)?),
             Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
             Self::Join => to_json(measure::join::measure()?),
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),

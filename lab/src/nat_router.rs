@@ -21,6 +21,8 @@ use std::{
 pub const ROUTER_ADDRESS: &str = "192.168.77.1";
 /// The node's address on the LAN.
 pub const NODE_ADDRESS: &str = "192.168.77.2";
+/// Longest wait until miniupnpd exits after SIGTERM.
+const MINIUPNPD_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that nft(8) may take.
 const NFT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -69,6 +71,50 @@ allow 1024-65535 192.168.77.0/24 1024-65535
 deny 0-65535 0.0.0.0/0 0-65535
 ";
 
+/// The protocols by which a router maps ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MappingProtocols {
+    /// UPnP, PCP and NAT-PMP.
+    #[default]
+    All,
+    /// The Internet Gateway Device protocol of UPnP.
+    UpnpOnly,
+    /// The Port Control Protocol (RFC 6887).
+    PcpOnly,
+    /// The NAT Port Mapping Protocol (RFC 6886).
+    NatPmpOnly,
+}
+
+impl MappingProtocols {
+    /// The configuration of miniupnpd.
+    fn configuration(self) -> String {
+        let configuration = MINIUPNPD_CONFIGURATION;
+        match self {
+            Self::All => configuration.to_owned(),
+            Self::UpnpOnly => configuration.replace("enable_natpmp=yes", "enable_natpmp=no"),
+            Self::PcpOnly | Self::NatPmpOnly => {
+                configuration.replace("enable_upnp=yes", "enable_upnp=no")
+            }
+        }
+    }
+
+    /// Rules that drop the requests of a protocol that miniupnpd cannot switch off: the first byte of PCP and NAT-PMP is their
+    /// version.
+    fn rules(self) -> String {
+        let version = match self {
+            Self::All | Self::UpnpOnly => None,
+            Self::PcpOnly => Some(0),
+            Self::NatPmpOnly => Some(2),
+        };
+        let rule = version.map(|version| format!("udp dport 5351 @th,64,8 {version} drop"));
+        let rule = rule.unwrap_or_default();
+        format!(
+            "table inet versions\ndelete table inet versions\ntable inet versions {{\nchain input {{\n\
+             type filter hook input priority 0\n{rule}\n}}\n}}\n"
+        )
+    }
+}
+
 /// The router of one site, with a LAN of one node.
 #[derive(Debug)]
 pub struct NatRouter {
@@ -96,13 +142,35 @@ impl NatRouter {
             folder,
             miniupnpd: Mutex::default(),
         };
-        router.start_miniupnpd()?;
+        router.start_miniupnpd(MappingProtocols::All)?;
         Ok(router)
     }
 
-    fn start_miniupnpd(&self) -> Result<()> {
+    /// The router's namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Stops miniupnpd with SIGTERM, if it runs.
+    pub fn stop_miniupnpd(&self) {
+        let process = self
+            .miniupnpd
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(process) = process {
+            process.stop(MINIUPNPD_STOP_TIMEOUT);
+        }
+    }
+
+    /// Starts miniupnpd with these protocols. It must not run yet.
+    ///
+    /// # Errors
+    /// Fails if miniupnpd or nft cannot be started.
+    pub fn start_miniupnpd(&self, protocols: MappingProtocols) -> Result<()> {
+        load_nft_rules(&self.namespace, &protocols.rules())?;
         let configuration = self.folder.join("miniupnpd.conf");
-        fs::write(&configuration, MINIUPNPD_CONFIGURATION)
+        fs::write(&configuration, protocols.configuration())
             .with_context(|| format!("cannot write {}", configuration.display()))?;
         let pid_file = self.folder.join("miniupnpd.pid");
         let arguments = [
