@@ -3,9 +3,11 @@
 //! previous one, so it is sent by [`offer`], which drops it if the mailbox is full. Orders and
 //! life-cycle events are few, and are sent by `do_send`, which always delivers.
 
+mod leases;
 mod membership_facts;
 mod route_checks;
 
+pub use leases::{Lease, LeasesRead, MissingLease, MissingReason};
 pub use membership_facts::*;
 pub use route_checks::{OriginsClaimed, RoutesSuspected};
 
@@ -14,7 +16,7 @@ use membership::documents::PrivateEndpointError;
 use membership::peer_api::PeerReport;
 use os::process::{ChildEvent, EventListener, ProcessReading};
 use policies::{
-    names::{Endpoint, Prefix, Slot, Transport},
+    names::{Endpoint, Prefix, Slot},
     observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, ProbeReading},
     orders::{CloseReason, Decision, Order},
     route_checks::OriginClaim,
@@ -23,7 +25,6 @@ use policies::{
 };
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -253,31 +254,6 @@ pub(crate) fn log_decision(decision: &Decision) {
 pub struct DrainsRead {
     /// For each draining accepted tunnel, whether it carries nothing any more and can be closed without loss.
     pub tunnels: BTreeMap<Slot, bool>,
-}
-
-/// All leases of port mappings were read.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct LeasesRead {
-    /// When the reading was taken.
-    pub at: Uptime,
-    /// The leases that have not expired.
-    pub leases: Vec<Lease>,
-    /// Why a gateway that does map ports mapped none in the last round. `None` if there is no such gateway.
-    pub rejection: Option<String>,
-}
-
-/// A port mapping on the router in front of the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// UDP or TCP.
-    pub transport: Transport,
-    /// The port on this host.
-    pub internal_port: u16,
-    /// The router's address and port, at which others reach the port on this host.
-    pub external: SocketAddr,
-    /// When the lease expires unless it is renewed.
-    pub until: Uptime,
 }
 
 /// A child process logged, sent or received something, or exited.

@@ -11,11 +11,11 @@ mod netns;
 
 use actix::{Actor, Context, Handler};
 use actors::{
-    messages::{Lease, LeasesRead},
+    messages::{LeasesRead, MissingReason},
     sources::port_mapping::{
         PortMapping, PortMappingDeps,
-        gateway::DefaultGateway,
-        keeper::{Keeper, LEASE, LeaseError, LeaseSettings},
+        default_gateway::DefaultGateway,
+        keeper::{Keeper, LEASE, LeaseSettings, Round},
         ledger::FileLedger,
     },
     store::Store,
@@ -161,10 +161,11 @@ fn keeper(folder: &Path, me: u32) -> Keeper<DefaultGateway> {
 }
 
 /// Runs rounds until one succeeds, since the gateway may just have started.
-async fn run_round(keeper: &Keeper<DefaultGateway>) -> Result<Vec<Lease>, LeaseError> {
+async fn run_round(keeper: &Keeper<DefaultGateway>) -> Round {
     for _ in 0..3 {
-        if let Ok(leases) = keeper.update_mappings(Uptime::from_secs(100)).await {
-            return Ok(leases);
+        let round = keeper.update_mappings(Uptime::from_secs(100)).await;
+        if round.failure.is_none() {
+            return round;
         }
     }
     keeper.update_mappings(Uptime::from_secs(100)).await
@@ -187,7 +188,7 @@ fn both_ports_are_mapped_renewed_after_a_restart_of_the_gateway_and_released() {
     }
     let mut site = Site::new("45.67.0.1");
     check(&site, 7, |keeper| async move {
-        let leases = run_round(&keeper).await.unwrap();
+        let leases = run_round(&keeper).await.leases;
         let seen: Vec<_> = leases
             .iter()
             .map(|l| (l.transport, l.internal_port, l.external))
@@ -219,7 +220,7 @@ fn both_ports_are_mapped_renewed_after_a_restart_of_the_gateway_and_released() {
     site.kill_daemon();
     site.start_daemon();
     check(&site, 7, |keeper| async move {
-        let leases = run_round(&keeper).await.unwrap();
+        let leases = run_round(&keeper).await.leases;
         assert_eq!(leases.len(), 2, "{leases:?}");
         assert!(
             leases
@@ -231,13 +232,8 @@ fn both_ports_are_mapped_renewed_after_a_restart_of_the_gateway_and_released() {
 
     check(&site, 7, |keeper| async move {
         keeper.release().await.unwrap();
-        assert_eq!(
-            keeper
-                .update_mappings(Uptime::from_secs(100))
-                .await
-                .unwrap(),
-            []
-        );
+        let round = keeper.update_mappings(Uptime::from_secs(100)).await;
+        assert_eq!(round.leases, []);
     });
     assert_eq!(site.forwarding_rules(), [""; 0]);
 }
@@ -252,11 +248,11 @@ fn mappings_of_a_killed_run_are_reused_and_those_of_another_node_are_not_touched
     let other = tempfile::tempdir().unwrap();
     let others = keeper(other.path(), 8);
     site.host.run_actors(move || async move {
-        assert_eq!(run_round(&others).await.unwrap().len(), 2);
+        assert_eq!(run_round(&others).await.leases.len(), 2);
     });
     for _ in 0..2 {
         check(&site, 7, |keeper| async move {
-            let leases = run_round(&keeper).await.unwrap();
+            let leases = run_round(&keeper).await.leases;
             assert_eq!(leases.len(), 2, "{leases:?}");
             assert!(leases.iter().all(|lease| lease.external.port() != 1194));
         });
@@ -287,11 +283,10 @@ fn no_mapping_is_requested_from_a_gateway_behind_another_one() {
     }
     let site = Site::new("10.9.8.7");
     check(&site, 7, |keeper| async move {
-        let result = run_round(&keeper).await;
-        assert!(
-            matches!(result, Err(LeaseError::NotRoutable { .. })),
-            "{result:?}"
-        );
+        let round = run_round(&keeper).await;
+        assert!(round.leases.is_empty());
+        let reason = round.failure.map(|error| error.reason());
+        assert_eq!(reason, Some(MissingReason::NoExternalAddress));
     });
     assert_eq!(site.forwarding_rules(), [""; 0]);
 }
@@ -317,7 +312,7 @@ fn the_actor_reports_the_leases_after_its_first_round() {
     }
     let site = Site::new("45.67.0.1");
     check(&site, 7, |keeper| async move {
-        run_round(&keeper).await.unwrap();
+        run_round(&keeper).await;
         let (sink, mut readings) = mpsc::unbounded_channel();
         let readers = vec![FakeSink(sink).start().recipient()];
         PortMapping::new(PortMappingDeps {

@@ -53,7 +53,7 @@ dry-run: false
 # Who the children run as, by name or number; the names shipped are {OPENVPN_USER} and {BABELD_USER}.
 child-users: {{ openvpn: {openvpn}, babeld: {babeld} }}
 
-# Ask the gateway for port mappings (UPnP): auto or off.
+# Ask the gateway for port mappings (PCP, NAT-PMP, UPnP): auto or off.
 upnp: auto
 
 # Announce and dial private addresses (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7): auto (where they can work),

@@ -13,7 +13,7 @@ use actors::{
         documents::DocumentSettings,
         peer_cache::CacheSettings,
         port_mapping::{
-            gateway::DefaultGateway,
+            default_gateway::DefaultGateway,
             keeper::{Keeper, LeaseSettings},
             ledger::FileLedger,
         },
@@ -209,8 +209,11 @@ pub(crate) fn registry_client(environment: &Environment<'_>) -> RegistrySettings
     }
 }
 
+/// The keeper of port mappings on the host's own gateway.
+pub(crate) type LeaseKeeper = Keeper<DefaultGateway>;
+
 /// Builds the keeper of port mappings; returns `None` if they are turned off, or if there is no server.
-pub(crate) fn lease_keeper(environment: &Environment<'_>) -> Option<Rc<Keeper<DefaultGateway>>> {
+pub(crate) fn lease_keeper(environment: &Environment<'_>) -> Option<Rc<LeaseKeeper>> {
     let is_wanted = environment.settings.upnp && !environment.host.servers.is_empty();
     let ledger = FileLedger::new(environment.paths.leases());
     is_wanted.then(|| {

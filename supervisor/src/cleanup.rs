@@ -11,7 +11,7 @@ use crate::{
     shutdown::release_leases,
 };
 use actors::sources::port_mapping::{
-    gateway::DefaultGateway,
+    default_gateway::DefaultGateway,
     keeper::{Keeper, LeaseSettings},
     ledger::{self, FileLedger},
 };

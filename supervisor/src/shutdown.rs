@@ -6,7 +6,7 @@ use actors::{
     sources::{
         babeld::StopBabeld,
         port_mapping::{
-            gateway::DefaultGateway,
+            default_gateway::DefaultGateway,
             keeper::{Keeper, LeaseError},
         },
     },

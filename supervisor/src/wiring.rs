@@ -25,7 +25,7 @@ use actors::{
         peer_api::{PeerApi, PeerApiDeps},
         peer_cache::{PeerCache, PeerCacheDeps},
         peer_discovery::{PeerDiscovery, PeerDiscoveryDeps},
-        port_mapping::{PortMapping, PortMappingDeps, gateway::DefaultGateway, keeper::Keeper},
+        port_mapping::{PortMapping, PortMappingDeps},
         process_monitor::{ProcessMonitor, ProcessMonitorDeps},
         registry_client::{RegistryClient, RegistryClientDeps},
         sampler::{Sampler, SamplerDeps},
@@ -61,7 +61,7 @@ pub struct Graph {
     pub(crate) store: Store,
     pub(crate) connections: Connections,
     pub(crate) babeld_process: BabeldProcess,
-    pub(crate) leases: Option<Rc<Keeper<DefaultGateway>>>,
+    pub(crate) leases: Option<Rc<settings_of::LeaseKeeper>>,
     pub(crate) drain_all: Recipient<DrainAll>,
     pub(crate) stop_all: Recipient<StopAll>,
     pub(crate) stop_babeld: Recipient<StopBabeld>,
@@ -319,7 +319,7 @@ impl<'a> Wiring<'a> {
     fn start_endpoint_sources(
         &self,
         sources: &MembershipSources,
-    ) -> Option<Rc<Keeper<DefaultGateway>>> {
+    ) -> Option<Rc<settings_of::LeaseKeeper>> {
         let deps = RegistryClientDeps {
             settings: settings_of::registry_client(self.environment),
             store: self.store.clone(),

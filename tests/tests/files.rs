@@ -79,7 +79,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ),
     ("supervisor/src/shutdown.rs", "fs::read_to_string(", "/proc"),
     (
-        "actors/src/sources/port_mapping/gateway.rs",
+        "actors/src/sources/port_mapping/default_gateway.rs",
         "fs::read_to_string(",
         "/proc",
     ),

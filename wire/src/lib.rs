@@ -24,3 +24,4 @@ pub mod serial;
 pub mod signed;
 pub mod suspicion;
 pub mod text;
+pub mod upnp;

@@ -116,7 +116,7 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
         reachability::private_endpoints_only(node),
         software_outdated(node),
         reachability::not_reached(node, now),
-        reachability::port_mapping_refused(node),
+        reachability::port_mapping_missing(node),
         restart_pending(node),
         dry_run(node),
         actor_restarted(node),

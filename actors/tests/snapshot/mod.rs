@@ -4,8 +4,9 @@ use actix::Addr;
 use actors::{
     messages::{
         ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, Lease,
-        LeasesRead, LinksSampled, OwnCertificate, PeersRead, ProbesRead, ProcessesRead,
-        RegistryContacted, RoutesRead, TunnelCameUp, TunnelClosed, TunnelOpened, UnusedEndpoint,
+        LeasesRead, LinksSampled, MissingLease, MissingReason, OwnCertificate, PeersRead,
+        ProbesRead, ProcessesRead, RegistryContacted, RoutesRead, TunnelCameUp, TunnelClosed,
+        TunnelOpened, UnusedEndpoint,
     },
     sinks::telemetry::{NodeDescription, Telemetry},
 };
@@ -242,7 +243,10 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(LeasesRead {
         at,
         leases: vec![lease],
-        rejection: None,
+        missing: Some(MissingLease {
+            reason: MissingReason::NoFreePort,
+            text: "no free port for tcp 1194 on the gateway".into(),
+        }),
     });
     let child = |name: &str| ProcessReading {
         name: name.into(),

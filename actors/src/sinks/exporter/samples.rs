@@ -1,6 +1,7 @@
 //! Reads the samples of each metric from a snapshot.
 
 use super::process::Process;
+use crate::messages::MissingReason;
 use crate::sinks::{
     health::{FindingId, Health},
     telemetry::{ROLES, Row, Snapshot, float},
@@ -247,6 +248,12 @@ pub(super) fn lease_ends(node: &Snapshot) -> Vec<Sample> {
         Some((vec![s(transport)], node.unix(first).as_secs_f64()))
     };
     TRANSPORTS.into_iter().filter_map(sample_of).collect()
+}
+
+pub(super) fn missing_lease(node: &Snapshot) -> Vec<Sample> {
+    let missing = node.leases.missing.as_ref().map(|missing| missing.reason);
+    let sample = |reason: MissingReason| (vec![s(reason.label())], truth(missing == Some(reason)));
+    MissingReason::ALL.map(sample).to_vec()
 }
 
 pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {

@@ -96,6 +96,9 @@ findings! {
     /// babeld or a server exits again and again.
     ProcessRestarting Degraded "process_restarting"
         "see journalctl -u warren for the last lines of the process";
+    /// The router in front of the host maps no port to it, or not all.
+    PortMappingMissing Degraded "port_mapping_missing"
+        "allow PCP, NAT-PMP or UPnP on the router, or forward the ports by hand and list them under endpoints";
     /// The network asks for newer software.
     SoftwareOutdated Degraded "software_outdated"
         "install a newer release of warren";
@@ -108,9 +111,6 @@ findings! {
     /// No other node has dialled this one for a while.
     NotReached Information "not_reached"
         "open the ports of listen in firewalls, and forward them on the router";
-    /// The router refuses to map a port.
-    PortMappingRefused Information "port_mapping_refused"
-        "allow UPnP on the router, or forward the ports by hand and list them under endpoints";
     /// Changed keys of the configuration are not in force yet.
     RestartPending Information "restart_pending"
         "systemctl restart warren";

@@ -1,6 +1,7 @@
 //! Findings about reachability: whether this node reaches others, and whether they can connect to it.
 
 use super::{Finding, FindingId, Severity, span};
+use crate::messages::{EndpointSource, MissingReason};
 use crate::sinks::telemetry::{Row, Snapshot};
 use membership::documents::is_private;
 use policies::{
@@ -190,11 +191,30 @@ pub(super) fn not_reached(node: &Snapshot, now: Uptime) -> Option<Finding> {
     })
 }
 
-/// Returns that the router maps ports for others, but not for this node.
-pub(super) fn port_mapping_refused(node: &Snapshot) -> Option<Finding> {
-    let rejection = node.leases.rejection.as_deref()?;
-    let seen = format!("the router maps no port to this host: {rejection}");
-    Some(Finding::new(FindingId::PortMappingRefused, seen))
+/// Returns why the router maps no port to this host, unless others can reach the host without that.
+pub(super) fn port_mapping_missing(node: &Snapshot) -> Option<Finding> {
+    let missing = node.leases.missing.as_ref()?;
+    let mut endpoints = node.own_endpoints.endpoints.iter();
+    let has_public_endpoint = endpoints
+        .any(|(endpoint, source)| !is_private(*endpoint) && *source != EndpointSource::PortMapping);
+    let needs_none = [MissingReason::NotNeeded, MissingReason::NoGateway];
+    if has_public_endpoint || needs_none.contains(&missing.reason) {
+        return None;
+    }
+    // A node in a LAN of its peers needs no mapping.
+    let is_reached = missing.reason == MissingReason::NoAnswer && !node.reached.is_empty();
+    let severity = if is_reached {
+        Severity::Information
+    } else {
+        Severity::Degraded
+    };
+    let text = &missing.text;
+    let seen = if node.leases.leases.is_empty() {
+        format!("the router maps no port to this host: {text}")
+    } else {
+        format!("the router maps not all ports to this host: {text}")
+    };
+    Some(Finding::new(FindingId::PortMappingMissing, seen).severity(severity))
 }
 
 /// Returns nodes by name and prefix after a colon, such as ": web (9/16), 8/16, …"; nothing if there are none.

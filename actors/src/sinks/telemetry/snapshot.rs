@@ -129,7 +129,7 @@ impl Snapshot {
             leases: Arc::new(LeasesRead {
                 at,
                 leases: Vec::new(),
-                rejection: None,
+                missing: None,
             }),
             processes: Arc::new(ProcessesRead {
                 at,

@@ -2,6 +2,7 @@
 //!
 //! The keeper writes each mapping before it requests it.
 
+use super::protocol::Protocol;
 use files::Access;
 use policies::names::Transport;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,25 @@ pub struct Mapping {
     /// UDP or TCP.
     #[serde(with = "text")]
     pub transport: Transport,
+    /// The protocol by which it was requested.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// The nonce of PCP, without which nobody can renew or remove the mapping (RFC 6887, section 11.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<[u32; 3]>,
+}
+
+impl Mapping {
+    /// Returns which port of the gateway it is.
+    pub fn place(&self) -> (Transport, u16) {
+        (self.transport, self.external_port)
+    }
+
+    /// Whether both have the same ports, address and protocol.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let parts = |mapping: &Self| (mapping.place(), mapping.internal, mapping.protocol);
+        parts(self) == parts(other)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,6 +160,8 @@ mod tests {
             transport: Transport::Udp,
             external_port,
             internal,
+            protocol: Protocol::Pcp,
+            nonce: Some([1, 2, u32::MAX]),
         }
     }
 
@@ -157,6 +179,20 @@ mod tests {
         check(&path, &[mapping(1), mapping(2)]);
         write(&path, &[]).unwrap();
         check(&path, &[]);
+    }
+
+    #[test]
+    fn a_ledger_without_protocols_is_one_of_upnp() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases.json");
+        let mapping = Mapping {
+            protocol: Protocol::Upnp,
+            nonce: None,
+            ..mapping(1)
+        };
+        let entry = r#"{"external_port":1,"internal":"192.168.1.2:1194","transport":"udp"}"#;
+        fs::write(&path, format!(r#"{{"version":1,"mappings":[{entry}]}}"#)).unwrap();
+        check(&path, &[mapping]);
     }
 
     #[test]

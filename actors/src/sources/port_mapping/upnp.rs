@@ -1,0 +1,446 @@
+//! A client of one service of a UPnP gateway.
+//!
+//! igd-next writes the requests to map, to remove and to report the address. It offers no look at a single mapping, and requires
+//! that the gateway describes its actions; so the first is requested here, and the arguments of the actions are those of the
+//! standard (WANIPConnection:2, section 2.4).
+
+mod http;
+mod search;
+
+use super::{
+    gateway::{DefaultRoute, Effort, Entry, ExternalAddress, Gateway, GatewayError, Grant, Lookup},
+    ledger::Mapping,
+    protocol::Protocol,
+};
+use http::CarefulProvider;
+use igd_next::{
+    AddPortError, GetExternalIpError, PortMappingProtocol, RemovePortError, RequestError,
+    aio::Gateway as IgdGateway,
+};
+use policies::names::Transport;
+use search::FoundService;
+use std::{
+    cell::{Cell, RefCell},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+use tokio::time::timeout;
+use wire::upnp::ActionResponse;
+
+/// Maximum number of entries that are read of a gateway's table.
+const MAX_ENTRIES: u32 = 128;
+/// Maximum duration of reading the table; some gateways take a second for each entry.
+const TABLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The arguments of AddPortMapping and AddAnyPortMapping, in the order of the standard.
+const ADD_ARGUMENTS: [&str; 8] = [
+    "NewRemoteHost",
+    "NewExternalPort",
+    "NewProtocol",
+    "NewInternalPort",
+    "NewInternalClient",
+    "NewEnabled",
+    "NewPortMappingDescription",
+    "NewLeaseDuration",
+];
+
+/// Error codes of UPnP (UPnP Device Architecture 1.1, section 3.2.2; WANIPConnection:2, section 2.4).
+mod code {
+    /// There is no such action.
+    pub(super) const INVALID_ACTION: u16 = 401;
+    /// An argument is not accepted, or the table is full.
+    pub(super) const INVALID_ARGUMENTS: u16 = 402;
+    /// The action failed, or a lease that expires is not accepted.
+    pub(super) const ACTION_FAILED: u16 = 501;
+    /// The action is optional and missing.
+    pub(super) const NOT_IMPLEMENTED: u16 = 602;
+    /// There is no entry at this index.
+    pub(super) const NO_SUCH_INDEX: u16 = 713;
+    /// There is no mapping at this port.
+    pub(super) const NO_SUCH_ENTRY: u16 = 714;
+    /// Another client has the port.
+    pub(super) const CONFLICT: u16 = 718;
+    /// Only leases that never expire are granted.
+    pub(super) const ONLY_PERMANENT: u16 = 725;
+    /// Another mechanism has the port.
+    pub(super) const CONFLICT_ELSEWHERE: u16 = 729;
+}
+
+/// A row of the gateway's table: where it is, and what it shows.
+type TableRow = ((Transport, u16), Entry);
+
+/// One service of the default gateway that maps ports.
+pub struct Service {
+    route: DefaultRoute,
+    found: FoundService,
+    gateway: IgdGateway<CarefulProvider>,
+    /// Whether the gateway shows single mappings; `None` until it was asked.
+    shows_single_mappings: Cell<Option<bool>>,
+}
+
+fn protocol(transport: Transport) -> PortMappingProtocol {
+    match transport {
+        Transport::Udp => PortMappingProtocol::UDP,
+        Transport::Tcp => PortMappingProtocol::TCP,
+    }
+}
+
+fn failed_to(action: &'static str, source: impl Into<Box<dyn std::error::Error>>) -> GatewayError {
+    GatewayError::Failed {
+        protocol: Protocol::Upnp,
+        action,
+        source: source.into(),
+    }
+}
+
+/// Judges the error code of a request to map a port; `None` if it does not depend on port and lease.
+fn rejection(code: u16) -> Option<GatewayError> {
+    match code {
+        code::CONFLICT | code::CONFLICT_ELSEWHERE => Some(GatewayError::PortInUse),
+        code::INVALID_ARGUMENTS | code::ACTION_FAILED | code::ONLY_PERMANENT => {
+            Some(GatewayError::Ambiguous { code })
+        }
+        _ => None,
+    }
+}
+
+fn add_error(error: AddPortError) -> GatewayError {
+    let code = match &error {
+        AddPortError::PortInUse => Some(code::CONFLICT),
+        AddPortError::OnlyPermanentLeasesSupported => Some(code::ONLY_PERMANENT),
+        AddPortError::SamePortValuesRequired => return GatewayError::SamePortOnly,
+        AddPortError::RequestError(RequestError::ErrorCode(code, _)) => Some(*code),
+        AddPortError::ActionNotAuthorized
+        | AddPortError::InternalPortZeroInvalid
+        | AddPortError::ExternalPortZeroInvalid
+        | AddPortError::DescriptionTooLong
+        | AddPortError::RequestError(_) => None,
+    };
+    code.and_then(rejection)
+        .unwrap_or_else(|| failed_to("map a port", error))
+}
+
+/// Whether the gateway does not know the action AddPortMapping.
+fn is_unknown_action(error: &AddPortError) -> bool {
+    matches!(
+        error,
+        AddPortError::RequestError(RequestError::ErrorCode(
+            code::INVALID_ACTION | code::NOT_IMPLEMENTED,
+            _
+        ))
+    )
+}
+
+impl Service {
+    /// Searches all services of the default gateway that map ports.
+    ///
+    /// # Errors
+    /// The gateway does not answer, or describes no such service.
+    pub async fn find(route: DefaultRoute) -> Result<Vec<Self>, GatewayError> {
+        let found = search::search(route).await?;
+        Ok(found
+            .into_iter()
+            .map(|found| Self::new(route, found))
+            .collect())
+    }
+
+    fn new(route: DefaultRoute, found: FoundService) -> Self {
+        let port = found.control_url.port_or_known_default().unwrap_or(80);
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let control_schema = [
+            ("AddPortMapping".to_owned(), names(&ADD_ARGUMENTS)),
+            (
+                "DeletePortMapping".to_owned(),
+                names(&["NewRemoteHost", "NewExternalPort", "NewProtocol"]),
+            ),
+        ];
+        let gateway = IgdGateway {
+            addr: SocketAddr::from((route.gateway, port)),
+            root_url: String::new(),
+            control_url: found.control_url.to_string(),
+            control_schema_url: String::new(),
+            control_schema: control_schema.into_iter().collect(),
+            service_type: found.service_type.clone(),
+            provider: CarefulProvider,
+        };
+        Self {
+            route,
+            found,
+            gateway,
+            shows_single_mappings: Cell::new(None),
+        }
+    }
+
+    /// Returns the route by which it was found.
+    pub fn route(&self) -> DefaultRoute {
+        self.route
+    }
+
+    async fn request(
+        &self,
+        action: &str,
+        arguments: &[(&str, &str)],
+    ) -> std::io::Result<ActionResponse> {
+        let (url, service_type) = (&self.found.control_url, &self.found.service_type);
+        http::request(url, service_type, action, arguments).await
+    }
+
+    /// Looks up one mapping by the action made for it; `None` if the gateway does not know that action.
+    async fn look_up_single(&self, (transport, port): (Transport, u16)) -> Option<Lookup> {
+        if self.shows_single_mappings.get() == Some(false) {
+            return None;
+        }
+        let arguments = [
+            ("NewRemoteHost", ""),
+            ("NewExternalPort", &*port.to_string()),
+            ("NewProtocol", &*protocol(transport).to_string()),
+        ];
+        let answer = self
+            .request("GetSpecificPortMappingEntry", &arguments)
+            .await;
+        match answer {
+            Ok(ActionResponse::Fault(code::NO_SUCH_ENTRY)) => {
+                self.shows_single_mappings.set(Some(true));
+                Some(Lookup::Free)
+            }
+            Ok(ActionResponse::Fault(_)) => {
+                self.shows_single_mappings.set(Some(false));
+                None
+            }
+            Ok(response) => {
+                self.shows_single_mappings.set(Some(true));
+                Some(entry(&response).map_or(Lookup::Unknown, Lookup::Taken))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the gateway does not show a mapping");
+                Some(Lookup::Unknown)
+            }
+        }
+    }
+
+    /// Reads the table. Returns the entries that can be read, and whether its end was reached.
+    async fn read_table(&self) -> (Vec<TableRow>, bool) {
+        let rows = RefCell::new(Vec::new());
+        let reading = async {
+            for index in 0..MAX_ENTRIES {
+                let arguments = [("NewPortMappingIndex", &*index.to_string())];
+                match self.request("GetGenericPortMappingEntry", &arguments).await {
+                    Ok(ActionResponse::Fault(code::NO_SUCH_INDEX)) => return true,
+                    // Gateways report the end of the table by other errors, too, but an error may as well mean a fault.
+                    Ok(ActionResponse::Fault(_)) | Err(_) => return false,
+                    Ok(response) => rows.borrow_mut().extend(table_row(&response)),
+                }
+            }
+            false
+        };
+        let is_complete = timeout(TABLE_TIMEOUT, reading).await.unwrap_or(false);
+        (rows.into_inner(), is_complete)
+    }
+
+    /// Maps a port by the action of version 2, which chooses another port if the requested one is taken.
+    async fn add_any(
+        &self,
+        mapping: Mapping,
+        lease: Option<Duration>,
+        description: &str,
+    ) -> Result<u16, GatewayError> {
+        const ACTION: &str = "map any port";
+        let port = mapping.external_port.to_string();
+        let values = [
+            "",
+            &port,
+            &protocol(mapping.transport).to_string(),
+            &mapping.internal.port().to_string(),
+            &mapping.internal.ip().to_string(),
+            "1",
+            description,
+            &lease_seconds(lease).to_string(),
+        ];
+        let arguments: Vec<_> = ADD_ARGUMENTS.into_iter().zip(values).collect();
+        let answer = self.request("AddAnyPortMapping", &arguments).await;
+        match answer.map_err(|error| failed_to(ACTION, error))? {
+            ActionResponse::Fault(code) => Err(rejection(code)
+                .unwrap_or_else(|| failed_to(ACTION, format!("it reported error {code}")))),
+            response => response
+                .field("NewReservedPort")
+                .and_then(|port| port.parse().ok())
+                .filter(|port| *port != 0)
+                .ok_or_else(|| failed_to(ACTION, "its answer names no port")),
+        }
+    }
+}
+
+/// Returns the seconds of a lease; 0 means that it never expires.
+fn lease_seconds(lease: Option<Duration>) -> u32 {
+    lease.map_or(0, |lease| {
+        u32::try_from(lease.as_secs()).unwrap_or(u32::MAX)
+    })
+}
+
+/// Returns what a response shows of a mapping; `None` if it lacks where the mapping leads to.
+fn entry(response: &ActionResponse) -> Option<Entry> {
+    let lease_s = response
+        .field("NewLeaseDuration")
+        .and_then(|lease| lease.parse().ok())
+        .unwrap_or(0);
+    let description = response.field("NewPortMappingDescription");
+    Some(Entry {
+        client: response.field("NewInternalClient")?.to_owned(),
+        internal_port: response.field("NewInternalPort")?.parse().ok()?,
+        description: description.unwrap_or_default().to_owned(),
+        remaining: (lease_s > 0).then(|| Duration::from_secs(lease_s)),
+    })
+}
+
+/// Returns an entry of the table with its place; `None` if it cannot be read.
+fn table_row(response: &ActionResponse) -> Option<TableRow> {
+    let transport = response.field("NewProtocol")?.to_ascii_lowercase();
+    let place = (
+        transport.parse().ok()?,
+        response.field("NewExternalPort")?.parse().ok()?,
+    );
+    Some((place, entry(response)?))
+}
+
+impl Gateway for Service {
+    fn protocol(&self) -> Protocol {
+        Protocol::Upnp
+    }
+
+    fn local_address(&self) -> Ipv4Addr {
+        self.route.local
+    }
+
+    async fn external_address(&self) -> Result<ExternalAddress, GatewayError> {
+        match self.gateway.get_external_ip().await {
+            Ok(IpAddr::V4(address)) if address.is_unspecified() => Ok(ExternalAddress::Missing),
+            Ok(address) => Ok(ExternalAddress::Known(address)),
+            // The gateway reports an empty address if it has none on the internet.
+            Err(GetExternalIpError::RequestError(RequestError::InvalidResponse(_))) => {
+                Ok(ExternalAddress::Missing)
+            }
+            Err(error) => Err(failed_to("report its external address", error)),
+        }
+    }
+
+    async fn look_up(&self, ports: &[(Transport, u16)], effort: Effort) -> Vec<Lookup> {
+        let mut found = Vec::new();
+        for port in ports {
+            match self.look_up_single(*port).await {
+                Some(lookup) => found.push(lookup),
+                None => break,
+            }
+        }
+        if found.len() == ports.len() {
+            return found;
+        }
+        if effort == Effort::Quick {
+            return vec![Lookup::Unknown; ports.len()];
+        }
+        let (table, is_complete) = self.read_table().await;
+        let in_table = |port: &(Transport, u16)| {
+            let row = table.iter().find(|(place, _)| place == port);
+            match row {
+                Some((_, entry)) => Lookup::Taken(entry.clone()),
+                None if is_complete => Lookup::Free,
+                None => Lookup::Unknown,
+            }
+        };
+        ports.iter().map(in_table).collect()
+    }
+
+    async fn add(
+        &self,
+        mapping: Mapping,
+        lease: Option<Duration>,
+        description: &str,
+    ) -> Result<Grant, GatewayError> {
+        let Mapping {
+            external_port,
+            internal,
+            transport,
+            ..
+        } = mapping;
+        let (kind, internal) = (protocol(transport), SocketAddr::V4(internal));
+        let seconds = lease_seconds(lease);
+        let request = self
+            .gateway
+            .add_port(kind, external_port, internal, seconds, description);
+        let external_port = match request.await {
+            Ok(()) => external_port,
+            Err(error) if is_unknown_action(&error) => {
+                self.add_any(mapping, lease, description).await?
+            }
+            Err(error) => return Err(add_error(error)),
+        };
+        Ok(Grant {
+            external_port,
+            lease,
+            address: None,
+        })
+    }
+
+    async fn remove(&self, mapping: Mapping) -> Result<(), GatewayError> {
+        let removal = self
+            .gateway
+            .remove_port(protocol(mapping.transport), mapping.external_port);
+        match removal.await {
+            Ok(()) | Err(RemovePortError::NoSuchPortMapping) => Ok(()),
+            Err(error) => Err(failed_to("remove a mapping", error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(fields: &[(&str, &str)]) -> ActionResponse {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        ActionResponse::Done {
+            name: "GetGenericPortMappingEntryResponse".to_owned(),
+            fields: fields.iter().map(owned).collect(),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_read_if_it_says_where_it_is_and_where_it_leads() {
+        let fields = [
+            ("NewExternalPort", "3074"),
+            ("NewProtocol", "udp"),
+            ("NewInternalPort", "80"),
+            ("NewInternalClient", "192.168.1.9"),
+            ("NewEnabled", "yes"),
+        ];
+        let (place, entry) = table_row(&response(&fields)).unwrap();
+        assert_eq!(place, (Transport::Udp, 3074));
+        assert_eq!(
+            (entry.client.as_str(), entry.internal_port),
+            ("192.168.1.9", 80)
+        );
+        assert_eq!((entry.description.as_str(), entry.remaining), ("", None));
+        for missing in 0..4 {
+            let mut fewer = fields.to_vec();
+            fewer.remove(missing);
+            assert_eq!(table_row(&response(&fewer)), None);
+        }
+    }
+
+    #[test]
+    fn error_codes_of_conflicts_and_of_leases_are_recognised() {
+        let of_code = |code| {
+            add_error(AddPortError::RequestError(RequestError::ErrorCode(
+                code,
+                String::new(),
+            )))
+        };
+        assert!(matches!(of_code(729), GatewayError::PortInUse));
+        assert!(matches!(
+            add_error(AddPortError::PortInUse),
+            GatewayError::PortInUse
+        ));
+        for code in [402, 501, 725] {
+            assert!(matches!(of_code(code), GatewayError::Ambiguous { .. }));
+        }
+        assert!(matches!(of_code(606), GatewayError::Failed { .. }));
+    }
+}
