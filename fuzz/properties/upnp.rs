@@ -1,117 +1,43 @@
-//! Answers of a UPnP gateway: the client reads them, or reports an error, in bounded time.
+//! Answers of a UPnP gateway: what is read of them is bounded, and can be written again.
 
-use igd_next::{
-    SearchOptions,
-    aio::{
-        Gateway,
-        tokio::{Tokio, search_gateway},
-    },
-};
-use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use wire::upnp::{ActionResponse, parse_description, parse_response, search_location};
 
-/// Time within which a search ends; an answer on the loopback takes a tenth of it.
-const SEARCH_TIMEOUT: Duration = Duration::from_millis(30);
+/// Maximum number of services, or of fields, that is read of one answer.
+const MAX_ITEMS: usize = 32;
+/// Maximum number of bytes that is read of one text.
+const MAX_TEXT_BYTES: usize = 1024;
 
-/// The bytes with which the gateway answers each request.
-type Answer = Arc<Mutex<Vec<u8>>>;
-
-/// A gateway on the loopback, which answers searches and requests.
-struct FakeGateway {
-    http: SocketAddr,
-    ssdp: SocketAddr,
-    answer: Answer,
-    runtime: tokio::runtime::Runtime,
-}
-
-thread_local! {
-    static GATEWAY: FakeGateway = FakeGateway::start().unwrap_or_else(|error| unreachable!("no gateway on the loopback: {error}"));
-}
-
-/// The input is the body of each answer: of the description, of its services, and of the actions.
+/// The input is an answer to a search, a description, or the response to an action.
 pub fn check(input: &[u8]) {
-    GATEWAY.with(|gateway| gateway.check(input));
+    if let Some(location) = search_location(input) {
+        assert!(location.len() <= MAX_TEXT_BYTES);
+    }
+    let text = String::from_utf8_lossy(input);
+    let services = parse_description(&text).wan_services;
+    assert!(services.len() <= MAX_ITEMS);
+    for service in services {
+        assert!(service.service_type.is_ascii());
+        assert!(service.control_url.len() <= MAX_TEXT_BYTES);
+    }
+    let Some(response) = parse_response(&text) else {
+        return;
+    };
+    if let ActionResponse::Done { fields, .. } = &response {
+        assert!(fields.len() <= MAX_ITEMS);
+        assert!(
+            fields
+                .iter()
+                .all(|(_, value)| value.len() <= MAX_TEXT_BYTES)
+        );
+    }
+    let again = parse_response(&response.to_envelope());
+    assert_eq!(again.as_ref().map(kind), Some(kind(&response)));
 }
 
-impl FakeGateway {
-    fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let search = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let (http, ssdp) = (listener.local_addr()?, search.local_addr()?);
-        let answer = Answer::default();
-        let shown = Arc::clone(&answer);
-        thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                answer_request(connection, &shown);
-            }
-        });
-        thread::spawn(move || {
-            let found = format!("HTTP/1.1 200 OK\r\nLOCATION: http://{http}/root.xml\r\n\r\n");
-            while let Ok((_, from)) = search.recv_from(&mut [0; 2048]) {
-                drop(search.send_to(found.as_bytes(), from));
-            }
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        Ok(Self {
-            http,
-            ssdp,
-            answer,
-            runtime,
-        })
+/// The name of a result, or the code of an error.
+fn kind(response: &ActionResponse) -> (&str, u16) {
+    match response {
+        ActionResponse::Done { name, .. } => (name, 0),
+        ActionResponse::Fault(code) => ("", *code),
     }
-
-    fn check(&self, input: &[u8]) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = input.to_vec();
-        let mut options = SearchOptions::default();
-        options.bind_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        options.broadcast_address = self.ssdp;
-        options.timeout = Some(SEARCH_TIMEOUT);
-        options.single_search_timeout = Some(SEARCH_TIMEOUT);
-        let gateway = Gateway {
-            addr: self.http,
-            root_url: "/root.xml".to_owned(),
-            control_url: "/control".to_owned(),
-            control_schema_url: "/schema".to_owned(),
-            control_schema: Default::default(),
-            service_type: "urn:schemas-upnp-org:service:WANIPConnection:1".to_owned(),
-            provider: Tokio,
-        };
-        self.runtime.block_on(async {
-            drop(gateway.get_external_ip().await);
-            drop(gateway.get_generic_port_mapping_entry(0).await);
-            drop(search_gateway(options).await);
-        });
-    }
-}
-
-/// Reads the head of a request, and sends the answer.
-fn answer_request(mut connection: std::net::TcpStream, answer: &Answer) {
-    let mut head: Vec<u8> = Vec::new();
-    let mut buffer = [0; 4096];
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        match connection.read(&mut buffer) {
-            Ok(length @ 1..) => head.extend(buffer.iter().take(length)),
-            Ok(0) | Err(_) => return,
-        }
-    }
-    let body = answer
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    drop(
-        connection
-            .write_all(head.as_bytes())
-            .and_then(|()| connection.write_all(&body)),
-    );
 }

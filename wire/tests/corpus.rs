@@ -14,6 +14,8 @@ mod management;
 mod peer_documents;
 #[path = "../../fuzz/properties/suspicion.rs"]
 mod suspicion;
+#[path = "../../fuzz/properties/upnp.rs"]
+mod upnp;
 
 #[test]
 fn dumps_of_babeld_are_read_alike_however_they_are_cut() {
@@ -38,6 +40,11 @@ fn lines_of_openvpn_are_read_alike_however_they_are_cut() {
 #[test]
 fn documents_of_other_nodes_are_bounded() {
     corpus::hold("peer_documents", peer_documents::check);
+}
+
+#[test]
+fn answers_of_a_gateway_are_bounded_and_can_be_written_again() {
+    corpus::hold("upnp", upnp::check);
 }
 
 #[test]
