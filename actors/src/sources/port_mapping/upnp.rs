@@ -31,6 +31,8 @@ use wire::upnp::ActionResponse;
 const MAX_ENTRIES: u32 = 128;
 /// Maximum duration of reading the table; some gateways take a second for each entry.
 const TABLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The description for gateways to which the usual one is too long.
+const SHORT_DESCRIPTION: &str = "warren";
 /// The arguments of AddPortMapping and AddAnyPortMapping, in the order of the standard.
 const ADD_ARGUMENTS: [&str; 8] = [
     "NewRemoteHost",
@@ -361,11 +363,16 @@ impl Gateway for Service {
             ..
         } = mapping;
         let (kind, internal) = (protocol(transport), SocketAddr::V4(internal));
-        let seconds = lease_seconds(lease);
-        let request = self
-            .gateway
-            .add_port(kind, external_port, internal, seconds, description);
-        let external_port = match request.await {
+        let add = |description| {
+            let seconds = lease_seconds(lease);
+            self.gateway
+                .add_port(kind, external_port, internal, seconds, description)
+        };
+        let mut outcome = add(description).await;
+        if matches!(outcome, Err(AddPortError::DescriptionTooLong)) {
+            outcome = add(SHORT_DESCRIPTION).await;
+        }
+        let external_port = match outcome {
             Ok(()) => external_port,
             Err(error) if is_unknown_action(&error) => {
                 self.add_any(mapping, lease, description).await?

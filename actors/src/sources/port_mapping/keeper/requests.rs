@@ -187,11 +187,21 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
     /// Requests a lease that expires, or one that never does if the gateway rejects that one.
     async fn add(&self, gateway: &F::Gateway, mapping: Mapping) -> Result<Grant, GatewayError> {
         let description = self.description();
-        match gateway.add(mapping, Some(LEASE), &description).await {
+        let granted = match gateway.add(mapping, Some(LEASE), &description).await {
             // The ledger contains it, so the shutdown or the next run removes it.
             Err(GatewayError::Ambiguous { .. }) => gateway.add(mapping, None, &description).await,
             result => result,
-        }
+        };
+        granted.and_then(|grant| {
+            if grant.lease.is_some_and(|lease| lease.is_zero()) {
+                return Err(GatewayError::Failed {
+                    protocol: mapping.protocol,
+                    action: "map a port",
+                    source: "it granted a lease of no duration".into(),
+                });
+            }
+            Ok(grant)
+        })
     }
 
     /// Adds a mapping to the ledger, before it is requested. Returns it with its nonce: a new one, or that of the ledger.

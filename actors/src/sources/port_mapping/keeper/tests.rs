@@ -347,6 +347,18 @@ fn the_reason_of_a_gateway_that_maps_nothing_is_reported() {
 }
 
 #[test]
+fn a_lease_of_no_duration_is_none() {
+    let faults = Faults {
+        max_lease: Duration::ZERO,
+        ..none()
+    };
+    let round = fixture_of(&[Protocol::Pcp], vec![], faults).round(1);
+    assert!(round.leases.is_empty());
+    let reason = round.failure.map(|error| error.reason());
+    assert_eq!(reason, Some(MissingReason::Rejected));
+}
+
+#[test]
 fn each_protocol_alone_maps_the_port_and_pcp_keeps_its_nonce() {
     for protocol in [Protocol::Pcp, Protocol::NatPmp] {
         let faults = Faults {
