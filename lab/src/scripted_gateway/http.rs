@@ -79,11 +79,40 @@ fn document(shared: &Shared, path: &str) -> Option<String> {
     let faults = &shared.faults;
     match path {
         "/root.xml" => Some(description(faults.version, faults.has_dead_service)),
-        "/service.xml" if !faults.lacks_service_description => {
-            Some("<?xml version=\"1.0\"?><scpd xmlns=\"urn:schemas-upnp-org:service-1-0\"><actionList/></scpd>".to_owned())
-        }
+        "/service.xml" if !faults.lacks_service_description => Some(service_description()),
         _ => None,
     }
+}
+
+/// The actions of the service, with the names of their arguments.
+fn service_description() -> String {
+    let add = [
+        "NewRemoteHost",
+        "NewExternalPort",
+        "NewProtocol",
+        "NewInternalPort",
+        "NewInternalClient",
+        "NewEnabled",
+        "NewPortMappingDescription",
+        "NewLeaseDuration",
+    ];
+    let remove = ["NewRemoteHost", "NewExternalPort", "NewProtocol"];
+    let argument =
+        |name: &&str| format!("<argument><name>{name}</name><direction>in</direction></argument>");
+    let action = |name: &str, arguments: &[&str]| {
+        let arguments: String = arguments.iter().map(argument).collect();
+        format!("<action><name>{name}</name><argumentList>{arguments}</argumentList></action>")
+    };
+    let actions = [
+        action("GetExternalIPAddress", &[]),
+        action("GetGenericPortMappingEntry", &["NewPortMappingIndex"]),
+        action("AddPortMapping", &add),
+        action("DeletePortMapping", &remove),
+    ];
+    format!(
+        "<?xml version=\"1.0\"?>\n<scpd xmlns=\"urn:schemas-upnp-org:service-1-0\"><actionList>{}</actionList></scpd>",
+        actions.concat()
+    )
 }
 
 fn description(version: u8, has_dead_service: bool) -> String {
