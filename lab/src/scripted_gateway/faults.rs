@@ -118,6 +118,8 @@ pub struct GatewayFaults {
     pub maps_any_port_only: bool,
     /// Whether it shows single mappings.
     pub shows_single_mappings: bool,
+    /// Whether it shows the same entry of another client at each port.
+    pub shows_one_for_all: bool,
     /// Whether all requests to map a port are rejected with this error code.
     pub rejects_all: Option<u16>,
 }
@@ -144,6 +146,7 @@ impl Default for GatewayFaults {
             body: None,
             maps_any_port_only: false,
             shows_single_mappings: false,
+            shows_one_for_all: false,
             rejects_all: None,
         }
     }
@@ -185,6 +188,7 @@ fn add_tables(all: &mut Vec<NamedGateway>) {
     add(all, "shows-single-mappings", |g| {
         g.shows_single_mappings = true
     });
+    add(all, "shows-one-for-all", |g| g.shows_one_for_all = true);
     add(all, "description-cut", |g| {
         g.description = Some(DescriptionFault::Cut(8))
     });

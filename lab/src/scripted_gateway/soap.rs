@@ -2,7 +2,7 @@
 
 use super::{
     Shared,
-    table::{MappingRequest, field},
+    table::{MappingRequest, another_client, field},
 };
 
 /// The path of the service that works.
@@ -51,6 +51,7 @@ pub(super) fn act(shared: &Shared, path: &str, action: &str, body: &str) -> Resu
             let index = index.map_err(|_| 402u16)?;
             shared.table().listed(index, faults)
         }
+        "GetSpecificPortMappingEntry" if faults.shows_one_for_all => Ok(another_client()),
         "GetSpecificPortMappingEntry" if faults.shows_single_mappings => {
             let shown = shared.table().single(&protocol, port, faults);
             shown.map(String::into_bytes).ok_or(714)

@@ -194,6 +194,12 @@ pub(super) fn field(name: &str, value: &str) -> String {
     format!("<{name}>{value}</{name}>")
 }
 
+/// The fields of a mapping of another client.
+pub(super) fn another_client() -> Vec<u8> {
+    let fields = field("NewInternalPort", "3074") + &field("NewInternalClient", OTHER_CLIENT);
+    fields.into_bytes()
+}
+
 /// An entry of another client with what is unusual in it.
 fn foreign_fields(kind: ForeignEntry) -> Vec<u8> {
     let description = match kind {

@@ -31,6 +31,8 @@ use wire::upnp::ActionResponse;
 const MAX_ENTRIES: u32 = 128;
 /// Maximum duration of reading the table; some gateways take a second for each entry.
 const TABLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The port of the service *discard*, which nobody maps.
+const DISCARD_PORT: u16 = 9;
 /// The description for gateways to which the usual one is too long.
 const SHORT_DESCRIPTION: &str = "warren";
 /// The arguments of AddPortMapping and AddAnyPortMapping, in the order of the standard.
@@ -186,35 +188,42 @@ impl Service {
         http::request(url, service_type, action, arguments).await
     }
 
-    /// Looks up one mapping by the action made for it; `None` if the gateway does not know that action.
-    async fn look_up_single(&self, (transport, port): (Transport, u16)) -> Option<Lookup> {
-        if self.shows_single_mappings.get() == Some(false) {
-            return None;
-        }
+    /// Requests one mapping by the action made for it.
+    async fn request_single(
+        &self,
+        (transport, port): (Transport, u16),
+    ) -> std::io::Result<ActionResponse> {
         let arguments = [
             ("NewRemoteHost", ""),
             ("NewExternalPort", &*port.to_string()),
             ("NewProtocol", &*protocol(transport).to_string()),
         ];
-        let answer = self
-            .request("GetSpecificPortMappingEntry", &arguments)
-            .await;
-        match answer {
-            Ok(ActionResponse::Fault(code::NO_SUCH_ENTRY)) => {
-                self.shows_single_mappings.set(Some(true));
-                Some(Lookup::Free)
-            }
-            Ok(ActionResponse::Fault(_)) => {
-                self.shows_single_mappings.set(Some(false));
-                None
-            }
-            Ok(response) => {
-                self.shows_single_mappings.set(Some(true));
-                Some(entry(&response).map_or(Lookup::Unknown, Lookup::Taken))
-            }
+        self.request("GetSpecificPortMappingEntry", &arguments)
+            .await
+    }
+
+    /// Whether the gateway shows single mappings: it must not show one at a port that nobody maps.
+    async fn shows_single_mappings(&self) -> bool {
+        if let Some(shows) = self.shows_single_mappings.get() {
+            return shows;
+        }
+        let answer = self.request_single((Transport::Udp, DISCARD_PORT)).await;
+        let shows = matches!(answer, Ok(ActionResponse::Fault(code::NO_SUCH_ENTRY)));
+        // A request without an answer is repeated the next time.
+        if answer.is_ok() {
+            self.shows_single_mappings.set(Some(shows));
+        }
+        shows
+    }
+
+    /// Looks up one mapping.
+    async fn look_up_single(&self, place: (Transport, u16)) -> Lookup {
+        match self.request_single(place).await {
+            Ok(ActionResponse::Fault(code::NO_SUCH_ENTRY)) => Lookup::Free,
+            Ok(response) => entry(&response).map_or(Lookup::Unknown, Lookup::Taken),
             Err(error) => {
                 tracing::debug!(%error, "the gateway does not show a mapping");
-                Some(Lookup::Unknown)
+                Lookup::Unknown
             }
         }
     }
@@ -285,8 +294,10 @@ fn entry(response: &ActionResponse) -> Option<Entry> {
         .and_then(|lease| lease.parse().ok())
         .unwrap_or(0);
     let description = response.field("NewPortMappingDescription");
+    let client = response.field("NewInternalClient");
+    let client = client.filter(|client| !client.is_empty())?;
     Some(Entry {
-        client: response.field("NewInternalClient")?.to_owned(),
+        client: client.to_owned(),
         internal_port: response.field("NewInternalPort")?.parse().ok()?,
         description: description.unwrap_or_default().to_owned(),
         remaining: (lease_s > 0).then(|| Duration::from_secs(lease_s)),
@@ -325,14 +336,14 @@ impl Gateway for Service {
     }
 
     async fn look_up(&self, ports: &[(Transport, u16)], effort: Effort) -> Vec<Lookup> {
-        let mut found = Vec::new();
-        for port in ports {
-            match self.look_up_single(*port).await {
-                Some(lookup) => found.push(lookup),
-                None => break,
-            }
+        if ports.is_empty() {
+            return Vec::new();
         }
-        if found.len() == ports.len() {
+        if self.shows_single_mappings().await {
+            let mut found = Vec::new();
+            for port in ports {
+                found.push(self.look_up_single(*port).await);
+            }
             return found;
         }
         if effort == Effort::Quick {
@@ -425,6 +436,9 @@ mod tests {
             ("192.168.1.9", 80)
         );
         assert_eq!((entry.description.as_str(), entry.remaining), ("", None));
+        let mut empty = fields;
+        empty[3].1 = "";
+        assert_eq!(table_row(&response(&empty)), None);
         for missing in 0..4 {
             let mut fewer = fields.to_vec();
             fewer.remove(missing);
