@@ -26,6 +26,7 @@
 //! | count frames by what they are for | [`frame_counter`] |
 //! | follow the planners' decisions | [`closing_monitor`] |
 //! | check that a host is as it was before | [`host_snapshot`] |
+//! | let a real Prometheus scrape the nodes and the registry | [`prometheus`] |
 //! | load or attack a registry without nodes | [`standalone_registry`], [`registry_connection`] |
 //! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
 //! | change what `./demo` shows | [`demo`] |
@@ -55,6 +56,7 @@ pub mod pinger;
 pub mod proc_files;
 pub mod process;
 pub mod progress;
+pub mod prometheus;
 pub mod raw_openvpn;
 pub mod registry_connection;
 pub mod signal_cleanup;
